@@ -1,0 +1,135 @@
+"""Every failure that a person could do something about.
+
+    AtomSyncError
+    ├── ConfigError            78  the settings are wrong
+    ├── UsageError              2  the command's words are wrong, or name what does not exist
+    ├── MarketplaceError
+    │   ├── MarketplaceTimeout 69  no whole answer in time
+    │   ├── ConnectionFailed   69  no connection, or it broke
+    │   ├── ApiError           69  an error answer, after all retries (65 where a retry cannot help)
+    │   ├── TokenRefused       77  401 or 403
+    │   ├── RateLimited        75  the request budget is used up
+    │   └── BadResponse        65  an answer that is not the contract
+    ├── DatabaseError          74  the database or the disk failed
+    ├── Locked                 75  another run of this kind is at work
+    ├── DeadlineReached        75  `--deadline` ended the run
+    └── Interrupted       130/143  SIGINT or SIGTERM ended the run
+
+`exit_code` is the documented exit code of the command line; `kind` is the `error` label of
+`atom_saas_sync_errors_total` and the `type` of an error in JSON. Bugs are not in this tree: they crash.
+"""
+
+from __future__ import annotations
+
+import signal
+
+
+class AtomSyncError(Exception):
+    """A failure with one clear line for the person: what and why, and in `hint` what to do."""
+
+    exit_code = 1
+    kind = "internal"
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(AtomSyncError):
+    """The settings are wrong; the message holds all problems, one a line."""
+
+    exit_code = 78
+    kind = "config"
+
+
+class UsageError(AtomSyncError):
+    """What was asked for makes no sense or does not exist."""
+
+    exit_code = 2
+    kind = "usage"
+
+
+class MarketplaceError(AtomSyncError):
+    """The marketplace could not be used."""
+
+    exit_code = 69
+
+
+class MarketplaceTimeout(MarketplaceError):
+    """A whole answer did not come within the time allowed for a request."""
+
+    kind = "timeout"
+
+
+class ConnectionFailed(MarketplaceError):
+    """No connection: DNS, refused, TLS, or broken off."""
+
+    kind = "connection"
+
+
+class ApiError(MarketplaceError):
+    """An HTTP error answer; `status` is its code. One that no retry can help exits with 65."""
+
+    kind = "api_error"
+
+    def __init__(self, message: str, *, status: int, permanent: bool = False, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        if permanent:
+            self.exit_code = 65
+
+
+class TokenRefused(MarketplaceError):
+    """401 or 403: nothing more is tried in this run."""
+
+    exit_code = 77
+    kind = "auth"
+
+
+class RateLimited(MarketplaceError):
+    """No request is free within the time that this run may wait."""
+
+    exit_code = 75
+    kind = "rate_limited"
+
+
+class BadResponse(MarketplaceError):
+    """An answer that is not the contract: not JSON, cut short, another form, too large."""
+
+    exit_code = 65
+    kind = "bad_response"
+
+
+class DatabaseError(AtomSyncError):
+    """The database or the disk failed, or the file is not ours to use."""
+
+    exit_code = 74
+    kind = "database"
+
+
+class Locked(AtomSyncError):
+    """Another run of the same kind holds the lock."""
+
+    exit_code = 75
+    kind = "locked"
+
+
+class DeadlineReached(AtomSyncError):
+    """`--deadline` ended the run between two transactions."""
+
+    exit_code = 75
+    kind = "deadline"
+
+
+class Interrupted(AtomSyncError):
+    """A signal ended the run between two transactions."""
+
+    kind = "interrupted"
+
+    def __init__(self, signal_number: int = signal.SIGTERM) -> None:
+        super().__init__(
+            f"stopped by {signal.Signals(signal_number).name}",
+            hint="what was committed is kept; the next run goes on from there",
+        )
+        self.exit_code = 128 + signal_number

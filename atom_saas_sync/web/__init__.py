@@ -1,0 +1,1 @@
+"""`serve-health`: health, metrics and the admin API over HTTP."""

@@ -1,0 +1,51 @@
+"""What every command prints with: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atom_saas_sync.errors import AtomSyncError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalOptions:
+    """The options before the command; `ctx.obj` of every command."""
+
+    env_file: Path | None = None
+    database: str | None = None
+    log_level: str = "info"
+    log_format: str = "auto"
+
+
+def print_json(document: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
+    """Print one JSON document, and nothing else, on standard output."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+    sys.stdout.flush()
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console that obeys NO_COLOR, FORCE_COLOR and the absence of a terminal."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+
+
+def error_document(error: AtomSyncError) -> dict[str, Any]:
+    """Return the JSON form of an error (cli.md, "JSON of sync ratings")."""
+    return {"type": error.kind, "message": error.message, "hint": error.hint}
+
+
+def report_failure(error: AtomSyncError, *, as_json: bool) -> None:
+    """Say on standard error what failed, why, and what to do; as JSON on standard output too if asked."""
+    if as_json:
+        print_json({"success": False, "error": error_document(error)})
+    sys.stderr.write(f"atom-sync: {error.message}\n")
+    if error.hint:
+        sys.stderr.write(f"  → {error.hint}\n")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -40,22 +40,18 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def main(
     ctx: typer.Context,
-    env_file: Annotated[
-        Optional[Path], typer.Option(help="Read settings from this file in place of ./.env.")
-    ] = None,
+    env_file: Annotated[Path | None, typer.Option(help="Read settings from this file in place of ./.env.")] = None,
     database_url: Annotated[
-        Optional[str], typer.Option("--database", help="Database, as sqlite:///PATH or a plain path.")
+        str | None, typer.Option("--database", help="Database, as sqlite:///PATH or a plain path.")
     ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     log_format: Annotated[str, typer.Option(help="auto, text, json or journal.")] = "auto",
-    version: Annotated[
+    _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Set the options that every command shares."""
-    ctx.obj = GlobalOptions(
-        env_file=env_file, database=database_url, log_level=log_level, log_format=log_format
-    )
+    ctx.obj = GlobalOptions(env_file=env_file, database=database_url, log_level=log_level, log_format=log_format)
 
 
 def run() -> None:

@@ -1,0 +1,411 @@
+"""The tables, as SQL: what each migration adds and how it is taken back.
+
+Public tables (data-model.md): skill_cache, category_cache, sync_state, websocket_state, conflict_log,
+failed_rating_upload, skill_rating, and the view usable_skill. The others are ours alone. All times are UTC text,
+ISO 8601 with `Z`, so that they order as text.
+
+How a local edit is found, whoever made it: `skill_base.data` is NULL as long as the cached text *is* what the
+marketplace last sent, so that the common case stores each skill once. The first write to a cached row by another
+program, or by a person through us, makes a trigger save the text that it replaces there. Triggers keep the full-text
+index right, too.
+
+A sync does both by itself, in bulk (a trigger would flush the index at every row): it holds a row in `bulk_write`
+while its transaction lasts, and the triggers stand aside. Writers exclude each other and a rollback takes the row
+away, so no other program's write can ever see it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_NOW = "strftime('%Y-%m-%dT%H:%M:%SZ', 'now')"
+
+# The text that full-text search covers. Taking an entry out of the index needs the very text that went in, so this is
+# the one place that spells it.
+_INDEXED = ", ".join(
+    f"json_extract({{row}}skill_data, '$.{field}') AS {field}"
+    for field in ("name", "description", "tags", "category", "code")
+)
+_NEW_ENTRY = (
+    "INSERT INTO skill_fts(rowid, name, description, tags, category, code) "
+    f"SELECT new.id, {_INDEXED.format(row='new.')} WHERE json_valid(new.skill_data);"
+)
+_OLD_ENTRY = (
+    "INSERT INTO skill_fts(skill_fts, rowid, name, description, tags, category, code) "
+    f"SELECT 'delete', old.id, {_INDEXED.format(row='old.')} WHERE json_valid(old.skill_data);"
+)
+_SAVE_BASE = "UPDATE skill_base SET data = {text} WHERE skill_id = {row}.skill_id AND data IS NULL;"
+_NOT_OURS = "NOT EXISTS (SELECT 1 FROM bulk_write)"
+
+CREATE_CATALOGUE = (
+    f"""
+    CREATE TABLE skill_cache (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        skill_id TEXT NOT NULL,
+        skill_data TEXT NOT NULL,
+        expires_at TEXT,
+        created_at TEXT NOT NULL DEFAULT ({_NOW}),
+        updated_at TEXT NOT NULL DEFAULT ({_NOW}),
+        tenant_id TEXT NOT NULL DEFAULT 'default',
+        hit_count INTEGER NOT NULL DEFAULT 0,
+        last_hit_at TEXT
+    )
+    """,
+    "CREATE UNIQUE INDEX idx_skill_cache_skill_id ON skill_cache(skill_id)",
+    "CREATE INDEX idx_skill_cache_expires_at ON skill_cache(expires_at)",
+    f"""
+    CREATE TABLE category_cache (
+        id INTEGER PRIMARY KEY,
+        category_name TEXT NOT NULL,
+        category_data TEXT NOT NULL,
+        expires_at TEXT,
+        created_at TEXT NOT NULL DEFAULT ({_NOW}),
+        updated_at TEXT NOT NULL DEFAULT ({_NOW}),
+        tenant_id TEXT NOT NULL DEFAULT 'default',
+        hit_count INTEGER NOT NULL DEFAULT 0,
+        last_hit_at TEXT
+    )
+    """,
+    "CREATE UNIQUE INDEX idx_category_cache_name ON category_cache(category_name)",
+    # The common base of each skill that the marketplace has sent. `page` is the page of the list that held it last.
+    # `wire_digest` is SHA-256 of the bytes as they came: equal bytes need no parsing.
+    """
+    CREATE TABLE skill_base (
+        skill_id TEXT PRIMARY KEY,
+        page INTEGER,
+        wire_digest BLOB NOT NULL,
+        content_digest BLOB NOT NULL,
+        exec_digest BLOB NOT NULL,
+        confirmed_at TEXT NOT NULL,
+        deleted_at TEXT,
+        data TEXT
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX idx_skill_base_page ON skill_base(page)",
+    "CREATE INDEX idx_skill_base_touched ON skill_base(skill_id) WHERE data IS NOT NULL",
+    # Versions that the marketplace sent and has since replaced or deleted; `data` is compressed (zlib).
+    """
+    CREATE TABLE skill_version (
+        id INTEGER PRIMARY KEY,
+        skill_id TEXT NOT NULL,
+        version TEXT,
+        content_digest BLOB NOT NULL,
+        exec_digest BLOB NOT NULL,
+        ended_at TEXT NOT NULL,
+        ended_by TEXT NOT NULL CHECK (ended_by IN ('superseded', 'deleted')),
+        data BLOB NOT NULL
+    )
+    """,
+    "CREATE INDEX idx_skill_version_skill_id ON skill_version(skill_id)",
+    # What we know of each HTTP resource. A page of the list also says how many items it had; `checked_at` is when
+    # the marketplace last confirmed it (200 or 304), and with it all skills whose skill_base.page it is.
+    """
+    CREATE TABLE http_validator (
+        resource TEXT PRIMARY KEY,
+        etag TEXT,
+        page INTEGER,
+        items INTEGER,
+        total INTEGER,
+        checked_at TEXT NOT NULL
+    ) WITHOUT ROWID
+    """,
+    "CREATE UNIQUE INDEX idx_http_validator_page ON http_validator(page) WHERE page IS NOT NULL",
+    """
+    CREATE VIRTUAL TABLE skill_fts USING fts5(
+        name, description, tags, category, code, content='', tokenize='unicode61 remove_diacritics 2'
+    )
+    """,
+    f"""
+    CREATE VIEW skill_text AS
+    SELECT id, skill_id, {_INDEXED.format(row="")} FROM skill_cache WHERE json_valid(skill_data)
+    """,  # noqa: S608 - built from constants
+    "CREATE TABLE bulk_write (process INTEGER NOT NULL)",
+    f"""
+    CREATE TRIGGER skill_cache_before_insert BEFORE INSERT ON skill_cache
+    WHEN {_NOT_OURS} AND EXISTS (SELECT 1 FROM skill_cache WHERE skill_id = new.skill_id)
+    BEGIN
+        -- INSERT OR REPLACE by another program: its delete half fires no trigger.
+        {_SAVE_BASE.format(text="(SELECT skill_data FROM skill_cache WHERE skill_id = new.skill_id)", row="new")}
+    END
+    """,  # noqa: S608 - built from constants
+    f"""
+    CREATE TRIGGER skill_cache_after_insert AFTER INSERT ON skill_cache
+    WHEN {_NOT_OURS}
+    BEGIN
+        {_NEW_ENTRY}
+    END
+    """,
+    f"""
+    CREATE TRIGGER skill_cache_after_update AFTER UPDATE OF skill_data ON skill_cache
+    WHEN {_NOT_OURS} AND new.skill_data IS NOT old.skill_data
+    BEGIN
+        {_SAVE_BASE.format(text="old.skill_data", row="old")}
+        {_OLD_ENTRY}
+        {_NEW_ENTRY}
+    END
+    """,
+    f"""
+    CREATE TRIGGER skill_cache_after_delete AFTER DELETE ON skill_cache
+    WHEN {_NOT_OURS}
+    BEGIN
+        {_SAVE_BASE.format(text="old.skill_data", row="old")}
+        {_OLD_ENTRY}
+    END
+    """,
+    # The one door for readers. `stale` is for entries that a sync could have confirmed in the last 24 hours and did
+    # not; what was edited here or exists only here does not age (rule 6).
+    """
+    CREATE VIEW usable_skill AS
+    SELECT
+        c.skill_id,
+        CASE WHEN json_valid(c.skill_data) THEN json_extract(c.skill_data, '$.name') END AS name,
+        CASE WHEN json_valid(c.skill_data) THEN json_extract(c.skill_data, '$.version') END AS version,
+        CASE WHEN json_valid(c.skill_data) THEN json_extract(c.skill_data, '$.category') END AS category,
+        c.skill_data,
+        CASE
+            WHEN b.skill_id IS NULL THEN 'local'
+            WHEN b.data IS NULL OR b.data = c.skill_data THEN 'marketplace'
+            ELSE 'edited'
+        END AS source,
+        max(b.confirmed_at, coalesce(v.checked_at, '')) AS confirmed_at,
+        (
+            b.skill_id IS NOT NULL
+            AND (b.data IS NULL OR b.data = c.skill_data)
+            AND max(b.confirmed_at, coalesce(v.checked_at, ''))
+                < strftime('%Y-%m-%dT%H:%M:%SZ', 'now', '-24 hours')
+        ) AS stale
+    FROM skill_cache AS c
+    LEFT JOIN skill_base AS b ON b.skill_id = c.skill_id
+    LEFT JOIN http_validator AS v ON v.page = b.page
+    WHERE b.deleted_at IS NULL
+    """,
+)
+
+CREATE_SYNC_STATE = (
+    f"""
+    CREATE TABLE sync_state (
+        id INTEGER PRIMARY KEY,
+        device_id TEXT NOT NULL,
+        user_id TEXT,
+        status TEXT NOT NULL DEFAULT 'idle',
+        last_sync_at TEXT,
+        last_successful_sync_at TEXT,
+        total_syncs INTEGER NOT NULL DEFAULT 0,
+        successful_syncs INTEGER NOT NULL DEFAULT 0,
+        failed_syncs INTEGER NOT NULL DEFAULT 0,
+        skills_cached INTEGER NOT NULL DEFAULT 0,
+        categories_cached INTEGER NOT NULL DEFAULT 0,
+        last_error TEXT,
+        error_count INTEGER NOT NULL DEFAULT 0,
+        created_at TEXT NOT NULL DEFAULT ({_NOW}),
+        updated_at TEXT NOT NULL DEFAULT ({_NOW}),
+        tenant_id TEXT NOT NULL DEFAULT 'default'
+    )
+    """,
+    "CREATE UNIQUE INDEX idx_sync_state_device_id ON sync_state(device_id)",
+    "INSERT INTO sync_state (id, device_id) VALUES (1, 'marketplace_sync')",
+    """
+    CREATE TABLE websocket_state (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        connected INTEGER NOT NULL DEFAULT 0,
+        ws_url TEXT,
+        last_connected_at TEXT,
+        last_message_at TEXT,
+        disconnect_reason TEXT,
+        reconnect_attempts INTEGER NOT NULL DEFAULT 0,
+        consecutive_failures INTEGER NOT NULL DEFAULT 0,
+        fallback_to_polling INTEGER NOT NULL DEFAULT 0,
+        fallback_started_at TEXT,
+        next_ws_attempt_at TEXT,
+        websocket_enabled INTEGER NOT NULL DEFAULT 1,
+        pid INTEGER,
+        started_at TEXT,
+        stopped_at TEXT,
+        heartbeat_at TEXT,
+        tenant_id TEXT NOT NULL DEFAULT 'default'
+    )
+    """,
+    "INSERT INTO websocket_state (id) VALUES (1)",
+    # The audit trail: one row for each run. `counts` and `proof` are JSON objects, `reasons` a JSON list.
+    """
+    CREATE TABLE sync_run (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL,
+        started_at TEXT NOT NULL,
+        finished_at TEXT,
+        duration_seconds REAL,
+        status TEXT NOT NULL,
+        started_by TEXT NOT NULL,
+        pid INTEGER NOT NULL,
+        counts TEXT NOT NULL DEFAULT '{}',
+        proof TEXT NOT NULL DEFAULT '{}',
+        reasons TEXT NOT NULL DEFAULT '[]',
+        error_type TEXT,
+        error_message TEXT
+    )
+    """,
+    "CREATE INDEX idx_sync_run_kind_started_at ON sync_run(kind, started_at)",
+    # The stored counters behind the metrics; `labels` is a canonical JSON object.
+    """
+    CREATE TABLE counter (
+        name TEXT NOT NULL,
+        labels TEXT NOT NULL DEFAULT '{}',
+        value REAL NOT NULL DEFAULT 0,
+        PRIMARY KEY (name, labels)
+    ) WITHOUT ROWID
+    """,
+    # Requests by second: the budget that all processes share. Rows older than an hour are dropped.
+    """
+    CREATE TABLE request_budget (
+        second INTEGER PRIMARY KEY,
+        requests INTEGER NOT NULL
+    )
+    """,
+    # Small facts that outlive a process: the limit that the marketplace declared, when it was last reached, its
+    # clock's distance from ours, the emergency stop.
+    """
+    CREATE TABLE fact (
+        name TEXT PRIMARY KEY,
+        value TEXT NOT NULL,
+        updated_at TEXT NOT NULL
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE scheduled_job (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL,
+        minutes INTEGER NOT NULL,
+        next_run_time TEXT,
+        last_run_at TEXT,
+        updated_at TEXT NOT NULL
+    ) WITHOUT ROWID
+    """,
+)
+
+CREATE_CONFLICTS = (
+    f"""
+    CREATE TABLE conflict_log (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        skill_id TEXT NOT NULL,
+        conflict_type TEXT NOT NULL,
+        severity TEXT NOT NULL,
+        local_data TEXT,
+        remote_data TEXT,
+        base_data TEXT,
+        resolved INTEGER NOT NULL DEFAULT 0,
+        resolution_strategy TEXT,
+        resolved_data TEXT,
+        resolved_at TEXT,
+        resolved_by TEXT,
+        undone_at TEXT,
+        undone_by TEXT,
+        created_at TEXT NOT NULL DEFAULT ({_NOW}),
+        updated_at TEXT NOT NULL DEFAULT ({_NOW}),
+        tenant_id TEXT NOT NULL DEFAULT 'default'
+    )
+    """,
+    "CREATE INDEX idx_conflict_log_skill_id ON conflict_log(skill_id)",
+    "CREATE INDEX idx_conflict_log_resolved ON conflict_log(resolved)",
+    # One waiting conflict for each skill, whatever happens at once.
+    "CREATE UNIQUE INDEX idx_conflict_log_open ON conflict_log(skill_id) WHERE resolved = 0",
+    # What people did, and who they were.
+    """
+    CREATE TABLE audit_log (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at TEXT NOT NULL,
+        actor TEXT NOT NULL,
+        action TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        details TEXT NOT NULL DEFAULT '{}'
+    )
+    """,
+    "CREATE INDEX idx_audit_log_subject ON audit_log(subject)",
+)
+
+CREATE_RATINGS = (
+    f"""
+    CREATE TABLE skill_rating (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        skill_id TEXT NOT NULL,
+        user_id TEXT NOT NULL,
+        rating INTEGER NOT NULL CHECK (rating BETWEEN 1 AND 5),
+        review TEXT,
+        synced_to_saas INTEGER NOT NULL DEFAULT 0,
+        synced_at TEXT,
+        remote_rating_id TEXT,
+        created_at TEXT NOT NULL DEFAULT ({_NOW}),
+        updated_at TEXT NOT NULL DEFAULT ({_NOW}),
+        tenant_id TEXT NOT NULL DEFAULT 'default',
+        UNIQUE (skill_id, user_id)
+    )
+    """,
+    "CREATE INDEX idx_skill_rating_pending ON skill_rating(updated_at) WHERE synced_to_saas = 0",
+    """
+    CREATE TABLE failed_rating_upload (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        rating_id INTEGER NOT NULL UNIQUE REFERENCES skill_rating(id) ON DELETE CASCADE,
+        error_message TEXT NOT NULL,
+        error_type TEXT NOT NULL DEFAULT 'api_error',
+        failed_at TEXT NOT NULL,
+        last_retry_at TEXT,
+        next_retry_at TEXT,
+        retry_count INTEGER NOT NULL DEFAULT 0,
+        max_retries INTEGER NOT NULL DEFAULT 5,
+        tenant_id TEXT NOT NULL DEFAULT 'default'
+    )
+    """,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of the schema and its way back, as SQL statements."""
+
+    name: str
+    up: tuple[str, ...]
+    down: tuple[str, ...]
+
+
+MIGRATIONS = (
+    Migration(
+        name="0001_catalogue",
+        up=CREATE_CATALOGUE,
+        down=(
+            "DROP VIEW usable_skill",
+            "DROP VIEW skill_text",
+            "DROP TABLE skill_cache",
+            "DROP TABLE bulk_write",
+            "DROP TABLE skill_fts",
+            "DROP TABLE http_validator",
+            "DROP TABLE skill_version",
+            "DROP TABLE skill_base",
+            "DROP TABLE category_cache",
+        ),
+    ),
+    Migration(
+        name="0002_sync_state",
+        up=CREATE_SYNC_STATE,
+        down=tuple(
+            f"DROP TABLE {table}"
+            for table in (
+                "scheduled_job",
+                "fact",
+                "request_budget",
+                "counter",
+                "sync_run",
+                "websocket_state",
+                "sync_state",
+            )
+        ),
+    ),
+    Migration(
+        name="0003_conflicts",
+        up=CREATE_CONFLICTS,
+        down=("DROP TABLE audit_log", "DROP TABLE conflict_log"),
+    ),
+    Migration(
+        name="0004_ratings",
+        up=CREATE_RATINGS,
+        down=("DROP TABLE failed_rating_upload", "DROP TABLE skill_rating"),
+    ),
+)

@@ -1,3 +1,229 @@
 """Frozen values that the rooms hand to each other."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Literal
+
+Strategy = Literal["remote_wins", "local_wins", "merge", "manual"]
+Severity = Literal["CRITICAL", "HIGH", "MEDIUM", "LOW"]
+ConflictType = Literal["VERSION_MISMATCH", "CONTENT_MISMATCH", "DEPENDENCY_CONFLICT", "DELETION_CONFLICT", "OTHER"]
+RunStatus = Literal["success", "partial", "failed", "skipped", "locked"]
+
+STRATEGIES: tuple[Strategy, ...] = ("remote_wins", "local_wins", "merge", "manual")
+SEVERITIES: tuple[Severity, ...] = ("CRITICAL", "HIGH", "MEDIUM", "LOW")
+CONFLICT_TYPES: tuple[ConflictType, ...] = (
+    "VERSION_MISMATCH",
+    "CONTENT_MISMATCH",
+    "DEPENDENCY_CONFLICT",
+    "DELETION_CONFLICT",
+    "OTHER",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SkillVersion:
+    """One version of a skill, from the marketplace or from the cache.
+
+    `text` is the JSON text whole, as it came; `fields` is what it says. The digests are SHA-256 (data-model.md,
+    rule 11): `wire_digest` over the text, `content_digest` over everything but the volatile fields, `exec_digest`
+    over what can be executed.
+    """
+
+    skill_id: str
+    text: str
+    fields: Mapping[str, Any]
+    wire_digest: bytes
+    content_digest: bytes
+    exec_digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidItem:
+    """An item of a response that is not usable: the id as far as it can be told, and why."""
+
+    skill_id: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """One category, with its JSON text whole."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What the marketplace last sent of a skill.
+
+    `text` is None as long as the cached text is the base itself. `deleted` says that the marketplace has confirmed
+    the deletion while a locally edited copy waits for a person.
+    """
+
+    wire_digest: bytes
+    content_digest: bytes
+    exec_digest: bytes
+    text: str | None
+    page: int | None
+    deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingConflict:
+    """An unresolved conflict of a skill; `remote_text` is None if the marketplace deleted it."""
+
+    id: int
+    remote_text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """All that is stored of one skill: the cached row, its base, a conflict that waits. Any part can be missing."""
+
+    skill_id: str
+    local_text: str | None = None
+    local_updated_at: str | None = None
+    base: Base | None = None
+    waiting: WaitingConflict | None = None
+
+    @property
+    def base_text(self) -> str | None:
+        """Return the text of the base version, wherever it is kept."""
+        if self.base is None:
+            return None
+        return self.local_text if self.base.text is None else self.base.text
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Local and remote both differ from the base, and from each other (data-model.md, rules 1 and 2)."""
+
+    type: ConflictType
+    severity: Severity
+    local_text: str
+    remote_text: str | None
+    base_text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """How a conflict ended: the strategy's name and the text that the cache holds now, None if it is deleted.
+
+    The strategy `converged` is no one's choice: the two sides became equal.
+    """
+
+    strategy: str
+    result_text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictEntry:
+    """A line for the conflict log: new, or the new state of the one that waits under `waiting_id`."""
+
+    conflict: Conflict
+    resolution: Resolution | None
+    waiting_id: int | None = None
+
+
+class Outcome(Enum):
+    """What happened to a skill in the cache, as counted in a run's report."""
+
+    ADDED = "added"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    DELETED = "deleted"
+
+
+class CacheChange(Enum):
+    """What is done to the row of skill_cache."""
+
+    KEEP = "keep"
+    WRITE = "write"
+    REMOVE = "remove"
+
+
+class BaseChange(Enum):
+    """What is done to the base: nothing, take the remote version, forget it, or note that it is deleted there."""
+
+    KEEP = "keep"
+    ADVANCE = "advance"
+    DROP = "drop"
+    MARK_DELETED = "mark_deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a plan says of one skill. A plan is data: `--dry-run` prints it, the store carries it out."""
+
+    skill_id: str
+    outcome: Outcome
+    cache: CacheChange = CacheChange.KEEP
+    text: str | None = None
+    base: BaseChange = BaseChange.KEEP
+    remote: SkillVersion | None = None
+    conflict: ConflictEntry | None = None
+    republished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """An error as reports show it; `type` is one of the metric's `error` values, or `config`."""
+
+    type: str
+    message: str
+    hint: str | None = None
+
+
+@dataclass(slots=True)
+class CatalogueCounts:
+    """The figures of one catalogue run (cli.md, "JSON of sync skills")."""
+
+    skills_synced: int = 0
+    categories_synced: int = 0
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    invalid: int = 0
+    conflicts_detected: int = 0
+    conflicts_resolved: int = 0
+    conflicts_manual: int = 0
+    republished: int = 0
+    categories_changed: int = 0
+    requests: int = 0
+    not_modified: int = 0
+    bytes_received: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WalkProof:
+    """A run's proof of completeness (data-model.md, rule 10)."""
+
+    walks: int = 0
+    pages_read: int = 0
+    distinct_ids: int = 0
+    total_before: int | None = None
+    total_after: int | None = None
+    confirmations: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What one run did."""
+
+    run_id: int | None
+    kind: str
+    status: RunStatus
+    exit_code: int
+    counts: CatalogueCounts
+    proof: WalkProof = field(default_factory=WalkProof)
+    complete: bool = False
+    dry_run: bool = False
+    duration_seconds: float = 0.0
+    reasons: tuple[str, ...] = ()
+    error: ErrorInfo | None = None
+    plan: tuple[Action, ...] = ()

@@ -1,0 +1,76 @@
+"""Canonical JSON and our own digests of a skill (data-model.md, rule 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from atom_saas_sync.model import SkillVersion
+
+VOLATILE_FIELDS = frozenset({"average_rating", "rating_count", "ratings", "updated_at"})
+"""Fields that never make a conflict and always follow the marketplace (data-model.md, rule 1)."""
+
+EXECUTABLE_FIELDS = ("code", "command", "local_files", "python_packages", "npm_packages", "parameters", "env_vars")
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+def canonical(value: Any) -> bytes:  # noqa: ANN401 - whatever JSON can hold
+    """Return the one JSON text of `value`: no white space, keys in order."""
+    return _encode(value)
+
+
+def same(left: Any, right: Any) -> bool:  # noqa: ANN401 - whatever JSON can hold
+    """Tell whether two JSON values are the same; unlike `==`, 1, 1.0 and true differ."""
+    return left is right or _encode(left) == _encode(right)
+
+
+def json_text(fields: Mapping[str, Any]) -> str:
+    """Return `fields` as JSON text in their own order."""
+    return msgspec.json.encode(fields).decode()
+
+
+def content_digest(fields: Mapping[str, Any]) -> bytes:
+    """Return SHA-256 over everything but the volatile fields."""
+    return sha256(_encode({name: value for name, value in fields.items() if name not in VOLATILE_FIELDS})).digest()
+
+
+def exec_digest(fields: Mapping[str, Any]) -> bytes:
+    """Return SHA-256 over what can be executed; an absent field, a null and an empty one are the same."""
+    return sha256(_encode([fields.get(name) or None for name in EXECUTABLE_FIELDS])).digest()
+
+
+def decode_object(raw: bytes | str) -> dict[str, Any] | None:
+    """Return the JSON object that `raw` holds, or None if it holds none."""
+    try:
+        value = _decode(raw)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def version_from(skill_id: str, text: str, fields: Mapping[str, Any], wire_digest: bytes | None = None) -> SkillVersion:
+    """Return the version that `text`, decoded to `fields`, is."""
+    return SkillVersion(
+        skill_id=skill_id,
+        text=text,
+        fields=fields,
+        wire_digest=wire_digest or sha256(text.encode()).digest(),
+        content_digest=content_digest(fields),
+        exec_digest=exec_digest(fields),
+    )
+
+
+def version_from_fields(skill_id: str, fields: Mapping[str, Any]) -> SkillVersion:
+    """Return the version that `fields` are, with a text of our own."""
+    return version_from(skill_id, json_text(fields), fields)
+
+
+def stored_version(skill_id: str, text: str) -> SkillVersion | None:
+    """Return the version that a stored text is; None if another program left something there that is no JSON object."""
+    fields = decode_object(text)
+    return None if fields is None else version_from(skill_id, text, fields)

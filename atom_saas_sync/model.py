@@ -147,12 +147,13 @@ class CacheChange(Enum):
 
 
 class BaseChange(Enum):
-    """What is done to the base: nothing, take the remote version, forget it, or note that it is deleted there."""
+    """What is done to the base: nothing, take the remote version, forget it, note (no longer) that it is deleted there."""
 
     KEEP = "keep"
     ADVANCE = "advance"
     DROP = "drop"
     MARK_DELETED = "mark_deleted"
+    UNMARK_DELETED = "unmark_deleted"
 
 
 @dataclass(frozen=True, slots=True)

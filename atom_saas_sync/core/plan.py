@@ -31,7 +31,7 @@ from atom_saas_sync.model import (
 CONVERGED = "converged"
 
 
-def plan_listed(known: Known | None, remote: SkillVersion, strategy: Strategy) -> Action:
+def plan_listed(known: Known | None, remote: SkillVersion, strategy: Strategy) -> Action:  # noqa: PLR0911 - a cell each
     """Plan for a skill that the marketplace has, as `remote`."""
     if known is None or (known.local_text is None and known.base is None):
         return _take_remote(remote, Outcome.ADDED)  # new to us
@@ -204,7 +204,7 @@ def _converge(known: Known, remote: SkillVersion) -> Action:
 
 
 def _keep_edit(known: Known, local: SkillVersion | None, remote: SkillVersion) -> Action:
-    """The remote side is (again) what it was: the local edit stays, volatile fields follow, no conflict is left."""
+    """Keep the local edit: the remote side is (again) what it was. Volatile fields follow, no conflict is left."""
     assert known.local_text is not None
     text = _refreshed_text(known.local_text, local, remote)
     entry = None
@@ -239,6 +239,7 @@ def _settle(known: Known, local: SkillVersion | None, remote: SkillVersion, stra
             Outcome.UPDATED if written else Outcome.UNCHANGED,
             cache=CacheChange.WRITE if written else CacheChange.KEEP,
             text=text,
+            base=BaseChange.UNMARK_DELETED if known.base is not None and known.base.deleted else BaseChange.KEEP,
             remote=remote,
             conflict=ConflictEntry(conflict, None, waiting_id) if news else None,
             republished=republished and news,
@@ -286,7 +287,7 @@ def _is_same_remote(waiting_text: str | None, remote: SkillVersion) -> bool:
 
 
 def _is_republished(known: Known, remote: SkillVersion) -> bool:
-    """The same version with another executable content (data-model.md, rule 11)."""
+    """Tell whether the same version comes with another executable content (data-model.md, rule 11)."""
     if known.base is None or known.base.exec_digest == remote.exec_digest or known.base_text is None:
         return False
     base_fields = decode_object(known.base_text) or {}

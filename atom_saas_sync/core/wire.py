@@ -1,4 +1,4 @@
-"""Validation of everything that comes over the wire (marketplace-api.md, section 3): strict in form, tolerant in content.
+"""Validation of what comes over the wire (marketplace-api.md, section 3): strict in form, tolerant in content.
 
 A body that is not the contract is a BadResponse; an item that is not usable is an InvalidItem and never stops the
 rest; unknown fields are kept.
@@ -7,7 +7,6 @@ rest; unknown fields are kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -121,8 +120,8 @@ def read_skill(raw: bytes, wire_digest: bytes | None = None) -> SkillVersion | I
         return InvalidItem(_guess_id(raw), "not a JSON object of valid text")
     skill_id = fields.get("skill_id", fields.get("id"))
     problem = id_problem(skill_id) or skill_problem(fields)
-    if problem:
-        return InvalidItem(skill_id if isinstance(skill_id, str) else None, problem)
+    if problem or not isinstance(skill_id, str):
+        return InvalidItem(skill_id if isinstance(skill_id, str) else None, problem or "no skill_id")
     return version_from(skill_id, raw.decode(), fields, wire_digest or sha256(raw).digest())
 
 
@@ -190,9 +189,3 @@ def parse_categories(body: bytes) -> tuple[list[Category], list[InvalidItem]]:
         else:
             bad.append(InvalidItem(None, "a category without a usable name"))
     return list(good.values()), bad
-
-
-def read_items(items: tuple[bytes, ...]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield each item with its wire digest: equal bytes need no parsing."""
-    for raw in items:
-        yield raw, sha256(raw).digest()

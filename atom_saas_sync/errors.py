@@ -51,9 +51,15 @@ class UsageError(AtomSyncError):
 
 
 class MarketplaceError(AtomSyncError):
-    """The marketplace could not be used."""
+    """The marketplace could not be used.
+
+    `transient` tells whether trying again may help; `retry_after` is the pause in seconds that the marketplace asked
+    for.
+    """
 
     exit_code = 69
+    transient = True
+    retry_after: float | None = None
 
 
 class MarketplaceTimeout(MarketplaceError):
@@ -78,6 +84,7 @@ class ApiError(MarketplaceError):
         self.status = status
         if permanent:
             self.exit_code = 65
+            self.transient = False
 
 
 class TokenRefused(MarketplaceError):
@@ -85,6 +92,7 @@ class TokenRefused(MarketplaceError):
 
     exit_code = 77
     kind = "auth"
+    transient = False
 
 
 class RateLimited(MarketplaceError):
@@ -92,6 +100,7 @@ class RateLimited(MarketplaceError):
 
     exit_code = 75
     kind = "rate_limited"
+    transient = False
 
 
 class BadResponse(MarketplaceError):

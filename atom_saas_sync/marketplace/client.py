@@ -1,0 +1,464 @@
+"""The HTTP client (marketplace-api.md, section 3): one door for every request, with pacing, retries and limits."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import httpx
+import tenacity
+
+from atom_saas_sync import __version__
+from atom_saas_sync.core.wire import SkillPage, parse_categories, parse_skill_page, read_skill
+from atom_saas_sync.errors import (
+    ApiError,
+    BadResponse,
+    ConfigError,
+    ConnectionFailed,
+    DeadlineReached,
+    MarketplaceError,
+    MarketplaceTimeout,
+    RateLimited,
+    TokenRefused,
+)
+from atom_saas_sync.marketplace.bodies import read_body
+from atom_saas_sync.marketplace.dialects import Dialect
+from atom_saas_sync.model import Category, InvalidItem, SkillVersion
+
+RETRIES = 3
+LONGEST_RETRY_AFTER = 120.0
+LONGEST_WAIT_FOR_BUDGET = 60.0
+MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_REDIRECTS = 5
+MAX_CONNECTIONS = 10
+
+_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+log = logging.getLogger(__name__)
+Parsed = TypeVar("Parsed")
+
+
+class Clock(Protocol):
+    """Time, handed in. `sleep` may raise Interrupted."""
+
+    def now(self) -> datetime:
+        """Return the aware wall-clock time."""
+
+    def monotonic(self) -> float:
+        """Return seconds that only grow."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+
+class Budget(Protocol):
+    """The requests that all processes together may still send."""
+
+    def take(self, now: datetime) -> float:
+        """Take one request and return 0.0, or return the seconds until one is free."""
+
+    def learn(self, now: datetime, *, limit: int, remaining: int | None, reset_seconds: float | None) -> None:
+        """Replace the default limits by what the marketplace said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A good answer: 2xx, or 304 with an empty body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def not_modified(self) -> bool:
+        """Tell whether what we have is still what they have."""
+        return self.status == httpx.codes.NOT_MODIFIED
+
+    @property
+    def etag(self) -> str | None:
+        """Return the validator for the next conditional request."""
+        return self.headers.get("etag")
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPage:
+    """A page of the list; `page` is None if it was not modified."""
+
+    page: SkillPage | None
+    etag: str | None
+
+
+class Statistics:
+    """What went over the wire, counted by all threads of a run."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.requests = 0
+        self.not_modified = 0
+        self.bytes_received = 0
+        self.clock_skew_seconds: float | None = None
+        self._by_endpoint: Counter[tuple[str, str]] = Counter()
+
+    def count(self, endpoint: str, code: str, received: int) -> None:
+        """Count one request; `code` is the HTTP status or the kind of error."""
+        with self._lock:
+            self.requests += 1
+            self.bytes_received += received
+            self.not_modified += code == "304"
+            self._by_endpoint[endpoint, code] += 1
+
+    def drain(self) -> dict[tuple[str, str], int]:
+        """Return the requests by (endpoint, code) since the last call."""
+        with self._lock:
+            drained = dict(self._by_endpoint)
+            self._by_endpoint.clear()
+        return drained
+
+
+class MarketplaceClient:
+    """Speaks one dialect to one marketplace. Threads may share it; every method raises MarketplaceError."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        token: str,
+        instance_id: str,
+        dialect: Dialect,
+        timeout_seconds: float,
+        clock: Clock,
+        budget: Budget,
+        random: Callable[[], float],
+        deadline: float | None = None,
+        ca_file: Path | None = None,
+    ) -> None:
+        """Make a client.
+
+        `deadline` is the moment on the monotonic clock at which DeadlineReached ends all waiting; `random` gives
+        numbers from 0 to 1 for the jitter.
+        """
+        self._base_url = base_url.rstrip("/")
+        self._dialect = dialect
+        self._timeout = timeout_seconds
+        self._clock = clock
+        self._budget = budget
+        self._random = random
+        self._deadline = deadline
+        self.statistics = Statistics()
+        headers = {name: value.format(token=token, instance=instance_id) for name, value in dialect.headers}
+        self._http = httpx.Client(
+            headers={
+                **headers,
+                "Accept": "application/json",
+                "Accept-Encoding": "gzip, zstd",
+                "User-Agent": f"atom-sync/{__version__}",
+            },
+            timeout=timeout_seconds,
+            follow_redirects=False,
+            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
+            verify=_tls_context(ca_file) if base_url.startswith("https:") else False,
+        )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def list_skills(self, page: int, page_size: int, etag: str | None = None) -> ListedPage:
+        """Fetch one page of the list; unchanged since `etag` if the server says so."""
+        try:
+            answer, parsed = self._get(
+                "skills",
+                self._dialect.skills_path,
+                {"page": str(page), "page_size": str(page_size)},
+                etag,
+                parse_skill_page,
+            )
+        except ApiError as error:
+            if error.status == httpx.codes.NOT_FOUND:
+                raise BadResponse(
+                    f"the marketplace has no list of skills at {self._base_url}{self._dialect.skills_path} (404)",
+                    hint="check ATOM_SAAS_API_URL and ATOM_SAAS_API_DIALECT",
+                ) from error
+            raise
+        return ListedPage(page=parsed, etag=answer.etag or (etag if answer.not_modified else None))
+
+    def resource_of_list(self, page: int, page_size: int) -> str:
+        """Return the name under which the validator of a page is stored: what the answer depends on."""
+        return f"{self._base_url}{self._dialect.skills_path}?page={page}&page_size={page_size}"
+
+    def resource_of_categories(self) -> str:
+        """Return the name under which the validator of the categories is stored."""
+        return f"{self._base_url}{self._dialect.categories_path}"
+
+    def get_skill(self, skill_id: str) -> SkillVersion | InvalidItem | None:
+        """Fetch one skill; None if the marketplace has none of that id (404)."""
+        try:
+            _, parsed = self._get("skill", self._dialect.skill_path(skill_id), {}, None, read_skill)
+        except ApiError as error:
+            if error.status == httpx.codes.NOT_FOUND:
+                return None
+            raise
+        return parsed
+
+    def list_categories(
+        self, etag: str | None = None
+    ) -> tuple[tuple[list[Category], list[InvalidItem]] | None, str | None]:
+        """Fetch the categories and the validator; None in place of them if they are unchanged since `etag`."""
+        answer, parsed = self._get("categories", self._dialect.categories_path, {}, etag, parse_categories)
+        return parsed, answer.etag or (etag if answer.not_modified else None)
+
+    def _get(
+        self,
+        endpoint: str,
+        path: str,
+        params: Mapping[str, str],
+        etag: str | None,
+        parse: Callable[[bytes], Parsed],
+    ) -> tuple[Answer, Parsed | None]:
+        headers = {"If-None-Match": etag} if etag else {}
+
+        def attempt() -> tuple[Answer, Parsed | None]:
+            answer = self._send(endpoint, "GET", path, params=params, headers=headers)
+            return answer, None if answer.not_modified else parse(answer.body)
+
+        return self.retrying(attempt)
+
+    def retrying(self, attempt: Callable[[], Parsed]) -> Parsed:
+        """Call `attempt` until it succeeds, fails for good, or has failed once more than RETRIES times."""
+        retrying = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(RETRIES + 1),
+            retry=tenacity.retry_if_exception(_is_transient),
+            wait=self._wait_before_retry,
+            sleep=self._sleep,
+            before_sleep=_log_retry,
+            reraise=True,
+        )
+        return retrying(attempt)
+
+    def _wait_before_retry(self, state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        retry_after = getattr(error, "retry_after", None)
+        if retry_after is not None:
+            return min(float(retry_after), LONGEST_RETRY_AFTER)
+        pause = float(2 ** (state.attempt_number - 1))
+        return pause * (0.75 + self._random() / 2)
+
+    def _sleep(self, seconds: float) -> None:
+        if self._deadline is not None and self._clock.monotonic() + seconds > self._deadline:
+            raise DeadlineReached("the deadline ended the run while it waited for the marketplace")
+        self._clock.sleep(seconds)
+
+    def _wait_for_budget(self) -> None:
+        while (wait := self._budget.take(self._clock.now())) > 0:
+            if wait > LONGEST_WAIT_FOR_BUDGET:
+                raise RateLimited(
+                    f"the request budget is used up; the next request is free in {wait:.0f} s",
+                    hint="try again later; the run goes on from where it stopped",
+                )
+            self._sleep(wait)
+
+    def _send(
+        self,
+        endpoint: str,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Answer:
+        url = httpx.URL(f"{self._base_url}{path}", params=params or None)
+        for _ in range(MAX_REDIRECTS + 1):
+            self._wait_for_budget()
+            answer = self._exchange(endpoint, self._http.build_request(method, url, headers=headers, content=body))
+            if answer.status not in _REDIRECTS:
+                return answer
+            url = self._redirect_target(method, url, answer)
+        raise _permanent(BadResponse(f"{method} {path}: more than {MAX_REDIRECTS} redirects"))
+
+    def _redirect_target(self, method: str, url: httpx.URL, answer: Answer) -> httpx.URL:
+        try:
+            target = url.join(answer.headers.get("location", ""))
+        except httpx.InvalidURL as error:
+            raise _permanent(BadResponse(f"{method} {url.path}: redirected to no valid address")) from error
+        if (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port):
+            raise _permanent(
+                BadResponse(
+                    f"{method} {url.path}: redirected to another origin, which the token must not reach",
+                    hint="check ATOM_SAAS_API_URL",
+                )
+            )
+        if method != "GET" and answer.status not in {307, 308}:
+            raise _permanent(BadResponse(f"{method} {url.path}: redirected with status {answer.status}"))
+        return target
+
+    def _exchange(self, endpoint: str, request: httpx.Request) -> Answer:
+        """Send one request, read the whole answer, and raise what an error answer means."""
+        started = self._clock.monotonic()
+        seconds = self._timeout
+        if self._deadline is not None:
+            seconds = max(0.001, min(seconds, self._deadline - started))
+        request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), seconds)
+        what = f"{request.method} {request.url.path}"
+        code, received = "error", 0
+        try:
+            with self._streaming(request, what, seconds) as response:
+                code = str(response.status_code)
+                self._note_headers(response)
+                body = read_body(response, limit=MAX_BODY_BYTES, what=what)
+                received = response.num_bytes_downloaded
+        except MarketplaceError as error:
+            code = code if code != "error" else error.kind
+            raise
+        finally:
+            self.statistics.count(endpoint, code, received)
+        _raise_for_status(response, what, self._clock.now())
+        return Answer(response.status_code, response.headers, body)
+
+    @contextmanager
+    def _streaming(self, request: httpx.Request, what: str, seconds: float) -> Iterator[httpx.Response]:
+        """Open the response, with one limit on the whole exchange; httpx limits only single reads."""
+        expired = threading.Event()
+        headers_came = False
+        try:
+            response = self._http.send(request, stream=True)
+            headers_came = True
+            timer = _cut_off_after(seconds, response, expired)
+            try:
+                yield response
+                if expired.is_set():  # a body without a length just seems to end there
+                    raise _timed_out(what, seconds)
+            finally:
+                timer.cancel()
+                response.close()
+        except httpx.TimeoutException as error:
+            raise _timed_out(what, seconds) from error
+        except httpx.TransportError as error:
+            if expired.is_set():
+                raise _timed_out(what, seconds) from error
+            if headers_came and isinstance(error, httpx.ReadError | httpx.RemoteProtocolError):
+                raise BadResponse(f"{what}: the answer was cut short") from error
+            raise ConnectionFailed(
+                f"{what}: {str(error) or type(error).__name__}",
+                hint="check ATOM_SAAS_API_URL, DNS, firewall and proxy",
+            ) from error
+
+    def _note_headers(self, response: httpx.Response) -> None:
+        headers = response.headers
+        limit = _first_integer(headers, "x-ratelimit-limit", "ratelimit-limit")
+        if limit is not None and limit > 0:
+            reset = _first_integer(headers, "x-ratelimit-reset", "ratelimit-reset")
+            now = self._clock.now()
+            is_moment = reset is not None and reset > 1_000_000_000  # noqa: PLR2004 - an epoch time, no duration
+            self._budget.learn(
+                now,
+                limit=limit,
+                remaining=_first_integer(headers, "x-ratelimit-remaining", "ratelimit-remaining"),
+                reset_seconds=None if reset is None else float(reset - now.timestamp() if is_moment else reset),
+            )
+        if self.statistics.clock_skew_seconds is None and "date" in headers:
+            with suppress(ValueError):
+                skew = parsedate_to_datetime(headers["date"]) - self._clock.now()
+                self.statistics.clock_skew_seconds = skew.total_seconds()
+
+
+def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    context = httpx.create_ssl_context()
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(cafile=str(ca_file))
+        except OSError as error:
+            raise ConfigError(f"ATOM_SAAS_CA_FILE: {ca_file} holds no readable certificates: {error}") from error
+    return context
+
+
+def _cut_off_after(seconds: float, response: httpx.Response, expired: threading.Event) -> threading.Timer:
+    connection: socket.socket = response.extensions["network_stream"].get_extra_info("socket")
+
+    def cut_off() -> None:
+        expired.set()
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, cut_off)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _timed_out(what: str, seconds: float) -> MarketplaceTimeout:
+    return MarketplaceTimeout(
+        f"{what}: no whole answer within {seconds:.0f} s", hint="raise ATOM_SAAS_API_TIMEOUT_SECONDS if this is usual"
+    )
+
+
+def _first_integer(headers: Mapping[str, str], *names: str) -> int | None:
+    for name in names:
+        head = headers.get(name, "").split(",")[0].split(";")[0].strip()
+        if head.isascii() and head.isdigit():
+            return int(head[:18])
+    return None
+
+
+def _permanent(error: MarketplaceError) -> MarketplaceError:
+    error.transient = False
+    return error
+
+
+def _is_transient(error: BaseException) -> bool:
+    return isinstance(error, MarketplaceError) and error.transient
+
+
+def _log_retry(state: tenacity.RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    wait = state.next_action.sleep if state.next_action else 0.0
+    log.warning("%s; trying again in %.1f s (%d of %d)", error, wait, state.attempt_number, RETRIES)
+
+
+def _raise_for_status(response: httpx.Response, what: str, now: datetime) -> None:
+    """Raise what an error answer means (marketplace-api.md, "Errors and limits")."""
+    status = response.status_code
+    if status < httpx.codes.BAD_REQUEST:
+        if status == httpx.codes.NOT_MODIFIED or status in _REDIRECTS or response.is_success:
+            return
+        raise _permanent(BadResponse(f"{what}: unexpected status {status}"))
+    if status in {401, 403}:
+        raise TokenRefused(
+            f"{what}: the marketplace refused the token ({status})",
+            hint="check ATOM_SAAS_API_TOKEN; get a new one in the dashboard, under settings, API tokens",
+        )
+    message = f"{what}: the marketplace answered {status}"
+    error: MarketplaceError
+    if status == httpx.codes.TOO_MANY_REQUESTS:
+        error = RateLimited(message, hint="try again later; the run goes on from where it stopped")
+        error.transient = True
+    elif status in _RETRIED:
+        error = ApiError(message, status=status, hint="the marketplace has trouble; try again later")
+    else:
+        error = ApiError(message, status=status, permanent=True)
+    error.retry_after = _retry_after(response.headers.get("retry-after"), now)
+    raise error
+
+
+def _retry_after(value: str | None, now: datetime) -> float | None:
+    """Return the seconds that `Retry-After`, in either form, asks for."""
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (moment - now).total_seconds())

@@ -1,0 +1,299 @@
+"""Bringing the database from one version of the schema to another, and back.
+
+Which migrations a database has is recorded where sqlite-utils records it, in `_sqlite_migrations`, under the name of
+our set: other programs may keep theirs in the same table. Looking that up needs plain SQL only; sqlite-utils is
+imported when there is something to apply.
+
+All steps of an upgrade are one transaction that holds the write lock from its start. So a process that is killed
+leaves the old state, and of two processes that open a new database at the same moment one migrates, and the other
+waits and finds it done.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atom_saas_sync.errors import DatabaseError, UsageError
+from atom_saas_sync.store import schema
+
+if TYPE_CHECKING:
+    import sqlite_utils
+    from sqlite_utils.migrations import Migrations
+
+    from atom_saas_sync.store.database import Database
+
+SET_NAME = "atom_saas_sync"
+BASE = "base"  # the state before the first migration
+HEAD = "head"  # the state after the last one
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an upgrade or a downgrade did: the migrations in the order they were done, and the copy made before."""
+
+    migrations: tuple[str, ...] = ()
+    backup: Path | None = None
+
+
+def known() -> tuple[str, ...]:
+    """Return the names of all migrations of this version, oldest first."""
+    return tuple(migration.name for migration in schema.MIGRATIONS)
+
+
+def current(db: Database) -> str | None:
+    """Return the latest migration that the database has, None before the first one."""
+    return next(reversed(_applied(db.connection)), None)
+
+
+def history(db: Database) -> list[tuple[str, str | None]]:
+    """Return each migration with the time it was applied (UTC, `Z`), or None if it is pending.
+
+    Those that only a newer version knows come last.
+    """
+    applied = _applied(db.connection)
+    return [(name, applied.get(name)) for name in dict.fromkeys((*known(), *applied))]
+
+
+def pending(db: Database) -> list[str]:
+    """Return the migrations of this version that the database does not have, oldest first."""
+    applied = _applied(db.connection)
+    return [name for name in known() if name not in applied]
+
+
+def require_current(db: Database) -> None:
+    """Refuse a database that is not exactly at this version, for those who may only read it.
+
+    Raises DatabaseError.
+    """
+    _refuse_newer(db)
+    if missing := pending(db):
+        raise DatabaseError(
+            f"the database {db.path} is not up to date: it lacks {', '.join(missing)}",
+            hint="`atom-sync db upgrade` brings it up to date, and so does the next sync",
+        )
+
+
+def upgrade(db: Database, target: str | None = None) -> Change:
+    """Apply what is pending, up to and including `target` (default: everything).
+
+    A database that has some of our migrations already is copied beside itself first.
+
+    Raises UsageError for an unknown target, and DatabaseError if the database is newer than this version or holds
+    another program's table, index, view or trigger of a name that we need; then nothing was changed.
+    """
+    if not _to_apply(db, target):
+        return Change()
+    backup = None
+    try:
+        with db.transaction() as connection:
+            # Again, under the write lock: another process may have done it in the meantime.
+            names = _to_apply(db, target)
+            if not names:
+                return Change()
+            _refuse_foreign(db, names)
+            if _applied(connection):
+                backup = _copy_beside(db, f"before-{names[0]}")
+            _apply(connection, names)
+    except BaseException:
+        # The database is as it was. A job that fails every quarter of an hour must not fill the disk with copies.
+        if backup is not None:
+            backup.unlink(missing_ok=True)
+        raise
+    if backup is not None:
+        _log.info("the database was upgraded to %s; its state before is kept in %s", names[-1], backup)
+    return Change(tuple(names), backup)
+
+
+def loss(db: Database, target: str | int) -> dict[str, int]:
+    """Return the tables that a downgrade to `target` would drop together with rows, and how many rows.
+
+    Raises UsageError for an unknown target, and DatabaseError for a newer database.
+    """
+    names = _to_take_back(db, target)
+    tables = [table for name in reversed(names) for table in _created(name, "table")]
+    counts = {
+        table: int(db.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608 - our own names
+        for table in tables
+    }
+    return {table: rows for table, rows in counts.items() if rows}
+
+
+def downgrade(db: Database, target: str | int) -> Change:
+    """Take migrations back, newest first, until `target` is the latest one left, or as many as the number says.
+
+    `target` may be "base": all are taken back. Each step is one transaction; the database is copied beside itself
+    before the first one. What the tables hold is lost, except in the copy: ask `loss` before.
+
+    Raises UsageError for an unknown target, and DatabaseError if the database is newer than this version or a table of
+    another program refers to one that would be dropped.
+    """
+    names = _to_take_back(db, target)
+    backup = None
+    done = []
+    for name in names:
+        with db.transaction() as connection:
+            if current(db) != name:
+                raise DatabaseError(
+                    f"another program migrated the database {db.path} at the same time",
+                    hint="look at `atom-sync db history`, then run again",
+                )
+            _refuse_references(db, name)
+            if backup is None:
+                backup = _copy_beside(db, f"before-downgrade-of-{name}")
+            for statement in _migration(name).down:
+                connection.execute(statement)
+            connection.execute("DELETE FROM _sqlite_migrations WHERE migration_set = ? AND name = ?", (SET_NAME, name))
+        done.append(name)
+    return Change(tuple(done), backup)
+
+
+def build(names: Sequence[str]) -> sqlite3.Connection:
+    """Return a database in memory that has just these migrations: what the real one should look like."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    for name in names:
+        for statement in _migration(name).up:
+            connection.execute(statement)
+    return connection
+
+
+def _applied(connection: sqlite3.Connection) -> dict[str, str]:
+    """Return the migrations of our set in the order they were applied, with the time."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone():
+        return {}
+    rows = connection.execute(
+        "SELECT name, applied_at FROM _sqlite_migrations WHERE migration_set = ? ORDER BY rowid", (SET_NAME,)
+    )
+    # sqlite-utils writes "2026-07-04 12:00:00.000000+00:00".
+    return {name: f"{applied_at[:19].replace(' ', 'T')}Z" for name, applied_at in rows}
+
+
+def _migration(name: str) -> schema.Migration:
+    return next(migration for migration in schema.MIGRATIONS if migration.name == name)
+
+
+def _to_apply(db: Database, target: str | None) -> list[str]:
+    _refuse_newer(db)
+    if target in (None, HEAD):
+        return pending(db)
+    if target not in known():
+        raise UsageError(f"no migration is called {target!r}", hint=f"there are: {', '.join(known())}, {HEAD}")
+    wanted = known()[: known().index(target) + 1]
+    return [name for name in pending(db) if name in wanted]
+
+
+def _to_take_back(db: Database, target: str | int) -> list[str]:
+    """Return the migrations to take back, newest first."""
+    _refuse_newer(db)
+    applied = list(_applied(db.connection))
+    if isinstance(target, int):
+        kept = max(0, len(applied) - abs(target))
+    elif target == BASE:
+        kept = 0
+    elif target in applied:
+        kept = applied.index(target) + 1
+    else:
+        raise UsageError(
+            f"the database has no migration {target!r} to go back to",
+            hint=f"it has: {', '.join([BASE, *applied])}; a number such as -1 goes back that many steps",
+        )
+    return applied[kept:][::-1]
+
+
+def _refuse_newer(db: Database) -> None:
+    if unknown := [name for name in _applied(db.connection) if name not in known()]:
+        raise DatabaseError(
+            f"the database {db.path} was upgraded by a newer atom-sync: this version does not know {unknown[-1]}",
+            hint="install that version again, or put back the copy that it made beside the database before the "
+            f"upgrade ({db.path.name}.before-….bak)",
+        )
+
+
+def _refuse_foreign(db: Database, names: Sequence[str]) -> None:
+    """Refuse to create what exists already: it is not ours, or these migrations would have been applied."""
+    present = {name.lower(): kind for kind, name in db.connection.execute("SELECT type, name FROM sqlite_master")}
+    for name in names:
+        for ours in _created(name):
+            if ours.lower() in present:
+                raise DatabaseError(
+                    f"the database {db.path} holds a {present[ours.lower()]} {ours} that another program made",
+                    hint="nothing was changed; set ATOM_SAAS_DATABASE_URL (or --database) to a file of its own, "
+                    f"or rename or remove that {present[ours.lower()]}",
+                )
+
+
+def _refuse_references(db: Database, name: str) -> None:
+    """Refuse to drop a table that another program's table refers to: SQLite would delete that program's rows too."""
+    ours = {each for migration in known() for each in _created(migration)}
+    dropped = set(_created(name, "table"))
+    references = db.connection.execute("""
+        SELECT m.name, f."table" FROM sqlite_master AS m, pragma_foreign_key_list(m.name) AS f WHERE m.type = 'table'
+    """)
+    for table, parent in references:
+        if table not in ours and parent in dropped:
+            raise DatabaseError(
+                f"cannot take {name} back: the table {table} of another program refers to {parent}",
+                hint="nothing was changed; that program's table has to go first",
+            )
+
+
+def _created(name: str, kind: str | None = None) -> list[str]:
+    """Return the names of what one migration creates; of tables, only those that hold rows of ours."""
+    before = known()[: known().index(name)]
+    query = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~'"
+    old, new = build(before), build((*before, name))
+    try:
+        already = set(old.execute(query))
+        rows = [row for row in new.execute(query) if row not in already]
+    finally:
+        old.close()
+        new.close()
+    if kind is None:
+        return [row[1] for row in rows]
+    virtual = tuple(f"{row[1]}_" for row in rows if str(row[2]).startswith("CREATE VIRTUAL"))
+    return [row[1] for row in rows if row[0] == kind and not f"{row[1]}_".startswith(virtual or ("\0",))]
+
+
+def _apply(connection: sqlite3.Connection, names: Sequence[str]) -> None:
+    """Apply the pending migrations up to the last of `names` through sqlite-utils, inside the open transaction."""
+    import sqlite_utils
+
+    later = known()[known().index(names[-1]) + 1 :]
+    # No recursive triggers: that pragma would stay on for the connection, and change what INSERT OR REPLACE does.
+    target = sqlite_utils.Database(connection, recursive_triggers=False, execute_plugins=False)
+    _migration_set().apply(target, stop_before=later)
+
+
+def _migration_set() -> Migrations:
+    """Return our migrations as a set of sqlite-utils."""
+    from sqlite_utils.migrations import Migrations
+
+    registered = Migrations(SET_NAME)
+    for migration in schema.MIGRATIONS:
+
+        @registered(name=migration.name)
+        def apply(db: sqlite_utils.Database, /, statements: tuple[str, ...] = migration.up) -> None:
+            for statement in statements:
+                db.conn.execute(statement)
+
+    return registered
+
+
+def _copy_beside(db: Database, reason: str) -> Path:
+    """Copy the database beside itself, under a name that is still free."""
+    from atom_saas_sync.store.maintenance import copy
+
+    number = 1
+    while True:
+        suffix = f".{number}" if number > 1 else ""
+        target = db.path.with_name(f"{db.path.name}.{reason}{suffix}.bak")
+        if not target.exists():
+            copy(db.path, target)
+            return target
+        number += 1

@@ -1,0 +1,224 @@
+"""What the sandbox knows: the catalogue with its changes, the ratings, and the pages made from them.
+
+Every method may be called from any thread; one lock guards all. Nothing here knows HTTP or WebSocket.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import threading
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from atom_saas_sync.core.times import format_time, parse_time
+from atom_saas_sync.errors import UsageError
+from atom_saas_sync.sandbox.catalogue import Catalogue, Json
+from atom_saas_sync.sandbox.encoding import Encoded, to_json
+
+MAX_PAGE_SIZE = 1000
+
+
+class State:
+    """The marketplace's content."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._lock = threading.RLock()
+        self.clock_offset = 0.0
+        self.reset()
+
+    def reset(self) -> None:
+        """Go back to the catalogue as it was at the start: no changes, no ratings, the right time."""
+        with self._lock:
+            self.clock_offset = 0.0
+            self._order = list(self._catalogue.ids)
+            self._base = {skill_id: index for index, skill_id in enumerate(self._order)}
+            self._changed: dict[str, Json] = {}
+            self._category_of = dict(zip(self._order, self._catalogue.categories_of, strict=True))
+            self._category = {category["name"]: category for category in self._catalogue.categories()}
+            self._ratings: dict[str, Json] = {}
+            self._answers: dict[str, tuple[str, Json]] = {}  # by idempotency key: digest of the request, the answer
+            self._encoded: dict[tuple[Any, ...], Encoded] = {}
+
+    def now(self) -> datetime:
+        """Return the sandbox's time, which tests may shift."""
+        return datetime.fromtimestamp(time.time() + self.clock_offset, UTC)
+
+    # Reading
+
+    @property
+    def total(self) -> int:
+        """How many skills there are."""
+        return len(self._order)
+
+    def ids(self) -> list[str]:
+        """Return all skill ids in the order of the list."""
+        with self._lock:
+            return list(self._order)
+
+    def has(self, skill_id: str) -> bool:
+        """Tell whether there is such a skill."""
+        return skill_id in self._category_of
+
+    def skill(self, skill_id: str) -> Json:
+        """Return a copy of the skill as the list shows it. KeyError if there is none."""
+        with self._lock:
+            return self._copy(skill_id)
+
+    def list_page(self, page: int, page_size: int, query: str = "", category: str = "") -> Json:
+        """Return one page of the list as a document (contract, "List skills")."""
+        with self._lock:
+            found = self._find(query, category)
+            chosen = found[(page - 1) * page_size : page * page_size]
+            return {
+                "skills": [self._copy(skill_id) for skill_id in chosen],
+                "page": page,
+                "page_size": page_size,
+                "total": len(found),
+                "total_pages": math.ceil(len(found) / page_size),
+            }
+
+    def skill_document(self, skill_id: str) -> Json:
+        """Return one skill with its ratings (contract, "One skill"). KeyError if there is none."""
+        with self._lock:
+            skill = self._copy(skill_id)
+            index = self._base.get(skill_id)
+            stored = [rating for rating in self._ratings.values() if rating["skill_id"] == skill_id]
+            keys = ("rating_id", "user_id", "rating", "comment", "created_at", "updated_at")
+            skill["ratings"] = (self._catalogue.ratings(index) if index is not None else []) + [
+                {key: rating[key] for key in keys} for rating in stored
+            ]
+            return skill
+
+    def category_list(self) -> list[Json]:
+        """Return the categories with their counts (contract, "Categories")."""
+        with self._lock:
+            counts = Counter(self._category_of.values())
+            return [{**category, "skill_count": counts[name]} for name, category in self._category.items()]
+
+    # The same, encoded once
+
+    def encoded_page(self, page: int, page_size: int, query: str = "", category: str = "") -> Encoded:
+        """Return the encoded form of `list_page`."""
+        return self._once(("page", page, page_size, query, category), self.list_page, page, page_size, query, category)
+
+    def encoded_skill(self, skill_id: str) -> Encoded:
+        """Return the encoded form of `skill_document`; not kept, because one skill is quickly made."""
+        return Encoded(to_json(self.skill_document(skill_id)))
+
+    def encoded_categories(self, *, bare: bool) -> Encoded:
+        """Return the encoded categories, as an object or as the bare list of the `mothership` dialect."""
+        return self._once(
+            ("categories", bare), lambda: self.category_list() if bare else {"categories": self.category_list()}
+        )
+
+    def warm(self, page_size: int = MAX_PAGE_SIZE, *, codings: tuple[str, ...] = ("zstd", "gzip")) -> int:
+        """Make all pages of that size now, so that later requests only send. Return how many there are."""
+        pages = math.ceil(self.total / page_size)
+        for page in range(1, pages + 2):  # and the empty page behind the last one
+            encoded = self.encoded_page(page, page_size)
+            for coding in codings:
+                encoded.body(coding)
+        return pages
+
+    # Changing skills
+
+    def put_skill(self, skill: Json, *, position: int | None = None) -> Json:
+        """Add a skill (at the end of the list, or at `position`) or replace the one with its id."""
+        skill_id = skill.get("skill_id")
+        if not isinstance(skill_id, str):
+            raise UsageError("a skill needs a skill_id that is a text")
+        with self._lock:
+            category = str(skill.get("category") or "")
+            known, same = self.has(skill_id), self._category_of.get(skill_id) == category
+            if not known:
+                self._order.insert(self.total if position is None else position, skill_id)
+            self._changed[skill_id] = json.loads(json.dumps(skill))  # ours alone, and surely JSON
+            self._category_of[skill_id] = category
+            if category and category not in self._category:
+                self.put_category(category)
+            self._forget(skill_id if known and same else None)
+            return self._copy(skill_id)
+
+    def patch_skill(self, skill_id: str, fields: Json, *, touch: bool = True) -> Json:
+        """Change some fields; unless told otherwise `updated_at` moves on, as a marketplace would do."""
+        with self._lock:
+            skill = self._copy(skill_id)
+            skill.update(fields)
+            if touch and "updated_at" not in fields:
+                skill["updated_at"] = self._later(skill.get("updated_at"))
+            return self.put_skill(skill)
+
+    def delete_skill(self, skill_id: str) -> None:
+        """Remove a skill. KeyError if there is none."""
+        with self._lock:
+            del self._category_of[skill_id]
+            self._order.remove(skill_id)
+            self._changed.pop(skill_id, None)
+            self._base.pop(skill_id, None)
+            self._forget(None)
+
+    def put_category(self, name: str, **fields: object) -> Json:
+        """Add a category or change its fields."""
+        with self._lock:
+            known = self._category.get(name) or {
+                "name": name,
+                "description": f"Skills about {name}",
+                "icon_url": None,
+                "created_at": format_time(self.now()),
+            }
+            self._category[name] = {**known, **fields}
+            self._forget(None)
+            return next(category for category in self.category_list() if category["name"] == name)
+
+    # Inside
+
+    def _copy(self, skill_id: str) -> Json:
+        if skill_id in self._changed:
+            copy: Json = json.loads(json.dumps(self._changed[skill_id]))
+            return copy
+        return self._catalogue.skill(self._base[skill_id])
+
+    def _find(self, query: str, category: str) -> list[str]:
+        found = self._order
+        if category:
+            found = [skill_id for skill_id in found if self._category_of[skill_id] == category]
+        if query:
+            found = [skill_id for skill_id in found if query.casefold() in self._searched(skill_id)]
+        return found
+
+    def _searched(self, skill_id: str) -> str:
+        changed = self._changed.get(skill_id)
+        summary = changed if changed is not None else self._catalogue.summary(self._base[skill_id])
+        texts = (summary.get("name"), summary.get("description"), *(summary.get("tags") or ()))
+        return "\n".join(str(text) for text in texts).casefold()
+
+    def _later(self, before: object) -> str:
+        """Return a time that is now, but in any case after `before`: an update is never older than what it updates."""
+        now, old = self.now(), parse_time(before)
+        return format_time(max(now, old + timedelta(seconds=1)) if old else now)
+
+    def _once(self, key: tuple[Any, ...], make: Any, *arguments: Any) -> Encoded:  # noqa: ANN401 - hands through
+        with self._lock:
+            if key not in self._encoded:
+                self._encoded[key] = Encoded(to_json(make(*arguments)))
+            return self._encoded[key]
+
+    def _forget(self, skill_id: str | None) -> None:
+        """Drop encoded bodies: after a change in place only the pages that may show the skill, otherwise all."""
+        if skill_id is None:
+            self._encoded.clear()
+            return
+        index = self._order.index(skill_id)
+        for key in list(self._encoded):
+            if key[0] == "page" and (key[3:] != ("", "") or index // key[2] == key[1] - 1):
+                del self._encoded[key]
+
+
+def digest(document: object) -> str:
+    """Return a digest of a JSON document, the same for the same content."""
+    return hashlib.sha256(to_json(document)).hexdigest()

@@ -120,24 +120,39 @@ CREATE_CATALOGUE = (
     SELECT id, skill_id, {_INDEXED.format(row="")} FROM skill_cache WHERE json_valid(skill_data)
     """,  # noqa: S608 - built from constants
     "CREATE TABLE bulk_write (process INTEGER NOT NULL)",
+    # Of one INSERT, the rows that it replaces if it says OR REPLACE. Whether they are gone is known only afterwards:
+    # OR IGNORE and an upsert begin in the same way.
+    "CREATE TABLE insert_over (id INTEGER PRIMARY KEY, skill_id TEXT NOT NULL, skill_data TEXT NOT NULL)",
     f"""
     CREATE TRIGGER skill_cache_before_insert BEFORE INSERT ON skill_cache
-    WHEN {_NOT_OURS} AND EXISTS (SELECT 1 FROM skill_cache WHERE skill_id = new.skill_id)
+    WHEN {_NOT_OURS}
     BEGIN
         -- INSERT OR REPLACE by another program: its delete half fires no trigger.
-        {_SAVE_BASE.format(text="(SELECT skill_data FROM skill_cache WHERE skill_id = new.skill_id)", row="new")}
+        DELETE FROM insert_over;
+        INSERT INTO insert_over
+        SELECT id, skill_id, skill_data FROM skill_cache WHERE skill_id = new.skill_id OR id = new.id;
+        UPDATE skill_base
+        SET data = (SELECT skill_data FROM insert_over WHERE insert_over.skill_id = skill_base.skill_id)
+        WHERE skill_id IN (SELECT skill_id FROM insert_over) AND data IS NULL;
     END
     """,  # noqa: S608 - built from constants
     f"""
     CREATE TRIGGER skill_cache_after_insert AFTER INSERT ON skill_cache
     WHEN {_NOT_OURS}
     BEGIN
+        INSERT INTO skill_fts(skill_fts, rowid, name, description, tags, category, code)
+        SELECT 'delete', id, {_INDEXED.format(row="")} FROM insert_over
+        WHERE json_valid(skill_data) AND (id = new.id OR id NOT IN (SELECT id FROM skill_cache));
+        DELETE FROM insert_over;
         {_NEW_ENTRY}
     END
-    """,
+    """,  # noqa: S608 - built from constants
+    # The key columns too: an entry of the index belongs to an id, and a renamed skill is gone under its old name.
     f"""
-    CREATE TRIGGER skill_cache_after_update AFTER UPDATE OF skill_data ON skill_cache
-    WHEN {_NOT_OURS} AND new.skill_data IS NOT old.skill_data
+    CREATE TRIGGER skill_cache_after_update AFTER UPDATE OF id, skill_id, skill_data ON skill_cache
+    WHEN {_NOT_OURS} AND (
+        new.skill_data IS NOT old.skill_data OR new.id IS NOT old.id OR new.skill_id IS NOT old.skill_id
+    )
     BEGIN
         {_SAVE_BASE.format(text="old.skill_data", row="old")}
         {_OLD_ENTRY}
@@ -374,6 +389,7 @@ MIGRATIONS = (
             "DROP VIEW usable_skill",
             "DROP VIEW skill_text",
             "DROP TABLE skill_cache",
+            "DROP TABLE insert_over",
             "DROP TABLE bulk_write",
             "DROP TABLE skill_fts",
             "DROP TABLE http_validator",

@@ -57,6 +57,31 @@ class Category:
 
 
 @dataclass(frozen=True, slots=True)
+class SkillPage:
+    """One page of the list: each item as the bytes that came, and `total`, None if the server does not say."""
+
+    items: tuple[bytes, ...]
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPage:
+    """The answer for a page of the list; `page` is None if it was not modified."""
+
+    page: SkillPage | None
+    etag: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PageRecord:
+    """What is stored of one page of the list; `etag` is None if it must be fetched whole."""
+
+    etag: str | None
+    items: int
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Base:
     """What the marketplace last sent of a skill.
 
@@ -147,7 +172,7 @@ class CacheChange(Enum):
 
 
 class BaseChange(Enum):
-    """What is done to the base: nothing, take the remote version, forget it, note (no longer) that it is deleted there."""
+    """What is done to the base: nothing, take the remote version, forget it, note or unnote that it is deleted."""
 
     KEEP = "keep"
     ADVANCE = "advance"

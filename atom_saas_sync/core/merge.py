@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import Any
 
 from atom_saas_sync.core.canonical import VOLATILE_FIELDS, canonical, same
-from atom_saas_sync.core.times import parse_time
+from atom_saas_sync.times import parse_time
 
 _STAYS_LOCAL = frozenset({"code", "command", "local_files", "parameters", "env_vars"})
 _MERGED = "+merged+"

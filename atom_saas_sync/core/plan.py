@@ -12,7 +12,6 @@ from typing import Any
 
 from atom_saas_sync.core.canonical import decode_object, same, stored_version, version_from_fields
 from atom_saas_sync.core.merge import follow_volatile, merge
-from atom_saas_sync.core.times import parse_time
 from atom_saas_sync.model import (
     Action,
     BaseChange,
@@ -27,6 +26,7 @@ from atom_saas_sync.model import (
     SkillVersion,
     Strategy,
 )
+from atom_saas_sync.times import parse_time
 
 CONVERGED = "converged"
 

@@ -7,7 +7,6 @@ rest; unknown fields are kept.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -15,7 +14,7 @@ import msgspec
 
 from atom_saas_sync.core.canonical import decode_object, json_text, version_from
 from atom_saas_sync.errors import BadResponse
-from atom_saas_sync.model import Category, InvalidItem, SkillVersion
+from atom_saas_sync.model import Category, InvalidItem, SkillPage, SkillVersion
 
 MAX_SKILL_BYTES = 1024 * 1024
 MAX_ID_LENGTH = 256
@@ -24,14 +23,6 @@ _TEXT_FIELDS = ("description", "version", "code", "command", "category", "skill_
 _TEXT_LIST_FIELDS = ("python_packages", "npm_packages", "tags")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
-
-
-@dataclass(frozen=True, slots=True)
-class SkillPage:
-    """One page of the list: each item as the bytes that came, and `total`, None if the server does not say."""
-
-    items: tuple[bytes, ...]
-    total: int | None
 
 
 class _PageForm(msgspec.Struct):

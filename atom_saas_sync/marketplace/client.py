@@ -19,7 +19,7 @@ import httpx
 import tenacity
 
 from atom_saas_sync import __version__
-from atom_saas_sync.core.wire import SkillPage, parse_categories, parse_skill_page, read_skill
+from atom_saas_sync.core.wire import parse_categories, parse_skill_page, read_skill
 from atom_saas_sync.errors import (
     ApiError,
     BadResponse,
@@ -33,7 +33,7 @@ from atom_saas_sync.errors import (
 )
 from atom_saas_sync.marketplace.bodies import read_body
 from atom_saas_sync.marketplace.dialects import Dialect
-from atom_saas_sync.model import Category, InvalidItem, SkillVersion
+from atom_saas_sync.model import Category, InvalidItem, ListedPage, SkillVersion
 
 RETRIES = 3
 LONGEST_RETRY_AFTER = 120.0
@@ -89,14 +89,6 @@ class Answer:
     def etag(self) -> str | None:
         """Return the validator for the next conditional request."""
         return self.headers.get("etag")
-
-
-@dataclass(frozen=True, slots=True)
-class ListedPage:
-    """A page of the list; `page` is None if it was not modified."""
-
-    page: SkillPage | None
-    etag: str | None
 
 
 class Statistics:
@@ -193,9 +185,9 @@ class MarketplaceClient:
             raise
         return ListedPage(page=parsed, etag=answer.etag or (etag if answer.not_modified else None))
 
-    def resource_of_list(self, page: int, page_size: int) -> str:
-        """Return the name under which the validator of a page is stored: what the answer depends on."""
-        return f"{self._base_url}{self._dialect.skills_path}?page={page}&page_size={page_size}"
+    def list_key(self, page_size: int) -> str:
+        """Return the name of the list, to which a page's number is added: what validators and pages belong to."""
+        return f"{self._base_url}{self._dialect.skills_path}?page_size={page_size}&page="
 
     def resource_of_categories(self) -> str:
         """Return the name under which the validator of the categories is stored."""

@@ -40,13 +40,20 @@ class Database:
 
     @classmethod
     def open(
-        cls, path: Path, *, busy_timeout_seconds: float = 10.0, migrate: bool = True, read_only: bool = False
+        cls,
+        path: Path,
+        *,
+        busy_timeout_seconds: float = 10.0,
+        migrate: bool = True,
+        read_only: bool = False,
+        any_thread: bool = False,
     ) -> Database:
         """Open the file, creating it (0600) and its missing directories (0700).
 
         With `migrate`, a new, empty or foreign database gets our tables, and an older one is upgraded, after a copy
         was put beside it. Without, the database is taken as it is. With `read_only` nothing is created, upgraded or
-        written; with `migrate` the database must then be up to date.
+        written; with `migrate` the database must then be up to date. With `any_thread` several threads may use the
+        connection, if the caller sees to it that they do so one after the other.
 
         A WAL database cannot be read, even read-only, where its directory is not writable and no writer has it open:
         readers share the -shm file. (`immutable=1` would read, but wrongly while others write.)
@@ -65,6 +72,7 @@ class Database:
                 uri=True,
                 timeout=busy_timeout_seconds,
                 isolation_level=None,
+                check_same_thread=not any_thread,
             )
             database = cls(path, connection, busy_timeout_seconds=busy_timeout_seconds)
             try:
@@ -107,6 +115,15 @@ class Database:
             finally:
                 self._roll_back()
 
+    def use_write_ahead_log(self) -> None:
+        """Let readers and a writer work at the same time, from now on and in every program.
+
+        Where the file system cannot do it the mode stays as it was; `db check` says so.
+        """
+        with translated_errors(self.path, (sqlite3.Error,), busy_timeout_seconds=self.busy_timeout_seconds):
+            if self.connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                self._patiently("PRAGMA journal_mode = WAL")
+
     def close(self) -> None:
         """Close the connection; a second time does nothing."""
         self.connection.close()
@@ -135,8 +152,7 @@ class Database:
         if migrate:
             migrations.upgrade(self)
             # After the upgrade, so that a database which is refused keeps its journal mode.
-            if self.connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-                self._patiently("PRAGMA journal_mode = WAL")
+            self.use_write_ahead_log()
 
     def _patiently(self, statement: str) -> None:
         """Execute a statement, also when SQLite says "locked" without waiting for the busy timeout."""

@@ -1,0 +1,515 @@
+"""Skills and categories: what is known of them, and carrying out a plan. No decisions are made here."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+from atom_saas_sync.model import (
+    Action,
+    Base,
+    BaseChange,
+    CacheChange,
+    Category,
+    ConflictEntry,
+    Known,
+    PageRecord,
+    WaitingConflict,
+)
+from atom_saas_sync.store.counters import increment
+from atom_saas_sync.store.database import Database
+from atom_saas_sync.times import format_time
+
+TIME_TO_LIVE = timedelta(hours=24)
+"""How long an entry lives after the marketplace last confirmed it (data-model.md, rule 6)."""
+
+_EXPIRY_SLACK = timedelta(hours=12)
+
+_KNOWN = """
+    SELECT wanted.value AS skill_id, c.skill_data, c.updated_at,
+           b.wire_digest, b.content_digest, b.exec_digest, b.data, b.page, b.deleted_at,
+           w.id AS waiting_id, w.remote_data
+    FROM json_each(?) AS wanted
+    LEFT JOIN skill_cache AS c ON c.skill_id = wanted.value
+    LEFT JOIN skill_base AS b ON b.skill_id = wanted.value
+    LEFT JOIN conflict_log AS w ON w.skill_id = wanted.value AND w.resolved = 0
+    WHERE c.id IS NOT NULL OR b.skill_id IS NOT NULL
+"""
+
+_INDEXED = "name, description, tags, category, code"
+
+
+class Catalogue:
+    """The cached skills and categories with their bases."""
+
+    def __init__(self, database: Database, *, history_versions: int = 10) -> None:
+        """Work on `database`; keep `history_versions` former versions of each skill."""
+        self._database = database
+        self._history_versions = history_versions
+
+    # Before and during a walk
+
+    def page_records(self, list_key: str) -> dict[int, PageRecord]:
+        """Return what is known of the pages of the list that `list_key` names."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT page, etag, items, total FROM http_validator WHERE page IS NOT NULL AND resource = ? || page",
+                (list_key,),
+            )
+            return {row["page"]: PageRecord(row["etag"], row["items"], row["total"]) for row in rows}
+
+    def forget_other_lists(self, list_key: str) -> None:
+        """Drop what is known of the pages of any other list: another marketplace, dialect or page size."""
+        with self._database.reading() as connection:
+            others = connection.execute(
+                "SELECT 1 FROM http_validator WHERE page IS NOT NULL AND resource != ? || page", (list_key,)
+            ).fetchone()
+        if others:
+            with self._database.transaction() as connection:
+                _leave_pages(connection, 1)
+
+    def digests_on_page(self, page: int) -> dict[bytes, str]:
+        """Return the skill of each wire digest that was last seen on `page`."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT wire_digest, skill_id FROM skill_base WHERE page = ? AND deleted_at IS NULL", (page,)
+            )
+            return {row[0]: row[1] for row in rows}
+
+    def ids_on_page(self, page: int) -> list[str]:
+        """Return the skills that were last seen on `page`."""
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT skill_id FROM skill_base WHERE page = ?", (page,))
+            return [row[0] for row in rows]
+
+    @contextmanager
+    def batch(self, *, write: bool = True) -> Iterator[Batch]:
+        """Open one short transaction in which a plan is made and carried out; a snapshot only unless `write`."""
+        if not write:
+            with self._database.reading() as connection:
+                yield Batch(connection, self._history_versions)
+            return
+        with self._database.transaction() as connection:
+            connection.execute("INSERT INTO bulk_write (process) VALUES (1)")
+            yield Batch(connection, self._history_versions)
+            connection.execute("DELETE FROM bulk_write")
+
+    def confirm_page(self, page: int, now: datetime) -> None:
+        """Note that the marketplace has confirmed a page, and with it every skill on it, as unchanged."""
+        with self._database.transaction() as connection:
+            connection.execute("UPDATE http_validator SET checked_at = ? WHERE page = ?", (format_time(now), page))
+
+    # After a walk
+
+    def forget_pages_from(self, page: int) -> None:
+        """Forget `page` and all behind it: the list is not that long any more."""
+        with self._database.reading() as connection:
+            found = connection.execute("SELECT 1 FROM http_validator WHERE page >= ?", (page,)).fetchone()
+        if found:
+            with self._database.transaction() as connection:
+                _leave_pages(connection, page)
+
+    def unlisted_ids(self, listed: Collection[str]) -> list[str]:
+        """Return the skills of the marketplace that are not among `listed`."""
+        with self._database.reading() as connection:
+            count: int = connection.execute("SELECT count(*) FROM skill_base").fetchone()[0]
+            if count == len(listed):
+                # All that was listed has a base, so there is nothing else. (Skills without one are fetched whole.)
+                rows = connection.execute("SELECT skill_id FROM skill_base WHERE page IS NULL")
+            else:
+                rows = connection.execute("SELECT skill_id FROM skill_base ORDER BY skill_id")
+            return [row[0] for row in rows if row[0] not in listed]
+
+    def marketplace_skills(self) -> int:
+        """Return how many cached skills come from the marketplace."""
+        with self._database.reading() as connection:
+            count: int = connection.execute("SELECT count(*) FROM skill_base").fetchone()[0]
+            return count
+
+    def missing_ids(self) -> list[str]:
+        """Return the skills whose row another program has deleted."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT skill_id FROM skill_base AS b WHERE data IS NOT NULL AND deleted_at IS NULL "
+                "AND NOT EXISTS (SELECT 1 FROM skill_cache AS c WHERE c.skill_id = b.skill_id)"
+            )
+            return [row[0] for row in rows]
+
+    def waiting_ids(self) -> list[str]:
+        """Return the skills whose conflict waits for a person."""
+        with self._database.reading() as connection:
+            return [row[0] for row in connection.execute("SELECT skill_id FROM conflict_log WHERE resolved = 0")]
+
+    def refresh_expiry(self, now: datetime) -> None:
+        """Move `expires_at` of confirmed skills on, once half of their life is over.
+
+        The exact time of the last confirmation is in the view usable_skill; writing every row at every sync would
+        rewrite the table four times an hour.
+        """
+        due = format_time(now + TIME_TO_LIVE - _EXPIRY_SLACK)
+        with self._database.reading() as connection:
+            found = connection.execute("SELECT 1 FROM skill_cache WHERE expires_at < ? LIMIT 1", (due,)).fetchone()
+        if not found:
+            return
+        with self._database.transaction() as connection:
+            connection.execute(
+                """
+                UPDATE skill_cache SET expires_at = ?1
+                WHERE expires_at < ?2 AND skill_id IN (
+                    SELECT b.skill_id FROM skill_base AS b LEFT JOIN http_validator AS v ON v.page = b.page
+                    WHERE max(b.confirmed_at, coalesce(v.checked_at, '')) >= ?3
+                )
+                """,
+                (format_time(now + TIME_TO_LIVE), due, format_time(now - timedelta(hours=1))),
+            )
+
+    # Categories
+
+    def validator(self, resource: str) -> str | None:
+        """Return the ETag of a resource."""
+        with self._database.reading() as connection:
+            row = connection.execute("SELECT etag FROM http_validator WHERE resource = ?", (resource,)).fetchone()
+            return row["etag"] if row else None
+
+    def apply_categories(
+        self, categories: Sequence[Category] | None, *, resource: str, etag: str | None, now: datetime
+    ) -> int:
+        """Store the categories that the marketplace lists, None if they are unchanged; return how many changed.
+
+        An empty list removes nothing: it is no proof that all are gone.
+        """
+        expires = format_time(now + TIME_TO_LIVE)
+        changed: int = 0
+        with self._database.transaction() as connection:
+            if categories is not None:
+                changed = _write_categories(connection, categories, format_time(now))
+                connection.execute(
+                    "INSERT INTO http_validator (resource, etag, checked_at) VALUES (?, ?, ?) ON CONFLICT (resource) "
+                    "DO UPDATE SET etag = excluded.etag, checked_at = excluded.checked_at",
+                    (resource, etag, format_time(now)),
+                )
+            connection.execute("UPDATE category_cache SET expires_at = ?", (expires,))
+        return changed
+
+    def changed_categories(self, categories: Sequence[Category]) -> int:
+        """Return how many categories `apply_categories` would change."""
+        with self._database.reading() as connection:
+            stored = dict(connection.execute("SELECT category_name, category_data FROM category_cache").fetchall())
+        listed = {category.name: category.text for category in categories}
+        gone = len(stored.keys() - listed.keys()) if listed else 0
+        return gone + sum(1 for name, text in listed.items() if stored.get(name) != text)
+
+    def count_categories(self) -> int:
+        """Return how many categories are cached."""
+        with self._database.reading() as connection:
+            count: int = connection.execute("SELECT count(*) FROM category_cache").fetchone()[0]
+            return count
+
+
+class Batch:
+    """One transaction: what is known of some skills, and carrying out what was planned for them."""
+
+    def __init__(self, connection: sqlite3.Connection, history_versions: int) -> None:
+        self._connection = connection
+        self._history_versions = history_versions
+        self._known: dict[str, Known] = {}
+
+    def known(self, skill_ids: Iterable[str]) -> dict[str, Known]:
+        """Return what is stored of these skills; those of which nothing is are left out."""
+        rows = self._connection.execute(_KNOWN, (json.dumps(list(skill_ids)),))
+        found = {row["skill_id"]: _known(row) for row in rows}
+        self._known.update(found)
+        return found
+
+    def apply(self, actions: Sequence[Action], now: datetime, *, page: int | None = None) -> None:
+        """Carry out actions on skills that `known` was asked for; `page` is where the list showed them."""
+        moment = format_time(now)
+        written = [action for action in actions if action.cache is CacheChange.WRITE]
+        removed = [action.skill_id for action in actions if action.cache is CacheChange.REMOVE]
+        self._keep_history(actions, moment)
+        replaced = [action.skill_id for action in written if self._has_row(action.skill_id)]
+        self._unindex([*replaced, *removed])
+        self._remove_rows(removed)
+        self._write_rows(written, now)
+        self._write_bases(actions, moment, page)
+        for action in actions:
+            if action.conflict is not None:
+                log_conflict(self._connection, action.skill_id, action.conflict, moment, resolved_by="atom-sync")
+            if action.republished:
+                increment(self._connection, "republished")
+
+    def record_page(
+        self, page: int, ids: Collection[str], *, list_key: str, etag: str | None, total: int | None, now: datetime
+    ) -> None:
+        """Note, last of all, that a page was taken: its validator, and that these skills are on it."""
+        moment = format_time(now)
+        wanted = json.dumps(list(ids))
+        self._connection.execute(
+            """
+            UPDATE skill_base SET
+                confirmed_at = max(confirmed_at, coalesce(
+                    (SELECT checked_at FROM http_validator WHERE page = ?1), '')),
+                page = NULL
+            WHERE page = ?1 AND skill_id NOT IN (SELECT value FROM json_each(?2))
+            """,
+            (page, wanted),
+        )
+        self._connection.execute(
+            "UPDATE skill_base SET page = ?1, confirmed_at = ?3 "
+            "WHERE skill_id IN (SELECT value FROM json_each(?2)) AND page IS NOT ?1",
+            (page, wanted, moment),
+        )
+        self._connection.execute(
+            """
+            INSERT INTO http_validator (resource, etag, page, items, total, checked_at) VALUES (?, ?, ?, ?, ?, ?)
+            ON CONFLICT (resource) DO UPDATE SET
+                etag = excluded.etag, items = excluded.items, total = excluded.total, checked_at = excluded.checked_at
+            """,
+            (f"{list_key}{page}", etag, page, len(ids), total, moment),
+        )
+
+    def count_requests(self, requests: dict[tuple[str, str], int]) -> None:
+        """Add to the counters of requests by (endpoint, code)."""
+        count_requests(self._connection, requests)
+
+    def _has_row(self, skill_id: str) -> bool:
+        known = self._known.get(skill_id)
+        return known is not None and known.local_text is not None
+
+    def _unindex(self, skill_ids: Sequence[str]) -> None:
+        if skill_ids:
+            self._connection.execute(
+                f"INSERT INTO skill_fts (skill_fts, rowid, {_INDEXED}) "  # noqa: S608 - constants
+                f"SELECT 'delete', id, {_INDEXED} FROM skill_text "
+                "WHERE skill_id IN (SELECT value FROM json_each(?))",
+                (json.dumps(skill_ids),),
+            )
+
+    def _remove_rows(self, skill_ids: Sequence[str]) -> None:
+        self._connection.executemany("DELETE FROM skill_cache WHERE skill_id = ?", [(name,) for name in skill_ids])
+
+    def _write_rows(self, written: Sequence[Action], now: datetime) -> None:
+        if not written:
+            return
+        moment, expires = format_time(now), format_time(now + TIME_TO_LIVE)
+        connection = self._connection
+        newest: int = connection.execute("SELECT coalesce(max(id), 0) FROM skill_cache").fetchone()[0]
+        replaced = [action for action in written if self._has_row(action.skill_id)]
+        connection.executemany(
+            "UPDATE skill_cache SET skill_data = ?, updated_at = ?, expires_at = ? WHERE skill_id = ?",
+            [(action.text, moment, expires, action.skill_id) for action in replaced],
+        )
+        connection.executemany(
+            "INSERT INTO skill_cache (skill_id, skill_data, expires_at, created_at, updated_at) VALUES (?, ?, ?, ?, ?)",
+            [
+                (action.skill_id, action.text, expires, moment, moment)
+                for action in written
+                if not self._has_row(action.skill_id)
+            ],
+        )
+        connection.execute(
+            f"INSERT INTO skill_fts (rowid, {_INDEXED}) SELECT id, {_INDEXED} FROM skill_text "  # noqa: S608 - constants
+            "WHERE id > ?",
+            (newest,),
+        )
+        if replaced:
+            connection.execute(
+                f"INSERT INTO skill_fts (rowid, {_INDEXED}) SELECT id, {_INDEXED} FROM skill_text "  # noqa: S608
+                "WHERE skill_id IN (SELECT value FROM json_each(?))",
+                (json.dumps([action.skill_id for action in replaced]),),
+            )
+
+    def _write_bases(self, actions: Sequence[Action], moment: str, page: int | None) -> None:
+        self._connection.executemany(
+            """
+            INSERT INTO skill_base
+                (skill_id, page, wire_digest, content_digest, exec_digest, confirmed_at, deleted_at, data)
+            VALUES (?, ?, ?, ?, ?, ?, NULL, ?)
+            ON CONFLICT (skill_id) DO UPDATE SET
+                page = coalesce(excluded.page, page), wire_digest = excluded.wire_digest,
+                content_digest = excluded.content_digest, exec_digest = excluded.exec_digest,
+                confirmed_at = excluded.confirmed_at, deleted_at = NULL, data = excluded.data
+            """,
+            [
+                (
+                    action.skill_id,
+                    page,
+                    action.remote.wire_digest,
+                    action.remote.content_digest,
+                    action.remote.exec_digest,
+                    moment,
+                    None if self._text_after(action) == action.remote.text else action.remote.text,
+                )
+                for action in actions
+                if action.base is BaseChange.ADVANCE and action.remote is not None
+            ],
+        )
+        for change, statement in (
+            (BaseChange.DROP, "DELETE FROM skill_base WHERE skill_id = ?1 AND ?2 IS NOT NULL"),
+            (BaseChange.MARK_DELETED, "UPDATE skill_base SET deleted_at = ?2 WHERE skill_id = ?1"),
+            (
+                BaseChange.UNMARK_DELETED,
+                "UPDATE skill_base SET deleted_at = NULL WHERE skill_id = ?1 AND ?2 IS NOT NULL",
+            ),
+        ):
+            self._connection.executemany(
+                statement, [(action.skill_id, moment) for action in actions if action.base is change]
+            )
+
+    def _text_after(self, action: Action) -> str | None:
+        if action.cache is CacheChange.WRITE:
+            return action.text
+        known = self._known.get(action.skill_id)
+        return known.local_text if known else None
+
+    def _keep_history(self, actions: Sequence[Action], moment: str) -> None:
+        """Keep each base that ends here, compressed, and drop the oldest beyond the number to keep.
+
+        The last version of a deleted skill is kept whatever that number is: it is evidence (rule 12).
+        """
+        for action in actions:
+            known = self._known.get(action.skill_id)
+            if known is None or known.base is None or known.base_text is None:
+                continue
+            deleted = action.base in {BaseChange.DROP, BaseChange.MARK_DELETED}
+            advanced = (
+                action.base is BaseChange.ADVANCE
+                and action.remote is not None
+                and action.remote.content_digest != known.base.content_digest
+            )
+            if deleted or (advanced and self._history_versions):
+                self._keep_version(known, moment, ended_by="deleted" if deleted else "superseded")
+
+    def _keep_version(self, known: Known, moment: str, *, ended_by: str) -> None:
+        assert known.base is not None
+        text = known.base_text
+        assert text is not None
+        self._connection.execute(
+            "INSERT INTO skill_version (skill_id, version, content_digest, exec_digest, ended_at, ended_by, data) "
+            "VALUES (?, CASE WHEN json_valid(?) THEN json_extract(?, '$.version') END, ?, ?, ?, ?, ?)",
+            (
+                known.skill_id,
+                text,
+                text,
+                known.base.content_digest,
+                known.base.exec_digest,
+                moment,
+                ended_by,
+                zlib.compress(text.encode()),
+            ),
+        )
+        self._connection.execute(
+            "DELETE FROM skill_version WHERE skill_id = ?1 AND id NOT IN "
+            "(SELECT id FROM skill_version WHERE skill_id = ?1 ORDER BY id DESC LIMIT ?2)",
+            (known.skill_id, max(1, self._history_versions)),
+        )
+
+
+def log_conflict(
+    connection: sqlite3.Connection, skill_id: str, entry: ConflictEntry, moment: str, *, resolved_by: str
+) -> int:
+    """Write a conflict into the log with its three versions, or bring the waiting one up to date; return its id."""
+    conflict, resolution = entry.conflict, entry.resolution
+    values = {
+        "skill_id": skill_id,
+        "type": conflict.type,
+        "severity": conflict.severity,
+        "local": conflict.local_text,
+        "remote": conflict.remote_text,
+        "base": conflict.base_text,
+        "resolved": 0 if resolution is None else 1,
+        "strategy": resolution.strategy if resolution else None,
+        "result": resolution.result_text if resolution else None,
+        "resolved_at": moment if resolution else None,
+        "resolved_by": resolved_by if resolution else None,
+        "moment": moment,
+        "id": entry.waiting_id,
+    }
+    if entry.waiting_id is None:
+        cursor = connection.execute(
+            """
+            INSERT INTO conflict_log
+                (skill_id, conflict_type, severity, local_data, remote_data, base_data, resolved,
+                 resolution_strategy, resolved_data, resolved_at, resolved_by, created_at, updated_at)
+            VALUES (:skill_id, :type, :severity, :local, :remote, :base, :resolved,
+                    :strategy, :result, :resolved_at, :resolved_by, :moment, :moment)
+            """,
+            values,
+        )
+        increment(connection, "atom_saas_conflicts_detected_total", type=conflict.type)
+        conflict_id = cursor.lastrowid
+        assert conflict_id is not None
+    else:
+        connection.execute(
+            """
+            UPDATE conflict_log SET conflict_type = :type, severity = :severity, local_data = :local,
+                remote_data = :remote, base_data = :base, resolved = :resolved, resolution_strategy = :strategy,
+                resolved_data = :result, resolved_at = :resolved_at, resolved_by = :resolved_by, updated_at = :moment
+            WHERE id = :id
+            """,
+            values,
+        )
+        conflict_id = entry.waiting_id
+    if resolution is not None:
+        increment(connection, "atom_saas_conflicts_resolved_total", strategy=resolution.strategy)
+    return conflict_id
+
+
+def count_requests(connection: sqlite3.Connection, requests: dict[tuple[str, str], int]) -> None:
+    """Add to the counters of requests by (endpoint, code)."""
+    for (endpoint, code), number in requests.items():
+        increment(connection, "atom_saas_api_requests_total", number, endpoint=endpoint, code=code)
+
+
+def _known(row: sqlite3.Row) -> Known:
+    base = None
+    if row["wire_digest"] is not None:
+        base = Base(
+            wire_digest=row["wire_digest"],
+            content_digest=row["content_digest"],
+            exec_digest=row["exec_digest"],
+            text=row["data"],
+            page=row["page"],
+            deleted=row["deleted_at"] is not None,
+        )
+    waiting = None if row["waiting_id"] is None else WaitingConflict(row["waiting_id"], row["remote_data"])
+    return Known(row["skill_id"], row["skill_data"], row["updated_at"], base, waiting)
+
+
+def _leave_pages(connection: sqlite3.Connection, first: int) -> None:
+    """Take the skills off the pages from `first` on, keeping when they were confirmed, and forget the pages."""
+    connection.execute(
+        """
+        UPDATE skill_base SET
+            confirmed_at = max(confirmed_at, coalesce(
+                (SELECT checked_at FROM http_validator AS v WHERE v.page = skill_base.page), '')),
+            page = NULL
+        WHERE page >= ?
+        """,
+        (first,),
+    )
+    connection.execute("DELETE FROM http_validator WHERE page >= ?", (first,))
+
+
+def _write_categories(connection: sqlite3.Connection, categories: Sequence[Category], moment: str) -> int:
+    changed = 0
+    for category in categories:
+        cursor = connection.execute(
+            """
+            INSERT INTO category_cache (category_name, category_data, created_at, updated_at) VALUES (?1, ?2, ?3, ?3)
+            ON CONFLICT (category_name) DO UPDATE SET category_data = excluded.category_data, updated_at = ?3
+            WHERE category_data IS NOT excluded.category_data
+            """,
+            (category.name, category.text, moment),
+        )
+        changed += cursor.rowcount
+    if categories:
+        names = json.dumps([category.name for category in categories])
+        changed += connection.execute(
+            "DELETE FROM category_cache WHERE category_name NOT IN (SELECT value FROM json_each(?))", (names,)
+        ).rowcount
+    return changed

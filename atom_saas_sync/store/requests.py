@@ -1,0 +1,87 @@
+"""The budget of requests that all processes share (marketplace-api.md, "Errors and limits")."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from datetime import datetime
+from pathlib import Path
+
+from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.runs import get_fact, set_fact
+
+_MINUTE, _HOUR = 60, 3600
+
+
+class RequestBudget:
+    """Counts the requests of the last hour, by second. Threads may share it: they take turns on one connection."""
+
+    def __init__(self, path: Path, *, per_minute: int, per_hour: int) -> None:
+        """Keep to `per_minute` and `per_hour` until the marketplace declares another limit."""
+        self._database = Database.open(path, any_thread=True)
+        self._turn = threading.Lock()
+        self._defaults = ((per_minute, _MINUTE), (per_hour, _HOUR))
+        self._learned: tuple[int, int] | None = None
+
+    def take(self, now: datetime) -> float:
+        """Take one request and return 0.0, or return the seconds until one is free."""
+        second = int(now.timestamp())
+        with self._turn, self._database.transaction() as connection:
+            wait = self._seconds_to_wait(connection, now.timestamp())
+            if wait <= 0:
+                connection.execute(
+                    "INSERT INTO request_budget (second, requests) VALUES (?, 1) "
+                    "ON CONFLICT (second) DO UPDATE SET requests = requests + 1",
+                    (second,),
+                )
+                # A clock that was set back leaves seconds in the future, which would count for ever.
+                connection.execute(
+                    "DELETE FROM request_budget WHERE second <= ? OR second > ?", (second - _HOUR, second + _MINUTE)
+                )
+        return max(0.0, wait)
+
+    def learn(self, now: datetime, *, limit: int, remaining: int | None, reset_seconds: float | None) -> None:
+        """Replace the default limits by what the marketplace said.
+
+        The headers do not name their window: a reset that is more than a minute away means an hour, else a minute.
+        """
+        window = _HOUR if reset_seconds is not None and reset_seconds > _MINUTE else _MINUTE
+        exhausted = remaining == 0 and reset_seconds is not None and reset_seconds > 0
+        pause_until = now.timestamp() + min(reset_seconds or 0, _HOUR) if exhausted else 0
+        fact = json.dumps({"limit": limit, "window": window, "remaining": remaining, "pause_until": pause_until})
+        with self._turn:
+            if self._learned == (limit, window) and not exhausted:
+                return
+            with self._database.transaction() as connection:
+                set_fact(connection, "rate_limit", fact, now)
+            self._learned = (limit, window)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._database.close()
+
+    def _seconds_to_wait(self, connection: sqlite3.Connection, now: float) -> float:
+        fact = get_fact(connection, "rate_limit")
+        limits: tuple[tuple[int, int], ...] = self._defaults
+        wait = 0.0
+        if fact is not None:
+            declared = json.loads(fact)
+            limits = ((declared["limit"], declared["window"]),)
+            wait = declared["pause_until"] - now
+        return max([wait, *(_wait_for(connection, now, limit, window) for limit, window in limits)])
+
+
+def _wait_for(connection: sqlite3.Connection, now: float, limit: int, window: int) -> float:
+    """Return the seconds until the window has room for one more request."""
+    rows = connection.execute(
+        "SELECT second, requests FROM request_budget WHERE second > ? AND second <= ? ORDER BY second DESC",
+        (now - window, now),
+    )
+    sent = 0
+    for row in rows:
+        sent += row["requests"]
+        if sent >= limit:
+            # Free again when this second, and with it enough of the oldest requests, has left the window.
+            return float(row["second"] + window + 1 - now)
+    return 0.0

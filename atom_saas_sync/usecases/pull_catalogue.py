@@ -1,0 +1,439 @@
+"""Pull the catalogue: one polling sync of categories and skills (data-model.md, rules 1 to 10)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+
+from atom_saas_sync.core.canonical import stored_version
+from atom_saas_sync.core.plan import plan_deleted, plan_listed
+from atom_saas_sync.core.wire import read_skill
+from atom_saas_sync.errors import AtomSyncError, BadResponse
+from atom_saas_sync.model import (
+    Action,
+    BaseChange,
+    CacheChange,
+    CatalogueCounts,
+    ErrorInfo,
+    InvalidItem,
+    Known,
+    Outcome,
+    RunReport,
+    RunStatus,
+    SkillVersion,
+    Strategy,
+    WalkProof,
+)
+from atom_saas_sync.usecases.ports import Clock, Marketplace, Progress, RunLog, StoredCatalogue
+from atom_saas_sync.usecases.walk import PageFailed, Walk, WalkedPage
+
+log = logging.getLogger(__name__)
+
+NEEDS_PERSON = 4
+ITEMS_INVALID = 65
+PAGES_MISSING = 69
+_DEFAULT_LARGEST_SHARE = 0.25
+_DEFAULT_FLOOR = 10
+
+
+@dataclass(frozen=True, slots=True)
+class MaxDelete:
+    """How many deletions one run may make: a number, or a share of the cached marketplace skills.
+
+    The default is a quarter, and never less than 10 (cli.md, `--max-delete`).
+    """
+
+    number: int | None = None
+    share: float | None = None
+
+    def limit(self, cached: int) -> int:
+        """Return the largest number of deletions with `cached` skills of the marketplace."""
+        if self.number is not None:
+            return self.number
+        if self.share is not None:
+            return math.floor(cached * self.share)
+        return max(_DEFAULT_FLOOR, math.floor(cached * _DEFAULT_LARGEST_SHARE))
+
+
+@dataclass(frozen=True, slots=True)
+class PullOptions:
+    """What a person or a timer asked of this run."""
+
+    strategy: Strategy = "remote_wins"
+    page_size: int = 1000
+    skills: bool = True
+    categories: bool = True
+    dry_run: bool = False
+    force: bool = False
+    max_delete: MaxDelete = field(default_factory=MaxDelete)
+    fail_on_conflict: bool = False
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What is known so far of how the run ends."""
+
+    reasons: list[str] = field(default_factory=list)
+    error: AtomSyncError | None = None
+    exit_code: int = 0
+
+    def note(self, reason: str, exit_code: int) -> None:
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        self.exit_code = self.exit_code or exit_code
+
+
+class CataloguePull:
+    """One run. `check` is called between transactions and raises Interrupted or DeadlineReached to end it cleanly."""
+
+    def __init__(
+        self,
+        *,
+        marketplace: Marketplace,
+        catalogue: StoredCatalogue,
+        runs: RunLog,
+        clock: Clock,
+        options: PullOptions,
+        check: Callable[[], None],
+        progress: Progress | None = None,
+    ) -> None:
+        self._marketplace = marketplace
+        self._catalogue = catalogue
+        self._runs = runs
+        self._clock = clock
+        self._options = options
+        self._check = check
+        self._progress = progress
+        self._counts = CatalogueCounts()
+        self._proof = WalkProof()
+        self._plan: list[Action] = []
+        self._listed = 0
+
+    def run(self, *, started_by: str) -> RunReport:
+        """Do it, note it in the audit trail, and return the report. Only bugs and database errors are raised."""
+        kind = "skills" if self._options.skills else "categories"
+        started = self._clock.monotonic()
+        now = self._clock.now()
+        run_id = None if self._options.dry_run else self._runs.begin(kind, started_by=started_by, now=now)
+        outcome = _Outcome()
+        complete = False
+        try:
+            if self._options.categories:
+                self._pull_categories(outcome)
+            if self._options.skills:
+                complete = self._pull_skills(outcome)
+        except AtomSyncError as error:
+            self._note_error(outcome, error)
+        report = self._report(kind, run_id, outcome, complete=complete)
+        report = replace(report, duration_seconds=self._clock.monotonic() - started)
+        if run_id is not None:
+            self._runs.finish(report, now=self._clock.now(), requests=self._marketplace.statistics.drain())
+            if self._marketplace.statistics.bytes_received or self._marketplace.statistics.not_modified:
+                self._runs.reached_marketplace(self._clock.now(), self._marketplace.statistics.clock_skew_seconds)
+        return report
+
+    # Categories
+
+    def _pull_categories(self, outcome: _Outcome) -> None:
+        resource = self._marketplace.resource_of_categories()
+        etag = None if self._options.force else self._catalogue.validator(resource)
+        listed, new_etag = self._marketplace.list_categories(etag)
+        categories, invalid = listed if listed is not None else (None, [])
+        if self._options.dry_run:
+            self._counts.categories_changed = (
+                0 if categories is None else self._catalogue.changed_categories(categories)
+            )
+            self._counts.categories_synced = len(categories or ()) or self._catalogue.count_categories()
+        else:
+            self._counts.categories_changed = self._catalogue.apply_categories(
+                categories, resource=resource, etag=None if invalid else new_etag, now=self._clock.now()
+            )
+            self._counts.categories_synced = (
+                self._catalogue.count_categories() if categories is None else len(categories)
+            )
+        self._count_invalid(invalid, outcome)
+
+    # Skills
+
+    def _pull_skills(self, outcome: _Outcome) -> bool:
+        """Walk the list, twice if it changed meanwhile; then delete what is gone. Return whether it was complete."""
+        list_key = self._marketplace.list_key(self._options.page_size)
+        if not self._options.dry_run:
+            self._catalogue.forget_other_lists(list_key)
+        for attempt in (1, 2):
+            walk = self._walk(list_key, outcome, first=attempt == 1)
+            if walk.complete or walk.failed:
+                break
+            log.warning("the list changed while it was read (total %s, then %s; %d distinct skills)", *walk.evidence)
+        else:
+            outcome.note("incomplete", PAGES_MISSING)
+        self._put_back_missing_rows()
+        self._look_again_at_waiting_conflicts()
+        if walk.complete:
+            if not self._options.dry_run:
+                self._catalogue.forget_pages_from(walk.pages_read + 1)
+            self._delete_unlisted(walk.seen | walk.unusable, outcome)
+        if not self._options.dry_run:
+            self._catalogue.refresh_expiry(self._clock.now())
+        if self._counts.conflicts_manual and self._options.fail_on_conflict:
+            outcome.note("conflicts_open", NEEDS_PERSON)
+        return walk.complete
+
+    def _walk(self, list_key: str, outcome: _Outcome, *, first: bool) -> Walk:
+        records = {} if self._options.force and first else self._catalogue.page_records(list_key)
+        walk = Walk(
+            fetch=lambda page, etag: self._marketplace.list_skills(page, self._options.page_size, etag),
+            records=records,
+            page_size=self._options.page_size,
+            check=self._check,
+        )
+        with walk.pages() as pages:
+            for page in pages:
+                self._check()
+                if isinstance(page, PageFailed):
+                    self._note_failed_page(page, outcome)
+                    continue
+                self._take_page(page, walk, list_key, outcome)
+                if self._progress is not None:
+                    self._progress.advance(len(walk.seen), walk.total)
+        self._listed = len(walk.seen)
+        self._proof = WalkProof(
+            walks=self._proof.walks + 1,
+            pages_read=walk.pages_read,
+            distinct_ids=walk.distinct,
+            total_before=walk.first_total,
+            total_after=walk.total,
+            confirmations=self._proof.confirmations,
+        )
+        return walk
+
+    def _take_page(self, page: WalkedPage, walk: Walk, list_key: str, outcome: _Outcome) -> None:
+        if page.items is None:
+            ids = self._catalogue.ids_on_page(page.number)
+            walk.saw(ids)
+            if not self._options.dry_run:
+                self._catalogue.confirm_page(page.number, self._clock.now())
+            return
+        unchanged, changed, invalid = self._sort_items(page)
+        self._count_invalid(invalid, outcome)
+        walk.saw([*unchanged, *changed], unusable=[item.skill_id for item in invalid])
+        now = self._clock.now()
+        with self._catalogue.batch(write=not self._options.dry_run) as batch:
+            known = batch.known(changed)
+            actions = [plan_listed(known.get(name), remote, self._options.strategy) for name, remote in changed.items()]
+            if not self._options.dry_run:
+                batch.apply(actions, now, page=page.number)
+                # Only a page of which everything is stored may answer "not modified" next time.
+                whole = len(unchanged) + len(changed) == len(page.items) and all(
+                    action.base is BaseChange.ADVANCE or (name in known and known[name].base)
+                    for name, action in zip(changed, actions, strict=True)
+                )
+                batch.record_page(
+                    page.number,
+                    {*unchanged, *changed},
+                    list_key=list_key,
+                    etag=page.etag if whole else None,
+                    total=page.total,
+                    now=now,
+                )
+                batch.count_requests(self._marketplace.statistics.drain())
+        self._count(actions)
+
+    def _sort_items(self, page: WalkedPage) -> tuple[set[str], dict[str, SkillVersion], list[InvalidItem]]:
+        """Return the ids whose bytes are those of last time, the parsed rest, and what is not usable."""
+        digests = self._catalogue.digests_on_page(page.number)
+        unchanged: set[str] = set()
+        changed: dict[str, SkillVersion] = {}
+        invalid = []
+        for raw in page.items or ():
+            digest = sha256(raw).digest()
+            skill_id = digests.get(digest)
+            if skill_id is not None:
+                unchanged.add(skill_id)
+                continue
+            item = read_skill(raw, digest)
+            if isinstance(item, InvalidItem):
+                invalid.append(item)
+            else:
+                changed[item.skill_id] = item
+        return unchanged, changed, invalid
+
+    def _put_back_missing_rows(self) -> None:
+        """Put rows back that another program deleted; also behind pages that were not modified."""
+        missing = self._catalogue.missing_ids()
+        if not missing:
+            return
+        with self._catalogue.batch(write=not self._options.dry_run) as batch:
+            actions = []
+            for known in batch.known(missing).values():
+                base = known.base_text and stored_version(known.skill_id, known.base_text)
+                if base and known.local_text is None:
+                    actions.append(plan_listed(known, base, self._options.strategy))
+            if not self._options.dry_run:
+                batch.apply(actions, self._clock.now())
+        self._count(actions)
+
+    def _look_again_at_waiting_conflicts(self) -> None:
+        """Close what has been settled by edits meanwhile, and apply a strategy that was changed; also behind a 304."""
+        waiting = self._catalogue.waiting_ids()
+        if not waiting:
+            return
+        with self._catalogue.batch(write=not self._options.dry_run) as batch:
+            actions = []
+            for known in batch.known(waiting).values():
+                action = self._plan_waiting(known)
+                if action is not None and _does_something(action):
+                    actions.append(action)
+            if not self._options.dry_run:
+                batch.apply(actions, self._clock.now())
+        for action in actions:
+            self._count_conflict(action)
+        self._plan += actions
+        self._counts.conflicts_manual = len(waiting) - sum(
+            action.conflict is not None and action.conflict.resolution is not None for action in actions
+        )
+
+    def _plan_waiting(self, known: Known) -> Action | None:
+        if known.waiting is None:
+            return None
+        if known.waiting.remote_text is None:
+            return plan_deleted(known, self._options.strategy)
+        remote = stored_version(known.skill_id, known.waiting.remote_text)
+        return None if remote is None else plan_listed(known, remote, self._options.strategy)
+
+    # Deletions
+
+    def _delete_unlisted(self, listed: Collection[str], outcome: _Outcome) -> None:
+        """Delete what is no longer listed, after a `GET` of each has confirmed it (rule 5)."""
+        candidates = self._catalogue.unlisted_ids(listed)
+        if not candidates:
+            return
+        cached = self._catalogue.marketplace_skills()
+        limit = self._options.max_delete.limit(cached)
+        if len(candidates) > limit:
+            outcome.note("deletions_refused", NEEDS_PERSON)
+            log.error(
+                "refused to delete %d of %d skills that the marketplace does not list (limit %d), among them %s; "
+                "nothing was deleted. If this is right, run: atom-sync sync skills --max-delete %d",
+                len(candidates),
+                cached,
+                limit,
+                ", ".join(candidates[:5]),
+                len(candidates),
+            )
+            return
+        for skill_id in candidates:
+            self._check()
+            self._confirm_deletion(skill_id, outcome)
+
+    def _confirm_deletion(self, skill_id: str, outcome: _Outcome) -> None:
+        found = self._marketplace.get_skill(skill_id)
+        self._proof = replace(self._proof, confirmations=self._proof.confirmations + 1)
+        if isinstance(found, InvalidItem):
+            self._count_invalid([found], outcome)
+            return
+        with self._catalogue.batch(write=not self._options.dry_run) as batch:
+            known = batch.known([skill_id]).get(skill_id)
+            if known is None:
+                return
+            if found is None:
+                action = plan_deleted(known, self._options.strategy)
+            elif found.skill_id == skill_id:
+                action = plan_listed(known, found, self._options.strategy)
+            else:
+                raise BadResponse(f"asked for the skill {skill_id!r}, got {found.skill_id!r}")
+            if action is None:
+                return
+            if not self._options.dry_run:
+                batch.apply([action], self._clock.now())
+                batch.count_requests(self._marketplace.statistics.drain())
+        self._count([action])
+
+    # Counting
+
+    def _count(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            if action.outcome is not Outcome.UNCHANGED:
+                name = action.outcome.value
+                setattr(self._counts, name, getattr(self._counts, name) + 1)
+            self._counts.republished += action.republished
+            if action.republished:
+                log.warning("%s was republished: the same version has another executable content", action.skill_id)
+            self._count_conflict(action)
+            if self._options.dry_run and _does_something(action):
+                self._plan.append(action)
+
+    def _count_conflict(self, action: Action) -> None:
+        entry = action.conflict
+        if entry is None:
+            return
+        self._counts.conflicts_detected += entry.waiting_id is None
+        self._counts.conflicts_resolved += entry.resolution is not None
+        log.info(
+            "conflict on %s: %s, %s, %s",
+            action.skill_id,
+            entry.conflict.type,
+            entry.conflict.severity,
+            "waits" if entry.resolution is None else f"resolved by {entry.resolution.strategy}",
+        )
+
+    def _count_invalid(self, invalid: Sequence[InvalidItem], outcome: _Outcome) -> None:
+        for item in invalid:
+            log.warning("skipped an item that is not usable: %s: %s", item.skill_id or "(no id)", item.reason)
+        self._counts.invalid += len(invalid)
+        if invalid:
+            outcome.note("items_invalid", ITEMS_INVALID)
+
+    def _note_failed_page(self, page: PageFailed, outcome: _Outcome) -> None:
+        log.error("page %d could not be had: %s", page.number, page.error)
+        outcome.error = outcome.error or page.error
+        outcome.note(page.error.kind, PAGES_MISSING)
+
+    def _note_error(self, outcome: _Outcome, error: AtomSyncError) -> None:
+        outcome.error = error
+        outcome.note(error.kind, error.exit_code)
+        outcome.exit_code = error.exit_code
+        log.error("%s", error.message)
+
+    def _report(self, kind: str, run_id: int | None, outcome: _Outcome, *, complete: bool) -> RunReport:
+        statistics = self._marketplace.statistics
+        counts = self._counts
+        counts.skills_synced = self._listed
+        counts.unchanged = max(0, self._listed - counts.added - counts.updated)
+        counts.requests = statistics.requests
+        counts.not_modified = statistics.not_modified
+        counts.bytes_received = statistics.bytes_received
+        kept_something = counts.skills_synced or counts.categories_synced or counts.deleted
+        status: RunStatus = "success"
+        if set(outcome.reasons) - {"conflicts_open"}:
+            status = "partial" if kept_something else "failed"
+        error = outcome.error
+        exit_code = error.exit_code if error and status == "failed" else outcome.exit_code
+        reasons = tuple(outcome.reasons)
+        if counts.conflicts_manual and "conflicts_open" not in reasons:
+            reasons = (*reasons, "conflicts_open")
+        return RunReport(
+            run_id=run_id,
+            kind=kind,
+            status=status,
+            exit_code=exit_code,
+            counts=counts,
+            proof=self._proof,
+            complete=complete,
+            dry_run=self._options.dry_run,
+            reasons=reasons,
+            error=ErrorInfo(error.kind, error.message, error.hint) if error else None,
+            plan=tuple(self._plan),
+        )
+
+
+def _does_something(action: Action) -> bool:
+    return (
+        action.outcome is not Outcome.UNCHANGED
+        or action.cache is not CacheChange.KEEP
+        or action.base is not BaseChange.KEEP
+        or action.conflict is not None
+    )

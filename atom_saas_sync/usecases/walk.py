@@ -1,0 +1,194 @@
+"""Walking the list of skills page by page: when it ends, and whether it was complete (marketplace-api.md, section 3).
+
+Pages are fetched ahead in a thread while the previous one is compared and written.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from atom_saas_sync.errors import ApiError, BadResponse, MarketplaceError
+from atom_saas_sync.model import ListedPage, PageRecord
+
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class WalkedPage:
+    """One page; `items` is None if it was not modified."""
+
+    number: int
+    items: tuple[bytes, ...] | None
+    etag: str | None
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PageFailed:
+    """A page that could not be had although the marketplace answered; the walk tries to go on behind it."""
+
+    number: int
+    error: MarketplaceError
+
+
+_Ahead = queue.Queue[WalkedPage | PageFailed | BaseException | None]
+
+
+class Walk:
+    """One walk over the list. The consumer of `pages` tells it by `saw` what it found on each.
+
+    `check` is called while the consumer waits, and may raise.
+    """
+
+    def __init__(
+        self,
+        *,
+        fetch: Callable[[int, str | None], ListedPage],
+        records: Mapping[int, PageRecord],
+        page_size: int,
+        check: Callable[[], None],
+    ) -> None:
+        self._fetch = fetch
+        self._records = records
+        self._page_size = page_size
+        self._check = check
+        self.seen: set[str] = set()
+        self.unusable: set[str] = set()
+        self._unnamed = 0
+        self.first_total: int | None = None
+        self.total: int | None = None
+        self.pages_read = 0
+        self.failed = False
+        self._ended = False
+
+    @property
+    def complete(self) -> bool:
+        """Tell whether this walk has seen the whole list: the same total first and last, and that many skills."""
+        return self._ended and not self.failed and self.first_total == self.total and self.distinct >= (self.total or 0)
+
+    @property
+    def distinct(self) -> int:
+        """Return how many distinct skills the list has shown; one without an id counts by itself."""
+        return len(self.seen | self.unusable) + self._unnamed if self.unusable else len(self.seen) + self._unnamed
+
+    @property
+    def evidence(self) -> tuple[int | None, int | None, int]:
+        """Return the total on the first and the last page, and the number of distinct skills."""
+        return self.first_total, self.total, self.distinct
+
+    def saw(self, skill_ids: Iterable[str], unusable: Iterable[str | None] = ()) -> None:
+        """Note the skills of a page, and the ids, None if there is none, of its items that are not usable."""
+        self.seen.update(skill_ids)
+        for skill_id in unusable:
+            if skill_id is None:
+                self._unnamed += 1
+            else:
+                self.unusable.add(skill_id)
+
+    @contextmanager
+    def pages(self) -> Iterator[Iterator[WalkedPage | PageFailed]]:
+        """Yield the pages in order, the next one being fetched meanwhile."""
+        stop = threading.Event()
+        # Room for one page: with the one in work and the one on its way, three are in memory.
+        ahead: _Ahead = queue.Queue(maxsize=1)
+        fetcher = threading.Thread(target=self._fetch_ahead, args=(ahead, stop), name="fetch-ahead", daemon=True)
+        fetcher.start()
+        try:
+            yield self._drain(ahead)
+        finally:
+            stop.set()
+            while fetcher.is_alive() and not ahead.empty():
+                ahead.get_nowait()
+                ahead.task_done()
+
+    def _drain(self, ahead: _Ahead) -> Iterator[WalkedPage | PageFailed]:
+        while True:
+            try:
+                page = ahead.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                self._check()
+                continue
+            try:
+                if page is None:
+                    return
+                if isinstance(page, BaseException):
+                    raise page
+                yield page
+            finally:
+                ahead.task_done()
+
+    def _fetch_ahead(self, ahead: _Ahead, stop: threading.Event) -> None:
+        try:
+            for page in self._fetch_all(ahead, stop):
+                if not _put(ahead, page, stop):
+                    return
+            _put(ahead, None, stop)
+        except BaseException as error:  # noqa: BLE001 - raised again in the consumer's thread
+            _put(ahead, error, stop)
+
+    def _fetch_all(self, ahead: _Ahead, stop: threading.Event) -> Iterator[WalkedPage | PageFailed]:
+        number, items_seen, failures = 1, 0, 0
+        while True:
+            try:
+                page, size = self._fetch_one(number)
+            except (ApiError, BadResponse) as error:
+                self.failed = True
+                failures += 1
+                # Without a total there is no telling where the list would end; two in a row are no accident.
+                ends = failures > 1 or self.total is None or items_seen + self._page_size >= self.total
+                yield PageFailed(number, error)
+                if ends:
+                    return
+                number, items_seen = number + 1, items_seen + self._page_size
+                continue
+            failures = 0
+            self.pages_read = number
+            self.total = page.total if page.total is not None else self.total
+            if number == 1:
+                self.first_total = page.total
+            items_seen += size
+            yield page
+            if size == 0:
+                self._ended = True
+                return
+            if size < self._page_size and self.total is not None and items_seen >= self.total:
+                _wait_until_consumed(ahead, stop)
+                if self.distinct >= self.total:
+                    self._ended = True
+                    return
+            number += 1
+
+    def _fetch_one(self, number: int) -> tuple[WalkedPage, int]:
+        record = self._records.get(number)
+        fetched = self._fetch(number, record.etag if record else None)
+        if fetched.page is not None:
+            page = WalkedPage(number, fetched.page.items, fetched.etag, fetched.page.total)
+            return page, len(fetched.page.items)
+        if record is None:
+            raise BadResponse(f"page {number} of the list: 'not modified', but nothing was asked for on condition")
+        return WalkedPage(number, None, record.etag, record.total), record.items
+
+
+def _put(
+    ahead: _Ahead,
+    page: WalkedPage | PageFailed | BaseException | None,
+    stop: threading.Event,
+) -> bool:
+    while not stop.is_set():
+        try:
+            ahead.put(page, timeout=_POLL_SECONDS)
+        except queue.Full:
+            continue
+        return True
+    return False
+
+
+def _wait_until_consumed(ahead: _Ahead, stop: threading.Event) -> None:
+    """Wait until all pages so far have been looked at, so that `seen` is whole."""
+    with ahead.all_tasks_done:
+        while ahead.unfinished_tasks and not stop.is_set():
+            ahead.all_tasks_done.wait(_POLL_SECONDS)

@@ -6,6 +6,7 @@ the real marketplace.
 
 from __future__ import annotations
 
+from atom_saas_sync.sandbox.faults import Fault
 from atom_saas_sync.sandbox.server import DEFAULT_RATE_LIMIT, DEFAULT_TOKEN, Sandbox
 
-__all__ = ["DEFAULT_RATE_LIMIT", "DEFAULT_TOKEN", "Sandbox"]
+__all__ = ["DEFAULT_RATE_LIMIT", "DEFAULT_TOKEN", "Fault", "Sandbox"]

@@ -17,9 +17,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
-from atom_saas_sync.core.times import format_time
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.sandbox import material
+from atom_saas_sync.times import format_time
 
 Json = dict[str, Any]
 

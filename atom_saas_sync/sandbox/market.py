@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import format_datetime
-from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from atom_saas_sync import __version__
-from atom_saas_sync.core.times import format_time
+from atom_saas_sync.sandbox.catalogue import Json
 from atom_saas_sync.sandbox.encoding import Encoded, to_json
+from atom_saas_sync.sandbox.faults import Faults, Strikes, spoil, write_deep
 from atom_saas_sync.sandbox.journal import Journal, LoggedRequest
+from atom_saas_sync.sandbox.sending import MAX_BODY, Receive, Scope, Send, Sender, read_body
 from atom_saas_sync.sandbox.state import MAX_PAGE_SIZE, State
+from atom_saas_sync.times import format_time
 
-Scope = Any
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
+_REDIRECTED = "/_redirected"
+_CONTENT = {"wrong_form", "empty_list", "total", "total_pages", "invalid_items", "broken_items", "no_rating_id"} | {
+    *("conflict_form", "old_ids"),
+}
 
 MOTHERSHIP_BASE = ["api", "v1", "marketplace"]
 
@@ -46,6 +50,7 @@ class Request:
     method: str
     query: dict[str, str]
     headers: dict[str, str]
+    page_cap: int = MAX_PAGE_SIZE
     body: bytes = b""
 
 
@@ -58,7 +63,7 @@ class Answer:
     headers: list[tuple[str, str]] = field(default_factory=list)
 
 
-def problem(status: int, message: str, *headers: tuple[str, str], **fields: object) -> Answer:
+def problem(status: int, message: str, /, *headers: tuple[str, str], **fields: object) -> Answer:
     """Return an error answer with a JSON body."""
     return Answer(status, Encoded(to_json({"success": False, "error": message, **fields})), list(headers))
 
@@ -134,54 +139,117 @@ class RateLimiter:
 
 
 class Market:
-    """The ASGI application for everything that the contract names under HTTP."""
+    """The ASGI application for everything that the contract names under HTTP.
 
-    def __init__(self, state: State, journal: Journal, *, token: str, rate_limit: int, latency: float = 0.0) -> None:
+    `publish(type, data)` is called for what the marketplace would tell its listeners.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        journal: Journal,
+        faults: Faults,
+        publish: Callable[[str, Json], None],
+        *,
+        token: str,
+        rate_limit: int,
+        latency: float = 0.0,
+    ) -> None:
         self._state = state
         self._journal = journal
+        self._faults = faults
+        self._publish = publish
+        self._drifted = 0
         self.token = token
         self.limiter = RateLimiter(rate_limit)
         self.latency = latency
 
-    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        raw_path = scope["raw_path"].decode("ascii")
-        query = scope["query_string"].decode("ascii", "replace")
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or do what a fault wants instead."""
+        raw_path = scope["raw_path"].decode("ascii").removeprefix(_REDIRECTED)
+        query_string = scope["query_string"].decode("ascii", "replace")
+        query = {name: found[-1] for name, found in parse_qs(query_string, keep_blank_values=True).items()}
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        route = find_route(raw_path)
+        route = find_route(raw_path) or Route("", "")
+        request = Request(route, scope["method"], query, headers)
         entry = self._journal.begin(
-            LoggedRequest(scope["method"], raw_path, query, route.endpoint if route else "", headers.copy())
+            LoggedRequest(
+                request.method, scope["raw_path"].decode("ascii"), query_string, route.endpoint, headers.copy()
+            )
         )
-        if self.latency:
-            await asyncio.sleep(self.latency)
+        page = int(query["page"]) if query.get("page", "").isdecimal() else 1
+        strikes = self._faults.take(route.endpoint, request.method, page, route.skill_id)
+        if scope["raw_path"].startswith(_REDIRECTED.encode()):
+            strikes = Strikes(tuple(found for found in strikes.found if found[0].kind != "redirect"))
+        out = Sender(scope, receive, send, strikes)
+        delay = self.latency + strikes.delay()
+        if delay:
+            await asyncio.sleep(delay)
+        if fault := strikes.get("drop"):
+            out.drop(reset=fault.value == "reset")
+        elif (fault := strikes.get("hang")) and fault.value != "body":
+            await out.hang()
+        else:
+            request.body = await read_body(receive) if request.method in ("POST", "PUT") else b""
+            limit_headers, refusal = self._use_budget()
+            answer = refusal or self._fault_answer(scope, request, strikes) or self._answer(request, strikes, entry)
+            answer.headers += limit_headers
+            self._drift(strikes)
+            if strikes.get("store_then_drop"):
+                out.drop(reset=False)
+            else:
+                await self._send(answer, request, entry, out)
+        self._journal.notify()
+
+    def _use_budget(self) -> tuple[list[tuple[str, str]], Answer | None]:
         free, remaining, reset = self.limiter.take()
-        limits = [
+        headers = [
             ("x-ratelimit-limit", str(self.limiter.limit)),
             ("x-ratelimit-remaining", str(remaining)),
             ("x-ratelimit-reset", str(int(self._state.now().timestamp()) + reset)),
         ]
-        if not free:
-            answer = problem(429, "rate limit exceeded", ("retry-after", str(reset)))
-        elif route is None:
-            answer = problem(404, "no such path in this sandbox")
-        else:
-            values = {name: found[-1] for name, found in parse_qs(query, keep_blank_values=True).items()}
-            answer = self._answer(Request(route, scope["method"], values, headers))
-        await self._send(answer, headers, limits, entry, send)
+        return headers, None if free else problem(429, "rate limit exceeded", ("retry-after", str(reset)))
 
-    def _answer(self, request: Request) -> Answer:
-        route, method = request.route, request.method
-        if method != "GET":
-            return problem(405, f"{method} is not allowed here", ("allow", "GET"))
-        if route.endpoint == "health":
-            return self._health()
-        if not self._is_allowed(request):
+    def _fault_answer(self, scope: Scope, request: Request, strikes: Strikes) -> Answer | None:
+        """Return the answer that a fault gives in place of the real one."""
+        if fault := strikes.get("error"):
+            extra = {"status": "unhealthy"} if request.route.endpoint == "health" else {}
+            headers = fault.retry_after_header(self._state.now())
+            return problem(fault.status, "a fault of the sandbox", *headers, **extra)
+        if fault := strikes.get("redirect"):
+            target = _REDIRECTED + scope["raw_path"].decode("ascii")
+            if scope["query_string"]:
+                target += "?" + scope["query_string"].decode("ascii")
+            origin = fault.location.rstrip("/")
+            if not origin and fault.value == "other":
+                # The same server by another name is another origin: its log shows whether the token came along.
+                origin = f"http://localhost:{scope['server'][1]}"
+            return problem(fault.status, "elsewhere", ("location", origin + target))
+        return None
+
+    def _answer(self, request: Request, strikes: Strikes, entry: LoggedRequest) -> Answer:
+        route = request.route
+        allowed = {"": (), "ratings": ("PUT",) if route.rating_id else ("POST",)}.get(route.endpoint, ("GET",))
+        if not allowed:
+            return problem(404, "no such path in this sandbox")
+        if request.method not in allowed:
+            return problem(405, f"{request.method} is not allowed here", ("allow", ", ".join(allowed)))
+        if route.endpoint != "health" and not self._is_allowed(request):
             return problem(401, "token refused", ("www-authenticate", "Bearer"))
-        if route.endpoint == "list":
-            return self._list(request)
-        if route.endpoint == "categories":
-            return Answer(200, self._state.encoded_categories(bare=route.dialect == "mothership"))
-        return self._skill(route.skill_id)
+        if cap := strikes.get("page_cap"):
+            request.page_cap = cap.amount
+        answers: dict[str, Callable[[Request], Answer]] = {
+            "health": self._health,
+            "list": self._list,
+            "skill": self._skill,
+            "categories": self._categories,
+            "ratings": lambda request: self._rating(request, entry),
+        }
+        answer = answers[route.endpoint](request)
+        if answer.status != 404 and any(fault.kind in _CONTENT for fault, _ in strikes.found):  # noqa: PLR2004 - no content
+            document = spoil(json.loads(answer.content.body("identity")), strikes)
+            answer.content = Encoded(write_deep(to_json(document)))
+        return answer
 
     def _is_allowed(self, request: Request) -> bool:
         if request.route.dialect == "mothership":
@@ -191,7 +259,7 @@ class Market:
             given = given.strip() if scheme.lower() == "bearer" else ""
         return hmac.compare_digest(given.encode(), self.token.encode())
 
-    def _health(self) -> Answer:
+    def _health(self, _request: Request) -> Answer:
         document = {
             "status": "healthy",
             "timestamp": format_time(self._state.now()),
@@ -209,43 +277,70 @@ class Market:
             return problem(422, "page and page_size must be whole numbers")
         if page < 1 or page_size < 1:
             return problem(422, "page and page_size count from 1")
+        page_size = min(page_size, request.page_cap, MAX_PAGE_SIZE)
         filters = request.query.get("query", ""), request.query.get("category", "")
-        return Answer(200, self._state.encoded_page(page, min(page_size, MAX_PAGE_SIZE), *filters))
+        return Answer(200, self._state.encoded_page(page, page_size, *filters))
 
-    def _skill(self, skill_id: str) -> Answer:
+    def _skill(self, request: Request) -> Answer:
         try:
-            return Answer(200, self._state.encoded_skill(skill_id))
+            return Answer(200, self._state.encoded_skill(request.route.skill_id))
         except KeyError:
             return problem(404, "no such skill")
 
-    async def _send(
-        self,
-        answer: Answer,
-        request_headers: dict[str, str],
-        limits: list[tuple[str, str]],
-        entry: LoggedRequest,
-        send: Send,
-    ) -> None:
+    def _categories(self, request: Request) -> Answer:
+        return Answer(200, self._state.encoded_categories(bare=request.route.dialect == "mothership"))
+
+    def _rating(self, request: Request, entry: LoggedRequest) -> Answer:
+        if len(request.body) > MAX_BODY:
+            return problem(413, "the body is larger than 1 MiB")
+        try:
+            entry.body = json.loads(request.body)
+        except ValueError:
+            return problem(400, "the body is not JSON")
+        route = request.route
+        if route.rating_id:
+            outcome = self._state.put_rating(route.rating_id, entry.body, route.skill_id)
+        else:
+            key = request.headers.get("idempotency-key", "")
+            outcome = self._state.post_rating(entry.body, key, route.skill_id)
+        document = outcome.document
+        if outcome.stored:
+            keys = ("skill_id", "rating", "average_rating", "rating_count")
+            self._publish("rating_update", {key: document[key] for key in keys})
+        return Answer(outcome.status, Encoded(to_json(document)))
+
+    def _drift(self, strikes: Strikes) -> None:
+        """Add or remove skills behind the back of a client that walks the list."""
+        fault = strikes.get("drift")
+        for _ in range(fault.amount if fault else 0):
+            if fault and fault.value == "remove":
+                self._state.delete_skill(self._state.ids()[0])
+            else:
+                self._drifted += 1
+                skill = {
+                    "skill_id": f"drift-{self._drifted}",
+                    "name": f"Drifted in {self._drifted}",
+                    "version": "1.0.0",
+                }
+                self._state.put_skill(skill, position=0)
+
+    async def _send(self, answer: Answer, request: Request, entry: LoggedRequest, out: Sender) -> None:
         content, status = answer.content, answer.status
         headers = [
             ("date", format_datetime(self._state.now(), usegmt=True)),
             ("server", "atom-sync-sandbox"),
-            *limits,
             *answer.headers,
         ]
-        coding = content.choose(request_headers.get("accept-encoding", ""))
+        coding = content.choose(request.headers.get("accept-encoding", ""))
         body = b""
-        if status == 200:  # noqa: PLR2004 - only whole representations have validators
+        if status == 200 and request.method == "GET" and request.route.endpoint != "health":  # noqa: PLR2004 - cacheable
             headers += [("etag", content.etag(coding)), ("vary", "Accept-Encoding"), ("cache-control", "no-cache")]
-            if content.matches(request_headers.get("if-none-match", "")):
+            if content.matches(request.headers.get("if-none-match", "")):
                 status = 304
-        if status != 304:  # noqa: PLR2004 - Not Modified has no body
+        if status not in (204, 304):
             body = content.body(coding)
-            headers += [("content-type", "application/json"), ("content-length", str(len(body)))]
+            headers.append(("content-type", "application/json"))
             if coding != "identity":
                 headers.append(("content-encoding", coding))
-        entry.status, entry.bytes = status, len(body)
-        encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers]
-        await send({"type": "http.response.start", "status": status, "headers": encoded})
-        await send({"type": "http.response.body", "body": body})
-        self._journal.notify()
+        entry.status = status
+        entry.bytes = await out.send(status, headers, body, content)

@@ -16,8 +16,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.sandbox.catalogue import Catalogue, FileCatalogue, GeneratedCatalogue, Json
+from atom_saas_sync.sandbox.faults import Fault, Faults
 from atom_saas_sync.sandbox.journal import Journal, LoggedRequest
-from atom_saas_sync.sandbox.market import Market, Receive, Scope, Send
+from atom_saas_sync.sandbox.market import Market
+from atom_saas_sync.sandbox.sending import Receive, Scope, Send
 from atom_saas_sync.sandbox.state import MAX_PAGE_SIZE, State
 
 DEFAULT_TOKEN = "at_saas_sandbox"  # noqa: S105 - the sandbox's own, said to everyone
@@ -53,7 +55,16 @@ class Sandbox:
         self.journal = Journal()
         self.host = host
         self.port = port
-        self._market = Market(self.state, self.journal, token=token, rate_limit=rate_limit, latency=latency)
+        self._faults = Faults()
+        self._market = Market(
+            self.state,
+            self.journal,
+            self._faults,
+            self._publish,
+            token=token,
+            rate_limit=rate_limit,
+            latency=latency,
+        )
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -134,6 +145,57 @@ class Sandbox:
         """Encode all pages now, so that benchmarks do not wait for the sandbox."""
         return self.state.warm(page_size)
 
+    def add_rating(
+        self,
+        skill_id: str,
+        user_id: str,
+        stars: int,
+        comment: str | None = None,
+        *,
+        created_at: str | None = None,
+        updated_at: str | None = None,
+    ) -> Json:
+        """Store or replace a user's rating, as if that user had sent it to the marketplace."""
+        return self.state.add_rating(skill_id, user_id, stars, comment, created_at=created_at, updated_at=updated_at)
+
+    def ratings(self) -> list[Json]:
+        """Return all ratings that were sent or added."""
+        return self.state.ratings()
+
+    # Faults
+
+    def fault(self, kind: str | Fault, **fields: Any) -> int:  # noqa: ANN401 - the fields of Fault
+        """Switch a fault on: `fault("error", endpoint="list", status=503, times=2)`. Return its number."""
+        return self._faults.add(kind if isinstance(kind, Fault) else Fault(kind, **fields))
+
+    def clear_faults(self, number: int | None = None) -> None:
+        """Switch one fault off, or all."""
+        self._faults.clear(number)
+
+    def faults(self) -> dict[int, tuple[Fault, int]]:
+        """Return the faults that are on, by number, with how often each has struck."""
+        return self._faults.listing()
+
+    def set_rate_limit(self, limit: int) -> None:
+        """Change the requests that are free in a minute, and begin a new minute."""
+        self._market.limiter.limit = limit
+        self._market.limiter.reset()
+
+    def set_clock_offset(self, seconds: float) -> None:
+        """Shift the sandbox's clock: the `Date` header and all times that it writes."""
+        self.state.clock_offset = seconds
+
+    def set_latency(self, seconds: float) -> None:
+        """Wait that long before each answer."""
+        self._market.latency = seconds
+
+    def reset(self) -> None:
+        """Forget all changes, ratings, faults and logs; connections stay."""
+        self.state.reset()
+        self._faults.clear()
+        self.journal.reset()
+        self._market.limiter.reset()
+
     # What happened
 
     def requests(self, endpoint: str | None = None) -> list[LoggedRequest]:
@@ -145,6 +207,9 @@ class Sandbox:
         return self.journal.wait_for(condition, timeout)
 
     # Inside
+
+    def _publish(self, kind: str, data: Json) -> None:
+        pass
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -242,7 +307,8 @@ def _http_protocol(journal: Journal) -> type[asyncio.Protocol]:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With its protocol named: only then asyncio switches Nagle's delays (40 ms an answer) off.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         # An outage ends on the same port, whatever connections the operating system still remembers.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -12,14 +12,23 @@ import threading
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from atom_saas_sync.core.times import format_time, parse_time
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.sandbox.catalogue import Catalogue, Json
 from atom_saas_sync.sandbox.encoding import Encoded, to_json
+from atom_saas_sync.times import format_time, parse_time
 
 MAX_PAGE_SIZE = 1000
+MAX_COMMENT = 1000
+
+
+class Outcome(NamedTuple):
+    """What became of a rating that was sent: the answer, and whether anything was stored."""
+
+    status: int
+    document: Json
+    stored: bool = False
 
 
 class State:
@@ -41,6 +50,7 @@ class State:
             self._category_of = dict(zip(self._order, self._catalogue.categories_of, strict=True))
             self._category = {category["name"]: category for category in self._catalogue.categories()}
             self._ratings: dict[str, Json] = {}
+            self._rating_of: dict[tuple[str, str], str] = {}
             self._answers: dict[str, tuple[str, Json]] = {}  # by idempotency key: digest of the request, the answer
             self._encoded: dict[tuple[Any, ...], Encoded] = {}
 
@@ -158,6 +168,9 @@ class State:
         with self._lock:
             del self._category_of[skill_id]
             self._order.remove(skill_id)
+            for rating_id in [key for key, rating in self._ratings.items() if rating["skill_id"] == skill_id]:
+                rating = self._ratings.pop(rating_id)
+                del self._rating_of[rating["skill_id"], rating["user_id"]]
             self._changed.pop(skill_id, None)
             self._base.pop(skill_id, None)
             self._forget(None)
@@ -174,6 +187,99 @@ class State:
             self._category[name] = {**known, **fields}
             self._forget(None)
             return next(category for category in self.category_list() if category["name"] == name)
+
+    # Ratings
+
+    def post_rating(self, body: object, key: str, path_skill_id: str = "") -> Outcome:
+        """Take a rating as the contract's `POST` brings it.
+
+        The same idempotency key with the same body gets the stored answer and stores nothing; with another body 422.
+        """
+        refusal = _invalid_rating(body, path_skill_id)
+        if refusal is not None:
+            return refusal
+        assert isinstance(body, dict)
+        skill_id, user_id = path_skill_id or body["skill_id"], body["user_id"]
+        with self._lock:
+            told, answer = self._answers.get(key, ("", {})) if key else ("", {})
+            if told:
+                if told == digest(body):
+                    return Outcome(201, answer)
+                return _refusal(422, "this Idempotency-Key was used for another body")
+            if not self.has(skill_id):
+                return _refusal(404, "no such skill")
+            stored = self._rating_of.get((skill_id, user_id))
+            if stored is not None:
+                return _refusal(409, "already rated", **self._ratings[stored])
+            rating = self.add_rating(skill_id, user_id, body["rating"], body.get("comment"))
+            answer = self._rating_answer(rating)
+            if key:
+                self._answers[key] = (digest(body), answer)
+            return Outcome(201, answer, stored=True)
+
+    def put_rating(self, rating_id: str, body: object, path_skill_id: str = "") -> Outcome:
+        """Change a rating as the contract's `PUT` asks for it."""
+        with self._lock:
+            stored = self._ratings.get(rating_id)
+            if stored is None or path_skill_id not in ("", stored["skill_id"]):
+                return _refusal(404, "no such rating")
+            refusal = _invalid_rating(body, stored["skill_id"])
+            if refusal is not None:
+                return refusal
+            assert isinstance(body, dict)
+            if body["user_id"] != stored["user_id"]:
+                return _refusal(404, "no such rating")
+            rating = self.add_rating(stored["skill_id"], stored["user_id"], body["rating"], body.get("comment"))
+            return Outcome(200, self._rating_answer(rating), stored=True)
+
+    def add_rating(
+        self,
+        skill_id: str,
+        user_id: str,
+        stars: int,
+        comment: str | None = None,
+        *,
+        created_at: str | None = None,
+        updated_at: str | None = None,
+    ) -> Json:
+        """Store or replace a user's rating, and bring the skill's average up to date. KeyError if there is no skill."""
+        with self._lock:
+            skill = self._copy(skill_id)
+            rating_id = self._rating_of.get((skill_id, user_id)) or f"rating-{digest([skill_id, user_id])[:16]}"
+            before = self._ratings.get(rating_id)
+            moment = format_time(self.now())
+            rating = {
+                "rating_id": rating_id,
+                "skill_id": skill_id,
+                "user_id": user_id,
+                "rating": stars,
+                "comment": comment,
+                "created_at": created_at or (before["created_at"] if before else moment),
+                "updated_at": updated_at or created_at or moment,
+            }
+            self._ratings[rating_id] = rating
+            self._rating_of[skill_id, user_id] = rating_id
+            count = int(skill.get("rating_count") or 0)
+            total = float(skill.get("average_rating") or 0) * count - (before["rating"] if before else 0) + stars
+            skill["rating_count"] = count if before else count + 1
+            skill["average_rating"] = round(total / max(1, skill["rating_count"]), 2)
+            self.put_skill(skill)
+            return dict(rating)
+
+    def ratings(self) -> list[Json]:
+        """Return all stored ratings, not those that the catalogue came with."""
+        with self._lock:
+            return [dict(rating) for rating in self._ratings.values()]
+
+    def _rating_answer(self, rating: Json) -> Json:
+        skill = self._copy(rating["skill_id"])
+        keys = ("rating_id", "skill_id", "rating", "created_at", "updated_at")
+        return {
+            "success": True,
+            **{key: rating[key] for key in keys},
+            "average_rating": skill["average_rating"],
+            "rating_count": skill["rating_count"],
+        }
 
     # Inside
 
@@ -217,6 +323,27 @@ class State:
         for key in list(self._encoded):
             if key[0] == "page" and (key[3:] != ("", "") or index // key[2] == key[1] - 1):
                 del self._encoded[key]
+
+
+def _refusal(status: int, message: str, **fields: object) -> Outcome:
+    return Outcome(status, {"success": False, "error": message, **fields})
+
+
+def _invalid_rating(body: object, path_skill_id: str) -> Outcome | None:
+    """Return the refusal of a rating that has not the contract's form (400) or is out of range (422)."""
+    if not isinstance(body, dict):
+        return _refusal(400, "the body must be a JSON object")
+    skill_id, user_id = body.get("skill_id", path_skill_id), body.get("user_id")
+    stars, comment = body.get("rating"), body.get("comment")
+    if not isinstance(skill_id, str) or path_skill_id not in ("", skill_id):
+        return _refusal(400, "skill_id must be a text, and the same as in the path")
+    if not isinstance(user_id, str) or not user_id or not isinstance(comment, str | None):
+        return _refusal(400, "user_id must be a text, and comment a text or null")
+    if not isinstance(stars, int) or isinstance(stars, bool) or stars not in range(1, 6):
+        return _refusal(422, "rating must be a whole number from 1 to 5")
+    if len(comment or "") > MAX_COMMENT:
+        return _refusal(422, f"comment is longer than {MAX_COMMENT} characters")
+    return None
 
 
 def digest(document: object) -> str:

@@ -1,0 +1,115 @@
+"""Answers on the wire: sent in order, or in one of the ways that a connection breaks (faults below HTTP)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from atom_saas_sync.sandbox.encoding import Encoded
+from atom_saas_sync.sandbox.faults import Fault, Strikes
+from atom_saas_sync.sandbox.spoiled import bomb, not_json, oversized
+
+Scope = Any
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+MAX_BODY = 1024 * 1024  # what a client may send (contract, "Errors and limits")
+
+
+class Sender:
+    """Puts an answer on the wire, as well as the request's faults allow."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, strikes: Strikes) -> None:
+        self._transport: asyncio.Transport = scope["state"]["transport"]
+        self._receive = receive
+        self._send = send
+        self._strikes = strikes
+
+    def drop(self, *, reset: bool) -> None:
+        """Break the connection: what was not sent yet is lost."""
+        connection = self._transport.get_extra_info("socket")
+        if reset and connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
+
+    async def hang(self) -> None:
+        """Do nothing until the client gives up or the sandbox stops."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def send(self, status: int, headers: list[tuple[str, str]], body: bytes, content: Encoded) -> int:
+        """Send the answer; return the bytes of the body that were sent."""
+        if status in (204, 304):
+            await self._start(status, headers)
+            await self._send({"type": "http.response.body", "body": b""})
+            return 0
+        if (fault := self._strikes.get("oversized")) is not None:
+            return await self._send_oversized(status, headers, fault)
+        headers, body = self._spoil(headers, body, content)
+        await self._start(status, [*headers, ("content-length", str(len(body)))])
+        fault = self._strikes.get("drop_body", "truncated", "hang")  # "hang" comes here only with value=body
+        part = body[: len(body) // 2] if fault else body
+        if drip := self._strikes.get("drip"):
+            await self._drip(part, drip.amount)
+        else:
+            await self._send({"type": "http.response.body", "body": part, "more_body": True})
+        if fault is None:
+            await self._send({"type": "http.response.body", "body": b""})
+        elif fault.kind == "hang":
+            await self.hang()
+        elif fault.kind == "truncated":
+            self._transport.close()
+        else:
+            self.drop(reset=False)
+        return len(part)
+
+    def _spoil(
+        self, headers: list[tuple[str, str]], body: bytes, content: Encoded
+    ) -> tuple[list[tuple[str, str]], bytes]:
+        """Return headers and body after the faults that replace the body's bytes."""
+        fault = self._strikes.get("not_json", "lying_encoding", "bomb")
+        if fault is None:
+            return headers, body
+        headers = [header for header in headers if header[0] != "content-encoding"]
+        body = content.body("identity")
+        if fault.kind == "not_json":
+            return headers, not_json(fault.value, body)
+        headers.append(("content-encoding", fault.value))
+        return headers, bomb(fault.value, fault.amount) if fault.kind == "bomb" else body
+
+    async def _start(self, status: int, headers: list[tuple[str, str]]) -> None:
+        encoded = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers]
+        await self._send({"type": "http.response.start", "status": status, "headers": encoded})
+
+    async def _drip(self, body: bytes, bytes_per_second: int) -> None:
+        step = max(1, bytes_per_second // 20)
+        for start in range(0, len(body), step):
+            await self._send({"type": "http.response.body", "body": body[start : start + step], "more_body": True})
+            await asyncio.sleep(step / bytes_per_second)
+
+    async def _send_oversized(self, status: int, headers: list[tuple[str, str]], fault: Fault) -> int:
+        if fault.value == "length":
+            headers = [*headers, ("content-length", str(sum(map(len, oversized(fault.amount)))))]
+        await self._start(status, headers)
+        sent = 0
+        for chunk in oversized(fault.amount):
+            if self._transport.is_closing():
+                break
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            sent += len(chunk)
+        await self._send({"type": "http.response.body", "body": b""})
+        return sent
+
+
+async def read_body(receive: Receive) -> bytes:
+    """Return the request's body, or a bit more than the limit of it."""
+    body = b""
+    while len(body) <= MAX_BODY:
+        message = await receive()
+        body += message.get("body", b"")
+        if message["type"] == "http.disconnect" or not message.get("more_body"):
+            break
+    return body

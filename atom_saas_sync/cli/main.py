@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from atom_saas_sync import __version__
-from atom_saas_sync.cli import configuration, database, sandbox
+from atom_saas_sync.cli import configuration, database, sandbox, sync
 from atom_saas_sync.cli.output import GlobalOptions, report_failure
 from atom_saas_sync.errors import AtomSyncError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(sync.app, name="sync")
 app.add_typer(configuration.app, name="config")
 app.add_typer(database.app, name="db")
 app.add_typer(sandbox.app, name="sandbox")

@@ -99,6 +99,7 @@ class CataloguePull:
         options: PullOptions,
         check: Callable[[], None],
         progress: Progress | None = None,
+        on_start: Callable[[int | None], None] = lambda _run_id: None,
     ) -> None:
         self._marketplace = marketplace
         self._catalogue = catalogue
@@ -107,6 +108,7 @@ class CataloguePull:
         self._options = options
         self._check = check
         self._progress = progress
+        self._on_start = on_start
         self._counts = CatalogueCounts()
         self._proof = WalkProof()
         self._plan: list[Action] = []
@@ -118,6 +120,7 @@ class CataloguePull:
         started = self._clock.monotonic()
         now = self._clock.now()
         run_id = None if self._options.dry_run else self._runs.begin(kind, started_by=started_by, now=now)
+        self._on_start(run_id)
         outcome = _Outcome()
         complete = False
         try:

@@ -1,0 +1,43 @@
+"""The progress bar of a sync, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from atom_saas_sync.cli.output import console
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s")
+
+
+class SyncProgress:
+    """Tells a rich progress bar how far the run is."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task = bar.add_task("skills", total=None)
+
+    def advance(self, done: int, total: int | None) -> None:
+        """`done` skills of `total` have been looked at."""
+        self._bar.update(self._task, completed=done, total=total)
+
+
+@contextmanager
+def progress_bar() -> Iterator[SyncProgress]:
+    """Show a bar on standard error with rate and time left; it goes when the run ends."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        yield SyncProgress(bar)

@@ -1,0 +1,122 @@
+"""Composition: what commands need of the edges, made from the settings. And the signals that end a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from atom_saas_sync.cli.output import GlobalOptions
+from atom_saas_sync.errors import DeadlineReached, Interrupted
+
+if TYPE_CHECKING:
+    from atom_saas_sync.config import Settings
+    from atom_saas_sync.marketplace.client import MarketplaceClient
+    from atom_saas_sync.store.requests import RequestBudget
+
+
+def load(options: GlobalOptions) -> Settings:
+    """Read the settings and set logging up. Raises ConfigError with all problems."""
+    from atom_saas_sync.config import load_settings
+
+    settings = load_settings(
+        os.environ, env_file=options.env_file, working_directory=Path.cwd(), database=options.database
+    )
+    from atom_saas_sync.logs import set_up_logging
+
+    secrets = [secret.reveal() for secret in (settings.api_token, settings.admin_token) if secret]
+    log = set_up_logging(options.log_level, options.log_format, secrets=secrets)
+    for warning in settings.warnings:
+        log.warning("%s", warning)
+    return settings
+
+
+class StopSignals:
+    """SIGINT and SIGTERM as a flag that is looked at between two transactions; also the clock whose sleep they end."""
+
+    def __init__(self, deadline_seconds: float | None = None) -> None:
+        self._received = 0
+        self._event = threading.Event()
+        self.deadline = None if deadline_seconds is None else time.monotonic() + deadline_seconds
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Catch the signals within the block."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, self._catch) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise Interrupted after a signal, and DeadlineReached after the deadline."""
+        if self._received:
+            raise Interrupted(self._received)
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            raise DeadlineReached("the deadline ended the run", hint="the next run goes on from there")
+
+    def now(self) -> datetime:
+        """Return the aware wall-clock time."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Return seconds that only grow."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; a signal ends it with Interrupted."""
+        self._event.wait(seconds)
+        self.check()
+
+    def _catch(self, number: int, _frame: FrameType | None) -> None:
+        self._received = number
+        self._event.set()
+
+
+def person() -> str:
+    """Return the name of the person or service at work: the user, also behind sudo."""
+    sudo_user = os.environ.get("SUDO_USER")
+    if sudo_user and os.geteuid() == 0:
+        return sudo_user
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
+
+
+@contextmanager
+def marketplace_client(settings: Settings, budget: RequestBudget, clock: StopSignals) -> Iterator[MarketplaceClient]:
+    """Open the client that the settings describe."""
+    import random
+
+    from atom_saas_sync.config import require_token
+    from atom_saas_sync.marketplace.client import MarketplaceClient
+    from atom_saas_sync.marketplace.dialects import DIALECTS
+
+    client = MarketplaceClient(
+        base_url=settings.api_url,
+        token=require_token(settings).reveal(),
+        instance_id=settings.instance_id,
+        dialect=DIALECTS[settings.dialect],
+        timeout_seconds=settings.timeout_seconds,
+        clock=clock,
+        budget=budget,
+        random=random.random,
+        deadline=clock.deadline,
+        ca_file=settings.ca_file,
+    )
+    try:
+        yield client
+    finally:
+        client.close()

@@ -1,0 +1,571 @@
+"""The settings: environment and `.env` to one frozen value, or one error that names all problems.
+
+Nobody else reads the environment. `VARIABLES` is the one list of what there is: parsing, `config show` and
+`.env.example` follow it (marketplace-api.md, section 1).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from atom_saas_sync.errors import ConfigError
+from atom_saas_sync.model import STRATEGIES, Strategy
+
+_MASKED = "********"
+_TOKEN_FORMS = (
+    re.compile(r"at_saas_[A-Za-z0-9_.~+/=-]+"),
+    re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}"),
+    re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"),
+)
+_TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
+_TOKEN_HINT = "set ATOM_SAAS_API_TOKEN or ATOM_SAAS_API_TOKEN_FILE; tokens are in the dashboard, settings, API tokens"  # noqa: S105
+
+
+class Secret:
+    """A text that shows itself only to who asks for it by `reveal`."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return f"Secret({_MASKED})"
+
+    def __str__(self) -> str:
+        return _MASKED
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One variable: how its text becomes a value, and what people are told about it."""
+
+    name: str
+    read: Callable[[str], Any]
+    takes: str
+    meaning: str
+    default: str | None = None
+    secret: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One line of `config show`: a variable, its value as text with secrets masked, and where it came from."""
+
+    name: str
+    value: str | None
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The effective configuration; `shown` tells of each variable where it came from."""
+
+    enabled: bool
+    api_url: str
+    api_token: Secret | None
+    token_file: Path | None
+    dialect: str
+    timeout_seconds: float
+    batch_size: int
+    sync_interval_minutes: int
+    rating_sync_interval_minutes: int
+    conflict_strategy: Strategy
+    ws_enabled: bool
+    ws_url: str
+    ws_reconnect_attempts: int
+    ws_heartbeat_seconds: int
+    rate_limit_per_minute: int
+    rate_limit_per_hour: int
+    ca_file: Path | None
+    allow_insecure: bool
+    database_path: Path
+    cache_strict_ttl: bool
+    admin_token: Secret | None
+    history_versions: int
+    hash_user_ids: bool
+    scheduler_enabled: bool
+    instance_id: str
+    min_free_disk_gb: float
+    warnings: tuple[str, ...]
+    shown: tuple[Shown, ...]
+
+
+def _boolean(text: str) -> bool:
+    lowered = text.lower()
+    if lowered not in _TRUE | _FALSE:
+        raise ValueError
+    return lowered in _TRUE
+
+
+def _number(low: float, high: float, kind: Callable[[str], Any] = int) -> Callable[[str], Any]:
+    def read(text: str) -> Any:  # noqa: ANN401 - int or float
+        value = kind(text)
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    return read
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError
+        return text
+
+    return read
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        parts = urlsplit(text)
+        if parts.scheme not in schemes or not parts.hostname or parts.fragment or re.search(r"\s", text):
+            raise ValueError
+        if parts.username is not None or parts.password is not None:
+            raise ValueError
+        _ = parts.port  # raises ValueError for a port that is none
+        return text.rstrip("/") if not parts.query else text
+
+    return read
+
+
+def _token(text: str) -> Secret:
+    if not any(form.fullmatch(text) for form in _TOKEN_FORMS):
+        raise ValueError
+    return Secret(text)
+
+
+def _database(text: str) -> Path:
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return Path(text)
+    if scheme != "sqlite" or not rest.startswith("/") or rest == "/":
+        raise ValueError
+    return Path(rest[1:])
+
+
+_BOOLEAN = "true or false"
+_TOKEN_TAKES = "a token that begins with at_saas_, a UUID version 4, or a JWT; without spaces or line breaks"  # noqa: S105
+
+VARIABLES = (
+    Variable("ATOM_SAAS_ENABLED", _boolean, _BOOLEAN, "false: local only, nothing is asked of the marketplace", "true"),
+    Variable("ATOM_SAAS_API_URL", _url("http", "https"), "an http(s) URL", "base URL of the marketplace's API"),
+    Variable("ATOM_SAAS_API_TOKEN", _token, _TOKEN_TAKES, "the token of this instance; required", secret=True),
+    Variable(
+        "ATOM_SAAS_API_TOKEN_FILE",
+        Path,
+        "the path of a file",
+        "file that holds the token, in place of ATOM_SAAS_API_TOKEN; under systemd the credential atom-saas-token",
+    ),
+    Variable(
+        "ATOM_SAAS_API_DIALECT",
+        _one_of("v1", "plain", "mothership"),
+        "v1, plain or mothership",
+        "paths and headers that the marketplace understands",
+        "v1",
+    ),
+    Variable(
+        "ATOM_SAAS_API_TIMEOUT_SECONDS",
+        _number(1, 120, float),
+        "a number from 1 to 120",
+        "seconds that a whole request may take",
+        "30",
+    ),
+    Variable(
+        "ATOM_SAAS_SYNC_BATCH_SIZE",
+        _number(1, 1000),
+        "a whole number from 1 to 1000",
+        "skills asked for in one page",
+        "1000",
+    ),
+    Variable(
+        "ATOM_SAAS_SYNC_INTERVAL_MINUTES",
+        _number(5, 60),
+        "a whole number from 5 to 60",
+        "minutes between two polls of skills and categories",
+        "15",
+    ),
+    Variable(
+        "ATOM_SAAS_RATING_SYNC_INTERVAL_MINUTES",
+        _number(10, 120),
+        "a whole number from 10 to 120",
+        "minutes between two syncs of ratings",
+        "30",
+    ),
+    Variable(
+        "ATOM_SAAS_CONFLICT_STRATEGY",
+        _one_of(*STRATEGIES),
+        "remote_wins, local_wins, merge or manual",
+        "what happens to a skill that was changed on both sides",
+        "remote_wins",
+    ),
+    Variable("ATOM_SAAS_WS_ENABLED", _boolean, _BOOLEAN, "false: polling only", "true"),
+    Variable("ATOM_SAAS_WS_URL", _url("ws", "wss"), "a ws(s) URL", "where `watch` listens for changes"),
+    Variable(
+        "ATOM_SAAS_WS_RECONNECT_ATTEMPTS",
+        _number(0, 100),
+        "a whole number from 0 to 100",
+        "failures in a row before the next try is an hour away; 0 = never reconnect",
+        "10",
+    ),
+    Variable(
+        "ATOM_SAAS_WS_HEARTBEAT_INTERVAL",
+        _number(10, 120),
+        "a whole number from 10 to 120",
+        "seconds between two pings",
+        "30",
+    ),
+    Variable(
+        "ATOM_SAAS_RATE_LIMIT_PER_MINUTE",
+        _number(1, 100_000),
+        "a whole number from 1 to 100000",
+        "requests a minute, until the marketplace declares another limit",
+        "100",
+    ),
+    Variable(
+        "ATOM_SAAS_RATE_LIMIT_PER_HOUR",
+        _number(1, 100_000),
+        "a whole number from 1 to 100000",
+        "requests an hour, likewise",
+        "1000",
+    ),
+    Variable("ATOM_SAAS_CA_FILE", Path, "the path of a file", "further certificate authorities, as PEM"),
+    Variable(
+        "ATOM_SAAS_ALLOW_INSECURE",
+        _boolean,
+        _BOOLEAN,
+        "true: plain http:// and ws:// also to hosts that are not loopback",
+        "false",
+    ),
+    Variable(
+        "ATOM_SAAS_DATABASE_URL",
+        _database,
+        "sqlite:///relative/path, sqlite:////absolute/path or a plain path (only SQLite is supported)",
+        "the database; under systemd $STATE_DIRECTORY/atom.db by default",
+    ),
+    Variable(
+        "ATOM_SAAS_CACHE_STRICT_TTL",
+        _boolean,
+        _BOOLEAN,
+        "true: entries go after 24 hours even if the marketplace was away all the time",
+        "false",
+    ),
+    Variable(
+        "ATOM_SYNC_ADMIN_TOKEN", Secret, "a text", "token for /api/admin of serve-health; without it: 403", secret=True
+    ),
+    Variable(
+        "ATOM_SYNC_HISTORY_VERSIONS",
+        _number(0, 1000),
+        "a whole number from 0 to 1000",
+        "former versions kept of each skill",
+        "10",
+    ),
+    Variable(
+        "ATOM_SYNC_HASH_USER_IDS",
+        _boolean,
+        _BOOLEAN,
+        "true: ratings carry a keyed hash in place of the user id",
+        "false",
+    ),
+    Variable(
+        "ATOM_SYNC_MIN_FREE_DISK_GB",
+        _number(0, 10_000, float),
+        "a number from 0 to 10000",
+        "free disk, in GB, below which /health/ready says not ready",
+        "1",
+    ),
+    Variable(
+        "ENABLE_SCHEDULER",
+        _boolean,
+        _BOOLEAN,
+        "true: runs that a timer started (--scheduled) and the jobs of `watch --jobs` do their work",
+        "false",
+    ),
+    Variable("ATOM_INSTANCE_ID", str, "a text", "name of this instance; by default derived from the token"),
+)
+
+_DEFAULT_URLS = {
+    "v1": ("https://api.atomsaas.com", "wss://api.atomsaas.com/ws"),
+    "plain": ("https://api.atomsaas.com", "wss://api.atomsaas.com/ws"),
+    "mothership": (
+        "https://atomagentos.com/api/v1/marketplace",
+        "wss://atomagentos.com/api/ws/satellite/connect",
+    ),
+}
+
+
+def load_settings(
+    environ: Mapping[str, str],
+    *,
+    env_file: Path | None = None,
+    working_directory: Path,
+    database: str | None = None,
+) -> Settings:
+    """Read the settings: `environ`, then the `.env` file, then the defaults. `database` is the `--database` option.
+
+    Raises ConfigError with all problems at once.
+    """
+    return _Reader(environ, env_file, working_directory, database).settings()
+
+
+def require_token(settings: Settings) -> Secret:
+    """Return the token. Raises ConfigError if there is none."""
+    if settings.api_token is None:
+        raise ConfigError("no token for the marketplace is set", hint=_TOKEN_HINT)
+    return settings.api_token
+
+
+def read_token_file(path: Path) -> Secret:
+    """Read a token from a file: a container secret, a systemd credential. One trailing line break is stripped.
+
+    Raises ConfigError if it can't be read or holds no token.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is no text"
+        raise ConfigError(f"ATOM_SAAS_API_TOKEN_FILE: {path}: {reason}", hint=_TOKEN_HINT) from None
+    text = text.removesuffix("\n").removesuffix("\r")
+    try:
+        return _token(text)
+    except ValueError:
+        raise ConfigError(f"ATOM_SAAS_API_TOKEN_FILE: {path} does not hold {_TOKEN_TAKES}", hint=_TOKEN_HINT) from None
+
+
+def show_settings(
+    environ: Mapping[str, str], *, env_file: Path | None = None, working_directory: Path, database: str | None = None
+) -> tuple[tuple[Shown, ...], tuple[str, ...], tuple[str, ...]]:
+    """Return every variable as `config show` has it, the problems and the warnings; never raises for bad values."""
+    reader = _Reader(environ, env_file, working_directory, database)
+    reader.read_all()
+    return tuple(reader.shown()), tuple(reader.problems), tuple(reader.warnings)
+
+
+def mask(secret: Secret) -> str:
+    """Return what may be shown of a secret: how long it is, and the public prefix of a token."""
+    text = secret.reveal()
+    prefix = "at_saas_" if text.startswith("at_saas_") else ""
+    return f"{prefix}… ({len(text)} characters)"
+
+
+class _Reader:
+    """Reads all variables, collecting problems."""
+
+    def __init__(
+        self, environ: Mapping[str, str], env_file: Path | None, working_directory: Path, database: str | None
+    ) -> None:
+        self._environ = environ
+        self._directory = working_directory
+        self._database = database
+        self._values: dict[str, Any] = {}
+        self._origins: dict[str, str] = {}
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+        self._file_name, self._file = self._read_env_file(env_file)
+
+    def settings(self) -> Settings:
+        """Return the settings, or raise ConfigError with all problems."""
+        self.read_all()
+        if self.problems:
+            raise ConfigError(
+                "\n".join(self.problems), hint="`atom-sync config show` tells where each value comes from"
+            )
+        value = self._values.__getitem__
+        token: Secret | None = value("ATOM_SAAS_API_TOKEN")
+        return Settings(
+            enabled=value("ATOM_SAAS_ENABLED"),
+            api_url=value("ATOM_SAAS_API_URL"),
+            api_token=token,
+            token_file=value("ATOM_SAAS_API_TOKEN_FILE"),
+            dialect=value("ATOM_SAAS_API_DIALECT"),
+            timeout_seconds=value("ATOM_SAAS_API_TIMEOUT_SECONDS"),
+            batch_size=value("ATOM_SAAS_SYNC_BATCH_SIZE"),
+            sync_interval_minutes=value("ATOM_SAAS_SYNC_INTERVAL_MINUTES"),
+            rating_sync_interval_minutes=value("ATOM_SAAS_RATING_SYNC_INTERVAL_MINUTES"),
+            conflict_strategy=cast("Strategy", value("ATOM_SAAS_CONFLICT_STRATEGY")),
+            ws_enabled=value("ATOM_SAAS_WS_ENABLED"),
+            ws_url=value("ATOM_SAAS_WS_URL"),
+            ws_reconnect_attempts=value("ATOM_SAAS_WS_RECONNECT_ATTEMPTS"),
+            ws_heartbeat_seconds=value("ATOM_SAAS_WS_HEARTBEAT_INTERVAL"),
+            rate_limit_per_minute=value("ATOM_SAAS_RATE_LIMIT_PER_MINUTE"),
+            rate_limit_per_hour=value("ATOM_SAAS_RATE_LIMIT_PER_HOUR"),
+            ca_file=value("ATOM_SAAS_CA_FILE"),
+            allow_insecure=value("ATOM_SAAS_ALLOW_INSECURE"),
+            database_path=value("ATOM_SAAS_DATABASE_URL"),
+            cache_strict_ttl=value("ATOM_SAAS_CACHE_STRICT_TTL"),
+            admin_token=value("ATOM_SYNC_ADMIN_TOKEN"),
+            history_versions=value("ATOM_SYNC_HISTORY_VERSIONS"),
+            hash_user_ids=value("ATOM_SYNC_HASH_USER_IDS"),
+            scheduler_enabled=value("ENABLE_SCHEDULER"),
+            instance_id=value("ATOM_INSTANCE_ID"),
+            min_free_disk_gb=value("ATOM_SYNC_MIN_FREE_DISK_GB"),
+            warnings=tuple(self.warnings),
+            shown=tuple(self.shown()),
+        )
+
+    def read_all(self) -> None:
+        """Read every variable, then what depends on several."""
+        for variable in VARIABLES:
+            self._read(variable)
+        self._warn_of_unknown_names()
+        self._find_token()
+        self._find_urls()
+        self._find_database()
+        self._find_instance()
+
+    def shown(self) -> list[Shown]:
+        """Return every variable with its value as text, secrets masked, and its origin."""
+        return [
+            Shown(variable.name, _as_text(self._values.get(variable.name)), self._origins.get(variable.name, "not set"))
+            for variable in VARIABLES
+        ]
+
+    def _read_env_file(self, env_file: Path | None) -> tuple[str, Mapping[str, str | None]]:
+        path = env_file if env_file is not None else self._directory / ".env"
+        if env_file is None and not path.is_file():
+            return "", {}
+        from dotenv import dotenv_values
+
+        try:
+            with path.open(encoding="utf-8") as stream:
+                # Without interpolation: a token may hold a dollar sign.
+                return str(path), dotenv_values(stream=stream, interpolate=False)
+        except (OSError, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "is no UTF-8 text"
+            self.problems.append(f"{path}: {reason}")
+            return str(path), {}
+
+    def _raw(self, name: str) -> tuple[str, str] | None:
+        """Return the text of a variable and its origin; an empty one counts as not set."""
+        text = self._environ.get(name)
+        if text:
+            return text, "environment"
+        text = self._file.get(name)
+        return (text, self._file_name) if text else None
+
+    def _read(self, variable: Variable) -> None:
+        found = self._raw(variable.name)
+        if found is None:
+            self._values[variable.name] = None if variable.default is None else variable.read(variable.default)
+            if variable.default is not None:
+                self._origins[variable.name] = "default"
+            return
+        text, origin = found
+        self._origins[variable.name] = origin
+        try:
+            self._values[variable.name] = variable.read(text)
+        except (ValueError, OverflowError):
+            self._values[variable.name] = None
+            got = "what it holds" if variable.secret or "@" in text else repr(text[:80])
+            self.problems.append(f"{variable.name}: {got} (from {origin}) will not do; it takes {variable.takes}")
+
+    def _warn_of_unknown_names(self) -> None:
+        known = {variable.name for variable in VARIABLES}
+        given = {*self._environ, *self._file}
+        for name in sorted(given - known):
+            if name.startswith(("ATOM_SAAS_", "ATOM_SYNC_")):
+                from difflib import get_close_matches
+
+                nearest = get_close_matches(name, known, n=1)
+                meant = f"; did you mean {nearest[0]}?" if nearest else ""
+                self.warnings.append(f"unknown variable {name}{meant}")
+
+    def _find_token(self) -> None:
+        name, file_name = "ATOM_SAAS_API_TOKEN", "ATOM_SAAS_API_TOKEN_FILE"
+        credentials = self._environ.get("CREDENTIALS_DIRECTORY")
+        if self._values[file_name] is None and credentials:
+            credential = Path(credentials) / "atom-saas-token"
+            if credential.exists():
+                self._values[file_name] = credential
+                self._origins[file_name] = "systemd credential"
+        path: Path | None = self._values[file_name]
+        if path is None or name in self._origins:  # the variable wins
+            return
+        path = self._directory / path
+        self._values[file_name] = path
+        try:
+            self._values[name] = read_token_file(path)
+            if stat.S_IMODE(path.stat().st_mode) & 0o077:
+                self.warnings.append(f"{path} can be read by others; chmod 600 it")
+        except ConfigError as error:
+            self.problems.append(error.message)
+        self._origins[name] = str(path)
+
+    def _find_urls(self) -> None:
+        defaults = _DEFAULT_URLS[self._values["ATOM_SAAS_API_DIALECT"] or "v1"]
+        for name, default in zip(("ATOM_SAAS_API_URL", "ATOM_SAAS_WS_URL"), defaults, strict=True):
+            if name not in self._origins:
+                self._values[name], self._origins[name] = default, "default"
+            url = self._values[name]
+            insecure = url is not None and urlsplit(url).scheme in {"http", "ws"}
+            if insecure and not self._values["ATOM_SAAS_ALLOW_INSECURE"] and not _is_loopback(urlsplit(url).hostname):
+                self.problems.append(
+                    f"{name}: {url} is not encrypted, and its host is not loopback; "
+                    "use https or wss, or set ATOM_SAAS_ALLOW_INSECURE=true"
+                )
+
+    def _find_database(self) -> None:
+        name = "ATOM_SAAS_DATABASE_URL"
+        if self._database is not None:
+            self._origins[name] = "--database"
+            try:
+                self._values[name] = _database(self._database)
+            except ValueError:
+                self.problems.append(f"--database: {self._database!r} will not do; it takes sqlite:///PATH or a path")
+                return
+        elif name not in self._origins:
+            state = (self._environ.get("STATE_DIRECTORY") or "").split(":")[0]
+            self._origins[name] = "$STATE_DIRECTORY" if state else "default"
+            self._values[name] = Path(state) / "atom.db" if state else Path("data/atom.db")
+        if self._values[name] is not None:
+            self._values[name] = self._directory / self._values[name]
+
+    def _find_instance(self) -> None:
+        name = "ATOM_INSTANCE_ID"
+        if self._values[name] is None:
+            token: Secret | None = self._values["ATOM_SAAS_API_TOKEN"]
+            self._origins[name] = "derived from the token" if token else "not set"
+            self._values[name] = sha256(token.reveal().encode()).hexdigest()[:32] if token else ""
+
+
+def _is_loopback(host: str | None) -> bool:
+    if host is None:
+        return False
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _as_text(value: object) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, Secret):
+        return mask(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return os.fspath(value) if isinstance(value, Path) else str(value)

@@ -13,6 +13,7 @@ import random
 import uuid
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,14 +73,7 @@ class GeneratedCatalogue:
         self.ids = [str(uuid.UUID(int=source.getrandbits(128), version=4)) for _ in range(count)]
         names, weights = [name for name, _, _ in material.CATEGORIES], [weight for _, _, weight in material.CATEGORIES]
         self.categories_of = random.Random(f"categories {seed}").choices(names, weights, k=count)
-        source = random.Random(f"fragments {seed}")
-        sentences = [_sentence(source) for _ in range(_POOL * 4)]
-        self._pools = {
-            "prompt": _pool(source, material.PROMPT, sentences),
-            "python": _pool(source, material.PYTHON, sentences),
-            "bash": _pool(source, material.BASH, sentences),
-            "node": _pool(source, material.NODE, sentences),
-        }
+        self._pools = _pools(seed)
         self._frames = {
             "prompt": (material.PROMPT_HEAD, material.PROMPT_TAIL),
             "python": (material.PYTHON_HEAD, material.PYTHON_TAIL),
@@ -244,6 +238,18 @@ def _parse(path: Path, number: int, line: bytes) -> Json:
 def _sentence(source: random.Random) -> str:
     starts, middles, ends = material.SENTENCE_STARTS, material.SENTENCE_MIDDLES, material.SENTENCE_ENDS
     return f"{source.choice(starts)} {source.choice(middles)} {source.choice(ends)}"
+
+
+@lru_cache(maxsize=4)  # tests start many sandboxes
+def _pools(seed: int) -> dict[str, list[str]]:
+    source = random.Random(f"fragments {seed}")
+    sentences = [_sentence(source) for _ in range(_POOL * 4)]
+    return {
+        "prompt": _pool(source, material.PROMPT, sentences),
+        "python": _pool(source, material.PYTHON, sentences),
+        "bash": _pool(source, material.BASH, sentences),
+        "node": _pool(source, material.NODE, sentences),
+    }
 
 
 def _pool(source: random.Random, fragments: tuple[str, ...], sentences: list[str]) -> list[str]:

@@ -83,5 +83,8 @@ class Journal:
         """Forget the log and start the counters again; open connections stay counted."""
         with self._changed:
             self._requests.clear()
-            still_open = self.counters["connections_open"]
-            self.counters |= {"requests": 0, "connections": still_open, "connections_max": still_open}
+            still_open, listening = self.counters["connections_open"], self.counters.get("ws_open", 0)
+            for name in self.counters:
+                self.counters[name] = 0
+            self.counters |= dict.fromkeys(("connections", "connections_open", "connections_max"), still_open)
+            self.counters |= dict.fromkeys(("ws_connections", "ws_open"), listening)

@@ -20,11 +20,10 @@ from atom_saas_sync.sandbox.catalogue import Json
 from atom_saas_sync.sandbox.encoding import Encoded, to_json
 from atom_saas_sync.sandbox.faults import Faults, Strikes, spoil, write_deep
 from atom_saas_sync.sandbox.journal import Journal, LoggedRequest
-from atom_saas_sync.sandbox.sending import MAX_BODY, Receive, Scope, Send, Sender, read_body
+from atom_saas_sync.sandbox.sending import MAX_BODY, REDIRECTED, Receive, Scope, Send, Sender, read_body
 from atom_saas_sync.sandbox.state import MAX_PAGE_SIZE, State
 from atom_saas_sync.times import format_time
 
-_REDIRECTED = "/_redirected"
 _CONTENT = {"wrong_form", "empty_list", "total", "total_pages", "invalid_items", "broken_items", "no_rating_id"} | {
     *("conflict_form", "old_ids"),
 }
@@ -166,7 +165,7 @@ class Market:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or do what a fault wants instead."""
-        raw_path = scope["raw_path"].decode("ascii").removeprefix(_REDIRECTED)
+        raw_path = scope["raw_path"].decode("ascii").removeprefix(REDIRECTED)
         query_string = scope["query_string"].decode("ascii", "replace")
         query = {name: found[-1] for name, found in parse_qs(query_string, keep_blank_values=True).items()}
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -179,7 +178,7 @@ class Market:
         )
         page = int(query["page"]) if query.get("page", "").isdecimal() else 1
         strikes = self._faults.take(route.endpoint, request.method, page, route.skill_id)
-        if scope["raw_path"].startswith(_REDIRECTED.encode()):
+        if scope["raw_path"].startswith(REDIRECTED.encode()):
             strikes = Strikes(tuple(found for found in strikes.found if found[0].kind != "redirect"))
         out = Sender(scope, receive, send, strikes)
         delay = self.latency + strikes.delay()
@@ -217,7 +216,7 @@ class Market:
             headers = fault.retry_after_header(self._state.now())
             return problem(fault.status, "a fault of the sandbox", *headers, **extra)
         if fault := strikes.get("redirect"):
-            target = _REDIRECTED + scope["raw_path"].decode("ascii")
+            target = REDIRECTED + scope["raw_path"].decode("ascii")
             if scope["query_string"]:
                 target += "?" + scope["query_string"].decode("ascii")
             origin = fault.location.rstrip("/")

@@ -16,6 +16,7 @@ Scope = Any
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
+REDIRECTED = "/_redirected"  # where the redirect fault leads; the same answers are there
 MAX_BODY = 1024 * 1024  # what a client may send (contract, "Errors and limits")
 
 
@@ -30,10 +31,7 @@ class Sender:
 
     def drop(self, *, reset: bool) -> None:
         """Break the connection: what was not sent yet is lost."""
-        connection = self._transport.get_extra_info("socket")
-        if reset and connection is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._transport.abort()
+        drop(self._transport, reset=reset)
 
     async def hang(self) -> None:
         """Do nothing until the client gives up or the sandbox stops."""
@@ -102,6 +100,14 @@ class Sender:
             sent += len(chunk)
         await self._send({"type": "http.response.body", "body": b""})
         return sent
+
+
+def drop(transport: asyncio.Transport, *, reset: bool) -> None:
+    """Break a connection at once, by TCP's reset if asked for."""
+    connection = transport.get_extra_info("socket")
+    if reset and connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 async def read_body(receive: Receive) -> bytes:

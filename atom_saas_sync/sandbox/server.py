@@ -6,21 +6,29 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.sandbox.catalogue import Catalogue, FileCatalogue, GeneratedCatalogue, Json
+from atom_saas_sync.sandbox.control import control_app
+from atom_saas_sync.sandbox.encoding import to_json
 from atom_saas_sync.sandbox.faults import Fault, Faults
 from atom_saas_sync.sandbox.journal import Journal, LoggedRequest
 from atom_saas_sync.sandbox.market import Market
 from atom_saas_sync.sandbox.sending import Receive, Scope, Send
 from atom_saas_sync.sandbox.state import MAX_PAGE_SIZE, State
+from atom_saas_sync.sandbox.websocket import Hub, bad_frames, frame
+
+T = TypeVar("T")
 
 DEFAULT_TOKEN = "at_saas_sandbox"  # noqa: S105 - the sandbox's own, said to everyone
 DEFAULT_RATE_LIMIT = 100_000
@@ -46,13 +54,14 @@ class Sandbox:
         port: int = 0,
         rate_limit: int = DEFAULT_RATE_LIMIT,
         latency: float = 0.0,
+        ping_interval: float = 30.0,
     ) -> None:
         if catalogue is None:
             catalogue = GeneratedCatalogue(skills, seed)
         elif isinstance(catalogue, Path):
             catalogue = FileCatalogue(catalogue)
-        self.state = State(catalogue)
-        self.journal = Journal()
+        self.state: State = State(catalogue)
+        self.journal: Journal = Journal()
         self.host = host
         self.port = port
         self._faults = Faults()
@@ -65,6 +74,8 @@ class Sandbox:
             rate_limit=rate_limit,
             latency=latency,
         )
+        self._hub = Hub(self.journal, self._faults, token=lambda: self.token, now=self.state.now, ping=ping_interval)
+        self._control = control_app(self)
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -95,7 +106,7 @@ class Sandbox:
             raise UsageError("this sandbox runs already")
         listener = _listen(self.host, self.port)
         self.port = listener.getsockname()[1]
-        self._server = _Server(self._app, self.journal)
+        self._server = _Server(self._app, self.journal, self._hub)
         self._thread = threading.Thread(target=self._server.run, args=([listener],), name="sandbox", daemon=True)
         self._thread.start()
         self._server.ready.wait()
@@ -125,38 +136,46 @@ class Sandbox:
         """Return a copy of a skill."""
         return self.state.skill(skill_id)
 
-    def put_skill(self, skill: Json, *, position: int | None = None) -> Json:
-        """Add or replace a skill."""
-        return self.state.put_skill(skill, position=position)
+    def put_skill(self, skill: Json, *, position: int | None = None, push: bool = True) -> Json:
+        """Add a skill (at the end of the list, or at `position`) or replace the one with its id."""
+        stored = self.state.put_skill(skill, position=position)
+        return self._told("skill_update", stored, push=push)
 
-    def patch_skill(self, skill_id: str, fields: Json, *, touch: bool = True) -> Json:
+    def patch_skill(self, skill_id: str, fields: Json, *, touch: bool = True, push: bool = True) -> Json:
         """Change some fields of a skill; `updated_at` moves on unless `touch` is false."""
-        return self.state.patch_skill(skill_id, fields, touch=touch)
+        return self._told("skill_update", self.state.patch_skill(skill_id, fields, touch=touch), push=push)
 
-    def delete_skill(self, skill_id: str) -> None:
+    def delete_skill(self, skill_id: str, *, push: bool = True) -> None:
         """Remove a skill."""
         self.state.delete_skill(skill_id)
+        self._told("skill_delete", {"skill_id": skill_id}, push=push)
 
-    def put_category(self, name: str, **fields: object) -> Json:
+    def put_category(self, name: str, *, push: bool = True, **fields: Any) -> Json:  # noqa: ANN401 - JSON
         """Add a category or change its fields."""
-        return self.state.put_category(name, **fields)
+        return self._told("category_update", self.state.put_category(name, **fields), push=push)
 
     def warm(self, page_size: int = MAX_PAGE_SIZE) -> int:
-        """Encode all pages now, so that benchmarks do not wait for the sandbox."""
+        """Encode all pages now, so that benchmarks do not wait for the sandbox. Return how many there are."""
         return self.state.warm(page_size)
 
     def add_rating(
         self,
         skill_id: str,
         user_id: str,
-        stars: int,
+        rating: int,
         comment: str | None = None,
         *,
         created_at: str | None = None,
         updated_at: str | None = None,
+        push: bool = True,
     ) -> Json:
         """Store or replace a user's rating, as if that user had sent it to the marketplace."""
-        return self.state.add_rating(skill_id, user_id, stars, comment, created_at=created_at, updated_at=updated_at)
+        times = {"created_at": created_at, "updated_at": updated_at}
+        stored = self.state.add_rating(skill_id, user_id, rating, comment, **times)
+        skill = self.state.skill(skill_id)
+        news = {key: skill[key] for key in ("skill_id", "average_rating", "rating_count")} | {"rating": rating}
+        self._told("rating_update", news, push=push)
+        return stored
 
     def ratings(self) -> list[Json]:
         """Return all ratings that were sent or added."""
@@ -195,8 +214,79 @@ class Sandbox:
         self._faults.clear()
         self.journal.reset()
         self._market.limiter.reset()
+        self._hub.silent = False
+        self._hub.received.clear()
+
+    # WebSocket
+
+    def push(self, message: Json | str | bytes) -> int:
+        """Send a message to all listeners: a document as JSON, a text as it is, bytes as a binary frame.
+
+        Return how many listeners there were.
+        """
+        if isinstance(message, bytes):
+            return self._in_loop(self._hub.write, frame(message, opcode=2))
+        text = message.encode() if isinstance(message, str) else to_json(message)
+        return self._in_loop(self._hub.write, frame(text))
+
+    def push_bad(self, name: str) -> int:
+        """Send one of the malformed frames of `websocket.bad_frames`. KeyError if there is none of that name."""
+        return self._in_loop(self._hub.write, bad_frames()[name])
+
+    def flood(self, count: int, *, whole: bool = True, timeout: float = 60.0) -> Json:
+        """Change `count` skills (round and round) and push each change, as fast as the sockets take it.
+
+        All is encoded before the first byte goes out. With `whole=False` messages carry only the changed fields.
+        Return the messages, the bytes, and the seconds that the sending alone took.
+        """
+        if not self.state.total:
+            raise UsageError("there is no skill to update")
+        keys = ("skill_id", "name", "description", "version", "updated_at")
+        skills = self.state.touch_many(count)
+        frames = [
+            self._hub.message("skill_update", skill if whole else {key: skill[key] for key in keys}) for skill in skills
+        ]
+        start = time.perf_counter()
+        sent = asyncio.run_coroutine_threadsafe(self._hub.flood(frames), self._loop()).result(timeout)
+        return {"messages": count, "bytes": sent, "seconds": round(time.perf_counter() - start, 6)}
+
+    def silence(self, on: bool = True) -> None:
+        """Send nothing more to listeners, not even pongs, but keep the connections."""
+        self._hub.silent = on
+
+    def close_ws(self, code: int = 1000, reason: str = "") -> None:
+        """Close all WebSocket connections with that code."""
+        self._in_loop(self._hub.close, code, reason)
+
+    def drop_ws(self, *, reset: bool = False) -> None:
+        """Break all WebSocket connections."""
+        self._in_loop(lambda: self._hub.drop(reset=reset))
+
+    def ws_messages(self) -> list[str | bytes]:
+        """Return what clients sent over the WebSocket."""
+        return list(self._hub.received)
+
+    def wait_for_listeners(self, count: int, timeout: float = 5.0) -> bool:
+        """Wait until that many WebSocket connections are open; False if it takes too long."""
+        return self.wait_for(lambda: self.journal.counters["ws_open"] == count, timeout)
 
     # What happened
+
+    def counters(self) -> dict[str, int]:
+        """Return the counters: requests, connections (all, open, most at once), and those of the WebSocket."""
+        return dict(self.journal.counters)
+
+    def summary(self) -> Json:
+        """Return what the sandbox is and holds."""
+        return {
+            "sandbox": True,
+            "url": self.url,
+            "ws_url": self.ws_url,
+            "skills": self.state.total,
+            "ratings": len(self.ratings()),
+            "faults": len(self.faults()),
+            "counters": self.counters(),
+        }
 
     def requests(self, endpoint: str | None = None) -> list[LoggedRequest]:
         """Return the log of requests, of one endpoint (list, skill, categories, ratings, health) or of all."""
@@ -208,12 +298,40 @@ class Sandbox:
 
     # Inside
 
+    def _told(self, kind: str, data: Json, *, push: bool) -> Json:
+        if push and self._thread is not None:
+            self._publish(kind, data)
+        return data
+
     def _publish(self, kind: str, data: Json) -> None:
-        pass
+        self._in_loop(self._hub.write, self._hub.message(kind, data))
+
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        if self._server is None or self._server.event_loop is None:
+            raise UsageError("this sandbox does not run")
+        return self._server.event_loop
+
+    def _in_loop(self, function: Callable[..., T], *arguments: Any) -> T:  # noqa: ANN401 - hands through
+        """Run a function in the server's thread and return what it returns."""
+        loop = self._loop()
+        if threading.current_thread() is self._thread:
+            return function(*arguments)
+
+        async def call() -> T:
+            return function(*arguments)
+
+        return asyncio.run_coroutine_threadsafe(call(), loop).result(10)
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await self._market(scope, receive, send)
+            if scope["type"] == "websocket":
+                await self._hub(scope, receive, send)
+            elif scope["path"].startswith("/_sandbox/"):
+                await self._control(scope, receive, send)
+            else:
+                await self._market(scope, receive, send)
+        except ClientDisconnected:
+            pass
         except Exception:
             traceback.print_exc()  # uvicorn's log is silent, and a bug of the sandbox must not be
             raise
@@ -225,13 +343,13 @@ class Sandbox:
 class _Server(uvicorn.Server):
     """Uvicorn without its polling: ready and stop are events, and stop waits for nobody."""
 
-    def __init__(self, app: Any, journal: Journal) -> None:  # noqa: ANN401 - any ASGI application
+    def __init__(self, app: Any, journal: Journal, hub: Hub) -> None:  # noqa: ANN401 - any ASGI application
         super().__init__(
             uvicorn.Config(
                 app,
                 interface="asgi3",
                 http=_http_protocol(journal),
-                ws="websockets-sansio",
+                ws=_ws_protocol(hub),
                 ws_ping_interval=None,  # the contract's own ping is a message
                 ws_per_message_deflate=False,
                 loop="asyncio",
@@ -301,6 +419,19 @@ def _http_protocol(journal: Journal) -> type[asyncio.Protocol]:
             if self.counted:
                 self.counted = False
                 journal.connection_closed()
+
+    return Protocol
+
+
+def _ws_protocol(hub: Hub) -> type[asyncio.Protocol]:
+    """Return uvicorn's protocol, which besides does not answer pings while the hub is silent."""
+
+    class Protocol(WebSocketsSansIOProtocol):
+        def handle_ping(self) -> None:
+            if hub.silent:
+                self.conn.data_to_send()  # takes the pong that waits there, and forgets it
+            else:
+                super().handle_ping()
 
     return Protocol
 

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from atom_saas_sync.errors import DatabaseError, UsageError
+from atom_saas_sync.store import migrations
 from atom_saas_sync.store.database import Database, translated_errors
 
 # Between two steps of a copy Python can act on a signal.
 _PAGES_IN_A_STEP = 1024
 _SIDE_FILES = ("-wal", "-shm", "-journal")
+
+_RESTORE = (
+    "put a backup in its place, or move the database away and sync again "
+    "(local edits and ratings not yet sent are in this file alone)"
+)
+_REPAIR = "`atom-sync db check --repair` builds the index again"
+# Rows that the index should have and has not, and those that it should not have.
+_OUT_OF_STEP = """
+    SELECT
+        (SELECT count(*) FROM skill_text WHERE id NOT IN (SELECT id FROM skill_fts_docsize)),
+        (SELECT count(*) FROM skill_fts_docsize WHERE id NOT IN (SELECT id FROM skill_text))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +38,41 @@ class Finding:
     check: str
     message: str
     hint: str
+
+
+def check(db: Database, *, quick: bool = False) -> list[Finding]:
+    """Look at the whole database and return what is wrong; an empty list is the good answer.
+
+    `quick` leaves out comparing each index with its table. More than we expect is never a finding: other programs may
+    keep tables, columns and indexes of their own here.
+
+    Raises DatabaseError if it cannot be read at all.
+    """
+    findings = list(_check_files(db.path))
+    with db.reading() as connection:
+        try:
+            findings += _check_pages(connection, quick=quick)
+            findings += _check_schema(db)
+            findings += _check_references(connection)
+            findings += _check_search_index(connection)
+        except sqlite3.DatabaseError as error:
+            # A damaged page can stop any of them; what was found so far is worth more than the error.
+            findings.append(Finding("integrity", f"the check could not go on: {error}", _RESTORE))
+    return findings
+
+
+def repair(db: Database) -> None:
+    """Build the full-text index again from the cached skills, and free the triggers that keep it.
+
+    Raises DatabaseError.
+    """
+    with db.transaction() as connection:
+        connection.execute("DELETE FROM bulk_write")
+        connection.execute("INSERT INTO skill_fts(skill_fts) VALUES ('delete-all')")
+        connection.execute("""
+            INSERT INTO skill_fts(rowid, name, description, tags, category, code)
+            SELECT id, name, description, tags, category, code FROM skill_text
+        """)
 
 
 def backup(db: Database, target: Path, *, force: bool = False) -> None:
@@ -67,6 +117,96 @@ def copy(source: Path, target: Path) -> None:
             for suffix in ("", *_SIDE_FILES):
                 _beside(unfinished, suffix).unlink(missing_ok=True)
             raise
+
+
+def _check_files(path: Path) -> Iterator[Finding]:
+    for each in (path, *(_beside(path, suffix) for suffix in _SIDE_FILES)):
+        if each.exists() and each.stat().st_mode & stat.S_IRWXO:
+            mode = stat.filemode(each.stat().st_mode)
+            yield Finding("file_mode", f"{each} can be opened by every user: {mode}", f"`chmod o= {each}`")
+
+
+def _check_pages(connection: sqlite3.Connection, *, quick: bool) -> Iterator[Finding]:
+    for (line,) in connection.execute(f"PRAGMA {'quick' if quick else 'integrity'}_check"):
+        if line != "ok":
+            yield Finding("integrity", str(line), _RESTORE)
+    mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+    if mode != "wal":
+        yield Finding(
+            "journal_mode",
+            f"the journal mode is {mode}: readers and writers wait for each other",
+            "the next sync switches to WAL; if it stays so, the file system (a network share?) cannot do it",
+        )
+
+
+def _check_schema(db: Database) -> Iterator[Finding]:
+    """Compare what is there with what the migrations that were applied build."""
+    unknown = [name for name, _ in migrations.history(db) if name not in migrations.known()]
+    if unknown:
+        yield Finding("migrations", f"a newer atom-sync added {', '.join(unknown)}", "install that version again")
+        return
+    missing = migrations.pending(db)
+    if missing:
+        yield Finding("migrations", f"not applied: {', '.join(missing)}", "`atom-sync db upgrade` applies them")
+    with closing(migrations.build([name for name in migrations.known() if name not in missing])) as model:
+        actual = _objects(db.connection)
+        for (kind, name), statement in _objects(model).items():
+            if (kind, name) not in actual:
+                yield Finding("schema", f"the {kind} {name} is missing", _RESTORE)
+            elif kind == "table" and not statement.startswith("CREATE VIRTUAL"):
+                yield from _check_columns(name, _columns(model, name), _columns(db.connection, name))
+            elif actual[kind, name] != statement:
+                yield Finding("schema", f"the {kind} {name} was changed by another program", _RESTORE)
+
+
+def _check_columns(table: str, expected: dict[str, object], actual: dict[str, object]) -> Iterator[Finding]:
+    for column, definition in expected.items():
+        if column not in actual:
+            yield Finding("schema", f"the column {table}.{column} is missing", _RESTORE)
+        elif actual[column] != definition:
+            yield Finding("schema", f"the column {table}.{column} was changed by another program", _RESTORE)
+
+
+def _check_references(connection: sqlite3.Connection) -> Iterator[Finding]:
+    """Look for rows that refer to a row that is gone, in our tables only."""
+    ours = _objects_of_all_migrations()
+    for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check"):
+        if ("table", table) in ours:
+            yield Finding(
+                "foreign_key",
+                f"{table} row {row} refers to a row of {parent} that is gone",
+                f"another program deleted it without `PRAGMA foreign_keys = ON`; delete row {row} of {table}",
+            )
+
+
+def _check_search_index(connection: sqlite3.Connection) -> Iterator[Finding]:
+    there = _objects(connection)
+    if ("table", "skill_fts_docsize") not in there or ("view", "skill_text") not in there:
+        return  # the schema check has said so, or its migration is not applied
+    if connection.execute("SELECT 1 FROM bulk_write").fetchone():
+        yield Finding("search_index", "the triggers stand aside for a bulk write that nobody is doing", _REPAIR)
+    missing, surplus = connection.execute(_OUT_OF_STEP).fetchone()
+    if missing or surplus:
+        yield Finding("search_index", f"{missing} skills cannot be found, {surplus} that are gone can", _REPAIR)
+
+
+def _objects(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
+    """Return the statement that made each table, index, view and trigger, without its layout."""
+    rows = connection.execute(
+        "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~' ORDER BY rowid"
+    )
+    return {(kind, name): " ".join(str(statement).split()) for kind, name, statement in rows}
+
+
+def _objects_of_all_migrations() -> dict[tuple[str, str], str]:
+    with closing(migrations.build(migrations.known())) as model:
+        return _objects(model)
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> dict[str, object]:
+    """Return type, NOT NULL and place in the primary key of each column."""
+    rows = connection.execute('SELECT name, upper(type), "notnull", pk FROM pragma_table_info(?)', (table,))
+    return {name: tuple(rest) for name, *rest in rows}
 
 
 def _copy_pages(source: Path, target: Path) -> None:

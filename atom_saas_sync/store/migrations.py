@@ -117,7 +117,7 @@ def loss(db: Database, target: str | int) -> dict[str, int]:
     Raises UsageError for an unknown target, and DatabaseError for a newer database.
     """
     names = _to_take_back(db, target)
-    tables = [table for name in reversed(names) for table in _created(name, "table")]
+    tables = [table for name in reversed(names) for table in created(name, "table")]
     counts = {
         table: int(db.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608 - our own names
         for table in tables
@@ -219,7 +219,7 @@ def _refuse_foreign(db: Database, names: Sequence[str]) -> None:
     """Refuse to create what exists already: it is not ours, or these migrations would have been applied."""
     present = {name.lower(): kind for kind, name in db.connection.execute("SELECT type, name FROM sqlite_master")}
     for name in names:
-        for ours in _created(name):
+        for ours in created(name):
             if ours.lower() in present:
                 raise DatabaseError(
                     f"the database {db.path} holds a {present[ours.lower()]} {ours} that another program made",
@@ -230,20 +230,20 @@ def _refuse_foreign(db: Database, names: Sequence[str]) -> None:
 
 def _refuse_references(db: Database, name: str) -> None:
     """Refuse to drop a table that another program's table refers to: SQLite would delete that program's rows too."""
-    ours = {each for migration in known() for each in _created(migration)}
-    dropped = set(_created(name, "table"))
+    ours = {each for migration in known() for each in created(migration)}
+    dropped = set(created(name, "table"))
     references = db.connection.execute("""
         SELECT m.name, f."table" FROM sqlite_master AS m, pragma_foreign_key_list(m.name) AS f WHERE m.type = 'table'
     """)
     for table, parent in references:
-        if table not in ours and parent in dropped:
+        if table not in ours and parent.lower() in dropped:  # names are the same in any case
             raise DatabaseError(
                 f"cannot take {name} back: the table {table} of another program refers to {parent}",
                 hint="nothing was changed; that program's table has to go first",
             )
 
 
-def _created(name: str, kind: str | None = None) -> list[str]:
+def created(name: str, kind: str | None = None) -> list[str]:
     """Return the names of what one migration creates; of tables, only those that hold rows of ours."""
     before = known()[: known().index(name)]
     query = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~'"

@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import re
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+from store_support import child, plain, run_child, schema_of, sql
+
+from atom_saas_sync.errors import DatabaseError, UsageError
+from atom_saas_sync.store import maintenance, migrations
+from atom_saas_sync.store.database import Database
+
+NAMES = list(migrations.known())
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "atom.db"
+
+
+@pytest.fixture
+def older(path: Path) -> Path:
+    """Return a database that has the first two migrations, and data."""
+    with Database.open(path, migrate=False) as database:
+        migrations.upgrade(database, NAMES[1])
+        database.connection.execute("INSERT INTO skill_cache (skill_id, skill_data) VALUES ('a', '{}')")
+    return path
+
+
+def backups(path: Path) -> list[str]:
+    return sorted(each.name for each in path.parent.iterdir() if each.suffix == ".bak")
+
+
+def revision(path: Path) -> str | None:
+    with Database.open(path, migrate=False, read_only=True) as database:
+        return migrations.current(database)
+
+
+# Up
+
+
+def test_a_new_database_has_everything(path: Path) -> None:
+    with Database.open(path) as database:
+        assert migrations.current(database) == NAMES[-1]
+        assert migrations.pending(database) == []
+        history = migrations.history(database)
+        assert migrations.upgrade(database) == migrations.Change()
+    assert [name for name, _ in history] == NAMES
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", str(applied_at)) for _, applied_at in history)
+    assert backups(path) == []
+
+
+def test_the_tables_and_indexes_of_the_deployment_guide_are_there(path: Path) -> None:
+    Database.open(path).close()
+    names = {row[1] for row in schema_of(path)}
+    assert names >= {
+        *("conflict_log", "failed_rating_upload", "skill_cache", "category_cache", "sync_state", "websocket_state"),
+        *("skill_rating", "usable_skill", "idx_skill_cache_skill_id", "idx_skill_cache_expires_at"),
+        *("idx_category_cache_name", "idx_sync_state_device_id", "idx_conflict_log_skill_id"),
+        "idx_conflict_log_resolved",
+    }
+
+
+def test_an_empty_database_has_nothing(path: Path) -> None:
+    with Database.open(path, migrate=False) as database:
+        assert migrations.current(database) is None
+        assert migrations.pending(database) == NAMES
+        assert migrations.history(database) == [(name, None) for name in NAMES]
+
+
+def test_an_upgrade_stops_at_its_target(path: Path) -> None:
+    with Database.open(path, migrate=False) as database:
+        assert migrations.upgrade(database, NAMES[1]).migrations == tuple(NAMES[:2])
+        assert migrations.upgrade(database, NAMES[0]).migrations == ()
+        assert migrations.upgrade(database, migrations.HEAD).migrations == tuple(NAMES[2:])
+
+
+def test_an_older_database_is_upgraded_after_a_copy(older: Path) -> None:
+    Database.open(older).close()
+    assert revision(older) == NAMES[-1]
+    assert backups(older) == [f"atom.db.before-{NAMES[2]}.bak"]
+    copy = older.with_name(backups(older)[0])
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    assert revision(copy) == NAMES[1]
+    assert sql(copy, "SELECT skill_id FROM skill_cache") == sql(older, "SELECT skill_id FROM skill_cache") == [("a",)]
+
+
+def test_a_copy_never_replaces_an_earlier_one(older: Path) -> None:
+    for _ in range(2):
+        with Database.open(older) as database:
+            migrations.downgrade(database, NAMES[1])
+    up, down = f"atom.db.before-{NAMES[2]}", f"atom.db.before-downgrade-of-{NAMES[3]}"
+    assert backups(older) == [f"{up}.2.bak", f"{up}.bak", f"{down}.2.bak", f"{down}.bak"]
+
+
+def test_a_refused_upgrade_changes_nothing_and_leaves_no_copy(older: Path) -> None:
+    sql(older, "CREATE TABLE skill_rating (stars)")
+    before = schema_of(older)
+    with pytest.raises(DatabaseError, match="table skill_rating that another program made"):
+        Database.open(older)
+    assert schema_of(older) == before
+    assert backups(older) == []
+
+
+def test_a_failed_upgrade_changes_nothing_and_leaves_no_copy(older: Path) -> None:
+    before = schema_of(older)
+    # Room for the copy, and for some pages of the upgrade.
+    output = run_child("limit_files(path.stat().st_size + 9000); report(lambda: Database.open(path))", older)
+    assert output.startswith("74 ")
+    assert schema_of(older) == before
+    assert backups(older) == []
+    Database.open(older).close()
+
+
+@pytest.mark.parametrize("act", [migrations.upgrade, migrations.downgrade, migrations.loss])
+def test_unknown_targets_are_refused(path: Path, act: object) -> None:
+    with Database.open(path) as database, pytest.raises(UsageError, match="nonsense") as caught:
+        act(database, "nonsense")  # type: ignore[operator]
+    assert NAMES[0] in str(caught.value.hint)
+
+
+def test_a_newer_database_is_neither_upgraded_nor_downgraded(path: Path) -> None:
+    Database.open(path).close()
+    sql(path, "INSERT INTO _sqlite_migrations VALUES (99, 'atom_saas_sync', '0099_future', '2030-01-01 00:00:00')")
+    with Database.open(path, migrate=False) as database:
+        assert migrations.history(database)[-1] == ("0099_future", "2030-01-01T00:00:00Z")
+        with pytest.raises(DatabaseError, match="newer"):
+            migrations.upgrade(database)
+        with pytest.raises(DatabaseError, match="newer"):
+            migrations.downgrade(database, -1)
+
+
+# Down
+
+
+def test_up_down_and_up_again_is_the_same_schema(path: Path) -> None:
+    Database.open(path).close()
+    before = schema_of(path)
+    with Database.open(path) as database:
+        assert migrations.downgrade(database, migrations.BASE).migrations == tuple(reversed(NAMES))
+        assert migrations.current(database) is None
+    left = {row[1] for row in schema_of(path)}
+    assert left == {"_sqlite_migrations", "idx__sqlite_migrations_migration_set_name", "sqlite_sequence"}
+    Database.open(path).close()
+    assert schema_of(path) == before
+
+
+def test_each_step_down_leaves_what_the_steps_before_it_made(path: Path) -> None:
+    with Database.open(path) as database:
+        for kept in range(len(NAMES) - 1, 0, -1):
+            migrations.downgrade(database, -1)
+            assert migrations.current(database) == NAMES[kept - 1]
+            findings = maintenance.check(database)
+            assert [each.message for each in findings] == [f"not applied: {', '.join(NAMES[kept:])}"]
+            names = {row[1] for row in schema_of(path)}
+            assert not names & set(migrations.created(NAMES[kept]))
+
+
+def test_a_downgrade_says_what_it_would_lose_and_keeps_a_copy_of_it(path: Path) -> None:
+    with Database.open(path) as database:
+        with database.transaction() as connection:
+            connection.execute("INSERT INTO skill_rating (skill_id, user_id, rating) VALUES ('a', 'ada', 5)")
+            connection.execute(
+                "INSERT INTO failed_rating_upload (rating_id, error_message, failed_at) VALUES (1, 'no', 'now')"
+            )
+            connection.execute("INSERT INTO skill_cache (skill_id, skill_data) VALUES ('a', '{\"name\": \"a\"}')")
+        assert migrations.loss(database, -1) == {"skill_rating": 1, "failed_rating_upload": 1}
+        assert migrations.loss(database, migrations.BASE) == {
+            "skill_cache": 1,
+            "sync_state": 1,
+            "websocket_state": 1,
+            "skill_rating": 1,
+            "failed_rating_upload": 1,
+        }
+        assert migrations.loss(database, NAMES[-1]) == {}
+        change = migrations.downgrade(database, -1)
+    assert change.backup is not None
+    assert sql(change.backup, "SELECT user_id, rating FROM skill_rating") == [("ada", 5)]
+    assert sql(path, "SELECT skill_id FROM skill_cache") == [("a",)]
+
+
+def test_more_steps_than_there_are_go_to_the_base(path: Path) -> None:
+    with Database.open(path) as database:
+        assert len(migrations.downgrade(database, -99).migrations) == len(NAMES)
+        assert migrations.downgrade(database, -1) == migrations.Change()
+
+
+def test_a_downgrade_leaves_other_programs_alone(path: Path) -> None:
+    sql(
+        path,
+        "CREATE TABLE users (id INTEGER PRIMARY KEY, name)",
+        "INSERT INTO users VALUES (1, 'ada')",
+        "CREATE TABLE _sqlite_migrations (id INTEGER PRIMARY KEY, migration_set TEXT, name TEXT, applied_at TEXT)",
+        "INSERT INTO _sqlite_migrations VALUES (1, 'theirs', '0001_catalogue', 'once')",
+    )
+    before = schema_of(path)
+    with Database.open(path) as database:
+        migrations.downgrade(database, migrations.BASE)
+    assert [row for row in schema_of(path) if row[1] != "sqlite_sequence"] == before
+    assert sql(path, "SELECT * FROM users") == [(1, "ada")]
+    assert sql(path, "SELECT * FROM _sqlite_migrations") == [(1, "theirs", "0001_catalogue", "once")]
+
+
+def test_a_table_that_another_programs_rows_refer_to_is_not_dropped(path: Path) -> None:
+    with Database.open(path) as database:
+        sql(
+            path,
+            "CREATE TABLE favourite (rating_id REFERENCES Skill_Rating(id) ON DELETE CASCADE)",
+            "INSERT INTO skill_rating (id, skill_id, user_id, rating) VALUES (1, 'a', 'ada', 5)",
+            "INSERT INTO favourite VALUES (1)",
+        )
+        with pytest.raises(DatabaseError, match="favourite of another program refers to Skill_Rating"):
+            migrations.downgrade(database, -1)
+        assert migrations.current(database) == NAMES[-1]
+    assert sql(path, "SELECT * FROM favourite") == [(1,)]
+
+
+# Several processes, and sudden death
+
+OPEN_TOGETHER = """
+print("ready", flush=True)
+sys.stdin.read(1)
+report(lambda: Database.open(path))
+"""
+
+
+def open_together(path: Path, number: int) -> list[str]:
+    """Let several processes open the database at the same moment."""
+    processes = [child(OPEN_TOGETHER, path) for _ in range(number)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go")
+        process.stdin.flush()
+    return [process.communicate(timeout=30)[0].strip() for process in processes]
+
+
+def test_processes_that_open_a_new_database_at_once_migrate_it_once(tmp_path: Path) -> None:
+    for attempt in range(2):
+        path = tmp_path / str(attempt) / "state" / "atom.db"
+        assert open_together(path, 4) == ["0"] * 4
+        assert [name for (name,) in sql(path, "SELECT name FROM _sqlite_migrations ORDER BY id")] == NAMES
+        assert sql(path, "PRAGMA journal_mode") == [("wal",)]
+        assert backups(path) == []
+
+
+def test_processes_that_open_an_older_database_at_once_copy_and_upgrade_it_once(older: Path) -> None:
+    assert open_together(older, 3) == ["0"] * 3
+    assert [name for (name,) in sql(older, "SELECT name FROM _sqlite_migrations ORDER BY id")] == NAMES
+    assert backups(older) == [f"atom.db.before-{NAMES[2]}.bak"]
+    assert revision(older.with_name(backups(older)[0])) == NAMES[1]
+
+
+# The child dies at the first statement of open() that contains STATEMENT.
+DIE = """
+connect = sqlite3.connect
+def die_at(statement):
+    if STATEMENT in statement:
+        os.kill(os.getpid(), signal.SIGKILL)
+def traced(*arguments, **options):
+    connection = connect(*arguments, **options)
+    connection.set_trace_callback(die_at)
+    return connection
+sqlite3.connect = traced
+Database.open(path)
+"""
+
+
+@pytest.mark.parametrize(
+    "statement", ["CREATE TABLE conflict_log", "CREATE INDEX idx_skill_rating_pending", "0004_ratings", "COMMIT"]
+)
+def test_a_migration_that_is_killed_leaves_the_old_state(older: Path, statement: str) -> None:
+    before = schema_of(older)
+    run_child(f"STATEMENT = {statement!r}" + DIE, older, exit_code=-signal.SIGKILL)
+    assert schema_of(older) == before
+    with Database.open(older) as database:
+        assert migrations.pending(database) == []
+        assert maintenance.check(database) == []
+
+
+@pytest.mark.parametrize("statement", ["CREATE TABLE skill_cache", "CREATE TABLE conflict_log", "journal_mode = WAL"])
+def test_a_new_database_whose_maker_is_killed_is_made_by_the_next(path: Path, statement: str) -> None:
+    run_child(f"STATEMENT = {statement!r}" + DIE, path, exit_code=-signal.SIGKILL)
+    with Database.open(path) as database:
+        assert migrations.pending(database) == []
+        assert maintenance.check(database) == []
+
+
+def test_another_process_that_migrates_during_a_downgrade_is_noticed(path: Path) -> None:
+    with Database.open(path) as database:
+
+        def interfere(statement: str) -> None:
+            if statement == "BEGIN IMMEDIATE":
+                database.connection.set_trace_callback(None)
+                with plain(path) as other:
+                    other.execute("DELETE FROM _sqlite_migrations WHERE name = ?", (NAMES[-1],))
+
+        database.connection.set_trace_callback(interfere)
+        with pytest.raises(DatabaseError, match="at the same time"):
+            migrations.downgrade(database, -1)

@@ -127,7 +127,7 @@ CREATE_CATALOGUE = (
     CREATE TRIGGER skill_cache_before_insert BEFORE INSERT ON skill_cache
     WHEN {_NOT_OURS}
     BEGIN
-        -- INSERT OR REPLACE by another program: its delete half fires no trigger.
+        -- INSERT OR REPLACE by another program: its delete half fires no trigger, as a rule.
         DELETE FROM insert_over;
         INSERT INTO insert_over
         SELECT id, skill_id, skill_data FROM skill_cache WHERE skill_id = new.skill_id OR id = new.id;
@@ -165,6 +165,8 @@ CREATE_CATALOGUE = (
     BEGIN
         {_SAVE_BASE.format(text="old.skill_data", row="old")}
         {_OLD_ENTRY}
+        -- With PRAGMA recursive_triggers (sqlite-utils sets it) the delete half of a replacement does fire this.
+        DELETE FROM insert_over WHERE id = old.id;
     END
     """,
     # The one door for readers. `stale` is for entries that a sync could have confirmed in the last 24 hours and did

@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from store_support import child_at_work, plain, run_child, sql
+
+from atom_saas_sync.errors import DatabaseError, UsageError
+from atom_saas_sync.store import maintenance, migrations
+from atom_saas_sync.store.database import Database
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "atom.db"
+
+
+@pytest.fixture
+def database(path: Path) -> Iterator[Database]:
+    with Database.open(path) as database:
+        yield database
+
+
+def messages(path: Path, *, quick: bool = False) -> list[str]:
+    with Database.open(path, read_only=True, migrate=False) as database:
+        findings = maintenance.check(database, quick=quick)
+    assert all(each.hint for each in findings)
+    return [f"{each.check}: {each.message}" for each in findings]
+
+
+# Checks
+
+
+def test_a_sound_database_has_no_findings(path: Path, database: Database) -> None:
+    sql(path, "INSERT INTO skill_cache (skill_id, skill_data) VALUES ('a', '{\"name\": \"a\"}'), ('b', 'not JSON')")
+    assert maintenance.check(database) == []
+    assert maintenance.check(database, quick=True) == []
+
+
+def test_what_other_programs_add_is_no_finding(path: Path, database: Database) -> None:
+    sql(
+        path,
+        "CREATE TABLE users (id INTEGER PRIMARY KEY, boss REFERENCES users)",
+        "INSERT INTO users VALUES (1, 99)",
+        "ALTER TABLE skill_cache ADD COLUMN notes",
+        "CREATE INDEX idx_theirs ON skill_cache(notes)",
+    )
+    assert maintenance.check(database) == []
+
+
+@pytest.mark.parametrize(
+    ("statements", "expected"),
+    [
+        (["DROP INDEX idx_conflict_log_open"], ["schema: the index idx_conflict_log_open is missing"]),
+        (["DROP TRIGGER skill_cache_after_delete"], ["schema: the trigger skill_cache_after_delete is missing"]),
+        (["DROP TABLE counter"], ["schema: the table counter is missing"]),
+        (
+            ["DROP VIEW usable_skill", "CREATE VIEW usable_skill AS SELECT * FROM skill_cache"],
+            ["schema: the view usable_skill was changed by another program"],
+        ),
+        (
+            ["ALTER TABLE audit_log RENAME COLUMN actor TO who"],
+            ["schema: the column audit_log.actor is missing"],
+        ),
+        (
+            ["DROP TABLE fact", "CREATE TABLE fact (name INTEGER PRIMARY KEY, value TEXT NOT NULL, updated_at TEXT)"],
+            [
+                "schema: the column fact.name was changed by another program",
+                "schema: the column fact.updated_at was changed by another program",
+            ],
+        ),
+        (
+            ["INSERT INTO failed_rating_upload (rating_id, error_message, failed_at) VALUES (5, 'no', 'now')"],
+            ["foreign_key: failed_rating_upload row 1 refers to a row of skill_rating that is gone"],
+        ),
+        (
+            ["INSERT INTO bulk_write VALUES (1)"],
+            ["search_index: the triggers stand aside for a bulk write that nobody is doing"],
+        ),
+        (
+            [
+                "INSERT INTO skill_cache (skill_id, skill_data) VALUES ('a', '{}'), ('b', '{}')",
+                "DROP TRIGGER skill_cache_after_delete",
+                "DELETE FROM skill_cache WHERE skill_id = 'a'",
+            ],
+            [
+                "schema: the trigger skill_cache_after_delete is missing",
+                "search_index: 0 skills cannot be found, 1 that are gone can",
+            ],
+        ),
+        (
+            [
+                "DROP TRIGGER skill_cache_after_insert",
+                "INSERT INTO skill_cache (skill_id, skill_data) VALUES ('a', '{}')",
+            ],
+            [
+                "schema: the trigger skill_cache_after_insert is missing",
+                "search_index: 1 skills cannot be found, 0 that are gone can",
+            ],
+        ),
+        (["DROP TABLE skill_fts"], ["schema: the table skill_fts is missing"]),
+        (
+            ["PRAGMA journal_mode = DELETE"],
+            ["journal_mode: the journal mode is delete: readers and writers wait for each other"],
+        ),
+        (
+            ["INSERT INTO _sqlite_migrations VALUES (99, 'atom_saas_sync', '0099_future', '2030-01-01 00:00:00')"],
+            ["migrations: a newer atom-sync added 0099_future"],
+        ),
+    ],
+)
+def test_what_is_wrong_is_found(path: Path, statements: list[str], expected: list[str]) -> None:
+    Database.open(path).close()
+    sql(path, *statements)
+    found = messages(path)
+    assert found[: len(expected)] == expected
+    # Without the table, those that SQLite keeps for it are missing too.
+    assert all("skill_fts_" in each for each in found[len(expected) :])
+
+
+def test_files_that_everybody_can_open_are_found(path: Path, database: Database) -> None:
+    path.chmod(0o640)
+    assert maintenance.check(database) == []
+    path.chmod(0o644)
+    finding = maintenance.check(database)[0]
+    assert finding.message == f"{path} can be opened by every user: -rw-r--r--"
+    assert finding.hint == f"`chmod o= {path}`"
+
+
+def test_damage_is_found(path: Path) -> None:
+    with Database.open(path) as database, database.transaction() as connection:
+        connection.executemany(
+            "INSERT INTO audit_log (at, actor, action, subject) VALUES ('now', 'me', 'test', ?)",
+            [(f"subject {number:05} {'x' * 500}",) for number in range(300)],
+        )
+    content = bytearray(path.read_bytes())
+    content[-30 * 4096 :] = b"\xff" * (30 * 4096)
+    path.write_bytes(content)
+    for quick in (False, True):
+        assert messages(path, quick=quick)[0].startswith("integrity: ")
+
+
+def test_a_full_check_compares_indexes_with_their_tables(path: Path) -> None:
+    Database.open(path).close()
+    with plain(path) as connection:
+        connection.execute("INSERT INTO audit_log (at, actor, action, subject) VALUES ('now', 'me', 'test', 'x')")
+        # The schema is made to say that the index is on another column than the one it was filled from.
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(
+            "UPDATE sqlite_master SET sql = 'CREATE INDEX idx_audit_log_subject ON audit_log(actor)' "
+            "WHERE name = 'idx_audit_log_subject'"
+        )
+    assert any("idx_audit_log_subject" in each and "integrity" in each for each in messages(path))
+    assert not any("integrity" in each for each in messages(path, quick=True))
+
+
+def test_a_repair_makes_the_index_right_again(path: Path, database: Database) -> None:
+    sql(
+        path,
+        "INSERT INTO bulk_write VALUES (1)",
+        "INSERT INTO skill_cache (skill_id, skill_data) VALUES ('a', '{\"name\": \"alpha\"}'), ('b', 'not JSON')",
+    )
+    assert len(maintenance.check(database)) == 2
+    maintenance.repair(database)
+    assert maintenance.check(database) == []
+    assert sql(path, "SELECT rowid FROM skill_fts WHERE skill_fts MATCH 'alpha'") == [(1,)]
+    sql(path, "DELETE FROM skill_cache")
+    assert maintenance.check(database) == []
+
+
+# Backups
+
+
+def test_a_backup_is_whole_private_and_one_file(path: Path, database: Database, tmp_path: Path) -> None:
+    database.connection.execute("UPDATE sync_state SET total_syncs = 3")
+    target = tmp_path / "backups" / "copy.db"
+    target.parent.mkdir()
+    before = os.umask(0)
+    try:
+        maintenance.backup(database, target)
+    finally:
+        os.umask(before)
+    assert [each.name for each in target.parent.iterdir()] == ["copy.db"]
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert sql(target, "PRAGMA journal_mode") == [("delete",)]
+    with Database.open(target) as copy:
+        assert migrations.pending(copy) == []
+        assert maintenance.check(copy) == []
+    assert sql(target, "SELECT total_syncs FROM sync_state") == [(3,)]
+
+
+WRITE_PAIRS = """
+import select
+connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+number = 0
+while not select.select([sys.stdin], [], [], 0)[0]:
+    number += 1
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("UPDATE sync_state SET total_syncs = ?", (number,))
+    connection.execute("INSERT OR REPLACE INTO fact VALUES (?, hex(zeroblob(2000)), 'now')", (str(number % 300),))
+    connection.execute("UPDATE websocket_state SET reconnect_attempts = ?", (number,))
+    connection.execute("COMMIT")
+    if number == 300:
+        print("ready", flush=True)
+"""
+
+
+def test_a_backup_is_consistent_while_others_write(path: Path, database: Database, tmp_path: Path) -> None:
+    target = tmp_path / "copy.db"
+    seen = []
+    with child_at_work(WRITE_PAIRS, path):
+        for _ in range(5):
+            maintenance.backup(database, target, force=True)
+            ((one, other),) = sql(
+                target, "SELECT s.total_syncs, w.reconnect_attempts FROM sync_state AS s, websocket_state AS w"
+            )
+            assert one == other
+            seen.append(one)
+    assert len(set(seen)) > 1
+
+
+def test_a_backup_can_be_made_by_a_reader(path: Path, database: Database, tmp_path: Path) -> None:
+    with Database.open(path, read_only=True) as reader:
+        maintenance.backup(reader, tmp_path / "copy.db")
+    assert (tmp_path / "copy.db").exists()
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_unsuitable_targets_are_refused(path: Path, database: Database, tmp_path: Path, *, force: bool) -> None:
+    database.connection.execute("UPDATE sync_state SET total_syncs = 1")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "twin").hardlink_to(path)
+    (tmp_path / "round").mkdir()
+    (tmp_path / "live.db-wal").touch()
+    for name, reason in {
+        "atom.db": "is the database itself",
+        "atom.db-wal": "is the database itself",
+        "round/../atom.db": "is the database itself",
+        "twin": "is the database itself",
+        "link": "is a symbolic link",
+        "round": "is a directory",
+        "live.db": "is a database in use",
+    }.items():
+        with pytest.raises(UsageError, match=reason) as caught:
+            maintenance.backup(database, tmp_path / name, force=force)
+        assert caught.value.hint
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_an_existing_file_is_replaced_only_by_force(database: Database, tmp_path: Path) -> None:
+    target = tmp_path / "copy.db"
+    target.write_text("precious")
+    with pytest.raises(UsageError, match="exists"):
+        maintenance.backup(database, target)
+    assert target.read_text() == "precious"
+    maintenance.backup(database, target, force=True)
+    assert sql(target, "PRAGMA quick_check") == [("ok",)]
+
+
+def test_a_backup_that_fails_leaves_nothing(path: Path, database: Database, tmp_path: Path) -> None:
+    target = tmp_path / "backups" / "copy.db"
+    with pytest.raises(DatabaseError, match="No such file or directory"):
+        maintenance.backup(database, target)
+    target.parent.mkdir()
+    target.write_text("yesterday's")
+    code = "database = Database.open(path); limit_files(50_000); "
+    code += "report(lambda: maintenance.backup(database, path.parent / 'backups' / 'copy.db', force=True))"
+    output = run_child(code, path)
+    assert output.startswith("74 ")
+    assert str(target) in output
+    assert [each.name for each in target.parent.iterdir()] == ["copy.db"]
+    assert target.read_text() == "yesterday's"
+
+
+def test_a_backup_of_a_damaged_database_is_not_kept(path: Path, tmp_path: Path) -> None:
+    Database.open(path).close()
+    with plain(path) as connection:
+        page = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'counter'").fetchone()[0]
+    content = bytearray(path.read_bytes())
+    content[(page - 1) * 4096 : page * 4096] = b"\xff" * 4096
+    path.write_bytes(content)
+    with Database.open(path) as database, pytest.raises(DatabaseError, match="is damaged"):
+        maintenance.backup(database, tmp_path / "copy.db")
+    assert not (tmp_path / "copy.db").exists()
+
+
+def test_the_full_text_index_is_part_of_a_backup(path: Path, database: Database, tmp_path: Path) -> None:
+    sql(path, "INSERT INTO skill_cache (skill_id, skill_data) VALUES ('a', '{\"name\": \"alpha\"}')")
+    maintenance.backup(database, tmp_path / "copy.db")
+    assert sql(tmp_path / "copy.db", "SELECT rowid FROM skill_fts WHERE skill_fts MATCH 'alpha'") == [(1,)]

@@ -124,6 +124,17 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
+class CachedSkill:
+    """A skill as readers see it: `source` is marketplace, edited or local; `confirmed_at` is None if it is local."""
+
+    skill_id: str
+    text: str
+    source: str
+    confirmed_at: str | None
+    stale: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Conflict:
     """Local and remote both differ from the base, and from each other (data-model.md, rules 1 and 2)."""
 

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from atom_saas_sync import __version__
-from atom_saas_sync.cli import configuration, database, sandbox, sync
+from atom_saas_sync.cli import configuration, database, sandbox, skills, sync
 from atom_saas_sync.cli.output import GlobalOptions, report_failure
 from atom_saas_sync.errors import AtomSyncError
 
@@ -29,6 +29,7 @@ app = typer.Typer(
 app.add_typer(sync.app, name="sync")
 app.add_typer(configuration.app, name="config")
 app.add_typer(database.app, name="db")
+app.add_typer(skills.app, name="skills")
 app.add_typer(sandbox.app, name="sandbox")
 
 

@@ -37,6 +37,16 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=False)
 
 
+def printable(text: str, *, lines: bool = False) -> str:
+    """Return text from strangers as a terminal may show it: no control characters or invisible ones, no escapes.
+
+    With `lines`, line breaks stay and tabs become spaces.
+    """
+    if lines:
+        return "\n".join(printable(line) for line in text.expandtabs(4).split("\n"))
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
 def error_document(error: AtomSyncError) -> dict[str, Any]:
     """Return the JSON form of an error (cli.md, "JSON of sync ratings")."""
     return {"type": error.kind, "message": error.message, "hint": error.hint}

@@ -168,7 +168,7 @@ CREATE_CATALOGUE = (
         -- With PRAGMA recursive_triggers (sqlite-utils sets it) the delete half of a replacement does fire this.
         DELETE FROM insert_over WHERE id = old.id;
     END
-    """,
+    """,  # noqa: S608 - built from constants
     # The one door for readers. `stale` is for entries that a sync could have confirmed in the last 24 hours and did
     # not; what was edited here or exists only here does not age (rule 6).
     """

@@ -18,7 +18,7 @@ from atom_saas_sync.store.lock import holder, run_lock
 NOW = "2026-02-19T12:00:00Z"
 
 HOLD_THE_RUN_LOCK = f"""
-with lock.run_lock(path, "skills", command="sync skills --scheduled", now=lambda: "{NOW}", sleep=lambda seconds: None):
+with lock.run_lock(path, "skills", command="sync skills --scheduled", now=lambda: "{NOW}", sleep=lambda _: None):
     print("ready", flush=True)
     sys.stdin.read()
 """
@@ -119,7 +119,7 @@ def test_somebody_who_only_looks_does_not_keep_a_run_away(path: Path) -> None:
         pass
     descriptor = os.open(lock_file(path), os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
-    with take(path, sleep=lambda seconds: os.close(descriptor)):
+    with take(path, sleep=lambda _: os.close(descriptor)):
         assert holder(path, "skills") is not None
 
 
@@ -128,7 +128,7 @@ def test_somebody_who_looks_for_ever_is_no_holder(path: Path) -> None:
         pass
     descriptor = os.open(lock_file(path), os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
-    with pytest.raises(Locked) as caught, take(path, sleep=lambda seconds: None):
+    with pytest.raises(Locked) as caught, take(path, sleep=lambda _: None):
         pass
     os.close(descriptor)
     assert caught.value.message == "another skills run is at work"

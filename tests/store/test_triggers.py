@@ -240,8 +240,10 @@ STATEMENTS = st.sampled_from(
         "INSERT OR IGNORE INTO skill_cache (skill_id, skill_data) VALUES (:skill_id, :data)",
         "INSERT OR REPLACE INTO skill_cache (skill_id, skill_data) VALUES (:skill_id, :data)",
         "INSERT OR REPLACE INTO skill_cache (id, skill_id, skill_data) VALUES (:id, :skill_id, :data)",
-        "INSERT INTO skill_cache (skill_id, skill_data) VALUES (:skill_id, :data) "
-        "ON CONFLICT DO UPDATE SET skill_data = excluded.skill_data",
+        """
+        INSERT INTO skill_cache (skill_id, skill_data) VALUES (:skill_id, :data)
+        ON CONFLICT DO UPDATE SET skill_data = excluded.skill_data
+        """,
         "UPDATE skill_cache SET skill_data = :data WHERE skill_id = :skill_id",
         "UPDATE skill_cache SET skill_data = :data",
         "UPDATE OR IGNORE skill_cache SET id = :id WHERE skill_id = :skill_id",

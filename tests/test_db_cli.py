@@ -1,0 +1,130 @@
+"""`atom-sync db`, as a script or an operator runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NAMES = ["0001_catalogue", "0002_sync_state", "0003_conflicts", "0004_ratings"]
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "atom.db"
+
+
+def db(path: Path, *arguments: str, exit_code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "atom_saas_sync", "--database", str(path), "db", *arguments],
+        cwd=path.parent.parent,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(path.parent.parent), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == exit_code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def document(path: Path, *arguments: str, exit_code: int = 0) -> dict[str, Any]:
+    found = json.loads(db(path, *arguments, "--json", exit_code=exit_code).stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def sql(path: Path, statement: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def test_up_down_and_what_they_say(path: Path) -> None:
+    assert document(path, "upgrade") == {"success": True, "applied": NAMES, "current": NAMES[-1], "backup": None}
+    assert document(path, "current") == {"success": True, "current": NAMES[-1], "head": True, "pending": []}
+    assert sql(path, "PRAGMA journal_mode") == [("wal",)]
+
+    copy = f"{path}.before-downgrade-of-{NAMES[3]}.bak"
+    down = document(path, "downgrade", "-2")
+    assert down == {"success": True, "taken_back": [NAMES[3], NAMES[2]], "current": NAMES[1], "backup": copy}
+
+    refused = db(path, "downgrade", "base", exit_code=2)
+    assert "sync_state (1 row), websocket_state (1 row)" in refused.stderr
+    assert "--yes" in refused.stderr
+    assert document(path, "downgrade", "base", "--yes")["current"] is None
+
+    history = document(path, "history")
+    assert history["migrations"] == [{"name": name, "applied_at": None} for name in NAMES]
+    assert history["total"] == 4
+
+
+def test_for_people(path: Path) -> None:
+    assert db(path, "upgrade", NAMES[1]).stdout.splitlines() == [
+        f"applied: {NAMES[0]}",
+        f"applied: {NAMES[1]}",
+        f"{path} is at {NAMES[1]}",
+    ]
+    assert db(path, "current").stdout == f"{NAMES[1]}\n"
+    history = db(path, "history").stdout
+    assert history.count("pending") == 2
+    assert history.count("Z") == 2
+    assert f"the state before is kept in {path}.before-{NAMES[2]}.bak" in db(path, "upgrade", "head").stdout
+    assert db(path, "upgrade").stdout == f"{path} is at {NAMES[3]}: nothing to do\n"
+    assert db(path, "downgrade").stdout.splitlines()[0] == f"taken back: {NAMES[3]}"
+
+
+def test_wrong_targets_are_wrong_usage(path: Path) -> None:
+    assert "nonsense" in db(path, "upgrade", "nonsense", exit_code=2).stderr
+    db(path, "upgrade")
+    assert "--frob" in db(path, "downgrade", "--frob", exit_code=2).stderr
+
+
+@pytest.mark.parametrize("command", ["current", "history", "check", "downgrade", "backup"])
+def test_nothing_makes_a_database_but_an_upgrade(path: Path, command: str) -> None:
+    arguments = [command, str(path.parent / "copy.db")] if command == "backup" else [command]
+    found = document(path, *arguments, exit_code=74)
+    assert found["success"] is False
+    assert found["error"]["type"] == "database"
+    assert "there is no database" in found["error"]["message"]
+    assert "db upgrade" in found["error"]["hint"]
+    assert not path.parent.exists()
+
+
+def test_a_check_with_findings_exits_with_74_and_a_repair_mends_the_index(path: Path) -> None:
+    db(path, "upgrade")
+    assert document(path, "check") == {"success": True, "database": str(path), "findings": [], "total": 0}
+    sql(path, "INSERT INTO bulk_write VALUES (1)")
+    found = document(path, "check", exit_code=74)
+    assert (found["success"], found["total"], found["findings"][0]["check"]) == (False, 1, "search_index")
+    assert "--repair" in db(path, "check", exit_code=74).stdout
+    assert db(path, "check", "--repair", "--quick").stdout == f"{path}: no findings\n"
+
+
+def test_a_backup_is_made_and_not_overwritten(path: Path) -> None:
+    db(path, "upgrade")
+    target = path.parent.parent / "copy.db"
+    assert document(path, "backup", "copy.db") == {
+        "success": True,
+        "backup": str(target),
+        "size_bytes": target.stat().st_size,
+    }
+    assert "--force" in db(path, "backup", "copy.db", exit_code=2).stderr
+    assert db(path, "backup", "copy.db", "--force").stdout.startswith(f"{target}: ")
+    assert sql(target, "PRAGMA quick_check") == [("ok",)]
+
+
+def test_a_database_that_cannot_be_used_is_one_line_and_a_hint(path: Path) -> None:
+    path.mkdir(parents=True)
+    done = db(path, "upgrade", exit_code=74)
+    assert done.stdout == ""
+    line, hint = done.stderr.splitlines()
+    assert line == f"atom-sync: cannot use the database {path}: Is a directory"
+    assert hint.startswith("  → set ATOM_SAAS_DATABASE_URL")

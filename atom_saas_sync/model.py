@@ -99,10 +99,14 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class WaitingConflict:
-    """An unresolved conflict of a skill; `remote_text` is None if the marketplace deleted it."""
+    """An unresolved conflict of a skill; `remote_text` is None if the marketplace deleted it.
+
+    `held` says that a person has undone its resolution: it waits for a person, whatever the strategy is.
+    """
 
     id: int
     remote_text: str | None
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +140,14 @@ class CachedSkill:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Local and remote both differ from the base, and from each other (data-model.md, rules 1 and 2)."""
+    """Local and remote both differ from the base, and from each other (data-model.md, rules 1 and 2).
+
+    `local_text` is None only where a waiting conflict closes because another program deleted the row.
+    """
 
     type: ConflictType
     severity: Severity
-    local_text: str
+    local_text: str | None
     remote_text: str | None
     base_text: str | None
 
@@ -165,6 +172,30 @@ class ConflictEntry:
     waiting_id: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LoggedConflict:
+    """A conflict as the log has it, with its three versions, and what the cache holds now."""
+
+    id: int
+    skill_id: str
+    type: ConflictType
+    severity: Severity
+    local_text: str | None
+    remote_text: str | None
+    base_text: str | None
+    resolved: bool
+    strategy: str | None
+    result_text: str | None
+    resolved_at: str | None
+    resolved_by: str | None
+    undone_at: str | None
+    undone_by: str | None
+    created_at: str
+    updated_at: str
+    cached_text: str | None
+    cached_at: str | None
+
+
 class Outcome(Enum):
     """What happened to a skill in the cache, as counted in a run's report."""
 
@@ -183,10 +214,14 @@ class CacheChange(Enum):
 
 
 class BaseChange(Enum):
-    """What is done to the base: nothing, take the remote version, forget it, note or unnote that it is deleted."""
+    """What is done to the base: nothing, take the remote version, forget it, note or unnote that it is deleted.
+
+    RESTORE puts a former base back when a resolution is undone.
+    """
 
     KEEP = "keep"
     ADVANCE = "advance"
+    RESTORE = "restore"
     DROP = "drop"
     MARK_DELETED = "mark_deleted"
     UNMARK_DELETED = "unmark_deleted"
@@ -194,7 +229,12 @@ class BaseChange(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What a plan says of one skill. A plan is data: `--dry-run` prints it, the store carries it out."""
+    """What a plan says of one skill. A plan is data: `--dry-run` prints it, the store carries it out.
+
+    `changed_at` is when the local side was last changed, where the row's own time must go on saying so because only
+    volatile fields are refreshed. `passed_over` is a version that the marketplace sent and replaced while a conflict
+    waited: it never became the base, and belongs to the history.
+    """
 
     skill_id: str
     outcome: Outcome
@@ -204,6 +244,8 @@ class Action:
     remote: SkillVersion | None = None
     conflict: ConflictEntry | None = None
     republished: bool = False
+    changed_at: str | None = None
+    passed_over: SkillVersion | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,3 +306,120 @@ class RunReport:
     reasons: tuple[str, ...] = ()
     error: ErrorInfo | None = None
     plan: tuple[Action, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PastRun:
+    """One run of the audit trail; `status` is `running` while it is at work."""
+
+    id: int
+    kind: str
+    started_at: str
+    finished_at: str | None
+    duration_seconds: float | None
+    status: str
+    started_by: str
+    reasons: tuple[str, ...]
+    error_type: str | None
+    error_message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SyncState:
+    """The polling sync as the Atom backend reads it: `idle`, `syncing` or `error`; counts of finished runs."""
+
+    status: str = "idle"
+    last_sync_at: str | None = None
+    last_successful_sync_at: str | None = None
+    total_syncs: int = 0
+    successful_syncs: int = 0
+    failed_syncs: int = 0
+    last_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketState:
+    """What `watch` wrote last; whether that still holds says its heartbeat, and `alive`: its lock is held."""
+
+    connected: bool = False
+    alive: bool = False
+    last_connected_at: str | None = None
+    last_message_at: str | None = None
+    disconnect_reason: str | None = None
+    reconnect_attempts: int = 0
+    fallback_to_polling: bool = False
+    fallback_started_at: str | None = None
+    next_attempt_at: str | None = None
+    started_at: str | None = None
+    stopped_at: str | None = None
+    heartbeat_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledJob:
+    """A periodic job and when it runs next; `minutes` lie between two runs."""
+
+    id: str
+    name: str
+    minutes: int
+    next_run_time: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """All that status, health and metrics tell, read in one transaction at `read_at`.
+
+    `revision` is None if there is no database, or none of ours in it; then everything else is empty.
+    `migrations_pending` is true as long as some are missing, too. `runs` are the last ones, newest first.
+    """
+
+    read_at: str
+    database_path: str
+    database_bytes: int = 0
+    revision: str | None = None
+    migrations_pending: bool = True
+    sync: SyncState = field(default_factory=SyncState)
+    websocket: WebSocketState = field(default_factory=WebSocketState)
+    running: frozenset[str] = frozenset()
+    runs: tuple[PastRun, ...] = ()
+    last_runs: Mapping[str, PastRun] = field(default_factory=dict)
+    last_rating_success_at: str | None = None
+    skills: int = 0
+    categories: int = 0
+    expired_skills: int = 0
+    expired_categories: int = 0
+    modified_skills: int = 0
+    republished: int = 0
+    ratings_pending: int = 0
+    ratings_synced: int = 0
+    ratings_failed: int = 0
+    conflicts_open: Mapping[str, int] = field(default_factory=dict)
+    conflicts_resolved: int = 0
+    emergency_stop: bool = False
+    jobs: tuple[ScheduledJob, ...] = ()
+    marketplace_reached_at: str | None = None
+    clock_skew_seconds: float | None = None
+    rate_limit_remaining: int | None = None
+    counters: Mapping[tuple[str, str], float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that is wrong: a stable word for programs, words for people, and what to do."""
+
+    code: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The verdict: unhealthy with its reasons, or healthy; `notices` are worth a look but wake nobody."""
+
+    reasons: tuple[Trouble, ...] = ()
+    notices: tuple[Trouble, ...] = ()
+
+    @property
+    def healthy(self) -> bool:
+        """Tell whether there is no reason."""
+        return not self.reasons

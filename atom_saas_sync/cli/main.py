@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from atom_saas_sync import __version__
-from atom_saas_sync.cli import configuration, database, sandbox, skills, sync
+from atom_saas_sync.cli import configuration, database, sandbox, skills, status, sync
 from atom_saas_sync.cli.output import GlobalOptions, report_failure
 from atom_saas_sync.errors import AtomSyncError
 
@@ -27,6 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(sync.app, name="sync")
+app.command()(status.status)
 app.add_typer(configuration.app, name="config")
 app.add_typer(database.app, name="db")
 app.add_typer(skills.app, name="skills")

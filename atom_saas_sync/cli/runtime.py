@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     from atom_saas_sync.store.requests import RequestBudget
 
 
-def load(options: GlobalOptions) -> Settings:
-    """Read the settings and set logging up. Raises ConfigError with all problems."""
+def settings_of(options: GlobalOptions) -> Settings:
+    """Read the settings, without logging: for commands that only look. Raises ConfigError with all problems."""
     from atom_saas_sync.config import load_settings
 
-    settings = load_settings(
-        os.environ, env_file=options.env_file, working_directory=Path.cwd(), database=options.database
-    )
+    return load_settings(os.environ, env_file=options.env_file, working_directory=Path.cwd(), database=options.database)
+
+
+def load(options: GlobalOptions) -> Settings:
+    """Read the settings and set logging up. Raises ConfigError with all problems."""
+    settings = settings_of(options)
     from atom_saas_sync.logs import set_up_logging
 
     secrets = [secret.reveal() for secret in (settings.api_token, settings.admin_token) if secret]

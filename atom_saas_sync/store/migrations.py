@@ -72,7 +72,7 @@ def require_current(db: Database) -> None:
 
     Raises DatabaseError.
     """
-    _refuse_newer(db)
+    refuse_newer(db)
     if missing := pending(db):
         raise DatabaseError(
             f"the database {db.path} is not up to date: it lacks {', '.join(missing)}",
@@ -179,7 +179,7 @@ def _migration(name: str) -> schema.Migration:
 
 
 def _to_apply(db: Database, target: str | None) -> list[str]:
-    _refuse_newer(db)
+    refuse_newer(db)
     if target in (None, HEAD):
         return pending(db)
     if target not in known():
@@ -190,7 +190,7 @@ def _to_apply(db: Database, target: str | None) -> list[str]:
 
 def _to_take_back(db: Database, target: str | int) -> list[str]:
     """Return the migrations to take back, newest first."""
-    _refuse_newer(db)
+    refuse_newer(db)
     applied = list(_applied(db.connection))
     if isinstance(target, int):
         kept = max(0, len(applied) - abs(target))
@@ -206,7 +206,8 @@ def _to_take_back(db: Database, target: str | int) -> list[str]:
     return applied[kept:][::-1]
 
 
-def _refuse_newer(db: Database) -> None:
+def refuse_newer(db: Database) -> None:
+    """Refuse a database that a newer version has upgraded. Raises DatabaseError."""
     if unknown := [name for name in _applied(db.connection) if name not in known()]:
         raise DatabaseError(
             f"the database {db.path} was upgraded by a newer atom-sync: this version does not know {unknown[-1]}",

@@ -72,6 +72,25 @@ class RequestBudget:
         return max([wait, *(_wait_for(connection, now, limit, window) for limit, window in limits)])
 
 
+def remaining_requests(connection: sqlite3.Connection, now: float, per_minute: int, per_hour: int) -> int:
+    """Return how many requests are free now, under the declared limit or else the default ones."""
+    fact = get_fact(connection, "rate_limit")
+    limits: tuple[tuple[int, int], ...] = ((per_minute, _MINUTE), (per_hour, _HOUR))
+    if fact is not None:
+        declared = json.loads(fact)
+        if declared["pause_until"] > now:
+            return 0
+        limits = ((declared["limit"], declared["window"]),)
+    free = []
+    for limit, window in limits:
+        (sent,) = connection.execute(
+            "SELECT coalesce(sum(requests), 0) FROM request_budget WHERE second > ? AND second <= ?",
+            (now - window, now),
+        ).fetchone()
+        free.append(limit - int(sent))
+    return max(0, min(free))
+
+
 def _wait_for(connection: sqlite3.Connection, now: float, limit: int, window: int) -> float:
     """Return the seconds until the window has room for one more request."""
     rows = connection.execute(

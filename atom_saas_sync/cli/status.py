@@ -1,0 +1,233 @@
+"""`status`: is it well, what is it doing, and what is wrong, on one screen or as JSON."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from atom_saas_sync.cli.output import console, print_json, printable
+from atom_saas_sync.errors import UsageError
+from atom_saas_sync.model import Health, PastRun, Status
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from rich.console import RenderableType
+
+    from atom_saas_sync.config import Settings
+
+UNHEALTHY = 3
+"""The exit code of `status --check`."""
+
+_BARS = "▁▂▃▄▅▆▇█"
+_RESULTS = {
+    "success": ("●", "green"),
+    "partial": ("◐", "yellow"),
+    "failed": ("✕", "red"),
+    "running": ("…", "cyan"),
+}
+_RUNS_ON_SCREEN = 32
+
+
+def status(
+    ctx: typer.Context,
+    seconds: Annotated[float, typer.Argument(min=0.2, metavar="[SECONDS]", help="With --watch: how often.")] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 3, and the reasons, if it is unhealthy.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay and look again each SECONDS, until Ctrl-C.")] = False,
+) -> None:
+    """Show what is going on: sync, WebSocket, cache, ratings, conflicts, schedule."""
+    from atom_saas_sync.cli.runtime import settings_of
+
+    settings = settings_of(ctx.obj)
+    if watch:
+        if as_json or check:
+            raise UsageError("--watch shows a screen to a person; it does not go with --json or --check")
+        _watch(settings, seconds)
+        return
+    state, health, now = _look(settings)
+    if as_json:
+        from atom_saas_sync.core.reports import status_document
+
+        print_json(status_document(state, health, now))
+    else:
+        console().print(_screen(state, health, now))
+    if check and not health.healthy:
+        if as_json:
+            for trouble in health.reasons:
+                sys.stderr.write(f"atom-sync: {printable(trouble.message)}\n")
+        raise typer.Exit(UNHEALTHY)
+
+
+def _look(settings: Settings) -> tuple[Status, Health, datetime]:
+    from datetime import UTC, datetime
+
+    from atom_saas_sync.core.health import judge
+    from atom_saas_sync.store.status import read_status
+
+    now = datetime.now(UTC)
+    state = read_status(
+        settings.database_path,
+        now=now,
+        per_minute=settings.rate_limit_per_minute,
+        per_hour=settings.rate_limit_per_hour,
+    )
+    health = judge(
+        state,
+        now,
+        sync_interval_minutes=settings.sync_interval_minutes,
+        enabled=settings.enabled,
+        websocket_enabled=settings.ws_enabled,
+    )
+    return state, health, now
+
+
+def _watch(settings: Settings, seconds: float) -> None:
+    import time
+
+    from rich.live import Live
+
+    out = console()
+    try:
+        with Live(_screen(*_look(settings)), console=out, screen=out.is_terminal, auto_refresh=False) as live:
+            while True:
+                time.sleep(seconds)
+                live.update(_screen(*_look(settings)), refresh=True)
+    except KeyboardInterrupt:
+        return
+
+
+def _screen(state: Status, health: Health, now: datetime) -> RenderableType:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    headline = Text("healthy", "bold green") if health.healthy else Text("unhealthy", "bold red")
+    headline = Text.assemble("atom-sync is ", headline, (f"   {now:%Y-%m-%d %H:%M:%S} UTC", "dim"))
+    parts: list[RenderableType] = [headline]
+    for troubles, mark, style in ((health.reasons, "✕", "red"), (health.notices, "!", "yellow")):
+        if troubles:
+            table = Table.grid(padding=(0, 1))
+            for trouble in troubles:
+                table.add_row(Text(mark, style), Text(printable(trouble.message)))
+                table.add_row("", Text(f"→ {trouble.hint}", "dim"))
+            parts.append(table)
+    lines = Table.grid(padding=(0, 2))
+    lines.add_column(style="bold", no_wrap=True)
+    lines.add_column(overflow="fold")
+    for name, text in _lines(state, now):
+        lines.add_row(name, text)
+    parts += [Text(), lines]
+    return Group(*parts)
+
+
+def _lines(state: Status, now: datetime) -> list[tuple[str, RenderableType]]:
+    from rich.text import Text
+
+    waiting = ", ".join(f"{number} {severity}" for severity, number in sorted(state.conflicts_open.items()))
+    lines: list[tuple[str, RenderableType]] = [
+        ("Sync", Text(_sync_line(state, now))),
+        *((f"  {kind}", _runs_line(runs, now)) for kind, runs in _runs_by_kind(state)),
+        ("WebSocket", Text(_websocket_line(state, now))),
+        (
+            "Cache",
+            Text(
+                f"{state.skills:,} skills, {state.categories:,} categories"
+                + (f"; {state.modified_skills:,} edited here" if state.modified_skills else "")
+                + (f"; {state.expired_skills:,} expired" if state.expired_skills else "")
+                + (f"; {state.republished:,} times other code under the same version" if state.republished else "")
+            ),
+        ),
+        (
+            "Ratings",
+            Text(f"{state.ratings_pending:,} pending, {state.ratings_synced:,} sent, {state.ratings_failed:,} failed"),
+        ),
+        (
+            "Conflicts",
+            Text(
+                f"{sum(state.conflicts_open.values()):,} waiting{f' ({waiting})' if waiting else ''}, "
+                f"{state.conflicts_resolved:,} resolved"
+            ),
+        ),
+        ("Schedule", Text(_schedule_line(state))),
+        (
+            "Database",
+            Text(f"{state.database_path}  {state.database_bytes / 1e6:,.1f} MB, at {state.revision or 'no revision'}"),
+        ),
+    ]
+    return lines
+
+
+def _sync_line(state: Status, now: datetime) -> str:
+    sync = state.sync
+    if sync.last_sync_at is None:
+        return "never synced"
+    parts = [
+        f"{'at work now' if 'skills' in state.running else sync.status}",
+        f"last success {_ago(sync.last_successful_sync_at, now)}",
+    ]
+    if sync.last_sync_at != sync.last_successful_sync_at:
+        parts.append(f"last run {_ago(sync.last_sync_at, now)}")
+    failed = f", {sync.failed_syncs:,} not" if sync.failed_syncs else ""
+    parts.append(f"{sync.total_syncs:,} runs, {sync.successful_syncs:,} good{failed}")
+    return "; ".join(parts)
+
+
+def _websocket_line(state: Status, now: datetime) -> str:
+    from atom_saas_sync.core.health import watch_is_running, websocket_connected
+
+    websocket = state.websocket
+    if websocket.started_at is None:
+        return "`watch` has never run here: polling only"
+    if websocket_connected(websocket, now):
+        return f"connected since {websocket.last_connected_at}; last message {_ago(websocket.last_message_at, now)}"
+    if websocket.stopped_at is not None:
+        return f"`watch` was stopped {_ago(websocket.stopped_at, now)}"
+    if not watch_is_running(websocket, now):
+        return f"`watch` is not running; last sign of life {_ago(websocket.heartbeat_at, now)}"
+    mode = "fallen back to polling" if websocket.fallback_to_polling else "reconnecting"
+    why = f" ({printable(websocket.disconnect_reason)})" if websocket.disconnect_reason else ""
+    following = f"; next try {websocket.next_attempt_at}" if websocket.next_attempt_at else ""
+    return f"not connected, {mode}{why}; {websocket.reconnect_attempts} attempts{following}"
+
+
+def _schedule_line(state: Status) -> str:
+    if state.emergency_stop:
+        return "stopped (`atom-sync jobs start` ends that)"
+    if not state.jobs:
+        return "`atom-sync jobs` asks systemd"
+    return ", ".join(f"{job.name}: {job.next_run_time or 'not planned'}" for job in state.jobs)
+
+
+def _runs_by_kind(state: Status) -> list[tuple[str, list[PastRun]]]:
+    kinds = {kind: [run for run in state.runs if run.kind == kind] for kind in ("skills", "categories", "ratings")}
+    return [(kind, runs[:_RUNS_ON_SCREEN][::-1]) for kind, runs in kinds.items() if runs]
+
+
+def _runs_line(runs: list[PastRun], now: datetime) -> RenderableType:
+    """Return the last runs, oldest first: durations as bars that share one scale, their results below, in words too."""
+    from rich.text import Text
+
+    durations = [run.duration_seconds or 0.0 for run in runs]
+    longest = max(durations) or 1.0
+    bars, results = Text(), Text()
+    for run, seconds in zip(runs, durations, strict=True):
+        mark, style = _RESULTS.get(run.status, ("?", ""))
+        bars.append(_BARS[round(seconds / longest * (len(_BARS) - 1))], style)
+        results.append(mark, style)
+    last = runs[-1]
+    took = "" if last.duration_seconds is None else f" in {last.duration_seconds:.1f} s"
+    why = f" ({printable(', '.join(last.reasons))})" if last.reasons else ""
+    bars.append(f"  up to {longest:.1f} s")
+    results.append(f"  {last.status}{took}{why} {_ago(last.started_at, now)}")
+    return Text("\n").join([bars, results])
+
+
+def _ago(moment: str | None, now: datetime) -> str:
+    from atom_saas_sync.core.health import duration
+    from atom_saas_sync.times import parse_time
+
+    parsed = parse_time(moment)
+    return "never" if parsed is None else f"{duration(max(0.0, (now - parsed).total_seconds()))} ago"

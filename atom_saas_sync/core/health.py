@@ -1,0 +1,168 @@
+"""Is it well, and if not, why, in words: pure verdicts over a Status (cli.md, section "HTTP")."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from atom_saas_sync.model import Health, Status, Trouble, WebSocketState
+from atom_saas_sync.times import parse_time
+
+LEAST_STALE_MINUTES = 30
+"""A sync is stale after this, or after twice the interval between two syncs if that is longer."""
+
+HEARTBEAT_OLD = timedelta(seconds=120)
+"""A `watch` whose heartbeat is older is not trusted to be connected, whatever it wrote last."""
+
+_WATCH_EXPECTED = timedelta(days=1)
+_SKEW_NOTICED_SECONDS = 60
+
+
+def stale_after_minutes(sync_interval_minutes: int) -> int:
+    """Return after how many minutes without a successful sync it counts as stale."""
+    return max(LEAST_STALE_MINUTES, 2 * sync_interval_minutes)
+
+
+def minutes_since(moment: str | None, now: datetime) -> int | None:
+    """Return the whole minutes that have passed since `moment`; None if there is none, 0 if it is in the future."""
+    parsed = parse_time(moment)
+    return None if parsed is None else max(0, int((now - parsed).total_seconds() // 60))
+
+
+def watch_is_running(websocket: WebSocketState, now: datetime) -> bool:
+    """Tell whether a `watch` process is alive and its heartbeat fresh."""
+    heartbeat = parse_time(websocket.heartbeat_at)
+    return websocket.alive and heartbeat is not None and now - heartbeat <= HEARTBEAT_OLD
+
+
+def websocket_connected(websocket: WebSocketState, now: datetime) -> bool:
+    """Tell whether the WebSocket is connected now: what was written counts only while its writer lives."""
+    return websocket.connected and watch_is_running(websocket, now)
+
+
+def watch_is_missed(websocket: WebSocketState, now: datetime) -> bool:
+    """Tell whether `watch` should be connected and is not: it ran in the last day, and nobody stopped it."""
+    if websocket_connected(websocket, now) or websocket.stopped_at is not None:
+        return False
+    seen = parse_time(websocket.heartbeat_at) or parse_time(websocket.started_at)
+    return seen is not None and now - seen <= _WATCH_EXPECTED
+
+
+def judge(
+    status: Status,
+    now: datetime,
+    *,
+    sync_interval_minutes: int,
+    enabled: bool = True,
+    websocket_enabled: bool = True,
+) -> Health:
+    """Return the verdict. With `enabled` false nothing is asked of the marketplace, so nothing can be stale."""
+    if status.revision is None or status.migrations_pending:
+        return Health((_database_trouble(status),))
+    reasons: list[Trouble] = []
+    if enabled:
+        reasons += _sync_troubles(status, now, stale_after_minutes(sync_interval_minutes))
+        if websocket_enabled and watch_is_missed(status.websocket, now):
+            reasons.append(_websocket_trouble(status.websocket, now))
+    return Health(tuple(reasons), tuple(_notices(status, enabled=enabled)))
+
+
+def _database_trouble(status: Status) -> Trouble:
+    if status.revision is None:
+        return Trouble(
+            "never_synced",
+            f"never synced: {status.database_path} does not exist yet or holds nothing of ours",
+            "`atom-sync sync skills` makes the first sync",
+        )
+    return Trouble(
+        "migrations_pending",
+        f"the database is at {status.revision}: migrations are pending",
+        "`atom-sync db upgrade` applies them",
+    )
+
+
+def _sync_troubles(status: Status, now: datetime, limit: int) -> list[Trouble]:
+    age = minutes_since(status.sync.last_successful_sync_at, now)
+    last = status.last_runs.get("skills")
+    troubles = []
+    if age is None:
+        troubles.append(
+            Trouble("never_synced", "no sync of the skills has ever succeeded", "`atom-sync sync skills` makes one")
+        )
+    elif age >= limit:
+        troubles.append(
+            Trouble(
+                "sync_stale",
+                f"the last successful sync was {duration(age * 60)} ago; more than {limit} minutes are stale",
+                "`atom-sync doctor` looks for the cause; `atom-sync sync skills` tries again",
+            )
+        )
+    # An interrupted run says nothing about the next one; if none follows, the cache grows stale.
+    if last is not None and last.status == "failed" and last.error_type not in {"interrupted", "deadline"}:
+        why = last.error_message or ", ".join(last.reasons) or "no reason was noted"
+        troubles.append(
+            Trouble("sync_failed", f"the last sync failed: {why}", "`atom-sync doctor` looks for the cause")
+        )
+    return troubles
+
+
+def _websocket_trouble(websocket: WebSocketState, now: datetime) -> Trouble:
+    if not watch_is_running(websocket, now):
+        return Trouble(
+            "watch_gone",
+            f"`watch` is gone or hangs: its last sign of life was at {websocket.heartbeat_at or websocket.started_at}, "
+            "and nobody stopped it",
+            "`systemctl restart atom-sync-watch` or `atom-sync watch`",
+        )
+    why = f": {websocket.disconnect_reason}" if websocket.disconnect_reason else ""
+    mode = "; polling goes on meanwhile" if websocket.fallback_to_polling else ""
+    return Trouble(
+        "websocket_disconnected", f"the WebSocket is not connected{why}{mode}", "`atom-sync doctor` tries it"
+    )
+
+
+def _notices(status: Status, *, enabled: bool) -> list[Trouble]:
+    waiting = sum(status.conflicts_open.values())
+    last = status.last_runs.get("skills")
+    skew = status.clock_skew_seconds
+    candidates = (
+        (not enabled, "disabled", "ATOM_SAAS_ENABLED is false: nothing is asked of the marketplace", "set it to true"),
+        (
+            status.emergency_stop,
+            "stopped",
+            "the emergency stop is on: scheduled runs do nothing",
+            "`atom-sync jobs start`",
+        ),
+        (
+            last is not None and last.status == "partial",
+            "sync_partial",
+            f"the last sync was partial: {', '.join(last.reasons) if last else ''}",
+            "the next run tries the rest again",
+        ),
+        (
+            waiting > 0,
+            "conflicts_open",
+            f"{waiting} {'conflict waits' if waiting == 1 else 'conflicts wait'} for a person",
+            "`atom-sync conflicts list`",
+        ),
+        (
+            status.ratings_failed > 0,
+            "ratings_failed",
+            f"{status.ratings_failed} {'rating' if status.ratings_failed == 1 else 'ratings'} could not be sent",
+            "`atom-sync ratings failed`",
+        ),
+        (
+            skew is not None and abs(skew) > _SKEW_NOTICED_SECONDS,
+            "clock_skew",
+            f"this clock is {duration(abs(skew or 0))} {'behind' if (skew or 0) > 0 else 'ahead of'} the marketplace's",
+            "synchronise the clock (`timedatectl`)",
+        ),
+    )
+    return [Trouble(code, message, hint) for applies, code, message, hint in candidates if applies]
+
+
+def duration(seconds: float) -> str:
+    """Return a span of time for people: `45 s`, `12 min`, `3 h`, `2 days`."""
+    for limit, size, unit in ((90, 1, "s"), (90 * 60, 60, "min"), (48 * 3600, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{seconds // 86400:.0f} days"

@@ -1,0 +1,86 @@
+"""The JSON documents that the command line and the HTTP routes share (cli.md, "JSON of status"; deployment guide)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from atom_saas_sync.core.health import minutes_since, watch_is_running, websocket_connected
+from atom_saas_sync.model import Health, Status
+
+
+def status_document(status: Status, health: Health, now: datetime) -> dict[str, Any]:
+    """Return what `status --json` and `GET /api/admin/sync/status` say."""
+    sync, websocket = status.sync, status.websocket
+    return {
+        "success": True,
+        "sync": {
+            "status": sync.status,
+            "last_sync_at": sync.last_sync_at,
+            "last_successful_sync_at": sync.last_successful_sync_at,
+            "total_syncs": sync.total_syncs,
+            "successful_syncs": sync.successful_syncs,
+            "failed_syncs": sync.failed_syncs,
+            "last_error": sync.last_error,
+            "running": sorted(status.running),
+        },
+        "websocket": {
+            "connected": websocket_connected(websocket, now),
+            "last_connected_at": websocket.last_connected_at,
+            "last_message_at": websocket.last_message_at,
+            "fallback_to_polling": websocket.fallback_to_polling and watch_is_running(websocket, now),
+            "reconnect_attempts": websocket.reconnect_attempts,
+            "running": watch_is_running(websocket, now),
+            "disconnect_reason": websocket.disconnect_reason,
+        },
+        "cache": {
+            "skills_count": status.skills,
+            "categories_count": status.categories,
+            "expired": status.expired_skills,
+            "modified": status.modified_skills,
+            "republished": status.republished,
+        },
+        "ratings": {
+            "pending": status.ratings_pending,
+            "synced": status.ratings_synced,
+            "failed": status.ratings_failed,
+        },
+        "conflicts": {"open": sum(status.conflicts_open.values()), "resolved": status.conflicts_resolved},
+        "schedule": {
+            "stopped": status.emergency_stop,
+            "jobs": [{"id": job.id, "next_run_time": job.next_run_time} for job in status.jobs],
+        },
+        "database": {
+            "path": status.database_path,
+            "revision": status.revision,
+            "size_bytes": status.database_bytes,
+        },
+        "health": health_document(health),
+    }
+
+
+def health_document(health: Health) -> dict[str, Any]:
+    """Return the verdict: stable words in `reasons`, the same in words for people in `messages`."""
+    return {
+        "status": "healthy" if health.healthy else "unhealthy",
+        "reasons": [trouble.code for trouble in health.reasons],
+        "messages": [trouble.message for trouble in health.reasons],
+        "notices": [trouble.code for trouble in health.notices],
+    }
+
+
+def sync_health_document(status: Status, health: Health, now: datetime) -> dict[str, Any]:
+    """Return what `GET /health/sync` says; no paths and no names of skills in it, for anybody may ask."""
+    return {
+        "status": "healthy" if health.healthy else "unhealthy",
+        "sync": {
+            "last_sync_at": status.sync.last_sync_at,
+            "minutes_since_last_sync": minutes_since(status.sync.last_sync_at, now),
+            "last_successful_sync_at": status.sync.last_successful_sync_at,
+        },
+        "websocket": {
+            "connected": websocket_connected(status.websocket, now),
+            "last_message_at": status.websocket.last_message_at,
+        },
+        "reasons": [trouble.code for trouble in health.reasons],
+    }

@@ -1,0 +1,163 @@
+"""The whole state in one value, read in one transaction: what status, health and metrics are views of.
+
+Only plain sqlite3, and few statements that indexes answer: `status` and probes ask this often, also of a cache of
+100,000 skills. Nothing is created, upgraded or written.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from atom_saas_sync.model import PastRun, ScheduledJob, Status, SyncState, WebSocketState
+from atom_saas_sync.store import lock, migrations
+from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.requests import remaining_requests
+from atom_saas_sync.store.runs import get_fact
+from atom_saas_sync.times import format_time
+
+RUN_KINDS = ("skills", "ratings")
+"""The kinds of runs that have a lock; categories share that of the skills."""
+
+WATCH_LOCK = "watch"
+"""The kind of the lock that `watch` holds while it lives."""
+
+_RUNS_SHOWN = 40
+_FIGURES = """
+    SELECT
+        (SELECT count(*) FROM skill_cache) AS skills,
+        (SELECT count(*) FROM category_cache) AS categories,
+        (SELECT count(*) FROM skill_cache AS c JOIN skill_base AS b ON b.skill_id = c.skill_id
+            WHERE c.expires_at < :now AND b.data IS NULL) AS expired_skills,
+        (SELECT count(*) FROM category_cache WHERE expires_at < :now) AS expired_categories,
+        (SELECT count(*) FROM skill_base AS b JOIN skill_cache AS c ON c.skill_id = b.skill_id
+            WHERE b.data IS NOT NULL AND b.data != c.skill_data) AS modified_skills,
+        (SELECT count(*) FROM skill_rating WHERE synced_to_saas = 0) AS ratings_pending,
+        (SELECT count(*) FROM skill_rating WHERE synced_to_saas != 0) AS ratings_synced,
+        (SELECT count(*) FROM failed_rating_upload) AS ratings_failed,
+        (SELECT count(*) FROM conflict_log WHERE resolved != 0) AS conflicts_resolved,
+        (SELECT max(finished_at) FROM sync_run WHERE kind = 'ratings' AND status = 'success') AS last_rating_success_at
+"""
+_RUN = """
+    SELECT id, kind, started_at, finished_at, duration_seconds, status, started_by, reasons, error_type, error_message
+    FROM sync_run
+"""
+
+
+def read_status(path: Path, *, now: datetime, per_minute: int, per_hour: int) -> Status:
+    """Read everything. The request limits hold as long as the marketplace has declared none.
+
+    A file that is missing, or has not all of our tables yet, gives an empty status that says so.
+
+    Raises DatabaseError if the file is there and cannot be read, or was made by a newer version.
+    """
+    path = path.absolute()
+    if not path.exists():
+        return Status(read_at=format_time(now), database_path=str(path))
+    # Briefly only: a probe must answer, and readers of a WAL database wait for nobody.
+    with Database.open(path, migrate=False, read_only=True, busy_timeout_seconds=2.0) as database:
+        migrations.refuse_newer(database)
+        with database.reading() as connection:
+            revision, pending = migrations.current(database), bool(migrations.pending(database))
+            if pending:
+                return Status(
+                    read_at=format_time(now), database_path=str(path), database_bytes=_size(path), revision=revision
+                )
+            return _read(connection, path, revision, now, (per_minute, per_hour))
+
+
+def _read(
+    connection: sqlite3.Connection, path: Path, revision: str | None, now: datetime, limits: tuple[int, int]
+) -> Status:
+    figures: dict[str, Any] = dict(connection.execute(_FIGURES, {"now": format_time(now)}).fetchone())
+    counters = {
+        (row["name"], row["labels"]): row["value"]
+        for row in connection.execute("SELECT name, labels, value FROM counter")
+    }
+    skew = get_fact(connection, "clock_skew_seconds")
+    running = frozenset(kind for kind in RUN_KINDS if lock.holder(path, kind) is not None)
+    return Status(
+        read_at=format_time(now),
+        database_path=str(path),
+        database_bytes=_size(path),
+        revision=revision,
+        migrations_pending=False,
+        sync=_sync_state(connection, running=running),
+        websocket=_websocket_state(connection, alive=lock.holder(path, WATCH_LOCK) is not None),
+        running=running,
+        runs=tuple(_past_run(row) for row in connection.execute(f"{_RUN} ORDER BY id DESC LIMIT {_RUNS_SHOWN}")),
+        last_runs={
+            kind: _past_run(row)
+            for kind in ("skills", "categories", "ratings")
+            if (
+                row := connection.execute(
+                    f"{_RUN} WHERE kind = ? AND finished_at IS NOT NULL ORDER BY started_at DESC, id DESC LIMIT 1",
+                    (kind,),
+                ).fetchone()
+            )
+        },
+        republished=int(counters.get(("republished", "{}"), 0)),
+        conflicts_open={
+            row["severity"]: row["number"]
+            for row in connection.execute(
+                "SELECT severity, count(*) AS number FROM conflict_log WHERE resolved = 0 GROUP BY severity"
+            )
+        },
+        emergency_stop=get_fact(connection, "emergency_stop") is not None,
+        jobs=tuple(
+            ScheduledJob(*row)
+            for row in connection.execute("SELECT id, name, minutes, next_run_time FROM scheduled_job ORDER BY id")
+        ),
+        marketplace_reached_at=get_fact(connection, "marketplace_reached_at"),
+        clock_skew_seconds=None if skew is None else float(skew),
+        rate_limit_remaining=remaining_requests(connection, now.timestamp(), *limits),
+        counters=counters,
+        **figures,
+    )
+
+
+def _sync_state(connection: sqlite3.Connection, *, running: frozenset[str]) -> SyncState:
+    row = connection.execute(
+        "SELECT status, last_sync_at, last_successful_sync_at, total_syncs, successful_syncs, failed_syncs, last_error "
+        "FROM sync_state WHERE id = 1"
+    ).fetchone()
+    if row is None:
+        return SyncState()
+    state = SyncState(*row)
+    if state.status == "syncing" and "skills" not in running:
+        # What a killed process wrote last. The next run counts it as failed.
+        return replace(state, status="error", last_error="the process was killed")
+    return state
+
+
+def _websocket_state(connection: sqlite3.Connection, *, alive: bool) -> WebSocketState:
+    row = connection.execute("SELECT * FROM websocket_state WHERE id = 1").fetchone()
+    if row is None:
+        return WebSocketState(alive=alive)
+    return WebSocketState(
+        connected=bool(row["connected"]),
+        alive=alive,
+        last_connected_at=row["last_connected_at"],
+        last_message_at=row["last_message_at"],
+        disconnect_reason=row["disconnect_reason"],
+        reconnect_attempts=row["reconnect_attempts"],
+        fallback_to_polling=bool(row["fallback_to_polling"]),
+        fallback_started_at=row["fallback_started_at"],
+        next_attempt_at=row["next_ws_attempt_at"],
+        started_at=row["started_at"],
+        stopped_at=row["stopped_at"],
+        heartbeat_at=row["heartbeat_at"],
+    )
+
+
+def _past_run(row: sqlite3.Row) -> PastRun:
+    return PastRun(**{**dict(row), "reasons": tuple(json.loads(row["reasons"]))})
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of the database file and of the log that belongs to it."""
+    return sum(each.stat().st_size for each in (path, path.with_name(f"{path.name}-wal")) if each.exists())

@@ -1,6 +1,16 @@
-"""`python -m atom_saas_sync` is `atom-sync`."""
+"""The entry point: `atom-sync`, and `python -m atom_saas_sync`, which is the same."""
 
-from atom_saas_sync.cli.main import run
+import gc
+
+
+def start() -> None:
+    """Import and run the command line."""
+    # Importing makes many objects and no garbage; a fifth of the start would go into looking for some.
+    gc.disable()
+    from atom_saas_sync.cli.main import run
+
+    run()
+
 
 if __name__ == "__main__":
-    run()
+    start()

@@ -6,6 +6,7 @@ rest in its body, so that `--help` and `status` start fast (tests/test_imports.p
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -14,11 +15,24 @@ from typing import Annotated
 import typer
 
 from atom_saas_sync import __version__
-from atom_saas_sync.cli import configuration, database, sandbox, skills, status, sync
+from atom_saas_sync.cli.lazy import Part, lazy_group
 from atom_saas_sync.cli.output import GlobalOptions, report_failure
 from atom_saas_sync.errors import AtomSyncError
 
+# The line of help is that of the command itself (tests/test_imports.py): here, so that `--help` imports none of them.
+PARTS = {
+    "sync": Part("atom_saas_sync.cli.sync", "app", "Synchronise with the marketplace."),
+    "status": Part("atom_saas_sync.cli.status", "status", "Show what is going on, and what is wrong."),
+    "config": Part("atom_saas_sync.cli.configuration", "app", "The effective configuration, and whether it is right."),
+    "db": Part("atom_saas_sync.cli.database", "app", "Migrations, checks and backups of the database."),
+    "skills": Part("atom_saas_sync.cli.skills", "app", "The cached skills: read them, edit them, see their versions."),
+    "sandbox": Part(
+        "atom_saas_sync.cli.sandbox", "app", "A local marketplace for trying out, tests and demos; not the real one."
+    ),
+}
+
 app = typer.Typer(
+    cls=lazy_group(PARTS),
     name="atom-sync",
     help="Keeps a local, trustworthy copy of the Atom marketplace's skills, in both directions.",
     no_args_is_help=True,
@@ -26,12 +40,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(sync.app, name="sync")
-app.command()(status.status)
-app.add_typer(configuration.app, name="config")
-app.add_typer(database.app, name="db")
-app.add_typer(skills.app, name="skills")
-app.add_typer(sandbox.app, name="sandbox")
 
 
 def _print_version(wanted: bool) -> None:
@@ -54,6 +62,8 @@ def main(
     ] = False,
 ) -> None:
     """Set the options that every command shares."""
+    gc.freeze()
+    gc.enable()  # off since __main__
     ctx.obj = GlobalOptions(env_file=env_file, database=database_url, log_level=log_level, log_format=log_format)
 
 

@@ -9,7 +9,6 @@ import typer
 
 from atom_saas_sync.cli.output import console, print_json, printable
 from atom_saas_sync.errors import UsageError
-from atom_saas_sync.model import Health, PastRun, Status
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from atom_saas_sync.config import Settings
+    from atom_saas_sync.model import Health, PastRun, Status
 
 UNHEALTHY = 3
 """The exit code of `status --check`."""
@@ -38,7 +38,7 @@ def status(
     check: Annotated[bool, typer.Option("--check", help="Exit with 3, and the reasons, if it is unhealthy.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Stay and look again each SECONDS, until Ctrl-C.")] = False,
 ) -> None:
-    """Show what is going on: sync, WebSocket, cache, ratings, conflicts, schedule."""
+    """Show what is going on, and what is wrong."""
     from atom_saas_sync.cli.runtime import settings_of
 
     settings = settings_of(ctx.obj)

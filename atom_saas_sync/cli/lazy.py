@@ -1,0 +1,80 @@
+"""Command groups that are imported when they are used, so that `--help` and `status` do not pay for all the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, MutableMapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from typer._click import Command, Context, HelpFormatter
+
+
+@dataclass(frozen=True)
+class Part:
+    """A command or a group of commands: the module and the name in it, and the line that `--help` shows for it."""
+
+    module: str
+    attribute: str
+    help: str
+
+
+class LazyCommands(MutableMapping[str, "Command"]):
+    """The commands by name, each made from its part when somebody asks for it."""
+
+    def __init__(self, parts: dict[str, Part]) -> None:
+        self.parts = parts
+        self._made: dict[str, Command] = {}
+
+    def __getitem__(self, name: str) -> Command:
+        if name not in self._made:
+            self._made[name] = _make(name, self.parts[name])
+        return self._made[name]
+
+    def __setitem__(self, name: str, command: Command) -> None:
+        self._made[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*self.parts, *self._made]))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+def lazy_group(parts: dict[str, Part]) -> type[TyperGroup]:
+    """Return the class of a group that has these parts, besides what is registered with it in the ordinary way."""
+
+    class LazyGroup(TyperGroup):
+        def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 - passed on
+            super().__init__(**attributes)
+            registered = self.commands
+            self.commands = LazyCommands(parts)
+            self.commands.update(registered)
+
+        def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+            """Write the list of commands for `--help` without importing them."""
+            lines = {name: part.help for name, part in parts.items()}
+            for name in self.list_commands(ctx):
+                if name not in lines:
+                    lines[name] = self.commands[name].get_short_help_str(formatter.width)
+            with formatter.section("Commands"):
+                formatter.write_dl(list(lines.items()))
+
+    return LazyGroup
+
+
+def _make(name: str, part: Part) -> Command:
+    target: typer.Typer | Callable[..., None] = getattr(import_module(part.module), part.attribute)
+    around = typer.Typer(add_completion=False, rich_markup_mode=None)
+    if isinstance(target, typer.Typer):
+        around.add_typer(target, name=name)
+    else:
+        around.command(name)(target)
+    return typer.main.get_group(around).commands[name]

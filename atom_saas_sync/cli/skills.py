@@ -39,7 +39,7 @@ def list_skills(
     as_json: _Json = False,
 ) -> None:
     """List the cached skills."""
-    order = _sort(sort) or "name"
+    order: Any = _sort(sort) or "name"
     with _reading(ctx.obj) as reading:
         wanted = _wanted(category, tag, modified=modified)
         skills = reading.list_skills(wanted, sort=order, limit=limit or None)
@@ -154,7 +154,7 @@ def _show_skills(skills: list[CachedSkill], total: int, *, as_json: bool) -> Non
         table.add_column("name", no_wrap=True, min_width=12, max_width=40)
         table.add_column("version", no_wrap=True, max_width=16)
         table.add_column("category", no_wrap=True, max_width=20)
-        table.add_column("rating", justify="right", no_wrap=True)
+        table.add_column("rating", justify="right", no_wrap=True, min_width=6)
         table.add_column("", no_wrap=True)
         for line in documents:
             table.add_row(

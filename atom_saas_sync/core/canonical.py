@@ -13,6 +13,9 @@ from atom_saas_sync.model import SkillVersion
 VOLATILE_FIELDS = frozenset({"average_rating", "rating_count", "ratings", "updated_at"})
 """Fields that never make a conflict and always follow the marketplace (data-model.md, rule 1)."""
 
+PACKAGE_FIELDS = frozenset({"python_packages", "npm_packages"})
+"""Fields that are sets: their order means nothing."""
+
 EXECUTABLE_FIELDS = ("code", "command", "local_files", "python_packages", "npm_packages", "parameters", "env_vars")
 
 _decode = msgspec.json.Decoder().decode

@@ -3,10 +3,10 @@
 What only one side changed is taken. Where both changed a field differently:
 
     description, examples, metadata   the newer side; lists are united
-    tags                              united
+    tags                              united; absent or null is none
     code, command, local_files        local
     parameters, env_vars              local: they belong to the code, which stays local
-    python_packages, npm_packages     united
+    python_packages, npm_packages     united, likewise
     version                           LOCAL+merged+REMOTE
     anything else                     the newer side
 
@@ -19,10 +19,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from atom_saas_sync.core.canonical import VOLATILE_FIELDS, canonical, same
+from atom_saas_sync.core.canonical import PACKAGE_FIELDS, VOLATILE_FIELDS, canonical, same
 from atom_saas_sync.times import parse_time
 
 _STAYS_LOCAL = frozenset({"code", "command", "local_files", "parameters", "env_vars"})
+_UNITED = frozenset({"tags", *PACKAGE_FIELDS})
 _MERGED = "+merged+"
 
 
@@ -71,10 +72,11 @@ def _merge_field(name: str, base: Any, local: Any, remote: Any, *, local_is_newe
         return local
     if name == "version":
         return _merged_version(local, remote)
-    newer = local if local_is_newer else remote
     if isinstance(local, list) and isinstance(remote, list):
         return _union(local, remote)
-    return newer
+    if name in _UNITED and isinstance(local, list) != isinstance(remote, list):
+        return local if isinstance(local, list) else remote  # the other side has none: absent, or null
+    return local if local_is_newer else remote
 
 
 def _equal(left: Any, right: Any) -> bool:  # noqa: ANN401 - whatever JSON can hold

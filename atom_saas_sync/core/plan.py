@@ -1,32 +1,42 @@
 """The decision: what happens to a skill, given its base, the local copy and what the marketplace says.
 
-One branch a cell; each has its row in docs/ATOM_SAAS_SYNC_ARCHITECTURE.md and a parametrised test. Rules:
-data-model.md, 1 to 5.
+One branch a cell; each has its row in docs/CONFLICTS.md and a test. Rules: data-model.md, 1 to 5.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from atom_saas_sync.core.canonical import decode_object, same, stored_version, version_from_fields
+from atom_saas_sync.core.canonical import (
+    PACKAGE_FIELDS,
+    VOLATILE_FIELDS,
+    canonical,
+    decode_object,
+    same,
+    stored_version,
+    version_from_fields,
+)
 from atom_saas_sync.core.merge import follow_volatile, merge
 from atom_saas_sync.model import (
     Action,
+    Base,
     BaseChange,
     CacheChange,
     Conflict,
     ConflictEntry,
     ConflictType,
     Known,
+    LoggedConflict,
     Outcome,
     Resolution,
     Severity,
     SkillVersion,
     Strategy,
 )
-from atom_saas_sync.times import parse_time
+from atom_saas_sync.times import format_time, parse_time
 
 CONVERGED = "converged"
 
@@ -34,53 +44,94 @@ CONVERGED = "converged"
 def plan_listed(known: Known | None, remote: SkillVersion, strategy: Strategy) -> Action:  # noqa: PLR0911 - a cell each
     """Plan for a skill that the marketplace has, as `remote`."""
     if known is None or (known.local_text is None and known.base is None):
-        return _take_remote(remote, Outcome.ADDED)  # new to us
+        return _take_remote(known, remote, Outcome.ADDED)  # new to us
     if known.local_text is None:
-        return _take_remote(remote, Outcome.ADDED)  # another program deleted the row: no edit, so put it back
+        return _take_remote(known, remote, Outcome.ADDED)  # another program deleted the row: no edit, so put it back
     base = known.base
-    if base is not None and base.text is None and not base.deleted:
+    if base is not None and base.text is None and not base.deleted and known.waiting is None:
         # Untouched here: it takes what the marketplace has.
         if base.wire_digest == remote.wire_digest:
             return Action(remote.skill_id, Outcome.UNCHANGED)
-        return _take_remote(remote, Outcome.UPDATED, republished=_is_republished(known, remote))
+        return _take_remote(known, remote, Outcome.UPDATED)
 
     local = stored_version(remote.skill_id, known.local_text)
     if local is not None and local.content_digest == remote.content_digest:
         return _converge(known, remote)  # both sides came to the same: nothing to resolve
     if base is not None and local is not None and local.content_digest == base.content_digest:
-        # Touched but not changed in what matters.
-        return _take_remote(remote, Outcome.UPDATED, republished=_is_republished(known, remote))
+        return _take_remote(known, remote, Outcome.UPDATED)  # touched but not changed in what matters
     if base is not None and remote.content_digest == base.content_digest:
         return _keep_edit(known, local, remote)  # changed here only: it stays
     return _settle(known, local, remote, strategy)
 
 
 def plan_deleted(known: Known, strategy: Strategy) -> Action | None:
-    """Plan for a skill that the marketplace has confirmed as deleted; None if it exists only here, or waits already."""
-    base = known.base
+    """Plan for a skill that the marketplace has confirmed as deleted; None if nothing is to be done."""
+    base, waiting = known.base, known.waiting
     if base is None:
-        return None
+        if waiting is None:
+            return None  # exists only here: no sync deletes it
+        # It existed only here, appeared there, and is gone there again: it exists only here.
+        return Action(known.skill_id, Outcome.UNCHANGED, conflict=_closing(known, None, known.local_text))
     if known.local_text is None or not is_edited(known):
-        return Action(known.skill_id, Outcome.DELETED, cache=CacheChange.REMOVE, base=BaseChange.DROP)
-    conflict = Conflict(
-        type="DELETION_CONFLICT",
-        severity=_severity(decode_object(known.local_text) or {}, {}),
-        local_text=known.local_text,
-        remote_text=None,
-        base_text=known.base_text,
-    )
-    waiting_id = known.waiting.id if known.waiting else None
+        return Action(
+            known.skill_id,
+            Outcome.DELETED,
+            cache=CacheChange.REMOVE,
+            base=BaseChange.DROP,
+            conflict=_closing(known, None, None),
+        )
+    if waiting is not None and waiting.held:
+        strategy = "manual"
     if strategy == "manual":
-        if base.deleted and known.waiting is not None and known.waiting.remote_text is None:
-            return None
-        entry = ConflictEntry(conflict, None, waiting_id)
+        if base.deleted and waiting is not None and waiting.remote_text is None:
+            return None  # waits already
+        entry = ConflictEntry(_conflict(known, None), None, _waiting_id(known))
         return Action(known.skill_id, Outcome.UNCHANGED, base=BaseChange.MARK_DELETED, conflict=entry)
-    if strategy == "remote_wins":
-        entry = ConflictEntry(conflict, Resolution(strategy, None), waiting_id)
-        return Action(known.skill_id, Outcome.DELETED, cache=CacheChange.REMOVE, base=BaseChange.DROP, conflict=entry)
-    # local_wins, and merge acts like it: the skill stays, and exists only here from now on.
-    entry = ConflictEntry(conflict, Resolution(strategy, known.local_text), waiting_id)
-    return Action(known.skill_id, Outcome.UNCHANGED, base=BaseChange.DROP, conflict=entry)
+    result = None if strategy == "remote_wins" else known.local_text
+    return _settled_deletion(known, Resolution(strategy, result))
+
+
+def plan_resolution(known: Known, result: SkillVersion | None, strategy: str) -> Action:
+    """Plan what a person has decided about the waiting conflict: the cache gets `result`; None removes the skill.
+
+    The base becomes the remote version that was looked at. Raises ValueError if no conflict waits, the row is gone, or
+    a skill is to be removed that the marketplace has.
+    """
+    waiting = known.waiting
+    if waiting is None or known.local_text is None:
+        raise ValueError("there is nothing to resolve")
+    if waiting.remote_text is None:
+        return _settled_deletion(known, Resolution(strategy, None if result is None else result.text))
+    remote = stored_version(known.skill_id, waiting.remote_text)
+    if remote is None or result is None:
+        raise ValueError("a skill that the marketplace has can't be resolved to nothing")
+    return _settled(known, remote, result, strategy)
+
+
+def plan_undo(known: Known, logged: LoggedConflict) -> tuple[Action, ...]:
+    """Plan to put back what a resolution replaced: local text and base as they were, and the conflict waits again.
+
+    The remote side is what the marketplace has now. No conflict waits if there is none any more: both sides have only
+    the local change left. A second action notes that the marketplace has deleted the skill.
+    """
+    skill_id = known.skill_id
+    base = None if logged.base_text is None else stored_version(skill_id, logged.base_text)
+    remote = None
+    if known.base is not None and not known.base.deleted and known.base_text is not None:
+        remote = stored_version(skill_id, known.base_text)
+    put_back = Action(skill_id, Outcome.UPDATED, cache=CacheChange.WRITE, text=logged.local_text)
+    if remote is None and base is None:
+        return (replace(put_back, base=BaseChange.DROP),)  # exists only here, as before
+    if remote is not None and base is not None and remote.content_digest == base.content_digest:
+        return (put_back,)  # the marketplace went back to the base: a local edit is left
+    before = Known(skill_id, logged.local_text, base=_base_of(base))
+    waits = replace(put_back, conflict=ConflictEntry(_conflict(before, remote), None, logged.id))
+    if base is None:
+        return (replace(waits, base=BaseChange.DROP),)
+    restored = replace(waits, base=BaseChange.RESTORE, remote=base)
+    if remote is None:
+        return (restored, Action(skill_id, Outcome.UNCHANGED, base=BaseChange.MARK_DELETED))
+    return (restored,)
 
 
 def is_edited(known: Known) -> bool:
@@ -100,11 +151,11 @@ def resolve(
 ) -> SkillVersion | None:
     """Return the version that `strategy` makes of a conflict; None if the skill goes. `manual` decides nothing.
 
-    Raises ValueError for `manual`.
+    `local_updated_at` is when the row was last written. Raises ValueError for `manual`.
     """
     if strategy == "manual":
         raise ValueError("manual is no decision")
-    local = stored_version(skill_id, conflict.local_text)
+    local = None if conflict.local_text is None else stored_version(skill_id, conflict.local_text)
     remote = None if conflict.remote_text is None else stored_version(skill_id, conflict.remote_text)
     if remote is None:
         return None if strategy == "remote_wins" else local
@@ -113,49 +164,50 @@ def resolve(
     if strategy == "local_wins":
         return version_from_fields(skill_id, follow_volatile(local.fields, remote.fields))
     base = decode_object(conflict.base_text) if conflict.base_text is not None else None
-    merged = merge(base or {}, local.fields, remote.fields, local_time=_local_time(local_updated_at, local.fields))
-    return version_from_fields(skill_id, merged)
+    local_time = _local_time(local_updated_at, local.fields)
+    return version_from_fields(skill_id, merge(base or {}, local.fields, remote.fields, local_time=local_time))
 
 
 def classify(local: Mapping[str, Any], remote: Mapping[str, Any]) -> tuple[ConflictType, Severity]:
     """Return the type and the severity of a conflict between two versions (data-model.md, rule 2)."""
-    return _type(local, remote), _severity(local, remote)
+    different = differing_fields(local, remote)
+    return _type(different), _severity(different)
 
 
 def differing_fields(left: Mapping[str, Any], right: Mapping[str, Any]) -> frozenset[str]:
-    """Return the names of the fields that differ; code is compared without outer white space."""
-    names = {*left, *right}
-    return frozenset(name for name in names if not _same_field(name, left, right))
+    """Return the names of the fields that differ in what matters.
+
+    Volatile fields don't matter, nor does outer white space of code, the order of packages, or whether a field is
+    absent or null.
+    """
+    names = {*left, *right} - VOLATILE_FIELDS
+    return frozenset(name for name in names if not _same_field(name, left.get(name), right.get(name)))
 
 
-def _same_field(name: str, left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
-    mine, theirs = left.get(name), right.get(name)
-    if name == "code" and isinstance(mine, str) and isinstance(theirs, str):
-        return mine.strip() == theirs.strip()
-    return (name in left) == (name in right) and same(mine, theirs)
+def _same_field(name: str, left: Any, right: Any) -> bool:  # noqa: ANN401 - whatever JSON can hold
+    if name == "code" and isinstance(left, str) and isinstance(right, str):
+        return left.strip() == right.strip()
+    if name in PACKAGE_FIELDS:
+        return _as_set(left) == _as_set(right)
+    return same(left, right)
 
 
-def _type(local: Mapping[str, Any], remote: Mapping[str, Any]) -> ConflictType:
-    different = differing_fields(local, remote)
+def _as_set(packages: object) -> frozenset[bytes]:
+    return frozenset(map(canonical, packages)) if isinstance(packages, list) else frozenset()
+
+
+def _type(different: frozenset[str]) -> ConflictType:
     if "version" in different:
         return "VERSION_MISMATCH"
     if "code" in different:
         return "CONTENT_MISMATCH"
-    for name in ("python_packages", "npm_packages"):
-        if name in different and _as_set(local.get(name)) != _as_set(remote.get(name)):
-            return "DEPENDENCY_CONFLICT"
-    return "OTHER"
+    return "DEPENDENCY_CONFLICT" if different & PACKAGE_FIELDS else "OTHER"
 
 
-def _as_set(packages: object) -> frozenset[str]:
-    return frozenset(map(str, packages)) if isinstance(packages, list) else frozenset()
-
-
-def _severity(local: Mapping[str, Any], remote: Mapping[str, Any]) -> Severity:
-    different = differing_fields(local, remote)
+def _severity(different: frozenset[str]) -> Severity:
     if different & {"code", "command", "local_files"}:
         return "CRITICAL"
-    if different & {"version", "python_packages", "npm_packages"}:
+    if different & {"version", *PACKAGE_FIELDS}:
         return "HIGH"
     if different & {"parameters", "metadata", "env_vars"}:
         return "MEDIUM"
@@ -167,7 +219,13 @@ def _local_time(row_updated_at: str | None, fields: Mapping[str, Any]) -> dateti
     return max(times, default=None)
 
 
-def _take_remote(remote: SkillVersion, outcome: Outcome, *, republished: bool = False) -> Action:
+def _changed_at(known: Known, local: SkillVersion | None) -> str | None:
+    """Return when the local side was last changed: read before its volatile fields are refreshed (rule 3)."""
+    moment = _local_time(known.local_updated_at, local.fields if local else {})
+    return None if moment is None else format_time(moment)
+
+
+def _take_remote(known: Known | None, remote: SkillVersion, outcome: Outcome) -> Action:
     return Action(
         remote.skill_id,
         outcome,
@@ -175,18 +233,17 @@ def _take_remote(remote: SkillVersion, outcome: Outcome, *, republished: bool = 
         text=remote.text,
         base=BaseChange.ADVANCE,
         remote=remote,
-        republished=republished,
+        conflict=None if known is None else _closing(known, remote, remote.text),
+        republished=outcome is Outcome.UPDATED and known is not None and _is_republished(known, remote),
     )
 
 
 def _converge(known: Known, remote: SkillVersion) -> Action:
-    assert known.local_text is not None
-    entry = None
-    if known.waiting is not None:
-        entry = ConflictEntry(_conflict(known, remote), Resolution(CONVERGED, remote.text), waiting_id=known.waiting.id)
+    entry = _closing(known, remote, remote.text)
+    written = known.local_text != remote.text
     unchanged = (
         entry is None
-        and known.local_text == remote.text
+        and not written
         and known.base is not None
         and not known.base.deleted
         and known.base.wire_digest == remote.wire_digest
@@ -194,7 +251,7 @@ def _converge(known: Known, remote: SkillVersion) -> Action:
     return Action(
         remote.skill_id,
         Outcome.UNCHANGED if unchanged else Outcome.UPDATED,
-        cache=CacheChange.KEEP if known.local_text == remote.text else CacheChange.WRITE,
+        cache=CacheChange.WRITE if written else CacheChange.KEEP,
         text=remote.text,
         base=BaseChange.ADVANCE,
         remote=remote,
@@ -205,49 +262,59 @@ def _converge(known: Known, remote: SkillVersion) -> Action:
 
 def _keep_edit(known: Known, local: SkillVersion | None, remote: SkillVersion) -> Action:
     """Keep the local edit: the remote side is (again) what it was. Volatile fields follow, no conflict is left."""
-    assert known.local_text is not None
-    text = _refreshed_text(known.local_text, local, remote)
-    entry = None
-    if known.waiting is not None:
-        entry = ConflictEntry(_conflict(known, remote), Resolution(CONVERGED, text), waiting_id=known.waiting.id)
     assert known.base is not None
+    text = _refreshed_text(known, local, remote)
+    written = text != known.local_text
+    same_base = known.base.wire_digest == remote.wire_digest and not known.base.deleted
     return Action(
         remote.skill_id,
-        Outcome.UNCHANGED if text == known.local_text else Outcome.UPDATED,
-        cache=CacheChange.KEEP if text == known.local_text else CacheChange.WRITE,
+        Outcome.UPDATED if written else Outcome.UNCHANGED,
+        cache=CacheChange.WRITE if written else CacheChange.KEEP,
         text=text,
-        base=BaseChange.KEEP
-        if known.base.wire_digest == remote.wire_digest and not known.base.deleted
-        else BaseChange.ADVANCE,
+        base=BaseChange.KEEP if same_base else BaseChange.ADVANCE,
         remote=remote,
-        conflict=entry,
+        conflict=_closing(known, remote, text),
+        changed_at=_changed_at(known, local),
     )
 
 
 def _settle(known: Known, local: SkillVersion | None, remote: SkillVersion, strategy: Strategy) -> Action:
     """Both sides changed, differently: a conflict."""
-    assert known.local_text is not None
+    if known.waiting is not None and known.waiting.held:
+        strategy = "manual"
     conflict = _conflict(known, remote)
-    waiting_id = known.waiting.id if known.waiting else None
-    republished = _is_republished(known, remote)
-    if strategy == "manual":
-        text = _refreshed_text(known.local_text, local, remote)
-        news = known.waiting is None or not _is_same_remote(known.waiting.remote_text, remote)
-        written = text != known.local_text
-        return Action(
-            remote.skill_id,
-            Outcome.UPDATED if written else Outcome.UNCHANGED,
-            cache=CacheChange.WRITE if written else CacheChange.KEEP,
-            text=text,
-            base=BaseChange.UNMARK_DELETED if known.base is not None and known.base.deleted else BaseChange.KEEP,
-            remote=remote,
-            conflict=ConflictEntry(conflict, None, waiting_id) if news else None,
-            republished=republished and news,
-        )
-    result = resolve(conflict, remote.skill_id, strategy, local_updated_at=known.local_updated_at)
-    assert result is not None
-    text = remote.text if result.content_digest == remote.content_digest else result.text
+    if strategy != "manual":
+        result = resolve(conflict, remote.skill_id, strategy, local_updated_at=known.local_updated_at)
+        assert result is not None
+        return _settled(known, remote, result, strategy)
+    text = _refreshed_text(known, local, remote)
     written = text != known.local_text
+    news = known.waiting is None or not _is_same_remote(known.waiting.remote_text, remote)
+    return Action(
+        remote.skill_id,
+        Outcome.UPDATED if written else Outcome.UNCHANGED,
+        cache=CacheChange.WRITE if written else CacheChange.KEEP,
+        text=text,
+        base=BaseChange.UNMARK_DELETED if known.base is not None and known.base.deleted else BaseChange.KEEP,
+        remote=remote,
+        conflict=ConflictEntry(conflict, None, _waiting_id(known)) if news else None,
+        republished=news and _is_republished(known, remote),
+        changed_at=_changed_at(known, local),
+        passed_over=_passed_over(known, remote),
+    )
+
+
+def _settled(known: Known, remote: SkillVersion, result: SkillVersion, strategy: str) -> Action:
+    """Give the cache `result`; the base becomes the remote version that was looked at."""
+    assert known.local_text is not None
+    local = stored_version(known.skill_id, known.local_text)
+    text = result.text
+    if result.content_digest == remote.content_digest:
+        text = remote.text
+    elif local is not None and same(result.fields, local.fields):
+        text = known.local_text
+    written = text != known.local_text
+    stays = local is not None and result.content_digest == local.content_digest
     return Action(
         remote.skill_id,
         Outcome.UPDATED if written else Outcome.UNCHANGED,
@@ -255,35 +322,80 @@ def _settle(known: Known, local: SkillVersion | None, remote: SkillVersion, stra
         text=text,
         base=BaseChange.ADVANCE,
         remote=remote,
-        conflict=ConflictEntry(conflict, Resolution(strategy, text), waiting_id),
-        republished=republished,
+        conflict=ConflictEntry(_conflict(known, remote), Resolution(strategy, text), _waiting_id(known)),
+        republished=_is_republished(known, remote),
+        changed_at=_changed_at(known, local) if stays else None,
+        passed_over=_passed_over(known, remote),
     )
 
 
-def _conflict(known: Known, remote: SkillVersion) -> Conflict:
-    assert known.local_text is not None
-    local = decode_object(known.local_text) or {}
-    kind, severity = classify(local, remote.fields)
+def _settled_deletion(known: Known, resolution: Resolution) -> Action:
+    """Let a skill that was deleted there and changed here go, or stay and exist only here from now on."""
+    entry = ConflictEntry(_conflict(known, None), resolution, _waiting_id(known))
+    text = resolution.result_text
+    if text is None:
+        return Action(known.skill_id, Outcome.DELETED, cache=CacheChange.REMOVE, base=BaseChange.DROP, conflict=entry)
+    written = text != known.local_text
+    return Action(
+        known.skill_id,
+        Outcome.UPDATED if written else Outcome.UNCHANGED,
+        cache=CacheChange.WRITE if written else CacheChange.KEEP,
+        text=text,
+        base=BaseChange.DROP,
+        conflict=entry,
+    )
+
+
+def _conflict(known: Known, remote: SkillVersion | None) -> Conflict:
+    local = (decode_object(known.local_text) if known.local_text is not None else None) or {}
+    kind, severity = classify(local, {} if remote is None else remote.fields)
     return Conflict(
-        type=kind,
+        type="DELETION_CONFLICT" if remote is None else kind,
         severity=severity,
         local_text=known.local_text,
-        remote_text=remote.text,
-        base_text=known.base_text if known.base is not None else None,
+        remote_text=None if remote is None else remote.text,
+        base_text=known.base_text,
     )
 
 
-def _refreshed_text(local_text: str, local: SkillVersion | None, remote: SkillVersion) -> str:
+def _closing(known: Known, remote: SkillVersion | None, text: str | None) -> ConflictEntry | None:
+    """Return how the waiting conflict, if there is one, closes by itself."""
+    if known.waiting is None:
+        return None
+    return ConflictEntry(_conflict(known, remote), Resolution(CONVERGED, text), known.waiting.id)
+
+
+def _waiting_id(known: Known) -> int | None:
+    return None if known.waiting is None else known.waiting.id
+
+
+def _passed_over(known: Known, remote: SkillVersion) -> SkillVersion | None:
+    """Return the version that waited in a conflict until `remote` took its place."""
+    if known.waiting is None or known.waiting.remote_text is None or _is_same_remote(known.waiting.remote_text, remote):
+        return None
+    return stored_version(known.skill_id, known.waiting.remote_text)
+
+
+def _refreshed_text(known: Known, local: SkillVersion | None, remote: SkillVersion) -> str:
     """Return the local text with the marketplace's volatile fields, and the very same text if they are the same."""
+    assert known.local_text is not None
     if local is None:
-        return local_text
+        return known.local_text
     fields = follow_volatile(local.fields, remote.fields)
-    return local_text if same(fields, local.fields) else version_from_fields(remote.skill_id, fields).text
+    return known.local_text if same(fields, local.fields) else version_from_fields(remote.skill_id, fields).text
 
 
 def _is_same_remote(waiting_text: str | None, remote: SkillVersion) -> bool:
     waiting = None if waiting_text is None else stored_version(remote.skill_id, waiting_text)
     return waiting is not None and waiting.content_digest == remote.content_digest
+
+
+def _base_of(version: SkillVersion | None) -> Base | None:
+    if version is None:
+        return None
+    return Base(
+        version.wire_digest, version.content_digest, version.exec_digest, version.text, page=None, deleted=False
+    )
 
 
 def _is_republished(known: Known, remote: SkillVersion) -> bool:

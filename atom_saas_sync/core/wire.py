@@ -74,6 +74,7 @@ def _is_json_if_odd(item: bytes) -> bool:
     return True
 
 
+_SKILLS_KEY = re.compile(rb'"skills"\s*:\s*\Z')
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
 
 
@@ -84,7 +85,7 @@ def _cut_items(body: bytes) -> tuple[bytes, list[bytes]] | None:
         kind = token.group()
         if kind in b"[{":
             depth += 1
-            if depth == 2 and kind == b"[" and re.search(rb'"skills"\s*:\s*\Z', body[: token.start()][-64:]):  # noqa: PLR2004
+            if depth == 2 and kind == b"[" and _SKILLS_KEY.search(body, max(0, token.start() - 64), token.start()):  # noqa: PLR2004
                 begin = start = token.end()
         elif kind in b"]}":
             depth -= 1

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from atom_saas_sync.model import (
     Action,
@@ -18,6 +19,7 @@ from atom_saas_sync.model import (
     ConflictEntry,
     Known,
     PageRecord,
+    SkillVersion,
     WaitingConflict,
 )
 from atom_saas_sync.store.counters import increment
@@ -32,15 +34,24 @@ _EXPIRY_SLACK = timedelta(hours=12)
 _KNOWN = """
     SELECT wanted.value AS skill_id, c.skill_data, c.updated_at,
            b.wire_digest, b.content_digest, b.exec_digest, b.data, b.page, b.deleted_at,
-           w.id AS waiting_id, w.remote_data
+           w.id AS waiting_id, w.remote_data, w.undone_at
     FROM json_each(?) AS wanted
     LEFT JOIN skill_cache AS c ON c.skill_id = wanted.value
     LEFT JOIN skill_base AS b ON b.skill_id = wanted.value
     LEFT JOIN conflict_log AS w ON w.skill_id = wanted.value AND w.resolved = 0
-    WHERE c.id IS NOT NULL OR b.skill_id IS NOT NULL
+    WHERE c.id IS NOT NULL OR b.skill_id IS NOT NULL OR w.id IS NOT NULL
 """
 
 _INDEXED = "name, description, tags, category, code"
+
+
+class _Ended(NamedTuple):
+    """A base that ends here, as the history keeps it."""
+
+    skill_id: str
+    text: str
+    content_digest: bytes
+    exec_digest: bytes
 
 
 class Catalogue:
@@ -73,10 +84,15 @@ class Catalogue:
                 _leave_pages(connection, 1)
 
     def digests_on_page(self, page: int) -> dict[bytes, str]:
-        """Return the skill of each wire digest that was last seen on `page`."""
+        """Return the skill of each wire digest that was last seen on `page`.
+
+        Not those whose conflict waits: their remote side is not the base, and it is news if it becomes so again.
+        """
         with self._database.reading() as connection:
             rows = connection.execute(
-                "SELECT wire_digest, skill_id FROM skill_base WHERE page = ? AND deleted_at IS NULL", (page,)
+                "SELECT wire_digest, skill_id FROM skill_base AS b WHERE page = ? AND deleted_at IS NULL "
+                "AND NOT EXISTS (SELECT 1 FROM conflict_log AS w WHERE w.skill_id = b.skill_id AND w.resolved = 0)",
+                (page,),
             )
             return {row[0]: row[1] for row in rows}
 
@@ -114,14 +130,16 @@ class Catalogue:
                 _leave_pages(connection, page)
 
     def unlisted_ids(self, listed: Collection[str]) -> list[str]:
-        """Return the skills of the marketplace that are not among `listed`."""
+        """Return the skills of the marketplace that are not among `listed`, and are not known as deleted.
+
+        One that exists only here is of the marketplace as long as a conflict with the marketplace's own waits.
+        """
         with self._database.reading() as connection:
-            count: int = connection.execute("SELECT count(*) FROM skill_base").fetchone()[0]
-            if count == len(listed):
-                # All that was listed has a base, so there is nothing else. (Skills without one are fetched whole.)
-                rows = connection.execute("SELECT skill_id FROM skill_base WHERE page IS NULL")
-            else:
-                rows = connection.execute("SELECT skill_id FROM skill_base ORDER BY skill_id")
+            rows = connection.execute(
+                "SELECT skill_id FROM skill_base WHERE deleted_at IS NULL "
+                "UNION SELECT skill_id FROM conflict_log WHERE resolved = 0 AND remote_data IS NOT NULL "
+                "ORDER BY skill_id"
+            )
             return [row[0] for row in rows if row[0] not in listed]
 
     def marketplace_skills(self) -> int:
@@ -225,8 +243,13 @@ class Batch:
         self._known.update(found)
         return found
 
-    def apply(self, actions: Sequence[Action], now: datetime, *, page: int | None = None) -> None:
-        """Carry out actions on skills that `known` was asked for; `page` is where the list showed them."""
+    def apply(
+        self, actions: Sequence[Action], now: datetime, *, page: int | None = None, actor: str = "atom-sync"
+    ) -> None:
+        """Carry out actions on skills that `known` was asked for; `page` is where the list showed them.
+
+        `actor` is who resolves the conflicts among them.
+        """
         moment = format_time(now)
         written = [action for action in actions if action.cache is CacheChange.WRITE]
         removed = [action.skill_id for action in actions if action.cache is CacheChange.REMOVE]
@@ -238,7 +261,7 @@ class Batch:
         self._write_bases(actions, moment, page)
         for action in actions:
             if action.conflict is not None:
-                log_conflict(self._connection, action.skill_id, action.conflict, moment, resolved_by="atom-sync")
+                log_conflict(self._connection, action.skill_id, action.conflict, moment, resolved_by=actor)
             if action.republished:
                 increment(self._connection, "republished")
 
@@ -276,6 +299,13 @@ class Batch:
         """Add to the counters of requests by (endpoint, code)."""
         count_requests(self._connection, requests)
 
+    def note(self, actor: str, action: str, subject: str, now: datetime, **details: object) -> None:
+        """Write into the audit log what a person did."""
+        self._connection.execute(
+            "INSERT INTO audit_log (at, actor, action, subject, details) VALUES (?, ?, ?, ?, ?)",
+            (format_time(now), actor, action, subject, json.dumps(details, sort_keys=True)),
+        )
+
     def _has_row(self, skill_id: str) -> bool:
         known = self._known.get(skill_id)
         return known is not None and known.local_text is not None
@@ -301,7 +331,7 @@ class Batch:
         replaced = [action for action in written if self._has_row(action.skill_id)]
         connection.executemany(
             "UPDATE skill_cache SET skill_data = ?, updated_at = ?, expires_at = ? WHERE skill_id = ?",
-            [(action.text, moment, expires, action.skill_id) for action in replaced],
+            [(action.text, action.changed_at or moment, expires, action.skill_id) for action in replaced],
         )
         connection.executemany(
             "INSERT INTO skill_cache (skill_id, skill_data, expires_at, created_at, updated_at) VALUES (?, ?, ?, ?, ?)",
@@ -328,11 +358,12 @@ class Batch:
             """
             INSERT INTO skill_base
                 (skill_id, page, wire_digest, content_digest, exec_digest, confirmed_at, deleted_at, data)
-            VALUES (?, ?, ?, ?, ?, ?, NULL, ?)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL, ?7)
             ON CONFLICT (skill_id) DO UPDATE SET
                 page = coalesce(excluded.page, page), wire_digest = excluded.wire_digest,
                 content_digest = excluded.content_digest, exec_digest = excluded.exec_digest,
-                confirmed_at = excluded.confirmed_at, deleted_at = NULL, data = excluded.data
+                confirmed_at = CASE WHEN ?8 THEN confirmed_at ELSE excluded.confirmed_at END,
+                deleted_at = NULL, data = excluded.data
             """,
             [
                 (
@@ -343,9 +374,22 @@ class Batch:
                     action.remote.exec_digest,
                     moment,
                     None if self._text_after(action) == action.remote.text else action.remote.text,
+                    action.base is BaseChange.RESTORE,
                 )
                 for action in actions
-                if action.base is BaseChange.ADVANCE and action.remote is not None
+                if action.base in {BaseChange.ADVANCE, BaseChange.RESTORE} and action.remote is not None
+            ],
+        )
+        # A person's edit through us: what it replaces was the base.
+        self._connection.executemany(
+            "UPDATE skill_base SET data = ? WHERE skill_id = ? AND data IS NULL",
+            [
+                (self._known[action.skill_id].local_text, action.skill_id)
+                for action in actions
+                if action.cache is CacheChange.WRITE
+                and action.base is BaseChange.KEEP
+                and self._has_row(action.skill_id)
+                and action.text != self._known[action.skill_id].local_text
             ],
         )
         for change, statement in (
@@ -372,6 +416,8 @@ class Batch:
         The last version of a deleted skill is kept whatever that number is: it is evidence (rule 12).
         """
         for action in actions:
+            if action.passed_over is not None and self._history_versions:
+                self._keep_version(action.passed_over, moment, ended_by="superseded")
             known = self._known.get(action.skill_id)
             if known is None or known.base is None or known.base_text is None:
                 continue
@@ -382,30 +428,33 @@ class Batch:
                 and action.remote.content_digest != known.base.content_digest
             )
             if deleted or (advanced and self._history_versions):
-                self._keep_version(known, moment, ended_by="deleted" if deleted else "superseded")
+                ended = _Ended(known.skill_id, known.base_text, known.base.content_digest, known.base.exec_digest)
+                self._keep_version(ended, moment, ended_by="deleted" if deleted else "superseded")
 
-    def _keep_version(self, known: Known, moment: str, *, ended_by: str) -> None:
-        assert known.base is not None
-        text = known.base_text
-        assert text is not None
+    def _keep_version(self, ended: _Ended | SkillVersion, moment: str, *, ended_by: str) -> None:
+        """Keep a version; once only if a resolution that was undone is made again."""
         self._connection.execute(
-            "INSERT INTO skill_version (skill_id, version, content_digest, exec_digest, ended_at, ended_by, data) "
-            "VALUES (?, CASE WHEN json_valid(?) THEN json_extract(?, '$.version') END, ?, ?, ?, ?, ?)",
+            """
+            INSERT INTO skill_version (skill_id, version, content_digest, exec_digest, ended_at, ended_by, data)
+            SELECT ?1, CASE WHEN json_valid(?2) THEN json_extract(?2, '$.version') END, ?3, ?4, ?5, ?6, ?7
+            WHERE NOT EXISTS (
+                SELECT 1 FROM skill_version WHERE content_digest = ?3 AND ended_by = ?6
+                AND id = (SELECT max(id) FROM skill_version WHERE skill_id = ?1))
+            """,
             (
-                known.skill_id,
-                text,
-                text,
-                known.base.content_digest,
-                known.base.exec_digest,
+                ended.skill_id,
+                ended.text,
+                ended.content_digest,
+                ended.exec_digest,
                 moment,
                 ended_by,
-                zlib.compress(text.encode()),
+                zlib.compress(ended.text.encode()),
             ),
         )
         self._connection.execute(
             "DELETE FROM skill_version WHERE skill_id = ?1 AND id NOT IN "
             "(SELECT id FROM skill_version WHERE skill_id = ?1 ORDER BY id DESC LIMIT ?2)",
-            (known.skill_id, max(1, self._history_versions)),
+            (ended.skill_id, max(1, self._history_versions)),
         )
 
 
@@ -446,7 +495,10 @@ def log_conflict(
     else:
         connection.execute(
             """
-            UPDATE conflict_log SET conflict_type = :type, severity = :severity, local_data = :local,
+            UPDATE conflict_log SET conflict_type = :type, severity = :severity,
+                local_data = coalesce(:local, local_data),
+                undone_at = CASE WHEN :resolved THEN NULL ELSE undone_at END,
+                undone_by = CASE WHEN :resolved THEN NULL ELSE undone_by END,
                 remote_data = :remote, base_data = :base, resolved = :resolved, resolution_strategy = :strategy,
                 resolved_data = :result, resolved_at = :resolved_at, resolved_by = :resolved_by, updated_at = :moment
             WHERE id = :id
@@ -476,7 +528,9 @@ def _known(row: sqlite3.Row) -> Known:
             page=row["page"],
             deleted=row["deleted_at"] is not None,
         )
-    waiting = None if row["waiting_id"] is None else WaitingConflict(row["waiting_id"], row["remote_data"])
+    waiting = None
+    if row["waiting_id"] is not None:
+        waiting = WaitingConflict(row["waiting_id"], row["remote_data"], held=row["undone_at"] is not None)
     return Known(row["skill_id"], row["skill_data"], row["updated_at"], base, waiting)
 
 

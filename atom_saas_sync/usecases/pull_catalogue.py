@@ -272,9 +272,11 @@ class CataloguePull:
         with self._catalogue.batch(write=not self._options.dry_run) as batch:
             actions = []
             for known in batch.known(missing).values():
-                base = known.base_text and stored_version(known.skill_id, known.base_text)
-                if base and known.local_text is None:
-                    actions.append(plan_listed(known, base, self._options.strategy))
+                # What the marketplace has now: if a conflict waits, not the base.
+                text = known.waiting.remote_text if known.waiting else known.base_text
+                newest = text and stored_version(known.skill_id, text)
+                if newest and known.local_text is None:
+                    actions.append(plan_listed(known, newest, self._options.strategy))
             if not self._options.dry_run:
                 batch.apply(actions, self._clock.now())
         self._count(actions)
@@ -414,7 +416,8 @@ class CataloguePull:
         if set(outcome.reasons) - {"conflicts_open"}:
             status = "partial" if kept_something else "failed"
         error = outcome.error
-        exit_code = error.exit_code if error and status == "failed" else outcome.exit_code
+        # Of some pages it can be said that they are missing; with none at all the error speaks for itself.
+        exit_code = error.exit_code if error and not counts.skills_synced else outcome.exit_code
         reasons = tuple(outcome.reasons)
         if counts.conflicts_manual and "conflicts_open" not in reasons:
             reasons = (*reasons, "conflicts_open")

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -37,7 +37,7 @@ from atom_saas_sync.model import Category, InvalidItem, ListedPage, SkillVersion
 
 RETRIES = 3
 LONGEST_RETRY_AFTER = 120.0
-LONGEST_WAIT_FOR_BUDGET = 60.0
+LONGEST_WAIT_FOR_BUDGET = 61.0  # a minute, and the second in which the oldest request was counted
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_REDIRECTS = 5
 MAX_CONNECTIONS = 10
@@ -315,7 +315,7 @@ class MarketplaceClient:
             raise
         finally:
             self.statistics.count(endpoint, code, received)
-        _raise_for_status(response, what, self._clock.now())
+        _raise_for_status(response, what, _http_date(response.headers.get("date")) or self._clock.now())
         return Answer(response.status_code, response.headers, body)
 
     @contextmanager
@@ -348,21 +348,20 @@ class MarketplaceClient:
 
     def _note_headers(self, response: httpx.Response) -> None:
         headers = response.headers
+        now = self._clock.now()
+        their_now = _http_date(headers.get("date")) or now
+        if self.statistics.clock_skew_seconds is None and "date" in headers:
+            self.statistics.clock_skew_seconds = (their_now - now).total_seconds()
         limit = _first_integer(headers, "x-ratelimit-limit", "ratelimit-limit")
         if limit is not None and limit > 0:
             reset = _first_integer(headers, "x-ratelimit-reset", "ratelimit-reset")
-            now = self._clock.now()
             is_moment = reset is not None and reset > 1_000_000_000  # noqa: PLR2004 - an epoch time, no duration
             self._budget.learn(
                 now,
                 limit=limit,
                 remaining=_first_integer(headers, "x-ratelimit-remaining", "ratelimit-remaining"),
-                reset_seconds=None if reset is None else float(reset - now.timestamp() if is_moment else reset),
+                reset_seconds=None if reset is None else float(reset - their_now.timestamp() if is_moment else reset),
             )
-        if self.statistics.clock_skew_seconds is None and "date" in headers:
-            with suppress(ValueError):
-                skew = parsedate_to_datetime(headers["date"]) - self._clock.now()
-                self.statistics.clock_skew_seconds = skew.total_seconds()
 
 
 def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
@@ -449,8 +448,13 @@ def _retry_after(value: str | None, now: datetime) -> float | None:
         return None
     if value.strip().isdigit():
         return float(value)
+    moment = _http_date(value)
+    return None if moment is None else max(0.0, (moment - now).total_seconds())
+
+
+def _http_date(value: str | None) -> datetime | None:
+    """Return the aware moment that an HTTP date means, None if it means none."""
     try:
-        moment = parsedate_to_datetime(value)
+        return parsedate_to_datetime(value or "").astimezone(UTC)
     except ValueError:
         return None
-    return max(0.0, (moment - now).total_seconds())

@@ -131,7 +131,7 @@ class Walk:
             _put(ahead, error, stop)
 
     def _fetch_all(self, ahead: _Ahead, stop: threading.Event) -> Iterator[WalkedPage | PageFailed]:
-        number, items_seen, failures = 1, 0, 0
+        number, items_seen, failures, seen_at_last_look = 1, 0, 0, 0
         while True:
             try:
                 page, size = self._fetch_one(number)
@@ -155,11 +155,15 @@ class Walk:
             if size == 0:
                 self._ended = True
                 return
-            if size < self._page_size and self.total is not None and items_seen >= self.total:
+            if items_seen >= (self.total or 0):
+                # More than was promised, or nothing was: from here on each page is looked at before the next.
                 _wait_until_consumed(ahead, stop)
-                if self.distinct >= self.total:
+                if size < self._page_size and self.total is not None and self.distinct >= self.total:
                     self._ended = True
                     return
+                if len(self.seen) == seen_at_last_look:
+                    return  # nothing new: a server that repeats itself would be walked for ever
+                seen_at_last_look = len(self.seen)
             number += 1
 
     def _fetch_one(self, number: int) -> tuple[WalkedPage, int]:

@@ -1,0 +1,204 @@
+"""A machine with atom-sync on it: real SQLite file, real HTTP over loopback; only the clock is made up."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atom_saas_sync.marketplace.client import MarketplaceClient
+from atom_saas_sync.marketplace.dialects import DIALECTS
+from atom_saas_sync.model import RunReport
+from atom_saas_sync.sandbox import Sandbox
+from atom_saas_sync.store.catalogue import Catalogue
+from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.requests import RequestBudget
+from atom_saas_sync.store.runs import Runs
+from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
+
+Json = dict[str, Any]
+
+
+class FakeClock:
+    """A clock that moves only when somebody sleeps or moves it; remembers the sleeps."""
+
+    def __init__(self) -> None:
+        self.moment = datetime(2026, 2, 19, 12, 0, tzinfo=UTC)
+        self.elapsed = 0.0
+        self.slept: list[float] = []
+
+    def now(self) -> datetime:
+        return self.moment
+
+    def monotonic(self) -> float:
+        return self.elapsed
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.move(seconds=seconds)
+
+    def move(self, **duration: float) -> None:
+        step = timedelta(**duration)
+        self.moment += step
+        self.elapsed += step.total_seconds()
+
+
+class Machine:
+    """Runs atom-sync against a sandbox, in this process (with a made-up clock) or as the real command."""
+
+    def __init__(self, sandbox: Sandbox, directory: Path) -> None:
+        self.sandbox = sandbox
+        self.directory = directory
+        self.database_path = directory / "atom.db"
+        self.clock = FakeClock()
+
+    def follow_clock(self) -> None:
+        """Set the sandbox's clock to the made-up one."""
+        self.sandbox.set_clock_offset((self.clock.now() - datetime.now(UTC)).total_seconds())
+
+    def pull(
+        self,
+        *,
+        dialect: str = "v1",
+        token: str | None = None,
+        timeout_seconds: float = 5,
+        per_minute: int = 100_000,
+        per_hour: int = 100_000,
+        deadline: float | None = None,
+        started_by: str = "tester",
+        check: Any = lambda: None,
+        history_versions: int = 10,
+        **options: Any,
+    ) -> RunReport:
+        """Make one run in this process; `options` are the fields of PullOptions."""
+        database = Database.open(self.database_path)
+        budget = RequestBudget(self.database_path, per_minute=per_minute, per_hour=per_hour)
+        client = MarketplaceClient(
+            base_url=self.sandbox.url,
+            token=token or self.sandbox.token,
+            instance_id="test",
+            dialect=DIALECTS[dialect],
+            timeout_seconds=timeout_seconds,
+            clock=self.clock,
+            budget=budget,
+            random=lambda: 0.5,
+            deadline=deadline,
+        )
+        try:
+            return CataloguePull(
+                marketplace=client,
+                catalogue=Catalogue(database, history_versions=history_versions),
+                runs=Runs(database),
+                clock=self.clock,
+                options=PullOptions(**options),
+                check=check,
+            ).run(started_by=started_by)
+        finally:
+            client.close()
+            budget.close()
+            database.close()
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """Return a clean environment for the real command."""
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.directory),
+            "ATOM_SAAS_API_URL": self.sandbox.url,
+            "ATOM_SAAS_WS_URL": self.sandbox.ws_url,
+            "ATOM_SAAS_API_TOKEN": self.sandbox.token,
+            "ATOM_SAAS_DATABASE_URL": str(self.database_path),
+            **variables,
+        }
+
+    def command(self, *arguments: str, stdin: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run the real command to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "atom_saas_sync", *arguments],
+            env=self.environment(**variables),
+            cwd=self.directory,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    @contextmanager
+    def started(self, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+        """Start the real command, and end it in the end."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "atom_saas_sync", *arguments],
+            env=self.environment(**variables),
+            cwd=self.directory,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.communicate(timeout=10)
+
+    def sql(self, statement: str, *values: Any) -> list[Any]:
+        """Do what another program would do with the database: plain SQL, committed at once."""
+        connection = sqlite3.connect(self.database_path, timeout=10)
+        try:
+            with connection:
+                return connection.execute(statement, values).fetchall()
+        finally:
+            connection.close()
+
+    def cached(self) -> dict[str, Json]:
+        """Return all cached skills."""
+        return {row[0]: json.loads(row[1]) for row in self.sql("SELECT skill_id, skill_data FROM skill_cache")}
+
+    def edit(self, skill_id: str, **fields: Any) -> None:
+        """Edit a cached skill as the Atom backend does."""
+        data = json.loads(self.sql("SELECT skill_data FROM skill_cache WHERE skill_id = ?", skill_id)[0][0])
+        self.sql("UPDATE skill_cache SET skill_data = ? WHERE skill_id = ?", json.dumps({**data, **fields}), skill_id)
+
+    def listed(self) -> dict[str, Json]:
+        """Return what the marketplace has."""
+        return {skill_id: self.sandbox.skill(skill_id) for skill_id in self.sandbox.skill_ids()}
+
+
+def wait_until(condition: Any, timeout: float = 10.0) -> None:
+    """Wait for something that another process does; fails the test if it never happens."""
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail("waited in vain")
+        time.sleep(0.01)  # the pause of a bounded poll, no synchronisation by itself
+
+
+@pytest.fixture(scope="session")
+def _shared_sandbox() -> Iterator[Sandbox]:
+    with Sandbox(skills=60, seed=3) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(_shared_sandbox: Sandbox) -> Sandbox:
+    """Return a sandbox with 60 skills, as new."""
+    _shared_sandbox.reset()
+    return _shared_sandbox
+
+
+@pytest.fixture
+def machine(sandbox: Sandbox, tmp_path: Path) -> Machine:
+    """Return a machine with an empty disk next to that sandbox."""
+    machine = Machine(sandbox, tmp_path)
+    machine.follow_clock()
+    return machine

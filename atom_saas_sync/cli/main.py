@@ -26,6 +26,7 @@ PARTS = {
     "config": Part("atom_saas_sync.cli.configuration", "app", "The effective configuration, and whether it is right."),
     "db": Part("atom_saas_sync.cli.database", "app", "Migrations, checks and backups of the database."),
     "skills": Part("atom_saas_sync.cli.skills", "app", "The cached skills: read them, edit them, see their versions."),
+    "demo": Part("atom_saas_sync.cli.demo", "demo", "Try everything out against a sandbox."),
     "sandbox": Part(
         "atom_saas_sync.cli.sandbox", "app", "A local marketplace for trying out, tests and demos; not the real one."
     ),

@@ -1,0 +1,78 @@
+"""`demo`: the main job on a fresh machine, without a token, against the built-in sandbox."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from atom_saas_sync.cli.output import console
+from atom_saas_sync.errors import AtomSyncError
+
+if TYPE_CHECKING:
+    from atom_saas_sync.sandbox import Sandbox
+
+_SKILLS = 2000
+
+
+def demo(
+    skills: Annotated[int, typer.Option("--skills", min=1, metavar="N", help="Skills in the sandbox.")] = _SKILLS,
+) -> None:
+    """Try everything out against a sandbox.
+
+    It works in a directory of its own and leaves nothing running.
+    """
+    from atom_saas_sync.sandbox import Sandbox
+
+    directory = Path(tempfile.mkdtemp(prefix="atom-sync-demo-"))
+    with Sandbox(skills=skills) as sandbox:
+        show = _Show(directory, sandbox)
+        show.say(f"A sandbox with {skills} skills stands in for the marketplace. Everything goes into {directory}")
+        show.run("The first sync fills the cache", "sync", "skills")
+        show.run("The second finds that nothing has changed, and does almost nothing", "sync", "skills")
+        show.run("How is it?", "status")
+        show.run("What is in it?", "skills", "search", "invoice", "--limit", "5")
+    console().rule(style="dim")
+    typer.echo("That was the sandbox. For the real marketplace:\n")
+    typer.echo("  export ATOM_SAAS_API_TOKEN=at_saas_…     # from the dashboard, under settings, API tokens")
+    typer.echo("  atom-sync config check")
+    typer.echo("  atom-sync sync skills\n")
+    typer.echo(f"What the demo left: {directory}/atom.db. Look at it with")
+    typer.echo(f"  atom-sync --database {directory}/atom.db status")
+
+
+class _Show:
+    """Runs real commands, each under a line that says why and what."""
+
+    def __init__(self, directory: Path, sandbox: Sandbox) -> None:
+        self._directory = directory
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(("ATOM_", "ENABLE_SCHEDULER"))}
+        self._environment = {
+            **ours,
+            "ATOM_SAAS_API_URL": sandbox.url,
+            "ATOM_SAAS_WS_URL": sandbox.ws_url,
+            "ATOM_SAAS_API_TOKEN": sandbox.token,
+            "ATOM_SAAS_DATABASE_URL": str(directory / "atom.db"),
+        }
+
+    def say(self, text: str) -> None:
+        """Tell the person something."""
+        console().print(f"\n{text}", style="bold", markup=False)
+
+    def run(self, why: str, *arguments: str) -> None:
+        """Run a command; raise AtomSyncError if it fails."""
+        self.say(why)
+        console().print(f"$ atom-sync {' '.join(arguments)}", style="cyan", markup=False)
+        done = subprocess.run(  # noqa: S603 - our own program
+            [sys.executable, "-m", "atom_saas_sync", *arguments],
+            env=self._environment,
+            cwd=self._directory,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise AtomSyncError(f"`atom-sync {' '.join(arguments)}` ended with {done.returncode}: the demo stops here")

@@ -1,0 +1,243 @@
+"""The real `sync` commands, as scripts, timers and people run them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Json, Machine, wait_until
+
+from atom_saas_sync.sandbox import Sandbox
+
+KEYS = {
+    "success", "run_id", "status", "dry_run", "skills_synced", "categories_synced", "changed", "complete",
+    "added", "updated", "unchanged", "deleted", "invalid", "conflicts", "requests", "not_modified",
+    "bytes_received", "duration_seconds", "reasons", "error",
+}  # fmt: skip
+
+
+def _document(result: subprocess.CompletedProcess[str], exit_code: int) -> Json:
+    assert result.returncode == exit_code, result.stderr
+    assert "Traceback" not in result.stderr
+    document: Json = json.loads(result.stdout)
+    assert document.keys() >= KEYS
+    return document
+
+
+def test_first_and_second_sync(machine: Machine) -> None:
+    first = _document(machine.command("sync", "skills", "--json"), 0)
+    assert (first["success"], first["added"], first["changed"], first["error"]) == (True, 60, True, None)
+    second = _document(machine.command("sync", "skills", "--json"), 0)
+    assert (second["changed"], second["unchanged"], second["requests"]) == (False, 60, second["not_modified"])
+    assert machine.cached() == machine.listed()
+
+
+def test_for_people_the_result_is_on_stdout_and_greppable(machine: Machine) -> None:
+    result = machine.command("sync", "skills")
+    assert result.stdout.startswith("Sync completed: 60 skills, ")
+    assert "\x1b" not in result.stdout + result.stderr
+    assert result.stderr == ""
+
+
+def test_categories(machine: Machine) -> None:
+    document = _document(machine.command("sync", "categories", "--json"), 0)
+    assert document["categories_synced"] > 0
+    assert document["skills_synced"] == 0
+
+
+def test_dry_run_shows_the_plan(machine: Machine) -> None:
+    document = _document(machine.command("sync", "skills", "--dry-run", "--json"), 0)
+    assert (document["dry_run"], document["run_id"], len(document["plan"])) == (True, None, 60)
+    assert machine.cached() == {}
+
+
+@pytest.mark.parametrize(
+    ("fault", "fields", "exit_code", "kind"),
+    [
+        ("error", {"status": 401}, 77, "auth"),
+        ("error", {"status": 404}, 65, "bad_response"),
+        ("error", {"status": 400}, 65, "api_error"),
+        ("redirect", {"value": "other"}, 65, "bad_response"),
+    ],
+)
+def test_errors_are_one_clear_line_and_json(
+    machine: Machine, fault: str, fields: dict[str, object], exit_code: int, kind: str
+) -> None:
+    machine.sandbox.fault(fault, endpoint="list", **fields)
+    result = machine.command("sync", "skills", "--no-categories", "--json")
+    document = _document(result, exit_code)
+    assert (document["success"], document["status"], document["error"]["type"]) == (False, "failed", kind)
+    assert machine.sandbox.token not in result.stdout + result.stderr
+
+
+def test_a_deadline_ends_waiting_for_an_unreachable_marketplace(machine: Machine) -> None:
+    result = machine.command("sync", "skills", "--json", "--deadline", "0.5", ATOM_SAAS_API_URL="http://127.0.0.1:9")
+    document = _document(result, 75)
+    assert document["reasons"] == ["deadline"]
+
+
+def test_without_a_token_it_is_a_configuration_error(machine: Machine) -> None:
+    result = machine.command("sync", "skills", "--json", ATOM_SAAS_API_TOKEN="")
+    assert result.returncode == 78
+    assert json.loads(result.stdout)["error"]["type"] == "config"
+
+
+def test_local_only(machine: Machine) -> None:
+    document = _document(machine.command("sync", "skills", "--json", ATOM_SAAS_ENABLED="false"), 0)
+    assert (document["success"], document["status"], document["reasons"]) == (True, "skipped", ["disabled"])
+    assert machine.sandbox.requests() == []
+
+
+@pytest.mark.parametrize(("enabled", "status"), [("false", "skipped"), ("true", "success")])
+def test_scheduled_runs_need_the_scheduler(machine: Machine, enabled: str, status: str) -> None:
+    document = _document(machine.command("sync", "skills", "--scheduled", "--json", ENABLE_SCHEDULER=enabled), 0)
+    assert document["status"] == status
+
+
+def test_the_emergency_stop_holds_scheduled_runs_only(machine: Machine) -> None:
+    machine.pull()
+    machine.sql("INSERT INTO fact VALUES ('emergency_stop', 'on', '2026-02-19T12:00:00Z')")
+    held = _document(machine.command("sync", "skills", "--scheduled", "--json", ENABLE_SCHEDULER="true"), 0)
+    assert (held["status"], held["reasons"]) == ("skipped", ["stopped"])
+    assert _document(machine.command("sync", "skills", "--json"), 0)["status"] == "success"
+
+
+def test_a_second_run_finds_the_lock_and_a_waiting_one_gets_it(machine: Machine) -> None:
+    machine.sandbox.fault("hang", endpoint="list", times=1)
+    with machine.started("sync", "skills", ATOM_SAAS_API_TIMEOUT_SECONDS="60") as first:
+        wait_until(lambda: machine.sandbox.requests("list"))
+        locked = machine.command("sync", "skills", "--json")
+        document = _document(locked, 75)
+        assert (document["status"], document["reasons"]) == ("locked", ["locked"])
+        assert str(first.pid) in document["error"]["message"]
+        first.send_signal(signal.SIGKILL)
+        first.wait(timeout=5)
+    assert _document(machine.command("sync", "skills", "--wait", "5", "--json"), 0)["added"] == 60
+    counters = machine.sql("SELECT labels FROM counter WHERE name = 'atom_saas_sync_errors_total'")
+    errors = {json.loads(labels)["error"] for (labels,) in counters}
+    assert errors == {"locked", "interrupted"}
+    assert machine.sql("SELECT total_syncs, failed_syncs FROM sync_state") == [(2, 1)]
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_cleanly_and_the_next_continues(
+    machine: Machine, number: signal.Signals, exit_code: int
+) -> None:
+    machine.sandbox.fault("hang", endpoint="list", page=3, times=1)
+    variables = {"ATOM_SAAS_SYNC_BATCH_SIZE": "20"}
+    with machine.started("sync", "skills", "--json", **variables) as process:
+        wait_until(lambda: machine.database_path.exists() and len(machine.sandbox.requests("list")) >= 3)
+        wait_until(lambda: machine.sql("SELECT count(*) FROM skill_cache") == [(40,)])
+        process.send_signal(number)
+        out, err = process.communicate(timeout=10)
+    assert process.returncode == exit_code, err
+    document = json.loads(out)
+    assert (document["status"], document["reasons"], document["added"]) == ("partial", ["interrupted"], 40)
+    rest = _document(machine.command("sync", "skills", "--json", **variables), 0)
+    assert (rest["added"], rest["unchanged"], rest["not_modified"]) == (20, 40, 3)
+
+
+def test_deletions_that_are_too_many_need_a_person(machine: Machine) -> None:
+    machine.command("sync", "skills")
+    for skill_id in machine.sandbox.skill_ids()[:20]:
+        machine.sandbox.delete_skill(skill_id)
+    result = machine.command("sync", "skills", "--json")
+    document = _document(result, 4)
+    assert (document["deleted"], document["reasons"]) == (0, ["deletions_refused"])
+    assert "--max-delete 20" in result.stderr
+    assert _document(machine.command("sync", "skills", "--json", "--max-delete", "20"), 0)["deleted"] == 20
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--strategy", "remote-wins"], ["--max-delete", "-1"], ["--max-delete", "101%"], ["--wait", "x"]]
+)
+def test_wrong_usage(machine: Machine, arguments: list[str]) -> None:
+    result = machine.command("sync", "skills", *arguments)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+
+
+def _not_a_database(path: Path) -> None:
+    path.write_bytes(b"this is no database, whatever its name says\n" * 100)
+
+
+def _table_of_another_program(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE skill_cache (something TEXT)")
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize("spoil", [Path.mkdir, _not_a_database, _table_of_another_program])
+def test_databases_that_cannot_be_used(machine: Machine, spoil: object) -> None:
+    assert callable(spoil)
+    spoil(machine.database_path)
+    result = machine.command("sync", "skills", "--json")
+    assert result.returncode == 74
+    assert json.loads(result.stdout)["error"]["type"] == "database"
+    assert "Traceback" not in result.stderr
+    assert machine.sandbox.requests() == []
+
+
+def test_a_full_disk_is_74_and_the_database_stays_sound(machine: Machine) -> None:
+    script = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000)); "
+        "sys.argv = ['atom-sync', 'sync', 'skills', '--json']; "
+        "from atom_saas_sync.cli.main import run; run()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        env=machine.environment(),
+        cwd=machine.directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 74, result.stderr
+    assert "Traceback" not in result.stderr
+    assert machine.sql("PRAGMA integrity_check") == [("ok",)]
+    assert _document(machine.command("sync", "skills", "--json"), 0)["status"] == "success"
+
+
+def test_5000_skills_in_seven_requests_and_120_mb(tmp_path: Path) -> None:
+    with Sandbox(skills=5000) as sandbox:
+        machine = Machine(sandbox, tmp_path)
+        script = (
+            "import resource, runpy, sys; sys.argv = ['atom-sync', 'sync', 'skills', '--json']\n"
+            "try: runpy.run_module('atom_saas_sync', run_name='__main__')\n"
+            "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", script],
+            env=machine.environment(),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        document = _document(result, 0)
+        assert document["requests"] == 7
+        assert document["skills_synced"] == 5000
+        assert int(result.stderr.split()[-1]) < 120 * 1024
+        second = _document(machine.command("sync", "skills", "--json"), 0)
+        assert second["not_modified"] == second["requests"] == 7
+        assert second["unchanged"] == 5000
+
+
+def test_files_are_private(machine: Machine) -> None:
+    before = os.umask(0)
+    try:
+        machine.command("sync", "skills")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in machine.directory.glob("atom.db*")}
+    assert set(modes.values()) == {0o600}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -50,10 +49,12 @@ class _Show:
     """Runs real commands, each under a line that says why and what."""
 
     def __init__(self, directory: Path, sandbox: Sandbox) -> None:
+        from atom_saas_sync.cli.runtime import environment_without_settings
+
         self._directory = directory
         ours = {name: value for name, value in os.environ.items() if not name.startswith(("ATOM_", "ENABLE_SCHEDULER"))}
         self._environment = {
-            **ours,
+            **environment_without_settings(),
             "ATOM_SAAS_API_URL": sandbox.url,
             "ATOM_SAAS_WS_URL": sandbox.ws_url,
             "ATOM_SAAS_API_TOKEN": sandbox.token,

@@ -85,6 +85,11 @@ class StopSignals:
         self._event.set()
 
 
+def environment_without_settings() -> dict[str, str]:
+    """Return this process's environment for a child that gets settings of its own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("ATOM_", "ENABLE_SCHEDULER"))}
+
+
 def person() -> str:
     """Return the name of the person or service at work: the user, also behind sudo."""
     sudo_user = os.environ.get("SUDO_USER")

@@ -211,9 +211,9 @@ def test_5000_skills_in_seven_requests_and_120_mb(tmp_path: Path) -> None:
     with Sandbox(skills=5000) as sandbox:
         machine = Machine(sandbox, tmp_path)
         script = (
-            "import resource, runpy, sys; sys.argv = ['atom-sync', 'sync', 'skills', '--json']\n"
+            "import runpy, sys; sys.argv = ['atom-sync', 'sync', 'skills', '--json']\n"
             "try: runpy.run_module('atom_saas_sync', run_name='__main__')\n"
-            "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+            "finally: print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0], file=sys.stderr)"
         )
         result = subprocess.run(
             [sys.executable, "-c", script],

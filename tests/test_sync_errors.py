@@ -20,11 +20,11 @@ def _attempts(machine: Machine, endpoint: str = "list") -> int:
     return len(machine.sandbox.requests(endpoint))
 
 
-def _pull_onto_a_full_cache(machine: Machine, **options: object) -> RunReport:
-    """Sync, forget the log, and sync again with what `options` say, after every skill has changed there."""
+def _pull_onto_a_full_cache(machine: Machine) -> RunReport:
+    """Sync after every skill has changed there."""
     for skill_id in machine.sandbox.skill_ids():
         machine.sandbox.patch_skill(skill_id, {"description": "changed"}, push=False)
-    return machine.pull(page_size=20, **options)
+    return machine.pull(page_size=20)
 
 
 @pytest.mark.parametrize("status", [400, 405, 410, 422])

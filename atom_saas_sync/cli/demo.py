@@ -52,7 +52,6 @@ class _Show:
         from atom_saas_sync.cli.runtime import environment_without_settings
 
         self._directory = directory
-        ours = {name: value for name, value in os.environ.items() if not name.startswith(("ATOM_", "ENABLE_SCHEDULER"))}
         self._environment = {
             **environment_without_settings(),
             "ATOM_SAAS_API_URL": sandbox.url,

@@ -26,6 +26,8 @@ _TOKEN_FORMS = (
     re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}"),
     re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"),
 )
+_NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,12})?")
+_PLACEHOLDER = "your_api_token_here"
 _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 _TOKEN_HINT = "set ATOM_SAAS_API_TOKEN or ATOM_SAAS_API_TOKEN_FILE; tokens are in the dashboard, settings, API tokens"  # noqa: S105
 
@@ -119,6 +121,8 @@ def _boolean(text: str) -> bool:
 
 def _number(low: float, high: float, kind: Callable[[str], Any] = int) -> Callable[[str], Any]:
     def read(text: str) -> Any:  # noqa: ANN401 - int or float
+        if not _NUMBER.fullmatch(text):
+            raise ValueError  # float() and int() take more than people mean: 1_0, nan, other scripts' digits
         value = kind(text)
         if not low <= value <= high:
             raise ValueError
@@ -477,6 +481,8 @@ class _Reader:
         except (ValueError, OverflowError):
             self._values[variable.name] = None
             got = "what it holds" if variable.secret or "@" in text else repr(text[:80])
+            if text == _PLACEHOLDER:
+                got = "the placeholder of .env.example"
             self.problems.append(f"{variable.name}: {got} (from {origin}) will not do; it takes {variable.takes}")
 
     def _warn_of_unknown_names(self) -> None:

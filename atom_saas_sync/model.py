@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import Enum
 from typing import Any, Literal
+
+TIME_TO_LIVE = timedelta(hours=24)
+"""How long an entry lives after the marketplace last confirmed it (data-model.md, rule 6)."""
 
 Strategy = Literal["remote_wins", "local_wins", "merge", "manual"]
 Severity = Literal["CRITICAL", "HIGH", "MEDIUM", "LOW"]
@@ -194,6 +198,65 @@ class LoggedConflict:
     updated_at: str
     cached_text: str | None
     cached_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictFilter:
+    """Which conflicts are asked for: waiting ones or resolved ones; each other condition that is given must hold."""
+
+    severity: str | None = None
+    type: str | None = None
+    skill_id: str | None = None
+    resolved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SentVersion:
+    """A version that the marketplace sent. The newest has no number: it is the base, and has not ended.
+
+    `ended_by` is `superseded` or `deleted`.
+    """
+
+    number: int | None
+    version: str | None
+    text: str
+    ended_at: str | None
+    ended_by: str | None
+    content_digest: bytes
+    exec_digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStatistics:
+    """How many entries there are, how old they are, and how they are used.
+
+    `stale` entries were not confirmed for 24 hours; `expired` ones are what `cache purge` would remove if the
+    marketplace can be reached. `reads` counts hit, miss and stale.
+    """
+
+    skills: int
+    edited: int
+    only_here: int
+    stale: int
+    expired: int
+    oldest_confirmed_at: str | None
+    newest_confirmed_at: str | None
+    hits_of_entries: int
+    categories: int
+    expired_categories: int
+    reads: Mapping[str, int]
+    size_bytes: int
+    marketplace_reached_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PurgePlan:
+    """What a purge removes; `local` of the skills were edited here or existed only here, `protected` are spared."""
+
+    skills: tuple[str, ...]
+    categories: tuple[str, ...]
+    local: int
+    protected: int
 
 
 class Outcome(Enum):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from atom_saas_sync.model import (
+    TIME_TO_LIVE,
     Action,
     Base,
     BaseChange,
@@ -25,9 +26,6 @@ from atom_saas_sync.model import (
 from atom_saas_sync.store.counters import increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.times import format_time
-
-TIME_TO_LIVE = timedelta(hours=24)
-"""How long an entry lives after the marketplace last confirmed it (data-model.md, rule 6)."""
 
 _EXPIRY_SLACK = timedelta(hours=12)
 
@@ -109,10 +107,8 @@ class Catalogue:
             with self._database.reading() as connection:
                 yield Batch(connection, self._history_versions)
             return
-        with self._database.transaction() as connection:
-            connection.execute("INSERT INTO bulk_write (process) VALUES (1)")
+        with self._database.transaction() as connection, bulk_write(connection):
             yield Batch(connection, self._history_versions)
-            connection.execute("DELETE FROM bulk_write")
 
     def confirm_page(self, page: int, now: datetime) -> None:
         """Note that the marketplace has confirmed a page, and with it every skill on it, as unchanged."""
@@ -255,7 +251,7 @@ class Batch:
         removed = [action.skill_id for action in actions if action.cache is CacheChange.REMOVE]
         self._keep_history(actions, moment)
         replaced = [action.skill_id for action in written if self._has_row(action.skill_id)]
-        self._unindex([*replaced, *removed])
+        unindex(self._connection, [*replaced, *removed])
         self._remove_rows(removed)
         self._write_rows(written, now)
         self._write_bases(actions, moment, page)
@@ -301,23 +297,14 @@ class Batch:
 
     def note(self, actor: str, action: str, subject: str, now: datetime, **details: object) -> None:
         """Write into the audit log what a person did."""
-        self._connection.execute(
-            "INSERT INTO audit_log (at, actor, action, subject, details) VALUES (?, ?, ?, ?, ?)",
-            (format_time(now), actor, action, subject, json.dumps(details, sort_keys=True)),
-        )
+        write_audit(self._connection, actor, action, subject, now, details)
 
     def _has_row(self, skill_id: str) -> bool:
         known = self._known.get(skill_id)
         return known is not None and known.local_text is not None
 
     def _unindex(self, skill_ids: Sequence[str]) -> None:
-        if skill_ids:
-            self._connection.execute(
-                f"INSERT INTO skill_fts (skill_fts, rowid, {_INDEXED}) "  # noqa: S608 - constants
-                f"SELECT 'delete', id, {_INDEXED} FROM skill_text "
-                "WHERE skill_id IN (SELECT value FROM json_each(?))",
-                (json.dumps(skill_ids),),
-            )
+        unindex(self._connection, skill_ids)
 
     def _remove_rows(self, skill_ids: Sequence[str]) -> None:
         self._connection.executemany("DELETE FROM skill_cache WHERE skill_id = ?", [(name,) for name in skill_ids])
@@ -330,13 +317,24 @@ class Batch:
         newest: int = connection.execute("SELECT coalesce(max(id), 0) FROM skill_cache").fetchone()[0]
         replaced = [action for action in written if self._has_row(action.skill_id)]
         connection.executemany(
-            "UPDATE skill_cache SET skill_data = ?, updated_at = ?, expires_at = ? WHERE skill_id = ?",
-            [(action.text, action.changed_at or moment, expires, action.skill_id) for action in replaced],
+            "UPDATE skill_cache SET skill_data = ?1, updated_at = ?2, expires_at = coalesce(?3, expires_at) "
+            "WHERE skill_id = ?4",
+            [
+                (
+                    action.text,
+                    action.changed_at or moment,
+                    # Only what the marketplace has just shown lives on for a day.
+                    expires if action.base is BaseChange.ADVANCE else None,
+                    action.skill_id,
+                )
+                for action in replaced
+            ],
         )
         connection.executemany(
             "INSERT INTO skill_cache (skill_id, skill_data, expires_at, created_at, updated_at) VALUES (?, ?, ?, ?, ?)",
             [
-                (action.skill_id, action.text, expires, moment, moment)
+                # What exists only here does not expire.
+                (action.skill_id, action.text, expires if action.remote else None, moment, moment)
                 for action in written
                 if not self._has_row(action.skill_id)
             ],
@@ -456,6 +454,34 @@ class Batch:
             "(SELECT id FROM skill_version WHERE skill_id = ?1 ORDER BY id DESC LIMIT ?2)",
             (ended.skill_id, max(1, self._history_versions)),
         )
+
+
+@contextmanager
+def bulk_write(connection: sqlite3.Connection) -> Iterator[None]:
+    """Let the triggers stand aside within the block, which is inside one transaction and does their work itself."""
+    connection.execute("INSERT INTO bulk_write (process) VALUES (1)")
+    yield
+    connection.execute("DELETE FROM bulk_write")
+
+
+def unindex(connection: sqlite3.Connection, skill_ids: Sequence[str]) -> None:
+    """Take skills out of the full-text index, before their rows are changed or removed."""
+    if skill_ids:
+        connection.execute(
+            f"INSERT INTO skill_fts (skill_fts, rowid, {_INDEXED}) "  # noqa: S608 - constants
+            f"SELECT 'delete', id, {_INDEXED} FROM skill_text WHERE skill_id IN (SELECT value FROM json_each(?))",
+            (json.dumps(skill_ids),),
+        )
+
+
+def write_audit(
+    connection: sqlite3.Connection, actor: str, action: str, subject: str, now: datetime, details: Mapping[str, object]
+) -> None:
+    """Write into the audit log what a person did."""
+    connection.execute(
+        "INSERT INTO audit_log (at, actor, action, subject, details) VALUES (?, ?, ?, ?, ?)",
+        (format_time(now), actor, action, subject, json.dumps(details, sort_keys=True)),
+    )
 
 
 def log_conflict(

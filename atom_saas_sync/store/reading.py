@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from atom_saas_sync.model import CachedSkill
-from atom_saas_sync.store.catalogue import TIME_TO_LIVE
+from atom_saas_sync.model import TIME_TO_LIVE, CachedSkill
 from atom_saas_sync.store.counters import increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.times import format_time

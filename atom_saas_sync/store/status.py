@@ -16,6 +16,7 @@ from typing import Any
 from atom_saas_sync.model import PastRun, ScheduledJob, Status, SyncState, WebSocketState
 from atom_saas_sync.store import lock, migrations
 from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.lifetime import EXPIRED, JOINED, moments
 from atom_saas_sync.store.requests import remaining_requests
 from atom_saas_sync.store.runs import get_fact
 from atom_saas_sync.times import format_time
@@ -27,12 +28,11 @@ WATCH_LOCK = "watch"
 """The kind of the lock that `watch` holds while it lives."""
 
 _RUNS_SHOWN = 40
-_FIGURES = """
+_FIGURES = f"""
     SELECT
         (SELECT count(*) FROM skill_cache) AS skills,
         (SELECT count(*) FROM category_cache) AS categories,
-        (SELECT count(*) FROM skill_cache AS c JOIN skill_base AS b ON b.skill_id = c.skill_id
-            WHERE c.expires_at < :now AND b.data IS NULL) AS expired_skills,
+        (SELECT count(*) FROM {JOINED} WHERE {EXPIRED}) AS expired_skills,
         (SELECT count(*) FROM category_cache WHERE expires_at < :now) AS expired_categories,
         (SELECT count(*) FROM skill_base AS b JOIN skill_cache AS c ON c.skill_id = b.skill_id
             WHERE b.data IS NOT NULL AND b.data != c.skill_data) AS modified_skills,
@@ -41,7 +41,7 @@ _FIGURES = """
         (SELECT count(*) FROM failed_rating_upload) AS ratings_failed,
         (SELECT count(*) FROM conflict_log WHERE resolved != 0) AS conflicts_resolved,
         (SELECT max(finished_at) FROM sync_run WHERE kind = 'ratings' AND status = 'success') AS last_rating_success_at
-"""
+"""  # noqa: S608 - constants
 _RUN = """
     SELECT id, kind, started_at, finished_at, duration_seconds, status, started_by, reasons, error_type, error_message
     FROM sync_run
@@ -73,7 +73,7 @@ def read_status(path: Path, *, now: datetime, per_minute: int, per_hour: int) ->
 def _read(
     connection: sqlite3.Connection, path: Path, revision: str | None, now: datetime, limits: tuple[int, int]
 ) -> Status:
-    figures: dict[str, Any] = dict(connection.execute(_FIGURES, {"now": format_time(now)}).fetchone())
+    figures: dict[str, Any] = dict(connection.execute(_FIGURES, moments(now)).fetchone())
     counters = {
         (row["name"], row["labels"]): row["value"]
         for row in connection.execute("SELECT name, labels, value FROM counter")

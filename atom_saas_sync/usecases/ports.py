@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from atom_saas_sync.model import (
     Action,
     Category,
+    ConflictFilter,
     InvalidItem,
     Known,
     ListedPage,
+    LoggedConflict,
     PageRecord,
+    PurgePlan,
     RunReport,
     SkillVersion,
 )
@@ -61,6 +64,44 @@ class StoredCatalogue(Protocol):
     ) -> int: ...
     def changed_categories(self, categories: Sequence[Category]) -> int: ...
     def count_categories(self) -> int: ...
+
+
+class PersonsBatch(Protocol):
+    """One transaction of the store in which a person's wishes are carried out."""
+
+    def known(self, skill_ids: Iterable[str]) -> dict[str, Known]: ...
+    def apply(self, actions: Sequence[Action], now: datetime, *, actor: str) -> None: ...
+    def note(self, actor: str, action: str, subject: str, now: datetime, **details: object) -> None: ...
+
+
+class EditableCatalogue(Protocol):
+    """What editing needs of the store."""
+
+    def batch(self) -> AbstractContextManager[PersonsBatch]: ...
+
+
+class ConflictDesk(PersonsBatch, Protocol):
+    """One transaction of the store in which a person settles conflicts."""
+
+    def conflict(self, conflict_id: int) -> LoggedConflict | None: ...
+    def open_ids(self, wanted: ConflictFilter) -> Sequence[int]: ...
+    def mark_undone(self, conflict_id: int, actor: str, now: datetime) -> None: ...
+
+
+class StoredConflicts(Protocol):
+    """What settling conflicts needs of the store."""
+
+    def deciding(self) -> AbstractContextManager[ConflictDesk]: ...
+
+
+class StoredLifetime(Protocol):
+    """What purging the cache needs of the store."""
+
+    def marketplace_reached_at(self) -> datetime | None: ...
+    def choose(self, now: datetime, *, older_than: timedelta | None, everything: bool, local: bool) -> PurgePlan: ...
+    def purge(
+        self, now: datetime, *, older_than: timedelta | None, everything: bool, local: bool, actor: str
+    ) -> PurgePlan: ...
 
 
 class RunLog(Protocol):

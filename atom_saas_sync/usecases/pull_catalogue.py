@@ -134,7 +134,8 @@ class CataloguePull:
         report = replace(report, duration_seconds=self._clock.monotonic() - started)
         if run_id is not None:
             self._runs.finish(report, now=self._clock.now(), requests=self._marketplace.statistics.drain())
-            if self._marketplace.statistics.bytes_received or self._marketplace.statistics.not_modified:
+            # Answers of the contract only: a proxy's error page must not let the cache expire (rule 6).
+            if self._listed or self._counts.categories_synced or self._marketplace.statistics.not_modified:
                 self._runs.reached_marketplace(self._clock.now(), self._marketplace.statistics.clock_skew_seconds)
         return report
 

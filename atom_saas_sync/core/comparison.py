@@ -1,0 +1,142 @@
+"""What differs between the versions of a skill, field by field, and settling it by field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from atom_saas_sync.core.canonical import VOLATILE_FIELDS, decode_object, same
+from atom_saas_sync.model import LoggedConflict
+
+Side = Literal["local", "remote"]
+ChangedBy = Literal["local", "remote", "both"]
+
+
+class Absent:
+    """The value of a field that is not there."""
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT = Absent()
+
+
+@dataclass(frozen=True, slots=True)
+class FieldChange:
+    """A field that differs between local and remote; a value is ABSENT where there is no such field."""
+
+    name: str
+    base: Any
+    local: Any
+    remote: Any
+    changed_by: ChangedBy
+
+
+def compare(
+    base: Mapping[str, Any] | None, local: Mapping[str, Any], remote: Mapping[str, Any]
+) -> tuple[FieldChange, ...]:
+    """Return the fields that differ between local and remote, without the volatile ones, in their own order.
+
+    Without a base both sides count as changed.
+    """
+    return tuple(
+        FieldChange(name, values[0], values[1], values[2], _changed_by(*values))
+        for name in _names(local, remote)
+        if not _equal(local.get(name, ABSENT), remote.get(name, ABSENT))
+        and (values := tuple((side or {}).get(name, ABSENT) for side in (base, local, remote)))
+    )
+
+
+def combine(
+    start: Mapping[str, Any], local: Mapping[str, Any], remote: Mapping[str, Any], sides: Mapping[str, Side]
+) -> dict[str, Any]:
+    """Return `start` with the fields in `sides` as that side has them."""
+    combined = dict(start)
+    for name, side in sides.items():
+        value = (local if side == "local" else remote).get(name, ABSENT)
+        if value is ABSENT:
+            combined.pop(name, None)
+        else:
+            combined[name] = value
+    return combined
+
+
+def conflict_line(conflict: LoggedConflict) -> dict[str, Any]:
+    """Return what lists of conflicts show, as JSON."""
+    return {
+        "id": conflict.id,
+        "skill_id": conflict.skill_id,
+        "conflict_type": conflict.type,
+        "severity": conflict.severity,
+        "resolved": conflict.resolved,
+        "resolution_strategy": conflict.strategy,
+        "resolved_at": conflict.resolved_at,
+        "resolved_by": conflict.resolved_by,
+        "undone_at": conflict.undone_at,
+        "undone_by": conflict.undone_by,
+        "created_at": conflict.created_at,
+        "updated_at": conflict.updated_at,
+    }
+
+
+def conflict_document(conflict: LoggedConflict) -> dict[str, Any]:
+    """Return a whole conflict as JSON. What is no JSON object is shown as text."""
+    local_text, changes = local_side(conflict), differences(conflict)
+    return {
+        **conflict_line(conflict),
+        "local": _value(local_text),
+        "remote": _value(conflict.remote_text),
+        "base": _value(conflict.base_text),
+        "result": _value(conflict.result_text),
+        "fields": [
+            {
+                "name": change.name,
+                "changed_by": change.changed_by,
+                **{
+                    side: None if value is ABSENT else value
+                    for side, value in (("base", change.base), ("local", change.local), ("remote", change.remote))
+                },
+            }
+            for change in changes
+        ],
+    }
+
+
+def local_side(conflict: LoggedConflict) -> str | None:
+    """Return the local text: of an open conflict what the cache holds now, else what it held then."""
+    if conflict.resolved or conflict.cached_text is None:
+        return conflict.local_text
+    return conflict.cached_text
+
+
+def differences(conflict: LoggedConflict) -> Sequence[FieldChange]:
+    """Return the fields about which a conflict is; of a deleted skill, what was changed here since the base."""
+    base, local = _object(conflict.base_text), _object(local_side(conflict)) or {}
+    remote = _object(conflict.remote_text)
+    return compare(base, local, (base or {}) if remote is None else remote)
+
+
+def _changed_by(base: Any, local: Any, remote: Any) -> ChangedBy:  # noqa: ANN401 - JSON
+    if _equal(base, local):
+        return "remote"
+    return "local" if _equal(base, remote) else "both"
+
+
+def _names(local: Mapping[str, Any], remote: Mapping[str, Any]) -> list[str]:
+    return [name for name in dict.fromkeys((*local, *remote)) if name not in VOLATILE_FIELDS]
+
+
+def _equal(left: Any, right: Any) -> bool:  # noqa: ANN401 - whatever JSON can hold
+    if left is ABSENT or right is ABSENT:
+        return left is right
+    return same(left, right)
+
+
+def _object(text: str | None) -> dict[str, Any] | None:
+    return None if text is None else decode_object(text)
+
+
+def _value(text: str | None) -> dict[str, Any] | str | None:
+    return _object(text) or text

@@ -1,0 +1,12 @@
+"""How long cached entries live (data-model.md, rule 6)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from atom_saas_sync.model import TIME_TO_LIVE
+
+
+def keeps_stale(reached_at: datetime | None, now: datetime) -> bool:
+    """Tell whether stale entries are kept: the marketplace was not reached for longer than they live."""
+    return reached_at is None or now - reached_at > TIME_TO_LIVE

@@ -1,0 +1,136 @@
+"""The conflict log: reading it, and the transaction in which people decide. No decisions are made here."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from atom_saas_sync.model import ConflictFilter, LoggedConflict
+from atom_saas_sync.store.catalogue import Batch, bulk_write
+from atom_saas_sync.store.database import Database
+from atom_saas_sync.times import format_time
+
+_FILTER = """
+    (:severity IS NULL OR severity = :severity)
+    AND (:type IS NULL OR conflict_type = :type)
+    AND (:skill IS NULL OR log.skill_id = :skill)
+    AND (resolved != 0) = :resolved
+"""
+_ORDER = (
+    "CASE severity WHEN 'CRITICAL' THEN 0 WHEN 'HIGH' THEN 1 WHEN 'MEDIUM' THEN 2 ELSE 3 END, log.created_at, log.id"
+)
+_WHOLE = """
+    SELECT log.*, c.skill_data AS cached_text, c.updated_at AS cached_at
+    FROM conflict_log AS log LEFT JOIN skill_cache AS c ON c.skill_id = log.skill_id
+"""
+
+
+class ConflictLog:
+    """Reads conflicts, and opens the transaction that settles them."""
+
+    def __init__(self, database: Database, *, history_versions: int = 10) -> None:
+        """Work on `database`; keep `history_versions` former versions of each skill."""
+        self._database = database
+        self._history_versions = history_versions
+
+    def list_conflicts(self, wanted: ConflictFilter, *, limit: int | None = None) -> list[LoggedConflict]:
+        """Return conflicts, the most severe and oldest first, resolved ones by their time; without the versions."""
+        order = "log.resolved_at DESC, log.id DESC" if wanted.resolved else _ORDER
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                f"""
+                SELECT id, skill_id, conflict_type, severity, resolved, resolution_strategy, resolved_at, resolved_by,
+                    undone_at, undone_by, created_at, updated_at
+                FROM conflict_log AS log WHERE {_FILTER} ORDER BY {order} LIMIT :limit
+                """,  # noqa: S608 - constants
+                {**_values(wanted), "limit": -1 if limit is None else limit},
+            )
+            return [_logged(row) for row in rows]
+
+    def count(self, wanted: ConflictFilter) -> int:
+        """Return how many conflicts fit."""
+        with self._database.reading() as connection:
+            number: int = connection.execute(
+                f"SELECT count(*) FROM conflict_log AS log WHERE {_FILTER}",  # noqa: S608 - constants
+                _values(wanted),
+            ).fetchone()[0]
+            return number
+
+    def conflict(self, conflict_id: int) -> LoggedConflict | None:
+        """Return one conflict with its versions, and what the cache holds now."""
+        with self._database.reading() as connection:
+            return _find(connection, conflict_id)
+
+    @contextmanager
+    def deciding(self) -> Iterator[Desk]:
+        """Open the one transaction in which a person's decisions are made and carried out: all of them, or none."""
+        with self._database.transaction() as connection, bulk_write(connection):
+            yield Desk(connection, self._history_versions)
+
+
+class Desk(Batch):
+    """A batch in which a person settles conflicts."""
+
+    def conflict(self, conflict_id: int) -> LoggedConflict | None:
+        """Return one conflict with its versions, and what the cache holds now."""
+        return _find(self._connection, conflict_id)
+
+    def open_ids(self, wanted: ConflictFilter) -> Sequence[int]:
+        """Return the ids of the waiting conflicts that fit."""
+        rows = self._connection.execute(
+            f"SELECT id FROM conflict_log AS log WHERE {_FILTER} ORDER BY id",  # noqa: S608 - constants
+            {**_values(wanted), "resolved": False},
+        )
+        return [row[0] for row in rows]
+
+    def mark_undone(self, conflict_id: int, actor: str, now: datetime) -> None:
+        """Note that a person has undone a resolution."""
+        self._connection.execute(
+            "UPDATE conflict_log SET undone_at = ?1, undone_by = ?2, updated_at = ?1 WHERE id = ?3",
+            (format_time(now), actor, conflict_id),
+        )
+
+
+def _values(wanted: ConflictFilter) -> dict[str, Any]:
+    return {
+        "severity": wanted.severity,
+        "type": wanted.type,
+        "skill": wanted.skill_id,
+        "resolved": wanted.resolved,
+    }
+
+
+def _find(connection: sqlite3.Connection, conflict_id: int) -> LoggedConflict | None:
+    row = connection.execute(f"{_WHOLE} WHERE log.id = ?", (conflict_id,)).fetchone()
+    return None if row is None else _logged(row)
+
+
+def _logged(row: sqlite3.Row) -> LoggedConflict:
+    given = set(row.keys())
+
+    def value(name: str) -> Any:  # noqa: ANN401 - a column
+        return row[name] if name in given else None
+
+    return LoggedConflict(
+        id=row["id"],
+        skill_id=row["skill_id"],
+        type=row["conflict_type"],
+        severity=row["severity"],
+        local_text=value("local_data"),
+        remote_text=value("remote_data"),
+        base_text=value("base_data"),
+        resolved=bool(row["resolved"]),
+        strategy=row["resolution_strategy"],
+        result_text=value("resolved_data"),
+        resolved_at=row["resolved_at"],
+        resolved_by=row["resolved_by"],
+        undone_at=row["undone_at"],
+        undone_by=row["undone_by"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        cached_text=value("cached_text"),
+        cached_at=value("cached_at"),
+    )

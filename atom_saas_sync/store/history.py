@@ -1,0 +1,48 @@
+"""The versions of a skill that the marketplace sent: the base, and those that ended."""
+
+from __future__ import annotations
+
+import zlib
+
+from atom_saas_sync.model import SentVersion
+from atom_saas_sync.store.database import Database
+
+
+class History:
+    """Reads the versions of skills."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def versions(self, skill_id: str) -> list[SentVersion]:
+        """Return what the marketplace sent of a skill, the newest first: the base, then what it replaced."""
+        with self._database.reading() as connection:
+            ended = [
+                SentVersion(
+                    number=row["id"],
+                    version=row["version"],
+                    text=zlib.decompress(row["data"]).decode(),
+                    ended_at=row["ended_at"],
+                    ended_by=row["ended_by"],
+                    content_digest=row["content_digest"],
+                    exec_digest=row["exec_digest"],
+                )
+                for row in connection.execute(
+                    "SELECT * FROM skill_version WHERE skill_id = ? ORDER BY id DESC", (skill_id,)
+                )
+            ]
+            base = connection.execute(
+                """
+                SELECT b.content_digest, b.exec_digest, coalesce(b.data, c.skill_data) AS data
+                FROM skill_base AS b LEFT JOIN skill_cache AS c ON c.skill_id = b.skill_id
+                WHERE b.skill_id = ? AND b.deleted_at IS NULL
+                """,
+                (skill_id,),
+            ).fetchone()
+            if base is None or base["data"] is None:
+                return ended
+            version = connection.execute(
+                "SELECT CASE WHEN json_valid(?1) THEN json_extract(?1, '$.version') END", (base["data"],)
+            ).fetchone()[0]
+            current = SentVersion(None, version, base["data"], None, None, base["content_digest"], base["exec_digest"])
+            return [current, *ended]

@@ -1,0 +1,166 @@
+"""How old the cached skills are, and removing what expired (data-model.md, rule 6). No decisions are made here."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from datetime import datetime, timedelta
+from typing import Any
+
+from atom_saas_sync.model import TIME_TO_LIVE, CacheStatistics, PurgePlan
+from atom_saas_sync.store.catalogue import bulk_write, unindex, write_audit
+from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.runs import get_fact
+from atom_saas_sync.times import format_time, parse_time
+
+CONFIRMED_AT = "max(b.confirmed_at, coalesce(v.checked_at, ''))"
+
+UNEDITED = "b.skill_id IS NOT NULL AND (b.data IS NULL OR b.data = c.skill_data)"
+
+# `expires_at` is moved on only now and then (Catalogue.refresh_expiry), so it alone may be too early; and one before
+# the last confirmation can't be ours: another program let the entry expire.
+EXPIRED = f"""
+    (c.expires_at < :now OR c.expires_at IS NULL) AND {UNEDITED}
+    AND ({CONFIRMED_AT} < :oldest OR c.expires_at < {CONFIRMED_AT})
+"""
+
+JOINED = """
+    skill_cache AS c
+    LEFT JOIN skill_base AS b ON b.skill_id = c.skill_id
+    LEFT JOIN http_validator AS v ON v.page = b.page
+"""
+
+
+class Lifetime:
+    """The life of the cached entries."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def marketplace_reached_at(self) -> datetime | None:
+        """Return when the marketplace last gave an answer of the contract."""
+        with self._database.reading() as connection:
+            return parse_time(get_fact(connection, "marketplace_reached_at"))
+
+    def statistics(self, now: datetime) -> CacheStatistics:
+        """Return how many entries there are, how old they are, and how they are used."""
+        with self._database.reading() as connection:
+            row = connection.execute(
+                f"""
+                SELECT
+                    count(*) AS skills,
+                    coalesce(sum(b.skill_id IS NULL), 0) AS only_here,
+                    coalesce(sum(b.skill_id IS NOT NULL AND NOT ({UNEDITED})), 0) AS edited,
+                    coalesce(sum({UNEDITED} AND {CONFIRMED_AT} < :oldest), 0) AS stale,
+                    coalesce(sum({EXPIRED}), 0) AS expired,
+                    min(CASE WHEN b.skill_id IS NOT NULL THEN {CONFIRMED_AT} END) AS oldest,
+                    max(CASE WHEN b.skill_id IS NOT NULL THEN {CONFIRMED_AT} END) AS newest,
+                    coalesce(sum(hit_count), 0) AS hits
+                FROM {JOINED}
+                """,  # noqa: S608 - constants
+                moments(now),
+            ).fetchone()
+            categories = connection.execute(
+                "SELECT count(*), coalesce(sum(expires_at < ?), 0) FROM category_cache", (format_time(now),)
+            ).fetchone()
+            reads = {"hit": 0, "miss": 0, "stale": 0}
+            for labels, value in connection.execute(
+                "SELECT labels, value FROM counter WHERE name = 'atom_saas_cache_requests_total'"
+            ):
+                reads[json.loads(labels)["result"]] = int(value)
+            return CacheStatistics(
+                skills=row["skills"],
+                edited=row["edited"],
+                only_here=row["only_here"],
+                stale=row["stale"],
+                expired=row["expired"],
+                oldest_confirmed_at=row["oldest"],
+                newest_confirmed_at=row["newest"],
+                hits_of_entries=row["hits"],
+                categories=categories[0],
+                expired_categories=categories[1],
+                reads=reads,
+                size_bytes=_size(self._database),
+                marketplace_reached_at=get_fact(connection, "marketplace_reached_at"),
+            )
+
+    def choose(self, now: datetime, *, older_than: timedelta | None, everything: bool, local: bool) -> PurgePlan:
+        """Return what would be removed: what expired; what was confirmed before `older_than`; or everything.
+
+        Skills that were edited here, or exist only here, are kept unless `local`.
+        """
+        with self._database.reading() as connection:
+            return _choose(connection, now, older_than=older_than, everything=everything, local=local)
+
+    def purge(
+        self, now: datetime, *, older_than: timedelta | None, everything: bool, local: bool, actor: str
+    ) -> PurgePlan:
+        """Remove what `choose` returns, in one transaction, and see to it that the next sync fetches it again."""
+        with self._database.transaction() as connection, bulk_write(connection):
+            plan = _choose(connection, now, older_than=older_than, everything=everything, local=local)
+            ids = json.dumps(plan.skills)
+            wanted = "skill_id IN (SELECT value FROM json_each(?))"
+            unindex(connection, plan.skills)
+            connection.execute(
+                f"UPDATE http_validator SET etag = NULL WHERE page IN (SELECT page FROM skill_base WHERE {wanted})",  # noqa: S608 - constants
+                (ids,),
+            )
+            connection.execute(f"DELETE FROM skill_base WHERE {wanted}", (ids,))  # noqa: S608 - constants
+            connection.execute(f"DELETE FROM skill_cache WHERE {wanted}", (ids,))  # noqa: S608 - constants
+            # Their last local text stays in the log.
+            connection.execute(
+                "UPDATE conflict_log SET resolved = 1, resolution_strategy = 'purged', resolved_at = ?2, "
+                "resolved_by = ?3, updated_at = ?2 "
+                "WHERE resolved = 0 AND skill_id IN (SELECT value FROM json_each(?1))",
+                (ids, format_time(now), actor),
+            )
+            if plan.categories:
+                connection.execute(
+                    "DELETE FROM category_cache WHERE category_name IN (SELECT value FROM json_each(?))",
+                    (json.dumps(plan.categories),),
+                )
+                connection.execute("UPDATE http_validator SET etag = NULL WHERE page IS NULL")
+            if plan.skills or plan.categories:
+                details = {"skills": len(plan.skills), "categories": len(plan.categories), "local": plan.local}
+                write_audit(connection, actor, "cache purge", "", now, details)
+        return plan
+
+
+def _choose(
+    connection: sqlite3.Connection, now: datetime, *, older_than: timedelta | None, everything: bool, local: bool
+) -> PurgePlan:
+    values = moments(now)
+    if everything:
+        condition, category_condition = "1", "1"
+    elif older_than is not None:
+        values["limit"] = format_time(now - older_than)
+        condition = f"b.skill_id IS NOT NULL AND {CONFIRMED_AT} < :limit"
+        values["category_limit"] = format_time(now - older_than + TIME_TO_LIVE)
+        category_condition = "expires_at < :category_limit"
+    else:
+        condition, category_condition = EXPIRED, "expires_at < :now"
+    rows = connection.execute(
+        f"SELECT c.skill_id, NOT ({UNEDITED}) AS ours FROM {JOINED} WHERE {condition} ORDER BY c.skill_id",  # noqa: S608 - constants
+        values,
+    ).fetchall()
+    categories = connection.execute(
+        f"SELECT category_name FROM category_cache WHERE {category_condition} ORDER BY category_name",  # noqa: S608 - constants
+        values,
+    ).fetchall()
+    ours = [row["skill_id"] for row in rows if row["ours"]]
+    return PurgePlan(
+        skills=tuple(row["skill_id"] for row in rows if local or not row["ours"]),
+        categories=tuple(row[0] for row in categories),
+        local=len(ours) if local else 0,
+        protected=0 if local else len(ours),
+    )
+
+
+def moments(now: datetime) -> dict[str, Any]:
+    """Return the values that EXPIRED takes."""
+    return {"now": format_time(now), "oldest": format_time(now - TIME_TO_LIVE)}
+
+
+def _size(database: Database) -> int:
+    path = database.path
+    return sum(each.stat().st_size for each in (path, path.with_name(f"{path.name}-wal")) if each.exists())

@@ -1,0 +1,166 @@
+"""Edit skills here: a person's own changes, which no sync overwrites in silence (data-model.md, rule 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from atom_saas_sync.core.canonical import (
+    VOLATILE_FIELDS,
+    decode_object,
+    json_text,
+    stored_version,
+    version_from_fields,
+)
+from atom_saas_sync.core.merge import follow_volatile
+from atom_saas_sync.core.wire import read_skill
+from atom_saas_sync.errors import UsageError
+from atom_saas_sync.model import Action, BaseChange, CacheChange, InvalidItem, Known, Outcome, SkillVersion
+from atom_saas_sync.usecases.ports import EditableCatalogue
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One skill to import: where it stands, for messages, and its JSON text as it came."""
+
+    place: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """How many skills an import added, changed, and found as they were."""
+
+    added: int
+    updated: int
+    unchanged: int
+
+
+def edit_skill(
+    catalogue: EditableCatalogue, skill_id: str, text: str, *, seen: str | None, actor: str, now: datetime
+) -> bool:
+    """Replace the local version of a skill by `text`; return whether anything changed.
+
+    Volatile fields stay as the marketplace has them. Raises UsageError, with nothing changed, if `text` is no skill or
+    another one, or the cached text is no longer what the person has `seen` (None: did not look).
+    """
+    edited = _read(Candidate("the edited text", text.encode(errors="replace")))
+    if edited.skill_id != skill_id:
+        raise UsageError(
+            f"the edited text is another skill: {edited.skill_id!r}, not {skill_id!r}; nothing was changed",
+            hint="`atom-sync skills import FILE` adds skills",
+        )
+    with catalogue.batch() as batch:
+        known = batch.known([skill_id]).get(skill_id) or Known(skill_id)
+        if seen is not None and known.local_text != seen:
+            raise UsageError(
+                f"{skill_id!r} has changed while you edited it; nothing was done", hint="edit it again as it is now"
+            )
+        action = _plan(known, edited.fields)
+        if action is None:
+            return False
+        batch.apply([action], now, actor=actor)
+        batch.note(actor, "skill edit", skill_id, now)
+    return True
+
+
+def set_fields(text: str, changes: Mapping[str, Any]) -> str:
+    """Return the skill `text` with these fields. Raises UsageError for one that can't be edited here."""
+    for name in changes:
+        if name in VOLATILE_FIELDS:
+            raise UsageError(f"{name} always follows the marketplace: it can't be edited here")
+        if name in {"skill_id", "id"}:
+            raise UsageError(f"{name} can't be edited: it says which skill this is")
+    return json_text({**(decode_object(text) or {}), **changes})
+
+
+def import_skills(
+    catalogue: EditableCatalogue, candidates: Sequence[Candidate], *, actor: str, now: datetime
+) -> Imported:
+    """Add skills, or edit those that are there; all of them in one transaction, after all were found to be skills.
+
+    Raises UsageError, with nothing changed, that names what is wrong and where.
+    """
+    problems: list[str] = []
+    skills: dict[str, SkillVersion] = {}
+    for candidate in candidates:
+        try:
+            skill = _read(candidate)
+        except UsageError as error:
+            problems.append(error.message)
+            continue
+        if skill.skill_id in skills:
+            problems.append(f"{candidate.place} has {skill.skill_id!r} a second time")
+        skills[skill.skill_id] = skill
+    if problems:
+        more = f"\n… and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise UsageError("\n".join(problems[:_SHOWN]) + more, hint="nothing was imported")
+    with catalogue.batch() as batch:
+        known = batch.known(skills)
+        planned = [_plan(known.get(name) or Known(name), skill.fields) for name, skill in skills.items()]
+        actions = [action for action in planned if action is not None]
+        batch.apply(actions, now, actor=actor)
+        for action in actions:
+            batch.note(actor, "skill import", action.skill_id, now)
+    added = sum(action.outcome is Outcome.ADDED for action in actions)
+    return Imported(added=added, updated=len(actions) - added, unchanged=len(skills) - len(actions))
+
+
+def revert_skill(catalogue: EditableCatalogue, skill_id: str, *, actor: str, now: datetime) -> bool:
+    """Put the local version back to what the marketplace sent last; return whether anything changed.
+
+    Raises UsageError, with nothing changed, for a skill that is unknown, exists only here, or has an open conflict.
+    """
+    with catalogue.batch() as batch:
+        known = batch.known([skill_id]).get(skill_id)
+        if known is None or (known.local_text is None and known.base is None):
+            raise UsageError(f"there is no skill {skill_id!r} in the cache")
+        if known.waiting is not None:
+            raise UsageError(
+                f"conflict {known.waiting.id} waits: the marketplace has another version, or has deleted the skill",
+                hint=f"`atom-sync conflicts resolve {known.waiting.id} --strategy remote_wins` takes its side",
+            )
+        base = None if known.base_text is None else stored_version(skill_id, known.base_text)
+        if base is None:
+            raise UsageError(f"{skill_id!r} exists only here: there is nothing to go back to")
+        if known.local_text == base.text:
+            return False
+        batch.apply([_back_to(base)], now, actor=actor)
+        batch.note(actor, "skill revert", skill_id, now)
+    return True
+
+
+def _read(candidate: Candidate) -> SkillVersion:
+    skill = read_skill(candidate.raw)
+    if isinstance(skill, InvalidItem):
+        raise UsageError(f"{candidate.place} is no skill: {skill.reason}", hint="nothing was changed")
+    return skill
+
+
+def _plan(known: Known, fields: Mapping[str, Any]) -> Action | None:
+    """Plan an edit; None if it changes nothing that a person can change."""
+    base = None if known.base_text is None else stored_version(known.skill_id, known.base_text)
+    local = None if known.local_text is None else stored_version(known.skill_id, known.local_text)
+    # Volatile fields follow the marketplace: of an edited skill, the cached text has its newest.
+    edited = version_from_fields(known.skill_id, follow_volatile(fields, (local or base).fields) if base else fields)
+    if local is not None and local.content_digest == edited.content_digest:
+        return None
+    if base is not None and base.content_digest == edited.content_digest and known.waiting is None:
+        return _back_to(base)
+    outcome = Outcome.ADDED if known.local_text is None else Outcome.UPDATED
+    return Action(known.skill_id, outcome, cache=CacheChange.WRITE, text=edited.text)
+
+
+def _back_to(base: SkillVersion) -> Action:
+    return Action(
+        base.skill_id,
+        Outcome.UPDATED,
+        cache=CacheChange.WRITE,
+        text=base.text,
+        base=BaseChange.RESTORE,
+        remote=base,
+    )

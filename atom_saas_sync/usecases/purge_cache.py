@@ -1,0 +1,50 @@
+"""Remove expired entries, unless their loss could not be repaired (data-model.md, rule 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from atom_saas_sync.core.lifetime import keeps_stale
+from atom_saas_sync.model import PurgePlan
+from atom_saas_sync.usecases.ports import StoredLifetime
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeOptions:
+    """What a person or a timer asked for. `everything` and `strict` take what is stale although it can't be renewed."""
+
+    older_than: timedelta | None = None
+    everything: bool = False
+    include_local: bool = False
+    strict: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """What was removed; `kept_stale` is what would have been, had the marketplace been reached since `reached_at`."""
+
+    removed: PurgePlan
+    kept_stale: PurgePlan | None = None
+    reached_at: datetime | None = None
+
+
+def purge_cache(store: StoredLifetime, options: PurgeOptions, *, actor: str, now: datetime) -> Purged:
+    """Purge, or with `dry_run` say what would be purged."""
+    older_than, everything = options.older_than, options.everything
+    local = everything and options.include_local
+    reached_at = store.marketplace_reached_at()
+    if not (options.everything or options.strict) and keeps_stale(reached_at, now):
+        return Purged(
+            PurgePlan((), (), 0, 0),
+            store.choose(now, older_than=older_than, everything=everything, local=local),
+            reached_at,
+        )
+    if options.dry_run:
+        return Purged(
+            store.choose(now, older_than=older_than, everything=everything, local=local), reached_at=reached_at
+        )
+    return Purged(
+        store.purge(now, older_than=older_than, everything=everything, local=local, actor=actor), reached_at=reached_at
+    )

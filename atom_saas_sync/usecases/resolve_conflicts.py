@@ -1,0 +1,243 @@
+"""Settle conflicts as a person decides, and take that back (data-model.md, rules 3 and 4).
+
+All that is asked for at once happens in one transaction, or nothing does. The sides are those of that moment, not
+those of the day when the conflict was logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from atom_saas_sync.core.canonical import decode_object, stored_version, version_from_fields
+from atom_saas_sync.core.comparison import Side, combine, compare
+from atom_saas_sync.core.merge import follow_volatile
+from atom_saas_sync.core.plan import CONVERGED, is_edited, plan_resolution, plan_undo, resolve
+from atom_saas_sync.core.wire import read_skill
+from atom_saas_sync.errors import UsageError
+from atom_saas_sync.model import (
+    Action,
+    Conflict,
+    ConflictFilter,
+    InvalidItem,
+    Known,
+    LoggedConflict,
+    SkillVersion,
+    Strategy,
+)
+from atom_saas_sync.usecases.ports import ConflictDesk, StoredConflicts
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How a conflict ends: by a strategy, by field (the rest by the strategy, or merged), or with a text of one's own.
+
+    `seen` is the local and the remote text on which it is based, if a person has looked at them.
+    """
+
+    strategy: Strategy | None = None
+    sides: Mapping[str, Side] = field(default_factory=dict)
+    text: str | None = None
+    seen: tuple[str | None, str | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What was done about one conflict; `removed` tells that the skill went."""
+
+    id: int
+    skill_id: str
+    strategy: str
+    removed: bool = False
+
+
+def resolve_conflicts(
+    store: StoredConflicts, wanted: Sequence[int] | ConflictFilter, decision: Decision, *, actor: str, now: datetime
+) -> list[Settled]:
+    """Resolve these conflicts, or all open ones that fit. Writes cache, bases, conflict log and audit log.
+
+    Raises UsageError, with nothing changed, for an unknown or resolved conflict and for a decision that will not do.
+    """
+    with store.deciding() as desk:
+        ids = desk.open_ids(wanted) if isinstance(wanted, ConflictFilter) else list(dict.fromkeys(wanted))
+        conflicts = [_open_conflict(desk, each) for each in ids]
+        known = desk.known([each.skill_id for each in conflicts])
+        strategy = _name(decision)
+        actions = [_decide(known[each.skill_id], each, decision, strategy) for each in conflicts]
+        desk.apply(actions, now, actor=actor)
+        for each in conflicts:
+            desk.note(
+                actor, "conflict resolve", each.skill_id, now, conflict=each.id, strategy=strategy, **_details(decision)
+            )
+        return [
+            Settled(each.id, each.skill_id, strategy, removed=_removes(action))
+            for each, action in zip(conflicts, actions, strict=True)
+        ]
+
+
+def undo_resolution(store: StoredConflicts, conflict_id: int, *, actor: str, now: datetime) -> Settled:
+    """Put back what the resolution of a conflict replaced; it waits for a person again, whatever the strategy is.
+
+    Raises UsageError, with nothing changed, if there is nothing to put back or somebody has changed the skill since.
+    """
+    with store.deciding() as desk:
+        logged = desk.conflict(conflict_id)
+        if logged is None:
+            raise _unknown(conflict_id)
+        known = desk.known([logged.skill_id]).get(logged.skill_id) or Known(logged.skill_id)
+        _refuse_undo(logged, known)
+        for action in plan_undo(known, logged):
+            desk.apply([action], now, actor=actor)
+        desk.mark_undone(conflict_id, actor, now)
+        desk.note(actor, "conflict undo", logged.skill_id, now, conflict=logged.id, strategy=logged.strategy)
+        return Settled(logged.id, logged.skill_id, logged.strategy or "")
+
+
+def proposal(conflict: LoggedConflict) -> str | None:
+    """Return what the strategy `merge` would make of an open conflict now; None if the skill can't be read."""
+    result = _by_strategy(_current(conflict), conflict.skill_id, "merge", conflict.cached_at)
+    return None if result is None else result.text
+
+
+def _open_conflict(desk: ConflictDesk, conflict_id: int) -> LoggedConflict:
+    logged = desk.conflict(conflict_id)
+    if logged is None:
+        raise _unknown(conflict_id)
+    if logged.resolved:
+        raise UsageError(
+            f"conflict {conflict_id} is resolved already: {logged.strategy}, by {logged.resolved_by} "
+            f"at {logged.resolved_at}",
+            hint=f"`atom-sync conflicts undo {conflict_id}` puts back what that replaced",
+        )
+    if logged.cached_text is None:
+        raise UsageError(
+            f"conflict {conflict_id} has no local side any more: another program deleted {logged.skill_id!r}",
+            hint="the next sync puts the marketplace's version back and closes the conflict",
+        )
+    return logged
+
+
+def _unknown(conflict_id: int) -> UsageError:
+    return UsageError(f"there is no conflict {conflict_id}", hint="`atom-sync conflicts list` shows them")
+
+
+def _decide(known: Known, logged: LoggedConflict, decision: Decision, strategy: str) -> Action:
+    if decision.seen is not None and decision.seen != (logged.cached_text, logged.remote_text):
+        raise UsageError(
+            f"conflict {logged.id} has changed while you looked at it; nothing was done",
+            hint=f"look again: `atom-sync conflicts show {logged.id}`",
+        )
+    conflict = _current(logged)
+    if decision.text is not None:
+        result: SkillVersion | None = _own_version(conflict, logged, decision.text)
+    elif decision.sides:
+        result = _by_field(conflict, logged, decision)
+    else:
+        assert decision.strategy is not None
+        result = _by_strategy(conflict, logged.skill_id, decision.strategy, logged.cached_at)
+    return plan_resolution(known, result, strategy)
+
+
+def _current(logged: LoggedConflict) -> Conflict:
+    return Conflict(logged.type, logged.severity, logged.cached_text, logged.remote_text, logged.base_text)
+
+
+def _by_strategy(conflict: Conflict, skill_id: str, strategy: Strategy, cached_at: str | None) -> SkillVersion | None:
+    return resolve(conflict, skill_id, strategy, local_updated_at=cached_at)
+
+
+def _by_field(conflict: Conflict, logged: LoggedConflict, decision: Decision) -> SkillVersion:
+    local, remote = _fields(conflict.local_text), _fields(conflict.remote_text)
+    if local is None or remote is None:
+        raise UsageError(
+            f"conflict {logged.id} can't be settled by field: one side has no fields",
+            hint="take a whole side: --strategy local_wins or remote_wins",
+        )
+    changes = {change.name: change for change in compare(_fields(conflict.base_text), local, remote)}
+    unknown = [name for name in decision.sides if name not in changes]
+    if unknown:
+        raise UsageError(
+            f"conflict {logged.id}: {', '.join(unknown)}: no field that differs; those are {', '.join(changes)}"
+        )
+    open_fields = [
+        name for name, change in changes.items() if change.changed_by == "both" and name not in decision.sides
+    ]
+    if open_fields and decision.strategy is None:
+        raise UsageError(
+            f"conflict {logged.id}: both sides changed {', '.join(open_fields)} too",
+            hint="decide those as well by --field NAME=local or NAME=remote, or give a --strategy for the rest",
+        )
+    start = _by_strategy(conflict, logged.skill_id, decision.strategy or "merge", logged.cached_at)
+    assert start is not None
+    return version_from_fields(logged.skill_id, combine(start.fields, local, remote, decision.sides))
+
+
+def _own_version(conflict: Conflict, logged: LoggedConflict, text: str) -> SkillVersion:
+    own = own_skill(text, logged.skill_id)
+    remote = _fields(conflict.remote_text)
+    return own if remote is None else version_from_fields(logged.skill_id, follow_volatile(own.fields, remote))
+
+
+def own_skill(text: str, skill_id: str) -> SkillVersion:
+    """Return the skill that a person wrote, which must be one and have this id. Raises UsageError."""
+    skill = read_skill(text.encode(errors="replace"))
+    if isinstance(skill, InvalidItem):
+        raise UsageError(f"this is no skill: {skill.reason}; nothing was changed")
+    if skill.skill_id != skill_id:
+        raise UsageError(f"this is another skill: {skill.skill_id!r}, not {skill_id!r}; nothing was changed")
+    return skill
+
+
+def _refuse_undo(logged: LoggedConflict, known: Known) -> None:
+    if not logged.resolved:
+        raise UsageError(f"conflict {logged.id} is open: there is nothing to put back")
+    if logged.undone_at is not None:
+        raise UsageError(f"conflict {logged.id} was undone already, by {logged.undone_by} at {logged.undone_at}")
+    if logged.strategy == CONVERGED or logged.local_text is None:
+        raise UsageError(
+            f"conflict {logged.id} closed by itself: no local change was replaced, so there is nothing to put back"
+        )
+    if known.waiting is not None:
+        raise UsageError(
+            f"conflict {known.waiting.id} of the same skill waits",
+            hint=f"settle that one first: `atom-sync conflicts show {known.waiting.id}`",
+        )
+    if known.local_text is None or not is_edited(known):
+        return  # only the marketplace has changed it since
+    now = stored_version(logged.skill_id, known.local_text)
+    then = None if logged.result_text is None else stored_version(logged.skill_id, logged.result_text)
+    if now is None or then is None or now.content_digest != then.content_digest:
+        raise UsageError(
+            f"{logged.skill_id!r} was changed here since conflict {logged.id} was resolved; undoing it would lose that",
+            hint=f"`atom-sync skills diff {logged.skill_id}` shows it; `atom-sync conflicts show {logged.id} --json` "
+            "has all versions of then",
+        )
+
+
+def _name(decision: Decision) -> str:
+    """Return the strategy for the log: what a person put together is `manual`."""
+    if decision.text is not None or decision.sides:
+        return "manual"
+    if decision.strategy is None or decision.strategy == "manual":
+        raise UsageError(
+            "`manual` decides nothing: the conflict waits already",
+            hint="take remote_wins, local_wins or merge; or --field, --edit or --data",
+        )
+    return decision.strategy
+
+
+def _details(decision: Decision) -> dict[str, object]:
+    if decision.sides:
+        return {"fields": dict(decision.sides), "rest": decision.strategy or "merge"}
+    return {"own_text": True} if decision.text is not None else {}
+
+
+def _removes(action: Action) -> bool:
+    return action.conflict is not None and (
+        action.conflict.resolution is not None and action.conflict.resolution.result_text is None
+    )
+
+
+def _fields(text: str | None) -> dict[str, object] | None:
+    return None if text is None else decode_object(text)

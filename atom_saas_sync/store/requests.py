@@ -58,8 +58,9 @@ class RequestBudget:
             self._learned = (limit, window)
 
     def close(self) -> None:
-        """Close the connection."""
-        self._database.close()
+        """Close the connection, once no thread is at work with it: SQLite would crash the process."""
+        with self._turn:
+            self._database.close()
 
     def _seconds_to_wait(self, connection: sqlite3.Connection, now: float) -> float:
         fact = get_fact(connection, "rate_limit")

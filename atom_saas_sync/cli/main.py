@@ -27,6 +27,8 @@ PARTS = {
     "db": Part("atom_saas_sync.cli.database", "app", "Migrations, checks and backups of the database."),
     "skills": Part("atom_saas_sync.cli.skills", "app", "The cached skills: read them, edit them, see their versions."),
     "demo": Part("atom_saas_sync.cli.demo", "demo", "Try everything out against a sandbox."),
+    "conflicts": Part("atom_saas_sync.cli.conflicts", "app", "Conflicts: see them, settle them, take that back."),
+    "cache": Part("atom_saas_sync.cli.cache", "app", "The cache: how old it is, and removing what expired."),
     "sandbox": Part(
         "atom_saas_sync.cli.sandbox", "app", "A local marketplace for trying out, tests and demos; not the real one."
     ),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atom_saas_sync.errors import AtomSyncError
+from atom_saas_sync.errors import AtomSyncError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,6 +45,15 @@ def printable(text: str, *, lines: bool = False) -> str:
     if lines:
         return "\n".join(printable(line) for line in text.expandtabs(4).split("\n"))
     return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file that a person names; - is standard input. Raises UsageError."""
+    try:
+        return sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise UsageError(f"can't read {printable(str(path))}: {reason}") from error
 
 
 def error_document(error: AtomSyncError) -> dict[str, Any]:

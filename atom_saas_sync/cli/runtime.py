@@ -90,6 +90,11 @@ def environment_without_settings() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("ATOM_", "ENABLE_SCHEDULER"))}
 
 
+def editor() -> str | None:
+    """Return the command of the person's editor."""
+    return os.environ.get("VISUAL") or os.environ.get("EDITOR") or None
+
+
 def person() -> str:
     """Return the name of the person or service at work: the user, also behind sudo."""
     sudo_user = os.environ.get("SUDO_USER")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atom_saas_sync.cli.output import GlobalOptions, console, print_json, printable
+from atom_saas_sync.cli.output import GlobalOptions, console, print_json, printable, read_text
 from atom_saas_sync.errors import UsageError
-from atom_saas_sync.model import CachedSkill
+from atom_saas_sync.model import CachedSkill, SentVersion
 
 if TYPE_CHECKING:
+    from atom_saas_sync.store.catalogue import Catalogue
     from atom_saas_sync.store.reading import Reading, Wanted
 
 app = typer.Typer(help="The cached skills: read them, edit them, see their versions.", no_args_is_help=True)
@@ -92,6 +95,234 @@ def show(
         sys.stderr.write(f"stale: the marketplace last confirmed this skill at {skill.confirmed_at}\n")
 
 
+@app.command()
+def edit(
+    ctx: typer.Context,
+    skill_id: _Id,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Set a field: text as it is, others as JSON; repeatable."),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="Take the whole skill as JSON; - is stdin.")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Edit the local version, in $EDITOR unless told how. No sync overwrites it in silence."""
+    from atom_saas_sync.usecases.edit_skills import set_fields
+
+    if changes and file is not None:
+        raise UsageError("--set and --file exclude each other")
+    with _catalogue(ctx.obj) as (catalogue, reading):
+        skill = reading.skill(skill_id)
+        if skill is None:
+            raise unknown_skill(skill_id)
+        if file is not None:
+            changed = _store_edit(catalogue, skill_id, read_text(file), seen=None)
+        elif changes:
+            changed = _store_edit(catalogue, skill_id, set_fields(skill.text, _values(changes)), seen=skill.text)
+        else:
+            changed = _edit_by_hand(catalogue, skill)
+    _tell(skill_id, "edited" if changed else "nothing was changed", changed=changed, as_json=as_json)
+
+
+@app.command("import")
+def import_skills(
+    ctx: typer.Context,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="JSON or JSON lines; - is stdin.")],
+    as_json: _Json = False,
+) -> None:
+    """Add skills, or edit those that are there: all of them, or none if one is not a skill."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.core.documents import split_skills
+    from atom_saas_sync.usecases.edit_skills import Candidate
+    from atom_saas_sync.usecases.edit_skills import import_skills as do_import
+
+    candidates = [
+        Candidate(place, raw) for path in files for place, raw in split_skills(read_text(path), printable(str(path)))
+    ]
+    with _catalogue(ctx.obj) as (catalogue, _):
+        done = do_import(catalogue, candidates, actor=runtime.person(), now=datetime.now(UTC))
+    if as_json:
+        print_json({"success": True, "added": done.added, "updated": done.updated, "unchanged": done.unchanged})
+    else:
+        typer.echo(f"{done.added} added, {done.updated} edited, {done.unchanged} as they were")
+
+
+@app.command()
+def revert(ctx: typer.Context, skill_id: _Id, as_json: _Json = False) -> None:
+    """Put the local version back to what the marketplace sent last."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.usecases.edit_skills import revert_skill
+
+    with _catalogue(ctx.obj) as (catalogue, _):
+        changed = revert_skill(catalogue, skill_id, actor=runtime.person(), now=datetime.now(UTC))
+    _tell(skill_id, "reverted" if changed else "it was not edited", changed=changed, as_json=as_json)
+
+
+@app.command()
+def diff(
+    ctx: typer.Context,
+    skill_id: _Id,
+    old: Annotated[
+        str, typer.Option("--from", metavar="V", help="base, local, a number of `skills log`, or a version.")
+    ] = "base",
+    new: Annotated[str, typer.Option("--to", metavar="V", help="Likewise.")] = "local",
+    as_json: _Json = False,
+) -> None:
+    """Show what differs between two versions: by default what was changed here, against the base."""
+    from atom_saas_sync.core.canonical import decode_object
+    from atom_saas_sync.core.comparison import ABSENT, compare
+
+    before_name, before = _version(ctx.obj, skill_id, old)
+    after_name, after = _version(ctx.obj, skill_id, new)
+    left, right = decode_object(before) or {}, decode_object(after) or {}
+    changes = compare(left, left, right)
+    if as_json:
+        rows = [
+            {
+                "name": change.name,
+                "from": None if change.local is ABSENT else change.local,
+                "to": None if change.remote is ABSENT else change.remote,
+            }
+            for change in changes
+        ]
+        print_json({"skill_id": skill_id, "from": before_name, "to": after_name, "fields": rows, "total": len(rows)})
+        return
+    if not changes:
+        typer.echo(f"{before_name} and {after_name} are the same in all that matters")
+        return
+    from atom_saas_sync.cli.comparison import print_comparison
+
+    print_comparison(console(), changes, left=before_name, right=after_name, tell_who=False)
+
+
+@app.command()
+def log(ctx: typer.Context, skill_id: _Id, as_json: _Json = False) -> None:
+    """List the versions that the marketplace sent, the newest first."""
+    versions = _versions(ctx.obj, skill_id)
+    rows = [
+        {
+            "number": each.number,
+            "version": each.version,
+            "current": each.number is None,
+            "ended_at": each.ended_at,
+            "ended_by": each.ended_by,
+            "content_digest": each.content_digest.hex(),
+            "exec_digest": each.exec_digest.hex(),
+        }
+        for each in versions
+    ]
+    if as_json:
+        print_json({"skill_id": skill_id, "versions": rows, "total": len(rows)})
+        return
+    for each in versions:
+        state = "the base: what the marketplace has" if each.number is None else f"{each.ended_by} at {each.ended_at}"
+        number = "base" if each.number is None else f"#{each.number}"
+        digest = each.content_digest.hex()[:12]
+        typer.echo(f"{number:<8}{printable(each.version or '-'):<20}{digest}  {state}")
+    if not versions:
+        typer.echo("the marketplace has never sent this skill: it exists only here")
+
+
+@contextmanager
+def _catalogue(options: GlobalOptions) -> Iterator[tuple[Catalogue, Reading]]:
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.store.catalogue import Catalogue
+    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.reading import Reading
+
+    settings = runtime.load(options)
+    with Database.open(settings.database_path) as database:
+        yield (
+            Catalogue(database, history_versions=settings.history_versions),
+            Reading(database, now=datetime.now(UTC)),
+        )
+
+
+def _store_edit(catalogue: Catalogue, skill_id: str, text: str, *, seen: str | None) -> bool:
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.usecases.edit_skills import edit_skill
+
+    return edit_skill(catalogue, skill_id, text, seen=seen, actor=runtime.person(), now=datetime.now(UTC))
+
+
+def _edit_by_hand(catalogue: Catalogue, skill: CachedSkill) -> bool:
+    from atom_saas_sync.cli.editor import EditedFile, keeping, pretty
+
+    file = EditedFile(pretty(skill.text), name="skill.json")
+    with keeping(file):
+        text = file.edit()
+        return text is not None and _store_edit(catalogue, skill.skill_id, text, seen=skill.text)
+
+
+def _values(texts: list[str]) -> dict[str, Any]:
+    """Read FIELD=VALUE: a text field takes the value as it is, any other JSON if it is some."""
+    import json
+
+    from atom_saas_sync.core.wire import TEXT_FIELDS
+
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not name or not separator:
+            raise UsageError(f"--set {printable(text)!r} will not do; it takes FIELD=VALUE")
+        values[name] = value
+        if name not in TEXT_FIELDS:
+            try:
+                values[name] = json.loads(value)
+            except ValueError:
+                continue  # no JSON: a text
+    return values
+
+
+def _versions(options: GlobalOptions, skill_id: str) -> list[SentVersion]:
+    from atom_saas_sync.store.history import History
+
+    with _catalogue(options) as (catalogue, _):
+        versions = History(catalogue.database).versions(skill_id)
+        if not versions and skill_id not in catalogue.known([skill_id]):
+            raise unknown_skill(skill_id)
+    return versions
+
+
+def _version(options: GlobalOptions, skill_id: str, wanted: str) -> tuple[str, str]:
+    """Return a version's name for people, and its text."""
+    from atom_saas_sync.store.history import History
+
+    with _catalogue(options) as (catalogue, _):
+        versions = History(catalogue.database).versions(skill_id)
+        local = catalogue.known([skill_id]).get(skill_id)
+    if not versions and (local is None or local.local_text is None):
+        raise unknown_skill(skill_id)
+    if wanted == "local":
+        if local is None or local.local_text is None:
+            raise UsageError(f"{printable(skill_id)!r} is not in the cache any more: there is no local version")
+        return "local", local.local_text
+    if wanted == "base":
+        base = next((each for each in versions if each.number is None), None)
+        if base is None:
+            raise UsageError(f"{printable(skill_id)!r} has no base: the marketplace does not have it")
+        return f"base ({base.version or '-'})", base.text
+    for each in versions:
+        if each.version == wanted:
+            return f"{wanted} ({'base' if each.number is None else f'#{each.number}'})", each.text
+    for each in versions:
+        if each.number is not None and wanted.removeprefix("#") == str(each.number):
+            return f"#{each.number} ({each.version or '-'})", each.text
+    raise UsageError(
+        f"{printable(skill_id)!r} has no version {printable(wanted)!r}",
+        hint=f"`atom-sync skills log {skill_id}` lists them",
+    )
+
+
+def _tell(skill_id: str, what: str, *, changed: bool, as_json: bool) -> None:
+    if as_json:
+        print_json({"success": True, "skill_id": skill_id, "changed": changed})
+    else:
+        typer.echo(f"{printable(skill_id)}: {what}")
+
+
 def unknown_skill(skill_id: str) -> UsageError:
     """Return the error for an id that is not in the cache."""
     return UsageError(
@@ -102,14 +333,8 @@ def unknown_skill(skill_id: str) -> UsageError:
 
 @contextmanager
 def _reading(options: GlobalOptions) -> Iterator[Reading]:
-    from datetime import UTC, datetime
-
-    from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.reading import Reading
-
-    with Database.open(runtime.load(options).database_path) as database:
-        yield Reading(database, now=datetime.now(UTC))
+    with _catalogue(options) as (_, reading):
+        yield reading
 
 
 def _wanted(category: str | None, tag: str | None, *, modified: bool) -> Wanted:
@@ -170,6 +395,8 @@ def _print_skill(skill: CachedSkill, fields: dict[str, Any] | None) -> None:
     from rich.syntax import Syntax
     from rich.text import Text
 
+    from atom_saas_sync.cli.comparison import guess_syntax
+
     out = console()
     if fields is None:
         out.print(Text(f"{printable(skill.skill_id)}: another program left something here that is no JSON object:"))
@@ -187,17 +414,8 @@ def _print_skill(skill: CachedSkill, fields: dict[str, Any] | None) -> None:
     code = fields.get("code")
     if isinstance(code, str) and code:
         out.print(Text("code:", style="cyan"))
-        out.print(Syntax(printable(code, lines=True), guess_lexer(code), word_wrap=True, background_color="default"))
-
-
-def guess_lexer(code: str) -> str:
-    """Return the name of a syntax for colours: most skills are Python, or Markdown with parts in it."""
-    start = code.lstrip()[:2000]
-    if start.startswith("---\n") or (start.startswith(("# ", "```")) and "\n## " in code):
-        return "markdown"
-    if start.startswith("#!") and "sh" in start.split("\n", 1)[0]:
-        return "bash"
-    return "python"
+        syntax = guess_syntax("code", code) or "text"
+        out.print(Syntax(printable(code, lines=True), syntax, word_wrap=True, theme="ansi_dark"))
 
 
 def _print_code(code: object, skill_id: str) -> None:

@@ -19,7 +19,17 @@ from atom_saas_sync.model import Category, InvalidItem, SkillPage, SkillVersion
 MAX_SKILL_BYTES = 1024 * 1024
 MAX_ID_LENGTH = 256
 
-_TEXT_FIELDS = ("description", "version", "code", "command", "category", "skill_type", "created_at", "updated_at")
+TEXT_FIELDS = (
+    "name",
+    "description",
+    "version",
+    "code",
+    "command",
+    "category",
+    "skill_type",
+    "created_at",
+    "updated_at",
+)
 _TEXT_LIST_FIELDS = ("python_packages", "npm_packages", "tags")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -139,7 +149,7 @@ def skill_problem(fields: dict[str, Any]) -> str | None:
 
 def partial_problem(fields: dict[str, Any]) -> str | None:
     """Like `skill_problem` for part of a skill, as WebSocket messages may carry."""
-    for name in _TEXT_FIELDS:
+    for name in TEXT_FIELDS:
         if not isinstance(fields.get(name, ""), str | None):
             return f"{name} is no text"
     for name in _TEXT_LIST_FIELDS:

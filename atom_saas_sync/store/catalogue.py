@@ -60,6 +60,16 @@ class Catalogue:
         self._database = database
         self._history_versions = history_versions
 
+    @property
+    def database(self) -> Database:
+        """Return the database."""
+        return self._database
+
+    def known(self, skill_ids: Iterable[str]) -> dict[str, Known]:
+        """Return what is stored of these skills; those of which nothing is are left out."""
+        with self.batch(write=False) as batch:
+            return batch.known(skill_ids)
+
     # Before and during a walk
 
     def page_records(self, list_key: str) -> dict[int, PageRecord]:

@@ -91,6 +91,7 @@ class ConflictDesk(PersonsBatch, Protocol):
 class StoredConflicts(Protocol):
     """What settling conflicts needs of the store."""
 
+    def conflict(self, conflict_id: int) -> LoggedConflict | None: ...
     def deciding(self) -> AbstractContextManager[ConflictDesk]: ...
 
 

@@ -26,7 +26,7 @@ from atom_saas_sync.model import (
     SkillVersion,
     Strategy,
 )
-from atom_saas_sync.usecases.ports import ConflictDesk, StoredConflicts
+from atom_saas_sync.usecases.ports import StoredConflicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def resolve_conflicts(
     """
     with store.deciding() as desk:
         ids = desk.open_ids(wanted) if isinstance(wanted, ConflictFilter) else list(dict.fromkeys(wanted))
-        conflicts = [_open_conflict(desk, each) for each in ids]
+        conflicts = [_open(desk.conflict(each), each) for each in ids]
         known = desk.known([each.skill_id for each in conflicts])
         strategy = _name(decision)
         actions = [_decide(known[each.skill_id], each, decision, strategy) for each in conflicts]
@@ -94,14 +94,18 @@ def undo_resolution(store: StoredConflicts, conflict_id: int, *, actor: str, now
         return Settled(logged.id, logged.skill_id, logged.strategy or "")
 
 
+def open_conflict(store: StoredConflicts, conflict_id: int) -> LoggedConflict:
+    """Return a conflict that can be resolved, as it is now. Raises UsageError if there is none of that number."""
+    return _open(store.conflict(conflict_id), conflict_id)
+
+
 def proposal(conflict: LoggedConflict) -> str | None:
     """Return what the strategy `merge` would make of an open conflict now; None if the skill can't be read."""
     result = _by_strategy(_current(conflict), conflict.skill_id, "merge", conflict.cached_at)
     return None if result is None else result.text
 
 
-def _open_conflict(desk: ConflictDesk, conflict_id: int) -> LoggedConflict:
-    logged = desk.conflict(conflict_id)
+def _open(logged: LoggedConflict | None, conflict_id: int) -> LoggedConflict:
     if logged is None:
         raise _unknown(conflict_id)
     if logged.resolved:

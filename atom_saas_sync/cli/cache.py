@@ -1,0 +1,175 @@
+"""`cache`: how old the entries are, and removing what expired."""
+
+from __future__ import annotations
+
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from atom_saas_sync.cli.output import print_json, printable
+from atom_saas_sync.errors import UsageError
+
+if TYPE_CHECKING:
+    from atom_saas_sync.model import CacheStatistics
+    from atom_saas_sync.usecases.purge_cache import Purged
+
+app = typer.Typer(help="The cache: how old it is, and removing what expired.", no_args_is_help=True)
+
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+@app.command()
+def stats(ctx: typer.Context, as_json: _Json = False) -> None:
+    """Show counts, ages, stale and expired entries, the hit rate and the size on disk."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.lifetime import Lifetime
+
+    now = datetime.now(UTC)
+    with Database.open(runtime.load(ctx.obj).database_path) as database:
+        statistics = Lifetime(database).statistics(now)
+    document = _document(statistics, now)
+    if as_json:
+        print_json(document)
+        return
+    for name, value in _lines(statistics, document):
+        typer.echo(f"{name:<22}{value}")
+
+
+@app.command()
+def purge(
+    ctx: typer.Context,
+    everything: Annotated[bool, typer.Option("--all", help="Everything that a sync can fetch again.")] = False,
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="36h", help="What was confirmed longer ago than that.")
+    ] = None,
+    include_local: Annotated[
+        bool, typer.Option("--include-local", help="With --all: also what was edited here, or exists only here.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Remove expired entries. Local edits stay, and so does everything while the marketplace cannot be reached."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.lifetime import Lifetime
+    from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
+
+    if include_local and not everything:
+        raise UsageError("--include-local goes with --all")
+    if everything and older_than is not None:
+        raise UsageError("--all and --older-than exclude each other")
+    settings = runtime.load(ctx.obj)
+    options = PurgeOptions(
+        older_than=None if older_than is None else _duration(older_than),
+        everything=everything,
+        include_local=include_local,
+        strict=settings.cache_strict_ttl,
+        dry_run=dry_run,
+    )
+    with Database.open(settings.database_path) as database:
+        purged = purge_cache(Lifetime(database), options, actor=runtime.person(), now=datetime.now(UTC))
+    _report(purged, dry_run=dry_run, as_json=as_json)
+
+
+def _report(purged: Purged, *, dry_run: bool, as_json: bool) -> None:
+    from atom_saas_sync.times import format_time
+
+    removed, kept = purged.removed, purged.kept_stale
+    reached = format_time(purged.reached_at) if purged.reached_at else None
+    if as_json:
+        print_json(
+            {
+                "success": True,
+                "dry_run": dry_run,
+                "skills": len(removed.skills),
+                "categories": len(removed.categories),
+                "local": removed.local,
+                "protected": removed.protected if kept is None else kept.protected,
+                "kept_stale": 0 if kept is None else len(kept.skills) + len(kept.categories),
+                "reason": None if kept is None else "stale_if_error",
+                "marketplace_reached_at": reached,
+                **({"skill_ids": list(removed.skills)} if dry_run else {}),
+            }
+        )
+    elif kept is not None:
+        since = f"since {reached}" if reached else "so far"
+        typer.echo(
+            f"nothing removed: the marketplace has not been reached {since}, so {len(kept.skills)} expired skills and "
+            f"{len(kept.categories)} categories are kept and served as stale"
+        )
+    else:
+        if dry_run:
+            for skill_id in removed.skills:
+                typer.echo(f"would be removed: {printable(skill_id)}")
+        verb = "would be removed" if dry_run else "removed"
+        typer.echo(f"{len(removed.skills)} skills and {len(removed.categories)} categories {verb}")
+    if kept is not None and (kept.skills or kept.categories):
+        sys.stderr.write("  → a sync confirms them again; --all removes them, and so does ATOM_SAAS_CACHE_STRICT_TTL\n")
+    if removed.protected:
+        sys.stderr.write(
+            f"{removed.protected} skills that were edited here or exist only here are kept "
+            "(--all --include-local removes them too)\n"
+        )
+
+
+def _duration(text: str) -> timedelta:
+    found = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if not found:
+        raise UsageError(f"--older-than {printable(text)!r} will not do; it takes a duration such as 36h, 90m or 2d")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def _document(statistics: CacheStatistics, now: datetime) -> dict[str, Any]:
+    reads = statistics.reads
+    asked = sum(reads.values())
+    return {
+        "skills": statistics.skills,
+        "edited": statistics.edited,
+        "only_here": statistics.only_here,
+        "stale": statistics.stale,
+        "expired": statistics.expired,
+        "categories": statistics.categories,
+        "categories_expired": statistics.expired_categories,
+        "oldest_confirmed_at": statistics.oldest_confirmed_at,
+        "newest_confirmed_at": statistics.newest_confirmed_at,
+        "oldest_age_seconds": _age(statistics.oldest_confirmed_at, now),
+        "newest_age_seconds": _age(statistics.newest_confirmed_at, now),
+        "requests": dict(reads),
+        "hit_rate": round((reads["hit"] + reads["stale"]) / asked, 4) if asked else None,
+        "entry_hits": statistics.hits_of_entries,
+        "size_bytes": statistics.size_bytes,
+        "marketplace_reached_at": statistics.marketplace_reached_at,
+    }
+
+
+def _age(moment: str | None, now: datetime) -> int | None:
+    from atom_saas_sync.times import parse_time
+
+    parsed = parse_time(moment)
+    return None if parsed is None else max(0, int((now - parsed).total_seconds()))
+
+
+def _lines(statistics: CacheStatistics, document: dict[str, Any]) -> list[tuple[str, str]]:
+    reads = statistics.reads
+    rate = "-" if document["hit_rate"] is None else f"{document['hit_rate']:.1%}"
+    return [
+        (
+            "skills",
+            f"{statistics.skills} ({statistics.edited} edited here, {statistics.only_here} only here)",
+        ),
+        ("categories", str(statistics.categories)),
+        ("stale", f"{statistics.stale} not confirmed for 24 hours"),
+        ("expired", f"{statistics.expired} skills, {statistics.expired_categories} categories"),
+        (
+            "last confirmed",
+            f"{statistics.newest_confirmed_at or '-'} (the oldest: {statistics.oldest_confirmed_at or '-'})",
+        ),
+        ("marketplace reached", statistics.marketplace_reached_at or "never"),
+        ("hit rate", f"{rate} ({reads['hit']} hits, {reads['stale']} stale, {reads['miss']} misses)"),
+        ("size on disk", f"{statistics.size_bytes / 1_000_000:.1f} MB"),
+    ]

@@ -1,0 +1,328 @@
+"""`conflicts`: see what was changed on both sides, settle it, and take that back."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from atom_saas_sync.cli.output import GlobalOptions, console, print_json, printable, read_text
+from atom_saas_sync.errors import UsageError
+from atom_saas_sync.model import CONFLICT_TYPES, SEVERITIES, STRATEGIES, ConflictFilter, LoggedConflict
+
+if TYPE_CHECKING:
+    from atom_saas_sync.core.comparison import FieldChange
+    from atom_saas_sync.store.conflicts import ConflictLog
+    from atom_saas_sync.usecases.resolve_conflicts import Decision, Settled
+
+app = typer.Typer(help="Conflicts: see them, settle them, take that back.", no_args_is_help=True)
+
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+_Severity = Annotated[str | None, typer.Option("--severity", metavar="S", help="CRITICAL, HIGH, MEDIUM or LOW.")]
+_Type = Annotated[str | None, typer.Option("--type", metavar="T", help="VERSION_MISMATCH, CONTENT_MISMATCH …")]
+_Skill = Annotated[str | None, typer.Option("--skill", metavar="SKILL_ID", help="Only of this skill.")]
+_Id = Annotated[int, typer.Argument(metavar="ID", help="The conflict's number.")]
+
+
+@app.command("list")
+def list_conflicts(
+    ctx: typer.Context,
+    severity: _Severity = None,
+    conflict_type: _Type = None,
+    skill: _Skill = None,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Resolved ones, in place of those that wait.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=0, metavar="N", help="So many at most; 0 means all.")] = 100,
+    as_json: _Json = False,
+) -> None:
+    """List the conflicts that wait, the most severe and oldest first."""
+    from atom_saas_sync.core.comparison import conflict_line
+
+    wanted = _filter(severity, conflict_type, skill, resolved=resolved)
+    with _log(ctx.obj) as log:
+        conflicts = log.list_conflicts(wanted, limit=limit or None)
+        total = log.count(wanted)
+    if as_json:
+        print_json({"conflicts": [conflict_line(each) for each in conflicts], "total": total})
+        return
+    _print_lines(conflicts, resolved=resolved)
+    kind = "resolved" if resolved else "open"
+    more = f"; {total - len(conflicts)} more: see --limit" if total > len(conflicts) else ""
+    sys.stderr.write(f"{total} {kind} conflict{'' if total == 1 else 's'}{more}\n")
+
+
+@app.command()
+def show(ctx: typer.Context, conflict_id: _Id, as_json: _Json = False) -> None:
+    """Show what differs, side by side and field by field."""
+    from atom_saas_sync.core.comparison import conflict_document
+
+    with _log(ctx.obj) as log:
+        conflict = _find(log, conflict_id)
+    if as_json:
+        print_json(conflict_document(conflict))
+    else:
+        _print_conflict(conflict)
+
+
+@app.command()
+def resolve(
+    ctx: typer.Context,
+    conflict_ids: Annotated[list[int] | None, typer.Argument(metavar="ID…", help="The conflicts' numbers.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option("--strategy", metavar="S", help="remote_wins, local_wins or merge.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All open conflicts that fit the filters below.")] = False,
+    severity: _Severity = None,
+    conflict_type: _Type = None,
+    skill: _Skill = None,
+    fields: Annotated[
+        list[str] | None,
+        typer.Option("--field", metavar="NAME=local|remote", help="Take one field from a side; repeat it for more."),
+    ] = None,
+    edit: Annotated[bool, typer.Option("--edit", help="Edit the merged skill as JSON in $EDITOR.")] = False,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="FILE", help="Take the skill as JSON from a file; - is stdin.")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Settle conflicts, all in one transaction. Without a strategy, on a terminal, it asks field by field."""
+    from atom_saas_sync.usecases.resolve_conflicts import Decision
+
+    chosen = _strategy(strategy)
+    wanted = _filter(severity, conflict_type, skill)
+    ids = conflict_ids or []
+    _check_words(ids, everything=everything, filtered=wanted != ConflictFilter(), own=edit or data is not None)
+    sides = _sides(fields or [])
+    if (edit or data is not None) and (chosen or sides or (edit and data is not None)):
+        raise UsageError("--edit and --data decide everything by themselves: no strategy, no field besides")
+    with _log(ctx.obj) as log:
+        if edit:
+            settled = _edit(log, ids[0])
+        elif data is not None:
+            settled = _settle(log, ids, Decision(text=read_text(data)))
+        elif chosen or sides:
+            settled = _settle(log, wanted if everything else ids, Decision(strategy=chosen, sides=sides))
+        elif sys.stdin.isatty() and sys.stderr.isatty() and not as_json:
+            settled = _ask(log, [each.id for each in log.list_conflicts(wanted)] if everything else ids)
+        else:
+            raise UsageError(
+                "without a terminal there is nobody to ask",
+                hint="say how: --strategy remote_wins, local_wins or merge; --field; --edit; --data",
+            )
+    _tell(settled, as_json=as_json)
+
+
+@app.command()
+def undo(ctx: typer.Context, conflict_id: _Id, as_json: _Json = False) -> None:
+    """Put back what a resolution replaced. The conflict waits again, for a person, whatever the strategy is."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.usecases.resolve_conflicts import undo_resolution
+
+    with _log(ctx.obj) as log:
+        undone = undo_resolution(log, conflict_id, actor=runtime.person(), now=datetime.now(UTC))
+        conflict = _find(log, conflict_id)
+    if as_json:
+        print_json({"success": True, "id": undone.id, "skill_id": undone.skill_id, "open": not conflict.resolved})
+        return
+    waits = "nothing is left to settle" if conflict.resolved else f"conflict {undone.id} waits again"
+    typer.echo(f"{printable(undone.skill_id)}: the local version is back; {waits}")
+
+
+@contextmanager
+def _log(options: GlobalOptions) -> Iterator[ConflictLog]:
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.store.conflicts import ConflictLog
+    from atom_saas_sync.store.database import Database
+
+    settings = runtime.load(options)
+    with Database.open(settings.database_path) as database:
+        yield ConflictLog(database, history_versions=settings.history_versions)
+
+
+def _find(log: ConflictLog, conflict_id: int) -> LoggedConflict:
+    conflict = log.conflict(conflict_id)
+    if conflict is None:
+        raise UsageError(f"there is no conflict {conflict_id}", hint="`atom-sync conflicts list` shows them")
+    return conflict
+
+
+def _filter(severity: str | None, conflict_type: str | None, skill: str | None, *, resolved: bool = False) -> Any:  # noqa: ANN401 - a ConflictFilter
+    return ConflictFilter(
+        severity=_one_of("--severity", severity, SEVERITIES),
+        type=_one_of("--type", conflict_type, CONFLICT_TYPES),
+        skill_id=skill,
+        resolved=resolved,
+    )
+
+
+def _one_of(option: str, text: str | None, choices: tuple[str, ...]) -> str | None:
+    if text is not None and text.upper() not in choices:
+        raise UsageError(f"{option} {printable(text)!r} does not exist; it takes {', '.join(choices)}")
+    return None if text is None else text.upper()
+
+
+def _strategy(text: str | None) -> Any:  # noqa: ANN401 - a Strategy, or None
+    if text is not None and text not in STRATEGIES:
+        raise UsageError(
+            f"--strategy {printable(text)!r} does not exist; it takes {', '.join(STRATEGIES)}", hint="nothing was done"
+        )
+    return text
+
+
+def _check_words(ids: list[int], *, everything: bool, filtered: bool, own: bool) -> None:
+    if everything and ids:
+        raise UsageError("--all and numbers exclude each other")
+    if not everything and not ids:
+        raise UsageError("which conflicts?", hint="give their numbers, or --all; `atom-sync conflicts list` shows them")
+    if filtered and not everything:
+        raise UsageError("--severity, --type and --skill choose among --all")
+    if own and len(ids) != 1:
+        raise UsageError("--edit and --data settle one conflict: give its number")
+
+
+def _sides(texts: list[str]) -> dict[str, Any]:
+    sides = {}
+    for text in texts:
+        name, _, side = text.rpartition("=")
+        if not name or side not in {"local", "remote"}:
+            raise UsageError(f"--field {printable(text)!r} will not do; it takes NAME=local or NAME=remote")
+        sides[name] = side
+    return sides
+
+
+def _settle(log: ConflictLog, wanted: list[int] | ConflictFilter, decision: Decision) -> list[Settled]:
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.usecases.resolve_conflicts import resolve_conflicts
+
+    return resolve_conflicts(log, wanted, decision, actor=runtime.person(), now=datetime.now(UTC))
+
+
+def _edit(log: ConflictLog, conflict_id: int) -> list[Settled]:
+    from atom_saas_sync.cli.editor import EditedFile, keeping, pretty
+    from atom_saas_sync.usecases.resolve_conflicts import Decision, open_conflict, proposal
+
+    conflict = open_conflict(log, conflict_id)
+    file = EditedFile(pretty(proposal(conflict) or "{}"), name=f"conflict-{conflict_id}.json")
+    with keeping(file):
+        text = file.edit()
+        if text is None and not typer.confirm("Nothing was changed. Take the merged skill as it is?", err=True):
+            raise UsageError("nothing was done")
+        text = text if text is not None else file.before
+        return _settle(log, [conflict_id], Decision(text=text, seen=(conflict.cached_text, conflict.remote_text)))
+
+
+def _ask(log: ConflictLog, ids: list[int]) -> list[Settled]:
+    """Ask a person about each conflict, field by field; each is settled at once."""
+    from atom_saas_sync.usecases.resolve_conflicts import Decision, open_conflict
+
+    settled = []
+    for conflict_id in ids:
+        conflict = open_conflict(log, conflict_id)
+        _print_conflict(conflict, stderr=True)
+        seen = (conflict.cached_text, conflict.remote_text)
+        if conflict.remote_text is None:
+            answer = _choose("Deleted in the marketplace. [k]eep it here, [r]emove it, [s]kip?", "krs")
+            if answer != "s":
+                whole = Decision(strategy="local_wins" if answer == "k" else "remote_wins", seen=seen)
+                settled += _settle(log, [conflict_id], whole)
+            continue
+        sides = _ask_fields(conflict)
+        if sides is not None:
+            settled += _settle(log, [conflict_id], Decision(strategy="merge", sides=sides, seen=seen))
+    return settled
+
+
+def _ask_fields(conflict: LoggedConflict) -> dict[str, Any] | None:
+    from atom_saas_sync.core.comparison import differences
+
+    sides: dict[str, Any] = {}
+    for change in differences(conflict):
+        if change.changed_by != "both":
+            continue
+        answer = _choose(f"{printable(change.name)}: [l]ocal, [r]emote, [m]erge, or [s]kip this conflict?", "lrms")
+        if answer == "s":
+            return None
+        if answer != "m":
+            sides[change.name] = "local" if answer == "l" else "remote"
+    return sides
+
+
+def _choose(question: str, letters: str) -> str:
+    while True:
+        answer: str = typer.prompt(question, err=True).strip().lower()[:1]
+        if answer and answer in letters:
+            return answer
+
+
+def _tell(settled: list[Settled], *, as_json: bool) -> None:
+    if as_json:
+        rows = [
+            {"id": each.id, "skill_id": each.skill_id, "strategy": each.strategy, "removed": each.removed}
+            for each in settled
+        ]
+        print_json({"success": True, "resolved": rows, "total": len(rows)})
+        return
+    for each in settled[:20]:
+        result = "removed" if each.removed else f"resolved by {each.strategy}"
+        typer.echo(f"conflict {each.id}, {printable(each.skill_id)}: {result}")
+    if len(settled) != 1:
+        typer.echo(f"{len(settled)} conflicts resolved")
+
+
+def _print_lines(conflicts: list[LoggedConflict], *, resolved: bool) -> None:
+    """Print a table by hand: a thousand rows must not take a second."""
+    if not conflicts:
+        return
+    heads = ["id", "severity", "type", "skill", "since", *(["strategy", "by"] if resolved else [])]
+    rows = [heads]
+    for each in conflicts:
+        row = [str(each.id), each.severity, each.type, printable(each.skill_id), each.created_at]
+        rows.append([*row, printable(each.strategy or ""), printable(each.resolved_by or "")] if resolved else row)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write(line.rstrip() + "\n")
+    sys.stdout.flush()
+
+
+def _print_conflict(conflict: LoggedConflict, *, stderr: bool = False) -> None:
+    from rich.text import Text
+
+    from atom_saas_sync.cli.comparison import print_comparison
+    from atom_saas_sync.core.comparison import differences
+
+    out = console(stderr=stderr)
+    colour = {"CRITICAL": "bold red", "HIGH": "red", "MEDIUM": "yellow"}.get(conflict.severity, "")
+    out.print(
+        Text.assemble(
+            (f"Conflict {conflict.id}", "bold"),
+            f" · {printable(conflict.skill_id)} · {conflict.type} · ",
+            (conflict.severity, colour),
+        )
+    )
+    out.print(Text(_state(conflict), style="dim"))
+    changes: tuple[FieldChange, ...] = tuple(differences(conflict))
+    if conflict.remote_text is None:
+        out.print(Text("Deleted in the marketplace; this is what was changed here since its last version there:"))
+        print_comparison(out, changes, right="last version there")
+    else:
+        if conflict.base_text is None:
+            out.print(Text("There is no common version: it existed only here, and appeared there."))
+        print_comparison(out, changes)
+    if not conflict.resolved:
+        out.print(Text(f"atom-sync conflicts resolve {conflict.id} --strategy remote_wins|local_wins|merge", "dim"))
+
+
+def _state(conflict: LoggedConflict) -> str:
+    if conflict.resolved:
+        undo = f"; `atom-sync conflicts undo {conflict.id}` puts back what was replaced"
+        by = printable(conflict.resolved_by or "")
+        return f"resolved at {conflict.resolved_at} by {by}: {conflict.strategy}" + (
+            "" if conflict.strategy == "converged" else undo
+        )
+    undone = f"; a resolution was undone by {printable(conflict.undone_by or '')}" if conflict.undone_at else ""
+    return f"open since {conflict.created_at}{undone}"

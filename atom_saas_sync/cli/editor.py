@@ -1,0 +1,79 @@
+"""A person's own editor on a text that belongs to a program."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from atom_saas_sync.cli import runtime
+from atom_saas_sync.errors import AtomSyncError, UsageError
+
+
+class EditedFile:
+    """A private file with a text for the editor. It is removed in the end, unless what is in it could not be used."""
+
+    def __init__(self, text: str, *, name: str) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="atom-sync-"))  # mode 0700
+        self.path = self._directory / name
+        self.path.write_text(text, encoding="utf-8")
+        self.before = text
+
+    def edit(self) -> str | None:
+        """Let the person edit; return the new text, None if it is as it was.
+
+        Raises UsageError if there is no editor, or it ends with an error.
+        """
+        command = runtime.editor()
+        if command is None:
+            raise UsageError("no editor is set", hint="set VISUAL or EDITOR, or use --data, --file or --set")
+        try:
+            # The person's own command, as every program runs it.
+            result = subprocess.run([*shlex.split(command), str(self.path)], check=False)  # noqa: S603
+        except OSError as error:
+            raise UsageError(f"the editor {command!r} can't be started: {error.strerror}") from error
+        if result.returncode != 0:
+            raise UsageError(f"the editor {command!r} ended with exit code {result.returncode}; nothing was changed")
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except (OSError, UnicodeError) as error:
+            raise UsageError(f"what the editor left can't be read: {error}; nothing was changed") from error
+        return None if text == self.before else text
+
+    @property
+    def changed(self) -> bool:
+        """Tell whether the file holds a person's work."""
+        try:
+            return self.path.read_text(encoding="utf-8", errors="replace") != self.before
+        except OSError:
+            return False
+
+    def remove(self) -> None:
+        """Remove the file and its directory."""
+        import shutil
+
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def pretty(text: str) -> str:
+    """Return a skill's JSON text as people edit it."""
+    import json
+
+    return json.dumps(json.loads(text), ensure_ascii=False, indent=2) + "\n"
+
+
+@contextmanager
+def keeping(file: EditedFile) -> Iterator[None]:
+    """Remove the file after the block; but if what the person wrote there could not be used, say where it is."""
+    try:
+        yield
+    except AtomSyncError as error:
+        if not file.changed:
+            file.remove()
+            raise
+        kept = f"your text is kept in {file.path}"
+        raise UsageError(error.message, hint=kept if error.hint is None else f"{error.hint}; {kept}") from error
+    file.remove()

@@ -289,7 +289,7 @@ def _settle(known: Known, local: SkillVersion | None, remote: SkillVersion, stra
         return _settled(known, remote, result, strategy)
     text = _refreshed_text(known, local, remote)
     written = text != known.local_text
-    news = known.waiting is None or not _is_same_remote(known.waiting.remote_text, remote)
+    news = _is_news(known, remote)
     return Action(
         remote.skill_id,
         Outcome.UPDATED if written else Outcome.UNCHANGED,
@@ -298,7 +298,7 @@ def _settle(known: Known, local: SkillVersion | None, remote: SkillVersion, stra
         base=BaseChange.UNMARK_DELETED if known.base is not None and known.base.deleted else BaseChange.KEEP,
         remote=remote,
         conflict=ConflictEntry(conflict, None, _waiting_id(known)) if news else None,
-        republished=news and _is_republished(known, remote),
+        republished=_is_republished(known, remote),
         changed_at=_changed_at(known, local),
         passed_over=_passed_over(known, remote),
     )
@@ -385,6 +385,11 @@ def _refreshed_text(known: Known, local: SkillVersion | None, remote: SkillVersi
     return known.local_text if same(fields, local.fields) else version_from_fields(remote.skill_id, fields).text
 
 
+def _is_news(known: Known, remote: SkillVersion) -> bool:
+    """Tell whether no conflict waits with just this remote version."""
+    return known.waiting is None or not _is_same_remote(known.waiting.remote_text, remote)
+
+
 def _is_same_remote(waiting_text: str | None, remote: SkillVersion) -> bool:
     waiting = None if waiting_text is None else stored_version(remote.skill_id, waiting_text)
     return waiting is not None and waiting.content_digest == remote.content_digest
@@ -401,6 +406,8 @@ def _base_of(version: SkillVersion | None) -> Base | None:
 def _is_republished(known: Known, remote: SkillVersion) -> bool:
     """Tell whether the same version comes with another executable content (data-model.md, rule 11)."""
     if known.base is None or known.base.exec_digest == remote.exec_digest or known.base_text is None:
+        return False
+    if not _is_news(known, remote):
         return False
     base_fields = decode_object(known.base_text) or {}
     return base_fields.get("version") is not None and same(base_fields["version"], remote.fields.get("version"))

@@ -113,6 +113,7 @@ class CataloguePull:
         self._proof = WalkProof()
         self._plan: list[Action] = []
         self._listed = 0
+        self._waiting: set[str] = set()
 
     def run(self, *, started_by: str) -> RunReport:
         """Do it, note it in the audit trail, and return the report. Only bugs and database errors are raised."""
@@ -164,6 +165,7 @@ class CataloguePull:
 
     def _pull_skills(self, outcome: _Outcome) -> bool:
         """Walk the list, twice if it changed meanwhile; then delete what is gone. Return whether it was complete."""
+        self._waiting = set(self._catalogue.waiting_ids())
         list_key = self._marketplace.list_key(self._options.page_size)
         if not self._options.dry_run:
             self._catalogue.forget_other_lists(list_key)
@@ -182,7 +184,8 @@ class CataloguePull:
             self._delete_unlisted(walk.seen | walk.unusable, outcome)
         if not self._options.dry_run:
             self._catalogue.refresh_expiry(self._clock.now())
-        if self._counts.conflicts_manual and self._options.fail_on_conflict:
+        self._counts.conflicts_manual = len(self._waiting)
+        if self._waiting and self._options.fail_on_conflict:
             outcome.note("conflicts_open", NEEDS_PERSON)
         return walk.complete
 
@@ -284,23 +287,17 @@ class CataloguePull:
 
     def _look_again_at_waiting_conflicts(self) -> None:
         """Close what has been settled by edits meanwhile, and apply a strategy that was changed; also behind a 304."""
-        waiting = self._catalogue.waiting_ids()
-        if not waiting:
+        if not self._waiting:
             return
         with self._catalogue.batch(write=not self._options.dry_run) as batch:
             actions = []
-            for known in batch.known(waiting).values():
+            for known in batch.known(self._waiting).values():
                 action = self._plan_waiting(known)
                 if action is not None and _does_something(action):
                     actions.append(action)
             if not self._options.dry_run:
                 batch.apply(actions, self._clock.now())
-        for action in actions:
-            self._count_conflict(action)
-        self._plan += actions
-        self._counts.conflicts_manual = len(waiting) - sum(
-            action.conflict is not None and action.conflict.resolution is not None for action in actions
-        )
+        self._count(actions)
 
     def _plan_waiting(self, known: Known) -> Action | None:
         if known.waiting is None:
@@ -378,6 +375,10 @@ class CataloguePull:
             return
         self._counts.conflicts_detected += entry.waiting_id is None
         self._counts.conflicts_resolved += entry.resolution is not None
+        if entry.resolution is None:
+            self._waiting.add(action.skill_id)
+        else:
+            self._waiting.discard(action.skill_id)
         log.info(
             "conflict on %s: %s, %s, %s",
             action.skill_id,

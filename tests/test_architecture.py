@@ -1,0 +1,147 @@
+"""The house has rooms, and a room imports only what this table says (docs: architecture)."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import atom_saas_sync
+
+ROOT = Path(atom_saas_sync.__file__).parent
+
+# Our own rooms that a room may enter; each may enter itself. "times" and "__init__" (the version) hold no decisions.
+_VALUES = {"errors", "model", "times", "__init__"}
+MAY_IMPORT = {
+    "__init__": set(),
+    "errors": set(),
+    "times": set(),
+    "model": {"errors"},
+    "core": _VALUES,
+    "config": _VALUES,
+    "logs": _VALUES,
+    "marketplace": _VALUES | {"core"},
+    "store": _VALUES,
+    "metrics": _VALUES | {"core"},
+    "usecases": _VALUES | {"core"},
+    "sandbox": _VALUES | {"core"},
+    "web": _VALUES | {"core", "config", "logs", "metrics", "usecases", "store", "marketplace"},
+    "cli": _VALUES
+    | {"core", "config", "logs", "marketplace", "metrics", "usecases", "store", "sandbox", "web", "resources"},
+    "__main__": {"cli"},
+}
+
+# Each third-party package has one owner. The sandbox, which plays the other side, is a house of its own.
+OWNERS = {
+    "dotenv": {"config"},
+    "httpx": {"marketplace"},
+    "msgspec": {"core"},
+    "prometheus_client": {"metrics"},
+    "rich": {"cli"},
+    "sqlite_utils": {"store"},
+    "starlette": {"web"},
+    "tenacity": {"marketplace"},
+    "typer": {"cli"},
+    "uvicorn": {"web"},
+    "websockets": {"marketplace"},
+    "zstandard": {"marketplace"},
+}
+SANDBOX_OWNS = {"starlette", "uvicorn", "websockets", "zstandard", "msgspec"}
+# Of the standard library, what only one room may touch.
+STANDARD_OWNERS = {"sqlite3": {"store"}, "_sqlite3": {"store"}}
+# The only third-party and own modules that a CLI module may import at its top (decision 6).
+CLI_TOP = {"typer", "atom_saas_sync", "atom_saas_sync.errors", "atom_saas_sync.model"}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(ROOT.rglob("*.py")):
+        yield path.relative_to(ROOT).parts[0].removesuffix(".py"), path
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            module = node.module or ""
+            yield module
+            if module == "atom_saas_sync":
+                yield from (f"{module}.{alias.name}" for alias in node.names if alias.name != "__version__")
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def at_the_top(tree: ast.Module) -> Iterator[ast.stmt]:
+    """Yield what is executed when the module is imported; not what is there for the type checker."""
+    for node in tree.body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+
+
+def test_every_room_is_in_the_table() -> None:
+    assert {room for room, _ in modules()} <= set(MAY_IMPORT)
+
+
+def test_rooms_enter_only_the_rooms_that_the_table_names() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for room, path in modules()
+        for name in imported(ast.parse(path.read_text(encoding="utf-8")))
+        if name.split(".")[0] == "atom_saas_sync" and room_of(name) not in MAY_IMPORT[room] | {room}
+    ]
+    assert wrong == []
+
+
+def test_each_third_party_package_has_one_owner() -> None:
+    wrong = []
+    for room, path in modules():
+        for name in imported(ast.parse(path.read_text(encoding="utf-8"))):
+            package = name.split(".")[0]
+            if package == "atom_saas_sync" or (package in sys.stdlib_module_names and package not in STANDARD_OWNERS):
+                continue
+            owners = OWNERS.get(package) or STANDARD_OWNERS.get(package, set())
+            if room not in owners and not (room == "sandbox" and package in SANDBOX_OWNS):
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert wrong == []
+
+
+def test_command_modules_import_late() -> None:
+    wrong = []
+    for room, path in modules():
+        if room != "cli" or path.name in {"progress.py", "comparison.py"}:  # themselves imported late
+            continue
+        for statement in at_the_top(ast.parse(path.read_text(encoding="utf-8"))):
+            for name in imported(statement):
+                ours_or_late = name.split(".")[0] not in sys.stdlib_module_names
+                if ours_or_late and name not in CLI_TOP and not name.startswith(("typer.", "atom_saas_sync.cli")):
+                    wrong.append(f"{path.relative_to(ROOT)} imports {name} at the top")
+    assert wrong == []
+
+
+def test_the_core_has_no_clock_no_chance_no_environment_and_no_log() -> None:
+    forbidden = {"logging", "os", "random", "secrets", "socket", "subprocess", "time", "threading"}
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for room, path in modules()
+        if room in {"core", "model"}
+        for name in imported(ast.parse(path.read_text(encoding="utf-8")))
+        if name.split(".")[0] in forbidden
+    ]
+    assert wrong == []
+
+
+def test_nobody_but_the_settings_and_the_entry_reads_the_environment() -> None:
+    readers = {
+        str(path.relative_to(ROOT))
+        for _, path in modules()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in {"os.environ", "os.getenv", "os.environb"}
+    }
+    assert readers <= {"config.py", "logs.py", "cli/configuration.py", "cli/runtime.py"}

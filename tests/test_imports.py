@@ -1,0 +1,79 @@
+"""What a start may import: a command that people and probes run often does not pay for the others."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from atom_saas_sync.cli.main import PARTS, app
+
+# What every Typer program imports: these for completion, and pydantic as soon as a command is run.
+_TYPER = {"typer", "shellingham", "annotated_doc"}
+_PYDANTIC = {"pydantic", "pydantic_core", "annotated_types", "typing_inspection", "typing_extensions"}
+# Which of our rooms a start enters.
+_OURS_FOR_STATUS = {"cli", "config", "core", "errors", "model", "store", "times"}
+
+_LIST_MODULES = """
+import contextlib, io, json, sys, sysconfig
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    from atom_saas_sync.__main__ import start
+    start()
+packages = sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]
+third = {
+    name.partition(".")[0]
+    for name, module in sys.modules.items()
+    if (getattr(module, "__file__", None) or "").startswith(packages)
+}
+ours = {name.split(".")[1] for name in sys.modules if name.startswith("atom_saas_sync.")}
+print(json.dumps({"third": sorted(third), "ours": sorted(ours), "all": sorted(sys.modules)}))
+"""
+
+
+def modules_after(directory: Path, *arguments: str) -> dict[str, list[str]]:
+    result = subprocess.run(
+        [sys.executable, "-c", _LIST_MODULES, *arguments],
+        cwd=directory,
+        env={"ATOM_SAAS_DATABASE_URL": str(directory / "atom.db")},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    modules: dict[str, list[str]] = json.loads(result.stdout)
+    return modules
+
+
+def test_help_imports_typer_alone(tmp_path: Path) -> None:
+    modules = modules_after(tmp_path, "--help")
+    assert {name for name in modules["third"] if not name.startswith("_")} <= _TYPER
+    assert set(modules["ours"]) == {"__main__", "cli", "errors"}
+
+
+def test_status_for_programs_imports_typer_and_its_own_rooms_alone(tmp_path: Path) -> None:
+    modules_after(tmp_path, "db", "upgrade")
+    modules = modules_after(tmp_path, "status", "--json")
+    assert {name for name in modules["third"] if not name.startswith("_")} <= _TYPER | _PYDANTIC
+    assert set(modules["ours"]) <= _OURS_FOR_STATUS | {"__main__"}
+    # Not even these of the standard library, or another command group.
+    assert not {"asyncio", "email.parser", "http.client", "ssl", "urllib.request"} & set(modules["all"])
+    assert {name for name in modules["all"] if name.startswith("atom_saas_sync.cli.")} == {
+        f"atom_saas_sync.cli.{name}" for name in ("lazy", "main", "output", "runtime", "status")
+    }
+
+
+def test_dotenv_is_imported_only_where_there_is_a_file_for_it(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("ATOM_SAAS_SYNC_INTERVAL_MINUTES=20\n", encoding="utf-8")
+    assert "dotenv" in modules_after(tmp_path, "status", "--json")["third"]
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_the_line_of_help_that_imports_nothing_is_the_command_s_own(name: str) -> None:
+    group = typer.main.get_group(app)
+    own = group.commands[name].help
+    assert own is not None
+    assert own.splitlines()[0] == PARTS[name].help

@@ -1,23 +1,34 @@
-"""`atom-sync sandbox`: a local marketplace to try things out with (cli.md)."""
+"""`atom-sync sandbox`: a local marketplace to try things out with, and commands to stir a running one (cli.md)."""
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(help="A local marketplace for trying out, tests and demos.", rich_markup_mode=None)
+from atom_saas_sync.cli.output import print_json
+from atom_saas_sync.errors import ConnectionFailed, UsageError
+
+app = typer.Typer(
+    help="A local marketplace for trying out, tests and demos; not the real one.",
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_URL = typer.Option("--url", help="Base URL of the running sandbox.")
+_DEFAULT_URL = "http://127.0.0.1:8600"
 
 
 @app.callback(invoke_without_command=True)
 def serve(
     ctx: typer.Context,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any free one.")] = 8600,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any free one.", min=0, max=65535)] = 8600,
     skills: Annotated[int, typer.Option(help="How many skills to make up.", min=0)] = 5000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same skills.")] = 1,
     catalogue: Annotated[
@@ -26,12 +37,22 @@ def serve(
     token: Annotated[str | None, typer.Option(help="The token that is accepted, at_saas_sandbox if not given.")] = None,
     rate_limit: Annotated[int, typer.Option(help="Requests that are free in a minute.", min=1)] = 100_000,
     latency_ms: Annotated[int, typer.Option(help="Wait before each answer.", min=0)] = 0,
+    ping_interval: Annotated[float, typer.Option(help="Seconds between the WebSocket's pings.", min=0.01)] = 30.0,
+    warm: Annotated[bool, typer.Option("--warm", help="Encode all pages before the first request.")] = False,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="Switch a fault on: KIND[:FIELD=VALUE,…], as in error:endpoint=list,status=503,times=2."),
+    ] = None,
 ) -> None:
     """Serve a made-up marketplace (HTTP and WebSocket) until SIGINT or SIGTERM."""
     if ctx.invoked_subcommand is not None:
         return
     from atom_saas_sync.sandbox import DEFAULT_TOKEN, Sandbox
+    from atom_saas_sync.sandbox.faults import parse_fault
 
+    if catalogue is not None and not catalogue.is_file():
+        raise UsageError(f"there is no file {catalogue}")
+    faults = [parse_fault(text) for text in fault or ()]
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
@@ -44,7 +65,12 @@ def serve(
         port=port,
         rate_limit=rate_limit,
         latency=latency_ms / 1000,
+        ping_interval=ping_interval,
     )
+    for one in faults:
+        sandbox.fault(one)
+    if warm:
+        sandbox.warm()
     with sandbox:
         sys.stderr.write(
             f"This is a sandbox with {sandbox.state.total} skills, not the real marketplace. Stop it with Ctrl+C.\n"
@@ -56,3 +82,117 @@ def serve(
         )
         sys.stdout.flush()
         stopped.wait()
+
+
+@app.command()
+def state(url: Annotated[str, _URL] = _DEFAULT_URL) -> None:
+    """Show what a running sandbox holds and has counted."""
+    print_json(_control(url, "GET", "state"))
+
+
+@app.command()
+def push(
+    skill_id: Annotated[str, typer.Argument(help="A skill of the sandbox, or a new one.")],
+    set_fields: Annotated[
+        list[str] | None, typer.Option("--set", help="FIELD=VALUE; the value is JSON, else taken as text.")
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove the skill.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Tell nobody over the WebSocket.")] = False,
+    url: Annotated[str, _URL] = _DEFAULT_URL,
+) -> None:
+    """Change, add or delete a skill of a running sandbox, and push that to all who listen."""
+    from urllib.parse import quote
+
+    path = f"skills/{quote(skill_id, safe='')}"
+    if delete:
+        _control(url, "DELETE", path, {"push": not quiet})
+        return
+    fields = dict(_assignment(text) for text in set_fields or ())
+    if _control(url, "GET", path, missing={}):
+        print_json(_control(url, "PATCH", path, {"fields": fields, "push": not quiet}))
+    else:
+        skill = {"skill_id": skill_id, "name": skill_id, **fields}
+        print_json(_control(url, "PUT", "skills", {"skill": skill, "push": not quiet}))
+
+
+@app.command("fault")
+def switch_fault(
+    fault: Annotated[
+        str | None, typer.Argument(help="KIND[:FIELD=VALUE,…]; without it, the faults that are on.", show_default=False)
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Switch all faults off.")] = False,
+    kinds: Annotated[bool, typer.Option("--kinds", help="Show the kinds of faults.")] = False,
+    url: Annotated[str, _URL] = _DEFAULT_URL,
+) -> None:
+    """Switch a fault of a running sandbox on, or all off, or show them."""
+    from atom_saas_sync.sandbox.faults import KINDS, parse_fault
+
+    if kinds:
+        for name, meaning in KINDS.items():
+            sys.stdout.write(f"{name:16} {meaning}\n")
+        return
+    if clear:
+        _control(url, "DELETE", "faults")
+    if fault is not None:
+        from dataclasses import asdict
+
+        _control(url, "POST", "faults", asdict(parse_fault(fault)))
+    print_json(_control(url, "GET", "faults"))
+
+
+@app.command()
+def flood(
+    count: Annotated[int, typer.Argument(help="How many updates to push.", min=1)],
+    whole: Annotated[bool, typer.Option("--whole/--partial", help="Whole skills, or only what changed.")] = True,
+    url: Annotated[str, _URL] = _DEFAULT_URL,
+) -> None:
+    """Push updates as fast as the listeners of a running sandbox take them."""
+    print_json(_control(url, "POST", "flood", {"count": count, "whole": whole}))
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError(f"{text!r} is not FIELD=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _control(
+    url: str, method: str, path: str, body: dict[str, Any] | None = None, *, missing: dict[str, Any] | None = None
+) -> Any:  # noqa: ANN401 - JSON
+    """Ask the control API of a running sandbox; `missing` is what a 404 means, if it is no failure."""
+    # The standard library's client: httpx belongs to marketplace/, and this one request needs none of it.
+    import urllib.error
+    import urllib.request
+
+    if not url.startswith(("http://", "https://")):
+        raise UsageError(f"{url!r} is not an http URL")
+    request = urllib.request.Request(  # noqa: S310 - checked above
+        f"{url.rstrip('/')}/_sandbox/{path}",
+        data=json.dumps(body or {}).encode(),
+        headers={"content-type": "application/json"},
+        method=method,
+    )
+    # No proxy: the control API is for loopback only.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=120) as answer:
+            return json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            answered = error.read()
+        if error.code == 404 and missing is not None:  # noqa: PLR2004 - Not Found
+            return missing
+        raise UsageError(f"the sandbox refused: {_reason(answered, error.code)}") from error
+    except OSError as error:
+        raise ConnectionFailed(f"no sandbox answers at {url}", hint="start one with: atom-sync sandbox") from error
+
+
+def _reason(answered: bytes, status: int) -> str:
+    try:
+        return str(json.loads(answered)["error"])
+    except (ValueError, KeyError, TypeError):
+        return f"status {status}"

@@ -1,0 +1,152 @@
+"""Start, stop and outages of the sandbox, and its command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from atom_saas_sync.cli.sandbox import app
+from atom_saas_sync.errors import AtomSyncError, ConnectionFailed, UsageError
+from atom_saas_sync.sandbox import Sandbox
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_what_was_stored_survives_an_outage_on_the_same_port() -> None:
+    sandbox = Sandbox(skills=3)
+    with sandbox:
+        url = sandbox.url
+        sandbox.put_skill({"skill_id": "kept", "name": "kept"})
+        sandbox.stop()
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url}/health")
+        sandbox.patch_skill("kept", {"name": "changed during the outage"})
+        sandbox.start()
+        assert sandbox.url == url
+        answer = httpx.get(f"{url}/skills/kept", headers={"authorization": f"Bearer {sandbox.token}"})
+        assert answer.json()["name"] == "changed during the outage"
+
+
+def test_stop_is_quick_though_clients_hold_on_and_leaves_no_thread() -> None:
+    threads = threading.active_count()
+    with Sandbox(skills=3) as sandbox:
+        sandbox.fault("hang")
+        with socket.create_connection(("127.0.0.1", sandbox.port)) as idle, httpx.Client() as client:
+            idle.sendall(b"GET /health HTTP/1.1\r\n")
+            with pytest.raises(httpx.ReadTimeout):
+                client.get(f"{sandbox.url}/health", timeout=0.05)
+            start = time.monotonic()
+            sandbox.stop()
+            assert time.monotonic() - start < 1
+            assert idle.recv(10) == b""
+    assert threading.active_count() == threads
+    sandbox.stop()
+
+
+def test_a_taken_port_is_said() -> None:
+    with Sandbox(skills=1) as sandbox:
+        with pytest.raises(UsageError, match=str(sandbox.port)):
+            Sandbox(skills=1, port=sandbox.port).start()
+        with pytest.raises(UsageError, match="already"):
+            sandbox.start()
+
+
+def test_what_needs_a_running_sandbox_says_so() -> None:
+    sandbox = Sandbox(skills=1)
+    with pytest.raises(UsageError, match="not run"):
+        sandbox.push("x")
+    with Sandbox(skills=0) as empty, pytest.raises(UsageError, match="no skill"):
+        empty.flood(1)
+
+
+@pytest.fixture
+def process() -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """Start the command itself; yield it and the three lines that it printed."""
+    command = [sys.executable, "-c", "from atom_saas_sync.cli.sandbox import app; app()", "--port", "0"]
+    options = ["--skills", "7", "--fault", "error:endpoint=categories,status=502"]
+    with subprocess.Popen(
+        [*command, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as started:
+        assert started.stdout is not None
+        try:
+            yield started, [started.stdout.readline().strip() for _ in range(3)]
+        finally:
+            started.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_it_is_told_to_stop(
+    process: tuple[subprocess.Popen[str], list[str]], number: signal.Signals
+) -> None:
+    started, [first, second, third] = process
+    url = first.removeprefix("export ATOM_SAAS_API_URL=")
+    assert url.startswith("http://127.0.0.1:")
+    assert second == "export ATOM_SAAS_API_TOKEN=at_saas_sandbox"
+    assert third == f"export ATOM_SAAS_WS_URL={url.replace('http', 'ws')}/ws"
+    headers = {"authorization": "Bearer at_saas_sandbox"}
+    assert httpx.get(f"{url}/api/v1/skills", headers=headers).json()["total"] == 7
+    assert httpx.get(f"{url}/api/v1/categories", headers=headers).status_code == 502
+    started.send_signal(number)
+    _, err = started.communicate(timeout=5)
+    assert started.returncode == 0
+    assert "not the real marketplace" in err
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url)
+
+
+def run(*words: str) -> Any:
+    result = CliRunner().invoke(app, words)
+    if isinstance(result.exception, AtomSyncError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout) if result.stdout.startswith("{") else result.stdout
+
+
+def test_a_running_sandbox_can_be_stirred_by_hand() -> None:
+    with Sandbox(skills=4) as sandbox:
+        url = ["--url", sandbox.url]
+        first = sandbox.skill_ids()[0]
+        shown = run("push", first, "--set", "name=by hand", "--set", 'tags=["a"]', *url)
+        assert (shown["name"], shown["tags"]) == ("by hand", ["a"])
+        run("push", "a/b", "--set", "version=1.0", *url)
+        assert sandbox.skill("a/b") == {"skill_id": "a/b", "name": "a/b", "version": 1.0}
+        run("push", "a/b", "--delete", *url)
+        assert "a/b" not in sandbox.skill_ids()
+        assert run("flood", "3", *url)["messages"] == 3
+        assert run("fault", "drop:times=1", *url)["faults"][0]["kind"] == "drop"
+        assert run("fault", "--clear", *url) == {"faults": []}
+        assert run("state", *url)["skills"] == 4
+        with pytest.raises(UsageError, match="refused"):
+            run("push", "nobody", "--delete", *url)
+    with pytest.raises(ConnectionFailed):
+        run("state", *url)
+
+
+def test_wrong_words_are_refused() -> None:
+    with pytest.raises(UsageError, match="FIELD=VALUE"):
+        run("push", "a", "--set", "name")
+    with pytest.raises(UsageError, match="http"):
+        run("state", "--url", "file:///etc/passwd")
+    with pytest.raises(UsageError, match="no file"):
+        run("--catalogue", "nowhere.jsonl")
+    with pytest.raises(UsageError, match="sabotage"):
+        run("--fault", "sabotage")
+    assert "store_then_drop" in run("fault", "--kinds")

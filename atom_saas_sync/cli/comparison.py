@@ -19,7 +19,8 @@ from atom_saas_sync.core.comparison import ABSENT, FieldChange
 
 _CONTEXT = 3
 _CHANGED_BY = {"local": "changed here", "remote": "changed there", "both": "changed on both sides"}
-_SHADE = {"-": "on #3b1219", "+": "on #0f2f1b", "~": "on #332a08", " ": ""}
+# No background colours: they would be wrong on either a dark or a light terminal.
+_MARKS = {"-": "bold red", "+": "bold green", "~": "bold yellow"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,8 @@ def _half(number: int | None, lines: list[Text], mark: str, *, numbered: bool) -
     line = lines[number]
     if mark:
         line = line.copy()
-        line.stylize(_SHADE[mark])
-    return str(number + 1) if numbered else "", Text(mark, style="bold"), line
+        line.stylize("bold")
+    return str(number + 1) if numbered else "", Text(mark, style=_MARKS.get(mark, "")), line
 
 
 def _rows(local: list[str], remote: list[str]) -> Iterator[_Row]:

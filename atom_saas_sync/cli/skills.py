@@ -388,7 +388,8 @@ def _show_skills(skills: list[CachedSkill], total: int, *, as_json: bool) -> Non
             )
         out.print(table)
     more = f", {total - len(skills)} more: see --limit" if total > len(skills) else ""
-    sys.stderr.write(f"{len(skills)} of {total} skills{more}\n" if more else f"{total} skills\n")
+    noun = "skill" if total == 1 else "skills"
+    sys.stderr.write(f"{len(skills)} of {total} {noun}{more}\n" if more else f"{total} {noun}\n")
 
 
 def _print_skill(skill: CachedSkill, fields: dict[str, Any] | None) -> None:

@@ -237,6 +237,9 @@ class Catalogue:
 class Batch:
     """One transaction: what is known of some skills, and carrying out what was planned for them."""
 
+    # Whether a base that is taken over has just been confirmed by the marketplace.
+    confirms = True
+
     def __init__(self, connection: sqlite3.Connection, history_versions: int) -> None:
         self._connection = connection
         self._history_versions = history_versions
@@ -334,7 +337,7 @@ class Batch:
                     action.text,
                     action.changed_at or moment,
                     # Only what the marketplace has just shown lives on for a day.
-                    expires if action.base is BaseChange.ADVANCE else None,
+                    expires if self.confirms and action.base is BaseChange.ADVANCE else None,
                     action.skill_id,
                 )
                 for action in replaced
@@ -382,7 +385,7 @@ class Batch:
                     action.remote.exec_digest,
                     moment,
                     None if self._text_after(action) == action.remote.text else action.remote.text,
-                    action.base is BaseChange.RESTORE,
+                    not self.confirms or action.base is BaseChange.RESTORE,
                 )
                 for action in actions
                 if action.base in {BaseChange.ADVANCE, BaseChange.RESTORE} and action.remote is not None

@@ -72,7 +72,9 @@ class ConflictLog:
 
 
 class Desk(Batch):
-    """A batch in which a person settles conflicts."""
+    """A batch in which a person settles conflicts. The marketplace confirms nothing meanwhile."""
+
+    confirms = False
 
     def conflict(self, conflict_id: int) -> LoggedConflict | None:
         """Return one conflict with its versions, and what the cache holds now."""

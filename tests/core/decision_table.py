@@ -1,0 +1,181 @@
+"""The decision table of docs/CONFLICTS.md, made by asking the code."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from atom_saas_sync.core.canonical import stored_version, version_from_fields
+from atom_saas_sync.core.plan import plan_deleted, plan_listed
+from atom_saas_sync.model import (
+    STRATEGIES,
+    Action,
+    Base,
+    BaseChange,
+    CacheChange,
+    Known,
+    SkillVersion,
+    Strategy,
+    WaitingConflict,
+)
+
+
+def skill(**fields: str) -> SkillVersion:
+    return version_from_fields("s", {"skill_id": "s", "name": "S", **fields})
+
+
+# Local and remote have both changed the code, and each some other field: so the merge is a version of its own.
+BASE = skill(code="a", description="a", command="a")
+LOCAL = skill(code="l", description="l", command="a")
+REMOTE = skill(code="r", description="a", command="r", category="r")
+NEWER = skill(code="n", description="a", command="n", category="n")
+MERGED = skill(code="l", description="l", command="r", category="r")
+MERGED_NEWER = skill(code="l", description="l", command="n", category="n")
+MERGED_WITHOUT_BASE = skill(code="l", description="l", command="a", category="r")
+NAMES = {
+    version.content_digest: name
+    for name, version in {
+        "A": BASE,
+        "L": LOCAL,
+        "R": REMOTE,
+        "N": NEWER,
+        "merge of A, L, R": MERGED,
+        "merge of A, L, N": MERGED_NEWER,
+        "merge of L, R": MERGED_WITHOUT_BASE,
+    }.items()
+}
+VERSIONS = {"A": BASE, "L": LOCAL, "R": REMOTE, "N": NEWER}
+
+
+class Cell(NamedTuple):
+    """What is there before: names of versions, `-` for none."""
+
+    base: str
+    local: str
+    remote: str
+    waits: str = "-"
+
+
+CELLS = (
+    Cell("-", "-", "R"),
+    Cell("A", "A", "A"),
+    Cell("A", "A", "R"),
+    Cell("A", "A", "-"),
+    Cell("A", "L", "A"),
+    Cell("A", "L", "R"),
+    Cell("A", "R", "R"),
+    Cell("A", "L", "-"),
+    Cell("A", "-", "A"),
+    Cell("A", "-", "R"),
+    Cell("A", "-", "-"),
+    Cell("-", "L", "R"),
+    Cell("-", "R", "R"),
+    Cell("-", "L", "-"),
+)
+WAITING_CELLS = (
+    Cell("A", "L", "R", "R"),
+    Cell("A", "L", "N", "R"),
+    Cell("A", "L", "A", "R"),
+    Cell("A", "R", "R", "R"),
+    Cell("A", "A", "R", "R"),
+    Cell("A", "-", "R", "R"),
+    Cell("A", "L", "-", "R"),
+    Cell("A", "L", "-", "deleted"),
+    Cell("A", "L", "A", "deleted"),
+    Cell("A", "L", "R", "deleted"),
+    Cell("A", "A", "-", "deleted"),
+    Cell("-", "L", "-", "R"),
+    Cell("A", "L", "R", "R, undone"),
+)
+
+
+def known_of(cell: Cell) -> Known | None:
+    base = None
+    if cell.base != "-":
+        version = VERSIONS[cell.base]
+        # As the store has it: the text is kept apart only once the cached one is another.
+        kept = cell.waits != "-" or cell.local != cell.base
+        base = Base(
+            wire_digest=version.wire_digest,
+            content_digest=version.content_digest,
+            exec_digest=version.exec_digest,
+            text=version.text if kept else None,
+            page=1,
+            deleted=cell.waits == "deleted",
+        )
+    local = None if cell.local == "-" else VERSIONS[cell.local].text
+    if base is None and local is None:
+        return None
+    waiting = None
+    if cell.waits != "-":
+        name = cell.waits.partition(",")[0]
+        remote = None if name == "deleted" else VERSIONS[name].text
+        waiting = WaitingConflict(7, remote, held=cell.waits.endswith("undone"))
+    return Known("s", local, "2026-01-01T00:00:00Z", base, waiting)
+
+
+def decide(cell: Cell, strategy: Strategy) -> Action | None:
+    known = known_of(cell)
+    if cell.remote != "-":
+        return plan_listed(known, VERSIONS[cell.remote], strategy)
+    assert known is not None
+    return plan_deleted(known, strategy)
+
+
+def outcome(cell: Cell, action: Action | None) -> tuple[str, str, str]:
+    """Return what is in cache, base and log afterwards, in the words of the table."""
+    if action is None:
+        return cell.local, cell.base if cell.waits != "deleted" else f"{cell.base}, deleted", "-"
+    cache = {
+        CacheChange.KEEP: cell.local,
+        CacheChange.WRITE: name_of(action.text),
+        CacheChange.REMOVE: "-",
+    }[action.cache]
+    deleted = f"{cell.base}, deleted" if cell.waits == "deleted" else cell.base
+    base = {
+        BaseChange.KEEP: deleted,
+        BaseChange.ADVANCE: name_of(action.remote.text if action.remote else None),
+        BaseChange.DROP: "-",
+        BaseChange.MARK_DELETED: f"{cell.base}, deleted",
+        BaseChange.UNMARK_DELETED: cell.base,
+        BaseChange.RESTORE: "restored",
+    }[action.base]
+    return cache, base, _log(action)
+
+
+def name_of(text: str | None) -> str:
+    if text is None:
+        return "-"
+    version = stored_version("s", text)
+    assert version is not None
+    return NAMES[version.content_digest]
+
+
+def _log(action: Action) -> str:
+    entry = action.conflict
+    if entry is None:
+        return "-"
+    if entry.resolution is None:
+        return "waits, brought up to date" if entry.waiting_id else "waits"
+    return "closes: converged" if entry.resolution.strategy == "converged" else f"resolved: {entry.resolution.strategy}"
+
+
+def table(cells: tuple[Cell, ...]) -> str:
+    """Return the rows as Markdown; strategies with the same result share a row."""
+    waiting = any(cell.waits != "-" for cell in cells)
+    heads = ["base", "local", "remote", *(["waiting conflict"] if waiting else []), "strategy", "cache", "base", "log"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for cell in cells:
+        results: dict[tuple[str, str, str], list[str]] = {}
+        for strategy in STRATEGIES:
+            cache, base, log = outcome(cell, decide(cell, strategy))
+            log = log.replace(f"resolved: {strategy}", "resolved: by it")
+            results.setdefault((cache, base, log), []).append(strategy)
+        for (cache, base, log), strategies in results.items():
+            which = "any" if len(strategies) == len(STRATEGIES) else ", ".join(f"`{name}`" for name in strategies)
+            before = [cell.base, cell.local, cell.remote, *([_waits(cell)] if waiting else [])]
+            lines.append("| " + " | ".join([*before, which, cache, base, log]) + " |")
+    return "\n".join(lines)
+
+
+def _waits(cell: Cell) -> str:
+    return "deletion" if cell.waits == "deleted" else f"with {cell.waits}"

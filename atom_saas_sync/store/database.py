@@ -25,6 +25,8 @@ from atom_saas_sync.store import migrations
 _RETRY_SECONDS = 0.02
 # The write-ahead log is cut back to this size at a checkpoint, so that one huge sync does not keep the disk for ever.
 _WAL_BYTES = 16 * 1024 * 1024
+# A checkpoint each 64 MB: pages that a long sync writes again and again go to the database file only then.
+_CHECKPOINT_PAGES = 16_384
 
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _NO_ACCESS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
@@ -141,7 +143,7 @@ class Database:
         self.connection.row_factory = sqlite3.Row
         self.connection.execute("PRAGMA foreign_keys = ON")
         self.connection.execute("PRAGMA synchronous = NORMAL")
-        self.connection.execute("PRAGMA wal_autocheckpoint = 1000")
+        self.connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         self.connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
         if read_only:
             # Fails here, and not in the middle of a report, if the file is no database or cannot be read.

@@ -1,0 +1,110 @@
+"""Validation of what comes over the wire: whatever comes, it is a value, an InvalidItem or a BadResponse."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from atom_saas_sync.core.wire import parse_categories, parse_skill_page, read_skill
+from atom_saas_sync.errors import BadResponse
+from atom_saas_sync.model import InvalidItem, SkillVersion
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+FIELDS = [
+    "skill_id",
+    "name",
+    "description",
+    "version",
+    "code",
+    "command",
+    "python_packages",
+    "npm_packages",
+    "tags",
+    "metadata",
+    "category",
+    "average_rating",
+    "rating_count",
+    "created_at",
+    "updated_at",
+    "content_hash",
+    "unknown",
+]
+SKILLS = st.dictionaries(st.sampled_from([*FIELDS, "id"]), JSON) | JSON
+
+
+def _page(items: list[Any], **extra: Any) -> bytes:
+    return json.dumps({"skills": items, **extra}).encode()
+
+
+@given(st.lists(SKILLS, max_size=5), JSON)
+def test_any_page_of_json_items_is_cut_into_exactly_these_items(items: list[Any], total: Any) -> None:
+    page = parse_skill_page(_page(items, total=total, page=1))
+    assert [json.loads(raw) for raw in page.items] == items
+    assert page.total == (total if isinstance(total, int) and not isinstance(total, bool) else None)
+
+
+@given(SKILLS)
+def test_an_item_is_kept_whole_or_named_invalid(item: Any) -> None:
+    read = read_skill(json.dumps(item).encode())
+    if isinstance(read, SkillVersion):
+        assert json.loads(read.text) == item
+        assert isinstance(item["name"], str)
+        assert read.skill_id == item.get("skill_id", item.get("id"))
+    else:
+        assert read.reason
+
+
+@given(st.binary())
+@example(b'{"skills": [{"a": 1}, {"b": "\\ud800"}, [')
+@example(b'{"skills": []]')
+@example(b"[" * 200_000)
+def test_any_bytes_are_a_page_or_a_bad_response(body: bytes) -> None:
+    try:
+        page = parse_skill_page(body)
+    except BadResponse:
+        return
+    for raw in page.items:
+        read_skill(raw)
+
+
+@pytest.mark.parametrize("odd", [r'{"skill_id": "x", "name": "\ud800"}', "[" * 10_000 + "]" * 10_000])
+def test_one_odd_item_does_not_stop_the_rest(odd: str) -> None:
+    body = '{"page": 1, "skills": [{"skill_id": "a", "name": "A, [b]"}, ' + odd + ', {"skill_id": "c", "name": "}"}]}'
+    read = [read_skill(raw) for raw in parse_skill_page(body.encode()).items]
+    assert [item.skill_id for item in read if isinstance(item, SkillVersion)] == ["a", "c"]
+    assert sum(isinstance(item, InvalidItem) for item in read) == 1
+
+
+@pytest.mark.parametrize("value", ["", ".", "..", "a\nb", "a\x00", "\x1b[31m", 7, None, ["x"], "x" * 257])
+def test_ids_that_cannot_be(value: object) -> None:
+    assert isinstance(read_skill(json.dumps({"skill_id": value, "name": "n"}).encode()), InvalidItem)
+
+
+@pytest.mark.parametrize("value", ["a/b", "../../etc/passwd", "ünï", "a b", "a%2Fb", "x" * 256])
+def test_odd_ids_that_can_be(value: str) -> None:
+    read = read_skill(json.dumps({"skill_id": value, "name": "n"}).encode())
+    assert isinstance(read, SkillVersion)
+    assert read.skill_id == value
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"categories": [{"name": "a"}, {"name": ""}, {}]}', b'[{"name": "a"}, {"name": "\\u0001"}, 3]']
+)
+def test_categories_come_as_an_object_or_a_bare_list(body: bytes) -> None:
+    good, bad = parse_categories(body)
+    assert [category.name for category in good] == ["a"]
+    assert len(bad) == 2
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"categories": {}}', b"3", b"\xff", b"[" * 100_000])
+def test_categories_of_another_form_are_a_bad_response(body: bytes) -> None:
+    with pytest.raises(BadResponse):
+        parse_categories(body)

@@ -112,8 +112,7 @@ def _report(purged: Purged, *, dry_run: bool, as_json: bool) -> None:
         sys.stderr.write("  → a sync confirms them again; --all removes them, and so does ATOM_SAAS_CACHE_STRICT_TTL\n")
     if removed.protected:
         sys.stderr.write(
-            f"kept because edited here, or only here: {removed.protected} "
-            "(--all --include-local removes them too)\n"
+            f"kept because edited here, or only here: {removed.protected} (--all --include-local removes them too)\n"
         )
 
 

@@ -26,6 +26,29 @@ CONFLICT_TYPES: tuple[ConflictType, ...] = (
     "OTHER",
 )
 
+METRIC_ERRORS = (
+    "timeout",
+    "connection",
+    "api_error",
+    "auth",
+    "rate_limited",
+    "bad_response",
+    "database",
+    "locked",
+    "interrupted",
+    "internal",
+)
+"""The values of the label `error` (metrics.md)."""
+
+ITEM_ACTIONS = ("added", "updated", "unchanged", "deleted", "invalid", "failed")
+"""The values of the label `action` of `atom_saas_sync_items_total`."""
+
+MESSAGE_TYPES = ("skill_update", "category_update", "rating_update", "skill_delete", "ping", "pong", "unknown")
+"""The values of the label `type` of `atom_saas_websocket_messages_total`."""
+
+DURATION_BUCKETS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+"""Upper bounds in seconds of `atom_saas_sync_duration_seconds` (metrics.md)."""
+
 
 @dataclass(frozen=True, slots=True)
 class SkillVersion:
@@ -462,7 +485,7 @@ class Status:
     jobs: tuple[ScheduledJob, ...] = ()
     marketplace_reached_at: str | None = None
     clock_skew_seconds: float | None = None
-    rate_limit_remaining: int | None = None
+    rate_limit_remaining: int = 0
     counters: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 

@@ -6,23 +6,25 @@ rest in its body, so that `--help` and `status` start fast (tests/test_imports.p
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 import typer
 
 from atom_saas_sync import __version__
 from atom_saas_sync.cli.lazy import Part, lazy_group
-from atom_saas_sync.cli.output import GlobalOptions, report_failure
-from atom_saas_sync.errors import AtomSyncError
+from atom_saas_sync.cli.output import GlobalOptions, error_document, print_json, report_failure
+from atom_saas_sync.errors import AtomSyncError, DatabaseError, UsageError
 
 # The line of help is that of the command itself (tests/test_imports.py): here, so that `--help` imports none of them.
 PARTS = {
     "sync": Part("atom_saas_sync.cli.sync", "app", "Synchronise with the marketplace."),
     "status": Part("atom_saas_sync.cli.status", "status", "Show what is going on, and what is wrong."),
+    "metrics": Part("atom_saas_sync.cli.metrics", "metrics", "Print the metrics as Prometheus reads them."),
     "config": Part("atom_saas_sync.cli.configuration", "app", "The effective configuration, and whether it is right."),
     "db": Part("atom_saas_sync.cli.database", "app", "Migrations, checks and backups of the database."),
     "skills": Part("atom_saas_sync.cli.skills", "app", "The cached skills: read them, edit them, see their versions."),
@@ -58,8 +60,13 @@ def main(
     database_url: Annotated[
         str | None, typer.Option("--database", help="Database, as sqlite:///PATH or a plain path.")
     ] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
-    log_format: Annotated[str, typer.Option(help="auto, text, json or journal.")] = "auto",
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        typer.Option(case_sensitive=False, help="How much to say on standard error."),
+    ] = "info",
+    log_format: Annotated[
+        Literal["auto", "text", "json", "journal"], typer.Option(help="How to say it; auto: text, or for the journal.")
+    ] = "auto",
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
@@ -72,12 +79,41 @@ def main(
 
 def run() -> None:
     """Run the command line; every AtomSyncError becomes one clear line and its exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started us; the next file would take its number
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
     try:
-        app()
-    except AtomSyncError as error:
-        report_failure(error, as_json="--json" in sys.argv)
-        raise SystemExit(error.exit_code) from None
+        exit_code = _run(as_json="--json" in sys.argv)
+        sys.stdout.flush()
+        raise SystemExit(exit_code)
     except BrokenPipeError:
-        # The reader (head, less) has gone: not our failure. Python would complain again at shutdown.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_standard_output()  # the reader (head, less) has gone: not our failure
         raise SystemExit(0) from None
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+            raise
+        _drop_standard_output()
+        sys.stderr.write(f"atom-sync: can't write: {error.strerror}\n")
+        raise SystemExit(DatabaseError.exit_code) from None
+
+
+def _run(*, as_json: bool) -> int:
+    try:
+        done = app(prog_name="atom-sync", standalone_mode=False)
+    except AtomSyncError as error:
+        report_failure(error, as_json=as_json)
+        return error.exit_code
+    except typer.Abort:
+        sys.stderr.write("Aborted!\n")
+        return 1
+    except typer.TyperException as error:  # wrong usage, in Typer's words
+        if as_json:
+            print_json({"success": False, "error": error_document(UsageError(error.format_message()))})
+        cast("typer.BadParameter", error).show()  # each of them can, though the public base does not say so
+        return error.exit_code
+    return done if isinstance(done, int) else 0  # the code of typer.Exit; commands return nothing
+
+
+def _drop_standard_output() -> None:
+    """Let Python not complain again, when it empties its buffers at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from atom_saas_sync.cli.metrics import metrics_afterwards
 from atom_saas_sync.cli.output import GlobalOptions, console, print_json
 from atom_saas_sync.errors import AtomSyncError, Locked, UsageError
 from atom_saas_sync.model import STRATEGIES, CatalogueCounts, ErrorInfo, RunReport
@@ -37,6 +39,9 @@ _Deadline = Annotated[
     float | None, typer.Option("--deadline", min=0, metavar="SECONDS", help="End cleanly after that time.")
 ]
 _FailOnConflict = Annotated[bool, typer.Option("--fail-on-conflict", help="Exit with 4 if conflicts are open.")]
+_Textfile = Annotated[
+    Path | None, typer.Option("--textfile", metavar="PATH", help="Write the metrics to this file afterwards.")
+]
 _NoCategories = Annotated[bool, typer.Option("--no-categories", help="Leave the categories out.")]
 
 
@@ -53,21 +58,23 @@ def skills(
     deadline: _Deadline = None,
     fail_on_conflict: _FailOnConflict = False,
     no_categories: _NoCategories = False,
+    textfile: _Textfile = None,
 ) -> None:
     """Synchronise categories and skills."""
-    report = _pull(
-        ctx.obj,
-        scheduled=scheduled,
-        wait=wait,
-        deadline=deadline,
-        categories=not no_categories,
-        dry_run=dry_run,
-        strategy=strategy,
-        max_delete=max_delete,
-        force=force,
-        fail_on_conflict=fail_on_conflict,
-        show_progress=not as_json,
-    )
+    with metrics_afterwards(ctx.obj, textfile):
+        report = _pull(
+            ctx.obj,
+            scheduled=scheduled,
+            wait=wait,
+            deadline=deadline,
+            categories=not no_categories,
+            dry_run=dry_run,
+            strategy=strategy,
+            max_delete=max_delete,
+            force=force,
+            fail_on_conflict=fail_on_conflict,
+            show_progress=not as_json,
+        )
     _finish(report, as_json=as_json)
 
 
@@ -80,18 +87,20 @@ def categories(
     scheduled: _Scheduled = False,
     wait: _Wait = 0,
     deadline: _Deadline = None,
+    textfile: _Textfile = None,
 ) -> None:
     """Synchronise the categories alone."""
-    report = _pull(
-        ctx.obj,
-        scheduled=scheduled,
-        wait=wait,
-        deadline=deadline,
-        skills=False,
-        dry_run=dry_run,
-        force=force,
-        show_progress=False,
-    )
+    with metrics_afterwards(ctx.obj, textfile):
+        report = _pull(
+            ctx.obj,
+            scheduled=scheduled,
+            wait=wait,
+            deadline=deadline,
+            skills=False,
+            dry_run=dry_run,
+            force=force,
+            show_progress=False,
+        )
     _finish(report, as_json=as_json)
 
 

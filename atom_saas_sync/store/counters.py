@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 
-DURATION_BUCKETS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-"""Upper bounds in seconds of `atom_saas_sync_duration_seconds` (metrics.md)."""
+from atom_saas_sync.model import DURATION_BUCKETS
 
 
 def increment(connection: sqlite3.Connection, name: str, value: float = 1, **labels: str) -> None:

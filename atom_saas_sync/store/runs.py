@@ -7,7 +7,7 @@ import os
 import sqlite3
 from datetime import datetime, timedelta
 
-from atom_saas_sync.model import CatalogueCounts, ErrorInfo, RunReport
+from atom_saas_sync.model import METRIC_ERRORS, CatalogueCounts, ErrorInfo, RunReport
 from atom_saas_sync.store.counters import increment, observe_duration
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.times import format_time, parse_time
@@ -16,21 +16,6 @@ RUNS_KEPT = timedelta(days=90)
 
 METRIC_TYPES = {"skills": "skill", "categories": "skill", "ratings": "rating"}
 """The `type` label of the metrics for each kind of run."""
-
-_ERRORS = frozenset(
-    {
-        "timeout",
-        "connection",
-        "api_error",
-        "auth",
-        "rate_limited",
-        "bad_response",
-        "database",
-        "locked",
-        "interrupted",
-        "internal",
-    }
-)
 
 
 class Runs:
@@ -125,7 +110,7 @@ class Runs:
             if report.status == "success":
                 increment(connection, "atom_saas_sync_success_total", type=run_type)
         if report.error is not None:
-            kind = report.error.type if report.error.type in _ERRORS else "internal"
+            kind = report.error.type if report.error.type in METRIC_ERRORS else "internal"
             increment(connection, "atom_saas_sync_errors_total", type=run_type, error=kind)
         if report.kind in {"skills", "categories"}:
             _count_items(connection, report.counts)

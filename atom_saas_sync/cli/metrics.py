@@ -1,0 +1,74 @@
+"""`metrics`: Prometheus text, on standard output or in a file for node_exporter."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from atom_saas_sync.cli.output import GlobalOptions
+from atom_saas_sync.errors import AtomSyncError, ConfigError
+
+if TYPE_CHECKING:
+    from atom_saas_sync.config import Settings
+
+
+def metrics(
+    ctx: typer.Context,
+    textfile: Annotated[
+        Path | None, typer.Option("--textfile", metavar="PATH", help="Write them to this file, at once.")
+    ] = None,
+) -> None:
+    """Print the metrics as Prometheus reads them."""
+    from atom_saas_sync.cli.runtime import settings_of
+
+    settings = settings_of(ctx.obj)
+    if textfile is None:
+        sys.stdout.write(_render(settings))
+    else:
+        write_metrics(settings, textfile)
+
+
+def write_metrics(settings: Settings, path: Path) -> None:
+    """Write the metrics as they are now to a file that node_exporter reads. Raises DatabaseError."""
+    from atom_saas_sync.textfile import write_textfile
+
+    write_textfile(path, _render(settings))
+
+
+@contextmanager
+def metrics_afterwards(options: GlobalOptions, path: Path | None) -> Iterator[None]:
+    """Write the metrics to `path`, if one is given, after the block; also if it fails, whose error then counts."""
+    from atom_saas_sync.cli.runtime import settings_of
+
+    try:
+        yield
+    except AtomSyncError as failure:
+        if path is not None and not isinstance(failure, ConfigError):
+            try:
+                write_metrics(settings_of(options), path)
+            except AtomSyncError as error:
+                sys.stderr.write(f"atom-sync: {error.message}\n")
+        raise
+    if path is not None:
+        write_metrics(settings_of(options), path)
+
+
+def _render(settings: Settings) -> str:
+    from datetime import UTC, datetime
+
+    from atom_saas_sync.metrics import render
+    from atom_saas_sync.store.status import read_status
+
+    now = datetime.now(UTC)
+    status = read_status(
+        settings.database_path,
+        now=now,
+        per_minute=settings.rate_limit_per_minute,
+        per_hour=settings.rate_limit_per_hour,
+    )
+    return render(status, now)

@@ -119,7 +119,7 @@ def plan_undo(known: Known, logged: LoggedConflict) -> tuple[Action, ...]:
     remote = None
     if known.base is not None and not known.base.deleted and known.base_text is not None:
         remote = stored_version(skill_id, known.base_text)
-    put_back = Action(skill_id, Outcome.UPDATED, cache=CacheChange.WRITE, text=logged.local_text)
+    put_back = Action(skill_id, Outcome.UPDATED, cache=CacheChange.WRITE, text=_with_volatile(logged, remote))
     if remote is None and base is None:
         return (replace(put_back, base=BaseChange.DROP),)  # exists only here, as before
     if remote is not None and base is not None and remote.content_digest == base.content_digest:
@@ -132,6 +132,14 @@ def plan_undo(known: Known, logged: LoggedConflict) -> tuple[Action, ...]:
     if remote is None:
         return (restored, Action(skill_id, Outcome.UNCHANGED, base=BaseChange.MARK_DELETED))
     return (restored,)
+
+
+def _with_volatile(logged: LoggedConflict, remote: SkillVersion | None) -> str | None:
+    """Return the local text of that day with the volatile fields of today."""
+    local = None if logged.local_text is None else stored_version(logged.skill_id, logged.local_text)
+    if local is None or remote is None:
+        return logged.local_text
+    return version_from_fields(logged.skill_id, follow_volatile(local.fields, remote.fields)).text
 
 
 def is_edited(known: Known) -> bool:
@@ -289,7 +297,8 @@ def _settle(known: Known, local: SkillVersion | None, remote: SkillVersion, stra
         return _settled(known, remote, result, strategy)
     text = _refreshed_text(known, local, remote)
     written = text != known.local_text
-    news = _is_news(known, remote)
+    # Also if only volatile fields are new: who settles the conflict later gets what the marketplace has by then.
+    news = known.waiting is None or known.waiting.remote_text != remote.text
     return Action(
         remote.skill_id,
         Outcome.UPDATED if written else Outcome.UNCHANGED,

@@ -154,12 +154,11 @@ class Catalogue:
             count: int = connection.execute("SELECT count(*) FROM skill_base").fetchone()[0]
             return count
 
-    def missing_ids(self) -> list[str]:
-        """Return the skills whose row another program has deleted."""
+    def touched_ids(self) -> list[str]:
+        """Return the skills whose row another program, or a person, has edited or deleted."""
         with self._database.reading() as connection:
             rows = connection.execute(
-                "SELECT skill_id FROM skill_base AS b WHERE data IS NOT NULL AND deleted_at IS NULL "
-                "AND NOT EXISTS (SELECT 1 FROM skill_cache AS c WHERE c.skill_id = b.skill_id)"
+                "SELECT skill_id FROM skill_base WHERE data IS NOT NULL AND deleted_at IS NULL ORDER BY skill_id"
             )
             return [row[0] for row in rows]
 
@@ -401,6 +400,15 @@ class Batch:
                 and action.base is BaseChange.KEEP
                 and self._has_row(action.skill_id)
                 and action.text != self._known[action.skill_id].local_text
+            ],
+        )
+        # A skill that stays and has no base any more is on no page: the page must be read whole again.
+        self._connection.executemany(
+            "UPDATE http_validator SET etag = NULL WHERE page = (SELECT page FROM skill_base WHERE skill_id = ?)",
+            [
+                (action.skill_id,)
+                for action in actions
+                if action.base is BaseChange.DROP and action.cache is CacheChange.WRITE
             ],
         )
         for change, statement in (

@@ -15,6 +15,7 @@ from atom_saas_sync.core.canonical import (
     version_from_fields,
 )
 from atom_saas_sync.core.merge import follow_volatile
+from atom_saas_sync.core.plan import is_edited
 from atom_saas_sync.core.wire import read_skill
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model import Action, BaseChange, CacheChange, InvalidItem, Known, Outcome, SkillVersion
@@ -64,7 +65,7 @@ def edit_skill(
         if action is None:
             return False
         batch.apply([action], now, actor=actor)
-        batch.note(actor, "skill edit", skill_id, now)
+        batch.note(actor, "skill edit", skill_id, now, **_replaced(known))
     return True
 
 
@@ -105,7 +106,7 @@ def import_skills(
         actions = [action for action in planned if action is not None]
         batch.apply(actions, now, actor=actor)
         for action in actions:
-            batch.note(actor, "skill import", action.skill_id, now)
+            batch.note(actor, "skill import", action.skill_id, now, **_replaced(known.get(action.skill_id)))
     added = sum(action.outcome is Outcome.ADDED for action in actions)
     return Imported(added=added, updated=len(actions) - added, unchanged=len(skills) - len(actions))
 
@@ -130,7 +131,7 @@ def revert_skill(catalogue: EditableCatalogue, skill_id: str, *, actor: str, now
         if known.local_text == base.text:
             return False
         batch.apply([_back_to(base)], now, actor=actor)
-        batch.note(actor, "skill revert", skill_id, now)
+        batch.note(actor, "skill revert", skill_id, now, **_replaced(known))
     return True
 
 
@@ -153,6 +154,11 @@ def _plan(known: Known, fields: Mapping[str, Any]) -> Action | None:
         return _back_to(base)
     outcome = Outcome.ADDED if known.local_text is None else Outcome.UPDATED
     return Action(known.skill_id, outcome, cache=CacheChange.WRITE, text=edited.text)
+
+
+def _replaced(known: Known | None) -> dict[str, object]:
+    """Return what the audit log keeps: a local version that exists nowhere else."""
+    return {} if known is None or not is_edited(known) else {"replaced": known.local_text}
 
 
 def _back_to(base: SkillVersion) -> Action:

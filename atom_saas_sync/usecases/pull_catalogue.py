@@ -176,8 +176,8 @@ class CataloguePull:
             log.warning("the list changed while it was read (total %s, then %s; %d distinct skills)", *walk.evidence)
         else:
             outcome.note("incomplete", PAGES_MISSING)
-        self._put_back_missing_rows()
-        self._look_again_at_waiting_conflicts()
+        self._look_after_touched_rows()
+        self._look_again_at_waiting_conflicts(walk.seen)
         if walk.complete:
             if not self._options.dry_run:
                 self._catalogue.forget_pages_from(walk.pages_read + 1)
@@ -268,42 +268,49 @@ class CataloguePull:
                 changed[item.skill_id] = item
         return unchanged, changed, invalid
 
-    def _put_back_missing_rows(self) -> None:
-        """Put rows back that another program deleted; also behind pages that were not modified."""
-        missing = self._catalogue.missing_ids()
-        if not missing:
+    def _look_after_touched_rows(self) -> None:
+        """Put rows back that another program deleted, and volatile fields that it changed; also behind a 304."""
+        touched = self._catalogue.touched_ids()
+        if not touched:
             return
         with self._catalogue.batch(write=not self._options.dry_run) as batch:
             actions = []
-            for known in batch.known(missing).values():
+            for known in batch.known(touched).values():
                 # What the marketplace has now: if a conflict waits, not the base.
                 text = known.waiting.remote_text if known.waiting else known.base_text
                 newest = text and stored_version(known.skill_id, text)
-                if newest and known.local_text is None:
-                    actions.append(plan_listed(known, newest, self._options.strategy))
+                if newest and (known.local_text is None or known.waiting is None):
+                    action = plan_listed(known, newest, self._options.strategy)
+                    if _does_something(action):
+                        actions.append(action)
             if not self._options.dry_run:
                 batch.apply(actions, self._clock.now())
         self._count(actions)
 
-    def _look_again_at_waiting_conflicts(self) -> None:
-        """Close what has been settled by edits meanwhile, and apply a strategy that was changed; also behind a 304."""
+    def _look_again_at_waiting_conflicts(self, listed: Collection[str]) -> None:
+        """Close what has been settled by edits meanwhile, and apply a strategy that was changed; also behind a 304.
+
+        Not for a remote version that is not listed: it may be gone, and that is for `_delete_unlisted` to find out.
+        """
         if not self._waiting:
             return
         with self._catalogue.batch(write=not self._options.dry_run) as batch:
             actions = []
             for known in batch.known(self._waiting).values():
-                action = self._plan_waiting(known)
+                action = self._plan_waiting(known, listed)
                 if action is not None and _does_something(action):
                     actions.append(action)
             if not self._options.dry_run:
                 batch.apply(actions, self._clock.now())
         self._count(actions)
 
-    def _plan_waiting(self, known: Known) -> Action | None:
+    def _plan_waiting(self, known: Known, listed: Collection[str]) -> Action | None:
         if known.waiting is None:
             return None
         if known.waiting.remote_text is None:
             return plan_deleted(known, self._options.strategy)
+        if known.skill_id not in listed:
+            return None
         remote = stored_version(known.skill_id, known.waiting.remote_text)
         return None if remote is None else plan_listed(known, remote, self._options.strategy)
 

@@ -90,7 +90,15 @@ def undo_resolution(store: StoredConflicts, conflict_id: int, *, actor: str, now
         for action in plan_undo(known, logged):
             desk.apply([action], now, actor=actor)
         desk.mark_undone(conflict_id, actor, now)
-        desk.note(actor, "conflict undo", logged.skill_id, now, conflict=logged.id, strategy=logged.strategy)
+        desk.note(
+            actor,
+            "conflict undo",
+            logged.skill_id,
+            now,
+            conflict=logged.id,
+            strategy=logged.strategy,
+            replaced=known.local_text,
+        )
         return Settled(logged.id, logged.skill_id, logged.strategy or "")
 
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, cast
-from urllib.parse import urlsplit
+from typing import Any, NoReturn, cast
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from atom_saas_sync.errors import ConfigError
 from atom_saas_sync.model import STRATEGIES, Strategy
@@ -26,10 +26,15 @@ _TOKEN_FORMS = (
     re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}"),
     re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"),
 )
+_TOKEN_FILE_MAX_BYTES = 64 * 1024
+# Values that a message does not repeat: a URL with a password or a key in it, a token in the wrong place.
+_PERHAPS_SECRET = re.compile(r"[@?]|at_saas_|eyJ|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_HEADER_TEXT = re.compile(r"[!-~]([ -~]{0,254}[!-~])?")
 _NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,12})?")
 _PLACEHOLDER = "your_api_token_here"
 _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
-_TOKEN_HINT = "set ATOM_SAAS_API_TOKEN or ATOM_SAAS_API_TOKEN_FILE; tokens are in the dashboard, settings, API tokens"  # noqa: S105
+TOKEN_HINT = "set ATOM_SAAS_API_TOKEN or ATOM_SAAS_API_TOKEN_FILE; tokens are in the dashboard, settings, API tokens"  # noqa: S105
 
 
 class Secret:
@@ -55,6 +60,15 @@ class Secret:
 
     def __hash__(self) -> int:
         return hash(self._text)
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Secret:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not pickled: its text would stand in what comes of it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,17 +154,40 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return read
 
 
-def _url(*schemes: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        parts = urlsplit(text)
-        if parts.scheme not in schemes or not parts.hostname or parts.fragment or re.search(r"\s", text):
-            raise ValueError
-        if parts.username is not None or parts.password is not None:
-            raise ValueError
-        _ = parts.port  # raises ValueError for a port that is none
-        return text.rstrip("/") if not parts.query else text
+def _url_parts(text: str, *schemes: str) -> SplitResult:
+    parts = urlsplit(text)
+    if parts.scheme not in schemes or not parts.hostname or "#" in text or re.search(r"\s", text):
+        raise ValueError
+    if "@" in parts.netloc or _CONTROL.search(text):
+        raise ValueError
+    _ = parts.port  # raises ValueError for a port that is none
+    return parts
 
-    return read
+
+def _api_url(text: str) -> str:
+    _url_parts(text, "http", "https")
+    if "?" in text:
+        raise ValueError  # the paths of the dialect are appended
+    return text.rstrip("/")
+
+
+def _ws_url(text: str) -> str:
+    parts = _url_parts(text, "ws", "wss")
+    if any(name == "token" for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
+        raise ValueError  # ours is added when connecting
+    return text
+
+
+def _header_text(text: str) -> str:
+    if not _HEADER_TEXT.fullmatch(text):
+        raise ValueError
+    return text
+
+
+def _path(text: str) -> Path:
+    if not text or _CONTROL.search(text):
+        raise ValueError
+    return Path(text)
 
 
 def _token(text: str) -> Secret:
@@ -159,25 +196,39 @@ def _token(text: str) -> Secret:
     return Secret(text)
 
 
+def _admin_token(text: str) -> Secret:
+    return Secret(_header_text(text))
+
+
 def _database(text: str) -> Path:
     scheme, separator, rest = text.partition("://")
-    if not separator:
-        return Path(text)
-    if scheme != "sqlite" or not rest.startswith("/") or rest == "/":
-        raise ValueError
-    return Path(rest[1:])
+    if separator:
+        if scheme != "sqlite" or not rest.startswith("/") or "?" in rest:
+            raise ValueError
+        text = rest[1:]
+    elif text.startswith(("sqlite:", "file:")):
+        raise ValueError  # a slip of the pen, which would else make a directory of that name
+    if text == ":memory:":
+        raise ValueError  # it would be forgotten with each command
+    return _path(text)
 
 
 _BOOLEAN = "true or false"
+_HEADER_TAKES = "a text of at most 256 ASCII characters, without line breaks"
 _TOKEN_TAKES = "a token that begins with at_saas_, a UUID version 4, or a JWT; without spaces or line breaks"  # noqa: S105
 
 VARIABLES = (
     Variable("ATOM_SAAS_ENABLED", _boolean, _BOOLEAN, "false: local only, nothing is asked of the marketplace", "true"),
-    Variable("ATOM_SAAS_API_URL", _url("http", "https"), "an http(s) URL", "base URL of the marketplace's API"),
+    Variable(
+        "ATOM_SAAS_API_URL",
+        _api_url,
+        "an http(s) URL without user, password or query",
+        "base URL of the marketplace's API; https://staging-api.atomsaas.com is for staging",
+    ),
     Variable("ATOM_SAAS_API_TOKEN", _token, _TOKEN_TAKES, "the token of this instance; required", secret=True),
     Variable(
         "ATOM_SAAS_API_TOKEN_FILE",
-        Path,
+        _path,
         "the path of a file",
         "file that holds the token, in place of ATOM_SAAS_API_TOKEN; under systemd the credential atom-saas-token",
     ),
@@ -224,7 +275,12 @@ VARIABLES = (
         "remote_wins",
     ),
     Variable("ATOM_SAAS_WS_ENABLED", _boolean, _BOOLEAN, "false: polling only", "true"),
-    Variable("ATOM_SAAS_WS_URL", _url("ws", "wss"), "a ws(s) URL", "where `watch` listens for changes"),
+    Variable(
+        "ATOM_SAAS_WS_URL",
+        _ws_url,
+        "a ws(s) URL without user, password or token",
+        "where `watch` listens for changes; the token is added to it",
+    ),
     Variable(
         "ATOM_SAAS_WS_RECONNECT_ATTEMPTS",
         _number(0, 100),
@@ -253,7 +309,7 @@ VARIABLES = (
         "requests an hour, likewise",
         "1000",
     ),
-    Variable("ATOM_SAAS_CA_FILE", Path, "the path of a file", "further certificate authorities, as PEM"),
+    Variable("ATOM_SAAS_CA_FILE", _path, "the path of a file", "further certificate authorities, as PEM"),
     Variable(
         "ATOM_SAAS_ALLOW_INSECURE",
         _boolean,
@@ -275,7 +331,11 @@ VARIABLES = (
         "false",
     ),
     Variable(
-        "ATOM_SYNC_ADMIN_TOKEN", Secret, "a text", "token for /api/admin of serve-health; without it: 403", secret=True
+        "ATOM_SYNC_ADMIN_TOKEN",
+        _admin_token,
+        _HEADER_TAKES,
+        "token for /api/admin of serve-health; without it: 403",
+        secret=True,
     ),
     Variable(
         "ATOM_SYNC_HISTORY_VERSIONS",
@@ -305,7 +365,12 @@ VARIABLES = (
         "true: runs that a timer started (--scheduled) and the jobs of `watch --jobs` do their work",
         "false",
     ),
-    Variable("ATOM_INSTANCE_ID", str, "a text", "name of this instance; by default derived from the token"),
+    Variable(
+        "ATOM_INSTANCE_ID",
+        _header_text,
+        _HEADER_TAKES,
+        "name of this instance for the mothership; by default derived from the token",
+    ),
 )
 
 _DEFAULT_URLS = {
@@ -335,7 +400,7 @@ def load_settings(
 def require_token(settings: Settings) -> Secret:
     """Return the token. Raises ConfigError if there is none."""
     if settings.api_token is None:
-        raise ConfigError("no token for the marketplace is set", hint=_TOKEN_HINT)
+        raise ConfigError("no token for the marketplace is set", hint=TOKEN_HINT)
     return settings.api_token
 
 
@@ -344,16 +409,28 @@ def read_token_file(path: Path) -> Secret:
 
     Raises ConfigError if it can't be read or holds no token.
     """
+    return _read_token_file(path)[0]
+
+
+def _read_token_file(path: Path) -> tuple[Secret, bool]:
+    """Return the token, and whether others than its owner may read the file."""
+    what = f"ATOM_SAAS_API_TOKEN_FILE: {path}"
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # one that never ends, or for which one waits for ever
+            raise ConfigError(f"{what}: is no regular file", hint=TOKEN_HINT)
+        if status.st_size > _TOKEN_FILE_MAX_BYTES:
+            raise ConfigError(f"{what}: is too large for a token", hint=TOKEN_HINT)
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is no text"
-        raise ConfigError(f"ATOM_SAAS_API_TOKEN_FILE: {path}: {reason}", hint=_TOKEN_HINT) from None
-    text = text.removesuffix("\n").removesuffix("\r")
+        reason = error.strerror if isinstance(error, OSError) else "is no UTF-8 text"
+        raise ConfigError(f"{what}: {reason}", hint=TOKEN_HINT) from None
+    if not text.strip():
+        raise ConfigError(f"{what}: is empty", hint=TOKEN_HINT)
     try:
-        return _token(text)
+        return _token(text.removesuffix("\n")), bool(stat.S_IMODE(status.st_mode) & 0o077)
     except ValueError:
-        raise ConfigError(f"ATOM_SAAS_API_TOKEN_FILE: {path} does not hold {_TOKEN_TAKES}", hint=_TOKEN_HINT) from None
+        raise ConfigError(f"{what} does not hold {_TOKEN_TAKES}", hint=TOKEN_HINT) from None
 
 
 def show_settings(
@@ -434,6 +511,7 @@ class _Reader:
         self._warn_of_unknown_names()
         self._find_token()
         self._find_urls()
+        self._find_authorities()
         self._find_database()
         self._find_instance()
 
@@ -444,28 +522,34 @@ class _Reader:
             for variable in VARIABLES
         ]
 
-    def _read_env_file(self, env_file: Path | None) -> tuple[str, Mapping[str, str | None]]:
+    def _read_env_file(self, env_file: Path | None) -> tuple[str, Mapping[str, str]]:
         path = env_file if env_file is not None else self._directory / ".env"
-        if env_file is None and not path.is_file():
+        if env_file is None and not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where we may not look
             return "", {}
-        from dotenv import dotenv_values
+        from dotenv.parser import parse_stream
 
+        values: dict[str, str] = {}
         try:
-            with path.open(encoding="utf-8") as stream:
-                # Without interpolation: a token may hold a dollar sign.
-                return str(path), dotenv_values(stream=stream, interpolate=False)
+            with path.open(encoding="utf-8-sig") as stream:
+                # The parser alone: a token may hold a dollar sign, and what it can't read is for us to tell.
+                for binding in parse_stream(stream):
+                    if binding.error:
+                        self.warnings.append(f"{path}, line {binding.original.line}: is not NAME=value and was ignored")
+                    elif binding.key is not None:
+                        values[binding.key] = binding.value or ""
         except (OSError, UnicodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "is no UTF-8 text"
             self.problems.append(f"{path}: {reason}")
-            return str(path), {}
+        return str(path), values
 
     def _raw(self, name: str) -> tuple[str, str] | None:
         """Return the text of a variable and its origin; an empty one counts as not set."""
-        text = self._environ.get(name)
-        if text:
-            return text, "environment"
-        text = self._file.get(name)
-        return (text, self._file_name) if text else None
+        if name == "ATOM_SAAS_DATABASE_URL" and self._database is not None:
+            return self._database, "--database"
+        for values, origin in ((self._environ, "environment"), (self._file, self._file_name)):
+            if text := values.get(name):
+                return text, origin
+        return None
 
     def _read(self, variable: Variable) -> None:
         found = self._raw(variable.name)
@@ -480,7 +564,7 @@ class _Reader:
             self._values[variable.name] = variable.read(text)
         except (ValueError, OverflowError):
             self._values[variable.name] = None
-            got = "what it holds" if variable.secret or "@" in text else repr(text[:80])
+            got = "what it holds" if variable.secret or _PERHAPS_SECRET.search(text) else repr(text[:80])
             if text == _PLACEHOLDER:
                 got = "the placeholder of .env.example"
             self.problems.append(f"{variable.name}: {got} (from {origin}) will not do; it takes {variable.takes}")
@@ -492,16 +576,17 @@ class _Reader:
             if name.startswith(("ATOM_SAAS_", "ATOM_SYNC_")):
                 from difflib import get_close_matches
 
-                nearest = get_close_matches(name, known, n=1)
-                meant = f"; did you mean {nearest[0]}?" if nearest else ""
-                self.warnings.append(f"unknown variable {name}{meant}")
+                (nearest,) = get_close_matches(name, known, n=1, cutoff=0)
+                # A name in a file may go on as a value does: NAME:value is a name to its parser.
+                plain = name if name.isidentifier() else f"{re.split(r'[^A-Za-z0-9_]', name)[0]}…"
+                self.warnings.append(f"unknown variable {plain}; did you mean {nearest}?")
 
     def _find_token(self) -> None:
         name, file_name = "ATOM_SAAS_API_TOKEN", "ATOM_SAAS_API_TOKEN_FILE"
         credentials = self._environ.get("CREDENTIALS_DIRECTORY")
         if self._values[file_name] is None and credentials:
             credential = Path(credentials) / "atom-saas-token"
-            if credential.exists():
+            if os.path.lexists(credential):
                 self._values[file_name] = credential
                 self._origins[file_name] = "systemd credential"
         path: Path | None = self._values[file_name]
@@ -510,8 +595,8 @@ class _Reader:
         path = self._directory / path
         self._values[file_name] = path
         try:
-            self._values[name] = read_token_file(path)
-            if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            self._values[name], readable = _read_token_file(path)
+            if readable:
                 self.warnings.append(f"{path} can be read by others; chmod 600 it")
         except ConfigError as error:
             self.problems.append(error.message)
@@ -526,20 +611,34 @@ class _Reader:
             insecure = url is not None and urlsplit(url).scheme in {"http", "ws"}
             if insecure and not self._values["ATOM_SAAS_ALLOW_INSECURE"] and not _is_loopback(urlsplit(url).hostname):
                 self.problems.append(
-                    f"{name}: {url} is not encrypted, and its host is not loopback; "
+                    f"{name}: {_without_query(url)} is not encrypted, and its host is not loopback; "
                     "use https or wss, or set ATOM_SAAS_ALLOW_INSECURE=true"
                 )
 
+    def _find_authorities(self) -> None:
+        name = "ATOM_SAAS_CA_FILE"
+        if self._values[name] is None:
+            return
+        import ssl
+
+        path = self._values[name] = self._directory / self._values[name]
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            if not stat.S_ISREG(path.stat().st_mode):
+                self.problems.append(f"{name}: {path}: is no regular file")
+                return
+            context.load_verify_locations(cafile=path)
+        except ssl.SSLError:
+            pass  # told below: nothing was loaded
+        except OSError as error:
+            self.problems.append(f"{name}: {path}: {error.strerror}")
+            return
+        if not context.cert_store_stats()["x509"]:
+            self.problems.append(f"{name}: {path} holds no certificates in PEM form")
+
     def _find_database(self) -> None:
         name = "ATOM_SAAS_DATABASE_URL"
-        if self._database is not None:
-            self._origins[name] = "--database"
-            try:
-                self._values[name] = _database(self._database)
-            except ValueError:
-                self.problems.append(f"--database: {self._database!r} will not do; it takes sqlite:///PATH or a path")
-                return
-        elif name not in self._origins:
+        if name not in self._origins:
             state = (self._environ.get("STATE_DIRECTORY") or "").split(":")[0]
             self._origins[name] = "$STATE_DIRECTORY" if state else "default"
             self._values[name] = Path(state) / "atom.db" if state else Path("data/atom.db")
@@ -548,7 +647,7 @@ class _Reader:
 
     def _find_instance(self) -> None:
         name = "ATOM_INSTANCE_ID"
-        if self._values[name] is None:
+        if name not in self._origins:
             token: Secret | None = self._values["ATOM_SAAS_API_TOKEN"]
             self._origins[name] = "derived from the token" if token else "not set"
             self._values[name] = sha256(token.reveal().encode()).hexdigest()[:32] if token else ""
@@ -557,12 +656,17 @@ class _Reader:
 def _is_loopback(host: str | None) -> bool:
     if host is None:
         return False
-    if host == "localhost" or host.endswith(".localhost"):
+    if host == "localhost":  # no name below it: whether that is loopback is for a name server to say
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _without_query(text: str) -> str:
+    """Return what may be shown of a URL: a query may hold a key."""
+    return f"{text.partition('?')[0]}?…" if "://" in text and "?" in text else text
 
 
 def _as_text(value: object) -> str | None:
@@ -573,5 +677,5 @@ def _as_text(value: object) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return f"{value:g}"
-    return os.fspath(value) if isinstance(value, Path) else str(value)
+        return str(value).removesuffix(".0")
+    return _without_query(str(value))

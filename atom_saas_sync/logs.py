@@ -7,11 +7,14 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from math import isfinite
+from types import TracebackType
 from typing import ClassVar, TextIO
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 from atom_saas_sync.errors import UsageError
 
@@ -20,10 +23,11 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 _FORMATS = ("auto", "text", "json", "journal")
 _CHATTY = ("httpx", "httpcore", "websockets", "uvicorn", "asyncio")
 # The token goes into the query of the WebSocket's URL, as the contract asks; whatever stands there is masked.
-_TOKEN_IN_URL = re.compile(r"(?i)([?&]token=)[^&\s'\"]+")
+_TOKEN_IN_URL = re.compile(r"(?i)([?&]token=)[^&\s'\"\\]+")
 _TOKEN_IN_HEADER = re.compile(
-    r"(?i)((?:authorization['\"]?\s*[:=,]\s*['\"]?bearer|x-api-token|x-federation-key)\W+)[^\s'\",]+"
+    r"(?i)((?:authorization\W{1,8}(?:b\W{1,3})?bearer|x-api-token|x-federation-key)\W{1,8}(?:b['\"])?)[^\s'\",\\]+"
 )
+_TOKEN_OF_OURS = re.compile(r"at_saas_[A-Za-z0-9_.~+/=-]{4,}")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 _run_id: ContextVar[str | None] = ContextVar("run_id", default=None)
@@ -37,103 +41,156 @@ def set_run_id(run_id: int | None) -> None:
 def set_up_logging(
     level: str, line_format: str, *, secrets: Iterable[str], stream: TextIO | None = None
 ) -> logging.Logger:
-    """Send all logging to `stream`, standard error by default, and return the program's logger.
+    """Send all logging, and what becomes of bugs, to `stream`, standard error by default; return the program's logger.
 
     Raises UsageError for an unknown level or format.
     """
-    if level.lower() not in _LEVELS:
+    if level not in _LEVELS:
         raise UsageError(f"--log-level {level!r} will not do; it takes {', '.join(_LEVELS)}")
     if line_format not in _FORMATS:
         raise UsageError(f"--log-format {line_format!r} will not do; it takes {', '.join(_FORMATS)}")
     stream = stream or sys.stderr
     if line_format == "auto":
         line_format = "journal" if _goes_to_journal(stream) else "text"
-    handler = logging.StreamHandler(stream)
+    mask = masking(secrets)
     formatters: dict[str, logging.Formatter] = {
-        "text": _TextFormatter(colour=_may_colour(stream)),
-        "json": _JsonFormatter(),
-        "journal": _JournalFormatter(),
+        "text": _TextFormatter(mask, colour=may_colour(stream)),
+        "json": _JsonFormatter(mask),
+        "journal": _JournalFormatter(mask),
     }
-    handler.setFormatter(_MaskingFormatter(formatters[line_format], secrets))
+    handler = _Handler(stream)
+    handler.setFormatter(formatters[line_format])
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(_LEVELS[level.lower()])
+    root.setLevel(_LEVELS[level])
     for name in _CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    # A bug's traceback may hold a token as well as a line of ours may: it takes the same way.
+    sys.excepthook = _log_crash
+    threading.excepthook = _log_crash_of_thread
     return logging.getLogger("atom_saas_sync")
 
 
-def mask_secrets(text: str, secrets: Iterable[str]) -> str:
-    """Return `text` without the secrets, also where they are percent-encoded, and without any token in a URL."""
-    for secret in secrets:
-        text = text.replace(secret, _MASK)
-    return _TOKEN_IN_HEADER.sub(rf"\1{_MASK}", _TOKEN_IN_URL.sub(rf"\1{_MASK}", text))
+def masking(secrets: Iterable[str]) -> Callable[[str], str]:
+    """Return what takes these secrets out of a text, however they are written there, and what looks like a token."""
+    forms = {form for secret in secrets if secret for form in _written(secret)}
+    longest_first = sorted(forms, key=len, reverse=True)
+
+    def mask(text: str) -> str:
+        for form in longest_first:
+            text = text.replace(form, _MASK)
+        text = _TOKEN_IN_HEADER.sub(rf"\1{_MASK}", _TOKEN_IN_URL.sub(rf"\1{_MASK}", text))
+        return _TOKEN_OF_OURS.sub(_MASK, text)
+
+    return mask
 
 
-class _MaskingFormatter(logging.Formatter):
-    """Masks what another formatter made: message, arguments, exception and all."""
-
-    def __init__(self, inner: logging.Formatter, secrets: Iterable[str]) -> None:
-        super().__init__()
-        self._inner = inner
-        plain = [secret for secret in secrets if secret]
-        forms = {*plain, *(quote(secret, safe="") for secret in plain), *(json.dumps(secret)[1:-1] for secret in plain)}
-        self._secrets = sorted(forms, key=len, reverse=True)
-
-    def format(self, record: logging.LogRecord) -> str:
-        return mask_secrets(self._inner.format(record), self._secrets)
+def _written(secret: str) -> Iterable[str]:
+    """Return the ways in which a text may hold a secret: plain, in a URL, in a `repr`, in JSON."""
+    for form in (secret, quote(secret), quote(secret, safe=""), quote_plus(secret)):
+        yield form
+        yield re.sub("%..", lambda found: found[0].lower(), form)
+    for form in (repr(secret)[1:-1], json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
+        yield form
+        yield repr(form)[1:-1]
 
 
-class _TextFormatter(logging.Formatter):
-    """For people."""
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes lines; of one that can't be made it tells where it stands, and not, as its parent does, what is in it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        if isinstance(sys.exception(), OSError):
+            return  # standard error is gone or full: there is nobody to tell
+        about = {"levelno": record.levelno, "levelname": record.levelname, "name": record.name}
+        told = {"msg": "a line of the log could not be made: %s:%d", "args": (record.filename, record.lineno)}
+        self.stream.write(self.format(logging.makeLogRecord({**about, **told})) + self.terminator)
+
+
+class _LinesFormatter(logging.Formatter):
+    """What people read: masked, without control characters, and with the run in each line."""
+
+    def __init__(self, mask: Callable[[str], str]) -> None:
+        super().__init__("%(message)s")
+        self._mask = mask
+
+    def lines(self, record: logging.LogRecord) -> list[str]:
+        run_id = _run_id.get()
+        run = f"[run {run_id}] " if run_id else ""
+        return [run + _plain(line) for line in self._mask(super().format(record)).splitlines() or [""]]
+
+
+class _TextFormatter(_LinesFormatter):
+    """For terminals and files. Lines after the first are indented, so that no text from outside passes for a line."""
 
     _COLOURS: ClassVar = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}
 
-    def __init__(self, *, colour: bool) -> None:
-        super().__init__("%(message)s")
+    def __init__(self, mask: Callable[[str], str], *, colour: bool) -> None:
+        super().__init__(mask)
         self._colour = colour
 
     def format(self, record: logging.LogRecord) -> str:
-        run_id = _run_id.get()
-        run = f" [run {run_id}]" if run_id else ""
         level = record.levelname.lower()
         colour = self._COLOURS.get(record.levelno) if self._colour else None
         if colour:
             level = f"{colour}{level}\x1b[0m"
-        time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
-        return f"{time} {level}{run} {super().format(record)}"
+        first, *rest = self.lines(record)
+        return "\n".join([f"{_time(record, 'seconds')} {level} {first}", *(f"  {line}" for line in rest)])
 
 
-class _JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC)
-            .isoformat(timespec="milliseconds")
-            .replace("+00:00", "Z"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if run_id := _run_id.get():
-            line["run_id"] = int(run_id)
-        line.update({name: value for name, value in vars(record).items() if name not in _STANDARD})
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
-
-
-class _JournalFormatter(logging.Formatter):
+class _JournalFormatter(_LinesFormatter):
     """For journald: it parses the priority of each line by itself, so each line begins with it."""
 
     _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
     def format(self, record: logging.LogRecord) -> str:
         priority = next((number for level, number in self._PRIORITIES if record.levelno >= level), 7)
-        run_id = _run_id.get()
-        text = f"[run {run_id}] {super().format(record)}" if run_id else super().format(record)
-        return "\n".join(f"<{priority}>{line}" for line in text.splitlines() or [""])
+        return "\n".join(f"<{priority}>{line}" for line in self.lines(record))
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line; numbers stay numbers, whatever else is added to a line becomes text."""
+
+    def __init__(self, mask: Callable[[str], str]) -> None:
+        super().__init__()
+        self._mask = mask
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": _time(record, "milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": self._mask(record.getMessage()),
+        }
+        if run_id := _run_id.get():
+            line["run_id"] = int(run_id)
+        if record.exc_info:
+            line["exception"] = self._mask(self.formatException(record.exc_info))
+        for name, value in vars(record).items():
+            if name not in _STANDARD:
+                line.setdefault(name, self._masked(value))
+        return json.dumps(line, ensure_ascii=False)
+
+    def _masked(self, value: object) -> object:
+        text = self._mask(str(value))
+        is_number = value is None or isinstance(value, int) or (isinstance(value, float) and isfinite(value))
+        return value if is_number and text == str(value) else text
+
+
+def _time(record: logging.LogRecord, precision: str) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec=precision).replace("+00:00", "Z")
+
+
+def _plain(line: str) -> str:
+    return "".join(character if character.isprintable() or character == "\t" else "�" for character in line)
+
+
+def _log_crash(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    logging.getLogger("atom_saas_sync").critical("a bug ended the program", exc_info=(kind, error, traceback))
+
+
+def _log_crash_of_thread(crash: threading.ExceptHookArgs) -> None:
+    if crash.exc_value is not None and not isinstance(crash.exc_value, SystemExit):
+        _log_crash(crash.exc_type, crash.exc_value, crash.exc_traceback)
 
 
 def _goes_to_journal(stream: TextIO) -> bool:
@@ -148,7 +205,10 @@ def _goes_to_journal(stream: TextIO) -> bool:
     return wanted == f"{status.st_dev}:{status.st_ino}"
 
 
-def _may_colour(stream: TextIO) -> bool:
+def may_colour(stream: TextIO) -> bool:
+    """Tell whether a stream gets colour: NO_COLOR, then FORCE_COLOR (0 is no), then whether it is a terminal."""
     if os.environ.get("NO_COLOR"):
         return False
-    return bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and os.environ.get("TERM") != "dumb")
+    if os.environ.get("FORCE_COLOR", "0") not in {"", "0"}:
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from atom_saas_sync.cli.output import GlobalOptions, console, print_json
+from atom_saas_sync.cli.output import console, print_json, printable
 from atom_saas_sync.errors import ConfigError
 
 app = typer.Typer(help="The effective configuration, and whether it is right.", no_args_is_help=True)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+_WIDE = 1000  # columns, where no terminal sets a limit
 
 
 @app.command()
 def show(ctx: typer.Context, as_json: _Json = False) -> None:
     """Show every variable, its value with secrets masked, and where it comes from. Exit code 78 if some are wrong."""
+    from atom_saas_sync.cli.runtime import sources
     from atom_saas_sync.config import show_settings
 
-    options: GlobalOptions = ctx.obj
-    shown, problems, warnings = show_settings(
-        os.environ, env_file=options.env_file, working_directory=Path.cwd(), database=options.database
-    )
+    shown, problems, warnings = show_settings(**sources(ctx.obj))
     if as_json:
         print_json(
             {
@@ -37,11 +35,19 @@ def show(ctx: typer.Context, as_json: _Json = False) -> None:
         )
     else:
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table("variable", "value", "from", box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
+        table.add_column("variable", no_wrap=True)
+        table.add_column("value", overflow="fold")
+        table.add_column("from", overflow="fold")
         for line in shown:
-            table.add_row(line.name, line.value or "-", line.origin, style=None if line.value else "dim")
-        console().print(table)
+            cells = (line.name, line.value or "-", line.origin)
+            table.add_row(*(Text(printable(cell)) for cell in cells), style=None if line.value else "dim")
+        out = console()
+        if not out.is_terminal:
+            out.width = _WIDE  # one line for each, as grep likes it
+        out.print(table)
     _tell(problems, warnings)
     if problems:
         raise typer.Exit(ConfigError.exit_code)
@@ -51,18 +57,18 @@ def show(ctx: typer.Context, as_json: _Json = False) -> None:
 def check(
     ctx: typer.Context,
     as_json: _Json = False,
-    strict: Annotated[bool, typer.Option(help="Warnings, such as unknown names, count as problems.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Warnings, such as unknown names, count as problems.")
+    ] = False,
 ) -> None:
     """Check the configuration. Exit code 0 if it is right, 78 with all problems if it is not."""
-    from atom_saas_sync.config import show_settings
+    from atom_saas_sync.cli.runtime import sources
+    from atom_saas_sync.config import TOKEN_HINT, show_settings
 
-    options: GlobalOptions = ctx.obj
-    shown, problems, warnings = show_settings(
-        os.environ, env_file=options.env_file, working_directory=Path.cwd(), database=options.database
-    )
-    by_name = {line.name: line.value for line in shown}
-    if by_name["ATOM_SAAS_ENABLED"] != "false" and by_name["ATOM_SAAS_API_TOKEN"] is None and not problems:
-        problems = ("ATOM_SAAS_API_TOKEN: no token for the marketplace is set",)
+    shown, problems, warnings = show_settings(**sources(ctx.obj))
+    lines = {line.name: line for line in shown}
+    if lines["ATOM_SAAS_ENABLED"].value != "false" and lines["ATOM_SAAS_API_TOKEN"].origin == "not set":
+        problems = (*problems, f"ATOM_SAAS_API_TOKEN: no token for the marketplace is set; {TOKEN_HINT}")
     right = not problems and not (strict and warnings)
     if as_json:
         print_json({"success": right, "problems": problems, "warnings": warnings})
@@ -73,8 +79,8 @@ def check(
         typer.echo("The configuration is right.")
 
 
-def _tell(problems: tuple[str, ...], warnings: tuple[str, ...]) -> None:
+def _tell(problems: Sequence[str], warnings: Sequence[str]) -> None:
     for problem in problems:
-        sys.stderr.write(f"atom-sync: {problem}\n")
+        sys.stderr.write(f"atom-sync: {printable(problem)}\n")
     for warning in warnings:
-        sys.stderr.write(f"warning: {warning}\n")
+        sys.stderr.write(f"warning: {printable(warning)}\n")

@@ -13,6 +13,9 @@ from atom_saas_sync.errors import AtomSyncError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("auto", "text", "json", "journal")
+
 
 @dataclass(frozen=True, slots=True)
 class GlobalOptions:
@@ -26,7 +29,12 @@ class GlobalOptions:
 
 def print_json(document: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
     """Print one JSON document, and nothing else, on standard output."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+    text = json.dumps(document, ensure_ascii=False, indent=2)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:  # a terminal of another age, or half a character in a skill
+        text = json.dumps(document, indent=2)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
@@ -34,7 +42,14 @@ def console(*, stderr: bool = False) -> Console:
     """Return a console that obeys NO_COLOR, FORCE_COLOR and the absence of a terminal."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+    from atom_saas_sync.logs import may_colour
+
+    class QuietConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # which ends the command quietly, as everywhere else
+
+    colour = may_colour(sys.stderr if stderr else sys.stdout)
+    return QuietConsole(stderr=stderr, highlight=False, soft_wrap=False, color_system="auto" if colour else None)
 
 
 def printable(text: str, *, lines: bool = False) -> str:
@@ -65,6 +80,7 @@ def report_failure(error: AtomSyncError, *, as_json: bool) -> None:
     """Say on standard error what failed, why, and what to do; as JSON on standard output too if asked."""
     if as_json:
         print_json({"success": False, "error": error_document(error)})
-    sys.stderr.write(f"atom-sync: {error.message}\n")
+    for line in error.message.splitlines():
+        sys.stderr.write(f"atom-sync: {printable(line)}\n")
     if error.hint:
-        sys.stderr.write(f"  → {error.hint}\n")
+        sys.stderr.write(f"  → {printable(error.hint, lines=True)}\n")

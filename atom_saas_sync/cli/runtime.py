@@ -6,15 +6,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from atom_saas_sync.cli.output import GlobalOptions
-from atom_saas_sync.errors import DeadlineReached, Interrupted
+from atom_saas_sync.errors import DeadlineReached, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from atom_saas_sync.config import Settings
@@ -22,11 +22,34 @@ if TYPE_CHECKING:
     from atom_saas_sync.store.requests import RequestBudget
 
 
+class Sources(TypedDict):
+    """Where settings come from."""
+
+    environ: Mapping[str, str]
+    env_file: Path | None
+    working_directory: Path
+    database: str | None
+
+
+def sources(options: GlobalOptions) -> Sources:
+    """Return where settings come from, as the functions of config.py take it. Raises UsageError."""
+    try:
+        directory = Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the working directory does not exist any more", hint="go to one that does") from None
+    return {
+        "environ": os.environ,
+        "env_file": options.env_file,
+        "working_directory": directory,
+        "database": options.database,
+    }
+
+
 def settings_of(options: GlobalOptions) -> Settings:
     """Read the settings, without logging: for commands that only look. Raises ConfigError with all problems."""
     from atom_saas_sync.config import load_settings
 
-    return load_settings(os.environ, env_file=options.env_file, working_directory=Path.cwd(), database=options.database)
+    return load_settings(**sources(options))
 
 
 def load(options: GlobalOptions) -> Settings:

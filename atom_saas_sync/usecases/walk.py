@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 
 from atom_saas_sync.errors import ApiError, BadResponse, MarketplaceError
@@ -95,7 +96,10 @@ class Walk:
         stop = threading.Event()
         # Room for one page: with the one in work and the one on its way, three are in memory.
         ahead: _Ahead = queue.Queue(maxsize=1)
-        fetcher = threading.Thread(target=self._fetch_ahead, args=(ahead, stop), name="fetch-ahead", daemon=True)
+        # In this thread's context: what is logged while fetching belongs to the run.
+        fetcher = threading.Thread(
+            target=copy_context().run, args=(self._fetch_ahead, ahead, stop), name="fetch-ahead", daemon=True
+        )
         fetcher.start()
         try:
             yield self._drain(ahead)

@@ -36,6 +36,19 @@ def demo(
         show.run("The second finds that nothing has changed, and does almost nothing", "sync", "skills")
         show.run("How is it?", "status")
         show.run("What is in it?", "skills", "search", "invoice", "--limit", "5")
+        skill_id = sandbox.skill_ids()[0]
+        show.run("Somebody edits a skill here", "skills", "edit", skill_id, "--set", "description=Edited here")
+        sandbox.patch_skill(skill_id, {"description": "Changed there", "version": "99.0.0"})
+        show.run("Meanwhile it changes there too: a conflict", "sync", "skills", "--strategy", "manual")
+        show.run("Which one?", "conflicts", "show", "1")
+        show.run(
+            "Merged field by field; `conflicts undo 1` would take it back",
+            "conflicts",
+            "resolve",
+            "1",
+            "--strategy",
+            "merge",
+        )
     console().rule(style="dim")
     typer.echo("That was the sandbox. For the real marketplace:\n")
     typer.echo("  export ATOM_SAAS_API_TOKEN=at_saas_…     # from the dashboard, under settings, API tokens")

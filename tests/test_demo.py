@@ -1,0 +1,51 @@
+"""The demo, as a newcomer runs it, and shell completion."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def _run(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "atom_saas_sync", *arguments],
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(directory), **variables},
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_demo_does_the_main_job_and_says_what_to_type_next(tmp_path: Path) -> None:
+    # A real token in the environment must not reach the sandbox.
+    result = _run(tmp_path, "demo", "--skills", "50", ATOM_SAAS_API_TOKEN="at_saas_of_production")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Sync completed: 50 skills") == 3
+    assert "50 unchanged" in result.stdout
+    assert "resolved by merge" in result.stdout
+    assert "export ATOM_SAAS_API_TOKEN=" in result.stdout
+    assert "at_saas_of_production" not in result.stdout + result.stderr
+    (left,) = tmp_path.iterdir()
+    assert (left / "atom.db").exists()
+
+
+def test_bash_completion(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [Path(sys.executable).with_name("atom-sync")],
+        env={
+            "PATH": os.environ["PATH"],
+            "_ATOM_SYNC_COMPLETE": "complete_bash",
+            "COMP_WORDS": "atom-sync sync ",
+            "COMP_CWORD": "2",
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert {"skills", "categories"} <= set(result.stdout.split())

@@ -31,7 +31,7 @@ def print_json(document: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
     """Print one JSON document, and nothing else, on standard output."""
     text = json.dumps(document, ensure_ascii=False, indent=2)
     try:
-        text.encode(sys.stdout.encoding)
+        text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:  # a terminal of another age, or half a character in a skill
         text = json.dumps(document, indent=2)
     sys.stdout.write(text + "\n")

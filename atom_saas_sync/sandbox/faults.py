@@ -42,6 +42,8 @@ KINDS = {
     "drift": "value: add or remove `amount` skills at the list's beginning, after the page was answered",
     "no_rating_id": "a rating is accepted without a rating_id",
     "conflict_form": "the 409 of a rating; value: nested (in `rating`) or none",
+    "other_list": "categories as a bare list where an object is usual, and the other way round",
+    "limit_headers": "value: ietf (unprefixed RateLimit-* with seconds) or none",
     "old_ids": "skills carry `id` in place of `skill_id`, as older servers do",
     "accept_close": "WebSocket: accepts, then closes at once with `status` as its code",
 }
@@ -61,6 +63,7 @@ _VALUES = {
     "broken_items": "no_id",
     "drift": "add",
     "conflict_form": "nested",
+    "limit_headers": "ietf",
 }
 _CHOICES = {
     "hang": ("", "body"),
@@ -74,6 +77,7 @@ _CHOICES = {
     "redirect": ("same", "other"),
     "drift": ("add", "remove"),
     "conflict_form": ("nested", "none"),
+    "limit_headers": ("ietf", "none"),
 }
 INVALID_ITEMS = (
     *("no_id", "id_number", "id_null", "id_list", "id_empty", "id_dot", "id_dotdot", "id_control", "id_surrogate"),
@@ -305,6 +309,10 @@ def spoil(document: Any, strikes: Strikes) -> Any:  # noqa: ANN401, C901 - one b
             case "conflict_form" if isinstance(document, dict) and document.get("error") == "already rated":
                 document = {"success": False, "error": "already rated"} | (
                     {"rating": document} if fault.value == "nested" else {}
+                )
+            case "other_list":
+                document = (
+                    {"categories": document} if isinstance(document, list) else document.get("categories", document)
                 )
             case "old_ids" if isinstance(document, dict):
                 for skill in document.get("skills", [document]):

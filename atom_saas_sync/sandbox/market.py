@@ -25,7 +25,7 @@ from atom_saas_sync.sandbox.state import MAX_PAGE_SIZE, State
 from atom_saas_sync.times import format_time
 
 _CONTENT = {"wrong_form", "empty_list", "total", "total_pages", "invalid_items", "broken_items", "no_rating_id"} | {
-    *("conflict_form", "old_ids"),
+    *("conflict_form", "old_ids", "other_list"),
 }
 
 MOTHERSHIP_BASE = ["api", "v1", "marketplace"]
@@ -190,7 +190,7 @@ class Market:
             await out.hang()
         else:
             request.body = await read_body(receive) if request.method in ("POST", "PUT") else b""
-            limit_headers, refusal = self._use_budget()
+            limit_headers, refusal = self._use_budget(strikes)
             answer = refusal or self._fault_answer(scope, request, strikes) or self._answer(request, strikes, entry)
             answer.headers += limit_headers
             self._drift(strikes)
@@ -200,13 +200,17 @@ class Market:
                 await self._send(answer, request, entry, out)
         self._journal.notify()
 
-    def _use_budget(self) -> tuple[list[tuple[str, str]], Answer | None]:
+    def _use_budget(self, strikes: Strikes) -> tuple[list[tuple[str, str]], Answer | None]:
         free, remaining, reset = self.limiter.take()
         headers = [
             ("x-ratelimit-limit", str(self.limiter.limit)),
             ("x-ratelimit-remaining", str(remaining)),
             ("x-ratelimit-reset", str(int(self._state.now().timestamp()) + reset)),
         ]
+        if fault := strikes.get("limit_headers"):
+            values = {"limit": self.limiter.limit, "remaining": remaining, "reset": reset}
+            unprefixed = [(f"ratelimit-{name}", str(value)) for name, value in values.items()]
+            headers = unprefixed if fault.value == "ietf" else []
         return headers, None if free else problem(429, "rate limit exceeded", ("retry-after", str(reset)))
 
     def _fault_answer(self, scope: Scope, request: Request, strikes: Strikes) -> Answer | None:

@@ -350,5 +350,21 @@ def test_older_servers_say_id(sandbox: Sandbox, client: httpx.Client) -> None:
     assert (alone["id"], "skill_id" in alone) == (first, False)
 
 
+def test_categories_can_have_the_other_list_form(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.fault("other_list")
+    assert isinstance(client.get("/api/v1/categories").json(), list)
+    there = client.get("/skills/marketplace/categories", headers={"x-api-token": sandbox.token})
+    assert len(there.json()["categories"]) == 24
+
+
+def test_limit_headers_can_have_other_names_or_be_absent(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.fault("limit_headers", value="ietf", times=1)
+    sandbox.fault("limit_headers", value="none", after=1)
+    headers = client.get("/health").headers
+    assert (headers["ratelimit-limit"], "x-ratelimit-limit" in headers) == ("100000", False)
+    assert 0 < int(headers["ratelimit-reset"]) <= 60
+    assert not [name for name in client.get("/health").headers if "ratelimit" in name]
+
+
 def test_every_kind_is_described() -> None:
     assert all(Fault(kind) and text for kind, text in KINDS.items())

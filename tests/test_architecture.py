@@ -24,11 +24,12 @@ MAY_IMPORT = {
     "marketplace": _VALUES | {"core"},
     "store": _VALUES,
     "metrics": _VALUES | {"core"},
+    "textfile": _VALUES,
     "usecases": _VALUES | {"core"},
     "sandbox": _VALUES | {"core"},
     "web": _VALUES | {"core", "config", "logs", "metrics", "usecases", "store", "marketplace"},
     "cli": _VALUES
-    | {"core", "config", "logs", "marketplace", "metrics", "usecases", "store", "sandbox", "web", "resources"},
+    | {"core", "config", "logs", "marketplace", "metrics", "usecases", "store", "sandbox", "web", "textfile"},
     "__main__": {"cli"},
 }
 

@@ -25,6 +25,9 @@ PARTS = {
     "sync": Part("atom_saas_sync.cli.sync", "app", "Synchronise with the marketplace."),
     "status": Part("atom_saas_sync.cli.status", "status", "Show what is going on, and what is wrong."),
     "metrics": Part("atom_saas_sync.cli.metrics", "metrics", "Print the metrics as Prometheus reads them."),
+    "serve-health": Part(
+        "atom_saas_sync.cli.serve_health", "serve_health", "Serve health, metrics and the admin API over HTTP."
+    ),
     "config": Part("atom_saas_sync.cli.configuration", "app", "The effective configuration, and whether it is right."),
     "db": Part("atom_saas_sync.cli.database", "app", "Migrations, checks and backups of the database."),
     "skills": Part("atom_saas_sync.cli.skills", "app", "The cached skills: read them, edit them, see their versions."),

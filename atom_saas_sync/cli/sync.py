@@ -39,6 +39,9 @@ _Deadline = Annotated[
     float | None, typer.Option("--deadline", min=0, metavar="SECONDS", help="End cleanly after that time.")
 ]
 _FailOnConflict = Annotated[bool, typer.Option("--fail-on-conflict", help="Exit with 4 if conflicts are open.")]
+_StartedBy = Annotated[
+    str | None, typer.Option("--started-by", hidden=True, help="Who is to stand in the audit trail.")
+]
 _Textfile = Annotated[
     Path | None, typer.Option("--textfile", metavar="PATH", help="Write the metrics to this file afterwards.")
 ]
@@ -59,12 +62,14 @@ def skills(
     fail_on_conflict: _FailOnConflict = False,
     no_categories: _NoCategories = False,
     textfile: _Textfile = None,
+    started_by: _StartedBy = None,
 ) -> None:
     """Synchronise categories and skills."""
     with metrics_afterwards(ctx.obj, textfile):
         report = _pull(
             ctx.obj,
             scheduled=scheduled,
+            started_by=started_by,
             wait=wait,
             deadline=deadline,
             categories=not no_categories,
@@ -88,12 +93,14 @@ def categories(
     wait: _Wait = 0,
     deadline: _Deadline = None,
     textfile: _Textfile = None,
+    started_by: _StartedBy = None,
 ) -> None:
     """Synchronise the categories alone."""
     with metrics_afterwards(ctx.obj, textfile):
         report = _pull(
             ctx.obj,
             scheduled=scheduled,
+            started_by=started_by,
             wait=wait,
             deadline=deadline,
             skills=False,
@@ -108,6 +115,7 @@ def _pull(
     options: GlobalOptions,
     *,
     scheduled: bool,
+    started_by: str | None,
     wait: float,
     deadline: float | None,
     strategy: str | None = None,
@@ -133,7 +141,16 @@ def _pull(
     require_token(settings)
     if scheduled and not settings.scheduler_enabled:
         return _skipped(kind, "scheduler_off", "started by a timer, but ENABLE_SCHEDULER is not true: nothing done")
-    return _run(settings, pull_options, kind, scheduled=scheduled, wait=wait, deadline=deadline, bar=show_progress)
+    return _run(
+        settings,
+        pull_options,
+        kind,
+        scheduled=scheduled,
+        started_by=started_by,
+        wait=wait,
+        deadline=deadline,
+        bar=show_progress,
+    )
 
 
 def _run(
@@ -142,6 +159,7 @@ def _run(
     kind: str,
     *,
     scheduled: bool,
+    started_by: str | None,
     wait: float,
     deadline: float | None,
     bar: bool,
@@ -195,8 +213,7 @@ def _run(
             progress=progress,
             on_start=set_run_id,
         )
-        started_by = "timer" if scheduled else runtime.person()
-        return pull.run(started_by=started_by)
+        return pull.run(started_by=started_by or ("timer" if scheduled else runtime.person()))
 
 
 def _strategy(text: str | None) -> Any:  # noqa: ANN401 - a Strategy, or None

@@ -86,6 +86,30 @@ class Runs:
         with self._database.reading() as connection:
             return get_fact(connection, "emergency_stop") is not None
 
+    def stop_scheduling(self, *, actor: str, now: datetime) -> None:
+        """Switch the emergency stop on: runs that a timer starts do nothing until `resume_scheduling`."""
+        from atom_saas_sync.store.catalogue import write_audit
+
+        with self._database.transaction() as connection:
+            set_fact(connection, "emergency_stop", actor, now)
+            write_audit(connection, actor, "jobs stop", "", now, {})
+
+    def resume_scheduling(self, *, actor: str, now: datetime) -> None:
+        """Switch the emergency stop off."""
+        from atom_saas_sync.store.catalogue import write_audit
+
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM fact WHERE name = 'emergency_stop'")
+            write_audit(connection, actor, "jobs start", "", now, {})
+
+    def run_of_process(self, pid: int, *, since: datetime) -> int | None:
+        """Return the run that a process has begun, None if it has begun none yet."""
+        with self._database.reading() as connection:
+            row = connection.execute(
+                "SELECT max(id) FROM sync_run WHERE pid = ? AND started_at >= ?", (pid, format_time(since))
+            ).fetchone()
+            return None if row[0] is None else int(row[0])
+
     def _end_killed_runs(self, connection: sqlite3.Connection, kind: str, now: datetime) -> None:
         killed = connection.execute(
             "SELECT id, started_at FROM sync_run WHERE kind = ? AND status = 'running'", (kind,)

@@ -7,6 +7,7 @@ Only plain sqlite3, and few statements that indexes answer: `status` and probes 
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from dataclasses import replace
 from datetime import datetime
@@ -15,7 +16,7 @@ from typing import Any
 
 from atom_saas_sync.model import PastRun, ScheduledJob, Status, SyncState, WebSocketState
 from atom_saas_sync.store import lock, migrations
-from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.database import Database, translated_errors
 from atom_saas_sync.store.lifetime import EXPIRED, JOINED, moments
 from atom_saas_sync.store.requests import remaining_requests
 from atom_saas_sync.store.runs import get_fact
@@ -68,6 +69,18 @@ def read_status(path: Path, *, now: datetime, per_minute: int, per_hour: int) ->
                     read_at=format_time(now), database_path=str(path), database_bytes=_size(path), revision=revision
                 )
             return _read(connection, path, revision, now, (per_minute, per_hour))
+
+
+def free_disk_gb(path: Path) -> float:
+    """Return the room, in GB (10^9 bytes), on the file system where the database is or will be.
+
+    Raises DatabaseError.
+    """
+    directory = path.absolute().parent
+    while not directory.exists() and directory != directory.parent:
+        directory = directory.parent
+    with translated_errors(path):
+        return shutil.disk_usage(directory).free / 1e9
 
 
 def _read(

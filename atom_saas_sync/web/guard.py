@@ -1,0 +1,134 @@
+"""What stands before every route: size limits, the admin token, security headers, the access log."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import time
+from collections.abc import Mapping
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MAX_BODY_BYTES = 1024 * 1024
+_MAX_TARGET_BYTES = 2048
+ADMIN_PREFIX = "/api/admin"
+
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
+_CLOSED_POLICY = b"default-src 'none'; frame-ancestors 'none'"
+# Probes and scrapes come each few seconds; their answers are worth a line only when something is wrong.
+_QUIET = ("/health/", "/metrics/")
+_ERROR = 400
+
+_log = logging.getLogger(__name__)
+
+
+class Guard:
+    """ASGI middleware around the whole application. `admin_token` None closes the admin API to everybody."""
+
+    def __init__(self, app: ASGIApp, *, admin_token: str | None) -> None:
+        self._app = app
+        self._admin_token = admin_token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer by itself what must not pass, and let the application answer the rest."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+        status = 500
+
+        async def send_guarded(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": _with_security(message.get("headers", []))}
+            await send(message)
+
+        try:
+            refused = self._refusal(scope)
+            if refused is not None:
+                await _answer(send_guarded, *refused)
+            else:
+                await self._app(scope, _limited(receive), send_guarded)
+        finally:
+            _write_log_line(scope, status, time.monotonic() - started)
+
+    def _refusal(self, scope: Scope) -> tuple[int, str, str] | None:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        if len(scope["raw_path"]) + len(scope["query_string"]) > _MAX_TARGET_BYTES:
+            return 414, "uri_too_long", f"the request's target is longer than {_MAX_TARGET_BYTES} bytes"
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+            return 413, "too_large", str(TooLarge())
+        if scope["path"] == ADMIN_PREFIX or scope["path"].startswith(f"{ADMIN_PREFIX}/"):
+            return self._refusal_of_admin(headers)
+        return None
+
+    def _refusal_of_admin(self, headers: Mapping[bytes, bytes]) -> tuple[int, str, str] | None:
+        if self._admin_token is None:
+            return 403, "forbidden", "the admin API is closed: no ATOM_SYNC_ADMIN_TOKEN is set"
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        # Both are compared in any case: the time tells nothing of how much of a token is right.
+        right = hmac.compare_digest(token.strip(), self._admin_token.encode())
+        if scheme.lower() != b"bearer" or not right:
+            return 401, "unauthorized", "this needs `Authorization: Bearer` with the admin token"
+        return None
+
+
+class TooLarge(Exception):
+    """A body without a declared length has grown over the limit. The application answers 413."""
+
+    def __str__(self) -> str:
+        return f"a request's body may have {MAX_BODY_BYTES} bytes at most"
+
+
+def _limited(receive: Receive) -> Receive:
+    received = 0
+
+    async def receive_limited() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > MAX_BODY_BYTES:
+            raise TooLarge
+        return message
+
+    return receive_limited
+
+
+def _with_security(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    given = {name.lower() for name, _ in headers}
+    added = [*_HEADERS, (b"content-security-policy", _CLOSED_POLICY)]
+    return [*headers, *((name, value) for name, value in added if name not in given)]
+
+
+async def _answer(send: Send, status: int, kind: str, message: str) -> None:
+    body = json.dumps({"success": False, "error": {"type": kind, "message": message, "hint": None}}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status == 401:  # noqa: PLR2004 - its own header
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _write_log_line(scope: Scope, status: int, seconds: float) -> None:
+    """Write who asked for what, and what came of it; never the query or a header, where secrets may stand."""
+    path = scope["raw_path"].decode("ascii", errors="replace")[:200]
+    quiet = status < _ERROR and scope["path"].startswith(_QUIET)
+    client = scope["client"][0] if scope.get("client") else "-"
+    _log.log(
+        logging.DEBUG if quiet else logging.INFO,
+        "%s %s %s %d %.0f ms",
+        client,
+        scope["method"],
+        path,
+        status,
+        seconds * 1000,
+    )

@@ -1,0 +1,49 @@
+"""Serving the application until a signal says stop."""
+
+from __future__ import annotations
+
+import signal
+import socket
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from atom_saas_sync.errors import AtomSyncError
+
+_KEEP_ALIVE_SECONDS = 5
+_GRACE_SECONDS = 10
+_MOST_CONNECTIONS = 200
+_MAX_HEADER_BYTES = 16 * 1024
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; port 0 takes any that is free. Raises AtomSyncError."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server((str(address[0]), port), family=family, backlog=128)
+    except OSError as error:
+        raise AtomSyncError(
+            f"cannot listen on {host} port {port}: {error.strerror}",
+            hint="another program may have the port (`ss -ltnp` names it); --port takes another, 0 any free one",
+        ) from error
+
+
+def serve(app: ASGIApp, listener: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM; the requests in hand are answered first."""
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        limit_concurrency=_MOST_CONNECTIONS,
+        h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+    )
+    # When it has stopped, uvicorn raises the signal again; by default that would end us with 143 in place of 0.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    uvicorn.Server(config).run(sockets=[listener])

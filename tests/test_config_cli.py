@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from atom_saas_sync.config import VARIABLES
+
 TOKEN = "at_saas_abcdef123456"
 
 
@@ -38,9 +40,21 @@ def test_show_masks_secrets_and_tells_origins(tmp_path: Path) -> None:
         "value": "20",
         "origin": "environment",
     }
-    people = _run(tmp_path, "config", "show")
-    assert "ATOM_SAAS_API_DIALECT" in people.stdout
-    assert TOKEN not in people.stdout
+
+
+def test_show_prints_one_line_for_each_variable_as_it_is(tmp_path: Path) -> None:
+    path = f"{tmp_path}/{'long/' * 30}atom.db"
+    result = _run(
+        tmp_path, "config", "show", ATOM_SAAS_API_TOKEN=TOKEN, ATOM_SAAS_DATABASE_URL=path, ATOM_INSTANCE_ID="[red]x[/]"
+    )
+    assert result.returncode == 0
+    assert TOKEN not in result.stdout
+    assert len(result.stdout.splitlines()) == len(VARIABLES) + 1
+    lines = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines()}
+    assert lines["ATOM_SAAS_DATABASE_URL"] == [path, "environment"]
+    assert lines["ATOM_INSTANCE_ID"] == ["[red]x[/]", "environment"]
+    assert lines["ATOM_SAAS_API_DIALECT"] == ["v1", "default"]
+    assert "\x1b" not in result.stdout
 
 
 def test_show_works_although_something_is_wrong(tmp_path: Path) -> None:
@@ -55,6 +69,7 @@ def test_check(tmp_path: Path) -> None:
     missing = _run(tmp_path, "config", "check", "--json")
     assert missing.returncode == 78
     assert "ATOM_SAAS_API_TOKEN" in json.loads(missing.stdout)["problems"][0]
+    assert "dashboard" in missing.stderr
     assert _run(tmp_path, "config", "check", ATOM_SAAS_ENABLED="false").returncode == 0
 
 
@@ -65,16 +80,74 @@ def test_a_typo_is_a_warning_and_with_strict_a_problem(tmp_path: Path, strict: l
     assert "did you mean ATOM_SAAS_WS_URL?" in result.stderr
 
 
-def test_a_command_with_wrong_settings_tells_all_and_exits_with_78(tmp_path: Path) -> None:
-    result = _run(tmp_path, "sync", "skills", ATOM_SAAS_SYNC_BATCH_SIZE="0", ATOM_SAAS_API_TOKEN="x\ny")
+def test_check_finds_everything_at_once(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").touch()
+    (tmp_path / ".env").write_text("ATOM_SAAS_WS_ENABLED=perhaps\n")
+    result = _run(tmp_path, "config", "check", "--json", ATOM_SAAS_SYNC_BATCH_SIZE="0", ATOM_SAAS_CA_FILE="ca.pem")
     assert result.returncode == 78
-    assert "ATOM_SAAS_SYNC_BATCH_SIZE" in result.stderr
-    assert "ATOM_SAAS_API_TOKEN" in result.stderr
-    assert "Traceback" not in result.stderr
+    problems = json.loads(result.stdout)["problems"]
+    assert [problem.partition(":")[0] for problem in problems] == [
+        "ATOM_SAAS_SYNC_BATCH_SIZE",
+        "ATOM_SAAS_WS_ENABLED",
+        "ATOM_SAAS_CA_FILE",
+        "ATOM_SAAS_API_TOKEN",
+    ]
+    assert result.stderr.splitlines() == [f"atom-sync: {problem}" for problem in problems]
 
 
-@pytest.mark.parametrize("arguments", [["--log-level", "loud"], ["--log-format", "xml"]])
-def test_wrong_logging_options_are_wrong_usage(tmp_path: Path, arguments: list[str]) -> None:
-    result = _run(tmp_path, *arguments, "sync", "skills", ATOM_SAAS_API_TOKEN=TOKEN)
+@pytest.mark.parametrize("name", ["missing.env", "."])
+def test_an_env_file_that_is_none(tmp_path: Path, name: str) -> None:
+    result = _run(tmp_path, "--env-file", name, "config", "check", ATOM_SAAS_API_TOKEN=TOKEN)
+    assert result.returncode == 78
+    assert result.stderr.startswith(f"atom-sync: {name}: ")
+
+
+def test_the_env_file_of_the_option_takes_the_place_of_the_other(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("ATOM_SAAS_API_TOKEN=nonsense\n")
+    (tmp_path / "other.env").write_text(f"ATOM_SAAS_API_TOKEN={TOKEN}\n")
+    assert _run(tmp_path, "config", "check").returncode == 78
+    assert _run(tmp_path, "--env-file", "other.env", "config", "check").returncode == 0
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_a_command_with_wrong_settings_tells_all_and_exits_with_78(tmp_path: Path, as_json: list[str]) -> None:
+    token = f"{TOKEN}\ny"
+    result = _run(tmp_path, "sync", "skills", *as_json, ATOM_SAAS_SYNC_BATCH_SIZE="0", ATOM_SAAS_API_TOKEN=token)
+    assert result.returncode == 78
+    first, second, hint = result.stderr.splitlines()
+    assert first.startswith("atom-sync: ATOM_SAAS_API_TOKEN: what it holds (from environment) will not do; it takes")
+    assert second.startswith("atom-sync: ATOM_SAAS_SYNC_BATCH_SIZE: '0' (from environment) will not do; it takes")
+    assert hint.startswith("  → ")
+    assert TOKEN not in result.stdout + result.stderr
+    if as_json:
+        document = json.loads(result.stdout)
+        assert document["success"] is False
+        assert document["error"]["type"] == "config"
+    else:
+        assert result.stdout == ""
+
+
+def test_a_secret_of_the_environment_is_in_no_output_of_any_level(tmp_path: Path) -> None:
+    result = _run(
+        tmp_path,
+        "--log-level",
+        "debug",
+        "sync",
+        "skills",
+        ATOM_SAAS_API_TOKEN=TOKEN,
+        ATOM_SYNC_ADMIN_TOKEN="hunter2",
+        ATOM_SAAS_API_URL="http://127.0.0.1:9",
+        ATOM_SAAS_RATE_LIMIT_PER_HOUR="1",  # so that it does not try again for seconds
+    )
+    assert result.returncode in {69, 75}
+    assert TOKEN not in result.stdout + result.stderr
+    assert "hunter2" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--log-level", "loud"], ["--log-format", "xml"], ["--log-level", "INFO"]])
+@pytest.mark.parametrize("command", [["sync", "skills"], ["config", "show"], ["status"]])
+def test_wrong_logging_options_are_wrong_usage(tmp_path: Path, arguments: list[str], command: list[str]) -> None:
+    result = _run(tmp_path, *arguments, *command, ATOM_SAAS_API_TOKEN=TOKEN)
     assert result.returncode == 2
-    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith(f"atom-sync: {arguments[0]} {arguments[1]!r} will not do; it takes ")
+    assert result.stdout == ""

@@ -6,32 +6,42 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterator
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import pytest
+from conftest import Machine
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from atom_saas_sync.cli.output import LOG_FORMATS, LOG_LEVELS
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.logs import set_run_id, set_up_logging
 
-SECRET = 'at_saas_s3cr3t+/="x'
+SECRET = "s3cr3t-+/=\"x'y\\z %"
+FORMATS = ["text", "json", "journal"]
 
 
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
     root = logging.getLogger()
-    before = (root.handlers[:], root.level)
+    before = (root.handlers[:], root.level, sys.excepthook, threading.excepthook)
     yield
-    root.handlers[:], root.level = before
+    root.handlers[:], root.level, sys.excepthook, threading.excepthook = before
     set_run_id(None)
 
 
-def _logged(line_format: str, say: object) -> str:
+Say = Callable[[logging.Logger], object]
+
+
+def _logged(line_format: str, say: Say, secret: str = SECRET, level: str = "debug") -> str:
     stream = io.StringIO()
-    log = set_up_logging("debug", line_format, secrets=[SECRET], stream=stream)
-    assert callable(say)
-    say(log)
+    say(set_up_logging(level, line_format, secrets=[secret], stream=stream))
     return stream.getvalue()
 
 
@@ -48,44 +58,267 @@ def _raise_with_secret(log: logging.Logger) -> None:
         log.exception("it failed with %s", SECRET)
 
 
-@pytest.mark.parametrize("line_format", ["text", "json", "journal"])
+@pytest.mark.parametrize("line_format", FORMATS)
 @pytest.mark.parametrize(
     "say",
     [
         lambda log: log.info("token %s", SECRET),
+        lambda log: log.info(SECRET),
         lambda log: log.info("token %r", {"a": SECRET}),
+        lambda log: log.info("%s", json.dumps({"a": SECRET})),
+        lambda log: log.info("%s", [json.dumps({"a": SECRET})]),
+        lambda log: log.info("%s", SECRET.encode()),
         lambda log: log.warning("url https://x/ws?token=%s&y=1", quote(SECRET, safe="")),
+        lambda log: log.warning("url https://x/ws?other=%s", quote(SECRET)),
+        lambda log: log.warning("url https://x/ws?other=%s", quote(SECRET, safe="").lower()),
+        lambda log: log.warning("form other=%s", quote_plus(SECRET)),
         lambda log: log.info("extra", extra={"header": f"Bearer {SECRET}"}),
+        lambda log: log.info("extra", extra={"headers": {"Authorization": [f"Bearer {SECRET}"]}}),
+        lambda log: log.error("it failed", exc_info=ValueError(SECRET)),
+        lambda log: log.info("with the stack", stack_info=True, extra={"secret": SECRET}),
+        lambda log: log.error("first\n%s", SECRET),
+        lambda log: log.info("%d", SECRET),  # a line that can't be made
+        lambda log: log.info("%s %s", *[SECRET]),
         _raise_with_secret,
     ],
 )
-def test_the_secret_is_in_no_line(line_format: str, say: object) -> None:
+def test_the_secret_is_in_no_line(line_format: str, say: Say, capsys: pytest.CaptureFixture[str]) -> None:
     text = _logged(line_format, say)
     assert text
     assert "s3cr3t" not in text
+    assert capsys.readouterr() == ("", "")
 
 
-def test_any_token_in_a_url_or_header_is_masked() -> None:
-    text = _logged("text", lambda log: log.info("wss://h/ws?token=other123 Authorization: Bearer other123"))
-    assert "other123" not in text
+_SECRETS = st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=40)
 
 
-@pytest.mark.parametrize("line_format", ["text", "json", "journal"])
+@given(secret=_SECRETS.filter(lambda text: not set("*t").intersection(text)), line_format=st.sampled_from(FORMATS))
+@example(secret='":"message', line_format="json")
+@example(secret="12345678", line_format="json")
+def test_no_secret_is_in_any_line_and_json_stays_json(secret: str, line_format: str) -> None:
+    def say(log: logging.Logger) -> None:
+        extra = {"number": int(secret)} if secret.isdigit() else {"text": f"({secret})"}
+        log.info('a %s "%s" %r ?token=%s"', secret, quote(secret), secret, secret, extra=extra)
+
+    text = _logged(line_format, say, secret)
+    if line_format == "json":
+        document = json.loads(text)
+        text = " ".join(str(value) for name, value in document.items() if name != "time")
+    for form in (secret, quote(secret), repr(secret)[1:-1]):
+        assert form not in text
+
+
+def test_a_line_that_cannot_be_made_tells_where_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    text = _logged("journal", lambda log: log.error("%d", SECRET))
+    assert text.startswith("<3>a line of the log could not be made: test_logs.py:")
+
+
+class _Full(io.StringIO):
+    def write(self, _text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_under_the_log_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logging("info", "text", secrets=[], stream=_Full()).info("hello")
+    assert capsys.readouterr() == ("", "")
+
+
+def _crash_here() -> None:
+    raise RuntimeError(f"a bug with {SECRET}")
+
+
+@pytest.mark.parametrize("line_format", FORMATS)
+def test_the_secret_is_not_in_the_traceback_of_a_bug(line_format: str) -> None:
+    def crash(_log: logging.Logger) -> None:
+        set_run_id(42)
+        try:
+            _crash_here()
+        except RuntimeError as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+        thread = threading.Thread(target=_crash_here)
+        thread.start()
+        thread.join()
+
+    text = _logged(line_format, crash)
+    assert text.count("a bug ended the program") == 2
+    assert text.count("in _crash_here") == 2
+    assert text.count("RuntimeError: a bug with ********") == 2
+    assert "s3cr3t" not in text
+    assert "42" in text
+    if line_format == "journal":
+        assert all(line.startswith("<2>") for line in text.splitlines())
+
+
+def test_a_bug_of_the_real_command_is_masked_too(tmp_path: Path) -> None:
+    program = f"""
+import sys
+from atom_saas_sync.config import load_settings
+from atom_saas_sync.logs import set_up_logging
+from atom_saas_sync.cli.main import app, run
+@app.command()
+def break_down():
+    set_up_logging("info", "text", secrets=[{SECRET!r}])
+    raise RuntimeError({SECRET!r})
+sys.argv = ["atom-sync", "break-down"]
+run()
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert result.returncode == 1
+    assert "a bug ended the program" in result.stderr
+    assert "RuntimeError: ********" in result.stderr
+    assert "s3cr3t" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("line_format", FORMATS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "wss://h/ws?token=other123",
+        'wss://h/ws?a=1&token=other123"',
+        "Authorization: Bearer other123",
+        "{'Authorization': 'Bearer other123'}",
+        '{"Authorization": "Bearer other123"}',
+        '{\\"Authorization\\": \\"Bearer other123\\"}',
+        "[(b'authorization', b'Bearer other123')]",
+        "X-API-Token: other123",
+        "{'X-Federation-Key': 'other123'}",
+        "[(b'x-api-token', b'other123')]",
+        "the old one was at_saas_other123.",
+    ],
+)
+def test_any_token_in_a_url_or_header_is_masked(line_format: str, text: str) -> None:
+    logged = _logged(line_format, lambda log: log.info("%s", text))
+    assert "other123" not in logged
+    if line_format == "json":
+        assert "********" in json.loads(logged)["message"]
+
+
+def test_what_only_speaks_of_tokens_stays() -> None:
+    said = "a token that begins with at_saas_, a UUID; the bearer of this; ?page=2"
+    assert json.loads(_logged("json", lambda log: log.info("%s", said)))["message"] == said
+
+
+@pytest.mark.parametrize("line_format", FORMATS)
 def test_the_run_is_in_every_line(line_format: str) -> None:
     def say(log: logging.Logger) -> None:
         set_run_id(42)
-        log.info("one")
-        log.error("two")
+        log.info("one\ntwo")
+        log.error("three", exc_info=ValueError("four"))
 
     lines = _logged(line_format, say).splitlines()
-    assert len(lines) == 2
-    assert all("42" in line for line in lines)
+    assert len(lines) == (2 if line_format == "json" else 4)
+    for line in lines:
+        assert json.loads(line)["run_id"] == 42 if line_format == "json" else "[run 42] " in line
+
+
+def test_without_a_run_there_is_none() -> None:
+    assert "run_id" not in json.loads(_logged("json", lambda log: log.info("one")))
+    assert "run" not in _logged("text", lambda log: log.info("one"))
+
+
+def test_what_is_logged_while_pages_are_fetched_ahead_has_the_run_too(machine: Machine) -> None:
+    machine.sandbox.fault("error", endpoint="list", status=503, times=1)
+    result = machine.command("--log-format", "json", "sync", "skills", "--json")
+    run_id = json.loads(result.stdout)["run_id"]
+    lines = [json.loads(line) for line in result.stderr.splitlines()]
+    assert any("trying again" in line["message"] for line in lines)
+    assert {line["run_id"] for line in lines} == {run_id}
+
+
+def test_text_for_people() -> None:
+    def say(log: logging.Logger) -> None:
+        log.warning("first\nsecond\x1b[2J\u2028third\ttab\x07\u202e")
+
+    text = _logged("text", say)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ warning first\n  second�\[2J\n  third\ttab��\n", text), text
+
+
+@pytest.mark.parametrize(
+    ("variables", "colour"),
+    [
+        ({}, False),  # no terminal
+        ({"FORCE_COLOR": "1"}, True),
+        ({"FORCE_COLOR": "0"}, False),
+        ({"FORCE_COLOR": ""}, False),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        ({"FORCE_COLOR": "1", "NO_COLOR": ""}, True),
+    ],
+)
+def test_colour(variables: dict[str, str], colour: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert ("\x1b[31merror\x1b[0m" in _logged("text", lambda log: log.error("x"))) is colour
+    assert "\x1b" not in _logged("json", lambda log: log.error("x")) + _logged("journal", lambda log: log.error("x"))
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("term", "colour"), [("xterm", True), ("dumb", False)])
+def test_colour_on_a_terminal(term: str, colour: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", term)
+    stream = _Terminal()
+    set_up_logging("info", "text", secrets=[], stream=stream).error("x")
+    assert ("\x1b" in stream.getvalue()) is colour
+
+
+@pytest.mark.parametrize(
+    ("level", "said"),
+    [("debug", "diwe"), ("info", "iwe"), ("warning", "we"), ("error", "e")],
+)
+def test_levels(level: str, said: str) -> None:
+    def say(log: logging.Logger) -> None:
+        log.debug("d")
+        log.info("i")
+        log.warning("w")
+        log.error("e")
+
+    lines = [json.loads(line) for line in _logged("json", say, level=level).splitlines()]
+    assert "".join(line["message"] for line in lines) == said
+
+
+@pytest.mark.parametrize(("level", "said"), [("debug", "we"), ("info", "we"), ("error", "e")])
+def test_libraries_that_chat_are_heard_from_warnings_on(level: str, said: str) -> None:
+    def say(_log: logging.Logger) -> None:
+        chatty = logging.getLogger("httpx")
+        chatty.info("i")
+        chatty.warning("w")
+        chatty.error("e")
+
+    lines = [json.loads(line) for line in _logged("json", say, level=level).splitlines()]
+    assert "".join(line["message"] for line in lines) == said
+
+
+def test_there_is_one_handler_however_often_it_is_set_up() -> None:
+    for _ in range(3):
+        set_up_logging("info", "text", secrets=[], stream=io.StringIO())
+    assert len(logging.getLogger().handlers) == 1
 
 
 def test_json_is_one_object_a_line() -> None:
-    line = json.loads(_logged("json", lambda log: log.error("a\nb", extra={"page": 3})))
-    assert (line["level"], line["message"], line["page"]) == ("error", "a\nb", 3)
-    assert line["time"].endswith("Z")
+    extra = {"page": 3, "share": 0.5, "none": None, "odd": float("nan"), "level": "forged", "path": Path("x")}
+    text = _logged("json", lambda log: log.error("a\nb\ud800", extra=extra))
+    assert text.count("\n") == 1
+    line = json.loads(text, parse_constant=pytest.fail)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("time"))
+    assert line == {
+        "level": "error",
+        "logger": "atom_saas_sync",
+        "message": "a\nb\ud800",
+        "page": 3,
+        "share": 0.5,
+        "none": None,
+        "odd": "nan",
+        "path": "x",
+    }
 
 
 def test_journal_gives_each_line_its_priority() -> None:
@@ -93,9 +326,20 @@ def test_journal_gives_each_line_its_priority() -> None:
         log.debug("d")
         log.info("i")
         log.warning("w")
-        log.error("first\nsecond")
+        log.error("first\nsecond\x1b[0m")
+        log.critical("c", exc_info=ValueError("v"))
+        log.info("")
 
-    assert _logged("journal", say).splitlines() == ["<7>d", "<6>i", "<4>w", "<3>first", "<3>second"]
+    assert _logged("journal", say).splitlines() == [
+        "<7>d",
+        "<6>i",
+        "<4>w",
+        "<3>first",
+        "<3>second�[0m",
+        "<2>c",
+        "<2>ValueError: v",
+        "<6>",
+    ]
 
 
 def test_auto_is_the_journal_only_if_the_stream_goes_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +354,12 @@ def test_auto_is_the_journal_only_if_the_stream_goes_there(tmp_path: Path, monke
             text = stream.read()
             assert text.startswith(starts)
             assert text.startswith("<") is bool(starts)
+
+
+def test_the_command_offers_what_there_is() -> None:
+    for line_format in LOG_FORMATS:
+        for level in LOG_LEVELS:
+            set_up_logging(level, line_format, secrets=[], stream=io.StringIO())
 
 
 @pytest.mark.parametrize(("level", "line_format"), [("loud", "text"), ("info", "xml")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Literal
 
@@ -395,6 +395,165 @@ class RunReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Rating:
+    """A user's rating as it is stored here.
+
+    `version` is the random name of this version of it, None if it came from the marketplace. `sent_digest` is of the
+    content that the marketplace took last. `retry_count` is None unless the rating is on the failed list.
+    """
+
+    id: int
+    skill_id: str
+    user_id: str
+    stars: int
+    comment: str | None
+    updated_at: str
+    version: str | None = None
+    remote_rating_id: str | None = None
+    sent_digest: bytes | None = None
+    retry_count: int | None = None
+    max_retries: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingRating:
+    """A rating as it goes over the wire: `user_id` may be a keyed hash."""
+
+    skill_id: str
+    user_id: str
+    stars: int
+    comment: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteRating:
+    """A rating as the marketplace shows it; each of the last three can be missing."""
+
+    stars: int
+    comment: str | None
+    rating_id: str | None
+    user_id: str | None
+    rated_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RatingReceipt:
+    """The marketplace has stored a rating; the skill's average and number of ratings, where it says them."""
+
+    rating_id: str
+    average: float | None
+    count: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RatingConflict:
+    """The marketplace has a rating of this user already, and may show it."""
+
+    stored: RemoteRating | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRatings:
+    """The answer for the ratings of a skill; `ratings` is None if they were not modified."""
+
+    ratings: tuple[RemoteRating, ...] | None
+    etag: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RatingFailure:
+    """Why a rating could not be sent; `next_retry_at` is None if it waits for a person."""
+
+    type: str
+    message: str
+    retry_count: int
+    next_retry_at: str | None
+
+
+RatingEnd = Literal["sent", "updated", "taken", "kept", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What became of one version of a rating.
+
+    `sent`: the marketplace has it (`digest` is of its content). `updated`: likewise, in place of an older one.
+    `taken`: the marketplace's own is newer, and is `remote`, with its time in our clock in `taken_at`. `kept`: ours is
+    newer, but the marketplace can't update; `note` says so. `failed`: `failure` says why.
+    """
+
+    rating: Rating
+    end: RatingEnd
+    digest: bytes | None = None
+    receipt: RatingReceipt | None = None
+    remote: RemoteRating | None = None
+    taken_at: str | None = None
+    note: str | None = None
+    failure: RatingFailure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The ratings of a skill were looked at; `resource` names them, `etag` is for the next look."""
+
+    resource: str
+    etag: str | None
+
+
+@dataclass(slots=True)
+class RatingCounts:
+    """The figures of one run for ratings (cli.md, "JSON of sync skills", last paragraph)."""
+
+    uploaded: int = 0
+    updated_local: int = 0
+    failed: int = 0
+    skipped: int = 0
+    pending: int = 0
+    looked_at: int = 0
+    requests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RatingReport:
+    """What one run for ratings did."""
+
+    run_id: int | None
+    status: RunStatus
+    exit_code: int
+    counts: RatingCounts
+    kind: str = "ratings"
+    dry_run: bool = False
+    duration_seconds: float = 0.0
+    reasons: tuple[str, ...] = ()
+    error: ErrorInfo | None = None
+    plan: tuple[Rating, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRating:
+    """A rating with all that people may want to know of it; `state` is pending, sent or failed."""
+
+    id: int
+    skill_id: str
+    user_id: str
+    stars: int
+    comment: str | None
+    state: str
+    created_at: str
+    updated_at: str
+    synced_at: str | None
+    remote_rating_id: str | None
+    note: str | None
+    error_type: str | None
+    error_message: str | None
+    failed_at: str | None
+    last_retry_at: str | None
+    next_retry_at: str | None
+    retry_count: int | None
+    max_retries: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class PastRun:
     """One run of the audit trail; `status` is `running` while it is at work."""
 
@@ -439,6 +598,36 @@ class WebSocketState:
     started_at: str | None = None
     stopped_at: str | None = None
     heartbeat_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MessageMark:
+    """The last WebSocket message about something that was applied: when it was sent, and whether it deleted it."""
+
+    sent_at: datetime | None
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """The connection as `watch` reports it, and what it counted since its last report.
+
+    `reconnects`, `invalid`, `messages` by type and `fallback_seconds` are to be added to the counters.
+    """
+
+    connected: bool
+    ws_url: str
+    enabled: bool = True
+    reason: str | None = None
+    attempts: int = 0
+    failures: int = 0
+    fallback: bool = False
+    next_attempt_at: datetime | None = None
+    last_message_at: datetime | None = None
+    messages: Mapping[str, int] = field(default_factory=dict)
+    invalid: int = 0
+    reconnects: int = 0
+    fallback_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

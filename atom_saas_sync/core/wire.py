@@ -31,7 +31,7 @@ TEXT_FIELDS = (
     "updated_at",
 )
 _TEXT_LIST_FIELDS = ("python_packages", "npm_packages", "tags")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -135,7 +135,7 @@ def id_problem(skill_id: object) -> str | None:
         return "skill_id is empty or dots"
     if len(skill_id) > MAX_ID_LENGTH:
         return f"skill_id is longer than {MAX_ID_LENGTH} characters"
-    if _CONTROL.search(skill_id):
+    if CONTROL.search(skill_id):
         return "skill_id has control characters"
     return None
 
@@ -186,7 +186,7 @@ def parse_categories(body: bytes) -> tuple[list[Category], list[InvalidItem]]:
     bad: list[InvalidItem] = []
     for entry in entries:
         name = entry.get("name") if isinstance(entry, dict) else None
-        if isinstance(name, str) and name and not _CONTROL.search(name):
+        if isinstance(name, str) and name and not CONTROL.search(name):
             good[name] = Category(name=name, text=json_text(entry))
         else:
             bad.append(InvalidItem(None, "a category without a usable name"))

@@ -27,6 +27,8 @@ from atom_saas_sync.store.counters import increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.times import format_time
 
+# Of the levels of zlib: a tenth larger than the best one, for half the time.
+_COMPRESSION = 3
 _EXPIRY_SLACK = timedelta(hours=12)
 
 _KNOWN = """
@@ -263,9 +265,11 @@ class Batch:
         removed = [action.skill_id for action in actions if action.cache is CacheChange.REMOVE]
         self._keep_history(actions, moment)
         replaced = [action.skill_id for action in written if self._has_row(action.skill_id)]
-        unindex(self._connection, [*replaced, *removed])
+        unindex(self._connection, removed)
         self._remove_rows(removed)
+        before = indexed_texts(self._connection, replaced)
         self._write_rows(written, now)
+        reindex(self._connection, before, indexed_texts(self._connection, replaced))
         self._write_bases(actions, moment, page)
         for action in actions:
             if action.conflict is not None:
@@ -315,9 +319,6 @@ class Batch:
         known = self._known.get(skill_id)
         return known is not None and known.local_text is not None
 
-    def _unindex(self, skill_ids: Sequence[str]) -> None:
-        unindex(self._connection, skill_ids)
-
     def _remove_rows(self, skill_ids: Sequence[str]) -> None:
         self._connection.executemany("DELETE FROM skill_cache WHERE skill_id = ?", [(name,) for name in skill_ids])
 
@@ -356,12 +357,6 @@ class Batch:
             "WHERE id > ?",
             (newest,),
         )
-        if replaced:
-            connection.execute(
-                f"INSERT INTO skill_fts (rowid, {_INDEXED}) SELECT id, {_INDEXED} FROM skill_text "  # noqa: S608
-                "WHERE skill_id IN (SELECT value FROM json_each(?))",
-                (json.dumps([action.skill_id for action in replaced]),),
-            )
 
     def _write_bases(self, actions: Sequence[Action], moment: str, page: int | None) -> None:
         self._connection.executemany(
@@ -467,7 +462,7 @@ class Batch:
                 ended.exec_digest,
                 moment,
                 ended_by,
-                zlib.compress(ended.text.encode()),
+                zlib.compress(ended.text.encode(), _COMPRESSION),
             ),
         )
         self._connection.execute(
@@ -493,6 +488,29 @@ def unindex(connection: sqlite3.Connection, skill_ids: Sequence[str]) -> None:
             f"SELECT 'delete', id, {_INDEXED} FROM skill_text WHERE skill_id IN (SELECT value FROM json_each(?))",
             (json.dumps(skill_ids),),
         )
+
+
+def indexed_texts(connection: sqlite3.Connection, skill_ids: Sequence[str]) -> dict[int, tuple[object, ...]]:
+    """Return what the full-text index holds of these skills, by row."""
+    if not skill_ids:
+        return {}
+    rows = connection.execute(
+        f"SELECT id, {_INDEXED} FROM skill_text WHERE skill_id IN (SELECT value FROM json_each(?))",  # noqa: S608 - constants
+        (json.dumps(skill_ids),),
+    )
+    return {row[0]: tuple(row)[1:] for row in rows}
+
+
+def reindex(
+    connection: sqlite3.Connection, before: Mapping[int, tuple[object, ...]], after: Mapping[int, tuple[object, ...]]
+) -> None:
+    """Bring the full-text index up to date where the indexed text has changed: the rest costs most of a small write."""
+    gone = [("delete", row, *texts) for row, texts in before.items() if after.get(row) != texts]
+    new = [(None, row, *texts) for row, texts in after.items() if before.get(row) != texts]
+    connection.executemany(
+        f"INSERT INTO skill_fts (skill_fts, rowid, {_INDEXED}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants
+        [*gone, *new],
+    )
 
 
 def write_audit(

@@ -36,6 +36,7 @@ _OLD_ENTRY = (
 )
 _SAVE_BASE = "UPDATE skill_base SET data = {text} WHERE skill_id = {row}.skill_id AND data IS NULL;"
 _NOT_OURS = "NOT EXISTS (SELECT 1 FROM bulk_write)"
+_NEW_VERSION = "lower(hex(randomblob(16)))"
 
 CREATE_CATALOGUE = (
     f"""
@@ -248,6 +249,20 @@ CREATE_SYNC_STATE = (
     )
     """,
     "INSERT INTO websocket_state (id) VALUES (1)",
+    # The last WebSocket message about each thing that was applied: when it was sent, which orders messages; and when
+    # it was applied, which tells a poll whether the page that it asked for is older. `kind` is skill, rating or
+    # category; of what a message deleted the row stays for a day, so that no older message brings it back.
+    """
+    CREATE TABLE last_message (
+        kind TEXT NOT NULL,
+        key TEXT NOT NULL,
+        sent_at TEXT,
+        applied_at TEXT NOT NULL,
+        deleted INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (kind, key)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX idx_last_message_deleted ON last_message(applied_at) WHERE deleted = 1",
     # The audit trail: one row for each run. `counts` and `proof` are JSON objects, `reasons` a JSON list.
     """
     CREATE TABLE sync_run (
@@ -358,6 +373,9 @@ CREATE_RATINGS = (
         created_at TEXT NOT NULL DEFAULT ({_NOW}),
         updated_at TEXT NOT NULL DEFAULT ({_NOW}),
         tenant_id TEXT NOT NULL DEFAULT 'default',
+        version TEXT,
+        sent_digest BLOB,
+        note TEXT,
         UNIQUE (skill_id, user_id)
     )
     """,
@@ -375,6 +393,49 @@ CREATE_RATINGS = (
         max_retries INTEGER NOT NULL DEFAULT 5,
         tenant_id TEXT NOT NULL DEFAULT 'default'
     )
+    """,
+    # Whoever writes a rating makes it pending, and gives this version a name of its own, from which the idempotency
+    # key of its upload is made: it is stored before anybody can send it, and lasts as long as the version.
+    f"""
+    CREATE TRIGGER skill_rating_after_insert AFTER INSERT ON skill_rating
+    WHEN {_NOT_OURS}
+    BEGIN
+        UPDATE skill_rating SET
+            version = {_NEW_VERSION}, synced_to_saas = 0, synced_at = NULL, note = NULL,
+            updated_at = CASE WHEN julianday(new.updated_at) IS NULL THEN {_NOW} ELSE new.updated_at END
+        WHERE id = new.id;
+    END
+    """,  # noqa: S608 - built from constants
+    f"""
+    CREATE TRIGGER skill_rating_after_update AFTER UPDATE OF skill_id, user_id, rating, review ON skill_rating
+    WHEN {_NOT_OURS} AND (
+        new.rating IS NOT old.rating OR new.review IS NOT old.review
+        OR new.skill_id IS NOT old.skill_id OR new.user_id IS NOT old.user_id
+    )
+    BEGIN
+        UPDATE skill_rating SET
+            version = {_NEW_VERSION}, synced_to_saas = 0, note = NULL,
+            -- A writer that leaves the time as it was has changed the rating now.
+            updated_at = CASE
+                WHEN new.updated_at IS old.updated_at OR julianday(new.updated_at) IS NULL THEN {_NOW}
+                ELSE new.updated_at
+            END,
+            remote_rating_id = CASE
+                WHEN new.skill_id IS old.skill_id AND new.user_id IS old.user_id THEN new.remote_rating_id
+            END,
+            sent_digest = CASE
+                WHEN new.skill_id IS old.skill_id AND new.user_id IS old.user_id THEN new.sent_digest
+            END
+        WHERE id = new.id;
+        DELETE FROM failed_rating_upload WHERE rating_id = new.id;
+    END
+    """,  # noqa: S608 - built from constants
+    # For programs that do not switch foreign keys on.
+    """
+    CREATE TRIGGER skill_rating_after_delete AFTER DELETE ON skill_rating
+    BEGIN
+        DELETE FROM failed_rating_upload WHERE rating_id = old.id;
+    END
     """,
 )
 
@@ -416,6 +477,7 @@ MIGRATIONS = (
                 "request_budget",
                 "counter",
                 "sync_run",
+                "last_message",
                 "websocket_state",
                 "sync_state",
             )

@@ -1,0 +1,409 @@
+"""The real-time protocol without I/O (marketplace-api.md, section 4).
+
+What a frame says; what is newer than what; when to ping, to give a connection up, to try again, and to fall back to
+polling.
+
+`Lifeline` is fed with what happened and the time on a clock that only grows, and answers with what is to be done.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from atom_saas_sync.core.canonical import decode_object, same, version_from, version_from_fields
+from atom_saas_sync.core.wire import CONTROL, id_problem, partial_problem, skill_problem
+from atom_saas_sync.model import Known, SkillVersion
+from atom_saas_sync.times import parse_time
+
+MAX_FRAME_BYTES = 1024 * 1024
+
+PATIENCE_SECONDS = 10.0
+"""A connection is stale after this and the heartbeat interval without a frame."""
+
+FAILURES_BEFORE_FALLBACK = 3
+LONGEST_DELAY = 3600.0
+REFUSED_DELAY = 300.0
+"""A refused token is not tried again faster than that."""
+
+FIRST_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 16.0)
+
+SKILL_UPDATE, CATEGORY_UPDATE, RATING_UPDATE, SKILL_DELETE = (
+    "skill_update",
+    "category_update",
+    "rating_update",
+    "skill_delete",
+)
+PING, PONG = "ping", "pong"
+UNKNOWN = "unknown"
+"""Under this type all are counted that the contract does not know: a label's values must be few."""
+
+
+# What a frame says
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One usable message. `key` is the skill's id or the category's name, `text` the JSON of `fields` as it came.
+
+    `sent_at` is the message's own time, `updated_at` that of its data; None if it does not say. Both are UTC.
+    """
+
+    type: str
+    key: str = ""
+    text: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    sent_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    @property
+    def brings_news(self) -> bool:
+        """Tell whether it is about the catalogue; the others are about the connection, or nobody knows."""
+        return self.key != ""
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A frame that is no usable message, and why. The reason repeats nothing of its content."""
+
+    reason: str
+
+
+class _Envelope(msgspec.Struct):
+    type: Any = None
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    timestamp: Any = None
+
+
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+
+
+def parse_frame(frame: str | bytes) -> Message | Malformed:  # noqa: PLR0911 - a reason each
+    """Read one frame: a text, or the bytes of a binary one, which the contract has no use for."""
+    if isinstance(frame, bytes):
+        return Malformed("a binary frame")
+    try:
+        envelope = _decode_envelope(frame)
+    except (msgspec.DecodeError, UnicodeError):
+        return Malformed("no JSON object of valid text")
+    except RecursionError:
+        return Malformed("too deeply nested")
+    if not isinstance(envelope.type, str):
+        return Malformed("no type")
+    sent_at = utc(envelope.timestamp)
+    if envelope.type in {PING, PONG}:
+        return Message(envelope.type, sent_at=sent_at)
+    read = _READERS.get(envelope.type)
+    if read is None:
+        return Message(UNKNOWN, sent_at=sent_at)
+    raw = bytes(envelope.data)
+    fields = decode_object(raw)
+    if fields is None:
+        return Malformed(f"{envelope.type}: data is no JSON object of valid text")
+    key, problem = read(fields)
+    if problem or not isinstance(key, str):
+        return Malformed(f"{envelope.type}: {problem}")
+    return Message(envelope.type, key, raw.decode(), fields, sent_at, utc(fields.get("updated_at")))
+
+
+def _read_skill(fields: dict[str, Any]) -> tuple[object, str | None]:
+    skill_id = fields.get("skill_id", fields.get("id"))
+    return skill_id, id_problem(skill_id) or skill_problem(fields)
+
+
+def _read_deletion(fields: dict[str, Any]) -> tuple[object, str | None]:
+    skill_id = fields.get("skill_id", fields.get("id"))
+    return skill_id, id_problem(skill_id)
+
+
+def _read_rating(fields: dict[str, Any]) -> tuple[object, str | None]:
+    skill_id = fields.get("skill_id", fields.get("id"))
+    stars = fields.get("rating")
+    if isinstance(stars, bool) or not isinstance(stars, int | float) or not 1 <= stars <= 5:  # noqa: PLR2004 - stars
+        return skill_id, id_problem(skill_id) or "rating is no number from 1 to 5"
+    figures: dict[str, Any] = {name: fields[name] for name in ("average_rating", "rating_count") if name in fields}
+    return skill_id, id_problem(skill_id) or partial_problem(figures)
+
+
+def _read_category(fields: dict[str, Any]) -> tuple[object, str | None]:
+    name = fields.get("name")
+    usable = isinstance(name, str) and name and not CONTROL.search(name)
+    return name, None if usable else "no usable name"
+
+
+_READERS: dict[str, Callable[[dict[str, Any]], tuple[object, str | None]]] = {
+    SKILL_UPDATE: _read_skill,
+    SKILL_DELETE: _read_deletion,
+    RATING_UPDATE: _read_rating,
+    CATEGORY_UPDATE: _read_category,
+}
+
+
+# What is newer than what
+
+
+def utc(text: object) -> datetime | None:
+    """Return the moment in UTC that an ISO 8601 text means, None if it means none that can be told."""
+    moment = parse_time(text)
+    if moment is None:
+        return None
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        return None
+
+
+def is_outdated(message: Message, *, updated_at: datetime | None, sent_at: datetime | None) -> bool:
+    """Tell whether what is stored is newer than the message; one of the same time applies.
+
+    `updated_at` is that of what is stored, `sent_at` the time of the last message about it that was applied. Like is
+    compared with like as far as both sides have it: `updated_at` first, then the times of the messages.
+    """
+    if message.updated_at is not None and updated_at is not None and message.updated_at != updated_at:
+        return message.updated_at < updated_at
+    if message.sent_at is not None and sent_at is not None:
+        return message.sent_at < sent_at
+    mine, stored = message.updated_at or message.sent_at, updated_at or sent_at
+    return mine is not None and stored is not None and mine < stored
+
+
+def remote_text(known: Known | None) -> str | None:
+    """Return the newest version that the marketplace is known to have: one that waits in a conflict, or the base."""
+    if known is None:
+        return None
+    if known.waiting is not None and known.waiting.remote_text is not None:
+        return known.waiting.remote_text
+    return known.base_text
+
+
+def merged_version(message: Message, stored: Mapping[str, Any] | None) -> SkillVersion | None:
+    """Return the version of the skill that the message makes of `stored`; None if it changes nothing.
+
+    Fields that the message does not carry are kept: only polling removes fields.
+    """
+    news = message.fields
+    if message.type == RATING_UPDATE:
+        news = {name: news[name] for name in ("average_rating", "rating_count") if name in news}
+    if stored is None:
+        return version_from(message.key, message.text, message.fields)
+    if message.type != RATING_UPDATE and news.keys() >= stored.keys():
+        # The skill is whole: in the very text that came, so that the next poll can see that it is the same.
+        return None if _equal(news, stored) else version_from(message.key, message.text, news)
+    merged = {**stored, **news}
+    return None if _equal(merged, stored) else version_from_fields(message.key, merged)
+
+
+def _equal(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
+    return left == right and same(left, right)
+
+
+# The connection's life
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings that the schedule depends on.
+
+    With `attempts` failures in a row the next try is an hour away; 0 never tries again.
+    """
+
+    enabled: bool = True
+    heartbeat_seconds: float = 30.0
+    attempts: int = 10
+
+
+class Do(Enum):
+    """What is to be done now."""
+
+    CONNECT = "connect"
+    PING = "ping"
+    HANG_UP = "hang up"
+    CATCH_UP = "catch up"
+
+
+class _Phase(Enum):
+    IDLE = "idle"
+    WAITING = "waiting"
+    CONNECTING = "connecting"
+    OPEN = "open"
+    GIVEN_UP = "given up"
+
+
+class Lifeline:
+    """The connection's state. Every method takes the time and returns what is to be done.
+
+    A failure is every end of a connection or of an attempt. Only a valid message proves a connection: one that is
+    merely accepted does not begin the schedule anew.
+    """
+
+    def __init__(self, rules: Rules, jitter: Callable[[], float]) -> None:
+        """`jitter` gives numbers from 0 to 1."""
+        self.rules = rules
+        self._jitter = jitter
+        self._phase = _Phase.IDLE
+        self._proven = False
+        self._refused = False
+        self._last_frame = 0.0
+        self._next_ping = 0.0
+        self._fallback_counted = 0.0
+        self._fallback_seconds = 0.0
+        self.failures = 0
+        self.attempts = 0
+        self.reconnects = 0
+        self.fallback = False
+        self.reason: str | None = None
+        self.next_attempt: float | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Tell whether the connection is open."""
+        return self._phase is _Phase.OPEN
+
+    @property
+    def token_refused(self) -> bool:
+        """Tell whether the last connection ended because of the token."""
+        return self._refused
+
+    def due(self) -> float:
+        """Return when `tick` has something to do, if nothing else happens."""
+        if self._phase is _Phase.WAITING:
+            return math.inf if self.next_attempt is None else self.next_attempt
+        if self._phase is _Phase.OPEN:
+            return min(self._next_ping, self._last_frame + self._stale_after)
+        return math.inf
+
+    def start(self, now: float) -> list[Do]:
+        """Begin."""
+        if not self.rules.enabled:
+            self._fall_back(now, "ATOM_SAAS_WS_ENABLED is false: polling only")
+            return []
+        return self._connect()
+
+    def tick(self, now: float) -> list[Do]:
+        """Look at the time."""
+        if self._phase is _Phase.WAITING and self.next_attempt is not None and now >= self.next_attempt:
+            self.attempts += 1
+            self.reconnects += 1
+            return self._connect()
+        if self._phase is not _Phase.OPEN:
+            return []
+        if now >= self._last_frame + self._stale_after:
+            self._phase = _Phase.GIVEN_UP
+            return [Do.HANG_UP]
+        if now >= self._next_ping:
+            self._next_ping = now + self.rules.heartbeat_seconds
+            return [Do.PING]
+        return []
+
+    def opened(self, now: float) -> list[Do]:
+        """Note that the handshake is done."""
+        self._phase = _Phase.OPEN
+        self._proven = False
+        self._last_frame = now
+        self._next_ping = now + self.rules.heartbeat_seconds
+        return [Do.PING]
+
+    def frame(self, now: float) -> None:
+        """Note that a frame of any kind came."""
+        self._last_frame = now
+
+    def message(self, now: float) -> list[Do]:
+        """Note that a valid message came: the connection is good, and what was missed is fetched."""
+        self.frame(now)
+        if self._proven or self._phase is not _Phase.OPEN:
+            return []
+        self._proven = True
+        self._refused = False
+        self.failures = self.attempts = 0
+        self.reason = None
+        self._count_fallback(now)
+        self.fallback = False
+        return [Do.CATCH_UP]
+
+    def ended(self, now: float, reason: str, *, token_refused: bool = False) -> list[Do]:
+        """Note that the connection, or the attempt to get one, has ended, and plan the next."""
+        if not self.rules.enabled:
+            self._phase = _Phase.IDLE
+            return []
+        self.failures += 1
+        self.reason = reason
+        self._refused = token_refused
+        self._phase = _Phase.WAITING
+        delay = self._delay()
+        self.next_attempt = None if delay is None else now + delay
+        # With a refused token nothing will come for long: no use in waiting for two more refusals.
+        if token_refused or self.failures >= min(FAILURES_BEFORE_FALLBACK, max(1, self.rules.attempts)):
+            self._fall_back(now, reason)
+        return []
+
+    def new_token(self, now: float) -> list[Do]:
+        """Note that there is another token: a refusal of the old one says nothing about it."""
+        if self._phase is _Phase.WAITING and self._refused:
+            self._refused = False
+            self.next_attempt = now + self._spread(FIRST_DELAYS[0])
+        return []
+
+    def new_rules(self, now: float, rules: Rules) -> list[Do]:
+        """Take new settings over: at once where the connection waits, as it were begun anew; else from now on."""
+        self.rules = rules
+        if not rules.enabled:
+            was_open = self._phase in {_Phase.OPEN, _Phase.CONNECTING}
+            self._phase = _Phase.GIVEN_UP if was_open else _Phase.IDLE
+            self.next_attempt = None
+            self._fall_back(now, "ATOM_SAAS_WS_ENABLED is false: polling only")
+            return [Do.HANG_UP] if was_open else []
+        if self._phase in {_Phase.WAITING, _Phase.IDLE}:
+            self.failures = 0
+            self._refused = False
+            return self._connect()
+        self._next_ping = min(self._next_ping, now + rules.heartbeat_seconds)
+        return []
+
+    def take_fallback_seconds(self, now: float) -> float:
+        """Return the seconds in fallback since this was last asked."""
+        self._count_fallback(now)
+        seconds, self._fallback_seconds = self._fallback_seconds, 0.0
+        return seconds
+
+    @property
+    def _stale_after(self) -> float:
+        return self.rules.heartbeat_seconds + PATIENCE_SECONDS
+
+    def _connect(self) -> list[Do]:
+        self._phase = _Phase.CONNECTING
+        self.next_attempt = None
+        return [Do.CONNECT]
+
+    def _fall_back(self, now: float, reason: str) -> None:
+        self.reason = reason
+        if not self.fallback:
+            self.fallback = True
+            self._fallback_counted = now
+
+    def _count_fallback(self, now: float) -> None:
+        if self.fallback:
+            self._fallback_seconds += now - self._fallback_counted
+            self._fallback_counted = now
+
+    def _delay(self) -> float | None:
+        """Return the seconds until the next attempt, None if there is none any more."""
+        if self.rules.attempts == 0:
+            return None
+        if self.failures >= self.rules.attempts:
+            delay = LONGEST_DELAY
+        elif self.failures <= len(FIRST_DELAYS):
+            delay = FIRST_DELAYS[self.failures - 1]
+        else:
+            delay = FIRST_DELAYS[-1] * 2.0 ** min(self.failures - len(FIRST_DELAYS), 16)
+        delay = min(self._spread(delay), LONGEST_DELAY)
+        return max(delay, REFUSED_DELAY * (1 + self._jitter() / 4)) if self._refused else delay
+
+    def _spread(self, delay: float) -> float:
+        """Return the delay with jitter, so that a thousand clients do not come back in the same second."""
+        return delay * (0.75 + self._jitter() / 2)

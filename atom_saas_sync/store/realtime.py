@@ -1,0 +1,213 @@
+"""What `watch` keeps: its state for others to see, the order of messages, and the transaction that applies a batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+from atom_saas_sync.model import TIME_TO_LIVE, Category, LinkState, MessageMark, ScheduledJob
+from atom_saas_sync.store.catalogue import Batch, bulk_write
+from atom_saas_sync.store.counters import increment
+from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.runs import get_fact, last_run_started_at, set_fact
+from atom_saas_sync.times import format_time, parse_time
+
+_DELETIONS_REMEMBERED = timedelta(days=1)
+_STOP = "emergency_stop"
+
+
+class RealtimeBatch(Batch):
+    """One transaction in which a batch of messages is applied."""
+
+    def marks(self, kind: str, keys: Iterable[str]) -> dict[str, MessageMark]:
+        """Return what is known of the last messages about these things; `kind` is skill, rating or category."""
+        rows = self._connection.execute(
+            "SELECT key, sent_at, deleted FROM last_message "
+            "WHERE kind = ? AND key IN (SELECT value FROM json_each(?))",
+            (kind, json.dumps(list(keys))),
+        )
+        return {row["key"]: MessageMark(parse_time(row["sent_at"]), bool(row["deleted"])) for row in rows}
+
+    def mark(self, kind: str, marks: Mapping[str, MessageMark], now: datetime) -> None:
+        """Note that messages about these things were applied."""
+        moment = format_time(now)
+        self._connection.executemany(
+            "INSERT INTO last_message (kind, key, sent_at, applied_at, deleted) VALUES (?1, ?2, ?3, ?4, ?5) "
+            "ON CONFLICT (kind, key) DO UPDATE SET sent_at = coalesce(excluded.sent_at, sent_at), "
+            "applied_at = excluded.applied_at, deleted = excluded.deleted",
+            [(kind, key, _exact(mark.sent_at), moment, mark.deleted) for key, mark in marks.items()],
+        )
+
+    def category(self, name: str) -> str | None:
+        """Return the JSON text of a cached category."""
+        row = self._connection.execute(
+            "SELECT category_data FROM category_cache WHERE category_name = ?", (name,)
+        ).fetchone()
+        return row[0] if row else None
+
+    def put_category(self, category: Category, now: datetime) -> None:
+        """Add a category or replace the cached one; the next poll reads the list whole."""
+        self._connection.execute(
+            "INSERT INTO category_cache (category_name, category_data, expires_at, created_at, updated_at) "
+            "VALUES (?1, ?2, ?3, ?4, ?4) ON CONFLICT (category_name) DO UPDATE SET "
+            "category_data = excluded.category_data, expires_at = excluded.expires_at, updated_at = ?4",
+            (category.name, category.text, format_time(now + TIME_TO_LIVE), format_time(now)),
+        )
+        self._connection.execute("UPDATE http_validator SET etag = NULL WHERE page IS NULL AND etag IS NOT NULL")
+
+    def distrust_pages(self, pages: Iterable[int]) -> None:
+        """Let the next poll read these pages whole: a message has changed what is on them.
+
+        A message may be wrong. If the page's old validator still held, that would never be found out.
+        """
+        self._connection.executemany(
+            "UPDATE http_validator SET etag = NULL WHERE page = ? AND etag IS NOT NULL", [(page,) for page in pages]
+        )
+
+    def count(
+        self, messages: Mapping[str, int], outcomes: Mapping[tuple[str, str], int], now: datetime | None
+    ) -> None:
+        """Count messages by type and changes by (type, action), and note when the last message came."""
+        _count_messages(self._connection, messages)
+        for (kind, action), number in outcomes.items():
+            increment(self._connection, "atom_saas_sync_items_total", number, type=kind, action=action)
+        if now is not None:
+            self._connection.execute("UPDATE websocket_state SET last_message_at = ?", (format_time(now),))
+
+
+class RealtimeStore:
+    """What `watch` reads and writes."""
+
+    def __init__(self, database: Database, *, history_versions: int = 10) -> None:
+        """Work on `database`; keep `history_versions` former versions of each skill."""
+        self._database = database
+        self._history_versions = history_versions
+
+    @contextmanager
+    def batch(self) -> Iterator[RealtimeBatch]:
+        """Open the transaction in which one batch of messages is applied."""
+        with self._database.transaction() as connection, bulk_write(connection):
+            yield RealtimeBatch(connection, self._history_versions)
+
+    def begin(self, ws_url: str, now: datetime, *, enabled: bool) -> None:
+        """Note that `watch` has started. What its predecessor was in the middle of is over."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                """
+                UPDATE websocket_state SET connected = 0, ws_url = ?, websocket_enabled = ?, disconnect_reason = NULL,
+                    reconnect_attempts = 0, consecutive_failures = 0, fallback_to_polling = 0,
+                    fallback_started_at = NULL, next_ws_attempt_at = NULL, pid = ?, started_at = ?, stopped_at = NULL,
+                    heartbeat_at = ?
+                """,
+                (ws_url, enabled, os.getpid(), format_time(now), format_time(now)),
+            )
+            connection.execute(
+                "DELETE FROM last_message WHERE deleted = 1 AND applied_at < ?",
+                (format_time(now - _DELETIONS_REMEMBERED),),
+            )
+
+    def note(self, state: LinkState, now: datetime) -> None:
+        """Write the connection's state, the sign of life, and what was counted since the last time."""
+        moment = format_time(now)
+        with self._database.transaction() as connection:
+            connection.execute(
+                """
+                UPDATE websocket_state SET
+                    last_connected_at = CASE WHEN :connected AND NOT connected THEN :now ELSE last_connected_at END,
+                    connected = :connected, ws_url = :ws_url, websocket_enabled = :enabled,
+                    last_message_at = coalesce(:last_message_at, last_message_at),
+                    disconnect_reason = :reason, reconnect_attempts = :attempts, consecutive_failures = :failures,
+                    fallback_started_at = CASE
+                        WHEN NOT :fallback THEN NULL WHEN fallback_to_polling THEN fallback_started_at ELSE :now END,
+                    fallback_to_polling = :fallback, next_ws_attempt_at = :next_attempt, heartbeat_at = :now
+                """,
+                {
+                    "now": moment,
+                    "connected": state.connected,
+                    "ws_url": state.ws_url,
+                    "enabled": state.enabled,
+                    "last_message_at": state.last_message_at and format_time(state.last_message_at),
+                    "reason": state.reason,
+                    "attempts": state.attempts,
+                    "failures": state.failures,
+                    "fallback": state.fallback,
+                    "next_attempt": state.next_attempt_at and format_time(state.next_attempt_at),
+                },
+            )
+            _count_messages(connection, state.messages)
+            increment(connection, "atom_saas_websocket_messages_invalid_total", state.invalid)
+            increment(connection, "atom_saas_websocket_reconnects_total", state.reconnects)
+            increment(connection, "atom_saas_websocket_fallback_seconds_total", state.fallback_seconds)
+
+    def end(self, reason: str, now: datetime) -> None:
+        """Note that `watch` was told to stop: nobody needs to miss it."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                "UPDATE websocket_state SET connected = 0, disconnect_reason = ?1, fallback_to_polling = 0, "
+                "fallback_started_at = NULL, next_ws_attempt_at = NULL, pid = NULL, stopped_at = ?2, heartbeat_at = ?2",
+                (reason, format_time(now)),
+            )
+
+    def last_poll(self) -> datetime | None:
+        """Return when the last run of the skills began, whoever started it."""
+        with self._database.reading() as connection:
+            return last_run_started_at(connection, "skills")
+
+
+class Schedule:
+    """The periodic jobs of `watch --jobs`, and the emergency stop of everything that is scheduled."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def jobs(self) -> list[ScheduledJob]:
+        """Return the jobs with their next run."""
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT id, name, minutes, next_run_time FROM scheduled_job ORDER BY minutes, id")
+            return [ScheduledJob(*row) for row in rows]
+
+    def stopped_at(self) -> str | None:
+        """Return since when the emergency stop is on, None if it is not."""
+        with self._database.reading() as connection:
+            return get_fact(connection, _STOP)
+
+    def stop(self, now: datetime) -> bool:
+        """Switch the emergency stop on; False if it was on already."""
+        with self._database.transaction() as connection:
+            if get_fact(connection, _STOP) is not None:
+                return False
+            set_fact(connection, _STOP, format_time(now), now)
+        return True
+
+    def start(self) -> bool:
+        """Switch the emergency stop off; False if it was off already."""
+        with self._database.transaction() as connection:
+            return connection.execute("DELETE FROM fact WHERE name = ?", (_STOP,)).rowcount > 0
+
+    def last_started(self, kind: str) -> datetime | None:
+        """Return when the last run of a kind began, whoever started it."""
+        with self._database.reading() as connection:
+            return last_run_started_at(connection, kind)
+
+    def plan(self, jobs: Sequence[ScheduledJob], now: datetime) -> None:
+        """Write the jobs in place of those that were there; none of them if nobody runs them any more."""
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM scheduled_job")
+            connection.executemany(
+                "INSERT INTO scheduled_job (id, name, minutes, next_run_time, updated_at) VALUES (?, ?, ?, ?, ?)",
+                [(job.id, job.name, job.minutes, job.next_run_time, format_time(now)) for job in jobs],
+            )
+
+
+def _count_messages(connection: sqlite3.Connection, messages: Mapping[str, int]) -> None:
+    for kind, number in messages.items():
+        increment(connection, "atom_saas_websocket_messages_total", number, type=kind)
+
+
+def _exact(moment: datetime | None) -> str | None:
+    """Return a time to the microsecond: messages come faster than one a second."""
+    return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

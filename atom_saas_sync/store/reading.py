@@ -25,7 +25,7 @@ _COUNT_WAIT_MILLISECONDS = 25
 # Beyond so many matches a query is made of words that are everywhere: ranking them all would cost more than it tells.
 _MOST_RANKED = 2000
 _MOST_TERMS = 32
-# A shorter beginning of a word fits so many words of code that it is looked for in names and tags only.
+# A shorter beginning of a word fits so many words of code that it is not looked for there.
 _SHORTEST_PREFIX = 4
 _RANK = "bm25(skill_fts, 10.0, 3.0, 5.0, 3.0, 1.0)"
 
@@ -215,10 +215,11 @@ def match_expression(text: str, wanted: Wanted | None = None) -> str | None:
     if not words:
         return None
     *whole, last = map(_quoted, words)
-    if len(words[-1]) >= _SHORTEST_PREFIX:
+    letters = sum(map(str.isalnum, words[-1]))
+    if letters >= _SHORTEST_PREFIX:
         last = f"{last} *"
-    elif len(words[-1]) > 1:
-        last = f"({last} OR {{name tags}} : {last} *)"
+    elif letters > 1:
+        last = f"({last} OR {{name description tags category}} : {last} *)"
     narrower = []
     # Lists are indexed as JSON text, in which other characters may be written in several ways.
     if wanted is not None and wanted.tag and wanted.tag.isascii() and wanted.tag.isalnum():

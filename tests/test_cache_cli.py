@@ -1,0 +1,228 @@
+"""The life of the cache: expiry, stale-if-error, strict mode, purge (data-model.md, rule 6)."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from conftest import Json, Machine
+
+from atom_saas_sync.model import PurgePlan
+from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.lifetime import Lifetime
+from atom_saas_sync.store.status import read_status
+from atom_saas_sync.times import format_time
+from atom_saas_sync.usecases.purge_cache import Purged, PurgeOptions, purge_cache
+
+NOTHING = PurgePlan((), (), 0, 0)
+
+
+def purge(machine: Machine, **options: object) -> Purged:
+    """Purge at the machine's made-up time."""
+    with Database.open(machine.database_path) as database:
+        return purge_cache(
+            Lifetime(database),
+            PurgeOptions(**options),  # type: ignore[arg-type]
+            actor="alice",
+            now=machine.clock.now(),
+        )
+
+
+def expired(machine: Machine) -> int:
+    with Database.open(machine.database_path) as database:
+        return Lifetime(database).statistics(machine.clock.now()).expired
+
+
+@pytest.fixture
+def edited(machine: Machine) -> list[str]:
+    """Return a skill that was edited here, and one that exists only here, in a synced cache."""
+    machine.pull()
+    skill_id = machine.sandbox.skill_ids()[0]
+    machine.edit(skill_id, description="mine")
+    machine.sql(
+        """INSERT INTO skill_cache (skill_id, skill_data) VALUES ('ours', '{"skill_id": "ours", "name": "O"}')"""
+    )
+    return [skill_id, "ours"]
+
+
+def test_the_marketplace_away_for_30_hours_and_back(machine: Machine, edited: list[str]) -> None:
+    machine.sandbox.fault("error", status=503)
+    before, synced_at = machine.cached(), machine.clock.now()
+    for _ in range(15):
+        machine.clock.move(hours=2)
+        assert machine.pull().status == "failed"
+    assert expired(machine) == 59
+    for dry_run in (True, False):
+        purged = purge(machine, dry_run=dry_run)
+        assert purged.removed == NOTHING
+        assert purged.kept_stale is not None
+        assert len(purged.kept_stale.skills) == 59
+        assert purged.reached_at == synced_at
+    assert machine.cached() == before
+    status = read_status(machine.database_path, now=machine.clock.now(), per_minute=100, per_hour=1000)
+    assert status.expired_skills == 59
+
+    machine.sandbox.clear_faults()
+    assert machine.pull().status == "success"
+    assert expired(machine) == 0
+    assert purge(machine) == Purged(PurgePlan((), (), 0, 0), reached_at=machine.clock.now())
+    assert machine.cached() == before
+
+
+def test_an_answer_that_is_not_the_contract_does_not_count_as_reached(machine: Machine) -> None:
+    machine.pull()
+    machine.sandbox.token = "at_saas_another"
+    machine.clock.move(hours=30)
+    assert machine.pull(token="at_saas_sandbox").exit_code == 77
+    assert purge(machine).kept_stale is not None
+    machine.sandbox.token = "at_saas_sandbox"
+
+
+def test_strict_mode_removes_and_spares_local_edits(machine: Machine, edited: list[str]) -> None:
+    machine.clock.move(hours=30)
+    purged = purge(machine, strict=True)
+    assert (len(purged.removed.skills), purged.kept_stale) == (59, None)
+    assert set(machine.cached()) == set(edited)
+    assert machine.sql("SELECT count(*) FROM category_cache") == [(0,)]
+    # All of it comes back, and the edits are as they were.
+    report = machine.pull()
+    assert (report.status, report.counts.added) == ("success", 59)
+    assert len(machine.cached()) == 61
+    assert machine.cached()[edited[0]]["description"] == "mine"
+    assert machine.sql("SELECT count(*) FROM skill_fts WHERE skill_fts MATCH 'name:o'") != [(0,)]
+
+
+def test_what_the_marketplace_stopped_confirming_expires(machine: Machine) -> None:
+    machine.pull(page_size=10)
+    machine.clock.move(hours=30)
+    # The marketplace is there, but one page of the list is not.
+    machine.sandbox.fault("error", endpoint="list", page=3, status=500)
+    machine.pull(page_size=10)
+    assert expired(machine) == 10
+    purged = purge(machine)
+    assert len(purged.removed.skills) == 10
+    assert len(machine.cached()) == 50
+    machine.sandbox.clear_faults()
+    machine.pull(page_size=10)
+    assert machine.cached() == machine.listed()
+
+
+def test_a_304_confirms(machine: Machine) -> None:
+    machine.pull()
+    for _ in range(10):
+        machine.clock.move(hours=13)
+        machine.pull()
+        assert expired(machine) == 0
+        assert purge(machine).removed == NOTHING
+
+
+def test_what_another_program_let_expire_is_purged(machine: Machine) -> None:
+    machine.pull()
+    machine.sql(
+        "UPDATE skill_cache SET expires_at = '2020-01-01T00:00:00Z' WHERE skill_id = ?", machine.sandbox.skill_ids()[0]
+    )
+    assert expired(machine) == 1
+    assert purge(machine).removed.skills == (machine.sandbox.skill_ids()[0],)
+    machine.pull()
+    assert machine.cached() == machine.listed()
+
+
+def test_older_than(machine: Machine) -> None:
+    machine.pull()
+    machine.clock.move(hours=2)
+    assert purge(machine, older_than=timedelta(hours=3)).removed == NOTHING
+    assert len(purge(machine, older_than=timedelta(hours=1)).removed.skills) == 60
+
+
+def test_everything_with_and_without_local_edits(machine: Machine, edited: list[str]) -> None:
+    machine.sandbox.patch_skill(edited[0], {"description": "theirs"})
+    machine.pull(strategy="manual")
+    purged = purge(machine, everything=True)
+    assert (len(purged.removed.skills), purged.removed.protected) == (59, 2)
+    purged = purge(machine, everything=True, include_local=True)
+    assert (set(purged.removed.skills), purged.removed.local) == (set(edited), 2)
+    assert machine.cached() == {}
+    # The conflict is closed, and its local side is still in the log.
+    row = machine.sql("SELECT resolved, resolution_strategy, resolved_by, local_data FROM conflict_log")[0]
+    assert row[:3] == (1, "purged", "alice")
+    assert json.loads(row[3])["description"] == "mine"
+    assert machine.pull().counts.added == 60
+    assert machine.cached() == machine.listed()
+
+
+# The commands; their clock is the real one.
+
+
+def run_json(machine: Machine, *arguments: str, **variables: str) -> Json:
+    result = machine.command(*arguments, "--json", **variables)
+    assert result.returncode == 0, result.stderr
+    document: Json = json.loads(result.stdout)
+    return document
+
+
+def test_stats(machine: Machine, edited: list[str]) -> None:
+    machine.clock.moment = datetime.now(UTC)
+    machine.pull(force=True)
+    machine.command("skills", "show", edited[0])
+    machine.command("skills", "show", "nothing")
+    document = run_json(machine, "cache", "stats")
+    assert (document["skills"], document["edited"], document["only_here"]) == (61, 1, 1)
+    assert (document["stale"], document["expired"], document["categories_expired"]) == (0, 0, 0)
+    assert document["requests"] == {"hit": 1, "miss": 1, "stale": 0}
+    assert document["hit_rate"] == 0.5
+    assert document["size_bytes"] > 10_000
+    assert document["oldest_age_seconds"] < 600
+    text = machine.command("cache", "stats").stdout
+    assert "61 (1 edited here, 1 only here)" in text
+    assert "50.0% (1 hits, 0 stale, 1 misses)" in text
+
+
+def test_an_empty_cache_has_stats_too(machine: Machine) -> None:
+    document = run_json(machine, "cache", "stats")
+    assert (document["skills"], document["hit_rate"], document["oldest_confirmed_at"]) == (0, None, None)
+    assert run_json(machine, "cache", "purge")["reason"] == "stale_if_error"
+
+
+def age(machine: Machine, hours: float) -> None:
+    """Let everything have been confirmed, and the marketplace been reached, so long ago."""
+    moment = datetime.now(UTC) - timedelta(hours=hours)
+    for statement in (
+        "UPDATE skill_base SET confirmed_at = ?",
+        "UPDATE http_validator SET checked_at = ?",
+        "UPDATE fact SET value = ? WHERE name = 'marketplace_reached_at'",
+    ):
+        machine.sql(statement, format_time(moment))
+    for table in ("skill_cache", "category_cache"):
+        machine.sql(f"UPDATE {table} SET expires_at = ?", format_time(moment + timedelta(hours=24)))
+
+
+def test_purge_says_why_it_keeps_and_strict_mode_does_not(machine: Machine) -> None:
+    machine.pull()
+    age(machine, 30)
+    document = run_json(machine, "cache", "purge")
+    assert (document["skills"], document["kept_stale"], document["reason"]) == (0, 84, "stale_if_error")
+    text = machine.command("cache", "purge").stdout
+    assert "has not been reached since" in text
+    assert "served as stale" in text
+    listed = run_json(machine, "skills", "list", "--limit", "1")["skills"][0]
+    assert listed["stale"] is True
+    dry = run_json(machine, "cache", "purge", "--dry-run", ATOM_SAAS_CACHE_STRICT_TTL="true")
+    assert (dry["skills"], len(dry["skill_ids"]), len(machine.cached())) == (60, 60, 60)
+    assert run_json(machine, "cache", "purge", ATOM_SAAS_CACHE_STRICT_TTL="true")["skills"] == 60
+    assert machine.cached() == {}
+    assert machine.sql("SELECT action FROM audit_log") == [("cache purge",)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--older-than", "yesterday"), "36h"),
+        (("--all", "--older-than", "1h"), "exclude"),
+        (("--include-local",), "--all"),
+    ],
+)
+def test_wrong_words(machine: Machine, arguments: tuple[str, ...], says: str) -> None:
+    result = machine.command("cache", "purge", *arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert says in result.stderr

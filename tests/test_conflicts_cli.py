@@ -1,0 +1,390 @@
+"""`conflicts` as people and scripts use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import pwd
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Json, Machine
+from rich.cells import cell_len
+
+ME = pwd.getpwuid(os.getuid()).pw_name
+
+
+@pytest.fixture
+def conflicts(machine: Machine) -> list[str]:
+    """Return three skills: two in conflict, and one that was deleted there; all three wait, numbered from 1."""
+    machine.pull()
+    ids = machine.sandbox.skill_ids()[:3]
+    for skill_id in ids:
+        machine.edit(skill_id, description="mine", code="local code\nsecond line")
+    for skill_id in ids[:2]:
+        machine.sandbox.patch_skill(skill_id, {"version": "99.0", "code": "remote code"})
+    machine.sandbox.delete_skill(ids[2])
+    assert machine.pull(strategy="manual").counts.conflicts_manual == 3
+    return ids
+
+
+def run_json(machine: Machine, *arguments: str, code: int = 0, **variables: str) -> Json:
+    result = machine.command(*arguments, "--json", **variables)
+    assert result.returncode == code, result.stderr
+    document: Json = json.loads(result.stdout)
+    return document
+
+
+def refused(machine: Machine, *arguments: str, stdin: str | None = None) -> str:
+    """Run a command that must be refused as wrong usage, and change nothing."""
+    before = everything(machine)
+    result = machine.command(*arguments, stdin=stdin)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert everything(machine) == before
+    return result.stderr
+
+
+def everything(machine: Machine) -> list[list[Any]]:
+    tables = ("skill_cache", "skill_base", "conflict_log", "audit_log", "skill_version")
+    return [machine.sql(f"SELECT * FROM {table}") for table in tables]
+
+
+def test_list_for_people_and_programs(machine: Machine, conflicts: list[str]) -> None:
+    document = run_json(machine, "conflicts", "list")
+    assert document["total"] == 3
+    assert {line["skill_id"] for line in document["conflicts"]} == set(conflicts)
+    first = document["conflicts"][0]
+    assert (first["conflict_type"], first["severity"], first["resolved"]) == ("VERSION_MISMATCH", "CRITICAL", False)
+    assert "local" not in first
+    text = machine.command("conflicts", "list", "--limit", "1")
+    assert text.stdout.count("\n") == 2
+    assert "3 open conflicts; 2 more" in text.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (("--type", "DELETION_CONFLICT"), [3]),
+        (("--severity", "critical"), [1, 2, 3]),
+        (("--severity", "LOW"), []),
+        (("--resolved",), []),
+    ],
+)
+def test_list_filters(machine: Machine, conflicts: list[str], options: tuple[str, ...], found: list[int]) -> None:
+    document = run_json(machine, "conflicts", "list", *options)
+    assert sorted(line["id"] for line in document["conflicts"]) == found
+
+
+def test_show_has_all_versions_and_the_fields(machine: Machine, conflicts: list[str]) -> None:
+    document = run_json(machine, "conflicts", "show", "1")
+    assert document["local"]["code"] == "local code\nsecond line"
+    assert document["remote"]["code"] == "remote code"
+    assert document["base"]["version"] != "99.0"
+    changed = {field["name"]: field["changed_by"] for field in document["fields"]}
+    assert changed == {"version": "remote", "code": "both", "description": "local"}
+    assert run_json(machine, "conflicts", "show", "3")["remote"] is None
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_side_by_side_view_fits_and_marks_what_differs(machine: Machine, conflicts: list[str], width: int) -> None:
+    code = [f"line {number} of a program with some text in it" for number in range(500)]
+    local = [*code[:250], "a line that is \x1b[31mmuch longer than half of a terminal " * 3, *code[251:]]
+    machine.edit(conflicts[0], code="\n".join(local))
+    machine.sql(
+        "UPDATE conflict_log SET remote_data = json_set(remote_data, '$.code', ?) WHERE id = 1",
+        "\n".join([*code[:400], "inserted", *code[400:]]),
+    )
+    result = machine.command("conflicts", "show", "1", COLUMNS=str(width))
+    lines = result.stdout.splitlines()
+    assert max(map(cell_len, lines)) <= width
+    assert len(lines) < 70
+    assert "\x1b" not in result.stdout
+    assert any("251 ~" in line for line in lines)
+    assert any(line.rstrip().endswith("401 + inserted") for line in lines)
+    assert sum("equal lines" in line for line in lines) >= 3
+
+
+def test_show_uses_colours_only_where_there_are_some(machine: Machine, conflicts: list[str]) -> None:
+    assert "\x1b[" in machine.command("conflicts", "show", "1", FORCE_COLOR="1", TERM="xterm-256color").stdout
+    assert "\x1b[" not in machine.command("conflicts", "show", "1", NO_COLOR="1").stdout
+
+
+@pytest.mark.parametrize(
+    ("strategy", "code", "version", "description"),
+    [
+        ("remote_wins", "remote code", "99.0", None),
+        ("local_wins", "local code\nsecond line", None, "mine"),
+        ("merge", "local code\nsecond line", "99.0", "mine"),
+    ],
+)
+def test_resolving_writes_the_cache_and_says_who(
+    machine: Machine, conflicts: list[str], strategy: str, code: str, version: str | None, description: str | None
+) -> None:
+    skill_id = conflicts[0]
+    base = json.loads(machine.sql("SELECT base_data FROM conflict_log WHERE id = 1")[0][0])
+    document = run_json(machine, "conflicts", "resolve", "1", "--strategy", strategy)
+    assert document["resolved"] == [{"id": 1, "skill_id": skill_id, "strategy": strategy, "removed": False}]
+    cached = machine.cached()[skill_id]
+    assert (cached["code"], cached["version"], cached["description"]) == (
+        code,
+        version or base["version"],
+        description or base["description"],
+    )
+    row = machine.sql(
+        "SELECT resolved, resolution_strategy, resolved_by, resolved_data FROM conflict_log WHERE id = 1"
+    )[0]
+    assert row[:3] == (1, strategy, ME)
+    assert json.loads(row[3]) == cached
+    audit = machine.sql("SELECT actor, action, subject FROM audit_log")
+    assert audit == [(ME, "conflict resolve", skill_id)]
+    # The base is what was looked at: nothing is reported again.
+    report = machine.pull(strategy="manual")
+    assert (report.counts.conflicts_detected, report.counts.updated, report.counts.conflicts_manual) == (0, 0, 2)
+
+
+def test_the_person_behind_sudo_is_named(machine: Machine, conflicts: list[str]) -> None:
+    run_json(machine, "conflicts", "resolve", "1", "--strategy", "merge", SUDO_USER="carol")
+    expected = "carol" if os.geteuid() == 0 else ME
+    assert machine.sql("SELECT resolved_by FROM conflict_log WHERE id = 1") == [(expected,)]
+
+
+def test_deletions_are_kept_or_carried_out(machine: Machine, conflicts: list[str]) -> None:
+    run_json(machine, "conflicts", "resolve", "3", "--strategy", "merge")
+    assert machine.sql("SELECT source FROM usable_skill WHERE skill_id = ?", conflicts[2]) == [("local",)]
+    run_json(machine, "conflicts", "undo", "3")
+    assert machine.sql("SELECT * FROM usable_skill WHERE skill_id = ?", conflicts[2]) == []
+    document = run_json(machine, "conflicts", "resolve", "3", "--strategy", "remote_wins")
+    assert document["resolved"][0]["removed"] is True
+    assert conflicts[2] not in machine.cached()
+    run_json(machine, "conflicts", "undo", "3")
+    assert machine.cached()[conflicts[2]]["description"] == "mine"
+    assert machine.pull(strategy="remote_wins").counts.conflicts_manual == 1
+
+
+def test_all_by_filter_in_one_transaction(machine: Machine, conflicts: list[str]) -> None:
+    document = run_json(
+        machine, "conflicts", "resolve", "--all", "--type", "VERSION_MISMATCH", "--strategy", "remote_wins"
+    )
+    assert document["total"] == 2
+    assert run_json(machine, "conflicts", "list")["total"] == 1
+    assert run_json(machine, "conflicts", "list", "--resolved")["total"] == 2
+    # One that will not do, and none of them is done.
+    assert "resolved already" in refused(machine, "conflicts", "resolve", "3", "1", "--strategy", "remote_wins")
+
+
+def test_by_field(machine: Machine, conflicts: list[str]) -> None:
+    assert "both sides changed code too" in refused(machine, "conflicts", "resolve", "1", "--field", "version=local")
+    result = machine.command("conflicts", "resolve", "1", "--field", "code=remote", "--field", "version=local")
+    assert (result.returncode, result.stdout) == (0, f"conflict 1, {conflicts[0]}: resolved by manual\n")
+    cached = machine.cached()[conflicts[0]]
+    assert (cached["code"], cached["description"]) == ("remote code", "mine")
+    assert cached["version"] != "99.0"
+
+
+def test_by_file(machine: Machine, conflicts: list[str]) -> None:
+    mine = {**machine.cached()[conflicts[0]], "code": "by hand", "average_rating": 5000}
+    (machine.directory / "mine.json").write_text(json.dumps(mine), encoding="utf-8")
+    run_json(machine, "conflicts", "resolve", "1", "--data", "mine.json")
+    cached = machine.cached()[conflicts[0]]
+    assert cached["code"] == "by hand"
+    assert cached["average_rating"] == machine.sandbox.skill(conflicts[0])["average_rating"]
+
+
+def editor(machine: Machine, body: str) -> str:
+    """Return the command of an editor that does `body` with the JSON object `skill`."""
+    script = machine.directory / "editor.py"
+    script.write_text(
+        "import json, sys\npath = sys.argv[1]\nskill = json.load(open(path))\n"
+        f"{body}\njson.dump(skill, open(path, 'w'))\n",
+        encoding="utf-8",
+    )
+    return f"{sys.executable} {script}"
+
+
+def test_by_editor(machine: Machine, conflicts: list[str]) -> None:
+    command = editor(machine, "skill['code'] += ' and mine'")
+    run_json(machine, "conflicts", "resolve", "1", "--edit", EDITOR=command)
+    cached = machine.cached()[conflicts[0]]
+    assert (cached["code"], cached["version"]) == ("local code\nsecond line and mine", "99.0")
+
+
+def test_an_edited_text_that_will_not_do_is_kept_for_the_person(machine: Machine, conflicts: list[str]) -> None:
+    before = everything(machine)
+    result = machine.command("conflicts", "resolve", "1", "--edit", EDITOR=editor(machine, "del skill['name']"))
+    assert result.returncode == 2
+    assert "no name" in result.stderr
+    kept = Path(result.stderr.partition("your text is kept in ")[2].strip())
+    assert "code" in json.loads(kept.read_text(encoding="utf-8"))
+    assert kept.stat().st_mode & 0o077 == 0 or kept.parent.stat().st_mode & 0o077 == 0
+    kept.unlink()
+    kept.parent.rmdir()
+    assert everything(machine) == before
+
+
+def test_what_changed_while_a_person_looked_is_not_overwritten(machine: Machine, conflicts: list[str]) -> None:
+    meanwhile = (
+        f"import sqlite3; db = sqlite3.connect({str(machine.database_path)!r})\n"
+        f"db.execute(\"UPDATE skill_cache SET skill_data = json_set(skill_data, '$.code', 'meanwhile') "
+        f"WHERE skill_id = '{conflicts[0]}'\"); db.commit(); skill['code'] = 'edited'"
+    )
+    result = machine.command("conflicts", "resolve", "1", "--edit", EDITOR=editor(machine, meanwhile))
+    assert result.returncode == 2
+    assert "has changed while you looked" in result.stderr
+    assert machine.cached()[conflicts[0]]["code"] == "meanwhile"
+
+
+def test_the_local_side_is_that_of_now(machine: Machine, conflicts: list[str]) -> None:
+    machine.edit(conflicts[0], code="edited after the conflict was found")
+    run_json(machine, "conflicts", "resolve", "1", "--strategy", "local_wins")
+    assert machine.cached()[conflicts[0]]["code"] == "edited after the conflict was found"
+    logged = machine.sql("SELECT local_data FROM conflict_log WHERE id = 1")[0][0]
+    assert json.loads(logged)["code"] == "edited after the conflict was found"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("conflicts", "show", "99"), "no conflict 99"),
+        (("conflicts", "resolve", "99", "--strategy", "merge"), "no conflict 99"),
+        (("conflicts", "resolve", "1", "--strategy", "remote-wins"), "does not exist"),
+        (("conflicts", "resolve", "1", "--strategy", "manual"), "decides nothing"),
+        (("conflicts", "resolve", "1"), "nobody to ask"),
+        (("conflicts", "resolve", "--strategy", "merge"), "which conflicts"),
+        (("conflicts", "resolve", "1", "--all", "--strategy", "merge"), "exclude"),
+        (("conflicts", "resolve", "1", "--severity", "LOW", "--strategy", "merge"), "among --all"),
+        (("conflicts", "resolve", "1", "--field", "code"), "NAME=local"),
+        (("conflicts", "resolve", "1", "--field", "nothing=local"), "no field that differs"),
+        (("conflicts", "resolve", "3", "--field", "code=local"), "by field"),
+        (("conflicts", "resolve", "1", "2", "--data", "-"), "settle one conflict"),
+        (("conflicts", "resolve", "1", "--data", "nowhere.json"), "can't read"),
+        (("conflicts", "resolve", "1", "--data", "-"), "no skill"),
+        (("conflicts", "resolve", "1", "--edit"), "no editor"),
+        (("conflicts", "list", "--severity", "URGENT"), "does not exist"),
+        (("conflicts", "undo", "1"), "is open"),
+        (("conflicts", "undo", "99"), "no conflict 99"),
+    ],
+)
+def test_what_will_not_do_is_said_and_changes_nothing(
+    machine: Machine, conflicts: list[str], arguments: tuple[str, ...], says: str
+) -> None:
+    assert says in refused(machine, *arguments, stdin="{}")
+
+
+def test_another_skill_is_no_resolution(machine: Machine, conflicts: list[str]) -> None:
+    other = json.dumps(machine.cached()[conflicts[1]])
+    assert "another skill" in refused(machine, "conflicts", "resolve", "1", "--data", "-", stdin=other)
+
+
+def test_undo_puts_back_what_an_automatic_resolution_replaced(machine: Machine) -> None:
+    machine.pull()
+    skill_id = machine.sandbox.skill_ids()[0]
+    machine.edit(skill_id, code="mine")
+    machine.sandbox.patch_skill(skill_id, {"code": "theirs"})
+    machine.pull(strategy="remote_wins")
+    assert machine.cached()[skill_id]["code"] == "theirs"
+    assert machine.sql("SELECT resolved_by FROM conflict_log") == [("atom-sync",)]
+
+    assert run_json(machine, "conflicts", "undo", "1")["open"] is True
+    assert machine.cached()[skill_id]["code"] == "mine"
+    # It waits for a person now: the strategy does not take it away again.
+    for _ in range(2):
+        report = machine.pull(strategy="remote_wins")
+        assert (report.counts.conflicts_manual, report.counts.updated) == (1, 0)
+    assert "is open" in refused(machine, "conflicts", "undo", "1")
+    run_json(machine, "conflicts", "resolve", "1", "--strategy", "remote_wins")
+    assert machine.cached()[skill_id]["code"] == "theirs"
+
+
+def test_undo_does_not_lose_a_later_edit(machine: Machine, conflicts: list[str]) -> None:
+    run_json(machine, "conflicts", "resolve", "1", "--strategy", "remote_wins")
+    machine.edit(conflicts[0], code="later")
+    assert "would lose that" in refused(machine, "conflicts", "undo", "1")
+
+
+def test_a_newer_version_after_the_resolution_does_not_stop_undo(machine: Machine, conflicts: list[str]) -> None:
+    run_json(machine, "conflicts", "resolve", "1", "--strategy", "remote_wins")
+    machine.sandbox.patch_skill(conflicts[0], {"code": "newest"})
+    machine.pull(strategy="manual")
+    run_json(machine, "conflicts", "undo", "1")
+    document = run_json(machine, "conflicts", "show", "1")
+    assert (document["local"]["code"], document["remote"]["code"]) == ("local code\nsecond line", "newest")
+
+
+def test_a_deleted_row_can_not_be_resolved_and_the_next_sync_closes_it(machine: Machine, conflicts: list[str]) -> None:
+    machine.sql("DELETE FROM skill_cache WHERE skill_id = ?", conflicts[0])
+    assert "no local side" in refused(machine, "conflicts", "resolve", "1", "--strategy", "merge")
+    machine.pull(strategy="manual")
+    assert machine.cached()[conflicts[0]]["code"] == "remote code"
+    assert machine.sql("SELECT resolution_strategy FROM conflict_log WHERE id = 1") == [("converged",)]
+
+
+def test_on_a_terminal_it_asks(machine: Machine, conflicts: list[str]) -> None:
+    said = answer(machine, ["conflicts", "resolve", "1", "3"], [("code: [l]ocal", "r"), ("[k]eep it here", "k")])
+    assert "changed on both sides" in said
+    cached = machine.cached()
+    assert (cached[conflicts[0]]["code"], cached[conflicts[0]]["description"]) == ("remote code", "mine")
+    assert machine.sql("SELECT id, resolution_strategy FROM conflict_log WHERE resolved = 1") == [
+        (1, "manual"),
+        (3, "local_wins"),
+    ]
+
+
+def answer(machine: Machine, arguments: list[str], answers: list[tuple[str, str]]) -> str:
+    """Run a command on a terminal and answer its questions."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "atom_saas_sync", *arguments],
+        env=machine.environment(TERM="dumb"),
+        cwd=machine.directory,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        close_fds=True,
+    )
+    os.close(slave)
+    said, end = "", time.monotonic() + 30
+    try:
+        while time.monotonic() < end:
+            if not select.select([master], [], [], 1)[0]:
+                continue
+            try:
+                read = os.read(master, 65536)
+            except OSError:  # the other side has closed
+                break
+            if not read:
+                break
+            said += read.decode(errors="replace")
+            if answers and answers[0][0] in said:
+                os.write(master, f"{answers.pop(0)[1]}\n".encode())
+        assert process.wait(timeout=10) == 0, said
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+    assert answers == []
+    return said
+
+
+def test_1000_conflicts_are_listed_and_resolved_in_seconds(machine: Machine) -> None:
+    for number in range(1000):
+        machine.sandbox.put_skill({"skill_id": f"many-{number}", "name": "N", "code": "a" * 2000}, push=False)
+    machine.pull()
+    machine.sql("UPDATE skill_cache SET skill_data = json_set(skill_data, '$.code', 'l') WHERE skill_id LIKE 'many-%'")
+    for number in range(1000):
+        machine.sandbox.patch_skill(f"many-{number}", {"code": "r"}, push=False)
+    assert machine.pull(strategy="manual").counts.conflicts_manual == 1000
+    start = time.monotonic()
+    assert run_json(machine, "conflicts", "list", "--limit", "0")["total"] == 1000
+    listed = time.monotonic()
+    assert run_json(machine, "conflicts", "resolve", "--all", "--strategy", "merge")["total"] == 1000
+    resolved = time.monotonic()
+    # The limits are 0.5 and 2 seconds on a quiet machine; a loaded one gets three times as long.
+    assert listed - start < 1.5
+    assert resolved - listed < 6
+    assert machine.pull(strategy="manual").counts.conflicts_manual == 0

@@ -1,0 +1,342 @@
+"""Reading and editing skills: `skills list|search|show|edit|import|revert|diff`."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from conftest import Json, Machine
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atom_saas_sync.core.canonical import version_from_fields
+from atom_saas_sync.core.plan import plan_listed
+from atom_saas_sync.store.catalogue import Catalogue
+from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.reading import Reading, Wanted, match_expression
+
+
+@pytest.fixture
+def synced(machine: Machine) -> Machine:
+    for number, (name, words, tags) in enumerate(
+        [
+            ("Weather report", "forecast for tomorrow", ["weather", "api"]),
+            ("Mail digest", "says what the weather was", ["mail"]),
+            ("Wetter", "Ärger mit Umlauten; 天气预报", ["weather"]),
+        ]
+    ):
+        machine.sandbox.put_skill(
+            {
+                "skill_id": f"known-{number}",
+                "name": name,
+                "description": words,
+                "tags": tags,
+                "category": "zz-known",
+                "average_rating": number + 1,
+                "updated_at": f"2026-01-0{3 - number}T00:00:00Z",
+                "code": "print('\x1b[31mred')\n",
+            }
+        )
+    machine.pull()
+    return machine
+
+
+def run_json(machine: Machine, *arguments: str) -> Json:
+    result = machine.command(*arguments, "--json")
+    assert result.returncode == 0, result.stderr
+    document: Json = json.loads(result.stdout)
+    return document
+
+
+def ids(document: Json) -> list[str]:
+    return [skill["skill_id"] for skill in document["skills"]]
+
+
+# Reading
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (("list", "--category", "ZZ-known"), ["known-1", "known-0", "known-2"]),
+        (("list", "--category", "zz-known", "--sort", "rating"), ["known-2", "known-1", "known-0"]),
+        (("list", "--category", "zz-known", "--sort", "updated", "--limit", "1"), ["known-0"]),
+        (("list", "--tag", "weather", "--category", "zz-known"), ["known-0", "known-2"]),
+        (("search", "weather", "--category", "zz-known"), ["known-0", "known-2", "known-1"]),
+        (("search", "weather", "forecast"), ["known-0"]),
+        (("search", "arger umlaut"), ["known-2"]),
+        (("search", "天气预报"), ["known-2"]),
+        (("search", "weather", "--tag", "mail"), ["known-1"]),
+        (("search", "weather", "--category", "zz-known", "--sort", "name"), ["known-1", "known-0", "known-2"]),
+        (("search", "nosuchword"), []),
+        (("list", "--modified"), []),
+    ],
+)
+def test_list_and_search(synced: Machine, options: tuple[str, ...], found: list[str]) -> None:
+    document = run_json(synced, "skills", *options)
+    assert ids(document) == found
+    assert document["total"] == (3 if "--limit" in options else len(found))
+
+
+def test_lists_for_people(synced: Machine) -> None:
+    result = synced.command("skills", "list", "--limit", "2")
+    assert result.returncode == 0
+    assert "2 of 63 skills, 61 more" in result.stderr
+    assert synced.command("skills", "search", "nosuchword").stderr == "0 skills\n"
+
+
+def test_show(synced: Machine) -> None:
+    document = run_json(synced, "skills", "show", "known-0")
+    assert document["skill"] == synced.cached()["known-0"]
+    assert (document["source"], document["skill_id"]) == ("marketplace", "known-0")
+    # Code goes to programs byte for byte; to people without anything that a terminal would obey.
+    assert synced.command("skills", "show", "known-0", "--code").stdout == "print('\x1b[31mred')\n"
+    assert "\x1b" not in synced.command("skills", "show", "known-0").stdout
+    unknown = synced.command("skills", "show", "nothing")
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "no skill 'nothing'" in unknown.stderr
+
+
+@given(st.text(max_size=40))
+def test_no_text_breaks_the_search(text: str) -> None:
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE VIRTUAL TABLE skill_fts USING fts5(name, description, tags, category, code)")
+    connection.execute("INSERT INTO skill_fts VALUES ('secret', '', '', '', '')")
+    for wanted in (None, Wanted(tag=text, category=text)):
+        expression = match_expression(text, wanted)
+        if expression is not None:
+            found = connection.execute("SELECT * FROM skill_fts WHERE skill_fts MATCH ?", (expression,)).fetchall()
+            assert found in ([], [("secret", "", "", "", "")])
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('"', 0),
+        ("***", 0),
+        ("qqq OR weather*", 0),
+        ("weather NOT forecast", 0),
+        ("NEAR(weather forecast)", 0),
+        ("name:weather", 0),
+        ('"weather" -forecast', 1),
+        ("^weather", 3),
+        ("x'); DROP TABLE skill_cache; --", 0),
+        ("x" * 9999, 0),
+    ],
+)
+def test_nothing_in_a_search_has_a_special_meaning(synced: Machine, text: str, found: int) -> None:
+    result = synced.command("skills", "search", "--category", "zz-known", "--json", "--", text)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["total"] == found
+
+
+def test_search_in_50000_skills_takes_milliseconds(tmp_path: Path) -> None:
+    now = datetime(2026, 2, 19, tzinfo=UTC)
+    with Database.open(tmp_path / "atom.db") as database:
+        catalogue = Catalogue(database)
+        for start in range(0, 50_000, 10_000):
+            versions = [
+                version_from_fields(
+                    f"s{number}",
+                    {
+                        "skill_id": f"s{number}",
+                        "name": f"Skill {number}",
+                        "description": f"the common words and number w{number % 977}",
+                        "tags": [f"tag{number % 13}"],
+                    },
+                )
+                for number in range(start, start + 10_000)
+            ]
+            with catalogue.batch() as batch:
+                batch.known([version.skill_id for version in versions])
+                batch.apply([plan_listed(None, version, "merge") for version in versions], now)
+        reading = Reading(database, now=now)
+        for text, total in (
+            ("w7", 52),
+            ("the skill", 50_000),
+            ("common wor", 50_000),
+            ("number", 50_000),
+            ("w97 the", 51),
+        ):
+            slowest = min(timed(reading, text, total) for _ in range(3))
+            # 20 ms on a quiet machine; a loaded one gets three times as long.
+            assert slowest < 0.06, text
+
+
+def timed(reading: Reading, text: str, total: int) -> float:
+    start = time.perf_counter()
+    skills, found = reading.search(text, Wanted(), limit=20)
+    duration = time.perf_counter() - start
+    assert len(skills) == 20
+    assert found >= total
+    return duration
+
+
+def test_reads_are_counted(synced: Machine) -> None:
+    synced.sql("UPDATE skill_base SET confirmed_at = '2100-01-01T00:00:00Z'")
+    run_json(synced, "skills", "show", "known-0")
+    run_json(synced, "skills", "search", "umlaut")
+    synced.command("skills", "show", "nothing")
+    synced.sql("UPDATE skill_base SET confirmed_at = '2020-01-01T00:00:00Z'")
+    synced.sql("UPDATE http_validator SET checked_at = '2020-01-01T00:00:00Z'")
+    assert run_json(synced, "skills", "show", "known-0")["stale"] is True
+    counted = dict(
+        synced.sql(
+            "SELECT json_extract(labels, '$.result'), value FROM counter WHERE name = 'atom_saas_cache_requests_total'"
+        )
+    )
+    assert counted == {"hit": 2, "miss": 1, "stale": 1}
+    assert synced.sql("SELECT hit_count FROM skill_cache WHERE skill_id = 'known-0'") == [(2,)]
+    assert synced.sql("SELECT count(*) FROM skill_cache WHERE last_hit_at IS NOT NULL") == [(2,)]
+    # Counting is no edit.
+    assert run_json(synced, "skills", "list", "--modified")["total"] == 0
+
+
+def test_reading_waits_for_no_writer(synced: Machine) -> None:
+    writer = sqlite3.connect(synced.database_path, isolation_level=None)
+    try:
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("UPDATE skill_cache SET hit_count = 5")
+        start = time.monotonic()
+        assert run_json(synced, "skills", "show", "known-0")["skill_id"] == "known-0"
+        assert run_json(synced, "skills", "search", "umlaut")["total"] == 1
+        assert time.monotonic() - start < 5  # the database waits ten seconds for a lock
+        writer.execute("ROLLBACK")
+    finally:
+        writer.close()
+    assert synced.sql("SELECT sum(hit_count) FROM skill_cache") == [(0,)]
+
+
+def test_what_another_program_left_is_shown_as_it_is(synced: Machine) -> None:
+    synced.sql("UPDATE skill_cache SET skill_data = 'no JSON \x1b[31m' WHERE skill_id = 'known-0'")
+    result = synced.command("skills", "show", "known-0")
+    assert result.returncode == 0
+    assert "no JSON �[31m" in result.stdout
+    assert "known-0" in ids(run_json(synced, "skills", "list", "--limit", "0"))
+
+
+# Editing
+
+
+def test_set_fields(synced: Machine) -> None:
+    result = synced.command(
+        "skills", "edit", "known-0", "--set", "code=x = 1", "--set", 'tags=["a", "b"]', "--set", "version=1.0"
+    )
+    assert (result.returncode, result.stdout) == (0, "known-0: edited\n")
+    cached = synced.cached()["known-0"]
+    assert (cached["code"], cached["tags"], cached["version"]) == ("x = 1", ["a", "b"], "1.0")
+    assert ids(run_json(synced, "skills", "list", "--modified")) == ["known-0"]
+    assert synced.sql("SELECT action, subject FROM audit_log") == [("skill edit", "known-0")]
+    # Found by the same triggers as anybody's edit: no sync overwrites it, and search knows it.
+    assert synced.pull().counts.updated == 0
+    assert synced.cached()["known-0"] == cached
+    assert ids(run_json(synced, "skills", "search", "--tag", "b", "weather")) == ["known-0"]
+
+
+def test_an_edit_and_back_is_none(synced: Machine) -> None:
+    before = synced.cached()["known-0"]
+    run_json(synced, "skills", "edit", "known-0", "--set", "code=other")
+    document = run_json(synced, "skills", "diff", "known-0")
+    assert document["fields"] == [{"name": "code", "from": before["code"], "to": "other"}]
+    run_json(synced, "skills", "edit", "known-0", "--set", f"code={before['code']}")
+    assert run_json(synced, "skills", "list", "--modified")["total"] == 0
+    assert synced.cached()["known-0"] == before
+    assert run_json(synced, "skills", "edit", "known-0", "--set", f"code={before['code']}")["changed"] is False
+
+
+def test_revert(synced: Machine) -> None:
+    before = synced.cached()["known-0"]
+    run_json(synced, "skills", "edit", "known-0", "--set", "code=other")
+    assert run_json(synced, "skills", "revert", "known-0")["changed"] is True
+    assert synced.cached()["known-0"] == before
+    assert run_json(synced, "skills", "revert", "known-0")["changed"] is False
+    # What was thrown away is still to be found.
+    details = json.loads(synced.sql("SELECT details FROM audit_log WHERE action = 'skill revert'")[0][0])
+    assert json.loads(details["replaced"])["code"] == "other"
+
+
+def test_revert_does_not_take_a_conflict_out_of_a_person_s_hands(synced: Machine) -> None:
+    synced.edit("known-0", code="mine")
+    synced.sandbox.patch_skill("known-0", {"code": "theirs"})
+    synced.pull(strategy="manual")
+    result = synced.command("skills", "revert", "known-0")
+    assert result.returncode == 2
+    assert "conflicts resolve 1 --strategy remote_wins" in result.stderr
+    assert synced.cached()["known-0"]["code"] == "mine"
+
+
+def test_by_editor_and_file(synced: Machine) -> None:
+    script = synced.directory / "editor.py"
+    script.write_text(
+        "import pathlib, sys\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "path.write_text(path.read_text().replace('red', 'blue'))\n",
+        encoding="utf-8",
+    )
+    result = synced.command("skills", "edit", "known-0", EDITOR=f"{sys.executable} {script}")
+    assert (result.returncode, result.stdout) == (0, "known-0: edited\n")
+    assert "blue" in synced.cached()["known-0"]["code"]
+    whole = {**synced.cached()["known-0"], "description": "from a file"}
+    assert synced.command("skills", "edit", "known-0", "--file", "-", stdin=json.dumps(whole)).returncode == 0
+    assert synced.cached()["known-0"]["description"] == "from a file"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "says"),
+    [
+        (("edit", "nothing", "--set", "code=x"), None, "no skill 'nothing'"),
+        (("edit", "known-0", "--set", "code"), None, "FIELD=VALUE"),
+        (("edit", "known-0", "--set", "tags=x"), None, "tags is no list"),
+        (("edit", "known-0", "--set", "skill_id=x"), None, "which skill this is"),
+        (("edit", "known-0", "--set", "average_rating=5"), None, "follows the marketplace"),
+        (("edit", "known-0", "--file", "-"), "not JSON", "not a JSON object"),
+        (("edit", "known-0", "--file", "-"), '{"skill_id": "other", "name": "N"}', "another skill"),
+        (("edit", "known-0", "--file", "-", "--set", "code=x"), None, "exclude"),
+        (("edit", "known-0"), None, "no editor"),
+        (("import", "nowhere.json"), None, "can't read"),
+        (("import", "-"), '{"skill_id": "a", "name": "A"}\n{"skill_id": "b"}\n', "line 2 is no skill: no name"),
+        (("import", "-"), '[{"skill_id": "a", "name": "A"}, {"skill_id": "a", "name": "B"}]', "a second time"),
+        (("import", "-"), '{"skill_id": "../..", "name": "A"}\n{"skill_id": "..", "name": "A"}', "line 2 is no skill"),
+        (("revert", "nothing"), None, "no skill 'nothing'"),
+        (("diff", "known-0", "--from", "7.7.7"), None, "no version '7.7.7'"),
+        (("diff", "nothing"), None, "no skill 'nothing'"),
+        (("log", "nothing"), None, "no skill 'nothing'"),
+        (("list", "--sort", "age"), None, "does not exist"),
+    ],
+)
+def test_what_will_not_do_is_said_and_changes_nothing(
+    synced: Machine, arguments: tuple[str, ...], stdin: str | None, says: str
+) -> None:
+    before = [synced.sql(f"SELECT * FROM {table}") for table in ("skill_cache", "skill_base", "audit_log")]
+    result = synced.command("skills", *arguments, stdin=stdin)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert says in result.stderr
+    assert [synced.sql(f"SELECT * FROM {table}") for table in ("skill_cache", "skill_base", "audit_log")] == before
+
+
+def test_import(synced: Machine) -> None:
+    lines = [
+        {"skill_id": "ours-1", "name": "Ours", "code": "1"},
+        {"skill_id": "ours-2", "name": "Ours too"},
+        {**synced.cached()["known-0"], "code": "imported", "average_rating": 5000},
+        synced.cached()["known-1"],
+    ]
+    (synced.directory / "a.jsonl").write_text("\n".join(map(json.dumps, lines[:2])), encoding="utf-8")
+    (synced.directory / "b.json").write_text(json.dumps({"skills": lines[2:]}, indent=1), encoding="utf-8")
+    document = run_json(synced, "skills", "import", "a.jsonl", "b.json")
+    assert document == {"success": True, "added": 2, "updated": 1, "unchanged": 1}
+    cached = synced.cached()
+    assert (cached["ours-1"], cached["known-0"]["code"]) == (lines[0], "imported")
+    assert cached["known-0"]["average_rating"] == 1
+    sources = dict(synced.sql("SELECT skill_id, source FROM usable_skill WHERE source != 'marketplace'"))
+    assert sources == {"ours-1": "local", "ours-2": "local", "known-0": "edited"}
+    synced.pull(force=True)
+    assert synced.cached() == cached
+    assert "exists only here" in synced.command("skills", "revert", "ours-1").stderr
+    assert "exists only here" in synced.command("skills", "log", "ours-1").stdout

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import select
 import sys
 from pathlib import Path
 from typing import Annotated, cast
@@ -24,6 +25,7 @@ from atom_saas_sync.errors import AtomSyncError, DatabaseError, UsageError
 PARTS = {
     "sync": Part("atom_saas_sync.cli.sync", "app", "Synchronise with the marketplace."),
     "status": Part("atom_saas_sync.cli.status", "status", "Show what is going on, and what is wrong."),
+    "doctor": Part("atom_saas_sync.cli.doctor", "doctor", "Look for what is wrong, and say the cure."),
     "metrics": Part("atom_saas_sync.cli.metrics", "metrics", "Print the metrics as Prometheus reads them."),
     "serve-health": Part(
         "atom_saas_sync.cli.serve_health", "serve_health", "Serve health, metrics and the admin API over HTTP."
@@ -88,7 +90,9 @@ def run() -> None:
         sys.stdout.flush()
         raise SystemExit(exit_code)
     except BrokenPipeError:
-        _drop_standard_output()  # the reader (head, less) has gone: not our failure
+        if not _reader_has_gone():
+            raise
+        _drop_standard_output()
         raise SystemExit(0) from None
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
@@ -104,6 +108,10 @@ def _run(*, as_json: bool) -> int:
     except AtomSyncError as error:
         report_failure(error, as_json=as_json)
         return error.exit_code
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # what Typer makes of it
+            raise end.__context__ from None
+        raise
     except typer.Abort:
         sys.stderr.write("Aborted!\n")
         return 1
@@ -113,6 +121,13 @@ def _run(*, as_json: bool) -> int:
         cast("typer.BadParameter", error).show()  # each of them can, though the public base does not say so
         return error.exit_code
     return done if isinstance(done, int) else 0  # the code of typer.Exit; commands return nothing
+
+
+def _reader_has_gone() -> bool:
+    """Tell whether nobody reads our output any more (head, less): that is no failure."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return bool(poll.poll(0))  # nothing but an error or the other side's end is asked for
 
 
 def _drop_standard_output() -> None:

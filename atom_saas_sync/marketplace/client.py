@@ -19,6 +19,7 @@ import httpx
 import tenacity
 
 from atom_saas_sync import __version__
+from atom_saas_sync.core.ratings import parse_conflict, parse_receipt, parse_skill_ratings, rating_body
 from atom_saas_sync.core.wire import parse_categories, parse_skill_page, read_skill
 from atom_saas_sync.errors import (
     ApiError,
@@ -32,8 +33,17 @@ from atom_saas_sync.errors import (
     TokenRefused,
 )
 from atom_saas_sync.marketplace.bodies import read_body
-from atom_saas_sync.marketplace.dialects import Dialect
-from atom_saas_sync.model import Category, InvalidItem, ListedPage, SkillVersion
+from atom_saas_sync.marketplace.dialects import Dialect, path_segment
+from atom_saas_sync.model import (
+    Category,
+    InvalidItem,
+    ListedPage,
+    OutgoingRating,
+    RatingConflict,
+    RatingReceipt,
+    ShownRatings,
+    SkillVersion,
+)
 
 RETRIES = 3
 LONGEST_RETRY_AFTER = 120.0
@@ -44,6 +54,7 @@ MAX_CONNECTIONS = 10
 
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_CANNOT_UPDATE = frozenset({404, 405, 501})
 
 log = logging.getLogger(__name__)
 Parsed = TypeVar("Parsed")
@@ -159,7 +170,7 @@ class MarketplaceClient:
             timeout=timeout_seconds,
             follow_redirects=False,
             limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
-            verify=_tls_context(ca_file) if base_url.startswith("https:") else False,
+            verify=tls_context(ca_file) if base_url.startswith("https:") else False,
         )
 
     def close(self) -> None:
@@ -209,6 +220,62 @@ class MarketplaceClient:
         """Fetch the categories and the validator; None in place of them if they are unchanged since `etag`."""
         answer, parsed = self._get("categories", self._dialect.categories_path, {}, etag, parse_categories)
         return parsed, answer.etag or (etag if answer.not_modified else None)
+
+    # Ratings
+
+    def send_rating(self, rating: OutgoingRating, key: str) -> RatingReceipt | RatingConflict:
+        """Send a user's first rating of a skill; a conflict if the marketplace has one already.
+
+        `key` lets the marketplace know a repeated request from a new one: store it before the first.
+        """
+
+        def attempt() -> RatingReceipt | RatingConflict:
+            answer = self._send(
+                "ratings",
+                "POST",
+                self._dialect.rating_path_for(rating.skill_id),
+                headers=_rating_headers(key),
+                body=rating_body(rating),
+                accepted=frozenset({httpx.codes.CONFLICT}),
+            )
+            if answer.status == httpx.codes.CONFLICT:
+                return RatingConflict(parse_conflict(answer.body, skill_id=rating.skill_id, user_id=rating.user_id))
+            return parse_receipt(answer.body)
+
+        return self.retrying(attempt)
+
+    def update_rating(self, rating: OutgoingRating, rating_id: str, key: str) -> RatingReceipt | None:
+        """Put a newer rating in the place of one that the marketplace has; None if it can't update ratings."""
+        path = f"{self._dialect.rating_path_for(rating.skill_id)}/{path_segment(rating_id)}"
+
+        def attempt() -> RatingReceipt | None:
+            answer = self._send(
+                "ratings",
+                "PUT",
+                path,
+                headers=_rating_headers(key),
+                body=rating_body(rating),
+                accepted=_CANNOT_UPDATE,
+            )
+            return None if answer.status in _CANNOT_UPDATE else parse_receipt(answer.body, known_id=rating_id)
+
+        return self.retrying(attempt)
+
+    def resource_of_ratings(self) -> str:
+        """Return the name of this marketplace's ratings; with a skill's id behind it, that of the skill's."""
+        return f"ratings at {self._base_url}{self._dialect.skills_path} of "
+
+    def ratings_of(self, skill_id: str, etag: str | None = None) -> ShownRatings:
+        """Fetch the ratings of one skill; none if the marketplace has no such skill."""
+        try:
+            answer, parsed = self._get("skill", self._dialect.skill_path(skill_id), {}, etag, parse_skill_ratings)
+        except ApiError as error:
+            if error.status == httpx.codes.NOT_FOUND:
+                return ShownRatings((), None)
+            raise
+        return ShownRatings(parsed, answer.etag or (etag if answer.not_modified else None))
+
+    # Inside
 
     def _get(
         self,
@@ -269,11 +336,15 @@ class MarketplaceClient:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        accepted: frozenset[int] = frozenset(),
     ) -> Answer:
+        """Send a request, following redirects; answers with a status of `accepted` are answers, no errors."""
         url = httpx.URL(f"{self._base_url}{path}", params=params or None)
         for _ in range(MAX_REDIRECTS + 1):
             self._wait_for_budget()
-            answer = self._exchange(endpoint, self._http.build_request(method, url, headers=headers, content=body))
+            answer = self._exchange(
+                endpoint, self._http.build_request(method, url, headers=headers, content=body), accepted
+            )
             if answer.status not in _REDIRECTS:
                 return answer
             url = self._redirect_target(method, url, answer)
@@ -295,7 +366,7 @@ class MarketplaceClient:
             raise _permanent(BadResponse(f"{method} {url.path}: redirected with status {answer.status}"))
         return target
 
-    def _exchange(self, endpoint: str, request: httpx.Request) -> Answer:
+    def _exchange(self, endpoint: str, request: httpx.Request, accepted: frozenset[int]) -> Answer:
         """Send one request, read the whole answer, and raise what an error answer means."""
         started = self._clock.monotonic()
         seconds = self._timeout
@@ -315,7 +386,8 @@ class MarketplaceClient:
             raise
         finally:
             self.statistics.count(endpoint, code, received)
-        _raise_for_status(response, what, _http_date(response.headers.get("date")) or self._clock.now())
+        if response.status_code not in accepted:
+            _raise_for_status(response, what, _http_date(response.headers.get("date")) or self._clock.now())
         return Answer(response.status_code, response.headers, body)
 
     @contextmanager
@@ -364,7 +436,8 @@ class MarketplaceClient:
             )
 
 
-def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
+def tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Return the authorities that we trust: the usual ones and those of the file. Raises ConfigError."""
     context = httpx.create_ssl_context()
     if ca_file is not None:
         try:
@@ -392,6 +465,10 @@ def _timed_out(what: str, seconds: float) -> MarketplaceTimeout:
     return MarketplaceTimeout(
         f"{what}: no whole answer within {seconds:.0f} s", hint="raise ATOM_SAAS_API_TIMEOUT_SECONDS if this is usual"
     )
+
+
+def _rating_headers(key: str) -> dict[str, str]:
+    return {"Idempotency-Key": key, "Content-Type": "application/json"}
 
 
 def _first_integer(headers: Mapping[str, str], *names: str) -> int | None:

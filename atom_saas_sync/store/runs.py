@@ -7,7 +7,7 @@ import os
 import sqlite3
 from datetime import datetime, timedelta
 
-from atom_saas_sync.model import METRIC_ERRORS, CatalogueCounts, ErrorInfo, RunReport
+from atom_saas_sync.model import METRIC_ERRORS, CatalogueCounts, ErrorInfo, RatingReport, RunReport
 from atom_saas_sync.store.counters import increment, observe_duration
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.times import format_time, parse_time
@@ -40,7 +40,7 @@ class Runs:
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
-    def finish(self, report: RunReport, *, now: datetime, requests: dict[tuple[str, str], int]) -> None:
+    def finish(self, report: RunReport | RatingReport, *, now: datetime, requests: dict[tuple[str, str], int]) -> None:
         """Note the end of a run with its counts, its proof of completeness and its error, all in one transaction."""
         from dataclasses import asdict
 
@@ -58,7 +58,7 @@ class Runs:
                     report.duration_seconds,
                     report.status,
                     json.dumps(asdict(report.counts)),
-                    json.dumps(asdict(report.proof)),
+                    json.dumps(asdict(report.proof) if isinstance(report, RunReport) else {}),
                     json.dumps(report.reasons),
                     report.error.type if report.error else None,
                     report.error.message if report.error else None,
@@ -66,7 +66,7 @@ class Runs:
                 ),
             )
             self._count_run(connection, report)
-            if report.kind == "skills":
+            if isinstance(report, RunReport) and report.kind == "skills":
                 _update_sync_state(connection, report, format_time(now))
 
     def count_locked_out(self, kind: str) -> None:
@@ -91,7 +91,7 @@ class Runs:
         from atom_saas_sync.store.catalogue import write_audit
 
         with self._database.transaction() as connection:
-            set_fact(connection, "emergency_stop", actor, now)
+            set_fact(connection, "emergency_stop", format_time(now), now)
             write_audit(connection, actor, "jobs stop", "", now, {})
 
     def resume_scheduling(self, *, actor: str, now: datetime) -> None:
@@ -127,7 +127,7 @@ class Runs:
                     "error_count = error_count + 1, last_error = 'the process was killed'"
                 )
 
-    def _count_run(self, connection: sqlite3.Connection, report: RunReport) -> None:
+    def _count_run(self, connection: sqlite3.Connection, report: RunReport | RatingReport) -> None:
         run_type = METRIC_TYPES[report.kind]
         if report.kind != "categories":
             observe_duration(connection, report.duration_seconds, run_type=run_type)
@@ -136,7 +136,7 @@ class Runs:
         if report.error is not None:
             kind = report.error.type if report.error.type in METRIC_ERRORS else "internal"
             increment(connection, "atom_saas_sync_errors_total", type=run_type, error=kind)
-        if report.kind in {"skills", "categories"}:
+        if isinstance(report, RunReport):  # ratings were counted one by one, as they were settled
             _count_items(connection, report.counts)
 
 

@@ -1,0 +1,185 @@
+"""`doctor`: what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from atom_saas_sync.cli.output import GlobalOptions, console, print_json, printable
+from atom_saas_sync.errors import ConfigError, DatabaseError
+
+if TYPE_CHECKING:
+    from atom_saas_sync.config import Settings
+    from atom_saas_sync.model import Status
+    from atom_saas_sync.usecases.diagnose import Finding, Timers
+
+_MARKS = {"ok": ("●", "green"), "warning": ("!", "yellow"), "problem": ("✕", "red"), "skipped": ("-", "dim")}
+_CRONTAB = Path("/etc/cron.d/atom-sync")
+_SYSTEMCTL_SECONDS = 10
+
+
+def doctor(
+    ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False
+) -> None:
+    """Look for what is wrong, and say the cure."""
+    from atom_saas_sync.usecases.diagnose import Finding, worst
+
+    try:
+        findings = _examine(ctx.obj)
+    except ConfigError as error:
+        cure = "correct it; `atom-sync config show` tells where each value comes from"
+        findings = [Finding("configuration", "problem", line, cure) for line in error.message.splitlines()]
+    if as_json:
+        print_json(
+            {
+                "success": not worst(findings),
+                "findings": [
+                    {"check": each.check, "verdict": each.verdict, "message": each.message, "cure": each.cure}
+                    for each in findings
+                ],
+                "total": len(findings),
+            }
+        )
+    else:
+        _print(findings)
+    raise typer.Exit(worst(findings))
+
+
+def _examine(options: GlobalOptions) -> list[Finding]:
+    from atom_saas_sync.cli.runtime import settings_of
+    from atom_saas_sync.core.tokens import expires_at
+    from atom_saas_sync.marketplace.dialects import DIALECTS
+    from atom_saas_sync.marketplace.probe import Probe
+    from atom_saas_sync.usecases.diagnose import Checkup, diagnose
+
+    settings = settings_of(options)
+    token = settings.api_token.reveal() if settings.api_token else ""
+    network = Probe(
+        api_url=settings.api_url,
+        ws_url=settings.ws_url,
+        token=token,
+        instance_id=settings.instance_id,
+        dialect=DIALECTS[settings.dialect],
+        timeout_seconds=settings.timeout_seconds,
+        ca_file=settings.ca_file,
+        take=lambda: _take_request(settings),
+        now=_now,
+    )
+    plan = Checkup(
+        enabled=settings.enabled,
+        has_token=bool(token),
+        token_expires_at=expires_at(token),
+        api_url=settings.api_url,
+        ws_url=settings.ws_url,
+        ws_enabled=settings.ws_enabled,
+        scheduler_enabled=settings.scheduler_enabled,
+        conflict_strategy=settings.conflict_strategy,
+        sync_interval_minutes=settings.sync_interval_minutes,
+        min_free_disk_gb=settings.min_free_disk_gb,
+        warnings=settings.warnings,
+    )
+    return diagnose(plan, network=network, store=_Store(settings), host=_Host(), now=_now())
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _take_request(settings: Settings) -> float:
+    """Take a request from the shared budget; without a usable database there is none to share."""
+    from atom_saas_sync.store.requests import RequestBudget
+
+    if not settings.database_path.exists():
+        return 0.0
+    try:
+        budget = RequestBudget(
+            settings.database_path,
+            per_minute=settings.rate_limit_per_minute,
+            per_hour=settings.rate_limit_per_hour,
+        )
+    except DatabaseError:
+        return 0.0  # a finding of its own
+    try:
+        return budget.take(_now())
+    finally:
+        budget.close()
+
+
+class _Store:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def read(self) -> Status:
+        from atom_saas_sync.store.status import read_status
+
+        settings = self._settings
+        return read_status(
+            settings.database_path,
+            now=_now(),
+            per_minute=settings.rate_limit_per_minute,
+            per_hour=settings.rate_limit_per_hour,
+        )
+
+    def try_writing(self) -> None:
+        from atom_saas_sync.store.database import Database
+
+        with Database.open(self._settings.database_path, migrate=False) as database, database.transaction():
+            pass
+
+    def free_disk_gb(self) -> float:
+        from atom_saas_sync.store.status import free_disk_gb
+
+        return free_disk_gb(self._settings.database_path)
+
+
+class _Host:
+    def timers(self) -> Timers:
+        """Ask systemd, if it runs here, and look for our crontab."""
+        from atom_saas_sync.usecases.diagnose import Timers
+
+        units = _systemd_units()
+        active = [name for name, state in units if state == "active" and name.endswith(".timer")]
+        failed = [name for name, state in units if state == "failed"]
+        if _CRONTAB.exists():
+            active.append(str(_CRONTAB))
+        return Timers(tuple(active), tuple(failed))
+
+
+def _systemd_units() -> list[tuple[str, str]]:
+    """Return our units with their states; nothing if there is no systemd to ask."""
+    systemctl = shutil.which("systemctl")
+    if systemctl is None or not Path("/run/systemd/system").is_dir():
+        return []
+    command = [systemctl, "list-units", "--all", "--plain", "--no-legend", "--no-pager", "atom-sync*"]
+    try:
+        result = subprocess.run(  # noqa: S603 - a fixed command
+            command, capture_output=True, text=True, timeout=_SYSTEMCTL_SECONDS, check=False, env={"LC_ALL": "C"}
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    # UNIT LOAD ACTIVE SUB DESCRIPTION
+    fields = [line.split() for line in result.stdout.splitlines()]
+    return [(line[0], line[2]) for line in fields if len(line) > 3]  # noqa: PLR2004 - the columns
+
+
+def _print(findings: list[Finding]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    for each in findings:
+        mark, style = _MARKS[each.verdict]
+        words = Text(printable(each.message))
+        if each.cure:
+            words.append(f"\n→ {printable(each.cure)}", "dim")
+        table.add_row(Text(mark, style), Text(each.check, "bold"), words)
+    out = console()
+    out.print(table)
+    problems = sum(each.verdict == "problem" for each in findings)
+    warnings = sum(each.verdict == "warning" for each in findings)
+    out.print(f"\n{problems} problem{'' if problems == 1 else 's'}, {warnings} warning{'' if warnings == 1 else 's'}")

@@ -1,0 +1,130 @@
+"""Single requests, made to find out what is wrong: no retries, every failure with its own words (`doctor`)."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import socket
+import ssl
+from collections.abc import Callable
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from atom_saas_sync.errors import ConnectionFailed, MarketplaceTimeout, RateLimited
+from atom_saas_sync.marketplace.client import tls_context
+from atom_saas_sync.marketplace.dialects import Dialect
+
+_MOST_SECONDS = 10.0
+
+
+class Probe:
+    """Asks the marketplace one thing at a time."""
+
+    def __init__(
+        self,
+        *,
+        api_url: str,
+        ws_url: str,
+        token: str,
+        instance_id: str,
+        dialect: Dialect,
+        timeout_seconds: float,
+        ca_file: Path | None,
+        take: Callable[[], float],
+        now: Callable[[], datetime],
+    ) -> None:
+        """`take` takes a request from the budget and returns 0, or returns the seconds until one is free."""
+        self._api_url = api_url
+        self._ws_url = ws_url
+        self._token = token
+        self._headers = {name: value.format(token=token, instance=instance_id) for name, value in dialect.headers}
+        self._dialect = dialect
+        self._timeout = min(timeout_seconds, _MOST_SECONDS)
+        self._ca_file = ca_file
+        self._take = take
+        self._now = now
+
+    def look_up(self, url: str) -> int:
+        """Return how many addresses the host of `url` has. Raises ConnectionFailed."""
+        host = urlsplit(url).hostname or ""
+        try:
+            return len(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+        except OSError as error:
+            raise ConnectionFailed(f"the name {host} is not known here: {error.strerror}") from error
+
+    def health(self) -> tuple[int, float | None]:
+        """Return the status of the health route, and the seconds that the marketplace's clock is ahead of ours.
+
+        Raises ConnectionFailed, MarketplaceTimeout, RateLimited.
+        """
+        response = self._get(self._api_url + self._dialect.health_path)
+        return response.status_code, self._skew(response)
+
+    def skills(self) -> int:
+        """Return the status of the list of skills, asked for with the token.
+
+        Raises ConnectionFailed, MarketplaceTimeout, RateLimited.
+        """
+        url = f"{self._api_url}{self._dialect.skills_path}?page=1&page_size=1"
+        return self._get(url, self._headers).status_code
+
+    def websocket(self) -> int:
+        """Return the status of a WebSocket handshake: 101 is the good one. It is closed at once.
+
+        Raises ConnectionFailed, MarketplaceTimeout, RateLimited.
+        """
+        url = self._ws_url.replace("ws", "http", 1)
+        url += f"{'&' if urlsplit(url).query else '?'}token={quote(self._token, safe='')}"
+        headers = {
+            "Connection": "Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": base64.b64encode(secrets.token_bytes(16)).decode(),
+        }
+        return self._get(url, headers).status_code
+
+    def _get(self, url: str, headers: dict[str, str] | None = None) -> httpx.Response:
+        """Make one request, read nothing of the body, and follow no redirect: the token stays with its origin."""
+        wait = self._take()
+        if wait > 0:
+            raise RateLimited(f"no request is free for {wait:.0f} s: the marketplace's limits are used up")
+        host = urlsplit(url).hostname
+        verify = tls_context(self._ca_file) if url.startswith("https:") else False
+        try:
+            with (
+                httpx.Client(verify=verify, timeout=self._timeout, follow_redirects=False) as client,
+                client.stream("GET", url, headers=headers) as response,
+            ):
+                return response
+        except httpx.TimeoutException as error:
+            raise MarketplaceTimeout(f"{host} gave no answer within {self._timeout:.0f} s") from error
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise ConnectionFailed(f"no connection to {host}: {_cause(error)}") from error
+
+    def _skew(self, response: httpx.Response) -> float | None:
+        try:
+            theirs = parsedate_to_datetime(response.headers.get("date", ""))
+        except ValueError:
+            return None
+        return (theirs - self._now()).total_seconds()
+
+
+def _cause(error: BaseException) -> str:
+    """Return what was at the bottom of it, in words; never the URL, which holds the token."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    for each in reversed(chain):
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return f"TLS: {each.verify_message}"
+        if isinstance(each, ssl.SSLError):
+            return f"TLS: {each.reason or 'the handshake failed'}"
+        if isinstance(each, OSError) and each.strerror:
+            return each.strerror
+    return type(error).__name__

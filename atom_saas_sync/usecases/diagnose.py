@@ -1,0 +1,375 @@
+"""`doctor`: the troubleshooting chapter of the deployment guide as checks, each with its cure.
+
+A check that makes no sense after what was found before it is skipped: with a wrong token nothing can be said of the
+WebSocket, and one cause gives one finding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal, Protocol
+
+from atom_saas_sync.core.health import duration, judge, minutes_since, watch_is_running
+from atom_saas_sync.errors import ConnectionFailed, DatabaseError, MarketplaceError
+from atom_saas_sync.model import Health, Status
+
+Verdict = Literal["ok", "warning", "problem", "skipped"]
+
+_EXPIRY_NOTICED = timedelta(days=14)
+_SKEW_WARNED, _SKEW_WRONG = 30.0, 300.0
+_LONG_RUN_MINUTES = 60
+_LITTLE_BUDGET = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found, and, unless all is well, what to do and the command to run."""
+
+    check: str
+    verdict: Verdict
+    message: str
+    cure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timers:
+    """What starts syncs regularly, as far as this host tells: timers or crontabs by name, and which are broken."""
+
+    active: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Checkup:
+    """The settings that the checks need."""
+
+    enabled: bool
+    has_token: bool
+    token_expires_at: datetime | None
+    api_url: str
+    ws_url: str
+    ws_enabled: bool
+    scheduler_enabled: bool
+    conflict_strategy: str
+    sync_interval_minutes: int
+    min_free_disk_gb: float
+    warnings: tuple[str, ...]
+
+
+class Network(Protocol):
+    """Single requests to the marketplace."""
+
+    def look_up(self, url: str) -> int:
+        """Return how many addresses the host of a URL has."""
+
+    def health(self) -> tuple[int, float | None]:
+        """Return the status of the health route, and how far the marketplace's clock is ahead of ours."""
+
+    def skills(self) -> int:
+        """Return the status of the list of skills."""
+
+    def websocket(self) -> int:
+        """Return the status of a WebSocket handshake."""
+
+
+class Store(Protocol):
+    """The database as the checks see it."""
+
+    def read(self) -> Status:
+        """Return the state."""
+
+    def try_writing(self) -> None:
+        """Raise DatabaseError if nothing can be written."""
+
+    def free_disk_gb(self) -> float:
+        """Return the room on its disk."""
+
+
+class Host(Protocol):
+    """The machine."""
+
+    def timers(self) -> Timers:
+        """Return what starts syncs regularly."""
+
+
+def diagnose(plan: Checkup, *, network: Network, store: Store, host: Host, now: datetime) -> list[Finding]:
+    """Make every check that can be made, and return what each found."""
+    findings = list(_configuration(plan, now))
+    online = plan.enabled and plan.has_token
+    findings += _reachability(plan, network) if online else [_skip("marketplace", "no token, or disabled")]
+    findings += _database(plan, store)
+    try:
+        status = store.read()
+    except DatabaseError:
+        return [*findings, _skip("sync", "the database can't be read")]
+    findings += _schedule(plan, host, status, now)
+    findings += _state(plan, status, now)
+    return findings
+
+
+def worst(findings: list[Finding]) -> int:
+    """Return the exit code: 1 if there is a problem; a warning alone is none."""
+    return int(any(finding.verdict == "problem" for finding in findings))
+
+
+def _configuration(plan: Checkup, now: datetime) -> Iterator[Finding]:
+    if plan.warnings:
+        for warning in plan.warnings:
+            yield Finding("configuration", "warning", warning, "`atom-sync config show` tells where each value is from")
+    else:
+        yield Finding("configuration", "ok", "every value is in its range")
+    if not plan.enabled:
+        yield Finding(
+            "enabled", "warning", "ATOM_SAAS_ENABLED is false: nothing is synced", "set ATOM_SAAS_ENABLED=true"
+        )
+        return
+    if not plan.has_token:
+        yield Finding(
+            "token",
+            "problem",
+            "no token for the marketplace is set",
+            "set ATOM_SAAS_API_TOKEN or ATOM_SAAS_API_TOKEN_FILE; `atom-sync config check` looks again",
+        )
+        return
+    yield _token_age(plan.token_expires_at, now)
+
+
+def _token_age(expires_at: datetime | None, now: datetime) -> Finding:
+    cure = "get a new one in the dashboard, under settings, API tokens, and set ATOM_SAAS_API_TOKEN"
+    if expires_at is None:
+        return Finding("token", "ok", "a token is set; it does not say when it expires")
+    if expires_at <= now:
+        return Finding("token", "problem", f"the token expired at {expires_at:%Y-%m-%d %H:%M} UTC", cure)
+    left = duration((expires_at - now).total_seconds())
+    if expires_at - now < _EXPIRY_NOTICED:
+        return Finding("token", "warning", f"the token expires in {left}", cure)
+    return Finding("token", "ok", f"a token is set; it expires in {left}")
+
+
+def _reachability(plan: Checkup, network: Network) -> Iterator[Finding]:
+    try:
+        network.look_up(plan.api_url)
+    except ConnectionFailed as error:
+        yield Finding(
+            "dns", "problem", error.message, "check ATOM_SAAS_API_URL for typos, and the resolver: `resolvectl status`"
+        )
+        yield _skip("http", "the marketplace's name is not known")
+        return
+    yield Finding("dns", "ok", "the marketplace's name is known")
+    try:
+        status, skew = network.health()
+        yield _health(status)
+        if skew is not None:
+            yield _clock(skew)
+        token = _token_accepted(network.skills())
+        yield token
+    except MarketplaceError as error:
+        yield Finding("http", "problem", error.message, _cure_for(error))
+        return
+    if plan.ws_enabled and token.verdict == "ok":
+        yield _websocket(plan, network)
+
+
+def _health(status: int) -> Finding:
+    if status == 200:  # noqa: PLR2004 - HTTP
+        return Finding("http", "ok", "the marketplace answers and says that it is healthy")
+    if status >= 500:  # noqa: PLR2004 - HTTP
+        return Finding(
+            "http",
+            "problem",
+            f"the marketplace says that it is not healthy: {status}",
+            "wait; see https://status.atomsaas.com; the cache serves what it has meanwhile",
+        )
+    return Finding(
+        "http",
+        "warning",
+        f"the health route answered {status}",
+        "check ATOM_SAAS_API_URL and ATOM_SAAS_API_DIALECT: `atom-sync config show`",
+    )
+
+
+def _token_accepted(status: int) -> Finding:
+    if status == 200:  # noqa: PLR2004 - HTTP
+        return Finding("api", "ok", "the marketplace accepts the token and lists skills")
+    if status in {401, 403}:
+        return Finding(
+            "api",
+            "problem",
+            f"the marketplace refuses the token: {status}",
+            "get a new one in the dashboard, under settings, API tokens, and set ATOM_SAAS_API_TOKEN",
+        )
+    if status == 404:  # noqa: PLR2004 - HTTP
+        return Finding(
+            "api",
+            "problem",
+            "there is no list of skills at this address: 404",
+            "check ATOM_SAAS_API_URL and ATOM_SAAS_API_DIALECT (v1, plain or mothership): `atom-sync config show`",
+        )
+    if status == 429:  # noqa: PLR2004 - HTTP
+        return Finding(
+            "api",
+            "problem",
+            "the marketplace's rate limit is used up: 429",
+            "wait; does another instance use this token? ATOM_SAAS_RATE_LIMIT_PER_HOUR lowers our share",
+        )
+    return Finding("api", "problem", f"the list of skills answered {status}", "try again later; then ask the support")
+
+
+def _clock(skew: float) -> Finding:
+    apart = f"this clock is {duration(abs(skew))} {'behind' if skew > 0 else 'ahead of'} the marketplace's"
+    cure = "synchronise it: `timedatectl set-ntp true`"
+    if abs(skew) >= _SKEW_WRONG:
+        return Finding("clock", "problem", f"{apart}: tokens and the order of changes go wrong", cure)
+    if abs(skew) >= _SKEW_WARNED:
+        return Finding("clock", "warning", apart, cure)
+    return Finding("clock", "ok", "this clock and the marketplace's agree")
+
+
+def _websocket(plan: Checkup, network: Network) -> Finding:
+    cure = "check ATOM_SAAS_WS_URL, and that firewall and proxy let WebSockets through; polling goes on meanwhile"
+    try:
+        network.look_up(plan.ws_url)
+        status = network.websocket()
+    except MarketplaceError as error:
+        return Finding("websocket", "problem", error.message, cure)
+    if status == 101:  # noqa: PLR2004 - HTTP
+        return Finding("websocket", "ok", "the WebSocket connects")
+    return Finding("websocket", "problem", f"the WebSocket's handshake was answered with {status}, not 101", cure)
+
+
+def _cure_for(error: MarketplaceError) -> str:
+    if "TLS" in error.message:
+        return "set ATOM_SAAS_CA_FILE to the authority of your proxy or marketplace; check the clock"
+    if error.kind == "rate_limited":
+        return "wait; `atom-sync status` shows when requests are free again"
+    return "check ATOM_SAAS_API_URL, the network and the firewall (outbound HTTPS): `curl -I` of that URL"
+
+
+def _database(plan: Checkup, store: Store) -> Iterator[Finding]:
+    try:
+        free = store.free_disk_gb()
+        if free < plan.min_free_disk_gb:
+            yield Finding(
+                "disk",
+                "problem",
+                f"{free:.1f} GB are free, less than {plan.min_free_disk_gb:g} GB",
+                "make room, or lower ATOM_SYNC_MIN_FREE_DISK_GB: `df -h` shows the file systems",
+            )
+        else:
+            yield Finding("disk", "ok", f"{free:.1f} GB are free")
+        status = store.read()
+        if status.revision is not None:
+            store.try_writing()
+    except DatabaseError as error:
+        yield Finding("database", "problem", error.message, error.hint or "`atom-sync db check` looks closer")
+        return
+    yield Finding("database", "ok", "it can be read and written" if status.revision else "there is none yet")
+    if status.revision is not None and status.migrations_pending:
+        yield Finding(
+            "migrations", "problem", f"it is at {status.revision}: some are pending", "`atom-sync db upgrade`"
+        )
+    elif status.revision is not None:
+        yield Finding("migrations", "ok", f"all are applied, up to {status.revision}")
+
+
+def _schedule(plan: Checkup, host: Host, status: Status, now: datetime) -> Iterator[Finding]:
+    timers = host.timers()
+    jobs = bool(status.jobs) and watch_is_running(status.websocket, now)
+    if status.emergency_stop:
+        yield Finding(
+            "schedule", "problem", "the emergency stop is on: scheduled runs do nothing", "`atom-sync jobs start`"
+        )
+    elif timers.failed:
+        yield Finding(
+            "schedule",
+            "problem",
+            f"failed: {', '.join(timers.failed)}",
+            f"`systemctl status {timers.failed[0]}` and `journalctl -u {timers.failed[0]}` say why",
+        )
+    elif not (timers.active or jobs):
+        yield Finding(
+            "schedule",
+            "warning",
+            "nothing starts syncs regularly: no timer, no crontab, no `watch --jobs`",
+            "`atom-sync schedule systemd --install` or `atom-sync schedule cron --install`",
+        )
+    elif not plan.scheduler_enabled:
+        yield Finding(
+            "schedule",
+            "problem",
+            f"{', '.join(timers.active) or 'watch'} would sync, but ENABLE_SCHEDULER is not true",
+            "set ENABLE_SCHEDULER=true where the timers read it",
+        )
+    else:
+        yield Finding("schedule", "ok", f"syncs are started by {', '.join(timers.active) or '`watch --jobs`'}")
+
+
+def _state(plan: Checkup, status: Status, now: datetime) -> Iterator[Finding]:
+    health = judge(
+        status,
+        now,
+        sync_interval_minutes=plan.sync_interval_minutes,
+        enabled=plan.enabled,
+        websocket_enabled=plan.ws_enabled,
+    )
+    yield _sync(health)
+    for trouble in health.reasons:
+        if trouble.code in {"watch_gone", "websocket_disconnected"}:
+            yield Finding("watch", "problem", trouble.message, _plain_cure(trouble.hint))
+    for run in status.runs:
+        minutes = minutes_since(run.started_at, now) or 0
+        if run.status == "running" and run.kind in status.running and minutes >= _LONG_RUN_MINUTES:
+            yield Finding(
+                "run",
+                "problem",
+                f"run {run.id} ({run.kind}) has been at work for {duration(minutes * 60)}",
+                "`atom-sync sync skills` names the process that holds the lock; `kill` it, and what it did is kept",
+            )
+    if status.revision is not None and status.rate_limit_remaining < _LITTLE_BUDGET:
+        yield Finding(
+            "rate_limit",
+            "warning",
+            f"only {status.rate_limit_remaining} requests are free now",
+            "longer intervals: ATOM_SAAS_SYNC_INTERVAL_MINUTES; does another instance use this token?",
+        )
+    yield _conflicts(plan, status)
+    if status.ratings_failed:
+        yield Finding(
+            "ratings",
+            "problem",
+            f"{status.ratings_failed} could not be sent",
+            "`atom-sync ratings failed` says why; `atom-sync sync ratings --retry-failed` tries again",
+        )
+    else:
+        yield Finding("ratings", "ok", "none has failed")
+
+
+def _sync(health: Health) -> Finding:
+    troubles = [trouble for trouble in health.reasons if trouble.code in {"never_synced", "sync_stale", "sync_failed"}]
+    if not troubles:
+        return Finding("sync", "ok", "the last sync is recent and was successful")
+    message = "; ".join(trouble.message for trouble in troubles)
+    return Finding("sync", "problem", message, "mend what was found above; then `atom-sync sync skills`")
+
+
+def _conflicts(plan: Checkup, status: Status) -> Finding:
+    waiting = sum(status.conflicts_open.values())
+    if not waiting:
+        return Finding("conflicts", "ok", "none waits")
+    more = "" if plan.conflict_strategy != "manual" else "; ATOM_SAAS_CONFLICT_STRATEGY=remote_wins settles new ones"
+    return Finding(
+        "conflicts",
+        "warning",
+        f"{waiting} wait for a person",
+        f"`atom-sync conflicts list`, then `atom-sync conflicts resolve ID --strategy remote_wins`{more}",
+    )
+
+
+def _plain_cure(hint: str) -> str:
+    return hint if "doctor" not in hint else "see the WebSocket check above; `atom-sync watch` connects again"
+
+
+def _skip(check: str, why: str) -> Finding:
+    return Finding(check, "skipped", why)

@@ -1,0 +1,103 @@
+"""The cache's life, with a clock that is moved: expiry, stale if error, strict mode, protection of local edits."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from conftest import Machine
+
+from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.lifetime import Lifetime
+from atom_saas_sync.usecases.purge_cache import Purged, PurgeOptions, purge_cache
+
+
+def _purge(
+    machine: Machine,
+    *,
+    older_than: timedelta | None = None,
+    everything: bool = False,
+    include_local: bool = False,
+    strict: bool = False,
+    dry_run: bool = False,
+) -> Purged:
+    options = PurgeOptions(
+        older_than=older_than, everything=everything, include_local=include_local, strict=strict, dry_run=dry_run
+    )
+    with Database.open(machine.database_path) as database:
+        return purge_cache(Lifetime(database), options, actor="tester", now=machine.clock.now())
+
+
+def _away_for(machine: Machine, hours: int) -> None:
+    """Let the marketplace be away, while timers go on trying."""
+    machine.sandbox.fault("error", status=503)
+    for _ in range(hours):
+        machine.clock.move(hours=1)
+        assert machine.pull().exit_code == 69
+    machine.sandbox.clear_faults()
+
+
+def test_30_hours_away_purge_keeps_the_cache_and_one_sync_confirms_it(machine: Machine) -> None:
+    machine.pull()
+    _away_for(machine, 30)
+    purged = _purge(machine)
+    assert purged.removed.skills == ()
+    assert purged.kept_stale is not None
+    assert len(purged.kept_stale.skills) == 60
+    assert len(machine.cached()) == 60
+    with Database.open(machine.database_path) as database:
+        assert Lifetime(database).statistics(machine.clock.now()).stale == 60
+    assert machine.pull().status == "success"
+    with Database.open(machine.database_path) as database:
+        assert Lifetime(database).statistics(machine.clock.now()).stale == 0
+    purged = _purge(machine)
+    assert (purged.removed.skills, purged.kept_stale) == ((), None)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_strict_mode_and_all_remove_what_is_stale(machine: Machine, strict: bool) -> None:
+    machine.pull()
+    edited = machine.sandbox.skill_ids()[0]
+    machine.edit(edited, description="edited here")
+    machine.sql("INSERT INTO skill_cache (skill_id, skill_data) VALUES ('only-here', ?)", '{"skill_id": "only-here"}')
+    _away_for(machine, 30)
+    _purge(machine, strict=strict, everything=not strict)
+    assert machine.cached().keys() == {edited, "only-here"}
+
+
+def test_all_with_include_local_removes_everything_and_a_sync_brings_it_back(machine: Machine) -> None:
+    machine.pull()
+    machine.edit(machine.sandbox.skill_ids()[0], description="edited here")
+    _purge(machine, everything=True, include_local=True)
+    assert machine.cached() == {}
+    report = machine.pull()
+    assert (report.status, report.counts.added) == ("success", 60)
+    assert machine.cached() == machine.listed()
+
+
+def test_only_what_was_not_confirmed_for_a_day_goes(machine: Machine) -> None:
+    machine.pull(page_size=20)
+    machine.clock.move(hours=25)
+    machine.sandbox.fault("error", endpoint="list", page=2, status=503)
+    assert machine.pull(page_size=20).status == "partial"
+    purged = _purge(machine, dry_run=True)
+    assert len(purged.removed.skills) == 20
+    assert len(machine.cached()) == 60
+    assert _purge(machine).removed.skills == purged.removed.skills
+    assert len(machine.cached()) == 40
+    machine.sandbox.clear_faults()
+    assert machine.pull(page_size=20).counts.added == 20
+
+
+def test_older_than(machine: Machine) -> None:
+    machine.pull()
+    machine.clock.move(hours=2)
+    assert _purge(machine, older_than=timedelta(hours=3)).removed.skills == ()
+    assert len(_purge(machine, older_than=timedelta(hours=1)).removed.skills) == 60
+
+
+def test_purged_skills_are_no_longer_found(machine: Machine) -> None:
+    machine.pull()
+    _purge(machine, everything=True)
+    assert machine.sql("SELECT count(*) FROM skill_fts WHERE skill_fts MATCH 'the OR a'") == [(0,)]
+    assert machine.sql("SELECT count(*) FROM usable_skill") == [(0,)]

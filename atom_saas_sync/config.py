@@ -22,7 +22,7 @@ from atom_saas_sync.model import STRATEGIES, Strategy
 
 _MASKED = "********"
 _TOKEN_FORMS = (
-    re.compile(r"at_saas_[A-Za-z0-9_.~+/=-]+"),
+    re.compile(r"at_saas_[!-~]+"),
     re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}"),
     re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"),
 )
@@ -31,6 +31,9 @@ _TOKEN_FILE_MAX_BYTES = 64 * 1024
 _PERHAPS_SECRET = re.compile(r"[@?]|at_saas_|eyJ|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _HEADER_TEXT = re.compile(r"[!-~]([ -~]{0,254}[!-~])?")
+_HOST = re.compile(
+    r"(?=.{1,253}\.?$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*\.?"
+)
 _NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,12})?")
 _PLACEHOLDER = "your_api_token_here"
 _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
@@ -94,7 +97,11 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The effective configuration; `shown` tells of each variable where it came from."""
+    """The effective configuration; `shown` tells of each variable where it came from.
+
+    `token_file` is where `api_token` was read from, to be read again when the token was changed there; None if the
+    token came from the variable, which wins.
+    """
 
     enabled: bool
     api_url: str
@@ -160,22 +167,33 @@ def _url_parts(text: str, *schemes: str) -> SplitResult:
         raise ValueError
     if "@" in parts.netloc or _CONTROL.search(text):
         raise ValueError
+    if "[" in parts.netloc:
+        if "%" in parts.hostname:
+            raise ValueError  # the zone of a link-local address, which HTTP clients don't take
+        ipaddress.IPv6Address(parts.hostname)
+    elif not _HOST.fullmatch(parts.hostname):
+        raise ValueError  # resolving it would fail in ways of its own: empty or too long labels, no ASCII
     _ = parts.port  # raises ValueError for a port that is none
     return parts
 
 
+def _with_plain_scheme(text: str, parts: SplitResult) -> str:
+    """Return the URL with its scheme in lower case: HTTPS:// must not pass anywhere for something else than https."""
+    return parts.scheme + text[len(parts.scheme) :]
+
+
 def _api_url(text: str) -> str:
-    _url_parts(text, "http", "https")
+    parts = _url_parts(text, "http", "https")
     if "?" in text:
         raise ValueError  # the paths of the dialect are appended
-    return text.rstrip("/")
+    return _with_plain_scheme(text, parts).rstrip("/")
 
 
 def _ws_url(text: str) -> str:
     parts = _url_parts(text, "ws", "wss")
     if any(name == "token" for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
         raise ValueError  # ours is added when connecting
-    return text
+    return _with_plain_scheme(text, parts)
 
 
 def _header_text(text: str) -> str:
@@ -210,6 +228,8 @@ def _database(text: str) -> Path:
         raise ValueError  # a slip of the pen, which would else make a directory of that name
     if text == ":memory:":
         raise ValueError  # it would be forgotten with each command
+    if text.startswith("~"):
+        raise ValueError  # only a shell knows whose home that is; a directory of that name is in nobody's mind
     return _path(text)
 
 
@@ -222,7 +242,7 @@ VARIABLES = (
     Variable(
         "ATOM_SAAS_API_URL",
         _api_url,
-        "an http(s) URL without user, password or query",
+        "an http(s) URL with an ASCII host name, without user, password or query",
         "base URL of the marketplace's API; https://staging-api.atomsaas.com is for staging",
     ),
     Variable("ATOM_SAAS_API_TOKEN", _token, _TOKEN_TAKES, "the token of this instance; required", secret=True),
@@ -278,7 +298,7 @@ VARIABLES = (
     Variable(
         "ATOM_SAAS_WS_URL",
         _ws_url,
-        "a ws(s) URL without user, password or token",
+        "a ws(s) URL with an ASCII host name, without user, password or token",
         "where `watch` listens for changes; the token is added to it",
     ),
     Variable(
@@ -320,7 +340,7 @@ VARIABLES = (
     Variable(
         "ATOM_SAAS_DATABASE_URL",
         _database,
-        "sqlite:///relative/path, sqlite:////absolute/path or a plain path (only SQLite is supported)",
+        "sqlite:///relative/path, sqlite:////absolute/path or a plain path, without ~ (only SQLite is supported)",
         "the database; under systemd $STATE_DIRECTORY/atom.db by default",
     ),
     Variable(
@@ -460,6 +480,7 @@ class _Reader:
         self._database = database
         self._values: dict[str, Any] = {}
         self._origins: dict[str, str] = {}
+        self._token_file: Path | None = None
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self._file_name, self._file = self._read_env_file(env_file)
@@ -477,7 +498,7 @@ class _Reader:
             enabled=value("ATOM_SAAS_ENABLED"),
             api_url=value("ATOM_SAAS_API_URL"),
             api_token=token,
-            token_file=value("ATOM_SAAS_API_TOKEN_FILE"),
+            token_file=self._token_file,
             dialect=value("ATOM_SAAS_API_DIALECT"),
             timeout_seconds=value("ATOM_SAAS_API_TIMEOUT_SECONDS"),
             batch_size=value("ATOM_SAAS_SYNC_BATCH_SIZE"),
@@ -514,6 +535,7 @@ class _Reader:
         self._find_authorities()
         self._find_database()
         self._find_instance()
+        self._find_misplaced_token()
 
     def shown(self) -> list[Shown]:
         """Return every variable with its value as text, secrets masked, and its origin."""
@@ -553,6 +575,8 @@ class _Reader:
 
     def _read(self, variable: Variable) -> None:
         found = self._raw(variable.name)
+        if found is not None and found[0] == _PLACEHOLDER and self._values.get("ATOM_SAAS_ENABLED") is False:
+            found = None  # a copy of .env.example, where no token is needed
         if found is None:
             self._values[variable.name] = None if variable.default is None else variable.read(variable.default)
             if variable.default is not None:
@@ -593,7 +617,7 @@ class _Reader:
         if path is None or name in self._origins:  # the variable wins
             return
         path = self._directory / path
-        self._values[file_name] = path
+        self._values[file_name] = self._token_file = path
         try:
             self._values[name], readable = _read_token_file(path)
             if readable:
@@ -610,8 +634,9 @@ class _Reader:
             url = self._values[name]
             insecure = url is not None and urlsplit(url).scheme in {"http", "ws"}
             if insecure and not self._values["ATOM_SAAS_ALLOW_INSECURE"] and not _is_loopback(urlsplit(url).hostname):
+                shown = "the URL" if _PERHAPS_SECRET.search(url) else url
                 self.problems.append(
-                    f"{name}: {_without_query(url)} is not encrypted, and its host is not loopback; "
+                    f"{name}: {shown} is not encrypted, and its host is not loopback; "
                     "use https or wss, or set ATOM_SAAS_ALLOW_INSECURE=true"
                 )
 
@@ -651,6 +676,15 @@ class _Reader:
             token: Secret | None = self._values["ATOM_SAAS_API_TOKEN"]
             self._origins[name] = "derived from the token" if token else "not set"
             self._values[name] = sha256(token.reveal().encode()).hexdigest()[:32] if token else ""
+
+    def _find_misplaced_token(self) -> None:
+        """Refuse the token in what is shown and sent as it stands; a UUID of its own is a good name for an instance."""
+        token: Secret | None = self._values["ATOM_SAAS_API_TOKEN"]
+        for name in ("ATOM_SAAS_API_URL", "ATOM_SAAS_WS_URL", "ATOM_INSTANCE_ID"):
+            text = self._values[name] or ""
+            if "at_saas_" in text or (token is not None and token.reveal() in text):
+                self._values[name] = None
+                self.problems.append(f"{name}: holds a token, which belongs into ATOM_SAAS_API_TOKEN alone")
 
 
 def _is_loopback(host: str | None) -> bool:

@@ -45,6 +45,7 @@ GOOD = {
     "ATOM_SAAS_API_URL": ["https://staging-api.atomsaas.com", "http://127.9.9.9:8600", "http://[::1]:80/base/"],
     "ATOM_SAAS_API_TOKEN": [
         TOKEN,
+        "at_saas_a$b\"c'd,e;f",
         "7d9f1f0e-2f8f-4c1a-9d6f-0a1b2c3d4e5f",
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc-_1",
     ],
@@ -90,6 +91,17 @@ BAD = {
         "http://127.0.0.1.example",
         "http://[fe80::1]",
         "http://0.0.0.0",
+        "https://a..b",
+        "https://-",
+        "https://xn--",
+        "https://h%0a",
+        "https://h\\x",
+        "https://münchen.example",  # its ASCII form is xn--mnchen-3ya.example
+        "https://⒈com",
+        f"https://{'a' * 64}.example",
+        "https://" + ".".join(["a" * 50] * 6),
+        "https://[v1.x]",
+        "https://[fe80::1%eth0]",
     ],
     "ATOM_SAAS_API_TOKEN": [
         "secret",
@@ -137,6 +149,8 @@ BAD = {
         "file:x.db",
         "sqlite:///x.db?mode=ro",
         "a\x00b",
+        "~/atom.db",
+        "sqlite:///~/atom.db",
     ],
     "ATOM_SAAS_CACHE_STRICT_TTL": _NO_BOOLEAN,
     "ATOM_SYNC_HISTORY_VERSIONS": ["-1", "1001"],
@@ -189,6 +203,44 @@ def test_a_token_in_the_wrong_variable_is_not_repeated(tmp_path: Path, misplaced
         _load(tmp_path, {"ATOM_SAAS_API_DIALECT": misplaced, "ATOM_SAAS_SYNC_BATCH_SIZE": f"x{misplaced}"})
     assert caught.value.message.count("what it holds") == 2
     assert misplaced not in caught.value.message
+
+
+@pytest.mark.parametrize("token", ["at_saas_abc123def", "7d9f1f0e-2f8f-4c1a-9d6f-0a1b2c3d4e5f"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ATOM_SAAS_API_URL", "https://h/{}"),
+        ("ATOM_SAAS_API_URL", "http://h/{}"),
+        ("ATOM_SAAS_WS_URL", "wss://h/ws?key={}"),
+        ("ATOM_INSTANCE_ID", "{}"),
+    ],
+)
+def test_the_token_is_refused_where_it_would_be_shown(tmp_path: Path, token: str, name: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: holds a token") as caught:
+        _load(tmp_path, {"ATOM_SAAS_API_TOKEN": token, name: text.format(token)})
+    assert token not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("ATOM_SAAS_API_URL", "HTTPS://market.example/", "https://market.example"),
+        ("ATOM_SAAS_WS_URL", "WSS://market.example/ws", "wss://market.example/ws"),
+    ],
+)
+def test_a_scheme_in_capitals_is_the_same_scheme(tmp_path: Path, name: str, text: str, value: str) -> None:
+    # Whoever looks for "https:" to decide about certificates must find it.
+    settings = _load(tmp_path, {name: text})
+    assert value in {settings.api_url, settings.ws_url}
+
+
+def test_http_in_capitals_is_not_encrypted_either(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not encrypted"):
+        _load(tmp_path, {"ATOM_SAAS_API_URL": "HTTP://market.example"})
+
+
+def test_the_placeholder_is_in_nobodys_way_without_the_marketplace(tmp_path: Path) -> None:
+    assert _load(tmp_path, {"ATOM_SAAS_ENABLED": "false"}, env_file=EXAMPLE).api_token is None
 
 
 def test_the_placeholder_of_the_example_is_told_as_such(tmp_path: Path) -> None:
@@ -403,7 +455,13 @@ class TestTokenFile:
 
     def test_the_variable_wins(self, tmp_path: Path) -> None:
         environ = {"ATOM_SAAS_API_TOKEN_FILE": "/does/not/exist", "ATOM_SAAS_API_TOKEN": TOKEN}
-        assert _load(tmp_path, environ).api_token == Secret(TOKEN)
+        settings = _load(tmp_path, environ)
+        assert settings.api_token == Secret(TOKEN)
+        assert settings.token_file is None  # nothing to read again
+
+    def test_where_it_was_read_is_known_for_reading_it_again(self, tmp_path: Path) -> None:
+        (tmp_path / "token").write_text(TOKEN)
+        assert _load(tmp_path, {"ATOM_SAAS_API_TOKEN_FILE": "token"}).token_file == tmp_path / "token"
 
     def test_the_credential_of_systemd(self, tmp_path: Path) -> None:
         (tmp_path / "atom-saas-token").write_text(TOKEN)

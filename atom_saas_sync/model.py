@@ -618,6 +618,7 @@ class LinkState:
     connected: bool
     ws_url: str
     enabled: bool = True
+    connected_at: datetime | None = None
     reason: str | None = None
     attempts: int = 0
     failures: int = 0

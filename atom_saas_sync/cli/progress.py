@@ -20,17 +20,17 @@ class _Rate(ProgressColumn):
 class SyncProgress:
     """Tells a rich progress bar how far the run is."""
 
-    def __init__(self, bar: Progress) -> None:
+    def __init__(self, bar: Progress, what: str) -> None:
         self._bar = bar
-        self._task = bar.add_task("skills", total=None)
+        self._task = bar.add_task(what, total=None)
 
     def advance(self, done: int, total: int | None) -> None:
-        """`done` skills of `total` have been looked at."""
+        """`done` of `total` have been looked at."""
         self._bar.update(self._task, completed=done, total=total)
 
 
 @contextmanager
-def progress_bar() -> Iterator[SyncProgress]:
+def progress_bar(what: str) -> Iterator[SyncProgress]:
     """Show a bar on standard error with rate and time left; it goes when the run ends."""
     columns = (
         TextColumn("{task.description}"),
@@ -40,4 +40,4 @@ def progress_bar() -> Iterator[SyncProgress]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console(stderr=True), transient=True) as bar:
-        yield SyncProgress(bar)
+        yield SyncProgress(bar, what)

@@ -1,23 +1,39 @@
-"""`sync skills`, `sync categories`: one polling sync each."""
+"""`sync skills`, `sync categories`, `sync ratings`, `sync all`: one sync each."""
 
 from __future__ import annotations
 
 import re
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from atom_saas_sync.cli.metrics import metrics_afterwards
-from atom_saas_sync.cli.output import GlobalOptions, console, print_json
+from atom_saas_sync.cli.output import GlobalOptions, console, print_json, printable
 from atom_saas_sync.errors import AtomSyncError, Locked, UsageError
-from atom_saas_sync.model import STRATEGIES, CatalogueCounts, ErrorInfo, RunReport
+from atom_saas_sync.model import (
+    STRATEGIES,
+    CatalogueCounts,
+    ErrorInfo,
+    RatingCounts,
+    RatingReport,
+    RunReport,
+    RunStatus,
+)
 
 if TYPE_CHECKING:
+    from atom_saas_sync.cli.runtime import StopSignals
     from atom_saas_sync.config import Settings
-    from atom_saas_sync.usecases.pull_catalogue import MaxDelete, PullOptions
+    from atom_saas_sync.marketplace.client import MarketplaceClient
+    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.requests import RequestBudget
+    from atom_saas_sync.store.runs import Runs
+    from atom_saas_sync.usecases.ports import Progress
+    from atom_saas_sync.usecases.pull_catalogue import MaxDelete
 
 app = typer.Typer(help="Synchronise with the marketplace.", no_args_is_help=True)
 
@@ -45,6 +61,8 @@ _StartedBy = Annotated[
 _Textfile = Annotated[
     Path | None, typer.Option("--textfile", metavar="PATH", help="Write the metrics to this file afterwards.")
 ]
+# After these a second run would meet the same end.
+_ENDS_ALL = {"auth", "interrupted", "deadline", "rate_limited"}
 _NoCategories = Annotated[bool, typer.Option("--no-categories", help="Leave the categories out.")]
 
 
@@ -68,10 +86,7 @@ def skills(
     with metrics_afterwards(ctx.obj, textfile):
         report = _pull(
             ctx.obj,
-            scheduled=scheduled,
-            started_by=started_by,
-            wait=wait,
-            deadline=deadline,
+            _when(deadline, scheduled=scheduled, started_by=started_by, wait=wait),
             categories=not no_categories,
             dry_run=dry_run,
             strategy=strategy,
@@ -99,10 +114,7 @@ def categories(
     with metrics_afterwards(ctx.obj, textfile):
         report = _pull(
             ctx.obj,
-            scheduled=scheduled,
-            started_by=started_by,
-            wait=wait,
-            deadline=deadline,
+            _when(deadline, scheduled=scheduled, started_by=started_by, wait=wait),
             skills=False,
             dry_run=dry_run,
             force=force,
@@ -111,109 +123,264 @@ def categories(
     _finish(report, as_json=as_json)
 
 
+@app.command()
+def ratings(
+    ctx: typer.Context,
+    as_json: _Json = False,
+    dry_run: _DryRun = False,
+    everything: Annotated[bool, typer.Option("--all", help="Send every rating again.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Also failed ones that are not yet due or wait for a person.")
+    ] = False,
+    scheduled: _Scheduled = False,
+    wait: _Wait = 0,
+    deadline: _Deadline = None,
+    textfile: _Textfile = None,
+    started_by: _StartedBy = None,
+) -> None:
+    """Send the ratings that are pending, each exactly once, and take newer ones from the marketplace."""
+    with metrics_afterwards(ctx.obj, textfile):
+        report = _rate(
+            ctx.obj,
+            _when(deadline, scheduled=scheduled, started_by=started_by, wait=wait),
+            everything=everything,
+            retry_failed=retry_failed,
+            dry_run=dry_run,
+            show_progress=not as_json,
+        )
+    if as_json:
+        print_json(rating_document(report))
+    else:
+        _print_ratings(report)
+    _print_error(report.error)
+    raise typer.Exit(report.exit_code)
+
+
+@app.command("all")
+def everything(
+    ctx: typer.Context,
+    as_json: _Json = False,
+    dry_run: _DryRun = False,
+    strategy: _StrategyOption = None,
+    max_delete: _MaxDeleteOption = None,
+    force: _Force = False,
+    scheduled: _Scheduled = False,
+    wait: _Wait = 0,
+    deadline: _Deadline = None,
+    fail_on_conflict: _FailOnConflict = False,
+    textfile: _Textfile = None,
+    started_by: _StartedBy = None,
+) -> None:
+    """Synchronise skills and categories, then ratings."""
+    when = _when(deadline, scheduled=scheduled, started_by=started_by, wait=wait)
+    with metrics_afterwards(ctx.obj, textfile):
+        pulled = _pull(
+            ctx.obj,
+            when,
+            dry_run=dry_run,
+            strategy=strategy,
+            max_delete=max_delete,
+            force=force,
+            fail_on_conflict=fail_on_conflict,
+            show_progress=not as_json,
+        )
+        if pulled.error is not None and pulled.error.type in _ENDS_ALL:
+            rated = RatingReport(run_id=None, status="skipped", exit_code=0, counts=RatingCounts())
+            rated = replace(rated, reasons=(pulled.error.type,))
+        else:
+            rated = _rate(ctx.obj, when, dry_run=dry_run, show_progress=not as_json)
+    if as_json:
+        print_json(_all_document(pulled, rated))
+    else:
+        _print_report(pulled)
+        _print_ratings(rated)
+    _print_error(pulled.error)
+    _print_error(rated.error)
+    raise typer.Exit(pulled.exit_code or rated.exit_code)
+
+
 def _pull(
     options: GlobalOptions,
+    when: _When,
     *,
-    scheduled: bool,
-    started_by: str | None,
-    wait: float,
-    deadline: float | None,
+    skills: bool = True,
     strategy: str | None = None,
     max_delete: str | None = None,
     show_progress: bool,
-    **flags: Any,  # noqa: ANN401 - the fields of PullOptions
+    **flags: Any,  # noqa: ANN401 - the other fields of PullOptions
 ) -> RunReport:
-    """Compose the edges, take the lock, run."""
-    from atom_saas_sync.cli import runtime
-    from atom_saas_sync.config import require_token
-    from atom_saas_sync.usecases.pull_catalogue import PullOptions
-
-    settings = runtime.load(options)
-    pull_options = PullOptions(
-        strategy=_strategy(strategy) or settings.conflict_strategy,
-        max_delete=_max_delete(max_delete),
-        page_size=settings.batch_size,
-        **flags,
-    )
-    kind = "skills" if pull_options.skills else "categories"
-    if not settings.enabled:
-        return _skipped(kind, "disabled", "ATOM_SAAS_ENABLED is false: local only, nothing to do")
-    require_token(settings)
-    if scheduled and not settings.scheduler_enabled:
-        return _skipped(kind, "scheduler_off", "started by a timer, but ENABLE_SCHEDULER is not true: nothing done")
-    return _run(
-        settings,
-        pull_options,
-        kind,
-        scheduled=scheduled,
-        started_by=started_by,
-        wait=wait,
-        deadline=deadline,
-        bar=show_progress,
-    )
-
-
-def _run(
-    settings: Settings,
-    pull_options: PullOptions,
-    kind: str,
-    *,
-    scheduled: bool,
-    started_by: str | None,
-    wait: float,
-    deadline: float | None,
-    bar: bool,
-) -> RunReport:
-    from atom_saas_sync.cli import runtime
+    """Make one polling sync."""
     from atom_saas_sync.logs import set_run_id
     from atom_saas_sync.store.catalogue import Catalogue
+    from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
+
+    kind = "skills" if skills else "categories"
+    chosen, limit = _strategy(strategy), _max_delete(max_delete)
+    clock = when.clock
+    try:
+        with (
+            _session(options, when, kind, lock="skills") as session,
+            _progress_bar("skills", wanted=show_progress) as progress,
+        ):
+            settings = session.settings
+            pull = CataloguePull(
+                marketplace=session.client,
+                catalogue=Catalogue(session.database, history_versions=settings.history_versions),
+                runs=session.runs,
+                clock=clock,
+                options=PullOptions(
+                    strategy=chosen or settings.conflict_strategy,
+                    max_delete=limit,
+                    page_size=settings.batch_size,
+                    skills=skills,
+                    **flags,
+                ),
+                check=clock.check,
+                progress=progress,
+                on_start=set_run_id,
+            )
+            return pull.run(started_by=session.started_by)
+    except _NotNow as end:
+        return RunReport(run_id=None, kind=kind, counts=CatalogueCounts(), **end.fields())
+
+
+def _rate(
+    options: GlobalOptions,
+    when: _When,
+    *,
+    show_progress: bool,
+    **flags: Any,  # noqa: ANN401 - the fields of RatingOptions
+) -> RatingReport:
+    """Synchronise the ratings once."""
+    from atom_saas_sync.config import require_token
+    from atom_saas_sync.core.ratings import user_hasher
+    from atom_saas_sync.logs import set_run_id
+    from atom_saas_sync.store.ratings import Ratings
+    from atom_saas_sync.usecases.sync_ratings import RatingOptions, RatingSync
+
+    clock = when.clock
+    try:
+        with (
+            _session(options, when, "ratings", lock="ratings") as session,
+            _progress_bar("ratings", wanted=show_progress) as progress,
+        ):
+            hashed = session.settings.hash_user_ids
+            sync = RatingSync(
+                marketplace=session.client,
+                ratings=Ratings(session.database),
+                runs=session.runs,
+                budget=session.budget,
+                clock=clock,
+                options=RatingOptions(**flags),
+                check=clock.check,
+                sent_user=user_hasher(require_token(session.settings).reveal()) if hashed else str,
+                progress=progress,
+                on_start=set_run_id,
+            )
+            return sync.run(started_by=session.started_by)
+    except _NotNow as end:
+        return RatingReport(run_id=None, counts=RatingCounts(), **end.fields())
+
+
+@dataclass(frozen=True, slots=True)
+class _When:
+    """Who starts a run, how long it waits for the lock, and the clock with the signals and the deadline that end it."""
+
+    scheduled: bool
+    started_by: str | None
+    wait: float
+    clock: StopSignals
+
+
+def _when(deadline: float | None, *, scheduled: bool, started_by: str | None, wait: float) -> _When:
+    from atom_saas_sync.cli import runtime
+
+    return _When(scheduled, started_by, wait, runtime.StopSignals(deadline))
+
+
+class _NotNow(Exception):
+    """There will be no run: why, in a stable word, and the error if it is one."""
+
+    def __init__(self, status: RunStatus, reason: str, error: AtomSyncError | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.error = error
+
+    def fields(self) -> dict[str, Any]:
+        """Return what every report says of it."""
+        error = self.error
+        return {
+            "status": self.status,
+            "exit_code": error.exit_code if error else 0,
+            "reasons": (self.reason,),
+            "error": ErrorInfo(error.kind, error.message, error.hint) if error else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """The edges that a run needs, composed; the lock of its kind is held."""
+
+    settings: Settings
+    database: Database
+    runs: Runs
+    budget: RequestBudget
+    client: MarketplaceClient
+    started_by: str
+
+
+@contextmanager
+def _session(options: GlobalOptions, when: _When, kind: str, *, lock: str) -> Iterator[_Session]:
+    """Compose the edges and take the lock. Raises _NotNow if there is to be no run."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.config import require_token
     from atom_saas_sync.store.database import Database
     from atom_saas_sync.store.lock import run_lock
     from atom_saas_sync.store.requests import RequestBudget
     from atom_saas_sync.store.runs import Runs
     from atom_saas_sync.times import format_time
-    from atom_saas_sync.usecases.pull_catalogue import CataloguePull
 
-    clock = runtime.StopSignals(deadline)
+    settings = runtime.load(options)
+    if not settings.enabled:
+        raise _skip("disabled", "ATOM_SAAS_ENABLED is false: local only, nothing to do")
+    require_token(settings)
+    if when.scheduled and not settings.scheduler_enabled:
+        raise _skip("scheduler_off", "started by a timer, but ENABLE_SCHEDULER is not true: nothing done")
     with ExitStack() as stack:
         database = stack.enter_context(Database.open(settings.database_path))
         runs = Runs(database)
-        if scheduled and runs.scheduling_stopped():
-            return _skipped(kind, "stopped", "the emergency stop is on (`atom-sync jobs start` ends it): nothing done")
-        stack.enter_context(clock.caught())
+        if when.scheduled and runs.scheduling_stopped():
+            raise _skip("stopped", "the emergency stop is on (`atom-sync jobs start` ends it): nothing done")
+        stack.enter_context(when.clock.caught())
         try:
             stack.enter_context(
                 run_lock(
                     settings.database_path,
-                    "skills",
-                    wait_seconds=wait,
+                    lock,
+                    wait_seconds=when.wait,
                     command=f"sync {kind}",
-                    now=lambda: format_time(clock.now()),
-                    sleep=clock.sleep,
+                    now=lambda: format_time(when.clock.now()),
+                    sleep=when.clock.sleep,
                 )
             )
         except Locked as error:
             runs.count_locked_out(kind)
-            return _locked_out(kind, error)
+            raise _NotNow("locked", "locked", error) from error
         budget = RequestBudget(
             settings.database_path,
             per_minute=settings.rate_limit_per_minute,
             per_hour=settings.rate_limit_per_hour,
         )
         stack.callback(budget.close)
-        client = stack.enter_context(runtime.marketplace_client(settings, budget, clock))
-        progress = stack.enter_context(_progress_bar()) if bar and sys.stderr.isatty() else None
-        pull = CataloguePull(
-            marketplace=client,
-            catalogue=Catalogue(database, history_versions=settings.history_versions),
-            runs=runs,
-            clock=clock,
-            options=pull_options,
-            check=clock.check,
-            progress=progress,
-            on_start=set_run_id,
-        )
-        return pull.run(started_by=started_by or ("timer" if scheduled else runtime.person()))
+        client = stack.enter_context(runtime.marketplace_client(settings, budget, when.clock))
+        who = when.started_by or ("timer" if when.scheduled else runtime.person())
+        yield _Session(settings, database, runs, budget, client, who)
+
+
+def _skip(reason: str, why: str) -> _NotNow:
+    sys.stderr.write(f"{why}\n")
+    return _NotNow("skipped", reason)
 
 
 def _strategy(text: str | None) -> Any:  # noqa: ANN401 - a Strategy, or None
@@ -234,33 +401,20 @@ def _max_delete(text: str | None) -> MaxDelete:
     raise UsageError(f"--max-delete {text!r} will not do; it takes a number (20) or a share (5%)")
 
 
-def _skipped(kind: str, reason: str, why: str) -> RunReport:
-    sys.stderr.write(f"{why}\n")
-    return RunReport(run_id=None, kind=kind, status="skipped", exit_code=0, counts=CatalogueCounts(), reasons=(reason,))
-
-
-def _locked_out(kind: str, error: AtomSyncError) -> RunReport:
-    return RunReport(
-        run_id=None,
-        kind=kind,
-        status="locked",
-        exit_code=error.exit_code,
-        counts=CatalogueCounts(),
-        reasons=("locked",),
-        error=ErrorInfo(error.kind, error.message, error.hint),
-    )
-
-
 def _finish(report: RunReport, *, as_json: bool) -> None:
     if as_json:
         print_json(report_document(report))
     else:
         _print_report(report)
-    if report.error is not None:
-        sys.stderr.write(f"atom-sync: {report.error.message}\n")
-        if report.error.hint:
-            sys.stderr.write(f"  → {report.error.hint}\n")
+    _print_error(report.error)
     raise typer.Exit(report.exit_code)
+
+
+def _print_error(error: ErrorInfo | None) -> None:
+    if error is not None:
+        sys.stderr.write(f"atom-sync: {printable(error.message)}\n")
+        if error.hint:
+            sys.stderr.write(f"  → {error.hint}\n")
 
 
 def report_document(report: RunReport) -> dict[str, Any]:
@@ -293,6 +447,65 @@ def report_document(report: RunReport) -> dict[str, Any]:
         "error": _error(report.error),
         **({"plan": [_planned(action) for action in report.plan]} if report.dry_run else {}),
     }
+
+
+def rating_document(report: RatingReport) -> dict[str, Any]:
+    """Return the JSON of `sync ratings` (cli.md); every run has the full set of keys."""
+    counts = report.counts
+    return {
+        "success": report.status in {"success", "skipped"} and report.exit_code == 0,
+        "run_id": report.run_id,
+        "status": report.status,
+        "uploaded": counts.uploaded,
+        "updated_local": counts.updated_local,
+        "failed": counts.failed,
+        "skipped": counts.skipped,
+        "pending": counts.pending,
+        "duration_seconds": round(report.duration_seconds, 3),
+        "error": _error(report.error),
+        **(
+            {
+                "dry_run": True,
+                "plan": [{"id": each.id, "skill_id": each.skill_id, "rating": each.stars} for each in report.plan],
+            }
+            if report.dry_run
+            else {}
+        ),
+    }
+
+
+def _all_document(pulled: RunReport, rated: RatingReport) -> dict[str, Any]:
+    parts = report_document(pulled), rating_document(rated)
+    statuses = {part["status"] for part in parts}
+    if len(statuses) == 1:
+        (status,) = statuses
+    elif statuses == {"success", "skipped"}:
+        status = "success"
+    else:
+        status = "partial" if statuses & {"success", "partial"} else "failed"
+    skills_part, ratings_part = parts
+    success = all(part["success"] for part in parts)
+    return {"success": success, "status": status, "skills": skills_part, "ratings": ratings_part}
+
+
+def _print_ratings(report: RatingReport) -> None:
+    if report.status in {"skipped", "locked"}:
+        return
+    out, counts = console(), report.counts
+    if report.dry_run:
+        for each in report.plan:
+            out.print(f"would be sent: {printable(each.skill_id)}, {each.stars} of 5", markup=False)
+        out.print(f"Dry run: {len(report.plan)} ratings")
+        return
+    verb = "Ratings synchronised" if report.status == "success" else f"Ratings {report.status}"
+    taken = f", {counts.updated_local} replaced by newer ones from there" if counts.updated_local else ""
+    kept = f", {counts.skipped} kept here alone" if counts.skipped else ""
+    failed = f", {counts.failed} failed (`atom-sync ratings failed`)" if counts.failed else ""
+    waiting = f", {counts.pending} pending" if counts.pending else ""
+    out.print(
+        f"{verb}: {counts.uploaded} sent{taken}{kept}{failed}{waiting} in {report.duration_seconds:.1f} s",
+        soft_wrap=True,
+    )
 
 
 def _error(error: ErrorInfo | None) -> dict[str, Any] | None:
@@ -363,7 +576,12 @@ def _size(number: float) -> str:
     return f"{number:.1f} GB"
 
 
-def _progress_bar() -> Any:  # noqa: ANN401 - a context manager around a Progress
+@contextmanager
+def _progress_bar(what: str, *, wanted: bool) -> Iterator[Progress | None]:
+    if not wanted or not sys.stderr.isatty():
+        yield None
+        return
     from atom_saas_sync.cli.progress import progress_bar
 
-    return progress_bar()
+    with progress_bar(what) as progress:
+        yield progress

@@ -57,6 +57,12 @@ class RequestBudget:
                 set_fact(connection, "rate_limit", fact, now)
             self._learned = (limit, window)
 
+    def free(self, now: datetime) -> int:
+        """Return how many requests are free now."""
+        (per_minute, _), (per_hour, _) = self._defaults
+        with self._turn, self._database.reading() as connection:
+            return remaining_requests(connection, now.timestamp(), per_minute, per_hour)
+
     def close(self) -> None:
         """Close the connection, once no thread is at work with it: SQLite would crash the process."""
         with self._turn:

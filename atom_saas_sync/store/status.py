@@ -37,7 +37,8 @@ _FIGURES = f"""
         (SELECT count(*) FROM category_cache WHERE expires_at < :now) AS expired_categories,
         (SELECT count(*) FROM skill_base AS b JOIN skill_cache AS c ON c.skill_id = b.skill_id
             WHERE b.data IS NOT NULL AND b.data != c.skill_data) AS modified_skills,
-        (SELECT count(*) FROM skill_rating WHERE synced_to_saas = 0) AS ratings_pending,
+        (SELECT count(*) FROM skill_rating WHERE synced_to_saas = 0
+            AND id NOT IN (SELECT rating_id FROM failed_rating_upload)) AS ratings_pending,
         (SELECT count(*) FROM skill_rating WHERE synced_to_saas != 0) AS ratings_synced,
         (SELECT count(*) FROM failed_rating_upload) AS ratings_failed,
         (SELECT count(*) FROM conflict_log WHERE resolved != 0) AS conflicts_resolved,

@@ -14,14 +14,22 @@ from atom_saas_sync.model import (
     Action,
     Category,
     ConflictFilter,
+    Delivery,
     InvalidItem,
     Known,
     ListedPage,
     LoggedConflict,
+    Look,
     MessageMark,
+    OutgoingRating,
     PageRecord,
     PurgePlan,
+    Rating,
+    RatingConflict,
+    RatingReceipt,
+    RatingReport,
     RunReport,
+    ShownRatings,
     SkillVersion,
 )
 
@@ -131,7 +139,9 @@ class RunLog(Protocol):
     """What this use case needs of the audit trail."""
 
     def begin(self, kind: str, *, started_by: str, now: datetime) -> int: ...
-    def finish(self, report: RunReport, *, now: datetime, requests: dict[tuple[str, str], int]) -> None: ...
+    def finish(
+        self, report: RunReport | RatingReport, *, now: datetime, requests: dict[tuple[str, str], int]
+    ) -> None: ...
     def reached_marketplace(self, now: datetime, skew_seconds: float | None) -> None: ...
 
 
@@ -158,6 +168,44 @@ class Marketplace(Protocol):
     def list_categories(
         self, etag: str | None = None
     ) -> tuple[tuple[list[Category], list[InvalidItem]] | None, str | None]: ...
+
+
+class StoredRatings(Protocol):
+    """What sending ratings needs of the store."""
+
+    def due_ids(self, now: datetime, *, retry_failed: bool = False) -> list[int]: ...
+    def load(self, ids: Sequence[int]) -> list[Rating]: ...
+    def reopen_all(self) -> None: ...
+    def count_pending(self) -> int: ...
+    def settle(
+        self,
+        deliveries: Sequence[Delivery],
+        *,
+        looks: Sequence[Look] = (),
+        now: datetime,
+        requests: dict[tuple[str, str], int],
+    ) -> None: ...
+    def can_update(self, marketplace: str) -> bool: ...
+    def note_not_updatable(self, marketplace: str, now: datetime) -> None: ...
+    def oldest_looks(self, prefix: str, limit: int) -> list[tuple[str, str | None]]: ...
+    def settled_of(self, skill_id: str) -> list[Rating]: ...
+
+
+class RatingMarketplace(Protocol):
+    """What sending ratings needs of the marketplace; threads share it."""
+
+    @property
+    def statistics(self) -> Statistics: ...
+    def send_rating(self, rating: OutgoingRating, key: str) -> RatingReceipt | RatingConflict: ...
+    def update_rating(self, rating: OutgoingRating, rating_id: str, key: str) -> RatingReceipt | None: ...
+    def resource_of_ratings(self) -> str: ...
+    def ratings_of(self, skill_id: str, etag: str | None = None) -> ShownRatings: ...
+
+
+class RequestsLeft(Protocol):
+    """What the way back of ratings needs of the request budget."""
+
+    def free(self, now: datetime) -> int: ...
 
 
 class Clock(Protocol):

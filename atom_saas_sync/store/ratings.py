@@ -1,0 +1,288 @@
+"""Ratings and their outbox: what waits to be sent, what became of it, and what failed.
+
+A rating is pending while `synced_to_saas` is 0 and it is not on the failed list. Triggers make it so at every change
+and name the version (schema.py); everything here that settles a rating names the version that it settles, so that a
+change made meanwhile stays pending.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
+
+from atom_saas_sync.model import Delivery, ListedRating, Look, Rating, RatingFailure, RatingReceipt
+from atom_saas_sync.store.catalogue import bulk_write, count_requests, write_audit
+from atom_saas_sync.store.counters import increment
+from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.runs import get_fact, set_fact
+from atom_saas_sync.times import format_time
+
+_NOT_UPDATABLE = "ratings_not_updatable"
+
+_RATING = """
+    SELECT r.id, r.skill_id, r.user_id, r.rating AS stars, r.review AS comment, r.updated_at, r.version,
+           r.remote_rating_id, r.sent_digest, f.retry_count, coalesce(f.max_retries, 5) AS max_retries
+    FROM skill_rating AS r LEFT JOIN failed_rating_upload AS f ON f.rating_id = r.id
+"""
+_LISTED = """
+    SELECT r.id, r.skill_id, r.user_id, r.rating AS stars, r.review AS comment,
+           CASE WHEN r.synced_to_saas != 0 THEN 'sent' WHEN f.id IS NULL THEN 'pending' ELSE 'failed' END AS state,
+           r.created_at, r.updated_at, r.synced_at, r.remote_rating_id, r.note,
+           f.error_type, f.error_message, f.failed_at, f.last_retry_at, f.next_retry_at, f.retry_count, f.max_retries
+    FROM skill_rating AS r LEFT JOIN failed_rating_upload AS f ON f.rating_id = r.id
+"""
+_ACTIONS = {"sent": "added", "updated": "updated", "taken": "updated", "kept": "unchanged", "failed": "failed"}
+
+
+class Ratings:
+    """The ratings in the database. Raises DatabaseError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # The outbox
+
+    def due_ids(self, now: datetime, *, retry_failed: bool = False) -> list[int]:
+        """Return the ratings to send, the oldest change first: all pending ones, and failed ones whose time has come.
+
+        With `retry_failed` all failed ones, also those that wait for a person.
+        """
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                """
+                SELECT r.id FROM skill_rating AS r LEFT JOIN failed_rating_upload AS f ON f.rating_id = r.id
+                WHERE r.synced_to_saas = 0 AND (f.id IS NULL OR f.next_retry_at <= ?1 OR ?2)
+                ORDER BY julianday(r.updated_at), r.id
+                """,
+                (format_time(now), retry_failed),
+            )
+            return [row[0] for row in rows]
+
+    def load(self, ids: Sequence[int]) -> list[Rating]:
+        """Return these ratings, as they are now and in this order; not those that are settled or gone."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                f"{_RATING} JOIN json_each(?) AS wanted ON wanted.value = r.id "
+                "WHERE r.synced_to_saas = 0 ORDER BY wanted.key",
+                (json.dumps(list(ids)),),
+            )
+            return [Rating(**dict(row)) for row in rows]
+
+    def reopen_all(self) -> None:
+        """Make every rating pending, each version under the name it has; failed ones too."""
+        with self._database.transaction() as connection, bulk_write(connection):
+            connection.execute(
+                "UPDATE skill_rating SET synced_to_saas = 0, note = NULL, "
+                "version = coalesce(version, lower(hex(randomblob(16))))"
+            )
+            connection.execute("DELETE FROM failed_rating_upload")
+            connection.execute("DELETE FROM fact WHERE name = ?", (_NOT_UPDATABLE,))
+
+    def count_pending(self) -> int:
+        """Return how many ratings wait to be sent, without failed ones."""
+        with self._database.reading() as connection:
+            count: int = connection.execute(
+                "SELECT count(*) FROM skill_rating WHERE synced_to_saas = 0 "
+                "AND id NOT IN (SELECT rating_id FROM failed_rating_upload)"
+            ).fetchone()[0]
+            return count
+
+    def settle(
+        self,
+        deliveries: Sequence[Delivery],
+        *,
+        looks: Sequence[Look] = (),
+        now: datetime,
+        requests: dict[tuple[str, str], int],
+    ) -> None:
+        """Store what became of ratings and which skills were looked at, with the counters, in one transaction."""
+        with self._database.transaction() as connection, bulk_write(connection):
+            averages: dict[str, RatingReceipt] = {}
+            for each in deliveries:
+                _settle_one(connection, each, format_time(now))
+                if each.receipt is not None:
+                    averages[each.rating.skill_id] = each.receipt
+                increment(connection, "atom_saas_sync_items_total", type="rating", action=_ACTIONS[each.end])
+            for skill_id, receipt in averages.items():
+                _update_average(connection, skill_id, receipt)
+            connection.executemany(
+                "INSERT INTO http_validator (resource, etag, checked_at) VALUES (?, ?, ?) ON CONFLICT (resource) "
+                "DO UPDATE SET etag = excluded.etag, checked_at = excluded.checked_at",
+                [(look.resource, look.etag, format_time(now)) for look in looks],
+            )
+            count_requests(connection, requests)
+
+    def can_update(self, marketplace: str) -> bool:
+        """Tell whether a marketplace is not known as one that can't update ratings."""
+        with self._database.reading() as connection:
+            return get_fact(connection, _NOT_UPDATABLE) != marketplace
+
+    def note_not_updatable(self, marketplace: str, now: datetime) -> None:
+        """Remember that a marketplace can't update ratings."""
+        with self._database.transaction() as connection:
+            set_fact(connection, _NOT_UPDATABLE, marketplace, now)
+
+    # The way back
+
+    def oldest_looks(self, prefix: str, limit: int) -> list[tuple[str, str | None]]:
+        """Return skills that have settled ratings here, those first that were not looked at for longest.
+
+        `prefix` and the skill's id name the resource whose ETag comes along.
+        """
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                """
+                SELECT r.skill_id, v.etag
+                FROM (SELECT DISTINCT skill_id FROM skill_rating WHERE synced_to_saas != 0) AS r
+                LEFT JOIN http_validator AS v ON v.resource = ?1 || r.skill_id
+                ORDER BY coalesce(v.checked_at, ''), r.skill_id LIMIT ?2
+                """,
+                (prefix, limit),
+            )
+            return [(row[0], row[1]) for row in rows]
+
+    def settled_of(self, skill_id: str) -> list[Rating]:
+        """Return the ratings of a skill that do not wait to be sent."""
+        with self._database.reading() as connection:
+            rows = connection.execute(f"{_RATING} WHERE r.skill_id = ? AND r.synced_to_saas != 0", (skill_id,))
+            return [Rating(**dict(row)) for row in rows]
+
+    # What people do
+
+    def is_cached(self, skill_id: str) -> bool:
+        """Tell whether a skill is in the cache."""
+        with self._database.reading() as connection:
+            row = connection.execute("SELECT 1 FROM usable_skill WHERE skill_id = ?", (skill_id,)).fetchone()
+            return row is not None
+
+    def add(self, skill_id: str, user_id: str, stars: int, comment: str | None, *, now: datetime) -> ListedRating:
+        """Store a user's rating, or change it; without a comment the one it has stays."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                """
+                INSERT INTO skill_rating (skill_id, user_id, rating, review, created_at, updated_at)
+                VALUES (?1, ?2, ?3, nullif(?4, ''), ?5, ?5)
+                ON CONFLICT (skill_id, user_id) DO UPDATE SET
+                    rating = excluded.rating,
+                    review = CASE WHEN ?4 IS NULL THEN review ELSE excluded.review END,
+                    updated_at = excluded.updated_at
+                WHERE rating IS NOT excluded.rating OR (?4 IS NOT NULL AND review IS NOT excluded.review)
+                """,
+                (skill_id, user_id, stars, comment, format_time(now)),
+            )
+            row = connection.execute(f"{_LISTED} WHERE r.skill_id = ? AND r.user_id = ?", (skill_id, user_id))
+            return ListedRating(**dict(row.fetchone()))
+
+    def listed(
+        self,
+        *,
+        state: str | None = None,
+        skill_id: str | None = None,
+        user_id: str | None = None,
+        limit: int | None = None,
+    ) -> tuple[list[ListedRating], int]:
+        """Return ratings, the newest change first, and how many there are in all."""
+        wanted = {"state": state, "skill_id": skill_id, "user_id": user_id, "limit": -1 if limit is None else limit}
+        found = (
+            f"FROM ({_LISTED}) WHERE (:state IS NULL OR state = :state) "
+            "AND (:skill_id IS NULL OR skill_id = :skill_id) AND (:user_id IS NULL OR user_id = :user_id)"
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                f"SELECT * {found} ORDER BY julianday(updated_at) DESC, id DESC LIMIT :limit",
+                wanted,
+            )
+            ratings = [ListedRating(**dict(row)) for row in rows]
+            total: int = connection.execute(f"SELECT count(*) {found}", wanted).fetchone()[0]
+            return ratings, total
+
+    def find(self, rating_id: int) -> ListedRating | None:
+        """Return one rating."""
+        with self._database.reading() as connection:
+            row = connection.execute(f"{_LISTED} WHERE r.id = ?", (rating_id,)).fetchone()
+            return None if row is None else ListedRating(**dict(row))
+
+    def retry(self, ids: Sequence[int], *, actor: str, now: datetime) -> list[int]:
+        """Make failed ratings pending again, under the same key; return those that were on the failed list."""
+        with self._database.transaction() as connection:
+            rows = connection.execute(
+                "DELETE FROM failed_rating_upload WHERE rating_id IN (SELECT value FROM json_each(?)) "
+                "RETURNING rating_id",
+                (json.dumps(list(ids)),),
+            )
+            retried = sorted(row[0] for row in rows)
+            for rating_id in retried:
+                write_audit(connection, actor, "ratings retry", str(rating_id), now, {})
+            return retried
+
+
+def _settle_one(connection: sqlite3.Connection, delivery: Delivery, moment: str) -> None:
+    rating, remote = delivery.rating, delivery.remote
+    if delivery.failure is not None:
+        _note_failure(connection, rating, delivery.failure, moment)
+        return
+    if delivery.end == "taken" and remote is not None:
+        connection.execute(
+            "UPDATE skill_rating SET rating = ?, review = ?, updated_at = coalesce(?, updated_at), sent_digest = NULL "
+            "WHERE id = ? AND version IS ?",
+            (remote.stars, remote.comment, delivery.taken_at, rating.id, rating.version),
+        )
+    rating_id = delivery.receipt.rating_id if delivery.receipt else remote.rating_id if remote else None
+    # By skill and user, not by id: if the row was replaced meanwhile, the new one should know what stands there.
+    connection.execute(
+        """
+        UPDATE skill_rating SET
+            remote_rating_id = coalesce(?1, remote_rating_id),
+            sent_digest = coalesce(?2, sent_digest),
+            synced_to_saas = CASE WHEN version IS ?3 THEN 1 ELSE synced_to_saas END,
+            synced_at = CASE WHEN version IS ?3 THEN ?4 ELSE synced_at END,
+            note = CASE WHEN version IS ?3 THEN ?5 ELSE note END
+        WHERE skill_id = ?6 AND user_id = ?7
+        """,
+        (rating_id, delivery.digest, rating.version, moment, delivery.note, rating.skill_id, rating.user_id),
+    )
+    connection.execute(
+        "DELETE FROM failed_rating_upload "
+        "WHERE rating_id = (SELECT id FROM skill_rating WHERE id = ? AND version IS ?)",
+        (rating.id, rating.version),
+    )
+
+
+def _note_failure(connection: sqlite3.Connection, rating: Rating, failure: RatingFailure, moment: str) -> None:
+    # The number of the entry is that of the rating, so that people have one number to name it by.
+    connection.execute(
+        """
+        INSERT INTO failed_rating_upload
+            (id, rating_id, error_message, error_type, failed_at, next_retry_at, retry_count)
+        SELECT id, id, ?1, ?2, ?3, ?4, ?5 FROM skill_rating WHERE id = ?6 AND version IS ?7 AND synced_to_saas = 0
+        ON CONFLICT DO UPDATE SET
+            error_message = excluded.error_message, error_type = excluded.error_type, last_retry_at = ?3,
+            next_retry_at = excluded.next_retry_at, retry_count = excluded.retry_count
+        """,
+        (
+            failure.message,
+            failure.type,
+            moment,
+            failure.next_retry_at,
+            failure.retry_count,
+            rating.id,
+            rating.version,
+        ),
+    )
+
+
+def _update_average(connection: sqlite3.Connection, skill_id: str, receipt: RatingReceipt) -> None:
+    """Bring the cached skill's volatile figures up to date, in its base too: that is what the marketplace has now."""
+    figures = {"average_rating": receipt.average, "rating_count": receipt.count}
+    known = {name: value for name, value in figures.items() if value is not None}
+    if not known:
+        return
+    patch = "json_set({column}" + "".join(f", '$.{name}', ?" for name in known) + ")"
+    for table, column in (("skill_cache", "skill_data"), ("skill_base", "data")):
+        connection.execute(
+            f"UPDATE {table} SET {column} = {patch.format(column=column)} "  # noqa: S608 - constants
+            f"WHERE skill_id = ? AND json_valid({column})",
+            (*known.values(), skill_id),
+        )

@@ -1,0 +1,455 @@
+"""Ratings in both directions: send what is pending, each exactly once; take what is newer there.
+
+Threads send, at most ten at a time; only the thread that runs `run` touches the store. What a thread was told is
+stored within a fraction of a second; what it was told before the process died is asked again under the same
+idempotency key, and the marketplace answers the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import partial
+from typing import TypeVar
+
+from atom_saas_sync.core.ratings import (
+    clock_skew,
+    content_digest,
+    idempotency_key,
+    newest,
+    next_try,
+    outgoing,
+    rating_problem,
+)
+from atom_saas_sync.core.wire import id_problem
+from atom_saas_sync.errors import ApiError, AtomSyncError, BadResponse, MarketplaceError, RateLimited
+from atom_saas_sync.model import (
+    Delivery,
+    ErrorInfo,
+    Look,
+    OutgoingRating,
+    Rating,
+    RatingConflict,
+    RatingCounts,
+    RatingFailure,
+    RatingReport,
+    RemoteRating,
+    RunStatus,
+    ShownRatings,
+)
+from atom_saas_sync.times import format_time
+from atom_saas_sync.usecases.ports import Clock, Progress, RatingMarketplace, RequestsLeft, RunLog, StoredRatings
+
+log = logging.getLogger(__name__)
+
+WORKERS = 10
+"""Requests at a time (the contract's limit on connections)."""
+
+FAILURES_IN_A_ROW = 50
+"""After so many ratings without one success the marketplace is down: the rest keep their tries for later."""
+
+RATINGS_REFUSED = 1
+
+_WINDOW = 5 * WORKERS
+_COMMIT_SECONDS = 0.1
+_LOADED = 500
+_NOTABLE_SKEW = timedelta(minutes=1)
+_CANNOT_UPDATE = "the marketplace has an older rating of this user and can't update it; this one is kept here"
+
+Answer = TypeVar("Answer")
+Task = TypeVar("Task")
+
+
+@dataclass(frozen=True, slots=True)
+class RatingOptions:
+    """What a person or a timer asked of this run."""
+
+    everything: bool = False
+    retry_failed: bool = False
+    dry_run: bool = False
+
+
+@dataclass(slots=True)
+class _Course:
+    """How the run is going. `stopped` ended it; `refused` and `failed` are what single ratings met."""
+
+    stopped: AtomSyncError | None = None
+    refused: ErrorInfo | None = None
+    failed: ErrorInfo | None = None
+    refusals: int = 0
+    failures_in_a_row: int = 0
+    failed_exit_code: int = 0
+    deliveries: list[Delivery] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+
+
+class RatingSync:
+    """One run. `check` raises Interrupted or DeadlineReached to end it cleanly; `sent_user` is how a user is named."""
+
+    def __init__(
+        self,
+        *,
+        marketplace: RatingMarketplace,
+        ratings: StoredRatings,
+        runs: RunLog,
+        budget: RequestsLeft,
+        clock: Clock,
+        options: RatingOptions,
+        check: Callable[[], None],
+        sent_user: Callable[[str], str] = lambda user_id: user_id,
+        workers: int = WORKERS,
+        progress: Progress | None = None,
+        on_start: Callable[[int | None], None] = lambda _run_id: None,
+    ) -> None:
+        self._marketplace = marketplace
+        self._ratings = ratings
+        self._runs = runs
+        self._budget = budget
+        self._clock = clock
+        self._options = options
+        self._check = check
+        self._sent_user = sent_user
+        self._workers = workers
+        self._progress = progress
+        self._on_start = on_start
+        self._counts = RatingCounts()
+        self._course = _Course()
+        self._cannot_update = threading.Event()
+        self._noted_not_updatable = False
+
+    def run(self, *, started_by: str) -> RatingReport:
+        """Do it, note it in the audit trail, and return the report. Only bugs and database errors are raised."""
+        if self._options.dry_run:
+            return self._dry_run()
+        started = self._clock.monotonic()
+        run_id = self._runs.begin("ratings", started_by=started_by, now=self._clock.now())
+        self._on_start(run_id)
+        try:
+            self._send_all()
+            self._look_at_all()
+        except AtomSyncError as error:
+            self._course.stopped = error
+            log.error("%s", error.message)  # noqa: TRY400 - an expected failure: its message says all
+        self._tell_skew()
+        report = replace(self._report(run_id), duration_seconds=self._clock.monotonic() - started)
+        statistics = self._marketplace.statistics
+        self._runs.finish(report, now=self._clock.now(), requests=statistics.drain())
+        if self._counts.uploaded or self._counts.skipped or self._counts.looked_at or self._counts.updated_local:
+            self._runs.reached_marketplace(self._clock.now(), statistics.clock_skew_seconds)
+        return report
+
+    def _dry_run(self) -> RatingReport:
+        ids = self._ratings.due_ids(self._clock.now(), retry_failed=self._options.retry_failed)
+        self._counts.pending = self._ratings.count_pending()
+        return RatingReport(
+            run_id=None,
+            status="success",
+            exit_code=0,
+            counts=self._counts,
+            dry_run=True,
+            plan=tuple(self._ratings.load(ids)),
+        )
+
+    # There
+
+    def _send_all(self) -> None:
+        if self._options.everything:
+            self._ratings.reopen_all()
+        elif not self._ratings.can_update(self._marketplace.resource_of_ratings()):
+            self._cannot_update.set()
+        ids = self._ratings.due_ids(self._clock.now(), retry_failed=self._options.retry_failed)
+
+        def loaded() -> Iterator[Rating]:
+            for start in range(0, len(ids), _LOADED):
+                yield from self._ratings.load(ids[start : start + _LOADED])
+
+        done = 0
+        for finished in self._in_threads(loaded(), self._deliver):
+            for rating, future in finished:
+                self._note_delivery(rating, future)
+            self._store()
+            done += len(finished)
+            if self._progress is not None:
+                self._progress.advance(done, len(ids))
+        if self._course.stopped is not None:
+            raise self._course.stopped
+
+    def _note_delivery(self, rating: Rating, future: Future[Delivery]) -> None:
+        """Note what a thread found out about one rating; failures of the whole run end the run instead."""
+        course = self._course
+        try:
+            delivery = future.result()
+        except MarketplaceError as error:
+            if not _is_of_one_rating(error):
+                course.stopped = course.stopped or error
+                return
+            delivery = self._failure(rating, error)
+        except AtomSyncError as error:
+            course.stopped = course.stopped or error
+            return
+        course.deliveries.append(delivery)
+        self._count(delivery)
+        if delivery.failure is not None and delivery.failure.type != "invalid":
+            course.failures_in_a_row += 1
+        else:
+            course.failures_in_a_row = 0
+        if course.failures_in_a_row >= FAILURES_IN_A_ROW and course.failed is not None and course.stopped is None:
+            course.stopped = _Outage(course.failed, course.failed_exit_code)
+
+    def _failure(self, rating: Rating, error: MarketplaceError) -> Delivery:
+        """Return how a failed try is put on the failed list: for a person at once if it was refused."""
+        info = ErrorInfo(error.kind, error.message, error.hint)
+        if not error.transient:
+            return self._refusal(rating, info)
+        course = self._course
+        course.failed = course.failed or info
+        course.failed_exit_code = course.failed_exit_code or error.exit_code
+        retries = 0 if rating.retry_count is None else min(rating.retry_count + 1, rating.max_retries)
+        moment = next_try(retries, rating.max_retries, self._clock.now())
+        log.warning("rating %d of %s could not be sent: %s", rating.id, rating.skill_id, error.message)
+        failure = RatingFailure(error.kind, error.message, retries, None if moment is None else format_time(moment))
+        return Delivery(rating, "failed", failure=failure)
+
+    def _refusal(self, rating: Rating, info: ErrorInfo) -> Delivery:
+        self._course.refused = self._course.refused or info
+        self._course.refusals += 1
+        log.error("rating %d of %s was refused: %s", rating.id, rating.skill_id, info.message)
+        return Delivery(rating, "failed", failure=RatingFailure(info.type, info.message, rating.max_retries, None))
+
+    def _deliver(self, rating: Rating) -> Delivery:
+        """Send one rating; called in a thread, so it touches nothing but the marketplace."""
+        problem = rating_problem(rating.skill_id, rating.user_id, rating.stars, rating.comment)
+        if problem is not None:
+            failure = RatingFailure("invalid", problem, rating.max_retries, None)
+            return Delivery(rating, "failed", failure=failure)
+        assert rating.version is not None, "every pending rating has one: triggers see to it"
+        wire = outgoing(rating, self._sent_user(rating.user_id))
+        answer = self._marketplace.send_rating(wire, idempotency_key(rating.version, wire.user_id))
+        if isinstance(answer, RatingConflict):
+            return self._settle_conflict(rating, wire, answer.stored)
+        return Delivery(rating, "sent", digest=content_digest(rating.stars, rating.comment), receipt=answer)
+
+    def _settle_conflict(self, rating: Rating, wire: OutgoingRating, stored: RemoteRating | None) -> Delivery:
+        """Let the newer of two ratings win: the marketplace has one of this user already."""
+        if stored is None or stored.rating_id is None or stored.rated_at is None:
+            stored = self._look_up(wire) or stored
+        if stored is None:
+            if rating.remote_rating_id is None:
+                raise BadResponse("the marketplace says that it has a rating of this user already, and shows none")
+            return self._update(rating, wire, rating.remote_rating_id)
+        winner = newest(rating, stored, self._skew())
+        if winner == "same":
+            return Delivery(rating, "sent", digest=content_digest(rating.stars, rating.comment), remote=stored)
+        if winner == "theirs":
+            return self._taken(rating, stored)
+        return self._update(rating, wire, stored.rating_id or rating.remote_rating_id)
+
+    def _look_up(self, wire: OutgoingRating) -> RemoteRating | None:
+        shown = self._marketplace.ratings_of(wire.skill_id).ratings or ()
+        return next((rating for rating in shown if rating.user_id == wire.user_id), None)
+
+    def _update(self, rating: Rating, wire: OutgoingRating, rating_id: str | None) -> Delivery:
+        assert rating.version is not None
+        if rating_id is not None and not self._cannot_update.is_set():
+            key = idempotency_key(rating.version, wire.user_id, update_of=rating_id)
+            receipt = self._marketplace.update_rating(wire, rating_id, key)
+            if receipt is not None:
+                digest = content_digest(rating.stars, rating.comment)
+                return Delivery(rating, "updated", digest=digest, receipt=receipt)
+            self._cannot_update.set()
+        return Delivery(rating, "kept", note=_CANNOT_UPDATE)
+
+    def _taken(self, rating: Rating, remote: RemoteRating) -> Delivery:
+        moment = None if remote.rated_at is None else format_time(remote.rated_at - self._skew())
+        return Delivery(rating, "taken", remote=remote, taken_at=moment)
+
+    # And back
+
+    def _look_at_all(self) -> None:
+        """Look at the ratings of skills that have ratings here, with half of the requests that are free now."""
+        prefix = self._marketplace.resource_of_ratings()
+        limit = self._budget.free(self._clock.now()) // 2
+        skills = [each for each in self._ratings.oldest_looks(prefix, limit) if id_problem(each[0]) is None]
+        for finished in self._in_threads(iter(skills), self._look_at):
+            for (skill_id, _), future in finished:
+                self._note_look(prefix, skill_id, future)
+            self._store()
+        if self._course.stopped is not None and not isinstance(self._course.stopped, RateLimited):
+            raise self._course.stopped
+        self._course.stopped = None  # the rest is looked at next time, first
+
+    def _look_at(self, skill: tuple[str, str | None]) -> ShownRatings:
+        skill_id, etag = skill
+        return self._marketplace.ratings_of(skill_id, None if self._options.everything else etag)
+
+    def _note_look(self, prefix: str, skill_id: str, future: Future[ShownRatings]) -> None:
+        course = self._course
+        try:
+            shown = future.result()
+        except MarketplaceError as error:
+            if not _is_of_one_rating(error):
+                course.stopped = course.stopped or error
+                return
+            log.warning("the ratings of %s could not be looked at: %s", skill_id, error.message)
+            course.failed = course.failed or ErrorInfo(error.kind, error.message, error.hint)
+            course.failed_exit_code = course.failed_exit_code or error.exit_code
+            return
+        except AtomSyncError as error:
+            course.stopped = course.stopped or error
+            return
+        self._counts.looked_at += 1
+        course.looks.append(Look(f"{prefix}{skill_id}", shown.etag))
+        by_user = {rating.user_id: rating for rating in shown.ratings or ()}
+        for ours in self._ratings.settled_of(skill_id) if by_user else ():
+            theirs = by_user.get(self._sent_user(ours.user_id))
+            if theirs is not None and newest(ours, theirs, self._skew()) == "theirs":
+                delivery = self._taken(ours, theirs)
+                course.deliveries.append(delivery)
+                self._count(delivery)
+
+    # Both
+
+    def _in_threads(
+        self, tasks: Iterator[Task], work: Callable[[Task], Answer]
+    ) -> Iterator[list[tuple[Task, Future[Answer]]]]:
+        """Do the tasks in threads, in their order; yield what is finished in batches. A stop leaves the rest undone."""
+        with _pool(self._workers) as pool:
+            running: dict[Future[Answer], Task] = {}
+            while True:
+                stopped = self._course.stopped is not None or self._is_over()
+                for task in () if stopped else _some(tasks, _WINDOW - len(running)):
+                    running[pool.submit(partial(work, task))] = task
+                if stopped:
+                    for future in [each for each in running if each.cancel()]:
+                        del running[future]
+                if not running:
+                    return
+                wait(running, timeout=_COMMIT_SECONDS)
+                finished = [future for future in running if future.done()]
+                if finished:
+                    yield [(running.pop(future), future) for future in finished]
+
+    def _is_over(self) -> bool:
+        try:
+            self._check()
+        except AtomSyncError as error:
+            self._course.stopped = error
+            return True
+        return False
+
+    def _store(self) -> None:
+        course, now = self._course, self._clock.now()
+        deliveries, looks = course.deliveries, course.looks
+        course.deliveries, course.looks = [], []
+        if deliveries or looks:
+            requests = self._marketplace.statistics.drain()
+            self._ratings.settle(deliveries, looks=looks, now=now, requests=requests)
+        if self._cannot_update.is_set() and not self._noted_not_updatable:
+            self._noted_not_updatable = True
+            self._ratings.note_not_updatable(self._marketplace.resource_of_ratings(), now)
+
+    def _count(self, delivery: Delivery) -> None:
+        rating, remote, counts = delivery.rating, delivery.remote, self._counts
+        if delivery.end in {"sent", "updated"}:
+            counts.uploaded += 1
+        elif delivery.end == "kept":
+            counts.skipped += 1
+            log.warning("rating %d of %s: %s", rating.id, rating.skill_id, delivery.note)
+        elif delivery.end == "failed":
+            counts.failed += 1
+        elif remote is not None:
+            counts.updated_local += 1
+            log.info(
+                "rating %d of %s: the marketplace's newer one (%d stars) replaced ours (%d stars)",
+                rating.id,
+                rating.skill_id,
+                remote.stars,
+                rating.stars,
+            )
+        if delivery.failure is not None and delivery.failure.type == "invalid":
+            self._course.refused = self._course.refused or ErrorInfo("api_error", delivery.failure.message)
+            self._course.refusals += 1
+            log.error("rating %d of %s can't be sent: %s", rating.id, rating.skill_id, delivery.failure.message)
+
+    def _skew(self) -> timedelta:
+        return clock_skew(self._marketplace.statistics.clock_skew_seconds)
+
+    def _tell_skew(self) -> None:
+        skew = self._skew()
+        if abs(skew) >= _NOTABLE_SKEW:
+            log.warning(
+                "the marketplace's clock is %d s %s ours; that is allowed for where the newest rating wins",
+                abs(skew).total_seconds(),
+                "ahead of" if skew > timedelta() else "behind",
+            )
+
+    def _report(self, run_id: int) -> RatingReport:
+        course, counts = self._course, self._counts
+        counts.pending = self._ratings.count_pending()
+        counts.requests = self._marketplace.statistics.requests
+        reasons: list[str] = []
+        error: ErrorInfo | None = None
+        exit_code = 0
+        if course.refused is not None:
+            some = "a rating was" if course.refusals == 1 else f"{course.refusals} ratings were"
+            message = f"{some} refused; the first: {course.refused.message}"
+            error = ErrorInfo(course.refused.type, message, "see `atom-sync ratings failed`")
+            reasons, exit_code = ["ratings_refused"], RATINGS_REFUSED
+        if course.failed is not None:
+            error = error or course.failed
+            reasons.append(course.failed.type)
+            exit_code = exit_code or course.failed_exit_code
+        if course.stopped is not None:
+            stop = course.stopped
+            error = ErrorInfo(stop.kind, stop.message, stop.hint)
+            reasons = [stop.kind, *(reason for reason in reasons if reason != stop.kind)]
+            exit_code = stop.exit_code
+        status: RunStatus = "success"
+        if error is not None:
+            did_something = counts.uploaded or counts.updated_local or counts.skipped or counts.looked_at
+            status = "partial" if did_something else "failed"
+        return RatingReport(
+            run_id=run_id, status=status, exit_code=exit_code, counts=counts, reasons=tuple(reasons), error=error
+        )
+
+
+class _Outage(AtomSyncError):
+    """So many ratings failed in a row that the marketplace, not the ratings, is the trouble."""
+
+    def __init__(self, first: ErrorInfo, exit_code: int) -> None:
+        super().__init__(
+            f"{FAILURES_IN_A_ROW} ratings in a row could not be sent; the first: {first.message}",
+            hint=first.hint or "the rest stays pending; the next run goes on from there",
+        )
+        self.kind = first.type
+        self.exit_code = exit_code
+
+
+def _is_of_one_rating(error: MarketplaceError) -> bool:
+    """Tell whether this may be one rating's own trouble; a refused token, a limit, a redirect are everybody's."""
+    return not isinstance(error, RateLimited) and (error.transient or isinstance(error, ApiError))
+
+
+def _some(tasks: Iterator[Task], number: int) -> Sequence[Task]:
+    found: list[Task] = []
+    while len(found) < number:
+        try:
+            found.append(next(tasks))
+        except StopIteration:
+            break
+    return found
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="ratings")
+    try:
+        yield pool
+    finally:
+        # What is on the wire is awaited: its answer is worth more than the moment.
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -26,7 +26,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 _Severity = Annotated[str | None, typer.Option("--severity", metavar="S", help="CRITICAL, HIGH, MEDIUM or LOW.")]
 _Type = Annotated[str | None, typer.Option("--type", metavar="T", help="VERSION_MISMATCH, CONTENT_MISMATCH …")]
 _Skill = Annotated[str | None, typer.Option("--skill", metavar="SKILL_ID", help="Only of this skill.")]
-_Id = Annotated[int, typer.Argument(metavar="ID", help="The conflict's number.")]
+_Id = Annotated[int, typer.Argument(metavar="ID", max=10**9, help="The conflict's number.")]
 
 
 @app.command("list")
@@ -36,7 +36,9 @@ def list_conflicts(
     conflict_type: _Type = None,
     skill: _Skill = None,
     resolved: Annotated[bool, typer.Option("--resolved", help="Resolved ones, in place of those that wait.")] = False,
-    limit: Annotated[int, typer.Option("--limit", min=0, metavar="N", help="So many at most; 0 means all.")] = 100,
+    limit: Annotated[
+        int, typer.Option("--limit", min=0, max=10**9, metavar="N", help="So many at most; 0 means all.")
+    ] = 100,
     as_json: _Json = False,
 ) -> None:
     """List the conflicts that wait, the most severe and oldest first."""
@@ -71,7 +73,9 @@ def show(ctx: typer.Context, conflict_id: _Id, as_json: _Json = False) -> None:
 @app.command()
 def resolve(
     ctx: typer.Context,
-    conflict_ids: Annotated[list[int] | None, typer.Argument(metavar="ID…", help="The conflicts' numbers.")] = None,
+    conflict_ids: Annotated[
+        list[int] | None, typer.Argument(metavar="ID…", max=10**9, help="The conflicts' numbers.")
+    ] = None,
     strategy: Annotated[
         str | None, typer.Option("--strategy", metavar="S", help="remote_wins, local_wins or merge.")
     ] = None,

@@ -26,7 +26,9 @@ _SORTS = ("rating", "name", "updated")
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 _Category = Annotated[str | None, typer.Option("--category", metavar="NAME", help="Only this category.")]
 _Tag = Annotated[str | None, typer.Option("--tag", metavar="TAG", help="Only with this tag.")]
-_Limit = Annotated[int, typer.Option("--limit", min=0, metavar="N", help="Show so many at most; 0 means all.")]
+_Limit = Annotated[
+    int, typer.Option("--limit", min=0, max=10**9, metavar="N", help="Show so many at most; 0 means all.")
+]
 _SortOption = Annotated[str | None, typer.Option("--sort", metavar="S", help="rating, name or updated.")]
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The skill's id.")]
 

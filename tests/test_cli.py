@@ -1,0 +1,390 @@
+"""The command line as a whole: help, usage, exit codes, colour, completion, pipes; no command in particular."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from conftest import Machine
+
+from atom_saas_sync import __version__
+from atom_saas_sync.cli.main import app
+from atom_saas_sync.cli.output import print_json
+
+# Runs many command lines in one process: only what starts anew each time is worth a process of its own.
+_IN_ONE_PROCESS = """
+import contextlib, io, json, sys, traceback
+from atom_saas_sync.cli.main import run
+results = []
+for arguments in json.load(sys.stdin):
+    sys.argv = ["atom-sync", *arguments]
+    out, err, code = io.StringIO(), io.StringIO(), None
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            run()
+        except SystemExit as exit:
+            code = exit.code
+        except Exception:
+            traceback.print_exc()
+    results.append([code, out.getvalue(), err.getvalue()])
+json.dump(results, sys.stdout)
+"""
+
+
+def _environment(directory: Path, **variables: str) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": str(directory), **variables}
+
+
+def _run(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "atom_saas_sync", *arguments],
+        env=_environment(directory, **variables),
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def _run_all(directory: Path, command_lines: list[list[str]], **variables: str) -> list[tuple[int, str, str]]:
+    result = subprocess.run(
+        [sys.executable, "-c", _IN_ONE_PROCESS],
+        env=_environment(directory, **variables),
+        cwd=directory,
+        input=json.dumps(command_lines),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return [tuple(line) for line in json.loads(result.stdout)]
+
+
+def _commands(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every group and command with the words that lead to it."""
+    command = command or typer.main.get_command(app)
+    yield path, command
+    for name in getattr(command, "commands", {}):
+        yield from _commands(command.commands[name], (*path, name))
+
+
+COMMANDS = dict(_commands())
+REPORTING = [
+    path for path, command in COMMANDS.items() if any("--json" in parameter.opts for parameter in command.params)
+]
+# `db downgrade -1` takes what looks like an option for the place to go back to.
+STRICT = [path for path in COMMANDS if path != ("db", "downgrade")]
+
+
+def _minimal(path: tuple[str, ...]) -> list[str]:
+    """Return a command line that is right usage."""
+    wanted = [parameter for parameter in COMMANDS[path].params if parameter.required]
+    assert {parameter.param_type_name for parameter in wanted} <= {"argument"}, path
+    return [*path, *("5" if parameter.type_descriptor.annotation is int else "some-id" for parameter in wanted)]
+
+
+def test_version_from_everywhere(tmp_path: Path) -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+    result = _run(tmp_path, "--version")
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"atom-sync {__version__}\n", "")
+    script = subprocess.run(
+        [Path(sys.executable).parent / "atom-sync", "--version"], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert script.stdout == result.stdout
+
+
+def test_every_command_has_help(tmp_path: Path) -> None:
+    assert len(COMMANDS) > 20
+    command_lines = [[*path, option] for path in COMMANDS for option in ("-h", "--help")]
+    for words, (code, out, err) in zip(command_lines, _run_all(tmp_path, command_lines), strict=True):
+        assert (code, err) == (0, ""), words
+        assert out.startswith(f"Usage: {' '.join(['atom-sync', *words[:-1]])} "), words
+        assert all(character.isprintable() for line in out.splitlines() for character in line), words
+        assert max(map(len, out.splitlines())) <= 80, words
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_command_and_every_option_is_explained() -> None:
+    for path, command in COMMANDS.items():
+        assert command.help, path
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                assert parameter.help, (path, parameter.name)
+
+
+def test_groups_alone_show_their_help(tmp_path: Path) -> None:
+    groups = [list(path) for path, command in COMMANDS.items() if getattr(command, "no_args_is_help", False)]
+    assert groups
+    for words, (code, out, err) in zip(groups, _run_all(tmp_path, groups), strict=True):
+        assert code == 2, words
+        assert out == "", words
+        assert "Commands:" in err, words
+
+
+def test_wrong_usage_of_every_command_is_2(tmp_path: Path) -> None:
+    command_lines = [[*path, "--no-such-option"] for path in STRICT]
+    command_lines += [[*path, "no-such-command"] for path, command in COMMANDS.items() if hasattr(command, "commands")]
+    command_lines += [["--env-file"], ["--log-level", "loud", "status"], ["sync", "skills", "--wait", "soon"]]
+    for words, (code, out, err) in zip(command_lines, _run_all(tmp_path, command_lines), strict=True):
+        assert code == 2, (words, err)
+        assert out == "", words
+        assert err, words
+        assert "Traceback" not in err, words
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_usage_of_every_command_is_one_document_if_json_is_asked_for(tmp_path: Path) -> None:
+    command_lines = [[*path, "--json", "--no-such-option"] for path in REPORTING if path in STRICT]
+    for words, (code, out, err) in zip(command_lines, _run_all(tmp_path, command_lines), strict=True):
+        assert code == 2, words
+        document = json.loads(out)
+        assert document["success"] is False, words
+        assert document["error"]["type"] == "usage", words
+        assert "--no-such-option" in document["error"]["message"], words
+        assert "--no-such-option" in err, words
+
+
+@pytest.mark.parametrize(
+    ("variables", "kind", "code"),
+    [
+        ({"ATOM_SAAS_SYNC_BATCH_SIZE": "0", "ATOM_SAAS_API_DIALECT": "v9"}, "config", 78),
+        ({"ATOM_SAAS_DATABASE_URL": "no-database"}, "database", 74),
+    ],
+)
+def test_failures_of_every_reporting_command(tmp_path: Path, variables: dict[str, str], kind: str, code: int) -> None:
+    """Wrong settings and a database that is none: one document, the documented code, and never a traceback."""
+    (tmp_path / "some-id").write_text("{}")
+    (tmp_path / "no-database").write_text("a text as long as the first page of a database\n" * 100)
+    # `config` and `doctor` report such things: that is their result.
+    paths = [path for path in REPORTING if path[0] not in {"config", "doctor"}]
+    command_lines = [[*_minimal(path), "--json"] for path in paths]
+    results = _run_all(tmp_path, command_lines, ATOM_SAAS_API_TOKEN="at_saas_x", ENABLE_SCHEDULER="true", **variables)
+    for words, (got, out, err) in zip(command_lines, results, strict=True):
+        assert "Traceback" not in err, words
+        document = json.loads(out)
+        if got in {0, 2}:  # needs no settings, or first of all something else from the person
+            continue
+        assert got == code, (words, err)
+        assert document["error"]["type"] == kind, words
+        assert err.startswith("atom-sync: "), words
+    assert sum(got == code for got, _, _ in results) >= len(results) * 0.7
+
+
+def test_mistakes_of_people_show_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "text").write_text("no database, no JSON")
+    mistakes = [
+        ["--database", "directory", "skills", "list"],
+        ["--database", "text", "skills", "list"],
+        ["--database", "text", "status"],
+        ["--database", "missing/x/y.db", "db", "check"],
+        ["--database", "", "status"],
+        ["--database", "postgresql://localhost/x", "status"],
+        ["--env-file", "missing", "status"],
+        ["--env-file", "directory", "status"],
+        ["skills", "show", "no-such-skill"],
+        ["skills", "show", "../../etc"],
+        ["skills", "show", ""],
+        ["skills", "import", "missing"],
+        ["skills", "import", "directory"],
+        ["skills", "import", "text"],
+        ["skills", "list", "--limit", "-1"],
+        ["skills", "list", "--limit", "9" * 30],
+        ["conflicts", "show", "999"],
+        ["conflicts", "show", "9" * 30],
+        ["conflicts", "resolve"],
+        ["db", "downgrade", "nowhere"],
+        ["db", "backup", "missing/directory/file"],
+        ["sync", "skills"],
+        ["sync", "skills", "--strategy", "best"],
+        ["sync", "skills", "--max-delete", "200%"],
+        ["sandbox", "--catalogue", "text", "--port", "0"],
+        ["sandbox", "--port", "99999999"],
+    ]
+    for words, (code, _, err) in zip(mistakes, _run_all(tmp_path, mistakes), strict=True):
+        assert code not in {0, None}, words
+        assert "Traceback" not in err, words
+        assert err.strip(), words
+
+
+@pytest.mark.parametrize("text", ['"', "NEAR(", "a OR", "*", "name:", "-", "'", "(", "\\", "^", " "])
+def test_whatever_is_searched_for_is_no_syntax(machine: Machine, text: str) -> None:
+    results = _run_all(machine.directory, [["db", "upgrade"], ["skills", "search", "--", text]])
+    assert [code for code, _, _ in results] == [0, 0], results
+
+
+def test_colour_is_there_only_if_asked_for(tmp_path: Path) -> None:
+    coloured = _run(tmp_path, "status", FORCE_COLOR="1", TERM="xterm")
+    assert "\x1b[" in coloured.stdout
+    for variables in ({}, {"FORCE_COLOR": "0"}, {"FORCE_COLOR": "1", "NO_COLOR": "1"}, {"NO_COLOR": "1"}):
+        plain = _run(tmp_path, "status", TERM="xterm", **variables)
+        assert "\x1b" not in plain.stdout + plain.stderr, variables
+        assert "unhealthy" in plain.stdout
+    assert "\x1b" not in _run(tmp_path, "--help", FORCE_COLOR="1", TERM="xterm").stdout
+
+
+def test_json_has_no_colour(machine: Machine) -> None:
+    for variables in ({"FORCE_COLOR": "1"}, {"NO_COLOR": "1"}):
+        result = machine.command("sync", "skills", "--json", TERM="xterm", **variables)
+        assert json.loads(result.stdout)["success"]
+        assert "\x1b" not in result.stdout
+
+
+@pytest.mark.parametrize(("terminal", "no_color", "coloured"), [(True, "", True), (True, "1", False)])
+def test_colour_on_a_terminal(tmp_path: Path, terminal: bool, no_color: str, coloured: bool) -> None:
+    leader, follower = os.openpty()
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "atom_saas_sync", "status"],
+            env=_environment(tmp_path, TERM="xterm-256color", NO_COLOR=no_color),
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=follower,
+            stderr=subprocess.PIPE,
+            timeout=30,
+            check=True,
+        )
+        seen = os.read(leader, 100_000).decode()
+    finally:
+        os.close(leader)
+        os.close(follower)
+    assert "unhealthy" in seen
+    assert ("\x1b[" in seen) is coloured
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("atom-sync sy", {"sync"}),
+        ("atom-sync sync s", {"skills"}),
+        ("atom-sync config ", {"show", "check"}),
+        ("atom-sync status --ch", {"--check"}),
+        ("atom-sync --log-l", {"--log-level"}),
+    ],
+)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(tmp_path: Path, shell: str, words: str, offered: set[str]) -> None:
+    variables = {"_ATOM_SYNC_COMPLETE": f"complete_{shell}"}
+    if shell == "bash":
+        variables |= {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+    else:
+        variables |= {"_TYPER_COMPLETE_ARGS": words, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    result = _run(tmp_path, **variables)
+    assert result.stderr == ""
+    assert offered <= set(re.findall(r"[\w-]+", result.stdout))
+    assert "demo" not in result.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_script_can_be_shown(tmp_path: Path, shell: str) -> None:
+    result = _run(tmp_path, _ATOM_SYNC_COMPLETE=f"source_{shell}")
+    assert result.returncode == 0
+    assert "_ATOM_SYNC_COMPLETE" in result.stdout
+    assert "python" not in result.stdout
+
+
+def _into_a_closed_pipe(machine: Machine, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a command whose reader has gone before it prints, as `| head -1` does to long output."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        return subprocess.run(
+            [sys.executable, "-m", "atom_saas_sync", *arguments],
+            env=machine.environment(),
+            cwd=machine.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            timeout=30,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+
+
+def test_a_reader_who_goes_ends_a_command_quietly(machine: Machine) -> None:
+    assert machine.command("sync", "skills").returncode == 0
+    for arguments in (
+        ["skills", "list"],
+        ["skills", "list", "--json"],
+        ["skills", "show", machine.sandbox.skill_ids()[0], "--code"],
+        ["status"],
+        ["status", "--json"],
+        ["config", "show"],
+        ["config", "check"],
+        ["--help"],
+        ["--version"],
+    ):
+        result = _into_a_closed_pipe(machine, *arguments)
+        assert (result.returncode, result.stderr) == (0, b""), arguments
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["status", "--json"], ["--help"], ["config", "show"]])
+def test_a_full_disk_under_the_output_is_74(tmp_path: Path, arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "atom_saas_sync", *arguments],
+            env=_environment(tmp_path),
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert (result.returncode, result.stderr) == (74, "atom-sync: can't write: No space left on device\n")
+
+
+def test_closed_standard_streams_do_no_harm(tmp_path: Path) -> None:
+    for command in ("db upgrade >&- 2>&-", "status --json >&-", "status 2>&-", "db check --json >/dev/null 2>&-"):
+        result = subprocess.run(
+            ["/bin/sh", "-c", f"exec '{sys.executable}' -m atom_saas_sync {command}"],
+            env=_environment(tmp_path),
+            cwd=tmp_path,
+            timeout=30,
+            check=False,
+        )
+        assert result.returncode == 0, command
+    assert _run(tmp_path, "db", "check").returncode == 0
+
+
+def test_a_working_directory_that_has_gone(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [
+            "/bin/sh",
+            "-c",
+            f"mkdir gone && cd gone && rmdir ../gone && exec '{sys.executable}' -m atom_saas_sync status",
+        ],
+        env=_environment(tmp_path),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("atom-sync: the working directory does not exist any more\n")
+
+
+def test_an_output_that_is_no_utf_8_still_gets_json(machine: Machine) -> None:
+    skill_id = machine.sandbox.skill_ids()[0]
+    assert machine.command("sync", "skills").returncode == 0
+    machine.edit(skill_id, description="café 日本")
+    result = machine.command("skills", "show", skill_id, "--json", PYTHONIOENCODING="ascii")
+    assert result.returncode == 0, result.stderr
+    assert "café 日本" in json.dumps(json.loads(result.stdout), ensure_ascii=False)
+
+
+def test_half_a_character_can_be_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    print_json({"half": "\ud83d"})
+    assert capfd.readouterr().out == '{\n  "half": "\\ud83d"\n}\n'

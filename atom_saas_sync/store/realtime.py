@@ -26,8 +26,7 @@ class RealtimeBatch(Batch):
     def marks(self, kind: str, keys: Iterable[str]) -> dict[str, MessageMark]:
         """Return what is known of the last messages about these things; `kind` is skill, rating or category."""
         rows = self._connection.execute(
-            "SELECT key, sent_at, deleted FROM last_message "
-            "WHERE kind = ? AND key IN (SELECT value FROM json_each(?))",
+            "SELECT key, sent_at, deleted FROM last_message WHERE kind = ? AND key IN (SELECT value FROM json_each(?))",
             (kind, json.dumps(list(keys))),
         )
         return {row["key"]: MessageMark(parse_time(row["sent_at"]), bool(row["deleted"])) for row in rows}
@@ -68,9 +67,7 @@ class RealtimeBatch(Batch):
             "UPDATE http_validator SET etag = NULL WHERE page = ? AND etag IS NOT NULL", [(page,) for page in pages]
         )
 
-    def count(
-        self, messages: Mapping[str, int], outcomes: Mapping[tuple[str, str], int], now: datetime | None
-    ) -> None:
+    def count(self, messages: Mapping[str, int], outcomes: Mapping[tuple[str, str], int], now: datetime | None) -> None:
         """Count messages by type and changes by (type, action), and note when the last message came."""
         _count_messages(self._connection, messages)
         for (kind, action), number in outcomes.items():
@@ -117,7 +114,7 @@ class RealtimeStore:
             connection.execute(
                 """
                 UPDATE websocket_state SET
-                    last_connected_at = CASE WHEN :connected AND NOT connected THEN :now ELSE last_connected_at END,
+                    last_connected_at = coalesce(:connected_at, last_connected_at),
                     connected = :connected, ws_url = :ws_url, websocket_enabled = :enabled,
                     last_message_at = coalesce(:last_message_at, last_message_at),
                     disconnect_reason = :reason, reconnect_attempts = :attempts, consecutive_failures = :failures,
@@ -128,6 +125,7 @@ class RealtimeStore:
                 {
                     "now": moment,
                     "connected": state.connected,
+                    "connected_at": state.connected_at and format_time(state.connected_at),
                     "ws_url": state.ws_url,
                     "enabled": state.enabled,
                     "last_message_at": state.last_message_at and format_time(state.last_message_at),

@@ -105,9 +105,7 @@ class EventFollower:
         if is_outdated(message, updated_at=updated_at, sent_at=sent_at):
             return None
         remote = merged_version(message, stored)
-        return (
-            Action(message.key, Outcome.UNCHANGED) if remote is None else plan_listed(known, remote, self.strategy)
-        )
+        return Action(message.key, Outcome.UNCHANGED) if remote is None else plan_listed(known, remote, self.strategy)
 
     def _apply_categories(self, batch: EventBatch, group: Sequence[Message], now: datetime) -> int:
         marks = batch.marks("category", [message.key for message in group])

@@ -6,6 +6,7 @@
     ├── MarketplaceError
     │   ├── MarketplaceTimeout 69  no whole answer in time
     │   ├── ConnectionFailed   69  no connection, or it broke
+    │   │   └── LinkEnded      69  the WebSocket connection ended, or could not be had
     │   ├── ApiError           69  an error answer, after all retries (65 where a retry cannot help)
     │   ├── TokenRefused       77  401 or 403
     │   ├── RateLimited        75  the request budget is used up
@@ -72,6 +73,18 @@ class ConnectionFailed(MarketplaceError):
     """No connection: DNS, refused, TLS, or broken off."""
 
     kind = "connection"
+
+
+class LinkEnded(ConnectionFailed):
+    """The WebSocket connection ended, or could not be had.
+
+    `token_refused` and `bad_frame` (against the protocol, or too large) say what was to blame.
+    """
+
+    def __init__(self, message: str, *, token_refused: bool = False, bad_frame: bool = False) -> None:
+        super().__init__(message)
+        self.token_refused = token_refused
+        self.bad_frame = bad_frame
 
 
 class ApiError(MarketplaceError):

@@ -25,6 +25,8 @@ from atom_saas_sync.errors import AtomSyncError, DatabaseError, UsageError
 PARTS = {
     "sync": Part("atom_saas_sync.cli.sync", "app", "Synchronise with the marketplace."),
     "status": Part("atom_saas_sync.cli.status", "status", "Show what is going on, and what is wrong."),
+    "watch": Part("atom_saas_sync.cli.watch", "watch", "Follow the marketplace in real time, until told to stop."),
+    "jobs": Part("atom_saas_sync.cli.jobs", "app", "The scheduled jobs: when they run next, and stopping them all."),
     "doctor": Part("atom_saas_sync.cli.doctor", "doctor", "Look for what is wrong, and say the cure."),
     "metrics": Part("atom_saas_sync.cli.metrics", "metrics", "Print the metrics as Prometheus reads them."),
     "serve-health": Part(
@@ -34,6 +36,7 @@ PARTS = {
     "db": Part("atom_saas_sync.cli.database", "app", "Migrations, checks and backups of the database."),
     "skills": Part("atom_saas_sync.cli.skills", "app", "The cached skills: read them, edit them, see their versions."),
     "demo": Part("atom_saas_sync.cli.demo", "demo", "Try everything out against a sandbox."),
+    "ratings": Part("atom_saas_sync.cli.ratings", "app", "Ratings: give them, see them, send failed ones again."),
     "conflicts": Part("atom_saas_sync.cli.conflicts", "app", "Conflicts: see them, settle them, take that back."),
     "cache": Part("atom_saas_sync.cli.cache", "app", "The cache: how old it is, and removing what expired."),
     "sandbox": Part(

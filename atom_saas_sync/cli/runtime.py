@@ -17,6 +17,9 @@ from atom_saas_sync.cli.output import GlobalOptions
 from atom_saas_sync.errors import DeadlineReached, Interrupted, UsageError
 
 if TYPE_CHECKING:
+    from logging import Logger
+
+    from atom_saas_sync.cli.notify import Notifier
     from atom_saas_sync.config import Settings
     from atom_saas_sync.marketplace.client import MarketplaceClient
     from atom_saas_sync.store.requests import RequestBudget
@@ -55,13 +58,18 @@ def settings_of(options: GlobalOptions) -> Settings:
 def load(options: GlobalOptions) -> Settings:
     """Read the settings and set logging up. Raises ConfigError with all problems."""
     settings = settings_of(options)
-    from atom_saas_sync.logs import set_up_logging
-
-    secrets = [secret.reveal() for secret in (settings.api_token, settings.admin_token) if secret]
-    log = set_up_logging(options.log_level, options.log_format, secrets=secrets)
+    log = set_up_logging_for(settings, options)
     for warning in settings.warnings:
         log.warning("%s", warning)
     return settings
+
+
+def set_up_logging_for(settings: Settings, options: GlobalOptions) -> Logger:
+    """Set logging up such that it masks the secrets of these settings."""
+    from atom_saas_sync.logs import set_up_logging
+
+    secrets = [secret.reveal() for secret in (settings.api_token, settings.admin_token) if secret]
+    return set_up_logging(options.log_level, options.log_format, secrets=secrets)
 
 
 class StopSignals:
@@ -103,9 +111,21 @@ class StopSignals:
         self._event.wait(seconds)
         self.check()
 
-    def _catch(self, number: int, _frame: FrameType | None) -> None:
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End what looks at this, as if that signal had come; from any thread."""
         self._received = number
         self._event.set()
+
+    def _catch(self, number: int, _frame: FrameType | None) -> None:
+        self.stop(number)
+
+
+def supervisor() -> Notifier:
+    """Return the way to tell systemd how this service does; without systemd it does nothing."""
+    from atom_saas_sync.cli.notify import notifier_from
+
+    value = os.environ.get
+    return notifier_from(value("NOTIFY_SOCKET"), value("WATCHDOG_USEC"), value("WATCHDOG_PID"), os.getpid())
 
 
 def environment_without_settings() -> dict[str, str]:

@@ -27,11 +27,7 @@ from atom_saas_sync.model import (
 
 if TYPE_CHECKING:
     from atom_saas_sync.cli.runtime import StopSignals
-    from atom_saas_sync.config import Settings
-    from atom_saas_sync.marketplace.client import MarketplaceClient
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.requests import RequestBudget
-    from atom_saas_sync.store.runs import Runs
+    from atom_saas_sync.cli.session import Session
     from atom_saas_sync.usecases.ports import Progress
     from atom_saas_sync.usecases.pull_catalogue import MaxDelete
 
@@ -318,28 +314,14 @@ class _NotNow(Exception):
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _Session:
-    """The edges that a run needs, composed; the lock of its kind is held."""
-
-    settings: Settings
-    database: Database
-    runs: Runs
-    budget: RequestBudget
-    client: MarketplaceClient
-    started_by: str
-
-
 @contextmanager
-def _session(options: GlobalOptions, when: _When, kind: str, *, lock: str) -> Iterator[_Session]:
+def _session(options: GlobalOptions, when: _When, kind: str, *, lock: str) -> Iterator[Session]:
     """Compose the edges and take the lock. Raises _NotNow if there is to be no run."""
     from atom_saas_sync.cli import runtime
+    from atom_saas_sync.cli.session import open_session
     from atom_saas_sync.config import require_token
     from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.lock import run_lock
-    from atom_saas_sync.store.requests import RequestBudget
     from atom_saas_sync.store.runs import Runs
-    from atom_saas_sync.times import format_time
 
     settings = runtime.load(options)
     if not settings.enabled:
@@ -354,28 +336,21 @@ def _session(options: GlobalOptions, when: _When, kind: str, *, lock: str) -> It
             raise _skip("stopped", "the emergency stop is on (`atom-sync jobs start` ends it): nothing done")
         stack.enter_context(when.clock.caught())
         try:
-            stack.enter_context(
-                run_lock(
-                    settings.database_path,
-                    lock,
-                    wait_seconds=when.wait,
+            session = stack.enter_context(
+                open_session(
+                    settings,
+                    database,
+                    kind,
+                    lock=lock,
+                    clock=when.clock,
+                    wait=when.wait,
                     command=f"sync {kind}",
-                    now=lambda: format_time(when.clock.now()),
-                    sleep=when.clock.sleep,
+                    started_by=when.started_by or ("timer" if when.scheduled else runtime.person()),
                 )
             )
         except Locked as error:
-            runs.count_locked_out(kind)
             raise _NotNow("locked", "locked", error) from error
-        budget = RequestBudget(
-            settings.database_path,
-            per_minute=settings.rate_limit_per_minute,
-            per_hour=settings.rate_limit_per_hour,
-        )
-        stack.callback(budget.close)
-        client = stack.enter_context(runtime.marketplace_client(settings, budget, when.clock))
-        who = when.started_by or ("timer" if when.scheduled else runtime.person())
-        yield _Session(settings, database, runs, budget, client, who)
+        yield session
 
 
 def _skip(reason: str, why: str) -> _NotNow:

@@ -13,11 +13,10 @@ from atom_saas_sync.model import TIME_TO_LIVE, Category, LinkState, MessageMark,
 from atom_saas_sync.store.catalogue import Batch, bulk_write
 from atom_saas_sync.store.counters import increment
 from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.runs import get_fact, last_run_started_at, set_fact
+from atom_saas_sync.store.runs import get_fact, last_run_started_at
 from atom_saas_sync.times import format_time, parse_time
 
 _DELETIONS_REMEMBERED = timedelta(days=1)
-_STOP = "emergency_stop"
 
 
 class RealtimeBatch(Batch):
@@ -157,7 +156,7 @@ class RealtimeStore:
 
 
 class Schedule:
-    """The periodic jobs of `watch --jobs`, and the emergency stop of everything that is scheduled."""
+    """The periodic jobs of `watch --jobs`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -168,23 +167,10 @@ class Schedule:
             rows = connection.execute("SELECT id, name, minutes, next_run_time FROM scheduled_job ORDER BY minutes, id")
             return [ScheduledJob(*row) for row in rows]
 
-    def stopped_at(self) -> str | None:
-        """Return since when the emergency stop is on, None if it is not."""
+    def stopped(self) -> bool:
+        """Tell whether the emergency stop is on (`jobs stop`)."""
         with self._database.reading() as connection:
-            return get_fact(connection, _STOP)
-
-    def stop(self, now: datetime) -> bool:
-        """Switch the emergency stop on; False if it was on already."""
-        with self._database.transaction() as connection:
-            if get_fact(connection, _STOP) is not None:
-                return False
-            set_fact(connection, _STOP, format_time(now), now)
-        return True
-
-    def start(self) -> bool:
-        """Switch the emergency stop off; False if it was off already."""
-        with self._database.transaction() as connection:
-            return connection.execute("DELETE FROM fact WHERE name = ?", (_STOP,)).rowcount > 0
+            return get_fact(connection, "emergency_stop") is not None
 
     def last_started(self, kind: str) -> datetime | None:
         """Return when the last run of a kind began, whoever started it."""

@@ -1,0 +1,74 @@
+"""The edges of one run, composed: for commands, and for what `watch` runs in its threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from atom_saas_sync.cli.runtime import StopSignals
+    from atom_saas_sync.config import Settings
+    from atom_saas_sync.marketplace.client import MarketplaceClient
+    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.requests import RequestBudget
+    from atom_saas_sync.store.runs import Runs
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The edges that a run needs; the lock of its kind is held."""
+
+    settings: Settings
+    database: Database
+    runs: Runs
+    budget: RequestBudget
+    client: MarketplaceClient
+    started_by: str
+
+
+@contextmanager
+def open_session(
+    settings: Settings,
+    database: Database,
+    kind: str,
+    *,
+    lock: str,
+    clock: StopSignals,
+    wait: float,
+    command: str,
+    started_by: str,
+) -> Iterator[Session]:
+    """Take the lock, waiting for it up to `wait` seconds, and open the edges. Raises Locked, which is counted."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.errors import Locked
+    from atom_saas_sync.store.lock import run_lock
+    from atom_saas_sync.store.requests import RequestBudget
+    from atom_saas_sync.store.runs import Runs
+    from atom_saas_sync.times import format_time
+
+    runs = Runs(database)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(
+                run_lock(
+                    settings.database_path,
+                    lock,
+                    wait_seconds=wait,
+                    command=command,
+                    now=lambda: format_time(clock.now()),
+                    sleep=clock.sleep,
+                )
+            )
+        except Locked:
+            runs.count_locked_out(kind)
+            raise
+        budget = RequestBudget(
+            settings.database_path,
+            per_minute=settings.rate_limit_per_minute,
+            per_hour=settings.rate_limit_per_hour,
+        )
+        stack.callback(budget.close)
+        client = stack.enter_context(runtime.marketplace_client(settings, budget, clock))
+        yield Session(settings, database, runs, budget, client, started_by)

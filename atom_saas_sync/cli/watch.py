@@ -1,0 +1,317 @@
+"""`watch`: the real-time service. Here it is composed; what it does is in usecases/watch.py."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from atom_saas_sync.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from atom_saas_sync.cli.notify import Notifier
+    from atom_saas_sync.cli.output import GlobalOptions
+    from atom_saas_sync.cli.runtime import StopSignals
+    from atom_saas_sync.cli.session import Session
+    from atom_saas_sync.config import Settings
+    from atom_saas_sync.marketplace.websocket import Link
+    from atom_saas_sync.model import RunReport
+    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.usecases.watch import Job, Watch, WatchSettings
+
+_LOCK_WAIT_SECONDS = 900.0
+_BUSY_SECONDS = 2.0  # shorter than elsewhere: the service tries again by itself, and must be able to stop meanwhile
+_MINUTES_OF_A_DAY = 1440
+_SCHEDULE = "schedule"
+"""Who starts the periodic jobs, in the audit trail."""
+
+
+def watch(
+    ctx: typer.Context,
+    jobs: Annotated[
+        bool, typer.Option("--jobs", help="Run the periodic jobs too, where no timer does (ENABLE_SCHEDULER=true).")
+    ] = False,
+) -> None:
+    """Follow the marketplace in real time, until told to stop."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.config import require_token
+    from atom_saas_sync.store.lock import run_lock
+    from atom_saas_sync.store.status import WATCH_LOCK
+    from atom_saas_sync.times import format_time
+
+    settings = runtime.load(ctx.obj)
+    supervisor = runtime.supervisor()
+    if not settings.enabled:
+        supervisor.ready()
+        sys.stderr.write("ATOM_SAAS_ENABLED is false: local only, nothing to follow\n")
+        return
+    require_token(settings)
+    clock = runtime.StopSignals()
+    with ExitStack() as stack:
+        stack.enter_context(
+            run_lock(
+                settings.database_path,
+                WATCH_LOCK,
+                command="watch",
+                now=lambda: format_time(clock.now()),
+                sleep=clock.sleep,
+            )
+        )
+        _Service(ctx.obj, settings, clock, supervisor, jobs=jobs).run(stack)
+
+
+class _Service:
+    """The edges of the service, and the settings, which may change while it runs."""
+
+    def __init__(
+        self, options: GlobalOptions, settings: Settings, clock: StopSignals, supervisor: Notifier, *, jobs: bool
+    ) -> None:
+        self._options = options
+        self._settings = settings
+        self._clock = clock
+        self._supervisor = supervisor
+        self._jobs = jobs
+
+    def run(self, stack: ExitStack) -> None:
+        import asyncio
+
+        from atom_saas_sync.store.database import Database
+
+        # One connection for the thread that writes; the loop sees to it that it is used by nobody else.
+        database = stack.enter_context(
+            Database.open(self._settings.database_path, any_thread=True, busy_timeout_seconds=_BUSY_SECONDS)
+        )
+        asyncio.run(self._run(database))
+
+    async def _run(self, database: Database) -> None:
+        import asyncio
+        import random
+
+        from atom_saas_sync.store.realtime import RealtimeStore, Schedule
+        from atom_saas_sync.usecases.follow_events import EventFollower
+        from atom_saas_sync.usecases.watch import Watch
+
+        store = RealtimeStore(database, history_versions=self._settings.history_versions)
+        service = Watch(
+            settings=_watch_settings(self._settings),
+            open_link=self._open_link,
+            follower=EventFollower(store, strategy=self._settings.conflict_strategy),
+            store=store,
+            schedule=Schedule(database),
+            poll=self._poll,
+            interrupt=self._clock.stop,
+            token_changed=self._take_new_token,
+            supervisor=self._supervisor,
+            clock=self._clock,
+            jitter=random.random,
+            jobs=self._periodic_jobs(),
+        )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, service.stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload, service)
+        await service.run()
+
+    async def _open_link(self, on_frame: Callable[[], None]) -> Link:
+        import asyncio
+
+        from atom_saas_sync.config import require_token
+        from atom_saas_sync.marketplace.websocket import open_link
+
+        await asyncio.to_thread(self._take_new_token)
+        settings = self._settings
+        return await open_link(
+            settings.ws_url, require_token(settings).reveal(), on_frame=on_frame, ca_file=settings.ca_file
+        )
+
+    def _take_new_token(self) -> bool:
+        """Read the token's file again, if that is where the token comes from; tell whether there is another one."""
+        import logging
+
+        from atom_saas_sync.config import read_token_file
+
+        settings = self._settings
+        origins = {shown.name: shown.origin for shown in settings.shown}
+        if settings.token_file is None or origins["ATOM_SAAS_API_TOKEN"] != str(settings.token_file):
+            return False
+        try:
+            token = read_token_file(settings.token_file)
+        except ConfigError as error:
+            # It may be just being replaced; the old one is tried as long as there is no other.
+            logging.getLogger(__name__).warning("%s", error.message)
+            return False
+        if token == settings.api_token:
+            return False
+        self._use(replace(settings, api_token=token))
+        return True
+
+    def _use(self, settings: Settings) -> None:
+        from atom_saas_sync.cli import runtime
+
+        self._settings = settings
+        runtime.set_up_logging_for(settings, self._options)
+
+    def _reload(self, service: Watch) -> None:
+        """Read the configuration again (SIGHUP). One that is wrong changes nothing."""
+        import logging
+
+        from atom_saas_sync.cli import runtime
+        from atom_saas_sync.config import require_token
+
+        log = logging.getLogger(__name__)
+        self._supervisor.reloading()
+        old = self._settings
+        try:
+            settings = runtime.settings_of(self._options)
+            require_token(settings)
+        except ConfigError as error:
+            log.error("the configuration was not taken over: %s", error.message.replace("\n", "; "))  # noqa: TRY400 - the message says it all
+        else:
+            if settings.database_path != old.database_path:
+                log.warning("the database stays %s until `watch` is started again", old.database_path)
+            self._use(replace(settings, database_path=old.database_path))
+            link = [(each.ws_url, each.api_token, each.ca_file) for each in (old, settings)]
+            service.reload(_watch_settings(settings), reconnect=link[0] != link[1])
+            log.info("the configuration was read again")
+        self._supervisor.ready()
+
+    # Runs; each in a thread of its own, with database connections of its own
+
+    def _poll(self) -> RunReport | None:
+        return self._pull("watch")
+
+    def _pull(self, started_by: str) -> RunReport | None:
+        import logging
+
+        from atom_saas_sync.logs import set_run_id
+        from atom_saas_sync.store.catalogue import Catalogue
+        from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
+
+        log = logging.getLogger(__name__)
+        with self._session("skills", started_by) as session:
+            settings = session.settings
+            report = CataloguePull(
+                marketplace=session.client,
+                catalogue=Catalogue(session.database, history_versions=settings.history_versions),
+                runs=session.runs,
+                clock=self._clock,
+                options=PullOptions(strategy=settings.conflict_strategy, page_size=settings.batch_size),
+                check=self._clock.check,
+                on_start=set_run_id,
+            ).run(started_by=started_by)
+        counts = report.counts
+        if report.status == "success":
+            log.info("Sync completed: %d skills, %d categories", counts.skills_synced, counts.categories_synced)
+        else:
+            log.warning("Sync %s: %s", report.status, ", ".join(report.reasons))
+        return report
+
+    def _rate(self) -> None:
+        import logging
+
+        from atom_saas_sync.config import require_token
+        from atom_saas_sync.core.ratings import user_hasher
+        from atom_saas_sync.logs import set_run_id
+        from atom_saas_sync.store.ratings import Ratings
+        from atom_saas_sync.usecases.sync_ratings import RatingOptions, RatingSync
+
+        with self._session("ratings", _SCHEDULE) as session:
+            hashed = session.settings.hash_user_ids
+            report = RatingSync(
+                marketplace=session.client,
+                ratings=Ratings(session.database),
+                runs=session.runs,
+                budget=session.budget,
+                clock=self._clock,
+                options=RatingOptions(),
+                check=self._clock.check,
+                sent_user=user_hasher(require_token(session.settings).reveal()) if hashed else str,
+                on_start=set_run_id,
+            ).run(started_by=_SCHEDULE)
+        logging.getLogger(__name__).info(
+            "Rating sync %s: %d uploaded, %d failed", report.status, report.counts.uploaded, report.counts.failed
+        )
+
+    @contextmanager
+    def _session(self, kind: str, started_by: str) -> Iterator[Session]:
+        from atom_saas_sync.cli.session import open_session
+        from atom_saas_sync.store.database import Database
+
+        settings = self._settings
+        with (
+            Database.open(settings.database_path) as database,
+            open_session(
+                settings,
+                database,
+                kind,
+                lock=kind,
+                clock=self._clock,
+                wait=_LOCK_WAIT_SECONDS,
+                command="watch",
+                started_by=started_by,
+            ) as session,
+        ):
+            yield session
+
+    def _periodic_jobs(self) -> tuple[Job, ...]:
+        """Return the jobs to run, with the guide's names and log lines."""
+        import logging
+
+        from atom_saas_sync.usecases.watch import Job
+
+        log = logging.getLogger(__name__)
+        if not self._jobs:
+            return ()
+        settings = self._settings
+        if not settings.scheduler_enabled:
+            log.warning("--jobs was given, but ENABLE_SCHEDULER is not true: no periodic job will run")
+            return ()
+        skills, ratings = settings.sync_interval_minutes, settings.rating_sync_interval_minutes
+        jobs = (
+            Job("skill-sync-atom-saas", "Skill Sync with Atom SaaS", "skills", skills, lambda: self._pull(_SCHEDULE)),
+            Job("rating-sync-atom-saas", "Rating Sync with Atom SaaS", "ratings", ratings, self._rate),
+            Job("cache-purge-atom-saas", "Purge of Expired Entries", "purge", _MINUTES_OF_A_DAY, self._purge),
+        )
+        log.info("Initialized skill sync with %d minute interval", skills)
+        log.info("Initialized rating sync with %d minute interval", ratings)
+        for job in jobs:
+            log.info("Scheduled job %s every %d minutes", job.id, job.minutes)
+        return jobs
+
+    def _purge(self) -> None:
+        import logging
+
+        from atom_saas_sync.store.database import Database
+        from atom_saas_sync.store.lifetime import Lifetime
+        from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
+
+        options = PurgeOptions(strict=self._settings.cache_strict_ttl)
+        with Database.open(self._settings.database_path) as database:
+            purged = purge_cache(Lifetime(database), options, actor=_SCHEDULE, now=self._clock.now())
+        logging.getLogger(__name__).info(
+            "Purge completed: %d skills, %d categories removed",
+            len(purged.removed.skills),
+            len(purged.removed.categories),
+        )
+
+
+def _watch_settings(settings: Settings) -> WatchSettings:
+    from atom_saas_sync.core.realtime import Rules
+    from atom_saas_sync.usecases.watch import WatchSettings
+
+    return WatchSettings(
+        rules=Rules(
+            enabled=settings.ws_enabled,
+            heartbeat_seconds=settings.ws_heartbeat_seconds,
+            attempts=settings.ws_reconnect_attempts,
+        ),
+        ws_url=settings.ws_url,
+        strategy=settings.conflict_strategy,
+        poll_minutes=settings.sync_interval_minutes,
+    )

@@ -1,0 +1,145 @@
+"""The WebSocket connection (marketplace-api.md, section 4): one door for its frames, and how each connection ended.
+
+On the library's asyncio side, because one loop then can wait for frames, timers, signals and threads alike, and give a
+handshake up that hangs. What decides is core/realtime.py; nothing here connects again by itself.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidStatus, InvalidURI
+
+from atom_saas_sync import __version__
+from atom_saas_sync.core.realtime import MAX_FRAME_BYTES
+from atom_saas_sync.errors import ConfigError, LinkEnded
+
+HANDSHAKE_SECONDS = 15.0
+_CLOSE_SECONDS = 1.0
+_QUEUED_FRAMES = 64
+
+_TOKEN_CODES = frozenset({1008, 4401})
+# The codes with which our side ends a connection because of a frame that must not be.
+_BAD_FRAME_CODES = frozenset({1002, 1007, 1009})
+
+
+class _NeverRedirected(connect):
+    """The library's opening handshake, without its redirects: the token would go wherever they point."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+class Link:
+    """An open connection."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+
+    async def receive(self) -> str | bytes:
+        """Return the next frame: a text, or bytes. Raises LinkEnded."""
+        try:
+            return await self._connection.recv()
+        except ConnectionClosed as closed:
+            raise _ended(closed) from None
+
+    async def send(self, text: str) -> None:
+        """Send a text. Raises LinkEnded."""
+        try:
+            await self._connection.send(text)
+        except ConnectionClosed as closed:
+            raise _ended(closed) from None
+
+    async def close(self, reason: str = "") -> None:
+        """Say goodbye in the orderly way, and wait a moment for the answer."""
+        await self._connection.close(1001, reason)
+
+    def abort(self) -> None:
+        """Break the connection at once: the other side does not answer any more."""
+        self._connection.transport.abort()
+
+
+async def open_link(
+    url: str,
+    token: str,
+    *,
+    on_frame: Callable[[], None],
+    ca_file: Path | None = None,
+    handshake_seconds: float = HANDSHAKE_SECONDS,
+) -> Link:
+    """Connect, through a proxy if HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names one. `on_frame` hears of all that comes.
+
+    Raises LinkEnded, of which `token_refused` says whether the token was to blame.
+    """
+
+    class Connection(ClientConnection):
+        def data_received(self, data: bytes) -> None:
+            on_frame()
+            super().data_received(data)
+
+    separator = "&" if urlsplit(url).query else "?"
+    attempt = _NeverRedirected(
+        f"{url}{separator}token={quote(token, safe='')}",
+        create_connection=Connection,
+        ssl=_tls_context(ca_file) if url.startswith("wss:") else None,
+        user_agent_header=f"atom-sync/{__version__}",
+        compression=None,
+        open_timeout=handshake_seconds,
+        ping_interval=None,  # the contract's own heartbeat is a message
+        close_timeout=_CLOSE_SECONDS,
+        max_size=MAX_FRAME_BYTES,
+        max_queue=_QUEUED_FRAMES,
+    )
+    try:
+        return Link(await attempt)
+    except InvalidStatus as error:
+        status = error.response.status_code
+        if status in {401, 403}:
+            raise LinkEnded(f"the marketplace refused the token ({status})", token_refused=True) from None
+        if 300 <= status < 400:  # noqa: PLR2004 - redirects
+            raise LinkEnded(f"the handshake was redirected ({status}), which is never followed") from None
+        raise LinkEnded(f"the handshake was answered with {status}") from None
+    except TimeoutError:
+        raise LinkEnded(f"no handshake within {handshake_seconds:.0f} s") from None
+    except (InvalidURI, InvalidProxy):
+        # Their texts hold what they are about: the token, or a proxy's password.
+        raise LinkEnded("ATOM_SAAS_WS_URL or the proxy's address is not valid") from None
+    except ImportError:
+        raise LinkEnded("a SOCKS proxy needs the package python-socks") from None
+    except (InvalidHandshake, OSError) as error:
+        raise LinkEnded(f"cannot connect: {_plain(error)}") from None
+
+
+def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(cafile=str(ca_file))
+        except OSError as error:
+            raise ConfigError(f"ATOM_SAAS_CA_FILE: {ca_file} holds no readable certificates: {error}") from error
+    return context
+
+
+def _ended(closed: ConnectionClosed) -> LinkEnded:
+    """Say how a connection ended. Reasons that the other side gives may be anything: they are cut and made harmless."""
+    received, sent = closed.rcvd, closed.sent
+    if sent is not None and sent.code in _BAD_FRAME_CODES and (received is None or not closed.rcvd_then_sent):
+        return LinkEnded(f"closed with {sent.code}: {_BAD_FRAMES[sent.code]}", bad_frame=True)
+    if received is None:
+        return LinkEnded("the connection broke")
+    told = f": {_plain(received.reason)}" if received.reason else ""
+    return LinkEnded(
+        f"closed by the marketplace with {received.code}{told}", token_refused=received.code in _TOKEN_CODES
+    )
+
+
+_BAD_FRAMES = {1002: "a frame against the protocol", 1007: "a text that is no UTF-8", 1009: "a frame over 1 MiB"}
+
+
+def _plain(what: object) -> str:
+    text = str(what) or type(what).__name__
+    return "".join(character for character in text if character.isprintable())[:120]

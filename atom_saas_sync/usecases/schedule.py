@@ -1,0 +1,39 @@
+"""When something periodic runs next. Times come in, times go out."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+_LARGEST_SPREAD = timedelta(minutes=2)
+
+
+def first_run(last_started: datetime | None, interval: timedelta, now: datetime, jitter: float) -> datetime:
+    """Return when a job runs first after a start: at once if it is due or never ran, with jitter (0 to 1)."""
+    due = now if last_started is None else max(now, last_started + interval)
+    return due + spread(interval) * jitter
+
+
+def next_run(planned: datetime, interval: timedelta, now: datetime) -> datetime:
+    """Return the run after the one that was planned for `planned`; what was missed meanwhile is made up for once.
+
+    The jitter of the first run stays in all that follow: a thousand instances stay spread, and each keeps its interval.
+    """
+    following = planned + interval
+    if following > now:
+        return following
+    missed = (now - following) // interval
+    return following + interval * (missed + 1)
+
+
+def spread(interval: timedelta) -> timedelta:
+    """Return the width of the jitter: a tenth of the interval, but never minutes on end."""
+    return min(interval / 10, _LARGEST_SPREAD)
+
+
+def poll_is_due(last_started: datetime | None, interval: timedelta, now: datetime) -> bool:
+    """Tell whether somebody must poll, since nobody did: no timer, no person.
+
+    A quarter late, so that a timer with a random delay is not forestalled each time; clocks that were set back don't
+    keep it off.
+    """
+    return last_started is None or not now - interval * 1.25 < last_started <= now

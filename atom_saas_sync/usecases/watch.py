@@ -1,0 +1,565 @@
+"""The real-time service: carries out what the state machine says (core/realtime.py), for months, without a person.
+
+One event loop waits for frames, the clock, signals and threads; it never waits for the disk. One thread writes:
+batches of messages, and the state that others look at. Polling runs have a thread each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Protocol, TypeVar
+
+from atom_saas_sync.core.realtime import PING, PONG, Do, Lifeline, Malformed, Message, Rules, parse_frame
+from atom_saas_sync.errors import AtomSyncError, DatabaseError, LinkEnded
+from atom_saas_sync.model import LinkState, RunReport, ScheduledJob, Strategy
+from atom_saas_sync.times import format_time
+from atom_saas_sync.usecases.follow_events import EventFollower
+from atom_saas_sync.usecases.schedule import first_run, next_run, poll_is_due
+
+BATCH_SECONDS = 0.002
+"""How long a batch waits for company."""
+
+BATCH_MESSAGES = 500
+BATCH_BYTES = 2 * 1024 * 1024
+WAITING_MESSAGES = 2000
+WAITING_BYTES = 8 * 1024 * 1024
+"""With so much waiting for the disk no more is read: TCP slows the sender down, and nothing is dropped."""
+
+REPORT_SECONDS = 10.0
+STOP_SECONDS = 4.0
+_WRITE_RETRY_SECONDS = 1.0
+_WRITE_PATIENCE_SECONDS = 60.0
+_LOOK_SECONDS = 5.0
+_FIRST_POLL_RETRY, _LONGEST_POLL_RETRY = 15.0, 900.0
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+class Link(Protocol):
+    """An open connection. Its methods raise LinkEnded."""
+
+    async def receive(self) -> str | bytes: ...  # noqa: D102 - said at the edge
+    async def send(self, text: str) -> None: ...  # noqa: D102
+    async def close(self, reason: str = "") -> None: ...  # noqa: D102
+    def abort(self) -> None: ...  # noqa: D102
+
+
+class StateStore(Protocol):
+    """What the service tells of itself, and needs to know of others."""
+
+    def begin(self, ws_url: str, now: datetime, *, enabled: bool) -> None: ...  # noqa: D102 - said at the edge
+    def note(self, state: LinkState, now: datetime) -> None: ...  # noqa: D102
+    def end(self, reason: str, now: datetime) -> None: ...  # noqa: D102
+    def last_poll(self) -> datetime | None: ...  # noqa: D102
+
+
+class JobStore(Protocol):
+    """Where the jobs are planned."""
+
+    def plan(self, jobs: Sequence[ScheduledJob], now: datetime) -> None: ...  # noqa: D102 - said at the edge
+    def last_started(self, kind: str) -> datetime | None: ...  # noqa: D102
+    def stopped(self) -> bool: ...  # noqa: D102
+
+
+class Supervisor(Protocol):
+    """Whoever started the service: systemd, or nobody."""
+
+    watchdog_seconds: float | None
+
+    def ready(self) -> None: ...  # noqa: D102 - said at the edge
+    def status(self, text: str) -> None: ...  # noqa: D102
+    def alive(self) -> None: ...  # noqa: D102
+    def stopping(self) -> None: ...  # noqa: D102
+
+
+class Clock(Protocol):
+    """Time, handed in."""
+
+    def now(self) -> datetime: ...  # noqa: D102 - said at the edge
+    def monotonic(self) -> float: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A periodic job; `kind` is that of its runs in the audit trail, and `run` blocks."""
+
+    id: str
+    name: str
+    kind: str
+    minutes: int
+    run: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class WatchSettings:
+    """What of the settings the service depends on."""
+
+    rules: Rules
+    ws_url: str
+    strategy: Strategy
+    poll_minutes: int
+
+
+class Watch:
+    """The service. `run` returns when it is told to stop, and raises DatabaseError if writing fails for too long.
+
+    `poll` makes one polling run in the calling thread; None if it could not because it was stopped or locked out.
+    `interrupt` ends runs that are at work. `token_changed` says whether there is another token than the last one used.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: WatchSettings,
+        open_link: Callable[[Callable[[], None]], Awaitable[Link]],
+        follower: EventFollower,
+        store: StateStore,
+        schedule: JobStore,
+        poll: Callable[[], RunReport | None],
+        interrupt: Callable[[], None],
+        token_changed: Callable[[], bool],
+        supervisor: Supervisor,
+        clock: Clock,
+        jitter: Callable[[], float],
+        jobs: Sequence[Job] = (),
+    ) -> None:
+        self._settings = settings
+        self._open_link = open_link
+        self._follower = follower
+        self._store = store
+        self._schedule = schedule
+        self._poll = poll
+        self._interrupt = interrupt
+        self._token_changed = token_changed
+        self._supervisor = supervisor
+        self._clock = clock
+        self._jitter = jitter
+        self._jobs = jobs
+        self._lifeline = Lifeline(settings.rules, jitter)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._writing_since: float | None = None
+        self._link: Link | None = None
+        self._link_task: asyncio.Task[None] | None = None
+        self._hung_up: str | None = None
+        self._waiting: list[Message] = []
+        self._waiting_bytes = 0
+        self._held_back = False
+        self._stopping = False
+        self._is_ready = False
+        self._runs: list[threading.Thread] = []
+        self._messages: Counter[str] = Counter()
+        self._invalid = 0
+        self._reconnects_reported = 0
+        self._connected_at: datetime | None = None
+        self._last_message_at: datetime | None = None
+        self._total = 0
+
+    async def run(self) -> None:
+        """Work until `stop` is called."""
+        self._stop = asyncio.Event()
+        self._rescheduled, self._news, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._changed, self._catch_up = asyncio.Event(), asyncio.Event()
+        rules = self._settings.rules
+        await self._write(partial(self._store.begin, self._settings.ws_url, enabled=rules.enabled), self._clock.now())
+        applying = asyncio.create_task(self._apply_batches())
+        workers = [
+            asyncio.create_task(each)
+            for each in (self._watch_clock(), self._report(), self._poll_when_needed(), self._give_signs_of_life())
+        ]
+        workers += await self._start_jobs()
+        stopped = asyncio.create_task(self._stop.wait())
+        try:
+            self._carry_out(self._lifeline.start(self._clock.monotonic()))
+            done, _ = await asyncio.wait({applying, stopped, *workers}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopped}:
+                task.result()  # raises what went wrong
+        finally:
+            self._stopping = True
+            self._supervisor.stopping()
+            await self._shut_down(applying, [*workers, stopped])
+
+    def stop(self) -> None:
+        """End the service; nothing that was received is lost. To be called in the event loop."""
+        self._stop.set()
+
+    def reload(self, settings: WatchSettings, *, reconnect: bool) -> None:
+        """Take new settings over; `reconnect` if the connection itself depends on what has changed."""
+        self._settings = settings
+        self._follower.strategy = settings.strategy
+        self._carry_out(self._lifeline.new_rules(self._clock.monotonic(), settings.rules))
+        if reconnect and self._link is not None:
+            self._hang_up("the configuration was read again")
+
+    # The connection
+
+    def _carry_out(self, actions: Sequence[Do]) -> None:
+        for action in actions:
+            if action is Do.CONNECT:
+                self._link_task = asyncio.create_task(self._hold_connection())
+            elif action is Do.HANG_UP:
+                silence = f"no frame for {self._settings.rules.heartbeat_seconds + 10:.0f} s"
+                self._hang_up(silence if self._settings.rules.enabled else "ATOM_SAAS_WS_ENABLED is false")
+            elif action is Do.CATCH_UP:
+                self._catch_up.set()
+            elif action is Do.PING and self._link is not None:
+                self._say(self._link, PING)
+        self._rescheduled.set()
+        self._changed.set()
+
+    async def _hold_connection(self) -> None:
+        """Hold one connection from its handshake to its end."""
+        lifeline, clock = self._lifeline, self._clock
+        try:
+            link = await self._open_link(self._note_frame)
+        except LinkEnded as ended:
+            self._note_end(ended)
+            return
+        self._link, self._hung_up = link, None
+        self._connected_at = clock.now()
+        log.info("connected to %s", self._settings.ws_url)
+        self._carry_out(lifeline.opened(clock.monotonic()))
+        try:
+            while True:
+                self._take(link, await link.receive())
+                await self._wait_for_room()
+        except LinkEnded as ended:
+            self._link = None
+            self._note_end(ended)
+
+    def _note_frame(self) -> None:
+        self._lifeline.frame(self._clock.monotonic())
+
+    def _note_end(self, ended: LinkEnded) -> None:
+        self._invalid += ended.bad_frame
+        reason, self._hung_up = self._hung_up or ended.message, None
+        was_in_fallback = self._lifeline.fallback
+        now = self._clock.monotonic()
+        self._carry_out(self._lifeline.ended(now, reason, token_refused=ended.token_refused))
+        following = self._lifeline.next_attempt
+        again = "no further attempt" if following is None else f"next attempt in {following - now:.0f} s"
+        log.warning("%s; %s (failure %d)", reason, again, self._lifeline.failures)
+        if self._lifeline.fallback and not was_in_fallback:
+            log.error("falling back to polling after %d failures in a row", self._lifeline.failures)
+
+    def _hang_up(self, reason: str) -> None:
+        self._hung_up = reason
+        if self._link is not None:
+            self._link.abort()
+        elif self._link_task is not None:
+            self._link_task.cancel()
+            self._note_end(LinkEnded(reason))
+
+    def _say(self, link: Link, kind: str) -> None:
+        async def say() -> None:
+            with suppress(LinkEnded):  # whoever receives learns of it, too
+                await link.send(json.dumps({"type": kind, "timestamp": format_time(self._clock.now())}))
+
+        self._talk = asyncio.create_task(say())
+
+    def _take(self, link: Link, frame: str | bytes) -> None:
+        """Sort one frame."""
+        parsed = parse_frame(frame)
+        if isinstance(parsed, Malformed):
+            self._invalid += 1
+            log.warning("dropped a malformed message: %s (%d bytes)", parsed.reason, len(frame))
+            return
+        was_in_fallback = self._lifeline.fallback
+        if actions := self._lifeline.message(self._clock.monotonic()):
+            self._carry_out(actions)
+            if was_in_fallback:
+                log.info("the connection is good again: no more falling back to polling")
+        self._last_message_at = self._clock.now()
+        self._total += 1
+        if parsed.brings_news:
+            self._waiting.append(parsed)
+            self._waiting_bytes += len(parsed.text)
+            self._news.set()
+            return
+        self._messages[parsed.type] += 1
+        if parsed.type == PING:
+            self._say(link, PONG)
+        elif parsed.type != PONG:
+            log.debug("ignored a message of an unknown type")
+
+    async def _wait_for_room(self) -> None:
+        while len(self._waiting) >= WAITING_MESSAGES or self._waiting_bytes >= WAITING_BYTES:
+            self._held_back = True
+            self._room.clear()
+            await self._room.wait()
+            self._held_back = False
+            self._note_frame()
+
+    async def _watch_clock(self) -> None:
+        while True:
+            now = self._clock.monotonic()
+            if self._held_back:
+                self._note_frame()  # what we do not read can't be called silence
+            self._carry_out_at(now)
+            self._rescheduled.clear()
+            wait = min(max(0.0, self._lifeline.due() - self._clock.monotonic()), _LOOK_SECONDS)
+            await _wait(self._rescheduled, wait)
+            if self._lifeline.token_refused and await asyncio.to_thread(self._token_changed):
+                log.info("there is a new token: trying it")
+                self._carry_out(self._lifeline.new_token(self._clock.monotonic()))
+
+    def _carry_out_at(self, now: float) -> None:
+        if actions := self._lifeline.tick(now):
+            self._carry_out(actions)
+
+    # Writing
+
+    async def _write(self, verb: Callable[..., Result], *arguments: object) -> Result:
+        """Do something with the database in the one thread that may."""
+        self._writing_since = self._clock.monotonic()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._writer, partial(verb, *arguments))
+        finally:
+            self._writing_since = None
+
+    async def _apply_batches(self) -> None:
+        """Apply what waits, until the service stops and nothing waits any more."""
+        while self._waiting or not self._stopping:
+            if not self._waiting:
+                self._news.clear()
+                await self._news.wait()
+            if len(self._waiting) < BATCH_MESSAGES and not self._stopping:
+                await asyncio.sleep(BATCH_SECONDS)
+            size = _batch_size(self._waiting)
+            batch = self._waiting[:size]
+            if batch:
+                await self._persist(batch)
+                del self._waiting[:size]
+                self._waiting_bytes -= sum(len(message.text) for message in batch)
+                self._room.set()
+
+    async def _persist(self, batch: Sequence[Message]) -> None:
+        began = self._clock.monotonic()
+        while True:
+            try:
+                await self._write(self._follower.apply, batch, self._clock.now())
+            except DatabaseError as error:
+                if self._clock.monotonic() - began > _WRITE_PATIENCE_SECONDS:
+                    raise
+                log.error("%s; trying again", error.message)  # noqa: TRY400 - the message says it all
+                await asyncio.sleep(_WRITE_RETRY_SECONDS)
+            else:
+                return
+
+    async def _report(self) -> None:
+        """Write the state whenever it changes, and a sign of life now and then."""
+        while True:
+            self._changed.clear()
+            await self._report_once()
+            await _wait(self._changed, REPORT_SECONDS)
+
+    async def _report_once(self) -> None:
+        lifeline, now = self._lifeline, self._clock.now()
+        fallback_seconds = lifeline.take_fallback_seconds(self._clock.monotonic())
+        following = lifeline.next_attempt
+        messages, self._messages = self._messages, Counter()
+        invalid, self._invalid = self._invalid, 0
+        reconnects = lifeline.reconnects - self._reconnects_reported
+        state = LinkState(
+            connected=lifeline.connected,
+            ws_url=self._settings.ws_url,
+            enabled=self._settings.rules.enabled,
+            connected_at=self._connected_at,
+            reason=lifeline.reason,
+            attempts=lifeline.attempts,
+            failures=lifeline.failures,
+            fallback=lifeline.fallback,
+            next_attempt_at=None
+            if following is None
+            else now + timedelta(seconds=max(0.0, following - self._clock.monotonic())),
+            last_message_at=self._last_message_at,
+            messages=messages,
+            invalid=invalid,
+            reconnects=reconnects,
+            fallback_seconds=fallback_seconds,
+        )
+        try:
+            await self._write(self._store.note, state, now)
+        except DatabaseError as error:
+            log.warning("could not write the state: %s", error.message)
+            self._messages += messages
+            self._invalid += invalid
+        else:
+            self._reconnects_reported += reconnects
+        self._supervisor.status(self._describe())
+        if not self._is_ready and (lifeline.connected or lifeline.fallback):
+            self._is_ready = True
+            self._supervisor.ready()
+
+    def _describe(self) -> str:
+        lifeline = self._lifeline
+        if lifeline.connected:
+            return f"connected; {self._total} messages"
+        following = lifeline.next_attempt
+        seconds = None if following is None else max(0.0, following - self._clock.monotonic())
+        again = "" if seconds is None else f"; next attempt in {seconds:.0f} s"
+        mode = "fallen back to polling" if lifeline.fallback else "connecting"
+        return f"{mode}: {lifeline.reason}{again}" if lifeline.reason else mode
+
+    async def _give_signs_of_life(self) -> None:
+        """Tell the watchdog that this loop turns, and that the thread that writes is not stuck."""
+        seconds = self._supervisor.watchdog_seconds
+        if seconds is None:
+            await asyncio.Event().wait()
+            return
+        while True:
+            since = self._writing_since
+            if since is None or self._clock.monotonic() - since < max(seconds, _WRITE_PATIENCE_SECONDS):
+                self._supervisor.alive()
+            await asyncio.sleep(seconds / 2)
+
+    # Polling
+
+    async def _poll_when_needed(self) -> None:
+        """Catch up after each connect; in fallback, poll at the interval unless somebody else does."""
+        retry = _FIRST_POLL_RETRY
+        while True:
+            if not self._catch_up.is_set():
+                await _wait(self._catch_up, _LOOK_SECONDS)
+            wanted = self._catch_up.is_set()
+            if not wanted and not await self._poll_is_due():
+                continue
+            if await self._write(self._schedule.stopped):
+                await asyncio.sleep(_LOOK_SECONDS)  # the emergency stop: what is wanted waits until it is over
+                continue
+            self._catch_up.clear()
+            report = await self._run_in_thread(self._poll)
+            if report is not None and report.status in {"success", "partial"}:
+                retry = _FIRST_POLL_RETRY
+            elif wanted:
+                log.warning("catching up did not succeed; trying again in %.0f s", retry)
+                await _wait(self._catch_up, retry)
+                self._catch_up.set()
+                retry = min(2 * retry, _LONGEST_POLL_RETRY)
+
+    async def _poll_is_due(self) -> bool:
+        if not self._lifeline.fallback or any(job.kind == "skills" for job in self._jobs):
+            return False
+        last = await self._write(self._store.last_poll)
+        return poll_is_due(last, timedelta(minutes=self._settings.poll_minutes), self._clock.now())
+
+    async def _run_in_thread(self, work: Callable[[], Result]) -> Result | None:
+        """Do blocking work in a thread that the end of the process need not wait for; None if it failed."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Result | None] = loop.create_future()
+
+        def finish(result: Result | None, error: BaseException | None) -> None:
+            if done.cancelled():
+                return
+            if error is None:
+                done.set_result(result)
+            else:
+                done.set_exception(error)
+
+        def run() -> None:
+            result, error = None, None
+            try:
+                result = work()
+            except AtomSyncError as failure:
+                log.error("%s", failure.message)  # noqa: TRY400 - the message says it all
+            except BaseException as bug:  # noqa: BLE001 - raised again in the event loop
+                error = bug
+            with suppress(RuntimeError):  # the loop may be closed: the service has stopped meanwhile
+                loop.call_soon_threadsafe(finish, result, error)
+
+        thread = threading.Thread(target=run, name="run", daemon=True)
+        self._runs = [each for each in self._runs if each.is_alive()] + [thread]
+        thread.start()
+        return await done
+
+    # Jobs
+
+    async def _start_jobs(self) -> list[asyncio.Task[None]]:
+        now = self._clock.now()
+        planned: dict[str, datetime] = {}
+        for job in self._jobs:
+            last = await self._write(self._schedule.last_started, job.kind)
+            planned[job.id] = first_run(last, timedelta(minutes=job.minutes), now, self._jitter())
+        await self._write_plan(planned)
+        return [asyncio.create_task(self._keep_running(job, planned)) for job in self._jobs]
+
+    async def _keep_running(self, job: Job, planned: dict[str, datetime]) -> None:
+        interval = timedelta(minutes=job.minutes)
+        while True:
+            while (wait := (planned[job.id] - self._clock.now()).total_seconds()) > 0:  # noqa: ASYNC110 - a clock
+                await asyncio.sleep(min(wait, 60.0))  # the wall clock may be set
+            if not await self._write(self._schedule.stopped):
+                await self._run_in_thread(job.run)
+            else:
+                log.info("%s: the emergency stop is on (`atom-sync jobs start` ends it): nothing done", job.name)
+            planned[job.id] = next_run(planned[job.id], interval, self._clock.now())
+            await self._write_plan(planned)
+
+    async def _write_plan(self, planned: dict[str, datetime]) -> None:
+        jobs = [ScheduledJob(job.id, job.name, job.minutes, format_time(planned[job.id])) for job in self._jobs]
+        try:
+            await self._write(self._schedule.plan, jobs, self._clock.now())
+        except DatabaseError as error:
+            log.warning("could not write the schedule: %s", error.message)
+
+    # The end
+
+    async def _shut_down(self, applying: asyncio.Task[None], workers: Sequence[asyncio.Task[object]]) -> None:
+        """Take no more in, write what was received, say goodbye; within STOP_SECONDS."""
+        deadline = self._clock.monotonic() + STOP_SECONDS
+        self._interrupt()
+        link, task = self._link, self._link_task
+        for worker in [*workers, *([task] if task else [])]:
+            worker.cancel()
+        await asyncio.gather(*workers, *([task] if task else []), return_exceptions=True)
+        self._news.set()
+        if link is not None:
+            with suppress(TimeoutError, LinkEnded):
+                async with asyncio.timeout(1.0):
+                    await link.close("stopping")
+            link.abort()
+        self._lifeline.reason = "stopped"
+        _, late = await asyncio.wait({applying}, timeout=max(0.0, deadline - self._clock.monotonic()))
+        for each in late:
+            each.cancel()
+            log.error("%d messages could not be written; the next start fetches what they said", len(self._waiting))
+        with suppress(TimeoutError, DatabaseError):
+            async with asyncio.timeout(max(0.5, deadline - self._clock.monotonic())):
+                await self._report_once()
+                await self._write_plan_of_nobody()
+                await self._write(self._store.end, "stopped", self._clock.now())
+        # Runs end between two transactions; one that waits for an answer is left to its own.
+        while any(run.is_alive() for run in self._runs) and self._clock.monotonic() < deadline:  # noqa: ASYNC110 - threads
+            await asyncio.sleep(0.02)
+        self._writer.shutdown(wait=False, cancel_futures=True)
+
+    async def _write_plan_of_nobody(self) -> None:
+        if self._jobs:
+            await self._write(self._schedule.plan, (), self._clock.now())
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, but no longer than that."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+def _batch_size(waiting: Sequence[Message]) -> int:
+    """Return how many messages make a batch: by number, and by size."""
+    size = 0
+    for number, message in enumerate(waiting[:BATCH_MESSAGES]):
+        size += len(message.text)
+        if size >= BATCH_BYTES:
+            return number + 1
+    return min(len(waiting), BATCH_MESSAGES)

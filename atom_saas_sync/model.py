@@ -398,8 +398,8 @@ class RunReport:
 class Rating:
     """A user's rating as it is stored here.
 
-    `version` is the random name of this version of it, None if it came from the marketplace. `sent_digest` is of the
-    content that the marketplace took last. `retry_count` is None unless the rating is on the failed list.
+    `version` is the random name of this version of it, None if it came from the marketplace. `base_digest` is of what
+    the marketplace had when it and we last agreed. `retry_count` is None unless the rating is on the failed list.
     """
 
     id: int
@@ -410,7 +410,7 @@ class Rating:
     updated_at: str
     version: str | None = None
     remote_rating_id: str | None = None
-    sent_digest: bytes | None = None
+    base_digest: bytes | None = None
     retry_count: int | None = None
     max_retries: int = 5
 
@@ -477,7 +477,7 @@ RatingEnd = Literal["sent", "updated", "taken", "kept", "failed"]
 class Delivery:
     """What became of one version of a rating.
 
-    `sent`: the marketplace has it (`digest` is of its content). `updated`: likewise, in place of an older one.
+    `sent`: the marketplace has it; `digest` is of what it has now. `updated`: likewise, in place of an older one.
     `taken`: the marketplace's own is newer, and is `remote`, with its time in our clock in `taken_at`. `kept`: ours is
     newer, but the marketplace can't update; `note` says so. `failed`: `failure` says why.
     """

@@ -129,14 +129,14 @@ def content_digest(stars: int, comment: str | None) -> bytes:
 def newest(rating: Rating, remote: RemoteRating, skew: timedelta) -> Newest:
     """Compare ours with the marketplace's; `skew` is how far its clock is ahead of ours.
 
-    What stands there and is what it took from us last is an earlier version of ours, whatever the times say: it
-    may have been stamped when it arrived, after ours was changed again. Equal times: the marketplace wins. One
+    If it still has what it and we last agreed on, only ours has changed since, whatever the times say: it stamps
+    ratings when they arrive, and that may be after ours was changed again. Equal times: the marketplace wins. One
     whose time is unknown is not newer.
     """
     theirs = content_digest(remote.stars, remote.comment)
     if theirs == content_digest(rating.stars, rating.comment):
         return "same"
-    if theirs == rating.sent_digest or remote.rated_at is None:
+    if theirs == rating.base_digest or remote.rated_at is None:
         return "ours"
     ours_at = parse_time(rating.updated_at)
     return "theirs" if ours_at is None or remote.rated_at - skew >= ours_at else "ours"

@@ -23,7 +23,7 @@ _NOT_UPDATABLE = "ratings_not_updatable"
 
 _RATING = """
     SELECT r.id, r.skill_id, r.user_id, r.rating AS stars, r.review AS comment, r.updated_at, r.version,
-           r.remote_rating_id, r.sent_digest, f.retry_count, coalesce(f.max_retries, 5) AS max_retries
+           r.remote_rating_id, r.base_digest, f.retry_count, coalesce(f.max_retries, 5) AS max_retries
     FROM skill_rating AS r LEFT JOIN failed_rating_upload AS f ON f.rating_id = r.id
 """
 _LISTED = """
@@ -225,7 +225,7 @@ def _settle_one(connection: sqlite3.Connection, delivery: Delivery, moment: str)
         return
     if delivery.end == "taken" and remote is not None:
         connection.execute(
-            "UPDATE skill_rating SET rating = ?, review = ?, updated_at = coalesce(?, updated_at), sent_digest = NULL "
+            "UPDATE skill_rating SET rating = ?, review = ?, updated_at = coalesce(?, updated_at) "
             "WHERE id = ? AND version IS ?",
             (remote.stars, remote.comment, delivery.taken_at, rating.id, rating.version),
         )
@@ -235,7 +235,7 @@ def _settle_one(connection: sqlite3.Connection, delivery: Delivery, moment: str)
         """
         UPDATE skill_rating SET
             remote_rating_id = coalesce(?1, remote_rating_id),
-            sent_digest = coalesce(?2, sent_digest),
+            base_digest = coalesce(?2, base_digest),
             synced_to_saas = CASE WHEN version IS ?3 THEN 1 ELSE synced_to_saas END,
             synced_at = CASE WHEN version IS ?3 THEN ?4 ELSE synced_at END,
             note = CASE WHEN version IS ?3 THEN ?5 ELSE note END

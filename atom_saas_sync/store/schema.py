@@ -374,7 +374,7 @@ CREATE_RATINGS = (
         updated_at TEXT NOT NULL DEFAULT ({_NOW}),
         tenant_id TEXT NOT NULL DEFAULT 'default',
         version TEXT,
-        sent_digest BLOB,
+        base_digest BLOB,
         note TEXT,
         UNIQUE (skill_id, user_id)
     )
@@ -423,8 +423,8 @@ CREATE_RATINGS = (
             remote_rating_id = CASE
                 WHEN new.skill_id IS old.skill_id AND new.user_id IS old.user_id THEN new.remote_rating_id
             END,
-            sent_digest = CASE
-                WHEN new.skill_id IS old.skill_id AND new.user_id IS old.user_id THEN new.sent_digest
+            base_digest = CASE
+                WHEN new.skill_id IS old.skill_id AND new.user_id IS old.user_id THEN new.base_digest
             END
         WHERE id = new.id;
         DELETE FROM failed_rating_upload WHERE rating_id = new.id;

@@ -266,7 +266,8 @@ class RatingSync:
 
     def _taken(self, rating: Rating, remote: RemoteRating) -> Delivery:
         moment = None if remote.rated_at is None else format_time(remote.rated_at - self._skew())
-        return Delivery(rating, "taken", remote=remote, taken_at=moment)
+        digest = content_digest(remote.stars, remote.comment)
+        return Delivery(rating, "taken", digest=digest, remote=remote, taken_at=moment)
 
     # And back
 

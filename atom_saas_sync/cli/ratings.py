@@ -1,0 +1,210 @@
+"""`ratings`: give them, see them, and what became of them. `sync ratings` sends them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from atom_saas_sync.cli.output import GlobalOptions, print_json, printable
+from atom_saas_sync.errors import UsageError
+from atom_saas_sync.model import ListedRating
+
+if TYPE_CHECKING:
+    from atom_saas_sync.store.ratings import Ratings
+
+app = typer.Typer(help="Ratings: give them, see them, send failed ones again.", no_args_is_help=True)
+
+_STATES = ("pending", "sent", "failed")
+
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+_Skill = Annotated[str | None, typer.Option("--skill", metavar="SKILL_ID", help="Only of this skill.")]
+_User = Annotated[str | None, typer.Option("--user", metavar="USER", help="Only of this user.")]
+_Limit = Annotated[int, typer.Option("--limit", min=0, metavar="N", help="So many at most; 0 means all.")]
+
+
+@app.command()
+def add(
+    ctx: typer.Context,
+    skill_id: Annotated[str, typer.Argument(metavar="SKILL_ID", help="The skill's id.")],
+    stars: Annotated[str, typer.Argument(metavar="STARS", help="1 to 5.")],
+    comment: Annotated[
+        str | None,
+        typer.Option("--comment", metavar="TEXT", help="At most 1,000 characters; without it the old stays."),
+    ] = None,
+    user: Annotated[str | None, typer.Option("--user", metavar="USER", help="Who rates; by default, you.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also for a skill that is not in the cache.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Rate a skill, or change your rating of it. The next `sync ratings` sends it."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.core.ratings import rating_problem
+
+    number = int(stars) if stars.isascii() and stars.isdigit() and len(stars) == 1 else None
+    who = user if user is not None else runtime.person()
+    problem = rating_problem(skill_id, who, number, comment)
+    if problem is not None or number is None:
+        raise UsageError(f"this is no rating: {problem}", hint="nothing was stored")
+    with _ratings(ctx.obj) as ratings:
+        if not ratings.is_cached(skill_id):
+            unknown = f"no skill {printable(skill_id)} is in the cache"
+            if not force:
+                raise UsageError(unknown, hint="`atom-sync sync skills` may bring it; --force rates it all the same")
+            sys.stderr.write(f"warning: {unknown}; the marketplace may refuse the rating\n")
+        rating = ratings.add(skill_id, who, number, comment, now=datetime.now(UTC))
+    if as_json:
+        print_json({"success": True, "rating": _line(rating)})
+        return
+    state = {"pending": "the next `atom-sync sync ratings` sends it", "sent": "it was sent before"}
+    typer.echo(
+        f"rating {rating.id}: {rating.stars} of 5 for {printable(skill_id)}; {state.get(rating.state, 'failed')}"
+    )
+
+
+@app.command("list")
+def list_ratings(
+    ctx: typer.Context,
+    state: Annotated[str | None, typer.Option("--state", metavar="S", help="pending, sent or failed.")] = None,
+    skill: _Skill = None,
+    user: _User = None,
+    limit: _Limit = 100,
+    as_json: _Json = False,
+) -> None:
+    """List the ratings that were given here, the newest first."""
+    if state is not None and state not in _STATES:
+        raise UsageError(f"--state {state!r} does not exist; it takes {', '.join(_STATES)}")
+    with _ratings(ctx.obj) as ratings:
+        found, total = ratings.listed(state=state, skill_id=skill, user_id=user, limit=limit or None)
+    if as_json:
+        print_json({"ratings": [_line(each) for each in found], "total": total})
+        return
+    _print_table(
+        ["id", "stars", "skill", "user", "state", "changed"],
+        [[str(each.id), str(each.stars), each.skill_id, each.user_id, each.state, each.updated_at] for each in found],
+    )
+    _print_total(len(found), total, "rating")
+
+
+@app.command()
+def show(
+    ctx: typer.Context,
+    rating_id: Annotated[int, typer.Argument(metavar="ID", help="The rating's number.")],
+    as_json: _Json = False,
+) -> None:
+    """Show one rating: what it says, whether it was sent, and what went wrong."""
+    with _ratings(ctx.obj) as ratings:
+        rating = ratings.find(rating_id)
+    if rating is None:
+        raise _unknown([rating_id])
+    if as_json:
+        print_json(_line(rating))
+        return
+    for name, value in _line(rating).items():
+        if value is not None:
+            typer.echo(f"{name.replace('_', ' ')}: {printable(str(value), lines=name == 'comment')}")
+
+
+@app.command()
+def failed(ctx: typer.Context, limit: _Limit = 100, as_json: _Json = False) -> None:
+    """List the ratings that could not be sent, why, and when they are tried again."""
+    with _ratings(ctx.obj) as ratings:
+        found, total = ratings.listed(state="failed", limit=limit or None)
+    if as_json:
+        print_json({"failed": [{**_line(each), "rating_id": each.id} for each in found], "total": total})
+        return
+    _print_table(
+        ["id", "skill", "retries", "next try", "why"],
+        [
+            [
+                str(each.id),
+                each.skill_id,
+                f"{each.retry_count}/{each.max_retries}",
+                each.next_retry_at or "waits for you",
+                each.error_message or "",
+            ]
+            for each in found
+        ],
+    )
+    _print_total(len(found), total, "failed rating")
+
+
+@app.command()
+def retry(
+    ctx: typer.Context,
+    rating_ids: Annotated[list[int] | None, typer.Argument(metavar="ID…", help="The ratings' numbers.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that failed.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Take ratings off the failed list: the next `sync ratings` sends them again."""
+    from atom_saas_sync.cli import runtime
+
+    ids = rating_ids or []
+    if bool(ids) == everything:
+        raise UsageError("name the ratings by their numbers, or say --all")
+    with _ratings(ctx.obj) as ratings:
+        waiting = [each.id for each in ratings.listed(state="failed")[0]]
+        missing = sorted(set(ids) - set(waiting))
+        if missing:
+            raise _unknown(missing, "failed ")
+        retried = ratings.retry(waiting if everything else ids, actor=runtime.person(), now=datetime.now(UTC))
+    if as_json:
+        print_json({"success": True, "retried": retried, "total": len(retried)})
+    else:
+        ending = "" if len(retried) == 1 else "s"
+        typer.echo(f"{len(retried)} rating{ending} pending again; `atom-sync sync ratings` sends them")
+
+
+@contextmanager
+def _ratings(options: GlobalOptions) -> Iterator[Ratings]:
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.ratings import Ratings
+
+    with Database.open(runtime.settings_of(options).database_path) as database:
+        yield Ratings(database)
+
+
+def _unknown(ids: Sequence[int], kind: str = "") -> UsageError:
+    numbers = ", ".join(map(str, ids))
+    return UsageError(f"there is no {kind}rating {numbers}", hint="`atom-sync ratings list` shows the numbers")
+
+
+def _line(rating: ListedRating) -> dict[str, Any]:
+    return {
+        "id": rating.id,
+        "skill_id": rating.skill_id,
+        "user_id": rating.user_id,
+        "rating": rating.stars,
+        "comment": rating.comment,
+        "state": rating.state,
+        "created_at": rating.created_at,
+        "updated_at": rating.updated_at,
+        "synced_at": rating.synced_at,
+        "remote_rating_id": rating.remote_rating_id,
+        "note": rating.note,
+        "error_type": rating.error_type,
+        "error_message": rating.error_message,
+        "failed_at": rating.failed_at,
+        "last_retry_at": rating.last_retry_at,
+        "next_retry_at": rating.next_retry_at,
+        "retry_count": rating.retry_count,
+        "max_retries": rating.max_retries,
+    }
+
+
+def _print_table(heads: list[str], lines: list[list[str]]) -> None:
+    rows = [heads, *([printable(cell) for cell in line] for line in lines)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write(line.rstrip() + "\n")
+    sys.stdout.flush()
+
+
+def _print_total(shown: int, total: int, what: str) -> None:
+    more = f"; {total - shown} more: see --limit" if total > shown else ""
+    sys.stderr.write(f"{total} {what}{'' if total == 1 else 's'}{more}\n")

@@ -1,0 +1,201 @@
+"""Syncs of skills that were changed on both sides, and the corners where a page was not modified."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import Machine
+
+from atom_saas_sync.model import Strategy
+
+
+def conflict(machine: Machine, strategy: Strategy = "manual") -> str:
+    """Return a skill that was edited here, and then changed there."""
+    machine.pull()
+    skill_id = machine.sandbox.skill_ids()[0]
+    machine.edit(skill_id, code="mine")
+    machine.sandbox.patch_skill(skill_id, {"code": "theirs"})
+    machine.pull(strategy=strategy)
+    return skill_id
+
+
+def logged(machine: Machine) -> list[tuple[int, str | None]]:
+    return machine.sql("SELECT resolved, resolution_strategy FROM conflict_log ORDER BY id")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "code"), [("remote_wins", "theirs"), ("local_wins", "mine"), ("merge", "mine"), ("manual", "mine")]
+)
+def test_50_edited_skills(machine: Machine, strategy: Strategy, code: str) -> None:
+    machine.pull()
+    ids = machine.sandbox.skill_ids()[:50]
+    for skill_id in ids:
+        machine.edit(skill_id, code="mine")
+        machine.sandbox.patch_skill(skill_id, {"code": "theirs", "rating_count": 77})
+    report = machine.pull(strategy=strategy)
+    waiting = 50 if strategy == "manual" else 0
+    assert (report.status, report.counts.conflicts_detected) == ("success", 50)
+    assert (report.counts.conflicts_resolved, report.counts.conflicts_manual) == (50 - waiting, waiting)
+    cached = machine.cached()
+    assert {(cached[skill_id]["code"], cached[skill_id]["rating_count"]) for skill_id in ids} == {(code, 77)}
+    local = [json.loads(row[0])["code"] for row in machine.sql("SELECT local_data FROM conflict_log")]
+    assert local == ["mine"] * 50
+    again = machine.pull(strategy=strategy)
+    assert (again.counts.conflicts_detected, again.counts.updated, again.counts.conflicts_manual) == (0, 0, waiting)
+    assert machine.cached() == cached
+    assert machine.sql("SELECT sum(value) FROM counter WHERE name = 'atom_saas_conflicts_detected_total'") == [(50,)]
+
+
+def test_a_changed_strategy_settles_what_waits_also_behind_a_304(machine: Machine) -> None:
+    skill_id = conflict(machine)
+    report = machine.pull(strategy="remote_wins")
+    assert report.counts.not_modified == report.counts.requests
+    assert (report.counts.updated, report.counts.conflicts_resolved, report.counts.conflicts_manual) == (1, 1, 0)
+    assert machine.cached()[skill_id]["code"] == "theirs"
+
+
+def test_a_newer_version_brings_the_waiting_conflict_up_to_date(machine: Machine) -> None:
+    skill_id = conflict(machine)
+    machine.sandbox.patch_skill(skill_id, {"code": "newer"})
+    assert machine.pull(strategy="manual").counts.conflicts_detected == 0
+    rows = machine.sql("SELECT json_extract(remote_data, '$.code'), resolved FROM conflict_log")
+    assert rows == [("newer", 0)]
+
+
+@pytest.mark.parametrize("strategy", ["manual", "remote_wins"])
+def test_equal_sides_close_the_conflict(machine: Machine, strategy: Strategy) -> None:
+    skill_id = conflict(machine)
+    machine.edit(skill_id, code="theirs")
+    assert machine.pull(strategy=strategy).counts.conflicts_manual == 0
+    assert logged(machine) == [(1, "converged")]
+
+
+def test_a_marketplace_that_goes_back_by_the_very_bytes_closes_the_conflict(machine: Machine) -> None:
+    machine.pull()
+    skill_id = machine.sandbox.skill_ids()[0]
+    before = machine.sandbox.skill(skill_id)
+    machine.edit(skill_id, code="mine")
+    machine.sandbox.patch_skill(skill_id, {"code": "theirs"})
+    machine.pull(strategy="manual")
+    fields = {name: before[name] for name in ("code", "updated_at")}
+    machine.sandbox.patch_skill(skill_id, fields, touch=False)
+    assert machine.sandbox.skill(skill_id) == before
+    assert machine.pull(strategy="manual").counts.conflicts_manual == 0
+    assert logged(machine) == [(1, "converged")]
+    assert machine.cached()[skill_id]["code"] == "mine"
+
+
+def test_what_is_gone_there_is_not_settled_with_its_last_version(machine: Machine) -> None:
+    machine.pull()
+    skill_id = "ours"
+    machine.sql(
+        "INSERT INTO skill_cache (skill_id, skill_data) VALUES (?, ?)",
+        skill_id,
+        json.dumps({"skill_id": skill_id, "name": "Ours", "code": "mine"}),
+    )
+    machine.sandbox.put_skill({"skill_id": skill_id, "name": "Theirs", "code": "theirs"})
+    assert machine.pull(strategy="manual").counts.conflicts_manual == 1
+    assert machine.sql("SELECT base_data, conflict_type FROM conflict_log") == [(None, "CONTENT_MISMATCH")]
+    machine.sandbox.delete_skill(skill_id)
+    report = machine.pull(strategy="remote_wins")
+    assert (report.counts.deleted, report.counts.conflicts_manual) == (0, 0)
+    assert machine.cached()[skill_id]["code"] == "mine"
+    assert logged(machine) == [(1, "converged")]
+
+
+def test_what_exists_only_here_is_never_deleted(machine: Machine) -> None:
+    machine.pull()
+    machine.sql("""INSERT INTO skill_cache (skill_id, skill_data) VALUES ('ours', '{"skill_id":"ours","name":"O"}')""")
+    for _ in range(2):
+        assert machine.pull(force=True).counts.deleted == 0
+    assert machine.cached()["ours"]["name"] == "O"
+    assert machine.sql("SELECT source, stale FROM usable_skill WHERE skill_id = 'ours'") == [("local", 0)]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "stays", "source"),
+    [("remote_wins", False, None), ("local_wins", True, "local"), ("merge", True, "local"), ("manual", True, None)],
+)
+def test_deleted_there_and_changed_here(machine: Machine, strategy: Strategy, stays: bool, source: str | None) -> None:
+    machine.pull()
+    skill_id = machine.sandbox.skill_ids()[0]
+    machine.edit(skill_id, code="mine")
+    machine.sandbox.delete_skill(skill_id)
+    machine.pull(strategy=strategy)
+    assert (skill_id in machine.cached()) is stays
+    found = machine.sql("SELECT source FROM usable_skill WHERE skill_id = ?", skill_id)
+    # What the marketplace has deleted is not served while it waits for a person.
+    assert found == ([] if source is None else [(source,)])
+    again = machine.pull(strategy=strategy)
+    assert (again.counts.conflicts_detected, again.counts.deleted) == (0, 0)
+    assert again.proof.confirmations == 0
+
+
+def test_a_waiting_deletion_that_is_listed_again_closes(machine: Machine) -> None:
+    machine.pull()
+    skill_id = machine.sandbox.skill_ids()[0]
+    before = machine.sandbox.skill(skill_id)
+    machine.edit(skill_id, code="mine")
+    machine.sandbox.delete_skill(skill_id)
+    machine.pull(strategy="manual")
+    machine.sandbox.put_skill(before)
+    assert machine.pull(strategy="manual").counts.conflicts_manual == 0
+    assert machine.sql("SELECT source FROM usable_skill WHERE skill_id = ?", skill_id) == [("edited",)]
+
+
+def test_volatile_fields_that_somebody_changed_are_put_right_behind_a_304(machine: Machine) -> None:
+    machine.pull()
+    skill_id = machine.sandbox.skill_ids()[0]
+    machine.edit(skill_id, code="mine", average_rating=1000)
+    report = machine.pull()
+    assert (report.counts.not_modified, report.counts.updated) == (report.counts.requests, 1)
+    cached = machine.cached()[skill_id]
+    assert (cached["code"], cached["average_rating"]) == ("mine", machine.sandbox.skill(skill_id)["average_rating"])
+    assert machine.pull().counts.updated == 0
+
+
+def test_a_row_that_was_written_anew_in_other_words_is_no_edit(machine: Machine) -> None:
+    machine.pull()
+    skill_id = machine.sandbox.skill_ids()[0]
+    machine.sql(
+        "UPDATE skill_cache SET skill_data = ? WHERE skill_id = ?",
+        json.dumps(machine.cached()[skill_id], indent=4, sort_keys=True),
+        skill_id,
+    )
+    machine.pull()
+    assert machine.sql("SELECT count(*) FROM usable_skill WHERE source != 'marketplace'") == [(0,)]
+    machine.sandbox.patch_skill(skill_id, {"code": "theirs"})
+    assert machine.pull().counts.conflicts_detected == 0
+    assert machine.cached()[skill_id]["code"] == "theirs"
+
+
+def test_the_local_side_of_a_conflict_that_waited_is_not_made_newer_by_ratings(machine: Machine) -> None:
+    machine.pull()
+    skill_id = machine.sandbox.skill_ids()[0]
+    machine.sql("UPDATE skill_cache SET updated_at = '2026-01-01T00:00:00Z'")
+    machine.edit(skill_id, description="mine", updated_at="2026-01-02T00:00:00Z")
+    machine.sandbox.patch_skill(skill_id, {"description": "theirs", "updated_at": "2026-01-03T00:00:00Z"}, touch=False)
+    machine.pull(strategy="manual")
+    machine.sandbox.patch_skill(skill_id, {"average_rating": 2.5}, touch=False)
+    machine.clock.move(hours=1)
+    machine.pull(strategy="manual")
+    machine.pull(strategy="merge")
+    cached = machine.cached()[skill_id]
+    assert (cached["description"], cached["average_rating"]) == ("theirs", 2.5)
+
+
+def test_a_dry_run_tells_of_conflicts_and_writes_none(machine: Machine) -> None:
+    machine.pull()
+    skill_id = machine.sandbox.skill_ids()[0]
+    machine.edit(skill_id, code="mine")
+    machine.sandbox.patch_skill(skill_id, {"code": "theirs"})
+    report = machine.pull(strategy="manual", dry_run=True)
+    assert (report.counts.conflicts_detected, report.counts.conflicts_manual) == (1, 1)
+    assert logged(machine) == []
+
+
+def test_open_conflicts_can_be_made_to_need_a_person(machine: Machine) -> None:
+    conflict(machine)
+    report = machine.pull(strategy="manual", fail_on_conflict=True)
+    assert (report.exit_code, report.status, report.reasons) == (4, "success", ("conflicts_open",))

@@ -173,6 +173,14 @@ def is_outdated(message: Message, *, updated_at: datetime | None, sent_at: datet
     return mine is not None and stored is not None and mine < stored
 
 
+def is_newer(remote: SkillVersion, known: Known | None) -> bool:
+    """Tell whether what the list shows is surely newer than what we know of the marketplace's version."""
+    text = remote_text(known)
+    stored = utc((decode_object(text) or {}).get("updated_at")) if text is not None else None
+    updated_at = utc(remote.fields.get("updated_at"))
+    return stored is not None and updated_at is not None and updated_at > stored
+
+
 def remote_text(known: Known | None) -> str | None:
     """Return the newest version that the marketplace is known to have: one that waits in a conflict, or the base."""
     if known is None:

@@ -74,7 +74,14 @@ class Sandbox:
             rate_limit=rate_limit,
             latency=latency,
         )
-        self._hub = Hub(self.journal, self._faults, token=lambda: self.token, now=self.state.now, ping=ping_interval)
+        self._hub = Hub(
+            self.journal,
+            self._faults,
+            token=lambda: self.token,
+            now=self.state.now,
+            message_time=self.state.message_time,
+            ping=ping_interval,
+        )
         self._control = control_app(self)
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None

@@ -44,6 +44,7 @@ class State:
         """Go back to the catalogue as it was at the start: no changes, no ratings, the right time."""
         with self._lock:
             self.clock_offset = 0.0
+            self._latest: datetime | None = None
             self._order = list(self._catalogue.ids)
             self._base = {skill_id: index for index, skill_id in enumerate(self._order)}
             self._changed: dict[str, Json] = {}
@@ -323,7 +324,14 @@ class State:
     def _later(self, before: object) -> str:
         """Return a time that is now, but in any case after `before`: an update is never older than what it updates."""
         now, old = self.now(), parse_time(before)
-        return format_time(max(now, old + timedelta(seconds=1)) if old else now)
+        moment = max(now, old + timedelta(seconds=1)) if old else now
+        self._latest = max(moment, self._latest or moment)
+        return format_time(moment)
+
+    def message_time(self) -> datetime:
+        """Return the time for a message: now, but not before the last update that was made, whatever is in between."""
+        now = self.now()
+        return max(now, self._latest or now)
 
     def _once(self, key: tuple[Any, ...], make: Any, *arguments: Any) -> Encoded:  # noqa: ANN401 - hands through
         with self._lock:

@@ -101,12 +101,20 @@ class Hub:
     """All listeners. Its methods run in the server's event loop, except where they say otherwise."""
 
     def __init__(
-        self, journal: Journal, faults: Faults, *, token: Callable[[], str], now: Callable[[], datetime], ping: float
+        self,
+        journal: Journal,
+        faults: Faults,
+        *,
+        token: Callable[[], str],
+        now: Callable[[], datetime],
+        message_time: Callable[[], datetime],
+        ping: float,
     ) -> None:
         self._journal = journal
         self._faults = faults
         self._token = token
         self._now = now
+        self._message_time = message_time
         self._ping = ping
         self._listeners: list[_Listener] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -197,7 +205,11 @@ class Hub:
 
     def message(self, kind: str, data: Json | None = None) -> bytes:
         """Return the frame of one message of the contract. May be called from any thread."""
-        document = {"type": kind, **({} if data is None else {"data": data}), "timestamp": format_time(self._now())}
+        document = {
+            "type": kind,
+            **({} if data is None else {"data": data}),
+            "timestamp": format_time(self._message_time()),
+        }
         return frame(to_json(document))
 
     def write(self, frames: bytes) -> int:

@@ -253,6 +253,15 @@ class Batch:
         self._known.update(found)
         return found
 
+    def told_since(self, moment: datetime, skill_ids: Iterable[str]) -> set[str]:
+        """Return of which of these skills a WebSocket message has been applied at or after `moment`."""
+        rows = self._connection.execute(
+            "SELECT key FROM last_message WHERE kind IN ('skill', 'rating') AND applied_at >= ? "
+            "AND key IN (SELECT value FROM json_each(?))",
+            (format_time(moment), json.dumps(list(skill_ids))),
+        )
+        return {row[0] for row in rows}
+
     def apply(
         self, actions: Sequence[Action], now: datetime, *, page: int | None = None, actor: str = "atom-sync"
     ) -> None:

@@ -6,10 +6,12 @@ import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from hashlib import sha256
 
 from atom_saas_sync.core.canonical import stored_version
 from atom_saas_sync.core.plan import plan_deleted, plan_listed
+from atom_saas_sync.core.realtime import is_newer
 from atom_saas_sync.core.wire import read_skill
 from atom_saas_sync.errors import AtomSyncError, BadResponse
 from atom_saas_sync.model import (
@@ -20,6 +22,7 @@ from atom_saas_sync.model import (
     ErrorInfo,
     InvalidItem,
     Known,
+    ListedPage,
     Outcome,
     RunReport,
     RunStatus,
@@ -114,6 +117,7 @@ class CataloguePull:
         self._plan: list[Action] = []
         self._listed = 0
         self._waiting: set[str] = set()
+        self._asked: dict[int, datetime] = {}
 
     def run(self, *, started_by: str) -> RunReport:
         """Do it, note it in the audit trail, and return the report. Only bugs and database errors are raised."""
@@ -192,7 +196,7 @@ class CataloguePull:
     def _walk(self, list_key: str, outcome: _Outcome, *, first: bool) -> Walk:
         records = {} if self._options.force and first else self._catalogue.page_records(list_key)
         walk = Walk(
-            fetch=lambda page, etag: self._marketplace.list_skills(page, self._options.page_size, etag),
+            fetch=self._fetch_page,
             records=records,
             page_size=self._options.page_size,
             check=self._check,
@@ -217,6 +221,10 @@ class CataloguePull:
         )
         return walk
 
+    def _fetch_page(self, page: int, etag: str | None) -> ListedPage:
+        self._asked[page] = self._clock.now()
+        return self._marketplace.list_skills(page, self._options.page_size, etag)
+
     def _take_page(self, page: WalkedPage, walk: Walk, list_key: str, outcome: _Outcome) -> None:
         if page.items is None:
             ids = self._catalogue.ids_on_page(page.number)
@@ -230,13 +238,22 @@ class CataloguePull:
         now = self._clock.now()
         with self._catalogue.batch(write=not self._options.dry_run) as batch:
             known = batch.known(changed)
+            # What a message has told since the page was asked for, the page may not know yet.
+            told = batch.told_since(self._asked[page.number], {*unchanged, *changed})
+            for name in told & changed.keys():
+                if not is_newer(changed[name], known.get(name)):
+                    del changed[name]
             actions = [plan_listed(known.get(name), remote, self._options.strategy) for name, remote in changed.items()]
             if not self._options.dry_run:
                 batch.apply(actions, now, page=page.number)
                 # Only a page of which everything is stored may answer "not modified" next time.
-                whole = len(unchanged) + len(changed) == len(page.items) and all(
-                    action.base is BaseChange.ADVANCE or (name in known and known[name].base)
-                    for name, action in zip(changed, actions, strict=True)
+                whole = (
+                    not told
+                    and len(unchanged) + len(changed) == len(page.items)
+                    and all(
+                        action.base is BaseChange.ADVANCE or (name in known and known[name].base)
+                        for name, action in zip(changed, actions, strict=True)
+                    )
                 )
                 batch.record_page(
                     page.number,
@@ -340,6 +357,7 @@ class CataloguePull:
             self._confirm_deletion(skill_id, outcome)
 
     def _confirm_deletion(self, skill_id: str, outcome: _Outcome) -> None:
+        asked = self._clock.now()
         found = self._marketplace.get_skill(skill_id)
         self._proof = replace(self._proof, confirmations=self._proof.confirmations + 1)
         if isinstance(found, InvalidItem):
@@ -347,7 +365,7 @@ class CataloguePull:
             return
         with self._catalogue.batch(write=not self._options.dry_run) as batch:
             known = batch.known([skill_id]).get(skill_id)
-            if known is None:
+            if known is None or batch.told_since(asked, [skill_id]):
                 return
             if found is None:
                 action = plan_deleted(known, self._options.strategy)

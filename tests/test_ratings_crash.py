@@ -1,0 +1,135 @@
+"""Whatever happens to the process, each rating is there once; and two runs never send at the same time."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import sqlite3
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from conftest import Machine, wait_until
+
+from atom_saas_sync.sandbox import Sandbox
+
+
+def prepare(machine: Machine, number: int) -> None:
+    """Store pending ratings, as the Atom backend would."""
+    assert machine.command("db", "upgrade").returncode == 0
+    skills = machine.sandbox.skill_ids()
+    connection = sqlite3.connect(machine.database_path)
+    with connection:
+        connection.executemany(
+            "INSERT INTO skill_rating (skill_id, user_id, rating) VALUES (?, ?, 4)",
+            [(skills[each % len(skills)], f"user{each}") for each in range(number)],
+        )
+    connection.close()
+
+
+def assert_all_are_there_once(machine: Machine, number: int) -> None:
+    there = Counter((each["skill_id"], each["user_id"]) for each in machine.sandbox.ratings())
+    assert len(there) == number and set(there.values()) == {1}
+    stored = [request for request in machine.sandbox.requests("ratings") if request.status == 409]
+    assert stored == [], "every repeated request came with the key of the first"
+    sent = Counter(
+        (request.body["user_id"], request.headers["idempotency-key"])
+        for request in machine.sandbox.requests("ratings")
+        if request.body
+    )
+    assert len(sent) == number, "one key for each rating, in all runs"
+    assert machine.sql("SELECT count(*) FROM skill_rating WHERE synced_to_saas = 0 OR remote_rating_id IS NULL") == [
+        (0,)
+    ]
+    assert machine.sql("SELECT count(*) FROM failed_rating_upload") == [(0,)]
+
+
+def kill_during_uploads(machine: Machine, number: int, kills: int, seed: int) -> None:
+    """Kill the upload at `kills` random moments, then let it end."""
+    chance = random.Random(seed)
+    prepare(machine, number)
+    for _ in range(kills):
+        before = len(machine.sandbox.requests("ratings"))
+        # A moment while requests are on the wire, or after the last: counted in requests, not in time.
+        limit = before + chance.randint(1, max(2, 2 * number // kills))
+        with machine.started("sync", "ratings") as process:
+            wait_until(
+                lambda limit=limit, process=process: (  # type: ignore[misc]
+                    len(machine.sandbox.requests("ratings")) >= limit or process.poll() is not None
+                ),
+                timeout=30,
+            )
+            process.send_signal(signal.SIGKILL)
+            process.wait(timeout=10)
+    final = machine.command("sync", "ratings", "--json")
+    assert final.returncode == 0, final.stderr
+    assert json.loads(final.stdout)["pending"] == 0
+    assert_all_are_there_once(machine, number)
+
+
+def test_killed_at_ten_moments_each_rating_is_there_once(machine: Machine) -> None:
+    machine.sandbox.set_clock_offset(0)
+    machine.sandbox.set_latency(0.01)
+    try:
+        kill_during_uploads(machine, number=200, kills=10, seed=4)
+    finally:
+        machine.sandbox.set_latency(0)
+
+
+@pytest.mark.soak
+def test_killed_at_two_hundred_moments_each_of_500_is_there_once(tmp_path: Path) -> None:
+    with Sandbox(skills=60, seed=3, latency=0.02) as sandbox:
+        kill_during_uploads(Machine(sandbox, tmp_path), number=500, kills=200, seed=5)
+
+
+def test_restarts_and_a_server_that_stores_and_drops_leave_one_rating(machine: Machine) -> None:
+    machine.sandbox.set_clock_offset(0)
+    prepare(machine, 1)
+    machine.sandbox.fault("store_then_drop", endpoint="ratings")
+    for _ in range(2):
+        with machine.started("sync", "ratings", "--retry-failed") as process:
+            before = len(machine.sandbox.requests("ratings"))
+            wait_until(lambda before=before: len(machine.sandbox.requests("ratings")) > before)  # type: ignore[misc]
+            process.send_signal(signal.SIGKILL)
+    machine.sandbox.clear_faults()
+    assert machine.command("sync", "ratings", "--retry-failed").returncode == 0
+    assert_all_are_there_once(machine, 1)
+
+
+def test_of_two_runs_at_once_one_works_and_the_other_exits_with_75(machine: Machine) -> None:
+    machine.sandbox.set_clock_offset(0)
+    prepare(machine, 20)
+    machine.sandbox.fault("delay", endpoint="ratings", seconds=1.0, times=10)
+    with machine.started("sync", "ratings") as first:
+        wait_until(lambda: bool(machine.sandbox.requests("ratings")))
+        second = machine.command("sync", "ratings", "--json")
+        assert second.returncode == 75
+        document = json.loads(second.stdout)
+        assert (document["status"], document["error"]["type"], document["pending"]) == ("locked", "locked", 0)
+        assert first.wait(timeout=30) == 0
+    assert_all_are_there_once(machine, 20)
+    assert machine.sandbox.counters()["connections_max"] <= 10
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_upload_cleanly_and_the_next_goes_on(
+    machine: Machine, number: signal.Signals, exit_code: int
+) -> None:
+    machine.sandbox.set_clock_offset(0)
+    machine.sandbox.set_latency(0.02)
+    prepare(machine, 300)
+    try:
+        with machine.started("sync", "ratings", "--json") as process:
+            wait_until(lambda: len(machine.sandbox.requests("ratings")) > 20)
+            process.send_signal(number)
+            output, errors = process.communicate(timeout=10)
+    finally:
+        machine.sandbox.set_latency(0)
+    assert process.returncode == exit_code, errors
+    document = json.loads(output)
+    assert (document["status"], document["error"]["type"]) == ("partial", "interrupted")
+    assert document["uploaded"] + document["pending"] == 300
+    assert document["uploaded"] == len(machine.sandbox.ratings())
+    assert machine.command("sync", "ratings").returncode == 0
+    assert_all_are_there_once(machine, 300)

@@ -55,7 +55,7 @@ def kill_during_uploads(machine: Machine, number: int, kills: int, seed: int) ->
         limit = before + chance.randint(1, max(2, 2 * number // kills))
         with machine.started("sync", "ratings") as process:
             wait_until(
-                lambda limit=limit, process=process: (  # type: ignore[misc]
+                lambda limit=limit, process=process: (
                     len(machine.sandbox.requests("ratings")) >= limit or process.poll() is not None
                 ),
                 timeout=30,
@@ -90,7 +90,7 @@ def test_restarts_and_a_server_that_stores_and_drops_leave_one_rating(machine: M
     for _ in range(2):
         with machine.started("sync", "ratings", "--retry-failed") as process:
             before = len(machine.sandbox.requests("ratings"))
-            wait_until(lambda before=before: len(machine.sandbox.requests("ratings")) > before)  # type: ignore[misc]
+            wait_until(lambda before=before: len(machine.sandbox.requests("ratings")) > before)
             process.send_signal(signal.SIGKILL)
     machine.sandbox.clear_faults()
     assert machine.command("sync", "ratings", "--retry-failed").returncode == 0

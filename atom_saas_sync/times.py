@@ -10,6 +10,11 @@ def format_time(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def format_exact_time(moment: datetime) -> str:
+    """Return `moment`, which must be aware, to the microsecond: what happens within a second has an order, too."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 def parse_time(text: object) -> datetime | None:
     """Return the aware moment that an ISO 8601 text means, or None if it means none. Without a zone it is UTC."""
     if not isinstance(text, str):

@@ -144,10 +144,11 @@ def switch_fault(
 def flood(
     count: Annotated[int, typer.Argument(help="How many updates to push.", min=1)],
     whole: Annotated[bool, typer.Option("--whole/--partial", help="Whole skills, or only what changed.")] = True,
+    text: Annotated[bool, typer.Option("--text/--no-text", help="Change the description too.")] = True,
     url: Annotated[str, _URL] = _DEFAULT_URL,
 ) -> None:
     """Push updates as fast as the listeners of a running sandbox take them."""
-    print_json(_control(url, "POST", "flood", {"count": count, "whole": whole}))
+    print_json(_control(url, "POST", "flood", {"count": count, "whole": whole, "text": text}))
 
 
 def _assignment(text: str) -> tuple[str, Any]:

@@ -240,16 +240,17 @@ class Sandbox:
         """Send one of the malformed frames of `websocket.bad_frames`. KeyError if there is none of that name."""
         return self._in_loop(self._hub.write, bad_frames()[name])
 
-    def flood(self, count: int, *, whole: bool = True, timeout: float = 60.0) -> Json:
+    def flood(self, count: int, *, whole: bool = True, text: bool = True, timeout: float = 60.0) -> Json:
         """Change `count` skills (round and round) and push each change, as fast as the sockets take it.
 
-        All is encoded before the first byte goes out. With `whole=False` messages carry only the changed fields.
+        All is encoded before the first byte goes out. With `whole=False` messages carry only the changed fields;
+        with `text=False` the description stays.
         Return the messages, the bytes, and the seconds that the sending alone took.
         """
         if not self.state.total:
             raise UsageError("there is no skill to update")
         keys = ("skill_id", "name", "description", "version", "updated_at")
-        skills = self.state.touch_many(count)
+        skills = self.state.touch_many(count, text=text)
         frames = [
             self._hub.message("skill_update", skill if whole else {key: skill[key] for key in keys}) for skill in skills
         ]

@@ -164,18 +164,19 @@ class State:
                 skill["updated_at"] = self._later(skill.get("updated_at"))
             return self.put_skill(skill)
 
-    def touch_many(self, count: int) -> list[Json]:
-        """Change `count` skills, one after the other and round again, each time in a way of its own; return them."""
+    def touch_many(self, count: int, *, text: bool = True) -> list[Json]:
+        """Change `count` skills, one after the other and round again, each time in a way of its own; return them.
+
+        Without `text` only the version changes, nothing that a search would look into.
+        """
         with self._lock:
             changed = []
             for number in range(count):
                 skill = self._copy(self._order[number % self.total])
-                text = str(skill.get("description") or "").partition(" [update ")[0]
-                skill |= {
-                    "description": f"{text} [update {number}]",
-                    "version": f"9.{number}.0",
-                    "updated_at": self._later(skill.get("updated_at")),
-                }
+                if text:
+                    description = str(skill.get("description") or "").partition(" [update ")[0]
+                    skill["description"] = f"{description} [update {number}]"
+                skill |= {"version": f"9.{number}.0", "updated_at": self._later(skill.get("updated_at"))}
                 self._changed[skill["skill_id"]] = skill
                 changed.append(skill)
             self._forget(None)

@@ -86,9 +86,10 @@ class _Listener:
         return True
 
     async def drain(self) -> None:
-        """Wait until the socket takes more."""
-        writable: asyncio.Event = self.transport.get_protocol().writable  # type: ignore[attr-defined]
-        await writable.wait()
+        """Wait until the socket takes more, or is gone."""
+        if (protocol := self.transport.get_protocol()) is not None:
+            writable: asyncio.Event = protocol.writable  # type: ignore[attr-defined]
+            await writable.wait()
 
     async def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,15 +21,16 @@ from atom_saas_sync.model import (
     ConflictEntry,
     Known,
     PageRecord,
-    SkillVersion,
     WaitingConflict,
 )
 from atom_saas_sync.store.counters import increment
 from atom_saas_sync.store.database import Database
-from atom_saas_sync.times import format_time
+from atom_saas_sync.store.schema import INDEXED_OF_TEXT
+from atom_saas_sync.times import format_exact_time, format_time
 
 # Of the levels of zlib: a tenth larger than the best one, for half the time.
 _COMPRESSION = 3
+_WORTH_A_THREAD = 20
 _EXPIRY_SLACK = timedelta(hours=12)
 
 _KNOWN = """
@@ -46,12 +48,13 @@ _INDEXED = "name, description, tags, category, code"
 
 
 class _Ended(NamedTuple):
-    """A base that ends here, as the history keeps it."""
+    """A version that ends here, as the history keeps it."""
 
     skill_id: str
     text: str
     content_digest: bytes
     exec_digest: bytes
+    ended_by: str = "superseded"
 
 
 class Catalogue:
@@ -258,7 +261,7 @@ class Batch:
         rows = self._connection.execute(
             "SELECT key FROM last_message WHERE kind IN ('skill', 'rating') AND applied_at >= ? "
             "AND key IN (SELECT value FROM json_each(?))",
-            (format_time(moment), json.dumps(list(skill_ids))),
+            (format_exact_time(moment), json.dumps(list(skill_ids))),
         )
         return {row[0] for row in rows}
 
@@ -272,14 +275,14 @@ class Batch:
         moment = format_time(now)
         written = [action for action in actions if action.cache is CacheChange.WRITE]
         removed = [action.skill_id for action in actions if action.cache is CacheChange.REMOVE]
-        self._keep_history(actions, moment)
-        replaced = [action.skill_id for action in written if self._has_row(action.skill_id)]
-        unindex(self._connection, removed)
-        self._remove_rows(removed)
-        before = indexed_texts(self._connection, replaced)
-        self._write_rows(written, now)
-        reindex(self._connection, before, indexed_texts(self._connection, replaced))
-        self._write_bases(actions, moment, page)
+        ended = self._ended(actions)
+        with _compressing(ended) as compressed:
+            unindex(self._connection, removed)
+            self._remove_rows(removed)
+            self._write_rows(written, now)
+            reindex(self._connection, self._replaced_texts(written))
+            self._write_bases(actions, moment, page)
+        self._keep_history(ended, compressed, moment)
         for action in actions:
             if action.conflict is not None:
                 log_conflict(self._connection, action.skill_id, action.conflict, moment, resolved_by=actor)
@@ -327,6 +330,15 @@ class Batch:
     def _has_row(self, skill_id: str) -> bool:
         known = self._known.get(skill_id)
         return known is not None and known.local_text is not None
+
+    def _replaced_texts(self, written: Iterable[Action]) -> dict[str, tuple[str, str]]:
+        """Return of each row that is replaced the text before and after."""
+        texts = ((action.skill_id, self._known.get(action.skill_id), action.text) for action in written)
+        return {
+            skill_id: (known.local_text, text)
+            for skill_id, known, text in texts
+            if known is not None and known.local_text is not None and text is not None
+        }
 
     def _remove_rows(self, skill_ids: Sequence[str]) -> None:
         self._connection.executemany("DELETE FROM skill_cache WHERE skill_id = ?", [(name,) for name in skill_ids])
@@ -433,14 +445,16 @@ class Batch:
         known = self._known.get(action.skill_id)
         return known.local_text if known else None
 
-    def _keep_history(self, actions: Sequence[Action], moment: str) -> None:
-        """Keep each base that ends here, compressed, and drop the oldest beyond the number to keep.
+    def _ended(self, actions: Sequence[Action]) -> list[_Ended]:
+        """Return each version that ends here.
 
-        The last version of a deleted skill is kept whatever that number is: it is evidence (rule 12).
+        The last version of a deleted skill is kept whatever the number to keep is: it is evidence (rule 12).
         """
+        ended = []
         for action in actions:
             if action.passed_over is not None and self._history_versions:
-                self._keep_version(action.passed_over, moment, ended_by="superseded")
+                passed = action.passed_over
+                ended.append(_Ended(passed.skill_id, passed.text, passed.content_digest, passed.exec_digest))
             known = self._known.get(action.skill_id)
             if known is None or known.base is None or known.base_text is None:
                 continue
@@ -451,12 +465,17 @@ class Batch:
                 and action.remote.content_digest != known.base.content_digest
             )
             if deleted or (advanced and self._history_versions):
-                ended = _Ended(known.skill_id, known.base_text, known.base.content_digest, known.base.exec_digest)
-                self._keep_version(ended, moment, ended_by="deleted" if deleted else "superseded")
+                base = known.base
+                by = "deleted" if deleted else "superseded"
+                ended.append(_Ended(known.skill_id, known.base_text, base.content_digest, base.exec_digest, by))
+        return ended
 
-    def _keep_version(self, ended: _Ended | SkillVersion, moment: str, *, ended_by: str) -> None:
-        """Keep a version; once only if a resolution that was undone is made again."""
-        self._connection.execute(
+    def _keep_history(self, ended: Sequence[_Ended], compressed: Sequence[bytes], moment: str) -> None:
+        """Keep these versions, and drop the oldest beyond the number to keep.
+
+        Once only if a resolution that was undone is made again.
+        """
+        self._connection.executemany(
             """
             INSERT INTO skill_version (skill_id, version, content_digest, exec_digest, ended_at, ended_by, data)
             SELECT ?1, CASE WHEN json_valid(?2) THEN json_extract(?2, '$.version') END, ?3, ?4, ?5, ?6, ?7
@@ -464,21 +483,39 @@ class Batch:
                 SELECT 1 FROM skill_version WHERE content_digest = ?3 AND ended_by = ?6
                 AND id = (SELECT max(id) FROM skill_version WHERE skill_id = ?1))
             """,
-            (
-                ended.skill_id,
-                ended.text,
-                ended.content_digest,
-                ended.exec_digest,
-                moment,
-                ended_by,
-                zlib.compress(ended.text.encode(), _COMPRESSION),
-            ),
+            [
+                (each.skill_id, each.text, each.content_digest, each.exec_digest, moment, each.ended_by, data)
+                for each, data in zip(ended, compressed, strict=True)
+            ],
         )
-        self._connection.execute(
+        self._connection.executemany(
             "DELETE FROM skill_version WHERE skill_id = ?1 AND id NOT IN "
             "(SELECT id FROM skill_version WHERE skill_id = ?1 ORDER BY id DESC LIMIT ?2)",
-            (ended.skill_id, max(1, self._history_versions)),
+            [(each.skill_id, max(1, self._history_versions)) for each in ended],
         )
+
+
+@contextmanager
+def _compressing(ended: Sequence[_Ended]) -> Iterator[list[bytes]]:
+    """Compress the texts of many versions while the block works; the list is whole after the block.
+
+    In a thread: neither zlib nor SQLite holds the interpreter's lock, and compressing takes a fifth of the time.
+    """
+    compressed: list[bytes] = []
+
+    def compress() -> None:
+        compressed.extend(zlib.compress(each.text.encode(), _COMPRESSION) for each in ended)
+
+    if len(ended) < _WORTH_A_THREAD:
+        compress()
+        yield compressed
+        return
+    thread = threading.Thread(target=compress, name="compress", daemon=True)
+    thread.start()
+    try:
+        yield compressed
+    finally:
+        thread.join()
 
 
 @contextmanager
@@ -494,31 +531,31 @@ def unindex(connection: sqlite3.Connection, skill_ids: Sequence[str]) -> None:
     if skill_ids:
         connection.execute(
             f"INSERT INTO skill_fts (skill_fts, rowid, {_INDEXED}) "  # noqa: S608 - constants
-            f"SELECT 'delete', id, {_INDEXED} FROM skill_text WHERE skill_id IN (SELECT value FROM json_each(?))",
+            f"SELECT 'delete', id, {_INDEXED} FROM skill_text WHERE skill_id IN (SELECT value FROM json_each(?)) "
+            "ORDER BY id",
             (json.dumps(skill_ids),),
         )
 
 
-def indexed_texts(connection: sqlite3.Connection, skill_ids: Sequence[str]) -> dict[int, tuple[object, ...]]:
-    """Return what the full-text index holds of these skills, by row."""
-    if not skill_ids:
-        return {}
+def reindex(connection: sqlite3.Connection, changes: Mapping[str, tuple[str, str]]) -> None:
+    """Bring the full-text index up to date for skills whose text was the first and is now the second of the two.
+
+    Only where what is indexed has changed: the index costs most of a small write. And in the order of the rows, out
+    with the old entry and in with the new one: at each step back FTS5 writes out all that it has gathered.
+    """
     rows = connection.execute(
-        f"SELECT id, {_INDEXED} FROM skill_text WHERE skill_id IN (SELECT value FROM json_each(?))",  # noqa: S608 - constants
-        (json.dumps(skill_ids),),
-    )
-    return {row[0]: tuple(row)[1:] for row in rows}
-
-
-def reindex(
-    connection: sqlite3.Connection, before: Mapping[int, tuple[object, ...]], after: Mapping[int, tuple[object, ...]]
-) -> None:
-    """Bring the full-text index up to date where the indexed text has changed: the rest costs most of a small write."""
-    gone = [("delete", row, *texts) for row, texts in before.items() if after.get(row) != texts]
-    new = [(None, row, *texts) for row, texts in after.items() if before.get(row) != texts]
+        "SELECT id, skill_id FROM skill_cache WHERE skill_id IN (SELECT value FROM json_each(?)) ORDER BY id",
+        (json.dumps(list(changes)),),
+    ).fetchall()
+    entries: list[tuple[object, ...]] = []
+    for row, skill_id in rows:
+        old, new = (connection.execute(INDEXED_OF_TEXT, (text,)).fetchone() for text in changes[skill_id])
+        if old != new:
+            entries += [] if old is None else [("delete", row, *old)]
+            entries += [] if new is None else [(None, row, *new)]
     connection.executemany(
         f"INSERT INTO skill_fts (skill_fts, rowid, {_INDEXED}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants
-        [*gone, *new],
+        entries,
     )
 
 

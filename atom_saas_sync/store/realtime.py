@@ -7,14 +7,14 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from atom_saas_sync.model import TIME_TO_LIVE, Category, LinkState, MessageMark, ScheduledJob
 from atom_saas_sync.store.catalogue import Batch, bulk_write
 from atom_saas_sync.store.counters import increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.runs import get_fact, last_run_started_at
-from atom_saas_sync.times import format_time, parse_time
+from atom_saas_sync.times import format_exact_time, format_time, parse_time
 
 _DELETIONS_REMEMBERED = timedelta(days=1)
 
@@ -32,12 +32,15 @@ class RealtimeBatch(Batch):
 
     def mark(self, kind: str, marks: Mapping[str, MessageMark], now: datetime) -> None:
         """Note that messages about these things were applied."""
-        moment = format_time(now)
+        moment = format_exact_time(now)
         self._connection.executemany(
             "INSERT INTO last_message (kind, key, sent_at, applied_at, deleted) VALUES (?1, ?2, ?3, ?4, ?5) "
             "ON CONFLICT (kind, key) DO UPDATE SET sent_at = coalesce(excluded.sent_at, sent_at), "
             "applied_at = excluded.applied_at, deleted = excluded.deleted",
-            [(kind, key, _exact(mark.sent_at), moment, mark.deleted) for key, mark in marks.items()],
+            [
+                (kind, key, mark.sent_at and format_exact_time(mark.sent_at), moment, mark.deleted)
+                for key, mark in marks.items()
+            ],
         )
 
     def category(self, name: str) -> str | None:
@@ -66,13 +69,12 @@ class RealtimeBatch(Batch):
             "UPDATE http_validator SET etag = NULL WHERE page = ? AND etag IS NOT NULL", [(page,) for page in pages]
         )
 
-    def count(self, messages: Mapping[str, int], outcomes: Mapping[tuple[str, str], int], now: datetime | None) -> None:
+    def count(self, messages: Mapping[str, int], outcomes: Mapping[tuple[str, str], int], now: datetime) -> None:
         """Count messages by type and changes by (type, action), and note when the last message came."""
         _count_messages(self._connection, messages)
         for (kind, action), number in outcomes.items():
             increment(self._connection, "atom_saas_sync_items_total", number, type=kind, action=action)
-        if now is not None:
-            self._connection.execute("UPDATE websocket_state SET last_message_at = ?", (format_time(now),))
+        self._connection.execute("UPDATE websocket_state SET last_message_at = ?", (format_time(now),))
 
 
 class RealtimeStore:
@@ -161,12 +163,6 @@ class Schedule:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def jobs(self) -> list[ScheduledJob]:
-        """Return the jobs with their next run."""
-        with self._database.reading() as connection:
-            rows = connection.execute("SELECT id, name, minutes, next_run_time FROM scheduled_job ORDER BY minutes, id")
-            return [ScheduledJob(*row) for row in rows]
-
     def stopped(self) -> bool:
         """Tell whether the emergency stop is on (`jobs stop`)."""
         with self._database.reading() as connection:
@@ -190,8 +186,3 @@ class Schedule:
 def _count_messages(connection: sqlite3.Connection, messages: Mapping[str, int]) -> None:
     for kind, number in messages.items():
         increment(connection, "atom_saas_websocket_messages_total", number, type=kind)
-
-
-def _exact(moment: datetime | None) -> str | None:
-    """Return a time to the microsecond: messages come faster than one a second."""
-    return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

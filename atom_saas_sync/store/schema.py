@@ -26,6 +26,9 @@ _INDEXED = ", ".join(
     f"json_extract({{row}}skill_data, '$.{field}') AS {field}"
     for field in ("name", "description", "tags", "category", "code")
 )
+INDEXED_OF_TEXT = f"SELECT {_INDEXED.format(row='')} FROM (SELECT ? AS skill_data) WHERE json_valid(skill_data)"  # noqa: S608
+"""What the index holds of a skill whose JSON text is the parameter; no row if it is no JSON."""
+
 _NEW_ENTRY = (
     "INSERT INTO skill_fts(rowid, name, description, tags, category, code) "
     f"SELECT new.id, {_INDEXED.format(row='new.')} WHERE json_valid(new.skill_data);"

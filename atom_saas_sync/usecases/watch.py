@@ -39,7 +39,8 @@ REPORT_SECONDS = 10.0
 STOP_SECONDS = 4.0
 _WRITE_RETRY_SECONDS = 1.0
 _WRITE_PATIENCE_SECONDS = 60.0
-_LOOK_SECONDS = 5.0
+_LOOK_SECONDS = 1.0
+_CLOCK_SECONDS = 1.0  # a machine that was suspended has a clock that jumps
 _FIRST_POLL_RETRY, _LONGEST_POLL_RETRY = 15.0, 900.0
 
 log = logging.getLogger(__name__)
@@ -307,7 +308,7 @@ class Watch:
                 self._note_frame()  # what we do not read can't be called silence
             self._carry_out_at(now)
             self._rescheduled.clear()
-            wait = min(max(0.0, self._lifeline.due() - self._clock.monotonic()), _LOOK_SECONDS)
+            wait = min(max(0.0, self._lifeline.due() - self._clock.monotonic()), _CLOCK_SECONDS)
             await _wait(self._rescheduled, wait)
             if self._lifeline.token_refused and await asyncio.to_thread(self._token_changed):
                 log.info("there is a new token: trying it")
@@ -439,7 +440,7 @@ class Watch:
                 continue
             self._catch_up.clear()
             report = await self._run_in_thread(self._poll)
-            if report is not None and report.status in {"success", "partial"}:
+            if report is not None and report.complete:
                 retry = _FIRST_POLL_RETRY
             elif wanted:
                 log.warning("catching up did not succeed; trying again in %.0f s", retry)

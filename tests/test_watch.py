@@ -1,0 +1,403 @@
+"""`watch` as it runs: the real command, a real socket, a real database; what it keeps, and what it tells."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import json
+import os
+import random
+import signal
+import socket
+import sqlite3
+import statistics
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Machine, wait_until
+from watch_support import (
+    PATIENCE,
+    counter,
+    messages,
+    plain,
+    runs,
+    stop,
+    wait_for_catch_up,
+    wait_for_state,
+    watching,
+    websocket_state,
+)
+
+from atom_saas_sync.sandbox import Sandbox
+
+
+@pytest.fixture
+def machine(sandbox: Sandbox, tmp_path: Path) -> Machine:
+    """Return a machine that shares the real time with the sandbox."""
+    return Machine(sandbox, tmp_path)
+
+
+def update(skill_id: str, *, at: str | None = None, sent: str = "2040-01-01T00:00:00Z", **fields: Any) -> str:
+    data = {"skill_id": skill_id, **fields, **({} if at is None else {"updated_at": at})}
+    return json.dumps({"type": "skill_update", "data": data, "timestamp": sent})
+
+
+def settle(machine: Machine, sandbox: Sandbox) -> None:
+    """Wait until all that was pushed so far is applied: messages are applied in order."""
+    marker = f"marker {time.monotonic_ns()}"
+    sandbox.push({"type": "category_update", "data": {"name": marker}, "timestamp": "2040-01-01T00:00:00Z"})
+    wait_until(lambda: machine.sql("SELECT 1 FROM category_cache WHERE category_name = ?", marker), PATIENCE)
+    machine.sql("DELETE FROM category_cache WHERE category_name = ?", marker)
+
+
+def test_changes_arrive_and_the_state_says_so(machine: Machine, sandbox: Sandbox) -> None:
+    first, second, third = sandbox.skill_ids()[:3]
+    with watching(machine) as process:
+        sandbox.patch_skill(first, {"name": "new name"})
+        sandbox.put_skill({"skill_id": "new", "name": "New"})
+        sandbox.delete_skill(second)
+        sandbox.add_rating(third, "ada", 5)
+        sandbox.put_category("games", description="all games")
+        wait_until(
+            lambda: (
+                machine.sql("SELECT 1 FROM category_cache WHERE category_name = 'games'")
+                and machine.cached() == machine.listed()
+            )
+        )
+        state = websocket_state(machine)
+        assert (state["fallback_to_polling"], state["reconnect_attempts"], state["consecutive_failures"]) == (0, 0, 0)
+        assert state["websocket_enabled"] == 1
+        assert state["ws_url"] == sandbox.ws_url
+        assert state["last_message_at"] >= state["last_connected_at"]
+        status = json.loads(machine.command("status", "--json").stdout)
+        assert status["websocket"]["connected"] is True
+        assert status["health"]["status"] == "healthy"
+        logged = stop(process)
+    assert "Sync completed: 60 skills" in logged
+    assert sandbox.token not in logged
+    state = websocket_state(machine)
+    assert (state["connected"], state["disconnect_reason"], state["pid"]) == (0, "stopped", None)
+    assert state["stopped_at"] is not None
+    assert [messages(machine, kind) for kind in ("skill_update", "skill_delete", "rating_update")] == [2, 1, 1]
+    assert messages(machine, "category_update") == 1
+    assert messages(machine, "pong") >= 1
+    assert runs(machine) == [("skills", "success")]
+    assert machine.command("status", "--check").returncode == 0
+
+
+def test_a_second_one_finds_the_first_at_work(machine: Machine) -> None:
+    with watching(machine):
+        second = machine.command("watch")
+        assert second.returncode == 75
+        assert "another watch run is at work" in second.stderr
+
+
+def test_there_is_nothing_to_follow_when_disabled(machine: Machine) -> None:
+    result = machine.command("watch", ATOM_SAAS_ENABLED="false")
+    assert (result.returncode, "local only" in result.stderr) == (0, True)
+
+
+def test_without_the_websocket_it_polls(machine: Machine, sandbox: Sandbox) -> None:
+    with machine.started("watch", ATOM_SAAS_WS_ENABLED="false") as process:
+        state = wait_for_state(machine, fallback_to_polling=1, websocket_enabled=0)
+        assert state["next_ws_attempt_at"] is None
+        wait_for_catch_up(machine)
+        stop(process)
+    assert sandbox.counters()["ws_connections"] == 0
+
+
+# Order and conflicts
+
+
+def test_old_messages_and_duplicates_change_nothing(machine: Machine, sandbox: Sandbox) -> None:
+    first, second, third = sandbox.skill_ids()[:3]
+    with watching(machine):
+        sandbox.push(update(first, name="B", at="2040-01-02T00:00:00Z"))
+        sandbox.push(update(first, name="A", at="2040-01-01T00:00:00Z", sent="2040-01-09T00:00:00Z"))  # older
+        sandbox.push(update(first, name="C", at="2040-01-02T00:00:00Z", sent="2039-12-31T00:00:00Z"))  # sent before
+        sandbox.push(update(second, name="D", sent="2040-01-02T00:00:00Z"))
+        sandbox.push(update(second, name="E", sent="2040-01-01T00:00:00Z"))
+        sandbox.push(update(second, name="F", sent="2001-01-01T00:00:00Z"))
+        sandbox.push({"type": "skill_delete", "data": {"skill_id": third}, "timestamp": "2001-01-01T00:00:00Z"})
+        settle(machine, sandbox)
+        before = machine.sql("SELECT * FROM skill_cache"), machine.sql("SELECT * FROM skill_version")
+        sandbox.push(update(first, name="B", at="2040-01-02T00:00:00Z"))  # once more
+        settle(machine, sandbox)
+        assert (machine.sql("SELECT * FROM skill_cache"), machine.sql("SELECT * FROM skill_version")) == before
+        cached = machine.cached()
+    assert (cached[first]["name"], cached[second]["name"], third in cached) == ("B", "D", True)
+    assert cached[first]["code"] == sandbox.skill(first)["code"]  # a part keeps what it does not carry
+
+
+def test_what_is_deleted_is_not_brought_back_by_an_older_message(machine: Machine, sandbox: Sandbox) -> None:
+    first = sandbox.skill_ids()[0]
+    with watching(machine):
+        sandbox.push({"type": "skill_delete", "data": {"skill_id": first}, "timestamp": "2040-01-05T00:00:00Z"})
+        sandbox.push(update(first, name="late", sent="2040-01-04T00:00:00Z"))
+        settle(machine, sandbox)
+        assert first not in machine.cached()
+        sandbox.push(update(first, name="back", sent="2040-01-06T00:00:00Z"))
+        settle(machine, sandbox)
+        assert machine.cached()[first]["name"] == "back"
+
+
+def test_ratings_have_an_order_of_their_own(machine: Machine, sandbox: Sandbox) -> None:
+    first = sandbox.skill_ids()[0]
+
+    def rate(average: float, sent: str, skill_id: str = first) -> None:
+        data = {"skill_id": skill_id, "rating": 4, "average_rating": average, "rating_count": 7}
+        sandbox.push({"type": "rating_update", "data": data, "timestamp": sent})
+
+    with watching(machine):
+        rate(4.5, "2040-01-05T00:00:00Z")
+        rate(1.5, "2040-01-04T00:00:00Z")
+        rate(3.0, "2040-01-05T00:00:00Z", "unknown")
+        sandbox.push(update(first, name="N", sent="2040-01-04T12:00:00Z"))
+        settle(machine, sandbox)
+        cached = machine.cached()
+    assert (cached[first]["average_rating"], cached[first]["rating_count"]) == (4.5, 7)
+    assert cached[first]["name"] == "N"
+    assert "unknown" not in cached
+
+
+def test_edited_skills_are_conflicts_as_with_polling(machine: Machine, sandbox: Sandbox) -> None:
+    first, second, third = sandbox.skill_ids()[:3]
+    with watching(machine, ATOM_SAAS_CONFLICT_STRATEGY="manual"):
+        for skill_id in (first, second, third):
+            machine.edit(skill_id, description="edited here")
+        sandbox.patch_skill(first, {"description": "edited there"})
+        sandbox.delete_skill(second)
+        sandbox.add_rating(third, "ada", 5)
+        wait_until(lambda: len(machine.sql("SELECT 1 FROM conflict_log WHERE resolved = 0")) == 2)
+        wait_until(lambda: machine.cached()[third]["rating_count"] == sandbox.skill(third)["rating_count"])
+        cached = machine.cached()
+    assert {cached[skill_id]["description"] for skill_id in (first, second, third)} == {"edited here"}
+    kinds = dict(machine.sql("SELECT skill_id, conflict_type FROM conflict_log"))
+    assert kinds == {first: "OTHER", second: "DELETION_CONFLICT"}
+
+
+def test_a_wrong_message_is_found_out_by_the_next_poll(machine: Machine, sandbox: Sandbox) -> None:
+    first, second = sandbox.skill_ids()[:2]
+    with watching(machine):
+        sandbox.push(update(first, name="never was", at="2040-01-01T00:00:00Z"))
+        sandbox.push({"type": "skill_delete", "data": {"skill_id": second}, "timestamp": "2040-01-05T00:00:00Z"})
+        sandbox.push(update("nowhere", name="nowhere"))
+        settle(machine, sandbox)
+        assert machine.cached()[first]["name"] == "never was"
+        # What the list shows is taken though it is older, once it was asked for after the message.
+        wait_until(
+            lambda: (
+                json.loads(machine.command("sync", "skills", "--json").stdout)["success"]
+                and machine.cached() == machine.listed()
+            )
+        )
+
+
+def test_a_replay_ends_like_one_sync_of_the_final_state(sandbox: Sandbox, tmp_path: Path) -> None:
+    followed, polled = (Machine(sandbox, tmp_path / name) for name in ("followed", "polled"))
+    for each in (followed, polled):
+        each.directory.mkdir()
+    chance = random.Random(5)
+    with watching(followed):
+        for number in range(400):
+            ids = sandbox.skill_ids()
+            what = chance.random()
+            if what < 0.2:
+                sandbox.put_skill({"skill_id": f"n{number}", "name": f"N{number}", "tags": ["é"], "version": "1"})
+            elif what < 0.35 and len(ids) > 20:
+                sandbox.delete_skill(chance.choice(ids))
+            elif what < 0.5:
+                sandbox.add_rating(chance.choice(ids), f"u{number}", chance.randint(1, 5))
+            elif what < 0.55:
+                sandbox.put_category(f"c{number % 3}", description=str(number))
+            else:
+                field = chance.choice(["name", "description", "code", "version"])
+                sandbox.patch_skill(chance.choice(ids), {field: f"{field} {number}"})
+        wait_until(lambda: followed.cached() == followed.listed(), PATIENCE)
+        assert messages(followed, "skill_update") > 150
+    assert polled.command("sync", "skills").returncode == 0
+    ours, theirs = plain(followed), plain(polled)
+    # How often a category is used is for the list alone to say.
+    for state in (ours, theirs):
+        for category in state["categories"].values():
+            category.pop("skill_count", None)
+    assert ours == theirs
+    assert followed.command("db", "check").returncode == 0
+
+
+# Speed
+
+
+def test_latency_and_a_flood(machine: Machine, sandbox: Sandbox) -> None:
+    ids = sandbox.skill_ids()
+    with watching(machine) as process, closing(sqlite3.connect(machine.database_path)) as reader:
+        late = []
+        for number in range(100):
+            skill_id = ids[number % len(ids)]
+            began = time.perf_counter()
+            sandbox.push(update(skill_id, name=f"name {number}"))
+            question = "SELECT 1 FROM skill_cache WHERE skill_id = ? AND json_extract(skill_data, '$.name') = ?"
+            while not reader.execute(question, (skill_id, f"name {number}")).fetchone():
+                assert time.perf_counter() - began < PATIENCE
+            late.append(time.perf_counter() - began)
+        # The figures themselves are for the benchmark; a test machine may be busy.
+        assert statistics.median(late) < 0.05
+        before = resident_kilobytes(process.pid)
+        sandbox.flood(5000)
+        wait_until(lambda: messages(machine, "skill_update") == 5100, 60)
+        assert resident_kilobytes(process.pid) - before < 100_000
+        assert machine.cached() == {**machine.listed()}
+
+
+def resident_kilobytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
+def test_a_busy_database_slows_the_sender_down_and_loses_nothing(machine: Machine, sandbox: Sandbox) -> None:
+    with watching(machine), closing(sqlite3.connect(machine.database_path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        pushed = threading.Thread(target=sandbox.flood, args=(3000,))
+        pushed.start()
+        threading.Event().wait(3.0)  # longer than the service waits for the lock at a time
+        other.execute("ROLLBACK")
+        pushed.join(PATIENCE)
+        wait_until(lambda: messages(machine, "skill_update") == 3000, 60)
+        assert machine.cached() == machine.listed()
+
+
+# Signals, settings, systemd
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_in_a_flood_it_writes_what_it_has_read(
+    machine: Machine, sandbox: Sandbox, number: signal.Signals
+) -> None:
+    with watching(machine) as process:
+        flood = threading.Thread(target=sandbox.flood, args=(3000,))
+        flood.start()
+        wait_until(lambda: messages(machine, "skill_update") > 100, PATIENCE)
+        began = time.monotonic()
+        process.send_signal(number)
+        _, logged = process.communicate(timeout=PATIENCE)
+        flood.join(PATIENCE)
+        assert time.monotonic() - began < 5
+        assert process.returncode == 0, logged
+    assert websocket_state(machine)["stopped_at"] is not None
+    with watching(machine):
+        wait_until(lambda: machine.cached() == machine.listed())
+
+
+def test_killed_in_a_flood_it_catches_up(machine: Machine, sandbox: Sandbox) -> None:
+    deleted = sandbox.skill_ids()[-1]
+    with watching(machine) as process:
+        flood = threading.Thread(target=sandbox.flood, args=(3000,))
+        flood.start()
+        wait_until(lambda: messages(machine, "skill_update") > 100, PATIENCE)
+        process.kill()
+        process.communicate(timeout=PATIENCE)
+        flood.join(PATIENCE)
+    sandbox.delete_skill(deleted)
+    with watching(machine):
+        wait_until(lambda: machine.cached() == machine.listed())
+    assert machine.command("db", "check").returncode == 0
+
+
+def test_a_rotated_token_is_picked_up(machine: Machine, sandbox: Sandbox) -> None:
+    old, new = sandbox.token, "at_saas_rotated"
+    file = machine.directory / "token"
+    file.write_text(f"{old}\n", encoding="utf-8")
+    file.chmod(0o600)
+    try:
+        with watching(machine, ATOM_SAAS_API_TOKEN="", ATOM_SAAS_API_TOKEN_FILE=str(file)) as process:
+            sandbox.token = new
+            sandbox.close_ws(4401, "token expired")
+            wait_for_state(machine, connected=0, fallback_to_polling=1)
+            assert counter(machine, "atom_saas_websocket_reconnects_total") == 0
+            file.write_text(f"{new}\n", encoding="utf-8")
+            wait_for_state(machine, connected=1, fallback_to_polling=0)
+            wait_for_catch_up(machine, 2)
+            logged = stop(process)
+    finally:
+        sandbox.token = old
+    assert new not in logged
+
+
+def test_settings_are_read_again(machine: Machine, sandbox: Sandbox) -> None:
+    env_file = machine.directory / ".env"
+    env_file.write_text("ATOM_SAAS_CONFLICT_STRATEGY=remote_wins\n", encoding="utf-8")
+    first = sandbox.skill_ids()[0]
+    with watching(machine) as process:
+        env_file.write_text("ATOM_SAAS_CONFLICT_STRATEGY=nonsense\n", encoding="utf-8")
+        process.send_signal(signal.SIGHUP)
+        env_file.write_text("ATOM_SAAS_CONFLICT_STRATEGY=local_wins\n", encoding="utf-8")
+        process.send_signal(signal.SIGHUP)
+        machine.edit(first, description="edited here")
+
+        def resolved() -> list[Any]:
+            sandbox.patch_skill(first, {"description": f"edited there {next(numbers)}"})
+            return machine.sql("SELECT 1 FROM conflict_log WHERE resolution_strategy = 'local_wins'")
+
+        numbers = itertools.count()
+        wait_until(resolved)
+        assert sandbox.counters()["ws_connections"] == 1  # the connection did not depend on it
+        env_file.write_text(f"ATOM_SAAS_CA_FILE={certificate(machine.directory)}\n", encoding="utf-8")
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: sandbox.counters()["ws_connections"] == 2, PATIENCE)
+
+
+def certificate(directory: Path) -> Path:
+    """Write a certificate, taken from those that Python trusts."""
+    import ssl
+
+    path = directory / "ca.pem"
+    path.write_text(ssl.DER_cert_to_PEM_cert(ssl.create_default_context().get_ca_certs(binary_form=True)[0]))
+    return path
+
+
+def test_systemd_is_told(machine: Machine, sandbox: Sandbox) -> None:
+    path = machine.directory / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(path))
+        listener.settimeout(PATIENCE)
+        heard: list[str] = []
+
+        def wait_for(text: str) -> None:
+            while not any(text in each for each in heard):
+                heard.append(listener.recv(4096).decode())
+
+        with watching(machine, NOTIFY_SOCKET=str(path), WATCHDOG_USEC="200000") as process:
+            wait_for("READY=1")
+            wait_for("STATUS=connected")
+            heard.clear()
+            wait_for("WATCHDOG=1")
+            process.send_signal(signal.SIGHUP)
+            wait_for("RELOADING=1")
+            process.send_signal(signal.SIGSTOP)
+            heard.clear()
+            listener.settimeout(1.0)
+            with pytest.raises(TimeoutError):  # after what was on its way: silence, and systemd would restart it
+                collections.deque(iter(lambda: listener.recv(4096), b""), maxlen=0)
+            listener.settimeout(PATIENCE)
+            process.send_signal(signal.SIGCONT)
+            stop(process)
+            wait_for("STOPPING=1")
+
+
+def test_systemd_hears_ready_in_fallback_too(machine: Machine, sandbox: Sandbox) -> None:
+    path = machine.directory / "notify"
+    sandbox.fault("error", endpoint="ws", status=401)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(path))
+        listener.settimeout(PATIENCE)
+        with machine.started("watch", NOTIFY_SOCKET=str(path), WATCHDOG_USEC="1", WATCHDOG_PID=str(os.getpid())) as it:
+            heard = [listener.recv(4096).decode()]
+            while heard[-1] != "READY=1":
+                heard.append(listener.recv(4096).decode())
+            assert "STATUS=fallen back to polling: the marketplace refused the token (401)" in "\n".join(heard)
+            stop(it)
+        assert "WATCHDOG=1" not in heard  # it was meant for another process

@@ -1,0 +1,104 @@
+"""Starting the real `watch` next to a sandbox, and looking at what it does from outside."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+from conftest import Machine, wait_until
+
+from atom_saas_sync.sandbox import Sandbox
+
+PATIENCE = 20.0
+
+
+def tables_exist(machine: Machine) -> bool:
+    if not machine.database_path.exists():
+        return False
+    return bool(machine.sql("SELECT 1 FROM sqlite_master WHERE name = 'websocket_state'"))
+
+
+def websocket_state(machine: Machine) -> dict[str, Any]:
+    with closing(sqlite3.connect(machine.database_path, timeout=10)) as connection:
+        connection.row_factory = sqlite3.Row
+        return dict(connection.execute("SELECT * FROM websocket_state").fetchone())
+
+
+def runs(machine: Machine) -> list[tuple[str, str]]:
+    return [tuple(row) for row in machine.sql("SELECT kind, status FROM sync_run ORDER BY id")]
+
+
+def counter(machine: Machine, name: str, **labels: str) -> float:
+    rows = machine.sql(
+        "SELECT value FROM counter WHERE name = ? AND labels = ?", name, json.dumps(labels, sort_keys=True)
+    )
+    return rows[0][0] if rows else 0.0
+
+
+def messages(machine: Machine, kind: str) -> float:
+    return counter(machine, "atom_saas_websocket_messages_total", type=kind)
+
+
+def wait_for_state(machine: Machine, **wanted: Any) -> dict[str, Any]:
+    def reached() -> bool:
+        state = websocket_state(machine)
+        return all(state[name] == value for name, value in wanted.items())
+
+    wait_until(lambda: tables_exist(machine) and reached(), PATIENCE)
+    return websocket_state(machine)
+
+
+def successes(machine: Machine) -> int:
+    return int(machine.sql("SELECT count(*) FROM sync_run WHERE kind = 'skills' AND status = 'success'")[0][0])
+
+
+def wait_for_catch_up(machine: Machine, number: int = 1) -> None:
+    wait_until(lambda: tables_exist(machine) and successes(machine) >= number, PATIENCE)
+
+
+@contextmanager
+def watching(machine: Machine, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """Run `watch` until it is connected and has caught up; in the end it must stop cleanly when it is told to."""
+    before = successes(machine) if tables_exist(machine) else 0
+    with machine.started("watch", *arguments, **variables) as process:
+        wait_for_state(machine, connected=1, pid=process.pid)
+        wait_for_catch_up(machine, before + 1)
+        yield process
+        if process.poll() is None:
+            stop(process)
+
+
+def stop(process: subprocess.Popen[str]) -> str:
+    """Tell it to stop; return what it logged."""
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, logged = process.communicate(timeout=PATIENCE)
+    assert time.monotonic() - began < 5
+    assert process.returncode == 0, logged
+    assert "Traceback" not in logged, logged
+    return logged
+
+
+def told(sandbox: Sandbox, number: int = 1) -> None:
+    assert sandbox.wait_for_listeners(number, PATIENCE)
+
+
+def plain(machine: Machine) -> dict[str, Any]:
+    """Return all that is known of the marketplace: skills, their digests, categories."""
+    connection = sqlite3.connect(machine.database_path, timeout=10)
+    with closing(connection):
+        return {
+            "skills": machine.cached(),
+            "digests": dict(connection.execute("SELECT skill_id, hex(content_digest) FROM skill_base").fetchall()),
+            "categories": {
+                name: json.loads(text)
+                for name, text in connection.execute("SELECT category_name, category_data FROM category_cache")
+            },
+            "indexed": [row[0] for row in connection.execute("SELECT count(*) FROM skill_fts_docsize")],
+        }

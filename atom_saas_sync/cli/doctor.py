@@ -91,21 +91,23 @@ def _now() -> datetime:
 
 
 def _take_request(settings: Settings) -> float:
-    """Take a request from the shared budget; without a usable database there is none to share."""
+    """Take a request from the shared budget; a database that is missing, broken or old is only looked at."""
     from atom_saas_sync.store.requests import RequestBudget
 
-    if not settings.database_path.exists():
-        return 0.0
     try:
-        budget = RequestBudget(
-            settings.database_path,
-            per_minute=settings.rate_limit_per_minute,
-            per_hour=settings.rate_limit_per_hour,
-        )
+        if _Store(settings).read().migrations_pending:
+            return 0.0
     except DatabaseError:
         return 0.0  # a finding of its own
+    budget = RequestBudget(
+        settings.database_path,
+        per_minute=settings.rate_limit_per_minute,
+        per_hour=settings.rate_limit_per_hour,
+    )
     try:
         return budget.take(_now())
+    except DatabaseError:
+        return 0.0  # likewise
     finally:
         budget.close()
 

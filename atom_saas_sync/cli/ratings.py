@@ -174,26 +174,9 @@ def _unknown(ids: Sequence[int], kind: str = "") -> UsageError:
 
 
 def _line(rating: ListedRating) -> dict[str, Any]:
-    return {
-        "id": rating.id,
-        "skill_id": rating.skill_id,
-        "user_id": rating.user_id,
-        "rating": rating.stars,
-        "comment": rating.comment,
-        "state": rating.state,
-        "created_at": rating.created_at,
-        "updated_at": rating.updated_at,
-        "synced_at": rating.synced_at,
-        "remote_rating_id": rating.remote_rating_id,
-        "note": rating.note,
-        "error_type": rating.error_type,
-        "error_message": rating.error_message,
-        "failed_at": rating.failed_at,
-        "last_retry_at": rating.last_retry_at,
-        "next_retry_at": rating.next_retry_at,
-        "retry_count": rating.retry_count,
-        "max_retries": rating.max_retries,
-    }
+    from atom_saas_sync.core.reports import rating_document
+
+    return rating_document(rating)
 
 
 def _print_table(heads: list[str], lines: list[list[str]]) -> None:

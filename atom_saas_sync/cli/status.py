@@ -91,7 +91,12 @@ def _watch(settings: Settings, seconds: float) -> None:
 
     out = console()
     try:
-        with Live(_screen(*_look(settings)), console=out, screen=out.is_terminal, auto_refresh=False) as live:
+        if not out.is_terminal:  # a log or a pipe: one screen after the other
+            while True:
+                out.print(_screen(*_look(settings)))
+                out.file.flush()
+                time.sleep(seconds)
+        with Live(_screen(*_look(settings)), console=out, screen=True, auto_refresh=False) as live:
             while True:
                 time.sleep(seconds)
                 live.update(_screen(*_look(settings)), refresh=True)

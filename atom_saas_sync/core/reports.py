@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from atom_saas_sync.core.health import minutes_since, watch_is_running, websocket_connected
-from atom_saas_sync.model import Health, Status
+from atom_saas_sync.model import Health, ListedRating, Status
 
 
 def status_document(status: Status, health: Health, now: datetime) -> dict[str, Any]:
@@ -83,4 +83,28 @@ def sync_health_document(status: Status, health: Health, now: datetime) -> dict[
             "last_message_at": status.websocket.last_message_at,
         },
         "reasons": [trouble.code for trouble in health.reasons],
+    }
+
+
+def rating_document(rating: ListedRating) -> dict[str, Any]:
+    """Return a rating given here, with what became of it."""
+    return {
+        "id": rating.id,
+        "skill_id": rating.skill_id,
+        "user_id": rating.user_id,
+        "rating": rating.stars,
+        "comment": rating.comment,
+        "state": rating.state,
+        "created_at": rating.created_at,
+        "updated_at": rating.updated_at,
+        "synced_at": rating.synced_at,
+        "remote_rating_id": rating.remote_rating_id,
+        "note": rating.note,
+        "error_type": rating.error_type,
+        "error_message": rating.error_message,
+        "failed_at": rating.failed_at,
+        "last_retry_at": rating.last_retry_at,
+        "next_retry_at": rating.next_retry_at,
+        "retry_count": rating.retry_count,
+        "max_retries": rating.max_retries,
     }

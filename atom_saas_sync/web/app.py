@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -24,13 +25,14 @@ from starlette.types import ASGIApp
 from atom_saas_sync.config import Settings
 from atom_saas_sync.core.comparison import conflict_document, conflict_line
 from atom_saas_sync.core.health import judge
-from atom_saas_sync.core.reports import status_document, sync_health_document
+from atom_saas_sync.core.reports import rating_document, status_document, sync_health_document
 from atom_saas_sync.errors import AtomSyncError, DatabaseError, Locked, UsageError
 from atom_saas_sync.metrics import CONTENT_TYPE, render
 from atom_saas_sync.model import STRATEGIES, ConflictFilter, Health, Status, Trouble
 from atom_saas_sync.store.conflicts import ConflictLog
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.lifetime import Lifetime
+from atom_saas_sync.store.ratings import Ratings
 from atom_saas_sync.store.runs import Runs
 from atom_saas_sync.store.status import free_disk_gb, read_status
 from atom_saas_sync.times import format_time
@@ -40,7 +42,8 @@ from atom_saas_sync.web.guard import Guard, TooLarge
 from atom_saas_sync.web.jobs import STARTED_BY, Jobs
 from atom_saas_sync.web.page import CONTENT_POLICY, status_page, unreadable_page
 
-_MOST_CONFLICTS = 1000
+_MOST_LISTED = 1000
+_LARGEST_ID = 2**63 - 1
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +69,9 @@ def create_app(settings: Settings, jobs: Jobs, now: Callable[[], datetime]) -> A
         Route(f"{admin}/conflicts/{{id:int}}", site.conflict),
         Route(f"{admin}/conflicts/{{id:int}}/resolve", site.resolve_one, methods=["POST"]),
         Route(f"{admin}/resolve", site.resolve_many, methods=["POST"]),
+        Route(f"{admin}/ratings/status", site.rating_status),
+        Route(f"{admin}/ratings/failed-uploads", site.failed_ratings),
+        Route(f"{admin}/ratings/failed-uploads/{{id:int}}/retry", site.retry_rating, methods=["POST"]),
         Route(f"{admin}/cache/expired", site.purge, methods=["DELETE"]),
     ]
     admin_token = settings.admin_token.reveal() if settings.admin_token else None
@@ -189,23 +195,53 @@ class _Site:
             skill_id=query.get("skill_id"),
             resolved=query.get("resolved", "false").lower() == "true",
         )
-        limit = query.get("limit", "100")
-        if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit) <= _MOST_CONFLICTS:
-            raise UsageError(f"limit takes a number from 1 to {_MOST_CONFLICTS}")
         with self._conflict_log() as log:
-            found = log.list_conflicts(wanted, limit=int(limit))
+            found = log.list_conflicts(wanted, limit=_limit(request))
             total = log.count(wanted)
         return JSONResponse({"success": True, "conflicts": [conflict_line(each) for each in found], "total": total})
 
     def conflict(self, request: Request) -> Response:
         """Return one conflict, whole."""
         with self._conflict_log() as log:
-            found = log.conflict(request.path_params["id"])
+            found = log.conflict(_id(request))
         if found is None:
-            raise HTTPException(404, f"there is no conflict {request.path_params['id']}")
+            raise HTTPException(404, f"there is no conflict {_id(request)}")
         return JSONResponse({"success": True, "conflict": conflict_document(found)})
 
+    def rating_status(self, _request: Request) -> Response:
+        """Return how many ratings there are in each state, and how the last sync of them went."""
+        status = self._read()
+        last = status.last_runs.get("ratings")
+        return JSONResponse(
+            {
+                "success": True,
+                "pending": status.ratings_pending,
+                "synced": status.ratings_synced,
+                "failed": status.ratings_failed,
+                "running": "ratings" in status.running,
+                "last_sync_at": last.finished_at if last else None,
+                "last_status": last.status if last else None,
+                "last_successful_sync_at": status.last_rating_success_at,
+            }
+        )
+
+    def failed_ratings(self, request: Request) -> Response:
+        """Return the ratings that could not be sent, and why."""
+        with self._database() as database:
+            found, total = Ratings(database).listed(state="failed", limit=_limit(request))
+        failed = [{**rating_document(each), "rating_id": each.id} for each in found]
+        return JSONResponse({"success": True, "failed": failed, "total": total})
+
     # The admin API, doing
+
+    def retry_rating(self, request: Request) -> Response:
+        """Make a failed rating pending again: the next sync of ratings sends it."""
+        rating_id = _id(request)
+        with self._database() as database:
+            retried = Ratings(database).retry([rating_id], actor=STARTED_BY, now=self._now())
+        if not retried:
+            raise HTTPException(404, f"no failed upload of a rating {rating_id}")
+        return JSONResponse({"success": True, "rating_id": rating_id, "status": "pending"})
 
     def sync_skills(self, _request: Request) -> Response:
         """Start a sync of categories and skills."""
@@ -245,7 +281,7 @@ class _Site:
     async def resolve_one(self, request: Request) -> Response:
         """Resolve one conflict: `{"strategy": S}`, `{"fields": {NAME: SIDE}}` or `{"data": {SKILL}}`."""
         body = await _json_body(request)
-        return await run_in_threadpool(self._resolve, [request.path_params["id"]], body)
+        return await run_in_threadpool(self._resolve, [_id(request)], body)
 
     async def resolve_many(self, request: Request) -> Response:
         """Resolve several: `{"conflict_ids": […], …}`, `{"conflict_id": N, …}` or `{"all": true, …}`."""
@@ -323,11 +359,25 @@ async def _json_body(request: Request) -> dict[str, Any]:
     return body
 
 
+def _id(request: Request) -> int:
+    number: int = request.path_params["id"]
+    if number > _LARGEST_ID:
+        raise HTTPException(404, "there is nothing of that number")
+    return number
+
+
+def _limit(request: Request) -> int:
+    limit = request.query_params.get("limit", "100")
+    if not re.fullmatch(r"[0-9]{1,4}", limit) or not 1 <= int(limit) <= _MOST_LISTED:
+        raise UsageError(f"limit takes a number from 1 to {_MOST_LISTED}")
+    return int(limit)
+
+
 def _wanted(body: dict[str, Any]) -> list[int] | ConflictFilter:
     if body.get("all") is True:
         return ConflictFilter()
     ids = body.get("conflict_ids", [body["conflict_id"]] if "conflict_id" in body else [])
-    if not isinstance(ids, list) or not ids or not all(type(each) is int for each in ids):
+    if not isinstance(ids, list) or not ids or not all(type(each) is int and 0 < each <= _LARGEST_ID for each in ids):
         raise UsageError('say which: {"conflict_id": N}, {"conflict_ids": [N, …]} or {"all": true}')
     return ids
 
@@ -336,7 +386,7 @@ def _decision(body: dict[str, Any]) -> Decision:
     strategy, fields, data = body.get("strategy"), body.get("fields", {}), body.get("data")
     if strategy is not None and strategy not in STRATEGIES:
         raise UsageError(f"strategy takes {', '.join(STRATEGIES)}")
-    if not isinstance(fields, dict) or not all(side in {"local", "remote"} for side in fields.values()):
+    if not isinstance(fields, dict) or not all(side in ("local", "remote") for side in fields.values()):
         raise UsageError('fields takes {NAME: "local" or "remote"}')
     if data is not None and (strategy is not None or fields or not isinstance(data, dict)):
         raise UsageError("data is a whole skill, and decides everything by itself: no strategy, no fields besides")

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY_BYTES = 1024 * 1024
 _MAX_TARGET_BYTES = 2048
+_MAX_HEADER_BYTES = 16 * 1024
 ADMIN_PREFIX = "/api/admin"
 
 _HEADERS = (
@@ -64,6 +65,8 @@ class Guard:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         if len(scope["raw_path"]) + len(scope["query_string"]) > _MAX_TARGET_BYTES:
             return 414, "uri_too_long", f"the request's target is longer than {_MAX_TARGET_BYTES} bytes"
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > _MAX_HEADER_BYTES:
+            return 431, "headers_too_large", f"the request's headers have more than {_MAX_HEADER_BYTES} bytes"
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > MAX_BODY_BYTES:
             return 413, "too_large", str(TooLarge())

@@ -5,6 +5,7 @@ It is the very command that people and timers use: same lock, same signals, same
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
@@ -17,6 +18,7 @@ STARTED_BY = "admin API"
 _POLL_SECONDS = 0.05
 _BEGIN_SECONDS = 20.0
 _STOP_SECONDS = 30.0
+_NICENESS = 10
 
 
 class Jobs:
@@ -48,6 +50,8 @@ class Jobs:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
+            # Whoever waits for an answer comes first.
+            os.setpriority(os.PRIO_PROCESS, child.pid, _NICENESS)
             self._children.append(child)
         return self._run_id(child, kind, since)
 

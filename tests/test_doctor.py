@@ -1,0 +1,306 @@
+"""`doctor`: every finding is provoked once, and says what to do."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from conftest import Machine
+
+from atom_saas_sync.core.tokens import expires_at
+from atom_saas_sync.errors import ConnectionFailed, DatabaseError, MarketplaceError, MarketplaceTimeout, RateLimited
+from atom_saas_sync.model import PastRun, ScheduledJob, Status, SyncState, WebSocketState
+from atom_saas_sync.times import format_time
+from atom_saas_sync.usecases.diagnose import Checkup, Finding, Timers, diagnose, worst
+
+NOW = datetime(2026, 2, 19, 12, 0, tzinfo=UTC)
+
+
+def ago(**span: float) -> str:
+    return format_time(NOW - timedelta(**span))
+
+
+WELL = Status(
+    read_at=format_time(NOW),
+    database_path="atom.db",
+    revision="0004_ratings",
+    migrations_pending=False,
+    sync=SyncState(last_sync_at=ago(minutes=5), last_successful_sync_at=ago(minutes=5)),
+    rate_limit_remaining=90,
+)
+PLAN = Checkup(
+    enabled=True,
+    has_token=True,
+    token_expires_at=None,
+    api_url="https://api.example",
+    ws_url="wss://api.example/ws",
+    ws_enabled=True,
+    scheduler_enabled=True,
+    conflict_strategy="remote_wins",
+    sync_interval_minutes=15,
+    min_free_disk_gb=1.0,
+    warnings=(),
+)
+
+
+@dataclass
+class World:
+    """A network, a database and a host of which each part can be made to fail."""
+
+    known_names: bool = True
+    health_status: int = 200
+    skew: float | None = 0.0
+    skills_status: int = 200
+    websocket_status: int = 101
+    fails: Mapping[str, Exception] = field(default_factory=dict)
+    status: Status = WELL
+    free_gb: float = 50.0
+    units: Timers = field(default_factory=lambda: Timers(active=("atom-sync-skills.timer",)))
+
+    def _maybe_fail(self, what: str) -> None:
+        if what in self.fails:
+            raise self.fails[what]
+
+    def look_up(self, url: str) -> int:
+        if not self.known_names:
+            raise ConnectionFailed(f"the name in {url} is not known here: Name or service not known")
+        return 1
+
+    def health(self) -> tuple[int, float | None]:
+        self._maybe_fail("health")
+        return self.health_status, self.skew
+
+    def skills(self) -> int:
+        self._maybe_fail("skills")
+        return self.skills_status
+
+    def websocket(self) -> int:
+        self._maybe_fail("websocket")
+        return self.websocket_status
+
+    def read(self) -> Status:
+        self._maybe_fail("read")
+        return self.status
+
+    def try_writing(self) -> None:
+        self._maybe_fail("write")
+
+    def free_disk_gb(self) -> float:
+        return self.free_gb
+
+    def timers(self) -> Timers:
+        return self.units
+
+
+def examine(plan: Checkup = PLAN, **parts: Any) -> list[Finding]:
+    world = World(**parts)
+    return diagnose(plan, network=world, store=world, host=world, now=NOW)
+
+
+def bad(findings: list[Finding]) -> list[tuple[str, str]]:
+    return [(each.check, each.verdict) for each in findings if each.verdict not in {"ok", "skipped"}]
+
+
+def well(**fields: Any) -> Status:
+    return replace(WELL, **fields)
+
+
+RUN = PastRun(1, "skills", ago(hours=2), None, None, "running", "timer", (), None, None)
+WATCHING = WebSocketState(
+    connected=True, alive=True, started_at=ago(hours=2), heartbeat_at=ago(seconds=5), last_connected_at=ago(hours=1)
+)
+
+
+def test_all_is_well() -> None:
+    findings = examine()
+    assert bad(findings) == []
+    assert worst(findings) == 0
+
+
+@pytest.mark.parametrize(
+    ("plan", "parts", "expected", "cure"),
+    [
+        ({"warnings": ("unknown variable ATOM_SAAS_APIURL",)}, {}, ("configuration", "warning"), "config show"),
+        ({"enabled": False}, {}, ("enabled", "warning"), "ATOM_SAAS_ENABLED"),
+        ({"has_token": False}, {}, ("token", "problem"), "ATOM_SAAS_API_TOKEN"),
+        ({"token_expires_at": NOW - timedelta(days=1)}, {}, ("token", "problem"), "dashboard"),
+        ({"token_expires_at": NOW + timedelta(days=3)}, {}, ("token", "warning"), "dashboard"),
+        ({}, {"known_names": False}, ("dns", "problem"), "ATOM_SAAS_API_URL"),
+        ({}, {"fails": {"health": ConnectionFailed("refused")}}, ("http", "problem"), "firewall"),
+        (
+            {},
+            {"fails": {"health": ConnectionFailed("no connection: TLS: self-signed")}},
+            ("http", "problem"),
+            "CA_FILE",
+        ),
+        ({}, {"fails": {"health": MarketplaceTimeout("no answer")}}, ("http", "problem"), "network"),
+        ({}, {"fails": {"skills": RateLimited("none is free")}}, ("http", "problem"), "wait"),
+        ({}, {"health_status": 503}, ("http", "problem"), "status.atomsaas.com"),
+        ({}, {"health_status": 404}, ("http", "warning"), "DIALECT"),
+        ({}, {"skills_status": 401}, ("api", "problem"), "dashboard"),
+        ({}, {"skills_status": 404}, ("api", "problem"), "DIALECT"),
+        ({}, {"skills_status": 429}, ("api", "problem"), "RATE_LIMIT"),
+        ({}, {"skills_status": 500}, ("api", "problem"), "later"),
+        ({}, {"skew": -90.0}, ("clock", "warning"), "timedatectl"),
+        ({}, {"skew": 900.0}, ("clock", "problem"), "timedatectl"),
+        ({}, {"websocket_status": 403}, ("websocket", "problem"), "ATOM_SAAS_WS_URL"),
+        ({}, {"fails": {"websocket": ConnectionFailed("refused")}}, ("websocket", "problem"), "proxy"),
+        ({}, {"free_gb": 0.4}, ("disk", "problem"), "df -h"),
+        ({}, {"fails": {"write": DatabaseError("read-only", hint="chown it")}}, ("database", "problem"), "chown it"),
+        ({}, {"fails": {"read": DatabaseError("damaged")}}, ("database", "problem"), "db check"),
+        ({}, {"status": well(migrations_pending=True)}, ("migrations", "problem"), "db upgrade"),
+        ({}, {"status": well(emergency_stop=True)}, ("schedule", "problem"), "jobs start"),
+        ({}, {"units": Timers(failed=("atom-sync-skills.service",))}, ("schedule", "problem"), "journalctl"),
+        ({}, {"units": Timers()}, ("schedule", "warning"), "schedule systemd"),
+        ({"scheduler_enabled": False}, {}, ("schedule", "problem"), "ENABLE_SCHEDULER"),
+        ({}, {"status": well(sync=SyncState())}, ("sync", "problem"), "sync skills"),
+        (
+            {},
+            {"status": well(sync=SyncState(last_sync_at=ago(hours=2), last_successful_sync_at=ago(hours=2)))},
+            ("sync", "problem"),
+            "sync skills",
+        ),
+        (
+            {},
+            {"status": well(last_runs={"skills": replace(RUN, status="failed", error_type="auth")})},
+            ("sync", "problem"),
+            "sync skills",
+        ),
+        ({}, {"status": well(websocket=replace(WATCHING, alive=False))}, ("watch", "problem"), "watch"),
+        ({}, {"status": well(websocket=replace(WATCHING, connected=False))}, ("watch", "problem"), "watch"),
+        ({}, {"status": well(runs=(RUN,), running=frozenset({"skills"}))}, ("run", "problem"), "kill"),
+        ({}, {"status": well(rate_limit_remaining=2)}, ("rate_limit", "warning"), "INTERVAL"),
+        ({}, {"status": well(conflicts_open={"HIGH": 2})}, ("conflicts", "warning"), "conflicts list"),
+        ({}, {"status": well(ratings_failed=1)}, ("ratings", "problem"), "ratings failed"),
+    ],
+)
+def test_each_finding_with_its_cure(
+    plan: dict[str, Any], parts: dict[str, Any], expected: tuple[str, str], cure: str
+) -> None:
+    findings = examine(replace(PLAN, **plan), **parts)
+    assert expected in bad(findings)
+    (found,) = [each for each in findings if (each.check, each.verdict) == expected]
+    assert found.cure is not None
+    assert cure in found.cure
+    assert worst(findings) == (expected[1] == "problem" or any(verdict == "problem" for _, verdict in bad(findings)))
+
+
+def test_one_cause_gives_one_finding() -> None:
+    assert bad(examine(known_names=False)) == [("dns", "problem")]
+    assert bad(examine(skills_status=401)) == [("api", "problem")]
+    assert bad(examine(replace(PLAN, has_token=False))) == [("token", "problem")]
+
+
+def test_watch_with_its_jobs_is_a_schedule() -> None:
+    jobs = (ScheduledJob("skill-sync-atom-saas", "Skill Sync", 15, None),)
+    assert bad(examine(status=well(websocket=WATCHING, jobs=jobs), units=Timers())) == []
+    gone = replace(WATCHING, alive=False, stopped_at=ago(minutes=1))
+    assert bad(examine(status=well(websocket=gone, jobs=jobs), units=Timers())) == [("schedule", "warning")]
+
+
+def test_other_failures_are_not_swallowed() -> None:
+    with pytest.raises(ZeroDivisionError):
+        examine(fails={"health": ZeroDivisionError()})
+    assert isinstance(MarketplaceTimeout("x"), MarketplaceError)
+
+
+def jwt(**claims: object) -> str:
+    def part(document: object) -> str:
+        return base64.urlsafe_b64encode(json.dumps(document).encode()).rstrip(b"=").decode()
+
+    return f"{part({'alg': 'none'})}.{part(claims)}.c2ln"
+
+
+def test_the_expiry_of_a_jwt() -> None:
+    assert expires_at(jwt(exp=NOW.timestamp())) == NOW
+    for token in (
+        jwt(),
+        jwt(exp="soon"),
+        jwt(exp=True),
+        jwt(exp=1e300),
+        "a.b.c",
+        "at_saas_x",
+        "a.ö.c",
+        "",
+        jwt(exp=None),
+    ):
+        assert expires_at(token) is None
+
+
+# The real command, against the real sandbox.
+
+
+def findings_of(machine: Machine, *options: str, **variables: str) -> tuple[int, dict[str, dict[str, Any]], str]:
+    result = machine.command(*options, "doctor", "--json", **variables)
+    document = json.loads(result.stdout)
+    assert document["success"] is (result.returncode == 0)
+    return result.returncode, {each["check"]: each for each in document["findings"]}, result.stdout + result.stderr
+
+
+def test_a_machine_that_is_well_but_has_no_timer(machine: Machine) -> None:
+    machine.sandbox.set_clock_offset(0)
+    assert machine.command("sync", "skills").returncode == 0
+    code, found, _ = findings_of(machine)
+    assert code == 0
+    wrong = {name: each["verdict"] for name, each in found.items() if each["verdict"] != "ok"}
+    assert wrong in ({"schedule": "warning"}, {})  # this host may have timers of its own
+    assert found["websocket"]["message"] == "the WebSocket connects"
+    screen = machine.command("doctor", COLUMNS="80")
+    assert screen.returncode == 0
+    assert max(map(len, screen.stdout.splitlines())) <= 80
+    assert re.search(r"0 problems, \d warnings?", screen.stdout)
+
+
+def test_all_problems_of_the_configuration_at_once(machine: Machine) -> None:
+    result = machine.command(
+        "doctor", "--json", ATOM_SAAS_SYNC_INTERVAL_MINUTES="2", ATOM_SAAS_API_TOKEN="your_api_token_here"
+    )
+    document = json.loads(result.stdout)
+    assert (result.returncode, document["total"]) == (1, 2)
+
+
+def test_what_the_network_can_do_wrong(machine: Machine) -> None:
+    machine.sandbox.set_clock_offset(600)
+    _, found, _ = findings_of(machine)
+    assert found["clock"]["verdict"] == "problem"
+    assert "behind the marketplace's" in found["clock"]["message"]
+    _, found, text = findings_of(machine, ATOM_SAAS_API_TOKEN="at_saas_secret_and_wrong")
+    assert found["api"]["message"] == "the marketplace refuses the token: 401"
+    assert "websocket" not in found
+    assert "secret_and_wrong" not in text
+    _, found, _ = findings_of(machine, ATOM_SAAS_API_URL=f"{machine.sandbox.url}/nowhere")
+    assert found["api"]["verdict"] == "problem"
+    _, found, text = findings_of(machine, ATOM_SAAS_WS_URL=f"{machine.sandbox.ws_url}/nowhere")
+    assert found["websocket"]["verdict"] == "problem"
+    assert machine.sandbox.token not in text
+    _, found, _ = findings_of(machine, ATOM_SAAS_API_URL=machine.sandbox.url.replace("http:", "https:"))
+    assert "TLS" in found["http"]["message"]
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    _, found, _ = findings_of(machine, ATOM_SAAS_API_URL=f"http://127.0.0.1:{port}")
+    assert "Connection refused" in found["http"]["message"]
+    code, found, _ = findings_of(machine, ATOM_SAAS_API_URL="https://no-such-host.invalid")
+    assert (code, found["dns"]["verdict"], found["http"]["verdict"]) == (1, "problem", "skipped")
+
+
+def test_what_the_database_can_have(machine: Machine) -> None:
+    _, found, _ = findings_of(machine)
+    assert found["database"]["message"] == "there is none yet"
+    assert not machine.database_path.exists()
+    machine.database_path.mkdir()
+    code, found, _ = findings_of(machine)
+    assert (code, found["database"]["verdict"], found["sync"]["verdict"]) == (1, "problem", "skipped")
+    machine.database_path.rmdir()
+    machine.command("db", "upgrade", "0002_sync_state")
+    _, found, _ = findings_of(machine)
+    assert found["migrations"]["verdict"] == "problem"
+    assert machine.command("db", "current", "--json").stdout.count("0002_sync_state") == 1
+    _, found, _ = findings_of(machine, ATOM_SYNC_MIN_FREE_DISK_GB="10000")
+    assert found["disk"]["verdict"] == "problem"

@@ -1,0 +1,241 @@
+"""Metrics say what the database says, the same from every exit."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from conftest import Machine
+from prometheus_client.parser import text_string_to_metric_families
+
+from atom_saas_sync import __version__
+from atom_saas_sync.errors import DatabaseError
+from atom_saas_sync.metrics import render
+from atom_saas_sync.model import CONFLICT_TYPES, METRIC_ERRORS, SEVERITIES, STRATEGIES, Status, WebSocketState
+from atom_saas_sync.store.status import read_status
+from atom_saas_sync.textfile import write_textfile
+
+NOW = datetime(2026, 2, 19, 12, 1, tzinfo=UTC)
+
+# metrics.md: the name, its type, and its labels.
+METRICS = {
+    "atom_saas_sync_duration_seconds": ("histogram", {"type", "le"}),
+    "atom_saas_sync_success": ("counter", {"type"}),
+    "atom_saas_sync_errors": ("counter", {"type", "error"}),
+    "atom_saas_sync_last_success_timestamp_seconds": ("gauge", {"type"}),
+    "atom_saas_sync_last_run_timestamp_seconds": ("gauge", {"type"}),
+    "atom_saas_sync_running": ("gauge", {"type"}),
+    "atom_saas_sync_items": ("counter", {"type", "action"}),
+    "atom_saas_cache_size": ("gauge", {"type"}),
+    "atom_saas_cache_expired": ("gauge", {"type"}),
+    "atom_saas_cache_requests": ("counter", {"result"}),
+    "atom_saas_websocket_connected": ("gauge", set()),
+    "atom_saas_websocket_reconnects": ("counter", set()),
+    "atom_saas_websocket_messages": ("counter", {"type"}),
+    "atom_saas_websocket_messages_invalid": ("counter", set()),
+    "atom_saas_websocket_fallback": ("gauge", set()),
+    "atom_saas_websocket_fallback_seconds": ("counter", set()),
+    "atom_saas_websocket_last_message_timestamp_seconds": ("gauge", set()),
+    "atom_saas_conflicts_detected": ("counter", {"type"}),
+    "atom_saas_conflicts_resolved": ("counter", {"strategy"}),
+    "atom_saas_conflicts_open": ("gauge", {"severity"}),
+    "atom_saas_ratings_pending": ("gauge", set()),
+    "atom_saas_ratings_failed": ("gauge", set()),
+    "atom_saas_api_requests": ("counter", {"endpoint", "code"}),
+    "atom_saas_api_rate_limit_remaining": ("gauge", set()),
+    "atom_saas_sync_build_info": ("gauge", {"version"}),
+}
+
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def samples(text: str) -> Samples:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(text: str, name: str, **labels: str) -> float:
+    return samples(text)[name, frozenset(labels.items())]
+
+
+def scrape(machine: Machine) -> str:
+    return render(read_status(machine.database_path, now=NOW, per_minute=100, per_hour=1000), NOW)
+
+
+def test_every_metric_is_there_from_the_start_with_its_type_and_labels() -> None:
+    text = render(Status(read_at="", database_path=""), NOW)
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert families.keys() == METRICS.keys()
+    for name, (kind, labels) in METRICS.items():
+        assert families[name].type == kind, name
+        assert families[name].samples, name
+        assert set().union(*(sample.labels for sample in families[name].samples)) == labels, name
+        assert all(sample.timestamp is None for sample in families[name].samples), name
+    assert "_created" not in text
+
+
+def test_every_known_label_value_is_there_at_zero() -> None:
+    text = render(Status(read_at="", database_path=""), NOW)
+    found = samples(text)
+    for kind in ("skill", "rating"):
+        for error in METRIC_ERRORS:
+            assert found["atom_saas_sync_errors_total", frozenset({("type", kind), ("error", error)})] == 0
+        assert found["atom_saas_sync_duration_seconds_count", frozenset({("type", kind)})] == 0
+        for bound in ("0.1", "0.5", "1.0", "2.5", "5.0", "10.0", "30.0", "60.0", "120.0", "300.0", "+Inf"):
+            assert found["atom_saas_sync_duration_seconds_bucket", frozenset({("type", kind), ("le", bound)})] == 0
+    for kind in ("skill", "category", "rating"):
+        for action in ("added", "updated", "unchanged", "deleted", "invalid", "failed"):
+            assert found["atom_saas_sync_items_total", frozenset({("type", kind), ("action", action)})] == 0
+    for name in CONFLICT_TYPES:
+        assert found["atom_saas_conflicts_detected_total", frozenset({("type", name)})] == 0
+    for strategy in STRATEGIES:
+        assert found["atom_saas_conflicts_resolved_total", frozenset({("strategy", strategy)})] == 0
+    for severity in SEVERITIES:
+        assert found["atom_saas_conflicts_open", frozenset({("severity", severity)})] == 0
+    assert found["atom_saas_sync_build_info", frozenset({("version", __version__)})] == 1
+
+
+def test_runs_are_counted_and_counters_only_grow(machine: Machine) -> None:
+    machine.pull()
+    first = samples(scrape(machine))
+    machine.pull()
+    machine.pull(token="at_saas_wrong")
+    text = scrape(machine)
+    second = samples(text)
+    assert all(second[name] >= count for name, count in first.items() if name[0].endswith("_total"))
+    assert value(text, "atom_saas_sync_success_total", type="skill") == 2
+    assert value(text, "atom_saas_sync_errors_total", type="skill", error="auth") == 1
+    assert value(text, "atom_saas_sync_items_total", type="skill", action="added") == 60
+    assert value(text, "atom_saas_sync_items_total", type="skill", action="unchanged") == 60
+    assert value(text, "atom_saas_cache_size", type="skills") == 60
+    assert value(text, "atom_saas_api_requests_total", endpoint="skills", code="304") >= 1
+    assert value(text, "atom_saas_sync_last_success_timestamp_seconds", type="skill") == machine.clock.now().timestamp()
+
+
+def test_the_stored_buckets_are_shown_cumulative(machine: Machine) -> None:
+    machine.pull()
+    machine.sql("DELETE FROM counter WHERE name LIKE 'atom_saas_sync_duration%'")
+    for bucket, count in (("0.5", 3), ("60.0", 2), ("+Inf", 1)):
+        machine.sql(
+            "INSERT INTO counter VALUES ('atom_saas_sync_duration_seconds_bucket', ?, ?)",
+            f'{{"le": "{bucket}", "type": "skill"}}',
+            count,
+        )
+    machine.sql("INSERT INTO counter VALUES ('atom_saas_sync_duration_seconds_sum', '{\"type\": \"skill\"}', 431.5)")
+    text = scrape(machine)
+    name = "atom_saas_sync_duration_seconds"
+    bounds = ("0.1", "0.5", "1.0", "30.0", "60.0", "300.0", "+Inf")
+    assert [value(text, f"{name}_bucket", type="skill", le=bound) for bound in bounds] == [0, 3, 3, 3, 5, 5, 6]
+    assert value(text, f"{name}_count", type="skill") == 6
+    assert value(text, f"{name}_sum", type="skill") == 431.5
+
+
+@pytest.mark.parametrize(
+    ("alive", "heartbeat", "expected"),
+    [(True, "2026-02-19T12:00:30Z", 1), (False, "2026-02-19T12:00:30Z", 0), (True, "2026-02-19T11:50:00Z", 0)],
+)
+def test_gauges_of_a_process_that_is_gone_are_zero(*, alive: bool, heartbeat: str, expected: int) -> None:
+    websocket = WebSocketState(connected=True, alive=alive, fallback_to_polling=True, heartbeat_at=heartbeat)
+    text = render(Status(read_at="", database_path="", websocket=websocket), NOW)
+    assert value(text, "atom_saas_websocket_connected") == expected
+    assert value(text, "atom_saas_websocket_fallback") == expected
+
+
+def test_what_a_killed_run_wrote_last_does_not_count_as_running(machine: Machine) -> None:
+    machine.pull()
+    machine.sql("UPDATE sync_run SET status = 'running', finished_at = NULL")
+    assert value(scrape(machine), "atom_saas_sync_running", type="skill") == 0
+
+
+def test_command_and_textfile_say_the_same(machine: Machine, tmp_path: Path) -> None:
+    textfile = tmp_path / "atom_sync.prom"
+    assert machine.command("sync", "skills", "--textfile", str(textfile)).returncode == 0
+    printed = samples(machine.command("metrics").stdout)
+    written = samples(textfile.read_text(encoding="utf-8"))
+    free = ("atom_saas_api_rate_limit_remaining", frozenset[tuple[str, str]]())  # grows by the second
+    assert {**printed, free: 0} == {**written, free: 0}
+    assert written["atom_saas_sync_success_total", frozenset({("type", "skill")})] == 1
+
+
+def test_a_failed_sync_writes_the_textfile_too(machine: Machine, tmp_path: Path) -> None:
+    textfile = tmp_path / "atom_sync.prom"
+    result = machine.command("sync", "skills", "--textfile", str(textfile), ATOM_SAAS_API_TOKEN="at_saas_wrong")
+    assert result.returncode == 77
+    assert value(textfile.read_text(encoding="utf-8"), "atom_saas_sync_errors_total", type="skill", error="auth") == 1
+
+
+def test_without_a_database_there_are_metrics_all_the_same(machine: Machine) -> None:
+    result = machine.command("metrics")
+    assert result.returncode == 0
+    assert value(result.stdout, "atom_saas_cache_size", type="skills") == 0
+    assert not machine.database_path.exists()
+
+
+@pytest.fixture
+def tight_umask() -> Iterator[None]:
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+def test_the_textfile_is_readable_by_all_and_leaves_nothing_beside(tmp_path: Path, tight_umask: None) -> None:
+    path = tmp_path / "a.prom"
+    write_textfile(path, "first\n")
+    write_textfile(path, "second\n")
+    assert path.read_text(encoding="utf-8") == "second\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert [each.name for each in tmp_path.iterdir()] == ["a.prom"]
+
+
+def test_the_textfile_follows_no_link(tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("precious", encoding="utf-8")
+    (tmp_path / "a.prom").symlink_to(target)
+    with pytest.raises(DatabaseError, match="no regular file"):
+        write_textfile(tmp_path / "a.prom", "text\n")
+    assert target.read_text(encoding="utf-8") == "precious"
+    with pytest.raises(DatabaseError, match="no regular file"):
+        write_textfile(tmp_path, "text\n")
+    with pytest.raises(DatabaseError, match="cannot write"):
+        write_textfile(tmp_path / "nowhere" / "a.prom", "text\n")
+
+
+def test_writers_at_once_never_leave_half_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.prom"
+    texts = {f"{letter * 200_000}\n" for letter in "ab"}
+    write_textfile(path, next(iter(texts)))
+    done = threading.Event()
+
+    def write(text: str) -> None:
+        for _ in range(40):
+            write_textfile(path, text)
+
+    writers = [threading.Thread(target=write, args=(text,)) for text in texts]
+    seen: set[str] = set()
+    bad_names: set[str] = set()
+
+    def read() -> None:
+        while not done.is_set():
+            seen.add(path.read_text(encoding="utf-8"))
+            bad_names.update(each.name for each in tmp_path.glob("*.prom") if each != path)
+            bad_names.update(each.name for each in tmp_path.glob(".*.prom"))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    done.set()
+    reader.join()
+    assert seen <= texts
+    assert bad_names == set()

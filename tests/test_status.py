@@ -1,0 +1,193 @@
+"""`status`: for people, for programs and for monitoring, on real databases."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Machine
+
+from atom_saas_sync.errors import DatabaseError
+from atom_saas_sync.model import Status
+from atom_saas_sync.sandbox import Sandbox
+from atom_saas_sync.store.lock import run_lock
+from atom_saas_sync.store.status import read_status
+
+NOW = datetime(2026, 2, 19, 12, 1, tzinfo=UTC)
+
+
+def read(machine: Machine, now: datetime = NOW) -> Status:
+    return read_status(machine.database_path, now=now, per_minute=100, per_hour=1000)
+
+
+def document(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    parsed: dict[str, Any] = json.loads(result.stdout)
+    return parsed
+
+
+def test_without_a_database_it_says_never_synced_and_makes_none(machine: Machine) -> None:
+    result = machine.command("status", "--check")
+    assert result.returncode == 3
+    assert "never synced" in result.stdout
+    assert "Traceback" not in result.stderr
+    assert not machine.database_path.exists()
+
+
+def test_after_a_sync_it_says_what_there_is(machine: Machine) -> None:
+    machine.pull()
+    status = read(machine)
+    assert status.skills == 60
+    assert status.categories == machine.sql("SELECT count(*) FROM category_cache")[0][0] > 0
+    assert status.sync.status == "idle"
+    assert status.sync.last_successful_sync_at == "2026-02-19T12:00:00Z"
+    assert status.last_runs["skills"].status == "success"
+    assert status.running == frozenset()
+    assert not status.migrations_pending
+
+
+def test_programs_get_one_document_and_the_exit_code(machine: Machine) -> None:
+    machine.sandbox.set_clock_offset(0)
+    assert machine.command("sync", "skills", "--json").returncode == 0
+    result = machine.command("status", "--json", "--check")
+    assert result.returncode == 0
+    assert result.stderr == ""
+    found = document(result)
+    assert found["cache"]["skills_count"] == 60
+    assert found["sync"]["total_syncs"] == 1
+    assert found["health"] == {"status": "healthy", "reasons": [], "messages": [], "notices": []}
+    assert found["database"]["size_bytes"] > 0
+
+
+def test_an_old_sync_is_unhealthy_with_its_reason_on_standard_error(machine: Machine) -> None:
+    machine.pull()  # by the made-up clock, in February
+    result = machine.command("status", "--json", "--check")
+    assert result.returncode == 3
+    assert document(result)["health"]["reasons"] == ["sync_stale"]
+    assert "the last successful sync was" in result.stderr
+    assert machine.command("status", "--json").returncode == 0
+
+
+@pytest.mark.parametrize("columns", ["80", "140"])
+def test_the_screen_fits_and_says_what_is_wrong_in_words(machine: Machine, columns: str) -> None:
+    machine.command("sync", "skills")
+    machine.command("sync", "skills", ATOM_SAAS_API_TOKEN="at_saas_wrong")
+    result = machine.command("status", COLUMNS=columns)
+    assert max(map(len, result.stdout.splitlines())) <= int(columns)
+    assert "unhealthy" in result.stdout
+    assert "refused the" in result.stdout
+    assert "●✕" in result.stdout
+
+
+def test_what_a_killed_run_wrote_last_is_not_believed(machine: Machine) -> None:
+    machine.pull()
+    machine.sql("UPDATE sync_state SET status = 'syncing'")
+    status = read(machine)
+    assert status.sync.status == "error"
+    assert status.sync.last_error == "the process was killed"
+
+
+def test_a_run_at_work_is_seen_by_its_lock(machine: Machine) -> None:
+    machine.pull()
+    with run_lock(machine.database_path, "skills", command="test", now=lambda: "now", sleep=machine.clock.sleep):
+        assert read(machine).running == {"skills"}
+    assert read(machine).running == frozenset()
+
+
+def test_conflicts_edits_ratings_and_republications_are_counted(machine: Machine) -> None:
+    machine.pull()
+    first, second, *_ = machine.sandbox.skill_ids()
+    machine.edit(first, description="mine")
+    machine.edit(second, description="mine too")
+    machine.sandbox.patch_skill(second, {"description": "theirs"})
+    machine.pull(strategy="manual")
+    machine.sql("INSERT INTO skill_rating (skill_id, user_id, rating) VALUES (?, 'u', 5)", first)
+    for user in ("v", "w"):
+        machine.sql("INSERT INTO skill_rating (skill_id, user_id, rating) VALUES (?, ?, 4)", first, user)
+    machine.sql("UPDATE skill_rating SET synced_to_saas = 1 WHERE user_id = 'v'")
+    machine.sql(
+        "INSERT INTO failed_rating_upload (rating_id, error_message, failed_at) "
+        "VALUES (1, 'no', '2026-02-19T12:00:00Z')"
+    )
+    machine.sql("INSERT INTO counter VALUES ('republished', '{}', 2)")
+    status = read(machine)
+    assert status.modified_skills == 2
+    assert sum(status.conflicts_open.values()) == 1
+    assert (status.ratings_pending, status.ratings_synced, status.ratings_failed) == (1, 1, 1)
+    assert status.republished == 2
+
+
+def test_the_requests_that_are_free_are_those_of_the_window(machine: Machine) -> None:
+    machine.pull()
+    # The sandbox has declared a limit; without one, ours hold.
+    machine.sql("DELETE FROM fact WHERE name = 'rate_limit'")
+    used = machine.sql("SELECT sum(requests) FROM request_budget")[0][0]
+    assert read(machine, machine.clock.now()).rate_limit_remaining == 100 - used
+    minutes_later = machine.clock.now() + timedelta(minutes=2)
+    assert read(machine, minutes_later).rate_limit_remaining == 100
+    machine.sql(
+        "INSERT INTO fact VALUES ('rate_limit', ?, '')",
+        json.dumps({"limit": 50, "window": 3600, "remaining": 0, "pause_until": 0}),
+    )
+    assert read(machine, minutes_later).rate_limit_remaining == 50 - used
+
+
+def test_of_an_older_database_it_tells_the_revision_only(machine: Machine) -> None:
+    machine.command("db", "upgrade", "0002_sync_state")
+    status = read(machine)
+    assert status.revision == "0002_sync_state"
+    assert status.migrations_pending
+    result = machine.command("status", "--check", "--json")
+    assert (result.returncode, document(result)["health"]["reasons"]) == (3, ["migrations_pending"])
+
+
+def test_a_newer_database_and_one_that_is_none_are_refused(machine: Machine, tmp_path: Path) -> None:
+    machine.pull()
+    machine.sql(
+        "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) "
+        "VALUES ('atom_saas_sync', '9999_future', '2026-01-01 00:00:00')"
+    )
+    with pytest.raises(DatabaseError, match="newer"):
+        read(machine)
+    other = tmp_path / "other.db"
+    other.write_text("this is no database, but it is long enough to be taken for one" * 20, encoding="utf-8")
+    assert machine.command("--database", str(other), "status").returncode == 74
+
+
+def test_a_locked_database_can_be_read(machine: Machine) -> None:
+    machine.pull()
+    writer = sqlite3.connect(machine.database_path, isolation_level=None)
+    try:
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("UPDATE sync_state SET last_error = 'not committed'")
+        assert read(machine).sync.last_error is None
+    finally:
+        writer.close()
+
+
+def test_watching_is_for_people(machine: Machine) -> None:
+    assert machine.command("status", "--watch", "--json").returncode == 2
+
+
+def test_hostile_text_reaches_no_terminal(machine: Machine, sandbox: Sandbox) -> None:
+    machine.pull()
+    machine.sql(
+        "UPDATE sync_run SET status = 'failed', error_type = 'api_error', error_message = ?", "\x1b]0;owned\x07\x1b[2J"
+    )
+    result = machine.command("status", FORCE_COLOR="")
+    assert "\x1b" not in result.stdout
+    assert "owned" in result.stdout
+
+
+def test_live_it_shows_the_screen_until_it_is_told_to_stop(machine: Machine) -> None:
+    with machine.started("status", "--watch", "0.2") as process:
+        assert process.stdout is not None
+        assert "unhealthy" in process.stdout.readline()
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(10) == 0

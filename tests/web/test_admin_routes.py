@@ -1,0 +1,204 @@
+"""The admin API: who may, and what happens then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import Machine, wait_until
+from web_support import ADMIN_TOKEN, Served, served, serving_a_full_cache
+
+ROUTES = [
+    ("GET", "status"),
+    ("GET", "jobs"),
+    ("DELETE", "jobs"),
+    ("POST", "jobs"),
+    ("GET", "conflicts"),
+    ("GET", "conflicts/1"),
+    ("POST", "conflicts/1/resolve"),
+    ("POST", "resolve"),
+    ("GET", "config"),
+    ("GET", "ratings/status"),
+    ("GET", "ratings/failed-uploads"),
+    ("POST", "ratings/failed-uploads/1/retry"),
+    ("POST", "skills"),
+    ("POST", "ratings"),
+    ("DELETE", "cache/expired"),
+    ("GET", "no-such-route"),
+]
+
+
+@pytest.fixture
+def server(machine: Machine) -> Iterator[Served]:
+    with serving_a_full_cache(machine) as server:
+        yield server
+
+
+def test_without_an_admin_token_every_route_is_closed(machine: Machine) -> None:
+    with served(machine) as server:
+        for method, route in ROUTES:
+            answer = server.admin(method, route)
+            assert (answer.status_code, answer.json()["success"]) == (403, False), route
+
+
+def test_with_a_wrong_token_every_route_is_closed(server: Served) -> None:
+    for method, route in ROUTES:
+        for token in (None, "wrong", ADMIN_TOKEN[:-1], f"{ADMIN_TOKEN}x", "ö"):
+            headers = {} if token is None else {b"Authorization": f"Bearer {token}".encode()}
+            answer = server.client.request(method, f"/api/admin/sync/{route}", headers=headers)
+            assert answer.status_code == 401, (route, token)
+        assert answer.headers["www-authenticate"] == "Bearer"
+    wrong_scheme = {"Authorization": f"Basic {ADMIN_TOKEN}"}
+    assert server.client.get("/api/admin/sync/status", headers=wrong_scheme).status_code == 401
+
+
+def test_reading(server: Served) -> None:
+    status = server.admin("GET", "status").json()
+    assert status["cache"]["skills_count"] == 60
+    assert status["health"]["status"] == "healthy"
+    jobs = server.admin("GET", "jobs").json()
+    assert [job["id"] for job in jobs["jobs"]] == ["skill-sync-atom-saas", "rating-sync-atom-saas"]
+    assert jobs["jobs"][0].keys() == {"id", "name", "next_run_time", "trigger", "minutes"}
+    assert server.admin("GET", "conflicts").json() == {"success": True, "conflicts": [], "total": 0}
+    config = server.admin("GET", "config")
+    assert {"ATOM_SAAS_API_URL", "ATOM_SAAS_API_TOKEN"} <= {line["name"] for line in config.json()["settings"]}
+    assert "at_saas_sandbox" not in config.text
+    assert ADMIN_TOKEN not in config.text
+    assert server.admin("GET", "ratings/status").json()["pending"] == 0
+    assert server.admin("GET", "no-such-route").status_code == 404
+
+
+def test_a_sync_is_started_and_said_to_be_ours(machine: Machine, server: Served) -> None:
+    answer = server.admin("POST", "skills")
+    assert answer.status_code == 202
+    run_id = answer.json()["run_id"]
+    wait_until(lambda: machine.sql("SELECT status FROM sync_run WHERE id = ?", run_id)[0][0] == "success")
+    assert machine.sql("SELECT kind, started_by FROM sync_run WHERE id = ?", run_id) == [("skills", "admin API")]
+    rated = server.admin("POST", "ratings")
+    assert rated.status_code == 202
+    wait_until(
+        lambda: machine.sql("SELECT status FROM sync_run WHERE id = ?", rated.json()["run_id"])[0][0] != "running"
+    )
+
+
+def test_one_at_a_time_and_stopping_ends_it_well(machine: Machine) -> None:
+    machine.sandbox.set_clock_offset(0)
+    machine.sandbox.fault("delay", endpoint="categories", seconds=3)
+    with served(machine, ATOM_SYNC_ADMIN_TOKEN=ADMIN_TOKEN) as server:
+        run_id = server.admin("POST", "skills").json()["run_id"]
+        again = server.admin("POST", "skills")
+        assert (again.status_code, again.json()["error"]["type"]) == (409, "locked")
+        assert server.admin("GET", "status").json()["sync"]["running"] == ["skills"]
+    # The server has ended with 0, and its child before it, which has said why.
+    assert machine.sql("SELECT error_type FROM sync_run WHERE id = ?", run_id) == [("interrupted",)]
+
+
+def test_a_sync_that_cannot_begin_is_an_error(machine: Machine) -> None:
+    with served(machine, ATOM_SYNC_ADMIN_TOKEN=ADMIN_TOKEN, ATOM_SAAS_ENABLED="false") as server:
+        answer = server.admin("POST", "skills")
+        assert (answer.status_code, answer.json()["success"]) == (500, False)
+
+
+def test_the_emergency_stop(machine: Machine, server: Served) -> None:
+    assert server.admin("DELETE", "jobs").json() == {"success": True, "stopped": True}
+    assert server.admin("GET", "jobs").json()["stopped"] is True
+    skipped = machine.command("sync", "skills", "--scheduled", "--json", ENABLE_SCHEDULER="true")
+    assert (skipped.returncode, '"stopped"' in skipped.stdout) == (0, True)
+    assert server.admin("POST", "jobs").json() == {"success": True, "stopped": False}
+    assert server.admin("GET", "jobs").json()["stopped"] is False
+    actions = machine.sql("SELECT actor, action FROM audit_log ORDER BY id")
+    assert actions == [("admin API", "jobs stop"), ("admin API", "jobs start")]
+
+
+def conflict(machine: Machine, number: int = 0) -> str:
+    """Let a skill be changed on both sides, and wait for a person."""
+    skill_id: str = machine.sandbox.skill_ids()[number]
+    machine.edit(skill_id, description="ours")
+    machine.sandbox.patch_skill(skill_id, {"description": f"theirs {number}"})
+    assert machine.command("sync", "skills", "--strategy", "manual").returncode == 0
+    return skill_id
+
+
+def test_a_conflict_is_seen_and_resolved_by_who_showed_the_token(machine: Machine, server: Served) -> None:
+    skill_id = conflict(machine)
+    listed = server.admin("GET", "conflicts").json()
+    assert (listed["total"], listed["conflicts"][0]["skill_id"]) == (1, skill_id)
+    number = listed["conflicts"][0]["id"]
+    shown = server.admin("GET", f"conflicts/{number}").json()["conflict"]
+    assert (shown["local"]["description"], shown["remote"]["description"]) == ("ours", "theirs 0")
+    body = {"strategy": "remote_wins", "resolved_by": "somebody else", "actor": "somebody else"}
+    answer = server.admin("POST", f"conflicts/{number}/resolve", json=body)
+    assert answer.status_code == 200
+    assert answer.json()["resolved"][0]["resolved_by"] == "admin API"
+    assert machine.cached()[skill_id]["description"] == "theirs 0"
+    assert machine.sql("SELECT resolved, resolved_by FROM conflict_log") == [(1, "admin API")]
+    assert server.admin("GET", "conflicts?resolved=true").json()["total"] == 1
+    assert server.admin("POST", f"conflicts/{number}/resolve", json=body).status_code == 400
+
+
+def test_ways_to_resolve(machine: Machine, server: Served) -> None:
+    ways: list[tuple[dict[str, Any], str]] = [
+        ({"all": True, "strategy": "local_wins"}, "ours"),
+        ({"conflict_id": 2, "fields": {"description": "remote"}}, "theirs 1"),
+        ({"conflict_ids": [3], "data": {"name": "mine", "description": "my own"}}, "my own"),
+    ]
+    for number, (body, description) in enumerate(ways):
+        skill_id = conflict(machine, number)
+        if "data" in body:
+            body["data"]["skill_id"] = skill_id
+        answer = server.admin("POST", "resolve", json=body)
+        assert (answer.status_code, answer.json()["total"]) == (200, 1)
+        assert machine.cached()[skill_id]["description"] == description
+
+
+def test_requests_that_make_no_sense_change_nothing(machine: Machine, server: Served) -> None:
+    conflict(machine)
+    for body in (
+        b"no json",
+        b"[]",
+        b"{}",
+        b'{"conflict_id": "1", "strategy": "merge"}',
+        b'{"conflict_id": 99, "strategy": "merge"}',
+        b'{"conflict_ids": [true], "strategy": "merge"}',
+        b'{"conflict_ids": [99999999999999999999999], "strategy": "merge"}',
+        b'{"conflict_ids": [1, 99], "strategy": "merge"}',
+        b'{"conflict_id": 1, "strategy": "mine"}',
+        b'{"conflict_id": 1, "strategy": ["merge"]}',
+        b'{"conflict_id": 1, "strategy": "manual"}',
+        b'{"conflict_id": 1, "fields": {"code": "mine"}}',
+        b'{"conflict_id": 1, "fields": {"code": ["local"]}}',
+        b'{"conflict_id": 1, "data": "text"}',
+        b"[" * 100_000,
+        b"\xff\xfe",
+    ):
+        answer = server.admin("POST", "resolve", content=body)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (400, "usage"), body[:80]
+    assert machine.sql("SELECT resolved FROM conflict_log") == [(0,)]
+
+
+def test_what_does_not_exist_is_404_and_limits_are_checked(server: Served) -> None:
+    for route in ("conflicts/99", "conflicts/99999999999999999999999", "conflicts/x"):
+        assert server.admin("GET", route).status_code == 404, route
+    for limit in ("0", "-1", "1001", "x", "٣", ""):
+        assert server.admin("GET", f"conflicts?limit={limit}").status_code == 400, limit
+
+
+def test_failed_ratings_are_seen_and_tried_again(machine: Machine, server: Served) -> None:
+    machine.sql("INSERT INTO skill_rating (skill_id, user_id, rating) VALUES ('s', 'u', 5)")
+    machine.sql(
+        "INSERT INTO failed_rating_upload (rating_id, error_message, failed_at) "
+        "VALUES (1, 'refused', '2026-02-19T12:00:00Z')"
+    )
+    failed = server.admin("GET", "ratings/failed-uploads").json()
+    assert (failed["total"], failed["failed"][0]["error_message"]) == (1, "refused")
+    assert server.admin("GET", "ratings/status").json()["failed"] == 1
+    assert server.admin("POST", "ratings/failed-uploads/1/retry").json()["status"] == "pending"
+    assert server.admin("POST", "ratings/failed-uploads/1/retry").status_code == 404
+    assert server.admin("GET", "ratings/status").json()["pending"] == 1
+
+
+def test_expired_entries_are_removed(machine: Machine, server: Served) -> None:
+    machine.sql("UPDATE skill_cache SET expires_at = '2020-01-01T00:00:00Z' WHERE id = 1")
+    answer = server.admin("DELETE", "cache/expired").json()
+    assert (answer["success"], answer["skills_removed"]) == (True, 1)

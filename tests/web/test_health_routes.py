@@ -1,0 +1,218 @@
+"""The public routes, field for field as in the deployment guide."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from conftest import Machine
+from prometheus_client.parser import text_string_to_metric_families
+from web_support import ADMIN_TOKEN, Served, served, serving_a_full_cache
+
+
+@pytest.fixture
+def server(machine: Machine) -> Iterator[Served]:
+    with serving_a_full_cache(machine) as server:
+        yield server
+
+
+def test_the_routes_have_the_fields_of_the_guide(server: Served) -> None:
+    live = server.get("/health/live")
+    assert (live.status_code, live.json().keys()) == (200, {"status", "timestamp"})
+    assert live.json()["status"] == "healthy"
+    ready = server.get("/health/ready")
+    assert ready.status_code == 200
+    assert ready.json().keys() == {"status", "database", "disk_space_gb", "migrations_applied"}
+    assert (ready.json()["status"], ready.json()["database"], ready.json()["migrations_applied"]) == (
+        "ready",
+        "connected",
+        True,
+    )
+    sync = server.get("/health/sync")
+    assert sync.status_code == 200
+    assert sync.json()["status"] == "healthy"
+    assert {"last_sync_at", "minutes_since_last_sync"} <= sync.json()["sync"].keys()
+    assert sync.json()["websocket"] == {"connected": False, "last_message_at": None}
+    metrics = server.get("/metrics/sync")
+    assert metrics.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert "atom_saas_cache_size" in {family.name for family in text_string_to_metric_families(metrics.text)}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("UPDATE sync_state SET last_successful_sync_at = '2026-02-19T12:00:00Z'", "sync_stale"),
+        ("UPDATE sync_run SET status = 'failed', error_type = 'timeout'", "sync_failed"),
+        (
+            "UPDATE websocket_state SET connected = 1, heartbeat_at = strftime('%Y-%m-%dT%H:%M:%SZ', 'now')",
+            "watch_gone",
+        ),
+    ],
+)
+def test_sync_health_is_503_with_its_reason(machine: Machine, server: Served, change: str, reason: str) -> None:
+    machine.sql(change)
+    answer = server.get("/health/sync")
+    assert answer.status_code == 503
+    assert answer.json()["reasons"] == [reason]
+    assert server.get("/health/ready").status_code == 200
+    assert server.get("/health/live").status_code == 200
+
+
+def test_readiness_is_503_with_reasons_and_liveness_is_not(machine: Machine, server: Served) -> None:
+    machine.sql("DELETE FROM _sqlite_migrations WHERE name = '0004_ratings'")
+    answer = server.get("/health/ready")
+    assert (answer.status_code, answer.json()["reasons"]) == (503, ["migrations_pending"])
+    assert answer.json()["migrations_applied"] is False
+    for path in machine.directory.glob("atom.db*"):
+        path.unlink()
+    assert server.get("/health/ready").json()["reasons"] == ["migrations_pending"]
+    machine.database_path.write_text("no database at all" * 100, encoding="utf-8")
+    for route in ("/health/ready", "/health/sync", "/metrics/sync", "/"):
+        answer = server.get(route)
+        assert answer.status_code == 503, route
+        assert str(machine.directory) not in answer.text, route
+    assert server.get("/health/ready").json()["database"] == "unavailable"
+    assert server.get("/health/live").status_code == 200
+
+
+def test_a_short_disk_is_not_ready(machine: Machine) -> None:
+    with served(machine, ATOM_SYNC_MIN_FREE_DISK_GB="10000") as server:
+        answer = server.get("/health/ready")
+        assert (answer.status_code, answer.json()["reasons"]) == (503, ["disk_space"])
+        # It has made the database, as every command does; but nobody has synced yet.
+        assert server.get("/health/sync").json()["reasons"] == ["never_synced"]
+
+
+def test_probes_answer_while_another_program_holds_the_database(machine: Machine, server: Served) -> None:
+    writer = sqlite3.connect(machine.database_path, isolation_level=None)
+    try:
+        writer.execute("BEGIN IMMEDIATE")
+        for route in ("/health/ready", "/health/sync", "/metrics/sync"):
+            assert server.get(route).status_code == 200
+    finally:
+        writer.close()
+
+
+def test_liveness_answers_at_once_while_everything_else_is_busy(server: Served) -> None:
+    stop = threading.Event()
+    origin = str(server.client.base_url)
+
+    def keep_busy() -> None:
+        with httpx.Client(base_url=origin) as client:
+            while not stop.is_set():
+                client.get("/metrics/sync")
+
+    busy = [threading.Thread(target=keep_busy) for _ in range(2)]
+    for thread in busy:
+        thread.start()
+    try:
+        seconds = []
+        for _ in range(30):
+            started = time.perf_counter()
+            assert server.get("/health/live").status_code == 200
+            seconds.append(time.perf_counter() - started)
+    finally:
+        stop.set()
+        for thread in busy:
+            thread.join()
+    # A generous bound: these threads share this test's processor with the server. docs have the measured figure.
+    assert statistics.median(seconds) < 0.1
+
+
+def test_every_answer_is_guarded(server: Served) -> None:
+    for route in ("/", "/health/live", "/metrics/sync", "/api/admin/sync/status", "/nowhere"):
+        headers = server.get(route).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cache-control"] == "no-store"
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert "server" not in headers
+    assert server.request("POST", "/health/live").status_code == 405
+
+
+def test_what_is_too_large_is_refused(server: Served) -> None:
+    assert server.admin("POST", "resolve", content=b" " * (1024 * 1024 + 1)).status_code == 413
+    chunks = (b" " * 65536 for _ in range(40))
+    assert server.admin("POST", "resolve", content=chunks).status_code == 413
+    assert server.get(f"/health/live?{'x' * 3000}").status_code == 414
+    assert server.client.get("/health/live", headers={"X-Large": "x" * 20_000}).status_code == 431
+
+
+class Page(HTMLParser):
+    """Notes what an HTML page is made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+
+def test_the_page_is_plain_html_that_says_how_it_is(machine: Machine, server: Served) -> None:
+    answer = server.get("/")
+    assert answer.status_code == 200
+    assert "Healthy" in answer.text
+    page = Page()
+    page.feed(answer.text)
+    assert {"main", "h1", "h2", "dl", "table", "caption", "th"} <= set(page.tags)
+    assert not {"script", "img", "link", "iframe", "form"} & set(page.tags)
+    assert ("lang", "en") in page.attributes
+    assert all(not urlsplit(value or "").netloc for name, value in page.attributes if name in {"src", "href"})
+    # The one style sheet is the one that the policy allows.
+    assert answer.headers["content-security-policy"].count("sha256-") == 1
+    machine.sql(
+        "UPDATE sync_run SET status = 'failed', error_type = '<script>', "
+        "error_message = '<script>alert(1)</script> at_saas_secret /some/path'"
+    )
+    unhealthy = server.get("/").text
+    assert "Unhealthy" in unhealthy
+    assert "<script>" not in unhealthy
+    assert "/some/path" not in unhealthy
+
+
+def test_nothing_public_names_files_or_holds_secrets(machine: Machine, server: Served) -> None:
+    for route in ("/", "/health/live", "/health/ready", "/health/sync", "/metrics/sync"):
+        text = server.get(route).text
+        assert str(machine.directory) not in text
+        assert ADMIN_TOKEN not in text
+        assert machine.sandbox.token not in text
+
+
+def test_the_access_log_has_no_secrets_and_no_probes(machine: Machine) -> None:
+    with served(machine, ATOM_SYNC_ADMIN_TOKEN=ADMIN_TOKEN) as server:
+        server.get("/health/live?token=at_saas_in_the_query")
+        server.get("/nowhere?token=at_saas_in_the_query")
+        server.get("/api/admin/sync/config", token=ADMIN_TOKEN)
+        server.get("/api/admin/sync/config", token="wrong-guess")
+        server.get("/%0aevil")
+    assert "GET /nowhere 404" in server.log
+    assert "GET /%0aevil 404" in server.log
+    assert "/health/live" not in server.log
+    for secret in ("at_saas_in_the_query", ADMIN_TOKEN, "wrong-guess"):
+        assert secret not in server.log
+
+
+def test_a_taken_port_is_told_in_one_line(machine: Machine, server: Served) -> None:
+    port = str(server.client.base_url.port)
+    result = machine.command("serve-health", "--port", port)
+    assert result.returncode == 1
+    assert f"cannot listen on 127.0.0.1 port {port}" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_it_listens_on_loopback_unless_told_otherwise(server: Served) -> None:
+    assert server.client.base_url.host == "127.0.0.1"
+    assert os.environ.get("ATOM_SYNC_HOST") is None

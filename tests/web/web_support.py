@@ -1,0 +1,57 @@
+"""`serve-health` as the real command on a real socket."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+from conftest import Machine
+
+ADMIN_TOKEN = "open-sesame"
+
+
+class Served:
+    """A running server, and what it has written to its log so far."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self.client = client
+        self.log = ""
+
+    def get(self, path: str, token: str | None = None) -> httpx.Response:
+        return self.request("GET", path, token=token)
+
+    def request(self, method: str, path: str, *, token: str | None = None, **options: object) -> httpx.Response:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        return self.client.request(method, path, headers=headers, **options)  # type: ignore[arg-type]
+
+    def admin(self, method: str, path: str, **options: object) -> httpx.Response:
+        return self.request(method, f"/api/admin/sync/{path}", token=ADMIN_TOKEN, **options)
+
+
+@contextmanager
+def served(machine: Machine, **variables: str) -> Iterator[Served]:
+    """Run the server; in the end it must stop at once, and well."""
+    with machine.started("serve-health", "--port", "0", **variables) as process:
+        assert process.stderr is not None
+        lines: list[str] = []
+        while not (found := re.search(r"Serving on (http://\S+);", line := process.stderr.readline())):
+            assert line, f"it ended: {lines}"
+            lines.append(line)
+        with httpx.Client(base_url=found[1], timeout=30) as client:
+            server = Served(client)
+            yield server
+        process.terminate()
+        _, rest = process.communicate(timeout=20)
+        server.log = "".join([*lines, rest])
+        assert process.returncode == 0
+
+
+@contextmanager
+def serving_a_full_cache(machine: Machine) -> Iterator[Served]:
+    """Run a server with an admin token beside a cache that was filled just now."""
+    machine.sandbox.set_clock_offset(0)
+    assert machine.command("sync", "skills").returncode == 0
+    with served(machine, ATOM_SYNC_ADMIN_TOKEN=ADMIN_TOKEN) as server:
+        yield server

@@ -6,13 +6,17 @@ import json
 import random
 import signal
 import sqlite3
+import subprocess
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 from conftest import Machine, wait_until
 
 from atom_saas_sync.sandbox import Sandbox
+
+_LATE = 120
 
 
 def prepare(machine: Machine, number: int) -> None:
@@ -46,26 +50,35 @@ def assert_all_are_there_once(machine: Machine, number: int) -> None:
 
 
 def kill_during_uploads(machine: Machine, number: int, kills: int, seed: int) -> None:
-    """Kill the upload at `kills` random moments, then let it end."""
+    """Kill the upload at `kills` random moments, each while ratings are on their way, then let it end.
+
+    A moment is counted in requests. Commits come each tenth of a second, so an early moment is before the first, a
+    late one between or after some; which of them it is depends on how many ratings the kills to come still need.
+    """
     chance = random.Random(seed)
     prepare(machine, number)
-    for _ in range(kills):
-        before = len(machine.sandbox.requests("ratings"))
-        # A moment while requests are on the wire, or after the last: counted in requests, not in time.
-        limit = before + chance.randint(1, max(2, 2 * number // kills))
-        with machine.started("sync", "ratings") as process:
-            wait_until(
-                lambda limit=limit, process=process: (
-                    len(machine.sandbox.requests("ratings")) >= limit or process.poll() is not None
-                ),
-                timeout=30,
-            )
+    # A run that is killed before its first answer never hears of the declared limit.
+    limits = {"ATOM_SAAS_RATE_LIMIT_PER_MINUTE": "100000", "ATOM_SAAS_RATE_LIMIT_PER_HOUR": "100000"}
+    for kill in range(kills):
+        late = pending(machine) > _LATE + (number - _LATE) * (kills - kill) / kills
+        requests = len(machine.sandbox.requests("ratings")) + chance.randint(1, _LATE if late else 5)
+        with machine.started("sync", "ratings", **limits) as process:
+            wait_until(partial(has_come_far, machine, process, requests), timeout=30)
             process.send_signal(signal.SIGKILL)
-            process.wait(timeout=10)
-    final = machine.command("sync", "ratings", "--json")
+            assert process.wait(timeout=10) == -signal.SIGKILL, "it was at work"
+        assert pending(machine) > 0
+    final = machine.command("sync", "ratings", "--json", **limits)
     assert final.returncode == 0, final.stderr
     assert json.loads(final.stdout)["pending"] == 0
     assert_all_are_there_once(machine, number)
+
+
+def pending(machine: Machine) -> int:
+    return int(machine.sql("SELECT count(*) FROM skill_rating WHERE synced_to_saas = 0")[0][0])
+
+
+def has_come_far(machine: Machine, process: subprocess.Popen[str], requests: int) -> bool:
+    return len(machine.sandbox.requests("ratings")) >= requests or process.poll() is not None
 
 
 def test_killed_at_ten_moments_each_rating_is_there_once(machine: Machine) -> None:
@@ -133,3 +146,20 @@ def test_a_signal_ends_the_upload_cleanly_and_the_next_goes_on(
     assert document["uploaded"] == len(machine.sandbox.ratings())
     assert machine.command("sync", "ratings").returncode == 0
     assert_all_are_there_once(machine, 300)
+
+
+def test_a_deadline_ends_the_upload_quietly_and_the_next_goes_on(machine: Machine) -> None:
+    machine.sandbox.set_clock_offset(0)
+    machine.sandbox.set_latency(0.02)
+    prepare(machine, 400)
+    try:
+        ended = machine.command("sync", "ratings", "--json", "--deadline", "0.4")
+    finally:
+        machine.sandbox.set_latency(0)
+    assert ended.returncode == 75, ended.stderr
+    document = json.loads(ended.stdout)
+    assert (document["error"]["type"], document["failed"]) == ("deadline", 0)
+    assert document["uploaded"] + document["pending"] == 400
+    assert "trying again" not in ended.stderr
+    assert machine.command("sync", "ratings").returncode == 0
+    assert_all_are_there_once(machine, 400)

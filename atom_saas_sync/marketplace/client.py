@@ -54,6 +54,7 @@ MAX_CONNECTIONS = 10
 
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_DEADLINE = "the deadline ended the run while it waited for the marketplace"
 _CANNOT_UPDATE = frozenset({404, 405, 501})
 
 log = logging.getLogger(__name__)
@@ -315,7 +316,7 @@ class MarketplaceClient:
 
     def _sleep(self, seconds: float) -> None:
         if self._deadline is not None and self._clock.monotonic() + seconds > self._deadline:
-            raise DeadlineReached("the deadline ended the run while it waited for the marketplace")
+            raise DeadlineReached(_DEADLINE)
         self._clock.sleep(seconds)
 
     def _wait_for_budget(self) -> None:
@@ -371,6 +372,8 @@ class MarketplaceClient:
         started = self._clock.monotonic()
         seconds = self._timeout
         if self._deadline is not None:
+            if started >= self._deadline:  # nothing new is sent, and no time-out blames the marketplace
+                raise DeadlineReached(_DEADLINE)
             seconds = max(0.001, min(seconds, self._deadline - started))
         request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), seconds)
         what = f"{request.method} {request.url.path}"
@@ -383,6 +386,12 @@ class MarketplaceClient:
                 received = response.num_bytes_downloaded
         except MarketplaceError as error:
             code = code if code != "error" else error.kind
+            if (
+                isinstance(error, MarketplaceTimeout)
+                and self._deadline is not None
+                and self._clock.monotonic() >= self._deadline
+            ):
+                raise DeadlineReached(_DEADLINE) from error
             raise
         finally:
             self.statistics.count(endpoint, code, received)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.sandbox import Sandbox
 
 _SKILLS = 2000
+_PATIENCE_SECONDS = 20.0
 
 
 def demo(
@@ -49,6 +52,7 @@ def demo(
             "--strategy",
             "merge",
         )
+        show.live_update(sandbox, sandbox.skill_ids()[1])
     console().rule(style="dim")
     typer.echo("That was the sandbox. For the real marketplace:\n")
     typer.echo("  export ATOM_SAAS_API_TOKEN=at_saas_…     # from the dashboard, under settings, API tokens")
@@ -76,6 +80,42 @@ class _Show:
     def say(self, text: str) -> None:
         """Tell the person something."""
         console().print(f"\n{text}", style="bold", markup=False)
+
+    def live_update(self, sandbox: Sandbox, skill_id: str) -> None:
+        """Let `watch` listen, change a skill, and tell how long it took; raise AtomSyncError if it does not come."""
+        from atom_saas_sync.store.lock import holder
+
+        self.say("Nobody need ask: `watch` listens, and what changes there is here at once")
+        console().print("$ atom-sync watch", style="cyan", markup=False)
+        requests = len(sandbox.requests("list"))
+        watch = subprocess.Popen(
+            [sys.executable, "-m", "atom_saas_sync", "watch"], env=self._environment, cwd=self._directory
+        )
+        try:
+            # Its first act is to fetch what it may have missed.
+            if not sandbox.wait_for(lambda: len(sandbox.requests("list")) > requests, _PATIENCE_SECONDS):
+                raise AtomSyncError("`watch` did not connect: the demo stops here")
+            sandbox.patch_skill(skill_id, {"name": "Fresh from the marketplace"})
+            began = time.monotonic()
+            while "Fresh from the marketplace" not in self._cached(skill_id):
+                if time.monotonic() - began > _PATIENCE_SECONDS:
+                    raise AtomSyncError("the update did not arrive: the demo stops here")
+                time.sleep(0.001)
+            took = (time.monotonic() - began) * 1000
+            while holder(self._directory / "atom.db", "skills") is not None:
+                time.sleep(0.01)
+        finally:
+            watch.terminate()
+            watch.wait(_PATIENCE_SECONDS)
+        typer.echo(f"Changed there, and {took:.0f} ms later in the database: {skill_id}")
+
+    def _cached(self, skill_id: str) -> str:
+        from atom_saas_sync.store.database import Database
+        from atom_saas_sync.store.reading import Reading
+
+        with Database.open(self._directory / "atom.db", read_only=True) as database:
+            skill = Reading(database, now=datetime.now(UTC)).skill(skill_id)
+        return skill.text if skill else ""
 
     def run(self, why: str, *arguments: str) -> None:
         """Run a command; raise AtomSyncError if it fails."""

@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# One process for each processor: a process that is done takes work from the others.
+FAST   := -m 'not soak' --numprocesses auto --dist worksteal
 
-.PHONY: demo test test-lowest soak bench lint format clean
+.PHONY: demo test coverage test-lowest soak bench lint format clean
 
 # One set-up for every target, repeated only when the dependencies change.
 $(READY): pyproject.toml
@@ -16,14 +18,18 @@ demo: $(READY)
 	$(BIN)/atom-sync demo
 
 test: lint
-	$(BIN)/python -m pytest -m 'not soak' --cov --cov-report=term
+	$(BIN)/python -m pytest $(FAST)
+
+# The same, with the lines that no test ran.
+coverage: $(READY)
+	$(BIN)/python -m pytest $(FAST) --cov --cov-report=term
 
 # The same tests with the oldest versions that pyproject.toml allows.
 test-lowest:
 	$(PYTHON) -m venv .venv-lowest
 	$(PYTHON) -c "import tomllib; print(*(d.replace('>=', '==') for d in tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']), sep='\n')" > .venv-lowest/constraints.txt
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --constraint .venv-lowest/constraints.txt
-	.venv-lowest/bin/python -m pytest -m 'not soak'
+	.venv-lowest/bin/python -m pytest $(FAST)
 
 # Minutes long: many kills, long floods.
 soak: $(READY)

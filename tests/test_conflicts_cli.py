@@ -17,6 +17,8 @@ import pytest
 from conftest import Json, Machine
 from rich.cells import cell_len
 
+from atom_saas_sync.model import Strategy
+
 ME = pwd.getpwuid(os.getuid()).pw_name
 
 
@@ -299,6 +301,22 @@ def test_undo_puts_back_what_an_automatic_resolution_replaced(machine: Machine) 
     assert "is open" in refused(machine, "conflicts", "undo", "1")
     run_json(machine, "conflicts", "resolve", "1", "--strategy", "remote_wins")
     assert machine.cached()[skill_id]["code"] == "theirs"
+
+
+@pytest.mark.parametrize("strategy", ["remote_wins", "local_wins", "merge"])
+def test_every_automatic_resolution_is_logged_and_can_be_undone(machine: Machine, strategy: Strategy) -> None:
+    machine.pull()
+    skill_id = machine.sandbox.skill_ids()[0]
+    machine.edit(skill_id, description="edited here")
+    edited = machine.cached()[skill_id]
+    machine.sandbox.patch_skill(skill_id, {"description": "changed there", "code": "new"})
+    assert machine.pull(strategy=strategy).counts.conflicts_resolved == 1
+    logged = json.dumps(run_json(machine, "conflicts", "show", "1"))
+    assert "edited here" in logged
+    assert "changed there" in logged
+    assert machine.command("conflicts", "undo", "1").returncode == 0
+    assert machine.cached()[skill_id]["description"] == edited["description"]
+    assert machine.cached()[skill_id]["code"] == edited["code"]
 
 
 def test_undo_does_not_lose_a_later_edit(machine: Machine, conflicts: list[str]) -> None:

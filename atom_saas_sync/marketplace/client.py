@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +23,6 @@ from atom_saas_sync.core.wire import parse_categories, parse_skill_page, read_sk
 from atom_saas_sync.errors import (
     ApiError,
     BadResponse,
-    ConfigError,
     ConnectionFailed,
     DeadlineReached,
     MarketplaceError,
@@ -34,6 +32,7 @@ from atom_saas_sync.errors import (
 )
 from atom_saas_sync.marketplace.bodies import read_body
 from atom_saas_sync.marketplace.dialects import Dialect, path_segment
+from atom_saas_sync.marketplace.tls import tls_context
 from atom_saas_sync.model import (
     Category,
     InvalidItem,
@@ -443,17 +442,6 @@ class MarketplaceClient:
                 remaining=_first_integer(headers, "x-ratelimit-remaining", "ratelimit-remaining"),
                 reset_seconds=None if reset is None else float(reset - their_now.timestamp() if is_moment else reset),
             )
-
-
-def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Return the authorities that we trust: the usual ones and those of the file. Raises ConfigError."""
-    context = httpx.create_ssl_context()
-    if ca_file is not None:
-        try:
-            context.load_verify_locations(cafile=str(ca_file))
-        except OSError as error:
-            raise ConfigError(f"ATOM_SAAS_CA_FILE: {ca_file} holds no readable certificates: {error}") from error
-    return context
 
 
 def _cut_off_after(seconds: float, response: httpx.Response, expired: threading.Event) -> threading.Timer:

@@ -15,8 +15,8 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from atom_saas_sync.errors import ConnectionFailed, MarketplaceTimeout, RateLimited
-from atom_saas_sync.marketplace.client import tls_context
 from atom_saas_sync.marketplace.dialects import Dialect
+from atom_saas_sync.marketplace.tls import tls_context
 
 _MOST_SECONDS = 10.0
 

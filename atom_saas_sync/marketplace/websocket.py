@@ -6,7 +6,6 @@ handshake up that hangs. What decides is core/realtime.py; nothing here connects
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -16,7 +15,8 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidPro
 
 from atom_saas_sync import __version__
 from atom_saas_sync.core.realtime import MAX_FRAME_BYTES
-from atom_saas_sync.errors import ConfigError, LinkEnded
+from atom_saas_sync.errors import LinkEnded
+from atom_saas_sync.marketplace.tls import tls_context
 
 HANDSHAKE_SECONDS = 15.0
 _CLOSE_SECONDS = 1.0
@@ -85,7 +85,7 @@ async def open_link(
     attempt = _NeverRedirected(
         f"{url}{separator}token={quote(token, safe='')}",
         create_connection=Connection,
-        ssl=_tls_context(ca_file) if url.startswith("wss:") else None,
+        ssl=tls_context(ca_file) if url.startswith("wss:") else None,
         user_agent_header=f"atom-sync/{__version__}",
         compression=None,
         open_timeout=handshake_seconds,
@@ -112,16 +112,6 @@ async def open_link(
         raise LinkEnded("a SOCKS proxy needs the package python-socks") from None
     except (InvalidHandshake, OSError) as error:
         raise LinkEnded(f"cannot connect: {_plain(error)}") from None
-
-
-def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if ca_file is not None:
-        try:
-            context.load_verify_locations(cafile=str(ca_file))
-        except OSError as error:
-            raise ConfigError(f"ATOM_SAAS_CA_FILE: {ca_file} holds no readable certificates: {error}") from error
-    return context
 
 
 def _ended(closed: ConnectionClosed) -> LinkEnded:

@@ -131,10 +131,10 @@ def backup(
     as_json: AsJson = False,
 ) -> None:
     """Write a consistent, verified copy of the database, while others use it."""
-    from atom_saas_sync.store import maintenance
+    from atom_saas_sync.store.backup import backup as write_backup
 
     with _open(ctx, read_only=True) as database:
-        maintenance.backup(database, target, force=force)
+        write_backup(database.path, target, force=force)
     size = target.stat().st_size
     if as_json:
         print_json({"success": True, "backup": str(target.absolute()), "size_bytes": size})

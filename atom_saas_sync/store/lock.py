@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from atom_saas_sync.errors import DatabaseError, Locked
-from atom_saas_sync.store.database import create_directories, translated_errors
+from atom_saas_sync.store.database import create_directories
+from atom_saas_sync.store.failures import translated_errors
 
 _POLL_SECONDS = 0.25
 # Somebody who asks `holder` has the lock shared for an instant; that long a run lets itself be kept from it.

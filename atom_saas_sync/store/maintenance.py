@@ -1,8 +1,7 @@
-"""Keeping the database healthy: what `db check` looks at, and consistent copies while others write."""
+"""Keeping the database healthy: what `db check` looks at and repairs."""
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -10,13 +9,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from atom_saas_sync.errors import DatabaseError, UsageError
 from atom_saas_sync.store import migrations
-from atom_saas_sync.store.database import Database, translated_errors
-
-# Between two steps of a copy Python can act on a signal.
-_PAGES_IN_A_STEP = 1024
-_SIDE_FILES = ("-wal", "-shm", "-journal")
+from atom_saas_sync.store.backup import SIDE_FILES, beside
+from atom_saas_sync.store.database import Database
 
 _RESTORE = (
     "put a backup in its place, or move the database away and sync again "
@@ -75,52 +70,8 @@ def repair(db: Database) -> None:
         """)
 
 
-def backup(db: Database, target: Path, *, force: bool = False) -> None:
-    """Write a consistent copy of the database, mode 0600, while others read and write.
-
-    The copy is one file that needs no -wal beside it. It appears under its name complete and verified, or not at all.
-
-    Raises UsageError if the target exists (and not `force`), is the database itself, one of its side files, a symbolic
-    link, a directory, or a database in use; DatabaseError if the copy fails.
-    """
-    target = target.absolute()
-    if target.is_symlink():
-        raise UsageError(f"{target} is a symbolic link", hint="name the file itself")
-    own = [db.path, *(_beside(db.path, suffix) for suffix in _SIDE_FILES)]
-    if any(os.path.realpath(each) == os.path.realpath(target) for each in own) or _is_same_file(db.path, target):
-        raise UsageError(f"{target} is the database itself", hint="name another file")
-    if target.is_dir():
-        raise UsageError(f"{target} is a directory", hint=f"name a file in it, such as {target / db.path.name}.bak")
-    if target.exists() and not force:
-        raise UsageError(f"{target} exists", hint="name another file, or say --force to replace it")
-    # SQLite would take the side files of a replaced database for those of the copy.
-    if any(_beside(target, suffix).exists() for suffix in _SIDE_FILES):
-        raise UsageError(f"{target} is a database in use: it has a -wal or -journal file", hint="name another file")
-    copy(db.path, target)
-
-
-def copy(source: Path, target: Path) -> None:
-    """Copy the last committed state of a database to a file, replacing it at once when the copy is complete.
-
-    Raises DatabaseError.
-    """
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with translated_errors(target):
-        os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        try:
-            unfinished.chmod(0o600)
-            _copy_pages(source, unfinished)
-            _flush(unfinished)
-            unfinished.replace(target)
-            _flush(target.parent)
-        except BaseException:
-            for suffix in ("", *_SIDE_FILES):
-                _beside(unfinished, suffix).unlink(missing_ok=True)
-            raise
-
-
 def _check_files(path: Path) -> Iterator[Finding]:
-    for each in (path, *(_beside(path, suffix) for suffix in _SIDE_FILES)):
+    for each in (path, *(beside(path, suffix) for suffix in SIDE_FILES)):
         if each.exists() and each.stat().st_mode & stat.S_IRWXO:
             mode = stat.filemode(each.stat().st_mode)
             yield Finding("file_mode", f"{each} can be opened by every user: {mode}", f"`chmod o= {each}`")
@@ -207,41 +158,3 @@ def _columns(connection: sqlite3.Connection, table: str) -> dict[str, object]:
     """Return type, NOT NULL and place in the primary key of each column."""
     rows = connection.execute('SELECT name, upper(type), "notnull", pk FROM pragma_table_info(?)', (table,))
     return {name: tuple(rest) for name, *rest in rows}
-
-
-def _copy_pages(source: Path, target: Path) -> None:
-    """Copy page by page, and verify the copy."""
-    with (
-        closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True, isolation_level=None)) as reader,
-        closing(sqlite3.connect(f"{target.as_uri()}?mode=rw", uri=True, isolation_level=None)) as writer,
-    ):
-        # One snapshot for the whole copy: without it, SQLite starts again whenever another process has written.
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        reader.backup(writer, pages=_PAGES_IN_A_STEP)
-        reader.execute("ROLLBACK")
-        # A copy that is put on a read-only medium can be read only without a write-ahead log.
-        writer.execute("PRAGMA journal_mode = DELETE").fetchone()
-        verdict = writer.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if verdict != "ok":
-        raise DatabaseError(
-            f"the copy of {source} is damaged: {verdict}",
-            hint="it was not kept; the database itself may be damaged: see `atom-sync db check`",
-        )
-
-
-def _flush(path: Path) -> None:
-    """Make sure that a file, or the names in a directory, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
-def _is_same_file(one: Path, other: Path) -> bool:
-    return one.exists() and other.exists() and one.samefile(other)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from atom_saas_sync.errors import DatabaseError, UsageError
 from atom_saas_sync.store import schema
+from atom_saas_sync.store.backup import copy
 
 if TYPE_CHECKING:
     import sqlite_utils
@@ -288,8 +289,6 @@ def _migration_set() -> Migrations:
 
 def _copy_beside(db: Database, reason: str) -> Path:
     """Copy the database beside itself, under a name that is still free."""
-    from atom_saas_sync.store.maintenance import copy
-
     number = 1
     while True:
         suffix = f".{number}" if number > 1 else ""

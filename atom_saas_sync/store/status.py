@@ -16,7 +16,8 @@ from typing import Any
 
 from atom_saas_sync.model import PastRun, ScheduledJob, Status, SyncState, WebSocketState
 from atom_saas_sync.store import lock, migrations
-from atom_saas_sync.store.database import Database, translated_errors
+from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.failures import translated_errors
 from atom_saas_sync.store.lifetime import EXPIRED, JOINED, moments
 from atom_saas_sync.store.requests import remaining_requests
 from atom_saas_sync.store.runs import get_fact

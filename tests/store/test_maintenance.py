@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from store_support import child_at_work, plain, run_child, sql
+from store_support import plain, sql
 
-from atom_saas_sync.errors import DatabaseError, UsageError
-from atom_saas_sync.store import maintenance, migrations
+from atom_saas_sync.store import maintenance
 from atom_saas_sync.store.database import Database
 
 
@@ -172,122 +169,3 @@ def test_a_repair_makes_the_index_right_again(path: Path, database: Database) ->
 
 
 # Backups
-
-
-def test_a_backup_is_whole_private_and_one_file(path: Path, database: Database, tmp_path: Path) -> None:
-    database.connection.execute("UPDATE sync_state SET total_syncs = 3")
-    target = tmp_path / "backups" / "copy.db"
-    target.parent.mkdir()
-    before = os.umask(0)
-    try:
-        maintenance.backup(database, target)
-    finally:
-        os.umask(before)
-    assert [each.name for each in target.parent.iterdir()] == ["copy.db"]
-    assert stat.S_IMODE(target.stat().st_mode) == 0o600
-    assert sql(target, "PRAGMA journal_mode") == [("delete",)]
-    with Database.open(target) as copy:
-        assert migrations.pending(copy) == []
-        assert maintenance.check(copy) == []
-    assert sql(target, "SELECT total_syncs FROM sync_state") == [(3,)]
-
-
-WRITE_PAIRS = """
-import select
-connection = sqlite3.connect(path, isolation_level=None, timeout=10)
-number = 0
-while not select.select([sys.stdin], [], [], 0)[0]:
-    number += 1
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute("UPDATE sync_state SET total_syncs = ?", (number,))
-    connection.execute("INSERT OR REPLACE INTO fact VALUES (?, hex(zeroblob(2000)), 'now')", (str(number % 300),))
-    connection.execute("UPDATE websocket_state SET reconnect_attempts = ?", (number,))
-    connection.execute("COMMIT")
-    if number == 300:
-        print("ready", flush=True)
-"""
-
-
-def test_a_backup_is_consistent_while_others_write(path: Path, database: Database, tmp_path: Path) -> None:
-    target = tmp_path / "copy.db"
-    seen = []
-    with child_at_work(WRITE_PAIRS, path):
-        for _ in range(5):
-            maintenance.backup(database, target, force=True)
-            ((one, other),) = sql(
-                target, "SELECT s.total_syncs, w.reconnect_attempts FROM sync_state AS s, websocket_state AS w"
-            )
-            assert one == other
-            seen.append(one)
-    assert len(set(seen)) > 1
-
-
-def test_a_backup_can_be_made_by_a_reader(path: Path, database: Database, tmp_path: Path) -> None:
-    with Database.open(path, read_only=True) as reader:
-        maintenance.backup(reader, tmp_path / "copy.db")
-    assert (tmp_path / "copy.db").exists()
-
-
-@pytest.mark.parametrize("force", [False, True])
-def test_unsuitable_targets_are_refused(path: Path, database: Database, tmp_path: Path, *, force: bool) -> None:
-    database.connection.execute("UPDATE sync_state SET total_syncs = 1")
-    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "twin").hardlink_to(path)
-    (tmp_path / "round").mkdir()
-    (tmp_path / "live.db-wal").touch()
-    for name, reason in {
-        "atom.db": "is the database itself",
-        "atom.db-wal": "is the database itself",
-        "round/../atom.db": "is the database itself",
-        "twin": "is the database itself",
-        "link": "is a symbolic link",
-        "round": "is a directory",
-        "live.db": "is a database in use",
-    }.items():
-        with pytest.raises(UsageError, match=reason) as caught:
-            maintenance.backup(database, tmp_path / name, force=force)
-        assert caught.value.hint
-    assert not (tmp_path / "elsewhere").exists()
-
-
-def test_an_existing_file_is_replaced_only_by_force(database: Database, tmp_path: Path) -> None:
-    target = tmp_path / "copy.db"
-    target.write_text("precious")
-    with pytest.raises(UsageError, match="exists"):
-        maintenance.backup(database, target)
-    assert target.read_text() == "precious"
-    maintenance.backup(database, target, force=True)
-    assert sql(target, "PRAGMA quick_check") == [("ok",)]
-
-
-def test_a_backup_that_fails_leaves_nothing(path: Path, database: Database, tmp_path: Path) -> None:
-    target = tmp_path / "backups" / "copy.db"
-    with pytest.raises(DatabaseError, match="No such file or directory"):
-        maintenance.backup(database, target)
-    target.parent.mkdir()
-    target.write_text("yesterday's")
-    code = "database = Database.open(path); limit_files(50_000); "
-    code += "report(lambda: maintenance.backup(database, path.parent / 'backups' / 'copy.db', force=True))"
-    output = run_child(code, path)
-    assert output.startswith("74 ")
-    assert str(target) in output
-    assert [each.name for each in target.parent.iterdir()] == ["copy.db"]
-    assert target.read_text() == "yesterday's"
-
-
-def test_a_backup_of_a_damaged_database_is_not_kept(path: Path, tmp_path: Path) -> None:
-    Database.open(path).close()
-    with plain(path) as connection:
-        page = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'counter'").fetchone()[0]
-    content = bytearray(path.read_bytes())
-    content[(page - 1) * 4096 : page * 4096] = b"\xff" * 4096
-    path.write_bytes(content)
-    with Database.open(path) as database, pytest.raises(DatabaseError, match="is damaged"):
-        maintenance.backup(database, tmp_path / "copy.db")
-    assert not (tmp_path / "copy.db").exists()
-
-
-def test_the_full_text_index_is_part_of_a_backup(path: Path, database: Database, tmp_path: Path) -> None:
-    sql(path, "INSERT INTO skill_cache (skill_id, skill_data) VALUES ('a', '{\"name\": \"alpha\"}')")
-    maintenance.backup(database, tmp_path / "copy.db")
-    assert sql(tmp_path / "copy.db", "SELECT rowid FROM skill_fts WHERE skill_fts MATCH 'alpha'") == [(1,)]

@@ -1,0 +1,99 @@
+"""Consistent copies of the database while others write."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from atom_saas_sync.errors import DatabaseError, UsageError
+from atom_saas_sync.store.failures import translated_errors
+
+SIDE_FILES = ("-wal", "-shm", "-journal")
+
+# Between two steps of a copy Python can act on a signal.
+_PAGES_IN_A_STEP = 1024
+
+
+def backup(source: Path, target: Path, *, force: bool = False) -> None:
+    """Write a consistent copy of the database, mode 0600, while others read and write.
+
+    The copy is one file that needs no -wal beside it. It appears under its name complete and verified, or not at all.
+
+    Raises UsageError if the target exists (and not `force`), is the database itself, one of its side files, a symbolic
+    link, a directory, or a database in use; DatabaseError if the copy fails.
+    """
+    target = target.absolute()
+    if target.is_symlink():
+        raise UsageError(f"{target} is a symbolic link", hint="name the file itself")
+    own = [source, *(beside(source, suffix) for suffix in SIDE_FILES)]
+    if any(os.path.realpath(each) == os.path.realpath(target) for each in own) or _is_same_file(source, target):
+        raise UsageError(f"{target} is the database itself", hint="name another file")
+    if target.is_dir():
+        raise UsageError(f"{target} is a directory", hint=f"name a file in it, such as {target / source.name}.bak")
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists", hint="name another file, or say --force to replace it")
+    # SQLite would take the side files of a replaced database for those of the copy.
+    if any(beside(target, suffix).exists() for suffix in SIDE_FILES):
+        raise UsageError(f"{target} is a database in use: it has a -wal or -journal file", hint="name another file")
+    copy(source, target)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy the last committed state of a database to a file, replacing it at once when the copy is complete.
+
+    Raises DatabaseError.
+    """
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with translated_errors(target):
+        os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        try:
+            unfinished.chmod(0o600)
+            _copy_pages(source, unfinished)
+            _flush(unfinished)
+            unfinished.replace(target)
+            _flush(target.parent)
+        except BaseException:
+            for suffix in ("", *SIDE_FILES):
+                beside(unfinished, suffix).unlink(missing_ok=True)
+            raise
+
+
+def _copy_pages(source: Path, target: Path) -> None:
+    """Copy page by page, and verify the copy."""
+    with (
+        closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True, isolation_level=None)) as reader,
+        closing(sqlite3.connect(f"{target.as_uri()}?mode=rw", uri=True, isolation_level=None)) as writer,
+    ):
+        # One snapshot for the whole copy: without it, SQLite starts again whenever another process has written.
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        reader.backup(writer, pages=_PAGES_IN_A_STEP)
+        reader.execute("ROLLBACK")
+        # A copy that is put on a read-only medium can be read only without a write-ahead log.
+        writer.execute("PRAGMA journal_mode = DELETE").fetchone()
+        verdict = writer.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise DatabaseError(
+            f"the copy of {source} is damaged: {verdict}",
+            hint="it was not kept; the database itself may be damaged: see `atom-sync db check`",
+        )
+
+
+def _flush(path: Path) -> None:
+    """Make sure that a file, or the names in a directory, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """Return where SQLite keeps the side file of a database."""
+    return path.with_name(path.name + suffix)
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)

@@ -1,0 +1,114 @@
+"""The failures of SQLite and the disk in words that a person can act on. Standard library only: `status` needs it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from atom_saas_sync.errors import DatabaseError
+
+LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_NO_ACCESS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
+
+
+@contextmanager
+def translated_errors(
+    path: Path,
+    kinds: tuple[type[Exception], ...] = (sqlite3.Error, OSError),
+    *,
+    busy_timeout_seconds: float | None = None,
+) -> Iterator[None]:
+    """Turn failures of SQLite and the disk in the block into DatabaseError: what failed, why, and what to do.
+
+    `kinds` narrows what is translated. Wrong use of the sqlite3 module
+    (ProgrammingError) is a bug of ours and stays as it is.
+    """
+    try:
+        yield
+    except sqlite3.ProgrammingError:
+        raise
+    except kinds as error:
+        if isinstance(error, sqlite3.Error):
+            message, hint = _explain_sqlite_error(error, path, busy_timeout_seconds)
+        else:
+            message, hint = _explain_os_error(error, path)
+        raise DatabaseError(message, hint=hint) from error
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """Return SQLite's result code without its extension; 0 if the error is not from SQLite itself."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _explain_os_error(error: Exception, path: Path) -> tuple[str, str]:
+    """Return what failed and why, and what to do."""
+    number = getattr(error, "errno", None)
+    reason = getattr(error, "strerror", None) or str(error)
+    place = getattr(error, "filename", None) or path
+    where = "" if str(place) == str(path) else f" ({place})"
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        hint = f"make room on the file system of {path.parent} (`df -h {path.parent}`), then run again"
+    elif number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        hint = f"run as the user that owns {path.parent}, or give this user the right to write there"
+    else:
+        hint = "set ATOM_SAAS_DATABASE_URL (or --database) to a file in a directory that this user may write to"
+    return f"cannot use the database {path}: {reason}{where}", hint
+
+
+def _explain_sqlite_error(error: sqlite3.Error, path: Path, busy_timeout_seconds: float | None) -> tuple[str, str]:
+    """Return what failed and why, and what to do."""
+    code = primary_code(error)
+    if code in LOCKED:
+        period = "too long" if busy_timeout_seconds is None else f"longer than {busy_timeout_seconds:g} s"
+        message = f"the database {path} was locked for {period}: {error}"
+        hint = (
+            "another program is writing to it: the Atom backend, another atom-sync, or an open sqlite3 shell "
+            f"(`fuser -v {path}` names it); run again when it is done"
+        )
+    elif code == sqlite3.SQLITE_NOTADB:
+        message = f"{path} is not an SQLite database"
+        hint = "it was left untouched; set ATOM_SAAS_DATABASE_URL (or --database) to another file"
+    elif code == sqlite3.SQLITE_CORRUPT:
+        message = f"the database {path} is damaged: {error}"
+        hint = (
+            "see `atom-sync db check`; put a backup in its place, or move it away: a sync fetches the catalogue "
+            "again, but local edits, ratings not yet sent and the history are in this file alone"
+        )
+    elif code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path.parent)):
+        message = f"the disk of the database {path} is full: {error}"
+        hint = f"make room on the file system of {path.parent} (`df -h {path.parent}`), then run again"
+    elif code == sqlite3.SQLITE_IOERR:
+        message = f"reading or writing the database {path} failed: {error}"
+        hint = "a quota, a limit on file sizes (`ulimit -f`) or a failing disk (`dmesg`); what was committed is kept"
+    elif code in _NO_ACCESS:
+        message = f"cannot read and write the database {path}: {_obstacle(path) or error}"
+        hint = (
+            f"run as the user that owns it; that user must be able to write in {path.parent} even for reading, "
+            "because SQLite keeps its -wal and -shm files there"
+        )
+    else:
+        message = f"the database {path} refused a statement: {error}"
+        hint = "`atom-sync db check` compares its tables with what this version expects"
+    return message, hint
+
+
+def _is_full(directory: Path) -> bool:
+    """Tell whether the file system has no room for another page of the database."""
+    try:
+        status = os.statvfs(directory)
+    except OSError:
+        return False
+    return status.f_bavail * status.f_frsize < 64 * 1024
+
+
+def _obstacle(path: Path) -> str | None:
+    """Return what keeps this process from the file, as far as the file system tells."""
+    if not os.access(path, os.R_OK | os.W_OK):
+        return "no permission to read and write the file"
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return f"no permission to write in the directory {path.parent}"
+    return None

@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 # One process for each processor: a process that is done takes work from the others.
 FAST   := -m 'not soak' --numprocesses auto --dist worksteal
 
-.PHONY: demo test coverage test-lowest soak bench lint format clean
+.PHONY: demo test coverage test-lowest soak crash bench lint format clean
 
 # One set-up for every target, repeated only when the dependencies change.
 $(READY): pyproject.toml
@@ -34,6 +34,10 @@ test-lowest:
 # Minutes long: many kills, long floods.
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak
+
+# More than 500 times `kill -9`; says how many came while the process was at work.
+crash: $(READY)
+	$(BIN)/python -m pytest -m soak tests/crash -rP
 
 bench: $(READY)
 	$(BIN)/python benchmarks/bench.py

@@ -1,0 +1,393 @@
+"""Killing real commands at chosen points and at random moments, and looking at what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from conftest import Machine, wait_until
+from rules import check_ratings, check_rules, counters
+from watch_support import watching
+
+from atom_saas_sync.sandbox import Sandbox
+
+TRAP = Path(__file__).parent / "trap"
+PAGE = {"ATOM_SAAS_SYNC_BATCH_SIZE": "20"}
+LIMITS = {"ATOM_SAAS_RATE_LIMIT_PER_MINUTE": "100000", "ATOM_SAAS_RATE_LIMIT_PER_HOUR": "100000"}
+RATINGS = 30
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A command, what was there before it, and what must be there after it was killed and run once more."""
+
+    arguments: tuple[str, ...]
+    finish: Callable[[Machine], None]
+    prepare: Callable[[Machine], None] = lambda _machine: None
+    """Makes the state before, once; each trial has a copy of it."""
+    meanwhile: Callable[[Machine], None] = lambda _machine: None
+    """What the marketplace, and people, do before the command; for each trial."""
+    while_it_runs: Callable[[Machine, subprocess.Popen[bytes]], None] = lambda _machine, _process: None
+    exit_code: int = 0
+    """How it ends if nobody kills it."""
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+class Trials:
+    """The trials of one scenario."""
+
+    def __init__(self, scenario: Scenario, sandbox: Sandbox, directory: Path) -> None:
+        self._scenario = scenario
+        self._sandbox = sandbox
+        self._directory = directory
+        self._number = 0
+        self.killed = 0
+        self.late = 0
+        self.length = 0  # of a run that nobody kills, in points; 0: it has no end
+        self.points: Counter[str] = Counter()
+        self._template = Machine(sandbox, directory / "template")
+        self._template.directory.mkdir()
+        sandbox.reset()
+        scenario.prepare(self._template)
+
+    def pass_points(self) -> list[str]:
+        """Return the points that a run passes which nobody kills."""
+        machine = self._new_machine()
+        process = self._start(machine, 0)
+        self._scenario.while_it_runs(machine, process)
+        assert process.wait(timeout=60) == self._scenario.exit_code, "the scenario itself must work"
+        points = _reached(machine)
+        self.length = len(points)
+        return points
+
+    def kill_at(self, *points: int) -> None:
+        """Kill a run at a point, the next on the same database at the next point, …; look at what is left each time.
+
+        In the end one more run completes the work.
+        """
+        machine = self._new_machine()
+        for point in points:
+            before = counters(machine.database_path)
+            process = self._start(machine, point)
+            self._scenario.while_it_runs(machine, process)
+            process.wait(timeout=60)
+            if process.returncode != -signal.SIGKILL:
+                assert process.returncode == self._scenario.exit_code
+                self.late += 1
+            else:
+                self._look(machine, before, _reached(machine)[-1])
+        self._complete(machine)
+
+    def kill_after(self, seconds: float) -> None:
+        """Kill one run so long after it first wrote; it counts if it was not done yet."""
+        machine = self._new_machine()
+        before = counters(machine.database_path)
+        process = self._start(machine, 0)
+        feeder = threading.Thread(target=self._scenario.while_it_runs, args=(machine, process))
+        feeder.start()
+        wait_until(lambda: _reached(machine) or process.poll() is not None, timeout=30)
+        time.sleep(seconds)  # the moment of the kill, not a synchronisation
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=10)
+        feeder.join()
+        if process.returncode != -signal.SIGKILL or self._was_done(machine):
+            self.late += 1
+        else:
+            self._look(machine, before, "at random")
+        self._complete(machine)
+
+    def _was_done(self, machine: Machine) -> bool:
+        """Tell whether the process had passed its last point: only its exit was left."""
+        return len(_reached(machine)) >= self.length > 0
+
+    def _new_machine(self) -> Machine:
+        self._number += 1
+        self._sandbox.reset()
+        directory = self._directory / f"trial-{self._number}"
+        shutil.copytree(self._template.directory, directory)
+        machine = Machine(self._sandbox, directory)
+        self._scenario.meanwhile(machine)
+        return machine
+
+    def _start(self, machine: Machine, point: int) -> subprocess.Popen[bytes]:
+        (machine.directory / "trace").unlink(missing_ok=True)
+        with (machine.directory / "output").open("wb") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", "atom_saas_sync", *self._scenario.arguments],
+                env=machine.environment(
+                    PYTHONPATH=str(TRAP),
+                    CRASH_TRACE=str(machine.directory / "trace"),
+                    CRASH_AT=str(point),
+                    **LIMITS,
+                    **self._scenario.variables,
+                ),
+                cwd=machine.directory,
+                stdout=output,
+                stderr=output,
+            )
+
+    def _look(self, machine: Machine, before: Counter[str], point: str) -> None:
+        _must_be_right(machine, before, f"{' '.join(self._scenario.arguments)}, killed {point}")
+        self.points[point] += 1
+        self.killed += 1
+
+    def _complete(self, machine: Machine) -> None:
+        before = counters(machine.database_path)
+        self._scenario.finish(machine)
+        _must_be_right(machine, before, f"{' '.join(self._scenario.arguments)}, run once more")
+        shutil.rmtree(machine.directory)
+
+
+def kill_at_random(trials: Trials, number: int, longest: float, seed: int) -> None:
+    """Kill at so many random moments of the time that a run may take."""
+    chance = random.Random(seed)
+    for _ in range(number):
+        trials.kill_after(chance.random() * longest)
+
+
+def _must_be_right(machine: Machine, before: Counter[str], where: str) -> None:
+    findings = check_rules(machine.database_path, before=before) + check_ratings(machine.sandbox)
+    assert not findings, (findings, where)
+
+
+def _reached(machine: Machine) -> list[str]:
+    trace = machine.directory / "trace"
+    return trace.read_text(encoding="utf-8").splitlines() if trace.exists() else []
+
+
+# What is before
+
+
+def synced(machine: Machine) -> None:
+    """Fetch the catalogue."""
+    run(machine, "sync", "skills", **PAGE)
+
+
+def settled(machine: Machine) -> None:
+    """Fetch it, and write everything into the database file."""
+    synced(machine)
+    machine.sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def rated(machine: Machine) -> None:
+    """Have ratings to send: most are new, some for skills that nobody has, some already given there."""
+    run(machine, "db", "upgrade")
+    with closing(sqlite3.connect(machine.database_path)) as connection, connection:
+        connection.executemany(
+            "INSERT INTO skill_rating (skill_id, user_id, rating) VALUES (?, ?, 4)",
+            [(machine.sandbox.skill_ids()[each], f"user{each}") for each in range(RATINGS)],
+        )
+        connection.execute("INSERT INTO skill_rating (skill_id, user_id, rating) VALUES ('nothing', 'user', 4)")
+
+
+def with_open_conflicts(machine: Machine) -> None:
+    """Fetch, and have conflicts that wait."""
+    settled(machine)
+    edit_and_change(machine)
+    machine.command("sync", "skills", "--strategy", "manual", **PAGE, **LIMITS)
+    assert machine.sql("SELECT count(*) FROM conflict_log WHERE resolved = 0") == [(CONFLICTS,)]
+    machine.sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def with_some_migrations(machine: Machine) -> None:
+    """Have a database of an older version, with skills in it."""
+    settled(machine)
+    run(machine, "db", "downgrade", "0001_catalogue", "--yes")
+    for copy in machine.directory.glob("*.bak"):
+        copy.unlink()
+
+
+def with_old_copies(machine: Machine) -> None:
+    """Have a backup and metrics of yesterday."""
+    settled(machine)
+    run(machine, "db", "backup", "copy.db")
+    (machine.directory / "atom.prom").write_text(OLD_METRICS, encoding="utf-8")
+    machine.sql("UPDATE sync_state SET user_id = 'of today'")
+
+
+OLD_METRICS = "# of yesterday\n"
+CONFLICTS = 4
+
+# What happens meanwhile
+
+
+def change(machine: Machine) -> None:
+    """Change, add and delete skills at the marketplace."""
+    sandbox = machine.sandbox
+    ids = sandbox.skill_ids()
+    for skill_id in ids[::6]:
+        sandbox.patch_skill(skill_id, {"description": f"changed {skill_id}"}, push=False)
+    for skill_id in ids[1:20:6]:
+        sandbox.delete_skill(skill_id, push=False)
+    for number in range(3):
+        sandbox.put_skill({"skill_id": f"new-{number}", "name": f"New {number}"}, push=False)
+    sandbox.patch_skill(ids[2], {"code": "print('republished')"}, push=False)
+
+
+def edit_and_change(machine: Machine) -> None:
+    """Change the same skills here and there, besides."""
+    edited = machine.sandbox.skill_ids()[: 6 * CONFLICTS : 6]
+    for skill_id in edited:
+        machine.edit(skill_id, description="mine", tags=["mine"])
+    change(machine)
+
+
+def flood(machine: Machine, process: subprocess.Popen[bytes]) -> None:
+    """Send changes until the process is dead."""
+    sandbox = machine.sandbox
+    wait_until(lambda: sandbox.counters()["ws_open"] == 1 or process.poll() is not None, timeout=30)
+    for _ in range(200):
+        if process.poll() is not None:
+            break
+        with suppress(OSError, TimeoutError, CancelledError):
+            sandbox.flood(100, timeout=5)
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+
+
+# One more run
+
+
+def run(machine: Machine, *arguments: str, **variables: str) -> None:
+    """Run a command that must succeed."""
+    ended = machine.command(*arguments, **LIMITS, **variables)
+    assert ended.returncode == 0, ended.stderr
+
+
+def sync_once_more(machine: Machine) -> None:
+    """The next sync equals the marketplace."""
+    run(machine, "sync", "skills", **PAGE)
+    assert_equal(machine)
+
+
+def assert_equal(machine: Machine) -> None:
+    """What is cached is what the marketplace lists: skills, and categories."""
+    assert machine.cached() == machine.listed()
+    listed = {each["name"] for each in machine.sandbox.state.category_list()}
+    assert {row[0] for row in machine.sql("SELECT category_name FROM category_cache")} == listed
+
+
+def sync_conflicts_once_more(machine: Machine) -> None:
+    """Besides, each conflict was logged, and counted, once."""
+    sync_once_more(machine)
+    assert machine.sql("SELECT count(*), count(DISTINCT skill_id), sum(resolved) FROM conflict_log") == [
+        (CONFLICTS, CONFLICTS, CONFLICTS)
+    ]
+    assert machine.sql("SELECT sum(value) FROM counter WHERE name = 'atom_saas_conflicts_detected_total'") == [
+        (CONFLICTS,)
+    ]
+    assert machine.sql("SELECT sum(value) FROM counter WHERE name = 'republished'") == [(1,)]
+
+
+def send_once_more(machine: Machine) -> None:
+    """The next upload sends what is left."""
+    ended = machine.command("sync", "ratings", "--json", **LIMITS)
+    assert json.loads(ended.stdout)["pending"] == 0, ended.stderr
+    assert len(machine.sandbox.ratings()) == RATINGS
+    assert machine.sql("SELECT count(*) FROM skill_rating WHERE synced_to_saas = 1") == [(RATINGS,)]
+    assert machine.sql("SELECT error_type, retry_count >= max_retries FROM failed_rating_upload") == [("api_error", 1)]
+    sent = Counter(
+        (request.body["user_id"], request.headers["idempotency-key"])
+        for request in machine.sandbox.requests("ratings")
+        if request.body and request.method == "POST"
+    )
+    assert len(sent) == RATINGS + 1, "one key for each rating, in all runs"
+
+
+def watch_once_more(machine: Machine) -> None:
+    """The next start of the service catches up."""
+    with watching(machine, **LIMITS):
+        wait_until(lambda: machine.cached() == machine.listed())
+
+
+def purge_once_more(machine: Machine) -> None:
+    """All was removed or nothing; the next purge removes the rest, and a sync brings it back."""
+    left = len(machine.cached())
+    assert left in (0, len(machine.listed())), left
+    run(machine, "cache", "purge", "--all")
+    assert machine.cached() == {}
+    sync_once_more(machine)
+
+
+def resolve_once_more(machine: Machine) -> None:
+    """All conflicts were settled or none."""
+    waiting = machine.sql("SELECT count(*) FROM conflict_log WHERE resolved = 0")[0][0]
+    assert waiting in (0, CONFLICTS)
+    run(machine, "conflicts", "resolve", "--all", "--strategy", "merge")
+    assert machine.sql("SELECT count(*) FROM conflict_log WHERE resolved = 1") == [(CONFLICTS,)]
+    settled_by_people = machine.sql("SELECT count(*) FROM audit_log WHERE action LIKE '%resolve%'")
+    assert settled_by_people == [(CONFLICTS,)]
+
+
+def upgrade_once_more(machine: Machine) -> None:
+    """Copies made on the way are whole; the next command upgrades, and a sync completes the cache."""
+    for copy in machine.directory.glob("*.bak"):
+        assert check_rules(copy) == []
+    run(machine, "db", "upgrade")
+    sync_once_more(machine)
+
+
+def back_up_once_more(machine: Machine) -> None:
+    """The copy is that of yesterday or that of today, whole; the next one is of today."""
+    copy = machine.directory / "copy.db"
+    assert check_rules(copy) == []
+    assert _owner(copy) in (None, "of today")
+    run(machine, "db", "backup", "copy.db", "--force")
+    assert check_rules(copy) == []
+    assert _owner(copy) == "of today"
+
+
+def write_metrics_once_more(machine: Machine) -> None:
+    """The file has the old text or the new one; nothing that node_exporter reads is half."""
+    path = machine.directory / "atom.prom"
+    text = path.read_text(encoding="utf-8")
+    assert list(machine.directory.glob("*.prom")) == [path]
+    run(machine, "metrics", "--textfile", "atom.prom")
+    assert text == OLD_METRICS or _metrics(text) == _metrics(path.read_text(encoding="utf-8"))
+    assert os.stat(path).st_mode & 0o777 == 0o644  # noqa: PTH116 - short
+
+
+def _metrics(text: str) -> list[str]:
+    return [line.split(" ")[0] for line in text.splitlines() if not line.startswith("#")]
+
+
+def _owner(copy: Path) -> str | None:
+    with closing(sqlite3.connect(copy)) as connection:
+        owner: str | None = connection.execute("SELECT user_id FROM sync_state").fetchone()[0]
+        return owner
+
+
+SCENARIOS = {
+    "first sync": Scenario(("sync", "skills"), sync_once_more, variables=PAGE),
+    "sync of changes": Scenario(
+        ("sync", "skills", "--textfile", "atom.prom"),
+        sync_conflicts_once_more,
+        prepare=settled,
+        meanwhile=edit_and_change,
+        variables=PAGE,
+    ),
+    "ratings": Scenario(("sync", "ratings"), send_once_more, prepare=rated, exit_code=1),
+    "watch": Scenario(("watch",), watch_once_more, prepare=settled, meanwhile=change, while_it_runs=flood),
+    "upgrade": Scenario(("db", "upgrade"), upgrade_once_more, prepare=with_some_migrations),
+    "downgrade": Scenario(("db", "downgrade", "base", "--yes"), upgrade_once_more, prepare=settled),
+    "backup": Scenario(("db", "backup", "copy.db", "--force"), back_up_once_more, prepare=with_old_copies),
+    "textfile": Scenario(("metrics", "--textfile", "atom.prom"), write_metrics_once_more, prepare=with_old_copies),
+    "purge": Scenario(("cache", "purge", "--all"), purge_once_more, prepare=settled),
+    "resolve": Scenario(
+        ("conflicts", "resolve", "--all", "--strategy", "merge"), resolve_once_more, prepare=with_open_conflicts
+    ),
+}

@@ -1,0 +1,215 @@
+"""What must hold of a database at any moment, whatever happened to whoever wrote it (data-model.md, the rules)."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from atom_saas_sync.core.canonical import content_digest, exec_digest
+from atom_saas_sync.sandbox import Sandbox
+from atom_saas_sync.store import lock, migrations
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+_TIMES = {
+    "skill_cache": ("expires_at", "created_at", "updated_at"),
+    "category_cache": ("expires_at", "created_at", "updated_at"),
+    "skill_base": ("confirmed_at", "deleted_at"),
+    "skill_version": ("ended_at",),
+    "http_validator": ("checked_at",),
+    "sync_run": ("started_at", "finished_at"),
+    "conflict_log": ("resolved_at", "created_at", "updated_at"),
+    "skill_rating": ("synced_at", "created_at", "updated_at"),
+}
+# Each finds rows that must not be; the text says what is wrong with them.
+_NEVER = {
+    "rule 1: a skill has a base and no row, and nobody is known to have removed it": """
+        SELECT skill_id FROM skill_base AS b WHERE data IS NULL AND deleted_at IS NULL
+        AND NOT EXISTS (SELECT 1 FROM skill_cache AS c WHERE c.skill_id = b.skill_id)
+    """,
+    "rule 3: two conflicts of one skill wait": """
+        SELECT skill_id FROM conflict_log WHERE resolved = 0 GROUP BY skill_id HAVING count(*) > 1
+    """,
+    "rule 3: a conflict waits and is resolved at once, or neither": """
+        SELECT id FROM conflict_log WHERE resolved != (resolved_at IS NOT NULL)
+        OR resolved != (resolution_strategy IS NOT NULL) OR resolved != (resolved_by IS NOT NULL)
+    """,
+    "rule 4: a conflict without versions": """
+        SELECT id FROM conflict_log WHERE local_data IS NULL
+        OR (remote_data IS NULL AND conflict_type != 'DELETION_CONFLICT')
+    """,
+    "rule 6: an entry lives longer than a day after it was confirmed": """
+        SELECT c.skill_id FROM skill_cache AS c JOIN usable_skill AS u ON u.skill_id = c.skill_id
+        WHERE u.source = 'marketplace' AND julianday(c.expires_at) > julianday(u.confirmed_at) + 1.0001
+    """,
+    "rule 7: a page that may answer 'not modified' is not whole": """
+        SELECT resource FROM http_validator AS v WHERE page IS NOT NULL AND etag IS NOT NULL AND items <
+        (SELECT count(*) FROM skill_base AS b WHERE b.page = v.page)
+    """,
+    "rule 7: more than one run of a kind is open": """
+        SELECT kind FROM sync_run WHERE status = 'running' GROUP BY kind HAVING count(*) > 1
+    """,
+    "rule 7: a run has ended without an end, or the other way round": """
+        SELECT id FROM sync_run WHERE (status = 'running') != (finished_at IS NULL)
+    """,
+    "rule 8: a counter below zero": "SELECT name FROM counter WHERE value < 0",
+    "rule 10: the runs do not add up": """
+        SELECT id FROM sync_state WHERE total_syncs != successful_syncs + failed_syncs
+        OR successful_syncs != (SELECT count(*) FROM sync_run WHERE kind = 'skills' AND status = 'success')
+        OR failed_syncs != (SELECT count(*) FROM sync_run WHERE kind = 'skills'
+            AND status NOT IN ('success', 'running'))
+    """,
+    "rule 10: a success that was none": """
+        SELECT id FROM sync_state WHERE last_successful_sync_at IS NOT
+        (SELECT max(finished_at) FROM sync_run WHERE kind = 'skills' AND status = 'success')
+    """,
+    "rule 12: what was deleted can be used": """
+        SELECT u.skill_id FROM usable_skill AS u JOIN skill_base AS b ON b.skill_id = u.skill_id
+        WHERE b.deleted_at IS NOT NULL
+    """,
+    "rule 12: what is cached and not deleted can't be used": """
+        SELECT c.skill_id FROM skill_cache AS c LEFT JOIN skill_base AS b ON b.skill_id = c.skill_id
+        WHERE b.deleted_at IS NULL AND c.skill_id NOT IN (SELECT skill_id FROM usable_skill)
+    """,
+    "ratings: one was sent and has no name there": """
+        SELECT id FROM skill_rating WHERE synced_to_saas = 1 AND remote_rating_id IS NULL AND note IS NULL
+    """,
+    "ratings: one was sent and counts as failed": """
+        SELECT r.id FROM skill_rating AS r JOIN failed_rating_upload AS f ON f.rating_id = r.id
+        WHERE r.synced_to_saas = 1
+    """,
+    "ratings: no version, so no idempotency key": "SELECT id FROM skill_rating WHERE version IS NULL",
+    "the triggers stand aside for nobody": "SELECT process FROM bulk_write",
+    "a replacement was left in the middle": "SELECT id FROM insert_over",
+}
+
+
+def check_rules(path: Path, *, before: Counter[str] | None = None, idle: bool = True) -> list[str]:
+    """Return what is wrong with a database; an empty list is the good answer.
+
+    `before`: the counters of an earlier moment, which only grow. `idle`: no process works on it, so no lock is held.
+    """
+    if not path.exists():
+        return []
+    with closing(sqlite3.connect(path, timeout=30)) as connection:
+        connection.row_factory = sqlite3.Row
+        return list(_findings(connection, path, before or Counter(), idle=idle))
+
+
+def counters(path: Path) -> Counter[str]:
+    """Return the stored counters."""
+    if not path.exists():
+        return Counter()
+    with closing(sqlite3.connect(path, timeout=30)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'counter'").fetchone():
+            return Counter()
+        rows = connection.execute("SELECT name || labels, value FROM counter").fetchall()
+        return Counter({name: value for name, value in rows if "fallback_seconds" not in name})
+
+
+def _findings(connection: sqlite3.Connection, path: Path, before: Counter[str], *, idle: bool) -> Iterator[str]:
+    yield from _pages(connection)
+    if idle:
+        for kind in ("skills", "ratings", "watch"):
+            if lock.holder(path, kind) is not None:
+                yield f"rule 9: the lock for {kind} outlived its process"
+    try:
+        applied = [row[0] for row in connection.execute("SELECT name FROM _sqlite_migrations")]
+    except sqlite3.OperationalError:
+        applied = []
+    yield from _schema(connection, applied)
+    if tuple(applied) != migrations.known():
+        return
+    connection.execute("BEGIN")  # one state for all of it
+    for what, query in _NEVER.items():
+        if rows := connection.execute(query).fetchall():
+            yield f"{what}: {[row[0] for row in rows][:5]}"
+    yield from _versions(connection)
+    yield from _times(connection)
+    now = dict(connection.execute("SELECT name || labels, value FROM counter").fetchall())
+    for name, value in before.items():
+        if now.get(name, 0) < value:
+            yield f"rule 8: {name} went from {value} to {now.get(name, 0)}"
+    connection.execute("ROLLBACK")
+    yield from _search_index(connection)
+
+
+def _pages(connection: sqlite3.Connection) -> Iterator[str]:
+    for (line,) in connection.execute("PRAGMA integrity_check"):
+        if line != "ok":
+            yield f"integrity: {line}"
+    for row in connection.execute("PRAGMA foreign_key_check"):
+        yield f"foreign key: {tuple(row)}"
+
+
+def _schema(connection: sqlite3.Connection, applied: list[str]) -> Iterator[str]:
+    """Each migration is there wholly or not at all."""
+    query = (
+        "SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~' "
+        "AND tbl_name != '_sqlite_migrations'"
+    )
+    with closing(migrations.build(applied)) as model:
+        wanted = {tuple(row) for row in model.execute(query)}
+    actual = {tuple(row) for row in connection.execute(query)}
+    if wanted != actual:
+        yield f"rule 7: half a migration: {sorted(wanted ^ actual)[:5]}"
+
+
+def _versions(connection: sqlite3.Connection) -> Iterator[str]:
+    """Digests belong to the texts that they are of (rules 1 and 11), and texts are whole."""
+    rows = connection.execute(
+        "SELECT b.skill_id, coalesce(b.data, c.skill_data) AS text, b.content_digest, b.exec_digest "
+        "FROM skill_base AS b LEFT JOIN skill_cache AS c ON c.skill_id = b.skill_id WHERE b.deleted_at IS NULL"
+    )
+    for row in rows:
+        if row["text"] is None:
+            continue  # said elsewhere
+        fields: dict[str, Any] = json.loads(row["text"])
+        if content_digest(fields) != row["content_digest"]:
+            yield f"rule 1: the base of {row['skill_id']} is not what the marketplace sent"
+        if exec_digest(fields) != row["exec_digest"]:
+            yield f"rule 11: the executable digest of {row['skill_id']} is of something else"
+
+
+def _times(connection: sqlite3.Connection) -> Iterator[str]:
+    for table, columns in _TIMES.items():
+        for column in columns:
+            for (moment,) in connection.execute(f"SELECT DISTINCT {column} FROM {table} WHERE {column} IS NOT NULL"):
+                if not _TIME.fullmatch(str(moment)):
+                    yield f"{table}.{column} holds {moment!r}, which is no UTC time"
+
+
+def _search_index(connection: sqlite3.Connection) -> Iterator[str]:
+    """Compare the index, word by word, with one that is built anew."""
+    try:
+        connection.execute("INSERT INTO skill_fts(skill_fts) VALUES ('integrity-check')")
+    except sqlite3.DatabaseError as error:
+        yield f"search index: {error}"
+    finally:
+        connection.rollback()
+    statement = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'skill_fts'").fetchone()[0]
+    connection.execute(statement.replace("TABLE skill_fts", "TABLE temp.anew"))
+    connection.execute(
+        "INSERT INTO temp.anew(rowid, name, description, tags, category, code) "
+        "SELECT id, name, description, tags, category, code FROM skill_text"
+    )
+    for name, table in (("found", "main, skill_fts"), ("wanted", "temp, anew")):
+        connection.execute(f"CREATE VIRTUAL TABLE temp.{name} USING fts5vocab({table}, instance)")
+    for one, other in (("found", "wanted"), ("wanted", "found")):
+        rows = connection.execute(
+            f"SELECT term, doc, col FROM (SELECT * FROM temp.{one} EXCEPT SELECT * FROM temp.{other}) LIMIT 3"
+        ).fetchall()
+        if rows:
+            yield f"search index: only among the words {one}: {[tuple(row) for row in rows]}"
+    connection.rollback()
+
+
+def check_ratings(sandbox: Sandbox) -> list[str]:
+    """Return what is wrong with the ratings at the marketplace: each is there once."""
+    there = Counter((each["skill_id"], each["user_id"]) for each in sandbox.ratings())
+    return [f"ratings: {who} is there {number} times" for who, number in there.items() if number > 1]

@@ -1,0 +1,61 @@
+"""`kill -9` at any moment: the database keeps its rules, and one more run completes the work.
+
+`make crash` kills 500 times and more; `make test` at these points, three times in a row each.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from crash_support import SCENARIOS, Trials, kill_at_random
+
+from atom_saas_sync.sandbox import Sandbox
+
+# In the middle of a transaction, before a commit, after one. Each kill follows the one before on the same database.
+POINTS = {
+    "first sync": (30, 58, 50),
+    "sync of changes": (40, 49, 83),
+    "ratings": (23, 101, 200),
+    "watch": (30, 60, 120),
+    "upgrade": (3, 20, 40),
+    "downgrade": (5, 15, 21),
+    "backup": (3, 6, 7),
+    "textfile": (2, 3, 4),
+    "purge": (5, 13, 14),
+    "resolve": (10, 18, 19),
+}
+_STATEMENTS = 20
+_AT_RANDOM = 20
+_POINTS_OF_WATCH = 150
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_killed_three_times(name: str, sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.set_clock_offset(0)
+    trials = Trials(SCENARIOS[name], sandbox, tmp_path)
+    trials.kill_at(*POINTS[name])
+    assert (trials.killed, trials.late) == (3, 0), trials.points
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_killed_everywhere(name: str, tmp_path: Path) -> None:
+    with Sandbox(skills=60, seed=3) as sandbox:
+        trials = Trials(SCENARIOS[name], sandbox, tmp_path)
+        for point in interesting([] if name == "watch" else trials.pass_points()):
+            trials.kill_at(point)
+        # Many at one database, none of which is allowed to finish.
+        trials.kill_at(*(5 + 7 * each for each in range(5)))
+        kill_at_random(trials, _AT_RANDOM, longest=0.25, seed=7)
+        kills = dict(sorted(trials.points.items()))
+        print(f"{name}: {trials.killed} kills survived, {trials.late} came too late: {kills}")  # noqa: T201
+
+
+def interesting(points: list[str]) -> list[int]:
+    """Return the points around each commit, flush and rename, and some in the middle of transactions."""
+    if not points:
+        return list(range(3, _POINTS_OF_WATCH, 3))
+    around = [number for number, name in enumerate(points, 1) if name not in {"after a statement", "after begin"}]
+    others = [number for number in range(1, len(points) + 1) if number not in around]
+    return sorted({*around[:: 1 + len(around) // 60], *others[:: 1 + len(others) // _STATEMENTS]})

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from atom_saas_sync.errors import DatabaseError
+from atom_saas_sync.unfinished import create_beside
 
 # node_exporter runs as another user.
 _READABLE_BY_ALL = 0o644
@@ -15,9 +15,9 @@ _READABLE_BY_ALL = 0o644
 def write_textfile(path: Path, text: str) -> None:
     """Replace the file at once, mode 0644 under any umask.
 
-    The text goes to a new file of an unforgeable name in the same directory first. That name does not end in .prom:
-    node_exporter would read it. Rename replaces a symbolic link and does not follow it, but a link, or anything else
-    that is no file, is refused: somebody meant something else.
+    The text goes to a new file in the same directory first, whose name does not end in .prom: node_exporter would read
+    it. Rename replaces a symbolic link and does not follow it, but a link, or anything else that is no file, is
+    refused: somebody meant something else.
 
     Raises DatabaseError (disk error, exit code 74).
     """
@@ -26,13 +26,13 @@ def write_textfile(path: Path, text: str) -> None:
         raise DatabaseError(f"{path} is no regular file", hint="name a file of its own, such as atom_sync.prom")
     unfinished = None
     try:
-        descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        descriptor, unfinished = create_beside(path)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fchmod(stream.fileno(), _READABLE_BY_ALL)
             os.fsync(stream.fileno())
-        os.replace(unfinished, path)  # noqa: PTH105 - the name of the system call says what matters
+        unfinished.replace(path)
     except OSError as error:
         raise DatabaseError(
             f"cannot write the metrics to {path}: {error.strerror}",
@@ -40,4 +40,4 @@ def write_textfile(path: Path, text: str) -> None:
         ) from error
     finally:
         if unfinished is not None:
-            Path(unfinished).unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)

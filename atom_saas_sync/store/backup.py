@@ -45,11 +45,12 @@ def copy(source: Path, target: Path) -> None:
 
     Raises DatabaseError.
     """
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    from atom_saas_sync.unfinished import create_beside  # `status` imports this module, and copies nothing
+
     with translated_errors(target):
-        os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        descriptor, unfinished = create_beside(target)
+        os.close(descriptor)
         try:
-            unfinished.chmod(0o600)
             _copy_pages(source, unfinished)
             _flush(unfinished)
             unfinished.replace(target)

@@ -59,7 +59,7 @@ def _set(trap: _Trap) -> None:
             return connect(database, *arguments, **named)
         return connect(database, *arguments, **named, factory=Connection)
 
-    sqlite3.connect = connect_trapped  # type: ignore[assignment]
+    sqlite3.connect = connect_trapped
     for name in ("fsync", "replace", "ftruncate"):
         setattr(os, name, _around(trap, name, getattr(os, name)))
 

@@ -32,7 +32,7 @@ from atom_saas_sync.errors import (
 )
 from atom_saas_sync.marketplace.bodies import read_body
 from atom_saas_sync.marketplace.dialects import Dialect, path_segment
-from atom_saas_sync.marketplace.tls import tls_context
+from atom_saas_sync.marketplace.tls import http_client
 from atom_saas_sync.model import (
     Category,
     InvalidItem,
@@ -146,7 +146,7 @@ class MarketplaceClient:
         deadline: float | None = None,
         ca_file: Path | None = None,
     ) -> None:
-        """Make a client.
+        """Make a client. Raises ConfigError if the address or the proxy that the environment names cannot be used.
 
         `deadline` is the moment on the monotonic clock at which DeadlineReached ends all waiting; `random` gives
         numbers from 0 to 1 for the jitter.
@@ -160,7 +160,9 @@ class MarketplaceClient:
         self._deadline = deadline
         self.statistics = Statistics()
         headers = {name: value.format(token=token, instance=instance_id) for name, value in dialect.headers}
-        self._http = httpx.Client(
+        self._http = http_client(
+            base_url,
+            ca_file,
             headers={
                 **headers,
                 "Accept": "application/json",
@@ -168,9 +170,7 @@ class MarketplaceClient:
                 "User-Agent": f"atom-sync/{__version__}",
             },
             timeout=timeout_seconds,
-            follow_redirects=False,
             limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
-            verify=tls_context(ca_file) if base_url.startswith("https:") else False,
         )
 
     def close(self) -> None:
@@ -353,9 +353,10 @@ class MarketplaceClient:
     def _redirect_target(self, method: str, url: httpx.URL, answer: Answer) -> httpx.URL:
         try:
             target = url.join(answer.headers.get("location", ""))
-        except httpx.InvalidURL as error:
+            elsewhere = (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port)
+        except (httpx.InvalidURL, UnicodeError) as error:
             raise _permanent(BadResponse(f"{method} {url.path}: redirected to no valid address")) from error
-        if (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port):
+        if elsewhere:
             raise _permanent(
                 BadResponse(
                     f"{method} {url.path}: redirected to another origin, which the token must not reach",
@@ -414,6 +415,9 @@ class MarketplaceClient:
             finally:
                 timer.cancel()
                 response.close()
+        except UnicodeError as error:
+            # Our own address was looked at before. Though it follows no redirect, httpx reads where it leads.
+            raise _permanent(BadResponse(f"{what}: redirected to no valid address")) from error
         except httpx.TimeoutException as error:
             raise _timed_out(what, seconds) from error
         except httpx.TransportError as error:

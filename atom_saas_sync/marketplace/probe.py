@@ -16,7 +16,7 @@ import httpx
 
 from atom_saas_sync.errors import ConnectionFailed, MarketplaceTimeout, RateLimited
 from atom_saas_sync.marketplace.dialects import Dialect
-from atom_saas_sync.marketplace.tls import tls_context
+from atom_saas_sync.marketplace.tls import http_client
 
 _MOST_SECONDS = 10.0
 
@@ -93,15 +93,16 @@ class Probe:
         if wait > 0:
             raise RateLimited(f"no request is free for {wait:.0f} s: the marketplace's limits are used up")
         host = urlsplit(url).hostname
-        verify = tls_context(self._ca_file) if url.startswith("https:") else False
         try:
             with (
-                httpx.Client(verify=verify, timeout=self._timeout, follow_redirects=False) as client,
+                http_client(url, self._ca_file, timeout=self._timeout) as client,
                 client.stream("GET", url, headers=headers) as response,
             ):
                 return response
         except httpx.TimeoutException as error:
             raise MarketplaceTimeout(f"{host} gave no answer within {self._timeout:.0f} s") from error
+        except UnicodeError as error:
+            raise ConnectionFailed(f"{host} redirects to no valid address") from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise ConnectionFailed(f"no connection to {host}: {_cause(error)}") from error
 

@@ -105,7 +105,7 @@ async def open_link(
         raise LinkEnded(f"the handshake was answered with {status}") from None
     except TimeoutError:
         raise LinkEnded(f"no handshake within {handshake_seconds:.0f} s") from None
-    except (InvalidURI, InvalidProxy):
+    except (InvalidURI, InvalidProxy, UnicodeError):
         # Their texts hold what they are about: the token, or a proxy's password.
         raise LinkEnded("ATOM_SAAS_WS_URL or the proxy's address is not valid") from None
     except ImportError:

@@ -32,7 +32,7 @@ from atom_saas_sync.marketplace.websocket import open_link
 from atom_saas_sync.model import RunReport
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.realtime import RealtimeStore, Schedule
+from atom_saas_sync.store.realtime import RealtimeStore, Schedule, WriteAheadLog
 from atom_saas_sync.usecases.follow_events import EventFollower
 from atom_saas_sync.usecases.watch import Watch, WatchSettings
 
@@ -281,7 +281,10 @@ def watch_in_thread(machine: Machine, clock: JumpingClock) -> Iterator[list[str]
         polls.append("poll")
         return machine.pull()
 
-    with Database.open(machine.database_path, any_thread=True) as database:
+    with (
+        Database.open(machine.database_path, any_thread=True) as database,
+        Database.open(machine.database_path, any_thread=True) as beside,
+    ):
         store = RealtimeStore(database)
 
         async def connect(on_frame: Callable[[], None]) -> object:
@@ -292,6 +295,7 @@ def watch_in_thread(machine: Machine, clock: JumpingClock) -> Iterator[list[str]
             open_link=connect,  # type: ignore[arg-type]
             follower=EventFollower(store, strategy="remote_wins"),
             store=store,
+            log_store=WriteAheadLog(beside),
             schedule=Schedule(database),
             poll=poll,
             interrupt=lambda: None,

@@ -91,13 +91,14 @@ class _Service:
         database = stack.enter_context(
             Database.open(self._settings.database_path, any_thread=True, busy_timeout_seconds=_BUSY_SECONDS)
         )
-        asyncio.run(self._run(database))
+        beside = stack.enter_context(Database.open(self._settings.database_path, any_thread=True))
+        asyncio.run(self._run(database, beside))
 
-    async def _run(self, database: Database) -> None:
+    async def _run(self, database: Database, beside: Database) -> None:
         import asyncio
         import random
 
-        from atom_saas_sync.store.realtime import RealtimeStore, Schedule
+        from atom_saas_sync.store.realtime import RealtimeStore, Schedule, WriteAheadLog
         from atom_saas_sync.usecases.follow_events import EventFollower
         from atom_saas_sync.usecases.watch import Watch
 
@@ -107,6 +108,7 @@ class _Service:
             open_link=self._open_link,
             follower=EventFollower(store, strategy=self._settings.conflict_strategy),
             store=store,
+            log_store=WriteAheadLog(beside),
             schedule=Schedule(database),
             poll=self._poll,
             interrupt=self._clock.stop,

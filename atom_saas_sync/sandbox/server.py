@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -257,6 +257,19 @@ class Sandbox:
         start = time.perf_counter()
         sent = asyncio.run_coroutine_threadsafe(self._hub.flood(frames), self._loop()).result(timeout)
         return {"messages": count, "bytes": sent, "seconds": round(time.perf_counter() - start, 6)}
+
+    def stream(self, texts: Sequence[str], per_second: float | None = None) -> list[float]:
+        """Push texts at a steady rate, or as fast as the sockets take them; all are framed before the first goes out.
+
+        Return when each was sent (time.monotonic, the same for all processes of a machine); at full speed, when the
+        first and the last were.
+        """
+        frames = [frame(text.encode()) for text in texts]
+        if per_second is not None:
+            return asyncio.run_coroutine_threadsafe(self._hub.stream(frames, per_second), self._loop()).result()
+        began = time.monotonic()
+        asyncio.run_coroutine_threadsafe(self._hub.flood(frames), self._loop()).result()
+        return [began, time.monotonic()]
 
     def silence(self, on: bool = True) -> None:
         """Send nothing more to listeners, not even pongs, but keep the connections."""

@@ -11,7 +11,8 @@ import contextlib
 import hmac
 import json
 import struct
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from urllib.parse import parse_qs, quote
 
@@ -233,6 +234,18 @@ class Hub:
             if len(chunk) >= _CHUNK:
                 await flush()
         await flush()
+        return sent
+
+    async def stream(self, frames: Sequence[bytes], per_second: float) -> list[float]:
+        """Send frames at a steady rate; return when each was handed to the socket (time.monotonic)."""
+        sent: list[float] = []
+        began = time.monotonic()
+        while len(sent) < len(frames):
+            due = int((time.monotonic() - began) * per_second) + 1 - len(sent)
+            for one in frames[len(sent) : len(sent) + due]:
+                sent.append(time.monotonic())
+                self.write(one)
+            await asyncio.sleep(max(0.0, began + len(sent) / per_second - time.monotonic()))
         return sent
 
     def close(self, code: int, reason: str) -> None:

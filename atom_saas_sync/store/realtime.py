@@ -13,6 +13,7 @@ from atom_saas_sync.model import TIME_TO_LIVE, Category, LinkState, MessageMark,
 from atom_saas_sync.store.catalogue import Batch, bulk_write
 from atom_saas_sync.store.counters import increment
 from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.failures import translated_errors
 from atom_saas_sync.store.runs import get_fact, last_run_started_at
 from atom_saas_sync.times import format_exact_time, format_time, parse_time
 
@@ -155,6 +156,18 @@ class RealtimeStore:
         """Return when the last run of the skills began, whoever started it."""
         with self._database.reading() as connection:
             return last_run_started_at(connection, "skills")
+
+
+class WriteAheadLog:
+    """The write-ahead log, over a connection of its own, so that whoever writes need not wait."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def checkpoint(self) -> None:
+        """Move what no reader needs there any more into the database file; wait for nobody."""
+        with translated_errors(self._database.path, (sqlite3.Error,)):
+            self._database.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
 
 class Schedule:

@@ -29,11 +29,17 @@ from atom_saas_sync.usecases.schedule import first_run, next_run, poll_is_due
 BATCH_SECONDS = 0.002
 """How long a batch waits for company."""
 
-BATCH_MESSAGES = 500
-BATCH_BYTES = 2 * 1024 * 1024
-WAITING_MESSAGES = 2000
-WAITING_BYTES = 8 * 1024 * 1024
+BATCH_MESSAGES = 1000
+BATCH_BYTES = 5 * 1024 * 1024
+WAITING_MESSAGES = 3000
+WAITING_BYTES = 12 * 1024 * 1024
 """With so much waiting for the disk no more is read: TCP slows the sender down, and nothing is dropped."""
+
+TURN_SECONDS = 0.5
+"""After so long the thread that writes lets others have a turn: the state must be told also in a flood."""
+
+CHECKPOINT_SECONDS = 1.0
+"""How often what was written is moved from the write-ahead log into the database file."""
 
 REPORT_SECONDS = 10.0
 STOP_SECONDS = 4.0
@@ -63,6 +69,12 @@ class StateStore(Protocol):
     def note(self, state: LinkState, now: datetime) -> None: ...  # noqa: D102
     def end(self, reason: str, now: datetime) -> None: ...  # noqa: D102
     def last_poll(self) -> datetime | None: ...  # noqa: D102
+
+
+class LogStore(Protocol):
+    """The database's write-ahead log, over a connection of its own."""
+
+    def checkpoint(self) -> None: ...  # noqa: D102 - said at the edge
 
 
 class JobStore(Protocol):
@@ -112,6 +124,50 @@ class WatchSettings:
     poll_minutes: int
 
 
+class Backlog:
+    """What was received and waits for the disk: the event loop adds, the thread that writes takes away."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._messages: list[Message] = []
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @property
+    def full(self) -> bool:
+        """Tell whether so much waits that no more is to be read."""
+        return len(self._messages) >= WAITING_MESSAGES or self._bytes >= WAITING_BYTES
+
+    @property
+    def makes_a_batch(self) -> bool:
+        """Tell whether it is no use to wait for more."""
+        return len(self._messages) >= BATCH_MESSAGES
+
+    def add(self, message: Message) -> None:
+        """Put a message behind the others."""
+        with self._lock:
+            self._messages.append(message)
+            self._bytes += len(message.text)
+
+    def batch(self) -> list[Message]:
+        """Return the first messages that make a batch, by number and by size; they stay until they are `done`."""
+        with self._lock:
+            size = 0
+            for number, message in enumerate(self._messages[:BATCH_MESSAGES]):
+                size += len(message.text)
+                if size >= BATCH_BYTES:
+                    return self._messages[: number + 1]
+            return self._messages[:BATCH_MESSAGES]
+
+    def done(self, batch: Sequence[Message]) -> None:
+        """Take the first messages away: they are in the database."""
+        with self._lock:
+            del self._messages[: len(batch)]
+            self._bytes -= sum(len(message.text) for message in batch)
+
+
 class Watch:
     """The service. `run` returns when it is told to stop, and raises DatabaseError if writing fails for too long.
 
@@ -126,6 +182,7 @@ class Watch:
         open_link: Callable[[Callable[[], None]], Awaitable[Link]],
         follower: EventFollower,
         store: StateStore,
+        log_store: LogStore,
         schedule: JobStore,
         poll: Callable[[], RunReport | None],
         interrupt: Callable[[], None],
@@ -139,6 +196,7 @@ class Watch:
         self._open_link = open_link
         self._follower = follower
         self._store = store
+        self._log_store = log_store
         self._schedule = schedule
         self._poll = poll
         self._interrupt = interrupt
@@ -153,8 +211,7 @@ class Watch:
         self._link: Link | None = None
         self._link_task: asyncio.Task[None] | None = None
         self._hung_up: str | None = None
-        self._waiting: list[Message] = []
-        self._waiting_bytes = 0
+        self._waiting = Backlog()
         self._held_back = False
         self._stopping = False
         self._is_ready = False
@@ -170,13 +227,19 @@ class Watch:
         """Work until `stop` is called."""
         self._stop = asyncio.Event()
         self._rescheduled, self._news, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._changed, self._catch_up = asyncio.Event(), asyncio.Event()
+        self._changed, self._catch_up, self._written = asyncio.Event(), asyncio.Event(), asyncio.Event()
         rules = self._settings.rules
         await self._write(partial(self._store.begin, self._settings.ws_url, enabled=rules.enabled), self._clock.now())
         applying = asyncio.create_task(self._apply_batches())
         workers = [
             asyncio.create_task(each)
-            for each in (self._watch_clock(), self._report(), self._poll_when_needed(), self._give_signs_of_life())
+            for each in (
+                self._watch_clock(),
+                self._report(),
+                self._poll_when_needed(),
+                self._give_signs_of_life(),
+                self._checkpoint(),
+            )
         ]
         workers += await self._start_jobs()
         stopped = asyncio.create_task(self._stop.wait())
@@ -283,8 +346,7 @@ class Watch:
         self._last_message_at = self._clock.now()
         self._total += 1
         if parsed.brings_news:
-            self._waiting.append(parsed)
-            self._waiting_bytes += len(parsed.text)
+            self._waiting.add(parsed)
             self._news.set()
             return
         self._messages[parsed.type] += 1
@@ -294,7 +356,7 @@ class Watch:
             log.debug("ignored a message of an unknown type")
 
     async def _wait_for_room(self) -> None:
-        while len(self._waiting) >= WAITING_MESSAGES or self._waiting_bytes >= WAITING_BYTES:
+        while self._waiting.full:
             self._held_back = True
             self._room.clear()
             await self._room.wait()
@@ -334,21 +396,16 @@ class Watch:
             if not self._waiting:
                 self._news.clear()
                 await self._news.wait()
-            if len(self._waiting) < BATCH_MESSAGES and not self._stopping:
+            if not self._waiting.makes_a_batch and not self._stopping:
                 await asyncio.sleep(BATCH_SECONDS)
-            size = _batch_size(self._waiting)
-            batch = self._waiting[:size]
-            if batch:
-                await self._persist(batch)
-                del self._waiting[:size]
-                self._waiting_bytes -= sum(len(message.text) for message in batch)
-                self._room.set()
+            await self._persist()
+            self._written.set()
 
-    async def _persist(self, batch: Sequence[Message]) -> None:
-        began = self._clock.monotonic()
+    async def _persist(self) -> None:
+        began, loop = self._clock.monotonic(), asyncio.get_running_loop()
         while True:
             try:
-                await self._write(self._follower.apply, batch, self._clock.now())
+                await self._write(self._apply_waiting, loop)
             except DatabaseError as error:
                 if self._clock.monotonic() - began > _WRITE_PATIENCE_SECONDS:
                     raise
@@ -356,6 +413,30 @@ class Watch:
                 await asyncio.sleep(_WRITE_RETRY_SECONDS)
             else:
                 return
+
+    def _apply_waiting(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Apply one batch after the other, in the thread that writes, as long as there are any and for one turn."""
+        end = self._clock.monotonic() + TURN_SECONDS
+        while batch := self._waiting.batch():
+            self._follower.apply(batch, self._clock.now())
+            self._waiting.done(batch)
+            loop.call_soon_threadsafe(self._room.set)
+            if self._clock.monotonic() >= end:
+                return
+
+    async def _checkpoint(self) -> None:
+        """Move what was written into the database file now and then, beside the thread that writes.
+
+        SQLite would do it in the middle of a commit, when the log is long, and all that comes would wait for the disk.
+        """
+        while True:
+            await self._written.wait()
+            self._written.clear()
+            try:
+                await asyncio.to_thread(self._log_store.checkpoint)
+            except DatabaseError as error:
+                log.warning("could not shorten the write-ahead log: %s", error.message)
+            await asyncio.sleep(CHECKPOINT_SECONDS)
 
     async def _report(self) -> None:
         """Write the state whenever it changes, and a sign of life now and then."""
@@ -554,13 +635,3 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
-
-
-def _batch_size(waiting: Sequence[Message]) -> int:
-    """Return how many messages make a batch: by number, and by size."""
-    size = 0
-    for number, message in enumerate(waiting[:BATCH_MESSAGES]):
-        size += len(message.text)
-        if size >= BATCH_BYTES:
-            return number + 1
-    return min(len(waiting), BATCH_MESSAGES)

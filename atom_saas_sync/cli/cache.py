@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -51,12 +51,17 @@ def purge(
         bool, typer.Option("--include-local", help="With --all: also what was edited here, or exists only here.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")] = False,
+    scheduled: Annotated[
+        bool, typer.Option("--scheduled", help="Started by a timer: does nothing unless ENABLE_SCHEDULER is true.")
+    ] = False,
     as_json: _Json = False,
 ) -> None:
     """Remove expired entries. Local edits stay, and so does everything while the marketplace cannot be reached."""
     from atom_saas_sync.cli import runtime
+    from atom_saas_sync.cli.session import SCHEDULER_OFF, STOPPED
     from atom_saas_sync.store.database import Database
     from atom_saas_sync.store.lifetime import Lifetime
+    from atom_saas_sync.store.runs import Runs
     from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
 
     if include_local and not everything:
@@ -71,9 +76,21 @@ def purge(
         strict=settings.cache_strict_ttl,
         dry_run=dry_run,
     )
+    if scheduled and not settings.scheduler_enabled:
+        _skip("scheduler_off", SCHEDULER_OFF, as_json=as_json)
     with Database.open(settings.database_path) as database:
+        if scheduled and Runs(database).scheduling_stopped():
+            _skip("stopped", STOPPED, as_json=as_json)
         purged = purge_cache(Lifetime(database), options, actor=runtime.person(), now=datetime.now(UTC))
     _report(purged, dry_run=dry_run, as_json=as_json)
+
+
+def _skip(reason: str, why: str, *, as_json: bool) -> NoReturn:
+    if as_json:
+        counts = dict.fromkeys(("skills", "categories", "local", "protected", "kept_stale"), 0)
+        print_json({"success": True, "dry_run": False, **counts, "reason": reason, "marketplace_reached_at": None})
+    sys.stderr.write(f"{why}\n")
+    raise typer.Exit
 
 
 def _report(purged: Purged, *, dry_run: bool, as_json: bool) -> None:

@@ -27,6 +27,9 @@ PARTS = {
     "status": Part("atom_saas_sync.cli.status", "status", "Show what is going on, and what is wrong."),
     "watch": Part("atom_saas_sync.cli.watch", "watch", "Follow the marketplace in real time, until told to stop."),
     "jobs": Part("atom_saas_sync.cli.jobs", "app", "The scheduled jobs: when they run next, and stopping them all."),
+    "schedule": Part(
+        "atom_saas_sync.cli.schedule", "app", "What starts the jobs: systemd units or a crontab, shown or installed."
+    ),
     "doctor": Part("atom_saas_sync.cli.doctor", "doctor", "Look for what is wrong, and say the cure."),
     "metrics": Part("atom_saas_sync.cli.metrics", "metrics", "Print the metrics as Prometheus reads them."),
     "serve-health": Part(

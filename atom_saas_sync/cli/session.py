@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from atom_saas_sync.store.requests import RequestBudget
     from atom_saas_sync.store.runs import Runs
 
+SCHEDULER_OFF = "started by a timer, but ENABLE_SCHEDULER is not true: nothing done"
+STOPPED = "the emergency stop is on (`atom-sync jobs start` ends it): nothing done"
+
 
 @dataclass(frozen=True, slots=True)
 class Session:

@@ -318,7 +318,7 @@ class _NotNow(Exception):
 def _session(options: GlobalOptions, when: _When, kind: str, *, lock: str) -> Iterator[Session]:
     """Compose the edges and take the lock. Raises _NotNow if there is to be no run."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.cli.session import open_session
+    from atom_saas_sync.cli.session import SCHEDULER_OFF, STOPPED, open_session
     from atom_saas_sync.config import require_token
     from atom_saas_sync.store.database import Database
     from atom_saas_sync.store.runs import Runs
@@ -328,12 +328,12 @@ def _session(options: GlobalOptions, when: _When, kind: str, *, lock: str) -> It
         raise _skip("disabled", "ATOM_SAAS_ENABLED is false: local only, nothing to do")
     require_token(settings)
     if when.scheduled and not settings.scheduler_enabled:
-        raise _skip("scheduler_off", "started by a timer, but ENABLE_SCHEDULER is not true: nothing done")
+        raise _skip("scheduler_off", SCHEDULER_OFF)
     with ExitStack() as stack:
         database = stack.enter_context(Database.open(settings.database_path))
         runs = Runs(database)
         if when.scheduled and runs.scheduling_stopped():
-            raise _skip("stopped", "the emergency stop is on (`atom-sync jobs start` ends it): nothing done")
+            raise _skip("stopped", STOPPED)
         stack.enter_context(when.clock.caught())
         try:
             session = stack.enter_context(

@@ -1,0 +1,252 @@
+"""`schedule`: systemd units or a crontab with the configured intervals, shown, installed or removed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from atom_saas_sync.cli.output import print_json
+from atom_saas_sync.errors import AtomSyncError, DatabaseError, UsageError
+
+if TYPE_CHECKING:
+    from atom_saas_sync.config import Settings
+    from atom_saas_sync.core.schedule_files import Schedule
+
+app = typer.Typer(
+    help="What starts the jobs: systemd units or a crontab, shown or installed.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+_Install = Annotated[bool, typer.Option("--install", help="Write the files where they belong.")]
+_Uninstall = Annotated[bool, typer.Option("--uninstall", help="Remove what --install wrote, and nothing else.")]
+_Root = Annotated[
+    Path, typer.Option("--root", metavar="PATH", help="Write below this directory: for packages and images.")
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+_SYSTEMD = Path("etc/systemd/system")
+_CRON = Path("etc/cron.d/atom-sync")
+_ENVIRONMENT = Path("etc/atom-sync/atom-sync.env")
+_COMMAND_SECONDS = 60.0
+_FIRST_WITH_RESTART_STEPS = 254
+# What a service finds out by itself, and what does not belong into a file that others may read.
+_LEFT_OUT = {
+    "ATOM_SAAS_API_TOKEN",
+    "ATOM_SAAS_API_TOKEN_FILE",
+    "ATOM_SAAS_DATABASE_URL",
+    "ATOM_SYNC_ADMIN_TOKEN",
+    "ENABLE_SCHEDULER",
+}
+_SET_BY_NOBODY = {"default", "not set", "derived from the token", "$STATE_DIRECTORY"}
+
+
+@app.command()
+def systemd(
+    ctx: typer.Context,
+    install: _Install = False,
+    uninstall: _Uninstall = False,
+    root: _Root = Path("/"),
+    as_json: _Json = False,
+) -> None:
+    """Show the units for systemd; --install writes them to /etc and says what to do next."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.core.schedule_files import SERVICES, TIMERS, systemd_files
+
+    settings = runtime.load(ctx.obj)
+    texts = systemd_files(_schedule(settings, restart_steps=_systemd_version() >= _FIRST_WITH_RESTART_STEPS))
+    files = {root / (Path("etc") / path if "/" in path else _SYSTEMD / path): text for path, text in texts.items()}
+    here = root == Path("/") and Path("/run/systemd/system").is_dir()
+    if uninstall and here:
+        _run("systemctl", "disable", "--now", *TIMERS, *SERVICES)
+    changed = _change(files, install=install, uninstall=uninstall, as_json=as_json)
+    if changed is None:
+        return
+    next_steps: list[str] = []
+    if install:
+        changed += _write_environment(root / _ENVIRONMENT, settings)
+        next_steps = [
+            "put the token into /etc/atom-sync/token: `install -m 600 /dev/stdin /etc/atom-sync/token`",
+            f"look at /{_ENVIRONMENT}: the settings, ENABLE_SCHEDULER=true among them",
+            f"`systemctl enable --now {' '.join((*TIMERS, *SERVICES))}`",
+            "`atom-sync jobs` shows when they run, `atom-sync doctor` what is missing",
+        ]
+        if not here:
+            next_steps.insert(0, "on that machine: `systemd-sysusers`, `systemd-tmpfiles --create`")
+    if here:
+        if install:
+            _run("systemd-sysusers")
+            _run("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/atom-sync.conf")
+        _run("systemctl", "daemon-reload")
+    _report(changed, next_steps, install=install, as_json=as_json)
+
+
+@app.command()
+def cron(
+    ctx: typer.Context,
+    install: _Install = False,
+    uninstall: _Uninstall = False,
+    root: _Root = Path("/"),
+    as_json: _Json = False,
+) -> None:
+    """Show the file for /etc/cron.d, for machines without systemd; --install writes it."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.core.schedule_files import crontab
+
+    settings = runtime.load(ctx.obj)
+    changed = _change(
+        {root / _CRON: crontab(_schedule(settings))}, install=install, uninstall=uninstall, as_json=as_json
+    )
+    if changed is None:
+        return
+    next_steps: list[str] = []
+    if install:
+        changed += _write_environment(root / _ENVIRONMENT, settings)
+        next_steps = [
+            "make the user: `useradd --system --home-dir /var/lib/atom-sync --create-home atom-sync`",
+            "make the directory for node_exporter: `install -d -o atom-sync /var/lib/atom-sync-metrics`",
+            "put the token into a file of that user, mode 600, and name it in ATOM_SAAS_API_TOKEN_FILE",
+            f"look at /{_ENVIRONMENT}, and let that user read it: `chgrp atom-sync /{_ENVIRONMENT}`",
+        ]
+    _report(changed, next_steps, install=install, as_json=as_json)
+
+
+def _schedule(settings: Settings, *, restart_steps: bool = False) -> Schedule:
+    from atom_saas_sync.core.schedule_files import Schedule
+
+    return Schedule(
+        executable=str(Path(sys.executable).with_name("atom-sync")),
+        skills_minutes=settings.sync_interval_minutes,
+        ratings_minutes=settings.rating_sync_interval_minutes,
+        restart_steps=restart_steps,
+    )
+
+
+def _change(files: dict[Path, str], *, install: bool, uninstall: bool, as_json: bool) -> list[Path] | None:
+    """Write or remove the files and return those that changed; None if they were only shown."""
+    if install and uninstall:
+        raise UsageError("--install and --uninstall exclude each other")
+    if not (install or uninstall):
+        if as_json:
+            shown = [{"path": str(path), "text": text} for path, text in files.items()]
+            print_json({"success": True, "files": shown, "total": len(shown)})
+        else:
+            typer.echo("\n".join(f"# {path}\n{text}" for path, text in files.items()), nl=False)
+        return None
+    for path in files:
+        _refuse_foreign(path)
+    return _write(files) if install else _remove(files)
+
+
+def _refuse_foreign(path: Path) -> None:
+    from atom_saas_sync.core.schedule_files import MARK
+
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _failure(path, error) from error
+    if not text.startswith(MARK):
+        raise UsageError(
+            f"{path} was not written by this command", hint="nothing was changed; move it away, or keep it"
+        )
+
+
+def _write(files: dict[Path, str]) -> list[Path]:
+    from atom_saas_sync.textfile import write_textfile
+
+    changed = []
+    for path, text in files.items():
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        _make_directory(path.parent)
+        write_textfile(path, text)
+        changed.append(path)
+    return changed
+
+
+def _remove(files: dict[Path, str]) -> list[Path]:
+    changed = [path for path in files if path.exists()]
+    for path in changed:
+        try:
+            path.unlink()
+        except OSError as error:
+            raise _failure(path, error) from error
+    return changed
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _failure(path, error) from error
+
+
+def _write_environment(path: Path, settings: Settings) -> list[Path]:
+    """Write the settings that this command was called with, unless the file exists: from then on it is the person's."""
+    if path.exists():
+        return []
+    lines = [
+        "# The settings of atom-sync's services; `atom-sync config show` lists all. The token has a file of its own."
+    ]
+    lines += [
+        f"{shown.name}={shown.value}"
+        for shown in settings.shown
+        if shown.origin not in _SET_BY_NOBODY and shown.name not in _LEFT_OUT
+    ]
+    lines.append("ENABLE_SCHEDULER=true")
+    _make_directory(path.parent)
+    try:
+        # For the owner and the group alone: a person may add the admin token.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            os.fchmod(descriptor, 0o640)
+            stream.write("\n".join(lines) + "\n")
+    except OSError as error:
+        raise _failure(path, error) from error
+    return [path]
+
+
+def _systemd_version() -> int:
+    """Return the version of the systemd here; 0 if there is none, or none that says."""
+    if shutil.which("systemctl") is None:
+        return 0
+    words = _run("systemctl", "--version").split()  # systemd 252 (252.39-1~deb12u1)
+    return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+
+
+def _run(*command: str) -> str:
+    """Run a command of systemd and return what it printed. Raises AtomSyncError with what it complained of."""
+    shown = " ".join(command)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False)  # noqa: S603 - fixed commands
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise AtomSyncError(f"`{shown}` did not work: {error}", hint="run it by hand") from error
+    if done.returncode != 0:
+        complaint = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise AtomSyncError(f"`{shown}` did not work: {complaint}", hint="run it by hand")
+    return done.stdout
+
+
+def _failure(path: Path, error: OSError) -> AtomSyncError:
+    return DatabaseError(f"cannot change {path}: {error.strerror}", hint="run it as root")
+
+
+def _report(changed: list[Path], next_steps: list[str], *, install: bool, as_json: bool) -> None:
+    verb = "installed" if install else "removed"
+    if as_json:
+        print_json({"success": True, verb: [str(path) for path in changed], "next": next_steps})
+        return
+    for path in changed:
+        typer.echo(f"{verb} {path}")
+    if not changed:
+        typer.echo(f"nothing to do: everything is {verb} already")
+    for step in next_steps:
+        typer.echo(f"  → {step}")

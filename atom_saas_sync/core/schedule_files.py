@@ -1,0 +1,328 @@
+"""What starts the jobs: systemd's units and a crontab, as texts.
+
+The files in `systemd/` and `cron/` are these texts with the default settings. Facts behind the choices: a timer with
+`OnCalendar=` catches up after a power cut; one that only has `OnUnitActiveSec=` never fires after a restart; a oneshot
+without `TimeoutStartSec=` may hang for ever; units that share a state directory need one `User=`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from atom_saas_sync.errors import UsageError
+
+MARK = "# Written by `atom-sync schedule"
+"""How a file begins that we may replace and remove."""
+
+METRICS_DIRECTORY = "/var/lib/atom-sync-metrics"
+"""Readable by everyone, for node_exporter; the state directory is private."""
+
+SERVICES = ("atom-sync-watch.service", "atom-sync-health.service")
+TIMERS = ("atom-sync-skills.timer", "atom-sync-ratings.timer", "atom-sync-purge.timer")
+
+_SYSTEMD_MARK = f"{MARK} systemd --install`, which replaces it; changes of your own belong into drop-ins.\n"
+_CRON_MARK = f"{MARK} cron --install`, which replaces it.\n"
+
+# `systemd-analyze security` says 1.5 or less with these.
+_HARDENING = """
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+AmbientCapabilities=
+PrivateTmp=yes
+PrivateDevices=yes
+DevicePolicy=closed
+PrivateUsers=yes
+ProtectSystem=strict
+ProtectHome=yes
+ProtectProc=invisible
+ProcSubset=pid
+ProtectClock=yes
+ProtectHostname=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+RemoveIPC=yes
+KeyringMode=private
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+SystemCallErrorNumber=EPERM
+""".strip()
+
+_NETWORK = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"
+_NO_NETWORK = "RestrictAddressFamilies=AF_UNIX\nPrivateNetwork=yes\nIPAddressDeny=any"
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What the files depend on: the program's absolute path, the intervals, and what this systemd understands."""
+
+    executable: str = "/opt/atom-sync/venv/bin/atom-sync"
+    skills_minutes: int = 15
+    ratings_minutes: int = 30
+    restart_steps: bool = False
+    """Whether systemd knows RestartSteps= (254 and later); older ones warn of unknown keys."""
+
+
+def systemd_files(schedule: Schedule) -> dict[str, str]:
+    """Return the units and the files for sysusers and tmpfiles, by their path below `systemd/`."""
+    files = {
+        "atom-sync-skills.service": _poll(schedule, "skills", "skills and categories", schedule.skills_minutes),
+        "atom-sync-skills.timer": _timer("skills and categories", schedule.skills_minutes),
+        "atom-sync-ratings.service": _poll(schedule, "ratings", "ratings", schedule.ratings_minutes),
+        "atom-sync-ratings.timer": _timer("ratings", schedule.ratings_minutes),
+        "atom-sync-purge.service": _purge(schedule),
+        "atom-sync-purge.timer": _daily_timer(),
+        "atom-sync-watch.service": _watch(schedule),
+        "atom-sync-health.service": _health(schedule),
+        "atom-sync-failed@.service": _FAILED,
+        "sysusers.d/atom-sync.conf": _SYSUSERS,
+        "tmpfiles.d/atom-sync.conf": _TMPFILES,
+    }
+    return {path: _SYSTEMD_MARK + text for path, text in files.items()}
+
+
+def crontab(schedule: Schedule) -> str:
+    """Return the file for /etc/cron.d. Raises UsageError for an interval that cron cannot keep."""
+    program = schedule.executable
+    metrics = f"--textfile {METRICS_DIRECTORY}/atom_sync.prom"
+    skills = f"sync skills --scheduled --wait 60 --deadline {schedule.skills_minutes * 60} {metrics}"
+    ratings = f"sync ratings --scheduled --wait 60 --deadline {schedule.ratings_minutes * 60} {metrics}"
+    lines = [
+        (_cron_times(schedule.skills_minutes, 3), skills),
+        (_cron_times(schedule.ratings_minutes, 11), ratings),
+        ("41 3 * * *", "cache purge --scheduled"),
+    ]
+    # What is printed on success goes nowhere; warnings and errors become mail to MAILTO. The delay keeps many machines
+    # from asking at the same second.
+    jobs = "\n".join(
+        f'{times}  atom-sync  test -x {program} && sleep "$(shuf -i 0-59 -n 1)" && '
+        f"{program} --env-file /etc/atom-sync/atom-sync.env --log-level warning {command} >/dev/null"
+        for times, command in lines
+    )
+    return _CRON_MARK + _CRON_HEAD + jobs + "\n"
+
+
+def _cron_times(minutes: int, offset: int) -> str:
+    """Return the five fields; `offset` keeps off the full hour, when everybody's jobs start."""
+    if 60 % minutes == 0:
+        first = offset % minutes
+        return f"{first}-59/{minutes} * * * *" if minutes < 60 else f"{offset} * * * *"  # noqa: PLR2004 - an hour
+    if minutes % 60 == 0 and 24 % (minutes // 60) == 0:
+        return f"{offset} */{minutes // 60} * * *"
+    raise UsageError(
+        f"cron cannot start something every {minutes} minutes: the hour does not end on it",
+        hint="set an interval such as 5, 10, 15, 20, 30, 60 or 120, or use `atom-sync schedule systemd`",
+    )
+
+
+def _calendar(minutes: int) -> str | None:
+    """Return the calendar expression for even steps, None if there is none."""
+    if 60 % minutes == 0:
+        return f"*:0/{minutes}" if minutes < 60 else "hourly"  # noqa: PLR2004 - an hour
+    if minutes % 60 == 0 and 24 % (minutes // 60) == 0:
+        return f"0/{minutes // 60}:00"
+    return None
+
+
+def _timer(what: str, minutes: int) -> str:
+    calendar = _calendar(minutes)
+    if calendar is None:
+        when = f"""\
+# The calendar has no even steps of {minutes} minutes. OnBootSec fires at once where it is over already, so this needs
+# no Persistent=.
+OnBootSec=2min
+OnUnitActiveSec={minutes}min
+"""
+    else:
+        when = f"OnCalendar={calendar}\nPersistent=yes\n"
+    return f"""
+[Unit]
+Description=atom-sync: {what}, every {minutes} minutes
+
+[Timer]
+{when}# Spread over the machines, at the same second of each interval on one of them.
+RandomizedDelaySec=90
+FixedRandomDelay=yes
+AccuracySec=1s
+
+[Install]
+WantedBy=timers.target
+"""
+
+
+def _daily_timer() -> str:
+    return """
+[Unit]
+Description=atom-sync: remove expired entries, daily
+
+[Timer]
+OnCalendar=*-*-* 03:30
+Persistent=yes
+RandomizedDelaySec=30min
+FixedRandomDelay=yes
+AccuracySec=1min
+
+[Install]
+WantedBy=timers.target
+"""
+
+
+def _poll(schedule: Schedule, kind: str, what: str, minutes: int) -> str:
+    return f"""
+[Unit]
+Description=atom-sync: {what}
+Wants=network-online.target
+After=network-online.target
+OnFailure=atom-sync-failed@%N.service
+
+[Service]
+Type=oneshot
+ExecStart={schedule.executable} sync {kind} --scheduled --wait 60 --deadline {minutes * 60} \\
+    --textfile {METRICS_DIRECTORY}/atom_sync.prom
+# The program ends by itself when the interval is over; this is for one that hangs.
+TimeoutStartSec={minutes + 2}min
+# Needs a person (4), try again later (75), stopped (143): told by status and metrics, no failure of the unit.
+SuccessExitStatus=4 75 143
+{_environment(f"atom-sync-{kind}")}
+{_HARDENING}
+{_NETWORK}
+"""
+
+
+def _purge(schedule: Schedule) -> str:
+    return f"""
+[Unit]
+Description=atom-sync: remove expired entries
+OnFailure=atom-sync-failed@%N.service
+
+[Service]
+Type=oneshot
+ExecStart={schedule.executable} cache purge --scheduled
+TimeoutStartSec=10min
+SuccessExitStatus=75 143
+{_environment("atom-sync-purge")}
+{_HARDENING}
+{_NO_NETWORK}
+"""
+
+
+def _watch(schedule: Schedule) -> str:
+    backoff = "RestartSteps=6\nRestartMaxDelaySec=10min\n" if schedule.restart_steps else ""
+    return f"""
+[Unit]
+Description=atom-sync: the marketplace's changes in real time
+Wants=network-online.target
+After=network-online.target
+# It runs for months: however often it fails, it is tried again. WebSocketDisconnected and SyncStale tell a person.
+StartLimitIntervalSec=0
+OnFailure=atom-sync-failed@%N.service
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart={schedule.executable} watch
+ExecReload=/bin/kill -HUP $MAINPID
+TimeoutStartSec=2min
+TimeoutStopSec=30
+# The loop that does the work gives the sign of life: one that hangs is restarted.
+WatchdogSec=60
+Restart=on-failure
+RestartSec=10
+{backoff}# A refused token and a wrong configuration get no better by trying again.
+RestartPreventExitStatus=77 78
+SuccessExitStatus=143
+{_environment("atom-sync-watch")}
+{_HARDENING}
+{_NETWORK}
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def _health(schedule: Schedule) -> str:
+    return f"""
+[Unit]
+Description=atom-sync: health, metrics and the admin API over HTTP
+After=network.target
+StartLimitIntervalSec=0
+OnFailure=atom-sync-failed@%N.service
+
+[Service]
+Type=exec
+ExecStart={schedule.executable} serve-health
+TimeoutStopSec=30
+Restart=on-failure
+RestartSec=10
+RestartPreventExitStatus=78
+SuccessExitStatus=143
+{_environment("atom-sync-health")}
+{_HARDENING}
+{_NETWORK}
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def _environment(identifier: str) -> str:
+    return f"""\
+User=atom-sync
+Group=atom-sync
+UMask=0077
+StateDirectory=atom-sync
+StateDirectoryMode=0750
+WorkingDirectory=/var/lib/atom-sync
+ReadWritePaths=-{METRICS_DIRECTORY}
+# Settings; ENABLE_SCHEDULER=true among them, or the timers do nothing.
+EnvironmentFile=-/etc/atom-sync/atom-sync.env
+# The token: a file of root's (0600), which only the unit sees. Never in Environment=, which every user may read.
+LoadCredential=atom-saas-token:/etc/atom-sync/token
+SyslogIdentifier={identifier}
+"""
+
+
+_FAILED = """
+[Unit]
+Description=atom-sync: say that %i failed
+
+[Service]
+# One line at priority "error". Add mail or a pager with `systemctl edit atom-sync-failed@.service`; it may run twice.
+Type=oneshot
+ExecStart=/bin/echo "<3>%i.service failed: ${MONITOR_SERVICE_RESULT}, exit status ${MONITOR_EXIT_STATUS}; \
+`journalctl -u %i.service` says why, `atom-sync doctor` what to do"
+SyslogIdentifier=atom-sync-failed
+DynamicUser=yes
+ProtectSystem=strict
+ProtectHome=yes
+PrivateNetwork=yes
+"""
+
+# One user for all units, not DynamicUser=: they share the database, and the Atom backend may join the group.
+_SYSUSERS = """
+u atom-sync - "atom-sync" /var/lib/atom-sync
+"""
+
+_TMPFILES = f"""
+d /etc/atom-sync 0750 root atom-sync
+d /var/lib/atom-sync 0750 atom-sync atom-sync
+d {METRICS_DIRECTORY} 0755 atom-sync atom-sync
+"""
+
+_CRON_HEAD = """
+# For machines without systemd: timers catch up after a power cut and spread their load better. Needs the user
+# atom-sync; the settings, ENABLE_SCHEDULER=true among them, in /etc/atom-sync/atom-sync.env; the token in a file that
+# ATOM_SAAS_API_TOKEN_FILE names there. The program locks itself: a second run at a time exits with 75.
+SHELL=/bin/sh
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+STATE_DIRECTORY=/var/lib/atom-sync
+MAILTO=root
+
+"""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atom_saas_sync.errors import ConfigError
+from atom_saas_sync.errors import AtomSyncError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -121,7 +121,18 @@ class _Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, service.stop)
-        loop.add_signal_handler(signal.SIGHUP, self._reload, service)
+        reading = asyncio.Lock()  # one after the other, so that the last one told is the last one taken over
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def reload() -> None:
+            async with reading:
+                await self._reload(service)
+
+        def told_to_reload() -> None:
+            tasks.add(task := asyncio.create_task(reload()))
+            task.add_done_callback(tasks.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, told_to_reload)
         await service.run()
 
     async def _open_link(self, on_frame: Callable[[], None]) -> Link:
@@ -163,8 +174,9 @@ class _Service:
         self._settings = settings
         runtime.set_up_logging_for(settings, self._options)
 
-    def _reload(self, service: Watch) -> None:
+    async def _reload(self, service: Watch) -> None:
         """Read the configuration again (SIGHUP). One that is wrong changes nothing."""
+        import asyncio
         import logging
 
         from atom_saas_sync.cli import runtime
@@ -174,16 +186,16 @@ class _Service:
         self._supervisor.reloading()
         old = self._settings
         try:
-            settings = runtime.settings_of(self._options)
+            settings = await asyncio.to_thread(runtime.settings_of, self._options)
             require_token(settings)
-        except ConfigError as error:
+        except AtomSyncError as error:
             log.error("the configuration was not taken over: %s", error.message.replace("\n", "; "))  # noqa: TRY400 - the message says it all
         else:
             if settings.database_path != old.database_path:
                 log.warning("the database stays %s until `watch` is started again", old.database_path)
             self._use(replace(settings, database_path=old.database_path))
             link = [(each.ws_url, each.api_token, each.ca_file) for each in (old, settings)]
-            service.reload(_watch_settings(settings), reconnect=link[0] != link[1])
+            service.reload(_watch_settings(settings), self._periodic_jobs(), reconnect=link[0] != link[1])
             log.info("the configuration was read again")
         self._supervisor.ready()
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
 import msgspec
 
-from atom_saas_sync.core.canonical import decode_object, same, version_from, version_from_fields
+from atom_saas_sync.core.canonical import decode_object, json_text, same, version_from, version_from_fields
 from atom_saas_sync.core.wire import CONTROL, id_problem, partial_problem, skill_problem
 from atom_saas_sync.model import Known, SkillVersion
 from atom_saas_sync.times import parse_time
@@ -40,6 +40,7 @@ SKILL_UPDATE, CATEGORY_UPDATE, RATING_UPDATE, SKILL_DELETE = (
     "rating_update",
     "skill_delete",
 )
+RATING_FIGURES = ("average_rating", "rating_count")
 PING, PONG = "ping", "pong"
 UNKNOWN = "unknown"
 """Under this type all are counted that the contract does not know: a label's values must be few."""
@@ -127,7 +128,7 @@ def _read_rating(fields: dict[str, Any]) -> tuple[object, str | None]:
     stars = fields.get("rating")
     if isinstance(stars, bool) or not isinstance(stars, int | float) or not 1 <= stars <= 5:  # noqa: PLR2004 - stars
         return skill_id, id_problem(skill_id) or "rating is no number from 1 to 5"
-    figures: dict[str, Any] = {name: fields[name] for name in ("average_rating", "rating_count") if name in fields}
+    figures: dict[str, Any] = {name: fields[name] for name in RATING_FIGURES if name in fields}
     return skill_id, id_problem(skill_id) or partial_problem(figures)
 
 
@@ -197,7 +198,7 @@ def merged_version(message: Message, stored: Mapping[str, Any] | None) -> SkillV
     """
     news = message.fields
     if message.type == RATING_UPDATE:
-        news = {name: news[name] for name in ("average_rating", "rating_count") if name in news}
+        news = {name: news[name] for name in RATING_FIGURES if name in news}
     if stored is None:
         return version_from(message.key, message.text, message.fields)
     if message.type != RATING_UPDATE and news.keys() >= stored.keys():
@@ -205,6 +206,12 @@ def merged_version(message: Message, stored: Mapping[str, Any] | None) -> SkillV
         return None if _equal(news, stored) else version_from(message.key, message.text, news)
     merged = {**stored, **news}
     return None if _equal(merged, stored) else version_from_fields(message.key, merged)
+
+
+def without_figures(message: Message) -> Message:
+    """Return the message without what a rating_update says: then the stored figures are kept."""
+    fields = {name: value for name, value in message.fields.items() if name not in RATING_FIGURES}
+    return replace(message, text=json_text(fields), fields=fields)
 
 
 def _equal(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
@@ -272,6 +279,11 @@ class Lifeline:
     def connected(self) -> bool:
         """Tell whether the connection is open."""
         return self._phase is _Phase.OPEN
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether the connection is open, or is being made."""
+        return self._phase in {_Phase.OPEN, _Phase.CONNECTING}
 
     @property
     def token_refused(self) -> bool:
@@ -361,7 +373,7 @@ class Lifeline:
         """Take new settings over: at once where the connection waits, as it were begun anew; else from now on."""
         self.rules = rules
         if not rules.enabled:
-            was_open = self._phase in {_Phase.OPEN, _Phase.CONNECTING}
+            was_open = self.holds
             self._phase = _Phase.GIVEN_UP if was_open else _Phase.IDLE
             self.next_attempt = None
             self._fall_back(now, "ATOM_SAAS_WS_ENABLED is false: polling only")

@@ -6,6 +6,7 @@ handshake up that hangs. What decides is core/realtime.py; nothing here connects
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -81,11 +82,13 @@ async def open_link(
             on_frame()
             super().data_received(data)
 
+    # Hundreds of certificates come from the disk, for which the event loop does not wait.
+    context = await asyncio.to_thread(tls_context, ca_file) if url.startswith("wss:") else None
     separator = "&" if urlsplit(url).query else "?"
     attempt = _NeverRedirected(
         f"{url}{separator}token={quote(token, safe='')}",
         create_connection=Connection,
-        ssl=tls_context(ca_file) if url.startswith("wss:") else None,
+        ssl=context,
         user_agent_header=f"atom-sync/{__version__}",
         compression=None,
         open_timeout=handshake_seconds,

@@ -18,6 +18,7 @@ from atom_saas_sync.core.realtime import (
     merged_version,
     remote_text,
     utc,
+    without_figures,
 )
 from atom_saas_sync.model import Action, BaseChange, CacheChange, Category, Known, MessageMark, Outcome, Strategy
 from atom_saas_sync.usecases.ports import EventBatch, StoredEvents
@@ -54,16 +55,17 @@ class EventFollower:
         ids = [message.key for message in group]
         known = batch.known(ids)
         marks = batch.marks("skill", ids)
-        rating_marks = batch.marks("rating", ids) if any(each.type == RATING_UPDATE for each in group) else {}
+        rating_marks = batch.marks("rating", ids)
         actions: list[Action] = []
         news: dict[str, MessageMark] = {}
         rating_news: dict[str, MessageMark] = {}
         for message in group:
             stored = known.get(message.key)
+            skill_mark, rating_mark = marks.get(message.key), rating_marks.get(message.key)
             if message.type == RATING_UPDATE:
-                action, mark = self._plan_rating(message, stored, rating_marks.get(message.key)), rating_news
+                action, mark = self._plan_rating(message, stored, rating_mark), rating_news
             else:
-                action, mark = self._plan_skill(message, stored, marks.get(message.key)), news
+                action, mark = self._plan_skill(message, stored, skill_mark, rating_mark), news
             if action is None:
                 continue
             mark[message.key] = MessageMark(message.sent_at, message.type == SKILL_DELETE)
@@ -76,7 +78,9 @@ class EventFollower:
         batch.distrust_pages(page for page in pages if page is not None)
         return actions
 
-    def _plan_skill(self, message: Message, known: Known | None, mark: MessageMark | None) -> Action | None:
+    def _plan_skill(
+        self, message: Message, known: Known | None, mark: MessageMark | None, rating_mark: MessageMark | None
+    ) -> Action | None:
         """Return what to do; None if the message is outdated or of nothing that we know."""
         stored = _remote_fields(known)
         updated_at = None if stored is None else utc(stored.get("updated_at"))
@@ -89,6 +93,8 @@ class EventFollower:
         unchanged = Action(message.key, Outcome.UNCHANGED)
         if message.type == SKILL_DELETE:
             return unchanged if known is None else plan_deleted(known, self.strategy) or unchanged
+        if rating_mark is not None and is_outdated(message, updated_at=None, sent_at=rating_mark.sent_at):
+            message = without_figures(message)  # a newer message about them came first
         remote = merged_version(message, stored)
         if remote is None and known is not None and known.local_text is not None and not _is_deleted_there(known):
             return unchanged

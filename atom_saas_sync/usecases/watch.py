@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from atom_saas_sync.core.realtime import PING, PONG, Do, Lifeline, Malformed, Message, Rules, parse_frame
 from atom_saas_sync.errors import AtomSyncError, DatabaseError, LinkEnded
@@ -219,6 +219,7 @@ class Watch:
         self._messages: Counter[str] = Counter()
         self._invalid = 0
         self._reconnects_reported = 0
+        self._fallback_unreported = 0.0
         self._connected_at: datetime | None = None
         self._last_message_at: datetime | None = None
         self._total = 0
@@ -228,6 +229,8 @@ class Watch:
         self._stop = asyncio.Event()
         self._rescheduled, self._news, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._changed, self._catch_up, self._written = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._other_jobs = asyncio.Event()
+        self._bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         rules = self._settings.rules
         await self._write(partial(self._store.begin, self._settings.ws_url, enabled=rules.enabled), self._clock.now())
         applying = asyncio.create_task(self._apply_batches())
@@ -239,13 +242,14 @@ class Watch:
                 self._poll_when_needed(),
                 self._give_signs_of_life(),
                 self._checkpoint(),
+                self._run_jobs(),
             )
         ]
-        workers += await self._start_jobs()
         stopped = asyncio.create_task(self._stop.wait())
         try:
             self._carry_out(self._lifeline.start(self._clock.monotonic()))
-            done, _ = await asyncio.wait({applying, stopped, *workers}, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {applying, stopped, self._bug, *workers}
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopped}:
                 task.result()  # raises what went wrong
         finally:
@@ -257,13 +261,16 @@ class Watch:
         """End the service; nothing that was received is lost. To be called in the event loop."""
         self._stop.set()
 
-    def reload(self, settings: WatchSettings, *, reconnect: bool) -> None:
+    def reload(self, settings: WatchSettings, jobs: Sequence[Job], *, reconnect: bool) -> None:
         """Take new settings over; `reconnect` if the connection itself depends on what has changed."""
         self._settings = settings
         self._follower.strategy = settings.strategy
-        self._carry_out(self._lifeline.new_rules(self._clock.monotonic(), settings.rules))
-        if reconnect and self._link is not None:
+        if reconnect and self._lifeline.holds:
             self._hang_up("the configuration was read again")
+        self._carry_out(self._lifeline.new_rules(self._clock.monotonic(), settings.rules))
+        if [(job.id, job.minutes) for job in jobs] != [(job.id, job.minutes) for job in self._jobs]:
+            self._jobs = jobs
+            self._other_jobs.set()
 
     # The connection
 
@@ -271,6 +278,7 @@ class Watch:
         for action in actions:
             if action is Do.CONNECT:
                 self._link_task = asyncio.create_task(self._hold_connection())
+                self._link_task.add_done_callback(self._note_bug)
             elif action is Do.HANG_UP:
                 silence = f"no frame for {self._settings.rules.heartbeat_seconds + 10:.0f} s"
                 self._hang_up(silence if self._settings.rules.enabled else "ATOM_SAAS_WS_ENABLED is false")
@@ -289,6 +297,9 @@ class Watch:
         except LinkEnded as ended:
             self._note_end(ended)
             return
+        except AtomSyncError as error:  # certificates that can't be read, say: they may be just being replaced
+            self._note_end(LinkEnded(error.message))
+            return
         self._link, self._hung_up = link, None
         self._connected_at = clock.now()
         log.info("connected to %s", self._settings.ws_url)
@@ -300,6 +311,11 @@ class Watch:
         except LinkEnded as ended:
             self._link = None
             self._note_end(ended)
+
+    def _note_bug(self, task: asyncio.Task[None]) -> None:
+        """End the service if the connection ended in a way that nobody thought of: without one it would be no use."""
+        if not task.cancelled() and (bug := task.exception()) is not None and not self._bug.done():
+            self._bug.set_exception(bug)
 
     def _note_frame(self) -> None:
         self._lifeline.frame(self._clock.monotonic())
@@ -447,7 +463,7 @@ class Watch:
 
     async def _report_once(self) -> None:
         lifeline, now = self._lifeline, self._clock.now()
-        fallback_seconds = lifeline.take_fallback_seconds(self._clock.monotonic())
+        fallback_seconds = self._fallback_unreported + lifeline.take_fallback_seconds(self._clock.monotonic())
         following = lifeline.next_attempt
         messages, self._messages = self._messages, Counter()
         invalid, self._invalid = self._invalid, 0
@@ -476,7 +492,9 @@ class Watch:
             log.warning("could not write the state: %s", error.message)
             self._messages += messages
             self._invalid += invalid
+            self._fallback_unreported = fallback_seconds
         else:
+            self._fallback_unreported = 0.0
             self._reconnects_reported += reconnects
         self._supervisor.status(self._describe())
         if not self._is_ready and (lifeline.connected or lifeline.fallback):
@@ -565,6 +583,20 @@ class Watch:
         return await done
 
     # Jobs
+
+    async def _run_jobs(self) -> None:
+        """Run the jobs, and plan anew when there are others; what is at work by then goes on to its end."""
+        while True:
+            self._other_jobs.clear()
+            tasks = await self._start_jobs()
+            others = asyncio.create_task(self._other_jobs.wait())
+            try:
+                done, _ = await asyncio.wait({others, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()  # raises what went wrong
+            finally:
+                for task in (others, *tasks):
+                    task.cancel()
 
     async def _start_jobs(self) -> list[asyncio.Task[None]]:
         now = self._clock.now()

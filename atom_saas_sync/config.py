@@ -433,7 +433,10 @@ def read_token_file(path: Path) -> Secret:
 
 
 def _read_token_file(path: Path) -> tuple[Secret, bool]:
-    """Return the token, and whether others than its owner may read the file."""
+    """Return the token, and whether more people than need to may read the file.
+
+    A file of another user's (root's, as a mounted secret) that lets our group in is as it must be.
+    """
     what = f"ATOM_SAAS_API_TOKEN_FILE: {path}"
     try:
         status = path.stat()
@@ -448,7 +451,8 @@ def _read_token_file(path: Path) -> tuple[Secret, bool]:
     if not text.strip():
         raise ConfigError(f"{what}: is empty", hint=TOKEN_HINT)
     try:
-        return _token(text.removesuffix("\n")), bool(stat.S_IMODE(status.st_mode) & 0o077)
+        needless = stat.S_IRWXO | (stat.S_IRWXG if status.st_uid == os.geteuid() else 0)
+        return _token(text.removesuffix("\n")), bool(status.st_mode & needless)
     except ValueError:
         raise ConfigError(f"{what} does not hold {_TOKEN_TAKES}", hint=TOKEN_HINT) from None
 

@@ -228,3 +228,17 @@ def test_the_scrape_examples_load_the_alerts_and_scrape_what_serves_the_metrics(
     (job,) = document["scrape_configs"]
     assert job["static_configs"] == [{"targets": [f"127.0.0.1:{port}"]}]
     assert job.get("metrics_path") == ("/metrics/sync" if path == PROMETHEUS else None)
+
+
+def test_the_guide_to_monitoring_names_every_metric_and_alert_as_it_is(exposition: Exposition) -> None:
+    text = (ROOT / "docs" / "MONITORING_SETUP.md").read_text(encoding="utf-8")
+    told = {}
+    for names, labels in re.findall(r"^\| (`atom_saas_[^|]*) \| \w+ \|([^|]*)\|", text, re.MULTILINE):
+        for name in re.findall(r"\w+", names):
+            told[name] = set(re.findall(r"\w+", labels))
+    exposed = {name: set(labels) - {"le"} for name, labels in exposition.items() if not name.endswith("_bucket")}
+    histogram = "atom_saas_sync_duration_seconds"
+    assert exposed.pop(f"{histogram}_count") == exposed.pop(f"{histogram}_sum")
+    assert told == {**exposed, histogram: {"type"}}
+    severities = dict(re.findall(r"^\| \[(\w+)\]\(TROUBLESHOOTING\.md#\w+\) \| (\w+) \|", text, re.MULTILINE))
+    assert severities == SEVERITIES

@@ -251,8 +251,11 @@ class Batch:
 
     def known(self, skill_ids: Iterable[str]) -> dict[str, Known]:
         """Return what is stored of these skills; those of which nothing is are left out."""
-        rows = self._connection.execute(_KNOWN, (json.dumps(list(skill_ids)),))
+        wanted = list(skill_ids)
+        rows = self._connection.execute(_KNOWN, (json.dumps(wanted),))
         found = {row["skill_id"]: _known(row) for row in rows}
+        for name in wanted:  # of which something may have been known before this batch removed it
+            self._known.pop(name, None)
         self._known.update(found)
         return found
 

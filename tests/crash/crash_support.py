@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conftest import Machine, wait_until
-from rules import check_ratings, check_rules, counters
+from database_rules import check_ratings, check_rules, counters
 from watch_support import watching
 
 from atom_saas_sync.sandbox import Sandbox
@@ -57,6 +57,7 @@ class Trials:
         self._number = 0
         self.killed = 0
         self.late = 0
+        self.seconds = 1.0  # that a run works which nobody kills
         self.length = 0  # of a run that nobody kills, in points; 0: it has no end
         self.points: Counter[str] = Counter()
         self._template = Machine(sandbox, directory / "template")
@@ -68,10 +69,12 @@ class Trials:
         """Return the points that a run passes which nobody kills."""
         machine = self._new_machine()
         process = self._start(machine, 0)
+        began = _first_point(machine, process)
         self._scenario.while_it_runs(machine, process)
         assert process.wait(timeout=60) == self._scenario.exit_code, "the scenario itself must work"
         points = _reached(machine)
         self.length = len(points)
+        self.seconds = (machine.directory / "trace").stat().st_mtime - began
         return points
 
     def kill_at(self, *points: int) -> None:
@@ -99,7 +102,7 @@ class Trials:
         process = self._start(machine, 0)
         feeder = threading.Thread(target=self._scenario.while_it_runs, args=(machine, process))
         feeder.start()
-        wait_until(lambda: _reached(machine) or process.poll() is not None, timeout=30)
+        _first_point(machine, process)
         time.sleep(seconds)  # the moment of the kill, not a synchronisation
         process.send_signal(signal.SIGKILL)
         process.wait(timeout=10)
@@ -152,11 +155,19 @@ class Trials:
         shutil.rmtree(machine.directory)
 
 
-def kill_at_random(trials: Trials, number: int, longest: float, seed: int) -> None:
-    """Kill at so many random moments of the time that a run may take."""
+def kill_at_random(trials: Trials, number: int, seed: int) -> None:
+    """Kill at so many random moments of the time that a run takes."""
     chance = random.Random(seed)
     for _ in range(number):
-        trials.kill_after(chance.random() * longest)
+        trials.kill_after(chance.random() * trials.seconds)
+
+
+def _first_point(machine: Machine, process: subprocess.Popen[bytes]) -> float:
+    """Wait until the process has begun to write, and return when that was."""
+    trace, end = machine.directory / "trace", time.monotonic() + 30
+    while not (trace.exists() and trace.stat().st_size) and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.0005)  # the pause of a bounded poll; some commands work for a few milliseconds
+    return time.time()
 
 
 def _must_be_right(machine: Machine, before: Counter[str], where: str) -> None:

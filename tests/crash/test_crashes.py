@@ -25,7 +25,7 @@ POINTS = {
     "purge": (5, 13, 14),
     "resolve": (10, 18, 19),
 }
-_STATEMENTS = 20
+_STATEMENTS = 30
 _AT_RANDOM = 20
 _POINTS_OF_WATCH = 150
 
@@ -47,15 +47,16 @@ def test_killed_everywhere(name: str, tmp_path: Path) -> None:
             trials.kill_at(point)
         # Many at one database, none of which is allowed to finish.
         trials.kill_at(*(5 + 7 * each for each in range(5)))
-        kill_at_random(trials, _AT_RANDOM, longest=0.25, seed=7)
+        kill_at_random(trials, _AT_RANDOM, seed=7)
         kills = dict(sorted(trials.points.items()))
+        assert trials.killed >= _AT_RANDOM or name == "textfile", trials.points  # which has four points and no time
         print(f"{name}: {trials.killed} kills survived, {trials.late} came too late: {kills}")  # noqa: T201
 
 
 def interesting(points: list[str]) -> list[int]:
     """Return the points around each commit, flush and rename, and some in the middle of transactions."""
     if not points:
-        return list(range(3, _POINTS_OF_WATCH, 3))
+        return list(range(2, _POINTS_OF_WATCH, 2))
     around = [number for number, name in enumerate(points, 1) if name not in {"after a statement", "after begin"}]
     others = [number for number in range(1, len(points) + 1) if number not in around]
     return sorted({*around[:: 1 + len(around) // 60], *others[:: 1 + len(others) // _STATEMENTS]})

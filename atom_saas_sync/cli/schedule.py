@@ -63,8 +63,9 @@ def systemd(
     texts = systemd_files(_schedule(settings, restart_steps=_systemd_version() >= _FIRST_WITH_RESTART_STEPS))
     files = {root / (Path("etc") / path if "/" in path else _SYSTEMD / path): text for path, text in texts.items()}
     here = root == Path("/") and Path("/run/systemd/system").is_dir()
-    if uninstall and here:
-        _run("systemctl", "disable", "--now", *TIMERS, *SERVICES)
+    installed = [unit for unit in (*TIMERS, *SERVICES) if (root / _SYSTEMD / unit).exists()]
+    if uninstall and here and installed:
+        _run("systemctl", "disable", "--now", *installed)
     changed = _change(files, install=install, uninstall=uninstall, as_json=as_json)
     if changed is None:
         return

@@ -1,0 +1,244 @@
+"""`schedule`: units for systemd and a crontab with the configured intervals, shown, installed, removed."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+import shlex
+import stat
+from pathlib import Path
+
+import pytest
+from conftest import Machine
+
+from atom_saas_sync.core.schedule_files import MARK, SERVICES, TIMERS, Schedule, crontab, systemd_files
+from atom_saas_sync.errors import UsageError
+
+PROJECT = Path(__file__).parent.parent
+UNITS = systemd_files(Schedule())
+POLLS = ("atom-sync-skills.service", "atom-sync-ratings.service", "atom-sync-purge.service")
+
+
+def test_the_files_of_the_project_are_what_the_command_renders() -> None:
+    there = {
+        str(path.relative_to(PROJECT / "systemd")): path.read_text(encoding="utf-8")
+        for path in (PROJECT / "systemd").rglob("*")
+        if path.is_file()
+    }
+    assert there == UNITS
+    assert [path.name for path in (PROJECT / "cron").iterdir()] == ["atom-sync"]
+    assert (PROJECT / "cron" / "atom-sync").read_text(encoding="utf-8") == crontab(Schedule())
+
+
+def settings_in(text: str) -> configparser.ConfigParser:
+    """Parse a unit; systemd's format is close enough to that of Python where no key is repeated in a section."""
+    parser = configparser.ConfigParser(strict=False, interpolation=None, comment_prefixes=("#",))
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # as the documentation of configparser says
+    parser.read_string(text.replace("\\\n", " "))
+    return parser
+
+
+@pytest.mark.parametrize("unit", [*POLLS, *SERVICES])
+def test_what_a_unit_starts_is_a_command_of_ours(machine: Machine, unit: str) -> None:
+    program, *arguments = shlex.split(settings_in(UNITS[unit])["Service"]["ExecStart"])
+    assert program == Schedule().executable
+    result = machine.command(*arguments, "--help")
+    assert result.returncode == 0, result.stderr
+
+
+def test_every_job_of_the_crontab_is_a_command_of_ours(machine: Machine) -> None:
+    jobs = [line for line in crontab(Schedule()).splitlines() if " atom-sync  " in line and not line.startswith("#")]
+    assert len(jobs) == 3
+    for job in jobs:
+        command = job.rpartition(f"&& {Schedule().executable} ")[2].removesuffix(" >/dev/null")
+        _, _, *arguments = shlex.split(command)  # without --env-file, whose file is not here
+        assert machine.command(*arguments, "--help").returncode == 0, command
+
+
+@pytest.mark.parametrize("unit", [*POLLS, *SERVICES])
+def test_units_share_one_user_and_get_the_token_as_a_credential(unit: str) -> None:
+    service = settings_in(UNITS[unit])["Service"]
+    assert service["User"] == "atom-sync"
+    assert service["StateDirectory"] == "atom-sync"
+    assert service["LoadCredential"].startswith("atom-saas-token:")
+    assert "Environment" not in service
+    assert service["ProtectSystem"] == "strict"
+    assert "143" in service["SuccessExitStatus"].split()
+
+
+@pytest.mark.parametrize("unit", POLLS)
+def test_a_poll_cannot_hang_for_ever(unit: str) -> None:
+    parsed = settings_in(UNITS[unit])
+    assert parsed["Service"]["Type"] == "oneshot"
+    assert "RemainAfterExit" not in parsed["Service"]
+    assert re.fullmatch(r"\d+min", parsed["Service"]["TimeoutStartSec"])
+    assert parsed["Unit"]["OnFailure"] == "atom-sync-failed@%N.service"
+    assert "--scheduled" in parsed["Service"]["ExecStart"]
+
+
+def test_watch_is_restarted_when_it_hangs_but_not_when_the_token_is_refused() -> None:
+    watch = settings_in(UNITS["atom-sync-watch.service"])["Service"]
+    assert (watch["Type"], watch["NotifyAccess"]) == ("notify", "main")
+    assert int(watch["WatchdogSec"]) > 0
+    assert watch["Restart"] == "on-failure"
+    assert watch["RestartPreventExitStatus"].split() == ["77", "78"]
+    assert "RestartSteps" not in watch
+    newer = settings_in(systemd_files(Schedule(restart_steps=True))["atom-sync-watch.service"])["Service"]
+    assert int(newer["RestartSteps"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("minutes", "calendar"), [(5, "*:0/5"), (15, "*:0/15"), (30, "*:0/30"), (60, "hourly"), (120, "0/2:00")]
+)
+def test_even_intervals_follow_the_calendar_and_catch_up(minutes: int, calendar: str) -> None:
+    for name, schedule in (
+        ("skills", Schedule(skills_minutes=minutes)),
+        ("ratings", Schedule(ratings_minutes=minutes)),
+    ):
+        files = systemd_files(schedule)
+        timer = settings_in(files[f"atom-sync-{name}.timer"])["Timer"]
+        assert timer["OnCalendar"] == calendar
+        assert timer["Persistent"] == "yes"
+        assert int(timer["RandomizedDelaySec"]) > 0
+        assert f"--deadline {minutes * 60}" in files[f"atom-sync-{name}.service"]
+
+
+@pytest.mark.parametrize("minutes", [7, 45, 50, 90, 100])
+def test_other_intervals_count_from_the_last_run(minutes: int) -> None:
+    timer = settings_in(systemd_files(Schedule(skills_minutes=minutes))["atom-sync-skills.timer"])["Timer"]
+    assert timer["OnUnitActiveSec"] == f"{minutes}min"
+    # Without it the timer would never fire after a restart.
+    assert timer["OnBootSec"]
+    assert "OnCalendar" not in timer
+    with pytest.raises(UsageError, match=f"every {minutes} minutes"):
+        crontab(Schedule(skills_minutes=minutes))
+
+
+@pytest.mark.parametrize("skills", [5, 6, 10, 12, 15, 20, 30, 60])
+@pytest.mark.parametrize("ratings", [10, 30, 60, 120])
+def test_the_crontab_is_one_that_cron_takes(skills: int, ratings: int) -> None:
+    text = crontab(Schedule(skills_minutes=skills, ratings_minutes=ratings))
+    assert text.endswith("\n")
+    lines = [
+        line for line in text.splitlines() if line and not line.startswith("#") and not re.match(r"[A-Z_]+=", line)
+    ]
+    assert len(lines) == 3
+    for line, minutes in zip(lines, (skills, ratings, 24 * 60), strict=True):
+        minute, hour, *rest = line.split()[:5]
+        assert rest == ["*", "*", "*"]
+        assert line.split()[5] == "atom-sync"
+        assert "%" not in line  # cron takes it for a line break
+        assert runs_a_day(minute, hour) == 24 * 60 // minutes
+
+
+def runs_a_day(minute: str, hour: str) -> int:
+    def number(field: str, size: int) -> int:
+        if field == "*":
+            return size
+        if field.isdigit():
+            return 1
+        span, _, step = field.partition("/")
+        first, last = (0, size - 1) if span == "*" else map(int, span.split("-"))
+        return len(range(first, last + 1, int(step)))
+
+    return number(minute, 60) * number(hour, 24)
+
+
+# The command
+
+
+@pytest.mark.parametrize(("kind", "number"), [("systemd", 11), ("cron", 1)])
+def test_it_shows_before_it_writes(machine: Machine, kind: str, number: int) -> None:
+    result = machine.command("schedule", kind)
+    assert result.returncode == 0
+    assert result.stdout.count(MARK) == number
+    document = json.loads(machine.command("schedule", kind, "--json").stdout)
+    assert document["total"] == number
+    assert all(file["text"].startswith(MARK) for file in document["files"])
+    assert machine.sandbox.token not in result.stdout
+
+
+@pytest.mark.parametrize("kind", ["systemd", "cron"])
+def test_install_writes_what_is_configured_and_uninstall_removes_just_that(
+    machine: Machine, tmp_path: Path, kind: str
+) -> None:
+    root = tmp_path / "root"
+    environment = {"ATOM_SAAS_SYNC_INTERVAL_MINUTES": "20", "ATOM_SYNC_ADMIN_TOKEN": "very-secret"}
+
+    def run(*options: str) -> tuple[int, str]:
+        result = machine.command("schedule", kind, "--root", str(root), *options, **environment)
+        return result.returncode, result.stdout + result.stderr
+
+    assert run("--install")[0] == 0
+    files = {path for path in root.rglob("*") if path.is_file()}
+    settings = root / "etc/atom-sync/atom-sync.env"
+    assert settings in files
+    assert stat.S_IMODE(settings.stat().st_mode) == 0o640
+    text = settings.read_text(encoding="utf-8")
+    assert "ATOM_SAAS_SYNC_INTERVAL_MINUTES=20" in text.splitlines()
+    assert "ENABLE_SCHEDULER=true" in text.splitlines()
+    everything = "".join(path.read_text(encoding="utf-8") for path in files)
+    assert "very-secret" not in everything
+    assert machine.sandbox.token not in everything
+    assert "/20" in everything
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o644 for path in files - {settings})
+
+    # Again: nothing changes, and the person's settings stay.
+    settings.write_text("ENABLE_SCHEDULER=false\n", encoding="utf-8")
+    code, said = run("--install")
+    assert (code, "nothing to do" in said) == (0, True)
+    assert settings.read_text(encoding="utf-8") == "ENABLE_SCHEDULER=false\n"
+
+    own = (files - {settings}).copy().pop().parent / "own.conf"
+    own.write_text("mine", encoding="utf-8")
+    assert run("--uninstall")[0] == 0
+    assert {path for path in root.rglob("*") if path.is_file()} == {settings, own}
+    assert run("--uninstall")[0] == 0
+
+
+@pytest.mark.parametrize("option", ["--install", "--uninstall"])
+def test_files_of_others_are_left_alone(machine: Machine, tmp_path: Path, option: str) -> None:
+    units = tmp_path / "etc/systemd/system"
+    units.mkdir(parents=True)
+    mine = units / TIMERS[-1]
+    mine.write_text("[Timer]\nOnCalendar=monthly\n", encoding="utf-8")
+    result = machine.command("schedule", "systemd", option, "--root", str(tmp_path))
+    assert result.returncode == 2
+    assert str(mine) in result.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and "etc" in path.parts] == [mine]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "words"),
+    [
+        (("systemd", "--install", "--uninstall"), {}, "exclude each other"),
+        (("cron",), {"ATOM_SAAS_SYNC_INTERVAL_MINUTES": "7"}, "every 7 minutes"),
+    ],
+)
+def test_what_will_not_do_is_said(
+    machine: Machine, arguments: tuple[str, ...], environment: dict[str, str], words: str
+) -> None:
+    result = machine.command("schedule", *arguments, **environment)
+    assert result.returncode == 2
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_scheduled_purge_obeys_the_switches(machine: Machine) -> None:
+    machine.pull()
+    before = len(machine.cached())
+    machine.sql("UPDATE skill_base SET confirmed_at = '2020-01-01T00:00:00Z'")
+    machine.sql("UPDATE http_validator SET checked_at = '2020-01-01T00:00:00Z'")
+
+    def purge(**environment: str) -> str:
+        result = machine.command("cache", "purge", "--scheduled", "--json", **environment)
+        assert result.returncode == 0
+        return str(json.loads(result.stdout)["reason"])
+
+    assert purge(ENABLE_SCHEDULER="false") == "scheduler_off"
+    assert machine.command("jobs", "stop").returncode == 0
+    assert purge(ENABLE_SCHEDULER="true") == "stopped"
+    assert len(machine.cached()) == before
+    assert machine.command("jobs", "start").returncode == 0
+    assert purge(ENABLE_SCHEDULER="true") == "stale_if_error"

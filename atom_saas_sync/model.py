@@ -633,11 +633,11 @@ class LinkState:
 
 @dataclass(frozen=True, slots=True)
 class ScheduledJob:
-    """A periodic job and when it runs next; `minutes` lie between two runs."""
+    """A periodic job and when it runs next; `minutes` lie between two runs, None where a calendar says when."""
 
     id: str
     name: str
-    minutes: int
+    minutes: int | None
     next_run_time: str | None
 
 

@@ -25,12 +25,25 @@ MAY_IMPORT = {
     "unfinished": set(),
     "store": _VALUES | {"unfinished"},
     "metrics": _VALUES | {"core"},
+    "systemd": _VALUES,
     "textfile": _VALUES | {"unfinished"},
     "usecases": _VALUES | {"core"},
     "sandbox": _VALUES | {"core"},
-    "web": _VALUES | {"core", "config", "logs", "metrics", "usecases", "store", "marketplace"},
+    "web": _VALUES | {"core", "config", "logs", "metrics", "usecases", "store", "marketplace", "systemd"},
     "cli": _VALUES
-    | {"core", "config", "logs", "marketplace", "metrics", "usecases", "store", "sandbox", "web", "textfile"},
+    | {
+        "core",
+        "config",
+        "logs",
+        "marketplace",
+        "metrics",
+        "usecases",
+        "store",
+        "sandbox",
+        "web",
+        "textfile",
+        "systemd",
+    },
     "__main__": {"cli"},
 }
 

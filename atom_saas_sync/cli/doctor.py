@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from atom_saas_sync.cli.output import GlobalOptions, console, print_json, printable
-from atom_saas_sync.errors import ConfigError, DatabaseError
+from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseError
 
 if TYPE_CHECKING:
     from atom_saas_sync.config import Settings
     from atom_saas_sync.model import Status
+    from atom_saas_sync.systemd import Unit
     from atom_saas_sync.usecases.diagnose import Finding, Timers
 
 _MARKS = {"ok": ("●", "green"), "warning": ("!", "yellow"), "problem": ("✕", "red"), "skipped": ("-", "dim")}
 _CRONTAB = Path("/etc/cron.d/atom-sync")
-_SYSTEMCTL_SECONDS = 10
 
 
 def doctor(
@@ -145,28 +144,21 @@ class _Host:
         from atom_saas_sync.usecases.diagnose import Timers
 
         units = _systemd_units()
-        active = [name for name, state in units if state == "active" and name.endswith(".timer")]
-        failed = [name for name, state in units if state == "failed"]
+        active = [unit.name for unit in units if unit.state == "active" and unit.name.endswith(".timer")]
+        failed = [unit.name for unit in units if unit.state == "failed"]
         if _CRONTAB.exists():
             active.append(str(_CRONTAB))
         return Timers(tuple(active), tuple(failed))
 
 
-def _systemd_units() -> list[tuple[str, str]]:
-    """Return our units with their states; nothing if there is no systemd to ask."""
-    systemctl = shutil.which("systemctl")
-    if systemctl is None or not Path("/run/systemd/system").is_dir():
-        return []
-    command = [systemctl, "list-units", "--all", "--plain", "--no-legend", "--no-pager", "atom-sync*"]
+def _systemd_units() -> list[Unit]:
+    from atom_saas_sync.systemd import units
+
     try:
-        result = subprocess.run(  # noqa: S603 - a fixed command
-            command, capture_output=True, text=True, timeout=_SYSTEMCTL_SECONDS, check=False, env={"LC_ALL": "C"}
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        return units()
+    except AtomSyncError as error:
+        sys.stderr.write(f"systemd does not tell of its units: {printable(error.message)}\n")
         return []
-    # UNIT LOAD ACTIVE SUB DESCRIPTION
-    fields = [line.split() for line in result.stdout.splitlines()]
-    return [(line[0], line[2]) for line in fields if len(line) > 3]  # noqa: PLR2004 - the columns
 
 
 def _print(findings: list[Finding]) -> None:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from atom_saas_sync.cli.output import console, print_json, printable
+from atom_saas_sync.errors import AtomSyncError
 
 if TYPE_CHECKING:
     from atom_saas_sync.config import Settings
+    from atom_saas_sync.model import ScheduledJob
 
 app = typer.Typer(help="The scheduled jobs: when they run next, and stopping them all.", rich_markup_mode=None)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-_TIMERS = "atom-sync*.timer"
-_SYSTEMCTL_SECONDS = 5.0
 
 
 @app.callback(invoke_without_command=True)
@@ -39,22 +35,18 @@ def show(ctx: typer.Context, as_json: _Json = False) -> None:
         per_minute=settings.rate_limit_per_minute,
         per_hour=settings.rate_limit_per_hour,
     )
-    jobs = _timers()
-    source = "systemd" if jobs else "watch" if status.websocket.alive and status.jobs else None
-    if not jobs and source == "watch":
-        jobs = [
-            {
-                "id": job.id,
-                "name": job.name,
-                "next_run_time": job.next_run_time,
-                "trigger": "interval",
-                "minutes": job.minutes,
-            }
-            for job in status.jobs
-        ]
+    jobs, source = [_document(job, "systemd") for job in _timers()], "systemd"
+    if not jobs and status.websocket.alive:
+        jobs, source = [_document(job, "interval") for job in status.jobs], "watch"
     if as_json:
         print_json(
-            {"success": True, "jobs": jobs, "total": len(jobs), "source": source, "stopped": status.emergency_stop}
+            {
+                "success": True,
+                "jobs": jobs,
+                "total": len(jobs),
+                "source": source if jobs else None,
+                "stopped": status.emergency_stop,
+            }
         )
         return
     if status.emergency_stop:
@@ -105,44 +97,24 @@ def _switch(ctx: typer.Context, *, as_json: bool, on: bool) -> None:
         sys.stderr.write("ENABLE_SCHEDULER is not true: scheduled runs do nothing all the same\n")
 
 
-def _timers() -> list[dict[str, Any]]:
-    """Return our timers as systemd has them; none where there is no systemd."""
-    if not Path("/run/systemd/system").is_dir() or (systemctl := shutil.which("systemctl")) is None:
-        return []
+def _timers() -> list[ScheduledJob]:
+    from atom_saas_sync.systemd import timers
+
     try:
-        done = subprocess.run(  # noqa: S603 - a fixed command
-            [systemctl, "list-timers", "--all", "--output=json", _TIMERS],
-            capture_output=True,
-            text=True,
-            timeout=_SYSTEMCTL_SECONDS,
-            check=False,
-        )
-        timers = json.loads(done.stdout) if done.returncode == 0 else None
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        timers = None
-    if not isinstance(timers, list):
-        sys.stderr.write("systemd is here, but `systemctl list-timers` told nothing of its timers\n")
+        return timers()
+    except AtomSyncError as error:
+        sys.stderr.write(f"systemd does not tell of its timers: {printable(error.message)}\n")
         return []
-    return [
-        {
-            "id": timer["unit"],
-            "name": timer.get("activates") or timer["unit"],
-            "next_run_time": _moment(timer.get("next")),
-            "trigger": "systemd",
-            "minutes": None,
-        }
-        for timer in timers
-        if isinstance(timer, dict) and isinstance(timer.get("unit"), str)
-    ]
 
 
-def _moment(microseconds: object) -> str | None:
-    """Return the time that systemd means; it has 0 or nothing for a timer that is not planned."""
-    from atom_saas_sync.times import format_time
-
-    if not isinstance(microseconds, int) or isinstance(microseconds, bool) or microseconds <= 0:
-        return None
-    return format_time(datetime.fromtimestamp(microseconds / 1_000_000, UTC))
+def _document(job: ScheduledJob, trigger: str) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "name": job.name,
+        "next_run_time": job.next_run_time,
+        "trigger": trigger,
+        "minutes": job.minutes,
+    }
 
 
 def _print_table(jobs: list[dict[str, Any]]) -> None:

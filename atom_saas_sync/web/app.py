@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -28,13 +28,14 @@ from atom_saas_sync.core.health import judge
 from atom_saas_sync.core.reports import rating_document, status_document, sync_health_document
 from atom_saas_sync.errors import AtomSyncError, DatabaseError, Locked, UsageError
 from atom_saas_sync.metrics import CONTENT_TYPE, render
-from atom_saas_sync.model import STRATEGIES, ConflictFilter, Health, Status, Trouble
+from atom_saas_sync.model import STRATEGIES, ConflictFilter, Health, ScheduledJob, Status, Trouble
 from atom_saas_sync.store.conflicts import ConflictLog
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.lifetime import Lifetime
 from atom_saas_sync.store.ratings import Ratings
 from atom_saas_sync.store.runs import Runs
 from atom_saas_sync.store.status import free_disk_gb, read_status
+from atom_saas_sync.systemd import timers
 from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
 from atom_saas_sync.usecases.resolve_conflicts import Decision, Settled, resolve_conflicts
@@ -48,9 +49,14 @@ _LARGEST_ID = 2**63 - 1
 _log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, jobs: Jobs, now: Callable[[], datetime]) -> ASGIApp:
+def create_app(
+    settings: Settings,
+    jobs: Jobs,
+    now: Callable[[], datetime],
+    timers: Callable[[], Sequence[ScheduledJob]] = timers,
+) -> ASGIApp:
     """Return the application."""
-    site = _Site(settings, jobs, now)
+    site = _Site(settings, jobs, now, timers)
     admin = "/api/admin/sync"
     routes = [
         Route("/", site.page),
@@ -91,10 +97,17 @@ def create_app(settings: Settings, jobs: Jobs, now: Callable[[], datetime]) -> A
 class _Site:
     """The routes. Those that are plain functions are run in threads."""
 
-    def __init__(self, settings: Settings, jobs: Jobs, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        jobs: Jobs,
+        now: Callable[[], datetime],
+        timers: Callable[[], Sequence[ScheduledJob]],
+    ) -> None:
         self._settings = settings
         self._jobs = jobs
         self._now = now
+        self._timers = timers
 
     # Public
 
@@ -174,12 +187,17 @@ class _Site:
         return JSONResponse({"success": True, "settings": shown, "warnings": list(self._settings.warnings)})
 
     def list_jobs(self, _request: Request) -> Response:
-        """Return the two periodic jobs. When they run next is known here only of those that `watch` runs."""
+        """Return the two periodic jobs, and when systemd's timers start them next, else `watch --jobs`."""
         status = self._read()
+        try:
+            planned = self._timers() or (status.jobs if status.websocket.alive else ())
+        except AtomSyncError as error:
+            _log.warning("systemd does not tell of its timers: %s", error.message)
+            planned = ()
         return JSONResponse(
             {
                 "success": True,
-                "jobs": _jobs(status, self._settings),
+                "jobs": _jobs(planned, self._settings),
                 "total": 2,
                 "stopped": status.emergency_stop,
                 "scheduler_enabled": self._settings.scheduler_enabled,
@@ -337,14 +355,14 @@ class _Site:
             yield ConflictLog(database, history_versions=self._settings.history_versions)
 
 
-def _jobs(status: Status, settings: Settings) -> list[dict[str, Any]]:
-    planned = {job.id: job.next_run_time for job in status.jobs}
+def _jobs(planned: Sequence[ScheduledJob], settings: Settings) -> list[dict[str, Any]]:
+    when = {job.id: job.next_run_time for job in planned}
     jobs = (
         ("skill-sync-atom-saas", "Skill Sync with Atom SaaS", settings.sync_interval_minutes),
         ("rating-sync-atom-saas", "Rating Sync with Atom SaaS", settings.rating_sync_interval_minutes),
     )
     return [
-        {"id": name, "name": title, "next_run_time": planned.get(name), "trigger": "interval", "minutes": minutes}
+        {"id": name, "name": title, "next_run_time": when.get(name), "trigger": "interval", "minutes": minutes}
         for name, title, minutes in jobs
     ]
 

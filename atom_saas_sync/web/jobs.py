@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from atom_saas_sync.errors import AtomSyncError, Locked
@@ -50,8 +51,9 @@ class Jobs:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
-            # Whoever waits for an answer comes first.
-            os.setpriority(os.PRIO_PROCESS, child.pid, _NICENESS)
+            with suppress(PermissionError):  # where a sandbox forbids it, the sync goes on without
+                # Whoever waits for an answer comes first.
+                os.setpriority(os.PRIO_PROCESS, child.pid, _NICENESS)
             self._children.append(child)
         return self._run_id(child, kind, since)
 

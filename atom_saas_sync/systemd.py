@@ -1,0 +1,85 @@
+"""What systemd of this machine knows of our units. Where there is none, there are none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from atom_saas_sync.errors import AtomSyncError
+from atom_saas_sync.model import ScheduledJob
+from atom_saas_sync.times import format_time
+
+_BOOTED = Path("/run/systemd/system")  # sd_booted(3)
+_SECONDS = 5.0
+# The names under which `watch --jobs` runs the same jobs.
+_JOBS = {
+    "atom-sync-skills.timer": ("skill-sync-atom-saas", "Skill Sync with Atom SaaS"),
+    "atom-sync-ratings.timer": ("rating-sync-atom-saas", "Rating Sync with Atom SaaS"),
+    "atom-sync-purge.timer": ("cache-purge-atom-saas", "Purge of Expired Entries"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One of our units: its name, and its state (active, inactive, failed …)."""
+
+    name: str
+    state: str
+
+
+def ask_systemctl(*question: str) -> str | None:
+    """Return what systemctl answers; None if there is no systemd to ask. Raises AtomSyncError."""
+    systemctl = shutil.which("systemctl")
+    if systemctl is None or not _BOOTED.is_dir():
+        return None
+    shown = f"`systemctl {question[0]}`"
+    try:
+        answer = subprocess.run(  # noqa: S603 - fixed commands
+            [systemctl, *question], capture_output=True, text=True, timeout=_SECONDS, check=False, env={"LC_ALL": "C"}
+        )
+    except subprocess.TimeoutExpired as error:
+        raise AtomSyncError(f"{shown} did not answer within {_SECONDS:.0f} s") from error
+    except OSError as error:
+        raise AtomSyncError(f"{shown} cannot be run: {error.strerror}") from error
+    if answer.returncode != 0:
+        raise AtomSyncError(f"{shown} failed: {' '.join(answer.stderr.split()) or answer.returncode}")
+    return answer.stdout
+
+
+def timers(ask: Callable[..., str | None] = ask_systemctl) -> list[ScheduledJob]:
+    """Return the jobs that systemd's timers start; `minutes` is None, as a calendar says when.
+
+    Raises AtomSyncError if systemd is here and says nothing that can be read.
+    """
+    text = ask("list-timers", "--all", "--output=json", "atom-sync*.timer")
+    if text is None:
+        return []
+    try:
+        listed = {timer["unit"]: _moment(timer.get("next")) for timer in json.loads(text)}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise AtomSyncError("`systemctl list-timers` printed what is no list of timers") from error
+    jobs = []
+    for name in (*(each for each in _JOBS if each in listed), *sorted(listed.keys() - _JOBS)):
+        id_, title = _JOBS.get(name, (name, name))
+        jobs.append(ScheduledJob(id_, title, None, listed[name]))
+    return jobs
+
+
+def units(ask: Callable[..., str | None] = ask_systemctl) -> list[Unit]:
+    """Return our units that are loaded. Raises AtomSyncError as `timers` does."""
+    text = ask("list-units", "--all", "--plain", "--no-legend", "--no-pager", "atom-sync*")
+    # UNIT LOAD ACTIVE SUB DESCRIPTION
+    lines = [line.split(None, 4) for line in (text or "").splitlines()]
+    return [Unit(line[0], line[2]) for line in lines if len(line) > 3]  # noqa: PLR2004 - the columns
+
+
+def _moment(microseconds: object) -> str | None:
+    """Return the time that systemd means; it has 0 or nothing for a timer that is not planned."""
+    if type(microseconds) is not int or microseconds <= 0:
+        return None
+    return format_time(datetime.fromtimestamp(microseconds / 1_000_000, UTC))

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
 import pytest
 import yaml
+from conftest import Machine
 from monitoring_support import DEPLOYMENT, ROOT, Json
 
 from atom_saas_sync import __version__
 from atom_saas_sync.cli.main import PARTS
 from atom_saas_sync.config import load_settings
+from atom_saas_sync.times import format_time
 
 DOCKERFILE = ROOT / "kubernetes" / "Dockerfile"
 DATA = PurePosixPath("/data")
+SOME_TIME = "2026-02-19T12:00:00Z"
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +62,30 @@ def test_liveness_and_readiness_ask_what_restarts_nothing_healthy(containers: di
     ]
     assert "/health/sync" not in str(probes)
     assert "/health/sync must not be a probe" in DEPLOYMENT.read_text(encoding="utf-8")
+
+
+def test_watch_is_restarted_only_if_it_hangs(machine: Machine, containers: dict[str, Json]) -> None:
+    probe = containers["watch"]["livenessProbe"]["exec"]["command"]
+    (health,) = instructions("HEALTHCHECK")
+    of_the_image = json.loads(health.partition(" CMD ")[2])
+
+    def passes(command: list[str]) -> bool:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        result = subprocess.run(
+            command, env=machine.environment(PATH=path), capture_output=True, text=True, check=False
+        )
+        assert result.stderr == ""
+        return result.returncode == 0
+
+    assert passes(probe)  # no database yet
+    machine.pull()
+    machine.sql("UPDATE websocket_state SET connected = 0, started_at = ?1, heartbeat_at = ?1", SOME_TIME)
+    machine.sql("UPDATE sync_state SET last_successful_sync_at = ?", SOME_TIME)
+    assert passes(probe)  # stale, and `watch` has not run for long: no restart cures that
+    three_minutes_ago = format_time(datetime.now(UTC) - timedelta(minutes=3))
+    machine.sql("UPDATE websocket_state SET heartbeat_at = ?", three_minutes_ago)
+    assert not passes(probe)
+    assert not passes(of_the_image)
 
 
 def test_one_writer_of_one_volume(objects: dict[str, Json], pod: Json, containers: dict[str, Json]) -> None:

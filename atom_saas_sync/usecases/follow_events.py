@@ -11,6 +11,7 @@ from atom_saas_sync.core.canonical import decode_object, json_text
 from atom_saas_sync.core.plan import plan_deleted, plan_listed
 from atom_saas_sync.core.realtime import (
     CATEGORY_UPDATE,
+    RATING_FIGURES,
     RATING_UPDATE,
     SKILL_DELETE,
     Message,
@@ -69,6 +70,8 @@ class EventFollower:
             if action is None:
                 continue
             mark[message.key] = MessageMark(message.sent_at, message.type == SKILL_DELETE)
+            if mark is news and rating_mark is not None and _has_newer_figures(message, rating_mark):
+                rating_news[message.key] = MessageMark(message.sent_at)
             if _does_something(action):
                 actions.append(action)
         batch.apply(actions, now)
@@ -86,14 +89,14 @@ class EventFollower:
         updated_at = None if stored is None else utc(stored.get("updated_at"))
         if mark is not None and mark.deleted and stored is None:
             # Gone since: only what is no older than the deletion brings it back.
-            if is_outdated(message, updated_at=None, sent_at=mark.sent_at):
+            if _is_older_than(message, mark):
                 return None
         elif is_outdated(message, updated_at=updated_at, sent_at=None if mark is None else mark.sent_at):
             return None
         unchanged = Action(message.key, Outcome.UNCHANGED)
         if message.type == SKILL_DELETE:
             return unchanged if known is None else plan_deleted(known, self.strategy) or unchanged
-        if rating_mark is not None and is_outdated(message, updated_at=None, sent_at=rating_mark.sent_at):
+        if rating_mark is not None and _is_older_than(message, rating_mark):
             message = without_figures(message)  # a newer message about them came first
         remote = merged_version(message, stored)
         if remote is None and known is not None and known.local_text is not None and not _is_deleted_there(known):
@@ -147,6 +150,15 @@ def _groups(messages: Sequence[Message]) -> Iterator[list[Message]]:
         category = message.type == CATEGORY_UPDATE
     if group:
         yield group
+
+
+def _is_older_than(message: Message, mark: MessageMark) -> bool:
+    return is_outdated(message, updated_at=None, sent_at=mark.sent_at)
+
+
+def _has_newer_figures(message: Message, rating_mark: MessageMark) -> bool:
+    """Tell whether a message about a skill says what a rating_update would say, and no older one comes after it."""
+    return not message.fields.keys().isdisjoint(RATING_FIGURES) and not _is_older_than(message, rating_mark)
 
 
 def _remote_fields(known: Known | None) -> dict[str, object] | None:

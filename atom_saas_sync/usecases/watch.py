@@ -38,11 +38,21 @@ WAITING_BYTES = 12 * 1024 * 1024
 TURN_SECONDS = 0.5
 """After so long the thread that writes lets others have a turn: the state must be told also in a flood."""
 
+OTHERS_SECONDS = 0.12
+"""How long other programs get the database to themselves if a whole turn was little but writing.
+
+Who waits for SQLite's lock looks for it each 100 ms at the least, and gives up after 5 s, as a rule. A flood that is
+faster than the disk would leave no look a chance.
+"""
+_LITTLE_BUT_WRITING = 0.8
+
 CHECKPOINT_SECONDS = 1.0
 """How often what was written is moved from the write-ahead log into the database file."""
 
 REPORT_SECONDS = 10.0
-STOP_SECONDS = 4.0
+STOP_SECONDS = 3.0
+"""With what a last attempt to write may take, and the end of the process, less than five."""
+
 _WRITE_RETRY_SECONDS = 1.0
 _WRITE_PATIENCE_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
@@ -232,7 +242,8 @@ class Watch:
         self._other_jobs = asyncio.Event()
         self._bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         rules = self._settings.rules
-        await self._write(partial(self._store.begin, self._settings.ws_url, enabled=rules.enabled), self._clock.now())
+        begin = partial(self._store.begin, self._settings.ws_url, enabled=rules.enabled)
+        await self._write_patiently(begin, self._clock.now())
         applying = asyncio.create_task(self._apply_batches())
         workers = [
             asyncio.create_task(each)
@@ -406,22 +417,12 @@ class Watch:
         finally:
             self._writing_since = None
 
-    async def _apply_batches(self) -> None:
-        """Apply what waits, until the service stops and nothing waits any more."""
-        while self._waiting or not self._stopping:
-            if not self._waiting:
-                self._news.clear()
-                await self._news.wait()
-            if not self._waiting.makes_a_batch and not self._stopping:
-                await asyncio.sleep(BATCH_SECONDS)
-            await self._persist()
-            self._written.set()
-
-    async def _persist(self) -> None:
-        began, loop = self._clock.monotonic(), asyncio.get_running_loop()
+    async def _write_patiently(self, verb: Callable[..., None], *arguments: object) -> None:
+        """Write, also if another program keeps the database for a while. Raises DatabaseError if it is too long."""
+        began = self._clock.monotonic()
         while True:
             try:
-                await self._write(self._apply_waiting, loop)
+                await self._write(verb, *arguments)
             except DatabaseError as error:
                 if self._clock.monotonic() - began > _WRITE_PATIENCE_SECONDS:
                     raise
@@ -429,6 +430,25 @@ class Watch:
                 await asyncio.sleep(_WRITE_RETRY_SECONDS)
             else:
                 return
+
+    async def _apply_batches(self) -> None:
+        """Apply what waits, until the service stops and nothing waits any more."""
+        began, busy = self._clock.monotonic(), 0.0
+        while self._waiting or not self._stopping:
+            if not self._waiting:
+                self._news.clear()
+                await self._news.wait()
+            if not self._waiting.makes_a_batch and not self._stopping:
+                await asyncio.sleep(BATCH_SECONDS)
+            before = self._clock.monotonic()
+            await self._write_patiently(self._apply_waiting, asyncio.get_running_loop())
+            self._written.set()
+            now = self._clock.monotonic()
+            busy += now - before
+            if now - began >= TURN_SECONDS:
+                if busy > _LITTLE_BUT_WRITING * (now - began) and not self._stopping:
+                    await asyncio.sleep(OTHERS_SECONDS)
+                began, busy = self._clock.monotonic(), 0.0
 
     def _apply_waiting(self, loop: asyncio.AbstractEventLoop) -> None:
         """Apply one batch after the other, in the thread that writes, as long as there are any and for one turn."""

@@ -51,14 +51,14 @@ def set_up_logging(
         raise UsageError(f"--log-format {line_format!r} will not do; it takes {', '.join(_FORMATS)}")
     stream = stream or sys.stderr
     if line_format == "auto":
-        line_format = "journal" if _goes_to_journal(stream) else "text"
+        line_format = "journal" if goes_to_journal(stream) else "text"
     mask = masking(secrets)
     formatters: dict[str, logging.Formatter] = {
         "text": _TextFormatter(mask, colour=may_colour(stream)),
         "json": _JsonFormatter(mask),
         "journal": _JournalFormatter(mask),
     }
-    handler = _Handler(stream)
+    handler = _Handler(stream, mask)
     handler.setFormatter(formatters[line_format])
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -68,6 +68,8 @@ def set_up_logging(
     # A bug's traceback may hold a token as well as a line of ours may: it takes the same way.
     sys.excepthook = _log_crash
     threading.excepthook = _log_crash_of_thread
+    sys.unraisablehook = _log_unraisable
+    logging.captureWarnings(capture=True)
     return logging.getLogger("atom_saas_sync")
 
 
@@ -85,6 +87,12 @@ def masking(secrets: Iterable[str]) -> Callable[[str], str]:
     return mask
 
 
+def masked(text: str) -> str:
+    """Mask a text as the log would, for what is told in other ways than by logging."""
+    masks = [handler.mask for handler in logging.getLogger().handlers if isinstance(handler, _Handler)]
+    return (masks[0] if masks else masking(()))(text)
+
+
 def _written(secret: str) -> Iterable[str]:
     """Return the ways in which a text may hold a secret: plain, in a URL, in a `repr`, in JSON."""
     for form in (secret, quote(secret), quote(secret, safe=""), quote_plus(secret)):
@@ -97,6 +105,10 @@ def _written(secret: str) -> Iterable[str]:
 
 class _Handler(logging.StreamHandler[TextIO]):
     """Writes lines; of one that can't be made it tells where it stands, and not, as its parent does, what is in it."""
+
+    def __init__(self, stream: TextIO, mask: Callable[[str], str]) -> None:
+        super().__init__(stream)
+        self.mask = mask
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
         if isinstance(sys.exception(), OSError):
@@ -138,13 +150,19 @@ class _TextFormatter(_LinesFormatter):
 
 
 class _JournalFormatter(_LinesFormatter):
-    """For journald: it parses the priority of each line by itself, so each line begins with it."""
+    """For journald: it parses the priority of each line by itself, so each line begins with it.
+
+    What is to be done (`hint`) stands in the same line as what is wrong: `systemctl status` shows few.
+    """
 
     _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
     def format(self, record: logging.LogRecord) -> str:
         priority = next((number for level, number in self._PRIORITIES if record.levelno >= level), 7)
-        return "\n".join(f"<{priority}>{line}" for line in self.lines(record))
+        first, *rest = self.lines(record)
+        if hint := getattr(record, "hint", None):
+            first += f" → {_plain(' '.join(self._mask(str(hint)).split()))}"
+        return "\n".join(f"<{priority}>{line}" for line in (first, *rest))
 
 
 class _JsonFormatter(logging.Formatter):
@@ -193,8 +211,19 @@ def _log_crash_of_thread(crash: threading.ExceptHookArgs) -> None:
         _log_crash(crash.exc_type, crash.exc_value, crash.exc_traceback)
 
 
-def _goes_to_journal(stream: TextIO) -> bool:
-    """Compare, do not just look for the variable: children inherit it though their stderr goes elsewhere."""
+def _log_unraisable(found: sys.UnraisableHookArgs) -> None:
+    """Log what went wrong where nobody could catch it: in a destructor, at the end of the program."""
+    if found.exc_value is not None:
+        crash = (found.exc_type, found.exc_value, found.exc_traceback)
+        where = f"{found.err_msg or 'nobody could catch this'}: {found.object!r}"
+        logging.getLogger("atom_saas_sync").error("%s", where, exc_info=crash)
+
+
+def goes_to_journal(stream: TextIO) -> bool:
+    """Tell whether a stream ends in systemd's journal, which wants a priority before each line (`<3>`: an error).
+
+    Compare, do not just look for the variable: children inherit it though their stderr goes elsewhere.
+    """
     wanted = os.environ.get("JOURNAL_STREAM")
     if not wanted:
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import logging
@@ -10,17 +11,20 @@ import re
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, quote_plus
 
+import httpx
 import pytest
 from conftest import Machine
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from atom_saas_sync.cli.output import LOG_FORMATS, LOG_LEVELS
-from atom_saas_sync.errors import UsageError
+from atom_saas_sync.cli.output import LOG_FORMATS, LOG_LEVELS, report_failure
+from atom_saas_sync.errors import ConnectionFailed, UsageError
 from atom_saas_sync.logs import set_run_id, set_up_logging
 
 SECRET = "s3cr3t-+/=\"x'y\\z %"
@@ -30,9 +34,10 @@ FORMATS = ["text", "json", "journal"]
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
     root = logging.getLogger()
-    before = (root.handlers[:], root.level, sys.excepthook, threading.excepthook)
+    before = (root.handlers[:], root.level, sys.excepthook, threading.excepthook, sys.unraisablehook)
     yield
-    root.handlers[:], root.level, sys.excepthook, threading.excepthook = before
+    root.handlers[:], root.level, sys.excepthook, threading.excepthook, sys.unraisablehook = before
+    logging.captureWarnings(capture=False)
     set_run_id(None)
 
 
@@ -56,6 +61,166 @@ def _raise_with_secret(log: logging.Logger) -> None:
             raise RuntimeError(f"outside {SECRET}") from error
     except RuntimeError:
         log.exception("it failed with %s", SECRET)
+
+
+class _Talkative:
+    """Shows the secret in every way that Python has to show a value."""
+
+    def __str__(self) -> str:
+        return f"str {SECRET}"
+
+    def __repr__(self) -> str:
+        return f"repr {SECRET}"
+
+    def __format__(self, _spec: str) -> str:
+        return f"format {SECRET}"
+
+
+def _raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
+    """Return an error as it is when it was caught: with a traceback whose frame has the secret in its variables."""
+    token = SECRET
+    headers = {"Authorization": f"Bearer {token}"}
+    assert headers
+    try:
+        raise error from cause  # noqa: TRY301 - for its traceback
+    except BaseException as caught:  # noqa: BLE001 - whatever it is
+        return caught
+
+
+def _noted(error: Exception, note: str) -> Exception:
+    error.add_note(note)
+    return error
+
+
+def _in_context(error: BaseException) -> BaseException:
+    """Return an error that was raised while that one was handled."""
+    try:
+        try:
+            raise error  # noqa: TRY301 - likewise
+        except BaseException:  # noqa: BLE001 - whatever it is
+            raise LookupError("while another was handled")  # noqa: B904 - that is the point
+    except LookupError as caught:
+        return caught
+
+
+def _request() -> httpx.Request:
+    headers = {"Authorization": f"Bearer {SECRET.encode('unicode_escape').decode()}"}
+    return httpx.Request("GET", "https://x.example/ws", params={"token": SECRET, "other": SECRET}, headers=headers)
+
+
+_ERRORS: dict[str, Callable[[], BaseException]] = {
+    "args": lambda: ValueError(SECRET),
+    "several args": lambda: ValueError("refused", {"token": SECRET}, [SECRET], SECRET.encode()),
+    "key": lambda: KeyError(SECRET),
+    "file name": lambda: OSError(2, "No such file", f"/run/{SECRET}", None, f"/run/2{SECRET}"),
+    "cause": lambda: _raised(RuntimeError("outside"), _raised(ValueError(SECRET))),
+    "context": lambda: _in_context(ValueError(SECRET)),
+    "note": lambda: _noted(ValueError("x"), f"Authorization: Bearer {SECRET}"),
+    "note of the cause": lambda: _raised(RuntimeError("outside"), _noted(ValueError("x"), f"sent {SECRET!r}")),
+    "group": lambda: ExceptionGroup("several", [ValueError("x"), ExceptionGroup("y", [OSError(SECRET)])]),
+    "name of a group": lambda: ExceptionGroup(f"several with {SECRET}", [_noted(ValueError("x"), SECRET)]),
+    "our own": lambda: ConnectionFailed(f"GET /skills?token={quote_plus(SECRET)}: broken", hint=f"not {SECRET}"),
+    "value": lambda: ValueError(_Talkative()),
+    "url": lambda: httpx.InvalidURL(str(_request().url)),
+    "request": lambda: httpx.RequestError(f"401 for {_request().url} with {_request().headers}", request=_request()),
+    "header": lambda: httpx.LocalProtocolError(f"Illegal header value {b'Bearer ' + SECRET.encode()!r}"),
+    "text": lambda: UnicodeDecodeError("utf-8", SECRET.encode(), 0, 1, f"not {SECRET}"),
+    "json": lambda: json.JSONDecodeError(f"unexpected {SECRET}", f'{{"token": "{SECRET}"}}', 1),
+    "exit": lambda: SystemExit(SECRET),
+}
+
+
+@pytest.mark.parametrize("line_format", FORMATS)
+@pytest.mark.parametrize("place", _ERRORS)
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda log, error: log.error("it failed", exc_info=error),
+        lambda log, error: log.error("it failed: %s", error),
+        lambda log, error: log.error("it failed: %r", error),
+        lambda log, error: log.error(error),
+        lambda log, error: log.error("it failed", extra={"error": error, "errors": [error], "of": error.args}),
+        lambda _log, error: logging.getLogger("asyncio").error("never retrieved", exc_info=(type(error), error, None)),
+        lambda _log, error: sys.excepthook(type(error), error, error.__traceback__),
+    ],
+    ids=["exc_info", "str", "repr", "message", "extra", "asyncio", "excepthook"],
+)
+def test_the_secret_is_in_no_line_about_an_error(line_format: str, place: str, say: Any) -> None:
+    error = _raised(_ERRORS[place]())
+    text = _logged(line_format, lambda log: say(log, error))
+    assert text
+    assert "s3cr3t" not in text
+
+
+@pytest.mark.parametrize("line_format", FORMATS)
+def test_the_secret_is_not_in_what_nobody_can_catch(line_format: str) -> None:
+    class Falling:
+        def __del__(self) -> None:
+            raise ValueError(SECRET)
+
+    def say(_log: logging.Logger) -> None:
+        set_run_id(42)
+        Falling()  # and gone
+        gc.collect()
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            logging.captureWarnings(capture=False)  # catch_warnings put its own in the place of ours
+            logging.captureWarnings(capture=True)
+            warnings.warn(f"old {SECRET}", DeprecationWarning, stacklevel=1)
+
+    text = _logged(line_format, say)
+    assert "ValueError: ********" in text
+    assert "DeprecationWarning: old ********" in text
+    assert "s3cr3t" not in text
+    assert all("42" in line for line in text.splitlines())
+
+
+def test_what_is_told_without_logging_is_masked_too(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logging("info", "text", secrets=[SECRET])
+    report_failure(ConnectionFailed(f"no way to {SECRET}\nand {quote(SECRET)}", hint=f"not {SECRET}"), as_json=True)
+    told = capsys.readouterr()
+    assert "s3cr3t" not in told.out + told.err
+    assert told.err == "atom-sync: no way to ********\natom-sync: and ********\n  → not ********\n"
+    assert json.loads(told.out)["error"]["message"] == "no way to ********\nand ********"
+
+
+def _journal_of(machine: Machine, *arguments: str, **variables: str) -> tuple[int, list[str]]:
+    """Run the real command with its standard error where systemd says that its journal is."""
+    with (machine.directory / "journal").open("w+") as journal:
+        status = os.fstat(journal.fileno())
+        done = subprocess.run(
+            [sys.executable, "-m", "atom_saas_sync", *arguments],
+            env=machine.environment(JOURNAL_STREAM=f"{status.st_dev}:{status.st_ino}", **variables),
+            cwd=machine.directory,
+            stdout=subprocess.DEVNULL,
+            stderr=journal,
+            timeout=30,
+            check=False,
+        )
+        journal.seek(0)
+        return done.returncode, journal.read().splitlines()
+
+
+@pytest.mark.parametrize("kind", ["skills", "categories"])
+def test_in_the_journal_a_refused_token_is_one_line_of_the_right_priority(machine: Machine, kind: str) -> None:
+    code, lines = _journal_of(machine, "sync", kind, ATOM_SAAS_API_TOKEN="at_saas_another")
+    assert code == 77
+    assert len(lines) == 1
+    assert lines[0].startswith("<3>[run 1] GET /api/v1/")
+    assert "refused the token (401) → check ATOM_SAAS_API_TOKEN" in lines[0]
+
+
+def test_in_the_journal_a_hint_is_part_of_the_line() -> None:
+    hint = f"do\nthis with {SECRET}"
+    text = _logged("journal", lambda log: log.error("first\nsecond", extra={"hint": hint}))
+    assert text == "<3>first → do this with ********\n<3>second\n"
+    assert _logged("journal", lambda log: log.error("x", extra={"hint": None})) == "<3>x\n"
+
+
+def test_in_the_journal_a_wrong_configuration_is_one_line(machine: Machine) -> None:
+    done = _journal_of(machine, "sync", "skills", ATOM_SAAS_API_TOKEN="", ATOM_SAAS_SYNC_BATCH_SIZE="many")
+    assert done == (78, [done[1][0]])
+    assert done[1][0].startswith("<3>atom-sync: ATOM_SAAS_SYNC_BATCH_SIZE: 'many'")
 
 
 @pytest.mark.parametrize("line_format", FORMATS)

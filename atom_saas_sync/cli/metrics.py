@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atom_saas_sync.cli.output import GlobalOptions
+from atom_saas_sync.cli.output import GlobalOptions, complain
 from atom_saas_sync.errors import AtomSyncError, ConfigError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def metrics_afterwards(options: GlobalOptions, path: Path | None) -> Iterator[No
             try:
                 write_metrics(settings_of(options), path)
             except AtomSyncError as error:
-                sys.stderr.write(f"atom-sync: {error.message}\n")
+                complain(error.message, error.hint)
         raise
     if path is not None:
         write_metrics(settings_of(options), path)

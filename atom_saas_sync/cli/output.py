@@ -73,14 +73,29 @@ def read_text(path: Path) -> str:
 
 def error_document(error: AtomSyncError) -> dict[str, Any]:
     """Return the JSON form of an error (cli.md, "JSON of sync ratings")."""
-    return {"type": error.kind, "message": error.message, "hint": error.hint}
+    from atom_saas_sync.logs import masked
+
+    return {"type": error.kind, "message": masked(error.message), "hint": masked(error.hint) if error.hint else None}
 
 
 def report_failure(error: AtomSyncError, *, as_json: bool) -> None:
     """Say on standard error what failed, why, and what to do; as JSON on standard output too if asked."""
     if as_json:
         print_json({"success": False, "error": error_document(error)})
-    for line in error.message.splitlines():
-        sys.stderr.write(f"atom-sync: {printable(line)}\n")
-    if error.hint:
-        sys.stderr.write(f"  → {printable(error.hint, lines=True)}\n")
+    complain(error.message, error.hint)
+
+
+def complain(message: str, hint: str | None = None) -> None:
+    """Say on standard error what is wrong and what to do; in the journal as one line, with the priority of an error."""
+    from atom_saas_sync.logs import goes_to_journal, masked
+
+    lines = [printable(line) for line in masked(message).splitlines()]
+    cure = masked(hint) if hint else ""
+    if goes_to_journal(sys.stderr):
+        cure = f" → {printable(' '.join(cure.split()))}" if cure else ""
+        sys.stderr.write(f"<3>atom-sync: {'; '.join(lines)}{cure}\n")
+        return
+    for line in lines:
+        sys.stderr.write(f"atom-sync: {line}\n")
+    if cure:
+        sys.stderr.write(f"  → {printable(cure, lines=True)}\n")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from atom_saas_sync.cli.output import GlobalOptions
+from atom_saas_sync.cli.output import GlobalOptions, complain
 from atom_saas_sync.errors import DatabaseError
 
 
@@ -30,7 +30,7 @@ def serve_health(
         Database.open(settings.database_path).close()
     except DatabaseError as error:
         # Served all the same: the probes say what is wrong, and see when it is mended.
-        sys.stderr.write(f"atom-sync: {error.message}\n")
+        complain(error.message, error.hint)
 
     def now() -> datetime:
         return datetime.now(UTC)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atom_saas_sync.cli.metrics import metrics_afterwards
-from atom_saas_sync.cli.output import GlobalOptions, console, print_json, printable
+from atom_saas_sync.cli.output import GlobalOptions, complain, console, print_json, printable
 from atom_saas_sync.errors import AtomSyncError, Locked, UsageError
 from atom_saas_sync.model import (
     STRATEGIES,
@@ -148,7 +148,7 @@ def ratings(
         print_json(rating_document(report))
     else:
         _print_ratings(report)
-    _print_error(report.error)
+    _print_error(report)
     raise typer.Exit(report.exit_code)
 
 
@@ -190,8 +190,8 @@ def everything(
     else:
         _print_report(pulled)
         _print_ratings(rated)
-    _print_error(pulled.error)
-    _print_error(rated.error)
+    _print_error(pulled)
+    _print_error(rated)
     raise typer.Exit(pulled.exit_code or rated.exit_code)
 
 
@@ -381,15 +381,17 @@ def _finish(report: RunReport, *, as_json: bool) -> None:
         print_json(report_document(report))
     else:
         _print_report(report)
-    _print_error(report.error)
+    _print_error(report)
     raise typer.Exit(report.exit_code)
 
 
-def _print_error(error: ErrorInfo | None) -> None:
-    if error is not None:
-        sys.stderr.write(f"atom-sync: {printable(error.message)}\n")
-        if error.hint:
-            sys.stderr.write(f"  → {error.hint}\n")
+def _print_error(report: RunReport | RatingReport) -> None:
+    from atom_saas_sync.logs import goes_to_journal
+
+    error = report.error
+    # A run has logged what ended it, and the journal shows the cure in the same line.
+    if error is not None and (report.run_id is None or not goes_to_journal(sys.stderr)):
+        complain(error.message, error.hint)
 
 
 def report_document(report: RunReport) -> dict[str, Any]:

@@ -420,7 +420,7 @@ class CataloguePull:
             outcome.note("items_invalid", ITEMS_INVALID)
 
     def _note_failed_page(self, page: PageFailed, outcome: _Outcome) -> None:
-        log.error("page %d could not be had: %s", page.number, page.error)
+        log.error("page %d could not be had: %s", page.number, page.error, extra={"hint": page.error.hint})
         outcome.error = outcome.error or page.error
         outcome.note(page.error.kind, PAGES_MISSING)
 
@@ -428,7 +428,7 @@ class CataloguePull:
         outcome.error = error
         outcome.note(error.kind, error.exit_code)
         outcome.exit_code = error.exit_code
-        log.error("%s", error.message)
+        log.error("%s", error.message, extra={"hint": error.hint})
 
     def _report(self, kind: str, run_id: int | None, outcome: _Outcome, *, complete: bool) -> RunReport:
         statistics = self._marketplace.statistics

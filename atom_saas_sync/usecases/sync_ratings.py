@@ -134,7 +134,7 @@ class RatingSync:
             self._look_at_all()
         except AtomSyncError as error:
             self._course.stopped = error
-            log.error("%s", error.message)  # noqa: TRY400 - an expected failure: its message says all
+            log.error("%s", error.message, extra={"hint": error.hint})  # noqa: TRY400 - its message says all
         self._tell_skew()
         report = replace(self._report(run_id), duration_seconds=self._clock.monotonic() - started)
         statistics = self._marketplace.statistics

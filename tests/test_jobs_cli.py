@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,26 @@ def test_watch_runs_them_and_says_when(machine: Machine, sandbox: Sandbox) -> No
     assert "Initialized rating sync with 30 minute interval" in logged
     assert "Sync completed: 60 skills, 24 categories" in logged
     assert jobs(machine)["jobs"] == []
+
+
+def test_other_intervals_are_taken_over_while_it_runs(machine: Machine) -> None:
+    env_file = machine.directory / ".env"
+
+    def minutes() -> list[int]:
+        return [row[0] for row in machine.sql("SELECT minutes FROM scheduled_job WHERE id LIKE 'skill-%'")]
+
+    env_file.write_text("ENABLE_SCHEDULER=true\nATOM_SAAS_SYNC_INTERVAL_MINUTES=5\n", encoding="utf-8")
+    with watching(machine, "--jobs") as process:
+        wait_until(lambda: minutes() == [5])
+        env_file.write_text("ENABLE_SCHEDULER=true\nATOM_SAAS_SYNC_INTERVAL_MINUTES=7\n", encoding="utf-8")
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: minutes() == [7])
+        env_file.write_text("ENABLE_SCHEDULER=false\n", encoding="utf-8")
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: minutes() == [])
+        logged = stop(process)
+    assert "Initialized skill sync with 7 minute interval" in logged
+    assert "ENABLE_SCHEDULER is not true" in logged
 
 
 def test_what_a_killed_watch_planned_is_not_shown(machine: Machine) -> None:

@@ -350,6 +350,21 @@ def test_settings_are_read_again(machine: Machine, sandbox: Sandbox) -> None:
         wait_until(lambda: sandbox.counters()["ws_connections"] == 2, PATIENCE)
 
 
+def test_another_address_is_tried_at_once(machine: Machine, sandbox: Sandbox) -> None:
+    env_file = machine.directory / ".env"
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # takes the connection and never answers
+        env_file.write_text(f"ATOM_SAAS_WS_URL=ws://127.0.0.1:{deaf.getsockname()[1]}/ws\n", encoding="utf-8")
+        with machine.started("watch", ATOM_SAAS_WS_URL="") as process:
+            deaf.accept()[0].close()
+            connection, _ = deaf.accept()  # the second attempt hangs
+            with connection:
+                env_file.write_text(f"ATOM_SAAS_WS_URL={sandbox.ws_url}\n", encoding="utf-8")
+                process.send_signal(signal.SIGHUP)
+                wait_for_state(machine, connected=1, ws_url=sandbox.ws_url)
+                wait_for_catch_up(machine)
+                stop(process)
+
+
 def certificate(directory: Path) -> Path:
     """Write a certificate, taken from those that Python trusts."""
     import ssl

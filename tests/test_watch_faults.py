@@ -8,8 +8,9 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,14 +28,14 @@ from watch_support import (
 )
 
 from atom_saas_sync.core.realtime import Rules
-from atom_saas_sync.errors import LinkEnded
+from atom_saas_sync.errors import ConfigError, LinkEnded
 from atom_saas_sync.marketplace.websocket import open_link
 from atom_saas_sync.model import RunReport
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.realtime import RealtimeStore, Schedule, WriteAheadLog
 from atom_saas_sync.usecases.follow_events import EventFollower
-from atom_saas_sync.usecases.watch import Watch, WatchSettings
+from atom_saas_sync.usecases.watch import Link, Watch, WatchSettings
 
 
 @pytest.fixture
@@ -105,27 +106,31 @@ def test_bad_messages_are_counted_and_the_connection_stays(machine: Machine, san
     assert "@@" not in logged
 
 
-@pytest.mark.parametrize(("name", "code"), [("oversized", 1009), ("bad_utf8", 1007), ("reserved", 1002)])
-def test_frames_that_end_the_connection_are_counted_and_it_is_made_again(
-    machine: Machine, sandbox: Sandbox, name: str, code: int
-) -> None:
-    with watching(machine) as process:
-        sandbox.push_bad(name)
-        wait_until(lambda: sandbox.counters()["ws_connections"] == 2, PATIENCE)
-        wait_for_catch_up(machine, 2)
-        logged = stop(process)
-    assert invalid(machine) == 1
-    assert f"closed with {code}" in logged
+ENDING = [("oversized", 1009), ("huge", 1009), ("huge_binary", 1009), ("bad_utf8", 1007), ("reserved", 1002)]
 
 
-@pytest.mark.parametrize("code", [1000, 1001, 1011, 4000])
-def test_a_close_of_any_kind_is_followed_by_another_try(machine: Machine, sandbox: Sandbox, code: int) -> None:
+def test_frames_that_end_the_connection_are_counted_and_it_is_made_again(machine: Machine, sandbox: Sandbox) -> None:
     with watching(machine) as process:
-        sandbox.close_ws(code, "restart\x1b[31m")
-        wait_until(lambda: sandbox.counters()["ws_connections"] == 2, PATIENCE)
-        wait_for_catch_up(machine, 2)
+        for number, (name, _) in enumerate(ENDING, start=1):
+            sandbox.push_bad(name)
+            wait_until(lambda number=number: sandbox.counters()["ws_connections"] == number + 1, PATIENCE)
+            wait_for_catch_up(machine, number + 1)
         logged = stop(process)
-    assert f"closed by the marketplace with {code}: restart" in logged
+    assert invalid(machine) == len(ENDING)
+    for _, code in ENDING:
+        assert f"closed with {code}" in logged
+
+
+def test_a_close_of_any_kind_is_followed_by_another_try(machine: Machine, sandbox: Sandbox) -> None:
+    codes = [1000, 1001, 1011, 4000]
+    with watching(machine) as process:
+        for number, code in enumerate(codes, start=1):
+            sandbox.close_ws(code, "restart\x1b[31m")
+            wait_until(lambda number=number: sandbox.counters()["ws_connections"] == number + 1, PATIENCE)
+            wait_for_catch_up(machine, number + 1)
+        logged = stop(process)
+    for code in codes:
+        assert f"closed by the marketplace with {code}: restart" in logged
     assert "\x1b" not in logged
 
 
@@ -179,7 +184,9 @@ def listening(hear: Callable[[bytes], None]) -> Iterator[int]:
             thread.join()
 
 
-def test_the_connection_goes_through_a_proxy(machine: Machine, sandbox: Sandbox) -> None:
+def test_a_proxy_that_refuses_learns_neither_token_nor_is_its_password_logged(
+    machine: Machine, sandbox: Sandbox
+) -> None:
     caught: list[bytes] = []
     with listening(caught.append) as port:
         proxy = f"http://user:secret@127.0.0.1:{port}"
@@ -189,6 +196,64 @@ def test_the_connection_goes_through_a_proxy(machine: Machine, sandbox: Sandbox)
             logged = stop(process)
     assert "secret" not in logged
     assert sandbox.token.encode() not in b"".join(caught)
+
+
+@contextmanager
+def connect_proxy() -> Iterator[tuple[int, list[bytes]]]:
+    """Run a real proxy that does CONNECT; yields its port and the heads of the requests that it got."""
+    heads: list[bytes] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+            writer.write_eof()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        heads.append(head)
+        host, _, port = head.split()[1].decode().rpartition(":")
+        there_reader, there_writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        try:
+            await asyncio.gather(pump(reader, there_writer), pump(there_reader, writer))
+        finally:
+            there_writer.close()
+            writer.close()
+
+    async def run() -> None:
+        over = asyncio.Event()
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            started.append((asyncio.get_running_loop(), over, server.sockets[0].getsockname()[1]))
+            ready.set()
+            await over.wait()
+
+    ready = threading.Event()
+    started: list[tuple[asyncio.AbstractEventLoop, asyncio.Event, int]] = []
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    ready.wait()
+    loop, over, port = started[0]
+    try:
+        yield port, heads
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()
+
+
+def test_the_connection_goes_through_a_proxy(machine: Machine, sandbox: Sandbox) -> None:
+    with connect_proxy() as (port, heads):
+        with watching(machine, HTTPS_PROXY=f"http://user:secret@127.0.0.1:{port}") as process:
+            sandbox.patch_skill(sandbox.skill_ids()[0], {"name": "through the proxy"})
+            wait_until(lambda: machine.cached() == machine.listed(), PATIENCE)
+            assert [head.split()[:2] for head in heads] == [[b"CONNECT", f"127.0.0.1:{sandbox.port}".encode()]]
+            assert b"Proxy-Authorization: Basic dXNlcjpzZWNyZXQ=" in heads[0]  # user:secret
+            assert sandbox.token.encode() not in heads[0]
+            logged = stop(process)
+        assert "secret" not in logged
+        with watching(machine, HTTPS_PROXY=f"http://127.0.0.1:{port}", NO_PROXY="127.0.0.1"):
+            assert len(heads) == 1
 
 
 def test_accepting_and_closing_at_once_is_no_success(machine: Machine, sandbox: Sandbox) -> None:
@@ -262,37 +327,69 @@ class JumpingClock:
 
 
 class Nobody:
-    """No systemd."""
+    """No systemd, but it remembers the signs of life."""
 
-    watchdog_seconds: float | None = None
+    def __init__(self, watchdog_seconds: float | None = None) -> None:
+        self.watchdog_seconds = watchdog_seconds
+        self.signs = 0
 
     def ready(self) -> None: ...
     def status(self, text: str) -> None: ...
-    def alive(self) -> None: ...
+    def alive(self) -> None:
+        self.signs += 1
+
     def stopping(self) -> None: ...
 
 
+@dataclass
+class Running:
+    """A service that runs in a thread of this process; `polls` are those that it asked for."""
+
+    service: Watch
+    loop: asyncio.AbstractEventLoop | None = None
+    polls: list[str] = field(default_factory=list)
+    bug: BaseException | None = None
+
+    def __call__(self) -> None:
+        async def run() -> None:
+            self.loop = asyncio.get_running_loop()
+            await self.service.run()
+
+        try:
+            asyncio.run(run())
+        except Exception as error:  # noqa: BLE001 - for the test to look at
+            self.bug = error
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """Let the event loop do something."""
+        assert self.loop is not None
+        self.loop.call_soon_threadsafe(call)
+
+
+Connect = Callable[[Callable[[], None]], Awaitable[Link]]
+
+
 @contextmanager
-def watch_in_thread(machine: Machine, clock: JumpingClock) -> Iterator[list[str]]:
-    """Run the service in a thread; yields the list of polls that it asked for."""
-    polls: list[str] = []
+def watch_in_thread(
+    machine: Machine, clock: JumpingClock, *, connect: Connect | None = None, supervisor: Nobody | None = None
+) -> Iterator[Running]:
+    """Run the service in a thread, until the end of the block if nothing ends it before."""
 
     def poll() -> RunReport | None:
-        polls.append("poll")
+        running.polls.append("poll")
         return machine.pull()
+
+    async def connect_really(on_frame: Callable[[], None]) -> Link:
+        return await open_link(machine.sandbox.ws_url, machine.sandbox.token, on_frame=on_frame)
 
     with (
         Database.open(machine.database_path, any_thread=True) as database,
         Database.open(machine.database_path, any_thread=True) as beside,
     ):
         store = RealtimeStore(database)
-
-        async def connect(on_frame: Callable[[], None]) -> object:
-            return await open_link(machine.sandbox.ws_url, machine.sandbox.token, on_frame=on_frame)
-
         service = Watch(
             settings=WatchSettings(Rules(), machine.sandbox.ws_url, "remote_wins", 15),
-            open_link=connect,  # type: ignore[arg-type]
+            open_link=connect or connect_really,
             follower=EventFollower(store, strategy="remote_wins"),
             store=store,
             log_store=WriteAheadLog(beside),
@@ -300,30 +397,26 @@ def watch_in_thread(machine: Machine, clock: JumpingClock) -> Iterator[list[str]
             poll=poll,
             interrupt=lambda: None,
             token_changed=lambda: False,
-            supervisor=Nobody(),
+            supervisor=supervisor or Nobody(),
             clock=clock,
             jitter=lambda: 0.5,
         )
-        loops: list[asyncio.AbstractEventLoop] = []
-
-        async def run() -> None:
-            loops.append(asyncio.get_running_loop())
-            await service.run()
-
-        thread = threading.Thread(target=asyncio.run, args=(run(),))
+        running = Running(service)
+        thread = threading.Thread(target=running)
         thread.start()
         try:
-            yield polls
+            yield running
         finally:
-            loops[0].call_soon_threadsafe(service.stop)
+            if thread.is_alive():
+                running.soon(service.stop)
             thread.join(PATIENCE)
             assert not thread.is_alive()
 
 
 def test_silence_is_noticed_and_ends_in_another_connection(machine: Machine, sandbox: Sandbox) -> None:
     clock = JumpingClock()
-    with watch_in_thread(machine, clock) as polls:
-        wait_until(lambda: polls == ["poll"])
+    with watch_in_thread(machine, clock) as running:
+        wait_until(lambda: running.polls == ["poll"])
         sandbox.silence()
         clock.added += 31
         wait_until(lambda: sum('"ping"' in str(each) for each in sandbox.ws_messages()) >= 2, PATIENCE)
@@ -333,7 +426,7 @@ def test_silence_is_noticed_and_ends_in_another_connection(machine: Machine, san
         sandbox.silence(on=False)
         clock.added += 2
         wait_until(lambda: sandbox.counters()["ws_connections"] == 2, PATIENCE)
-        wait_until(lambda: len(polls) == 2, PATIENCE)
+        wait_until(lambda: len(running.polls) == 2, PATIENCE)
 
 
 def test_pings_of_the_other_side_are_answered(machine: Machine, sandbox: Sandbox) -> None:
@@ -366,3 +459,119 @@ def test_a_disk_that_is_full_ends_the_service_only_after_a_while(machine: Machin
         wait_until(lambda: machine.cached()[first]["name"] == "later", PATIENCE)
         logged = stop(process)
     assert "no room; trying again" in logged
+
+
+# The event loop and the watchdog
+
+
+def test_a_loop_that_hangs_gives_no_sign_of_life(machine: Machine) -> None:
+    systemd = Nobody(watchdog_seconds=0.2)
+    with watch_in_thread(machine, JumpingClock(), supervisor=systemd) as running:
+        wait_until(lambda: systemd.signs >= 2)
+        hung, over = threading.Event(), threading.Event()
+
+        def hang() -> None:
+            hung.set()
+            over.wait(PATIENCE)
+
+        running.soon(hang)
+        hung.wait(PATIENCE)
+        before = systemd.signs
+        threading.Event().wait(1.0)  # five times what systemd would wait
+        assert systemd.signs == before
+        over.set()
+        wait_until(lambda: systemd.signs > before)
+
+
+def test_a_disk_that_hangs_ends_the_signs_of_life_but_a_slow_one_does_not(machine: Machine) -> None:
+    clock, systemd = JumpingClock(), Nobody(watchdog_seconds=0.1)
+    with (
+        watch_in_thread(machine, clock, supervisor=systemd) as running,
+        closing(sqlite3.connect(machine.database_path, isolation_level=None)) as other,
+    ):
+        wait_until(lambda: running.polls and not machine.sql("SELECT 1 FROM sync_run WHERE finished_at IS NULL"))
+        other.execute("BEGIN IMMEDIATE")
+        machine.sandbox.patch_skill(machine.sandbox.skill_ids()[0], {"name": "waits"})
+        threading.Event().wait(0.3)  # whatever is on its way to the writer arrives there
+        before = systemd.signs
+        wait_until(lambda: systemd.signs > before + 1)
+        clock.added += 61
+        wait_until(lambda: systemd.signs == (systemd.signs, threading.Event().wait(0.5))[0])  # none in five intervals
+        other.execute("ROLLBACK")
+        before = systemd.signs
+        wait_until(lambda: systemd.signs > before)
+
+
+def test_the_loop_does_not_wait_for_the_disk(machine: Machine, sandbox: Sandbox) -> None:
+    with (
+        watch_in_thread(machine, JumpingClock()) as running,
+        closing(sqlite3.connect(machine.database_path, isolation_level=None)) as other,
+    ):
+        wait_until(lambda: running.polls and not machine.sql("SELECT 1 FROM sync_run WHERE finished_at IS NULL"))
+        other.execute("BEGIN IMMEDIATE")
+        sandbox.patch_skill(sandbox.skill_ids()[0], {"name": "waits"})
+        sandbox.push({"type": "ping"})
+        wait_until(lambda: any('"pong"' in str(each) for each in sandbox.ws_messages()))
+        other.execute("ROLLBACK")
+        wait_until(lambda: machine.cached() == machine.listed())
+
+
+def test_what_was_written_reaches_the_database_file_while_it_runs(machine: Machine, sandbox: Sandbox) -> None:
+    first, copy = sandbox.skill_ids()[0], machine.directory / "copy.db"
+
+    def in_the_file() -> bool:
+        copy.write_bytes(machine.database_path.read_bytes())  # without the write-ahead log
+        with closing(sqlite3.connect(copy)) as connection:
+            row = connection.execute("SELECT skill_data FROM skill_cache WHERE skill_id = ?", (first,)).fetchone()
+        return row is not None and json.loads(row[0])["name"] == "on the disk"
+
+    with watching(machine):
+        sandbox.patch_skill(first, {"name": "on the disk"})
+        wait_until(in_the_file)
+
+
+def test_certificates_that_cannot_be_read_are_a_failure_among_others(machine: Machine, sandbox: Sandbox) -> None:
+    attempts = []
+
+    async def connect(on_frame: Callable[[], None]) -> Link:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise ConfigError("ATOM_SAAS_CA_FILE: no readable certificates")
+        return await open_link(sandbox.ws_url, sandbox.token, on_frame=on_frame)
+
+    with watch_in_thread(machine, JumpingClock(), connect=connect):
+        assert sandbox.wait_for_listeners(1, PATIENCE)
+    assert len(attempts) == 2
+
+
+def test_a_bug_in_the_connection_ends_the_service(machine: Machine) -> None:
+    async def connect(_: Callable[[], None]) -> Link:
+        raise ZeroDivisionError
+
+    with watch_in_thread(machine, JumpingClock(), connect=connect) as running:
+        wait_until(lambda: running.bug is not None)
+    assert isinstance(running.bug, ZeroDivisionError)
+
+
+# The end
+
+
+def test_it_stops_in_time_while_another_program_keeps_the_database(machine: Machine, sandbox: Sandbox) -> None:
+    first = sandbox.skill_ids()[0]
+    with watching(machine) as process, closing(sqlite3.connect(machine.database_path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        sandbox.patch_skill(first, {"name": "could not be written"})
+        logged = stop(process)
+        other.execute("ROLLBACK")
+    assert "1 messages could not be written; the next start fetches what they said" in logged
+    with watching(machine):
+        assert machine.cached() == machine.listed()
+
+
+def test_it_stops_in_time_when_the_other_side_is_deaf(machine: Machine, sandbox: Sandbox) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        url = f"ws://127.0.0.1:{deaf.getsockname()[1]}/ws"
+        with machine.started("watch", ATOM_SAAS_WS_URL=url) as process:
+            connection, _ = deaf.accept()
+            with connection:
+                stop(process)

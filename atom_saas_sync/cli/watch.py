@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.usecases.watch import Job, Watch, WatchSettings
 
 _LOCK_WAIT_SECONDS = 900.0
-_BUSY_SECONDS = 2.0  # shorter than elsewhere: the service tries again by itself, and must be able to stop meanwhile
+_BUSY_SECONDS = 1.0  # shorter than elsewhere: the service tries again by itself, and must be able to stop meanwhile
 _MINUTES_OF_A_DAY = 1440
 # What a batch decodes is no garbage; looking for some each 700 objects took a tenth of the time.
 _OBJECTS_BEFORE_COLLECTION = 50_000

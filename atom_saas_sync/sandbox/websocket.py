@@ -66,6 +66,8 @@ def bad_frames() -> dict[str, bytes]:
         "bad_utf8": frame(b'{"type":"skill_update","data":{"skill_id":"a","name":"\xff\xfe"}}'),
         "reserved": frame(b"{}", 3),
         "oversized": frame(_padded(MAX_MESSAGE + 1)),
+        "huge": frame(_padded(2 * MAX_MESSAGE)),
+        "huge_binary": frame(bytes(2 * MAX_MESSAGE), _BINARY),
         "largest": frame(_padded(MAX_MESSAGE)),
         "unknown_type": frame(b'{"type":"weather_report","data":{"sky":"blue"}}'),
     }

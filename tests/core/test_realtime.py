@@ -375,6 +375,53 @@ def test_seconds_in_fallback_are_counted_once() -> None:
     assert line.take_fallback_seconds(6000) == 0
 
 
+def test_the_whole_story_of_a_connection() -> None:
+    """From the first attempt through fallback to the hour, back again, silence, and a refused token."""
+    line, now = lifeline(attempts=9), 0.0
+    assert line.start(now) == [Do.CONNECT]
+    told: list[tuple[float, bool]] = []
+    for _ in range(10):
+        line.ended(now, "cannot connect")
+        assert line.next_attempt is not None
+        assert line.due() == line.next_attempt
+        told.append((line.next_attempt - now, line.fallback))
+        now = line.next_attempt
+        assert line.tick(now) == [Do.CONNECT]
+    delays = [1, 2, 4, 8, 16, 16, 32, 64, 3600, 3600]
+    assert told == [(delay, failures >= 3) for failures, delay in enumerate(delays, start=1)]
+    assert (line.failures, line.attempts, line.reconnects) == (10, 10, 10)
+
+    # The server is back: a ping at once, fallback ends with the first valid message, and what was missed is fetched.
+    assert line.opened(now) == [Do.PING]
+    assert (line.connected, line.fallback) == (True, True)
+    assert line.message(now + 1) == [Do.CATCH_UP]
+    assert (line.fallback, line.failures, line.attempts, line.reason) == (False, 0, 0, None)
+    assert line.take_fallback_seconds(now + 1) == sum(delays[2:]) + 1
+
+    # It falls silent: a ping after 30 s, the end after 40, and the schedule begins anew.
+    quiet = now + 1
+    assert line.tick(now + 30) == [Do.PING]
+    assert line.tick(quiet + 39.9) == []
+    assert line.tick(quiet + 40) == [Do.HANG_UP]
+    now = quiet + 40
+    line.ended(now, "no frame for 40 s")
+    assert (line.next_attempt, line.fallback) == (now + 1, False)
+
+    # The token is refused: fallback at once, minutes between attempts, until there is another token.
+    now += 1
+    assert line.tick(now) == [Do.CONNECT]
+    line.ended(now, "refused", token_refused=True)
+    assert line.fallback
+    assert line.next_attempt is not None
+    assert line.next_attempt - now >= REFUSED_DELAY
+    line.new_token(now + 10)
+    assert line.next_attempt == now + 11
+    assert line.tick(now + 11) == [Do.CONNECT]
+    line.opened(now + 11)
+    assert line.message(now + 11) == [Do.CATCH_UP]
+    assert not line.fallback
+
+
 events = st.lists(
     st.tuples(
         st.sampled_from(["tick", "opened", "frame", "message", "ended", "refused", "token", "rules"]),

@@ -39,11 +39,12 @@ TURN_SECONDS = 0.5
 """After so long the thread that writes lets others have a turn: the state must be told also in a flood."""
 
 OTHERS_SECONDS = 0.12
-"""How long other programs get the database to themselves if a whole turn was little but writing.
+"""How long other programs get the database to themselves after two seconds of little but writing.
 
 Who waits for SQLite's lock looks for it each 100 ms at the least, and gives up after 5 s, as a rule. A flood that is
 faster than the disk would leave no look a chance.
 """
+_OTHERS_WAIT_SECONDS = 2.0
 _LITTLE_BUT_WRITING = 0.8
 
 CHECKPOINT_SECONDS = 1.0
@@ -445,7 +446,7 @@ class Watch:
             self._written.set()
             now = self._clock.monotonic()
             busy += now - before
-            if now - began >= TURN_SECONDS:
+            if now - began >= _OTHERS_WAIT_SECONDS:
                 if busy > _LITTLE_BUT_WRITING * (now - began) and not self._stopping:
                     await asyncio.sleep(OTHERS_SECONDS)
                 began, busy = self._clock.monotonic(), 0.0

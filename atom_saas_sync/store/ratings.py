@@ -274,7 +274,7 @@ def _note_failure(connection: sqlite3.Connection, rating: Rating, failure: Ratin
 
 
 def _update_average(connection: sqlite3.Connection, skill_id: str, receipt: RatingReceipt) -> None:
-    """Bring the cached skill's volatile figures up to date, in its base too: that is what the marketplace has now."""
+    """Bring the cached skill's volatile figures up to date, in its base too: what the marketplace had just now."""
     figures = {"average_rating": receipt.average, "rating_count": receipt.count}
     known = {name: value for name, value in figures.items() if value is not None}
     if not known:
@@ -286,3 +286,10 @@ def _update_average(connection: sqlite3.Connection, skill_id: str, receipt: Rati
             f"WHERE skill_id = ? AND json_valid({column})",
             (*known.values(), skill_id),
         )
+    # Answers overtake each other, and messages and polls overtake them: the next poll reads the skill anew, even if its
+    # bytes are those of last time.
+    connection.execute("UPDATE skill_base SET wire_digest = x'' WHERE skill_id = ?", (skill_id,))
+    connection.execute(
+        "UPDATE http_validator SET etag = NULL WHERE page = (SELECT page FROM skill_base WHERE skill_id = ?)",
+        (skill_id,),
+    )

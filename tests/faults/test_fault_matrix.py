@@ -1,0 +1,35 @@
+"""docs/FAULTS.md is what happens: a part of it is made again, and must be the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def rows(document: str) -> dict[tuple[str, str], str]:
+    """Return the rows by section and first cell."""
+    section, found = "", {}
+    for line in document.splitlines():
+        if line.startswith("## "):
+            section = line
+        elif line.startswith("| "):
+            found[section, line.split(" | ", 1)[0]] = line
+    return found
+
+
+def test_the_table_of_faults_tells_what_happens() -> None:
+    made = subprocess.run(
+        [sys.executable, "-W", "error", str(Path(__file__).parent / "matrix.py"), "--quick"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    written = rows((ROOT / "docs" / "FAULTS.md").read_text(encoding="utf-8"))
+    again = rows(made.stdout)
+    assert len(again) > 100
+    different = {key: (line, written.get(key)) for key, line in again.items() if line != written.get(key)}
+    assert different == {}, "run `make fault-matrix`, and look whether the change is meant"

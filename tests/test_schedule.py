@@ -51,7 +51,7 @@ def test_every_job_of_the_crontab_is_a_command_of_ours(machine: Machine) -> None
     jobs = [line for line in crontab(Schedule()).splitlines() if " atom-sync  " in line and not line.startswith("#")]
     assert len(jobs) == 3
     for job in jobs:
-        command = job.rpartition(f"&& {Schedule().executable} ")[2].removesuffix(" >/dev/null")
+        command = job.rpartition(f" {Schedule().executable} ")[2].removesuffix(" >/dev/null")
         _, _, *arguments = shlex.split(command)  # without --env-file, whose file is not here
         assert machine.command(*arguments, "--help").returncode == 0, command
 
@@ -62,7 +62,8 @@ def test_units_share_one_user_and_get_the_token_as_a_credential(unit: str) -> No
     assert service["User"] == "atom-sync"
     assert service["StateDirectory"] == "atom-sync"
     assert service["LoadCredential"].startswith("atom-saas-token:")
-    assert "Environment" not in service
+    assert service["Environment"] == "ATOM_SAAS_API_TOKEN_FILE=%d/atom-saas-token"  # nothing secret
+    assert service["SetCredential"] == r"atom-saas-token:\n"  # so that a missing file is told by us
     assert service["ProtectSystem"] == "strict"
     assert "143" in service["SuccessExitStatus"].split()
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atom_saas_sync.cli.output import print_json
+from atom_saas_sync.cli.output import GlobalOptions, print_json
 from atom_saas_sync.errors import AtomSyncError, DatabaseError, UsageError
 
 if TYPE_CHECKING:
@@ -57,10 +57,11 @@ def systemd(
 ) -> None:
     """Show the units for systemd; --install writes them to /etc and says what to do next."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.core.schedule_files import SERVICES, TIMERS, systemd_files
+    from atom_saas_sync.core.schedule_files import SERVICES, TIMERS, TOKEN_FILE, systemd_files
 
     settings = runtime.load(ctx.obj)
-    texts = systemd_files(_schedule(settings, restart_steps=_systemd_version() >= _FIRST_WITH_RESTART_STEPS))
+    schedule = _schedule(ctx.obj, settings, restart_steps=_systemd_version() >= _FIRST_WITH_RESTART_STEPS)
+    texts = systemd_files(schedule)
     files = {root / (Path("etc") / path if "/" in path else _SYSTEMD / path): text for path, text in texts.items()}
     here = root == Path("/") and Path("/run/systemd/system").is_dir()
     installed = [unit for unit in (*TIMERS, *SERVICES) if (root / _SYSTEMD / unit).exists()]
@@ -71,12 +72,13 @@ def systemd(
         return
     next_steps: list[str] = []
     if install:
-        changed += _write_environment(root / _ENVIRONMENT, settings)
+        if ctx.obj.env_file is None:
+            changed += _write_environment(root / _ENVIRONMENT, settings)
         next_steps = [
-            "put the token into /etc/atom-sync/token: `install -m 600 /dev/stdin /etc/atom-sync/token`",
-            f"look at /{_ENVIRONMENT}: the settings, ENABLE_SCHEDULER=true among them",
+            f"put the token into a file: `install -m 600 -o atom-sync /dev/stdin {TOKEN_FILE}`",
+            f"look at {schedule.settings}: the settings, ENABLE_SCHEDULER=true among them",
             f"`systemctl enable --now {' '.join((*TIMERS, *SERVICES))}`",
-            "`atom-sync jobs` shows when they run, `atom-sync doctor` what is missing",
+            f"`sudo -u atom-sync {schedule.command} jobs` shows when they run, `… doctor` what is missing",
         ]
         if not here:
             next_steps.insert(0, "on that machine: `systemd-sysusers`, `systemd-tmpfiles --create`")
@@ -98,35 +100,60 @@ def cron(
 ) -> None:
     """Show the file for /etc/cron.d, for machines without systemd; --install writes it."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.core.schedule_files import crontab
+    from atom_saas_sync.core.schedule_files import TOKEN_FILE, crontab
 
     settings = runtime.load(ctx.obj)
-    changed = _change(
-        {root / _CRON: crontab(_schedule(settings))}, install=install, uninstall=uninstall, as_json=as_json
-    )
+    schedule = _schedule(ctx.obj, settings)
+    changed = _change({root / _CRON: crontab(schedule)}, install=install, uninstall=uninstall, as_json=as_json)
     if changed is None:
         return
     next_steps: list[str] = []
     if install:
-        changed += _write_environment(root / _ENVIRONMENT, settings)
+        if ctx.obj.env_file is None:
+            changed += _write_environment(root / _ENVIRONMENT, settings)
         next_steps = [
             "make the user: `useradd --system --home-dir /var/lib/atom-sync --create-home atom-sync`",
             "make the directory for node_exporter: `install -d -o atom-sync /var/lib/atom-sync-metrics`",
-            "put the token into a file of that user, mode 600, and name it in ATOM_SAAS_API_TOKEN_FILE",
-            f"look at /{_ENVIRONMENT}, and let that user read it: `chgrp atom-sync /{_ENVIRONMENT}`",
+            f"put the token into a file: `install -m 600 -o atom-sync /dev/stdin {TOKEN_FILE}`",
+            f"look at {schedule.settings}, and give it to that user: `chown atom-sync {schedule.settings}`",
+            f"`sudo -u atom-sync {schedule.command} doctor` shows what is missing",
         ]
     _report(changed, next_steps, install=install, as_json=as_json)
 
 
-def _schedule(settings: Settings, *, restart_steps: bool = False) -> Schedule:
-    from atom_saas_sync.core.schedule_files import Schedule
+def _schedule(options: GlobalOptions, settings: Settings, *, restart_steps: bool = False) -> Schedule:
+    from atom_saas_sync.core.schedule_files import SETTINGS, Schedule
 
     return Schedule(
-        executable=str(Path(sys.executable).with_name("atom-sync")),
+        executable=str(_program()),
+        settings=SETTINGS if options.env_file is None else str(options.env_file.absolute()),
+        database=str(_database(settings)),
         skills_minutes=settings.sync_interval_minutes,
         ratings_minutes=settings.rating_sync_interval_minutes,
         restart_steps=restart_steps,
     )
+
+
+def _program() -> Path:
+    """Return the program that runs, as a service can start it: itself, as systemd takes messages from no other."""
+    beside = Path(sys.executable).with_name("atom-sync")
+    found = beside if beside.exists() else Path(shutil.which("atom-sync") or beside)
+    if found.is_relative_to("/home") or found.is_relative_to("/root"):
+        sys.stderr.write(
+            f"warning: services cannot see {found}, below a home directory; install atom-sync elsewhere, as in\n"
+            "  → `python3 -m venv /opt/atom-sync/venv && /opt/atom-sync/venv/bin/pip install …`\n"
+        )
+    return found
+
+
+def _database(settings: Settings) -> Path:
+    """Return where the services' database is: where the settings say so, else in their state directory."""
+    from atom_saas_sync.core.schedule_files import STATE_DIRECTORY
+
+    origins = {shown.name: shown.origin for shown in settings.shown}
+    if origins["ATOM_SAAS_DATABASE_URL"] in _SET_BY_NOBODY:
+        return Path(STATE_DIRECTORY) / "atom.db"
+    return settings.database_path
 
 
 def _change(files: dict[Path, str], *, install: bool, uninstall: bool, as_json: bool) -> list[Path] | None:
@@ -192,6 +219,8 @@ def _make_directory(path: Path) -> None:
 
 def _write_environment(path: Path, settings: Settings) -> list[Path]:
     """Write the settings that this command was called with, unless the file exists: from then on it is the person's."""
+    from atom_saas_sync.core.schedule_files import TOKEN_FILE
+
     if path.exists():
         return []
     lines = [
@@ -202,6 +231,9 @@ def _write_environment(path: Path, settings: Settings) -> list[Path]:
         for shown in settings.shown
         if shown.origin not in _SET_BY_NOBODY and shown.name not in _LEFT_OUT
     ]
+    # Services have a database and a credential of their own accord; these are for cron and for people.
+    lines.append(f"ATOM_SAAS_API_TOKEN_FILE={TOKEN_FILE}")
+    lines.append(f"ATOM_SAAS_DATABASE_URL=sqlite:///{_database(settings)}")
     lines.append("ENABLE_SCHEDULER=true")
     _make_directory(path.parent)
     try:

@@ -7,12 +7,23 @@ without `TimeoutStartSec=` may hang for ever; units that share a state directory
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from atom_saas_sync.errors import UsageError
 
+_PLAIN_PATH = re.compile(r"/[A-Za-z0-9+,./:=@_~-]*")
+
 MARK = "# Written by `atom-sync schedule"
 """How a file begins that we may replace and remove."""
+
+SETTINGS = "/etc/atom-sync/atom-sync.env"
+"""Where services and jobs find their settings, unless another file was given."""
+
+TOKEN_FILE = "/etc/atom-sync/token"  # noqa: S105 - where it is, not what it is
+
+STATE_DIRECTORY = "/var/lib/atom-sync"
 
 METRICS_DIRECTORY = "/var/lib/atom-sync-metrics"
 """Readable by everyone, for node_exporter; the state directory is private."""
@@ -51,23 +62,43 @@ LockPersonality=yes
 MemoryDenyWriteExecute=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
-SystemCallFilter=~@privileged @resources
 SystemCallErrorNumber=EPERM
 """.strip()
 
+# serve-health may set the priority of the syncs that it starts; nobody else needs @resources.
+_FEWER_CALLS = "SystemCallFilter=~@privileged @resources"
+_FEWER_CALLS_BUT_NICE = "SystemCallFilter=~@privileged"
 _NETWORK = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"
 _NO_NETWORK = "RestrictAddressFamilies=AF_UNIX\nPrivateNetwork=yes\nIPAddressDeny=any"
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """What the files depend on: the program's absolute path, the intervals, and what this systemd understands."""
+    """What the files depend on: absolute paths, the intervals, and what this systemd understands.
+
+    Raises UsageError for a path that systemd or cron would read in another way: they know %, $, quotes and spaces.
+    """
 
     executable: str = "/opt/atom-sync/venv/bin/atom-sync"
+    settings: str = SETTINGS
+    database: str = f"{STATE_DIRECTORY}/atom.db"
     skills_minutes: int = 15
     ratings_minutes: int = 30
     restart_steps: bool = False
     """Whether systemd knows RestartSteps= (254 and later); older ones warn of unknown keys."""
+
+    def __post_init__(self) -> None:
+        for path in (self.executable, self.settings, self.database):
+            if not _PLAIN_PATH.fullmatch(path):
+                raise UsageError(
+                    f"{path!r} cannot stand in a unit or a crontab: it takes an absolute path of letters, digits and "
+                    "+,-./:=@_~"
+                )
+
+    @property
+    def command(self) -> str:
+        """How the program is called."""
+        return f"{self.executable} --env-file {self.settings}"
 
 
 def systemd_files(schedule: Schedule) -> dict[str, str]:
@@ -95,16 +126,16 @@ def crontab(schedule: Schedule) -> str:
     skills = f"sync skills --scheduled --wait 60 --deadline {schedule.skills_minutes * 60} {metrics}"
     ratings = f"sync ratings --scheduled --wait 60 --deadline {schedule.ratings_minutes * 60} {metrics}"
     lines = [
-        (_cron_times(schedule.skills_minutes, 3), skills),
-        (_cron_times(schedule.ratings_minutes, 11), ratings),
-        ("41 3 * * *", "cache purge --scheduled"),
+        (_cron_times(schedule.skills_minutes, 3), schedule.skills_minutes + 2, skills),
+        (_cron_times(schedule.ratings_minutes, 11), schedule.ratings_minutes + 2, ratings),
+        ("41 3 * * *", 10, "cache purge --scheduled"),
     ]
     # What is printed on success goes nowhere; warnings and errors become mail to MAILTO. The delay keeps many machines
-    # from asking at the same second.
+    # from asking at the same second. The program ends by itself at its deadline; `timeout` is for one that hangs.
     jobs = "\n".join(
         f'{times}  atom-sync  test -x {program} && sleep "$(shuf -i 0-59 -n 1)" && '
-        f"{program} --env-file /etc/atom-sync/atom-sync.env --log-level warning {command} >/dev/null"
-        for times, command in lines
+        f"timeout -k 60 {minutes * 60} {schedule.command} --log-level warning {command} >/dev/null"
+        for times, minutes, command in lines
     )
     return _CRON_MARK + _CRON_HEAD + jobs + "\n"
 
@@ -184,14 +215,15 @@ OnFailure=atom-sync-failed@%N.service
 
 [Service]
 Type=oneshot
-ExecStart={schedule.executable} sync {kind} --scheduled --wait 60 --deadline {minutes * 60} \\
+ExecStart={schedule.command} sync {kind} --scheduled --wait 60 --deadline {minutes * 60} \\
     --textfile {METRICS_DIRECTORY}/atom_sync.prom
 # The program ends by itself when the interval is over; this is for one that hangs.
 TimeoutStartSec={minutes + 2}min
 # Needs a person (4), try again later (75), stopped (143): told by status and metrics, no failure of the unit.
 SuccessExitStatus=4 75 143
-{_environment(f"atom-sync-{kind}")}
+{_environment(schedule, f"atom-sync-{kind}")}
 {_HARDENING}
+{_FEWER_CALLS}
 {_NETWORK}
 """
 
@@ -204,11 +236,12 @@ OnFailure=atom-sync-failed@%N.service
 
 [Service]
 Type=oneshot
-ExecStart={schedule.executable} cache purge --scheduled
+ExecStart={schedule.command} cache purge --scheduled
 TimeoutStartSec=10min
 SuccessExitStatus=75 143
-{_environment("atom-sync-purge")}
+{_environment(schedule, "atom-sync-purge")}
 {_HARDENING}
+{_FEWER_CALLS}
 {_NO_NETWORK}
 """
 
@@ -227,7 +260,7 @@ OnFailure=atom-sync-failed@%N.service
 [Service]
 Type=notify
 NotifyAccess=main
-ExecStart={schedule.executable} watch
+ExecStart={schedule.command} watch
 ExecReload=/bin/kill -HUP $MAINPID
 TimeoutStartSec=2min
 TimeoutStopSec=30
@@ -237,9 +270,12 @@ Restart=on-failure
 RestartSec=10
 {backoff}# A refused token and a wrong configuration get no better by trying again.
 RestartPreventExitStatus=77 78
-SuccessExitStatus=143
-{_environment("atom-sync-watch")}
+# Another `watch` is at work (75), or it was stopped (143): no failure; the first is waited for.
+SuccessExitStatus=75 143
+RestartForceExitStatus=75
+{_environment(schedule, "atom-sync-watch")}
 {_HARDENING}
+{_FEWER_CALLS}
 {_NETWORK}
 
 [Install]
@@ -257,14 +293,15 @@ OnFailure=atom-sync-failed@%N.service
 
 [Service]
 Type=exec
-ExecStart={schedule.executable} serve-health
+ExecStart={schedule.command} serve-health
 TimeoutStopSec=30
 Restart=on-failure
 RestartSec=10
 RestartPreventExitStatus=78
 SuccessExitStatus=143
-{_environment("atom-sync-health")}
+{_environment(schedule, "atom-sync-health")}
 {_HARDENING}
+{_FEWER_CALLS_BUT_NICE}
 {_NETWORK}
 
 [Install]
@@ -272,19 +309,26 @@ WantedBy=multi-user.target
 """
 
 
-def _environment(identifier: str) -> str:
+def _environment(schedule: Schedule, identifier: str) -> str:
+    directory = str(PurePosixPath(schedule.database).parent)
+    elsewhere = "" if directory == STATE_DIRECTORY else f" -{directory}"
     return f"""\
 User=atom-sync
 Group=atom-sync
 UMask=0077
+# Who is in the group atom-sync may use the database, as the Atom backend does: its directory must be writable for that,
+# and new files must belong to the group.
 StateDirectory=atom-sync
-StateDirectoryMode=0750
-WorkingDirectory=/var/lib/atom-sync
-ReadWritePaths=-{METRICS_DIRECTORY}
-# Settings; ENABLE_SCHEDULER=true among them, or the timers do nothing.
-EnvironmentFile=-/etc/atom-sync/atom-sync.env
-# The token: a file of root's (0600), which only the unit sees. Never in Environment=, which every user may read.
-LoadCredential=atom-saas-token:/etc/atom-sync/token
+StateDirectoryMode=2770
+WorkingDirectory={STATE_DIRECTORY}
+ReadWritePaths=-{METRICS_DIRECTORY}{elsewhere}
+# The token: a copy of the file that only this unit sees. Never in Environment= itself, which every user may read.
+Environment=ATOM_SAAS_API_TOKEN_FILE=%d/atom-saas-token
+# Encrypted at rest: `systemd-creds encrypt --name=atom-saas-token - /etc/atom-sync/token.cred`, and in a drop-in
+# LoadCredential= and, on the next line, LoadCredentialEncrypted=atom-saas-token:/etc/atom-sync/token.cred.
+LoadCredential=atom-saas-token:{TOKEN_FILE}
+# An empty one where that file is missing: the program says so more clearly than systemd ("Protocol error").
+SetCredential=atom-saas-token:\\n
 SyslogIdentifier={identifier}
 """
 
@@ -305,21 +349,28 @@ ProtectHome=yes
 PrivateNetwork=yes
 """
 
-# One user for all units, not DynamicUser=: they share the database, and the Atom backend may join the group.
 _SYSUSERS = """
+# One user for all units, and no DynamicUser=: they share the database, and with that the Atom backend could not get at
+# it (systemd would put it below /var/lib/private, which is root's). To let the backend in:
+# `usermod --append --groups atom-sync USER_OF_THE_BACKEND`, then `systemd-tmpfiles --create` as soon as there is a
+# database.
 u atom-sync - "atom-sync" /var/lib/atom-sync
 """
 
 _TMPFILES = f"""
 d /etc/atom-sync 0750 root atom-sync
-d /var/lib/atom-sync 0750 atom-sync atom-sync
+# Not for the group: the Atom backend needs neither.
+z {SETTINGS} 0600 atom-sync atom-sync
+z {TOKEN_FILE} 0600 atom-sync atom-sync
+d {STATE_DIRECTORY} 2770 atom-sync atom-sync
+z {STATE_DIRECTORY}/atom.db 0660 atom-sync atom-sync
 d {METRICS_DIRECTORY} 0755 atom-sync atom-sync
 """
 
 _CRON_HEAD = """
 # For machines without systemd: timers catch up after a power cut and spread their load better. Needs the user
-# atom-sync; the settings, ENABLE_SCHEDULER=true among them, in /etc/atom-sync/atom-sync.env; the token in a file that
-# ATOM_SAAS_API_TOKEN_FILE names there. The program locks itself: a second run at a time exits with 75.
+# atom-sync, and files of that user's: the settings, ENABLE_SCHEDULER=true among them, and the token where
+# ATOM_SAAS_API_TOKEN_FILE says. The program locks itself: a second run at a time exits with 75.
 SHELL=/bin/sh
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 STATE_DIRECTORY=/var/lib/atom-sync

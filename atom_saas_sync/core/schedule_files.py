@@ -322,7 +322,8 @@ StateDirectory=atom-sync
 StateDirectoryMode=2770
 WorkingDirectory={STATE_DIRECTORY}
 ReadWritePaths=-{METRICS_DIRECTORY}{elsewhere}
-# The token: a copy of the file that only this unit sees. Never in Environment= itself, which every user may read.
+# The token: a copy of the file that only this unit sees, made at its start: after another token, `systemctl restart`.
+# Never in Environment= itself, which every user may read.
 Environment=ATOM_SAAS_API_TOKEN_FILE=%d/atom-saas-token
 # Encrypted at rest: `systemd-creds encrypt --name=atom-saas-token - /etc/atom-sync/token.cred`, and in a drop-in
 # LoadCredential= and, on the next line, LoadCredentialEncrypted=atom-saas-token:/etc/atom-sync/token.cred.
@@ -364,6 +365,7 @@ z {SETTINGS} 0600 atom-sync atom-sync
 z {TOKEN_FILE} 0600 atom-sync atom-sync
 d {STATE_DIRECTORY} 2770 atom-sync atom-sync
 z {STATE_DIRECTORY}/atom.db 0660 atom-sync atom-sync
+z {STATE_DIRECTORY}/atom.db-* 0660 atom-sync atom-sync
 d {METRICS_DIRECTORY} 0755 atom-sync atom-sync
 """
 

@@ -31,6 +31,7 @@ from atom_saas_sync.times import format_exact_time, format_time
 # Of the levels of zlib: a tenth larger than the best one, for half the time.
 _COMPRESSION = 3
 _WORTH_A_THREAD = 20
+_CLOCK_STEPS = timedelta(minutes=1)  # of a clock that is kept right
 _EXPIRY_SLACK = timedelta(hours=12)
 
 _KNOWN = """
@@ -176,23 +177,31 @@ class Catalogue:
         """Move `expires_at` of confirmed skills on, once half of their life is over.
 
         The exact time of the last confirmation is in the view usable_skill; writing every row at every sync would
-        rewrite the table four times an hour.
+        rewrite the table four times an hour. An entry that lives for more than a day was confirmed by a clock that was
+        set back since.
         """
-        due = format_time(now + TIME_TO_LIVE - _EXPIRY_SLACK)
+        due, latest = format_time(now + TIME_TO_LIVE - _EXPIRY_SLACK), format_time(now + TIME_TO_LIVE + _CLOCK_STEPS)
         with self._database.reading() as connection:
-            found = connection.execute("SELECT 1 FROM skill_cache WHERE expires_at < ? LIMIT 1", (due,)).fetchone()
+            found = connection.execute(
+                "SELECT 1 FROM skill_cache WHERE expires_at < ? OR expires_at > ? LIMIT 1", (due, latest)
+            ).fetchone()
         if not found:
             return
         with self._database.transaction() as connection:
+            for statement in (
+                "UPDATE skill_base SET confirmed_at = ?1 WHERE confirmed_at > ?1",
+                "UPDATE http_validator SET checked_at = ?1 WHERE checked_at > ?1",
+            ):
+                connection.execute(statement, (format_time(now),))
             connection.execute(
                 """
                 UPDATE skill_cache SET expires_at = ?1
-                WHERE expires_at < ?2 AND skill_id IN (
+                WHERE (expires_at < ?2 OR expires_at > ?4) AND skill_id IN (
                     SELECT b.skill_id FROM skill_base AS b LEFT JOIN http_validator AS v ON v.page = b.page
                     WHERE max(b.confirmed_at, coalesce(v.checked_at, '')) >= ?3
                 )
                 """,
-                (format_time(now + TIME_TO_LIVE), due, format_time(now - timedelta(hours=1))),
+                (format_time(now + TIME_TO_LIVE), due, format_time(now - timedelta(hours=1)), latest),
             )
 
     # Categories
@@ -259,12 +268,15 @@ class Batch:
         self._known.update(found)
         return found
 
-    def told_since(self, moment: datetime, skill_ids: Iterable[str]) -> set[str]:
-        """Return of which of these skills a WebSocket message has been applied at or after `moment`."""
+    def told_since(self, moment: datetime, skill_ids: Iterable[str], *, now: datetime) -> set[str]:
+        """Return of which of these skills a WebSocket message has been applied from `moment` until now.
+
+        Later ones are of a clock that was set back since.
+        """
         rows = self._connection.execute(
-            "SELECT key FROM last_message WHERE kind IN ('skill', 'rating') AND applied_at >= ? "
+            "SELECT key FROM last_message WHERE kind IN ('skill', 'rating') AND applied_at BETWEEN ? AND ? "
             "AND key IN (SELECT value FROM json_each(?))",
-            (format_exact_time(moment), json.dumps(list(skill_ids))),
+            (format_exact_time(moment), format_exact_time(now + _CLOCK_STEPS), json.dumps(list(skill_ids))),
         )
         return {row[0] for row in rows}
 

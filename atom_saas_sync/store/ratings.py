@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from atom_saas_sync.model import Delivery, ListedRating, Look, Rating, RatingFailure, RatingReceipt
 from atom_saas_sync.store.catalogue import bulk_write, count_requests, write_audit
@@ -33,6 +33,7 @@ _LISTED = """
            f.error_type, f.error_message, f.failed_at, f.last_retry_at, f.next_retry_at, f.retry_count, f.max_retries
     FROM skill_rating AS r LEFT JOIN failed_rating_upload AS f ON f.rating_id = r.id
 """
+_NO_PAUSE = timedelta(days=2)  # longer than any pause before a retry: such a time is of a clock that was set back
 _ACTIONS = {"sent": "added", "updated": "updated", "taken": "updated", "kept": "unchanged", "failed": "failed"}
 
 
@@ -53,10 +54,10 @@ class Ratings:
             rows = connection.execute(
                 """
                 SELECT r.id FROM skill_rating AS r LEFT JOIN failed_rating_upload AS f ON f.rating_id = r.id
-                WHERE r.synced_to_saas = 0 AND (f.id IS NULL OR f.next_retry_at <= ?1 OR ?2)
+                WHERE r.synced_to_saas = 0 AND (f.id IS NULL OR f.next_retry_at <= ?1 OR f.next_retry_at > ?3 OR ?2)
                 ORDER BY julianday(r.updated_at), r.id
                 """,
-                (format_time(now), retry_failed),
+                (format_time(now), retry_failed, format_time(now + _NO_PAUSE)),
             )
             return [row[0] for row in rows]
 

@@ -75,7 +75,7 @@ class RequestBudget:
         if fact is not None:
             declared = json.loads(fact)
             limits = ((declared["limit"], declared["window"]),)
-            wait = declared["pause_until"] - now
+            wait = _pause(declared["pause_until"], now)
         return max([wait, *(_wait_for(connection, now, limit, window) for limit, window in limits)])
 
 
@@ -85,7 +85,7 @@ def remaining_requests(connection: sqlite3.Connection, now: float, per_minute: i
     limits: tuple[tuple[int, int], ...] = ((per_minute, _MINUTE), (per_hour, _HOUR))
     if fact is not None:
         declared = json.loads(fact)
-        if declared["pause_until"] > now:
+        if _pause(declared["pause_until"], now) > 0:
             return 0
         limits = ((declared["limit"], declared["window"]),)
     free = []
@@ -96,6 +96,13 @@ def remaining_requests(connection: sqlite3.Connection, now: float, per_minute: i
         ).fetchone()
         free.append(limit - int(sent))
     return max(0, min(free))
+
+
+def _pause(until: float, now: float) -> float:
+    """Return the seconds of a pause that are left."""
+    left = until - now
+    # A longer one than can be declared is of a clock that was set back.
+    return left if left <= _HOUR else 0.0
 
 
 def _wait_for(connection: sqlite3.Connection, now: float, limit: int, window: int) -> float:

@@ -239,7 +239,7 @@ class CataloguePull:
         with self._catalogue.batch(write=not self._options.dry_run) as batch:
             known = batch.known(changed)
             # What a message has told since the page was asked for, the page may not know yet.
-            told = batch.told_since(self._asked[page.number], {*unchanged, *changed})
+            told = batch.told_since(self._asked[page.number], {*unchanged, *changed}, now=now)
             for name in told & changed.keys():
                 if not is_newer(changed[name], known.get(name)):
                     del changed[name]
@@ -365,7 +365,7 @@ class CataloguePull:
             return
         with self._catalogue.batch(write=not self._options.dry_run) as batch:
             known = batch.known([skill_id]).get(skill_id)
-            if known is None or batch.told_since(asked, [skill_id]):
+            if known is None or batch.told_since(asked, [skill_id], now=self._clock.now()):
                 return
             if found is None:
                 action = plan_deleted(known, self._options.strategy)

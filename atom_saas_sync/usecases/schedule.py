@@ -8,8 +8,11 @@ _LARGEST_SPREAD = timedelta(minutes=2)
 
 
 def first_run(last_started: datetime | None, interval: timedelta, now: datetime, jitter: float) -> datetime:
-    """Return when a job runs first after a start: at once if it is due or never ran, with jitter (0 to 1)."""
-    due = now if last_started is None else max(now, last_started + interval)
+    """Return when a job runs first after a start: at once if it is due or never ran, with jitter (0 to 1).
+
+    A last start in the future is of a clock that was set back since, and says nothing.
+    """
+    due = now if last_started is None or last_started > now else max(now, last_started + interval)
     return due + spread(interval) * jitter
 
 

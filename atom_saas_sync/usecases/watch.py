@@ -24,7 +24,7 @@ from atom_saas_sync.errors import AtomSyncError, DatabaseError, LinkEnded
 from atom_saas_sync.model import LinkState, RunReport, ScheduledJob, Strategy
 from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.follow_events import EventFollower
-from atom_saas_sync.usecases.schedule import first_run, next_run, poll_is_due
+from atom_saas_sync.usecases.schedule import first_run, next_run, poll_is_due, spread
 
 BATCH_SECONDS = 0.002
 """How long a batch waits for company."""
@@ -631,8 +631,11 @@ class Watch:
     async def _keep_running(self, job: Job, planned: dict[str, datetime]) -> None:
         interval = timedelta(minutes=job.minutes)
         while True:
-            while (wait := (planned[job.id] - self._clock.now()).total_seconds()) > 0:  # noqa: ASYNC110 - a clock
+            while (wait := (planned[job.id] - self._clock.now()).total_seconds()) > 0:
                 await asyncio.sleep(min(wait, 60.0))  # the wall clock may be set
+                if planned[job.id] > (latest := self._clock.now() + interval + spread(interval)):
+                    planned[job.id] = latest
+                    await self._write_plan(planned)
             if not await self._write(self._schedule.stopped):
                 await self._run_in_thread(job.run)
             else:

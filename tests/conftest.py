@@ -149,7 +149,7 @@ class Machine:
         finally:
             if process.poll() is None:
                 process.kill()
-            process.communicate(timeout=10)
+            print(process.communicate(timeout=10)[1])  # noqa: T201 - shown if the test fails
 
     def sql(self, statement: str, *values: Any) -> list[Any]:
         """Do what another program would do with the database: plain SQL, committed at once."""

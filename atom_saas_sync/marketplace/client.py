@@ -32,7 +32,7 @@ from atom_saas_sync.errors import (
 )
 from atom_saas_sync.marketplace.bodies import read_body
 from atom_saas_sync.marketplace.dialects import Dialect, path_segment
-from atom_saas_sync.marketplace.tls import http_client
+from atom_saas_sync.marketplace.tls import cause_of, http_client
 from atom_saas_sync.model import (
     Category,
     InvalidItem,
@@ -425,10 +425,7 @@ class MarketplaceClient:
                 raise _timed_out(what, seconds) from error
             if headers_came and isinstance(error, httpx.ReadError | httpx.RemoteProtocolError):
                 raise BadResponse(f"{what}: the answer was cut short") from error
-            raise ConnectionFailed(
-                f"{what}: {str(error) or type(error).__name__}",
-                hint="check ATOM_SAAS_API_URL, DNS, firewall and proxy",
-            ) from error
+            raise _not_connected(what, error) from error
 
     def _note_headers(self, response: httpx.Response) -> None:
         headers = response.headers
@@ -466,6 +463,14 @@ def _timed_out(what: str, seconds: float) -> MarketplaceTimeout:
     return MarketplaceTimeout(
         f"{what}: no whole answer within {seconds:.0f} s", hint="raise ATOM_SAAS_API_TIMEOUT_SECONDS if this is usual"
     )
+
+
+def _not_connected(what: str, error: httpx.TransportError) -> ConnectionFailed:
+    cause = cause_of(error) or str(error) or type(error).__name__
+    hint = "check ATOM_SAAS_API_URL, DNS, firewall and proxy"
+    if cause.startswith("TLS"):
+        hint = "check ATOM_SAAS_API_URL and this machine's clock; for a private authority, set ATOM_SAAS_CA_FILE"
+    return ConnectionFailed(f"{what}: {cause}", hint=hint)
 
 
 def _rating_headers(key: str) -> dict[str, str]:

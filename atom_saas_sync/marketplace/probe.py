@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import secrets
 import socket
-import ssl
 from collections.abc import Callable
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -16,7 +15,7 @@ import httpx
 
 from atom_saas_sync.errors import ConnectionFailed, MarketplaceTimeout, RateLimited
 from atom_saas_sync.marketplace.dialects import Dialect
-from atom_saas_sync.marketplace.tls import http_client
+from atom_saas_sync.marketplace.tls import cause_of, http_client
 
 _MOST_SECONDS = 10.0
 
@@ -104,7 +103,7 @@ class Probe:
         except UnicodeError as error:
             raise ConnectionFailed(f"{host} redirects to no valid address") from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise ConnectionFailed(f"no connection to {host}: {_cause(error)}") from error
+            raise ConnectionFailed(f"no connection to {host}: {cause_of(error) or type(error).__name__}") from error
 
     def _skew(self, response: httpx.Response) -> float | None:
         try:
@@ -112,20 +111,3 @@ class Probe:
         except ValueError:
             return None
         return (theirs - self._now()).total_seconds()
-
-
-def _cause(error: BaseException) -> str:
-    """Return what was at the bottom of it, in words; never the URL, which holds the token."""
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    for each in reversed(chain):
-        if isinstance(each, ssl.SSLCertVerificationError):
-            return f"TLS: {each.verify_message}"
-        if isinstance(each, ssl.SSLError):
-            return f"TLS: {each.reason or 'the handshake failed'}"
-        if isinstance(each, OSError) and each.strerror:
-            return each.strerror
-    return type(error).__name__

@@ -43,3 +43,20 @@ def http_client(url: str, ca_file: Path | None, **options: Any) -> httpx.Client:
         raise ConfigError(
             "the proxy that the environment names (ALL_PROXY, HTTPS_PROXY, HTTP_PROXY) has no valid address"
         ) from None
+
+
+def cause_of(error: BaseException) -> str | None:
+    """Return what was at the bottom of a failed connection, in words; never a URL, which may hold the token."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    for each in reversed(chain):
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return f"TLS: {each.verify_message}"
+        if isinstance(each, ssl.SSLError):
+            return f"TLS: {each.reason or 'the handshake failed'}"
+        if isinstance(each, OSError) and each.strerror:
+            return each.strerror
+    return None

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidPro
 from atom_saas_sync import __version__
 from atom_saas_sync.core.realtime import MAX_FRAME_BYTES
 from atom_saas_sync.errors import LinkEnded
-from atom_saas_sync.marketplace.tls import tls_context
+from atom_saas_sync.marketplace.tls import cause_of, tls_context
 
 HANDSHAKE_SECONDS = 15.0
 _CLOSE_SECONDS = 1.0
@@ -114,7 +114,7 @@ async def open_link(
     except ImportError:
         raise LinkEnded("a SOCKS proxy needs the package python-socks") from None
     except (InvalidHandshake, OSError) as error:
-        raise LinkEnded(f"cannot connect: {_plain(error)}") from None
+        raise LinkEnded(f"cannot connect: {_plain(cause_of(error) or error)}") from None
 
 
 def _ended(closed: ConnectionClosed) -> LinkEnded:

@@ -78,6 +78,73 @@ def test_a_poll_cannot_hang_for_ever(unit: str) -> None:
     assert "--scheduled" in parsed["Service"]["ExecStart"]
 
 
+@pytest.mark.parametrize("unit", POLLS)
+def test_a_poll_that_was_stopped_or_locked_out_has_not_failed(unit: str) -> None:
+    # SIGTERM: before the program has set its handlers up.
+    assert settings_in(UNITS[unit])["Service"]["SuccessExitStatus"].split() == ["4", "75", "143", "SIGTERM"]
+
+
+def test_a_second_watch_waits_for_the_first() -> None:
+    watch = settings_in(UNITS["atom-sync-watch.service"])["Service"]
+    assert watch["SuccessExitStatus"].split() == ["75", "143"]
+    assert watch["RestartForceExitStatus"] == "75"
+
+
+def test_only_the_service_that_starts_syncs_may_set_priorities() -> None:
+    for unit in (*POLLS, *SERVICES):
+        assert ("@resources" in UNITS[unit]) is (unit != "atom-sync-health.service")
+
+
+def test_the_backend_gets_at_the_database_and_at_nothing_else() -> None:
+    rights = {
+        line.split()[1]: line.split()[2:]
+        for line in UNITS["tmpfiles.d/atom-sync.conf"].splitlines()
+        if "/" in line and line[0] != "#"
+    }
+    assert rights["/var/lib/atom-sync"] == ["2770", "atom-sync", "atom-sync"]
+    assert (
+        rights["/var/lib/atom-sync/atom.db"]
+        == rights["/var/lib/atom-sync/atom.db-*"]
+        == ["0660", "atom-sync", "atom-sync"]
+    )
+    assert (
+        rights["/etc/atom-sync/token"] == rights["/etc/atom-sync/atom-sync.env"] == ["0600", "atom-sync", "atom-sync"]
+    )
+    for unit in (*POLLS, *SERVICES):  # systemd sets the rights of the directory at each start
+        assert settings_in(UNITS[unit])["Service"]["StateDirectoryMode"] == rights["/var/lib/atom-sync"][0]
+
+
+def test_paths_come_from_the_settings(machine: Machine, tmp_path: Path) -> None:
+    settings = tmp_path / "own.env"
+    settings.write_text("ATOM_SAAS_SYNC_INTERVAL_MINUTES=10\n", encoding="utf-8")
+    shown = machine.command("--env-file", str(settings), "schedule", "systemd", "--json")
+    texts = {Path(file["path"]).name: file["text"] for file in json.loads(shown.stdout)["files"]}
+    service = settings_in(texts["atom-sync-skills.service"])["Service"]
+    assert f" --env-file {settings} sync skills" in service["ExecStart"]
+    assert service["ReadWritePaths"].split()[-1] == f"-{machine.database_path.parent}"
+    assert settings_in(texts["atom-sync-skills.timer"])["Timer"]["OnCalendar"] == "*:0/10"
+    assert f" --env-file {settings} " in machine.command("--env-file", str(settings), "schedule", "cron").stdout
+    root = tmp_path / "root"
+    assert (
+        machine.command("--env-file", str(settings), "schedule", "cron", "--install", "--root", str(root)).returncode
+        == 0
+    )
+    assert [path.name for path in root.rglob("*") if path.is_file()] == ["atom-sync"]  # the person has a file already
+
+
+@pytest.mark.parametrize(
+    "path", ["/opt/my programs/atom-sync", "/opt/100%/atom-sync", "relative", "/a\nb", '/a"', "/$HOME"]
+)
+def test_paths_that_systemd_or_cron_would_read_in_another_way_are_refused(path: str) -> None:
+    for make in (
+        lambda: Schedule(executable=path),
+        lambda: Schedule(settings=path),
+        lambda: Schedule(database=path),
+    ):
+        with pytest.raises(UsageError, match="cannot stand in a unit"):
+            make()
+
+
 def test_watch_is_restarted_when_it_hangs_but_not_when_the_token_is_refused() -> None:
     watch = settings_in(UNITS["atom-sync-watch.service"])["Service"]
     assert (watch["Type"], watch["NotifyAccess"]) == ("notify", "main")
@@ -130,6 +197,7 @@ def test_the_crontab_is_one_that_cron_takes(skills: int, ratings: int) -> None:
         assert rest == ["*", "*", "*"]
         assert line.split()[5] == "atom-sync"
         assert "%" not in line  # cron takes it for a line break
+        assert "timeout -k 60 " in line  # nothing else ends what hangs
         assert runs_a_day(minute, hour) == 24 * 60 // minutes
 
 

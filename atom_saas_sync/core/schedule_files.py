@@ -219,8 +219,9 @@ ExecStart={schedule.command} sync {kind} --scheduled --wait 60 --deadline {minut
     --textfile {METRICS_DIRECTORY}/atom_sync.prom
 # The program ends by itself when the interval is over; this is for one that hangs.
 TimeoutStartSec={minutes + 2}min
-# Needs a person (4), try again later (75), stopped (143): told by status and metrics, no failure of the unit.
-SuccessExitStatus=4 75 143
+# Needs a person (4), try again later (75), stopped (143, or SIGTERM before the program heard of it): told by status
+# and metrics, no failure of the unit.
+SuccessExitStatus=4 75 143 SIGTERM
 {_environment(schedule, f"atom-sync-{kind}")}
 {_HARDENING}
 {_FEWER_CALLS}
@@ -238,7 +239,7 @@ OnFailure=atom-sync-failed@%N.service
 Type=oneshot
 ExecStart={schedule.command} cache purge --scheduled
 TimeoutStartSec=10min
-SuccessExitStatus=75 143
+SuccessExitStatus=4 75 143 SIGTERM
 {_environment(schedule, "atom-sync-purge")}
 {_HARDENING}
 {_FEWER_CALLS}

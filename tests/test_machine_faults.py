@@ -132,7 +132,7 @@ def test_a_lock_that_is_kept_for_longer_than_our_patience(synced: Machine) -> No
     with closing(sqlite3.connect(synced.database_path, isolation_level=None)) as holder:
         holder.execute("BEGIN IMMEDIATE")
         threads = [
-            threading.Thread(target=lambda each=each: ended.update({each: synced.command(*each)}))  # type: ignore[misc]
+            threading.Thread(target=lambda each=each: ended.update({each: synced.command(*each)}))
             for each in WRITERS + READERS
         ]
         for thread in threads:

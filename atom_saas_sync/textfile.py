@@ -23,7 +23,7 @@ def write_textfile(path: Path, text: str) -> None:
     """
     path = path.absolute()
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise DatabaseError(f"{path} is no regular file", hint="name a file of its own, such as atom_sync.prom")
+        raise DatabaseError(f"{path} is no regular file", hint="name a file of its own")
     unfinished = None
     try:
         descriptor, unfinished = create_beside(path)
@@ -35,7 +35,7 @@ def write_textfile(path: Path, text: str) -> None:
         unfinished.replace(path)
     except OSError as error:
         raise DatabaseError(
-            f"cannot write the metrics to {path}: {error.strerror}",
+            f"cannot write {path}: {error.strerror}",
             hint=f"the directory {path.parent} must exist, have room, and be writable for this user",
         ) from error
     finally:

@@ -135,7 +135,7 @@ def test_what_the_wheel_says_of_itself(wheel: Path) -> None:
 
 def test_every_dependency_has_a_lower_bound_and_no_upper_one() -> None:
     for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]):
-        assert re.fullmatch(r"[a-z-]+>=[0-9.]+", text), text
+        assert re.fullmatch(r"[A-Za-z-]+>=[0-9.]+", text), text
 
 
 def test_only_the_runtime_is_there(installed: Path, tmp_path: Path) -> None:

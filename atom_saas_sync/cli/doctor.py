@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from atom_saas_sync.usecases.diagnose import Finding, Timers
 
 _MARKS = {"ok": ("●", "green"), "warning": ("!", "yellow"), "problem": ("✕", "red"), "skipped": ("-", "dim")}
-_CRONTAB = Path("/etc/cron.d/atom-sync")
 
 
 def doctor(
@@ -141,13 +140,14 @@ class _Store:
 class _Host:
     def timers(self) -> Timers:
         """Ask systemd, if it runs here, and look for our crontab."""
+        from atom_saas_sync.core.schedule_files import CRONTAB
         from atom_saas_sync.usecases.diagnose import Timers
 
         units = _systemd_units()
         active = [unit.name for unit in units if unit.state == "active" and unit.name.endswith(".timer")]
         failed = [unit.name for unit in units if unit.state == "failed"]
-        if _CRONTAB.exists():
-            active.append(str(_CRONTAB))
+        if Path(CRONTAB).exists():
+            active.append(CRONTAB)
         return Timers(tuple(active), tuple(failed))
 
 

@@ -52,7 +52,7 @@ def show(ctx: typer.Context, as_json: _Json = False) -> None:
     if status.emergency_stop:
         typer.echo("The emergency stop is on: scheduled runs do nothing until `atom-sync jobs start`.")
     if not jobs:
-        typer.echo("No scheduled jobs: no atom-sync timer is active in systemd, and no `watch --jobs` is running.")
+        _tell_of_none()
         return
     _print_table(jobs)
 
@@ -105,6 +105,17 @@ def _timers() -> list[ScheduledJob]:
     except AtomSyncError as error:
         sys.stderr.write(f"systemd does not tell of its timers: {printable(error.message)}\n")
         return []
+
+
+def _tell_of_none() -> None:
+    from pathlib import Path
+
+    from atom_saas_sync.core.schedule_files import CRONTAB
+
+    if Path(CRONTAB).exists():
+        typer.echo(f"{CRONTAB} starts the jobs; when, stands there: cron does not tell.")
+    else:
+        typer.echo("No scheduled jobs: no atom-sync timer is active in systemd, and no `watch --jobs` is running.")
 
 
 def _document(job: ScheduledJob, trigger: str) -> dict[str, Any]:

@@ -32,7 +32,6 @@ _Root = Annotated[
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 _SYSTEMD = Path("etc/systemd/system")
-_CRON = Path("etc/cron.d/atom-sync")
 _ENVIRONMENT = Path("etc/atom-sync/atom-sync.env")
 _COMMAND_SECONDS = 60.0
 _FIRST_WITH_RESTART_STEPS = 254
@@ -100,11 +99,11 @@ def cron(
 ) -> None:
     """Show the file for /etc/cron.d, for machines without systemd; --install writes it."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.core.schedule_files import TOKEN_FILE, crontab
+    from atom_saas_sync.core.schedule_files import CRONTAB, TOKEN_FILE, crontab
 
     settings = runtime.load(ctx.obj)
     schedule = _schedule(ctx.obj, settings)
-    changed = _change({root / _CRON: crontab(schedule)}, install=install, uninstall=uninstall, as_json=as_json)
+    changed = _change({root / CRONTAB[1:]: crontab(schedule)}, install=install, uninstall=uninstall, as_json=as_json)
     if changed is None:
         return
     next_steps: list[str] = []
@@ -138,7 +137,7 @@ def _program() -> Path:
     """Return the program that runs, as a service can start it: itself, as systemd takes messages from no other."""
     beside = Path(sys.executable).with_name("atom-sync")
     found = beside if beside.exists() else Path(shutil.which("atom-sync") or beside)
-    if found.is_relative_to("/home") or found.is_relative_to("/root"):
+    if found.parts[1:2] in (("home",), ("root",)):
         sys.stderr.write(
             f"warning: services cannot see {found}, below a home directory; install atom-sync elsewhere, as in\n"
             "  → `python3 -m venv /opt/atom-sync/venv && /opt/atom-sync/venv/bin/pip install …`\n"

@@ -23,6 +23,8 @@ SETTINGS = "/etc/atom-sync/atom-sync.env"
 
 TOKEN_FILE = "/etc/atom-sync/token"  # noqa: S105 - where it is, not what it is
 
+CRONTAB = "/etc/cron.d/atom-sync"
+
 STATE_DIRECTORY = "/var/lib/atom-sync"
 
 METRICS_DIRECTORY = "/var/lib/atom-sync-metrics"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import Machine
 
+from atom_saas_sync.config import load_settings
 from atom_saas_sync.core.schedule_files import MARK, SERVICES, TIMERS, Schedule, crontab, systemd_files
 from atom_saas_sync.errors import UsageError
 
@@ -263,6 +264,22 @@ def test_install_writes_what_is_configured_and_uninstall_removes_just_that(
     assert run("--uninstall")[0] == 0
     assert {path for path in root.rglob("*") if path.is_file()} == {settings, own}
     assert run("--uninstall")[0] == 0
+
+
+def test_what_is_configured_now_is_what_the_services_read_later(machine: Machine, tmp_path: Path) -> None:
+    odd = {"ATOM_INSTANCE_ID": "it's \\ 'odd' # $HOME = \"x\" ${A}", "ATOM_SAAS_CONFLICT_STRATEGY": "merge"}
+    query = {"ATOM_SAAS_WS_URL": "wss://ws.example.com/x?key=very-secret"}
+    installed = machine.command("schedule", "systemd", "--install", "--root", str(tmp_path / "root"), **odd, **query)
+    assert installed.returncode == 0
+    written = tmp_path / "root/etc/atom-sync/atom-sync.env"
+    assert "very-secret" not in written.read_text(encoding="utf-8")
+    assert "# ATOM_SAAS_WS_URL: " in written.read_text(encoding="utf-8")
+    read = load_settings({"ATOM_SAAS_API_TOKEN": "at_saas_x"}, env_file=written, working_directory=tmp_path)
+    assert read.instance_id == odd["ATOM_INSTANCE_ID"]
+    assert read.conflict_strategy == "merge"
+    assert read.api_url == machine.sandbox.url
+    assert read.database_path == machine.database_path
+    assert read.scheduler_enabled
 
 
 @pytest.mark.parametrize("option", ["--install", "--uninstall"])

@@ -15,7 +15,7 @@ from atom_saas_sync.cli.output import GlobalOptions, print_json
 from atom_saas_sync.errors import AtomSyncError, DatabaseError, UsageError
 
 if TYPE_CHECKING:
-    from atom_saas_sync.config import Settings
+    from atom_saas_sync.config import Settings, Shown
     from atom_saas_sync.core.schedule_files import Schedule
 
 app = typer.Typer(
@@ -226,9 +226,7 @@ def _write_environment(path: Path, settings: Settings) -> list[Path]:
         "# The settings of atom-sync's services; `atom-sync config show` lists all. The token has a file of its own."
     ]
     lines += [
-        f"{shown.name}={shown.value}"
-        for shown in settings.shown
-        if shown.origin not in _SET_BY_NOBODY and shown.name not in _LEFT_OUT
+        _line(shown) for shown in settings.shown if shown.origin not in _SET_BY_NOBODY and shown.name not in _LEFT_OUT
     ]
     # Services have a database and a credential of their own accord; these are for cron and for people.
     lines.append(f"ATOM_SAAS_API_TOKEN_FILE={TOKEN_FILE}")
@@ -244,6 +242,16 @@ def _write_environment(path: Path, settings: Settings) -> list[Path]:
     except OSError as error:
         raise _failure(path, error) from error
     return [path]
+
+
+def _line(shown: Shown) -> str:
+    value = shown.value or ""
+    if value.endswith("?…"):
+        return f"# {shown.name}: it has a query, which may hold a secret; write it here"
+    if value.isascii() and value.replace("_", "").replace("/", "").replace(":", "").replace(".", "").isalnum():
+        return f"{shown.name}={value}"
+    quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{shown.name}='{quoted}'"
 
 
 def _systemd_version() -> int:

@@ -337,20 +337,24 @@ SyslogIdentifier={identifier}
 """
 
 
-_FAILED = """
+_FAILED = f"""
 [Unit]
 Description=atom-sync: say that %i failed
 
 [Service]
-# One line at priority "error". Add mail or a pager with `systemctl edit atom-sync-failed@.service`; it may run twice.
+# One line at priority "error"; it may come twice. For mail or a pager: a unit of your own, for which a drop-in of the
+# job has another OnFailure=.
 Type=oneshot
-ExecStart=/bin/echo "<3>%i.service failed: ${MONITOR_SERVICE_RESULT}, exit status ${MONITOR_EXIT_STATUS}; \
+ExecStart=/bin/echo "<3>%i.service failed: ${{MONITOR_SERVICE_RESULT}}, exit status ${{MONITOR_EXIT_STATUS}}; \
 `journalctl -u %i.service` says why, `atom-sync doctor` what to do"
+TimeoutStartSec=1min
 SyslogIdentifier=atom-sync-failed
 DynamicUser=yes
-ProtectSystem=strict
-ProtectHome=yes
-PrivateNetwork=yes
+UMask=0077
+
+{_HARDENING}
+{_FEWER_CALLS}
+{_NO_NETWORK}
 """
 
 _SYSUSERS = """

@@ -99,7 +99,7 @@ def cron(
 ) -> None:
     """Show the file for /etc/cron.d, for machines without systemd; --install writes it."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.core.schedule_files import CRONTAB, TOKEN_FILE, crontab
+    from atom_saas_sync.core.schedule_files import CRONTAB, METRICS_DIRECTORY, STATE_DIRECTORY, TOKEN_FILE, crontab
 
     settings = runtime.load(ctx.obj)
     schedule = _schedule(ctx.obj, settings)
@@ -111,8 +111,9 @@ def cron(
         if ctx.obj.env_file is None:
             changed += _write_environment(root / _ENVIRONMENT, settings)
         next_steps = [
-            "make the user: `useradd --system --home-dir /var/lib/atom-sync --create-home atom-sync`",
-            "make the directory for node_exporter: `install -d -o atom-sync /var/lib/atom-sync-metrics`",
+            f"make the user: `useradd --system --user-group --home-dir {STATE_DIRECTORY} atom-sync`",
+            f"and its directory: `install -d -m 2770 -o atom-sync -g atom-sync {STATE_DIRECTORY}`",
+            f"make the directory for node_exporter: `install -d -o atom-sync {METRICS_DIRECTORY}`",
             f"put the token into a file: `install -m 600 -o atom-sync /dev/stdin {TOKEN_FILE}`",
             f"look at {schedule.settings}, and give it to that user: `chown atom-sync {schedule.settings}`",
             f"`sudo -u atom-sync {schedule.command} doctor` shows what is missing",

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import threading
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -20,6 +21,7 @@ from atom_saas_sync.model import (
     Category,
     ConflictEntry,
     Known,
+    Outcome,
     PageRecord,
     WaitingConflict,
 )
@@ -333,6 +335,12 @@ class Batch:
             """,
             (f"{list_key}{page}", etag, page, len(ids), total, moment),
         )
+
+    def count_changes(self, actions: Iterable[Action]) -> None:
+        """Count what these actions, which were carried out, did to skills."""
+        outcomes = Counter(action.outcome for action in actions if action.outcome is not Outcome.UNCHANGED)
+        for outcome, number in outcomes.items():
+            increment(self._connection, "atom_saas_sync_items_total", number, type="skill", action=outcome.value)
 
     def count_requests(self, requests: dict[tuple[str, str], int]) -> None:
         """Add to the counters of requests by (endpoint, code)."""

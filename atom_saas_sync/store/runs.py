@@ -141,7 +141,8 @@ class Runs:
 
 
 def _count_items(connection: sqlite3.Connection, counts: CatalogueCounts) -> None:
-    for action in ("added", "updated", "unchanged", "deleted", "invalid"):
+    # What was added, updated and deleted was counted in the transactions that did it.
+    for action in ("unchanged", "invalid"):
         increment(connection, "atom_saas_sync_items_total", getattr(counts, action), type="skill", action=action)
     changed = counts.categories_changed
     increment(connection, "atom_saas_sync_items_total", changed, type="category", action="updated")

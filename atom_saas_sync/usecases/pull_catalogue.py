@@ -246,6 +246,7 @@ class CataloguePull:
             actions = [plan_listed(known.get(name), remote, self._options.strategy) for name, remote in changed.items()]
             if not self._options.dry_run:
                 batch.apply(actions, now, page=page.number)
+                batch.count_changes(actions)
                 # Only a page of which everything is stored may answer "not modified" next time.
                 whole = (
                     not told
@@ -302,6 +303,7 @@ class CataloguePull:
                         actions.append(action)
             if not self._options.dry_run:
                 batch.apply(actions, self._clock.now())
+                batch.count_changes(actions)
         self._count(actions)
 
     def _look_again_at_waiting_conflicts(self, listed: Collection[str]) -> None:
@@ -319,6 +321,7 @@ class CataloguePull:
                     actions.append(action)
             if not self._options.dry_run:
                 batch.apply(actions, self._clock.now())
+                batch.count_changes(actions)
         self._count(actions)
 
     def _plan_waiting(self, known: Known, listed: Collection[str]) -> Action | None:
@@ -377,6 +380,7 @@ class CataloguePull:
                 return
             if not self._options.dry_run:
                 batch.apply([action], self._clock.now())
+                batch.count_changes([action])
                 batch.count_requests(self._marketplace.statistics.drain())
         self._count([action])
 

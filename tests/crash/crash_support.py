@@ -285,6 +285,21 @@ def sync_once_more(machine: Machine) -> None:
     assert_equal(machine)
 
 
+def first_sync_once_more(machine: Machine) -> None:
+    """Besides, each skill was counted once."""
+    sync_once_more(machine)
+    assert items(machine) == {"added": 60}
+
+
+def items(machine: Machine) -> dict[str, int]:
+    """Return how many skills were counted as added, updated and deleted."""
+    rows = machine.sql(
+        "SELECT labels ->> 'action', CAST(value AS INTEGER) FROM counter "
+        "WHERE name = 'atom_saas_sync_items_total' AND labels ->> 'type' = 'skill'"
+    )
+    return {action: number for action, number in rows if action in {"added", "updated", "deleted"}}
+
+
 def assert_equal(machine: Machine) -> None:
     """What is cached is what the marketplace lists: skills, and categories."""
     assert machine.cached() == machine.listed()
@@ -302,6 +317,7 @@ def sync_conflicts_once_more(machine: Machine) -> None:
         (CONFLICTS,)
     ]
     assert machine.sql("SELECT sum(value) FROM counter WHERE name = 'republished'") == [(1,)]
+    assert items(machine) == {"added": 60 + 3, "updated": 10 + 1, "deleted": 4}
 
 
 def send_once_more(machine: Machine) -> None:
@@ -383,7 +399,7 @@ def _owner(copy: Path) -> str | None:
 
 
 SCENARIOS = {
-    "first sync": Scenario(("sync", "skills"), sync_once_more, variables=PAGE),
+    "first sync": Scenario(("sync", "skills"), first_sync_once_more, variables=PAGE),
     "sync of changes": Scenario(
         ("sync", "skills", "--textfile", "atom.prom"),
         sync_conflicts_once_more,

@@ -37,6 +37,7 @@ class Database:
         self.path = path
         self.connection = connection
         self.busy_timeout_seconds = busy_timeout_seconds
+        self._file = _identity(path)
 
     @classmethod
     def open(
@@ -89,9 +90,11 @@ class Database:
         The write lock is taken at the start (`BEGIN IMMEDIATE`): a transaction that reads first and writes later
         would fail at once, whatever the timeout is, if another process wrote in between.
 
-        Raises DatabaseError for every failure of SQLite, also when another program holds the lock for too long.
+        Raises DatabaseError for every failure of SQLite, also when another program holds the lock for too long, and if
+        the file was moved, removed or replaced since it was opened: nobody would find there what is written.
         """
         self._refuse_nesting()
+        self._require_in_place()
         with translated_errors(self.path, (sqlite3.Error,), busy_timeout_seconds=self.busy_timeout_seconds):
             self._patiently("BEGIN IMMEDIATE")
             try:
@@ -172,9 +175,25 @@ class Database:
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
 
+    def _require_in_place(self) -> None:
+        if _identity(self.path) != self._file:
+            raise DatabaseError(
+                f"the database {self.path} was moved, removed or replaced while it was in use",
+                hint="start this again; stop `watch` before another file is put in the place of its database",
+            )
+
     def _refuse_nesting(self) -> None:
         if self.connection.in_transaction:
             raise RuntimeError("a transaction is open already on this connection: transactions do not nest")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what the operating system knows a file by, None if there is none of that name."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def create_directories(directory: Path) -> None:

@@ -12,6 +12,7 @@
     │   ├── RateLimited        75  the request budget is used up
     │   └── BadResponse        65  an answer that is not the contract
     ├── DatabaseError          74  the database or the disk failed
+    │   └── DatabaseBusy       74  another program kept it locked for too long
     ├── Locked                 75  another run of this kind is at work
     ├── DeadlineReached        75  `--deadline` ended the run
     └── Interrupted       130/143  SIGINT or SIGTERM ended the run
@@ -128,6 +129,10 @@ class DatabaseError(AtomSyncError):
 
     exit_code = 74
     kind = "database"
+
+
+class DatabaseBusy(DatabaseError):
+    """Another program kept the database locked for longer than we wait."""
 
 
 class Locked(AtomSyncError):

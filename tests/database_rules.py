@@ -132,11 +132,10 @@ def _findings(connection: sqlite3.Connection, path: Path, before: Counter[str], 
             yield f"{what}: {[row[0] for row in rows][:5]}"
     yield from _versions(connection)
     yield from _times(connection)
-    now = dict(connection.execute("SELECT name || labels, value FROM counter").fetchall())
-    for name, value in before.items():
-        if now.get(name, 0) < value:
-            yield f"rule 8: {name} went from {value} to {now.get(name, 0)}"
+    yield from _counters(connection, before)
     connection.execute("ROLLBACK")
+    if idle:  # it writes, and so keeps others from writing
+        yield from _search_structure(connection)
     yield from _search_index(connection)
 
 
@@ -186,14 +185,24 @@ def _times(connection: sqlite3.Connection) -> Iterator[str]:
                     yield f"{table}.{column} holds {moment!r}, which is no UTC time"
 
 
-def _search_index(connection: sqlite3.Connection) -> Iterator[str]:
-    """Compare the index, word by word, with one that is built anew."""
+def _counters(connection: sqlite3.Connection, before: Counter[str]) -> Iterator[str]:
+    now = dict(connection.execute("SELECT name || labels, value FROM counter").fetchall())
+    for name, value in before.items():
+        if now.get(name, 0) < value:
+            yield f"rule 8: {name} went from {value} to {now.get(name, 0)}"
+
+
+def _search_structure(connection: sqlite3.Connection) -> Iterator[str]:
     try:
         connection.execute("INSERT INTO skill_fts(skill_fts) VALUES ('integrity-check')")
     except sqlite3.DatabaseError as error:
         yield f"search index: {error}"
     finally:
         connection.rollback()
+
+
+def _search_index(connection: sqlite3.Connection) -> Iterator[str]:
+    """Compare the index, word by word, with one that is built anew."""
     statement = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'skill_fts'").fetchone()[0]
     connection.execute(statement.replace("TABLE skill_fts", "TABLE temp.anew"))
     connection.execute(

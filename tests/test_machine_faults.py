@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from conftest import Machine, wait_until
 from database_rules import check_rules
 from watch_support import stop, watching
 
+# Python keeps what it could write of a compiled module on a full disk, and fails over it for ever.
+NO_CACHE = {"PYTHONDONTWRITEBYTECODE": "1"}
 LIMITS = {"ATOM_SAAS_RATE_LIMIT_PER_MINUTE": "100000", "ATOM_SAAS_RATE_LIMIT_PER_HOUR": "100000"}
 
 WRITERS = [
@@ -45,7 +48,7 @@ def in_need(machine: Machine, arguments: tuple[str, ...], need: str) -> subproce
     then = "import os, sys; os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     return subprocess.run(
         [sys.executable, "-c", f"{need}\n{then}", "-m", "atom_saas_sync", *arguments],
-        env=machine.environment(**LIMITS),
+        env=machine.environment(**LIMITS, **NO_CACHE),
         cwd=machine.directory,
         capture_output=True,
         text=True,
@@ -95,7 +98,7 @@ def test_a_full_disk(synced: Machine, arguments: tuple[str, ...]) -> None:
 
 def test_watch_waits_for_room_on_the_disk_and_loses_nothing(synced: Machine) -> None:
     sandbox = synced.sandbox
-    with watching(synced, **LIMITS) as service:
+    with watching(synced, **LIMITS, **NO_CACHE) as service:
         hard = resource.prlimit(service.pid, resource.RLIMIT_FSIZE)[1]
         resource.prlimit(service.pid, resource.RLIMIT_FSIZE, (4096, hard))
         for each in range(20):
@@ -149,3 +152,15 @@ def test_a_lock_that_is_kept_for_longer_than_our_patience(synced: Machine) -> No
 def test_a_directory_that_is_gone(synced: Machine, tmp_path: Path) -> None:
     ended = synced.command("metrics", "--textfile", str(tmp_path / "gone" / "m.prom"))
     assert_74(ended, "No such file or directory")
+
+
+def test_watch_says_nothing_of_another_program_that_writes_for_seconds(synced: Machine) -> None:
+    with watching(synced, **LIMITS) as service:
+        with closing(sqlite3.connect(synced.database_path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            synced.sandbox.patch_skill(synced.sandbox.skill_ids()[0], {"description": "meanwhile"})
+            time.sleep(1.5)  # what the other program takes; longer than `watch` waits at a time
+            other.execute("COMMIT")
+        wait_until(lambda: {k: v for k, v in synced.cached().items() if k != "ours"} == synced.listed(), 20)
+        logged = stop(service)
+    assert "locked" not in logged

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from atom_saas_sync.errors import DatabaseError
+from atom_saas_sync.errors import DatabaseBusy, DatabaseError
 
 LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _NO_ACCESS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
@@ -36,7 +36,8 @@ def translated_errors(
             message, hint = _explain_sqlite_error(error, path, busy_timeout_seconds)
         else:
             message, hint = _explain_os_error(error, path)
-        raise DatabaseError(message, hint=hint) from error
+        busy = isinstance(error, sqlite3.Error) and primary_code(error) in LOCKED
+        raise (DatabaseBusy if busy else DatabaseError)(message, hint=hint) from error
 
 
 def primary_code(error: sqlite3.Error) -> int:

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from atom_saas_sync.core.realtime import PING, PONG, Do, Lifeline, Malformed, Message, Rules, parse_frame
-from atom_saas_sync.errors import AtomSyncError, DatabaseError, LinkEnded
+from atom_saas_sync.errors import AtomSyncError, DatabaseBusy, DatabaseError, LinkEnded
 from atom_saas_sync.model import LinkState, RunReport, ScheduledJob, Strategy
 from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.follow_events import EventFollower
@@ -56,6 +56,7 @@ STOP_SECONDS = 3.0
 
 _WRITE_RETRY_SECONDS = 1.0
 _WRITE_PATIENCE_SECONDS = 60.0
+_BUSY_UNTOLD_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
 _CLOCK_SECONDS = 1.0  # a machine that was suspended has a clock that jumps
 _FIRST_POLL_RETRY, _LONGEST_POLL_RETRY = 15.0, 900.0
@@ -425,9 +426,12 @@ class Watch:
             try:
                 await self._write(verb, *arguments)
             except DatabaseError as error:
-                if self._clock.monotonic() - began > _WRITE_PATIENCE_SECONDS:
+                waited = self._clock.monotonic() - began
+                if waited > _WRITE_PATIENCE_SECONDS:
                     raise
-                log.error("%s; trying again", error.message)  # noqa: TRY400 - the message says it all
+                # That another program writes for a while is nothing to tell of.
+                if waited > _BUSY_UNTOLD_SECONDS or not isinstance(error, DatabaseBusy):
+                    log.error("%s; trying again", error.message)  # noqa: TRY400 - the message says it all
                 await asyncio.sleep(_WRITE_RETRY_SECONDS)
             else:
                 return
@@ -510,7 +514,8 @@ class Watch:
         try:
             await self._write(self._store.note, state, now)
         except DatabaseError as error:
-            log.warning("could not write the state: %s", error.message)
+            if not isinstance(error, DatabaseBusy):  # it is written anew in a moment
+                log.warning("could not write the state: %s", error.message)
             self._messages += messages
             self._invalid += invalid
             self._fallback_unreported = fallback_seconds

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -105,12 +105,7 @@ class Catalogue:
         Not those whose conflict waits: their remote side is not the base, and it is news if it becomes so again.
         """
         with self._database.reading() as connection:
-            rows = connection.execute(
-                "SELECT wire_digest, skill_id FROM skill_base AS b WHERE page = ? AND deleted_at IS NULL "
-                "AND NOT EXISTS (SELECT 1 FROM conflict_log AS w WHERE w.skill_id = b.skill_id AND w.resolved = 0)",
-                (page,),
-            )
-            return {row[0]: row[1] for row in rows}
+            return _digests_on_page(connection, page)
 
     def ids_on_page(self, page: int) -> list[str]:
         """Return the skills that were last seen on `page`."""
@@ -282,12 +277,23 @@ class Batch:
         )
         return {row[0] for row in rows}
 
+    def digests_on_page(self, page: int) -> dict[bytes, str]:
+        """Return what Catalogue.digests_on_page does, as this transaction sees it."""
+        return _digests_on_page(self._connection, page)
+
     def apply(
-        self, actions: Sequence[Action], now: datetime, *, page: int | None = None, actor: str = "atom-sync"
+        self,
+        actions: Sequence[Action],
+        now: datetime,
+        *,
+        page: int | None = None,
+        actor: str = "atom-sync",
+        before_index: Callable[[], None] | None = None,
     ) -> None:
         """Carry out actions on skills that `known` was asked for; `page` is where the list showed them.
 
-        `actor` is who resolves the conflicts among them.
+        `actor` is who resolves the conflicts among them. `before_index` is called when the full-text index is next:
+        SQLite works on it for long without holding the interpreter's lock.
         """
         moment = format_time(now)
         written = [action for action in actions if action.cache is CacheChange.WRITE]
@@ -296,9 +302,13 @@ class Batch:
         with _compressing(ended) as compressed:
             unindex(self._connection, removed)
             self._remove_rows(removed)
+            newest = self._newest_row()
             self._write_rows(written, now)
-            reindex(self._connection, self._replaced_texts(written))
             self._write_bases(actions, moment, page)
+            if before_index is not None:
+                before_index()
+            reindex(self._connection, self._replaced_texts(written))
+            self._index_rows_after(newest)
         self._keep_history(ended, compressed, moment)
         for action in actions:
             if action.conflict is not None:
@@ -371,7 +381,6 @@ class Batch:
             return
         moment, expires = format_time(now), format_time(now + TIME_TO_LIVE)
         connection = self._connection
-        newest: int = connection.execute("SELECT coalesce(max(id), 0) FROM skill_cache").fetchone()[0]
         replaced = [action for action in written if self._has_row(action.skill_id)]
         connection.executemany(
             "UPDATE skill_cache SET skill_data = ?1, updated_at = ?2, expires_at = coalesce(?3, expires_at) "
@@ -396,7 +405,13 @@ class Batch:
                 if not self._has_row(action.skill_id)
             ],
         )
-        connection.execute(
+
+    def _newest_row(self) -> int:
+        newest: int = self._connection.execute("SELECT coalesce(max(id), 0) FROM skill_cache").fetchone()[0]
+        return newest
+
+    def _index_rows_after(self, newest: int) -> None:
+        self._connection.execute(
             f"INSERT INTO skill_fts (rowid, {_INDEXED}) SELECT id, {_INDEXED} FROM skill_text "  # noqa: S608 - constants
             "WHERE id > ?",
             (newest,),
@@ -666,6 +681,15 @@ def _known(row: sqlite3.Row) -> Known:
     if row["waiting_id"] is not None:
         waiting = WaitingConflict(row["waiting_id"], row["remote_data"], held=row["undone_at"] is not None)
     return Known(row["skill_id"], row["skill_data"], row["updated_at"], base, waiting)
+
+
+def _digests_on_page(connection: sqlite3.Connection, page: int) -> dict[bytes, str]:
+    rows = connection.execute(
+        "SELECT wire_digest, skill_id FROM skill_base AS b WHERE page = ? AND deleted_at IS NULL "
+        "AND NOT EXISTS (SELECT 1 FROM conflict_log AS w WHERE w.skill_id = b.skill_id AND w.resolved = 0)",
+        (page,),
+    )
+    return {row[0]: row[1] for row in rows}
 
 
 def _leave_pages(connection: sqlite3.Connection, first: int) -> None:

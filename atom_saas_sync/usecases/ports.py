@@ -5,7 +5,7 @@ The edges implement them; what each verb means is said there.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -46,7 +46,15 @@ class StoredBatch(Protocol):
 
     def known(self, skill_ids: Iterable[str]) -> dict[str, Known]: ...
     def told_since(self, moment: datetime, skill_ids: Iterable[str], *, now: datetime) -> set[str]: ...
-    def apply(self, actions: Sequence[Action], now: datetime, *, page: int | None = None) -> None: ...
+    def digests_on_page(self, page: int) -> dict[bytes, str]: ...
+    def apply(
+        self,
+        actions: Sequence[Action],
+        now: datetime,
+        *,
+        page: int | None = None,
+        before_index: Callable[[], None] | None = None,
+    ) -> None: ...
     def record_page(
         self, page: int, ids: Collection[str], *, list_key: str, etag: str | None, total: int | None, now: datetime
     ) -> None: ...

@@ -7,12 +7,10 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from hashlib import sha256
 
 from atom_saas_sync.core.canonical import stored_version
 from atom_saas_sync.core.plan import plan_deleted, plan_listed
 from atom_saas_sync.core.realtime import is_newer
-from atom_saas_sync.core.wire import read_skill
 from atom_saas_sync.errors import AtomSyncError, BadResponse
 from atom_saas_sync.model import (
     Action,
@@ -26,12 +24,11 @@ from atom_saas_sync.model import (
     Outcome,
     RunReport,
     RunStatus,
-    SkillVersion,
     Strategy,
     WalkProof,
 )
 from atom_saas_sync.usecases.ports import Clock, Marketplace, Progress, RunLog, StoredCatalogue
-from atom_saas_sync.usecases.walk import PageFailed, Walk, WalkedPage
+from atom_saas_sync.usecases.walk import PageFailed, Walk, WalkedPage, sort_items
 
 log = logging.getLogger(__name__)
 
@@ -232,7 +229,9 @@ class CataloguePull:
             if not self._options.dry_run:
                 self._catalogue.confirm_page(page.number, self._clock.now())
             return
-        unchanged, changed, invalid = self._sort_items(page)
+        unchanged, changed, invalid = page.read_ahead or sort_items(
+            page.items, self._catalogue.digests_on_page(page.number)
+        )
         self._count_invalid(invalid, outcome)
         walk.saw([*unchanged, *changed], unusable=[item.skill_id for item in invalid])
         now = self._clock.now()
@@ -245,12 +244,17 @@ class CataloguePull:
                     del changed[name]
             actions = [plan_listed(known.get(name), remote, self._options.strategy) for name, remote in changed.items()]
             if not self._options.dry_run:
-                batch.apply(actions, now, page=page.number)
+                batch.apply(
+                    actions,
+                    now,
+                    page=page.number,
+                    before_index=lambda: walk.read_ahead(batch.digests_on_page(page.number + 1)),
+                )
                 batch.count_changes(actions)
                 # Only a page of which everything is stored may answer "not modified" next time.
                 whole = (
                     not told
-                    and len(unchanged) + len(changed) == len(page.items)
+                    and len(unchanged) + len(changed) == page.size
                     and all(
                         action.base is BaseChange.ADVANCE or (name in known and known[name].base)
                         for name, action in zip(changed, actions, strict=True)
@@ -266,25 +270,6 @@ class CataloguePull:
                 )
                 batch.count_requests(self._marketplace.statistics.drain())
         self._count(actions)
-
-    def _sort_items(self, page: WalkedPage) -> tuple[set[str], dict[str, SkillVersion], list[InvalidItem]]:
-        """Return the ids whose bytes are those of last time, the parsed rest, and what is not usable."""
-        digests = self._catalogue.digests_on_page(page.number)
-        unchanged: set[str] = set()
-        changed: dict[str, SkillVersion] = {}
-        invalid = []
-        for raw in page.items or ():
-            digest = sha256(raw).digest()
-            skill_id = digests.get(digest)
-            if skill_id is not None:
-                unchanged.add(skill_id)
-                continue
-            item = read_skill(raw, digest)
-            if isinstance(item, InvalidItem):
-                invalid.append(item)
-            else:
-                changed[item.skill_id] = item
-        return unchanged, changed, invalid
 
     def _look_after_touched_rows(self) -> None:
         """Put rows back that another program deleted, and volatile fields that it changed; also behind a 304."""

@@ -1,6 +1,7 @@
 """Walking the list of skills page by page: when it ends, and whether it was complete (marketplace-api.md, section 3).
 
-Pages are fetched ahead in a thread while the previous one is compared and written.
+Pages are fetched ahead in a thread while the previous one is compared and written. Their items are read there, too, as
+soon as the consumer has nothing to do but to wait for the disk: earlier, both would contend for the interpreter.
 """
 
 from __future__ import annotations
@@ -10,22 +11,52 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import NamedTuple
 
+from atom_saas_sync.core.wire import read_skill
 from atom_saas_sync.errors import ApiError, BadResponse, MarketplaceError
-from atom_saas_sync.model import ListedPage, PageRecord
+from atom_saas_sync.model import InvalidItem, ListedPage, PageRecord, SkillVersion
 
 _POLL_SECONDS = 0.1
 
 
+class SortedItems(NamedTuple):
+    """The ids whose bytes are those of last time, the parsed rest, and what is not usable."""
+
+    unchanged: set[str]
+    changed: dict[str, SkillVersion]
+    invalid: list[InvalidItem]
+
+
+def sort_items(items: Iterable[bytes], known: Mapping[bytes, str]) -> SortedItems:
+    """Read the items of a page; those whose digest is `known`, with the skill's id, need no parsing."""
+    result = SortedItems(set(), {}, [])
+    for raw in items:
+        digest = sha256(raw).digest()
+        skill_id = known.get(digest)
+        if skill_id is not None:
+            result.unchanged.add(skill_id)
+            continue
+        item = read_skill(raw, digest)
+        if isinstance(item, InvalidItem):
+            result.invalid.append(item)
+        else:
+            result.changed[item.skill_id] = item
+    return result
+
+
 @dataclass(frozen=True, slots=True)
 class WalkedPage:
-    """One page; `items` is None if it was not modified."""
+    """One page of `size` items, which are None if it was not modified, and given up if they were read ahead."""
 
     number: int
     items: tuple[bytes, ...] | None
+    size: int
     etag: str | None
     total: int | None
+    read_ahead: SortedItems | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +96,9 @@ class Walk:
         self.pages_read = 0
         self.failed = False
         self._ended = False
+        # For each page handed out, what `read_ahead` was told while it was in work, or None.
+        self._told: queue.SimpleQueue[Mapping[bytes, str] | None] = queue.SimpleQueue()
+        self._has_told = False
 
     @property
     def complete(self) -> bool:
@@ -89,6 +123,11 @@ class Walk:
                 self._unnamed += 1
             else:
                 self.unusable.add(skill_id)
+
+    def read_ahead(self, known: Mapping[bytes, str]) -> None:
+        """Let the next page be read from now on, given the digests that are `known` of it; once for each page."""
+        self._has_told = True
+        self._told.put(known)
 
     @contextmanager
     def pages(self) -> Iterator[Iterator[WalkedPage | PageFailed]]:
@@ -121,18 +160,34 @@ class Walk:
                     return
                 if isinstance(page, BaseException):
                     raise page
+                self._has_told = False
                 yield page
+                if not self._has_told:
+                    self._told.put(None)
             finally:
                 ahead.task_done()
 
     def _fetch_ahead(self, ahead: _Ahead, stop: threading.Event) -> None:
         try:
-            for page in self._fetch_all(ahead, stop):
-                if not _put(ahead, page, stop):
+            for position, fetched in enumerate(self._fetch_all(ahead, stop)):
+                if not _put(ahead, self._read(fetched, stop) if position else fetched, stop):
                     return
+                del fetched  # a page takes megabytes
             _put(ahead, None, stop)
         except BaseException as error:  # noqa: BLE001 - raised again in the consumer's thread
             _put(ahead, error, stop)
+
+    def _read(self, page: WalkedPage | PageFailed, stop: threading.Event) -> WalkedPage | PageFailed:
+        """Read the items of a page once the consumer of the page before allows it, or is done with that."""
+        while not stop.is_set():
+            try:
+                known = self._told.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                continue
+            if known is None or isinstance(page, PageFailed) or page.items is None:
+                break
+            return replace(page, items=(), read_ahead=sort_items(page.items, known))
+        return page
 
     def _fetch_all(self, ahead: _Ahead, stop: threading.Event) -> Iterator[WalkedPage | PageFailed]:
         number, items_seen, failures, seen_at_last_look = 1, 0, 0, 0
@@ -156,6 +211,7 @@ class Walk:
                 self.first_total = page.total
             items_seen += size
             yield page
+            del page
             if size == 0:
                 self._ended = True
                 return
@@ -174,11 +230,11 @@ class Walk:
         record = self._records.get(number)
         fetched = self._fetch(number, record.etag if record else None)
         if fetched.page is not None:
-            page = WalkedPage(number, fetched.page.items, fetched.etag, fetched.page.total)
-            return page, len(fetched.page.items)
+            page = WalkedPage(number, fetched.page.items, len(fetched.page.items), fetched.etag, fetched.page.total)
+            return page, page.size
         if record is None:
             raise BadResponse(f"page {number} of the list: 'not modified', but nothing was asked for on condition")
-        return WalkedPage(number, None, record.etag, record.total), record.items
+        return WalkedPage(number, None, record.items, record.etag, record.total), record.items
 
 
 def _put(

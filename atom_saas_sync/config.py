@@ -643,6 +643,16 @@ class _Reader:
                     f"{name}: {shown} is not encrypted, and its host is not loopback; "
                     "use https or wss, or set ATOM_SAAS_ALLOW_INSECURE=true"
                 )
+        if (
+            self._values["ATOM_SAAS_WS_ENABLED"]
+            and self._origins["ATOM_SAAS_API_URL"] != "default"
+            and self._origins["ATOM_SAAS_WS_URL"] == "default"
+            and self._values["ATOM_SAAS_API_URL"] not in (None, defaults[0])
+        ):
+            self.warnings.append(
+                f"ATOM_SAAS_API_URL is set and ATOM_SAAS_WS_URL is not: `watch` sends the token to {defaults[1]}; "
+                "set ATOM_SAAS_WS_URL, or ATOM_SAAS_WS_ENABLED=false"
+            )
 
     def _find_authorities(self) -> None:
         name = "ATOM_SAAS_CA_FILE"

@@ -388,3 +388,16 @@ def test_an_output_that_is_no_utf_8_still_gets_json(machine: Machine) -> None:
 def test_half_a_character_can_be_printed(capfd: pytest.CaptureFixture[str]) -> None:
     print_json({"half": "\ud83d"})
     assert capfd.readouterr().out == '{\n  "half": "\\ud83d"\n}\n'
+
+
+def test_a_table_in_a_pipe_is_whole(machine: Machine) -> None:
+    machine.pull()
+    first = machine.sandbox.skill_ids()[0]
+    name, version = "n" * 90, "1.0.0-" + "v" * 90
+    machine.edit(first, name=name, version=version)
+    piped = machine.command("skills", "list", "--modified").stdout
+    (row,) = [line for line in piped.splitlines() if first in line]
+    assert row.split()[1:3] == [name, version]
+    assert max(map(len, machine.command("doctor").stdout.splitlines())) > 80
+    # A program that sets COLUMNS knows what it wants.
+    assert max(map(len, machine.command("doctor", COLUMNS="80").stdout.splitlines())) <= 80

@@ -599,3 +599,25 @@ def test_the_example_sets_the_token_alone(tmp_path: Path) -> None:
     settings = _load(tmp_path)
     assert require_token(settings) == Secret(TOKEN)
     assert settings.warnings == ()
+
+
+class TestWhereTheTokenGoes:
+    """An own API without an own WebSocket: the token would go to the default host."""
+
+    API = "https://skills.example"
+
+    def test_it_is_warned_of(self, tmp_path: Path) -> None:
+        (told,) = _load(tmp_path, {"ATOM_SAAS_API_URL": self.API}).warnings
+        assert "ATOM_SAAS_WS_URL is not" in told
+        assert "wss://api.atomsaas.com/ws" in told
+
+    @pytest.mark.parametrize(
+        "others",
+        [
+            {"ATOM_SAAS_API_URL": "https://api.atomsaas.com"},
+            {"ATOM_SAAS_API_URL": API, "ATOM_SAAS_WS_URL": "wss://skills.example/ws"},
+            {"ATOM_SAAS_API_URL": API, "ATOM_SAAS_WS_ENABLED": "false"},
+        ],
+    )
+    def test_and_not_where_it_is_meant_or_not_sent(self, tmp_path: Path, others: dict[str, str]) -> None:
+        assert _load(tmp_path, others).warnings == ()

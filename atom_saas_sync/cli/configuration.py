@@ -14,7 +14,6 @@ from atom_saas_sync.errors import ConfigError
 app = typer.Typer(help="The effective configuration, and whether it is right.", no_args_is_help=True)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-_WIDE = 1000  # columns, where no terminal sets a limit
 
 
 @app.command()
@@ -44,10 +43,7 @@ def show(ctx: typer.Context, as_json: _Json = False) -> None:
         for line in shown:
             cells = (line.name, line.value or "-", line.origin)
             table.add_row(*(Text(printable(cell)) for cell in cells), style=None if line.value else "dim")
-        out = console()
-        if not out.is_terminal:
-            out.width = _WIDE  # one line for each, as grep likes it
-        out.print(table)
+        console(whole_lines=True).print(table)
     _tell(problems, warnings)
     if problems:
         raise typer.Exit(ConfigError.exit_code)

@@ -90,7 +90,7 @@ def history(ctx: typer.Context, as_json: AsJson = False) -> None:
     table = Table("Migration", "Applied at (UTC)")
     for name, applied_at in entries:
         table.add_row(name, applied_at or "pending")
-    console().print(table)
+    console(whole_lines=True).print(table)
 
 
 @app.command()
@@ -116,7 +116,7 @@ def check(
         table = Table("Check", "Finding", "What to do")
         for each in findings:
             table.add_row(each.check, each.message, each.hint)
-        console().print(table)
+        console(whole_lines=True).print(table)
     else:
         typer.echo(f"{database.path}: no findings")
     if findings:

@@ -172,7 +172,7 @@ def _print(findings: list[Finding]) -> None:
         if each.cure:
             words.append(f"\n→ {printable(each.cure)}", "dim")
         table.add_row(Text(mark, style), Text(each.check, "bold"), words)
-    out = console()
+    out = console(whole_lines=True)
     out.print(table)
     problems = sum(each.verdict == "problem" for each in findings)
     warnings = sum(each.verdict == "warning" for each in findings)

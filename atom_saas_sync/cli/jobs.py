@@ -135,4 +135,4 @@ def _print_table(jobs: list[dict[str, Any]]) -> None:
     for job in jobs:
         every = "" if job["minutes"] is None else f"{job['minutes']} min"
         table.add_row(printable(job["name"]), job["next_run_time"] or "not planned", every)
-    console().print(table)
+    console(whole_lines=True).print(table)

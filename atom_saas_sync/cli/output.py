@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "text", "json", "journal")
+_WIDE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,12 @@ def print_json(document: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
     sys.stdout.flush()
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Return a console that obeys NO_COLOR, FORCE_COLOR and the absence of a terminal."""
+def console(*, stderr: bool = False, whole_lines: bool = False) -> Console:
+    """Return a console that obeys NO_COLOR, FORCE_COLOR and the absence of a terminal.
+
+    With `whole_lines`, a file or pipe gets every row of a table on one line with nothing cut off, as grep likes it;
+    COLUMNS still wins.
+    """
     from rich.console import Console
 
     from atom_saas_sync.logs import may_colour
@@ -49,7 +55,10 @@ def console(*, stderr: bool = False) -> Console:
             raise BrokenPipeError  # which ends the command quietly, as everywhere else
 
     colour = may_colour(sys.stderr if stderr else sys.stdout)
-    return QuietConsole(stderr=stderr, highlight=False, soft_wrap=False, color_system="auto" if colour else None)
+    made = QuietConsole(stderr=stderr, highlight=False, soft_wrap=False, color_system="auto" if colour else None)
+    if whole_lines and not made.is_terminal:
+        made.width = shutil.get_terminal_size((_WIDE, 0)).columns
+    return made
 
 
 def printable(text: str, *, lines: bool = False) -> str:

@@ -372,15 +372,15 @@ def _show_skills(skills: list[CachedSkill], total: int, *, as_json: bool) -> Non
     from rich.table import Table
     from rich.text import Text
 
-    out = console()
+    out = console(whole_lines=True)
     if documents:
         table = Table(box=None, pad_edge=False)
         # Ids are there to be copied: whole, as long as they are not absurd.
         longest = max(len(line["skill_id"]) for line in documents)
         table.add_column("id", overflow="fold", min_width=min(longest, 40))
-        table.add_column("name", no_wrap=True, min_width=12, max_width=40)
-        table.add_column("version", no_wrap=True, max_width=16)
-        table.add_column("category", no_wrap=True, max_width=20)
+        table.add_column("name", no_wrap=True, min_width=12, max_width=40 if out.is_terminal else None)
+        table.add_column("version", no_wrap=True, max_width=16 if out.is_terminal else None)
+        table.add_column("category", no_wrap=True, max_width=20 if out.is_terminal else None)
         table.add_column("rating", justify="right", no_wrap=True, min_width=6)
         table.add_column("", no_wrap=True)
         for line in documents:

@@ -53,7 +53,7 @@ def status(
 
         print_json(status_document(state, health, now))
     else:
-        console().print(_screen(state, health, now))
+        console(whole_lines=True).print(_screen(state, health, now))
     if check and not health.healthy:
         if as_json:
             for trouble in health.reasons:

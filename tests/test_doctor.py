@@ -34,6 +34,8 @@ WELL = Status(
     migrations_pending=False,
     sync=SyncState(last_sync_at=ago(minutes=5), last_successful_sync_at=ago(minutes=5)),
     rate_limit_remaining=90,
+    skills=1250,
+    categories=24,
 )
 PLAN = Checkup(
     enabled=True,
@@ -113,6 +115,8 @@ def well(**fields: Any) -> Status:
 
 
 RUN = PastRun(1, "skills", ago(hours=2), None, None, "running", "timer", (), None, None)
+FAILED = (replace(RUN, status="failed", error_type="timeout"),)
+GOOD = (replace(RUN, status="success"),)
 WATCHING = WebSocketState(
     connected=True, alive=True, started_at=ago(hours=2), heartbeat_at=ago(seconds=5), last_connected_at=ago(hours=1)
 )
@@ -176,6 +180,9 @@ def test_all_is_well() -> None:
         ({}, {"status": well(websocket=replace(WATCHING, alive=False))}, ("watch", "problem"), "watch"),
         ({}, {"status": well(websocket=replace(WATCHING, connected=False))}, ("watch", "problem"), "watch"),
         ({}, {"status": well(runs=(RUN,), running=frozenset({"skills"}))}, ("run", "problem"), "kill"),
+        ({}, {"status": well(runs=FAILED * 2 + GOOD * 8)}, ("errors", "warning"), "status --json"),
+        ({}, {"status": well(skills=0)}, ("cache", "warning"), "--force"),
+        ({}, {"status": well(expired_skills=7)}, ("cache", "warning"), "cache purge"),
         ({}, {"status": well(rate_limit_remaining=2)}, ("rate_limit", "warning"), "INTERVAL"),
         ({}, {"status": well(conflicts_open={"HIGH": 2})}, ("conflicts", "warning"), "conflicts list"),
         ({}, {"status": well(ratings_failed=1)}, ("ratings", "problem"), "ratings failed"),
@@ -196,6 +203,15 @@ def test_one_cause_gives_one_finding() -> None:
     assert bad(examine(known_names=False)) == [("dns", "problem")]
     assert bad(examine(skills_status=401)) == [("api", "problem")]
     assert bad(examine(replace(PLAN, has_token=False))) == [("token", "problem")]
+
+
+def test_few_old_or_harmless_failures_are_no_error_rate() -> None:
+    old = (replace(FAILED[0], started_at=ago(hours=5)),)
+    stopped = (replace(FAILED[0], error_type="interrupted"),)
+    for runs in (FAILED + GOOD, FAILED * 2 + GOOD * 18, old * 9, stopped * 9, ()):
+        assert bad(examine(status=well(runs=runs))) == []
+    findings = examine(status=well(runs=FAILED * 2 + GOOD * 8))
+    assert "2 of the last 10 runs ended with an error: 2 timeout" in {each.message for each in findings}
 
 
 def test_watch_with_its_jobs_is_a_schedule() -> None:

@@ -6,6 +6,7 @@ WebSocket, and one cause gives one finding.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ from typing import Literal, Protocol
 from atom_saas_sync.core.health import duration, judge, minutes_since, watch_is_running
 from atom_saas_sync.errors import ConnectionFailed, DatabaseError, MarketplaceError
 from atom_saas_sync.model import Health, Status
+from atom_saas_sync.times import parse_time
 
 Verdict = Literal["ok", "warning", "problem", "skipped"]
 
@@ -21,6 +23,9 @@ _EXPIRY_NOTICED = timedelta(days=14)
 _SKEW_WARNED, _SKEW_WRONG = 30.0, 300.0
 _LONG_RUN_MINUTES = 60
 _LITTLE_BUDGET = 10
+# As the alert HighErrorRate has them.
+_ERRORS_WITHIN, _MANY_ERRORS, _ERROR_SHARE = timedelta(hours=4), 2, 0.1
+_NO_ERRORS = frozenset({None, "interrupted", "deadline", "locked"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +320,9 @@ def _state(plan: Checkup, status: Status, now: datetime) -> Iterator[Finding]:
         websocket_enabled=plan.ws_enabled,
     )
     yield _sync(health)
+    yield from _errors(status, now)
+    if status.sync.last_successful_sync_at:
+        yield _cache(status)
     for trouble in health.reasons:
         if trouble.code in {"watch_gone", "websocket_disconnected"}:
             yield Finding("watch", "problem", trouble.message, _plain_cure(trouble.hint))
@@ -352,6 +360,38 @@ def _sync(health: Health) -> Finding:
         return Finding("sync", "ok", "the last sync is recent and was successful")
     message = "; ".join(trouble.message for trouble in troubles)
     return Finding("sync", "problem", message, "mend what was found above; then `atom-sync sync skills`")
+
+
+def _errors(status: Status, now: datetime) -> Iterator[Finding]:
+    recent = [run for run in status.runs if (parse_time(run.started_at) or now) > now - _ERRORS_WITHIN]
+    failed = Counter(run.error_type for run in recent if run.error_type not in _NO_ERRORS)
+    if failed.total() >= _MANY_ERRORS and failed.total() > _ERROR_SHARE * len(recent):
+        kinds = ", ".join(f"{number} {kind}" for kind, number in failed.most_common())
+        yield Finding(
+            "errors",
+            "warning",
+            f"{failed.total()} of the last {len(recent)} runs ended with an error: {kinds}",
+            "mend what was found above; `atom-sync status --json` has the last error, the log has all",
+        )
+
+
+def _cache(status: Status) -> Finding:
+    if not status.skills:
+        return Finding(
+            "cache",
+            "warning",
+            "it is empty, though a sync has succeeded",
+            "is ATOM_SAAS_API_URL the right marketplace (`atom-sync config show`)? `atom-sync sync skills --force` "
+            "reads everything again",
+        )
+    if status.expired_skills:
+        return Finding(
+            "cache",
+            "warning",
+            f"{status.expired_skills:,} of {status.skills:,} skills have expired",
+            "`atom-sync sync skills` confirms those that still exist; `atom-sync cache purge` removes the others",
+        )
+    return Finding("cache", "ok", f"{status.skills:,} skills and {status.categories:,} categories, none expired")
 
 
 def _conflicts(plan: Checkup, status: Status) -> Finding:

@@ -401,3 +401,16 @@ def test_a_table_in_a_pipe_is_whole(machine: Machine) -> None:
     assert max(map(len, machine.command("doctor").stdout.splitlines())) > 80
     # A program that sets COLUMNS knows what it wants.
     assert max(map(len, machine.command("doctor", COLUMNS="80").stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(("columns", "heads"), [(80, {"version", "rating"}), (140, {"version", "category", "rating"})])
+def test_a_list_of_skills_fits_and_cuts_names_alone(machine: Machine, columns: int, heads: set[str]) -> None:
+    machine.pull()
+    first = machine.sandbox.skill_ids()[0]
+    machine.edit(first, name="n" * 90)
+    lines = machine.command("skills", "list", "--modified", COLUMNS=str(columns)).stdout.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert heads <= set(lines[0].split())
+    assert lines[1].rstrip().endswith("edited")
+    assert first in lines[1]
+    assert "n…" in lines[1]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "text", "json", "journal")
-_WIDE = 10_000
+WIDE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def console(*, stderr: bool = False, whole_lines: bool = False) -> Console:
     colour = may_colour(sys.stderr if stderr else sys.stdout)
     made = QuietConsole(stderr=stderr, highlight=False, soft_wrap=False, color_system="auto" if colour else None)
     if whole_lines and not made.is_terminal:
-        made.width = shutil.get_terminal_size((_WIDE, 0)).columns
+        made.width = shutil.get_terminal_size((WIDE, 0)).columns
     return made
 
 

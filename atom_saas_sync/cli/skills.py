@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atom_saas_sync.cli.output import GlobalOptions, console, print_json, printable, read_text
+from atom_saas_sync.cli.output import WIDE, GlobalOptions, console, print_json, printable, read_text
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model import CachedSkill, SentVersion
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The cached skills: read them, edit them, see their versions.", no_args_is_help=True)
 
 _SORTS = ("rating", "name", "updated")
+_ROOM_FOR_CATEGORIES = 100  # columns of a terminal
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 _Category = Annotated[str | None, typer.Option("--category", metavar="NAME", help="Only this category.")]
@@ -369,25 +370,33 @@ def _show_skills(skills: list[CachedSkill], total: int, *, as_json: bool) -> Non
     if as_json:
         print_json({"skills": documents, "total": total})
         return
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
     out = console(whole_lines=True)
+    whole = out.width >= WIDE
     if documents:
         table = Table(box=None, pad_edge=False)
         # Ids are there to be copied: whole, as long as they are not absurd.
         longest = max(len(line["skill_id"]) for line in documents)
         table.add_column("id", overflow="fold", min_width=min(longest, 40))
-        table.add_column("name", no_wrap=True, min_width=12, max_width=40 if out.is_terminal else None)
-        table.add_column("version", no_wrap=True, max_width=16 if out.is_terminal else None)
-        table.add_column("category", no_wrap=True, max_width=20 if out.is_terminal else None)
+        table.add_column("name", no_wrap=True, min_width=12, max_width=None if whole else 40)
+        table.add_column("version", no_wrap=True, max_width=None if whole else 16)
+        shown = ["skill_id", "name", "version"]
+        if out.width >= _ROOM_FOR_CATEGORIES:
+            table.add_column("category", no_wrap=True, max_width=None if whole else 20)
+            shown.append("category")
         table.add_column("rating", justify="right", no_wrap=True, min_width=6)
         table.add_column("", no_wrap=True)
         for line in documents:
             table.add_row(
-                *(Text(_text(line[name])) for name in ("skill_id", "name", "version", "category", "average_rating")),
+                *(Text(_text(line[name])) for name in (*shown, "average_rating")),
                 Text(", ".join([line["source"]] * (line["source"] != "marketplace") + ["stale"] * line["stale"])),
             )
+        if not whole:  # rich would cut off the columns behind a long name
+            widths = [max(cell_len(str(cell)) for cell in [column.header, *column.cells]) for column in table.columns]
+            table.columns[1].max_width = max(12, min(40, out.width - sum(widths) + widths[1] - 2 * (len(widths) - 1)))
         out.print(table)
     more = f", {total - len(skills)} more: see --limit" if total > len(skills) else ""
     noun = "skill" if total == 1 else "skills"

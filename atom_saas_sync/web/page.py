@@ -6,6 +6,7 @@ Anybody who reaches the port may read it: no paths, no names of skills, no messa
 from __future__ import annotations
 
 import base64
+import re
 from datetime import datetime
 from hashlib import sha256
 from html import escape
@@ -92,7 +93,8 @@ def _public(code: str, message: str) -> str:
 def _troubles(title: str, messages: list[str]) -> str:
     if not messages:
         return ""
-    items = "".join(f"<li>{escape(message)}</li>\n" for message in messages)
+    shown = [re.sub("`([^`]+)`", r"<code>\1</code>", escape(message)) for message in messages]
+    items = "".join(f"<li>{message}</li>\n" for message in shown)
     return f"<h2>{title}</h2>\n<ul>\n{items}</ul>"
 
 

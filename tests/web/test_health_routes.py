@@ -179,6 +179,7 @@ def test_the_page_is_plain_html_that_says_how_it_is(machine: Machine, server: Se
     )
     unhealthy = server.get("/").text
     assert "Unhealthy" in unhealthy
+    assert "<code>atom-sync doctor</code>" in unhealthy
     assert "<script>" not in unhealthy
     assert "/some/path" not in unhealthy
 

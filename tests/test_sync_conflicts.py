@@ -104,6 +104,18 @@ def test_what_is_gone_there_is_not_settled_with_its_last_version(machine: Machin
     assert logged(machine) == [(1, "converged")]
 
 
+def test_what_is_gone_there_and_was_put_back_here_stays_as_it_was_written(machine: Machine) -> None:
+    machine.sandbox.put_skill({"skill_id": "s0", "name": "N", "code": "theirs", "rating_count": 1})
+    machine.pull()
+    machine.sql("DELETE FROM skill_cache WHERE skill_id = 's0'")
+    machine.sandbox.delete_skill("s0")
+    ours = {"skill_id": "s0", "name": "N", "code": "mine"}
+    machine.sql("INSERT INTO skill_cache (skill_id, skill_data) VALUES ('s0', ?)", json.dumps(ours))
+    machine.pull(strategy="local_wins")
+    # No rating of a skill that is gone is put into it on the way.
+    assert machine.cached()["s0"] == ours
+
+
 def test_what_exists_only_here_is_never_deleted(machine: Machine) -> None:
     machine.pull()
     machine.sql("""INSERT INTO skill_cache (skill_id, skill_data) VALUES ('ours', '{"skill_id":"ours","name":"O"}')""")

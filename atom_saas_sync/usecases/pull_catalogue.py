@@ -177,7 +177,7 @@ class CataloguePull:
             log.warning("the list changed while it was read (total %s, then %s; %d distinct skills)", *walk.evidence)
         else:
             outcome.note("incomplete", PAGES_MISSING)
-        self._look_after_touched_rows()
+        self._look_after_touched_rows(walk.seen)
         self._look_again_at_waiting_conflicts(walk.seen)
         if walk.complete:
             if not self._options.dry_run:
@@ -271,9 +271,12 @@ class CataloguePull:
                 batch.count_requests(self._marketplace.statistics.drain())
         self._count(actions)
 
-    def _look_after_touched_rows(self) -> None:
-        """Put rows back that another program deleted, and volatile fields that it changed; also behind a 304."""
-        touched = self._catalogue.touched_ids()
+    def _look_after_touched_rows(self, listed: Collection[str]) -> None:
+        """Put rows back that another program deleted, and volatile fields that it changed; also behind a 304.
+
+        Not of what is not listed: it may be gone, and that is for `_delete_unlisted` to find out.
+        """
+        touched = [name for name in self._catalogue.touched_ids() if name in listed]
         if not touched:
             return
         with self._catalogue.batch(write=not self._options.dry_run) as batch:

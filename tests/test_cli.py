@@ -262,6 +262,33 @@ def test_colour_on_a_terminal(tmp_path: Path, terminal: bool, no_color: str, col
     assert ("\x1b[" in seen) is coloured
 
 
+def test_the_log_stands_above_the_progress_bar(machine: Machine) -> None:
+    machine.pull()
+    skill_id = machine.sandbox.skill_ids()[0]
+    machine.edit(skill_id, code="mine")
+    machine.sandbox.patch_skill(skill_id, {"code": "theirs"})
+    leader, follower = os.openpty()
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "atom_saas_sync", "sync", "skills", "--strategy", "manual"],
+            env=machine.environment(TERM="xterm-256color", COLUMNS="200"),
+            cwd=machine.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=follower,
+            timeout=30,
+            check=True,
+        )
+        seen = os.read(leader, 100_000).decode()
+    finally:
+        os.close(leader)
+        os.close(follower)
+    # Colours and movements of the cursor apart; each return or line break begins a line of its own.
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen))
+    assert any("conflict on" in line for line in lines)
+    assert all("conflict on" not in line or re.match(r"\d{4}-", line) for line in lines)
+
+
 @pytest.mark.parametrize(
     ("words", "offered"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -39,5 +41,19 @@ def progress_bar(what: str) -> Iterator[SyncProgress]:
         _Rate(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar, _log_above_it():
         yield SyncProgress(bar, what)
+
+
+@contextmanager
+def _log_above_it() -> Iterator[None]:
+    """Let the log take the standard error that Rich has put in place: what goes there is shown above the bar."""
+    handlers = [each for each in logging.getLogger().handlers if isinstance(each, logging.StreamHandler)]
+    before = [handler.stream for handler in handlers]
+    for handler in handlers:
+        handler.setStream(sys.stderr)
+    try:
+        yield
+    finally:
+        for handler, stream in zip(handlers, before, strict=True):
+            handler.setStream(stream)

@@ -267,6 +267,7 @@ def test_the_log_stands_above_the_progress_bar(machine: Machine) -> None:
     skill_id = machine.sandbox.skill_ids()[0]
     machine.edit(skill_id, code="mine")
     machine.sandbox.patch_skill(skill_id, {"code": "theirs"})
+    machine.sandbox.fault("delay", endpoint="skills", seconds=0.5)  # the bar is there before the conflict is found
     leader, follower = os.openpty()
     try:
         subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -102,7 +103,10 @@ class _Show:
                     raise AtomSyncError("the update did not arrive: the demo stops here")
                 time.sleep(0.001)
             took = (time.monotonic() - began) * 1000
+            # The catch-up goes on meanwhile; stopping in it would look like a fault.
             while holder(self._directory / "atom.db", "skills") is not None:
+                if time.monotonic() - began > _PATIENCE_SECONDS:
+                    raise AtomSyncError("the catch-up did not end: the demo stops here")
                 time.sleep(0.01)
         finally:
             watch.terminate()
@@ -120,7 +124,7 @@ class _Show:
     def run(self, why: str, *arguments: str) -> None:
         """Run a command; raise AtomSyncError if it fails."""
         self.say(why)
-        console().print(f"$ atom-sync {' '.join(arguments)}", style="cyan", markup=False)
+        console().print(f"$ atom-sync {shlex.join(arguments)}", style="cyan", markup=False)
         done = subprocess.run(  # noqa: S603 - our own program
             [sys.executable, "-m", "atom_saas_sync", *arguments],
             env=self._environment,
@@ -128,4 +132,4 @@ class _Show:
             check=False,
         )
         if done.returncode != 0:
-            raise AtomSyncError(f"`atom-sync {' '.join(arguments)}` ended with {done.returncode}: the demo stops here")
+            raise AtomSyncError(f"`atom-sync {shlex.join(arguments)}` ended with {done.returncode}: the demo stops here")

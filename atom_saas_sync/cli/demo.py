@@ -124,7 +124,8 @@ class _Show:
     def run(self, why: str, *arguments: str) -> None:
         """Run a command; raise AtomSyncError if it fails."""
         self.say(why)
-        console().print(f"$ atom-sync {shlex.join(arguments)}", style="cyan", markup=False)
+        command = shlex.join(["atom-sync", *arguments])
+        console().print(f"$ {command}", style="cyan", markup=False)
         done = subprocess.run(  # noqa: S603 - our own program
             [sys.executable, "-m", "atom_saas_sync", *arguments],
             env=self._environment,
@@ -132,4 +133,4 @@ class _Show:
             check=False,
         )
         if done.returncode != 0:
-            raise AtomSyncError(f"`atom-sync {shlex.join(arguments)}` ended with {done.returncode}: the demo stops here")
+            raise AtomSyncError(f"`{command}` ended with {done.returncode}: the demo stops here")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -20,6 +21,29 @@ from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.sandbox.websocket import bad_frames
 
 SECONDS = float(os.environ.get("ATOM_SOAK_SECONDS", "600"))
+
+# What only the process itself knows; Python imports a module of this name when it starts.
+TELL = """
+import asyncio, gc, json, os, pathlib, signal
+def tell(*_):
+    gc.collect()
+    objects = gc.get_objects()
+    told = pathlib.Path(os.environ["TELL"])
+    new = told.with_suffix(".new")
+    tasks = sum(type(each) is asyncio.Task and not each.done() for each in objects)
+    new.write_text(json.dumps({"tasks": tasks, "objects": len(objects)}))
+    new.rename(told)
+signal.signal(signal.SIGUSR1, tell)
+"""
+
+
+def inside(pid: int, told: Path) -> dict[str, int]:
+    """Return how many tasks wait in the process, and how many objects it holds that could hold others."""
+    told.unlink(missing_ok=True)
+    os.kill(pid, signal.SIGUSR1)
+    wait_until(told.exists, 10)
+    numbers: dict[str, int] = json.loads(told.read_text(encoding="utf-8"))
+    return numbers
 
 
 def resident_kilobytes(pid: int) -> int:
@@ -72,11 +96,19 @@ def test_faults_at_random_for_minutes(tmp_path: Path) -> None:
     seed = random.SystemRandom().randrange(1_000_000)
     print(f"seed {seed}, {SECONDS:.0f} s")  # noqa: T201 - to repeat it
     chance = random.Random(seed)
+    (tmp_path / "sitecustomize.py").write_text(TELL, encoding="utf-8")
+    told = tmp_path / "told.json"
+    variables = {
+        "ATOM_SAAS_RATE_LIMIT_PER_MINUTE": "100000",
+        "ATOM_SAAS_RATE_LIMIT_PER_HOUR": "100000",
+        "PYTHONPATH": str(tmp_path),
+        "TELL": str(told),
+    }
     with Sandbox(skills=300, seed=3) as sandbox:
         machine = Machine(sandbox, tmp_path)
-        with watching(machine, ATOM_SAAS_RATE_LIMIT_PER_MINUTE="100000", ATOM_SAAS_RATE_LIMIT_PER_HOUR="100000") as it:
+        with watching(machine, **variables) as it:
             end, number, memory = time.monotonic() + SECONDS, 0, []
-            handles = descriptors(it.pid)
+            handles, at_first = descriptors(it.pid), inside(it.pid, told)
             while time.monotonic() < end:
                 disturb(sandbox, chance, number)
                 number += 1
@@ -101,6 +133,10 @@ def test_faults_at_random_for_minutes(tmp_path: Path) -> None:
             print(f"{number} disturbances, {messages(machine, 'skill_update'):.0f} updates")  # noqa: T201
             print(f"memory in kB, by quarters: medians {medians}, at most {most}")  # noqa: T201
             print(f"descriptors: {handles}, then {descriptors(it.pid)}; threads: {threads(it.pid)}")  # noqa: T201
+            at_last = inside(it.pid, told)
+            print(f"inside: {at_first}, then {at_last}")  # noqa: T201
+            assert at_last["tasks"] <= at_first["tasks"]
+            assert at_last["objects"] < at_first["objects"] * 1.2 + 2_000
             assert medians[3] < medians[1] * 1.1 + 10_000
             assert descriptors(it.pid) <= handles + 3
             assert threads(it.pid) <= 8

@@ -269,10 +269,41 @@ def test_a_budget_is_kept_across_processes(tmp_path: object, machine: Machine) -
         first.learn(clock.now(), limit=100, remaining=90, reset_seconds=30)
         assert second.take(clock.now()) == 0.0  # the marketplace declared a larger one
         first.learn(clock.now(), limit=100, remaining=0, reset_seconds=30)
-        assert second.take(clock.now()) == pytest.approx(30)
+        assert first.take(clock.now()) == pytest.approx(30)
+        clock.move(seconds=1)  # what the other may have taken for this second is still its own
+        assert second.take(clock.now()) == pytest.approx(29)
     finally:
         first.close()
         second.close()
+
+
+def test_what_was_taken_for_a_second_and_not_used_is_given_back(machine: Machine) -> None:
+    clock = FakeClock()
+    one = RequestBudget(machine.database_path, per_minute=100, per_hour=1000)
+    other = RequestBudget(machine.database_path, per_minute=100, per_hour=1000)
+
+    def counted() -> int:
+        return sum(row[0] for row in machine.sql("SELECT requests FROM request_budget"))
+
+    try:
+        for _ in range(9):
+            assert one.take(clock.now()) == 0.0
+        assert one.free(clock.now()) == 91
+        assert 9 <= counted() <= 24
+        clock.move(seconds=1)
+        assert one.take(clock.now()) == 0.0
+        assert counted() == 10
+        one.take(clock.now())
+    finally:
+        one.close()
+    assert counted() == 11
+    try:
+        for _ in range(89):
+            assert other.take(clock.now()) == 0.0
+        assert other.take(clock.now()) > 0
+        assert counted() == 100
+    finally:
+        other.close()
 
 
 def test_a_declared_limit_is_kept_without_running_into_it(tmp_path: Path) -> None:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
+from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.runs import get_fact, set_fact
 
 _MINUTE, _HOUR = 60, 3600
+_LARGEST_LEASE = 16
 
 
 class RequestBudget:
-    """Counts the requests of the last hour, by second. Threads may share it: they take turns on one connection."""
+    """Counts the requests of the last hour, by second. Threads may share it: they take turns on one connection.
+
+    A client that asks for many requests in one second gets more than one at a time, for this second, and gives back
+    what it did not use: each write waits for the transaction of whoever writes at the time.
+    """
 
     def __init__(self, path: Path, *, per_minute: int, per_hour: int) -> None:
         """Keep to `per_minute` and `per_hour` until the marketplace declares another limit."""
@@ -23,23 +30,33 @@ class RequestBudget:
         self._turn = threading.Lock()
         self._defaults = ((per_minute, _MINUTE), (per_hour, _HOUR))
         self._learned: tuple[int, int] | None = None
+        self._leased_second = 0
+        self._lease = self._left = 0
 
     def take(self, now: datetime) -> float:
         """Take one request and return 0.0, or return the seconds until one is free."""
         second = int(now.timestamp())
-        with self._turn, self._database.transaction() as connection:
-            wait = self._seconds_to_wait(connection, now.timestamp())
-            if wait <= 0:
+        with self._turn:
+            if self._left and second == self._leased_second:
+                self._left -= 1
+                return 0.0
+            with self._database.transaction() as connection:
+                self._give_back(connection)
+                wait = self._seconds_to_wait(connection, now.timestamp())
+                if wait > 0:
+                    return wait
+                lease = self._next_lease(second, self._free(connection, now))
                 connection.execute(
-                    "INSERT INTO request_budget (second, requests) VALUES (?, 1) "
-                    "ON CONFLICT (second) DO UPDATE SET requests = requests + 1",
-                    (second,),
+                    "INSERT INTO request_budget (second, requests) VALUES (?1, ?2) "
+                    "ON CONFLICT (second) DO UPDATE SET requests = requests + ?2",
+                    (second, lease),
                 )
                 # A clock that was set back leaves seconds in the future, which would count for ever.
                 connection.execute(
                     "DELETE FROM request_budget WHERE second <= ? OR second > ?", (second - _HOUR, second + _MINUTE)
                 )
-        return max(0.0, wait)
+            self._leased_second, self._lease, self._left = second, lease, lease - 1
+        return 0.0
 
     def learn(self, now: datetime, *, limit: int, remaining: int | None, reset_seconds: float | None) -> None:
         """Replace the default limits by what the marketplace said.
@@ -55,18 +72,38 @@ class RequestBudget:
                 return
             with self._database.transaction() as connection:
                 set_fact(connection, "rate_limit", fact, now)
+                self._give_back(connection)
             self._learned = (limit, window)
 
     def free(self, now: datetime) -> int:
         """Return how many requests are free now."""
-        (per_minute, _), (per_hour, _) = self._defaults
         with self._turn, self._database.reading() as connection:
-            return remaining_requests(connection, now.timestamp(), per_minute, per_hour)
+            return self._free(connection, now) + self._left
 
     def close(self) -> None:
         """Close the connection, once no thread is at work with it: SQLite would crash the process."""
         with self._turn:
+            # What can't be given back counts as used, which is the careful side.
+            with suppress(DatabaseError):
+                if self._left:
+                    with self._database.transaction() as connection:
+                        self._give_back(connection)
             self._database.close()
+
+    def _next_lease(self, second: int, free: int) -> int:
+        """Return how many to take: one at first, twice as many again in the same second, most being left to others."""
+        wanted = 2 * self._lease if second == self._leased_second else 1
+        return max(1, min(wanted, free // 4, _LARGEST_LEASE))
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "UPDATE request_budget SET requests = requests - ? WHERE second = ?", (self._left, self._leased_second)
+        )
+        self._left = 0
+
+    def _free(self, connection: sqlite3.Connection, now: datetime) -> int:
+        (per_minute, _), (per_hour, _) = self._defaults
+        return remaining_requests(connection, now.timestamp(), per_minute, per_hour)
 
     def _seconds_to_wait(self, connection: sqlite3.Connection, now: float) -> float:
         fact = get_fact(connection, "rate_limit")

@@ -64,18 +64,23 @@ def _read_gzip(response: httpx.Response, limit: int, what: str) -> bytes:
 def _read_zstd(response: httpx.Response, limit: int, what: str) -> bytes:
     import zstandard
 
-    source = io.BufferedReader(_Stream(response), _CHUNK)
-    reader = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).stream_reader(source)
+    compressed = _within(response.iter_raw(), limit, what)
     try:
+        size = zstandard.frame_content_size(compressed)
+        decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
+        if 0 <= size <= limit:  # as a rule it is declared; then it is the size of the only buffer
+            return decompressor.decompress(compressed)
+        reader = decompressor.stream_reader(compressed)
         return _within(iter(lambda: reader.read(_CHUNK), b""), limit, what)
     except zstandard.ZstdError as error:
         raise BadResponse(f"{what}: the body is no valid zstd: {error}") from error
 
 
 def _within(chunks: Iterator[bytes], limit: int, what: str) -> bytes:
-    body = bytearray()
+    parts, size = [], 0
     for chunk in chunks:
-        body += chunk
-        if len(body) > limit:
+        parts.append(chunk)
+        size += len(chunk)
+        if size > limit:
             raise BadResponse(f"{what}: the body is larger than {limit // (1024 * 1024)} MiB")
-    return bytes(body)
+    return b"".join(parts)

@@ -7,7 +7,8 @@ import sqlite3
 import threading
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -110,8 +111,11 @@ class Catalogue:
     def ids_on_page(self, page: int) -> list[str]:
         """Return the skills that were last seen on `page`."""
         with self._database.reading() as connection:
-            rows = connection.execute("SELECT skill_id FROM skill_base WHERE page = ?", (page,))
-            return [row[0] for row in rows]
+            row = connection.execute(
+                "SELECT json_group_array(skill_id) FROM skill_base WHERE page = ?", (page,)
+            ).fetchone()
+            ids: list[str] = json.loads(row[0])
+            return ids
 
     @contextmanager
     def batch(self, *, write: bool = True) -> Iterator[Batch]:
@@ -123,11 +127,6 @@ class Catalogue:
         with self._database.transaction() as connection, bulk_write(connection):
             yield Batch(connection, self._history_versions)
 
-    def confirm_page(self, page: int, now: datetime) -> None:
-        """Note that the marketplace has confirmed a page, and with it every skill on it, as unchanged."""
-        with self._database.transaction() as connection:
-            connection.execute("UPDATE http_validator SET checked_at = ? WHERE page = ?", (format_time(now), page))
-
     # After a walk
 
     def forget_pages_from(self, page: int) -> None:
@@ -138,18 +137,17 @@ class Catalogue:
             with self._database.transaction() as connection:
                 _leave_pages(connection, page)
 
-    def unlisted_ids(self, listed: Collection[str]) -> list[str]:
+    def unlisted_ids(self, listed: AbstractSet[str]) -> list[str]:
         """Return the skills of the marketplace that are not among `listed`, and are not known as deleted.
 
         One that exists only here is of the marketplace as long as a conflict with the marketplace's own waits.
         """
         with self._database.reading() as connection:
-            rows = connection.execute(
-                "SELECT skill_id FROM skill_base WHERE deleted_at IS NULL "
-                "UNION SELECT skill_id FROM conflict_log WHERE resolved = 0 AND remote_data IS NOT NULL "
-                "ORDER BY skill_id"
-            )
-            return [row[0] for row in rows if row[0] not in listed]
+            row = connection.execute(
+                "SELECT json_group_array(skill_id) FROM (SELECT skill_id FROM skill_base WHERE deleted_at IS NULL "
+                "UNION ALL SELECT skill_id FROM conflict_log WHERE resolved = 0 AND remote_data IS NOT NULL)"
+            ).fetchone()
+        return sorted(set(json.loads(row[0])) - listed)
 
     def marketplace_skills(self) -> int:
         """Return how many cached skills come from the marketplace."""
@@ -316,26 +314,29 @@ class Batch:
             if action.republished:
                 increment(self._connection, "republished")
 
+    def confirm_page(self, page: int, now: datetime) -> None:
+        """Note that the marketplace has confirmed a page, and with it every skill on it, as unchanged."""
+        self._connection.execute("UPDATE http_validator SET checked_at = ? WHERE page = ?", (format_time(now), page))
+
     def record_page(
-        self, page: int, ids: Collection[str], *, list_key: str, etag: str | None, total: int | None, now: datetime
+        self, page: int, ids: AbstractSet[str], *, list_key: str, etag: str | None, total: int | None, now: datetime
     ) -> None:
         """Note, last of all, that a page was taken: its validator, and that these skills are on it."""
         moment = format_time(now)
-        wanted = json.dumps(list(ids))
+        before = _ids_on_page(self._connection, page)
         self._connection.execute(
             """
             UPDATE skill_base SET
                 confirmed_at = max(confirmed_at, coalesce(
                     (SELECT checked_at FROM http_validator WHERE page = ?1), '')),
                 page = NULL
-            WHERE page = ?1 AND skill_id NOT IN (SELECT value FROM json_each(?2))
+            WHERE skill_id IN (SELECT value FROM json_each(?2))
             """,
-            (page, wanted),
+            (page, json.dumps([name for name in before if name not in ids])),
         )
         self._connection.execute(
-            "UPDATE skill_base SET page = ?1, confirmed_at = ?3 "
-            "WHERE skill_id IN (SELECT value FROM json_each(?2)) AND page IS NOT ?1",
-            (page, wanted, moment),
+            "UPDATE skill_base SET page = ?1, confirmed_at = ?3 WHERE skill_id IN (SELECT value FROM json_each(?2))",
+            (page, json.dumps(list(ids - set(before))), moment),
         )
         self._connection.execute(
             """
@@ -683,13 +684,20 @@ def _known(row: sqlite3.Row) -> Known:
     return Known(row["skill_id"], row["skill_data"], row["updated_at"], base, waiting)
 
 
+def _ids_on_page(connection: sqlite3.Connection, page: int) -> list[str]:
+    row = connection.execute("SELECT json_group_array(skill_id) FROM skill_base WHERE page = ?", (page,)).fetchone()
+    ids: list[str] = json.loads(row[0])
+    return ids
+
+
 def _digests_on_page(connection: sqlite3.Connection, page: int) -> dict[bytes, str]:
-    rows = connection.execute(
-        "SELECT wire_digest, skill_id FROM skill_base AS b WHERE page = ? AND deleted_at IS NULL "
-        "AND NOT EXISTS (SELECT 1 FROM conflict_log AS w WHERE w.skill_id = b.skill_id AND w.resolved = 0)",
+    # As one value, not row by row: each row would hand the interpreter's lock to the thread that fetches, and back.
+    row = connection.execute(
+        "SELECT json_group_object(hex(wire_digest), skill_id) FROM skill_base WHERE page = ? AND deleted_at IS NULL "
+        "AND skill_id NOT IN (SELECT skill_id FROM conflict_log WHERE resolved = 0)",
         (page,),
-    )
-    return {row[0]: row[1] for row in rows}
+    ).fetchone()
+    return {bytes.fromhex(digest): skill_id for digest, skill_id in json.loads(row[0]).items()}
 
 
 def _leave_pages(connection: sqlite3.Connection, first: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -27,8 +28,8 @@ from atom_saas_sync.model import (
     Strategy,
     WalkProof,
 )
-from atom_saas_sync.usecases.ports import Clock, Marketplace, Progress, RunLog, StoredCatalogue
-from atom_saas_sync.usecases.walk import PageFailed, Walk, WalkedPage, sort_items
+from atom_saas_sync.usecases.ports import Clock, Marketplace, Progress, RunLog, StoredBatch, StoredCatalogue
+from atom_saas_sync.usecases.walk import PageFailed, SortedItems, Walk, WalkedPage, sort_items
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,11 @@ ITEMS_INVALID = 65
 PAGES_MISSING = 69
 _DEFAULT_LARGEST_SHARE = 0.25
 _DEFAULT_FLOOR = 10
+_FEW = 0.1
+"""The share of a page's skills up to which their changes are few: most of a transaction is its beginning and end."""
+
+_PAGES_TOGETHER = 10
+"""How many pages with few changes are written in one transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +92,15 @@ class _Outcome:
         self.exit_code = self.exit_code or exit_code
 
 
+@dataclass(frozen=True, slots=True)
+class _ReadPage:
+    """A page that was read at a time, and not yet written; `items` are None if it was not modified."""
+
+    walked: WalkedPage
+    items: SortedItems | None
+    at: datetime
+
+
 class CataloguePull:
     """One run. `check` is called between transactions and raises Interrupted or DeadlineReached to end it cleanly."""
 
@@ -115,6 +130,7 @@ class CataloguePull:
         self._listed = 0
         self._waiting: set[str] = set()
         self._asked: dict[int, datetime] = {}
+        self._unwritten: list[_ReadPage] = []
 
     def run(self, *, started_by: str) -> RunReport:
         """Do it, note it in the audit trail, and return the report. Only bugs and database errors are raised."""
@@ -199,14 +215,17 @@ class CataloguePull:
             check=self._check,
         )
         with walk.pages() as pages:
-            for page in pages:
-                self._check()
-                if isinstance(page, PageFailed):
-                    self._note_failed_page(page, outcome)
-                    continue
-                self._take_page(page, walk, list_key, outcome)
-                if self._progress is not None:
-                    self._progress.advance(len(walk.seen), walk.total)
+            try:
+                for page in pages:
+                    self._check()
+                    if isinstance(page, PageFailed):
+                        self._note_failed_page(page, outcome)
+                        continue
+                    self._take_page(page, walk, list_key, outcome)
+                    if self._progress is not None:
+                        self._progress.advance(len(walk.seen), walk.total)
+            finally:  # what was read is kept, however the walk ends
+                self._write_pages(walk, list_key)
         self._listed = len(walk.seen)
         self._proof = WalkProof(
             walks=self._proof.walks + 1,
@@ -223,53 +242,83 @@ class CataloguePull:
         return self._marketplace.list_skills(page, self._options.page_size, etag)
 
     def _take_page(self, page: WalkedPage, walk: Walk, list_key: str, outcome: _Outcome) -> None:
-        if page.items is None:
-            ids = self._catalogue.ids_on_page(page.number)
-            walk.saw(ids)
-            if not self._options.dry_run:
-                self._catalogue.confirm_page(page.number, self._clock.now())
-            return
-        unchanged, changed, invalid = page.read_ahead or sort_items(
-            page.items, self._catalogue.digests_on_page(page.number)
-        )
-        self._count_invalid(invalid, outcome)
-        walk.saw([*unchanged, *changed], unusable=[item.skill_id for item in invalid])
+        """Read a page, and write it: at once, or, if it changes little, together with those that follow."""
         now = self._clock.now()
+        if page.items is None:
+            walk.saw(self._catalogue.ids_on_page(page.number))
+            self._unwritten.append(_ReadPage(page, None, now))
+            changes = 0
+        else:
+            items = page.read_ahead or sort_items(page.items, self._known_on_page(page.number))
+            self._count_invalid(items.invalid, outcome)
+            walk.saw([*items.unchanged, *items.changed], unusable=[item.skill_id for item in items.invalid])
+            self._unwritten.append(_ReadPage(replace(page, items=()), items, now))
+            changes = len(items.changed)
+        if changes > page.size * _FEW or len(self._unwritten) >= _PAGES_TOGETHER:
+            self._write_pages(walk, list_key)
+
+    def _known_on_page(self, page: int) -> dict[bytes, str]:
+        """Return the digests that are known of a page, without skills that are not written yet: they are news."""
+        unwritten = {name for each in self._unwritten if each.items for name in each.items.changed}
+        known = self._catalogue.digests_on_page(page)
+        return {digest: name for digest, name in known.items() if name not in unwritten} if unwritten else known
+
+    def _write_pages(self, walk: Walk, list_key: str) -> None:
+        pages, self._unwritten = self._unwritten, []
+        if not pages:
+            return
+        actions: list[Action] = []
         with self._catalogue.batch(write=not self._options.dry_run) as batch:
-            known = batch.known(changed)
-            # What a message has told since the page was asked for, the page may not know yet.
-            told = batch.told_since(self._asked[page.number], {*unchanged, *changed}, now=now)
-            for name in told & changed.keys():
-                if not is_newer(changed[name], known.get(name)):
-                    del changed[name]
-            actions = [plan_listed(known.get(name), remote, self._options.strategy) for name, remote in changed.items()]
+            for page in pages:
+                if page.items is not None:
+                    actions += self._write_page(batch, page, page.items, walk, list_key)
+                elif not self._options.dry_run:
+                    batch.confirm_page(page.walked.number, page.at)
             if not self._options.dry_run:
-                batch.apply(
-                    actions,
-                    now,
-                    page=page.number,
-                    before_index=lambda: walk.read_ahead(batch.digests_on_page(page.number + 1)),
-                )
                 batch.count_changes(actions)
-                # Only a page of which everything is stored may answer "not modified" next time.
-                whole = (
-                    not told
-                    and len(unchanged) + len(changed) == page.size
-                    and all(
-                        action.base is BaseChange.ADVANCE or (name in known and known[name].base)
-                        for name, action in zip(changed, actions, strict=True)
-                    )
-                )
-                batch.record_page(
-                    page.number,
-                    {*unchanged, *changed},
-                    list_key=list_key,
-                    etag=page.etag if whole else None,
-                    total=page.total,
-                    now=now,
-                )
                 batch.count_requests(self._marketplace.statistics.drain())
         self._count(actions)
+
+    def _write_page(
+        self, batch: StoredBatch, page: _ReadPage, items: SortedItems, walk: Walk, list_key: str
+    ) -> list[Action]:
+        """Compare a page with what is stored, and carry out what follows; return that."""
+        number, changed = page.walked.number, dict(items.changed)
+        known = batch.known(changed)
+        # What a message has told since the page was asked for, the page may not know yet.
+        told = batch.told_since(self._asked[number], {*items.unchanged, *changed}, now=self._clock.now())
+        for name in told & changed.keys():
+            if not is_newer(changed[name], known.get(name)):
+                del changed[name]
+        actions = [plan_listed(known.get(name), remote, self._options.strategy) for name, remote in changed.items()]
+        if self._options.dry_run:
+            return actions
+        # Of few changes the index is written too soon for anything to be read meanwhile.
+        much = len(changed) > page.walked.size * _FEW
+        batch.apply(
+            actions,
+            page.at,
+            page=number,
+            before_index=(lambda: walk.read_ahead(batch.digests_on_page(number + 1))) if much else None,
+        )
+        # Only a page of which everything is stored may answer "not modified" next time.
+        whole = (
+            not told
+            and len(items.unchanged) + len(changed) == page.walked.size
+            and all(
+                action.base is BaseChange.ADVANCE or (name in known and known[name].base)
+                for name, action in zip(changed, actions, strict=True)
+            )
+        )
+        batch.record_page(
+            number,
+            {*items.unchanged, *changed},
+            list_key=list_key,
+            etag=page.walked.etag if whole else None,
+            total=page.walked.total,
+            now=page.at,
+        )
+        return actions
 
     def _look_after_touched_rows(self, listed: Collection[str]) -> None:
         """Put rows back that another program deleted, and volatile fields that it changed; also behind a 304.
@@ -324,7 +373,7 @@ class CataloguePull:
 
     # Deletions
 
-    def _delete_unlisted(self, listed: Collection[str], outcome: _Outcome) -> None:
+    def _delete_unlisted(self, listed: AbstractSet[str], outcome: _Outcome) -> None:
         """Delete what is no longer listed, after a `GET` of each has confirmed it (rule 5)."""
         candidates = self._catalogue.unlisted_ids(listed)
         if not candidates:

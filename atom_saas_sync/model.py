@@ -1,12 +1,17 @@
-"""Frozen values that the rooms hand to each other."""
+"""Frozen values that the rooms hand to each other.
+
+Structs, not dataclasses: those write and compile their methods when they are imported, which was a seventh of the
+time of `status`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 TIME_TO_LIVE = timedelta(hours=24)
 """How long an entry lives after the marketplace last confirmed it (data-model.md, rule 6)."""
@@ -50,8 +55,7 @@ DURATION_BUCKETS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """Upper bounds in seconds of `atom_saas_sync_duration_seconds` (metrics.md)."""
 
 
-@dataclass(frozen=True, slots=True)
-class SkillVersion:
+class SkillVersion(Struct, frozen=True):
     """One version of a skill, from the marketplace or from the cache.
 
     `text` is the JSON text whole, as it came; `fields` is what it says. The digests are SHA-256 (data-model.md,
@@ -67,40 +71,35 @@ class SkillVersion:
     exec_digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class InvalidItem:
+class InvalidItem(Struct, frozen=True):
     """An item of a response that is not usable: the id as far as it can be told, and why."""
 
     skill_id: str | None
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Category:
+class Category(Struct, frozen=True):
     """One category, with its JSON text whole."""
 
     name: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class SkillPage:
+class SkillPage(Struct, frozen=True):
     """One page of the list: each item as the bytes that came, and `total`, None if the server does not say."""
 
     items: tuple[bytes, ...]
     total: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class ListedPage:
+class ListedPage(Struct, frozen=True):
     """The answer for a page of the list; `page` is None if it was not modified."""
 
     page: SkillPage | None
     etag: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class PageRecord:
+class PageRecord(Struct, frozen=True):
     """What is stored of one page of the list; `etag` is None if it must be fetched whole."""
 
     etag: str | None
@@ -108,8 +107,7 @@ class PageRecord:
     total: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
+class Base(Struct, frozen=True):
     """What the marketplace last sent of a skill.
 
     `text` is None as long as the cached text is the base itself. `deleted` says that the marketplace has confirmed
@@ -124,8 +122,7 @@ class Base:
     deleted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class WaitingConflict:
+class WaitingConflict(Struct, frozen=True):
     """An unresolved conflict of a skill; `remote_text` is None if the marketplace deleted it.
 
     `held` says that a person has undone its resolution: it waits for a person, whatever the strategy is.
@@ -136,8 +133,7 @@ class WaitingConflict:
     held: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Struct, frozen=True):
     """All that is stored of one skill: the cached row, its base, a conflict that waits. Any part can be missing."""
 
     skill_id: str
@@ -154,8 +150,7 @@ class Known:
         return self.local_text if self.base.text is None else self.base.text
 
 
-@dataclass(frozen=True, slots=True)
-class CachedSkill:
+class CachedSkill(Struct, frozen=True):
     """A skill as readers see it: `source` is marketplace, edited or local; `confirmed_at` is None if it is local."""
 
     skill_id: str
@@ -165,8 +160,7 @@ class CachedSkill:
     stale: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
+class Conflict(Struct, frozen=True):
     """Local and remote both differ from the base, and from each other (data-model.md, rules 1 and 2).
 
     `local_text` is None only where a waiting conflict closes because another program deleted the row.
@@ -179,8 +173,7 @@ class Conflict:
     base_text: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
+class Resolution(Struct, frozen=True):
     """How a conflict ended: the strategy's name and the text that the cache holds now, None if it is deleted.
 
     The strategy `converged` is no one's choice: the two sides became equal.
@@ -190,8 +183,7 @@ class Resolution:
     result_text: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ConflictEntry:
+class ConflictEntry(Struct, frozen=True):
     """A line for the conflict log: new, or the new state of the one that waits under `waiting_id`."""
 
     conflict: Conflict
@@ -199,8 +191,7 @@ class ConflictEntry:
     waiting_id: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedConflict:
+class LoggedConflict(Struct, frozen=True):
     """A conflict as the log has it, with its three versions, and what the cache holds now."""
 
     id: int
@@ -223,8 +214,7 @@ class LoggedConflict:
     cached_at: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ConflictFilter:
+class ConflictFilter(Struct, frozen=True):
     """Which conflicts are asked for: waiting ones or resolved ones; each other condition that is given must hold."""
 
     severity: str | None = None
@@ -233,8 +223,7 @@ class ConflictFilter:
     resolved: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SentVersion:
+class SentVersion(Struct, frozen=True):
     """A version that the marketplace sent. The newest has no number: it is the base, and has not ended.
 
     `ended_by` is `superseded` or `deleted`.
@@ -249,8 +238,7 @@ class SentVersion:
     exec_digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class CacheStatistics:
+class CacheStatistics(Struct, frozen=True):
     """How many entries there are, how old they are, and how they are used.
 
     `stale` entries were not confirmed for 24 hours; `expired` ones are what `cache purge` would remove if the
@@ -272,8 +260,7 @@ class CacheStatistics:
     marketplace_reached_at: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class PurgePlan:
+class PurgePlan(Struct, frozen=True):
     """What a purge removes; `local` of the skills were edited here or existed only here, `protected` are spared."""
 
     skills: tuple[str, ...]
@@ -313,8 +300,7 @@ class BaseChange(Enum):
     UNMARK_DELETED = "unmark_deleted"
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(Struct, frozen=True):
     """What a plan says of one skill. A plan is data: `--dry-run` prints it, the store carries it out.
 
     `changed_at` is when the local side was last changed, where the row's own time must go on saying so because only
@@ -334,8 +320,7 @@ class Action:
     passed_over: SkillVersion | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorInfo:
+class ErrorInfo(Struct, frozen=True):
     """An error as reports show it; `type` is one of the metric's `error` values, or `config`."""
 
     type: str
@@ -343,8 +328,7 @@ class ErrorInfo:
     hint: str | None = None
 
 
-@dataclass(slots=True)
-class CatalogueCounts:
+class CatalogueCounts(Struct):
     """The figures of one catalogue run (cli.md, "JSON of sync skills")."""
 
     skills_synced: int = 0
@@ -364,8 +348,7 @@ class CatalogueCounts:
     bytes_received: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class WalkProof:
+class WalkProof(Struct, frozen=True):
     """A run's proof of completeness (data-model.md, rule 10)."""
 
     walks: int = 0
@@ -376,8 +359,7 @@ class WalkProof:
     confirmations: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class RunReport:
+class RunReport(Struct, frozen=True):
     """What one run did."""
 
     run_id: int | None
@@ -394,8 +376,7 @@ class RunReport:
     plan: tuple[Action, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Rating:
+class Rating(Struct, frozen=True):
     """A user's rating as it is stored here.
 
     `version` is the random name of this version of it, None if it came from the marketplace. `base_digest` is of what
@@ -415,8 +396,7 @@ class Rating:
     max_retries: int = 5
 
 
-@dataclass(frozen=True, slots=True)
-class OutgoingRating:
+class OutgoingRating(Struct, frozen=True):
     """A rating as it goes over the wire: `user_id` may be a keyed hash."""
 
     skill_id: str
@@ -425,8 +405,7 @@ class OutgoingRating:
     comment: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteRating:
+class RemoteRating(Struct, frozen=True):
     """A rating as the marketplace shows it; each of the last three can be missing."""
 
     stars: int
@@ -436,8 +415,7 @@ class RemoteRating:
     rated_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class RatingReceipt:
+class RatingReceipt(Struct, frozen=True):
     """The marketplace has stored a rating; the skill's average and number of ratings, where it says them."""
 
     rating_id: str
@@ -445,23 +423,20 @@ class RatingReceipt:
     count: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class RatingConflict:
+class RatingConflict(Struct, frozen=True):
     """The marketplace has a rating of this user already, and may show it."""
 
     stored: RemoteRating | None
 
 
-@dataclass(frozen=True, slots=True)
-class ShownRatings:
+class ShownRatings(Struct, frozen=True):
     """The answer for the ratings of a skill; `ratings` is None if they were not modified."""
 
     ratings: tuple[RemoteRating, ...] | None
     etag: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class RatingFailure:
+class RatingFailure(Struct, frozen=True):
     """Why a rating could not be sent; `next_retry_at` is None if it waits for a person."""
 
     type: str
@@ -473,8 +448,7 @@ class RatingFailure:
 RatingEnd = Literal["sent", "updated", "taken", "kept", "failed"]
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(Struct, frozen=True):
     """What became of one version of a rating.
 
     `sent`: the marketplace has it; `digest` is of what it has now. `updated`: likewise, in place of an older one.
@@ -492,16 +466,14 @@ class Delivery:
     failure: RatingFailure | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Struct, frozen=True):
     """The ratings of a skill were looked at; `resource` names them, `etag` is for the next look."""
 
     resource: str
     etag: str | None
 
 
-@dataclass(slots=True)
-class RatingCounts:
+class RatingCounts(Struct):
     """The figures of one run for ratings (cli.md, "JSON of sync skills", last paragraph)."""
 
     uploaded: int = 0
@@ -513,8 +485,7 @@ class RatingCounts:
     requests: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class RatingReport:
+class RatingReport(Struct, frozen=True):
     """What one run for ratings did."""
 
     run_id: int | None
@@ -529,8 +500,7 @@ class RatingReport:
     plan: tuple[Rating, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ListedRating:
+class ListedRating(Struct, frozen=True):
     """A rating with all that people may want to know of it; `state` is pending, sent or failed."""
 
     id: int
@@ -553,8 +523,7 @@ class ListedRating:
     max_retries: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class PastRun:
+class PastRun(Struct, frozen=True):
     """One run of the audit trail; `status` is `running` while it is at work."""
 
     id: int
@@ -569,8 +538,7 @@ class PastRun:
     error_message: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class SyncState:
+class SyncState(Struct, frozen=True):
     """The polling sync as the Atom backend reads it: `idle`, `syncing` or `error`; counts of finished runs."""
 
     status: str = "idle"
@@ -582,8 +550,7 @@ class SyncState:
     last_error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class WebSocketState:
+class WebSocketState(Struct, frozen=True):
     """What `watch` wrote last; whether that still holds says its heartbeat, and `alive`: its lock is held."""
 
     connected: bool = False
@@ -600,16 +567,14 @@ class WebSocketState:
     heartbeat_at: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MessageMark:
+class MessageMark(Struct, frozen=True):
     """The last WebSocket message about something that was applied: when it was sent, and whether it deleted it."""
 
     sent_at: datetime | None
     deleted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LinkState:
+class LinkState(Struct, frozen=True):
     """The connection as `watch` reports it, and what it counted since its last report.
 
     `reconnects`, `invalid`, `messages` by type and `fallback_seconds` are to be added to the counters.
@@ -631,8 +596,7 @@ class LinkState:
     fallback_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class ScheduledJob:
+class ScheduledJob(Struct, frozen=True):
     """A periodic job and when it runs next; `minutes` lie between two runs, None where a calendar says when."""
 
     id: str
@@ -641,8 +605,7 @@ class ScheduledJob:
     next_run_time: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True):
     """All that status, health and metrics tell, read in one transaction at `read_at`.
 
     `revision` is None if there is no database, or none of ours in it; then everything else is empty.
@@ -679,8 +642,7 @@ class Status:
     counters: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Trouble:
+class Trouble(Struct, frozen=True):
     """Something that is wrong: a stable word for programs, words for people, and what to do."""
 
     code: str
@@ -688,8 +650,7 @@ class Trouble:
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(Struct, frozen=True):
     """The verdict: unhealthy with its reasons, or healthy; `notices` are worth a look but wake nobody."""
 
     reasons: tuple[Trouble, ...] = ()

@@ -51,7 +51,7 @@ MAY_IMPORT = {
 OWNERS = {
     "dotenv": {"config"},
     "httpx": {"marketplace"},
-    "msgspec": {"core"},
+    "msgspec": {"core", "model", "store", "usecases"},
     "prometheus_client": {"metrics"},
     "rich": {"cli"},
     "sqlite_utils": {"store"},

@@ -7,12 +7,13 @@ import json
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from conftest import Machine
+from msgspec.structs import replace
 
 from atom_saas_sync.core.tokens import expires_at
 from atom_saas_sync.errors import ConnectionFailed, DatabaseError, MarketplaceError, MarketplaceTimeout, RateLimited

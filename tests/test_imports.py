@@ -57,7 +57,7 @@ def test_help_imports_typer_alone(tmp_path: Path) -> None:
 def test_status_for_programs_imports_typer_and_its_own_rooms_alone(tmp_path: Path) -> None:
     modules_after(tmp_path, "db", "upgrade")
     modules = modules_after(tmp_path, "status", "--json")
-    assert {name for name in modules["third"] if not name.startswith("_")} <= _TYPER | _PYDANTIC
+    assert {name for name in modules["third"] if not name.startswith("_")} <= _TYPER | _PYDANTIC | {"msgspec"}
     assert set(modules["ours"]) <= _OURS_FOR_STATUS | {"__main__"}
     # Not even these of the standard library, or another command group.
     assert not {"asyncio", "email.parser", "http.client", "ssl", "urllib.request"} & set(modules["all"])

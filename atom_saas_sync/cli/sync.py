@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -181,8 +181,8 @@ def everything(
             show_progress=not as_json,
         )
         if pulled.error is not None and pulled.error.type in _ENDS_ALL:
-            rated = RatingReport(run_id=None, status="skipped", exit_code=0, counts=RatingCounts())
-            rated = replace(rated, reasons=(pulled.error.type,))
+            reasons = (pulled.error.type,)
+            rated = RatingReport(run_id=None, status="skipped", exit_code=0, counts=RatingCounts(), reasons=reasons)
         else:
             rated = _rate(ctx.obj, when, dry_run=dry_run, show_progress=not as_json)
     if as_json:

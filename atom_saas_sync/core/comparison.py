@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from atom_saas_sync.core.canonical import VOLATILE_FIELDS, decode_object, same
 from atom_saas_sync.model import LoggedConflict
@@ -23,8 +24,7 @@ class Absent:
 ABSENT = Absent()
 
 
-@dataclass(frozen=True, slots=True)
-class FieldChange:
+class FieldChange(Struct, frozen=True):
     """A field that differs between local and remote; a value is ABSENT where there is no such field."""
 
     name: str

@@ -6,9 +6,10 @@ One branch a cell; each has its row in docs/CONFLICTS.md and a test. Rules: data
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
+
+from msgspec.structs import replace
 
 from atom_saas_sync.core.canonical import (
     PACKAGE_FIELDS,

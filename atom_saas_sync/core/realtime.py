@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
 import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from atom_saas_sync.core.canonical import decode_object, json_text, same, version_from, version_from_fields
 from atom_saas_sync.core.wire import CONTROL, id_problem, partial_problem, skill_problem
@@ -49,8 +50,7 @@ UNKNOWN = "unknown"
 # What a frame says
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """One usable message. `key` is the skill's id or the category's name, `text` the JSON of `fields` as it came.
 
     `sent_at` is the message's own time, `updated_at` that of its data; None if it does not say. Both are UTC.
@@ -69,8 +69,7 @@ class Message:
         return self.key != ""
 
 
-@dataclass(frozen=True, slots=True)
-class Malformed:
+class Malformed(Struct, frozen=True):
     """A frame that is no usable message, and why. The reason repeats nothing of its content."""
 
     reason: str
@@ -221,8 +220,7 @@ def _equal(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
 # The connection's life
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """The settings that the schedule depends on.
 
     With `attempts` failures in a row the next try is an hour away; 0 never tries again.

@@ -8,8 +8,9 @@ without `TimeoutStartSec=` may hang for ever; units that share a state directory
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import PurePosixPath
+
+from msgspec import Struct
 
 from atom_saas_sync.errors import UsageError
 
@@ -74,8 +75,7 @@ _NETWORK = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"
 _NO_NETWORK = "RestrictAddressFamilies=AF_UNIX\nPrivateNetwork=yes\nIPAddressDeny=any"
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(Struct, frozen=True):
     """What the files depend on: absolute paths, the intervals, and what this systemd understands.
 
     Raises UsageError for a path that systemd or cron would read in another way: they know %, $, quotes and spaces.

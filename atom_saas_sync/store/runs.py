@@ -42,7 +42,7 @@ class Runs:
 
     def finish(self, report: RunReport | RatingReport, *, now: datetime, requests: dict[tuple[str, str], int]) -> None:
         """Note the end of a run with its counts, its proof of completeness and its error, all in one transaction."""
-        from dataclasses import asdict
+        from msgspec.structs import asdict
 
         from atom_saas_sync.store.catalogue import count_requests
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
+
+from msgspec import Struct
 
 from atom_saas_sync.core.health import duration, judge, minutes_since, watch_is_running
 from atom_saas_sync.errors import ConnectionFailed, DatabaseError, MarketplaceError
@@ -28,8 +29,7 @@ _ERRORS_WITHIN, _MANY_ERRORS, _ERROR_SHARE = timedelta(hours=4), 2, 0.1
 _NO_ERRORS = frozenset({None, "interrupted", "deadline", "locked"})
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """What one check found, and, unless all is well, what to do and the command to run."""
 
     check: str
@@ -38,16 +38,14 @@ class Finding:
     cure: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Timers:
+class Timers(Struct, frozen=True):
     """What starts syncs regularly, as far as this host tells: timers or crontabs by name, and which are broken."""
 
     active: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Checkup:
+class Checkup(Struct, frozen=True):
     """The settings that the checks need."""
 
     enabled: bool

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
 
 from atom_saas_sync.core.canonical import (
     VOLATILE_FIELDS,
@@ -24,16 +25,14 @@ from atom_saas_sync.usecases.ports import EditableCatalogue
 _SHOWN = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """One skill to import: where it stands, for messages, and its JSON text as it came."""
 
     place: str
     raw: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Imported:
+class Imported(Struct, frozen=True):
     """How many skills an import added, changed, and found as they were."""
 
     added: int

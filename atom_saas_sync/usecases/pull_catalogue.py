@@ -6,8 +6,10 @@ import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
 from datetime import datetime
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from atom_saas_sync.core.canonical import stored_version
 from atom_saas_sync.core.plan import plan_deleted, plan_listed
@@ -45,8 +47,7 @@ _PAGES_TOGETHER = 10
 """How many pages with few changes are written in one transaction."""
 
 
-@dataclass(frozen=True, slots=True)
-class MaxDelete:
+class MaxDelete(Struct, frozen=True):
     """How many deletions one run may make: a number, or a share of the cached marketplace skills.
 
     The default is a quarter, and never less than 10 (cli.md, `--max-delete`).
@@ -64,8 +65,7 @@ class MaxDelete:
         return max(_DEFAULT_FLOOR, math.floor(cached * _DEFAULT_LARGEST_SHARE))
 
 
-@dataclass(frozen=True, slots=True)
-class PullOptions:
+class PullOptions(Struct, frozen=True):
     """What a person or a timer asked of this run."""
 
     strategy: Strategy = "remote_wins"
@@ -78,8 +78,7 @@ class PullOptions:
     fail_on_conflict: bool = False
 
 
-@dataclass(slots=True)
-class _Outcome:
+class _Outcome(Struct):
     """What is known so far of how the run ends."""
 
     reasons: list[str] = field(default_factory=list)
@@ -92,8 +91,7 @@ class _Outcome:
         self.exit_code = self.exit_code or exit_code
 
 
-@dataclass(frozen=True, slots=True)
-class _ReadPage:
+class _ReadPage(Struct, frozen=True):
     """A page that was read at a time, and not yet written; `items` are None if it was not modified."""
 
     walked: WalkedPage

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from msgspec import Struct
 
 from atom_saas_sync.core.lifetime import keeps_stale
 from atom_saas_sync.model import PurgePlan
 from atom_saas_sync.usecases.ports import StoredLifetime
 
 
-@dataclass(frozen=True, slots=True)
-class PurgeOptions:
+class PurgeOptions(Struct, frozen=True):
     """What a person or a timer asked for. `everything` and `strict` take what is stale although it can't be renewed."""
 
     older_than: timedelta | None = None
@@ -21,8 +21,7 @@ class PurgeOptions:
     dry_run: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Purged:
+class Purged(Struct, frozen=True):
     """What was removed; `kept_stale` is what would have been, had the marketplace been reached since `reached_at`."""
 
     removed: PurgePlan

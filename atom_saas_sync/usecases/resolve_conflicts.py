@@ -7,8 +7,9 @@ those of the day when the conflict was logged.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
+
+from msgspec import Struct, field
 
 from atom_saas_sync.core.canonical import decode_object, stored_version, version_from_fields
 from atom_saas_sync.core.comparison import Side, combine, compare
@@ -29,8 +30,7 @@ from atom_saas_sync.model import (
 from atom_saas_sync.usecases.ports import StoredConflicts
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """How a conflict ends: by a strategy, by field (the rest by the strategy, or merged), or with a text of one's own.
 
     `seen` is the local and the remote text on which it is based, if a person has looked at them.
@@ -42,8 +42,7 @@ class Decision:
     seen: tuple[str | None, str | None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(Struct, frozen=True):
     """What was done about one conflict; `removed` tells that the skill went."""
 
     id: int

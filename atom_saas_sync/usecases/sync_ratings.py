@@ -12,10 +12,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from atom_saas_sync.core.ratings import (
     clock_skew,
@@ -65,8 +67,7 @@ Answer = TypeVar("Answer")
 Task = TypeVar("Task")
 
 
-@dataclass(frozen=True, slots=True)
-class RatingOptions:
+class RatingOptions(Struct, frozen=True):
     """What a person or a timer asked of this run."""
 
     everything: bool = False
@@ -74,8 +75,7 @@ class RatingOptions:
     dry_run: bool = False
 
 
-@dataclass(slots=True)
-class _Course:
+class _Course(Struct):
     """How the run is going. `stopped` ended it; `refused` and `failed` are what single ratings met."""
 
     stopped: AtomSyncError | None = None

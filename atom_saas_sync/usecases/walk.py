@@ -11,9 +11,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from atom_saas_sync.core.wire import read_skill
 from atom_saas_sync.errors import ApiError, BadResponse, MarketplaceError
@@ -47,8 +49,7 @@ def sort_items(items: Iterable[bytes], known: Mapping[bytes, str]) -> SortedItem
     return result
 
 
-@dataclass(frozen=True, slots=True)
-class WalkedPage:
+class WalkedPage(Struct, frozen=True):
     """One page of `size` items, which are None if it was not modified, and given up if they were read ahead."""
 
     number: int
@@ -59,8 +60,7 @@ class WalkedPage:
     read_ahead: SortedItems | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PageFailed:
+class PageFailed(Struct, frozen=True):
     """A page that could not be had although the marketplace answered; the walk tries to go on behind it."""
 
     number: int

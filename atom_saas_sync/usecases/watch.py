@@ -14,10 +14,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol, TypeVar
+
+from msgspec import Struct
 
 from atom_saas_sync.core.realtime import PING, PONG, Do, Lifeline, Malformed, Message, Rules, parse_frame
 from atom_saas_sync.errors import AtomSyncError, DatabaseBusy, DatabaseError, LinkEnded
@@ -115,8 +116,7 @@ class Clock(Protocol):
     def monotonic(self) -> float: ...  # noqa: D102
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """A periodic job; `kind` is that of its runs in the audit trail, and `run` blocks."""
 
     id: str
@@ -126,8 +126,7 @@ class Job:
     run: Callable[[], object]
 
 
-@dataclass(frozen=True, slots=True)
-class WatchSettings:
+class WatchSettings(Struct, frozen=True):
     """What of the settings the service depends on."""
 
     rules: Rules

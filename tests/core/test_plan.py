@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from decision_table import BASE, CELLS, LOCAL, REMOTE, WAITING_CELLS, Cell, decide, known_of, skill, table
+from msgspec.structs import replace
 
 from atom_saas_sync.core.canonical import version_from_fields
 from atom_saas_sync.core.plan import classify, plan_deleted, plan_listed, plan_resolution, resolve

@@ -36,7 +36,7 @@ def served(machine: Machine, **variables: str) -> Iterator[Served]:
     with machine.started("serve-health", "--port", "0", **variables) as process:
         assert process.stderr is not None
         lines: list[str] = []
-        while not (found := re.search(r"Serving on (http://\S+);", line := process.stderr.readline())):
+        while not (found := re.search(r"serving on (http://\S+);", line := process.stderr.readline())):
             assert line, f"it ended: {lines}"
             lines.append(line)
         with httpx.Client(base_url=found[1], timeout=30) as client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from datetime import UTC, datetime
 from typing import Annotated
@@ -43,7 +44,7 @@ def serve_health(
     with listen(host, port) as listener:
         address = listener.getsockname()
         shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-        sys.stderr.write(f"Serving on http://{shown}:{address[1]}; stop with Ctrl+C.\n")
+        logging.getLogger(__name__).info("serving on http://%s:%d; stop with Ctrl+C", shown, address[1])
         try:
             serve(create_app(settings, jobs, now), listener)
         finally:

@@ -202,7 +202,7 @@ def _schedule_line(state: Status) -> str:
     if state.emergency_stop:
         return "stopped (`atom-sync jobs start` ends that)"
     if not state.jobs:
-        return "`atom-sync jobs` asks systemd"
+        return "no `watch --jobs`; `atom-sync jobs` asks systemd for its timers"
     return ", ".join(f"{job.name}: {job.next_run_time or 'not planned'}" for job in state.jobs)
 
 

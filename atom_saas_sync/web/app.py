@@ -120,6 +120,8 @@ class _Site:
         reasons = []
         database, migrated = "connected", False
         try:
+            if not self._settings.database_path.exists():
+                raise DatabaseError(f"{self._settings.database_path} does not exist")
             status = self._read()
         except DatabaseError as error:
             _log.error("not ready: %s", error.message)

@@ -73,6 +73,9 @@ def test_readiness_is_503_with_reasons_and_liveness_is_not(machine: Machine, ser
     assert answer.json()["migrations_applied"] is False
     for path in machine.directory.glob("atom.db*"):
         path.unlink()
+    gone = server.get("/health/ready").json()
+    assert (gone["database"], gone["migrations_applied"], gone["reasons"]) == ("unavailable", False, ["database"])
+    machine.database_path.touch()
     assert server.get("/health/ready").json()["reasons"] == ["migrations_pending"]
     machine.database_path.write_text("no database at all" * 100, encoding="utf-8")
     for route in ("/health/ready", "/health/sync", "/metrics/sync", "/"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atom_saas_sync.cli.output import GlobalOptions, console, print_json, printable, read_text
+from atom_saas_sync.cli.output import GlobalOptions, age, console, print_json, printable, read_text
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model import CONFLICT_TYPES, SEVERITIES, STRATEGIES, ConflictFilter, LoggedConflict
 
@@ -284,7 +284,7 @@ def _print_lines(conflicts: list[LoggedConflict], *, resolved: bool) -> None:
     heads = ["id", "severity", "type", "skill", "since", *(["strategy", "by"] if resolved else [])]
     rows = [heads]
     for each in conflicts:
-        row = [str(each.id), each.severity, each.type, printable(each.skill_id), each.created_at]
+        row = [str(each.id), each.severity, each.type, printable(each.skill_id), age(each.created_at)]
         rows.append([*row, printable(each.strategy or ""), printable(each.resolved_by or "")] if resolved else row)
     widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
     for row in rows:

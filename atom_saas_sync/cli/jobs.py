@@ -115,7 +115,7 @@ def _tell_of_none() -> None:
     if Path(CRONTAB).exists():
         typer.echo(f"{CRONTAB} starts the jobs; when, stands there: cron does not tell.")
     else:
-        typer.echo("No scheduled jobs: no atom-sync timer is active in systemd, and no `watch --jobs` is running.")
+        typer.echo("No scheduled jobs: no timer of ours is active, and no `watch --jobs` runs.")
 
 
 def _document(job: ScheduledJob, trigger: str) -> dict[str, Any]:

@@ -61,6 +61,17 @@ def console(*, stderr: bool = False, whole_lines: bool = False) -> Console:
     return made
 
 
+def age(moment: str) -> str:
+    """Return a time as how long ago it was, for a terminal; a file or pipe gets the time itself."""
+    if not sys.stdout.isatty():
+        return moment
+    from datetime import UTC, datetime
+
+    from atom_saas_sync.core.health import ago
+
+    return ago(moment, datetime.now(UTC))
+
+
 def printable(text: str, *, lines: bool = False) -> str:
     """Return text from strangers as a terminal may show it: no control characters or invisible ones, no escapes.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atom_saas_sync.cli.output import GlobalOptions, print_json, printable
+from atom_saas_sync.cli.output import GlobalOptions, age, print_json, printable
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model import ListedRating
 
@@ -84,7 +84,10 @@ def list_ratings(
         return
     _print_table(
         ["id", "stars", "skill", "user", "state", "changed"],
-        [[str(each.id), str(each.stars), each.skill_id, each.user_id, each.state, each.updated_at] for each in found],
+        [
+            [str(each.id), str(each.stars), each.skill_id, each.user_id, each.state, age(each.updated_at)]
+            for each in found
+        ],
     )
     _print_total(len(found), total, "rating")
 

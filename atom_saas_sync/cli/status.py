@@ -166,32 +166,34 @@ def _lines(state: Status, now: datetime) -> list[tuple[str, RenderableType]]:
 
 
 def _sync_line(state: Status, now: datetime) -> str:
+    from atom_saas_sync.core.health import ago
+
     sync = state.sync
     if sync.last_sync_at is None:
         return "never synced"
     parts = [
         f"{'at work now' if 'skills' in state.running else sync.status}",
-        f"last success {_ago(sync.last_successful_sync_at, now)}",
+        f"last success {ago(sync.last_successful_sync_at, now)}",
     ]
     if sync.last_sync_at != sync.last_successful_sync_at:
-        parts.append(f"last run {_ago(sync.last_sync_at, now)}")
+        parts.append(f"last run {ago(sync.last_sync_at, now)}")
     failed = f", {sync.failed_syncs:,} not" if sync.failed_syncs else ""
     parts.append(f"{sync.total_syncs:,} runs, {sync.successful_syncs:,} good{failed}")
     return "; ".join(parts)
 
 
 def _websocket_line(state: Status, now: datetime) -> str:
-    from atom_saas_sync.core.health import watch_is_running, websocket_connected
+    from atom_saas_sync.core.health import ago, watch_is_running, websocket_connected
 
     websocket = state.websocket
     if websocket.started_at is None:
         return "`watch` has never run here: polling only"
     if websocket_connected(websocket, now):
-        return f"connected since {websocket.last_connected_at}; last message {_ago(websocket.last_message_at, now)}"
+        return f"connected since {websocket.last_connected_at}; last message {ago(websocket.last_message_at, now)}"
     if websocket.stopped_at is not None:
-        return f"`watch` was stopped {_ago(websocket.stopped_at, now)}"
+        return f"`watch` was stopped {ago(websocket.stopped_at, now)}"
     if not watch_is_running(websocket, now):
-        return f"`watch` is not running; last sign of life {_ago(websocket.heartbeat_at, now)}"
+        return f"`watch` is not running; last sign of life {ago(websocket.heartbeat_at, now)}"
     mode = "fallen back to polling" if websocket.fallback_to_polling else "reconnecting"
     why = f" ({printable(websocket.disconnect_reason)})" if websocket.disconnect_reason else ""
     following = f"; next try {websocket.next_attempt_at}" if websocket.next_attempt_at else ""
@@ -215,6 +217,8 @@ def _runs_line(runs: list[PastRun], now: datetime) -> RenderableType:
     """Return the last runs, oldest first: durations as bars that share one scale, their results below, in words too."""
     from rich.text import Text
 
+    from atom_saas_sync.core.health import ago
+
     durations = [run.duration_seconds or 0.0 for run in runs]
     longest = max(durations) or 1.0
     bars, results = Text(), Text()
@@ -226,13 +230,5 @@ def _runs_line(runs: list[PastRun], now: datetime) -> RenderableType:
     took = "" if last.duration_seconds is None else f" in {last.duration_seconds:.1f} s"
     why = f" ({printable(', '.join(last.reasons))})" if last.reasons else ""
     bars.append(f"  up to {longest:.1f} s")
-    results.append(f"  {last.status}{took}{why} {_ago(last.started_at, now)}")
+    results.append(f"  {last.status}{took}{why} {ago(last.started_at, now)}")
     return Text("\n").join([bars, results])
-
-
-def _ago(moment: str | None, now: datetime) -> str:
-    from atom_saas_sync.core.health import duration
-    from atom_saas_sync.times import parse_time
-
-    parsed = parse_time(moment)
-    return "never" if parsed is None else f"{duration(max(0.0, (now - parsed).total_seconds()))} ago"

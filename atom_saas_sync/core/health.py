@@ -160,6 +160,12 @@ def _notices(status: Status, *, enabled: bool) -> list[Trouble]:
     return [Trouble(code, message, hint) for applies, code, message, hint in candidates if applies]
 
 
+def ago(moment: str | None, now: datetime) -> str:
+    """Return how long ago something was, for people; `never` if there is no time."""
+    parsed = parse_time(moment)
+    return "never" if parsed is None else f"{duration(max(0.0, (now - parsed).total_seconds()))} ago"
+
+
 def duration(seconds: float) -> str:
     """Return a span of time for people: `45 s`, `12 min`, `3 h`, `2 days`."""
     for limit, size, unit in ((90, 1, "s"), (90 * 60, 60, "min"), (48 * 3600, 3600, "h")):

@@ -120,17 +120,18 @@ class _Site:
         reasons = []
         database, migrated = "connected", False
         try:
-            if not self._settings.database_path.exists():
-                raise DatabaseError(f"{self._settings.database_path} does not exist")
             status = self._read()
         except DatabaseError as error:
             _log.error("not ready: %s", error.message)
             database = "unavailable"
-            reasons.append("database")
         else:
             migrated = not status.migrations_pending
-            if not migrated:
+            if not self._settings.database_path.exists():
+                database = "unavailable"
+            elif not migrated:
                 reasons.append("migrations_pending")
+        if database == "unavailable":
+            reasons.append("database")
         free = self._free_disk_gb()
         if free is None or free < self._settings.min_free_disk_gb:
             reasons.append("disk_space")

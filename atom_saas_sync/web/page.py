@@ -11,9 +11,9 @@ from datetime import datetime
 from hashlib import sha256
 from html import escape
 
-from atom_saas_sync.core.health import duration, watch_is_running, websocket_connected
+from atom_saas_sync.core.health import ago, watch_is_running, websocket_connected
 from atom_saas_sync.model import Health, PastRun, Status, Trouble
-from atom_saas_sync.times import format_time, parse_time
+from atom_saas_sync.times import format_time
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --soft: #57606a; --line: #d0d7de;
@@ -101,13 +101,13 @@ def _troubles(title: str, messages: list[str]) -> str:
 def _figures(status: Status, now: datetime) -> list[tuple[str, str]]:
     sync, websocket = status.sync, status.websocket
     if websocket_connected(websocket, now):
-        live = f"connected, last message {_ago(websocket.last_message_at, now)}"
+        live = f"connected, last message {ago(websocket.last_message_at, now)}"
     elif watch_is_running(websocket, now):
         live = "not connected" + (", fallen back to polling" if websocket.fallback_to_polling else ", reconnecting")
     else:
         live = "not running"
     return [
-        ("Last successful sync", _ago(sync.last_successful_sync_at, now)),
+        ("Last successful sync", ago(sync.last_successful_sync_at, now)),
         ("Syncs", f"{sync.total_syncs:,}, {sync.successful_syncs:,} of them successful"),
         ("At work now", ", ".join(sorted(status.running)) or "nothing"),
         ("WebSocket", live),
@@ -141,11 +141,6 @@ def _run(run: PastRun, now: datetime) -> str:
     style = {"success": "good", "failed": "bad"}.get(run.status, "soft")
     return (
         f'<tr><th scope="row">{run.id}</th><td>{escape(run.kind)}</td>'
-        f'<td><time datetime="{escape(run.started_at)}">{_ago(run.started_at, now)}</time></td>'
+        f'<td><time datetime="{escape(run.started_at)}">{ago(run.started_at, now)}</time></td>'
         f'<td class="{style}">{escape(result)}</td><td class="number">{seconds}</td></tr>\n'
     )
-
-
-def _ago(moment: str | None, now: datetime) -> str:
-    parsed = parse_time(moment)
-    return "never" if parsed is None else f"{duration(max(0.0, (now - parsed).total_seconds()))} ago"

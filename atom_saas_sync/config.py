@@ -466,6 +466,12 @@ def show_settings(
     return tuple(reader.shown()), tuple(reader.problems), tuple(reader.warnings)
 
 
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment that programs of others get: all but the values of our secret variables."""
+    ours = {variable.name for variable in VARIABLES if variable.secret}
+    return {name: value for name, value in environment.items() if name not in ours}
+
+
 def mask(secret: Secret) -> str:
     """Return what may be shown of a secret: how long it is, and the public prefix of a token."""
     text = secret.reveal()

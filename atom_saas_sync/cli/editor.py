@@ -31,8 +31,10 @@ class EditedFile:
         if command is None:
             raise UsageError("no editor is set", hint="set VISUAL or EDITOR, or use --data, --file or --set")
         try:
-            # The person's own command, as every program runs it.
-            result = subprocess.run([*shlex.split(command), str(self.path)], check=False)  # noqa: S603
+            # The person's own command, as every program runs it; what it loads besides has no need of the token.
+            result = subprocess.run(  # noqa: S603
+                [*shlex.split(command), str(self.path)], check=False, env=runtime.environment_for_others()
+            )
         except OSError as error:
             raise UsageError(f"the editor {command!r} can't be started: {error.strerror}") from error
         if result.returncode != 0:

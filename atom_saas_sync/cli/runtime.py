@@ -138,6 +138,13 @@ def editor() -> str | None:
     return os.environ.get("VISUAL") or os.environ.get("EDITOR") or None
 
 
+def environment_for_others() -> dict[str, str]:
+    """Return the environment for programs that are not ours."""
+    from atom_saas_sync.config import without_secrets
+
+    return without_secrets(os.environ)
+
+
 def person() -> str:
     """Return the name of the person or service at work: the user, also behind sudo."""
     sudo_user = os.environ.get("SUDO_USER")

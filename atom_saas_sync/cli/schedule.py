@@ -265,9 +265,18 @@ def _systemd_version() -> int:
 
 def _run(*command: str) -> str:
     """Run a command of systemd and return what it printed. Raises AtomSyncError with what it complained of."""
+    from atom_saas_sync.cli.runtime import environment_for_others
+
     shown = " ".join(command)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False)  # noqa: S603 - fixed commands
+        done = subprocess.run(  # noqa: S603 - fixed commands
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_SECONDS,
+            check=False,
+            env=environment_for_others(),
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise AtomSyncError(f"`{shown}` did not work: {error}", hint="run it by hand") from error
     if done.returncode != 0:

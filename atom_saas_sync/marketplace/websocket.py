@@ -22,6 +22,7 @@ from atom_saas_sync.marketplace.tls import cause_of, tls_context
 HANDSHAKE_SECONDS = 15.0
 _CLOSE_SECONDS = 1.0
 _QUEUED_FRAMES = 64
+_MASK = "********"
 
 _TOKEN_CODES = frozenset({1008, 4401})
 # The codes with which our side ends a connection because of a frame that must not be.
@@ -38,22 +39,24 @@ class _NeverRedirected(connect):
 class Link:
     """An open connection."""
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: ClientConnection, token: str) -> None:
+        """Speak over a connection that was opened with this token."""
         self._connection = connection
+        self._token = token
 
     async def receive(self) -> str | bytes:
         """Return the next frame: a text, or bytes. Raises LinkEnded."""
         try:
             return await self._connection.recv()
         except ConnectionClosed as closed:
-            raise _ended(closed) from None
+            raise _ended(closed, self._token) from None
 
     async def send(self, text: str) -> None:
         """Send a text. Raises LinkEnded."""
         try:
             await self._connection.send(text)
         except ConnectionClosed as closed:
-            raise _ended(closed) from None
+            raise _ended(closed, self._token) from None
 
     async def close(self, reason: str = "") -> None:
         """Say goodbye in the orderly way, and wait a moment for the answer."""
@@ -98,7 +101,7 @@ async def open_link(
         max_queue=_QUEUED_FRAMES,
     )
     try:
-        return Link(await attempt)
+        return Link(await attempt, token)
     except InvalidStatus as error:
         status = error.response.status_code
         if status in {401, 403}:
@@ -117,14 +120,18 @@ async def open_link(
         raise LinkEnded(f"cannot connect: {_plain(cause_of(error) or error)}") from None
 
 
-def _ended(closed: ConnectionClosed) -> LinkEnded:
-    """Say how a connection ended. Reasons that the other side gives may be anything: they are cut and made harmless."""
+def _ended(closed: ConnectionClosed, token: str) -> LinkEnded:
+    """Say how a connection ended. Reasons that the other side gives may be anything: they are cut and made harmless.
+
+    They are kept for others to see, so they must not hold the token either.
+    """
     received, sent = closed.rcvd, closed.sent
     if sent is not None and sent.code in _BAD_FRAME_CODES and (received is None or not closed.rcvd_then_sent):
         return LinkEnded(f"closed with {sent.code}: {_BAD_FRAMES[sent.code]}", bad_frame=True)
     if received is None:
         return LinkEnded("the connection broke")
-    told = f": {_plain(received.reason)}" if received.reason else ""
+    reason = received.reason.replace(token, _MASK).replace(quote(token, safe=""), _MASK)
+    told = f": {_plain(reason)}" if reason else ""
     return LinkEnded(
         f"closed by the marketplace with {received.code}{told}", token_refused=received.code in _TOKEN_CODES
     )

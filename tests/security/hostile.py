@@ -1,0 +1,78 @@
+"""A marketplace gone bad, on a real socket: it puts the token that it was shown into whatever it answers."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import parse_qs
+
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from atom_saas_sync.web.server import listen
+
+
+class EchoingMarketplace:
+    """Answers with `status`, whatever is asked; the token is in headers, in bodies, and why a WebSocket is closed."""
+
+    def __init__(self) -> None:
+        self.status = 500
+        self.seen: set[str] = set()
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        token = self._token(scope)
+        self.seen.add(token)
+        if scope["type"] == "websocket":
+            await receive()
+            if self.status == 401:
+                await send({"type": "websocket.close"})
+                return
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close", "code": 4000, "reason": f"\x1b[31mno {token} \u202e here"})
+            return
+        while (await receive()).get("more_body"):
+            pass
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"www-authenticate", f"Bearer {token}".encode()),
+            (b"x-request-id", token.encode()),
+            (b"location", f"http://127.0.0.1:1/?token={token}".encode()),
+        ]
+        text = f"your token {token} and https://example.org/?token={token}"
+        body = json.dumps({"detail": text, "error": {"message": text, "code": token}, "message": text, token: text})
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body.encode()})
+
+    @staticmethod
+    def _token(scope: Scope) -> str:
+        headers = dict(scope["headers"])
+        shown: str = headers.get(b"authorization", b"").decode().removeprefix("Bearer ")
+        return shown or parse_qs(scope["query_string"].decode()).get("token", [""])[0]
+
+
+@contextmanager
+def echoing_marketplace() -> Iterator[EchoingMarketplace]:
+    """Run it in a thread until the end of the block."""
+    marketplace = EchoingMarketplace()
+    with listen("127.0.0.1", 0) as listener:
+        marketplace.port = listener.getsockname()[1]
+        config = uvicorn.Config(marketplace, lifespan="off", log_config=None, access_log=False)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            yield marketplace
+        finally:
+            server.should_exit = True
+            thread.join(10)

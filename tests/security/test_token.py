@@ -1,0 +1,182 @@
+"""The token is in no output, log, database, file, process list or child, whatever the marketplace does with it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+import pytest
+from conftest import Machine, wait_until
+from hostile import EchoingMarketplace, echoing_marketplace
+from watch_support import stop, tables_exist, websocket_state
+from web_support import ADMIN_TOKEN, served
+
+# Not of the form of real ones: what is known is masked, not only what looks like it.
+TOKEN = "3f2b8c1e-9d4a-4c7b-8e21-5a6f7d8c9b0e"
+FORMS = {form.encode() for form in (TOKEN, quote(TOKEN, safe=""), quote(TOKEN), quote_plus(TOKEN), json.dumps(TOKEN))}
+
+
+def holds_token(data: bytes) -> bool:
+    return any(form in data for form in FORMS)
+
+
+def files_with_token(directory: Path) -> list[str]:
+    return [
+        path.name
+        for path in directory.rglob("*")
+        if path.is_file() and not path.is_symlink() and holds_token(path.read_bytes())
+    ]
+
+
+@pytest.fixture(scope="module")
+def hostile() -> Iterator[EchoingMarketplace]:
+    with echoing_marketplace() as marketplace:
+        yield marketplace
+
+
+@pytest.fixture
+def facing(machine: Machine, hostile: EchoingMarketplace) -> dict[str, str]:
+    """Return the variables of a machine that had a good day, and now faces that marketplace."""
+    machine.pull()
+    skill_id = next(iter(machine.cached()))
+    assert machine.command("ratings", "add", skill_id, "4").returncode == 0
+    hostile.seen.clear()
+    return {
+        "ATOM_SAAS_API_URL": hostile.url,
+        "ATOM_SAAS_WS_URL": hostile.ws_url,
+        "ATOM_SAAS_API_TOKEN": TOKEN,
+    }
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+@pytest.mark.parametrize("status", [200, 302, 400, 401, 404, 409, 422, 429, 503])
+def test_an_answer_that_holds_the_token_is_told_without_it(
+    machine: Machine, hostile: EchoingMarketplace, facing: dict[str, str], status: int, log_format: str
+) -> None:
+    hostile.status = status
+    loud = ("--log-level", "debug", "--log-format", log_format)
+    for command in (("sync", "skills"), ("sync", "ratings"), ("sync", "skills", "--json"), ("sync", "all", "--json")):
+        result = machine.command(*loud, *command, "--deadline", "0.2", "--textfile", "atom.prom", **facing)
+        assert result.returncode != 0, result
+        assert not holds_token((result.stdout + result.stderr).encode()), result
+        assert "Traceback" not in result.stderr
+    assert hostile.seen == {TOKEN}
+    assert (machine.directory / "atom.prom").exists()
+    assert files_with_token(machine.directory) == []
+
+
+@pytest.mark.parametrize("status", [500, 401])
+def test_a_websocket_that_is_closed_with_the_token_as_reason(
+    machine: Machine, hostile: EchoingMarketplace, facing: dict[str, str], status: int
+) -> None:
+    hostile.status = status
+    with machine.started("--log-level", "debug", "watch", **facing) as process:
+        wait_until(lambda: tables_exist(machine) and websocket_state(machine)["consecutive_failures"] >= 1)
+        for command in (("status",), ("status", "--json"), ("metrics",), ("doctor", "--json"), ("config", "show")):
+            result = machine.command(*command, **facing)
+            assert not holds_token((result.stdout + result.stderr).encode()), result
+        logged = stop(process)
+    assert TOKEN in hostile.seen
+    reason = websocket_state(machine)["disconnect_reason"]
+    assert not holds_token(logged.encode())
+    assert files_with_token(machine.directory) == []
+    assert reason.isprintable()
+
+
+def test_what_serve_health_shows_and_its_children_get(
+    machine: Machine, hostile: EchoingMarketplace, facing: dict[str, str]
+) -> None:
+    hostile.status = 422
+    machine.command("sync", "all", "--deadline", "0.2", **facing)
+    with served(machine, ATOM_SYNC_ADMIN_TOKEN=ADMIN_TOKEN, **facing) as server:
+        answers = [server.get(path) for path in ("/", "/health/sync", "/health/ready", "/metrics/sync")]
+        answers += [server.admin("GET", path) for path in ("status", "config", "jobs", "ratings/failed-uploads")]
+        answers.append(server.admin("POST", "skills"))
+        for answer in answers:
+            told = answer.content + str(answer.headers).encode()
+            assert not holds_token(told), answer.text
+            assert ADMIN_TOKEN.encode() not in told
+    assert not holds_token(server.log.encode())
+    assert ADMIN_TOKEN not in server.log
+
+
+def test_the_process_list_shows_no_token(machine: Machine, facing: dict[str, str]) -> None:
+    with machine.started("watch", **facing) as process:
+        wait_until(lambda: tables_exist(machine) and websocket_state(machine)["consecutive_failures"] >= 1)
+        pids = [process.pid, *(int(child) for child in children(process.pid))]
+        for pid in pids:
+            assert not holds_token(Path(f"/proc/{pid}/cmdline").read_bytes())
+            assert not holds_token(Path(f"/proc/{pid}/comm").read_bytes())
+        stop(process)
+
+
+def test_a_person_s_editor_gets_no_token(machine: Machine, facing: dict[str, str], tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    editor = tmp_path / "editor"
+    editor.write_text(f"#!/bin/sh\ntr '\\0' '\\n' < /proc/$$/environ > {seen}\n", encoding="utf-8")
+    editor.chmod(0o700)
+    skill_id = next(iter(machine.cached()))
+    result = machine.command(
+        "skills", "edit", skill_id, EDITOR=str(editor), ATOM_SYNC_ADMIN_TOKEN=ADMIN_TOKEN, **facing
+    )
+    assert result.returncode == 0, result.stderr
+    told = seen.read_text(encoding="utf-8")
+    assert "PATH=" in told
+    assert TOKEN not in told
+    assert ADMIN_TOKEN not in told
+    seen.unlink()
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
+
+
+def test_a_redirect_takes_the_token_nowhere(machine: Machine, hostile: EchoingMarketplace) -> None:
+    """Another port, another scheme, another name for the same machine: none of them is the same origin."""
+    port = machine.sandbox.url.rsplit(":", 1)[1]
+    for elsewhere in (hostile.url, f"https://127.0.0.1:{port}", f"http://localhost:{hostile.port}", "//127.0.0.1:1"):
+        hostile.seen.clear()
+        machine.sandbox.fault("redirect", endpoint="list", location=f"{elsewhere}/api/v1/skills")
+        result = machine.command("sync", "skills", "--json")
+        machine.sandbox.clear_faults()
+        assert result.returncode == 65, result
+        assert hostile.seen == set()
+
+
+def test_the_core_of_an_exception_holds_no_token(machine: Machine, facing: dict[str, str]) -> None:
+    """A crash with everything that a debugger would show: the values of all local variables."""
+    code = (
+        "import sys, traceback\n"
+        "from atom_saas_sync.cli import session\n"
+        "from atom_saas_sync.marketplace import client\n"
+        "def crash(*a, **k): raise RuntimeError('a bug')\n"
+        "client.MarketplaceClient.list_categories = crash\n"
+        "def hook(kind, error, trace):\n"
+        "    while trace.tb_next:\n"
+        "        trace = trace.tb_next\n"
+        "        values = {**trace.tb_frame.f_locals}\n"
+        "        shown = [repr(value) for value in values.values()]\n"
+        "        shown += [repr(vars(value)) for value in values.values() if hasattr(value, '__dict__')]\n"
+        "        sys.stdout.write('\\n'.join(shown))\n"
+        "import threading, atom_saas_sync.logs as logs\n"
+        "logs._log_crash = hook\n"
+        "from atom_saas_sync.__main__ import start\n"
+        "sys.argv = ['atom-sync', 'sync', 'skills']\n"
+        "start()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env=machine.environment(**facing),
+        cwd=machine.directory,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert b"Settings" in result.stdout or b"settings" in result.stdout
+    found = re.search(rb".{0,200}" + re.escape(TOKEN.encode()), result.stdout)
+    assert found is None, found

@@ -192,13 +192,13 @@ def diff(
         ]
         print_json({"skill_id": skill_id, "from": before_name, "to": after_name, "fields": rows, "total": len(rows)})
         return
-    left, right = printable(before_name), printable(after_name)
+    shown_before, shown_after = printable(before_name), printable(after_name)
     if not changes:
-        typer.echo(f"{left} and {right} are the same in all that matters")
+        typer.echo(f"{shown_before} and {shown_after} are the same in all that matters")
         return
     from atom_saas_sync.cli.comparison import print_comparison
 
-    print_comparison(console(), changes, left=left, right=right, tell_who=False)
+    print_comparison(console(), changes, left=shown_before, right=shown_after, tell_who=False)
 
 
 @app.command()

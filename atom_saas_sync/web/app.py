@@ -39,7 +39,7 @@ from atom_saas_sync.systemd import timers
 from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
 from atom_saas_sync.usecases.resolve_conflicts import Decision, Settled, resolve_conflicts
-from atom_saas_sync.web.guard import Guard, TooLarge
+from atom_saas_sync.web.guard import Guard, TooLarge, TooSlow
 from atom_saas_sync.web.jobs import STARTED_BY, Jobs
 from atom_saas_sync.web.page import CONTENT_POLICY, status_page, unreadable_page
 
@@ -86,6 +86,7 @@ def create_app(
         exception_handlers={
             AtomSyncError: _tell_failure,
             TooLarge: _tell_too_large,
+            TooSlow: _tell_too_slow,
             HTTPException: _tell_http_error,
             Exception: _tell_bug,
         },
@@ -441,6 +442,10 @@ def _tell_failure(_request: Request, error: Exception) -> Response:
 
 def _tell_too_large(_request: Request, error: Exception) -> Response:
     return _failure(413, "too_large", str(error))
+
+
+def _tell_too_slow(_request: Request, error: Exception) -> Response:
+    return _failure(408, "too_slow", str(error))
 
 
 def _tell_http_error(_request: Request, error: Exception) -> Response:

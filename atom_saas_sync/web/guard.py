@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import logging
@@ -26,6 +27,7 @@ _CLOSED_POLICY = b"default-src 'none'; frame-ancestors 'none'"
 # Probes and scrapes come each few seconds; their answers are worth a line only when something is wrong.
 _QUIET = ("/health/", "/metrics/")
 _ERROR = 400
+_BODY_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -92,13 +94,26 @@ class TooLarge(Exception):
         return f"a request's body may have {MAX_BODY_BYTES} bytes at most"
 
 
+class TooSlow(Exception):
+    """A body that has not come whole after some time. The application answers 408."""
+
+    def __str__(self) -> str:
+        return f"a request's body must come within {_BODY_SECONDS:.0f} s"
+
+
 def _limited(receive: Receive) -> Receive:
-    received = 0
+    received, whole = 0, False
+    deadline = asyncio.get_running_loop().time() + _BODY_SECONDS
 
     async def receive_limited() -> Message:
-        nonlocal received
-        message = await receive()
+        nonlocal received, whole
+        try:
+            async with asyncio.timeout_at(None if whole else deadline):
+                message = await receive()
+        except TimeoutError:
+            raise TooSlow from None
         received += len(message.get("body", b""))
+        whole = whole or not message.get("more_body", False)
         if received > MAX_BODY_BYTES:
             raise TooLarge
         return message

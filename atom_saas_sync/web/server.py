@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from atom_saas_sync.errors import AtomSyncError
 
@@ -14,6 +16,35 @@ _KEEP_ALIVE_SECONDS = 5
 _GRACE_SECONDS = 10
 _MOST_CONNECTIONS = 200
 _MAX_HEADER_BYTES = 16 * 1024
+_HEADER_SECONDS = 10.0
+"""How long a client may take for the head of a request: who opens connections and says nothing keeps others out."""
+
+
+class _Impatient(H11Protocol):
+    """Ends a connection on which no whole request has come for a while; uvicorn itself does that only after one."""
+
+    _giving_up: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+
+    def _watch(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:  # a request is being answered
+            if self._giving_up is not None:
+                self._giving_up.cancel()
+                self._giving_up = None
+        elif self._giving_up is None:
+            self._giving_up = self.loop.call_later(_HEADER_SECONDS, self.transport.close)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -35,7 +66,7 @@ def serve(app: ASGIApp, listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM; the requests in hand are answered first."""
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=_Impatient,
         ws="none",
         lifespan="off",
         log_config=None,

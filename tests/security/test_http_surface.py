@@ -1,0 +1,185 @@
+"""`serve-health` against whoever can reach its port: other users of the machine, and pages in an operator's browser."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from conftest import Machine
+from web_support import ADMIN_TOKEN, Served, serving_a_full_cache
+
+ADMIN = "/api/admin/sync"
+
+# What a test can wait for; what it does is the same.
+IN_A_HURRY = """
+import atom_saas_sync.web.guard as guard
+import atom_saas_sync.web.server as server
+server._HEADER_SECONDS = guard._BODY_SECONDS = 0.3
+from atom_saas_sync.__main__ import start
+start()
+"""
+
+
+@pytest.fixture
+def server(machine: Machine) -> Iterator[Served]:
+    with serving_a_full_cache(machine) as server:
+        yield server
+
+
+@contextmanager
+def impatient(machine: Machine) -> Iterator[tuple[str, int]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", IN_A_HURRY, "serve-health", "--port", "0"],
+        env=machine.environment(ATOM_SYNC_ADMIN_TOKEN=ADMIN_TOKEN),
+        cwd=machine.directory,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        try:
+            while not (found := re.search(r"serving on http://(\S+):(\d+);", line := process.stderr.readline())):
+                assert line, "it ended"
+            yield found[1], int(found[2])
+        finally:
+            process.terminate()
+            process.communicate(timeout=20)
+    assert process.returncode == 0
+
+
+def ask(address: tuple[str, int], request: bytes) -> bytes:
+    """Send these bytes, and return all that comes until the other side closes the connection."""
+    with socket.create_connection(address, timeout=10) as connection:
+        connection.sendall(request)
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+        return answer
+
+
+def test_who_says_nothing_or_half_of_it_is_sent_away(machine: Machine) -> None:
+    with impatient(machine) as address:
+        began = time.monotonic()
+        assert ask(address, b"") == b""
+        assert ask(address, b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Slow: ") == b""
+        with socket.create_connection(address, timeout=10) as connection:
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            while b"}" not in connection.recv(65536):
+                pass
+            connection.sendall(b"GET /hea")
+            assert connection.recv(65536) == b""
+        assert time.monotonic() - began < 5
+
+
+def test_a_slow_body_is_408(machine: Machine) -> None:
+    head = f"POST {ADMIN}/resolve HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\nConnection: close\r\n"
+    with impatient(machine) as address:
+        for rest in (b'Content-Length: 90\r\n\r\n{"all": ', b"Transfer-Encoding: chunked\r\n\r\n5\r\n{"):
+            assert ask(address, head.encode() + rest).startswith(b"HTTP/1.1 408")
+
+
+def test_many_slow_connections_do_not_silence_it(machine: Machine) -> None:
+    with impatient(machine) as address:
+        slow = [socket.create_connection(address, timeout=10) for _ in range(250)]
+        try:
+            for each in slow:
+                each.send(b"GET / HTTP/1.1\r\n")
+            # Each is closed in its time; then there is room again.
+            assert all(each.recv(1000) == b"" for each in slow)
+            live = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            assert ask(address, live).startswith(b"HTTP/1.1 200")
+        finally:
+            for each in slow:
+                each.close()
+
+
+PATHS = (
+    "//api/admin/sync/status",
+    "/api//admin/sync/status",
+    "/api/admin//sync/status",
+    "/api/%61dmin/sync/status",
+    "/%61%70%69/admin/sync/status",
+    "/api/admin/sync/%73tatus",
+    "/health/../api/admin/sync/status",
+    "/health/%2e%2e/api/admin/sync/status",
+    "/api/admin/sync/status/",
+    "/API/ADMIN/sync/status",
+    "/api/admin%2fsync/status",
+    "/api/admin/sync/status%00",
+    "/api/admin/sync/status;x=1",
+    "/api/admin/sync/status?token=" + ADMIN_TOKEN,
+    "/api/admin/sync/config#x",
+)
+
+
+def test_no_way_of_writing_a_path_goes_around_the_token(server: Served) -> None:
+    for path in PATHS:
+        address = (server.client.base_url.host, server.client.base_url.port or 0)
+        answer = ask(address, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        assert re.match(rb"HTTP/1.1 (400|401|404|307)", answer), answer
+        assert b"skills_count" not in answer
+
+
+def test_no_page_of_another_site_may_use_it(server: Served) -> None:
+    """A browser sends no Authorization by itself, and nothing here lets a page of another site add one or read."""
+    from_elsewhere = {"Origin": "https://example.org", "Referer": "https://example.org/"}
+    form = {**from_elsewhere, "Content-Type": "application/x-www-form-urlencoded", "Cookie": f"token={ADMIN_TOKEN}"}
+    for method, path in (("POST", "skills"), ("DELETE", "jobs"), ("POST", "resolve"), ("DELETE", "cache/expired")):
+        answer = server.client.request(method, f"{ADMIN}/{path}", headers=form, content=f"token={ADMIN_TOKEN}")
+        assert answer.status_code == 401
+    asked = {
+        **from_elsewhere,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization",
+    }
+    for path in (f"{ADMIN}/skills", "/health/sync", "/", "/metrics/sync"):
+        for answer in (server.client.options(path, headers=asked), server.client.get(path, headers=from_elsewhere)):
+            assert not [name for name in answer.headers if name.startswith("access-control-")]
+            assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+
+
+HEADS = (
+    "Content-Length: 2\r\nContent-Length: 3",
+    "Content-Length: 2\r\nTransfer-Encoding: chunked",
+    "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+    "Transfer-Encoding: xchunked",
+    "Content-Length: -1",
+    "Content-Length: +2",
+    "Content-Length: 2_0",
+)
+
+
+def test_no_request_hides_in_another(server: Served) -> None:
+    for head in HEADS:
+        address = (server.client.base_url.host, server.client.base_url.port or 0)
+        hidden = f"GET {ADMIN}/status HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n\r\n"
+        answer = ask(
+            address, f"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}\r\n\r\n0\r\n\r\n{hidden}".encode()
+        )
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert b"skills_count" not in answer
+
+
+QUERIES = (
+    "skill_id=' OR 1=1 --",
+    "severity=HIGH' UNION SELECT 1",
+    "limit=1;DROP TABLE skill_cache",
+    "limit=-1",
+    "type=%00",
+)
+
+
+def test_queries_are_values_and_no_sql(server: Served, machine: Machine) -> None:
+    for query in QUERIES:
+        for path in ("conflicts", "ratings/failed-uploads"):
+            answer = server.admin("GET", f"{path}?{query}")
+            assert answer.status_code in (200, 400)
+            if answer.status_code == 200:
+                document = answer.json()
+                assert document.get("total", 0) == 0, document
+        assert len(machine.cached()) == 60

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "text", "json", "journal")
 WIDE = 10_000
+_LARGEST_TEXT = 256 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +86,17 @@ def printable(text: str, *, lines: bool = False) -> str:
 def read_text(path: Path) -> str:
     """Return the text of a file that a person names; - is standard input. Raises UsageError."""
     try:
-        return sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+        if str(path) == "-":
+            text = sys.stdin.read(_LARGEST_TEXT + 1)
+        else:
+            with path.open(encoding="utf-8") as stream:
+                text = stream.read(_LARGEST_TEXT + 1)
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise UsageError(f"can't read {printable(str(path))}: {reason}") from error
+    if len(text) > _LARGEST_TEXT:
+        raise UsageError(f"{printable(str(path))} is larger than {_LARGEST_TEXT // 1024**2} MiB")
+    return text
 
 
 def error_document(error: AtomSyncError) -> dict[str, Any]:

@@ -1,0 +1,162 @@
+"""Files: who may read them under any umask, and what names, links and special files can't bring about."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Machine
+
+OTHERS = 0o077
+
+
+def run(machine: Machine, umask: int, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "atom_saas_sync", *arguments],
+        env=machine.environment(**variables),
+        cwd=machine.directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        umask=umask,
+    )
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_everything_that_is_written_is_private_under_any_umask(machine: Machine, umask: int) -> None:
+    database = machine.directory / "new" / "deeper" / "atom.db"
+    variables = {"ATOM_SAAS_DATABASE_URL": str(database)}
+    for arguments in (
+        ("sync", "all", "--textfile", str(machine.directory / "atom.prom")),
+        ("db", "backup", str(database.parent / "copy.db")),
+        ("db", "downgrade", "-1", "--yes"),
+        ("db", "upgrade"),
+        ("cache", "purge"),
+        ("sync", "skills", "--deadline", "0.001"),
+    ):
+        run(machine, umask, *arguments, **variables)
+    files = [path for path in machine.directory.rglob("*") if path.is_file() and path.name != "atom.prom"]
+    assert {"atom.db", "copy.db"} < {path.name for path in files}
+    assert len(files) > 3
+    for path in files:
+        assert stat.S_IMODE(path.stat().st_mode) & OTHERS == 0, path
+    for directory in (database.parent, database.parent.parent):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert stat.S_IMODE((machine.directory / "atom.prom").stat().st_mode) == 0o644
+
+
+@pytest.fixture
+def valuable(machine: Machine) -> Path:
+    """Return a file that belongs to somebody else's business."""
+    assert machine.command("sync", "skills").returncode == 0
+    path = machine.directory / "valuable"
+    path.write_text("precious", encoding="utf-8")
+    return path
+
+
+WRITERS = (("metrics", "--textfile"), ("sync", "ratings", "--textfile"), ("db", "backup"))
+
+
+def test_no_link_leads_a_writer_astray(machine: Machine, valuable: Path) -> None:
+    link, dangling = machine.directory / "link.prom", machine.directory / "dangling.prom"
+    link.symlink_to(valuable)
+    dangling.symlink_to(machine.directory / "not yet there")
+    for writer in WRITERS:
+        for each in (link, dangling):
+            result = machine.command(*writer, str(each))
+            assert result.returncode in (2, 74), result
+            assert "Traceback" not in result.stderr
+            assert each.is_symlink()
+    assert valuable.read_text(encoding="utf-8") == "precious"
+    assert not (machine.directory / "not yet there").exists()
+
+
+def test_a_hard_link_is_replaced_and_not_written_through(machine: Machine, valuable: Path) -> None:
+    for number, writer in enumerate(WRITERS):
+        other = machine.directory / f"other {number}"
+        os.link(valuable, other)
+        machine.command(*writer, str(other))
+        assert valuable.read_text(encoding="utf-8") == "precious", writer
+
+
+def test_what_is_no_file_is_not_written_to(machine: Machine, valuable: Path) -> None:
+    pipe, directory = machine.directory / "pipe", machine.directory / "directory"
+    os.mkfifo(pipe)
+    directory.mkdir()
+    for writer in WRITERS:
+        for path in (pipe, directory, Path("/dev/null"), machine.directory / "missing" / "x"):
+            result = machine.command(*writer, str(path))
+            assert result.returncode in (2, 74), (writer, path, result)
+            assert "Traceback" not in result.stderr
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+    assert list(directory.iterdir()) == []
+
+
+def test_a_file_without_end_is_not_read_to_its_end(machine: Machine, valuable: Path) -> None:
+    skill_id = next(iter(machine.cached()))
+    for arguments in (("skills", "import", "/dev/zero"), ("skills", "edit", skill_id, "--file", "/dev/zero")):
+        result = machine.command(*arguments)
+        assert result.returncode == 2, result
+        assert "larger than" in result.stderr
+    assert len(machine.cached()) == 60
+
+
+NAMES = ("../../../../tmp/evil", "/etc/passwd", "..\\evil", "-rf", "$(touch evil);`id`")
+
+
+def test_no_name_of_a_skill_is_ever_a_path_or_a_command(machine: Machine) -> None:
+    before = {path for path in machine.directory.parent.rglob("*") if not path.name.startswith("atom.db")}
+    for name in NAMES:
+        machine.sandbox.put_skill({"skill_id": name, "name": name, "code": "import os; os.mkdir('evil')"}, push=False)
+    assert machine.command("sync", "skills").returncode == 0
+    for name in NAMES:
+        shown = machine.command("skills", "show", "--json", "--", name)
+        assert json.loads(shown.stdout)["skill_id"] == name, shown
+        edited = machine.command("skills", "edit", "--set", "description=mine", "--", name)
+        assert edited.returncode == 0, edited.stderr
+        by_editor = machine.command("skills", "edit", "--", name, EDITOR="true")
+        assert by_editor.returncode == 0, by_editor.stderr
+        assert machine.command("ratings", "add", "--", name, "5").returncode == 0
+    assert machine.command("sync", "all").returncode in (0, 4)
+    assert {row["skill_id"] for row in machine.sandbox.ratings()} == set(NAMES)
+    after = {path for path in machine.directory.parent.rglob("*") if not path.name.startswith("atom.db")}
+    assert {path.name for path in after - before} <= {"__pycache__"}
+    for name in NAMES:
+        machine.sandbox.delete_skill(name, push=False)
+    assert machine.command("sync", "skills", "--max-delete", "100%").returncode in (0, 4)
+
+
+def test_no_code_of_the_marketplace_is_ever_run(machine: Machine) -> None:
+    """Whatever a skill calls itself: nothing here imports it, compiles it, or hands it to a shell."""
+    mark = machine.directory / "ran"
+    attack = f"open({str(mark)!r}, 'w').write('ran')"
+    pickled = f"cos\nsystem\n(S'touch {mark}'\ntR."
+    for number, (kind, code) in enumerate(
+        [
+            ("python", attack),
+            ("python", f"__import__('os').system('touch {mark}')"),
+            ("cli", f"touch {mark}"),
+            ("pickle", pickled),
+            ("yaml", f"!!python/object/apply:os.system ['touch {mark}']"),
+        ]
+    ):
+        skill = {"skill_id": f"evil-{number}", "name": code, "description": code, "skill_type": kind, "code": code}
+        machine.sandbox.put_skill({**skill, "command": f"touch {mark}", "python_packages": [code]}, push=False)
+    assert machine.command("sync", "skills").returncode == 0
+    for command in (
+        ("skills", "show", "evil-0"),
+        ("skills", "search", "touch"),
+        ("status",),
+        ("doctor",),
+        ("metrics",),
+    ):
+        machine.command(*command)
+    assert "evil-4" in machine.cached()
+    assert not mark.exists()

@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 # One process for each processor: a process that is done takes work from the others.
 FAST   := -m 'not soak' --numprocesses auto --dist worksteal
 
-.PHONY: demo test coverage test-lowest soak crash fault-matrix bench lint format clean
+.PHONY: demo test coverage test-lowest soak crash fault-matrix audit bench lint format clean
 
 # One set-up for every target, repeated only when the dependencies change.
 $(READY): pyproject.toml
@@ -44,6 +44,13 @@ fault-matrix: $(READY)
 	$(BIN)/python tests/faults/matrix.py > docs/FAULTS.md.new
 	mv docs/FAULTS.md.new docs/FAULTS.md
 
+# Known weaknesses of what is installed here; asks PyPI, and fails for what that does not know. The tool has an environment of its own: it is not tested with.
+audit: $(READY)
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/python -m pip freeze --exclude-editable > .venv-audit/installed.txt
+	.venv-audit/bin/pip-audit --requirement .venv-audit/installed.txt --no-deps --disable-pip --strict
+
 bench: $(READY)
 	$(BIN)/python benchmarks/bench.py
 
@@ -57,4 +64,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-lowest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov
+	rm -rf $(VENV) .venv-lowest .venv-audit build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov

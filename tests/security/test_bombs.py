@@ -1,4 +1,4 @@
-"""Small answers that grow without limit when they are unpacked: memory stays bounded, and the run ends as documented."""
+"""Small answers that grow without limit when they are unpacked: memory stays bounded, and runs end as documented."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 # One process for each processor: a process that is done takes work from the others.
 FAST   := -m 'not soak' --numprocesses auto --dist worksteal
 
-.PHONY: demo test coverage test-lowest soak crash fault-matrix audit bench lint format clean
+.PHONY: demo test coverage test-lowest soak crash fault-matrix fuzz audit bench lint format clean
 
 # One set-up for every target, repeated only when the dependencies change.
 $(READY): pyproject.toml
@@ -38,6 +38,10 @@ soak: $(READY)
 # More than 500 times `kill -9`; says how many came while the process was at work.
 crash: $(READY)
 	$(BIN)/python -m pytest -m soak tests/crash -rP
+
+# What `make test` tries a little of, in other inputs each time; minutes long, and says how many there were.
+fuzz: $(READY)
+	FUZZ_FACTOR=50 $(BIN)/python -m pytest tests/fuzz
 
 # Lets every command meet every fault, and writes down what happened.
 fault-matrix: $(READY)

@@ -183,6 +183,16 @@ def wait_until(condition: Any, timeout: float = 10.0) -> None:
         time.sleep(0.01)  # the pause of a bounded poll, no synchronisation by itself
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many inputs the fuzzers have tried (`make fuzz`)."""
+    inputs = sys.modules.get("inputs")
+    if inputs is not None and inputs.FACTOR:
+        terminalreporter.section("inputs tried")
+        for name, number in sorted(inputs.tried.items()):
+            terminalreporter.write_line(f"{number:>10,}  {name}")
+        terminalreporter.write_line(f"{sum(inputs.tried.values()):>10,}  in all")
+
+
 @pytest.fixture(scope="session")
 def _shared_sandbox() -> Iterator[Sandbox]:
     with Sandbox(skills=60, seed=3) as sandbox:

@@ -50,7 +50,7 @@ def parse_skill_page(body: bytes) -> SkillPage:
     """
     try:
         form = _decode_page(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         # One item with a lone surrogate or absurd nesting makes the fast parser refuse the whole page.
         form = _decode_odd_page(body, error)
     total = form.total if isinstance(form.total, int) and not isinstance(form.total, bool) else None
@@ -64,7 +64,7 @@ def _decode_odd_page(body: bytes, error: Exception) -> _PageForm:
     envelope, items = cut
     try:
         form = _decode_page(envelope)
-    except (msgspec.DecodeError, RecursionError) as second:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as second:
         raise BadResponse(f"the list of skills is not of the expected form: {_reason(second)}") from second
     if not all(_is_json_if_odd(item) for item in items):
         raise BadResponse(f"the list of skills is not JSON: {_reason(error)}") from error
@@ -77,7 +77,7 @@ def _is_json_if_odd(item: bytes) -> bool:
         return True
     try:
         msgspec.json.decode(item, type=msgspec.Raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeError):
         return False
     except RecursionError:
         return True

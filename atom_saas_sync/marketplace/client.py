@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -31,6 +30,7 @@ from atom_saas_sync.errors import (
     TokenRefused,
 )
 from atom_saas_sync.marketplace.bodies import read_body
+from atom_saas_sync.marketplace.dates import http_date
 from atom_saas_sync.marketplace.dialects import Dialect, path_segment
 from atom_saas_sync.marketplace.tls import cause_of, http_client
 from atom_saas_sync.model import (
@@ -98,8 +98,9 @@ class Answer:
 
     @property
     def etag(self) -> str | None:
-        """Return the validator for the next conditional request."""
-        return self.headers.get("etag")
+        """Return the validator for the next conditional request; none that could not be sent as it came."""
+        etag = self.headers.get("etag")
+        return etag if etag and etag.isascii() else None
 
 
 class Statistics:
@@ -396,7 +397,7 @@ class MarketplaceClient:
         finally:
             self.statistics.count(endpoint, code, received)
         if response.status_code not in accepted:
-            _raise_for_status(response, what, _http_date(response.headers.get("date")) or self._clock.now())
+            _raise_for_status(response, what, http_date(response.headers.get("date")) or self._clock.now())
         return Answer(response.status_code, response.headers, body)
 
     @contextmanager
@@ -430,7 +431,7 @@ class MarketplaceClient:
     def _note_headers(self, response: httpx.Response) -> None:
         headers = response.headers
         now = self._clock.now()
-        their_now = _http_date(headers.get("date")) or now
+        their_now = http_date(headers.get("date")) or now
         if self.statistics.clock_skew_seconds is None and "date" in headers:
             self.statistics.clock_skew_seconds = (their_now - now).total_seconds()
         limit = _first_integer(headers, "x-ratelimit-limit", "ratelimit-limit")
@@ -467,6 +468,8 @@ def _timed_out(what: str, seconds: float) -> MarketplaceTimeout:
 
 def _not_connected(what: str, error: httpx.TransportError) -> ConnectionFailed:
     cause = cause_of(error) or str(error) or type(error).__name__
+    if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in cause:
+        cause = "the answer is no valid HTTP"  # the parser's own words repeat the bytes, which may hold the token
     hint = "check ATOM_SAAS_API_URL, DNS, firewall and proxy"
     if cause.startswith("TLS"):
         hint = "check ATOM_SAAS_API_URL and this machine's clock; for a private authority, set ATOM_SAAS_CA_FILE"
@@ -529,15 +532,7 @@ def _retry_after(value: str | None, now: datetime) -> float | None:
     """Return the seconds that `Retry-After`, in either form, asks for."""
     if value is None:
         return None
-    if value.strip().isdigit():
+    if value.isascii() and value.strip().isdigit():
         return float(value)
-    moment = _http_date(value)
+    moment = http_date(value)
     return None if moment is None else max(0.0, (moment - now).total_seconds())
-
-
-def _http_date(value: str | None) -> datetime | None:
-    """Return the aware moment that an HTTP date means, None if it means none."""
-    try:
-        return parsedate_to_datetime(value or "").astimezone(UTC)
-    except ValueError:
-        return None

@@ -7,13 +7,13 @@ import secrets
 import socket
 from collections.abc import Callable
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import httpx
 
 from atom_saas_sync.errors import ConnectionFailed, MarketplaceTimeout, RateLimited
+from atom_saas_sync.marketplace.dates import http_date
 from atom_saas_sync.marketplace.dialects import Dialect
 from atom_saas_sync.marketplace.tls import cause_of, http_client
 
@@ -106,8 +106,5 @@ class Probe:
             raise ConnectionFailed(f"no connection to {host}: {cause_of(error) or type(error).__name__}") from error
 
     def _skew(self, response: httpx.Response) -> float | None:
-        try:
-            theirs = parsedate_to_datetime(response.headers.get("date", ""))
-        except ValueError:
-            return None
-        return (theirs - self._now()).total_seconds()
+        theirs = http_date(response.headers.get("date"))
+        return None if theirs is None else (theirs - self._now()).total_seconds()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -39,13 +40,16 @@ def served(machine: Machine, **variables: str) -> Iterator[Served]:
         while not (found := re.search(r"serving on (http://\S+);", line := process.stderr.readline())):
             assert line, f"it ended: {lines}"
             lines.append(line)
+        # Somebody must read the log: a server that can't write it waits.
+        reader = threading.Thread(target=lines.extend, args=(process.stderr,), daemon=True)
+        reader.start()
         with httpx.Client(base_url=found[1], timeout=30) as client:
             server = Served(client)
             yield server
         process.terminate()
-        _, rest = process.communicate(timeout=20)
-        server.log = "".join([*lines, rest])
-        assert process.returncode == 0
+        reader.join(20)
+        server.log = "".join(lines)
+        assert process.wait(20) == 0
 
 
 @contextmanager

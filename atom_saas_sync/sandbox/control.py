@@ -114,7 +114,10 @@ def _endpoint(sandbox: Sandbox, handler: Handler) -> Callable[[Request], Any]:
 
 
 async def _read_object(request: Request) -> Json:
-    body = await request.json() if await request.body() else {}
+    try:
+        body = await request.json() if await request.body() else {}
+    except RecursionError as error:
+        raise UsageError("the body is nested too deeply") from error
     if not isinstance(body, dict):
         raise UsageError("the body must be a JSON object")
     return body

@@ -91,6 +91,7 @@ def create_app(
             Exception: _tell_bug,
         },
     )
+    app.router.redirect_slashes = False  # to an address made of whatever Host was sent
     # Around all of it, also around what answers for bugs.
     return Guard(app, admin_token=admin_token)
 

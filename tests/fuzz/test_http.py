@@ -167,6 +167,7 @@ CONTROL_PATHS = sorted({f"/_sandbox{path}" for _, path, _ in CONTROL_ROUTES})
 
 @fuzzing(150)
 @given(request=requests(CONTROL_PATHS))
+@example(request={"method": "GET", "target": "/_sandbox/faults", "headers": {}, "content": b"[" * 100_000})
 def test_the_sandbox_s_control(served_machine: tuple[Served, Machine], request: dict[str, Any]) -> None:
     """What is wrong is said to be, whatever it is; nothing is a bug."""
     tried["requests to the sandbox's control"] += 1

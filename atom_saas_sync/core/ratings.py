@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Any, Literal
 
 from atom_saas_sync.core.canonical import canonical, decode_object
+from atom_saas_sync.core.realtime import utc
 from atom_saas_sync.core.wire import id_problem
 from atom_saas_sync.errors import BadResponse
 from atom_saas_sync.model import OutgoingRating, Rating, RatingReceipt, RemoteRating
@@ -26,6 +27,9 @@ MAX_USER = 256
 
 SMALLEST_SKEW = timedelta(seconds=5)
 """Smaller distances between two clocks are rounding and the time that an answer takes."""
+
+_LARGEST_SKEW = timedelta(days=36525)
+"""What is a century away is no clock."""
 
 _STARS = range(1, 6)
 _PAUSES = (
@@ -145,7 +149,7 @@ def newest(rating: Rating, remote: RemoteRating, skew: timedelta) -> Newest:
 def clock_skew(seconds: float | None) -> timedelta:
     """Return the distance to allow for, given the measured one."""
     skew = timedelta(seconds=seconds or 0)
-    return skew if abs(skew) >= SMALLEST_SKEW else timedelta()
+    return skew if SMALLEST_SKEW <= abs(skew) <= _LARGEST_SKEW else timedelta()
 
 
 # Failures
@@ -219,7 +223,7 @@ def _remote_rating(fields: dict[str, Any]) -> RemoteRating | None:
         comment=comment or None,
         rating_id=_identifier(fields.get("rating_id")),
         user_id=user_id if isinstance(user_id, str) else None,
-        rated_at=parse_time(fields.get("updated_at")) or parse_time(fields.get("created_at")),
+        rated_at=utc(fields.get("updated_at")) or utc(fields.get("created_at")),
     )
 
 

@@ -147,16 +147,16 @@ _READERS: dict[str, Callable[[dict[str, Any]], tuple[object, str | None]]] = {
 
 # What is newer than what
 
+_YEARS = range(1900, 9000)
+
 
 def utc(text: object) -> datetime | None:
-    """Return the moment in UTC that an ISO 8601 text means, None if it means none that can be told."""
+    """Return the moment in UTC that an ISO 8601 text means, None if it means none that can be told.
+
+    The ends of the calendar stand for no time (the year 1 is how some languages write zero); nobody can add to them.
+    """
     moment = parse_time(text)
-    if moment is None:
-        return None
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        return None
+    return moment.astimezone(UTC) if moment is not None and moment.year in _YEARS else None
 
 
 def is_outdated(message: Message, *, updated_at: datetime | None, sent_at: datetime | None) -> bool:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 import pytest
 from conftest import FakeClock
 from hypothesis import example, given
 from hypothesis import strategies as st
 from inputs import broken, categories, fuzzing, pages, skills, spelled, tried
+from raw_server import RawServer
 
 from atom_saas_sync.errors import AtomSyncError
 from atom_saas_sync.marketplace.client import MarketplaceClient
@@ -23,49 +21,6 @@ from atom_saas_sync.store.requests import RequestBudget
 TOKEN = "at_saas_fuzz_0002"
 CODES = {65, 69, 75, 77}
 _RATING = OutgoingRating("known-0", "ann", 4, None)
-
-
-class RawServer:
-    """Answers each request with the bytes that a test puts here, and closes the connection."""
-
-    def __init__(self) -> None:
-        self.answer = b""
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join(10)
-        self._listener.close()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with connection, suppress(OSError):
-                connection.settimeout(5)
-                _read_request(connection)
-                connection.sendall(self.answer)
-
-
-def _read_request(connection: socket.socket) -> None:
-    head, _, body = _until(connection, b"\r\n\r\n")
-    for line in head.lower().split(b"\r\n"):
-        if line.startswith(b"content-length:"):
-            missing = int(line.split(b":")[1]) - len(body)
-            while missing > 0 and (chunk := connection.recv(missing)):
-                missing -= len(chunk)
-
-
-def _until(connection: socket.socket, mark: bytes) -> tuple[bytes, bytes, bytes]:
-    received = b""
-    while mark not in received and (chunk := connection.recv(65536)):
-        received += chunk
-    return received.partition(mark)
 
 
 Ask = Callable[[MarketplaceClient], object]

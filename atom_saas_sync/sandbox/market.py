@@ -298,7 +298,7 @@ class Market:
             return problem(413, "the body is larger than 1 MiB")
         try:
             entry.body = json.loads(request.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return problem(400, "the body is not JSON")
         route = request.route
         if route.rating_id:

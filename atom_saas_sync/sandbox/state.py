@@ -140,7 +140,7 @@ class State:
 
     def put_skill(self, skill: Json, *, position: int | None = None) -> Json:
         """Add a skill (at the end of the list, or at `position`) or replace the one with its id."""
-        skill_id = skill.get("skill_id")
+        skill_id = skill.get("skill_id") if isinstance(skill, dict) else None
         if not isinstance(skill_id, str):
             raise UsageError("a skill needs a skill_id that is a text")
         with self._lock:

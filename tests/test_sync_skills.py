@@ -157,6 +157,22 @@ def test_what_is_gone_there_is_deleted_here_and_kept_as_evidence(machine: Machin
     ]
 
 
+def test_what_is_purged_while_pages_wait_to_be_written_comes_back(machine: Machine) -> None:
+    machine.pull(page_size=20)
+    for skill_id in machine.sandbox.skill_ids()[::20]:
+        machine.sandbox.patch_skill(skill_id, {"description": "changed"}, push=False)
+    calls = iter(range(1000))
+
+    def purge() -> None:
+        if next(calls) == 2:  # of three pages with few changes two are read, and none is written
+            assert machine.command("cache", "purge", "--all").returncode == 0
+
+    machine.pull(page_size=20, check=purge)
+    report = machine.pull(page_size=20)
+    assert report.status == "success", report
+    assert machine.cached() == machine.listed()
+
+
 def test_a_skill_that_is_only_unlisted_stays(machine: Machine) -> None:
     machine.pull()
     hidden = machine.sandbox.skill_ids()[0]

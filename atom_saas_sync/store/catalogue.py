@@ -321,7 +321,11 @@ class Batch:
     def record_page(
         self, page: int, ids: AbstractSet[str], *, list_key: str, etag: str | None, total: int | None, now: datetime
     ) -> None:
-        """Note, last of all, that a page was taken: its validator, and that these skills are on it."""
+        """Note, last of all, that a page was taken: its validator, and that these skills are on it.
+
+        If one of them has no base any more, because it was purged since the page was read, the page has no validator:
+        it must be read whole again.
+        """
         moment = format_time(now)
         before = _ids_on_page(self._connection, page)
         self._connection.execute(
@@ -334,10 +338,12 @@ class Batch:
             """,
             (page, json.dumps([name for name in before if name not in ids])),
         )
-        self._connection.execute(
+        came = self._connection.execute(
             "UPDATE skill_base SET page = ?1, confirmed_at = ?3 WHERE skill_id IN (SELECT value FROM json_each(?2))",
             (page, json.dumps(list(ids - set(before))), moment),
-        )
+        ).rowcount
+        if len(ids & set(before)) + came < len(ids):
+            etag = None
         self._connection.execute(
             """
             INSERT INTO http_validator (resource, etag, page, items, total, checked_at) VALUES (?, ?, ?, ?, ?, ?)

@@ -119,7 +119,7 @@ async def open_link(
     except (InvalidHandshake, OSError) as error:
         # The library's words repeat headers of the answer, which may be anything.
         raise LinkEnded(
-            f"cannot connect: {_plain(_masked(cause_of(error) or str(error) or type(error).__name__, token))}"
+            f"cannot connect: {_plain(cause_of(error) or str(error) or type(error).__name__, token)}"
         ) from None
 
 
@@ -133,7 +133,7 @@ def _ended(closed: ConnectionClosed, token: str) -> LinkEnded:
         return LinkEnded(f"closed with {sent.code}: {_BAD_FRAMES[sent.code]}", bad_frame=True)
     if received is None:
         return LinkEnded("the connection broke")
-    told = f": {_plain(_masked(received.reason, token))}" if received.reason else ""
+    told = f": {_plain(received.reason, token)}" if received.reason else ""
     return LinkEnded(
         f"closed by the marketplace with {received.code}{told}", token_refused=received.code in _TOKEN_CODES
     )
@@ -142,9 +142,7 @@ def _ended(closed: ConnectionClosed, token: str) -> LinkEnded:
 _BAD_FRAMES = {1002: "a frame against the protocol", 1007: "a text that is no UTF-8", 1009: "a frame over 1 MiB"}
 
 
-def _masked(text: str, token: str) -> str:
-    return text.replace(token, _MASK).replace(quote(token, safe=""), _MASK)
-
-
-def _plain(text: str) -> str:
-    return "".join(character for character in text if character.isprintable())[:120]
+def _plain(text: str, token: str) -> str:
+    """Return what can be shown of a text, masked and cut. Masked first, a token that was broken up would be whole."""
+    shown = "".join(character for character in text if character.isprintable())
+    return shown.replace(token, _MASK).replace(quote(token, safe=""), _MASK)[:120]

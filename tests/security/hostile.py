@@ -33,13 +33,16 @@ class EchoingMarketplace:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         token = self._token(scope)
         self.seen.add(token)
+        # Whoever masks first and takes away what is invisible afterwards puts the token together again.
+        broken = f"{token[:9]}\x00{token[9:]}"
         if scope["type"] == "websocket":
             await receive()
             if self.status == 401:
                 await send({"type": "websocket.close"})
                 return
             await send({"type": "websocket.accept"})
-            await send({"type": "websocket.close", "code": 4000, "reason": f"\x1b[31mno {token} \u202e here"})
+            reason = f"\x1b[31mno {token} \u202e {broken}"
+            await send({"type": "websocket.close", "code": 4000, "reason": reason})
             return
         while (await receive()).get("more_body"):
             pass
@@ -49,7 +52,7 @@ class EchoingMarketplace:
             (b"x-request-id", token.encode()),
             (b"location", f"http://127.0.0.1:1/?token={token}".encode()),
         ]
-        text = f"your token {token} and https://example.org/?token={token}"
+        text = f"your token {token} and {broken} and https://example.org/?token={token}"
         body = json.dumps({"detail": text, "error": {"message": text, "code": token}, "message": text, token: text})
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": body.encode()})

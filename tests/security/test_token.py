@@ -55,7 +55,7 @@ def facing(machine: Machine, hostile: EchoingMarketplace) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("status", "log_format"),
-    zip([200, 302, 400, 401, 404, 409, 422, 429, 503], ["text", "json"] * 5, strict=False),
+    list(zip([200, 302, 400, 401, 404, 409, 422, 429, 503], ["text", "json"] * 5, strict=False)),
 )
 def test_an_answer_that_holds_the_token_is_told_without_it(
     machine: Machine, hostile: EchoingMarketplace, facing: dict[str, str], status: int, log_format: str

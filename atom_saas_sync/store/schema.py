@@ -122,8 +122,8 @@ CREATE_CATALOGUE = (
     # A page of skills fits into memory before it is written, and its segments are merged seldom: together a third less
     # time for a first sync (docs/PERFORMANCE.md), and the same for a search.
     "INSERT INTO skill_fts (skill_fts, rank) VALUES ('hashsize', 16777216)",
-    "INSERT INTO skill_fts (skill_fts, rank) VALUES ('automerge', 32)",
-    "INSERT INTO skill_fts (skill_fts, rank) VALUES ('crisismerge', 64)",
+    "INSERT INTO skill_fts (skill_fts, rank) VALUES ('automerge', 64)",
+    "INSERT INTO skill_fts (skill_fts, rank) VALUES ('crisismerge', 128)",
     f"""
     CREATE VIEW skill_text AS
     SELECT id, skill_id, {_INDEXED.format(row="")} FROM skill_cache WHERE json_valid(skill_data)

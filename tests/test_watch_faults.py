@@ -8,7 +8,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -267,6 +267,11 @@ def test_accepting_and_closing_at_once_is_no_success(machine: Machine, sandbox: 
         stop(process)
 
 
+def collect(stream: Iterable[str], lines: list[str]) -> None:
+    for line in stream:
+        lines.append(line)  # noqa: PERF402 - each as it comes
+
+
 def test_a_catch_up_that_fails_leaves_the_flow_alone(machine: Machine, sandbox: Sandbox) -> None:
     first = sandbox.skill_ids()[0]
     sandbox.fault("error", endpoint="list", status=400)
@@ -274,9 +279,14 @@ def test_a_catch_up_that_fails_leaves_the_flow_alone(machine: Machine, sandbox: 
         wait_for_state(machine, connected=1)
         sandbox.patch_skill(first, {"name": "by message"})
         wait_until(lambda: machine.cached().get(first, {}).get("name") == "by message")
-        wait_until(lambda: machine.sql("SELECT 1 FROM sync_run WHERE finished_at IS NOT NULL"))
-        logged = stop(process)
-    assert "catching up did not succeed; trying again in 15 s" in logged
+        assert process.stderr is not None
+        logged: list[str] = []
+        reader = threading.Thread(target=collect, args=(process.stderr, logged))
+        reader.start()
+        wait_until(lambda: "catching up did not succeed; trying again in 15 s" in "".join(logged))
+        process.terminate()
+        assert process.wait(5) == 0
+        reader.join(5)
 
 
 def test_stopping_does_not_wait_for_a_poll_that_hangs(machine: Machine, sandbox: Sandbox) -> None:

@@ -116,11 +116,7 @@ class Catalogue:
     def ids_on_page(self, page: int) -> list[str]:
         """Return the skills that were last seen on `page`."""
         with self._database.reading() as connection:
-            row = connection.execute(
-                "SELECT json_group_array(skill_id) FROM skill_base WHERE page = ?", (page,)
-            ).fetchone()
-            ids: list[str] = json.loads(row[0])
-            return ids
+            return _ids_on_page(connection, page)
 
     @contextmanager
     def batch(self, *, write: bool = True) -> Iterator[Batch]:

@@ -84,10 +84,9 @@ class RequestBudget:
         """Close the connection, once no thread is at work with it: SQLite would crash the process."""
         with self._turn:
             # What can't be given back counts as used, which is the careful side.
-            with suppress(DatabaseError):
-                if self._left:
-                    with self._database.transaction() as connection:
-                        self._give_back(connection)
+            if self._left:
+                with suppress(DatabaseError), self._database.transaction() as connection:
+                    self._give_back(connection)
             self._database.close()
 
     def _next_lease(self, second: int, free: int) -> int:
@@ -96,10 +95,11 @@ class RequestBudget:
         return max(1, min(wanted, free // 4, _LARGEST_LEASE))
 
     def _give_back(self, connection: sqlite3.Connection) -> None:
-        connection.execute(
-            "UPDATE request_budget SET requests = requests - ? WHERE second = ?", (self._left, self._leased_second)
-        )
-        self._left = 0
+        if self._left:
+            connection.execute(
+                "UPDATE request_budget SET requests = requests - ? WHERE second = ?", (self._left, self._leased_second)
+            )
+            self._left = 0
 
     def _free(self, connection: sqlite3.Connection, now: datetime) -> int:
         (per_minute, _), (per_hour, _) = self._defaults

@@ -98,6 +98,11 @@ class _ReadPage(Struct, frozen=True):
     items: SortedItems | None
     at: datetime
 
+    @property
+    def changes_little(self) -> bool:
+        """Tell whether it may wait for the pages that follow."""
+        return self.items is None or len(self.items.changed) <= self.walked.size * _FEW
+
 
 class CataloguePull:
     """One run. `check` is called between transactions and raises Interrupted or DeadlineReached to end it cleanly."""
@@ -244,15 +249,14 @@ class CataloguePull:
         now = self._clock.now()
         if page.items is None:
             walk.saw(self._catalogue.ids_on_page(page.number))
-            self._unwritten.append(_ReadPage(page, None, now))
-            changes = 0
+            read = _ReadPage(page, None, now)
         else:
             items = page.read_ahead or sort_items(page.items, self._known_on_page(page.number))
             self._count_invalid(items.invalid, outcome)
             walk.saw([*items.unchanged, *items.changed], unusable=[item.skill_id for item in items.invalid])
-            self._unwritten.append(_ReadPage(replace(page, items=()), items, now))
-            changes = len(items.changed)
-        if changes > page.size * _FEW or len(self._unwritten) >= _PAGES_TOGETHER:
+            read = _ReadPage(replace(page, items=()), items, now)
+        self._unwritten.append(read)
+        if not read.changes_little or len(self._unwritten) >= _PAGES_TOGETHER:
             self._write_pages(walk, list_key)
 
     def _known_on_page(self, page: int) -> dict[bytes, str]:
@@ -291,14 +295,13 @@ class CataloguePull:
         actions = [plan_listed(known.get(name), remote, self._options.strategy) for name, remote in changed.items()]
         if self._options.dry_run:
             return actions
+
+        def read_ahead() -> None:
+            walk.read_ahead(batch.digests_on_page(number + 1))
+
         # Of few changes the index is written too soon for anything to be read meanwhile.
-        much = len(changed) > page.walked.size * _FEW
-        batch.apply(
-            actions,
-            page.at,
-            page=number,
-            before_index=(lambda: walk.read_ahead(batch.digests_on_page(number + 1))) if much else None,
-        )
+        before_index = None if page.changes_little else read_ahead
+        batch.apply(actions, page.at, page=number, before_index=before_index)
         # Only a page of which everything is stored may answer "not modified" next time.
         whole = (
             not told

@@ -16,15 +16,18 @@ from typing import Any
 
 import pytest
 
+from atom_saas_sync.core.ratings import user_hasher
 from atom_saas_sync.marketplace.client import MarketplaceClient
 from atom_saas_sync.marketplace.dialects import DIALECTS
-from atom_saas_sync.model import RunReport
+from atom_saas_sync.model import RatingReport, RunReport
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.store.catalogue import Catalogue
 from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.ratings import Ratings
 from atom_saas_sync.store.requests import RequestBudget
 from atom_saas_sync.store.runs import Runs
 from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
+from atom_saas_sync.usecases.sync_ratings import RatingOptions, RatingSync
 
 Json = dict[str, Any]
 
@@ -61,10 +64,40 @@ class Machine:
         self.directory = directory
         self.database_path = directory / "atom.db"
         self.clock = FakeClock()
+        self.umask = -1  # as this process has it
 
     def follow_clock(self) -> None:
         """Set the sandbox's clock to the made-up one."""
         self.sandbox.set_clock_offset((self.clock.now() - datetime.now(UTC)).total_seconds())
+
+    @contextmanager
+    def client(
+        self,
+        *,
+        url: str | None = None,
+        token: str | None = None,
+        dialect: str = "v1",
+        per_minute: int = 100_000,
+        per_hour: int = 100_000,
+        **options: Any,
+    ) -> Iterator[tuple[MarketplaceClient, RequestBudget]]:
+        """Open a client of the sandbox, or of `url`, and its budget; `options` are further ones of the client."""
+        budget = RequestBudget(self.database_path, per_minute=per_minute, per_hour=per_hour)
+        client = MarketplaceClient(
+            base_url=url or self.sandbox.url,
+            token=token or self.sandbox.token,
+            instance_id="test",
+            dialect=DIALECTS[dialect],
+            clock=self.clock,
+            budget=budget,
+            random=lambda: 0.5,
+            **{"timeout_seconds": 5, **options},
+        )
+        try:
+            yield client, budget
+        finally:
+            client.close()
+            budget.close()
 
     def pull(
         self,
@@ -81,20 +114,17 @@ class Machine:
         **options: Any,
     ) -> RunReport:
         """Make one run in this process; `options` are the fields of PullOptions."""
-        database = Database.open(self.database_path)
-        budget = RequestBudget(self.database_path, per_minute=per_minute, per_hour=per_hour)
-        client = MarketplaceClient(
-            base_url=self.sandbox.url,
-            token=token or self.sandbox.token,
-            instance_id="test",
-            dialect=DIALECTS[dialect],
-            timeout_seconds=timeout_seconds,
-            clock=self.clock,
-            budget=budget,
-            random=lambda: 0.5,
-            deadline=deadline,
-        )
-        try:
+        with (
+            Database.open(self.database_path) as database,
+            self.client(
+                token=token,
+                dialect=dialect,
+                per_minute=per_minute,
+                per_hour=per_hour,
+                timeout_seconds=timeout_seconds,
+                deadline=deadline,
+            ) as (client, _),
+        ):
             return CataloguePull(
                 marketplace=client,
                 catalogue=Catalogue(database, history_versions=history_versions),
@@ -103,10 +133,35 @@ class Machine:
                 options=PullOptions(**options),
                 check=check,
             ).run(started_by=started_by)
-        finally:
-            client.close()
-            budget.close()
-            database.close()
+
+    def send_ratings(
+        self,
+        *,
+        url: str | None = None,
+        token: str | None = None,
+        dialect: str = "v1",
+        per_minute: int = 100_000,
+        hashed: bool = False,
+        workers: int = 10,
+        **options: Any,
+    ) -> RatingReport:
+        """Make one run of the ratings in this process; `options` are the fields of RatingOptions."""
+        token = token or self.sandbox.token
+        with (
+            Database.open(self.database_path) as database,
+            self.client(url=url, token=token, dialect=dialect, per_minute=per_minute) as (client, budget),
+        ):
+            return RatingSync(
+                marketplace=client,
+                ratings=Ratings(database),
+                runs=Runs(database),
+                budget=budget,
+                clock=self.clock,
+                options=RatingOptions(**options),
+                check=lambda: None,
+                sent_user=user_hasher(token) if hashed else str,
+                workers=workers,
+            ).run(started_by="tester")
 
     def environment(self, **variables: str) -> dict[str, str]:
         """Return a clean environment for the real command."""
@@ -122,8 +177,27 @@ class Machine:
 
     def command(self, *arguments: str, stdin: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run the real command to its end."""
+        return self._run("-m", "atom_saas_sync", *arguments, stdin=stdin, **variables)
+
+    def python(self, code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run Python code as a process of its own, in the environment of the real command."""
+        return self._run("-c", code, **variables)
+
+    def peak_of_a_sync(self) -> tuple[subprocess.CompletedProcess[str], float]:
+        """Run `sync skills --json`; return it, and its largest memory in MiB.
+
+        A child's own peak: what the kernel accounts to it otherwise begins with that of the process that started it.
+        """
+        result = self.python(
+            "import runpy, sys; sys.argv = ['atom-sync', 'sync', 'skills', '--json']\n"
+            "try: runpy.run_module('atom_saas_sync', run_name='__main__')\n"
+            "finally: print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0], file=sys.stderr)"
+        )
+        return result, int(result.stderr.split()[-1]) / 1024
+
+    def _run(self, *arguments: str, stdin: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "atom_saas_sync", *arguments],
+            [sys.executable, *arguments],
             env=self.environment(**variables),
             cwd=self.directory,
             input=stdin,
@@ -131,6 +205,7 @@ class Machine:
             text=True,
             timeout=60,
             check=False,
+            umask=self.umask,
         )
 
     @contextmanager

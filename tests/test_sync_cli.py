@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -192,15 +190,7 @@ def test_a_full_disk_is_74_and_the_database_stays_sound(machine: Machine) -> Non
         "sys.argv = ['atom-sync', 'sync', 'skills', '--json']; "
         "from atom_saas_sync.cli.main import run; run()"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", script],
-        env=machine.environment(),
-        cwd=machine.directory,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    result = machine.python(script)
     assert result.returncode == 74, result.stderr
     assert "Traceback" not in result.stderr
     assert machine.sql("PRAGMA integrity_check") == [("ok",)]
@@ -210,34 +200,11 @@ def test_a_full_disk_is_74_and_the_database_stays_sound(machine: Machine) -> Non
 def test_5000_skills_in_seven_requests_and_120_mb(tmp_path: Path) -> None:
     with Sandbox(skills=5000) as sandbox:
         machine = Machine(sandbox, tmp_path)
-        script = (
-            "import runpy, sys; sys.argv = ['atom-sync', 'sync', 'skills', '--json']\n"
-            "try: runpy.run_module('atom_saas_sync', run_name='__main__')\n"
-            "finally: print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0], file=sys.stderr)"
-        )
-        result = subprocess.run(
-            [sys.executable, "-c", script],
-            env=machine.environment(),
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
+        result, peak = machine.peak_of_a_sync()
         document = _document(result, 0)
         assert document["requests"] == 7
         assert document["skills_synced"] == 5000
-        assert int(result.stderr.split()[-1]) < 120 * 1024
+        assert peak < 120
         second = _document(machine.command("sync", "skills", "--json"), 0)
         assert second["not_modified"] == second["requests"] == 7
         assert second["unchanged"] == 5000
-
-
-def test_files_are_private(machine: Machine) -> None:
-    before = os.umask(0)
-    try:
-        machine.command("sync", "skills")
-    finally:
-        os.umask(before)
-    modes = {path.name: path.stat().st_mode & 0o777 for path in machine.directory.glob("atom.db*")}
-    assert set(modes.values()) == {0o600}

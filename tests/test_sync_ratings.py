@@ -11,50 +11,12 @@ import pytest
 from conftest import Machine
 
 from atom_saas_sync.core.ratings import user_hasher
-from atom_saas_sync.marketplace.client import MarketplaceClient
-from atom_saas_sync.marketplace.dialects import DIALECTS
 from atom_saas_sync.model import RatingReport
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.ratings import Ratings
-from atom_saas_sync.store.requests import RequestBudget
-from atom_saas_sync.store.runs import Runs
 from atom_saas_sync.times import format_time
-from atom_saas_sync.usecases.sync_ratings import RatingOptions, RatingSync
 
-
-def sync(machine: Machine, *, dialect: str = "v1", per_minute: int = 100_000, **options: Any) -> RatingReport:
-    """Make one run in this process."""
-    token = options.pop("token", machine.sandbox.token)
-    hashed, workers = options.pop("hashed", False), options.pop("workers", 10)
-    database = Database.open(machine.database_path)
-    budget = RequestBudget(machine.database_path, per_minute=per_minute, per_hour=100_000)
-    client = MarketplaceClient(
-        base_url=machine.sandbox.url,
-        token=token,
-        instance_id="test",
-        dialect=DIALECTS[dialect],
-        timeout_seconds=5,
-        clock=machine.clock,
-        budget=budget,
-        random=lambda: 0.5,
-    )
-    try:
-        return RatingSync(
-            marketplace=client,
-            ratings=Ratings(database),
-            runs=Runs(database),
-            budget=budget,
-            clock=machine.clock,
-            options=RatingOptions(**options),
-            check=lambda: None,
-            sent_user=user_hasher(token) if hashed else str,
-            workers=workers,
-        ).run(started_by="tester")
-    finally:
-        client.close()
-        budget.close()
-        database.close()
+sync = Machine.send_ratings
 
 
 @pytest.fixture

@@ -13,15 +13,12 @@ from pathlib import Path
 
 import pytest
 import trustme
-from conftest import FakeClock, Machine, wait_until
+from conftest import Machine, wait_until
 from watch_support import watching
 
 from atom_saas_sync.errors import ConnectionFailed, LinkEnded
-from atom_saas_sync.marketplace.client import MarketplaceClient
-from atom_saas_sync.marketplace.dialects import DIALECTS
 from atom_saas_sync.marketplace.websocket import open_link
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.store.requests import RequestBudget
 
 Configure = Callable[[ssl.SSLContext], None]
 
@@ -134,28 +131,14 @@ def test_who_is_not_trusted_gets_nothing(
 ) -> None:
     make, words = BAD[name]
     with front(sandbox, make(authority)) as port:
-        clock = FakeClock()
-        budget = RequestBudget(machine.database_path, per_minute=100, per_hour=100)
-        client = MarketplaceClient(
-            base_url=f"https://localhost:{port}",
-            token=sandbox.token,
-            instance_id="test",
-            dialect=DIALECTS["v1"],
-            timeout_seconds=5,
-            clock=clock,
-            budget=budget,
-            random=lambda: 0.5,
-            ca_file=ca_file,
-        )
-        try:
-            with pytest.raises(ConnectionFailed) as failed:
-                client.list_skills(1, 10)
-        finally:
-            client.close()
-            budget.close()
+        with (
+            machine.client(url=f"https://localhost:{port}", ca_file=ca_file) as (client, _),
+            pytest.raises(ConnectionFailed) as failed,
+        ):
+            client.list_skills(1, 10)
         assert f"GET /api/v1/skills: TLS: {words.removeprefix('TLS: ')}" in failed.value.message
         assert "ATOM_SAAS_CA_FILE" in (failed.value.hint or "")
-        assert clock.slept == [1.0, 2.0, 4.0]
+        assert machine.clock.slept == [1.0, 2.0, 4.0]
         with pytest.raises(LinkEnded) as ended:
             asyncio.run(open_link(f"wss://localhost:{port}/ws", sandbox.token, on_frame=lambda: None, ca_file=ca_file))
         assert words in str(ended.value)

@@ -14,14 +14,7 @@ from hypothesis import strategies as st
 from inputs import IDS, broken, fuzzing, spelled, tried, values
 from raw_server import RawServer
 
-from atom_saas_sync.marketplace.client import MarketplaceClient
-from atom_saas_sync.marketplace.dialects import DIALECTS
-from atom_saas_sync.model import RatingReport
 from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.ratings import Ratings
-from atom_saas_sync.store.requests import RequestBudget
-from atom_saas_sync.store.runs import Runs
-from atom_saas_sync.usecases.sync_ratings import RatingOptions, RatingSync
 
 CODES = {0, 1, 65, 69, 75, 77}
 _TIMES = (
@@ -90,36 +83,6 @@ def start_again(machine: Machine) -> None:
     machine.sql("UPDATE skill_rating SET synced_to_saas = 1, remote_rating_id = '9' WHERE user_id = 'bob'")
 
 
-def sync(machine: Machine, url: str, **options: Any) -> RatingReport:
-    database = Database.open(machine.database_path)
-    budget = RequestBudget(machine.database_path, per_minute=10**6, per_hour=10**6)
-    client = MarketplaceClient(
-        base_url=url,
-        token="at_saas_fuzz_0003",
-        instance_id="fuzz",
-        dialect=DIALECTS["v1"],
-        timeout_seconds=10,
-        clock=machine.clock,
-        budget=budget,
-        random=lambda: 0.5,
-    )
-    try:
-        return RatingSync(
-            marketplace=client,
-            ratings=Ratings(database),
-            runs=Runs(database),
-            budget=budget,
-            clock=machine.clock,
-            options=RatingOptions(**options),
-            check=lambda: None,
-            workers=1,
-        ).run(started_by="tester")
-    finally:
-        client.close()
-        budget.close()
-        database.close()
-
-
 def ann(updated_at: str, **fields: Any) -> bytes:
     rating = {"user_id": "ann", "skill_id": "known-0", "rating": 1, "rating_id": "7", "updated_at": updated_at}
     return json.dumps({**rating, **fields}).encode()
@@ -151,7 +114,7 @@ def test_runs(raw: RawServer, facing: Machine, status: int, date: bytes, body: b
     tried["whole runs of ratings"] += 1
     start_again(facing)
     raw.answer = b"\r\n".join([b"HTTP/1.1 %d Whatever" % status, date, b"", body])
-    report = sync(facing, raw.url, everything=everything)
+    report = facing.send_ratings(url=raw.url, token="at_saas_fuzz_0003", workers=1, everything=everything)
     assert report.exit_code in CODES
     assert (report.status == "success") == (report.exit_code == 0)
     assert facing.sql("SELECT count(*) FROM skill_rating")[0][0] == 2

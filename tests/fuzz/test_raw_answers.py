@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-from conftest import FakeClock
+from conftest import Machine
 from hypothesis import example, given
 from hypothesis import strategies as st
 from inputs import broken, categories, fuzzing, pages, skills, spelled, tried
@@ -16,7 +17,6 @@ from atom_saas_sync.marketplace.client import MarketplaceClient
 from atom_saas_sync.marketplace.dialects import DIALECTS
 from atom_saas_sync.marketplace.probe import Probe
 from atom_saas_sync.model import OutgoingRating
-from atom_saas_sync.store.requests import RequestBudget
 
 TOKEN = "at_saas_fuzz_0002"
 CODES = {65, 69, 75, 77}
@@ -105,31 +105,15 @@ def raw() -> Iterator[RawServer]:
 
 
 @pytest.fixture(scope="module")
-def clock() -> FakeClock:
-    return FakeClock()
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    nothing: Any = None  # instead of a sandbox
+    return Machine(nothing, tmp_path_factory.mktemp("raw"))
 
 
 @pytest.fixture(scope="module")
-def budget(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RequestBudget]:
-    budget = RequestBudget(tmp_path_factory.mktemp("raw") / "atom.db", per_minute=10**6, per_hour=10**6)
-    yield budget
-    budget.close()
-
-
-@pytest.fixture(scope="module")
-def client(raw: RawServer, clock: FakeClock, budget: RequestBudget) -> Iterator[MarketplaceClient]:
-    client = MarketplaceClient(
-        base_url=raw.url,
-        token=TOKEN,
-        instance_id="fuzz",
-        dialect=DIALECTS["v1"],
-        timeout_seconds=10,
-        clock=clock,
-        budget=budget,
-        random=lambda: 0.5,
-    )
-    yield client
-    client.close()
+def client(raw: RawServer, machine: Machine) -> Iterator[MarketplaceClient]:
+    with machine.client(url=raw.url, token=TOKEN, per_minute=10**6, per_hour=10**6) as (client, _):
+        yield client
 
 
 def check_error(error: AtomSyncError) -> None:
@@ -150,9 +134,9 @@ def answer_with(*headers: bytes, status: int = 200, body: bytes = b'{"skills":[]
 @example(request="pages", answer=answer_with(b"Date: Fri, 31 Dec 9999 23:59:59 -2359"))
 @example(request="pages", answer=answer_with(b'ETag: "\xff"'))
 @example(request="pages", answer=TOKEN.encode() + b"\x1b" * 9000 + b"\r\n\r\n")
-def test_the_client(raw: RawServer, clock: FakeClock, client: MarketplaceClient, request: str, answer: bytes) -> None:
+def test_the_client(raw: RawServer, machine: Machine, client: MarketplaceClient, request: str, answer: bytes) -> None:
     tried["answers of any bytes to the client"] += 1
-    clock.move(hours=2)  # what the last answer said of limits is over
+    machine.clock.move(hours=2)  # what the last answer said of limits is over
     client.statistics.clock_skew_seconds = None
     raw.answer = answer
     try:
@@ -165,7 +149,7 @@ def test_the_client(raw: RawServer, clock: FakeClock, client: MarketplaceClient,
 @given(st.one_of(answers(), broken(answers()), st.binary()))
 @example(answer_with(b"Date: Thu, 19 Feb 2026 12:00:00 -0000"))
 @example(answer_with(b"Date: Mon, 01 Jan 99999999999 00:00:00 GMT"))
-def test_the_doctor(raw: RawServer, clock: FakeClock, answer: bytes) -> None:
+def test_the_doctor(raw: RawServer, machine: Machine, answer: bytes) -> None:
     tried["answers of any bytes to the doctor"] += 1
     probe = Probe(
         api_url=raw.url,
@@ -176,7 +160,7 @@ def test_the_doctor(raw: RawServer, clock: FakeClock, answer: bytes) -> None:
         timeout_seconds=10,
         ca_file=None,
         take=lambda: 0.0,
-        now=clock.now,
+        now=machine.clock.now,
     )
     raw.answer = answer
     for ask in (probe.health, probe.skills, probe.websocket):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import socket
-import subprocess
-import sys
 import threading
 import zlib
 from collections.abc import Iterator
@@ -18,36 +16,15 @@ from watch_support import tables_exist, websocket_state
 
 MIB = 1024 * 1024
 
-# A child's own peak, in KiB: what the kernel accounts to it otherwise begins with that of the process that started it.
-PEAK = (
-    "import runpy, sys; sys.argv = ['atom-sync', 'sync', 'skills', '--json']\n"
-    "try: runpy.run_module('atom_saas_sync', run_name='__main__')\n"
-    "finally: print('PEAK', open('/proc/self/status').read().split('VmHWM:')[1].split()[0], file=sys.stderr)"
-)
-
-
-def peak_of_a_sync(machine: Machine) -> tuple[int, float]:
-    """Return the exit code of a sync, and its largest memory in MiB."""
-    result = subprocess.run(
-        [sys.executable, "-c", PEAK],
-        env=machine.environment(),
-        cwd=machine.directory,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert "Traceback" not in result.stderr, result.stderr
-    return result.returncode, int(result.stderr.rsplit("PEAK", 1)[1]) / 1024
-
 
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
 def test_a_bomb_is_refused_before_it_fills_the_memory(machine: Machine, encoding: str) -> None:
-    _, usual = peak_of_a_sync(machine)
+    _, usual = machine.peak_of_a_sync()
     machine.sandbox.fault("bomb", endpoint="list", value=encoding, amount=512 * MIB, times=1)
-    code, peak = peak_of_a_sync(machine)
+    result, peak = machine.peak_of_a_sync()
     machine.sandbox.clear_faults()
-    assert code in (0, 65)  # tried again, it is fine
+    assert result.returncode in (0, 65)  # tried again, it is fine
+    assert "Traceback" not in result.stderr
     assert peak < usual + 200, (usual, peak)
     assert len(machine.cached()) == 60
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,23 +13,11 @@ from conftest import Machine
 OTHERS = 0o077
 
 
-def run(machine: Machine, umask: int, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "atom_saas_sync", *arguments],
-        env=machine.environment(**variables),
-        cwd=machine.directory,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        umask=umask,
-    )
-
-
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
 def test_everything_that_is_written_is_private_under_any_umask(machine: Machine, umask: int) -> None:
     database = machine.directory / "new" / "deeper" / "atom.db"
     variables = {"ATOM_SAAS_DATABASE_URL": str(database)}
+    machine.umask = umask
     for arguments in (
         ("sync", "all", "--textfile", str(machine.directory / "atom.prom")),
         ("db", "backup", str(database.parent / "copy.db")),
@@ -40,7 +26,7 @@ def test_everything_that_is_written_is_private_under_any_umask(machine: Machine,
         ("cache", "purge"),
         ("sync", "skills", "--deadline", "0.001"),
     ):
-        run(machine, umask, *arguments, **variables)
+        machine.command(*arguments, **variables)
     files = [path for path in machine.directory.rglob("*") if path.is_file() and path.name != "atom.prom"]
     assert {"atom.db", "copy.db"} < {path.name for path in files}
     assert len(files) > 3

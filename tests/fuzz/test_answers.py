@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
+from asgi_support import serving
 from conftest import Machine
 from database_rules import check_rules
 from hypothesis import example, given
@@ -22,7 +21,6 @@ from atom_saas_sync.model import STRATEGIES, Strategy
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.realtime import RealtimeStore
 from atom_saas_sync.usecases.follow_events import EventFollower
-from atom_saas_sync.web.server import listen
 
 KNOWN = [{"skill_id": f"known-{number}", "name": f"Known {number}", "version": "1.0.0"} for number in range(3)]
 GOOD_PAGE = json.dumps({"skills": KNOWN, "total": len(KNOWN)}).encode()
@@ -58,15 +56,9 @@ class Answering:
 @pytest.fixture(scope="module")
 def answering() -> Iterator[Answering]:
     marketplace = Answering()
-    with listen("127.0.0.1", 0) as listener:
-        marketplace.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        config = uvicorn.Config(marketplace, lifespan="off", log_config=None, access_log=False, timeout_keep_alive=60)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
+    with serving(marketplace) as port:
+        marketplace.url = f"http://127.0.0.1:{port}"
         yield marketplace
-        server.should_exit = True
-        thread.join(10)
 
 
 @pytest.fixture(scope="module")

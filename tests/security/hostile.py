@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import parse_qs
 
-import uvicorn
+from asgi_support import serving
 from starlette.types import Receive, Scope, Send
-
-from atom_saas_sync.web.server import listen
 
 
 class EchoingMarketplace:
@@ -66,16 +63,7 @@ class EchoingMarketplace:
 
 @contextmanager
 def echoing_marketplace() -> Iterator[EchoingMarketplace]:
-    """Run it in a thread until the end of the block."""
+    """Run it until the end of the block."""
     marketplace = EchoingMarketplace()
-    with listen("127.0.0.1", 0) as listener:
-        marketplace.port = listener.getsockname()[1]
-        config = uvicorn.Config(marketplace, lifespan="off", log_config=None, access_log=False)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        try:
-            yield marketplace
-        finally:
-            server.should_exit = True
-            thread.join(10)
+    with serving(marketplace) as marketplace.port:
+        yield marketplace

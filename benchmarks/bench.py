@@ -7,6 +7,7 @@
     search     searches in 50,000 skills, inside the process
     websocket  latency and floods (benchmarks/websocket.py)
     ratings    an upload, ten at a time against one at a time (benchmarks/ratings.py)
+    liveness   probes of `serve-health` during a sync (benchmarks/liveness.py)
 
 Whole processes, start-up included; ours and the other's run in turn, so that a machine whose speed drifts changes both;
 each figure is the median of several runs, after one that does not count. The sandbox encodes its pages before the clock
@@ -73,15 +74,16 @@ def timed(command: list[str], environment: dict[str, str] | None = None) -> Time
 
 def sync(sandbox: Sandbox, directory: str) -> Timed:
     """Run `sync skills` on the database in that directory."""
-    return timed([PYTHON, "-c", _OURS], environment_of(sandbox, directory))
+    return timed([PYTHON, "-c", _OURS], environment_of(sandbox.url, sandbox.token, directory))
 
 
-def environment_of(sandbox: Sandbox, directory: str) -> dict[str, str]:
+def environment_of(url: str, token: str, directory: str) -> dict[str, str]:
+    """Return all that a command needs, and no budget that it could use up."""
     return {
         "PATH": os.environ["PATH"],
-        "ATOM_SAAS_API_URL": sandbox.url,
-        "ATOM_SAAS_WS_URL": sandbox.ws_url,
-        "ATOM_SAAS_API_TOKEN": sandbox.token,
+        "ATOM_SAAS_API_URL": url,
+        "ATOM_SAAS_WS_ENABLED": "false",
+        "ATOM_SAAS_API_TOKEN": token,
         "ATOM_SAAS_DATABASE_URL": f"{directory}/atom.db",
         "ATOM_SAAS_RATE_LIMIT_PER_MINUTE": "100000",
         "ATOM_SAAS_RATE_LIMIT_PER_HOUR": "100000",
@@ -224,7 +226,7 @@ def measure_starts(arguments: Arguments) -> None:
     runs = 3 * arguments.runs
     with catalogue(1000) as sandbox, tempfile.TemporaryDirectory() as directory:
         sync(sandbox, directory)
-        environment = environment_of(sandbox, directory)
+        environment = environment_of(sandbox.url, sandbox.token, directory)
         bare_status = [*bare, "status", "--json", "--database", f"{directory}/atom.db"]
         print("| start | bare Typer | ours | ours / bare |")
         print("|---|---|---|---|")
@@ -272,6 +274,7 @@ PARTS: dict[str, Callable[[Arguments], None]] = {
     "search": measure_search,
     "websocket": run_script("websocket.py"),
     "ratings": run_script("ratings.py"),
+    "liveness": run_script("liveness.py"),
 }
 
 

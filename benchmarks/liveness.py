@@ -1,0 +1,88 @@
+"""How soon `serve-health` says that it lives during a sync of 100,000 skills: `python benchmarks/liveness.py [RUNS]`.
+
+The sandbox, the sync, `serve-health` and what asks it are four processes. Each probe is a connection of its own, as
+Kubernetes makes them; measured is from before `connect` until the answer has come whole.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from http.client import HTTPConnection
+
+from bench import PYTHON, environment_of
+
+from atom_saas_sync.sandbox import Sandbox
+
+SKILLS = 100_000
+BETWEEN_PROBES = 0.01
+
+
+def serve() -> None:
+    with Sandbox(skills=SKILLS) as sandbox:
+        sandbox.warm()
+        print(sandbox.url, sandbox.token, flush=True)
+        sys.stdin.readline()
+
+
+def probe(port: int) -> float:
+    """Ask once, and return how many milliseconds that took."""
+    started = time.perf_counter()
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/health/live")
+    answer = connection.getresponse()
+    answer.read()
+    took = 1000 * (time.perf_counter() - started)
+    connection.close()
+    assert answer.status == 200
+    return took
+
+
+def measure(url: str, token: str) -> list[float]:
+    """Synchronise once, and return what each probe took meanwhile."""
+    times = []
+    with tempfile.TemporaryDirectory() as directory:
+        environment = environment_of(url, token, directory)
+        atom_sync = [PYTHON, "-m", "atom_saas_sync"]
+        with subprocess.Popen(
+            [*atom_sync, "serve-health", "--port", "0"], env=environment, stderr=subprocess.PIPE, text=True
+        ) as health:
+            assert health.stderr is not None
+            try:
+                port = int(health.stderr.readline().partition("127.0.0.1:")[2].partition(";")[0])
+                with subprocess.Popen(
+                    [*atom_sync, "sync", "skills"], env=environment, stdout=subprocess.DEVNULL
+                ) as sync:
+                    while sync.poll() is None:
+                        times.append(probe(port))
+                        time.sleep(BETWEEN_PROBES)
+            finally:
+                health.terminate()
+    return times
+
+
+def main(runs: int) -> None:
+    command = [PYTHON, __file__, "serve"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        url, token = server.stdout.readline().split()
+        for _ in range(runs):
+            times = measure(url, token)
+            over = sum(each >= 5 for each in times)
+            p99 = statistics.quantiles(times, n=100)[98]
+            print(
+                f"{len(times)} probes: median {statistics.median(times):.2f} ms, p99 {p99:.2f} ms, "
+                f"slowest {max(times):.2f} ms, {over} of 5 ms or more",
+                flush=True,
+            )
+        server.communicate("\n")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["serve"]:
+        serve()
+    else:
+        main(int(sys.argv[1]) if sys.argv[1:] else 5)

@@ -18,6 +18,7 @@ from bench import PYTHON, environment_of
 from atom_saas_sync.sandbox import Sandbox
 
 SKILLS = 100_000
+# So that the probes do not load the server; they are measured, and nothing waits for the time to pass.
 BETWEEN_PROBES = 0.01
 
 

@@ -56,7 +56,7 @@ def demo(
         show.live_update(sandbox, sandbox.skill_ids()[1])
     console().rule(style="dim")
     typer.echo("That was the sandbox. For the real marketplace:\n")
-    typer.echo("  export ATOM_SAAS_API_TOKEN=at_saas_…     # from the dashboard, under settings, API tokens")
+    typer.echo("  export ATOM_SAAS_API_TOKEN=at_saas_…  # dashboard, settings, API tokens")
     typer.echo("  atom-sync config check")
     typer.echo("  atom-sync sync skills\n")
     typer.echo(f"What the demo left: {directory}/atom.db. Look at it with")
@@ -111,7 +111,7 @@ class _Show:
         finally:
             watch.terminate()
             watch.wait(_PATIENCE_SECONDS)
-        typer.echo(f"Changed there, and {took:.0f} ms later in the database: {skill_id}")
+        typer.echo(f"Changed there, {took:.0f} ms later here: {skill_id}")
 
     def _cached(self, skill_id: str) -> str:
         from atom_saas_sync.store.database import Database

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from atom_saas_sync.cli.main import PARTS, app
 
-# What every Typer program imports: these for completion, and pydantic as soon as a command is run.
+# What every Typer program imports: the second for completion.
 _TYPER = {"typer", "shellingham", "annotated_doc"}
-_PYDANTIC = {"pydantic", "pydantic_core", "annotated_types", "typing_inspection", "typing_extensions"}
 # Which of our rooms a start enters.
 _OURS_FOR_STATUS = {"cli", "config", "core", "errors", "model", "store", "times"}
 
@@ -57,13 +57,27 @@ def test_help_imports_typer_alone(tmp_path: Path) -> None:
 def test_status_for_programs_imports_typer_and_its_own_rooms_alone(tmp_path: Path) -> None:
     modules_after(tmp_path, "db", "upgrade")
     modules = modules_after(tmp_path, "status", "--json")
-    assert {name for name in modules["third"] if not name.startswith("_")} <= _TYPER | _PYDANTIC | {"msgspec"}
+    assert {name for name in modules["third"] if not name.startswith("_")} <= _TYPER | {"msgspec", "typing_extensions"}
     assert set(modules["ours"]) <= _OURS_FOR_STATUS | {"__main__"}
     # Not even these of the standard library, or another command group.
     assert not {"asyncio", "email.parser", "http.client", "ssl", "urllib.request"} & set(modules["all"])
     assert {name for name in modules["all"] if name.startswith("atom_saas_sync.cli.")} == {
         f"atom_saas_sync.cli.{name}" for name in ("lazy", "main", "output", "runtime", "status")
     }
+
+
+@pytest.mark.parametrize("command", ["sync skills", "sync ratings", "cache purge", "skills list", "jobs"])
+def test_what_nobody_typed_is_not_converted(tmp_path: Path, command: str) -> None:
+    modules_after(tmp_path, "db", "upgrade")
+    assert "pydantic" not in modules_after(tmp_path, *command.split())["third"]
+
+
+def test_what_somebody_typed_is_converted_and_checked(tmp_path: Path) -> None:
+    modules_after(tmp_path, "db", "upgrade")
+    assert "pydantic" in modules_after(tmp_path, "skills", "list", "--limit", "3")["third"]
+    refused = CliRunner().invoke(app, ["skills", "list", "--limit", "many"])
+    assert refused.exit_code == 2
+    assert "valid integer" in refused.output
 
 
 def test_dotenv_is_imported_only_where_there_is_a_file_for_it(tmp_path: Path) -> None:

@@ -1,17 +1,20 @@
-"""Command groups that are imported when they are used, so that `--help` and `status` do not pay for all the others."""
+"""What is loaded only when it is used, so that `--help` and `status` do not pay for all the others.
+
+These are the groups of commands, and what Typer needs to convert what somebody has typed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperGroup, TyperOption
 
 if TYPE_CHECKING:
-    from typer._click import Command, Context, HelpFormatter
+    from typer._click import Command, Context, HelpFormatter, Parameter
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,56 @@ class Part:
     module: str
     attribute: str
     help: str
+
+
+HELP_OPTIONS = ["-h", "--help"]
+
+
+class _Option(TyperOption):
+    """An option whose default is not converted."""
+
+    def process_value(self, ctx: Context, value: Any) -> Any:  # noqa: ANN401 - click's signature
+        """Return what the command gets."""
+        return _default(self, ctx, value) if _is_untyped(self, ctx) else super().process_value(ctx, value)
+
+
+class _Argument(TyperArgument):
+    """An argument whose default is not converted."""
+
+    def process_value(self, ctx: Context, value: Any) -> Any:  # noqa: ANN401 - click's signature
+        """Return what the command gets."""
+        return _default(self, ctx, value) if _is_untyped(self, ctx) else super().process_value(ctx, value)
+
+
+def _is_untyped(parameter: TyperOption | TyperArgument, ctx: Context) -> bool:
+    """Tell whether nobody has typed this parameter, and need not: the command gets what it has declared.
+
+    Typer converts that, too, and loads pydantic to do it: a quarter of the start of a command.
+    """
+    source = ctx.get_parameter_source(parameter.name)
+    return source is not None and source.name == "DEFAULT" and not parameter.required
+
+
+def _default(parameter: TyperOption | TyperArgument, ctx: Context, value: Any) -> Any:  # noqa: ANN401 - of any type
+    if value is None and (parameter.multiple or parameter.nargs == -1):
+        value = ()
+    return value if parameter.callback is None else parameter.callback(ctx, parameter, value)
+
+
+def _take_defaults_as_they_are(command: Command) -> None:
+    help_option = command.get_help_option(typer.Context(command, help_option_names=HELP_OPTIONS))
+    _leave_defaults([*command.params, help_option])
+    if isinstance(command, TyperGroup):
+        for each in command.commands.values():
+            _take_defaults_as_they_are(each)
+
+
+def _leave_defaults(parameters: Iterable[Parameter | None]) -> None:
+    for parameter in parameters:
+        if type(parameter) is TyperOption:
+            parameter.__class__ = _Option
+        elif type(parameter) is TyperArgument:
+            parameter.__class__ = _Argument
 
 
 class LazyCommands(MutableMapping[str, "Command"]):
@@ -58,6 +111,12 @@ def lazy_group(parts: dict[str, Part]) -> type[TyperGroup]:
             self.commands = LazyCommands(parts)
             self.commands.update(registered)
 
+        def get_params(self, ctx: Context) -> list[Parameter]:
+            """Return the options; Typer has added those for completion when the group was made."""
+            parameters = super().get_params(ctx)
+            _leave_defaults(parameters)
+            return parameters
+
         def list_commands(self, ctx: Context) -> list[str]:  # noqa: ARG002 - click's signature
             """Return the names alone; going through the items would make every command."""
             return list(self.commands)
@@ -81,4 +140,6 @@ def _make(name: str, part: Part) -> Command:
         around.add_typer(target, name=name)
     else:
         around.command(name)(target)
-    return typer.main.get_group(around).commands[name]
+    command = typer.main.get_group(around).commands[name]
+    _take_defaults_as_they_are(command)
+    return command

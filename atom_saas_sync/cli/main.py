@@ -17,7 +17,7 @@ from typing import Annotated, cast
 import typer
 
 from atom_saas_sync import __version__
-from atom_saas_sync.cli.lazy import Part, lazy_group
+from atom_saas_sync.cli.lazy import HELP_OPTIONS, Part, lazy_group
 from atom_saas_sync.cli.output import LOG_FORMATS, LOG_LEVELS, GlobalOptions, error_document, print_json, report_failure
 from atom_saas_sync.errors import AtomSyncError, DatabaseError, UsageError
 
@@ -54,7 +54,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": HELP_OPTIONS},
 )
 
 

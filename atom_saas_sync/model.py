@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Literal
 
-from msgspec import Struct, field
+from msgspec import Raw, Struct, field
 
 TIME_TO_LIVE = timedelta(hours=24)
 """How long an entry lives after the marketplace last confirmed it (data-model.md, rule 6)."""
@@ -86,9 +86,12 @@ class Category(Struct, frozen=True):
 
 
 class SkillPage(Struct, frozen=True):
-    """One page of the list: each item as the bytes that came, and `total`, None if the server does not say."""
+    """One page of the list: each item as the bytes that came, and `total`, None if the server does not say.
 
-    items: tuple[bytes, ...]
+    The items are views of the body, which takes megabytes and stays as long as one of them does.
+    """
+
+    items: tuple[Raw, ...]
     total: int | None
 
 

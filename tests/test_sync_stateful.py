@@ -16,6 +16,7 @@ from conftest import FakeClock
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec import Raw
 
 from atom_saas_sync.core.canonical import VOLATILE_FIELDS, canonical, decode_object
 from atom_saas_sync.core.merge import merge
@@ -83,7 +84,7 @@ class FakeMarketplace:
         items = [canonical(skill) for skill in self.skills.values()][(page - 1) * page_size : page * page_size]
         total = len(self.skills)
         new = sha256(b"".join(items) + b"%d" % total).hexdigest()
-        return ListedPage(None if new == etag else SkillPage(tuple(items), total), new)
+        return ListedPage(None if new == etag else SkillPage(tuple(map(Raw, items)), total), new)
 
     def get_skill(self, skill_id: str) -> SkillVersion | InvalidItem | None:
         return read_skill(canonical(self.skills[skill_id])) if skill_id in self.skills else None

@@ -532,7 +532,10 @@ def test_what_was_written_reaches_the_database_file_while_it_runs(machine: Machi
     def in_the_file() -> bool:
         copy.write_bytes(machine.database_path.read_bytes())  # without the write-ahead log
         with closing(sqlite3.connect(copy)) as connection:
-            row = connection.execute("SELECT skill_data FROM skill_cache WHERE skill_id = ?", (first,)).fetchone()
+            try:
+                row = connection.execute("SELECT skill_data FROM skill_cache WHERE skill_id = ?", (first,)).fetchone()
+            except sqlite3.DatabaseError:
+                return False  # copied while it was being written
         return row is not None and json.loads(row[0])["name"] == "on the disk"
 
     with watching(machine):

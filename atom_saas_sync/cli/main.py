@@ -47,6 +47,9 @@ PARTS = {
     ),
 }
 
+# A page of skills makes thousands of objects, and no garbage in circles.
+_OBJECTS_BEFORE_COLLECTION = 10_000
+
 app = typer.Typer(
     cls=lazy_group(PARTS),
     name="atom-sync",
@@ -79,6 +82,7 @@ def main(
 ) -> None:
     """Set the options that every command shares."""
     gc.freeze()
+    gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
     gc.enable()  # off since __main__
     for name, got, choices in (("level", log_level, LOG_LEVELS), ("format", log_format, LOG_FORMATS)):
         if got not in choices:

@@ -54,7 +54,7 @@ def parse_skill_page(body: bytes) -> SkillPage:
         # One item with a lone surrogate or absurd nesting makes the fast parser refuse the whole page.
         form = _decode_odd_page(body, error)
     total = form.total if isinstance(form.total, int) and not isinstance(form.total, bool) else None
-    return SkillPage(items=tuple(bytes(item) for item in form.skills), total=total)
+    return SkillPage(items=tuple(form.skills), total=total)
 
 
 def _decode_odd_page(body: bytes, error: Exception) -> _PageForm:

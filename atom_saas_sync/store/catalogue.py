@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+import msgspec
+
 from atom_saas_sync.model import (
     TIME_TO_LIVE,
     Action,
@@ -34,7 +36,7 @@ from atom_saas_sync.times import format_exact_time, format_time
 
 # Of the levels of zlib: a tenth larger than the best one, for half the time.
 _COMPRESSION = 3
-_WORTH_A_THREAD = 20
+_WORTH_A_THREAD = 5
 # Ids come in any order, so each new row is somewhere else in its indexes: a tenth less time for 150,000 skills.
 _CACHE_KIB = 16 * 1024
 _CLOCK_STEPS = timedelta(minutes=1)  # of a clock that is kept right
@@ -50,6 +52,9 @@ _KNOWN = """
     LEFT JOIN conflict_log AS w ON w.skill_id = wanted.value AND w.resolved = 0
     WHERE c.id IS NOT NULL OR b.skill_id IS NOT NULL OR w.id IS NOT NULL
 """
+
+_decode_list = msgspec.json.Decoder(list[str]).decode
+_decode_texts = msgspec.json.Decoder(dict[str, str]).decode
 
 _INDEXED = "name, description, tags, category, code"
 
@@ -148,7 +153,7 @@ class Catalogue:
                 "SELECT json_group_array(skill_id) FROM (SELECT skill_id FROM skill_base WHERE deleted_at IS NULL "
                 "UNION ALL SELECT skill_id FROM conflict_log WHERE resolved = 0 AND remote_data IS NOT NULL)"
             ).fetchone()
-        return sorted(set(json.loads(row[0])) - listed)
+        return sorted({name for name in _decode_list(row[0]) if name not in listed})
 
     def marketplace_skills(self) -> int:
         """Return how many cached skills come from the marketplace."""
@@ -264,15 +269,14 @@ class Batch:
         self._known.update(found)
         return found
 
-    def told_since(self, moment: datetime, skill_ids: Iterable[str], *, now: datetime) -> set[str]:
-        """Return of which of these skills a WebSocket message has been applied from `moment` until now.
+    def told_since(self, moment: datetime, *, now: datetime) -> set[str]:
+        """Return the skills of which a WebSocket message has been applied from `moment` until now.
 
         Later ones are of a clock that was set back since.
         """
         rows = self._connection.execute(
-            "SELECT key FROM last_message WHERE kind IN ('skill', 'rating') AND applied_at BETWEEN ? AND ? "
-            "AND key IN (SELECT value FROM json_each(?))",
-            (format_exact_time(moment), format_exact_time(now + _CLOCK_STEPS), json.dumps(list(skill_ids))),
+            "SELECT key FROM last_message WHERE kind IN ('skill', 'rating') AND applied_at BETWEEN ? AND ?",
+            (format_exact_time(moment), format_exact_time(now + _CLOCK_STEPS)),
         )
         return {row[0] for row in rows}
 
@@ -302,12 +306,13 @@ class Batch:
             unindex(self._connection, removed)
             self._remove_rows(removed)
             newest = self._newest_row()
-            self._write_rows(written, now)
+            inserted = self._write_rows(written, now)
             self._write_bases(actions, moment, page)
             if before_index is not None:
                 before_index()
             reindex(self._connection, self._replaced_texts(written))
-            self._index_rows_after(newest)
+            if inserted:
+                self._index_rows_after(newest)
         self._keep_history(ended, compressed, moment)
         for action in actions:
             if action.conflict is not None:
@@ -384,9 +389,8 @@ class Batch:
     def _remove_rows(self, skill_ids: Sequence[str]) -> None:
         self._connection.executemany("DELETE FROM skill_cache WHERE skill_id = ?", [(name,) for name in skill_ids])
 
-    def _write_rows(self, written: Sequence[Action], now: datetime) -> None:
-        if not written:
-            return
+    def _write_rows(self, written: Sequence[Action], now: datetime) -> int:
+        """Write the rows, and return how many are new."""
         moment, expires = format_time(now), format_time(now + TIME_TO_LIVE)
         connection = self._connection
         replaced = [action for action in written if self._has_row(action.skill_id)]
@@ -404,15 +408,17 @@ class Batch:
                 for action in replaced
             ],
         )
+        inserted = [
+            # What exists only here does not expire.
+            (action.skill_id, action.text, expires if action.remote else None, moment, moment)
+            for action in written
+            if not self._has_row(action.skill_id)
+        ]
         connection.executemany(
             "INSERT INTO skill_cache (skill_id, skill_data, expires_at, created_at, updated_at) VALUES (?, ?, ?, ?, ?)",
-            [
-                # What exists only here does not expire.
-                (action.skill_id, action.text, expires if action.remote else None, moment, moment)
-                for action in written
-                if not self._has_row(action.skill_id)
-            ],
+            inserted,
         )
+        return len(inserted)
 
     def _newest_row(self) -> int:
         newest: int = self._connection.execute("SELECT coalesce(max(id), 0) FROM skill_cache").fetchone()[0]
@@ -693,8 +699,7 @@ def _known(row: sqlite3.Row) -> Known:
 
 def _ids_on_page(connection: sqlite3.Connection, page: int) -> list[str]:
     row = connection.execute("SELECT json_group_array(skill_id) FROM skill_base WHERE page = ?", (page,)).fetchone()
-    ids: list[str] = json.loads(row[0])
-    return ids
+    return _decode_list(row[0])
 
 
 def _digests_on_page(connection: sqlite3.Connection, page: int) -> dict[bytes, str]:
@@ -704,7 +709,7 @@ def _digests_on_page(connection: sqlite3.Connection, page: int) -> dict[bytes, s
         "AND skill_id NOT IN (SELECT skill_id FROM conflict_log WHERE resolved = 0)",
         (page,),
     ).fetchone()
-    return {bytes.fromhex(digest): skill_id for digest, skill_id in json.loads(row[0]).items()}
+    return {bytes.fromhex(digest): skill_id for digest, skill_id in _decode_texts(row[0]).items()}
 
 
 def _leave_pages(connection: sqlite3.Connection, first: int) -> None:

@@ -75,7 +75,8 @@ CREATE_CATALOGUE = (
     # `wire_digest` is SHA-256 of the bytes as they came: equal bytes need no parsing.
     """
     CREATE TABLE skill_base (
-        skill_id TEXT PRIMARY KEY,
+        id INTEGER PRIMARY KEY,
+        skill_id TEXT NOT NULL UNIQUE,
         page INTEGER,
         wire_digest BLOB NOT NULL,
         content_digest BLOB NOT NULL,
@@ -83,7 +84,7 @@ CREATE_CATALOGUE = (
         confirmed_at TEXT NOT NULL,
         deleted_at TEXT,
         data TEXT
-    ) WITHOUT ROWID
+    )
     """,
     "CREATE INDEX idx_skill_base_page ON skill_base(page)",
     "CREATE INDEX idx_skill_base_touched ON skill_base(skill_id) WHERE data IS NOT NULL",
@@ -265,7 +266,7 @@ CREATE_SYNC_STATE = (
         PRIMARY KEY (kind, key)
     ) WITHOUT ROWID
     """,
-    "CREATE INDEX idx_last_message_deleted ON last_message(applied_at) WHERE deleted = 1",
+    "CREATE INDEX idx_last_message_applied_at ON last_message(applied_at)",
     # The audit trail: one row for each run. `counts` and `proof` are JSON objects, `reasons` a JSON list.
     """
     CREATE TABLE sync_run (

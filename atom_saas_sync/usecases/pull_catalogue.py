@@ -254,7 +254,7 @@ class CataloguePull:
             items = page.read_ahead or sort_items(page.items, self._known_on_page(page.number))
             self._count_invalid(items.invalid, outcome)
             walk.saw([*items.unchanged, *items.changed], unusable=[item.skill_id for item in items.invalid])
-            read = _ReadPage(replace(page, items=()), items, now)
+            read = _ReadPage(page.without_items(), items, now)
         self._unwritten.append(read)
         if not read.changes_little or len(self._unwritten) >= _PAGES_TOGETHER:
             self._write_pages(walk, list_key)
@@ -288,7 +288,7 @@ class CataloguePull:
         number, changed = page.walked.number, dict(items.changed)
         known = batch.known(changed)
         # What a message has told since the page was asked for, the page may not know yet.
-        told = batch.told_since(self._asked[number], {*items.unchanged, *changed}, now=self._clock.now())
+        told = batch.told_since(self._asked[number], now=self._clock.now())
         for name in told & changed.keys():
             if not is_newer(changed[name], known.get(name)):
                 del changed[name]
@@ -304,7 +304,8 @@ class CataloguePull:
         batch.apply(actions, page.at, page=number, before_index=before_index)
         # Only a page of which everything is stored may answer "not modified" next time.
         whole = (
-            not told
+            told.isdisjoint(items.unchanged)
+            and told.isdisjoint(items.changed)
             and len(items.unchanged) + len(changed) == page.walked.size
             and all(
                 action.base is BaseChange.ADVANCE or (name in known and known[name].base)
@@ -406,7 +407,7 @@ class CataloguePull:
             return
         with self._catalogue.batch(write=not self._options.dry_run) as batch:
             known = batch.known([skill_id]).get(skill_id)
-            if known is None or batch.told_since(asked, [skill_id], now=self._clock.now()):
+            if known is None or skill_id in batch.told_since(asked, now=self._clock.now()):
                 return
             if found is None:
                 action = plan_deleted(known, self._options.strategy)

@@ -1,7 +1,8 @@
 """Walking the list of skills page by page: when it ends, and whether it was complete (marketplace-api.md, section 3).
 
-Pages are fetched ahead in a thread while the previous one is compared and written. Their items are read there, too, as
-soon as the consumer has nothing to do but to wait for the disk: earlier, both would contend for the interpreter.
+Pages are fetched ahead in a thread while the previous one is compared and written. Where much is written, the next one
+is read in another, as soon as the consumer has nothing to do but to wait for SQLite: earlier, both would contend for
+the interpreter.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from hashlib import sha256
 from typing import NamedTuple
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from atom_saas_sync.core.wire import read_skill
@@ -32,7 +34,7 @@ class SortedItems(NamedTuple):
     invalid: list[InvalidItem]
 
 
-def sort_items(items: Iterable[bytes], known: Mapping[bytes, str]) -> SortedItems:
+def sort_items(items: Iterable[Raw], known: Mapping[bytes, str]) -> SortedItems:
     """Read the items of a page; those whose digest is `known`, with the skill's id, need no parsing."""
     result = SortedItems(set(), {}, [])
     for raw in items:
@@ -41,7 +43,7 @@ def sort_items(items: Iterable[bytes], known: Mapping[bytes, str]) -> SortedItem
         if skill_id is not None:
             result.unchanged.add(skill_id)
             continue
-        item = read_skill(raw, digest)
+        item = read_skill(bytes(raw), digest)
         if isinstance(item, InvalidItem):
             result.invalid.append(item)
         else:
@@ -53,11 +55,15 @@ class WalkedPage(Struct, frozen=True):
     """One page of `size` items, which are None if it was not modified, and given up if they were read ahead."""
 
     number: int
-    items: tuple[bytes, ...] | None
+    items: tuple[Raw, ...] | None
     size: int
     etag: str | None
     total: int | None
     read_ahead: SortedItems | None = None
+
+    def without_items(self, read: SortedItems | None = None) -> WalkedPage:
+        """Return the page without its bytes, which have been read."""
+        return replace(self, items=(), read_ahead=read)
 
 
 class PageFailed(Struct, frozen=True):
@@ -96,9 +102,10 @@ class Walk:
         self.pages_read = 0
         self.failed = False
         self._ended = False
-        # For each page handed out, what `read_ahead` was told while it was in work, or None.
-        self._told: queue.SimpleQueue[Mapping[bytes, str] | None] = queue.SimpleQueue()
-        self._has_told = False
+        # Room for two pages: with the one in work, the one that is read and the one on its way, five are in memory.
+        self._ahead: _Ahead = queue.Queue(maxsize=2)
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+        self._next: tuple[WalkedPage, Future[SortedItems]] | None = None
 
     @property
     def complete(self) -> bool:
@@ -125,33 +132,34 @@ class Walk:
                 self.unusable.add(skill_id)
 
     def read_ahead(self, known: Mapping[bytes, str]) -> None:
-        """Let the next page be read from now on, given the digests that are `known` of it; once for each page."""
-        self._has_told = True
-        self._told.put(known)
+        """Let the next page be read from now on if it is here, given the digests that are `known` of it."""
+        page = self._ahead.queue[0] if self._next is None and self._ahead.queue else None
+        if isinstance(page, WalkedPage) and page.items is not None:
+            self._ahead.get_nowait()
+            self._next = page, self._reader.submit(sort_items, page.items, known)
 
     @contextmanager
     def pages(self) -> Iterator[Iterator[WalkedPage | PageFailed]]:
-        """Yield the pages in order, the next one being fetched meanwhile."""
+        """Yield the pages in order, the next ones being fetched meanwhile."""
         stop = threading.Event()
-        # Room for one page: with the one in work and the one on its way, three are in memory.
-        ahead: _Ahead = queue.Queue(maxsize=1)
         # In this thread's context: what is logged while fetching belongs to the run.
         fetcher = threading.Thread(
-            target=copy_context().run, args=(self._fetch_ahead, ahead, stop), name="fetch-ahead", daemon=True
+            target=copy_context().run, args=(self._fetch_ahead, stop), name="fetch-ahead", daemon=True
         )
         fetcher.start()
-        try:
-            yield self._drain(ahead)
-        finally:
-            stop.set()
-            while fetcher.is_alive() and not ahead.empty():
-                ahead.get_nowait()
-                ahead.task_done()
+        with self._reader:
+            try:
+                yield self._drain()
+            finally:
+                stop.set()
+                while fetcher.is_alive() and not self._ahead.empty():
+                    self._ahead.get_nowait()
+                    self._ahead.task_done()
 
-    def _drain(self, ahead: _Ahead) -> Iterator[WalkedPage | PageFailed]:
+    def _drain(self) -> Iterator[WalkedPage | PageFailed]:
         while True:
             try:
-                page = ahead.get(timeout=_POLL_SECONDS)
+                page = self._take()
             except queue.Empty:
                 self._check()
                 continue
@@ -160,36 +168,42 @@ class Walk:
                     return
                 if isinstance(page, BaseException):
                     raise page
-                self._has_told = False
                 yield page
-                if not self._has_told:
-                    self._told.put(None)
             finally:
-                ahead.task_done()
+                self._ahead.task_done()
 
-    def _fetch_ahead(self, ahead: _Ahead, stop: threading.Event) -> None:
+    def _take(self) -> WalkedPage | PageFailed | BaseException | None:
+        if self._next is None:
+            return self._ahead.get(timeout=_POLL_SECONDS)
+        (page, reading), self._next = self._next, None
+        return page.without_items(reading.result())
+
+    def _fetch_ahead(self, stop: threading.Event) -> None:
         try:
-            for position, fetched in enumerate(self._fetch_all(ahead, stop)):
-                if not _put(ahead, self._read(fetched, stop) if position else fetched, stop):
+            for fetched in self._fetch_all(stop):
+                if not self._put(fetched, stop):
                     return
                 del fetched  # a page takes megabytes
-            _put(ahead, None, stop)
+            self._put(None, stop)
         except BaseException as error:  # noqa: BLE001 - raised again in the consumer's thread
-            _put(ahead, error, stop)
+            self._put(error, stop)
 
-    def _read(self, page: WalkedPage | PageFailed, stop: threading.Event) -> WalkedPage | PageFailed:
-        """Read the items of a page once the consumer of the page before allows it, or is done with that."""
+    def _put(self, page: WalkedPage | PageFailed | BaseException | None, stop: threading.Event) -> bool:
         while not stop.is_set():
             try:
-                known = self._told.get(timeout=_POLL_SECONDS)
-            except queue.Empty:
+                self._ahead.put(page, timeout=_POLL_SECONDS)
+            except queue.Full:
                 continue
-            if known is None or isinstance(page, PageFailed) or page.items is None:
-                break
-            return replace(page, items=(), read_ahead=sort_items(page.items, known))
-        return page
+            return True
+        return False
 
-    def _fetch_all(self, ahead: _Ahead, stop: threading.Event) -> Iterator[WalkedPage | PageFailed]:
+    def _wait_until_consumed(self, stop: threading.Event) -> None:
+        """Wait until all pages so far have been looked at, so that `seen` is whole."""
+        with self._ahead.all_tasks_done:
+            while self._ahead.unfinished_tasks and not stop.is_set():
+                self._ahead.all_tasks_done.wait(_POLL_SECONDS)
+
+    def _fetch_all(self, stop: threading.Event) -> Iterator[WalkedPage | PageFailed]:
         number, items_seen, failures, seen_at_last_look = 1, 0, 0, 0
         while True:
             try:
@@ -217,7 +231,7 @@ class Walk:
                 return
             if items_seen >= (self.total or 0):
                 # More than was promised, or nothing was: from here on each page is looked at before the next.
-                _wait_until_consumed(ahead, stop)
+                self._wait_until_consumed(stop)
                 if size < self._page_size and self.total is not None and self.distinct >= self.total:
                     self._ended = True
                     return
@@ -235,24 +249,3 @@ class Walk:
         if record is None:
             raise BadResponse(f"page {number} of the list: 'not modified', but nothing was asked for on condition")
         return WalkedPage(number, None, record.items, record.etag, record.total), record.items
-
-
-def _put(
-    ahead: _Ahead,
-    page: WalkedPage | PageFailed | BaseException | None,
-    stop: threading.Event,
-) -> bool:
-    while not stop.is_set():
-        try:
-            ahead.put(page, timeout=_POLL_SECONDS)
-        except queue.Full:
-            continue
-        return True
-    return False
-
-
-def _wait_until_consumed(ahead: _Ahead, stop: threading.Event) -> None:
-    """Wait until all pages so far have been looked at, so that `seen` is whole."""
-    with ahead.all_tasks_done:
-        while ahead.unfinished_tasks and not stop.is_set():
-            ahead.all_tasks_done.wait(_POLL_SECONDS)

@@ -71,7 +71,7 @@ def check_page(body: bytes) -> None:
         check_told(error)
         return
     assert page.total is None or isinstance(page.total, int)
-    for raw in page.items:
+    for raw in map(bytes, page.items):
         item = read_skill(raw)
         if isinstance(item, InvalidItem):
             assert item.reason
@@ -103,7 +103,7 @@ def test_one_item_that_is_broken_costs_no_other() -> None:
     good = {"skill_id": "good", "name": "good"}
     for odd in ('{"skill_id":"odd","name":"\\ud800"}', '{"x":' + "[" * 5000 + "]" * 5000 + "}", "17", '"text"', "null"):
         page = parse_skill_page(f'{{"skills":[{json.dumps(good)},{odd},{json.dumps(good)}],"total":3}}'.encode())
-        read = [read_skill(raw) for raw in page.items]
+        read = [read_skill(bytes(raw)) for raw in page.items]
         assert [type(each) for each in read] == [SkillVersion, InvalidItem, SkillVersion], odd
 
 

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 
 def format_time(moment: datetime) -> str:
     """Return `moment`, which must be aware, to the second: `2026-02-19T10:30:00Z`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 def format_exact_time(moment: datetime) -> str:
     """Return `moment`, which must be aware, to the microsecond: what happens within a second has an order, too."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def parse_time(text: object) -> datetime | None:

@@ -17,13 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from atom_saas_sync.sandbox import Sandbox
+from atom_saas_sync.store.history import unpack
 
 FLOOD = 50_000
 PATIENCE = 100.0
@@ -218,7 +218,7 @@ def check(bench: Bench, numbers: range) -> None:
         kept = bench.reader.execute(
             "SELECT data FROM skill_version WHERE skill_id = ? ORDER BY id DESC LIMIT ?", (skill_id, len(expected) - 1)
         )
-        found = [json.loads(zlib.decompress(data))["metadata"]["number"] for (data,) in kept]
+        found = [json.loads(unpack(data))["metadata"]["number"] for (data,) in kept]
         assert found == expected[-2::-1][: len(found)]
         assert len(found) == min(10, len(expected) - 1)
 

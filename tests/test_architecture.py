@@ -60,7 +60,7 @@ OWNERS = {
     "typer": {"cli"},
     "uvicorn": {"web"},
     "websockets": {"marketplace"},
-    "zstandard": {"marketplace"},
+    "zstandard": {"marketplace", "store"},
 }
 SANDBOX_OWNS = {"starlette", "uvicorn", "websockets", "zstandard", "msgspec"}
 # Of the standard library, what only one room may touch.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import threading
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -31,12 +29,10 @@ from atom_saas_sync.model import (
 from atom_saas_sync.store.counters import increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.failures import translated_errors
-from atom_saas_sync.store.schema import INDEXED_OF_TEXT
+from atom_saas_sync.store.history import pack
+from atom_saas_sync.store.schema import INDEXED_ALIKE, INDEXED_OF_TEXT
 from atom_saas_sync.times import format_exact_time, format_time
 
-# Of the levels of zlib: a tenth larger than the best one, for half the time.
-_COMPRESSION = 3
-_WORTH_A_THREAD = 5
 # Ids come in any order, so each new row is somewhere else in its indexes: a tenth less time for 150,000 skills.
 _CACHE_KIB = 16 * 1024
 _CLOCK_STEPS = timedelta(minutes=1)  # of a clock that is kept right
@@ -302,18 +298,17 @@ class Batch:
         written = [action for action in actions if action.cache is CacheChange.WRITE]
         removed = [action.skill_id for action in actions if action.cache is CacheChange.REMOVE]
         ended = self._ended(actions)
-        with _compressing(ended) as compressed:
-            unindex(self._connection, removed)
-            self._remove_rows(removed)
-            newest = self._newest_row()
-            inserted = self._write_rows(written, now)
-            self._write_bases(actions, moment, page)
-            if before_index is not None:
-                before_index()
-            reindex(self._connection, self._replaced_texts(written))
-            if inserted:
-                self._index_rows_after(newest)
-        self._keep_history(ended, compressed, moment)
+        unindex(self._connection, removed)
+        self._remove_rows(removed)
+        newest = self._newest_row()
+        inserted = self._write_rows(written, now)
+        self._write_bases(actions, moment, page)
+        if before_index is not None:
+            before_index()
+        reindex(self._connection, self._replaced_texts(written))
+        if inserted:
+            self._index_rows_after(newest)
+        self._keep_history(ended, moment)
         for action in actions:
             if action.conflict is not None:
                 log_conflict(self._connection, action.skill_id, action.conflict, moment, resolved_by=actor)
@@ -522,22 +517,24 @@ class Batch:
                 ended.append(_Ended(known.skill_id, known.base_text, base.content_digest, base.exec_digest, by))
         return ended
 
-    def _keep_history(self, ended: Sequence[_Ended], compressed: Sequence[bytes], moment: str) -> None:
+    def _keep_history(self, ended: Sequence[_Ended], moment: str) -> None:
         """Keep these versions, and drop the oldest beyond the number to keep.
 
         Once only if a resolution that was undone is made again.
         """
+        if not ended:
+            return
         self._connection.executemany(
             """
             INSERT INTO skill_version (skill_id, version, content_digest, exec_digest, ended_at, ended_by, data)
-            SELECT ?1, CASE WHEN json_valid(?2) THEN json_extract(?2, '$.version') END, ?3, ?4, ?5, ?6, ?7
+            SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
             WHERE NOT EXISTS (
                 SELECT 1 FROM skill_version WHERE content_digest = ?3 AND ended_by = ?6
                 AND id = (SELECT max(id) FROM skill_version WHERE skill_id = ?1))
             """,
             [
-                (each.skill_id, each.text, each.content_digest, each.exec_digest, moment, each.ended_by, data)
-                for each, data in zip(ended, compressed, strict=True)
+                (each.skill_id, version, each.content_digest, each.exec_digest, moment, each.ended_by, data)
+                for each, (version, data) in zip(ended, pack(each.text for each in ended), strict=True)
             ],
         )
         self._connection.executemany(
@@ -545,29 +542,6 @@ class Batch:
             "(SELECT id FROM skill_version WHERE skill_id = ?1 ORDER BY id DESC LIMIT ?2)",
             [(each.skill_id, max(1, self._history_versions)) for each in ended],
         )
-
-
-@contextmanager
-def _compressing(ended: Sequence[_Ended]) -> Iterator[list[bytes]]:
-    """Compress the texts of many versions while the block works; the list is whole after the block.
-
-    In a thread: neither zlib nor SQLite holds the interpreter's lock, and compressing takes a fifth of the time.
-    """
-    compressed: list[bytes] = []
-
-    def compress() -> None:
-        compressed.extend(zlib.compress(each.text.encode(), _COMPRESSION) for each in ended)
-
-    if len(ended) < _WORTH_A_THREAD:
-        compress()
-        yield compressed
-        return
-    thread = threading.Thread(target=compress, name="compress", daemon=True)
-    thread.start()
-    try:
-        yield compressed
-    finally:
-        thread.join()
 
 
 @contextmanager
@@ -601,10 +575,11 @@ def reindex(connection: sqlite3.Connection, changes: Mapping[str, tuple[str, str
     ).fetchall()
     entries: list[tuple[object, ...]] = []
     for row, skill_id in rows:
+        if connection.execute(INDEXED_ALIKE, changes[skill_id]).fetchone()[0]:
+            continue
         old, new = (connection.execute(INDEXED_OF_TEXT, (text,)).fetchone() for text in changes[skill_id])
-        if old != new:
-            entries += [] if old is None else [("delete", row, *old)]
-            entries += [] if new is None else [(None, row, *new)]
+        entries += [] if old is None else [("delete", row, *old)]
+        entries += [] if new is None else [(None, row, *new)]
     connection.executemany(
         f"INSERT INTO skill_fts (skill_fts, rowid, {_INDEXED}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants
         entries,

@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
-import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
 
 from atom_saas_sync.model import SentVersion
 from atom_saas_sync.store.database import Database
+
+
+class _Versioned(msgspec.Struct):
+    version: Any = None
+
+
+_decode_version = msgspec.json.Decoder(_Versioned).decode
+
+
+def pack(texts: Iterable[str]) -> Iterator[tuple[str | None, bytes]]:
+    """Yield of each skill's JSON text its `version` and the compressed text, as the history keeps them."""
+    import zstandard  # a sync without changes does not need it
+
+    compress = zstandard.ZstdCompressor().compress
+    for text in texts:
+        try:
+            version = _decode_version(text).version
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            version = None
+        yield version if isinstance(version, str) else None, compress(text.encode())
+
+
+def unpack(data: bytes) -> str:
+    """Return the text that was packed."""
+    import zstandard
+
+    return zstandard.decompress(data).decode()
 
 
 class History:
@@ -21,7 +51,7 @@ class History:
                 SentVersion(
                     number=row["id"],
                     version=row["version"],
-                    text=zlib.decompress(row["data"]).decode(),
+                    text=unpack(row["data"]),
                     ended_at=row["ended_at"],
                     ended_by=row["ended_by"],
                     content_digest=row["content_digest"],

@@ -85,6 +85,12 @@ def test_a_poll_that_was_stopped_or_locked_out_has_not_failed(unit: str) -> None
     assert settings_in(UNITS[unit])["Service"]["SuccessExitStatus"].split() == ["4", "75", "143", "SIGTERM"]
 
 
+def test_probes_come_before_polls() -> None:
+    niceness = {unit: int(settings_in(UNITS[unit])["Service"].get("Nice", "0")) for unit in (*POLLS, *SERVICES)}
+    assert all(niceness[unit] > niceness["atom-sync-watch.service"] for unit in POLLS)
+    assert niceness["atom-sync-health.service"] < niceness["atom-sync-watch.service"]
+
+
 def test_a_second_watch_waits_for_the_first() -> None:
     watch = settings_in(UNITS["atom-sync-watch.service"])["Service"]
     assert watch["SuccessExitStatus"].split() == ["75", "143"]
@@ -197,7 +203,7 @@ def test_the_crontab_is_one_that_cron_takes(skills: int, ratings: int) -> None:
         assert rest == ["*", "*", "*"]
         assert line.split()[5] == "atom-sync"
         assert "%" not in line  # cron takes it for a line break
-        assert "timeout -k 60 " in line  # nothing else ends what hangs
+        assert "nice timeout -k 60 " in line  # nothing else ends what hangs
         assert runs_a_day(minute, hour) == 24 * 60 // minutes
 
 

@@ -136,7 +136,7 @@ def crontab(schedule: Schedule) -> str:
     # from asking at the same second. The program ends by itself at its deadline; `timeout` is for one that hangs.
     jobs = "\n".join(
         f'{times}  atom-sync  test -x {program} && sleep "$(shuf -i 0-59 -n 1)" && '
-        f"timeout -k 60 {minutes * 60} {schedule.command} --log-level warning {command} >/dev/null"
+        f"nice timeout -k 60 {minutes * 60} {schedule.command} --log-level warning {command} >/dev/null"
         for times, minutes, command in lines
     )
     return _CRON_MARK + _CRON_HEAD + jobs + "\n"
@@ -219,6 +219,8 @@ OnFailure=atom-sync-failed@%N.service
 Type=oneshot
 ExecStart={schedule.command} sync {kind} --scheduled --wait 60 --deadline {minutes * 60} \\
     --textfile {METRICS_DIRECTORY}/atom_sync.prom
+# Behind whatever answers people and probes on this machine.
+Nice=10
 # The program ends by itself when the interval is over; this is for one that hangs.
 TimeoutStartSec={minutes + 2}min
 # Needs a person (4), try again later (75), stopped (143, or SIGTERM before the program heard of it): told by status
@@ -240,6 +242,7 @@ OnFailure=atom-sync-failed@%N.service
 [Service]
 Type=oneshot
 ExecStart={schedule.command} cache purge --scheduled
+Nice=10
 TimeoutStartSec=10min
 SuccessExitStatus=4 75 143 SIGTERM
 {_environment(schedule, "atom-sync-purge")}
@@ -297,6 +300,8 @@ OnFailure=atom-sync-failed@%N.service
 [Service]
 Type=exec
 ExecStart={schedule.command} serve-health
+# A probe is answered at once also while a sync keeps the processors busy.
+Nice=-5
 TimeoutStopSec=30
 Restart=on-failure
 RestartSec=10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -139,6 +140,17 @@ def test_a_signal_ends_a_run_cleanly_and_the_next_continues(
     assert (document["status"], document["reasons"], document["added"]) == ("partial", ["interrupted"], 40)
     rest = _document(machine.command("sync", "skills", "--json", **variables), 0)
     assert (rest["added"], rest["unchanged"], rest["not_modified"]) == (20, 40, 3)
+
+
+def test_a_sync_leaves_a_processor_to_others(machine: Machine) -> None:
+    machine.sandbox.fault("hang", endpoint="list", times=1)
+    with machine.started("sync", "skills") as process:
+        wait_until(lambda: machine.sandbox.requests("list"))
+        processors = os.sched_getaffinity(process.pid)
+        process.terminate()
+    mine = os.sched_getaffinity(0)
+    assert processors < mine if len(mine) > 1 else processors == mine
+    assert len(processors) == max(1, len(mine) - 1)
 
 
 def test_deletions_that_are_too_many_need_a_person(machine: Machine) -> None:

@@ -68,9 +68,11 @@ SystemCallFilter=@system-service
 SystemCallErrorNumber=EPERM
 """.strip()
 
-# serve-health may set the priority of the syncs that it starts; nobody else needs @resources.
+# serve-health may set the priority of the syncs that it starts; nobody else needs the rest of @resources.
 _FEWER_CALLS = "SystemCallFilter=~@privileged @resources"
 _FEWER_CALLS_BUT_NICE = "SystemCallFilter=~@privileged"
+# Syncs leave a processor to others.
+_FEWER_CALLS_BUT_AFFINITY = f"{_FEWER_CALLS}\nSystemCallFilter=sched_setaffinity"
 _NETWORK = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"
 _NO_NETWORK = "RestrictAddressFamilies=AF_UNIX\nPrivateNetwork=yes\nIPAddressDeny=any"
 
@@ -228,7 +230,7 @@ TimeoutStartSec={minutes + 2}min
 SuccessExitStatus=4 75 143 SIGTERM
 {_environment(schedule, f"atom-sync-{kind}")}
 {_HARDENING}
-{_FEWER_CALLS}
+{_FEWER_CALLS_BUT_AFFINITY}
 {_NETWORK}
 """
 

@@ -1,8 +1,8 @@
 """How soon `serve-health` says that it lives during a sync of 100,000 skills: `python benchmarks/liveness.py [RUNS]`.
 
-The sandbox, the sync, `serve-health` and what asks it are four processes, with the priorities that the units in
-`systemd/` give them. Each probe is a connection of its own, as Kubernetes makes them; measured is from before `connect`
-until the answer has come whole. On two processors most of a slow answer is waiting for one, on either side; a second
+The sandbox, the sync, `serve-health` and what asks it are four processes, started and with the priorities as by the
+units in `systemd/`. Each probe is a connection of its own, as Kubernetes makes them; measured is from before `connect`
+until the answer has come whole. On two processors much of a slow answer is waiting for one, on either side; a second
 measurement, for which one must be root, gives the two sides real-time priority: what is left is the program's own.
 """
 
@@ -54,7 +54,7 @@ def measure(url: str, token: str, priorities: tuple[list[str], list[str]]) -> li
     of_health, of_sync = priorities
     times = []
     with tempfile.TemporaryDirectory() as directory:
-        environment = environment_of(url, token, directory)
+        environment = {**environment_of(url, token, directory), "ENABLE_SCHEDULER": "true"}
         atom_sync = [PYTHON, "-m", "atom_saas_sync"]
         with subprocess.Popen(
             [*of_health, *atom_sync, "serve-health", "--port", "0"], env=environment, stderr=subprocess.PIPE, text=True
@@ -63,7 +63,7 @@ def measure(url: str, token: str, priorities: tuple[list[str], list[str]]) -> li
             try:
                 port = int(health.stderr.readline().partition("127.0.0.1:")[2].partition(";")[0])
                 with subprocess.Popen(
-                    [*of_sync, *atom_sync, "sync", "skills"], env=environment, stdout=subprocess.DEVNULL
+                    [*of_sync, *atom_sync, "sync", "skills", "--scheduled"], env=environment, stdout=subprocess.DEVNULL
                 ) as sync:
                     while sync.poll() is None:
                         times.append(probe(port))

@@ -334,7 +334,8 @@ def _session(options: GlobalOptions, when: _When, kind: str, *, lock: str) -> It
         runs = Runs(database)
         if when.scheduled and runs.scheduling_stopped():
             raise _skip("stopped", STOPPED)
-        runtime.leave_a_processor()
+        if when.scheduled or when.started_by:
+            runtime.leave_a_processor()
         stack.enter_context(when.clock.caught())
         try:
             session = stack.enter_context(

@@ -6,6 +6,7 @@ These are the groups of commands, and what Typer needs to convert what somebody 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -70,10 +71,11 @@ def _take_defaults_as_they_are(command: Command) -> None:
 
 def _leave_defaults(parameters: Iterable[Parameter | None]) -> None:
     for parameter in parameters:
-        if type(parameter) is TyperOption:
-            parameter.__class__ = _Option
-        elif type(parameter) is TyperArgument:
-            parameter.__class__ = _Argument
+        with suppress(TypeError):  # of a Typer whose objects cannot change their class: they convert, as ever
+            if type(parameter) is TyperOption:
+                parameter.__class__ = _Option
+            elif type(parameter) is TyperArgument:
+                parameter.__class__ = _Argument
 
 
 class LazyCommands(MutableMapping[str, "Command"]):

@@ -1,9 +1,10 @@
 """How soon `serve-health` says that it lives during a sync of 100,000 skills: `python benchmarks/liveness.py [RUNS]`.
 
-The sandbox, the sync, `serve-health` and what asks it are four processes, started and with the priorities as by the
-units in `systemd/`. Each probe is a connection of its own, as Kubernetes makes them; measured is from before `connect`
-until the answer has come whole. On two processors much of a slow answer is waiting for one, on either side; a second
-measurement, for which one must be root, gives the two sides real-time priority: what is left is the program's own.
+The sandbox, the sync, `serve-health` and what asks it are four processes. The sync is one that a person starts, and
+then one with the priorities that the units in `systemd/` give. Each probe is a connection of its own, as Kubernetes makes them; measured is from before `connect`
+until the answer has come whole. On two processors much of a slow answer is waiting for one, on either side; a last
+measurement gives the two sides real-time priority: what is left is the program's own. For the latter two one must be
+root.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from atom_saas_sync.sandbox import Sandbox
 SKILLS = 100_000
 # So that the probes do not load the server; they are measured, and nothing waits for the time to pass.
 BETWEEN_PROBES = 0.01
-PRIORITIES = {
+PRIORITIES: dict[str, tuple[list[str], list[str]]] = {
+    "as a person starts them": ([], []),
     "as the units have it": (["nice", "-n", "-5"], ["nice", "-n", "10"]),
     "real time": (["chrt", "--rr", "1"], []),
 }
@@ -54,7 +56,7 @@ def measure(url: str, token: str, priorities: tuple[list[str], list[str]]) -> li
     of_health, of_sync = priorities
     times = []
     with tempfile.TemporaryDirectory() as directory:
-        environment = {**environment_of(url, token, directory), "ENABLE_SCHEDULER": "true"}
+        environment = environment_of(url, token, directory)
         atom_sync = [PYTHON, "-m", "atom_saas_sync"]
         with subprocess.Popen(
             [*of_health, *atom_sync, "serve-health", "--port", "0"], env=environment, stderr=subprocess.PIPE, text=True
@@ -63,7 +65,7 @@ def measure(url: str, token: str, priorities: tuple[list[str], list[str]]) -> li
             try:
                 port = int(health.stderr.readline().partition("127.0.0.1:")[2].partition(";")[0])
                 with subprocess.Popen(
-                    [*of_sync, *atom_sync, "sync", "skills", "--scheduled"], env=environment, stdout=subprocess.DEVNULL
+                    [*of_sync, *atom_sync, "sync", "skills"], env=environment, stdout=subprocess.DEVNULL
                 ) as sync:
                     while sync.poll() is None:
                         times.append(probe(port))
@@ -79,7 +81,7 @@ def main(runs: int) -> None:
         assert server.stdout is not None
         url, token = server.stdout.readline().split()
         for name, priorities in PRIORITIES.items():
-            if name == "real time" and os.geteuid() != 0:
+            if priorities != ([], []) and os.geteuid() != 0:
                 continue
             if name == "real time":
                 os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))

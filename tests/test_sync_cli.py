@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Json, Machine, wait_until
+from web_support import served
 
 from atom_saas_sync.sandbox import Sandbox
 
@@ -152,6 +153,17 @@ def test_a_sync_that_nobody_waits_for_leaves_a_processor_to_others(machine: Mach
     mine = os.sched_getaffinity(0)
     assert processors <= mine
     assert len(processors) == (max(1, len(mine) - 1) if options else len(mine))
+
+
+def test_every_sync_leaves_a_processor_to_the_probes_of_a_server(machine: Machine) -> None:
+    machine.sandbox.fault("hang", endpoint="list", times=1)
+    with served(machine), served(machine), machine.started("sync", "skills") as process:
+        wait_until(lambda: machine.sandbox.requests("list"))
+        processors = os.sched_getaffinity(process.pid)
+        process.terminate()
+    mine = os.sched_getaffinity(0)
+    assert processors <= mine
+    assert len(processors) == max(1, len(mine) - 1)
 
 
 def test_deletions_that_are_too_many_need_a_person(machine: Machine) -> None:

@@ -161,8 +161,8 @@ def person() -> str:
 def leave_a_processor() -> None:
     """Keep off one of the processors, if there are several: whoever answers people and probes finds it free.
 
-    For syncs that nobody waits for: they keep two busy, and an answer would wait up to a tick of the scheduler (4 ms)
-    each time it needs one.
+    For syncs that nobody waits for, and for all while `serve-health` runs: they keep two busy, and an answer would wait
+    up to a tick of the scheduler (4 ms) each time it needs one.
     """
     if not hasattr(os, "sched_setaffinity"):  # only Linux has it
         return

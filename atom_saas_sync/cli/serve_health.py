@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from atom_saas_sync.cli.output import GlobalOptions, complain
-from atom_saas_sync.errors import DatabaseError
+from atom_saas_sync.errors import DatabaseError, Locked
 
 
 def serve_health(
@@ -21,17 +23,15 @@ def serve_health(
     """Serve health, metrics and the admin API over HTTP."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.lock import run_lock
     from atom_saas_sync.store.runs import Runs
+    from atom_saas_sync.store.status import HEALTH_LOCK
+    from atom_saas_sync.times import format_time
     from atom_saas_sync.web.app import create_app
     from atom_saas_sync.web.jobs import Jobs
     from atom_saas_sync.web.server import listen, serve
 
     settings = runtime.load(ctx.obj)
-    try:
-        Database.open(settings.database_path).close()
-    except DatabaseError as error:
-        # Served all the same: the probes say what is wrong, and see when it is mended.
-        complain(error.message, error.hint)
 
     def now() -> datetime:
         return datetime.now(UTC)
@@ -41,7 +41,23 @@ def serve_health(
             return Runs(database).run_of_process(pid, since=since)
 
     jobs = Jobs(_command(ctx.obj), find_run, now)
-    with listen(host, port) as listener:
+    with ExitStack() as stack:
+        listener = stack.enter_context(listen(host, port))
+        try:
+            Database.open(settings.database_path).close()
+            # Syncs that see it leave a processor to the probes. A second server, on another port, needs none.
+            with suppress(Locked):
+                lock = run_lock(
+                    settings.database_path,
+                    HEALTH_LOCK,
+                    command="serve-health",
+                    now=lambda: format_time(now()),
+                    sleep=time.sleep,
+                )
+                stack.enter_context(lock)
+        except DatabaseError as error:
+            # Served all the same: the probes say what is wrong, and see when it is mended.
+            complain(error.message, error.hint)
         address = listener.getsockname()
         shown = f"[{address[0]}]" if ":" in address[0] else address[0]
         logging.getLogger(__name__).info("serving on http://%s:%d; stop with Ctrl+C", shown, address[1])

@@ -321,7 +321,9 @@ def _session(options: GlobalOptions, when: _When, kind: str, *, lock: str) -> It
     from atom_saas_sync.cli.session import SCHEDULER_OFF, STOPPED, open_session
     from atom_saas_sync.config import require_token
     from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.lock import holder
     from atom_saas_sync.store.runs import Runs
+    from atom_saas_sync.store.status import HEALTH_LOCK
 
     settings = runtime.load(options)
     if not settings.enabled:
@@ -334,7 +336,7 @@ def _session(options: GlobalOptions, when: _When, kind: str, *, lock: str) -> It
         runs = Runs(database)
         if when.scheduled and runs.scheduling_stopped():
             raise _skip("stopped", STOPPED)
-        if when.scheduled or when.started_by:
+        if when.scheduled or when.started_by or holder(settings.database_path, HEALTH_LOCK) is not None:
             runtime.leave_a_processor()
         stack.enter_context(when.clock.caught())
         try:

@@ -30,6 +30,9 @@ RUN_KINDS = ("skills", "ratings")
 WATCH_LOCK = "watch"
 """The kind of the lock that `watch` holds while it lives."""
 
+HEALTH_LOCK = "health"
+"""The kind of the lock that `serve-health` holds while it lives."""
+
 _RUNS_SHOWN = 40
 _FIGURES = f"""
     SELECT

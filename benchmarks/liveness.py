@@ -1,10 +1,10 @@
 """How soon `serve-health` says that it lives during a sync of 100,000 skills: `python benchmarks/liveness.py [RUNS]`.
 
 The sandbox, the sync, `serve-health` and what asks it are four processes. The sync is one that a person starts, and
-then one with the priorities that the units in `systemd/` give. Each probe is a connection of its own, as Kubernetes makes them; measured is from before `connect`
-until the answer has come whole. On two processors much of a slow answer is waiting for one, on either side; a last
-measurement gives the two sides real-time priority: what is left is the program's own. For the latter two one must be
-root.
+then one with the priorities that the units in `systemd/` give. Each probe is a connection of its own, as Kubernetes
+makes them; measured is from before `connect` until the answer has come whole. On two processors much of a slow answer
+is waiting for one, on either side; a last measurement gives the two sides real-time priority: what is left is the
+program's own. For the latter two one must be root.
 """
 
 from __future__ import annotations

@@ -137,5 +137,5 @@ def test_dry_run(machine: Machine, skill: str) -> None:
     machine.command("ratings", "add", skill, "4", "--user", "ann")
     found = document(machine.command("sync", "ratings", "--dry-run", "--json"))
     assert (found["dry_run"], found["plan"][0]["rating"], found["pending"]) == (True, 4, 1)
-    assert "1 ratings" in machine.command("sync", "ratings", "--dry-run").stdout
+    assert "1 rating\n" in machine.command("sync", "ratings", "--dry-run").stdout
     assert machine.sandbox.ratings() == []

@@ -68,7 +68,7 @@ def test_a_server_that_is_gone_and_comes_back(tmp_path: Path) -> None:
             wait_until(lambda: machine.cached() == machine.listed(), PATIENCE)
             assert counter(machine, "atom_saas_websocket_reconnects_total") >= 3
             logged = stop(process)
-        assert "falling back to polling after 3 failures in a row" in logged
+        assert "falling back to polling; failures in a row: 3" in logged
         assert counter(machine, "atom_saas_websocket_fallback_seconds_total") > 0
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from atom_saas_sync.cli.output import print_json, printable
+from atom_saas_sync.cli.output import counted, print_json, printable
 from atom_saas_sync.errors import UsageError
 
 if TYPE_CHECKING:
@@ -116,15 +116,17 @@ def _report(purged: Purged, *, dry_run: bool, as_json: bool) -> None:
     elif kept is not None:
         since = f"since {reached}" if reached else "so far"
         typer.echo(
-            f"nothing removed: the marketplace has not been reached {since}, so {len(kept.skills)} expired skills and "
-            f"{len(kept.categories)} categories are kept and served as stale"
+            f"nothing removed: the marketplace has not been reached {since}, so "
+            f"{counted(len(kept.skills), 'expired skill')} and "
+            f"{counted(len(kept.categories), 'category', 'categories')} are kept and served as stale"
         )
     else:
         if dry_run:
             for skill_id in removed.skills:
                 typer.echo(f"would be removed: {printable(skill_id)}")
         verb = "would be removed" if dry_run else "removed"
-        typer.echo(f"{len(removed.skills)} skills and {len(removed.categories)} categories {verb}")
+        typer.echo(f"{counted(len(removed.skills), 'skill')} and "
+            f"{counted(len(removed.categories), 'category', 'categories')} {verb}")
     if kept is not None and (kept.skills or kept.categories):
         sys.stderr.write("  → a sync confirms them again; --all removes them, and so does ATOM_SAAS_CACHE_STRICT_TTL\n")
     if removed.protected:
@@ -180,7 +182,11 @@ def _lines(statistics: CacheStatistics, document: dict[str, Any]) -> list[tuple[
         ),
         ("categories", str(statistics.categories)),
         ("stale", f"{statistics.stale} not confirmed for 24 hours"),
-        ("expired", f"{statistics.expired} skills, {statistics.expired_categories} categories"),
+        (
+            "expired",
+            f"{counted(statistics.expired, 'skill')}, "
+            f"{counted(statistics.expired_categories, 'category', 'categories')}",
+        ),
         (
             "last confirmed",
             f"{statistics.newest_confirmed_at or '-'} (the oldest: {statistics.oldest_confirmed_at or '-'})",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atom_saas_sync.cli.output import GlobalOptions, age, console, print_json, printable, read_text
+from atom_saas_sync.cli.output import GlobalOptions, age, console, counted, print_json, printable, read_text
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model import CONFLICT_TYPES, SEVERITIES, STRATEGIES, ConflictFilter, LoggedConflict
 
@@ -54,7 +54,7 @@ def list_conflicts(
     _print_lines(conflicts, resolved=resolved)
     kind = "resolved" if resolved else "open"
     more = f"; {total - len(conflicts)} more: see --limit" if total > len(conflicts) else ""
-    sys.stderr.write(f"{total} {kind} conflict{'' if total == 1 else 's'}{more}\n")
+    sys.stderr.write(f"{counted(total, f'{kind} conflict')}{more}\n")
 
 
 @app.command()
@@ -274,7 +274,7 @@ def _tell(settled: list[Settled], *, as_json: bool) -> None:
         result = "removed" if each.removed else f"resolved by {each.strategy}"
         typer.echo(f"conflict {each.id}, {printable(each.skill_id)}: {result}")
     if len(settled) != 1:
-        typer.echo(f"{len(settled)} conflicts resolved")
+        typer.echo(f"{counted(len(settled), 'conflict')} resolved")
 
 
 def _print_lines(conflicts: list[LoggedConflict], *, resolved: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atom_saas_sync.cli.output import GlobalOptions, console, print_json, printable
+from atom_saas_sync.cli.output import GlobalOptions, console, counted, print_json, printable
 from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseError
 
 if TYPE_CHECKING:
@@ -176,4 +176,4 @@ def _print(findings: list[Finding]) -> None:
     out.print(table)
     problems = sum(each.verdict == "problem" for each in findings)
     warnings = sum(each.verdict == "warning" for each in findings)
-    out.print(f"\n{problems} problem{'' if problems == 1 else 's'}, {warnings} warning{'' if warnings == 1 else 's'}")
+    out.print(f"\n{counted(problems, 'problem')}, {counted(warnings, 'warning')}")

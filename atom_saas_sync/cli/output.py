@@ -30,6 +30,11 @@ class GlobalOptions:
     log_format: str = "auto"
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return the number with its noun: "1 skill", "2 skills"; `plural` where an s is not enough."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def print_json(document: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
     """Print one JSON document, and nothing else, on standard output."""
     text = json.dumps(document, ensure_ascii=False, indent=2)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atom_saas_sync.cli.output import GlobalOptions, age, print_json, printable
+from atom_saas_sync.cli.output import GlobalOptions, age, counted, print_json, printable
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model import ListedRating
 
@@ -157,8 +157,7 @@ def retry(
     if as_json:
         print_json({"success": True, "retried": retried, "total": len(retried)})
     else:
-        ending = "" if len(retried) == 1 else "s"
-        typer.echo(f"{len(retried)} rating{ending} pending again; `atom-sync sync ratings` sends them")
+        typer.echo(f"{counted(len(retried), 'rating')} pending again; `atom-sync sync ratings` sends them")
 
 
 @contextmanager
@@ -193,4 +192,4 @@ def _print_table(heads: list[str], lines: list[list[str]]) -> None:
 
 def _print_total(shown: int, total: int, what: str) -> None:
     more = f"; {total - shown} more: see --limit" if total > shown else ""
-    sys.stderr.write(f"{total} {what}{'' if total == 1 else 's'}{more}\n")
+    sys.stderr.write(f"{counted(total, what)}{more}\n")

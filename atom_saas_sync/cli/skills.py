@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atom_saas_sync.cli.output import WIDE, GlobalOptions, console, print_json, printable, read_text
+from atom_saas_sync.cli.output import WIDE, GlobalOptions, console, counted, print_json, printable, read_text
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model import CachedSkill, SentVersion
 
@@ -400,8 +400,7 @@ def _show_skills(skills: list[CachedSkill], total: int, *, as_json: bool) -> Non
             table.columns[1].max_width = max(12, min(40, out.width - sum(widths) + widths[1] - 2 * (len(widths) - 1)))
         out.print(table)
     more = f", {total - len(skills)} more: see --limit" if total > len(skills) else ""
-    noun = "skill" if total == 1 else "skills"
-    sys.stderr.write(f"{len(skills)} of {total} {noun}{more}\n" if more else f"{total} {noun}\n")
+    sys.stderr.write(f"{len(skills)} of {counted(total, 'skill')}{more}\n" if more else f"{counted(total, 'skill')}\n")
 
 
 def _print_skill(skill: CachedSkill, fields: dict[str, Any] | None) -> None:

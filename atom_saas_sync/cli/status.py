@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atom_saas_sync.cli.output import console, print_json, printable
+from atom_saas_sync.cli.output import console, counted, print_json, printable
 from atom_saas_sync.errors import UsageError
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _lines(state: Status, now: datetime) -> list[tuple[str, RenderableType]]:
         (
             "Cache",
             Text(
-                f"{state.skills:,} skills, {state.categories:,} categories"
+                f"{counted(state.skills, 'skill')}, {counted(state.categories, 'category', 'categories')}"
                 + (f"; {state.modified_skills:,} edited here" if state.modified_skills else "")
                 + (f"; {state.expired_skills:,} expired" if state.expired_skills else "")
                 + (f"; {state.republished:,} times other code under the same version" if state.republished else "")
@@ -178,7 +178,7 @@ def _sync_line(state: Status, now: datetime) -> str:
     if sync.last_sync_at != sync.last_successful_sync_at:
         parts.append(f"last run {ago(sync.last_sync_at, now)}")
     failed = f", {sync.failed_syncs:,} not" if sync.failed_syncs else ""
-    parts.append(f"{sync.total_syncs:,} runs, {sync.successful_syncs:,} good{failed}")
+    parts.append(f"{counted(sync.total_syncs, 'run')}, {sync.successful_syncs:,} good{failed}")
     return "; ".join(parts)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atom_saas_sync.cli.metrics import metrics_afterwards
-from atom_saas_sync.cli.output import GlobalOptions, complain, console, print_json, printable
+from atom_saas_sync.cli.output import GlobalOptions, complain, console, counted, print_json, printable
 from atom_saas_sync.errors import AtomSyncError, Locked, UsageError
 from atom_saas_sync.model import (
     STRATEGIES,
@@ -476,7 +476,7 @@ def _print_ratings(report: RatingReport) -> None:
     if report.dry_run:
         for each in report.plan:
             out.print(f"would be sent: {printable(each.skill_id)}, {each.stars} of 5", markup=False)
-        out.print(f"Dry run: {len(report.plan)} ratings")
+        out.print(f"Dry run: {counted(len(report.plan), 'rating')}")
         return
     verb = "Ratings synchronised" if report.status == "success" else f"Ratings {report.status}"
     taken = f", {counts.updated_local} replaced by newer ones from there" if counts.updated_local else ""
@@ -522,8 +522,8 @@ def _print_report(report: RunReport) -> None:
             out.print(f"would be {line['outcome']}: {_plain(action.skill_id)}{note}", markup=False)
     verb = "Dry run" if report.dry_run else "Sync completed" if report.status == "success" else f"Sync {report.status}"
     out.print(
-        f"{verb}: {counts.skills_synced} skills, {counts.categories_synced} categories "
-        f"in {report.duration_seconds:.1f} s",
+        f"{verb}: {counted(counts.skills_synced, 'skill')}, "
+        f"{counted(counts.categories_synced, 'category', 'categories')} in {report.duration_seconds:.1f} s",
         markup=False,
     )
     out.print(
@@ -538,7 +538,8 @@ def _print_report(report: RunReport) -> None:
             markup=False,
         )
     out.print(
-        f"  {counts.requests} requests, {counts.not_modified} not modified, {_size(counts.bytes_received)} received",
+        f"  {counted(counts.requests, 'request')}, {counts.not_modified} not modified, "
+        f"{_size(counts.bytes_received)} received",
         markup=False,
     )
     if report.reasons:

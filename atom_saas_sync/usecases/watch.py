@@ -342,7 +342,7 @@ class Watch:
         again = "no further attempt" if following is None else f"next attempt in {following - now:.0f} s"
         log.warning("%s; %s (failure %d)", reason, again, self._lifeline.failures)
         if self._lifeline.fallback and not was_in_fallback:
-            log.error("falling back to polling after %d failures in a row", self._lifeline.failures)
+            log.error("falling back to polling; failures in a row: %d", self._lifeline.failures)
 
     def _hang_up(self, reason: str) -> None:
         self._hung_up = reason

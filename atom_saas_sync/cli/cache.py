@@ -184,8 +184,7 @@ def _lines(statistics: CacheStatistics, document: dict[str, Any]) -> list[tuple[
         ("stale", f"{statistics.stale} not confirmed for 24 hours"),
         (
             "expired",
-            f"{counted(statistics.expired, 'skill')}, "
-            f"{counted(statistics.expired_categories, 'category', 'categories')}",
+            f"{counted(statistics.expired, 'skill')}, {counted(statistics.expired_categories, 'category', 'categories')}",
         ),
         (
             "last confirmed",

@@ -125,8 +125,10 @@ def _report(purged: Purged, *, dry_run: bool, as_json: bool) -> None:
             for skill_id in removed.skills:
                 typer.echo(f"would be removed: {printable(skill_id)}")
         verb = "would be removed" if dry_run else "removed"
-        typer.echo(f"{counted(len(removed.skills), 'skill')} and "
-            f"{counted(len(removed.categories), 'category', 'categories')} {verb}")
+        typer.echo(
+            f"{counted(len(removed.skills), 'skill')} and "
+            f"{counted(len(removed.categories), 'category', 'categories')} {verb}"
+        )
     if kept is not None and (kept.skills or kept.categories):
         sys.stderr.write("  → a sync confirms them again; --all removes them, and so does ATOM_SAAS_CACHE_STRICT_TTL\n")
     if removed.protected:
@@ -174,6 +176,7 @@ def _age(moment: str | None, now: datetime) -> int | None:
 
 def _lines(statistics: CacheStatistics, document: dict[str, Any]) -> list[tuple[str, str]]:
     reads = statistics.reads
+    expired_categories = counted(statistics.expired_categories, "category", "categories")
     rate = "-" if document["hit_rate"] is None else f"{document['hit_rate']:.1%}"
     return [
         (
@@ -182,10 +185,7 @@ def _lines(statistics: CacheStatistics, document: dict[str, Any]) -> list[tuple[
         ),
         ("categories", str(statistics.categories)),
         ("stale", f"{statistics.stale} not confirmed for 24 hours"),
-        (
-            "expired",
-            f"{counted(statistics.expired, 'skill')}, {counted(statistics.expired_categories, 'category', 'categories')}",
-        ),
+        ("expired", f"{counted(statistics.expired, 'skill')}, {expired_categories}"),
         (
             "last confirmed",
             f"{statistics.newest_confirmed_at or '-'} (the oldest: {statistics.oldest_confirmed_at or '-'})",

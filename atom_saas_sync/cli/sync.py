@@ -527,8 +527,8 @@ def _print_report(report: RunReport) -> None:
         markup=False,
     )
     out.print(
-        f"  {counts.added} added, {counts.updated} updated, {counts.unchanged} unchanged, {counts.deleted} deleted"
-        + (f", {counts.invalid} invalid" if counts.invalid else ""),
+        f"  {counts.added:,} added, {counts.updated:,} updated, {counts.unchanged:,} unchanged, "
+        f"{counts.deleted:,} deleted" + (f", {counts.invalid:,} invalid" if counts.invalid else ""),
         markup=False,
     )
     if counts.conflicts_detected or counts.conflicts_manual:
@@ -538,7 +538,7 @@ def _print_report(report: RunReport) -> None:
             markup=False,
         )
     out.print(
-        f"  {counted(counts.requests, 'request')}, {counts.not_modified} not modified, "
+        f"  {counted(counts.requests, 'request')}, {counts.not_modified:,} not modified, "
         f"{_size(counts.bytes_received)} received",
         markup=False,
     )

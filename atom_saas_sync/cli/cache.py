@@ -181,10 +181,10 @@ def _lines(statistics: CacheStatistics, document: dict[str, Any]) -> list[tuple[
     return [
         (
             "skills",
-            f"{statistics.skills} ({statistics.edited} edited here, {statistics.only_here} only here)",
+            f"{statistics.skills:,} ({statistics.edited:,} edited here, {statistics.only_here:,} only here)",
         ),
         ("categories", str(statistics.categories)),
-        ("stale", f"{statistics.stale} not confirmed for 24 hours"),
+        ("stale", f"{statistics.stale:,} not confirmed for 24 hours"),
         ("expired", f"{counted(statistics.expired, 'skill')}, {expired_categories}"),
         (
             "last confirmed",

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.rule import Rule
-from rich.syntax import Syntax
+from rich.syntax import ANSI_DARK, ANSI_LIGHT, ANSISyntaxTheme, Syntax
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +20,13 @@ from atom_saas_sync.core.comparison import ABSENT, FieldChange
 _CONTEXT = 3
 _CHANGED_BY = {"local": "changed here", "remote": "changed there", "both": "changed on both sides"}
 # No background colours: they would be wrong on either a dark or a light terminal.
+# Nor bright ones, which no light terminal shows well, but for blue, which no dark one shows well otherwise.
+CODE_COLOURS = ANSISyntaxTheme(
+    {
+        token: ANSI_DARK.get(token, style) if style.color and style.color.name == "blue" else style
+        for token, style in ANSI_LIGHT.items()
+    }
+)
 _MARKS = {"-": "bold red", "+": "bold green", "~": "bold yellow"}
 
 
@@ -144,7 +151,7 @@ def _coloured(name: str, lines: list[str]) -> list[Text]:
     syntax = guess_syntax(name, text)
     if syntax is None:
         return [Text(line) for line in lines]
-    coloured = Syntax("", syntax, theme="ansi_dark").highlight(text).split("\n", allow_blank=True)
+    coloured = Syntax("", syntax, theme=CODE_COLOURS).highlight(text).split("\n", allow_blank=True)
     # The highlighter may drop blank lines at the ends: then colours are not worth wrong numbers.
     shown = [line.plain for line in coloured[: len(lines)]]
     return list(coloured[: len(lines)]) if shown == lines else [Text(line) for line in lines]

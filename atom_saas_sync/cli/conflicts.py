@@ -53,7 +53,7 @@ def list_conflicts(
         return
     _print_lines(conflicts, resolved=resolved)
     kind = "resolved" if resolved else "open"
-    more = f"; {total - len(conflicts)} more: see --limit" if total > len(conflicts) else ""
+    more = f"; {total - len(conflicts):,} more: see --limit" if total > len(conflicts) else ""
     sys.stderr.write(f"{counted(total, f'{kind} conflict')}{more}\n")
 
 

@@ -191,5 +191,5 @@ def _print_table(heads: list[str], lines: list[list[str]]) -> None:
 
 
 def _print_total(shown: int, total: int, what: str) -> None:
-    more = f"; {total - shown} more: see --limit" if total > shown else ""
+    more = f"; {total - shown:,} more: see --limit" if total > shown else ""
     sys.stderr.write(f"{counted(total, what)}{more}\n")

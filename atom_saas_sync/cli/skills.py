@@ -399,7 +399,7 @@ def _show_skills(skills: list[CachedSkill], total: int, *, as_json: bool) -> Non
             widths = [max(cell_len(str(cell)) for cell in [column.header, *column.cells]) for column in table.columns]
             table.columns[1].max_width = max(12, min(40, out.width - sum(widths) + widths[1] - 2 * (len(widths) - 1)))
         out.print(table)
-    more = f", {total - len(skills)} more: see --limit" if total > len(skills) else ""
+    more = f", {total - len(skills):,} more: see --limit" if total > len(skills) else ""
     sys.stderr.write(f"{len(skills)} of {counted(total, 'skill')}{more}\n" if more else f"{counted(total, 'skill')}\n")
 
 
@@ -407,7 +407,7 @@ def _print_skill(skill: CachedSkill, fields: dict[str, Any] | None) -> None:
     from rich.syntax import Syntax
     from rich.text import Text
 
-    from atom_saas_sync.cli.comparison import guess_syntax
+    from atom_saas_sync.cli.comparison import CODE_COLOURS, guess_syntax
 
     out = console()
     if fields is None:
@@ -427,7 +427,7 @@ def _print_skill(skill: CachedSkill, fields: dict[str, Any] | None) -> None:
     if isinstance(code, str) and code:
         out.print(Text("code:", style="cyan"))
         syntax = guess_syntax("code", code) or "text"
-        out.print(Syntax(printable(code, lines=True), syntax, word_wrap=True, theme="ansi_dark"))
+        out.print(Syntax(printable(code, lines=True), syntax, word_wrap=True, theme=CODE_COLOURS))
 
 
 def _print_code(code: object, skill_id: str) -> None:

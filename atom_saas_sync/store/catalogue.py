@@ -106,8 +106,8 @@ class Catalogue:
             with self._database.transaction() as connection:
                 _leave_pages(connection, 1)
 
-    def digests_on_page(self, page: int) -> dict[bytes, str]:
-        """Return the skill of each wire digest that was last seen on `page`.
+    def digests_on_page(self, page: int) -> dict[str, str]:
+        """Return the skill of each wire digest, in hex, that was last seen on `page`.
 
         Not those whose conflict waits: their remote side is not the base, and it is news if it becomes so again.
         """
@@ -127,7 +127,9 @@ class Catalogue:
                 yield Batch(connection, self._history_versions)
             return
         with self._database.transaction() as connection, bulk_write(connection):
-            yield Batch(connection, self._history_versions)
+            batch = Batch(connection, self._history_versions)
+            yield batch
+            batch.finish()
 
     # After a walk
 
@@ -139,14 +141,16 @@ class Catalogue:
             with self._database.transaction() as connection:
                 _leave_pages(connection, page)
 
-    def unlisted_ids(self, listed: AbstractSet[str]) -> list[str]:
+    def unlisted_ids(self, listed: AbstractSet[str], *, recorded: bool) -> list[str]:
         """Return the skills of the marketplace that are not among `listed`, and are not known as deleted.
 
-        One that exists only here is of the marketplace as long as a conflict with the marketplace's own waits.
+        One that exists only here is of the marketplace as long as a conflict with the marketplace's own waits. If the
+        pages of the whole list have just been `recorded`, only skills on none of them are looked at.
         """
         with self._database.reading() as connection:
             row = connection.execute(
-                "SELECT json_group_array(skill_id) FROM (SELECT skill_id FROM skill_base WHERE deleted_at IS NULL "
+                "SELECT json_group_array(skill_id) FROM ("  # noqa: S608 - constants
+                f"SELECT skill_id FROM skill_base WHERE deleted_at IS NULL {'AND page IS NULL ' if recorded else ''}"
                 "UNION ALL SELECT skill_id FROM conflict_log WHERE resolved = 0 AND remote_data IS NOT NULL)"
             ).fetchone()
         return sorted({name for name in _decode_list(row[0]) if name not in listed})
@@ -254,6 +258,8 @@ class Batch:
         self._connection = connection
         self._history_versions = history_versions
         self._known: dict[str, Known] = {}
+        # Of rows whose entry in the full-text index is still the old one: the text that it is of, and the new one.
+        self._replaced: dict[str, tuple[str, str]] = {}
 
     def known(self, skill_ids: Iterable[str]) -> dict[str, Known]:
         """Return what is stored of these skills; those of which nothing is are left out."""
@@ -276,7 +282,7 @@ class Batch:
         )
         return {row[0] for row in rows}
 
-    def digests_on_page(self, page: int) -> dict[bytes, str]:
+    def digests_on_page(self, page: int) -> dict[str, str]:
         """Return what Catalogue.digests_on_page does, as this transaction sees it."""
         return _digests_on_page(self._connection, page)
 
@@ -298,6 +304,8 @@ class Batch:
         written = [action for action in actions if action.cache is CacheChange.WRITE]
         removed = [action.skill_id for action in actions if action.cache is CacheChange.REMOVE]
         ended = self._ended(actions)
+        if not self._replaced.keys().isdisjoint(removed):
+            self.finish()
         unindex(self._connection, removed)
         self._remove_rows(removed)
         newest = self._newest_row()
@@ -305,7 +313,7 @@ class Batch:
         self._write_bases(actions, moment, page)
         if before_index is not None:
             before_index()
-        reindex(self._connection, self._replaced_texts(written))
+        self._note_replaced(written)
         if inserted:
             self._index_rows_after(newest)
         self._keep_history(ended, moment)
@@ -314,6 +322,15 @@ class Batch:
                 log_conflict(self._connection, action.skill_id, action.conflict, moment, resolved_by=actor)
             if action.republished:
                 increment(self._connection, "republished")
+
+    def finish(self) -> None:
+        """Bring the full-text index up to date, last of all.
+
+        Once for the whole batch: FTS5 writes out what it has gathered, as a segment of its own, whenever another
+        statement comes between, and merges segments when there are many.
+        """
+        reindex(self._connection, self._replaced)
+        self._replaced.clear()
 
     def confirm_page(self, page: int, now: datetime) -> None:
         """Note that the marketplace has confirmed a page, and with it every skill on it, as unchanged."""
@@ -372,14 +389,13 @@ class Batch:
         known = self._known.get(skill_id)
         return known is not None and known.local_text is not None
 
-    def _replaced_texts(self, written: Iterable[Action]) -> dict[str, tuple[str, str]]:
-        """Return of each row that is replaced the text before and after."""
-        texts = ((action.skill_id, self._known.get(action.skill_id), action.text) for action in written)
-        return {
-            skill_id: (known.local_text, text)
-            for skill_id, known, text in texts
-            if known is not None and known.local_text is not None and text is not None
-        }
+    def _note_replaced(self, written: Iterable[Action]) -> None:
+        """Note of each row that is replaced the text before this batch and after."""
+        for action in written:
+            known = self._known.get(action.skill_id)
+            if known is not None and known.local_text is not None and action.text is not None:
+                before, _ = self._replaced.get(action.skill_id, (known.local_text, ""))
+                self._replaced[action.skill_id] = before, action.text
 
     def _remove_rows(self, skill_ids: Sequence[str]) -> None:
         self._connection.executemany("DELETE FROM skill_cache WHERE skill_id = ?", [(name,) for name in skill_ids])
@@ -450,7 +466,8 @@ class Batch:
                     not self.confirms or action.base is BaseChange.RESTORE,
                 )
                 for action in actions
-                if action.base in {BaseChange.ADVANCE, BaseChange.RESTORE} and action.remote is not None
+                if (action.base is BaseChange.ADVANCE or action.base is BaseChange.RESTORE)
+                and action.remote is not None
             ],
         )
         # A person's edit through us: what it replaces was the base.
@@ -505,7 +522,7 @@ class Batch:
             known = self._known.get(action.skill_id)
             if known is None or known.base is None or known.base_text is None:
                 continue
-            deleted = action.base in {BaseChange.DROP, BaseChange.MARK_DELETED}
+            deleted = action.base in (BaseChange.DROP, BaseChange.MARK_DELETED)
             advanced = (
                 action.base is BaseChange.ADVANCE
                 and action.remote is not None
@@ -677,14 +694,14 @@ def _ids_on_page(connection: sqlite3.Connection, page: int) -> list[str]:
     return _decode_list(row[0])
 
 
-def _digests_on_page(connection: sqlite3.Connection, page: int) -> dict[bytes, str]:
+def _digests_on_page(connection: sqlite3.Connection, page: int) -> dict[str, str]:
     # As one value, not row by row: each row would hand the interpreter's lock to the thread that fetches, and back.
     row = connection.execute(
-        "SELECT json_group_object(hex(wire_digest), skill_id) FROM skill_base WHERE page = ? AND deleted_at IS NULL "
-        "AND skill_id NOT IN (SELECT skill_id FROM conflict_log WHERE resolved = 0)",
+        "SELECT json_group_object(lower(hex(wire_digest)), skill_id) FROM skill_base WHERE page = ? "
+        "AND deleted_at IS NULL AND skill_id NOT IN (SELECT skill_id FROM conflict_log WHERE resolved = 0)",
         (page,),
     ).fetchone()
-    return {bytes.fromhex(digest): skill_id for digest, skill_id in _decode_texts(row[0]).items()}
+    return _decode_texts(row[0])
 
 
 def _leave_pages(connection: sqlite3.Connection, first: int) -> None:

@@ -68,7 +68,9 @@ class ConflictLog:
     def deciding(self) -> Iterator[Desk]:
         """Open the one transaction in which a person's decisions are made and carried out: all of them, or none."""
         with self._database.transaction() as connection, bulk_write(connection):
-            yield Desk(connection, self._history_versions)
+            desk = Desk(connection, self._history_versions)
+            yield desk
+            desk.finish()
 
 
 class Desk(Batch):

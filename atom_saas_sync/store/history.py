@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -20,15 +21,21 @@ _decode_version = msgspec.json.Decoder(_Versioned).decode
 
 def pack(texts: Iterable[str]) -> Iterator[tuple[str | None, bytes]]:
     """Yield of each skill's JSON text its `version` and the compressed text, as the history keeps them."""
-    import zstandard  # a sync without changes does not need it
-
-    compress = zstandard.ZstdCompressor().compress
+    compress = _compressor()
     for text in texts:
         try:
             version = _decode_version(text).version
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             version = None
         yield version if isinstance(version, str) else None, compress(text.encode())
+
+
+@cache
+def _compressor() -> Callable[[bytes], bytes]:
+    """Return what compresses: making one takes as long as twenty uses. It is for one thread at a time."""
+    import zstandard  # a sync without changes does not need it
+
+    return zstandard.ZstdCompressor().compress
 
 
 def unpack(data: bytes) -> str:

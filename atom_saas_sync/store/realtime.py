@@ -94,7 +94,9 @@ class RealtimeStore:
     def batch(self) -> Iterator[RealtimeBatch]:
         """Open the transaction in which one batch of messages is applied."""
         with self._database.transaction() as connection, bulk_write(connection):
-            yield RealtimeBatch(connection, self._history_versions)
+            batch = RealtimeBatch(connection, self._history_versions)
+            yield batch
+            batch.finish()
 
     def begin(self, ws_url: str, now: datetime, *, enabled: bool) -> None:
         """Note that `watch` has started. What its predecessor was in the middle of is over."""

@@ -259,7 +259,7 @@ class CataloguePull:
         if not read.changes_little or len(self._unwritten) >= _PAGES_TOGETHER:
             self._write_pages(walk, list_key)
 
-    def _known_on_page(self, page: int) -> dict[bytes, str]:
+    def _known_on_page(self, page: int) -> dict[str, str]:
         """Return the digests that are known of a page, without skills that are not written yet: they are news."""
         unwritten = {name for each in self._unwritten if each.items for name in each.items.changed}
         known = self._catalogue.digests_on_page(page)
@@ -377,7 +377,7 @@ class CataloguePull:
 
     def _delete_unlisted(self, listed: AbstractSet[str], outcome: _Outcome) -> None:
         """Delete what is no longer listed, after a `GET` of each has confirmed it (rule 5)."""
-        candidates = self._catalogue.unlisted_ids(listed)
+        candidates = self._catalogue.unlisted_ids(listed, recorded=not self._options.dry_run)
         if not candidates:
             return
         cached = self._catalogue.marketplace_skills()

@@ -34,16 +34,16 @@ class SortedItems(NamedTuple):
     invalid: list[InvalidItem]
 
 
-def sort_items(items: Iterable[Raw], known: Mapping[bytes, str]) -> SortedItems:
-    """Read the items of a page; those whose digest is `known`, with the skill's id, need no parsing."""
+def sort_items(items: Iterable[Raw], known: Mapping[str, str]) -> SortedItems:
+    """Read the items of a page; those whose digest, in hex, is `known`, with the skill's id, need no parsing."""
     result = SortedItems(set(), {}, [])
     for raw in items:
-        digest = sha256(raw).digest()
+        digest = sha256(raw).hexdigest()
         skill_id = known.get(digest)
         if skill_id is not None:
             result.unchanged.add(skill_id)
             continue
-        item = read_skill(bytes(raw), digest)
+        item = read_skill(bytes(raw), bytes.fromhex(digest))
         if isinstance(item, InvalidItem):
             result.invalid.append(item)
         else:
@@ -131,7 +131,7 @@ class Walk:
             else:
                 self.unusable.add(skill_id)
 
-    def read_ahead(self, known: Mapping[bytes, str]) -> None:
+    def read_ahead(self, known: Mapping[str, str]) -> None:
         """Let the next page be read from now on if it is here, given the digests that are `known` of it."""
         page = self._ahead.queue[0] if self._next is None and self._ahead.queue else None
         if isinstance(page, WalkedPage) and page.items is not None:

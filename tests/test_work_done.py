@@ -103,6 +103,10 @@ def wire_bytes(machine: Machine) -> int:
     return sum(len(row[0].encode()) for row in machine.sql("SELECT skill_data FROM skill_cache"))
 
 
+def index_segments(machine: Machine) -> int:
+    return int(machine.sql("SELECT count(DISTINCT segid) FROM skill_fts_idx")[0][0])
+
+
 def test_a_first_sync_does_each_thing_once(stocked: Machine, work: Work) -> None:
     counts = done(stocked, work)
     categories = stocked.sql("SELECT count(*) FROM category_cache")[0][0]
@@ -135,6 +139,7 @@ def test_a_sync_of_nothing_new_asks_and_confirms_alone(stocked: Machine, work: W
 
 def test_a_sync_of_few_changes_parses_and_writes_those_alone(stocked: Machine, work: Work) -> None:
     done(stocked, work)
+    segments = index_segments(stocked)
     changed = stocked.sandbox.skill_ids()[:: SKILLS // 4]
     for skill_id in changed:
         stocked.sandbox.patch_skill(skill_id, {"description": "another"}, push=False)
@@ -162,3 +167,4 @@ def test_a_sync_of_few_changes_parses_and_writes_those_alone(stocked: Machine, w
         "UPDATE http_validator": 1,
         "UPDATE category_cache": counts["UPDATE category_cache"],
     }
+    assert index_segments(stocked) == segments + 1  # for all pages: from the 64th on, segments are merged

@@ -16,7 +16,7 @@ from atom_saas_sync.web.server import listen
 def serving(app: ASGIApp) -> Iterator[int]:
     """Serve it in a thread until the end of the block; yield the port."""
     with listen("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None, access_log=False))
+        server = uvicorn.Server(uvicorn.Config(app, ws="none", lifespan="off", log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:

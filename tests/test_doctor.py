@@ -129,6 +129,12 @@ def test_all_is_well() -> None:
     assert worst(findings) == 0
 
 
+def test_a_token_says_how_long_it_is_good_for() -> None:
+    findings = examine(replace(PLAN, token_expires_at=NOW + timedelta(days=90)))
+    assert bad(findings) == []
+    assert "it expires in 90 d" in next(each.message for each in findings if each.check == "token")
+
+
 @pytest.mark.parametrize(
     ("plan", "parts", "expected", "cure"),
     [

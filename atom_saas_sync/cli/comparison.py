@@ -19,14 +19,14 @@ from atom_saas_sync.core.comparison import ABSENT, FieldChange
 
 _CONTEXT = 3
 _CHANGED_BY = {"local": "changed here", "remote": "changed there", "both": "changed on both sides"}
-# No background colours: they would be wrong on either a dark or a light terminal.
-# Nor bright ones, which no light terminal shows well, but for blue, which no dark one shows well otherwise.
+# No light terminal shows bright colours well, and no dark one a blue that is not bright.
 CODE_COLOURS = ANSISyntaxTheme(
     {
         token: ANSI_DARK.get(token, style) if style.color and style.color.name == "blue" else style
         for token, style in ANSI_LIGHT.items()
     }
 )
+# No background colours: they would be wrong on either a dark or a light terminal.
 _MARKS = {"-": "bold red", "+": "bold green", "~": "bold yellow"}
 
 

@@ -131,10 +131,11 @@ def _document(job: ScheduledJob, trigger: str) -> dict[str, Any]:
 def _print_table(jobs: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
-    table = Table("job", "next run", box=None, pad_edge=False)
-    if any(job["minutes"] is not None for job in jobs):  # systemd does not tell of them
-        table.add_column("every")
+    told = any(job["minutes"] is not None for job in jobs)  # systemd does not tell how often
+    table = Table("job", "next run", *["every"] * told, box=None, pad_edge=False)
     for job in jobs:
-        every = "" if job["minutes"] is None else f"{job['minutes']} min"
-        table.add_row(*[printable(job["name"]), job["next_run_time"] or "not planned", every][: len(table.columns)])
+        cells = [printable(job["name"]), job["next_run_time"] or "not planned"]
+        if job["minutes"] is not None:
+            cells.append(f"{job['minutes']} min")
+        table.add_row(*cells)
     console(whole_lines=True).print(table)

@@ -466,8 +466,7 @@ class Batch:
                     not self.confirms or action.base is BaseChange.RESTORE,
                 )
                 for action in actions
-                if (action.base is BaseChange.ADVANCE or action.base is BaseChange.RESTORE)
-                and action.remote is not None
+                if action.base in (BaseChange.ADVANCE, BaseChange.RESTORE) and action.remote is not None
             ],
         )
         # A person's edit through us: what it replaces was the base.

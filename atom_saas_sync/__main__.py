@@ -9,7 +9,11 @@ def start() -> None:
     gc.disable()
     from atom_saas_sync.cli.main import run
 
-    run()
+    try:
+        run()
+    finally:
+        # Nor is there any left when the process ends: the interpreter would look through all that it has.
+        gc.freeze()
 
 
 if __name__ == "__main__":

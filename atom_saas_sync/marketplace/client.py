@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +31,7 @@ from atom_saas_sync.errors import (
 from atom_saas_sync.marketplace.bodies import read_body
 from atom_saas_sync.marketplace.dates import http_date
 from atom_saas_sync.marketplace.dialects import Dialect, path_segment
+from atom_saas_sync.marketplace.time_limits import TimeLimit, TimeLimits
 from atom_saas_sync.marketplace.tls import cause_of, http_client
 from atom_saas_sync.model import (
     Category,
@@ -160,6 +160,7 @@ class MarketplaceClient:
         self._random = random
         self._deadline = deadline
         self.statistics = Statistics()
+        self._limits = TimeLimits()
         headers = {name: value.format(token=token, instance=instance_id) for name, value in dialect.headers}
         self._http = http_client(
             base_url,
@@ -177,6 +178,7 @@ class MarketplaceClient:
     def close(self) -> None:
         """Close all connections."""
         self._http.close()
+        self._limits.close()
 
     def list_skills(self, page: int, page_size: int, etag: str | None = None) -> ListedPage:
         """Fetch one page of the list; unchanged since `etag` if the server says so."""
@@ -402,19 +404,17 @@ class MarketplaceClient:
 
     @contextmanager
     def _streaming(self, request: httpx.Request, what: str, seconds: float) -> Iterator[httpx.Response]:
-        """Open the response, with one limit on the whole exchange; httpx limits only single reads."""
-        expired = threading.Event()
-        headers_came = False
+        """Open the response, with one limit on the whole exchange."""
+        limit: TimeLimit | None = None
         try:
             response = self._http.send(request, stream=True)
-            headers_came = True
-            timer = _cut_off_after(seconds, response, expired)
+            limit = self._limits.begin(seconds, response.extensions["network_stream"].get_extra_info("socket"))
             try:
                 yield response
-                if expired.is_set():  # a body without a length just seems to end there
+                if limit.expired:  # a body without a length just seems to end there
                     raise _timed_out(what, seconds)
             finally:
-                timer.cancel()
+                self._limits.end(limit)
                 response.close()
         except UnicodeError as error:
             # Our own address was looked at before. Though it follows no redirect, httpx reads where it leads.
@@ -422,9 +422,9 @@ class MarketplaceClient:
         except httpx.TimeoutException as error:
             raise _timed_out(what, seconds) from error
         except httpx.TransportError as error:
-            if expired.is_set():
+            if limit is not None and limit.expired:
                 raise _timed_out(what, seconds) from error
-            if headers_came and isinstance(error, httpx.ReadError | httpx.RemoteProtocolError):
+            if limit is not None and isinstance(error, httpx.ReadError | httpx.RemoteProtocolError):
                 raise BadResponse(f"{what}: the answer was cut short") from error
             raise _not_connected(what, error) from error
 
@@ -444,20 +444,6 @@ class MarketplaceClient:
                 remaining=_first_integer(headers, "x-ratelimit-remaining", "ratelimit-remaining"),
                 reset_seconds=None if reset is None else float(reset - their_now.timestamp() if is_moment else reset),
             )
-
-
-def _cut_off_after(seconds: float, response: httpx.Response, expired: threading.Event) -> threading.Timer:
-    connection: socket.socket = response.extensions["network_stream"].get_extra_info("socket")
-
-    def cut_off() -> None:
-        expired.set()
-        with suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(seconds, cut_off)
-    timer.daemon = True
-    timer.start()
-    return timer
 
 
 def _timed_out(what: str, seconds: float) -> MarketplaceTimeout:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -30,13 +30,15 @@ from atom_saas_sync.store.counters import increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.failures import translated_errors
 from atom_saas_sync.store.history import pack
-from atom_saas_sync.store.schema import INDEXED_ALIKE, INDEXED_OF_TEXT
+from atom_saas_sync.store.schema import update_of_index
 from atom_saas_sync.times import format_exact_time, format_time
 
 # Ids come in any order, so each new row is somewhere else in its indexes: a tenth less time for 150,000 skills.
 _CACHE_KIB = 16 * 1024
 _CLOCK_STEPS = timedelta(minutes=1)  # of a clock that is kept right
 _EXPIRY_SLACK = timedelta(hours=12)
+_CHANGES_AT_ONCE = 1024
+_PARAMETERS_OF_CHANGE = 3
 
 _KNOWN = """
     SELECT wanted.value AS skill_id, c.skill_data, c.updated_at,
@@ -258,8 +260,11 @@ class Batch:
         self._connection = connection
         self._history_versions = history_versions
         self._known: dict[str, Known] = {}
-        # Of rows whose entry in the full-text index is still the old one: the text that it is of, and the new one.
+        # What the full-text index does not show yet. Of rows that were replaced, the text before and the new one.
         self._replaced: dict[str, tuple[str, str]] = {}
+        # New rows, and the newest one that was there before them.
+        self._inserted: set[str] = set()
+        self._newest = 0
 
     def known(self, skill_ids: Iterable[str]) -> dict[str, Known]:
         """Return what is stored of these skills; those of which nothing is are left out."""
@@ -293,29 +298,21 @@ class Batch:
         *,
         page: int | None = None,
         actor: str = "atom-sync",
-        before_index: Callable[[], None] | None = None,
     ) -> None:
         """Carry out actions on skills that `known` was asked for; `page` is where the list showed them.
 
-        `actor` is who resolves the conflicts among them. `before_index` is called when the full-text index is next:
-        SQLite works on it for long without holding the interpreter's lock.
+        `actor` is who resolves the conflicts among them.
         """
         moment = format_time(now)
         written = [action for action in actions if action.cache is CacheChange.WRITE]
         removed = [action.skill_id for action in actions if action.cache is CacheChange.REMOVE]
         ended = self._ended(actions)
-        if not self._replaced.keys().isdisjoint(removed):
+        if not (self._replaced.keys() | self._inserted).isdisjoint(removed):
             self.finish()
         unindex(self._connection, removed)
         self._remove_rows(removed)
-        newest = self._newest_row()
-        inserted = self._write_rows(written, now)
+        self._write_rows(written, now)
         self._write_bases(actions, moment, page)
-        if before_index is not None:
-            before_index()
-        self._note_replaced(written)
-        if inserted:
-            self._index_rows_after(newest)
         self._keep_history(ended, moment)
         for action in actions:
             if action.conflict is not None:
@@ -331,6 +328,13 @@ class Batch:
         """
         reindex(self._connection, self._replaced)
         self._replaced.clear()
+        if self._inserted:
+            self._connection.execute(
+                f"INSERT INTO skill_fts (rowid, {_INDEXED}) SELECT id, {_INDEXED} FROM skill_text "  # noqa: S608 - constants
+                "WHERE id > ?",
+                (self._newest,),
+            )
+            self._inserted.clear()
 
     def confirm_page(self, page: int, now: datetime) -> None:
         """Note that the marketplace has confirmed a page, and with it every skill on it, as unchanged."""
@@ -389,19 +393,10 @@ class Batch:
         known = self._known.get(skill_id)
         return known is not None and known.local_text is not None
 
-    def _note_replaced(self, written: Iterable[Action]) -> None:
-        """Note of each row that is replaced the text before this batch and after."""
-        for action in written:
-            known = self._known.get(action.skill_id)
-            if known is not None and known.local_text is not None and action.text is not None:
-                before, _ = self._replaced.get(action.skill_id, (known.local_text, ""))
-                self._replaced[action.skill_id] = before, action.text
-
     def _remove_rows(self, skill_ids: Sequence[str]) -> None:
         self._connection.executemany("DELETE FROM skill_cache WHERE skill_id = ?", [(name,) for name in skill_ids])
 
-    def _write_rows(self, written: Sequence[Action], now: datetime) -> int:
-        """Write the rows, and return how many are new."""
+    def _write_rows(self, written: Sequence[Action], now: datetime) -> None:
         moment, expires = format_time(now), format_time(now + TIME_TO_LIVE)
         connection = self._connection
         replaced = [action for action in written if self._has_row(action.skill_id)]
@@ -419,27 +414,19 @@ class Batch:
                 for action in replaced
             ],
         )
-        inserted = [
-            # What exists only here does not expire.
-            (action.skill_id, action.text, expires if action.remote else None, moment, moment)
-            for action in written
-            if not self._has_row(action.skill_id)
-        ]
+        for action in replaced:
+            text = self._known[action.skill_id].local_text
+            if action.skill_id not in self._inserted and text is not None and action.text is not None:
+                before, _ = self._replaced.get(action.skill_id, (text, ""))
+                self._replaced[action.skill_id] = before, action.text
+        inserted = [action for action in written if not self._has_row(action.skill_id)]
+        if inserted and not self._inserted:
+            self._newest = connection.execute("SELECT coalesce(max(id), 0) FROM skill_cache").fetchone()[0]
+        self._inserted.update(action.skill_id for action in inserted)
         connection.executemany(
             "INSERT INTO skill_cache (skill_id, skill_data, expires_at, created_at, updated_at) VALUES (?, ?, ?, ?, ?)",
-            inserted,
-        )
-        return len(inserted)
-
-    def _newest_row(self) -> int:
-        newest: int = self._connection.execute("SELECT coalesce(max(id), 0) FROM skill_cache").fetchone()[0]
-        return newest
-
-    def _index_rows_after(self, newest: int) -> None:
-        self._connection.execute(
-            f"INSERT INTO skill_fts (rowid, {_INDEXED}) SELECT id, {_INDEXED} FROM skill_text "  # noqa: S608 - constants
-            "WHERE id > ?",
-            (newest,),
+            # What exists only here does not expire.
+            [(each.skill_id, each.text, expires if each.remote else None, moment, moment) for each in inserted],
         )
 
     def _write_bases(self, actions: Sequence[Action], moment: str, page: int | None) -> None:
@@ -582,24 +569,21 @@ def unindex(connection: sqlite3.Connection, skill_ids: Sequence[str]) -> None:
 def reindex(connection: sqlite3.Connection, changes: Mapping[str, tuple[str, str]]) -> None:
     """Bring the full-text index up to date for skills whose text was the first and is now the second of the two.
 
-    Only where what is indexed has changed: the index costs most of a small write. And in the order of the rows, out
-    with the old entry and in with the new one: at each step back FTS5 writes out all that it has gathered.
+    Only where what is indexed has changed: the index costs most of a small write.
     """
     rows = connection.execute(
         "SELECT id, skill_id FROM skill_cache WHERE skill_id IN (SELECT value FROM json_each(?)) ORDER BY id",
         (json.dumps(list(changes)),),
     ).fetchall()
-    entries: list[tuple[object, ...]] = []
-    for row, skill_id in rows:
-        if connection.execute(INDEXED_ALIKE, changes[skill_id]).fetchone()[0]:
-            continue
-        old, new = (connection.execute(INDEXED_OF_TEXT, (text,)).fetchone() for text in changes[skill_id])
-        entries += [] if old is None else [("delete", row, *old)]
-        entries += [] if new is None else [(None, row, *new)]
-    connection.executemany(
-        f"INSERT INTO skill_fts (skill_fts, rowid, {_INDEXED}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants
-        entries,
-    )
+    for first in range(0, len(rows), _CHANGES_AT_ONCE):
+        some = rows[first : first + _CHANGES_AT_ONCE]
+        room = 1 << (len(some) - 1).bit_length()  # a power of two: so there are few statements to compile and keep
+        nothing: list[object] = [None] * (_PARAMETERS_OF_CHANGE * room)
+        texts = [value for row, skill_id in some for value in (row, *changes[skill_id])]
+        statement = update_of_index(room)
+        connection.execute(statement, texts + nothing[len(texts) :])
+        # A statement that is kept keeps what it was given last: megabytes of text.
+        connection.execute(statement, nothing)
 
 
 def write_audit(

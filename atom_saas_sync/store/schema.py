@@ -24,15 +24,26 @@ _NOW = "strftime('%Y-%m-%dT%H:%M:%SZ', 'now')"
 # the one place that spells it.
 _FIELDS = ("name", "description", "tags", "category", "code")
 _INDEXED = ", ".join(f"json_extract({{row}}skill_data, '$.{field}') AS {field}" for field in _FIELDS)
-INDEXED_OF_TEXT = f"SELECT {_INDEXED.format(row='')} FROM (SELECT ? AS skill_data) WHERE json_valid(skill_data)"  # noqa: S608
-"""What the index holds of a skill whose JSON text is the parameter; no row if it is no JSON."""
-
 _PATHS = ", ".join(f"'$.{field}'" for field in _FIELDS)
-INDEXED_ALIKE = f"""
-    SELECT CASE WHEN json_valid(?1) AND json_valid(?2)
-    THEN json_extract(?1, {_PATHS}) IS json_extract(?2, {_PATHS}) ELSE 0 END
-"""
-"""Whether two texts are surely the same for the index, told in a third of the time that asking for both takes."""
+
+
+def update_of_index(changes: int) -> str:
+    """Return the statement that brings the full-text index up to date after up to that many changes.
+
+    Its parameters are of each change the id of the row, its text before and its text now; NULL for no change. They come
+    in the order of the ids: at each step back FTS5 writes out all that it has gathered, and between two statements.
+    """
+    text = "CASE step WHEN 1 THEN before ELSE now END"
+    return f"""
+        INSERT INTO skill_fts (skill_fts, rowid, {", ".join(_FIELDS)})
+        WITH change (id, before, now) AS (VALUES {", ".join(["(?, ?, ?)"] * changes)}),
+        steps (command, step) AS (VALUES ('delete', 1), (NULL, 2))
+        SELECT command, id, {", ".join(f"json_extract({text}, '$.{field}')" for field in _FIELDS)}
+        FROM change CROSS JOIN steps
+        WHERE json_valid({text}) AND NOT CASE WHEN json_valid(before) AND json_valid(now)
+            THEN json_extract(before, {_PATHS}) IS json_extract(now, {_PATHS}) ELSE 0 END
+    """  # noqa: S608 - built from constants
+
 
 _NEW_ENTRY = (
     "INSERT INTO skill_fts(rowid, name, description, tags, category, code) "

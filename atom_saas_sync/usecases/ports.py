@@ -5,7 +5,7 @@ The edges implement them; what each verb means is said there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
@@ -48,14 +48,7 @@ class StoredBatch(Protocol):
     def known(self, skill_ids: Iterable[str]) -> dict[str, Known]: ...
     def told_since(self, moment: datetime, *, now: datetime) -> set[str]: ...
     def digests_on_page(self, page: int) -> dict[str, str]: ...
-    def apply(
-        self,
-        actions: Sequence[Action],
-        now: datetime,
-        *,
-        page: int | None = None,
-        before_index: Callable[[], None] | None = None,
-    ) -> None: ...
+    def apply(self, actions: Sequence[Action], now: datetime, *, page: int | None = None) -> None: ...
     def confirm_page(self, page: int, now: datetime) -> None: ...
     def record_page(
         self, page: int, ids: AbstractSet[str], *, list_key: str, etag: str | None, total: int | None, now: datetime

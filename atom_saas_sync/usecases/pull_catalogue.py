@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
 
@@ -31,7 +31,7 @@ from atom_saas_sync.model import (
     WalkProof,
 )
 from atom_saas_sync.usecases.ports import Clock, Marketplace, Progress, RunLog, StoredBatch, StoredCatalogue
-from atom_saas_sync.usecases.walk import PageFailed, SortedItems, Walk, WalkedPage, sort_items
+from atom_saas_sync.usecases.walk import PageFailed, SortedItems, Walk, WalkedPage, sort_items, without
 
 log = logging.getLogger(__name__)
 
@@ -259,11 +259,10 @@ class CataloguePull:
         if not read.changes_little or len(self._unwritten) >= _PAGES_TOGETHER:
             self._write_pages(walk, list_key)
 
-    def _known_on_page(self, page: int) -> dict[str, str]:
+    def _known_on_page(self, page: int) -> Mapping[str, str]:
         """Return the digests that are known of a page, without skills that are not written yet: they are news."""
         unwritten = {name for each in self._unwritten if each.items for name in each.items.changed}
-        known = self._catalogue.digests_on_page(page)
-        return {digest: name for digest, name in known.items() if name not in unwritten} if unwritten else known
+        return without(self._catalogue.digests_on_page(page), unwritten)
 
     def _write_pages(self, walk: Walk, list_key: str) -> None:
         pages, self._unwritten = self._unwritten, []
@@ -273,17 +272,17 @@ class CataloguePull:
         with self._catalogue.batch(write=not self._options.dry_run) as batch:
             for page in pages:
                 if page.items is not None:
-                    actions += self._write_page(batch, page, page.items, walk, list_key)
+                    actions += self._write_page(batch, page, page.items, list_key)
                 elif not self._options.dry_run:
                     batch.confirm_page(page.walked.number, page.at)
             if not self._options.dry_run:
                 batch.count_changes(actions)
                 batch.count_requests(self._marketplace.statistics.drain())
+                # Next is the full-text index, on which SQLite works for long without the interpreter's lock.
+                walk.read_ahead(batch.digests_on_page)
         self._count(actions)
 
-    def _write_page(
-        self, batch: StoredBatch, page: _ReadPage, items: SortedItems, walk: Walk, list_key: str
-    ) -> list[Action]:
+    def _write_page(self, batch: StoredBatch, page: _ReadPage, items: SortedItems, list_key: str) -> list[Action]:
         """Compare a page with what is stored, and carry out what follows; return that."""
         number, changed = page.walked.number, dict(items.changed)
         known = batch.known(changed)
@@ -295,13 +294,7 @@ class CataloguePull:
         actions = [plan_listed(known.get(name), remote, self._options.strategy) for name, remote in changed.items()]
         if self._options.dry_run:
             return actions
-
-        def read_ahead() -> None:
-            walk.read_ahead(batch.digests_on_page(number + 1))
-
-        # Of few changes the index is written too soon for anything to be read meanwhile.
-        before_index = None if page.changes_little else read_ahead
-        batch.apply(actions, page.at, page=number, before_index=before_index)
+        batch.apply(actions, page.at, page=number)
         # Only a page of which everything is stored may answer "not modified" next time.
         whole = (
             told.isdisjoint(items.unchanged)

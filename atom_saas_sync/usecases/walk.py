@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -49,6 +51,18 @@ def sort_items(items: Iterable[Raw], known: Mapping[str, str]) -> SortedItems:
         else:
             result.changed[item.skill_id] = item
     return result
+
+
+def _read_after(news: set[str], items: Iterable[Raw], known: Mapping[str, str]) -> SortedItems:
+    """Read a page after others that are not written yet, with the `news` of which their items are parsed, too."""
+    result = sort_items(items, without(known, news))
+    news.update(result.changed)
+    return result
+
+
+def without(known: Mapping[str, str], news: AbstractSet[str]) -> Mapping[str, str]:
+    """Return the digests that are known but for those of skills that something is to be written of."""
+    return {digest: name for digest, name in known.items() if name not in news} if news else known
 
 
 class WalkedPage(Struct, frozen=True):
@@ -103,9 +117,9 @@ class Walk:
         self.failed = False
         self._ended = False
         # Room for two pages: with the one in work, the one that is read and the one on its way, five are in memory.
-        self._ahead: _Ahead = queue.Queue(maxsize=2)
+        self._ahead: _Ahead = queue.Queue(maxsize=4)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
-        self._next: tuple[WalkedPage, Future[SortedItems]] | None = None
+        self._being_read: deque[tuple[WalkedPage, Future[SortedItems]]] = deque()
 
     @property
     def complete(self) -> bool:
@@ -131,12 +145,21 @@ class Walk:
             else:
                 self.unusable.add(skill_id)
 
-    def read_ahead(self, known: Mapping[str, str]) -> None:
-        """Let the next page be read from now on if it is here, given the digests that are `known` of it."""
-        page = self._ahead.queue[0] if self._next is None and self._ahead.queue else None
-        if isinstance(page, WalkedPage) and page.items is not None:
+    def read_ahead(self, known_on: Callable[[int], Mapping[str, str]]) -> None:
+        """Let the pages that are here be read from now on, given the digests that are known of each.
+
+        Not if some of those of last time are not taken yet: what they change is not known to `known_on`.
+        """
+        news: set[str] = set()
+        if self._being_read:
+            return
+        while True:
+            page = self._ahead.queue[0] if self._ahead.queue else None
+            if not isinstance(page, WalkedPage) or page.items is None:
+                return
             self._ahead.get_nowait()
-            self._next = page, self._reader.submit(sort_items, page.items, known)
+            reading = self._reader.submit(_read_after, news, page.items, known_on(page.number))
+            self._being_read.append((page.without_items(), reading))
 
     @contextmanager
     def pages(self) -> Iterator[Iterator[WalkedPage | PageFailed]]:
@@ -173,9 +196,9 @@ class Walk:
                 self._ahead.task_done()
 
     def _take(self) -> WalkedPage | PageFailed | BaseException | None:
-        if self._next is None:
+        if not self._being_read:
             return self._ahead.get(timeout=_POLL_SECONDS)
-        (page, reading), self._next = self._next, None
+        page, reading = self._being_read.popleft()
         return page.without_items(reading.result())
 
     def _fetch_ahead(self, stop: threading.Event) -> None:

@@ -39,6 +39,7 @@ _CLOCK_STEPS = timedelta(minutes=1)  # of a clock that is kept right
 _EXPIRY_SLACK = timedelta(hours=12)
 _CHANGES_AT_ONCE = 1024
 _PARAMETERS_OF_CHANGE = 3
+_DIGEST_BYTES = 32
 
 _KNOWN = """
     SELECT wanted.value AS skill_id, c.skill_data, c.updated_at,
@@ -52,7 +53,6 @@ _KNOWN = """
 """
 
 _decode_list = msgspec.json.Decoder(list[str]).decode
-_decode_texts = msgspec.json.Decoder(dict[str, str]).decode
 
 _INDEXED = "name, description, tags, category, code"
 
@@ -108,8 +108,8 @@ class Catalogue:
             with self._database.transaction() as connection:
                 _leave_pages(connection, 1)
 
-    def digests_on_page(self, page: int) -> dict[str, str]:
-        """Return the skill of each wire digest, in hex, that was last seen on `page`.
+    def digests_on_page(self, page: int) -> dict[bytes, str]:
+        """Return the skill of each wire digest that was last seen on `page`.
 
         Not those whose conflict waits: their remote side is not the base, and it is news if it becomes so again.
         """
@@ -287,7 +287,7 @@ class Batch:
         )
         return {row[0] for row in rows}
 
-    def digests_on_page(self, page: int) -> dict[str, str]:
+    def digests_on_page(self, page: int) -> dict[bytes, str]:
         """Return what Catalogue.digests_on_page does, as this transaction sees it."""
         return _digests_on_page(self._connection, page)
 
@@ -349,7 +349,7 @@ class Batch:
         it must be read whole again.
         """
         moment = format_time(now)
-        before = _ids_on_page(self._connection, page)
+        before = set(_ids_on_page(self._connection, page))
         self._connection.execute(
             """
             UPDATE skill_base SET
@@ -358,13 +358,13 @@ class Batch:
                 page = NULL
             WHERE skill_id IN (SELECT value FROM json_each(?2))
             """,
-            (page, json.dumps([name for name in before if name not in ids])),
+            (page, json.dumps(list(before - ids))),
         )
         came = self._connection.execute(
             "UPDATE skill_base SET page = ?1, confirmed_at = ?3 WHERE skill_id IN (SELECT value FROM json_each(?2))",
-            (page, json.dumps(list(ids - set(before))), moment),
+            (page, json.dumps(list(ids - before)), moment),
         ).rowcount
-        if len(ids & set(before)) + came < len(ids):
+        if len(ids & before) + came < len(ids):
             etag = None
         self._connection.execute(
             """
@@ -677,14 +677,17 @@ def _ids_on_page(connection: sqlite3.Connection, page: int) -> list[str]:
     return _decode_list(row[0])
 
 
-def _digests_on_page(connection: sqlite3.Connection, page: int) -> dict[str, str]:
-    # As one value, not row by row: each row would hand the interpreter's lock to the thread that fetches, and back.
-    row = connection.execute(
-        "SELECT json_group_object(lower(hex(wire_digest)), skill_id) FROM skill_base WHERE page = ? "
-        "AND deleted_at IS NULL AND skill_id NOT IN (SELECT skill_id FROM conflict_log WHERE resolved = 0)",
+def _digests_on_page(connection: sqlite3.Connection, page: int) -> dict[bytes, str]:
+    # As two values, not row by row: each row would hand the interpreter's lock to the thread that fetches, and back.
+    names, digests = connection.execute(
+        "SELECT json_group_array(skill_id), group_concat(hex(wire_digest), '') FROM skill_base WHERE page = ? "
+        "AND wire_digest != x'' AND deleted_at IS NULL "
+        "AND skill_id NOT IN (SELECT skill_id FROM conflict_log WHERE resolved = 0)",
         (page,),
     ).fetchone()
-    return _decode_texts(row[0])
+    joined = bytes.fromhex(digests or "")
+    starts = range(0, len(joined), _DIGEST_BYTES)
+    return dict(zip([joined[start : start + _DIGEST_BYTES] for start in starts], _decode_list(names), strict=True))
 
 
 def _leave_pages(connection: sqlite3.Connection, first: int) -> None:

@@ -201,7 +201,7 @@ class CataloguePull:
         if walk.complete:
             if not self._options.dry_run:
                 self._catalogue.forget_pages_from(walk.pages_read + 1)
-            self._delete_unlisted(walk.seen | walk.unusable, outcome)
+            self._delete_unlisted(walk.listed, outcome)
         if not self._options.dry_run:
             self._catalogue.refresh_expiry(self._clock.now())
         self._counts.conflicts_manual = len(self._waiting)
@@ -259,7 +259,7 @@ class CataloguePull:
         if not read.changes_little or len(self._unwritten) >= _PAGES_TOGETHER:
             self._write_pages(walk, list_key)
 
-    def _known_on_page(self, page: int) -> Mapping[str, str]:
+    def _known_on_page(self, page: int) -> Mapping[bytes, str]:
         """Return the digests that are known of a page, without skills that are not written yet: they are news."""
         unwritten = {name for each in self._unwritten if each.items for name in each.items.changed}
         return without(self._catalogue.digests_on_page(page), unwritten)
@@ -278,8 +278,9 @@ class CataloguePull:
             if not self._options.dry_run:
                 batch.count_changes(actions)
                 batch.count_requests(self._marketplace.statistics.drain())
-                # Next is the full-text index, on which SQLite works for long without the interpreter's lock.
-                walk.read_ahead(batch.digests_on_page)
+                # Next is the full-text index, on which SQLite works for long without the interpreter's lock. No more
+                # pages than are written here: later, reading them would contend for that lock with writing others.
+                walk.read_ahead(batch.digests_on_page, len(pages))
         self._count(actions)
 
     def _write_page(self, batch: StoredBatch, page: _ReadPage, items: SortedItems, list_key: str) -> list[Action]:

@@ -36,16 +36,16 @@ class SortedItems(NamedTuple):
     invalid: list[InvalidItem]
 
 
-def sort_items(items: Iterable[Raw], known: Mapping[str, str]) -> SortedItems:
-    """Read the items of a page; those whose digest, in hex, is `known`, with the skill's id, need no parsing."""
+def sort_items(items: Iterable[Raw], known: Mapping[bytes, str]) -> SortedItems:
+    """Read the items of a page; those whose digest is `known`, with the skill's id, need no parsing."""
     result = SortedItems(set(), {}, [])
     for raw in items:
-        digest = sha256(raw).hexdigest()
+        digest = sha256(raw).digest()
         skill_id = known.get(digest)
         if skill_id is not None:
             result.unchanged.add(skill_id)
             continue
-        item = read_skill(bytes(raw), bytes.fromhex(digest))
+        item = read_skill(bytes(raw), digest)
         if isinstance(item, InvalidItem):
             result.invalid.append(item)
         else:
@@ -53,14 +53,14 @@ def sort_items(items: Iterable[Raw], known: Mapping[str, str]) -> SortedItems:
     return result
 
 
-def _read_after(news: set[str], items: Iterable[Raw], known: Mapping[str, str]) -> SortedItems:
+def _read_after(news: set[str], items: Iterable[Raw], known: Mapping[bytes, str]) -> SortedItems:
     """Read a page after others that are not written yet, with the `news` of which their items are parsed, too."""
     result = sort_items(items, without(known, news))
     news.update(result.changed)
     return result
 
 
-def without(known: Mapping[str, str], news: AbstractSet[str]) -> Mapping[str, str]:
+def without(known: Mapping[bytes, str], news: AbstractSet[str]) -> Mapping[bytes, str]:
     """Return the digests that are known but for those of skills that something is to be written of."""
     return {digest: name for digest, name in known.items() if name not in news} if news else known
 
@@ -117,7 +117,7 @@ class Walk:
         self.failed = False
         self._ended = False
         # Room for two pages: with the one in work, the one that is read and the one on its way, five are in memory.
-        self._ahead: _Ahead = queue.Queue(maxsize=4)
+        self._ahead: _Ahead = queue.Queue(maxsize=2)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
         self._being_read: deque[tuple[WalkedPage, Future[SortedItems]]] = deque()
 
@@ -129,7 +129,12 @@ class Walk:
     @property
     def distinct(self) -> int:
         """Return how many distinct skills the list has shown; one without an id counts by itself."""
-        return len(self.seen | self.unusable) + self._unnamed if self.unusable else len(self.seen) + self._unnamed
+        return len(self.listed) + self._unnamed
+
+    @property
+    def listed(self) -> AbstractSet[str]:
+        """Return all ids that the list has shown, also of what is not usable."""
+        return self.seen | self.unusable if self.unusable else self.seen  # many: no copy as a rule
 
     @property
     def evidence(self) -> tuple[int | None, int | None, int]:
@@ -145,15 +150,15 @@ class Walk:
             else:
                 self.unusable.add(skill_id)
 
-    def read_ahead(self, known_on: Callable[[int], Mapping[str, str]]) -> None:
-        """Let the pages that are here be read from now on, given the digests that are known of each.
+    def read_ahead(self, known_on: Callable[[int], Mapping[bytes, str]], pages: int) -> None:
+        """Let up to so many of the pages that are here be read from now on, given the digests that are known of each.
 
         Not if some of those of last time are not taken yet: what they change is not known to `known_on`.
         """
-        news: set[str] = set()
         if self._being_read:
             return
-        while True:
+        news: set[str] = set()
+        for _ in range(pages):
             page = self._ahead.queue[0] if self._ahead.queue else None
             if not isinstance(page, WalkedPage) or page.items is None:
                 return

@@ -217,6 +217,13 @@ def _search_index(connection: sqlite3.Connection) -> Iterator[str]:
         ).fetchall()
         if rows:
             yield f"search index: only among the words {one}: {[tuple(row) for row in rows]}"
+    # Row 1 counts entries and words, which ranking goes by: what was taken out or put in once too often shows there.
+    totals = [
+        connection.execute(f"SELECT block FROM {table} WHERE id = 1").fetchone()[0].rstrip(b"\0")
+        for table in ("main.skill_fts_data", "temp.anew_data")
+    ]
+    if totals[0] != totals[1]:
+        yield f"search index: its totals are {totals[0].hex()}, not {totals[1].hex()}"
     connection.rollback()
 
 

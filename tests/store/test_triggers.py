@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from store_support import plain
 
 from atom_saas_sync.store import migrations
+from atom_saas_sync.store.catalogue import bulk_write, reindex
 from atom_saas_sync.store.database import Database
 
 
@@ -76,8 +77,14 @@ def assert_index_is_right(connection: sqlite3.Connection) -> None:
             connection.execute(f"SELECT id, {columns} FROM skill_text").fetchall(),
         )
         assert words(connection) == words(fresh)
+        assert totals(connection) == totals(fresh)
     connection.text_factory = str
     connection.execute("INSERT INTO skill_fts(skill_fts) VALUES ('integrity-check')")
+
+
+def totals(connection: sqlite3.Connection) -> list[bytes]:
+    """Return the record that counts the entries and the words of each column, which ranking goes by."""
+    return [block.rstrip(b"\0") for (block,) in connection.execute("SELECT block FROM skill_fts_data WHERE id = 1")]
 
 
 def words(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
@@ -266,3 +273,29 @@ def test_whatever_is_written_the_index_is_right_and_empty_in_the_end(
         connection.execute("DELETE FROM skill_cache")
         assert words(connection) == []
         assert connection.execute("SELECT count(*) FROM skill_fts_docsize").fetchone() == (0,)
+
+
+@given(pairs=st.lists(st.tuples(DOCUMENTS, DOCUMENTS), max_size=6))
+def test_the_index_follows_what_is_replaced_in_bulk(pairs: list[tuple[str, str]]) -> None:
+    replace_in_bulk(pairs)
+
+
+def test_the_index_follows_more_than_one_statement_takes() -> None:
+    replace_in_bulk([(skill(f"before{number}"), skill(f"now{number}")) for number in range(1100)])
+
+
+def replace_in_bulk(pairs: list[tuple[str, str]]) -> None:
+    """Write the first of each pair, replace it by the second as a sync does, and look at the index."""
+    changes = {f"skill-{number}": pair for number, pair in enumerate(pairs)}
+    with closing(migrations.build(migrations.known())) as connection:
+        connection.executemany(
+            "INSERT INTO skill_cache (skill_id, skill_data) VALUES (?, ?)",
+            [(skill_id, before) for skill_id, (before, _) in changes.items()],
+        )
+        with bulk_write(connection):
+            connection.executemany(
+                "UPDATE skill_cache SET skill_data = ? WHERE skill_id = ?",
+                [(now, skill_id) for skill_id, (_, now) in changes.items()],
+            )
+            reindex(connection, changes)
+        assert_index_is_right(connection)

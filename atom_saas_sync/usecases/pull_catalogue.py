@@ -40,11 +40,10 @@ ITEMS_INVALID = 65
 PAGES_MISSING = 69
 _DEFAULT_LARGEST_SHARE = 0.25
 _DEFAULT_FLOOR = 10
-_FEW = 0.1
-"""The share of a page's skills up to which their changes are few: most of a transaction is its beginning and end."""
-
-_PAGES_TOGETHER = 10
-"""How many pages with few changes are written in one transaction."""
+_PAGES_TOGETHER = 25
+_CHANGES_TOGETHER = 0.25
+"""Pages with few changes are written in one transaction: most of it is its beginning and end, and each leaves a segment
+of the index. That many pages, or until their changes are that share of one page."""
 
 
 class MaxDelete(Struct, frozen=True):
@@ -97,11 +96,6 @@ class _ReadPage(Struct, frozen=True):
     walked: WalkedPage
     items: SortedItems | None
     at: datetime
-
-    @property
-    def changes_little(self) -> bool:
-        """Tell whether it may wait for the pages that follow."""
-        return self.items is None or len(self.items.changed) <= self.walked.size * _FEW
 
 
 class CataloguePull:
@@ -245,7 +239,7 @@ class CataloguePull:
         return self._marketplace.list_skills(page, self._options.page_size, etag)
 
     def _take_page(self, page: WalkedPage, walk: Walk, list_key: str, outcome: _Outcome) -> None:
-        """Read a page, and write it: at once, or, if it changes little, together with those that follow."""
+        """Read a page, and write it: at once, or, as long as little changes, together with those that follow."""
         now = self._clock.now()
         if page.items is None:
             walk.saw(self._catalogue.ids_on_page(page.number))
@@ -256,7 +250,8 @@ class CataloguePull:
             walk.saw([*items.unchanged, *items.changed], unusable=[item.skill_id for item in items.invalid])
             read = _ReadPage(page.without_items(), items, now)
         self._unwritten.append(read)
-        if not read.changes_little or len(self._unwritten) >= _PAGES_TOGETHER:
+        changes = sum(len(each.items.changed) for each in self._unwritten if each.items)
+        if changes > page.size * _CHANGES_TOGETHER or len(self._unwritten) >= _PAGES_TOGETHER:
             self._write_pages(walk, list_key)
 
     def _known_on_page(self, page: int) -> Mapping[bytes, str]:

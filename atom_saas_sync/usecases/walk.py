@@ -1,7 +1,7 @@
 """Walking the list of skills page by page: when it ends, and whether it was complete (marketplace-api.md, section 3).
 
-Pages are fetched ahead in a thread while the previous one is compared and written. Where much is written, the next one
-is read in another, as soon as the consumer has nothing to do but to wait for SQLite: earlier, both would contend for
+Pages are fetched ahead in a thread while the previous one is compared and written. Those that are here are read in
+another, as soon as the consumer has nothing to do but to wait for SQLite: earlier, both would contend for
 the interpreter.
 """
 
@@ -116,7 +116,7 @@ class Walk:
         self.pages_read = 0
         self.failed = False
         self._ended = False
-        # Room for two pages: with the one in work, the one that is read and the one on its way, five are in memory.
+        # Room for two pages: with the one in work, two that are read and the one on its way, six are in memory.
         self._ahead: _Ahead = queue.Queue(maxsize=2)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
         self._being_read: deque[tuple[WalkedPage, Future[SortedItems]]] = deque()

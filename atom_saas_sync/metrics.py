@@ -7,10 +7,9 @@ increase that Prometheus could see. There are no timestamps.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import product
+from itertools import accumulate, product
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -18,59 +17,12 @@ from prometheus_client.registry import Collector
 
 from atom_saas_sync import __version__
 from atom_saas_sync.core.health import watch_is_running, websocket_connected
-from atom_saas_sync.model import (
-    CONFLICT_TYPES,
-    DURATION_BUCKETS,
-    ITEM_ACTIONS,
-    MESSAGE_TYPES,
-    METRIC_ERRORS,
-    SEVERITIES,
-    STRATEGIES,
-    Status,
-)
+from atom_saas_sync.model import COUNTERS, DURATION, DURATION_BOUNDS, DURATION_BUCKETS, RUN_TYPES, SEVERITIES, Status
 from atom_saas_sync.times import parse_time
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-_TYPES = ("skill", "rating")
 _KINDS = {"skill": "skills", "rating": "ratings"}
-_READ_CODES = ("200", "304", "401", "403", "404", "429", "500", "502", "503", "504", "timeout", "connection")
-_WRITE_CODES = ("200", "201", "400", "401", "403", "404", "409", "429", "500", "503", "timeout", "connection")
-
-# What each counter counts, its labels, and their known values, which exist from the start.
-_COUNTERS: dict[str, tuple[str, tuple[str, ...], Iterable[tuple[str, ...]]]] = {
-    "atom_saas_sync_success": ("Successful syncs", ("type",), [(kind,) for kind in _TYPES]),
-    "atom_saas_sync_errors": ("Sync errors by kind", ("type", "error"), list(product(_TYPES, METRIC_ERRORS))),
-    "atom_saas_sync_items": (
-        "Items that syncs looked at, by what became of them",
-        ("type", "action"),
-        list(product(("skill", "category", "rating"), ITEM_ACTIONS)),
-    ),
-    "atom_saas_cache_requests": (
-        "Reads of single skills from the cache",
-        ("result",),
-        [(result,) for result in ("hit", "miss", "stale")],
-    ),
-    "atom_saas_websocket_reconnects": ("Attempts to connect the WebSocket again", (), [()]),
-    "atom_saas_websocket_messages": (
-        "WebSocket messages received",
-        ("type",),
-        [(kind,) for kind in MESSAGE_TYPES],
-    ),
-    "atom_saas_websocket_messages_invalid": ("WebSocket messages that were malformed and dropped", (), [()]),
-    "atom_saas_websocket_fallback_seconds": ("Seconds spent in fallback to polling", (), [()]),
-    "atom_saas_conflicts_detected": ("Conflicts detected", ("type",), [(kind,) for kind in CONFLICT_TYPES]),
-    "atom_saas_conflicts_resolved": (
-        "Conflicts resolved, by strategy; converged: the two sides became equal by themselves",
-        ("strategy",),
-        [(strategy,) for strategy in (*STRATEGIES, "converged")],
-    ),
-    "atom_saas_api_requests": (
-        "Requests sent to the marketplace, by HTTP code or kind of failure",
-        ("endpoint", "code"),
-        [*product(("skills", "skill", "categories"), _READ_CODES), *product(("ratings",), _WRITE_CODES)],
-    ),
-}
 
 
 def render(status: Status, now: datetime) -> str:
@@ -84,41 +36,41 @@ class _View(Collector):
     def __init__(self, status: Status, now: datetime) -> None:
         self._status = status
         self._now = now
-        self._counters: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+        self._stored: dict[str, list[tuple[str, float]]] = {}
         for (name, labels), value in status.counters.items():
-            self._counters.setdefault(name, {})[tuple(sorted(json.loads(labels).items()))] = value
+            self._stored.setdefault(name, []).append((labels, value))
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric family."""
         yield self._durations()
-        for name, (meaning, labels, known) in _COUNTERS.items():
-            yield self._counter(name, meaning, labels, known)
+        for name, counter in COUNTERS.items():
+            if counter.help:
+                family = CounterMetricFamily(name, counter.help, labels=counter.labels)
+                for labels, value in self._values(name).items():
+                    family.add_metric(labels, value)
+                yield family
         yield from self._gauges()
 
-    def _counter(
-        self, name: str, meaning: str, labels: Sequence[str], known: Iterable[tuple[str, ...]]
-    ) -> CounterMetricFamily:
-        family = CounterMetricFamily(name, meaning, labels=labels)
-        values = dict.fromkeys(known, 0.0)
-        for stored, value in self._counters.get(f"{name}_total", {}).items():
-            values[tuple(dict(stored)[label] for label in labels)] = value
-        for each, value in values.items():
-            family.add_metric(each, value)
-        return family
+    def _values(self, name: str) -> dict[tuple[str, ...], float]:
+        """Return a counter's values by its labels, the known ones at 0 at least, whatever version wrote them."""
+        counter = COUNTERS[name]
+        values = {labels: 0.0 for group in counter.known for labels in product(*group)}
+        for text, value in self._stored.get(name, ()):
+            labels = counter.values_in(text)
+            if labels is not None:
+                values[labels] = values.get(labels, 0.0) + value
+        return values
 
     def _durations(self) -> HistogramMetricFamily:
-        name = "atom_saas_sync_duration_seconds"
-        family = HistogramMetricFamily(name, "Sync duration in seconds", labels=("type",))
-        buckets = self._counters.get(f"{name}_bucket", {})
-        sums = self._counters.get(f"{name}_sum", {})
-        for kind in _TYPES:
-            total = 0.0
-            cumulative = []
+        family = HistogramMetricFamily(DURATION, "Sync duration in seconds", labels=("type",))
+        buckets = self._values(f"{DURATION}_bucket")
+        for (kind,), seconds in self._values(f"{DURATION}_sum").items():
+            counts = dict.fromkeys(DURATION_BOUNDS, 0.0)
+            for (of_kind, bound), number in buckets.items():
+                if of_kind == kind:
+                    counts[_bound_of_today(bound)] += number
             # Stored one by one, shown cumulative.
-            for bound in (*map(str, DURATION_BUCKETS), "+Inf"):
-                total += buckets.get((("le", bound), ("type", kind)), 0.0)
-                cumulative.append((bound, total))
-            family.add_metric((kind,), cumulative, sums.get((("type", kind),), 0.0))
+            family.add_metric((kind,), list(zip(counts, accumulate(counts.values()), strict=True)), seconds)
         return family
 
     def _gauges(self) -> Iterator[Metric]:
@@ -126,11 +78,11 @@ class _View(Collector):
         websocket = status.websocket
         running = watch_is_running(websocket, now)
         succeeded = {"skill": status.sync.last_successful_sync_at, "rating": status.last_rating_success_at}
-        finished = {kind: status.last_runs.get(_KINDS[kind]) for kind in _TYPES}
+        finished = {kind: status.last_runs.get(_KINDS[kind]) for kind in RUN_TYPES}
         yield _gauge(
             "atom_saas_sync_last_success_timestamp_seconds",
             "When the last successful sync ended; 0: never",
-            {(kind,): _seconds(succeeded[kind]) for kind in _TYPES},
+            {(kind,): _seconds(succeeded[kind]) for kind in RUN_TYPES},
             ("type",),
         )
         yield _gauge(
@@ -142,7 +94,7 @@ class _View(Collector):
         yield _gauge(
             "atom_saas_sync_running",
             "1 while a sync is at work",
-            {(kind,): float(_KINDS[kind] in status.running) for kind in _TYPES},
+            {(kind,): float(_KINDS[kind] in status.running) for kind in RUN_TYPES},
             ("type",),
         )
         yield _gauge(
@@ -186,6 +138,15 @@ class _View(Collector):
             {(): status.rate_limit_remaining},
         )
         yield _gauge("atom_saas_sync_build_info", "The version of atom-sync", {(__version__,): 1}, ("version",))
+
+
+def _bound_of_today(stored: str) -> str:
+    """Return the bucket that holds what another version counted up to the bound `stored`."""
+    try:
+        seconds = float(stored)
+    except ValueError:
+        return DURATION_BOUNDS[-1]
+    return next((str(bound) for bound in DURATION_BUCKETS if seconds <= bound), DURATION_BOUNDS[-1])
 
 
 def _gauge(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import threading
@@ -17,6 +18,8 @@ from atom_saas_sync import __version__
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.metrics import render
 from atom_saas_sync.model import CONFLICT_TYPES, METRIC_ERRORS, SEVERITIES, STRATEGIES, Status, WebSocketState
+from atom_saas_sync.store.counters import increment
+from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.status import read_status
 from atom_saas_sync.textfile import write_textfile
 
@@ -137,6 +140,77 @@ def test_the_stored_buckets_are_shown_cumulative(machine: Machine) -> None:
     assert [value(text, f"{name}_bucket", type="skill", le=bound) for bound in bounds] == [0, 3, 3, 3, 5, 5, 6]
     assert value(text, f"{name}_count", type="skill") == 6
     assert value(text, f"{name}_sum", type="skill") == 431.5
+
+
+def write_counter(machine: Machine, name: str, labels: str, count: object) -> None:
+    machine.sql("INSERT OR REPLACE INTO counter VALUES (?, ?, ?)", name, labels, count)
+
+
+def test_counters_of_another_version_are_rendered_and_lose_no_sum(machine: Machine, tmp_path: Path) -> None:
+    machine.pull()
+    machine.sql("DELETE FROM counter")
+    # An older version knew fewer labels, a newer one more, or other values.
+    write_counter(machine, "atom_saas_sync_success_total", "{}", 2)
+    write_counter(machine, "atom_saas_sync_success_total", '{"type": "skill"}', 3)
+    write_counter(machine, "atom_saas_conflicts_detected_total", '{"severity": "LOW", "type": "OTHER"}', 4)
+    write_counter(machine, "atom_saas_conflicts_detected_total", '{"severity": "HIGH", "type": "OTHER"}', 5)
+    write_counter(machine, "atom_saas_websocket_reconnects_total", '{"reason": "network"}', 6)
+    write_counter(machine, "atom_saas_sync_errors_total", '{"error": "gate", "type": "backup"}', 7)
+    write_counter(machine, "atom_saas_of_the_future_total", "{}", 8)
+    write_counter(machine, "republished", '{"by": "poll"}', 9)
+    write_counter(machine, "atom_saas_cache_requests_total", '{"kind": "skill"}', 1)
+    write_counter(machine, "atom_saas_cache_requests_total", '{"kind": "skill", "result": "hit"}', 2)
+    # Another program's rows.
+    for labels in ("", "null", "[1]", "[" * 100_000, '{"type": 1, "error": {}}', '{"type": "\\ud83d", "error": null}'):
+        write_counter(machine, "atom_saas_sync_errors_total", labels, 1)
+    write_counter(machine, "atom_saas_sync_success_total", '{"type": "rating"}', "many")
+
+    result = machine.command("metrics", "--textfile", str(tmp_path / "atom_sync.prom"))
+    assert (result.returncode, result.stderr) == (0, "")
+    text = (tmp_path / "atom_sync.prom").read_text(encoding="utf-8")
+    assert value(text, "atom_saas_sync_success_total", type="") == 2
+    assert value(text, "atom_saas_sync_success_total", type="skill") == 3
+    assert value(text, "atom_saas_sync_success_total", type="rating") == 0
+    assert value(text, "atom_saas_conflicts_detected_total", type="OTHER") == 9
+    assert value(text, "atom_saas_websocket_reconnects_total") == 6
+    assert value(text, "atom_saas_sync_errors_total", type="backup", error="gate") == 7
+    assert "of_the_future" not in text
+    assert json.loads(machine.command("status", "--json").stdout)["cache"]["republished"] == 9
+    reads = machine.command("cache", "stats", "--json")
+    assert (reads.returncode, reads.stderr) == (0, "")
+    assert '"hit": 2' in reads.stdout
+
+
+def test_buckets_of_another_version_count_in_the_bucket_that_holds_them(machine: Machine) -> None:
+    machine.pull()
+    machine.sql("DELETE FROM counter")
+    name = "atom_saas_sync_duration_seconds"
+    for bound in ("0.25", "45", "600.0", "odd"):
+        write_counter(machine, f"{name}_bucket", f'{{"host": "a", "le": "{bound}", "type": "skill"}}', 1)
+    write_counter(machine, f"{name}_bucket", '{"le": "0.5"}', 1)
+    write_counter(machine, f"{name}_sum", '{"host": "a", "type": "skill"}', 700)
+    write_counter(machine, f"{name}_sum", "{}", 0.5)
+    text = scrape(machine)
+    bounds = ("0.1", "0.5", "30.0", "60.0", "300.0", "+Inf")
+    assert [value(text, f"{name}_bucket", type="skill", le=bound) for bound in bounds] == [0, 1, 1, 2, 2, 4]
+    assert value(text, f"{name}_sum", type="skill") == 700
+    assert value(text, f"{name}_count", type="") == 1
+
+
+def test_the_store_writes_only_counters_that_the_registry_knows(machine: Machine) -> None:
+    with Database.open(machine.database_path) as database, database.transaction() as connection:
+        for name, labels in (
+            ("atom_saas_of_nobody_total", {}),
+            ("atom_saas_sync_success_total", {}),
+            ("atom_saas_sync_success_total", {"type": "skill", "host": "a"}),
+            ("atom_saas_sync_errors_total", {"type": "skill", "error": "bad luck"}),
+        ):
+            with pytest.raises(ValueError, match=name):
+                increment(connection, name, 1, **labels)
+        increment(connection, "atom_saas_api_requests_total", endpoint="skills", code="418")
+    text = scrape(machine)
+    assert value(text, "atom_saas_api_requests_total", endpoint="skills", code="418") == 1
+    assert value(text, "atom_saas_sync_success_total", type="skill") == 0
 
 
 @pytest.mark.parametrize(

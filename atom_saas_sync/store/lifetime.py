@@ -7,11 +7,14 @@ import sqlite3
 from datetime import datetime, timedelta
 from typing import Any
 
-from atom_saas_sync.model import TIME_TO_LIVE, CacheStatistics, PurgePlan
+from atom_saas_sync.model import COUNTERS, TIME_TO_LIVE, CacheStatistics, PurgePlan
 from atom_saas_sync.store.catalogue import bulk_write, unindex, write_audit
+from atom_saas_sync.store.counters import read_counters
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.runs import get_fact
 from atom_saas_sync.times import format_time, parse_time
+
+_READS = "atom_saas_cache_requests_total"
 
 CONFIRMED_AT = "max(b.confirmed_at, coalesce(v.checked_at, ''))"
 
@@ -64,10 +67,9 @@ class Lifetime:
                 "SELECT count(*), coalesce(sum(expires_at < ?), 0) FROM category_cache", (format_time(now),)
             ).fetchone()
             reads = {"hit": 0, "miss": 0, "stale": 0}
-            for labels, value in connection.execute(
-                "SELECT labels, value FROM counter WHERE name = 'atom_saas_cache_requests_total'"
-            ):
-                reads[json.loads(labels)["result"]] = int(value)
+            for (name, labels), value in read_counters(connection).items():
+                if name == _READS and (found := COUNTERS[name].values_in(labels)) and found[0] in reads:
+                    reads[found[0]] += int(value)
             return CacheStatistics(
                 skills=row["skills"],
                 edited=row["edited"],

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from atom_saas_sync.model import PastRun, ScheduledJob, Status, SyncState, WebSocketState
 from atom_saas_sync.store import lock, migrations
+from atom_saas_sync.store.counters import read_counters
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.failures import translated_errors
 from atom_saas_sync.store.lifetime import EXPIRED, JOINED, moments
@@ -93,10 +94,7 @@ def _read(
     connection: sqlite3.Connection, path: Path, revision: str | None, now: datetime, limits: tuple[int, int]
 ) -> Status:
     figures: dict[str, Any] = dict(connection.execute(_FIGURES, moments(now)).fetchone())
-    counters = {
-        (row["name"], row["labels"]): row["value"]
-        for row in connection.execute("SELECT name, labels, value FROM counter")
-    }
+    counters = read_counters(connection)
     skew = get_fact(connection, "clock_skew_seconds")
     running = frozenset(kind for kind in RUN_KINDS if lock.holder(path, kind) is not None)
     return Status(
@@ -119,7 +117,7 @@ def _read(
                 ).fetchone()
             )
         },
-        republished=int(counters.get(("republished", "{}"), 0)),
+        republished=int(sum(value for (name, _), value in counters.items() if name == "republished")),
         conflicts_open={
             row["severity"]: row["number"]
             for row in connection.execute(

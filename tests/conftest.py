@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from atom_saas_sync.core.ratings import user_hasher
+from atom_saas_sync.core.outgoing import user_hasher
 from atom_saas_sync.marketplace.client import MarketplaceClient
 from atom_saas_sync.marketplace.dialects import DIALECTS
 from atom_saas_sync.model import RatingReport, RunReport

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import FakeClock, Machine
 
-from atom_saas_sync.core.ratings import user_hasher
+from atom_saas_sync.core.outgoing import user_hasher
 from atom_saas_sync.model import RatingReport
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.store.database import Database

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from conftest import Machine
 
-from atom_saas_sync.core import canonical, wire
+from atom_saas_sync.core import canonical, incoming
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.usecases import walk
@@ -71,9 +71,9 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
         return real_decode(raw)
 
     real_decode = canonical.decode_object
-    for module in (walk, wire, canonical):
+    for module in (walk, incoming, canonical):
         monkeypatch.setattr(module, "sha256", counting_sha256)
-    monkeypatch.setattr(wire, "decode_object", counting_decode)
+    monkeypatch.setattr(incoming, "decode_object", counting_decode)
     yield work
     monkeypatch.undo()
 

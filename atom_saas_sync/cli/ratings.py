@@ -42,7 +42,7 @@ def add(
 ) -> None:
     """Rate a skill, or change your rating of it. The next `sync ratings` sends it."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.core.ratings import rating_problem
+    from atom_saas_sync.core.outgoing import rating_problem
 
     number = int(stars) if stars.isascii() and stars.isdigit() and len(stars) == 1 else None
     who = user if user is not None else runtime.person()

@@ -264,7 +264,7 @@ def _values(texts: list[str]) -> dict[str, Any]:
     """Read FIELD=VALUE: a text field takes the value as it is, any other JSON if it is some."""
     import json
 
-    from atom_saas_sync.core.wire import TEXT_FIELDS
+    from atom_saas_sync.core.incoming import TEXT_FIELDS
 
     values: dict[str, Any] = {}
     for text in texts:

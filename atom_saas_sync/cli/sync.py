@@ -249,7 +249,7 @@ def _rate(
 ) -> RatingReport:
     """Synchronise the ratings once."""
     from atom_saas_sync.config import require_token
-    from atom_saas_sync.core.ratings import user_hasher
+    from atom_saas_sync.core.outgoing import user_hasher
     from atom_saas_sync.logs import set_run_id
     from atom_saas_sync.store.ratings import Ratings
     from atom_saas_sync.usecases.sync_ratings import RatingOptions, RatingSync

@@ -237,7 +237,7 @@ class _Service:
         import logging
 
         from atom_saas_sync.config import require_token
-        from atom_saas_sync.core.ratings import user_hasher
+        from atom_saas_sync.core.outgoing import user_hasher
         from atom_saas_sync.logs import set_run_id
         from atom_saas_sync.store.ratings import Ratings
         from atom_saas_sync.usecases.sync_ratings import RatingOptions, RatingSync

@@ -1,7 +1,7 @@
 """The real-time protocol without I/O (marketplace-api.md, section 4).
 
-What a frame says; what is newer than what; when to ping, to give a connection up, to try again, and to fall back to
-polling.
+What is newer than what; when to ping, to give a connection up, to try again, and to fall back to
+polling. What a frame says is in core/incoming.py.
 
 `Lifeline` is fed with what happened and the time on a clock that only grows, and answers with what is to be done.
 """
@@ -10,20 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import Enum
 from typing import Any
 
-import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
 from atom_saas_sync.core.canonical import decode_object, json_text, same, version_from, version_from_fields
-from atom_saas_sync.core.wire import CONTROL, id_problem, partial_problem, skill_problem
+from atom_saas_sync.core.incoming import RATING_FIGURES, RATING_UPDATE, Message, read_time
 from atom_saas_sync.model import Known, SkillVersion
-from atom_saas_sync.times import parse_time
-
-MAX_FRAME_BYTES = 1024 * 1024
 
 PATIENCE_SECONDS = 10.0
 """A connection is stale after this and the heartbeat interval without a frame."""
@@ -35,128 +31,8 @@ REFUSED_DELAY = 300.0
 
 FIRST_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 16.0)
 
-SKILL_UPDATE, CATEGORY_UPDATE, RATING_UPDATE, SKILL_DELETE = (
-    "skill_update",
-    "category_update",
-    "rating_update",
-    "skill_delete",
-)
-RATING_FIGURES = ("average_rating", "rating_count")
-PING, PONG = "ping", "pong"
-UNKNOWN = "unknown"
-"""Under this type all are counted that the contract does not know: a label's values must be few."""
-
-
-# What a frame says
-
-
-class Message(Struct, frozen=True):
-    """One usable message. `key` is the skill's id or the category's name, `text` the JSON of `fields` as it came.
-
-    `sent_at` is the message's own time, `updated_at` that of its data; None if it does not say. Both are UTC.
-    """
-
-    type: str
-    key: str = ""
-    text: str = ""
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    sent_at: datetime | None = None
-    updated_at: datetime | None = None
-
-    @property
-    def brings_news(self) -> bool:
-        """Tell whether it is about the catalogue; the others are about the connection, or nobody knows."""
-        return self.key != ""
-
-
-class Malformed(Struct, frozen=True):
-    """A frame that is no usable message, and why. The reason repeats nothing of its content."""
-
-    reason: str
-
-
-class _Envelope(msgspec.Struct):
-    type: Any = None
-    data: msgspec.Raw = msgspec.Raw(b"null")
-    timestamp: Any = None
-
-
-_decode_envelope = msgspec.json.Decoder(_Envelope).decode
-
-
-def parse_frame(frame: str | bytes) -> Message | Malformed:  # noqa: PLR0911 - a reason each
-    """Read one frame: a text, or the bytes of a binary one, which the contract has no use for."""
-    if isinstance(frame, bytes):
-        return Malformed("a binary frame")
-    try:
-        envelope = _decode_envelope(frame)
-    except (msgspec.DecodeError, UnicodeError):
-        return Malformed("no JSON object of valid text")
-    except RecursionError:
-        return Malformed("too deeply nested")
-    if not isinstance(envelope.type, str):
-        return Malformed("no type")
-    sent_at = utc(envelope.timestamp)
-    if envelope.type in {PING, PONG}:
-        return Message(envelope.type, sent_at=sent_at)
-    read = _READERS.get(envelope.type)
-    if read is None:
-        return Message(UNKNOWN, sent_at=sent_at)
-    raw = bytes(envelope.data)
-    fields = decode_object(raw)
-    if fields is None:
-        return Malformed(f"{envelope.type}: data is no JSON object of valid text")
-    key, problem = read(fields)
-    if problem or not isinstance(key, str):
-        return Malformed(f"{envelope.type}: {problem}")
-    return Message(envelope.type, key, raw.decode(), fields, sent_at, utc(fields.get("updated_at")))
-
-
-def _read_skill(fields: dict[str, Any]) -> tuple[object, str | None]:
-    skill_id = fields.get("skill_id", fields.get("id"))
-    return skill_id, id_problem(skill_id) or skill_problem(fields)
-
-
-def _read_deletion(fields: dict[str, Any]) -> tuple[object, str | None]:
-    skill_id = fields.get("skill_id", fields.get("id"))
-    return skill_id, id_problem(skill_id)
-
-
-def _read_rating(fields: dict[str, Any]) -> tuple[object, str | None]:
-    skill_id = fields.get("skill_id", fields.get("id"))
-    stars = fields.get("rating")
-    if isinstance(stars, bool) or not isinstance(stars, int | float) or not 1 <= stars <= 5:  # noqa: PLR2004 - stars
-        return skill_id, id_problem(skill_id) or "rating is no number from 1 to 5"
-    figures: dict[str, Any] = {name: fields[name] for name in RATING_FIGURES if name in fields}
-    return skill_id, id_problem(skill_id) or partial_problem(figures)
-
-
-def _read_category(fields: dict[str, Any]) -> tuple[object, str | None]:
-    name = fields.get("name")
-    usable = isinstance(name, str) and name and not CONTROL.search(name)
-    return name, None if usable else "no usable name"
-
-
-_READERS: dict[str, Callable[[dict[str, Any]], tuple[object, str | None]]] = {
-    SKILL_UPDATE: _read_skill,
-    SKILL_DELETE: _read_deletion,
-    RATING_UPDATE: _read_rating,
-    CATEGORY_UPDATE: _read_category,
-}
-
 
 # What is newer than what
-
-_YEARS = range(1900, 9000)
-
-
-def utc(text: object) -> datetime | None:
-    """Return the moment in UTC that an ISO 8601 text means, None if it means none that can be told.
-
-    The ends of the calendar stand for no time (the year 1 is how some languages write zero); nobody can add to them.
-    """
-    moment = parse_time(text)
-    return moment.astimezone(UTC) if moment is not None and moment.year in _YEARS else None
 
 
 def is_outdated(message: Message, *, updated_at: datetime | None, sent_at: datetime | None) -> bool:
@@ -176,8 +52,8 @@ def is_outdated(message: Message, *, updated_at: datetime | None, sent_at: datet
 def is_newer(remote: SkillVersion, known: Known | None) -> bool:
     """Tell whether what the list shows is surely newer than what we know of the marketplace's version."""
     text = remote_text(known)
-    stored = utc((decode_object(text) or {}).get("updated_at")) if text is not None else None
-    updated_at = utc(remote.fields.get("updated_at"))
+    stored = read_time((decode_object(text) or {}).get("updated_at")) if text is not None else None
+    updated_at = read_time(remote.fields.get("updated_at"))
     return stored is not None and updated_at is not None and updated_at > stored
 
 

@@ -16,8 +16,15 @@ import httpx
 import tenacity
 
 from atom_saas_sync import __version__
-from atom_saas_sync.core.ratings import parse_conflict, parse_receipt, parse_skill_ratings, rating_body
-from atom_saas_sync.core.wire import parse_categories, parse_skill_page, read_skill
+from atom_saas_sync.core.incoming import (
+    parse_categories,
+    parse_conflict,
+    parse_receipt,
+    parse_skill_page,
+    parse_skill_ratings,
+    read_skill,
+)
+from atom_saas_sync.core.outgoing import list_query, path_segment, rating_body, rating_headers
 from atom_saas_sync.errors import (
     ApiError,
     BadResponse,
@@ -30,7 +37,7 @@ from atom_saas_sync.errors import (
 )
 from atom_saas_sync.marketplace.bodies import read_body
 from atom_saas_sync.marketplace.dates import http_date
-from atom_saas_sync.marketplace.dialects import Dialect, path_segment
+from atom_saas_sync.marketplace.dialects import Dialect
 from atom_saas_sync.marketplace.time_limits import TimeLimit, TimeLimits
 from atom_saas_sync.marketplace.tls import cause_of, http_client
 from atom_saas_sync.model import (
@@ -186,7 +193,7 @@ class MarketplaceClient:
             answer, parsed = self._get(
                 "skills",
                 self._dialect.skills_path,
-                {"page": str(page), "page_size": str(page_size)},
+                list_query(page, page_size),
                 etag,
                 parse_skill_page,
             )
@@ -237,7 +244,7 @@ class MarketplaceClient:
                 "ratings",
                 "POST",
                 self._dialect.rating_path_for(rating.skill_id),
-                headers=_rating_headers(key),
+                headers=rating_headers(key),
                 body=rating_body(rating),
                 accepted=frozenset({httpx.codes.CONFLICT}),
             )
@@ -256,7 +263,7 @@ class MarketplaceClient:
                 "ratings",
                 "PUT",
                 path,
-                headers=_rating_headers(key),
+                headers=rating_headers(key),
                 body=rating_body(rating),
                 accepted=_CANNOT_UPDATE,
             )

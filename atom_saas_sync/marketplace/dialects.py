@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import quote
+
+from atom_saas_sync.core.outgoing import path_segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,6 @@ class Dialect:
     def rating_path_for(self, skill_id: str) -> str:
         """Return the path to which ratings of a skill are sent."""
         return self.rating_path.replace("{skill_id}", path_segment(skill_id))
-
-
-def path_segment(text: str) -> str:
-    """Percent-encode `text` as one segment; dots too, since HTTP clients collapse `..`."""
-    return quote(text, safe="").replace(".", "%2E")
 
 
 _BEARER = (("Authorization", "Bearer {token}"),)

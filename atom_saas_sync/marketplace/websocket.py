@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidStatus, InvalidURI
 
 from atom_saas_sync import __version__
-from atom_saas_sync.core.realtime import MAX_FRAME_BYTES
+from atom_saas_sync.core.incoming import MAX_FRAME_BYTES
 from atom_saas_sync.errors import LinkEnded
 from atom_saas_sync.marketplace.tls import cause_of, tls_context
 

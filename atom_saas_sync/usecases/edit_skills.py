@@ -15,9 +15,9 @@ from atom_saas_sync.core.canonical import (
     stored_version,
     version_from_fields,
 )
+from atom_saas_sync.core.incoming import read_skill
 from atom_saas_sync.core.merge import follow_volatile
 from atom_saas_sync.core.plan import is_edited
-from atom_saas_sync.core.wire import read_skill
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model import Action, BaseChange, CacheChange, InvalidItem, Known, Outcome, SkillVersion
 from atom_saas_sync.usecases.ports import EditableCatalogue

@@ -8,19 +8,16 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from atom_saas_sync.core.canonical import decode_object, json_text
-from atom_saas_sync.core.plan import plan_deleted, plan_listed
-from atom_saas_sync.core.realtime import (
+from atom_saas_sync.core.incoming import (
     CATEGORY_UPDATE,
     RATING_FIGURES,
     RATING_UPDATE,
     SKILL_DELETE,
     Message,
-    is_outdated,
-    merged_version,
-    remote_text,
-    utc,
-    without_figures,
+    read_time,
 )
+from atom_saas_sync.core.plan import plan_deleted, plan_listed
+from atom_saas_sync.core.realtime import is_outdated, merged_version, remote_text, without_figures
 from atom_saas_sync.model import Action, BaseChange, CacheChange, Category, Known, MessageMark, Outcome, Strategy
 from atom_saas_sync.usecases.ports import EventBatch, StoredEvents
 
@@ -86,7 +83,7 @@ class EventFollower:
     ) -> Action | None:
         """Return what to do; None if the message is outdated or of nothing that we know."""
         stored = _remote_fields(known)
-        updated_at = None if stored is None else utc(stored.get("updated_at"))
+        updated_at = None if stored is None else read_time(stored.get("updated_at"))
         if mark is not None and mark.deleted and stored is None:
             # Gone since: only what is no older than the deletion brings it back.
             if _is_older_than(message, mark):
@@ -110,7 +107,7 @@ class EventFollower:
         if known is None or stored is None or _is_deleted_there(known):
             return None  # nothing to rate here
         sent_at = None if mark is None else mark.sent_at
-        updated_at = None if mark is not None else utc(stored.get("updated_at"))
+        updated_at = None if mark is not None else read_time(stored.get("updated_at"))
         if is_outdated(message, updated_at=updated_at, sent_at=sent_at):
             return None
         remote = merged_version(message, stored)
@@ -124,7 +121,7 @@ class EventFollower:
             mark = marks.get(message.key)
             text = batch.category(message.key)
             stored = decode_object(text) if text is not None else None
-            updated_at = None if stored is None else utc(stored.get("updated_at"))
+            updated_at = None if stored is None else read_time(stored.get("updated_at"))
             if is_outdated(message, updated_at=updated_at, sent_at=None if mark is None else mark.sent_at):
                 continue
             news[message.key] = MessageMark(message.sent_at)

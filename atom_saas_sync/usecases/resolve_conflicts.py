@@ -13,9 +13,9 @@ from msgspec import Struct, field
 
 from atom_saas_sync.core.canonical import decode_object, stored_version, version_from_fields
 from atom_saas_sync.core.comparison import Side, combine, compare
+from atom_saas_sync.core.incoming import read_skill
 from atom_saas_sync.core.merge import follow_volatile
 from atom_saas_sync.core.plan import CONVERGED, is_edited, plan_resolution, plan_undo, resolve
-from atom_saas_sync.core.wire import read_skill
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model import (
     Action,

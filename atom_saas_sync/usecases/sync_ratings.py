@@ -19,16 +19,9 @@ from typing import TypeVar
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from atom_saas_sync.core.ratings import (
-    clock_skew,
-    content_digest,
-    idempotency_key,
-    newest,
-    next_try,
-    outgoing,
-    rating_problem,
-)
-from atom_saas_sync.core.wire import id_problem
+from atom_saas_sync.core.incoming import id_problem
+from atom_saas_sync.core.outgoing import idempotency_key, outgoing, rating_problem
+from atom_saas_sync.core.ratings import clock_skew, content_digest, newest, next_try
 from atom_saas_sync.errors import ApiError, AtomSyncError, BadResponse, MarketplaceError, RateLimited
 from atom_saas_sync.model import (
     Delivery,

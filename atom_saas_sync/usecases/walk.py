@@ -21,7 +21,7 @@ from typing import NamedTuple
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from atom_saas_sync.core.wire import read_skill
+from atom_saas_sync.core.incoming import read_skill
 from atom_saas_sync.errors import ApiError, BadResponse, MarketplaceError
 from atom_saas_sync.model import InvalidItem, ListedPage, PageRecord, SkillVersion
 

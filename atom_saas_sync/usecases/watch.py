@@ -7,7 +7,6 @@ batches of messages, and the state that others look at. Polling runs have a thre
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import threading
 from collections import Counter
@@ -16,11 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
-from atom_saas_sync.core.realtime import PING, PONG, Do, Lifeline, Malformed, Message, Rules, parse_frame
+from atom_saas_sync.core.incoming import PING, PONG, Malformed, Message, parse_frame
+from atom_saas_sync.core.outgoing import heartbeat
+from atom_saas_sync.core.realtime import Do, Lifeline, Rules
 from atom_saas_sync.errors import AtomSyncError, DatabaseBusy, DatabaseError, LinkEnded
 from atom_saas_sync.model import LinkState, RunReport, ScheduledJob, Strategy
 from atom_saas_sync.times import format_time
@@ -297,7 +298,7 @@ class Watch:
             elif action is Do.CATCH_UP:
                 self._catch_up.set()
             elif action is Do.PING and self._link is not None:
-                self._say(self._link, PING)
+                self._say(self._link, "ping")
         self._rescheduled.set()
         self._changed.set()
 
@@ -352,10 +353,10 @@ class Watch:
             self._link_task.cancel()
             self._note_end(LinkEnded(reason))
 
-    def _say(self, link: Link, kind: str) -> None:
+    def _say(self, link: Link, kind: Literal["ping", "pong"]) -> None:
         async def say() -> None:
             with suppress(LinkEnded):  # whoever receives learns of it, too
-                await link.send(json.dumps({"type": kind, "timestamp": format_time(self._clock.now())}))
+                await link.send(heartbeat(kind, self._clock.now()))
 
         self._talk = asyncio.create_task(say())
 
@@ -379,7 +380,7 @@ class Watch:
             return
         self._messages[parsed.type] += 1
         if parsed.type == PING:
-            self._say(link, PONG)
+            self._say(link, "pong")
         elif parsed.type != PONG:
             log.debug("ignored a message of an unknown type")
 

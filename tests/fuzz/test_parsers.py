@@ -14,9 +14,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from inputs import IDS, broken, categories, frames, fuzzing, pages, skills, spelled, tried, values
 
-from atom_saas_sync.core.ratings import parse_conflict, parse_receipt, parse_skill_ratings
-from atom_saas_sync.core.realtime import Malformed, Message, parse_frame
-from atom_saas_sync.core.wire import id_problem, parse_categories, parse_skill_page, read_skill
+from atom_saas_sync.core.incoming import (
+    Malformed,
+    Message,
+    id_problem,
+    parse_categories,
+    parse_conflict,
+    parse_frame,
+    parse_receipt,
+    parse_skill_page,
+    parse_skill_ratings,
+    read_skill,
+)
 from atom_saas_sync.errors import BadResponse
 from atom_saas_sync.marketplace.bodies import read_body
 from atom_saas_sync.model import MESSAGE_TYPES, InvalidItem, SkillVersion

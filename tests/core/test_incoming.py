@@ -1,15 +1,23 @@
-"""Validation of what comes over the wire: whatever comes, it is a value, an InvalidItem or a BadResponse."""
+"""What we accept: whatever comes, it is a value, an InvalidItem or a BadResponse."""
 
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from atom_saas_sync.core.wire import parse_categories, parse_skill_page, read_skill
+from atom_saas_sync.core.incoming import (
+    parse_categories,
+    parse_conflict,
+    parse_receipt,
+    parse_skill_page,
+    parse_skill_ratings,
+    read_skill,
+)
 from atom_saas_sync.errors import BadResponse
 from atom_saas_sync.model import InvalidItem, SkillVersion
 
@@ -62,10 +70,11 @@ def test_an_item_is_kept_whole_or_named_invalid(item: Any) -> None:
         assert read.reason
 
 
+@settings(deadline=None)
 @given(st.binary())
 @example(b'{"skills": [{"a": 1}, {"b": "\\ud800"}, [')
 @example(b'{"skills": []]')
-@example(b"[" * 200_000)
+@example(b"[" * 20_000)
 def test_any_bytes_are_a_page_or_a_bad_response(body: bytes) -> None:
     try:
         page = parse_skill_page(body)
@@ -108,3 +117,64 @@ def test_categories_come_as_an_object_or_a_bare_list(body: bytes) -> None:
 def test_categories_of_another_form_are_a_bad_response(body: bytes) -> None:
     with pytest.raises(BadResponse):
         parse_categories(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{}", b'{"rating_id": null}', b'{"rating_id": ""}', b'{"rating_id": ".."}', b'{"rating_id": "a\\n"}',
+     b'{"success": false, "rating_id": "r"}', b'{"rating_id": "r"', b"\xff"],
+)  # fmt: skip
+def test_receipts_that_are_none(body: bytes) -> None:
+    with pytest.raises(BadResponse):
+        parse_receipt(body)
+
+
+@pytest.mark.parametrize(
+    ("more", "figures"),
+    [
+        ({"average_rating": 4.5, "rating_count": 2}, (4.5, 2)),
+        ({"average_rating": "4.5", "rating_count": -1}, (None, None)),
+        ({"average_rating": 9, "rating_count": True}, (None, None)),
+    ],
+)
+def test_figures_that_can_t_be_are_left_out(more: dict[str, object], figures: tuple[float | None, int | None]) -> None:
+    receipt = parse_receipt(json.dumps({"rating_id": 7, **more}).encode())
+    assert (receipt.rating_id, (receipt.average, receipt.count)) == ("7", figures)
+
+
+@pytest.mark.parametrize(
+    ("document", "stars"),
+    [
+        ({"rating": 3, "rating_id": "r"}, 3),
+        ({"rating": {"rating": 3, "rating_id": "r", "user_id": "ann", "skill_id": "s"}}, 3),
+        ({"rating": 3, "user_id": "bob"}, None),
+        ({"rating": 3, "skill_id": "other"}, None),
+        ({"rating": 9}, None),
+        ({}, None),
+        ([], None),
+    ],
+)
+def test_a_conflict_shows_the_rating_in_either_form_or_none(document: object, stars: int | None) -> None:
+    found = parse_conflict(json.dumps(document).encode(), skill_id="s", user_id="ann")
+    assert (found.stars if found else None) == stars
+
+
+def test_of_a_skill_s_ratings_the_usable_ones_are_read() -> None:
+    entries = [{"user_id": "a", "rating": 3, "created_at": "2026-01-01T00:00:00Z"}, {"rating": 0}, None, {"rating": 5}]
+    first, last = parse_skill_ratings(json.dumps({"name": "x", "ratings": entries}).encode())
+    assert (first.user_id, first.stars, first.rated_at) == ("a", 3, datetime(2026, 1, 1, tzinfo=UTC))
+    assert (last.user_id, last.rated_at) == (None, None)
+    assert parse_skill_ratings(b'{"name": "x"}') == ()
+    for body in (b"[]", b'{"ratings": 3}'):
+        with pytest.raises(BadResponse):
+            parse_skill_ratings(body)
+
+
+@given(st.binary(max_size=40))
+def test_no_bytes_break_the_readers(body: bytes) -> None:
+    parse_conflict(body, skill_id="s", user_id="a")
+    for read in (parse_receipt, parse_skill_ratings):
+        try:
+            read(body)
+        except BadResponse:
+            continue

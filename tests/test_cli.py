@@ -115,6 +115,60 @@ def test_every_command_has_help(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+GLOBAL_OPTIONS = ["--env-file", "x", "--database", "y", "--log-level", "info", "--log-format", "json"]
+
+
+def test_global_options_are_taken_after_every_command(tmp_path: Path) -> None:
+    command_lines = [[*path, *GLOBAL_OPTIONS, *more, "--help"] for path in COMMANDS for more in (["-vv"], ["-v", "-q"])]
+    for words, (code, out, err) in zip(command_lines, _run_all(tmp_path, command_lines), strict=True):
+        assert (code, err) == (0, ""), words
+        assert out.startswith("Usage: "), words
+
+
+def test_a_global_option_after_the_command_is_in_force(tmp_path: Path) -> None:
+    for name in ("before.db", "after.db", "group.db"):
+        assert _run(tmp_path, "db", "upgrade", "--database", name).returncode == 0
+    (tmp_path / "settings").write_text("ATOM_SAAS_SYNC_INTERVAL_MINUTES=17\n")
+    command_lines = [
+        ["status", "--json", "--database", "after.db"],
+        ["--database", "before.db", "status", "--database", "after.db", "--json"],
+        ["cache", "--database=group.db", "stats"],
+        ["db", "--database", "before.db", "check", "--database", "after.db", "--json"],
+        ["config", "show", "--json", "--env-file", "settings"],
+        ["jobs", "--database", "settings", "stop"],
+        ["skills", "search", "--", "--database"],
+    ]
+    results = _run_all(tmp_path, command_lines)
+    paths = [json.loads(out)["database"]["path"] for _, out, _ in results[:2]]
+    assert paths == [str(tmp_path / "after.db")] * 2
+    assert results[2][0] == 0
+    assert json.loads(results[3][1])["database"] == str(tmp_path / "after.db")
+    shown = {each["name"]: each["value"] for each in json.loads(results[4][1])["settings"]}
+    assert shown["ATOM_SAAS_SYNC_INTERVAL_MINUTES"] == "17"
+    assert results[5][0] == 74
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["status", "--log-level", "loud"],
+        ["sync", "--log-format", "xml", "skills"],
+        ["skills", "list", "-q", "-v"],
+        ["-q", "jobs", "-v"],
+        ["conflicts", "list", "--databas", "x"],
+    ],
+)
+def test_wrong_global_options_after_the_command_are_wrong_usage(tmp_path: Path, words: list[str]) -> None:
+    ((code, out, err),) = _run_all(tmp_path, [words])
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+
+
+def test_an_option_of_the_command_wins_over_a_global_one_of_the_same_name() -> None:
+    own = [each for each in COMMANDS["sandbox", "push"].params if "--quiet" in each.opts]
+    assert [each.name for each in own] == ["quiet"]
+
+
 def test_every_command_and_every_option_is_explained() -> None:
     for path, command in COMMANDS.items():
         assert command.help, path
@@ -272,7 +326,7 @@ def test_the_log_stands_above_the_progress_bar(machine: Machine) -> None:
     leader, follower = os.openpty()
     try:
         subprocess.run(
-            [sys.executable, "-m", "atom_saas_sync", "sync", "skills", "--strategy", "manual"],
+            [sys.executable, "-m", "atom_saas_sync", "sync", "skills", "-v", "--strategy", "manual"],
             env=machine.environment(TERM="xterm-256color", COLUMNS="200"),
             cwd=machine.directory,
             stdin=subprocess.DEVNULL,

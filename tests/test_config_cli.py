@@ -149,5 +149,5 @@ def test_a_secret_of_the_environment_is_in_no_output_of_any_level(tmp_path: Path
 def test_wrong_logging_options_are_wrong_usage(tmp_path: Path, arguments: list[str], command: list[str]) -> None:
     result = _run(tmp_path, *arguments, *command, ATOM_SAAS_API_TOKEN=TOKEN)
     assert result.returncode == 2
-    assert result.stderr.startswith(f"atom-sync: {arguments[0]} {arguments[1]!r} will not do; it takes ")
+    assert result.stderr.startswith(f"atom-sync: invalid {arguments[0]} {arguments[1]!r}: expected ")
     assert result.stdout == ""

@@ -23,7 +23,7 @@ from conftest import Machine
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from atom_saas_sync.cli.output import LOG_FORMATS, LOG_LEVELS, report_failure
+from atom_saas_sync.cli.output import LOG_FORMATS, LOG_LEVELS, GlobalOptions, report_failure
 from atom_saas_sync.errors import ConnectionFailed, UsageError
 from atom_saas_sync.logs import set_run_id, set_up_logging
 
@@ -385,7 +385,7 @@ def test_without_a_run_there_is_none() -> None:
 
 def test_what_is_logged_while_pages_are_fetched_ahead_has_the_run_too(machine: Machine) -> None:
     machine.sandbox.fault("error", endpoint="list", status=503, times=1)
-    result = machine.command("--log-format", "json", "sync", "skills", "--json")
+    result = machine.command("--log-format", "json", "sync", "skills", "--json", "-v")
     run_id = json.loads(result.stdout)["run_id"]
     lines = [json.loads(line) for line in result.stderr.splitlines()]
     assert any("trying again" in line["message"] for line in lines)
@@ -530,4 +530,4 @@ def test_the_command_offers_what_there_is() -> None:
 @pytest.mark.parametrize(("level", "line_format"), [("loud", "text"), ("info", "xml")])
 def test_wrong_options(level: str, line_format: str) -> None:
     with pytest.raises(UsageError):
-        set_up_logging(level, line_format, secrets=[])
+        GlobalOptions(log_level=level, log_format=line_format)

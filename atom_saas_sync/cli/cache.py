@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from atom_saas_sync.cli.output import counted, print_json, printable
+from atom_saas_sync.cli.output import counted, note, print_json, printable
 from atom_saas_sync.errors import UsageError
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def _skip(reason: str, why: str, *, as_json: bool) -> NoReturn:
     if as_json:
         counts = dict.fromkeys(("skills", "categories", "local", "protected", "kept_stale"), 0)
         print_json({"success": True, "dry_run": False, **counts, "reason": reason, "marketplace_reached_at": None})
-    sys.stderr.write(f"{why}\n")
+    note(why)
     raise typer.Exit
 
 
@@ -130,11 +129,9 @@ def _report(purged: Purged, *, dry_run: bool, as_json: bool) -> None:
             f"{counted(len(removed.categories), 'category', 'categories')} {verb}"
         )
     if kept is not None and (kept.skills or kept.categories):
-        sys.stderr.write("  → a sync confirms them again; --all removes them, and so does ATOM_SAAS_CACHE_STRICT_TTL\n")
+        note("  → a sync confirms them again; --all removes them, and so does ATOM_SAAS_CACHE_STRICT_TTL")
     if removed.protected:
-        sys.stderr.write(
-            f"kept because edited here, or only here: {removed.protected} (--all --include-local removes them too)\n"
-        )
+        note(f"kept because edited here, or only here: {removed.protected} (--all --include-local removes them too)")
 
 
 def _duration(text: str) -> timedelta:

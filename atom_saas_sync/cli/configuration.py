@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from atom_saas_sync.cli.output import console, print_json, printable
+from atom_saas_sync.cli.output import complain, console, note, print_json, printable
 from atom_saas_sync.errors import ConfigError
 
 app = typer.Typer(help="The effective configuration, and whether it is right.", no_args_is_help=True)
@@ -76,7 +75,7 @@ def check(
 
 
 def _tell(problems: Sequence[str], warnings: Sequence[str]) -> None:
-    for problem in problems:
-        sys.stderr.write(f"atom-sync: {printable(problem)}\n")
     for warning in warnings:
-        sys.stderr.write(f"warning: {printable(warning)}\n")
+        note(f"warning: {printable(warning)}")
+    for problem in problems:
+        complain(problem)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atom_saas_sync.cli.output import GlobalOptions, age, console, counted, print_json, printable, read_text
+from atom_saas_sync.cli.output import GlobalOptions, age, console, counted, note, print_json, printable, read_text
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model import CONFLICT_TYPES, SEVERITIES, STRATEGIES, ConflictFilter, LoggedConflict
 
@@ -54,7 +54,7 @@ def list_conflicts(
     _print_lines(conflicts, resolved=resolved)
     kind = "resolved" if resolved else "open"
     more = f"; {total - len(conflicts):,} more: see --limit" if total > len(conflicts) else ""
-    sys.stderr.write(f"{counted(total, f'{kind} conflict')}{more}\n")
+    note(f"{counted(total, f'{kind} conflict')}{more}")
 
 
 @app.command()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atom_saas_sync.cli.output import GlobalOptions, console, counted, print_json, printable
+from atom_saas_sync.cli.output import GlobalOptions, console, counted, note, print_json, printable
 from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseError
 
 if TYPE_CHECKING:
@@ -157,7 +156,7 @@ def _systemd_units() -> list[Unit]:
     try:
         return units()
     except AtomSyncError as error:
-        sys.stderr.write(f"systemd does not tell of its units: {printable(error.message)}\n")
+        note(f"systemd does not tell of its units: {printable(error.message)}")
         return []
 
 

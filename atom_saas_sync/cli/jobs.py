@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atom_saas_sync.cli.output import console, print_json, printable
+from atom_saas_sync.cli.output import console, note, print_json, printable
 from atom_saas_sync.errors import AtomSyncError
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def _switch(ctx: typer.Context, *, as_json: bool, on: bool) -> None:
     else:
         typer.echo("Scheduled runs do their work again." if changed else "The emergency stop was not on.")
     if not on and not settings.scheduler_enabled:
-        sys.stderr.write("ENABLE_SCHEDULER is not true: scheduled runs do nothing all the same\n")
+        note("ENABLE_SCHEDULER is not true: scheduled runs do nothing all the same")
 
 
 def _timers() -> list[ScheduledJob]:
@@ -103,7 +102,7 @@ def _timers() -> list[ScheduledJob]:
     try:
         return timers()
     except AtomSyncError as error:
-        sys.stderr.write(f"systemd does not tell of its timers: {printable(error.message)}\n")
+        note(f"systemd does not tell of its timers: {printable(error.message)}")
         return []
 
 

@@ -5,8 +5,9 @@ These are the groups of commands, and what Typer needs to convert what somebody 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -61,12 +62,41 @@ def _default(parameter: TyperOption | TyperArgument, ctx: Context, value: Any) -
     return value if parameter.callback is None else parameter.callback(ctx, parameter, value)
 
 
-def _take_defaults_as_they_are(command: Command) -> None:
+Take = Callable[["Context", str, Any], None]
+"""Receives a global option that was given after the command: the command's context, the option's name and value."""
+
+
+class _Repeated(_Option):
+    """A global option after the command. Hidden: `--help` of the program lists it once."""
+
+    def __init__(self, option: TyperOption, own: set[str], take: Take) -> None:
+        vars(self).update(vars(copy(option)))
+        self._take = take
+        self._field = option.name
+        # A command may have an option of the same name, and means that one by it.
+        self.name = f"global {option.name}"
+        self.opts = [name for name in option.opts if name not in own]
+        self.hidden = True
+        self.expose_value = False
+
+    def process_value(self, ctx: Context, value: Any) -> None:  # noqa: ANN401 - click's signature
+        """Hand the value on if it was given."""
+        if _is_untyped(self, ctx):
+            return
+        self._take(ctx, self._field, super().process_value(ctx, value))
+
+
+def _prepare(command: Command, shared: Sequence[TyperOption], take: Take) -> None:
+    """Take defaults as they are, and the global options after the command too; likewise for all commands below."""
+    own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    repeated = [_Repeated(option, own, take) for option in shared]
     help_option = command.get_help_option(typer.Context(command, help_option_names=HELP_OPTIONS))
     _leave_defaults([*command.params, help_option])
+    command.params += [option for option in repeated if option.opts]
+    command.epilog = "The options of `atom-sync --help`, such as -v or --database, may stand here too."
     if isinstance(command, TyperGroup):
         for each in command.commands.values():
-            _take_defaults_as_they_are(each)
+            _prepare(each, shared, take)
 
 
 def _leave_defaults(parameters: Iterable[Parameter | None]) -> None:
@@ -81,13 +111,17 @@ def _leave_defaults(parameters: Iterable[Parameter | None]) -> None:
 class LazyCommands(MutableMapping[str, "Command"]):
     """The commands by name, each made from its part when somebody asks for it."""
 
-    def __init__(self, parts: dict[str, Part]) -> None:
+    def __init__(self, parts: dict[str, Part], shared: Sequence[TyperOption], take: Take) -> None:
         self.parts = parts
+        self._shared = shared
+        self._take = take
         self._made: dict[str, Command] = {}
 
     def __getitem__(self, name: str) -> Command:
         if name not in self._made:
-            self._made[name] = _make(name, self.parts[name])
+            command = _make(name, self.parts[name])
+            _prepare(command, self._shared, self._take)
+            self._made[name] = command
         return self._made[name]
 
     def __setitem__(self, name: str, command: Command) -> None:
@@ -103,14 +137,18 @@ class LazyCommands(MutableMapping[str, "Command"]):
         return len(list(iter(self)))
 
 
-def lazy_group(parts: dict[str, Part]) -> type[TyperGroup]:
-    """Return the class of a group that has these parts, besides what is registered with it in the ordinary way."""
+def lazy_group(parts: dict[str, Part], take: Take) -> type[TyperGroup]:
+    """Return the class of a group that has these parts, besides what is registered with it in the ordinary way.
+
+    Its own options may also stand after a command; `take` gets those.
+    """
 
     class LazyGroup(TyperGroup):
         def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 - passed on
             super().__init__(**attributes)
             registered = self.commands
-            self.commands = LazyCommands(parts)
+            shared = [option for option in self.params if isinstance(option, TyperOption)]
+            self.commands = LazyCommands(parts, shared, take)
             self.commands.update(registered)
 
         def get_params(self, ctx: Context) -> list[Parameter]:
@@ -142,6 +180,4 @@ def _make(name: str, part: Part) -> Command:
         around.add_typer(target, name=name)
     else:
         around.command(name)(target)
-    command = typer.main.get_group(around).commands[name]
-    _take_defaults_as_they_are(command)
-    return command
+    return typer.main.get_group(around).commands[name]

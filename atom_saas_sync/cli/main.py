@@ -18,7 +18,14 @@ import typer
 
 from atom_saas_sync import __version__
 from atom_saas_sync.cli.lazy import HELP_OPTIONS, Part, lazy_group
-from atom_saas_sync.cli.output import LOG_FORMATS, LOG_LEVELS, GlobalOptions, error_document, print_json, report_failure
+from atom_saas_sync.cli.output import (
+    GlobalOptions,
+    error_document,
+    print_json,
+    report_failure,
+    take_option,
+    take_options,
+)
 from atom_saas_sync.errors import AtomSyncError, DatabaseError, UsageError
 
 # The line of help is that of the command itself (tests/test_imports.py): here, so that `--help` imports none of them.
@@ -51,7 +58,7 @@ PARTS = {
 _OBJECTS_BEFORE_COLLECTION = 10_000
 
 app = typer.Typer(
-    cls=lazy_group(PARTS),
+    cls=lazy_group(PARTS, take_option),
     name="atom-sync",
     help="Keeps a local, trustworthy copy of the Atom marketplace's skills, in both directions.",
     no_args_is_help=True,
@@ -71,23 +78,32 @@ def _print_version(wanted: bool) -> None:
 def main(
     ctx: typer.Context,
     env_file: Annotated[Path | None, typer.Option(help="Read settings from this file in place of ./.env.")] = None,
-    database_url: Annotated[
-        str | None, typer.Option("--database", help="Database, as sqlite:///PATH or a plain path.")
-    ] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    database: Annotated[str | None, typer.Option(help="Database, as sqlite:///PATH or a plain path.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error; overrides -v and -q.")] = None,
     log_format: Annotated[str, typer.Option(help="auto, text, json or journal.")] = "auto",
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="Log what is done; -vv also each request and page.")
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors on standard error.")] = False,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Set the options that every command shares."""
+    """Set the options that every command shares; they may also stand after it."""
     gc.freeze()
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
     gc.enable()  # off since __main__
-    for name, got, choices in (("level", log_level, LOG_LEVELS), ("format", log_format, LOG_FORMATS)):
-        if got not in choices:
-            raise UsageError(f"--log-{name} {got!r} will not do; it takes {', '.join(choices)}")
-    ctx.obj = GlobalOptions(env_file=env_file, database=database_url, log_level=log_level, log_format=log_format)
+    take_options(
+        ctx,
+        GlobalOptions(
+            env_file=env_file,
+            database=database,
+            log_level=log_level,
+            log_format=log_format,
+            verbose=verbose,
+            quiet=quiet,
+        ),
+    )
 
 
 def run() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,21 +13,71 @@ from atom_saas_sync.errors import AtomSyncError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from typer._click import Context
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "text", "json", "journal")
 WIDE = 10_000
 _LARGEST_TEXT = 256 * 1024**2
+_quiet = False
 
 
 @dataclass(frozen=True, slots=True)
 class GlobalOptions:
-    """The options before the command; `ctx.obj` of every command."""
+    """The options that every command shares; `ctx.obj` of every command.
+
+    `usual_level` is the level of the log without -v, -q and --log-level. Raises UsageError for wrong values.
+    """
 
     env_file: Path | None = None
     database: str | None = None
-    log_level: str = "info"
+    log_level: str | None = None
     log_format: str = "auto"
+    verbose: int = 0
+    quiet: bool = False
+    usual_level: str = "warning"
+
+    def __post_init__(self) -> None:
+        """Check what was given."""
+        _one_of("--log-level", self.level, LOG_LEVELS)
+        _one_of("--log-format", self.log_format, LOG_FORMATS)
+        if self.quiet and self.verbose:
+            raise UsageError("-q and -v exclude each other")
+
+    @property
+    def level(self) -> str:
+        """Return the level of the log."""
+        if self.log_level is not None:
+            return self.log_level
+        if self.quiet:
+            return "error"
+        return (self.usual_level, "info", "debug")[min(self.verbose, 2)]
+
+
+def take_options(ctx: Context, options: GlobalOptions) -> None:
+    """Make these the options of the command."""
+    global _quiet  # noqa: PLW0603 - like the log, a property of the process
+    ctx.obj = options
+    _quiet = options.quiet
+
+
+def take_option(ctx: Context, name: str, value: Any) -> None:  # noqa: ANN401 - of any type
+    """Take a global option that stands after the command. It overrides one before the command; -v adds up."""
+    options: GlobalOptions = ctx.obj
+    if name == "verbose":
+        value += options.verbose
+    take_options(ctx, replace(options, **{name: value}))
+
+
+def note(text: str) -> None:
+    """Print a line for people on standard error, unless they asked for errors alone (-q)."""
+    if not _quiet:
+        sys.stderr.write(f"{text}\n")
+
+
+def _one_of(option: str, got: str, choices: tuple[str, ...]) -> None:
+    if got not in choices:
+        raise UsageError(f"invalid {option} {printable(got)!r}: expected {', '.join(choices)}")
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

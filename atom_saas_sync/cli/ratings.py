@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atom_saas_sync.cli.output import GlobalOptions, age, counted, print_json, printable
+from atom_saas_sync.cli.output import GlobalOptions, age, counted, note, print_json, printable
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model import ListedRating
 
@@ -54,7 +54,7 @@ def add(
             unknown = f"no skill {printable(skill_id)} is in the cache"
             if not force:
                 raise UsageError(unknown, hint="`atom-sync sync skills` may bring it; --force rates it all the same")
-            sys.stderr.write(f"warning: {unknown}; the marketplace may refuse the rating\n")
+            note(f"warning: {unknown}; the marketplace may refuse the rating")
         rating = ratings.add(skill_id, who, number, comment, now=datetime.now(UTC))
     if as_json:
         print_json({"success": True, "rating": _line(rating)})
@@ -192,4 +192,4 @@ def _print_table(heads: list[str], lines: list[list[str]]) -> None:
 
 def _print_total(shown: int, total: int, what: str) -> None:
     more = f"; {total - shown:,} more: see --limit" if total > shown else ""
-    sys.stderr.write(f"{counted(total, what)}{more}\n")
+    note(f"{counted(total, what)}{more}")

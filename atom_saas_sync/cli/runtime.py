@@ -69,7 +69,7 @@ def set_up_logging_for(settings: Settings, options: GlobalOptions) -> Logger:
     from atom_saas_sync.logs import set_up_logging
 
     secrets = [secret.reveal() for secret in (settings.api_token, settings.admin_token) if secret]
-    return set_up_logging(options.log_level, options.log_format, secrets=secrets)
+    return set_up_logging(options.level, options.log_format, secrets=secrets)
 
 
 class StopSignals:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from atom_saas_sync.cli.output import print_json
+from atom_saas_sync.cli.output import note, print_json
 from atom_saas_sync.errors import ConnectionFailed, UsageError
 
 app = typer.Typer(
@@ -72,9 +72,7 @@ def serve(
     if warm:
         sandbox.warm()
     with sandbox:
-        sys.stderr.write(
-            f"This is a sandbox with {sandbox.state.total} skills, not the real marketplace. Stop it with Ctrl+C.\n"
-        )
+        note(f"This is a sandbox with {sandbox.state.total} skills, not the real marketplace. Stop it with Ctrl+C.")
         sys.stdout.write(
             f"export ATOM_SAAS_API_URL={sandbox.url}\n"
             f"export ATOM_SAAS_API_TOKEN={sandbox.token}\n"

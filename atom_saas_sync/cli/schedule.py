@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atom_saas_sync.cli.output import GlobalOptions, print_json
+from atom_saas_sync.cli.output import GlobalOptions, note, print_json
 from atom_saas_sync.errors import AtomSyncError, DatabaseError, UsageError
 
 if TYPE_CHECKING:
@@ -139,9 +139,9 @@ def _program() -> Path:
     beside = Path(sys.executable).with_name("atom-sync")
     found = beside if beside.exists() else Path(shutil.which("atom-sync") or beside)
     if found.parts[1:2] in (("home",), ("root",)):
-        sys.stderr.write(
+        note(
             f"warning: services cannot see {found}, below a home directory; install atom-sync elsewhere, as in\n"
-            "  → `python3 -m venv /opt/atom-sync/venv && /opt/atom-sync/venv/bin/pip install …`\n"
+            "  → `python3 -m venv /opt/atom-sync/venv && /opt/atom-sync/venv/bin/pip install …`"
         )
     return found
 

@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -31,7 +32,8 @@ def serve_health(
     from atom_saas_sync.web.jobs import Jobs
     from atom_saas_sync.web.server import listen, serve
 
-    settings = runtime.load(ctx.obj)
+    options = replace(ctx.obj, usual_level="info")
+    settings = runtime.load(options)
 
     def now() -> datetime:
         return datetime.now(UTC)
@@ -40,7 +42,7 @@ def serve_health(
         with Database.open(settings.database_path, migrate=False, read_only=True) as database:
             return Runs(database).run_of_process(pid, since=since)
 
-    jobs = Jobs(_command(ctx.obj), find_run, now)
+    jobs = Jobs(_command(options), find_run, now)
     with ExitStack() as stack:
         listener = stack.enter_context(listen(host, port))
         try:
@@ -69,7 +71,7 @@ def serve_health(
 
 def _command(options: GlobalOptions) -> list[str]:
     """Return how a child is called with the settings of this process."""
-    command = [sys.executable, "-m", "atom_saas_sync", "--log-level", options.log_level]
+    command = [sys.executable, "-m", "atom_saas_sync", "--log-level", options.level]
     command += ["--log-format", options.log_format]
     if options.env_file is not None:
         command += ["--env-file", str(options.env_file)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atom_saas_sync.cli.output import WIDE, GlobalOptions, console, counted, print_json, printable, read_text
+from atom_saas_sync.cli.output import WIDE, GlobalOptions, console, counted, note, print_json, printable, read_text
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model import CachedSkill, SentVersion
 
@@ -95,7 +95,7 @@ def show(
     else:
         _print_skill(skill, fields)
     if skill.stale:
-        sys.stderr.write(f"stale: the marketplace last confirmed this skill at {skill.confirmed_at}\n")
+        note(f"stale: the marketplace last confirmed this skill at {skill.confirmed_at}")
 
 
 @app.command()
@@ -400,7 +400,7 @@ def _show_skills(skills: list[CachedSkill], total: int, *, as_json: bool) -> Non
             table.columns[1].max_width = max(12, min(40, out.width - sum(widths) + widths[1] - 2 * (len(widths) - 1)))
         out.print(table)
     more = f", {total - len(skills):,} more: see --limit" if total > len(skills) else ""
-    sys.stderr.write(f"{len(skills)} of {counted(total, 'skill')}{more}\n" if more else f"{counted(total, 'skill')}\n")
+    note(f"{len(skills)} of {counted(total, 'skill')}{more}" if more else counted(total, "skill"))
 
 
 def _print_skill(skill: CachedSkill, fields: dict[str, Any] | None) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atom_saas_sync.cli.output import console, counted, print_json, printable
+from atom_saas_sync.cli.output import complain, console, counted, print_json, printable
 from atom_saas_sync.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def status(
     if check and not health.healthy:
         if as_json:
             for trouble in health.reasons:
-                sys.stderr.write(f"atom-sync: {printable(trouble.message)}\n")
+                complain(trouble.message)
         raise typer.Exit(UNHEALTHY)
 
 

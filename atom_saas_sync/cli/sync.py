@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atom_saas_sync.cli.metrics import metrics_afterwards
-from atom_saas_sync.cli.output import GlobalOptions, complain, console, counted, print_json, printable
+from atom_saas_sync.cli.output import GlobalOptions, complain, console, counted, note, print_json, printable
 from atom_saas_sync.errors import AtomSyncError, Locked, UsageError
 from atom_saas_sync.model import (
     STRATEGIES,
@@ -216,7 +216,7 @@ def _pull(
     try:
         with (
             _session(options, when, kind, lock="skills") as session,
-            _progress_bar("skills", wanted=show_progress) as progress,
+            _progress_bar("skills", wanted=show_progress and not options.quiet) as progress,
         ):
             settings = session.settings
             pull = CataloguePull(
@@ -258,7 +258,7 @@ def _rate(
     try:
         with (
             _session(options, when, "ratings", lock="ratings") as session,
-            _progress_bar("ratings", wanted=show_progress) as progress,
+            _progress_bar("ratings", wanted=show_progress and not options.quiet) as progress,
         ):
             hashed = session.settings.hash_user_ids
             sync = RatingSync(
@@ -358,7 +358,7 @@ def _session(options: GlobalOptions, when: _When, kind: str, *, lock: str) -> It
 
 
 def _skip(reason: str, why: str) -> _NotNow:
-    sys.stderr.write(f"{why}\n")
+    note(why)
     return _NotNow("skipped", reason)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 import signal
-import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from atom_saas_sync.cli.output import note
 from atom_saas_sync.errors import AtomSyncError, ConfigError
 
 if TYPE_CHECKING:
@@ -50,11 +50,12 @@ def watch(
     from atom_saas_sync.store.status import WATCH_LOCK
     from atom_saas_sync.times import format_time
 
-    settings = runtime.load(ctx.obj)
+    options = replace(ctx.obj, usual_level="info")  # nobody watches a service: its log is all there is
+    settings = runtime.load(options)
     supervisor = runtime.supervisor()
     if not settings.enabled:
         supervisor.ready()
-        sys.stderr.write("ATOM_SAAS_ENABLED is false: local only, nothing to follow\n")
+        note("ATOM_SAAS_ENABLED is false: local only, nothing to follow")
         return
     require_token(settings)
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTION, 20, 20)
@@ -69,7 +70,7 @@ def watch(
                 sleep=clock.sleep,
             )
         )
-        _Service(ctx.obj, settings, clock, supervisor, jobs=jobs).run(stack)
+        _Service(options, settings, clock, supervisor, jobs=jobs).run(stack)
 
 
 class _Service:

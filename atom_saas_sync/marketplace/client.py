@@ -310,10 +310,17 @@ class MarketplaceClient:
             retry=tenacity.retry_if_exception(_is_transient),
             wait=self._wait_before_retry,
             sleep=self._sleep,
-            before_sleep=_log_retry,
+            before_sleep=self._before_retry,
             reraise=True,
         )
         return retrying(attempt)
+
+    def _before_retry(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        wait = state.next_action.sleep if state.next_action else 0.0
+        if self._deadline is not None and self._clock.monotonic() + wait > self._deadline:
+            raise DeadlineReached(f"{_DEADLINE}: {error}")
+        log.info("%s; trying again in %.1f s (%d of %d)", error, wait, state.attempt_number, RETRIES)
 
     def _wait_before_retry(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
@@ -488,12 +495,6 @@ def _permanent(error: MarketplaceError) -> MarketplaceError:
 
 def _is_transient(error: BaseException) -> bool:
     return isinstance(error, MarketplaceError) and error.transient
-
-
-def _log_retry(state: tenacity.RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    wait = state.next_action.sleep if state.next_action else 0.0
-    log.warning("%s; trying again in %.1f s (%d of %d)", error, wait, state.attempt_number, RETRIES)
 
 
 def _raise_for_status(response: httpx.Response, what: str, now: datetime) -> None:

@@ -25,6 +25,7 @@ _TOKEN_IN_HEADER = re.compile(
     r"(?i)((?:authorization\W{1,8}(?:b\W{1,3})?bearer|x-api-token|x-federation-key)\W{1,8}(?:b['\"])?)[^\s'\",\\]+"
 )
 _TOKEN_OF_OURS = re.compile(r"at_saas_[A-Za-z0-9_.~+/=-]{4,}")
+BUG = "a bug ended the program"
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 _run_id: ContextVar[str | None] = ContextVar("run_id", default=None)
@@ -192,8 +193,21 @@ def _plain(line: str) -> str:
     return "".join(character if character.isprintable() or character == "\t" else "�" for character in line)
 
 
+def log_bug(error: BaseException, level: str, line_format: str, *, secrets: Iterable[str]) -> None:
+    """Log the traceback of a bug that is reported in one line as well: for people who read logs, not in their way.
+
+    As text it appears with the level debug only; JSON and the journal always have it. The level, format and secrets are
+    for a command that has not set logging up.
+    """
+    if not any(isinstance(handler, _Handler) for handler in logging.getLogger().handlers):
+        set_up_logging(level, line_format, secrets=secrets)
+    (handler,) = (each for each in logging.getLogger().handlers if isinstance(each, _Handler))
+    severity = logging.DEBUG if isinstance(handler.formatter, _TextFormatter) else logging.CRITICAL
+    logging.getLogger("atom_saas_sync").log(severity, BUG, exc_info=error)
+
+
 def _log_crash(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    logging.getLogger("atom_saas_sync").critical("a bug ended the program", exc_info=(kind, error, traceback))
+    logging.getLogger("atom_saas_sync").critical(BUG, exc_info=(kind, error, traceback))
 
 
 def _log_crash_of_thread(crash: threading.ExceptHookArgs) -> None:

@@ -8,46 +8,20 @@ import re
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
+from command_lines import COMMANDS, REPORTING, clean_environment, minimal, run_all
 from conftest import Machine
 
 from atom_saas_sync import __version__
-from atom_saas_sync.cli.main import app
 from atom_saas_sync.cli.output import print_json
-
-# Runs many command lines in one process: only what starts anew each time is worth a process of its own.
-_IN_ONE_PROCESS = """
-import contextlib, io, json, sys, traceback
-from atom_saas_sync.cli.main import run
-results = []
-for arguments in json.load(sys.stdin):
-    sys.argv = ["atom-sync", *arguments]
-    out, err, code = io.StringIO(), io.StringIO(), None
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            run()
-        except SystemExit as exit:
-            code = exit.code
-        except Exception:
-            traceback.print_exc()
-    results.append([code, out.getvalue(), err.getvalue()])
-json.dump(results, sys.stdout)
-"""
-
-
-def _environment(directory: Path, **variables: str) -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "HOME": str(directory), **variables}
 
 
 def _run(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "atom_saas_sync", *arguments],
-        env=_environment(directory, **variables),
+        env=clean_environment(directory, **variables),
         cwd=directory,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -57,41 +31,8 @@ def _run(directory: Path, *arguments: str, **variables: str) -> subprocess.Compl
     )
 
 
-def _run_all(directory: Path, command_lines: list[list[str]], **variables: str) -> list[tuple[int, str, str]]:
-    result = subprocess.run(
-        [sys.executable, "-c", _IN_ONE_PROCESS],
-        env=_environment(directory, **variables),
-        cwd=directory,
-        input=json.dumps(command_lines),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    return [tuple(line) for line in json.loads(result.stdout)]
-
-
-def _commands(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield every group and command with the words that lead to it."""
-    command = command or typer.main.get_command(app)
-    yield path, command
-    for name in getattr(command, "commands", {}):
-        yield from _commands(command.commands[name], (*path, name))
-
-
-COMMANDS = dict(_commands())
-REPORTING = [
-    path for path, command in COMMANDS.items() if any("--json" in parameter.opts for parameter in command.params)
-]
 # `db downgrade -1` takes what looks like an option for the place to go back to.
 STRICT = [path for path in COMMANDS if path != ("db", "downgrade")]
-
-
-def _minimal(path: tuple[str, ...]) -> list[str]:
-    """Return a command line that is right usage."""
-    wanted = [parameter for parameter in COMMANDS[path].params if parameter.required]
-    assert {parameter.param_type_name for parameter in wanted} <= {"argument"}, path
-    return [*path, *("5" if parameter.type_descriptor.annotation is int else "some-id" for parameter in wanted)]
 
 
 def test_version_from_everywhere(tmp_path: Path) -> None:
@@ -107,7 +48,7 @@ def test_version_from_everywhere(tmp_path: Path) -> None:
 def test_every_command_has_help(tmp_path: Path) -> None:
     assert len(COMMANDS) > 20
     command_lines = [[*path, option] for path in COMMANDS for option in ("-h", "--help")]
-    for words, (code, out, err) in zip(command_lines, _run_all(tmp_path, command_lines), strict=True):
+    for words, (code, out, err) in zip(command_lines, run_all(tmp_path, command_lines), strict=True):
         assert (code, err) == (0, ""), words
         assert out.startswith(f"Usage: {' '.join(['atom-sync', *words[:-1]])} "), words
         assert all(character.isprintable() for line in out.splitlines() for character in line), words
@@ -180,7 +121,7 @@ def test_every_command_and_every_option_is_explained() -> None:
 def test_groups_alone_show_their_help(tmp_path: Path) -> None:
     groups = [list(path) for path, command in COMMANDS.items() if getattr(command, "no_args_is_help", False)]
     assert groups
-    for words, (code, out, err) in zip(groups, _run_all(tmp_path, groups), strict=True):
+    for words, (code, out, err) in zip(groups, run_all(tmp_path, groups), strict=True):
         assert code == 2, words
         assert out == "", words
         assert "Commands:" in err, words
@@ -190,7 +131,7 @@ def test_wrong_usage_of_every_command_is_2(tmp_path: Path) -> None:
     command_lines = [[*path, "--no-such-option"] for path in STRICT]
     command_lines += [[*path, "no-such-command"] for path, command in COMMANDS.items() if hasattr(command, "commands")]
     command_lines += [["--env-file"], ["--log-level", "loud", "status"], ["sync", "skills", "--wait", "soon"]]
-    for words, (code, out, err) in zip(command_lines, _run_all(tmp_path, command_lines), strict=True):
+    for words, (code, out, err) in zip(command_lines, run_all(tmp_path, command_lines), strict=True):
         assert code == 2, (words, err)
         assert out == "", words
         assert err, words
@@ -200,7 +141,7 @@ def test_wrong_usage_of_every_command_is_2(tmp_path: Path) -> None:
 
 def test_wrong_usage_of_every_command_is_one_document_if_json_is_asked_for(tmp_path: Path) -> None:
     command_lines = [[*path, "--json", "--no-such-option"] for path in REPORTING if path in STRICT]
-    for words, (code, out, err) in zip(command_lines, _run_all(tmp_path, command_lines), strict=True):
+    for words, (code, out, err) in zip(command_lines, run_all(tmp_path, command_lines), strict=True):
         assert code == 2, words
         document = json.loads(out)
         assert document["success"] is False, words
@@ -222,8 +163,8 @@ def test_failures_of_every_reporting_command(tmp_path: Path, variables: dict[str
     (tmp_path / "no-database").write_text("a text as long as the first page of a database\n" * 100)
     # `config` and `doctor` report such things: that is their result.
     paths = [path for path in REPORTING if path[0] not in {"config", "doctor"}]
-    command_lines = [[*_minimal(path), "--json"] for path in paths]
-    results = _run_all(tmp_path, command_lines, ATOM_SAAS_API_TOKEN="at_saas_x", ENABLE_SCHEDULER="true", **variables)
+    command_lines = [[*minimal(path), "--json"] for path in paths]
+    results = run_all(tmp_path, command_lines, ATOM_SAAS_API_TOKEN="at_saas_x", ENABLE_SCHEDULER="true", **variables)
     for words, (got, out, err) in zip(command_lines, results, strict=True):
         assert "Traceback" not in err, words
         document = json.loads(out)
@@ -266,7 +207,7 @@ def test_mistakes_of_people_show_no_traceback(tmp_path: Path) -> None:
         ["sandbox", "--catalogue", "text", "--port", "0"],
         ["sandbox", "--port", "99999999"],
     ]
-    for words, (code, _, err) in zip(mistakes, _run_all(tmp_path, mistakes), strict=True):
+    for words, (code, _, err) in zip(mistakes, run_all(tmp_path, mistakes), strict=True):
         assert code not in {0, None}, words
         assert "Traceback" not in err, words
         assert err.strip(), words
@@ -274,7 +215,7 @@ def test_mistakes_of_people_show_no_traceback(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ['"', "NEAR(", "a OR", "*", "name:", "-", "'", "(", "\\", "^", " "])
 def test_whatever_is_searched_for_is_no_syntax(machine: Machine, text: str) -> None:
-    results = _run_all(machine.directory, [["db", "upgrade"], ["skills", "search", "--", text]])
+    results = run_all(machine.directory, [["db", "upgrade"], ["skills", "search", "--", text]])
     assert [code for code, _, _ in results] == [0, 0], results
 
 
@@ -301,7 +242,7 @@ def test_colour_on_a_terminal(tmp_path: Path, terminal: bool, no_color: str, col
     try:
         subprocess.run(
             [sys.executable, "-m", "atom_saas_sync", "status"],
-            env=_environment(tmp_path, TERM="xterm-256color", NO_COLOR=no_color),
+            env=clean_environment(tmp_path, TERM="xterm-256color", NO_COLOR=no_color),
             cwd=tmp_path,
             stdin=subprocess.DEVNULL,
             stdout=follower,
@@ -419,7 +360,7 @@ def test_a_full_disk_under_the_output_is_74(tmp_path: Path, arguments: list[str]
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(
             [sys.executable, "-m", "atom_saas_sync", *arguments],
-            env=_environment(tmp_path),
+            env=clean_environment(tmp_path),
             cwd=tmp_path,
             stdout=full,
             stderr=subprocess.PIPE,
@@ -434,7 +375,7 @@ def test_closed_standard_streams_do_no_harm(tmp_path: Path) -> None:
     for command in ("db upgrade >&- 2>&-", "status --json >&-", "status 2>&-", "db check --json >/dev/null 2>&-"):
         result = subprocess.run(
             ["/bin/sh", "-c", f"exec '{sys.executable}' -m atom_saas_sync {command}"],
-            env=_environment(tmp_path),
+            env=clean_environment(tmp_path),
             cwd=tmp_path,
             timeout=30,
             check=False,
@@ -450,7 +391,7 @@ def test_a_working_directory_that_has_gone(tmp_path: Path) -> None:
             "-c",
             f"mkdir gone && cd gone && rmdir ../gone && exec '{sys.executable}' -m atom_saas_sync status",
         ],
-        env=_environment(tmp_path),
+        env=clean_environment(tmp_path),
         cwd=tmp_path,
         capture_output=True,
         text=True,

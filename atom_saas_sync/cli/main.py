@@ -6,10 +6,7 @@ rest in its body, so that `--help` and `status` start fast (tests/test_imports.p
 
 from __future__ import annotations
 
-import errno
 import gc
-import os
-import select
 import sys
 from pathlib import Path
 from typing import Annotated, cast
@@ -22,10 +19,12 @@ from atom_saas_sync.cli.output import (
     GlobalOptions,
     error_document,
     print_json,
+    report_bug,
     report_failure,
     take_option,
     take_options,
 )
+from atom_saas_sync.cli.streams import OutputFailed, ReaderGone, drop_output, set_up_streams
 from atom_saas_sync.errors import AtomSyncError, DatabaseError, UsageError
 
 # The line of help is that of the command itself (tests/test_imports.py): here, so that `--help` imports none of them.
@@ -107,37 +106,28 @@ def main(
 
 
 def run() -> None:
-    """Run the command line; every AtomSyncError becomes one clear line and its exit code."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by who started us; the next file would take its number
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for as long as we live
+    """Run the command line; every error becomes one clear line and its exit code."""
+    set_up_streams()
     try:
         exit_code = _run(as_json="--json" in sys.argv)
         sys.stdout.flush()
-        raise SystemExit(exit_code)
-    except BrokenPipeError:
-        if not _reader_has_gone():
-            raise
-        _drop_standard_output()
-        raise SystemExit(0) from None
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
-            raise
-        _drop_standard_output()
-        sys.stderr.write(f"atom-sync: can't write: {error.strerror}\n")
-        raise SystemExit(DatabaseError.exit_code) from None
+    except ReaderGone:
+        drop_output()
+        exit_code = 0
+    except OutputFailed as error:
+        drop_output()
+        sys.stderr.write(f"atom-sync: can't write: {error}\n")
+        exit_code = DatabaseError.exit_code
+    raise SystemExit(exit_code)
 
 
 def _run(*, as_json: bool) -> int:
     try:
+        _require_decoded(sys.argv[1:])
         done = app(prog_name="atom-sync", standalone_mode=False)
     except AtomSyncError as error:
         report_failure(error, as_json=as_json)
         return error.exit_code
-    except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # what Typer makes of it
-            raise end.__context__ from None
-        raise
     except typer.Abort:
         sys.stderr.write("Aborted!\n")
         return 1
@@ -146,16 +136,23 @@ def _run(*, as_json: bool) -> int:
             print_json({"success": False, "error": error_document(UsageError(error.format_message()))})
         cast("typer.BadParameter", error).show()  # each of them can, though the public base does not say so
         return error.exit_code
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # Typer ends so where a pipe or socket of ours broke
+            return report_bug(end.__context__, as_json=as_json)
+        done = end.code
+    except (ReaderGone, OutputFailed):
+        raise
+    except Exception as error:  # noqa: BLE001 - the last line of defence
+        return report_bug(error, as_json=as_json)
     return done if isinstance(done, int) else 0  # the code of typer.Exit; commands return nothing
 
 
-def _reader_has_gone() -> bool:
-    """Tell whether nobody reads our output any more (head, less): that is no failure."""
-    poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)
-    return bool(poll.poll(0))  # nothing but an error or the other side's end is asked for
-
-
-def _drop_standard_output() -> None:
-    """Let Python not complain again, when it empties its buffers at the end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _require_decoded(arguments: list[str]) -> None:
+    """Refuse arguments that are not text: they could be neither stored, sent nor printed. Raises UsageError."""
+    for argument in arguments:
+        if any("\udc80" <= character <= "\udcff" for character in argument):
+            shown = argument.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            raise UsageError(
+                f"the argument '{shown}' is not valid {sys.getfilesystemencoding().upper()}",
+                hint="check the encoding of your terminal or script; rename files whose names are in another one",
+            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,8 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "text", "json", "journal")
 WIDE = 10_000
 _LARGEST_TEXT = 256 * 1024**2
-_quiet = False
+_LONGEST_SUMMARY = 500
+_BUG_HINT = "please report it with the traceback: `atom-sync --log-level debug …` logs it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,8 @@ class GlobalOptions:
 
 def take_options(ctx: Context, options: GlobalOptions) -> None:
     """Make these the options of the command."""
-    global _quiet  # noqa: PLW0603 - like the log, a property of the process
     ctx.obj = options
-    _quiet = options.quiet
+    given_options.set(options)
 
 
 def take_option(ctx: Context, name: str, value: Any) -> None:  # noqa: ANN401 - of any type
@@ -71,13 +72,17 @@ def take_option(ctx: Context, name: str, value: Any) -> None:  # noqa: ANN401 - 
 
 def note(text: str) -> None:
     """Print a line for people on standard error, unless they asked for errors alone (-q)."""
-    if not _quiet:
+    if not given_options.get().quiet:
         sys.stderr.write(f"{text}\n")
 
 
 def _one_of(option: str, got: str, choices: tuple[str, ...]) -> None:
     if got not in choices:
         raise UsageError(f"invalid {option} {printable(got)!r}: expected {', '.join(choices)}")
+
+
+given_options = ContextVar("given_options", default=GlobalOptions())  # noqa: B039 - it is frozen
+"""The options of the command that runs, for what is reported after it has ended."""
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
@@ -106,12 +111,8 @@ def console(*, stderr: bool = False, whole_lines: bool = False) -> Console:
 
     from atom_saas_sync.logs import may_colour
 
-    class QuietConsole(Console):
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError  # which ends the command quietly, as everywhere else
-
     colour = may_colour(sys.stderr if stderr else sys.stdout)
-    made = QuietConsole(stderr=stderr, highlight=False, soft_wrap=False, color_system="auto" if colour else None)
+    made = Console(stderr=stderr, highlight=False, soft_wrap=False, color_system="auto" if colour else None)
     if whole_lines and not made.is_terminal:
         made.width = shutil.get_terminal_size((WIDE, 0)).columns
     return made
@@ -166,6 +167,30 @@ def report_failure(error: AtomSyncError, *, as_json: bool) -> None:
     if as_json:
         print_json({"success": False, "error": error_document(error)})
     complain(error.message, error.hint)
+
+
+def report_bug(error: BaseException, *, as_json: bool) -> int:
+    """Report an error that nothing foresaw as a failure; the log gets its traceback. Return the exit code."""
+    from atom_saas_sync.cli.runtime import secrets_of_environment
+    from atom_saas_sync.logs import BUG, log_bug
+
+    options = given_options.get()
+    log_bug(error, options.level, options.log_format, secrets=secrets_of_environment())
+    summary = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    failure = AtomSyncError(f"{BUG}: {summary[:_LONGEST_SUMMARY]}{_place(error)}", hint=_BUG_HINT)
+    report_failure(failure, as_json=as_json)
+    return failure.exit_code
+
+
+def _place(error: BaseException) -> str:
+    """Return where our own code was when the error came up."""
+    import traceback
+
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "atom_saas_sync" in frame.filename]
+    if not ours:
+        return ""
+    package, module = ours[-1].filename.rpartition("atom_saas_sync")[1:]
+    return f" ({package}{module}:{ours[-1].lineno})"
 
 
 def complain(message: str, hint: str | None = None) -> None:

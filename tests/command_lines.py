@@ -1,0 +1,82 @@
+"""Every command of the program, as Typer knows them, and a process that runs many command lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from atom_saas_sync.cli.main import app
+
+# Runs many command lines in one process: only what starts anew each time is worth a process of its own.
+_IN_ONE_PROCESS = """
+import contextlib, io, json, sys, traceback
+from atom_saas_sync.cli.main import run
+results = []
+for arguments in json.load(sys.stdin):
+    sys.argv = ["atom-sync", *arguments]
+    out, err, code = io.StringIO(), io.StringIO(), None
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            run()
+        except SystemExit as exit:
+            code = exit.code
+        except Exception:
+            traceback.print_exc()
+    results.append([code, out.getvalue(), err.getvalue()])
+json.dump(results, sys.stdout)
+"""
+
+
+def clean_environment(directory: Path, **variables: str) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": str(directory), **variables}
+
+
+def run_all(
+    directory: Path, command_lines: list[list[str]], *, first: str = "", **variables: str
+) -> list[tuple[int, str, str]]:
+    """Run the command lines in one process; `first` is Python code that is executed before."""
+    result = subprocess.run(
+        [sys.executable, "-c", f"{first}\n{_IN_ONE_PROCESS}"],
+        env=clean_environment(directory, **variables),
+        cwd=directory,
+        input=json.dumps(command_lines),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return [tuple(line) for line in json.loads(result.stdout)]
+
+
+def _commands(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every group and command with the words that lead to it."""
+    command = command or typer.main.get_command(app)
+    yield path, command
+    for name in getattr(command, "commands", {}):
+        yield from _commands(command.commands[name], (*path, name))
+
+
+COMMANDS = dict(_commands())
+LEAVES = [path for path, command in COMMANDS.items() if path and not getattr(command, "no_args_is_help", False)]
+REPORTING = [
+    path for path, command in COMMANDS.items() if any("--json" in parameter.opts for parameter in command.params)
+]
+
+
+# What Typer does not know to be required.
+_ALSO_REQUIRED = {("conflicts", "resolve"): ["--all", "--strategy", "merge"], ("ratings", "retry"): ["--all"]}
+
+
+def minimal(path: tuple[str, ...]) -> list[str]:
+    """Return a command line that is right usage."""
+    wanted = [parameter for parameter in COMMANDS[path].params if parameter.required]
+    assert {parameter.param_type_name for parameter in wanted} <= {"argument"}, path
+    numbers = ("5" if each.type_descriptor.annotation is int or each.name == "stars" else "some-id" for each in wanted)
+    return [*path, *numbers, *_ALSO_REQUIRED.get(path, [])]

@@ -71,7 +71,10 @@ REPORTING = [
 
 
 # What Typer does not know to be required.
-_ALSO_REQUIRED = {("conflicts", "resolve"): ["--all", "--strategy", "merge"], ("ratings", "retry"): ["--all"]}
+_ALSO_REQUIRED: dict[tuple[str, ...], list[str]] = {
+    ("conflicts", "resolve"): ["--all", "--strategy", "merge"],
+    ("ratings", "retry"): ["--all"],
+}
 
 
 def minimal(path: tuple[str, ...]) -> list[str]:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+from typing import Any
 
 
 # Not AtomSyncError and not OSError: no handler on the way may take these for a failure of the command.
@@ -21,7 +18,7 @@ class OutputFailed(Exception):
 
 
 class _Output(io.FileIO):
-    def write(self, data: ReadableBuffer, /) -> int:
+    def write(self, data: Any, /) -> int:  # noqa: ANN401 - a buffer: the type has no name before Python 3.12
         try:
             return super().write(data)
         except BrokenPipeError:
@@ -31,7 +28,7 @@ class _Output(io.FileIO):
 
 
 class _Messages(io.FileIO):
-    def write(self, data: ReadableBuffer, /) -> int:
+    def write(self, data: Any, /) -> int:  # noqa: ANN401 - a buffer: the type has no name before Python 3.12
         """Write, or drop the text: a message that cannot be shown must not end what it is about."""
         try:
             return super().write(data)

@@ -61,7 +61,7 @@ GLOBAL_OPTIONS = ["--env-file", "x", "--database", "y", "--log-level", "info", "
 
 def test_global_options_are_taken_after_every_command(tmp_path: Path) -> None:
     command_lines = [[*path, *GLOBAL_OPTIONS, *more, "--help"] for path in COMMANDS for more in (["-vv"], ["-v", "-q"])]
-    for words, (code, out, err) in zip(command_lines, _run_all(tmp_path, command_lines), strict=True):
+    for words, (code, out, err) in zip(command_lines, run_all(tmp_path, command_lines), strict=True):
         assert (code, err) == (0, ""), words
         assert out.startswith("Usage: "), words
 
@@ -79,7 +79,7 @@ def test_a_global_option_after_the_command_is_in_force(tmp_path: Path) -> None:
         ["jobs", "--database", "settings", "stop"],
         ["skills", "search", "--", "--database"],
     ]
-    results = _run_all(tmp_path, command_lines)
+    results = run_all(tmp_path, command_lines)
     paths = [json.loads(out)["database"]["path"] for _, out, _ in results[:2]]
     assert paths == [str(tmp_path / "after.db")] * 2
     assert results[2][0] == 0
@@ -100,7 +100,7 @@ def test_a_global_option_after_the_command_is_in_force(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_global_options_after_the_command_are_wrong_usage(tmp_path: Path, words: list[str]) -> None:
-    ((code, out, err),) = _run_all(tmp_path, [words])
+    ((code, out, err),) = run_all(tmp_path, [words])
     assert (code, out) == (2, "")
     assert "Traceback" not in err
 

@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 # One process for each processor: a process that is done takes work from the others.
 FAST   := -m 'not soak' --numprocesses auto --dist worksteal
 
-.PHONY: demo test coverage test-lowest soak crash fault-matrix fuzz audit bench lint format clean
+.PHONY: demo test coverage test-lowest soak crash fault-matrix fuzz audit lock dist bench lint format clean
 
 # One set-up for every target, repeated only when the dependencies change.
 $(READY): pyproject.toml
@@ -55,6 +55,28 @@ audit: $(READY)
 	$(BIN)/python -m pip freeze --exclude-editable > .venv-audit/installed.txt
 	.venv-audit/bin/pip-audit --requirement .venv-audit/installed.txt --no-deps --disable-pip --strict
 
+# Tools for the two targets below, in an environment of their own.
+.venv-lock/.ready:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9' 'cyclonedx-bom>=7.2'
+	@touch $@
+
+# Every version and hash that an installation needs, for each supported Python and platform; no registry address.
+LOCK := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock'
+lock: .venv-lock/.ready
+	$(LOCK) --upgrade pyproject.toml --output-file requirements.lock
+	$(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')" | $(LOCK) --upgrade - --output-file requirements-build.lock
+
+# The wheel, and beside it what is in an environment made from the lock file: a software bill of materials (CycloneDX).
+dist: $(READY) .venv-lock/.ready
+	rm -rf dist .venv-dist
+	$(BIN)/python -m build --wheel --outdir dist
+	$(PYTHON) -m venv --without-pip .venv-dist
+	$(BIN)/python -m pip --python .venv-dist install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip --python .venv-dist install --quiet --disable-pip-version-check --no-deps --no-index dist/*.whl
+	.venv-lock/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file dist/atom-sync.cdx.json .venv-dist
+	rm -rf .venv-dist
+
 # Against the floor, scripts and dlt, which has an environment of its own; half an hour, on a machine that does nothing else.
 bench: $(READY) .venv-bench/.ready
 	$(BIN)/python benchmarks/bench.py --plot docs/performance.svg
@@ -74,4 +96,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-lowest .venv-audit .venv-bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov
+	rm -rf $(VENV) .venv-lowest .venv-audit .venv-bench .venv-lock .venv-dist build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov

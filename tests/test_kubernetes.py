@@ -177,6 +177,12 @@ def test_the_image_is_built_from_the_checkout_and_does_not_run_as_root(pod: Json
     assert pod["securityContext"]["runAsUser"] == 10001
     assert instructions("VOLUME") == [str(DATA)]
     assert "ATOM_SAAS_DATABASE_URL=sqlite:////data/atom.db" in shlex.split(instructions("ENV")[0])
+    assert instructions("WORKDIR")[-1] == "/"
+    assert "PYTHONSAFEPATH=1" in shlex.split(instructions("ENV")[0])
+    assert all("@sha256:" in base for base in instructions("ARG"))
+    installs = re.findall(r"pip install [^&]*", " ".join(instructions("RUN")))
+    assert len(installs) == 3
+    assert all("--require-hashes" in install or "--no-deps --no-index" in install for install in installs)
     (health,) = instructions("HEALTHCHECK")
     assert "watch_gone" in health
     # What it copies is there, and is not kept out.
@@ -186,3 +192,12 @@ def test_the_image_is_built_from_the_checkout_and_does_not_run_as_root(pod: Json
             for source in copied.split()[:-1]:
                 assert (ROOT / source).exists(), source
                 assert f"!{source.removeprefix('./')}" in ignored, source
+
+
+def test_only_monitoring_reaches_the_port(objects: dict[str, Json]) -> None:
+    policy = objects["NetworkPolicy"]["spec"]
+    assert policy["podSelector"] == objects["Deployment"]["spec"]["selector"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    (ingress,) = policy["ingress"]
+    assert ingress["from"] and ingress["ports"] == [{"protocol": "TCP", "port": "http"}]
+    assert {port["port"] for rule in policy["egress"] for port in rule["ports"]} == {53, 443}

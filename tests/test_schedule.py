@@ -63,10 +63,18 @@ def test_units_share_one_user_and_get_the_token_as_a_credential(unit: str) -> No
     assert service["User"] == "atom-sync"
     assert service["StateDirectory"] == "atom-sync"
     assert service["LoadCredential"].startswith("atom-saas-token:")
-    assert service["Environment"] == "ATOM_SAAS_API_TOKEN_FILE=%d/atom-saas-token"  # nothing secret
+    assert service["Environment"] == "ATOM_SAAS_API_TOKEN_FILE=%d/atom-saas-token PYTHONSAFEPATH=1"  # nothing secret
     assert service["SetCredential"] == r"atom-saas-token:\n"  # so that a missing file is told by us
     assert service["ProtectSystem"] == "strict"
     assert "143" in service["SuccessExitStatus"].split()
+
+
+@pytest.mark.parametrize("unit", [*POLLS, *SERVICES])
+def test_a_unit_neither_imports_from_the_shared_directory_nor_leaves_a_core(unit: str) -> None:
+    service = settings_in(UNITS[unit])["Service"]
+    assert service["WorkingDirectory"] == "/"
+    assert service["LimitCORE"] == "0"
+    assert 256 <= int(service["MemoryMax"].removesuffix("M")) <= 512
 
 
 @pytest.mark.parametrize("unit", POLLS)

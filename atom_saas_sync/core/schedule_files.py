@@ -66,6 +66,8 @@ MemoryDenyWriteExecute=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallErrorNumber=EPERM
+# A core dump would hold the token.
+LimitCORE=0
 """.strip()
 
 # serve-health may set the priority of the syncs that it starts; nobody else needs the rest of @resources.
@@ -228,7 +230,7 @@ TimeoutStartSec={minutes + 2}min
 # Needs a person (4), try again later (75), stopped (143, or SIGTERM before the program heard of it): told by status
 # and metrics, no failure of the unit.
 SuccessExitStatus=4 75 143 SIGTERM
-{_environment(schedule, f"atom-sync-{kind}")}
+{_environment(schedule, f"atom-sync-{kind}", "384M")}
 {_HARDENING}
 {_FEWER_CALLS_BUT_AFFINITY}
 {_NETWORK}
@@ -247,7 +249,7 @@ ExecStart={schedule.command} cache purge --scheduled
 Nice=10
 TimeoutStartSec=10min
 SuccessExitStatus=4 75 143 SIGTERM
-{_environment(schedule, "atom-sync-purge")}
+{_environment(schedule, "atom-sync-purge", "256M")}
 {_HARDENING}
 {_FEWER_CALLS}
 {_NO_NETWORK}
@@ -319,7 +321,7 @@ WantedBy=multi-user.target
 """
 
 
-def _environment(schedule: Schedule, identifier: str) -> str:
+def _environment(schedule: Schedule, identifier: str, memory: str = "512M") -> str:
     directory = str(PurePosixPath(schedule.database).parent)
     elsewhere = "" if directory == STATE_DIRECTORY else f" -{directory}"
     return f"""\
@@ -330,17 +332,20 @@ UMask=0077
 # and new files must belong to the group.
 StateDirectory=atom-sync
 StateDirectoryMode=2770
-WorkingDirectory={STATE_DIRECTORY}
+# Not the state directory: the group may write there, and nothing may be imported or read from it as settings.
+WorkingDirectory=/
 ReadWritePaths=-{METRICS_DIRECTORY}{elsewhere}
 # The token: a copy of the file that only this unit sees, made at its start: after another token, `systemctl restart`.
 # Never in Environment= itself, which every user may read.
-Environment=ATOM_SAAS_API_TOKEN_FILE=%d/atom-saas-token
+Environment=ATOM_SAAS_API_TOKEN_FILE=%d/atom-saas-token PYTHONSAFEPATH=1
 # Encrypted at rest: `systemd-creds encrypt --name=atom-saas-token - /etc/atom-sync/token.cred`, and in a drop-in
 # LoadCredential= and, on the next line, LoadCredentialEncrypted=atom-saas-token:/etc/atom-sync/token.cred.
 LoadCredential=atom-saas-token:{TOKEN_FILE}
 # An empty one where that file is missing: the program says so more clearly than systemd ("Protocol error").
 SetCredential=atom-saas-token:\\n
 SyslogIdentifier={identifier}
+# Above what the largest answers that are allowed can make it use (docs/SECURITY.md).
+MemoryMax={memory}
 """
 
 

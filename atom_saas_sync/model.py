@@ -152,7 +152,7 @@ class InvalidItem(Struct, frozen=True):
 
 
 class Category(Struct, frozen=True):
-    """One category, with its JSON text whole."""
+    """One category, whole, as canonical JSON text: two texts differ only if their content does."""
 
     name: str
     text: str

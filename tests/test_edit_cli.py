@@ -155,7 +155,7 @@ def test_a_search_counts_what_it_finds_and_looks_only_at_the_best(tmp_path: Path
             ]
             with catalogue.batch() as batch:
                 batch.known([version.skill_id for version in versions])
-                batch.apply([plan_listed(None, version, "merge") for version in versions], now)
+                batch.apply([plan_listed(None, version, "merge", now) for version in versions], now)
         reading = Reading(database, now=now)
         for text, total in (
             ("w7", 52),

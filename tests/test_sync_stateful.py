@@ -273,7 +273,7 @@ class TwoSides(RuleBasedStateMachine):
         elif strategy == "local_wins":
             self.put(skill_id, remote, followed(local, remote))
         else:
-            merged = merge(self.base.get(skill_id, {}), local, remote, local_time=None)
+            merged = merge(self.base.get(skill_id, {}), local, remote, remote_is_newer=False)
             self.put(skill_id, remote, merged)
 
     def put(self, skill_id: str, base: Json | None, local: Json | None) -> None:

@@ -210,7 +210,7 @@ def _edit(log: ConflictLog, conflict_id: int) -> list[Settled]:
     from atom_saas_sync.usecases.resolve_conflicts import Decision, open_conflict, proposal
 
     conflict = open_conflict(log, conflict_id)
-    file = EditedFile(pretty(proposal(conflict) or "{}"), name=f"conflict-{conflict_id}.json")
+    file = EditedFile(pretty(proposal(conflict, datetime.now(UTC)) or "{}"), name=f"conflict-{conflict_id}.json")
     with keeping(file):
         text = file.edit()
         if text is None and not typer.confirm("Nothing was changed. Take the merged skill as it is?", err=True):
@@ -241,12 +241,10 @@ def _ask(log: ConflictLog, ids: list[int]) -> list[Settled]:
 
 
 def _ask_fields(conflict: LoggedConflict) -> dict[str, Any] | None:
-    from atom_saas_sync.core.comparison import differences
+    from atom_saas_sync.core.comparison import contested, differences
 
     sides: dict[str, Any] = {}
-    for change in differences(conflict):
-        if change.changed_by != "both":
-            continue
+    for change in contested(differences(conflict)):
         answer = _choose(f"{printable(change.name)}: [l]ocal, [r]emote, [m]erge, or [s]kip this conflict?", "lrms")
         if answer == "s":
             return None

@@ -16,6 +16,42 @@ VOLATILE_FIELDS = frozenset({"average_rating", "rating_count", "ratings", "updat
 PACKAGE_FIELDS = frozenset({"python_packages", "npm_packages"})
 """Fields that are sets: their order means nothing."""
 
+DESCRIPTIVE_FIELDS = frozenset(
+    {
+        "skill_id",
+        "id",
+        "name",
+        "version",
+        "description",
+        "category",
+        "tags",
+        "examples",
+        "created_at",
+        "content_hash",
+    }
+)
+"""Fields that only describe (trust.md, section 1). Any other may be executed by somebody, unknown ones too."""
+
+DESCRIPTIVE_METADATA = frozenset(
+    {
+        "author",
+        "slug",
+        "homepage",
+        "documentation",
+        "repository",
+        "license",
+        "keywords",
+        "icon",
+        "downloads",
+        "installs",
+        "stars",
+        "views",
+        "likes",
+        "releases",
+    }
+)
+"""Keys of `metadata` that only describe."""
+
 EXECUTABLE_FIELDS = ("code", "command", "local_files", "python_packages", "npm_packages", "parameters", "env_vars")
 
 _decode = msgspec.json.Decoder().decode
@@ -45,6 +81,16 @@ def content_digest(fields: Mapping[str, Any]) -> bytes:
 def exec_digest(fields: Mapping[str, Any]) -> bytes:
     """Return SHA-256 over what can be executed; an absent field, a null and an empty one are the same."""
     return sha256(_encode([fields.get(name) or None for name in EXECUTABLE_FIELDS])).digest()
+
+
+def executable_part(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all that may be executed, without what is null or empty (trust.md, section 1)."""
+    part = {
+        name: value for name, value in fields.items() if name not in DESCRIPTIVE_FIELDS and name not in VOLATILE_FIELDS
+    }
+    if isinstance(metadata := part.get("metadata"), dict):
+        part["metadata"] = {name: value for name, value in metadata.items() if name not in DESCRIPTIVE_METADATA}
+    return {name: value for name, value in part.items() if value not in (None, "", [], {})}
 
 
 def decode_object(raw: bytes | str) -> dict[str, Any] | None:

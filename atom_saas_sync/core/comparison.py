@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from atom_saas_sync.core.canonical import VOLATILE_FIELDS, decode_object, same
+from atom_saas_sync.core.canonical import VOLATILE_FIELDS, decode_object, executable_part, same
 from atom_saas_sync.model import LoggedConflict
 
 Side = Literal["local", "remote"]
@@ -47,6 +47,21 @@ def compare(
         if not _equal(local.get(name, ABSENT), remote.get(name, ABSENT))
         and (values := tuple((side or {}).get(name, ABSENT) for side in (base, local, remote)))
     )
+
+
+def contested(changes: Sequence[FieldChange]) -> tuple[FieldChange, ...]:
+    """Return the fields that both sides have a claim to: all that can be executed if both changed any of that."""
+    executable = [change for change in changes if _is_executable(change)]
+    changed_by = {change.changed_by for change in executable}
+    both = "both" in changed_by or len(changed_by) > 1
+    return tuple(change for change in changes if change.changed_by == "both" or (both and change in executable))
+
+
+def _is_executable(change: FieldChange) -> bool:
+    left, right = (
+        executable_part({} if value is ABSENT else {change.name: value}) for value in (change.local, change.remote)
+    )
+    return not same(left, right)
 
 
 def combine(

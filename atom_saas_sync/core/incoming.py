@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from atom_saas_sync.core.canonical import decode_object, json_text, version_from
+from atom_saas_sync.core.canonical import canonical, decode_object, version_from
 from atom_saas_sync.errors import BadResponse
 from atom_saas_sync.model import Category, InvalidItem, RatingReceipt, RemoteRating, SkillPage, SkillVersion
 from atom_saas_sync.times import parse_time
@@ -214,7 +214,7 @@ def parse_categories(body: bytes) -> tuple[list[Category], list[InvalidItem]]:
     for entry in entries:
         name = entry.get("name") if isinstance(entry, dict) else None
         if isinstance(name, str) and name and not _CONTROL.search(name):
-            good[name] = Category(name=name, text=json_text(entry))
+            good[name] = Category(name=name, text=canonical(entry).decode())
         else:
             bad.append(InvalidItem(None, "a category without a usable name"))
     return list(good.values()), bad

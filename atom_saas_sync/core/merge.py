@@ -2,28 +2,30 @@
 
 What only one side changed is taken. Where both changed a field differently:
 
-    description, examples, metadata   the newer side; lists are united
-    tags                              united; absent or null is none
-    code, command, local_files        local
-    parameters, env_vars              local: they belong to the code, which stays local
-    python_packages, npm_packages     united, likewise
-    version                           LOCAL+merged+REMOTE
-    anything else                     the newer side
+    tags, examples, other lists that describe   united; what one side removed stays removed
+    version                                     LOCAL+merged+REMOTE
+    other fields that describe                  the newer side
+    descriptive keys of metadata                likewise, key by key
+    everything else                             local
 
-Volatile fields always follow the marketplace.
+Everything else can be executed and is one unit: it comes whole from the side that changed any of it, or from the local
+side if both did. Volatile fields always follow the marketplace.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
-from atom_saas_sync.core.canonical import PACKAGE_FIELDS, VOLATILE_FIELDS, canonical, same
-from atom_saas_sync.times import parse_time
+from atom_saas_sync.core.canonical import (
+    DESCRIPTIVE_FIELDS,
+    DESCRIPTIVE_METADATA,
+    VOLATILE_FIELDS,
+    canonical,
+    executable_part,
+    same,
+)
 
-_STAYS_LOCAL = frozenset({"code", "command", "local_files", "parameters", "env_vars"})
-_UNITED = frozenset({"tags", *PACKAGE_FIELDS})
 _MERGED = "+merged+"
 
 
@@ -35,24 +37,20 @@ _ABSENT = _Absent()
 
 
 def merge(
-    base: Mapping[str, Any], local: Mapping[str, Any], remote: Mapping[str, Any], *, local_time: datetime | None
+    base: Mapping[str, Any], local: Mapping[str, Any], remote: Mapping[str, Any], *, remote_is_newer: bool
 ) -> dict[str, Any]:
-    """Merge two versions of a skill that come from `base`, which is empty if they have no common one.
-
-    `local_time` is when the local side was last changed, None if nobody knows; the remote side's is its `updated_at`.
-    On equal or unknown times the remote side counts as the newer one.
-    """
-    remote_time = parse_time(remote.get("updated_at"))
-    local_is_newer = local_time is not None and (remote_time is None or local_time > remote_time)
+    """Merge two versions of a skill that come from `base`, which is empty if they have no common one."""
+    runs = _executable_side(base, local, remote)
     merged: dict[str, Any] = {}
-    for name in [*local, *(name for name in remote if name not in local)]:
-        value = _merge_field(
-            name,
-            base.get(name, _ABSENT),
-            local.get(name, _ABSENT),
-            remote.get(name, _ABSENT),
-            local_is_newer=local_is_newer,
-        )
+    for name in _names(local, remote):
+        if name in VOLATILE_FIELDS:
+            value = remote.get(name, _ABSENT)
+        elif name == "metadata":
+            value = _merge_metadata(base, local, remote, runs, remote_is_newer=remote_is_newer)
+        elif name in DESCRIPTIVE_FIELDS:
+            value = _merge_field(name, *_values(name, base, local, remote), remote_is_newer=remote_is_newer)
+        else:
+            value = runs.get(name, _ABSENT)
         if value is not _ABSENT:
             merged[name] = value
     return merged
@@ -65,18 +63,61 @@ def follow_volatile(local: Mapping[str, Any], remote: Mapping[str, Any]) -> dict
     return result
 
 
-def _merge_field(name: str, base: Any, local: Any, remote: Any, *, local_is_newer: bool) -> Any:  # noqa: ANN401 - JSON
-    if name in VOLATILE_FIELDS or _equal(local, base) or _equal(local, remote):
+def _executable_side(base: Mapping[str, Any], local: Mapping[str, Any], remote: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the side whose executable fields are taken, all of them: nobody has reviewed a mixture of two."""
+    before, ours, theirs = (canonical(executable_part(side)) for side in (base, local, remote))
+    return remote if ours in (before, theirs) else local
+
+
+def _merge_metadata(
+    base: Mapping[str, Any],
+    local: Mapping[str, Any],
+    remote: Mapping[str, Any],
+    runs: Mapping[str, Any],
+    *,
+    remote_is_newer: bool,
+) -> Any:  # noqa: ANN401 - whatever JSON can hold
+    before, ours, theirs = _values("metadata", base, local, remote)
+    if not all(isinstance(side, dict) or _is_none(side) for side in (ours, theirs)):
+        return runs.get("metadata", _ABSENT)
+    sides = [side if isinstance(side, dict) else {} for side in (before, ours, theirs)]
+    kept = runs.get("metadata") or {}
+    merged = {}
+    for name in _names(*sides[1:]):
+        value = (
+            _merge_field(name, *_values(name, *sides), remote_is_newer=remote_is_newer)
+            if name in DESCRIPTIVE_METADATA
+            else kept.get(name, _ABSENT)
+        )
+        if value is not _ABSENT:
+            merged[name] = value
+    if merged or (isinstance(ours, dict) and isinstance(theirs, dict)):
+        return merged
+    return theirs if _equal(ours, before) else ours
+
+
+def _merge_field(name: str, base: Any, local: Any, remote: Any, *, remote_is_newer: bool) -> Any:  # noqa: ANN401 - JSON
+    if _equal(local, base) or _equal(local, remote):
         return remote
-    if _equal(remote, base) or name in _STAYS_LOCAL:
+    if _equal(remote, base):
         return local
     if name == "version":
         return _merged_version(local, remote)
-    if isinstance(local, list) and isinstance(remote, list):
-        return _union(local, remote)
-    if name in _UNITED and isinstance(local, list) != isinstance(remote, list):
-        return local if isinstance(local, list) else remote  # the other side has none: absent, or null
-    return local if local_is_newer else remote
+    if all(isinstance(side, list) or _is_none(side) for side in (local, remote)):
+        return _united(*(side if isinstance(side, list) else [] for side in (base, local, remote)))
+    return remote if remote_is_newer else local
+
+
+def _values(name: str, *sides: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(side.get(name, _ABSENT) for side in sides)
+
+
+def _names(local: Mapping[str, Any], remote: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys((*local, *remote)))
+
+
+def _is_none(value: Any) -> bool:  # noqa: ANN401 - whatever JSON can hold
+    return value is _ABSENT or value is None
 
 
 def _equal(left: Any, right: Any) -> bool:  # noqa: ANN401 - whatever JSON can hold
@@ -92,13 +133,8 @@ def _merged_version(local: Any, remote: Any) -> Any:  # noqa: ANN401 - whatever 
     return f"{local.split(_MERGED)[0]}{_MERGED}{remote}"
 
 
-def _union(local: list[Any], remote: list[Any]) -> list[Any]:
-    """Return the entries of both in order, local ones first, each once."""
-    seen: set[bytes] = set()
-    united = []
-    for entry in [*local, *remote]:
-        key = canonical(entry)
-        if key not in seen:
-            seen.add(key)
-            united.append(entry)
-    return united
+def _united(base: list[Any], local: list[Any], remote: list[Any]) -> list[Any]:
+    """Return the entries that both sides have or that one of them added, local ones first, each once."""
+    before, ours, theirs = ({canonical(entry) for entry in side} for side in (base, local, remote))
+    stays = (ours & theirs) | (ours ^ theirs) - before
+    return list({key: entry for entry in (*local, *remote) if (key := canonical(entry)) in stays}.values())

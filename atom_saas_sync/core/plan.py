@@ -5,8 +5,8 @@ One branch a cell; each has its row in docs/CONFLICTS.md and a test. Rules: data
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec.structs import replace
@@ -20,6 +20,7 @@ from atom_saas_sync.core.canonical import (
     stored_version,
     version_from_fields,
 )
+from atom_saas_sync.core.incoming import read_time
 from atom_saas_sync.core.merge import follow_volatile, merge
 from atom_saas_sync.model import (
     Action,
@@ -37,13 +38,18 @@ from atom_saas_sync.model import (
     SkillVersion,
     Strategy,
 )
-from atom_saas_sync.times import format_time, parse_time
+from atom_saas_sync.times import format_time
 
 CONVERGED = "converged"
 
+CLOCK_TOLERANCE = timedelta(minutes=5)
+"""How far another clock may be ahead of ours before its times count as unknown."""
 
-def plan_listed(known: Known | None, remote: SkillVersion, strategy: Strategy) -> Action:  # noqa: PLR0911 - a cell each
-    """Plan for a skill that the marketplace has, as `remote`."""
+
+def plan_listed(  # noqa: PLR0911 - a cell each
+    known: Known | None, remote: SkillVersion, strategy: Strategy, now: datetime
+) -> Action:
+    """Plan for a skill that the marketplace has, as `remote`. A time ahead of `now` is an unknown one."""
     if known is None or (known.local_text is None and known.base is None):
         return _take_remote(known, remote, Outcome.ADDED)  # new to us
     if known.local_text is None:
@@ -53,6 +59,8 @@ def plan_listed(known: Known | None, remote: SkillVersion, strategy: Strategy) -
         # Untouched here: it takes what the marketplace has.
         if base.wire_digest == remote.wire_digest:
             return Action(remote.skill_id, Outcome.UNCHANGED)
+        if base.content_digest == remote.content_digest and _says_the_same(known.local_text, remote):
+            return _respelled(known, remote)
         return _take_remote(known, remote, Outcome.UPDATED)
 
     local = stored_version(remote.skill_id, known.local_text)
@@ -61,8 +69,8 @@ def plan_listed(known: Known | None, remote: SkillVersion, strategy: Strategy) -
     if base is not None and local is not None and local.content_digest == base.content_digest:
         return _take_remote(known, remote, Outcome.UPDATED)  # touched but not changed in what matters
     if base is not None and remote.content_digest == base.content_digest:
-        return _keep_edit(known, local, remote)  # changed here only: it stays
-    return _settle(known, local, remote, strategy)
+        return _keep_edit(known, local, remote, now)  # changed here only: it stays
+    return _settle(known, local, remote, strategy, now)
 
 
 def plan_deleted(known: Known, strategy: Strategy) -> Action | None:
@@ -92,7 +100,7 @@ def plan_deleted(known: Known, strategy: Strategy) -> Action | None:
     return _settled_deletion(known, Resolution(strategy, result))
 
 
-def plan_resolution(known: Known, result: SkillVersion | None, strategy: str) -> Action:
+def plan_resolution(known: Known, result: SkillVersion | None, strategy: str, now: datetime) -> Action:
     """Plan what a person has decided about the waiting conflict: the cache gets `result`; None removes the skill.
 
     The base becomes the remote version that was looked at. Raises ValueError if no conflict waits, the row is gone, or
@@ -106,7 +114,7 @@ def plan_resolution(known: Known, result: SkillVersion | None, strategy: str) ->
     remote = stored_version(known.skill_id, waiting.remote_text)
     if remote is None or result is None:
         raise ValueError("a skill that the marketplace has can't be resolved to nothing")
-    return _settled(known, remote, result, strategy)
+    return _settled(known, remote, result, strategy, now)
 
 
 def plan_undo(known: Known, logged: LoggedConflict) -> tuple[Action, ...]:
@@ -156,7 +164,7 @@ def is_edited(known: Known) -> bool:
 
 
 def resolve(
-    conflict: Conflict, skill_id: str, strategy: Strategy, *, local_updated_at: str | None = None
+    conflict: Conflict, skill_id: str, strategy: Strategy, *, local_updated_at: str | None, now: datetime
 ) -> SkillVersion | None:
     """Return the version that `strategy` makes of a conflict; None if the skill goes. `manual` decides nothing.
 
@@ -173,8 +181,12 @@ def resolve(
     if strategy == "local_wins":
         return version_from_fields(skill_id, follow_volatile(local.fields, remote.fields))
     base = decode_object(conflict.base_text) if conflict.base_text is not None else None
-    local_time = _local_time(local_updated_at, local.fields)
-    return version_from_fields(skill_id, merge(base or {}, local.fields, remote.fields, local_time=local_time))
+    theirs = (conflict.base_text, conflict.remote_text)
+    local_time = _local_time(local_updated_at, local.fields, theirs, now)
+    remote_time = _past(remote.fields.get("updated_at"), now)
+    # The local edit is lost only to what is surely newer.
+    newer = local_time is not None and remote_time is not None and remote_time > local_time
+    return version_from_fields(skill_id, merge(base or {}, local.fields, remote.fields, remote_is_newer=newer))
 
 
 def classify(local: Mapping[str, Any], remote: Mapping[str, Any]) -> tuple[ConflictType, Severity]:
@@ -223,14 +235,26 @@ def _severity(different: frozenset[str]) -> Severity:
     return "LOW"
 
 
-def _local_time(row_updated_at: str | None, fields: Mapping[str, Any]) -> datetime | None:
-    times = [moment for moment in (parse_time(row_updated_at), parse_time(fields.get("updated_at"))) if moment]
-    return max(times, default=None)
+def _local_time(
+    row_updated_at: str | None, fields: Mapping[str, Any], theirs: Iterable[str | None], now: datetime
+) -> datetime | None:
+    """Return the later of the row's time and the one in its skill, unless that came with one of the texts `theirs`."""
+    row, own = _past(row_updated_at, now), fields.get("updated_at")
+    if any(own == (decode_object(text) or {}).get("updated_at") for text in theirs if text is not None):
+        return row
+    return None if row is None else max(row, _past(own, now) or row)
 
 
-def _changed_at(known: Known, local: SkillVersion | None) -> str | None:
+def _past(text: object, now: datetime) -> datetime | None:
+    """Return the moment that `text` means; None if nobody can tell, or a clock ran ahead."""
+    moment = read_time(text)
+    return moment if moment is not None and moment <= now + CLOCK_TOLERANCE else None
+
+
+def _changed_at(known: Known, local: SkillVersion | None, now: datetime) -> str | None:
     """Return when the local side was last changed: read before its volatile fields are refreshed (rule 3)."""
-    moment = _local_time(known.local_updated_at, local.fields if local else {})
+    theirs = (known.base_text, known.waiting.remote_text if known.waiting else None)
+    moment = _local_time(known.local_updated_at, local.fields if local else {}, theirs, now)
     return None if moment is None else format_time(moment)
 
 
@@ -247,20 +271,34 @@ def _take_remote(known: Known | None, remote: SkillVersion, outcome: Outcome) ->
     )
 
 
-def _converge(known: Known, remote: SkillVersion) -> Action:
-    entry = _closing(known, remote, remote.text)
-    written = known.local_text != remote.text
-    unchanged = (
-        entry is None
-        and not written
-        and known.base is not None
-        and not known.base.deleted
-        and known.base.wire_digest == remote.wire_digest
-    )
+def _respelled(known: Known, remote: SkillVersion) -> Action:
+    """Store another spelling of the same JSON, so that the next sync knows its bytes. Nothing has changed."""
     return Action(
         remote.skill_id,
-        Outcome.UNCHANGED if unchanged else Outcome.UPDATED,
-        cache=CacheChange.WRITE if written else CacheChange.KEEP,
+        Outcome.UNCHANGED,
+        cache=CacheChange.KEEP if known.local_text == remote.text else CacheChange.WRITE,
+        text=remote.text,
+        base=BaseChange.ADVANCE,
+        remote=remote,
+        changed_at=known.local_updated_at,
+    )
+
+
+def _says_the_same(text: str, remote: SkillVersion) -> bool:
+    fields = decode_object(text)
+    return fields is not None and same(fields, remote.fields)
+
+
+def _converge(known: Known, remote: SkillVersion) -> Action:
+    entry, base = _closing(known, remote, remote.text), known.base
+    assert known.local_text is not None
+    same_base = base is not None and not base.deleted and base.content_digest == remote.content_digest
+    if entry is None and same_base and _says_the_same(known.local_text, remote):
+        return _respelled(known, remote)
+    return Action(
+        remote.skill_id,
+        Outcome.UPDATED,
+        cache=CacheChange.KEEP if known.local_text == remote.text else CacheChange.WRITE,
         text=remote.text,
         base=BaseChange.ADVANCE,
         remote=remote,
@@ -269,7 +307,7 @@ def _converge(known: Known, remote: SkillVersion) -> Action:
     )
 
 
-def _keep_edit(known: Known, local: SkillVersion | None, remote: SkillVersion) -> Action:
+def _keep_edit(known: Known, local: SkillVersion | None, remote: SkillVersion, now: datetime) -> Action:
     """Keep the local edit: the remote side is (again) what it was. Volatile fields follow, no conflict is left."""
     assert known.base is not None
     text = _refreshed_text(known, local, remote)
@@ -283,19 +321,21 @@ def _keep_edit(known: Known, local: SkillVersion | None, remote: SkillVersion) -
         base=BaseChange.KEEP if same_base else BaseChange.ADVANCE,
         remote=remote,
         conflict=_closing(known, remote, text),
-        changed_at=_changed_at(known, local),
+        changed_at=_changed_at(known, local, now),
     )
 
 
-def _settle(known: Known, local: SkillVersion | None, remote: SkillVersion, strategy: Strategy) -> Action:
+def _settle(
+    known: Known, local: SkillVersion | None, remote: SkillVersion, strategy: Strategy, now: datetime
+) -> Action:
     """Both sides changed, differently: a conflict."""
     if known.waiting is not None and known.waiting.held:
         strategy = "manual"
     conflict = _conflict(known, remote)
     if strategy != "manual":
-        result = resolve(conflict, remote.skill_id, strategy, local_updated_at=known.local_updated_at)
+        result = resolve(conflict, remote.skill_id, strategy, local_updated_at=known.local_updated_at, now=now)
         assert result is not None
-        return _settled(known, remote, result, strategy)
+        return _settled(known, remote, result, strategy, now)
     text = _refreshed_text(known, local, remote)
     written = text != known.local_text
     # Also if only volatile fields are new: who settles the conflict later gets what the marketplace has by then.
@@ -309,12 +349,12 @@ def _settle(known: Known, local: SkillVersion | None, remote: SkillVersion, stra
         remote=remote,
         conflict=ConflictEntry(conflict, None, _waiting_id(known)) if news else None,
         republished=_is_republished(known, remote),
-        changed_at=_changed_at(known, local),
+        changed_at=_changed_at(known, local, now),
         passed_over=_passed_over(known, remote),
     )
 
 
-def _settled(known: Known, remote: SkillVersion, result: SkillVersion, strategy: str) -> Action:
+def _settled(known: Known, remote: SkillVersion, result: SkillVersion, strategy: str, now: datetime) -> Action:
     """Give the cache `result`; the base becomes the remote version that was looked at."""
     assert known.local_text is not None
     local = stored_version(known.skill_id, known.local_text)
@@ -334,7 +374,7 @@ def _settled(known: Known, remote: SkillVersion, result: SkillVersion, strategy:
         remote=remote,
         conflict=ConflictEntry(_conflict(known, remote), Resolution(strategy, text), _waiting_id(known)),
         republished=_is_republished(known, remote),
-        changed_at=_changed_at(known, local) if stays else None,
+        changed_at=_changed_at(known, local, now) if stays else None,
         passed_over=_passed_over(known, remote),
     )
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from atom_saas_sync.core.canonical import decode_object, json_text
+from atom_saas_sync.core.canonical import canonical, decode_object
 from atom_saas_sync.core.incoming import (
     CATEGORY_UPDATE,
     RATING_FIGURES,
@@ -61,9 +61,9 @@ class EventFollower:
             stored = known.get(message.key)
             skill_mark, rating_mark = marks.get(message.key), rating_marks.get(message.key)
             if message.type == RATING_UPDATE:
-                action, mark = self._plan_rating(message, stored, rating_mark), rating_news
+                action, mark = self._plan_rating(message, stored, rating_mark, now), rating_news
             else:
-                action, mark = self._plan_skill(message, stored, skill_mark, rating_mark), news
+                action, mark = self._plan_skill(message, stored, skill_mark, rating_mark, now), news
             if action is None:
                 continue
             mark[message.key] = MessageMark(message.sent_at, message.type == SKILL_DELETE)
@@ -79,7 +79,12 @@ class EventFollower:
         return actions
 
     def _plan_skill(
-        self, message: Message, known: Known | None, mark: MessageMark | None, rating_mark: MessageMark | None
+        self,
+        message: Message,
+        known: Known | None,
+        mark: MessageMark | None,
+        rating_mark: MessageMark | None,
+        now: datetime,
     ) -> Action | None:
         """Return what to do; None if the message is outdated or of nothing that we know."""
         stored = _remote_fields(known)
@@ -100,9 +105,11 @@ class EventFollower:
             return unchanged
         if remote is None:  # the same as before, but the row is gone here, or was thought to be gone there
             remote = merged_version(message, None)
-        return unchanged if remote is None else plan_listed(known, remote, self.strategy)
+        return unchanged if remote is None else plan_listed(known, remote, self.strategy, now)
 
-    def _plan_rating(self, message: Message, known: Known | None, mark: MessageMark | None) -> Action | None:
+    def _plan_rating(
+        self, message: Message, known: Known | None, mark: MessageMark | None, now: datetime
+    ) -> Action | None:
         stored = _remote_fields(known)
         if known is None or stored is None or _is_deleted_there(known):
             return None  # nothing to rate here
@@ -111,7 +118,9 @@ class EventFollower:
         if is_outdated(message, updated_at=updated_at, sent_at=sent_at):
             return None
         remote = merged_version(message, stored)
-        return Action(message.key, Outcome.UNCHANGED) if remote is None else plan_listed(known, remote, self.strategy)
+        return (
+            Action(message.key, Outcome.UNCHANGED) if remote is None else plan_listed(known, remote, self.strategy, now)
+        )
 
     def _apply_categories(self, batch: EventBatch, group: Sequence[Message], now: datetime) -> int:
         marks = batch.marks("category", [message.key for message in group])
@@ -127,7 +136,7 @@ class EventFollower:
             news[message.key] = MessageMark(message.sent_at)
             merged = {**(stored or {}), **message.fields}
             if merged != stored:
-                batch.put_category(Category(message.key, json_text(merged)), now)
+                batch.put_category(Category(message.key, canonical(merged).decode()), now)
                 changed += 1
         batch.mark("category", news, now)
         return changed

@@ -27,6 +27,7 @@ from atom_saas_sync.model import (
     Outcome,
     RunReport,
     RunStatus,
+    SkillVersion,
     Strategy,
     WalkProof,
 )
@@ -287,7 +288,8 @@ class CataloguePull:
         for name in told & changed.keys():
             if not is_newer(changed[name], known.get(name)):
                 del changed[name]
-        actions = [plan_listed(known.get(name), remote, self._options.strategy) for name, remote in changed.items()]
+        strategy = self._options.strategy
+        actions = [plan_listed(known.get(name), remote, strategy, page.at) for name, remote in changed.items()]
         if self._options.dry_run:
             return actions
         batch.apply(actions, page.at, page=number)
@@ -326,7 +328,7 @@ class CataloguePull:
                 text = known.waiting.remote_text if known.waiting else known.base_text
                 newest = text and stored_version(known.skill_id, text)
                 if newest and (known.local_text is None or known.waiting is None):
-                    action = plan_listed(known, newest, self._options.strategy)
+                    action = self._plan_listed(known, newest)
                     if _does_something(action):
                         actions.append(action)
             if not self._options.dry_run:
@@ -360,7 +362,10 @@ class CataloguePull:
         if known.skill_id not in listed:
             return None
         remote = stored_version(known.skill_id, known.waiting.remote_text)
-        return None if remote is None else plan_listed(known, remote, self._options.strategy)
+        return None if remote is None else self._plan_listed(known, remote)
+
+    def _plan_listed(self, known: Known | None, remote: SkillVersion) -> Action:
+        return plan_listed(known, remote, self._options.strategy, self._clock.now())
 
     # Deletions
 
@@ -401,7 +406,7 @@ class CataloguePull:
             if found is None:
                 action = plan_deleted(known, self._options.strategy)
             elif found.skill_id == skill_id:
-                action = plan_listed(known, found, self._options.strategy)
+                action = self._plan_listed(known, found)
             else:
                 raise BadResponse(f"asked for the skill {skill_id!r}, got {found.skill_id!r}")
             if action is None:
@@ -423,7 +428,7 @@ class CataloguePull:
             if action.republished:
                 log.warning("%s was republished: the same version has another executable content", action.skill_id)
             self._count_conflict(action)
-            if self._options.dry_run and _does_something(action):
+            if self._options.dry_run and (action.outcome is not Outcome.UNCHANGED or action.conflict is not None):
                 self._plan.append(action)
 
     def _count_conflict(self, action: Action) -> None:

@@ -12,7 +12,7 @@ from datetime import datetime
 from msgspec import Struct, field
 
 from atom_saas_sync.core.canonical import decode_object, stored_version, version_from_fields
-from atom_saas_sync.core.comparison import Side, combine, compare
+from atom_saas_sync.core.comparison import Side, combine, compare, contested
 from atom_saas_sync.core.incoming import read_skill
 from atom_saas_sync.core.merge import follow_volatile
 from atom_saas_sync.core.plan import CONVERGED, is_edited, plan_resolution, plan_undo, resolve
@@ -63,7 +63,7 @@ def resolve_conflicts(
         conflicts = [_open(desk.conflict(each), each) for each in ids]
         known = desk.known([each.skill_id for each in conflicts])
         strategy = _name(decision)
-        actions = [_decide(known[each.skill_id], each, decision, strategy) for each in conflicts]
+        actions = [_decide(known[each.skill_id], each, decision, strategy, now) for each in conflicts]
         desk.apply(actions, now, actor=actor)
         for each in conflicts:
             desk.note(
@@ -106,9 +106,9 @@ def open_conflict(store: StoredConflicts, conflict_id: int) -> LoggedConflict:
     return _open(store.conflict(conflict_id), conflict_id)
 
 
-def proposal(conflict: LoggedConflict) -> str | None:
+def proposal(conflict: LoggedConflict, now: datetime) -> str | None:
     """Return what the strategy `merge` would make of an open conflict now; None if the skill can't be read."""
-    result = _by_strategy(_current(conflict), conflict.skill_id, "merge", conflict.cached_at)
+    result = _by_strategy(conflict, "merge", now)
     return None if result is None else result.text
 
 
@@ -133,7 +133,7 @@ def _unknown(conflict_id: int) -> UsageError:
     return UsageError(f"there is no conflict {conflict_id}", hint="`atom-sync conflicts list` shows them")
 
 
-def _decide(known: Known, logged: LoggedConflict, decision: Decision, strategy: str) -> Action:
+def _decide(known: Known, logged: LoggedConflict, decision: Decision, strategy: str, now: datetime) -> Action:
     if decision.seen is not None and decision.seen != (logged.cached_text, logged.remote_text):
         raise UsageError(
             f"conflict {logged.id} has changed while you looked at it; nothing was done",
@@ -143,22 +143,22 @@ def _decide(known: Known, logged: LoggedConflict, decision: Decision, strategy: 
     if decision.text is not None:
         result: SkillVersion | None = _own_version(conflict, logged, decision.text)
     elif decision.sides:
-        result = _by_field(conflict, logged, decision)
+        result = _by_field(conflict, logged, decision, now)
     else:
         assert decision.strategy is not None
-        result = _by_strategy(conflict, logged.skill_id, decision.strategy, logged.cached_at)
-    return plan_resolution(known, result, strategy)
+        result = _by_strategy(logged, decision.strategy, now)
+    return plan_resolution(known, result, strategy, now)
 
 
 def _current(logged: LoggedConflict) -> Conflict:
     return Conflict(logged.type, logged.severity, logged.cached_text, logged.remote_text, logged.base_text)
 
 
-def _by_strategy(conflict: Conflict, skill_id: str, strategy: Strategy, cached_at: str | None) -> SkillVersion | None:
-    return resolve(conflict, skill_id, strategy, local_updated_at=cached_at)
+def _by_strategy(logged: LoggedConflict, strategy: Strategy, now: datetime) -> SkillVersion | None:
+    return resolve(_current(logged), logged.skill_id, strategy, local_updated_at=logged.cached_at, now=now)
 
 
-def _by_field(conflict: Conflict, logged: LoggedConflict, decision: Decision) -> SkillVersion:
+def _by_field(conflict: Conflict, logged: LoggedConflict, decision: Decision, now: datetime) -> SkillVersion:
     local, remote = _fields(conflict.local_text), _fields(conflict.remote_text)
     if local is None or remote is None:
         raise UsageError(
@@ -171,15 +171,13 @@ def _by_field(conflict: Conflict, logged: LoggedConflict, decision: Decision) ->
         raise UsageError(
             f"conflict {logged.id}: {', '.join(unknown)}: no field that differs; those are {', '.join(changes)}"
         )
-    open_fields = [
-        name for name, change in changes.items() if change.changed_by == "both" and name not in decision.sides
-    ]
+    open_fields = [change.name for change in contested(list(changes.values())) if change.name not in decision.sides]
     if open_fields and decision.strategy is None:
         raise UsageError(
             f"conflict {logged.id}: both sides changed {', '.join(open_fields)} too",
             hint="decide those as well by --field NAME=local or NAME=remote, or give a --strategy for the rest",
         )
-    start = _by_strategy(conflict, logged.skill_id, decision.strategy or "merge", logged.cached_at)
+    start = _by_strategy(logged, decision.strategy or "merge", now)
     assert start is not None
     return version_from_fields(logged.skill_id, combine(start.fields, local, remote, decision.sides))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from atom_saas_sync.core.canonical import stored_version, version_from_fields
@@ -23,14 +24,16 @@ def skill(**fields: str) -> SkillVersion:
     return version_from_fields("s", {"skill_id": "s", "name": "S", **fields})
 
 
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
 # Local and remote have both changed the code, and each some other field: so the merge is a version of its own.
-BASE = skill(code="a", description="a", command="a")
-LOCAL = skill(code="l", description="l", command="a")
-REMOTE = skill(code="r", description="a", command="r", category="r")
-NEWER = skill(code="n", description="a", command="n", category="n")
-MERGED = skill(code="l", description="l", command="r", category="r")
-MERGED_NEWER = skill(code="l", description="l", command="n", category="n")
-MERGED_WITHOUT_BASE = skill(code="l", description="l", command="a", category="r")
+BASE = skill(code="a", description="a", version="1")
+LOCAL = skill(code="l", description="l", version="1")
+REMOTE = skill(code="r", description="a", version="2", category="r")
+NEWER = skill(code="n", description="a", version="3", category="n")
+MERGED = skill(code="l", description="l", version="2", category="r")
+MERGED_NEWER = skill(code="l", description="l", version="3", category="n")
+MERGED_WITHOUT_BASE = skill(code="l", description="l", version="1+merged+2", category="r")
 NAMES = {
     version.content_digest: name
     for name, version in {
@@ -116,7 +119,7 @@ def known_of(cell: Cell) -> Known | None:
 def decide(cell: Cell, strategy: Strategy) -> Action | None:
     known = known_of(cell)
     if cell.remote != "-":
-        return plan_listed(known, VERSIONS[cell.remote], strategy)
+        return plan_listed(known, VERSIONS[cell.remote], strategy, NOW)
     assert known is not None
     return plan_deleted(known, strategy)
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atom_saas_sync.core.canonical import VOLATILE_FIELDS, canonical, same
+from atom_saas_sync.core.canonical import DESCRIPTIVE_FIELDS, VOLATILE_FIELDS, canonical, executable_part, same
 from atom_saas_sync.core.merge import follow_volatile, merge
 
 Json = dict[str, Any]
 
 EARLY, LATE = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
-EARLIER, LATER = (datetime(2026, month, 15, tzinfo=UTC) for month in (1, 2))
 
 texts = st.text(max_size=3)
 values = st.one_of(
@@ -34,7 +32,10 @@ def fields(**more: st.SearchStrategy[Any]) -> st.SearchStrategy[Json]:
             "tags": lists,
             "python_packages": lists,
             "npm_packages": st.one_of(st.none(), lists),
-            "metadata": st.dictionaries(texts, texts, max_size=2),
+            "metadata": st.one_of(
+                st.none(),
+                st.dictionaries(st.sampled_from(["author", "keywords", "entrypoint", "x"]), st.one_of(texts, lists)),
+            ),
             "examples": values,
             "anything": values,
             "updated_at": st.sampled_from([EARLY, LATE, "no time"]),
@@ -44,23 +45,23 @@ def fields(**more: st.SearchStrategy[Any]) -> st.SearchStrategy[Json]:
     )
 
 
-times = st.sampled_from([None, EARLIER, LATER])
+sides = st.booleans()
 versions = fields()
 
 
-@given(versions, versions, versions, times)
+@given(versions, versions, versions, sides)
 def test_it_is_deterministic_and_changes_nothing_that_goes_in(
-    base: Json, local: Json, remote: Json, time: datetime | None
+    base: Json, local: Json, remote: Json, newer: bool
 ) -> None:
     before = canonical([base, local, remote])
-    assert same(merge(base, local, remote, local_time=time), merge(base, local, remote, local_time=time))
+    assert same(merge(base, local, remote, remote_is_newer=newer), merge(base, local, remote, remote_is_newer=newer))
     assert canonical([base, local, remote]) == before
 
 
-@given(versions, versions, versions, times)
-def test_what_only_one_side_changed_is_taken(base: Json, local: Json, remote: Json, time: datetime | None) -> None:
-    merged = merge(base, local, remote, local_time=time)
-    for name in {*base, *local, *remote} - VOLATILE_FIELDS:
+@given(versions, versions, versions, sides)
+def test_what_only_one_side_changed_is_taken(base: Json, local: Json, remote: Json, newer: bool) -> None:
+    merged = merge(base, local, remote, remote_is_newer=newer)
+    for name in DESCRIPTIVE_FIELDS & {*base, *local, *remote}:
         ours, theirs, before = (_value(side, name) for side in (local, remote, base))
         if theirs == before:
             assert _value(merged, name) == ours
@@ -68,62 +69,97 @@ def test_what_only_one_side_changed_is_taken(base: Json, local: Json, remote: Js
             assert _value(merged, name) == theirs
 
 
-@given(versions, versions, versions, times)
-def test_merging_what_was_merged_changes_nothing(base: Json, local: Json, remote: Json, time: datetime | None) -> None:
-    merged = merge(base, local, remote, local_time=time)
+@given(versions, versions, versions, sides)
+def test_what_can_be_executed_comes_whole_from_one_side(base: Json, local: Json, remote: Json, newer: bool) -> None:
+    merged, before, ours, theirs = (
+        executable_part(side) for side in (merge(base, local, remote, remote_is_newer=newer), base, local, remote)
+    )
+    assert same(merged, theirs if same(ours, before) else ours)
+
+
+@given(versions, versions, versions, sides)
+def test_merging_what_was_merged_changes_nothing(base: Json, local: Json, remote: Json, newer: bool) -> None:
+    merged = merge(base, local, remote, remote_is_newer=newer)
     # The base has become the remote version that was looked at.
-    assert same(merge(remote, merged, remote, local_time=time), merged)
+    assert same(merge(remote, merged, remote, remote_is_newer=newer), merged)
 
 
-@given(versions, versions, times)
-def test_equal_sides_stay_as_they_are(base: Json, side: Json, time: datetime | None) -> None:
-    assert same(merge(base, side, side, local_time=time), side)
+@given(versions, versions, sides)
+def test_equal_sides_stay_as_they_are(base: Json, side: Json, newer: bool) -> None:
+    assert same(merge(base, side, side, remote_is_newer=newer), side)
 
 
-@given(versions, versions, versions, times)
-def test_volatile_fields_are_those_of_the_marketplace(
-    base: Json, local: Json, remote: Json, time: datetime | None
-) -> None:
-    for result in (merge(base, local, remote, local_time=time), follow_volatile(local, remote)):
+@given(versions, versions, versions, sides)
+def test_volatile_fields_are_those_of_the_marketplace(base: Json, local: Json, remote: Json, newer: bool) -> None:
+    for result in (merge(base, local, remote, remote_is_newer=newer), follow_volatile(local, remote)):
         for name in VOLATILE_FIELDS:
             assert _value(result, name) == _value(remote, name)
 
 
-@given(versions, versions, versions, times)
-def test_no_entry_of_a_list_that_both_changed_is_lost(
-    base: Json, local: Json, remote: Json, time: datetime | None
+@given(lists, lists, lists, st.sampled_from(["tags", "examples"]))
+def test_an_entry_stays_where_neither_side_removed_it(
+    base: list[str], local: list[str], remote: list[str], name: str
 ) -> None:
-    merged = merge(base, local, remote, local_time=time)
-    for name in ("tags", "python_packages", "npm_packages"):
-        before, ours, theirs = (_value(side, name) for side in (base, local, remote))
-        if ours not in (before, theirs) and theirs != before:
-            entries = {*(local.get(name) or []), *(remote.get(name) or [])}
-            if entries:
-                assert set(merged[name]) == entries
+    merged = merge({name: base}, {name: local}, {name: remote}, remote_is_newer=False)[name]
+    if canonical(local) not in (canonical(base), canonical(remote)) and canonical(remote) != canonical(base):
+        assert set(merged) == (set(local) & set(remote)) | ((set(local) ^ set(remote)) - set(base))
+        assert len(merged) == len(set(merged))
 
 
 @pytest.mark.parametrize(
-    ("name", "base", "local", "remote", "local_is_newer", "merged"),
+    ("name", "base", "local", "remote", "remote_is_newer", "merged"),
     [
-        ("version", "1.0", "1.1", "1.2", False, "1.1+merged+1.2"),
-        ("version", "1.0", "1.1", "1.0", False, "1.1"),
-        ("version", "1.2", "1.1+merged+1.2", "1.3", False, "1.1+merged+1.3"),
-        ("code", "a", "b", "c", False, "b"),
-        ("command", "a", "b", "c", False, "b"),
-        ("local_files", ["a"], ["b"], ["c"], False, ["b"]),
-        ("description", "a", "a longer one", "c", False, "c"),
-        ("description", "a", "b", "a longer one", True, "b"),
-        ("metadata", {"a": 1}, {"a": 2}, {"b": 3}, True, {"a": 2}),
-        ("tags", ["a"], ["a", "b"], ["c"], True, ["a", "b", "c"]),
-        ("examples", ["a"], ["b"], ["c"], False, ["b", "c"]),
-        ("python_packages", ["a"], None, ["a", "c"], True, ["a", "c"]),
-        ("npm_packages", [], ["b"], ["c"], False, ["b", "c"]),
+        ("version", "1.0", "1.1", "1.2", True, "1.1+merged+1.2"),
+        ("version", "1.0", "1.1", "1.0", True, "1.1"),
+        ("version", "1.2", "1.1+merged+1.2", "1.3", True, "1.1+merged+1.3"),
+        ("code", "a", "b", "c", True, "b"),
+        ("command", "a", "b", "c", True, "b"),
+        ("local_files", ["a"], ["b"], ["c"], True, ["b"]),
+        ("python_packages", ["r==2.0"], ["r==2.0", "mine"], ["r==2.1"], True, ["r==2.0", "mine"]),
+        ("npm_packages", ["a"], ["a"], ["b"], False, ["b"]),
+        ("unknown", {"run": 1}, {"run": 2}, {"run": 3}, True, {"run": 2}),
+        ("description", "a", "a longer one", "c", True, "c"),
+        ("description", "a", "b", "a longer one", False, "b"),
+        ("tags", ["a"], ["a", "b"], ["a", "c"], False, ["a", "b", "c"]),
+        ("tags", ["a", "b"], ["a", "mine"], ["a", "b", "theirs"], True, ["a", "mine", "theirs"]),
+        ("tags", ["a"], None, ["a", "c"], False, ["c"]),
+        ("tags", ["a"], ["a", "b"], None, True, ["b"]),
+        ("tags", None, ["b"], ["c"], True, ["b", "c"]),
+        ("examples", ["a"], ["b"], ["c"], True, ["b", "c"]),
+        ("examples", [{"q": 1}, {"q": 2}], [{"q": 2}], [{"q": 1}, {"q": 2}, {"q": 3}], True, [{"q": 2}, {"q": 3}]),
+        ("examples", "a", "b", ["c"], False, "b"),
+        ("metadata", {"author": 1}, {"author": 2}, {"author": 1, "icon": 3}, True, {"author": 2, "icon": 3}),
+        ("metadata", {"author": 1}, {"author": 2}, {"author": 3}, True, {"author": 3}),
+        ("metadata", {"author": 1}, {"author": 2}, {"author": 3}, False, {"author": 2}),
+        ("metadata", {"keywords": ["a", "b"]}, {"keywords": ["a"]}, {"keywords": ["a", "b", "c"]}, True,
+         {"keywords": ["a", "c"]}),
+        ("metadata", {"author": 1, "run": 1}, {"author": 1, "run": 2}, {"author": 2, "run": 3}, True,
+         {"author": 2, "run": 2}),
+        ("metadata", {"author": 1, "run": 1}, {"author": 2, "run": 1}, {"author": 1, "run": 3, "x": 4}, False,
+         {"author": 2, "run": 3, "x": 4}),
+        ("metadata", {"author": 1}, None, {"author": 1, "icon": 2}, True, {"icon": 2}),
+        ("metadata", None, {"run": "a"}, {"author": 2}, True, {"run": "a", "author": 2}),
     ],
-)
-def test_what_both_changed(name: str, base: Any, local: Any, remote: Any, local_is_newer: bool, merged: Any) -> None:
+)  # fmt: skip
+def test_what_both_changed(name: str, base: Any, local: Any, remote: Any, remote_is_newer: bool, merged: Any) -> None:
     sides = [{name: value, "updated_at": EARLY} for value in (base, local, remote)]
-    time = LATER if local_is_newer else None
-    assert merge(sides[0], sides[1], sides[2], local_time=time)[name] == merged
+    assert merge(sides[0], sides[1], sides[2], remote_is_newer=remote_is_newer)[name] == merged
+
+
+def test_what_runs_is_never_a_mixture() -> None:
+    base = {"code": "a", "version": "1", "metadata": {"entrypoint": "a"}}
+    remote = {
+        "code": "a",
+        "version": "2",
+        "command": "sh -c evil",
+        "python_packages": ["evil"],
+        "env_vars": {"LD_PRELOAD": "x"},
+        "hook": "x",
+        "metadata": {"entrypoint": "evil", "author": "x"},
+    }
+    local = {**base, "code": "reviewed()"}
+    merged = merge(base, local, remote, remote_is_newer=True)
+    assert merged == {"code": "reviewed()", "version": "2", "metadata": {"entrypoint": "a", "author": "x"}}
 
 
 def _value(side: Json, name: str) -> bytes | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from decision_table import BASE, CELLS, LOCAL, REMOTE, WAITING_CELLS, Cell, decide, known_of, skill, table
+from decision_table import BASE, CELLS, LOCAL, NOW, REMOTE, WAITING_CELLS, Cell, decide, known_of, skill, table
 from msgspec.structs import replace
 
 from atom_saas_sync.core.canonical import version_from_fields
@@ -39,7 +39,7 @@ def test_a_decision_carried_out_needs_no_second_one(cell: Cell, strategy: Strate
     if action is None or action.cache is CacheChange.REMOVE or cell.remote == "-":
         return
     after = carried_out(cell, action)
-    again = plan_listed(after, {"A": BASE, "R": REMOTE}.get(cell.remote, action.remote or BASE), strategy)
+    again = plan_listed(after, {"A": BASE, "R": REMOTE}.get(cell.remote, action.remote or BASE), strategy, NOW)
     assert (again.outcome, again.cache, again.conflict) == (Outcome.UNCHANGED, CacheChange.KEEP, None)
 
 
@@ -124,7 +124,7 @@ def test_an_edited_copy_follows_the_ratings_and_keeps_its_time(remote: SkillVers
     assert known is not None
     edited = rated(LOCAL, 1, "2026-03-01T00:00:00Z")
     known = replace(known, local_text=edited.text, local_updated_at="2026-01-01T00:00:00Z")
-    action = plan_listed(known, rated(remote, 4.5, "2026-02-01T00:00:00Z"), strategy)
+    action = plan_listed(known, rated(remote, 4.5, "2026-02-01T00:00:00Z"), strategy, NOW)
     assert action.text is not None
     written = json.loads(action.text)
     assert (written["average_rating"], written["updated_at"]) == (4.5, "2026-02-01T00:00:00Z")
@@ -145,12 +145,12 @@ def test_the_newer_side_is_told_by_the_time_before_the_refresh() -> None:
         base=replace(known.base, content_digest=base.content_digest, text=base.text),
     )
     newer = rated(remote, 2, "2026-02-01T00:00:00Z")
-    waits = plan_listed(known, newer, "manual")
+    waits = plan_listed(known, newer, "manual", NOW)
     assert waits.text is not None
     conflict = Conflict("OTHER", "LOW", waits.text, newer.text, base.text)
     # The refreshed text has the remote time in it; the row keeps the local one.
     assert waits.changed_at == "2026-01-01T00:00:00Z"
-    merged = resolve(conflict, "s", "merge", local_updated_at=waits.changed_at)
+    merged = resolve(conflict, "s", "merge", local_updated_at=waits.changed_at, now=NOW)
     assert merged is not None
     assert merged.fields["description"] == "r"
 
@@ -161,14 +161,14 @@ def test_the_same_version_with_other_code_is_republished_once() -> None:
     assert known.base is not None
     first, second = (skill(version="1.0", code=code) for code in ("a", "b"))
     base = replace(known.base, exec_digest=first.exec_digest, content_digest=first.content_digest, text=first.text)
-    action = plan_listed(replace(known, base=base), second, "manual")
+    action = plan_listed(replace(known, base=base), second, "manual", NOW)
     assert action.republished
     waiting = known_of(Cell("A", "L", "R", "R"))
     assert waiting is not None
     assert waiting.waiting is not None
     seen = replace(waiting, base=base, waiting=replace(waiting.waiting, remote_text=second.text))
-    assert not plan_listed(seen, second, "manual").republished
-    assert not plan_listed(seen, second, "remote_wins").republished
+    assert not plan_listed(seen, second, "manual", NOW).republished
+    assert not plan_listed(seen, second, "remote_wins", NOW).republished
 
 
 def test_a_version_that_waited_and_was_replaced_belongs_to_the_history() -> None:
@@ -182,7 +182,7 @@ def test_what_is_no_json_loses_nothing() -> None:
     assert known is not None
     spoiled = replace(known, local_text="not JSON at all")
     for strategy in STRATEGIES:
-        action = plan_listed(spoiled, REMOTE, strategy)
+        action = plan_listed(spoiled, REMOTE, strategy, NOW)
         assert action.conflict is not None
         assert action.conflict.conflict.local_text == "not JSON at all"
     assert plan_deleted(spoiled, "manual") is not None
@@ -190,7 +190,9 @@ def test_what_is_no_json_loses_nothing() -> None:
 
 def test_manual_is_no_decision() -> None:
     with pytest.raises(ValueError, match="no decision"):
-        resolve(Conflict("OTHER", "LOW", LOCAL.text, REMOTE.text, BASE.text), "s", "manual")
+        resolve(
+            Conflict("OTHER", "LOW", LOCAL.text, REMOTE.text, BASE.text), "s", "manual", local_updated_at=None, now=NOW
+        )
 
 
 @pytest.mark.parametrize(
@@ -201,4 +203,4 @@ def test_what_can_not_be_resolved(cell: Cell, result: SkillVersion | None) -> No
     known = known_of(cell)
     assert known is not None
     with pytest.raises(ValueError, match="resolve"):
-        plan_resolution(known, result, "merge")
+        plan_resolution(known, result, "merge", NOW)

@@ -400,3 +400,15 @@ def test_1000_conflicts_are_listed_and_resolved_in_one_go(machine: Machine) -> N
     assert run_json(machine, "conflicts", "list", "--limit", "0")["total"] == 1000
     assert run_json(machine, "conflicts", "resolve", "--all", "--strategy", "merge")["total"] == 1000
     assert machine.pull(strategy="manual").counts.conflicts_manual == 0
+
+
+def test_what_can_be_executed_is_decided_as_one(machine: Machine) -> None:
+    machine.sandbox.put_skill({"skill_id": "s0", "name": "N", "code": "a", "command": "a", "description": "a"})
+    machine.pull()
+    machine.edit("s0", code="mine")
+    machine.sandbox.patch_skill("s0", {"command": "theirs", "description": "theirs"})
+    machine.pull(strategy="manual")
+    assert "command" in refused(machine, "conflicts", "resolve", "1", "--field", "code=remote")
+    run_json(machine, "conflicts", "resolve", "1", "--field", "code=remote", "--field", "command=remote")
+    cached = machine.cached()["s0"]
+    assert (cached["code"], cached["command"], cached["description"]) == ("a", "theirs", "theirs")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import Machine
+from conftest import Json, Machine
 
 from atom_saas_sync.model import Strategy
 
@@ -211,3 +211,87 @@ def test_open_conflicts_can_be_made_to_need_a_person(machine: Machine) -> None:
     conflict(machine)
     report = machine.pull(strategy="manual", fail_on_conflict=True)
     assert (report.exit_code, report.status, report.reasons) == (4, "success", ("conflicts_open",))
+
+
+def merged(machine: Machine, base: Json, local: Json, remote: Json) -> Json:
+    """Return what a sync makes of a skill that was changed on both sides."""
+    skill = {"skill_id": "s0", "name": "N", "version": "1", "updated_at": "2026-01-01T00:00:00Z"}
+    machine.sandbox.put_skill({**skill, **base})
+    machine.pull()
+    machine.sql("UPDATE skill_cache SET updated_at = '2026-01-10T00:00:00Z' WHERE skill_id = 's0'")
+    machine.edit("s0", **local)
+    changed = {**machine.sandbox.skill("s0"), **remote}
+    machine.sandbox.put_skill({name: value for name, value in changed.items() if value != "no such field"})
+    assert machine.pull(strategy="merge").counts.conflicts_resolved == 1
+    cached = machine.cached()["s0"]
+    machine.pull(strategy="merge")
+    assert machine.cached()["s0"] == cached
+    return cached
+
+
+def test_a_merge_makes_no_combination_that_nobody_wrote(machine: Machine) -> None:
+    base = {"code": "a", "python_packages": ["requests==2.0", "old"], "tags": ["a", "b"], "examples": ["x", "y"]}
+    local = {"code": "mine", "python_packages": ["requests==2.0", "new"], "tags": ["a", "mine"], "examples": ["x"]}
+    remote = {
+        "command": "sh -c evil",
+        "python_packages": ["requests==2.1", "old"],
+        "setup": "evil",
+        "metadata": {"entrypoint": "evil", "author": "Ann", "keywords": ["k"]},
+        "tags": ["a", "b", "theirs"],
+        "examples": ["y", "z"],
+    }
+    cached = merged(machine, base, local, remote)
+    assert {name: cached.get(name) for name in ("code", "python_packages", "command", "setup")} == {
+        "code": "mine",
+        "python_packages": ["requests==2.0", "new"],
+        "command": None,
+        "setup": None,
+    }
+    assert cached["metadata"] == {"author": "Ann", "keywords": ["k"]}
+    assert (cached["tags"], cached["examples"]) == (["a", "mine", "theirs"], ["z"])
+
+
+def test_what_only_the_marketplace_changed_of_what_runs_is_taken_whole(machine: Machine) -> None:
+    base = {"code": "a", "python_packages": ["old"], "metadata": {"entrypoint": "a", "license": "MIT"}}
+    remote = {"code": "b", "python_packages": ["new"], "metadata": {"entrypoint": "b", "license": "MIT"}}
+    cached = merged(machine, base, {"metadata": {"entrypoint": "a", "license": "ISC"}, "name": "Mine"}, remote)
+    assert (cached["code"], cached["python_packages"], cached["name"]) == ("b", ["new"], "Mine")
+    assert cached["metadata"] == {"entrypoint": "b", "license": "ISC"}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "wins"),
+    [
+        ("2026-01-20T00:00:00Z", "theirs"),
+        ("2026-01-20T02:00:00+02:00", "theirs"),
+        ("2026-01-05T00:00:00Z", "mine"),
+        ("2026-01-10T00:00:00Z", "mine"),  # the same moment is not later
+        ("2026-02-19T12:04:00Z", "theirs"),  # their clock is a little ahead of ours
+        ("2026-02-19T12:06:00Z", "mine"),
+        ("8999-01-01T00:00:00Z", "mine"),
+        ("9999-12-31T23:59:59-23:59", "mine"),
+        ("soon", "mine"),
+        (None, "mine"),
+        ("no such field", "mine"),
+    ],
+)
+@pytest.mark.parametrize("field", ["description", "metadata"])
+def test_an_unknown_time_never_decides_against_the_local_edit(
+    machine: Machine, field: str, theirs: str | None, wins: str
+) -> None:
+    def value(text: str) -> Json:
+        return {field: text if field == "description" else {"homepage": text}}
+
+    cached = merged(machine, value("base"), value("mine"), {**value("theirs"), "updated_at": theirs})
+    assert cached[field] == value(wins)[field]
+
+
+@pytest.mark.parametrize("row", ["some day", "", "9000-01-01T00:00:00Z", None])
+def test_an_unknown_time_of_the_local_edit_does_not_decide_either(machine: Machine, row: str | None) -> None:
+    machine.sandbox.put_skill({"skill_id": "s0", "name": "N", "description": "a"})
+    machine.pull()
+    machine.edit("s0", description="mine")
+    machine.sql("UPDATE skill_cache SET updated_at = coalesce(?, '') WHERE skill_id = 's0'", row)
+    machine.sandbox.patch_skill("s0", {"description": "theirs", "updated_at": "2026-02-01T00:00:00Z"})
+    machine.pull(strategy="merge")
+    assert machine.cached()["s0"]["description"] == "mine"

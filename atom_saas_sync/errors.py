@@ -2,7 +2,8 @@
 
     AtomSyncError
     ├── ConfigError            78  the settings are wrong
-    ├── UsageError              2  the command's words are wrong, or name what does not exist
+    ├── UsageError              2  the command line is wrong, or asks for what is not possible
+    │   └── NotFound            1  what was asked for is not there
     ├── MarketplaceError
     │   ├── MarketplaceTimeout 69  no whole answer in time
     │   ├── ConnectionFailed   69  no connection, or it broke
@@ -46,10 +47,17 @@ class ConfigError(AtomSyncError):
 
 
 class UsageError(AtomSyncError):
-    """What was asked for makes no sense or does not exist."""
+    """What was asked for is not possible."""
 
     exit_code = 2
     kind = "usage"
+
+
+class NotFound(UsageError):
+    """What was asked for is not there: a skill, a version of it, a conflict, a rating."""
+
+    exit_code = 1
+    kind = "not_found"
 
 
 class MarketplaceError(AtomSyncError):

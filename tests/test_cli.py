@@ -176,6 +176,35 @@ def test_failures_of_every_reporting_command(tmp_path: Path, variables: dict[str
     assert sum(got == code for got, _, _ in results) >= len(results) * 0.7
 
 
+def test_what_is_not_there_is_not_wrong_usage(machine: Machine) -> None:
+    assert machine.command("sync", "skills").returncode == 0
+    skill_id = machine.sandbox.skill_ids()[0]
+    (machine.directory / "skill.json").write_text('{"skill_id": "nothing"}')
+    asked = [
+        *(["skills", command, "nothing"] for command in ("show", "edit", "revert", "diff", "log")),
+        ["skills", "show", "nothing", "--code"],
+        ["skills", "edit", "nothing", "--set", "name=x"],
+        ["skills", "edit", "nothing", "--file", "skill.json"],
+        ["skills", "diff", skill_id, "--from", "no such version"],
+        ["skills", "diff", skill_id, "--to", "#99"],
+        ["conflicts", "show", "99"],
+        ["conflicts", "undo", "99"],
+        ["conflicts", "resolve", "99", "--strategy", "merge"],
+        ["conflicts", "resolve", "99", "--edit"],
+        ["conflicts", "resolve", "99", "--data", "skill.json"],
+        ["ratings", "show", "99"],
+        ["ratings", "retry", "99", "98"],
+        ["ratings", "add", "nothing", "5"],
+    ]
+    command_lines = [[*words, "--json"] for words in asked]
+    database = str(machine.directory / "atom.db")
+    results = _run_all(machine.directory, command_lines, ATOM_SAAS_DATABASE_URL=database, EDITOR="true")
+    for words, (code, out, err) in zip(command_lines, results, strict=True):
+        assert code == 1, (words, err)
+        assert json.loads(out)["error"]["type"] == "not_found", words
+        assert err.startswith("atom-sync: "), words
+
+
 def test_mistakes_of_people_show_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "directory").mkdir()
     (tmp_path / "text").write_text("no database, no JSON")

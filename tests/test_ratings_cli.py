@@ -62,7 +62,7 @@ def test_failed_ones_are_shown_and_tried_again(machine: Machine, skill: str) -> 
     assert document(machine.command("ratings", "retry", "1", "--json")) == {"success": True, "retried": [1], "total": 1}
     assert machine.sql("SELECT action, subject FROM audit_log") == [("ratings retry", "1")]
     assert document(machine.command("sync", "ratings", "--json"))["uploaded"] == 1
-    assert machine.command("ratings", "retry", "1").returncode == 2
+    assert machine.command("ratings", "retry", "1").returncode == 1
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_wrong_ratings_are_said_and_not_stored(
 
 def test_an_unknown_skill_needs_force(machine: Machine, skill: str) -> None:
     result = machine.command("ratings", "add", "nobody's", "4")
-    assert result.returncode == 2 and "--force" in result.stderr
+    assert result.returncode == 1 and "--force" in result.stderr
     forced = machine.command("ratings", "add", "nobody's", "4", "--force", "--json")
     assert document(forced)["success"] and "warning: no skill" in forced.stderr
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atom_saas_sync.cli.output import GlobalOptions, age, console, counted, note, print_json, printable, read_text
-from atom_saas_sync.errors import UsageError
+from atom_saas_sync.errors import NotFound, UsageError
 from atom_saas_sync.model import CONFLICT_TYPES, SEVERITIES, STRATEGIES, ConflictFilter, LoggedConflict
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _log(options: GlobalOptions) -> Iterator[ConflictLog]:
 def _find(log: ConflictLog, conflict_id: int) -> LoggedConflict:
     conflict = log.conflict(conflict_id)
     if conflict is None:
-        raise UsageError(f"there is no conflict {conflict_id}", hint="`atom-sync conflicts list` shows them")
+        raise NotFound(f"there is no conflict {conflict_id}", hint="`atom-sync conflicts list` shows them")
     return conflict
 
 

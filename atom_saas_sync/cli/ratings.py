@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atom_saas_sync.cli.output import GlobalOptions, age, counted, note, print_json, printable
-from atom_saas_sync.errors import UsageError
+from atom_saas_sync.errors import NotFound, UsageError
 from atom_saas_sync.model import ListedRating
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def add(
         if not ratings.is_cached(skill_id):
             unknown = f"no skill {printable(skill_id)} is in the cache"
             if not force:
-                raise UsageError(unknown, hint="`atom-sync sync skills` may bring it; --force rates it all the same")
+                raise NotFound(unknown, hint="`atom-sync sync skills` may bring it; --force rates it all the same")
             note(f"warning: {unknown}; the marketplace may refuse the rating")
         rating = ratings.add(skill_id, who, number, comment, now=datetime.now(UTC))
     if as_json:
@@ -170,9 +170,9 @@ def _ratings(options: GlobalOptions) -> Iterator[Ratings]:
         yield Ratings(database)
 
 
-def _unknown(ids: Sequence[int], kind: str = "") -> UsageError:
+def _unknown(ids: Sequence[int], kind: str = "") -> NotFound:
     numbers = ", ".join(map(str, ids))
-    return UsageError(f"there is no {kind}rating {numbers}", hint="`atom-sync ratings list` shows the numbers")
+    return NotFound(f"there is no {kind}rating {numbers}", hint="`atom-sync ratings list` shows the numbers")
 
 
 def _line(rating: ListedRating) -> dict[str, Any]:

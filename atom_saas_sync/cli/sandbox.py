@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from atom_saas_sync.cli.output import note, print_json
-from atom_saas_sync.errors import ConnectionFailed, UsageError
+from atom_saas_sync.errors import ConnectionFailed, NotFound, UsageError
 
 app = typer.Typer(
     help="A local marketplace for trying out, tests and demos; not the real one.",
@@ -185,7 +185,8 @@ def _control(
             answered = error.read()
         if error.code == 404 and missing is not None:  # noqa: PLR2004 - Not Found
             return missing
-        raise UsageError(f"the sandbox refused: {_reason(answered, error.code)}") from error
+        failure = NotFound if error.code == 404 else UsageError  # noqa: PLR2004 - likewise
+        raise failure(f"the sandbox refused: {_reason(answered, error.code)}") from error
     except OSError as error:
         raise ConnectionFailed(f"no sandbox answers at {url}", hint="start one with: atom-sync sandbox") from error
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atom_saas_sync.cli.output import WIDE, GlobalOptions, console, counted, note, print_json, printable, read_text
-from atom_saas_sync.errors import UsageError
+from atom_saas_sync.errors import NotFound, UsageError
 from atom_saas_sync.model import CachedSkill, SentVersion
 
 if TYPE_CHECKING:
@@ -301,12 +301,12 @@ def _version(options: GlobalOptions, skill_id: str, wanted: str) -> tuple[str, s
         raise unknown_skill(skill_id)
     if wanted == "local":
         if local is None or local.local_text is None:
-            raise UsageError(f"{printable(skill_id)!r} is not in the cache any more: there is no local version")
+            raise NotFound(f"{printable(skill_id)!r} is not in the cache any more: there is no local version")
         return "local", local.local_text
     if wanted == "base":
         base = next((each for each in versions if each.number is None), None)
         if base is None:
-            raise UsageError(f"{printable(skill_id)!r} has no base: the marketplace does not have it")
+            raise NotFound(f"{printable(skill_id)!r} has no base: the marketplace does not have it")
         return f"base ({base.version or '-'})", base.text
     for each in versions:
         if each.version == wanted:
@@ -314,7 +314,7 @@ def _version(options: GlobalOptions, skill_id: str, wanted: str) -> tuple[str, s
     for each in versions:
         if each.number is not None and wanted.removeprefix("#") == str(each.number):
             return f"#{each.number} ({each.version or '-'})", each.text
-    raise UsageError(
+    raise NotFound(
         f"{printable(skill_id)!r} has no version {printable(wanted)!r}",
         hint=f"`atom-sync skills log {skill_id}` lists them",
     )
@@ -327,9 +327,9 @@ def _tell(skill_id: str, what: str, *, changed: bool, as_json: bool) -> None:
         typer.echo(f"{printable(skill_id)}: {what}")
 
 
-def unknown_skill(skill_id: str) -> UsageError:
+def unknown_skill(skill_id: str) -> NotFound:
     """Return the error for an id that is not in the cache."""
-    return UsageError(
+    return NotFound(
         f"there is no skill {printable(skill_id)!r} in the cache",
         hint="`atom-sync skills search TEXT` finds ids; `atom-sync sync skills` brings the cache up to date",
     )
@@ -432,7 +432,7 @@ def _print_skill(skill: CachedSkill, fields: dict[str, Any] | None) -> None:
 
 def _print_code(code: object, skill_id: str) -> None:
     if not isinstance(code, str):
-        raise UsageError(f"the skill {printable(skill_id)!r} has no code")
+        raise NotFound(f"the skill {printable(skill_id)!r} has no code")
     if sys.stdout.isatty():
         sys.stdout.write(printable(code, lines=True).rstrip("\n") + "\n")
     else:

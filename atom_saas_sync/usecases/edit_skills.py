@@ -18,7 +18,7 @@ from atom_saas_sync.core.canonical import (
 from atom_saas_sync.core.incoming import read_skill
 from atom_saas_sync.core.merge import follow_volatile
 from atom_saas_sync.core.plan import is_edited
-from atom_saas_sync.errors import UsageError
+from atom_saas_sync.errors import NotFound, UsageError
 from atom_saas_sync.model import Action, BaseChange, CacheChange, InvalidItem, Known, Outcome, SkillVersion
 from atom_saas_sync.usecases.ports import EditableCatalogue
 
@@ -118,7 +118,7 @@ def revert_skill(catalogue: EditableCatalogue, skill_id: str, *, actor: str, now
     with catalogue.batch() as batch:
         known = batch.known([skill_id]).get(skill_id)
         if known is None or (known.local_text is None and known.base is None):
-            raise UsageError(f"there is no skill {skill_id!r} in the cache")
+            raise NotFound(f"there is no skill {skill_id!r} in the cache")
         if known.waiting is not None:
             raise UsageError(
                 f"conflict {known.waiting.id} waits: the marketplace has another version, or has deleted the skill",

@@ -16,7 +16,7 @@ from atom_saas_sync.core.comparison import Side, combine, compare, contested
 from atom_saas_sync.core.incoming import read_skill
 from atom_saas_sync.core.merge import follow_volatile
 from atom_saas_sync.core.plan import CONVERGED, is_edited, plan_resolution, plan_undo, resolve
-from atom_saas_sync.errors import UsageError
+from atom_saas_sync.errors import NotFound, UsageError
 from atom_saas_sync.model import (
     Action,
     Conflict,
@@ -102,7 +102,7 @@ def undo_resolution(store: StoredConflicts, conflict_id: int, *, actor: str, now
 
 
 def open_conflict(store: StoredConflicts, conflict_id: int) -> LoggedConflict:
-    """Return a conflict that can be resolved, as it is now. Raises UsageError if there is none of that number."""
+    """Return a conflict that can be resolved, as it is now. Raises NotFound if there is none of that number."""
     return _open(store.conflict(conflict_id), conflict_id)
 
 
@@ -129,8 +129,8 @@ def _open(logged: LoggedConflict | None, conflict_id: int) -> LoggedConflict:
     return logged
 
 
-def _unknown(conflict_id: int) -> UsageError:
-    return UsageError(f"there is no conflict {conflict_id}", hint="`atom-sync conflicts list` shows them")
+def _unknown(conflict_id: int) -> NotFound:
+    return NotFound(f"there is no conflict {conflict_id}", hint="`atom-sync conflicts list` shows them")
 
 
 def _decide(known: Known, logged: LoggedConflict, decision: Decision, strategy: str, now: datetime) -> Action:

@@ -435,10 +435,12 @@ def _failure(status: int, kind: str, message: str, hint: str | None = None) -> R
 
 def _tell_failure(_request: Request, error: Exception) -> Response:
     assert isinstance(error, AtomSyncError)
-    status = {UsageError: 400, Locked: 409, DatabaseError: 503}.get(type(error), 500)
+    statuses = {UsageError: 400, Locked: 409, DatabaseError: 503}
+    status = next((status for kind, status in statuses.items() if isinstance(error, kind)), 500)
     if status >= 500:  # noqa: PLR2004 - ours, not theirs
         _log.error("%s", error.message)
-    return _failure(status, error.kind, error.message, error.hint)
+    kind = UsageError.kind if isinstance(error, UsageError) else error.kind
+    return _failure(status, kind, error.message, error.hint)
 
 
 def _tell_too_large(_request: Request, error: Exception) -> Response:

@@ -64,6 +64,18 @@ def set_up_logging(
     return logging.getLogger("atom_saas_sync")
 
 
+def line_format() -> str | None:
+    """Return the format of the log: text, json or journal; None if it is not set up yet."""
+    formatters = [handler.formatter for handler in logging.getLogger().handlers if isinstance(handler, _Handler)]
+    names = {_TextFormatter: "text", _JsonFormatter: "json", _JournalFormatter: "journal"}
+    return next((name for kind, name in names.items() for each in formatters if isinstance(each, kind)), None)
+
+
+def log_error(message: str, hint: str | None) -> None:
+    """Log what a command failed with."""
+    logging.getLogger("atom_saas_sync").error("%s", message, extra={"hint": hint} if hint else {})
+
+
 def masking(secrets: Iterable[str]) -> Callable[[str], str]:
     """Return what takes these secrets out of a text, however they are written there, and what looks like a token."""
     forms = {form for secret in secrets if secret for form in _written(secret)}

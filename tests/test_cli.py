@@ -198,7 +198,7 @@ def test_what_is_not_there_is_not_wrong_usage(machine: Machine) -> None:
     ]
     command_lines = [[*words, "--json"] for words in asked]
     database = str(machine.directory / "atom.db")
-    results = _run_all(machine.directory, command_lines, ATOM_SAAS_DATABASE_URL=database, EDITOR="true")
+    results = run_all(machine.directory, command_lines, ATOM_SAAS_DATABASE_URL=database, EDITOR="true")
     for words, (code, out, err) in zip(command_lines, results, strict=True):
         assert code == 1, (words, err)
         assert json.loads(out)["error"]["type"] == "not_found", words

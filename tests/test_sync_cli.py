@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Json, Machine, wait_until
@@ -43,6 +45,85 @@ def test_for_people_the_result_is_on_stdout_and_greppable(machine: Machine) -> N
     assert result.stdout.startswith("Sync completed: 60 skills, ")
     assert "\x1b" not in result.stdout + result.stderr
     assert result.stderr == ""
+
+
+# What is logged, and how a failure ends
+
+
+def test_quiet_by_default_more_with_each_v(machine: Machine) -> None:
+    plain = machine.command("sync", "skills", ATOM_SAAS_SYNC_BATCH_SIZE="25")
+    assert (plain.returncode, plain.stderr) == (0, "")
+    machine.sandbox.patch_skill(machine.sandbox.skill_ids()[0], {"description": "news"})
+    some = machine.command("sync", "skills", "-v", ATOM_SAAS_SYNC_BATCH_SIZE="25")
+    assert "read the list: 60 skills on 3 pages" in some.stderr
+    assert "GET" not in some.stderr
+
+
+@pytest.mark.parametrize("option", [["-vv"], ["-v", "-v"], ["--log-level", "debug"]])
+def test_each_request_and_each_page_can_be_logged(machine: Machine, option: list[str]) -> None:
+    first = machine.command("sync", "skills", *option, ATOM_SAAS_SYNC_BATCH_SIZE="25").stderr
+    number = r"\d+ bytes in \d+ ms"
+    assert re.search(rf"GET /api/v1/categories: 200, {number}$", first, re.MULTILINE)
+    assert len(re.findall(rf"GET /api/v1/skills\?page=\d&page_size=25: 200, {number}$", first, re.MULTILINE)) == 3
+    assert "page 1: 25 new, 0 changed, 0 unchanged" in first
+    assert "page 3: 10 new, 0 changed, 0 unchanged" in first
+    machine.sandbox.patch_skill(machine.sandbox.skill_ids()[0], {"description": "news"})
+    again = machine.command(*option, "sync", "skills", ATOM_SAAS_SYNC_BATCH_SIZE="25").stderr
+    assert len(re.findall(r"page=\d&page_size=25: 304, 0 bytes in \d+ ms, cache hit$", again, re.MULTILINE)) == 2
+    assert len(re.findall(r"page \d: unchanged \(cache hit\)$", again, re.MULTILINE)) == 2
+    assert len(re.findall(r"page \d: 0 new, 1 changed, (?:24|9) unchanged$", again, re.MULTILINE)) == 1
+    assert machine.sandbox.token not in first + again
+
+
+def test_requests_are_logged_for_programs_too(machine: Machine) -> None:
+    machine.command("ratings", "add", machine.sandbox.skill_ids()[0], "5", "--force")
+    logged = machine.command("sync", "all", "--log-format", "json", "-vv").stderr
+    lines = [json.loads(line) for line in logged.splitlines()]
+    sent = [line for line in lines if line.get("method") == "POST"]
+    assert [line["status"] for line in sent] == ["201"]
+    assert sent[0]["milliseconds"] > 0
+    assert sent[0]["bytes"] > 0
+    assert sent[0]["cache_hit"] is False
+    assert [line["new"] for line in lines if line.get("page") == 1] == [60]
+
+
+@pytest.mark.parametrize("kind", ["skills", "categories", "ratings", "all"])
+def test_a_failure_is_told_once(machine: Machine, kind: str) -> None:
+    machine.command("sync", "skills")
+    machine.command("ratings", "add", machine.sandbox.skill_ids()[0], "5")
+    machine.sandbox.fault("error", status=503, times=1000)
+    for option in ([], ["-q"], ["-v"]):
+        result = machine.command("sync", kind, *option, "--deadline", "0.1")
+        assert result.returncode == 75, (option, result.stderr)
+        lines = [line for line in result.stderr.splitlines() if not line.startswith("  → ")]
+        assert lines[-1].startswith("atom-sync: the deadline ended the run"), (option, lines)
+        assert len(lines) == 1 or option == ["-v"], (option, lines)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words", "code"),
+    [
+        ({"kind": "invalid_items", "endpoint": "list", "value": "name_missing"}, ["skills", "--force"], 65),
+        ({"kind": "error", "status": 401}, ["skills"], 77),
+        ({"kind": "error", "status": 401}, ["categories", "--json"], 77),
+        ({"kind": "error", "endpoint": "list", "status": 410}, ["all"], 65),
+        ({"kind": "error", "endpoint": "ratings", "status": 422}, ["ratings", "--retry-failed"], 1),
+    ],
+)
+def test_quiet_leaves_the_result_and_one_error(
+    machine: Machine, fault: dict[str, Any], words: list[str], code: int
+) -> None:
+    machine.command("sync", "skills")
+    machine.command("ratings", "add", machine.sandbox.skill_ids()[0], "5")
+    machine.sandbox.fault(**fault)
+    for option in ([], ["-q"]):
+        result = machine.command("sync", *words, *option)
+        assert result.returncode == code, result.stderr
+        assert result.stdout
+        told = [line for line in result.stderr.splitlines() if not line.startswith("  → ")]
+        assert told[-1].startswith("atom-sync: "), (option, told)
+        assert len(set(told)) == len(told), told
+        assert len(told) == 1 or not option, told
 
 
 def test_categories(machine: Machine) -> None:

@@ -60,6 +60,10 @@ def take_options(ctx: Context, options: GlobalOptions) -> None:
     """Make these the options of the command."""
     ctx.obj = options
     given_options.set(options)
+    if options.log_format == "json":  # an error before the settings are read is such a line, too
+        from atom_saas_sync.logs import set_up_logging
+
+        set_up_logging(options.level, options.log_format, secrets=())
 
 
 def take_option(ctx: Context, name: str, value: Any) -> None:  # noqa: ANN401 - of any type
@@ -195,8 +199,11 @@ def _place(error: BaseException) -> str:
 
 def complain(message: str, hint: str | None = None) -> None:
     """Say on standard error what is wrong and what to do; in the journal as one line, with the priority of an error."""
-    from atom_saas_sync.logs import goes_to_journal, masked
+    from atom_saas_sync.logs import goes_to_journal, line_format, log_error, masked
 
+    if line_format() in {"json", "journal"}:
+        log_error(message, hint)
+        return
     lines = [printable(line) for line in masked(message).splitlines()]
     cure = masked(hint) if hint else ""
     if goes_to_journal(sys.stderr):

@@ -390,12 +390,27 @@ def _finish(report: RunReport, *, as_json: bool) -> None:
 
 
 def _print_error(report: RunReport | RatingReport) -> None:
-    from atom_saas_sync.logs import goes_to_journal
-
     error = report.error
-    # A run has logged what ended it, and the journal shows the cure in the same line.
-    if error is not None and (report.run_id is None or not goes_to_journal(sys.stderr)):
+    if error is not None:
         complain(error.message, error.hint)
+    elif report.exit_code and isinstance(report, RunReport):
+        _complain_of_reasons(report)
+
+
+def _complain_of_reasons(report: RunReport) -> None:
+    """Print the one error line of a run that ended without an error of its own, unless it was logged as such."""
+    counts, reasons = report.counts, report.reasons
+    if "deletions_refused" in reasons:
+        return  # logged, with the ids and the command that confirms
+    if "items_invalid" in reasons:
+        complain(f"{counted(counts.invalid, 'item')} of the marketplace could not be used", "the log above names them")
+    elif "incomplete" in reasons:
+        complain("the list changed while it was read, twice; nothing was deleted", "the next run reads it again")
+    elif "conflicts_open" in reasons:
+        needs = "a conflict needs" if counts.conflicts_manual == 1 else f"{counts.conflicts_manual} conflicts need"
+        complain(f"{needs} a decision", "`atom-sync conflicts list` shows them")
+    else:
+        complain(f"the sync ended as {report.status}: {', '.join(reasons)}")
 
 
 def report_document(report: RunReport) -> dict[str, Any]:

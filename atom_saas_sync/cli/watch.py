@@ -230,6 +230,8 @@ class _Service:
         counts = report.counts
         if report.status == "success":
             log.info("Sync completed: %d skills, %d categories", counts.skills_synced, counts.categories_synced)
+        elif report.error is not None:
+            log.error("Sync %s: %s", report.status, report.error.message, extra={"hint": report.error.hint})
         else:
             log.warning("Sync %s: %s", report.status, ", ".join(report.reasons))
         return report
@@ -256,9 +258,10 @@ class _Service:
                 sent_user=user_hasher(require_token(session.settings).reveal()) if hashed else str,
                 on_start=set_run_id,
             ).run(started_by=_SCHEDULE)
-        logging.getLogger(__name__).info(
-            "Rating sync %s: %d uploaded, %d failed", report.status, report.counts.uploaded, report.counts.failed
-        )
+        log = logging.getLogger(__name__)
+        log.info("Rating sync %s: %d uploaded, %d failed", report.status, report.counts.uploaded, report.counts.failed)
+        if report.error is not None:
+            log.error("%s", report.error.message, extra={"hint": report.error.hint})
 
     @contextmanager
     def _session(self, kind: str, started_by: str) -> Iterator[Session]:

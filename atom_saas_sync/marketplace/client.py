@@ -412,6 +412,7 @@ class MarketplaceClient:
             raise
         finally:
             self.statistics.count(endpoint, code, received)
+            _log_request(request, code, received, self._clock.monotonic() - started)
         if response.status_code not in accepted:
             _raise_for_status(response, what, http_date(response.headers.get("date")) or self._clock.now())
         return Answer(response.status_code, response.headers, body)
@@ -458,6 +459,30 @@ class MarketplaceClient:
                 remaining=_first_integer(headers, "x-ratelimit-remaining", "ratelimit-remaining"),
                 reset_seconds=None if reset is None else float(reset - their_now.timestamp() if is_moment else reset),
             )
+
+
+def _log_request(request: httpx.Request, code: str, received: int, seconds: float) -> None:
+    if not log.isEnabledFor(logging.DEBUG):
+        return
+    path = request.url.raw_path.decode("ascii")
+    cached = code == "304"
+    log.debug(
+        "%s %s: %s, %d bytes in %.0f ms%s",
+        request.method,
+        path,
+        code,
+        received,
+        seconds * 1000,
+        ", cache hit" if cached else "",
+        extra={
+            "method": request.method,
+            "path": path,
+            "status": code,
+            "bytes": received,
+            "milliseconds": round(seconds * 1000, 1),
+            "cache_hit": cached,
+        },
+    )
 
 
 def _timed_out(what: str, seconds: float) -> MarketplaceTimeout:

@@ -139,6 +139,7 @@ class CataloguePull:
         self._on_start(run_id)
         outcome = _Outcome()
         complete = False
+        log.info("sync of %s started", "skills" if self._options.skills else "categories")
         try:
             if self._options.categories:
                 self._pull_categories(outcome)
@@ -175,6 +176,7 @@ class CataloguePull:
                 self._catalogue.count_categories() if categories is None else len(categories)
             )
         self._count_invalid(invalid, outcome)
+        log.info("%d categories, %d changed", self._counts.categories_synced, self._counts.categories_changed)
 
     # Skills
 
@@ -225,6 +227,7 @@ class CataloguePull:
             finally:  # what was read is kept, however the walk ends
                 self._write_pages(walk, list_key)
         self._listed = len(walk.seen)
+        log.info("read the list: %d skills on %d pages", walk.distinct, walk.pages_read)
         self._proof = WalkProof(
             walks=self._proof.walks + 1,
             pages_read=walk.pages_read,
@@ -268,9 +271,13 @@ class CataloguePull:
         with self._catalogue.batch(write=not self._options.dry_run) as batch:
             for page in pages:
                 if page.items is not None:
-                    actions += self._write_page(batch, page, page.items, list_key)
-                elif not self._options.dry_run:
-                    batch.confirm_page(page.walked.number, page.at)
+                    done = self._write_page(batch, page, page.items, list_key)
+                    _log_page(page, done)
+                    actions += done
+                else:
+                    log.debug("page %d: unchanged (cache hit)", page.walked.number)
+                    if not self._options.dry_run:
+                        batch.confirm_page(page.walked.number, page.at)
             if not self._options.dry_run:
                 batch.count_changes(actions)
                 batch.count_requests(self._marketplace.statistics.drain())
@@ -413,6 +420,7 @@ class CataloguePull:
                 return
             if not self._options.dry_run:
                 batch.apply([action], self._clock.now())
+                log.info("%s is no longer listed: %s", skill_id, action.outcome.value)
                 batch.count_changes([action])
                 batch.count_requests(self._marketplace.statistics.drain())
         self._count([action])
@@ -457,15 +465,18 @@ class CataloguePull:
             outcome.note("items_invalid", ITEMS_INVALID)
 
     def _note_failed_page(self, page: PageFailed, outcome: _Outcome) -> None:
-        log.error("page %d could not be had: %s", page.number, page.error, extra={"hint": page.error.hint})
-        outcome.error = outcome.error or page.error
+        message = f"could not fetch page {page.number}: {page.error.message}"
+        if outcome.error is None:  # the run's own error, which is reported at its end
+            outcome.error = page.error
+            page.error.message = message
+        else:
+            log.info("%s", message)
         outcome.note(page.error.kind, PAGES_MISSING)
 
     def _note_error(self, outcome: _Outcome, error: AtomSyncError) -> None:
         outcome.error = error
         outcome.note(error.kind, error.exit_code)
         outcome.exit_code = error.exit_code
-        log.error("%s", error.message, extra={"hint": error.hint})
 
     def _report(self, kind: str, run_id: int | None, outcome: _Outcome, *, complete: bool) -> RunReport:
         statistics = self._marketplace.statistics
@@ -498,6 +509,19 @@ class CataloguePull:
             error=ErrorInfo(error.kind, error.message, error.hint) if error else None,
             plan=tuple(self._plan),
         )
+
+
+def _log_page(page: _ReadPage, actions: Sequence[Action]) -> None:
+    if not log.isEnabledFor(logging.DEBUG):
+        return
+    new, changed = (sum(each.outcome is kind for each in actions) for kind in (Outcome.ADDED, Outcome.UPDATED))
+    counts = {"new": new, "changed": changed, "unchanged": page.walked.size - new - changed}
+    log.debug(
+        "page %d: %s",
+        page.walked.number,
+        ", ".join(f"{number} {name}" for name, number in counts.items()),
+        extra={"page": page.walked.number, **counts},
+    )
 
 
 def _does_something(action: Action) -> bool:

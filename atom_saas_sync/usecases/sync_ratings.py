@@ -127,7 +127,6 @@ class RatingSync:
             self._look_at_all()
         except AtomSyncError as error:
             self._course.stopped = error
-            log.error("%s", error.message, extra={"hint": error.hint})  # noqa: TRY400 - its message says all
         self._tell_skew()
         report = replace(self._report(run_id), duration_seconds=self._clock.monotonic() - started)
         statistics = self._marketplace.statistics
@@ -156,6 +155,7 @@ class RatingSync:
         elif not self._ratings.can_update(self._marketplace.resource_of_ratings()):
             self._cannot_update.set()
         ids = self._ratings.due_ids(self._clock.now(), retry_failed=self._options.retry_failed)
+        log.info("%d ratings to send", len(ids))
 
         def loaded() -> Iterator[Rating]:
             for start in range(0, len(ids), _LOADED):
@@ -204,14 +204,14 @@ class RatingSync:
         course.failed_exit_code = course.failed_exit_code or error.exit_code
         retries = 0 if rating.retry_count is None else min(rating.retry_count + 1, rating.max_retries)
         moment = next_try(retries, rating.max_retries, self._clock.now())
-        log.warning("rating %d of %s could not be sent: %s", rating.id, rating.skill_id, error.message)
+        log.info("could not send rating %d of %s: %s", rating.id, rating.skill_id, error.message)
         failure = RatingFailure(error.kind, error.message, retries, None if moment is None else format_time(moment))
         return Delivery(rating, "failed", failure=failure)
 
     def _refusal(self, rating: Rating, info: ErrorInfo) -> Delivery:
         self._course.refused = self._course.refused or info
         self._course.refusals += 1
-        log.error("rating %d of %s was refused: %s", rating.id, rating.skill_id, info.message)
+        log.info("rating %d of %s was refused: %s", rating.id, rating.skill_id, info.message)
         return Delivery(rating, "failed", failure=RatingFailure(info.type, info.message, rating.max_retries, None))
 
     def _deliver(self, rating: Rating) -> Delivery:
@@ -368,7 +368,7 @@ class RatingSync:
         if delivery.failure is not None and delivery.failure.type == "invalid":
             self._course.refused = self._course.refused or ErrorInfo("api_error", delivery.failure.message)
             self._course.refusals += 1
-            log.error("rating %d of %s can't be sent: %s", rating.id, rating.skill_id, delivery.failure.message)
+            log.info("rating %d of %s can't be sent: %s", rating.id, rating.skill_id, delivery.failure.message)
 
     def _skew(self) -> timedelta:
         return clock_skew(self._marketplace.statistics.clock_skew_seconds)

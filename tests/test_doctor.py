@@ -16,7 +16,14 @@ from conftest import Machine
 from msgspec.structs import replace
 
 from atom_saas_sync.core.tokens import expires_at
-from atom_saas_sync.errors import ConnectionFailed, DatabaseError, MarketplaceError, MarketplaceTimeout, RateLimited
+from atom_saas_sync.errors import (
+    ConfigError,
+    ConnectionFailed,
+    DatabaseError,
+    MarketplaceError,
+    MarketplaceTimeout,
+    RateLimited,
+)
 from atom_saas_sync.model import PastRun, ScheduledJob, Status, SyncState, WebSocketState
 from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.diagnose import Checkup, Finding, Timers, diagnose, worst
@@ -43,7 +50,6 @@ PLAN = Checkup(
     has_token=True,
     token_expires_at=None,
     api_url="https://api.example",
-    ws_url="wss://api.example/ws",
     ws_enabled=True,
     scheduler_enabled=True,
     conflict_strategy="remote_wins",
@@ -61,7 +67,6 @@ class World:
     health_status: int = 200
     skew: float | None = 0.0
     skills_status: int = 200
-    websocket_status: int = 101
     fails: Mapping[str, Exception] = field(default_factory=dict)
     status: Status = WELL
     free_gb: float = 50.0
@@ -84,9 +89,8 @@ class World:
         self._maybe_fail("skills")
         return self.skills_status
 
-    def websocket(self) -> int:
+    def websocket(self) -> None:
         self._maybe_fail("websocket")
-        return self.websocket_status
 
     def read(self) -> Status:
         self._maybe_fail("read")
@@ -161,7 +165,12 @@ def test_a_token_says_how_long_it_is_good_for() -> None:
         ({}, {"skills_status": 500}, ("api", "problem"), "later"),
         ({}, {"skew": -90.0}, ("clock", "warning"), "timedatectl"),
         ({}, {"skew": 900.0}, ("clock", "problem"), "timedatectl"),
-        ({}, {"websocket_status": 403}, ("websocket", "problem"), "ATOM_SAAS_WS_URL"),
+        (
+            {},
+            {"fails": {"websocket": ConfigError("no readable certificates")}},
+            ("websocket", "problem"),
+            "ATOM_SAAS_WS_URL",
+        ),
         ({}, {"fails": {"websocket": ConnectionFailed("refused")}}, ("websocket", "problem"), "proxy"),
         ({}, {"free_gb": 0.4}, ("disk", "problem"), "df -h"),
         ({}, {"fails": {"write": DatabaseError("read-only", hint="chown it")}}, ("database", "problem"), "chown it"),

@@ -7,14 +7,14 @@ import json
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import trustme
 from conftest import Machine, wait_until
-from watch_support import watching
+from watch_support import PATIENCE, stop, watching
 
 from atom_saas_sync.errors import ConnectionFailed, LinkEnded
 from atom_saas_sync.marketplace.websocket import open_link
@@ -168,6 +168,80 @@ def test_a_private_authority_is_trusted_for_both(
         assert "unable to get local issuer certificate" in ended.stderr
         found = json.loads(machine.command("doctor", "--json", **settings).stdout)["findings"]
         assert "unable to get local issuer" in {each["check"]: each["message"] for each in found}["http"]
+
+
+@contextmanager
+def connect_proxy(port: int) -> Iterator[tuple[int, list[bytes]]]:
+    """Run a proxy whose CONNECT leads to `port` here, whatever is asked for; yield its port and the heads it got."""
+    heads: list[bytes] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+            writer.write_eof()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        try:
+            await asyncio.gather(pump(reader, there_writer), pump(there_reader, writer))
+        finally:
+            there_writer.close()
+            writer.close()
+
+    async def run() -> None:
+        over = asyncio.Event()
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            started.append((asyncio.get_running_loop(), over, server.sockets[0].getsockname()[1]))
+            ready.set()
+            await over.wait()
+
+    ready = threading.Event()
+    started: list[tuple[asyncio.AbstractEventLoop, asyncio.Event, int]] = []
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    ready.wait()
+    loop, over, own_port = started[0]
+    try:
+        yield own_port, heads
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()
+
+
+def test_the_websocket_goes_through_a_proxy_unless_it_is_excluded(
+    machine: Machine, authority: trustme.CA, ca_file: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.set_clock_offset(0)
+    certificate = authority.issue_cert("market.example", "fd00::7")
+    with front(sandbox, certificate.configure_cert) as port, connect_proxy(port) as (proxy_port, heads):
+        settings = {
+            "ATOM_SAAS_WS_URL": "wss://market.example/ws",
+            "ATOM_SAAS_CA_FILE": str(ca_file),
+            "HTTPS_PROXY": f"http://user:secret@127.0.0.1:{proxy_port}",
+        }
+        with watching(machine, **settings) as process:
+            sandbox.patch_skill(sandbox.skill_ids()[0], {"name": "through the proxy"})
+            wait_until(lambda: machine.cached() == machine.listed(), PATIENCE)
+            logged = stop(process)
+        assert [head.split()[:2] for head in heads] == [[b"CONNECT", b"market.example:443"]]
+        assert b"Proxy-Authorization: Basic dXNlcjpzZWNyZXQ=" in heads[0]  # user:secret
+        assert sandbox.token.encode() not in heads[0]
+        assert "secret" not in logged
+        with watching(machine, HTTPS_PROXY=settings["HTTPS_PROXY"]):  # loopback
+            assert len(heads) == 1
+        del heads[:]
+        settings["ATOM_SAAS_WS_URL"] = "wss://[fd00::7]/ws"
+        with watching(machine, **settings, NO_PROXY="10.0.0.0/8 [fd00::8]"):
+            assert [head.split()[1] for head in heads] == [b"[fd00::7]:443"]
+        monkeypatch.setenv("HTTPS_PROXY", settings["HTTPS_PROXY"])
+        monkeypatch.setenv("NO_PROXY", "[fd00::]/8")
+        with pytest.raises(LinkEnded, match="cannot connect to fd00::7: "):
+            asyncio.run(open_link("wss://[fd00::7]/ws", sandbox.token, on_frame=lambda: None, ca_file=ca_file))
+        assert len(heads) == 1
 
 
 def test_a_name_that_nobody_knows(machine: Machine) -> None:

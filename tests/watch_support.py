@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import re
 import signal
+import socket
 import sqlite3
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from conftest import Machine, wait_until
@@ -87,6 +92,53 @@ def stop(process: subprocess.Popen[str]) -> str:
 
 def told(sandbox: Sandbox, number: int = 1) -> None:
     assert sandbox.wait_for_listeners(number, PATIENCE)
+
+
+def text_frame(text: bytes) -> bytes:
+    """Return a short WebSocket message as a server sends it."""
+    return b"\x81" + bytes([len(text)]) + text
+
+
+def ping_frame() -> bytes:
+    """Return the largest ping of the WebSocket protocol itself."""
+    return b"\x89\x7d" + bytes(125)
+
+
+@contextmanager
+def deaf_flood(frame: bytes) -> Iterator[int]:
+    """Run a WebSocket server that sends `frame` again and again and reads nothing after the handshake."""
+    over = threading.Event()
+
+    def serve() -> None:
+        while not over.is_set():
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                continue
+            with connection, suppress(OSError):
+                connection.settimeout(PATIENCE)
+                key = re.search(rb"Sec-WebSocket-Key: (\S+)", connection.recv(65536))
+                assert key is not None
+                accept = base64.b64encode(hashlib.sha1(key[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+                connection.sendall(
+                    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                    b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+                )
+                while not over.is_set():
+                    connection.sendall(frame * 500)
+
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(0.05)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            over.set()
+            thread.join()
 
 
 def plain(machine: Machine) -> dict[str, Any]:

@@ -72,7 +72,6 @@ def _examine(options: GlobalOptions) -> list[Finding]:
         has_token=bool(token),
         token_expires_at=expires_at(token),
         api_url=settings.api_url,
-        ws_url=settings.ws_url,
         ws_enabled=settings.ws_enabled,
         scheduler_enabled=settings.scheduler_enabled,
         conflict_strategy=settings.conflict_strategy,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import secrets
 import socket
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -71,26 +69,25 @@ class Probe:
         url = f"{self._api_url}{self._dialect.skills_path}?page=1&page_size=1"
         return self._get(url, self._headers).status_code
 
-    def websocket(self) -> int:
-        """Return the status of a WebSocket handshake: 101 is the good one. It is closed at once.
+    def websocket(self) -> None:
+        """Connect as `watch` does, and close the connection at once.
 
-        Raises ConnectionFailed, MarketplaceTimeout, RateLimited.
+        Raises LinkEnded, RateLimited.
         """
-        url = self._ws_url.replace("ws", "http", 1)
-        url += f"{'&' if urlsplit(url).query else '?'}token={quote(self._token, safe='')}"
-        headers = {
-            "Connection": "Upgrade",
-            "Upgrade": "websocket",
-            "Sec-WebSocket-Version": "13",
-            "Sec-WebSocket-Key": base64.b64encode(secrets.token_bytes(16)).decode(),
-        }
-        return self._get(url, headers).status_code
+        import asyncio
+
+        from atom_saas_sync.marketplace.websocket import open_link
+
+        async def connect() -> None:
+            link = await open_link(self._ws_url, self._token, on_frame=lambda: None, ca_file=self._ca_file)
+            link.abort()
+
+        self._take_request()
+        asyncio.run(connect())
 
     def _get(self, url: str, headers: dict[str, str] | None = None) -> httpx.Response:
         """Make one request, read nothing of the body, and follow no redirect: the token stays with its origin."""
-        wait = self._take()
-        if wait > 0:
-            raise RateLimited(f"no request is free for {wait:.0f} s: the marketplace's limits are used up")
+        self._take_request()
         host = urlsplit(url).hostname
         try:
             with (
@@ -104,6 +101,11 @@ class Probe:
             raise ConnectionFailed(f"{host} redirects to no valid address") from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise ConnectionFailed(f"no connection to {host}: {cause_of(error) or type(error).__name__}") from error
+
+    def _take_request(self) -> None:
+        wait = self._take()
+        if wait > 0:
+            raise RateLimited(f"no request is free for {wait:.0f} s: the marketplace's limits are used up")
 
     def _skew(self, response: httpx.Response) -> float | None:
         theirs = http_date(response.headers.get("date"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 from urllib.parse import quote, urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -17,9 +18,18 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidPro
 from atom_saas_sync import __version__
 from atom_saas_sync.core.incoming import MAX_FRAME_BYTES
 from atom_saas_sync.errors import LinkEnded
+from atom_saas_sync.marketplace.proxies import proxy_for
 from atom_saas_sync.marketplace.tls import cause_of, tls_context
 
 HANDSHAKE_SECONDS = 15.0
+SEND_SECONDS = 10.0
+"""Time limit for sending one message: a peer that reads nothing for that long is disconnected."""
+
+_NEXT_ADDRESS_SECONDS = 0.25
+"""Delay before the next address of a host is tried in parallel, as RFC 8305 recommends: IPv6 may be broken."""
+
+_MOST_UNREAD_BYTES = 1024 * 1024
+_UNREAD = "the marketplace does not read what is sent to it"
 _CLOSE_SECONDS = 1.0
 _QUEUED_FRAMES = 64
 _MASK = "********"
@@ -36,10 +46,31 @@ class _NeverRedirected(connect):
         return exc
 
 
+class _Connection(ClientConnection):
+    """The library's connection, which reports incoming data and limits outgoing data.
+
+    The library answers each protocol ping at once, even if the answers are never read.
+    """
+
+    heard: Callable[[], None]
+    unread = False
+
+    def data_received(self, data: bytes) -> None:
+        self.heard()
+        super().data_received(data)
+        if self.transport.get_write_buffer_size() > _MOST_UNREAD_BYTES:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Break a connection whose peer does not read."""
+        self.unread = True
+        self.transport.abort()
+
+
 class Link:
     """An open connection."""
 
-    def __init__(self, connection: ClientConnection, token: str) -> None:
+    def __init__(self, connection: _Connection, token: str) -> None:
         """Speak over a connection that was opened with this token."""
         self._connection = connection
         self._token = token
@@ -49,14 +80,18 @@ class Link:
         try:
             return await self._connection.recv()
         except ConnectionClosed as closed:
-            raise _ended(closed, self._token) from None
+            raise self._ended(closed) from None
 
     async def send(self, text: str) -> None:
-        """Send a text. Raises LinkEnded."""
+        """Send a text. Raises LinkEnded, also if it takes longer than SEND_SECONDS."""
         try:
-            await self._connection.send(text)
+            async with asyncio.timeout(SEND_SECONDS):
+                await self._connection.send(text)
+        except TimeoutError:
+            self._connection.give_up()
+            raise LinkEnded(_UNREAD) from None
         except ConnectionClosed as closed:
-            raise _ended(closed, self._token) from None
+            raise self._ended(closed) from None
 
     async def close(self, reason: str = "") -> None:
         """Say goodbye in the orderly way, and wait a moment for the answer."""
@@ -65,6 +100,9 @@ class Link:
     def abort(self) -> None:
         """Break the connection at once: the other side does not answer any more."""
         self._connection.transport.abort()
+
+    def _ended(self, closed: ConnectionClosed) -> LinkEnded:
+        return LinkEnded(_UNREAD) if self._connection.unread else _ended(closed, self._token)
 
 
 async def open_link(
@@ -75,23 +113,25 @@ async def open_link(
     ca_file: Path | None = None,
     handshake_seconds: float = HANDSHAKE_SECONDS,
 ) -> Link:
-    """Connect, through a proxy if HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names one. `on_frame` hears of all that comes.
+    """Connect, through the proxy that proxies.py chooses. `on_frame` is called whenever data arrives.
 
-    Raises LinkEnded, of which `token_refused` says whether the token was to blame.
+    Raises LinkEnded, whose `token_refused` says whether the token was to blame, and ConfigError if the authorities or
+    the proxy's address can't be used.
     """
 
-    class Connection(ClientConnection):
-        def data_received(self, data: bytes) -> None:
-            on_frame()
-            super().data_received(data)
+    class Connection(_Connection):
+        heard = staticmethod(on_frame)
 
     # Hundreds of certificates come from the disk, for which the event loop does not wait.
     context = await asyncio.to_thread(tls_context, ca_file) if url.startswith("wss:") else None
+    proxy = proxy_for(url)
+    target = f"{urlsplit(url).hostname} through {proxy}" if proxy else urlsplit(url).hostname
     separator = "&" if urlsplit(url).query else "?"
     attempt = _NeverRedirected(
         f"{url}{separator}token={quote(token, safe='')}",
         create_connection=Connection,
         ssl=context,
+        proxy=proxy.url if proxy else None,
         user_agent_header=f"atom-sync/{__version__}",
         compression=None,
         open_timeout=handshake_seconds,
@@ -99,9 +139,10 @@ async def open_link(
         close_timeout=_CLOSE_SECONDS,
         max_size=MAX_FRAME_BYTES,
         max_queue=_QUEUED_FRAMES,
+        happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
     )
     try:
-        return Link(await attempt, token)
+        return Link(cast("_Connection", await attempt), token)
     except InvalidStatus as error:
         status = error.response.status_code
         if status in {401, 403}:
@@ -110,16 +151,16 @@ async def open_link(
             raise LinkEnded(f"the handshake was redirected ({status}), which is never followed") from None
         raise LinkEnded(f"the handshake was answered with {status}") from None
     except TimeoutError:
-        raise LinkEnded(f"no handshake within {handshake_seconds:.0f} s") from None
+        raise LinkEnded(f"no handshake with {target} within {handshake_seconds:g} s") from None
     except (InvalidURI, InvalidProxy, UnicodeError):
-        # Their texts hold what they are about: the token, or a proxy's password.
-        raise LinkEnded("ATOM_SAAS_WS_URL or the proxy's address is not valid") from None
+        # Their texts contain the token or the proxy's password.
+        raise LinkEnded(f"ATOM_SAAS_WS_URL is not a valid address{f' for {proxy}' if proxy else ''}") from None
     except ImportError:
-        raise LinkEnded("a SOCKS proxy needs the package python-socks") from None
+        raise LinkEnded(f"{proxy}: a SOCKS proxy needs the package python-socks") from None
     except (InvalidHandshake, OSError) as error:
         # The library's words repeat headers of the answer, which may be anything.
         raise LinkEnded(
-            f"cannot connect: {_plain(cause_of(error) or str(error) or type(error).__name__, token)}"
+            f"cannot connect to {target}: {_plain(cause_of(error) or str(error) or type(error).__name__, token)}"
         ) from None
 
 

@@ -1,0 +1,122 @@
+"""The WebSocket connection alone: which address it takes, what it sends, and what it shows of its URL."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import Machine
+from watch_support import PATIENCE, deaf_flood, ping_frame, stop, text_frame, watching, websocket_state
+
+from atom_saas_sync.errors import LinkEnded
+from atom_saas_sync.marketplace.websocket import open_link
+from atom_saas_sync.sandbox import Sandbox
+
+
+@pytest.fixture
+def machine(sandbox: Sandbox, tmp_path: Path) -> Machine:
+    """Return a machine that shares the real time with the sandbox."""
+    return Machine(sandbox, tmp_path)
+
+
+@contextmanager
+def swallowing() -> Iterator[int]:
+    """Listen on a port whose queue is full: further connections are neither accepted nor refused."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(listener.getsockname())
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            for each in waiting:
+                each.close()
+
+
+TWO_ADDRESSES = """
+import runpy, socket, sys
+real = socket.getaddrinfo
+def two_addresses(host, *arguments, **options):
+    if host != "market.example":
+        return real(host, *arguments, **options)
+    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ({}, {})]
+socket.getaddrinfo = two_addresses
+sys.argv = ["atom-sync", *{!r}]
+runpy.run_module("atom_saas_sync", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("first_is_broken", [True, False])
+def test_an_address_that_swallows_connections_does_not_keep_watch_from_the_next(
+    machine: Machine, sandbox: Sandbox, first_is_broken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with swallowing() as broken:
+        ports = [broken, sandbox.port] if first_is_broken else [sandbox.port, broken]
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ports]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+        async def connect() -> None:
+            link = await open_link(f"ws://market.example:{sandbox.port}/ws", sandbox.token, on_frame=lambda: None)
+            link.abort()
+
+        asyncio.run(connect())
+    assert sandbox.counters()["ws_connections"] == 1
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_doctor_connects_as_watch_does(machine: Machine, sandbox: Sandbox, good: bool) -> None:
+    with swallowing() as broken:
+        code = TWO_ADDRESSES.format(broken, sandbox.port if good else broken, ["doctor", "--json"])
+        url = f"ws://market.example:{sandbox.port}/ws"
+        result = machine.python(code, ATOM_SAAS_WS_URL=url, ATOM_SAAS_ALLOW_INSECURE="true")
+    found = {each["check"]: each for each in json.loads(result.stdout)["findings"]}
+    assert found["http"]["verdict"] == "ok"
+    assert found["websocket"]["message"] == (
+        "the WebSocket connects" if good else "no handshake with market.example within 15 s"
+    )
+    assert sandbox.counters()["ws_connections"] == int(good)
+
+
+@pytest.mark.parametrize("path", ["/ws?key=Geheim", "/ws?x=1&apikey=Geheim", "/ws?Geheim"])
+def test_a_key_in_the_query_of_the_url_is_neither_logged_nor_stored(
+    machine: Machine, sandbox: Sandbox, path: str
+) -> None:
+    url = sandbox.ws_url.replace("/ws", path)
+    with watching(machine, ATOM_SAAS_WS_URL=url) as process:
+        assert websocket_state(machine)["ws_url"] == f"{sandbox.ws_url}?…"
+        logged = stop(process)
+    assert "Geheim" not in logged
+    assert f"connected to {sandbox.ws_url}?…" in logged
+    assert all(b"Geheim" not in file.read_bytes() for file in machine.directory.iterdir() if file.is_file())
+
+
+async def answer_until_the_end(port: int, token: str) -> str:
+    """Answer each message; return why the connection ended."""
+    link = await open_link(f"ws://127.0.0.1:{port}/ws", token, on_frame=lambda: None)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                await link.receive()
+                await link.send('{"type":"pong"}')
+    except LinkEnded as ended:
+        return ended.message
+
+
+@pytest.mark.parametrize("frame", [ping_frame(), text_frame(b'{"type":"ping"}')])
+def test_a_server_that_reads_nothing_is_left(sandbox: Sandbox, frame: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atom_saas_sync.marketplace.websocket.SEND_SECONDS", 0.2)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with deaf_flood(frame) as port:
+        assert asyncio.run(answer_until_the_end(port, sandbox.token)) == (
+            "the marketplace does not read what is sent to it"
+        )
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024

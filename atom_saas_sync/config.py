@@ -718,7 +718,7 @@ def _is_loopback(host: str | None) -> bool:
         return False
 
 
-def _without_query(text: str) -> str:
+def without_query(text: str) -> str:
     """Return what may be shown of a URL: a query may hold a key."""
     return f"{text.partition('?')[0]}?…" if "://" in text and "?" in text else text
 
@@ -732,4 +732,4 @@ def _as_text(value: object) -> str | None:
         return "true" if value else "false"
     if isinstance(value, float):
         return str(value).removesuffix(".0")
-    return _without_query(str(value))
+    return without_query(str(value))

@@ -653,7 +653,7 @@ class MessageMark(Struct, frozen=True):
 class LinkState(Struct, frozen=True):
     """The connection as `watch` reports it, and what it counted since its last report.
 
-    `reconnects`, `invalid`, `messages` by type and `fallback_seconds` are to be added to the counters.
+    `reconnects`, `invalid`, `internal_errors`, `messages` by type and `fallback_seconds` are added to the counters.
     """
 
     connected: bool
@@ -668,6 +668,7 @@ class LinkState(Struct, frozen=True):
     last_message_at: datetime | None = None
     messages: Mapping[str, int] = field(default_factory=dict)
     invalid: int = 0
+    internal_errors: int = 0
     reconnects: int = 0
     fallback_seconds: float = 0.0
 

@@ -8,8 +8,8 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,14 +19,17 @@ from conftest import Machine, wait_until
 from watch_support import (
     PATIENCE,
     counter,
+    deaf_flood,
     messages,
     stop,
+    text_frame,
     wait_for_catch_up,
     wait_for_state,
     watching,
     websocket_state,
 )
 
+from atom_saas_sync.core.incoming import Malformed, Message, parse_frame
 from atom_saas_sync.core.realtime import Rules
 from atom_saas_sync.errors import ConfigError, LinkEnded
 from atom_saas_sync.marketplace.websocket import open_link
@@ -195,65 +198,8 @@ def test_a_proxy_that_refuses_learns_neither_token_nor_is_its_password_logged(
             wait_until(lambda: any(data.startswith(b"CONNECT marketplace.example:443 ") for data in caught), PATIENCE)
             logged = stop(process)
     assert "secret" not in logged
+    assert f"cannot connect to marketplace.example through the proxy http://127.0.0.1:{port} (HTTPS_PROXY)" in logged
     assert sandbox.token.encode() not in b"".join(caught)
-
-
-@contextmanager
-def connect_proxy() -> Iterator[tuple[int, list[bytes]]]:
-    """Run a real proxy that does CONNECT; yields its port and the heads of the requests that it got."""
-    heads: list[bytes] = []
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-            writer.write_eof()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        heads.append(head)
-        host, _, port = head.split()[1].decode().rpartition(":")
-        there_reader, there_writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        try:
-            await asyncio.gather(pump(reader, there_writer), pump(there_reader, writer))
-        finally:
-            there_writer.close()
-            writer.close()
-
-    async def run() -> None:
-        over = asyncio.Event()
-        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-            started.append((asyncio.get_running_loop(), over, server.sockets[0].getsockname()[1]))
-            ready.set()
-            await over.wait()
-
-    ready = threading.Event()
-    started: list[tuple[asyncio.AbstractEventLoop, asyncio.Event, int]] = []
-    thread = threading.Thread(target=asyncio.run, args=(run(),))
-    thread.start()
-    ready.wait()
-    loop, over, port = started[0]
-    try:
-        yield port, heads
-    finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join()
-
-
-def test_the_connection_goes_through_a_proxy(machine: Machine, sandbox: Sandbox) -> None:
-    with connect_proxy() as (port, heads):
-        with watching(machine, HTTPS_PROXY=f"http://user:secret@127.0.0.1:{port}") as process:
-            sandbox.patch_skill(sandbox.skill_ids()[0], {"name": "through the proxy"})
-            wait_until(lambda: machine.cached() == machine.listed(), PATIENCE)
-            assert [head.split()[:2] for head in heads] == [[b"CONNECT", f"127.0.0.1:{sandbox.port}".encode()]]
-            assert b"Proxy-Authorization: Basic dXNlcjpzZWNyZXQ=" in heads[0]  # user:secret
-            assert sandbox.token.encode() not in heads[0]
-            logged = stop(process)
-        assert "secret" not in logged
-        with watching(machine, HTTPS_PROXY=f"http://127.0.0.1:{port}", NO_PROXY="127.0.0.1"):
-            assert len(heads) == 1
 
 
 def test_accepting_and_closing_at_once_is_no_success(machine: Machine, sandbox: Sandbox) -> None:
@@ -381,13 +327,18 @@ Connect = Callable[[Callable[[], None]], Awaitable[Link]]
 
 @contextmanager
 def watch_in_thread(
-    machine: Machine, clock: JumpingClock, *, connect: Connect | None = None, supervisor: Nobody | None = None
+    machine: Machine,
+    clock: JumpingClock,
+    *,
+    connect: Connect | None = None,
+    poll: Callable[[], RunReport | None] | None = None,
+    supervisor: Nobody | None = None,
 ) -> Iterator[Running]:
     """Run the service in a thread, until the end of the block if nothing ends it before."""
 
-    def poll() -> RunReport | None:
+    def noted_poll() -> RunReport | None:
         running.polls.append("poll")
-        return machine.pull()
+        return (poll or machine.pull)()
 
     async def connect_really(on_frame: Callable[[], None]) -> Link:
         return await open_link(machine.sandbox.ws_url, machine.sandbox.token, on_frame=on_frame)
@@ -398,13 +349,13 @@ def watch_in_thread(
     ):
         store = RealtimeStore(database)
         service = Watch(
-            settings=WatchSettings(Rules(), machine.sandbox.ws_url, "remote_wins", 15),
+            settings=WatchSettings(Rules(), "ws://sandbox", "remote_wins", 15),
             open_link=connect or connect_really,
             follower=EventFollower(store, strategy="remote_wins"),
             store=store,
             log_store=WriteAheadLog(beside),
             schedule=Schedule(database),
-            poll=poll,
+            poll=noted_poll,
             interrupt=lambda: None,
             token_changed=lambda: False,
             supervisor=supervisor or Nobody(),
@@ -454,7 +405,7 @@ def test_a_handshake_that_hangs_is_given_up(sandbox: Sandbox) -> None:
     async def connect() -> None:
         await open_link(sandbox.ws_url, sandbox.token, on_frame=lambda: None, handshake_seconds=0.2)
 
-    with pytest.raises(LinkEnded, match="no handshake within"):
+    with pytest.raises(LinkEnded, match=r"no handshake with 127\.0\.0\.1 within 0\.2 s"):
         asyncio.run(connect())
 
 
@@ -469,6 +420,28 @@ def test_a_disk_that_is_full_ends_the_service_only_after_a_while(machine: Machin
         wait_until(lambda: machine.cached()[first]["name"] == "later", PATIENCE)
         logged = stop(process)
     assert "no room; trying again" in logged
+
+
+# What is sent, and never read
+
+
+def test_answers_that_nobody_reads_do_not_pile_up(machine: Machine, sandbox: Sandbox) -> None:
+    tasks: list[int] = []
+
+    async def connect(on_frame: Callable[[], None]) -> Link:
+        return await open_link(f"ws://127.0.0.1:{port}/ws", sandbox.token, on_frame=on_frame)
+
+    def many_came() -> bool:
+        running.soon(lambda: tasks.append(len(asyncio.all_tasks())))
+        return messages(machine, "ping") > 20_000
+
+    with (
+        deaf_flood(text_frame(b'{"type":"ping"}')) as port,
+        watch_in_thread(machine, JumpingClock(), connect=connect) as running,
+    ):
+        wait_until(lambda: running.polls, PATIENCE)
+        wait_until(many_came, PATIENCE)
+    assert max(tasks) < 30
 
 
 # The event loop and the watchdog
@@ -557,13 +530,89 @@ def test_certificates_that_cannot_be_read_are_a_failure_among_others(machine: Ma
     assert len(attempts) == 2
 
 
-def test_a_bug_in_the_connection_ends_the_service(machine: Machine) -> None:
-    async def connect(_: Callable[[], None]) -> Link:
-        raise ZeroDivisionError
+# Bugs, injected: they are logged and counted, and the service goes on
+
+
+def internal_errors(machine: Machine) -> float:
+    return counter(machine, "atom_saas_sync_errors_total", type="skill", error="internal")
+
+
+def test_a_bug_while_connecting_is_a_failure_among_others(
+    machine: Machine, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    attempts = []
+
+    async def connect(on_frame: Callable[[], None]) -> Link:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise ZeroDivisionError
+        return await open_link(sandbox.ws_url, sandbox.token, on_frame=on_frame)
 
     with watch_in_thread(machine, JumpingClock(), connect=connect) as running:
-        wait_until(lambda: running.bug is not None)
-    assert isinstance(running.bug, ZeroDivisionError)
+        assert sandbox.wait_for_listeners(1, PATIENCE)
+        wait_until(lambda: internal_errors(machine) == 1, PATIENCE)
+    assert running.bug is None
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_bug_in_a_poll_leaves_the_connection_alone(
+    machine: Machine, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    def poll() -> RunReport | None:
+        raise OverflowError("Python int too large to convert to SQLite INTEGER")
+
+    with watch_in_thread(machine, JumpingClock(), poll=poll) as running:
+        wait_until(lambda: internal_errors(machine) == 1, PATIENCE)
+        sandbox.put_skill({"skill_id": "news", "name": "by message"})
+        wait_until(lambda: "news" in machine.cached(), PATIENCE)
+        assert running.polls == ["poll"], "the next one is 15 seconds away"
+        assert sandbox.counters()["ws_connections"] == 1
+    assert running.bug is None
+    assert "OverflowError" in caplog.text
+    assert "catching up did not succeed; trying again in 15 s" in caplog.text
+
+
+def test_a_message_that_meets_a_bug_is_dropped_and_the_others_are_applied(
+    machine: Machine, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    apply = EventFollower.apply
+
+    def meet_a_bug(self: EventFollower, messages: Sequence[Message], now: datetime) -> None:
+        if any(each.key == "skill-13" for each in messages):
+            raise OverflowError
+        apply(self, messages, now)
+
+    with watch_in_thread(machine, JumpingClock()) as running:
+        wait_until(lambda: running.polls == ["poll"] and machine.cached(), PATIENCE)
+        monkeypatch.setattr(EventFollower, "apply", meet_a_bug)
+        for number in range(40):
+            sandbox.put_skill({"skill_id": f"skill-{number}", "name": "News"})
+        wait_until(lambda: len(running.polls) == 2, PATIENCE)  # it fetches what was dropped
+        wait_until(lambda: machine.cached() == machine.listed(), PATIENCE)
+        assert sandbox.counters()["ws_connections"] == 1
+    assert running.bug is None
+    assert internal_errors(machine) == 1
+    assert messages(machine, "skill_update") == 39
+    assert "dropped a message: internal error" in caplog.text
+
+
+def test_a_frame_whose_reading_meets_a_bug_is_dropped(
+    machine: Machine, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meet_a_bug(frame: str | bytes) -> Message | Malformed:
+        if "oops" in str(frame):
+            raise AttributeError
+        return parse_frame(frame)
+
+    monkeypatch.setattr("atom_saas_sync.usecases.watch.parse_frame", meet_a_bug)
+    with watch_in_thread(machine, JumpingClock()) as running:
+        assert sandbox.wait_for_listeners(1)
+        sandbox.push({"type": "oops"})
+        wait_until(lambda: internal_errors(machine) == 1, PATIENCE)
+        sandbox.put_skill({"skill_id": "news", "name": "afterwards"})
+        wait_until(lambda: "news" in machine.cached(), PATIENCE)
+    assert running.bug is None
+    assert sandbox.counters()["ws_connections"] == 1
 
 
 # The end

@@ -330,6 +330,7 @@ class _Service:
 
 
 def _watch_settings(settings: Settings) -> WatchSettings:
+    from atom_saas_sync.config import without_query
     from atom_saas_sync.core.realtime import Rules
     from atom_saas_sync.usecases.watch import WatchSettings
 
@@ -339,7 +340,7 @@ def _watch_settings(settings: Settings) -> WatchSettings:
             heartbeat_seconds=settings.ws_heartbeat_seconds,
             attempts=settings.ws_reconnect_attempts,
         ),
-        ws_url=settings.ws_url,
+        shown_url=without_query(settings.ws_url),
         strategy=settings.conflict_strategy,
         poll_minutes=settings.sync_interval_minutes,
     )

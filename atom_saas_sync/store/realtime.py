@@ -146,6 +146,7 @@ class RealtimeStore:
             )
             _count_messages(connection, state.messages)
             increment(connection, "atom_saas_websocket_messages_invalid_total", state.invalid)
+            increment(connection, "atom_saas_sync_errors_total", state.internal_errors, type="skill", error="internal")
             increment(connection, "atom_saas_websocket_reconnects_total", state.reconnects)
             increment(connection, "atom_saas_websocket_fallback_seconds_total", state.fallback_seconds)
 

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Never, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -131,7 +131,7 @@ class WatchSettings(Struct, frozen=True):
     """What of the settings the service depends on."""
 
     rules: Rules
-    ws_url: str
+    shown_url: str
     strategy: Strategy
     poll_minutes: int
 
@@ -230,6 +230,9 @@ class Watch:
         self._runs: list[threading.Thread] = []
         self._messages: Counter[str] = Counter()
         self._invalid = 0
+        self._bugs = 0
+        self._talk: asyncio.Task[None] | None = None
+        self._unsaid: set[Literal["ping", "pong"]] = set()
         self._reconnects_reported = 0
         self._fallback_unreported = 0.0
         self._connected_at: datetime | None = None
@@ -244,7 +247,7 @@ class Watch:
         self._other_jobs = asyncio.Event()
         self._bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         rules = self._settings.rules
-        begin = partial(self._store.begin, self._settings.ws_url, enabled=rules.enabled)
+        begin = partial(self._store.begin, self._settings.shown_url, enabled=rules.enabled)
         await self._write_patiently(begin, self._clock.now())
         applying = asyncio.create_task(self._apply_batches())
         workers = [
@@ -304,29 +307,36 @@ class Watch:
 
     async def _hold_connection(self) -> None:
         """Hold one connection from its handshake to its end."""
+        try:
+            await self._follow_connection()
+        except LinkEnded as failure:
+            ended = failure
+        except AtomSyncError as error:  # unreadable certificates, for example: they may be just being replaced
+            ended = LinkEnded(error.message)
+        except Exception:
+            log.exception("internal error in the connection")
+            self._bugs += 1
+            if self._link is not None:
+                self._link.abort()
+            ended = LinkEnded("internal error; the log has the traceback")
+        self._link = None
+        self._note_end(ended)
+
+    async def _follow_connection(self) -> Never:
+        """Connect and take what comes. Raises LinkEnded at the end."""
         lifeline, clock = self._lifeline, self._clock
-        try:
-            link = await self._open_link(self._note_frame)
-        except LinkEnded as ended:
-            self._note_end(ended)
-            return
-        except AtomSyncError as error:  # certificates that can't be read, say: they may be just being replaced
-            self._note_end(LinkEnded(error.message))
-            return
+        link = await self._open_link(self._note_frame)
         self._link, self._hung_up = link, None
+        self._talk, self._unsaid = None, set()
         self._connected_at = clock.now()
-        log.info("connected to %s", self._settings.ws_url)
+        log.info("connected to %s", self._settings.shown_url)
         self._carry_out(lifeline.opened(clock.monotonic()))
-        try:
-            while True:
-                self._take(link, await link.receive())
-                await self._wait_for_room()
-        except LinkEnded as ended:
-            self._link = None
-            self._note_end(ended)
+        while True:
+            self._take(link, await link.receive())
+            await self._wait_for_room()
 
     def _note_bug(self, task: asyncio.Task[None]) -> None:
-        """End the service if the connection ended in a way that nobody thought of: without one it would be no use."""
+        """End the service if even the end of a connection could not be handled: it would hang without one."""
         if not task.cancelled() and (bug := task.exception()) is not None and not self._bug.done():
             self._bug.set_exception(bug)
 
@@ -354,15 +364,24 @@ class Watch:
             self._note_end(LinkEnded(reason))
 
     def _say(self, link: Link, kind: Literal["ping", "pong"]) -> None:
-        async def say() -> None:
-            with suppress(LinkEnded):  # whoever receives learns of it, too
-                await link.send(heartbeat(kind, self._clock.now()))
+        """Send a ping or pong; one that still waits to be sent answers any number of pings."""
+        self._unsaid.add(kind)
+        if self._talk is None or self._talk.done():
+            self._talk = asyncio.create_task(self._send_unsaid(link, self._unsaid))
 
-        self._talk = asyncio.create_task(say())
+    async def _send_unsaid(self, link: Link, unsaid: set[Literal["ping", "pong"]]) -> None:
+        with suppress(LinkEnded):  # the receiving side reports it
+            while unsaid:
+                await link.send(heartbeat(unsaid.pop(), self._clock.now()))
 
     def _take(self, link: Link, frame: str | bytes) -> None:
         """Sort one frame."""
-        parsed = parse_frame(frame)
+        try:
+            parsed = parse_frame(frame)
+        except Exception:
+            log.exception("dropped a message: internal error")
+            self._note_dropped()
+            return
         if isinstance(parsed, Malformed):
             self._invalid += 1
             log.warning("dropped a malformed message: %s (%d bytes)", parsed.reason, len(frame))
@@ -383,6 +402,11 @@ class Watch:
             self._say(link, "pong")
         elif parsed.type != PONG:
             log.debug("ignored a message of an unknown type")
+
+    def _note_dropped(self) -> None:
+        """Count an internal error about a message, and fetch by polling what it said."""
+        self._bugs += 1
+        self._catch_up.set()
 
     async def _wait_for_room(self) -> None:
         while self._waiting.full:
@@ -459,11 +483,26 @@ class Watch:
         """Apply one batch after the other, in the thread that writes, as long as there are any and for one turn."""
         end = self._clock.monotonic() + TURN_SECONDS
         while batch := self._waiting.batch():
-            self._follower.apply(batch, self._clock.now())
-            self._waiting.done(batch)
+            self._apply(batch, loop)
             loop.call_soon_threadsafe(self._room.set)
             if self._clock.monotonic() >= end:
                 return
+
+    def _apply(self, batch: Sequence[Message], loop: asyncio.AbstractEventLoop) -> None:
+        """Apply a batch; if an internal error prevents it, apply its halves, down to the message that is dropped."""
+        try:
+            self._follower.apply(batch, self._clock.now())
+        except AtomSyncError:
+            raise
+        except Exception:
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                self._apply(batch[:middle], loop)
+                self._apply(batch[middle:], loop)
+                return
+            log.exception("dropped a message: internal error")
+            loop.call_soon_threadsafe(self._note_dropped)
+        self._waiting.done(batch)
 
     async def _checkpoint(self) -> None:
         """Move what was written into the database file now and then, beside the thread that writes.
@@ -492,10 +531,11 @@ class Watch:
         following = lifeline.next_attempt
         messages, self._messages = self._messages, Counter()
         invalid, self._invalid = self._invalid, 0
+        bugs, self._bugs = self._bugs, 0
         reconnects = lifeline.reconnects - self._reconnects_reported
         state = LinkState(
             connected=lifeline.connected,
-            ws_url=self._settings.ws_url,
+            ws_url=self._settings.shown_url,
             enabled=self._settings.rules.enabled,
             connected_at=self._connected_at,
             reason=lifeline.reason,
@@ -508,6 +548,7 @@ class Watch:
             last_message_at=self._last_message_at,
             messages=messages,
             invalid=invalid,
+            internal_errors=bugs,
             reconnects=reconnects,
             fallback_seconds=fallback_seconds,
         )
@@ -518,6 +559,7 @@ class Watch:
                 log.warning("could not write the state: %s", error.message)
             self._messages += messages
             self._invalid += invalid
+            self._bugs += bugs
             self._fallback_unreported = fallback_seconds
         else:
             self._fallback_unreported = 0.0
@@ -567,10 +609,11 @@ class Watch:
             report = await self._run_in_thread(self._poll)
             if report is not None and report.complete:
                 retry = _FIRST_POLL_RETRY
-            elif wanted:
-                log.warning("catching up did not succeed; trying again in %.0f s", retry)
+            elif wanted or report is None:
+                log.warning("%s did not succeed; trying again in %.0f s", "catching up" if wanted else "polling", retry)
                 await _wait(self._catch_up, retry)
-                self._catch_up.set()
+                if wanted:
+                    self._catch_up.set()
                 retry = min(2 * retry, _LONGEST_POLL_RETRY)
 
     async def _poll_is_due(self) -> bool:
@@ -584,24 +627,22 @@ class Watch:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Result | None] = loop.create_future()
 
-        def finish(result: Result | None, error: BaseException | None) -> None:
-            if done.cancelled():
-                return
-            if error is None:
+        def finish(result: Result | None, bugs: int) -> None:
+            self._bugs += bugs
+            if not done.cancelled():
                 done.set_result(result)
-            else:
-                done.set_exception(error)
 
         def run() -> None:
-            result, error = None, None
+            result, bugs = None, 0
             try:
                 result = work()
             except AtomSyncError as failure:
                 log.error("%s", failure.message)  # noqa: TRY400 - the message says it all
-            except BaseException as bug:  # noqa: BLE001 - raised again in the event loop
-                error = bug
+            except Exception:
+                log.exception("internal error; the service goes on")
+                bugs = 1
             with suppress(RuntimeError):  # the loop may be closed: the service has stopped meanwhile
-                loop.call_soon_threadsafe(finish, result, error)
+                loop.call_soon_threadsafe(finish, result, bugs)
 
         thread = threading.Thread(target=run, name="run", daemon=True)
         self._runs = [each for each in self._runs if each.is_alive()] + [thread]

@@ -109,7 +109,37 @@ def test_the_side_by_side_view_fits_and_marks_what_differs(machine: Machine, con
     assert "\x1b" not in result.stdout
     assert any("251 ~" in line for line in lines)
     assert any(line.rstrip().endswith("401 + inserted") for line in lines)
-    assert sum("equal lines" in line for line in lines) >= 3
+    assert sum("unchanged lines" in line for line in lines) >= 3
+
+
+@pytest.mark.parametrize(
+    ("local", "remote", "said"),
+    [
+        ("x\n" * 20_000, "x\n" * 19_999 + "y\n", "unchanged lines"),
+        ("x\n" * 20_000, "y\n" * 20_000, "more differences follow"),
+        ("x" * 400_000, "y" * 400_000, "more characters"),
+    ],
+    ids=["equal lines", "other lines", "one line"],
+)
+def test_no_publisher_keeps_people_from_looking(
+    machine: Machine, conflicts: list[str], local: str, remote: str, said: str
+) -> None:
+    machine.edit(conflicts[0], code=local)
+    machine.sql("UPDATE conflict_log SET remote_data = json_set(remote_data, '$.code', ?) WHERE id = 1", remote)
+    result = machine.command("conflicts", "show", "1")
+    assert result.returncode == 0, result.stderr
+    assert said in result.stdout
+    assert len(result.stdout.splitlines()) < 1_000
+
+
+def test_lines_that_differ_in_what_nobody_sees_are_marked(machine: Machine, conflicts: list[str]) -> None:
+    machine.edit(conflicts[0], code="first\nrun()\nlast")
+    machine.sql(
+        "UPDATE conflict_log SET remote_data = json_set(remote_data, '$.code', ?) WHERE id = 1",
+        "first\nrun\u202e()\nlast",
+    )
+    result = machine.command("conflicts", "show", "1")
+    assert any("2 ~ run()" in line for line in result.stdout.splitlines())
 
 
 def test_show_uses_colours_only_where_there_are_some(machine: Machine, conflicts: list[str]) -> None:

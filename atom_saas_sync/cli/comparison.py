@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from typing import Any
 
 from rich.console import Console
@@ -13,11 +12,17 @@ from rich.syntax import ANSI_DARK, ANSI_LIGHT, ANSISyntaxTheme, Syntax
 from rich.table import Table
 from rich.text import Text
 
-from atom_saas_sync.cli.output import printable
+from atom_saas_sync.cli.output import counted, printable
 from atom_saas_sync.core.canonical import canonical
 from atom_saas_sync.core.comparison import ABSENT, FieldChange
+from atom_saas_sync.core.line_diff import compare_lines
 
 _CONTEXT = 3
+# What a screen shows of one field, so that it is there within a second whatever a publisher sends; --json has all.
+_MOST_ROWS = 400
+_LONGEST_LINE = 2000
+# Highlighting is far slower than comparing, and its time depends on the text.
+LONGEST_HIGHLIGHTED = 20_000
 _CHANGED_BY = {"local": "changed here", "remote": "changed there", "both": "changed on both sides"}
 # No light terminal shows bright colours well, and no dark one a blue that is not bright.
 CODE_COLOURS = ANSISyntaxTheme(
@@ -52,10 +57,11 @@ def print_comparison(
     for change in changes:
         label = printable(change.name) + (f" · {_CHANGED_BY[change.changed_by]}" if tell_who else "")
         out.print(Rule(Text(label, style="bold"), align="left", style="dim"))
-        local, remote = _lines(change.local), _lines(change.remote)
-        out.print(_table(change.name, local, remote, left, right, width=out.width))
+        local, remote = _Lines(change.name, change.local), _Lines(change.name, change.remote)
+        out.print(_table(local, remote, left, right, width=out.width))
         if tell_who and change.changed_by == "both" and change.base is not ABSENT and len(_lines(change.base)) == 1:
-            out.print(Text.assemble(("base: ", "dim"), *_lines(change.base)), overflow="fold")
+            base = _shown(_lines(change.base)[0], tabs=True)
+            out.print(Text.assemble(("base: ", "dim"), base), overflow="fold")
 
 
 def guess_syntax(name: str, text: str) -> str | None:
@@ -71,10 +77,10 @@ def guess_syntax(name: str, text: str) -> str | None:
     return "python"
 
 
-def _table(name: str, local: list[str], remote: list[str], left: str, right: str, *, width: int) -> Table:
-    long = len(local) > 1 or len(remote) > 1
+def _table(local: _Lines, remote: _Lines, left: str, right: str, *, width: int) -> Table:
+    longer = max(len(local.raw), len(remote.raw))
     table = Table.grid(padding=0, expand=True)
-    digits = len(str(max(len(local), len(remote)))) if long else 0
+    digits = len(str(longer)) if longer > 1 else 0
     # Both halves have exactly the same width, or lines would not stand beside each other.
     text_width = max(8, (width - 3 - 2 * (digits + 3)) // 2)
     for _ in range(2):
@@ -84,35 +90,38 @@ def _table(name: str, local: list[str], remote: list[str], left: str, right: str
         if len(table.columns) == 3:  # noqa: PLR2004 - between the two halves
             table.add_column(width=3, justify="center", style="dim", no_wrap=True)
     table.add_row("", "", Text(left, style="italic"), "│", "", "", Text(right, style="italic"))
-    mine, theirs = _coloured(name, local), _coloured(name, remote)
-    for row in _rows(local, remote):
+    for count, row in enumerate(_rows(local.raw, remote.raw)):
+        if count == _MOST_ROWS:
+            rest = Text("… more differences follow; --json shows all of them", style="bold yellow")
+            table.add_row("", "", rest, "│", "", "", rest)
+            break
         if row.skipped:
-            gap = Text(f"… {row.skipped} equal line{'s' if row.skipped > 1 else ''}", style="dim")
+            gap = Text(f"… {counted(row.skipped, 'unchanged line')}", style="dim")
             table.add_row("", "", gap, "│", "", "", gap)
             continue
         marks = {"~": ("~", "~"), "-": ("-", ""), "+": ("", "+"), " ": ("", "")}[row.mark]
         table.add_row(
-            *_half(row.left, mine, marks[0], numbered=bool(digits)),
+            *_half(row.left, local, marks[0], numbered=bool(digits)),
             "│",
-            *_half(row.right, theirs, marks[1], numbered=bool(digits)),
+            *_half(row.right, remote, marks[1], numbered=bool(digits)),
         )
     return table
 
 
-def _half(number: int | None, lines: list[Text], mark: str, *, numbered: bool) -> tuple[str, Text, Text]:
+def _half(number: int | None, lines: _Lines, mark: str, *, numbered: bool) -> tuple[str, Text, Text]:
     if number is None:
         return "", Text(""), Text("")
     line = lines[number]
     if mark:
-        line = line.copy()
         line.stylize("bold")
     return str(number + 1) if numbered else "", Text(mark, style=_MARKS.get(mark, "")), line
 
 
 def _rows(local: list[str], remote: list[str]) -> Iterator[_Row]:
     """Yield the rows: every change, and a few equal lines around it."""
-    for tag, a, a_end, b, b_end in SequenceMatcher(None, local, remote, autojunk=False).get_opcodes():
-        if tag != "equal":
+    for equal, left, right in compare_lines(local, remote):
+        a, a_end, b, b_end = left.start, left.stop, right.start, right.stop
+        if not equal:
             paired = min(a_end - a, b_end - b)
             yield from (_Row("~", a + each, b + each) for each in range(paired))
             yield from (_Row("-", each) for each in range(a + paired, a_end))
@@ -130,28 +139,50 @@ def _rows(local: list[str], remote: list[str]) -> Iterator[_Row]:
 
 
 def _lines(value: Any) -> list[str]:  # noqa: ANN401 - JSON
-    """Return a value as lines that a terminal may show."""
+    """Return a value as lines, as it came: two that differ in what nobody sees do differ."""
     if value is ABSENT:
         return ["(no such field)"]
     if isinstance(value, str):
-        return printable(value, lines=True).split("\n")
+        return value.split("\n")
     if isinstance(value, list) and len(value) > 1:
         return [_one_line(entry) for entry in value]
     if isinstance(value, dict) and len(value) > 1:
-        return [f"{printable(name)}: {_one_line(entry)}" for name, entry in sorted(value.items())]
+        return [f"{name}: {_one_line(entry)}" for name, entry in sorted(value.items())]
     return [_one_line(value)]
 
 
 def _one_line(value: Any) -> str:  # noqa: ANN401 - JSON
-    return printable(value if isinstance(value, str) else canonical(value).decode())
+    return value if isinstance(value, str) else canonical(value).decode()
 
 
-def _coloured(name: str, lines: list[str]) -> list[Text]:
-    text = "\n".join(lines)
+def _shown(line: str, *, tabs: bool) -> str:
+    """Return a line as a terminal may show it, no longer than anybody reads."""
+    rest = len(line) - _LONGEST_LINE
+    end = f"… {counted(rest, 'more character')}" if rest > 0 else ""
+    line = line[:_LONGEST_LINE]
+    return printable(line.expandtabs(4) if tabs else line) + end
+
+
+class _Lines:
+    """The lines of one side, made ready for the screen when they are asked for: most of a long text never is."""
+
+    def __init__(self, name: str, value: Any) -> None:  # noqa: ANN401 - JSON
+        self.raw = _lines(value)
+        self._tabs = isinstance(value, str)
+        self._coloured = _coloured(name, value) if isinstance(value, str) else None
+
+    def __getitem__(self, number: int) -> Text:
+        if self._coloured is not None:
+            return self._coloured[number].copy()
+        return Text(_shown(self.raw[number], tabs=self._tabs))
+
+
+def _coloured(name: str, text: str) -> list[Text] | None:
     syntax = guess_syntax(name, text)
-    if syntax is None:
-        return [Text(line) for line in lines]
-    coloured = Syntax("", syntax, theme=CODE_COLOURS).highlight(text).split("\n", allow_blank=True)
+    if syntax is None or len(text) > LONGEST_HIGHLIGHTED:
+        return None
+    lines = [_shown(line, tabs=True) for line in text.split("\n")]
+    coloured = Syntax("", syntax, theme=CODE_COLOURS).highlight("\n".join(lines)).split("\n", allow_blank=True)
     # The highlighter may drop blank lines at the ends: then colours are not worth wrong numbers.
     shown = [line.plain for line in coloured[: len(lines)]]
-    return list(coloured[: len(lines)]) if shown == lines else [Text(line) for line in lines]
+    return list(coloured[: len(lines)]) if shown == lines else None

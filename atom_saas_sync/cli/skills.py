@@ -407,7 +407,7 @@ def _print_skill(skill: CachedSkill, fields: dict[str, Any] | None) -> None:
     from rich.syntax import Syntax
     from rich.text import Text
 
-    from atom_saas_sync.cli.comparison import CODE_COLOURS, guess_syntax
+    from atom_saas_sync.cli.comparison import CODE_COLOURS, LONGEST_HIGHLIGHTED, guess_syntax
 
     out = console()
     if fields is None:
@@ -426,7 +426,7 @@ def _print_skill(skill: CachedSkill, fields: dict[str, Any] | None) -> None:
     code = fields.get("code")
     if isinstance(code, str) and code:
         out.print(Text("code:", style="cyan"))
-        syntax = guess_syntax("code", code) or "text"
+        syntax = (guess_syntax("code", code) if len(code) <= LONGEST_HIGHLIGHTED else None) or "text"
         out.print(Syntax(printable(code, lines=True), syntax, word_wrap=True, theme=CODE_COLOURS))
 
 

@@ -2,6 +2,7 @@
 
     AtomSyncError
     ├── ConfigError            78  the settings are wrong
+    ├── WrongMarketplace       78  the database belongs to another marketplace than the one that is set
     ├── UsageError              2  the command line is wrong, or asks for what is not possible
     │   └── NotFound            1  what was asked for is not there
     ├── MarketplaceError
@@ -44,6 +45,13 @@ class ConfigError(AtomSyncError):
 
     exit_code = 78
     kind = "config"
+
+
+class WrongMarketplace(AtomSyncError):
+    """The database belongs to another marketplace than the one that is set."""
+
+    exit_code = 78
+    kind = "wrong_marketplace"
 
 
 class UsageError(AtomSyncError):

@@ -691,6 +691,7 @@ class Status(Struct, frozen=True):
 
     read_at: str
     database_path: str
+    marketplace: str | None = None
     database_bytes: int = 0
     revision: str | None = None
     migrations_pending: bool = True

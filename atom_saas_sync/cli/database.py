@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import re
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atom_saas_sync.cli.output import console, print_json
-from atom_saas_sync.errors import DatabaseError, UsageError
+from atom_saas_sync.cli.output import GlobalOptions, console, counted, print_json, printable
+from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseError, UsageError
+from atom_saas_sync.model import CatalogueCounts, Outcome, RunReport
 
 if TYPE_CHECKING:
+    from atom_saas_sync.cli.runtime import StopSignals
+    from atom_saas_sync.config import Settings
     from atom_saas_sync.store.database import Database
     from atom_saas_sync.store.migrations import Change
 
 app = typer.Typer(help="Migrations, checks and backups of the database.", no_args_is_help=True)
+
+_NAMED = 10  # skills of each kind in the preview of a rebind
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -140,6 +147,150 @@ def backup(
         print_json({"success": True, "backup": str(target.absolute()), "size_bytes": size})
     else:
         typer.echo(f"{target.absolute()}: {size} bytes")
+
+
+@app.command()
+def rebind(
+    ctx: typer.Context,
+    url: Annotated[str, typer.Argument(metavar="URL", help="The base URL of its API, as ATOM_SAAS_API_URL takes it.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tie the database to another marketplace: show what its next sync would add and delete, then ask."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.core.marketplace import marketplace_of
+    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.rebind import rebind as rebind_database
+    from atom_saas_sync.store.runs import Runs
+
+    settings = _settings_for(ctx.obj, url)
+    wanted = marketplace_of(settings.api_url)
+    clock = runtime.StopSignals()
+    with ExitStack() as stack:
+        _open(ctx, existing=True, read_only=True).close()
+        database = stack.enter_context(Database.open(settings.database_path))
+        former = Runs(database).marketplace()
+        if former == wanted:
+            _report_rebind(None, former=former, wanted=wanted, as_json=as_json)
+            return
+        preview = _preview_rebind(settings, database, clock, stack)
+        if not as_json:
+            _print_rebind(preview, strategy=settings.conflict_strategy, former=former, wanted=wanted)
+        if not yes:
+            if as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
+                raise UsageError("nothing was changed: this needs a confirmation", hint="pass --yes to rebind")
+            typer.confirm("Rebind the database?", abort=True)
+        deletions = preview.counts.deleted
+        rebind_database(database, wanted, deletions=deletions, actor=runtime.person(), now=clock.now())
+    _report_rebind(preview, former=former, wanted=wanted, as_json=as_json)
+
+
+def _settings_for(options: GlobalOptions, url: str) -> Settings:
+    """Return the settings with another marketplace. Raises UsageError for a URL that cannot be one."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.config import load_settings, require_token
+
+    settings = runtime.load(options)
+    if not settings.enabled:
+        raise ConfigError("ATOM_SAAS_ENABLED is false: the marketplace cannot be asked", hint="set it to true")
+    require_token(settings)
+    sources = runtime.sources(options)
+    sources["environ"] = {**sources["environ"], "ATOM_SAAS_API_URL": url}
+    try:
+        return load_settings(**sources)
+    except ConfigError as error:
+        raise UsageError(
+            error.message.replace("ATOM_SAAS_API_URL", "URL").replace(" (from environment)", "")
+        ) from error
+
+
+def _preview_rebind(settings: Settings, database: Database, clock: StopSignals, stack: ExitStack) -> RunReport:
+    """Return what the next sync would do, while nothing else is at work with the database until the stack is closed.
+
+    Raises the error that kept the list from being read whole: without all of it nobody knows what would go.
+    """
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.store.catalogue import Catalogue
+    from atom_saas_sync.store.lock import run_lock
+    from atom_saas_sync.store.requests import RequestBudget
+    from atom_saas_sync.store.runs import Runs
+    from atom_saas_sync.store.status import RUN_KINDS, WATCH_LOCK
+    from atom_saas_sync.times import format_time
+    from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
+
+    path = settings.database_path
+    for kind in (WATCH_LOCK, *RUN_KINDS):
+        lock = run_lock(path, kind, command="db rebind", now=lambda: format_time(clock.now()), sleep=clock.sleep)
+        stack.enter_context(lock)
+    budget = RequestBudget(path, per_minute=settings.rate_limit_per_minute, per_hour=settings.rate_limit_per_hour)
+    stack.callback(budget.close)
+    pull = CataloguePull(
+        marketplace=stack.enter_context(runtime.marketplace_client(settings, budget, clock)),
+        catalogue=Catalogue(database, history_versions=settings.history_versions),
+        runs=Runs(database),
+        clock=clock,
+        options=PullOptions(
+            strategy=settings.conflict_strategy,
+            page_size=settings.batch_size,
+            categories=False,
+            dry_run=True,
+            force=True,
+            confirm_deletions=False,
+        ),
+        check=clock.check,
+    )
+    with clock.caught():
+        report = pull.run(started_by=runtime.person())
+    if report.complete:
+        return report
+    told = report.error
+    failure = AtomSyncError(
+        "nothing was changed: the list of skills could not be read whole" + (f": {told.message}" if told else ""),
+        hint=told.hint if told else "try again later",
+    )
+    failure.exit_code = report.exit_code
+    failure.kind = told.type if told else failure.kind
+    raise failure
+
+
+def _print_rebind(preview: RunReport, *, strategy: str, former: str | None, wanted: str) -> None:
+    counts = preview.counts
+    typer.echo(f"The database belongs to {former or 'no marketplace yet'}.")
+    typer.echo(
+        f"The next sync from {wanted} would add {counted(counts.added, 'skill')}, update {counts.updated:,} and delete "
+        f"{counts.deleted:,}, with {counted(counts.conflicts_detected, 'conflict')}:"
+    )
+    for outcome in (Outcome.DELETED, Outcome.ADDED):
+        named = [printable(action.skill_id) for action in preview.plan if action.outcome is outcome]
+        for name in named[:_NAMED]:
+            typer.echo(f"  {outcome.value}: {name}")
+        if len(named) > _NAMED:
+            typer.echo(f"  {outcome.value}: … and {len(named) - _NAMED:,} more")
+    typer.echo(
+        f"Local edits and open conflicts are treated as in every sync ({strategy}). Ratings stay; those that were sent "
+        "before are sent again only by `atom-sync sync ratings --all`."
+    )
+
+
+def _report_rebind(preview: RunReport | None, *, former: str | None, wanted: str, as_json: bool) -> None:
+    counts = CatalogueCounts() if preview is None else preview.counts
+    if as_json:
+        print_json(
+            {
+                "success": True,
+                "changed": preview is not None,
+                "marketplace": wanted,
+                "former": former,
+                "would_add": counts.added,
+                "would_update": counts.updated,
+                "would_delete": counts.deleted,
+                "would_conflict": counts.conflicts_detected,
+            }
+        )
+    elif preview is None:
+        typer.echo(f"the database belongs to {wanted} already: nothing to do")
+    else:
+        typer.echo(f"the database belongs to {wanted} now; `atom-sync sync skills` reads its skills")
 
 
 def _open(ctx: typer.Context, *, existing: bool = False, read_only: bool = False) -> Database:

@@ -31,6 +31,29 @@ class Session:
     started_by: str
 
 
+def runs_of(settings: Settings, database: Database) -> Runs:
+    """Return the audit trail of a database that belongs to the marketplace of the settings, or to none yet.
+
+    Raises WrongMarketplace.
+    """
+    from shlex import quote
+
+    from atom_saas_sync.core.marketplace import marketplace_of
+    from atom_saas_sync.errors import WrongMarketplace
+    from atom_saas_sync.store.runs import Runs
+
+    wanted = marketplace_of(settings.api_url)
+    runs = Runs(database, marketplace=wanted)
+    bound = runs.marketplace()
+    if bound not in (None, wanted):
+        raise WrongMarketplace(
+            f"the database {database.path} belongs to {bound}, but ATOM_SAAS_API_URL is {settings.api_url}",
+            hint="use another database (`--database`, ATOM_SAAS_DATABASE_URL) for this marketplace; or "
+            f"`atom-sync db rebind {quote(settings.api_url)}` shows what would change here, and asks",
+        )
+    return runs
+
+
 @contextmanager
 def open_session(
     settings: Settings,
@@ -43,15 +66,17 @@ def open_session(
     command: str,
     started_by: str,
 ) -> Iterator[Session]:
-    """Take the lock, waiting for it up to `wait` seconds, and open the edges. Raises Locked, which is counted."""
+    """Take the lock, waiting for it up to `wait` seconds, and open the edges.
+
+    Raises WrongMarketplace, and Locked, which is counted.
+    """
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.errors import Locked
     from atom_saas_sync.store.lock import run_lock
     from atom_saas_sync.store.requests import RequestBudget
-    from atom_saas_sync.store.runs import Runs
     from atom_saas_sync.times import format_time
 
-    runs = Runs(database)
+    runs = runs_of(settings, database)
     with ExitStack() as stack:
         try:
             stack.enter_context(

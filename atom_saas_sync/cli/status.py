@@ -79,6 +79,7 @@ def _look(settings: Settings) -> tuple[Status, Health, datetime]:
         sync_interval_minutes=settings.sync_interval_minutes,
         enabled=settings.enabled,
         websocket_enabled=settings.ws_enabled,
+        api_url=settings.api_url,
     )
     return state, health, now
 
@@ -156,6 +157,7 @@ def _lines(state: Status, now: datetime) -> list[tuple[str, RenderableType]]:
             ),
         ),
         ("Schedule", Text(_schedule_line(state))),
+        ("Marketplace", Text(state.marketplace or "none yet: the next sync ties the database to one")),
         (
             "Database",
             Text(f"{state.database_path}  {state.database_bytes / 1e6:,.1f} MB, at {state.revision or 'no revision'}"),

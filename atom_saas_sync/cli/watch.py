@@ -88,12 +88,14 @@ class _Service:
     def run(self, stack: ExitStack) -> None:
         import asyncio
 
+        from atom_saas_sync.cli.session import runs_of
         from atom_saas_sync.store.database import Database
 
         # One connection for the thread that writes; the loop sees to it that it is used by nobody else.
         database = stack.enter_context(
             Database.open(self._settings.database_path, any_thread=True, busy_timeout_seconds=_BUSY_SECONDS)
         )
+        runs_of(self._settings, database)
         beside = stack.enter_context(Database.open(self._settings.database_path, any_thread=True))
         asyncio.run(self._run(database, beside))
 
@@ -192,6 +194,7 @@ class _Service:
         try:
             settings = await asyncio.to_thread(runtime.settings_of, self._options)
             require_token(settings)
+            await asyncio.to_thread(self._refuse_other_marketplace, settings)
         except AtomSyncError as error:
             log.error("the configuration was not taken over: %s", error.message.replace("\n", "; "))  # noqa: TRY400 - the message says it all
         else:
@@ -202,6 +205,13 @@ class _Service:
             service.reload(_watch_settings(settings), self._periodic_jobs(), reconnect=link[0] != link[1])
             log.info("the configuration was read again")
         self._supervisor.ready()
+
+    def _refuse_other_marketplace(self, settings: Settings) -> None:
+        from atom_saas_sync.cli.session import runs_of
+        from atom_saas_sync.store.database import Database
+
+        with Database.open(self._settings.database_path, read_only=True) as database:
+            runs_of(settings, database)
 
     # Runs; each in a thread of its own, with database connections of its own
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from atom_saas_sync.core.marketplace import marketplace_of
 from atom_saas_sync.model import Health, Status, Trouble, WebSocketState
 from atom_saas_sync.times import parse_time
 
@@ -54,8 +55,12 @@ def judge(
     sync_interval_minutes: int,
     enabled: bool = True,
     websocket_enabled: bool = True,
+    api_url: str | None = None,
 ) -> Health:
-    """Return the verdict. With `enabled` false nothing is asked of the marketplace, so nothing can be stale."""
+    """Return the verdict. With `enabled` false nothing is asked of the marketplace, so nothing can be stale.
+
+    `api_url` is the marketplace that is set.
+    """
     if status.revision is None or status.migrations_pending:
         return Health((_database_trouble(status),))
     reasons: list[Trouble] = []
@@ -63,7 +68,7 @@ def judge(
         reasons += _sync_troubles(status, now, stale_after_minutes(sync_interval_minutes))
         if websocket_enabled and watch_is_missed(status.websocket, now):
             reasons.append(_websocket_trouble(status.websocket, now))
-    return Health(tuple(reasons), tuple(_notices(status, enabled=enabled)))
+    return Health(tuple(reasons), tuple(_notices(status, enabled=enabled, api_url=api_url if enabled else None)))
 
 
 def _database_trouble(status: Status) -> Trouble:
@@ -120,7 +125,12 @@ def _websocket_trouble(websocket: WebSocketState, now: datetime) -> Trouble:
     )
 
 
-def _notices(status: Status, *, enabled: bool) -> list[Trouble]:
+def is_of_other_marketplace(status: Status, api_url: str) -> bool:
+    """Tell whether the database belongs to another marketplace than this one."""
+    return status.marketplace is not None and status.marketplace != marketplace_of(api_url)
+
+
+def _notices(status: Status, *, enabled: bool, api_url: str | None) -> list[Trouble]:
     waiting = sum(status.conflicts_open.values())
     last = status.last_runs.get("skills")
     skew = status.clock_skew_seconds
@@ -131,6 +141,12 @@ def _notices(status: Status, *, enabled: bool) -> list[Trouble]:
             "stopped",
             "the emergency stop is on: scheduled runs do nothing",
             "`atom-sync jobs start`",
+        ),
+        (
+            api_url is not None and is_of_other_marketplace(status, api_url),
+            "wrong_marketplace",
+            f"the database belongs to {status.marketplace}, but ATOM_SAAS_API_URL is {api_url}: syncs are refused",
+            "set ATOM_SAAS_DATABASE_URL to another database, or `atom-sync db rebind URL`",
         ),
         (
             last is not None and last.status == "partial",

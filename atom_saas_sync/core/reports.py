@@ -52,6 +52,7 @@ def status_document(status: Status, health: Health, now: datetime) -> dict[str, 
         },
         "database": {
             "path": status.database_path,
+            "marketplace": status.marketplace,
             "revision": status.revision,
             "size_bytes": status.database_bytes,
         },

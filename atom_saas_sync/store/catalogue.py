@@ -30,6 +30,7 @@ from atom_saas_sync.store.counters import increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.failures import translated_errors
 from atom_saas_sync.store.history import pack
+from atom_saas_sync.store.runs import APPROVED_DELETIONS, get_fact
 from atom_saas_sync.store.schema import update_of_index
 from atom_saas_sync.times import format_exact_time, format_time
 
@@ -106,7 +107,7 @@ class Catalogue:
             ).fetchone()
         if others:
             with self._database.transaction() as connection:
-                _leave_pages(connection, 1)
+                leave_pages(connection, 1)
 
     def digests_on_page(self, page: int) -> dict[bytes, str]:
         """Return the skill of each wire digest that was last seen on `page`.
@@ -141,7 +142,7 @@ class Catalogue:
             found = connection.execute("SELECT 1 FROM http_validator WHERE page >= ?", (page,)).fetchone()
         if found:
             with self._database.transaction() as connection:
-                _leave_pages(connection, page)
+                leave_pages(connection, page)
 
     def unlisted_ids(self, listed: AbstractSet[str], *, recorded: bool) -> list[str]:
         """Return the skills of the marketplace that are not among `listed`, and are not known as deleted.
@@ -162,6 +163,11 @@ class Catalogue:
         with self._database.reading() as connection:
             count: int = connection.execute("SELECT count(*) FROM skill_base").fetchone()[0]
             return count
+
+    def approved_deletions(self) -> int:
+        """Return how many deletions a person has approved by `db rebind`."""
+        with self._database.reading() as connection:
+            return int(get_fact(connection, APPROVED_DELETIONS) or 0)
 
     def touched_ids(self) -> list[str]:
         """Return the skills whose row another program, or a person, has edited or deleted."""
@@ -690,7 +696,7 @@ def _digests_on_page(connection: sqlite3.Connection, page: int) -> dict[bytes, s
     return dict(zip([joined[start : start + _DIGEST_BYTES] for start in starts], _decode_list(names), strict=True))
 
 
-def _leave_pages(connection: sqlite3.Connection, first: int) -> None:
+def leave_pages(connection: sqlite3.Connection, first: int) -> None:
     """Take the skills off the pages from `first` on, keeping when they were confirmed, and forget the pages."""
     connection.execute(
         """

@@ -12,6 +12,12 @@ from atom_saas_sync.store.counters import increment, observe_duration
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.times import format_time, parse_time
 
+MARKETPLACE = "marketplace"
+"""The fact that holds the URL of the marketplace that the database belongs to."""
+
+APPROVED_DELETIONS = "approved_deletions"
+"""The fact that holds how many deletions a person has approved by `db rebind`, until a sync has succeeded."""
+
 RUNS_KEPT = timedelta(days=90)
 
 METRIC_TYPES = {"skills": "skill", "categories": "skill", "ratings": "rating"}
@@ -21,8 +27,10 @@ METRIC_TYPES = {"skills": "skill", "categories": "skill", "ratings": "rating"}
 class Runs:
     """Begins and ends runs. The caller holds the lock of the kind while a run is open."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, marketplace: str | None = None) -> None:
+        """Work on `database`; `marketplace` is what it belongs to from the first answer on, if to none yet."""
         self._database = database
+        self._unbound = marketplace
 
     def begin(self, kind: str, *, started_by: str, now: datetime) -> int:
         """Note the start of a run and return its id. A run that was killed is noted as such."""
@@ -66,6 +74,8 @@ class Runs:
                 ),
             )
             self._count_run(connection, report)
+            if report.kind == "skills" and report.status == "success":
+                connection.execute("DELETE FROM fact WHERE name = ?", (APPROVED_DELETIONS,))
             if isinstance(report, RunReport) and report.kind == "skills":
                 _update_sync_state(connection, report, format_time(now))
 
@@ -74,8 +84,23 @@ class Runs:
         with self._database.transaction() as connection:
             increment(connection, "atom_saas_sync_errors_total", type=METRIC_TYPES[kind], error="locked")
 
+    def bind(self, now: datetime) -> None:
+        """Note which marketplace the database belongs to, before anything from it is stored; once noted, it stays."""
+        if self._unbound is None:
+            return
+        with self._database.transaction() as connection:
+            if get_fact(connection, MARKETPLACE) is None:
+                set_fact(connection, MARKETPLACE, self._unbound, now)
+        self._unbound = None
+
+    def marketplace(self) -> str | None:
+        """Return which marketplace the database belongs to; None before anything was stored of one."""
+        with self._database.reading() as connection:
+            return get_fact(connection, MARKETPLACE)
+
     def reached_marketplace(self, now: datetime, skew_seconds: float | None) -> None:
         """Note that the marketplace was reached, and how far its clock is from ours."""
+        self.bind(now)
         with self._database.transaction() as connection:
             set_fact(connection, "marketplace_reached_at", format_time(now), now)
             if skew_seconds is not None:

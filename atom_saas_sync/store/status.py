@@ -22,7 +22,7 @@ from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.failures import translated_errors
 from atom_saas_sync.store.lifetime import EXPIRED, JOINED, moments
 from atom_saas_sync.store.requests import remaining_requests
-from atom_saas_sync.store.runs import get_fact
+from atom_saas_sync.store.runs import MARKETPLACE, get_fact
 from atom_saas_sync.times import format_time
 
 RUN_KINDS = ("skills", "ratings")
@@ -100,6 +100,7 @@ def _read(
     return Status(
         read_at=format_time(now),
         database_path=str(path),
+        marketplace=get_fact(connection, MARKETPLACE),
         database_bytes=_size(path),
         revision=revision,
         migrations_pending=False,

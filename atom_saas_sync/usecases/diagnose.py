@@ -9,11 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from shlex import quote
 from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from atom_saas_sync.core.health import duration, judge, minutes_since, watch_is_running
+from atom_saas_sync.core.health import (
+    duration,
+    is_of_other_marketplace,
+    judge,
+    minutes_since,
+    watch_is_running,
+)
 from atom_saas_sync.errors import ConfigError, ConnectionFailed, DatabaseError, MarketplaceError
 from atom_saas_sync.model import Health, Status
 from atom_saas_sync.times import parse_time
@@ -271,6 +278,14 @@ def _database(plan: Checkup, store: Store) -> Iterator[Finding]:
         )
     elif status.revision is not None:
         yield Finding("migrations", "ok", f"all are applied, up to {status.revision}")
+    if plan.enabled and is_of_other_marketplace(status, plan.api_url):
+        yield Finding(
+            "marketplace",
+            "problem",
+            f"the database belongs to {status.marketplace}, but ATOM_SAAS_API_URL is {plan.api_url}: syncs are refused",
+            f"set ATOM_SAAS_DATABASE_URL to another database; or `atom-sync db rebind {quote(plan.api_url)}` shows "
+            "what would change in this one, and asks",
+        )
 
 
 def _schedule(plan: Checkup, host: Host, status: Status, now: datetime) -> Iterator[Finding]:
@@ -312,6 +327,7 @@ def _state(plan: Checkup, status: Status, now: datetime) -> Iterator[Finding]:
         sync_interval_minutes=plan.sync_interval_minutes,
         enabled=plan.enabled,
         websocket_enabled=plan.ws_enabled,
+        api_url=plan.api_url,
     )
     yield _sync(health)
     yield from _errors(status, now)

@@ -66,13 +66,18 @@ class MaxDelete(Struct, frozen=True):
 
 
 class PullOptions(Struct, frozen=True):
-    """What a person or a timer asked of this run."""
+    """What a person or a timer asked of this run.
+
+    Only a dry run may go without `confirm_deletions`: then all that is not listed counts as deleted, and none is asked
+    for.
+    """
 
     strategy: Strategy = "remote_wins"
     page_size: int = 1000
     skills: bool = True
     categories: bool = True
     dry_run: bool = False
+    confirm_deletions: bool = True
     force: bool = False
     max_delete: MaxDelete = field(default_factory=MaxDelete)
     fail_on_conflict: bool = False
@@ -169,6 +174,7 @@ class CataloguePull:
             )
             self._counts.categories_synced = len(categories or ()) or self._catalogue.count_categories()
         else:
+            self._runs.bind(self._clock.now())
             self._counts.categories_changed = self._catalogue.apply_categories(
                 categories, resource=resource, etag=None if invalid else new_etag, now=self._clock.now()
             )
@@ -267,6 +273,8 @@ class CataloguePull:
         pages, self._unwritten = self._unwritten, []
         if not pages:
             return
+        if not self._options.dry_run:
+            self._runs.bind(self._clock.now())
         actions: list[Action] = []
         with self._catalogue.batch(write=not self._options.dry_run) as batch:
             for page in pages:
@@ -381,8 +389,11 @@ class CataloguePull:
         candidates = self._catalogue.unlisted_ids(listed, recorded=not self._options.dry_run)
         if not candidates:
             return
+        if not self._options.confirm_deletions:
+            self._plan_deletions(candidates)
+            return
         cached = self._catalogue.marketplace_skills()
-        limit = self._options.max_delete.limit(cached)
+        limit = max(self._options.max_delete.limit(cached), self._catalogue.approved_deletions())
         if len(candidates) > limit:
             outcome.note("deletions_refused", NEEDS_PERSON)
             log.error(
@@ -398,6 +409,11 @@ class CataloguePull:
         for skill_id in candidates:
             self._check()
             self._confirm_deletion(skill_id, outcome)
+
+    def _plan_deletions(self, skill_ids: Sequence[str]) -> None:
+        with self._catalogue.batch(write=False) as batch:
+            planned = [plan_deleted(known, self._options.strategy) for known in batch.known(skill_ids).values()]
+        self._count([action for action in planned if action is not None])
 
     def _confirm_deletion(self, skill_id: str, outcome: _Outcome) -> None:
         asked = self._clock.now()

@@ -342,6 +342,7 @@ class _Site:
             sync_interval_minutes=settings.sync_interval_minutes,
             enabled=settings.enabled,
             websocket_enabled=settings.ws_enabled,
+            api_url=settings.api_url,
         )
 
     def _free_disk_gb(self) -> float | None:

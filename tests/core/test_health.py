@@ -62,7 +62,7 @@ WATCHING = WebSocketState(
 )
 
 
-def reasons(status: Status, *, interval: int = 15, **options: bool) -> list[str]:
+def reasons(status: Status, *, interval: int = 15, **options: Any) -> list[str]:
     return [each.code for each in judge(status, NOW, sync_interval_minutes=interval, **options).reasons]
 
 
@@ -192,7 +192,7 @@ def test_the_documents_have_the_keys_of_the_guide() -> None:
     }
     assert document["ratings"] == {"pending": 1, "synced": 0, "failed": 0}
     assert document["conflicts"] == {"open": 0, "resolved": 0}
-    assert document["database"].keys() == {"path", "revision", "size_bytes"}
+    assert document["database"].keys() == {"path", "marketplace", "revision", "size_bytes"}
     assert document["health"]["status"] == "healthy"
     public = sync_health_document(status, health, NOW)
     assert public["sync"]["minutes_since_last_sync"] == 5

@@ -577,7 +577,10 @@ class RatingReport(Struct, frozen=True):
 
 
 class ListedRating(Struct, frozen=True):
-    """A rating with all that people may want to know of it; `state` is pending, sent or failed."""
+    """A rating with all that people may want to know of it; `state` is pending, sent or failed.
+
+    `replaced` is a JSON object: what was written here until a newer rating of the marketplace took its place.
+    """
 
     id: int
     skill_id: str
@@ -590,6 +593,7 @@ class ListedRating(Struct, frozen=True):
     synced_at: str | None
     remote_rating_id: str | None
     note: str | None
+    replaced: str | None
     error_type: str | None
     error_message: str | None
     failed_at: str | None

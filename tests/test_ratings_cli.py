@@ -47,6 +47,35 @@ def test_the_life_of_a_rating(machine: Machine, skill: str) -> None:
     assert document(machine.command("status", "--json"))["ratings"] == {"pending": 0, "synced": 1, "failed": 0}
 
 
+def test_what_a_newer_rating_replaced_is_kept_and_put_back(machine: Machine, skill: str) -> None:
+    document(machine.command("ratings", "add", skill, "1", "--comment", "it steals tokens", "--user", "ann", "--json"))
+    assert document(machine.command("ratings", "show", "1", "--json"))["replaced"] is None
+    machine.sql("UPDATE skill_rating SET updated_at = '2026-01-01T00:00:00Z', rating = 2")
+    for stars, comment in ((5, "great"), (4, "good")):  # the marketplace's own is not what is kept
+        machine.sandbox.add_rating(skill, "ann", stars, comment)
+        synced = machine.command("-v", "sync", "ratings", "--json")
+        assert document(synced)["updated_local"] == 1
+        assert "ratings restore 1" in synced.stderr and "steals" not in synced.stderr
+    shown = document(machine.command("ratings", "show", "1", "--json"))
+    assert (shown["rating"], shown["comment"], shown["state"]) == (4, "good", "sent")
+    kept = shown["replaced"]
+    assert (kept["rating"], kept["comment"], kept["updated_at"]) == (2, "it steals tokens", "2026-01-01T00:00:00Z")
+    assert kept.keys() == {"rating", "comment", "updated_at", "replaced_at"}
+    words = machine.command("ratings", "show", "1").stdout
+    assert "it steals tokens" in words and "ratings restore 1" in words
+
+    restored = document(machine.command("ratings", "restore", "1", "--json"))["rating"]
+    assert (restored["rating"], restored["comment"], restored["state"]) == (2, "it steals tokens", "pending")
+    assert restored["replaced"] is None
+    assert document(machine.command("sync", "ratings", "--json"))["uploaded"] == 1
+    [there] = machine.sandbox.ratings()
+    assert (there["rating"], there["comment"]) == (2, "it steals tokens")
+    assert machine.sql("SELECT action, subject FROM audit_log") == [("ratings restore", "1")]
+    for number, words in (("1", "nothing was replaced"), ("9", "no rating 9")):
+        refused = machine.command("ratings", "restore", number)
+        assert refused.returncode == 1 and words in refused.stderr and "Traceback" not in refused.stderr
+
+
 def test_failed_ones_are_shown_and_tried_again(machine: Machine, skill: str) -> None:
     machine.sandbox.fault("error", endpoint="ratings", status=422)
     document(machine.command("ratings", "add", skill, "4", "--comment", "secret words", "--json"))

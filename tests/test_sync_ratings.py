@@ -160,7 +160,16 @@ def test_a_refused_token_stops_the_run_and_counts_against_no_rating(machine: Mac
     report = sync(machine)
     assert (report.status, report.exit_code, counts(report)) == ("failed", 77, (0, 0, 0, 0, 100))
     assert failures(machine, "1") == []
-    assert len(keys(machine.sandbox)) < 100
+    assert len(keys(machine.sandbox)) <= 10  # those in flight
+
+
+def test_no_retry_follows_a_refused_token(machine: Machine, skill: str) -> None:
+    machine.sandbox.fault("error", endpoint="ratings", status=503, times=5)
+    machine.sandbox.fault("error", endpoint="ratings", status=401)
+    for number in range(100):
+        rate(machine, skill, 4, f"user{number}")
+    assert sync(machine).exit_code == 77
+    assert len(keys(machine.sandbox)) <= 15
 
 
 @pytest.mark.parametrize(
@@ -308,12 +317,47 @@ def test_a_newer_rating_there_is_taken(
         machine.sandbox.fault("conflict_form", endpoint="ratings", value=form)
     machine.sandbox.add_rating(skill, "ann", 1, "their-secret", updated_at="2026-02-19T12:30:00Z")
     rate(machine, skill, 5, review="our-secret")
+    machine.clock.move(hours=1)
+    machine.follow_clock()
     report = sync(machine)
     assert (report.exit_code, counts(report)) == (0, (0, 1, 0, 0, 0))
     assert (stored(machine, "rating"), stored(machine, "review")) == ([1], ["their-secret"])
     assert stored(machine, "updated_at") == ["2026-02-19T12:30:00Z"]
     assert keys(machine.sandbox, "PUT") == []
     assert "newer" in caplog.text and "secret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("stamp", "winner"),
+    [
+        ("2026-02-19T11:45:00Z", "theirs"),
+        ("2026-02-19T13:45:00+02:00", "theirs"),
+        ("2026-02-19T11:15:00Z", "ours"),
+        ("2026-02-19T11:30:00Z", "ours"),  # the same moment is not newer
+        ("2026-02-19T12:10:00Z", "ours"),  # nobody has rated ahead of now
+        ("8999-01-01T00:00:00Z", "ours"),
+        ("9999-12-31T23:59:59-23:59", "ours"),
+        ("soon", "ours"),
+    ],
+)
+@pytest.mark.parametrize("settled", [False, True], ids=["unsent", "settled"])
+def test_only_what_is_really_newer_replaces_a_rating(
+    machine: Machine, skill: str, stamp: str, winner: str, settled: bool
+) -> None:
+    machine.clock.move(minutes=-30)
+    rate(machine, skill, 1, review="it steals tokens")
+    if settled:
+        machine.follow_clock()
+        sync(machine)
+    machine.clock.move(minutes=30)
+    machine.follow_clock()
+    machine.sandbox.add_rating(skill, "ann", 5, "great", updated_at=stamp)
+    report = sync(machine)
+    assert report.exit_code == 0
+    newer = winner == "theirs" or (settled and stamp == "2026-02-19T11:30:00Z")
+    assert stored(machine, "rating") == [5 if newer else 1]
+    if not settled:
+        assert there(machine.sandbox) == [("ann", 5, "great") if newer else ("ann", 1, "it steals tokens")]
 
 
 @pytest.mark.parametrize("status", [404, 405, 501])
@@ -385,12 +429,13 @@ def test_the_oldest_look_comes_first_within_the_budget(machine: Machine, slowly:
 def test_an_hour_between_the_clocks_is_noticed_reported_and_allowed_for(
     machine: Machine, skill: str, hours: int, expected: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    machine.sandbox.set_clock_offset((machine.clock.now() - datetime.now(UTC)).total_seconds() + hours * 3600)
-    # Stamped half an hour off ours by their clock, which is an hour off: the other way round in truth.
-    machine.sandbox.add_rating(
-        skill, "ann", 1, updated_at=format_time(machine.clock.now() + timedelta(minutes=30 * hours))
-    )
     rate(machine, skill, 5)
+    # Stamped 45 minutes off ours by their clock, which is an hour off: the other way round in truth.
+    machine.sandbox.add_rating(
+        skill, "ann", 1, updated_at=format_time(machine.clock.now() + timedelta(minutes=45 * hours))
+    )
+    machine.clock.move(minutes=30)
+    machine.sandbox.set_clock_offset((machine.clock.now() - datetime.now(UTC)).total_seconds() + hours * 3600)
     report = sync(machine)
     assert counts(report)[:2] == ((1, 0) if expected == "ours" else (0, 1))
     assert "the marketplace's clock is" in caplog.text

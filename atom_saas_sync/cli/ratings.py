@@ -107,7 +107,14 @@ def show(
         print_json(_line(rating))
         return
     for name, value in _line(rating).items():
-        if value is not None:
+        if name == "replaced" and value is not None:
+            typer.echo(
+                f"replaced: {value['rating']} of 5, written here at {value['updated_at']}; "
+                f"`atom-sync ratings restore {rating.id}` puts it back"
+            )
+            if value["comment"]:
+                typer.echo(f"replaced comment: {printable(str(value['comment']), lines=True)}")
+        elif value is not None:
             typer.echo(f"{name.replace('_', ' ')}: {printable(str(value), lines=name == 'comment')}")
 
 
@@ -158,6 +165,33 @@ def retry(
         print_json({"success": True, "retried": retried, "total": len(retried)})
     else:
         typer.echo(f"{counted(len(retried), 'rating')} pending again; `atom-sync sync ratings` sends them")
+
+
+@app.command()
+def restore(
+    ctx: typer.Context,
+    rating_id: Annotated[int, typer.Argument(metavar="ID", help="The rating's number.")],
+    as_json: _Json = False,
+) -> None:
+    """Put back your rating that a newer one of the marketplace replaced; the next `sync ratings` sends it again."""
+    from atom_saas_sync.cli import runtime
+
+    with _ratings(ctx.obj) as ratings:
+        if ratings.find(rating_id) is None:
+            raise _unknown([rating_id])
+        rating = ratings.restore(rating_id, actor=runtime.person(), now=datetime.now(UTC))
+    if rating is None:
+        raise NotFound(
+            f"rating {rating_id}: nothing was replaced, so there is nothing to restore",
+            hint=f"`atom-sync ratings show {rating_id}` shows what it says",
+        )
+    if as_json:
+        print_json({"success": True, "rating": _line(rating)})
+    else:
+        typer.echo(
+            f"rating {rating.id}: {rating.stars} of 5 for {printable(rating.skill_id)} again; "
+            "the next `atom-sync sync ratings` sends it"
+        )
 
 
 @contextmanager

@@ -274,13 +274,14 @@ def _remote_rating(fields: dict[str, Any]) -> RemoteRating | None:
     stars, comment = _stars(fields.get("rating")), fields.get("comment")
     if stars is None or not isinstance(comment, str | None):
         return None
-    user_id = fields.get("user_id")
+    user_id, updated_at = fields.get("user_id"), fields.get("updated_at")
     return RemoteRating(
         stars=stars,
         comment=comment or None,
         rating_id=_identifier(fields.get("rating_id")),
         user_id=user_id if isinstance(user_id, str) else None,
-        rated_at=read_time(fields.get("updated_at")) or read_time(fields.get("created_at")),
+        # Of one that was changed at an unreadable time, nobody can tell when.
+        rated_at=read_time(fields.get("created_at") if updated_at is None else updated_at),
     )
 
 

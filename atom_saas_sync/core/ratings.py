@@ -7,8 +7,8 @@ from hashlib import sha256
 from typing import Literal
 
 from atom_saas_sync.core.canonical import canonical
+from atom_saas_sync.core.incoming import read_time
 from atom_saas_sync.model import Rating, RemoteRating
-from atom_saas_sync.times import parse_time
 
 SMALLEST_SKEW = timedelta(seconds=5)
 """Smaller distances between two clocks are rounding and the time that an answer takes."""
@@ -35,20 +35,27 @@ def content_digest(stars: int, comment: str | None) -> bytes:
 # Which is newer
 
 
-def newest(rating: Rating, remote: RemoteRating, skew: timedelta) -> Newest:
+def newest(rating: Rating, remote: RemoteRating, *, skew: timedelta, now: datetime) -> Newest:
     """Compare ours with the marketplace's; `skew` is how far its clock is ahead of ours.
 
     If it still has what it and we last agreed on, only ours has changed since, whatever the times say: it stamps
-    ratings when they arrive, and that may be after ours was changed again. Equal times: the marketplace wins. One
-    whose time is unknown is not newer.
+    ratings when they arrive, and that may be after ours was changed again. A time that is unknown or ahead of `now`
+    makes nothing newer. Where the times do not decide, ours wins if it has changed since we last agreed.
     """
-    theirs = content_digest(remote.stars, remote.comment)
-    if theirs == content_digest(rating.stars, rating.comment):
+    theirs, own = content_digest(remote.stars, remote.comment), content_digest(rating.stars, rating.comment)
+    if theirs == own:
         return "same"
-    if theirs == rating.base_digest or remote.rated_at is None:
+    rated_at = None if remote.rated_at is None else _past(remote.rated_at - skew, now)
+    if theirs == rating.base_digest or rated_at is None:
         return "ours"
-    ours_at = parse_time(rating.updated_at)
-    return "theirs" if ours_at is None or remote.rated_at - skew >= ours_at else "ours"
+    changed_at = _past(read_time(rating.updated_at), now)
+    if changed_at is None or changed_at == rated_at:
+        return "theirs" if own == rating.base_digest else "ours"
+    return "theirs" if rated_at > changed_at else "ours"
+
+
+def _past(moment: datetime | None, now: datetime) -> datetime | None:
+    return moment if moment is not None and moment <= now + SMALLEST_SKEW else None
 
 
 def clock_skew(seconds: float | None) -> timedelta:

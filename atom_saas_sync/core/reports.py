@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from atom_saas_sync.core.canonical import decode_object
 from atom_saas_sync.core.health import minutes_since, watch_is_running, websocket_connected
 from atom_saas_sync.model import Health, ListedRating, Status
 
@@ -101,6 +102,7 @@ def rating_document(rating: ListedRating) -> dict[str, Any]:
         "synced_at": rating.synced_at,
         "remote_rating_id": rating.remote_rating_id,
         "note": rating.note,
+        "replaced": _replaced(rating.replaced),
         "error_type": rating.error_type,
         "error_message": rating.error_message,
         "failed_at": rating.failed_at,
@@ -109,3 +111,8 @@ def rating_document(rating: ListedRating) -> dict[str, Any]:
         "retry_count": rating.retry_count,
         "max_retries": rating.max_retries,
     }
+
+
+def _replaced(text: str | None) -> dict[str, Any] | None:
+    kept = None if text is None else decode_object(text)
+    return kept and {name: kept.get(name) for name in ("rating", "comment", "updated_at", "replaced_at")}

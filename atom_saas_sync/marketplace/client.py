@@ -166,6 +166,7 @@ class MarketplaceClient:
         self._budget = budget
         self._random = random
         self._deadline = deadline
+        self._refused: TokenRefused | None = None
         self.statistics = Statistics()
         self._limits = TimeLimits()
         headers = {name: value.format(token=token, instance=instance_id) for name, value in dialect.headers}
@@ -359,6 +360,8 @@ class MarketplaceClient:
         url = httpx.URL(f"{self._base_url}{path}", params=params or None)
         for _ in range(MAX_REDIRECTS + 1):
             self._wait_for_budget()
+            if self._refused is not None:  # by an answer to another thread, or before a retry
+                raise TokenRefused(self._refused.message, hint=self._refused.hint)
             answer = self._exchange(
                 endpoint, self._http.build_request(method, url, headers=headers, content=body), accepted
             )
@@ -414,7 +417,11 @@ class MarketplaceClient:
             self.statistics.count(endpoint, code, received)
             _log_request(request, code, received, self._clock.monotonic() - started)
         if response.status_code not in accepted:
-            _raise_for_status(response, what, http_date(response.headers.get("date")) or self._clock.now())
+            try:
+                _raise_for_status(response, what, http_date(response.headers.get("date")) or self._clock.now())
+            except TokenRefused as error:
+                self._refused = error
+                raise
         return Answer(response.status_code, response.headers, body)
 
     @contextmanager

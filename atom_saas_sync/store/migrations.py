@@ -251,8 +251,8 @@ def created(name: str, kind: str | None = None) -> list[str]:
     query = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~'"
     old, new = build(before), build((*before, name))
     try:
-        already = set(old.execute(query))
-        rows = [row for row in new.execute(query) if row not in already]
+        already = {row[:2] for row in old.execute(query)}  # made again by this migration: not new
+        rows = [row for row in new.execute(query) if row[:2] not in already]
     finally:
         old.close()
         new.close()

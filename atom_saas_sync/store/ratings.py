@@ -29,7 +29,7 @@ _RATING = """
 _LISTED = """
     SELECT r.id, r.skill_id, r.user_id, r.rating AS stars, r.review AS comment,
            CASE WHEN r.synced_to_saas != 0 THEN 'sent' WHEN f.id IS NULL THEN 'pending' ELSE 'failed' END AS state,
-           r.created_at, r.updated_at, r.synced_at, r.remote_rating_id, r.note,
+           r.created_at, r.updated_at, r.synced_at, r.remote_rating_id, r.note, r.replaced,
            f.error_type, f.error_message, f.failed_at, f.last_retry_at, f.next_retry_at, f.retry_count, f.max_retries
     FROM skill_rating AS r LEFT JOIN failed_rating_upload AS f ON f.rating_id = r.id
 """
@@ -218,6 +218,22 @@ class Ratings:
                 write_audit(connection, actor, "ratings retry", str(rating_id), now, {})
             return retried
 
+    def restore(self, rating_id: int, *, actor: str, now: datetime) -> ListedRating | None:
+        """Put back what the marketplace's rating replaced, as a new version to be sent; None if nothing is kept."""
+        with self._database.transaction() as connection:
+            before = connection.execute(
+                "SELECT rating, review FROM skill_rating WHERE id = ? AND json_valid(replaced)", (rating_id,)
+            ).fetchone()
+            if before is None:
+                return None
+            connection.execute(
+                "UPDATE skill_rating SET rating = json_extract(replaced, '$.rating'), "
+                "review = json_extract(replaced, '$.comment'), updated_at = ?, replaced = NULL WHERE id = ?",
+                (format_time(now), rating_id),
+            )
+            write_audit(connection, actor, "ratings restore", str(rating_id), now, dict(before))
+            return ListedRating(**dict(connection.execute(f"{_LISTED} WHERE r.id = ?", (rating_id,)).fetchone()))
+
 
 def _settle_one(connection: sqlite3.Connection, delivery: Delivery, moment: str) -> None:
     rating, remote = delivery.rating, delivery.remote
@@ -226,9 +242,18 @@ def _settle_one(connection: sqlite3.Connection, delivery: Delivery, moment: str)
         return
     if delivery.end == "taken" and remote is not None:
         connection.execute(
-            "UPDATE skill_rating SET rating = ?, review = ?, updated_at = coalesce(?, updated_at) "
-            "WHERE id = ? AND version IS ?",
-            (remote.stars, remote.comment, delivery.taken_at, rating.id, rating.version),
+            """
+            UPDATE skill_rating SET
+                rating = ?1, review = ?2, updated_at = coalesce(?3, updated_at),
+                -- What was written here is kept, not what came from the marketplace before: that has the same version.
+                replaced = CASE
+                    WHEN json_valid(replaced) AND json_extract(replaced, '$.version') IS version THEN replaced
+                    ELSE json_object('rating', rating, 'comment', review, 'updated_at', updated_at,
+                                     'replaced_at', ?4, 'version', version)
+                END
+            WHERE id = ?5 AND version IS ?6
+            """,
+            (remote.stars, remote.comment, delivery.taken_at, moment, rating.id, rating.version),
         )
     rating_id = delivery.receipt.rating_id if delivery.receipt else remote.rating_id if remote else None
     # By skill and user, not by id: if the row was replaced meanwhile, the new one should know what stands there.

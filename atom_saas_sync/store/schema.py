@@ -513,4 +513,11 @@ MIGRATIONS = (
         up=CREATE_RATINGS,
         down=("DROP TABLE failed_rating_upload", "DROP TABLE skill_rating"),
     ),
+    # What was written here until a newer rating of the marketplace took its place: a JSON object with `rating`,
+    # `comment`, `updated_at`, `replaced_at`, and the `version` that the row has had since.
+    Migration(
+        name="0005_replaced_ratings",
+        up=("ALTER TABLE skill_rating ADD COLUMN replaced TEXT",),
+        down=("ALTER TABLE skill_rating DROP COLUMN replaced",),
+    ),
 )

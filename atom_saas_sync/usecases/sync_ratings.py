@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from atom_saas_sync.core.incoming import id_problem
 from atom_saas_sync.core.outgoing import idempotency_key, outgoing, rating_problem
-from atom_saas_sync.core.ratings import clock_skew, content_digest, newest, next_try
+from atom_saas_sync.core.ratings import Newest, clock_skew, content_digest, newest, next_try
 from atom_saas_sync.errors import ApiError, AtomSyncError, BadResponse, MarketplaceError, RateLimited
 from atom_saas_sync.model import (
     Delivery,
@@ -235,7 +235,7 @@ class RatingSync:
             if rating.remote_rating_id is None:
                 raise BadResponse("the marketplace says that it has a rating of this user already, and shows none")
             return self._update(rating, wire, rating.remote_rating_id)
-        winner = newest(rating, stored, self._skew())
+        winner = self._newest(rating, stored)
         if winner == "same":
             return Delivery(rating, "sent", digest=content_digest(rating.stars, rating.comment), remote=stored)
         if winner == "theirs":
@@ -301,7 +301,7 @@ class RatingSync:
         by_user = {rating.user_id: rating for rating in shown.ratings or ()}
         for ours in self._ratings.settled_of(skill_id) if by_user else ():
             theirs = by_user.get(self._sent_user(ours.user_id))
-            if theirs is not None and newest(ours, theirs, self._skew()) == "theirs":
+            if theirs is not None and self._newest(ours, theirs) == "theirs":
                 delivery = self._taken(ours, theirs)
                 course.deliveries.append(delivery)
                 self._count(delivery)
@@ -359,16 +359,21 @@ class RatingSync:
         elif remote is not None:
             counts.updated_local += 1
             log.info(
-                "rating %d of %s: the marketplace's newer one (%d stars) replaced ours (%d stars)",
+                "rating %d of %s: the marketplace's newer one (%d stars) replaced ours (%d stars); "
+                "`atom-sync ratings restore %d` puts it back",
                 rating.id,
                 rating.skill_id,
                 remote.stars,
                 rating.stars,
+                rating.id,
             )
         if delivery.failure is not None and delivery.failure.type == "invalid":
             self._course.refused = self._course.refused or ErrorInfo("api_error", delivery.failure.message)
             self._course.refusals += 1
             log.info("rating %d of %s can't be sent: %s", rating.id, rating.skill_id, delivery.failure.message)
+
+    def _newest(self, rating: Rating, remote: RemoteRating) -> Newest:
+        return newest(rating, remote, skew=self._skew(), now=self._clock.now())
 
     def _skew(self) -> timedelta:
         return clock_skew(self._marketplace.statistics.clock_skew_seconds)

@@ -12,6 +12,7 @@ from atom_saas_sync.core import ratings
 from atom_saas_sync.model import Rating, RemoteRating
 
 NOON = datetime(2026, 2, 19, 12, tzinfo=UTC)
+NOW = NOON + timedelta(days=1)
 
 
 def ours(stars: int = 4, comment: str | None = None, **fields: object) -> Rating:
@@ -37,10 +38,19 @@ def test_pauses_grow_and_end_with_a_person() -> None:
         (ours(4, ""), theirs(4, None), 0, "same"),
         (ours(4), theirs(2, at=NOON - timedelta(seconds=1)), 0, "ours"),
         (ours(4), theirs(2, at=NOON + timedelta(seconds=1)), 0, "theirs"),
-        (ours(4), theirs(2), 0, "theirs"),  # equal times and different stars: the marketplace wins
-        (ours(4), theirs(4, "else"), 0, "theirs"),
+        # Equal times do not decide: ours stays if it has changed since we last agreed.
+        (ours(4), theirs(2), 0, "ours"),
+        (ours(4), theirs(4, "else"), 0, "ours"),
+        (ours(4, base_digest=ratings.content_digest(4, None)), theirs(2), 0, "theirs"),
         (ours(4), theirs(2, at=None), 0, "ours"),
-        (ours(4, updated_at="some day"), theirs(2), 0, "theirs"),
+        (ours(4, updated_at="some day"), theirs(2), 0, "ours"),
+        (ours(4, updated_at="2999-01-01"), theirs(2, at=NOON + timedelta(minutes=1)), 0, "ours"),
+        (ours(4, updated_at="x", base_digest=ratings.content_digest(4, None)), theirs(2), 0, "theirs"),
+        # Ahead of now, by more than rounding.
+        (ours(4), theirs(2, at=NOW + timedelta(seconds=4)), 0, "theirs"),
+        (ours(4), theirs(2, at=NOW + timedelta(seconds=6)), 0, "ours"),
+        (ours(4), theirs(2, at=NOON.replace(year=8999)), 0, "ours"),
+        (ours(4, base_digest=ratings.content_digest(4, None)), theirs(2, at=NOON.replace(year=8999)), 0, "ours"),
         # Its clock is an hour ahead: what it stamped 12:30 was given at 11:30.
         (ours(4), theirs(2, at=NOON + timedelta(minutes=30)), 3600, "ours"),
         (ours(4), theirs(2, at=NOON - timedelta(minutes=30)), -3600, "theirs"),
@@ -49,14 +59,15 @@ def test_pauses_grow_and_end_with_a_person() -> None:
     ],
 )
 def test_the_newest_wins(local: Rating, remote: RemoteRating, skew: int, winner: str) -> None:
-    assert ratings.newest(local, remote, timedelta(seconds=skew)) == winner
+    assert ratings.newest(local, remote, skew=timedelta(seconds=skew), now=NOW) == winner
 
 
 @given(st.integers(-7200, 7200), st.integers(-100_000, 100_000))
 def test_skew_changes_nothing_when_both_are_shifted(skew: int, apart: int) -> None:
     shifted = theirs(2, at=NOON + timedelta(seconds=apart + skew))
     straight = theirs(2, at=NOON + timedelta(seconds=apart))
-    assert ratings.newest(ours(), shifted, timedelta(seconds=skew)) == ratings.newest(ours(), straight, timedelta())
+    seen = ratings.newest(ours(), shifted, skew=timedelta(seconds=skew), now=NOW)
+    assert seen == ratings.newest(ours(), straight, skew=timedelta(), now=NOW)
 
 
 def test_small_distances_between_clocks_are_no_skew() -> None:

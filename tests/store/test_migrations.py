@@ -91,7 +91,7 @@ def test_a_copy_never_replaces_an_earlier_one(older: Path) -> None:
     for _ in range(2):
         with Database.open(older) as database:
             migrations.downgrade(database, NAMES[1])
-    up, down = f"atom.db.before-{NAMES[2]}", f"atom.db.before-downgrade-of-{NAMES[3]}"
+    up, down = f"atom.db.before-{NAMES[2]}", f"atom.db.before-downgrade-of-{NAMES[-1]}"
     assert backups(older) == [f"{up}.2.bak", f"{up}.bak", f"{down}.2.bak", f"{down}.bak"]
 
 
@@ -166,7 +166,7 @@ def test_a_downgrade_says_what_it_would_lose_and_keeps_a_copy_of_it(path: Path) 
                 "INSERT INTO failed_rating_upload (rating_id, error_message, failed_at) VALUES (1, 'no', 'now')"
             )
             connection.execute("INSERT INTO skill_cache (skill_id, skill_data) VALUES ('a', '{\"name\": \"a\"}')")
-        assert migrations.loss(database, -1) == {"skill_rating": 1, "failed_rating_upload": 1}
+        assert migrations.loss(database, NAMES[2]) == {"skill_rating": 1, "failed_rating_upload": 1}
         assert migrations.loss(database, migrations.BASE) == {
             "skill_cache": 1,
             "sync_state": 1,
@@ -175,7 +175,7 @@ def test_a_downgrade_says_what_it_would_lose_and_keeps_a_copy_of_it(path: Path) 
             "failed_rating_upload": 1,
         }
         assert migrations.loss(database, NAMES[-1]) == {}
-        change = migrations.downgrade(database, -1)
+        change = migrations.downgrade(database, NAMES[2])
     assert change.backup is not None
     assert sql(change.backup, "SELECT user_id, rating FROM skill_rating") == [("ada", 5)]
     assert sql(path, "SELECT skill_id FROM skill_cache") == [("a",)]
@@ -212,7 +212,7 @@ def test_a_table_that_another_programs_rows_refer_to_is_not_dropped(path: Path) 
             "INSERT INTO favourite VALUES (1)",
         )
         with pytest.raises(DatabaseError, match="favourite of another program refers to Skill_Rating"):
-            migrations.downgrade(database, -1)
+            migrations.downgrade(database, NAMES[2])
         assert migrations.current(database) == NAMES[-1]
     assert sql(path, "SELECT * FROM favourite") == [(1,)]
 

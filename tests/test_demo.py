@@ -34,6 +34,24 @@ def test_the_demo_does_the_main_job_and_says_what_to_type_next(tmp_path: Path) -
     assert (left / "atom.db").exists()
 
 
+def test_a_demo_that_is_told_to_stop_leaves_nothing_running(tmp_path: Path) -> None:
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "atom_saas_sync", "demo", "--skills", "50"],
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with demo:
+        assert demo.stdout is not None
+        while "connected to" not in (line := demo.stdout.readline()):
+            assert line, "it ended too early"
+        demo.terminate()
+        demo.stdout.read()  # ends when `watch`, which has the same output, has ended
+        assert demo.wait(30) == 143
+
+
 def test_bash_completion(tmp_path: Path) -> None:
     result = subprocess.run(
         [Path(sys.executable).with_name("atom-sync")],

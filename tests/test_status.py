@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sqlite3
 import subprocess
@@ -185,9 +184,21 @@ def test_hostile_text_reaches_no_terminal(machine: Machine, sandbox: Sandbox) ->
     assert "owned" in result.stdout
 
 
-def test_live_it_shows_the_screen_until_it_is_told_to_stop(machine: Machine) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_live_it_shows_the_screen_until_it_is_told_to_stop(machine: Machine, number: signal.Signals) -> None:
     with machine.started("status", "--watch", "0.2") as process:
         assert process.stdout is not None
         assert "unhealthy" in process.stdout.readline()
-        os.kill(process.pid, signal.SIGINT)
-        assert process.wait(10) == 0
+        process.send_signal(number)
+        assert process.wait(20) == 0
+
+
+def test_the_first_process_of_a_container_obeys_sigterm(machine: Machine) -> None:
+    code = (
+        "import os, signal\n"
+        "from atom_saas_sync.cli import main\n"
+        "os.getpid = lambda: 1\n"
+        "main._run = lambda as_json: signal.raise_signal(signal.SIGTERM)\n"
+        "main.run()"
+    )
+    assert machine.python(code).returncode == 143

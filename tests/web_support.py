@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +17,9 @@ ADMIN_TOKEN = "open-sesame"
 class Served:
     """A running server, and what it has written to its log so far."""
 
-    def __init__(self, client: httpx.Client) -> None:
+    def __init__(self, client: httpx.Client, process: subprocess.Popen[str]) -> None:
         self.client = client
+        self.send_signal = process.send_signal
         self.log = ""
 
     def get(self, path: str, token: str | None = None) -> httpx.Response:
@@ -44,7 +46,7 @@ def served(machine: Machine, **variables: str) -> Iterator[Served]:
         reader = threading.Thread(target=lines.extend, args=(process.stderr,), daemon=True)
         reader.start()
         with httpx.Client(base_url=found[1], timeout=30) as client:
-            server = Served(client)
+            server = Served(client, process)
             yield server
         process.terminate()
         reader.join(20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ def demo(
     """
     from atom_saas_sync.sandbox import Sandbox
 
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # `watch` is ended first
     directory = Path(tempfile.mkdtemp(prefix="atom-sync-demo-"))
     with Sandbox(skills=skills) as sandbox:
         show = _Show(directory, sandbox)

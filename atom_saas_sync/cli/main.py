@@ -7,6 +7,8 @@ rest in its body, so that `--help` and `status` start fast (tests/test_imports.p
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, cast
@@ -107,6 +109,9 @@ def main(
 
 def run() -> None:
     """Run the command line; every error becomes one clear line and its exit code."""
+    if os.getpid() == 1:
+        # The kernel drops signals that the first process of a container does not handle.
+        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     set_up_streams()
     try:
         exit_code = _run(as_json="--json" in sys.argv)

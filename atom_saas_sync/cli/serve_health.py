@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import time
 from contextlib import ExitStack, suppress
@@ -32,6 +33,7 @@ def serve_health(
     from atom_saas_sync.web.jobs import Jobs
     from atom_saas_sync.web.server import listen, serve
 
+    signal.signal(signal.SIGHUP, lambda *_: None)  # until the server's own handler reports it
     options = replace(ctx.obj, usual_level="info")
     settings = runtime.load(options)
 

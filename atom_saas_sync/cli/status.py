@@ -85,10 +85,13 @@ def _look(settings: Settings) -> tuple[Status, Health, datetime]:
 
 
 def _watch(settings: Settings, seconds: float) -> None:
+    import signal
     import time
 
     from rich.live import Live
 
+    # SIGTERM ends it as Ctrl-C does: the terminal gets its screen back, also as the first process of a container.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     out = console()
     try:
         if not out.is_terminal:  # a log or a pipe: one screen after the other

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from atom_saas_sync.config import Settings
 from atom_saas_sync.core.comparison import conflict_document, conflict_line
@@ -42,6 +42,7 @@ from atom_saas_sync.usecases.resolve_conflicts import Decision, Settled, resolve
 from atom_saas_sync.web.guard import Guard, TooLarge, TooSlow
 from atom_saas_sync.web.jobs import STARTED_BY, Jobs
 from atom_saas_sync.web.page import CONTENT_POLICY, status_page, unreadable_page
+from atom_saas_sync.web.suggestions import suggested_route
 
 _MOST_LISTED = 1000
 _LARGEST_ID = 2**63 - 1
@@ -92,6 +93,7 @@ def create_app(
         },
     )
     app.router.redirect_slashes = False  # to an address made of whatever Host was sent
+    app.router.default = _no_route(routes)
     # Around all of it, also around what answers for bugs.
     return Guard(app, admin_token=admin_token)
 
@@ -434,6 +436,17 @@ def _failure(status: int, kind: str, message: str, hint: str | None = None) -> R
     return JSONResponse(document, status_code=status)
 
 
+def _no_route(routes: Sequence[Route]) -> ASGIApp:
+    """Return what answers for a path without a route: its hint names the route that was probably meant."""
+    paths = [re.sub(r":\w+}", "}", route.path) for route in routes if route.path != "/"]
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        response = _failure(404, "not_found", "there is no such route", suggested_route(scope["path"], paths))
+        await response(scope, receive, send)
+
+    return answer
+
+
 def _tell_failure(_request: Request, error: Exception) -> Response:
     assert isinstance(error, AtomSyncError)
     statuses = {UsageError: 400, Locked: 409, DatabaseError: 503}
@@ -452,10 +465,14 @@ def _tell_too_slow(_request: Request, error: Exception) -> Response:
     return _failure(408, "too_slow", str(error))
 
 
-def _tell_http_error(_request: Request, error: Exception) -> Response:
+def _tell_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    response = _failure(error.status_code, "usage", str(error.detail))
-    response.headers.update(error.headers or {})
+    if error.status_code != 405:  # noqa: PLR2004 - Method Not Allowed
+        return _failure(error.status_code, "usage", str(error.detail))
+    routes = [each for each in request.app.routes if each.path_regex.match(request.url.path)]
+    allowed = ", ".join(sorted({method for route in routes for method in route.methods}))
+    response = _failure(405, "usage", f"{request.method} is not a method of this route", f"use {allowed}")
+    response.headers["allow"] = allowed
     return response
 
 

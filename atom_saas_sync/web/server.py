@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 
@@ -18,6 +19,8 @@ _MOST_CONNECTIONS = 200
 _MAX_HEADER_BYTES = 16 * 1024
 _HEADER_SECONDS = 10.0
 """How long a client may take for the head of a request: who opens connections and says nothing keeps others out."""
+
+_log = logging.getLogger(__name__)
 
 
 class _Impatient(H11Protocol):
@@ -47,6 +50,14 @@ class _Impatient(H11Protocol):
             self._giving_up = self.loop.call_later(_HEADER_SECONDS, self.transport.close)
 
 
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start as uvicorn does, and outlive SIGHUP, which means "reload" for other services."""
+        reason = "ignored SIGHUP: restart `serve-health` to apply a changed configuration"
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _log.info, reason)
+        await super().startup(sockets)
+
+
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens; port 0 takes any that is free. Raises AtomSyncError."""
     try:
@@ -63,7 +74,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(app: ASGIApp, listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; the requests in hand are answered first."""
+    """Serve until SIGINT or SIGTERM; the requests in progress are answered first. SIGHUP changes nothing."""
     config = uvicorn.Config(
         app,
         http=_Impatient,
@@ -77,7 +88,12 @@ def serve(app: ASGIApp, listener: socket.socket) -> None:
         limit_concurrency=_MOST_CONNECTIONS,
         h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
     )
+    server = _Server(config)
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
     # When it has stopped, uvicorn raises the signal again; by default that would end us with 143 in place of 0.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listener])
+        signal.signal(number, stop)
+    server.run(sockets=[listener])

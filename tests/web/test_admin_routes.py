@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -182,6 +185,43 @@ def test_what_does_not_exist_is_404_and_limits_are_checked(server: Served) -> No
         assert server.admin("GET", route).status_code == 404, route
     for limit in ("0", "-1", "1001", "x", "٣", ""):
         assert server.admin("GET", f"conflicts?limit={limit}").status_code == 400, limit
+
+
+def test_a_busy_database_is_503(machine: Machine, server: Served) -> None:
+    routes = [("DELETE", "jobs"), ("POST", "jobs"), ("DELETE", "cache/expired")]
+    with closing(sqlite3.connect(machine.database_path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with ThreadPoolExecutor(len(routes)) as threads:
+            answers = list(threads.map(lambda route: server.admin(*route), routes))
+        other.execute("ROLLBACK")
+    for (method, route), answer in zip(routes, answers, strict=True):
+        assert answer.status_code == 503, (method, route)
+        assert answer.json()["error"]["type"] == "database"
+
+
+@pytest.mark.parametrize(
+    ("path", "right"),
+    [
+        ("/api/admin/status", "/api/admin/sync/status"),
+        ("/api/admin/sync/failed-uploads", "/api/admin/sync/ratings/failed-uploads"),
+        ("/api/admin/sync/conflicts/x", "/api/admin/sync/conflicts/{id}"),
+        ("/api/admin/sync/conflict/7", "/api/admin/sync/conflicts/{id}"),
+        ("/api/admin/conflicts/7/resolve/", "/api/admin/sync/conflicts/{id}/resolve"),
+        ("/api/admin/sync/cache/purge", "/api/admin/sync/cache/expired"),
+    ],
+)
+def test_a_wrong_path_of_the_admin_api_names_the_right_one(server: Served, path: str, right: str) -> None:
+    answer = server.request("GET", path, token=ADMIN_TOKEN)
+    assert answer.status_code == 404
+    assert answer.json()["error"]["hint"] == f"use {right}"
+    assert server.request("GET", path).status_code == 401
+
+
+def test_a_wrong_method_names_the_right_ones(server: Served) -> None:
+    answer = server.admin("PUT", "jobs")
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "DELETE, GET, HEAD, POST"
+    assert answer.json()["error"]["hint"] == "use DELETE, GET, HEAD, POST"
 
 
 def test_failed_ratings_are_seen_and_tried_again(machine: Machine, server: Served) -> None:

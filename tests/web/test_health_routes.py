@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import statistics
 import threading
@@ -193,6 +194,32 @@ def test_nothing_public_names_files_or_holds_secrets(machine: Machine, server: S
         assert str(machine.directory) not in text
         assert ADMIN_TOKEN not in text
         assert machine.sandbox.token not in text
+
+
+@pytest.mark.parametrize(
+    ("paths", "right"),
+    [
+        (("/live", "/livez", "/Health/Live", "/health/live/", "/ping", "/k8s/liveness"), "/health/live"),
+        (("/ready", "/readyz", "/health/readyz", "//health//ready", "/-/ready", "/startupz"), "/health/ready"),
+        (("/metrics", "/metrics/", "/health/metrics", "/metrics/prometheus"), "/metrics/sync"),
+        (("/health", "/healthz", "/api/health", "/-/healthy", "/health-check"), "/health/sync"),
+        (("/status", "/admin/sync/status"), "/api/admin/sync/status"),
+        (("/nothing/of/the/kind", "/favicon.ico", "/%00", "/x" * 900), "/metrics/sync"),
+    ],
+)
+def test_a_path_that_does_not_exist_names_the_right_one(server: Served, paths: tuple[str, ...], right: str) -> None:
+    for path in paths:
+        answer = server.get(path)
+        assert (answer.status_code, answer.json()["success"]) == (404, False), path
+        assert right in answer.json()["error"]["hint"], path
+
+
+def test_sighup_does_not_end_it(machine: Machine) -> None:
+    with served(machine) as server:
+        for _ in range(3):
+            server.send_signal(signal.SIGHUP)
+        assert server.get("/health/live").status_code == 200
+    assert "ignored SIGHUP: restart `serve-health`" in server.log
 
 
 def test_the_access_log_has_no_secrets_and_no_probes(machine: Machine) -> None:

@@ -15,6 +15,9 @@ from typing import Any, Literal
 from msgspec import Raw, Struct, field
 
 TIME_TO_LIVE = timedelta(hours=24)
+# Figures beyond these are unknown: the best average of ratings, and the largest count that JSON holds everywhere.
+BEST_RATING = 5
+LARGEST_COUNT = 2**53
 """How long an entry lives after the marketplace last confirmed it (data-model.md, rule 6)."""
 
 Strategy = Literal["remote_wins", "local_wins", "merge", "manual"]

@@ -55,7 +55,7 @@ def test_up_down_and_what_they_say(path: Path) -> None:
     assert sql(path, "PRAGMA journal_mode") == [("wal",)]
 
     copy = f"{path}.before-downgrade-of-{NAMES[-1]}.bak"
-    down = document(path, "downgrade", f"-{len(NAMES) - 2}")
+    down = document(path, "downgrade", NAMES[1])
     assert down == {"success": True, "taken_back": NAMES[:1:-1], "current": NAMES[1], "backup": copy}
 
     refused = db(path, "downgrade", "base", exit_code=2)

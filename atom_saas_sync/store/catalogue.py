@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import NamedTuple
 
 import msgspec
@@ -26,20 +27,21 @@ from atom_saas_sync.model import (
     PageRecord,
     WaitingConflict,
 )
+from atom_saas_sync.store import search_index
 from atom_saas_sync.store.counters import increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.failures import translated_errors
 from atom_saas_sync.store.history import pack
 from atom_saas_sync.store.runs import APPROVED_DELETIONS, get_fact
-from atom_saas_sync.store.schema import update_of_index
+from atom_saas_sync.store.search_index import words, words_of
 from atom_saas_sync.times import format_exact_time, format_time
 
 # Ids come in any order, so each new row is somewhere else in its indexes: a tenth less time for 150,000 skills.
 _CACHE_KIB = 16 * 1024
 _CLOCK_STEPS = timedelta(minutes=1)  # of a clock that is kept right
 _EXPIRY_SLACK = timedelta(hours=12)
-_CHANGES_AT_ONCE = 1024
-_PARAMETERS_OF_CHANGE = 3
+_ENTRIES_AT_ONCE = 1024
+_PARAMETERS_OF_ENTRY = 2 + len(search_index.FIELDS)
 _DIGEST_BYTES = 32
 
 _KNOWN = """
@@ -55,8 +57,6 @@ _KNOWN = """
 
 _decode_list = msgspec.json.Decoder(list[str]).decode
 
-_INDEXED = "name, description, tags, category, code"
-
 
 class _Ended(NamedTuple):
     """A version that ends here, as the history keeps it."""
@@ -66,6 +66,15 @@ class _Ended(NamedTuple):
     content_digest: bytes
     exec_digest: bytes
     ended_by: str = "superseded"
+
+
+class _Entry(NamedTuple):
+    """An entry of the full-text index to write, or to `delete`: of an odd skill `words` is None."""
+
+    command: str | None
+    row: int
+    text: str
+    words: tuple[str | None, ...] | None
 
 
 class Catalogue:
@@ -268,8 +277,8 @@ class Batch:
         self._known: dict[str, Known] = {}
         # What the full-text index does not show yet. Of rows that were replaced, the text before and the new one.
         self._replaced: dict[str, tuple[str, str]] = {}
-        # New rows, and the newest one that was there before them.
-        self._inserted: set[str] = set()
+        # What wrote each new row, and the newest row that was there before them.
+        self._inserted: dict[str, Action] = {}
         self._newest = 0
 
     def known(self, skill_ids: Iterable[str]) -> dict[str, Known]:
@@ -335,11 +344,10 @@ class Batch:
         reindex(self._connection, self._replaced)
         self._replaced.clear()
         if self._inserted:
-            self._connection.execute(
-                f"INSERT INTO skill_fts (rowid, {_INDEXED}) SELECT id, {_INDEXED} FROM skill_text "  # noqa: S608 - constants
-                "WHERE id > ?",
-                (self._newest,),
-            )
+            rows = self._connection.execute(
+                "SELECT id, skill_id FROM skill_cache WHERE id > ? ORDER BY id", (self._newest,)
+            ).fetchall()
+            write_index(self._connection, [_entry(row, self._inserted[name]) for row, name in rows])
             self._inserted.clear()
 
     def confirm_page(self, page: int, now: datetime) -> None:
@@ -422,13 +430,18 @@ class Batch:
         )
         for action in replaced:
             text = self._known[action.skill_id].local_text
-            if action.skill_id not in self._inserted and text is not None and action.text is not None:
+            if text is None or action.text is None:
+                continue
+            if action.skill_id in self._inserted:
+                self._inserted[action.skill_id] = action
+            else:
                 before, _ = self._replaced.get(action.skill_id, (text, ""))
                 self._replaced[action.skill_id] = before, action.text
         inserted = [action for action in written if not self._has_row(action.skill_id)]
         if inserted and not self._inserted:
             self._newest = connection.execute("SELECT coalesce(max(id), 0) FROM skill_cache").fetchone()[0]
-        self._inserted.update(action.skill_id for action in inserted)
+        for action in inserted:
+            self._inserted[action.skill_id] = action
         connection.executemany(
             "INSERT INTO skill_cache (skill_id, skill_data, expires_at, created_at, updated_at) VALUES (?, ?, ?, ?, ?)",
             # What exists only here does not expire.
@@ -564,12 +577,7 @@ def bulk_write(connection: sqlite3.Connection) -> Iterator[None]:
 def unindex(connection: sqlite3.Connection, skill_ids: Sequence[str]) -> None:
     """Take skills out of the full-text index, before their rows are changed or removed."""
     if skill_ids:
-        connection.execute(
-            f"INSERT INTO skill_fts (skill_fts, rowid, {_INDEXED}) "  # noqa: S608 - constants
-            f"SELECT 'delete', id, {_INDEXED} FROM skill_text WHERE skill_id IN (SELECT value FROM json_each(?)) "
-            "ORDER BY id",
-            (json.dumps(skill_ids),),
-        )
+        connection.execute(search_index.UNINDEX, (json.dumps(skill_ids),))
 
 
 def reindex(connection: sqlite3.Connection, changes: Mapping[str, tuple[str, str]]) -> None:
@@ -581,15 +589,44 @@ def reindex(connection: sqlite3.Connection, changes: Mapping[str, tuple[str, str
         "SELECT id, skill_id FROM skill_cache WHERE skill_id IN (SELECT value FROM json_each(?)) ORDER BY id",
         (json.dumps(list(changes)),),
     ).fetchall()
-    for first in range(0, len(rows), _CHANGES_AT_ONCE):
-        some = rows[first : first + _CHANGES_AT_ONCE]
+    entries: list[_Entry] = []
+    for row, skill_id in rows:
+        before, now = changes[skill_id]
+        old, new = words_of(before), words_of(now)
+        if old is None or old != new:
+            entries += [_Entry("delete", row, before, old), _Entry(None, row, now, new)]
+    write_index(connection, entries)
+
+
+def write_index(connection: sqlite3.Connection, entries: Sequence[_Entry]) -> None:
+    """Write entries of the full-text index, in the order of their row ids."""
+    for odd, some in groupby(entries, key=lambda entry: entry.words is None):
+        if odd:
+            rows = [(entry.command, entry.row, entry.text) for entry in some]
+            connection.executemany(search_index.WRITE_ODD, rows)
+        else:
+            _write_words(connection, [(entry.command, entry.row, *(entry.words or ())) for entry in some])
+
+
+def _write_words(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> None:
+    for first in range(0, len(rows), _ENTRIES_AT_ONCE):
+        some = rows[first : first + _ENTRIES_AT_ONCE]
         room = 1 << (len(some) - 1).bit_length()  # a power of two: so there are few statements to compile and keep
-        nothing: list[object] = [None] * (_PARAMETERS_OF_CHANGE * room)
-        texts = [value for row, skill_id in some for value in (row, *changes[skill_id])]
-        statement = update_of_index(room)
-        connection.execute(statement, texts + nothing[len(texts) :])
-        # A statement that is kept keeps what it was given last: megabytes of text.
+        nothing: list[object] = [None] * (_PARAMETERS_OF_ENTRY * room)
+        values = [value for row in some for value in row]
+        statement = search_index.write(room)
+        connection.execute(statement, values + nothing[len(values) :])
+        # A cached statement keeps its last parameters, here megabytes of text.
         connection.execute(statement, nothing)
+
+
+def _entry(row: int, action: Action) -> _Entry:
+    """Return the entry of a new row."""
+    text, remote = action.text, action.remote
+    assert text is not None
+    if remote is not None and remote.text is text:  # its fields are known
+        return _Entry(None, row, text, words(remote.fields))
+    return _Entry(None, row, text, words_of(text))
 
 
 def write_audit(

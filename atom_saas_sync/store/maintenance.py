@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from atom_saas_sync.store import migrations
+from atom_saas_sync.store import migrations, search_index
 from atom_saas_sync.store.backup import SIDE_FILES, beside
 from atom_saas_sync.store.database import Database
 
@@ -21,8 +21,10 @@ _REPAIR = "`atom-sync db check --repair` builds the index again"
 # Rows that the index should have and has not, and those that it should not have.
 _OUT_OF_STEP = """
     SELECT
-        (SELECT count(*) FROM skill_text WHERE id NOT IN (SELECT id FROM skill_fts_docsize)),
-        (SELECT count(*) FROM skill_fts_docsize WHERE id NOT IN (SELECT id FROM skill_text))
+        (SELECT count(*) FROM skill_cache
+         WHERE json_valid(skill_data) AND id NOT IN (SELECT id FROM skill_fts_docsize)),
+        (SELECT count(*) FROM skill_fts_docsize
+         WHERE id NOT IN (SELECT id FROM skill_cache WHERE json_valid(skill_data)))
 """
 
 
@@ -64,10 +66,7 @@ def repair(db: Database) -> None:
     with db.transaction() as connection:
         connection.execute("DELETE FROM bulk_write")
         connection.execute("INSERT INTO skill_fts(skill_fts) VALUES ('delete-all')")
-        connection.execute("""
-            INSERT INTO skill_fts(rowid, name, description, tags, category, code)
-            SELECT id, name, description, tags, category, code FROM skill_text
-        """)
+        connection.execute(search_index.REBUILD)
 
 
 def _check_files(path: Path) -> Iterator[Finding]:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from atom_saas_sync.model import TIME_TO_LIVE, CachedSkill
+from atom_saas_sync.model import BEST_RATING, LARGEST_COUNT, TIME_TO_LIVE, CachedSkill
 from atom_saas_sync.store.counters import increment
 from atom_saas_sync.store.database import Database
-from atom_saas_sync.times import format_time
+from atom_saas_sync.store.search_index import FOLDED, folded, have_tokens, spaced
+from atom_saas_sync.times import format_time, parse_time
 
 Sort = Literal["rating", "name", "updated"]
 ReadResult = Literal["hit", "miss", "stale"]
@@ -27,32 +28,46 @@ _MOST_RANKED = 2000
 _MOST_TERMS = 32
 # A shorter beginning of a word fits so many words of code that it is not looked for there.
 _SHORTEST_PREFIX = 4
+_MOMENT = "atom_sync_moment"
 _RANK = "bm25(skill_fts, 10.0, 3.0, 5.0, 3.0, 1.0)"
 
 _ROW = """
     u.skill_id, u.name, u.version, u.category, u.skill_data, u.source, u.confirmed_at,
     (u.source = 'marketplace' AND u.confirmed_at < :oldest) AS stale
 """
-_FILTER = """
-    (:category IS NULL OR u.category = :category COLLATE NOCASE)
+_FILTER = f"""
+    (:category IS NULL OR {FOLDED}(CAST(u.category AS BLOB)) = :category)
     AND (:tag IS NULL OR (json_valid(u.skill_data) AND EXISTS (
-        SELECT 1 FROM json_each(u.skill_data, '$.tags') WHERE value = :tag COLLATE NOCASE)))
+        SELECT 1 FROM json_each(u.skill_data, '$.tags') WHERE {FOLDED}(CAST(atom AS BLOB)) = :tag)))
     AND (NOT :modified OR u.source != 'marketplace')
-"""
+"""  # noqa: S608 - built from constants
+# Names that hold every one of some words.
+_NAMED = f"""
+    NOT EXISTS (SELECT 1 FROM json_each(:words) WHERE NOT instr(coalesce({FOLDED}(CAST(u.name AS BLOB)), ''), value))
+"""  # noqa: S608 - built from constants
 # What the view hides: edited here and deleted there. To count without looking each row up in the view.
 _HIDDEN = """
     SELECT c.id FROM skill_base AS b JOIN skill_cache AS c ON c.skill_id = b.skill_id
     WHERE b.data IS NOT NULL AND b.deleted_at IS NOT NULL
 """
+_AVERAGE, _COUNT, _UPDATED = (
+    f"CASE WHEN json_valid(u.skill_data) THEN json_extract(u.skill_data, '$.{name}') END"
+    for name in ("average_rating", "rating_count", "updated_at")
+)
+
+
+def _figure(value: str, largest: int) -> str:
+    """Return the SQL for a value that is a figure from 0 to `largest`, else NULL."""
+    return f"CASE WHEN typeof({value}) IN ('integer', 'real') AND {value} BETWEEN 0 AND {largest} THEN {value} END"
+
+
 _ORDER = {
-    "name": "u.name COLLATE NOCASE, u.skill_id",
-    "rating": """
-        CASE WHEN json_valid(u.skill_data) THEN json_extract(u.skill_data, '$.average_rating') END DESC,
-        CASE WHEN json_valid(u.skill_data) THEN json_extract(u.skill_data, '$.rating_count') END DESC, u.skill_id
+    "name": f"{FOLDED}(CAST(u.name AS BLOB)), u.skill_id",
+    "rating": f"""
+        {_figure(_AVERAGE, BEST_RATING)} DESC NULLS LAST,
+        {_figure(_COUNT, LARGEST_COUNT)} DESC NULLS LAST, u.skill_id
     """,
-    "updated": """
-        CASE WHEN json_valid(u.skill_data) THEN json_extract(u.skill_data, '$.updated_at') END DESC, u.skill_id
-    """,
+    "updated": f"{_MOMENT}(CAST({_UPDATED} AS BLOB)) DESC NULLS LAST, u.skill_id",
 }
 
 
@@ -76,6 +91,7 @@ class Reading:
     def __init__(self, database: Database, *, now: datetime) -> None:
         self._database = database
         self._now = now
+        database.connection.create_function(_MOMENT, 1, _moment, deterministic=True)
 
     def list_skills(self, wanted: Wanted, *, sort: Sort = "name", limit: int | None = None) -> list[CachedSkill]:
         """Return the skills that fit, `limit` of them at most."""
@@ -104,11 +120,12 @@ class Reading:
     ) -> tuple[list[CachedSkill], int]:
         """Return the skills that hold every word of `text`, the best first unless `sort`; and how many there are.
 
-        The last word may be the beginning of one. Nothing in `text` has a special meaning.
+        The last word may be the beginning of one. Words without letters or digits are left out; if there are no others,
+        skills with these in their names are found. Nothing in `text` has a special meaning.
         """
         expression = match_expression(text, wanted)
         if expression is None:
-            return [], 0
+            return self._search_names(_clean(text).split()[:_MOST_TERMS], wanted, sort=sort or "name", limit=limit)
         values = {**self._values(wanted), "match": expression}
         with self._database.reading() as connection:
             total = self._count_found(connection, values, wanted)
@@ -130,6 +147,20 @@ class Reading:
                 if len(skills) >= wanted_rows:
                     break
             return skills[:wanted_rows], total
+
+    def _search_names(
+        self, words: Sequence[str], wanted: Wanted, *, sort: Sort, limit: int | None
+    ) -> tuple[list[CachedSkill], int]:
+        if not words:
+            return [], 0
+        values = {**self._values(wanted), "words": json.dumps([folded(word) for word in words])}
+        with self._database.reading() as connection:
+            ids = connection.execute(
+                f"SELECT c.id FROM usable_skill AS u JOIN skill_cache AS c ON c.skill_id = u.skill_id "  # noqa: S608 - constants
+                f"WHERE {_NAMED} AND {_FILTER} ORDER BY {_ORDER[sort]}",
+                values,
+            ).fetchall()
+            return list(self._fetch(connection, [row[0] for row in ids[:limit]], values)), len(ids)
 
     def skill(self, skill_id: str) -> CachedSkill | None:
         """Return one skill, None if there is none."""
@@ -168,8 +199,8 @@ class Reading:
 
     def _values(self, wanted: Wanted) -> dict[str, Any]:
         return {
-            "category": wanted.category,
-            "tag": wanted.tag,
+            "category": None if wanted.category is None else folded(_clean(wanted.category)),
+            "tag": None if wanted.tag is None else folded(_clean(wanted.tag)),
             "modified": wanted.modified,
             "oldest": format_time(self._now - TIME_TO_LIVE),
         }
@@ -212,21 +243,43 @@ def match_expression(text: str, wanted: Wanted | None = None) -> str | None:
     What is wanted besides narrows the search, so that few rows are left to be looked at one by one.
     """
     words = _clean(text).split()[:_MOST_TERMS]
-    if not words:
+    *whole, last = [word for word, kept in zip(words, have_tokens(words), strict=True) if kept] or [""]
+    if not last:
         return None
-    *whole, last = map(_quoted, words)
-    letters = sum(map(str.isalnum, words[-1]))
-    if letters >= _SHORTEST_PREFIX:
-        last = f"{last} *"
-    elif letters > 1:
-        last = f"({last} OR {{name description tags category}} : {last} *)"
     narrower = []
     # Lists are indexed as JSON text, in which other characters may be written in several ways.
     if wanted is not None and wanted.tag and wanted.tag.isascii() and wanted.tag.isalnum():
         narrower.append(f"{{tags}} : {_quoted(wanted.tag)}")
     if wanted is not None and wanted.category and wanted.category.isascii() and wanted.category.isalnum():
         narrower.append(f"{{category}} : {_quoted(wanted.category)}")
-    return " AND ".join([*narrower, *whole, last])
+    terms = [_either(map(_quoted, _spellings(word))) for word in whole]
+    return " AND ".join([*narrower, *terms, _either(map(_beginning, _spellings(last)))])
+
+
+def _spellings(word: str) -> list[str]:
+    """Return a word as it may stand in the index: as it is, composed or decomposed, with its characters apart."""
+    if word.isascii():
+        return [word]
+    import unicodedata
+
+    return list(
+        dict.fromkeys(spaced(each) for each in (word, *(unicodedata.normalize(f, word) for f in ("NFC", "NFD"))))
+    )
+
+
+def _either(terms: Iterable[str]) -> str:
+    joined = " OR ".join(terms)
+    return f"({joined})" if " OR " in joined else joined
+
+
+def _beginning(word: str) -> str:
+    """Return the expression for a word that may be the beginning of one."""
+    letters = sum(map(str.isalnum, word.rsplit(maxsplit=1)[-1]))
+    if letters >= _SHORTEST_PREFIX:
+        return f"{_quoted(word)} *"
+    if letters > 1:
+        return f"{_quoted(word)} OR {{name description tags category}} : {_quoted(word)} *"
+    return _quoted(word)
 
 
 def _quoted(word: str) -> str:
@@ -270,6 +323,11 @@ def _skill(row: sqlite3.Row) -> CachedSkill:
         confirmed_at=row["confirmed_at"],
         stale=bool(row["stale"]),
     )
+
+
+def _moment(blob: bytes | None) -> float | None:
+    moment = None if blob is None else parse_time(blob.decode(errors="replace"))
+    return None if moment is None else moment.timestamp()
 
 
 def _number(connection: sqlite3.Connection, query: str, values: Mapping[str, Any]) -> int:

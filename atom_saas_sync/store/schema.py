@@ -18,32 +18,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from atom_saas_sync.store import search_index
+
 _NOW = "strftime('%Y-%m-%dT%H:%M:%SZ', 'now')"
 
-# The text that full-text search covers. Taking an entry out of the index needs the very text that went in, so this is
-# the one place that spells it.
+# The text that full-text search covers, as it was indexed before 0006.
 _FIELDS = ("name", "description", "tags", "category", "code")
 _INDEXED = ", ".join(f"json_extract({{row}}skill_data, '$.{field}') AS {field}" for field in _FIELDS)
-_PATHS = ", ".join(f"'$.{field}'" for field in _FIELDS)
-
-
-def update_of_index(changes: int) -> str:
-    """Return the statement that brings the full-text index up to date after up to that many changes.
-
-    Its parameters are of each change the id of the row, its text before and its text now; NULL for no change. They come
-    in the order of the ids: at each step back FTS5 writes out all that it has gathered, and between two statements.
-    """
-    text = "CASE step WHEN 1 THEN before ELSE now END"
-    return f"""
-        INSERT INTO skill_fts (skill_fts, rowid, {", ".join(_FIELDS)})
-        WITH change (id, before, now) AS (VALUES {", ".join(["(?, ?, ?)"] * changes)}),
-        steps (command, step) AS (VALUES ('delete', 1), (NULL, 2))
-        SELECT command, id, {", ".join(f"json_extract({text}, '$.{field}')" for field in _FIELDS)}
-        FROM change CROSS JOIN steps
-        WHERE json_valid({text}) AND NOT CASE WHEN json_valid(before) AND json_valid(now)
-            THEN json_extract(before, {_PATHS}) IS json_extract(now, {_PATHS}) ELSE 0 END
-    """  # noqa: S608 - built from constants
-
 
 _NEW_ENTRY = (
     "INSERT INTO skill_fts(rowid, name, description, tags, category, code) "
@@ -56,6 +37,56 @@ _OLD_ENTRY = (
 _SAVE_BASE = "UPDATE skill_base SET data = {text} WHERE skill_id = {row}.skill_id AND data IS NULL;"
 _NOT_OURS = "NOT EXISTS (SELECT 1 FROM bulk_write)"
 _NEW_VERSION = "lower(hex(randomblob(16)))"
+
+_INDEX_TABLE = """
+    CREATE VIRTUAL TABLE skill_fts USING fts5(
+        name, description, tags, category, code, content='', tokenize='unicode61 remove_diacritics 2'
+    )
+    """
+_INDEX_INSERT = f"""
+    CREATE TRIGGER skill_cache_after_insert AFTER INSERT ON skill_cache
+    WHEN {_NOT_OURS}
+    BEGIN
+        INSERT INTO skill_fts(skill_fts, rowid, name, description, tags, category, code)
+        SELECT 'delete', id, {_INDEXED.format(row="")} FROM insert_over
+        WHERE json_valid(skill_data) AND (id = new.id OR id NOT IN (SELECT id FROM skill_cache));
+        DELETE FROM insert_over;
+        {_NEW_ENTRY}
+    END
+    """  # noqa: S608 - built from constants
+# The key columns too: an entry of the index belongs to an id, and a renamed skill is gone under its old name.
+_INDEX_UPDATE = f"""
+    CREATE TRIGGER skill_cache_after_update AFTER UPDATE OF id, skill_id, skill_data ON skill_cache
+    WHEN {_NOT_OURS} AND (
+        new.skill_data IS NOT old.skill_data OR new.id IS NOT old.id OR new.skill_id IS NOT old.skill_id
+    )
+    BEGIN
+        {_SAVE_BASE.format(text="old.skill_data", row="old")}
+        {_OLD_ENTRY}
+        {_NEW_ENTRY}
+    END
+    """
+_INDEX_DELETE = f"""
+    CREATE TRIGGER skill_cache_after_delete AFTER DELETE ON skill_cache
+    WHEN {_NOT_OURS}
+    BEGIN
+        {_SAVE_BASE.format(text="old.skill_data", row="old")}
+        {_OLD_ENTRY}
+        -- With PRAGMA recursive_triggers (sqlite-utils sets it) the delete half of a replacement does fire this.
+        DELETE FROM insert_over WHERE id = old.id;
+    END
+    """  # noqa: S608 - built from constants
+_INDEX_SETTINGS = (
+    # A page of skills fits into memory before it is written, and its segments are merged seldom: together a third less
+    # time for a first sync (docs/PERFORMANCE.md), and the same for a search.
+    "INSERT INTO skill_fts (skill_fts, rank) VALUES ('hashsize', 16777216)",
+    "INSERT INTO skill_fts (skill_fts, rank) VALUES ('automerge', 64)",
+    "INSERT INTO skill_fts (skill_fts, rank) VALUES ('crisismerge', 128)",
+)
+_INDEX_VIEW = f"""
+    CREATE VIEW skill_text AS
+    SELECT id, skill_id, {_INDEXED.format(row="")} FROM skill_cache WHERE json_valid(skill_data)
+    """  # noqa: S608 - built from constants
 
 CREATE_CATALOGUE = (
     f"""
@@ -131,20 +162,9 @@ CREATE_CATALOGUE = (
     ) WITHOUT ROWID
     """,
     "CREATE UNIQUE INDEX idx_http_validator_page ON http_validator(page) WHERE page IS NOT NULL",
-    """
-    CREATE VIRTUAL TABLE skill_fts USING fts5(
-        name, description, tags, category, code, content='', tokenize='unicode61 remove_diacritics 2'
-    )
-    """,
-    # A page of skills fits into memory before it is written, and its segments are merged seldom: together a third less
-    # time for a first sync (docs/PERFORMANCE.md), and the same for a search.
-    "INSERT INTO skill_fts (skill_fts, rank) VALUES ('hashsize', 16777216)",
-    "INSERT INTO skill_fts (skill_fts, rank) VALUES ('automerge', 64)",
-    "INSERT INTO skill_fts (skill_fts, rank) VALUES ('crisismerge', 128)",
-    f"""
-    CREATE VIEW skill_text AS
-    SELECT id, skill_id, {_INDEXED.format(row="")} FROM skill_cache WHERE json_valid(skill_data)
-    """,  # noqa: S608 - built from constants
+    _INDEX_TABLE,
+    *_INDEX_SETTINGS,
+    _INDEX_VIEW,
     "CREATE TABLE bulk_write (process INTEGER NOT NULL)",
     # Of one INSERT, the rows that it replaces if it says OR REPLACE. Whether they are gone is known only afterwards:
     # OR IGNORE and an upsert begin in the same way.
@@ -162,39 +182,9 @@ CREATE_CATALOGUE = (
         WHERE skill_id IN (SELECT skill_id FROM insert_over) AND data IS NULL;
     END
     """,  # noqa: S608 - built from constants
-    f"""
-    CREATE TRIGGER skill_cache_after_insert AFTER INSERT ON skill_cache
-    WHEN {_NOT_OURS}
-    BEGIN
-        INSERT INTO skill_fts(skill_fts, rowid, name, description, tags, category, code)
-        SELECT 'delete', id, {_INDEXED.format(row="")} FROM insert_over
-        WHERE json_valid(skill_data) AND (id = new.id OR id NOT IN (SELECT id FROM skill_cache));
-        DELETE FROM insert_over;
-        {_NEW_ENTRY}
-    END
-    """,  # noqa: S608 - built from constants
-    # The key columns too: an entry of the index belongs to an id, and a renamed skill is gone under its old name.
-    f"""
-    CREATE TRIGGER skill_cache_after_update AFTER UPDATE OF id, skill_id, skill_data ON skill_cache
-    WHEN {_NOT_OURS} AND (
-        new.skill_data IS NOT old.skill_data OR new.id IS NOT old.id OR new.skill_id IS NOT old.skill_id
-    )
-    BEGIN
-        {_SAVE_BASE.format(text="old.skill_data", row="old")}
-        {_OLD_ENTRY}
-        {_NEW_ENTRY}
-    END
-    """,
-    f"""
-    CREATE TRIGGER skill_cache_after_delete AFTER DELETE ON skill_cache
-    WHEN {_NOT_OURS}
-    BEGIN
-        {_SAVE_BASE.format(text="old.skill_data", row="old")}
-        {_OLD_ENTRY}
-        -- With PRAGMA recursive_triggers (sqlite-utils sets it) the delete half of a replacement does fire this.
-        DELETE FROM insert_over WHERE id = old.id;
-    END
-    """,  # noqa: S608 - built from constants
+    _INDEX_INSERT,
+    _INDEX_UPDATE,
+    _INDEX_DELETE,
     # The one door for readers. `stale` is for entries that a sync could have confirmed in the last 24 hours and did
     # not; what was edited here or exists only here does not age (rule 6).
     """
@@ -459,6 +449,52 @@ CREATE_RATINGS = (
     """,
 )
 
+# 0006: the same index with decoded values, and with one token a character for scripts without spaces.
+_INDEX_NEW = f"""
+        INSERT INTO skill_fts(rowid, {search_index.COLUMNS})
+        {search_index.entries("(SELECT new.id AS id, new.skill_data AS skill_data)")};
+"""
+_UNINDEX_OLD = f"""
+        INSERT INTO skill_fts(skill_fts, rowid, {search_index.COLUMNS})
+        SELECT 'delete', * FROM ({search_index.entries("(SELECT old.id AS id, old.skill_data AS skill_data)")});
+"""  # noqa: S608 - built from constants
+_INDEX_TRIGGERS = ("skill_cache_after_insert", "skill_cache_after_update", "skill_cache_after_delete")
+_DROP_INDEX = (
+    *(f"DROP TRIGGER IF EXISTS {trigger}" for trigger in _INDEX_TRIGGERS),
+    "DROP VIEW IF EXISTS skill_text",
+    "DROP TABLE IF EXISTS skill_fts",
+)
+INDEX_CHARACTERS = (
+    *_DROP_INDEX,
+    search_index.create_table("skill_fts"),
+    *_INDEX_SETTINGS,
+    f"CREATE VIEW skill_text AS {search_index.entries('skill_cache')}",
+    f"""
+    CREATE TRIGGER skill_cache_after_insert AFTER INSERT ON skill_cache
+    WHEN {_NOT_OURS}
+    BEGIN
+        INSERT INTO skill_fts(skill_fts, rowid, {search_index.COLUMNS})
+        SELECT 'delete', * FROM ({search_index.entries("insert_over")})
+        WHERE id = new.id OR id NOT IN (SELECT id FROM skill_cache);
+        DELETE FROM insert_over;
+        {_INDEX_NEW}
+    END
+    """,  # noqa: S608 - built from constants
+    _INDEX_UPDATE.replace(_OLD_ENTRY, _UNINDEX_OLD).replace(_NEW_ENTRY, _INDEX_NEW),
+    _INDEX_DELETE.replace(_OLD_ENTRY, _UNINDEX_OLD),
+    search_index.REBUILD,
+)
+INDEX_WORDS = (
+    *_DROP_INDEX,
+    _INDEX_TABLE,
+    *_INDEX_SETTINGS,
+    _INDEX_VIEW,
+    _INDEX_INSERT,
+    _INDEX_UPDATE,
+    _INDEX_DELETE,
+    f"INSERT INTO skill_fts(rowid, {search_index.COLUMNS}) SELECT id, {search_index.COLUMNS} FROM skill_text",  # noqa: S608
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Migration:
@@ -520,4 +556,5 @@ MIGRATIONS = (
         up=("ALTER TABLE skill_rating ADD COLUMN replaced TEXT",),
         down=("ALTER TABLE skill_rating DROP COLUMN replaced",),
     ),
+    Migration(name="0006_index_characters", up=INDEX_CHARACTERS, down=INDEX_WORDS),
 )

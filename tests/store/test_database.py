@@ -344,7 +344,7 @@ def test_read_only_does_not_make_a_database(path: Path) -> None:
 
 def test_read_only_does_not_upgrade(path: Path) -> None:
     with Database.open(path) as database:
-        migrations.downgrade(database, -1)
+        migrations.downgrade(database, "0003_conflicts")
     before = schema_of(path)
     assert f"lacks {list(migrations.known())[-1]}" in failure(path, read_only=True).message
     Database.open(path, read_only=True, migrate=False).close()

@@ -1,0 +1,214 @@
+"""The full-text index: how the words of a skill are cut, as SQL for any program and as Python for ours.
+
+FTS5 cuts text at spaces and punctuation. Scripts without spaces between words, and Hangul, whose words carry endings,
+get one token for each character, so that a phrase finds any part of a text. Triggers do that in plain SQL, because
+other programs have none of our functions; a sync does it with `SPACED`, which is faster. Both must give the same
+tokens: an entry is taken out of the index by the very tokens that went in.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+FIELDS = ("name", "description", "tags", "category", "code")
+COLUMNS = ", ".join(FIELDS)
+
+# Thai to Myanmar, Hangul Jamo, Khmer, Tai and Khmer symbols, Tai Tham, Balinese, CJK with kana and Hangul, the rest of
+# Myanmar and Javanese, Tai Viet, Hangul syllables, compatibility and half-width forms, Tangut, kana, rare ideographs.
+_ALONE = (
+    "[\u0e00-\u109f\u1100-\u11ff\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\u1b00-\u1b7f\u3001-\ua4cf\ua960-\ua9ff"
+    "\uaa60-\uaadf\uac00-\ud7ff\uf900-\ufaff\uff65-\uffdc\U00016fe0-\U00018dff\U0001aff0-\U0001b2ff"
+    "\U00020000-\U0003ffff]"
+)
+# Vowel signs, tone marks and voicing marks of these scripts: without them words that differ would be the same.
+_MARKS = (
+    (0x0E31, 0x0E31), (0x0E34, 0x0E3A), (0x0E47, 0x0E4E), (0x0EB1, 0x0EB1), (0x0EB4, 0x0EBC), (0x0EC8, 0x0ECE),
+    (0x0F71, 0x0F84), (0x0F90, 0x0FBC), (0x102B, 0x103E), (0x1056, 0x1059), (0x105E, 0x1060), (0x1062, 0x1064),
+    (0x1067, 0x106D), (0x1071, 0x1074), (0x1082, 0x108D), (0x108F, 0x108F), (0x109A, 0x109D), (0x17B4, 0x17D3),
+    (0x17DD, 0x17DD), (0x1A55, 0x1A7C), (0x1B00, 0x1B04), (0x1B34, 0x1B44), (0x3099, 0x309A), (0xA980, 0xA983),
+    (0xA9B3, 0xA9C0), (0xA9E5, 0xA9E5), (0xAA7B, 0xAA7D), (0xAAB0, 0xAAB0), (0xAAB2, 0xAAB4), (0xAAB7, 0xAAB8),
+    (0xAABE, 0xAABF), (0xAAC1, 0xAAC1),
+)  # fmt: skip
+_TOKENIZER = "unicode61 remove_diacritics 2 tokenchars '{}'".format(
+    "".join(chr(code) for first, last in _MARKS for code in range(first, last + 1))
+)
+
+SPACED = "atom_sync_spaced"
+FOLDED = "atom_sync_folded"
+
+_VARIANTS = dict.fromkeys(range(0xFE00, 0xFE10))
+_decode = msgspec.json.Decoder().decode
+_alone_run = re.compile(f"{_ALONE}+")
+# All bytes of UTF-8 but those that begin a character of `_ALONE`, some others among them.
+_NEVER_ALONE = bytes({*range(256)} - {0xE0, 0xE1, *range(0xE3, 0xF1)})
+
+
+def create_table(name: str) -> str:
+    """Return the statement that creates a full-text table with the tokens of the index."""
+    return f"""CREATE VIRTUAL TABLE {name} USING fts5({COLUMNS}, content='', tokenize="{_TOKENIZER}")"""
+
+
+def spaced(text: str) -> str:
+    """Return `text` with a space on either side of each character that is a token of its own; NUL becomes a space."""
+    if "\0" in text:
+        text = text.replace("\0", " ")
+    if text.isascii() or not text.encode().translate(None, _NEVER_ALONE):
+        return text
+    return _alone_run.sub(lambda run: f" {' '.join(run.group())} ", text)
+
+
+def folded(text: str) -> str:
+    """Return `text` as names, categories and tags are compared: without case, composed, without emoji variants."""
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold()).translate(_VARIANTS)
+
+
+def register(connection: sqlite3.Connection) -> None:
+    """Give a connection our functions. They take blobs, because a text in a database may be invalid UTF-8."""
+    connection.create_function(SPACED, 1, _spaced_blob, deterministic=True)
+    connection.create_function(FOLDED, 1, _folded_blob, deterministic=True)
+
+
+def words(fields: Mapping[str, Any]) -> tuple[str | None, ...] | None:
+    """Return the indexed text of each of `FIELDS`; None for an odd skill, whose text only SQLite can tell."""
+    texts = [fields.get(name) for name in FIELDS]
+    for place, value in enumerate(texts):
+        if value is None:
+            continue
+        try:
+            text = " ".join(value) if isinstance(value, list) else value
+        except TypeError:
+            return None
+        if not isinstance(text, str):
+            return None
+        texts[place] = text if text.isascii() and "\0" not in text else spaced(text)
+    return tuple(texts)
+
+
+def words_of(data: str) -> tuple[str | None, ...] | None:
+    """Return `words` of a skill's JSON text."""
+    try:
+        fields = _decode(data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+    return words(fields) if isinstance(fields, dict) else None
+
+
+def entries(skills: str, *, ours: bool = False) -> str:
+    """Return the query for `id` and the indexed text of each of `FIELDS`; with `ours` for our connections only.
+
+    `skills` is a table or query with `id` and `skill_data`; what is no JSON is left out. Of a list its decoded values
+    are indexed; of a key that comes twice the last one counts, as for every other reader of JSON.
+    """
+    space = _spaced_by_us if ours else _spaced_by_anyone
+    columns = ", ".join(f"max(CASE field WHEN '{name}' THEN words END) AS {name}" for name in FIELDS)
+    keys = ", ".join(f"'{name}'" for name in FIELDS)
+    return f"""
+        SELECT id, {columns} FROM (
+            SELECT id, field, {space("value")} AS words FROM (
+                SELECT skill.id, field.key AS field, max(field.id), CASE
+                    WHEN field.type NOT IN ('array', 'object') THEN field.atom
+                    ELSE (SELECT group_concat(part.atom, ' ') FROM json_tree(field.value) AS part)
+                END AS value
+                FROM (
+                    SELECT id, {_without_nul("skill_data")} AS data FROM {skills} WHERE json_valid(skill_data)
+                ) AS skill
+                LEFT JOIN json_each(skill.data) AS field ON field.key IN ({keys})
+                GROUP BY skill.id, field.key
+            )
+        ) GROUP BY id
+    """  # noqa: S608 - built from constants
+
+
+def write(number: int) -> str:
+    """Return the statement that writes up to that many entries of the index, in the order of their row ids.
+
+    Its parameters are of each entry NULL, or `delete` to take it out; the row's id, NULL for no entry; its `words`.
+    FTS5 writes out all that it has gathered between two statements, and where the ids go back.
+    """
+    return f"""
+        INSERT INTO skill_fts (skill_fts, rowid, {COLUMNS})
+        WITH entry (command, id, {COLUMNS}) AS (VALUES {", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * number)})
+        SELECT command, id, {COLUMNS} FROM entry WHERE id IS NOT NULL
+    """  # noqa: S608 - built from constants
+
+
+def have_tokens(texts: list[str]) -> list[bool]:
+    """Tell of each text whether the index would hold any token of it."""
+    if all(text.isascii() for text in texts):
+        return [any(map(str.isalnum, text)) for text in texts]
+    # SQLite has tables of its own, older or newer than Python's.
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        connection.execute(create_table("word"))
+        connection.execute("CREATE VIRTUAL TABLE token USING fts5vocab(word, instance)")
+        connection.executemany("INSERT INTO word (rowid, name) VALUES (?, ?)", enumerate(map(spaced, texts)))
+        found = {row[0] for row in connection.execute("SELECT DISTINCT doc FROM token")}
+    finally:
+        connection.close()
+    return [number in found for number in range(len(texts))]
+
+
+def _spaced_blob(blob: bytes | None) -> bytes | None:
+    """Return NULL for what is not UTF-8: then plain SQL decides."""
+    try:
+        return None if blob is None else spaced(blob.decode()).encode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _folded_blob(blob: bytes | None) -> str | None:
+    return None if blob is None else folded(blob.decode(errors="replace"))
+
+
+def _without_nul(data: str) -> str:
+    r"""Return the JSON text without `\u0000`, behind which SQLite reads nothing. `\\u0000` is something else."""
+    return (
+        f"CASE WHEN instr({data}, '\\u0000') "
+        f"THEN replace(replace({data}, '\\\\', '\\u005c'), '\\u0000', ' ') ELSE {data} END"
+    )
+
+
+def _spaced_by_us(text: str) -> str:
+    return f"coalesce(CAST({SPACED}(CAST({text} AS BLOB)) AS TEXT), {_spaced_by_anyone(text)})"
+
+
+def _spaced_by_anyone(text: str) -> str:
+    return f"CASE WHEN length({text}) = length(CAST({text} AS BLOB)) THEN {text} ELSE {_spaced_chunks(text)} END"
+
+
+def _spaced_chunks(text: str) -> str:
+    """Return the SQL for `spaced`, by chunks of 64 characters: substr() counts from the start of its text."""
+    return f"""(
+        WITH RECURSIVE chunk(i, part) AS (
+            SELECT 1, substr({text}, 1, 64)
+            UNION ALL SELECT i + 64, substr({text}, i + 64, 64) FROM chunk WHERE part != ''
+        )
+        SELECT group_concat(CASE WHEN length(part) = length(CAST(part AS BLOB)) THEN part ELSE (
+            WITH RECURSIVE letter(j, c) AS (
+                SELECT 1, substr(part, 1, 1) UNION ALL SELECT j + 1, substr(part, j + 1, 1) FROM letter WHERE c != ''
+            )
+            SELECT group_concat(CASE WHEN c GLOB '{_ALONE}' THEN ' ' || c || ' ' ELSE c END, '') FROM letter
+        ) END, '') FROM chunk
+    )"""  # noqa: S608 - built from constants
+
+
+# Statements for our own connections.
+WRITE_ODD = f"""
+    INSERT INTO skill_fts (skill_fts, rowid, {COLUMNS})
+    SELECT ?1, * FROM ({entries("(SELECT ?2 AS id, ?3 AS skill_data)", ours=True)})
+"""  # noqa: S608 - built from constants
+UNINDEX = f"""
+    INSERT INTO skill_fts (skill_fts, rowid, {COLUMNS})
+    SELECT 'delete', * FROM ({
+    entries("(SELECT * FROM skill_cache WHERE skill_id IN (SELECT value FROM json_each(?)))", ours=True)
+})
+"""  # noqa: S608 - built from constants
+REBUILD = f"INSERT INTO skill_fts (rowid, {COLUMNS}) {entries('skill_cache', ours=True)}"

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+
+_ISO = re.compile(
+    r"(\d{4}-\d\d-\d\d|\d{8})(?:[T ](\d\d(?::\d\d(?::\d\d(?:[.,]\d+)?)?)?|\d{4}(?:\d\d(?:[.,]\d+)?)?)"
+    r" ?(?:Z|[+-]00:?00Z|([+-]\d\d(?::?\d\d)?))?)?",
+    re.ASCII,
+)
+_MILLISECONDS = 1e11
+_END = 1e15
+_YEARS = range(1900, 9000)
 
 
 def format_time(moment: datetime) -> str:
@@ -15,12 +25,23 @@ def format_exact_time(moment: datetime) -> str:
     return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
-def parse_time(text: object) -> datetime | None:
-    """Return the aware moment that an ISO 8601 text means, or None if it means none. Without a zone it is UTC."""
-    if not isinstance(text, str):
-        return None
+def parse_time(value: object) -> datetime | None:
+    """Return the moment in UTC that a time means, ours or one off the wire; None if it means none.
+
+    ISO 8601 with any offset, `+00:00Z`, small `t` and `z`, or a blank in place of `T`; without a zone it is UTC. A
+    number counts seconds since 1970, above 1e11 milliseconds (marketplace-api.md, section 3). The ends of the calendar
+    stand for no time: the year 1 and second 0 are how some languages write zero.
+    """
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+        if isinstance(value, str):
+            found = _ISO.fullmatch(value.strip().upper())
+            if found is None:
+                return None
+            moment = datetime.fromisoformat(f"{found[1]}T{found[2] or '00:00'}{found[3] or 'Z'}").astimezone(UTC)
+        elif isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < _END:
+            moment = datetime.fromtimestamp(value / 1000 if value > _MILLISECONDS else value, UTC)
+        else:
+            return None
+    except (ValueError, OverflowError):
         return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return moment if moment.year in _YEARS else None

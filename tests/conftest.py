@@ -102,6 +102,7 @@ class Machine:
     def pull(
         self,
         *,
+        url: str | None = None,
         dialect: str = "v1",
         token: str | None = None,
         timeout_seconds: float = 5,
@@ -117,6 +118,7 @@ class Machine:
         with (
             Database.open(self.database_path) as database,
             self.client(
+                url=url,
                 token=token,
                 dialect=dialect,
                 per_minute=per_minute,
@@ -183,7 +185,7 @@ class Machine:
         """Run Python code as a process of its own, in the environment of the real command."""
         return self._run("-c", code, **variables)
 
-    def peak_of_a_sync(self) -> tuple[subprocess.CompletedProcess[str], float]:
+    def peak_of_a_sync(self, **variables: str) -> tuple[subprocess.CompletedProcess[str], float]:
         """Run `sync skills --json`; return it, and its largest memory in MiB.
 
         A child's own peak: what the kernel accounts to it otherwise begins with that of the process that started it.
@@ -191,7 +193,8 @@ class Machine:
         result = self.python(
             "import runpy, sys; sys.argv = ['atom-sync', 'sync', 'skills', '--json']\n"
             "try: runpy.run_module('atom_saas_sync', run_name='__main__')\n"
-            "finally: print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0], file=sys.stderr)"
+            "finally: print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0], file=sys.stderr)",
+            **variables,
         )
         return result, int(result.stderr.split()[-1]) / 1024
 

@@ -264,7 +264,7 @@ def _values(texts: list[str]) -> dict[str, Any]:
     """Read FIELD=VALUE: a text field takes the value as it is, any other JSON if it is some."""
     import json
 
-    from atom_saas_sync.core.incoming import TEXT_FIELDS
+    from atom_saas_sync.core.incoming import TEXT_FIELDS, TIME_FIELDS
 
     values: dict[str, Any] = {}
     for text in texts:
@@ -272,7 +272,7 @@ def _values(texts: list[str]) -> dict[str, Any]:
         if not name or not separator:
             raise UsageError(f"--set {printable(text)!r} will not do; it takes FIELD=VALUE")
         values[name] = value
-        if name not in TEXT_FIELDS:
+        if name not in (*TEXT_FIELDS, *TIME_FIELDS):
             try:
                 values[name] = json.loads(value)
             except ValueError:

@@ -54,6 +54,11 @@ DESCRIPTIVE_METADATA = frozenset(
 
 EXECUTABLE_FIELDS = ("code", "command", "local_files", "python_packages", "npm_packages", "parameters", "env_vars")
 
+MAX_DEPTH = 100
+"""Levels of nested objects and lists. The parser's own limit depends on the machine and on what called it."""
+
+_TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
+
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -94,12 +99,35 @@ def executable_part(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def decode_object(raw: bytes | str) -> dict[str, Any] | None:
-    """Return the JSON object that `raw` holds, or None if it holds none."""
+    """Return the JSON object that `raw` holds; None if it holds none, or is nested deeper than MAX_DEPTH."""
     try:
         value = _decode(raw)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict) and not _is_too_deep(value) else None
+
+
+def no_object(raw: bytes | str) -> str:
+    """Say why `decode_object` returned None; no words of `raw` are repeated."""
+    try:
+        value = _decode(raw)
+    except RecursionError:
+        return _TOO_DEEP
+    except UnicodeError:
+        return "not valid UTF-8"
+    except msgspec.MsgspecError as error:
+        return str(error)
+    return _TOO_DEEP if isinstance(value, dict) else "not a JSON object"
+
+
+def _is_too_deep(value: dict[str, Any]) -> bool:
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        children = (node.values() if isinstance(node, dict) else node for node in level)
+        level = [child for each in children for child in each if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def version_from(skill_id: str, text: str, fields: Mapping[str, Any], wire_digest: bytes | None = None) -> SkillVersion:

@@ -1,22 +1,26 @@
-"""What we accept from a marketplace: lists, skills, categories, ratings, messages, times (marketplace-api.md).
+"""What we accept from a marketplace: lists, skills, categories, ratings, messages (marketplace-api.md).
 
 Forgiving where nothing is lost: unknown fields are kept, and an unusable item is an InvalidItem that never stops the
 rest. Exact where it matters: ids, types, sizes. A body that breaks the contract as a whole raises BadResponse.
-What we send is in core/outgoing.py.
+What we send is in core/outgoing.py, the forms of a time in times.py.
 """
 
 from __future__ import annotations
 
+import codecs
+import json
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Raw, Struct, field
+from msgspec.structs import astuple
 
-from atom_saas_sync.core.canonical import canonical, decode_object, version_from
+from atom_saas_sync.core.canonical import canonical, decode_object, no_object, version_from
 from atom_saas_sync.errors import BadResponse
 from atom_saas_sync.model import Category, InvalidItem, RatingReceipt, RemoteRating, SkillPage, SkillVersion
 from atom_saas_sync.times import parse_time
@@ -24,117 +28,145 @@ from atom_saas_sync.times import parse_time
 MAX_SKILL_BYTES = 1024 * 1024
 MAX_ID_LENGTH = 256
 MAX_FRAME_BYTES = 1024 * 1024
+MAX_CATEGORIES = 10_000
+MAX_COUNT = 2**53
+"""Larger whole numbers are not the same number in every JSON parser, and none is a count."""
 
-TEXT_FIELDS = (
-    "name",
-    "description",
-    "version",
-    "code",
-    "command",
-    "category",
-    "skill_type",
-    "created_at",
-    "updated_at",
-)
+TEXT_FIELDS = ("name", "description", "version", "code", "command", "category", "skill_type")
+TIME_FIELDS = ("created_at", "updated_at")
 _TEXT_LIST_FIELDS = ("python_packages", "npm_packages", "tags")
 _STARS = range(1, 6)
+_STARS_AS_TEXT = frozenset(map(str, _STARS))
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-# Times (section 3, "List skills")
-
-_YEARS = range(1900, 9000)
+# Bodies (section 5)
 
 
-def read_time(text: object) -> datetime | None:
-    """Return the moment in UTC that an ISO 8601 text means, None if it means none that can be told.
+def is_utf8(body: bytes) -> bool:
+    """Tell whether a body is UTF-8. One that is not was probably damaged on its way."""
+    if body.isascii():
+        return True
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for start in range(0, len(body), _CHUNK):  # a whole copy could take four times the memory
+            decoder.decode(body[start : start + _CHUNK], final=start + _CHUNK >= len(body))
+    except UnicodeDecodeError:
+        return False
+    return True
 
-    The ends of the calendar stand for no time (the year 1 is how some languages write zero); nobody can add to them.
+
+_CHUNK = 1024 * 1024
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]', re.DOTALL)
+_MAX_TOKENS = 8_000_000
+
+
+def _cut(body: bytes, key: bytes, limit: int) -> tuple[bytes, list[bytes]] | None:
+    """Return the body with an empty list, and the items of that list; None if the brackets do not match.
+
+    The list is the value of `key`, or the whole body. For lists that the fast parser refuses as a whole because one
+    item is half a surrogate pair, absurdly nested, or a number out of range. Raises BadResponse for more items than
+    `limit`.
     """
-    moment = parse_time(text)
-    return moment.astimezone(UTC) if moment is not None and moment.year in _YEARS else None
+    named = re.compile(rb'"' + key + rb'"\s*:\s*\Z')
+    depth, level, start, begin, items = 0, -1, 0, 0, []
+    for number, token in enumerate(_TOKEN.finditer(body)):
+        kind = token.group()
+        if number > _MAX_TOKENS:
+            break
+        if kind in b"[{":
+            depth += 1
+            bare = depth == 1 and kind == b"["
+            if level < 0 and kind == b"[" and (bare or (depth == 2 and _precedes(named, body, token.start()))):  # noqa: PLR2004
+                level, begin, start = depth, token.end(), token.end()
+        elif kind in b"]}":
+            depth -= 1
+            if depth == level - 1:
+                items.append(body[start : token.start()].strip())
+                return body[:begin] + body[token.start() :], [item for item in items if item]
+        elif kind == b"," and depth == level:
+            items.append(body[start : token.start()].strip())
+            start = token.end()
+            if len(items) >= limit:
+                raise BadResponse(_too_many(key.decode(), limit))
+    return None
+
+
+def _precedes(pattern: re.Pattern[bytes], body: bytes, position: int) -> bool:
+    return pattern.search(body, max(0, position - 64), position) is not None
+
+
+def _too_many(what: str, limit: int) -> str:
+    return f"the list of {what} has more than {limit} items"
+
+
+def _is_json_if_odd(item: bytes) -> bool:
+    """Tell whether an item is JSON, or was refused for what it says rather than for how it is written."""
+    try:
+        json.loads(item.decode(errors="replace"))
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+    return True
+
+
+def _reason(error: Exception) -> str:
+    return "too deeply nested" if isinstance(error, RecursionError) else str(error)
+
+
+_UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
 # The list of skills, and one skill (section 3)
 
 
-class _PageForm(msgspec.Struct):
-    skills: list[msgspec.Raw]
-    total: Any = None
+_NONE = Raw(b"")
 
 
-_decode_page = msgspec.json.Decoder(_PageForm).decode
+@cache
+def _page_decoder(limit: int) -> Callable[[bytes], Any]:
+    # A structure of `limit` fields: unlike a list, it is refused at the first item too many.
+    items = msgspec.defstruct(
+        "items", [(f"i{number}", Raw, _NONE) for number in range(limit)], array_like=True, forbid_unknown_fields=True
+    )
+    page = msgspec.defstruct("page", [("skills", items | None), ("total", Any, None)])
+    return msgspec.json.Decoder(page).decode
 
 
-def parse_skill_page(body: bytes) -> SkillPage:
+def parse_skill_page(body: bytes, *, page: int, page_size: int) -> SkillPage:
     """Cut a page of the list into its items, unparsed.
 
-    Raises BadResponse if the body is not JSON, or not of the contract's form.
+    Raises BadResponse if the body is not JSON, not of the contract's form, or has more items than were asked for.
     """
+    decode = _page_decoder(page_size)
     try:
-        form = _decode_page(body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        # One item with a lone surrogate or absurd nesting makes the fast parser refuse the whole page.
-        form = _decode_odd_page(body, error)
-    total = form.total if isinstance(form.total, int) and not isinstance(form.total, bool) else None
-    return SkillPage(items=tuple(form.skills), total=total)
+        form = decode(body)
+        items = None if form.skills is None else tuple(item for item in astuple(form.skills) if item is not _NONE)
+    except _UNREADABLE as error:
+        cut = _cut(body, b"skills", page_size)
+        if cut is None:
+            raise BadResponse(f"the list of skills is not of the expected form: {_reason(error)}") from error
+        try:
+            form = decode(cut[0])
+        except _UNREADABLE as second:
+            raise BadResponse(f"the list of skills is not of the expected form: {_reason(second)}") from second
+        if not all(map(_is_json_if_odd, cut[1])):
+            raise BadResponse(f"the list of skills is not JSON: {_reason(error)}") from error
+        items = tuple(map(Raw, cut[1]))
+    total = _count(form.total)
+    if items is None:
+        # Some languages write an empty list as null. Only where the list has ended: it must not look empty by accident.
+        if total is None or (page - 1) * page_size < total:
+            raise BadResponse("the list of skills is not of the expected form: `skills` is null")
+        items = ()
+    return SkillPage(items=items, total=total)
 
 
-def _decode_odd_page(body: bytes, error: Exception) -> _PageForm:
-    cut = _cut_items(body)
-    if cut is None:
-        raise BadResponse(f"the list of skills is not of the expected form: {_reason(error)}") from error
-    envelope, items = cut
-    try:
-        form = _decode_page(envelope)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as second:
-        raise BadResponse(f"the list of skills is not of the expected form: {_reason(second)}") from second
-    if not all(_is_json_if_odd(item) for item in items):
-        raise BadResponse(f"the list of skills is not JSON: {_reason(error)}") from error
-    form.skills = [msgspec.Raw(item) for item in items]
-    return form
-
-
-def _is_json_if_odd(item: bytes) -> bool:
-    if _SURROGATE_ESCAPE.search(item):
-        return True
-    try:
-        msgspec.json.decode(item, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeError):
-        return False
-    except RecursionError:
-        return True
-    return True
-
-
-_SKILLS_KEY = re.compile(rb'"skills"\s*:\s*\Z')
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
-
-
-def _cut_items(body: bytes) -> tuple[bytes, list[bytes]] | None:
-    """Return the body with an empty list of skills, and the items; None if the brackets do not match."""
-    depth, start, begin, items = 0, None, None, []
-    for token in _TOKEN.finditer(body):
-        kind = token.group()
-        if kind in b"[{":
-            depth += 1
-            if depth == 2 and kind == b"[" and _SKILLS_KEY.search(body, max(0, token.start() - 64), token.start()):  # noqa: PLR2004
-                begin = start = token.end()
-        elif kind in b"]}":
-            depth -= 1
-            if depth == 1 and begin is not None and start is not None:
-                items.append(body[start : token.start()].strip())
-                rest = body[:begin] + body[token.start() :]
-                return rest, [item for item in items if item]
-        elif kind == b"," and depth == 2 and start is not None:  # noqa: PLR2004 - inside the list itself
-            items.append(body[start : token.start()].strip())
-            start = token.end()
-    return None
-
-
-def _reason(error: Exception) -> str:
-    return "too deeply nested" if isinstance(error, RecursionError) else str(error)
+def _count(value: object) -> int | None:
+    """Return a count if that is what the value is."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT else None
 
 
 def read_skill(raw: bytes, wire_digest: bytes | None = None) -> SkillVersion | InvalidItem:
@@ -143,18 +175,18 @@ def read_skill(raw: bytes, wire_digest: bytes | None = None) -> SkillVersion | I
         return InvalidItem(_guess_id(raw), f"larger than {MAX_SKILL_BYTES} bytes")
     fields = decode_object(raw)
     if fields is None:
-        return InvalidItem(_guess_id(raw), "not a JSON object of valid text")
+        return InvalidItem(_guess_id(raw), no_object(raw))
     skill_id = fields.get("skill_id", fields.get("id"))
     problem = id_problem(skill_id) or skill_problem(fields)
     if problem or not isinstance(skill_id, str):
-        return InvalidItem(skill_id if isinstance(skill_id, str) else None, problem or "no skill_id")
+        return InvalidItem(skill_id if isinstance(skill_id, str) and not id_problem(skill_id) else None, problem or "")
     return version_from(skill_id, raw.decode(), fields, wire_digest or sha256(raw).digest())
 
 
 def id_problem(skill_id: object) -> str | None:
-    """Say why this can't be the id of a skill (marketplace-api.md, "One skill"), or None."""
+    """Say why this can't be the id of a skill ("One skill"), or return None."""
     if not isinstance(skill_id, str):
-        return "no skill_id" if skill_id is None else "skill_id is no text"
+        return "no skill_id" if skill_id is None else "skill_id is not a string"
     if skill_id in {"", ".", ".."}:
         return "skill_id is empty or dots"
     if len(skill_id) > MAX_ID_LENGTH:
@@ -165,9 +197,9 @@ def id_problem(skill_id: object) -> str | None:
 
 
 def skill_problem(fields: dict[str, Any]) -> str | None:
-    """Say which field of a skill has a type that can't be, or None. Absent and null fields are fine but `name`."""
+    """Say which field of a skill has a wrong type, or return None. All fields but `name` may be absent or null."""
     if not isinstance(fields.get("name"), str):
-        return "no name" if fields.get("name") is None else "name is no text"
+        return "no name" if fields.get("name") is None else "name is not a string"
     return partial_problem(fields)
 
 
@@ -175,52 +207,107 @@ def partial_problem(fields: dict[str, Any]) -> str | None:
     """Like `skill_problem` for part of a skill, as WebSocket messages may carry."""
     for name in TEXT_FIELDS:
         if not isinstance(fields.get(name, ""), str | None):
-            return f"{name} is no text"
+            return f"{name} is not a string"
+    for name in TIME_FIELDS:
+        value = fields.get(name)
+        if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+            return f"{name} is not a time"
     for name in _TEXT_LIST_FIELDS:
         value = fields.get(name)
         if value is not None and not (isinstance(value, list) and all(isinstance(entry, str) for entry in value)):
-            return f"{name} is no list of texts"
+            return f"{name} is not a list of strings"
     if not isinstance(fields.get("metadata"), dict | None):
-        return "metadata is no object"
+        return "metadata is not an object"
     for name in ("average_rating", "rating_count"):
         value = fields.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float | None):
-            return f"{name} is no number"
+            return f"{name} is not a number"
     return None
 
 
-_ID_FIELD = re.compile(rb'"(?:skill_id|id)"\s*:\s*"([^"\\]{1,256})"')
+_MAX_TOKENS_BEFORE_ID = 10_000
+_STRING_VALUE = re.compile(rb'\s*:\s*("(?:[^"\\]++|\\.)*+")', re.DOTALL)
 
 
 def _guess_id(raw: bytes) -> str | None:
-    found = _ID_FIELD.search(raw[:4096])
-    return found.group(1).decode(errors="replace") if found else None
+    """Return the id that an item has which can't be read as a whole; never one of what is inside it."""
+    found: dict[bytes, str] = {}
+    depth = 0
+    for number, token in enumerate(_TOKEN.finditer(raw)):
+        kind = token.group()
+        if number > _MAX_TOKENS_BEFORE_ID:
+            break
+        depth += (kind in b"[{") - (kind in b"]}")
+        if depth == 1 and kind in {b'"skill_id"', b'"id"'}:
+            value = _STRING_VALUE.match(raw, token.end())
+            name = value and json.loads(value[1].decode(errors="replace"), strict=False)
+            if isinstance(name, str) and id_problem(name) is None and name.isprintable():
+                found[kind] = name
+    return found.get(b'"skill_id"', found.get(b'"id"'))
 
 
 # Categories (section 3)
 
 
+class _Categories(Struct):
+    categories: list[Raw]
+
+
+_decode_categories = msgspec.json.Decoder(_Categories | list[Raw]).decode
+
+
 def parse_categories(body: bytes) -> tuple[list[Category], list[InvalidItem]]:
-    """Read the categories: an object with a list, or a bare list. Raises BadResponse for any other form."""
-    try:
-        document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise BadResponse(f"the list of categories is not JSON: {_reason(error)}") from error
-    entries = document.get("categories") if isinstance(document, dict) else document
-    if not isinstance(entries, list):
-        raise BadResponse("the list of categories is not of the expected form: no list `categories`")
+    """Read the categories: an object with a list, or a bare list.
+
+    Raises BadResponse for any other form, and for too many.
+    """
     good: dict[str, Category] = {}
     bad: list[InvalidItem] = []
-    for entry in entries:
-        name = entry.get("name") if isinstance(entry, dict) else None
-        if isinstance(name, str) and name and not _CONTROL.search(name):
+    for raw in _split_categories(body):
+        entry = decode_object(raw)
+        name = None if entry is None else entry.get("name")
+        if entry is None:
+            bad.append(InvalidItem(None, f"a category: {no_object(raw)}"))
+        elif isinstance(name, str) and name and not _CONTROL.search(name):
             good[name] = Category(name=name, text=canonical(entry).decode())
         else:
             bad.append(InvalidItem(None, "a category without a usable name"))
     return list(good.values()), bad
 
 
+def _split_categories(body: bytes) -> list[bytes]:
+    problem: Exception | None = None
+    if body.count(b",") < MAX_CATEGORIES:  # no more commas, no more items
+        try:
+            form = _decode_categories(body)
+        except _UNREADABLE as error:
+            problem = error
+        else:
+            return list(map(bytes, form.categories if isinstance(form, _Categories) else form))
+    cut = _cut(body, b"categories", MAX_CATEGORIES)
+    try:
+        if cut is not None and all(map(_is_json_if_odd, cut[1])):
+            _decode_categories(cut[0])
+            return cut[1]
+    except _UNREADABLE as error:
+        problem = error
+    reason = _reason(problem) if problem else "it is not JSON"
+    raise BadResponse(f"the list of categories is not of the expected form: {reason}") from problem
+
+
 # Ratings (section 3, "One skill" and "Send a rating")
+
+
+def _lenient_object(body: bytes) -> dict[str, Any] | None:
+    """Return the JSON object that a body holds, also if some text or number in it is not valid."""
+    fields = decode_object(body)
+    if fields is not None:
+        return fields
+    try:
+        document = json.loads(body.decode(errors="replace"), strict=False)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
 
 
 def parse_receipt(body: bytes, *, known_id: str | None = None) -> RatingReceipt:
@@ -228,7 +315,7 @@ def parse_receipt(body: bytes, *, known_id: str | None = None) -> RatingReceipt:
 
     Raises BadResponse if it is not of the contract's form.
     """
-    document = decode_object(body)
+    document = _lenient_object(body)
     if document is None:
         raise BadResponse("the answer to a rating is not a JSON object")
     if document.get("success", True) is not True:
@@ -236,17 +323,12 @@ def parse_receipt(body: bytes, *, known_id: str | None = None) -> RatingReceipt:
     rating_id = _identifier(document.get("rating_id")) or known_id
     if rating_id is None:
         raise BadResponse("the answer to a rating has no usable rating_id")
-    count = document.get("rating_count")
-    return RatingReceipt(
-        rating_id,
-        _average(document.get("average_rating")),
-        count if isinstance(count, int) and not isinstance(count, bool) and 0 <= count < 1 << 53 else None,
-    )
+    return RatingReceipt(rating_id, _average(document.get("average_rating")), _count(document.get("rating_count")))
 
 
 def parse_conflict(body: bytes, *, skill_id: str, user_id: str) -> RemoteRating | None:
     """Return the stored rating that a 409 shows, flat or nested in `rating`; None if it shows none that is ours."""
-    document = decode_object(body)
+    document = _lenient_object(body)
     if document is None:
         return None
     nested = document.get("rating")
@@ -257,15 +339,15 @@ def parse_conflict(body: bytes, *, skill_id: str, user_id: str) -> RemoteRating 
 
 
 def parse_skill_ratings(body: bytes) -> tuple[RemoteRating, ...]:
-    """Return the usable ratings among those that a skill shows. Raises BadResponse if it is no skill."""
-    document = decode_object(body)
+    """Return the usable ratings among those that a skill shows. Raises BadResponse if it is not a skill."""
+    document = _lenient_object(body)
     if document is None:
         raise BadResponse("the answer for a skill is not a JSON object")
     entries = document.get("ratings")
     if entries is None:
         return ()
     if not isinstance(entries, list):
-        raise BadResponse("the answer for a skill is not of the expected form: `ratings` is no list")
+        raise BadResponse("the answer for a skill is not of the expected form: `ratings` is not a list")
     found = (_remote_rating(entry) for entry in entries if isinstance(entry, dict))
     return tuple(rating for rating in found if rating is not None)
 
@@ -277,15 +359,17 @@ def _remote_rating(fields: dict[str, Any]) -> RemoteRating | None:
     user_id, updated_at = fields.get("user_id"), fields.get("updated_at")
     return RemoteRating(
         stars=stars,
-        comment=comment or None,
+        comment=_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", comment) if comment else None,
         rating_id=_identifier(fields.get("rating_id")),
         user_id=user_id if isinstance(user_id, str) else None,
         # Of one that was changed at an unreadable time, nobody can tell when.
-        rated_at=read_time(fields.get("created_at") if updated_at is None else updated_at),
+        rated_at=parse_time(fields.get("created_at") if updated_at is None else updated_at),
     )
 
 
 def _stars(value: object) -> int | None:
+    if isinstance(value, str):
+        value = int(value) if value in _STARS_AS_TEXT else None
     if isinstance(value, bool) or not isinstance(value, int | float) or value not in _STARS:
         return None
     return int(value)
@@ -293,7 +377,7 @@ def _stars(value: object) -> int | None:
 
 def _identifier(value: object) -> str | None:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    return text if isinstance(text, str) and id_problem(text) is None else None
+    return text if isinstance(text, str) and id_problem(text) is None and not _SURROGATE.search(text) else None
 
 
 def _average(value: object) -> float | None:
@@ -362,7 +446,7 @@ def parse_frame(frame: str | bytes) -> Message | Malformed:  # noqa: PLR0911 - a
         return Malformed("too deeply nested")
     if not isinstance(envelope.type, str):
         return Malformed("no type")
-    sent_at = read_time(envelope.timestamp)
+    sent_at = parse_time(envelope.timestamp)
     if envelope.type in {PING, PONG}:
         return Message(envelope.type, sent_at=sent_at)
     read = _READERS.get(envelope.type)
@@ -371,11 +455,11 @@ def parse_frame(frame: str | bytes) -> Message | Malformed:  # noqa: PLR0911 - a
     raw = bytes(envelope.data)
     fields = decode_object(raw)
     if fields is None:
-        return Malformed(f"{envelope.type}: data is no JSON object of valid text")
+        return Malformed(f"{envelope.type}: data: {no_object(raw)}")
     key, problem = read(fields)
     if problem or not isinstance(key, str):
         return Malformed(f"{envelope.type}: {problem}")
-    return Message(envelope.type, key, raw.decode(), fields, sent_at, read_time(fields.get("updated_at")))
+    return Message(envelope.type, key, raw.decode(), fields, sent_at, parse_time(fields.get("updated_at")))
 
 
 def _read_update(fields: dict[str, Any]) -> tuple[object, str | None]:
@@ -392,7 +476,7 @@ def _read_rating(fields: dict[str, Any]) -> tuple[object, str | None]:
     skill_id = fields.get("skill_id", fields.get("id"))
     stars = fields.get("rating")
     if isinstance(stars, bool) or not isinstance(stars, int | float) or not 1 <= stars <= 5:  # noqa: PLR2004 - stars
-        return skill_id, id_problem(skill_id) or "rating is no number from 1 to 5"
+        return skill_id, id_problem(skill_id) or "rating is not a number from 1 to 5"
     figures: dict[str, Any] = {name: fields[name] for name in RATING_FIGURES if name in fields}
     return skill_id, id_problem(skill_id) or partial_problem(figures)
 

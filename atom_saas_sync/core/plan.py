@@ -20,7 +20,6 @@ from atom_saas_sync.core.canonical import (
     stored_version,
     version_from_fields,
 )
-from atom_saas_sync.core.incoming import read_time
 from atom_saas_sync.core.merge import follow_volatile, merge
 from atom_saas_sync.model import (
     Action,
@@ -38,7 +37,7 @@ from atom_saas_sync.model import (
     SkillVersion,
     Strategy,
 )
-from atom_saas_sync.times import format_time
+from atom_saas_sync.times import format_time, parse_time
 
 CONVERGED = "converged"
 
@@ -247,7 +246,7 @@ def _local_time(
 
 def _past(text: object, now: datetime) -> datetime | None:
     """Return the moment that `text` means; None if nobody can tell, or a clock ran ahead."""
-    moment = read_time(text)
+    moment = parse_time(text)
     return moment if moment is not None and moment <= now + CLOCK_TOLERANCE else None
 
 

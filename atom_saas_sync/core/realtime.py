@@ -18,8 +18,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from atom_saas_sync.core.canonical import decode_object, json_text, same, version_from, version_from_fields
-from atom_saas_sync.core.incoming import RATING_FIGURES, RATING_UPDATE, Message, read_time
+from atom_saas_sync.core.incoming import RATING_FIGURES, RATING_UPDATE, Message
 from atom_saas_sync.model import Known, SkillVersion
+from atom_saas_sync.times import parse_time
 
 PATIENCE_SECONDS = 10.0
 """A connection is stale after this and the heartbeat interval without a frame."""
@@ -52,8 +53,8 @@ def is_outdated(message: Message, *, updated_at: datetime | None, sent_at: datet
 def is_newer(remote: SkillVersion, known: Known | None) -> bool:
     """Tell whether what the list shows is surely newer than what we know of the marketplace's version."""
     text = remote_text(known)
-    stored = read_time((decode_object(text) or {}).get("updated_at")) if text is not None else None
-    updated_at = read_time(remote.fields.get("updated_at"))
+    stored = parse_time((decode_object(text) or {}).get("updated_at")) if text is not None else None
+    updated_at = parse_time(remote.fields.get("updated_at"))
     return stored is not None and updated_at is not None and updated_at > stored
 
 

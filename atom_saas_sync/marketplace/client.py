@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -17,6 +18,7 @@ import tenacity
 
 from atom_saas_sync import __version__
 from atom_saas_sync.core.incoming import (
+    is_utf8,
     parse_categories,
     parse_conflict,
     parse_receipt,
@@ -196,7 +198,7 @@ class MarketplaceClient:
                 self._dialect.skills_path,
                 list_query(page, page_size),
                 etag,
-                parse_skill_page,
+                partial(parse_skill_page, page=page, page_size=page_size),
             )
         except ApiError as error:
             if error.status == httpx.codes.NOT_FOUND:
@@ -229,7 +231,15 @@ class MarketplaceClient:
         self, etag: str | None = None
     ) -> tuple[tuple[list[Category], list[InvalidItem]] | None, str | None]:
         """Fetch the categories and the validator; None in place of them if they are unchanged since `etag`."""
-        answer, parsed = self._get("categories", self._dialect.categories_path, {}, etag, parse_categories)
+        try:
+            answer, parsed = self._get("categories", self._dialect.categories_path, {}, etag, parse_categories)
+        except ApiError as error:
+            if error.status == httpx.codes.NOT_FOUND:
+                raise BadResponse(
+                    f"the marketplace has no categories at {self._base_url}{self._dialect.categories_path} (404)",
+                    hint="check ATOM_SAAS_API_URL and ATOM_SAAS_API_DIALECT",
+                ) from error
+            raise
         return parsed, answer.etag or (etag if answer.not_modified else None)
 
     # Ratings
@@ -297,9 +307,15 @@ class MarketplaceClient:
         parse: Callable[[bytes], Parsed],
     ) -> tuple[Answer, Parsed | None]:
         headers = {"If-None-Match": etag} if etag else {}
+        attempts = 0
 
         def attempt() -> tuple[Answer, Parsed | None]:
+            nonlocal attempts
+            attempts += 1
             answer = self._send(endpoint, "GET", path, params=params, headers=headers)
+            # Probably damaged on its way; if it stays so, only the item that it is in is unusable.
+            if attempts <= RETRIES and not is_utf8(answer.body):
+                raise BadResponse(f"GET {path}: the body is not valid UTF-8")
             return answer, None if answer.not_modified else parse(answer.body)
 
         return self.retrying(attempt)

@@ -231,17 +231,18 @@ class Catalogue:
             return row["etag"] if row else None
 
     def apply_categories(
-        self, categories: Sequence[Category] | None, *, resource: str, etag: str | None, now: datetime
+        self, categories: Sequence[Category] | None, *, whole: bool, resource: str, etag: str | None, now: datetime
     ) -> int:
         """Store the categories that the marketplace lists, None if they are unchanged; return how many changed.
 
-        An empty list removes nothing: it is no proof that all are gone.
+        Those that are not listed are removed if the `whole` list was read. An empty list removes nothing: it does not
+        prove that all are gone.
         """
         expires = format_time(now + TIME_TO_LIVE)
         changed: int = 0
         with self._database.transaction() as connection:
             if categories is not None:
-                changed = _write_categories(connection, categories, format_time(now))
+                changed = _write_categories(connection, categories, format_time(now), whole=whole)
                 connection.execute(
                     "INSERT INTO http_validator (resource, etag, checked_at) VALUES (?, ?, ?) ON CONFLICT (resource) "
                     "DO UPDATE SET etag = excluded.etag, checked_at = excluded.checked_at",
@@ -250,12 +251,12 @@ class Catalogue:
             connection.execute("UPDATE category_cache SET expires_at = ?", (expires,))
         return changed
 
-    def changed_categories(self, categories: Sequence[Category]) -> int:
+    def changed_categories(self, categories: Sequence[Category], *, whole: bool) -> int:
         """Return how many categories `apply_categories` would change."""
         with self._database.reading() as connection:
             stored = dict(connection.execute("SELECT category_name, category_data FROM category_cache").fetchall())
         listed = {category.name: category.text for category in categories}
-        gone = len(stored.keys() - listed.keys()) if listed else 0
+        gone = len(stored.keys() - listed.keys()) if listed and whole else 0
         return gone + sum(1 for name, text in listed.items() if stored.get(name) != text)
 
     def count_categories(self) -> int:
@@ -748,7 +749,9 @@ def leave_pages(connection: sqlite3.Connection, first: int) -> None:
     connection.execute("DELETE FROM http_validator WHERE page >= ?", (first,))
 
 
-def _write_categories(connection: sqlite3.Connection, categories: Sequence[Category], moment: str) -> int:
+def _write_categories(
+    connection: sqlite3.Connection, categories: Sequence[Category], moment: str, *, whole: bool
+) -> int:
     changed = 0
     for category in categories:
         cursor = connection.execute(
@@ -760,7 +763,7 @@ def _write_categories(connection: sqlite3.Connection, categories: Sequence[Categ
             (category.name, category.text, moment),
         )
         changed += cursor.rowcount
-    if categories:
+    if categories and whole:
         names = json.dumps([category.name for category in categories])
         changed += connection.execute(
             "DELETE FROM category_cache WHERE category_name NOT IN (SELECT value FROM json_each(?))", (names,)

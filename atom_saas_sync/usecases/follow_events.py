@@ -14,11 +14,11 @@ from atom_saas_sync.core.incoming import (
     RATING_UPDATE,
     SKILL_DELETE,
     Message,
-    read_time,
 )
 from atom_saas_sync.core.plan import plan_deleted, plan_listed
 from atom_saas_sync.core.realtime import is_outdated, merged_version, remote_text, without_figures
 from atom_saas_sync.model import Action, BaseChange, CacheChange, Category, Known, MessageMark, Outcome, Strategy
+from atom_saas_sync.times import parse_time
 from atom_saas_sync.usecases.ports import EventBatch, StoredEvents
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class EventFollower:
     ) -> Action | None:
         """Return what to do; None if the message is outdated or of nothing that we know."""
         stored = _remote_fields(known)
-        updated_at = None if stored is None else read_time(stored.get("updated_at"))
+        updated_at = None if stored is None else parse_time(stored.get("updated_at"))
         if mark is not None and mark.deleted and stored is None:
             # Gone since: only what is no older than the deletion brings it back.
             if _is_older_than(message, mark):
@@ -114,7 +114,7 @@ class EventFollower:
         if known is None or stored is None or _is_deleted_there(known):
             return None  # nothing to rate here
         sent_at = None if mark is None else mark.sent_at
-        updated_at = None if mark is not None else read_time(stored.get("updated_at"))
+        updated_at = None if mark is not None else parse_time(stored.get("updated_at"))
         if is_outdated(message, updated_at=updated_at, sent_at=sent_at):
             return None
         remote = merged_version(message, stored)
@@ -130,7 +130,7 @@ class EventFollower:
             mark = marks.get(message.key)
             text = batch.category(message.key)
             stored = decode_object(text) if text is not None else None
-            updated_at = None if stored is None else read_time(stored.get("updated_at"))
+            updated_at = None if stored is None else parse_time(stored.get("updated_at"))
             if is_outdated(message, updated_at=updated_at, sent_at=None if mark is None else mark.sent_at):
                 continue
             news[message.key] = MessageMark(message.sent_at)

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from atom_saas_sync.core.canonical import stored_version
 from atom_saas_sync.core.plan import plan_deleted, plan_listed
 from atom_saas_sync.core.realtime import is_newer
-from atom_saas_sync.errors import AtomSyncError, BadResponse
+from atom_saas_sync.errors import ApiError, AtomSyncError, BadResponse, MarketplaceError, RateLimited, TokenRefused
 from atom_saas_sync.model import (
     Action,
     BaseChange,
@@ -39,12 +39,14 @@ log = logging.getLogger(__name__)
 NEEDS_PERSON = 4
 ITEMS_INVALID = 65
 PAGES_MISSING = 69
+_INVALID_LOGGED = 10
 _DEFAULT_LARGEST_SHARE = 0.25
 _DEFAULT_FLOOR = 10
 _PAGES_TOGETHER = 25
 _CHANGES_TOGETHER = 0.25
-"""Pages with few changes are written in one transaction: most of it is its beginning and end, and each leaves a segment
-of the index. That many pages, or until their changes are that share of one page."""
+_BYTES_TOGETHER = 16 * 1024 * 1024
+"""Limits for batching pages with few changes. Begin, commit and the index segment dominate such transactions; flush
+after 25 pages, or when the changes reach a quarter of a page, or 16 MiB."""
 
 
 class MaxDelete(Struct, frozen=True):
@@ -147,11 +149,18 @@ class CataloguePull:
         log.info("sync of %s started", "skills" if self._options.skills else "categories")
         try:
             if self._options.categories:
-                self._pull_categories(outcome)
+                try:
+                    self._pull_categories(outcome)
+                except (TokenRefused, RateLimited):
+                    raise
+                except MarketplaceError as error:
+                    self._note_failed_categories(error, outcome)
             if self._options.skills:
                 complete = self._pull_skills(outcome)
         except AtomSyncError as error:
             self._note_error(outcome, error)
+        if self._counts.invalid > _INVALID_LOGGED:
+            log.warning("skipped %d more invalid items", self._counts.invalid - _INVALID_LOGGED)
         report = self._report(kind, run_id, outcome, complete=complete)
         report = replace(report, duration_seconds=self._clock.monotonic() - started)
         if run_id is not None:
@@ -170,19 +179,30 @@ class CataloguePull:
         categories, invalid = listed if listed is not None else (None, [])
         if self._options.dry_run:
             self._counts.categories_changed = (
-                0 if categories is None else self._catalogue.changed_categories(categories)
+                0 if categories is None else self._catalogue.changed_categories(categories, whole=not invalid)
             )
             self._counts.categories_synced = len(categories or ()) or self._catalogue.count_categories()
         else:
             self._runs.bind(self._clock.now())
             self._counts.categories_changed = self._catalogue.apply_categories(
-                categories, resource=resource, etag=None if invalid else new_etag, now=self._clock.now()
+                categories,
+                whole=not invalid,
+                resource=resource,
+                etag=None if invalid else new_etag,
+                now=self._clock.now(),
             )
             self._counts.categories_synced = (
                 self._catalogue.count_categories() if categories is None else len(categories)
             )
         self._count_invalid(invalid, outcome)
         log.info("%d categories, %d changed", self._counts.categories_synced, self._counts.categories_changed)
+
+    def _note_failed_categories(self, error: MarketplaceError, outcome: _Outcome) -> None:
+        """Note that the categories failed; the skills are synced all the same."""
+        if self._options.skills and isinstance(error, ApiError | BadResponse):
+            leave_out = "`atom-sync sync skills --no-categories` leaves them out"
+            error.hint = f"{error.hint}; {leave_out}" if error.hint else leave_out
+        self._note_error(outcome, error)
 
     # Skills
 
@@ -256,12 +276,20 @@ class CataloguePull:
             read = _ReadPage(page, None, now)
         else:
             items = page.read_ahead or sort_items(page.items, self._known_on_page(page.number))
+            ids = [*items.unchanged, *items.changed]
+            repeated = walk.seen.issuperset(ids)
+            if repeated and page.beyond and page.size:
+                return  # its skills are on the page that was read before
             self._count_invalid(items.invalid, outcome)
-            walk.saw([*items.unchanged, *items.changed], unusable=[item.skill_id for item in items.invalid])
+            walk.saw(ids, unusable=() if repeated and ids else [item.skill_id for item in items.invalid])
             read = _ReadPage(page.without_items(), items, now)
         self._unwritten.append(read)
-        changes = sum(len(each.items.changed) for each in self._unwritten if each.items)
-        if changes > page.size * _CHANGES_TOGETHER or len(self._unwritten) >= _PAGES_TOGETHER:
+        changed = [version for each in self._unwritten if each.items for version in each.items.changed.values()]
+        if (
+            len(changed) > page.size * _CHANGES_TOGETHER
+            or len(self._unwritten) >= _PAGES_TOGETHER
+            or sum(len(version.text) for version in changed) > _BYTES_TOGETHER
+        ):
             self._write_pages(walk, list_key)
 
     def _known_on_page(self, page: int) -> Mapping[bytes, str]:
@@ -474,8 +502,8 @@ class CataloguePull:
         )
 
     def _count_invalid(self, invalid: Sequence[InvalidItem], outcome: _Outcome) -> None:
-        for item in invalid:
-            log.warning("skipped an item that is not usable: %s: %s", item.skill_id or "(no id)", item.reason)
+        for item in invalid[: max(0, _INVALID_LOGGED - self._counts.invalid)]:
+            log.warning("skipped an invalid item: %s: %s", item.skill_id or "(no id)", item.reason)
         self._counts.invalid += len(invalid)
         if invalid:
             outcome.note("items_invalid", ITEMS_INVALID)

@@ -27,6 +27,9 @@ from atom_saas_sync.model import InvalidItem, ListedPage, PageRecord, SkillVersi
 
 _POLL_SECONDS = 0.1
 
+MAX_BYTES_AHEAD = 32 * 1024 * 1024
+"""With more than that in memory no further page is fetched. One page has up to 64 MiB, so that 96 MiB are the limit."""
+
 
 class SortedItems(NamedTuple):
     """The ids whose bytes are those of last time, the parsed rest, and what is not usable."""
@@ -66,13 +69,18 @@ def without(known: Mapping[bytes, str], news: AbstractSet[str]) -> Mapping[bytes
 
 
 class WalkedPage(Struct, frozen=True):
-    """One page of `size` items, which are None if it was not modified, and given up if they were read ahead."""
+    """One page of `size` items, which are None if it was not modified, and dropped once they were read ahead.
+
+    `beyond` says that the pages before it hold the whole list. `size_bytes` is what its items take in memory.
+    """
 
     number: int
     items: tuple[Raw, ...] | None
     size: int
     etag: str | None
     total: int | None
+    beyond: bool = False
+    size_bytes: int = 0
     read_ahead: SortedItems | None = None
 
     def without_items(self, read: SortedItems | None = None) -> WalkedPage:
@@ -81,7 +89,7 @@ class WalkedPage(Struct, frozen=True):
 
 
 class PageFailed(Struct, frozen=True):
-    """A page that could not be had although the marketplace answered; the walk tries to go on behind it."""
+    """A page that could not be fetched although the marketplace answered; the walk tries to go on after it."""
 
     number: int
     error: MarketplaceError
@@ -110,14 +118,17 @@ class Walk:
         self._check = check
         self.seen: set[str] = set()
         self.unusable: set[str] = set()
-        self._unnamed = 0
+        self._unusable_items = 0
         self.first_total: int | None = None
         self.total: int | None = None
         self.pages_read = 0
         self.failed = False
         self._ended = False
+        self._beyond = False
+        self._seen_at_last_look = -1
         # Room for two pages: with the one in work, two that are read and the one on its way, six are in memory.
         self._ahead: _Ahead = queue.Queue(maxsize=2)
+        self._bytes_fetched = self._bytes_consumed = 0  # each is written by one thread
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
         self._being_read: deque[tuple[WalkedPage, Future[SortedItems]]] = deque()
 
@@ -128,8 +139,8 @@ class Walk:
 
     @property
     def distinct(self) -> int:
-        """Return how many distinct skills the list has shown; one without an id counts by itself."""
-        return len(self.listed) + self._unnamed
+        """Return how many distinct skills the list has shown; each unusable item counts as one."""
+        return len(self.seen) + self._unusable_items
 
     @property
     def listed(self) -> AbstractSet[str]:
@@ -142,12 +153,11 @@ class Walk:
         return self.first_total, self.total, self.distinct
 
     def saw(self, skill_ids: Iterable[str], unusable: Iterable[str | None] = ()) -> None:
-        """Note the skills of a page, and the ids, None if there is none, of its items that are not usable."""
+        """Note the skills of a page, and the ids, None if there is none, of its unusable items."""
         self.seen.update(skill_ids)
         for skill_id in unusable:
-            if skill_id is None:
-                self._unnamed += 1
-            else:
+            self._unusable_items += 1
+            if skill_id is not None:
                 self.unusable.add(skill_id)
 
     def read_ahead(self, known_on: Callable[[int], Mapping[bytes, str]], pages: int) -> None:
@@ -198,6 +208,8 @@ class Walk:
                     raise page
                 yield page
             finally:
+                if isinstance(page, WalkedPage):
+                    self._bytes_consumed += page.size_bytes
                 self._ahead.task_done()
 
     def _take(self) -> WalkedPage | PageFailed | BaseException | None:
@@ -209,9 +221,12 @@ class Walk:
     def _fetch_ahead(self, stop: threading.Event) -> None:
         try:
             for fetched in self._fetch_all(stop):
+                if isinstance(fetched, WalkedPage):
+                    self._bytes_fetched += fetched.size_bytes
                 if not self._put(fetched, stop):
                     return
                 del fetched  # a page takes megabytes
+                self._wait_for_room(stop)
             self._put(None, stop)
         except BaseException as error:  # noqa: BLE001 - raised again in the consumer's thread
             self._put(error, stop)
@@ -225,6 +240,11 @@ class Walk:
             return True
         return False
 
+    def _wait_for_room(self, stop: threading.Event) -> None:
+        """Wait until the pages in memory leave room for another one of any size."""
+        while self._bytes_fetched - self._bytes_consumed > MAX_BYTES_AHEAD and not stop.wait(_POLL_SECONDS):
+            pass
+
     def _wait_until_consumed(self, stop: threading.Event) -> None:
         """Wait until all pages so far have been looked at, so that `seen` is whole."""
         with self._ahead.all_tasks_done:
@@ -232,11 +252,14 @@ class Walk:
                 self._ahead.all_tasks_done.wait(_POLL_SECONDS)
 
     def _fetch_all(self, stop: threading.Event) -> Iterator[WalkedPage | PageFailed]:
-        number, items_seen, failures, seen_at_last_look = 1, 0, 0, 0
+        number, items_seen, failures = 1, 0, 0
         while True:
             try:
                 page, size = self._fetch_one(number)
             except (ApiError, BadResponse) as error:
+                if self._beyond:  # what servers answer after the end of a list differs
+                    self._ended = True
+                    return
                 self.failed = True
                 failures += 1
                 # Without a total there is no telling where the list would end; two in a row are no accident.
@@ -248,32 +271,54 @@ class Walk:
                 continue
             failures = 0
             self.pages_read = number
-            self.total = page.total if page.total is not None else self.total
             if number == 1:
                 self.first_total = page.total
+            if page.total is not None and not (self._beyond and size == page.total == 0):
+                self.total = page.total
             items_seen += size
             yield page
             del page
             if size == 0:
                 self._ended = True
                 return
-            if items_seen >= (self.total or 0):
-                # More than was promised, or nothing was: from here on each page is looked at before the next.
-                self._wait_until_consumed(stop)
-                if size < self._page_size and self.total is not None and self.distinct >= self.total:
-                    self._ended = True
-                    return
-                if len(self.seen) == seen_at_last_look:
-                    return  # nothing new: a server that repeats itself would be walked for ever
-                seen_at_last_look = len(self.seen)
+            if items_seen >= (self.total or 0) and self._is_over(size, stop):
+                return
             number += 1
+
+    def _is_over(self, size: int, stop: threading.Event) -> bool:
+        """Tell whether a page of so many items was the last, once all that was promised has been read.
+
+        If more than that comes, or nothing was promised, each page is looked at before the next is fetched.
+        """
+        self._wait_until_consumed(stop)
+        enough = self.total is not None and self.distinct >= self.total
+        if size < self._page_size and enough:
+            self._ended = True
+        elif len(self.seen) == self._seen_at_last_look:  # a server that repeats itself would be walked for ever
+            if self._beyond:
+                self._ended = enough
+                self.pages_read -= 1
+        else:
+            self._seen_at_last_look = len(self.seen)
+            self._beyond = self.first_total == self.total == self.distinct
+            return False
+        return True
 
     def _fetch_one(self, number: int) -> tuple[WalkedPage, int]:
         record = self._records.get(number)
         fetched = self._fetch(number, record.etag if record else None)
         if fetched.page is not None:
-            page = WalkedPage(number, fetched.page.items, len(fetched.page.items), fetched.etag, fetched.page.total)
+            items = fetched.page.items
+            page = WalkedPage(
+                number,
+                items,
+                len(items),
+                fetched.etag,
+                fetched.page.total,
+                self._beyond,
+                size_bytes=sum(map(len, items)),
+            )
             return page, page.size
         if record is None:
             raise BadResponse(f"page {number} of the list: 'not modified', but nothing was asked for on condition")
-        return WalkedPage(number, None, record.items, record.etag, record.total), record.items
+        return WalkedPage(number, None, record.items, record.etag, record.total, self._beyond), record.items

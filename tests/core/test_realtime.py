@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atom_saas_sync.core.incoming import UNKNOWN, Malformed, Message, parse_frame, read_time
+from atom_saas_sync.core.incoming import UNKNOWN, Malformed, Message, parse_frame
 from atom_saas_sync.core.realtime import (
     FIRST_DELAYS,
     LONGEST_DELAY,
@@ -22,6 +22,7 @@ from atom_saas_sync.core.realtime import (
     is_outdated,
     merged_version,
 )
+from atom_saas_sync.times import parse_time
 
 MIDDLE = 0.5  # of the jitter: delays are just what the table says
 
@@ -164,12 +165,12 @@ def test_older_messages_are_outdated(
 ) -> None:
     data = {"skill_id": "a", "name": "A", **({"updated_at": mine} if mine else {})}
     parsed = message(timestamp=sent, **data)
-    assert is_outdated(parsed, updated_at=read_time(stored), sent_at=read_time(stored_sent)) is outdated
+    assert is_outdated(parsed, updated_at=parse_time(stored), sent_at=parse_time(stored_sent)) is outdated
 
 
 @given(st.text() | st.sampled_from(["0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00"]))
 def test_any_time_is_a_moment_in_utc_or_none(text: str) -> None:
-    moment = read_time(text)
+    moment = parse_time(text)
     assert moment is None or moment.tzinfo is UTC
 
 

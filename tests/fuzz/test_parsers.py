@@ -75,7 +75,7 @@ def test_messages_of_broken_bytes(frame: bytes) -> None:
 
 def check_page(body: bytes) -> None:
     try:
-        page = parse_skill_page(body)
+        page = parse_skill_page(body, page=1, page_size=1000)
     except BadResponse as error:
         check_told(error)
         return
@@ -111,7 +111,9 @@ def test_pages_of_broken_bytes(body: bytes) -> None:
 def test_one_item_that_is_broken_costs_no_other() -> None:
     good = {"skill_id": "good", "name": "good"}
     for odd in ('{"skill_id":"odd","name":"\\ud800"}', '{"x":' + "[" * 5000 + "]" * 5000 + "}", "17", '"text"', "null"):
-        page = parse_skill_page(f'{{"skills":[{json.dumps(good)},{odd},{json.dumps(good)}],"total":3}}'.encode())
+        page = parse_skill_page(
+            f'{{"skills":[{json.dumps(good)},{odd},{json.dumps(good)}],"total":3}}'.encode(), page=1, page_size=1000
+        )
         read = [read_skill(bytes(raw)) for raw in page.items]
         assert [type(each) for each in read] == [SkillVersion, InvalidItem, SkillVersion], odd
 

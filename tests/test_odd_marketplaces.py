@@ -1,0 +1,319 @@
+"""Marketplaces that keep to the contract in their own way, or break it in one place: what is there is synced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+from conftest import Machine
+from scripted_support import CATEGORIES, LIST, Answer, ScriptedMarketplace, scripted_marketplace, skill
+
+from atom_saas_sync.model import RunReport
+
+
+@pytest.fixture
+def market() -> Iterator[ScriptedMarketplace]:
+    """Return a marketplace of six skills."""
+    with scripted_marketplace([skill(f"s{number}") for number in range(6)]) as marketplace:
+        yield marketplace
+
+
+def pull(machine: Machine, market: ScriptedMarketplace, *, page_size: int = 3, **options: Any) -> RunReport:
+    return machine.pull(url=market.url, page_size=page_size, **options)
+
+
+# The end of the list
+
+
+def after_the_end(
+    market: ScriptedMarketplace, answer: Answer | None
+) -> Callable[[str, Mapping[str, str]], Answer | None]:
+    """Answer every page after the last one so; with its last page if it is None."""
+
+    def script(path: str, query: Mapping[str, str]) -> Answer | None:
+        size = int(query.get("page_size", "1"))
+        last = (len(market.items) + size - 1) // size
+        if path != LIST or int(query["page"]) <= last:
+            return None
+        return answer or (200, market.page(last, size))
+
+    return script
+
+
+ENDS: dict[str, Answer | None] = {
+    "404": (404, b'{"detail": "Invalid page."}'),
+    "400": (400, b'{"error": "page out of range"}'),
+    "416": (416, b""),
+    "422": (422, b"{}"),
+    "500": (500, b"oops"),
+    "null": (200, b'{"skills": null, "page": 3, "total": 6}'),
+    "null, total forgotten": (200, b'{"skills": null}'),
+    "total of the page": (200, b'{"skills": [], "total": 0}'),
+    "not JSON": (200, b"<html>no more pages</html>"),
+    "the last page again": None,
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_full_last_page_is_the_end_whatever_comes_after_it(
+    machine: Machine, market: ScriptedMarketplace, end: str
+) -> None:
+    market.answer = after_the_end(market, ENDS[end])
+    for _ in range(2):
+        report = pull(machine, market)
+        assert (report.status, report.exit_code, report.complete) == ("success", 0, True)
+    assert set(machine.cached()) == {f"s{number}" for number in range(6)}
+    assert report.counts.unchanged == 6
+    del market.items[3:]  # one full page is left
+    report = pull(machine, market)
+    assert (report.status, report.counts.deleted) == ("success", 3)
+    assert set(machine.cached()) == {"s0", "s1", "s2"}
+    assert len(market.requests) < 60
+
+
+@pytest.mark.parametrize("end", ["404", "the last page again"])
+def test_a_list_that_is_shorter_than_its_total_is_not_complete(
+    machine: Machine, market: ScriptedMarketplace, end: str
+) -> None:
+    pull(machine, market)
+    market.answer = after_the_end(market, ENDS[end])
+    market.items.pop(0)
+    market.items.append(b"17")
+    market.total = 7
+    report = pull(machine, market)
+    assert (report.status, report.complete, report.counts.deleted) == ("partial", False, 0)
+    assert "s0" in machine.cached()
+
+
+def test_pages_that_a_server_repeats_do_not_move_its_skills(machine: Machine, market: ScriptedMarketplace) -> None:
+    market.answer = after_the_end(market, None)
+    pull(machine, market)
+    for number in range(6, 9):  # the page that was repeated is now a page of its own
+        market.items.append(skill(f"s{number}"))
+    report = pull(machine, market)
+    assert (report.status, report.counts.added, report.counts.unchanged) == ("success", 3, 6)
+
+
+def test_an_empty_marketplace_may_say_null(machine: Machine, market: ScriptedMarketplace) -> None:
+    market.answer = lambda path, _: (200, b'{"skills": null, "total": 0}') if path == LIST else None
+    assert pull(machine, market).status == "success"
+    market.answer = lambda path, _: (200, b'{"skills": null, "total": 6}') if path == LIST else None
+    assert pull(machine, market).exit_code == 65
+
+
+# The categories
+
+
+BROKEN_CATEGORIES: dict[str, tuple[Answer, tuple[str, ...], int]] = {
+    "400": ((400, b"{}"), ("api_error",), 65),
+    "404": ((404, b"{}"), ("bad_response",), 65),
+    "500": ((500, b"{}"), ("api_error",), 69),
+    "not JSON": ((200, b"<html>"), ("bad_response",), 65),
+    "another form": ((200, b'{"categories": {}}'), ("bad_response",), 65),
+    "half a surrogate pair": (
+        (200, b'{"categories": [{"name": "tools"}, {"name": "\\ud83d"}]}'),
+        ("items_invalid",),
+        65,
+    ),
+    "out of range": ((200, b'[{"name": "tools"}, {"name": "b", "skill_count": 1e400}]'), ("items_invalid",), 65),
+    "too deep": (
+        (200, b'{"categories": [{"name": "tools"}, {"name": "b", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}]}"),
+        ("items_invalid",),
+        65,
+    ),
+    "not UTF-8": ((200, b'{"categories": [{"name": "tools"}, {"name": "\xff"}]}'), ("items_invalid",), 65),
+    "too many": ((200, b"[" + b"1," * 20_000 + b"1]"), ("bad_response",), 65),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN_CATEGORIES)
+def test_what_fails_with_the_categories_does_not_keep_the_skills_back(
+    machine: Machine, market: ScriptedMarketplace, fault: str
+) -> None:
+    answer, reasons, exit_code = BROKEN_CATEGORIES[fault]
+    pull(machine, market)
+    market.items.append(skill("new"))
+    market.answer = lambda path, _: answer if path == CATEGORIES else None
+    report = pull(machine, market)
+    assert (report.status, report.exit_code, report.reasons) == ("partial", exit_code, reasons)
+    assert (report.counts.added, report.complete) == (1, True)
+    assert machine.sql("SELECT category_name FROM category_cache") == [("tools",)]  # a failed read removes nothing
+    if reasons != ("items_invalid",):
+        assert report.error is not None
+        assert "--no-categories" in (report.error.hint or "")
+
+
+@pytest.mark.parametrize(("status", "exit_code"), [(401, 77), (429, 75)])
+def test_a_refused_token_and_a_used_up_limit_end_the_run_with_the_categories(
+    machine: Machine, market: ScriptedMarketplace, status: int, exit_code: int
+) -> None:
+    market.answer = lambda path, _: (status, b"") if path == CATEGORIES else None
+    assert pull(machine, market).exit_code == exit_code
+    assert not any(request.startswith(LIST) for request in market.requests)
+
+
+# Damaged pages
+
+
+def test_a_page_that_is_not_utf8_is_fetched_again(machine: Machine, market: ScriptedMarketplace) -> None:
+    damaged = market.page(1, 3).replace(b'"name": "s1"', b'"name": "s\xe9"')
+    times = iter(range(2))
+    market.answer = lambda path, query: (
+        (200, damaged) if path == LIST and query["page"] == "1" and next(times, None) is not None else None
+    )
+    report = pull(machine, market)
+    assert (report.status, report.counts.added, report.counts.invalid) == ("success", 6, 0)
+    assert machine.clock.slept == [1.0, 2.0]
+
+
+def test_of_a_page_that_stays_damaged_the_one_item_is_set_aside(machine: Machine, market: ScriptedMarketplace) -> None:
+    market.items[1] = market.items[1].replace(b'"name": "s1"', b'"name": "s\xe9"')
+    report = pull(machine, market)
+    assert (report.status, report.exit_code, report.reasons) == ("partial", 65, ("items_invalid",))
+    assert (report.counts.added, report.counts.invalid, report.complete) == (5, 1, True)
+    assert market.requests.count(f"{LIST}?1") == 4
+
+
+# Items that can't be used
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        skill(""),
+        skill(".."),
+        skill("x" * 300),
+        b'{"skill_id": 7, "name": "seven"}',
+        b'{"skill_id": "same", "version": "1.0.0"}',
+        b'{"name": "\\ud800", "inner": {"skill_id": "s0"}}',
+        b"null",
+        b'{"skill_id": "big", "name": "n", "x": 1e999}',
+    ],
+)
+def test_each_unusable_item_counts_by_itself(machine: Machine, market: ScriptedMarketplace, item: bytes) -> None:
+    pull(machine, market)
+    market.items[4:] = [item, item]  # s4 and s5 are gone
+    report = pull(machine, market)
+    assert (report.status, report.exit_code, report.reasons) == ("partial", 65, ("items_invalid",))
+    assert (report.complete, report.counts.invalid, report.counts.deleted) == (True, 2, 2)
+    assert set(machine.cached()) == {"s0", "s1", "s2", "s3"}
+
+
+@pytest.mark.parametrize(
+    ("item", "named"),
+    [
+        (b'{"x": {"skill_id": "inner"}, "name": "\\ud800"}', "(no id)"),
+        (b'{"x": [{"id": "inner"}], "skill_id": "outer", "name": "\\ud800"}', "outer"),
+        (b'{"name": "\\ud800", "code": "\\"skill_id\\": \\"inner\\"", "id": "outer"}', "outer"),
+        (b'{"id": "other", "skill_id": "outer", "name": 1e400}', "outer"),
+    ],
+)
+def test_an_unreadable_item_goes_by_its_own_id(
+    machine: Machine, market: ScriptedMarketplace, caplog: pytest.LogCaptureFixture, item: bytes, named: str
+) -> None:
+    market.items.append(item)
+    pull(machine, market)
+    assert f"skipped an invalid item: {named}: " in caplog.text
+
+
+def nested(levels: int) -> bytes:
+    """Return a skill with so many levels, itself among them."""
+    inner = b'{"a":' * (levels - 1) + b"1" + b"}" * (levels - 1)
+    return b'{"skill_id": "deep", "name": "Deep", "parameters": ' + inner + b"}"
+
+
+@pytest.mark.parametrize(("levels", "taken"), [(100, True), (101, False), (960, False), (974, False), (50_000, False)])
+def test_skills_may_be_nested_100_deep(machine: Machine, market: ScriptedMarketplace, levels: int, taken: bool) -> None:
+    market.items.append(nested(levels))
+    result = machine.command("sync", "skills", "--json", ATOM_SAAS_API_URL=market.url)
+    assert result.returncode == (0 if taken else 65)
+    assert "Traceback" not in result.stderr
+    assert ("deep" in machine.cached()) is taken
+    if taken:
+        market.items[-1] = nested(levels).replace(b'"Deep"', b'"Deeper"')
+        machine.edit("deep", name="Mine")
+        report = pull(machine, market, strategy="merge")
+        assert report.counts.conflicts_detected == 1
+    else:
+        assert "nested deeper than 100 levels" in result.stderr
+
+
+def test_a_deep_skill_that_was_stored_by_another_program_harms_nothing(
+    machine: Machine, market: ScriptedMarketplace
+) -> None:
+    pull(machine, market)
+    machine.sql("UPDATE skill_cache SET skill_data = ? WHERE skill_id = 's1'", nested(960).decode())
+    assert pull(machine, market, force=True).status == "success"
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("total", [2**63, -1, 2**53 + 1, 10**400, 6.5, "6", True])
+def test_a_total_that_cannot_be_is_none(machine: Machine, market: ScriptedMarketplace, total: object) -> None:
+    market.total = total
+    report = pull(machine, market)
+    assert (report.status, report.counts.added) == ("success", 6)
+    assert report.proof.total_after is None
+
+
+@pytest.mark.parametrize("number", ["1e308", "9223372036854775808", "1" + "0" * 400, "-0.0", "1e-400"])
+def test_numbers_of_any_size_are_kept_and_shown(machine: Machine, market: ScriptedMarketplace, number: str) -> None:
+    market.items[0] = b'{"skill_id": "s0", "name": "zero", "weight": %s, "nested": {"weight": [%s]}}' % (
+        (number.encode(),) * 2
+    )
+    assert pull(machine, market).status == "success"
+    shown = machine.command("skills", "show", "s0", "--json")
+    assert shown.returncode == 0, shown.stderr
+    assert machine.command("sync", "skills", "--dry-run", ATOM_SAAS_API_URL=market.url).returncode == 0
+
+
+# Times
+
+
+@pytest.mark.parametrize("moment", [1771497000, 1771497000.25, 1771497000123, "2026-02-19t10:30:00z", "soon", None])
+def test_any_form_of_a_time_is_kept(machine: Machine, market: ScriptedMarketplace, moment: object) -> None:
+    market.items[0] = skill("s0", updated_at=moment, created_at=moment)
+    assert pull(machine, market).status == "success"
+    assert machine.cached()["s0"]["updated_at"] == moment
+
+
+# Many items
+
+
+def test_a_page_of_more_items_than_were_asked_for_is_refused(machine: Machine, market: ScriptedMarketplace) -> None:
+    market.answer = lambda path, _: (200, b'{"skills":[' + b"1," * 50_000 + b'1],"total":1}') if path == LIST else None
+    report = pull(machine, market)
+    assert (report.exit_code, report.reasons) == (65, ("bad_response",))
+    assert report.counts.invalid == 0
+    market.answer = lambda path, _: (
+        (200, b'{"skills":[{"name":"\\ud800"},' + b"1," * 50_000 + b'1],"total":1}') if path == LIST else None
+    )
+    assert pull(machine, market).counts.invalid == 0
+
+
+def test_of_many_invalid_items_ten_are_named(
+    machine: Machine, market: ScriptedMarketplace, caplog: pytest.LogCaptureFixture
+) -> None:
+    market.items = [b"1"] * 200
+    report = pull(machine, market, page_size=50)
+    assert report.counts.invalid == 200
+    assert caplog.text.count("skipped an invalid item") == 10
+    assert "skipped 190 more invalid items" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"skills":[' + b"1," * 6_000_000 + b"1]}", b'{"skills":["\\ud800",' + b"{}," * 4_000_000 + b"{}]}"]
+)
+def test_millions_of_items_take_no_memory(machine: Machine, market: ScriptedMarketplace, body: bytes) -> None:
+    usual = peak(machine, market)
+    market.answer = lambda path, _: (200, body) if path == LIST else None
+    assert peak(machine, market) < usual + 100
+
+
+def peak(machine: Machine, market: ScriptedMarketplace) -> float:
+    """Return the memory in MiB that a sync takes at most."""
+    result, mebibytes = machine.peak_of_a_sync(ATOM_SAAS_API_URL=market.url)
+    assert result.returncode in {0, 65}
+    return mebibytes

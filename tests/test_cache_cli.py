@@ -9,6 +9,7 @@ import pytest
 from conftest import Json, Machine
 
 from atom_saas_sync.model import PurgePlan
+from atom_saas_sync.store.catalogue import RESOLVED_CONFLICTS_KEPT
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.lifetime import Lifetime
 from atom_saas_sync.store.status import read_status
@@ -226,3 +227,36 @@ def test_wrong_words(machine: Machine, arguments: tuple[str, ...], says: str) ->
     result = machine.command("cache", "purge", *arguments)
     assert (result.returncode, result.stdout) == (2, "")
     assert says in result.stderr
+
+
+def test_logs_are_kept_for_a_time_and_open_conflicts_for_ever(machine: Machine, edited: list[str]) -> None:
+    def log(*columns: str) -> list[tuple[object, ...]]:
+        return [tuple(row) for row in machine.sql(f"SELECT {', '.join(columns)} FROM conflict_log ORDER BY id")]
+
+    skill_id = edited[0]
+    insert = (
+        "INSERT INTO conflict_log (skill_id, conflict_type, severity, local_data, remote_data, resolved, resolved_at, "
+        "resolution_strategy, resolved_by, created_at) VALUES (?, 'OTHER', 'LOW', '{}', '{}', ?, ?, ?, ?, ?)"
+    )
+    for days in (89, 91):
+        moment = format_time(machine.clock.now() - timedelta(days=days))
+        machine.sql(insert, skill_id, 1, moment, "merge", "sync", moment)
+    old = format_time(machine.clock.now() - timedelta(days=1000))
+    machine.sql(insert, skill_id, 0, None, None, None, old)
+    machine.sql("INSERT INTO audit_log (at, actor, action, subject) VALUES (?, 'a', 'old', '')", old)
+    before = log("resolved", "created_at")
+    purge(machine, dry_run=True)
+    assert log("resolved", "created_at") == before
+    purge(machine)
+    assert log("resolved", "created_at") == [before[0], before[2]]
+    assert machine.sql("SELECT count(*) FROM audit_log WHERE action = 'old'")[0][0] == 0
+
+
+def test_one_skill_cannot_fill_the_conflict_log(machine: Machine, edited: list[str]) -> None:
+    skill_id = edited[0]
+    for number in range(RESOLVED_CONFLICTS_KEPT + 5):
+        machine.sandbox.patch_skill(skill_id, {"description": f"text {number}"}, push=False)
+        machine.pull(strategy="local_wins")
+    texts = [row[0] for row in machine.sql("SELECT remote_data FROM conflict_log WHERE skill_id = ?", skill_id)]
+    assert len(texts) == RESOLVED_CONFLICTS_KEPT
+    assert f"text {RESOLVED_CONFLICTS_KEPT + 4}" in texts[-1]

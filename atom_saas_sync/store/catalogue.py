@@ -640,6 +640,11 @@ def write_audit(
     )
 
 
+RESOLVED_CONFLICTS_KEPT = 20
+"""Of each skill. A marketplace that sends new versions of an edited skill without end must not fill the disk: each row
+holds three texts of up to 1 MiB."""
+
+
 def log_conflict(
     connection: sqlite3.Connection, skill_id: str, entry: ConflictEntry, moment: str, *, resolved_by: str
 ) -> int:
@@ -674,6 +679,11 @@ def log_conflict(
         increment(connection, "atom_saas_conflicts_detected_total", type=conflict.type)
         conflict_id = cursor.lastrowid
         assert conflict_id is not None
+        connection.execute(
+            "DELETE FROM conflict_log WHERE skill_id = ?1 AND resolved = 1 AND id NOT IN "
+            "(SELECT id FROM conflict_log WHERE skill_id = ?1 AND resolved = 1 ORDER BY id DESC LIMIT ?2)",
+            (skill_id, RESOLVED_CONFLICTS_KEPT),
+        )
     else:
         connection.execute(
             """

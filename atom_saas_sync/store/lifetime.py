@@ -14,6 +14,9 @@ from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.runs import get_fact
 from atom_saas_sync.times import format_time, parse_time
 
+RESOLVED_CONFLICTS_LIFE = timedelta(days=90)
+AUDIT_LIFE = timedelta(days=365)
+
 _READS = "atom_saas_cache_requests_total"
 
 CONFIRMED_AT = "max(b.confirmed_at, coalesce(v.checked_at, ''))"
@@ -126,6 +129,18 @@ class Lifetime:
                 details = {"skills": len(plan.skills), "categories": len(plan.categories), "local": plan.local}
                 write_audit(connection, actor, "cache purge", "", now, details)
         return plan
+
+    def prune_logs(self, now: datetime) -> None:
+        """Remove what the logs have kept long enough: conflicts that were resolved, and what people did.
+
+        Open conflicts stay, however old they are.
+        """
+        with self._database.transaction() as connection:
+            connection.execute(
+                "DELETE FROM conflict_log WHERE resolved = 1 AND resolved_at < ?",
+                (format_time(now - RESOLVED_CONFLICTS_LIFE),),
+            )
+            connection.execute("DELETE FROM audit_log WHERE at < ?", (format_time(now - AUDIT_LIFE),))
 
 
 def _choose(

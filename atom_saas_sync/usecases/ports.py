@@ -136,6 +136,7 @@ class StoredLifetime(Protocol):
     def purge(
         self, now: datetime, *, older_than: timedelta | None, everything: bool, local: bool, actor: str
     ) -> PurgePlan: ...
+    def prune_logs(self, now: datetime) -> None: ...
 
 
 class RunLog(Protocol):

@@ -33,6 +33,8 @@ def purge_cache(store: StoredLifetime, options: PurgeOptions, *, actor: str, now
     """Purge, or with `dry_run` say what would be purged."""
     older_than, everything = options.older_than, options.everything
     local = everything and options.include_local
+    if not options.dry_run:
+        store.prune_logs(now)
     reached_at = store.marketplace_reached_at()
     if not (options.everything or options.strict) and keeps_stale(reached_at, now):
         return Purged(

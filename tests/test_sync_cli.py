@@ -100,6 +100,46 @@ def test_a_failure_is_told_once(machine: Machine, kind: str) -> None:
         assert len(lines) == 1 or option == ["-v"], (option, lines)
 
 
+def test_a_long_plan_is_the_summary_and_some_named_lines(machine: Machine) -> None:
+    lines = machine.command("sync", "skills", "--dry-run").stdout.splitlines()
+    assert lines[0].startswith("Dry run: 60 skills, ")
+    planned = [line for line in lines if "would be added: " in line]
+    assert len(planned) == 20
+    assert lines[-1] == "  … and 40 more (--json)"
+    named = {f"{skill['name']} [{skill_id}]" for skill_id, skill in machine.listed().items()}
+    assert {line.partition("would be added: ")[2] for line in planned} <= named
+    assert machine.cached() == {}
+
+
+def test_a_plan_names_what_would_be_deleted_and_leaves_out_what_stays(machine: Machine) -> None:
+    machine.command("sync", "skills")
+    gone, changed = machine.sandbox.skill_ids()[:2]
+    name = machine.listed()[gone]["name"]
+    machine.sandbox.delete_skill(gone)
+    machine.sandbox.patch_skill(changed, {"description": "news"})
+    lines = machine.command("sync", "skills", "--dry-run").stdout.splitlines()
+    planned = sorted(line.strip() for line in lines if "would be" in line)
+    assert planned[0] == f"would be deleted: {name} [{gone}]"
+    assert planned[1].startswith("would be updated: ")
+    assert len(planned) == 2
+    plan = json.loads(machine.command("sync", "skills", "--dry-run", "--json").stdout)["plan"]
+    assert {each["skill_id"]: each["name"] for each in plan if each["outcome"] == "deleted"} == {gone: name}
+
+
+def test_a_long_plan_of_ratings_and_of_a_purge_is_cut_too(machine: Machine) -> None:
+    machine.command("sync", "skills")
+    with sqlite3.connect(machine.database_path) as database:
+        database.executemany(
+            "INSERT INTO skill_rating (skill_id, user_id, rating) VALUES (?, 'ann', 4)",
+            [(skill_id,) for skill_id in machine.sandbox.skill_ids()[:25]],
+        )
+    for words, total in ((["sync", "ratings"], 25), (["cache", "purge", "--all"], 60)):
+        lines = machine.command(*words, "--dry-run").stdout.splitlines()
+        assert len(lines) == 22, words
+        assert str(total) in lines[0], words
+        assert lines[-1] == f"  … and {total - 20} more (--json)", words
+
+
 @pytest.mark.parametrize(
     ("fault", "words", "code"),
     [

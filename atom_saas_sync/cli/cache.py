@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from atom_saas_sync.cli.output import counted, note, print_json, printable
+from atom_saas_sync.cli.output import counted, note, print_json, print_some, printable
 from atom_saas_sync.errors import UsageError
 
 if TYPE_CHECKING:
@@ -120,14 +120,13 @@ def _report(purged: Purged, *, dry_run: bool, as_json: bool) -> None:
             f"{counted(len(kept.categories), 'category', 'categories')} are kept and served as stale"
         )
     else:
-        if dry_run:
-            for skill_id in removed.skills:
-                typer.echo(f"would be removed: {printable(skill_id)}")
         verb = "would be removed" if dry_run else "removed"
         typer.echo(
             f"{counted(len(removed.skills), 'skill')} and "
             f"{counted(len(removed.categories), 'category', 'categories')} {verb}"
         )
+        if dry_run:
+            print_some([f"would be removed: {skill_id}" for skill_id in removed.skills])
     if kept is not None and (kept.skills or kept.categories):
         note("  → a sync confirms them again; --all removes them, and so does ATOM_SAAS_CACHE_STRICT_TTL")
     if removed.protected:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atom_saas_sync.cli.output import GlobalOptions, age, console, counted, note, print_json, printable, read_text
+from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.errors import NotFound, UsageError
 from atom_saas_sync.model import CONFLICT_TYPES, SEVERITIES, STRATEGIES, ConflictFilter, LoggedConflict
 
@@ -276,19 +277,19 @@ def _tell(settled: list[Settled], *, as_json: bool) -> None:
 
 
 def _print_lines(conflicts: list[LoggedConflict], *, resolved: bool) -> None:
-    """Print a table by hand: a thousand rows must not take a second."""
-    if not conflicts:
-        return
-    heads = ["id", "severity", "type", "skill", "since", *(["strategy", "by"] if resolved else [])]
-    rows = [heads]
+    columns = [
+        Column("id"),
+        Column("severity", drop=1),
+        Column("type", drop=2),
+        Column("skill"),
+        Column("since", drop=5),
+        *([Column("strategy", drop=3), Column("by", drop=4, cut=True)] if resolved else []),
+    ]
+    lines = []
     for each in conflicts:
-        row = [str(each.id), each.severity, each.type, printable(each.skill_id), age(each.created_at)]
-        rows.append([*row, printable(each.strategy or ""), printable(each.resolved_by or "")] if resolved else row)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-    for row in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        sys.stdout.write(line.rstrip() + "\n")
-    sys.stdout.flush()
+        line = [str(each.id), each.severity, each.type, each.skill_id, age(each.created_at)]
+        lines.append([*line, each.strategy or "", each.resolved_by or ""] if resolved else line)
+    print_table(columns, lines)
 
 
 def _print_conflict(conflict: LoggedConflict, *, stderr: bool = False) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from atom_saas_sync.errors import AtomSyncError, UsageError
 
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "text", "json", "journal")
-WIDE = 10_000
+_WIDE = 10_000
+_SOME = 20
+_PADDING = re.compile(r" +((?:\x1b\[[0-9;]*m)*)(?=\n|$)")
 _LARGEST_TEXT = 256 * 1024**2
 _LONGEST_SUMMARY = 500
 _BUG_HINT = "please report it with the traceback: `atom-sync --log-level debug …` logs it"
@@ -105,21 +109,45 @@ def print_json(document: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
     sys.stdout.flush()
 
 
+def print_some(lines: Sequence[str]) -> None:
+    """Print the first lines of a long list that is part of a screen, and how many more there are."""
+    for line in lines[:_SOME]:
+        sys.stdout.write(f"  {printable(line)}\n")
+    if len(lines) > _SOME:
+        sys.stdout.write(f"  … and {len(lines) - _SOME:,} more (--json)\n")
+
+
 def console(*, stderr: bool = False, whole_lines: bool = False) -> Console:
     """Return a console that obeys NO_COLOR, FORCE_COLOR and the absence of a terminal.
 
-    With `whole_lines`, a file or pipe gets every row of a table on one line with nothing cut off, as grep likes it;
-    COLUMNS still wins.
+    A file or pipe gets lines without padding and, with `whole_lines`, every row of a table on one line with nothing
+    cut off, as grep likes it; COLUMNS still wins. Rich alone would treat it as a terminal for FORCE_COLOR's sake.
     """
     from rich.console import Console
 
     from atom_saas_sync.logs import may_colour
 
-    colour = may_colour(sys.stderr if stderr else sys.stdout)
-    made = Console(stderr=stderr, highlight=False, soft_wrap=False, color_system="auto" if colour else None)
-    if whole_lines and not made.is_terminal:
-        made.width = shutil.get_terminal_size((WIDE, 0)).columns
+    stream = sys.stderr if stderr else sys.stdout
+    colour = may_colour(stream)
+    file = stream if stream.isatty() else cast("TextIO", _Unpadded(stream))
+    made = Console(file=file, highlight=False, soft_wrap=False, color_system="auto" if colour else None)
+    if whole_lines and not stream.isatty():
+        made.width = shutil.get_terminal_size((_WIDE, 0)).columns
     return made
+
+
+class _Unpadded:
+    """A stream that leaves out the spaces with which rich fills its lines up."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what is printed; rich does so in whole lines."""
+        return self._stream.write(_PADDING.sub(r"\1", text))
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever a stream has
+        return getattr(self._stream, name)
 
 
 def age(moment: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atom_saas_sync.cli.output import GlobalOptions, age, counted, note, print_json, printable
+from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.errors import NotFound, UsageError
 from atom_saas_sync.model import ListedRating
 
@@ -82,8 +82,15 @@ def list_ratings(
     if as_json:
         print_json({"ratings": [_line(each) for each in found], "total": total})
         return
-    _print_table(
-        ["id", "stars", "skill", "user", "state", "changed"],
+    print_table(
+        [
+            Column("id"),
+            Column("stars", drop=1),
+            Column("skill"),
+            Column("user", drop=2, cut=True),
+            Column("state", drop=3),
+            Column("changed", drop=4),
+        ],
         [
             [str(each.id), str(each.stars), each.skill_id, each.user_id, each.state, age(each.updated_at)]
             for each in found
@@ -126,8 +133,14 @@ def failed(ctx: typer.Context, limit: _Limit = 100, as_json: _Json = False) -> N
     if as_json:
         print_json({"failed": [{**_line(each), "rating_id": each.id} for each in found], "total": total})
         return
-    _print_table(
-        ["id", "skill", "retries", "next try", "why"],
+    print_table(
+        [
+            Column("id"),
+            Column("skill"),
+            Column("retries", drop=3),
+            Column("next try", drop=2),
+            Column("why", drop=1, cut=True),
+        ],
         [
             [
                 str(each.id),
@@ -213,15 +226,6 @@ def _line(rating: ListedRating) -> dict[str, Any]:
     from atom_saas_sync.core.reports import rating_document
 
     return rating_document(rating)
-
-
-def _print_table(heads: list[str], lines: list[list[str]]) -> None:
-    rows = [heads, *([printable(cell) for cell in line] for line in lines)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-    for row in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        sys.stdout.write(line.rstrip() + "\n")
-    sys.stdout.flush()
 
 
 def _print_total(shown: int, total: int, what: str) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atom_saas_sync.cli.output import WIDE, GlobalOptions, console, counted, note, print_json, printable, read_text
+from atom_saas_sync.cli.output import GlobalOptions, console, counted, note, print_json, printable, read_text
+from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.errors import NotFound, UsageError
 from atom_saas_sync.model import CachedSkill, SentVersion
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The cached skills: read them, edit them, see their versions.", no_args_is_help=True)
 
 _SORTS = ("rating", "name", "updated")
-_ROOM_FOR_CATEGORIES = 100  # columns of a terminal
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 _Category = Annotated[str | None, typer.Option("--category", metavar="NAME", help="Only this category.")]
@@ -220,11 +220,20 @@ def log(ctx: typer.Context, skill_id: _Id, as_json: _Json = False) -> None:
     if as_json:
         print_json({"skill_id": skill_id, "versions": rows, "total": len(rows)})
         return
+    lines = []
     for each in versions:
         state = "the base: what the marketplace has" if each.number is None else f"{each.ended_by} at {each.ended_at}"
         number = "base" if each.number is None else f"#{each.number}"
-        digest = each.content_digest.hex()[:12]
-        typer.echo(f"{number:<8}{printable(each.version or '-'):<20}{digest}  {state}")
+        lines.append([number, each.version or "-", each.content_digest.hex()[:12], state])
+    print_table(
+        [
+            Column("number"),
+            Column("version", drop=1, cut=True),
+            Column("digest", drop=3),
+            Column("state", drop=2, cut=True),
+        ],
+        lines,
+    )
     if not versions:
         typer.echo("the marketplace has never sent this skill: it exists only here")
 
@@ -371,34 +380,25 @@ def _show_skills(skills: list[CachedSkill], total: int, *, as_json: bool) -> Non
     if as_json:
         print_json({"skills": documents, "total": total})
         return
-    from rich.cells import cell_len
-    from rich.table import Table
-    from rich.text import Text
-
-    out = console(whole_lines=True)
-    whole = out.width >= WIDE
-    if documents:
-        table = Table(box=None, pad_edge=False)
-        # Ids are there to be copied: whole, as long as they are not absurd.
-        longest = max(len(line["skill_id"]) for line in documents)
-        table.add_column("id", overflow="fold", min_width=min(longest, 40))
-        table.add_column("name", no_wrap=True, min_width=12, max_width=None if whole else 40)
-        table.add_column("version", no_wrap=True, max_width=None if whole else 16)
-        shown = ["skill_id", "name", "version"]
-        if out.width >= _ROOM_FOR_CATEGORIES:
-            table.add_column("category", no_wrap=True, max_width=None if whole else 20)
-            shown.append("category")
-        table.add_column("rating", justify="right", no_wrap=True, min_width=6)
-        table.add_column("", no_wrap=True)
-        for line in documents:
-            table.add_row(
-                *(Text(_text(line[name])) for name in (*shown, "average_rating")),
-                Text(", ".join([line["source"]] * (line["source"] != "marketplace") + ["stale"] * line["stale"])),
-            )
-        if not whole:  # rich would cut off the columns behind a long name
-            widths = [max(cell_len(str(cell)) for cell in [column.header, *column.cells]) for column in table.columns]
-            table.columns[1].max_width = max(12, min(40, out.width - sum(widths) + widths[1] - 2 * (len(widths) - 1)))
-        out.print(table)
+    columns = [
+        Column("id"),
+        Column("name", drop=1, cut=True),
+        Column("version", drop=3, cut=True),
+        Column("category", drop=5, cut=True),
+        Column("rating", drop=4, right=True),
+        Column("", drop=2),
+    ]
+    shown = ("skill_id", "name", "version", "category", "average_rating")
+    print_table(
+        columns,
+        [
+            [
+                *(_text(line[name]) for name in shown),
+                ", ".join([line["source"]] * (line["source"] != "marketplace") + ["stale"] * line["stale"]),
+            ]
+            for line in documents
+        ],
+    )
     more = f", {total - len(skills):,} more: see --limit" if total > len(skills) else ""
     note(f"{len(skills)} of {counted(total, 'skill')}{more}" if more else counted(total, "skill"))
 
@@ -409,7 +409,7 @@ def _print_skill(skill: CachedSkill, fields: dict[str, Any] | None) -> None:
 
     from atom_saas_sync.cli.comparison import CODE_COLOURS, LONGEST_HIGHLIGHTED, guess_syntax
 
-    out = console()
+    out = console(whole_lines=True)
     if fields is None:
         out.print(Text(f"{printable(skill.skill_id)}: another program left something here that is no JSON object:"))
         out.print(Text(printable(skill.text, lines=True)))
@@ -426,8 +426,12 @@ def _print_skill(skill: CachedSkill, fields: dict[str, Any] | None) -> None:
     code = fields.get("code")
     if isinstance(code, str) and code:
         out.print(Text("code:", style="cyan"))
-        syntax = (guess_syntax("code", code) if len(code) <= LONGEST_HIGHLIGHTED else None) or "text"
-        out.print(Syntax(printable(code, lines=True), syntax, word_wrap=True, theme=CODE_COLOURS))
+        text = printable(code, lines=True).rstrip("\n")
+        coloured = out.color_system is not None and len(code) <= LONGEST_HIGHLIGHTED
+        syntax = guess_syntax("code", code) if coloured else None
+        shown = Text(text) if syntax is None else Syntax("", syntax, theme=CODE_COLOURS).highlight(text)
+        # Not wrapped: a terminal does that on its own, and what is copied from it stays whole.
+        out.print(shown, soft_wrap=True)
 
 
 def _print_code(code: object, skill_id: str) -> None:

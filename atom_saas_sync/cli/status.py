@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -94,7 +95,7 @@ def _watch(settings: Settings, seconds: float) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     out = console()
     try:
-        if not out.is_terminal:  # a log or a pipe: one screen after the other
+        if not sys.stdout.isatty():  # a log or a pipe: one screen after the other
             while True:
                 out.print(_screen(*_look(settings)))
                 out.file.flush()

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atom_saas_sync.cli.metrics import metrics_afterwards
-from atom_saas_sync.cli.output import GlobalOptions, complain, console, counted, note, print_json, printable
+from atom_saas_sync.cli.output import GlobalOptions, complain, counted, note, print_json, print_some
 from atom_saas_sync.errors import AtomSyncError, Locked, UsageError
 from atom_saas_sync.model import (
     STRATEGIES,
+    Action,
     CatalogueCounts,
     ErrorInfo,
+    Outcome,
     RatingCounts,
     RatingReport,
     RunReport,
@@ -487,31 +489,28 @@ def _all_document(pulled: RunReport, rated: RatingReport) -> dict[str, Any]:
 def _print_ratings(report: RatingReport) -> None:
     if report.status in {"skipped", "locked"}:
         return
-    out, counts = console(), report.counts
+    counts = report.counts
     if report.dry_run:
-        for each in report.plan:
-            out.print(f"would be sent: {printable(each.skill_id)}, {each.stars} of 5", markup=False)
-        out.print(f"Dry run: {counted(len(report.plan), 'rating')}")
+        typer.echo(f"Dry run: {counted(len(report.plan), 'rating')}")
+        print_some([f"would be sent: {each.skill_id}, {each.stars} of 5" for each in report.plan])
         return
     verb = "Ratings synchronised" if report.status == "success" else f"Ratings {report.status}"
     taken = f", {counts.updated_local} replaced by newer ones from there" if counts.updated_local else ""
     kept = f", {counts.skipped} kept here alone" if counts.skipped else ""
     failed = f", {counts.failed} failed (`atom-sync ratings failed`)" if counts.failed else ""
     waiting = f", {counts.pending} pending" if counts.pending else ""
-    out.print(
-        f"{verb}: {counts.uploaded} sent{taken}{kept}{failed}{waiting} in {report.duration_seconds:.1f} s",
-        soft_wrap=True,
-    )
+    typer.echo(f"{verb}: {counts.uploaded} sent{taken}{kept}{failed}{waiting} in {report.duration_seconds:.1f} s")
 
 
 def _error(error: ErrorInfo | None) -> dict[str, Any] | None:
     return None if error is None else {"type": error.type, "message": error.message, "hint": error.hint}
 
 
-def _planned(action: Any) -> dict[str, Any]:  # noqa: ANN401 - an Action; its module is not worth importing for that
+def _planned(action: Action) -> dict[str, Any]:
     entry = action.conflict
     return {
         "skill_id": action.skill_id,
+        "name": None if action.remote is None else action.remote.fields.get("name"),
         "outcome": action.outcome.value,
         "cache": action.cache.value,
         "conflict": None
@@ -528,41 +527,39 @@ def _print_report(report: RunReport) -> None:
     if report.status in {"skipped", "locked"}:
         return
     counts = report.counts
-    out = console()
-    if report.dry_run:
-        for action in report.plan:
-            line = _planned(action)
-            conflict = line["conflict"]
-            note = f"  ({conflict['type']}, {conflict['severity']})" if conflict else ""
-            out.print(f"would be {line['outcome']}: {_plain(action.skill_id)}{note}", markup=False)
     verb = "Dry run" if report.dry_run else "Sync completed" if report.status == "success" else f"Sync {report.status}"
-    out.print(
+    typer.echo(
         f"{verb}: {counted(counts.skills_synced, 'skill')}, "
-        f"{counted(counts.categories_synced, 'category', 'categories')} in {report.duration_seconds:.1f} s",
-        markup=False,
+        f"{counted(counts.categories_synced, 'category', 'categories')} in {report.duration_seconds:.1f} s"
     )
-    out.print(
+    typer.echo(
         f"  {counts.added:,} added, {counts.updated:,} updated, {counts.unchanged:,} unchanged, "
-        f"{counts.deleted:,} deleted" + (f", {counts.invalid:,} invalid" if counts.invalid else ""),
-        markup=False,
+        f"{counts.deleted:,} deleted" + (f", {counts.invalid:,} invalid" if counts.invalid else "")
     )
     if counts.conflicts_detected or counts.conflicts_manual:
-        out.print(
+        typer.echo(
             f"  conflicts: {counts.conflicts_detected} detected, {counts.conflicts_resolved} resolved, "
-            f"{counts.conflicts_manual} waiting",
-            markup=False,
+            f"{counts.conflicts_manual} waiting"
         )
-    out.print(
+    typer.echo(
         f"  {counted(counts.requests, 'request')}, {counts.not_modified:,} not modified, "
-        f"{_size(counts.bytes_received)} received",
-        markup=False,
+        f"{_size(counts.bytes_received)} received"
     )
     if report.reasons:
-        out.print(f"  because: {', '.join(report.reasons)}", markup=False)
+        typer.echo(f"  because: {', '.join(report.reasons)}")
+    if report.dry_run:
+        print_some([_plan_line(_planned(each)) for each in report.plan if _is_worth_a_line(each)])
 
 
-def _plain(text: str) -> str:
-    return "".join(character if character.isprintable() else "�" for character in text)
+def _is_worth_a_line(action: Action) -> bool:
+    return action.conflict is not None or action.outcome is not Outcome.UNCHANGED
+
+
+def _plan_line(planned: dict[str, Any]) -> str:
+    conflict = planned["conflict"]
+    why = f"  ({conflict['type']}, {conflict['severity']})" if conflict else ""
+    name = f"{planned['name']} " if planned["name"] else ""
+    return f"would be {planned['outcome']}: {name}[{planned['skill_id']}]{why}"
 
 
 def _size(number: float) -> str:

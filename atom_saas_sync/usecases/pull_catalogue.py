@@ -462,6 +462,8 @@ class CataloguePull:
                 raise BadResponse(f"asked for the skill {skill_id!r}, got {found.skill_id!r}")
             if action is None:
                 return
+            if self._options.dry_run and action.remote is None and known.base_text is not None:
+                action = replace(action, remote=stored_version(skill_id, known.base_text))  # the plan names it
             if not self._options.dry_run:
                 batch.apply([action], self._clock.now())
                 log.info("%s is no longer listed: %s", skill_id, action.outcome.value)

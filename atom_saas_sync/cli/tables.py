@@ -1,0 +1,91 @@
+"""Tables for lists: as wide as a terminal is, and with nothing cut off in a file or pipe."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from atom_saas_sync.cli.output import printable
+
+_GAP = 2
+_LEAST = 12
+_LONGEST_ID = 64
+"""A longer id is printed whole, but makes no column wider."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table. `drop` orders what is left out on a narrow terminal, the highest first; 0 is never left out.
+
+    One that may be cut is cut, down to 12 cells, before anything is left out.
+    """
+
+    head: str
+    drop: int = 0
+    cut: bool = False
+    right: bool = False
+
+
+def print_table(columns: Sequence[Column], lines: Sequence[Sequence[str]]) -> None:
+    """Print the lines under the columns' heads; nothing if there are none.
+
+    Not by rich's own table, which takes a second for a thousand lines.
+    """
+    from rich.cells import cell_len
+
+    if not lines:
+        return
+    rows = [[column.head for column in columns], *([printable(cell) for cell in line] for line in lines)]
+    widths = [
+        min(_LONGEST_ID if _is_id(column) else sys.maxsize, max(cell_len(row[place]) for row in rows))
+        for place, column in enumerate(columns)
+    ]
+    shown = fitted(columns, widths, shutil.get_terminal_size((0, 0)).columns or None)
+    for row in rows:
+        cells = [
+            _cell(row[place], width, columns[place]) for place, width in enumerate(shown) if width is not None and width
+        ]
+        sys.stdout.write((" " * _GAP).join(cells).rstrip() + "\n")
+    sys.stdout.flush()
+
+
+def fitted(columns: Sequence[Column], widths: Sequence[int], room: int | None) -> list[int | None]:
+    """Return the widths with which the columns fit into `room` cells (None: any number); None for one left out.
+
+    The most important ones come first, as narrow as they may be; what is left widens those that are cut.
+    """
+    if room is None:
+        return list(widths)
+    shown: list[int | None] = [None] * len(widths)
+    least = [min(width, _LEAST) if column.cut else width for column, width in zip(columns, widths, strict=True)]
+    for place in sorted(range(len(columns)), key=lambda place: columns[place].drop):
+        shown[place] = least[place]
+        if columns[place].drop and _total(shown) > room:
+            shown[place] = None
+    cut = {at for at, column in enumerate(columns) if column.cut and shown[at] is not None}
+    while _total(shown) < room and (growing := {at: least[at] for at in cut if least[at] < widths[at]}):
+        narrowest = min(growing, key=lambda at: growing[at])
+        least[narrowest] += 1
+        shown[narrowest] = least[narrowest]
+    return shown
+
+
+def _is_id(column: Column) -> bool:
+    return not column.drop and not column.cut
+
+
+def _total(widths: Sequence[int | None]) -> int:
+    taken = [width for width in widths if width]
+    return sum(taken) + _GAP * (len(taken) - 1)
+
+
+def _cell(text: str, width: int, column: Column) -> str:
+    from rich.cells import cell_len, set_cell_size
+
+    length = cell_len(text)
+    if length > width:
+        return text if _is_id(column) else set_cell_size(text, width - 1) + "…"
+    padding = " " * (width - length)
+    return padding + text if column.right else text + padding

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from atom_saas_sync.errors import DatabaseError
-from atom_saas_sync.unfinished import create_beside
+from atom_saas_sync.unfinished import create_beside, flush
 
 # node_exporter runs as another user.
 _READABLE_BY_ALL = 0o644
@@ -22,16 +23,16 @@ def write_textfile(path: Path, text: str) -> None:
     Raises DatabaseError (disk error, exit code 74).
     """
     path = path.absolute()
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise DatabaseError(f"{path} is no regular file", hint="name a file of its own")
     unfinished = None
     try:
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            raise DatabaseError(f"{path} is no regular file", hint="name another file")
         descriptor, unfinished = create_beside(path)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fchmod(stream.fileno(), _READABLE_BY_ALL)
-            os.fsync(stream.fileno())
+            flush(stream.fileno())
         unfinished.replace(path)
     except OSError as error:
         raise DatabaseError(

@@ -1,14 +1,17 @@
-"""The file beside another one in which its next text is gathered until it is whole."""
+"""Temporary files for atomic replacement."""
 
 from __future__ import annotations
 
+import errno
 import glob
+import os
 import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 
 _ABANDONED_SECONDS = 24 * 3600.0
+_NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def create_beside(path: Path) -> tuple[int, Path]:
@@ -25,3 +28,12 @@ def create_beside(path: Path) -> tuple[int, Path]:
                 each.unlink()
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     return descriptor, Path(name)
+
+
+def flush(descriptor: int) -> None:
+    """Flush a file to the disk, if its file system can do that. Raises OSError."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise

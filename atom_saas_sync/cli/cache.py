@@ -29,7 +29,7 @@ def stats(ctx: typer.Context, as_json: _Json = False) -> None:
     from atom_saas_sync.store.lifetime import Lifetime
 
     now = datetime.now(UTC)
-    with Database.open(runtime.load(ctx.obj).database_path) as database:
+    with Database.open(runtime.load(ctx.obj).database_path, create=False) as database:
         statistics = Lifetime(database).statistics(now)
     document = _document(statistics, now)
     if as_json:
@@ -77,7 +77,7 @@ def purge(
     )
     if scheduled and not settings.scheduler_enabled:
         _skip("scheduler_off", SCHEDULER_OFF, as_json=as_json)
-    with Database.open(settings.database_path) as database:
+    with Database.open(settings.database_path, create=False) as database:
         if scheduled and Runs(database).scheduling_stopped():
             _skip("stopped", STOPPED, as_json=as_json)
         purged = purge_cache(Lifetime(database), options, actor=runtime.person(), now=datetime.now(UTC))

@@ -144,7 +144,7 @@ def _log(options: GlobalOptions) -> Iterator[ConflictLog]:
     from atom_saas_sync.store.database import Database
 
     settings = runtime.load(options)
-    with Database.open(settings.database_path) as database:
+    with Database.open(settings.database_path, create=False) as database:
         yield ConflictLog(database, history_versions=settings.history_versions)
 
 

@@ -299,9 +299,7 @@ def _open(ctx: typer.Context, *, existing: bool = False, read_only: bool = False
     from atom_saas_sync.store.database import Database
 
     path = load(ctx.obj).database_path
-    if existing and not read_only:
-        Database.open(path, migrate=False, read_only=True).close()
-    return Database.open(path, migrate=False, read_only=read_only)
+    return Database.open(path, migrate=False, read_only=read_only, create=not existing)
 
 
 def _report_change(database: Database, verb: str, change: Change, *, as_json: bool) -> None:

@@ -6,7 +6,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,10 +30,11 @@ def demo(
 
     It works in a directory of its own and leaves nothing running.
     """
+    from atom_saas_sync.cli.runtime import make_temporary_directory
     from atom_saas_sync.sandbox import Sandbox
 
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # `watch` is ended first
-    directory = Path(tempfile.mkdtemp(prefix="atom-sync-demo-"))
+    directory = make_temporary_directory("atom-sync-demo-")
     with Sandbox(skills=skills) as sandbox:
         show = _Show(directory, sandbox)
         show.say(f"A sandbox with {skills} skills stands in for the marketplace. Everything goes into {directory}")

@@ -126,7 +126,10 @@ class _Store:
     def try_writing(self) -> None:
         from atom_saas_sync.store.database import Database
 
-        with Database.open(self._settings.database_path, migrate=False) as database, database.transaction():
+        with (
+            Database.open(self._settings.database_path, migrate=False, create=False) as database,
+            database.transaction(),
+        ):
             pass
 
     def free_disk_gb(self) -> float:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from atom_saas_sync.cli import runtime
-from atom_saas_sync.errors import AtomSyncError, UsageError
+from atom_saas_sync.errors import AtomSyncError, DatabaseError, UsageError
+
+_HOW_TO_SET = "set VISUAL or EDITOR, or use --data, --file or --set"
 
 
 class EditedFile:
     """A private file with a text for the editor. It is removed in the end, unless what is in it could not be used."""
 
     def __init__(self, text: str, *, name: str) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="atom-sync-"))  # mode 0700
+        self._directory = runtime.make_temporary_directory("atom-sync-")
         self.path = self._directory / name
-        self.path.write_text(text, encoding="utf-8")
+        try:
+            self.path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            self.remove()
+            raise DatabaseError(f"cannot write {self.path}: {error.strerror}") from error
         self.before = text
 
     def edit(self) -> str | None:
@@ -29,11 +33,15 @@ class EditedFile:
         """
         command = runtime.editor()
         if command is None:
-            raise UsageError("no editor is set", hint="set VISUAL or EDITOR, or use --data, --file or --set")
+            raise UsageError("no editor is set", hint=_HOW_TO_SET)
+        try:
+            words = shlex.split(command)
+        except ValueError as error:
+            raise UsageError(f"the editor {command!r} is not a command: {error}", hint=_HOW_TO_SET) from error
         try:
             # The person's own command, as every program runs it; what it loads besides has no need of the token.
             result = subprocess.run(  # noqa: S603
-                [*shlex.split(command), str(self.path)], check=False, env=runtime.environment_for_others()
+                [*words, str(self.path)], check=False, env=runtime.environment_for_others()
             )
         except OSError as error:
             raise UsageError(f"the editor {command!r} can't be started: {error.strerror}") from error

@@ -75,7 +75,7 @@ def _switch(ctx: typer.Context, *, as_json: bool, on: bool) -> None:
 
     settings: Settings = runtime.load(ctx.obj)
     now = datetime.now(UTC)
-    with Database.open(settings.database_path) as database:
+    with Database.open(settings.database_path, create=False) as database:
         runs = Runs(database)
         changed = runs.scheduling_stopped() is not on
         if changed and on:

@@ -19,14 +19,17 @@ from atom_saas_sync import __version__
 from atom_saas_sync.cli.lazy import HELP_OPTIONS, Part, lazy_group
 from atom_saas_sync.cli.output import (
     GlobalOptions,
+    OutputFailed,
+    ReaderGone,
+    drop_output,
     error_document,
     print_json,
     report_bug,
     report_failure,
+    set_up_streams,
     take_option,
     take_options,
 )
-from atom_saas_sync.cli.streams import OutputFailed, ReaderGone, drop_output, set_up_streams
 from atom_saas_sync.errors import AtomSyncError, DatabaseError, UsageError
 
 # The line of help is that of the command itself (tests/test_imports.py): here, so that `--help` imports none of them.

@@ -42,20 +42,20 @@ def write_metrics(settings: Settings, path: Path) -> None:
 
 @contextmanager
 def metrics_afterwards(options: GlobalOptions, path: Path | None) -> Iterator[None]:
-    """Write the metrics to `path`, if one is given, after the block; also if it fails, whose error then counts."""
+    """Write the metrics to `path`, if one is given, after the block, however it ends.
+
+    A failure to write them is a warning: the run has an exit code of its own.
+    """
     from atom_saas_sync.cli.runtime import settings_of
 
     try:
         yield
-    except AtomSyncError as failure:
-        if path is not None and not isinstance(failure, ConfigError):
+    finally:
+        if path is not None and not isinstance(sys.exception(), ConfigError):
             try:
                 write_metrics(settings_of(options), path)
             except AtomSyncError as error:
-                complain(error.message, error.hint)
-        raise
-    if path is not None:
-        write_metrics(settings_of(options), path)
+                complain(f"warning: the metrics were not written: {error.message}", error.hint)
 
 
 def _render(settings: Settings) -> str:

@@ -49,7 +49,7 @@ def add(
     problem = rating_problem(skill_id, who, number, comment)
     if problem is not None or number is None:
         raise UsageError(f"this is no rating: {problem}", hint="nothing was stored")
-    with _ratings(ctx.obj) as ratings:
+    with _ratings(ctx.obj, create=True) as ratings:
         if not ratings.is_cached(skill_id):
             unknown = f"no skill {printable(skill_id)} is in the cache"
             if not force:
@@ -208,12 +208,12 @@ def restore(
 
 
 @contextmanager
-def _ratings(options: GlobalOptions) -> Iterator[Ratings]:
+def _ratings(options: GlobalOptions, *, create: bool = False) -> Iterator[Ratings]:
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.store.database import Database
     from atom_saas_sync.store.ratings import Ratings
 
-    with Database.open(runtime.settings_of(options).database_path) as database:
+    with Database.open(runtime.settings_of(options).database_path, create=create) as database:
         yield Ratings(database)
 
 

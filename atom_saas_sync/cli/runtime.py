@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, TypedDict
 
 from atom_saas_sync.cli.output import GlobalOptions
-from atom_saas_sync.errors import DeadlineReached, Interrupted, UsageError
+from atom_saas_sync.errors import DatabaseError, DeadlineReached, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from logging import Logger
@@ -135,7 +135,7 @@ def environment_without_settings() -> dict[str, str]:
 
 def editor() -> str | None:
     """Return the command of the person's editor."""
-    return os.environ.get("VISUAL") or os.environ.get("EDITOR") or None
+    return next((value for name in ("VISUAL", "EDITOR") if (value := os.environ.get(name, "").strip())), None)
 
 
 def environment_for_others() -> dict[str, str]:
@@ -162,6 +162,31 @@ def person() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return f"uid {os.getuid()}"
+
+
+@contextmanager
+def temporary_directory() -> Iterator[Path]:
+    """Make a private directory for the block. Raises DatabaseError if there is no place for it."""
+    import shutil
+
+    directory = make_temporary_directory("atom-sync-")
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def make_temporary_directory(prefix: str) -> Path:
+    """Make a directory of mode 0700 that stays. Raises DatabaseError if there is no place for it."""
+    import tempfile
+
+    try:
+        return Path(tempfile.mkdtemp(prefix=prefix))
+    except OSError as error:
+        raise DatabaseError(
+            f"cannot make a temporary directory: {error.strerror}",
+            hint="set TMPDIR to a directory with room that this user may write to",
+        ) from error
 
 
 def leave_a_processor() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -50,7 +51,7 @@ def serve(
     from atom_saas_sync.sandbox import DEFAULT_TOKEN, Sandbox
     from atom_saas_sync.sandbox.faults import parse_fault
 
-    if catalogue is not None and not catalogue.is_file():
+    if catalogue is not None and not os.path.isfile(catalogue):  # noqa: PTH113 - Path.is_file raises for a name too long
         raise UsageError(f"there is no file {catalogue}")
     faults = [parse_fault(text) for text in fault or ()]
     stopped = threading.Event()

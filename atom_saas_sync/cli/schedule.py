@@ -63,7 +63,7 @@ def systemd(
     texts = systemd_files(schedule)
     files = {root / (Path("etc") / path if "/" in path else _SYSTEMD / path): text for path, text in texts.items()}
     here = root == Path("/") and Path("/run/systemd/system").is_dir()
-    installed = [unit for unit in (*TIMERS, *SERVICES) if (root / _SYSTEMD / unit).exists()]
+    installed = [unit for unit in (*TIMERS, *SERVICES) if os.path.lexists(root / _SYSTEMD / unit)]
     if uninstall and here and installed:
         _run("systemctl", "disable", "--now", *installed)
     changed = _change(files, install=install, uninstall=uninstall, as_json=as_json)
@@ -192,7 +192,7 @@ def _write(files: dict[Path, str]) -> list[Path]:
 
     changed = []
     for path, text in files.items():
-        if path.exists() and path.read_text(encoding="utf-8") == text:
+        if _text_of(path) == text:
             continue
         _make_directory(path.parent)
         write_textfile(path, text)
@@ -200,8 +200,15 @@ def _write(files: dict[Path, str]) -> list[Path]:
     return changed
 
 
+def _text_of(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None  # writing it says what is wrong
+
+
 def _remove(files: dict[Path, str]) -> list[Path]:
-    changed = [path for path in files if path.exists()]
+    changed = [path for path in files if os.path.lexists(path)]
     for path in changed:
         try:
             path.unlink()
@@ -221,7 +228,7 @@ def _write_environment(path: Path, settings: Settings) -> list[Path]:
     """Write the settings that this command was called with, unless the file exists: from then on it is the person's."""
     from atom_saas_sync.core.schedule_files import TOKEN_FILE
 
-    if path.exists():
+    if os.path.lexists(path):
         return []
     lines = [
         "# The settings of atom-sync's services; `atom-sync config show` lists all. The token has a file of its own."

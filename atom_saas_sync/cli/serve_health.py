@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
@@ -14,7 +13,7 @@ from typing import Annotated
 import typer
 
 from atom_saas_sync.cli.output import GlobalOptions, complain
-from atom_saas_sync.errors import DatabaseError, Locked
+from atom_saas_sync.errors import DatabaseError
 
 
 def serve_health(
@@ -24,11 +23,9 @@ def serve_health(
 ) -> None:
     """Serve health, metrics and the admin API over HTTP."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.lock import run_lock
+    from atom_saas_sync.store.database import Database, exists
+    from atom_saas_sync.store.lock import serving
     from atom_saas_sync.store.runs import Runs
-    from atom_saas_sync.store.status import HEALTH_LOCK
-    from atom_saas_sync.times import format_time
     from atom_saas_sync.web.app import create_app
     from atom_saas_sync.web.jobs import Jobs
     from atom_saas_sync.web.server import listen, serve
@@ -48,20 +45,12 @@ def serve_health(
     with ExitStack() as stack:
         listener = stack.enter_context(listen(host, port))
         try:
-            Database.open(settings.database_path).close()
-            # Syncs that see it leave a processor to the probes. A second server, on another port, needs none.
-            with suppress(Locked):
-                lock = run_lock(
-                    settings.database_path,
-                    HEALTH_LOCK,
-                    command="serve-health",
-                    now=lambda: format_time(now()),
-                    sleep=time.sleep,
-                )
-                stack.enter_context(lock)
+            if exists(settings.database_path):
+                Database.open(settings.database_path).close()
         except DatabaseError as error:
             # Served all the same: the probes say what is wrong, and see when it is mended.
             complain(error.message, error.hint)
+        stack.enter_context(serving(settings.database_path))  # syncs that see it leave a processor to the probes
         address = listener.getsockname()
         shown = f"[{address[0]}]" if ":" in address[0] else address[0]
         logging.getLogger(__name__).info("serving on http://%s:%d; stop with Ctrl+C", shown, address[1])

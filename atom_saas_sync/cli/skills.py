@@ -144,7 +144,7 @@ def import_skills(
     candidates = [
         Candidate(place, raw) for path in files for place, raw in split_skills(read_text(path), printable(str(path)))
     ]
-    with _catalogue(ctx.obj) as (catalogue, _):
+    with _catalogue(ctx.obj, create=True) as (catalogue, _):
         done = do_import(catalogue, candidates, actor=runtime.person(), now=datetime.now(UTC))
     if as_json:
         print_json({"success": True, "added": done.added, "updated": done.updated, "unchanged": done.unchanged})
@@ -239,14 +239,14 @@ def log(ctx: typer.Context, skill_id: _Id, as_json: _Json = False) -> None:
 
 
 @contextmanager
-def _catalogue(options: GlobalOptions) -> Iterator[tuple[Catalogue, Reading]]:
+def _catalogue(options: GlobalOptions, *, create: bool = False) -> Iterator[tuple[Catalogue, Reading]]:
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.store.catalogue import Catalogue
     from atom_saas_sync.store.database import Database
     from atom_saas_sync.store.reading import Reading
 
     settings = runtime.load(options)
-    with Database.open(settings.database_path) as database:
+    with Database.open(settings.database_path, create=create) as database:
         yield (
             Catalogue(database, history_versions=settings.history_versions),
             Reading(database, now=datetime.now(UTC)),

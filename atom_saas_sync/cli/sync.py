@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -93,7 +93,7 @@ def skills(
             fail_on_conflict=fail_on_conflict,
             show_progress=not as_json,
         )
-    _finish(report, as_json=as_json)
+        _finish(report, as_json=as_json)
 
 
 @app.command()
@@ -118,7 +118,7 @@ def categories(
             force=force,
             show_progress=False,
         )
-    _finish(report, as_json=as_json)
+        _finish(report, as_json=as_json)
 
 
 @app.command()
@@ -146,12 +146,12 @@ def ratings(
             dry_run=dry_run,
             show_progress=not as_json,
         )
-    if as_json:
-        print_json(rating_document(report))
-    else:
-        _print_ratings(report)
-    _print_error(report)
-    raise typer.Exit(report.exit_code)
+        if as_json:
+            print_json(rating_document(report))
+        else:
+            _print_ratings(report)
+        _print_error(report)
+        raise typer.Exit(report.exit_code)
 
 
 @app.command("all")
@@ -187,14 +187,14 @@ def everything(
             rated = RatingReport(run_id=None, status="skipped", exit_code=0, counts=RatingCounts(), reasons=reasons)
         else:
             rated = _rate(ctx.obj, when, dry_run=dry_run, show_progress=not as_json)
-    if as_json:
-        print_json(_all_document(pulled, rated))
-    else:
-        _print_report(pulled)
-        _print_ratings(rated)
-    _print_error(pulled)
-    _print_error(rated)
-    raise typer.Exit(pulled.exit_code or rated.exit_code)
+        if as_json:
+            print_json(_all_document(pulled, rated))
+        else:
+            _print_report(pulled)
+            _print_ratings(rated)
+        _print_error(pulled)
+        _print_error(rated)
+        raise typer.Exit(pulled.exit_code or rated.exit_code)
 
 
 def _pull(
@@ -217,7 +217,7 @@ def _pull(
     clock = when.clock
     try:
         with (
-            _session(options, when, kind, lock="skills") as session,
+            _session(options, when, kind, lock="skills", dry_run=flags.get("dry_run", False)) as session,
             _progress_bar("skills", wanted=show_progress and not options.quiet) as progress,
         ):
             settings = session.settings
@@ -259,7 +259,7 @@ def _rate(
     clock = when.clock
     try:
         with (
-            _session(options, when, "ratings", lock="ratings") as session,
+            _session(options, when, "ratings", lock="ratings", dry_run=flags.get("dry_run", False)) as session,
             _progress_bar("ratings", wanted=show_progress and not options.quiet) as progress,
         ):
             hashed = session.settings.hash_user_ids
@@ -317,15 +317,14 @@ class _NotNow(Exception):
 
 
 @contextmanager
-def _session(options: GlobalOptions, when: _When, kind: str, *, lock: str) -> Iterator[Session]:
+def _session(options: GlobalOptions, when: _When, kind: str, *, lock: str, dry_run: bool) -> Iterator[Session]:
     """Compose the edges and take the lock. Raises _NotNow if there is to be no run."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.cli.session import SCHEDULER_OFF, STOPPED, open_session
     from atom_saas_sync.config import require_token
     from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.lock import holder
+    from atom_saas_sync.store.lock import is_served
     from atom_saas_sync.store.runs import Runs
-    from atom_saas_sync.store.status import HEALTH_LOCK
 
     settings = runtime.load(options)
     if not settings.enabled:
@@ -334,11 +333,13 @@ def _session(options: GlobalOptions, when: _When, kind: str, *, lock: str) -> It
     if when.scheduled and not settings.scheduler_enabled:
         raise _skip("scheduler_off", SCHEDULER_OFF)
     with ExitStack() as stack:
+        if dry_run:
+            settings = replace(settings, database_path=stack.enter_context(_for_a_dry_run(settings.database_path)))
         database = stack.enter_context(Database.open(settings.database_path))
         runs = Runs(database)
         if when.scheduled and runs.scheduling_stopped():
             raise _skip("stopped", STOPPED)
-        if when.scheduled or when.started_by or holder(settings.database_path, HEALTH_LOCK) is not None:
+        if when.scheduled or when.started_by or is_served(settings.database_path):
             runtime.leave_a_processor()
         stack.enter_context(when.clock.caught())
         try:
@@ -357,6 +358,28 @@ def _session(options: GlobalOptions, when: _When, kind: str, *, lock: str) -> It
         except Locked as error:
             raise _NotNow("locked", "locked", error) from error
         yield session
+
+
+@contextmanager
+def _for_a_dry_run(path: Path) -> Iterator[Path]:
+    """Return the database of a dry run, which creates and upgrades none: a throw-away one where that is needed."""
+    from atom_saas_sync.cli.runtime import temporary_directory
+    from atom_saas_sync.store import migrations
+    from atom_saas_sync.store.backup import copy
+    from atom_saas_sync.store.database import Database, exists
+
+    there = exists(path)
+    if there:
+        with Database.open(path, migrate=False, read_only=True) as database:
+            migrations.refuse_newer(database)
+            is_current = not migrations.pending(database)
+        if is_current:
+            yield path
+            return
+    with temporary_directory() as directory:
+        if there:
+            copy(path, directory / path.name)
+        yield directory / path.name
 
 
 def _skip(reason: str, why: str) -> _NotNow:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from atom_saas_sync.errors import DatabaseError, UsageError
-from atom_saas_sync.store.failures import translated_errors
+from atom_saas_sync.store.failures import hand_over, is_there, translated_errors
 
 SIDE_FILES = ("-wal", "-shm", "-journal")
 
@@ -25,6 +25,12 @@ def backup(source: Path, target: Path, *, force: bool = False) -> None:
     link, a directory, or a database in use; DatabaseError if the copy fails.
     """
     target = target.absolute()
+    with translated_errors(target):
+        _refuse_target(source, target, force=force)
+    copy(source, target)
+
+
+def _refuse_target(source: Path, target: Path, *, force: bool) -> None:
     if target.is_symlink():
         raise UsageError(f"{target} is a symbolic link", hint="name the file itself")
     own = [source, *(beside(source, suffix) for suffix in SIDE_FILES)]
@@ -32,12 +38,11 @@ def backup(source: Path, target: Path, *, force: bool = False) -> None:
         raise UsageError(f"{target} is the database itself", hint="name another file")
     if target.is_dir():
         raise UsageError(f"{target} is a directory", hint=f"name a file in it, such as {target / source.name}.bak")
-    if target.exists() and not force:
+    if is_there(target) and not force:
         raise UsageError(f"{target} exists", hint="name another file, or say --force to replace it")
     # SQLite would take the side files of a replaced database for those of the copy.
     if any(beside(target, suffix).exists() for suffix in SIDE_FILES):
         raise UsageError(f"{target} is a database in use: it has a -wal or -journal file", hint="name another file")
-    copy(source, target)
 
 
 def copy(source: Path, target: Path) -> None:
@@ -49,12 +54,15 @@ def copy(source: Path, target: Path) -> None:
 
     with translated_errors(target):
         descriptor, unfinished = create_beside(target)
+        if os.geteuid() == 0:
+            hand_over(descriptor, unfinished)
         os.close(descriptor)
         try:
             _copy_pages(source, unfinished)
             _flush(unfinished)
             unfinished.replace(target)
-            _flush(target.parent)
+            with suppress(PermissionError):  # of a directory that we may write to and not read
+                _flush(target.parent)
         except BaseException:
             for suffix in ("", *SIDE_FILES):
                 beside(unfinished, suffix).unlink(missing_ok=True)
@@ -84,17 +92,19 @@ def _copy_pages(source: Path, target: Path) -> None:
 
 def _flush(path: Path) -> None:
     """Make sure that a file, or the names in a directory, survive a power cut."""
+    from atom_saas_sync.unfinished import flush
+
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        flush(descriptor)
     finally:
         os.close(descriptor)
 
 
 def beside(path: Path, suffix: str) -> Path:
-    """Return where SQLite keeps the side file of a database."""
-    return path.with_name(path.name + suffix)
+    """Return where SQLite keeps the side file of a database: beside the file itself, if the path is a link."""
+    return Path(os.path.realpath(path) + suffix)
 
 
 def _is_same_file(one: Path, other: Path) -> bool:
-    return one.exists() and other.exists() and one.samefile(other)
+    return is_there(one) and is_there(other) and one.samefile(other)

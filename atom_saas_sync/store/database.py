@@ -20,7 +20,7 @@ from typing import Self
 
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.store import migrations, search_index
-from atom_saas_sync.store.failures import LOCKED, primary_code, translated_errors
+from atom_saas_sync.store.failures import LOCKED, hand_over, is_there, primary_code, translated_errors
 
 # How often a statement is tried again that SQLite refuses as locked without waiting.
 _RETRY_SECONDS = 0.02
@@ -47,14 +47,16 @@ class Database:
         busy_timeout_seconds: float = 10.0,
         migrate: bool = True,
         read_only: bool = False,
+        create: bool = True,
         any_thread: bool = False,
     ) -> Database:
         """Open the file, creating it (0600) and its missing directories (0700).
 
         With `migrate`, a new, empty or foreign database gets our tables, and an older one is upgraded, after a copy
         was put beside it. Without, the database is taken as it is. With `read_only` nothing is created, upgraded or
-        written; with `migrate` the database must then be up to date. With `any_thread` several threads may use the
-        connection, if the caller sees to it that they do so one after the other.
+        written; with `migrate` the database must then be up to date. Without `create` it is likewise, but may be
+        written to: for commands that look for something. With `any_thread` several threads may use the connection, if
+        the caller sees to it that they do so one after the other.
 
         A WAL database cannot be read, even read-only, where its directory is not writable and no writer has it open:
         readers share the -shm file. (`immutable=1` would read, but wrongly while others write.)
@@ -64,8 +66,8 @@ class Database:
         """
         path = path.absolute()
         with translated_errors(path, busy_timeout_seconds=busy_timeout_seconds):
-            if read_only:
-                _require_file(path)
+            if read_only or not create:
+                _require_file(path, os.R_OK if read_only else os.R_OK | os.W_OK)
             else:
                 _create_file(path)
             connection = sqlite3.connect(
@@ -77,7 +79,7 @@ class Database:
             )
             database = cls(path, connection, busy_timeout_seconds=busy_timeout_seconds)
             try:
-                database._prepare(migrate=migrate, read_only=read_only)
+                database._prepare(migrate=migrate, as_it_is=read_only or not create)
             except BaseException:
                 connection.close()
                 raise
@@ -139,7 +141,7 @@ class Database:
     ) -> None:
         self.close()
 
-    def _prepare(self, *, migrate: bool, read_only: bool) -> None:
+    def _prepare(self, *, migrate: bool, as_it_is: bool) -> None:
         """Set the connection up, and bring the database up to date or refuse it."""
         self.connection.row_factory = sqlite3.Row
         search_index.register(self.connection)
@@ -147,7 +149,7 @@ class Database:
         self.connection.execute("PRAGMA synchronous = NORMAL")
         self.connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         self.connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
-        if read_only:
+        if as_it_is:
             # Fails here, and not in the middle of a report, if the file is no database or cannot be read.
             self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             if migrate:
@@ -197,13 +199,21 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def exists(path: Path) -> bool:
+    """Tell whether there is a database file. Raises DatabaseError where that cannot be told."""
+    with translated_errors(path):
+        return is_there(path)
+
+
 def create_directories(directory: Path) -> None:
     """Create a directory and its missing parents, each with mode 0700 under any umask.
+
+    Those that root makes in another user's directory belong to that user.
 
     Raises OSError.
     """
     missing = []
-    while not directory.exists():
+    while not is_there(directory):
         missing.append(directory)
         directory = directory.parent
     for each in reversed(missing):
@@ -212,27 +222,47 @@ def create_directories(directory: Path) -> None:
         except FileExistsError:
             continue  # another process was faster; if it is no directory, the next step says so
         each.chmod(0o700)
+        if os.geteuid() == 0:
+            above = each.parent.stat()
+            try:
+                os.chown(each, above.st_uid, above.st_gid, follow_symlinks=False)
+            except OSError:
+                each.rmdir()
+                raise
+
+
+def create_private(path: Path) -> int:
+    """Create a file, mode 0600, that belongs to the owner of its directory; return its descriptor.
+
+    A file that root leaves in a service's directory locks the service out. A directory of root's may be shared: there
+    the file stays ours.
+
+    Raises FileExistsError, or another OSError, also if the file cannot be given to that owner: then there is none.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    os.fchmod(descriptor, 0o600)
+    hand_over(descriptor, path)
+    return descriptor
 
 
 def _create_file(path: Path) -> None:
-    """Create an empty file with mode 0600 if there is none. SQLite gives -wal and -shm the mode of the file."""
+    """Create an empty file with mode 0600 if there is none. SQLite gives -wal and -shm its mode and owner."""
     create_directories(path.parent)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = create_private(path)
     except FileExistsError:
         _refuse_unusable(path, os.R_OK | os.W_OK)
     else:
-        os.fchmod(descriptor, 0o600)
         os.close(descriptor)
 
 
-def _require_file(path: Path) -> None:
-    if not path.exists():
+def _require_file(path: Path, access: int) -> None:
+    if not is_there(path):
         raise DatabaseError(
             f"there is no database at {path}",
-            hint="`atom-sync db upgrade` creates it, and so does the first sync; or check ATOM_SAAS_DATABASE_URL",
+            hint="`atom-sync sync skills` makes one, and so does `atom-sync db upgrade`; or set ATOM_SAAS_DATABASE_URL",
         )
-    _refuse_unusable(path, os.R_OK)
+    _refuse_unusable(path, access)
 
 
 def _refuse_unusable(path: Path, access: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
+import shlex
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +42,28 @@ def translated_errors(
         raise (DatabaseBusy if busy else DatabaseError)(message, hint=hint) from error
 
 
+def is_there(path: Path) -> bool:
+    """Tell whether a file exists. Raises OSError where that cannot be told, unlike Path.exists of some Pythons."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def hand_over(descriptor: int, path: Path) -> None:
+    """Give a new file to the owner of its directory, unless that is root; or remove it and raise OSError."""
+    above = path.parent.stat()
+    if above.st_uid in {0, os.fstat(descriptor).st_uid}:
+        return
+    try:
+        os.fchown(descriptor, above.st_uid, above.st_gid)
+    except OSError as error:
+        os.close(descriptor)
+        path.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def primary_code(error: sqlite3.Error) -> int:
     """Return SQLite's result code without its extension; 0 if the error is not from SQLite itself."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
@@ -54,7 +78,7 @@ def _explain_os_error(error: Exception, path: Path) -> tuple[str, str]:
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         hint = f"make room on the file system of {path.parent} (`df -h {path.parent}`), then run again"
     elif number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        hint = f"run as the user that owns {path.parent}, or give this user the right to write there"
+        hint = _who_may(Path(place))
     else:
         hint = "set ATOM_SAAS_DATABASE_URL (or --database) to a file in a directory that this user may write to"
     return f"cannot use the database {path}: {reason}{where}", hint
@@ -88,13 +112,39 @@ def _explain_sqlite_error(error: sqlite3.Error, path: Path, busy_timeout_seconds
     elif code in _NO_ACCESS:
         message = f"cannot read and write the database {path}: {_obstacle(path) or error}"
         hint = (
-            f"run as the user that owns it; that user must be able to write in {path.parent} even for reading, "
+            f"{_who_may(path)}; even for reading, a user must be able to write in {path.parent}, "
             "because SQLite keeps its -wal and -shm files there"
         )
     else:
         message = f"the database {path} refused a statement: {error}"
         hint = "`atom-sync db check` compares its tables with what this version expects"
     return message, hint
+
+
+def _who_may(path: Path) -> str:
+    """Return what to do where this user may not use a file: go by who owns it and its directory."""
+    user = os.geteuid()
+    owner, owner_above = (_owner(each) for each in (path, path.parent))
+    if owner_above == user and owner not in {None, user}:
+        return f"it belongs to {_name(owner)}; run: sudo chown {shlex.quote(_name(user))} {shlex.quote(str(path))}"
+    if owner_above in {None, 0, user}:
+        return f"give {_name(user)} the right to use it and to write in {path.parent}"
+    return f"run: sudo -u {shlex.quote(_name(owner_above))} atom-sync …"
+
+
+def _owner(path: Path) -> int | None:
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return None
+
+
+def _name(user: int | None) -> str:
+    """Return a user as sudo and chown take it."""
+    try:
+        return pwd.getpwuid(user or 0).pw_name
+    except KeyError:
+        return f"#{user}"
 
 
 def _is_full(directory: Path) -> bool:

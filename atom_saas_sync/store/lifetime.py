@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from atom_saas_sync.model import COUNTERS, TIME_TO_LIVE, CacheStatistics, PurgePlan
+from atom_saas_sync.store.backup import beside
 from atom_saas_sync.store.catalogue import bulk_write, unindex, write_audit
 from atom_saas_sync.store.counters import read_counters
 from atom_saas_sync.store.database import Database
@@ -180,4 +181,4 @@ def moments(now: datetime) -> dict[str, Any]:
 
 def _size(database: Database) -> int:
     path = database.path
-    return sum(each.stat().st_size for each in (path, path.with_name(f"{path.name}-wal")) if each.exists())
+    return sum(each.stat().st_size for each in (path, beside(path, "-wal")) if each.exists())

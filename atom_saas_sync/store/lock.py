@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from atom_saas_sync.errors import DatabaseError, Locked
-from atom_saas_sync.store.database import create_directories
+from atom_saas_sync.store.backup import beside
+from atom_saas_sync.store.database import create_directories, create_private
 from atom_saas_sync.store.failures import translated_errors
 
 _POLL_SECONDS = 0.25
@@ -47,29 +48,30 @@ def run_lock(
     path = _lock_file(database_path, kind)
     with translated_errors(database_path):
         create_directories(path.parent)
-        descriptor = _open(path, os.O_RDWR | os.O_CREAT)
+        descriptor = _create_or_open(path)
     try:
         waited = 0.0
-        while not _take(descriptor, sleep):
+        while not _take(descriptor, path, sleep):
             if waited >= wait_seconds:
                 raise _locked(kind, _read(descriptor))
             pause = min(_POLL_SECONDS, wait_seconds - waited)
             sleep(pause)
             waited += pause
         with translated_errors(database_path):
-            _write(descriptor, {"pid": os.getpid(), "command": command, "since": now()})
+            _write(descriptor, {"pid": os.getpid(), **_here(), "command": command, "since": now()})
         try:
             yield
         finally:
-            os.ftruncate(descriptor, 0)
-            # Closing alone would leave the lock with a child that was forked in the meantime.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            with translated_errors(database_path):
+                os.ftruncate(descriptor, 0)
+                # Closing alone would leave the lock with a child that was forked in the meantime.
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
 
 
 def holder(database_path: Path, kind: str) -> dict[str, Any] | None:
-    """Return `pid`, `command` and `since` of the run that holds the lock now, or None.
+    """Return `pid`, `host`, `pid_namespace`, `command` and `since` of the run that holds the lock now, or None.
 
     The dictionary is empty in the instant in which a run has the lock and has not written its name yet.
 
@@ -82,17 +84,61 @@ def holder(database_path: Path, kind: str) -> dict[str, Any] | None:
         except FileNotFoundError:
             return None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _read(descriptor)
-        else:
-            return None
+            return None if _flock(descriptor, path, fcntl.LOCK_SH) else _read(descriptor)
         finally:
             os.close(descriptor)
 
 
+@contextmanager
+def serving(database_path: Path) -> Iterator[None]:
+    """Let `is_served` be true during the block. It locks the directory, so that no file is needed.
+
+    Where that cannot be, the block runs all the same: it is only a courtesy between processes.
+    """
+    with _directory_lock(database_path, fcntl.LOCK_SH):
+        yield
+
+
+def is_served(database_path: Path) -> bool:
+    """Tell whether `serve-health` runs for a database in this directory."""
+    with _directory_lock(database_path, fcntl.LOCK_EX) as free:
+        return free is False
+
+
+@contextmanager
+def _directory_lock(database_path: Path, mode: int) -> Iterator[bool | None]:
+    """Lock the directory for the block; yield False if somebody else has it locked, None if it cannot be locked."""
+    try:
+        descriptor = os.open(Path(os.path.realpath(database_path)).parent, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        yield None
+        return
+    try:
+        yield _try_locking(descriptor, mode)
+    finally:
+        os.close(descriptor)
+
+
+def _try_locking(descriptor: int, mode: int) -> bool | None:
+    try:
+        fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
 def _lock_file(database_path: Path, kind: str) -> Path:
-    return database_path.with_name(f"{database_path.name}.{kind}.lock")
+    # Of the file itself: a run that comes through a symbolic link must meet one that does not.
+    return beside(database_path, f".{kind}.lock")
+
+
+def _create_or_open(path: Path) -> int:
+    try:
+        return create_private(path)
+    except FileExistsError:
+        return _open(path, os.O_RDWR)
 
 
 def _open(path: Path, flags: int) -> int:
@@ -109,12 +155,12 @@ def _open(path: Path, flags: int) -> int:
     return descriptor
 
 
-def _take(descriptor: int, sleep: Callable[[float], object]) -> bool:
+def _take(descriptor: int, path: Path, sleep: Callable[[float], object]) -> bool:
     """Try to get the lock. False if another run has it."""
     for _ in range(_GLANCES):
-        if _flock(descriptor, fcntl.LOCK_EX):
+        if _flock(descriptor, path, fcntl.LOCK_EX):
             return True
-        if not _flock(descriptor, fcntl.LOCK_SH):
+        if not _flock(descriptor, path, fcntl.LOCK_SH):
             return False
         # No run holds it, only somebody who looks.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
@@ -122,11 +168,17 @@ def _take(descriptor: int, sleep: Callable[[float], object]) -> bool:
     return False
 
 
-def _flock(descriptor: int, mode: int) -> bool:
+def _flock(descriptor: int, path: Path, mode: int) -> bool:
     try:
         fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise DatabaseError(
+            f"cannot lock {path}: {error.strerror}",
+            hint=f"the file system of {path.parent} must support locks: put the database on a local disk "
+            "(ATOM_SAAS_DATABASE_URL), or mount the share with locks",
+        ) from error
     return True
 
 
@@ -147,11 +199,28 @@ def _read(descriptor: int) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
+def _here() -> dict[str, str]:
+    """Return what a process number belongs to: another host or container counts its own."""
+    try:
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        namespace = ""  # no /proc, or another system than Linux
+    return {"host": os.uname().nodename, "pid_namespace": namespace}
+
+
 def _locked(kind: str, run: dict[str, Any]) -> Locked:
-    pid = run.get("pid")
-    who = f": `{run.get('command')}`, process {pid}, since {run.get('since')}" if pid else ""
+    pid, host = run.get("pid"), run.get("host")
+    who = cure = ""
+    if pid:
+        here = _here()
+        # Older versions did not write where they ran.
+        is_here = all(run.get(name, value) == value for name, value in here.items())
+        place = "" if is_here else f" on {host}" if host != here["host"] else " in another container"
+        who = f": `{run.get('command')}`, process {pid}{place}, since {run.get('since')}"
+        cure = (
+            f"`kill {pid}` ends it and frees the lock" if is_here else f"stop it{place}: its process is not one of here"
+        )
+        cure = f"; if it hangs, {cure}"
     return Locked(
-        f"another {kind} run is at work{who}",
-        hint="it goes on by itself; `--wait SECONDS` waits for it"
-        + (f"; if it hangs, `kill {pid}` ends it and frees the lock" if pid else ""),
+        f"another {kind} run is at work{who}", hint=f"it goes on by itself; `--wait SECONDS` waits for it{cure}"
     )

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from atom_saas_sync.errors import DatabaseError, UsageError
 from atom_saas_sync.store import schema, search_index
-from atom_saas_sync.store.backup import copy
+from atom_saas_sync.store.backup import beside, copy
 
 if TYPE_CHECKING:
     import sqlite_utils
@@ -293,7 +293,7 @@ def _copy_beside(db: Database, reason: str) -> Path:
     number = 1
     while True:
         suffix = f".{number}" if number > 1 else ""
-        target = db.path.with_name(f"{db.path.name}.{reason}{suffix}.bak")
+        target = beside(db.path, f".{reason}{suffix}.bak")
         if not target.exists():
             copy(db.path, target)
             return target

@@ -7,6 +7,7 @@ Only plain sqlite3, and few statements that indexes answer: `status` and probes 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 from datetime import datetime
@@ -17,9 +18,10 @@ from msgspec.structs import replace
 
 from atom_saas_sync.model import PastRun, ScheduledJob, Status, SyncState, WebSocketState
 from atom_saas_sync.store import lock, migrations
+from atom_saas_sync.store.backup import beside
 from atom_saas_sync.store.counters import read_counters
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.failures import translated_errors
+from atom_saas_sync.store.database import Database, exists
+from atom_saas_sync.store.failures import is_there, translated_errors
 from atom_saas_sync.store.lifetime import EXPIRED, JOINED, moments
 from atom_saas_sync.store.requests import remaining_requests
 from atom_saas_sync.store.runs import MARKETPLACE, get_fact
@@ -30,9 +32,6 @@ RUN_KINDS = ("skills", "ratings")
 
 WATCH_LOCK = "watch"
 """The kind of the lock that `watch` holds while it lives."""
-
-HEALTH_LOCK = "health"
-"""The kind of the lock that `serve-health` holds while it lives."""
 
 _RUNS_SHOWN = 40
 _FIGURES = f"""
@@ -64,7 +63,7 @@ def read_status(path: Path, *, now: datetime, per_minute: int, per_hour: int) ->
     Raises DatabaseError if the file is there and cannot be read, or was made by a newer version.
     """
     path = path.absolute()
-    if not path.exists():
+    if not exists(path):
         return Status(read_at=format_time(now), database_path=str(path))
     # Briefly only: a probe must answer, and readers of a WAL database wait for nobody.
     with Database.open(path, migrate=False, read_only=True, busy_timeout_seconds=2.0) as database:
@@ -83,10 +82,10 @@ def free_disk_gb(path: Path) -> float:
 
     Raises DatabaseError.
     """
-    directory = path.absolute().parent
-    while not directory.exists() and directory != directory.parent:
-        directory = directory.parent
+    directory = Path(os.path.realpath(path)).parent
     with translated_errors(path):
+        while not is_there(directory):
+            directory = directory.parent
         return shutil.disk_usage(directory).free / 1e9
 
 
@@ -178,4 +177,4 @@ def _past_run(row: sqlite3.Row) -> PastRun:
 
 def _size(path: Path) -> int:
     """Return the bytes of the database file and of the log that belongs to it."""
-    return sum(each.stat().st_size for each in (path, path.with_name(f"{path.name}-wal")) if each.exists())
+    return sum(each.stat().st_size for each in (path, beside(path, "-wal")) if each.exists())

@@ -30,7 +30,7 @@ from atom_saas_sync.errors import AtomSyncError, DatabaseError, Locked, UsageErr
 from atom_saas_sync.metrics import CONTENT_TYPE, render
 from atom_saas_sync.model import STRATEGIES, ConflictFilter, Health, ScheduledJob, Status, Trouble
 from atom_saas_sync.store.conflicts import ConflictLog
-from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.database import Database, exists
 from atom_saas_sync.store.lifetime import Lifetime
 from atom_saas_sync.store.ratings import Ratings
 from atom_saas_sync.store.runs import Runs
@@ -130,7 +130,7 @@ class _Site:
             database = "unavailable"
         else:
             migrated = not status.migrations_pending
-            if not self._settings.database_path.exists():
+            if not exists(self._settings.database_path):
                 database = "unavailable"
             elif not migrated:
                 reasons.append("migrations_pending")
@@ -355,7 +355,7 @@ class _Site:
             return None
 
     def _database(self) -> Database:
-        return Database.open(self._settings.database_path)
+        return Database.open(self._settings.database_path, create=False)
 
     @contextmanager
     def _conflict_log(self) -> Iterator[ConflictLog]:

@@ -71,7 +71,8 @@ def test_the_lock_dies_with_its_holder(path: Path) -> None:
         assert "scheduled" in lock_file(path).read_text()
         assert holder(path, "skills") is None
         with take(path):
-            assert holder(path, "skills") == {"pid": os.getpid(), "command": "sync skills", "since": NOW}
+            held = holder(path, "skills") or {}
+            assert held.items() >= {"pid": os.getpid(), "command": "sync skills", "since": NOW}.items()
 
 
 def test_the_lock_is_free_after_a_failure(path: Path) -> None:

@@ -1,0 +1,322 @@
+"""Files and directories that are missing, linked, somebody else's, or on a file system that cannot do everything."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Machine
+from web_support import served
+
+from atom_saas_sync.store import schema
+from atom_saas_sync.store.lock import run_lock
+
+OTHER = 12345
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+
+# What is done before the command, in its process.
+WITHOUT_RIGHTS = """
+import ctypes
+for capability in (0, 1, 2):  # CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH: take them from root as well
+    ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+"""
+READERS = [
+    ("skills", "list"),
+    ("skills", "search", "x"),
+    ("skills", "show", "x"),
+    ("skills", "diff", "x"),
+    ("skills", "log", "x"),
+    ("skills", "edit", "x", "--set", "name=y"),
+    ("skills", "revert", "x"),
+    ("conflicts", "list"),
+    ("conflicts", "show", "1"),
+    ("conflicts", "resolve", "--all", "--strategy", "merge"),
+    ("conflicts", "undo", "1"),
+    ("cache", "stats"),
+    ("cache", "purge"),
+    ("ratings", "list"),
+    ("ratings", "show", "1"),
+    ("ratings", "failed"),
+    ("ratings", "retry", "--all"),
+    ("jobs", "stop"),
+    ("db", "current"),
+    ("db", "check", "--repair"),
+    ("db", "backup", "copy.db"),
+]
+ANSWERING = [("status",), ("metrics",), ("doctor",), ("jobs",)]
+
+
+def run_in_need(machine: Machine, need: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the real command in a process that something was taken from."""
+    then = "import os, sys; os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    return subprocess.run(
+        [sys.executable, "-c", f"{need}\n{then}", "-m", "atom_saas_sync", *arguments],
+        env=machine.environment(**variables),
+        cwd=machine.directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def run_patched(machine: Machine, patch: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the real command with parts of the standard library replaced."""
+    return machine.python(
+        f"import errno, os, fcntl, runpy, sys\n{patch}\nsys.argv = ['atom-sync', *{list(arguments)!r}]\n"
+        "runpy.run_module('atom_saas_sync', run_name='__main__')"
+    )
+
+
+@pytest.mark.parametrize("arguments", READERS, ids=" ".join)
+def test_what_reads_creates_no_database(machine: Machine, arguments: tuple[str, ...]) -> None:
+    result = machine.command(*arguments, ATOM_SAAS_DATABASE_URL="data/atom.db")
+    assert result.returncode == 74, result.stderr
+    assert "no database at" in result.stderr and "atom-sync sync skills" in result.stderr
+    assert list(machine.directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", ANSWERING, ids=" ".join)
+def test_what_answers_without_a_database_creates_none(machine: Machine, arguments: tuple[str, ...]) -> None:
+    result = machine.command(*arguments)
+    assert result.returncode == (1 if arguments == ("doctor",) else 0), result.stderr
+    assert list(machine.directory.iterdir()) == []
+
+
+def test_a_server_without_a_database_creates_none(machine: Machine) -> None:
+    with served(machine) as server:
+        status = server.get("/health/sync").json()
+    assert status["reasons"] == ["never_synced"]
+    assert list(machine.directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["skills", "categories", "ratings", "all"])
+def test_a_dry_run_creates_nothing(machine: Machine, kind: str) -> None:
+    result = machine.command("sync", kind, "--dry-run", "--json")
+    assert result.returncode == 0, result.stderr
+    assert list(machine.directory.iterdir()) == []
+
+
+def test_a_dry_run_upgrades_nothing(machine: Machine) -> None:
+    oldest = schema.MIGRATIONS[0].name
+    assert machine.command("db", "upgrade", oldest).returncode == 0
+    before = machine.database_path.read_bytes()
+    result = machine.command("sync", "skills", "--dry-run", "--json")
+    assert (result.returncode, len(json.loads(result.stdout)["plan"])) == (0, 60)
+    assert machine.database_path.read_bytes() == before
+    assert machine.command("skills", "list").returncode == 74
+    assert not list(machine.directory.glob("*.bak"))
+
+
+def test_no_temporary_directory_is_a_disk_error(machine: Machine) -> None:
+    machine.pull()
+    patch = (
+        "import tempfile; tempfile._get_default_tempdir = lambda: (_ for _ in ()).throw(FileNotFoundError(2, 'none'))"
+    )
+    skill_id = machine.sandbox.skill_ids()[0]
+    for arguments in (("skills", "edit", skill_id), ("demo",), ("--database", "new.db", "sync", "skills", "--dry-run")):
+        result = run_patched(machine, f"os.environ['EDITOR'] = 'true'\n{patch}", *arguments)
+        assert result.returncode == 74, result.stderr
+        assert "temporary directory" in result.stderr and "TMPDIR" in result.stderr
+
+
+@pytest.fixture
+def locked_away(machine: Machine) -> Path:
+    """Return a directory of another user's that nobody else may enter."""
+    directory = machine.directory / "private"
+    directory.mkdir()
+    os.chown(directory, OTHER, OTHER)
+    directory.chmod(0o700)
+    return directory
+
+
+@as_root
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("status",),
+        ("status", "--json"),
+        ("metrics",),
+        ("jobs",),
+        ("skills", "list"),
+        ("db", "check"),
+        ("sync", "skills"),
+        ("sync", "skills", "--dry-run"),
+        ("watch",),
+        ("cache", "stats"),
+    ],
+    ids=" ".join,
+)
+def test_a_directory_that_may_not_be_entered_is_74(
+    machine: Machine, locked_away: Path, arguments: tuple[str, ...]
+) -> None:
+    result = run_in_need(machine, WITHOUT_RIGHTS, *arguments, ATOM_SAAS_DATABASE_URL=str(locked_away / "atom.db"))
+    assert result.returncode == 74, result.stderr
+    assert "ermission" in result.stderr and f"sudo -u '#{OTHER}'" in result.stderr
+    if "--json" in arguments:
+        assert json.loads(result.stdout)["error"]["type"] == "database"
+
+
+@as_root
+def test_a_file_in_a_directory_that_may_not_be_entered(machine: Machine, locked_away: Path) -> None:
+    machine.pull()
+    inside = str(locked_away / "new")
+    for arguments in (("db", "backup", inside), ("metrics", "--textfile", inside)):
+        result = run_in_need(machine, WITHOUT_RIGHTS, *arguments)
+        assert result.returncode == 74, (arguments, result.stderr)
+    doctor = run_in_need(machine, WITHOUT_RIGHTS, "doctor", ATOM_SAAS_DATABASE_URL=inside)
+    assert doctor.returncode == 1
+    assert "Traceback" not in doctor.stderr and "ermission" in doctor.stdout
+
+
+@pytest.mark.parametrize("token", ["good", "refused"])
+def test_metrics_that_cannot_be_written_are_a_warning(machine: Machine, token: str) -> None:
+    variables = {} if token == "good" else {"ATOM_SAAS_API_TOKEN": "at_saas_refused"}
+    machine.pull()
+    skill_id = machine.sandbox.skill_ids()[0]
+    assert machine.command("ratings", "add", skill_id, "4").returncode == 0
+    for kind in ("skills", "categories", "ratings", "all"):
+        target = str(machine.directory / "missing" / "m.prom")
+        result = machine.command("sync", kind, "--json", "--textfile", target, **variables)
+        assert result.returncode == (0 if token == "good" else 77), (kind, result.stderr)
+        assert "success" in json.loads(result.stdout)
+        assert "warning: the metrics were not written" in result.stderr
+
+
+NAMES = {"long": "n" * 300, "longest": "n" * 250, "path": "/".join(["n" * 200] * 30)}
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_names_that_are_too_long(machine: Machine, name: str) -> None:
+    machine.pull()
+    for arguments in (
+        ("db", "backup", name),
+        ("metrics", "--textfile", name),
+        ("--database", name, "db", "upgrade"),
+        ("--database", name, "status"),
+        ("--env-file", name, "status"),
+        ("skills", "import", name),
+        ("sandbox", "--port", "0", "--catalogue", f"{name}/x"),
+        ("schedule", "systemd", "--install", "--root", name * 2),
+    ):
+        result = machine.command(*arguments)
+        assert "Traceback" not in result.stderr and "a bug" not in result.stderr, (arguments, result.stderr)
+        may_do = {0} if name == NAMES["longest"] else set()
+        assert result.returncode in {2, 74, 78} | may_do, (arguments, result.stderr)
+
+
+@pytest.mark.parametrize("number", ["EINVAL", "ENOSYS", "ENOTSUP"])
+def test_a_file_system_that_cannot_flush(machine: Machine, number: str) -> None:
+    machine.pull()
+    patch = f"""
+def refuse(descriptor): raise OSError(errno.{number}, os.strerror(errno.{number}))
+os.fsync = refuse"""
+    assert run_patched(machine, patch, "db", "backup", "copy.db").returncode == 0
+    assert run_patched(machine, patch, "metrics", "--textfile", "m.prom").returncode == 0
+    assert run_patched(machine, patch, "db", "downgrade", "--yes").returncode == 0
+    assert run_patched(machine, patch.replace(number, "EIO"), "db", "backup", "other.db").returncode == 74
+    assert not (machine.directory / "other.db").exists()
+
+
+@pytest.mark.parametrize("number", ["ENOLCK", "ENOSYS", "ENOTSUP", "EIO"])
+def test_a_file_system_without_locks(machine: Machine, number: str) -> None:
+    patch = f"""
+def refuse(descriptor, mode): raise OSError(errno.{number}, os.strerror(errno.{number}))
+fcntl.flock = refuse"""
+    assert machine.command("db", "upgrade").returncode == 0
+    for arguments in (("sync", "skills"), ("watch",)):
+        result = run_patched(machine, patch, *arguments)
+        assert result.returncode == 74, result.stderr
+        assert "cannot lock" in result.stderr and "  → the file system of" in result.stderr
+
+
+@pytest.mark.parametrize("held", ["link", "file"])
+def test_a_lock_is_that_of_the_real_file(machine: Machine, held: str) -> None:
+    machine.pull()
+    (machine.directory / "elsewhere").mkdir()
+    link = machine.directory / "elsewhere" / "link.db"
+    link.symlink_to(machine.database_path)
+    first, second = (link, machine.database_path) if held == "link" else (machine.database_path, link)
+    with hold(first):
+        result = machine.command("--database", str(second), "sync", "skills")
+        status = json.loads(machine.command("--database", str(second), "status", "--json").stdout)
+    assert result.returncode == 75, result.stderr
+    assert status["sync"]["status"] == "syncing" or "skills" in str(status)
+
+
+def hold(path: Path, **fields: Any) -> ExitStack:
+    stack = ExitStack()
+    stack.enter_context(
+        run_lock(path, "skills", command="sync skills", now=lambda: "2026-02-19T12:00:00Z", sleep=lambda _: None)
+    )
+    if fields:
+        lock = path.with_name(f"{path.name}.skills.lock")
+        lock.write_text(json.dumps({**json.loads(lock.read_text()), **fields}))
+    return stack
+
+
+@pytest.mark.parametrize(
+    ("fields", "told", "kill"),
+    [
+        ({}, "process", True),
+        ({"host": "box-7"}, "on box-7", False),
+        ({"pid": 1, "pid_namespace": "pid:[1]"}, "in another container", False),
+    ],
+)
+def test_who_holds_a_lock_is_told_with_where(machine: Machine, fields: dict[str, Any], told: str, kill: bool) -> None:
+    machine.pull()
+    with hold(machine.database_path, **fields):
+        result = machine.command("sync", "skills")
+    assert result.returncode == 75
+    assert told in result.stderr
+    assert ("`kill" in result.stderr) is kill
+
+
+def owners(directory: Path) -> set[int]:
+    return {each.stat().st_uid for each in (directory, *directory.rglob("*"))}
+
+
+@as_root
+def test_what_root_makes_belongs_to_the_owner_of_the_directory(machine: Machine) -> None:
+    os.chown(machine.directory, OTHER, OTHER)
+    database = "new/directory/atom.db"
+    for arguments in (("sync", "skills"), ("db", "backup", "copy.db"), ("db", "downgrade", "--yes")):
+        result = machine.command("--database", database, *arguments)
+        assert result.returncode == 0, result.stderr
+    assert owners(machine.directory) == {OTHER}
+    assert (machine.directory / "new/directory/atom.db.skills.lock").exists()
+
+
+@as_root
+@pytest.mark.parametrize("place", ["lock", "database"])
+def test_where_the_owner_cannot_be_given_it_is_74(machine: Machine, place: str) -> None:
+    if place == "lock":
+        machine.pull()
+        for each in machine.directory.iterdir():
+            os.chown(each, OTHER, OTHER)
+    before = {each.name for each in machine.directory.iterdir()}
+    os.chown(machine.directory, OTHER, OTHER)
+    machine.directory.chmod(0o777)
+    only_chown = WITHOUT_RIGHTS.replace("(0, 1, 2)", "(0,)")
+    result = run_in_need(machine, only_chown, "sync", "skills")
+    assert result.returncode == 74, result.stderr
+    assert f"run: sudo -u '#{OTHER}' atom-sync" in result.stderr
+    assert {each.name for each in machine.directory.iterdir()} - before <= {"atom.db-wal", "atom.db-shm"}
+
+
+@as_root
+def test_a_lock_of_another_user_is_told_with_its_cure(machine: Machine) -> None:
+    """What root may have left in a service's directory, seen by the service; here the users are the other way round."""
+    machine.pull()
+    lock = machine.directory / "atom.db.skills.lock"
+    lock.touch(mode=0o600)
+    os.chown(lock, OTHER, OTHER)
+    result = run_in_need(machine, WITHOUT_RIGHTS, "sync", "skills")
+    assert result.returncode == 74, result.stderr
+    assert f"it belongs to #{OTHER}; run: sudo chown root {lock}" in result.stderr

@@ -128,7 +128,7 @@ def _who_may(path: Path) -> str:
     if owner_above == user and owner not in {None, user}:
         return f"it belongs to {_name(owner)}; run: sudo chown {shlex.quote(_name(user))} {shlex.quote(str(path))}"
     if owner_above in {None, 0, user}:
-        return f"give {_name(user)} the right to use it and to write in {path.parent}"
+        return f"run as the user that owns {path.parent}, or give this user the right to write there"
     return f"run: sudo -u {shlex.quote(_name(owner_above))} atom-sync …"
 
 

@@ -62,7 +62,7 @@ def test_status_for_programs_imports_typer_and_its_own_rooms_alone(tmp_path: Pat
     # Not even these of the standard library, or another command group.
     assert not {"asyncio", "email.parser", "http.client", "ssl", "urllib.request"} & set(modules["all"])
     assert {name for name in modules["all"] if name.startswith("atom_saas_sync.cli.")} == {
-        f"atom_saas_sync.cli.{name}" for name in ("lazy", "main", "output", "runtime", "status", "streams")
+        f"atom_saas_sync.cli.{name}" for name in ("lazy", "main", "output", "runtime", "status")
     }
 
 

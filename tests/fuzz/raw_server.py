@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 
 
 class RawServer:
-    """Answers each request with the bytes that a test puts here, and closes the connection."""
+    """Answers each request with the bytes that a test puts here, and closes the connection.
+
+    `answer` may also be a function of the request's head. `heads` are the requests that came.
+    """
 
     def __init__(self) -> None:
-        self.answer = b""
+        self.answer: bytes | Callable[[bytes], bytes] = b""
+        self.heads: list[bytes] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -30,17 +35,20 @@ class RawServer:
                 return
             with connection, suppress(OSError):
                 connection.settimeout(5)
-                _read_request(connection)
-                connection.sendall(self.answer)
+                head = _read_request(connection)
+                self.heads.append(head)
+                answer = self.answer
+                connection.sendall(answer(head) if callable(answer) else answer)
 
 
-def _read_request(connection: socket.socket) -> None:
+def _read_request(connection: socket.socket) -> bytes:
     head, _, body = _until(connection, b"\r\n\r\n")
     for line in head.lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):
             missing = int(line.split(b":")[1]) - len(body)
             while missing > 0 and (chunk := connection.recv(missing)):
                 missing -= len(chunk)
+    return head
 
 
 def _until(connection: socket.socket, mark: bytes) -> tuple[bytes, bytes, bytes]:

@@ -282,7 +282,8 @@ class CataloguePull:
                 return  # its skills are on the page that was read before
             self._count_invalid(items.invalid, outcome)
             walk.saw(ids, unusable=() if repeated and ids else [item.skill_id for item in items.invalid])
-            read = _ReadPage(page.without_items(), items, now)
+            page.items = ()  # megabytes
+            read = _ReadPage(page, items, now)
         self._unwritten.append(read)
         changed = [version for each in self._unwritten if each.items for version in each.items.changed.values()]
         if (

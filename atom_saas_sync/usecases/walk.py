@@ -19,7 +19,6 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from msgspec import Raw, Struct
-from msgspec.structs import replace
 
 from atom_saas_sync.core.incoming import read_skill
 from atom_saas_sync.errors import ApiError, BadResponse, MarketplaceError
@@ -68,8 +67,8 @@ def without(known: Mapping[bytes, str], news: AbstractSet[str]) -> Mapping[bytes
     return {digest: name for digest, name in known.items() if name not in news} if news else known
 
 
-class WalkedPage(Struct, frozen=True):
-    """One page of `size` items, which are None if it was not modified, and dropped once they were read ahead.
+class WalkedPage(Struct):
+    """One page of `size` items, which are None if it was not modified, and dropped as soon as they have been parsed.
 
     `beyond` says that the pages before it hold the whole list. `size_bytes` is what its items take in memory.
     """
@@ -82,10 +81,6 @@ class WalkedPage(Struct, frozen=True):
     beyond: bool = False
     size_bytes: int = 0
     read_ahead: SortedItems | None = None
-
-    def without_items(self, read: SortedItems | None = None) -> WalkedPage:
-        """Return the page without its bytes, which have been read."""
-        return replace(self, items=(), read_ahead=read)
 
 
 class PageFailed(Struct, frozen=True):
@@ -174,7 +169,8 @@ class Walk:
                 return
             self._ahead.get_nowait()
             reading = self._reader.submit(_read_after, news, page.items, known_on(page.number))
-            self._being_read.append((page.without_items(), reading))
+            page.items = ()
+            self._being_read.append((page, reading))
 
     @contextmanager
     def pages(self) -> Iterator[Iterator[WalkedPage | PageFailed]]:
@@ -216,7 +212,8 @@ class Walk:
         if not self._being_read:
             return self._ahead.get(timeout=_POLL_SECONDS)
         page, reading = self._being_read.popleft()
-        return page.without_items(reading.result())
+        page.read_ahead = reading.result()
+        return page
 
     def _fetch_ahead(self, stop: threading.Event) -> None:
         try:

@@ -490,6 +490,7 @@ class _Reader:
         self._database = database
         self._values: dict[str, Any] = {}
         self._origins: dict[str, str] = {}
+        self._wrong: dict[str, str] = {}
         self._token_file: Path | None = None
         self.problems: list[str] = []
         self.warnings: list[str] = []
@@ -550,7 +551,11 @@ class _Reader:
     def shown(self) -> list[Shown]:
         """Return every variable with its value as text, secrets masked, and its origin."""
         return [
-            Shown(variable.name, _as_text(self._values.get(variable.name)), self._origins.get(variable.name, "not set"))
+            Shown(
+                variable.name,
+                _as_text(self._values.get(variable.name)) or self._wrong.get(variable.name),
+                self._origins.get(variable.name, "not set"),
+            )
             for variable in VARIABLES
         ]
 
@@ -598,6 +603,7 @@ class _Reader:
             self._values[variable.name] = variable.read(text)
         except (ValueError, OverflowError):
             self._values[variable.name] = None
+            self._wrong[variable.name] = _shown_wrong(variable, text)
             got = "what it holds" if variable.secret or _PERHAPS_SECRET.search(text) else repr(text[:80])
             if text == _PLACEHOLDER:
                 got = "the placeholder of .env.example"
@@ -703,7 +709,7 @@ class _Reader:
         for name in ("ATOM_SAAS_API_URL", "ATOM_SAAS_WS_URL", "ATOM_INSTANCE_ID"):
             text = self._values[name] or ""
             if "at_saas_" in text or (token is not None and token.reveal() in text):
-                self._values[name] = None
+                self._values[name], self._wrong[name] = None, "…"
                 self.problems.append(f"{name}: holds a token, which belongs into ATOM_SAAS_API_TOKEN alone")
 
 
@@ -721,6 +727,13 @@ def _is_loopback(host: str | None) -> bool:
 def without_query(text: str) -> str:
     """Return what may be shown of a URL: a query may hold a key."""
     return f"{text.partition('?')[0]}?…" if "://" in text and "?" in text else text
+
+
+def _shown_wrong(variable: Variable, text: str) -> str:
+    """Return what may be shown of a value that is not valid."""
+    if variable.secret:
+        return mask(Secret(text))
+    return "…" if _PERHAPS_SECRET.search(text) else text[:80]
 
 
 def _as_text(value: object) -> str | None:

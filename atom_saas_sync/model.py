@@ -417,6 +417,7 @@ class CatalogueCounts(Struct):
     unchanged: int = 0
     deleted: int = 0
     invalid: int = 0
+    refused: int = 0
     conflicts_detected: int = 0
     conflicts_resolved: int = 0
     conflicts_manual: int = 0
@@ -607,7 +608,10 @@ class ListedRating(Struct, frozen=True):
 
 
 class PastRun(Struct, frozen=True):
-    """One run of the audit trail; `status` is `running` while it is at work."""
+    """One run of the audit trail; `status` is `running` while it is at work.
+
+    `refused` deletions were too many, `invalid` items could not be stored.
+    """
 
     id: int
     kind: str
@@ -619,6 +623,8 @@ class PastRun(Struct, frozen=True):
     reasons: tuple[str, ...]
     error_type: str | None
     error_message: str | None
+    refused: int = 0
+    invalid: int = 0
 
 
 class SyncState(Struct, frozen=True):

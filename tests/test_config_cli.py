@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import Machine
 
 from atom_saas_sync.config import VARIABLES
 
@@ -151,3 +152,19 @@ def test_wrong_logging_options_are_wrong_usage(tmp_path: Path, arguments: list[s
     assert result.returncode == 2
     assert result.stderr.startswith(f"atom-sync: invalid {arguments[0]} {arguments[1]!r}: expected ")
     assert result.stdout == ""
+
+
+def test_a_wrong_value_is_shown_and_a_wrong_secret_is_not(machine: Machine) -> None:
+    wrong = {
+        "ATOM_SAAS_SYNC_INTERVAL_MINUTES": "2",
+        "ATOM_SAAS_CONFLICT_STRATEGY": "newest",
+        "ATOM_SAAS_API_URL": "https://me:hunter2@api.example",
+        "ATOM_SAAS_API_TOKEN": "a token with spaces",
+    }
+    result = machine.command("config", "show", "--json", **wrong)
+    shown = {each["name"]: each["value"] for each in json.loads(result.stdout)["settings"]}
+    assert result.returncode == 78
+    assert shown["ATOM_SAAS_SYNC_INTERVAL_MINUTES"] == "2"
+    assert shown["ATOM_SAAS_CONFLICT_STRATEGY"] == "newest"
+    assert "hunter2" not in result.stdout + result.stderr
+    assert "with spaces" not in result.stdout + result.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Machine
 
 from atom_saas_sync.store import migrations
 
@@ -130,3 +132,13 @@ def test_a_database_that_cannot_be_used_is_one_line_and_a_hint(path: Path) -> No
     line, hint = done.stderr.splitlines()
     assert line == f"atom-sync: cannot use the database {path}: Is a directory"
     assert hint.startswith("  → set ATOM_SAAS_DATABASE_URL")
+
+
+def test_a_backup_says_its_size_and_where_a_directory_is_missing(machine: Machine) -> None:
+    machine.command("db", "upgrade")
+    done = machine.command("db", "backup", "copy.db")
+    assert re.search(r"copy\.db: [\d.]+ kB$", done.stdout.strip())
+    missing = machine.command("db", "backup", "nowhere/copy.db")
+    assert missing.returncode == 74
+    assert f"No such file or directory: {machine.directory / 'nowhere'}" in missing.stderr
+    assert "ATOM_SAAS_DATABASE_URL" not in missing.stderr

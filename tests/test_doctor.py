@@ -336,3 +336,44 @@ def test_what_the_database_can_have(machine: Machine) -> None:
     assert machine.command("db", "current", "--json").stdout.count("0002_sync_state") == 1
     _, found, _ = findings_of(machine, ATOM_SYNC_MIN_FREE_DISK_GB="10000")
     assert found["disk"]["verdict"] == "problem"
+
+
+def test_what_a_sync_left_undone_has_a_finding_of_its_own(machine: Machine) -> None:
+    machine.command("sync", "skills")
+    machine.sandbox.fault("invalid_items", value="no_id", endpoint="list")
+    assert machine.command("sync", "skills", "--force").returncode == 65
+    _, found, _ = findings_of(machine)
+    assert found["sync"]["verdict"] == "warning"
+    assert "1 invalid item" in found["sync"]["message"]
+    machine.sandbox.clear_faults()
+    for name in machine.sandbox.skill_ids()[:40]:
+        machine.sandbox.delete_skill(name)
+    assert machine.command("sync", "skills").returncode == 4
+    code, found, _ = findings_of(machine)
+    assert (code, found["sync"]["verdict"]) == (1, "problem")
+    assert "refused to delete 40 skills" in found["sync"]["message"]
+    assert "atom-sync sync skills --max-delete 40" in found["sync"]["cure"]
+    checked = machine.command("status", "--check", "--json")
+    assert checked.returncode == 3
+    assert json.loads(checked.stdout)["health"]["reasons"] == ["deletions_refused"]
+    assert machine.command("sync", "skills", "--max-delete", "40").returncode == 0
+    assert machine.command("status", "--check").returncode == 0
+
+
+def test_with_migrations_pending_nothing_is_guessed(machine: Machine) -> None:
+    machine.command("db", "upgrade", "0002_sync_state")
+    _, found, _ = findings_of(machine)
+    for check in ("sync", "cache", "rate_limit", "conflicts", "ratings"):
+        assert (found[check]["verdict"], found[check]["message"]) == ("skipped", "unknown until `atom-sync db upgrade`")
+    screen = machine.command("status").stdout
+    assert "unknown until `atom-sync db upgrade`" in screen
+    assert "Ratings" not in screen
+
+
+def test_an_empty_cache_is_unhealthy(machine: Machine) -> None:
+    machine.command("sync", "skills")
+    assert machine.command("cache", "purge", "--all").returncode == 0
+    assert findings_of(machine)[1]["cache"]["message"] == "it is empty, though a sync has succeeded"
+    checked = machine.command("status", "--check")
+    assert checked.returncode == 3
+    assert "no skill is cached" in checked.stdout

@@ -354,3 +354,17 @@ def test_5000_skills_in_seven_requests_and_120_mb(tmp_path: Path) -> None:
         second = _document(machine.command("sync", "skills", "--json"), 0)
         assert second["not_modified"] == second["requests"] == 7
         assert second["unchanged"] == 5000
+
+
+def test_a_screen_tells_a_failure_once_and_a_waiting_conflict_as_a_note(machine: Machine) -> None:
+    failed = machine.command("sync", "skills", ATOM_SAAS_API_TOKEN="at_saas_wrong")
+    assert "because" not in failed.stdout
+    assert (failed.stdout + failed.stderr).count("401") == 1
+    machine.command("sync", "skills")
+    (name, *_) = machine.sandbox.skill_ids()
+    machine.edit(name, description="ours")
+    machine.sandbox.patch_skill(name, {"description": "theirs"})
+    done = machine.command("sync", "skills", "--strategy", "manual")
+    assert done.returncode == 0
+    assert "note: 1 conflict needs a decision (`atom-sync conflicts list`)" in done.stdout
+    assert "because" not in done.stdout

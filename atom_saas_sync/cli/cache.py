@@ -171,6 +171,8 @@ def _age(moment: str | None, now: datetime) -> int | None:
 
 
 def _lines(statistics: CacheStatistics, document: dict[str, Any]) -> list[tuple[str, str]]:
+    from atom_saas_sync.core.health import size
+
     reads = statistics.reads
     expired_categories = counted(statistics.expired_categories, "category", "categories")
     rate = "-" if document["hit_rate"] is None else f"{document['hit_rate']:.1%}"
@@ -188,5 +190,5 @@ def _lines(statistics: CacheStatistics, document: dict[str, Any]) -> list[tuple[
         ),
         ("marketplace reached", statistics.marketplace_reached_at or "never"),
         ("hit rate", f"{rate} ({reads['hit']} hits, {reads['stale']} stale, {reads['miss']} misses)"),
-        ("size on disk", f"{statistics.size_bytes / 1_000_000:.1f} MB"),
+        ("size on disk", size(statistics.size_bytes)),
     ]

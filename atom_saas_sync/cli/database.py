@@ -138,15 +138,16 @@ def backup(
     as_json: AsJson = False,
 ) -> None:
     """Write a consistent, verified copy of the database, while others use it."""
+    from atom_saas_sync.core.health import size
     from atom_saas_sync.store.backup import backup as write_backup
 
     with _open(ctx, read_only=True) as database:
         write_backup(database.path, target, force=force)
-    size = target.stat().st_size
+    number = target.stat().st_size
     if as_json:
-        print_json({"success": True, "backup": str(target.absolute()), "size_bytes": size})
+        print_json({"success": True, "backup": str(target.absolute()), "size_bytes": number})
     else:
-        typer.echo(f"{target.absolute()}: {size} bytes")
+        typer.echo(f"{target.absolute()}: {size(number)}")
 
 
 @app.command()

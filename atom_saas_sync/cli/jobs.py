@@ -112,7 +112,7 @@ def _tell_of_none() -> None:
     from atom_saas_sync.core.schedule_files import CRONTAB
 
     if Path(CRONTAB).exists():
-        typer.echo(f"{CRONTAB} starts the jobs; when, stands there: cron does not tell.")
+        typer.echo(f"Jobs are started by {CRONTAB}; see that file for the times.")
     else:
         typer.echo("No scheduled jobs: no timer of ours is active, and no `watch --jobs` runs.")
 
@@ -130,11 +130,13 @@ def _document(job: ScheduledJob, trigger: str) -> dict[str, Any]:
 def _print_table(jobs: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
+    from atom_saas_sync.core.health import interval
+
     told = any(job["minutes"] is not None for job in jobs)  # systemd does not tell how often
     table = Table("job", "next run", *["every"] * told, box=None, pad_edge=False)
     for job in jobs:
         cells = [printable(job["name"]), job["next_run_time"] or "not planned"]
         if job["minutes"] is not None:
-            cells.append(f"{job['minutes']} min")
+            cells.append(interval(job["minutes"]))
         table.add_row(*cells)
     console(whole_lines=True).print(table)

@@ -113,7 +113,10 @@ def show(
     if as_json:
         print_json(_line(rating))
         return
+    used_up = {"retry_count", "max_retries"} if rating.next_retry_at is None else set()
     for name, value in _line(rating).items():
+        if name in used_up:
+            continue  # a refused rating has used up its retries, though it was sent once
         if name == "replaced" and value is not None:
             typer.echo(
                 f"replaced: {value['rating']} of 5, written here at {value['updated_at']}; "
@@ -145,7 +148,7 @@ def failed(ctx: typer.Context, limit: _Limit = 100, as_json: _Json = False) -> N
             [
                 str(each.id),
                 each.skill_id,
-                f"{each.retry_count}/{each.max_retries}",
+                f"{each.retry_count}/{each.max_retries}" if each.next_retry_at else "none left",
                 each.next_retry_at or "waits for you",
                 each.error_message or "",
             ]

@@ -84,6 +84,7 @@ def open_session(
                     settings.database_path,
                     lock,
                     wait_seconds=wait,
+                    may_wait=command.startswith("sync"),
                     command=command,
                     now=lambda: format_time(clock.now()),
                     sleep=clock.sleep,

@@ -135,6 +135,11 @@ def _screen(state: Status, health: Health, now: datetime) -> RenderableType:
 def _lines(state: Status, now: datetime) -> list[tuple[str, RenderableType]]:
     from rich.text import Text
 
+    from atom_saas_sync.core.health import size
+
+    place = f"{state.database_path}  {size(state.database_bytes)}, at {state.revision or 'no revision'}"
+    if state.revision is not None and state.migrations_pending:
+        return [("Everything", Text("unknown until `atom-sync db upgrade`")), ("Database", Text(place))]
     waiting = ", ".join(f"{number} {severity}" for severity, number in sorted(state.conflicts_open.items()))
     lines: list[tuple[str, RenderableType]] = [
         ("Sync", Text(_sync_line(state, now))),
@@ -146,7 +151,11 @@ def _lines(state: Status, now: datetime) -> list[tuple[str, RenderableType]]:
                 f"{counted(state.skills, 'skill')}, {counted(state.categories, 'category', 'categories')}"
                 + (f"; {state.modified_skills:,} edited here" if state.modified_skills else "")
                 + (f"; {state.expired_skills:,} expired" if state.expired_skills else "")
-                + (f"; {state.republished:,} times other code under the same version" if state.republished else "")
+                + (
+                    f"; {counted(state.republished, 'skill')} republished with different code"
+                    if state.republished
+                    else ""
+                )
             ),
         ),
         (
@@ -162,10 +171,7 @@ def _lines(state: Status, now: datetime) -> list[tuple[str, RenderableType]]:
         ),
         ("Schedule", Text(_schedule_line(state))),
         ("Marketplace", Text(state.marketplace or "none yet: the next sync ties the database to one")),
-        (
-            "Database",
-            Text(f"{state.database_path}  {state.database_bytes / 1e6:,.1f} MB, at {state.revision or 'no revision'}"),
-        ),
+        ("Database", Text(place)),
     ]
     return lines
 
@@ -182,8 +188,8 @@ def _sync_line(state: Status, now: datetime) -> str:
     ]
     if sync.last_sync_at != sync.last_successful_sync_at:
         parts.append(f"last run {ago(sync.last_sync_at, now)}")
-    failed = f", {sync.failed_syncs:,} not" if sync.failed_syncs else ""
-    parts.append(f"{counted(sync.total_syncs, 'run')}, {sync.successful_syncs:,} good{failed}")
+    failed = f", {sync.failed_syncs:,} failed" if sync.failed_syncs else ""
+    parts.append(f"{counted(sync.total_syncs, 'run')}: {sync.successful_syncs:,} succeeded{failed}")
     return "; ".join(parts)
 
 
@@ -222,18 +228,18 @@ def _runs_line(runs: list[PastRun], now: datetime) -> RenderableType:
     """Return the last runs, oldest first: durations as bars that share one scale, their results below, in words too."""
     from rich.text import Text
 
-    from atom_saas_sync.core.health import ago
+    from atom_saas_sync.core.health import ago, elapsed
 
     durations = [run.duration_seconds or 0.0 for run in runs]
-    longest = max(durations) or 1.0
+    longest = max(durations)
     bars, results = Text(), Text()
     for run, seconds in zip(runs, durations, strict=True):
         mark, style = _RESULTS.get(run.status, ("?", ""))
-        bars.append(_BARS[round(seconds / longest * (len(_BARS) - 1))], style)
+        bars.append(_BARS[round(seconds / (longest or 1.0) * (len(_BARS) - 1))], style)
         results.append(mark, style)
     last = runs[-1]
-    took = "" if last.duration_seconds is None else f" in {last.duration_seconds:.1f} s"
+    took = "" if last.duration_seconds is None else f" in {elapsed(last.duration_seconds)}"
     why = f" ({printable(', '.join(last.reasons))})" if last.reasons else ""
-    bars.append(f"  up to {longest:.1f} s")
+    bars.append(f"  up to {elapsed(longest)}")
     results.append(f"  {last.status}{took}{why} {ago(last.started_at, now)}")
     return Text("\n").join([bars, results])

@@ -510,6 +510,8 @@ def _all_document(pulled: RunReport, rated: RatingReport) -> dict[str, Any]:
 
 
 def _print_ratings(report: RatingReport) -> None:
+    from atom_saas_sync.core.health import elapsed
+
     if report.status in {"skipped", "locked"}:
         return
     counts = report.counts
@@ -522,7 +524,7 @@ def _print_ratings(report: RatingReport) -> None:
     kept = f", {counts.skipped} kept here alone" if counts.skipped else ""
     failed = f", {counts.failed} failed (`atom-sync ratings failed`)" if counts.failed else ""
     waiting = f", {counts.pending} pending" if counts.pending else ""
-    typer.echo(f"{verb}: {counts.uploaded} sent{taken}{kept}{failed}{waiting} in {report.duration_seconds:.1f} s")
+    typer.echo(f"{verb}: {counts.uploaded} sent{taken}{kept}{failed}{waiting} in {elapsed(report.duration_seconds)}")
 
 
 def _error(error: ErrorInfo | None) -> dict[str, Any] | None:
@@ -547,13 +549,15 @@ def _planned(action: Action) -> dict[str, Any]:
 
 
 def _print_report(report: RunReport) -> None:
+    from atom_saas_sync.core.health import elapsed, size
+
     if report.status in {"skipped", "locked"}:
         return
     counts = report.counts
     verb = "Dry run" if report.dry_run else "Sync completed" if report.status == "success" else f"Sync {report.status}"
     typer.echo(
         f"{verb}: {counted(counts.skills_synced, 'skill')}, "
-        f"{counted(counts.categories_synced, 'category', 'categories')} in {report.duration_seconds:.1f} s"
+        f"{counted(counts.categories_synced, 'category', 'categories')} in {elapsed(report.duration_seconds)}"
     )
     typer.echo(
         f"  {counts.added:,} added, {counts.updated:,} updated, {counts.unchanged:,} unchanged, "
@@ -566,12 +570,26 @@ def _print_report(report: RunReport) -> None:
         )
     typer.echo(
         f"  {counted(counts.requests, 'request')}, {counts.not_modified:,} not modified, "
-        f"{_size(counts.bytes_received)} received"
+        f"{size(counts.bytes_received)} received"
     )
-    if report.reasons:
-        typer.echo(f"  because: {', '.join(report.reasons)}")
+    for remark in _remarks(report):
+        typer.echo(f"  {remark}")
     if report.dry_run:
         print_some([_plan_line(_planned(each)) for each in report.plan if _is_worth_a_line(each)])
+
+
+def _remarks(report: RunReport) -> list[str]:
+    """Return why the run is not a success, besides its error, and what waits for a person."""
+    lines = []
+    told = {"conflicts_open", report.error.type if report.error else ""}
+    if why := [reason for reason in report.reasons if reason not in told]:
+        lines.append(f"because: {', '.join(why)}")
+    if "conflicts_open" in report.reasons:
+        number = report.counts.conflicts_manual
+        lines.append(
+            f"note: {counted(number, 'conflict needs', 'conflicts need')} a decision (`atom-sync conflicts list`)"
+        )
+    return lines
 
 
 def _is_worth_a_line(action: Action) -> bool:
@@ -583,14 +601,6 @@ def _plan_line(planned: dict[str, Any]) -> str:
     why = f"  ({conflict['type']}, {conflict['severity']})" if conflict else ""
     name = f"{planned['name']} " if planned["name"] else ""
     return f"would be {planned['outcome']}: {name}[{planned['skill_id']}]{why}"
-
-
-def _size(number: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if number < 1000:  # noqa: PLR2004 - the step between units
-            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} GB"
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from atom_saas_sync.core.marketplace import marketplace_of
-from atom_saas_sync.model import Health, Status, Trouble, WebSocketState
+from atom_saas_sync.model import Health, PastRun, Status, Trouble, WebSocketState
 from atom_saas_sync.times import parse_time
 
 LEAST_STALE_MINUTES = 30
@@ -66,6 +66,15 @@ def judge(
     reasons: list[Trouble] = []
     if enabled:
         reasons += _sync_troubles(status, now, stale_after_minutes(sync_interval_minutes))
+        if status.sync.last_successful_sync_at is not None and not status.skills:
+            reasons.append(
+                Trouble(
+                    "cache_empty",
+                    "no skill is cached, though a sync has succeeded",
+                    "`atom-sync config show` shows the marketplace that is set; `atom-sync sync skills --force` reads "
+                    "everything again",
+                )
+            )
         if websocket_enabled and watch_is_missed(status.websocket, now):
             reasons.append(_websocket_trouble(status.websocket, now))
     return Health(tuple(reasons), tuple(_notices(status, enabled=enabled, api_url=api_url if enabled else None)))
@@ -101,6 +110,9 @@ def _sync_troubles(status: Status, now: datetime, limit: int) -> list[Trouble]:
                 "`atom-sync doctor` looks for the cause; `atom-sync sync skills` tries again",
             )
         )
+    if last is not None and "deletions_refused" in last.reasons:
+        troubles.append(_refused(last))
+        return troubles
     # An interrupted run says nothing about the next one; if none follows, the cache grows stale.
     if last is not None and last.status == "failed" and last.error_type not in {"interrupted", "deadline"}:
         why = last.error_message or ", ".join(last.reasons) or "no reason was noted"
@@ -108,6 +120,36 @@ def _sync_troubles(status: Status, now: datetime, limit: int) -> list[Trouble]:
             Trouble("sync_failed", f"the last sync failed: {why}", "`atom-sync doctor` looks for the cause")
         )
     return troubles
+
+
+def _refused(last: PastRun) -> Trouble:
+    number = f"{last.refused:,}" if last.refused else "N"
+    return Trouble(
+        "deletions_refused",
+        "the last sync refused to delete "
+        + (f"{last.refused:,} skills" if last.refused else "skills")
+        + " that the marketplace does not list any more; nothing was deleted",
+        f"`atom-sync sync skills --dry-run` reads the list again; if the deletions are right, `atom-sync sync skills "
+        f"--max-delete {number.replace(',', '')}` allows them",
+    )
+
+
+def _incomplete(last: PastRun) -> tuple[str, str, str] | None:
+    """Return the notice about a run that stored a part only: its word, what happened, and what to do."""
+    if last.status != "partial" or "deletions_refused" in last.reasons:
+        return None
+    if "items_invalid" in last.reasons:
+        left_out = "1 invalid item" if last.invalid == 1 else f"{last.invalid or 'some'} invalid items"
+        return (
+            "items_invalid",
+            f"the last sync was not a success: it left out {left_out} of the marketplace",
+            "`atom-sync sync skills` names them; report them to the marketplace",
+        )
+    return (
+        "sync_partial",
+        f"the last sync was partial: {', '.join(last.reasons)}",
+        "`atom-sync sync skills` tries the rest again, and so does the next scheduled run",
+    )
 
 
 def _websocket_trouble(websocket: WebSocketState, now: datetime) -> Trouble:
@@ -134,6 +176,7 @@ def _notices(status: Status, *, enabled: bool, api_url: str | None) -> list[Trou
     waiting = sum(status.conflicts_open.values())
     last = status.last_runs.get("skills")
     skew = status.clock_skew_seconds
+    partial = None if last is None else _incomplete(last)
     candidates = (
         (not enabled, "disabled", "ATOM_SAAS_ENABLED is false: nothing is asked of the marketplace", "set it to true"),
         (
@@ -148,16 +191,11 @@ def _notices(status: Status, *, enabled: bool, api_url: str | None) -> list[Trou
             f"the database belongs to {status.marketplace}, but ATOM_SAAS_API_URL is {api_url}: syncs are refused",
             "set ATOM_SAAS_DATABASE_URL to another database, or `atom-sync db rebind URL`",
         ),
-        (
-            last is not None and last.status == "partial",
-            "sync_partial",
-            f"the last sync was partial: {', '.join(last.reasons) if last else ''}",
-            "the next run tries the rest again",
-        ),
+        (partial is not None, *(partial or ("", "", ""))),
         (
             waiting > 0,
             "conflicts_open",
-            f"{waiting} {'conflict waits' if waiting == 1 else 'conflicts wait'} for a person",
+            f"{waiting:,} {'conflict needs' if waiting == 1 else 'conflicts need'} a decision",
             "`atom-sync conflicts list`",
         ),
         (
@@ -180,6 +218,33 @@ def ago(moment: str | None, now: datetime) -> str:
     """Return how long ago something was, for people; `never` if there is no time."""
     parsed = parse_time(moment)
     return "never" if parsed is None else f"{duration(max(0.0, (now - parsed).total_seconds()))} ago"
+
+
+def elapsed(seconds: float) -> str:
+    """Return how long something took, for people: `32 ms`, `1.4 s`, `12 min`."""
+    if seconds < 0.9995:  # noqa: PLR2004 - what rounds to less than a second
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 9.95 else duration(round(seconds))  # noqa: PLR2004 - two digits
+
+
+def interval(minutes: int) -> str:
+    """Return the time between two runs, for people: `40 min`, `1 h`, `1 day`."""
+    for size, unit in ((1440, "day"), (60, "h")):
+        if minutes % size == 0:
+            number = minutes // size
+            return f"{number} {unit}{'s' if unit == 'day' and number > 1 else ''}"
+    return f"{minutes} min"
+
+
+def size(number: float) -> str:
+    """Return a number of bytes for people: `1 byte`, `512 bytes`, `17.1 MB` (10^6 bytes)."""
+    if number < 1000:  # noqa: PLR2004 - the step between units
+        return f"{number:.0f} byte{'' if number == 1 else 's'}"
+    for unit in ("kB", "MB"):
+        number /= 1000
+        if number < 999.95:  # noqa: PLR2004 - what rounds to less than the next unit
+            return f"{number:.1f} {unit}"
+    return f"{number / 1000:,.1f} GB"
 
 
 def duration(seconds: float) -> str:

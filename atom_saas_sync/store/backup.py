@@ -6,6 +6,7 @@ import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
+from shlex import quote
 
 from atom_saas_sync.errors import DatabaseError, UsageError
 from atom_saas_sync.store.failures import hand_over, is_there, translated_errors
@@ -36,6 +37,12 @@ def _refuse_target(source: Path, target: Path, *, force: bool) -> None:
     own = [source, *(beside(source, suffix) for suffix in SIDE_FILES)]
     if any(os.path.realpath(each) == os.path.realpath(target) for each in own) or _is_same_file(source, target):
         raise UsageError(f"{target} is the database itself", hint="name another file")
+    with translated_errors(target):
+        if not target.parent.exists():
+            raise DatabaseError(
+                f"cannot write {target}: No such file or directory: {target.parent}",
+                hint=f"create the directory (`mkdir -p {quote(str(target.parent))}`), or name a file elsewhere",
+            )
     if target.is_dir():
         raise UsageError(f"{target} is a directory", hint=f"name a file in it, such as {target / source.name}.bak")
     if is_there(target) and not force:

@@ -25,6 +25,7 @@ _POLL_SECONDS = 0.25
 # Somebody who asks `holder` has the lock shared for an instant; that long a run lets itself be kept from it.
 _GLANCE_SECONDS = 0.01
 _GLANCES = 100
+_FINISH = {"skills", "ratings"}  # the kinds of runs that end by themselves; services hold the other locks
 _MAX_BYTES = 4096
 _PRIVATE = 0o600
 
@@ -38,10 +39,12 @@ def run_lock(
     now: Callable[[], str],
     sleep: Callable[[float], object],
     wait_seconds: float = 0,
+    may_wait: bool = False,
 ) -> Iterator[None]:
     """Hold the lock for runs of this kind during the block; wait for it up to `wait_seconds`.
 
-    `command` and the time `now()` are shown to whoever finds the lock taken: put no secret in the command.
+    `command` and the time `now()` are shown to whoever finds the lock taken: put no secret in the command. With
+    `may_wait` the error names `--wait`, which only some commands have.
 
     Raises Locked, naming the holder, and DatabaseError if the lock file cannot be used.
     """
@@ -53,7 +56,7 @@ def run_lock(
         waited = 0.0
         while not _take(descriptor, path, sleep):
             if waited >= wait_seconds:
-                raise _locked(kind, _read(descriptor))
+                raise _locked(kind, _read(descriptor), may_wait=may_wait)
             pause = min(_POLL_SECONDS, wait_seconds - waited)
             sleep(pause)
             waited += pause
@@ -208,7 +211,7 @@ def _here() -> dict[str, str]:
     return {"host": os.uname().nodename, "pid_namespace": namespace}
 
 
-def _locked(kind: str, run: dict[str, Any]) -> Locked:
+def _locked(kind: str, run: dict[str, Any], *, may_wait: bool) -> Locked:
     pid, host = run.get("pid"), run.get("host")
     who = cure = ""
     if pid:
@@ -220,7 +223,10 @@ def _locked(kind: str, run: dict[str, Any]) -> Locked:
         cure = (
             f"`kill {pid}` ends it and frees the lock" if is_here else f"stop it{place}: its process is not one of here"
         )
-        cure = f"; if it hangs, {cure}"
+        cure = f"; if it hangs, {cure}" if kind in _FINISH else f"; {cure}"
     return Locked(
-        f"another {kind} run is at work{who}", hint=f"it goes on by itself; `--wait SECONDS` waits for it{cure}"
+        f"another {kind} run is at work{who}",
+        hint=("it will finish on its own" if kind in _FINISH else "only one can work on a database")
+        + ("; `--wait SECONDS` waits for it" if may_wait else "")
+        + cure,
     )

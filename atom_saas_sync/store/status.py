@@ -50,7 +50,9 @@ _FIGURES = f"""
         (SELECT max(finished_at) FROM sync_run WHERE kind = 'ratings' AND status = 'success') AS last_rating_success_at
 """  # noqa: S608 - constants
 _RUN = """
-    SELECT id, kind, started_at, finished_at, duration_seconds, status, started_by, reasons, error_type, error_message
+    SELECT id, kind, started_at, finished_at, duration_seconds, status, started_by, reasons, error_type, error_message,
+        coalesce(json_extract(counts, '$.refused'), 0) AS refused,
+        coalesce(json_extract(counts, '$.invalid'), 0) AS invalid
     FROM sync_run
 """
 
@@ -64,7 +66,8 @@ def read_status(path: Path, *, now: datetime, per_minute: int, per_hour: int) ->
     """
     path = path.absolute()
     if not exists(path):
-        return Status(read_at=format_time(now), database_path=str(path))
+        free = min(per_minute, per_hour)
+        return Status(read_at=format_time(now), database_path=str(path), rate_limit_remaining=free)
     # Briefly only: a probe must answer, and readers of a WAL database wait for nobody.
     with Database.open(path, migrate=False, read_only=True, busy_timeout_seconds=2.0) as database:
         migrations.refuse_newer(database)

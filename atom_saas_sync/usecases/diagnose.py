@@ -36,6 +36,9 @@ _ERRORS_WITHIN, _MANY_ERRORS, _ERROR_SHARE = timedelta(hours=4), 2, 0.1
 _NO_ERRORS = frozenset({None, "interrupted", "deadline", "locked"})
 
 
+_SYNC_REASONS = frozenset({"never_synced", "sync_stale", "sync_failed", "deletions_refused"})
+
+
 class Finding(Struct, frozen=True):
     """What one check found, and, unless all is well, what to do and the command to run."""
 
@@ -329,13 +332,17 @@ def _state(plan: Checkup, status: Status, now: datetime) -> Iterator[Finding]:
         websocket_enabled=plan.ws_enabled,
         api_url=plan.api_url,
     )
+    if status.revision is not None and status.migrations_pending:
+        for check in ("sync", "cache", "rate_limit", "conflicts", "ratings"):
+            yield _skip(check, "unknown until `atom-sync db upgrade`")
+        return
     yield _sync(health)
     yield from _errors(status, now)
     if status.sync.last_successful_sync_at:
         yield _cache(status)
     for trouble in health.reasons:
         if trouble.code in {"watch_gone", "websocket_disconnected"}:
-            yield Finding("watch", "problem", trouble.message, _plain_cure(trouble.hint))
+            yield Finding("watch", "problem", trouble.message, _watch_cure(plan, trouble.hint))
     for run in status.runs:
         minutes = minutes_since(run.started_at, now) or 0
         if run.status == "running" and run.kind in status.running and minutes >= _LONG_RUN_MINUTES:
@@ -349,7 +356,7 @@ def _state(plan: Checkup, status: Status, now: datetime) -> Iterator[Finding]:
         yield Finding(
             "rate_limit",
             "warning",
-            f"only {status.rate_limit_remaining} requests are free now",
+            f"only {_counted(status.rate_limit_remaining, 'request')} can be sent now",
             "longer intervals: ATOM_SAAS_SYNC_INTERVAL_MINUTES; does another instance use this token?",
         )
     yield _conflicts(plan, status)
@@ -357,7 +364,7 @@ def _state(plan: Checkup, status: Status, now: datetime) -> Iterator[Finding]:
         yield Finding(
             "ratings",
             "problem",
-            f"{status.ratings_failed} could not be sent",
+            f"{_counted(status.ratings_failed, 'rating')} could not be sent",
             "`atom-sync ratings failed` says why; `atom-sync sync ratings --retry-failed` tries again",
         )
     else:
@@ -365,11 +372,17 @@ def _state(plan: Checkup, status: Status, now: datetime) -> Iterator[Finding]:
 
 
 def _sync(health: Health) -> Finding:
-    troubles = [trouble for trouble in health.reasons if trouble.code in {"never_synced", "sync_stale", "sync_failed"}]
+    troubles = [trouble for trouble in health.reasons if trouble.code in _SYNC_REASONS]
     if not troubles:
+        for notice in health.notices:
+            if notice.code in {"items_invalid", "sync_partial"}:
+                return Finding("sync", "warning", notice.message, notice.hint)
         return Finding("sync", "ok", "the last sync is recent and was successful")
     message = "; ".join(trouble.message for trouble in troubles)
-    return Finding("sync", "problem", message, "mend what was found above; then `atom-sync sync skills`")
+    cures = [trouble.hint for trouble in troubles if trouble.code == "deletions_refused"]
+    return Finding(
+        "sync", "problem", message, *cures or ["fix the problems above, if any; then run `atom-sync sync skills`"]
+    )
 
 
 def _errors(status: Status, now: datetime) -> Iterator[Finding]:
@@ -381,7 +394,7 @@ def _errors(status: Status, now: datetime) -> Iterator[Finding]:
             "errors",
             "warning",
             f"{failed.total()} of the last {len(recent)} runs ended with an error: {kinds}",
-            "mend what was found above; `atom-sync status --json` has the last error, the log has all",
+            "fix the problems above, if any; `atom-sync status --json` shows the last error; see the log for the rest",
         )
 
 
@@ -401,24 +414,40 @@ def _cache(status: Status) -> Finding:
             f"{status.expired_skills:,} of {status.skills:,} skills have expired",
             "`atom-sync sync skills` confirms those that still exist; `atom-sync cache purge` removes the others",
         )
-    return Finding("cache", "ok", f"{status.skills:,} skills and {status.categories:,} categories, none expired")
+    return Finding(
+        "cache",
+        "ok",
+        f"{_counted(status.skills, 'skill')} and {_counted(status.categories, 'category', 'categories')}, none expired",
+    )
 
 
 def _conflicts(plan: Checkup, status: Status) -> Finding:
     waiting = sum(status.conflicts_open.values())
     if not waiting:
-        return Finding("conflicts", "ok", "none waits")
-    more = "" if plan.conflict_strategy != "manual" else "; ATOM_SAAS_CONFLICT_STRATEGY=remote_wins settles new ones"
+        return Finding("conflicts", "ok", "none is open")
+    more = ""
+    if plan.conflict_strategy == "manual":
+        more = "; with ATOM_SAAS_CONFLICT_STRATEGY=manual every new one needs a decision, too"
     return Finding(
         "conflicts",
         "warning",
-        f"{waiting} wait for a person",
-        f"`atom-sync conflicts list`, then `atom-sync conflicts resolve ID --strategy remote_wins`{more}",
+        f"{_counted(waiting, 'conflict needs', 'conflicts need')} a decision",
+        "`atom-sync conflicts show ID` compares the two sides, `atom-sync conflicts resolve ID` asks which to keep; "
+        f"`atom-sync conflicts list` shows the ids{more}",
     )
 
 
-def _plain_cure(hint: str) -> str:
-    return hint if "doctor" not in hint else "see the WebSocket check above; `atom-sync watch` connects again"
+def _watch_cure(plan: Checkup, hint: str) -> str:
+    """Return the hint of the verdict, unless it names doctor itself."""
+    if "doctor" not in hint:
+        return hint
+    if plan.has_token:
+        return "see the checks of the marketplace and its WebSocket above; `watch` connects again by itself"
+    return "set a token; `watch` connects again by itself"
+
+
+def _counted(number: int, noun: str, plural: str = "") -> str:
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def _skip(check: str, why: str) -> Finding:

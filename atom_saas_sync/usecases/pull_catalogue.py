@@ -425,6 +425,7 @@ class CataloguePull:
         limit = max(self._options.max_delete.limit(cached), self._catalogue.approved_deletions())
         if len(candidates) > limit:
             outcome.note("deletions_refused", NEEDS_PERSON)
+            self._counts.refused = len(candidates)
             log.error(
                 "refused to delete %d of %d skills that the marketplace does not list (limit %d), among them %s; "
                 "nothing was deleted. If this is right, run: atom-sync sync skills --max-delete %d",

@@ -12,8 +12,11 @@ from msgspec.structs import replace
 
 from atom_saas_sync.core.health import (
     duration,
+    elapsed,
+    interval,
     judge,
     minutes_since,
+    size,
     stale_after_minutes,
     watch_is_missed,
     websocket_connected,
@@ -52,6 +55,7 @@ def state(**fields: Any) -> Status:
         "revision": "0004",
         "migrations_pending": False,
         "sync": sync,
+        "skills": 5,
         **fields,
     }
     return Status(**whole)
@@ -206,3 +210,58 @@ def test_the_documents_have_the_keys_of_the_guide() -> None:
 )
 def test_spans_in_words(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def after(status: str, *reasons: str, **fields: Any) -> Status:
+    run = PastRun(9, "skills", ago(minutes=5), ago(minutes=5), 1.0, status, "tester", reasons, None, None, **fields)
+    return state(last_runs={"skills": run})
+
+
+@pytest.mark.parametrize("status", ["partial", "failed"])
+def test_refused_deletions_are_unhealthy_and_name_the_commands(status: str) -> None:
+    health = judge(
+        after(status, "items_invalid", "deletions_refused", refused=1234, invalid=2), NOW, sync_interval_minutes=15
+    )
+    assert [each.code for each in health.reasons] == ["deletions_refused"]
+    assert "1,234 skills" in health.reasons[0].message
+    assert "--dry-run" in health.reasons[0].hint
+    assert "--max-delete 1234`" in health.reasons[0].hint
+    # Of a run of a version that did not note how many.
+    older = judge(after(status, "deletions_refused"), NOW, sync_interval_minutes=15)
+    assert "--max-delete N`" in older.reasons[0].hint
+
+
+@pytest.mark.parametrize(
+    ("reasons", "invalid", "code", "words"),
+    [
+        (("items_invalid",), 1, "items_invalid", "1 invalid item of"),
+        (("items_invalid", "conflicts_open"), 3, "items_invalid", "3 invalid items of"),
+        (("timeout",), 0, "sync_partial", "partial: timeout"),
+        (("incomplete",), 0, "sync_partial", "partial: incomplete"),
+    ],
+)
+def test_a_partial_run_is_told_with_its_own_cure(reasons: tuple[str, ...], invalid: int, code: str, words: str) -> None:
+    health = judge(after("partial", *reasons, invalid=invalid), NOW, sync_interval_minutes=15)
+    assert health.healthy
+    (notice,) = health.notices
+    assert notice.code == code
+    assert words in notice.message
+    assert ("report them" in notice.hint) == (code == "items_invalid")
+
+
+def test_an_empty_cache_after_a_success_is_unhealthy() -> None:
+    assert reasons(state(skills=0)) == ["cache_empty"]
+    assert reasons(state(skills=0), enabled=False) == []
+    assert reasons(state(skills=0, sync=SyncState())) == ["never_synced"]
+
+
+def test_figures_for_people() -> None:
+    assert [elapsed(seconds) for seconds in (0, 0.0324, 0.9996, 1.42, 9.96, 61, 7200)] == [
+        *("0 ms", "32 ms", "1.0 s", "1.4 s", "10 s", "61 s", "2 h")
+    ]
+    assert [size(number) for number in (0, 1, 999, 1000, 17_100_800, 999_960, 2_500_000_000)] == [
+        *("0 bytes", "1 byte", "999 bytes", "1.0 kB", "17.1 MB", "1.0 MB", "2.5 GB")
+    ]
+    assert [interval(minutes) for minutes in (7, 60, 90, 120, 1440, 2880)] == [
+        *("7 min", "1 h", "90 min", "2 h", "1 day", "2 days")
+    ]

@@ -1,86 +1,235 @@
-"""One thread cuts off whichever exchange takes too long, and no other."""
+"""A request takes as long as it may, from the first byte to the last, and a signal cuts it off at once."""
 
 from __future__ import annotations
 
+import json
+import signal
 import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
+from conftest import Machine
+from scripted_market import PAGE, Request, ScriptedMarket, answer, scripted_market
 
-from atom_saas_sync.marketplace.time_limits import TimeLimits
+from atom_saas_sync.errors import BadResponse, ConnectionFailed, MarketplaceTimeout
+from atom_saas_sync.marketplace.connections import MOST_INTERIM_ANSWERS
 
-LONG, SHORT = 60.0, 0.05
-
-
-class Connection:
-    """Both ends of a connection."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self.ours, self.theirs = (stack.enter_context(each) for each in socket.socketpair())
-        self.theirs.settimeout(10)
-
-    def wait_until_cut_off(self) -> None:
-        assert self.theirs.recv(1) == b""
-
-    def works(self) -> bool:
-        self.ours.sendall(b"x")
-        return self.theirs.recv(1) == b"x"
+LIST = "/api/v1/skills"
+PATIENCE = 30.0
+LIMIT = 0.3
+INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
 
 
 @pytest.fixture
-def connections() -> Iterator[list[Connection]]:
-    with ExitStack() as stack:
-        yield [Connection(stack) for _ in range(2)]
+def market() -> Iterator[ScriptedMarket]:
+    with scripted_market() as market:
+        yield market
 
 
-@pytest.fixture
-def limits() -> Iterator[TimeLimits]:
-    limits = TimeLimits()
-    yield limits
-    limits.close()
-    for thread in watchers():
-        thread.join(10)
-    assert watchers() == []
+def slowly(
+    market: ScriptedMarket, start: bytes, piece: bytes, pause: float
+) -> Callable[[Request, socket.socket], None]:
+    """Return a handler that sends `piece` again and again, until the test is over."""
+
+    def handle(_request: Request, connection: socket.socket) -> None:
+        connection.sendall(start)
+        while not market.over.wait(pause):
+            connection.sendall(piece)
+
+    return handle
 
 
-def watchers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "time-limits"]
+ENDLESS = {
+    "its head": (b"HTTP/1.1 200 OK\r\nX-A: ", b"a", 0.05),
+    "its first line": (b"HTTP/1.1 200 ", b"O", 0.05),
+    "its body": (b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", b" ", 0.05),
+    "a chunked body": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n", 0.05),
+    "nothing": (b"", b"", 0.05),
+    "an interim answer": (b"", INTERIM[:9] + b"103 ", 60),
+}
 
 
-def test_a_shorter_limit_that_begins_later_is_kept(limits: TimeLimits, connections: list[Connection]) -> None:
-    slow, quick = connections
-    patient = limits.begin(LONG, slow.ours)
-    impatient = limits.begin(SHORT, quick.ours)
-    quick.wait_until_cut_off()
-    assert impatient.expired
-    assert not patient.expired
-    assert slow.works()
-    assert len(watchers()) == 1
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_server_that_drips_is_given_up(machine: Machine, market: ScriptedMarket, name: str) -> None:
+    market.on(LIST, slowly(market, *ENDLESS[name]))
+    with machine.client(url=market.url, timeout_seconds=LIMIT) as (client, _), pytest.raises(MarketplaceTimeout):
+        client.list_skills(1, 10)
+    assert len(market.requests) == 4, "each retry has a limit of its own"
 
 
-def test_what_has_ended_in_time_is_left_alone(limits: TimeLimits, connections: list[Connection]) -> None:
-    done, late = connections
-    in_time = limits.begin(SHORT, done.ours)
-    limits.end(in_time)
-    limits.begin(2 * SHORT, late.ours)
-    late.wait_until_cut_off()
-    assert not in_time.expired
-    assert done.works()
+@pytest.mark.parametrize("pause", [0.0, 0.01], ids=["a flood", "one after the other"])
+def test_interim_answers_are_counted(machine: Machine, market: ScriptedMarket, pause: float) -> None:
+    market.on(LIST, slowly(market, b"", INTERIM * (1000 if pause == 0 else 1), pause))
+    with machine.client(url=market.url, timeout_seconds=PATIENCE) as (client, _), pytest.raises(BadResponse) as failed:
+        client.list_skills(1, 10)
+    assert failed.value.message == f"GET {LIST}: more than 8 interim answers (1xx)"
 
 
-def test_after_a_rest_the_next_limit_is_kept_too(limits: TimeLimits, connections: list[Connection]) -> None:
-    first, second = connections
-    limits.begin(SHORT, first.ours)
-    first.wait_until_cut_off()
-    limits.begin(SHORT, second.ours)
-    second.wait_until_cut_off()
+@pytest.mark.parametrize("cut", [len(INTERIM) * MOST_INTERIM_ANSWERS, 5, 60])
+def test_some_interim_answers_are_skipped(machine: Machine, market: ScriptedMarket, cut: int) -> None:
+    said = INTERIM * MOST_INTERIM_ANSWERS + answer(PAGE)
+
+    def handle(_request: Request, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(said[:cut])
+        market.over.wait(0.01)
+        connection.sendall(said[cut:])
+
+    market.on(LIST, handle)
+    with machine.client(url=market.url) as (client, _):
+        assert client.list_skills(1, 10).page is not None
 
 
-def test_one_that_is_closed_already_is_no_trouble(limits: TimeLimits, connections: list[Connection]) -> None:
-    closed, late = connections
-    closed.ours.close()
-    limits.begin(SHORT, closed.ours)
-    limits.begin(2 * SHORT, late.ours)
-    late.wait_until_cut_off()
+@contextmanager
+def swallowing() -> Iterator[str]:
+    """Yield an address that takes no connection and refuses none: its queue is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, socket.socket() as waiting:
+        waiting.connect(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_an_address_that_swallows_connections_is_given_up(machine: Machine) -> None:
+    with (
+        swallowing() as url,
+        machine.client(url=url, timeout_seconds=LIMIT) as (client, _),
+        pytest.raises(MarketplaceTimeout),
+    ):
+        client.list_skills(1, 10)
+
+
+def test_a_second_address_is_tried_while_the_first_is_silent(
+    machine: Machine, market: ScriptedMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, look_up = socket.create_connection, socket.getaddrinfo
+
+    def first_is_silent(address: tuple[str, int], *arguments: Any, **options: Any) -> socket.socket:
+        if address[0] == "::1":
+            market.over.wait(PATIENCE)
+            raise TimeoutError
+        return connect(address, *arguments, **options)
+
+    def two_addresses(host: str, *arguments: Any, **options: Any) -> list[Any]:
+        return both if host == "both.example" else look_up(host, *arguments, **options)
+
+    both = [(family, socket.SOCK_STREAM, 6, "", (host, 0)) for family, host in ((10, "::1"), (2, "127.0.0.1"))]
+    monkeypatch.setattr(socket, "create_connection", first_is_silent)
+    monkeypatch.setattr(socket, "getaddrinfo", two_addresses)
+    url = market.url.replace("127.0.0.1", "both.example")
+    with machine.client(url=url, timeout_seconds=PATIENCE) as (client, _):
+        assert client.list_skills(1, 10).page is not None
+    market.over.set()
+
+
+def test_doctor_has_the_same_limit(machine: Machine, market: ScriptedMarket) -> None:
+    variables = {**market.variables, "ATOM_SAAS_API_TIMEOUT_SECONDS": "1"}
+    for endless, words in (
+        (ENDLESS["its head"], "no whole answer within 1 s"),
+        ((b"", INTERIM, 0), "more than 8 interim"),
+    ):
+        market.on("/", slowly(market, *endless))
+        ended = machine.command("doctor", "--json", **variables)
+        found = {each["check"]: each["message"] for each in json.loads(ended.stdout)["findings"]}
+        assert ended.returncode == 1 and words in found["http"]
+
+
+# Signals
+
+
+COMMANDS = [
+    ("sync", "skills"),
+    ("sync", "skills", "--no-categories"),
+    ("sync", "categories"),
+    ("sync", "ratings"),
+    ("doctor",),
+]
+HANGS: dict[str, bytes] = {"before its head": b"", "in its body": b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "before its head"), (signal.SIGINT, "in its body")])
+def test_a_signal_cuts_a_request_that_hangs(
+    machine: Machine, market: ScriptedMarket, command: tuple[str, ...], number: signal.Signals, name: str
+) -> None:
+    if command == ("sync", "ratings"):
+        machine.pull()
+        assert machine.command("ratings", "add", next(iter(machine.cached())), "4").returncode == 0
+    hanging = threading.Event()
+
+    def handle(_request: Request, connection: socket.socket) -> None:
+        connection.sendall(HANGS[name])
+        hanging.set()
+        market.over.wait(PATIENCE * 2)
+
+    for beginning in ("/", LIST, "/api/v1/categories"):
+        market.on(beginning, handle)
+    # Doctor reads no bodies: what hangs there is the head.
+    if command == ("doctor",) and name == "in its body":
+        market.on("/", slowly(market, *ENDLESS["its head"]))
+        hanging.set()
+    started = time.monotonic()
+    with machine.started(*command, **market.variables, ATOM_SAAS_API_TIMEOUT_SECONDS="120") as process:
+        assert hanging.wait(PATIENCE)
+        while not market.requests:
+            assert time.monotonic() - started < PATIENCE
+            time.sleep(0.01)  # the pause of a bounded poll
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == 128 + number
+        assert process.stderr is not None
+        assert f"stopped by {number.name}" in process.stderr.read()
+
+
+def test_a_signal_cuts_waiting_for_a_connection(machine: Machine) -> None:
+    with swallowing() as url:
+        variables = {"ATOM_SAAS_API_URL": url, "ATOM_SAAS_API_TIMEOUT_SECONDS": "120"}
+        with machine.started("sync", "skills", **variables) as process:
+            port = int(url.rpartition(":")[2])
+            end = time.monotonic() + PATIENCE
+            while f":{port:04X} 02 " not in Path("/proc/net/tcp").read_text():  # SYN_SENT
+                assert time.monotonic() < end
+                time.sleep(0.01)  # the pause of a bounded poll
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE) == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_hard(number: signal.Signals) -> None:
+    deaf = (
+        "from atom_saas_sync.cli.runtime import StopSignals\n"
+        "import sys, time\n"
+        "with StopSignals().caught():\n"
+        "    print('ready', flush=True)\n"
+        "    while True: time.sleep(0.01)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        process.send_signal(number)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.2)
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == 128 + number
+
+
+def test_nothing_is_sent_after_a_stop(machine: Machine, market: ScriptedMarket) -> None:
+    with machine.client(url=market.url) as (client, _):
+        client.list_skills(1, 10)
+        client.stop(signal.SIGTERM)
+        with pytest.raises(Exception, match="stopped by SIGTERM"):
+            client.list_skills(1, 10)
+    assert len(market.requests) == 1
+
+
+def test_a_failed_connection_names_the_host(machine: Machine) -> None:
+    with (
+        machine.client(url="http://127.0.0.1:9") as (client, _),
+        pytest.raises(
+            ConnectionFailed, match=r"GET /api/v1/skills: the connection to 127\.0\.0\.1 failed: Connection refused"
+        ),
+    ):
+        client.list_skills(1, 10)

@@ -64,6 +64,7 @@ def check(
     lines = {line.name: line for line in shown}
     if lines["ATOM_SAAS_ENABLED"].value != "false" and lines["ATOM_SAAS_API_TOKEN"].origin == "not set":
         problems = (*problems, f"ATOM_SAAS_API_TOKEN: no token for the marketplace is set; {TOKEN_HINT}")
+    problems = (*problems, *_network_problems(lines["ATOM_SAAS_API_URL"].value))
     right = not problems and not (strict and warnings)
     if as_json:
         print_json({"success": right, "problems": problems, "warnings": warnings})
@@ -72,6 +73,20 @@ def check(
         raise typer.Exit(ConfigError.exit_code)
     if not as_json:
         typer.echo("The configuration is right.")
+
+
+def _network_problems(url: str | None) -> list[str]:
+    """Return what is wrong with variables of other programs that connections use: of proxies and of OpenSSL."""
+    from atom_saas_sync.marketplace.proxies import proxy_for
+    from atom_saas_sync.marketplace.tls import tls_context
+
+    problems = []
+    for look in (lambda: proxy_for(url or ""), lambda: tls_context(None)):
+        try:
+            look()
+        except ConfigError as error:
+            problems.append(error.message)
+    return problems
 
 
 def _tell(problems: Sequence[str], warnings: Sequence[str]) -> None:

@@ -48,7 +48,7 @@ def doctor(
 
 
 def _examine(options: GlobalOptions) -> list[Finding]:
-    from atom_saas_sync.cli.runtime import settings_of
+    from atom_saas_sync.cli.runtime import StopSignals, settings_of
     from atom_saas_sync.core.tokens import expires_at
     from atom_saas_sync.marketplace.dialects import DIALECTS
     from atom_saas_sync.marketplace.probe import Probe
@@ -79,7 +79,9 @@ def _examine(options: GlobalOptions) -> list[Finding]:
         min_free_disk_gb=settings.min_free_disk_gb,
         warnings=settings.warnings,
     )
-    return diagnose(plan, network=network, store=_Store(settings), host=_Host(), now=_now())
+    stop = StopSignals()
+    with stop.caught(), stop.cutting(network.stop):
+        return diagnose(plan, network=network, store=_Store(settings), host=_Host(), now=_now())
 
 
 def _now() -> datetime:

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,6 +78,7 @@ class StopSignals:
     def __init__(self, deadline_seconds: float | None = None) -> None:
         self._received = 0
         self._event = threading.Event()
+        self._cuts: list[Callable[[int], object]] = []
         self.deadline = None if deadline_seconds is None else time.monotonic() + deadline_seconds
 
     @contextmanager
@@ -115,8 +116,23 @@ class StopSignals:
         """End what looks at this, as if that signal had come; from any thread."""
         self._received = number
         self._event.set()
+        for cut in tuple(self._cuts):
+            cut(number)
+
+    @contextmanager
+    def cutting(self, cut: Callable[[int], object]) -> Iterator[None]:
+        """Let a stop within the block call `cut` with the signal: what waits for others does not look at flags."""
+        self._cuts.append(cut)
+        try:
+            if self._received:
+                cut(self._received)
+            yield
+        finally:
+            self._cuts.remove(cut)
 
     def _catch(self, number: int, _frame: FrameType | None) -> None:
+        if self._received:  # asked twice: whatever still runs is not worth waiting for
+            os._exit(128 + number)
         self.stop(number)
 
 
@@ -203,6 +219,18 @@ def leave_a_processor() -> None:
             os.sched_setaffinity(0, processors - {max(processors)})
 
 
+def check_network(settings: Settings) -> None:
+    """Look at what is needed to connect, without connecting. Raises ConfigError."""
+    from atom_saas_sync.marketplace.proxies import proxy_for
+    from atom_saas_sync.marketplace.tls import tls_context
+
+    urls = (settings.api_url, settings.ws_url)
+    for url in urls:
+        proxy_for(url)
+    if any(url.startswith(("https:", "wss:")) for url in urls):
+        tls_context(settings.ca_file)
+
+
 @contextmanager
 def marketplace_client(settings: Settings, budget: RequestBudget, clock: StopSignals) -> Iterator[MarketplaceClient]:
     """Open the client that the settings describe."""
@@ -225,6 +253,7 @@ def marketplace_client(settings: Settings, budget: RequestBudget, clock: StopSig
         ca_file=settings.ca_file,
     )
     try:
-        yield client
+        with clock.cutting(client.stop):
+            yield client
     finally:
         client.close()

@@ -58,6 +58,7 @@ def watch(
         note("ATOM_SAAS_ENABLED is false: local only, nothing to follow")
         return
     require_token(settings)
+    runtime.check_network(settings)
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTION, 20, 20)
     clock = runtime.StopSignals()
     with ExitStack() as stack:

@@ -2,81 +2,103 @@
 
 from __future__ import annotations
 
-import gzip
-import io
+import codecs
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import Protocol
 
 import httpx
 
 from atom_saas_sync.errors import BadResponse
 
-_CHUNK = 256 * 1024
+# So many bytes at a time can become 16 MiB, and no more.
+_GZIP_PIECE, _ZSTD_PIECE = 16 * 1024, 512
+_GZIP_WRAPPER = 31
+_ZSTD_MAGIC = (b"\x28\xb5\x2f\xfd", *(bytes([kind]) + b"\x2a\x4d\x18" for kind in range(0x50, 0x60)))  # or skippable
 _LARGEST_WINDOW = 8 * 1024 * 1024
+_GZIP = frozenset({"gzip", "x-gzip"})
+_WITHOUT_BODY = frozenset({204, 205, 304})
+_COURTESY_BYTES = 64 * 1024
 
 
-class _Stream(io.RawIOBase):
-    """The undecoded body of a response as a file."""
+class _Decoder(Protocol):
+    """What zlib and zstandard have in common."""
 
-    def __init__(self, response: httpx.Response) -> None:
-        self._chunks: Iterator[bytes] = response.iter_raw()
-        self._rest = b""
+    @property
+    def eof(self) -> bool: ...
 
-    def readable(self) -> bool:
-        return True
+    @property
+    def unused_data(self) -> bytes: ...
 
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        while not self._rest:
-            try:
-                self._rest = next(self._chunks)
-            except StopIteration:
-                return 0
-        count = min(len(view), len(self._rest))
-        view[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
+    def decompress(self, data: memoryview, /) -> bytes: ...
 
 
 def read_body(response: httpx.Response, *, limit: int, what: str) -> bytes:
-    """Return the decompressed body.
+    """Return the decompressed body, without a byte order mark.
 
     Raises BadResponse if it is larger than `limit` bytes, or not what its Content-Encoding says.
     """
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    if encoding in {"", "identity"}:
-        return _within(response.iter_raw(), limit, what)
-    if encoding == "gzip":
-        return _read_gzip(response, limit, what)
-    if encoding == "zstd":
-        return _read_zstd(response, limit, what)
-    raise BadResponse(f"{what}: unknown Content-Encoding {encoding[:40]!r}")
+    body = _within(response.iter_raw(), limit, what)
+    if not body or response.status_code in _WITHOUT_BODY:
+        return b""
+    named = [name.strip().lower() for name in response.headers.get("content-encoding", "").split(",")]
+    coding = ", ".join(name for name in named if name not in {"", "identity"})
+    if coding in _GZIP:
+        body = _read_gzip(body, limit, what)
+    elif coding == "zstd":
+        body = _read_zstd(body, limit, what)
+    elif coding:
+        raise BadResponse(f"{what}: unknown Content-Encoding {coding[:40]!r}")
+    return body.removeprefix(codecs.BOM_UTF8)
 
 
-def _read_gzip(response: httpx.Response, limit: int, what: str) -> bytes:
-    reader = gzip.GzipFile(fileobj=io.BufferedReader(_Stream(response), _CHUNK))
+def read_courtesy(response: httpx.Response) -> bytes:
+    """Return the body of an answer whose status says all that matters; nothing if it is large or can't be decoded."""
     try:
-        return _within(iter(lambda: reader.read(_CHUNK), b""), limit, what)
-    except (OSError, EOFError, zlib.error) as error:
-        raise BadResponse(f"{what}: the body is no valid gzip: {error}") from error
+        return read_body(response, limit=_COURTESY_BYTES, what="")
+    except BadResponse:
+        return b""
 
 
-def _read_zstd(response: httpx.Response, limit: int, what: str) -> bytes:
+def _read_gzip(compressed: bytes, limit: int, what: str) -> bytes:
+    try:
+        return _within(
+            _frames(compressed, lambda: zlib.decompressobj(_GZIP_WRAPPER), _GZIP_PIECE, b"\x1f\x8b"), limit, what
+        )
+    except (EOFError, zlib.error) as error:
+        raise BadResponse(f"{what}: the body is not valid gzip: {error}") from error
+
+
+def _read_zstd(compressed: bytes, limit: int, what: str) -> bytes:
     import zstandard
 
-    compressed = _within(response.iter_raw(), limit, what)
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
     try:
-        size = zstandard.frame_content_size(compressed)
-        decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
-        if 0 <= size <= limit:  # as a rule it is declared; then it is the size of the only buffer
-            return decompressor.decompress(compressed)
-        reader = decompressor.stream_reader(compressed)
-        return _within(iter(lambda: reader.read(_CHUNK), b""), limit, what)
-    except zstandard.ZstdError as error:
-        raise BadResponse(f"{what}: the body is no valid zstd: {error}") from error
+        if 0 < zstandard.frame_content_size(compressed) <= limit:
+            # As a rule there is one frame of a declared size; then that is the size of the only buffer.
+            with suppress(zstandard.ZstdError):
+                return decompressor.decompress(compressed, allow_extra_data=False)
+        return _within(_frames(compressed, decompressor.decompressobj, _ZSTD_PIECE, *_ZSTD_MAGIC), limit, what)
+    except (EOFError, zstandard.ZstdError) as error:
+        raise BadResponse(f"{what}: the body is not valid zstd: {error}") from error
 
 
-def _within(chunks: Iterator[bytes], limit: int, what: str) -> bytes:
+def _frames(compressed: bytes, start: Callable[[], _Decoder], piece_size: int, *magic: bytes) -> Iterator[bytes]:
+    """Yield the content of each frame; what follows and does not begin as one is padding. Raises EOFError."""
+    view, position = memoryview(compressed), 0
+    while position == 0 or compressed.startswith(magic, position):
+        decoder = start()
+        while not decoder.eof:
+            piece = view[position : position + piece_size]
+            if not piece:
+                raise EOFError("it ends too early")
+            yield decoder.decompress(piece)
+            position += len(piece)
+        position -= len(decoder.unused_data)
+
+
+def _within(chunks: Iterable[bytes], limit: int, what: str) -> bytes:
     parts, size = [], 0
     for chunk in chunks:
         parts.append(chunk)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -18,6 +17,7 @@ import tenacity
 
 from atom_saas_sync import __version__
 from atom_saas_sync.core.incoming import (
+    error_words,
     is_utf8,
     parse_categories,
     parse_conflict,
@@ -29,19 +29,19 @@ from atom_saas_sync.core.incoming import (
 from atom_saas_sync.core.outgoing import list_query, path_segment, rating_body, rating_headers
 from atom_saas_sync.errors import (
     ApiError,
+    AtomSyncError,
     BadResponse,
-    ConnectionFailed,
     DeadlineReached,
     MarketplaceError,
     MarketplaceTimeout,
     RateLimited,
     TokenRefused,
 )
-from atom_saas_sync.marketplace.bodies import read_body
-from atom_saas_sync.marketplace.dates import http_date
+from atom_saas_sync.marketplace.bodies import read_body, read_courtesy
+from atom_saas_sync.marketplace.connections import Connections
 from atom_saas_sync.marketplace.dialects import Dialect
-from atom_saas_sync.marketplace.time_limits import TimeLimit, TimeLimits
-from atom_saas_sync.marketplace.tls import cause_of, http_client
+from atom_saas_sync.marketplace.heads import http_date, rate_limit, redirect_target, retry_after, usable_etag
+from atom_saas_sync.marketplace.words import plain
 from atom_saas_sync.model import (
     Category,
     InvalidItem,
@@ -63,6 +63,8 @@ MAX_CONNECTIONS = 10
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _DEADLINE = "the deadline ended the run while it waited for the marketplace"
+_TOO_LARGE_A_HEAD = frozenset({400, 413, 431})
+_PAGE_OF_HTML = b"<"
 _CANNOT_UPDATE = frozenset({404, 405, 501})
 
 log = logging.getLogger(__name__)
@@ -107,9 +109,8 @@ class Answer:
 
     @property
     def etag(self) -> str | None:
-        """Return the validator for the next conditional request; none that could not be sent as it came."""
-        etag = self.headers.get("etag")
-        return etag if etag and etag.isascii() else None
+        """Return the validator for the next conditional request, None if it could not be sent."""
+        return usable_etag(self.headers.get("etag"))
 
 
 class Statistics:
@@ -170,25 +171,22 @@ class MarketplaceClient:
         self._deadline = deadline
         self._refused: TokenRefused | None = None
         self.statistics = Statistics()
-        self._limits = TimeLimits()
-        headers = {name: value.format(token=token, instance=instance_id) for name, value in dialect.headers}
-        self._http = http_client(
-            base_url,
-            ca_file,
-            headers={
-                **headers,
-                "Accept": "application/json",
-                "Accept-Encoding": "gzip, zstd",
-                "User-Agent": f"atom-sync/{__version__}",
-            },
-            timeout=timeout_seconds,
-            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
-        )
+        self._token = token
+        self._headers = {
+            **{name: value.format(token=token, instance=instance_id) for name, value in dialect.headers},
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip, zstd",
+            "User-Agent": f"atom-sync/{__version__}",
+        }
+        self._connections = Connections(base_url, ca_file, most=MAX_CONNECTIONS)
 
     def close(self) -> None:
         """Close all connections."""
-        self._http.close()
-        self._limits.close()
+        self._connections.close()
+
+    def stop(self, signal_number: int) -> None:
+        """End all requests, now and from now on, with Interrupted. A signal handler may call it."""
+        self._connections.stop(signal_number)
 
     def list_skills(self, page: int, page_size: int, etag: str | None = None) -> ListedPage:
         """Fetch one page of the list; unchanged since `etag` if the server says so."""
@@ -306,17 +304,33 @@ class MarketplaceClient:
         etag: str | None,
         parse: Callable[[bytes], Parsed],
     ) -> tuple[Answer, Parsed | None]:
-        headers = {"If-None-Match": etag} if etag else {}
+        condition = {"If-None-Match": etag} if etag is not None and usable_etag(etag) else {}
         attempts = 0
 
         def attempt() -> tuple[Answer, Parsed | None]:
             nonlocal attempts
             attempts += 1
-            answer = self._send(endpoint, "GET", path, params=params, headers=headers)
+            try:
+                answer = self._send(endpoint, "GET", path, params=params, headers=condition)
+            except ApiError as error:
+                if not condition or error.status not in _TOO_LARGE_A_HEAD:
+                    raise
+                condition.clear()
+                answer = self._send(endpoint, "GET", path, params=params)
+            if answer.not_modified:
+                return answer, None
             # Probably damaged on its way; if it stays so, only the item that it is in is unusable.
             if attempts <= RETRIES and not is_utf8(answer.body):
                 raise BadResponse(f"GET {path}: the body is not valid UTF-8")
-            return answer, None if answer.not_modified else parse(answer.body)
+            try:
+                return answer, parse(answer.body)
+            except BadResponse as error:
+                if answer.body.lstrip().startswith(_PAGE_OF_HTML):
+                    error.hint = (
+                        f"{self._base_url} answers with a web page: check ATOM_SAAS_API_URL, "
+                        "and that no login page or proxy answers in its place"
+                    )
+                raise
 
         return self.retrying(attempt)
 
@@ -341,11 +355,9 @@ class MarketplaceClient:
 
     def _wait_before_retry(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        retry_after = getattr(error, "retry_after", None)
-        if retry_after is not None:
-            return min(float(retry_after), LONGEST_RETRY_AFTER)
-        pause = float(2 ** (state.attempt_number - 1))
-        return pause * (0.75 + self._random() / 2)
+        asked = float(getattr(error, "retry_after", None) or 0)
+        pause = float(2 ** (state.attempt_number - 1)) * (0.75 + self._random() / 2)
+        return max(pause, min(asked, LONGEST_RETRY_AFTER))
 
     def _sleep(self, seconds: float) -> None:
         if self._deadline is not None and self._clock.monotonic() + seconds > self._deadline:
@@ -373,37 +385,20 @@ class MarketplaceClient:
         accepted: frozenset[int] = frozenset(),
     ) -> Answer:
         """Send a request, following redirects; answers with a status of `accepted` are answers, no errors."""
+        what = f"{method} {path}"  # of the first request: nothing that a redirect says gets into messages
         url = httpx.URL(f"{self._base_url}{path}", params=params or None)
         for _ in range(MAX_REDIRECTS + 1):
             self._wait_for_budget()
             if self._refused is not None:  # by an answer to another thread, or before a retry
                 raise TokenRefused(self._refused.message, hint=self._refused.hint)
-            answer = self._exchange(
-                endpoint, self._http.build_request(method, url, headers=headers, content=body), accepted
-            )
+            request = httpx.Request(method, url, headers={**self._headers, **(headers or {})}, content=body)
+            answer = self._exchange(endpoint, request, what, accepted)
             if answer.status not in _REDIRECTS:
                 return answer
-            url = self._redirect_target(method, url, answer)
-        raise _permanent(BadResponse(f"{method} {path}: more than {MAX_REDIRECTS} redirects"))
+            url = _redirect_target(what, url, answer)
+        raise _permanent(BadResponse(f"{what}: more than {MAX_REDIRECTS} redirects"))
 
-    def _redirect_target(self, method: str, url: httpx.URL, answer: Answer) -> httpx.URL:
-        try:
-            target = url.join(answer.headers.get("location", ""))
-            elsewhere = (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port)
-        except (httpx.InvalidURL, UnicodeError) as error:
-            raise _permanent(BadResponse(f"{method} {url.path}: redirected to no valid address")) from error
-        if elsewhere:
-            raise _permanent(
-                BadResponse(
-                    f"{method} {url.path}: redirected to another origin, which the token must not reach",
-                    hint="check ATOM_SAAS_API_URL",
-                )
-            )
-        if method != "GET" and answer.status not in {307, 308}:
-            raise _permanent(BadResponse(f"{method} {url.path}: redirected with status {answer.status}"))
-        return target
-
-    def _exchange(self, endpoint: str, request: httpx.Request, accepted: frozenset[int]) -> Answer:
+    def _exchange(self, endpoint: str, request: httpx.Request, what: str, accepted: frozenset[int]) -> Answer:
         """Send one request, read the whole answer, and raise what an error answer means."""
         started = self._clock.monotonic()
         seconds = self._timeout
@@ -411,76 +406,45 @@ class MarketplaceClient:
             if started >= self._deadline:  # nothing new is sent, and no time-out blames the marketplace
                 raise DeadlineReached(_DEADLINE)
             seconds = max(0.001, min(seconds, self._deadline - started))
-        request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), seconds)
-        what = f"{request.method} {request.url.path}"
-        code, received = "error", 0
+        code, received, body = "error", 0, b""
         try:
-            with self._streaming(request, what, seconds) as response:
+            with self._connections.exchange(request, what, seconds) as response:
                 code = str(response.status_code)
                 self._note_headers(response)
-                body = read_body(response, limit=MAX_BODY_BYTES, what=what)
+                if response.is_success:
+                    body = read_body(response, limit=MAX_BODY_BYTES, what=what)
+                else:
+                    body = read_courtesy(response)
                 received = response.num_bytes_downloaded
-        except MarketplaceError as error:
-            code = code if code != "error" else error.kind
-            if (
-                isinstance(error, MarketplaceTimeout)
-                and self._deadline is not None
-                and self._clock.monotonic() >= self._deadline
-            ):
-                raise DeadlineReached(_DEADLINE) from error
-            raise
+        except AtomSyncError as error:
+            # The status of an error answer is worth more than the body that explains it.
+            if not isinstance(error, MarketplaceError) or not code.startswith(("3", "4", "5")):
+                code = error.kind if code == "error" else code
+                over = self._deadline is not None and self._clock.monotonic() >= self._deadline
+                if over and isinstance(error, MarketplaceTimeout):
+                    raise DeadlineReached(_DEADLINE) from error
+                raise
         finally:
             self.statistics.count(endpoint, code, received)
             _log_request(request, code, received, self._clock.monotonic() - started)
         if response.status_code not in accepted:
+            words = plain(error_words(body), self._token)
             try:
-                _raise_for_status(response, what, http_date(response.headers.get("date")) or self._clock.now())
+                _raise_for_status(response, what, words, http_date(response.headers.get("date")) or self._clock.now())
             except TokenRefused as error:
                 self._refused = error
                 raise
         return Answer(response.status_code, response.headers, body)
 
-    @contextmanager
-    def _streaming(self, request: httpx.Request, what: str, seconds: float) -> Iterator[httpx.Response]:
-        """Open the response, with one limit on the whole exchange."""
-        limit: TimeLimit | None = None
-        try:
-            response = self._http.send(request, stream=True)
-            limit = self._limits.begin(seconds, response.extensions["network_stream"].get_extra_info("socket"))
-            try:
-                yield response
-                if limit.expired:  # a body without a length just seems to end there
-                    raise _timed_out(what, seconds)
-            finally:
-                self._limits.end(limit)
-                response.close()
-        except UnicodeError as error:
-            # Our own address was looked at before. Though it follows no redirect, httpx reads where it leads.
-            raise _permanent(BadResponse(f"{what}: redirected to no valid address")) from error
-        except httpx.TimeoutException as error:
-            raise _timed_out(what, seconds) from error
-        except httpx.TransportError as error:
-            if limit is not None and limit.expired:
-                raise _timed_out(what, seconds) from error
-            if limit is not None and isinstance(error, httpx.ReadError | httpx.RemoteProtocolError):
-                raise BadResponse(f"{what}: the answer was cut short") from error
-            raise _not_connected(what, error) from error
-
     def _note_headers(self, response: httpx.Response) -> None:
-        headers = response.headers
         now = self._clock.now()
-        their_now = http_date(headers.get("date")) or now
-        if self.statistics.clock_skew_seconds is None and "date" in headers:
+        their_now = http_date(response.headers.get("date"))
+        if self.statistics.clock_skew_seconds is None and their_now is not None:
             self.statistics.clock_skew_seconds = (their_now - now).total_seconds()
-        limit = _first_integer(headers, "x-ratelimit-limit", "ratelimit-limit")
-        if limit is not None and limit > 0:
-            reset = _first_integer(headers, "x-ratelimit-reset", "ratelimit-reset")
-            is_moment = reset is not None and reset > 1_000_000_000  # noqa: PLR2004 - an epoch time, no duration
+        declared = rate_limit(response.headers, their_now or now)
+        if declared is not None:
             self._budget.learn(
-                now,
-                limit=limit,
-                remaining=_first_integer(headers, "x-ratelimit-remaining", "ratelimit-remaining"),
-                reset_seconds=None if reset is None else float(reset - their_now.timestamp() if is_moment else reset),
+                now, limit=declared.limit, remaining=declared.remaining, reset_seconds=declared.reset_seconds
             )
 
 
@@ -508,32 +472,20 @@ def _log_request(request: httpx.Request, code: str, received: int, seconds: floa
     )
 
 
-def _timed_out(what: str, seconds: float) -> MarketplaceTimeout:
-    return MarketplaceTimeout(
-        f"{what}: no whole answer within {seconds:.0f} s", hint="raise ATOM_SAAS_API_TIMEOUT_SECONDS if this is usual"
-    )
-
-
-def _not_connected(what: str, error: httpx.TransportError) -> ConnectionFailed:
-    cause = cause_of(error) or str(error) or type(error).__name__
-    if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in cause:
-        cause = "the answer is no valid HTTP"  # the parser's own words repeat the bytes, which may hold the token
-    hint = "check ATOM_SAAS_API_URL, DNS, firewall and proxy"
-    if cause.startswith("TLS"):
-        hint = "check ATOM_SAAS_API_URL and this machine's clock; for a private authority, set ATOM_SAAS_CA_FILE"
-    return ConnectionFailed(f"{what}: {cause}", hint=hint)
-
-
-def _rating_headers(key: str) -> dict[str, str]:
-    return {"Idempotency-Key": key, "Content-Type": "application/json"}
-
-
-def _first_integer(headers: Mapping[str, str], *names: str) -> int | None:
-    for name in names:
-        head = headers.get(name, "").split(",")[0].split(";")[0].strip()
-        if head.isascii() and head.isdigit():
-            return int(head[:18])
-    return None
+def _redirect_target(what: str, url: httpx.URL, answer: Answer) -> httpx.URL:
+    target = redirect_target(url, answer.headers)
+    if target is None:
+        raise _permanent(BadResponse(f"{what}: redirected to no valid address", hint="check ATOM_SAAS_API_URL"))
+    if (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port):
+        raise _permanent(
+            BadResponse(
+                f"{what}: redirected to another origin, which the token must not reach",
+                hint="check ATOM_SAAS_API_URL",
+            )
+        )
+    if not what.startswith("GET ") and answer.status not in {307, 308}:
+        raise _permanent(BadResponse(f"{what}: redirected with status {answer.status}"))
+    return target
 
 
 def _permanent(error: MarketplaceError) -> MarketplaceError:
@@ -545,19 +497,20 @@ def _is_transient(error: BaseException) -> bool:
     return isinstance(error, MarketplaceError) and error.transient
 
 
-def _raise_for_status(response: httpx.Response, what: str, now: datetime) -> None:
-    """Raise what an error answer means (marketplace-api.md, "Errors and limits")."""
+def _raise_for_status(response: httpx.Response, what: str, words: str, now: datetime) -> None:
+    """Raise what an error answer means (marketplace-api.md, "Errors and limits"); `words` are the marketplace's own."""
     status = response.status_code
     if status < httpx.codes.BAD_REQUEST:
         if status == httpx.codes.NOT_MODIFIED or status in _REDIRECTS or response.is_success:
             return
         raise _permanent(BadResponse(f"{what}: unexpected status {status}"))
+    told = f': "{words}"' if words else ""
     if status in {401, 403}:
         raise TokenRefused(
-            f"{what}: the marketplace refused the token ({status})",
+            f"{what}: the marketplace refused the token ({status}){told}",
             hint="check ATOM_SAAS_API_TOKEN; get a new one in the dashboard, under settings, API tokens",
         )
-    message = f"{what}: the marketplace answered {status}"
+    message = f"{what}: the marketplace answered {status}{told}"
     error: MarketplaceError
     if status == httpx.codes.TOO_MANY_REQUESTS:
         error = RateLimited(message, hint="try again later; the run goes on from where it stopped")
@@ -565,16 +518,8 @@ def _raise_for_status(response: httpx.Response, what: str, now: datetime) -> Non
     elif status in _RETRIED:
         error = ApiError(message, status=status, hint="the marketplace has trouble; try again later")
     else:
-        error = ApiError(message, status=status, permanent=True)
-    error.retry_after = _retry_after(response.headers.get("retry-after"), now)
+        error = ApiError(
+            message, status=status, permanent=True, hint="check ATOM_SAAS_API_URL and ATOM_SAAS_API_DIALECT"
+        )
+    error.retry_after = retry_after(response.headers, now)
     raise error
-
-
-def _retry_after(value: str | None, now: datetime) -> float | None:
-    """Return the seconds that `Retry-After`, in either form, asks for."""
-    if value is None:
-        return None
-    if value.isascii() and value.strip().isdigit():
-        return float(value)
-    moment = http_date(value)
-    return None if moment is None else max(0.0, (moment - now).total_seconds())

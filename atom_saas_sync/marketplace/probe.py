@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 
-from atom_saas_sync.errors import ConnectionFailed, MarketplaceTimeout, RateLimited
-from atom_saas_sync.marketplace.dates import http_date
+from atom_saas_sync.errors import ConnectionFailed, Interrupted, RateLimited
+from atom_saas_sync.marketplace.connections import Connections
 from atom_saas_sync.marketplace.dialects import Dialect
-from atom_saas_sync.marketplace.tls import cause_of, http_client
+from atom_saas_sync.marketplace.heads import http_date, redirect_target
 
 _MOST_SECONDS = 10.0
 
@@ -44,14 +44,13 @@ class Probe:
         self._ca_file = ca_file
         self._take = take
         self._now = now
+        self._cut: Callable[[int], object] | None = None
+        self._stopped_by = 0
 
     def look_up(self, url: str) -> int:
-        """Return how many addresses the host of `url` has. Raises ConnectionFailed."""
-        host = urlsplit(url).hostname or ""
-        try:
-            return len(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
-        except OSError as error:
-            raise ConnectionFailed(f"the name {host} is not known here: {error.strerror}") from error
+        """Return how many addresses the host of `url` has. Raises ConnectionFailed, MarketplaceTimeout, Interrupted."""
+        with self._connected(url) as connections:
+            return connections.look_up(self._timeout)
 
     def health(self) -> tuple[int, float | None]:
         """Return the status of the health route, and the seconds that the marketplace's clock is ahead of ours.
@@ -79,28 +78,54 @@ class Probe:
         from atom_saas_sync.marketplace.websocket import open_link
 
         async def connect() -> None:
-            link = await open_link(self._ws_url, self._token, on_frame=lambda: None, ca_file=self._ca_file)
-            link.abort()
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+            assert task is not None, "it runs as one"
+            with self._cut_by(lambda _number: loop.call_soon_threadsafe(task.cancel)):
+                link = await open_link(self._ws_url, self._token, on_frame=lambda: None, ca_file=self._ca_file)
+                link.abort()
 
         self._take_request()
-        asyncio.run(connect())
+        try:
+            asyncio.run(connect())
+        except asyncio.CancelledError:
+            raise Interrupted(self._stopped_by) from None
+
+    def stop(self, signal_number: int) -> None:
+        """End what is asked, now and from now on, with Interrupted. A signal handler may call it."""
+        self._stopped_by = signal_number
+        if self._cut is not None:
+            self._cut(signal_number)
 
     def _get(self, url: str, headers: dict[str, str] | None = None) -> httpx.Response:
         """Make one request, read nothing of the body, and follow no redirect: the token stays with its origin."""
         self._take_request()
-        host = urlsplit(url).hostname
+        request = httpx.Request("GET", url, headers=headers)
+        with (
+            self._connected(url) as connections,
+            connections.exchange(request, f"GET {urlsplit(url).path}", self._timeout) as response,
+        ):
+            if response.has_redirect_location and redirect_target(request.url, response.headers) is None:
+                raise ConnectionFailed(f"{request.url.host} redirects to no valid address")
+            return response
+
+    @contextmanager
+    def _connected(self, url: str) -> Iterator[Connections]:
+        connections = Connections(url, self._ca_file, most=1)
         try:
-            with (
-                http_client(url, self._ca_file, timeout=self._timeout) as client,
-                client.stream("GET", url, headers=headers) as response,
-            ):
-                return response
-        except httpx.TimeoutException as error:
-            raise MarketplaceTimeout(f"{host} gave no answer within {self._timeout:.0f} s") from error
-        except UnicodeError as error:
-            raise ConnectionFailed(f"{host} redirects to no valid address") from error
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise ConnectionFailed(f"no connection to {host}: {cause_of(error) or type(error).__name__}") from error
+            with self._cut_by(connections.stop):
+                yield connections
+        finally:
+            connections.close()
+
+    @contextmanager
+    def _cut_by(self, cut: Callable[[int], object]) -> Iterator[None]:
+        self._cut = cut
+        try:
+            if self._stopped_by:
+                cut(self._stopped_by)
+            yield
+        finally:
+            self._cut = None
 
     def _take_request(self) -> None:
         wait = self._take()

@@ -1,10 +1,11 @@
-"""Whom we connect to, and whom we trust over TLS: the same authorities for HTTP and for the WebSocket."""
+"""Whom we trust over TLS: the same authorities for HTTP and for the WebSocket."""
 
 from __future__ import annotations
 
+import os
 import ssl
+import stat
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -12,7 +13,20 @@ from atom_saas_sync.errors import ConfigError
 
 
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Return the authorities that we trust: the usual ones and those of the file. Raises ConfigError."""
+    """Return the authorities that we trust: the usual ones and those of the file. Raises ConfigError.
+
+    The usual ones are those of SSL_CERT_FILE, else of SSL_CERT_DIR, else of certifi.
+    """
+    cert_file, cert_dir, key_log = (os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"))
+    if cert_file:
+        _check_file("SSL_CERT_FILE", cert_file)
+    elif cert_dir:
+        _check_directories("SSL_CERT_DIR", cert_dir)
+    if key_log:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).keylog_filename = key_log
+        except OSError as error:
+            raise _unusable("SSLKEYLOGFILE", key_log, error.strerror or str(error)) from error
     context = httpx.create_ssl_context()
     if ca_file is not None:
         try:
@@ -22,27 +36,33 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
     return context
 
 
-def http_client(url: str, ca_file: Path | None, **options: Any) -> httpx.Client:  # noqa: ANN401 - those of httpx
-    """Return a client for the host of `url`, which follows no redirects.
+def _check_file(name: str, path: str) -> None:
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise _unusable(name, path, "it is not a regular file")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        raise _unusable(name, path, "it holds no certificates in PEM form") from None
+    except OSError as error:
+        raise _unusable(name, path, error.strerror or str(error)) from error
 
-    Raises ConfigError if the host's name, the authorities, or the proxy that the environment names cannot be used.
-    """
-    try:
-        httpx.URL(url).host  # noqa: B018 - it decodes an xn-- name only when it is asked for
-    except (httpx.InvalidURL, UnicodeError) as error:
-        raise ConfigError(f"{url} has no valid host name", hint="check ATOM_SAAS_API_URL") from error
-    verify = tls_context(ca_file) if url.startswith("https:") else False
-    try:
-        return httpx.Client(verify=verify, follow_redirects=False, **options)
-    except ImportError:
-        raise ConfigError(
-            "a SOCKS proxy (ALL_PROXY, HTTPS_PROXY, HTTP_PROXY) needs the package socksio",
-            hint="install it beside atom-sync, name an HTTP proxy, or exclude this host with NO_PROXY",
-        ) from None
-    except (ValueError, httpx.InvalidURL):  # their texts may hold the proxy's password
-        raise ConfigError(
-            "the proxy that the environment names (ALL_PROXY, HTTPS_PROXY, HTTP_PROXY) has no valid address"
-        ) from None
+
+def _check_directories(name: str, paths: str) -> None:
+    """Check a list of directories, one of which is enough. OpenSSL would not complain, and trust nobody."""
+    failure: OSError | None = None
+    for path in filter(None, paths.split(os.pathsep)):
+        try:
+            os.listdir(path)  # noqa: PTH208 - the error matters, not the names
+        except OSError as error:
+            failure = error
+        else:
+            return
+    reason = failure.strerror if failure and failure.strerror else "it names no directory"
+    raise _unusable(name, paths, reason)
+
+
+def _unusable(name: str, path: str, reason: str) -> ConfigError:
+    return ConfigError(f"{name}: {path}: {reason}", hint=f"correct or unset {name}")
 
 
 def cause_of(error: BaseException) -> str | None:

@@ -1,0 +1,387 @@
+"""Connections to one marketplace: one limit on each whole exchange, and a stop that cuts all of them at once.
+
+httpcore limits single operations only, and a slow answer can have any number of them. So this is its network: each
+operation gets what is left of the exchange's time.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from itertools import chain, zip_longest
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
+
+import httpcore
+import httpx
+
+from atom_saas_sync.errors import BadResponse, ConfigError, ConnectionFailed, Interrupted, MarketplaceTimeout
+from atom_saas_sync.marketplace.proxies import Proxy, proxy_for
+from atom_saas_sync.marketplace.tls import cause_of, tls_context
+
+MOST_INTERIM_ANSWERS = 8
+ERROR_BODY_SECONDS = 2.0
+_KEPT_SECONDS = 5.0
+_NEXT_ADDRESS_SECONDS = 0.25  # RFC 8305, section 5
+
+_FINAL_ANSWER = re.compile(rb"HTTP/1\.[01] [2-9]")
+_INTERIM_ANSWER = re.compile(rb"^HTTP/1\.[01] 1(?!01)\d\d[^\n]*\n", re.MULTILINE)
+
+Found = TypeVar("Found")
+
+
+class _Exchange:
+    """The time that one exchange has left, and the interim answers (1xx) that it has got."""
+
+    def __init__(self, seconds: float, what: str) -> None:
+        self.ends = time.monotonic() + seconds
+        self._what = what
+        self._interim = 0
+        self._line = b""
+        self._head_is_here = False
+
+    def seconds_left(self) -> float:
+        left = self.ends - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout("the time of the whole exchange is over")
+        return left
+
+    def count_interim(self, data: bytes) -> None:
+        """Count the 1xx answers, which httpcore skips without limit."""
+        if self._head_is_here:
+            return
+        data = self._line + data
+        if _FINAL_ANSWER.match(data):
+            self._head_is_here = True
+            return
+        self._interim += len(_INTERIM_ANSWER.findall(data))
+        if self._interim > MOST_INTERIM_ANSWERS:
+            raise BadResponse(f"{self._what}: more than {MOST_INTERIM_ANSWERS} interim answers (1xx)")
+        self._line = data.rpartition(b"\n")[2]
+
+
+class _Stream(httpcore.NetworkStream):
+    """A connection whose every operation ends with the exchange of its thread."""
+
+    def __init__(self, inner: httpcore.NetworkStream, network: _Network, handle: socket.socket) -> None:
+        self._inner = inner
+        self._network = network
+        self._handle = handle
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - the exchange's counts
+        exchange = self._network.exchange
+        data = self._inner.read(max_bytes, exchange.seconds_left())
+        exchange.count_interim(data)
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - likewise
+        self._inner.write(buffer, self._network.exchange.seconds_left())
+
+    def close(self) -> None:
+        self._network.handles.discard(self._handle)
+        self._handle.close()
+        self._inner.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ARG002 - likewise
+    ) -> httpcore.NetworkStream:
+        try:
+            inner = self._inner.start_tls(ssl_context, server_hostname, self._network.exchange.seconds_left())
+        except BaseException:
+            self.close()
+            raise
+        return _Stream(inner, self._network, self._handle)
+
+    def get_extra_info(self, info: str) -> Any:  # noqa: ANN401 - httpcore's
+        return self._inner.get_extra_info(info)
+
+
+class _Network(httpcore.NetworkBackend):
+    """The network as httpcore uses it. Threads may share it; each has one exchange at a time."""
+
+    def __init__(self) -> None:
+        self._inner = httpcore.SyncBackend()
+        self._of_thread = threading.local()
+        self.handles: set[socket.socket] = set()
+        self.stopped_by: int | None = None
+
+    @property
+    def exchange(self) -> _Exchange:
+        """Return the exchange of this thread."""
+        exchange: _Exchange = self._of_thread.exchange
+        return exchange
+
+    @exchange.setter
+    def exchange(self, exchange: _Exchange) -> None:
+        self._of_thread.exchange = exchange
+
+    def check(self) -> None:
+        """Raise Interrupted if all was stopped."""
+        if self.stopped_by is not None:
+            raise Interrupted(self.stopped_by)
+
+    def stop(self, signal_number: int) -> None:
+        """Cut all connections off, now and from now on. Takes no lock: a signal handler calls it."""
+        self.stopped_by = signal_number
+        for handle in tuple(self.handles):
+            with suppress(OSError):
+                handle.shutdown(socket.SHUT_RDWR)
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ARG002 - the exchange's counts
+        local_address: str | None = None,  # noqa: ARG002 - never asked for
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        """Connect to the first address that answers; a silent one delays the next by a quarter of a second."""
+        addresses = self.look_up(host, port)
+        seconds = self.exchange.seconds_left()
+
+        def attempt(address: str) -> Callable[[], httpcore.NetworkStream]:
+            return lambda: self._inner.connect_tcp(address, port, seconds, None, socket_options)
+
+        inner = self._first_of([attempt(address) for address in addresses], give_up=httpcore.NetworkStream.close)
+        # A handle of its own: under TLS another object takes the connection over.
+        handle = inner.get_extra_info("socket").dup()
+        self.handles.add(handle)
+        stream = _Stream(inner, self, handle)
+        if self.stopped_by is not None:
+            stream.close()
+            self.check()
+        return stream
+
+    def look_up(self, host: str, port: int | None) -> list[str]:
+        """Return the host's addresses, the two families by turns. Raises httpcore's errors."""
+        found = self._first_of([lambda: _ask_for(host, port)])
+        families: dict[int, list[str]] = {}
+        for family, _, _, _, address in found:
+            families.setdefault(family, []).append(str(address[0]))
+        return [each for each in chain.from_iterable(zip_longest(*families.values())) if each is not None]
+
+    def _first_of(
+        self, tasks: list[Callable[[], Found]], give_up: Callable[[Found], object] = lambda _found: None
+    ) -> Found:
+        """Return the first result. In threads, since nothing else can end waiting for a name or a connection."""
+        race = _Race(give_up)
+        waiting = list(tasks)
+        failure: Exception = httpcore.ConnectError("the name has no address")
+        try:
+            while waiting or race.running:
+                self.check()
+                if waiting:
+                    race.start(waiting.pop(0))
+                try:
+                    return race.result(min(_NEXT_ADDRESS_SECONDS, self.exchange.seconds_left()))
+                except Empty:
+                    continue
+                except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                    failure = error
+        finally:
+            race.end()
+        raise failure
+
+
+def _ask_for(host: str, port: int | None) -> list[Any]:
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise httpcore.ConnectError(str(error)) from error
+
+
+class _Race(Generic[Found]):
+    """Tasks of which the first result is wanted. Others may come late: they are given up."""
+
+    def __init__(self, give_up: Callable[[Found], object]) -> None:
+        self.running = 0
+        self._give_up = give_up
+        self._arrived: SimpleQueue[tuple[Found | None, Exception | None]] = SimpleQueue()
+        self._turn = threading.Lock()
+        self._over = False
+
+    def start(self, task: Callable[[], Found]) -> None:
+        self.running += 1
+        threading.Thread(target=self._run, args=(task,), name="connect", daemon=True).start()
+
+    def result(self, seconds: float) -> Found:
+        """Return the next result, or raise the failure in its place; Empty if there is none in that time."""
+        found, failure = self._arrived.get(timeout=seconds)
+        self.running -= 1
+        if found is not None:
+            return found
+        assert failure is not None, "it is one or the other"
+        raise failure
+
+    def end(self) -> None:
+        with self._turn:
+            self._over = True
+        while not self._arrived.empty():
+            self._give_up_late(self._arrived.get()[0])
+
+    def _run(self, task: Callable[[], Found]) -> None:
+        found, failure = None, None
+        try:
+            found = task()
+        except Exception as error:  # noqa: BLE001 - raised in the thread that waits
+            failure = error
+        with self._turn:
+            if not self._over:
+                self._arrived.put((found, failure))
+                return
+        self._give_up_late(found)
+
+    def _give_up_late(self, found: Found | None) -> None:
+        if found is not None:
+            self._give_up(found)
+
+
+class _Body(httpx.SyncByteStream):
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = chunks
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._chunks
+
+
+class Connections:
+    """Connections to the origin of one URL, through a proxy if `proxy_for` says so. Threads may share them."""
+
+    def __init__(self, url: str, ca_file: Path | None, *, most: int) -> None:
+        """Keep at most that many connections.
+
+        Raises ConfigError if the host's name, the authorities, or the proxy that the environment names cannot be used.
+        """
+        self._network = _Network()
+        self._proxy = proxy_for(url)
+        try:
+            self._host = httpx.URL(url).host  # an xn-- name is decoded only when it is asked for
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise ConfigError(f"{url} has no valid host name", hint="check ATOM_SAAS_API_URL") from error
+        # A context takes time to make, and plain HTTP needs none.
+        context = tls_context(ca_file) if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=context,
+            proxy=None if self._proxy is None else _as_httpcore(self._proxy, context),
+            max_connections=most,
+            max_keepalive_connections=most,
+            keepalive_expiry=_KEPT_SECONDS,
+            network_backend=self._network,
+        )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.close()
+
+    def stop(self, signal_number: int) -> None:
+        """End all exchanges, now and from now on, with Interrupted. A signal handler may call it."""
+        self._network.stop(signal_number)
+
+    def look_up(self, seconds: float) -> int:
+        """Return how many addresses the host has. Raises ConnectionFailed and MarketplaceTimeout."""
+        self._network.exchange = _Exchange(seconds, self._host)
+        try:
+            return len(self._network.look_up(self._host, None))
+        except httpcore.TimeoutException as error:
+            raise MarketplaceTimeout(f"no answer about the name {self._host} within {seconds:.0f} s") from error
+        except httpcore.ConnectError as error:
+            raise ConnectionFailed(f"the name {self._host} is not known here: {cause_of(error) or error}") from error
+
+    @contextmanager
+    def exchange(self, request: httpx.Request, what: str, seconds: float) -> Iterator[httpx.Response]:
+        """Send a request and yield the response, whose raw body is read within the block.
+
+        All of it, from looking the name up to the last byte, takes at most `seconds`, and the body of an error answer
+        ERROR_BODY_SECONDS. Raises MarketplaceTimeout, ConnectionFailed, BadResponse, Interrupted.
+        """
+        self._network.check()
+        exchange = self._network.exchange = _Exchange(seconds, what)
+        status = 0
+        try:
+            response = self._pool.handle_request(_as_httpcore_request(request))
+            status = response.status
+            if status >= httpx.codes.BAD_REQUEST:
+                exchange.ends = min(exchange.ends, time.monotonic() + ERROR_BODY_SECONDS)
+            assert isinstance(response.stream, Iterable), "it is of the synchronous kind"
+            try:
+                yield httpx.Response(
+                    status, headers=response.headers, stream=_Body(response.stream), extensions=response.extensions
+                )
+            finally:
+                response.close()
+        except httpcore.TimeoutException as error:
+            raise MarketplaceTimeout(
+                f"{what}: no whole answer within {seconds:.0f} s{self._through()}",
+                hint="raise ATOM_SAAS_API_TIMEOUT_SECONDS if this is usual",
+            ) from error
+        except _FAILURES as error:
+            self._network.check()
+            if status and not isinstance(error, httpcore.ProxyError):
+                raise BadResponse(f"{what}: the answer was cut short") from error
+            raise self._failed(what, error) from error
+        self._network.check()  # a body without a length just seems to end there
+
+    def _through(self) -> str:
+        return f" through {self._proxy}" if self._proxy else ""
+
+    def _failed(self, what: str, error: Exception) -> ConnectionFailed:
+        cause = cause_of(error) or _printable(str(error)) or type(error).__name__
+        if isinstance(error, httpcore.RemoteProtocolError) and "disconnected" not in cause:
+            cause = "the answer is not valid HTTP"  # the parser's own words repeat the bytes, which may hold the token
+        hint = "check ATOM_SAAS_API_URL, DNS and firewall"
+        if self._proxy is not None:
+            hint = f"check {self._proxy.variable}, or exclude {self._host} with NO_PROXY"
+        if cause.startswith("TLS"):
+            hint = "check ATOM_SAAS_API_URL and this machine's clock; for a private authority, set ATOM_SAAS_CA_FILE"
+        return ConnectionFailed(f"{what}: the connection to {self._host}{self._through()} failed: {cause}", hint=hint)
+
+
+_FAILURES = (
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.UnsupportedProtocol,
+)
+
+
+def _printable(text: str) -> str:
+    return "".join(character for character in text if character.isprintable())[:120]
+
+
+def _as_httpcore(proxy: Proxy, context: ssl.SSLContext) -> httpcore.Proxy:
+    """Return the proxy as httpcore wants it. Raises ConfigError."""
+    try:
+        known = httpx.Proxy(proxy.url)
+    except (ValueError, UnicodeError, httpx.InvalidURL):  # their texts may hold the proxy's password
+        raise ConfigError(f"{proxy.variable}: the proxy's address is not valid") from None
+    if known.url.scheme.startswith("socks") and find_spec("socksio") is None:
+        raise ConfigError(
+            f"{proxy.variable}: a SOCKS proxy needs the package socksio",
+            hint="install it beside atom-sync, name an HTTP proxy, or exclude this host with NO_PROXY",
+        )
+    return httpcore.Proxy(
+        _as_httpcore_url(known.url),
+        auth=known.raw_auth,
+        ssl_context=context if known.url.scheme == "https" else None,
+    )
+
+
+def _as_httpcore_url(url: httpx.URL) -> httpcore.URL:
+    return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+
+
+def _as_httpcore_request(request: httpx.Request) -> httpcore.Request:
+    assert isinstance(request.stream, httpx.SyncByteStream), "it is of the synchronous kind"
+    return httpcore.Request(
+        request.method, _as_httpcore_url(request.url), headers=request.headers.raw, content=request.stream
+    )

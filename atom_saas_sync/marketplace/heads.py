@@ -1,0 +1,90 @@
+"""What the headers of an answer say (marketplace-api.md, "Errors and limits"). Servers write anything into them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple
+
+import httpx
+
+LARGEST_ETAG = 1024
+_DAY = 86_400.0
+_EPOCH_SECONDS, _EPOCH_MILLISECONDS = 1e9, 1e11
+_MOST_DIGITS = 18
+_NUMBER = re.compile(r"\s*(\d+)(?:\.\d*)?\s*(?:[,;]|$)", re.ASCII)
+
+
+class RateLimit(NamedTuple):
+    """A limit that an answer declares; `reset_seconds` is None if it does not say when the window ends."""
+
+    limit: int
+    remaining: int | None
+    reset_seconds: float | None
+
+
+def http_date(value: str | None) -> datetime | None:
+    """Return the moment in UTC that an HTTP date means, None if it means none."""
+    try:
+        moment = parsedate_to_datetime(value or "")
+        # A naive one is of the zone "-0000": UTC, of an unknown place.
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def redirect_target(url: httpx.URL, headers: Mapping[str, str]) -> httpx.URL | None:
+    """Return where a redirect from `url` leads, None if that is no valid address."""
+    location = headers.get("location", "").strip()
+    try:
+        target = url.join(location)
+        target.host  # noqa: B018 - an xn-- name is decoded only when it is asked for
+    except (httpx.InvalidURL, ValueError):  # also UnicodeError
+        return None
+    return target if location else None
+
+
+def usable_etag(etag: str | None) -> str | None:
+    """Return a validator that can be sent back; a long one would be refused with every request that carries it."""
+    return etag if etag and len(etag) <= LARGEST_ETAG and etag.isascii() and etag.isprintable() else None
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Return the seconds that `Retry-After`, in either form, asks for."""
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    seconds = _number(value)
+    if seconds is not None:
+        return seconds
+    moment = http_date(value)
+    return None if moment is None else max(0.0, (moment - now).total_seconds())
+
+
+def rate_limit(headers: Mapping[str, str], now: datetime) -> RateLimit | None:
+    """Return the limit that an answer declares, None if it declares none.
+
+    The reset is a number of seconds, or a moment in seconds or milliseconds; one that is more than a day away is none.
+    """
+    limit, remaining, reset = (
+        _number(headers.get(f"x-ratelimit-{name}") or headers.get(f"ratelimit-{name}"))
+        for name in ("limit", "remaining", "reset")
+    )
+    if not limit:
+        return None
+    if reset is not None:
+        if reset > _EPOCH_MILLISECONDS:
+            reset /= 1000
+        if reset > _EPOCH_SECONDS:
+            reset -= now.timestamp()
+        if reset > _DAY:
+            reset = None
+    return RateLimit(int(limit), None if remaining is None else int(remaining), reset)
+
+
+def _number(value: str | None) -> float | None:
+    """Return the first number of a header such as `100, 100;w=60`."""
+    found = _NUMBER.match(value or "")
+    return float(found[1][:_MOST_DIGITS]) if found else None

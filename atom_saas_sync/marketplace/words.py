@@ -1,0 +1,19 @@
+"""Words of the other side, made fit to be shown."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+_MASK = "********"
+_MOST = 120
+
+
+def plain(text: str, token: str) -> str:
+    """Return what can be shown of a text: printable, without the token, on one line, and cut.
+
+    Masked first, a token that was broken up by invisible characters would be whole again.
+    """
+    shown = "".join(character for character in " ".join(text.split()) if character.isprintable())
+    for secret in (token, quote(token, safe="")):
+        shown = shown.replace(secret, _MASK) if secret else shown
+    return f"{shown[: _MOST - 1]}…" if len(shown) > _MOST else shown

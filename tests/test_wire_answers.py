@@ -1,0 +1,297 @@
+"""Answers that are odd but legal, and errors: what counts is the status, then the headers, then the body."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+import zlib
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+import zstandard
+from conftest import Machine
+from scripted_market import PAGE, SKILLS, Request, ScriptedMarket, answer, scripted_market
+
+from atom_saas_sync.errors import ApiError, BadResponse, MarketplaceError, RateLimited, TokenRefused
+
+LIST = "/api/v1/skills"
+TEXT = json.dumps(PAGE).encode()
+BOM = b"\xef\xbb\xbf"
+zstd = zstandard.ZstdCompressor().compress
+zstd_of_unknown_size = zstandard.ZstdCompressor(write_content_size=False).compress
+
+
+@pytest.fixture
+def market() -> Iterator[ScriptedMarket]:
+    with scripted_market() as market:
+        yield market
+
+
+def names(machine: Machine, market: ScriptedMarket) -> int:
+    """Fetch the list as a client, and return how many skills it shows."""
+    with machine.client(url=market.url) as (client, _):
+        page = client.list_skills(1, 1000).page
+        assert page is not None
+        return len(page.items)
+
+
+# Bodies
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd", "br", "deflate", "no-such-thing"])
+def test_not_modified_has_no_body_to_decode(machine: Machine, market: ScriptedMarket, coding: str) -> None:
+    def handle(request: Request, _connection: socket.socket) -> bytes:
+        if "if-none-match" in request.headers:
+            return answer(status=304, ETag='"1"', Content_Encoding=coding)
+        return answer(PAGE, ETag='"1"')
+
+    market.on(LIST, handle)
+    market.on("/api/v1/categories", handle)
+    first, second = (machine.command("sync", "skills", "--json", "--no-categories", **market.variables) for _ in "12")
+    assert (first.returncode, second.returncode) == (0, 0), second.stderr
+    assert json.loads(second.stdout)["not_modified"] == 1
+    assert [each.headers.get("if-none-match") for each in market.asked(LIST)] == [None, '"1"']
+
+
+@pytest.mark.parametrize("coding", ["br", "gzip", "zstd"])
+def test_an_empty_body_is_not_decoded(machine: Machine, market: ScriptedMarket, coding: str) -> None:
+    market.on(LIST, answer(Content_Encoding=coding))
+    with pytest.raises(BadResponse, match="the list of skills is not"):
+        names(machine, market)
+
+
+BODIES = {
+    "zstd of two frames": ("zstd", zstd(TEXT[:50]) + zstd(TEXT[50:])),
+    "zstd of an unknown size in three frames": ("zstd", b"".join(map(zstd_of_unknown_size, (TEXT[:9], b"", TEXT[9:])))),
+    "zstd with a skippable frame": ("ZSTD", b"\x50\x2a\x4d\x18\x04\x00\x00\x00skip" + zstd(TEXT)),
+    "zstd and padding": ("zstd", zstd(TEXT) + bytes(512)),
+    "gzip of two members": ("gzip", gzip.compress(TEXT[:50]) + gzip.compress(TEXT[50:])),
+    "gzip and zeros": ("gzip", gzip.compress(TEXT) + bytes(512)),
+    "gzip and other padding": ("gzip", gzip.compress(TEXT) + b"\r\npadding"),
+    "x-gzip": ("x-gzip", gzip.compress(TEXT)),
+    "identity": ("identity", TEXT),
+    "gzip and identity": ("identity, gzip", gzip.compress(TEXT)),
+    "a byte order mark": ("", BOM + TEXT),
+    "a byte order mark within gzip": ("Gzip", gzip.compress(BOM + TEXT)),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_bodies_that_a_careful_client_reads(machine: Machine, market: ScriptedMarket, name: str) -> None:
+    coding, body = BODIES[name]
+    market.on(LIST, answer(body, Content_Encoding=coding))
+    assert names(machine, market) == len(SKILLS)
+
+
+REFUSED = {
+    "brotli": ("br", b"\x0b\x02\x80{}\x03", "unknown Content-Encoding 'br'"),
+    "deflate": ("deflate", zlib.compress(TEXT), "unknown Content-Encoding 'deflate'"),
+    "gzip that ends too early": ("gzip", gzip.compress(TEXT)[:-9], "not valid gzip: it ends too early"),
+    "zstd that ends too early": ("zstd", zstd_of_unknown_size(TEXT)[:-9], "not valid zstd: it ends too early"),
+    "a second frame that ends too early": ("zstd", zstd(TEXT) + zstd(TEXT)[:-9], "not valid zstd: it ends too early"),
+    "not gzip at all": ("gzip", TEXT, "not valid gzip"),
+    "one within the other": ("gzip, zstd", zstd(gzip.compress(TEXT)), "unknown Content-Encoding 'gzip, zstd'"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bodies_that_are_refused_are_refused_by_name(machine: Machine, market: ScriptedMarket, name: str) -> None:
+    coding, body, words = REFUSED[name]
+    market.on(LIST, answer(body, Content_Encoding=coding))
+    with pytest.raises(BadResponse, match=words):
+        names(machine, market)
+
+
+# Errors
+
+
+ERRORS: list[tuple[int, type[MarketplaceError], int]] = [
+    (401, TokenRefused, 1),
+    (403, TokenRefused, 1),
+    (400, ApiError, 1),
+    (422, ApiError, 1),
+    (429, RateLimited, 4),
+    (503, ApiError, 4),
+]
+BROKEN: dict[str, Any] = {
+    "brotli": lambda status: answer(b"\x0b\x02\x80{}\x03", status, Content_Encoding="br", Retry_After="9"),
+    "broken gzip": lambda status: answer(b"\x1f\x8bno", status, Content_Encoding="gzip", Retry_After="9"),
+    "cut short": lambda status: answer(b"x" * 99, status, Retry_After="9")[:-50],
+    "too large": lambda status: answer(b"x" * 200_000, status, Retry_After="9"),
+    "not UTF-8": lambda status: answer(b"\xff\xfe", status, Retry_After="9"),
+}
+
+
+@pytest.mark.parametrize(("status", "kind", "requests"), ERRORS)
+def test_the_status_counts_though_the_body_is_broken(
+    machine: Machine, market: ScriptedMarket, status: int, kind: type[MarketplaceError], requests: int
+) -> None:
+    for body in BROKEN.values():
+        market.requests.clear()
+        machine.clock.slept.clear()
+        market.on(LIST, body(status))
+        with machine.client(url=market.url) as (client, _), pytest.raises(kind, match=str(status)):
+            client.list_skills(1, 10)
+        assert len(market.requests) == requests
+        assert machine.clock.slept == [9.0] * (requests - 1)
+
+
+def test_a_refused_token_is_told_before_its_body_has_come(machine: Machine, market: ScriptedMarket) -> None:
+    def handle(_request: Request, connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 401 No\r\nContent-Length: 99\r\n\r\n{")
+        market.over.wait(20)
+
+    market.on("/api/v1/categories", handle)
+    ended = machine.command("sync", "skills", "--json", **market.variables)
+    assert ended.returncode == 77
+    assert len(market.requests) == 1
+
+
+WORDS = {
+    "a text": ({"error": "comment is too long"}, "comment is too long"),
+    "an object": ({"error": {"code": 7, "message": "comment is too long"}}, "comment is too long"),
+    "a list": ({"detail": [{"loc": ["body"], "msg": "comment is too long"}]}, "comment is too long"),
+    "lines and escapes": ({"message": "a\n\x1b[31mb\u202ec"}, "a [31mbc"),
+    "plain text": (b"comment is too long\nand more", "comment is too long"),
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+@pytest.mark.parametrize("status", [422, 503])
+def test_the_marketplace_s_own_words_are_told(machine: Machine, market: ScriptedMarket, name: str, status: int) -> None:
+    body, words = WORDS[name]
+    market.on(LIST, answer(body, status))
+    with machine.client(url=market.url) as (client, _), pytest.raises(ApiError) as failed:
+        client.list_skills(1, 10)
+    assert failed.value.message == f'GET {LIST}: the marketplace answered {status}: "{words}"'
+    assert failed.value.hint
+
+
+def test_its_words_are_cut_and_hold_no_token(machine: Machine, market: ScriptedMarket) -> None:
+    token = machine.sandbox.token
+    market.on(LIST, answer({"error": f"no {token[:5]}\u200b{token[5:]} {'x' * 500}"}, 422))
+    with machine.client(url=market.url) as (client, _), pytest.raises(ApiError) as failed:
+        client.list_skills(1, 10)
+    assert token not in failed.value.message
+    assert "no ******** xxx" in failed.value.message and len(failed.value.message) < 250
+
+
+@pytest.mark.parametrize("page", [b"<!DOCTYPE html><title>Log in</title>", BOM + b"\n <html>"])
+def test_a_web_page_in_place_of_json_says_what_to_do(machine: Machine, market: ScriptedMarket, page: bytes) -> None:
+    market.on(LIST, answer(page, Content_Type="text/html"))
+    with pytest.raises(BadResponse) as failed:
+        names(machine, market)
+    assert failed.value.hint is not None
+    assert market.url in failed.value.hint and "ATOM_SAAS_API_URL" in failed.value.hint
+
+
+# Redirects
+
+
+LOCATIONS = [
+    "data:,x",
+    "mailto:a",
+    "http:x",
+    "https:x",
+    "a:b",
+    "http:\\\\x",
+    "http://",
+    "http://[::1",
+    "http://a:99999/",
+    "//",
+    "http://\u00e9.\u2024/",
+    "javascript:alert(1)",
+    "",
+    "?\x01",
+    "http://user:pass@127.0.0.1:1/",
+    "/" + "x" * 70_000,
+]
+
+
+@pytest.mark.parametrize("status", [301, 308])
+def test_a_redirect_to_nowhere_is_a_bad_response(machine: Machine, market: ScriptedMarket, status: int) -> None:
+    with machine.client(url=market.url) as (client, _):
+        for location in LOCATIONS:
+            said = f"HTTP/1.1 {status} Said\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            market.on(LIST, said.encode())
+            with pytest.raises(MarketplaceError) as failed:
+                client.list_skills(1, 10)
+            assert failed.value.exit_code in {65, 69}
+            assert failed.value.message.isprintable()
+
+
+@pytest.mark.parametrize("location", ["data:,x", "http:x"])
+def test_such_a_redirect_ends_neither_sync_nor_doctor_in_a_traceback(
+    machine: Machine, market: ScriptedMarket, location: str
+) -> None:
+    for beginning in ("/", LIST, "/api/v1/categories"):
+        market.on(beginning, answer(status=302, Location=location))
+    synced = machine.command("sync", "skills", "--json", **market.variables)
+    assert synced.returncode == 65 and json.loads(synced.stdout)["error"]["type"] == "bad_response"
+    examined = machine.command("doctor", "--json", **market.variables)
+    assert examined.returncode == 1 and json.loads(examined.stdout)["findings"]
+    assert "Traceback" not in synced.stderr + examined.stderr
+    assert machine.sql("SELECT count(*) FROM sync_run WHERE status = 'running'") == [(0,)]
+
+
+# Validators
+
+
+@pytest.mark.parametrize("etag", ['"' + "a" * 60_000 + '"', '"' + "a" * 1_023 + '"', '"\u00e9"'])
+def test_an_etag_that_cannot_be_sent_back_is_none(machine: Machine, market: ScriptedMarket, etag: str) -> None:
+    market.on(LIST, answer(PAGE, ETag=etag))
+    with machine.client(url=market.url) as (client, _):
+        assert client.list_skills(1, 10).etag is None
+
+
+def test_a_stored_etag_that_is_too_long_is_not_sent(machine: Machine, market: ScriptedMarket) -> None:
+    with machine.client(url=market.url) as (client, _):
+        client.list_skills(1, 10, '"' + "a" * 60_000 + '"')
+        client.list_skills(1, 10, '"' + "a" * 900 + '"')
+    assert ["if-none-match" in each.headers for each in market.requests] == [False, True]
+
+
+@pytest.mark.parametrize("status", [400, 413, 431])
+def test_a_request_that_is_refused_with_its_validator_is_sent_without(
+    machine: Machine, market: ScriptedMarket, status: int
+) -> None:
+    def handle(request: Request, _connection: socket.socket) -> bytes:
+        return answer(status=status) if "if-none-match" in request.headers else answer(PAGE, ETag='"2"')
+
+    market.on(LIST, handle)
+    with machine.client(url=market.url) as (client, _):
+        assert client.list_skills(1, 10, '"1"').etag == '"2"'
+        market.on(LIST, answer(status=status))
+        with pytest.raises(ApiError, match=str(status)):
+            client.list_skills(1, 10, '"1"')
+    assert ["if-none-match" in each.headers for each in market.requests] == [True, False, True, False]
+
+
+# Pauses
+
+
+def date(**ahead: float) -> str:
+    return format_datetime(datetime.now(UTC) + timedelta(**ahead), usegmt=True)
+
+
+@pytest.mark.parametrize("retry_after", ["0", "-5", "-0", "", "soon", "0.2", date(hours=-1), "nan", "1e9"])
+@pytest.mark.parametrize("status", [429, 503])
+def test_our_own_pause_is_the_shortest(machine: Machine, market: ScriptedMarket, retry_after: str, status: int) -> None:
+    market.on(LIST, answer(status=status, Retry_After=retry_after, Date=date()))
+    with machine.client(url=market.url) as (client, _), pytest.raises(MarketplaceError):
+        client.list_skills(1, 10)
+    assert machine.clock.slept == [1.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize(("retry_after", "slept"), [("3", [3, 3, 4]), (" 2.5 ", [2, 2, 4]), ("9" * 400, [120] * 3)])
+def test_a_longer_pause_that_is_asked_for_is_kept_up_to_two_minutes(
+    machine: Machine, market: ScriptedMarket, retry_after: str, slept: list[int]
+) -> None:
+    market.on(LIST, answer(status=503, Retry_After=retry_after))
+    with machine.client(url=market.url) as (client, _), pytest.raises(MarketplaceError):
+        client.list_skills(1, 10)
+    assert machine.clock.slept == slept

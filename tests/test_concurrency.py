@@ -29,8 +29,8 @@ LIMITS = {"ATOM_SAAS_RATE_LIMIT_PER_MINUTE": "100000", "ATOM_SAAS_RATE_LIMIT_PER
 SETTINGS = {**LIMITS, "ENABLE_SCHEDULER": "true", "ATOM_SAAS_SYNC_BATCH_SIZE": "150"}
 ALLOWED = {0, 4, 75}
 COMMANDS = {
-    "timer": ("sync", "skills", "--scheduled", "--max-delete", "100%"),
-    "another timer": ("sync", "skills", "--scheduled", "--max-delete", "100%", "--strategy", "manual"),
+    "timer": ("sync", "skills", "--max-delete", "100%"),
+    "another timer": ("sync", "skills", "--max-delete", "100%", "--strategy", "manual"),
     "ratings": ("sync", "ratings"),
     "purge": ("cache", "purge"),
     "resolve": ("conflicts", "resolve", "--all", "--strategy", "merge"),

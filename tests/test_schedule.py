@@ -7,7 +7,9 @@ import json
 import re
 import shlex
 import stat
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Machine
@@ -15,6 +17,7 @@ from conftest import Machine
 from atom_saas_sync.config import load_settings
 from atom_saas_sync.core.schedule_files import MARK, SERVICES, TIMERS, Schedule, crontab, systemd_files
 from atom_saas_sync.errors import UsageError
+from atom_saas_sync.usecases.schedule import scheduled_run_is_due
 
 PROJECT = Path(__file__).parent.parent
 UNITS = systemd_files(Schedule())
@@ -193,8 +196,55 @@ def test_other_intervals_count_from_the_last_run(minutes: int) -> None:
     # Without it the timer would never fire after a restart.
     assert timer["OnBootSec"]
     assert "OnCalendar" not in timer
-    with pytest.raises(UsageError, match=f"every {minutes} minutes"):
-        crontab(Schedule(skills_minutes=minutes))
+
+
+@pytest.mark.parametrize(
+    ("minutes", "times"),
+    [
+        *((7, "0-59/1 * * * *"), (25, "3-59/5 * * * *"), (40, "3-59/20 * * * *"), (50, "3-59/10 * * * *")),
+        *((5, "3-59/5 * * * *"), (15, "3-59/15 * * * *"), (60, "3 * * * *")),
+    ],
+)
+def test_cron_starts_a_job_often_enough_for_any_interval(minutes: int, times: str) -> None:
+    assert f"\n{times}  atom-sync" in crontab(Schedule(skills_minutes=minutes))
+
+
+@pytest.mark.parametrize(
+    ("minutes", "times"), [(90, "11-59/30 * * * *"), (100, "11-59/20 * * * *"), (120, "11 */2 * * *")]
+)
+def test_cron_starts_ratings_often_enough(minutes: int, times: str) -> None:
+    assert f"\n{times}  atom-sync" in crontab(Schedule(ratings_minutes=minutes))
+
+
+@pytest.mark.parametrize("minutes", range(5, 121))
+def test_a_job_that_cron_starts_late_once_is_due_the_next_time(minutes: int) -> None:
+    delay = max(int(most) for most in re.findall(r"shuf -i 0-(\d+)", crontab(Schedule(skills_minutes=minutes))))
+    started = datetime(2026, 2, 19, 12, 0, tzinfo=UTC) + timedelta(seconds=min(delay, 6 * minutes - 10))
+    every = timedelta(minutes=minutes)
+    assert scheduled_run_is_due(started, every, datetime(2026, 2, 19, 12, 0, tzinfo=UTC) + every)
+    assert not scheduled_run_is_due(started, every, started + every * 0.89)
+    assert scheduled_run_is_due(started + every, every, started), "the clock was set back"
+
+
+def test_a_scheduled_run_that_is_not_due_does_nothing(machine: Machine) -> None:
+    def scheduled(*words: str, **variables: str) -> Any:
+        result = machine.command("sync", *words, "--scheduled", "--json", ENABLE_SCHEDULER="true", **variables)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+    machine.command("sync", "skills")  # a person's is not scheduled
+    assert scheduled("skills", ATOM_SAAS_SYNC_INTERVAL_MINUTES="40")["status"] == "success"
+    requests = machine.sandbox.counters()["requests"]
+    skipped = scheduled("skills", ATOM_SAAS_SYNC_INTERVAL_MINUTES="40")
+    assert (skipped["status"], skipped["reasons"], skipped["success"]) == ("skipped", ["not_due"], True)
+    assert machine.sandbox.counters()["requests"] == requests
+    quiet = machine.command("--log-level", "warning", "sync", "skills", "--scheduled", ENABLE_SCHEDULER="true")
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+    assert machine.command("sync", "skills").returncode == 0, "a person's run always runs"
+    assert scheduled("ratings")["status"] == "success", "each kind has an interval of its own"
+    assert scheduled("all")["ratings"]["status"] == "skipped"
+    machine.sql("UPDATE sync_run SET started_at = strftime('%Y-%m-%dT%H:%M:%SZ', started_at, '-37 minutes')")
+    assert scheduled("skills", ATOM_SAAS_SYNC_INTERVAL_MINUTES="40")["status"] == "success"
 
 
 @pytest.mark.parametrize("skills", [5, 6, 10, 12, 15, 20, 30, 60])
@@ -312,7 +362,6 @@ def test_files_of_others_are_left_alone(machine: Machine, tmp_path: Path, option
     ("arguments", "environment", "words"),
     [
         (("systemd", "--install", "--uninstall"), {}, "exclude each other"),
-        (("cron",), {"ATOM_SAAS_SYNC_INTERVAL_MINUTES": "7"}, "every 7 minutes"),
     ],
 )
 def test_what_will_not_do_is_said(

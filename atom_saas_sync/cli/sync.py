@@ -28,8 +28,12 @@ from atom_saas_sync.model import (
 )
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from atom_saas_sync.cli.runtime import StopSignals
     from atom_saas_sync.cli.session import Session
+    from atom_saas_sync.config import Settings
+    from atom_saas_sync.store.runs import Runs
     from atom_saas_sync.usecases.ports import Progress
     from atom_saas_sync.usecases.pull_catalogue import MaxDelete
 
@@ -324,7 +328,7 @@ def _session(options: GlobalOptions, when: _When, kind: str, *, lock: str, dry_r
     from atom_saas_sync.config import require_token
     from atom_saas_sync.store.database import Database
     from atom_saas_sync.store.lock import is_served
-    from atom_saas_sync.store.runs import Runs
+    from atom_saas_sync.store.runs import TIMER, Runs
 
     settings = runtime.load(options)
     if not settings.enabled:
@@ -339,6 +343,8 @@ def _session(options: GlobalOptions, when: _When, kind: str, *, lock: str, dry_r
         runs = Runs(database)
         if when.scheduled and runs.scheduling_stopped():
             raise _skip("stopped", STOPPED)
+        if when.scheduled and not _is_due(runs, settings, kind, when.clock.now()):
+            raise _NotNow("skipped", "not_due")
         if when.scheduled or when.started_by or is_served(settings.database_path):
             runtime.leave_a_processor()
         stack.enter_context(when.clock.caught())
@@ -352,7 +358,7 @@ def _session(options: GlobalOptions, when: _When, kind: str, *, lock: str, dry_r
                     clock=when.clock,
                     wait=when.wait,
                     command=f"sync {kind}",
-                    started_by=when.started_by or ("timer" if when.scheduled else runtime.person()),
+                    started_by=when.started_by or (TIMER if when.scheduled else runtime.person()),
                 )
             )
         except Locked as error:
@@ -380,6 +386,27 @@ def _for_a_dry_run(path: Path) -> Iterator[Path]:
         if there:
             copy(path, directory / path.name)
         yield directory / path.name
+
+
+def _is_due(runs: Runs, settings: Settings, kind: str, now: datetime) -> bool:
+    import logging
+    from datetime import timedelta
+
+    from atom_saas_sync.times import format_time
+    from atom_saas_sync.usecases.schedule import scheduled_run_is_due
+
+    minutes = settings.rating_sync_interval_minutes if kind == "ratings" else settings.sync_interval_minutes
+    last = runs.last_scheduled_success(kind)
+    due = scheduled_run_is_due(last, timedelta(minutes=minutes), now)
+    if not due and last is not None:
+        # Not a note: cron would mail it each time.
+        logging.getLogger(__name__).info(
+            "not due: the last scheduled %s sync began at %s, and one is due every %d minutes",
+            kind,
+            format_time(last),
+            minutes,
+        )
+    return due
 
 
 def _skip(reason: str, why: str) -> _NotNow:

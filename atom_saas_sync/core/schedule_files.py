@@ -8,6 +8,7 @@ without `TimeoutStartSec=` may hang for ever; units that share a state directory
 from __future__ import annotations
 
 import re
+from math import gcd
 from pathlib import PurePosixPath
 
 from msgspec import Struct
@@ -30,6 +31,8 @@ STATE_DIRECTORY = "/var/lib/atom-sync"
 
 METRICS_DIRECTORY = "/var/lib/atom-sync-metrics"
 """Readable by everyone, for node_exporter; the state directory is private."""
+
+_DAY_MINUTES = 1440
 
 SERVICES = ("atom-sync-watch.service", "atom-sync-health.service")
 TIMERS = ("atom-sync-skills.timer", "atom-sync-ratings.timer", "atom-sync-purge.timer")
@@ -126,22 +129,23 @@ def systemd_files(schedule: Schedule) -> dict[str, str]:
 
 
 def crontab(schedule: Schedule) -> str:
-    """Return the file for /etc/cron.d. Raises UsageError for an interval that cron cannot keep."""
+    """Return the file for /etc/cron.d."""
     program = schedule.executable
     metrics = f"--textfile {METRICS_DIRECTORY}/atom_sync.prom"
     skills = f"sync skills --scheduled --wait 60 --deadline {schedule.skills_minutes * 60} {metrics}"
     ratings = f"sync ratings --scheduled --wait 60 --deadline {schedule.ratings_minutes * 60} {metrics}"
     lines = [
-        (_cron_times(schedule.skills_minutes, 3), schedule.skills_minutes + 2, skills),
-        (_cron_times(schedule.ratings_minutes, 11), schedule.ratings_minutes + 2, ratings),
-        ("41 3 * * *", 10, "cache purge --scheduled"),
+        (_cron_times(schedule.skills_minutes, 3), schedule.skills_minutes, schedule.skills_minutes + 2, skills),
+        (_cron_times(schedule.ratings_minutes, 11), schedule.ratings_minutes, schedule.ratings_minutes + 2, ratings),
+        ("41 3 * * *", _DAY_MINUTES, 10, "cache purge --scheduled"),
     ]
     # What is printed on success goes nowhere; warnings and errors become mail to MAILTO. The delay keeps many machines
-    # from asking at the same second. The program ends by itself at its deadline; `timeout` is for one that hangs.
+    # from asking at the same second. It is shorter than a tenth of the interval, or the next run would not be due. The
+    # program ends by itself at its deadline; `timeout` is for one that hangs.
     jobs = "\n".join(
-        f'{times}  atom-sync  test -x {program} && sleep "$(shuf -i 0-59 -n 1)" && '
+        f'{times}  atom-sync  test -x {program} && sleep "$(shuf -i 0-{min(59, 6 * interval - 10)} -n 1)" && '
         f"nice timeout -k 60 {minutes * 60} {schedule.command} --log-level warning {command} >/dev/null"
-        for times, minutes, command in lines
+        for times, interval, minutes, command in lines
     )
     return _CRON_MARK + _CRON_HEAD + jobs + "\n"
 
@@ -153,10 +157,8 @@ def _cron_times(minutes: int, offset: int) -> str:
         return f"{first}-59/{minutes} * * * *" if minutes < 60 else f"{offset} * * * *"  # noqa: PLR2004 - an hour
     if minutes % 60 == 0 and 24 % (minutes // 60) == 0:
         return f"{offset} */{minutes // 60} * * *"
-    raise UsageError(
-        f"cron cannot start something every {minutes} minutes: the hour does not end on it",
-        hint="set an interval such as 5, 10, 15, 20, 30, 60 or 120, or use `atom-sync schedule systemd`",
-    )
+    # More often than wanted: `--scheduled` skips what is not due.
+    return _cron_times(gcd(60, minutes), offset)
 
 
 def _calendar(minutes: int) -> str | None:

@@ -18,6 +18,9 @@ MARKETPLACE = "marketplace"
 APPROVED_DELETIONS = "approved_deletions"
 """The fact that holds how many deletions a person has approved by `db rebind`, until a sync has succeeded."""
 
+TIMER = "timer"
+"""Who starts scheduled runs, in the audit trail."""
+
 RUNS_KEPT = timedelta(days=90)
 
 METRIC_TYPES = {"skills": "skill", "categories": "skill", "ratings": "rating"}
@@ -126,6 +129,15 @@ class Runs:
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM fact WHERE name = 'emergency_stop'")
             write_audit(connection, actor, "jobs start", "", now, {})
+
+    def last_scheduled_success(self, kind: str) -> datetime | None:
+        """Return when the newest run of a kind that a timer started and that succeeded began."""
+        with self._database.reading() as connection:
+            row = connection.execute(
+                "SELECT max(started_at) FROM sync_run WHERE kind = ? AND status = 'success' AND started_by = ?",
+                (kind, TIMER),
+            ).fetchone()
+            return parse_time(row[0])
 
     def run_of_process(self, pid: int, *, since: datetime) -> int | None:
         """Return the run that a process has begun, None if it has begun none yet."""

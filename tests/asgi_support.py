@@ -23,4 +23,4 @@ def serving(app: ASGIApp) -> Iterator[int]:
             yield listener.getsockname()[1]
         finally:
             server.should_exit = True
-            thread.join(10)
+            thread.join(60)

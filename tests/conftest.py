@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from atom_saas_sync.core.outgoing import user_hasher
 from atom_saas_sync.marketplace.client import MarketplaceClient
@@ -30,6 +31,10 @@ from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
 from atom_saas_sync.usecases.sync_ratings import RatingOptions, RatingSync
 
 Json = dict[str, Any]
+
+# No property depends on how fast the machine is.
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
 
 
 class FakeClock:
@@ -185,6 +190,17 @@ class Machine:
         """Run Python code as a process of its own, in the environment of the real command."""
         return self._run("-c", code, **variables)
 
+    def hurried(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run the real command with a clock whose pauses take no time: all its retries, on a machine of any speed."""
+        return self.python(
+            "import runpy, sys\n"
+            "from atom_saas_sync.cli.runtime import StopSignals\n"
+            "StopSignals.sleep = lambda self, seconds: self.check()\n"
+            f"sys.argv = ['atom-sync', *{arguments!r}]\n"
+            "runpy.run_module('atom_saas_sync', run_name='__main__')",
+            **variables,
+        )
+
     def peak_of_a_sync(self, **variables: str) -> tuple[subprocess.CompletedProcess[str], float]:
         """Run `sync skills --json`; return it, and its largest memory in MiB.
 
@@ -206,7 +222,7 @@ class Machine:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
             umask=self.umask,
         )
@@ -227,11 +243,11 @@ class Machine:
         finally:
             if process.poll() is None:
                 process.kill()
-            print(process.communicate(timeout=10)[1])  # noqa: T201 - shown if the test fails
+            print(process.communicate(timeout=60)[1])  # noqa: T201 - shown if the test fails
 
     def sql(self, statement: str, *values: Any) -> list[Any]:
         """Do what another program would do with the database: plain SQL, committed at once."""
-        connection = sqlite3.connect(self.database_path, timeout=10)
+        connection = sqlite3.connect(self.database_path, timeout=60)
         try:
             with connection:
                 return connection.execute(statement, values).fetchall()
@@ -252,7 +268,7 @@ class Machine:
         return {skill_id: self.sandbox.skill(skill_id) for skill_id in self.sandbox.skill_ids()}
 
 
-def wait_until(condition: Any, timeout: float = 10.0) -> None:
+def wait_until(condition: Any, timeout: float = 60.0) -> None:
     """Wait for something that another process does; fails the test if it never happens."""
     end = time.monotonic() + timeout
     while not condition():

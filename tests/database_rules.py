@@ -97,7 +97,7 @@ def check_rules(path: Path, *, before: Counter[str] | None = None, idle: bool = 
     """
     if not path.exists():
         return []
-    with closing(sqlite3.connect(path, timeout=30)) as connection:
+    with closing(sqlite3.connect(path, timeout=60)) as connection:
         connection.row_factory = sqlite3.Row
         return list(_findings(connection, path, before or Counter(), idle=idle))
 
@@ -106,7 +106,7 @@ def counters(path: Path) -> Counter[str]:
     """Return the stored counters."""
     if not path.exists():
         return Counter()
-    with closing(sqlite3.connect(path, timeout=30)) as connection:
+    with closing(sqlite3.connect(path, timeout=60)) as connection:
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'counter'").fetchone():
             return Counter()
         rows = connection.execute("SELECT name || labels, value FROM counter").fetchall()

@@ -26,7 +26,7 @@ def _run(directory: Path, *arguments: str, **variables: str) -> subprocess.Compl
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
 
@@ -40,7 +40,7 @@ def test_version_from_everywhere(tmp_path: Path) -> None:
     result = _run(tmp_path, "--version")
     assert (result.returncode, result.stdout, result.stderr) == (0, f"atom-sync {__version__}\n", "")
     script = subprocess.run(
-        [Path(sys.executable).parent / "atom-sync", "--version"], capture_output=True, text=True, timeout=30, check=True
+        [Path(sys.executable).parent / "atom-sync", "--version"], capture_output=True, text=True, timeout=60, check=True
     )
     assert script.stdout == result.stdout
 
@@ -276,7 +276,7 @@ def test_colour_on_a_terminal(tmp_path: Path, terminal: bool, no_color: str, col
             stdin=subprocess.DEVNULL,
             stdout=follower,
             stderr=subprocess.PIPE,
-            timeout=30,
+            timeout=60,
             check=True,
         )
         seen = os.read(leader, 100_000).decode()
@@ -302,7 +302,7 @@ def test_the_log_stands_above_the_progress_bar(machine: Machine) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=follower,
-            timeout=30,
+            timeout=60,
             check=True,
         )
         seen = b""
@@ -360,7 +360,7 @@ def _into_a_closed_pipe(machine: Machine, *arguments: str) -> subprocess.Complet
             stdin=subprocess.DEVNULL,
             stdout=writer,
             stderr=subprocess.PIPE,
-            timeout=30,
+            timeout=60,
             check=False,
         )
     finally:
@@ -394,7 +394,7 @@ def test_a_full_disk_under_the_output_is_74(tmp_path: Path, arguments: list[str]
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=30,
+            timeout=60,
             check=False,
         )
     assert (result.returncode, result.stderr) == (74, "atom-sync: can't write: No space left on device\n")
@@ -406,7 +406,7 @@ def test_closed_standard_streams_do_no_harm(tmp_path: Path) -> None:
             ["/bin/sh", "-c", f"exec '{sys.executable}' -m atom_saas_sync {command}"],
             env=clean_environment(tmp_path),
             cwd=tmp_path,
-            timeout=30,
+            timeout=60,
             check=False,
         )
         assert result.returncode == 0, command
@@ -424,7 +424,7 @@ def test_a_working_directory_that_has_gone(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert result.returncode == 2

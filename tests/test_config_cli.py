@@ -23,7 +23,7 @@ def _run(directory: Path, *arguments: str, **variables: str) -> subprocess.Compl
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
 

@@ -410,7 +410,7 @@ def answer(machine: Machine, arguments: list[str], answers: list[tuple[str, str]
             said += read.decode(errors="replace")
             if answers and answers[0][0] in said:
                 os.write(master, f"{answers.pop(0)[1]}\n".encode())
-        assert process.wait(timeout=10) == 0, said
+        assert process.wait(timeout=60) == 0, said
     finally:
         process.kill()
         process.wait()

@@ -49,7 +49,7 @@ def test_a_demo_that_is_told_to_stop_leaves_nothing_running(tmp_path: Path) -> N
             assert line, "it ended too early"
         demo.terminate()
         demo.stdout.read()  # ends when `watch`, which has the same output, has ended
-        assert demo.wait(30) == 143
+        assert demo.wait(60) == 143
 
 
 def test_bash_completion(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_bash_completion(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert {"skills", "categories"} <= set(result.stdout.split())

@@ -194,7 +194,7 @@ def _journal_of(machine: Machine, *arguments: str, **variables: str) -> tuple[in
             cwd=machine.directory,
             stdout=subprocess.DEVNULL,
             stderr=journal,
-            timeout=30,
+            timeout=60,
             check=False,
         )
         journal.seek(0)
@@ -328,7 +328,7 @@ sys.argv = ["atom-sync", "break-down"]
 run()
 """
     result = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert result.returncode == 1
     assert "a bug ended the program" in result.stderr

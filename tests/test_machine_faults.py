@@ -107,7 +107,7 @@ def test_watch_waits_for_room_on_the_disk_and_loses_nothing(synced: Machine) -> 
         line = next(line for line in service.stderr if "trying again" in line)
         assert "database" in line
         resource.prlimit(service.pid, resource.RLIMIT_FSIZE, (hard, hard))
-        wait_until(lambda: {k: v for k, v in synced.cached().items() if k != "ours"} == synced.listed(), 20)
+        wait_until(lambda: {k: v for k, v in synced.cached().items() if k != "ours"} == synced.listed())
         stop(service)
     assert check_rules(synced.database_path) == []
 
@@ -161,6 +161,6 @@ def test_watch_says_nothing_of_another_program_that_writes_for_seconds(synced: M
             synced.sandbox.patch_skill(synced.sandbox.skill_ids()[0], {"description": "meanwhile"})
             time.sleep(1.5)  # what the other program takes; longer than `watch` waits at a time
             other.execute("COMMIT")
-        wait_until(lambda: {k: v for k, v in synced.cached().items() if k != "ours"} == synced.listed(), 20)
+        wait_until(lambda: {k: v for k, v in synced.cached().items() if k != "ours"} == synced.listed())
         logged = stop(service)
     assert "locked" not in logged

@@ -41,4 +41,4 @@ def test_watch_says_so(machine: Machine) -> None:
         line = next(line for line in service.stderr if "trying again" in line)
         assert "was moved, removed or replaced while it was in use; trying again" in line
         service.kill()
-        service.wait(timeout=10)
+        service.wait(timeout=60)

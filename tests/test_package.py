@@ -175,7 +175,7 @@ def test_only_the_runtime_is_there(installed: Path, tmp_path: Path) -> None:
             env={"PYTHONPATH": str(installed)},
             cwd=tmp_path,
             capture_output=True,
-            timeout=30,
+            timeout=60,
             check=False,
         )
         assert (result.returncode == 0) is there, module

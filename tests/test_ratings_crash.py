@@ -63,9 +63,9 @@ def kill_during_uploads(machine: Machine, number: int, kills: int, seed: int) ->
         late = pending(machine) > _LATE + (number - _LATE) * (kills - kill) / kills
         requests = len(machine.sandbox.requests("ratings")) + chance.randint(1, _LATE if late else 5)
         with machine.started("sync", "ratings", **limits) as process:
-            wait_until(partial(has_come_far, machine, process, requests), timeout=30)
+            wait_until(partial(has_come_far, machine, process, requests), timeout=60)
             process.send_signal(signal.SIGKILL)
-            assert process.wait(timeout=10) == -signal.SIGKILL, "it was at work"
+            assert process.wait(timeout=60) == -signal.SIGKILL, "it was at work"
         assert pending(machine) > 0
     final = machine.command("sync", "ratings", "--json", **limits)
     assert final.returncode == 0, final.stderr
@@ -120,7 +120,7 @@ def test_of_two_runs_at_once_one_works_and_the_other_exits_with_75(machine: Mach
         assert second.returncode == 75
         document = json.loads(second.stdout)
         assert (document["status"], document["error"]["type"], document["pending"]) == ("locked", "locked", 0)
-        assert first.wait(timeout=30) == 0
+        assert first.wait(timeout=60) == 0
     assert_all_are_there_once(machine, 20)
     assert machine.sandbox.counters()["connections_max"] <= 10
 
@@ -136,7 +136,7 @@ def test_a_signal_ends_the_upload_cleanly_and_the_next_goes_on(
         with machine.started("sync", "ratings", "--json") as process:
             wait_until(lambda: len(machine.sandbox.requests("ratings")) > 20)
             process.send_signal(number)
-            output, errors = process.communicate(timeout=10)
+            output, errors = process.communicate(timeout=60)
     finally:
         machine.sandbox.set_latency(0)
     assert process.returncode == exit_code, errors

@@ -194,7 +194,7 @@ def test_a_rebind_waits_for_nobody_who_is_at_work(machine: Machine, other: Sandb
         assert result.returncode == 75
         assert "watch" in result.stderr
         service.send_signal(signal.SIGTERM)
-        service.wait(10)
+        service.wait(60)
     assert machine.command("db", "rebind", other.url, "--yes", ATOM_SAAS_DATABASE_URL="none.db").returncode == 74
 
 
@@ -216,5 +216,5 @@ def test_a_running_watch_takes_no_other_marketplace_over(machine: Machine, other
             pytest.fail("the reload was not refused")
         assert f"belongs to {machine.sandbox.url}" in line
         service.send_signal(signal.SIGTERM)
-        assert service.wait(10) == 0
+        assert service.wait(60) == 0
     assert other.counters()["requests"] == 0

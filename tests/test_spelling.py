@@ -95,7 +95,7 @@ def marketplace() -> Iterator[Marketplace]:
         thread.start()
         yield server
         server.shutdown()
-        thread.join(10)
+        thread.join(60)
 
 
 def sync(machine: Machine, marketplace: Marketplace, *options: str) -> Json:

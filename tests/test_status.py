@@ -190,7 +190,7 @@ def test_live_it_shows_the_screen_until_it_is_told_to_stop(machine: Machine, num
         assert process.stdout is not None
         assert "unhealthy" in process.stdout.readline()
         process.send_signal(number)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_the_first_process_of_a_container_obeys_sigterm(machine: Machine) -> None:

@@ -238,7 +238,7 @@ def test_a_second_run_finds_the_lock_and_a_waiting_one_gets_it(machine: Machine)
         assert (document["status"], document["reasons"]) == ("locked", ["locked"])
         assert str(first.pid) in document["error"]["message"]
         first.send_signal(signal.SIGKILL)
-        first.wait(timeout=5)
+        first.wait(timeout=60)
     assert _document(machine.command("sync", "skills", "--wait", "5", "--json"), 0)["added"] == 60
     counters = machine.sql("SELECT labels FROM counter WHERE name = 'atom_saas_sync_errors_total'")
     errors = {json.loads(labels)["error"] for (labels,) in counters}
@@ -256,7 +256,7 @@ def test_a_signal_ends_a_run_cleanly_and_the_next_continues(
         wait_until(lambda: machine.database_path.exists() and len(machine.sandbox.requests("list")) >= 3)
         wait_until(lambda: machine.sql("SELECT count(*) FROM skill_cache") == [(40,)])
         process.send_signal(number)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == exit_code, err
     document = json.loads(out)
     assert (document["status"], document["reasons"], document["added"]) == ("partial", ["interrupted"], 40)

@@ -10,7 +10,6 @@ import random
 import signal
 import socket
 import sqlite3
-import statistics
 import threading
 import time
 from contextlib import closing
@@ -21,6 +20,7 @@ import pytest
 from conftest import Machine, wait_until
 from watch_support import (
     PATIENCE,
+    STOP_PATIENCE,
     counter,
     messages,
     plain,
@@ -232,23 +232,18 @@ def test_a_replay_ends_like_one_sync_of_the_final_state(sandbox: Sandbox, tmp_pa
 # Speed
 
 
-def test_latency_and_a_flood(machine: Machine, sandbox: Sandbox) -> None:
+def test_each_change_and_a_flood_of_them_arrive(machine: Machine, sandbox: Sandbox) -> None:
     ids = sandbox.skill_ids()
     with watching(machine) as process, closing(sqlite3.connect(machine.database_path)) as reader:
-        late = []
+        # How late they are is for the benchmark to say.
+        question = "SELECT 1 FROM skill_cache WHERE skill_id = ? AND json_extract(skill_data, '$.name') = ?"
         for number in range(100):
             skill_id = ids[number % len(ids)]
-            began = time.perf_counter()
             sandbox.push(update(skill_id, name=f"name {number}"))
-            question = "SELECT 1 FROM skill_cache WHERE skill_id = ? AND json_extract(skill_data, '$.name') = ?"
-            while not reader.execute(question, (skill_id, f"name {number}")).fetchone():
-                assert time.perf_counter() - began < PATIENCE
-            late.append(time.perf_counter() - began)
-        # The figures themselves are for the benchmark; a test machine may be busy.
-        assert statistics.median(late) < 0.05
+            wait_until(lambda found=(skill_id, f"name {number}"): reader.execute(question, found).fetchone())
         before = resident_kilobytes(process.pid)
         sandbox.flood(5000)
-        wait_until(lambda: messages(machine, "skill_update") == 5100, 60)
+        wait_until(lambda: messages(machine, "skill_update") == 5100)
         assert resident_kilobytes(process.pid) - before < 100_000
         assert machine.cached() == {**machine.listed()}
 
@@ -266,7 +261,7 @@ def test_a_busy_database_slows_the_sender_down_and_loses_nothing(machine: Machin
         threading.Event().wait(3.0)  # longer than the service waits for the lock at a time
         other.execute("ROLLBACK")
         pushed.join(PATIENCE)
-        wait_until(lambda: messages(machine, "skill_update") == 3000, 60)
+        wait_until(lambda: messages(machine, "skill_update") == 3000)
         assert machine.cached() == machine.listed()
 
 
@@ -281,11 +276,9 @@ def test_told_to_stop_in_a_flood_it_writes_what_it_has_read(
         flood = threading.Thread(target=sandbox.flood, args=(3000,))
         flood.start()
         wait_until(lambda: messages(machine, "skill_update") > 100, PATIENCE)
-        began = time.monotonic()
         process.send_signal(number)
-        _, logged = process.communicate(timeout=PATIENCE)
+        _, logged = process.communicate(timeout=STOP_PATIENCE)
         flood.join(PATIENCE)
-        assert time.monotonic() - began < 5
         assert process.returncode == 0, logged
     assert websocket_state(machine)["stopped_at"] is not None
     with watching(machine):

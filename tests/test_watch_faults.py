@@ -231,8 +231,8 @@ def test_a_catch_up_that_fails_leaves_the_flow_alone(machine: Machine, sandbox: 
         reader.start()
         wait_until(lambda: "catching up did not succeed; trying again in 15 s" in "".join(logged))
         process.terminate()
-        assert process.wait(5) == 0
-        reader.join(5)
+        assert process.wait(60) == 0
+        reader.join(60)
 
 
 def test_stopping_does_not_wait_for_a_poll_that_hangs(machine: Machine, sandbox: Sandbox) -> None:
@@ -414,12 +414,11 @@ def test_a_disk_that_is_full_ends_the_service_only_after_a_while(machine: Machin
     with watching(machine) as process, closing(sqlite3.connect(machine.database_path)) as other:
         other.execute("CREATE TRIGGER full BEFORE INSERT ON last_message BEGIN SELECT RAISE(ABORT, 'no room'); END")
         sandbox.patch_skill(first, {"name": "later"})
-        threading.Event().wait(1.5)  # at least one attempt fails
+        assert process.stderr is not None
+        assert any("no room; trying again" in line for line in process.stderr)  # at least one attempt fails
         other.execute("DROP TRIGGER full")
         other.commit()
         wait_until(lambda: machine.cached()[first]["name"] == "later", PATIENCE)
-        logged = stop(process)
-    assert "no room; trying again" in logged
 
 
 # What is sent, and never read

@@ -45,13 +45,13 @@ def served(machine: Machine, **variables: str) -> Iterator[Served]:
         # Somebody must read the log: a server that can't write it waits.
         reader = threading.Thread(target=lines.extend, args=(process.stderr,), daemon=True)
         reader.start()
-        with httpx.Client(base_url=found[1], timeout=30) as client:
+        with httpx.Client(base_url=found[1], timeout=60) as client:
             server = Served(client, process)
             yield server
         process.terminate()
-        reader.join(20)
+        reader.join(60)
         server.log = "".join(lines)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 @contextmanager

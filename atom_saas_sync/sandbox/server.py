@@ -287,7 +287,7 @@ class Sandbox:
         """Return what clients sent over the WebSocket."""
         return list(self._hub.received)
 
-    def wait_for_listeners(self, count: int, timeout: float = 5.0) -> bool:
+    def wait_for_listeners(self, count: int, timeout: float = 60.0) -> bool:
         """Wait until that many WebSocket connections are open; False if it takes too long."""
         return self.wait_for(lambda: self.journal.counters["ws_open"] == count, timeout)
 
@@ -313,7 +313,7 @@ class Sandbox:
         """Return the log of requests, of one endpoint (list, skill, categories, ratings, health) or of all."""
         return self.journal.requests(endpoint)
 
-    def wait_for(self, condition: Callable[[], bool], timeout: float = 5.0) -> bool:
+    def wait_for(self, condition: Callable[[], bool], timeout: float = 60.0) -> bool:
         """Wait until something that the sandbox sees makes the condition true; False if that takes too long."""
         return self.journal.wait_for(condition, timeout)
 

@@ -17,7 +17,7 @@ from atom_saas_sync.errors import AtomSyncError, Locked
 
 STARTED_BY = "admin API"
 _POLL_SECONDS = 0.05
-_BEGIN_SECONDS = 20.0
+_BEGIN_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _NICENESS = 10
 

@@ -227,7 +227,7 @@ class Bench:
         sandbox.fault(Fault(case.kind, endpoint=section.endpoint, **case.fields))
         SKIPPED.clear()
         # A time-out is waited for only where there is one to see: a slow machine must make no other.
-        environment = self._environment(1 if case.kind in {"hang", "drip"} else 10)
+        environment = self._environment(1 if case.kind in {"hang", "drip"} else 60)
         if section.arguments == ("watch",):
             exit_code, ended, says = self._watch(section, environment)
         else:
@@ -263,7 +263,7 @@ class Bench:
             if ws
             else "SELECT 1 FROM sync_run WHERE started_by = 'watch' AND finished_at IS NOT NULL"
         )
-        with closing(sqlite3.connect(self._database, timeout=10)) as connection:
+        with closing(sqlite3.connect(self._database, timeout=60)) as connection:
             while not connection.execute(query).fetchone() and time.monotonic() - started < PATIENCE:
                 time.sleep(0.01)  # the pause of a bounded poll
         os.kill(os.getpid(), signal.SIGTERM)

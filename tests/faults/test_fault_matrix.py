@@ -25,7 +25,7 @@ def test_the_table_of_faults_tells_what_happens() -> None:
         [sys.executable, "-W", "error", str(Path(__file__).parent / "matrix.py"), "--quick"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=True,
     )
     written = rows((ROOT / "docs" / "FAULTS.md").read_text(encoding="utf-8"))

@@ -156,7 +156,7 @@ def test_afterwards_it_is_well(served_machine: tuple[Served, Machine]) -> None:
 def test_the_sandbox(served_machine: tuple[Served, Machine], request: dict[str, Any], token: bool) -> None:
     tried["requests to the sandbox"] += 1
     sandbox = served_machine[1].sandbox
-    with httpx.Client(base_url=sandbox.url, timeout=30, trust_env=False, verify=False) as client:
+    with httpx.Client(base_url=sandbox.url, timeout=60, trust_env=False, verify=False) as client:
         answer = send(client, request, sandbox.token if token else None)
     assert answer.status_code in {200, 201, 204, 304} | REFUSALS, (request, answer.status_code, answer.text)
     assert sandbox.token not in answer.text
@@ -172,7 +172,7 @@ def test_the_sandbox_s_control(served_machine: tuple[Served, Machine], request: 
     """What is wrong is said to be, whatever it is; nothing is a bug."""
     tried["requests to the sandbox's control"] += 1
     sandbox = served_machine[1].sandbox
-    with httpx.Client(base_url=sandbox.url, timeout=30, trust_env=False, verify=False) as client:
+    with httpx.Client(base_url=sandbox.url, timeout=60, trust_env=False, verify=False) as client:
         answer = send(client, request, None)
     assert answer.status_code < 500, (request, answer.status_code, answer.text)
     sandbox.token = "at_saas_sandbox"

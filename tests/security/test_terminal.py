@@ -114,7 +114,7 @@ def test_no_terminal_obeys_it_either(attacked: Machine) -> None:
                 if not chunk:
                     break
                 seen += chunk
-            process.wait(30)
+            process.wait(60)
         os.close(ours)
         text = OWN_STYLES.sub("\n", seen.decode())
         found = FORBIDDEN.search(text)

@@ -61,7 +61,7 @@ def test_an_answer_that_holds_the_token_is_told_without_it(
     hostile.status = status
     loud = ("--log-level", "debug", "--log-format", log_format)
     for command in (("sync", "skills"), ("sync", "ratings"), ("sync", "skills", "--json"), ("sync", "all", "--json")):
-        result = machine.command(*loud, *command, "--deadline", "0.2", "--textfile", "atom.prom", **facing)
+        result = machine.hurried(*loud, *command, "--textfile", "atom.prom", **facing)
         assert result.returncode != 0, result
         assert not holds_token((result.stdout + result.stderr).encode()), result
         assert "Traceback" not in result.stderr
@@ -92,7 +92,7 @@ def test_what_serve_health_shows_and_its_children_get(
     machine: Machine, hostile: EchoingMarketplace, facing: dict[str, str]
 ) -> None:
     hostile.status = 422
-    machine.command("sync", "all", "--deadline", "0.2", **facing)
+    machine.hurried("sync", "all", **facing)
     with served(machine, ATOM_SYNC_ADMIN_TOKEN=ADMIN_TOKEN, **facing) as server:
         answers = [server.get(path) for path in ("/", "/health/sync", "/health/ready", "/metrics/sync")]
         answers += [server.admin("GET", path) for path in ("status", "config", "jobs", "ratings/failed-uploads")]

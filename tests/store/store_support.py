@@ -50,7 +50,7 @@ def child(code: str, path: Path) -> subprocess.Popen[str]:
 def run_child(code: str, path: Path, *, exit_code: int = 0) -> str:
     """Run `code` in another process to its end and return what it printed."""
     with child(code, path) as process:
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=60)
     assert process.returncode == exit_code
     return output.strip()
 
@@ -64,7 +64,7 @@ def child_at_work(code: str, path: Path) -> Iterator[subprocess.Popen[str]]:
             assert process.stdout.readline() == "ready\n"
             yield process
         finally:
-            process.communicate(timeout=30)
+            process.communicate(timeout=60)
 
 
 HOLD_THE_WRITE_LOCK = """

@@ -47,7 +47,7 @@ def test_a_backup_is_whole_private_and_one_file(path: Path, database: Database, 
 
 WRITE_PAIRS = """
 import select
-connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+connection = sqlite3.connect(path, isolation_level=None, timeout=60)
 number = 0
 while not select.select([sys.stdin], [], [], 0)[0]:
     number += 1

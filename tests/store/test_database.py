@@ -445,7 +445,7 @@ def test_a_transaction_waits_for_the_lock(path: Path) -> None:
     with child_at_work(HOLD_THE_WRITE_LOCK, path):
         thread.start()
         assert not done.wait(0.2)
-    thread.join(20)
+    thread.join(60)
     assert total(path) == 5
 
 
@@ -481,6 +481,6 @@ with Database.open(path) as database:
 """
     processes = [child(code, path) for _ in range(3)]
     for process in processes:
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert total(path) == 120

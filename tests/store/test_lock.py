@@ -67,7 +67,7 @@ def test_the_lock_binds_within_a_process_too(path: Path) -> None:
 def test_the_lock_dies_with_its_holder(path: Path) -> None:
     with child_at_work(HOLD_THE_RUN_LOCK, path) as process:
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
         assert "scheduled" in lock_file(path).read_text()
         assert holder(path, "skills") is None
         with take(path):

@@ -236,7 +236,7 @@ def open_together(path: Path, number: int) -> list[str]:
         assert process.stdin is not None
         process.stdin.write("go")
         process.stdin.flush()
-    return [process.communicate(timeout=30)[0].strip() for process in processes]
+    return [process.communicate(timeout=60)[0].strip() for process in processes]
 
 
 def test_processes_that_open_a_new_database_at_once_migrate_it_once(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_sync_is_started_and_said_to_be_ours(machine: Machine, server: Served)
 
 def test_one_at_a_time_and_stopping_ends_it_well(machine: Machine) -> None:
     machine.sandbox.set_clock_offset(0)
-    machine.sandbox.fault("delay", endpoint="categories", seconds=3)
+    machine.sandbox.fault("delay", endpoint="categories", seconds=15)
     with served(machine, ATOM_SYNC_ADMIN_TOKEN=ADMIN_TOKEN) as server:
         run_id = server.admin("POST", "skills").json()["run_id"]
         again = server.admin("POST", "skills")

@@ -247,6 +247,6 @@ def test_the_websocket_goes_through_a_proxy_unless_it_is_excluded(
 
 def test_a_name_that_nobody_knows(machine: Machine) -> None:
     ended = machine.hurried("sync", "skills", ATOM_SAAS_API_URL="https://nobody.invalid")
-    assert "GET /api/v1/categories: the connection to nobody.invalid failed: " in ended.stderr
+    assert "GET /api/v1/skills: the connection to nobody.invalid failed: " in ended.stderr
     assert "name" in ended.stderr.lower()
     assert ended.returncode == 69

@@ -168,3 +168,15 @@ def test_dry_run(machine: Machine, skill: str) -> None:
     assert (found["dry_run"], found["plan"][0]["rating"], found["pending"]) == (True, 4, 1)
     assert "1 rating\n" in machine.command("sync", "ratings", "--dry-run").stdout
     assert machine.sandbox.ratings() == []
+
+
+def test_a_rating_that_was_refused_once_shows_no_count_of_retries(machine: Machine) -> None:
+    machine.command("sync", "skills")
+    name = machine.sandbox.skill_ids()[0]
+    machine.command("ratings", "add", name, "4", "--user", "me")
+    machine.sandbox.fault("error", endpoint="ratings", status=422)
+    assert machine.command("sync", "ratings").returncode == 1
+    assert "5/5" not in machine.command("ratings", "failed").stdout
+    shown = machine.command("ratings", "show", "1").stdout
+    assert "state: failed" in shown
+    assert "retry count" not in shown

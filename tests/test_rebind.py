@@ -192,7 +192,11 @@ def test_a_rebind_waits_for_nobody_who_is_at_work(machine: Machine, other: Sandb
         wait_until(lambda: machine.sandbox.counters()["ws_open"] == 1)
         result = machine.command("db", "rebind", other.url, "--yes")
         assert result.returncode == 75
-        assert "watch" in result.stderr
+        # A service does not finish on its own, and neither command has --wait.
+        for refused in (result, machine.command("watch")):
+            assert f"`kill {service.pid}` ends it" in refused.stderr
+            assert "--wait" not in refused.stderr
+            assert "finish" not in refused.stderr
         service.send_signal(signal.SIGTERM)
         service.wait(60)
     assert machine.command("db", "rebind", other.url, "--yes", ATOM_SAAS_DATABASE_URL="none.db").returncode == 74

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sqlite3
+import subprocess
 import sys
 import time
 from datetime import UTC, datetime
@@ -98,7 +100,7 @@ def test_show(synced: Machine) -> None:
     assert synced.command("skills", "show", "known-0", "--code").stdout == "print('\x1b[31mred')\n"
     assert "\x1b" not in synced.command("skills", "show", "known-0").stdout
     unknown = synced.command("skills", "show", "nothing")
-    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
     assert "no skill 'nothing'" in unknown.stderr
 
 
@@ -302,10 +304,14 @@ def test_by_editor_and_file(synced: Machine) -> None:
     [
         (("edit", "nothing", "--set", "code=x"), None, "no skill 'nothing'"),
         (("edit", "known-0", "--set", "code"), None, "FIELD=VALUE"),
-        (("edit", "known-0", "--set", "tags=x"), None, "tags is no list"),
+        (("edit", "known-0", "--set", "tags=x"), None, "tags is not a list"),
         (("edit", "known-0", "--set", "skill_id=x"), None, "which skill this is"),
         (("edit", "known-0", "--set", "average_rating=5"), None, "follows the marketplace"),
-        (("edit", "known-0", "--file", "-"), "not JSON", "not a JSON object"),
+        (
+            ("edit", "known-0", "--file", "-"),
+            "not JSON",
+            "standard input is not valid JSON: Expecting value, line 1, column 1",
+        ),
         (("edit", "known-0", "--file", "-"), '{"skill_id": "other", "name": "N"}', "another skill"),
         (("edit", "known-0", "--file", "-", "--set", "code=x"), None, "exclude"),
         (("edit", "known-0"), None, "no editor"),
@@ -317,7 +323,7 @@ def test_by_editor_and_file(synced: Machine) -> None:
         (("diff", "known-0", "--from", "7.7.7"), None, "no version '7.7.7'"),
         (("diff", "nothing"), None, "no skill 'nothing'"),
         (("log", "nothing"), None, "no skill 'nothing'"),
-        (("list", "--sort", "age"), None, "does not exist"),
+        (("list", "--sort", "age"), None, "invalid --sort 'age'"),
     ],
 )
 def test_what_will_not_do_is_said_and_changes_nothing(
@@ -325,7 +331,7 @@ def test_what_will_not_do_is_said_and_changes_nothing(
 ) -> None:
     before = [synced.sql(f"SELECT * FROM {table}") for table in ("skill_cache", "skill_base", "audit_log")]
     result = synced.command("skills", *arguments, stdin=stdin)
-    assert (result.returncode, result.stdout) == (2, "")
+    assert (result.returncode, result.stdout) == (1 if says.startswith(("no skill", "no version")) else 2, "")
     assert says in result.stderr
     assert [synced.sql(f"SELECT * FROM {table}") for table in ("skill_cache", "skill_base", "audit_log")] == before
 
@@ -350,3 +356,101 @@ def test_import(synced: Machine) -> None:
     assert synced.cached() == cached
     assert "exists only here" in synced.command("skills", "revert", "ours-1").stderr
     assert "exists only here" in synced.command("skills", "log", "ours-1").stdout
+
+
+def test_what_our_commands_print_can_be_taken_back(synced: Machine) -> None:
+    whole = synced.cached()["known-0"]
+    shown = synced.command("skills", "show", "known-0", "--json").stdout
+    changed = shown.replace("forecast for tomorrow", "by pipe")
+    assert synced.command("skills", "edit", "known-0", "--file", "-", stdin=changed).returncode == 0
+    assert synced.cached()["known-0"] == {**whole, "description": "by pipe"}
+    assert run_json_from(synced, shown, "skills", "import", "-")["updated"] == 1
+    assert synced.cached()["known-0"] == whole
+    # A line of a list has no code: taken for a skill, it would remove that.
+    listed = synced.command("skills", "list", "--json").stdout
+    for arguments in (("import", "-"), ("edit", "known-0", "--file", "-")):
+        refused = synced.command("skills", *arguments, stdin=listed)
+        assert (refused.returncode, refused.stdout) == (2, ""), refused.stderr
+    assert synced.cached()["known-0"] == whole
+
+
+def run_json_from(machine: Machine, stdin: str, *arguments: str) -> Json:
+    result = machine.command(*arguments, "--json", stdin=stdin)
+    assert result.returncode == 0, result.stderr
+    document: Json = json.loads(result.stdout)
+    return document
+
+
+def test_a_decision_takes_what_show_prints(synced: Machine) -> None:
+    synced.edit("known-0", code="mine")
+    synced.sandbox.patch_skill("known-0", {"code": "theirs"})
+    synced.pull(strategy="manual")
+    shown = synced.command("skills", "show", "known-0", "--json").stdout
+    summary = json.dumps({key: value for key, value in json.loads(shown).items() if key != "skill"})
+    assert "summary" in synced.command("conflicts", "resolve", "1", "--data", "-", stdin=summary).stderr
+    result = synced.command("conflicts", "resolve", "1", "--data", "-", stdin=shown.replace('"mine"', '"both"'))
+    assert result.returncode == 0, result.stderr
+    assert (synced.cached()["known-0"]["code"], "skill" in synced.cached()["known-0"]) == ("both", False)
+
+
+@pytest.mark.parametrize("arguments", [("import", "-"), ("edit", "known-0", "--file", "-"), ("import", "file")])
+def test_bytes_that_are_not_utf_8_are_refused_in_any_locale(synced: Machine, arguments: tuple[str, ...]) -> None:
+    before = synced.sql("SELECT * FROM skill_cache")
+    data = b'{"skill_id": "known-0", "name": "caf\xe9"}'
+    (synced.directory / "file").write_bytes(data)
+    for variables in ({}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
+        result = subprocess.run(
+            [sys.executable, "-m", "atom_saas_sync", "skills", *arguments],
+            cwd=synced.directory,
+            env=synced.environment(**variables),
+            input=data,
+            capture_output=True,
+            check=False,
+        )
+        assert result.returncode == 2
+        assert b"not valid UTF-8: byte 0xe9 at offset 36, line 1" in result.stderr
+    assert synced.sql("SELECT * FROM skill_cache") == before
+
+
+def test_set_reads_a_file_and_refuses_what_is_no_field_or_no_number(synced: Machine) -> None:
+    (synced.directory / "main.py").write_text("print('é')\n", encoding="utf-8")
+    (synced.directory / "tags.json").write_text('["a", "b"]\n', encoding="utf-8")
+    result = synced.command("skills", "edit", "known-0", "--set", "code=@main.py", "--set", "tags=@tags.json")
+    assert result.returncode == 0, result.stderr
+    before = synced.cached()["known-0"]
+    assert (before["code"], before["tags"]) == ("print('é')\n", ["a", "b"])
+    for change, says in (
+        ("weight=NaN", "invalid --set weight"),
+        ("parameters=[1e400]", "out of range"),
+        ("descripton=x", "did you mean 'description'?"),
+        ("code=@nowhere.py", "can't read nowhere.py: No such file"),
+        ("x=" + "[" * 200 + "]" * 200, "deep"),
+    ):
+        refused = synced.command(
+            "skills", "edit", "known-0", "--new-field" if change[0] in "wx" else "-q", "--set", change
+        )
+        assert (refused.returncode, refused.stdout) == (2, ""), change
+        assert says in refused.stderr
+    assert synced.cached()["known-0"] == before
+    assert synced.command("skills", "edit", "known-0", "--new-field", "--set", "weight=1.5").returncode == 0
+    assert synced.cached()["known-0"]["weight"] == 1.5
+
+
+def test_numbers_are_shown_as_they_are(synced: Machine) -> None:
+    skill = synced.cached()["known-0"]
+    odd = {**skill, "download_count": 7406286, "share": 0.1234567, "average_rating": 10**400, "rating_count": -1}
+    synced.sql("UPDATE skill_cache SET skill_data = ? WHERE skill_id = 'known-0'", json.dumps(odd))
+    shown = synced.command("skills", "show", "known-0").stdout
+    assert "download_count: 7406286\n" in shown
+    assert "share: 0.1234567\n" in shown
+    assert "rating" not in shown
+    listed = run_json(synced, "skills", "list", "--modified", "--sort", "rating")["skills"][0]
+    assert (listed["average_rating"], listed["rating_count"]) == (None, None)
+    assert synced.command("skills", "list", "--limit", "0").returncode == 0
+
+
+def test_suggested_commands_quote_ids(synced: Machine) -> None:
+    odd = "a b;c'd"
+    assert run_json_from(synced, json.dumps({"skill_id": odd, "name": "Odd"}), "skills", "import", "-")["added"] == 1
+    result = synced.command("skills", "diff", odd, "--from", "7.7.7")
+    assert f"`atom-sync skills log {shlex.quote(odd)}`" in result.stderr

@@ -62,7 +62,7 @@ def demo(
     typer.echo("  atom-sync config check")
     typer.echo("  atom-sync sync skills\n")
     typer.echo(f"What the demo left: {directory}/atom.db. Look at it with")
-    typer.echo(f"  atom-sync --database {directory}/atom.db status")
+    typer.echo(f"  atom-sync --database {shlex.quote(str(directory))}/atom.db status")
 
 
 class _Show:

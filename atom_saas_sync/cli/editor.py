@@ -47,9 +47,11 @@ class EditedFile:
             raise UsageError(f"the editor {command!r} can't be started: {error.strerror}") from error
         if result.returncode != 0:
             raise UsageError(f"the editor {command!r} ended with exit code {result.returncode}; nothing was changed")
+        from atom_saas_sync.core.documents import decode_text
+
         try:
-            text = self.path.read_text(encoding="utf-8")
-        except (OSError, UnicodeError) as error:
+            text = decode_text(self.path.read_bytes(), "the edited text")
+        except OSError as error:
             raise UsageError(f"what the editor left can't be read: {error}; nothing was changed") from error
         return None if text == self.before else text
 
@@ -69,10 +71,13 @@ class EditedFile:
 
 
 def pretty(text: str) -> str:
-    """Return a skill's JSON text as people edit it."""
+    """Return a skill's JSON text as people edit it; what is no JSON object as it is."""
     import json
 
-    return json.dumps(json.loads(text), ensure_ascii=False, indent=2) + "\n"
+    from atom_saas_sync.core.canonical import decode_object
+
+    fields = decode_object(text)
+    return text if fields is None else json.dumps(fields, ensure_ascii=False, indent=2) + "\n"
 
 
 @contextmanager

@@ -235,20 +235,33 @@ def printable(text: str, *, lines: bool = False) -> str:
     return "".join(character if character.isprintable() else "�" for character in text)
 
 
+def file_name(path: Path) -> str:
+    """Return what messages call a file that a person names; - is standard input."""
+    return "standard input" if str(path) == "-" else printable(str(path))
+
+
 def read_text(path: Path) -> str:
-    """Return the text of a file that a person names; - is standard input. Raises UsageError."""
+    """Return the text of a file that a person names, which is UTF-8 in any locale; - is standard input.
+
+    Raises UsageError.
+    """
+    from atom_saas_sync.core.documents import decode_text
+
+    name = file_name(path)
     try:
-        if str(path) == "-":
-            text = sys.stdin.read(_LARGEST_TEXT + 1)
+        if str(path) != "-":
+            with path.open("rb") as stream:
+                data = stream.read(_LARGEST_TEXT + 1)
+        elif sys.stdin is None:
+            raise UsageError("can't read standard input: it is closed")
         else:
-            with path.open(encoding="utf-8") as stream:
-                text = stream.read(_LARGEST_TEXT + 1)
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise UsageError(f"can't read {printable(str(path))}: {reason}") from error
-    if len(text) > _LARGEST_TEXT:
-        raise UsageError(f"{printable(str(path))} is larger than {_LARGEST_TEXT // 1024**2} MiB")
-    return text
+            data = sys.stdin.buffer.read(_LARGEST_TEXT + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"can't read {name}: {reason}") from error
+    if len(data) > _LARGEST_TEXT:
+        raise UsageError(f"{name} is larger than {_LARGEST_TEXT // 1024**2} MiB")
+    return decode_text(data, name)
 
 
 def error_document(error: AtomSyncError) -> dict[str, Any]:

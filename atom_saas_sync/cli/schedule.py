@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -115,7 +116,7 @@ def cron(
             f"and its directory: `install -d -m 2770 -o atom-sync -g atom-sync {STATE_DIRECTORY}`",
             f"make the directory for node_exporter: `install -d -o atom-sync {METRICS_DIRECTORY}`",
             f"put the token into a file: `install -m 600 -o atom-sync /dev/stdin {TOKEN_FILE}`",
-            f"look at {schedule.settings}, and give it to that user: `chown atom-sync {schedule.settings}`",
+            f"look at {schedule.settings}, and give it to that user: `chown atom-sync {quote(str(schedule.settings))}`",
             f"`sudo -u atom-sync {schedule.command} doctor` shows what is missing",
         ]
     _report(changed, next_steps, install=install, as_json=as_json)

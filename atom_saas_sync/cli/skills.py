@@ -7,11 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atom_saas_sync.cli.output import GlobalOptions, console, counted, note, print_json, printable, read_text
+from atom_saas_sync.cli.output import (
+    GlobalOptions,
+    console,
+    counted,
+    file_name,
+    note,
+    print_json,
+    printable,
+    read_text,
+)
 from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.errors import NotFound, UsageError
 from atom_saas_sync.model import CachedSkill, SentVersion
@@ -86,10 +96,11 @@ def show(
     if skill is None:
         raise unknown_skill(skill_id)
     from atom_saas_sync.core.canonical import decode_object
+    from atom_saas_sync.core.documents import skill_line
 
     fields = decode_object(skill.text)
     if as_json:
-        print_json({**_document(skill, fields or {}), "skill": skill.text if fields is None else fields})
+        print_json({**skill_line(skill, fields or {}), "skill": skill.text if fields is None else fields})
     elif code:
         _print_code((fields or {}).get("code"), skill_id)
     else:
@@ -104,14 +115,22 @@ def edit(
     skill_id: _Id,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Set a field: text as it is, others as JSON; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Set a field: text as it is, others as JSON; @FILE reads the value from a file; repeatable.",
+        ),
     ] = None,
     file: Annotated[
         Path | None, typer.Option("--file", metavar="FILE", help="Take the whole skill as JSON; - is stdin.")
     ] = None,
+    new_fields: Annotated[
+        bool, typer.Option("--new-field", help="Let --set add a field that the contract does not know.")
+    ] = False,
     as_json: _Json = False,
 ) -> None:
     """Edit the local version, in $EDITOR unless told how. No sync overwrites it in silence."""
+    from atom_saas_sync.core.documents import read_one
     from atom_saas_sync.usecases.edit_skills import set_fields
 
     if changes and file is not None:
@@ -121,9 +140,11 @@ def edit(
         if skill is None:
             raise unknown_skill(skill_id)
         if file is not None:
-            changed = _store_edit(catalogue, skill_id, read_text(file), seen=None)
+            text = read_one(read_text(file), file_name(file))
+            changed = _store_edit(catalogue, skill_id, text, seen=None)
         elif changes:
-            changed = _store_edit(catalogue, skill_id, set_fields(skill.text, _values(changes)), seen=skill.text)
+            text = set_fields(skill.text, _values(changes), new_fields=new_fields)
+            changed = _store_edit(catalogue, skill_id, text, seen=skill.text)
         else:
             changed = _edit_by_hand(catalogue, skill)
     _tell(skill_id, "edited" if changed else "nothing was changed", changed=changed, as_json=as_json)
@@ -137,12 +158,12 @@ def import_skills(
 ) -> None:
     """Add skills, or edit those that are there: all of them, or none if one is not a skill."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.core.documents import split_skills
+    from atom_saas_sync.core.documents import read_skills
     from atom_saas_sync.usecases.edit_skills import Candidate
     from atom_saas_sync.usecases.edit_skills import import_skills as do_import
 
     candidates = [
-        Candidate(place, raw) for path in files for place, raw in split_skills(read_text(path), printable(str(path)))
+        Candidate(place, raw) for path in files for place, raw in read_skills(read_text(path), file_name(path))
     ]
     with _catalogue(ctx.obj, create=True) as (catalogue, _):
         done = do_import(catalogue, candidates, actor=runtime.person(), now=datetime.now(UTC))
@@ -262,30 +283,32 @@ def _store_edit(catalogue: Catalogue, skill_id: str, text: str, *, seen: str | N
 
 def _edit_by_hand(catalogue: Catalogue, skill: CachedSkill) -> bool:
     from atom_saas_sync.cli.editor import EditedFile, keeping, pretty
+    from atom_saas_sync.core.documents import read_one
 
     file = EditedFile(pretty(skill.text), name="skill.json")
     with keeping(file):
         text = file.edit()
-        return text is not None and _store_edit(catalogue, skill.skill_id, text, seen=skill.text)
+        if text is None:
+            return False
+        return _store_edit(catalogue, skill.skill_id, read_one(text, "the edited text"), seen=skill.text)
 
 
 def _values(texts: list[str]) -> dict[str, Any]:
     """Read FIELD=VALUE: a text field takes the value as it is, any other JSON if it is some."""
-    import json
-
+    from atom_saas_sync.core.documents import Problem, check_text, read_value
     from atom_saas_sync.core.incoming import TEXT_FIELDS, TIME_FIELDS
 
     values: dict[str, Any] = {}
     for text in texts:
         name, separator, value = text.partition("=")
         if not name or not separator:
-            raise UsageError(f"--set {printable(text)!r} will not do; it takes FIELD=VALUE")
-        values[name] = value
-        if name not in (*TEXT_FIELDS, *TIME_FIELDS):
-            try:
-                values[name] = json.loads(value)
-            except ValueError:
-                continue  # no JSON: a text
+            raise UsageError(f"invalid --set {printable(text)!r}: expected FIELD=VALUE")
+        if value.startswith("@"):
+            value = read_text(Path(value[1:]))
+        try:
+            values[name] = check_text(value) if name in (*TEXT_FIELDS, *TIME_FIELDS) else read_value(value)
+        except Problem as problem:
+            raise UsageError(f"invalid --set {printable(name)}: {problem}", hint="nothing was changed") from problem
     return values
 
 
@@ -325,7 +348,7 @@ def _version(options: GlobalOptions, skill_id: str, wanted: str) -> tuple[str, s
             return f"#{each.number} ({each.version or '-'})", each.text
     raise NotFound(
         f"{printable(skill_id)!r} has no version {printable(wanted)!r}",
-        hint=f"`atom-sync skills log {skill_id}` lists them",
+        hint=f"`atom-sync skills log {quote(skill_id)}` lists them",
     )
 
 
@@ -358,25 +381,15 @@ def _wanted(category: str | None, tag: str | None, *, modified: bool) -> Wanted:
 
 def _sort(text: str | None) -> Any:  # noqa: ANN401 - a Sort, or None
     if text is not None and text not in _SORTS:
-        raise UsageError(f"--sort {printable(text)!r} does not exist; it takes {', '.join(_SORTS)}")
+        raise UsageError(f"invalid --sort {printable(text)!r}: expected {', '.join(_SORTS)}")
     return text
-
-
-def _document(skill: CachedSkill, fields: dict[str, Any]) -> dict[str, Any]:
-    names = ("name", "version", "category", "description", "tags", "average_rating", "rating_count", "updated_at")
-    return {
-        "skill_id": skill.skill_id,
-        **{name: fields.get(name) for name in names},
-        "source": skill.source,
-        "confirmed_at": skill.confirmed_at,
-        "stale": skill.stale,
-    }
 
 
 def _show_skills(skills: list[CachedSkill], total: int, *, as_json: bool) -> None:
     from atom_saas_sync.core.canonical import decode_object
+    from atom_saas_sync.core.documents import skill_line
 
-    documents = [_document(skill, decode_object(skill.text) or {}) for skill in skills]
+    documents = [skill_line(skill, decode_object(skill.text) or {}) for skill in skills]
     if as_json:
         print_json({"skills": documents, "total": total})
         return
@@ -408,6 +421,7 @@ def _print_skill(skill: CachedSkill, fields: dict[str, Any] | None) -> None:
     from rich.text import Text
 
     from atom_saas_sync.cli.comparison import CODE_COLOURS, LONGEST_HIGHLIGHTED, guess_syntax
+    from atom_saas_sync.core.documents import FIGURES, figure
 
     out = console(whole_lines=True)
     if fields is None:
@@ -418,7 +432,8 @@ def _print_skill(skill: CachedSkill, fields: dict[str, Any] | None) -> None:
     state = f"{skill.source}{', stale' if skill.stale else ''}"
     confirmed = f", confirmed at {skill.confirmed_at}" if skill.confirmed_at else ""
     out.print(Text(f"{printable(skill.skill_id)} ({state}{confirmed})", style="dim"))
-    for name, value in fields.items():
+    for name, stored in fields.items():
+        value = figure(stored, FIGURES[name]) if name in FIGURES else stored
         if name in {"skill_id", "name", "version", "code"} or value in (None, "", [], {}):
             continue
         label = Text(f"{printable(name)}: ", style="cyan")
@@ -452,8 +467,6 @@ def _text(value: object, *, lines: bool = False) -> str:
         return ""
     if isinstance(value, str):
         return printable(value, lines=lines)
-    if isinstance(value, float | int) and not isinstance(value, bool):
-        return f"{value:g}"
     if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
         return printable(", ".join(value))
     from atom_saas_sync.core.canonical import canonical

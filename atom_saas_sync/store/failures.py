@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 
 from atom_saas_sync.errors import DatabaseBusy, DatabaseError
 
@@ -76,7 +77,7 @@ def _explain_os_error(error: Exception, path: Path) -> tuple[str, str]:
     place = getattr(error, "filename", None) or path
     where = "" if str(place) == str(path) else f" ({place})"
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        hint = f"make room on the file system of {path.parent} (`df -h {path.parent}`), then run again"
+        hint = f"make room on the file system of {path.parent} (`df -h {quote(str(path.parent))}`), then run again"
     elif number in (errno.EACCES, errno.EPERM, errno.EROFS):
         hint = _who_may(Path(place))
     else:
@@ -92,7 +93,7 @@ def _explain_sqlite_error(error: sqlite3.Error, path: Path, busy_timeout_seconds
         message = f"the database {path} was locked for {period}: {error}"
         hint = (
             "another program is writing to it: the Atom backend, another atom-sync, or an open sqlite3 shell "
-            f"(`fuser -v {path}` names it); run again when it is done"
+            f"(`fuser -v {quote(str(path))}` names it); run again when it is done"
         )
     elif code == sqlite3.SQLITE_NOTADB:
         message = f"{path} is not an SQLite database"
@@ -105,7 +106,7 @@ def _explain_sqlite_error(error: sqlite3.Error, path: Path, busy_timeout_seconds
         )
     elif code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path.parent)):
         message = f"the disk of the database {path} is full: {error}"
-        hint = f"make room on the file system of {path.parent} (`df -h {path.parent}`), then run again"
+        hint = f"make room on the file system of {path.parent} (`df -h {quote(str(path.parent))}`), then run again"
     elif code == sqlite3.SQLITE_IOERR:
         message = f"reading or writing the database {path} failed: {error}"
         hint = "a quota, a limit on file sizes (`ulimit -f`) or a failing disk (`dmesg`); what was committed is kept"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from atom_saas_sync.store import migrations, search_index
 from atom_saas_sync.store.backup import SIDE_FILES, beside
@@ -73,7 +74,7 @@ def _check_files(path: Path) -> Iterator[Finding]:
     for each in (path, *(beside(path, suffix) for suffix in SIDE_FILES)):
         if each.exists() and each.stat().st_mode & stat.S_IRWXO:
             mode = stat.filemode(each.stat().st_mode)
-            yield Finding("file_mode", f"{each} can be opened by every user: {mode}", f"`chmod o= {each}`")
+            yield Finding("file_mode", f"{each} can be opened by every user: {mode}", f"`chmod o= {quote(str(each))}`")
 
 
 def _check_pages(connection: sqlite3.Connection, *, quick: bool) -> Iterator[Finding]:

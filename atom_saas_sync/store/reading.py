@@ -67,7 +67,11 @@ _ORDER = {
         {_figure(_AVERAGE, BEST_RATING)} DESC NULLS LAST,
         {_figure(_COUNT, LARGEST_COUNT)} DESC NULLS LAST, u.skill_id
     """,
-    "updated": f"{_MOMENT}(CAST({_UPDATED} AS BLOB)) DESC NULLS LAST, u.skill_id",
+    # A text goes as a blob to a function of ours: it may be invalid UTF-8.
+    "updated": f"""
+        {_MOMENT}(CASE WHEN typeof({_UPDATED}) = 'text' THEN CAST({_UPDATED} AS BLOB) ELSE {_UPDATED} END)
+        DESC NULLS LAST, u.skill_id
+    """,
 }
 
 
@@ -325,8 +329,8 @@ def _skill(row: sqlite3.Row) -> CachedSkill:
     )
 
 
-def _moment(blob: bytes | None) -> float | None:
-    moment = None if blob is None else parse_time(blob.decode(errors="replace"))
+def _moment(value: bytes | float | None) -> float | None:
+    moment = parse_time(value.decode(errors="replace") if isinstance(value, bytes) else value)
     return None if moment is None else moment.timestamp()
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Any
 
 from msgspec import Struct
 
 from atom_saas_sync.core.canonical import (
+    DESCRIPTIVE_FIELDS,
+    EXECUTABLE_FIELDS,
     VOLATILE_FIELDS,
     decode_object,
     json_text,
     stored_version,
     version_from_fields,
 )
-from atom_saas_sync.core.incoming import read_skill
+from atom_saas_sync.core.incoming import TEXT_FIELDS, read_skill
 from atom_saas_sync.core.merge import follow_volatile
 from atom_saas_sync.core.plan import is_edited
 from atom_saas_sync.errors import NotFound, UsageError
@@ -23,6 +26,8 @@ from atom_saas_sync.model import Action, BaseChange, CacheChange, InvalidItem, K
 from atom_saas_sync.usecases.ports import EditableCatalogue
 
 _SHOWN = 10
+EDITABLE_FIELDS = frozenset({*TEXT_FIELDS, *EXECUTABLE_FIELDS, *DESCRIPTIVE_FIELDS, "metadata"}) - VOLATILE_FIELDS
+"""Fields that the contract knows (marketplace-api.md, section 3), but those that follow the marketplace."""
 
 
 class Candidate(Struct, frozen=True):
@@ -43,12 +48,12 @@ class Imported(Struct, frozen=True):
 def edit_skill(
     catalogue: EditableCatalogue, skill_id: str, text: str, *, seen: str | None, actor: str, now: datetime
 ) -> bool:
-    """Replace the local version of a skill by `text`; return whether anything changed.
+    """Replace the local version of a skill by the JSON `text`; return whether anything changed.
 
     Volatile fields stay as the marketplace has them. Raises UsageError, with nothing changed, if `text` is no skill or
     another one, or the cached text is no longer what the person has `seen` (None: did not look).
     """
-    edited = _read(Candidate("the edited text", text.encode(errors="replace")))
+    edited = _read(Candidate("the edited text", text.encode()))
     if edited.skill_id != skill_id:
         raise UsageError(
             f"the edited text is another skill: {edited.skill_id!r}, not {skill_id!r}; nothing was changed",
@@ -68,14 +73,25 @@ def edit_skill(
     return True
 
 
-def set_fields(text: str, changes: Mapping[str, Any]) -> str:
-    """Return the skill `text` with these fields. Raises UsageError for one that can't be edited here."""
+def set_fields(text: str, changes: Mapping[str, Any], *, new_fields: bool = False) -> str:
+    """Return the skill `text` with these fields, as JSON.
+
+    Raises UsageError for a field that can't be edited here, and unless `new_fields` for one that neither the skill nor
+    the contract has.
+    """
+    fields = decode_object(text) or {}
     for name in changes:
         if name in VOLATILE_FIELDS:
             raise UsageError(f"{name} always follows the marketplace: it can't be edited here")
         if name in {"skill_id", "id"}:
             raise UsageError(f"{name} can't be edited: it says which skill this is")
-    return json_text({**(decode_object(text) or {}), **changes})
+        if not new_fields and name not in fields and name not in EDITABLE_FIELDS:
+            close = get_close_matches(name, {*fields, *EDITABLE_FIELDS} - VOLATILE_FIELDS, n=1)
+            raise UsageError(
+                f"unknown field {name!r}" + (f": did you mean {close[0]!r}?" if close else ""),
+                hint="nothing was changed; pass --new-field to add a field of that name",
+            )
+    return json_text({**fields, **changes})
 
 
 def import_skills(

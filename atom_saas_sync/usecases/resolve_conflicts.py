@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from shlex import quote
 
 from msgspec import Struct, field
 
 from atom_saas_sync.core.canonical import decode_object, stored_version, version_from_fields
 from atom_saas_sync.core.comparison import Side, combine, compare, contested
+from atom_saas_sync.core.documents import read_one
 from atom_saas_sync.core.incoming import read_skill
 from atom_saas_sync.core.merge import follow_volatile
 from atom_saas_sync.core.plan import CONVERGED, is_edited, plan_resolution, plan_undo, resolve
@@ -190,7 +192,7 @@ def _own_version(conflict: Conflict, logged: LoggedConflict, text: str) -> Skill
 
 def own_skill(text: str, skill_id: str) -> SkillVersion:
     """Return the skill that a person wrote, which must be one and have this id. Raises UsageError."""
-    skill = read_skill(text.encode(errors="replace"))
+    skill = read_skill(read_one(text, "the given skill").encode())
     if isinstance(skill, InvalidItem):
         raise UsageError(f"this is no skill: {skill.reason}; nothing was changed")
     if skill.skill_id != skill_id:
@@ -219,8 +221,8 @@ def _refuse_undo(logged: LoggedConflict, known: Known) -> None:
     if now is None or then is None or now.content_digest != then.content_digest:
         raise UsageError(
             f"{logged.skill_id!r} was changed here since conflict {logged.id} was resolved; undoing it would lose that",
-            hint=f"`atom-sync skills diff {logged.skill_id}` shows it; `atom-sync conflicts show {logged.id} --json` "
-            "has all versions of then",
+            hint=f"`atom-sync skills diff {quote(logged.skill_id)}` shows it; "
+            f"`atom-sync conflicts show {logged.id} --json` has all versions of then",
         )
 
 

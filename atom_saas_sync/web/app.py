@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from atom_saas_sync.config import Settings
 from atom_saas_sync.core.comparison import conflict_document, conflict_line
+from atom_saas_sync.core.documents import read_object
 from atom_saas_sync.core.health import judge
 from atom_saas_sync.core.reports import rating_document, status_document, sync_health_document
 from atom_saas_sync.errors import AtomSyncError, DatabaseError, Locked, UsageError
@@ -376,13 +377,7 @@ def _jobs(planned: Sequence[ScheduledJob], settings: Settings) -> list[dict[str,
 
 
 async def _json_body(request: Request) -> dict[str, Any]:
-    try:
-        body = json.loads(await request.body() or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise UsageError("the request's body is no JSON") from error
-    if not isinstance(body, dict):
-        raise UsageError("the request's body must be a JSON object")
-    return body
+    return read_object(await request.body() or b"{}", "the request's body")
 
 
 def _id(request: Request) -> int:

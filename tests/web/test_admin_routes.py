@@ -156,7 +156,7 @@ def test_ways_to_resolve(machine: Machine, server: Served) -> None:
 
 
 def test_requests_that_make_no_sense_change_nothing(machine: Machine, server: Served) -> None:
-    conflict(machine)
+    skill_id = conflict(machine)
     for body in (
         b"no json",
         b"[]",
@@ -172,6 +172,9 @@ def test_requests_that_make_no_sense_change_nothing(machine: Machine, server: Se
         b'{"conflict_id": 1, "fields": {"code": "mine"}}',
         b'{"conflict_id": 1, "fields": {"code": ["local"]}}',
         b'{"conflict_id": 1, "data": "text"}',
+        b'{"conflict_id": 1, "data": {"skill_id": "%b", "name": "half: \\ud83d"}}' % skill_id.encode(),
+        b'{"conflict_id": 1, "data": {"skill_id": "%b", "name": "caf\xe9"}}' % skill_id.encode(),
+        b'{"conflict_id": 1, "data": {"skill_id": "%b", "name": "N", "weight": NaN}}' % skill_id.encode(),
         b"[" * 100_000,
         b"\xff\xfe",
     ):

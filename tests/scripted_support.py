@@ -49,7 +49,7 @@ class ScriptedMarketplace:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         while (await receive()).get("more_body"):
             pass
-        path, query = scope["path"], dict(parse_qsl(scope["query_string"].decode()))
+        path, query = scope["raw_path"].decode(), dict(parse_qsl(scope["query_string"].decode()))
         self.requests.append(f"{path}?{query['page']}" if "page" in query else path)
         status, body = self.answer(path, query) or self._usual(path, query)
         etag = sha256(body).hexdigest().encode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from conftest import Machine
 from scripted_support import CATEGORIES, LIST, Answer, ScriptedMarketplace, scripted_marketplace, skill
 
 from atom_saas_sync.model import RunReport
+from atom_saas_sync.times import format_time
 
 
 @pytest.fixture
@@ -282,10 +284,42 @@ def test_any_form_of_a_time_is_kept(machine: Machine, market: ScriptedMarketplac
     assert machine.cached()["s0"]["updated_at"] == moment
 
 
+# Ratings that others, or other programs, have stored there
+
+
+STORED = (
+    b'"rating": 5.0',
+    b'"rating": 5, "comment": "%s"' % (b"long " * 400),
+    b'"rating": 5, "comment": "bell \\u0007"',
+    b'"rating": 5, "comment": "half \\ud83d"',
+)
+
+
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize("shown_by", ["the answer", "the skill"])
+def test_a_stored_rating_that_we_could_not_send_is_read(
+    machine: Machine, market: ScriptedMarketplace, stored: bytes, shown_by: str
+) -> None:
+    pull(machine, market)
+    machine.sql(
+        "INSERT INTO skill_rating (skill_id, user_id, rating, updated_at) VALUES ('s0', 'ann', 2, ?)",
+        format_time(machine.clock.now() - timedelta(days=1)),
+    )
+    newer = format_time(datetime.now(UTC) - timedelta(hours=1)).encode()  # the server's clock is the real one
+    rating = b'{"rating_id": "r1", "user_id": "ann", "updated_at": "' + newer + b'", ' + stored + b"}"
+    stranger = b'{"user_id": "bob", "rating": 1, "comment": "\\udc00"}'
+    conflict = (409, rating if shown_by == "the answer" else b"{}")
+    skill_page = (200, b'{"skill_id": "s0", "name": "s0", "ratings": [' + stranger + b", " + rating + b"]}")
+    market.answer = lambda path, _: {"/api/v1/ratings": conflict, f"{LIST}/s0": skill_page}.get(path)
+    report = machine.send_ratings(url=market.url)
+    assert (report.status, report.counts.updated_local, report.counts.failed) == ("success", 1, 0)
+    assert machine.sql("SELECT rating, synced_to_saas FROM skill_rating") == [(5, 1)]
+
+
 # Many items
 
 
-def test_a_page_of_more_items_than_were_asked_for_is_refused(machine: Machine, market: ScriptedMarketplace) -> None:
+def test_a_page_of_more_than_1000_items_is_refused(machine: Machine, market: ScriptedMarketplace) -> None:
     market.answer = lambda path, _: (200, b'{"skills":[' + b"1," * 50_000 + b'1],"total":1}') if path == LIST else None
     report = pull(machine, market)
     assert (report.exit_code, report.reasons) == (65, ("bad_response",))
@@ -294,6 +328,12 @@ def test_a_page_of_more_items_than_were_asked_for_is_refused(machine: Machine, m
         (200, b'{"skills":[{"name":"\\ud800"},' + b"1," * 50_000 + b'1],"total":1}') if path == LIST else None
     )
     assert pull(machine, market).counts.invalid == 0
+
+
+def test_a_server_may_ignore_the_page_size(machine: Machine, market: ScriptedMarketplace) -> None:
+    market.answer = lambda path, _: (200, market.page(1, 1000)) if path == LIST else None
+    report = pull(machine, market, page_size=4)
+    assert (report.status, report.complete, report.counts.added) == ("success", True, 6)
 
 
 def test_of_many_invalid_items_ten_are_named(

@@ -28,6 +28,9 @@ from atom_saas_sync.times import parse_time
 MAX_SKILL_BYTES = 1024 * 1024
 MAX_ID_LENGTH = 256
 MAX_FRAME_BYTES = 1024 * 1024
+MAX_PAGE_ITEMS = 1000
+"""The largest `page_size` of the contract. A server may send more than was asked for, but not more than that."""
+
 MAX_CATEGORIES = 10_000
 MAX_COUNT = 2**53
 """Larger whole numbers are not the same number in every JSON parser, and none is a count."""
@@ -126,11 +129,10 @@ _NONE = Raw(b"")
 
 
 @cache
-def _page_decoder(limit: int) -> Callable[[bytes], Any]:
-    # A structure of `limit` fields: unlike a list, it is refused at the first item too many.
-    items = msgspec.defstruct(
-        "items", [(f"i{number}", Raw, _NONE) for number in range(limit)], array_like=True, forbid_unknown_fields=True
-    )
+def _page_decoder() -> Callable[[bytes], Any]:
+    # A structure of so many fields: unlike a list, it is refused at the first item too many.
+    fields = [(f"i{number}", Raw, _NONE) for number in range(MAX_PAGE_ITEMS)]
+    items = msgspec.defstruct("items", fields, array_like=True, forbid_unknown_fields=True)
     page = msgspec.defstruct("page", [("skills", items | None), ("total", Any, None)])
     return msgspec.json.Decoder(page).decode
 
@@ -138,14 +140,14 @@ def _page_decoder(limit: int) -> Callable[[bytes], Any]:
 def parse_skill_page(body: bytes, *, page: int, page_size: int) -> SkillPage:
     """Cut a page of the list into its items, unparsed.
 
-    Raises BadResponse if the body is not JSON, not of the contract's form, or has more items than were asked for.
+    Raises BadResponse if the body is not JSON, not of the contract's form, or has more than MAX_PAGE_ITEMS.
     """
-    decode = _page_decoder(page_size)
+    decode = _page_decoder()
     try:
         form = decode(body)
         items = None if form.skills is None else tuple(item for item in astuple(form.skills) if item is not _NONE)
     except _UNREADABLE as error:
-        cut = _cut(body, b"skills", page_size)
+        cut = _cut(body, b"skills", MAX_PAGE_ITEMS)
         if cut is None:
             raise BadResponse(f"the list of skills is not of the expected form: {_reason(error)}") from error
         try:

@@ -35,6 +35,7 @@ _HOST = re.compile(
     r"(?=.{1,253}\.?$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*\.?"
 )
 _NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,12})?")
+_SHELL_VARIABLE = re.compile(r"\$(\{|[A-Za-z_])")
 _PLACEHOLDER = "your_api_token_here"
 _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 TOKEN_HINT = "set ATOM_SAAS_API_TOKEN or ATOM_SAAS_API_TOKEN_FILE; tokens are in the dashboard, settings, API tokens"  # noqa: S105
@@ -205,6 +206,7 @@ def _header_text(text: str) -> str:
 def _path(text: str) -> Path:
     if not text or _CONTROL.search(text):
         raise ValueError
+    os.fsencode(text)  # raises ValueError for what the locale's encoding cannot name
     return Path(text)
 
 
@@ -433,10 +435,7 @@ def read_token_file(path: Path) -> Secret:
 
 
 def _read_token_file(path: Path) -> tuple[Secret, bool]:
-    """Return the token, and whether more people than need to may read the file.
-
-    A file of another user's (root's, as a mounted secret) that lets our group in is as it must be.
-    """
+    """Return the token, and whether more people than need to may read the file."""
     what = f"ATOM_SAAS_API_TOKEN_FILE: {path}"
     try:
         status = path.stat()
@@ -451,10 +450,17 @@ def _read_token_file(path: Path) -> tuple[Secret, bool]:
     if not text.strip():
         raise ConfigError(f"{what}: is empty", hint=TOKEN_HINT)
     try:
-        needless = stat.S_IRWXO | (stat.S_IRWXG if status.st_uid == os.geteuid() else 0)
-        return _token(text.removesuffix("\n")), bool(status.st_mode & needless)
+        return _token(text.removesuffix("\n")), _is_too_open(status)
     except ValueError:
         raise ConfigError(f"{what} does not hold {_TOKEN_TAKES}", hint=TOKEN_HINT) from None
+
+
+def _is_too_open(status: os.stat_result) -> bool:
+    """Tell whether more people than need to may read a file with a secret.
+
+    A file of another user's (root's, as a mounted secret) that lets our group in is as it must be.
+    """
+    return bool(status.st_mode & (stat.S_IRWXO | (stat.S_IRWXG if status.st_uid == os.geteuid() else 0)))
 
 
 def show_settings(
@@ -562,6 +568,8 @@ class _Reader:
     def _read_env_file(self, env_file: Path | None) -> tuple[str, Mapping[str, str]]:
         path = env_file if env_file is not None else self._directory / ".env"
         if env_file is None and not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where we may not look
+            if os.path.lexists(path):
+                self.warnings.append(f"{path} is not a regular file and was ignored")
             return "", {}
         from dotenv.parser import parse_stream
 
@@ -570,10 +578,14 @@ class _Reader:
             with path.open(encoding="utf-8-sig") as stream:
                 # The parser alone: a token may hold a dollar sign, and what it can't read is for us to tell.
                 for binding in parse_stream(stream):
-                    if binding.error:
+                    if binding.error or (binding.key is not None and binding.value is None):
                         self.warnings.append(f"{path}, line {binding.original.line}: is not NAME=value and was ignored")
-                    elif binding.key is not None:
+                    if binding.key is not None:
                         values[binding.key] = binding.value or ""
+                is_open = _is_too_open(os.fstat(stream.fileno()))
+            secrets = {values.get(variable.name) for variable in VARIABLES if variable.secret}
+            if is_open and secrets - {None, "", _PLACEHOLDER}:
+                self.warnings.append(f"{path} holds a secret and can be read by others; chmod 600 it")
         except (OSError, UnicodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "is no UTF-8 text"
             self.problems.append(f"{path}: {reason}")
@@ -599,6 +611,8 @@ class _Reader:
             return
         text, origin = found
         self._origins[variable.name] = origin
+        if variable.read in {_path, _database} and _SHELL_VARIABLE.search(text):
+            self.warnings.append(f"{variable.name} (from {origin}): the $ is taken as it is; no variable is expanded")
         try:
             self._values[variable.name] = variable.read(text)
         except (ValueError, OverflowError):
@@ -630,7 +644,10 @@ class _Reader:
                 self._values[file_name] = credential
                 self._origins[file_name] = "systemd credential"
         path: Path | None = self._values[file_name]
-        if path is None or name in self._origins:  # the variable wins
+        if path is None:
+            return
+        if name in self._origins:
+            self.warnings.append(f"{name} (from {self._origins[name]}) wins over {file_name}; set one of them")
             return
         path = self._directory / path
         self._values[file_name] = self._token_file = path

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,60 @@ def test_a_wrong_value_is_shown_and_a_wrong_secret_is_not(machine: Machine) -> N
     assert shown["ATOM_SAAS_CONFLICT_STRATEGY"] == "newest"
     assert "hunter2" not in result.stdout + result.stderr
     assert "with spaces" not in result.stdout + result.stderr
+
+
+def _link_to_nowhere(path: Path) -> None:
+    path.symlink_to(path.with_name("missing"))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, _link_to_nowhere])
+def test_an_env_file_that_is_no_file_is_a_warning(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / ".env")
+    _warned(tmp_path, "/.env is not a regular file and was ignored")
+
+
+SECRET_LINES = ["ATOM_SAAS_API_TOKEN=at_saas_secret", "ATOM_SYNC_ADMIN_TOKEN=secret"]
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "warning"),
+    [
+        ("ATOM_SAAS_ENABLED", 0o600, "line 1: is not NAME=value and was ignored"),
+        ("A=b\nexport ATOM_SAAS_ENABLED\n", 0o600, "line 2: is not NAME=value and was ignored"),
+        (SECRET_LINES[0], 0o644, "holds a secret and can be read by others; chmod 600 it"),
+        (SECRET_LINES[1], 0o640, "holds a secret and can be read by others; chmod 600 it"),
+        (SECRET_LINES[0], 0o600, None),
+        ("ATOM_SAAS_ENABLED=true", 0o644, None),
+        ("ATOM_SAAS_DATABASE_URL=sqlite:///${HOME}/a.db", 0o600, "ATOM_SAAS_DATABASE_URL (from "),
+        ("ATOM_SAAS_CA_FILE=$HOME/ca.pem\nATOM_SAAS_ENABLED=true", 0o600, "the $ is taken as it is"),
+        ("ATOM_SAAS_DATABASE_URL='costs $5.db'", 0o600, None),
+        ("ATOM_SAAS_API_TOKEN_FILE=other", 0o600, "ATOM_SAAS_API_TOKEN (from environment) wins over"),
+    ],
+)
+def test_what_is_odd_in_an_env_file_is_a_warning(tmp_path: Path, text: str, mode: int, warning: str | None) -> None:
+    path = tmp_path / ".env"
+    path.write_text(text, encoding="utf-8")
+    path.chmod(mode)
+    _warned(tmp_path, warning)
+
+
+def _warned(directory: Path, warning: str | None) -> None:
+    """Check what `config check` warns of, and that --strict makes it a problem."""
+    results = {}
+    for strict in (False, True):
+        result = subprocess.run(
+            [sys.executable, "-m", "atom_saas_sync", "config", "check", "--json", *["--strict"] * strict],
+            env={"PATH": os.environ["PATH"], "ATOM_SAAS_API_TOKEN": "at_saas_x"},
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        results[strict] = result.returncode
+        document = json.loads(result.stdout)
+        assert "secret" not in str(document).replace("holds a secret", "")
+    problems = bool(document["problems"])  # a CA file that is not there
+    assert [warning in each for each in document["warnings"]] == [True] if warning else document["warnings"] == []
+    assert results == {False: 78 if problems else 0, True: 78 if problems or warning else 0}

@@ -381,3 +381,18 @@ def test_a_scheduled_purge_obeys_the_switches(machine: Machine) -> None:
     assert len(machine.cached()) == before
     assert machine.command("jobs", "start").returncode == 0
     assert purge(ENABLE_SCHEDULER="true") == "stale_if_error"
+
+
+@pytest.mark.parametrize("place", ["/home/me", "/root", "/tmp/x", "/var/tmp", "/run/user/0"])
+def test_what_the_units_cannot_see_is_warned_of(machine: Machine, place: str) -> None:
+    settings = machine.directory / "settings"
+    settings.touch()
+    hidden = machine.command("schedule", "systemd", ATOM_SAAS_DATABASE_URL=f"{place}/atom.db")
+    assert hidden.returncode == 0
+    assert f"services cannot see the database {place}/atom.db" in hidden.stderr
+    seen = machine.command(
+        "--env-file", str(settings), "schedule", "systemd", "--json", ATOM_SAAS_DATABASE_URL="/srv/a.db"
+    )
+    assert "the database" not in seen.stderr
+    assert f"services cannot see the settings {settings}" in seen.stderr
+    assert json.loads(seen.stdout)["success"]

@@ -151,8 +151,16 @@ def _run(*, as_json: bool) -> int:
     except (ReaderGone, OutputFailed):
         raise
     except Exception as error:  # noqa: BLE001 - the last line of defence
-        return report_bug(error, as_json=as_json)
+        return _report_unforeseen(error, as_json=as_json)
     return done if isinstance(done, int) else 0  # the code of typer.Exit; commands return nothing
+
+
+def _report_unforeseen(error: Exception, *, as_json: bool) -> int:
+    if not (isinstance(error, OSError | RuntimeError) and "--install-completion" in sys.argv):  # which is Typer's own
+        return report_bug(error, as_json=as_json)
+    failure = DatabaseError(f"cannot install completion: {error}", hint="`--show-completion` prints the script")
+    report_failure(failure, as_json=as_json)
+    return failure.exit_code
 
 
 def _require_decoded(arguments: list[str]) -> None:

@@ -61,6 +61,8 @@ def systemd(
 
     settings = runtime.load(ctx.obj)
     schedule = _schedule(ctx.obj, settings, restart_steps=_systemd_version() >= _FIRST_WITH_RESTART_STEPS)
+    if not uninstall:
+        _warn_of_hidden_files(schedule, settings)
     texts = systemd_files(schedule)
     files = {root / (Path("etc") / path if "/" in path else _SYSTEMD / path): text for path, text in texts.items()}
     here = root == Path("/") and Path("/run/systemd/system").is_dir()
@@ -138,13 +140,23 @@ def _schedule(options: GlobalOptions, settings: Settings, *, restart_steps: bool
 def _program() -> Path:
     """Return the program that runs, as a service can start it: itself, as systemd takes messages from no other."""
     beside = Path(sys.executable).with_name("atom-sync")
-    found = beside if beside.exists() else Path(shutil.which("atom-sync") or beside)
-    if found.parts[1:2] in (("home",), ("root",)):
-        note(
-            f"warning: services cannot see {found}, below a home directory; install atom-sync elsewhere, as in\n"
-            "  → `python3 -m venv /opt/atom-sync/venv && /opt/atom-sync/venv/bin/pip install …`"
-        )
-    return found
+    return beside if beside.exists() else Path(shutil.which("atom-sync") or beside)
+
+
+def _warn_of_hidden_files(schedule: Schedule, settings: Settings) -> None:
+    """Warn of what the units need and cannot see: they have a /tmp of their own, and no home directories."""
+    from atom_saas_sync.core.schedule_files import is_hidden
+
+    needed = {
+        "the program": (schedule.executable, "install it elsewhere, as in `python3 -m venv /opt/atom-sync/venv`"),
+        "the settings": (schedule.settings, "put them into /etc/atom-sync/atom-sync.env"),
+        "the database": (schedule.database, "set ATOM_SAAS_DATABASE_URL to a file below /var/lib/atom-sync"),
+        "the CA file": (settings.ca_file, "put it below /etc"),
+        "the token file": (settings.token_file, "put the token into /etc/atom-sync/token"),
+    }
+    for what, (path, cure) in needed.items():
+        if path is not None and (is_hidden(str(path)) or is_hidden(os.path.realpath(path))):
+            note(f"warning: services cannot see {what} {path}, below a home or temporary directory\n  → {cure}")
 
 
 def _database(settings: Settings) -> Path:

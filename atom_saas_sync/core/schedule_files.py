@@ -110,6 +110,11 @@ class Schedule(Struct, frozen=True):
         return f"{self.executable} --env-file {self.settings}"
 
 
+def is_hidden(path: str) -> bool:
+    """Tell whether the units' PrivateTmp and ProtectHome hide this absolute path from their services."""
+    return path.startswith(("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/"))  # noqa: S108 - named, not used
+
+
 def systemd_files(schedule: Schedule) -> dict[str, str]:
     """Return the units and the files for sysusers and tmpfiles, by their path below `systemd/`."""
     files = {

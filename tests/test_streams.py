@@ -1,0 +1,303 @@
+"""Standard streams in every condition: their encoding, buffered or not, closed, full."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_lines import REPORTING, clean_environment
+from conftest import Machine
+
+# Runs each command line in a fork of a process that has run all of them before: only streams start anew each time.
+FORKS = """
+import contextlib, io, json, locale, os, sys, tempfile, traceback
+from atom_saas_sync.cli.main import run
+
+def forked(arguments, closed):
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = os.fork()
+        if child == 0:
+            code = 99
+            try:
+                os.dup2(out.fileno(), 1)
+                os.dup2(err.fileno(), 2)
+                if closed is not None:
+                    os.close(closed)
+                    setattr(sys, ("stdin", "stdout", "stderr")[closed], None)
+                sys.argv = ["atom-sync", *arguments]
+                run()
+            except SystemExit as end:
+                code = end.code
+            except BaseException:
+                os.write(err.fileno(), traceback.format_exc().encode())
+            finally:
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        texts = []
+        for stream in (out, err):
+            stream.seek(0)
+            texts.append(stream.read().decode("latin-1"))
+        return [code, *texts]
+
+given = json.loads(sys.argv[1])
+for arguments in given["command_lines"]:
+    sys.argv = ["atom-sync", *arguments]
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()):
+            run()
+results = [forked(arguments, given["closed"]) for arguments in given["command_lines"]]
+print(json.dumps({"encoding": locale.getencoding(), "results": results}))
+"""
+NAME = "café 日本 🔥"
+
+Ended = tuple[int, bytes, str]
+
+
+@pytest.fixture
+def stocked(machine: Machine) -> Machine:
+    """Return a machine with something to show for every command, in many scripts."""
+    assert machine.command("sync", "skills").returncode == 0
+    first = machine.sandbox.skill_ids()[0]
+    machine.edit(first, name=NAME, description="mine ✓")
+    machine.sandbox.patch_skill(first, {"description": "theirs ❌"})
+    assert machine.command("sync", "skills", "--strategy", "manual").returncode == 0
+    assert machine.command("ratings", "add", first, "4", "--user", "Zoë", "--comment", NAME).returncode == 0
+    return machine
+
+
+def command_lines(machine: Machine) -> list[list[str]]:
+    first = machine.sandbox.skill_ids()[0]
+    reading = [
+        ["status"],
+        ["metrics"],
+        ["doctor"],
+        ["jobs"],
+        ["config", "show"],
+        ["config", "check"],
+        ["skills", "list"],
+        ["skills", "search", "mine"],
+        ["skills", "show", first],
+        ["skills", "diff", first],
+        ["skills", "log", first],
+        ["conflicts", "list"],
+        ["conflicts", "show", "1"],
+        ["ratings", "list"],
+        ["ratings", "show", "1"],
+        ["ratings", "failed"],
+        ["cache", "stats"],
+        ["db", "current"],
+        ["db", "history"],
+        ["db", "check"],
+        ["schedule", "systemd"],
+        ["schedule", "cron"],
+        ["skills", "show", "no-such-skill ✓"],
+    ]
+    reports = {tuple(path) for path in REPORTING}
+    return reading + [[*words, "--json"] for words in reading if tuple(words) in reports or tuple(words[:2]) in reports]
+
+
+def run_forked(
+    machine: Machine, lines: list[list[str]], *, closed: int | None = None, variables: dict[str, str] | None = None
+) -> tuple[str, list[Ended]]:
+    result = subprocess.run(
+        [sys.executable, "-c", FORKS, json.dumps({"command_lines": lines, "closed": closed})],
+        env=machine.environment(COLUMNS="100", **(variables or {})),
+        cwd=machine.directory,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    ended = [(code, out.encode("latin-1"), err) for code, out, err in document["results"]]
+    return document["encoding"], ended
+
+
+def latin_1(directory: Path) -> dict[str, str]:
+    """Make a locale whose encoding is ISO-8859-1, from sources of our own: few machines have those of glibc."""
+    characters = "\n".join(f"<U{number:04X}> /x{number:02x}" for number in range(256))
+    (directory / "charmap").write_text(
+        "<code_set_name> ISO-8859-1\n<comment_char> %\n<escape_char> /\n<mb_cur_min> 1\n<mb_cur_max> 1\n"
+        f"CHARMAP\n{characters}\nEND CHARMAP\n"
+    )
+    upper = ";".join(f"<U{number:04X}>" for number in range(ord("A"), ord("Z") + 1))
+    (directory / "source").write_text(f"comment_char %\nescape_char /\nLC_CTYPE\nupper {upper}\nEND LC_CTYPE\n")
+    (directory / "locales").mkdir()
+    made = directory / "locales" / "latin1"
+    # It warns of the categories that are missing, and ends with 1.
+    subprocess.run(
+        ["localedef", "-c", "-f", str(directory / "charmap"), "-i", str(directory / "source"), str(made)],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    return {"LOCPATH": str(made.parent), "LC_CTYPE": "latin1"}
+
+
+CONDITIONS: dict[str, tuple[dict[str, str], str]] = {  # and the encoding of the output
+    "LC_ALL=C": ({"LC_ALL": "C"}, "utf-8"),
+    "ASCII": ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, "ascii"),
+    "ISO-8859-1": ({}, "iso-8859-1"),
+    "PYTHONIOENCODING": ({"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"}, "ascii"),
+    "PYTHONUNBUFFERED": ({"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}, "utf-8"),
+}
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_every_reading_command_in_every_encoding(stocked: Machine, tmp_path: Path, condition: str) -> None:
+    variables, printed = CONDITIONS[condition]
+    if condition == "ISO-8859-1":
+        variables = latin_1(tmp_path)
+    lines = command_lines(stocked)
+    encoding, results = run_forked(stocked, lines, variables=variables)
+    assert encoding == condition or condition != "ISO-8859-1"
+    check_all(lines, results, printed)
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2], ids=["stdin", "stdout", "stderr"])
+def test_every_reading_command_with_a_closed_stream(stocked: Machine, closed: int) -> None:
+    lines = command_lines(stocked)
+    _, results = run_forked(stocked, lines, closed=closed)
+    check_all(lines, results, "utf-8", closed=closed)
+
+
+def check_all(lines: list[list[str]], results: list[Ended], encoding: str, *, closed: int | None = None) -> None:
+    for words, (code, out, err) in zip(lines, results, strict=True):
+        told = (words, code, out, err)
+        wanted = {0, 1} if words[0] == "doctor" else {1, 2} if "no-such-skill ✓" in words else {0}
+        assert code in wanted, told
+        assert "Traceback" not in err and "a bug" not in err, told
+        if closed == 1:
+            assert out == b"", told
+            continue
+        # Where the encoding is ASCII, Typer takes it for a mistake and prints UTF-8.
+        text = out.decode("utf-8" if encoding == "ascii" else encoding)
+        if "--json" in words:
+            document = json.loads(text)
+            if words[:2] == ["skills", "list"]:
+                assert NAME in {skill["name"] for skill in document["skills"]}, told
+        elif wanted == {0}:
+            assert text.strip() or words[:2] == ["ratings", "failed"], told
+
+
+def run_real(directory: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run the real command with standard streams of the test's."""
+    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    variables = options.pop("variables", {})
+    return subprocess.run(
+        [sys.executable, "-m", "atom_saas_sync", *arguments],
+        env=clean_environment(directory, **variables),
+        cwd=directory,
+        timeout=60,
+        check=False,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_is_not_written_whole_is_74(tmp_path: Path, unbuffered: str) -> None:
+    """A file that may not grow takes the first bytes of what is written, as a full disk does."""
+    limited = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); "
+    limited += "os.execv(sys.executable, [sys.executable, '-m', 'atom_saas_sync', 'metrics'])"
+    with (tmp_path / "out").open("wb") as out:
+        result = subprocess.run(
+            [sys.executable, "-c", limited],
+            env=clean_environment(tmp_path, PYTHONUNBUFFERED=unbuffered, PYTHONDONTWRITEBYTECODE="1"),
+            cwd=tmp_path,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    assert (result.returncode, result.stderr) == (74, b"atom-sync: can't write: File too large\n")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_pipe_that_does_not_block_gets_everything(tmp_path: Path, unbuffered: str) -> None:
+    whole = run_real(tmp_path, "schedule", "systemd").stdout
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    assert len(whole) > 2 * 4096
+    got: list[bytes] = []
+
+    def read() -> None:
+        with os.fdopen(reader, "rb") as stream:
+            got.append(stream.read())
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    result = run_real(tmp_path, "schedule", "systemd", stdout=writer, variables={"PYTHONUNBUFFERED": unbuffered})
+    os.close(writer)
+    thread.join(30)
+    assert result.returncode == 0, result.stderr
+    assert got == [whole]
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["status"], 0), (["nonsense"], 2), (["skills", "list"], 74)])
+def test_standard_error_that_is_full_or_closed_changes_no_exit_code(
+    tmp_path: Path, arguments: list[str], code: int
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        assert run_real(tmp_path, *arguments, stderr=full).returncode == code
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert run_real(tmp_path, *arguments, stderr=writer).returncode == code
+    os.close(writer)
+    assert run_real(tmp_path, *arguments, preexec_fn=lambda: os.close(2)).returncode == code
+
+
+def test_a_closed_standard_input_is_an_empty_one(tmp_path: Path) -> None:
+    def close() -> None:
+        with contextlib.suppress(OSError):
+            os.close(0)
+
+    for arguments in (["skills", "import", "-"], ["conflicts", "resolve", "1", "--data", "-"]):
+        result = run_real(tmp_path, *arguments, preexec_fn=close)
+        assert b"Traceback" not in result.stderr and b"a bug" not in result.stderr, result.stderr
+        assert result.returncode in {0, 1, 2, 74}
+
+
+@pytest.mark.parametrize(
+    ("editor", "message"),
+    [("vi '", "is not a command"), (" ", "no editor is set"), ("no-such-editor", "can't be started")],
+)
+def test_an_editor_that_is_none(machine: Machine, editor: str, message: str) -> None:
+    machine.pull()
+    result = machine.command("skills", "edit", machine.sandbox.skill_ids()[0], EDITOR=editor)
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr and "Traceback" not in result.stderr
+    # The next variable is used where the first is blank.
+    assert machine.command("skills", "edit", machine.sandbox.skill_ids()[0], VISUAL=" ", EDITOR="true").returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [["--install-completion", "bash"], ["--install-completion"]])
+def test_completion_without_a_home(tmp_path: Path, arguments: list[str]) -> None:
+    blocked = tmp_path / "home"
+    blocked.touch()
+    for home in (str(blocked), "/dev/null/home"):
+        result = run_real(tmp_path, *arguments, variables={"HOME": home})
+        assert b"Traceback" not in result.stderr and b"a bug" not in result.stderr, result.stderr
+        assert result.returncode == 74, result.stderr
+
+
+ARGUMENTS = [b"caf\xe9", b"\xff", b"a\x80b", b"--name=\xc3"]
+
+
+@pytest.mark.parametrize("argument", ARGUMENTS)
+@pytest.mark.parametrize("command", [["skills", "show"], ["db", "backup"], ["ratings", "add", "x", "5", "--comment"]])
+def test_an_argument_that_is_no_text_is_wrong_usage(tmp_path: Path, command: list[str], argument: bytes) -> None:
+    result = run_real(tmp_path, *command, os.fsdecode(argument), "--json", variables={"PYTHONUTF8": "1"})
+    assert result.returncode == 2
+    assert json.loads(result.stdout)["error"]["type"] == "usage"
+    assert b"is not valid UTF-8" in result.stderr and b"Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []

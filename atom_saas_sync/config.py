@@ -578,7 +578,7 @@ class _Reader:
             with path.open(encoding="utf-8-sig") as stream:
                 # The parser alone: a token may hold a dollar sign, and what it can't read is for us to tell.
                 for binding in parse_stream(stream):
-                    if binding.error or (binding.key is not None and binding.value is None):
+                    if binding.error or _is_bare(binding.key, binding.value):
                         self.warnings.append(f"{path}, line {binding.original.line}: is not NAME=value and was ignored")
                     if binding.key is not None:
                         values[binding.key] = binding.value or ""
@@ -728,6 +728,13 @@ class _Reader:
             if "at_saas_" in text or (token is not None and token.reveal() in text):
                 self._values[name], self._wrong[name] = None, "…"
                 self.problems.append(f"{name}: holds a token, which belongs into ATOM_SAAS_API_TOKEN alone")
+
+
+def _is_bare(name: str | None, value: str | None) -> bool:
+    """Tell whether a line of `.env` has no =; one such as ATOM_SAAS_X:VALUE is warned of as an unknown name."""
+    if name is None or value is not None:
+        return False
+    return name.isidentifier() or not name.startswith(("ATOM_SAAS_", "ATOM_SYNC_"))
 
 
 def _is_loopback(host: str | None) -> bool:

@@ -13,6 +13,12 @@ from atom_saas_sync.unfinished import create_beside, flush
 _READABLE_BY_ALL = 0o644
 
 
+def refuse_irregular(path: Path) -> None:
+    """Raise DatabaseError for a path that is a link, a pipe, a directory, or anything else that is no file."""
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        raise DatabaseError(f"{path.absolute()} is no regular file", hint="name another file")
+
+
 def write_textfile(path: Path, text: str) -> None:
     """Replace the file at once, mode 0644 under any umask.
 
@@ -25,8 +31,7 @@ def write_textfile(path: Path, text: str) -> None:
     path = path.absolute()
     unfinished = None
     try:
-        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-            raise DatabaseError(f"{path} is no regular file", hint="name another file")
+        refuse_irregular(path)
         descriptor, unfinished = create_beside(path)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)

@@ -596,6 +596,7 @@ def test_the_example_s_values_are_the_defaults_or_would_do(tmp_path: Path) -> No
 def test_the_example_sets_the_token_alone(tmp_path: Path) -> None:
     assert dotenv_values(EXAMPLE) == {"ATOM_SAAS_API_TOKEN": "your_api_token_here"}
     (tmp_path / ".env").write_text(EXAMPLE.read_text().replace("your_api_token_here", TOKEN))
+    (tmp_path / ".env").chmod(0o600)
     settings = _load(tmp_path)
     assert require_token(settings) == Secret(TOKEN)
     assert settings.warnings == ()

@@ -44,10 +44,15 @@ def write_metrics(settings: Settings, path: Path) -> None:
 def metrics_afterwards(options: GlobalOptions, path: Path | None) -> Iterator[None]:
     """Write the metrics to `path`, if one is given, after the block, however it ends.
 
-    A failure to write them is a warning: the run has an exit code of its own.
+    A failure to write them is a warning: the run has an exit code of its own. Raises DatabaseError before the block if
+    the path is not that of a file.
     """
     from atom_saas_sync.cli.runtime import settings_of
 
+    if path is not None:
+        from atom_saas_sync.textfile import refuse_irregular
+
+        refuse_irregular(path)
     try:
         yield
     finally:

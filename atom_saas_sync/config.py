@@ -321,7 +321,7 @@ VARIABLES = (
         "ATOM_SAAS_RATE_LIMIT_PER_MINUTE",
         _number(1, 100_000),
         "a whole number from 1 to 100000",
-        "requests a minute, until the marketplace declares another limit",
+        "requests a minute; a limit that the marketplace declares can only lower it",
         "100",
     ),
     Variable(

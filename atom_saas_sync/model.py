@@ -751,3 +751,23 @@ class Health(Struct, frozen=True):
     def healthy(self) -> bool:
         """Tell whether there is no reason."""
         return not self.reasons
+
+
+class BudgetLimit(Struct, frozen=True):
+    """A limit on requests, and how much of it is used; `set_by` is a variable, or the marketplace that declared it."""
+
+    requests: int
+    window_seconds: int
+    used: int
+    free: int
+    set_by: str
+
+
+class BudgetState(Struct, frozen=True):
+    """What is left of the request budget, and who limits it."""
+
+    free: int
+    next_free_in_seconds: float
+    limits: tuple[BudgetLimit, ...]
+    declared_until: str | None
+    paused_until: str | None

@@ -130,11 +130,12 @@ def test_the_requests_that_are_free_are_those_of_the_window(machine: Machine) ->
     assert read(machine, machine.clock.now()).rate_limit_remaining == 100 - used
     minutes_later = machine.clock.now() + timedelta(minutes=2)
     assert read(machine, minutes_later).rate_limit_remaining == 100
-    machine.sql(
-        "INSERT INTO fact VALUES ('rate_limit', ?, '')",
-        json.dumps({"limit": 50, "window": 3600, "remaining": 0, "pause_until": 0}),
-    )
-    assert read(machine, minutes_later).rate_limit_remaining == 50 - used
+    declared = {"limit": 50, "window": 60, "until": minutes_later.timestamp() + 30, "pause_until": 0}
+    for marketplace, free in (("https://elsewhere.example", 100), (machine.sandbox.url, 50)):
+        machine.sql("INSERT OR REPLACE INTO fact VALUES ('marketplace', ?, '')", machine.sandbox.url)
+        fact = json.dumps({**declared, "marketplace": marketplace})
+        machine.sql("INSERT OR REPLACE INTO fact VALUES ('rate_limit', ?, '')", fact)
+        assert read(machine, minutes_later).rate_limit_remaining == free
 
 
 def test_of_an_older_database_it_tells_the_revision_only(machine: Machine) -> None:

@@ -211,6 +211,7 @@ def _preview_rebind(settings: Settings, database: Database, clock: StopSignals, 
     Raises the error that kept the list from being read whole: without all of it nobody knows what would go.
     """
     from atom_saas_sync.cli import runtime
+    from atom_saas_sync.core.marketplace import marketplace_of
     from atom_saas_sync.store.catalogue import Catalogue
     from atom_saas_sync.store.lock import run_lock
     from atom_saas_sync.store.requests import RequestBudget
@@ -223,7 +224,12 @@ def _preview_rebind(settings: Settings, database: Database, clock: StopSignals, 
     for kind in (WATCH_LOCK, *RUN_KINDS):
         lock = run_lock(path, kind, command="db rebind", now=lambda: format_time(clock.now()), sleep=clock.sleep)
         stack.enter_context(lock)
-    budget = RequestBudget(path, per_minute=settings.rate_limit_per_minute, per_hour=settings.rate_limit_per_hour)
+    budget = RequestBudget(
+        path,
+        per_minute=settings.rate_limit_per_minute,
+        per_hour=settings.rate_limit_per_hour,
+        marketplace=marketplace_of(settings.api_url),
+    )
     stack.callback(budget.close)
     pull = CataloguePull(
         marketplace=stack.enter_context(runtime.marketplace_client(settings, budget, clock)),

@@ -90,6 +90,7 @@ def _now() -> datetime:
 
 def _take_request(settings: Settings) -> float:
     """Take a request from the shared budget; a database that is missing, broken or old is only looked at."""
+    from atom_saas_sync.core.marketplace import marketplace_of
     from atom_saas_sync.store.requests import RequestBudget
 
     try:
@@ -101,6 +102,7 @@ def _take_request(settings: Settings) -> float:
         settings.database_path,
         per_minute=settings.rate_limit_per_minute,
         per_hour=settings.rate_limit_per_hour,
+        marketplace=marketplace_of(settings.api_url),
     )
     try:
         return budget.take(_now())

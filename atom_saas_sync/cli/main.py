@@ -53,6 +53,7 @@ PARTS = {
     "ratings": Part("atom_saas_sync.cli.ratings", "app", "Ratings: give them, see them, send failed ones again."),
     "conflicts": Part("atom_saas_sync.cli.conflicts", "app", "Conflicts: see them, settle them, take that back."),
     "cache": Part("atom_saas_sync.cli.cache", "app", "The cache: how old it is, and removing what expired."),
+    "budget": Part("atom_saas_sync.cli.budget", "app", "The request budget: what is left, and who limits it."),
     "sandbox": Part(
         "atom_saas_sync.cli.sandbox", "app", "A local marketplace for trying out, tests and demos; not the real one."
     ),

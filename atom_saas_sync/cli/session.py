@@ -71,6 +71,7 @@ def open_session(
     Raises WrongMarketplace, and Locked, which is counted.
     """
     from atom_saas_sync.cli import runtime
+    from atom_saas_sync.core.marketplace import marketplace_of
     from atom_saas_sync.errors import Locked
     from atom_saas_sync.store.lock import run_lock
     from atom_saas_sync.store.requests import RequestBudget
@@ -97,6 +98,7 @@ def open_session(
             settings.database_path,
             per_minute=settings.rate_limit_per_minute,
             per_hour=settings.rate_limit_per_hour,
+            marketplace=marketplace_of(settings.api_url),
         )
         stack.callback(budget.close)
         client = stack.enter_context(runtime.marketplace_client(settings, budget, clock))

@@ -6,15 +6,31 @@ import json
 import sqlite3
 import threading
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from atom_saas_sync.errors import DatabaseError
+from atom_saas_sync.model import BudgetLimit, BudgetState
 from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.runs import get_fact, set_fact
+from atom_saas_sync.store.runs import MARKETPLACE, get_fact, set_fact
+from atom_saas_sync.times import format_time
 
 _MINUTE, _HOUR = 60, 3600
 _LARGEST_LEASE = 16
+_FACT = "rate_limit"
+LEAST_PER_MINUTE = 10
+"""What no declared limit goes below: an answer gone wrong must not silence a machine."""
+
+
+class _Declared(NamedTuple):
+    """The limit that a marketplace has declared: how long it holds, and until when nothing may be sent at all."""
+
+    marketplace: str
+    limit: int
+    window: int
+    until: float
+    pause_until: float
 
 
 class RequestBudget:
@@ -24,12 +40,13 @@ class RequestBudget:
     what it did not use: each write waits for the transaction of whoever writes at the time.
     """
 
-    def __init__(self, path: Path, *, per_minute: int, per_hour: int) -> None:
-        """Keep to `per_minute` and `per_hour` until the marketplace declares another limit."""
+    def __init__(self, path: Path, *, per_minute: int, per_hour: int, marketplace: str = "") -> None:
+        """Keep to `per_minute` and `per_hour`, and to what `marketplace` declares below them."""
         self._database = Database.open(path, any_thread=True)
         self._turn = threading.Lock()
-        self._defaults = ((per_minute, _MINUTE), (per_hour, _HOUR))
-        self._learned: tuple[int, int] | None = None
+        self._configured = ((per_minute, _MINUTE), (per_hour, _HOUR))
+        self._marketplace = marketplace
+        self._learned: _Declared | None = None
         self._leased_second = 0
         self._lease = self._left = 0
 
@@ -59,21 +76,24 @@ class RequestBudget:
         return 0.0
 
     def learn(self, now: datetime, *, limit: int, remaining: int | None, reset_seconds: float | None) -> None:
-        """Replace the default limits by what the marketplace said.
+        """Keep to what the marketplace said, for the window that it meant.
 
         The headers do not name their window: a reset that is more than a minute away means an hour, else a minute.
         """
-        window = _HOUR if reset_seconds is not None and reset_seconds > _MINUTE else _MINUTE
-        exhausted = remaining == 0 and reset_seconds is not None and reset_seconds > 0
-        pause_until = now.timestamp() + min(reset_seconds or 0, _HOUR) if exhausted else 0
-        fact = json.dumps({"limit": limit, "window": window, "remaining": remaining, "pause_until": pause_until})
+        learned = _declared(self._marketplace, now.timestamp(), limit, remaining, reset_seconds)
         with self._turn:
-            if self._learned == (limit, window) and not exhausted:
+            known = self._learned
+            if (
+                known is not None
+                and not learned.pause_until
+                and learned[:3] == known[:3]
+                and learned.until < known.until + learned.window / 2  # not one write for each answer
+            ):
                 return
             with self._database.transaction() as connection:
-                set_fact(connection, "rate_limit", fact, now)
+                set_fact(connection, _FACT, json.dumps(learned._asdict()), now)
                 self._give_back(connection)
-            self._learned = (limit, window)
+            self._learned = learned
 
     def free(self, now: datetime) -> int:
         """Return how many requests are free now."""
@@ -102,44 +122,104 @@ class RequestBudget:
             self._left = 0
 
     def _free(self, connection: sqlite3.Connection, now: datetime) -> int:
-        (per_minute, _), (per_hour, _) = self._defaults
-        return remaining_requests(connection, now.timestamp(), per_minute, per_hour)
+        declared = _in_force(connection, now.timestamp(), self._marketplace)
+        return _free(connection, now.timestamp(), self._configured, declared)
 
     def _seconds_to_wait(self, connection: sqlite3.Connection, now: float) -> float:
-        fact = get_fact(connection, "rate_limit")
-        limits: tuple[tuple[int, int], ...] = self._defaults
-        wait = 0.0
-        if fact is not None:
-            declared = json.loads(fact)
-            limits = ((declared["limit"], declared["window"]),)
-            wait = _pause(declared["pause_until"], now)
-        return max([wait, *(_wait_for(connection, now, limit, window) for limit, window in limits)])
+        return _seconds_to_wait(connection, now, self._configured, _in_force(connection, now, self._marketplace))
+
+
+_Limits = tuple[tuple[int, int], ...]
 
 
 def remaining_requests(connection: sqlite3.Connection, now: float, per_minute: int, per_hour: int) -> int:
-    """Return how many requests are free now, under the declared limit or else the default ones."""
-    fact = get_fact(connection, "rate_limit")
-    limits: tuple[tuple[int, int], ...] = ((per_minute, _MINUTE), (per_hour, _HOUR))
-    if fact is not None:
-        declared = json.loads(fact)
-        if _pause(declared["pause_until"], now) > 0:
-            return 0
-        limits = ((declared["limit"], declared["window"]),)
-    free = []
-    for limit, window in limits:
-        (sent,) = connection.execute(
-            "SELECT coalesce(sum(requests), 0) FROM request_budget WHERE second > ? AND second <= ?",
-            (now - window, now),
-        ).fetchone()
-        free.append(limit - int(sent))
-    return max(0, min(free))
+    """Return how many requests to the database's marketplace are free now."""
+    declared = _in_force(connection, now, get_fact(connection, MARKETPLACE))
+    return _free(connection, now, ((per_minute, _MINUTE), (per_hour, _HOUR)), declared)
 
 
-def _pause(until: float, now: float) -> float:
-    """Return the seconds of a pause that are left."""
-    left = until - now
-    # A longer one than can be declared is of a clock that was set back.
-    return left if left <= _HOUR else 0.0
+def budget_state(
+    connection: sqlite3.Connection, now: datetime, per_minute: int, per_hour: int, marketplace: str
+) -> BudgetState:
+    """Return what is left of the budget, and who limits it."""
+    moment = now.timestamp()
+    configured = ((per_minute, _MINUTE), (per_hour, _HOUR))
+    declared = _in_force(connection, moment, marketplace)
+    setters = ["ATOM_SAAS_RATE_LIMIT_PER_MINUTE", "ATOM_SAAS_RATE_LIMIT_PER_HOUR", marketplace]
+    limits = [
+        BudgetLimit(limit, window, used := _used(connection, moment, window), max(0, limit - used), set_by)
+        for (limit, window), set_by in zip(_all(configured, declared), setters, strict=False)
+    ]
+    return BudgetState(
+        free=_free(connection, moment, configured, declared),
+        next_free_in_seconds=_seconds_to_wait(connection, moment, configured, declared),
+        limits=tuple(limits),
+        declared_until=None if declared is None else _as_time(declared.until),
+        paused_until=_as_time(declared.pause_until) if declared is not None and declared.pause_until > moment else None,
+    )
+
+
+def forget_declared_limit(connection: sqlite3.Connection) -> bool:
+    """Forget what a marketplace has declared; tell whether there was something."""
+    return connection.execute("DELETE FROM fact WHERE name = ?", (_FACT,)).rowcount > 0
+
+
+def _declared(
+    marketplace: str, now: float, limit: int, remaining: int | None, reset_seconds: float | None
+) -> _Declared:
+    window = _HOUR if reset_seconds is not None and reset_seconds > _MINUTE else _MINUTE
+    pause_until = 0.0
+    until = now + window
+    if remaining == 0 and reset_seconds is not None and reset_seconds > 0:
+        until = now + min(reset_seconds, _HOUR)
+        if window == _MINUTE:
+            pause_until = until
+        else:  # nothing more for up to an hour: that is less than any limit may be
+            limit, window = 0, _MINUTE
+    return _Declared(marketplace, max(limit, LEAST_PER_MINUTE * window // _MINUTE), window, until, pause_until)
+
+
+def _in_force(connection: sqlite3.Connection, now: float, marketplace: str | None) -> _Declared | None:
+    """Return what was declared by this marketplace, or by any for None, unless its window is over."""
+    fact = get_fact(connection, _FACT)
+    if fact is None:
+        return None
+    fields = json.loads(fact)
+    if not fields.keys() >= set(_Declared._fields):  # of an earlier version, which did not note whose it is
+        return None
+    declared = _Declared(**{name: fields[name] for name in _Declared._fields})
+    # A window that ends later than any can is of a clock that was set back.
+    if not now < declared.until <= now + _HOUR or marketplace not in (None, declared.marketplace):
+        return None
+    return declared
+
+
+def _all(configured: _Limits, declared: _Declared | None) -> _Limits:
+    return configured if declared is None else (*configured, (declared.limit, declared.window))
+
+
+def _free(connection: sqlite3.Connection, now: float, configured: _Limits, declared: _Declared | None) -> int:
+    if declared is not None and declared.pause_until > now:
+        return 0
+    return max(0, min(limit - _used(connection, now, window) for limit, window in _all(configured, declared)))
+
+
+def _seconds_to_wait(
+    connection: sqlite3.Connection, now: float, configured: _Limits, declared: _Declared | None
+) -> float:
+    pause = 0.0 if declared is None else max(0.0, declared.pause_until - now)
+    return max([pause, *(_wait_for(connection, now, *limit) for limit in _all(configured, declared))])
+
+
+def _used(connection: sqlite3.Connection, now: float, window: int) -> int:
+    (sent,) = connection.execute(
+        "SELECT coalesce(sum(requests), 0) FROM request_budget WHERE second > ? AND second <= ?", (now - window, now)
+    ).fetchone()
+    return int(sent)
+
+
+def _as_time(moment: float) -> str:
+    return format_time(datetime.fromtimestamp(moment, UTC))
 
 
 def _wait_for(connection: sqlite3.Connection, now: float, limit: int, window: int) -> float:

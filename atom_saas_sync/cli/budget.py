@@ -1,0 +1,86 @@
+"""`budget`: what is left of the requests that may be sent, and who limits them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from atom_saas_sync.cli.output import counted, print_json, printable
+
+if TYPE_CHECKING:
+    from atom_saas_sync.model import BudgetState
+
+app = typer.Typer(help="The request budget: what is left, and who limits it.", no_args_is_help=True)
+
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+_WINDOWS = {60: "a minute", 3600: "an hour"}
+
+
+@app.command()
+def show(ctx: typer.Context, as_json: _Json = False) -> None:
+    """Show how many requests are free now, each limit, and who set it."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.core.marketplace import marketplace_of
+    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.requests import budget_state
+
+    settings = runtime.load(ctx.obj)
+    with Database.open(settings.database_path, create=False) as database, database.reading() as connection:
+        state = budget_state(
+            connection,
+            datetime.now(UTC),
+            settings.rate_limit_per_minute,
+            settings.rate_limit_per_hour,
+            marketplace_of(settings.api_url),
+        )
+    if as_json:
+        print_json({"success": True, "budget": _document(state)})
+        return
+    wait = f"; the next in {state.next_free_in_seconds:.0f} s" if state.next_free_in_seconds > 0 else ""
+    typer.echo(f"{counted(state.free, 'request')} free{wait}")
+    for limit in state.limits:
+        window = _WINDOWS[limit.window_seconds]
+        typer.echo(f"  {limit.requests} {window}: {limit.used} used, {limit.free} free ({printable(limit.set_by)})")
+    if state.paused_until is not None:
+        typer.echo(f"  the marketplace asked for a pause until {state.paused_until}")
+    if state.declared_until is not None:
+        typer.echo(
+            f"  what the marketplace declared holds until {state.declared_until}; `atom-sync budget reset` ends it"
+        )
+
+
+def _document(state: BudgetState) -> dict[str, Any]:
+    return {
+        "free": state.free,
+        "next_free_in_seconds": state.next_free_in_seconds,
+        "limits": [
+            {
+                "requests": limit.requests,
+                "window_seconds": limit.window_seconds,
+                "used": limit.used,
+                "free": limit.free,
+                "set_by": limit.set_by,
+            }
+            for limit in state.limits
+        ],
+        "declared_until": state.declared_until,
+        "paused_until": state.paused_until,
+    }
+
+
+@app.command()
+def reset(ctx: typer.Context, as_json: _Json = False) -> None:
+    """Forget the limit that a marketplace declared. What was sent still counts against the configured limits."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.requests import forget_declared_limit
+
+    settings = runtime.load(ctx.obj)
+    with Database.open(settings.database_path, create=False) as database, database.transaction() as connection:
+        forgotten = forget_declared_limit(connection)
+    if as_json:
+        print_json({"success": True, "reset": forgotten})
+    else:
+        typer.echo("The declared limit is forgotten." if forgotten else "No limit was declared.")

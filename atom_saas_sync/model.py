@@ -340,12 +340,16 @@ class CacheStatistics(Struct, frozen=True):
 
 
 class PurgePlan(Struct, frozen=True):
-    """What a purge removes; `local` of the skills were edited here or existed only here, `protected` are spared."""
+    """What a purge removes; `local` of the skills were edited here or existed only here, `protected` are spared.
+
+    `local_ids` are the former's.
+    """
 
     skills: tuple[str, ...]
     categories: tuple[str, ...]
     local: int
     protected: int
+    local_ids: tuple[str, ...] = ()
 
 
 class Outcome(Enum):

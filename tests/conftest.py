@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sqlite3
 import subprocess
 import sys
@@ -266,6 +267,42 @@ class Machine:
     def listed(self) -> dict[str, Json]:
         """Return what the marketplace has."""
         return {skill_id: self.sandbox.skill(skill_id) for skill_id in self.sandbox.skill_ids()}
+
+
+def on_a_terminal(machine: Machine, arguments: list[str], answers: list[tuple[str, str]], *, exit_code: int = 0) -> str:
+    """Run a command on a terminal, answer its questions (what is shown, the answer), and return all that it showed."""
+    leader, follower = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "atom_saas_sync", *arguments],
+        env=machine.environment(TERM="dumb"),
+        cwd=machine.directory,
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        close_fds=True,
+    )
+    os.close(follower)
+    left, said, end = list(answers), "", time.monotonic() + 60
+    try:
+        while time.monotonic() < end:
+            if not select.select([leader], [], [], 1)[0]:
+                continue
+            try:
+                read = os.read(leader, 65536)
+            except OSError:  # the other side has closed
+                break
+            if not read:
+                break
+            said += read.decode(errors="replace")
+            if left and left[0][0] in said:
+                os.write(leader, f"{left.pop(0)[1]}\n".encode())
+        assert process.wait(timeout=30) == exit_code, said
+    finally:
+        process.kill()
+        process.wait()
+        os.close(leader)
+    assert left == []
+    return said
 
 
 def wait_until(condition: Any, timeout: float = 60.0) -> None:

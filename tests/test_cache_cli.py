@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from conftest import Json, Machine
+from conftest import Json, Machine, on_a_terminal
 
 from atom_saas_sync.model import PurgePlan
 from atom_saas_sync.store.catalogue import RESOLVED_CONFLICTS_KEPT
@@ -153,6 +154,51 @@ def test_everything_with_and_without_local_edits(machine: Machine, edited: list[
 
 
 # The commands; their clock is the real one.
+
+
+def _copies(machine: Machine) -> dict[str, str]:
+    with sqlite3.connect(machine.database_path) as database:
+        rows = database.execute("SELECT subject, details FROM audit_log WHERE action = 'cache purge' AND subject <> ''")
+        return {skill_id: json.loads(json.loads(details)["skill_data"]).get("description") for skill_id, details in rows}
+
+
+@pytest.mark.parametrize("words", [[], ["--json"], ["-q"]])
+def test_local_edits_are_not_purged_where_nobody_can_be_asked(
+    machine: Machine, edited: list[str], words: list[str]
+) -> None:
+    before = machine.cached()
+    refused = machine.command("cache", "purge", "--all", "--include-local", *words)
+    assert refused.returncode == 2
+    assert "2 local edits would be lost" in refused.stderr
+    assert machine.cached() == before
+    assert _copies(machine) == {}
+
+
+def test_with_yes_local_edits_go_and_the_audit_log_keeps_them(machine: Machine, edited: list[str]) -> None:
+    done = run_json(machine, "cache", "purge", "--all", "--include-local", "--yes")
+    assert (done["skills"], done["local"]) == (61, 2)
+    assert machine.cached() == {}
+    assert _copies(machine)[edited[0]] == "mine"
+    assert len(_copies(machine)) == 2
+    # Nothing to lose: nothing to ask.
+    assert run_json(machine, "cache", "purge", "--all", "--include-local")["skills"] == 0
+
+
+@pytest.mark.parametrize(("reply", "kept"), [("n", True), ("y", False)])
+def test_on_a_terminal_local_edits_are_listed_before_they_go(
+    machine: Machine, edited: list[str], reply: str, kept: bool
+) -> None:
+    words = ["cache", "purge", "--all", "--include-local"]
+    shown = on_a_terminal(machine, words, [("[y/N]", reply)], exit_code=1 if kept else 0)
+    assert "2 local edits would be lost" in shown
+    assert edited[0] in shown
+    assert (edited[0] in machine.cached()) is kept
+
+
+def test_an_edit_made_after_the_question_stays(machine: Machine, edited: list[str]) -> None:
+    purged = purge(machine, everything=True, include_local=True, confirmed=frozenset({edited[0]}))
+    assert purged.removed.local_ids == (edited[0],)
+    assert machine.cached().keys() == {"ours"}
 
 
 def run_json(machine: Machine, *arguments: str, **variables: str) -> Json:

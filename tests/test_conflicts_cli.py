@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import pwd
-import select
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Json, Machine
+from conftest import Json, Machine, on_a_terminal
 from rich.cells import cell_len
 
 from atom_saas_sync.model import Strategy
@@ -373,7 +369,7 @@ def test_a_deleted_row_can_not_be_resolved_and_the_next_sync_closes_it(machine: 
 
 
 def test_on_a_terminal_it_asks(machine: Machine, conflicts: list[str]) -> None:
-    said = answer(machine, ["conflicts", "resolve", "1", "3"], [("code: [l]ocal", "r"), ("[k]eep it here", "k")])
+    said = on_a_terminal(machine, ["conflicts", "resolve", "1", "3"], [("code: [l]ocal", "r"), ("[k]eep it here", "k")])
     assert "changed on both sides" in said
     cached = machine.cached()
     assert (cached[conflicts[0]]["code"], cached[conflicts[0]]["description"]) == ("remote code", "mine")
@@ -383,40 +379,48 @@ def test_on_a_terminal_it_asks(machine: Machine, conflicts: list[str]) -> None:
     ]
 
 
-def answer(machine: Machine, arguments: list[str], answers: list[tuple[str, str]]) -> str:
-    """Run a command on a terminal and answer its questions."""
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "atom_saas_sync", *arguments],
-        env=machine.environment(TERM="dumb"),
-        cwd=machine.directory,
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        close_fds=True,
-    )
-    os.close(slave)
-    said, end = "", time.monotonic() + 30
-    try:
-        while time.monotonic() < end:
-            if not select.select([master], [], [], 1)[0]:
-                continue
-            try:
-                read = os.read(master, 65536)
-            except OSError:  # the other side has closed
-                break
-            if not read:
-                break
-            said += read.decode(errors="replace")
-            if answers and answers[0][0] in said:
-                os.write(master, f"{answers.pop(0)[1]}\n".encode())
-        assert process.wait(timeout=60) == 0, said
-    finally:
-        process.kill()
-        process.wait()
-        os.close(master)
-    assert answers == []
-    return said
+@pytest.mark.parametrize(
+    ("reply", "strategy", "fields"),
+    [
+        ("y", "merge", ("mine", "99.0")),
+        ("l", "local_wins", ("mine", "1.0")),
+        ("r", "remote_wins", ("base", "99.0")),
+        ("n", None, ("mine", "1.0")),
+        ("s", None, ("mine", "1.0")),
+    ],
+)
+@pytest.mark.parametrize("which", [["1"], ["--all"]])
+def test_on_a_terminal_it_asks_also_if_nothing_overlaps(
+    machine: Machine, which: list[str], reply: str, strategy: str | None, fields: tuple[str, str]
+) -> None:
+    machine.sandbox.put_skill({"skill_id": "s0", "name": "N", "description": "base", "version": "1.0"})
+    machine.pull()
+    machine.edit("s0", description="mine")
+    machine.sandbox.patch_skill("s0", {"version": "99.0"})
+    machine.pull(strategy="manual")
+    said = on_a_terminal(machine, ["conflicts", "resolve", *which], [("Nothing overlaps", reply)])
+    assert "merged, from here: description" in said
+    assert "merged, from the marketplace: version" in said
+    cached = machine.cached()["s0"]
+    assert (cached["description"], cached["version"]) == fields
+    assert machine.sql("SELECT resolution_strategy FROM conflict_log") == [(strategy,)]
+
+
+@pytest.mark.parametrize("words", [["conflicts", "resolve", "1", "--edit"], ["skills", "edit", "{id}"]])
+@pytest.mark.parametrize("change", ["true", "sed -i s/mine/edited/ $1", "exit 3", "echo nonsense > $1"])
+def test_with_json_an_editor_leaves_one_document(
+    machine: Machine, conflicts: list[str], words: list[str], change: str
+) -> None:
+    editor = machine.directory / "editor"
+    editor.write_text(f"#!/bin/sh\necho opening $1\necho '{{}}'\n{change}\n")
+    editor.chmod(0o755)
+    words = [word.format(id=conflicts[0]) for word in words]
+    result = machine.command(*words, "--json", EDITOR=str(editor))
+    document = json.loads(result.stdout)
+    assert document["success"] is (result.returncode == 0)
+    assert "opening" in result.stderr
+    if result.returncode:
+        assert document["error"]["message"] in result.stderr
 
 
 def test_1000_conflicts_are_listed_and_resolved_in_one_go(machine: Machine) -> None:

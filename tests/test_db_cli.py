@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -100,6 +101,20 @@ def test_nothing_makes_a_database_but_an_upgrade(path: Path, command: str) -> No
     assert "there is no database" in found["error"]["message"]
     assert "db upgrade" in found["error"]["hint"]
     assert not path.parent.exists()
+
+
+@pytest.mark.parametrize("kept", ["backup", "before a downgrade"])
+def test_a_copy_in_the_place_of_the_database_has_no_findings(path: Path, kept: str) -> None:
+    db(path, "upgrade")
+    copy = path.with_name("copy.db")
+    if kept == "backup":
+        db(path, "backup", str(copy))
+    else:
+        copy = Path(document(path, "downgrade", "--yes")["backup"])
+    shutil.copyfile(copy, path)
+    assert document(path, "check") == {"success": True, "database": str(path), "findings": [], "total": 0}
+    db(path, "upgrade")
+    assert sql(path, "PRAGMA journal_mode") == [("wal",)]
 
 
 def test_a_check_with_findings_exits_with_74_and_a_repair_mends_the_index(path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -50,6 +53,7 @@ def purge(
         bool, typer.Option("--include-local", help="With --all: also what was edited here, or exists only here.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before local edits are removed.")] = False,
     scheduled: Annotated[
         bool, typer.Option("--scheduled", help="Started by a timer: does nothing unless ENABLE_SCHEDULER is true.")
     ] = False,
@@ -68,20 +72,40 @@ def purge(
     if everything and older_than is not None:
         raise UsageError("--all and --older-than exclude each other")
     settings = runtime.load(ctx.obj)
-    options = PurgeOptions(
+    wanted = partial(
+        PurgeOptions,
         older_than=None if older_than is None else _duration(older_than),
         everything=everything,
         include_local=include_local,
         strict=settings.cache_strict_ttl,
-        dry_run=dry_run,
     )
     if scheduled and not settings.scheduler_enabled:
         _skip("scheduler_off", SCHEDULER_OFF, as_json=as_json)
     with Database.open(settings.database_path, create=False) as database:
         if scheduled and Runs(database).scheduling_stopped():
             _skip("stopped", STOPPED, as_json=as_json)
-        purged = purge_cache(Lifetime(database), options, actor=runtime.person(), now=datetime.now(UTC))
+        lifetime, actor, now = Lifetime(database), runtime.person(), datetime.now(UTC)
+        confirmed: tuple[str, ...] = ()
+        if include_local and not dry_run:
+            confirmed = purge_cache(lifetime, wanted(dry_run=True), actor=actor, now=now).removed.local_ids
+            _confirm_loss(confirmed, yes=yes, as_json=as_json)
+        options = wanted(dry_run=dry_run, confirmed=frozenset(confirmed))
+        purged = purge_cache(lifetime, options, actor=actor, now=now)
     _report(purged, dry_run=dry_run, as_json=as_json)
+
+
+def _confirm_loss(skill_ids: Sequence[str], *, yes: bool, as_json: bool) -> None:
+    """List the local edits that are about to be removed, and ask; raise UsageError where nobody can answer."""
+    if yes or not skill_ids:
+        return
+    edits = counted(len(skill_ids), "local edit")
+    if as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(
+            f"nothing was removed: {edits} would be lost", hint="--dry-run lists what would go; pass --yes to remove it"
+        )
+    typer.echo(f"{edits} would be lost:")
+    print_some(skill_ids)
+    typer.confirm("Remove them? The audit log keeps a copy.", abort=True)
 
 
 def _skip(reason: str, why: str, *, as_json: bool) -> NoReturn:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,7 +106,7 @@ def resolve(
         raise UsageError("--edit and --data decide everything by themselves: no strategy, no field besides")
     with _log(ctx.obj) as log:
         if edit:
-            settled = _edit(log, ids[0])
+            settled = _edit(log, ids[0], may_ask=sys.stdin.isatty() and sys.stderr.isatty() and not as_json)
         elif data is not None:
             settled = _settle(log, ids, Decision(text=read_text(data)))
         elif chosen or sides:
@@ -206,7 +206,7 @@ def _settle(log: ConflictLog, wanted: list[int] | ConflictFilter, decision: Deci
     return resolve_conflicts(log, wanted, decision, actor=runtime.person(), now=datetime.now(UTC))
 
 
-def _edit(log: ConflictLog, conflict_id: int) -> list[Settled]:
+def _edit(log: ConflictLog, conflict_id: int, *, may_ask: bool) -> list[Settled]:
     from atom_saas_sync.cli.editor import EditedFile, keeping, pretty
     from atom_saas_sync.usecases.resolve_conflicts import Decision, open_conflict, proposal
 
@@ -214,6 +214,8 @@ def _edit(log: ConflictLog, conflict_id: int) -> list[Settled]:
     file = EditedFile(pretty(proposal(conflict, datetime.now(UTC)) or "{}"), name=f"conflict-{conflict_id}.json")
     with keeping(file):
         text = file.edit()
+        if text is None and not may_ask:
+            raise UsageError("nothing was changed in the editor", hint="pass --strategy merge to take the merged skill")
         if text is None and not typer.confirm("Nothing was changed. Take the merged skill as it is?", err=True):
             raise UsageError("nothing was done")
         text = text if text is not None else file.before
@@ -222,9 +224,10 @@ def _edit(log: ConflictLog, conflict_id: int) -> list[Settled]:
 
 def _ask(log: ConflictLog, ids: list[int]) -> list[Settled]:
     """Ask a person about each conflict, field by field; each is settled at once."""
+    from atom_saas_sync.core.comparison import contested, differences
     from atom_saas_sync.usecases.resolve_conflicts import Decision, open_conflict
 
-    settled = []
+    settled: list[Settled] = []
     for conflict_id in ids:
         conflict = open_conflict(log, conflict_id)
         _print_conflict(conflict, stderr=True)
@@ -235,17 +238,32 @@ def _ask(log: ConflictLog, ids: list[int]) -> list[Settled]:
                 whole = Decision(strategy="local_wins" if answer == "k" else "remote_wins", seen=seen)
                 settled += _settle(log, [conflict_id], whole)
             continue
-        sides = _ask_fields(conflict)
-        if sides is not None:
-            settled += _settle(log, [conflict_id], Decision(strategy="merge", sides=sides, seen=seen))
+        changes = tuple(differences(conflict))
+        if fields := contested(changes):
+            sides = _ask_fields(fields)
+            decision = None if sides is None else Decision(strategy="merge", sides=sides, seen=seen)
+        else:
+            strategy = _ask_whole(changes)
+            decision = None if strategy is None else Decision(strategy=strategy, seen=seen)
+        if decision is not None:
+            settled += _settle(log, [conflict_id], decision)
     return settled
 
 
-def _ask_fields(conflict: LoggedConflict) -> dict[str, Any] | None:
-    from atom_saas_sync.core.comparison import contested, differences
+def _ask_whole(changes: Sequence[FieldChange]) -> Any:  # noqa: ANN401 - a Strategy, or None to skip
+    """Ask about a conflict in which each field was changed on one side alone."""
+    for side, place in (("local", "here"), ("remote", "the marketplace")):
+        names = [printable(change.name) for change in changes if change.changed_by == side]
+        if names:
+            typer.echo(f"merged, from {place}: {', '.join(names)}", err=True)
+    question = "Nothing overlaps. Merge [y/n]? Or take all of [l]ocal or of [r]emote, or [s]kip?"
+    answer = _choose(question, "ymlrns")
+    return {"y": "merge", "m": "merge", "l": "local_wins", "r": "remote_wins"}.get(answer)
 
+
+def _ask_fields(changes: Sequence[FieldChange]) -> dict[str, Any] | None:
     sides: dict[str, Any] = {}
-    for change in contested(differences(conflict)):
+    for change in changes:
         answer = _choose(f"{printable(change.name)}: [l]ocal, [r]emote, [m]erge, or [s]kip this conflict?", "lrms")
         if answer == "s":
             return None

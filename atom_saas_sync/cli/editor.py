@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -41,7 +42,11 @@ class EditedFile:
         try:
             # The person's own command, as every program runs it; what it loads besides has no need of the token.
             result = subprocess.run(  # noqa: S603
-                [*words, str(self.path)], check=False, env=runtime.environment_for_others()
+                [*words, str(self.path)],
+                check=False,
+                env=runtime.environment_for_others(),
+                # A pipe or file is for our result: what an editor prints does not belong into it.
+                stdout=None if sys.stdout.isatty() else sys.stderr.fileno(),
             )
         except OSError as error:
             raise UsageError(f"the editor {command!r} can't be started: {error.strerror}") from error

@@ -123,7 +123,8 @@ class Database:
     def use_write_ahead_log(self) -> None:
         """Let readers and a writer work at the same time, from now on and in every program.
 
-        Where the file system cannot do it the mode stays as it was; `db check` says so.
+        Where the file system cannot do it the mode stays as it was. A copy (`db backup`) that was put in the place of
+        the database gets the mode here, too.
         """
         with translated_errors(self.path, (sqlite3.Error,), busy_timeout_seconds=self.busy_timeout_seconds):
             if self.connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -96,17 +97,25 @@ class Lifetime:
         Skills that were edited here, or exist only here, are kept unless `local`.
         """
         with self._database.reading() as connection:
-            return _choose(connection, now, older_than=older_than, everything=everything, local=local)
+            return _choose(connection, now, older_than=older_than, everything=everything, may_go=lambda _: local)
 
     def purge(
-        self, now: datetime, *, older_than: timedelta | None, everything: bool, local: bool, actor: str
+        self, now: datetime, *, older_than: timedelta | None, everything: bool, local: Collection[str], actor: str
     ) -> PurgePlan:
-        """Remove what `choose` returns, in one transaction, and see to it that the next sync fetches it again."""
+        """Remove what `choose` returns, in one transaction, and see to it that the next sync fetches it again.
+
+        `local` are the ids whose local edits may go; the audit log keeps a copy of each.
+        """
         with self._database.transaction() as connection, bulk_write(connection):
-            plan = _choose(connection, now, older_than=older_than, everything=everything, local=local)
+            plan = _choose(connection, now, older_than=older_than, everything=everything, may_go=local.__contains__)
             ids = json.dumps(plan.skills)
             wanted = "skill_id IN (SELECT value FROM json_each(?))"
             unindex(connection, plan.skills)
+            for skill_id, text in connection.execute(
+                "SELECT skill_id, skill_data FROM skill_cache WHERE skill_id IN (SELECT value FROM json_each(?))",
+                (json.dumps(plan.local_ids),),
+            ).fetchall():
+                write_audit(connection, actor, "cache purge", skill_id, now, {"skill_data": text})
             connection.execute(
                 f"UPDATE http_validator SET etag = NULL WHERE page IN (SELECT page FROM skill_base WHERE {wanted})",  # noqa: S608 - constants
                 (ids,),
@@ -145,7 +154,12 @@ class Lifetime:
 
 
 def _choose(
-    connection: sqlite3.Connection, now: datetime, *, older_than: timedelta | None, everything: bool, local: bool
+    connection: sqlite3.Connection,
+    now: datetime,
+    *,
+    older_than: timedelta | None,
+    everything: bool,
+    may_go: Callable[[str], bool],
 ) -> PurgePlan:
     values = moments(now)
     if everything:
@@ -166,11 +180,14 @@ def _choose(
         values,
     ).fetchall()
     ours = [row["skill_id"] for row in rows if row["ours"]]
+    going = [skill_id for skill_id in ours if may_go(skill_id)]
+    spared = set(ours).difference(going)
     return PurgePlan(
-        skills=tuple(row["skill_id"] for row in rows if local or not row["ours"]),
+        skills=tuple(row["skill_id"] for row in rows if row["skill_id"] not in spared),
         categories=tuple(row[0] for row in categories),
-        local=len(ours) if local else 0,
-        protected=0 if local else len(ours),
+        local=len(going),
+        protected=len(spared),
+        local_ids=tuple(going),
     )
 
 

@@ -81,13 +81,6 @@ def _check_pages(connection: sqlite3.Connection, *, quick: bool) -> Iterator[Fin
     for (line,) in connection.execute(f"PRAGMA {'quick' if quick else 'integrity'}_check"):
         if line != "ok":
             yield Finding("integrity", str(line), _RESTORE)
-    mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
-    if mode != "wal":
-        yield Finding(
-            "journal_mode",
-            f"the journal mode is {mode}: readers and writers wait for each other",
-            "the next sync switches to WAL; if it stays so, the file system (a network share?) cannot do it",
-        )
 
 
 def _check_schema(db: Database) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ The edges implement them; what each verb means is said there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
@@ -134,7 +134,7 @@ class StoredLifetime(Protocol):
     def marketplace_reached_at(self) -> datetime | None: ...
     def choose(self, now: datetime, *, older_than: timedelta | None, everything: bool, local: bool) -> PurgePlan: ...
     def purge(
-        self, now: datetime, *, older_than: timedelta | None, everything: bool, local: bool, actor: str
+        self, now: datetime, *, older_than: timedelta | None, everything: bool, local: Collection[str], actor: str
     ) -> PurgePlan: ...
     def prune_logs(self, now: datetime) -> None: ...
 

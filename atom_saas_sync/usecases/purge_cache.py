@@ -12,11 +12,15 @@ from atom_saas_sync.usecases.ports import StoredLifetime
 
 
 class PurgeOptions(Struct, frozen=True):
-    """What a person or a timer asked for. `everything` and `strict` take what is stale although it can't be renewed."""
+    """What a person or a timer asked for. `everything` and `strict` take what is stale although it can't be renewed.
+
+    `include_local` takes local edits too: of these skills, or of all if `confirmed` is None.
+    """
 
     older_than: timedelta | None = None
     everything: bool = False
     include_local: bool = False
+    confirmed: frozenset[str] | None = None
     strict: bool = False
     dry_run: bool = False
 
@@ -46,6 +50,10 @@ def purge_cache(store: StoredLifetime, options: PurgeOptions, *, actor: str, now
         return Purged(
             store.choose(now, older_than=older_than, everything=everything, local=local), reached_at=reached_at
         )
-    return Purged(
-        store.purge(now, older_than=older_than, everything=everything, local=local, actor=actor), reached_at=reached_at
+    confirmed = options.confirmed
+    if local and confirmed is None:
+        confirmed = frozenset(store.choose(now, older_than=older_than, everything=everything, local=True).local_ids)
+    removed = store.purge(
+        now, older_than=older_than, everything=everything, local=confirmed or frozenset(), actor=actor
     )
+    return Purged(removed, reached_at=reached_at)

@@ -100,10 +100,6 @@ def test_what_other_programs_add_is_no_finding(path: Path, database: Database) -
         ),
         (["DROP TABLE skill_fts"], ["schema: the table skill_fts is missing"]),
         (
-            ["PRAGMA journal_mode = DELETE"],
-            ["journal_mode: the journal mode is delete: readers and writers wait for each other"],
-        ),
-        (
             ["INSERT INTO _sqlite_migrations VALUES (99, 'atom_saas_sync', '0099_future', '2030-01-01 00:00:00')"],
             ["migrations: a newer atom-sync added 0099_future"],
         ),

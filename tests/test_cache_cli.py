@@ -159,7 +159,8 @@ def test_everything_with_and_without_local_edits(machine: Machine, edited: list[
 def _copies(machine: Machine) -> dict[str, str]:
     with sqlite3.connect(machine.database_path) as database:
         rows = database.execute("SELECT subject, details FROM audit_log WHERE action = 'cache purge' AND subject <> ''")
-        return {skill_id: json.loads(json.loads(details)["skill_data"]).get("description") for skill_id, details in rows}
+        texts = {skill_id: json.loads(details)["skill_data"] for skill_id, details in rows}
+    return {skill_id: json.loads(text).get("description") for skill_id, text in texts.items()}
 
 
 @pytest.mark.parametrize("words", [[], ["--json"], ["-q"]])

@@ -227,6 +227,7 @@ def test_stats(machine: Machine, edited: list[str]) -> None:
 
 
 def test_an_empty_cache_has_stats_too(machine: Machine) -> None:
+    assert machine.command("db", "upgrade").returncode == 0
     document = run_json(machine, "cache", "stats")
     assert (document["skills"], document["hit_rate"], document["oldest_confirmed_at"]) == (0, None, None)
     assert run_json(machine, "cache", "purge")["reason"] == "stale_if_error"

@@ -31,7 +31,7 @@ def test_the_last_ten_versions_are_kept(machine: Machine) -> None:
     assert [line["current"] for line in document["versions"]] == [True, *[False] * 10]
     assert {line["ended_by"] for line in document["versions"][1:]} == {"superseded"}
     text = machine.command("skills", "log", skill_id).stdout
-    assert text.count("\n") == 11
+    assert text.count("\n") == 12
     assert text.startswith("base ")
 
 

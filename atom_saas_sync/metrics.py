@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import accumulate, product
+from math import isfinite
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -23,6 +25,17 @@ from atom_saas_sync.times import parse_time
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _KINDS = {"skill": "skills", "rating": "ratings"}
+
+
+def samples(text: str) -> list[dict[str, Any]]:
+    """Return rendered metrics as JSON has them: name, labels and value of each sample; an infinite value is a text."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    return [
+        {"name": each.name, "labels": each.labels, "value": each.value if isfinite(each.value) else str(each.value)}
+        for family in text_string_to_metric_families(text)
+        for each in family.samples
+    ]
 
 
 def render(status: Status, now: datetime) -> str:

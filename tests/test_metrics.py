@@ -313,3 +313,14 @@ def test_writers_at_once_never_leave_half_a_file(tmp_path: Path) -> None:
     reader.join()
     assert seen <= texts
     assert bad_names == set()
+
+
+def test_as_json_there_is_every_sample(machine: Machine) -> None:
+    machine.pull()
+    text = machine.command("metrics").stdout
+    document = json.loads(machine.command("metrics", "--json").stdout)
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert (document["success"], document["total"], len(document["metrics"])) == (True, len(lines), len(lines))
+    assert {each["name"] for each in document["metrics"]} == {line.partition("{")[0].split()[0] for line in lines}
+    written = json.loads(machine.command("metrics", "--textfile", "m.prom", "--json").stdout)
+    assert written == {"success": True, "textfile": str(machine.directory / "m.prom")}

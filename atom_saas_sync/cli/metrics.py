@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atom_saas_sync.cli.output import GlobalOptions, complain
+from atom_saas_sync.cli.output import GlobalOptions, complain, print_json
 from atom_saas_sync.errors import AtomSyncError, ConfigError
 
 if TYPE_CHECKING:
@@ -22,15 +22,23 @@ def metrics(
     textfile: Annotated[
         Path | None, typer.Option("--textfile", metavar="PATH", help="Write them to this file, at once.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Print the metrics as Prometheus reads them."""
     from atom_saas_sync.cli.runtime import settings_of
 
     settings = settings_of(ctx.obj)
-    if textfile is None:
-        sys.stdout.write(_render(settings))
-    else:
+    if textfile is not None:
         write_metrics(settings, textfile)
+        if as_json:
+            print_json({"success": True, "textfile": str(textfile.absolute())})
+    elif as_json:
+        from atom_saas_sync.metrics import samples
+
+        found = samples(_render(settings))
+        print_json({"success": True, "metrics": found, "total": len(found)})
+    else:
+        sys.stdout.write(_render(settings))
 
 
 def write_metrics(settings: Settings, path: Path) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from atom_saas_sync.cli.output import note, print_json
+from atom_saas_sync.cli.output import given_options, note, print_json
 from atom_saas_sync.errors import ConnectionFailed, NotFound, UsageError
 
 app = typer.Typer(
@@ -21,8 +24,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_URL = typer.Option("--url", help="Base URL of the running sandbox.")
 _DEFAULT_URL = "http://127.0.0.1:8600"
+_URL = Annotated[
+    str | None,
+    typer.Option("--url", help=f"Base URL of the running sandbox. Default: ATOM_SAAS_API_URL, else {_DEFAULT_URL}."),
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -44,6 +51,7 @@ def serve(
         list[str] | None,
         typer.Option(help="Switch a fault on: KIND[:FIELD=VALUE,…], as in error:endpoint=list,status=503,times=2."),
     ] = None,
+    as_json: _Json = False,
 ) -> None:
     """Serve a made-up marketplace (HTTP and WebSocket) until SIGINT or SIGTERM."""
     if ctx.invoked_subcommand is not None:
@@ -72,19 +80,35 @@ def serve(
         sandbox.fault(one)
     if warm:
         sandbox.warm()
-    with sandbox:
+    with sandbox, _own_database() as database:
         note(f"This is a sandbox with {sandbox.state.total} skills, not the real marketplace. Stop it with Ctrl+C.")
-        sys.stdout.write(
-            f"export ATOM_SAAS_API_URL={sandbox.url}\n"
-            f"export ATOM_SAAS_API_TOKEN={sandbox.token}\n"
-            f"export ATOM_SAAS_WS_URL={sandbox.ws_url}\n"
-        )
-        sys.stdout.flush()
+        settings = {
+            "ATOM_SAAS_API_URL": sandbox.url,
+            "ATOM_SAAS_API_TOKEN": sandbox.token,
+            "ATOM_SAAS_WS_URL": sandbox.ws_url,
+            "ATOM_SAAS_DATABASE_URL": str(database),
+        }
+        if as_json:
+            print_json({"success": True, "settings": settings})
+        else:
+            sys.stdout.writelines(f"export {name}={shlex.quote(value)}\n" for name, value in settings.items())
+            sys.stdout.flush()
         stopped.wait()
 
 
+@contextmanager
+def _own_database() -> Iterator[Path]:
+    """Make a place for the database of this sandbox: what is tried out must not get into the real one."""
+    from atom_saas_sync.cli import runtime
+
+    directory = runtime.make_temporary_directory("atom-sync-sandbox-")
+    yield directory / "atom.db"
+    with suppress(OSError):  # not empty: somebody has synced, and may want to look at it
+        directory.rmdir()
+
+
 @app.command()
-def state(url: Annotated[str, _URL] = _DEFAULT_URL) -> None:
+def state(url: _URL = None, _as_json: _Json = False) -> None:
     """Show what a running sandbox holds and has counted."""
     print_json(_control(url, "GET", "state"))
 
@@ -97,7 +121,8 @@ def push(
     ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Remove the skill.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Tell nobody over the WebSocket.")] = False,
-    url: Annotated[str, _URL] = _DEFAULT_URL,
+    url: _URL = None,
+    as_json: _Json = False,
 ) -> None:
     """Change, add or delete a skill of a running sandbox, and push that to all who listen."""
     from urllib.parse import quote
@@ -105,6 +130,8 @@ def push(
     path = f"skills/{quote(skill_id, safe='')}"
     if delete:
         _control(url, "DELETE", path, {"push": not quiet})
+        if as_json:
+            print_json({"success": True, "skill_id": skill_id, "deleted": True})
         return
     fields = dict(_assignment(text) for text in set_fields or ())
     if _control(url, "GET", path, missing={}):
@@ -121,11 +148,15 @@ def switch_fault(
     ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Switch all faults off.")] = False,
     kinds: Annotated[bool, typer.Option("--kinds", help="Show the kinds of faults.")] = False,
-    url: Annotated[str, _URL] = _DEFAULT_URL,
+    url: _URL = None,
+    as_json: _Json = False,
 ) -> None:
     """Switch a fault of a running sandbox on, or all off, or show them."""
     from atom_saas_sync.sandbox.faults import KINDS, parse_fault
 
+    if kinds and as_json:
+        print_json({"success": True, "kinds": KINDS})
+        return
     if kinds:
         for name, meaning in KINDS.items():
             sys.stdout.write(f"{name:16} {meaning}\n")
@@ -144,7 +175,8 @@ def flood(
     count: Annotated[int, typer.Argument(help="How many updates to push.", min=1)],
     whole: Annotated[bool, typer.Option("--whole/--partial", help="Whole skills, or only what changed.")] = True,
     text: Annotated[bool, typer.Option("--text/--no-text", help="Change the description too.")] = True,
-    url: Annotated[str, _URL] = _DEFAULT_URL,
+    url: _URL = None,
+    _as_json: _Json = False,
 ) -> None:
     """Push updates as fast as the listeners of a running sandbox take them."""
     print_json(_control(url, "POST", "flood", {"count": count, "whole": whole, "text": text}))
@@ -160,16 +192,42 @@ def _assignment(text: str) -> tuple[str, Any]:
         return name, value
 
 
+def _address(url: str | None) -> str:
+    """Return where the running sandbox is: as given, else where ATOM_SAAS_API_URL points. Raises UsageError."""
+    if url is not None:
+        if not url.startswith(("http://", "https://")):
+            raise UsageError(f"{url!r} is not an http URL")
+        return url
+    from urllib.parse import urlsplit
+
+    from atom_saas_sync.cli.runtime import settings_of
+
+    settings = settings_of(given_options.get())
+    if {shown.name: shown.origin for shown in settings.shown}["ATOM_SAAS_API_URL"] == "default":
+        return _DEFAULT_URL
+    host = urlsplit(settings.api_url).hostname or ""
+    if host not in {"localhost", "::1"} and not host.startswith("127."):
+        raise UsageError(
+            f"ATOM_SAAS_API_URL is {settings.api_url}, which is not a sandbox on this machine",
+            hint=f"name the sandbox: --url {_DEFAULT_URL}",
+        )
+    return settings.api_url
+
+
 def _control(
-    url: str, method: str, path: str, body: dict[str, Any] | None = None, *, missing: dict[str, Any] | None = None
+    url: str | None,
+    method: str,
+    path: str,
+    body: dict[str, Any] | None = None,
+    *,
+    missing: dict[str, Any] | None = None,
 ) -> Any:  # noqa: ANN401 - JSON
     """Ask the control API of a running sandbox; `missing` is what a 404 means, if it is no failure."""
     # The standard library's client: httpx belongs to marketplace/, and this one request needs none of it.
     import urllib.error
     import urllib.request
 
-    if not url.startswith(("http://", "https://")):
-        raise UsageError(f"{url!r} is not an http URL")
+    url = _address(url)
     request = urllib.request.Request(  # noqa: S310 - checked above
         f"{url.rstrip('/')}/_sandbox/{path}",
         data=json.dumps(body or {}).encode(),

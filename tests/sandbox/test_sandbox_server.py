@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -110,6 +111,78 @@ def test_the_command_serves_until_it_is_told_to_stop(
     assert "not the real marketplace" in err
     with pytest.raises(httpx.ConnectError):
         httpx.get(url)
+
+
+def test_what_is_tried_out_stays_out_of_the_real_database(tmp_path: Path) -> None:
+    """The lines that the sandbox prints are all that a shell needs, and its own commands find it by them."""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "atom_saas_sync"]
+    with subprocess.Popen(
+        [*command, "sandbox", "--port", "0", "--skills", "3", "--token", "at_saas_it's-mine"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    ) as started:
+        try:
+            assert started.stdout is not None
+            exports = "".join(started.stdout.readline() for _ in range(4))
+            assert exports.count("export ATOM_SAAS_") == 4
+            script = (
+                f'{exports}\natom="{shlex.join(command)}"\n$atom sync skills --json && '
+                "$atom sandbox push new-one --set name=New && $atom sandbox fault error:status=503,times=1 && "
+                "$atom sandbox state --json && $atom db check --json && $atom sandbox fault --clear --json"
+            )
+            done = subprocess.run(
+                ["/bin/sh", "-c", script],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            assert '"skills_synced": 3' in done.stdout
+            assert "new-one" in done.stdout
+            (database,) = tmp_path.glob("*/atom.db")
+            assert str(database) in exports
+            assert database.parent.stat().st_mode & 0o777 == 0o700
+        finally:
+            started.send_signal(signal.SIGTERM)
+    assert started.returncode == 0
+    assert not (tmp_path / "data").exists()
+    assert database.exists(), "what was synced can still be looked at"
+
+
+def test_the_settings_of_a_sandbox_as_json(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "atom_saas_sync", "sandbox", "--port", "0", "--skills", "0", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+    ) as started:
+        assert started.stdout is not None
+        text = ""
+        while not text.endswith("\n}\n"):
+            line = started.stdout.readline()
+            assert line, "the document is whole"
+            text += line
+        started.send_signal(signal.SIGTERM)
+    settings = json.loads(text)["settings"]
+    assert settings.keys() == {f"ATOM_SAAS_{name}" for name in ("API_URL", "API_TOKEN", "WS_URL", "DATABASE_URL")}
+    assert list(tmp_path.iterdir()) == [], "a database that nobody used leaves nothing"
+
+
+def test_no_sandbox_is_looked_for_at_a_real_marketplace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATOM_SAAS_API_URL", "https://marketplace.example")
+    with pytest.raises(UsageError, match="not a sandbox on this machine"):
+        run("state")
+    monkeypatch.setenv("ATOM_SAAS_API_URL", "http://127.0.0.1:1")
+    with pytest.raises(ConnectionFailed, match=r"http://127\.0\.0\.1:1"):
+        run("fault", "drop")
 
 
 def run(*words: str) -> Any:

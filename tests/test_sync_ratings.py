@@ -407,20 +407,18 @@ def test_a_newer_rating_of_the_same_user_comes_back_with_etags(machine: Machine,
     assert len(keys(machine.sandbox)) == 2
 
 
-def test_the_oldest_look_comes_first_within_the_budget(machine: Machine, slowly: Sandbox) -> None:
+def test_the_oldest_look_comes_first_within_the_budget(machine: Machine) -> None:
     Database.open(machine.database_path).close()
     for skill_id in machine.sandbox.skill_ids()[:9]:
         rate(machine, skill_id, 3)
     sync(machine)
     looked = len(machine.sandbox.requests("skill"))
     assert looked == 9
-    slowly.set_rate_limit(8)
-    machine.sql("UPDATE fact SET value = json_set(value, '$.limit', 8) WHERE name = 'rate_limit'")
     machine.clock.move(hours=2)
-    sync(machine)
+    sync(machine, per_minute=8)
     first = [each.path for each in machine.sandbox.requests("skill")][looked:]
     machine.clock.move(hours=2)
-    sync(machine)
+    sync(machine, per_minute=8)
     second = [each.path for each in machine.sandbox.requests("skill")][looked + 4 :]
     assert len(first) == len(second) == 4 and not set(first) & set(second)
 

@@ -207,7 +207,7 @@ def test_in_the_journal_a_refused_token_is_one_line_of_the_right_priority(machin
     assert code == 77
     assert len(lines) == 1
     assert lines[0].startswith("<3>[run 1] GET /api/v1/")
-    assert "refused the token (401) → check ATOM_SAAS_API_TOKEN" in lines[0]
+    assert 'refused the token (401): "token refused" → check ATOM_SAAS_API_TOKEN' in lines[0]
 
 
 def test_in_the_journal_a_hint_is_part_of_the_line() -> None:

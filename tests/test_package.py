@@ -134,7 +134,7 @@ def test_what_the_wheel_says_of_itself(wheel: Path) -> None:
 
 
 # We override internals of these, which a new major version may change without a word.
-BOUNDED = {"h11", "httpx", "typer", "uvicorn", "websockets"}
+BOUNDED = {"h11", "httpcore", "httpx", "typer", "uvicorn", "websockets"}
 
 
 def test_every_dependency_has_a_lower_bound_and_an_upper_one_only_where_internals_are_used() -> None:

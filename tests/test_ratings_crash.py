@@ -143,7 +143,8 @@ def test_a_signal_ends_the_upload_cleanly_and_the_next_goes_on(
     document = json.loads(output)
     assert (document["status"], document["error"]["type"]) == ("partial", "interrupted")
     assert document["uploaded"] + document["pending"] == 300
-    assert document["uploaded"] == len(machine.sandbox.ratings())
+    # Exchanges under way are cut: the marketplace may have taken up to ten ratings of which no receipt came.
+    assert 0 <= len(machine.sandbox.ratings()) - document["uploaded"] <= 10
     assert machine.command("sync", "ratings").returncode == 0
     assert_all_are_there_once(machine, 300)
 

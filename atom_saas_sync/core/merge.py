@@ -91,9 +91,8 @@ def _merge_metadata(
         )
         if value is not _ABSENT:
             merged[name] = value
-    if merged or (isinstance(ours, dict) and isinstance(theirs, dict)):
-        return merged
-    return theirs if _equal(ours, before) else ours
+    chosen = theirs if _equal(ours, before) else ours
+    return merged if merged or isinstance(chosen, dict) else chosen
 
 
 def _merge_field(name: str, base: Any, local: Any, remote: Any, *, remote_is_newer: bool) -> Any:  # noqa: ANN401 - JSON

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from atom_saas_sync.core.canonical import DESCRIPTIVE_FIELDS, VOLATILE_FIELDS, canonical, executable_part, same
@@ -69,6 +69,12 @@ def test_what_only_one_side_changed_is_taken(base: Json, local: Json, remote: Js
             assert _value(merged, name) == theirs
 
 
+@example(
+    base={"metadata": None},
+    local={"metadata": None, "code": "0"},
+    remote={"metadata": {"entrypoint": ""}},
+    newer=False,
+)
 @given(versions, versions, versions, sides)
 def test_what_can_be_executed_comes_whole_from_one_side(base: Json, local: Json, remote: Json, newer: bool) -> None:
     merged, before, ours, theirs = (

@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import ClassVar, TextIO
 from urllib.parse import quote, quote_plus
 
+from atom_saas_sync.characters import escaped, printable
+
 _MASK = "********"
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _CHATTY = ("httpx", "httpcore", "websockets", "uvicorn", "asyncio")
@@ -189,7 +191,7 @@ class _JsonFormatter(logging.Formatter):
         for name, value in vars(record).items():
             if name not in _STANDARD:
                 line.setdefault(name, self._masked(value))
-        return json.dumps(line, ensure_ascii=False)
+        return escaped(json.dumps(line, ensure_ascii=False))
 
     def _masked(self, value: object) -> object:
         text = self._mask(str(value))
@@ -202,7 +204,7 @@ def _time(record: logging.LogRecord, precision: str) -> str:
 
 
 def _plain(line: str) -> str:
-    return "".join(character if character.isprintable() or character == "\t" else "�" for character in line)
+    return "\t".join(map(printable, line.split("\t")))
 
 
 def log_bug(error: BaseException, level: str, line_format: str, *, secrets: Iterable[str]) -> None:

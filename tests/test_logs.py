@@ -23,6 +23,7 @@ from conftest import Machine
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from atom_saas_sync.characters import is_shown
 from atom_saas_sync.cli.output import LOG_FORMATS, LOG_LEVELS, GlobalOptions, report_failure
 from atom_saas_sync.errors import ConnectionFailed, UsageError
 from atom_saas_sync.logs import set_run_id, set_up_logging
@@ -531,3 +532,16 @@ def test_the_command_offers_what_there_is() -> None:
 def test_wrong_options(level: str, line_format: str) -> None:
     with pytest.raises(UsageError):
         GlobalOptions(log_level=level, log_format=line_format)
+
+
+@pytest.mark.parametrize("line_format", ["text", "json", "journal"])
+def test_no_line_holds_what_a_terminal_acts_on_or_hides(line_format: str) -> None:
+    stream = io.StringIO()
+    hostile = "\x9b31m \x7f \x1b[2J \u202egnp \u200b \u2028 \u3164 \U000e0101 \x85 \ufe0f"
+    log = set_up_logging("info", line_format, secrets=[], stream=stream)
+    log.warning("skipped %s", hostile, extra={"hint": hostile})
+    lines = stream.getvalue().split("\n")
+    assert lines.pop() == ""
+    assert all(is_shown(character) for line in lines for character in line), lines
+    if line_format == "json":
+        assert [json.loads(line)["message"] for line in lines] == [f"skipped {hostile}"]

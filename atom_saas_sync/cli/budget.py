@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atom_saas_sync.cli.output import counted, print_json, printable
+from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.output import counted, print_json, say
 
 if TYPE_CHECKING:
     from atom_saas_sync.model import BudgetState
@@ -39,16 +40,14 @@ def show(ctx: typer.Context, as_json: _Json = False) -> None:
         print_json({"success": True, "budget": _document(state)})
         return
     wait = f"; the next in {state.next_free_in_seconds:.0f} s" if state.next_free_in_seconds > 0 else ""
-    typer.echo(f"{counted(state.free, 'request')} free{wait}")
+    say(f"{counted(state.free, 'request')} free{wait}")
     for limit in state.limits:
         window = _WINDOWS[limit.window_seconds]
-        typer.echo(f"  {limit.requests} {window}: {limit.used} used, {limit.free} free ({printable(limit.set_by)})")
+        say(f"  {limit.requests} {window}: {limit.used} used, {limit.free} free ({printable(limit.set_by)})")
     if state.paused_until is not None:
-        typer.echo(f"  the marketplace asked for a pause until {state.paused_until}")
+        say(f"  the marketplace asked for a pause until {state.paused_until}")
     if state.declared_until is not None:
-        typer.echo(
-            f"  what the marketplace declared holds until {state.declared_until}; `atom-sync budget reset` ends it"
-        )
+        say(f"  what the marketplace declared holds until {state.declared_until}; `atom-sync budget reset` ends it")
 
 
 def _document(state: BudgetState) -> dict[str, Any]:
@@ -83,4 +82,4 @@ def reset(ctx: typer.Context, as_json: _Json = False) -> None:
     if as_json:
         print_json({"success": True, "reset": forgotten})
     else:
-        typer.echo("The declared limit is forgotten." if forgotten else "No limit was declared.")
+        say("The declared limit is forgotten." if forgotten else "No limit was declared.")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from atom_saas_sync.cli.output import counted, note, print_json, print_some, printable
+from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.output import counted, note, print_json, print_some, say
 from atom_saas_sync.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def stats(ctx: typer.Context, as_json: _Json = False) -> None:
         print_json(document)
         return
     for name, value in _lines(statistics, document):
-        typer.echo(f"{name:<22}{value}")
+        say(f"{name:<22}{value}")
 
 
 @app.command()
@@ -138,14 +139,14 @@ def _report(purged: Purged, *, dry_run: bool, as_json: bool) -> None:
         )
     elif kept is not None:
         since = f"since {reached}" if reached else "so far"
-        typer.echo(
+        say(
             f"nothing removed: the marketplace has not been reached {since}, so "
             f"{counted(len(kept.skills), 'expired skill')} and "
             f"{counted(len(kept.categories), 'category', 'categories')} are kept and served as stale"
         )
     else:
         verb = "would be removed" if dry_run else "removed"
-        typer.echo(
+        say(
             f"{counted(len(removed.skills), 'skill')} and "
             f"{counted(len(removed.categories), 'category', 'categories')} {verb}"
         )

@@ -12,7 +12,8 @@ from rich.syntax import ANSI_DARK, ANSI_LIGHT, ANSISyntaxTheme, Syntax
 from rich.table import Table
 from rich.text import Text
 
-from atom_saas_sync.cli.output import counted, printable
+from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.output import counted
 from atom_saas_sync.core.canonical import canonical
 from atom_saas_sync.core.comparison import ABSENT, FieldChange
 from atom_saas_sync.core.line_diff import compare_lines

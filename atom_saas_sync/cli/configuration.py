@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from atom_saas_sync.cli.output import complain, console, note, print_json, printable
+from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.output import complain, console, note, print_json, say
 from atom_saas_sync.errors import ConfigError
 
 app = typer.Typer(help="The effective configuration, and whether it is right.", no_args_is_help=True)
@@ -72,7 +73,7 @@ def check(
     if not right:
         raise typer.Exit(ConfigError.exit_code)
     if not as_json:
-        typer.echo("The configuration is right.")
+        say("The configuration is right.")
 
 
 def _network_problems(url: str | None) -> list[str]:

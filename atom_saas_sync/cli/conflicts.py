@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atom_saas_sync.cli.output import GlobalOptions, age, console, counted, note, print_json, printable, read_text
+from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.output import GlobalOptions, age, console, counted, note, print_json, read_text, say
 from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.errors import NotFound, UsageError
 from atom_saas_sync.model import CONFLICT_TYPES, SEVERITIES, STRATEGIES, ConflictFilter, LoggedConflict
@@ -134,7 +135,7 @@ def undo(ctx: typer.Context, conflict_id: _Id, as_json: _Json = False) -> None:
         print_json({"success": True, "id": undone.id, "skill_id": undone.skill_id, "open": not conflict.resolved})
         return
     waits = "nothing is left to settle" if conflict.resolved else f"conflict {undone.id} waits again"
-    typer.echo(f"{printable(undone.skill_id)}: the local version is back; {waits}")
+    say(f"{printable(undone.skill_id)}: the local version is back; {waits}")
 
 
 @contextmanager
@@ -289,9 +290,9 @@ def _tell(settled: list[Settled], *, as_json: bool) -> None:
         return
     for each in settled[:20]:
         result = "removed" if each.removed else f"resolved by {each.strategy}"
-        typer.echo(f"conflict {each.id}, {printable(each.skill_id)}: {result}")
+        say(f"conflict {each.id}, {printable(each.skill_id)}: {result}")
     if len(settled) != 1:
-        typer.echo(f"{counted(len(settled), 'conflict')} resolved")
+        say(f"{counted(len(settled), 'conflict')} resolved")
 
 
 def _print_lines(conflicts: list[LoggedConflict], *, resolved: bool) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atom_saas_sync.cli.output import GlobalOptions, console, counted, print_json, printable
+from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.output import GlobalOptions, console, counted, print_json, say
 from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseError, UsageError
 from atom_saas_sync.model import CatalogueCounts, Outcome, RunReport
 
@@ -78,7 +79,7 @@ def current(ctx: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"success": True, "current": revision, "head": not pending, "pending": pending})
     else:
-        typer.echo(f"{revision or 'base'}{'' if pending else ' (head)'}")
+        say(f"{revision or 'base'}{'' if pending else ' (head)'}")
 
 
 @app.command()
@@ -125,7 +126,7 @@ def check(
             table.add_row(each.check, each.message, each.hint)
         console(whole_lines=True).print(table)
     else:
-        typer.echo(f"{database.path}: no findings")
+        say(f"{database.path}: no findings")
     if findings:
         raise typer.Exit(DatabaseError.exit_code)
 
@@ -147,7 +148,7 @@ def backup(
     if as_json:
         print_json({"success": True, "backup": str(target.absolute()), "size_bytes": number})
     else:
-        typer.echo(f"{target.absolute()}: {size(number)}")
+        say(f"{target.absolute()}: {size(number)}")
 
 
 @app.command()
@@ -262,18 +263,18 @@ def _preview_rebind(settings: Settings, database: Database, clock: StopSignals, 
 
 def _print_rebind(preview: RunReport, *, strategy: str, former: str | None, wanted: str) -> None:
     counts = preview.counts
-    typer.echo(f"The database belongs to {former or 'no marketplace yet'}.")
-    typer.echo(
+    say(f"The database belongs to {former or 'no marketplace yet'}.")
+    say(
         f"The next sync from {wanted} would add {counted(counts.added, 'skill')}, update {counts.updated:,} and delete "
         f"{counts.deleted:,}, with {counted(counts.conflicts_detected, 'conflict')}:"
     )
     for outcome in (Outcome.DELETED, Outcome.ADDED):
         named = [printable(action.skill_id) for action in preview.plan if action.outcome is outcome]
         for name in named[:_NAMED]:
-            typer.echo(f"  {outcome.value}: {name}")
+            say(f"  {outcome.value}: {name}")
         if len(named) > _NAMED:
-            typer.echo(f"  {outcome.value}: … and {len(named) - _NAMED:,} more")
-    typer.echo(
+            say(f"  {outcome.value}: … and {len(named) - _NAMED:,} more")
+    say(
         f"Local edits and open conflicts are treated as in every sync ({strategy}). Ratings stay; those that were sent "
         "before are sent again only by `atom-sync sync ratings --all`."
     )
@@ -295,9 +296,9 @@ def _report_rebind(preview: RunReport | None, *, former: str | None, wanted: str
             }
         )
     elif preview is None:
-        typer.echo(f"the database belongs to {wanted} already: nothing to do")
+        say(f"the database belongs to {wanted} already: nothing to do")
     else:
-        typer.echo(f"the database belongs to {wanted} now; `atom-sync sync skills` reads its skills")
+        say(f"the database belongs to {wanted} now; `atom-sync sync skills` reads its skills")
 
 
 def _open(ctx: typer.Context, *, existing: bool = False, read_only: bool = False) -> Database:
@@ -318,7 +319,7 @@ def _report_change(database: Database, verb: str, change: Change, *, as_json: bo
         print_json({"success": True, verb: list(change.migrations), "current": revision, "backup": backup})
         return
     for name in change.migrations:
-        typer.echo(f"{verb.replace('_', ' ')}: {name}")
+        say(f"{verb.replace('_', ' ')}: {name}")
     if change.backup:
-        typer.echo(f"the state before is kept in {change.backup}")
-    typer.echo(f"{database.path} is at {revision or migrations.BASE}{'' if change.migrations else ': nothing to do'}")
+        say(f"the state before is kept in {change.backup}")
+    say(f"{database.path} is at {revision or migrations.BASE}{'' if change.migrations else ': nothing to do'}")

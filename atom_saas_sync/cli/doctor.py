@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atom_saas_sync.cli.output import GlobalOptions, console, counted, note, print_json, printable
+from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.output import GlobalOptions, console, counted, note, print_json
 from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseError
 
 if TYPE_CHECKING:

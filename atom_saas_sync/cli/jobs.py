@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atom_saas_sync.cli.output import console, note, print_json, printable
+from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.output import console, note, print_json, say
 from atom_saas_sync.errors import AtomSyncError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def show(ctx: typer.Context, as_json: _Json = False) -> None:
         )
         return
     if status.emergency_stop:
-        typer.echo("The emergency stop is on: scheduled runs do nothing until `atom-sync jobs start`.")
+        say("The emergency stop is on: scheduled runs do nothing until `atom-sync jobs start`.")
     if not jobs:
         _tell_of_none()
         return
@@ -85,13 +86,13 @@ def _switch(ctx: typer.Context, *, as_json: bool, on: bool) -> None:
     if as_json:
         print_json({"success": True, "stopped": on, "changed": changed})
     elif on:
-        typer.echo(
+        say(
             "The emergency stop is on"
             + ("" if changed else " already")
             + ": scheduled runs do nothing. `atom-sync jobs start` ends it."
         )
     else:
-        typer.echo("Scheduled runs do their work again." if changed else "The emergency stop was not on.")
+        say("Scheduled runs do their work again." if changed else "The emergency stop was not on.")
     if not on and not settings.scheduler_enabled:
         note("ENABLE_SCHEDULER is not true: scheduled runs do nothing all the same")
 
@@ -112,9 +113,9 @@ def _tell_of_none() -> None:
     from atom_saas_sync.core.schedule_files import CRONTAB
 
     if Path(CRONTAB).exists():
-        typer.echo(f"Jobs are started by {CRONTAB}; see that file for the times.")
+        say(f"Jobs are started by {CRONTAB}; see that file for the times.")
     else:
-        typer.echo("No scheduled jobs: no timer of ours is active, and no `watch --jobs` runs.")
+        say("No scheduled jobs: no timer of ours is active, and no `watch --jobs` runs.")
 
 
 def _document(job: ScheduledJob, trigger: str) -> dict[str, Any]:

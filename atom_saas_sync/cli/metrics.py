@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.output import GlobalOptions, complain, print_json
 from atom_saas_sync.errors import AtomSyncError, ConfigError
 
@@ -38,7 +39,8 @@ def metrics(
         found = samples(_render(settings))
         print_json({"success": True, "metrics": found, "total": len(found)})
     else:
-        sys.stdout.write(_render(settings))
+        text = _render(settings)
+        sys.stdout.write(printable(text, lines=True) if sys.stdout.isatty() else text)
 
 
 def write_metrics(settings: Settings, path: Path) -> None:

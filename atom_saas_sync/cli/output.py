@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from atom_saas_sync.characters import escaped, printable
 from atom_saas_sync.errors import AtomSyncError, UsageError
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def take_option(ctx: Context, name: str, value: Any) -> None:  # noqa: ANN401 - 
 def note(text: str) -> None:
     """Print a line for people on standard error, unless they asked for errors alone (-q)."""
     if not given_options.get().quiet:
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{printable(text, lines=True)}\n")
 
 
 def _one_of(option: str, got: str, choices: tuple[str, ...]) -> None:
@@ -163,13 +164,21 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 
 
 def print_json(document: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
-    """Print one JSON document, and nothing else, on standard output."""
+    """Print one JSON document, and nothing else, on standard output; what a terminal would act on, escaped."""
     text = json.dumps(document, ensure_ascii=False, indent=2)
+    if sys.stdout.isatty():
+        text = escaped(text)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:  # a terminal of another age, or half a character in a skill
         text = json.dumps(document, indent=2)
     sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """Print text, which strangers may have written, in lines on standard output."""
+    sys.stdout.write(f"{printable(text, lines=True)}\n")
     sys.stdout.flush()
 
 
@@ -187,14 +196,20 @@ def console(*, stderr: bool = False, whole_lines: bool = False) -> Console:
     A file or pipe gets lines without padding and, with `whole_lines`, every row of a table on one line with nothing
     cut off, as grep likes it; COLUMNS still wins. Rich alone would treat it as a terminal for FORCE_COLOR's sake.
     """
-    from rich.console import Console
-
+    from atom_saas_sync.cli.screen import Screen
     from atom_saas_sync.logs import may_colour
 
     stream = sys.stderr if stderr else sys.stdout
     colour = may_colour(stream)
     file = stream if stream.isatty() else cast("TextIO", _Unpadded(stream))
-    made = Console(file=file, highlight=False, soft_wrap=False, color_system="auto" if colour else None)
+    made = Screen(
+        file=file,
+        highlight=False,
+        soft_wrap=False,
+        markup=False,
+        emoji=False,
+        color_system="auto" if colour else None,
+    )
     if whole_lines and not stream.isatty():
         made.width = shutil.get_terminal_size((_WIDE, 0)).columns
     return made
@@ -223,16 +238,6 @@ def age(moment: str) -> str:
     from atom_saas_sync.core.health import ago
 
     return ago(moment, datetime.now(UTC))
-
-
-def printable(text: str, *, lines: bool = False) -> str:
-    """Return text from strangers as a terminal may show it: no control characters or invisible ones, no escapes.
-
-    With `lines`, line breaks stay and tabs become spaces.
-    """
-    if lines:
-        return "\n".join(printable(line) for line in text.expandtabs(4).split("\n"))
-    return "".join(character if character.isprintable() else "�" for character in text)
 
 
 def file_name(path: Path) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atom_saas_sync.cli.output import GlobalOptions, age, counted, note, print_json, printable
+from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.output import GlobalOptions, age, counted, note, print_json, say
 from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.errors import NotFound, UsageError
 from atom_saas_sync.model import ListedRating
@@ -60,9 +61,7 @@ def add(
         print_json({"success": True, "rating": _line(rating)})
         return
     state = {"pending": "the next `atom-sync sync ratings` sends it", "sent": "it was sent before"}
-    typer.echo(
-        f"rating {rating.id}: {rating.stars} of 5 for {printable(skill_id)}; {state.get(rating.state, 'failed')}"
-    )
+    say(f"rating {rating.id}: {rating.stars} of 5 for {printable(skill_id)}; {state.get(rating.state, 'failed')}")
 
 
 @app.command("list")
@@ -118,14 +117,14 @@ def show(
         if name in used_up:
             continue  # a refused rating has used up its retries, though it was sent once
         if name == "replaced" and value is not None:
-            typer.echo(
+            say(
                 f"replaced: {value['rating']} of 5, written here at {value['updated_at']}; "
                 f"`atom-sync ratings restore {rating.id}` puts it back"
             )
             if value["comment"]:
-                typer.echo(f"replaced comment: {printable(str(value['comment']), lines=True)}")
+                say(f"replaced comment: {printable(str(value['comment']), lines=True)}")
         elif value is not None:
-            typer.echo(f"{name.replace('_', ' ')}: {printable(str(value), lines=name == 'comment')}")
+            say(f"{name.replace('_', ' ')}: {printable(str(value), lines=name == 'comment')}")
 
 
 @app.command()
@@ -180,7 +179,7 @@ def retry(
     if as_json:
         print_json({"success": True, "retried": retried, "total": len(retried)})
     else:
-        typer.echo(f"{counted(len(retried), 'rating')} pending again; `atom-sync sync ratings` sends them")
+        say(f"{counted(len(retried), 'rating')} pending again; `atom-sync sync ratings` sends them")
 
 
 @app.command()
@@ -204,7 +203,7 @@ def restore(
     if as_json:
         print_json({"success": True, "rating": _line(rating)})
     else:
-        typer.echo(
+        say(
             f"rating {rating.id}: {rating.stars} of 5 for {printable(rating.skill_id)} again; "
             "the next `atom-sync sync ratings` sends it"
         )

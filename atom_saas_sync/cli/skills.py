@@ -12,16 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atom_saas_sync.cli.output import (
-    GlobalOptions,
-    console,
-    counted,
-    file_name,
-    note,
-    print_json,
-    printable,
-    read_text,
-)
+from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.output import GlobalOptions, console, counted, file_name, note, print_json, read_text, say
 from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.errors import NotFound, UsageError
 from atom_saas_sync.model import CachedSkill, SentVersion
@@ -170,7 +162,7 @@ def import_skills(
     if as_json:
         print_json({"success": True, "added": done.added, "updated": done.updated, "unchanged": done.unchanged})
     else:
-        typer.echo(f"{done.added} added, {done.updated} edited, {done.unchanged} as they were")
+        say(f"{done.added} added, {done.updated} edited, {done.unchanged} as they were")
 
 
 @app.command()
@@ -215,7 +207,7 @@ def diff(
         return
     shown_before, shown_after = printable(before_name), printable(after_name)
     if not changes:
-        typer.echo(f"{shown_before} and {shown_after} are the same in all that matters")
+        say(f"{shown_before} and {shown_after} are the same in all that matters")
         return
     from atom_saas_sync.cli.comparison import print_comparison
 
@@ -256,7 +248,7 @@ def log(ctx: typer.Context, skill_id: _Id, as_json: _Json = False) -> None:
         lines,
     )
     if not versions:
-        typer.echo("the marketplace has never sent this skill: it exists only here")
+        say("the marketplace has never sent this skill: it exists only here")
 
 
 @contextmanager
@@ -356,7 +348,7 @@ def _tell(skill_id: str, what: str, *, changed: bool, as_json: bool) -> None:
     if as_json:
         print_json({"success": True, "skill_id": skill_id, "changed": changed})
     else:
-        typer.echo(f"{printable(skill_id)}: {what}")
+        say(f"{printable(skill_id)}: {what}")
 
 
 def unknown_skill(skill_id: str) -> NotFound:

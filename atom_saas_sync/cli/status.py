@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atom_saas_sync.cli.output import complain, console, counted, print_json, printable
+from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.output import complain, console, counted, print_json
 from atom_saas_sync.errors import UsageError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atom_saas_sync.cli.metrics import metrics_afterwards
-from atom_saas_sync.cli.output import GlobalOptions, complain, counted, note, print_json, print_some
+from atom_saas_sync.cli.output import GlobalOptions, complain, counted, note, print_json, print_some, say
 from atom_saas_sync.errors import AtomSyncError, Locked, UsageError
 from atom_saas_sync.model import (
     STRATEGIES,
@@ -543,7 +543,7 @@ def _print_ratings(report: RatingReport) -> None:
         return
     counts = report.counts
     if report.dry_run:
-        typer.echo(f"Dry run: {counted(len(report.plan), 'rating')}")
+        say(f"Dry run: {counted(len(report.plan), 'rating')}")
         print_some([f"would be sent: {each.skill_id}, {each.stars} of 5" for each in report.plan])
         return
     verb = "Ratings synchronised" if report.status == "success" else f"Ratings {report.status}"
@@ -551,7 +551,7 @@ def _print_ratings(report: RatingReport) -> None:
     kept = f", {counts.skipped} kept here alone" if counts.skipped else ""
     failed = f", {counts.failed} failed (`atom-sync ratings failed`)" if counts.failed else ""
     waiting = f", {counts.pending} pending" if counts.pending else ""
-    typer.echo(f"{verb}: {counts.uploaded} sent{taken}{kept}{failed}{waiting} in {elapsed(report.duration_seconds)}")
+    say(f"{verb}: {counts.uploaded} sent{taken}{kept}{failed}{waiting} in {elapsed(report.duration_seconds)}")
 
 
 def _error(error: ErrorInfo | None) -> dict[str, Any] | None:
@@ -582,25 +582,25 @@ def _print_report(report: RunReport) -> None:
         return
     counts = report.counts
     verb = "Dry run" if report.dry_run else "Sync completed" if report.status == "success" else f"Sync {report.status}"
-    typer.echo(
+    say(
         f"{verb}: {counted(counts.skills_synced, 'skill')}, "
         f"{counted(counts.categories_synced, 'category', 'categories')} in {elapsed(report.duration_seconds)}"
     )
-    typer.echo(
+    say(
         f"  {counts.added:,} added, {counts.updated:,} updated, {counts.unchanged:,} unchanged, "
         f"{counts.deleted:,} deleted" + (f", {counts.invalid:,} invalid" if counts.invalid else "")
     )
     if counts.conflicts_detected or counts.conflicts_manual:
-        typer.echo(
+        say(
             f"  conflicts: {counts.conflicts_detected} detected, {counts.conflicts_resolved} resolved, "
             f"{counts.conflicts_manual} waiting"
         )
-    typer.echo(
+    say(
         f"  {counted(counts.requests, 'request')}, {counts.not_modified:,} not modified, "
         f"{size(counts.bytes_received)} received"
     )
     for remark in _remarks(report):
-        typer.echo(f"  {remark}")
+        say(f"  {remark}")
     if report.dry_run:
         print_some([_plan_line(_planned(each)) for each in report.plan if _is_worth_a_line(each)])
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from atom_saas_sync.cli.output import printable
+from atom_saas_sync.characters import printable
 
 _GAP = 2
 _LEAST = 12

@@ -22,6 +22,7 @@ from typing import Any, Generic, TypeVar
 import httpcore
 import httpx
 
+from atom_saas_sync.characters import without_hidden
 from atom_saas_sync.errors import BadResponse, ConfigError, ConnectionFailed, Interrupted, MarketplaceTimeout
 from atom_saas_sync.marketplace.proxies import Proxy, proxy_for
 from atom_saas_sync.marketplace.tls import cause_of, tls_context
@@ -355,7 +356,7 @@ _FAILURES = (
 
 
 def _printable(text: str) -> str:
-    return "".join(character for character in text if character.isprintable())[:120]
+    return without_hidden(text)[:120]
 
 
 def _as_httpcore(proxy: Proxy, context: ssl.SSLContext) -> httpcore.Proxy:

@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidStatus, InvalidURI
 
 from atom_saas_sync import __version__
+from atom_saas_sync.characters import without_hidden
 from atom_saas_sync.core.incoming import MAX_FRAME_BYTES
 from atom_saas_sync.errors import LinkEnded
 from atom_saas_sync.marketplace.proxies import proxy_for
@@ -185,5 +186,5 @@ _BAD_FRAMES = {1002: "a frame against the protocol", 1007: "a text that is no UT
 
 def _plain(text: str, token: str) -> str:
     """Return what can be shown of a text, masked and cut. Masked first, a token that was broken up would be whole."""
-    shown = "".join(character for character in text if character.isprintable())
+    shown = without_hidden(text)
     return shown.replace(token, _MASK).replace(quote(token, safe=""), _MASK)[:120]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from atom_saas_sync.characters import short_id
 from atom_saas_sync.core.canonical import canonical, decode_object
 from atom_saas_sync.core.incoming import (
     CATEGORY_UPDATE,
@@ -187,12 +188,12 @@ def _does_something(action: Action) -> bool:
 
 def _log(action: Action) -> None:
     if action.republished:
-        log.warning("%s was republished: the same version has another executable content", action.skill_id)
+        log.warning("%s was republished: the same version has another executable content", short_id(action.skill_id))
     if action.conflict is not None:
         resolution = action.conflict.resolution
         log.info(
             "conflict on %s: %s, %s, %s",
-            action.skill_id,
+            short_id(action.skill_id),
             action.conflict.conflict.type,
             action.conflict.conflict.severity,
             "waits" if resolution is None else f"resolved by {resolution.strategy}",

@@ -11,6 +11,7 @@ from datetime import datetime
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from atom_saas_sync.characters import short_id
 from atom_saas_sync.core.canonical import stored_version
 from atom_saas_sync.core.plan import plan_deleted, plan_listed
 from atom_saas_sync.core.realtime import is_newer
@@ -461,14 +462,14 @@ class CataloguePull:
             elif found.skill_id == skill_id:
                 action = self._plan_listed(known, found)
             else:
-                raise BadResponse(f"asked for the skill {skill_id!r}, got {found.skill_id!r}")
+                raise BadResponse(f"asked for the skill {short_id(skill_id)!r}, got {short_id(found.skill_id)!r}")
             if action is None:
                 return
             if self._options.dry_run and action.remote is None and known.base_text is not None:
                 action = replace(action, remote=stored_version(skill_id, known.base_text))  # the plan names it
             if not self._options.dry_run:
                 batch.apply([action], self._clock.now())
-                log.info("%s is no longer listed: %s", skill_id, action.outcome.value)
+                log.info("%s is no longer listed: %s", short_id(skill_id), action.outcome.value)
                 batch.count_changes([action])
                 batch.count_requests(self._marketplace.statistics.drain())
         self._count([action])
@@ -482,7 +483,9 @@ class CataloguePull:
                 setattr(self._counts, name, getattr(self._counts, name) + 1)
             self._counts.republished += action.republished
             if action.republished:
-                log.warning("%s was republished: the same version has another executable content", action.skill_id)
+                log.warning(
+                    "%s was republished: the same version has another executable content", short_id(action.skill_id)
+                )
             self._count_conflict(action)
             if self._options.dry_run and (action.outcome is not Outcome.UNCHANGED or action.conflict is not None):
                 self._plan.append(action)
@@ -499,7 +502,7 @@ class CataloguePull:
             self._waiting.discard(action.skill_id)
         log.info(
             "conflict on %s: %s, %s, %s",
-            action.skill_id,
+            short_id(action.skill_id),
             entry.conflict.type,
             entry.conflict.severity,
             "waits" if entry.resolution is None else f"resolved by {entry.resolution.strategy}",
@@ -507,7 +510,7 @@ class CataloguePull:
 
     def _count_invalid(self, invalid: Sequence[InvalidItem], outcome: _Outcome) -> None:
         for item in invalid[: max(0, _INVALID_LOGGED - self._counts.invalid)]:
-            log.warning("skipped an invalid item: %s: %s", item.skill_id or "(no id)", item.reason)
+            log.warning("skipped an invalid item: %s: %s", short_id(item.skill_id or "(no id)"), item.reason)
         self._counts.invalid += len(invalid)
         if invalid:
             outcome.note("items_invalid", ITEMS_INVALID)

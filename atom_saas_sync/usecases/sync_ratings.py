@@ -19,6 +19,7 @@ from typing import TypeVar
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from atom_saas_sync.characters import short_id
 from atom_saas_sync.core.incoming import id_problem
 from atom_saas_sync.core.outgoing import idempotency_key, outgoing, rating_problem
 from atom_saas_sync.core.ratings import Newest, clock_skew, content_digest, newest, next_try
@@ -204,14 +205,14 @@ class RatingSync:
         course.failed_exit_code = course.failed_exit_code or error.exit_code
         retries = 0 if rating.retry_count is None else min(rating.retry_count + 1, rating.max_retries)
         moment = next_try(retries, rating.max_retries, self._clock.now())
-        log.info("could not send rating %d of %s: %s", rating.id, rating.skill_id, error.message)
+        log.info("could not send rating %d of %s: %s", rating.id, short_id(rating.skill_id), error.message)
         failure = RatingFailure(error.kind, error.message, retries, None if moment is None else format_time(moment))
         return Delivery(rating, "failed", failure=failure)
 
     def _refusal(self, rating: Rating, info: ErrorInfo) -> Delivery:
         self._course.refused = self._course.refused or info
         self._course.refusals += 1
-        log.info("rating %d of %s was refused: %s", rating.id, rating.skill_id, info.message)
+        log.info("rating %d of %s was refused: %s", rating.id, short_id(rating.skill_id), info.message)
         return Delivery(rating, "failed", failure=RatingFailure(info.type, info.message, rating.max_retries, None))
 
     def _deliver(self, rating: Rating) -> Delivery:
@@ -289,7 +290,7 @@ class RatingSync:
             if not _is_of_one_rating(error):
                 course.stopped = course.stopped or error
                 return
-            log.warning("the ratings of %s could not be looked at: %s", skill_id, error.message)
+            log.warning("the ratings of %s could not be looked at: %s", short_id(skill_id), error.message)
             course.failed = course.failed or ErrorInfo(error.kind, error.message, error.hint)
             course.failed_exit_code = course.failed_exit_code or error.exit_code
             return
@@ -353,7 +354,7 @@ class RatingSync:
             counts.uploaded += 1
         elif delivery.end == "kept":
             counts.skipped += 1
-            log.warning("rating %d of %s: %s", rating.id, rating.skill_id, delivery.note)
+            log.warning("rating %d of %s: %s", rating.id, short_id(rating.skill_id), delivery.note)
         elif delivery.end == "failed":
             counts.failed += 1
         elif remote is not None:
@@ -362,7 +363,7 @@ class RatingSync:
                 "rating %d of %s: the marketplace's newer one (%d stars) replaced ours (%d stars); "
                 "`atom-sync ratings restore %d` puts it back",
                 rating.id,
-                rating.skill_id,
+                short_id(rating.skill_id),
                 remote.stars,
                 rating.stars,
                 rating.id,
@@ -370,7 +371,9 @@ class RatingSync:
         if delivery.failure is not None and delivery.failure.type == "invalid":
             self._course.refused = self._course.refused or ErrorInfo("api_error", delivery.failure.message)
             self._course.refusals += 1
-            log.info("rating %d of %s can't be sent: %s", rating.id, rating.skill_id, delivery.failure.message)
+            log.info(
+                "rating %d of %s can't be sent: %s", rating.id, short_id(rating.skill_id), delivery.failure.message
+            )
 
     def _newest(self, rating: Rating, remote: RemoteRating) -> Newest:
         return newest(rating, remote, skew=self._skew(), now=self._clock.now())

@@ -6,11 +6,12 @@ Anybody who reaches the port may read it: no paths, no names of skills, no messa
 from __future__ import annotations
 
 import base64
+import html
 import re
 from datetime import datetime
 from hashlib import sha256
-from html import escape
 
+from atom_saas_sync.characters import printable
 from atom_saas_sync.core.health import ago, watch_is_running, websocket_connected
 from atom_saas_sync.model import Health, PastRun, Status, Trouble
 from atom_saas_sync.times import format_time
@@ -88,6 +89,11 @@ def unreadable_page(now: datetime) -> str:
 
 def _public(code: str, message: str) -> str:
     return _PUBLIC.get(code, message)
+
+
+def escape(text: str) -> str:
+    """Return text as HTML that shows it as text."""
+    return html.escape(printable(text))
 
 
 def _troubles(title: str, messages: list[str]) -> str:

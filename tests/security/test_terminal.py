@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -23,14 +24,16 @@ ATTACKS = {
     "bidi": "\u202egnp.exe\u202c\u2066x\u2069",
     "invisible": "\u200b\u200d\u2060\ufeff\u00ad",
     "return": "fine\rroot# \x08\x08\x7f\x00",
-    "tags": "\U000e0041\U000e007f",
+    "tags": "\U000e0041\U000e007f\U000e0101",
+    "blank letters": "\u034f\u115f\u3164\uffa0\u2800\ufe0f\u17b4\u180e\U0001d173",
     "markup": "[bold red]x[/] [link=https://example.org]y[/link]",
 }
 HOSTILE = " ".join(ATTACKS.values())
 SHOWN = HOSTILE.replace("\x00", "")  # SQLite's own functions end a text there; the wire may hold it all the same
 # What a terminal acts on, or shows nothing of; of line breaks, those of the screens themselves are meant.
 FORBIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\u00ad\U000e0000-\U000e007f]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 OWN_STYLES = re.compile("\x1b\\[[0-9;]*m|\x1b\\[\\?25[hl]|\r\n")
 
@@ -95,37 +98,100 @@ def test_no_screen_obeys_what_strangers_wrote(attacked: Machine) -> None:
 def test_no_terminal_obeys_it_either(attacked: Machine) -> None:
     """With a terminal there are colours, and the same care."""
     for screen in SCREENS:
-        ours, theirs = pty.openpty()
-        with subprocess.Popen(
-            [sys.executable, "-m", "atom_saas_sync", *screen],
-            env=attacked.environment(TERM="xterm-256color", COLUMNS="120"),
-            cwd=attacked.directory,
-            stdin=subprocess.DEVNULL,
-            stdout=theirs,
-            stderr=theirs,
-        ) as process:
-            os.close(theirs)
-            seen = b""
-            while True:
-                try:
-                    chunk = os.read(ours, 65536)
-                except OSError:  # the other end is closed
-                    break
-                if not chunk:
-                    break
-                seen += chunk
-            process.wait(60)
-        os.close(ours)
-        text = OWN_STYLES.sub("\n", seen.decode())
+        text = on_terminal(attacked, *screen)
         found = FORBIDDEN.search(text)
         assert found is None, (screen, found, text)
         assert len(text) > 10, screen
 
 
-def test_json_holds_it_whole_and_harmless(attacked: Machine) -> None:
-    result = attacked.command("skills", "show", "evil", "--json")
-    assert FORBIDDEN.search(result.stdout.replace("\n", "")) is None or "\\u001b" in result.stdout
-    assert "\x1b" not in result.stdout
+def on_terminal(machine: Machine, *words: str) -> str:
+    """Return what a command shows on a terminal, without its own colours."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "atom_saas_sync", *words],
+        env=machine.environment(TERM="xterm-256color", COLUMNS="120"),
+        cwd=machine.directory,
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        while True:
+            try:
+                chunk = os.read(ours, 65536)
+            except OSError:  # the other end is closed
+                break
+            if not chunk:
+                break
+            seen += chunk
+        process.wait(60)
+    os.close(ours)
+    return OWN_STYLES.sub("\n", seen.decode())
+
+
+def test_json_is_whole_and_escaped_on_a_terminal(attacked: Machine) -> None:
+    for words in (("skills", "show", "evil"), ("skills", "diff", "evil"), ("conflicts", "show", "1")):
+        piped = attacked.command(*words, "--json").stdout
+        shown = on_terminal(attacked, *words, "--json")
+        assert FORBIDDEN.search(shown) is None, FORBIDDEN.search(shown)
+        assert json.loads(shown) == json.loads(piped)
+        assert "\\u009b" in shown
+        assert "\x9b" in piped  # for programs it is text
+        assert "\x1b" not in piped
+
+
+def test_no_format_of_the_log_obeys_it(machine: Machine) -> None:
+    long_id = "x" * 200
+    machine.sandbox.put_skill({"skill_id": f"y{ATTACKS['blank letters'][:3]}\u2028\x9b", "name": "n"}, push=False)
+    machine.sandbox.put_skill({"skill_id": long_id, "name": 7}, push=False)
+    for line_format in ("text", "json", "journal"):
+        log = machine.command("--log-format", line_format, "--log-level", "debug", "sync", "skills").stderr
+        assert FORBIDDEN.search(log) is None, log
+        assert "x" * 79 in log
+        assert "x" * 80 not in log
+
+
+STORED_SCREENS = (
+    ("status",),
+    ("jobs",),
+    ("conflicts", "list"),
+    ("conflicts", "show", "1"),
+    ("ratings", "failed"),
+    ("db", "history"),
+    ("db", "current"),
+    ("db", "check"),
+    ("cache", "stats"),
+    ("metrics",),
+)
+HOSTILE_ROWS = (
+    "UPDATE websocket_state SET started_at = ?, stopped_at = NULL, disconnect_reason = ?, next_ws_attempt_at = ?",
+    "UPDATE sync_state SET status = ?, last_error = ?, last_sync_at = '2026-01-01T00:00:00Z'",
+    "UPDATE sync_run SET status = ?, started_by = ?, error_type = ?, error_message = ?, started_at = ?",
+    "INSERT INTO scheduled_job VALUES (?, ?, 15, ?, ?, ?)",
+    "INSERT INTO fact VALUES ('marketplace', ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+    "INSERT INTO conflict_log (skill_id, conflict_type, severity, local_data, created_at) VALUES (?, ?, ?, ?, ?)",
+    "UPDATE _sqlite_migrations SET applied_at = ? WHERE rowid = 1",
+    "INSERT INTO skill_rating (skill_id, user_id, rating, review) VALUES (?, ?, 3, ?)",
+    "INSERT INTO failed_rating_upload (rating_id, error_message, error_type, failed_at) VALUES (1, ?, ?, ?)",
+    "UPDATE skill_cache SET skill_data = ?, updated_at = ?",
+    "INSERT INTO category_cache (category_name, category_data) VALUES (?, ?)",
+    "INSERT INTO counter VALUES (?, '{}', 3)",
+)
+
+
+def test_no_terminal_obeys_a_database_that_somebody_else_has_written(machine: Machine) -> None:
+    """Whoever may write it, or names another one in a `.env`, gets no further than that."""
+    machine.sandbox.put_skill({"skill_id": "evil", "name": "evil"}, push=False)
+    assert machine.command("sync", "skills").returncode == 0
+    for statement in HOSTILE_ROWS:
+        machine.sql(statement, *[SHOWN] * statement.count("?"))
+    for screen in STORED_SCREENS:
+        text = on_terminal(machine, *screen)
+        found = FORBIDDEN.search(text)
+        assert found is None, (screen, found, text)
+        assert "Traceback" not in text, screen
+        assert "bug ended" not in text, (screen, text)
 
 
 def test_the_status_page_shows_it_as_text(attacked: Machine) -> None:

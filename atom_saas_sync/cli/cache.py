@@ -104,7 +104,7 @@ def _confirm_loss(skill_ids: Sequence[str], *, yes: bool, as_json: bool) -> None
         raise UsageError(
             f"nothing was removed: {edits} would be lost", hint="--dry-run lists what would go; pass --yes to remove it"
         )
-    typer.echo(f"{edits} would be lost:")
+    say(f"{edits} would be lost:")
     print_some(skill_ids)
     typer.confirm("Remove them? The audit log keeps a copy.", abort=True)
 

@@ -16,7 +16,7 @@ from atom_saas_sync.cli.main import PARTS, app
 # What every Typer program imports: the second for completion.
 _TYPER = {"typer", "shellingham", "annotated_doc"}
 # Which of our rooms a start enters.
-_OURS_FOR_STATUS = {"cli", "config", "core", "errors", "model", "store", "times"}
+_OURS_FOR_STATUS = {"characters", "cli", "config", "core", "errors", "model", "store", "times"}
 
 _LIST_MODULES = """
 import contextlib, io, json, sys, sysconfig
@@ -51,7 +51,7 @@ def modules_after(directory: Path, *arguments: str) -> dict[str, list[str]]:
 def test_help_imports_typer_alone(tmp_path: Path) -> None:
     modules = modules_after(tmp_path, "--help")
     assert {name for name in modules["third"] if not name.startswith("_")} <= _TYPER
-    assert set(modules["ours"]) == {"__main__", "cli", "errors"}
+    assert set(modules["ours"]) == {"__main__", "characters", "cli", "errors"}
 
 
 def test_status_for_programs_imports_typer_and_its_own_rooms_alone(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from atom_saas_sync.core.incoming import Message, parse_frame
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.realtime import RealtimeStore
 from atom_saas_sync.usecases.follow_events import EventFollower
+from atom_saas_sync.usecases.pull_catalogue import MaxDelete
 
 NOW = datetime(2027, 2, 19, 12, 0, tzinfo=UTC)
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -36,7 +37,7 @@ def message(kind: str, skill_id: str, second: int) -> Message:
 
 def follow(machine: Machine, batches: list[list[Message]]) -> dict[str, Any]:
     with Database.open(machine.database_path) as database:
-        follower = EventFollower(RealtimeStore(database), strategy="remote_wins")
+        follower = EventFollower(RealtimeStore(database), strategy="remote_wins", max_delete=MaxDelete(number=1000))
         for batch in batches:
             follower.apply(batch, NOW + timedelta(minutes=1))
     assert check_rules(machine.database_path) == []

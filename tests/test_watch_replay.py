@@ -25,6 +25,7 @@ from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.realtime import RealtimeStore
 from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.follow_events import EventFollower
+from atom_saas_sync.usecases.pull_catalogue import MaxDelete
 
 BEGAN = datetime(2040, 1, 1, tzinfo=UTC)
 NAMES = ("a", "b", "c", "d", "e", "f")
@@ -105,7 +106,7 @@ def compare(room: tuple[Sandbox, Path], marketplace: Marketplace, delivered: Seq
             old.unlink()
         shutil.copy(directory / "empty.db", machine.database_path)
     with Database.open(followed.database_path) as database:
-        follower = EventFollower(RealtimeStore(database), strategy="remote_wins")
+        follower = EventFollower(RealtimeStore(database), strategy="remote_wins", max_delete=MaxDelete(number=1000))
         for start in range(0, len(delivered), size):
             follower.apply(delivered[start : start + size], BEGAN)
     assert polled.pull().status == "success"

@@ -18,7 +18,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from atom_saas_sync.core.canonical import decode_object, json_text, same, version_from, version_from_fields
-from atom_saas_sync.core.incoming import RATING_FIGURES, RATING_UPDATE, Message
+from atom_saas_sync.core.incoming import RATING_FIGURES, RATING_UPDATE, SKILL_DELETE, Message
+from atom_saas_sync.core.plan import CLOCK_TOLERANCE
 from atom_saas_sync.model import Known, SkillVersion
 from atom_saas_sync.times import parse_time
 
@@ -36,25 +37,35 @@ FIRST_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 16.0)
 # What is newer than what
 
 
-def is_outdated(message: Message, *, updated_at: datetime | None, sent_at: datetime | None) -> bool:
+def is_outdated(message: Message, *, updated_at: datetime | None, sent_at: datetime | None, now: datetime) -> bool:
     """Tell whether what is stored is newer than the message; one of the same time applies.
 
     `updated_at` is that of what is stored, `sent_at` the time of the last message about it that was applied. Like is
-    compared with like as far as both sides have it: `updated_at` first, then the times of the messages.
+    compared with like as far as both sides have it: `updated_at` first, then the times of the messages. A deletion is
+    compared with messages only, and a time that is ahead of `now` counts as none: either could keep a skill for ever.
     """
-    if message.updated_at is not None and updated_at is not None and message.updated_at != updated_at:
-        return message.updated_at < updated_at
-    if message.sent_at is not None and sent_at is not None:
-        return message.sent_at < sent_at
-    mine, stored = message.updated_at or message.sent_at, updated_at or sent_at
+    latest = now + CLOCK_TOLERANCE
+    mine, stored = _until(latest, message.updated_at), _until(latest, updated_at)
+    if message.type == SKILL_DELETE:
+        mine = stored = None
+    mine_sent, last_sent = _until(latest, message.sent_at), _until(latest, sent_at)
+    if mine is not None and stored is not None and mine != stored:
+        return mine < stored
+    if mine_sent is not None and last_sent is not None:
+        return mine_sent < last_sent
+    mine, stored = mine or mine_sent, stored or last_sent
     return mine is not None and stored is not None and mine < stored
 
 
-def is_newer(remote: SkillVersion, known: Known | None) -> bool:
+def _until(latest: datetime, moment: datetime | None) -> datetime | None:
+    return moment if moment is not None and moment <= latest else None
+
+
+def is_newer(remote: SkillVersion, known: Known | None, now: datetime) -> bool:
     """Tell whether what the list shows is surely newer than what we know of the marketplace's version."""
     text = remote_text(known)
     stored = parse_time((decode_object(text) or {}).get("updated_at")) if text is not None else None
-    updated_at = parse_time(remote.fields.get("updated_at"))
+    updated_at = _until(now + CLOCK_TOLERANCE, parse_time(remote.fields.get("updated_at")))
     return stored is not None and updated_at is not None and updated_at > stored
 
 

@@ -14,10 +14,12 @@ from atom_saas_sync.store.catalogue import Batch, bulk_write
 from atom_saas_sync.store.counters import increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.failures import translated_errors
-from atom_saas_sync.store.runs import get_fact, last_run_started_at
+from atom_saas_sync.store.runs import get_fact, last_run_started_at, set_fact
 from atom_saas_sync.times import format_exact_time, format_time, parse_time
 
 _DELETIONS_REMEMBERED = timedelta(days=1)
+_DELETIONS = "deletions_by_message"
+_DELETIONS_WINDOW = timedelta(hours=1)
 # A log that grows to this size again and again is not cut back each time: to write over it is a twentieth faster.
 _LOG_BYTES = 64 * 1024 * 1024
 
@@ -62,6 +64,28 @@ class RealtimeBatch(Batch):
             (category.name, category.text, format_time(now + TIME_TO_LIVE), format_time(now)),
         )
         self._connection.execute("UPDATE http_validator SET etag = NULL WHERE page IS NULL AND etag IS NOT NULL")
+
+    def deletions_lately(self, now: datetime) -> tuple[int, int, int]:
+        """Return how many deletions messages have caused within an hour, also before `watch` was last started.
+
+        The other numbers are of listed skills, now and the most that there were meanwhile; those that only messages
+        have brought do not count.
+        """
+        past = self._deletions_by_minute(now).values()
+        listed: int = self._connection.execute("SELECT count(*) FROM skill_base WHERE page IS NOT NULL").fetchone()[0]
+        return sum(number for number, _ in past), listed, max([listed, *(then for _, then in past)])
+
+    def note_deletions(self, number: int, listed: int, now: datetime) -> None:
+        """Note that messages have caused so many deletions among so many listed skills."""
+        by_minute, minute = self._deletions_by_minute(now), _minute(now)
+        before, most = by_minute.get(minute, (0, 0))
+        by_minute[minute] = before + number, max(most, listed)
+        set_fact(self._connection, _DELETIONS, json.dumps(by_minute), now)
+
+    def _deletions_by_minute(self, now: datetime) -> dict[str, tuple[int, int]]:
+        by_minute: dict[str, tuple[int, int]] = json.loads(get_fact(self._connection, _DELETIONS) or "{}")
+        first, last = _minute(now - _DELETIONS_WINDOW), _minute(now + _DELETIONS_WINDOW)  # a clock may be set back
+        return {minute: entry for minute, entry in by_minute.items() if first <= minute <= last}
 
     def distrust_pages(self, pages: Iterable[int]) -> None:
         """Let the next poll read these pages whole: a message has changed what is on them.
@@ -201,6 +225,10 @@ class Schedule:
                 "INSERT INTO scheduled_job (id, name, minutes, next_run_time, updated_at) VALUES (?, ?, ?, ?, ?)",
                 [(job.id, job.name, job.minutes, job.next_run_time, format_time(now)) for job in jobs],
             )
+
+
+def _minute(moment: datetime) -> str:
+    return format_time(moment)[:16]
 
 
 def _count_messages(connection: sqlite3.Connection, messages: Mapping[str, int]) -> None:

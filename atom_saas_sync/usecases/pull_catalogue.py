@@ -331,7 +331,7 @@ class CataloguePull:
         # What a message has told since the page was asked for, the page may not know yet.
         told = batch.told_since(self._asked[number], now=self._clock.now())
         for name in told & changed.keys():
-            if not is_newer(changed[name], known.get(name)):
+            if not is_newer(changed[name], known.get(name), page.at):
                 del changed[name]
         strategy = self._options.strategy
         actions = [plan_listed(known.get(name), remote, strategy, page.at) for name, remote in changed.items()]

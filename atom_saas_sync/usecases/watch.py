@@ -26,6 +26,7 @@ from atom_saas_sync.errors import AtomSyncError, DatabaseBusy, DatabaseError, Li
 from atom_saas_sync.model import LinkState, RunReport, ScheduledJob, Strategy
 from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.follow_events import EventFollower
+from atom_saas_sync.usecases.limited_log import LimitedLog
 from atom_saas_sync.usecases.schedule import first_run, next_run, poll_is_due, spread
 
 BATCH_SECONDS = 0.002
@@ -238,6 +239,8 @@ class Watch:
         self._connected_at: datetime | None = None
         self._last_message_at: datetime | None = None
         self._total = 0
+        self._malformed = LimitedLog(log, logging.WARNING, "dropped %d more malformed messages within a second")
+        self._dropped = LimitedLog(log, logging.ERROR, "dropped %d more messages: internal error", most=1)
 
     async def run(self) -> None:
         """Work until `stop` is called."""
@@ -379,12 +382,13 @@ class Watch:
         try:
             parsed = parse_frame(frame)
         except Exception:
-            log.exception("dropped a message: internal error")
+            if self._dropped.admits():
+                log.exception("dropped a message: internal error")
             self._note_dropped()
             return
         if isinstance(parsed, Malformed):
             self._invalid += 1
-            log.warning("dropped a malformed message: %s (%d bytes)", parsed.reason, len(frame))
+            self._malformed.say("dropped a malformed message: %s (%d bytes)", parsed.reason, len(frame))
             return
         was_in_fallback = self._lifeline.fallback
         if actions := self._lifeline.message(self._clock.monotonic()):
@@ -422,12 +426,17 @@ class Watch:
             if self._held_back:
                 self._note_frame()  # what we do not read can't be called silence
             self._carry_out_at(now)
+            self._settle_log()
             self._rescheduled.clear()
             wait = min(max(0.0, self._lifeline.due() - self._clock.monotonic()), _CLOCK_SECONDS)
             await _wait(self._rescheduled, wait)
             if self._lifeline.token_refused and await asyncio.to_thread(self._token_changed):
                 log.info("there is a new token: trying it")
                 self._carry_out(self._lifeline.new_token(self._clock.monotonic()))
+
+    def _settle_log(self, *, at_once: bool = False) -> None:
+        for each in (self._malformed, self._dropped, self._follower):
+            each.settle(at_once=at_once)
 
     def _carry_out_at(self, now: float) -> None:
         if actions := self._lifeline.tick(now):
@@ -500,7 +509,8 @@ class Watch:
                 self._apply(batch[:middle], loop)
                 self._apply(batch[middle:], loop)
                 return
-            log.exception("dropped a message: internal error")
+            if self._dropped.admits():
+                log.exception("dropped a message: internal error")
             loop.call_soon_threadsafe(self._note_dropped)
         self._waiting.done(batch)
 
@@ -722,6 +732,7 @@ class Watch:
                 await self._report_once()
                 await self._write_plan_of_nobody()
                 await self._write(self._store.end, "stopped", self._clock.now())
+        self._settle_log(at_once=True)
         # Runs end between two transactions; one that waits for an answer is left to its own.
         while any(run.is_alive() for run in self._runs) and self._clock.monotonic() < deadline:  # noqa: ASYNC110 - threads
             await asyncio.sleep(0.02)

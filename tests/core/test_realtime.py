@@ -140,6 +140,8 @@ def test_odd_data_is_a_message_or_malformed(kind: str, data: Any, timestamp: Any
 
 # Order
 
+NOW = datetime(2026, 2, 19, 11, 0, tzinfo=UTC)
+AHEAD = "2026-02-19T11:05:01Z"
 T = [f"2026-02-19T10:0{minute}:00Z" for minute in range(4)]
 
 
@@ -158,6 +160,12 @@ T = [f"2026-02-19T10:0{minute}:00Z" for minute in range(4)]
         (T[1], None, None, None, False),
         (T[1], None, None, T[2], True),
         ("yesterday", T[1], T[2], None, True),  # what is no time is none
+        (T[1], T[1], AHEAD, None, False),  # a time ahead of our clock is none
+        (T[1], T[1], AHEAD, T[2], True),
+        (None, T[1], None, AHEAD, False),
+        (AHEAD, T[1], T[2], T[2], True),
+        (None, AHEAD, T[2], T[2], False),
+        (T[1], T[1], "2026-02-19T11:05:00Z", None, True),  # so far clocks may differ
     ],
 )
 def test_older_messages_are_outdated(
@@ -165,7 +173,26 @@ def test_older_messages_are_outdated(
 ) -> None:
     data = {"skill_id": "a", "name": "A", **({"updated_at": mine} if mine else {})}
     parsed = message(timestamp=sent, **data)
-    assert is_outdated(parsed, updated_at=parse_time(stored), sent_at=parse_time(stored_sent)) is outdated
+    times = {"updated_at": parse_time(stored), "sent_at": parse_time(stored_sent)}
+    assert is_outdated(parsed, **times, now=NOW) is outdated
+
+
+@pytest.mark.parametrize(
+    ("mine", "sent", "last_sent", "outdated"),
+    [
+        (None, T[1], None, False),
+        (None, T[1], T[2], True),
+        (None, T[2], T[2], False),
+        (T[0], T[2], T[1], False),  # the data's time is that of what is deleted
+        (T[0], None, T[1], False),
+        (None, T[1], AHEAD, False),
+    ],
+)
+def test_a_deletion_is_compared_with_messages_only(
+    mine: str | None, sent: str | None, last_sent: str | None, outdated: bool
+) -> None:
+    told = message(kind="skill_delete", timestamp=sent, skill_id="a", **({"updated_at": mine} if mine else {}))
+    assert is_outdated(told, updated_at=parse_time(T[3]), sent_at=parse_time(last_sent), now=NOW) is outdated
 
 
 @given(st.text() | st.sampled_from(["0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00"]))

@@ -148,10 +148,14 @@ class SkillVersion(Struct, frozen=True):
 
 
 class InvalidItem(Struct, frozen=True):
-    """An item of a response that is not usable: the id as far as it can be told, and why."""
+    """An unusable item of a response: its id as far as it is known, and why.
+
+    A `damaged` one is not UTF-8, probably because it was damaged on its way.
+    """
 
     skill_id: str | None
     reason: str
+    damaged: bool = False
 
 
 class Category(Struct, frozen=True):

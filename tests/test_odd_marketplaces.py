@@ -169,7 +169,7 @@ def test_a_page_that_is_not_utf8_is_fetched_again(machine: Machine, market: Scri
     )
     report = pull(machine, market)
     assert (report.status, report.counts.added, report.counts.invalid) == ("success", 6, 0)
-    assert machine.clock.slept == [1.0, 2.0]
+    assert machine.clock.slept == [1.0]
 
 
 def test_of_a_page_that_stays_damaged_the_one_item_is_set_aside(machine: Machine, market: ScriptedMarketplace) -> None:
@@ -177,7 +177,7 @@ def test_of_a_page_that_stays_damaged_the_one_item_is_set_aside(machine: Machine
     report = pull(machine, market)
     assert (report.status, report.exit_code, report.reasons) == ("partial", 65, ("items_invalid",))
     assert (report.counts.added, report.counts.invalid, report.complete) == (5, 1, True)
-    assert market.requests.count(f"{LIST}?1") == 4
+    assert market.requests.count(f"{LIST}?1") == 5  # as it came, and once more with three retries
 
 
 # Items that can't be used

@@ -80,7 +80,7 @@ class FakeMarketplace:
     def resource_of_categories(self) -> str:
         return "categories"
 
-    def list_skills(self, page: int, page_size: int, etag: str | None = None) -> ListedPage:
+    def list_skills(self, page: int, page_size: int, etag: str | None = None, **_: bool) -> ListedPage:
         items = [canonical(skill) for skill in self.skills.values()][(page - 1) * page_size : page * page_size]
         total = len(self.skills)
         new = sha256(b"".join(items) + b"%d" % total).hexdigest()

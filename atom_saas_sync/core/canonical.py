@@ -57,6 +57,7 @@ EXECUTABLE_FIELDS = ("code", "command", "local_files", "python_packages", "npm_p
 MAX_DEPTH = 100
 """Levels of nested objects and lists. The parser's own limit depends on the machine and on what called it."""
 
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[{"))
 _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 
 _decode = msgspec.json.Decoder().decode
@@ -104,7 +105,7 @@ def decode_object(raw: bytes | str) -> dict[str, Any] | None:
         value = _decode(raw)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
-    return value if isinstance(value, dict) and not _is_too_deep(value) else None
+    return value if isinstance(value, dict) and not _is_too_deep(raw, value) else None
 
 
 def no_object(raw: bytes | str) -> str:
@@ -120,13 +121,18 @@ def no_object(raw: bytes | str) -> str:
     return _TOO_DEEP if isinstance(value, dict) else "not a JSON object"
 
 
-def _is_too_deep(value: dict[str, Any]) -> bool:
+def _is_too_deep(raw: bytes | str, value: dict[str, Any]) -> bool:
+    # Without that many brackets it is not. This runs for every skill, and counting is the fastest way to tell.
+    brackets = raw.count("[") + raw.count("{") if isinstance(raw, str) else len(raw.translate(None, _NO_BRACKETS))
+    if brackets <= MAX_DEPTH:
+        return False
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         children = (node.values() if isinstance(node, dict) else node for node in level)
-        level = [child for each in children for child in each if isinstance(child, dict | list)]
-        if not level:
+        deeper = [child for each in children for child in each if isinstance(child, dict | list)]
+        if not deeper:
             return False
+        level = deeper
     return True
 
 

@@ -53,14 +53,14 @@ def is_utf8(body: bytes) -> bool:
         return True
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        for start in range(0, len(body), _CHUNK):  # a whole copy could take four times the memory
+        for start in range(0, len(body), _CHUNK):  # in the processor's cache; a whole copy takes four times the memory
             decoder.decode(body[start : start + _CHUNK], final=start + _CHUNK >= len(body))
     except UnicodeDecodeError:
         return False
     return True
 
 
-_CHUNK = 1024 * 1024
+_CHUNK = 16 * 1024
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]', re.DOTALL)
 _MAX_TOKENS = 8_000_000
 
@@ -177,7 +177,7 @@ def read_skill(raw: bytes, wire_digest: bytes | None = None) -> SkillVersion | I
         return InvalidItem(_guess_id(raw), f"larger than {MAX_SKILL_BYTES} bytes")
     fields = decode_object(raw)
     if fields is None:
-        return InvalidItem(_guess_id(raw), no_object(raw))
+        return InvalidItem(_guess_id(raw), no_object(raw), damaged=not is_utf8(raw))
     skill_id = fields.get("skill_id", fields.get("id"))
     problem = id_problem(skill_id) or skill_problem(fields)
     if problem or not isinstance(skill_id, str):

@@ -188,8 +188,12 @@ class MarketplaceClient:
         """End all requests, now and from now on, with Interrupted. A signal handler may call it."""
         self._connections.stop(signal_number)
 
-    def list_skills(self, page: int, page_size: int, etag: str | None = None) -> ListedPage:
-        """Fetch one page of the list; unchanged since `etag` if the server says so."""
+    def list_skills(self, page: int, page_size: int, etag: str | None = None, *, intact: bool = False) -> ListedPage:
+        """Fetch one page of the list; unchanged since `etag` if the server says so.
+
+        With `intact`, a page that is not UTF-8 is retried; the last one is returned as it is. Looking for that costs
+        time on each page, so that it is left out unless an item was damaged.
+        """
         try:
             answer, parsed = self._get(
                 "skills",
@@ -197,6 +201,7 @@ class MarketplaceClient:
                 list_query(page, page_size),
                 etag,
                 partial(parse_skill_page, page=page, page_size=page_size),
+                intact=intact,
             )
         except ApiError as error:
             if error.status == httpx.codes.NOT_FOUND:
@@ -303,6 +308,8 @@ class MarketplaceClient:
         params: Mapping[str, str],
         etag: str | None,
         parse: Callable[[bytes], Parsed],
+        *,
+        intact: bool = True,
     ) -> tuple[Answer, Parsed | None]:
         condition = {"If-None-Match": etag} if etag is not None and usable_etag(etag) else {}
         attempts = 0
@@ -320,7 +327,7 @@ class MarketplaceClient:
             if answer.not_modified:
                 return answer, None
             # Probably damaged on its way; if it stays so, only the item that it is in is unusable.
-            if attempts <= RETRIES and not is_utf8(answer.body):
+            if intact and attempts <= RETRIES and not is_utf8(answer.body):
                 raise BadResponse(f"GET {path}: the body is not valid UTF-8")
             try:
                 return answer, parse(answer.body)

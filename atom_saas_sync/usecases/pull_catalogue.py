@@ -277,6 +277,8 @@ class CataloguePull:
             read = _ReadPage(page, None, now)
         else:
             items = page.read_ahead or sort_items(page.items, self._known_on_page(page.number))
+            if any(item.damaged for item in items.invalid):
+                items = self._fetch_damaged(page) or items
             ids = [*items.unchanged, *items.changed]
             repeated = walk.seen.issuperset(ids)
             if repeated and page.beyond and page.size:
@@ -293,6 +295,19 @@ class CataloguePull:
             or sum(len(version.text) for version in changed) > _BYTES_TOGETHER
         ):
             self._write_pages(walk, list_key)
+
+    def _fetch_damaged(self, page: WalkedPage) -> SortedItems | None:
+        """Fetch a page again that was damaged on its way. If it stays so, its damaged items are set aside."""
+        self._asked[page.number] = self._clock.now()
+        try:
+            listed = self._marketplace.list_skills(page.number, self._options.page_size, intact=True)
+        except (ApiError, BadResponse) as error:
+            log.warning("could not fetch page %d again, which was damaged: %s", page.number, error)
+            return None
+        if listed.page is None:
+            return None
+        page.size, page.etag = len(listed.page.items), listed.etag
+        return sort_items(listed.page.items, self._known_on_page(page.number))
 
     def _known_on_page(self, page: int) -> Mapping[bytes, str]:
         """Return the digests that are known of a page, without skills that are not written yet: they are news."""

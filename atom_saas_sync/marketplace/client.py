@@ -435,7 +435,7 @@ class MarketplaceClient:
             self.statistics.count(endpoint, code, received)
             _log_request(request, code, received, self._clock.monotonic() - started)
         if response.status_code not in accepted:
-            words = plain(error_words(body), self._token)
+            words = plain(error_words(body), self._token) if response.is_error else ""
             try:
                 _raise_for_status(response, what, words, http_date(response.headers.get("date")) or self._clock.now())
             except TokenRefused as error:

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "logs": _VALUES,
     "marketplace": _VALUES | {"core"},
     "unfinished": set(),
-    "store": _VALUES | {"unfinished"},
+    "store": _VALUES | {"core", "unfinished"},
     "metrics": _VALUES | {"core"},
     "systemd": _VALUES,
     "textfile": _VALUES | {"unfinished"},

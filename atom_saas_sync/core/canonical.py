@@ -1,7 +1,8 @@
-"""Canonical JSON and our own digests of a skill (data-model.md, rule 11)."""
+"""Canonical JSON and our own digests of a skill, in their final form (docs/TRUST.md, "Identity of a version")."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
@@ -32,27 +33,20 @@ DESCRIPTIVE_FIELDS = frozenset(
 )
 """Fields that only describe (trust.md, section 1). Any other may be executed by somebody, unknown ones too."""
 
-DESCRIPTIVE_METADATA = frozenset(
-    {
-        "author",
-        "slug",
-        "homepage",
-        "documentation",
-        "repository",
-        "license",
-        "keywords",
-        "icon",
-        "downloads",
-        "installs",
-        "stars",
-        "views",
-        "likes",
-        "releases",
-    }
-)
-"""Keys of `metadata` that only describe."""
+COUNTERS = frozenset({"downloads", "installs", "stars", "views", "likes", "releases"})
+"""Keys of `metadata` that are volatile where their values are numbers."""
 
-EXECUTABLE_FIELDS = ("code", "command", "local_files", "python_packages", "npm_packages", "parameters", "env_vars")
+DESCRIPTIVE_METADATA = COUNTERS | {
+    "author",
+    "slug",
+    "homepage",
+    "documentation",
+    "repository",
+    "license",
+    "keywords",
+    "icon",
+}
+"""Keys of `metadata` that only describe."""
 
 MAX_DEPTH = 100
 """Levels of nested objects and lists. The parser's own limit depends on the machine and on what called it."""
@@ -65,8 +59,37 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 def canonical(value: Any) -> bytes:  # noqa: ANN401 - whatever JSON can hold
-    """Return the one JSON text of `value`: no white space, keys in order."""
-    return _encode(value)
+    """Return the one JSON text of `value`: what the standard library writes with sorted keys and no white space.
+
+    The fast encoder writes the same, but for numbers with an exponent, and refuses lone surrogates.
+    """
+    if not _has_exponent(value):
+        try:
+            return _encode(value)
+        except UnicodeEncodeError:
+            pass
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _has_exponent(value: Any) -> bool:  # noqa: ANN401 - whatever JSON can hold
+    """Tell whether a number in `value` is written with an exponent."""
+    nodes = [value]
+    while nodes:
+        found = [node for node in nodes if type(node) in _WALKED]
+        nodes = []
+        for node in found:
+            if type(node) is dict:
+                nodes += node.values()
+            elif type(node) is list:
+                nodes += node
+            elif not _LEAST_PLAIN <= abs(node) < _LEAST_LARGE and node != 0:
+                return True
+    return False
+
+
+_WALKED = frozenset({dict, list, float})
+_LEAST_PLAIN, _LEAST_LARGE = 1e-4, 1e16
 
 
 def same(left: Any, right: Any) -> bool:  # noqa: ANN401 - whatever JSON can hold
@@ -81,12 +104,32 @@ def json_text(fields: Mapping[str, Any]) -> str:
 
 def content_digest(fields: Mapping[str, Any]) -> bytes:
     """Return SHA-256 over everything but the volatile fields."""
-    return sha256(_encode({name: value for name, value in fields.items() if name not in VOLATILE_FIELDS})).digest()
+    return sha256(canonical(without_volatile(fields))).digest()
 
 
 def exec_digest(fields: Mapping[str, Any]) -> bytes:
     """Return SHA-256 over what can be executed; an absent field, a null and an empty one are the same."""
-    return sha256(_encode([fields.get(name) or None for name in EXECUTABLE_FIELDS])).digest()
+    return sha256(canonical(executable_part(fields))).digest()
+
+
+def without_volatile(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `fields` without what never makes a conflict."""
+    kept = {name: value for name, value in fields.items() if name not in VOLATILE_FIELDS}
+    metadata = kept.get("metadata")
+    if isinstance(metadata, dict) and counters(metadata):
+        kept["metadata"] = {name: value for name, value in metadata.items() if not _counts(name, value)}
+    return kept
+
+
+def counters(metadata: object) -> dict[str, float]:
+    """Return the counters among `metadata`: they are volatile, too."""
+    if not isinstance(metadata, dict) or COUNTERS.isdisjoint(metadata):
+        return {}
+    return {name: value for name, value in metadata.items() if _counts(name, value)}
+
+
+def _counts(name: str, value: object) -> bool:
+    return name in COUNTERS and isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def executable_part(fields: Mapping[str, Any]) -> dict[str, Any]:

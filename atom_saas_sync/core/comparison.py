@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from atom_saas_sync.core.canonical import VOLATILE_FIELDS, decode_object, executable_part, same
+from atom_saas_sync.core.canonical import decode_object, executable_part, same, without_volatile
 from atom_saas_sync.model import LoggedConflict
 
 Side = Literal["local", "remote"]
@@ -41,11 +41,11 @@ def compare(
 
     Without a base both sides count as changed.
     """
+    sides = [without_volatile(side or {}) for side in (base, local, remote)]
     return tuple(
         FieldChange(name, values[0], values[1], values[2], _changed_by(*values))
-        for name in _names(local, remote)
-        if not _equal(local.get(name, ABSENT), remote.get(name, ABSENT))
-        and (values := tuple((side or {}).get(name, ABSENT) for side in (base, local, remote)))
+        for name in dict.fromkeys((*sides[1], *sides[2]))
+        if (values := tuple(side.get(name, ABSENT) for side in sides)) and not _equal(values[1], values[2])
     )
 
 
@@ -137,10 +137,6 @@ def _changed_by(base: Any, local: Any, remote: Any) -> ChangedBy:  # noqa: ANN40
     if _equal(base, local):
         return "remote"
     return "local" if _equal(base, remote) else "both"
-
-
-def _names(local: Mapping[str, Any], remote: Mapping[str, Any]) -> list[str]:
-    return [name for name in dict.fromkeys((*local, *remote)) if name not in VOLATILE_FIELDS]
 
 
 def _equal(left: Any, right: Any) -> bool:  # noqa: ANN401 - whatever JSON can hold

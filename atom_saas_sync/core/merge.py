@@ -9,7 +9,7 @@ What only one side changed is taken. Where both changed a field differently:
     everything else                             local
 
 Everything else can be executed and is one unit: it comes whole from the side that changed any of it, or from the local
-side if both did. Volatile fields always follow the marketplace.
+side if both did. Volatile fields, and the counters of metadata, always follow the marketplace.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from atom_saas_sync.core.canonical import (
     DESCRIPTIVE_METADATA,
     VOLATILE_FIELDS,
     canonical,
+    counters,
     executable_part,
     same,
 )
@@ -60,6 +61,10 @@ def follow_volatile(local: Mapping[str, Any], remote: Mapping[str, Any]) -> dict
     """Return `local` with the volatile fields of `remote` (data-model.md, rule 1)."""
     result = {name: value for name, value in local.items() if name not in VOLATILE_FIELDS or name in remote}
     result.update({name: value for name, value in remote.items() if name in VOLATILE_FIELDS})
+    ours, theirs = result.get("metadata"), counters(remote.get("metadata"))
+    if isinstance(ours, dict) and counters(ours) != theirs:
+        dropped = counters(ours).keys() - theirs.keys()
+        result["metadata"] = {name: value for name, value in ours.items() if name not in dropped} | theirs
     return result
 
 
@@ -82,13 +87,15 @@ def _merge_metadata(
         return runs.get("metadata", _ABSENT)
     sides = [side if isinstance(side, dict) else {} for side in (before, ours, theirs)]
     kept = runs.get("metadata") or {}
+    numbers, old_numbers = counters(theirs), counters(ours)
     merged = {}
     for name in _names(*sides[1:]):
-        value = (
-            _merge_field(name, *_values(name, *sides), remote_is_newer=remote_is_newer)
-            if name in DESCRIPTIVE_METADATA
-            else kept.get(name, _ABSENT)
-        )
+        if name in numbers or (name in old_numbers and name not in sides[2]):
+            value = numbers.get(name, _ABSENT)
+        elif name in DESCRIPTIVE_METADATA:
+            value = _merge_field(name, *_values(name, *sides), remote_is_newer=remote_is_newer)
+        else:
+            value = kept.get(name, _ABSENT)
         if value is not _ABSENT:
             merged[name] = value
     chosen = theirs if _equal(ours, before) else ours

@@ -13,12 +13,12 @@ from msgspec.structs import replace
 
 from atom_saas_sync.core.canonical import (
     PACKAGE_FIELDS,
-    VOLATILE_FIELDS,
     canonical,
     decode_object,
     same,
     stored_version,
     version_from_fields,
+    without_volatile,
 )
 from atom_saas_sync.core.merge import follow_volatile, merge
 from atom_saas_sync.model import (
@@ -200,7 +200,8 @@ def differing_fields(left: Mapping[str, Any], right: Mapping[str, Any]) -> froze
     Volatile fields don't matter, nor does outer white space of code, the order of packages, or whether a field is
     absent or null.
     """
-    names = {*left, *right} - VOLATILE_FIELDS
+    left, right = without_volatile(left), without_volatile(right)
+    names = {*left, *right}
     return frozenset(name for name in names if not _same_field(name, left.get(name), right.get(name)))
 
 

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from atom_saas_sync.errors import DatabaseError
-from atom_saas_sync.store import migrations, search_index
+from atom_saas_sync.store import digests, migrations, search_index
 from atom_saas_sync.store.failures import LOCKED, hand_over, is_there, primary_code, translated_errors
 
 # How often a statement is tried again that SQLite refuses as locked without waiting.
@@ -146,6 +146,7 @@ class Database:
         """Set the connection up, and bring the database up to date or refuse it."""
         self.connection.row_factory = sqlite3.Row
         search_index.register(self.connection)
+        digests.register(self.connection)
         self.connection.execute("PRAGMA foreign_keys = ON")
         self.connection.execute("PRAGMA synchronous = NORMAL")
         self.connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")

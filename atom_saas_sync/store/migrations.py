@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atom_saas_sync.errors import DatabaseError, UsageError
-from atom_saas_sync.store import schema, search_index
+from atom_saas_sync.store import digests, schema, search_index
 from atom_saas_sync.store.backup import beside, copy
 
 if TYPE_CHECKING:
@@ -159,6 +159,7 @@ def build(names: Sequence[str]) -> sqlite3.Connection:
     """Return a database in memory that has just these migrations: what the real one should look like."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
     search_index.register(connection)
+    digests.register(connection)
     for name in names:
         for statement in _migration(name).up:
             connection.execute(statement)

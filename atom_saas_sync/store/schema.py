@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from atom_saas_sync.store import search_index
+from atom_saas_sync.store import digests, search_index
 
 _NOW = "strftime('%Y-%m-%dT%H:%M:%SZ', 'now')"
 
@@ -557,4 +557,6 @@ MIGRATIONS = (
         down=("ALTER TABLE skill_rating DROP COLUMN replaced",),
     ),
     Migration(name="0006_index_characters", up=INDEX_CHARACTERS, down=INDEX_WORDS),
+    # The digests of all stored versions in their final form (docs/TRUST.md).
+    Migration(name="0007_digests", up=digests.recompute(), down=digests.recompute(" until 0007")),
 )

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from atom_saas_sync.core.canonical import (
     DESCRIPTIVE_FIELDS,
-    EXECUTABLE_FIELDS,
+    PACKAGE_FIELDS,
     VOLATILE_FIELDS,
     decode_object,
     json_text,
@@ -26,7 +26,8 @@ from atom_saas_sync.model import Action, BaseChange, CacheChange, InvalidItem, K
 from atom_saas_sync.usecases.ports import EditableCatalogue
 
 _SHOWN = 10
-EDITABLE_FIELDS = frozenset({*TEXT_FIELDS, *EXECUTABLE_FIELDS, *DESCRIPTIVE_FIELDS, "metadata"}) - VOLATILE_FIELDS
+_OBJECTS = ("metadata", "parameters", "env_vars", "local_files")
+EDITABLE_FIELDS = frozenset({*TEXT_FIELDS, *PACKAGE_FIELDS, *DESCRIPTIVE_FIELDS, *_OBJECTS})
 """Fields that the contract knows (marketplace-api.md, section 3), but those that follow the marketplace."""
 
 

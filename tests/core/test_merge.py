@@ -170,3 +170,14 @@ def test_what_runs_is_never_a_mixture() -> None:
 
 def _value(side: Json, name: str) -> bytes | None:
     return canonical(side[name]) if name in side else None
+
+
+@pytest.mark.parametrize("remote_is_newer", [True, False])
+def test_counters_of_metadata_follow_the_marketplace(remote_is_newer: bool) -> None:
+    base: Json = {"metadata": {"author": "a", "downloads": 1, "likes": 1, "stars": "few"}}
+    local: Json = {"metadata": {"author": "me", "downloads": 99, "likes": 1, "views": 5, "stars": "few"}}
+    remote: Json = {"metadata": {"author": "a", "downloads": 2, "installs": 3, "stars": "few"}}
+    wanted = {"author": "me", "downloads": 2, "installs": 3, "stars": "few"}
+    assert follow_volatile(local, remote)["metadata"] == wanted
+    assert merge(base, local, remote, remote_is_newer=remote_is_newer)["metadata"] == wanted
+    assert follow_volatile({"name": "no metadata here"}, remote) == {"name": "no metadata here"}

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import json
 import re
 import signal
 import stat
+from hashlib import sha256
 from pathlib import Path
 
+import msgspec
 import pytest
 from store_support import child, plain, run_child, schema_of, sql
 
+from atom_saas_sync.core.canonical import content_digest, exec_digest
 from atom_saas_sync.errors import DatabaseError, UsageError
 from atom_saas_sync.store import maintenance, migrations
 from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.history import pack
 
 NAMES = list(migrations.known())
 
@@ -302,3 +307,40 @@ def test_another_process_that_migrates_during_a_downgrade_is_noticed(path: Path)
         database.connection.set_trace_callback(interfere)
         with pytest.raises(DatabaseError, match="at the same time"):
             migrations.downgrade(database, -1)
+
+
+def test_digests_of_an_older_database_are_recomputed_and_put_back(path: Path) -> None:
+    fields = {"skill_id": "a", "name": "A", "code": "x", "limit": 1e16, "setup": "make", "metadata": {"likes": 1}}
+    text = json.dumps(fields)
+    wanted = {(content_digest(fields), exec_digest(fields))}
+    with Database.open(path, migrate=False) as database:
+        migrations.upgrade(database, "0006_index_characters")
+        for skill_id, data in (("a", text), ("broken", "{"), ("edited", '{"skill_id": "edited", "name": "mine"}')):
+            database.connection.execute(
+                "INSERT INTO skill_cache (skill_id, skill_data) VALUES (?, ?)", (skill_id, data)
+            )
+            database.connection.execute(
+                "INSERT INTO skill_base (skill_id, wire_digest, content_digest, exec_digest, confirmed_at, data) "
+                "VALUES (?, x'', x'00', x'00', '2026-01-01T00:00:00Z', ?)",
+                (skill_id, text if skill_id == "edited" else None),
+            )
+        [(_, packed)] = pack([text])
+        database.connection.execute(
+            "INSERT INTO skill_version (skill_id, content_digest, exec_digest, ended_at, ended_by, data) "
+            "VALUES ('a', x'00', x'00', '2026-01-01T00:00:00Z', 'superseded', ?)",
+            (packed,),
+        )
+        query = "SELECT content_digest, exec_digest FROM {} WHERE skill_id != 'broken'"
+        queries = [query.format(table) for table in ("skill_base", "skill_version")]
+
+        migrations.upgrade(database, "0007_digests")
+        for each in queries:
+            assert {tuple(row) for row in database.connection.execute(each)} == wanted
+        broken = database.connection.execute("SELECT content_digest FROM skill_base WHERE skill_id = 'broken'")
+        assert broken.fetchone()[0] == b"\0"
+
+        migrations.downgrade(database, "0006_index_characters")
+        old = msgspec.json.Encoder(order="deterministic").encode
+        before = (sha256(old(fields)).digest(), sha256(old(["x", *[None] * 6])).digest())
+        for each in queries:
+            assert {tuple(row) for row in database.connection.execute(each)} == {before}

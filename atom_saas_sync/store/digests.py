@@ -1,0 +1,70 @@
+"""The digests of stored versions as a function of SQL: migrations recompute them where their form has changed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from atom_saas_sync.core.canonical import VOLATILE_FIELDS, content_digest, decode_object, exec_digest
+
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_encode_until_0007 = msgspec.json.Encoder(order="deterministic").encode
+
+
+def _content_until_0007(fields: Mapping[str, Any]) -> bytes:
+    return sha256(_encode_until_0007({name: fields[name] for name in fields.keys() - VOLATILE_FIELDS})).digest()
+
+
+def _exec_until_0007(fields: Mapping[str, Any]) -> bytes:
+    names = ("code", "command", "local_files", "python_packages", "npm_packages", "parameters", "env_vars")
+    return sha256(_encode_until_0007([fields.get(name) or None for name in names])).digest()
+
+
+_KINDS = {
+    "content": content_digest,
+    "exec": exec_digest,
+    "content until 0007": _content_until_0007,
+    "exec until 0007": _exec_until_0007,
+}
+
+
+def register(connection: sqlite3.Connection) -> None:
+    """Give a connection `atom_sync_digest(kind, text)`; the text as a blob, which may be compressed."""
+    connection.create_function("atom_sync_digest", 2, _digest, deterministic=True)
+
+
+def recompute(suffix: str = "") -> tuple[str, ...]:
+    """Return the statements that write all stored digests anew, those of unreadable texts excepted."""
+    base = "CAST(coalesce(data, (SELECT skill_data FROM skill_cache AS c WHERE c.skill_id = t.skill_id)) AS BLOB)"
+    return tuple(
+        f"""
+        UPDATE {table} AS t SET
+            content_digest = coalesce(atom_sync_digest('content{suffix}', {text}), content_digest),
+            exec_digest = coalesce(atom_sync_digest('exec{suffix}', {text}), exec_digest)
+        """  # noqa: S608 - built from constants
+        for table, text in (("skill_base", base), ("skill_version", "data"))
+    )
+
+
+def _digest(kind: str, data: bytes | None) -> bytes | None:
+    if data is None:
+        return None
+    try:
+        text = _decompressed(data) if data.startswith(_ZSTD) else data
+        fields = decode_object(text)
+    except ValueError:
+        return None
+    return None if fields is None else _KINDS[kind](fields)
+
+
+def _decompressed(data: bytes) -> bytes:
+    import zstandard
+
+    try:
+        return zstandard.decompress(data)
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from error

@@ -43,11 +43,13 @@ _EXPIRY_SLACK = timedelta(hours=12)
 _ENTRIES_AT_ONCE = 1024
 _PARAMETERS_OF_ENTRY = 2 + len(search_index.FIELDS)
 _DIGEST_BYTES = 32
+_REPLACEMENT = "\ufffd"
+"""What stands in a text in place of bytes that are not UTF-8."""
 
 _KNOWN = """
-    SELECT wanted.value AS skill_id, c.skill_data, c.updated_at,
-           b.wire_digest, b.content_digest, b.exec_digest, b.data, b.page, b.deleted_at,
-           w.id AS waiting_id, w.remote_data, w.undone_at
+    SELECT wanted.value AS skill_id, CAST(c.skill_data AS TEXT) AS skill_data, typeof(c.skill_data) AS stored_as,
+           c.updated_at, b.wire_digest, b.content_digest, b.exec_digest, CAST(b.data AS TEXT) AS data, b.page,
+           b.deleted_at, w.id AS waiting_id, CAST(w.remote_data AS TEXT) AS remote_data, w.undone_at
     FROM json_each(?) AS wanted
     LEFT JOIN skill_cache AS c ON c.skill_id = wanted.value
     LEFT JOIN skill_base AS b ON b.skill_id = wanted.value
@@ -136,7 +138,7 @@ class Catalogue:
         """Open one short transaction in which a plan is made and carried out; a snapshot only unless `write`."""
         if not write:
             with self._database.reading() as connection:
-                yield Batch(connection, self._history_versions)
+                yield Batch(connection, self._history_versions, write=False)
             return
         with self._database.transaction() as connection, bulk_write(connection):
             batch = Batch(connection, self._history_versions)
@@ -272,8 +274,9 @@ class Batch:
     # Whether a base that is taken over has just been confirmed by the marketplace.
     confirms = True
 
-    def __init__(self, connection: sqlite3.Connection, history_versions: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, history_versions: int, *, write: bool = True) -> None:
         self._connection = connection
+        self._write = write
         self._history_versions = history_versions
         self._known: dict[str, Known] = {}
         # What the full-text index does not show yet. Of rows that were replaced, the text before and the new one.
@@ -285,7 +288,11 @@ class Batch:
     def known(self, skill_ids: Iterable[str]) -> dict[str, Known]:
         """Return what is stored of these skills; those of which nothing is are left out."""
         wanted = list(skill_ids)
-        rows = self._connection.execute(_KNOWN, (json.dumps(wanted),))
+        rows = self._connection.execute(_KNOWN, (json.dumps(wanted),)).fetchall()
+        if self._write:
+            for row in rows:
+                if row["stored_as"] == "blob" or _REPLACEMENT in (row["skill_data"] or ""):
+                    self._store_as_text(row["skill_id"], row["skill_data"])
         found = {row["skill_id"]: _known(row) for row in rows}
         for name in wanted:  # of which something may have been known before this batch removed it
             self._known.pop(name, None)
@@ -403,6 +410,20 @@ class Batch:
     def note(self, actor: str, action: str, subject: str, now: datetime, **details: object) -> None:
         """Write into the audit log what a person did."""
         write_audit(self._connection, actor, action, subject, now, details)
+
+    def _store_as_text(self, skill_id: str, text: str) -> None:
+        """Store as UTF-8 text what another program has written as bytes or in another encoding.
+
+        It stays that program's edit. The triggers do it: they know how the bytes were indexed.
+        """
+        self._connection.execute("DELETE FROM bulk_write")
+        self._connection.execute(
+            "UPDATE skill_cache SET skill_data = ?1 WHERE skill_id = ?2 AND skill_data IS NOT ?1", (text, skill_id)
+        )
+        self._connection.execute(
+            "UPDATE skill_base SET data = CAST(data AS TEXT) WHERE skill_id = ? AND typeof(data) = 'blob'", (skill_id,)
+        )
+        self._connection.execute("INSERT INTO bulk_write (process) VALUES (1)")
 
     def _has_row(self, skill_id: str) -> bool:
         known = self._known.get(skill_id)

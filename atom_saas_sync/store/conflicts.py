@@ -23,7 +23,7 @@ _ORDER = (
     "CASE severity WHEN 'CRITICAL' THEN 0 WHEN 'HIGH' THEN 1 WHEN 'MEDIUM' THEN 2 ELSE 3 END, log.created_at, log.id"
 )
 _WHOLE = """
-    SELECT log.*, c.skill_data AS cached_text, c.updated_at AS cached_at
+    SELECT log.*, CAST(c.skill_data AS TEXT) AS cached_text, c.updated_at AS cached_at
     FROM conflict_log AS log LEFT JOIN skill_cache AS c ON c.skill_id = log.skill_id
 """
 
@@ -116,7 +116,8 @@ def _logged(row: sqlite3.Row) -> LoggedConflict:
     given = set(row.keys())
 
     def value(name: str) -> Any:  # noqa: ANN401 - a column
-        return row[name] if name in given else None
+        found = row[name] if name in given else None
+        return found.decode(errors="replace") if isinstance(found, bytes) else found
 
     return LoggedConflict(
         id=row["id"],

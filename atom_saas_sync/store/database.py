@@ -14,6 +14,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -145,6 +146,8 @@ class Database:
     def _prepare(self, *, migrate: bool, as_it_is: bool) -> None:
         """Set the connection up, and bring the database up to date or refuse it."""
         self.connection.row_factory = sqlite3.Row
+        # Other programs may leave a text that is not UTF-8: it must not fail the query for all other rows.
+        self.connection.text_factory = partial(str, encoding="utf-8", errors="replace")
         search_index.register(self.connection)
         digests.register(self.connection)
         self.connection.execute("PRAGMA foreign_keys = ON")

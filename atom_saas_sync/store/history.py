@@ -70,7 +70,7 @@ class History:
             ]
             base = connection.execute(
                 """
-                SELECT b.content_digest, b.exec_digest, coalesce(b.data, c.skill_data) AS data
+                SELECT b.content_digest, b.exec_digest, CAST(coalesce(b.data, c.skill_data) AS TEXT) AS data
                 FROM skill_base AS b LEFT JOIN skill_cache AS c ON c.skill_id = b.skill_id
                 WHERE b.skill_id = ? AND b.deleted_at IS NULL
                 """,

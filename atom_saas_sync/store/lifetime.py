@@ -112,7 +112,8 @@ class Lifetime:
             wanted = "skill_id IN (SELECT value FROM json_each(?))"
             unindex(connection, plan.skills)
             for skill_id, text in connection.execute(
-                "SELECT skill_id, skill_data FROM skill_cache WHERE skill_id IN (SELECT value FROM json_each(?))",
+                "SELECT skill_id, CAST(skill_data AS TEXT) FROM skill_cache "
+                "WHERE skill_id IN (SELECT value FROM json_each(?))",
                 (json.dumps(plan.local_ids),),
             ).fetchall():
                 write_audit(connection, actor, "cache purge", skill_id, now, {"skill_data": text})

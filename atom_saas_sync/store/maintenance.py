@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
+from atom_saas_sync.characters import short_id
 from atom_saas_sync.store import migrations, search_index
 from atom_saas_sync.store.backup import SIDE_FILES, beside
 from atom_saas_sync.store.database import Database
@@ -53,6 +54,7 @@ def check(db: Database, *, quick: bool = False) -> list[Finding]:
             findings += _check_schema(db)
             findings += _check_references(connection)
             findings += _check_search_index(connection)
+            findings += _check_texts(connection)
         except sqlite3.DatabaseError as error:
             # A damaged page can stop any of them; what was found so far is worth more than the error.
             findings.append(Finding("integrity", f"the check could not go on: {error}", _RESTORE))
@@ -132,6 +134,37 @@ def _check_search_index(connection: sqlite3.Connection) -> Iterator[Finding]:
     missing, surplus = connection.execute(_OUT_OF_STEP).fetchone()
     if missing or surplus:
         yield Finding("search_index", f"{missing} skills cannot be found, {surplus} that are gone can", _REPAIR)
+
+
+def _check_texts(connection: sqlite3.Connection) -> Iterator[Finding]:
+    """Look for skills that are not UTF-8 text: other programs read none of them, or something else."""
+    there = _objects(connection)
+    for table, column in (("skill_cache", "skill_data"), ("skill_base", "data")):
+        if ("table", table) not in there:
+            continue
+        # Through memory one by one: the texts of a large cache are gigabytes.
+        rows = connection.execute(
+            f"SELECT skill_id, typeof({column}), CAST({column} AS BLOB) FROM {table} WHERE {column} IS NOT NULL"  # noqa: S608 - constants
+        )
+        for skill_id, stored_as, data in rows:
+            problem = None if _is_utf8(data) else "not valid UTF-8"
+            if stored_as != "text":
+                problem = f"stored as {stored_as}, not as text"
+            if problem:
+                yield Finding(
+                    "text",
+                    f"{table}.{column} of the skill {short_id(str(skill_id))!r} is {problem}: another program wrote it",
+                    f"`atom-sync skills revert {quote(str(skill_id))}` puts the marketplace's text back; a sync that "
+                    "meets the skill stores it as text",
+                )
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _objects(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:

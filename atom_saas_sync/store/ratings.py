@@ -22,12 +22,14 @@ from atom_saas_sync.times import format_time
 _NOT_UPDATABLE = "ratings_not_updatable"
 
 _RATING = """
-    SELECT r.id, r.skill_id, r.user_id, r.rating AS stars, r.review AS comment, r.updated_at, r.version,
+    SELECT r.id, CAST(r.skill_id AS TEXT) AS skill_id, CAST(r.user_id AS TEXT) AS user_id, r.rating AS stars,
+           CAST(r.review AS TEXT) AS comment, r.updated_at, r.version,
            r.remote_rating_id, r.base_digest, f.retry_count, coalesce(f.max_retries, 5) AS max_retries
     FROM skill_rating AS r LEFT JOIN failed_rating_upload AS f ON f.rating_id = r.id
 """
 _LISTED = """
-    SELECT r.id, r.skill_id, r.user_id, r.rating AS stars, r.review AS comment,
+    SELECT r.id, CAST(r.skill_id AS TEXT) AS skill_id, CAST(r.user_id AS TEXT) AS user_id, r.rating AS stars,
+           CAST(r.review AS TEXT) AS comment,
            CASE WHEN r.synced_to_saas != 0 THEN 'sent' WHEN f.id IS NULL THEN 'pending' ELSE 'failed' END AS state,
            r.created_at, r.updated_at, r.synced_at, r.remote_rating_id, r.note, r.replaced,
            f.error_type, f.error_message, f.failed_at, f.last_retry_at, f.next_retry_at, f.retry_count, f.max_retries

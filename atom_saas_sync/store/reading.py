@@ -32,7 +32,7 @@ _MOMENT = "atom_sync_moment"
 _RANK = "bm25(skill_fts, 10.0, 3.0, 5.0, 3.0, 1.0)"
 
 _ROW = """
-    u.skill_id, u.name, u.version, u.category, u.skill_data, u.source, u.confirmed_at,
+    u.skill_id, u.name, u.version, u.category, CAST(u.skill_data AS TEXT) AS skill_data, u.source, u.confirmed_at,
     (u.source = 'marketplace' AND u.confirmed_at < :oldest) AS stale
 """
 _FILTER = f"""

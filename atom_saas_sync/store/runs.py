@@ -222,7 +222,7 @@ def set_fact(connection: sqlite3.Connection, name: str, value: str, now: datetim
 
 def get_fact(connection: sqlite3.Connection, name: str) -> str | None:
     """Return what `set_fact` remembered."""
-    row = connection.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
+    row = connection.execute("SELECT CAST(value AS TEXT) FROM fact WHERE name = ?", (name,)).fetchone()
     return row[0] if row else None
 
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import sqlite3
 from datetime import datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,10 @@ _FIGURES = f"""
         (SELECT max(finished_at) FROM sync_run WHERE kind = 'ratings' AND status = 'success') AS last_rating_success_at
 """  # noqa: S608 - constants
 _RUN = """
-    SELECT id, kind, started_at, finished_at, duration_seconds, status, started_by, reasons, error_type, error_message,
-        coalesce(json_extract(counts, '$.refused'), 0) AS refused,
-        coalesce(json_extract(counts, '$.invalid'), 0) AS invalid
+    SELECT id, kind, started_at, finished_at, duration_seconds, status, started_by, error_type, error_message,
+        CASE WHEN json_valid(reasons) THEN reasons ELSE '[]' END AS reasons,
+        CASE WHEN json_valid(counts) THEN coalesce(json_extract(counts, '$.refused'), 0) ELSE 0 END AS refused,
+        CASE WHEN json_valid(counts) THEN coalesce(json_extract(counts, '$.invalid'), 0) ELSE 0 END AS invalid
     FROM sync_run
 """
 
@@ -133,7 +135,7 @@ def _read(
             for row in connection.execute("SELECT id, name, minutes, next_run_time FROM scheduled_job ORDER BY id")
         ),
         marketplace_reached_at=get_fact(connection, "marketplace_reached_at"),
-        clock_skew_seconds=None if skew is None else float(skew),
+        clock_skew_seconds=_figure(skew),
         rate_limit_remaining=remaining_requests(connection, now.timestamp(), *limits),
         counters=counters,
         **figures,
@@ -175,7 +177,26 @@ def _websocket_state(connection: sqlite3.Connection, *, alive: bool) -> WebSocke
 
 
 def _past_run(row: sqlite3.Row) -> PastRun:
-    return PastRun(**{**dict(row), "reasons": tuple(json.loads(row["reasons"]))})
+    """Return a run as its row has it. Other programs may write there: what is not a value of ours is left out."""
+    values: dict[str, Any] = {
+        name: value.decode(errors="replace") if isinstance(value, bytes) else value for name, value in dict(row).items()
+    }
+    reasons = json.loads(values["reasons"])
+    values["reasons"] = tuple(map(str, reasons)) if isinstance(reasons, list) else ()
+    for name in ("refused", "invalid"):
+        values[name] = values[name] if isinstance(values[name], int) else 0
+    if not isinstance(values["duration_seconds"], int | float):
+        values["duration_seconds"] = None
+    return PastRun(**values)
+
+
+def _figure(text: str | None) -> float | None:
+    """Return the number that a fact holds, None if another program has left something else there."""
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if isfinite(number) else None
 
 
 def _size(path: Path) -> int:

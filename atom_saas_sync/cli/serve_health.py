@@ -23,6 +23,7 @@ def serve_health(
 ) -> None:
     """Serve health, metrics and the admin API over HTTP."""
     from atom_saas_sync.cli import runtime
+    from atom_saas_sync.store import migrations
     from atom_saas_sync.store.database import Database, exists
     from atom_saas_sync.store.lock import serving
     from atom_saas_sync.store.runs import Runs
@@ -38,8 +39,10 @@ def serve_health(
         return datetime.now(UTC)
 
     def find_run(pid: int, since: datetime) -> int | None:
+        if not exists(settings.database_path):
+            return None  # the sync that was started makes it
         with Database.open(settings.database_path, migrate=False, read_only=True) as database:
-            return Runs(database).run_of_process(pid, since=since)
+            return Runs(database).run_of_process(pid, since=since) if migrations.current(database) else None
 
     jobs = Jobs(_command(options), find_run, now)
     with ExitStack() as stack:

@@ -38,6 +38,9 @@ MAX_COUNT = 2**53
 TEXT_FIELDS = ("name", "description", "version", "code", "command", "category", "skill_type")
 TIME_FIELDS = ("created_at", "updated_at")
 _TEXT_LIST_FIELDS = ("python_packages", "npm_packages", "tags")
+_TEXT_TYPES = frozenset({str})
+_NUMBER_TYPES = frozenset({int, float})
+_TIME_TYPES = _TEXT_TYPES | _NUMBER_TYPES
 _STARS = range(1, 6)
 _STARS_AS_TEXT = frozenset(map(str, _STARS))
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -208,21 +211,23 @@ def skill_problem(fields: dict[str, Any]) -> str | None:
 def partial_problem(fields: dict[str, Any]) -> str | None:
     """Like `skill_problem` for part of a skill, as WebSocket messages may carry."""
     for name in TEXT_FIELDS:
-        if not isinstance(fields.get(name, ""), str | None):
+        value = fields.get(name)
+        if value is not None and not isinstance(value, str):
             return f"{name} is not a string"
     for name in TIME_FIELDS:
         value = fields.get(name)
-        if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+        if value is not None and type(value) not in _TIME_TYPES:
             return f"{name} is not a time"
     for name in _TEXT_LIST_FIELDS:
         value = fields.get(name)
-        if value is not None and not (isinstance(value, list) and all(isinstance(entry, str) for entry in value)):
+        if value is not None and not (isinstance(value, list) and _TEXT_TYPES.issuperset(map(type, value))):
             return f"{name} is not a list of strings"
-    if not isinstance(fields.get("metadata"), dict | None):
+    value = fields.get("metadata")
+    if value is not None and not isinstance(value, dict):
         return "metadata is not an object"
     for name in ("average_rating", "rating_count"):
         value = fields.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float | None):
+        if value is not None and type(value) not in _NUMBER_TYPES:
             return f"{name} is not a number"
     return None
 

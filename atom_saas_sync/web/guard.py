@@ -65,6 +65,8 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> tuple[int, str, str] | None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        if b"transfer-encoding" in headers and (b"content-length" in headers or scope["http_version"] == "1.0"):
+            return 400, "bad_request", "the request says in two ways how long its body is"
         if len(scope["raw_path"]) + len(scope["query_string"]) > _MAX_TARGET_BYTES:
             return 414, "uri_too_long", f"the request's target is longer than {_MAX_TARGET_BYTES} bytes"
         if sum(len(name) + len(value) for name, value in scope["headers"]) > _MAX_HEADER_BYTES:
@@ -130,6 +132,8 @@ def _with_security(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, byte
 async def _answer(send: Send, status: int, kind: str, message: str) -> None:
     body = json.dumps({"success": False, "error": {"type": kind, "message": message, "hint": None}}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status == 400:  # noqa: PLR2004 - nobody knows where the next request begins
+        headers.append((b"connection", b"close"))
     if status == 401:  # noqa: PLR2004 - its own header
         headers.append((b"www-authenticate", b"Bearer"))
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -6,48 +6,113 @@ import asyncio
 import logging
 import signal
 import socket
+import struct
+from collections import Counter
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from atom_saas_sync.errors import AtomSyncError
+from atom_saas_sync.usecases.limited_log import LimitedLog
 
 _KEEP_ALIVE_SECONDS = 5
 _GRACE_SECONDS = 10
-_MOST_CONNECTIONS = 200
 _MAX_HEADER_BYTES = 16 * 1024
+_SEND_BUFFER_BYTES = 128 * 1024
+"""For each connection, in the kernel: by default answers that nobody reads may take megabytes there."""
+
 _HEADER_SECONDS = 10.0
 """How long a client may take for the head of a request: who opens connections and says nothing keeps others out."""
 
+_READING_SECONDS = 10.0
+"""How long a client may read nothing of an answer."""
+
+_LOOK_SECONDS = 1.0
+_MOST_CONNECTIONS = 200
+_MOST_OF_AN_ADDRESS = 20
+"""Beyond that, connections of an address that wait for their client are closed after a second.
+
+Newcomers are let in all the same: a probe may come from the same address as those that keep others out.
+"""
+
+_NO_LINGER = struct.pack("ii", 1, 0)
+
 _log = logging.getLogger(__name__)
+_closed = LimitedLog(_log, logging.WARNING, "closed %d more connections within a second", most=1)
 
 
 class _Impatient(H11Protocol):
-    """Ends a connection on which no whole request has come for a while; uvicorn itself does that only after one."""
+    """Closes connections that wait for their client for too long; uvicorn itself does that only between requests."""
 
-    _giving_up: asyncio.TimerHandle | None = None
+    _next_look: asyncio.TimerHandle
+    waits_since = 0.0
+    _last_request: object = None
+    _last_unsent = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._watch()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._watch()
+        self.waits_since = self.loop.time()
+        self._next_look = self.loop.call_later(_LOOK_SECONDS, self._look)
+        self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        if self._giving_up is not None:
-            self._giving_up.cancel()
+        self._next_look.cancel()
 
-    def _watch(self) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:  # a request is being answered
-            if self._giving_up is not None:
-                self._giving_up.cancel()
-                self._giving_up = None
-        elif self._giving_up is None:
-            self._giving_up = self.loop.call_later(_HEADER_SECONDS, self.transport.close)
+    @property
+    def address(self) -> str:
+        """Return the client's address, without its port."""
+        return self.client[0] if self.client else "-"
+
+    @property
+    def waits(self) -> bool:
+        """Tell whether it is the client's turn: to read, or to ask."""
+        answered = self.cycle is None or self.cycle.response_complete
+        return answered or self.transport.get_write_buffer_size() > 0
+
+    def _look(self) -> None:
+        """See what has happened since the last look, and close a connection on which the client does nothing."""
+        _closed.settle()
+        self._next_look = self.loop.call_later(_LOOK_SECONDS, self._look)
+        unsent, unsent_before = self.transport.get_write_buffer_size(), self._last_unsent
+        request, request_before = self.cycle, self._last_request
+        self._last_unsent, self._last_request = unsent, request
+        reads = unsent < unsent_before if unsent_before else unsent > 0
+        asks = unsent == 0 and request is not request_before
+        if reads or asks or not self.waits:
+            self.waits_since = self.loop.time()
+            return
+        if self.loop.time() - self.waits_since >= (_READING_SECONDS if unsent else _HEADER_SECONDS):
+            if unsent:
+                self.send_away("it reads nothing of an answer")
+            else:
+                self.transport.close()
+        elif sum(each.address == self.address for each in self._others()) >= _MOST_OF_AN_ADDRESS:
+            self.send_away(f"the address has more than {_MOST_OF_AN_ADDRESS}")
+
+    def _make_room(self) -> None:
+        """Close the oldest connection that waits, of the address that has most of them, if there are too many."""
+        others = self._others()
+        waiting = [each for each in others if each.waits]
+        if len(others) >= _MOST_CONNECTIONS and waiting:
+            ((address, _),) = Counter(each.address for each in waiting).most_common(1)
+            oldest = min((each for each in waiting if each.address == address), key=lambda each: each.waits_since)
+            oldest.send_away(f"there are more than {_MOST_CONNECTIONS}")
+
+    def _others(self) -> list[_Impatient]:
+        return [
+            each
+            for each in self.connections
+            if isinstance(each, _Impatient) and each is not self and not each.transport.is_closing()
+        ]
+
+    def send_away(self, reason: str) -> None:
+        """Close the connection at once: what is left to send would wait for the client."""
+        _closed.say("closed a connection of %s: %s", self.address, reason)
+        # Otherwise the kernel would keep what is unsent for minutes more.
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.transport.abort()
 
 
 class _Server(uvicorn.Server):
@@ -70,6 +135,7 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
     # Inherited by its connections. Without it, each answer on a connection that is kept waits 40 ms for the client.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
     return listener
 
 
@@ -85,7 +151,7 @@ def serve(app: ASGIApp, listener: socket.socket) -> None:
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
-        limit_concurrency=_MOST_CONNECTIONS,
+        limit_concurrency=_MOST_CONNECTIONS + 1,  # if none of them waits for its client
         h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
     )
     server = _Server(config)

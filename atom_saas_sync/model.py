@@ -150,12 +150,14 @@ class SkillVersion(Struct, frozen=True):
 class InvalidItem(Struct, frozen=True):
     """An unusable item of a response: its id as far as it is known, and why.
 
-    A `damaged` one is not UTF-8, probably because it was damaged on its way.
+    A `damaged` one is not UTF-8, probably because it was damaged on its way. `if_held` is what it is if the database
+    holds a skill of that id already.
     """
 
     skill_id: str | None
     reason: str
     damaged: bool = False
+    if_held: SkillVersion | None = None
 
 
 class Category(Struct, frozen=True):

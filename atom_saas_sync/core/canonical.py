@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
@@ -56,6 +57,9 @@ _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(order="deterministic").encode
+_encode_as_it_is = msgspec.json.Encoder().encode
+_WHITE_SPACE = b" \t\r\n"
+_TEXT = re.compile(rb'"((?:[^"\\]++|\\.)*+)"\s*+(:?)', re.DOTALL)
 
 
 def canonical(value: Any) -> bytes:  # noqa: ANN401 - whatever JSON can hold
@@ -149,6 +153,46 @@ def decode_object(raw: bytes | str) -> dict[str, Any] | None:
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
     return value if isinstance(value, dict) and not _is_too_deep(raw, value) else None
+
+
+class TwiceError(ValueError):
+    """An object has a key twice: which of the two counts depends on who reads."""
+
+
+def is_plain(raw: bytes, value: Any) -> bool:  # noqa: ANN401 - whatever JSON can hold
+    """Tell whether `raw` is, but for white space, our own encoding of `value`, which it was decoded to.
+
+    Then it has no key twice, of which `value` would hold one only, and none that is spelled with needless escapes.
+    White space inside strings is left out on both sides: that joins no two tokens and makes no escape.
+    """
+    own = _encode_as_it_is(value)
+    return own == raw or own.translate(None, _WHITE_SPACE) == raw.translate(None, _WHITE_SPACE)
+
+
+def refuse_twice(raw: bytes) -> None:
+    """Raise TwiceError if the JSON `raw` has a key twice in one object, at any depth and in any spelling."""
+    json.loads(raw, object_pairs_hook=_object_of_pairs)
+
+
+def one_meaning(raw: bytes, fields: Mapping[str, Any]) -> str:
+    """Return the text to store for `raw`, decoded to `fields`, so that every reader sees the same in it.
+
+    That is `raw`, or our own encoding if a key is spelled with escapes, which SQLite does not look through. Raises
+    TwiceError.
+    """
+    if is_plain(raw, fields):
+        return raw.decode()
+    refuse_twice(raw)
+    if any(colon and b"\\" in text for text, colon in _TEXT.findall(raw)):
+        return json_text(fields)
+    return raw.decode()
+
+
+def _object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise TwiceError("an object has a key twice")
+    return result
 
 
 def no_object(raw: bytes | str) -> str:

@@ -15,12 +15,23 @@ from datetime import datetime
 from functools import cache
 from hashlib import sha256
 from typing import Any
+from unicodedata import is_normalized
 
 import msgspec
 from msgspec import Raw, Struct, field
 from msgspec.structs import astuple
 
-from atom_saas_sync.core.canonical import canonical, decode_object, no_object, version_from
+from atom_saas_sync.characters import DEFAULT_IGNORABLE
+from atom_saas_sync.core.canonical import (
+    TwiceError,
+    canonical,
+    decode_object,
+    is_plain,
+    no_object,
+    one_meaning,
+    refuse_twice,
+    version_from,
+)
 from atom_saas_sync.errors import BadResponse
 from atom_saas_sync.model import Category, InvalidItem, RatingReceipt, RemoteRating, SkillPage, SkillVersion
 from atom_saas_sync.times import parse_time
@@ -181,11 +192,16 @@ def read_skill(raw: bytes, wire_digest: bytes | None = None) -> SkillVersion | I
     fields = decode_object(raw)
     if fields is None:
         return InvalidItem(_guess_id(raw), no_object(raw), damaged=not is_utf8(raw))
-    skill_id = fields.get("skill_id", fields.get("id"))
-    problem = id_problem(skill_id) or skill_problem(fields)
+    skill_id, problem = _read_update(fields)
     if problem or not isinstance(skill_id, str):
         return InvalidItem(skill_id if isinstance(skill_id, str) and not id_problem(skill_id) else None, problem or "")
-    return version_from(skill_id, raw.decode(), fields, wire_digest or sha256(raw).digest())
+    try:
+        text = one_meaning(raw, fields)
+    except TwiceError as error:
+        return InvalidItem(_guess_id(raw), str(error))
+    version = version_from(skill_id, text, fields, wire_digest or sha256(raw).digest())
+    ambiguous = name_problem(skill_id)
+    return version if ambiguous is None else InvalidItem(skill_id, ambiguous, if_held=version)
 
 
 def id_problem(skill_id: object) -> str | None:
@@ -199,6 +215,25 @@ def id_problem(skill_id: object) -> str | None:
     if _CONTROL.search(skill_id):
         return "skill_id has control characters"
     return None
+
+
+_USUAL_ID = re.compile(r"[A-Za-z0-9_@+:-][A-Za-z0-9_@+:.-]*")
+_HIDDEN = re.compile(f"[\u2028\u2029\u2800\ufff9-\ufffb{DEFAULT_IGNORABLE}]")
+
+
+def name_problem(skill_id: str) -> str | None:
+    """Say why an id could be taken for another one, or return None (docs/TRUST.md, "One name")."""
+    if _USUAL_ID.fullmatch(skill_id):
+        return None
+    if skill_id.strip() != skill_id:
+        return "skill_id has blanks at its ends"
+    if "\\" in skill_id:
+        return "skill_id has a backslash"
+    if _HIDDEN.search(skill_id):
+        return "skill_id has invisible characters"
+    if not {"", ".", ".."}.isdisjoint(skill_id.split("/")):
+        return "skill_id has a part between slashes that is empty or dots"
+    return None if is_normalized("NFC", skill_id) else "skill_id is not in Unicode's form NFC"
 
 
 def skill_problem(fields: dict[str, Any]) -> str | None:
@@ -442,6 +477,7 @@ class Message(Struct, frozen=True):
     """One usable message. `key` is the skill's id or the category's name, `text` the JSON of `fields` as it came.
 
     `sent_at` is the message's own time, `updated_at` that of its data; None if it does not say. Both are UTC.
+    `only_if_held` says that its id could be taken for another one: no skill of that id is added.
     """
 
     type: str
@@ -450,6 +486,7 @@ class Message(Struct, frozen=True):
     fields: Mapping[str, Any] = field(default_factory=dict)
     sent_at: datetime | None = None
     updated_at: datetime | None = None
+    only_if_held: bool = False
 
     @property
     def brings_news(self) -> bool:
@@ -463,51 +500,67 @@ class Malformed(Struct, frozen=True):
     reason: str
 
 
-class _Envelope(msgspec.Struct):
-    type: Any = None
-    data: msgspec.Raw = msgspec.Raw(b"null")
-    timestamp: Any = None
+_NULL = Raw(b"null")
+_decode = msgspec.json.Decoder().decode
+_decode_envelope = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
-_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+def _open_envelope(frame: str) -> tuple[object, object, bytes] | Malformed:
+    """Return a frame's type, its timestamp, and its data as JSON."""
+    try:
+        raw = frame.encode()
+        envelope = _decode_envelope(raw)
+        if not is_plain(raw, envelope):
+            refuse_twice(raw)
+        kind, timestamp = (_decode(envelope.get(name, _NULL)) for name in ("type", "timestamp"))
+    except TwiceError as error:
+        return Malformed(str(error))
+    except (msgspec.MsgspecError, ValueError):
+        return Malformed("no JSON object of valid text")
+    except RecursionError:
+        return Malformed("too deeply nested")
+    return kind, timestamp, bytes(envelope.get("data", _NULL))
 
 
 def parse_frame(frame: str | bytes) -> Message | Malformed:  # noqa: PLR0911 - a reason each
     """Read one frame: a text, or the bytes of a binary one, which the contract has no use for."""
     if isinstance(frame, bytes):
         return Malformed("a binary frame")
-    try:
-        envelope = _decode_envelope(frame)
-    except (msgspec.DecodeError, UnicodeError):
-        return Malformed("no JSON object of valid text")
-    except RecursionError:
-        return Malformed("too deeply nested")
-    if not isinstance(envelope.type, str):
+    envelope = _open_envelope(frame)
+    if isinstance(envelope, Malformed):
+        return envelope
+    kind, timestamp, raw = envelope
+    if not isinstance(kind, str):
         return Malformed("no type")
-    sent_at = parse_time(envelope.timestamp)
-    if envelope.type in {PING, PONG}:
-        return Message(envelope.type, sent_at=sent_at)
-    read = _READERS.get(envelope.type)
+    sent_at = parse_time(timestamp)
+    if kind in {PING, PONG}:
+        return Message(kind, sent_at=sent_at)
+    read = _READERS.get(kind)
     if read is None:
         return Message(UNKNOWN, sent_at=sent_at)
-    raw = bytes(envelope.data)
     fields = decode_object(raw)
     if fields is None:
-        return Malformed(f"{envelope.type}: data: {no_object(raw)}")
+        return Malformed(f"{kind}: data: {no_object(raw)}")
     key, problem = read(fields)
     if problem or not isinstance(key, str):
-        return Malformed(f"{envelope.type}: {problem}")
-    return Message(envelope.type, key, raw.decode(), fields, sent_at, parse_time(fields.get("updated_at")))
+        return Malformed(f"{kind}: {problem}")
+    try:
+        text = one_meaning(raw, fields)
+    except TwiceError as error:
+        return Malformed(f"{kind}: {error}")
+    odd = kind != CATEGORY_UPDATE and name_problem(key) is not None
+    return Message(kind, key, text, fields, sent_at, parse_time(fields.get("updated_at")), odd)
 
 
 def _read_update(fields: dict[str, Any]) -> tuple[object, str | None]:
-    skill_id = fields.get("skill_id", fields.get("id"))
-    return skill_id, id_problem(skill_id) or skill_problem(fields)
+    skill_id, problem = _read_deletion(fields)
+    return skill_id, problem or skill_problem(fields)
 
 
 def _read_deletion(fields: dict[str, Any]) -> tuple[object, str | None]:
-    skill_id = fields.get("skill_id", fields.get("id"))
-    return skill_id, id_problem(skill_id)
+    skill_id, other = fields.get("skill_id", fields.get("id")), fields.get("id")
+    problem = id_problem(skill_id)
+    return skill_id, problem or (None if other is None or other == skill_id else "skill_id and id differ")
 
 
 def _read_rating(fields: dict[str, Any]) -> tuple[object, str | None]:

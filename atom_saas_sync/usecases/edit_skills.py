@@ -54,7 +54,7 @@ def edit_skill(
     Volatile fields stay as the marketplace has them. Raises UsageError, with nothing changed, if `text` is no skill or
     another one, or the cached text is no longer what the person has `seen` (None: did not look).
     """
-    edited = _read(Candidate("the edited text", text.encode()))
+    edited = _read(Candidate("the edited text", text.encode()), catalogue)
     if edited.skill_id != skill_id:
         raise UsageError(
             f"the edited text is another skill: {edited.skill_id!r}, not {skill_id!r}; nothing was changed",
@@ -106,7 +106,7 @@ def import_skills(
     skills: dict[str, SkillVersion] = {}
     for candidate in candidates:
         try:
-            skill = _read(candidate)
+            skill = _read(candidate, catalogue)
         except UsageError as error:
             problems.append(error.message)
             continue
@@ -151,8 +151,10 @@ def revert_skill(catalogue: EditableCatalogue, skill_id: str, *, actor: str, now
     return True
 
 
-def _read(candidate: Candidate) -> SkillVersion:
+def _read(candidate: Candidate, catalogue: EditableCatalogue) -> SkillVersion:
     skill = read_skill(candidate.raw)
+    if isinstance(skill, InvalidItem) and skill.if_held is not None and catalogue.known([skill.if_held.skill_id]):
+        return skill.if_held
     if isinstance(skill, InvalidItem):
         raise UsageError(f"{candidate.place} is no skill: {skill.reason}", hint="nothing was changed")
     return skill

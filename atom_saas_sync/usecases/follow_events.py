@@ -76,6 +76,9 @@ class EventFollower:
         rating_news: dict[str, MessageMark] = {}
         for message in group:
             stored = known.get(message.key)
+            if message.only_if_held and stored is None:
+                log.debug("a message was dropped: no new skill may have the id %s", short_id(message.key))
+                continue
             skill_mark, rating_mark = marks.get(message.key), rating_marks.get(message.key)
             if message.type == RATING_UPDATE:
                 action, mark = self._plan_rating(message, stored, rating_mark, now), rating_news

@@ -279,6 +279,7 @@ class CataloguePull:
             items = page.read_ahead or sort_items(page.items, self._known_on_page(page.number))
             if any(item.damaged for item in items.invalid):
                 items = self._fetch_damaged(page) or items
+            items = self._take_held(items)
             ids = [*items.unchanged, *items.changed]
             repeated = walk.seen.issuperset(ids)
             if repeated and page.beyond and page.size:
@@ -295,6 +296,15 @@ class CataloguePull:
             or sum(len(version.text) for version in changed) > _BYTES_TOGETHER
         ):
             self._write_pages(walk, list_key)
+
+    def _take_held(self, items: SortedItems) -> SortedItems:
+        """Return the items with those among the changed whose id no new skill may have, but one held already has."""
+        odd = {item.if_held.skill_id: item.if_held for item in items.invalid if item.if_held is not None}
+        if not odd:
+            return items
+        changed = {skill_id: odd[skill_id] for skill_id in self._catalogue.known(list(odd))}
+        invalid = [item for item in items.invalid if item.if_held is None or item.if_held.skill_id not in changed]
+        return SortedItems(items.unchanged, {**items.changed, **changed}, invalid)
 
     def _fetch_damaged(self, page: WalkedPage) -> SortedItems | None:
         """Fetch a page again that was damaged on its way. If it stays so, its damaged items are set aside."""
@@ -465,6 +475,8 @@ class CataloguePull:
         asked = self._clock.now()
         found = self._marketplace.get_skill(skill_id)
         self._proof = replace(self._proof, confirmations=self._proof.confirmations + 1)
+        if isinstance(found, InvalidItem) and found.if_held is not None:
+            found = found.if_held
         if isinstance(found, InvalidItem):
             self._count_invalid([found], outcome)
             return

@@ -193,6 +193,8 @@ def _own_version(conflict: Conflict, logged: LoggedConflict, text: str) -> Skill
 def own_skill(text: str, skill_id: str) -> SkillVersion:
     """Return the skill that a person wrote, which must be one and have this id. Raises UsageError."""
     skill = read_skill(read_one(text, "the given skill").encode())
+    if isinstance(skill, InvalidItem) and skill.if_held is not None:
+        skill = skill.if_held  # its id has to be that of the conflict
     if isinstance(skill, InvalidItem):
         raise UsageError(f"this is no skill: {skill.reason}; nothing was changed")
     if skill.skill_id != skill_id:

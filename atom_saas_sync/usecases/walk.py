@@ -59,6 +59,7 @@ def _read_after(news: set[str], items: Iterable[Raw], known: Mapping[bytes, str]
     """Read a page after others that are not written yet, with the `news` of which their items are parsed, too."""
     result = sort_items(items, without(known, news))
     news.update(result.changed)
+    news.update(item.if_held.skill_id for item in result.invalid if item.if_held is not None)
     return result
 
 

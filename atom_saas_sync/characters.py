@@ -35,7 +35,7 @@ def printable(text: str, *, lines: bool = False) -> str:
 
 def without_hidden(text: str) -> str:
     """Return text from strangers without what `printable` replaces."""
-    return "".join(filter(is_shown, text))
+    return text if text.isascii() and text.isprintable() else "".join(filter(is_shown, text))
 
 
 def escaped(json_text: str) -> str:

@@ -195,8 +195,8 @@ class PageRecord(Struct, frozen=True):
 class Base(Struct, frozen=True):
     """What the marketplace last sent of a skill.
 
-    `text` is None as long as the cached text is the base itself. `deleted` says that the marketplace has confirmed
-    the deletion while a locally edited copy waits for a person.
+    `version` is as `version_key` makes it. `text` is None as long as the cached text is the base itself. `deleted` says
+    that the marketplace has confirmed the deletion while a locally edited copy waits for a person.
     """
 
     wire_digest: bytes
@@ -205,6 +205,7 @@ class Base(Struct, frozen=True):
     text: str | None
     page: int | None
     deleted: bool
+    version: str
 
 
 class WaitingConflict(Struct, frozen=True):

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from atom_saas_sync.characters import without_hidden
 from atom_saas_sync.model import SkillVersion
 
 VOLATILE_FIELDS = frozenset({"average_rating", "rating_count", "ratings", "updated_at"})
@@ -238,6 +239,12 @@ def version_from(skill_id: str, text: str, fields: Mapping[str, Any], wire_diges
 def version_from_fields(skill_id: str, fields: Mapping[str, Any]) -> SkillVersion:
     """Return the version that `fields` are, with a text of our own."""
     return version_from(skill_id, json_text(fields), fields)
+
+
+def version_key(fields: Mapping[str, Any]) -> str:
+    """Return the version as it is compared: without what nobody sees. No version counts as one."""
+    version = fields.get("version")
+    return without_hidden(version).strip() if isinstance(version, str) else ""
 
 
 def stored_version(skill_id: str, text: str) -> SkillVersion | None:

@@ -5,7 +5,7 @@ One branch a cell; each has its row in docs/CONFLICTS.md and a test. Rules: data
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ from atom_saas_sync.core.canonical import (
     same,
     stored_version,
     version_from_fields,
+    version_key,
     without_volatile,
 )
 from atom_saas_sync.core.merge import follow_volatile, merge
@@ -45,10 +46,31 @@ CLOCK_TOLERANCE = timedelta(minutes=5)
 """How far another clock may be ahead of ours before its times count as unknown."""
 
 
-def plan_listed(  # noqa: PLR0911 - a cell each
+def plan_listed(
+    known: Known | None,
+    remote: SkillVersion,
+    strategy: Strategy,
+    now: datetime,
+    earlier: Collection[tuple[str, bytes]] = (),
+) -> Action:
+    """Plan for a skill that the marketplace has, as `remote`. A time ahead of `now` is an unknown one.
+
+    `earlier` are the versions that were ever seen of it before the base, with their exec digests.
+    """
+    return with_alarm(_plan_listed(known, remote, strategy, now), known, earlier)
+
+
+def with_alarm(action: Action, known: Known | None, earlier: Collection[tuple[str, bytes]]) -> Action:
+    """Return the action, marked as republished if its remote version was seen before with other code."""
+    remote = action.remote
+    if remote is None or action.republished or not _is_republished(known, remote, earlier):
+        return action
+    return replace(action, republished=True)
+
+
+def _plan_listed(  # noqa: PLR0911 - a cell each
     known: Known | None, remote: SkillVersion, strategy: Strategy, now: datetime
 ) -> Action:
-    """Plan for a skill that the marketplace has, as `remote`. A time ahead of `now` is an unknown one."""
     if known is None or (known.local_text is None and known.base is None):
         return _take_remote(known, remote, Outcome.ADDED)  # new to us
     if known.local_text is None:
@@ -267,7 +289,6 @@ def _take_remote(known: Known | None, remote: SkillVersion, outcome: Outcome) ->
         base=BaseChange.ADVANCE,
         remote=remote,
         conflict=None if known is None else _closing(known, remote, remote.text),
-        republished=outcome is Outcome.UPDATED and known is not None and _is_republished(known, remote),
     )
 
 
@@ -303,7 +324,6 @@ def _converge(known: Known, remote: SkillVersion) -> Action:
         base=BaseChange.ADVANCE,
         remote=remote,
         conflict=entry,
-        republished=_is_republished(known, remote),
     )
 
 
@@ -348,7 +368,6 @@ def _settle(
         base=BaseChange.UNMARK_DELETED if known.base is not None and known.base.deleted else BaseChange.KEEP,
         remote=remote,
         conflict=ConflictEntry(conflict, None, _waiting_id(known)) if news else None,
-        republished=_is_republished(known, remote),
         changed_at=_changed_at(known, local, now),
         passed_over=_passed_over(known, remote),
     )
@@ -373,7 +392,6 @@ def _settled(known: Known, remote: SkillVersion, result: SkillVersion, strategy:
         base=BaseChange.ADVANCE,
         remote=remote,
         conflict=ConflictEntry(_conflict(known, remote), Resolution(strategy, text), _waiting_id(known)),
-        republished=_is_republished(known, remote),
         changed_at=_changed_at(known, local, now) if stays else None,
         passed_over=_passed_over(known, remote),
     )
@@ -449,15 +467,25 @@ def _base_of(version: SkillVersion | None) -> Base | None:
     if version is None:
         return None
     return Base(
-        version.wire_digest, version.content_digest, version.exec_digest, version.text, page=None, deleted=False
+        version.wire_digest,
+        version.content_digest,
+        version.exec_digest,
+        version.text,
+        page=None,
+        deleted=False,
+        version=version_key(version.fields),
     )
 
 
-def _is_republished(known: Known, remote: SkillVersion) -> bool:
-    """Tell whether the same version comes with another executable content (data-model.md, rule 11)."""
-    if known.base is None or known.base.exec_digest == remote.exec_digest or known.base_text is None:
+def _is_republished(known: Known | None, remote: SkillVersion, earlier: Collection[tuple[str, bytes]]) -> bool:
+    """Tell whether the same version has come with another executable content, in this life of the skill or another."""
+    base = None if known is None else known.base
+    if base is None and not earlier:
         return False
-    if not _is_news(known, remote):
+    now = (version_key(remote.fields), remote.exec_digest)
+    if base is not None and (base.version, base.exec_digest) == now:
         return False
-    base_fields = decode_object(known.base_text) or {}
-    return base_fields.get("version") is not None and same(base_fields["version"], remote.fields.get("version"))
+    if known is not None and not _is_news(known, remote):
+        return False
+    seen = [*earlier, (base.version, base.exec_digest)] if base is not None else earlier
+    return any(version == now[0] and digest != now[1] for version, digest in seen)

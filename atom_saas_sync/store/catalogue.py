@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from atom_saas_sync.core.canonical import version_key
 from atom_saas_sync.model import (
     TIME_TO_LIVE,
     Action,
@@ -49,7 +50,7 @@ _REPLACEMENT = "\ufffd"
 _KNOWN = """
     SELECT wanted.value AS skill_id, CAST(c.skill_data AS TEXT) AS skill_data, typeof(c.skill_data) AS stored_as,
            c.updated_at, b.wire_digest, b.content_digest, b.exec_digest, CAST(b.data AS TEXT) AS data, b.page,
-           b.deleted_at, w.id AS waiting_id, CAST(w.remote_data AS TEXT) AS remote_data, w.undone_at
+           b.deleted_at, b.version, w.id AS waiting_id, CAST(w.remote_data AS TEXT) AS remote_data, w.undone_at
     FROM json_each(?) AS wanted
     LEFT JOIN skill_cache AS c ON c.skill_id = wanted.value
     LEFT JOIN skill_base AS b ON b.skill_id = wanted.value
@@ -299,6 +300,17 @@ class Batch:
         self._known.update(found)
         return found
 
+    def earlier(self, skill_ids: Iterable[str]) -> dict[str, list[tuple[str, bytes]]]:
+        """Return the versions that were ever seen of these skills, but for their bases, with their exec digests."""
+        found: dict[str, list[tuple[str, bytes]]] = {}
+        for skill_id, version, digest in self._connection.execute(
+            "SELECT DISTINCT s.skill_id, s.version, s.exec_digest FROM json_each(?) AS wanted "
+            "CROSS JOIN skill_seen AS s ON s.skill_id = wanted.value",
+            (json.dumps(list(skill_ids)),),
+        ):
+            found.setdefault(skill_id, []).append((version, digest))
+        return found
+
     def told_since(self, moment: datetime, *, now: datetime) -> set[str]:
         """Return the skills of which a WebSocket message has been applied from `moment` until now.
 
@@ -474,13 +486,13 @@ class Batch:
         self._connection.executemany(
             """
             INSERT INTO skill_base
-                (skill_id, page, wire_digest, content_digest, exec_digest, confirmed_at, deleted_at, data)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL, ?7)
+                (skill_id, page, wire_digest, content_digest, exec_digest, confirmed_at, deleted_at, data, version)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL, ?7, ?9)
             ON CONFLICT (skill_id) DO UPDATE SET
                 page = coalesce(excluded.page, page), wire_digest = excluded.wire_digest,
                 content_digest = excluded.content_digest, exec_digest = excluded.exec_digest,
                 confirmed_at = CASE WHEN ?8 THEN confirmed_at ELSE excluded.confirmed_at END,
-                deleted_at = NULL, data = excluded.data
+                deleted_at = NULL, data = excluded.data, version = excluded.version
             """,
             [
                 (
@@ -492,9 +504,21 @@ class Batch:
                     moment,
                     None if self._text_after(action) == action.remote.text else action.remote.text,
                     not self.confirms or action.base is BaseChange.RESTORE,
+                    version_key(action.remote.fields),
                 )
                 for action in actions
                 if action.base in (BaseChange.ADVANCE, BaseChange.RESTORE) and action.remote is not None
+            ],
+        )
+        # What waits in a conflict was seen, too.
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO skill_seen (skill_id, content_digest, exec_digest, version) VALUES (?, ?, ?, ?)",
+            [
+                (remote.skill_id, remote.content_digest, remote.exec_digest, version_key(remote.fields))
+                for action in actions
+                if action.conflict is not None
+                and (remote := action.remote) is not None
+                and action.base not in (BaseChange.ADVANCE, BaseChange.RESTORE)
             ],
         )
         # A person's edit through us: what it replaces was the base.
@@ -740,6 +764,7 @@ def _known(row: sqlite3.Row) -> Known:
             text=row["data"],
             page=row["page"],
             deleted=row["deleted_at"] is not None,
+            version=row["version"],
         )
     waiting = None
     if row["waiting_id"] is not None:

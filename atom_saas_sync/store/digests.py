@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from atom_saas_sync.core.canonical import VOLATILE_FIELDS, content_digest, decode_object, exec_digest
+from atom_saas_sync.core.canonical import VOLATILE_FIELDS, content_digest, decode_object, exec_digest, version_key
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _encode_until_0007 = msgspec.json.Encoder(order="deterministic").encode
@@ -33,8 +33,9 @@ _KINDS = {
 
 
 def register(connection: sqlite3.Connection) -> None:
-    """Give a connection `atom_sync_digest(kind, text)`; the text as a blob, which may be compressed."""
+    """Give a connection `atom_sync_digest(kind, text)` and `atom_sync_version(text)`; texts as blobs, packed or not."""
     connection.create_function("atom_sync_digest", 2, _digest, deterministic=True)
+    connection.create_function("atom_sync_version", 1, _version, deterministic=True)
 
 
 def recompute(suffix: str = "") -> tuple[str, ...]:
@@ -51,14 +52,22 @@ def recompute(suffix: str = "") -> tuple[str, ...]:
 
 
 def _digest(kind: str, data: bytes | None) -> bytes | None:
+    fields = _fields(data)
+    return None if fields is None else _KINDS[kind](fields)
+
+
+def _version(data: bytes | None) -> str:
+    """Return the version as it is compared."""
+    return version_key(_fields(data) or {})
+
+
+def _fields(data: bytes | None) -> dict[str, Any] | None:
     if data is None:
         return None
     try:
-        text = _decompressed(data) if data.startswith(_ZSTD) else data
-        fields = decode_object(text)
+        return decode_object(_decompressed(data) if data.startswith(_ZSTD) else data)
     except ValueError:
         return None
-    return None if fields is None else _KINDS[kind](fields)
 
 
 def _decompressed(data: bytes) -> bytes:

@@ -495,6 +495,63 @@ INDEX_WORDS = (
     f"INSERT INTO skill_fts(rowid, {search_index.COLUMNS}) SELECT id, {search_index.COLUMNS} FROM skill_text",  # noqa: S608
 )
 
+# 0008: every version ever seen of a skill, whatever happened to it since, so that other code under the same version is
+# noticed. `version` is without invisible characters. The base is the newest and is not among them.
+_VERSIONS_REMEMBERED = 1000
+_REMEMBER_OLD = """
+        INSERT OR IGNORE INTO skill_seen (skill_id, content_digest, exec_digest, version)
+        VALUES (old.skill_id, old.content_digest, old.exec_digest, old.version);
+"""
+SEEN_VERSIONS = (
+    "ALTER TABLE skill_base ADD COLUMN version TEXT NOT NULL DEFAULT ''",
+    """
+    UPDATE skill_base AS b SET version = atom_sync_version(
+        CAST(coalesce(data, (SELECT skill_data FROM skill_cache AS c WHERE c.skill_id = b.skill_id)) AS BLOB))
+    """,
+    """
+    CREATE TABLE skill_seen (
+        skill_id TEXT NOT NULL,
+        content_digest BLOB NOT NULL,
+        exec_digest BLOB NOT NULL,
+        version TEXT NOT NULL,
+        seen_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+        PRIMARY KEY (skill_id, content_digest)
+    ) WITHOUT ROWID
+    """,
+    """
+    INSERT OR IGNORE INTO skill_seen
+    SELECT skill_id, content_digest, exec_digest, atom_sync_version(data), ended_at FROM skill_version
+    """,
+    f"""
+    CREATE TRIGGER skill_base_after_update AFTER UPDATE OF content_digest ON skill_base
+    WHEN new.content_digest IS NOT old.content_digest
+    BEGIN
+        {_REMEMBER_OLD}
+    END
+    """,
+    f"""
+    CREATE TRIGGER skill_base_after_delete AFTER DELETE ON skill_base
+    BEGIN
+        {_REMEMBER_OLD}
+    END
+    """,
+    f"""
+    CREATE TRIGGER skill_seen_after_insert AFTER INSERT ON skill_seen
+    WHEN (SELECT count(*) FROM skill_seen WHERE skill_id = new.skill_id) > {_VERSIONS_REMEMBERED}
+    BEGIN
+        DELETE FROM skill_seen WHERE skill_id = new.skill_id AND content_digest IN (
+            SELECT content_digest FROM skill_seen WHERE skill_id = new.skill_id
+            ORDER BY seen_at DESC LIMIT -1 OFFSET {_VERSIONS_REMEMBERED});
+    END
+    """,  # noqa: S608 - built from constants
+)
+FORGET_SEEN_VERSIONS = (
+    "DROP TRIGGER skill_base_after_delete",
+    "DROP TRIGGER skill_base_after_update",
+    "DROP TABLE skill_seen",
+    "ALTER TABLE skill_base DROP COLUMN version",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Migration:
@@ -559,4 +616,5 @@ MIGRATIONS = (
     Migration(name="0006_index_characters", up=INDEX_CHARACTERS, down=INDEX_WORDS),
     # The digests of all stored versions in their final form (docs/TRUST.md).
     Migration(name="0007_digests", up=digests.recompute(), down=digests.recompute(" until 0007")),
+    Migration(name="0008_seen_versions", up=SEEN_VERSIONS, down=FORGET_SEEN_VERSIONS),
 )

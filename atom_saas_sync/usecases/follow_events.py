@@ -16,7 +16,7 @@ from atom_saas_sync.core.incoming import (
     SKILL_DELETE,
     Message,
 )
-from atom_saas_sync.core.plan import plan_deleted, plan_listed
+from atom_saas_sync.core.plan import plan_deleted, plan_listed, with_alarm
 from atom_saas_sync.core.realtime import is_outdated, merged_version, remote_text, without_figures
 from atom_saas_sync.model import Action, BaseChange, CacheChange, Category, Known, MessageMark, Outcome, Strategy
 from atom_saas_sync.times import parse_time
@@ -69,6 +69,7 @@ class EventFollower:
         """Apply messages about different skills."""
         ids = [message.key for message in group]
         known = batch.known(ids)
+        earlier = batch.earlier(ids)
         marks = batch.marks("skill", ids)
         rating_marks = batch.marks("rating", ids)
         done: list[tuple[Message, Action]] = []
@@ -84,6 +85,7 @@ class EventFollower:
                 action, mark = self._plan_rating(message, stored, rating_mark, now), rating_news
             else:
                 action, mark = self._plan_skill(message, stored, skill_mark, rating_mark, brake, now), news
+                action = None if action is None else with_alarm(action, stored, earlier.get(message.key, ()))
             if action is None:
                 continue
             mark[message.key] = MessageMark(message.sent_at, message.type == SKILL_DELETE)
@@ -259,9 +261,7 @@ class _Lines:
             elif action.outcome is not Outcome.UNCHANGED:
                 self._changes.say("%s: %s %s", message.type, action.outcome.value, short_id(action.skill_id))
             if action.republished:
-                self._republished.say(
-                    "%s was republished: the same version has another executable content", short_id(action.skill_id)
-                )
+                self._republished.say("%s was republished: same version, different code", short_id(action.skill_id))
             if action.conflict is not None:
                 conflict, resolution = action.conflict.conflict, action.conflict.resolution
                 settled = "waits" if resolution is None else f"resolved by {resolution.strategy}"

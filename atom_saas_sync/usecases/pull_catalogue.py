@@ -358,8 +358,11 @@ class CataloguePull:
         for name in told & changed.keys():
             if not is_newer(changed[name], known.get(name), page.at):
                 del changed[name]
-        strategy = self._options.strategy
-        actions = [plan_listed(known.get(name), remote, strategy, page.at) for name, remote in changed.items()]
+        strategy, earlier = self._options.strategy, batch.earlier(changed)
+        actions = [
+            plan_listed(known.get(name), remote, strategy, page.at, earlier.get(name, ()))
+            for name, remote in changed.items()
+        ]
         if self._options.dry_run:
             return actions
         batch.apply(actions, page.at, page=number)
@@ -434,8 +437,10 @@ class CataloguePull:
         remote = stored_version(known.skill_id, known.waiting.remote_text)
         return None if remote is None else self._plan_listed(known, remote)
 
-    def _plan_listed(self, known: Known | None, remote: SkillVersion) -> Action:
-        return plan_listed(known, remote, self._options.strategy, self._clock.now())
+    def _plan_listed(
+        self, known: Known | None, remote: SkillVersion, earlier: Collection[tuple[str, bytes]] = ()
+    ) -> Action:
+        return plan_listed(known, remote, self._options.strategy, self._clock.now(), earlier)
 
     # Deletions
 
@@ -487,7 +492,7 @@ class CataloguePull:
             if found is None:
                 action = plan_deleted(known, self._options.strategy)
             elif found.skill_id == skill_id:
-                action = self._plan_listed(known, found)
+                action = self._plan_listed(known, found, batch.earlier([skill_id]).get(skill_id, ()))
             else:
                 raise BadResponse(f"asked for the skill {short_id(skill_id)!r}, got {short_id(found.skill_id)!r}")
             if action is None:
@@ -510,9 +515,7 @@ class CataloguePull:
                 setattr(self._counts, name, getattr(self._counts, name) + 1)
             self._counts.republished += action.republished
             if action.republished:
-                log.warning(
-                    "%s was republished: the same version has another executable content", short_id(action.skill_id)
-                )
+                log.warning("%s was republished: same version, different code", short_id(action.skill_id))
             self._count_conflict(action)
             if self._options.dry_run and (action.outcome is not Outcome.UNCHANGED or action.conflict is not None):
                 self._plan.append(action)

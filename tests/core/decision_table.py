@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from atom_saas_sync.core.canonical import stored_version, version_from_fields
+from atom_saas_sync.core.canonical import stored_version, version_from_fields, version_key
 from atom_saas_sync.core.plan import plan_deleted, plan_listed
 from atom_saas_sync.model import (
     STRATEGIES,
@@ -104,6 +104,7 @@ def known_of(cell: Cell) -> Known | None:
             text=version.text if kept else None,
             page=1,
             deleted=cell.waits == "deleted",
+            version=version_key(version.fields),
         )
     local = None if cell.local == "-" else VERSIONS[cell.local].text
     if base is None and local is None:

@@ -160,7 +160,13 @@ def test_the_same_version_with_other_code_is_republished_once() -> None:
     assert known is not None
     assert known.base is not None
     first, second = (skill(version="1.0", code=code) for code in ("a", "b"))
-    base = replace(known.base, exec_digest=first.exec_digest, content_digest=first.content_digest, text=first.text)
+    base = replace(
+        known.base,
+        exec_digest=first.exec_digest,
+        content_digest=first.content_digest,
+        text=first.text,
+        version="1.0",
+    )
     action = plan_listed(replace(known, base=base), second, "manual", NOW)
     assert action.republished
     waiting = known_of(Cell("A", "L", "R", "R"))

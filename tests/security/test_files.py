@@ -78,7 +78,9 @@ def test_what_is_no_file_is_not_written_to(machine: Machine, valuable: Path) -> 
     for writer in WRITERS:
         for path in (pipe, directory, Path("/dev/null"), machine.directory / "missing" / "x"):
             result = machine.command(*writer, str(path))
-            assert result.returncode in (2, 74), (writer, path, result)
+            # A sync keeps its own exit code, and warns of metrics that it could not write.
+            own = {0} if writer[0] == "sync" and path.name == "x" else set()
+            assert result.returncode in {2, 74} | own, (writer, path, result)
             assert "Traceback" not in result.stderr
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)

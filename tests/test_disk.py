@@ -44,7 +44,7 @@ READERS = [
     ("ratings", "show", "1"),
     ("ratings", "failed"),
     ("ratings", "retry", "--all"),
-    ("jobs", "stop"),
+    ("jobs", "start"),
     ("db", "current"),
     ("db", "check", "--repair"),
     ("db", "backup", "copy.db"),

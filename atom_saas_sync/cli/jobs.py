@@ -76,7 +76,8 @@ def _switch(ctx: typer.Context, *, as_json: bool, on: bool) -> None:
 
     settings: Settings = runtime.load(ctx.obj)
     now = datetime.now(UTC)
-    with Database.open(settings.database_path, create=False) as database:
+    # An emergency stop also holds for the first sync.
+    with Database.open(settings.database_path, create=on) as database:
         runs = Runs(database)
         changed = runs.scheduling_stopped() is not on
         if changed and on:

@@ -136,7 +136,7 @@ class SkillVersion(Struct, frozen=True):
 
     `text` is the JSON text whole, as it came; `fields` is what it says. The digests are SHA-256 (data-model.md,
     rule 11): `wire_digest` over the text, `content_digest` over everything but the volatile fields, `exec_digest`
-    over what can be executed.
+    over what can be executed. `dropped` are the volatile fields that came malformed: the text is without them.
     """
 
     skill_id: str
@@ -145,6 +145,7 @@ class SkillVersion(Struct, frozen=True):
     wire_digest: bytes
     content_digest: bytes
     exec_digest: bytes
+    dropped: tuple[str, ...] = ()
 
 
 class InvalidItem(Struct, frozen=True):

@@ -224,7 +224,13 @@ def _is_too_deep(raw: bytes | str, value: dict[str, Any]) -> bool:
     return True
 
 
-def version_from(skill_id: str, text: str, fields: Mapping[str, Any], wire_digest: bytes | None = None) -> SkillVersion:
+def version_from(
+    skill_id: str,
+    text: str,
+    fields: Mapping[str, Any],
+    wire_digest: bytes | None = None,
+    dropped: tuple[str, ...] = (),
+) -> SkillVersion:
     """Return the version that `text`, decoded to `fields`, is."""
     return SkillVersion(
         skill_id=skill_id,
@@ -233,6 +239,7 @@ def version_from(skill_id: str, text: str, fields: Mapping[str, Any], wire_diges
         wire_digest=wire_digest or sha256(text.encode()).digest(),
         content_digest=content_digest(fields),
         exec_digest=exec_digest(fields),
+        dropped=dropped,
     )
 
 

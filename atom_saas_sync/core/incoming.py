@@ -27,6 +27,7 @@ from atom_saas_sync.core.canonical import (
     canonical,
     decode_object,
     is_plain,
+    json_text,
     no_object,
     one_meaning,
     refuse_twice,
@@ -47,7 +48,9 @@ MAX_COUNT = 2**53
 """Larger whole numbers are not the same number in every JSON parser, and none is a count."""
 
 TEXT_FIELDS = ("name", "description", "version", "code", "command", "category", "skill_type")
-TIME_FIELDS = ("created_at", "updated_at")
+TIME_FIELDS = ("created_at",)
+MAX_RATINGS = 100
+MAX_COMMENT_LENGTH = 1000
 _TEXT_LIST_FIELDS = ("python_packages", "npm_packages", "tags")
 _TEXT_TYPES = frozenset({str})
 _NUMBER_TYPES = frozenset({int, float})
@@ -199,7 +202,10 @@ def read_skill(raw: bytes, wire_digest: bytes | None = None) -> SkillVersion | I
         text = one_meaning(raw, fields)
     except TwiceError as error:
         return InvalidItem(_guess_id(raw), str(error))
-    version = version_from(skill_id, text, fields, wire_digest or sha256(raw).digest())
+    fields, dropped = without_malformed(fields)
+    if dropped:
+        text = json_text(fields)
+    version = version_from(skill_id, text, fields, wire_digest or sha256(raw).digest(), dropped)
     ambiguous = name_problem(skill_id)
     return version if ambiguous is None else InvalidItem(skill_id, ambiguous, if_held=version)
 
@@ -260,11 +266,58 @@ def partial_problem(fields: dict[str, Any]) -> str | None:
     value = fields.get("metadata")
     if value is not None and not isinstance(value, dict):
         return "metadata is not an object"
-    for name in ("average_rating", "rating_count"):
-        value = fields.get(name)
-        if value is not None and type(value) not in _NUMBER_TYPES:
-            return f"{name} is not a number"
     return None
+
+
+def without_malformed(fields: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return `fields` without what is malformed in the volatile ones, and the names of those that it was in.
+
+    They reach a skill without anybody's approval, so they hold figures and times, and no texts but ratings.
+    """
+    wrong = tuple(
+        name
+        for name in _FORMS
+        if (value := fields.get(name)) is not None and (name == "ratings" or not _FORMS[name](value))
+    )
+    if not wrong:
+        return fields, ()
+    formed = {name: value for name, value in fields.items() if name not in wrong or name == "ratings"}
+    if isinstance(fields.get("ratings"), list):
+        ratings = list(filter(None, map(_formed_rating, fields["ratings"][:MAX_RATINGS])))
+        if ratings == fields["ratings"]:
+            wrong = tuple(name for name in wrong if name != "ratings")
+        else:
+            formed["ratings"] = ratings
+    else:
+        formed.pop("ratings", None)
+    return formed if wrong else fields, wrong
+
+
+def _formed_rating(entry: object) -> dict[str, Any] | None:
+    """Return an entry of `ratings` without fields that the contract does not know; None if one has another form."""
+    if not isinstance(entry, dict) or _stars(entry.get("rating")) is None:
+        return None
+    comment = entry.get("comment")
+    if not isinstance(comment, str | None) or len(comment or "") > MAX_COMMENT_LENGTH:
+        return None
+    for names, has_form in ((_RATING_IDS, _identifier), (_RATING_TIMES, parse_time)):
+        if any(entry.get(name) is not None and has_form(entry[name]) is None for name in names):
+            return None
+    return {name: value for name, value in entry.items() if name in _RATING_FIELDS}
+
+
+def _is_figure(value: object, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
+
+
+_FORMS: dict[str, Callable[[Any], bool]] = {
+    "updated_at": lambda value: parse_time(value) is not None,
+    "average_rating": lambda value: _is_figure(value, _STARS[-1]),
+    "rating_count": lambda value: _is_figure(value, MAX_COUNT),
+    "ratings": lambda value: isinstance(value, list),
+}
+_RATING_IDS, _RATING_TIMES = ("user_id", "rating_id", "skill_id"), ("created_at", "updated_at")
+_RATING_FIELDS = frozenset({"rating", "comment", *_RATING_IDS, *_RATING_TIMES})
 
 
 _MAX_TOKENS_BEFORE_ID = 10_000
@@ -548,6 +601,9 @@ def parse_frame(frame: str | bytes) -> Message | Malformed:  # noqa: PLR0911 - a
         text = one_meaning(raw, fields)
     except TwiceError as error:
         return Malformed(f"{kind}: {error}")
+    if kind != CATEGORY_UPDATE:
+        fields, dropped = without_malformed(fields)
+        text = json_text(fields) if dropped else text
     odd = kind != CATEGORY_UPDATE and name_problem(key) is not None
     return Message(kind, key, text, fields, sent_at, parse_time(fields.get("updated_at")), odd)
 
@@ -568,8 +624,7 @@ def _read_rating(fields: dict[str, Any]) -> tuple[object, str | None]:
     stars = fields.get("rating")
     if isinstance(stars, bool) or not isinstance(stars, int | float) or not 1 <= stars <= 5:  # noqa: PLR2004 - stars
         return skill_id, id_problem(skill_id) or "rating is not a number from 1 to 5"
-    figures: dict[str, Any] = {name: fields[name] for name in RATING_FIGURES if name in fields}
-    return skill_id, id_problem(skill_id) or partial_problem(figures)
+    return skill_id, id_problem(skill_id)
 
 
 def _read_category(fields: dict[str, Any]) -> tuple[object, str | None]:

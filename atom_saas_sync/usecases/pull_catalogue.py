@@ -280,6 +280,9 @@ class CataloguePull:
             if any(item.damaged for item in items.invalid):
                 items = self._fetch_damaged(page) or items
             items = self._take_held(items)
+            for version in items.changed.values():
+                if version.dropped:
+                    log.debug("%s: dropped malformed %s", short_id(version.skill_id), ", ".join(version.dropped))
             ids = [*items.unchanged, *items.changed]
             repeated = walk.seen.issuperset(ids)
             if repeated and page.beyond and page.size:

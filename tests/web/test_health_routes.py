@@ -96,8 +96,8 @@ def test_readiness_is_503_with_reasons_and_liveness_is_not(machine: Machine, ser
 def test_a_short_disk_is_not_ready(machine: Machine) -> None:
     with served(machine, ATOM_SYNC_MIN_FREE_DISK_GB="10000") as server:
         answer = server.get("/health/ready")
-        assert (answer.status_code, answer.json()["reasons"]) == (503, ["disk_space"])
-        # It has made the database, as every command does; but nobody has synced yet.
+        # Nothing has made a database yet, and a server makes none.
+        assert (answer.status_code, answer.json()["reasons"]) == (503, ["database", "disk_space"])
         assert server.get("/health/sync").json()["reasons"] == ["never_synced"]
 
 

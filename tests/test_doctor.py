@@ -38,7 +38,7 @@ def ago(**span: float) -> str:
 WELL = Status(
     read_at=format_time(NOW),
     database_path="atom.db",
-    revision="0007_digests",
+    revision="0009_one_meaning",
     migrations_pending=False,
     sync=SyncState(last_sync_at=ago(minutes=5), last_successful_sync_at=ago(minutes=5)),
     rate_limit_remaining=90,
@@ -70,6 +70,7 @@ class World:
     fails: Mapping[str, Exception] = field(default_factory=dict)
     status: Status = WELL
     free_gb: float = 50.0
+    ids: list[str] = field(default_factory=lambda: ["owner/name"])
     units: Timers = field(default_factory=lambda: Timers(active=("atom-sync-skills.timer",)))
 
     def _maybe_fail(self, what: str) -> None:
@@ -98,6 +99,9 @@ class World:
 
     def try_writing(self) -> None:
         self._maybe_fail("write")
+
+    def skill_ids(self) -> list[str]:
+        return self.ids
 
     def free_disk_gb(self) -> float:
         return self.free_gb
@@ -176,6 +180,7 @@ def test_a_token_says_how_long_it_is_good_for() -> None:
         ({}, {"fails": {"write": DatabaseError("read-only", hint="chown it")}}, ("database", "problem"), "chown it"),
         ({}, {"fails": {"read": DatabaseError("damaged")}}, ("database", "problem"), "db check"),
         ({}, {"status": well(migrations_pending=True)}, ("migrations", "problem"), "db upgrade"),
+        ({}, {"ids": ["fine", "pdf\u200b"]}, ("ids", "warning"), "skills show"),
         ({}, {"status": well(emergency_stop=True)}, ("schedule", "problem"), "jobs start"),
         ({}, {"units": Timers(failed=("atom-sync-skills.service",))}, ("schedule", "problem"), "journalctl"),
         ({}, {"units": Timers()}, ("schedule", "warning"), "schedule systemd"),
@@ -213,6 +218,11 @@ def test_each_finding_with_its_cure(
     assert found.cure is not None
     assert cure in found.cure
     assert worst(findings) == (expected[1] == "problem" or any(verdict == "problem" for _, verdict in bad(findings)))
+
+
+def test_odd_ids_are_named_so_that_they_can_be_told_apart() -> None:
+    [found] = [each for each in examine(ids=["fine", "a\\b", "pdf\u200b"]) if each.check == "ids"]
+    assert r"'a\\b' (skill_id has a backslash), 'pdf\u200b' (skill_id has invisible characters)" in found.message
 
 
 def test_one_cause_gives_one_finding() -> None:

@@ -137,6 +137,13 @@ class _Store:
         ):
             pass
 
+    def skill_ids(self) -> list[str]:
+        from atom_saas_sync.store.database import Database
+        from atom_saas_sync.store.reading import skill_ids
+
+        with Database.open(self._settings.database_path, migrate=False, read_only=True) as database:
+            return skill_ids(database)
+
     def free_disk_gb(self) -> float:
         from atom_saas_sync.store.status import free_disk_gb
 

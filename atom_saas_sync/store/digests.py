@@ -9,7 +9,16 @@ from typing import Any
 
 import msgspec
 
-from atom_saas_sync.core.canonical import VOLATILE_FIELDS, content_digest, decode_object, exec_digest, version_key
+from atom_saas_sync.core.canonical import (
+    VOLATILE_FIELDS,
+    TwiceError,
+    content_digest,
+    decode_object,
+    exec_digest,
+    json_text,
+    one_meaning,
+    version_key,
+)
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _encode_until_0007 = msgspec.json.Encoder(order="deterministic").encode
@@ -33,8 +42,9 @@ _KINDS = {
 
 
 def register(connection: sqlite3.Connection) -> None:
-    """Give a connection `atom_sync_digest(kind, text)` and `atom_sync_version(text)`; texts as blobs, packed or not."""
+    """Give a connection the functions that migrations need; texts as blobs, packed or not."""
     connection.create_function("atom_sync_digest", 2, _digest, deterministic=True)
+    connection.create_function("atom_sync_respelled", 1, _respelled, deterministic=True)
     connection.create_function("atom_sync_version", 1, _version, deterministic=True)
 
 
@@ -49,6 +59,35 @@ def recompute(suffix: str = "") -> tuple[str, ...]:
         """  # noqa: S608 - built from constants
         for table, text in (("skill_base", base), ("skill_version", "data"))
     )
+
+
+def respell() -> tuple[str, ...]:
+    """Return the statements that store our own encoding of texts in which SQL readers could see something else.
+
+    The full-text index stays as it is: it has the decoded values.
+    """
+    places = (("skill_cache", "skill_data"), ("skill_base", "data"), ("conflict_log", "remote_data"))
+    return (
+        "INSERT INTO bulk_write (process) VALUES (1)",
+        *(
+            f"UPDATE {table} SET {column} = coalesce(atom_sync_respelled(CAST({column} AS BLOB)), {column}) "  # noqa: S608
+            f"WHERE atom_sync_respelled(CAST({column} AS BLOB)) IS NOT NULL"
+            for table, column in places
+        ),
+        "DELETE FROM bulk_write",
+    )
+
+
+def _respelled(data: bytes | None) -> str | None:
+    """Return our own encoding of a skill that has a key twice or spelled with escapes; None of any other."""
+    fields = _fields(data)
+    if data is None or fields is None:
+        return None
+    try:
+        text = one_meaning(data, fields)
+    except TwiceError:
+        text = json_text(fields)
+    return None if text.encode() == data else text
 
 
 def _digest(kind: str, data: bytes | None) -> bytes | None:

@@ -241,6 +241,13 @@ class Reading:
         return (_skill(row) for row in rows)
 
 
+def skill_ids(database: Database) -> list[str]:
+    """Return the ids of all skills that are held."""
+    with database.reading() as connection:
+        rows = connection.execute("SELECT CAST(skill_id AS BLOB) FROM skill_cache ORDER BY skill_id").fetchall()
+    return [row[0].decode(errors="replace") for row in rows]
+
+
 def match_expression(text: str, wanted: Wanted | None = None) -> str | None:
     """Return the full-text expression for the words of `text`, all quoted; None if there is no word.
 

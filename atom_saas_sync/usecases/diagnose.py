@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
+from atom_saas_sync.characters import short_id
 from atom_saas_sync.core.health import (
     duration,
     is_of_other_marketplace,
@@ -21,6 +22,7 @@ from atom_saas_sync.core.health import (
     minutes_since,
     watch_is_running,
 )
+from atom_saas_sync.core.incoming import name_problem
 from atom_saas_sync.errors import ConfigError, ConnectionFailed, DatabaseError, MarketplaceError
 from atom_saas_sync.model import Health, Status
 from atom_saas_sync.times import parse_time
@@ -37,6 +39,9 @@ _NO_ERRORS = frozenset({None, "interrupted", "deadline", "locked"})
 
 
 _SYNC_REASONS = frozenset({"never_synced", "sync_stale", "sync_failed", "deletions_refused"})
+
+
+_IDS_NAMED = 5
 
 
 class Finding(Struct, frozen=True):
@@ -94,6 +99,9 @@ class Store(Protocol):
 
     def try_writing(self) -> None:
         """Raise DatabaseError if nothing can be written."""
+
+    def skill_ids(self) -> list[str]:
+        """Return the ids of all skills that are held."""
 
     def free_disk_gb(self) -> float:
         """Return the room on its disk."""
@@ -281,6 +289,7 @@ def _database(plan: Checkup, store: Store) -> Iterator[Finding]:
         )
     elif status.revision is not None:
         yield Finding("migrations", "ok", f"all are applied, up to {status.revision}")
+        yield from _ids(store)
     if plan.enabled and is_of_other_marketplace(status, plan.api_url):
         yield Finding(
             "marketplace",
@@ -288,6 +297,20 @@ def _database(plan: Checkup, store: Store) -> Iterator[Finding]:
             f"the database belongs to {status.marketplace}, but ATOM_SAAS_API_URL is {plan.api_url}: syncs are refused",
             f"set ATOM_SAAS_DATABASE_URL to another database; or `atom-sync db rebind {quote(plan.api_url)}` shows "
             "what would change in this one, and asks",
+        )
+
+
+def _ids(store: Store) -> Iterator[Finding]:
+    """Name the skills whose ids no new skill may have."""
+    odd = [(skill_id, problem) for skill_id in store.skill_ids() if (problem := name_problem(skill_id))]
+    if odd:
+        named = ", ".join(f"{short_id(skill_id)!a} ({problem})" for skill_id, problem in odd[:_IDS_NAMED])
+        more = f" and {len(odd) - _IDS_NAMED} more" if len(odd) > _IDS_NAMED else ""
+        yield Finding(
+            "ids",
+            "warning",
+            f"ids that could be taken for others: {named}{more}",
+            "they are synced as before; `atom-sync skills show ID` tells what each is",
         )
 
 

@@ -344,3 +344,26 @@ def test_digests_of_an_older_database_are_recomputed_and_put_back(path: Path) ->
         before = (sha256(old(fields)).digest(), sha256(old(["x", *[None] * 6])).digest())
         for each in queries:
             assert {tuple(row) for row in database.connection.execute(each)} == {before}
+
+
+def test_stored_texts_of_two_meanings_get_the_one_that_was_digested(path: Path) -> None:
+    twice = '{"skill_id": "a", "name": "A", "code": "EVIL()", "code": "GOOD()"}'
+    escaped = '{"skill_id": "b", "name": "B", "c\\u006fde": "GOOD()"}'
+    plain = '{ "skill_id": "c", "name": "caf\\u00e9", "code": "GOOD()" }'
+    with Database.open(path, migrate=False) as database:
+        migrations.upgrade(database, "0008_seen_versions")
+        for skill_id, text in (("a", twice), ("b", escaped), ("c", plain), ("d", "{")):
+            database.connection.execute(
+                "INSERT INTO skill_cache (skill_id, skill_data) VALUES (?, ?)", (skill_id, text)
+            )
+        migrations.upgrade(database)
+        rows = database.connection.execute("SELECT skill_data FROM skill_cache ORDER BY skill_id").fetchall()
+        texts = [row[0] for row in rows]
+        assert texts[2:] == [plain, "{"]
+        codes = [
+            database.connection.execute("SELECT json_extract(?, '$.code')", (text,)).fetchone()[0] for text in texts[:3]
+        ]
+        assert codes == ["GOOD()"] * 3
+        assert texts[0].count("code") == 1
+        assert database.connection.execute("SELECT count(*) FROM bulk_write").fetchone()[0] == 0
+        assert maintenance.check(database) == []

@@ -324,3 +324,11 @@ def test_full_text_search_finds_what_was_synced_and_not_what_was_replaced(machin
     machine.pull()
     assert found("quetzalcoatlus") == []
     assert found("plesiosaur") == [(skill_id,)]
+
+
+def test_a_skill_that_changes_to_and_fro_is_synced_each_time(machine: Machine) -> None:
+    skill_id = machine.sandbox.skill_ids()[0]
+    for text in ("one", "two", "one", "two", "one", "two"):
+        machine.sandbox.patch_skill(skill_id, {"description": text}, push=False)
+        assert machine.pull().status == "success"
+        assert machine.cached()[skill_id]["description"] == text

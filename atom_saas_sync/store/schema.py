@@ -498,9 +498,11 @@ INDEX_WORDS = (
 # 0008: every version ever seen of a skill, whatever happened to it since, so that other code under the same version is
 # noticed. `version` is without invisible characters. The base is the newest and is not among them.
 _VERSIONS_REMEMBERED = 1000
+# Not OR IGNORE: in a trigger SQLite replaces it with the policy of the statement that fires it.
 _REMEMBER_OLD = """
-        INSERT OR IGNORE INTO skill_seen (skill_id, content_digest, exec_digest, version)
-        VALUES (old.skill_id, old.content_digest, old.exec_digest, old.version);
+        INSERT INTO skill_seen (skill_id, content_digest, exec_digest, version)
+        SELECT old.skill_id, old.content_digest, old.exec_digest, old.version WHERE NOT EXISTS
+        (SELECT 1 FROM skill_seen WHERE skill_id = old.skill_id AND content_digest = old.content_digest);
 """
 SEEN_VERSIONS = (
     "ALTER TABLE skill_base ADD COLUMN version TEXT NOT NULL DEFAULT ''",

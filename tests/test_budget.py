@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from conftest import FakeClock, Machine
+from conftest import NO_LIMITS, FakeClock, Machine
 from scripted_market import PAGE, ScriptedMarket, answer, scripted_market
 
 from atom_saas_sync.store.requests import RequestBudget
@@ -103,7 +103,9 @@ def test_a_reset_is_a_moment_in_seconds_or_milliseconds(machine: Machine, market
         assert budget.take(machine.clock.now()) == pytest.approx(30)
 
 
-def test_show_and_reset(machine: Machine, market: ScriptedMarket) -> None:
+def test_show_and_reset(machine: Machine, market: ScriptedMarket, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, limit in (("MINUTE", "100"), ("HOUR", "1000")):
+        monkeypatch.setitem(NO_LIMITS, f"ATOM_SAAS_RATE_LIMIT_PER_{name}", limit)
     market.on("/api/v1/skills", declaring(PAGE, limit="20", reset="45"))
     assert machine.command("sync", "skills", "--no-categories", **market.variables).returncode == 0
 

@@ -96,14 +96,16 @@ def test_a_file_without_end_is_not_read_to_its_end(machine: Machine, valuable: P
     assert len(machine.cached()) == 60
 
 
-NAMES = ("../../../../tmp/evil", "/etc/passwd", "..\\evil", "-rf", "$(touch evil);`id`")
+REFUSED = ("../../../../tmp/evil", "/etc/passwd", "..\\evil")
+NAMES = ("etc/passwd", "-rf", "$(touch evil);`id`")
 
 
 def test_no_name_of_a_skill_is_ever_a_path_or_a_command(machine: Machine) -> None:
     before = {path for path in machine.directory.parent.rglob("*") if not path.name.startswith("atom.db")}
-    for name in NAMES:
+    for name in (*REFUSED, *NAMES):
         machine.sandbox.put_skill({"skill_id": name, "name": name, "code": "import os; os.mkdir('evil')"}, push=False)
-    assert machine.command("sync", "skills").returncode == 0
+    assert machine.command("sync", "skills").returncode == 65
+    assert not set(REFUSED) & set(machine.cached())
     for name in NAMES:
         shown = machine.command("skills", "show", "--json", "--", name)
         assert json.loads(shown.stdout)["skill_id"] == name, shown
@@ -112,7 +114,7 @@ def test_no_name_of_a_skill_is_ever_a_path_or_a_command(machine: Machine) -> Non
         by_editor = machine.command("skills", "edit", "--", name, EDITOR="true")
         assert by_editor.returncode == 0, by_editor.stderr
         assert machine.command("ratings", "add", "--", name, "5").returncode == 0
-    assert machine.command("sync", "all").returncode in (0, 4)
+    assert machine.command("sync", "all").returncode == 65
     assert {row["skill_id"] for row in machine.sandbox.ratings()} == set(NAMES)
     after = {path for path in machine.directory.parent.rglob("*") if not path.name.startswith("atom.db")}
     assert {path.name for path in after - before} <= {"__pycache__"}

@@ -23,7 +23,7 @@ POINTS = {
     "backup": (3, 6, 7),
     "textfile": (2, 3, 4),
     "purge": (5, 13, 14),
-    "resolve": (10, 17, 18),
+    "resolve": (9, 16, 17),
 }
 _STATEMENTS = 30
 _AT_RANDOM = 20

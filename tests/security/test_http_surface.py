@@ -154,10 +154,12 @@ def test_who_reads_nothing_is_sent_away(machine: Machine, path: str) -> None:
 
 
 def test_who_reads_slowly_gets_it_all(machine: Machine) -> None:
-    with impatient(machine) as address, deaf(address, "/metrics/sync") as slow:
-        text = b""
-        while text.count(b"HTTP/1.1 200") < 60:
-            time.sleep(0.002)
+    patience = 2.0
+    with impatient(machine, patience) as address, deaf(address, "/metrics/sync") as slow:
+        text, start = b"", time.monotonic()
+        # Longer than the server waits for one piece, but never so long between two pieces.
+        while text.count(b"HTTP/1.1 200") < 60 or time.monotonic() < start + 1.5 * patience:
+            time.sleep(0.02)
             text += slow.recv(2048)
     assert b"HTTP/1.1 503" not in text
 

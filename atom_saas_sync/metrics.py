@@ -123,6 +123,11 @@ class _View(Collector):
             ("type",),
         )
         yield _gauge(
+            "atom_saas_tampered_skills",
+            "Cached skills whose text is not what the marketplace sent, though it counts as such",
+            {(): status.tampered},
+        )
+        yield _gauge(
             "atom_saas_websocket_connected",
             "WebSocket connection status: 1 while a living watch is connected",
             {(): float(websocket_connected(websocket, now))},

@@ -434,6 +434,7 @@ class CatalogueCounts(Struct):
     conflicts_resolved: int = 0
     conflicts_manual: int = 0
     republished: int = 0
+    tampered: int = 0
     categories_changed: int = 0
     requests: int = 0
     not_modified: int = 0
@@ -732,6 +733,7 @@ class Status(Struct, frozen=True):
     expired_categories: int = 0
     modified_skills: int = 0
     republished: int = 0
+    tampered: int = 0
     ratings_pending: int = 0
     ratings_synced: int = 0
     ratings_failed: int = 0

@@ -36,6 +36,7 @@ METRICS = {
     "atom_saas_sync_items": ("counter", {"type", "action"}),
     "atom_saas_cache_size": ("gauge", {"type"}),
     "atom_saas_cache_expired": ("gauge", {"type"}),
+    "atom_saas_tampered_skills": ("gauge", set()),
     "atom_saas_cache_requests": ("counter", {"result"}),
     "atom_saas_websocket_connected": ("gauge", set()),
     "atom_saas_websocket_reconnects": ("counter", set()),

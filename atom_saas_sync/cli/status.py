@@ -157,6 +157,7 @@ def _lines(state: Status, now: datetime) -> list[tuple[str, RenderableType]]:
                     if state.republished
                     else ""
                 )
+                + (f"; {state.tampered:,} tampered" if state.tampered else "")
             ),
         ),
         (

@@ -482,6 +482,7 @@ def report_document(report: RunReport) -> dict[str, Any]:
         "unchanged": counts.unchanged,
         "deleted": counts.deleted,
         "invalid": counts.invalid,
+        "tampered": counts.tampered,
         "conflicts": {
             "detected": counts.conflicts_detected,
             "resolved": counts.conflicts_resolved,
@@ -608,6 +609,9 @@ def _print_report(report: RunReport) -> None:
 def _remarks(report: RunReport) -> list[str]:
     """Return why the run is not a success, besides its error, and what waits for a person."""
     lines = []
+    if report.counts.tampered:
+        tampered = counted(report.counts.tampered, "skill was", "skills were")
+        lines.append(f"note: {tampered} tampered with here (`atom-sync sync skills --force` puts them right)")
     told = {"conflicts_open", report.error.type if report.error else ""}
     if why := [reason for reason in report.reasons if reason not in told]:
         lines.append(f"because: {', '.join(why)}")

@@ -193,6 +193,12 @@ def _notices(status: Status, *, enabled: bool, api_url: str | None) -> list[Trou
         ),
         (partial is not None, *(partial or ("", "", ""))),
         (
+            status.tampered > 0,
+            "tampered",
+            f"{status.tampered:,} {'skill is' if status.tampered == 1 else 'skills are'} not what the marketplace sent",
+            "`atom-sync sync skills --force` puts the marketplace's text back",
+        ),
+        (
             waiting > 0,
             "conflicts_open",
             f"{waiting:,} {'conflict needs' if waiting == 1 else 'conflicts need'} a decision",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 from msgspec.structs import replace
@@ -108,7 +109,7 @@ def plan_deleted(known: Known, strategy: Strategy) -> Action | None:
             Outcome.DELETED,
             cache=CacheChange.REMOVE,
             base=BaseChange.DROP,
-            conflict=_closing(known, None, None),
+            conflict=_closing(known, None, None) or _replaced(known, None),
         )
     if waiting is not None and waiting.held:
         strategy = "manual"
@@ -288,8 +289,29 @@ def _take_remote(known: Known | None, remote: SkillVersion, outcome: Outcome) ->
         text=remote.text,
         base=BaseChange.ADVANCE,
         remote=remote,
-        conflict=None if known is None else _closing(known, remote, remote.text),
+        conflict=None if known is None else _closing(known, remote, remote.text) or _replaced(known, remote),
     )
+
+
+def _replaced(known: Known, remote: SkillVersion | None) -> ConflictEntry | None:
+    """Return how the log keeps a text that counts as the marketplace's and is not.
+
+    It may be an edit whose base another program has removed. Whatever the strategy, it gives way to `remote`.
+    """
+    base, text = known.base, known.local_text
+    if base is None or base.text is not None or text is None or _is_text_of(base, known.skill_id, text):
+        return None
+    is_base = remote is not None and remote.content_digest == base.content_digest
+    result = None if remote is None else remote.text
+    conflict = replace(_conflict(known, remote), base_text=result if is_base else None)
+    return ConflictEntry(conflict, Resolution("remote_wins", result), None)
+
+
+def _is_text_of(base: Base, skill_id: str, text: str) -> bool:
+    if sha256(text.encode(errors="replace")).digest() == base.wire_digest:
+        return True
+    version = stored_version(skill_id, text)
+    return version is not None and version.content_digest == base.content_digest
 
 
 def _respelled(known: Known, remote: SkillVersion) -> Action:

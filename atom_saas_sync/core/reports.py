@@ -40,6 +40,7 @@ def status_document(status: Status, health: Health, now: datetime) -> dict[str, 
             "expired": status.expired_skills,
             "modified": status.modified_skills,
             "republished": status.republished,
+            "tampered": status.tampered,
         },
         "ratings": {
             "pending": status.ratings_pending,

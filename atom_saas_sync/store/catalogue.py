@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from hashlib import sha256
 from itertools import groupby
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ from atom_saas_sync.model import (
     PageRecord,
     WaitingConflict,
 )
-from atom_saas_sync.store import search_index
+from atom_saas_sync.store import integrity, search_index
 from atom_saas_sync.store.counters import increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.failures import translated_errors
@@ -146,7 +147,24 @@ class Catalogue:
             yield batch
             batch.finish()
 
+    def tampered(self, *, everything: bool) -> list[str]:
+        """Return the skills whose marketplace text does not have its digest: of all, or of those changed lately."""
+        with self._database.reading() as connection:
+            return integrity.tampered(connection) if everything else integrity.tampered_since_last_check(connection)
+
+    def distrust(self, skill_ids: Sequence[str]) -> None:
+        """Let the walk read these skills anew, whatever they were last time."""
+        with self._database.transaction() as connection:
+            integrity.distrust(connection, skill_ids)
+
     # After a walk
+
+    def note_tampered(self, found: Sequence[str], now: datetime) -> int:
+        """Note which of these skills are still tampered with; return how many."""
+        with self._database.transaction() as connection:
+            left = list(integrity.tampered_among(connection, found))
+            integrity.note_tampered(connection, left, now)
+        return len(left)
 
     def forget_pages_from(self, page: int) -> None:
         """Forget `page` and all behind it: the list is not that long any more."""
@@ -573,6 +591,9 @@ class Batch:
             known = self._known.get(action.skill_id)
             if known is None or known.base is None or known.base_text is None:
                 continue
+            text = known.base_text.encode(errors="replace")
+            if sha256(text).digest() != known.base.wire_digest and not integrity.fits(text, known.base.content_digest):
+                continue  # another program's, which must not pass for a version of the marketplace
             deleted = action.base in (BaseChange.DROP, BaseChange.MARK_DELETED)
             advanced = (
                 action.base is BaseChange.ADVANCE

@@ -11,7 +11,7 @@ from pathlib import Path
 from shlex import quote
 
 from atom_saas_sync.characters import short_id
-from atom_saas_sync.store import migrations, search_index
+from atom_saas_sync.store import integrity, migrations, search_index
 from atom_saas_sync.store.backup import SIDE_FILES, beside
 from atom_saas_sync.store.database import Database
 
@@ -55,6 +55,7 @@ def check(db: Database, *, quick: bool = False) -> list[Finding]:
             findings += _check_references(connection)
             findings += _check_search_index(connection)
             findings += _check_texts(connection)
+            findings += _check_digests(connection)
         except sqlite3.DatabaseError as error:
             # A damaged page can stop any of them; what was found so far is worth more than the error.
             findings.append(Finding("integrity", f"the check could not go on: {error}", _RESTORE))
@@ -157,6 +158,18 @@ def _check_texts(connection: sqlite3.Connection) -> Iterator[Finding]:
                     f"`atom-sync skills revert {quote(str(skill_id))}` puts the marketplace's text back; a sync that "
                     "meets the skill stores it as text",
                 )
+
+
+def _check_digests(connection: sqlite3.Connection) -> Iterator[Finding]:
+    """Look for skills that count as the marketplace's and are not what it sent."""
+    if not {("table", "skill_base"), ("table", "skill_cache")} <= _objects(connection).keys():
+        return
+    for skill_id in integrity.tampered(connection):
+        yield Finding(
+            "tampered",
+            f"the text of the skill {short_id(skill_id)!r} is not what the marketplace sent",
+            "`atom-sync sync skills --force` puts the marketplace's text back",
+        )
 
 
 def _is_utf8(data: bytes) -> bool:

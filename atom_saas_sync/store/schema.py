@@ -621,4 +621,10 @@ MIGRATIONS = (
     Migration(name="0008_seen_versions", up=SEEN_VERSIONS, down=FORGET_SEEN_VERSIONS),
     # Stored texts in which SQL readers could see something else than others (docs/TRUST.md): in our own encoding.
     Migration(name="0009_one_meaning", up=digests.respell(), down=()),
+    # Which rows were written since the last run compared texts with digests.
+    Migration(
+        name="0010_written_rows",
+        up=("CREATE INDEX idx_skill_cache_updated_at ON skill_cache(updated_at)",),
+        down=("DROP INDEX idx_skill_cache_updated_at",),
+    ),
 )

@@ -23,6 +23,7 @@ from atom_saas_sync.store.backup import beside
 from atom_saas_sync.store.counters import read_counters
 from atom_saas_sync.store.database import Database, exists
 from atom_saas_sync.store.failures import is_there, translated_errors
+from atom_saas_sync.store.integrity import TAMPERED
 from atom_saas_sync.store.lifetime import EXPIRED, JOINED, moments
 from atom_saas_sync.store.requests import remaining_requests
 from atom_saas_sync.store.runs import MARKETPLACE, get_fact
@@ -48,6 +49,8 @@ _FIGURES = f"""
         (SELECT count(*) FROM skill_rating WHERE synced_to_saas != 0) AS ratings_synced,
         (SELECT count(*) FROM failed_rating_upload) AS ratings_failed,
         (SELECT count(*) FROM conflict_log WHERE resolved != 0) AS conflicts_resolved,
+        coalesce((SELECT json_array_length(value) FROM fact WHERE name = '{TAMPERED}' AND json_valid(value)), 0)
+            AS tampered,
         (SELECT max(finished_at) FROM sync_run WHERE kind = 'ratings' AND status = 'success') AS last_rating_success_at
 """  # noqa: S608 - constants
 _RUN = """

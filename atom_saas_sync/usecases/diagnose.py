@@ -97,6 +97,9 @@ class Store(Protocol):
     def read(self) -> Status:
         """Return the state."""
 
+    def tampered(self) -> int:
+        """Return how many skills count as the marketplace's and are not what it sent."""
+
     def try_writing(self) -> None:
         """Raise DatabaseError if nothing can be written."""
 
@@ -290,6 +293,8 @@ def _database(plan: Checkup, store: Store) -> Iterator[Finding]:
     elif status.revision is not None:
         yield Finding("migrations", "ok", f"all are applied, up to {status.revision}")
         yield from _ids(store)
+    if status.revision is not None and not status.migrations_pending:
+        yield _integrity(store)
     if plan.enabled and is_of_other_marketplace(status, plan.api_url):
         yield Finding(
             "marketplace",
@@ -312,6 +317,22 @@ def _ids(store: Store) -> Iterator[Finding]:
             f"ids that could be taken for others: {named}{more}",
             "they are synced as before; `atom-sync skills show ID` tells what each is",
         )
+
+
+def _integrity(store: Store) -> Finding:
+    try:
+        number = store.tampered()
+    except DatabaseError as error:
+        return Finding("integrity", "problem", error.message, error.hint or "`atom-sync db check` looks closer")
+    if number:
+        return Finding(
+            "integrity",
+            "problem",
+            f"{_counted(number, 'skill is', 'skills are')} not what the marketplace sent, but count as such",
+            "find out who writes to the database; `atom-sync db check` names them, `atom-sync sync skills --force` "
+            "puts the marketplace's text back",
+        )
+    return Finding("integrity", "ok", "every skill of the marketplace is what it sent")
 
 
 def _schedule(plan: Checkup, host: Host, status: Status, now: datetime) -> Iterator[Finding]:

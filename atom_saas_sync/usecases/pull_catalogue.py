@@ -213,6 +213,7 @@ class CataloguePull:
         list_key = self._marketplace.list_key(self._options.page_size)
         if not self._options.dry_run:
             self._catalogue.forget_other_lists(list_key)
+        tampered = self._look_for_tampered_rows()
         for attempt in (1, 2):
             walk = self._walk(list_key, outcome, first=attempt == 1)
             if walk.complete or walk.failed:
@@ -228,10 +229,28 @@ class CataloguePull:
             self._delete_unlisted(walk.listed, outcome)
         if not self._options.dry_run:
             self._catalogue.refresh_expiry(self._clock.now())
+            left = self._catalogue.note_tampered(tampered, self._clock.now())
+            if left < len(tampered):
+                log.warning("put %d tampered skills right", len(tampered) - left)
         self._counts.conflicts_manual = len(self._waiting)
         if self._waiting and self._options.fail_on_conflict:
             outcome.note("conflicts_open", NEEDS_PERSON)
         return walk.complete
+
+    def _look_for_tampered_rows(self) -> list[str]:
+        """Return the skills whose text is not what the marketplace sent, though it counts as such.
+
+        A forced run looks at all rows, and reads these skills anew.
+        """
+        tampered = self._catalogue.tampered(everything=self._options.force)
+        self._counts.tampered = len(tampered)
+        for skill_id in tampered[:_INVALID_LOGGED]:
+            log.error("%s was tampered with: its text is not what the marketplace sent", short_id(skill_id))
+        if len(tampered) > _INVALID_LOGGED:
+            log.error("%d more skills were tampered with", len(tampered) - _INVALID_LOGGED)
+        if tampered and self._options.force and not self._options.dry_run:
+            self._catalogue.distrust(tampered)
+        return tampered
 
     def _walk(self, list_key: str, outcome: _Outcome, *, first: bool) -> Walk:
         records = {} if self._options.force and first else self._catalogue.page_records(list_key)

@@ -193,6 +193,7 @@ def test_the_documents_have_the_keys_of_the_guide() -> None:
         "expired": 0,
         "modified": 0,
         "republished": 2,
+        "tampered": 0,
     }
     assert document["ratings"] == {"pending": 1, "synced": 0, "failed": 0}
     assert document["conflicts"] == {"open": 0, "resolved": 0}

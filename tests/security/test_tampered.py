@@ -1,0 +1,142 @@
+"""What was changed past the triggers, and so counts as the marketplace's, is found and put right."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+
+import pytest
+from conftest import Machine
+
+EVIL = "json_set(skill_data, '$.code', 'EVIL()')"
+
+
+def behind_the_triggers(machine: Machine, statement: str) -> None:
+    """Do what a program with the rights of the group may do."""
+    machine.sql("INSERT INTO bulk_write VALUES (1)")
+    machine.sql(statement)
+    machine.sql("DELETE FROM bulk_write")
+
+
+def code(machine: Machine) -> str:
+    found: str = machine.sql("SELECT json_extract(skill_data, '$.code') FROM skill_cache WHERE skill_id = 's'")[0][0]
+    return found
+
+
+def quietly(machine: Machine) -> None:
+    behind_the_triggers(machine, f"UPDATE skill_cache SET skill_data = {EVIL} WHERE skill_id = 's'")
+
+
+def at_a_time(machine: Machine) -> None:
+    now = machine.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+    behind_the_triggers(
+        machine, f"UPDATE skill_cache SET skill_data = {EVIL}, updated_at = '{now}' WHERE skill_id = 's'"
+    )
+
+
+def without_its_base(machine: Machine) -> None:
+    machine.sql(f"UPDATE skill_cache SET skill_data = {EVIL} WHERE skill_id = 's'")
+    machine.sql("UPDATE skill_base SET data = NULL")
+
+
+def base_of_an_edit(machine: Machine) -> None:
+    machine.edit("s", description="mine")
+    machine.sql("UPDATE skill_base SET data = json_set(data, '$.code', 'EVIL()') WHERE skill_id = 's'")
+
+
+def unreadable(machine: Machine) -> None:
+    behind_the_triggers(machine, "UPDATE skill_cache SET skill_data = 'EVIL()' WHERE skill_id = 's'")
+
+
+@pytest.fixture
+def synced(machine: Machine) -> Machine:
+    machine.follow_clock()
+    machine.sandbox.put_skill({"skill_id": "s", "name": "S", "version": "1", "code": "good()"}, push=False)
+    machine.pull()
+    return machine
+
+
+@pytest.mark.parametrize("tamper", [quietly, at_a_time, without_its_base, base_of_an_edit, unreadable])
+def test_a_foreign_change_that_counts_as_the_marketplace_s_is_found_and_put_right(
+    synced: Machine, tamper: Callable[[Machine], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    tamper(synced)
+    checked = synced.command("db", "check", "--json")
+    assert checked.returncode == 74
+    findings = {each["check"]: each["message"] for each in json.loads(checked.stdout)["findings"]}
+    assert "'s'" in findings["tampered"]
+    found = json.loads(synced.command("doctor", "--json").stdout)
+    assert "EVIL" not in json.dumps(found)
+    assert [each["verdict"] for each in found["findings"] if each["check"] == "integrity"] == ["problem"]
+
+    report = synced.pull(force=True)
+    assert report.counts.tampered == 1
+    assert "s was tampered with" in caplog.text
+    if tamper is unreadable:  # nobody told the index
+        assert synced.command("db", "check", "--repair").returncode == 0
+    assert synced.command("db", "check").returncode == 0
+    base = "SELECT coalesce(b.data, c.skill_data) FROM skill_base AS b JOIN skill_cache AS c USING (skill_id)"
+    assert [json.loads(text)["code"] for (text,) in synced.sql(f"{base} WHERE skill_id = 's'")] == ["good()"]
+    assert synced.sql("SELECT count(*) FROM skill_version") == [(0,)]
+    assert synced.pull(force=True).counts.tampered == 0
+    assert json.loads(synced.command("status", "--json").stdout)["cache"]["tampered"] == 0
+
+
+def test_an_ordinary_sync_tells_of_what_was_written_since(synced: Machine, caplog: pytest.LogCaptureFixture) -> None:
+    at_a_time(synced)
+    for _ in range(2):  # it stays known, though nothing is written since
+        synced.clock.move(minutes=15)
+        assert synced.pull().counts.tampered == 1
+        assert json.loads(synced.command("status", "--json").stdout)["cache"]["tampered"] == 1
+    assert "atom_saas_tampered_skills 1.0" in synced.command("metrics").stdout
+    assert "1 tampered" in synced.command("status").stdout
+    assert [record.levelno for record in caplog.records if "tampered" in record.message] == [logging.ERROR] * 2
+    synced.pull(force=True)
+    assert "atom_saas_tampered_skills 0.0" in synced.command("metrics").stdout
+    assert code(synced) == "good()"
+
+
+def test_foreign_code_gets_into_no_history(synced: Machine) -> None:
+    quietly(synced)
+    synced.sandbox.patch_skill("s", {"version": "2"}, push=False)
+    synced.pull()
+    assert synced.sql("SELECT count(*) FROM skill_version") == [(0,)]
+    assert "EVIL" not in synced.command("skills", "log", "s", "--json").stdout
+
+
+@pytest.mark.parametrize("forced", [True, False])
+def test_an_edit_whose_base_was_removed_is_not_lost(synced: Machine, *, forced: bool) -> None:
+    synced.edit("s", code="mine()")
+    synced.sql("UPDATE skill_base SET data = NULL")
+    if not forced:
+        synced.sandbox.patch_skill("s", {"code": "better()"}, push=False)
+    assert synced.pull(force=forced, strategy="local_wins").counts.conflicts_resolved == 1
+    assert code(synced) == ("good()" if forced else "better()")
+    found = json.loads(synced.command("conflicts", "list", "--resolved", "--json").stdout)
+    (logged,) = found["conflicts"]
+    assert logged["resolution_strategy"] == "remote_wins"
+    assert synced.command("conflicts", "undo", str(logged["id"])).returncode == 0
+    assert code(synced) == "mine()"
+    assert synced.command("db", "check").returncode == 0
+    listed = json.loads(synced.command("skills", "show", "s", "--json").stdout)
+    assert listed["source"] == ("edited" if forced else "local")
+
+
+def test_an_edit_whose_base_was_removed_is_not_lost_with_the_skill(synced: Machine) -> None:
+    synced.edit("s", code="mine()")
+    synced.sql("UPDATE skill_base SET data = NULL")
+    synced.sandbox.delete_skill("s", push=False)
+    synced.pull(max_delete="100%")
+    assert synced.sql("SELECT count(*) FROM skill_cache") == [(0,)]
+    ((text,),) = synced.sql("SELECT local_data FROM conflict_log WHERE resolved = 1")
+    assert json.loads(text)["code"] == "mine()"
+
+
+def test_what_people_and_ratings_do_is_no_tampering(synced: Machine) -> None:
+    synced.edit("s", description="mine")
+    assert synced.command("ratings", "add", "s", "4").returncode == 0
+    assert synced.command("sync", "ratings").returncode == 0
+    assert synced.pull(force=True).counts.tampered == 0
+    assert synced.command("db", "check").returncode == 0
+    assert code(synced) == "good()"

@@ -127,8 +127,8 @@ def test_an_edit_whose_base_was_removed_is_not_lost_with_the_skill(synced: Machi
     synced.edit("s", code="mine()")
     synced.sql("UPDATE skill_base SET data = NULL")
     synced.sandbox.delete_skill("s", push=False)
-    synced.pull(max_delete="100%")
-    assert synced.sql("SELECT count(*) FROM skill_cache") == [(0,)]
+    synced.pull()
+    assert synced.sql("SELECT count(*) FROM skill_cache WHERE skill_id = 's'") == [(0,)]
     ((text,),) = synced.sql("SELECT local_data FROM conflict_log WHERE resolved = 1")
     assert json.loads(text)["code"] == "mine()"
 

@@ -11,9 +11,11 @@ waits and finds it done.
 
 from __future__ import annotations
 
+import functools
 import logging
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -222,6 +224,8 @@ def refuse_newer(db: Database) -> None:
 def _refuse_foreign(db: Database, names: Sequence[str]) -> None:
     """Refuse to create what exists already: it is not ours, or these migrations would have been applied."""
     present = {name.lower(): kind for kind, name in db.connection.execute("SELECT type, name FROM sqlite_master")}
+    if not present:
+        return
     for name in names:
         for ours in created(name):
             if ours.lower() in present:
@@ -249,19 +253,28 @@ def _refuse_references(db: Database, name: str) -> None:
 
 def created(name: str, kind: str | None = None) -> list[str]:
     """Return the names of what one migration creates; of tables, only those that hold rows of ours."""
-    before = known()[: known().index(name)]
-    query = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~'"
-    old, new = build(before), build((*before, name))
-    try:
-        already = {row[:2] for row in old.execute(query)}  # made again by this migration: not new
-        rows = [row for row in new.execute(query) if row[:2] not in already]
-    finally:
-        old.close()
-        new.close()
+    rows = _all_created()[name]
     if kind is None:
         return [row[1] for row in rows]
     virtual = tuple(f"{row[1]}_" for row in rows if str(row[2]).startswith("CREATE VIRTUAL"))
     return [row[1] for row in rows if row[0] == kind and not f"{row[1]}_".startswith(virtual or ("\0",))]
+
+
+@functools.cache
+def _all_created() -> dict[str, list[tuple[str, str, str | None]]]:
+    """Return what each migration creates: the type, the name and the SQL."""
+    found: dict[str, list[tuple[str, str, str | None]]] = {}
+    already: set[tuple[str, str]] = set()
+    with closing(build(())) as connection:
+        for migration in schema.MIGRATIONS:
+            for statement in migration.up:
+                connection.execute(statement)
+            rows = connection.execute(
+                "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~'"
+            ).fetchall()
+            found[migration.name] = [row for row in rows if row[:2] not in already]  # the others were made again
+            already = {row[:2] for row in rows}
+    return found
 
 
 def _apply(connection: sqlite3.Connection, names: Sequence[str]) -> None:

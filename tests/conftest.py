@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from loaded_command import run_command
 
 from atom_saas_sync.core.outgoing import user_hasher
 from atom_saas_sync.marketplace.client import MarketplaceClient
@@ -189,22 +190,32 @@ class Machine:
         }
 
     def command(self, *arguments: str, stdin: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run the real command to its end."""
-        return self._run("-m", "atom_saas_sync", *arguments, stdin=stdin, **variables)
+        """Run the command to its end."""
+        return run_command(
+            *arguments,
+            environment=self.environment(**variables),
+            directory=self.directory,
+            stdin=stdin,
+            umask=self.umask,
+        )
 
     def python(self, code: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run Python code as a process of its own, in the environment of the real command."""
-        return self._run("-c", code, **variables)
+        """Run Python code as a process of its own, in the environment of the command."""
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            env=self.environment(**variables),
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            umask=self.umask,
+        )
 
     def hurried(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run the real command with a clock whose pauses take no time: all its retries, on a machine of any speed."""
-        return self.python(
-            "import runpy, sys\n"
-            "from atom_saas_sync.cli.runtime import StopSignals\n"
-            "StopSignals.sleep = lambda self, seconds: self.check()\n"
-            f"sys.argv = ['atom-sync', *{arguments!r}]\n"
-            "runpy.run_module('atom_saas_sync', run_name='__main__')",
-            **variables,
+        """Run the command with a clock whose pauses take no time: all its retries, on a machine of any speed."""
+        return run_command(
+            *arguments, environment=self.environment(**variables), directory=self.directory, hurried=True
         )
 
     def peak_of_a_sync(self, **variables: str) -> tuple[subprocess.CompletedProcess[str], float]:
@@ -219,19 +230,6 @@ class Machine:
             **variables,
         )
         return result, int(result.stderr.split()[-1]) / 1024
-
-    def _run(self, *arguments: str, stdin: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *arguments],
-            env=self.environment(**variables),
-            cwd=self.directory,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            umask=self.umask,
-        )
 
     @contextmanager
     def started(self, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:

@@ -13,22 +13,14 @@ from pathlib import Path
 import pytest
 from command_lines import COMMANDS, REPORTING, clean_environment, minimal, run_all
 from conftest import Machine
+from loaded_command import run_command
 
 from atom_saas_sync import __version__
 from atom_saas_sync.cli.output import print_json
 
 
 def _run(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "atom_saas_sync", *arguments],
-        env=clean_environment(directory, **variables),
-        cwd=directory,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_command(*arguments, environment=clean_environment(directory, **variables), directory=directory)
 
 
 # `db downgrade -1` takes what looks like an option for the place to go back to.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Machine
+from loaded_command import run_command
 
 from atom_saas_sync.config import VARIABLES
 
@@ -18,15 +19,7 @@ TOKEN = "at_saas_abcdef123456"
 
 
 def _run(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "atom_saas_sync", *arguments],
-        env={"PATH": os.environ["PATH"], **variables},
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_command(*arguments, environment={"PATH": os.environ["PATH"], **variables}, directory=directory)
 
 
 def test_show_masks_secrets_and_tells_origins(tmp_path: Path) -> None:

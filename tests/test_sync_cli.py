@@ -89,6 +89,7 @@ def test_requests_are_logged_for_programs_too(machine: Machine) -> None:
 
 @pytest.mark.parametrize("kind", ["skills", "categories", "ratings", "all"])
 def test_a_failure_is_told_once(machine: Machine, kind: str) -> None:
+    machine.sandbox.set_clock_offset(0)
     machine.command("sync", "skills")
     machine.command("ratings", "add", machine.sandbox.skill_ids()[0], "5")
     machine.sandbox.fault("error", status=503, times=1000)

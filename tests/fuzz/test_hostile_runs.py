@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from database_rules import check_rules
 from hypothesis import example, given
 from hypothesis import strategies as st
 from inputs import broken, fuzzing, tried
-from quick_commands import Ended, QuickCommands
+from loaded_command import LoadedCommand
 from raw_server import RawServer
 
 TOKEN = "at_saas_fuzz_0005"
@@ -177,11 +178,12 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 
 
 @pytest.fixture(scope="module")
-def commands(machine: Machine, hostile: Hostile) -> Iterator[QuickCommands]:
+def commands(machine: Machine, hostile: Hostile) -> Iterator[LoadedCommand]:
     """Return what runs commands; the known skills are synchronised, and one of them is edited."""
-    quick = QuickCommands(machine.directory)
+    quick = LoadedCommand()
     hostile.begin({})
-    assert quick.run("sync", "skills", environment=environment(machine, hostile)).code == 0
+    arguments: Any = {"environment": environment(machine, hostile), "directory": machine.directory}
+    assert quick.run("sync", "skills", **arguments).returncode == 0
     machine.edit(EDITED, code="mine")
     # So that `watch` has a reason to poll.
     machine.sql("UPDATE sync_run SET started_at = strftime('%Y-%m-%dT%H:%M:%SZ', started_at, '-2 hours')")
@@ -207,16 +209,16 @@ def saved(machine: Machine) -> Path:
     return machine.directory / "saved"
 
 
-def start_again(machine: Machine, hostile: Hostile, script: Script) -> dict[str, str]:
-    """Let the machine hold the known skills again; return its environment."""
+def start_again(machine: Machine, hostile: Hostile, script: Script) -> dict[str, Any]:
+    """Let the machine hold the known skills again; return how to start a command there."""
     for path in machine.directory.glob("atom.db*"):
         path.unlink()
     shutil.copy(saved(machine), machine.database_path)
     hostile.begin(script)
-    return environment(machine, hostile)
+    return {"environment": environment(machine, hostile), "directory": machine.directory, "hurried": True}
 
 
-def check(machine: Machine, hostile: Hostile, ended: Ended) -> None:
+def check(machine: Machine, hostile: Hostile, ended: subprocess.CompletedProcess[str]) -> None:
     """Check what holds for every command."""
     for text in (ended.stdout, ended.stderr):
         assert TOKEN not in text
@@ -247,46 +249,46 @@ def after_a_refusal(hostile: Hostile, *kinds: str) -> int:
 @example(NOT_GONE, True, "merge")
 @given(SCRIPTS, st.booleans(), st.sampled_from(["remote_wins", "merge", "manual"]))
 def test_sync(
-    machine: Machine, hostile: Hostile, commands: QuickCommands, script: Script, as_json: bool, strategy: str
+    machine: Machine, hostile: Hostile, commands: LoadedCommand, script: Script, as_json: bool, strategy: str
 ) -> None:
     tried["whole runs of sync, any bytes"] += 1
     options = ["--strategy", strategy, *(["--json"] if as_json else [])]
-    ended = commands.run("sync", "skills", *options, environment=start_again(machine, hostile, script))
+    ended = commands.run("sync", "skills", *options, **start_again(machine, hostile, script))
     check(machine, hostile, ended)
-    assert ended.code in {0, 4, 65, 69, 75, 77}
+    assert ended.returncode in {0, 4, 65, 69, 75, 77}
     assert after_a_refusal(hostile, "skills", "categories", "skill") <= IN_FLIGHT
     lines = ended.stderr.splitlines()
     told = [line for line in lines if line.startswith("atom-sync: ")]
-    assert len(told) == (ended.code not in {0, 4}), ended
+    assert len(told) == (ended.returncode not in {0, 4}), ended
     if as_json:
         document = json.loads(ended.stdout)
-        assert document["success"] == (ended.code in {0, 4}), ended
-        assert (document["error"] is None) == (ended.code in {0, 4, 65}) or document["reasons"], ended
+        assert document["success"] == (ended.returncode in {0, 4}), ended
+        assert (document["error"] is None) == (ended.returncode in {0, 4, 65}) or document["reasons"], ended
 
 
 @fuzzing(10)
 @given(SCRIPTS)
-def test_doctor(machine: Machine, hostile: Hostile, commands: QuickCommands, script: Script) -> None:
+def test_doctor(machine: Machine, hostile: Hostile, commands: LoadedCommand, script: Script) -> None:
     tried["whole runs of doctor, any bytes"] += 1
-    ended = commands.run("doctor", "--json", environment=start_again(machine, hostile, script))
+    ended = commands.run("doctor", "--json", **start_again(machine, hostile, script))
     check(machine, hostile, ended)
-    assert ended.code in {0, 1}
-    assert json.loads(ended.stdout)["success"] == (ended.code == 0)
+    assert ended.returncode in {0, 1}
+    assert json.loads(ended.stdout)["success"] == (ended.returncode == 0)
     assert after_a_refusal(hostile, "skills", "websocket") == 0
 
 
 @fuzzing(5)
 @example(NOT_GONE)
 @given(SCRIPTS)
-def test_watch(machine: Machine, hostile: Hostile, commands: QuickCommands, script: Script) -> None:
+def test_watch(machine: Machine, hostile: Hostile, commands: LoadedCommand, script: Script) -> None:
     tried["whole runs of watch, any bytes"] += 1
-    commands.begin("watch", environment=start_again(machine, hostile, script))
+    commands.begin("watch", **start_again(machine, hostile, script))
     try:
         wait_until(lambda: len(machine.sql("SELECT 1 FROM sync_run WHERE finished_at IS NOT NULL")) > 1, 30)
     finally:
         os.kill(commands.pid, signal.SIGTERM)
         ended = commands.end()
     check(machine, hostile, ended)
-    assert ended.code == 0, ended
+    assert ended.returncode == 0, ended
     assert after_a_refusal(hostile, "skills", "categories", "skill") <= IN_FLIGHT
     assert after_a_refusal(hostile, "websocket") == 0

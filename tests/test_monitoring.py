@@ -32,7 +32,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from atom_saas_sync.metrics import render
 from atom_saas_sync.model import Status
 
-# The deployment guide's dashboard, row by row: each panel and what draws it.
+# The deployment guide's dashboard, row by row, and a row of ours: each panel and what draws it.
 ROWS = {
     "Overview": {
         "Sync Success Rate (last 24h)": "stat",
@@ -63,6 +63,7 @@ ROWS = {
         "Conflicts Manual Review": "gauge",
         "Conflict Types": "piechart",
     },
+    "Trust": {"Tampered Skills": "stat"},
 }
 SEVERITIES = {
     "SyncStale": "critical",
@@ -71,6 +72,7 @@ SEVERITIES = {
     "SyncSlow": "warning",
     "CacheLow": "warning",
     "ConflictHigh": "warning",
+    "SkillsTampered": "critical",
 }
 # What the scrape adds to every series.
 SCRAPE_LABELS = {"job", "instance"}
@@ -178,7 +180,7 @@ def test_no_panel_covers_another() -> None:
                 assert taken.setdefault((x, y), panel["title"]) == panel["title"]
 
 
-def test_the_alerts_and_their_severities_are_those_of_the_guide() -> None:
+def test_the_alerts_and_their_severities_are_those_of_the_guide_and_ours() -> None:
     assert {name: rule["labels"]["severity"] for name, rule in alerts().items()} == SEVERITIES
     for name, rule in alerts().items():
         assert rule["annotations"]["summary"], name

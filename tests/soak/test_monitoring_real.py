@@ -112,6 +112,18 @@ def answers(url: str) -> bool:
 # The day
 
 
+def tamper(machine: Machine, skill_id: str) -> None:
+    """Change a skill so that it still counts as the marketplace's."""
+    machine.sql("INSERT INTO bulk_write VALUES (1)")
+    machine.sql(
+        "UPDATE skill_cache SET skill_data = json_set(skill_data, '$.code', 'EVIL()'), updated_at = ? "
+        "WHERE skill_id = ?",
+        format_time(machine.clock.now()),
+        skill_id,
+    )
+    machine.sql("DELETE FROM bulk_write")
+
+
 class Day:
     """Lives through 24 hours that end now, minute by minute, and keeps what a scrape would have seen in each."""
 
@@ -166,6 +178,7 @@ class Day:
             for skill_id in self._ids[:8]:
                 machine.edit(skill_id, description="ours")
                 machine.sandbox.patch_skill(skill_id, {"description": "theirs"}, push=False)
+        self._tamper(hour)
         if minute >= 20 and minute % 15 == 5:  # nothing in the first minutes: the cache is empty
             slow = 11 <= hour < 12
             strategy = "manual" if 14 < hour < 14.2 else "remote_wins"
@@ -175,6 +188,12 @@ class Day:
         if minute % 30 == 15:
             rate(machine, self._ids[minute % 50], 1 + minute % 5, user=f"user {minute}")
             sync_ratings(machine)
+
+    def _tamper(self, hour: float) -> None:
+        if hour == 16:
+            tamper(self._machine, self._ids[0])
+        if hour == 17:
+            self._machine.pull(force=True)
 
     def _websocket(self, minute: int) -> None:
         """Report as `watch` does: an hour of fallback in the evening."""
@@ -327,6 +346,7 @@ TROUBLE = {
     "SyncSlow": set(range(11, 18)),
     "CacheLow": {0},
     "ConflictHigh": {14, 15},
+    "SkillsTampered": {16},
 }
 
 
@@ -343,7 +363,7 @@ def check_alerts(api: Api, day: Day) -> None:
 
 
 def test_promtool_finds_nothing_and_the_rule_tests_pass() -> None:
-    assert "6 rules found" in promtool("check", "rules", "--lint=all", "--lint-fatal", ALERTS)
+    assert "7 rules found" in promtool("check", "rules", "--lint=all", "--lint-fatal", ALERTS)
     assert "SUCCESS" in promtool("test", "rules", ALERT_TESTS)
     for path in (PROMETHEUS, PROMETHEUS_TEXTFILE):
         assert "valid prometheus config file" in promtool("check", "config", path)

@@ -131,7 +131,7 @@ def test_a_proxy_that_fails_is_named_without_its_password(machine: Machine) -> N
             ("ALL_PROXY", "http://user:geheim@127.0.0.1:9", "Connection refused"),
         ):
             variables = {"ATOM_SAAS_API_URL": "https://marketplace.invalid", variable: value}
-            ended = machine.command("sync", "skills", "--json", "--deadline", "20", **variables)
+            ended = machine.hurried("sync", "skills", "--json", **variables)
             error = json.loads(ended.stdout)["error"]
             named = f"the proxy {value.replace('user:geheim@', '')} ({variable}) failed: {reason}"
             assert ended.returncode in {69, 75}

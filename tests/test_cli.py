@@ -168,6 +168,40 @@ def test_failures_of_every_reporting_command(tmp_path: Path, variables: dict[str
     assert sum(got == code for got, _, _ in results) >= len(results) * 0.7
 
 
+def test_every_document_says_that_it_succeeded(machine: Machine) -> None:
+    """And one thing stands under its own name, several under that of many."""
+    machine.pull()
+    skill_id = machine.sandbox.skill_ids()[0]
+    machine.edit(skill_id, code="mine")
+    machine.sandbox.patch_skill(skill_id, {"code": "theirs"})
+    machine.pull(strategy="manual")
+    url = ["--url", machine.sandbox.url]
+    asked = {
+        "rating": [["ratings", "add", skill_id, "5"], ["ratings", "show", "1"]],
+        "ratings": [["ratings", "list"]],
+        "failed": [["ratings", "failed"]],
+        "skill": [["skills", "show", skill_id]],
+        "skills": [["skills", "list"], ["skills", "search", "a"]],
+        "fields": [["skills", "diff", skill_id]],
+        "versions": [["skills", "log", skill_id]],
+        "conflict": [["conflicts", "show", "1"]],
+        "conflicts": [["conflicts", "list"]],
+        "settings": [["config", "show"]],
+        "sync": [["status"]],
+        "migrations": [["db", "history"]],
+        "skill_id": [["sandbox", "push", skill_id, "--set", "name=x", *url]],
+        "faults": [["sandbox", "fault", *url]],
+        "ws_url": [["sandbox", "state", *url]],
+    }
+    for name, command_lines in asked.items():
+        for words in command_lines:
+            ended = machine.command(*words, "--json")
+            assert ended.returncode == 0, (words, ended.stderr)
+            document = json.loads(ended.stdout)
+            assert document["success"] is True, words
+            assert name in document, (words, list(document))
+
+
 def test_what_is_not_there_is_not_wrong_usage(machine: Machine) -> None:
     assert machine.command("sync", "skills").returncode == 0
     skill_id = machine.sandbox.skill_ids()[0]

@@ -80,13 +80,13 @@ def test_list_filters(machine: Machine, conflicts: list[str], options: tuple[str
 
 
 def test_show_has_all_versions_and_the_fields(machine: Machine, conflicts: list[str]) -> None:
-    document = run_json(machine, "conflicts", "show", "1")
+    document = run_json(machine, "conflicts", "show", "1")["conflict"]
     assert document["local"]["code"] == "local code\nsecond line"
     assert document["remote"]["code"] == "remote code"
     assert document["base"]["version"] != "99.0"
     changed = {field["name"]: field["changed_by"] for field in document["fields"]}
     assert changed == {"version": "remote", "code": "both", "description": "local"}
-    assert run_json(machine, "conflicts", "show", "3")["remote"] is None
+    assert run_json(machine, "conflicts", "show", "3")["conflict"]["remote"] is None
 
 
 @pytest.mark.parametrize("width", [80, 140])
@@ -356,7 +356,7 @@ def test_a_newer_version_after_the_resolution_does_not_stop_undo(machine: Machin
     machine.sandbox.patch_skill(conflicts[0], {"code": "newest"})
     machine.pull(strategy="manual")
     run_json(machine, "conflicts", "undo", "1")
-    document = run_json(machine, "conflicts", "show", "1")
+    document = run_json(machine, "conflicts", "show", "1")["conflict"]
     assert (document["local"]["code"], document["remote"]["code"]) == ("local code\nsecond line", "newest")
 
 

@@ -49,14 +49,14 @@ def test_the_life_of_a_rating(machine: Machine, skill: str) -> None:
 
 def test_what_a_newer_rating_replaced_is_kept_and_put_back(machine: Machine, skill: str) -> None:
     document(machine.command("ratings", "add", skill, "1", "--comment", "it steals tokens", "--user", "ann", "--json"))
-    assert document(machine.command("ratings", "show", "1", "--json"))["replaced"] is None
+    assert document(machine.command("ratings", "show", "1", "--json"))["rating"]["replaced"] is None
     machine.sql("UPDATE skill_rating SET updated_at = '2026-01-01T00:00:00Z', rating = 2")
     for stars, comment in ((5, "great"), (4, "good")):  # the marketplace's own is not what is kept
         machine.sandbox.add_rating(skill, "ann", stars, comment)
         synced = machine.command("-v", "sync", "ratings", "--json")
         assert document(synced)["updated_local"] == 1
         assert "ratings restore 1" in synced.stderr and "steals" not in synced.stderr
-    shown = document(machine.command("ratings", "show", "1", "--json"))
+    shown = document(machine.command("ratings", "show", "1", "--json"))["rating"]
     assert (shown["rating"], shown["comment"], shown["state"]) == (4, "good", "sent")
     kept = shown["replaced"]
     assert (kept["rating"], kept["comment"], kept["updated_at"]) == (2, "it steals tokens", "2026-01-01T00:00:00Z")

@@ -37,7 +37,7 @@ def show(ctx: typer.Context, as_json: _Json = False) -> None:
             marketplace_of(settings.api_url),
         )
     if as_json:
-        print_json({"success": True, "budget": _document(state)})
+        print_json({"budget": _document(state)})
         return
     wait = f"; the next in {state.next_free_in_seconds:.0f} s" if state.next_free_in_seconds > 0 else ""
     say(f"{counted(state.free, 'request')} free{wait}")
@@ -80,6 +80,6 @@ def reset(ctx: typer.Context, as_json: _Json = False) -> None:
     with Database.open(settings.database_path, create=False) as database, database.transaction() as connection:
         forgotten = forget_declared_limit(connection)
     if as_json:
-        print_json({"success": True, "reset": forgotten})
+        print_json({"reset": forgotten})
     else:
         say("The declared limit is forgotten." if forgotten else "No limit was declared.")

@@ -112,7 +112,7 @@ def _confirm_loss(skill_ids: Sequence[str], *, yes: bool, as_json: bool) -> None
 def _skip(reason: str, why: str, *, as_json: bool) -> NoReturn:
     if as_json:
         counts = dict.fromkeys(("skills", "categories", "local", "protected", "kept_stale"), 0)
-        print_json({"success": True, "dry_run": False, **counts, "reason": reason, "marketplace_reached_at": None})
+        print_json({"dry_run": False, **counts, "reason": reason, "marketplace_reached_at": None})
     note(why)
     raise typer.Exit
 
@@ -125,7 +125,6 @@ def _report(purged: Purged, *, dry_run: bool, as_json: bool) -> None:
     if as_json:
         print_json(
             {
-                "success": True,
                 "dry_run": dry_run,
                 "skills": len(removed.skills),
                 "categories": len(removed.categories),

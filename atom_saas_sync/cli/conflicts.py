@@ -67,7 +67,7 @@ def show(ctx: typer.Context, conflict_id: _Id, as_json: _Json = False) -> None:
     with _log(ctx.obj) as log:
         conflict = _find(log, conflict_id)
     if as_json:
-        print_json(conflict_document(conflict))
+        print_json({"conflict": conflict_document(conflict)})
     else:
         _print_conflict(conflict)
 
@@ -132,7 +132,7 @@ def undo(ctx: typer.Context, conflict_id: _Id, as_json: _Json = False) -> None:
         undone = undo_resolution(log, conflict_id, actor=runtime.person(), now=datetime.now(UTC))
         conflict = _find(log, conflict_id)
     if as_json:
-        print_json({"success": True, "id": undone.id, "skill_id": undone.skill_id, "open": not conflict.resolved})
+        print_json({"id": undone.id, "skill_id": undone.skill_id, "open": not conflict.resolved})
         return
     waits = "nothing is left to settle" if conflict.resolved else f"conflict {undone.id} waits again"
     say(f"{printable(undone.skill_id)}: the local version is back; {waits}")
@@ -286,7 +286,7 @@ def _tell(settled: list[Settled], *, as_json: bool) -> None:
             {"id": each.id, "skill_id": each.skill_id, "strategy": each.strategy, "removed": each.removed}
             for each in settled
         ]
-        print_json({"success": True, "resolved": rows, "total": len(rows)})
+        print_json({"resolved": rows, "total": len(rows)})
         return
     for each in settled[:20]:
         result = "removed" if each.removed else f"resolved by {each.strategy}"

@@ -77,7 +77,7 @@ def current(ctx: typer.Context, as_json: AsJson = False) -> None:
         revision = migrations.current(database)
         pending = migrations.pending(database)
     if as_json:
-        print_json({"success": True, "current": revision, "head": not pending, "pending": pending})
+        print_json({"current": revision, "head": not pending, "pending": pending})
     else:
         say(f"{revision or 'base'}{'' if pending else ' (head)'}")
 
@@ -91,7 +91,7 @@ def history(ctx: typer.Context, as_json: AsJson = False) -> None:
         entries = migrations.history(database)
     if as_json:
         rows = [{"name": name, "applied_at": applied_at} for name, applied_at in entries]
-        print_json({"success": True, "migrations": rows, "total": len(rows)})
+        print_json({"migrations": rows, "total": len(rows)})
         return
     from rich.table import Table
 
@@ -146,7 +146,7 @@ def backup(
         write_backup(database.path, target, force=force)
     number = target.stat().st_size
     if as_json:
-        print_json({"success": True, "backup": str(target.absolute()), "size_bytes": number})
+        print_json({"backup": str(target.absolute()), "size_bytes": number})
     else:
         say(f"{target.absolute()}: {size(number)}")
 
@@ -285,7 +285,6 @@ def _report_rebind(preview: RunReport | None, *, former: str | None, wanted: str
     if as_json:
         print_json(
             {
-                "success": True,
                 "changed": preview is not None,
                 "marketplace": wanted,
                 "former": former,
@@ -316,7 +315,7 @@ def _report_change(database: Database, verb: str, change: Change, *, as_json: bo
     revision = migrations.current(database)
     if as_json:
         backup = str(change.backup) if change.backup else None
-        print_json({"success": True, verb: list(change.migrations), "current": revision, "backup": backup})
+        print_json({verb: list(change.migrations), "current": revision, "backup": backup})
         return
     for name in change.migrations:
         say(f"{verb.replace('_', ' ')}: {name}")

@@ -41,7 +41,6 @@ def show(ctx: typer.Context, as_json: _Json = False) -> None:
     if as_json:
         print_json(
             {
-                "success": True,
                 "jobs": jobs,
                 "total": len(jobs),
                 "source": source if jobs else None,
@@ -85,7 +84,7 @@ def _switch(ctx: typer.Context, *, as_json: bool, on: bool) -> None:
         elif changed:
             runs.resume_scheduling(actor=runtime.person(), now=now)
     if as_json:
-        print_json({"success": True, "stopped": on, "changed": changed})
+        print_json({"stopped": on, "changed": changed})
     elif on:
         say(
             "The emergency stop is on"

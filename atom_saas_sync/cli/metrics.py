@@ -32,12 +32,12 @@ def metrics(
     if textfile is not None:
         write_metrics(settings, textfile)
         if as_json:
-            print_json({"success": True, "textfile": str(textfile.absolute())})
+            print_json({"textfile": str(textfile.absolute())})
     elif as_json:
         from atom_saas_sync.metrics import samples
 
         found = samples(_render(settings))
-        print_json({"success": True, "metrics": found, "total": len(found)})
+        print_json({"metrics": found, "total": len(found)})
     else:
         text = _render(settings)
         sys.stdout.write(printable(text, lines=True) if sys.stdout.isatty() else text)

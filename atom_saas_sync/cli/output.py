@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -163,8 +163,12 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-def print_json(document: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
-    """Print one JSON document, and nothing else, on standard output; what a terminal would act on, escaped."""
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print one JSON document, and nothing else, on standard output; what a terminal would act on, escaped.
+
+    Every document has `success`, which is true unless `document` says otherwise.
+    """
+    document = {"success": True, **document}
     text = json.dumps(document, ensure_ascii=False, indent=2)
     if sys.stdout.isatty():
         text = escaped(text)

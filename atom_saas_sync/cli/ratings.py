@@ -58,7 +58,7 @@ def add(
             note(f"warning: {unknown}; the marketplace may refuse the rating")
         rating = ratings.add(skill_id, who, number, comment, now=datetime.now(UTC))
     if as_json:
-        print_json({"success": True, "rating": _line(rating)})
+        print_json({"rating": _line(rating)})
         return
     state = {"pending": "the next `atom-sync sync ratings` sends it", "sent": "it was sent before"}
     say(f"rating {rating.id}: {rating.stars} of 5 for {printable(skill_id)}; {state.get(rating.state, 'failed')}")
@@ -110,7 +110,7 @@ def show(
     if rating is None:
         raise _unknown([rating_id])
     if as_json:
-        print_json(_line(rating))
+        print_json({"rating": _line(rating)})
         return
     used_up = {"retry_count", "max_retries"} if rating.next_retry_at is None else set()
     for name, value in _line(rating).items():
@@ -177,7 +177,7 @@ def retry(
             raise _unknown(missing, "failed ")
         retried = ratings.retry(waiting if everything else ids, actor=runtime.person(), now=datetime.now(UTC))
     if as_json:
-        print_json({"success": True, "retried": retried, "total": len(retried)})
+        print_json({"retried": retried, "total": len(retried)})
     else:
         say(f"{counted(len(retried), 'rating')} pending again; `atom-sync sync ratings` sends them")
 
@@ -201,7 +201,7 @@ def restore(
             hint=f"`atom-sync ratings show {rating_id}` shows what it says",
         )
     if as_json:
-        print_json({"success": True, "rating": _line(rating)})
+        print_json({"rating": _line(rating)})
     else:
         say(
             f"rating {rating.id}: {rating.stars} of 5 for {printable(rating.skill_id)} again; "

@@ -89,7 +89,7 @@ def serve(
             "ATOM_SAAS_DATABASE_URL": str(database),
         }
         if as_json:
-            print_json({"success": True, "settings": settings})
+            print_json({"settings": settings})
         else:
             sys.stdout.writelines(f"export {name}={shlex.quote(value)}\n" for name, value in settings.items())
             sys.stdout.flush()
@@ -131,7 +131,7 @@ def push(
     if delete:
         _control(url, "DELETE", path, {"push": not quiet})
         if as_json:
-            print_json({"success": True, "skill_id": skill_id, "deleted": True})
+            print_json({"skill_id": skill_id, "deleted": True})
         return
     fields = dict(_assignment(text) for text in set_fields or ())
     if _control(url, "GET", path, missing={}):
@@ -155,7 +155,7 @@ def switch_fault(
     from atom_saas_sync.sandbox.faults import KINDS, parse_fault
 
     if kinds and as_json:
-        print_json({"success": True, "kinds": KINDS})
+        print_json({"kinds": KINDS})
         return
     if kinds:
         for name, meaning in KINDS.items():

@@ -176,7 +176,7 @@ def _change(files: dict[Path, str], *, install: bool, uninstall: bool, as_json: 
     if not (install or uninstall):
         if as_json:
             shown = [{"path": str(path), "text": text} for path, text in files.items()]
-            print_json({"success": True, "files": shown, "total": len(shown)})
+            print_json({"files": shown, "total": len(shown)})
         else:
             typer.echo("\n".join(f"# {path}\n{text}" for path, text in files.items()), nl=False)
         return None
@@ -312,7 +312,7 @@ def _failure(path: Path, error: OSError) -> AtomSyncError:
 def _report(changed: list[Path], next_steps: list[str], *, install: bool, as_json: bool) -> None:
     verb = "installed" if install else "removed"
     if as_json:
-        print_json({"success": True, verb: [str(path) for path in changed], "next": next_steps})
+        print_json({verb: [str(path) for path in changed], "next": next_steps})
         return
     for path in changed:
         typer.echo(f"{verb} {path}")

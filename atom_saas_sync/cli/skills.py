@@ -160,7 +160,7 @@ def import_skills(
     with _catalogue(ctx.obj, create=True) as (catalogue, _):
         done = do_import(catalogue, candidates, actor=runtime.person(), now=datetime.now(UTC))
     if as_json:
-        print_json({"success": True, "added": done.added, "updated": done.updated, "unchanged": done.unchanged})
+        print_json({"added": done.added, "updated": done.updated, "unchanged": done.unchanged})
     else:
         say(f"{done.added} added, {done.updated} edited, {done.unchanged} as they were")
 
@@ -346,7 +346,7 @@ def _version(options: GlobalOptions, skill_id: str, wanted: str) -> tuple[str, s
 
 def _tell(skill_id: str, what: str, *, changed: bool, as_json: bool) -> None:
     if as_json:
-        print_json({"success": True, "skill_id": skill_id, "changed": changed})
+        print_json({"skill_id": skill_id, "changed": changed})
     else:
         say(f"{printable(skill_id)}: {what}")
 

@@ -90,7 +90,7 @@ def test_an_answer_gone_wrong_stops_no_sync(machine: Machine, market: ScriptedMa
     for beginning in ("/api/v1/skills", "/api/v1/categories"):
         market.on(beginning, declaring(PAGE if "skills" in beginning else {"categories": []}))
     for _ in range(2):
-        ended = machine.command("sync", "skills", "--json", **market.variables)
+        ended = machine.command("sync", "skills", "--json", "--deadline", "30", **market.variables)
         assert ended.returncode == 0, ended.stderr
 
 

@@ -72,6 +72,29 @@ def test_units_share_one_user_and_get_the_token_as_a_credential(unit: str) -> No
     assert "143" in service["SuccessExitStatus"].split()
 
 
+HARDENING = {
+    **dict.fromkeys(("CapabilityBoundingSet", "AmbientCapabilities"), ""),
+    **dict.fromkeys(("NoNewPrivileges", "PrivateTmp", "PrivateDevices", "PrivateUsers", "ProtectHome"), "yes"),
+    **dict.fromkeys(("ProtectClock", "ProtectHostname", "ProtectKernelTunables", "ProtectKernelModules"), "yes"),
+    **dict.fromkeys(("ProtectKernelLogs", "ProtectControlGroups", "RestrictNamespaces", "RestrictRealtime"), "yes"),
+    **dict.fromkeys(("RestrictSUIDSGID", "LockPersonality", "MemoryDenyWriteExecute", "RemoveIPC"), "yes"),
+    "UMask": "0077",
+    "ProtectSystem": "strict",
+    "ProtectProc": "invisible",
+    "SystemCallArchitectures": "native",
+}
+
+
+@pytest.mark.parametrize("unit", [*POLLS, *SERVICES])
+def test_units_are_hardened(unit: str) -> None:
+    service = settings_in(UNITS[unit])["Service"]
+    assert {name: service.get(name) for name in HARDENING} == HARDENING
+    assert {"SystemCallFilter=@system-service", "SystemCallFilter=~@privileged"} <= {
+        line.removesuffix(" @resources") for line in UNITS[unit].splitlines()
+    }
+    assert service["RestrictAddressFamilies"] in {"AF_UNIX", "AF_UNIX AF_INET AF_INET6"}
+
+
 @pytest.mark.parametrize("unit", [*POLLS, *SERVICES])
 def test_a_unit_neither_imports_from_the_shared_directory_nor_leaves_a_core(unit: str) -> None:
     service = settings_in(UNITS[unit])["Service"]

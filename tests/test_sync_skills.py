@@ -184,6 +184,14 @@ def test_a_skill_that_is_only_unlisted_stays(machine: Machine) -> None:
     assert hidden in machine.cached()
 
 
+def test_what_only_the_list_forgets_stays_however_much_may_be_deleted(machine: Machine) -> None:
+    machine.pull()
+    machine.sandbox.fault("empty_list", endpoint="list", times=1)
+    report = machine.pull(max_delete=MaxDelete(share=1.0))
+    assert (report.complete, report.proof.confirmations, report.counts.deleted) == (True, 60, 0)
+    assert machine.cached().keys() == machine.listed().keys()
+
+
 def test_an_empty_list_for_a_moment_empties_nothing(machine: Machine) -> None:
     machine.pull()
     machine.sandbox.fault("empty_list", endpoint="list", times=1)

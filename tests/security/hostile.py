@@ -12,7 +12,10 @@ from starlette.types import Receive, Scope, Send
 
 
 class EchoingMarketplace:
-    """Answers with `status`, whatever is asked; the token is in headers, in bodies, and why a WebSocket is closed."""
+    """Answers with `status`, whatever is asked; the token is in headers and in bodies.
+
+    With the status 101 it opens a WebSocket, and closes it with the token as the reason.
+    """
 
     def __init__(self) -> None:
         self.status = 500
@@ -32,11 +35,9 @@ class EchoingMarketplace:
         self.seen.add(token)
         # Whoever masks first and takes away what is invisible afterwards puts the token together again.
         broken = f"{token[:9]}\x00{token[9:]}"
-        if scope["type"] == "websocket":
+        handshake = scope["type"] == "websocket"
+        if handshake and self.status == 101:
             await receive()
-            if self.status == 401:
-                await send({"type": "websocket.close"})
-                return
             await send({"type": "websocket.accept"})
             reason = f"\x1b[31mno {token} \u202e {broken}"
             await send({"type": "websocket.close", "code": 4000, "reason": reason})
@@ -51,8 +52,9 @@ class EchoingMarketplace:
         ]
         text = f"your token {token} and {broken} and https://example.org/?token={token}"
         body = json.dumps({"detail": text, "error": {"message": text, "code": token}, "message": text, token: text})
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body.encode()})
+        kind = "websocket.http.response" if handshake else "http.response"
+        await send({"type": f"{kind}.start", "status": self.status, "headers": headers})
+        await send({"type": f"{kind}.body", "body": body.encode()})
 
     @staticmethod
     def _token(scope: Scope) -> str:
@@ -65,5 +67,5 @@ class EchoingMarketplace:
 def echoing_marketplace() -> Iterator[EchoingMarketplace]:
     """Run it until the end of the block."""
     marketplace = EchoingMarketplace()
-    with serving(marketplace) as marketplace.port:
+    with serving(marketplace, ws="websockets-sansio") as marketplace.port:
         yield marketplace

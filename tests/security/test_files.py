@@ -97,7 +97,7 @@ def test_a_file_without_end_is_not_read_to_its_end(machine: Machine, valuable: P
 
 
 REFUSED = ("../../../../tmp/evil", "/etc/passwd", "..\\evil")
-NAMES = ("etc/passwd", "-rf", "$(touch evil);`id`")
+NAMES = ("etc/passwd", "-rf", "$(touch evil);`id`' OR 1=1; --")
 
 
 def test_no_name_of_a_skill_is_ever_a_path_or_a_command(machine: Machine) -> None:

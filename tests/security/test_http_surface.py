@@ -250,11 +250,14 @@ QUERIES = (
 
 
 def test_queries_are_values_and_no_sql(server: Served, machine: Machine) -> None:
+    machine.sql("INSERT INTO conflict_log (skill_id, conflict_type, severity) VALUES ('s', 'OTHER', 'LOW')")
+    assert server.admin("GET", "conflicts").json()["total"] == 1
     for query in QUERIES:
         for path in ("conflicts", "ratings/failed-uploads"):
             answer = server.admin("GET", f"{path}?{query}")
             assert answer.status_code in (200, 400)
             if answer.status_code == 200:
                 document = answer.json()
-                assert document.get("total", 0) == 0, document
+                assert document["total"] == 0, document
+                assert not document.get("conflicts"), document
         assert len(machine.cached()) == 60

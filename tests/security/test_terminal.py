@@ -143,11 +143,13 @@ def test_json_is_whole_and_escaped_on_a_terminal(attacked: Machine) -> None:
 
 def test_no_format_of_the_log_obeys_it(machine: Machine) -> None:
     long_id = "x" * 200
-    machine.sandbox.put_skill({"skill_id": f"y{ATTACKS['blank letters'][:3]}\u2028\x9b", "name": "n"}, push=False)
+    odd = f"odd {ATTACKS['blank letters']}\u2028{ATTACKS['bidi']}"
+    machine.sandbox.put_skill({"skill_id": odd, "name": "n"}, push=False)
     machine.sandbox.put_skill({"skill_id": long_id, "name": 7}, push=False)
     for line_format in ("text", "json", "journal"):
         log = machine.command("--log-format", line_format, "--log-level", "debug", "sync", "skills").stderr
         assert FORBIDDEN.search(log) is None, log
+        assert "skipped an invalid item: odd " in log
         assert "x" * 79 in log
         assert "x" * 80 not in log
 
@@ -195,9 +197,16 @@ def test_no_terminal_obeys_a_database_that_somebody_else_has_written(machine: Ma
 
 
 def test_the_status_page_shows_it_as_text(attacked: Machine) -> None:
-    attacked.sql("UPDATE websocket_state SET disconnect_reason = ?, stopped_at = NULL", "<script>alert(1)</script>")
-    attacked.sql("UPDATE sync_run SET error_message = ?, status = 'failed'", '"><img src=x onerror=alert(1)>')
+    markup = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
+    attacked.sql("UPDATE websocket_state SET disconnect_reason = ?, stopped_at = NULL", markup)
+    columns = ("kind", "started_at", "status", "error_type", "error_message")
+    attacked.sql(f"UPDATE sync_run SET {', '.join(f'{name} = ?1' for name in columns)}", markup)
     with served(attacked) as server:
-        page = server.get("/").text
-    assert "<script" not in page
-    assert "<img" not in page
+        answer = server.get("/")
+    assert answer.status_code == 200
+    assert "&lt;script&gt;" in answer.text
+    assert "<script" not in answer.text
+    assert "<img" not in answer.text
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "script-src" not in policy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from conftest import Machine, wait_until
 from hostile import EchoingMarketplace, echoing_marketplace
 from watch_support import stop, tables_exist, websocket_state
 from web_support import ADMIN_TOKEN, served
+
+from atom_saas_sync.errors import BadResponse
+from atom_saas_sync.systemd import ask_systemctl
 
 # Not of the form of real ones: what is known is masked, not only what looks like it.
 TOKEN = "3f2b8c1e-9d4a-4c7b-8e21-5a6f7d8c9b0e"
@@ -70,22 +74,23 @@ def test_an_answer_that_holds_the_token_is_told_without_it(
     assert files_with_token(machine.directory) == []
 
 
-@pytest.mark.parametrize("status", [500, 401])
+@pytest.mark.parametrize(("status", "reason"), [(101, "no ********  ********"), (401, "(401)"), (500, "with 500")])
 def test_a_websocket_that_is_closed_with_the_token_as_reason(
-    machine: Machine, hostile: EchoingMarketplace, facing: dict[str, str], status: int
+    machine: Machine, hostile: EchoingMarketplace, facing: dict[str, str], status: int, reason: str
 ) -> None:
     hostile.status = status
     with machine.started("--log-level", "debug", "watch", **facing) as process:
         wait_until(lambda: tables_exist(machine) and websocket_state(machine)["consecutive_failures"] >= 1)
+        stored = websocket_state(machine)["disconnect_reason"]
+        assert reason in stored and stored.isprintable()
+        assert files_with_token(machine.directory) == []
         for command in (("status",), ("status", "--json"), ("metrics",), ("doctor", "--json"), ("config", "show")):
             result = machine.command(*command, **facing)
             assert not holds_token((result.stdout + result.stderr).encode()), result
         logged = stop(process)
     assert TOKEN in hostile.seen
-    reason = websocket_state(machine)["disconnect_reason"]
     assert not holds_token(logged.encode())
     assert files_with_token(machine.directory) == []
-    assert reason.isprintable()
 
 
 def test_what_serve_health_shows_and_its_children_get(
@@ -111,25 +116,52 @@ def test_the_process_list_shows_no_token(machine: Machine, facing: dict[str, str
         pids = [process.pid, *(int(child) for child in children(process.pid))]
         for pid in pids:
             assert not holds_token(Path(f"/proc/{pid}/cmdline").read_bytes())
-            assert not holds_token(Path(f"/proc/{pid}/comm").read_bytes())
+            assert TOKEN[:12].encode() not in Path(f"/proc/{pid}/comm").read_bytes()  # cut to 15 bytes
         stop(process)
 
 
 def test_a_person_s_editor_gets_no_token(machine: Machine, facing: dict[str, str], tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     editor = tmp_path / "editor"
-    editor.write_text(f"#!/bin/sh\ntr '\\0' '\\n' < /proc/$$/environ > {seen}\n", encoding="utf-8")
+    lines = (
+        "#!/bin/sh",
+        f"tr '\\0' '\\n' < /proc/$$/environ > {seen}",
+        f'stat --format \'mode %a\' "$(dirname "$1")" >> {seen}',
+    )
+    editor.write_text("\n".join(lines), encoding="utf-8")
     editor.chmod(0o700)
     skill_id = next(iter(machine.cached()))
+    machine.umask = 0
     result = machine.command(
         "skills", "edit", skill_id, EDITOR=str(editor), ATOM_SYNC_ADMIN_TOKEN=ADMIN_TOKEN, **facing
     )
     assert result.returncode == 0, result.stderr
     told = seen.read_text(encoding="utf-8")
     assert "PATH=" in told
+    assert "\nmode 700\n" in told
     assert TOKEN not in told
     assert ADMIN_TOKEN not in told
     seen.unlink()
+
+
+def test_systemctl_gets_no_token(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, systemctl = tmp_path / "seen", tmp_path / "systemctl"
+    systemctl.write_text(
+        f"#!/bin/sh\ntr '\\0' '\\n' < /proc/$$/environ >> {seen}\necho systemd 255\n", encoding="utf-8"
+    )
+    systemctl.chmod(0o700)
+    ours = {"ATOM_SAAS_API_TOKEN": TOKEN, "ATOM_SYNC_ADMIN_TOKEN": ADMIN_TOKEN}
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    assert machine.command("schedule", "systemd", PATH=path, **ours).returncode == 0
+    assert "PATH=" in seen.read_text(encoding="utf-8")
+    for name, value in {**ours, "PATH": path}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("atom_saas_sync.systemd._BOOTED", tmp_path)
+    assert ask_systemctl("list-timers") == "systemd 255\n"
+    told = seen.read_text(encoding="utf-8")
+    assert told.count("LC_ALL=") >= 1
+    assert TOKEN not in told
+    assert ADMIN_TOKEN not in told
 
 
 def children(pid: int) -> list[str]:
@@ -139,13 +171,16 @@ def children(pid: int) -> list[str]:
 def test_a_redirect_takes_the_token_nowhere(machine: Machine, hostile: EchoingMarketplace) -> None:
     """Another port, another scheme, another name for the same machine: none of them is the same origin."""
     port = machine.sandbox.url.rsplit(":", 1)[1]
-    for elsewhere in (hostile.url, f"https://127.0.0.1:{port}", f"http://localhost:{hostile.port}", "//127.0.0.1:1"):
-        hostile.seen.clear()
+    hostile.seen.clear()
+    for number, elsewhere in enumerate(
+        (hostile.url, f"https://127.0.0.1:{port}", f"http://localhost:{port}", "//127.0.0.1:1"), 1
+    ):
         machine.sandbox.fault("redirect", endpoint="list", location=f"{elsewhere}/api/v1/skills")
-        result = machine.command("sync", "skills", "--json")
+        with machine.client() as (client, _), pytest.raises(BadResponse, match="to another origin"):
+            client.list_skills(1, 10)
         machine.sandbox.clear_faults()
-        assert result.returncode == 65, result
-        assert hostile.seen == set()
+        assert len(machine.sandbox.requests("list")) == number
+    assert hostile.seen == set()
 
 
 def test_the_core_of_an_exception_holds_no_token(machine: Machine, facing: dict[str, str]) -> None:

@@ -7,6 +7,10 @@ import json
 import pytest
 from conftest import Machine
 
+from atom_saas_sync.model import Health
+from atom_saas_sync.store.status import read_status
+from atom_saas_sync.web.page import status_page
+
 ODD = {
     "bytes": "UPDATE skill_cache SET skill_data = CAST(skill_data AS BLOB) WHERE skill_id = 's1'",
     "edited bytes": "UPDATE skill_cache SET skill_data = CAST(replace(skill_data, 'one', 'uno') AS BLOB) "
@@ -60,10 +64,14 @@ def test_odd_rows_elsewhere_leave_status_and_metrics_alone(three: Machine) -> No
         "INSERT OR REPLACE INTO fact VALUES ('rate_limit', '{}', ''), ('clock_skew_seconds', 'nan', '')",
         "INSERT INTO counter VALUES ('atom_saas_sync_items_total', 'no JSON', 1), ('x', x'ff', 1)",
         "UPDATE sync_run SET reasons = '{', counts = x'ff'",
-        "INSERT INTO sync_run (kind, started_at, status, started_by, pid, reasons) VALUES (x'ff', '', '', '', 1, '7')",
+        "INSERT INTO sync_run (kind, started_at, status, started_by, reasons) VALUES (x'3c62', x'ff', '', '', 7)",
+        "UPDATE sync_run SET duration_seconds = 'long'",
         "INSERT INTO skill_rating (skill_id, user_id, rating, review) VALUES ('s1', x'ff41', 3, x'ff')",
     ):
         three.sql(statement)
     for words in (("status",), ("status", "--json"), ("metrics",), ("ratings", "list"), ("ratings", "list", "--json")):
         result = three.command(*words)
         assert (result.returncode, result.stderr.removesuffix("1 rating\n")) == (0, ""), words
+    now = three.clock.now()
+    status = read_status(three.database_path, now=now, per_minute=1, per_hour=1)
+    assert "&lt;b" in status_page(status, Health(()), now)

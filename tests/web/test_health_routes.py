@@ -21,6 +21,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from web_support import ADMIN_TOKEN, Served, served, serving_a_full_cache
 
 from atom_saas_sync.config import load_settings
+from atom_saas_sync.store.lock import run_lock
+from atom_saas_sync.store.status import WATCH_LOCK
+from atom_saas_sync.times import format_time
 from atom_saas_sync.web.app import create_app
 from atom_saas_sync.web.jobs import Jobs
 
@@ -196,11 +199,30 @@ def test_the_page_is_plain_html_that_says_how_it_is(machine: Machine, server: Se
 
 
 def test_nothing_public_names_files_or_holds_secrets(machine: Machine, server: Served) -> None:
-    for route in ("/", "/health/live", "/health/ready", "/health/sync", "/metrics/sync"):
-        text = server.get(route).text
-        assert str(machine.directory) not in text
-        assert ADMIN_TOKEN not in text
-        assert machine.sandbox.token not in text
+    """Also when something is wrong: what then stands in the database names files, skills and others' words."""
+    name, skill = next(iter(machine.cached().items()))
+    secrets = (str(machine.directory), machine.database_path.name, ADMIN_TOKEN, machine.sandbox.token, name)
+
+    def look(*statuses: int) -> None:
+        for route in ("/", "/health/live", "/health/ready", "/health/sync", "/metrics/sync"):
+            answer = server.get(route)
+            told = answer.text + str(answer.headers)
+            assert not [secret for secret in (*secrets, skill["name"]) if secret in told], (route, told)
+            assert answer.status_code in statuses, route
+
+    look(200)
+    machine.sql("UPDATE sync_run SET status = 'failed', error_type = 'x', error_message = ?", " ".join(secrets))
+    machine.sql(
+        "UPDATE websocket_state SET websocket_enabled = 1, heartbeat_at = ?, ws_url = ?2, disconnect_reason = ?2",
+        format_time(datetime.now(UTC)),
+        " ".join(secrets),
+    )
+    with run_lock(machine.database_path, WATCH_LOCK, command="watch", now=str, sleep=machine.clock.sleep):
+        look(200, 503)
+    machine.database_path.write_bytes(b"no database" * 1000)
+    look(200, 503)
+    machine.database_path.unlink()
+    look(200, 503)
 
 
 @pytest.mark.parametrize(

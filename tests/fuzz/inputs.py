@@ -90,6 +90,39 @@ def spelled(value: Any, spelling: int) -> str:
     return text
 
 
+_ESCAPED_KEYS = {"code": '"c\\u006fde"', "version": '"\\u0076ersion"', "skill_id": '"skill_i\\u0064"'}
+
+
+def written(pairs: object) -> str:
+    """Write JSON whose objects are lists of pairs, so that a key may be there twice, and in escapes."""
+    if isinstance(pairs, list):
+        return f"[{','.join(map(written, pairs))}]"
+    if isinstance(pairs, tuple):
+        keys = ((key.removesuffix("\\"), key) for key, _ in pairs)
+        texts = [_ESCAPED_KEYS.get(key, json.dumps(key)) if key != drawn else json.dumps(key) for key, drawn in keys]
+        return "{" + ",".join(f"{text}:{written(value)}" for text, (_, value) in zip(texts, pairs, strict=True)) + "}"
+    return json.dumps(pairs)
+
+
+def _objects(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    keys = st.sampled_from([*_ESCAPED_KEYS, *(f"{key}\\" for key in _ESCAPED_KEYS), "metadata", "a"])
+    return st.one_of(st.lists(st.tuples(keys, inner), max_size=4).map(tuple), st.lists(inner, max_size=3))
+
+
+_nested = st.recursive(
+    st.one_of(st.sampled_from(["good()", "EVIL()", "1.0.0", "known-0"]), st.integers(0, 2)), _objects
+)
+doubled_skills = st.lists(
+    st.tuples(st.sampled_from(["code", "code\\", "version", "version\\", "id", "metadata", "parameters"]), _nested),
+    max_size=5,
+).map(lambda pairs: written((("skill_id", "known-0"), ("name", "n"), *pairs)).encode())
+"""Skills that have a key twice, in escapes, or at some depth; or none of that."""
+
+TOTALS = st.one_of(
+    st.integers(0, 6),
+    st.sampled_from([-1, 2**31, 2**53, 2**53 + 1, 2**63 - 1, 2**63, -(2**63) - 1, 10**400, 1e19, 5.0, True, "5", []]),
+)
+
 _PIECES = (b"[", b"{", b'"', b"\\", b"\xff", b"\\ud800", b"1e999", b",,")
 
 
@@ -124,7 +157,7 @@ def pages(draw: st.DrawFn) -> bytes:
     form: Any = {"skills": draw(st.lists(skills, max_size=5))}
     for name in ("total", "page", "page_size", "success"):
         if draw(st.booleans()):
-            form[name] = draw(st.one_of(st.integers(0, 6), values))
+            form[name] = draw(st.one_of(TOTALS, values))
     if draw(st.integers(0, 9)) == 0:
         form = draw(values)
     return spelled(form, draw(st.integers(0, 30))).encode(errors="surrogatepass")

@@ -33,6 +33,40 @@ def _closing(code: int, reason: bytes) -> bytes:
     return frame(8, code.to_bytes(2) + reason[:120])
 
 
+def _control(opcode: int, payload: bytes, flags: int, announced: int) -> bytes:
+    """Return a control frame with these flags (final, reserved, masked), and maybe another length than it has."""
+    size = len(payload) if announced < 0 else announced
+    length = bytes([size]) if size < 126 else b"\x7e" + size.to_bytes(2)
+    return bytes([(flags & 0xF0) | opcode]) + bytes([length[0] | (flags & 1) << 7]) + length[1:] + payload
+
+
+_FLAGS = st.sampled_from([0x80, 0x80, 0x80, 0x00, 0xC0, 0x90, 0xF0, 0x81])
+_controls = st.builds(
+    _control,
+    st.sampled_from([8, 9, 9, 10, 11, 15]),
+    st.one_of(st.binary(max_size=125), st.binary(min_size=126, max_size=300), st.just(TOKEN.encode())),
+    _FLAGS,
+    st.sampled_from([-1, -1, -1, 0, 1, 125, 126, 65535]),
+)
+_control_streams = st.lists(
+    st.one_of(
+        _controls,
+        st.tuples(_controls, st.integers(1, 200)).map(lambda many: many[0] * many[1]),
+        st.builds(frame, st.sampled_from([0, 1]), st.binary(max_size=20), final=st.booleans()),
+    ),
+    max_size=8,
+).map(b"".join)
+
+
+@fuzzing(60)
+@given(_control_streams)
+@example(_control(9, b"x" * 125, 0x80, -1) * 5000)
+@example(frame(1, b"{", final=False) + _control(9, b"", 0x80, -1) + _control(8, b"\x03", 0x80, -1))
+def test_control_frames(stream: bytes) -> None:
+    tried["WebSocket control frames"] += 1
+    check_end(asyncio.run(listen_to(None, stream)))
+
+
 _texts = frames().map(lambda text: frame(1, text.encode(errors="replace")[:60_000]))
 _frames = st.one_of(
     _texts,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sqlite3
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +13,7 @@ import httpx
 import zstandard
 from hypothesis import example, given
 from hypothesis import strategies as st
-from inputs import IDS, broken, categories, frames, fuzzing, pages, skills, spelled, tried, values
+from inputs import IDS, broken, categories, doubled_skills, frames, fuzzing, pages, skills, spelled, tried, values
 
 from atom_saas_sync.core.canonical import decode_object, json_text, same
 from atom_saas_sync.core.incoming import (
@@ -112,6 +113,43 @@ def test_pages_of_every_shape(body: bytes) -> None:
 def test_pages_of_broken_bytes(body: bytes) -> None:
     tried["pages of broken bytes"] += 1
     check_page(body)
+
+
+@fuzzing(200)
+@given(doubled_skills)
+@example(b'{"skill_id":"known-0","name":"n","code":"EVIL()","code":"good()"}')
+@example(b'{"skill_id":"known-0","name":"n","metadata":{"a":[{"code":1,"c\\u006fde":2}]}}')
+def test_skills_with_keys_twice(body: bytes) -> None:
+    """SQL readers see what our digests were made of, or nothing."""
+    tried["skills with keys twice"] += 1
+    item = read_skill(body)
+    message = parse_frame(f'{{"type":"skill_update","data":{body.decode()}}}')
+    twice = has_a_key_twice(body)
+    assert isinstance(message, Malformed) == isinstance(item, InvalidItem)
+    if isinstance(item, InvalidItem) or isinstance(message, Malformed):
+        return
+    assert not twice
+    for text in (item.text, message.text):
+        fields = json.loads(text)
+        for name in fields:
+            seen = SQLITE.execute("SELECT json_extract(?, '$.' || json_quote(?))", (text, name)).fetchone()[0]
+            value = fields[name]
+            assert same(json.loads(seen) if isinstance(value, list | dict) else seen, value)
+
+
+SQLITE = sqlite3.connect(":memory:")
+
+
+def has_a_key_twice(body: bytes) -> bool:
+    found = False
+
+    def look(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        nonlocal found
+        found = found or len(dict(pairs)) < len(pairs)
+        return dict(pairs)
+
+    json.loads(body, object_pairs_hook=look)
+    return found
 
 
 def test_one_item_that_is_broken_costs_no_other() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from answers import answers
+from answers import answers, heads, places
 from conftest import Machine
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -96,6 +96,56 @@ def test_the_client(raw: RawServer, machine: Machine, client: MarketplaceClient,
         REQUESTS[request](client)
     except AtomSyncError as error:
         check_error(error)
+
+
+@fuzzing(40)
+@given(request=st.sampled_from(sorted(REQUESTS)), answer=heads())
+@example(request="pages", answer=b"HTTP/1.1 103 x\r\n\r\n" * 20_000)
+@example(request="skill", answer=b"HTTP/1.1 200 x\r\n" + b"A: 1\r\n" * 20_000 + b"\r\n{}")
+def test_odd_heads(raw: RawServer, machine: Machine, client: MarketplaceClient, request: str, answer: bytes) -> None:
+    tried["odd heads to the client"] += 1
+    machine.clock.move(hours=2)
+    raw.answer = answer
+    try:
+        REQUESTS[request](client)
+    except AtomSyncError as error:
+        check_error(error)
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[RawServer]:
+    server = RawServer()
+    server.answer = answer_with()
+    yield server
+    server.stop()
+
+
+@fuzzing(40)
+@given(data=st.data(), request=st.sampled_from(sorted(REQUESTS)), status=st.sampled_from([301, 302, 303, 307, 308]))
+def test_redirects(
+    raw: RawServer,
+    elsewhere: RawServer,
+    machine: Machine,
+    client: MarketplaceClient,
+    data: st.DataObject,
+    request: str,
+    status: int,
+) -> None:
+    tried["redirects"] += 1
+    machine.clock.move(hours=2)
+    others = [
+        url.replace("127.0.0.1", host).encode() for url in (elsewhere.url,) for host in ("127.0.0.1", "localhost")
+    ]
+    place = data.draw(places(*others, *(url.removeprefix(b"http:") for url in others), raw.url.encode()))
+    first = len(raw.heads)
+    raw.answer = lambda _: (
+        answer_with(b"Location: " + place, status=status) if len(raw.heads) == first + 1 else answer_with()
+    )
+    try:
+        REQUESTS[request](client)
+    except AtomSyncError as error:
+        check_error(error)
+    assert elsewhere.heads == []
 
 
 @fuzzing(40)

@@ -280,12 +280,20 @@ def test_an_editor_that_is_none(machine: Machine, editor: str, message: str) -> 
     assert machine.command("skills", "edit", machine.sandbox.skill_ids()[0], VISUAL=" ", EDITOR="true").returncode == 0
 
 
-@pytest.mark.parametrize("arguments", [["--install-completion", "bash"], ["--install-completion"]])
-def test_completion_without_a_home(tmp_path: Path, arguments: list[str]) -> None:
+@pytest.mark.parametrize("arguments", ["--install-completion bash", "--install-completion"])
+def test_completion_without_a_home(tmp_path: Path, arguments: str) -> None:
+    """From a shell: Typer looks for one among the processes that started it."""
     blocked = tmp_path / "home"
     blocked.touch()
     for home in (str(blocked), "/dev/null/home"):
-        result = run_real(tmp_path, *arguments, variables={"HOME": home})
+        result = subprocess.run(
+            ["bash", "-c", f"{sys.executable} -m atom_saas_sync {arguments}; exit $?"],
+            env=clean_environment(tmp_path, HOME=home),
+            cwd=tmp_path,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
         assert b"Traceback" not in result.stderr and b"a bug" not in result.stderr, result.stderr
         assert result.returncode == 74, result.stderr
 

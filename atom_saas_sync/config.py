@@ -27,6 +27,7 @@ _TOKEN_FORMS = (
     re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"),
 )
 _TOKEN_FILE_MAX_BYTES = 64 * 1024
+_DIGEST_KEY_LEAST_BYTES = 32
 # Values that a message does not repeat: a URL with a password or a key in it, a token in the wrong place.
 _PERHAPS_SECRET = re.compile(r"[@?]|at_saas_|eyJ|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -126,6 +127,7 @@ class Settings:
     cache_strict_ttl: bool
     admin_token: Secret | None
     history_versions: int
+    digest_key: Secret | None
     hash_user_ids: bool
     scheduler_enabled: bool
     instance_id: str
@@ -367,6 +369,12 @@ VARIABLES = (
         "10",
     ),
     Variable(
+        "ATOM_SYNC_DIGEST_KEY_FILE",
+        _path,
+        "the path of a private file of at least 32 bytes, outside the database's directory",
+        "key that signs the digests of skills; under systemd the credential atom-sync-digest-key",
+    ),
+    Variable(
         "ATOM_SYNC_HASH_USER_IDS",
         _boolean,
         _BOOLEAN,
@@ -463,6 +471,40 @@ def _is_too_open(status: os.stat_result) -> bool:
     return bool(status.st_mode & (stat.S_IRWXO | (stat.S_IRWXG if status.st_uid == os.geteuid() else 0)))
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file that could have become a pipe by now."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _read_digest_key(path: Path, database: Path | None, *, is_credential: bool) -> bytes:
+    """Return the key, all bytes of the file. Raises OSError, ValueError or, for links in a circle, RuntimeError.
+
+    Whoever may write the database must be able neither to read it nor to put one of his own in its place.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("is no regular file")
+    with open(path, "rb", opener=_without_waiting) as stream:
+        status = os.fstat(stream.fileno())
+        real = path.resolve()
+        if database is not None and real.is_relative_to(database.resolve().parent):
+            raise ValueError("lies in the directory of the database, where its writers could replace it")
+        # What systemd passes on may belong to root, with our right to it as an ACL, which looks like the group's.
+        if status.st_mode & (stat.S_IRWXO | (0 if is_credential else stat.S_IRWXG)):
+            raise ValueError("can be read or written by others; chmod 600 it")
+        if os.geteuid() not in {0, status.st_uid} and status.st_uid != 0:
+            raise ValueError("belongs to another user")
+        for directory in {path.parent, real.parent}:
+            mode = directory.stat().st_mode
+            if mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX:
+                raise ValueError(f"could be replaced by others, who may write to {directory}")
+        key = stream.read(_TOKEN_FILE_MAX_BYTES + 1)
+    if len(key) < _DIGEST_KEY_LEAST_BYTES:
+        raise ValueError(f"holds {len(key)} bytes; a key has at least {_DIGEST_KEY_LEAST_BYTES}")
+    if len(key) > _TOKEN_FILE_MAX_BYTES:
+        raise ValueError("is too large for a key")
+    return key
+
+
 def show_settings(
     environ: Mapping[str, str], *, env_file: Path | None = None, working_directory: Path, database: str | None = None
 ) -> tuple[tuple[Shown, ...], tuple[str, ...], tuple[str, ...]]:
@@ -498,8 +540,10 @@ class _Reader:
         self._origins: dict[str, str] = {}
         self._wrong: dict[str, str] = {}
         self._token_file: Path | None = None
+        self._digest_key: Secret | None = None
         self.problems: list[str] = []
         self.warnings: list[str] = []
+        self._is_found = env_file is None
         self._file_name, self._file = self._read_env_file(env_file)
 
     def settings(self) -> Settings:
@@ -534,6 +578,7 @@ class _Reader:
             cache_strict_ttl=value("ATOM_SAAS_CACHE_STRICT_TTL"),
             admin_token=value("ATOM_SYNC_ADMIN_TOKEN"),
             history_versions=value("ATOM_SYNC_HISTORY_VERSIONS"),
+            digest_key=self._digest_key,
             hash_user_ids=value("ATOM_SYNC_HASH_USER_IDS"),
             scheduler_enabled=value("ENABLE_SCHEDULER"),
             instance_id=value("ATOM_INSTANCE_ID"),
@@ -551,6 +596,7 @@ class _Reader:
         self._find_urls()
         self._find_authorities()
         self._find_database()
+        self._find_digest_key()
         self._find_instance()
         self._find_misplaced_token()
 
@@ -712,6 +758,31 @@ class _Reader:
             self._values[name] = Path(state) / "atom.db" if state else Path("data/atom.db")
         if self._values[name] is not None:
             self._values[name] = self._directory / self._values[name]
+
+    def _find_digest_key(self) -> None:
+        name = "ATOM_SYNC_DIGEST_KEY_FILE"
+        if self._is_found and self._origins.get(name) == self._file_name:
+            self.problems.append(
+                f"{name} must not be set in {self._file_name}, a file in the working directory; "
+                "set it in the environment, or name the file with --env-file"
+            )
+            return
+        credentials = self._environ.get("CREDENTIALS_DIRECTORY")
+        is_credential = False
+        if self._values[name] is None and name not in self._wrong and credentials:
+            credential = Path(credentials) / "atom-sync-digest-key"
+            if is_credential := os.path.lexists(credential):
+                self._values[name], self._origins[name] = credential, "systemd credential"
+        if self._values[name] is None:
+            return
+        path = self._values[name] = self._directory / self._values[name]
+        try:
+            key = _read_digest_key(path, self._values["ATOM_SAAS_DATABASE_URL"], is_credential=is_credential)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            self.problems.append(f"{name}: {path}: {reason}")
+        else:
+            self._digest_key = Secret(key.hex())
 
     def _find_instance(self) -> None:
         name = "ATOM_INSTANCE_ID"

@@ -123,6 +123,7 @@ class Machine:
         started_by: str = "tester",
         check: Any = lambda: None,
         history_versions: int = 10,
+        signer: Any = None,
         **options: Any,
     ) -> RunReport:
         """Make one run in this process; `options` are the fields of PullOptions."""
@@ -140,7 +141,7 @@ class Machine:
         ):
             return CataloguePull(
                 marketplace=client,
-                catalogue=Catalogue(database, history_versions=history_versions),
+                catalogue=Catalogue(database, history_versions=history_versions, signer=signer),
                 runs=Runs(database),
                 clock=self.clock,
                 options=PullOptions(**options),

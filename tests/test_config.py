@@ -154,6 +154,7 @@ BAD = {
     ],
     "ATOM_SAAS_CACHE_STRICT_TTL": _NO_BOOLEAN,
     "ATOM_SYNC_HISTORY_VERSIONS": ["-1", "1001"],
+    "ATOM_SYNC_DIGEST_KEY_FILE": ["/does/not/exist", "/", "/dev/zero", "a\nb"],
     "ATOM_SYNC_HASH_USER_IDS": _NO_BOOLEAN,
     "ATOM_SYNC_MIN_FREE_DISK_GB": ["-1", "10001"],
     "ENABLE_SCHEDULER": _NO_BOOLEAN,
@@ -166,7 +167,7 @@ def _load(directory: Path, environ: dict[str, str] | None = None, **options: Any
 
 def test_every_variable_is_tried() -> None:
     names = {variable.name for variable in VARIABLES}
-    assert names - GOOD.keys() == {"ATOM_SAAS_API_TOKEN_FILE", "ATOM_SAAS_CA_FILE"}
+    assert names - GOOD.keys() == {"ATOM_SAAS_API_TOKEN_FILE", "ATOM_SAAS_CA_FILE", "ATOM_SYNC_DIGEST_KEY_FILE"}
     assert names == BAD.keys()
 
 

@@ -38,7 +38,7 @@ def ago(**span: float) -> str:
 WELL = Status(
     read_at=format_time(NOW),
     database_path="atom.db",
-    revision="0010_written_rows",
+    revision="0011_signatures",
     migrations_pending=False,
     sync=SyncState(last_sync_at=ago(minutes=5), last_successful_sync_at=ago(minutes=5)),
     rate_limit_remaining=90,
@@ -72,6 +72,7 @@ class World:
     free_gb: float = 50.0
     ids: list[str] = field(default_factory=lambda: ["owner/name"])
     altered: int = 0
+    unsigned: int = 0
     units: Timers = field(default_factory=lambda: Timers(active=("atom-sync-skills.timer",)))
 
     def _maybe_fail(self, what: str) -> None:
@@ -98,9 +99,9 @@ class World:
         self._maybe_fail("read")
         return self.status
 
-    def tampered(self) -> int:
+    def integrity(self) -> tuple[int, int]:
         self._maybe_fail("integrity")
-        return self.altered
+        return self.altered, self.unsigned
 
     def try_writing(self) -> None:
         self._maybe_fail("write")

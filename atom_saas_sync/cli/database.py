@@ -109,15 +109,19 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check integrity, schema, references, search index and file modes; exit code 74 if anything is wrong."""
+    from atom_saas_sync.cli.runtime import load, signer_of
     from atom_saas_sync.store import maintenance
+    from atom_saas_sync.store.database import Database
 
-    with _open(ctx, existing=True, read_only=not repair) as database:
+    settings = load(ctx.obj)
+    with Database.open(settings.database_path, migrate=False, read_only=not repair, create=False) as database:
         if repair:
             maintenance.repair(database)
-        findings = maintenance.check(database, quick=quick)
+        findings = maintenance.check(database, quick=quick, signer=signer_of(settings))
+    wrong = any(each.wrong for each in findings)
     if as_json:
         rows = [{"check": each.check, "message": each.message, "hint": each.hint} for each in findings]
-        print_json({"success": not findings, "database": str(database.path), "findings": rows, "total": len(rows)})
+        print_json({"success": not wrong, "database": str(database.path), "findings": rows, "total": len(rows)})
     elif findings:
         from rich.table import Table
 
@@ -127,7 +131,7 @@ def check(
         console(whole_lines=True).print(table)
     else:
         say(f"{database.path}: no findings")
-    if findings:
+    if wrong:
         raise typer.Exit(DatabaseError.exit_code)
 
 

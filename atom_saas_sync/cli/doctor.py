@@ -128,13 +128,14 @@ class _Store:
             per_hour=settings.rate_limit_per_hour,
         )
 
-    def tampered(self) -> int:
+    def integrity(self) -> tuple[int, int]:
+        from atom_saas_sync.cli.runtime import signer_of
         from atom_saas_sync.store import integrity
         from atom_saas_sync.store.database import Database
 
-        path = self._settings.database_path
+        signer, path = signer_of(self._settings), self._settings.database_path
         with Database.open(path, migrate=False, read_only=True) as database, database.reading() as connection:
-            return len(integrity.tampered(connection))
+            return len(integrity.tampered(connection, signer)), len(integrity.unsigned(connection, signer))
 
     def try_writing(self) -> None:
         from atom_saas_sync.store.database import Database

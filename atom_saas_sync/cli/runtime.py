@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.cli.notify import Notifier
     from atom_saas_sync.config import Settings
     from atom_saas_sync.marketplace.client import MarketplaceClient
+    from atom_saas_sync.store.integrity import Signer
     from atom_saas_sync.store.requests import RequestBudget
 
 
@@ -70,6 +71,13 @@ def set_up_logging_for(settings: Settings, options: GlobalOptions) -> Logger:
 
     secrets = [secret.reveal() for secret in (settings.api_token, settings.admin_token) if secret]
     return set_up_logging(options.level, options.log_format, secrets=secrets)
+
+
+def signer_of(settings: Settings) -> Signer | None:
+    """Return what signs digests; None without a key."""
+    from atom_saas_sync.store.integrity import Signer
+
+    return None if settings.digest_key is None else Signer(bytes.fromhex(settings.digest_key.reveal()))
 
 
 class StopSignals:

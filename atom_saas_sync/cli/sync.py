@@ -212,6 +212,7 @@ def _pull(
     **flags: Any,  # noqa: ANN401 - the other fields of PullOptions
 ) -> RunReport:
     """Make one polling sync."""
+    from atom_saas_sync.cli.runtime import signer_of
     from atom_saas_sync.logs import set_run_id
     from atom_saas_sync.store.catalogue import Catalogue
     from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
@@ -227,7 +228,9 @@ def _pull(
             settings = session.settings
             pull = CataloguePull(
                 marketplace=session.client,
-                catalogue=Catalogue(session.database, history_versions=settings.history_versions),
+                catalogue=Catalogue(
+                    session.database, history_versions=settings.history_versions, signer=signer_of(settings)
+                ),
                 runs=session.runs,
                 clock=clock,
                 options=PullOptions(

@@ -104,11 +104,13 @@ class _Service:
         import asyncio
         import random
 
+        from atom_saas_sync.cli.runtime import signer_of
         from atom_saas_sync.store.realtime import RealtimeStore, Schedule, WriteAheadLog
         from atom_saas_sync.usecases.follow_events import EventFollower
         from atom_saas_sync.usecases.watch import Watch
 
-        store = RealtimeStore(database, history_versions=self._settings.history_versions)
+        settings = self._settings
+        store = RealtimeStore(database, history_versions=settings.history_versions, signer=signer_of(settings))
         service = Watch(
             settings=_watch_settings(self._settings),
             open_link=self._open_link,
@@ -222,6 +224,7 @@ class _Service:
     def _pull(self, started_by: str) -> RunReport | None:
         import logging
 
+        from atom_saas_sync.cli.runtime import signer_of
         from atom_saas_sync.logs import set_run_id
         from atom_saas_sync.store.catalogue import Catalogue
         from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
@@ -231,7 +234,9 @@ class _Service:
             settings = session.settings
             report = CataloguePull(
                 marketplace=session.client,
-                catalogue=Catalogue(session.database, history_versions=settings.history_versions),
+                catalogue=Catalogue(
+                    session.database, history_versions=settings.history_versions, signer=signer_of(settings)
+                ),
                 runs=session.runs,
                 clock=self._clock,
                 options=PullOptions(strategy=settings.conflict_strategy, page_size=settings.batch_size),

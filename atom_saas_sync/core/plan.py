@@ -307,6 +307,13 @@ def _replaced(known: Known, remote: SkillVersion | None) -> ConflictEntry | None
     return ConflictEntry(conflict, Resolution("remote_wins", result), None)
 
 
+def is_tampered(known: Known | None) -> bool:
+    """Tell whether the text that counts as the marketplace's is not what it sent."""
+    if known is None or known.base is None or known.base_text is None:
+        return False
+    return not _is_text_of(known.base, known.skill_id, known.base_text)
+
+
 def _is_text_of(base: Base, skill_id: str, text: str) -> bool:
     if sha256(text.encode(errors="replace")).digest() == base.wire_digest:
         return True

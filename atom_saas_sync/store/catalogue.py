@@ -27,6 +27,7 @@ from atom_saas_sync.model import (
     Known,
     Outcome,
     PageRecord,
+    SkillVersion,
     WaitingConflict,
 )
 from atom_saas_sync.store import integrity, search_index
@@ -84,10 +85,16 @@ class _Entry(NamedTuple):
 class Catalogue:
     """The cached skills and categories with their bases."""
 
-    def __init__(self, database: Database, *, history_versions: int = 10) -> None:
-        """Work on `database`; keep `history_versions` former versions of each skill."""
+    def __init__(
+        self, database: Database, *, history_versions: int = 10, signer: integrity.Signer | None = None
+    ) -> None:
+        """Work on `database`; keep `history_versions` former versions of each skill.
+
+        With a `signer` all that is written comes from the marketplace.
+        """
         self._database = database
         self._history_versions = history_versions
+        self._signer = signer
         with translated_errors(database.path, (sqlite3.Error,)):
             database.connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}").fetchone()
 
@@ -143,14 +150,20 @@ class Catalogue:
                 yield Batch(connection, self._history_versions, write=False)
             return
         with self._database.transaction() as connection, bulk_write(connection):
-            batch = Batch(connection, self._history_versions)
+            batch = Batch(connection, self._history_versions, signer=self._signer)
             yield batch
             batch.finish()
 
     def tampered(self, *, everything: bool) -> list[str]:
         """Return the skills whose marketplace text does not have its digest: of all, or of those changed lately."""
         with self._database.reading() as connection:
-            return integrity.tampered(connection) if everything else integrity.tampered_since_last_check(connection)
+            look = integrity.tampered if everything else integrity.tampered_since_last_check
+            return look(connection, self._signer)
+
+    def unsigned(self) -> list[str]:
+        """Return the skills that are not signed with the key; none without a key."""
+        with self._database.reading() as connection:
+            return integrity.unsigned(connection, self._signer)
 
     def distrust(self, skill_ids: Sequence[str]) -> None:
         """Let the walk read these skills anew, whatever they were last time."""
@@ -162,7 +175,7 @@ class Catalogue:
     def note_tampered(self, found: Sequence[str], now: datetime) -> int:
         """Note which of these skills are still tampered with; return how many."""
         with self._database.transaction() as connection:
-            left = list(integrity.tampered_among(connection, found))
+            left = list(integrity.tampered_among(connection, found, self._signer))
             integrity.note_tampered(connection, left, now)
         return len(left)
 
@@ -293,8 +306,16 @@ class Batch:
     # Whether a base that is taken over has just been confirmed by the marketplace.
     confirms = True
 
-    def __init__(self, connection: sqlite3.Connection, history_versions: int, *, write: bool = True) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        history_versions: int,
+        *,
+        write: bool = True,
+        signer: integrity.Signer | None = None,
+    ) -> None:
         self._connection = connection
+        self._signer = signer
         self._write = write
         self._history_versions = history_versions
         self._known: dict[str, Known] = {}
@@ -504,13 +525,18 @@ class Batch:
         self._connection.executemany(
             """
             INSERT INTO skill_base
-                (skill_id, page, wire_digest, content_digest, exec_digest, confirmed_at, deleted_at, data, version)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL, ?7, ?9)
+                (skill_id, page, wire_digest, content_digest, exec_digest, confirmed_at, deleted_at, data, version,
+                 signature)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL, ?7, ?9, ?10)
             ON CONFLICT (skill_id) DO UPDATE SET
                 page = coalesce(excluded.page, page), wire_digest = excluded.wire_digest,
                 content_digest = excluded.content_digest, exec_digest = excluded.exec_digest,
                 confirmed_at = CASE WHEN ?8 THEN confirmed_at ELSE excluded.confirmed_at END,
-                deleted_at = NULL, data = excluded.data, version = excluded.version
+                deleted_at = NULL, data = excluded.data, version = excluded.version,
+                -- Without a key the signature stays as long as what it signs.
+                signature = CASE WHEN excluded.signature IS NULL AND version = excluded.version
+                    AND content_digest = excluded.content_digest AND exec_digest = excluded.exec_digest
+                    THEN signature ELSE excluded.signature END
             """,
             [
                 (
@@ -523,6 +549,7 @@ class Batch:
                     None if self._text_after(action) == action.remote.text else action.remote.text,
                     not self.confirms or action.base is BaseChange.RESTORE,
                     version_key(action.remote.fields),
+                    self._signature(action.remote),
                 )
                 for action in actions
                 if action.base in (BaseChange.ADVANCE, BaseChange.RESTORE) and action.remote is not None
@@ -572,6 +599,32 @@ class Batch:
                 statement, [(action.skill_id, moment) for action in actions if action.base is change]
             )
 
+    def _has_forged_signature(self, known: Known) -> bool:
+        base, signer = known.base, self._signer
+        return (
+            base is not None
+            and signer is not None
+            and signer.is_forged(
+                self._stored_signature(known.skill_id),
+                known.skill_id,
+                base.version,
+                base.content_digest,
+                base.exec_digest,
+            )
+        )
+
+    def _stored_signature(self, skill_id: str) -> bytes | None:
+        row = self._connection.execute(
+            "SELECT CAST(signature AS BLOB) FROM skill_base WHERE skill_id = ?", (skill_id,)
+        ).fetchone()
+        return row[0] if row else None
+
+    def _signature(self, remote: SkillVersion) -> bytes | None:
+        if self._signer is None:
+            return None
+        version = version_key(remote.fields)
+        return self._signer.sign(remote.skill_id, version, remote.content_digest, remote.exec_digest)
+
     def _text_after(self, action: Action) -> str | None:
         if action.cache is CacheChange.WRITE:
             return action.text
@@ -594,6 +647,8 @@ class Batch:
             text = known.base_text.encode(errors="replace")
             if sha256(text).digest() != known.base.wire_digest and not integrity.fits(text, known.base.content_digest):
                 continue  # another program's, which must not pass for a version of the marketplace
+            if self._has_forged_signature(known):
+                continue  # likewise
             deleted = action.base in (BaseChange.DROP, BaseChange.MARK_DELETED)
             advanced = (
                 action.base is BaseChange.ADVANCE

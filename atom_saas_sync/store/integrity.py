@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from hashlib import sha256
+from typing import NamedTuple
 
 from atom_saas_sync.core.canonical import content_digest, decode_object
 from atom_saas_sync.store.runs import get_fact, set_fact
@@ -16,8 +17,11 @@ TAMPERED = "tampered"
 """The fact with the ids of what the last check found, as a JSON list."""
 
 _CHECKED_AT = "digests_checked_at"
+_KEY_NAME_BYTES = 8
 _TEXTS = """
-    SELECT b.skill_id, CAST(coalesce(b.data, c.skill_data) AS BLOB), b.wire_digest, b.content_digest
+    SELECT CAST(b.skill_id AS TEXT), CAST(coalesce(b.data, c.skill_data) AS BLOB), CAST(b.wire_digest AS BLOB),
+           CAST(b.content_digest AS BLOB), CAST(b.exec_digest AS BLOB), CAST(b.version AS TEXT),
+           CAST(b.signature AS BLOB)
     FROM {rows} WHERE b.deleted_at IS NULL AND coalesce(b.data, c.skill_data) IS NOT NULL
 """
 _ALL = _TEXTS.format(rows="skill_base AS b LEFT JOIN skill_cache AS c ON c.skill_id = b.skill_id")
@@ -30,36 +34,98 @@ _AMONG = _TEXTS.format(
 )
 
 
+class Signer:
+    """Signs digests with a key: who may write the database and has not got the key can't forge them.
+
+    A signature begins with a name of the key, so that one by another key is told from a forged one.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        """Sign with `key`."""
+        import hmac
+
+        self._hmac = hmac
+        self._key = key
+        self._name = hmac.digest(key, b"the name of this key", "sha256")[:_KEY_NAME_BYTES]
+
+    def sign(self, skill_id: str, version: str, content_digest: bytes, exec_digest: bytes) -> bytes:
+        """Return the signature of one version of a skill."""
+        fields = [skill_id, version, content_digest.hex(), exec_digest.hex()]
+        what = json.dumps(fields, separators=(",", ":")).encode()
+        return self._name + self._hmac.digest(self._key, what, "sha256")
+
+    def is_forged(
+        self, signature: bytes | None, skill_id: str, version: str, content_digest: bytes, exec_digest: bytes
+    ) -> bool:
+        """Tell whether a signature says that it is by this key, and is not."""
+        return self.has_signed(signature) and signature != self.sign(skill_id, version, content_digest, exec_digest)
+
+    def has_signed(self, signature: bytes | None) -> bool:
+        """Tell whether a signature says that it is by this key."""
+        return signature is not None and signature[:_KEY_NAME_BYTES] == self._name
+
+
+class _Row(NamedTuple):
+    """What the marketplace sent of one skill, as the database has it."""
+
+    skill_id: str
+    text: bytes
+    wire_digest: bytes
+    content_digest: bytes
+    exec_digest: bytes
+    version: str
+    signature: bytes | None
+
+    def is_forged(self, signer: Signer | None) -> bool:
+        return signer is not None and signer.is_forged(
+            self.signature, self.skill_id, self.version, self.content_digest, self.exec_digest
+        )
+
+    def is_tampered(self, signer: Signer | None) -> bool:
+        return not fits(self.text, self.content_digest) or self.is_forged(signer)
+
+    def is_new_and_tampered(self, signer: Signer | None) -> bool:
+        """Tell the same of a row that was written lately: what runs wrote has its bytes' own digest."""
+        is_as_written = sha256(self.text).digest() == self.wire_digest
+        return self.is_forged(signer) if is_as_written else self.is_tampered(signer)
+
+
 def fits(text: bytes, digest: bytes) -> bool:
     """Tell whether a text is that of the content digest."""
     fields = decode_object(text)
     return fields is not None and content_digest(fields) == digest
 
 
-def tampered(connection: sqlite3.Connection) -> list[str]:
-    """Return the skills whose marketplace text does not have its digest, of all."""
-    return [skill_id for skill_id, text, _, digest in connection.execute(_ALL) if not fits(text, digest)]
+def tampered(connection: sqlite3.Connection, signer: Signer | None) -> list[str]:
+    """Return the skills whose marketplace text does not have its digest, or whose digest is forged, of all."""
+    return [row.skill_id for row in map(_Row._make, connection.execute(_ALL)) if row.is_tampered(signer)]
 
 
-def tampered_since_last_check(connection: sqlite3.Connection) -> list[str]:
+def tampered_since_last_check(connection: sqlite3.Connection, signer: Signer | None) -> list[str]:
     """Return those among what was written since the last run, and among what was found then."""
     since = get_fact(connection, _CHECKED_AT)
     if since is None:
-        return tampered(connection)
-    # What runs wrote in that second has its bytes' own digest: no need to parse it.
-    new = (
-        skill_id
-        for skill_id, text, wire, digest in connection.execute(_WRITTEN_SINCE, (since,))
-        if sha256(text).digest() != wire and not fits(text, digest)
-    )
-    return sorted({*new, *tampered_among(connection, _found(connection))})
+        return tampered(connection, signer)
+    rows = map(_Row._make, connection.execute(_WRITTEN_SINCE, (since,)))
+    new = (row.skill_id for row in rows if row.is_new_and_tampered(signer))
+    return sorted({*new, *tampered_among(connection, _found(connection), signer)})
 
 
-def tampered_among(connection: sqlite3.Connection, skill_ids: Iterable[str]) -> Iterator[str]:
+def tampered_among(connection: sqlite3.Connection, skill_ids: Iterable[str], signer: Signer | None) -> Iterator[str]:
     """Yield those of these skills that are tampered with."""
-    for skill_id, text, _, digest in connection.execute(_AMONG, (json.dumps(list(skill_ids)),)):
-        if not fits(text, digest):
-            yield skill_id
+    for row in map(_Row._make, connection.execute(_AMONG, (json.dumps(list(skill_ids)),))):
+        if row.is_tampered(signer):
+            yield row.skill_id
+
+
+def unsigned(connection: sqlite3.Connection, signer: Signer | None) -> list[str]:
+    """Return the skills that are not signed with the key; none without a key."""
+    if signer is None:
+        return []
+    rows = connection.execute(
+        "SELECT CAST(skill_id AS TEXT), CAST(signature AS BLOB) FROM skill_base WHERE deleted_at IS NULL"
+    )
+    return [skill_id for skill_id, signature in rows if not signer.has_signed(signature)]
 
 
 def note_tampered(connection: sqlite3.Connection, skill_ids: Iterable[str], now: datetime) -> None:

@@ -32,18 +32,22 @@ _OUT_OF_STEP = """
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not as it should be: which check saw it, what it is, and what to do."""
+    """Something that is not as it should be: which check saw it, what it is, and what to do.
+
+    One that is not `wrong` is only said.
+    """
 
     check: str
     message: str
     hint: str
+    wrong: bool = True
 
 
-def check(db: Database, *, quick: bool = False) -> list[Finding]:
+def check(db: Database, *, quick: bool = False, signer: integrity.Signer | None = None) -> list[Finding]:
     """Look at the whole database and return what is wrong; an empty list is the good answer.
 
-    `quick` leaves out comparing each index with its table. More than we expect is never a finding: other programs may
-    keep tables, columns and indexes of their own here.
+    `quick` leaves out comparing each index with its table. With a `signer` the signatures are looked at, too. More
+    than we expect is never a finding: other programs may keep tables, columns and indexes of their own here.
 
     Raises DatabaseError if it cannot be read at all.
     """
@@ -55,7 +59,7 @@ def check(db: Database, *, quick: bool = False) -> list[Finding]:
             findings += _check_references(connection)
             findings += _check_search_index(connection)
             findings += _check_texts(connection)
-            findings += _check_digests(connection)
+            findings += _check_digests(db, signer)
         except sqlite3.DatabaseError as error:
             # A damaged page can stop any of them; what was found so far is worth more than the error.
             findings.append(Finding("integrity", f"the check could not go on: {error}", _RESTORE))
@@ -160,15 +164,24 @@ def _check_texts(connection: sqlite3.Connection) -> Iterator[Finding]:
                 )
 
 
-def _check_digests(connection: sqlite3.Connection) -> Iterator[Finding]:
+def _check_digests(db: Database, signer: integrity.Signer | None) -> Iterator[Finding]:
     """Look for skills that count as the marketplace's and are not what it sent."""
-    if not {("table", "skill_base"), ("table", "skill_cache")} <= _objects(connection).keys():
-        return
-    for skill_id in integrity.tampered(connection):
+    connection = db.connection
+    tables = {("table", "skill_base"), ("table", "skill_cache")}
+    if migrations.pending(db) or not tables <= _objects(connection).keys():
+        return  # the digests may be of another form
+    for skill_id in integrity.tampered(connection, signer):
         yield Finding(
             "tampered",
             f"the text of the skill {short_id(skill_id)!r} is not what the marketplace sent",
             "`atom-sync sync skills --force` puts the marketplace's text back",
+        )
+    if unsigned := len(integrity.unsigned(connection, signer)):
+        yield Finding(
+            "unsigned",
+            f"{unsigned:,} {'skill is' if unsigned == 1 else 'skills are'} not signed with the key",
+            "`atom-sync sync skills --force` fetches and signs them",
+            wrong=False,
         )
 
 

@@ -9,11 +9,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-from atom_saas_sync.model import TIME_TO_LIVE, Category, LinkState, MessageMark, ScheduledJob
+from atom_saas_sync.model import (
+    TIME_TO_LIVE,
+    Category,
+    LinkState,
+    MessageMark,
+    ScheduledJob,
+    SkillVersion,
+)
 from atom_saas_sync.store.catalogue import Batch, bulk_write
 from atom_saas_sync.store.counters import increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.failures import translated_errors
+from atom_saas_sync.store.integrity import Signer
 from atom_saas_sync.store.runs import get_fact, last_run_started_at, set_fact
 from atom_saas_sync.times import format_exact_time, format_time, parse_time
 
@@ -26,6 +34,15 @@ _LOG_BYTES = 64 * 1024 * 1024
 
 class RealtimeBatch(Batch):
     """One transaction in which a batch of messages is applied."""
+
+    def _signature(self, remote: SkillVersion) -> bytes | None:
+        """Sign only what continues a signed version, or is new: a message is completed from what is stored."""
+        known = self._known.get(remote.skill_id)
+        if self._signer is not None and known is not None and known.base is not None:
+            signed = self._signer.has_signed(self._stored_signature(remote.skill_id))
+            if not signed or self._has_forged_signature(known):
+                return None
+        return super()._signature(remote)
 
     def marks(self, kind: str, keys: Iterable[str]) -> dict[str, MessageMark]:
         """Return what is known of the last messages about these things; `kind` is skill, rating or category."""
@@ -107,10 +124,11 @@ class RealtimeBatch(Batch):
 class RealtimeStore:
     """What `watch` reads and writes."""
 
-    def __init__(self, database: Database, *, history_versions: int = 10) -> None:
+    def __init__(self, database: Database, *, history_versions: int = 10, signer: Signer | None = None) -> None:
         """Work on `database`; keep `history_versions` former versions of each skill."""
         self._database = database
         self._history_versions = history_versions
+        self._signer = signer
         with translated_errors(database.path, (sqlite3.Error,)):
             database.connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}").fetchone()
 
@@ -118,7 +136,7 @@ class RealtimeStore:
     def batch(self) -> Iterator[RealtimeBatch]:
         """Open the transaction in which one batch of messages is applied."""
         with self._database.transaction() as connection, bulk_write(connection):
-            batch = RealtimeBatch(connection, self._history_versions)
+            batch = RealtimeBatch(connection, self._history_versions, signer=self._signer)
             yield batch
             batch.finish()
 

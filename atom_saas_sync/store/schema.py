@@ -627,4 +627,11 @@ MIGRATIONS = (
         up=("CREATE INDEX idx_skill_cache_updated_at ON skill_cache(updated_at)",),
         down=("DROP INDEX idx_skill_cache_updated_at",),
     ),
+    # What stands beside the digests if there is a key for it: eight bytes that name the key, and an HMAC
+    # (docs/TRUST.md). NULL where it was written without a key.
+    Migration(
+        name="0011_signatures",
+        up=("ALTER TABLE skill_base ADD COLUMN signature BLOB",),
+        down=("ALTER TABLE skill_base DROP COLUMN signature",),
+    ),
 )

@@ -97,8 +97,8 @@ class Store(Protocol):
     def read(self) -> Status:
         """Return the state."""
 
-    def tampered(self) -> int:
-        """Return how many skills count as the marketplace's and are not what it sent."""
+    def integrity(self) -> tuple[int, int]:
+        """Return how many skills count as the marketplace's and are not what it sent, and how many are not signed."""
 
     def try_writing(self) -> None:
         """Raise DatabaseError if nothing can be written."""
@@ -321,7 +321,7 @@ def _ids(store: Store) -> Iterator[Finding]:
 
 def _integrity(store: Store) -> Finding:
     try:
-        number = store.tampered()
+        number, unsigned = store.integrity()
     except DatabaseError as error:
         return Finding("integrity", "problem", error.message, error.hint or "`atom-sync db check` looks closer")
     if number:
@@ -331,6 +331,13 @@ def _integrity(store: Store) -> Finding:
             f"{_counted(number, 'skill is', 'skills are')} not what the marketplace sent, but count as such",
             "find out who writes to the database; `atom-sync db check` names them, `atom-sync sync skills --force` "
             "puts the marketplace's text back",
+        )
+    if unsigned:
+        return Finding(
+            "integrity",
+            "warning",
+            f"{_counted(unsigned, 'skill is', 'skills are')} not signed with the key",
+            "`atom-sync sync skills --force` fetches and signs them",
         )
     return Finding("integrity", "ok", "every skill of the marketplace is what it sent")
 

@@ -16,7 +16,7 @@ from atom_saas_sync.core.incoming import (
     SKILL_DELETE,
     Message,
 )
-from atom_saas_sync.core.plan import plan_deleted, plan_listed, with_alarm
+from atom_saas_sync.core.plan import is_tampered, plan_deleted, plan_listed, with_alarm
 from atom_saas_sync.core.realtime import is_outdated, merged_version, remote_text, without_figures
 from atom_saas_sync.model import Action, BaseChange, CacheChange, Category, Known, MessageMark, Outcome, Strategy
 from atom_saas_sync.times import parse_time
@@ -117,7 +117,9 @@ class EventFollower:
             # Gone since: only what is no older than the deletion brings it back.
             if _is_older_than(message, mark, now):
                 return None
-        elif is_outdated(message, updated_at=updated_at, sent_at=None if mark is None else mark.sent_at, now=now):
+        elif is_outdated(message, updated_at=updated_at, sent_at=None if mark is None else mark.sent_at, now=now) or (
+            message.type != SKILL_DELETE and is_tampered(known)  # which would complete what the message leaves out
+        ):
             return None
         unchanged = Action(message.key, Outcome.UNCHANGED)
         if message.type == SKILL_DELETE:
@@ -138,8 +140,8 @@ class EventFollower:
         self, message: Message, known: Known | None, mark: MessageMark | None, now: datetime
     ) -> Action | None:
         stored = _remote_fields(known)
-        if known is None or stored is None or _is_deleted_there(known):
-            return None  # nothing to rate here
+        if known is None or stored is None or _is_deleted_there(known) or is_tampered(known):
+            return None  # nothing to rate here, or not the marketplace's
         sent_at = None if mark is None else mark.sent_at
         updated_at = None if mark is not None else parse_time(stored.get("updated_at"))
         if is_outdated(message, updated_at=updated_at, sent_at=sent_at, now=now):

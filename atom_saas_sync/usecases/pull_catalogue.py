@@ -240,7 +240,7 @@ class CataloguePull:
     def _look_for_tampered_rows(self) -> list[str]:
         """Return the skills whose text is not what the marketplace sent, though it counts as such.
 
-        A forced run looks at all rows, and reads these skills anew.
+        A forced run looks at all rows, and reads these skills anew; likewise what is not signed with the key yet.
         """
         tampered = self._catalogue.tampered(everything=self._options.force)
         self._counts.tampered = len(tampered)
@@ -248,8 +248,8 @@ class CataloguePull:
             log.error("%s was tampered with: its text is not what the marketplace sent", short_id(skill_id))
         if len(tampered) > _INVALID_LOGGED:
             log.error("%d more skills were tampered with", len(tampered) - _INVALID_LOGGED)
-        if tampered and self._options.force and not self._options.dry_run:
-            self._catalogue.distrust(tampered)
+        if self._options.force and not self._options.dry_run:
+            self._catalogue.distrust([*tampered, *self._catalogue.unsigned()])
         return tampered
 
     def _walk(self, list_key: str, outcome: _Outcome, *, first: bool) -> Walk:

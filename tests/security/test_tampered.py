@@ -7,7 +7,14 @@ import logging
 from collections.abc import Callable
 
 import pytest
-from conftest import Machine
+from conftest import Json, Machine
+
+from atom_saas_sync.core.incoming import Message, parse_frame
+from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.integrity import Signer
+from atom_saas_sync.store.realtime import RealtimeStore
+from atom_saas_sync.times import format_time
+from atom_saas_sync.usecases.follow_events import EventFollower
 
 EVIL = "json_set(skill_data, '$.code', 'EVIL()')"
 
@@ -47,6 +54,15 @@ def base_of_an_edit(machine: Machine) -> None:
 
 def unreadable(machine: Machine) -> None:
     behind_the_triggers(machine, "UPDATE skill_cache SET skill_data = 'EVIL()' WHERE skill_id = 's'")
+
+
+def told(machine: Machine, kind: str, data: Json, signer: Signer | None = None) -> None:
+    """Apply a message, as `watch` does."""
+    now = machine.clock.now()
+    message = parse_frame(json.dumps({"type": kind, "data": data, "timestamp": format_time(now)}))
+    assert isinstance(message, Message)
+    with Database.open(machine.database_path) as database:
+        EventFollower(RealtimeStore(database, signer=signer), strategy="remote_wins").apply([message], now)
 
 
 @pytest.fixture
@@ -131,6 +147,18 @@ def test_an_edit_whose_base_was_removed_is_not_lost_with_the_skill(synced: Machi
     assert synced.sql("SELECT count(*) FROM skill_cache WHERE skill_id = 's'") == [(0,)]
     ((text,),) = synced.sql("SELECT local_data FROM conflict_log WHERE resolved = 1")
     assert json.loads(text)["code"] == "mine()"
+
+
+@pytest.mark.parametrize("kind", ["skill_update", "rating_update"])
+def test_no_message_makes_foreign_code_the_marketplace_s(synced: Machine, kind: str) -> None:
+    quietly(synced)
+    told(synced, kind, {"skill_id": "s", "name": "S", "average_rating": 4.5, "rating": 4})
+    assert "tampered" in synced.command("db", "check").stdout
+    synced.pull(force=True)
+    told(synced, kind, {"skill_id": "s", "name": "S", "average_rating": 4.5, "rating": 4})
+    ((rating,),) = synced.sql("SELECT json_extract(skill_data, '$.average_rating') FROM skill_cache WHERE skill_id='s'")
+    assert rating == 4.5
+    assert synced.command("db", "check").returncode == 0
 
 
 def test_what_people_and_ratings_do_is_no_tampering(synced: Machine) -> None:

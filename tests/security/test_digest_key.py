@@ -1,0 +1,266 @@
+"""With a key, who may write the database and has not got the key can't forge digests."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Machine
+from test_tampered import told
+
+from atom_saas_sync.config import Settings, load_settings
+from atom_saas_sync.core.canonical import content_digest, exec_digest
+from atom_saas_sync.errors import ConfigError
+from atom_saas_sync.store.integrity import Signer
+
+KEY = bytes(range(256))[:32]
+SIGNER = Signer(KEY)
+NAME = "ATOM_SYNC_DIGEST_KEY_FILE"
+
+
+@pytest.fixture
+def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keys") / "key"
+    path.write_bytes(KEY)
+    path.chmod(0o600)
+    return path
+
+
+def load(here: Path, environ: dict[str, str], *, env_file: Path | None = None) -> Settings:
+    return load_settings(environ, working_directory=here, env_file=env_file)
+
+
+# The file
+
+
+def _short(path: Path, _: Path) -> None:
+    path.write_bytes(KEY[:31])
+
+
+def _for_the_group(path: Path, _: Path) -> None:
+    path.chmod(0o640)
+
+
+def _for_all(path: Path, _: Path) -> None:
+    path.chmod(0o604)
+
+
+def _missing(path: Path, _: Path) -> None:
+    path.unlink()
+
+
+def _pipe(path: Path, _: Path) -> None:
+    path.unlink()
+    os.mkfifo(path, 0o600)
+
+
+def _directory(path: Path, _: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _endless(path: Path, _: Path) -> None:
+    path.write_bytes(KEY * 4096)
+
+
+def _to_be_replaced(path: Path, _: Path) -> None:
+    path.parent.chmod(0o770)
+
+
+def _beside_the_database(path: Path, here: Path) -> None:
+    (here / "data").mkdir()
+    path.rename(here / "data" / "key")
+    path.symlink_to(here / "data" / "key")
+
+
+def _below_the_database(path: Path, here: Path) -> None:
+    inner = here / "data" / "keys"
+    inner.mkdir(parents=True)
+    path.rename(inner / "key")
+    path.symlink_to(inner / "key")
+
+
+def _in_a_circle(path: Path, _: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+BAD_FILES = [
+    (_short, "holds 31 bytes"),
+    (_for_the_group, "can be read or written by others"),
+    (_for_all, "can be read or written by others"),
+    (_missing, "No such file"),
+    (_pipe, "no regular file"),
+    (_directory, "no regular file"),
+    (_endless, "too large"),
+    (_to_be_replaced, "could be replaced"),
+    (_beside_the_database, "directory of the database"),
+    (_below_the_database, "directory of the database"),
+    (_in_a_circle, "ymbolic link"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "why"), BAD_FILES, ids=[spoil.__name__ for spoil, _ in BAD_FILES])
+def test_a_key_that_others_may_have_is_refused(
+    tmp_path: Path, key_file: Path, spoil: Callable[[Path, Path], None], why: str
+) -> None:
+    spoil(key_file, tmp_path)
+    with pytest.raises(ConfigError, match=why) as caught:
+        load(tmp_path, {NAME: str(key_file)})
+    assert caught.value.exit_code == 78
+    assert caught.value.message.startswith(f"{NAME}: {key_file}")
+
+
+def test_the_key_is_all_bytes_of_the_file_and_is_shown_nowhere(tmp_path: Path, key_file: Path) -> None:
+    settings = load(tmp_path, {NAME: str(key_file)})
+    assert settings.digest_key is not None
+    assert bytes.fromhex(settings.digest_key.reveal()) == KEY
+    assert KEY.hex() not in repr(settings)
+    assert load(tmp_path, {}).digest_key is None
+
+
+def test_a_file_of_the_working_directory_names_no_key(tmp_path: Path, key_file: Path) -> None:
+    found = tmp_path / ".env"
+    found.write_text(f"{NAME}={key_file}\n")
+    found.chmod(0o600)
+    with pytest.raises(ConfigError, match="must not be set in") as caught:
+        load(tmp_path, {})
+    assert caught.value.exit_code == 78
+    assert load(tmp_path, {}, env_file=found).digest_key is not None
+
+
+def test_systemd_may_pass_the_key_on(tmp_path: Path, key_file: Path) -> None:
+    key_file.rename(key_file.with_name("atom-sync-digest-key"))
+    key_file.with_name("atom-sync-digest-key").chmod(0o440)  # an ACL looks like a right of the group
+    settings = load(tmp_path, {"CREDENTIALS_DIRECTORY": str(key_file.parent)})
+    assert settings.digest_key is not None
+    assert {line.origin for line in settings.shown if line.name == NAME} == {"systemd credential"}
+
+
+# What it is good for
+
+
+class Forger:
+    """May write the database, and has not got the key."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def plant(self, *, signature: str = "signature") -> None:
+        """Replace the code of the skill `s`, and every digest of it."""
+        machine = self._machine
+        ((text,),) = machine.sql("SELECT skill_data FROM skill_cache WHERE skill_id = 's'")
+        fields = {**json.loads(text), "code": "EVIL()"}
+        machine.sql("INSERT INTO bulk_write VALUES (1)")
+        machine.sql("UPDATE skill_cache SET skill_data = ? WHERE skill_id = 's'", json.dumps(fields))
+        machine.sql("DELETE FROM bulk_write")
+        machine.sql(
+            f"UPDATE skill_base SET content_digest = ?, exec_digest = ?, signature = {signature} WHERE skill_id = 's'",
+            content_digest(fields),
+            exec_digest(fields),
+        )
+
+
+@pytest.fixture
+def signed(machine: Machine) -> Machine:
+    machine.follow_clock()
+    for name in ("s", "t"):
+        machine.sandbox.put_skill({"skill_id": name, "name": name, "version": "1", "code": "good()"}, push=False)
+    machine.pull(signer=SIGNER)
+    return machine
+
+
+def checked(machine: Machine, key_file: Path | None) -> tuple[int, dict[str, str]]:
+    variables = {} if key_file is None else {NAME: str(key_file)}
+    done = machine.command("db", "check", "--json", **variables)
+    document = json.loads(done.stdout)
+    assert document["success"] == (done.returncode == 0)
+    return done.returncode, {each["check"]: each["message"] for each in document["findings"]}
+
+
+def code(machine: Machine) -> str:
+    found: str = machine.sql("SELECT json_extract(skill_data, '$.code') FROM skill_cache WHERE skill_id = 's'")[0][0]
+    return found
+
+
+def test_a_forged_digest_is_found_and_put_right(signed: Machine, key_file: Path) -> None:
+    assert checked(signed, key_file) == (0, {})
+    Forger(signed).plant()
+    assert checked(signed, None) == (0, {})  # without the key nobody can tell
+    status, findings = checked(signed, key_file)
+    assert (status, list(findings)) == (74, ["tampered"])
+    assert "'s'" in findings["tampered"]
+    found = json.loads(signed.command("doctor", "--json", **{NAME: str(key_file)}).stdout)["findings"]
+    assert [each["verdict"] for each in found if each["check"] == "integrity"] == ["problem"]
+
+    report = signed.pull(force=True, signer=SIGNER)
+    assert report.counts.tampered == 1
+    assert code(signed) == "good()"
+    assert signed.sql("SELECT count(*) FROM skill_version") == [(0,)]
+    assert checked(signed, key_file) == (0, {})
+
+
+@pytest.mark.parametrize(
+    "signature",
+    ["NULL", "zeroblob(40)", "'text'", "(SELECT signature FROM skill_base WHERE skill_id = 't')"],
+    ids=["none", "other_key", "text", "of_another_skill"],
+)
+def test_no_other_signature_will_do(signed: Machine, key_file: Path, signature: str) -> None:
+    Forger(signed).plant(signature=signature)
+    status, findings = checked(signed, key_file)
+    if "SELECT" in signature:
+        assert (status, list(findings)) == (74, ["tampered"])
+    else:
+        assert (status, findings) == (0, {"unsigned": "1 skill is not signed with the key"})
+    signed.pull(force=True, signer=SIGNER)
+    assert code(signed) == "good()"
+    assert checked(signed, key_file) == (0, {})
+
+
+def test_what_lay_there_before_the_key_is_unsigned_until_a_forced_sync(signed: Machine, key_file: Path) -> None:
+    signed.edit("s", description="mine")
+    other = Signer(b"x" * 32)
+    key_file.write_bytes(b"x" * 32)
+    signed.pull(signer=other)
+    status, findings = checked(signed, key_file)
+    assert status == 0
+    assert findings["unsigned"].endswith("skills are not signed with the key")
+    found = json.loads(signed.command("doctor", "--json", **{NAME: str(key_file)}).stdout)["findings"]
+    assert [each["verdict"] for each in found if each["check"] == "integrity"] == ["warning"]
+    signed.pull(force=True, signer=other)
+    assert checked(signed, key_file) == (0, {})
+    assert signed.cached()["s"]["description"] == "mine"
+
+
+def test_a_run_without_the_key_keeps_only_signatures_that_hold(signed: Machine, key_file: Path) -> None:
+    signed.sandbox.patch_skill("s", {"code": "better()"}, push=False)
+    signed.sandbox.patch_skill("t", {"average_rating": 4.5}, push=False)
+    signed.pull()
+    rows: dict[str, Any] = dict(signed.sql("SELECT skill_id, signature FROM skill_base WHERE skill_id IN ('s', 't')"))
+    assert rows["s"] is None
+    assert rows["t"] is not None
+    assert checked(signed, key_file) == (0, {"unsigned": "1 skill is not signed with the key"})
+    assert NAME not in signed.environment()
+
+
+def test_the_command_signs_and_an_ordinary_sync_notices_a_forgery(machine: Machine, key_file: Path) -> None:
+    machine.sandbox.put_skill({"skill_id": "s", "name": "S", "version": "1", "code": "good()"}, push=False)
+    assert machine.command("sync", "skills", **{NAME: str(key_file)}).returncode == 0
+    assert checked(machine, key_file) == (0, {})
+    Forger(machine).plant()
+    machine.sql("UPDATE skill_cache SET updated_at = strftime('%Y-%m-%dT%H:%M:%SZ', 'now') WHERE skill_id = 's'")
+    done = machine.command("sync", "skills", "--json", **{NAME: str(key_file)})
+    assert json.loads(done.stdout)["tampered"] == 1
+
+
+def test_a_message_continues_signed_versions_alone(signed: Machine, key_file: Path) -> None:
+    signed.sql("UPDATE skill_base SET signature = NULL WHERE skill_id = 't'")
+    for name in ("s", "t", "new"):
+        told(signed, "skill_update", {"skill_id": name, "name": name, "code": "better()"}, signer=SIGNER)
+    rows = dict(signed.sql("SELECT skill_id, signature IS NULL FROM skill_base WHERE skill_id IN ('s', 't', 'new')"))
+    assert rows == {"s": 0, "t": 1, "new": 0}
+    assert checked(signed, key_file)[0] == 0

@@ -196,7 +196,7 @@ class Machine:
             *arguments,
             environment=self.environment(**variables),
             directory=self.directory,
-            stdin=stdin,
+            stdin=stdin or "",
             umask=self.umask,
         )
 

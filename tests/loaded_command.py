@@ -47,8 +47,8 @@ for line in sys.stdin:
         os.environ.clear()
         os.environ.update(order["environment"])
         os.chdir(order["directory"])
-        for number, name in enumerate((os.devnull, *order["streams"])):
-            file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        for number, name in enumerate(order["streams"]):
+            file = os.open(name, os.O_RDWR | (os.O_CREAT | os.O_TRUNC if number else 0), 0o600)
             os.dup2(file, number)
             os.close(file)
         sys.stdin, sys.stdout, sys.stderr = (open(n, "rw"[n > 0], closefd=False) for n in range(3))
@@ -87,16 +87,29 @@ class LoadedCommand:
         )
 
     def run(
-        self, *arguments: str, environment: dict[str, str], directory: Path, umask: int = -1, hurried: bool = False
+        self,
+        *arguments: str,
+        environment: dict[str, str],
+        directory: Path,
+        stdin: str = "",
+        umask: int = -1,
+        hurried: bool = False,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end. If `hurried`, nobody waits in it: a pause moves its clock on instead."""
-        self.begin(*arguments, environment=environment, directory=directory, umask=umask, hurried=hurried)
+        self.begin(*arguments, environment=environment, directory=directory, stdin=stdin, umask=umask, hurried=hurried)
         return self.end()
 
     def begin(
-        self, *arguments: str, environment: dict[str, str], directory: Path, umask: int = -1, hurried: bool = False
+        self,
+        *arguments: str,
+        environment: dict[str, str],
+        directory: Path,
+        stdin: str = "",
+        umask: int = -1,
+        hurried: bool = False,
     ) -> None:
         """Start a command; it must end before the next one."""
+        Path(self._names()[0]).write_text(stdin, "utf-8")
         assert self._process.stdin is not None
         self._begun = list(arguments)
         order = {
@@ -118,7 +131,7 @@ class LoadedCommand:
             code = int(self._answer())
         finally:
             timer.cancel()
-        out, err = (Path(name).read_text("utf-8") for name in self._names())
+        out, err = (Path(name).read_text("utf-8") for name in self._names()[1:])
         return subprocess.CompletedProcess(self._begun, code, out, err)
 
     def stop(self) -> None:
@@ -127,7 +140,7 @@ class LoadedCommand:
         self._streams.cleanup()
 
     def _names(self) -> Sequence[str]:
-        return [f"{self._streams.name}/{name}" for name in ("out", "err")]
+        return [f"{self._streams.name}/{name}" for name in ("in", "out", "err")]
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
@@ -145,21 +158,21 @@ def run_command(
     *arguments: str,
     environment: dict[str, str],
     directory: Path,
-    stdin: str | None = None,
+    stdin: str = "",
     umask: int = -1,
     hurried: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run the command to its end: in a fork where nothing asks for a real start."""
     plain = all(name in {"PATH", "HOME"} or name.startswith(("ATOM_", "ENABLE_")) for name in environment)
-    if hurried or (plain and stdin is None and threading.current_thread() is threading.main_thread()):
+    if hurried or (plain and threading.current_thread() is threading.main_thread()):
         return _of_this_process().run(
-            *arguments, environment=environment, directory=directory, umask=umask, hurried=hurried
+            *arguments, environment=environment, directory=directory, stdin=stdin, umask=umask, hurried=hurried
         )
     return subprocess.run(
         [sys.executable, "-m", "atom_saas_sync", *arguments],
         env=environment,
         cwd=directory,
-        input=stdin or "",
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=_LONGEST,

@@ -51,8 +51,10 @@ _REPLACEMENT = "\ufffd"
 
 _KNOWN = """
     SELECT wanted.value AS skill_id, CAST(c.skill_data AS TEXT) AS skill_data, typeof(c.skill_data) AS stored_as,
-           c.updated_at, b.wire_digest, b.content_digest, b.exec_digest, CAST(b.data AS TEXT) AS data, b.page,
-           b.deleted_at, b.version, w.id AS waiting_id, CAST(w.remote_data AS TEXT) AS remote_data, w.undone_at
+           c.updated_at, CAST(b.wire_digest AS BLOB) AS wire_digest, CAST(b.content_digest AS BLOB) AS content_digest,
+           CAST(b.exec_digest AS BLOB) AS exec_digest, CAST(b.data AS TEXT) AS data, b.page,
+           b.deleted_at, CAST(b.version AS TEXT) AS version, w.id AS waiting_id,
+           CAST(w.remote_data AS TEXT) AS remote_data, w.undone_at
     FROM json_each(?) AS wanted
     LEFT JOIN skill_cache AS c ON c.skill_id = wanted.value
     LEFT JOIN skill_base AS b ON b.skill_id = wanted.value
@@ -548,8 +550,8 @@ class Batch:
                     moment,
                     None if self._text_after(action) == action.remote.text else action.remote.text,
                     not self.confirms or action.base is BaseChange.RESTORE,
-                    version_key(action.remote.fields),
-                    self._signature(action.remote),
+                    version := version_key(action.remote.fields),
+                    self._signature(action.remote, version),
                 )
                 for action in actions
                 if action.base in (BaseChange.ADVANCE, BaseChange.RESTORE) and action.remote is not None
@@ -619,10 +621,9 @@ class Batch:
         ).fetchone()
         return row[0] if row else None
 
-    def _signature(self, remote: SkillVersion) -> bytes | None:
+    def _signature(self, remote: SkillVersion, version: str) -> bytes | None:
         if self._signer is None:
             return None
-        version = version_key(remote.fields)
         return self._signer.sign(remote.skill_id, version, remote.content_digest, remote.exec_digest)
 
     def _text_after(self, action: Action) -> str | None:

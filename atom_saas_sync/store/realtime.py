@@ -35,14 +35,14 @@ _LOG_BYTES = 64 * 1024 * 1024
 class RealtimeBatch(Batch):
     """One transaction in which a batch of messages is applied."""
 
-    def _signature(self, remote: SkillVersion) -> bytes | None:
+    def _signature(self, remote: SkillVersion, version: str) -> bytes | None:
         """Sign only what continues a signed version, or is new: a message is completed from what is stored."""
         known = self._known.get(remote.skill_id)
         if self._signer is not None and known is not None and known.base is not None:
             signed = self._signer.has_signed(self._stored_signature(remote.skill_id))
             if not signed or self._has_forged_signature(known):
                 return None
-        return super()._signature(remote)
+        return super()._signature(remote, version)
 
     def marks(self, kind: str, keys: Iterable[str]) -> dict[str, MessageMark]:
         """Return what is known of the last messages about these things; `kind` is skill, rating or category."""

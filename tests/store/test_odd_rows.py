@@ -64,7 +64,8 @@ def test_odd_rows_elsewhere_leave_status_and_metrics_alone(three: Machine) -> No
         "INSERT OR REPLACE INTO fact VALUES ('rate_limit', '{}', ''), ('clock_skew_seconds', 'nan', '')",
         "INSERT INTO counter VALUES ('atom_saas_sync_items_total', 'no JSON', 1), ('x', x'ff', 1)",
         "UPDATE sync_run SET reasons = '{', counts = x'ff'",
-        "INSERT INTO sync_run (kind, started_at, status, started_by, reasons) VALUES (x'3c62', x'ff', '', '', 7)",
+        "INSERT INTO sync_run (kind, started_at, status, started_by, pid) VALUES (x'3c62', x'ff', '', '', 1)",
+        "UPDATE sync_run SET reasons = 7 WHERE pid = 1",
         "UPDATE sync_run SET duration_seconds = 'long'",
         "INSERT INTO skill_rating (skill_id, user_id, rating, review) VALUES ('s1', x'ff41', 3, x'ff')",
     ):

@@ -165,6 +165,7 @@ def test_a_body_without_end_is_refused(machine: Machine, fault: str, fields: dic
     machine.sandbox.fault(fault, endpoint="categories", amount=80 * 1024 * 1024, **fields)
     report = machine.pull()
     assert (report.exit_code, report.reasons) == (65, ("bad_response",))
+    assert report.error is not None and "the body is larger than" in report.error.message
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

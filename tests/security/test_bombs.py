@@ -20,8 +20,10 @@ MIB = 1024 * 1024
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
 def test_a_bomb_is_refused_before_it_fills_the_memory(machine: Machine, encoding: str) -> None:
     _, usual = machine.peak_of_a_sync()
-    machine.sandbox.fault("bomb", endpoint="list", value=encoding, amount=512 * MIB, times=1)
+    machine.sandbox.patch_skill(machine.sandbox.skill_ids()[0], {"code": "new"}, push=False)  # or nothing is sent
+    number = machine.sandbox.fault("bomb", endpoint="list", value=encoding, amount=512 * MIB, times=1)
     result, peak = machine.peak_of_a_sync()
+    assert machine.sandbox.faults()[number][1] == 1
     machine.sandbox.clear_faults()
     assert result.returncode in (0, 65)  # tried again, it is fine
     assert "Traceback" not in result.stderr

@@ -13,6 +13,7 @@
     │   ├── TokenRefused       77  401 or 403
     │   ├── RateLimited        75  the request budget is used up
     │   └── BadResponse        65  an answer that is not the contract
+    │       └── TooLarge       65  an answer that would take too much memory
     ├── DatabaseError          74  the database or the disk failed
     │   └── DatabaseBusy       74  another program kept it locked for too long
     ├── Locked                 75  another run of this kind is at work
@@ -138,6 +139,12 @@ class BadResponse(MarketplaceError):
 
     exit_code = 65
     kind = "bad_response"
+
+
+class TooLarge(BadResponse):
+    """An answer that would take too much memory. A smaller page may do."""
+
+    transient = False
 
 
 class DatabaseError(AtomSyncError):

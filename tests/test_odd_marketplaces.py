@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -364,26 +363,41 @@ def test_millions_of_items_take_no_memory(machine: Machine, market: ScriptedMark
     assert market.requests.count(f"{LIST}?1") == 3
 
 
-def peak(machine: Machine, market: ScriptedMarketplace) -> float:
+def peak(machine: Machine, market: ScriptedMarketplace, **variables: str) -> float:
     """Return the memory in MiB that a sync takes at most."""
-    result, mebibytes = machine.peak_of_a_sync(ATOM_SAAS_API_URL=market.url)
+    result, mebibytes = machine.peak_of_a_sync(ATOM_SAAS_API_URL=market.url, **variables)
     assert result.returncode in {0, 65}
     return mebibytes
 
 
-def test_pages_of_the_largest_size_fit_into_the_pod(machine: Machine, market: ScriptedMarketplace) -> None:
-    manifest = (Path(__file__).parent.parent / "kubernetes" / "deployment.yaml").read_text(encoding="utf-8")
-    limit = min(int(found) for found in re.findall(r"limits: *\{[^}]*memory: *(\d+)Mi", manifest))
-    code = "é" * 32_000  # two bytes a character, and with them the page has 62 MiB
-    market.items = [
-        json.dumps({"skill_id": f"PAGE-{number}", "name": "n", "code": code}, ensure_ascii=False).encode()
-        for number in range(1000)
-    ]
-    market.answer = lambda path, query: (
-        (200, market.page(1, 1000).replace(b'"PAGE', b'"%s' % query["page"].encode()))
-        if path == LIST and query["page"] in "12"
-        else None
-    )
-    market.total = 2000
-    assert peak(machine, market) < limit * 0.9
-    assert machine.sql("SELECT count(*) FROM skill_cache") == [(2000,)]
+MOST_OF_A_SYNC = 250
+"""In MiB, and the most that a pod or unit needs for a sync."""
+
+LARGE = {
+    "letters": '"code":"%s"' % ("x" * 100_000),
+    "wide letters": '"code":"%s\N{GRINNING FACE}"' % ("x" * 60_000),
+    "tiny values": '"metadata":{"a":[%s1]}' % ('{"a":1},' * 4000),
+}
+
+
+@pytest.mark.parametrize("content", LARGE.values(), ids=LARGE)
+def test_pages_of_the_largest_size_fit_into_the_pod(
+    machine: Machine, market: ScriptedMarketplace, content: str
+) -> None:
+    """Pages that would not are asked for again with fewer skills."""
+    market.items = [f'{{"skill_id":"large-{number}","name":"n",{content}}}'.encode() for number in range(200)]
+    assert peak(machine, market, ATOM_SAAS_SYNC_BATCH_SIZE="200") < MOST_OF_A_SYNC
+    assert machine.sql("SELECT count(*) FROM skill_cache") == [(200,)]
+    assert f"{LIST}?4" in market.requests
+    pages = len(market.requests)
+    assert pull(machine, market, page_size=200).status == "success"
+    assert len(market.requests) < 2 * pages, "the page size that did is known"
+
+
+def test_limits_of_pods_and_units_leave_room_for_it() -> None:
+    root = Path(__file__).parent.parent
+    manifests = (root / "kubernetes" / "deployment.yaml").read_text(encoding="utf-8")
+    units = (root / "systemd" / "atom-sync-skills.service").read_text(encoding="utf-8")
+    limits = re.findall(r"limits: *\{[^}]*memory: *(\d+)Mi", manifests) + re.findall(r"MemoryMax=(\d+)M", units)
+    assert len(limits) > 1
+    assert min(map(int, limits)) > MOST_OF_A_SYNC

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
+from sys import getsizeof
 from typing import Any
 from unicodedata import is_normalized
 
@@ -33,7 +34,7 @@ from atom_saas_sync.core.canonical import (
     refuse_twice,
     version_from,
 )
-from atom_saas_sync.errors import BadResponse
+from atom_saas_sync.errors import BadResponse, TooLarge
 from atom_saas_sync.model import Category, InvalidItem, RatingReceipt, RemoteRating, SkillPage, SkillVersion
 from atom_saas_sync.times import parse_time
 
@@ -42,6 +43,9 @@ MAX_ID_LENGTH = 256
 MAX_FRAME_BYTES = 1024 * 1024
 MAX_PAGE_ITEMS = 1000
 """The largest `page_size` of the contract. A server may send more than was asked for, but not more than that."""
+
+MAX_PAGE_MEMORY = 40 * 1024 * 1024
+"""Of the changed skills of a page, or of another answer, decoded. More is refused, and pages asked for in smaller."""
 
 MAX_CATEGORIES = 10_000
 MAX_COUNT = 2**53
@@ -77,6 +81,18 @@ def is_utf8(body: bytes) -> bool:
     return True
 
 
+def memory_of(text: str) -> int:
+    """Estimate, from above, the memory that JSON takes as text and decoded, in bytes.
+
+    Many small values take thirty times their text; a character like an emoji makes the whole text around it four
+    times as large, also one that is written as an escape.
+    """
+    size = getsizeof(text)
+    decoded = max(size, _WIDEST * len(text)) if "\\u" in text else size
+    return size + decoded + _VALUE_BYTES * text.count(",") + _CONTAINER_BYTES * (text.count("[") + text.count("{"))
+
+
+_WIDEST, _VALUE_BYTES, _CONTAINER_BYTES = 4, 32, 100
 _CHUNK = 16 * 1024
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]', re.DOTALL)
 _MAX_TOKENS = 8_000_000
@@ -137,6 +153,12 @@ def _reason(error: Exception) -> str:
 
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
+
+
+def check_memory(body: bytes, what: str) -> None:
+    """Raise TooLarge if a body would take more memory, decoded, than MAX_PAGE_MEMORY."""
+    if memory_of(body.decode(errors="replace")) > MAX_PAGE_MEMORY:
+        raise TooLarge(f"{what} would take too much memory ({len(body)} bytes)")
 
 
 # The list of skills, and one skill (section 3)

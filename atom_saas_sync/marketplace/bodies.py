@@ -10,10 +10,10 @@ from typing import Protocol
 
 import httpx
 
-from atom_saas_sync.errors import BadResponse
+from atom_saas_sync.errors import BadResponse, TooLarge
 
-# So many bytes at a time can become 16 MiB, and no more.
-_GZIP_PIECE, _ZSTD_PIECE = 16 * 1024, 512
+# So many bytes at a time can become 4 MiB, and no more.
+_GZIP_PIECE, _ZSTD_PIECE = 4 * 1024, 128
 _GZIP_WRAPPER = 31
 _ZSTD_MAGIC = (b"\x28\xb5\x2f\xfd", *(bytes([kind]) + b"\x2a\x4d\x18" for kind in range(0x50, 0x60)))  # or skippable
 _LARGEST_WINDOW = 8 * 1024 * 1024
@@ -104,5 +104,5 @@ def _within(chunks: Iterable[bytes], limit: int, what: str) -> bytes:
         parts.append(chunk)
         size += len(chunk)
         if size > limit:
-            raise BadResponse(f"{what}: the body is larger than {limit // (1024 * 1024)} MiB")
+            raise TooLarge(f"{what}: the body is larger than {limit // (1024 * 1024)} MiB")
     return b"".join(parts)

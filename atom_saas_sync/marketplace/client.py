@@ -17,6 +17,7 @@ import tenacity
 
 from atom_saas_sync import __version__
 from atom_saas_sync.core.incoming import (
+    check_memory,
     error_words,
     is_utf8,
     parse_categories,
@@ -56,7 +57,7 @@ from atom_saas_sync.model import (
 RETRIES = 3
 LONGEST_RETRY_AFTER = 120.0
 LONGEST_WAIT_FOR_BUDGET = 61.0  # a minute, and the second in which the oldest request was counted
-MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_BODY_BYTES = 16 * 1024 * 1024
 MAX_REDIRECTS = 5
 MAX_CONNECTIONS = 10
 
@@ -330,6 +331,8 @@ class MarketplaceClient:
             if intact and attempts <= RETRIES and not is_utf8(answer.body):
                 raise BadResponse(f"GET {path}: the body is not valid UTF-8")
             try:
+                if endpoint != "skills":  # of a page, only what has changed is decoded
+                    check_memory(answer.body, f"GET {path}: the answer")
                 return answer, parse(answer.body)
             except BadResponse as error:
                 if answer.body.lstrip().startswith(_PAGE_OF_HTML):

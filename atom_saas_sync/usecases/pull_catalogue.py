@@ -15,7 +15,15 @@ from atom_saas_sync.characters import short_id
 from atom_saas_sync.core.canonical import stored_version
 from atom_saas_sync.core.plan import plan_deleted, plan_listed
 from atom_saas_sync.core.realtime import is_newer
-from atom_saas_sync.errors import ApiError, AtomSyncError, BadResponse, MarketplaceError, RateLimited, TokenRefused
+from atom_saas_sync.errors import (
+    ApiError,
+    AtomSyncError,
+    BadResponse,
+    MarketplaceError,
+    RateLimited,
+    TokenRefused,
+    TooLarge,
+)
 from atom_saas_sync.model import (
     Action,
     BaseChange,
@@ -43,11 +51,14 @@ PAGES_MISSING = 69
 _INVALID_LOGGED = 10
 _DEFAULT_LARGEST_SHARE = 0.25
 _DEFAULT_FLOOR = 10
+_SMALLER = 4
+"""Pages too large for the memory are asked for again with so many times fewer skills."""
+
 _PAGES_TOGETHER = 25
 _CHANGES_TOGETHER = 0.25
-_BYTES_TOGETHER = 16 * 1024 * 1024
+_BYTES_TOGETHER = 2 * 1024 * 1024
 """Limits for batching pages with few changes. Begin, commit and the index segment dominate such transactions; flush
-after 25 pages, or when the changes reach a quarter of a page, or 16 MiB."""
+after 25 pages, or when the changes reach a quarter of a page, or 2 MiB."""
 
 
 class MaxDelete(Struct, frozen=True):
@@ -137,6 +148,7 @@ class CataloguePull:
         self._waiting: set[str] = set()
         self._asked: dict[int, datetime] = {}
         self._unwritten: list[_ReadPage] = []
+        self._page_size = options.page_size
 
     def run(self, *, started_by: str) -> RunReport:
         """Do it, note it in the audit trail, and return the report. Only bugs and database errors are raised."""
@@ -210,17 +222,8 @@ class CataloguePull:
     def _pull_skills(self, outcome: _Outcome) -> bool:
         """Walk the list, twice if it changed meanwhile; then delete what is gone. Return whether it was complete."""
         self._waiting = set(self._catalogue.waiting_ids())
-        list_key = self._marketplace.list_key(self._options.page_size)
-        if not self._options.dry_run:
-            self._catalogue.forget_other_lists(list_key)
         tampered = self._look_for_tampered_rows()
-        for attempt in (1, 2):
-            walk = self._walk(list_key, outcome, first=attempt == 1)
-            if walk.complete or walk.failed:
-                break
-            log.warning("the list changed while it was read (total %s, then %s; %d distinct skills)", *walk.evidence)
-        else:
-            outcome.note("incomplete", PAGES_MISSING)
+        walk = self._walk_in_suitable_pages(outcome)
         self._look_after_touched_rows(walk.seen)
         self._look_again_at_waiting_conflicts(walk.seen)
         if walk.complete:
@@ -252,12 +255,42 @@ class CataloguePull:
             self._catalogue.distrust([*tampered, *self._catalogue.unsigned()])
         return tampered
 
+    def _walk_in_suitable_pages(self, outcome: _Outcome) -> Walk:
+        """Walk the list, in smaller pages if one is too large for our memory."""
+        sizes = [self._options.page_size]
+        while sizes[-1] > 1:
+            sizes.append(max(1, sizes[-1] // _SMALLER))
+        if not self._options.force:  # with what did last time
+            known = (size for size in sizes if self._catalogue.page_records(self._marketplace.list_key(size)))
+            sizes = sizes[sizes.index(next(known, sizes[0])) :]
+        for self._page_size in sizes:
+            try:
+                return self._walk_twice(outcome)
+            except TooLarge as error:
+                if self._page_size == 1:
+                    raise
+                log.warning("pages of %d skills are too large for the memory: %s", self._page_size, error)
+        raise AssertionError
+
+    def _walk_twice(self, outcome: _Outcome) -> Walk:
+        """Walk the list, twice if it changed meanwhile."""
+        list_key = self._marketplace.list_key(self._page_size)
+        if not self._options.dry_run:
+            self._catalogue.forget_other_lists(list_key)
+        for attempt in (1, 2):
+            walk = self._walk(list_key, outcome, first=attempt == 1)
+            if walk.complete or walk.failed:
+                return walk
+            log.warning("the list changed while it was read (total %s, then %s; %d distinct skills)", *walk.evidence)
+        outcome.note("incomplete", PAGES_MISSING)
+        return walk
+
     def _walk(self, list_key: str, outcome: _Outcome, *, first: bool) -> Walk:
         records = {} if self._options.force and first else self._catalogue.page_records(list_key)
         walk = Walk(
             fetch=self._fetch_page,
             records=records,
-            page_size=self._options.page_size,
+            page_size=self._page_size,
             check=self._check,
         )
         with walk.pages() as pages:
@@ -286,7 +319,7 @@ class CataloguePull:
 
     def _fetch_page(self, page: int, etag: str | None) -> ListedPage:
         self._asked[page] = self._clock.now()
-        return self._marketplace.list_skills(page, self._options.page_size, etag)
+        return self._marketplace.list_skills(page, self._page_size, etag)
 
     def _take_page(self, page: WalkedPage, walk: Walk, list_key: str, outcome: _Outcome) -> None:
         """Read a page, and write it: at once, or, as long as little changes, together with those that follow."""
@@ -332,7 +365,7 @@ class CataloguePull:
         """Fetch a page again that was damaged on its way. If it stays so, its damaged items are set aside."""
         self._asked[page.number] = self._clock.now()
         try:
-            listed = self._marketplace.list_skills(page.number, self._options.page_size, intact=True)
+            listed = self._marketplace.list_skills(page.number, self._page_size, intact=True)
         except (ApiError, BadResponse) as error:
             log.warning("could not fetch page %d again, which was damaged: %s", page.number, error)
             return None

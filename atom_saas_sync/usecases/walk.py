@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,14 +20,14 @@ from typing import NamedTuple
 
 from msgspec import Raw, Struct
 
-from atom_saas_sync.core.incoming import read_skill
-from atom_saas_sync.errors import ApiError, BadResponse, MarketplaceError
+from atom_saas_sync.core.incoming import MAX_PAGE_MEMORY, memory_of, read_skill
+from atom_saas_sync.errors import ApiError, BadResponse, MarketplaceError, TooLarge
 from atom_saas_sync.model import InvalidItem, ListedPage, PageRecord, SkillVersion
 
 _POLL_SECONDS = 0.1
 
-MAX_BYTES_AHEAD = 32 * 1024 * 1024
-"""With more than that in memory no further page is fetched. One page has up to 64 MiB, so that 96 MiB are the limit."""
+MAX_BYTES_AHEAD = 8 * 1024 * 1024
+"""With more than that in memory no further page is fetched."""
 
 
 class SortedItems(NamedTuple):
@@ -38,9 +38,12 @@ class SortedItems(NamedTuple):
     invalid: list[InvalidItem]
 
 
-def sort_items(items: Iterable[Raw], known: Mapping[bytes, str]) -> SortedItems:
-    """Read the items of a page; those whose digest is `known`, with the skill's id, need no parsing."""
-    result = SortedItems(set(), {}, [])
+def sort_items(items: Collection[Raw], known: Mapping[bytes, str]) -> SortedItems:
+    """Read the items of a page; those whose digest is `known`, with the skill's id, need no parsing.
+
+    Raises TooLarge if the others, unless there is but one, would take more memory than a page may.
+    """
+    result, memory = SortedItems(set(), {}, []), 0
     for raw in items:
         digest = sha256(raw).digest()
         skill_id = known.get(digest)
@@ -50,12 +53,16 @@ def sort_items(items: Iterable[Raw], known: Mapping[bytes, str]) -> SortedItems:
         item = read_skill(bytes(raw), digest)
         if isinstance(item, InvalidItem):
             result.invalid.append(item)
+            version = item.if_held
         else:
-            result.changed[item.skill_id] = item
+            result.changed[item.skill_id] = version = item
+        memory += 0 if version is None else memory_of(version.text)
+        if memory > MAX_PAGE_MEMORY and len(items) > 1:
+            raise TooLarge("a page of the list would take too much memory")
     return result
 
 
-def _read_after(news: set[str], items: Iterable[Raw], known: Mapping[bytes, str]) -> SortedItems:
+def _read_after(news: set[str], items: Collection[Raw], known: Mapping[bytes, str]) -> SortedItems:
     """Read a page after others that are not written yet, with the `news` of which their items are parsed, too."""
     result = sort_items(items, without(known, news))
     news.update(result.changed)
@@ -255,6 +262,8 @@ class Walk:
             try:
                 page, size = self._fetch_one(number)
             except (ApiError, BadResponse) as error:
+                if isinstance(error, TooLarge) and self._page_size > 1:
+                    raise  # smaller pages may do
                 if self._beyond:  # what servers answer after the end of a list differs
                     self._ended = True
                     return

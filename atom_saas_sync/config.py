@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from atom_saas_sync.errors import ConfigError
 from atom_saas_sync.model import STRATEGIES, Strategy
+from atom_saas_sync.places import SETTINGS, STATE_DIRECTORY, TOKEN_FILE
 
 _MASKED = "********"
 _TOKEN_FORMS = (
@@ -39,6 +40,16 @@ _NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,12})?")
 _SHELL_VARIABLE = re.compile(r"\$(\{|[A-Za-z_])")
 _PLACEHOLDER = "your_api_token_here"
 _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
+_ADMIN_TOKEN_LEAST = 16
+# What decides where a token goes, and how well it is protected on the way.
+_DESTINATIONS = ("ATOM_SAAS_API_URL", "ATOM_SAAS_WS_URL", "ATOM_SAAS_CA_FILE", "ATOM_SAAS_ALLOW_INSECURE")
+# What runs a program, guards what is admitted, or says where settings are: a .env may have come with a checkout.
+_NEVER_FOUND = ("ATOM_SYNC_SCAN_COMMAND", "ATOM_SYNC_DIGEST_KEY_FILE", "ATOM_SYNC_SYSTEM")
+SERVICE_DEFAULTS = {
+    "ATOM_SAAS_API_TOKEN_FILE": TOKEN_FILE,
+    "ATOM_SAAS_DATABASE_URL": f"sqlite:///{STATE_DIRECTORY}/atom.db",
+}
+_SYSTEM_ORIGIN = "--system"
 TOKEN_HINT = "set ATOM_SAAS_API_TOKEN or ATOM_SAAS_API_TOKEN_FILE; tokens are in the dashboard, settings, API tokens"  # noqa: S105
 
 
@@ -102,7 +113,8 @@ class Settings:
     """The effective configuration; `shown` tells of each variable where it came from.
 
     `token_file` is where `api_token` was read from, to be read again when the token was changed there; None if the
-    token came from the variable, which wins.
+    token came from the variable, which wins. `env_file` is the file that was read, if any. `sources_disagree` says why
+    this token must not go to these addresses, None if it may.
     """
 
     enabled: bool
@@ -132,6 +144,8 @@ class Settings:
     scheduler_enabled: bool
     instance_id: str
     min_free_disk_gb: float
+    env_file: Path | None
+    sources_disagree: str | None
     warnings: tuple[str, ...]
     shown: tuple[Shown, ...]
 
@@ -219,6 +233,8 @@ def _token(text: str) -> Secret:
 
 
 def _admin_token(text: str) -> Secret:
+    if len(text) < _ADMIN_TOKEN_LEAST:
+        raise ValueError  # it could be guessed
     return Secret(_header_text(text))
 
 
@@ -239,6 +255,7 @@ def _database(text: str) -> Path:
 
 _BOOLEAN = "true or false"
 _HEADER_TAKES = "a text of at most 256 ASCII characters, without line breaks"
+_ADMIN_TAKES = f"a text of {_ADMIN_TOKEN_LEAST} to 256 ASCII characters, without line breaks"
 _TOKEN_TAKES = "a token that begins with at_saas_, a UUID version 4, or a JWT; without spaces or line breaks"  # noqa: S105
 
 VARIABLES = (
@@ -357,7 +374,7 @@ VARIABLES = (
     Variable(
         "ATOM_SYNC_ADMIN_TOKEN",
         _admin_token,
-        _HEADER_TAKES,
+        _ADMIN_TAKES,
         "token for /api/admin of serve-health; without it: 403",
         secret=True,
     ),
@@ -396,6 +413,13 @@ VARIABLES = (
         "false",
     ),
     Variable(
+        "ATOM_SYNC_SYSTEM",
+        _boolean,
+        _BOOLEAN,
+        "true: as --system, use the settings, token and database of the service; from the environment alone",
+        "false",
+    ),
+    Variable(
         "ATOM_INSTANCE_ID",
         _header_text,
         _HEADER_TAKES,
@@ -419,16 +443,48 @@ def load_settings(
     env_file: Path | None = None,
     working_directory: Path,
     database: str | None = None,
+    no_env_file: bool = False,
+    system: bool = False,
 ) -> Settings:
     """Read the settings: `environ`, then the `.env` file, then the defaults. `database` is the `--database` option.
 
+    Without `env_file`, `.env` of the working directory is read if nobody else could have written it. `system` takes
+    the service's file in its place, and the service's token and database where that names none; `no_env_file` none.
+
     Raises ConfigError with all problems at once.
     """
-    return _Reader(environ, env_file, working_directory, database).settings()
+    return _Reader(environ, env_file, working_directory, database, no_env_file=no_env_file, system=system).settings()
+
+
+def hosts_of(settings: Settings) -> str:
+    """Return the hosts that are asked, and who said so, for people; empty if they are the marketplace's own."""
+    if not settings.enabled:
+        return ""
+    origins = {shown.name: shown.origin for shown in settings.shown}
+    urls = {"ATOM_SAAS_API_URL": settings.api_url, "ATOM_SAAS_WS_URL": settings.ws_url}
+    if not settings.ws_enabled:
+        del urls["ATOM_SAAS_WS_URL"]
+    usual = {urlsplit(url).netloc for urls_of_dialect in _DEFAULT_URLS.values() for url in urls_of_dialect}
+    hosts: dict[str, str] = {}
+    for name, url in urls.items():
+        host = urlsplit(url).netloc
+        if host not in usual:
+            hosts.setdefault(host, f"{host} ({name} from {origins[name]})")
+    return ", ".join(hosts.values())
+
+
+def require_agreement(settings: Settings) -> None:
+    """Raise ConfigError if the token must not go where the settings would send it."""
+    if settings.sources_disagree is not None:
+        raise ConfigError(
+            settings.sources_disagree,
+            hint="if the file is yours, name it with --env-file; --no-env-file leaves it out",
+        )
 
 
 def require_token(settings: Settings) -> Secret:
-    """Return the token. Raises ConfigError if there is none."""
+    """Return the token. Raises ConfigError if there is none, or if it must not go where the settings would send it."""
+    require_agreement(settings)
     if settings.api_token is None:
         raise ConfigError("no token for the marketplace is set", hint=TOKEN_HINT)
     return settings.api_token
@@ -454,7 +510,7 @@ def _read_token_file(path: Path) -> tuple[Secret, bool]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is no UTF-8 text"
-        raise ConfigError(f"{what}: {reason}", hint=TOKEN_HINT) from None
+        raise ConfigError(f"{what}: {reason}", hint=TOKEN_HINT) from (error if isinstance(error, OSError) else None)
     if not text.strip():
         raise ConfigError(f"{what}: is empty", hint=TOKEN_HINT)
     try:
@@ -506,12 +562,25 @@ def _read_digest_key(path: Path, database: Path | None, *, is_credential: bool) 
 
 
 def show_settings(
-    environ: Mapping[str, str], *, env_file: Path | None = None, working_directory: Path, database: str | None = None
+    environ: Mapping[str, str],
+    *,
+    env_file: Path | None = None,
+    working_directory: Path,
+    database: str | None = None,
+    no_env_file: bool = False,
+    system: bool = False,
 ) -> tuple[tuple[Shown, ...], tuple[str, ...], tuple[str, ...]]:
     """Return every variable as `config show` has it, the problems and the warnings; never raises for bad values."""
-    reader = _Reader(environ, env_file, working_directory, database)
+    reader = _Reader(environ, env_file, working_directory, database, no_env_file=no_env_file, system=system)
     reader.read_all()
-    return tuple(reader.shown()), tuple(reader.problems), tuple(reader.warnings)
+    disagree = reader.disagreement()
+    problems = (*reader.problems, *([disagree] if disagree else []))
+    return tuple(reader.shown()), problems, tuple(reader.warnings)
+
+
+def is_system(environ: Mapping[str, str]) -> bool:
+    """Tell whether the environment asks for the service's settings, as `--system` does."""
+    return environ.get("ATOM_SYNC_SYSTEM", "").lower() in _TRUE
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
@@ -531,9 +600,18 @@ class _Reader:
     """Reads all variables, collecting problems."""
 
     def __init__(
-        self, environ: Mapping[str, str], env_file: Path | None, working_directory: Path, database: str | None
+        self,
+        environ: Mapping[str, str],
+        env_file: Path | None,
+        working_directory: Path,
+        database: str | None,
+        *,
+        no_env_file: bool,
+        system: bool,
     ) -> None:
         self._environ = environ
+        self._system = SERVICE_DEFAULTS if system or is_system(environ) else {}
+        self._denied: PermissionError | None = None
         self._directory = working_directory
         self._database = database
         self._values: dict[str, Any] = {}
@@ -543,8 +621,13 @@ class _Reader:
         self._digest_key: Secret | None = None
         self.problems: list[str] = []
         self.warnings: list[str] = []
-        self._is_found = env_file is None
-        self._file_name, self._file = self._read_env_file(env_file)
+        self._is_found = env_file is None and not self._system
+        if env_file is None:
+            env_file = Path(SETTINGS) if self._system else working_directory / ".env"
+        self._file_name, self._file = "", dict[str, str]()
+        if not no_env_file:
+            self._file_name, self._file = self._read_env_file(env_file)
+        self._refuse_never_found()
 
     def settings(self) -> Settings:
         """Return the settings, or raise ConfigError with all problems."""
@@ -552,7 +635,7 @@ class _Reader:
         if self.problems:
             raise ConfigError(
                 "\n".join(self.problems), hint="`atom-sync config show` tells where each value comes from"
-            )
+            ) from self._denied
         value = self._values.__getitem__
         token: Secret | None = value("ATOM_SAAS_API_TOKEN")
         return Settings(
@@ -583,6 +666,8 @@ class _Reader:
             scheduler_enabled=value("ENABLE_SCHEDULER"),
             instance_id=value("ATOM_INSTANCE_ID"),
             min_free_disk_gb=value("ATOM_SYNC_MIN_FREE_DISK_GB"),
+            env_file=self._directory / self._file_name if self._file_name else None,
+            sources_disagree=self.disagreement(),
             warnings=tuple(self.warnings),
             shown=tuple(self.shown()),
         )
@@ -611,9 +696,54 @@ class _Reader:
             for variable in VARIABLES
         ]
 
-    def _read_env_file(self, env_file: Path | None) -> tuple[str, Mapping[str, str]]:
-        path = env_file if env_file is not None else self._directory / ".env"
-        if env_file is None and not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where we may not look
+    def disagreement(self) -> str | None:
+        """Say why the token must not go to the addresses in force; None if it may.
+
+        An address that was found in a working directory gets only a token that was found there, too.
+        """
+        is_sent = self._values["ATOM_SAAS_ENABLED"] is not False and self._values["ATOM_SAAS_API_TOKEN"] is not None
+        if not self._is_found or not is_sent or self._token_is_found():
+            return None
+        found = [name for name in _DESTINATIONS if self._origins.get(name) == self._file_name and self._matters(name)]
+        if not found:
+            return None
+        source = self._origins["ATOM_SAAS_API_TOKEN"]
+        return (
+            f"{', '.join(found)}: from {self._file_name}, but the token is from {source}; "
+            "what a .env file in the working directory says is used only with a token from the same file, "
+            "or from a file beside it that it names"
+        )
+
+    def _token_is_found(self) -> bool:
+        """Tell whether the token is from `.env`, or from an ordinary file beside it that it names."""
+        if self._token_file is None:
+            return self._origins["ATOM_SAAS_API_TOKEN"] == self._file_name
+        if self._origins["ATOM_SAAS_API_TOKEN_FILE"] != self._file_name:
+            return False
+        is_link = self._token_file.is_symlink()
+        above, here = (os.path.realpath(each) for each in (self._token_file.parent, self._directory))
+        return not is_link and above == here
+
+    def _matters(self, name: str) -> bool:
+        """Tell whether this value sends the token elsewhere, or less protected, than the default does."""
+        value = self._values[name]
+        if name == "ATOM_SAAS_WS_URL" and not self._values["ATOM_SAAS_WS_ENABLED"]:
+            return False
+        urls = _DEFAULT_URLS[self._values["ATOM_SAAS_API_DIALECT"] or "v1"]
+        return value not in (None, False, *urls)
+
+    def _refuse_never_found(self) -> None:
+        for name in _NEVER_FOUND:
+            if name == "ATOM_SYNC_SYSTEM" and self._file.pop(name, ""):
+                self.warnings.append(f"{name} (from {self._file_name}) was ignored: it counts in the environment alone")
+            elif self._is_found and self._file.pop(name, ""):
+                self.problems.append(
+                    f"{name} must not be set in {self._file_name}, a file in the working directory; "
+                    "set it in the environment, or name the file with --env-file"
+                )
+
+    def _read_env_file(self, path: Path) -> tuple[str, dict[str, str]]:
+        if self._is_found and not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where we may not look
             if os.path.lexists(path):
                 self.warnings.append(f"{path} is not a regular file and was ignored")
             return "", {}
@@ -621,19 +751,28 @@ class _Reader:
 
         values: dict[str, str] = {}
         try:
-            with path.open(encoding="utf-8-sig") as stream:
+            # Without waiting for the writer of a pipe.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(descriptor, encoding="utf-8-sig") as stream:  # noqa: PTH123 - the file that is looked at
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode) and not os.path.samestat(status, os.stat(os.devnull)):  # noqa: PTH116 - no Path
+                    self.problems.append(f"{path}: is no regular file")
+                    return "", {}
+                if self._is_found and (stranger := _stranger_in(path, status)):
+                    self.problems.append(stranger)
+                    return "", {}
                 # The parser alone: a token may hold a dollar sign, and what it can't read is for us to tell.
                 for binding in parse_stream(stream):
                     if binding.error or _is_bare(binding.key, binding.value):
                         self.warnings.append(f"{path}, line {binding.original.line}: is not NAME=value and was ignored")
                     if binding.key is not None:
                         values[binding.key] = binding.value or ""
-                is_open = _is_too_open(os.fstat(stream.fileno()))
             secrets = {values.get(variable.name) for variable in VARIABLES if variable.secret}
-            if is_open and secrets - {None, "", _PLACEHOLDER}:
+            if _is_too_open(status) and secrets - {None, "", _PLACEHOLDER}:
                 self.warnings.append(f"{path} holds a secret and can be read by others; chmod 600 it")
         except (OSError, UnicodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "is no UTF-8 text"
+            self._denied = error if isinstance(error, PermissionError) else None
             self.problems.append(f"{path}: {reason}")
         return str(path), values
 
@@ -641,10 +780,22 @@ class _Reader:
         """Return the text of a variable and its origin; an empty one counts as not set."""
         if name == "ATOM_SAAS_DATABASE_URL" and self._database is not None:
             return self._database, "--database"
-        for values, origin in ((self._environ, "environment"), (self._file, self._file_name)):
+        sources = (
+            (self._environ, "environment"),
+            (self._file, self._file_name),
+            (self._system, _SYSTEM_ORIGIN),
+        )
+        for values, origin in sources:
             if text := values.get(name):
                 return text, origin
         return None
+
+    def _absolute(self, name: str) -> Path:
+        """Return the path that a variable names: the service's settings are not read from any working directory."""
+        is_service = self._system and self._origins[name] == self._file_name
+        base = Path("/") if is_service else self._directory
+        path: Path = base / self._values[name]
+        return path
 
     def _read(self, variable: Variable) -> None:
         found = self._raw(variable.name)
@@ -684,24 +835,30 @@ class _Reader:
     def _find_token(self) -> None:
         name, file_name = "ATOM_SAAS_API_TOKEN", "ATOM_SAAS_API_TOKEN_FILE"
         credentials = self._environ.get("CREDENTIALS_DIRECTORY")
-        if self._values[file_name] is None and credentials:
+        if (self._values[file_name] is None or self._origins[file_name] == _SYSTEM_ORIGIN) and credentials:
             credential = Path(credentials) / "atom-saas-token"
             if os.path.lexists(credential):
                 self._values[file_name] = credential
                 self._origins[file_name] = "systemd credential"
-        path: Path | None = self._values[file_name]
-        if path is None:
+        if self._values[file_name] is None:
             return
+        is_usual = self._origins[file_name] == _SYSTEM_ORIGIN
         if name in self._origins:
+            if is_usual:
+                self._values[file_name] = None
+                return
             self.warnings.append(f"{name} (from {self._origins[name]}) wins over {file_name}; set one of them")
             return
-        path = self._directory / path
-        self._values[file_name] = self._token_file = path
+        path = self._values[file_name] = self._absolute(file_name)
+        if is_usual and _is_missing(path):
+            return
+        self._token_file = path
         try:
             self._values[name], readable = _read_token_file(path)
             if readable:
                 self.warnings.append(f"{path} can be read by others; chmod 600 it")
         except ConfigError as error:
+            self._denied = self._denied or (error.__cause__ if isinstance(error.__cause__, PermissionError) else None)
             self.problems.append(error.message)
         self._origins[name] = str(path)
 
@@ -735,7 +892,7 @@ class _Reader:
             return
         import ssl
 
-        path = self._values[name] = self._directory / self._values[name]
+        path = self._values[name] = self._absolute(name)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
             if not stat.S_ISREG(path.stat().st_mode):
@@ -757,16 +914,10 @@ class _Reader:
             self._origins[name] = "$STATE_DIRECTORY" if state else "default"
             self._values[name] = Path(state) / "atom.db" if state else Path("data/atom.db")
         if self._values[name] is not None:
-            self._values[name] = self._directory / self._values[name]
+            self._values[name] = self._absolute(name)
 
     def _find_digest_key(self) -> None:
         name = "ATOM_SYNC_DIGEST_KEY_FILE"
-        if self._is_found and self._origins.get(name) == self._file_name:
-            self.problems.append(
-                f"{name} must not be set in {self._file_name}, a file in the working directory; "
-                "set it in the environment, or name the file with --env-file"
-            )
-            return
         credentials = self._environ.get("CREDENTIALS_DIRECTORY")
         is_credential = False
         if self._values[name] is None and name not in self._wrong and credentials:
@@ -775,7 +926,7 @@ class _Reader:
                 self._values[name], self._origins[name] = credential, "systemd credential"
         if self._values[name] is None:
             return
-        path = self._values[name] = self._directory / self._values[name]
+        path = self._values[name] = self._absolute(name)
         try:
             key = _read_digest_key(path, self._values["ATOM_SAAS_DATABASE_URL"], is_credential=is_credential)
         except (OSError, ValueError, RuntimeError) as error:
@@ -799,6 +950,56 @@ class _Reader:
             if "at_saas_" in text or (token is not None and token.reveal() in text):
                 self._values[name], self._wrong[name] = None, "…"
                 self.problems.append(f"{name}: holds a token, which belongs into ATOM_SAAS_API_TOKEN alone")
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # reading it says what is wrong
+    return False
+
+
+def _stranger_in(path: Path, status: os.stat_result) -> str | None:
+    """Say who else could have written this file, or put it there; None if nobody could but this user and root."""
+    looked_at = {str(path): status}
+    for directory in (path.parent, Path(os.path.realpath(path)).parent):
+        looked_at[str(directory)] = directory.stat()
+    for place, found in looked_at.items():
+        owner, primary_group = _user(found.st_uid)
+        open_to_all = found.st_mode & stat.S_IWOTH
+        open_to_group = found.st_mode & stat.S_IWGRP and found.st_gid != primary_group
+        if found.st_uid in {os.geteuid(), 0} and not open_to_all and not open_to_group:
+            continue
+        what = "" if place == str(path) else f", and its directory {place}"
+        return (
+            f"{path} was not read: it{what} belongs to {owner}, group {_group(found.st_gid)}, and has mode "
+            f"{stat.S_IMODE(found.st_mode):04o}, so that others could have written it; make both yours, and writable "
+            "by you alone (chmod go-w), name the file with --env-file, or leave it out with --no-env-file"
+        )
+    return None
+
+
+def _user(number: int) -> tuple[str, int | None]:
+    """Return what a user is called, and the primary group, if it is known."""
+    import pwd
+
+    try:
+        entry = pwd.getpwuid(number)
+    except KeyError:
+        return f"user {number}", None
+    return f"{entry.pw_name} (user {number})", entry.pw_gid
+
+
+def _group(number: int) -> str:
+    import grp
+
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
 
 
 def _is_bare(name: str | None, value: str | None) -> bool:

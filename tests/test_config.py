@@ -64,9 +64,10 @@ GOOD = {
     "ATOM_SAAS_ALLOW_INSECURE": ["1"],
     "ATOM_SAAS_DATABASE_URL": ["sqlite:///x.db", "sqlite:////var/x.db", "x.db"],
     "ATOM_SAAS_CACHE_STRICT_TTL": ["on"],
-    "ATOM_SYNC_ADMIN_TOKEN": ["anything at all"],
+    "ATOM_SYNC_ADMIN_TOKEN": ["anything at all that is long", "x" * 16],
     "ATOM_SYNC_HISTORY_VERSIONS": ["0", "1000"],
     "ATOM_SYNC_HASH_USER_IDS": ["true"],
+    "ATOM_SYNC_SYSTEM": ["false", "no"],
     "ATOM_SYNC_MIN_FREE_DISK_GB": ["0", "0.5", "10000"],
     "ENABLE_SCHEDULER": ["true"],
     "ATOM_INSTANCE_ID": ["production-1"],
@@ -118,7 +119,13 @@ BAD = {
     ],
     "ATOM_SAAS_API_TOKEN_FILE": ["/does/not/exist", "/", "/dev/zero", "a\nb"],
     "ATOM_SAAS_CA_FILE": ["/does/not/exist", "/", "/dev/zero", "a\x00b"],
-    "ATOM_SYNC_ADMIN_TOKEN": ["hunter2\nX-Evil: 1", " hunter2", "hunter2é"],
+    "ATOM_SYNC_ADMIN_TOKEN": [
+        "hunter2hunter2hunter2\nX-Evil: 1",
+        " hunter2hunter2hu",
+        "hunter2hunter2hué",
+        "a",
+        "x" * 15,
+    ],
     "ATOM_INSTANCE_ID": ["a\r\nX-Evil: 1", " a", "é", "a" * 257],
     "ATOM_SAAS_API_DIALECT": ["v2", "V1"],
     "ATOM_SAAS_API_TIMEOUT_SECONDS": ["0", "121", "nan", "inf", "-inf", "1e1", "1_0", "x", " 5"],
@@ -157,6 +164,7 @@ BAD = {
     "ATOM_SYNC_DIGEST_KEY_FILE": ["/does/not/exist", "/", "/dev/zero", "a\nb"],
     "ATOM_SYNC_HASH_USER_IDS": _NO_BOOLEAN,
     "ATOM_SYNC_MIN_FREE_DISK_GB": ["-1", "10001"],
+    "ATOM_SYNC_SYSTEM": _NO_BOOLEAN,
     "ENABLE_SCHEDULER": _NO_BOOLEAN,
 }
 
@@ -305,26 +313,26 @@ def test_an_empty_value_counts_as_not_set(tmp_path: Path) -> None:
 
 
 def test_a_dollar_sign_in_the_file_is_a_dollar_sign(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("ATOM_SYNC_ADMIN_TOKEN='pa$HOME${x}'\n")
+    (tmp_path / ".env").write_text("ATOM_SYNC_ADMIN_TOKEN='pa$HOME${x}-long-enough'\n")
     settings = _load(tmp_path)
-    assert settings.admin_token == Secret("pa$HOME${x}")
+    assert settings.admin_token == Secret("pa$HOME${x}-long-enough")
 
 
 @pytest.mark.parametrize(
     ("line", "value"),
     [
-        ("ATOM_SYNC_ADMIN_TOKEN=a$b$$c", "a$b$$c"),
-        ('ATOM_SYNC_ADMIN_TOKEN="a$b \\"c\\""', 'a$b "c"'),
-        ("ATOM_SYNC_ADMIN_TOKEN='a \"b\" # c'", 'a "b" # c'),
-        ("export ATOM_SYNC_ADMIN_TOKEN=abc # a comment", "abc"),
-        ("ATOM_SYNC_ADMIN_TOKEN=first\nATOM_SYNC_ADMIN_TOKEN=second", "second"),
-        ("\ufeffATOM_SYNC_ADMIN_TOKEN=abc", "abc"),
-        ("ATOM_SYNC_ADMIN_TOKEN=abc\r\n", "abc"),
+        ("ATOM_INSTANCE_ID=a$b$$c", "a$b$$c"),
+        ('ATOM_INSTANCE_ID="a$b \\"c\\""', 'a$b "c"'),
+        ("ATOM_INSTANCE_ID='a \"b\" # c'", 'a "b" # c'),
+        ("export ATOM_INSTANCE_ID=abc # a comment", "abc"),
+        ("ATOM_INSTANCE_ID=first\nATOM_INSTANCE_ID=second", "second"),
+        ("\ufeffATOM_INSTANCE_ID=abc", "abc"),
+        ("ATOM_INSTANCE_ID=abc\r\n", "abc"),
     ],
 )
 def test_what_lines_of_the_file_mean(tmp_path: Path, line: str, value: str) -> None:
     (tmp_path / ".env").write_text(line, encoding="utf-8")
-    assert _load(tmp_path).admin_token == Secret(value)
+    assert _load(tmp_path).instance_id == value
 
 
 def _no_such_file(path: Path) -> None:
@@ -555,7 +563,7 @@ def test_secrets_are_values() -> None:
 
 
 def test_settings_can_be_shown_whole(tmp_path: Path) -> None:
-    settings = _load(tmp_path, {"ATOM_SAAS_API_TOKEN": TOKEN, "ATOM_SYNC_ADMIN_TOKEN": "hunter2hunter2"})
+    settings = _load(tmp_path, {"ATOM_SAAS_API_TOKEN": TOKEN, "ATOM_SYNC_ADMIN_TOKEN": "hunter2hunter2hunter2"})
     assert "abc123" not in repr(settings)
     assert "hunter2" not in repr(settings)
 

@@ -130,7 +130,7 @@ def test_a_secret_of_the_environment_is_in_no_output_of_any_level(tmp_path: Path
         "sync",
         "skills",
         ATOM_SAAS_API_TOKEN=TOKEN,
-        ATOM_SYNC_ADMIN_TOKEN="hunter2",
+        ATOM_SYNC_ADMIN_TOKEN="hunter2-hunter2-hunter2",
         ATOM_SAAS_API_URL="http://127.0.0.1:9",
         ATOM_SAAS_RATE_LIMIT_PER_HOUR="1",  # so that it does not try again for seconds
     )
@@ -174,7 +174,7 @@ def test_an_env_file_that_is_no_file_is_a_warning(tmp_path: Path, make: Callable
     _warned(tmp_path, "/.env is not a regular file and was ignored")
 
 
-SECRET_LINES = ["ATOM_SAAS_API_TOKEN=at_saas_secret", "ATOM_SYNC_ADMIN_TOKEN=secret"]
+SECRET_LINES = ["ATOM_SAAS_API_TOKEN=at_saas_secret", "ATOM_SYNC_ADMIN_TOKEN=secret-secret-secret"]
 
 
 @pytest.mark.parametrize(

@@ -320,7 +320,7 @@ def test_install_writes_what_is_configured_and_uninstall_removes_just_that(
     machine: Machine, tmp_path: Path, kind: str
 ) -> None:
     root = tmp_path / "root"
-    environment = {"ATOM_SAAS_SYNC_INTERVAL_MINUTES": "20", "ATOM_SYNC_ADMIN_TOKEN": "very-secret"}
+    environment = {"ATOM_SAAS_SYNC_INTERVAL_MINUTES": "20", "ATOM_SYNC_ADMIN_TOKEN": "very-secret-indeed"}
 
     def run(*options: str) -> tuple[int, str]:
         result = machine.command("schedule", kind, "--root", str(root), *options, **environment)
@@ -419,3 +419,24 @@ def test_what_the_units_cannot_see_is_warned_of(machine: Machine, place: str) ->
     assert "the database" not in seen.stderr
     assert f"services cannot see the settings {settings}" in seen.stderr
     assert json.loads(seen.stdout)["success"]
+
+
+@pytest.mark.parametrize("kind", ["systemd", "cron"])
+def test_what_services_get_is_from_no_found_file_and_is_told(machine: Machine, tmp_path: Path, kind: str) -> None:
+    found = machine.directory / ".env"
+    found.write_text("ATOM_SYNC_HISTORY_VERSIONS=0\nATOM_SAAS_SYNC_INTERVAL_MINUTES=20\n", encoding="utf-8")
+    install = ("schedule", kind, "--install", "--root")
+    installed = machine.command(*install, str(tmp_path / "a"), ATOM_SAAS_CONFLICT_STRATEGY="merge")
+    assert installed.returncode == 0
+    assert "the .env of this directory is not used" in installed.stderr
+    files = [path for path in (tmp_path / "a").rglob("*") if path.is_file()]
+    written = "".join(path.read_text(encoding="utf-8") for path in files)
+    assert "HISTORY_VERSIONS" not in written and "/20" not in written
+    settings = (tmp_path / "a/etc/atom-sync/atom-sync.env").read_text(encoding="utf-8").splitlines()
+    assert "ATOM_SAAS_CONFLICT_STRATEGY=merge" in settings
+    told = [line.strip() for line in installed.stdout.splitlines()]
+    assert [line for line in settings if line not in told] == []
+
+    found.chmod(0o666)  # not looked at either
+    document = json.loads(machine.command(*install, str(tmp_path / "b"), "--json").stdout)
+    assert f"ATOM_SAAS_API_URL={machine.sandbox.url}" in document["settings"]

@@ -44,7 +44,9 @@ def test_for_people_the_result_is_on_stdout_and_greppable(machine: Machine) -> N
     result = machine.command("sync", "skills")
     assert result.stdout.startswith("Sync completed: 60 skills, ")
     assert "\x1b" not in result.stdout + result.stderr
-    assert result.stderr == ""
+    assert result.stderr.splitlines() == [
+        f"marketplace: {machine.sandbox.url.partition('//')[2]} (ATOM_SAAS_API_URL from environment)"
+    ]
 
 
 # What is logged, and how a failure ends
@@ -96,7 +98,7 @@ def test_a_failure_is_told_once(machine: Machine, kind: str) -> None:
     for option in ([], ["-q"], ["-v"]):
         result = machine.command("sync", kind, *option, "--deadline", "0.1")
         assert result.returncode == 75, (option, result.stderr)
-        lines = [line for line in result.stderr.splitlines() if not line.startswith("  → ")]
+        lines = [line for line in result.stderr.splitlines() if not line.startswith(("  → ", "marketplace: "))]
         assert lines[-1].startswith("atom-sync: the deadline ended the run"), (option, lines)
         assert len(lines) == 1 or option == ["-v"], (option, lines)
 
@@ -161,7 +163,7 @@ def test_quiet_leaves_the_result_and_one_error(
         result = machine.command("sync", *words, *option)
         assert result.returncode == code, result.stderr
         assert result.stdout
-        told = [line for line in result.stderr.splitlines() if not line.startswith("  → ")]
+        told = [line for line in result.stderr.splitlines() if not line.startswith(("  → ", "marketplace: "))]
         assert told[-1].startswith("atom-sync: "), (option, told)
         assert len(set(told)) == len(told), told
         assert len(told) == 1 or not option, told

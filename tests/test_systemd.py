@@ -81,7 +81,7 @@ def _refuse() -> list[ScheduledJob]:
     ],
 )
 def test_http_tells_when_the_timers_start_the_jobs(ask: Any, next_runs: list[str | None], tmp_path: Path) -> None:
-    environ = {"ATOM_SAAS_DATABASE_URL": str(tmp_path / "atom.db"), "ATOM_SYNC_ADMIN_TOKEN": "open-sesame"}
+    environ = {"ATOM_SAAS_DATABASE_URL": str(tmp_path / "atom.db"), "ATOM_SYNC_ADMIN_TOKEN": "open-sesame-of-the-tests"}
     settings = load_settings(environ, working_directory=tmp_path)
 
     def now() -> datetime:

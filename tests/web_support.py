@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import httpx
 from conftest import Machine
 
-ADMIN_TOKEN = "open-sesame"
+ADMIN_TOKEN = "open-sesame-of-the-tests"
 
 
 class Served:

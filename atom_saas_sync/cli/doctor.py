@@ -49,13 +49,16 @@ def doctor(
 
 
 def _examine(options: GlobalOptions) -> list[Finding]:
-    from atom_saas_sync.cli.runtime import StopSignals, settings_of
+    from atom_saas_sync.cli.runtime import StopSignals, name_host, settings_of
+    from atom_saas_sync.config import require_agreement
     from atom_saas_sync.core.tokens import expires_at
     from atom_saas_sync.marketplace.dialects import DIALECTS
     from atom_saas_sync.marketplace.probe import Probe
     from atom_saas_sync.usecases.diagnose import Checkup, diagnose
 
     settings = settings_of(options)
+    require_agreement(settings)
+    name_host(settings, options)
     token = settings.api_token.reveal() if settings.api_token else ""
     network = Probe(
         api_url=settings.api_url,

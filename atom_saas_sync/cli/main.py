@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from atom_saas_sync.cli.output import (
     ReaderGone,
     drop_output,
     error_document,
+    given_options,
     print_json,
     report_bug,
     report_failure,
@@ -30,7 +32,7 @@ from atom_saas_sync.cli.output import (
     take_option,
     take_options,
 )
-from atom_saas_sync.errors import AtomSyncError, DatabaseError, UsageError
+from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseError, UsageError
 
 # The line of help is that of the command itself (tests/test_imports.py): here, so that `--help` imports none of them.
 PARTS = {
@@ -83,6 +85,11 @@ def _print_version(wanted: bool) -> None:
 def main(
     ctx: typer.Context,
     env_file: Annotated[Path | None, typer.Option(help="Read settings from this file in place of ./.env.")] = None,
+    no_env_file: Annotated[bool, typer.Option("--no-env-file", help="Read no .env.")] = False,
+    system: Annotated[
+        bool,
+        typer.Option("--system", help="Use the settings, token and database of the service [env: ATOM_SYNC_SYSTEM]."),
+    ] = False,
     database: Annotated[str | None, typer.Option(help="Database, as sqlite:///PATH or a plain path.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error; overrides -v and -q.")] = None,
     log_format: Annotated[str, typer.Option(help="auto, text, json or journal.")] = "auto",
@@ -102,6 +109,8 @@ def main(
         ctx,
         GlobalOptions(
             env_file=env_file,
+            no_env_file=no_env_file,
+            system=system,
             database=database,
             log_level=log_level,
             log_format=log_format,
@@ -135,6 +144,7 @@ def _run(*, as_json: bool) -> int:
         _require_decoded(sys.argv[1:])
         done = app(prog_name="atom-sync", standalone_mode=False)
     except AtomSyncError as error:
+        _name_service_user(error)
         report_failure(error, as_json=as_json)
         return error.exit_code
     except typer.Abort:
@@ -154,6 +164,19 @@ def _run(*, as_json: bool) -> int:
     except Exception as error:  # noqa: BLE001 - the last line of defence
         return _report_unforeseen(error, as_json=as_json)
     return done if isinstance(done, int) else 0  # the code of typer.Exit; commands return nothing
+
+
+def _name_service_user(error: AtomSyncError) -> None:
+    """Let the hint be the line to type, where this user may not read what belongs to the service."""
+    if error.__cause__ is None or not isinstance(error, ConfigError | DatabaseError):
+        return
+    from atom_saas_sync.cli.runtime import is_system
+    from atom_saas_sync.places import SERVICE_USER
+    from atom_saas_sync.store.failures import is_denied
+
+    if is_denied(error.__cause__) and is_system(given_options.get()):
+        command = [each for each in sys.argv[1:] if each != "--system"]
+        error.hint = f"run: {shlex.join(['sudo', '-u', SERVICE_USER, 'atom-sync', '--system', *command])}"
 
 
 def _report_unforeseen(error: Exception, *, as_json: bool) -> int:

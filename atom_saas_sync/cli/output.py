@@ -39,6 +39,8 @@ class GlobalOptions:
     """
 
     env_file: Path | None = None
+    no_env_file: bool = False
+    system: bool = False
     database: str | None = None
     log_level: str | None = None
     log_format: str = "auto"
@@ -52,6 +54,8 @@ class GlobalOptions:
         _one_of("--log-format", self.log_format, LOG_FORMATS)
         if self.quiet and self.verbose:
             raise UsageError("-q and -v exclude each other")
+        if self.env_file is not None and self.no_env_file:
+            raise UsageError("--env-file and --no-env-file exclude each other")
 
     @property
     def level(self) -> str:

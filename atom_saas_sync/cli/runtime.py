@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TypedDict
 
-from atom_saas_sync.cli.output import GlobalOptions
+from atom_saas_sync.cli.output import GlobalOptions, note
 from atom_saas_sync.errors import DatabaseError, DeadlineReached, Interrupted, UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +33,15 @@ class Sources(TypedDict):
     env_file: Path | None
     working_directory: Path
     database: str | None
+    no_env_file: bool
+    system: bool
+
+
+def is_system(options: GlobalOptions) -> bool:
+    """Tell whether the service's own settings are meant."""
+    from atom_saas_sync import config
+
+    return options.system or config.is_system(os.environ)
 
 
 def sources(options: GlobalOptions) -> Sources:
@@ -46,6 +55,8 @@ def sources(options: GlobalOptions) -> Sources:
         "env_file": options.env_file,
         "working_directory": directory,
         "database": options.database,
+        "no_env_file": options.no_env_file,
+        "system": options.system,
     }
 
 
@@ -56,10 +67,12 @@ def settings_of(options: GlobalOptions) -> Settings:
     return load_settings(**sources(options))
 
 
-def load(options: GlobalOptions) -> Settings:
-    """Read the settings and set logging up. Raises ConfigError with all problems."""
+def load(options: GlobalOptions, *, names_host: bool = False) -> Settings:
+    """Read the settings and set logging up; name the host if asked to. Raises ConfigError with all problems."""
     settings = settings_of(options)
     log = set_up_logging_for(settings, options)
+    if names_host:
+        name_host(settings, options)
     for warning in settings.warnings:
         log.warning("%s", warning)
     return settings
@@ -78,6 +91,19 @@ def signer_of(settings: Settings) -> Signer | None:
     from atom_saas_sync.store.integrity import Signer
 
     return None if settings.digest_key is None else Signer(bytes.fromhex(settings.digest_key.reveal()))
+
+
+def name_host(settings: Settings, options: GlobalOptions) -> None:
+    """Say on standard error where the token is about to go, if that is not the marketplace itself."""
+    import logging
+
+    from atom_saas_sync.config import hosts_of
+
+    if hosts := hosts_of(settings):
+        if options.log_format in {"json", "journal"}:  # no line of theirs may be plain text
+            logging.getLogger(__name__).debug("marketplace: %s", hosts)
+        else:
+            note(f"marketplace: {hosts}")
 
 
 class StopSignals:

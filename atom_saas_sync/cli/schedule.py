@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.output import GlobalOptions, note, print_json
 from atom_saas_sync.errors import AtomSyncError, DatabaseError, UsageError
 
@@ -42,9 +44,10 @@ _LEFT_OUT = {
     "ATOM_SAAS_API_TOKEN_FILE",
     "ATOM_SAAS_DATABASE_URL",
     "ATOM_SYNC_ADMIN_TOKEN",
+    "ATOM_SYNC_SYSTEM",
     "ENABLE_SCHEDULER",
 }
-_SET_BY_NOBODY = {"default", "not set", "derived from the token", "$STATE_DIRECTORY"}
+_SET_BY_NOBODY = {"default", "not set", "derived from the token", "$STATE_DIRECTORY", "--system"}
 
 
 @app.command()
@@ -56,10 +59,10 @@ def systemd(
     as_json: _Json = False,
 ) -> None:
     """Show the units for systemd; --install writes them to /etc and says what to do next."""
-    from atom_saas_sync.cli import runtime
-    from atom_saas_sync.core.schedule_files import SERVICES, TIMERS, TOKEN_FILE, systemd_files
+    from atom_saas_sync.core.schedule_files import SERVICES, TIMERS, systemd_files
+    from atom_saas_sync.places import TOKEN_FILE
 
-    settings = runtime.load(ctx.obj)
+    settings = _settings(ctx.obj)
     schedule = _schedule(ctx.obj, settings, restart_steps=_systemd_version() >= _FIRST_WITH_RESTART_STEPS)
     if not uninstall:
         _warn_of_hidden_files(schedule, settings)
@@ -73,9 +76,11 @@ def systemd(
     if changed is None:
         return
     next_steps: list[str] = []
+    written: list[str] = []
     if install:
         if ctx.obj.env_file is None:
-            changed += _write_environment(root / _ENVIRONMENT, settings)
+            written = _write_environment(root / _ENVIRONMENT, settings)
+            changed += [root / _ENVIRONMENT] if written else []
         next_steps = [
             f"put the token into a file: `install -m 600 -o atom-sync /dev/stdin {TOKEN_FILE}`",
             f"look at {schedule.settings}: the settings, ENABLE_SCHEDULER=true among them",
@@ -89,7 +94,7 @@ def systemd(
             _run("systemd-sysusers")
             _run("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/atom-sync.conf")
         _run("systemctl", "daemon-reload")
-    _report(changed, next_steps, install=install, as_json=as_json)
+    _report(changed, next_steps, written, install=install, as_json=as_json)
 
 
 @app.command()
@@ -101,18 +106,20 @@ def cron(
     as_json: _Json = False,
 ) -> None:
     """Show the file for /etc/cron.d, for machines without systemd; --install writes it."""
-    from atom_saas_sync.cli import runtime
-    from atom_saas_sync.core.schedule_files import CRONTAB, METRICS_DIRECTORY, STATE_DIRECTORY, TOKEN_FILE, crontab
+    from atom_saas_sync.core.schedule_files import CRONTAB, METRICS_DIRECTORY, crontab
+    from atom_saas_sync.places import STATE_DIRECTORY, TOKEN_FILE
 
-    settings = runtime.load(ctx.obj)
+    settings = _settings(ctx.obj)
     schedule = _schedule(ctx.obj, settings)
     changed = _change({root / CRONTAB[1:]: crontab(schedule)}, install=install, uninstall=uninstall, as_json=as_json)
     if changed is None:
         return
     next_steps: list[str] = []
+    written: list[str] = []
     if install:
         if ctx.obj.env_file is None:
-            changed += _write_environment(root / _ENVIRONMENT, settings)
+            written = _write_environment(root / _ENVIRONMENT, settings)
+            changed += [root / _ENVIRONMENT] if written else []
         next_steps = [
             f"make the user: `useradd --system --user-group --home-dir {STATE_DIRECTORY} atom-sync`",
             f"and its directory: `install -d -m 2770 -o atom-sync -g atom-sync {STATE_DIRECTORY}`",
@@ -121,11 +128,22 @@ def cron(
             f"look at {schedule.settings}, and give it to that user: `chown atom-sync {quote(str(schedule.settings))}`",
             f"`sudo -u atom-sync {schedule.command} doctor` shows what is missing",
         ]
-    _report(changed, next_steps, install=install, as_json=as_json)
+    _report(changed, next_steps, written, install=install, as_json=as_json)
+
+
+def _settings(options: GlobalOptions) -> Settings:
+    """Read the settings from what the operator has named: what services get must not come from a found file."""
+    from atom_saas_sync.cli import runtime
+
+    named = options if options.env_file is not None else replace(options, no_env_file=True)
+    if options.env_file is None and not options.no_env_file and os.path.lexists(".env"):
+        note("the .env of this directory is not used here; --env-file .env takes it")
+    return runtime.load(named)
 
 
 def _schedule(options: GlobalOptions, settings: Settings, *, restart_steps: bool = False) -> Schedule:
-    from atom_saas_sync.core.schedule_files import SETTINGS, Schedule
+    from atom_saas_sync.core.schedule_files import Schedule
+    from atom_saas_sync.places import SETTINGS
 
     return Schedule(
         executable=str(_program()),
@@ -161,7 +179,7 @@ def _warn_of_hidden_files(schedule: Schedule, settings: Settings) -> None:
 
 def _database(settings: Settings) -> Path:
     """Return where the services' database is: where the settings say so, else in their state directory."""
-    from atom_saas_sync.core.schedule_files import STATE_DIRECTORY
+    from atom_saas_sync.places import STATE_DIRECTORY
 
     origins = {shown.name: shown.origin for shown in settings.shown}
     if origins["ATOM_SAAS_DATABASE_URL"] in _SET_BY_NOBODY:
@@ -237,9 +255,12 @@ def _make_directory(path: Path) -> None:
         raise _failure(path, error) from error
 
 
-def _write_environment(path: Path, settings: Settings) -> list[Path]:
-    """Write the settings that this command was called with, unless the file exists: from then on it is the person's."""
-    from atom_saas_sync.core.schedule_files import TOKEN_FILE
+def _write_environment(path: Path, settings: Settings) -> list[str]:
+    """Write the settings that this command was called with, and return the lines.
+
+    None if the file exists: from then on it is the person's.
+    """
+    from atom_saas_sync.places import TOKEN_FILE
 
     if os.path.lexists(path):
         return []
@@ -262,7 +283,7 @@ def _write_environment(path: Path, settings: Settings) -> list[Path]:
             stream.write("\n".join(lines) + "\n")
     except OSError as error:
         raise _failure(path, error) from error
-    return [path]
+    return lines
 
 
 def _line(shown: Shown) -> str:
@@ -309,13 +330,15 @@ def _failure(path: Path, error: OSError) -> AtomSyncError:
     return DatabaseError(f"cannot change {path}: {error.strerror}", hint="run it as root")
 
 
-def _report(changed: list[Path], next_steps: list[str], *, install: bool, as_json: bool) -> None:
+def _report(changed: list[Path], next_steps: list[str], settings: list[str], *, install: bool, as_json: bool) -> None:
     verb = "installed" if install else "removed"
     if as_json:
-        print_json({verb: [str(path) for path in changed], "next": next_steps})
+        print_json({verb: [str(path) for path in changed], "settings": settings, "next": next_steps})
         return
     for path in changed:
         typer.echo(f"{verb} {path}")
+    for line in settings:  # the last of them holds these, and nobody has seen it before
+        typer.echo(f"    {printable(line)}")
     if not changed:
         typer.echo(f"nothing to do: everything is {verb} already")
     for step in next_steps:

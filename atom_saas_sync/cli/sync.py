@@ -190,7 +190,7 @@ def everything(
             reasons = (pulled.error.type,)
             rated = RatingReport(run_id=None, status="skipped", exit_code=0, counts=RatingCounts(), reasons=reasons)
         else:
-            rated = _rate(ctx.obj, when, dry_run=dry_run, show_progress=not as_json)
+            rated = _rate(ctx.obj, replace(when, names_host=False), dry_run=dry_run, show_progress=not as_json)
         if as_json:
             print_json(_all_document(pulled, rated))
         else:
@@ -295,6 +295,7 @@ class _When:
     started_by: str | None
     wait: float
     clock: StopSignals
+    names_host: bool = True
 
 
 def _when(deadline: float | None, *, scheduled: bool, started_by: str | None, wait: float) -> _When:
@@ -333,7 +334,8 @@ def _session(options: GlobalOptions, when: _When, kind: str, *, lock: str, dry_r
     from atom_saas_sync.store.lock import is_served
     from atom_saas_sync.store.runs import TIMER, Runs
 
-    settings = runtime.load(options)
+    # Nobody reads what a timer prints; cron would send it as mail, each time.
+    settings = runtime.load(options, names_host=when.names_host and not when.scheduled and not when.started_by)
     if not settings.enabled:
         raise _skip("disabled", "ATOM_SAAS_ENABLED is false: local only, nothing to do")
     require_token(settings)

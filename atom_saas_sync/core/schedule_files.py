@@ -14,20 +14,14 @@ from pathlib import PurePosixPath
 from msgspec import Struct
 
 from atom_saas_sync.errors import UsageError
+from atom_saas_sync.places import SETTINGS, STATE_DIRECTORY, TOKEN_FILE
 
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9+,./:=@_~-]*")
 
 MARK = "# Written by `atom-sync schedule"
 """How a file begins that we may replace and remove."""
 
-SETTINGS = "/etc/atom-sync/atom-sync.env"
-"""Where services and jobs find their settings, unless another file was given."""
-
-TOKEN_FILE = "/etc/atom-sync/token"  # noqa: S105 - where it is, not what it is
-
 CRONTAB = "/etc/cron.d/atom-sync"
-
-STATE_DIRECTORY = "/var/lib/atom-sync"
 
 METRICS_DIRECTORY = "/var/lib/atom-sync-metrics"
 """Readable by everyone, for node_exporter; the state directory is private."""

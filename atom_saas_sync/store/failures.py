@@ -65,6 +65,13 @@ def hand_over(descriptor: int, path: Path) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def is_denied(error: BaseException) -> bool:
+    """Tell whether a failure is that this user may not read or write something."""
+    return isinstance(error, PermissionError) or (
+        isinstance(error, sqlite3.Error) and primary_code(error) in _NO_ACCESS
+    )
+
+
 def primary_code(error: sqlite3.Error) -> int:
     """Return SQLite's result code without its extension; 0 if the error is not from SQLite itself."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

@@ -1,0 +1,10 @@
+"""Where an installation for the whole machine keeps its files."""
+
+SETTINGS = "/etc/atom-sync/atom-sync.env"
+"""Where services and jobs find their settings, unless another file was given."""
+
+TOKEN_FILE = "/etc/atom-sync/token"  # noqa: S105 - where it is, not what it is
+
+STATE_DIRECTORY = "/var/lib/atom-sync"
+
+SERVICE_USER = "atom-sync"

@@ -92,7 +92,7 @@ class _Show:
         console().print("$ atom-sync watch", style="cyan", markup=False)
         requests = len(sandbox.requests("list"))
         watch = subprocess.Popen(
-            [sys.executable, "-m", "atom_saas_sync", "watch"], env=self._environment, cwd=self._directory
+            [sys.executable, "-P", "-m", "atom_saas_sync", "watch"], env=self._environment, cwd=self._directory
         )
         try:
             # Its first act is to fetch what it may have missed.
@@ -129,7 +129,7 @@ class _Show:
         command = shlex.join(["atom-sync", *arguments])
         console().print(f"$ {command}", style="cyan", markup=False)
         done = subprocess.run(  # noqa: S603 - our own program
-            [sys.executable, "-m", "atom_saas_sync", *arguments],
+            [sys.executable, "-P", "-m", "atom_saas_sync", *arguments],
             env=self._environment,
             cwd=self._directory,
             check=False,

@@ -178,6 +178,11 @@ def supervisor() -> Notifier:
     return notifier_from(value("NOTIFY_SOCKET"), value("WATCHDOG_USEC"), value("WATCHDOG_PID"), os.getpid())
 
 
+def environment_with(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return this process's environment and these variables."""
+    return {**os.environ, **variables}
+
+
 def environment_without_settings() -> dict[str, str]:
     """Return this process's environment for a child that gets settings of its own."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("ATOM_", "ENABLE_SCHEDULER"))}

@@ -8,12 +8,15 @@ import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from atom_saas_sync.cli.output import GlobalOptions, complain
 from atom_saas_sync.errors import DatabaseError
+
+if TYPE_CHECKING:
+    from atom_saas_sync.config import Settings
 
 
 def serve_health(
@@ -44,7 +47,7 @@ def serve_health(
         with Database.open(settings.database_path, migrate=False, read_only=True) as database:
             return Runs(database).run_of_process(pid, since=since) if migrations.current(database) else None
 
-    jobs = Jobs(_command(options), find_run, now)
+    jobs = Jobs(_command(options, settings), find_run, now, runtime.environment_with(_files(settings)))
     with ExitStack() as stack:
         listener = stack.enter_context(listen(host, port))
         try:
@@ -63,12 +66,16 @@ def serve_health(
             jobs.stop()
 
 
-def _command(options: GlobalOptions) -> list[str]:
-    """Return how a child is called with the settings of this process."""
-    command = [sys.executable, "-m", "atom_saas_sync", "--log-level", options.level]
-    command += ["--log-format", options.log_format]
-    if options.env_file is not None:
-        command += ["--env-file", str(options.env_file)]
-    if options.database is not None:
-        command += ["--database", options.database]
-    return command
+def _command(options: GlobalOptions, settings: Settings) -> list[str]:
+    """Return how a child is called with the settings of this process, wherever it runs."""
+    command = [sys.executable, "-P", "-m", "atom_saas_sync", "--log-level", options.level]
+    command += ["--log-format", options.log_format, "--database", str(settings.database_path)]
+    # The very file that was found here, or none: not one that somebody puts there later.
+    command += ["--no-env-file"] if settings.env_file is None else ["--env-file", str(settings.env_file)]
+    return command + (["--system"] if options.system else [])
+
+
+def _files(settings: Settings) -> dict[str, str]:
+    """Return the variables that may name files from this process's directory, with their whole paths."""
+    paths = {"ATOM_SAAS_API_TOKEN_FILE": settings.token_file, "ATOM_SAAS_CA_FILE": settings.ca_file}
+    return {name: str(path) for name, path in paths.items() if path is not None}

@@ -36,22 +36,9 @@ def runs_of(settings: Settings, database: Database) -> Runs:
 
     Raises WrongMarketplace.
     """
-    from shlex import quote
+    from atom_saas_sync.store.runs import runs_for
 
-    from atom_saas_sync.core.marketplace import marketplace_of
-    from atom_saas_sync.errors import WrongMarketplace
-    from atom_saas_sync.store.runs import Runs
-
-    wanted = marketplace_of(settings.api_url)
-    runs = Runs(database, marketplace=wanted)
-    bound = runs.marketplace()
-    if bound not in (None, wanted):
-        raise WrongMarketplace(
-            f"the database {database.path} belongs to {bound}, but ATOM_SAAS_API_URL is {settings.api_url}",
-            hint="use another database (`--database`, ATOM_SAAS_DATABASE_URL) for this marketplace; or "
-            f"`atom-sync db rebind {quote(settings.api_url)}` shows what would change here, and asks",
-        )
-    return runs
+    return runs_for(settings.api_url, database)
 
 
 @contextmanager

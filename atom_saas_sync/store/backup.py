@@ -57,31 +57,37 @@ def copy(source: Path, target: Path) -> None:
 
     Raises DatabaseError.
     """
-    from atom_saas_sync.unfinished import create_beside  # `status` imports this module, and copies nothing
+    from atom_saas_sync.unfinished import create_beside, flush  # `status` imports this module, and copies nothing
 
     with translated_errors(target):
         descriptor, unfinished = create_beside(target)
         if os.geteuid() == 0:
             hand_over(descriptor, unfinished)
-        os.close(descriptor)
         try:
-            _copy_pages(source, unfinished)
-            _flush(unfinished)
+            _copy_pages(source, unfinished, descriptor)
+            flush(descriptor)
+            _refuse_replaced(unfinished, descriptor)
             unfinished.replace(target)
             with suppress(PermissionError):  # of a directory that we may write to and not read
                 _flush(target.parent)
         except BaseException:
             for suffix in ("", *SIDE_FILES):
-                beside(unfinished, suffix).unlink(missing_ok=True)
+                unfinished.with_name(unfinished.name + suffix).unlink(missing_ok=True)
             raise
+        finally:
+            os.close(descriptor)
 
 
-def _copy_pages(source: Path, target: Path) -> None:
-    """Copy page by page, and verify the copy."""
+def _copy_pages(source: Path, target: Path, descriptor: int) -> None:
+    """Copy page by page to the file that is open already, and verify the copy."""
+    before = _times_open(descriptor)
     with (
         closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True, isolation_level=None)) as reader,
         closing(sqlite3.connect(f"{target.as_uri()}?mode=rw", uri=True, isolation_level=None)) as writer,
     ):
+        # SQLite opens it by name: a link that somebody has put in its place must not be written through.
+        if _times_open(descriptor) == before:
+            raise _replaced(target)
         # One snapshot for the whole copy: without it, SQLite starts again whenever another process has written.
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -95,6 +101,27 @@ def _copy_pages(source: Path, target: Path) -> None:
             f"the copy of {source} is damaged: {verdict}",
             hint="it was not kept; the database itself may be damaged: see `atom-sync db check`",
         )
+
+
+def _times_open(descriptor: int) -> int:
+    """Return how many descriptors of this process are of the same file."""
+    wanted, number = os.fstat(descriptor), 0
+    for each in os.listdir("/dev/fd"):  # noqa: PTH208 - numbers, no paths
+        with suppress(OSError):  # closed since: that of the listing itself, or another thread's
+            number += os.path.samestat(os.fstat(int(each)), wanted)
+    return number
+
+
+def _refuse_replaced(path: Path, descriptor: int) -> None:
+    if not os.path.samestat(path.lstat(), os.fstat(descriptor)):
+        raise _replaced(path)
+
+
+def _replaced(path: Path) -> DatabaseError:
+    return DatabaseError(
+        f"somebody has put another file in the place of {path}, the unfinished copy",
+        hint=f"nothing was written to it; see who may write there: `ls -ld {quote(str(path.parent))}`",
+    )
 
 
 def _flush(path: Path) -> None:

@@ -145,14 +145,17 @@ def _create_or_open(path: Path) -> int:
 
 
 def _open(path: Path, flags: int) -> int:
-    """Open the lock file, never through a symbolic link: its contents are overwritten."""
+    """Open the lock file, never through a symbolic link: its contents are overwritten. A pipe makes nobody wait."""
     try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, _PRIVATE)
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, _PRIVATE)
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
         raise DatabaseError(f"the lock file {path} is a symbolic link", hint="remove it; it holds nothing") from error
     status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise DatabaseError(f"the lock file {path} is no regular file", hint="remove it; it holds nothing")
     if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != _PRIVATE:
         os.fchmod(descriptor, _PRIVATE)  # the umask took rights from us, or somebody gave them to others
     return descriptor

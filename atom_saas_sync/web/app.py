@@ -22,19 +22,20 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from atom_saas_sync.config import Settings
+from atom_saas_sync.config import Settings, require_agreement
 from atom_saas_sync.core.comparison import conflict_document, conflict_line
 from atom_saas_sync.core.documents import read_object
 from atom_saas_sync.core.health import judge
 from atom_saas_sync.core.reports import rating_document, status_document, sync_health_document
-from atom_saas_sync.errors import AtomSyncError, DatabaseError, Locked, UsageError
+from atom_saas_sync.errors import AtomSyncError, DatabaseError, Locked, UsageError, WrongMarketplace
 from atom_saas_sync.metrics import CONTENT_TYPE, render
 from atom_saas_sync.model import STRATEGIES, ConflictFilter, Health, ScheduledJob, Status, Trouble
 from atom_saas_sync.store.conflicts import ConflictLog
 from atom_saas_sync.store.database import Database, exists
 from atom_saas_sync.store.lifetime import Lifetime
+from atom_saas_sync.store.migrations import current
 from atom_saas_sync.store.ratings import Ratings
-from atom_saas_sync.store.runs import Runs
+from atom_saas_sync.store.runs import Runs, runs_for
 from atom_saas_sync.store.status import free_disk_gb, read_status
 from atom_saas_sync.systemd import timers
 from atom_saas_sync.times import format_time
@@ -323,6 +324,8 @@ class _Site:
         )
 
     def _start(self, kind: str) -> Response:
+        require_agreement(self._settings)
+        self._refuse_other_marketplace()
         run_id = self._jobs.start(kind)
         return JSONResponse({"success": True, "run_id": run_id, "status": "running"}, status_code=202)
 
@@ -357,6 +360,12 @@ class _Site:
 
     def _database(self) -> Database:
         return Database.open(self._settings.database_path, create=False)
+
+    def _refuse_other_marketplace(self) -> None:
+        if exists(self._settings.database_path):
+            with Database.open(self._settings.database_path, migrate=False, read_only=True) as database:
+                if current(database):
+                    runs_for(self._settings.api_url, database)
 
     @contextmanager
     def _conflict_log(self) -> Iterator[ConflictLog]:
@@ -444,7 +453,7 @@ def _no_route(routes: Sequence[Route]) -> ASGIApp:
 
 def _tell_failure(_request: Request, error: Exception) -> Response:
     assert isinstance(error, AtomSyncError)
-    statuses = {UsageError: 400, Locked: 409, DatabaseError: 503}
+    statuses = {UsageError: 400, Locked: 409, WrongMarketplace: 409, DatabaseError: 503}
     status = next((status for kind, status in statuses.items() if isinstance(error, kind)), 500)
     if status >= 500:  # noqa: PLR2004 - ours, not theirs
         _log.error("%s", error.message)

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from ipaddress import ip_address
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -28,6 +29,10 @@ _CLOSED_POLICY = b"default-src 'none'; frame-ancestors 'none'"
 _QUIET = ("/health/", "/metrics/")
 _ERROR = 400
 _BODY_SECONDS = 10.0
+_UNAUTHORIZED = 401
+# Of wrong tokens: 40 tries a second at most, by however many connections.
+_DELAY_SECONDS = 0.25
+_MOST_WAITING = 10
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +43,7 @@ class Guard:
     def __init__(self, app: ASGIApp, *, admin_token: str | None) -> None:
         self._app = app
         self._admin_token = admin_token
+        self._waiting = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer by itself what must not pass, and let the application answer the rest."""
@@ -55,7 +61,9 @@ class Guard:
             await send(message)
 
         try:
-            refused = self._refusal(scope)
+            refused = _refusal_of_host(scope) or self._refusal(scope)
+            if refused is not None and refused[0] == _UNAUTHORIZED and _tries(scope):
+                refused = await self._delayed(refused)
             if refused is not None:
                 await _answer(send_guarded, *refused)
             else:
@@ -78,15 +86,65 @@ class Guard:
             return self._refusal_of_admin(headers)
         return None
 
+    async def _delayed(self, refused: tuple[int, str, str]) -> tuple[int, str, str]:
+        """Let a wrong token wait for its answer, so that nobody may try many."""
+        self._waiting += 1
+        try:
+            await asyncio.sleep(_DELAY_SECONDS)
+        finally:
+            self._waiting -= 1
+        return refused
+
     def _refusal_of_admin(self, headers: Mapping[bytes, bytes]) -> tuple[int, str, str] | None:
         if self._admin_token is None:
             return 403, "forbidden", "the admin API is closed: no ATOM_SYNC_ADMIN_TOKEN is set"
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        if self._waiting >= _MOST_WAITING:
+            # Not compared: else whoever does not wait for the answer would have found the right one by its speed.
+            return 429, "too_many_tries", "too many wrong admin tokens are being tried; try again in a second"
         # Both are compared in any case: the time tells nothing of how much of a token is right.
         right = hmac.compare_digest(token.strip(), self._admin_token.encode())
         if scheme.lower() != b"bearer" or not right:
             return 401, "unauthorized", "this needs `Authorization: Bearer` with the admin token"
         return None
+
+
+def _tries(scope: Scope) -> bool:
+    """Tell whether the request shows a token; without one, nobody learns anything from the answer."""
+    return any(name == b"authorization" for name, _ in scope["headers"])
+
+
+def _refusal_of_host(scope: Scope) -> tuple[int, str, str] | None:
+    if _is_foreign(scope, dict(scope["headers"]).get(b"host", b"")):
+        return 421, "wrong_host", "this address is asked as localhost or by its number, not by another name"
+    return None
+
+
+def _is_foreign(scope: Scope, host: bytes) -> bool:
+    """Tell whether somebody's domain was made to name our loopback address, so that pages of it may ask us.
+
+    Names without a dot are not such domains: they are of this machine, or of its network.
+    """
+    server = scope.get("server")
+    if server is None or not _is_loopback(server[0]):
+        return False
+    name = host.decode("ascii", "replace").lower()
+    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+    if "." not in name or name.endswith(".localhost"):
+        return False
+    return not _is_address(name)
+
+
+def _is_loopback(address: str) -> bool:
+    return _is_address(address) and ip_address(address).is_loopback
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 class TooLarge(Exception):

@@ -9,7 +9,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -30,9 +30,14 @@ class Jobs:
         command: Sequence[str],
         find_run: Callable[[int, datetime], int | None],
         now: Callable[[], datetime],
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`command` is how atom-sync is called, global options included; `find_run` knows runs by process and time."""
+        """`command` is how atom-sync is called, global options included; `find_run` knows runs by process and time.
+
+        It runs in the root directory: both must name files by their whole path.
+        """
         self._command = list(command)
+        self._environment = environment
         self._find_run = find_run
         self._now = now
         self._lock = threading.Lock()
@@ -50,6 +55,9 @@ class Jobs:
                 [*self._command, "sync", kind, "--json", "--started-by", STARTED_BY],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                env=self._environment,
+                # To where we are others may write: modules, which Python would import, and a .env.
+                cwd="/",
             )
             with suppress(PermissionError):  # where a sandbox forbids it, the sync goes on without
                 # Whoever waits for an answer comes first.

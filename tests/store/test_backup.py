@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from store_support import child_at_work, plain, run_child, sql
@@ -144,3 +147,34 @@ def test_the_full_text_index_is_part_of_a_backup(path: Path, database: Database,
     sql(path, "INSERT INTO skill_cache (skill_id, skill_data) VALUES ('a', '{\"name\": \"alpha\"}')")
     backup(database.path, tmp_path / "copy.db")
     assert sql(tmp_path / "copy.db", "SELECT rowid FROM skill_fts WHERE skill_fts MATCH 'alpha'") == [(1,)]
+
+
+def test_a_link_in_the_place_of_the_unfinished_copy_is_not_written_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, victim = tmp_path / "source.db", tmp_path / "victim.db"
+    for path, value in ((source, "ours"), (victim, "theirs")):
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("CREATE TABLE t (value TEXT)")
+            connection.execute("INSERT INTO t VALUES (?)", (value,))
+    before = victim.read_bytes()
+    (shared := tmp_path / "shared").mkdir()
+    connect = sqlite3.connect
+    for kind in ("link", "file"):
+
+        def swapping(name: str, *arguments: Any, kind: str = kind, **options: Any) -> Any:
+            (unfinished,) = shared.glob(".copy.db.*.tmp")
+            if "mode=rw" in name and kind == "link":  # between making it and opening it by name
+                unfinished.unlink()
+                unfinished.symlink_to(victim)
+            connection = connect(name, *arguments, **options)
+            if "mode=rw" in name and kind == "file":
+                unfinished.unlink()
+                unfinished.write_bytes(before)
+            return connection
+
+        monkeypatch.setattr(sqlite3, "connect", swapping)
+        with pytest.raises(DatabaseError, match=r"another file in the place|refused a statement|read and write"):
+            backup(source, shared / "copy.db")
+        assert victim.read_bytes() == before
+        assert list(shared.iterdir()) == [], kind

@@ -6,10 +6,12 @@ import json
 import threading
 from hashlib import sha256
 
+import pytest
 from msgspec import Raw
 
+from atom_saas_sync.errors import BadResponse
 from atom_saas_sync.model import ListedPage, SkillPage
-from atom_saas_sync.usecases.walk import Walk, WalkedPage
+from atom_saas_sync.usecases.walk import PAGES_BEYOND, Walk, WalkedPage
 
 PAGES = 6
 
@@ -57,3 +59,34 @@ def test_what_an_earlier_page_changes_is_news_on_the_later_ones() -> None:
     assert third is not None
     assert (second.unchanged, list(second.changed)) == (set(), ["both"])
     assert (third.unchanged, list(third.changed)) == ({"skill-3"}, ["both"])
+
+
+def read(walk: Walk) -> None:
+    with walk.pages() as pages:
+        for page in pages:
+            assert isinstance(page, WalkedPage)
+            walk.saw(str(json.loads(bytes(raw))["skill_id"]) for raw in page.items or ())
+
+
+def test_a_list_without_end_is_left() -> None:
+    asked: list[int] = []
+
+    def fetch(page: int, etag: str | None) -> ListedPage:
+        asked.append(page)
+        items = tuple(Raw(item(f"skill-{page}-{number}")) for number in range(2))
+        return ListedPage(page=SkillPage(items=items, total=10), etag=etag)
+
+    walk = Walk(fetch=fetch, records={}, page_size=2, check=lambda: None)
+    with pytest.raises(BadResponse, match="does not end"):
+        read(walk)
+    assert max(asked) == 2 * 5 + PAGES_BEYOND + 1
+
+
+def test_a_server_of_small_pages_may_need_many() -> None:
+    def fetch(page: int, etag: str | None) -> ListedPage:
+        items = (Raw(item(f"skill-{page}")),) if page <= 100 else ()
+        return ListedPage(page=SkillPage(items=items, total=100), etag=etag)
+
+    walk = Walk(fetch=fetch, records={}, page_size=1000, check=lambda: None)
+    read(walk)
+    assert walk.complete

@@ -230,7 +230,7 @@ class _Service:
         from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
 
         log = logging.getLogger(__name__)
-        with self._session("skills", started_by) as session:
+        with self._session("skills", started_by) as (session, clock):
             settings = session.settings
             report = CataloguePull(
                 marketplace=session.client,
@@ -238,9 +238,9 @@ class _Service:
                     session.database, history_versions=settings.history_versions, signer=signer_of(settings)
                 ),
                 runs=session.runs,
-                clock=self._clock,
+                clock=clock,
                 options=PullOptions(strategy=settings.conflict_strategy, page_size=settings.batch_size),
-                check=self._clock.check,
+                check=clock.check,
                 on_start=set_run_id,
             ).run(started_by=started_by)
         counts = report.counts
@@ -261,16 +261,16 @@ class _Service:
         from atom_saas_sync.store.ratings import Ratings
         from atom_saas_sync.usecases.sync_ratings import RatingOptions, RatingSync
 
-        with self._session("ratings", _SCHEDULE) as session:
+        with self._session("ratings", _SCHEDULE) as (session, clock):
             hashed = session.settings.hash_user_ids
             report = RatingSync(
                 marketplace=session.client,
                 ratings=Ratings(session.database),
                 runs=session.runs,
                 budget=session.budget,
-                clock=self._clock,
+                clock=clock,
                 options=RatingOptions(),
-                check=self._clock.check,
+                check=clock.check,
                 sent_user=user_hasher(require_token(session.settings).reveal()) if hashed else str,
                 on_start=set_run_id,
             ).run(started_by=_SCHEDULE)
@@ -280,26 +280,31 @@ class _Service:
             log.error("%s", report.error.message, extra={"hint": report.error.hint})
 
     @contextmanager
-    def _session(self, kind: str, started_by: str) -> Iterator[Session]:
+    def _session(self, kind: str, started_by: str) -> Iterator[tuple[Session, StopSignals]]:
+        """Open what a run needs, and its clock: it ends with the interval, so that no run keeps the lock for ever."""
+        from atom_saas_sync.cli.runtime import StopSignals
         from atom_saas_sync.cli.session import open_session
         from atom_saas_sync.store.database import Database
 
         settings = self._settings
+        minutes = settings.sync_interval_minutes if kind == "skills" else settings.rating_sync_interval_minutes
+        clock = StopSignals(minutes * 60.0)
         try:
             with (
+                self._clock.cutting(clock.stop),
                 Database.open(settings.database_path) as database,
                 open_session(
                     settings,
                     database,
                     kind,
                     lock=kind,
-                    clock=self._clock,
+                    clock=clock,
                     wait=_LOCK_WAIT_SECONDS,
                     command="watch",
                     started_by=started_by,
                 ) as session,
             ):
-                yield session
+                yield session, clock
         finally:
             gc.collect()
 

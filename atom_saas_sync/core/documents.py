@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from atom_saas_sync.core.incoming import memory_of
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model import BEST_RATING, LARGEST_COUNT, CachedSkill
 
@@ -20,6 +21,8 @@ _FACTS = ("source", "confirmed_at", "stale")
 FIGURES = {"average_rating": BEST_RATING, "rating_count": LARGEST_COUNT}
 _SOURCES = ("marketplace", "edited", "local")
 _MOST_PROBLEMS = 10
+MAX_IMPORT_MEMORY = 512 * 1024 * 1024
+_ENTRY_BYTES = 300
 
 _BYTE = re.compile(r"(.*) \(byte (\d+)\)")
 _HALF = re.compile(r"[\ud800-\udfff]")
@@ -68,6 +71,8 @@ def read_skills(text: str, name: str) -> Iterator[tuple[str, bytes]]:
     """
     if not text.strip():
         raise UsageError(f"{name} is empty", hint="nothing was changed")
+    if memory_of(text) + _ENTRY_BYTES * text.count(",") > MAX_IMPORT_MEMORY:
+        raise UsageError(f"{name} would take too much memory", hint="nothing was changed; import it in parts")
     if _has_lines(text):
         yield from _read_lines(text, name)
         return

@@ -30,6 +30,11 @@ MAX_BYTES_AHEAD = 8 * 1024 * 1024
 """With more than that in memory no further page is fetched."""
 
 
+PAGES_BEYOND = 10
+MAX_PAGES = 10_000
+"""A list may have twice the pages that its total makes, and ten more; never more than that."""
+
+
 class SortedItems(NamedTuple):
     """The ids whose bytes are those of last time, the parsed rest, and what is not usable."""
 
@@ -125,6 +130,7 @@ class Walk:
         self.first_total: int | None = None
         self.total: int | None = None
         self.pages_read = 0
+        self._largest_page = 0
         self.failed = False
         self._ended = False
         self._beyond = False
@@ -278,6 +284,7 @@ class Walk:
                 continue
             failures = 0
             self.pages_read = number
+            self._check_length(page, size)
             if number == 1:
                 self.first_total = page.total
             if page.total is not None and not (self._beyond and size == page.total == 0):
@@ -291,6 +298,19 @@ class Walk:
             if items_seen >= (self.total or 0) and self._is_over(size, stop):
                 return
             number += 1
+
+    def _check_length(self, page: WalkedPage, size: int) -> None:
+        """Raise BadResponse if there are far more pages than the total says, in pages as large as this server's."""
+        self._largest_page = max(self._largest_page, size)
+        most = MAX_PAGES
+        if page.total is not None:
+            expected = -(-page.total // max(1, min(self._largest_page, self._page_size)))
+            most = min(most, 2 * expected + PAGES_BEYOND)
+        if size and page.number > most:
+            raise BadResponse(
+                f"the list does not end: page {page.number} is not the last, and {page.total} skills are listed",
+                hint="what was read is kept; the marketplace is at fault",
+            )
 
     def _is_over(self, size: int, stop: threading.Event) -> bool:
         """Tell whether a page of so many items was the last, once all that was promised has been read.

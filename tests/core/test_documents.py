@@ -167,3 +167,13 @@ def test_a_field_that_nobody_knows_needs_new_field(name: str, says: str) -> None
 def test_fields_of_the_contract_and_of_the_skill_are_known() -> None:
     known = {"command": "c", "python_packages": [], "examples": [], "parameters": {}, "metadata": {}, "own": 2}
     assert json.loads(set_fields(json.dumps({**SKILL, "own": 1}), known)) == {**SKILL, **known}
+
+
+def test_a_file_of_millions_of_values_is_refused_before_it_is_decoded() -> None:
+    for text in (
+        f"[{'1,' * 3_000_000}1]",
+        f'{{"skills":[{"[]," * 2_000_000}[]]}}',
+        f"{'{}' + chr(10)}[{'{},' * 2_000_000}1]",
+    ):
+        with pytest.raises(UsageError, match="too much memory"):
+            list(read_skills(text, "file"))

@@ -111,6 +111,14 @@ def test_many_slow_connections_do_not_silence_it(machine: Machine) -> None:
         assert ask(address, LIVE).startswith(b"HTTP/1.1 200")
 
 
+def test_beyond_two_hundred_connections_of_many_addresses_newcomers_are_let_in(machine: Machine) -> None:
+    with impatient(machine, 60) as address, ExitStack() as stack:
+        for number in range(250):
+            source = (f"127.0.0.{2 + number // 15}", 0)
+            stack.enter_context(socket.create_connection(address, timeout=60, source_address=source))
+        assert ask(address, LIVE).startswith(b"HTTP/1.1 200")
+
+
 @pytest.mark.parametrize("request_line", [b"", b"GET / HTTP/1.1\r\n"], ids=["silent", "half a head"])
 def test_an_address_has_twenty_connections_and_probes_still_get_through(machine: Machine, request_line: bytes) -> None:
     """All come from one address here, as behind a proxy; nothing but their number ends them."""

@@ -1,6 +1,7 @@
 """The entry point: `atom-sync`, and `python -m atom_saas_sync`, which is the same."""
 
 import gc
+import sys
 
 
 def start() -> None:
@@ -17,4 +18,6 @@ def start() -> None:
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # the working directory, where others may have put modules of the names that we import
     start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import shlex
 import signal
 import sys
@@ -125,6 +126,8 @@ def run() -> None:
     if os.getpid() == 1:
         # The kernel drops signals that the first process of a container does not handle.
         signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    # A core would hold the token.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     set_up_streams()
     try:
         exit_code = _run(as_json="--json" in sys.argv)

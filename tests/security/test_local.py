@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,35 @@ def test_a_sync_of_the_admin_api_runs_nothing_from_the_working_directory(machine
         assert server.admin("POST", "skills").status_code == 202
         wait_until(lambda: machine.sql("SELECT count(*) FROM skill_cache")[0][0] == len(machine.sandbox.skill_ids()))
     assert not loot.exists()
+
+
+@pytest.mark.parametrize("unit", [{}, {"PYTHONSAFEPATH": "1"}])
+def test_python_dash_m_imports_nothing_from_the_working_directory(machine: Machine, unit: dict[str, str]) -> None:
+    loot = machine.directory / "loot"
+    for name in ("typer.py", "resource.py"):
+        (machine.directory / name).write_text(_LOOT.format(loot=str(loot)), encoding="utf-8")
+    result = subprocess.run(
+        [sys.executable, "-m", "atom_saas_sync", "--version"],
+        env=machine.environment(**unit),
+        cwd=machine.directory,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.returncode, loot.exists()) == (0, False), result.stderr
+
+
+@pytest.mark.skipif(resource.getrlimit(resource.RLIMIT_CORE)[1] == 0, reason="nothing may leave one here")
+def test_no_process_leaves_a_core(machine: Machine) -> None:
+    result = machine.python(
+        "import resource, runpy, sys\n"
+        "most = resource.getrlimit(resource.RLIMIT_CORE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_CORE, (most, most))\n"
+        "sys.argv = ['atom-sync', 'config', 'check']\n"
+        "try: runpy.run_module('atom_saas_sync', run_name='__main__')\n"
+        "finally: print(resource.getrlimit(resource.RLIMIT_CORE)[0])"
+    )
+    assert (result.returncode, result.stdout.splitlines()[-1]) == (0, "0"), result.stderr
 
 
 def test_a_database_of_another_marketplace_is_a_conflict(machine: Machine) -> None:

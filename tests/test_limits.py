@@ -1,0 +1,98 @@
+"""Every limit: docs/SECURITY.md lists what the code has, and what goes over it is refused."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from atom_saas_sync.core.incoming import (
+    MAX_CATEGORIES,
+    MAX_COMMENT_LENGTH,
+    MAX_ID_LENGTH,
+    MAX_PAGE_ITEMS,
+    MAX_PAGE_MEMORY,
+    MAX_RATINGS,
+    MAX_SKILL_BYTES,
+    Message,
+    check_memory,
+    id_problem,
+    memory_of,
+    parse_categories,
+    parse_skill_page,
+    read_skill,
+    without_malformed,
+)
+from atom_saas_sync.errors import BadResponse, TooLarge
+from atom_saas_sync.model import InvalidItem, SkillVersion
+from atom_saas_sync.usecases.watch import WAITING_BYTES, WAITING_MESSAGES, Backlog
+
+_UNITS = {"KiB": 2**10, "MiB": 2**20, "": 1, "s": 1, "days": 1}
+
+
+def _rows() -> list[list[str]]:
+    text = (Path(__file__).parent.parent / "docs" / "SECURITY.md").read_text(encoding="utf-8")
+    table = text.partition("## Limits")[2].partition("\n## ")[0]
+    return [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
+
+
+@pytest.mark.parametrize("row", _rows(), ids=lambda row: row[2].strip("`"))
+def test_the_document_has_the_values_of_the_code(row: list[str]) -> None:
+    _, value, place, reason, _ = row
+    module, _, name = place.strip("`").rpartition(".")
+    found = getattr(importlib.import_module(f"atom_saas_sync.{module}"), name)
+    number, unit = re.fullmatch(r"([\d,^]+) ?(\w*)", value).groups()  # type: ignore[union-attr]
+    base, _, power = number.replace(",", "").partition("^")
+    stated = int(base) ** int(power or 1) * _UNITS[unit]
+    assert (found.days if isinstance(found, timedelta) else found) == stated
+    assert len(reason) > 10
+
+
+def test_there_are_rows() -> None:
+    assert len(_rows()) > 20
+
+
+def test_sizes_of_what_a_marketplace_lists() -> None:
+    assert id_problem("x" * MAX_ID_LENGTH) is None
+    assert id_problem("x" * (MAX_ID_LENGTH + 1)) is not None
+    item = b'{"skill_id":"s","name":"n","code":"%s"}'
+    room = MAX_SKILL_BYTES - len(item % b"")
+    assert isinstance(read_skill(item % (b"x" * room)), SkillVersion)
+    assert isinstance(read_skill(item % (b"x" * (room + 1))), InvalidItem)
+    with pytest.raises(BadResponse):
+        parse_skill_page(b'{"skills":[%s1]}' % (b"1," * MAX_PAGE_ITEMS), page=1, page_size=1000)
+    with pytest.raises(BadResponse):
+        parse_categories(b'{"categories":[%s1]}' % (b"1," * MAX_CATEGORIES))
+
+
+def test_ratings_of_a_skill() -> None:
+    entry = {"rating": 5, "comment": "x" * MAX_COMMENT_LENGTH}
+    kept, _ = without_malformed({"ratings": [entry] * (MAX_RATINGS + 1)})
+    assert kept["ratings"] == [entry] * MAX_RATINGS
+    kept, _ = without_malformed({"ratings": [{**entry, "comment": entry["comment"] + "x"}]})  # type: ignore[operator]
+    assert kept["ratings"] == []
+
+
+@pytest.mark.parametrize("text", ["[],", '{"a":1},', "1.5,", "\N{GRINNING FACE}", "\\ud83d\\ude00" + "x" * 100])
+def test_memory_is_estimated_from_above(text: str) -> None:
+    assert memory_of(text * 100) > 400 * len(text.encode()) / len(text) or memory_of(text * 100) >= 500 * len(text)
+    with pytest.raises(TooLarge):
+        check_memory((text * (MAX_PAGE_MEMORY // len(text.encode()))).encode(), "it")
+
+
+@pytest.mark.parametrize("text", ["x", "x" * 2000, '{"a":1},' * 10_000])
+def test_what_waits_in_watch(text: str) -> None:
+    backlog = Backlog()
+    message = Message("skill_update", key="s", text=text)
+    while not backlog.full:
+        backlog.add(message)
+    held = len(backlog)
+    assert held <= WAITING_MESSAGES
+    assert held * len(text) <= WAITING_BYTES
+    while batch := backlog.batch():
+        backlog.done(batch)
+    assert not backlog.full
+    assert not len(backlog)

@@ -16,7 +16,7 @@ from atom_saas_sync.cli.main import PARTS, app
 # What every Typer program imports: the second for completion.
 _TYPER = {"typer", "shellingham", "annotated_doc"}
 # Which of our rooms a start enters.
-_OURS_FOR_STATUS = {"characters", "cli", "config", "core", "errors", "model", "store", "times"}
+_OURS_FOR_STATUS = {"characters", "cli", "config", "core", "errors", "model", "places", "store", "times"}
 
 _LIST_MODULES = """
 import contextlib, io, json, sys, sysconfig

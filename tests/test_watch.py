@@ -332,7 +332,7 @@ def test_settings_are_read_again(machine: Machine, sandbox: Sandbox) -> None:
     env_file = machine.directory / ".env"
     env_file.write_text("ATOM_SAAS_CONFLICT_STRATEGY=remote_wins\n", encoding="utf-8")
     first = sandbox.skill_ids()[0]
-    with watching(machine) as process:
+    with watching(machine, "--env-file", ".env") as process:
         env_file.write_text("ATOM_SAAS_CONFLICT_STRATEGY=nonsense\n", encoding="utf-8")
         process.send_signal(signal.SIGHUP)
         env_file.write_text("ATOM_SAAS_CONFLICT_STRATEGY=local_wins\n", encoding="utf-8")
@@ -355,7 +355,7 @@ def test_another_address_is_tried_at_once(machine: Machine, sandbox: Sandbox) ->
     env_file = machine.directory / ".env"
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # takes the connection and never answers
         env_file.write_text(f"ATOM_SAAS_WS_URL=ws://127.0.0.1:{deaf.getsockname()[1]}/ws\n", encoding="utf-8")
-        with machine.started("watch", ATOM_SAAS_WS_URL="") as process:
+        with machine.started("--env-file", ".env", "watch", ATOM_SAAS_WS_URL="") as process:
             deaf.accept()[0].close()
             connection, _ = deaf.accept()  # the second attempt hangs
             with connection:

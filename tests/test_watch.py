@@ -337,9 +337,10 @@ def test_settings_are_read_again(machine: Machine, sandbox: Sandbox) -> None:
         process.send_signal(signal.SIGHUP)
         env_file.write_text("ATOM_SAAS_CONFLICT_STRATEGY=local_wins\n", encoding="utf-8")
         process.send_signal(signal.SIGHUP)
-        machine.edit(first, description="edited here")
 
         def resolved() -> list[Any]:
+            # Anew each time: what comes before the settings are read replaces the edit.
+            machine.edit(first, description="edited here")
             sandbox.patch_skill(first, {"description": f"edited there {next(numbers)}"})
             return machine.sql("SELECT 1 FROM conflict_log WHERE resolution_strategy = 'local_wins'")
 

@@ -468,7 +468,7 @@ def test_an_output_that_is_no_utf_8_still_gets_json(machine: Machine) -> None:
 
 def test_half_a_character_can_be_printed(capfd: pytest.CaptureFixture[str]) -> None:
     print_json({"half": "\ud83d"})
-    assert capfd.readouterr().out == '{\n  "half": "\\ud83d"\n}\n'
+    assert capfd.readouterr().out == '{\n  "success": true,\n  "half": "\\ud83d"\n}\n'
 
 
 def test_a_table_in_a_pipe_is_whole(machine: Machine) -> None:

@@ -366,4 +366,4 @@ def _matters(fields: Json) -> bytes:
 
 
 TestTwoSides: Callable[[], Any] = TwoSides.TestCase
-TwoSides.TestCase.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
+TwoSides.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)

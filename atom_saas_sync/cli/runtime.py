@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -98,9 +99,11 @@ def name_host(settings: Settings, options: GlobalOptions) -> None:
     import logging
 
     from atom_saas_sync.config import hosts_of
+    from atom_saas_sync.logs import goes_to_journal
 
     if hosts := hosts_of(settings):
-        if options.log_format in {"json", "journal"}:  # no line of theirs may be plain text
+        # No line of these may be plain text.
+        if options.log_format in {"json", "journal"} or goes_to_journal(sys.stderr):
             logging.getLogger(__name__).debug("marketplace: %s", hosts)
         else:
             note(f"marketplace: {hosts}")

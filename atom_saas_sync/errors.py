@@ -144,8 +144,6 @@ class BadResponse(MarketplaceError):
 class TooLarge(BadResponse):
     """An answer that would take too much memory. A smaller page may do."""
 
-    transient = False
-
 
 class DatabaseError(AtomSyncError):
     """The database or the disk failed, or the file is not ours to use."""

@@ -163,6 +163,16 @@ def test_a_refused_token_stops_the_run_and_counts_against_no_rating(machine: Mac
     assert len(keys(machine.sandbox)) <= 10  # those in flight
 
 
+def test_an_answer_that_is_too_large_keeps_no_other_rating_back(machine: Machine, skill: str) -> None:
+    for user in ("ann", "bob", "eve"):
+        rate(machine, skill, 4, user)
+    machine.sandbox.fault("bomb", endpoint="ratings", amount=20_000_000, value="gzip", times=1)
+    report = sync(machine, workers=1)
+    assert (report.status, report.exit_code, counts(report)) == ("partial", 65, (2, 0, 1, 0, 0))
+    assert failures(machine, "error_type, retry_count") == [("bad_response", 0)]
+    assert len(keys(machine.sandbox)) == 3  # none was sent twice
+
+
 def test_no_retry_follows_a_refused_token(machine: Machine, skill: str) -> None:
     machine.sandbox.fault("error", endpoint="ratings", status=503, times=5)
     machine.sandbox.fault("error", endpoint="ratings", status=401)

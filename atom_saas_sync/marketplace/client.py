@@ -37,6 +37,7 @@ from atom_saas_sync.errors import (
     MarketplaceTimeout,
     RateLimited,
     TokenRefused,
+    TooLarge,
 )
 from atom_saas_sync.marketplace.bodies import read_body, read_courtesy
 from atom_saas_sync.marketplace.connections import Connections
@@ -504,7 +505,8 @@ def _permanent(error: MarketplaceError) -> MarketplaceError:
 
 
 def _is_transient(error: BaseException) -> bool:
-    return isinstance(error, MarketplaceError) and error.transient
+    # The same request would bring the same large answer a second later.
+    return isinstance(error, MarketplaceError) and error.transient and not isinstance(error, TooLarge)
 
 
 def _raise_for_status(response: httpx.Response, what: str, words: str, now: datetime) -> None:

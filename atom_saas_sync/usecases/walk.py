@@ -138,6 +138,7 @@ class Walk:
         # Room for two pages: with the one in work, two that are read and the one on its way, six are in memory.
         self._ahead: _Ahead = queue.Queue(maxsize=2)
         self._bytes_fetched = self._bytes_consumed = 0  # each is written by one thread
+        self._consumed = threading.Event()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
         self._being_read: deque[tuple[WalkedPage, Future[SortedItems]]] = deque()
 
@@ -220,6 +221,7 @@ class Walk:
             finally:
                 if isinstance(page, WalkedPage):
                     self._bytes_consumed += page.size_bytes
+                    self._consumed.set()
                 self._ahead.task_done()
 
     def _take(self) -> WalkedPage | PageFailed | BaseException | None:
@@ -253,8 +255,13 @@ class Walk:
 
     def _wait_for_room(self, stop: threading.Event) -> None:
         """Wait until the pages in memory leave room for another one of any size."""
-        while self._bytes_fetched - self._bytes_consumed > MAX_BYTES_AHEAD and not stop.wait(_POLL_SECONDS):
-            pass
+        while self._is_full() and not stop.is_set():
+            self._consumed.clear()
+            if self._is_full():  # still, after nothing more can be missed
+                self._consumed.wait(_POLL_SECONDS)
+
+    def _is_full(self) -> bool:
+        return self._bytes_fetched - self._bytes_consumed > MAX_BYTES_AHEAD
 
     def _wait_until_consumed(self, stop: threading.Event) -> None:
         """Wait until all pages so far have been looked at, so that `seen` is whole."""

@@ -180,7 +180,7 @@ def _websocket_state(connection: sqlite3.Connection, *, alive: bool) -> WebSocke
 
 
 def _past_run(row: sqlite3.Row) -> PastRun:
-    """Return a run as its row has it. Other programs may write there: what is not a value of ours is left out."""
+    """Return a run as its row has it. Other programs may write there; values that are not ours are left out."""
     values: dict[str, Any] = {
         name: value.decode(errors="replace") if isinstance(value, bytes) else value for name, value in dict(row).items()
     }

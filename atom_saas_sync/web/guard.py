@@ -100,7 +100,7 @@ class Guard:
             return 403, "forbidden", "the admin API is closed: no ATOM_SYNC_ADMIN_TOKEN is set"
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         if self._waiting >= _MOST_WAITING:
-            # Not compared: else whoever does not wait for the answer would have found the right one by its speed.
+            # Not compared: a fast answer would tell a caller who does not wait that the token was right.
             return 429, "too_many_tries", "too many wrong admin tokens are being tried; try again in a second"
         # Both are compared in any case: the time tells nothing of how much of a token is right.
         right = hmac.compare_digest(token.strip(), self._admin_token.encode())

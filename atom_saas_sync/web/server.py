@@ -33,7 +33,7 @@ _MOST_CONNECTIONS = 200
 _MOST_OF_AN_ADDRESS = 20
 """Beyond that, connections of an address that wait for their client are closed after a second.
 
-Newcomers are let in all the same: a probe may come from the same address as those that keep others out.
+New connections are still accepted: a probe may come from the same address as the slow ones.
 """
 
 _NO_LINGER = struct.pack("ii", 1, 0)

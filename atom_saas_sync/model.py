@@ -137,6 +137,7 @@ class SkillVersion(Struct, frozen=True):
     `text` is the JSON text whole, as it came; `fields` is what it says. The digests are SHA-256 (data-model.md,
     rule 11): `wire_digest` over the text, `content_digest` over everything but the volatile fields, `exec_digest`
     over what can be executed. `dropped` are the volatile fields that came malformed: the text is without them.
+    `memory` is how many bytes it takes, estimated from above; 0 where that is not asked for.
     """
 
     skill_id: str
@@ -146,6 +147,7 @@ class SkillVersion(Struct, frozen=True):
     content_digest: bytes
     exec_digest: bytes
     dropped: tuple[str, ...] = ()
+    memory: int = 0
 
 
 class InvalidItem(Struct, frozen=True):

@@ -70,10 +70,11 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
         work.counts["bytes parsed"] += len(raw)
         return real_decode(raw)
 
-    real_decode = canonical.decode_object
+    real_decode = canonical.decode_with_shape
     for module in (walk, incoming, canonical):
         monkeypatch.setattr(module, "sha256", counting_sha256)
-    monkeypatch.setattr(incoming, "decode_object", counting_decode)
+    for module in (incoming, canonical):
+        monkeypatch.setattr(module, "decode_with_shape", counting_decode)
     yield work
     monkeypatch.undo()
 

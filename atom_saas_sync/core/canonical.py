@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -53,7 +53,6 @@ DESCRIPTIVE_METADATA = COUNTERS | {
 MAX_DEPTH = 100
 """Levels of nested objects and lists. The parser's own limit depends on the machine and on what called it."""
 
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[{"))
 _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 
 _decode = msgspec.json.Decoder().decode
@@ -63,34 +62,53 @@ _WHITE_SPACE = b" \t\r\n"
 _TEXT = re.compile(rb'"((?:[^"\\]++|\\.)*+)"\s*+(:?)', re.DOTALL)
 
 
-def canonical(value: Any) -> bytes:  # noqa: ANN401 - whatever JSON can hold
+class Shape(NamedTuple):
+    """What one walk through a decoded JSON value tells: each question alone would cost a walk of its own.
+
+    `levels` is how deep objects and lists are nested; `values` and `containers` are how many there are in it.
+    """
+
+    levels: int
+    values: int
+    containers: int
+    has_exponent: bool
+    """Whether a number is written with an exponent."""
+
+
+def shape_of(value: Any) -> Shape:  # noqa: ANN401 - whatever JSON can hold
+    """Return the shape of a decoded JSON value."""
+    levels, values, containers, has_exponent = -1, 0, 0, False
+    nodes = [value]
+    while nodes:
+        levels += 1
+        values += len(nodes)
+        found = [node for node in nodes if type(node) in _WALKED]
+        nodes = []
+        for node in found:
+            if type(node) is dict:
+                containers += 1
+                nodes += node.values()
+            elif type(node) is list:
+                containers += 1
+                nodes += node
+            elif not _LEAST_PLAIN <= abs(node) < _LEAST_LARGE and node != 0:
+                has_exponent = True
+    return Shape(levels, values, containers, has_exponent)
+
+
+def canonical(value: Any, shape: Shape | None = None) -> bytes:  # noqa: ANN401 - whatever JSON can hold
     """Return the one JSON text of `value`: what the standard library writes with sorted keys and no white space.
 
-    The fast encoder writes the same, but for numbers with an exponent, and refuses lone surrogates.
+    The fast encoder writes the same, but for numbers with an exponent, and refuses lone surrogates. `shape` is that of
+    `value` or of what it is a part of.
     """
-    if not _has_exponent(value):
+    if not (shape or shape_of(value)).has_exponent:
         try:
             return _encode(value)
         except UnicodeEncodeError:
             pass
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return text.encode("utf-8", "backslashreplace")
-
-
-def _has_exponent(value: Any) -> bool:  # noqa: ANN401 - whatever JSON can hold
-    """Tell whether a number in `value` is written with an exponent."""
-    nodes = [value]
-    while nodes:
-        found = [node for node in nodes if type(node) in _WALKED]
-        nodes = []
-        for node in found:
-            if type(node) is dict:
-                nodes += node.values()
-            elif type(node) is list:
-                nodes += node
-            elif not _LEAST_PLAIN <= abs(node) < _LEAST_LARGE and node != 0:
-                return True
-    return False
 
 
 _WALKED = frozenset({dict, list, float})
@@ -107,14 +125,14 @@ def json_text(fields: Mapping[str, Any]) -> str:
     return msgspec.json.encode(fields).decode()
 
 
-def content_digest(fields: Mapping[str, Any]) -> bytes:
+def content_digest(fields: Mapping[str, Any], shape: Shape | None = None) -> bytes:
     """Return SHA-256 over everything but the volatile fields."""
-    return sha256(canonical(without_volatile(fields))).digest()
+    return sha256(canonical(without_volatile(fields), shape)).digest()
 
 
-def exec_digest(fields: Mapping[str, Any]) -> bytes:
+def exec_digest(fields: Mapping[str, Any], shape: Shape | None = None) -> bytes:
     """Return SHA-256 over what can be executed; an absent field, a null and an empty one are the same."""
-    return sha256(canonical(executable_part(fields))).digest()
+    return sha256(canonical(executable_part(fields), shape)).digest()
 
 
 def without_volatile(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,21 +157,34 @@ def _counts(name: str, value: object) -> bool:
 
 def executable_part(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return all that may be executed, without what is null or empty (trust.md, section 1)."""
-    part = {
-        name: value for name, value in fields.items() if name not in DESCRIPTIVE_FIELDS and name not in VOLATILE_FIELDS
-    }
+    part = {name: value for name, value in fields.items() if name not in _NOT_EXECUTABLE and value not in _EMPTY}
     if isinstance(metadata := part.get("metadata"), dict):
         part["metadata"] = {name: value for name, value in metadata.items() if name not in DESCRIPTIVE_METADATA}
-    return {name: value for name, value in part.items() if value not in (None, "", [], {})}
+        if not part["metadata"]:
+            del part["metadata"]
+    return part
+
+
+_NOT_EXECUTABLE = DESCRIPTIVE_FIELDS | VOLATILE_FIELDS
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 def decode_object(raw: bytes | str) -> dict[str, Any] | None:
     """Return the JSON object that `raw` holds; None if it holds none, or is nested deeper than MAX_DEPTH."""
+    decoded = decode_with_shape(raw)
+    return None if decoded is None else decoded[0]
+
+
+def decode_with_shape(raw: bytes | str) -> tuple[dict[str, Any], Shape] | None:
+    """Return what `decode_object` does, with its shape."""
     try:
         value = _decode(raw)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
-    return value if isinstance(value, dict) and not _is_too_deep(raw, value) else None
+    if not isinstance(value, dict):
+        return None
+    shape = shape_of(value)
+    return None if shape.levels > MAX_DEPTH else (value, shape)
 
 
 class TwiceError(ValueError):
@@ -209,37 +240,27 @@ def no_object(raw: bytes | str) -> str:
     return _TOO_DEEP if isinstance(value, dict) else "not a JSON object"
 
 
-def _is_too_deep(raw: bytes | str, value: dict[str, Any]) -> bool:
-    # Without that many brackets it is not. This runs for every skill, and counting is the fastest way to tell.
-    brackets = raw.count("[") + raw.count("{") if isinstance(raw, str) else len(raw.translate(None, _NO_BRACKETS))
-    if brackets <= MAX_DEPTH:
-        return False
-    level: list[Any] = [value]
-    for _ in range(MAX_DEPTH):
-        children = (node.values() if isinstance(node, dict) else node for node in level)
-        deeper = [child for each in children for child in each if isinstance(child, dict | list)]
-        if not deeper:
-            return False
-        level = deeper
-    return True
-
-
 def version_from(
     skill_id: str,
     text: str,
     fields: Mapping[str, Any],
     wire_digest: bytes | None = None,
+    *,
     dropped: tuple[str, ...] = (),
+    shape: Shape | None = None,
+    memory: int = 0,
 ) -> SkillVersion:
-    """Return the version that `text`, decoded to `fields`, is."""
+    """Return the version that `text`, decoded to `fields`, is; `shape` is theirs, or of more than them."""
+    shape = shape or shape_of(fields)
     return SkillVersion(
         skill_id=skill_id,
         text=text,
         fields=fields,
         wire_digest=wire_digest or sha256(text.encode()).digest(),
-        content_digest=content_digest(fields),
-        exec_digest=exec_digest(fields),
+        content_digest=content_digest(fields, shape),
+        exec_digest=exec_digest(fields, shape),
         dropped=dropped,
+        memory=memory,
     )
 
 
@@ -256,5 +277,5 @@ def version_key(fields: Mapping[str, Any]) -> str:
 
 def stored_version(skill_id: str, text: str) -> SkillVersion | None:
     """Return the version that a stored text is; None if another program left something there that is no JSON object."""
-    fields = decode_object(text)
-    return None if fields is None else version_from(skill_id, text, fields)
+    decoded = decode_with_shape(text)
+    return None if decoded is None else version_from(skill_id, text, decoded[0], shape=decoded[1])

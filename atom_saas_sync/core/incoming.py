@@ -27,6 +27,7 @@ from atom_saas_sync.core.canonical import (
     TwiceError,
     canonical,
     decode_object,
+    decode_with_shape,
     is_plain,
     json_text,
     no_object,
@@ -87,9 +88,13 @@ def memory_of(text: str) -> int:
     Many small values take thirty times their text; a character like an emoji makes the whole text around it four
     times as large, also one that is written as an escape.
     """
+    return _memory(text, text.count(","), text.count("[") + text.count("{"), escaped="\\u" in text)
+
+
+def _memory(text: str, values: int, containers: int, *, escaped: bool) -> int:
     size = getsizeof(text)
-    decoded = max(size, _WIDEST * len(text)) if "\\u" in text else size
-    return size + decoded + _VALUE_BYTES * text.count(",") + _CONTAINER_BYTES * (text.count("[") + text.count("{"))
+    decoded = max(size, _WIDEST * len(text)) if escaped else size
+    return size + decoded + _VALUE_BYTES * values + _CONTAINER_BYTES * containers
 
 
 _WIDEST, _VALUE_BYTES, _CONTAINER_BYTES = 4, 32, 100
@@ -214,20 +219,26 @@ def read_skill(raw: bytes, wire_digest: bytes | None = None) -> SkillVersion | I
     """Validate one item of the list, or the body of one skill."""
     if len(raw) > MAX_SKILL_BYTES:
         return InvalidItem(_guess_id(raw), f"larger than {MAX_SKILL_BYTES} bytes")
-    fields = decode_object(raw)
-    if fields is None:
+    decoded = decode_with_shape(raw)
+    if decoded is None:
         return InvalidItem(_guess_id(raw), no_object(raw), damaged=not is_utf8(raw))
+    fields, shape = decoded
     skill_id, problem = _read_update(fields)
     if problem or not isinstance(skill_id, str):
         return InvalidItem(skill_id if isinstance(skill_id, str) and not id_problem(skill_id) else None, problem or "")
+    plain = is_plain(raw, fields)
     try:
-        text = one_meaning(raw, fields)
+        text = raw.decode() if plain else one_meaning(raw, fields)
     except TwiceError as error:
         return InvalidItem(_guess_id(raw), str(error))
+    # What is plain has no escapes but of control characters, which are not wide.
+    memory = _memory(text, shape.values, shape.containers, escaped=not plain and "\\u" in text)
     fields, dropped = without_malformed(fields)
     if dropped:
         text = json_text(fields)
-    version = version_from(skill_id, text, fields, wire_digest or sha256(raw).digest(), dropped)
+    version = version_from(
+        skill_id, text, fields, wire_digest or sha256(raw).digest(), dropped=dropped, shape=shape, memory=memory
+    )
     ambiguous = name_problem(skill_id)
     return version if ambiguous is None else InvalidItem(skill_id, ambiguous, if_held=version)
 

@@ -63,6 +63,7 @@ _KNOWN = """
 """
 
 _decode_list = msgspec.json.Decoder(list[str]).decode
+_decode_rows = msgspec.json.Decoder(list[tuple[int, str]]).decode
 
 
 class _Ended(NamedTuple):
@@ -405,9 +406,7 @@ class Batch:
         reindex(self._connection, self._replaced)
         self._replaced.clear()
         if self._inserted:
-            rows = self._connection.execute(
-                "SELECT id, skill_id FROM skill_cache WHERE id > ? ORDER BY id", (self._newest,)
-            ).fetchall()
+            rows = _rows_with_ids(self._connection, "id > ?", self._newest)
             write_index(self._connection, [_entry(row, self._inserted[name]) for row, name in rows])
             self._inserted.clear()
 
@@ -708,10 +707,7 @@ def reindex(connection: sqlite3.Connection, changes: Mapping[str, tuple[str, str
 
     Only where what is indexed has changed: the index costs most of a small write.
     """
-    rows = connection.execute(
-        "SELECT id, skill_id FROM skill_cache WHERE skill_id IN (SELECT value FROM json_each(?)) ORDER BY id",
-        (json.dumps(list(changes)),),
-    ).fetchall()
+    rows = _rows_with_ids(connection, "skill_id IN (SELECT value FROM json_each(?))", json.dumps(list(changes)))
     entries: list[_Entry] = []
     for row, skill_id in rows:
         before, now = changes[skill_id]
@@ -719,6 +715,19 @@ def reindex(connection: sqlite3.Connection, changes: Mapping[str, tuple[str, str
         if old is None or old != new:
             entries += [_Entry("delete", row, before, old), _Entry(None, row, now, new)]
     write_index(connection, entries)
+
+
+def _rows_with_ids(connection: sqlite3.Connection, which: str, parameter: int | str) -> list[tuple[int, str]]:
+    """Return the row and the skill's id of those rows that `which` is true of, in order.
+
+    As one row of the result: SQLite gives the interpreter up at each, and another thread may be reading pages.
+    """
+    found = connection.execute(
+        "SELECT json_group_array(json_array(id, skill_id)) "  # noqa: S608 - constants
+        f"FROM (SELECT id, skill_id FROM skill_cache WHERE {which} ORDER BY id)",
+        (parameter,),
+    ).fetchone()
+    return _decode_rows(found[0])
 
 
 def write_index(connection: sqlite3.Connection, entries: Sequence[_Entry]) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import NamedTuple
 
-from atom_saas_sync.core.canonical import content_digest, decode_object
+from atom_saas_sync.core.canonical import content_digest, decode_with_shape
 from atom_saas_sync.store.runs import get_fact, set_fact
 from atom_saas_sync.times import format_time
 
@@ -95,8 +95,8 @@ class _Row(NamedTuple):
 
 def fits(text: bytes, digest: bytes) -> bool:
     """Tell whether a text is that of the content digest."""
-    fields = decode_object(text)
-    return fields is not None and content_digest(fields) == digest
+    decoded = decode_with_shape(text)
+    return decoded is not None and content_digest(*decoded) == digest
 
 
 def tampered(connection: sqlite3.Connection, signer: Signer | None) -> list[str]:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from msgspec import Raw, Struct
 
-from atom_saas_sync.core.incoming import MAX_PAGE_MEMORY, memory_of, read_skill
+from atom_saas_sync.core.incoming import MAX_PAGE_MEMORY, read_skill
 from atom_saas_sync.errors import ApiError, BadResponse, MarketplaceError, TooLarge
 from atom_saas_sync.model import InvalidItem, ListedPage, PageRecord, SkillVersion
 
@@ -61,7 +61,7 @@ def sort_items(items: Collection[Raw], known: Mapping[bytes, str]) -> SortedItem
             version = item.if_held
         else:
             result.changed[item.skill_id] = version = item
-        memory += 0 if version is None else memory_of(version.text)
+        memory += 0 if version is None else version.memory
         if memory > MAX_PAGE_MEMORY and len(items) > 1:
             raise TooLarge("a page of the list would take too much memory")
     return result

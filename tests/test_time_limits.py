@@ -198,6 +198,27 @@ def test_a_signal_cuts_waiting_for_a_connection(machine: Machine) -> None:
             assert process.wait(PATIENCE) == 130
 
 
+def test_a_signal_that_does_not_interrupt_the_main_thread_counts() -> None:
+    # As one that comes just before a call that blocks: here it is another thread's, so the call goes on.
+    blocked = (
+        "from atom_saas_sync.cli.runtime import StopSignals\n"
+        "import os, signal, threading\n"
+        "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        "stop, (read_end, write_end) = StopSignals(), os.pipe()\n"
+        "with stop.caught(), stop.cutting(lambda _number: os.write(write_end, b'x')):\n"
+        "    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})\n"
+        "    print('ready', flush=True)\n"
+        "    os.read(read_end, 1)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", blocked], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_hard(number: signal.Signals) -> None:
     deaf = (

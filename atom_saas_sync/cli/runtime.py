@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, TypedDict
 
 from atom_saas_sync.cli.output import GlobalOptions, note
@@ -109,6 +108,9 @@ def name_host(settings: Settings, options: GlobalOptions) -> None:
             note(f"marketplace: {hosts}")
 
 
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
 class StopSignals:
     """SIGINT and SIGTERM as a flag that is looked at between two transactions; also the clock whose sleep they end."""
 
@@ -120,14 +122,25 @@ class StopSignals:
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Catch the signals within the block."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = [signal.signal(number, self._catch) for number in numbers]
+        """Catch the signals within the block.
+
+        A thread acts on them: Python's own handlers wait for the main thread, and a signal that comes just before a
+        call that blocks does not interrupt that call.
+        """
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        acting = threading.Thread(target=self._act_on, args=(read_end,), name="signals", daemon=True)
+        acting.start()
+        told_before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        before = {number: signal.signal(number, lambda *_: None) for number in _STOPS}
         try:
             yield
         finally:
-            for number, handler in zip(numbers, before, strict=True):
+            for number, handler in before.items():
                 signal.signal(number, handler)
+            signal.set_wakeup_fd(told_before)
+            os.close(write_end)
+            acting.join()
 
     def check(self) -> None:
         """Raise Interrupted after a signal, and DeadlineReached after the deadline."""
@@ -144,8 +157,8 @@ class StopSignals:
         """Return seconds that only grow."""
         return time.monotonic()
 
-    def sleep(self, seconds: float) -> None:
-        """Wait; a signal ends it with Interrupted."""
+    def sleep(self, seconds: float | None) -> None:
+        """Wait, without end if `seconds` is None; a signal ends it with Interrupted."""
         self._event.wait(seconds)
         self.check()
 
@@ -167,10 +180,15 @@ class StopSignals:
         finally:
             self._cuts.remove(cut)
 
-    def _catch(self, number: int, _frame: FrameType | None) -> None:
-        if self._received:  # asked twice: whatever still runs is not worth waiting for
-            os._exit(128 + number)
-        self.stop(number)
+    def _act_on(self, read_end: int) -> None:
+        """Stop at each signal whose number comes out of the pipe, until its other end is closed."""
+        with open(read_end, "rb", buffering=0) as numbers:  # noqa: PTH123 - it has no path
+            while number := numbers.read(1):
+                if number[0] not in _STOPS:
+                    continue
+                if self._received:  # asked twice: whatever still runs is not worth waiting for
+                    os._exit(128 + number[0])
+                self.stop(number[0])
 
 
 def supervisor() -> Notifier:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from atom_saas_sync.cli.output import given_options, note, print_json
-from atom_saas_sync.errors import ConnectionFailed, NotFound, UsageError
+from atom_saas_sync.errors import ConnectionFailed, Interrupted, NotFound, UsageError
 
 app = typer.Typer(
     help="A local marketplace for trying out, tests and demos; not the real one.",
@@ -56,15 +54,14 @@ def serve(
     """Serve a made-up marketplace (HTTP and WebSocket) until SIGINT or SIGTERM."""
     if ctx.invoked_subcommand is not None:
         return
+    from atom_saas_sync.cli.runtime import StopSignals
     from atom_saas_sync.sandbox import DEFAULT_TOKEN, Sandbox
     from atom_saas_sync.sandbox.faults import parse_fault
 
     if catalogue is not None and not os.path.isfile(catalogue):  # noqa: PTH113 - Path.is_file raises for a name too long
         raise UsageError(f"there is no file {catalogue}")
     faults = [parse_fault(text) for text in fault or ()]
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+    stop = StopSignals()
     sandbox = Sandbox(
         skills=skills,
         seed=seed,
@@ -80,7 +77,7 @@ def serve(
         sandbox.fault(one)
     if warm:
         sandbox.warm()
-    with sandbox, _own_database() as database:
+    with stop.caught(), sandbox, _own_database() as database:
         note(f"This is a sandbox with {sandbox.state.total} skills, not the real marketplace. Stop it with Ctrl+C.")
         settings = {
             "ATOM_SAAS_API_URL": sandbox.url,
@@ -93,7 +90,8 @@ def serve(
         else:
             sys.stdout.writelines(f"export {name}={shlex.quote(value)}\n" for name, value in settings.items())
             sys.stdout.flush()
-        stopped.wait()
+        with suppress(Interrupted):
+            stop.sleep(None)
 
 
 @contextmanager

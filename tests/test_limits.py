@@ -22,6 +22,7 @@ from atom_saas_sync.core.incoming import (
     id_problem,
     memory_of,
     parse_categories,
+    parse_frame,
     parse_skill_page,
     read_skill,
     without_malformed,
@@ -83,15 +84,16 @@ def test_memory_is_estimated_from_above(text: str) -> None:
         check_memory((text * (MAX_PAGE_MEMORY // len(text.encode()))).encode(), "it")
 
 
-@pytest.mark.parametrize("text", ["x", "x" * 2000, '{"a":1},' * 10_000])
-def test_what_waits_in_watch(text: str) -> None:
+@pytest.mark.parametrize("value", ['"x"', '"' + "x" * 2000 + '"', "[" + '{"a":1},' * 10_000 + "0]"])
+def test_what_waits_in_watch(value: str) -> None:
     backlog = Backlog()
-    message = Message("skill_update", key="s", text=text)
+    message = parse_frame(f'{{"type":"skill_update","data":{{"skill_id":"s","name":"n","value":{value}}}}}')
+    assert isinstance(message, Message)
     while not backlog.full:
         backlog.add(message)
     held = len(backlog)
     assert held <= WAITING_MESSAGES
-    assert held * len(text) <= WAITING_BYTES
+    assert held * len(message.text) <= WAITING_BYTES
     while batch := backlog.batch():
         backlog.done(batch)
     assert not backlog.full

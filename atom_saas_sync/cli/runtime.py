@@ -182,7 +182,7 @@ class StopSignals:
 
     def _act_on(self, read_end: int) -> None:
         """Stop at each signal whose number comes out of the pipe, until its other end is closed."""
-        with open(read_end, "rb", buffering=0) as numbers:  # noqa: PTH123 - it has no path
+        with open(read_end, "rb", buffering=0) as numbers:
             while number := numbers.read(1):
                 if number[0] not in _STOPS:
                     continue

@@ -24,6 +24,7 @@ from msgspec.structs import astuple
 
 from atom_saas_sync.characters import DEFAULT_IGNORABLE
 from atom_saas_sync.core.canonical import (
+    Shape,
     TwiceError,
     canonical,
     decode_object,
@@ -88,16 +89,18 @@ def memory_of(text: str) -> int:
     Many small values take thirty times their text; a character like an emoji makes the whole text around it four
     times as large, also one that is written as an escape.
     """
-    return _memory(text, text.count(","), text.count("[") + text.count("{"), escaped="\\u" in text)
+    shape = Shape(0, text.count(","), text.count("[") + text.count("{"), has_exponent=False)
+    return _memory(text, shape, escaped=True)
 
 
-def _memory(text: str, values: int, containers: int, *, escaped: bool) -> int:
+def _memory(text: str, shape: Shape, *, escaped: bool) -> int:
+    r"""Estimate the memory of a text of that shape; it has no `\u` unless it may be `escaped`."""
     size = getsizeof(text)
-    decoded = max(size, _WIDEST * len(text)) if escaped else size
-    return size + decoded + _VALUE_BYTES * values + _CONTAINER_BYTES * containers
+    decoded = max(size, _WIDEST * len(text)) if escaped and "\\u" in text else size
+    return size + decoded + _VALUE_BYTES * shape.values + _CONTAINER_BYTES * shape.containers
 
 
-_WIDEST, _VALUE_BYTES, _CONTAINER_BYTES = 4, 32, 100
+_WIDEST, _VALUE_BYTES, _CONTAINER_BYTES, _MESSAGE_BYTES = 4, 32, 100, 1024
 _CHUNK = 16 * 1024
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]', re.DOTALL)
 _MAX_TOKENS = 8_000_000
@@ -232,7 +235,7 @@ def read_skill(raw: bytes, wire_digest: bytes | None = None) -> SkillVersion | I
     except TwiceError as error:
         return InvalidItem(_guess_id(raw), str(error))
     # What is plain has no escapes but of control characters, which are not wide.
-    memory = _memory(text, shape.values, shape.containers, escaped=not plain and "\\u" in text)
+    memory = _memory(text, shape, escaped=not plain)
     fields, dropped = without_malformed(fields)
     if dropped:
         text = json_text(fields)
@@ -563,7 +566,8 @@ class Message(Struct, frozen=True):
     """One usable message. `key` is the skill's id or the category's name, `text` the JSON of `fields` as it came.
 
     `sent_at` is the message's own time, `updated_at` that of its data; None if it does not say. Both are UTC.
-    `only_if_held` says that its id could be taken for another one: no skill of that id is added.
+    `only_if_held` says that its id could be taken for another one: no skill of that id is added. `shape` is that of
+    the fields, or of more than them, and `memory` how many bytes all takes, estimated from above.
     """
 
     type: str
@@ -573,6 +577,8 @@ class Message(Struct, frozen=True):
     sent_at: datetime | None = None
     updated_at: datetime | None = None
     only_if_held: bool = False
+    shape: Shape | None = None
+    memory: int = 0
 
     @property
     def brings_news(self) -> bool:
@@ -596,7 +602,9 @@ def _open_envelope(frame: str) -> tuple[object, object, bytes] | Malformed:
     try:
         raw = frame.encode()
         envelope = _decode_envelope(raw)
-        if not is_plain(raw, envelope):
+        data = bytes(envelope.get("data", _NULL))
+        # Without the data, which is looked at later: it is most of the frame.
+        if not is_plain(raw.replace(data, b"null", 1), {**envelope, "data": _NULL}):
             refuse_twice(raw)
         kind, timestamp = (_decode(envelope.get(name, _NULL)) for name in ("type", "timestamp"))
     except TwiceError as error:
@@ -605,7 +613,7 @@ def _open_envelope(frame: str) -> tuple[object, object, bytes] | Malformed:
         return Malformed("no JSON object of valid text")
     except RecursionError:
         return Malformed("too deeply nested")
-    return kind, timestamp, bytes(envelope.get("data", _NULL))
+    return kind, timestamp, data
 
 
 def parse_frame(frame: str | bytes) -> Message | Malformed:  # noqa: PLR0911 - a reason each
@@ -624,21 +632,24 @@ def parse_frame(frame: str | bytes) -> Message | Malformed:  # noqa: PLR0911 - a
     read = _READERS.get(kind)
     if read is None:
         return Message(UNKNOWN, sent_at=sent_at)
-    fields = decode_object(raw)
-    if fields is None:
+    decoded = decode_with_shape(raw)
+    if decoded is None:
         return Malformed(f"{kind}: data: {no_object(raw)}")
+    fields, shape = decoded
     key, problem = read(fields)
     if problem or not isinstance(key, str):
         return Malformed(f"{kind}: {problem}")
+    plain = is_plain(raw, fields)
     try:
-        text = one_meaning(raw, fields)
+        text = raw.decode() if plain else one_meaning(raw, fields)
     except TwiceError as error:
         return Malformed(f"{kind}: {error}")
+    memory = _MESSAGE_BYTES + _memory(text, shape, escaped=not plain)
     if kind != CATEGORY_UPDATE:
         fields, dropped = without_malformed(fields)
         text = json_text(fields) if dropped else text
     odd = kind != CATEGORY_UPDATE and name_problem(key) is not None
-    return Message(kind, key, text, fields, sent_at, parse_time(fields.get("updated_at")), odd)
+    return Message(kind, key, text, fields, sent_at, parse_time(fields.get("updated_at")), odd, shape, memory)
 
 
 def _read_update(fields: dict[str, Any]) -> tuple[object, str | None]:

@@ -5,7 +5,7 @@ One branch a cell; each has its row in docs/CONFLICTS.md and a test. Rules: data
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -52,19 +52,20 @@ def plan_listed(
     remote: SkillVersion,
     strategy: Strategy,
     now: datetime,
-    earlier: Collection[tuple[str, bytes]] = (),
+    *,
+    seen_otherwise: bool = False,
 ) -> Action:
     """Plan for a skill that the marketplace has, as `remote`. A time ahead of `now` is an unknown one.
 
-    `earlier` are the versions that were ever seen of it before the base, with their exec digests.
+    `seen_otherwise` says that the same version was seen with another exec digest, before the base.
     """
-    return with_alarm(_plan_listed(known, remote, strategy, now), known, earlier)
+    return with_alarm(_plan_listed(known, remote, strategy, now), known, seen_otherwise=seen_otherwise)
 
 
-def with_alarm(action: Action, known: Known | None, earlier: Collection[tuple[str, bytes]]) -> Action:
+def with_alarm(action: Action, known: Known | None, *, seen_otherwise: bool) -> Action:
     """Return the action, marked as republished if its remote version was seen before with other code."""
     remote = action.remote
-    if remote is None or action.republished or not _is_republished(known, remote, earlier):
+    if remote is None or action.republished or not _is_republished(known, remote, seen_otherwise=seen_otherwise):
         return action
     return replace(action, republished=True)
 
@@ -506,15 +507,11 @@ def _base_of(version: SkillVersion | None) -> Base | None:
     )
 
 
-def _is_republished(known: Known | None, remote: SkillVersion, earlier: Collection[tuple[str, bytes]]) -> bool:
+def _is_republished(known: Known | None, remote: SkillVersion, *, seen_otherwise: bool) -> bool:
     """Tell whether the same version has come with another executable content, in this life of the skill or another."""
     base = None if known is None else known.base
-    if base is None and not earlier:
-        return False
-    now = (version_key(remote.fields), remote.exec_digest)
-    if base is not None and (base.version, base.exec_digest) == now:
-        return False
-    if known is not None and not _is_news(known, remote):
-        return False
-    seen = [*earlier, (base.version, base.exec_digest)] if base is not None else earlier
-    return any(version == now[0] and digest != now[1] for version, digest in seen)
+    if base is not None and base.version == version_key(remote.fields):
+        if base.exec_digest == remote.exec_digest:
+            return False
+        seen_otherwise = True
+    return seen_otherwise and (known is None or _is_news(known, remote))

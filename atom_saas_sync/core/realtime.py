@@ -87,10 +87,10 @@ def merged_version(message: Message, stored: Mapping[str, Any] | None) -> SkillV
     if message.type == RATING_UPDATE:
         news = {name: news[name] for name in RATING_FIGURES if name in news}
     if stored is None:
-        return version_from(message.key, message.text, message.fields)
+        return version_from(message.key, message.text, message.fields, shape=message.shape)
     if message.type != RATING_UPDATE and news.keys() >= stored.keys():
         # The skill is whole: in the very text that came, so that the next poll can see that it is the same.
-        return None if _equal(news, stored) else version_from(message.key, message.text, news)
+        return None if _equal(news, stored) else version_from(message.key, message.text, news, shape=message.shape)
     merged = {**stored, **news}
     return None if _equal(merged, stored) else version_from_fields(message.key, merged)
 

@@ -322,8 +322,8 @@ class Batch:
         self._write = write
         self._history_versions = history_versions
         self._known: dict[str, Known] = {}
-        # What the full-text index does not show yet. Of rows that were replaced, the text before and the new one.
-        self._replaced: dict[str, tuple[str, str]] = {}
+        # What the full-text index does not show yet. Of rows that were replaced, the text before and what replaced it.
+        self._replaced: dict[str, tuple[str, Action]] = {}
         # What wrote each new row, and the newest row that was there before them.
         self._inserted: dict[str, Action] = {}
         self._newest = 0
@@ -342,16 +342,17 @@ class Batch:
         self._known.update(found)
         return found
 
-    def earlier(self, skill_ids: Iterable[str]) -> dict[str, list[tuple[str, bytes]]]:
-        """Return the versions that were ever seen of these skills, but for their bases, with their exec digests."""
-        found: dict[str, list[tuple[str, bytes]]] = {}
-        for skill_id, version, digest in self._connection.execute(
-            "SELECT DISTINCT s.skill_id, s.version, s.exec_digest FROM json_each(?) AS wanted "
-            "CROSS JOIN skill_seen AS s ON s.skill_id = wanted.value",
-            (json.dumps(list(skill_ids)),),
-        ):
-            found.setdefault(skill_id, []).append((version, digest))
-        return found
+    def seen_otherwise(self, versions: Iterable[SkillVersion]) -> set[str]:
+        """Return the skills of which the same version was ever seen with another exec digest, but for their bases."""
+        wanted = [(each.skill_id, version_key(each.fields), each.exec_digest.hex().upper()) for each in versions]
+        found = self._connection.execute(
+            "SELECT json_group_array(DISTINCT s.skill_id) FROM json_each(?) AS wanted "
+            "CROSS JOIN skill_seen AS s ON s.skill_id = json_extract(wanted.value, '$[0]') "
+            "AND s.version = json_extract(wanted.value, '$[1]') "
+            "AND hex(s.exec_digest) != json_extract(wanted.value, '$[2]')",
+            (json.dumps(wanted),),
+        ).fetchone()
+        return set(_decode_list(found[0]))
 
     def told_since(self, moment: datetime, *, now: datetime) -> set[str]:
         """Return the skills of which a WebSocket message has been applied from `moment` until now.
@@ -509,8 +510,8 @@ class Batch:
             if action.skill_id in self._inserted:
                 self._inserted[action.skill_id] = action
             else:
-                before, _ = self._replaced.get(action.skill_id, (text, ""))
-                self._replaced[action.skill_id] = before, action.text
+                before, _ = self._replaced.get(action.skill_id, (text, action))
+                self._replaced[action.skill_id] = before, action
         inserted = [action for action in written if not self._has_row(action.skill_id)]
         if inserted and not self._inserted:
             self._newest = connection.execute("SELECT coalesce(max(id), 0) FROM skill_cache").fetchone()[0]
@@ -702,18 +703,18 @@ def unindex(connection: sqlite3.Connection, skill_ids: Sequence[str]) -> None:
         connection.execute(search_index.UNINDEX, (json.dumps(skill_ids),))
 
 
-def reindex(connection: sqlite3.Connection, changes: Mapping[str, tuple[str, str]]) -> None:
-    """Bring the full-text index up to date for skills whose text was the first and is now the second of the two.
+def reindex(connection: sqlite3.Connection, changes: Mapping[str, tuple[str, Action]]) -> None:
+    """Bring the full-text index up to date for skills that had a text before, and what was then written over it.
 
     Only where what is indexed has changed: the index costs most of a small write.
     """
     rows = _rows_with_ids(connection, "skill_id IN (SELECT value FROM json_each(?))", json.dumps(list(changes)))
     entries: list[_Entry] = []
     for row, skill_id in rows:
-        before, now = changes[skill_id]
-        old, new = words_of(before), words_of(now)
-        if old is None or old != new:
-            entries += [_Entry("delete", row, before, old), _Entry(None, row, now, new)]
+        before, action = changes[skill_id]
+        old, entry = words_of(before), _entry(row, action)
+        if old is None or old != entry.words:
+            entries += [_Entry("delete", row, before, old), entry]
     write_index(connection, entries)
 
 
@@ -753,7 +754,7 @@ def _write_words(connection: sqlite3.Connection, rows: Sequence[tuple[object, ..
 
 
 def _entry(row: int, action: Action) -> _Entry:
-    """Return the entry of a new row."""
+    """Return the entry of what an action wrote."""
     text, remote = action.text, action.remote
     assert text is not None
     if remote is not None and remote.text is text:  # its fields are known

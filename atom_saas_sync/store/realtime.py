@@ -46,11 +46,13 @@ class RealtimeBatch(Batch):
 
     def marks(self, kind: str, keys: Iterable[str]) -> dict[str, MessageMark]:
         """Return what is known of the last messages about these things; `kind` is skill, rating or category."""
-        rows = self._connection.execute(
-            "SELECT key, sent_at, deleted FROM last_message WHERE kind = ? AND key IN (SELECT value FROM json_each(?))",
+        # As one row: SQLite gives the interpreter up at each, and another thread is reading messages.
+        found = self._connection.execute(
+            "SELECT json_group_array(json_array(CAST(key AS TEXT), CAST(sent_at AS TEXT), deleted IS TRUE)) "
+            "FROM last_message WHERE kind = ? AND key IN (SELECT value FROM json_each(?))",
             (kind, json.dumps(list(keys))),
-        )
-        return {row["key"]: MessageMark(parse_time(row["sent_at"]), bool(row["deleted"])) for row in rows}
+        ).fetchone()
+        return {key: MessageMark(parse_time(sent_at), bool(deleted)) for key, sent_at, deleted in json.loads(found[0])}
 
     def mark(self, kind: str, marks: Mapping[str, MessageMark], now: datetime) -> None:
         """Note that messages about these things were applied."""

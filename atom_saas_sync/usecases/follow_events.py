@@ -69,7 +69,6 @@ class EventFollower:
         """Apply messages about different skills."""
         ids = [message.key for message in group]
         known = batch.known(ids)
-        earlier = batch.earlier(ids)
         marks = batch.marks("skill", ids)
         rating_marks = batch.marks("rating", ids)
         done: list[tuple[Message, Action]] = []
@@ -85,7 +84,6 @@ class EventFollower:
                 action, mark = self._plan_rating(message, stored, rating_mark, now), rating_news
             else:
                 action, mark = self._plan_skill(message, stored, skill_mark, rating_mark, brake, now), news
-                action = None if action is None else with_alarm(action, stored, earlier.get(message.key, ()))
             if action is None:
                 continue
             mark[message.key] = MessageMark(message.sent_at, message.type == SKILL_DELETE)
@@ -93,6 +91,11 @@ class EventFollower:
                 rating_news[message.key] = MessageMark(message.sent_at)
             if _does_something(action):
                 done.append((message, action))
+        otherwise = batch.seen_otherwise(action.remote for _, action in done if action.remote is not None)
+        done = [
+            (message, with_alarm(action, known.get(action.skill_id), seen_otherwise=action.skill_id in otherwise))
+            for message, action in done
+        ]
         actions = [action for _, action in done]
         batch.apply(actions, now)
         batch.mark("skill", news, now)

@@ -413,9 +413,9 @@ class CataloguePull:
         for name in told & changed.keys():
             if not is_newer(changed[name], known.get(name), page.at):
                 del changed[name]
-        strategy, earlier = self._options.strategy, batch.earlier(changed)
+        strategy, otherwise = self._options.strategy, batch.seen_otherwise(changed.values())
         actions = [
-            plan_listed(known.get(name), remote, strategy, page.at, earlier.get(name, ()))
+            plan_listed(known.get(name), remote, strategy, page.at, seen_otherwise=name in otherwise)
             for name, remote in changed.items()
         ]
         if self._options.dry_run:
@@ -492,10 +492,8 @@ class CataloguePull:
         remote = stored_version(known.skill_id, known.waiting.remote_text)
         return None if remote is None else self._plan_listed(known, remote)
 
-    def _plan_listed(
-        self, known: Known | None, remote: SkillVersion, earlier: Collection[tuple[str, bytes]] = ()
-    ) -> Action:
-        return plan_listed(known, remote, self._options.strategy, self._clock.now(), earlier)
+    def _plan_listed(self, known: Known | None, remote: SkillVersion, *, seen_otherwise: bool = False) -> Action:
+        return plan_listed(known, remote, self._options.strategy, self._clock.now(), seen_otherwise=seen_otherwise)
 
     # Deletions
 
@@ -547,7 +545,7 @@ class CataloguePull:
             if found is None:
                 action = plan_deleted(known, self._options.strategy)
             elif found.skill_id == skill_id:
-                action = self._plan_listed(known, found, batch.earlier([skill_id]).get(skill_id, ()))
+                action = self._plan_listed(known, found, seen_otherwise=bool(batch.seen_otherwise([found])))
             else:
                 raise BadResponse(f"asked for the skill {short_id(skill_id)!r}, got {short_id(found.skill_id)!r}")
             if action is None:

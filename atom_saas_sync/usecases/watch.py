@@ -19,7 +19,7 @@ from typing import Any, Literal, Never, Protocol, TypeVar
 
 from msgspec import Struct
 
-from atom_saas_sync.core.incoming import PING, PONG, Malformed, Message, memory_of, parse_frame
+from atom_saas_sync.core.incoming import PING, PONG, Malformed, Message, parse_frame
 from atom_saas_sync.core.outgoing import heartbeat
 from atom_saas_sync.core.realtime import Do, Lifeline, Rules
 from atom_saas_sync.errors import AtomSyncError, DatabaseBusy, DatabaseError, LinkEnded
@@ -37,8 +37,6 @@ BATCH_BYTES = 4 * 1024 * 1024
 WAITING_MESSAGES = 3000
 WAITING_BYTES = 12 * 1024 * 1024
 """With so much waiting for the disk no more is read: TCP slows the sender down, and nothing is dropped."""
-
-_SMALL_MESSAGE, _SMALL_MESSAGE_BYTES = 512, 2048
 
 TURN_SECONDS = 0.5
 """After so long the thread that writes lets others have a turn: the state must be told also in a flood."""
@@ -144,7 +142,7 @@ class Backlog:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._messages: list[tuple[Message, int]] = []
+        self._messages: list[Message] = []
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -162,18 +160,16 @@ class Backlog:
 
     def add(self, message: Message) -> None:
         """Put a message behind the others."""
-        small = len(message.text) < _SMALL_MESSAGE
-        memory = _SMALL_MESSAGE_BYTES if small else memory_of(message.text)
         with self._lock:
-            self._messages.append((message, memory))
-            self._bytes += memory
+            self._messages.append(message)
+            self._bytes += message.memory
 
     def batch(self) -> list[Message]:
         """Return the first messages that make a batch, by number and by size; they stay until they are `done`."""
         with self._lock:
             size, batch = 0, []
-            for message, memory in self._messages[:BATCH_MESSAGES]:
-                size += memory
+            for message in self._messages[:BATCH_MESSAGES]:
+                size += message.memory
                 batch.append(message)
                 if size >= BATCH_BYTES:
                     break
@@ -182,7 +178,7 @@ class Backlog:
     def done(self, batch: Sequence[Message]) -> None:
         """Take the first messages away: they are in the database."""
         with self._lock:
-            self._bytes -= sum(memory for _, memory in self._messages[: len(batch)])
+            self._bytes -= sum(message.memory for message in batch)
             del self._messages[: len(batch)]
 
 

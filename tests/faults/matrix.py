@@ -45,7 +45,8 @@ class QuickClock(runtime.StopSignals):
     def now(self) -> datetime:
         return super().now() + QuickClock.moved
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float | None) -> None:
+        assert seconds is not None
         SKIPPED.append(seconds)
         QuickClock.moved += timedelta(seconds=seconds)
         self.check()

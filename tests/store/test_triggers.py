@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_support import plain
 
+from atom_saas_sync.model import Action, CacheChange, Outcome
 from atom_saas_sync.store import migrations
 from atom_saas_sync.store.catalogue import bulk_write, reindex
 from atom_saas_sync.store.database import Database
@@ -295,5 +296,9 @@ def replace_in_bulk(pairs: list[tuple[str, str]]) -> None:
                 "UPDATE skill_cache SET skill_data = ? WHERE skill_id = ?",
                 [(now, skill_id) for skill_id, (_, now) in changes.items()],
             )
-            reindex(connection, changes)
+            written = {
+                skill_id: (before, Action(skill_id, Outcome.UPDATED, cache=CacheChange.WRITE, text=now))
+                for skill_id, (before, now) in changes.items()
+            }
+            reindex(connection, written)
         assert_index_is_right(connection)

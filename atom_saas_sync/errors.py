@@ -15,7 +15,8 @@
     │   └── BadResponse        65  an answer that is not the contract
     │       └── TooLarge       65  an answer that would take too much memory
     ├── DatabaseError          74  the database or the disk failed
-    │   └── DatabaseBusy       74  another program kept it locked for too long
+    │   ├── DatabaseBusy       74  another program kept it locked for too long
+    │   └── Tampered           74  what counts as the marketplace's is not what it sent
     ├── Locked                 75  another run of this kind is at work
     ├── DeadlineReached        75  `--deadline` ended the run
     └── Interrupted       130/143  SIGINT or SIGTERM ended the run
@@ -150,6 +151,17 @@ class DatabaseError(AtomSyncError):
 
     exit_code = 74
     kind = "database"
+
+
+class Tampered(DatabaseError):
+    """What counts as the marketplace's text of a skill is not what it sent."""
+
+    def __init__(self, skill_id: str) -> None:
+        """Name the skill."""
+        super().__init__(
+            f"the marketplace's text of {skill_id!r} was tampered with; nothing was changed",
+            hint="`atom-sync sync skills --force` puts it right",
+        )
 
 
 class DatabaseBusy(DatabaseError):

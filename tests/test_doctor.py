@@ -38,7 +38,7 @@ def ago(**span: float) -> str:
 WELL = Status(
     read_at=format_time(NOW),
     database_path="atom.db",
-    revision="0011_signatures",
+    revision="0012_seen_signatures",
     migrations_pending=False,
     sync=SyncState(last_sync_at=ago(minutes=5), last_successful_sync_at=ago(minutes=5)),
     rate_limit_remaining=90,

@@ -146,7 +146,7 @@ def _log(options: GlobalOptions) -> Iterator[ConflictLog]:
 
     settings = runtime.load(options)
     with Database.open(settings.database_path, create=False) as database:
-        yield ConflictLog(database, history_versions=settings.history_versions)
+        yield ConflictLog(database, history_versions=settings.history_versions, signer=runtime.signer_of(settings))
 
 
 def _find(log: ConflictLog, conflict_id: int) -> LoggedConflict:

@@ -93,7 +93,7 @@ class Catalogue:
     ) -> None:
         """Work on `database`; keep `history_versions` former versions of each skill.
 
-        With a `signer` all that is written comes from the marketplace.
+        With a `signer` what the marketplace sends is signed.
         """
         self._database = database
         self._history_versions = history_versions
@@ -146,14 +146,17 @@ class Catalogue:
             return _ids_on_page(connection, page)
 
     @contextmanager
-    def batch(self, *, write: bool = True) -> Iterator[Batch]:
-        """Open one short transaction in which a plan is made and carried out; a snapshot only unless `write`."""
+    def batch(self, *, write: bool = True, fetched: bool = True) -> Iterator[Batch]:
+        """Open one short transaction in which a plan is made and carried out; a snapshot only unless `write`.
+
+        What has just been `fetched` is signed. What the plan reads here, another program may have written.
+        """
         if not write:
             with self._database.reading() as connection:
                 yield Batch(connection, self._history_versions, write=False)
             return
         with self._database.transaction() as connection, bulk_write(connection):
-            batch = Batch(connection, self._history_versions, signer=self._signer)
+            batch = Batch(connection, self._history_versions, signer=self._signer, fetched=fetched)
             yield batch
             batch.finish()
 
@@ -316,9 +319,11 @@ class Batch:
         *,
         write: bool = True,
         signer: integrity.Signer | None = None,
+        fetched: bool = True,
     ) -> None:
         self._connection = connection
         self._signer = signer
+        self._fetched = fetched
         self._write = write
         self._history_versions = history_versions
         self._known: dict[str, Known] = {}
@@ -559,13 +564,21 @@ class Batch:
         )
         # What waits in a conflict was seen, too.
         self._connection.executemany(
-            "INSERT OR IGNORE INTO skill_seen (skill_id, content_digest, exec_digest, version) VALUES (?, ?, ?, ?)",
+            "INSERT INTO skill_seen (skill_id, content_digest, exec_digest, version, signature) VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT (skill_id, content_digest) DO UPDATE SET exec_digest = excluded.exec_digest, "
+            "version = excluded.version, signature = excluded.signature WHERE excluded.signature IS NOT NULL",
             [
-                (remote.skill_id, remote.content_digest, remote.exec_digest, version_key(remote.fields))
+                (
+                    remote.skill_id,
+                    remote.content_digest,
+                    remote.exec_digest,
+                    version := version_key(remote.fields),
+                    self._signature(remote, version),
+                )
                 for action in actions
-                if action.conflict is not None
-                and (remote := action.remote) is not None
+                if (remote := action.remote) is not None
                 and action.base not in (BaseChange.ADVANCE, BaseChange.RESTORE)
+                and (action.conflict is not None or self._may_sign_waiting(action.skill_id))
             ],
         )
         # A person's edit through us: what it replaces was the base.
@@ -622,9 +635,28 @@ class Batch:
         return row[0] if row else None
 
     def _signature(self, remote: SkillVersion, version: str) -> bytes | None:
+        """Sign what the marketplace has just sent, or has sent before as a signature says."""
         if self._signer is None:
             return None
-        return self._signer.sign(remote.skill_id, version, remote.content_digest, remote.exec_digest)
+        signature = self._signer.sign(remote.skill_id, version, remote.content_digest, remote.exec_digest)
+        return signature if self._fetched or self._is_stored(signature, remote.skill_id) else None
+
+    def _is_stored(self, signature: bytes, skill_id: str) -> bool:
+        return (
+            self._connection.execute(
+                "SELECT 1 FROM skill_base WHERE skill_id = ?1 AND signature = ?2 "
+                "UNION ALL SELECT 1 FROM skill_seen WHERE skill_id = ?1 AND signature = ?2",
+                (skill_id, signature),
+            ).fetchone()
+            is not None
+        )
+
+    def _may_sign_waiting(self, skill_id: str) -> bool:
+        """Tell whether a version waits in a conflict and may have been seen without the key."""
+        if self._signer is None:
+            return False
+        known = self._known.get(skill_id)
+        return known is not None and known.waiting is not None
 
     def _text_after(self, action: Action) -> str | None:
         if action.cache is CacheChange.WRITE:

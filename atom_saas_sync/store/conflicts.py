@@ -11,6 +11,7 @@ from typing import Any
 from atom_saas_sync.model import ConflictFilter, LoggedConflict
 from atom_saas_sync.store.catalogue import Batch, bulk_write
 from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.integrity import Signer
 from atom_saas_sync.times import format_time
 
 _FILTER = """
@@ -31,10 +32,11 @@ _WHOLE = """
 class ConflictLog:
     """Reads conflicts, and opens the transaction that settles them."""
 
-    def __init__(self, database: Database, *, history_versions: int = 10) -> None:
+    def __init__(self, database: Database, *, history_versions: int = 10, signer: Signer | None = None) -> None:
         """Work on `database`; keep `history_versions` former versions of each skill."""
         self._database = database
         self._history_versions = history_versions
+        self._signer = signer
 
     def list_conflicts(self, wanted: ConflictFilter, *, limit: int | None = None) -> list[LoggedConflict]:
         """Return conflicts, the most severe and oldest first, resolved ones by their time; without the versions."""
@@ -68,7 +70,7 @@ class ConflictLog:
     def deciding(self) -> Iterator[Desk]:
         """Open the one transaction in which a person's decisions are made and carried out: all of them, or none."""
         with self._database.transaction() as connection, bulk_write(connection):
-            desk = Desk(connection, self._history_versions)
+            desk = Desk(connection, self._history_versions, signer=self._signer, fetched=False)
             yield desk
             desk.finish()
 

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from hashlib import sha256
+from itertools import chain
 from typing import NamedTuple
 
 from atom_saas_sync.core.canonical import content_digest, decode_with_shape
@@ -28,6 +29,7 @@ _ALL = _TEXTS.format(rows="skill_base AS b LEFT JOIN skill_cache AS c ON c.skill
 _WRITTEN_SINCE = _TEXTS.format(rows="skill_cache AS c JOIN skill_base AS b ON b.skill_id = c.skill_id") + (
     "AND c.updated_at >= ?"
 )
+_TOUCHED = _ALL + "AND b.data IS NOT NULL"
 _AMONG = _TEXTS.format(
     rows="json_each(?) AS wanted CROSS JOIN skill_base AS b ON b.skill_id = wanted.value "
     "LEFT JOIN skill_cache AS c ON c.skill_id = b.skill_id"
@@ -105,12 +107,12 @@ def tampered(connection: sqlite3.Connection, signer: Signer | None) -> list[str]
 
 
 def tampered_since_last_check(connection: sqlite3.Connection, signer: Signer | None) -> list[str]:
-    """Return those among what was written since the last run, and among what was found then."""
+    """Return those among what was written since the last run, edited or deleted here, or found by the last check."""
     since = get_fact(connection, _CHECKED_AT)
     if since is None:
         return tampered(connection, signer)
-    rows = map(_Row._make, connection.execute(_WRITTEN_SINCE, (since,)))
-    new = (row.skill_id for row in rows if row.is_new_and_tampered(signer))
+    rows = chain(connection.execute(_WRITTEN_SINCE, (since,)), connection.execute(_TOUCHED))
+    new = (row.skill_id for row in map(_Row._make, rows) if row.is_new_and_tampered(signer))
     return sorted({*new, *tampered_among(connection, _found(connection), signer)})
 
 

@@ -504,6 +504,27 @@ _REMEMBER_OLD = """
         SELECT old.skill_id, old.content_digest, old.exec_digest, old.version WHERE NOT EXISTS
         (SELECT 1 FROM skill_seen WHERE skill_id = old.skill_id AND content_digest = old.content_digest);
 """
+
+
+def _remember(statements: str) -> tuple[str, ...]:
+    """Return what makes the triggers through which a base that is replaced or removed gets into skill_seen."""
+    return (
+        f"""
+        CREATE TRIGGER skill_base_after_update AFTER UPDATE OF content_digest ON skill_base
+        WHEN new.content_digest IS NOT old.content_digest
+        BEGIN
+            {statements}
+        END
+        """,
+        f"""
+        CREATE TRIGGER skill_base_after_delete AFTER DELETE ON skill_base
+        BEGIN
+            {statements}
+        END
+        """,
+    )
+
+
 SEEN_VERSIONS = (
     "ALTER TABLE skill_base ADD COLUMN version TEXT NOT NULL DEFAULT ''",
     """
@@ -524,19 +545,7 @@ SEEN_VERSIONS = (
     INSERT OR IGNORE INTO skill_seen
     SELECT skill_id, content_digest, exec_digest, atom_sync_version(data), ended_at FROM skill_version
     """,
-    f"""
-    CREATE TRIGGER skill_base_after_update AFTER UPDATE OF content_digest ON skill_base
-    WHEN new.content_digest IS NOT old.content_digest
-    BEGIN
-        {_REMEMBER_OLD}
-    END
-    """,
-    f"""
-    CREATE TRIGGER skill_base_after_delete AFTER DELETE ON skill_base
-    BEGIN
-        {_REMEMBER_OLD}
-    END
-    """,
+    *_remember(_REMEMBER_OLD),
     f"""
     CREATE TRIGGER skill_seen_after_insert AFTER INSERT ON skill_seen
     WHEN (SELECT count(*) FROM skill_seen WHERE skill_id = new.skill_id) > {_VERSIONS_REMEMBERED}
@@ -547,12 +556,19 @@ SEEN_VERSIONS = (
     END
     """,  # noqa: S608 - built from constants
 )
+_DROP_REMEMBERING = ("DROP TRIGGER skill_base_after_delete", "DROP TRIGGER skill_base_after_update")
 FORGET_SEEN_VERSIONS = (
-    "DROP TRIGGER skill_base_after_delete",
-    "DROP TRIGGER skill_base_after_update",
+    *_DROP_REMEMBERING,
     "DROP TABLE skill_seen",
     "ALTER TABLE skill_base DROP COLUMN version",
 )
+
+# 0012: a base takes its signature along.
+_SIGN_OLD = """
+        UPDATE skill_seen SET signature = old.signature
+        WHERE skill_id = old.skill_id AND content_digest = old.content_digest AND exec_digest = old.exec_digest
+            AND version = old.version AND old.signature IS NOT NULL;
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -633,5 +649,20 @@ MIGRATIONS = (
         name="0011_signatures",
         up=("ALTER TABLE skill_base ADD COLUMN signature BLOB",),
         down=("ALTER TABLE skill_base DROP COLUMN signature",),
+    ),
+    # The signature that a version had as a base, or got when it came and waited in a conflict: with it, the version
+    # can become the base again. NULL if there was none.
+    Migration(
+        name="0012_seen_signatures",
+        up=(
+            "ALTER TABLE skill_seen ADD COLUMN signature BLOB",
+            *_DROP_REMEMBERING,
+            *_remember(_REMEMBER_OLD + _SIGN_OLD),
+        ),
+        down=(
+            *_DROP_REMEMBERING,
+            "ALTER TABLE skill_seen DROP COLUMN signature",
+            *_remember(_REMEMBER_OLD),
+        ),
     ),
 )

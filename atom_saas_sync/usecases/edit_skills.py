@@ -20,8 +20,8 @@ from atom_saas_sync.core.canonical import (
 )
 from atom_saas_sync.core.incoming import TEXT_FIELDS, read_skill
 from atom_saas_sync.core.merge import follow_volatile
-from atom_saas_sync.core.plan import is_edited
-from atom_saas_sync.errors import NotFound, UsageError
+from atom_saas_sync.core.plan import is_edited, is_tampered
+from atom_saas_sync.errors import NotFound, Tampered, UsageError
 from atom_saas_sync.model import Action, BaseChange, CacheChange, InvalidItem, Known, Outcome, SkillVersion
 from atom_saas_sync.usecases.ports import EditableCatalogue
 
@@ -146,6 +146,8 @@ def revert_skill(catalogue: EditableCatalogue, skill_id: str, *, actor: str, now
             raise UsageError(f"{skill_id!r} exists only here: there is nothing to go back to")
         if known.local_text == base.text:
             return False
+        if is_tampered(known):
+            raise Tampered(skill_id)
         batch.apply([_back_to(base)], now, actor=actor)
         batch.note(actor, "skill revert", skill_id, now, **_replaced(known))
     return True

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from atom_saas_sync.characters import short_id
 from atom_saas_sync.core.canonical import stored_version
-from atom_saas_sync.core.plan import plan_deleted, plan_listed
+from atom_saas_sync.core.plan import is_tampered, plan_deleted, plan_listed
 from atom_saas_sync.core.realtime import is_newer
 from atom_saas_sync.errors import (
     ApiError,
@@ -224,7 +224,7 @@ class CataloguePull:
         self._waiting = set(self._catalogue.waiting_ids())
         tampered = self._look_for_tampered_rows()
         walk = self._walk_in_suitable_pages(outcome)
-        self._look_after_touched_rows(walk.seen)
+        self._look_after_touched_rows(walk.seen, tampered)
         self._look_again_at_waiting_conflicts(walk.seen)
         if walk.complete:
             if not self._options.dry_run:
@@ -243,7 +243,7 @@ class CataloguePull:
     def _look_for_tampered_rows(self) -> list[str]:
         """Return the skills whose text is not what the marketplace sent, though it counts as such.
 
-        A forced run looks at all rows, and reads these skills anew; likewise what is not signed with the key yet.
+        A forced run looks at all rows. It reads these skills anew, and those that are not signed with the key yet.
         """
         tampered = self._catalogue.tampered(everything=self._options.force)
         self._counts.tampered = len(tampered)
@@ -441,17 +441,20 @@ class CataloguePull:
         )
         return actions
 
-    def _look_after_touched_rows(self, listed: Collection[str]) -> None:
+    def _look_after_touched_rows(self, listed: Collection[str], tampered: Collection[str]) -> None:
         """Put rows back that another program deleted, and volatile fields that it changed; also behind a 304.
 
-        Not of what is not listed: it may be gone, and that is for `_delete_unlisted` to find out.
+        Not of what is not listed: it may be gone, and that is for `_delete_unlisted` to find out. Nor from a base that
+        was tampered with.
         """
-        touched = [name for name in self._catalogue.touched_ids() if name in listed]
+        touched = [name for name in self._catalogue.touched_ids() if name in listed and name not in tampered]
         if not touched:
             return
-        with self._catalogue.batch(write=not self._options.dry_run) as batch:
+        with self._catalogue.batch(write=not self._options.dry_run, fetched=False) as batch:
             actions = []
             for known in batch.known(touched).values():
+                if is_tampered(known):
+                    continue
                 # What the marketplace has now: if a conflict waits, not the base.
                 text = known.waiting.remote_text if known.waiting else known.base_text
                 newest = text and stored_version(known.skill_id, text)
@@ -471,7 +474,7 @@ class CataloguePull:
         """
         if not self._waiting:
             return
-        with self._catalogue.batch(write=not self._options.dry_run) as batch:
+        with self._catalogue.batch(write=not self._options.dry_run, fetched=False) as batch:
             actions = []
             for known in batch.known(self._waiting).values():
                 action = self._plan_waiting(known, listed)

@@ -17,8 +17,8 @@ from atom_saas_sync.core.comparison import Side, combine, compare, contested
 from atom_saas_sync.core.documents import read_one
 from atom_saas_sync.core.incoming import read_skill
 from atom_saas_sync.core.merge import follow_volatile
-from atom_saas_sync.core.plan import CONVERGED, is_edited, plan_resolution, plan_undo, resolve
-from atom_saas_sync.errors import NotFound, UsageError
+from atom_saas_sync.core.plan import CONVERGED, is_edited, is_tampered, plan_resolution, plan_undo, resolve
+from atom_saas_sync.errors import NotFound, Tampered, UsageError
 from atom_saas_sync.model import (
     Action,
     Conflict,
@@ -216,6 +216,8 @@ def _refuse_undo(logged: LoggedConflict, known: Known) -> None:
             f"conflict {known.waiting.id} of the same skill waits",
             hint=f"settle that one first: `atom-sync conflicts show {known.waiting.id}`",
         )
+    if is_tampered(known):
+        raise Tampered(logged.skill_id)
     if known.local_text is None or not is_edited(known):
         return  # only the marketplace has changed it since
     now = stored_version(logged.skill_id, known.local_text)

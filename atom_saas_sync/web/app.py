@@ -32,6 +32,7 @@ from atom_saas_sync.metrics import CONTENT_TYPE, render
 from atom_saas_sync.model import STRATEGIES, ConflictFilter, Health, ScheduledJob, Status, Trouble
 from atom_saas_sync.store.conflicts import ConflictLog
 from atom_saas_sync.store.database import Database, exists
+from atom_saas_sync.store.integrity import Signer
 from atom_saas_sync.store.lifetime import Lifetime
 from atom_saas_sync.store.migrations import current
 from atom_saas_sync.store.ratings import Ratings
@@ -370,7 +371,9 @@ class _Site:
     @contextmanager
     def _conflict_log(self) -> Iterator[ConflictLog]:
         with self._database() as database:
-            yield ConflictLog(database, history_versions=self._settings.history_versions)
+            key = self._settings.digest_key
+            signer = None if key is None else Signer(bytes.fromhex(key.reveal()))
+            yield ConflictLog(database, history_versions=self._settings.history_versions, signer=signer)
 
 
 def _jobs(planned: Sequence[ScheduledJob], settings: Settings) -> list[dict[str, Any]]:

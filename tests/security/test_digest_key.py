@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 from conftest import Machine
 from test_tampered import told
+from web_support import ADMIN_TOKEN, served
 
 from atom_saas_sync.config import Settings, load_settings
 from atom_saas_sync.core.canonical import content_digest, exec_digest
 from atom_saas_sync.errors import ConfigError
+from atom_saas_sync.model import Strategy
+from atom_saas_sync.store.catalogue import Catalogue
+from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.integrity import Signer
 
 KEY = bytes(range(256))[:32]
@@ -264,3 +268,91 @@ def test_a_message_continues_signed_versions_alone(signed: Machine, key_file: Pa
     rows = dict(signed.sql("SELECT skill_id, signature IS NULL FROM skill_base WHERE skill_id IN ('s', 't', 'new')"))
     assert rows == {"s": 0, "t": 1, "new": 0}
     assert checked(signed, key_file)[0] == 0
+
+
+# What may write the database must not get us to sign
+
+
+def unsigned(machine: Machine) -> list[str]:
+    with Database.open(machine.database_path) as database:
+        return Catalogue(database, signer=SIGNER).unsigned()
+
+
+def waiting(machine: Machine, signer: Signer | None = SIGNER) -> None:
+    """Let a conflict of the skill `s` wait, whose remote version comes with this key."""
+    machine.edit("s", description="mine")
+    machine.sandbox.patch_skill("s", {"code": "better()"}, push=False)
+    machine.pull(signer=signer, strategy="manual")
+
+
+@pytest.mark.parametrize("signature", ["NULL", "signature"])
+def test_a_deleted_row_with_a_forged_base_does_not_come_back_signed(signed: Machine, signature: str) -> None:
+    for name in ("s", "t"):
+        signed.sql("DELETE FROM skill_cache WHERE skill_id = ?", name)
+    ((text,),) = signed.sql("SELECT data FROM skill_base WHERE skill_id = 's'")
+    fields = {**json.loads(text), "code": "EVIL()"}
+    signed.sql(
+        f"UPDATE skill_base SET data = ?, content_digest = ?, exec_digest = ?, signature = {signature} "
+        "WHERE skill_id = 's'",
+        json.dumps(fields),
+        content_digest(fields),
+        exec_digest(fields),
+    )
+    report = signed.pull(signer=SIGNER)
+    if signature == "NULL":
+        assert (report.counts.tampered, unsigned(signed)) == (0, ["s"])
+    else:
+        assert (report.counts.tampered, "s" in signed.cached()) == (1, False)
+    signed.pull(force=True, signer=SIGNER)
+    assert (code(signed), unsigned(signed)) == ("good()", [])
+
+
+@pytest.mark.parametrize("strategy", ["remote_wins", "local_wins", "merge"])
+@pytest.mark.parametrize("forged", [False, True])
+def test_what_waits_is_signed_only_if_the_marketplace_sent_it(
+    signed: Machine, strategy: Strategy, forged: bool
+) -> None:
+    waiting(signed)
+    if forged:
+        signed.sql("UPDATE conflict_log SET remote_data = json_set(remote_data, '$.code', 'EVIL()')")
+    signed.pull(signer=SIGNER, strategy=strategy)
+    assert unsigned(signed) == (["s"] if forged else [])
+
+
+@pytest.mark.parametrize("strategy", ["remote_wins", "local_wins", "merge"])
+@pytest.mark.parametrize("forged", [False, True])
+def test_a_person_s_decision_is_signed_if_the_text_is_the_marketplace_s(
+    signed: Machine, key_file: Path, strategy: str, forged: bool
+) -> None:
+    waiting(signed)
+    if forged:
+        signed.sql("UPDATE conflict_log SET remote_data = json_set(remote_data, '$.code', 'EVIL()')")
+    variables = {NAME: str(key_file)}
+    assert signed.command("conflicts", "resolve", "1", "--strategy", strategy, **variables).returncode == 0
+    assert unsigned(signed) == (["s"] if forged else [])
+    assert signed.command("conflicts", "undo", "1", **variables).returncode == 0
+    assert unsigned(signed) == [], "the base of before is what the marketplace sent"
+
+
+def test_the_admin_api_signs_as_well(signed: Machine, key_file: Path) -> None:
+    waiting(signed)
+    with served(signed, ATOM_SYNC_ADMIN_TOKEN=ADMIN_TOKEN, **{NAME: str(key_file)}) as server:
+        assert server.admin("POST", "conflicts/1/resolve", json={"strategy": "remote_wins"}).status_code == 200
+    assert (code(signed), unsigned(signed)) == ("better()", [])
+
+
+def test_a_version_that_came_without_the_key_is_signed_when_it_comes_again(signed: Machine, key_file: Path) -> None:
+    waiting(signed, signer=None)
+    signed.pull(force=True, signer=SIGNER, strategy="manual")
+    resolve = ("conflicts", "resolve", "1", "--strategy", "remote_wins")
+    assert signed.command(*resolve, **{NAME: str(key_file)}).returncode == 0
+    assert (code(signed), unsigned(signed)) == ("better()", [])
+
+
+@pytest.mark.parametrize("forged", [False, True])
+def test_a_message_that_completes_what_waits_is_signed_only_if_that_was(signed: Machine, forged: bool) -> None:
+    waiting(signed)
+    if forged:
+        signed.sql("UPDATE conflict_log SET remote_data = json_set(remote_data, '$.code', 'EVIL()')")
+    told(signed, "skill_update", {"skill_id": "s", "name": "S", "version": "2"}, signer=SIGNER)
+    assert unsigned(signed) == (["s"] if forged else [])

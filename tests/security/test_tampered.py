@@ -10,6 +10,7 @@ import pytest
 from conftest import Json, Machine
 
 from atom_saas_sync.core.incoming import Message, parse_frame
+from atom_saas_sync.model import Strategy
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.integrity import Signer
 from atom_saas_sync.store.realtime import RealtimeStore
@@ -168,3 +169,57 @@ def test_what_people_and_ratings_do_is_no_tampering(synced: Machine) -> None:
     assert synced.pull(force=True).counts.tampered == 0
     assert synced.command("db", "check").returncode == 0
     assert code(synced) == "good()"
+
+
+def deleted(machine: Machine) -> None:
+    machine.sql("DELETE FROM skill_cache WHERE skill_id = 's'")
+    machine.sql("UPDATE skill_base SET data = json_set(data, '$.code', 'EVIL()') WHERE skill_id = 's'")
+
+
+@pytest.mark.parametrize("tamper", [deleted, base_of_an_edit])
+@pytest.mark.parametrize("strategy", ["remote_wins", "merge", "local_wins"])
+def test_no_sync_takes_a_foreign_base_for_the_marketplace_s(
+    synced: Machine, tamper: Callable[[Machine], None], strategy: Strategy, caplog: pytest.LogCaptureFixture
+) -> None:
+    tamper(synced)
+    for _ in range(2):
+        synced.clock.move(minutes=15)
+        assert synced.pull(strategy=strategy).counts.tampered == 1
+    assert "s was tampered with" in caplog.text
+    assert synced.sql("SELECT count(*) FROM skill_cache WHERE skill_data LIKE '%EVIL%'") == [(0,)]
+    assert synced.sql("SELECT count(*) FROM conflict_log") == [(0,)]
+    assert synced.command("db", "check").returncode == 74
+    synced.pull(force=True, strategy=strategy)
+    assert code(synced) == "good()"
+    assert synced.command("db", "check").returncode == 0
+
+
+def test_a_base_that_becomes_foreign_during_a_sync_is_not_taken_either(synced: Machine) -> None:
+    synced.edit("s", description="mine")
+    pages = iter((base_of_an_edit, *(lambda _: None,) * 100))
+    synced.pull(check=lambda: next(pages)(synced))
+    assert synced.sql("SELECT count(*) FROM skill_cache WHERE skill_data LIKE '%EVIL%'") == [(0,)]
+    synced.clock.move(minutes=15)
+    assert synced.pull().counts.tampered == 1
+
+
+def test_nobody_goes_back_to_a_foreign_base(synced: Machine) -> None:
+    base_of_an_edit(synced)
+    refused = synced.command("skills", "revert", "s")
+    assert (refused.returncode, code(synced)) == (74, "good()")
+    assert "sync skills --force" in refused.stderr
+    synced.pull(force=True)
+    assert synced.command("skills", "revert", "s").returncode == 0
+    assert json.loads(synced.command("skills", "show", "s", "--json").stdout)["source"] == "marketplace"
+
+
+def test_no_resolution_is_undone_onto_a_foreign_text(synced: Machine) -> None:
+    synced.edit("s", code="mine()")
+    synced.sandbox.patch_skill("s", {"code": "better()"}, push=False)
+    synced.pull(strategy="remote_wins")
+    quietly(synced)
+    refused = synced.command("conflicts", "undo", "1")
+    assert refused.returncode == 74 and "sync skills --force" in refused.stderr
+    synced.pull(force=True)
+    assert synced.command("conflicts", "undo", "1").returncode == 0
+    assert code(synced) == "mine()"

@@ -5,6 +5,9 @@ SETTINGS = "/etc/atom-sync/atom-sync.env"
 
 TOKEN_FILE = "/etc/atom-sync/token"  # noqa: S105 - where it is, not what it is
 
+DIGEST_KEY_FILE = "/etc/atom-sync/digest-key"
+"""Where docs/DEPLOYMENT.md puts the key that signs digests."""
+
 STATE_DIRECTORY = "/var/lib/atom-sync"
 
 SERVICE_USER = "atom-sync"

@@ -19,6 +19,7 @@ from monitoring_support import DEPLOYMENT, ROOT, Json
 from atom_saas_sync import __version__
 from atom_saas_sync.cli.main import PARTS
 from atom_saas_sync.config import load_settings
+from atom_saas_sync.errors import ConfigError
 from atom_saas_sync.times import format_time
 
 DOCKERFILE = ROOT / "kubernetes" / "Dockerfile"
@@ -146,6 +147,34 @@ def test_the_settings_are_right_and_the_token_comes_from_a_file(
     assert loaded.warnings == ()
     assert loaded.scheduler_enabled
     assert DATA in PurePosixPath(loaded.database_path).parents
+
+
+def test_the_copy_of_the_digest_key_is_private_enough(tmp_path: Path, pod: Json) -> None:
+    text = (ROOT / "docs/DEPLOYMENT.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(initContainers:.*?)```", text, re.DOTALL)
+    added = yaml.safe_load(block)
+    (first,) = added["initContainers"]
+    secret, keys = added["volumes"]
+    assert {each["name"]: each["mountPath"] for each in first["volumeMounts"]} == {
+        secret["name"]: "/run/secrets",
+        keys["name"]: "/keys",
+    }
+    assert secret["secret"]["secretName"] == pod["volumes"][1]["secret"]["secretName"]
+    for name, mode in (("secrets", 0o777), ("keys", 0o2777)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(mode)  # what becomes of them with fsGroup
+    original = tmp_path / "secrets/digest-key"
+    original.write_bytes(b"k" * 32)
+    original.chmod(0o440)
+    name = "ATOM_SYNC_DIGEST_KEY_FILE"
+    with pytest.raises(ConfigError, match="can be read or written by others"):
+        load_settings({name: str(original)}, working_directory=tmp_path)
+    shell, option, command = first["command"]
+    command = command.replace("/run/secrets", str(tmp_path / "secrets")).replace("/keys", str(tmp_path / "keys"))
+    subprocess.run([shell, option, command], check=True, timeout=60)
+    assert f"`{name}: /keys/own/digest-key`" in text
+    loaded = load_settings({name: str(tmp_path / "keys/own/digest-key")}, working_directory=tmp_path)
+    assert loaded.digest_key is not None
 
 
 def test_the_service_finds_the_pod_and_prometheus_the_metrics(objects: dict[str, Json]) -> None:

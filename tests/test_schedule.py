@@ -148,9 +148,8 @@ def test_the_backend_gets_at_the_database_and_at_nothing_else() -> None:
         == rights["/var/lib/atom-sync/atom.db-*"]
         == ["0660", "atom-sync", "atom-sync"]
     )
-    assert (
-        rights["/etc/atom-sync/token"] == rights["/etc/atom-sync/atom-sync.env"] == ["0600", "atom-sync", "atom-sync"]
-    )
+    for private in ("token", "atom-sync.env", "digest-key"):
+        assert rights[f"/etc/atom-sync/{private}"] == ["0600", "atom-sync", "atom-sync"]
     for unit in (*POLLS, *SERVICES):  # systemd sets the rights of the directory at each start
         assert settings_in(UNITS[unit])["Service"]["StateDirectoryMode"] == rights["/var/lib/atom-sync"][0]
 

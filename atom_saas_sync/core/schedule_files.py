@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from msgspec import Struct
 
 from atom_saas_sync.errors import UsageError
-from atom_saas_sync.places import SETTINGS, STATE_DIRECTORY, TOKEN_FILE
+from atom_saas_sync.places import DIGEST_KEY_FILE, SETTINGS, STATE_DIRECTORY, TOKEN_FILE
 
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9+,./:=@_~-]*")
 
@@ -344,6 +344,8 @@ Environment=ATOM_SAAS_API_TOKEN_FILE=%d/atom-saas-token PYTHONSAFEPATH=1
 LoadCredential=atom-saas-token:{TOKEN_FILE}
 # An empty one where that file is missing: the program says so more clearly than systemd ("Protocol error").
 SetCredential=atom-saas-token:\\n
+# A key for the digests is named in the settings (ATOM_SYNC_DIGEST_KEY_FILE), or is a credential atom-sync-digest-key,
+# from LoadCredential= or LoadCredentialEncrypted= in a drop-in of atom-sync-.service.
 SyslogIdentifier={identifier}
 # Above what the largest answers that are allowed can make it use (docs/SECURITY.md).
 MemoryMax={memory}
@@ -380,9 +382,10 @@ u atom-sync - "atom-sync" /var/lib/atom-sync
 
 _TMPFILES = f"""
 d /etc/atom-sync 0750 root atom-sync
-# Not for the group: the Atom backend needs neither.
+# Not for the group: the Atom backend needs none of them.
 z {SETTINGS} 0600 atom-sync atom-sync
 z {TOKEN_FILE} 0600 atom-sync atom-sync
+z {DIGEST_KEY_FILE} 0600 atom-sync atom-sync
 d {STATE_DIRECTORY} 2770 atom-sync atom-sync
 z {STATE_DIRECTORY}/atom.db 0660 atom-sync atom-sync
 z {STATE_DIRECTORY}/atom.db-* 0660 atom-sync atom-sync

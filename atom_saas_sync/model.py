@@ -25,6 +25,8 @@ Severity = Literal["CRITICAL", "HIGH", "MEDIUM", "LOW"]
 ConflictType = Literal["VERSION_MISMATCH", "CONTENT_MISMATCH", "DEPENDENCY_CONFLICT", "DELETION_CONFLICT", "OTHER"]
 RunStatus = Literal["success", "partial", "failed", "skipped", "locked"]
 
+Sort = Literal["rating", "name", "updated"]
+
 STRATEGIES: tuple[Strategy, ...] = ("remote_wins", "local_wins", "merge", "manual")
 SEVERITIES: tuple[Severity, ...] = ("CRITICAL", "HIGH", "MEDIUM", "LOW")
 CONFLICT_TYPES: tuple[ConflictType, ...] = (
@@ -247,6 +249,19 @@ class CachedSkill(Struct, frozen=True):
     source: str
     confirmed_at: str | None
     stale: bool
+
+
+class Wanted(Struct, frozen=True):
+    """Which skills are asked for: each given condition must hold."""
+
+    category: str | None = None
+    tag: str | None = None
+    modified: bool = False
+
+    @property
+    def everything(self) -> bool:
+        """Tell whether there is no condition."""
+        return self.category is None and self.tag is None and not self.modified
 
 
 class Conflict(Struct, frozen=True):

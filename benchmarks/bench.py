@@ -30,9 +30,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from atom_saas_sync.cli.main import PARTS as COMMANDS
+from atom_saas_sync.model import Wanted
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.reading import Reading, Wanted
+from atom_saas_sync.store.reading import Reading
 
 HERE = Path(__file__).parent
 PYTHON = sys.executable

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from atom_saas_sync.core.canonical import version_from_fields
 from atom_saas_sync.core.plan import plan_listed
+from atom_saas_sync.model import Wanted
 from atom_saas_sync.store.catalogue import Catalogue
 from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.reading import Reading, Wanted, match_expression
+from atom_saas_sync.store.reading import Reading, match_expression
 
 
 @pytest.fixture

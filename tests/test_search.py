@@ -16,10 +16,11 @@ from conftest import Machine
 
 from atom_saas_sync.core.canonical import version_from_fields
 from atom_saas_sync.core.plan import plan_listed
+from atom_saas_sync.model import Wanted
 from atom_saas_sync.store import migrations
 from atom_saas_sync.store.catalogue import Catalogue
 from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.reading import Reading, Wanted
+from atom_saas_sync.store.reading import Reading
 from atom_saas_sync.store.search_index import have_tokens
 
 SORTS: tuple[Any, ...] = ("name", "updated", "rating")

@@ -16,11 +16,11 @@ from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.output import GlobalOptions, console, counted, file_name, note, print_json, read_text, say
 from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.errors import NotFound, UsageError
-from atom_saas_sync.model import CachedSkill, SentVersion
+from atom_saas_sync.model import CachedSkill, SentVersion, Wanted
 
 if TYPE_CHECKING:
     from atom_saas_sync.store.catalogue import Catalogue
-    from atom_saas_sync.store.reading import Reading, Wanted
+    from atom_saas_sync.store.reading import Reading
 
 app = typer.Typer(help="The cached skills: read them, edit them, see their versions.", no_args_is_help=True)
 
@@ -366,8 +366,6 @@ def _reading(options: GlobalOptions) -> Iterator[Reading]:
 
 
 def _wanted(category: str | None, tag: str | None, *, modified: bool) -> Wanted:
-    from atom_saas_sync.store.reading import Wanted
-
     return Wanted(category=category, tag=tag, modified=modified)
 
 

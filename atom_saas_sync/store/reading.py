@@ -8,17 +8,15 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from atom_saas_sync.model import BEST_RATING, LARGEST_COUNT, TIME_TO_LIVE, CachedSkill
+from atom_saas_sync.model import BEST_RATING, LARGEST_COUNT, TIME_TO_LIVE, CachedSkill, Sort, Wanted
 from atom_saas_sync.store.counters import increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.search_index import FOLDED, folded, have_tokens, spaced
 from atom_saas_sync.times import format_time, parse_time
 
-Sort = Literal["rating", "name", "updated"]
 ReadResult = Literal["hit", "miss", "stale"]
 
 # How long counting a read may wait for another program that writes.
@@ -75,20 +73,6 @@ _ORDER = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which skills are asked for: each given condition must hold."""
-
-    category: str | None = None
-    tag: str | None = None
-    modified: bool = False
-
-    @property
-    def everything(self) -> bool:
-        """Tell whether there is no condition."""
-        return self.category is None and self.tag is None and not self.modified
-
-
 class Reading:
     """Reads skills; `now` decides what is stale."""
 
@@ -122,11 +106,7 @@ class Reading:
     def search(
         self, text: str, wanted: Wanted, *, sort: Sort | None = None, limit: int | None = None
     ) -> tuple[list[CachedSkill], int]:
-        """Return the skills that hold every word of `text`, the best first unless `sort`; and how many there are.
-
-        The last word may be the beginning of one. Words without letters or digits are left out; if there are no others,
-        skills with these in their names are found. Nothing in `text` has a special meaning.
-        """
+        """Return the skills with every word of `text`, and how many there are."""
         expression = match_expression(text, wanted)
         if expression is None:
             return self._search_names(_clean(text).split()[:_MOST_TERMS], wanted, sort=sort or "name", limit=limit)
@@ -176,11 +156,7 @@ class Reading:
             return None if row is None else _skill(row)
 
     def count_read(self, skills: Sequence[CachedSkill]) -> None:
-        """Count one read that found these skills, or nothing.
-
-        A read must not fail or wait noticeably because another program is writing, and one read more or less does not
-        matter: if the database is busy, or may not be written at all, this gives up in silence.
-        """
+        """Count one read, unless another program is writing: one read more or less does not matter."""
         result: ReadResult = "miss"
         if skills:
             result = "stale" if any(skill.stale for skill in skills) else "hit"

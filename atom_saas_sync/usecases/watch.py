@@ -27,6 +27,7 @@ from atom_saas_sync.model import LinkState, RunReport, ScheduledJob, Strategy
 from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.follow_events import EventFollower
 from atom_saas_sync.usecases.limited_log import LimitedLog
+from atom_saas_sync.usecases.ports import JobStore, LogStore, StateStore
 from atom_saas_sync.usecases.schedule import first_run, next_run, poll_is_due, spread
 
 BATCH_SECONDS = 0.002
@@ -75,29 +76,6 @@ class Link(Protocol):
     async def send(self, text: str) -> None: ...  # noqa: D102
     async def close(self, reason: str = "") -> None: ...  # noqa: D102
     def abort(self) -> None: ...  # noqa: D102
-
-
-class StateStore(Protocol):
-    """What the service tells of itself, and needs to know of others."""
-
-    def begin(self, ws_url: str, now: datetime, *, enabled: bool) -> None: ...  # noqa: D102 - said at the edge
-    def note(self, state: LinkState, now: datetime) -> None: ...  # noqa: D102
-    def end(self, reason: str, now: datetime) -> None: ...  # noqa: D102
-    def last_poll(self) -> datetime | None: ...  # noqa: D102
-
-
-class LogStore(Protocol):
-    """The database's write-ahead log, over a connection of its own."""
-
-    def checkpoint(self) -> None: ...  # noqa: D102 - said at the edge
-
-
-class JobStore(Protocol):
-    """Where the jobs are planned."""
-
-    def plan(self, jobs: Sequence[ScheduledJob], now: datetime) -> None: ...  # noqa: D102 - said at the edge
-    def last_started(self, kind: str) -> datetime | None: ...  # noqa: D102
-    def stopped(self) -> bool: ...  # noqa: D102
 
 
 class Supervisor(Protocol):

@@ -49,8 +49,8 @@ def test_what_an_earlier_page_changes_is_news_on_the_later_ones() -> None:
             found.append(page)
             if page.number == 1:
                 assert fetching.asked[4].wait(10)  # so that 2 and 3 are here
-                walk.read_ahead(lambda _: KNOWN, 2)
-                walk.read_ahead(lambda _: KNOWN, 2)  # nothing more, as those are not taken yet
+                walk.read_ahead(lambda _: KNOWN, 2, memory=0)
+                walk.read_ahead(lambda _: KNOWN, 2, memory=0)  # nothing more, as those are not taken yet
             elif page.number == 4:
                 break
     assert [page.read_ahead is not None for page in found] == [False, True, True, False]
@@ -59,6 +59,27 @@ def test_what_an_earlier_page_changes_is_news_on_the_later_ones() -> None:
     assert third is not None
     assert (second.unchanged, list(second.changed)) == (set(), ["both"])
     assert (third.unchanged, list(third.changed)) == ({"skill-3"}, ["both"])
+
+
+@pytest.mark.parametrize(("memory", "read_ahead"), [(0, [False, True, False]), (1, [False, False, False])])
+def test_pages_that_take_much_memory_are_read_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, memory: int, read_ahead: list[bool]
+) -> None:
+    monkeypatch.setattr("atom_saas_sync.usecases.walk.MEMORY_TO_READ_AHEAD", 0)
+    fetching = Fetching()
+    walk = Walk(fetch=fetching, records={}, page_size=1, check=lambda: None)
+    found: list[WalkedPage] = []
+    with walk.pages() as pages:
+        for page in pages:
+            assert isinstance(page, WalkedPage)
+            found.append(page)
+            if page.number == 1:
+                assert fetching.asked[4].wait(10)  # so that 2 and 3 are here
+                walk.read_ahead(lambda _: {}, 2, memory=memory)
+            elif page.number == 3:
+                break
+    assert [page.read_ahead is not None for page in found] == read_ahead
+    assert [bool(page.items) for page in found] == [not read for read in read_ahead]
 
 
 def read(walk: Walk) -> None:

@@ -386,6 +386,7 @@ class CataloguePull:
         if not self._options.dry_run:
             self._runs.bind(self._clock.now())
         actions: list[Action] = []
+        memory = sum(version.memory for page in pages if page.items for version in page.items.changed.values())
         with self._catalogue.batch(write=not self._options.dry_run) as batch:
             for page in pages:
                 if page.items is not None:
@@ -401,7 +402,7 @@ class CataloguePull:
                 batch.count_requests(self._marketplace.statistics.drain())
                 # Next is the full-text index, on which SQLite works for long without the interpreter's lock. No more
                 # pages than are written here: later, reading them would contend for that lock with writing others.
-                walk.read_ahead(batch.digests_on_page, len(pages))
+                walk.read_ahead(batch.digests_on_page, len(pages), memory=memory)
         self._count(actions)
 
     def _write_page(self, batch: StoredBatch, page: _ReadPage, items: SortedItems, list_key: str) -> list[Action]:

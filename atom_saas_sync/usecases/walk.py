@@ -18,7 +18,7 @@ from contextvars import copy_context
 from hashlib import sha256
 from typing import NamedTuple
 
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, field
 
 from atom_saas_sync.core.incoming import MAX_PAGE_MEMORY, read_skill
 from atom_saas_sync.errors import ApiError, BadResponse, MarketplaceError, TooLarge
@@ -28,6 +28,9 @@ _POLL_SECONDS = 0.1
 
 MAX_BYTES_AHEAD = 8 * 1024 * 1024
 """With more than that in memory no further page is fetched."""
+
+MEMORY_TO_READ_AHEAD = MAX_PAGE_MEMORY // 2
+"""While decoded skills that take more wait to be written, no further page is decoded."""
 
 
 PAGES_BEYOND = 10
@@ -67,11 +70,22 @@ def sort_items(items: Collection[Raw], known: Mapping[bytes, str]) -> SortedItem
     return result
 
 
-def _read_after(news: set[str], items: Collection[Raw], known: Mapping[bytes, str]) -> SortedItems:
-    """Read a page after others that are not written yet, with the `news` of which their items are parsed, too."""
-    result = sort_items(items, without(known, news))
-    news.update(result.changed)
-    news.update(item.if_held.skill_id for item in result.invalid if item.if_held is not None)
+class _Before(Struct):
+    """The pages that are read and not written yet: the skills that they change, and the memory that those take."""
+
+    memory: int
+    news: set[str] = field(default_factory=set)
+
+
+def _read_after(before: _Before, page: WalkedPage, known: Mapping[bytes, str]) -> SortedItems | None:
+    """Read a page while others are not written yet; None if those take too much memory to read one more."""
+    if page.items is None or before.memory > MEMORY_TO_READ_AHEAD:
+        return None
+    result = sort_items(page.items, without(known, before.news))
+    page.items = ()
+    before.memory += sum(version.memory for version in result.changed.values())
+    before.news.update(result.changed)
+    before.news.update(item.if_held.skill_id for item in result.invalid if item.if_held is not None)
     return result
 
 
@@ -140,7 +154,7 @@ class Walk:
         self._bytes_fetched = self._bytes_consumed = 0  # each is written by one thread
         self._consumed = threading.Event()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
-        self._being_read: deque[tuple[WalkedPage, Future[SortedItems]]] = deque()
+        self._being_read: deque[tuple[WalkedPage, Future[SortedItems | None]]] = deque()
 
     @property
     def complete(self) -> bool:
@@ -170,21 +184,21 @@ class Walk:
             if skill_id is not None:
                 self.unusable.add(skill_id)
 
-    def read_ahead(self, known_on: Callable[[int], Mapping[bytes, str]], pages: int) -> None:
+    def read_ahead(self, known_on: Callable[[int], Mapping[bytes, str]], pages: int, *, memory: int) -> None:
         """Let up to so many of the pages that are here be read from now on, given the digests that are known of each.
 
-        Not if some of those of last time are not taken yet: what they change is not known to `known_on`.
+        Not if some of those of last time are not taken yet: what they change is not known to `known_on`. `memory` is
+        what the skills take that are being written.
         """
         if self._being_read:
             return
-        news: set[str] = set()
+        before = _Before(memory)
         for _ in range(pages):
             page = self._ahead.queue[0] if self._ahead.queue else None
             if not isinstance(page, WalkedPage) or page.items is None:
                 return
             self._ahead.get_nowait()
-            reading = self._reader.submit(_read_after, news, page.items, known_on(page.number))
-            page.items = ()
+            reading = self._reader.submit(_read_after, before, page, known_on(page.number))
             self._being_read.append((page, reading))
 
     @contextmanager

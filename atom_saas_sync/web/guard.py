@@ -7,6 +7,7 @@ import hmac
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping
 from ipaddress import ip_address
 
@@ -30,9 +31,9 @@ _QUIET = ("/health/", "/metrics/")
 _ERROR = 400
 _BODY_SECONDS = 10.0
 _UNAUTHORIZED = 401
-# Of wrong tokens: 40 tries a second at most, by however many connections.
+# Of wrong tokens: an address has 40 tries a second at most, by however many connections, and locks out no other one.
 _DELAY_SECONDS = 0.25
-_MOST_WAITING = 10
+MOST_WRONG_TOKENS = 10
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Guard:
     def __init__(self, app: ASGIApp, *, admin_token: str | None) -> None:
         self._app = app
         self._admin_token = admin_token
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer by itself what must not pass, and let the application answer the rest."""
@@ -63,7 +64,7 @@ class Guard:
         try:
             refused = _refusal_of_host(scope) or self._refusal(scope)
             if refused is not None and refused[0] == _UNAUTHORIZED and _tries(scope):
-                refused = await self._delayed(refused)
+                refused = await self._delayed(_client_of(scope), refused)
             if refused is not None:
                 await _answer(send_guarded, *refused)
             else:
@@ -83,23 +84,25 @@ class Guard:
         if not length.isdigit() or int(length) > MAX_BODY_BYTES:
             return 413, "too_large", str(TooLarge())
         if scope["path"] == ADMIN_PREFIX or scope["path"].startswith(f"{ADMIN_PREFIX}/"):
-            return self._refusal_of_admin(headers)
+            return self._refusal_of_admin(_client_of(scope), headers)
         return None
 
-    async def _delayed(self, refused: tuple[int, str, str]) -> tuple[int, str, str]:
-        """Let a wrong token wait for its answer, so that nobody may try many."""
-        self._waiting += 1
+    async def _delayed(self, client: str, refused: tuple[int, str, str]) -> tuple[int, str, str]:
+        """Delay the answer to a wrong token, so that nobody can try many."""
+        self._waiting[client] += 1
         try:
             await asyncio.sleep(_DELAY_SECONDS)
         finally:
-            self._waiting -= 1
+            self._waiting[client] -= 1
+            if not self._waiting[client]:
+                del self._waiting[client]
         return refused
 
-    def _refusal_of_admin(self, headers: Mapping[bytes, bytes]) -> tuple[int, str, str] | None:
+    def _refusal_of_admin(self, client: str, headers: Mapping[bytes, bytes]) -> tuple[int, str, str] | None:
         if self._admin_token is None:
             return 403, "forbidden", "the admin API is closed: no ATOM_SYNC_ADMIN_TOKEN is set"
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-        if self._waiting >= _MOST_WAITING:
+        if self._waiting[client] >= MOST_WRONG_TOKENS:
             # Not compared: a fast answer would tell a caller who does not wait that the token was right.
             return 429, "too_many_tries", "too many wrong admin tokens are being tried; try again in a second"
         # Both are compared in any case: the time tells nothing of how much of a token is right.
@@ -107,6 +110,10 @@ class Guard:
         if scheme.lower() != b"bearer" or not right:
             return 401, "unauthorized", "this needs `Authorization: Bearer` with the admin token"
         return None
+
+
+def _client_of(scope: Scope) -> str:
+    return str(scope["client"][0]) if scope.get("client") else "-"
 
 
 def _tries(scope: Scope) -> bool:
@@ -202,11 +209,10 @@ def _write_log_line(scope: Scope, status: int, seconds: float) -> None:
     """Write who asked for what, and what came of it; never the query or a header, where secrets may stand."""
     path = scope["raw_path"].decode("ascii", errors="replace")[:200]
     quiet = status < _ERROR and scope["path"].startswith(_QUIET)
-    client = scope["client"][0] if scope.get("client") else "-"
     _log.log(
         logging.DEBUG if quiet else logging.INFO,
         "%s %s %s %d %.0f ms",
-        client,
+        _client_of(scope),
         scope["method"],
         path,
         status,

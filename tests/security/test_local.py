@@ -13,7 +13,7 @@ import pytest
 from conftest import Machine, wait_until
 from web_support import ADMIN_TOKEN, served
 
-from atom_saas_sync.web.guard import Guard
+from atom_saas_sync.web.guard import MOST_WRONG_TOKENS, Guard
 
 _LOOT = "import pathlib; pathlib.Path({loot!r}).write_text('run')"
 
@@ -71,7 +71,15 @@ def test_a_database_of_another_marketplace_is_a_conflict(machine: Machine) -> No
         assert "db rebind https://other.example" in answer.json()["error"]["hint"]
 
 
-def _ask(guarded: Guard, host: str, *, path: str = "/health/live", token: str | None = None, server: str) -> Any:
+def _ask(
+    guarded: Guard,
+    host: str,
+    *,
+    path: str = "/health/live",
+    token: str | None = None,
+    server: str,
+    client: str = "127.0.0.1",
+) -> Any:
     headers = [(b"host", host.encode())]
     if token is not None:
         headers.append((b"authorization", f"Bearer {token}".encode()))
@@ -84,7 +92,7 @@ def _ask(guarded: Guard, host: str, *, path: str = "/health/live", token: str | 
         "query_string": b"",
         "headers": headers,
         "server": (server, 8000),
-        "client": ("127.0.0.1", 1),
+        "client": (client, 1),
     }
 
     async def ask() -> int:
@@ -151,3 +159,32 @@ def test_wrong_tokens_are_slow_and_few(monkeypatch: pytest.MonkeyPatch) -> None:
     right = _ask(guarded, "localhost", path="/api/admin/sync/status", token=ADMIN_TOKEN, server="127.0.0.1")
     assert asyncio.run(right) == 200
     assert len(slept) == 10
+
+
+def test_wrong_tokens_of_one_address_lock_out_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    guarded = Guard(_answer, admin_token=ADMIN_TOKEN)
+    tried, waiting, pause = asyncio.Event(), 0, asyncio.Event()
+
+    async def sleep(_seconds: float) -> None:
+        nonlocal waiting
+        waiting += 1
+        if waiting == MOST_WRONG_TOKENS:
+            tried.set()
+        await pause.wait()
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+
+    def ask(client: str, token: str) -> Any:
+        return _ask(guarded, "host", path="/api/admin/sync", token=token, server="192.0.2.1", client=client)
+
+    async def try_both() -> None:
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            wrong = [group.create_task(ask("192.0.2.6", f"wrong-{n}")) for n in range(MOST_WRONG_TOKENS)]
+            await tried.wait()
+            assert await ask("192.0.2.6", ADMIN_TOKEN) == 429
+            assert await ask("192.0.2.7", ADMIN_TOKEN) == 200
+            pause.set()
+        assert {task.result() for task in wrong} == {401}
+        assert await ask("192.0.2.6", ADMIN_TOKEN) == 200
+
+    asyncio.run(try_both())

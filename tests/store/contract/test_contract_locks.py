@@ -1,0 +1,291 @@
+"""What holds for every verb of the store: another program's lock, a transaction that fails, and no nesting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from store_rooms import DAY, HERE, HOUR, LIST, NOW, SECOND, LockHolder, Rooms, copy_of, skill
+
+from atom_saas_sync.errors import DatabaseBusy, Locked
+from atom_saas_sync.model import (
+    Action,
+    BaseChange,
+    CacheChange,
+    CatalogueCounts,
+    Category,
+    ConflictFilter,
+    Delivery,
+    LinkState,
+    Outcome,
+    RatingReceipt,
+    RunReport,
+    ScheduledJob,
+    Wanted,
+)
+from atom_saas_sync.usecases import ports
+
+Act = Callable[[Rooms], object]
+
+REPORT = RunReport(1, "skills", "success", 0, CatalogueCounts())
+
+
+def seed(store: Rooms) -> None:
+    """Put something into every room."""
+    store.runs.begin("skills", started_by="timer", now=NOW)
+    store.runs.reached_marketplace(NOW, 2.0)
+    store.show(skill("a"), skill("b"), skill("c"))
+    store.show(skill("d"), page=2)
+    store.show(skill("a", version="1.1.0"), skill("b"), skill("c"))
+    store.edit(skill("b", code="mine"), skill("e"))
+    store.show(skill("a", version="1.1.0"), skill("b", code="theirs", version="2.0.0"), skill("c"))
+    store.catalogue.apply_categories([Category("x", "{}")], whole=True, resource="categories", etag='"c"', now=NOW)
+    store.own_ratings.add("a", "ada", 4, "fine", now=NOW)
+    store.own_ratings.add("c", "ada", 5, None, now=NOW)
+    settle(store)
+    store.state.begin("wss://x", NOW, enabled=True)
+    store.jobs.plan([ScheduledJob("poll", "poll", 15, None)], NOW)
+    store.budget.take(NOW)
+
+
+def settle(store: Rooms) -> None:
+    for rating in store.ratings.load([2]):
+        done = Delivery(rating, "sent", digest=b"d", receipt=RatingReceipt("r1", 4.5, 7))
+        store.ratings.settle([done], now=NOW, requests={("ratings", "201"): 1})
+
+
+def spend(store: Rooms) -> None:
+    """Take one request more than was taken in advance."""
+    for second in range(3):
+        store.budget.take(NOW + second * SECOND)
+
+
+def put_category(store: Rooms) -> None:
+    with store.events.batch() as batch:
+        batch.put_category(Category("z", "{}"), NOW)
+
+
+def mark_undone(store: Rooms) -> None:
+    with store.conflicts.deciding() as desk:
+        desk.mark_undone(1, "ada", NOW)
+
+
+WRITES: dict[str, Act] = {
+    "StoredCatalogue.batch": lambda s: s.show(skill("a", version="3.0.0")),
+    "StoredCatalogue.forget_other_lists": lambda s: s.catalogue.forget_other_lists("another"),
+    "StoredCatalogue.distrust": lambda s: s.catalogue.distrust(["a"]),
+    "StoredCatalogue.note_tampered": lambda s: s.catalogue.note_tampered(["a"], NOW),
+    "StoredCatalogue.forget_pages_from": lambda s: s.catalogue.forget_pages_from(2),
+    "StoredCatalogue.refresh_expiry": lambda s: s.catalogue.refresh_expiry(NOW + 20 * HOUR),
+    "StoredCatalogue.apply_categories": lambda s: s.catalogue.apply_categories(
+        [Category("y", "{}")], whole=True, resource="categories", etag=None, now=NOW
+    ),
+    "EditableCatalogue.batch": lambda s: s.edit(skill("c", code="new")),
+    "StoredEvents.batch": put_category,
+    "StoredConflicts.deciding": mark_undone,
+    "StateStore.begin": lambda s: s.state.begin("wss://y", NOW, enabled=False),
+    "StateStore.note": lambda s: s.state.note(LinkState(connected=True, ws_url="wss://y", invalid=3), NOW),
+    "StateStore.end": lambda s: s.state.end("stopped", NOW),
+    "JobStore.plan": lambda s: s.jobs.plan([], NOW),
+    "StoredLifetime.purge": lambda s: s.lifetime.purge(
+        NOW + 3 * DAY, older_than=None, everything=True, local=["b", "e"], actor="ada"
+    ),
+    "StoredLifetime.prune_logs": lambda s: s.lifetime.prune_logs(NOW + 900 * DAY),
+    "RunLog.begin": lambda s: s.runs.begin("skills", started_by="ada", now=NOW),
+    "RunLog.finish": lambda s: s.runs.finish(REPORT, now=NOW, requests={("skills", "200"): 2}),
+    "RunLog.bind": lambda s: s.new_runs().bind(NOW),
+    "RunLog.reached_marketplace": lambda s: s.runs.reached_marketplace(NOW + DAY, None),
+    "StoredRuns.count_locked_out": lambda s: s.runs.count_locked_out("ratings"),
+    "StoredRuns.stop_scheduling": lambda s: s.runs.stop_scheduling(actor="ada", now=NOW),
+    "StoredRuns.resume_scheduling": lambda s: s.runs.resume_scheduling(actor="ada", now=NOW),
+    "StoredRatings.reopen_all": lambda s: s.ratings.reopen_all(),
+    "StoredRatings.settle": lambda s: s.ratings.settle([], now=NOW, requests={("ratings", "500"): 1}),
+    "StoredRatings.note_not_updatable": lambda s: s.ratings.note_not_updatable(HERE, NOW),
+    "PersonsRatings.add": lambda s: s.own_ratings.add("d", "bob", 1, None, now=NOW),
+    "PersonsRatings.retry": lambda s: s.own_ratings.retry([1, 2], actor="ada", now=NOW),
+    "PersonsRatings.restore": lambda s: s.own_ratings.restore(1, actor="ada", now=NOW),
+    "StoredBudget.take": spend,
+    "StoredBudget.learn": lambda s: s.budget.learn(NOW, limit=5, remaining=1, reset_seconds=None),
+    "rebind": lambda s: s.rebind("https://other.example", deletions=2),
+}
+READS: dict[str, Act] = {
+    "KnownSkills.known": lambda s: s.catalogue.known("abcde"),
+    "StoredCatalogue.page_records": lambda s: s.catalogue.page_records(LIST),
+    "StoredCatalogue.digests_on_page": lambda s: s.catalogue.digests_on_page(1),
+    "StoredCatalogue.ids_on_page": lambda s: s.catalogue.ids_on_page(1),
+    "StoredCatalogue.tampered": lambda s: s.catalogue.tampered(everything=True),
+    "StoredCatalogue.unsigned": lambda s: s.catalogue.unsigned(),
+    "StoredCatalogue.unlisted_ids": lambda s: s.catalogue.unlisted_ids({"a"}, recorded=False),
+    "StoredCatalogue.marketplace_skills": lambda s: s.catalogue.marketplace_skills(),
+    "StoredCatalogue.approved_deletions": lambda s: s.catalogue.approved_deletions(),
+    "StoredCatalogue.touched_ids": lambda s: s.catalogue.touched_ids(),
+    "StoredCatalogue.waiting_ids": lambda s: s.catalogue.waiting_ids(),
+    "StoredCatalogue.validator": lambda s: s.catalogue.validator("categories"),
+    "StoredCatalogue.changed_categories": lambda s: s.catalogue.changed_categories([Category("y", "1")], whole=True),
+    "StoredCatalogue.count_categories": lambda s: s.catalogue.count_categories(),
+    "StoredConflicts.conflict": lambda s: s.conflicts.conflict(1),
+    "ListedConflicts.list_conflicts": lambda s: s.conflicts.list_conflicts(ConflictFilter()),
+    "ListedConflicts.count": lambda s: s.conflicts.count(ConflictFilter()),
+    "StateStore.last_poll": lambda s: s.state.last_poll(),
+    "JobStore.last_started": lambda s: s.jobs.last_started("skills"),
+    "JobStore.stopped": lambda s: s.jobs.stopped(),
+    "StoredReading.list_skills": lambda s: s.reading().list_skills(Wanted()),
+    "StoredReading.count": lambda s: s.reading().count(Wanted()),
+    "StoredReading.search": lambda s: s.reading().search("a", Wanted()),
+    "StoredReading.skill": lambda s: s.reading().skill("a"),
+    "StoredHistory.versions": lambda s: s.history.versions("a"),
+    "StoredLifetime.marketplace_reached_at": lambda s: s.lifetime.marketplace_reached_at(),
+    "StoredLifetime.choose": lambda s: s.lifetime.choose(NOW, older_than=None, everything=True, local=True),
+    "CacheFigures.statistics": lambda s: s.figures.statistics(NOW),
+    "StoredRuns.marketplace": lambda s: s.runs.marketplace(),
+    "StoredRuns.last_scheduled_success": lambda s: s.runs.last_scheduled_success("skills"),
+    "StoredRuns.scheduling_stopped": lambda s: s.runs.scheduling_stopped(),
+    "StoredRuns.run_of_process": lambda s: s.runs.run_of_process(1, since=NOW),
+    "StoredRatings.due_ids": lambda s: s.ratings.due_ids(NOW),
+    "StoredRatings.load": lambda s: s.ratings.load([1, 2]),
+    "StoredRatings.count_pending": lambda s: s.ratings.count_pending(),
+    "StoredRatings.can_update": lambda s: s.ratings.can_update(HERE),
+    "StoredRatings.oldest_looks": lambda s: s.ratings.oldest_looks("ratings/", 9),
+    "StoredRatings.settled_of": lambda s: s.ratings.settled_of("c"),
+    "PersonsRatings.is_cached": lambda s: s.own_ratings.is_cached("a"),
+    "PersonsRatings.listed": lambda s: s.own_ratings.listed(),
+    "PersonsRatings.find": lambda s: s.own_ratings.find(1),
+    "RequestsLeft.free": lambda s: s.budget.free(NOW),
+    "status": lambda s: s.status(),
+    # These write, but give way to whoever holds the lock.
+    "StoredReading.count_read": lambda s: s.reading().count_read([]),
+    "LogStore.checkpoint": lambda s: s.log.checkpoint(),
+    "StoredBudget.close": lambda s: s.new_budget().close(),
+}
+BATCHES = {"StoredBatch", "SkillBatch", "EventBatch", "PersonsBatch", "ConflictDesk"}
+NOT_OF_THE_STORE = {"Progress", "Statistics", "Marketplace", "RatingMarketplace", "Clock"}
+
+
+@pytest.fixture(scope="module")
+def _seeded_database(_empty_database: Path, _lock_holder: LockHolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = copy_of(_empty_database, tmp_path_factory.mktemp("seeded"))
+    rooms = Rooms(path, _lock_holder)
+    seed(rooms)
+    rooms.close()
+    return path
+
+
+@pytest.fixture
+def seeded(_seeded_database: Path, _lock_holder: LockHolder, tmp_path: Path) -> Iterator[Rooms]:
+    """Return a store with something in every room."""
+    rooms = Rooms(copy_of(_seeded_database, tmp_path), _lock_holder)
+    yield rooms
+    rooms.close()
+
+
+def test_each_verb_of_the_store_is_in_one_of_the_tables() -> None:
+    verbs = {
+        f"{name}.{verb}"
+        for name, port in vars(ports).items()
+        if isinstance(port, type) and port.__module__ == ports.__name__ and name not in NOT_OF_THE_STORE | BATCHES
+        for verb, value in vars(port).items()
+        if callable(value) and not verb.startswith("_")
+    }
+    assert verbs ^ (WRITES.keys() | READS.keys()) == {"rebind", "status"}
+
+
+@pytest.mark.parametrize("verb", WRITES)
+def test_a_verb_that_writes_fails_while_another_program_holds_the_lock(seeded: Rooms, verb: str) -> None:
+    before = seeded.everything()
+    with seeded.locked():
+        with pytest.raises(DatabaseBusy, match="locked") as caught:
+            WRITES[verb](seeded)
+        assert (caught.value.exit_code, caught.value.kind) == (74, "database")
+        assert caught.value.hint
+    assert seeded.everything() == before
+    WRITES[verb](seeded)
+
+
+@pytest.mark.parametrize("verb", READS)
+def test_a_verb_that_reads_does_not_mind_the_lock(seeded: Rooms, verb: str) -> None:
+    expected = READS[verb](seeded)
+    before = seeded.everything()
+    with seeded.locked():
+        assert READS[verb](seeded) == expected
+    assert seeded.everything() == before
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda s: s.catalogue.forget_other_lists(LIST),
+        lambda s: s.catalogue.forget_pages_from(3),
+        lambda s: s.catalogue.refresh_expiry(NOW),
+    ],
+    ids=["forget_other_lists", "forget_pages_from", "refresh_expiry"],
+)
+def test_nothing_to_change_needs_no_lock(seeded: Rooms, act: Act) -> None:
+    before = seeded.everything()
+    with seeded.locked():
+        act(seeded)
+    assert seeded.everything() == before
+
+
+OPENERS: dict[str, Callable[[Rooms], AbstractContextManager[Any]]] = {
+    "catalogue": lambda s: s.catalogue.batch(),
+    "edits": lambda s: s.edits.batch(),
+    "events": lambda s: s.events.batch(),
+    "conflicts": lambda s: s.conflicts.deciding(),
+}
+
+
+@pytest.mark.parametrize("room", OPENERS)
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
+def test_a_batch_that_fails_leaves_nothing(seeded: Rooms, room: str, failure: type[BaseException]) -> None:
+    before = seeded.everything()
+    with pytest.raises(failure):
+        write_and_fail(OPENERS[room](seeded), failure)
+    assert seeded.everything() == before
+    with OPENERS[room](seeded):
+        pass
+
+
+def write_and_fail(opened: AbstractContextManager[Any], failure: type[BaseException]) -> None:
+    newer = skill("a", version="9.0.0")
+    take_it = Action(
+        "a", Outcome.UPDATED, cache=CacheChange.WRITE, text=newer.text, base=BaseChange.ADVANCE, remote=newer
+    )
+    with opened as batch:
+        batch.known(["a"])
+        batch.apply([take_it], NOW)
+        assert batch.known(["a"])["a"].local_text == newer.text
+        raise failure
+
+
+@pytest.mark.parametrize("room", OPENERS)
+def test_verbs_do_not_nest(store: Rooms, room: str) -> None:
+    with OPENERS[room](store):
+        for act in (
+            store.runs.marketplace,
+            lambda: store.runs.count_locked_out("skills"),
+            lambda: store.catalogue.known("a"),
+        ):
+            with pytest.raises(RuntimeError):
+                act()
+
+
+def test_a_snapshot_takes_no_lock_and_keeps_nothing(seeded: Rooms) -> None:
+    before = seeded.everything()
+    with seeded.locked(), seeded.catalogue.batch(write=False) as batch:
+        assert set(batch.known("abcdef")) == set("abcde")
+    assert seeded.everything() == before
+
+
+def test_one_run_of_a_kind_at_a_time(store: Rooms) -> None:
+    assert store.holder("skills") is None
+    with store.exclusive("skills"):
+        with pytest.raises(Locked) as caught, store.exclusive("skills"):
+            pass
+        assert caught.value.exit_code == 75
+        assert (store.holder("skills") or {})["command"] == "a test"
+        with store.exclusive("ratings"):
+            pass
+    assert store.holder("skills") is None

@@ -15,7 +15,8 @@ tests each verb. Unless a verb says otherwise:
 - *Absent.* Of one thing that is not stored, None is returned; of several, the absent ones are left out. Changing
   something absent does nothing.
 - *Order.* Lists are in the order that the verb names; if it names none, in any order.
-- *Times.* `now` is an aware datetime, and the only clock: the store never asks another one.
+- *Times.* `now` is an aware datetime, and the store's clock. It asks its own only where a rating is changed and the
+  time of its last change is left as it was: a change must have a time of its own.
 - *Source.* A cached skill is the marketplace's own (`marketplace`), the marketplace's with a change made here
   (`edited`), or exists only here (`local`). Another program may write to the tables: what it writes is an edit.
 """
@@ -302,7 +303,7 @@ class JobStore(Protocol):
     """The plan of the periodic jobs."""
 
     def plan(self, jobs: Sequence[ScheduledJob], now: datetime) -> None:
-        """Store these jobs in place of all others."""
+        """Store these jobs in place of all others; each one has its `minutes`."""
 
     def last_started(self, kind: str) -> datetime | None:
         """Return when the last run of a kind began, whoever started it."""

@@ -616,7 +616,7 @@ def _remarks(report: RunReport) -> list[str]:
     lines = []
     if report.counts.tampered:
         tampered = counted(report.counts.tampered, "skill was", "skills were")
-        lines.append(f"note: {tampered} tampered with here (`atom-sync sync skills --force` puts them right)")
+        lines.append(f"note: {tampered} found tampered with (`atom-sync sync skills --force` repairs such skills)")
     told = {"conflicts_open", report.error.type if report.error else ""}
     if why := [reason for reason in report.reasons if reason not in told]:
         lines.append(f"because: {', '.join(why)}")

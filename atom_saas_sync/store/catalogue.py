@@ -171,6 +171,11 @@ class Catalogue:
         with self._database.reading() as connection:
             return integrity.unsigned(connection, self._signer)
 
+    def respelled(self) -> list[str]:
+        """Return the skills whose text is not byte for byte what came."""
+        with self._database.reading() as connection:
+            return integrity.respelled(connection)
+
     def distrust(self, skill_ids: Sequence[str]) -> None:
         """Let the walk read these skills anew, whatever they were last time."""
         with self._database.transaction() as connection:

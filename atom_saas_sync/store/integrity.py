@@ -133,6 +133,12 @@ def unsigned(connection: sqlite3.Connection, signer: Signer | None) -> list[str]
     return [skill_id for skill_id, signature in rows if not signer.has_signed(signature)]
 
 
+def respelled(connection: sqlite3.Connection) -> list[str]:
+    """Return the skills whose text is not byte for byte what came; of the others, the same bytes prove the text."""
+    rows = map(_Row._make, connection.execute(_ALL))
+    return [row.skill_id for row in rows if sha256(row.text).digest() != row.wire_digest]
+
+
 def note_tampered(connection: sqlite3.Connection, skill_ids: Iterable[str], now: datetime) -> None:
     """Remember what a run leaves as it found it."""
     set_fact(connection, TAMPERED, json.dumps(sorted(skill_ids)), now)

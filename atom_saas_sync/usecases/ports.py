@@ -168,6 +168,9 @@ class StoredCatalogue(KnownSkills, Protocol):
     def unsigned(self) -> list[str]:
         """Return the skills that are not signed with the key; none if there is no key."""
 
+    def respelled(self) -> list[str]:
+        """Return the skills whose text is not byte for byte what the marketplace sent."""
+
     def distrust(self, skill_ids: Sequence[str]) -> None:
         """Make the next run read these skills and their pages again, even if the marketplace sends the same bytes."""
 

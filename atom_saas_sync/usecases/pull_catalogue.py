@@ -243,7 +243,8 @@ class CataloguePull:
     def _look_for_tampered_rows(self) -> list[str]:
         """Return the skills whose text is not what the marketplace sent, though it counts as such.
 
-        A forced run looks at all rows. It reads these skills anew, and those that are not signed with the key yet.
+        A forced run looks at all rows. It reads these skills anew, and those that are not signed with the key yet, or
+        whose digests somebody else may have written.
         """
         tampered = self._catalogue.tampered(everything=self._options.force)
         self._counts.tampered = len(tampered)
@@ -252,7 +253,7 @@ class CataloguePull:
         if len(tampered) > _INVALID_LOGGED:
             log.error("%d more skills were tampered with", len(tampered) - _INVALID_LOGGED)
         if self._options.force and not self._options.dry_run:
-            self._catalogue.distrust([*tampered, *self._catalogue.unsigned()])
+            self._catalogue.distrust([*tampered, *self._catalogue.unsigned(), *self._catalogue.respelled()])
         return tampered
 
     def _walk_in_suitable_pages(self, outcome: _Outcome) -> Walk:

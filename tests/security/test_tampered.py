@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from conftest import Json, Machine
 
+from atom_saas_sync.core.canonical import content_digest, exec_digest
 from atom_saas_sync.core.incoming import Message, parse_frame
 from atom_saas_sync.model import Strategy
 from atom_saas_sync.store.database import Database
@@ -17,6 +18,7 @@ from atom_saas_sync.store.realtime import RealtimeStore
 from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.follow_events import EventFollower
 
+S = "WHERE skill_id = 's'"
 EVIL = "json_set(skill_data, '$.code', 'EVIL()')"
 
 
@@ -98,6 +100,22 @@ def test_a_foreign_change_that_counts_as_the_marketplace_s_is_found_and_put_righ
     assert synced.sql("SELECT count(*) FROM skill_version") == [(0,)]
     assert synced.pull(force=True).counts.tampered == 0
     assert json.loads(synced.command("status", "--json").stdout)["cache"]["tampered"] == 0
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_forged_digest_holds_until_a_forced_sync(synced: Machine, edited: bool) -> None:
+    column, table = ("data", "skill_base") if edited else ("skill_data", "skill_cache")
+    if edited:
+        synced.edit("s", description="mine")
+    ((text,),) = synced.sql(f"SELECT {column} FROM {table} WHERE skill_id = 's'")
+    fields = {**json.loads(text), "code": "EVIL()"}
+    behind_the_triggers(synced, f"UPDATE {table} SET {column} = json_set({column}, '$.code', 'EVIL()') {S}")
+    digests = ("content_digest = ?, exec_digest = ?", content_digest(fields), exec_digest(fields))
+    synced.sql(f"UPDATE skill_base SET {digests[0]} {S}", *digests[1:])
+    assert synced.command("db", "check").returncode == 0, "nobody can tell"
+    synced.pull(force=True, strategy="local_wins")
+    assert code(synced) == "good()"
+    assert synced.sql(f"SELECT content_digest = ? FROM skill_base {S}", digests[1]) == [(0,)]
 
 
 def test_an_ordinary_sync_tells_of_what_was_written_since(synced: Machine, caplog: pytest.LogCaptureFixture) -> None:

@@ -931,6 +931,7 @@ class _Reader:
             key = _read_digest_key(path, self._values["ATOM_SAAS_DATABASE_URL"], is_credential=is_credential)
         except (OSError, ValueError, RuntimeError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
+            self._denied = self._denied or (error if isinstance(error, PermissionError) else None)
             self.problems.append(f"{name}: {path}: {reason}")
         else:
             self._digest_key = Secret(key.hex())

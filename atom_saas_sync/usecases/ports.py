@@ -161,7 +161,8 @@ class StoredCatalogue(KnownSkills, Protocol):
     def tampered(self, *, everything: bool) -> list[str]:
         """Return the skills that count as the marketplace's although their text does not have its digest.
 
-        Without `everything`, only those are checked that were written since the last `note_tampered`, or found then.
+        Without `everything`, only those are checked that were written since the last `note_tampered`, edited or
+        deleted here, or found then.
         With a key, a skill with a forged signature is tampered with, too.
         """
 

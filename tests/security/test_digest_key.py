@@ -13,6 +13,8 @@ from conftest import Machine
 from test_tampered import told
 from web_support import ADMIN_TOKEN, served
 
+from atom_saas_sync import config
+from atom_saas_sync.cli import main
 from atom_saas_sync.config import Settings, load_settings
 from atom_saas_sync.core.canonical import content_digest, exec_digest
 from atom_saas_sync.errors import ConfigError
@@ -117,6 +119,23 @@ def test_a_key_that_others_may_have_is_refused(
         load(tmp_path, {NAME: str(key_file)})
     assert caught.value.exit_code == 78
     assert caught.value.message.startswith(f"{NAME}: {key_file}")
+
+
+def test_who_may_not_read_the_service_s_key_gets_the_line_to_type(
+    tmp_path: Path, key_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def denied(path: str, _: int) -> int:
+        raise PermissionError(13, "Permission denied", path)
+
+    settings = tmp_path / "atom-sync.env"
+    settings.write_text(f"{NAME}={key_file}\n")
+    monkeypatch.setattr(config, "SETTINGS", str(settings))
+    monkeypatch.setattr(config, "_without_waiting", denied)
+    monkeypatch.setattr("sys.argv", ["atom-sync", "--system", "status"])
+    assert main._run(as_json=False) == 78  # noqa: SLF001 - without the streams
+    told = capsys.readouterr().err
+    assert f"{NAME}: {key_file}: Permission denied" in told
+    assert "sudo -u atom-sync atom-sync --system status" in told
 
 
 def test_the_key_is_all_bytes_of_the_file_and_is_shown_nowhere(tmp_path: Path, key_file: Path) -> None:

@@ -229,6 +229,23 @@ def test_who_may_not_read_them_gets_the_line_to_type(
         assert "sudo -u atom-sync atom-sync --system status" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [["status"], ["skills", "list", "--json"], ["db", "check"]])
+def test_who_may_not_read_its_database_gets_the_line_to_type(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    from atom_saas_sync.cli import main
+
+    machine.pull()
+    monkeypatch.setattr(config, "SETTINGS", str(_write(machine.directory, "", "atom-sync.env")))
+    monkeypatch.setitem(config.SERVICE_DEFAULTS, "ATOM_SAAS_DATABASE_URL", str(machine.database_path))
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.setattr("sys.argv", ["atom-sync", "--system", *command])
+    assert main._run(as_json=False) == 74  # noqa: SLF001 - without the streams
+    told = capsys.readouterr().err
+    assert f"{machine.database_path}: Permission denied" in told
+    assert f"sudo -u atom-sync atom-sync --system {' '.join(command)}" in told
+
+
 # As people meet it
 
 

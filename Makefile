@@ -41,7 +41,7 @@ crash: $(READY)
 
 # What `make test` tries a little of, in other inputs each time; minutes long, and says how many there were.
 fuzz: $(READY)
-	FUZZ_FACTOR=10 $(BIN)/python -m pytest tests/fuzz
+	FUZZ_FACTOR=10 $(BIN)/python -m pytest tests/fuzz tests/test_sync_stateful.py
 
 # Lets every command meet every fault, and writes down what happened.
 fault-matrix: $(READY)

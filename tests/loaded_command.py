@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _LONGEST = 120.0
+# Variables that the interpreter and its libraries read once, on their start.
+_READ_ON_START = ("PYTHON", "LC_", "LANG", "LOC", "MALLOC_", "SSL_")
 _LOADED = """
 import importlib, json, os, pkgutil, runpy, sys, time
 from datetime import UTC, datetime, timedelta
@@ -46,6 +48,7 @@ for line in sys.stdin:
     if pid == 0:
         os.environ.clear()
         os.environ.update(order["environment"])
+        time.tzset()
         os.chdir(order["directory"])
         for number, name in enumerate(order["streams"]):
             file = os.open(name, os.O_RDWR | (os.O_CREAT | os.O_TRUNC if number else 0), 0o600)
@@ -163,7 +166,7 @@ def run_command(
     hurried: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run the command to its end: in a fork where nothing asks for a real start."""
-    plain = all(name in {"PATH", "HOME"} or name.startswith(("ATOM_", "ENABLE_")) for name in environment)
+    plain = not any(name.startswith(_READ_ON_START) for name in environment)
     if hurried or (plain and threading.current_thread() is threading.main_thread()):
         return _of_this_process().run(
             *arguments, environment=environment, directory=directory, stdin=stdin, umask=umask, hurried=hurried

@@ -8,18 +8,17 @@ import re
 import shutil
 import sqlite3
 import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Machine
+from loaded_command import run_command
 
 from atom_saas_sync.store import migrations
 
 NAMES = list(migrations.known())
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -28,13 +27,11 @@ def path(tmp_path: Path) -> Path:
 
 
 def db(path: Path, *arguments: str, exit_code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "atom_saas_sync", "--database", str(path), "db", *arguments],
-        cwd=path.parent.parent,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(path.parent.parent), "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=False,
+    directory = path.parent.parent
+    done = run_command(
+        *("--database", str(path), "db", *arguments),
+        environment={"PATH": os.environ["PATH"], "HOME": str(directory), "COLUMNS": "200"},
+        directory=directory,
     )
     assert done.returncode == exit_code, done.stderr
     assert "Traceback" not in done.stderr

@@ -6,6 +6,7 @@ A real database; the marketplace is a fake of its port, for speed.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Callable
 from hashlib import sha256
@@ -366,4 +367,7 @@ def _matters(fields: Json) -> bytes:
 
 
 TestTwoSides: Callable[[], Any] = TwoSides.TestCase
-TwoSides.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+# `make fuzz` sets the factor.
+TwoSides.TestCase.settings = settings(
+    max_examples=120 * int(os.environ.get("FUZZ_FACTOR", "0")) or 40, stateful_step_count=40, deadline=None
+)

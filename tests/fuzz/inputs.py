@@ -22,9 +22,9 @@ Json = dict[str, Any]
 
 
 def fuzzing(examples: int) -> Callable[[Any], Any]:
-    """Try so many inputs times the factor, or half as many without one; each decorated test counts them."""
+    """Try so many inputs times the factor, or a quarter of them without one; each decorated test counts them."""
     return settings(
-        max_examples=examples * FACTOR if FACTOR else examples // 2,
+        max_examples=examples * FACTOR if FACTOR else max(3, examples // 4),
         derandomize=not FACTOR,
         deadline=None,
         database=None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 from msgspec.structs import replace
 from store_rooms import HOUR, NOW, Rooms, skill
@@ -20,12 +22,12 @@ def two(store: Rooms) -> Rooms:
     return store
 
 
-def resolve(store: Rooms, skill_id: str) -> None:
+def resolve(store: Rooms, skill_id: str, now: datetime = NOW) -> None:
     with store.conflicts.deciding() as desk:
         known = desk.known([skill_id])[skill_id]
-        action = plan_resolution(known, skill(skill_id, code="chosen"), "manual", NOW)
-        desk.apply([action], NOW, actor="ada")
-        desk.note("ada", "conflicts resolve", skill_id, NOW, strategy="manual")
+        action = plan_resolution(known, skill(skill_id, code="chosen"), "manual", now)
+        desk.apply([action], now, actor="ada")
+        desk.note("ada", "conflicts resolve", skill_id, now, strategy="manual")
 
 
 def test_open_conflicts_are_listed_by_severity_and_age(two: Rooms) -> None:
@@ -83,6 +85,6 @@ def test_an_undone_resolution_says_who(two: Rooms) -> None:
 
 
 def test_a_resolution_confirms_no_skill(two: Rooms) -> None:
-    before = two.figures.statistics(NOW).oldest_confirmed_at
-    resolve(two, "b")
-    assert two.figures.statistics(NOW).oldest_confirmed_at == before
+    before = two.figures.statistics(NOW).newest_confirmed_at
+    resolve(two, "b", now=NOW + 5 * HOUR)
+    assert two.figures.statistics(NOW).newest_confirmed_at == before == "2026-02-19T13:00:00Z"

@@ -148,6 +148,7 @@ def purged(store: Rooms, *, older_than: timedelta | None = None, everything: boo
 
 
 def test_a_purge_removes_what_expired_and_spares_what_is_ours(four: Rooms) -> None:
+    assert four.lifetime.choose(NOW + DAY, older_than=None, everything=False, local=True).skills == ()
     assert purged(four) == "ab"
     assert four.shown() == {"c": "edited", "d": "local"}
     assert four.catalogue.page_records("list?page=")[1].etag is None  # so the next run fetches it again

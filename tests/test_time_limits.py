@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,16 @@ import pytest
 from conftest import Machine
 from scripted_market import PAGE, Request, ScriptedMarket, answer, scripted_market
 
+from atom_saas_sync.cli.output import GlobalOptions
+from atom_saas_sync.cli.runtime import StopSignals, settings_of, supervisor
+from atom_saas_sync.cli.watch import _Service
 from atom_saas_sync.errors import BadResponse, ConnectionFailed, MarketplaceTimeout
 from atom_saas_sync.marketplace.connections import MOST_INTERIM_ANSWERS
 
 LIST = "/api/v1/skills"
 PATIENCE = 30.0
 LIMIT = 0.3
+HANGS_UP = 8.0
 INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
 
 
@@ -36,11 +41,12 @@ def market() -> Iterator[ScriptedMarket]:
 def slowly(
     market: ScriptedMarket, start: bytes, piece: bytes, pause: float
 ) -> Callable[[Request, socket.socket], None]:
-    """Return a handler that sends `piece` again and again, until the test is over."""
+    """Return a handler that sends `piece` again and again, and hangs up after a time that no limit may reach."""
 
     def handle(_request: Request, connection: socket.socket) -> None:
         connection.sendall(start)
-        while not market.over.wait(pause):
+        end = time.monotonic() + HANGS_UP
+        while not market.over.wait(min(pause, HANGS_UP)) and time.monotonic() < end:
             connection.sendall(piece)
 
     return handle
@@ -62,6 +68,20 @@ def test_a_server_that_drips_is_given_up(machine: Machine, market: ScriptedMarke
     with machine.client(url=market.url, timeout_seconds=LIMIT) as (client, _), pytest.raises(MarketplaceTimeout):
         client.list_skills(1, 10)
     assert len(market.requests) == 4, "each retry has a limit of its own"
+
+
+def test_a_poll_of_watch_ends_with_its_interval(
+    machine: Machine, market: ScriptedMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    market.on(LIST, slowly(market, *ENDLESS["its body"]))
+    for name, value in machine.environment(**market.variables).items():
+        monkeypatch.setenv(name, value)
+    options = GlobalOptions()
+    settings = replace(settings_of(options), sync_interval_minutes=LIMIT / 60)  # type: ignore[arg-type]
+    service = _Service(options, settings, StopSignals(), supervisor(), jobs=False)
+    report = service._poll()  # noqa: SLF001 - real intervals take minutes
+    assert report is not None
+    assert (report.exit_code, report.reasons) == (75, ("deadline",))
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.01], ids=["a flood", "one after the other"])

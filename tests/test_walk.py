@@ -111,3 +111,14 @@ def test_a_server_of_small_pages_may_need_many() -> None:
     walk = Walk(fetch=fetch, records={}, page_size=1000, check=lambda: None)
     read(walk)
     assert walk.complete
+
+
+def test_no_total_allows_more_pages_than_any_list_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atom_saas_sync.usecases.walk.MAX_PAGES", 50)
+
+    def fetch(page: int, etag: str | None) -> ListedPage:
+        return ListedPage(page=SkillPage(items=(Raw(item(f"skill-{page}")),), total=10**9), etag=etag)
+
+    walk = Walk(fetch=fetch, records={}, page_size=1, check=lambda: None)
+    with pytest.raises(BadResponse, match="page 51 is not the last"):
+        read(walk)

@@ -7,6 +7,7 @@ import json
 import socket
 import zlib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -16,7 +17,8 @@ import zstandard
 from conftest import Machine
 from scripted_market import PAGE, SKILLS, Request, ScriptedMarket, answer, scripted_market
 
-from atom_saas_sync.errors import ApiError, BadResponse, MarketplaceError, RateLimited, TokenRefused
+from atom_saas_sync.errors import ApiError, BadResponse, MarketplaceError, RateLimited, TokenRefused, TooLarge
+from atom_saas_sync.marketplace.client import MAX_BODY_BYTES, MAX_REDIRECTS
 
 LIST = "/api/v1/skills"
 TEXT = json.dumps(PAGE).encode()
@@ -222,6 +224,21 @@ def test_a_redirect_to_nowhere_is_a_bad_response(machine: Machine, market: Scrip
                 client.list_skills(1, 10)
             assert failed.value.exit_code in {65, 69}
             assert failed.value.message.isprintable()
+
+
+def test_redirects_without_end_are_left(machine: Machine, market: ScriptedMarket) -> None:
+    market.on(LIST, answer(status=302, Location=LIST))
+    with machine.client(url=market.url) as (client, _), pytest.raises(BadResponse) as failed:
+        client.list_skills(1, 10)
+    assert failed.value.message == f"GET {LIST}: more than {MAX_REDIRECTS} redirects"
+    assert len(market.asked(LIST)) == MAX_REDIRECTS + 1
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_a_body_one_byte_too_large_is_refused(machine: Machine, market: ScriptedMarket, beyond: int) -> None:
+    market.on(LIST, answer(json.dumps(PAGE).encode().ljust(MAX_BODY_BYTES + beyond)))
+    with machine.client(url=market.url) as (client, _), pytest.raises(TooLarge) if beyond else nullcontext():
+        assert client.list_skills(1, 10).page is not None
 
 
 @pytest.mark.parametrize("location", ["data:,x", "http:x"])

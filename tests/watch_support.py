@@ -96,8 +96,9 @@ def told(sandbox: Sandbox, number: int = 1) -> None:
 
 
 def text_frame(text: bytes) -> bytes:
-    """Return a short WebSocket message as a server sends it."""
-    return b"\x81" + bytes([len(text)]) + text
+    """Return a WebSocket message as a server sends it."""
+    length = bytes([len(text)]) if len(text) < 126 else b"\x7f" + len(text).to_bytes(8, "big")
+    return b"\x81" + length + text
 
 
 def ping_frame() -> bytes:
@@ -125,8 +126,9 @@ def deaf_flood(frame: bytes) -> Iterator[int]:
                     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                     b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
                 )
+                burst = frame * (1 + 60_000 // len(frame))
                 while not over.is_set():
-                    connection.sendall(frame * 500)
+                    connection.sendall(burst)
 
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

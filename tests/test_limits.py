@@ -29,7 +29,7 @@ from atom_saas_sync.core.incoming import (
 )
 from atom_saas_sync.errors import BadResponse, TooLarge
 from atom_saas_sync.model import InvalidItem, SkillVersion
-from atom_saas_sync.usecases.watch import WAITING_BYTES, WAITING_MESSAGES, Backlog
+from atom_saas_sync.usecases.watch import BATCH_BYTES, BATCH_MESSAGES, WAITING_BYTES, WAITING_MESSAGES, Backlog
 
 _UNITS = {"KiB": 2**10, "MiB": 2**20, "": 1, "s": 1, "days": 1}
 
@@ -85,16 +85,23 @@ def test_memory_is_estimated_from_above(text: str) -> None:
 
 
 @pytest.mark.parametrize("value", ['"x"', '"' + "x" * 2000 + '"', "[" + '{"a":1},' * 10_000 + "0]"])
-def test_what_waits_in_watch(value: str) -> None:
+@pytest.mark.parametrize("is_read", [False, True], ids=["frames", "messages"])
+def test_what_waits_in_watch(value: str, *, is_read: bool) -> None:
+    def read(frame: str) -> Message:
+        message = parse_frame(frame)
+        assert isinstance(message, Message)
+        return message
+
     backlog = Backlog()
-    message = parse_frame(f'{{"type":"skill_update","data":{{"skill_id":"s","name":"n","value":{value}}}}}')
-    assert isinstance(message, Message)
+    frame = f'{{"type":"skill_update","data":{{"skill_id":"s","name":"n","value":{value}}}}}'
     while not backlog.full:
-        backlog.add(message)
+        backlog.add(read(frame) if is_read else frame)
     held = len(backlog)
     assert held <= WAITING_MESSAGES
-    assert held * len(message.text) <= WAITING_BYTES
-    while batch := backlog.batch():
+    assert held * len(frame) <= WAITING_BYTES + len(frame)
+    while batch := backlog.batch(read):
+        assert sum(message.memory for message in batch) < BATCH_BYTES + batch[0].memory
+        assert len(batch) <= BATCH_MESSAGES
         backlog.done(batch)
     assert not backlog.full
     assert not len(backlog)

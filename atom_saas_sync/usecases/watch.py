@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -38,6 +39,9 @@ BATCH_BYTES = 4 * 1024 * 1024
 WAITING_MESSAGES = 3000
 WAITING_BYTES = 12 * 1024 * 1024
 """With so much waiting for the disk no more is read: TCP slows the sender down, and nothing is dropped."""
+
+_LARGE_FRAME = 1024
+"""In characters. Pings, deletions and ratings are smaller: reading them costs less than handing them on."""
 
 TURN_SECONDS = 0.5
 """After so long the thread that writes lets others have a turn: the state must be told also in a flood."""
@@ -116,48 +120,67 @@ class WatchSettings(Struct, frozen=True):
 
 
 class Backlog:
-    """What was received and waits for the disk: the event loop adds, the thread that writes takes away."""
+    """What was received and waits for the disk: the event loop adds, the thread that writes reads and takes away.
+
+    Large frames wait as they came. The thread that writes reads them: if the loop did, both would contend for the
+    interpreter, and what is decoded takes far more memory.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._messages: list[Message] = []
+        self._waiting: list[Message | str] = []
         self._bytes = 0
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return len(self._waiting)
 
     @property
     def full(self) -> bool:
         """Tell whether so much waits that no more is to be read."""
-        return len(self._messages) >= WAITING_MESSAGES or self._bytes >= WAITING_BYTES
+        return len(self._waiting) >= WAITING_MESSAGES or self._bytes >= WAITING_BYTES
 
     @property
     def makes_a_batch(self) -> bool:
         """Tell whether it is no use to wait for more."""
-        return len(self._messages) >= BATCH_MESSAGES
+        return len(self._waiting) >= BATCH_MESSAGES
 
-    def add(self, message: Message) -> None:
-        """Put a message behind the others."""
+    def add(self, what: Message | str) -> None:
+        """Put a message, or a frame that is still to be read, behind the others."""
         with self._lock:
-            self._messages.append(message)
-            self._bytes += message.memory
+            self._waiting.append(what)
+            self._bytes += _memory(what)
 
-    def batch(self) -> list[Message]:
-        """Return the first messages that make a batch, by number and by size; they stay until they are `done`."""
+    def batch(self, read: Callable[[str], Message | None]) -> list[Message]:
+        """Return the first messages that make a batch, by number and by size; they stay until they are `done`.
+
+        `read` is called once for each frame among them; one of which it makes no message is dropped.
+        """
         with self._lock:
-            size, batch = 0, []
-            for message in self._messages[:BATCH_MESSAGES]:
-                size += message.memory
+            first = self._waiting[:BATCH_MESSAGES]
+        batch: list[Message] = []
+        size = looked_at = 0
+        for what in first:
+            looked_at += 1
+            message = read(what) if isinstance(what, str) else what
+            if message is not None:
                 batch.append(message)
-                if size >= BATCH_BYTES:
-                    break
-            return batch
+                size += message.memory
+            if size >= BATCH_BYTES:
+                break
+        with self._lock:
+            self._bytes += size - sum(map(_memory, first[:looked_at]))
+            self._waiting[:looked_at] = batch
+        return batch
 
     def done(self, batch: Sequence[Message]) -> None:
         """Take the first messages away: they are in the database."""
         with self._lock:
-            self._bytes -= sum(message.memory for message in batch)
-            del self._messages[: len(batch)]
+            self._bytes -= sum(map(_memory, batch))
+            del self._waiting[: len(batch)]
+
+
+def _memory(what: Message | str) -> int:
+    return sys.getsizeof(what) if isinstance(what, str) else what.memory
 
 
 class Watch:
@@ -357,17 +380,34 @@ class Watch:
                 await link.send(heartbeat(unsaid.pop(), self._clock.now()))
 
     def _take(self, link: Link, frame: str | bytes) -> None:
-        """Sort one frame."""
+        """Read one frame, or leave it to the thread that writes if it is large."""
+        if isinstance(frame, str) and len(frame) > _LARGE_FRAME:
+            self._waiting.add(frame)
+            self._news.set()
+            return
+        parsed = self._read(frame)
+        self._note_read(link, parsed, len(frame))
+        if isinstance(parsed, Message) and parsed.brings_news:
+            self._waiting.add(parsed)
+            self._news.set()
+
+    def _read(self, frame: str | bytes) -> Message | Malformed | None:
+        """Return what a frame says; None, and the traceback in the log, for an internal error. In any thread."""
         try:
-            parsed = parse_frame(frame)
+            return parse_frame(frame)
         except Exception:
             if self._dropped.admits():
                 log.exception("dropped a message: internal error")
+            return None
+
+    def _note_read(self, link: Link | None, parsed: Message | Malformed | None, size: int) -> None:
+        """Note what came in a frame of that size, and answer if it asks for an answer."""
+        if parsed is None:
             self._note_dropped()
             return
         if isinstance(parsed, Malformed):
             self._invalid += 1
-            self._malformed.say("dropped a malformed message: %s (%d bytes)", parsed.reason, len(frame))
+            self._malformed.say("dropped a malformed message: %s (%d bytes)", parsed.reason, size)
             return
         was_in_fallback = self._lifeline.fallback
         if actions := self._lifeline.message(self._clock.monotonic()):
@@ -377,11 +417,9 @@ class Watch:
         self._last_message_at = self._clock.now()
         self._total += 1
         if parsed.brings_news:
-            self._waiting.add(parsed)
-            self._news.set()
             return
         self._messages[parsed.type] += 1
-        if parsed.type == PING:
+        if parsed.type == PING and link is not None:
             self._say(link, "pong")
         elif parsed.type != PONG:
             log.debug("ignored a message of an unknown type")
@@ -470,11 +508,26 @@ class Watch:
     def _apply_waiting(self, loop: asyncio.AbstractEventLoop) -> None:
         """Apply one batch after the other, in the thread that writes, as long as there are any and for one turn."""
         end = self._clock.monotonic() + TURN_SECONDS
-        while batch := self._waiting.batch():
-            self._apply(batch, loop)
+        while self._waiting:
+            came: list[tuple[Message | Malformed | None, int]] = []
+
+            def read(frame: str, came: list[tuple[Message | Malformed | None, int]] = came) -> Message | None:
+                parsed = self._read(frame)
+                came.append((parsed, len(frame)))
+                return parsed if isinstance(parsed, Message) and parsed.brings_news else None
+
+            batch = self._waiting.batch(read)
+            if came:
+                loop.call_soon_threadsafe(self._note_all_read, came)
+            if batch:
+                self._apply(batch, loop)
             loop.call_soon_threadsafe(self._room.set)
             if self._clock.monotonic() >= end:
                 return
+
+    def _note_all_read(self, came: Sequence[tuple[Message | Malformed | None, int]]) -> None:
+        for parsed, size in came:
+            self._note_read(self._link, parsed, size)
 
     def _apply(self, batch: Sequence[Message], loop: asyncio.AbstractEventLoop) -> None:
         """Apply a batch; if an internal error prevents it, apply its halves, down to the message that is dropped."""

@@ -118,6 +118,7 @@ READS: dict[str, Act] = {
     "StoredCatalogue.ids_on_page": lambda s: s.catalogue.ids_on_page(1),
     "StoredCatalogue.tampered": lambda s: s.catalogue.tampered(everything=True),
     "StoredCatalogue.unsigned": lambda s: s.catalogue.unsigned(),
+    "StoredCatalogue.respelled": lambda s: s.catalogue.respelled(),
     "StoredCatalogue.unlisted_ids": lambda s: s.catalogue.unlisted_ids({"a"}, recorded=False),
     "StoredCatalogue.marketplace_skills": lambda s: s.catalogue.marketplace_skills(),
     "StoredCatalogue.approved_deletions": lambda s: s.catalogue.approved_deletions(),

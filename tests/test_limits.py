@@ -13,10 +13,12 @@ from atom_saas_sync.core.incoming import (
     MAX_CATEGORIES,
     MAX_COMMENT_LENGTH,
     MAX_ID_LENGTH,
+    MAX_MESSAGE_MEMORY,
     MAX_PAGE_ITEMS,
     MAX_PAGE_MEMORY,
     MAX_RATINGS,
     MAX_SKILL_BYTES,
+    Malformed,
     Message,
     check_memory,
     id_problem,
@@ -82,6 +84,16 @@ def test_memory_is_estimated_from_above(text: str) -> None:
     assert memory_of(text * 100) > 400 * len(text.encode()) / len(text) or memory_of(text * 100) >= 500 * len(text)
     with pytest.raises(TooLarge):
         check_memory((text * (MAX_PAGE_MEMORY // len(text.encode()))).encode(), "it")
+
+
+@pytest.mark.parametrize("value", ["[]", '{"a":1}', "[" * 90 + "]" * 90])
+def test_a_message_that_takes_too_much_memory_is_malformed(value: str) -> None:
+    """One that is only just small enough is a message."""
+    frame = '{"type":"skill_update","data":{"skill_id":"s","name":"n","metadata":{"a":[%s1]}}}'
+    each = memory_of(f"{value}," * 1000) / 1000
+    fits, too_large = (frame % (f"{value}," * int(part * MAX_MESSAGE_MEMORY / each)) for part in (0.99, 1.01))
+    assert isinstance(parse_frame(fits), Message)
+    assert parse_frame(too_large) == Malformed("it would take too much memory")
 
 
 @pytest.mark.parametrize("value", ['"x"', '"' + "x" * 2000 + '"', "[" + '{"a":1},' * 10_000 + "0]"])

@@ -49,6 +49,9 @@ MAX_PAGE_ITEMS = 1000
 MAX_PAGE_MEMORY = 40 * 1024 * 1024
 """Of the changed skills of a page, or of another answer, decoded. More is refused, and pages asked for in smaller."""
 
+MAX_MESSAGE_MEMORY = 24 * 1024 * 1024
+"""Of a message, decoded, estimated from above. Larger ones are dropped: polling fetches what they said."""
+
 MAX_CATEGORIES = 10_000
 MAX_COUNT = 2**53
 """Larger whole numbers are not the same number in every JSON parser, and none is a count."""
@@ -592,6 +595,7 @@ class Malformed(Struct, frozen=True):
     reason: str
 
 
+_LARGE_FRAME = 64 * 1024
 _NULL = Raw(b"null")
 _decode = msgspec.json.Decoder().decode
 _decode_envelope = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -599,6 +603,8 @@ _decode_envelope = msgspec.json.Decoder(dict[str, Raw]).decode
 
 def _open_envelope(frame: str) -> tuple[object, object, bytes] | Malformed:
     """Return a frame's type, its timestamp, and its data as JSON."""
+    if len(frame) > _LARGE_FRAME and memory_of(frame) > MAX_MESSAGE_MEMORY:
+        return Malformed("it would take too much memory")
     try:
         raw = frame.encode()
         envelope = _decode_envelope(raw)

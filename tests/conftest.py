@@ -23,13 +23,15 @@ from store_rooms import LockHolder, Rooms, copy_of
 from atom_saas_sync.core.outgoing import user_hasher
 from atom_saas_sync.marketplace.client import MarketplaceClient
 from atom_saas_sync.marketplace.dialects import DIALECTS
-from atom_saas_sync.model import RatingReport, RunReport
+from atom_saas_sync.model import ConflictFilter, LoggedConflict, RatingReport, RunReport, Status
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.store.catalogue import Catalogue
+from atom_saas_sync.store.conflicts import ConflictLog
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.ratings import Ratings
 from atom_saas_sync.store.requests import RequestBudget
 from atom_saas_sync.store.runs import Runs
+from atom_saas_sync.store.status import read_status
 from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
 from atom_saas_sync.usecases.sync_ratings import RatingOptions, RatingSync
 
@@ -259,6 +261,17 @@ class Machine:
                 return connection.execute(statement, values).fetchall()
         finally:
             connection.close()
+
+    def status(self) -> Status:
+        """Return what `status` tells."""
+        return read_status(self.database_path, now=self.clock.now(), per_minute=100_000, per_hour=100_000)
+
+    def conflicts(self) -> list[LoggedConflict]:
+        """Return the whole conflict log, the first one first."""
+        with Database.open(self.database_path, read_only=True) as database:
+            log = ConflictLog(database)
+            ids = [each.id for done in (False, True) for each in log.list_conflicts(ConflictFilter(resolved=done))]
+            return [found for each in sorted(ids) if (found := log.conflict(each)) is not None]
 
     def cached(self) -> dict[str, Json]:
         """Return all cached skills."""

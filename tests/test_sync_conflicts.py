@@ -21,7 +21,7 @@ def conflict(machine: Machine, strategy: Strategy = "manual") -> str:
 
 
 def logged(machine: Machine) -> list[tuple[int, str | None]]:
-    return machine.sql("SELECT resolved, resolution_strategy FROM conflict_log ORDER BY id")
+    return [(each.resolved, each.strategy) for each in machine.conflicts()]
 
 
 @pytest.mark.parametrize(
@@ -39,12 +39,13 @@ def test_50_edited_skills(machine: Machine, strategy: Strategy, code: str) -> No
     assert (report.counts.conflicts_resolved, report.counts.conflicts_manual) == (50 - waiting, waiting)
     cached = machine.cached()
     assert {(cached[skill_id]["code"], cached[skill_id]["rating_count"]) for skill_id in ids} == {(code, 77)}
-    local = [json.loads(row[0])["code"] for row in machine.sql("SELECT local_data FROM conflict_log")]
+    local = [json.loads(each.local_text or "")["code"] for each in machine.conflicts()]
     assert local == ["mine"] * 50
     again = machine.pull(strategy=strategy)
     assert (again.counts.conflicts_detected, again.counts.updated, again.counts.conflicts_manual) == (0, 0, waiting)
     assert machine.cached() == cached
-    assert machine.sql("SELECT sum(value) FROM counter WHERE name = 'atom_saas_conflicts_detected_total'") == [(50,)]
+    counters = machine.status().counters.items()
+    assert sum(value for (name, _), value in counters if name == "atom_saas_conflicts_detected_total") == 50
 
 
 def test_a_changed_strategy_settles_what_waits_also_behind_a_304(machine: Machine) -> None:
@@ -59,8 +60,8 @@ def test_a_newer_version_brings_the_waiting_conflict_up_to_date(machine: Machine
     skill_id = conflict(machine)
     machine.sandbox.patch_skill(skill_id, {"code": "newer"})
     assert machine.pull(strategy="manual").counts.conflicts_detected == 0
-    rows = machine.sql("SELECT json_extract(remote_data, '$.code'), resolved FROM conflict_log")
-    assert rows == [("newer", 0)]
+    (waiting,) = machine.conflicts()
+    assert (json.loads(waiting.remote_text or "")["code"], waiting.resolved) == ("newer", False)
 
 
 @pytest.mark.parametrize("strategy", ["manual", "remote_wins"])
@@ -96,7 +97,7 @@ def test_what_is_gone_there_is_not_settled_with_its_last_version(machine: Machin
     )
     machine.sandbox.put_skill({"skill_id": skill_id, "name": "Theirs", "code": "theirs"})
     assert machine.pull(strategy="manual").counts.conflicts_manual == 1
-    assert machine.sql("SELECT base_data, conflict_type FROM conflict_log") == [(None, "CONTENT_MISMATCH")]
+    assert [(each.base_text, each.type) for each in machine.conflicts()] == [(None, "CONTENT_MISMATCH")]
     machine.sandbox.delete_skill(skill_id)
     report = machine.pull(strategy="remote_wins")
     assert (report.counts.deleted, report.counts.conflicts_manual) == (0, 0)

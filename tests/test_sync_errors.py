@@ -196,8 +196,8 @@ def test_a_page_in_the_middle_fails_and_the_rest_is_kept(machine: Machine) -> No
     report = machine.pull(page_size=10)
     assert (report.status, report.exit_code, report.complete) == ("partial", 69, False)
     assert len(machine.cached()) == 50
-    last_success, errors = machine.sql("SELECT last_successful_sync_at, failed_syncs FROM sync_state")[0]
-    assert (last_success, errors) == (None, 1)
+    sync = machine.status().sync
+    assert (sync.last_successful_sync_at, sync.failed_syncs) == (None, 1)
     machine.sandbox.clear_faults()
     repaired = machine.pull(page_size=10)
     assert (repaired.status, repaired.counts.added, repaired.counts.unchanged) == ("success", 10, 50)

@@ -447,8 +447,7 @@ def test_an_hour_between_the_clocks_is_noticed_reported_and_allowed_for(
     report = sync(machine)
     assert counts(report)[:2] == ((1, 0) if expected == "ours" else (0, 1))
     assert "the marketplace's clock is" in caplog.text
-    [(skew,)] = machine.sql("SELECT value FROM fact WHERE name = 'clock_skew_seconds'")
-    assert abs(float(skew) - hours * 3600) < 10
+    assert machine.status().clock_skew_seconds == pytest.approx(hours * 3600, abs=10)
 
 
 # Privacy, counting
@@ -471,20 +470,17 @@ def test_runs_and_items_are_counted(machine: Machine, skill: str) -> None:
     rate(machine, "nobody's", 4)
     sync(machine)
     sync(machine)
-    counters = {(row[0], row[1]): row[2] for row in machine.sql("SELECT name, labels, value FROM counter")}
+    counters = machine.status().counters
     assert counters["atom_saas_sync_items_total", '{"action": "added", "type": "rating"}'] == 1
     assert counters["atom_saas_sync_items_total", '{"action": "failed", "type": "rating"}'] == 1
     assert counters["atom_saas_sync_success_total", '{"type": "rating"}'] == 1
     assert counters["atom_saas_sync_errors_total", '{"error": "api_error", "type": "rating"}'] == 1
     assert counters["atom_saas_api_requests_total", '{"code": "201", "endpoint": "ratings"}'] == 1
-    assert [row[0] for row in machine.sql("SELECT status FROM sync_run WHERE kind = 'ratings'")] == [
-        "partial",
-        "success",
-    ]
+    assert [(run.kind, run.status) for run in machine.status().runs] == [("ratings", "success"), ("ratings", "partial")]
 
 
 def test_a_dry_run_sends_and_writes_nothing(machine: Machine, skill: str) -> None:
     rate(machine, skill, 4)
     report = sync(machine, dry_run=True)
     assert (report.run_id, [each.stars for each in report.plan], report.counts.pending) == (None, [4], 1)
-    assert machine.sandbox.requests() == [] and machine.sql("SELECT * FROM sync_run") == []
+    assert machine.sandbox.requests() == [] and machine.status().runs == ()

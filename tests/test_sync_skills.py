@@ -296,7 +296,7 @@ def test_a_republished_skill_is_noticed(machine: Machine, caplog: pytest.LogCapt
     report = machine.pull()
     assert report.counts.republished == 1
     assert f"{skill_id} was republished" in caplog.text
-    assert machine.sql("SELECT value FROM counter WHERE name = 'republished'") == [(1.0,)]
+    assert machine.status().republished == 1
 
 
 def test_the_audit_trail_tells_who_what_and_the_proof(machine: Machine) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import select
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,6 +72,15 @@ class FakeClock:
         self.elapsed += step.total_seconds()
 
 
+@functools.cache
+def _new_database() -> bytes:
+    """Return a database in which nothing is yet: a copy takes a tenth of the time of all migrations."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "atom.db"
+        Database.open(path).close()
+        return path.read_bytes()
+
+
 class Machine:
     """Runs atom-sync against a sandbox, in this process (with a made-up clock) or as the real command."""
 
@@ -79,6 +90,13 @@ class Machine:
         self.database_path = directory / "atom.db"
         self.clock = FakeClock()
         self.umask = -1  # as this process has it
+
+    def _open(self) -> Database:
+        """Open the database; make it if there is none."""
+        if self.database_path.parent.is_dir() and not self.database_path.exists():
+            self.database_path.touch(mode=0o600)
+            self.database_path.write_bytes(_new_database())
+        return Database.open(self.database_path)
 
     def follow_clock(self) -> None:
         """Set the sandbox's clock to the made-up one."""
@@ -131,7 +149,7 @@ class Machine:
     ) -> RunReport:
         """Make one run in this process; `options` are the fields of PullOptions."""
         with (
-            Database.open(self.database_path) as database,
+            self._open() as database,
             self.client(
                 url=url,
                 token=token,
@@ -165,7 +183,7 @@ class Machine:
         """Make one run of the ratings in this process; `options` are the fields of RatingOptions."""
         token = token or self.sandbox.token
         with (
-            Database.open(self.database_path) as database,
+            self._open() as database,
             self.client(url=url, token=token, dialect=dialect, per_minute=per_minute) as (client, budget),
         ):
             return RatingSync(

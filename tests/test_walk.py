@@ -94,6 +94,7 @@ def test_a_list_without_end_is_left() -> None:
 
     def fetch(page: int, etag: str | None) -> ListedPage:
         asked.append(page)
+        assert page <= 100
         items = tuple(Raw(item(f"skill-{page}-{number}")) for number in range(2))
         return ListedPage(page=SkillPage(items=items, total=10), etag=etag)
 
@@ -117,6 +118,7 @@ def test_no_total_allows_more_pages_than_any_list_has(monkeypatch: pytest.Monkey
     monkeypatch.setattr("atom_saas_sync.usecases.walk.MAX_PAGES", 50)
 
     def fetch(page: int, etag: str | None) -> ListedPage:
+        assert page <= 100
         return ListedPage(page=SkillPage(items=(Raw(item(f"skill-{page}")),), total=10**9), etag=etag)
 
     walk = Walk(fetch=fetch, records={}, page_size=1, check=lambda: None)

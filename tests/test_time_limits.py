@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from conftest import Machine
 from scripted_market import PAGE, Request, ScriptedMarket, answer, scripted_market
@@ -23,7 +24,7 @@ from atom_saas_sync.cli.output import GlobalOptions
 from atom_saas_sync.cli.runtime import StopSignals, settings_of, supervisor
 from atom_saas_sync.cli.watch import _Service
 from atom_saas_sync.errors import BadResponse, ConnectionFailed, MarketplaceTimeout
-from atom_saas_sync.marketplace.connections import MOST_INTERIM_ANSWERS
+from atom_saas_sync.marketplace.connections import MOST_INTERIM_ANSWERS, Connections
 
 LIST = "/api/v1/skills"
 PATIENCE = 30.0
@@ -264,6 +265,40 @@ def test_nothing_is_sent_after_a_stop(machine: Machine, market: ScriptedMarket) 
         with pytest.raises(Exception, match="stopped by SIGTERM"):
             client.list_skills(1, 10)
     assert len(market.requests) == 1
+
+
+def test_a_connection_that_comes_after_the_end_is_closed(
+    market: ScriptedMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as that for the page which is fetched ahead when a sync ends early."""
+    connect, connecting, closed = socket.create_connection, threading.Event(), threading.Event()
+    made: list[socket.socket] = []
+    failures: list[Exception] = []
+
+    def late(*arguments: Any, **options: Any) -> socket.socket:
+        connecting.set()
+        assert closed.wait(PATIENCE)
+        made.append(connect(*arguments, **options))
+        return made[-1]
+
+    def fetch() -> None:
+        try:
+            with connections.exchange(httpx.Request("GET", market.url), "GET /", PATIENCE):
+                pass
+        except ConnectionFailed as failure:
+            failures.append(failure)
+
+    monkeypatch.setattr(socket, "create_connection", late)
+    connections = Connections(market.url, None, most=1)
+    fetching = threading.Thread(target=fetch)
+    fetching.start()
+    assert connecting.wait(PATIENCE)
+    connections.close()
+    closed.set()
+    fetching.join(PATIENCE)
+    assert [each.fileno() for each in made] == [-1]
+    assert "closed meanwhile" in str(failures[0])
+    assert market.requests == []
 
 
 def test_a_failed_connection_names_the_host(machine: Machine) -> None:

@@ -75,6 +75,7 @@ class _Stream(httpcore.NetworkStream):
         self._inner = inner
         self._network = network
         self._handle = handle
+        network.streams[handle] = self
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - the exchange's counts
         exchange = self._network.exchange
@@ -86,7 +87,7 @@ class _Stream(httpcore.NetworkStream):
         self._inner.write(buffer, self._network.exchange.seconds_left())
 
     def close(self) -> None:
-        self._network.handles.discard(self._handle)
+        self._network.streams.pop(self._handle, None)
         self._handle.close()
         self._inner.close()
 
@@ -113,8 +114,9 @@ class _Network(httpcore.NetworkBackend):
     def __init__(self) -> None:
         self._inner = httpcore.SyncBackend()
         self._of_thread = threading.local()
-        self.handles: set[socket.socket] = set()
+        self.streams: dict[socket.socket, _Stream] = {}
         self.stopped_by: int | None = None
+        self._closed = False
 
     @property
     def exchange(self) -> _Exchange:
@@ -134,9 +136,15 @@ class _Network(httpcore.NetworkBackend):
     def stop(self, signal_number: int) -> None:
         """Cut all connections off, now and from now on. Takes no lock: a signal handler calls it."""
         self.stopped_by = signal_number
-        for handle in tuple(self.handles):
+        for handle in tuple(self.streams):
             with suppress(OSError):
                 handle.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close every connection, also one that another thread is still making: the pool does not know that one."""
+        self._closed = True
+        for stream in tuple(self.streams.values()):
+            stream.close()
 
     def connect_tcp(
         self,
@@ -156,11 +164,11 @@ class _Network(httpcore.NetworkBackend):
         inner = self._first_of([attempt(address) for address in addresses], give_up=httpcore.NetworkStream.close)
         # A handle of its own: under TLS another object takes the connection over.
         handle = inner.get_extra_info("socket").dup()
-        self.handles.add(handle)
         stream = _Stream(inner, self, handle)
-        if self.stopped_by is not None:
+        if self._closed or self.stopped_by is not None:
             stream.close()
             self.check()
+            raise httpcore.ConnectError("the connections have been closed meanwhile")
         return stream
 
     def look_up(self, host: str, port: int | None) -> list[str]:
@@ -283,6 +291,7 @@ class Connections:
     def close(self) -> None:
         """Close all connections."""
         self._pool.close()
+        self._network.close()
 
     def stop(self, signal_number: int) -> None:
         """End all exchanges, now and from now on, with Interrupted. A signal handler may call it."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import select
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from loaded_command import run_command
 from store_rooms import LockHolder, Rooms, copy_of
 
 from atom_saas_sync.core.outgoing import user_hasher
+from atom_saas_sync.logs import set_run_id
 from atom_saas_sync.marketplace.client import MarketplaceClient
 from atom_saas_sync.marketplace.dialects import DIALECTS
 from atom_saas_sync.model import ConflictFilter, LoggedConflict, RatingReport, RunReport, Status
@@ -371,6 +374,17 @@ def sandbox(_shared_sandbox: Sandbox) -> Sandbox:
     """Return a sandbox with 60 skills, as new."""
     _shared_sandbox.reset()
     return _shared_sandbox
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging() -> Iterator[None]:
+    """Let no command that a test runs in this process leave its log behind, whose stream is soon closed."""
+    root = logging.getLogger()
+    before = (root.handlers[:], root.level, sys.excepthook, threading.excepthook, sys.unraisablehook)
+    yield
+    root.handlers[:], root.level, sys.excepthook, threading.excepthook, sys.unraisablehook = before
+    logging.captureWarnings(capture=False)
+    set_run_id(None)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -30,16 +30,6 @@ from atom_saas_sync.logs import set_run_id, set_up_logging
 
 SECRET = "s3cr3t-+/=\"x'y\\z %"
 FORMATS = ["text", "json", "journal"]
-
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    root = logging.getLogger()
-    before = (root.handlers[:], root.level, sys.excepthook, threading.excepthook, sys.unraisablehook)
-    yield
-    root.handlers[:], root.level, sys.excepthook, threading.excepthook, sys.unraisablehook = before
-    logging.captureWarnings(capture=False)
-    set_run_id(None)
 
 
 Say = Callable[[logging.Logger], object]

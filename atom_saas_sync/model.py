@@ -260,7 +260,7 @@ class Wanted(Struct, frozen=True):
 
     @property
     def everything(self) -> bool:
-        """Tell whether there is no condition."""
+        """Tell whether this filter matches everything."""
         return self.category is None and self.tag is None and not self.modified
 
 

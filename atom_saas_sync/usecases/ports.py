@@ -1,7 +1,7 @@
 """The ports: what the use cases and commands need of the store, the marketplace and the clock, and no more.
 
-The contract of the store is here: whoever writes another engine for it reads this file, and tests/store/contract/
-tests each verb. Unless a verb says otherwise:
+This is the contract that every storage engine has to keep. Each verb is tested in tests/store/contract/.
+Unless a verb says otherwise:
 
 - *Threading.* An object of the store, and all that it hands out, is used by the thread that made it.
 - *Transactions.* A verb that reads sees one consistent state. A verb that writes is one transaction: all of it is
@@ -167,7 +167,7 @@ class StoredCatalogue(KnownSkills, Protocol):
         """
 
     def unsigned(self) -> list[str]:
-        """Return the skills that are not signed with the key; none if there is no key."""
+        """Return the skills that are not signed with our key. Without a key the list is empty."""
 
     def respelled(self) -> list[str]:
         """Return the skills whose text is not byte for byte what the marketplace sent."""
@@ -290,7 +290,7 @@ class StateStore(Protocol):
         """Store that `watch` was told to stop."""
 
     def last_poll(self) -> datetime | None:
-        """Return when the last run of the skills began, whoever started it."""
+        """Return when the last sync of the skills began, no matter what started it."""
 
 
 class LogStore(Protocol):
@@ -299,7 +299,7 @@ class LogStore(Protocol):
     def checkpoint(self) -> None:
         """Move what no reader needs from the log to the database file.
 
-        Waits for nobody: what others keep from being moved stays for the next call, and is no error.
+        It does not wait: pages that a reader still needs are left for the next call, which is not an error.
         """
 
 
@@ -310,7 +310,7 @@ class JobStore(Protocol):
         """Store these jobs in place of all others; each one has its `minutes`."""
 
     def last_started(self, kind: str) -> datetime | None:
-        """Return when the last run of a kind began, whoever started it."""
+        """Return when the last run of this kind began, no matter what started it."""
 
     def stopped(self) -> bool:
         """Tell whether `jobs stop` is in force."""
@@ -389,8 +389,8 @@ class StoredReading(Protocol):
     ) -> tuple[list[CachedSkill], int]:
         """Return the skills with every word of `text`, the best first unless `sort`, and how many there are.
 
-        The last word may be the beginning of one. Words without letters or digits are ignored; if there are no others,
-        names are searched for them. Nothing in `text` has a special meaning. No word at all finds nothing.
+        The last word also matches as a prefix. Words without letters or digits are ignored; if the text has no other
+        words, names are searched for them. No character has a special meaning, and an empty text finds nothing.
         """
 
     def skill(self, skill_id: str) -> CachedSkill | None:
@@ -545,8 +545,8 @@ class Marketplace(Protocol):
 class StoredRatings(Protocol):
     """What sending ratings needs of the store.
 
-    A rating is pending until it is settled or on the failed list; any change of it, whoever makes it, makes it pending
-    again as a new version.
+    A rating is pending until it has been uploaded or has failed for good. Any change, by any program, makes it pending
+    again, as a new version.
     """
 
     def due_ids(self, now: datetime, *, retry_failed: bool = False) -> list[int]:

@@ -167,7 +167,7 @@ def test_who_reads_slowly_gets_it_all(machine: Machine) -> None:
         text, start = b"", time.monotonic()
         # Longer than the server waits for one piece, but never so long between two pieces.
         while text.count(b"HTTP/1.1 200") < 60 or time.monotonic() < start + 1.5 * patience:
-            time.sleep(0.02)  # this client is slow: no waiting for anything
+            time.sleep(0.02)  # the slowness under test, not a wait for something
             text += slow.recv(2048)
     assert b"HTTP/1.1 503" not in text
 

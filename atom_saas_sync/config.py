@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
+from atom_saas_sync.core.marketplace import dialect_of, platforms_differ, with_mothership_path
 from atom_saas_sync.errors import ConfigError
 from atom_saas_sync.model import STRATEGIES, Strategy
 from atom_saas_sync.places import SETTINGS, STATE_DIRECTORY, TOKEN_FILE
@@ -37,6 +38,7 @@ _HOST = re.compile(
     r"(?=.{1,253}\.?$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*\.?"
 )
 _NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,12})?")
+_PREFIXES = ("ATOM_SAAS_", "ATOM_SYNC_", "MARKETPLACE_")
 _SHELL_VARIABLE = re.compile(r"\$(\{|[A-Za-z_])")
 _PLACEHOLDER = "your_api_token_here"
 _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
@@ -277,7 +279,8 @@ VARIABLES = (
         "ATOM_SAAS_API_DIALECT",
         _one_of("v1", "plain", "mothership"),
         "v1, plain or mothership",
-        "paths and headers that the marketplace understands",
+        "paths and headers that the marketplace understands; without it, mothership for a URL on atomagentos.com or "
+        "one that ends in /api/v1/marketplace",
         "v1",
     ),
     Variable(
@@ -678,6 +681,7 @@ class _Reader:
             self._read(variable)
         self._warn_of_unknown_names()
         self._find_token()
+        self._find_dialect()
         self._find_urls()
         self._find_authorities()
         self._find_database()
@@ -822,15 +826,13 @@ class _Reader:
 
     def _warn_of_unknown_names(self) -> None:
         known = {variable.name for variable in VARIABLES}
-        given = {*self._environ, *self._file}
-        for name in sorted(given - known):
-            if name.startswith(("ATOM_SAAS_", "ATOM_SYNC_")):
-                from difflib import get_close_matches
+        for name in sorted({*self._environ, *self._file} - known):
+            if name.startswith(_PREFIXES):
+                from atom_saas_sync.core.variable_names import warning_about
 
-                (nearest,) = get_close_matches(name, known, n=1, cutoff=0)
                 # A name in a file may go on as a value does: NAME:value is a name to its parser.
                 plain = name if name.isidentifier() else f"{re.split(r'[^A-Za-z0-9_]', name)[0]}…"
-                self.warnings.append(f"unknown variable {plain}; did you mean {nearest}?")
+                self.warnings.append(warning_about(plain, known))
 
     def _find_token(self) -> None:
         name, file_name = "ATOM_SAAS_API_TOKEN", "ATOM_SAAS_API_TOKEN_FILE"
@@ -862,6 +864,16 @@ class _Reader:
             self.problems.append(error.message)
         self._origins[name] = str(path)
 
+    def _find_dialect(self) -> None:
+        """Let the URL imply the dialect where none is set, and complete the mothership's."""
+        name, url = "ATOM_SAAS_API_DIALECT", self._values["ATOM_SAAS_API_URL"]
+        if url is None:
+            return
+        if self._origins[name] == "default" and (implied := dialect_of(url)):
+            self._values[name], self._origins[name] = implied, "derived from ATOM_SAAS_API_URL"
+        if self._values[name] == "mothership":
+            self._values["ATOM_SAAS_API_URL"] = with_mothership_path(url)
+
     def _find_urls(self) -> None:
         defaults = _DEFAULT_URLS[self._values["ATOM_SAAS_API_DIALECT"] or "v1"]
         for name, default in zip(("ATOM_SAAS_API_URL", "ATOM_SAAS_WS_URL"), defaults, strict=True):
@@ -884,6 +896,16 @@ class _Reader:
             self.warnings.append(
                 f"ATOM_SAAS_API_URL is set and ATOM_SAAS_WS_URL is not: `watch` sends the token to {defaults[1]}; "
                 "set ATOM_SAAS_WS_URL, or ATOM_SAAS_WS_ENABLED=false"
+            )
+        elif self._values["ATOM_SAAS_WS_ENABLED"]:
+            self._warn_of_two_platforms()
+
+    def _warn_of_two_platforms(self) -> None:
+        api_url, ws_url = self._values["ATOM_SAAS_API_URL"], self._values["ATOM_SAAS_WS_URL"]
+        if api_url and ws_url and platforms_differ(api_url, ws_url, self._values["ATOM_SAAS_API_DIALECT"] or "v1"):
+            self.warnings.append(
+                f"ATOM_SAAS_API_URL ({urlsplit(api_url).hostname}) and ATOM_SAAS_WS_URL ({urlsplit(ws_url).hostname}) "
+                "belong to different platforms: `watch` would follow another marketplace; correct one of them"
             )
 
     def _find_authorities(self) -> None:
@@ -1007,7 +1029,7 @@ def _is_bare(name: str | None, value: str | None) -> bool:
     """Tell whether a line of `.env` has no =; one such as ATOM_SAAS_X:VALUE is warned of as an unknown name."""
     if name is None or value is not None:
         return False
-    return name.isidentifier() or not name.startswith(("ATOM_SAAS_", "ATOM_SYNC_"))
+    return name.isidentifier() or not name.startswith(_PREFIXES)
 
 
 def _is_loopback(host: str | None) -> bool:

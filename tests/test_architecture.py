@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "times": set(),
     "model": {"errors"},
     "core": _VALUES,
-    "config": _VALUES,
+    "config": _VALUES | {"core"},
     "logs": _VALUES,
     "marketplace": _VALUES | {"core"},
     "unfinished": set(),

@@ -298,6 +298,66 @@ def test_the_mothership_has_urls_of_its_own(tmp_path: Path) -> None:
     assert settings.ws_url == "wss://atomagentos.com/api/ws/satellite/connect"
 
 
+MOTHERSHIP = "https://atomagentos.com/api/v1/marketplace"
+
+
+@pytest.mark.parametrize(
+    ("url", "dialect", "effective_url"),
+    [
+        ("https://atomagentos.com", "mothership", MOTHERSHIP),
+        ("https://atomagentos.com/", "mothership", MOTHERSHIP),
+        ("https://AtomAgentOS.com", "mothership", "https://AtomAgentOS.com/api/v1/marketplace"),
+        ("https://atomagentos.com./api/v2", "mothership", "https://atomagentos.com./api/v2"),
+        ("https://staging.atomagentos.com", "mothership", "https://staging.atomagentos.com/api/v1/marketplace"),
+        (f"{MOTHERSHIP}/", "mothership", MOTHERSHIP),
+        (
+            "https://proxy.example/atom/api/v1/marketplace",
+            "mothership",
+            "https://proxy.example/atom/api/v1/marketplace",
+        ),
+        ("https://api.atomsaas.com", "v1", "https://api.atomsaas.com"),
+        ("https://atomagentos.com.example", "v1", "https://atomagentos.com.example"),
+        ("https://notatomagentos.com", "v1", "https://notatomagentos.com"),
+        ("https://skills.example/api/v1", "v1", "https://skills.example/api/v1"),
+    ],
+)
+def test_the_url_implies_the_dialect(tmp_path: Path, url: str, dialect: str, effective_url: str) -> None:
+    settings = _load(tmp_path, {"ATOM_SAAS_API_URL": url})
+    assert (settings.dialect, settings.api_url) == (dialect, effective_url)
+    origin = "default" if dialect == "v1" else "derived from ATOM_SAAS_API_URL"
+    assert {line.name: line.origin for line in settings.shown}["ATOM_SAAS_API_DIALECT"] == origin
+
+
+def test_a_dialect_that_is_set_wins_over_the_url(tmp_path: Path) -> None:
+    settings = _load(tmp_path, {"ATOM_SAAS_API_DIALECT": "plain", "ATOM_SAAS_API_URL": "https://atomagentos.com"})
+    assert (settings.dialect, settings.api_url) == ("plain", "https://atomagentos.com")
+
+
+def test_the_mothership_s_url_needs_no_websocket_url(tmp_path: Path) -> None:
+    settings = _load(tmp_path, {"ATOM_SAAS_API_URL": "https://atomagentos.com"})
+    assert settings.ws_url == "wss://atomagentos.com/api/ws/satellite/connect"
+    assert settings.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("api_url", "ws_url", "warned"),
+    [
+        ("https://atomagentos.com", "wss://api.atomsaas.com/ws", True),
+        ("https://api.atomsaas.com", "wss://atomagentos.com/api/ws/satellite/connect", True),
+        ("", "wss://atomagentos.com/api/ws/satellite/connect", True),
+        ("https://proxy.example/api/v1/marketplace", "wss://staging-api.atomsaas.com/ws", True),
+        ("https://proxy.example", "wss://proxy.example/api/ws/satellite/connect", True),
+        ("https://proxy.example", "wss://api.atomsaas.com/ws", False),
+        ("https://proxy.example/api/v1/marketplace", "wss://sockets.example/ws", False),
+        ("https://staging-api.atomsaas.com", "wss://staging-api.atomsaas.com/ws", False),
+    ],
+)
+def test_urls_of_two_platforms_are_warned_of(tmp_path: Path, api_url: str, ws_url: str, warned: bool) -> None:
+    urls = {"ATOM_SAAS_API_URL": api_url, "ATOM_SAAS_WS_URL": ws_url}
+    assert ["different platforms" in each for each in _load(tmp_path, urls).warnings] == [True] * warned
+    assert _load(tmp_path, {**urls, "ATOM_SAAS_WS_ENABLED": "false"}).warnings == ()
+
+
 def test_environment_wins_over_file_wins_over_default(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("ATOM_SAAS_SYNC_INTERVAL_MINUTES=20\nATOM_SAAS_SYNC_BATCH_SIZE=20\n")
     settings = _load(tmp_path, {"ATOM_SAAS_SYNC_BATCH_SIZE": "30"})
@@ -375,6 +435,26 @@ def test_unknown_names_are_warned_of_with_the_nearest_one(tmp_path: Path) -> Non
     assert settings.warnings[0] == "unknown variable ATOM_SAAS_API_TOKNE; did you mean ATOM_SAAS_API_TOKEN?"
     assert len(settings.warnings) == 2
     assert "did you mean ATOM_SYNC_" in settings.warnings[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "warning"),
+    [
+        ("ATOM_SAAS_URL", "is not read; set ATOM_SAAS_API_URL instead"),
+        ("ATOM_SAAS_TIMEOUT", "is not read; set ATOM_SAAS_API_TIMEOUT_SECONDS instead"),
+        ("ATOM_SAAS_CACHE_TTL", "is set, but nothing reads it: cached skills expire after 24 hours"),
+        ("MARKETPLACE_URL", "is not read; set ATOM_SAAS_API_URL instead"),
+        ("MARKETPLACE_API_URL", "is not read; set ATOM_SAAS_API_URL instead"),
+        ("MARKETPLACE_WS_HEARTBEAT_INTERVAL", "is not read; set ATOM_SAAS_WS_HEARTBEAT_INTERVAL instead"),
+        ("MARKETPLACE_SYNC_ENABLED", "is not read; set ATOM_SAAS_ENABLED instead"),
+        ("MARKETPLACE_CACHE_TTL", "is set, but nothing reads it: cached skills expire after 24 hours"),
+        ("MARKETPLACE_COLOUR", "is set, but nothing reads it"),
+    ],
+)
+def test_names_of_other_atom_programs_are_warned_of(tmp_path: Path, name: str, warning: str) -> None:
+    assert _load(tmp_path, {name: "hunter2"}).warnings == (f"{name} {warning}",)
+    (tmp_path / ".env").write_text(f"{name}=hunter2\n")
+    assert _load(tmp_path).warnings == (f"{name} {warning}",)
 
 
 def test_insecure_urls_can_be_allowed(tmp_path: Path) -> None:

@@ -49,6 +49,16 @@ def test_for_people_the_result_is_on_stdout_and_greppable(machine: Machine) -> N
     ]
 
 
+def test_the_url_of_the_backend_s_example_needs_no_dialect(machine: Machine) -> None:
+    result = machine.command("sync", "skills", ATOM_SAAS_API_URL=f"{machine.sandbox.url}/api/v1/marketplace")
+    assert (result.returncode, result.stdout[:25]) == (0, "Sync completed: 60 skills"), result.stderr
+
+
+def test_a_sync_warns_of_urls_of_two_platforms(machine: Machine) -> None:
+    result = machine.command("sync", "skills", ATOM_SAAS_WS_URL="wss://atomagentos.com/api/ws/satellite/connect")
+    assert (result.returncode, "belong to different platforms" in result.stderr) == (0, True), result.stderr
+
+
 # What is logged, and how a failure ends
 
 

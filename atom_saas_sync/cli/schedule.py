@@ -47,7 +47,14 @@ _LEFT_OUT = {
     "ATOM_SYNC_SYSTEM",
     "ENABLE_SCHEDULER",
 }
-_SET_BY_NOBODY = {"default", "not set", "derived from the token", "$STATE_DIRECTORY", "--system"}
+_SET_BY_NOBODY = {
+    "default",
+    "not set",
+    "derived from the token",
+    "derived from ATOM_SAAS_API_URL",
+    "$STATE_DIRECTORY",
+    "--system",
+}
 
 
 @app.command()

@@ -21,6 +21,7 @@ _JOBS = {
     "atom-sync-skills.timer": ("skill-sync-atom-saas", "Skill Sync with Atom SaaS"),
     "atom-sync-ratings.timer": ("rating-sync-atom-saas", "Rating Sync with Atom SaaS"),
     "atom-sync-purge.timer": ("cache-purge-atom-saas", "Purge of Expired Entries"),
+    "atom-sync-backup.timer": ("database-backup-atom-saas", "Backup of the Database"),
 }
 
 

@@ -131,10 +131,74 @@ def test_a_backup_is_made_and_not_overwritten(path: Path) -> None:
         "success": True,
         "backup": str(target),
         "size_bytes": target.stat().st_size,
+        "removed": [],
+        "reason": None,
     }
     assert "--force" in db(path, "backup", "copy.db", exit_code=2).stderr
     assert db(path, "backup", "copy.db", "--force").stdout.startswith(f"{target}: ")
     assert sql(target, "PRAGMA quick_check") == [("ok",)]
+
+
+def test_backups_named_by_time_are_kept_and_the_oldest_go(path: Path) -> None:
+    db(path, "upgrade")
+    backups = path.parent / "backups"
+    first = Path(document(path, "backup")["backup"])
+    assert first.parent == backups
+    assert (backups.stat().st_mode & 0o777, first.stat().st_mode & 0o777) == (0o700, 0o600)
+    later = backups / "atom-29990101T000000Z.db"  # a clock that was ahead
+    shutil.copyfile(first, later)
+    others = [backups / name for name in ("mine.db", "other-20200101T000000Z.db", "atom-2020.db")]
+    for each in others:
+        each.touch()
+    second = document(path, "backup", "--keep", "2")
+    assert second["removed"] == [str(first)]
+    third = db(path, "backup", "--keep", "1")
+    assert third.stdout.splitlines()[1] == "removed 2 older backups; 1 kept"
+    (left,) = set(backups.iterdir()) - set(others)
+    assert sql(left, "PRAGMA quick_check") == [("ok",)]
+    assert sql(path, "SELECT status, counts FROM sync_run WHERE kind = 'backup'")[-1] == (
+        "success",
+        json.dumps({"size_bytes": left.stat().st_size, "removed": 2}),
+    )
+
+
+def test_a_failed_backup_removes_none_and_is_a_run(path: Path) -> None:
+    db(path, "upgrade")
+    kept = Path(document(path, "backup")["backup"])
+    sql(path, "INSERT INTO fact VALUES ('damaged', randomblob(90000), '')")
+    (page,) = sql(path, "SELECT rootpage FROM sqlite_master WHERE name = 'idx_conflict_log_skill_id'")[0]
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\0" * 4096)
+    assert "damaged" in db(path, "backup", "--keep", "1", exit_code=74).stderr
+    assert list(kept.parent.iterdir()) == [kept]
+    assert sql(path, "SELECT status, error_type FROM sync_run WHERE kind = 'backup' ORDER BY id") == [
+        ("success", None),
+        ("failed", "database"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--keep", "0"], ["--keep", "2", "copy.db"], ["--keep", "-1"], ["--keep", "two"]], ids=" ".join
+)
+def test_a_number_of_backups_that_makes_no_sense_is_wrong_usage(path: Path, arguments: list[str]) -> None:
+    db(path, "upgrade")
+    db(path, "backup", *arguments, exit_code=2)
+    assert not (path.parent / "backups").exists()
+
+
+@pytest.mark.parametrize("command", [["backup"], ["upgrade"]], ids=" ".join)
+def test_copies_of_migrations_go_after_thirty_days(path: Path, command: list[str]) -> None:
+    db(path, "upgrade", NAMES[1])
+    names = [".before-0001_catalogue.bak", ".before-downgrade-of-0002_sync_state.3.bak", ".before-mine.bak", ".bak"]
+    old = [path.with_name(f"{path.name}{name}") for name in names]
+    for each in old:
+        each.touch()
+        os.utime(each, (0, 0))
+    young = path.with_name(f"{path.name}.before-0001_catalogue.2.bak")
+    young.touch()
+    db(path, *command)
+    assert [each.exists() for each in (*old, young)] == [False, False, True, True, True]
 
 
 def test_a_database_that_cannot_be_used_is_one_line_and_a_hint(path: Path) -> None:

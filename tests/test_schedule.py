@@ -21,7 +21,7 @@ from atom_saas_sync.usecases.schedule import scheduled_run_is_due
 
 PROJECT = Path(__file__).parent.parent
 UNITS = systemd_files(Schedule())
-POLLS = ("atom-sync-skills.service", "atom-sync-ratings.service", "atom-sync-purge.service")
+POLLS = ("atom-sync-skills.service", "atom-sync-ratings.service", "atom-sync-purge.service", "atom-sync-backup.service")
 
 
 def test_the_files_of_the_project_are_what_the_command_renders() -> None:
@@ -53,7 +53,7 @@ def test_what_a_unit_starts_is_a_command_of_ours(machine: Machine, unit: str) ->
 
 def test_every_job_of_the_crontab_is_a_command_of_ours(machine: Machine) -> None:
     jobs = [line for line in crontab(Schedule()).splitlines() if " atom-sync  " in line and not line.startswith("#")]
-    assert len(jobs) == 3
+    assert len(jobs) == 4
     for job in jobs:
         command = job.rpartition(f" {Schedule().executable} ")[2].removesuffix(" >/dev/null")
         _, _, *arguments = shlex.split(command)  # without --env-file, whose file is not here
@@ -277,8 +277,8 @@ def test_the_crontab_is_one_that_cron_takes(skills: int, ratings: int) -> None:
     lines = [
         line for line in text.splitlines() if line and not line.startswith("#") and not re.match(r"[A-Z_]+=", line)
     ]
-    assert len(lines) == 3
-    for line, minutes in zip(lines, (skills, ratings, 24 * 60), strict=True):
+    assert len(lines) == 4
+    for line, minutes in zip(lines, (skills, ratings, 24 * 60, 24 * 60), strict=True):
         minute, hour, *rest = line.split()[:5]
         assert rest == ["*", "*", "*"]
         assert line.split()[5] == "atom-sync"
@@ -303,7 +303,7 @@ def runs_a_day(minute: str, hour: str) -> int:
 # The command
 
 
-@pytest.mark.parametrize(("kind", "number"), [("systemd", 11), ("cron", 1)])
+@pytest.mark.parametrize(("kind", "number"), [("systemd", 13), ("cron", 1)])
 def test_it_shows_before_it_writes(machine: Machine, kind: str, number: int) -> None:
     result = machine.command("schedule", kind)
     assert result.returncode == 0
@@ -403,6 +403,23 @@ def test_a_scheduled_purge_obeys_the_switches(machine: Machine) -> None:
     assert len(machine.cached()) == before
     assert machine.command("jobs", "start").returncode == 0
     assert purge(ENABLE_SCHEDULER="true") == "stale_if_error"
+
+
+def test_a_scheduled_backup_obeys_the_switches(machine: Machine) -> None:
+    machine.pull()
+
+    def backup(**environment: str) -> Any:
+        result = machine.command("db", "backup", "--keep", "7", "--scheduled", "--json", **environment)
+        assert result.returncode == 0
+        return json.loads(result.stdout)
+
+    assert backup(ENABLE_SCHEDULER="false")["reason"] == "scheduler_off"
+    assert machine.command("jobs", "stop").returncode == 0
+    assert backup(ENABLE_SCHEDULER="true")["backup"] is None
+    assert not (machine.directory / "backups").exists()
+    assert machine.command("jobs", "start").returncode == 0
+    assert Path(backup(ENABLE_SCHEDULER="true")["backup"]).exists()
+    assert machine.sql("SELECT started_by FROM sync_run WHERE kind = 'backup'") == [("timer",)]
 
 
 @pytest.mark.parametrize("place", ["/home/me", "/root", "/tmp/x", "/var/tmp", "/run/user/0"])

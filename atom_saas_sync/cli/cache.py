@@ -62,10 +62,10 @@ def purge(
 ) -> None:
     """Remove expired entries. Local edits stay, and so does everything while the marketplace cannot be reached."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.cli.session import SCHEDULER_OFF, STOPPED
+    from atom_saas_sync.cli.session import SCHEDULER_OFF, STOPPED, noted_run
     from atom_saas_sync.store.database import Database
     from atom_saas_sync.store.lifetime import Lifetime
-    from atom_saas_sync.store.runs import Runs
+    from atom_saas_sync.store.runs import TIMER, Runs
     from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
 
     if include_local and not everything:
@@ -91,7 +91,12 @@ def purge(
             confirmed = purge_cache(lifetime, wanted(dry_run=True), actor=actor, now=now).removed.local_ids
             _confirm_loss(confirmed, yes=yes, as_json=as_json)
         options = wanted(dry_run=dry_run, confirmed=frozenset(confirmed))
-        purged = purge_cache(lifetime, options, actor=actor, now=now)
+        if dry_run:
+            purged = purge_cache(lifetime, options, actor=actor, now=now)
+        else:
+            with noted_run(settings.database_path, "purge", started_by=TIMER if scheduled else actor) as counts:
+                purged = purge_cache(lifetime, options, actor=actor, now=now)
+                counts.update(purged.counts)
     _report(purged, dry_run=dry_run, as_json=as_json)
 
 

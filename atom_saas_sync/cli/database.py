@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.backups import backup
 from atom_saas_sync.cli.output import GlobalOptions, console, counted, print_json, say
 from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseError, UsageError
 from atom_saas_sync.model import CatalogueCounts, Outcome, RunReport
@@ -135,24 +135,7 @@ def check(
         raise typer.Exit(DatabaseError.exit_code)
 
 
-@app.command()
-def backup(
-    ctx: typer.Context,
-    target: Annotated[Path, typer.Argument(metavar="PATH", help="The file to write.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Write a consistent, verified copy of the database, while others use it."""
-    from atom_saas_sync.core.health import size
-    from atom_saas_sync.store.backup import backup as write_backup
-
-    with _open(ctx, read_only=True) as database:
-        write_backup(database.path, target, force=force)
-    number = target.stat().st_size
-    if as_json:
-        print_json({"backup": str(target.absolute()), "size_bytes": number})
-    else:
-        say(f"{target.absolute()}: {size(number)}")
+app.command()(backup)
 
 
 @app.command()

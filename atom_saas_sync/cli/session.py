@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from atom_saas_sync.cli.runtime import StopSignals
     from atom_saas_sync.config import Settings
     from atom_saas_sync.marketplace.client import MarketplaceClient
@@ -90,3 +92,37 @@ def open_session(
         stack.callback(budget.close)
         client = stack.enter_context(runtime.marketplace_client(settings, budget, clock))
         yield Session(settings, database, runs, budget, client, started_by)
+
+
+@contextmanager
+def noted_run(database_path: Path, kind: str, *, started_by: str) -> Iterator[dict[str, int]]:
+    """Note what the block does as a run of that kind, with the counts that the block puts into the dictionary.
+
+    If that can't be written, it is only said: what was done is worth more than the line about it.
+    """
+    from datetime import UTC, datetime
+
+    from atom_saas_sync.cli.output import note
+    from atom_saas_sync.errors import AtomSyncError, DatabaseError
+    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.migrations import require_current
+    from atom_saas_sync.store.runs import Runs
+
+    began, counts = datetime.now(UTC), dict[str, int]()
+
+    def write(error: AtomSyncError | None) -> None:
+        try:
+            with Database.open(database_path, migrate=False, create=False) as database:
+                require_current(database)
+                Runs(database).note(
+                    kind, started_by=started_by, began=began, now=datetime.now(UTC), counts=counts, error=error
+                )
+        except DatabaseError as failure:
+            note(f"warning: this {kind} is not among the runs: {failure.message}")
+
+    try:
+        yield counts
+    except AtomSyncError as error:
+        write(error)
+        raise
+    write(None)

@@ -349,13 +349,15 @@ class _Service:
     def _purge(self) -> None:
         import logging
 
+        from atom_saas_sync.cli.session import noted_run
         from atom_saas_sync.store.database import Database
         from atom_saas_sync.store.lifetime import Lifetime
         from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
 
-        options = PurgeOptions(strict=self._settings.cache_strict_ttl)
-        with Database.open(self._settings.database_path) as database:
+        options, path = PurgeOptions(strict=self._settings.cache_strict_ttl), self._settings.database_path
+        with noted_run(path, "purge", started_by=_SCHEDULE) as counts, Database.open(path) as database:
             purged = purge_cache(Lifetime(database), options, actor=_SCHEDULE, now=self._clock.now())
+            counts.update(purged.counts)
         logging.getLogger(__name__).info(
             "Purge completed: %d skills, %d categories removed",
             len(purged.removed.skills),

@@ -29,7 +29,10 @@ METRICS_DIRECTORY = "/var/lib/atom-sync-metrics"
 _DAY_MINUTES = 1440
 
 SERVICES = ("atom-sync-watch.service", "atom-sync-health.service")
-TIMERS = ("atom-sync-skills.timer", "atom-sync-ratings.timer", "atom-sync-purge.timer")
+TIMERS = ("atom-sync-skills.timer", "atom-sync-ratings.timer", "atom-sync-purge.timer", "atom-sync-backup.timer")
+
+BACKUPS_KEPT = 7
+"""How many daily backups are kept."""
 
 _SYSTEMD_MARK = f"{MARK} systemd --install`, which replaces it; changes of your own belong into drop-ins.\n"
 _CRON_MARK = f"{MARK} cron --install`, which replaces it.\n"
@@ -117,7 +120,9 @@ def systemd_files(schedule: Schedule) -> dict[str, str]:
         "atom-sync-ratings.service": _poll(schedule, "ratings", "ratings", schedule.ratings_minutes),
         "atom-sync-ratings.timer": _timer("ratings", schedule.ratings_minutes),
         "atom-sync-purge.service": _purge(schedule),
-        "atom-sync-purge.timer": _daily_timer(),
+        "atom-sync-purge.timer": _daily_timer("remove expired entries", "03:30"),
+        "atom-sync-backup.service": _backup(schedule),
+        "atom-sync-backup.timer": _daily_timer("back the database up", "02:30"),
         "atom-sync-watch.service": _watch(schedule),
         "atom-sync-health.service": _health(schedule),
         "atom-sync-failed@.service": _FAILED,
@@ -137,6 +142,7 @@ def crontab(schedule: Schedule) -> str:
         (_cron_times(schedule.skills_minutes, 3), schedule.skills_minutes, schedule.skills_minutes + 2, skills),
         (_cron_times(schedule.ratings_minutes, 11), schedule.ratings_minutes, schedule.ratings_minutes + 2, ratings),
         ("41 3 * * *", _DAY_MINUTES, 10, "cache purge --scheduled"),
+        ("41 2 * * *", _DAY_MINUTES, 60, f"db backup --keep {BACKUPS_KEPT} --scheduled"),
     ]
     # What is printed on success goes nowhere; warnings and errors become mail to MAILTO. The delay keeps many machines
     # from asking at the same second. It is shorter than a tenth of the interval, or the next run would not be due. The
@@ -195,13 +201,13 @@ WantedBy=timers.target
 """
 
 
-def _daily_timer() -> str:
-    return """
+def _daily_timer(what: str, time: str) -> str:
+    return f"""
 [Unit]
-Description=atom-sync: remove expired entries, daily
+Description=atom-sync: {what}, daily
 
 [Timer]
-OnCalendar=*-*-* 03:30
+OnCalendar=*-*-* {time}
 Persistent=yes
 RandomizedDelaySec=30min
 FixedRandomDelay=yes
@@ -239,18 +245,27 @@ SuccessExitStatus=4 75 143 SIGTERM
 
 
 def _purge(schedule: Schedule) -> str:
+    return _daily(schedule, "purge", "remove expired entries", "cache purge --scheduled", minutes=10)
+
+
+def _backup(schedule: Schedule) -> str:
+    command = f"db backup --keep {BACKUPS_KEPT} --scheduled"
+    return _daily(schedule, "backup", "back the database up", command, minutes=60)
+
+
+def _daily(schedule: Schedule, kind: str, what: str, command: str, *, minutes: int) -> str:
     return f"""
 [Unit]
-Description=atom-sync: remove expired entries
+Description=atom-sync: {what}
 OnFailure=atom-sync-failed@%N.service
 
 [Service]
 Type=oneshot
-ExecStart={schedule.command} cache purge --scheduled
+ExecStart={schedule.command} {command}
 Nice=10
-TimeoutStartSec=10min
+TimeoutStartSec={minutes}min
 SuccessExitStatus=4 75 143 SIGTERM
-{_environment(schedule, "atom-sync-purge", "256M")}
+{_environment(schedule, f"atom-sync-{kind}", "256M")}
 {_HARDENING}
 {_FEWER_CALLS}
 {_NO_NETWORK}

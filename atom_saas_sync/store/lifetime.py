@@ -142,16 +142,19 @@ class Lifetime:
         return plan
 
     def prune_logs(self, now: datetime) -> None:
-        """Remove what the logs have kept long enough: conflicts that were resolved, and what people did.
+        """Remove what was kept long enough: resolved conflicts, what people did, and the copies of migrations.
 
         Open conflicts stay, however old they are.
         """
+        from atom_saas_sync.store.kept_copies import remove_old_migration_copies  # `status` imports this module
+
         with self._database.transaction() as connection:
             connection.execute(
                 "DELETE FROM conflict_log WHERE resolved = 1 AND resolved_at < ?",
                 (format_time(now - RESOLVED_CONFLICTS_LIFE),),
             )
             connection.execute("DELETE FROM audit_log WHERE at < ?", (format_time(now - AUDIT_LIFE),))
+        remove_old_migration_copies(self._database.path, now)
 
 
 def _choose(

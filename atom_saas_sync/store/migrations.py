@@ -17,6 +17,7 @@ import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -303,12 +304,15 @@ def _migration_set() -> Migrations:
 
 
 def _copy_beside(db: Database, reason: str) -> Path:
-    """Copy the database beside itself, under a name that is still free."""
+    """Copy the database beside itself, under a name that is still free; older copies go after 30 days."""
+    from atom_saas_sync.store.kept_copies import remove_old_migration_copies
+
     number = 1
     while True:
         suffix = f".{number}" if number > 1 else ""
         target = beside(db.path, f".{reason}{suffix}.bak")
         if not target.exists():
             copy(db.path, target)
+            remove_old_migration_copies(db.path, datetime.now(UTC))
             return target
         number += 1

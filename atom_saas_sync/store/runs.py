@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from shlex import quote
 
 from atom_saas_sync.core.marketplace import marketplace_of
-from atom_saas_sync.errors import WrongMarketplace
+from atom_saas_sync.errors import AtomSyncError, WrongMarketplace
 from atom_saas_sync.model import METRIC_ERRORS, CatalogueCounts, ErrorInfo, RatingReport, RunReport
 from atom_saas_sync.store.counters import increment, observe_duration
 from atom_saas_sync.store.database import Database
@@ -84,6 +84,38 @@ class Runs:
                 connection.execute("DELETE FROM fact WHERE name = ?", (APPROVED_DELETIONS,))
             if isinstance(report, RunReport) and report.kind == "skills":
                 _update_sync_state(connection, report, format_time(now))
+
+    def note(
+        self,
+        kind: str,
+        *,
+        started_by: str,
+        began: datetime,
+        now: datetime,
+        counts: dict[str, int],
+        error: AtomSyncError | None,
+    ) -> None:
+        """Note a run that has ended and is no sync: no counter and no state knows of it."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                """
+                INSERT INTO sync_run (kind, started_at, finished_at, duration_seconds, status, started_by, pid, counts,
+                    error_type, error_message)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                """,
+                (
+                    kind,
+                    format_time(began),
+                    format_time(now),
+                    round((now - began).total_seconds(), 3),
+                    "failed" if error else "success",
+                    started_by,
+                    os.getpid(),
+                    json.dumps(counts),
+                    error.kind if error else None,
+                    error.message if error else None,
+                ),
+            )
 
     def count_locked_out(self, kind: str) -> None:
         """Count a run that found the lock taken (data-model.md, rule 9)."""

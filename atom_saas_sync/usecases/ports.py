@@ -434,7 +434,11 @@ class StoredLifetime(Protocol):
         """
 
     def prune_logs(self, now: datetime) -> None:
-        """Remove conflicts that were resolved more than 90 days ago, and a year's audit log. Open conflicts stay."""
+        """Remove what was kept long enough. Open conflicts stay.
+
+        That is conflicts resolved more than 90 days ago, an audit log of more than a year, and copies that migrations
+        made more than 30 days ago.
+        """
 
 
 class CacheFigures(Protocol):

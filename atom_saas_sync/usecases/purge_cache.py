@@ -32,6 +32,18 @@ class Purged(Struct, frozen=True):
     kept_stale: PurgePlan | None = None
     reached_at: datetime | None = None
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return how much was removed and kept, for the audit trail."""
+        kept = 0 if self.kept_stale is None else len(self.kept_stale.skills) + len(self.kept_stale.categories)
+        removed = self.removed
+        return {
+            "skills": len(removed.skills),
+            "categories": len(removed.categories),
+            "local": removed.local,
+            "kept_stale": kept,
+        }
+
 
 def purge_cache(store: StoredLifetime, options: PurgeOptions, *, actor: str, now: datetime) -> Purged:
     """Purge, or with `dry_run` say what would be purged."""

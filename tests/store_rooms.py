@@ -30,6 +30,7 @@ from atom_saas_sync.store.reading import Reading
 from atom_saas_sync.store.realtime import RealtimeStore, Schedule, WriteAheadLog
 from atom_saas_sync.store.rebind import rebind
 from atom_saas_sync.store.requests import RequestBudget
+from atom_saas_sync.store.run_log import RunHistory
 from atom_saas_sync.store.runs import Runs
 from atom_saas_sync.store.status import read_status
 from atom_saas_sync.usecases import ports
@@ -101,6 +102,7 @@ class Rooms:
         self.figures: ports.CacheFigures = Lifetime(database)
         self.history: ports.StoredHistory = History(database)
         self.runs: ports.StoredRuns = Runs(database, marketplace=HERE)
+        self.run_history: ports.StoredRunHistory = RunHistory(database)
         self.budget: ports.StoredBudget = self.new_budget()
 
     def close(self) -> None:

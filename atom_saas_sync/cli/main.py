@@ -40,6 +40,7 @@ PARTS = {
     "sync": Part("atom_saas_sync.cli.sync", "app", "Synchronise with the marketplace."),
     "status": Part("atom_saas_sync.cli.status", "status", "Show what is going on, and what is wrong."),
     "watch": Part("atom_saas_sync.cli.watch", "watch", "Follow the marketplace in real time, until told to stop."),
+    "runs": Part("atom_saas_sync.cli.runs", "app", "Past and current runs: what each did, and why it failed."),
     "jobs": Part("atom_saas_sync.cli.jobs", "app", "The scheduled jobs: when they run next, and stopping them all."),
     "schedule": Part(
         "atom_saas_sync.cli.schedule", "app", "What starts the jobs: systemd units or a crontab, shown or installed."

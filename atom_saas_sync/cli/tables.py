@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from atom_saas_sync.characters import printable
@@ -48,6 +48,22 @@ def print_table(columns: Sequence[Column], lines: Sequence[Sequence[str]]) -> No
             _cell(row[place], width, columns[place]) for place, width in enumerate(shown) if width is not None and width
         ]
         sys.stdout.write((" " * _GAP).join(cells).rstrip() + "\n")
+    sys.stdout.flush()
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Print names with their values beside them; a value may have several lines."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from atom_saas_sync.cli.output import console
+
+    lines = Table.grid(padding=(0, 2))
+    lines.add_column(style="bold", no_wrap=True)
+    lines.add_column(overflow="fold")
+    for name, value in facts:
+        lines.add_row(name, Text(printable(value, lines=True)))
+    console(whole_lines=True).print(lines)
     sys.stdout.flush()
 
 

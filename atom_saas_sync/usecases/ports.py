@@ -29,6 +29,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from atom_saas_sync.core.run_log import LoggedRun
 from atom_saas_sync.model import (
     Action,
     CachedSkill,
@@ -501,6 +502,22 @@ class StoredRuns(RunLog, Protocol):
 
 
 # The marketplace
+
+
+class StoredRunHistory(Protocol):
+    """The audit trail as it is shown."""
+
+    def list_runs(self, kind: str | None, *, limit: int | None = None) -> list[LoggedRun]:
+        """Return the runs of a kind, or of all, the newest first; kind `watch` means the runs that `watch` started.
+
+        A run whose process was killed has failed, even if nothing has noted it yet.
+        """
+
+    def count(self, kind: str | None) -> int:
+        """Return how many runs `list_runs` has without a limit."""
+
+    def run(self, run_id: int) -> LoggedRun | None:
+        """Return one run, None if there is none."""
 
 
 class Statistics(Protocol):

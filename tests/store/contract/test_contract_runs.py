@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 from store_rooms import DAY, HERE, HOUR, NOW, SECOND, Rooms, skill
 
-from atom_saas_sync.model import CatalogueCounts, ErrorInfo, RatingCounts, RatingReport, RunReport
+from atom_saas_sync.model import CatalogueCounts, ErrorInfo, RatingCounts, RatingReport, RunReport, WalkProof
 
 
 def report(run_id: int, **fields: object) -> RunReport:
@@ -141,3 +141,38 @@ def test_an_empty_store_has_an_empty_status(store: Rooms) -> None:
     assert (status.websocket.started_at, status.sync.status, status.rate_limit_remaining) == (None, "idle", 8)
     with store.exclusive("skills"):
         assert store.status().running == {"skills"}
+
+
+def test_the_history_of_runs_has_the_newest_first_with_all_that_was_noted(store: Rooms) -> None:
+    first = store.runs.begin("skills", started_by="ada", now=NOW)
+    proof = WalkProof(walks=2, total_before=7)
+    store.runs.finish(
+        report(first, counts=CatalogueCounts(added=7), proof=proof, reasons=("incomplete",), status="partial"),
+        now=NOW + SECOND,
+        requests={},
+    )
+    second = store.runs.begin("ratings", started_by="watch", now=NOW + HOUR)
+    third = store.runs.begin("skills", started_by="timer", now=NOW + HOUR)
+    assert [run.id for run in store.run_history.list_runs(None)] == [third, second, first]
+    assert [run.id for run in store.run_history.list_runs("skills", limit=1)] == [third]
+    assert [run.id for run in store.run_history.list_runs("watch")] == [second]
+    counts = [store.run_history.count(kind) for kind in (None, "skills", "ratings", "watch", "purge")]
+    assert counts == [3, 2, 1, 1, 0]
+    run = store.run_history.run(first)
+    assert run is not None
+    assert (run.kind, run.status, run.started_by, run.reasons) == ("skills", "partial", "ada", ("incomplete",))
+    assert (run.started_at, run.ended_at, run.duration_seconds) == ("2026-02-19T12:00:00Z", "2026-02-19T12:00:01Z", 2.0)
+    assert (run.counts["added"], run.proof["walks"], run.proof["total_before"]) == (7, 2, 7)
+    assert store.run_history.run(4) is None
+
+
+def test_the_history_shows_a_run_as_running_only_while_its_lock_is_held(store: Rooms) -> None:
+    run_id = store.runs.begin("categories", started_by="ada", now=NOW)
+    with store.exclusive("skills"):
+        running = store.run_history.run(run_id)
+        assert running is not None
+        assert (running.status, running.error) == ("running", None)
+    killed = store.run_history.run(run_id)
+    assert killed is not None
+    assert killed.error is not None
+    assert (killed.status, killed.reasons, killed.error.type) == ("failed", ("interrupted",), "interrupted")

@@ -1,0 +1,138 @@
+"""`runs`: the audit trail of the syncs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.output import GlobalOptions, age, counted, note, print_json
+from atom_saas_sync.cli.tables import Column, print_facts, print_table
+from atom_saas_sync.errors import NotFound, UsageError
+
+if TYPE_CHECKING:
+    from atom_saas_sync.core.run_log import LoggedRun
+    from atom_saas_sync.store.run_log import RunHistory
+
+app = typer.Typer(help="Past and current runs: what each did, and why it failed.", no_args_is_help=True)
+
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.command("list")
+def list_runs(
+    ctx: typer.Context,
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", metavar="KIND", help="skills, categories, ratings, all, watch, purge or backup."),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", min=0, max=10**9, metavar="N", help="Maximum number of runs; 0 means all.")
+    ] = 30,
+    as_json: _Json = False,
+) -> None:
+    """List runs, the newest first."""
+    from atom_saas_sync.core.health import elapsed
+    from atom_saas_sync.core.run_log import RUN_KINDS, run_document, summary
+
+    if kind is not None and kind not in RUN_KINDS:
+        raise UsageError(f"invalid --kind {printable(kind)!r}: expected {', '.join(RUN_KINDS)}")
+    wanted = None if kind == "all" else kind
+    with _history(ctx.obj) as history:
+        runs, total = history.list_runs(wanted, limit=limit or None), history.count(wanted)
+    if as_json:
+        print_json({"runs": [run_document(run) for run in runs], "total": total})
+        return
+    print_table(
+        [
+            Column("id", right=True),
+            Column("kind"),
+            Column("started"),
+            Column("took", drop=3, right=True),
+            Column("result"),
+            Column("by", drop=4, cut=True),
+            Column("what", drop=2, cut=True),
+        ],
+        [
+            [
+                str(run.id),
+                run.kind,
+                age(run.started_at),
+                "" if run.duration_seconds is None else elapsed(run.duration_seconds),
+                run.status,
+                run.started_by,
+                _outcome(run) or summary(run.counts),
+            ]
+            for run in runs
+        ],
+    )
+    more = f"; {total - len(runs):,} more: see --limit" if total > len(runs) else ""
+    note(f"{counted(total, 'run')}{more}")
+
+
+@app.command()
+def show(
+    ctx: typer.Context,
+    run_id: Annotated[int, typer.Argument(metavar="ID", max=2**63 - 1, help="The run's number.")],
+    as_json: _Json = False,
+) -> None:
+    """Show one run: when, who, how long, the result, its counts and its proof of completeness."""
+    from atom_saas_sync.core.run_log import run_document
+
+    with _history(ctx.obj) as history:
+        run = history.run(run_id)
+    if run is None:
+        raise NotFound(f"there is no run {run_id}", hint="`atom-sync runs list` shows the numbers")
+    if as_json:
+        print_json({"run": run_document(run)})
+    else:
+        print_facts(_facts(run))
+
+
+def _facts(run: LoggedRun) -> Iterator[tuple[str, str]]:
+    from atom_saas_sync.core.health import elapsed
+
+    yield "run", f"{run.id} ({run.kind})"
+    yield "result", run.status
+    yield "started", f"{run.started_at} by {run.started_by}"
+    if run.ended_at is not None:
+        took = "" if run.duration_seconds is None else f", after {elapsed(run.duration_seconds)}"
+        yield "ended", f"{run.ended_at}{took}"
+    if run.reasons:
+        yield "reasons", ", ".join(run.reasons)
+    if run.error is not None:
+        yield "error", f"{run.error.message} ({run.error.type})"
+    yield "counts", _figures(run.counts) or "-"
+    if run.proof:
+        yield "proof", _figures(run.proof)
+
+
+def _figures(values: Mapping[str, object]) -> str:
+    """Return all figures that are not zero, one a line."""
+    from atom_saas_sync.core.health import size
+
+    return "\n".join(
+        f"{name.replace('_', ' ')}: {size(value)}"
+        if name.startswith("bytes_")
+        else f"{name.replace('_', ' ')}: {value:,}"
+        for name, value in values.items()
+        if isinstance(value, int | float) and value
+    )
+
+
+def _outcome(run: LoggedRun) -> str:
+    """Return why a run did not succeed."""
+    return run.error.message if run.error is not None else ", ".join(run.reasons)
+
+
+@contextmanager
+def _history(options: GlobalOptions) -> Iterator[RunHistory]:
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.run_log import RunHistory
+
+    with Database.open(runtime.load(options).database_path, create=False) as database:
+        yield RunHistory(database)

@@ -1,0 +1,58 @@
+"""The audit trail of runs as people and programs read it: one record for each run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from atom_saas_sync.errors import Interrupted
+from atom_saas_sync.model import ErrorInfo
+
+RUN_KINDS = ("skills", "categories", "ratings", "all", "watch", "purge", "backup")
+"""What `runs list --kind` takes: a kind of run, `all` of them, or those that `watch` started."""
+
+KILLED = ErrorInfo(Interrupted.kind, "the process was killed", None)
+
+_SUMMARISED = ("added", "updated", "deleted", "invalid", "refused", "uploaded", "failed", "pending", "unchanged")
+
+
+class LoggedRun(Struct, frozen=True):
+    """A run of the audit trail; `status` is `running` only while its process lives."""
+
+    id: int
+    kind: str
+    status: str
+    started_at: str
+    ended_at: str | None
+    duration_seconds: float | None
+    started_by: str
+    counts: Mapping[str, Any]
+    reasons: tuple[str, ...]
+    proof: Mapping[str, Any]
+    error: ErrorInfo | None
+
+
+def run_document(run: LoggedRun) -> dict[str, Any]:
+    """Return what `runs list --json` and `runs show --json` say about a run."""
+    error = run.error
+    return {
+        "id": run.id,
+        "kind": run.kind,
+        "status": run.status,
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+        "duration_seconds": run.duration_seconds,
+        "started_by": run.started_by,
+        "counts": dict(run.counts),
+        "reasons": list(run.reasons),
+        "proof": dict(run.proof),
+        "error": error and {"type": error.type, "message": error.message, "hint": error.hint},
+    }
+
+
+def summary(counts: Mapping[str, Any]) -> str:
+    """Return the figures of a run that are not zero, for one line of a list: `12 added, 30 updated`."""
+    figures = ((name, counts.get(name)) for name in _SUMMARISED)
+    return ", ".join(f"{number:,} {name}" for name, number in figures if isinstance(number, int) and number)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import sqlite3
@@ -13,7 +12,6 @@ from typing import Any
 
 import pytest
 from conftest import Json, Machine, wait_until
-from web_support import served
 
 from atom_saas_sync.sandbox import Sandbox
 
@@ -275,29 +273,6 @@ def test_a_signal_ends_a_run_cleanly_and_the_next_continues(
     assert (document["status"], document["reasons"], document["added"]) == ("partial", ["interrupted"], 40)
     rest = _document(machine.command("sync", "skills", "--json", **variables), 0)
     assert (rest["added"], rest["unchanged"], rest["not_modified"]) == (20, 40, 3)
-
-
-@pytest.mark.parametrize("options", [[], ["--scheduled"], ["--started-by", "serve-health"]])
-def test_a_sync_that_nobody_waits_for_leaves_a_processor_to_others(machine: Machine, options: list[str]) -> None:
-    machine.sandbox.fault("hang", endpoint="list", times=1)
-    with machine.started("sync", "skills", *options, ENABLE_SCHEDULER="true") as process:
-        wait_until(lambda: machine.sandbox.requests("list"))
-        processors = os.sched_getaffinity(process.pid)
-        process.terminate()
-    mine = os.sched_getaffinity(0)
-    assert processors <= mine
-    assert len(processors) == (max(1, len(mine) - 1) if options else len(mine))
-
-
-def test_every_sync_leaves_a_processor_to_the_probes_of_a_server(machine: Machine) -> None:
-    machine.sandbox.fault("hang", endpoint="list", times=1)
-    with served(machine), served(machine), machine.started("sync", "skills") as process:
-        wait_until(lambda: machine.sandbox.requests("list"))
-        processors = os.sched_getaffinity(process.pid)
-        process.terminate()
-    mine = os.sched_getaffinity(0)
-    assert processors <= mine
-    assert len(processors) == max(1, len(mine) - 1)
 
 
 def test_deletions_that_are_too_many_need_a_person(machine: Machine) -> None:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -263,20 +263,6 @@ def make_temporary_directory(prefix: str) -> Path:
             f"cannot make a temporary directory: {error.strerror}",
             hint="set TMPDIR to a directory with room that this user may write to",
         ) from error
-
-
-def leave_a_processor() -> None:
-    """Keep off one of the processors, if there are several: whoever answers people and probes finds it free.
-
-    For syncs that nobody waits for, and for all while `serve-health` runs: they keep two busy, and an answer would wait
-    up to a tick of the scheduler (4 ms) each time it needs one.
-    """
-    if not hasattr(os, "sched_setaffinity"):  # only Linux has it
-        return
-    processors = os.sched_getaffinity(0)
-    if len(processors) > 1:
-        with suppress(OSError):  # where a sandbox forbids it, the sync goes on without
-            os.sched_setaffinity(0, processors - {max(processors)})
 
 
 def check_network(settings: Settings) -> None:

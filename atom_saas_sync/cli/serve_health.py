@@ -28,7 +28,6 @@ def serve_health(
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.store import migrations
     from atom_saas_sync.store.database import Database, exists
-    from atom_saas_sync.store.lock import serving
     from atom_saas_sync.store.runs import Runs
     from atom_saas_sync.web.app import create_app
     from atom_saas_sync.web.jobs import Jobs
@@ -56,7 +55,6 @@ def serve_health(
         except DatabaseError as error:
             # Served all the same: the probes say what is wrong, and see when it is mended.
             complain(error.message, error.hint)
-        stack.enter_context(serving(settings.database_path))  # syncs that see it leave a processor to the probes
         address = listener.getsockname()
         shown = f"[{address[0]}]" if ":" in address[0] else address[0]
         logging.getLogger(__name__).info("serving on http://%s:%d; stop with Ctrl+C", shown, address[1])

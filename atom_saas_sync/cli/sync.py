@@ -331,7 +331,6 @@ def _session(options: GlobalOptions, when: _When, kind: str, *, lock: str, dry_r
     from atom_saas_sync.cli.session import SCHEDULER_OFF, STOPPED, open_session
     from atom_saas_sync.config import require_token
     from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.lock import is_served
     from atom_saas_sync.store.runs import TIMER, Runs
 
     # Nobody reads what a timer prints; cron would send it as mail, each time.
@@ -350,8 +349,6 @@ def _session(options: GlobalOptions, when: _When, kind: str, *, lock: str, dry_r
             raise _skip("stopped", STOPPED)
         if when.scheduled and not _is_due(runs, settings, kind, when.clock.now()):
             raise _NotNow("skipped", "not_due")
-        if when.scheduled or when.started_by or is_served(settings.database_path):
-            runtime.leave_a_processor()
         stack.enter_context(when.clock.caught())
         try:
             session = stack.enter_context(

@@ -73,8 +73,6 @@ LimitCORE=0
 # serve-health may set the priority of the syncs that it starts; nobody else needs the rest of @resources.
 _FEWER_CALLS = "SystemCallFilter=~@privileged @resources"
 _FEWER_CALLS_BUT_NICE = "SystemCallFilter=~@privileged"
-# Syncs leave a processor to others.
-_FEWER_CALLS_BUT_AFFINITY = f"{_FEWER_CALLS}\nSystemCallFilter=sched_setaffinity"
 _NETWORK = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"
 _NO_NETWORK = "RestrictAddressFamilies=AF_UNIX\nPrivateNetwork=yes\nIPAddressDeny=any"
 
@@ -230,8 +228,9 @@ OnFailure=atom-sync-failed@%N.service
 Type=oneshot
 ExecStart={schedule.command} sync {kind} --scheduled --wait 60 --deadline {minutes * 60} \\
     --textfile {METRICS_DIRECTORY}/atom_sync.prom
-# Behind whatever answers people and probes on this machine.
+# Yield to whatever answers people and probes on this machine.
 Nice=10
+CPUWeight=20
 # The program ends by itself when the interval is over; this is for one that hangs.
 TimeoutStartSec={minutes + 2}min
 # Needs a person (4), try again later (75), stopped (143, or SIGTERM before the program heard of it): told by status
@@ -239,7 +238,7 @@ TimeoutStartSec={minutes + 2}min
 SuccessExitStatus=4 75 143 SIGTERM
 {_environment(schedule, f"atom-sync-{kind}", "384M")}
 {_HARDENING}
-{_FEWER_CALLS_BUT_AFFINITY}
+{_FEWER_CALLS}
 {_NETWORK}
 """
 
@@ -263,6 +262,7 @@ OnFailure=atom-sync-failed@%N.service
 Type=oneshot
 ExecStart={schedule.command} {command}
 Nice=10
+CPUWeight=20
 TimeoutStartSec={minutes}min
 SuccessExitStatus=4 75 143 SIGTERM
 {_environment(schedule, f"atom-sync-{kind}", "256M")}
@@ -320,8 +320,9 @@ OnFailure=atom-sync-failed@%N.service
 [Service]
 Type=exec
 ExecStart={schedule.command} serve-health
-# A probe is answered at once also while a sync keeps the processors busy.
+# Answer probes at once, even while a sync keeps the processors busy.
 Nice=-5
+CPUWeight=500
 TimeoutStopSec=30
 Restart=on-failure
 RestartSec=10

@@ -92,46 +92,6 @@ def holder(database_path: Path, kind: str) -> dict[str, Any] | None:
             os.close(descriptor)
 
 
-@contextmanager
-def serving(database_path: Path) -> Iterator[None]:
-    """Let `is_served` be true during the block. It locks the directory, so that no file is needed.
-
-    Where that cannot be, the block runs all the same: it is only a courtesy between processes.
-    """
-    with _directory_lock(database_path, fcntl.LOCK_SH):
-        yield
-
-
-def is_served(database_path: Path) -> bool:
-    """Tell whether `serve-health` runs for a database in this directory."""
-    with _directory_lock(database_path, fcntl.LOCK_EX) as free:
-        return free is False
-
-
-@contextmanager
-def _directory_lock(database_path: Path, mode: int) -> Iterator[bool | None]:
-    """Lock the directory for the block; yield False if somebody else has it locked, None if it cannot be locked."""
-    try:
-        descriptor = os.open(Path(os.path.realpath(database_path)).parent, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        yield None
-        return
-    try:
-        yield _try_locking(descriptor, mode)
-    finally:
-        os.close(descriptor)
-
-
-def _try_locking(descriptor: int, mode: int) -> bool | None:
-    try:
-        fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
-
-
 def _lock_file(database_path: Path, kind: str) -> Path:
     # Of the file itself: a run that comes through a symbolic link must meet one that does not.
     return beside(database_path, f".{kind}.lock")

@@ -131,6 +131,30 @@ def test_wrong_usage_of_every_command_is_2(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+WRONG = {
+    "skills show": "missing argument ID → `atom-sync skills show --help` shows the usage",
+    "skills list --limit many": "invalid --limit 'many': expected a whole number, at least 0",
+    "sync skills --wait -1": "invalid --wait '-1': expected a number, at least 0",
+    "serve-health --port 70000": "invalid --port '70000': expected a whole number, at most 65535",
+    "conflicts resolve 1 x": "invalid ID '1 x': expected whole numbers",
+    "sync skill": "no such command 'skill'; did you mean 'skills'? → `atom-sync sync --help` shows the usage",
+    "sync skills --stratgy x": "no such option --stratgy; did you mean --strategy? "
+    "→ `atom-sync sync skills --help` shows the usage",
+}
+
+
+def test_wrong_usage_is_said_in_one_style(tmp_path: Path) -> None:
+    for words, (code, out, err) in zip(WRONG, run_all(tmp_path, [each.split() for each in WRONG]), strict=True):
+        assert (code, out) == (2, "")
+        assert " ".join(err.split()) == f"atom-sync: {WRONG[words]}"
+
+
+def test_help_cuts_no_summary_and_names_no_type_of_python(tmp_path: Path) -> None:
+    for _, out, _ in run_all(tmp_path, [[*path, "--help"] for path in COMMANDS]):
+        assert "..." not in out.replace("COMMAND [ARGS]...", "")
+        assert not re.search(r"<(str|int|float|path|list|bool)|x>=|<=x", out), out
+
+
 def test_wrong_usage_of_every_command_is_one_document_if_json_is_asked_for(tmp_path: Path) -> None:
     command_lines = [[*path, "--json", "--no-such-option"] for path in REPORTING if path in STRICT]
     for words, (code, out, err) in zip(command_lines, run_all(tmp_path, command_lines), strict=True):

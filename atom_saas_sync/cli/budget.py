@@ -13,7 +13,7 @@ from atom_saas_sync.cli.output import counted, print_json, say
 if TYPE_CHECKING:
     from atom_saas_sync.model import BudgetState
 
-app = typer.Typer(help="The request budget: what is left, and who limits it.", no_args_is_help=True)
+app = typer.Typer(help="Show and reset the request budget.", no_args_is_help=True)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 _WINDOWS = {60: "a minute", 3600: "an hour"}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.model import CacheStatistics
     from atom_saas_sync.usecases.purge_cache import Purged
 
-app = typer.Typer(help="The cache: how old it is, and removing what expired.", no_args_is_help=True)
+app = typer.Typer(help="Show the age of the cache; remove expired entries.", no_args_is_help=True)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -46,14 +46,17 @@ def stats(ctx: typer.Context, as_json: _Json = False) -> None:
 @app.command()
 def purge(
     ctx: typer.Context,
-    everything: Annotated[bool, typer.Option("--all", help="Everything that a sync can fetch again.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Every entry that a sync can fetch again.")] = False,
     older_than: Annotated[
-        str | None, typer.Option("--older-than", metavar="36h", help="What was confirmed longer ago than that.")
+        str | None,
+        typer.Option(
+            "--older-than", metavar="AGE", help="Entries last confirmed longer ago than AGE, such as 36h or 7d."
+        ),
     ] = None,
     include_local: Annotated[
-        bool, typer.Option("--include-local", help="With --all: also what was edited here, or exists only here.")
+        bool, typer.Option("--include-local", help="With --all: also local edits and skills that exist only here.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed; remove nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before local edits are removed.")] = False,
     scheduled: Annotated[
         bool, typer.Option("--scheduled", help="Started by a timer: does nothing unless ENABLE_SCHEDULER is true.")

@@ -11,7 +11,7 @@ from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.output import complain, console, note, print_json, say
 from atom_saas_sync.errors import ConfigError
 
-app = typer.Typer(help="The effective configuration, and whether it is right.", no_args_is_help=True)
+app = typer.Typer(help="Create, show and check the configuration.", no_args_is_help=True)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -54,10 +54,10 @@ def check(
     ctx: typer.Context,
     as_json: _Json = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Warnings, such as unknown names, count as problems.")
+        bool, typer.Option("--strict", help="Treat warnings, such as unknown names, as problems.")
     ] = False,
 ) -> None:
-    """Check the configuration. Exit code 0 if it is right, 78 with all problems if it is not."""
+    """Check the configuration; exit with 78 and every problem if it is wrong."""
     from atom_saas_sync.cli.runtime import sources
     from atom_saas_sync.config import TOKEN_HINT, show_settings
 

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from atom_saas_sync.store.conflicts import ConflictLog
     from atom_saas_sync.usecases.resolve_conflicts import Decision, Settled
 
-app = typer.Typer(help="Conflicts: see them, settle them, take that back.", no_args_is_help=True)
+app = typer.Typer(help="List, inspect, resolve and undo conflicts.", no_args_is_help=True)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-_Severity = Annotated[str | None, typer.Option("--severity", metavar="S", help="CRITICAL, HIGH, MEDIUM or LOW.")]
-_Type = Annotated[str | None, typer.Option("--type", metavar="T", help="VERSION_MISMATCH, CONTENT_MISMATCH …")]
-_Skill = Annotated[str | None, typer.Option("--skill", metavar="SKILL_ID", help="Only of this skill.")]
+_Severity = Annotated[str | None, typer.Option("--severity", metavar="SEVERITY", help="CRITICAL, HIGH, MEDIUM or LOW.")]
+_Type = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="VERSION_MISMATCH, CONTENT_MISMATCH …")]
+_Skill = Annotated[str | None, typer.Option("--skill", metavar="ID", help="Only conflicts of this skill.")]
 _Id = Annotated[int, typer.Argument(metavar="ID", max=10**9, help="The conflict's number.")]
 
 
@@ -37,13 +37,13 @@ def list_conflicts(
     severity: _Severity = None,
     conflict_type: _Type = None,
     skill: _Skill = None,
-    resolved: Annotated[bool, typer.Option("--resolved", help="Resolved ones, in place of those that wait.")] = False,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Show resolved conflicts instead of open ones.")] = False,
     limit: Annotated[
-        int, typer.Option("--limit", min=0, max=10**9, metavar="N", help="So many at most; 0 means all.")
+        int, typer.Option("--limit", min=0, max=10**9, metavar="N", help="Maximum number of rows; 0: no limit.")
     ] = 100,
     as_json: _Json = False,
 ) -> None:
-    """List the conflicts that wait, the most severe and oldest first."""
+    """List open conflicts, the most severe and oldest first."""
     from atom_saas_sync.core.comparison import conflict_line
 
     wanted = _filter(severity, conflict_type, skill, resolved=resolved)
@@ -61,7 +61,7 @@ def list_conflicts(
 
 @app.command()
 def show(ctx: typer.Context, conflict_id: _Id, as_json: _Json = False) -> None:
-    """Show what differs, side by side and field by field."""
+    """Show the differences side by side, field by field."""
     from atom_saas_sync.core.comparison import conflict_document
 
     with _log(ctx.obj) as log:
@@ -79,9 +79,9 @@ def resolve(
         list[int] | None, typer.Argument(metavar="ID…", max=10**9, help="The conflicts' numbers.")
     ] = None,
     strategy: Annotated[
-        str | None, typer.Option("--strategy", metavar="S", help="remote_wins, local_wins or merge.")
+        str | None, typer.Option("--strategy", metavar="STRATEGY", help="remote_wins, local_wins or merge.")
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All open conflicts that fit the filters below.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All open conflicts that match the filters below.")] = False,
     severity: _Severity = None,
     conflict_type: _Type = None,
     skill: _Skill = None,
@@ -91,11 +91,12 @@ def resolve(
     ] = None,
     edit: Annotated[bool, typer.Option("--edit", help="Edit the merged skill as JSON in $EDITOR.")] = False,
     data: Annotated[
-        Path | None, typer.Option("--data", metavar="FILE", help="Take the skill as JSON from a file; - is stdin.")
+        Path | None,
+        typer.Option("--data", metavar="FILE", help="Read the resolved skill as JSON from FILE; - is standard input."),
     ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Settle conflicts, all in one transaction. Without a strategy, on a terminal, it asks field by field."""
+    """Resolve conflicts, all in one transaction. Without a strategy, on a terminal, it asks field by field."""
     from atom_saas_sync.usecases.resolve_conflicts import Decision
 
     chosen = _strategy(strategy)

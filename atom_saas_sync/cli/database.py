@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.store.database import Database
     from atom_saas_sync.store.migrations import Change
 
-app = typer.Typer(help="Migrations, checks and backups of the database.", no_args_is_help=True)
+app = typer.Typer(help="Migrate, check, back up and restore the database.", no_args_is_help=True)
 
 _NAMED = 10  # skills of each kind in the preview of a rebind
 
@@ -31,10 +31,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 @app.command()
 def upgrade(
     ctx: typer.Context,
-    target: Annotated[str, typer.Argument(help="The last migration to apply, or head.")] = "head",
+    target: Annotated[str, typer.Argument(metavar="[REVISION]", help="The last migration to apply, or head.")] = "head",
     as_json: AsJson = False,
 ) -> None:
-    """Apply pending migrations; an older database is copied beside itself first."""
+    """Apply pending migrations; an older database is copied first."""
     from atom_saas_sync.store import migrations
 
     with _open(ctx) as database:
@@ -48,12 +48,12 @@ def upgrade(
 def downgrade(
     ctx: typer.Context,
     target: Annotated[
-        str, typer.Argument(help="The migration to go back to, base for none, or -N for N steps.")
+        str, typer.Argument(metavar="[REVISION]", help="The migration to go back to, base for none, or -N for N steps.")
     ] = "-1",
-    yes: Annotated[bool, typer.Option("--yes", help="Also if tables that hold rows are dropped.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Drop tables even if they contain rows.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take migrations back, newest first; the database is copied beside itself first."""
+    """Revert migrations, newest first; the database is copied first."""
     from atom_saas_sync.store import migrations
 
     where = int(target) if re.fullmatch(r"-\d+", target) else target
@@ -105,7 +105,7 @@ def history(ctx: typer.Context, as_json: AsJson = False) -> None:
 def check(
     ctx: typer.Context,
     quick: Annotated[bool, typer.Option("--quick", help="Do not compare indexes with their tables.")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Build the full-text index again first.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Rebuild the full-text index first.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check integrity, schema, references, search index and file modes; exit code 74 if anything is wrong."""

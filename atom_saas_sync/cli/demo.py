@@ -26,7 +26,7 @@ _PATIENCE_SECONDS = 20.0
 def demo(
     skills: Annotated[int, typer.Option("--skills", min=1, metavar="N", help="Skills in the sandbox.")] = _SKILLS,
 ) -> None:
-    """Try everything out against a sandbox.
+    """Take a guided tour against a sandbox.
 
     It works in a directory of its own and leaves nothing running.
     """

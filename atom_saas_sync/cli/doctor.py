@@ -24,7 +24,7 @@ _MARKS = {"ok": ("●", "green"), "warning": ("!", "yellow"), "problem": ("✕",
 def doctor(
     ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False
 ) -> None:
-    """Look for what is wrong, and say the cure."""
+    """Diagnose problems and suggest fixes."""
     from atom_saas_sync.usecases.diagnose import Finding, worst
 
     try:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.config import Settings
     from atom_saas_sync.model import ScheduledJob
 
-app = typer.Typer(help="The scheduled jobs: when they run next, and stopping them all.", rich_markup_mode=None)
+app = typer.Typer(help="Show, stop and start the scheduled jobs.", rich_markup_mode=None)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 

@@ -13,7 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import typer
-from typer.core import TyperArgument, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+from atom_saas_sync.characters import printable
+from atom_saas_sync.errors import UsageError
 
 if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter, Parameter
@@ -31,12 +34,24 @@ class Part:
 HELP_OPTIONS = ["-h", "--help"]
 
 
+# A limit that nobody reaches is not worth telling.
+_NO_LIMIT = 10**9
+
+
 class _Option(TyperOption):
     """An option whose default is not converted."""
 
     def process_value(self, ctx: Context, value: Any) -> Any:  # noqa: ANN401 - click's signature
         """Return what the command gets."""
-        return _default(self, ctx, value) if _is_untyped(self, ctx) else super().process_value(ctx, value)
+        if _is_untyped(self, ctx):
+            return _default(self, ctx, value)
+        try:
+            return super().process_value(ctx, value)
+        except typer.BadParameter as error:
+            raise _invalid(self, self.opts[0], value, error) from error
+
+    def _get_number_range_help_str(self) -> str | None:
+        return _range_of(self)
 
 
 class _Argument(TyperArgument):
@@ -44,7 +59,76 @@ class _Argument(TyperArgument):
 
     def process_value(self, ctx: Context, value: Any) -> Any:  # noqa: ANN401 - click's signature
         """Return what the command gets."""
-        return _default(self, ctx, value) if _is_untyped(self, ctx) else super().process_value(ctx, value)
+        if _is_untyped(self, ctx):
+            return _default(self, ctx, value)
+        try:
+            return super().process_value(ctx, value)
+        except typer.BadParameter as error:
+            raise _invalid(self, self.display_name_raw, value, error) from error
+
+    def display_type_rich(self, ctx: Context) -> str | None:  # noqa: ARG002 - click's signature
+        """Return nothing: the name that `--help` shows says enough."""
+        return None
+
+    @property
+    def display_name_raw(self) -> str:
+        """Return the name that errors and the list of arguments show."""
+        return (self.metavar or self.name.upper()).strip("[]…")
+
+    def _rich_display_name(self) -> str:
+        return self.display_name_raw + ("…" if self.nargs != 1 else "")
+
+    def _usage_display_name(self) -> str:
+        return self._rich_display_name() if self.required else f"[{self._rich_display_name()}]"
+
+    def _get_number_range_help_str(self) -> str | None:
+        return _range_of(self)
+
+
+class _Command(TyperCommand):
+    """A command whose line in a list is never cut."""
+
+    def get_short_help_str(self, limit: int = 0) -> str:  # noqa: ARG002 - click's signature
+        """Return the first line of its help."""
+        return _summary(self)
+
+
+class _Group(TyperGroup):
+    """A group whose line in a list is never cut."""
+
+    def get_short_help_str(self, limit: int = 0) -> str:  # noqa: ARG002 - click's signature
+        """Return the first line of its help."""
+        return _summary(self)
+
+
+def _summary(command: Command) -> str:
+    return (command.help or "").strip().partition("\n")[0]
+
+
+def _invalid(
+    parameter: TyperOption | TyperArgument,
+    name: str,
+    value: object,
+    error: typer.BadParameter,
+) -> Exception:
+    """Return the error for a value of the wrong type or out of range; `error` itself if it is about something else."""
+    kind = {int: "a whole number", list[int]: "whole numbers", float: "a number"}.get(
+        parameter.type_descriptor.annotation
+    )
+    if value is None or kind is None:
+        return error
+    shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    limits = _range_of(parameter) or ("at least 0" if parameter.min == 0 else None)
+    return UsageError(f"invalid {name} {printable(shown)!r}: expected {kind}" + (f", {limits}" if limits else ""))
+
+
+def _range_of(parameter: TyperOption | TyperArgument) -> str | None:
+    """Return which numbers are accepted, in words; None if nearly all are."""
+    low = parameter.min or None
+    high = None if parameter.max is None or parameter.max >= _NO_LIMIT else parameter.max
+    if high is None:
+        return None if low is None else f"at least {low}"
+    return f"at most {high}" if low is None else f"{low} to {high}"
 
 
 def _is_untyped(parameter: TyperOption | TyperArgument, ctx: Context) -> bool:
@@ -93,7 +177,12 @@ def _prepare(command: Command, shared: Sequence[TyperOption], take: Take) -> Non
     help_option = command.get_help_option(typer.Context(command, help_option_names=HELP_OPTIONS))
     _leave_defaults([*command.params, help_option])
     command.params += [option for option in repeated if option.opts]
-    command.epilog = "The options of `atom-sync --help`, such as -v or --database, may stand here too."
+    command.epilog = "The global options of `atom-sync --help`, such as -v, also work here."
+    with suppress(TypeError):  # as in _leave_defaults
+        if type(command) is TyperCommand:
+            command.__class__ = _Command
+        elif type(command) is TyperGroup:
+            command.__class__ = _Group
     if isinstance(command, TyperGroup):
         for each in command.commands.values():
             _prepare(each, shared, take)

@@ -13,7 +13,7 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -38,29 +38,25 @@ from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseError, Usa
 # The line of help is that of the command itself (tests/test_imports.py): here, so that `--help` imports none of them.
 PARTS = {
     "sync": Part("atom_saas_sync.cli.sync", "app", "Synchronise with the marketplace."),
-    "status": Part("atom_saas_sync.cli.status", "status", "Show what is going on, and what is wrong."),
-    "watch": Part("atom_saas_sync.cli.watch", "watch", "Follow the marketplace in real time, until told to stop."),
-    "runs": Part("atom_saas_sync.cli.runs", "app", "Past and current runs: what each did, and why it failed."),
-    "jobs": Part("atom_saas_sync.cli.jobs", "app", "The scheduled jobs: when they run next, and stopping them all."),
-    "schedule": Part(
-        "atom_saas_sync.cli.schedule", "app", "What starts the jobs: systemd units or a crontab, shown or installed."
-    ),
-    "doctor": Part("atom_saas_sync.cli.doctor", "doctor", "Look for what is wrong, and say the cure."),
-    "metrics": Part("atom_saas_sync.cli.metrics", "metrics", "Print the metrics as Prometheus reads them."),
+    "status": Part("atom_saas_sync.cli.status", "status", "Show activity and problems."),
+    "watch": Part("atom_saas_sync.cli.watch", "watch", "Follow the marketplace in real time until stopped."),
+    "runs": Part("atom_saas_sync.cli.runs", "app", "List and show past and current runs."),
+    "jobs": Part("atom_saas_sync.cli.jobs", "app", "Show, stop and start the scheduled jobs."),
+    "schedule": Part("atom_saas_sync.cli.schedule", "app", "Print, install or remove systemd units or a crontab."),
+    "doctor": Part("atom_saas_sync.cli.doctor", "doctor", "Diagnose problems and suggest fixes."),
+    "metrics": Part("atom_saas_sync.cli.metrics", "metrics", "Print the metrics in Prometheus' text format."),
     "serve-health": Part(
         "atom_saas_sync.cli.serve_health", "serve_health", "Serve health, metrics and the admin API over HTTP."
     ),
-    "config": Part("atom_saas_sync.cli.configuration", "app", "The effective configuration, and whether it is right."),
-    "db": Part("atom_saas_sync.cli.database", "app", "Migrations, checks and backups of the database."),
-    "skills": Part("atom_saas_sync.cli.skills", "app", "The cached skills: read them, edit them, see their versions."),
-    "demo": Part("atom_saas_sync.cli.demo", "demo", "Try everything out against a sandbox."),
-    "ratings": Part("atom_saas_sync.cli.ratings", "app", "Ratings: give them, see them, send failed ones again."),
-    "conflicts": Part("atom_saas_sync.cli.conflicts", "app", "Conflicts: see them, settle them, take that back."),
-    "cache": Part("atom_saas_sync.cli.cache", "app", "The cache: how old it is, and removing what expired."),
-    "budget": Part("atom_saas_sync.cli.budget", "app", "The request budget: what is left, and who limits it."),
-    "sandbox": Part(
-        "atom_saas_sync.cli.sandbox", "app", "A local marketplace for trying out, tests and demos; not the real one."
-    ),
+    "config": Part("atom_saas_sync.cli.configuration", "app", "Create, show and check the configuration."),
+    "db": Part("atom_saas_sync.cli.database", "app", "Migrate, check, back up and restore the database."),
+    "skills": Part("atom_saas_sync.cli.skills", "app", "Read, edit and compare the cached skills."),
+    "demo": Part("atom_saas_sync.cli.demo", "demo", "Take a guided tour against a sandbox."),
+    "ratings": Part("atom_saas_sync.cli.ratings", "app", "Rate skills; list and retry ratings."),
+    "conflicts": Part("atom_saas_sync.cli.conflicts", "app", "List, inspect, resolve and undo conflicts."),
+    "cache": Part("atom_saas_sync.cli.cache", "app", "Show the age of the cache; remove expired entries."),
+    "budget": Part("atom_saas_sync.cli.budget", "app", "Show and reset the request budget."),
+    "sandbox": Part("atom_saas_sync.cli.sandbox", "app", "Run a mock marketplace for experiments, tests and demos."),
 }
 
 # A page of skills makes thousands of objects, and no garbage in circles.
@@ -69,7 +65,7 @@ _OBJECTS_BEFORE_COLLECTION = 10_000
 app = typer.Typer(
     cls=lazy_group(PARTS, take_option),
     name="atom-sync",
-    help="Keeps a local, trustworthy copy of the Atom marketplace's skills, in both directions.",
+    help="Two-way sync between the Atom skills marketplace and a local SQLite database.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -86,15 +82,21 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def main(
     ctx: typer.Context,
-    env_file: Annotated[Path | None, typer.Option(help="Read settings from this file in place of ./.env.")] = None,
+    env_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Read settings from FILE instead of ./.env.")
+    ] = None,
     no_env_file: Annotated[bool, typer.Option("--no-env-file", help="Read no .env.")] = False,
     system: Annotated[
         bool,
         typer.Option("--system", help="Use the settings, token and database of the service [env: ATOM_SYNC_SYSTEM]."),
     ] = False,
-    database: Annotated[str | None, typer.Option(help="Database, as sqlite:///PATH or a plain path.")] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error; overrides -v and -q.")] = None,
-    log_format: Annotated[str, typer.Option(help="auto, text, json or journal.")] = "auto",
+    database: Annotated[
+        str | None, typer.Option(metavar="URL", help="sqlite:///FILE or a plain path [env: ATOM_SAAS_DATABASE_URL].")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error; overrides -v and -q.")
+    ] = None,
+    log_format: Annotated[str, typer.Option(metavar="FORMAT", help="auto, text, json or journal.")] = "auto",
     verbose: Annotated[
         int, typer.Option("--verbose", "-v", count=True, help="Log what is done; -vv also each request and page.")
     ] = 0,
@@ -154,11 +156,8 @@ def _run(*, as_json: bool) -> int:
     except typer.Abort:
         sys.stderr.write("Aborted!\n")
         return 1
-    except typer.TyperException as error:  # wrong usage, in Typer's words
-        if as_json:
-            print_json({"success": False, "error": error_document(UsageError(error.format_message()))})
-        cast("typer.BadParameter", error).show()  # each of them can, though the public base does not say so
-        return error.exit_code
+    except typer.TyperException as error:
+        return _report_usage(error, as_json=as_json)
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # Typer ends so where a pipe or socket of ours broke
             return report_bug(end.__context__, as_json=as_json)
@@ -168,6 +167,28 @@ def _run(*, as_json: bool) -> int:
     except Exception as error:  # noqa: BLE001 - the last line of defence
         return _report_unforeseen(error, as_json=as_json)
     return done if isinstance(done, int) else 0  # the code of typer.Exit; commands return nothing
+
+
+def _report_usage(error: typer.TyperException, *, as_json: bool) -> int:
+    """Report wrong usage in our words, or show the help of a command that was called without arguments."""
+    from typer._click import exceptions as typed
+
+    message, context = error.format_message(), getattr(error, "ctx", None)
+    if isinstance(error, typed.NoArgsIsHelpError):
+        if as_json:
+            print_json({"success": False, "error": error_document(UsageError("a command is missing"))})
+        sys.stderr.write(f"{message}\n")
+        return error.exit_code
+    if isinstance(error, typed.NoSuchOption):
+        hidden = {name for each in context.command.params if each.hidden for name in each.opts} if context else set()
+        near = sorted({*(error.possibilities or ())} - hidden)
+        message = f"no such option {error.option_name}" + (f"; did you mean {' or '.join(near)}?" if near else "")
+    elif isinstance(error, typed.MissingParameter) and error.param is not None:
+        message = f"missing {error.param.param_type_name} {error.param.get_error_hint().strip(chr(39))}"
+    message = message.replace(". Did you mean", "; did you mean")
+    hint = f"`{context.command_path} --help` shows the usage" if context else "`atom-sync --help` shows the usage"
+    report_failure(UsageError(f"{message[:1].lower()}{message[1:]}".removesuffix("."), hint=hint), as_json=as_json)
+    return error.exit_code
 
 
 def _name_service_user(error: AtomSyncError) -> None:

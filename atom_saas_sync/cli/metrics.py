@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 def metrics(
     ctx: typer.Context,
     textfile: Annotated[
-        Path | None, typer.Option("--textfile", metavar="PATH", help="Write them to this file, at once.")
+        Path | None, typer.Option("--textfile", metavar="FILE", help="Write them to FILE, atomically.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Print the metrics as Prometheus reads them."""
+    """Print the metrics in Prometheus' text format."""
     from atom_saas_sync.cli.runtime import settings_of
 
     settings = settings_of(ctx.obj)

@@ -18,14 +18,14 @@ from atom_saas_sync.model import ListedRating
 if TYPE_CHECKING:
     from atom_saas_sync.store.ratings import Ratings
 
-app = typer.Typer(help="Ratings: give them, see them, send failed ones again.", no_args_is_help=True)
+app = typer.Typer(help="Rate skills; list and retry ratings.", no_args_is_help=True)
 
 _STATES = ("pending", "sent", "failed")
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-_Skill = Annotated[str | None, typer.Option("--skill", metavar="SKILL_ID", help="Only of this skill.")]
-_User = Annotated[str | None, typer.Option("--user", metavar="USER", help="Only of this user.")]
-_Limit = Annotated[int, typer.Option("--limit", min=0, metavar="N", help="So many at most; 0 means all.")]
+_Skill = Annotated[str | None, typer.Option("--skill", metavar="ID", help="Only ratings of this skill.")]
+_User = Annotated[str | None, typer.Option("--user", metavar="USER", help="Only ratings by this user.")]
+_Limit = Annotated[int, typer.Option("--limit", min=0, metavar="N", help="Maximum number of rows; 0: no limit.")]
 
 
 @app.command()
@@ -35,10 +35,10 @@ def add(
     stars: Annotated[str, typer.Argument(metavar="STARS", help="1 to 5.")],
     comment: Annotated[
         str | None,
-        typer.Option("--comment", metavar="TEXT", help="At most 1,000 characters; without it the old stays."),
+        typer.Option("--comment", metavar="TEXT", help="Up to 1,000 characters; omit to keep the old comment."),
     ] = None,
-    user: Annotated[str | None, typer.Option("--user", metavar="USER", help="Who rates; by default, you.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Also for a skill that is not in the cache.")] = False,
+    user: Annotated[str | None, typer.Option("--user", metavar="USER", help="User to rate as. Default: you.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Rate a skill that is not in the cache.")] = False,
     as_json: _Json = False,
 ) -> None:
     """Rate a skill, or change your rating of it. The next `sync ratings` sends it."""
@@ -67,7 +67,7 @@ def add(
 @app.command("list")
 def list_ratings(
     ctx: typer.Context,
-    state: Annotated[str | None, typer.Option("--state", metavar="S", help="pending, sent or failed.")] = None,
+    state: Annotated[str | None, typer.Option("--state", metavar="STATE", help="pending, sent or failed.")] = None,
     skill: _Skill = None,
     user: _User = None,
     limit: _Limit = 100,
@@ -161,7 +161,7 @@ def failed(ctx: typer.Context, limit: _Limit = 100, as_json: _Json = False) -> N
 def retry(
     ctx: typer.Context,
     rating_ids: Annotated[list[int] | None, typer.Argument(metavar="ID…", help="The ratings' numbers.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All that failed.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Every failed rating.")] = False,
     as_json: _Json = False,
 ) -> None:
     """Take ratings off the failed list: the next `sync ratings` sends them again."""

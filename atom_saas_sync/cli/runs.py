@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.core.run_log import LoggedRun
     from atom_saas_sync.store.run_log import RunHistory
 
-app = typer.Typer(help="Past and current runs: what each did, and why it failed.", no_args_is_help=True)
+app = typer.Typer(help="List and show past and current runs.", no_args_is_help=True)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 

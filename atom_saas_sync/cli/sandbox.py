@@ -17,7 +17,7 @@ from atom_saas_sync.cli.output import given_options, note, print_json
 from atom_saas_sync.errors import ConnectionFailed, Interrupted, NotFound, UsageError
 
 app = typer.Typer(
-    help="A local marketplace for trying out, tests and demos; not the real one.",
+    help="Run a mock marketplace for experiments, tests and demos.",
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -25,7 +25,11 @@ app = typer.Typer(
 _DEFAULT_URL = "http://127.0.0.1:8600"
 _URL = Annotated[
     str | None,
-    typer.Option("--url", help=f"Base URL of the running sandbox. Default: ATOM_SAAS_API_URL, else {_DEFAULT_URL}."),
+    typer.Option(
+        "--url",
+        metavar="URL",
+        help=f"Base URL of the running sandbox. Default: ATOM_SAAS_API_URL, else {_DEFAULT_URL}.",
+    ),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -33,21 +37,30 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 @app.callback(invoke_without_command=True)
 def serve(
     ctx: typer.Context,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any free one.", min=0, max=65535)] = 8600,
-    skills: Annotated[int, typer.Option(help="How many skills to make up.", min=0)] = 5000,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same skills.")] = 1,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="PORT", help="Port to listen on; 0 takes any free one.", min=0, max=65535)
+    ] = 8600,
+    skills: Annotated[int, typer.Option(metavar="N", help="Number of generated skills.", min=0)] = 5000,
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same skills.")] = 1,
     catalogue: Annotated[
-        Path | None, typer.Option(help="Take the skills from this file, one JSON object a line (.gz too).")
+        Path | None, typer.Option(metavar="FILE", help="Read the skills from FILE, one JSON object a line (.gz too).")
     ] = None,
-    token: Annotated[str | None, typer.Option(help="The token that is accepted, at_saas_sandbox if not given.")] = None,
-    rate_limit: Annotated[int, typer.Option(help="Requests that are free in a minute.", min=1)] = 100_000,
-    latency_ms: Annotated[int, typer.Option(help="Wait before each answer.", min=0)] = 0,
-    ping_interval: Annotated[float, typer.Option(help="Seconds between the WebSocket's pings.", min=0.01)] = 30.0,
+    token: Annotated[
+        str | None, typer.Option(metavar="TOKEN", help="The accepted token. Default: at_saas_sandbox.")
+    ] = None,
+    rate_limit: Annotated[int, typer.Option(metavar="N", help="Requests allowed a minute.", min=1)] = 100_000,
+    latency_ms: Annotated[int, typer.Option(metavar="N", help="Delay each answer by N milliseconds.", min=0)] = 0,
+    ping_interval: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Time between two WebSocket pings.", min=0.01)
+    ] = 30.0,
     warm: Annotated[bool, typer.Option("--warm", help="Encode all pages before the first request.")] = False,
     fault: Annotated[
         list[str] | None,
-        typer.Option(help="Switch a fault on: KIND[:FIELD=VALUE,…], as in error:endpoint=list,status=503,times=2."),
+        typer.Option(
+            metavar="FAULT",
+            help="Enable a fault: KIND[:FIELD=VALUE,…], such as error:endpoint=list,status=503,times=2.",
+        ),
     ] = None,
     as_json: _Json = False,
 ) -> None:
@@ -113,12 +126,13 @@ def state(url: _URL = None, _as_json: _Json = False) -> None:
 
 @app.command()
 def push(
-    skill_id: Annotated[str, typer.Argument(help="A skill of the sandbox, or a new one.")],
+    skill_id: Annotated[str, typer.Argument(metavar="ID", help="A skill of the sandbox, or a new one.")],
     set_fields: Annotated[
-        list[str] | None, typer.Option("--set", help="FIELD=VALUE; the value is JSON, else taken as text.")
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Set a field; a VALUE that is not JSON is text."),
     ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Remove the skill.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Tell nobody over the WebSocket.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Do not notify WebSocket clients.")] = False,
     url: _URL = None,
     as_json: _Json = False,
 ) -> None:
@@ -142,10 +156,13 @@ def push(
 @app.command("fault")
 def switch_fault(
     fault: Annotated[
-        str | None, typer.Argument(help="KIND[:FIELD=VALUE,…]; without it, the faults that are on.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="[FAULT]", help="KIND[:FIELD=VALUE,…]; without it, show the enabled faults.", show_default=False
+        ),
     ] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="Switch all faults off.")] = False,
-    kinds: Annotated[bool, typer.Option("--kinds", help="Show the kinds of faults.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Disable all faults.")] = False,
+    kinds: Annotated[bool, typer.Option("--kinds", help="List the kinds of faults.")] = False,
     url: _URL = None,
     as_json: _Json = False,
 ) -> None:
@@ -170,8 +187,10 @@ def switch_fault(
 
 @app.command()
 def flood(
-    count: Annotated[int, typer.Argument(help="How many updates to push.", min=1)],
-    whole: Annotated[bool, typer.Option("--whole/--partial", help="Whole skills, or only what changed.")] = True,
+    count: Annotated[int, typer.Argument(metavar="N", help="Number of updates to push.", min=1)],
+    whole: Annotated[
+        bool, typer.Option("--whole/--partial", help="Send whole skills, or only the changed fields.")
+    ] = True,
     text: Annotated[bool, typer.Option("--text/--no-text", help="Change the description too.")] = True,
     url: _URL = None,
     _as_json: _Json = False,

@@ -22,16 +22,14 @@ if TYPE_CHECKING:
     from atom_saas_sync.core.schedule_files import Schedule
 
 app = typer.Typer(
-    help="What starts the jobs: systemd units or a crontab, shown or installed.",
+    help="Print, install or remove systemd units or a crontab.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 _Install = Annotated[bool, typer.Option("--install", help="Write the files where they belong.")]
-_Uninstall = Annotated[bool, typer.Option("--uninstall", help="Remove what --install wrote, and nothing else.")]
-_Root = Annotated[
-    Path, typer.Option("--root", metavar="PATH", help="Write below this directory: for packages and images.")
-]
+_Uninstall = Annotated[bool, typer.Option("--uninstall", help="Remove what --install wrote and nothing else.")]
+_Root = Annotated[Path, typer.Option("--root", metavar="DIR", help="Write below DIR: for packages and images.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 _SYSTEMD = Path("etc/systemd/system")

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 def serve_health(
     ctx: typer.Context,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any free one.", min=0, max=65535)] = 8000,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="PORT", help="Port to listen on; 0 takes any free one.", min=0, max=65535)
+    ] = 8000,
 ) -> None:
     """Serve health, metrics and the admin API over HTTP."""
     from atom_saas_sync.cli import runtime

@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from atom_saas_sync.store.catalogue import Catalogue
     from atom_saas_sync.store.reading import Reading
 
-app = typer.Typer(help="The cached skills: read them, edit them, see their versions.", no_args_is_help=True)
+app = typer.Typer(help="Read, edit and compare the cached skills.", no_args_is_help=True)
 
 _SORTS = ("rating", "name", "updated")
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-_Category = Annotated[str | None, typer.Option("--category", metavar="NAME", help="Only this category.")]
+_Category = Annotated[str | None, typer.Option("--category", metavar="CATEGORY", help="Only this category.")]
 _Tag = Annotated[str | None, typer.Option("--tag", metavar="TAG", help="Only with this tag.")]
 _Limit = Annotated[
-    int, typer.Option("--limit", min=0, max=10**9, metavar="N", help="Show so many at most; 0 means all.")
+    int, typer.Option("--limit", min=0, max=10**9, metavar="N", help="Maximum number of rows; 0: no limit.")
 ]
-_SortOption = Annotated[str | None, typer.Option("--sort", metavar="S", help="rating, name or updated.")]
+_SortOption = Annotated[str | None, typer.Option("--sort", metavar="ORDER", help="rating, name or updated.")]
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The skill's id.")]
 
 
@@ -43,7 +43,7 @@ def list_skills(
     tag: _Tag = None,
     limit: _Limit = 50,
     sort: _SortOption = None,
-    modified: Annotated[bool, typer.Option("--modified", help="Only those edited here, or only here.")] = False,
+    modified: Annotated[bool, typer.Option("--modified", help="Only skills that were edited or added here.")] = False,
     as_json: _Json = False,
 ) -> None:
     """List the cached skills."""
@@ -58,12 +58,12 @@ def list_skills(
 @app.command()
 def search(
     ctx: typer.Context,
-    text: Annotated[list[str], typer.Argument(metavar="TEXT", help="Words that must all be there.")],
+    text: Annotated[list[str], typer.Argument(metavar="TEXT", help="Words that must all match.")],
     category: _Category = None,
     tag: _Tag = None,
     limit: _Limit = 20,
     sort: _SortOption = None,
-    modified: Annotated[bool, typer.Option("--modified", help="Only those edited here, or only here.")] = False,
+    modified: Annotated[bool, typer.Option("--modified", help="Only skills that were edited or added here.")] = False,
     as_json: _Json = False,
 ) -> None:
     """Search names, descriptions, tags, categories and code; the best come first."""
@@ -114,10 +114,11 @@ def edit(
         ),
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", metavar="FILE", help="Take the whole skill as JSON; - is stdin.")
+        Path | None,
+        typer.Option("--file", metavar="FILE", help="Read the whole skill as JSON from FILE; - is standard input."),
     ] = None,
     new_fields: Annotated[
-        bool, typer.Option("--new-field", help="Let --set add a field that the contract does not know.")
+        bool, typer.Option("--new-field", help="Let --set add a field that is not in the contract.")
     ] = False,
     as_json: _Json = False,
 ) -> None:
@@ -145,7 +146,7 @@ def edit(
 @app.command("import")
 def import_skills(
     ctx: typer.Context,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="JSON or JSON lines; - is stdin.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="JSON or JSON lines; - is standard input.")],
     as_json: _Json = False,
 ) -> None:
     """Add skills, or edit those that are there: all of them, or none if one is not a skill."""
@@ -181,9 +182,9 @@ def diff(
     ctx: typer.Context,
     skill_id: _Id,
     old: Annotated[
-        str, typer.Option("--from", metavar="V", help="base, local, a number of `skills log`, or a version.")
+        str, typer.Option("--from", metavar="VERSION", help="base, local, a number of `skills log`, or a version.")
     ] = "base",
-    new: Annotated[str, typer.Option("--to", metavar="V", help="Likewise.")] = "local",
+    new: Annotated[str, typer.Option("--to", metavar="VERSION", help="As for --from.")] = "local",
     as_json: _Json = False,
 ) -> None:
     """Show what differs between two versions: by default what was changed here, against the base."""

@@ -34,12 +34,12 @@ _RUNS_ON_SCREEN = 32
 
 def status(
     ctx: typer.Context,
-    seconds: Annotated[float, typer.Argument(min=0.2, metavar="[SECONDS]", help="With --watch: how often.")] = 2.0,
+    seconds: Annotated[float, typer.Argument(min=0.2, metavar="[SECONDS]", help="Interval for --watch.")] = 2.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 3, and the reasons, if it is unhealthy.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Stay and look again each SECONDS, until Ctrl-C.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 3 and the reasons if unhealthy.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every SECONDS until Ctrl-C.")] = False,
 ) -> None:
-    """Show what is going on, and what is wrong."""
+    """Show activity and problems."""
     from atom_saas_sync.cli.runtime import settings_of
 
     settings = settings_of(ctx.obj)

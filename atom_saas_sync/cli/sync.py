@@ -42,30 +42,39 @@ app = typer.Typer(help="Synchronise with the marketplace.", no_args_is_help=True
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")]
 _StrategyOption = Annotated[
-    str | None, typer.Option("--strategy", metavar="S", help="remote_wins, local_wins, merge or manual.")
+    str | None,
+    typer.Option(
+        "--strategy",
+        metavar="STRATEGY",
+        help="remote_wins, local_wins, merge or manual [env: ATOM_SAAS_CONFLICT_STRATEGY].",
+    ),
 ]
 _MaxDeleteOption = Annotated[
     str | None,
-    typer.Option("--max-delete", metavar="N|P%", help="Refuse more deletions than that. Default: 25%, at least 10."),
+    typer.Option(
+        "--max-delete", metavar="N|P%", help="Refuse to delete more skills than this. Default: 25%, at least 10."
+    ),
 ]
 _Force = Annotated[bool, typer.Option("--force", help="Ignore stored validators and read everything again.")]
 _Scheduled = Annotated[
     bool, typer.Option("--scheduled", help="Started by a timer: does nothing unless ENABLE_SCHEDULER is true.")
 ]
-_Wait = Annotated[float, typer.Option("--wait", min=0, metavar="SECONDS", help="Wait so long for another run to end.")]
+_Wait = Annotated[
+    float, typer.Option("--wait", min=0, metavar="SECONDS", help="Wait up to SECONDS for another run to finish.")
+]
 _Deadline = Annotated[
-    float | None, typer.Option("--deadline", min=0, metavar="SECONDS", help="End cleanly after that time.")
+    float | None, typer.Option("--deadline", min=0, metavar="SECONDS", help="Stop cleanly after SECONDS.")
 ]
 _FailOnConflict = Annotated[bool, typer.Option("--fail-on-conflict", help="Exit with 4 if conflicts are open.")]
 _StartedBy = Annotated[
     str | None, typer.Option("--started-by", hidden=True, help="Who is to stand in the audit trail.")
 ]
 _Textfile = Annotated[
-    Path | None, typer.Option("--textfile", metavar="PATH", help="Write the metrics to this file afterwards.")
+    Path | None, typer.Option("--textfile", metavar="FILE", help="Write the metrics to FILE afterwards.")
 ]
 # After these a second run would meet the same end.
 _ENDS_ALL = {"auth", "interrupted", "deadline", "rate_limited"}
-_NoCategories = Annotated[bool, typer.Option("--no-categories", help="Leave the categories out.")]
+_NoCategories = Annotated[bool, typer.Option("--no-categories", help="Skip the categories.")]
 
 
 @app.command()
@@ -132,7 +141,7 @@ def ratings(
     dry_run: _DryRun = False,
     everything: Annotated[bool, typer.Option("--all", help="Send every rating again.")] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Also failed ones that are not yet due or wait for a person.")
+        bool, typer.Option("--retry-failed", help="Also failed ratings that are not due yet or need a manual retry.")
     ] = False,
     scheduled: _Scheduled = False,
     wait: _Wait = 0,

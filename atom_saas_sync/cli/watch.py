@@ -41,10 +41,13 @@ _SCHEDULE = "schedule"
 def watch(
     ctx: typer.Context,
     jobs: Annotated[
-        bool, typer.Option("--jobs", help="Run the periodic jobs too, where no timer does (ENABLE_SCHEDULER=true).")
+        bool,
+        typer.Option(
+            "--jobs", help="Also run the periodic jobs, if ENABLE_SCHEDULER is true; for containers without timers."
+        ),
     ] = False,
 ) -> None:
-    """Follow the marketplace in real time, until told to stop."""
+    """Follow the marketplace in real time until stopped."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.config import require_token
     from atom_saas_sync.store.lock import run_lock

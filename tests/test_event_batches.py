@@ -12,7 +12,7 @@ import pytest
 from conftest import Machine
 from database_rules import check_rules
 
-from atom_saas_sync.core.incoming import Message, parse_frame
+from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.realtime import RealtimeStore
 from atom_saas_sync.usecases.follow_events import EventFollower

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from atom_saas_sync.core.incoming import (
+from atom_saas_sync.core.incoming.bodies import check_memory, memory_of
+from atom_saas_sync.core.incoming.categories import parse_categories
+from atom_saas_sync.core.incoming.fields import id_problem, without_malformed
+from atom_saas_sync.core.incoming.limits import (
     MAX_CATEGORIES,
     MAX_COMMENT_LENGTH,
     MAX_ID_LENGTH,
@@ -18,17 +21,9 @@ from atom_saas_sync.core.incoming import (
     MAX_PAGE_MEMORY,
     MAX_RATINGS,
     MAX_SKILL_BYTES,
-    Malformed,
-    Message,
-    check_memory,
-    id_problem,
-    memory_of,
-    parse_categories,
-    parse_frame,
-    parse_skill_page,
-    read_skill,
-    without_malformed,
 )
+from atom_saas_sync.core.incoming.messages import Malformed, Message, parse_frame
+from atom_saas_sync.core.incoming.skills import parse_skill_page, read_skill
 from atom_saas_sync.errors import BadResponse, TooLarge
 from atom_saas_sync.model import InvalidItem, SkillVersion
 from atom_saas_sync.usecases.watch import BATCH_BYTES, BATCH_MESSAGES, WAITING_BYTES, WAITING_MESSAGES, Backlog

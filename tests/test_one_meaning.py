@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scripted_support import ScriptedMarketplace, scripted_marketplace, skill
 
 from atom_saas_sync.core.canonical import decode_object
-from atom_saas_sync.core.incoming import Malformed, Message, parse_frame, read_skill
+from atom_saas_sync.core.incoming.messages import Malformed, Message, parse_frame
+from atom_saas_sync.core.incoming.skills import read_skill
 from atom_saas_sync.model import InvalidItem, SkillVersion
 
 TWICE = {

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from conftest import Machine
 
-from atom_saas_sync.core.incoming import Message, parse_frame
+from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.realtime import RealtimeStore
 from atom_saas_sync.usecases.follow_events import EventFollower

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from msgspec import Raw
 
 from atom_saas_sync.core.canonical import VOLATILE_FIELDS, canonical, decode_object
-from atom_saas_sync.core.incoming import read_skill
+from atom_saas_sync.core.incoming.skills import read_skill
 from atom_saas_sync.core.merge import merge
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model import (

@@ -29,7 +29,7 @@ from watch_support import (
     websocket_state,
 )
 
-from atom_saas_sync.core.incoming import Malformed, Message, parse_frame
+from atom_saas_sync.core.incoming.messages import Malformed, Message, parse_frame
 from atom_saas_sync.core.realtime import Rules
 from atom_saas_sync.errors import ConfigError, LinkEnded
 from atom_saas_sync.marketplace.websocket import open_link

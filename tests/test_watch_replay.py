@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from watch_support import plain
 
 from atom_saas_sync.core.canonical import json_text
-from atom_saas_sync.core.incoming import Message, parse_frame
+from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.realtime import RealtimeStore

@@ -289,7 +289,7 @@ def _edit_by_hand(catalogue: Catalogue, skill: CachedSkill) -> bool:
 def _values(texts: list[str]) -> dict[str, Any]:
     """Read FIELD=VALUE: a text field takes the value as it is, any other JSON if it is some."""
     from atom_saas_sync.core.documents import Problem, check_text, read_value
-    from atom_saas_sync.core.incoming import TEXT_FIELDS, TIME_FIELDS
+    from atom_saas_sync.core.incoming.fields import TEXT_FIELDS, TIME_FIELDS
 
     values: dict[str, Any] = {}
     for text in texts:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from atom_saas_sync.core.incoming import memory_of
+from atom_saas_sync.core.incoming.bodies import memory_of
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model import BEST_RATING, LARGEST_COUNT, CachedSkill
 

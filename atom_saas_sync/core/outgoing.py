@@ -1,7 +1,7 @@
 """What we send to a marketplace: ratings, the query of a list, heartbeats (marketplace-api.md).
 
 Strict: what the contract does not allow is refused here, before it costs a request. What we accept is in
-core/incoming.py.
+core/incoming/.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal
 from urllib.parse import quote
 
 from atom_saas_sync.core.canonical import canonical, json_text
-from atom_saas_sync.core.incoming import id_problem
+from atom_saas_sync.core.incoming.fields import id_problem
 from atom_saas_sync.model import OutgoingRating, Rating
 from atom_saas_sync.times import format_time
 

@@ -1,7 +1,7 @@
 """The real-time protocol without I/O (marketplace-api.md, section 4).
 
 What is newer than what; when to ping, to give a connection up, to try again, and to fall back to
-polling. What a frame says is in core/incoming.py.
+polling. What a frame says is in core/incoming/.
 
 `Lifeline` is fed with what happened and the time on a clock that only grows, and answers with what is to be done.
 """
@@ -18,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from atom_saas_sync.core.canonical import decode_object, json_text, same, version_from, version_from_fields
-from atom_saas_sync.core.incoming import RATING_FIGURES, RATING_UPDATE, SKILL_DELETE, Message
+from atom_saas_sync.core.incoming.messages import RATING_FIGURES, RATING_UPDATE, SKILL_DELETE, Message
 from atom_saas_sync.core.plan import CLOCK_TOLERANCE
 from atom_saas_sync.model import Known, SkillVersion
 from atom_saas_sync.times import parse_time

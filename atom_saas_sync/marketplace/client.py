@@ -16,17 +16,11 @@ import httpx
 import tenacity
 
 from atom_saas_sync import __version__
-from atom_saas_sync.core.incoming import (
-    check_memory,
-    error_words,
-    is_utf8,
-    parse_categories,
-    parse_conflict,
-    parse_receipt,
-    parse_skill_page,
-    parse_skill_ratings,
-    read_skill,
-)
+from atom_saas_sync.core.incoming.bodies import check_memory, is_utf8
+from atom_saas_sync.core.incoming.categories import parse_categories
+from atom_saas_sync.core.incoming.errors import error_words
+from atom_saas_sync.core.incoming.ratings import parse_conflict, parse_receipt, parse_skill_ratings
+from atom_saas_sync.core.incoming.skills import parse_skill_page, read_skill
 from atom_saas_sync.core.outgoing import list_query, path_segment, rating_body, rating_headers
 from atom_saas_sync.errors import (
     ApiError,

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidPro
 
 from atom_saas_sync import __version__
 from atom_saas_sync.characters import without_hidden
-from atom_saas_sync.core.incoming import MAX_FRAME_BYTES
+from atom_saas_sync.core.incoming.limits import MAX_FRAME_BYTES
 from atom_saas_sync.errors import LinkEnded
 from atom_saas_sync.marketplace.proxies import proxy_for
 from atom_saas_sync.marketplace.tls import cause_of, tls_context

@@ -22,7 +22,7 @@ from atom_saas_sync.core.health import (
     minutes_since,
     watch_is_running,
 )
-from atom_saas_sync.core.incoming import name_problem
+from atom_saas_sync.core.incoming.fields import name_problem
 from atom_saas_sync.errors import ConfigError, ConnectionFailed, DatabaseError, MarketplaceError
 from atom_saas_sync.model import Health, Status
 from atom_saas_sync.times import parse_time

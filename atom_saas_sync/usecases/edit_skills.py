@@ -18,7 +18,8 @@ from atom_saas_sync.core.canonical import (
     stored_version,
     version_from_fields,
 )
-from atom_saas_sync.core.incoming import TEXT_FIELDS, read_skill
+from atom_saas_sync.core.incoming.fields import TEXT_FIELDS
+from atom_saas_sync.core.incoming.skills import read_skill
 from atom_saas_sync.core.merge import follow_volatile
 from atom_saas_sync.core.plan import is_edited, is_tampered
 from atom_saas_sync.errors import NotFound, Tampered, UsageError

@@ -15,7 +15,7 @@ from msgspec import Struct, field
 from atom_saas_sync.core.canonical import decode_object, stored_version, version_from_fields
 from atom_saas_sync.core.comparison import Side, combine, compare, contested
 from atom_saas_sync.core.documents import read_one
-from atom_saas_sync.core.incoming import read_skill
+from atom_saas_sync.core.incoming.skills import read_skill
 from atom_saas_sync.core.merge import follow_volatile
 from atom_saas_sync.core.plan import CONVERGED, is_edited, is_tampered, plan_resolution, plan_undo, resolve
 from atom_saas_sync.errors import NotFound, Tampered, UsageError

@@ -20,7 +20,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from atom_saas_sync.characters import short_id
-from atom_saas_sync.core.incoming import id_problem
+from atom_saas_sync.core.incoming.fields import id_problem
 from atom_saas_sync.core.outgoing import idempotency_key, outgoing, rating_problem
 from atom_saas_sync.core.ratings import Newest, clock_skew, content_digest, newest, next_try
 from atom_saas_sync.errors import ApiError, AtomSyncError, BadResponse, MarketplaceError, RateLimited

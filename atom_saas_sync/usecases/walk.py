@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 from msgspec import Raw, Struct, field
 
-from atom_saas_sync.core.incoming import MAX_PAGE_MEMORY, read_skill
+from atom_saas_sync.core.incoming.limits import MAX_PAGE_MEMORY
+from atom_saas_sync.core.incoming.skills import read_skill
 from atom_saas_sync.errors import ApiError, BadResponse, MarketplaceError, TooLarge
 from atom_saas_sync.model import InvalidItem, ListedPage, PageRecord, SkillVersion
 

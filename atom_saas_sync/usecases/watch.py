@@ -20,7 +20,7 @@ from typing import Any, Literal, Never, Protocol, TypeVar
 
 from msgspec import Struct
 
-from atom_saas_sync.core.incoming import PING, PONG, Malformed, Message, parse_frame
+from atom_saas_sync.core.incoming.messages import PING, PONG, Malformed, Message, parse_frame
 from atom_saas_sync.core.outgoing import heartbeat
 from atom_saas_sync.core.realtime import Do, Lifeline, Rules
 from atom_saas_sync.errors import AtomSyncError, DatabaseBusy, DatabaseError, LinkEnded

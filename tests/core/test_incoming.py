@@ -10,17 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from atom_saas_sync.core.incoming import (
-    TEXT_FIELDS,
-    Malformed,
-    parse_categories,
-    parse_conflict,
-    parse_frame,
-    parse_receipt,
-    parse_skill_page,
-    parse_skill_ratings,
-    read_skill,
-)
+from atom_saas_sync.core.incoming.categories import parse_categories
+from atom_saas_sync.core.incoming.fields import TEXT_FIELDS
+from atom_saas_sync.core.incoming.messages import Malformed, parse_frame
+from atom_saas_sync.core.incoming.ratings import parse_conflict, parse_receipt, parse_skill_ratings
+from atom_saas_sync.core.incoming.skills import parse_skill_page, read_skill
 from atom_saas_sync.errors import BadResponse
 from atom_saas_sync.model import InvalidItem, SkillVersion
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atom_saas_sync.core.incoming import UNKNOWN, Malformed, Message, parse_frame
+from atom_saas_sync.core.incoming.messages import UNKNOWN, Malformed, Message, parse_frame
 from atom_saas_sync.core.realtime import (
     FIRST_DELAYS,
     LONGEST_DELAY,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from inputs import broken, categories, frames, fuzzing, pages, tried
 from starlette.types import Receive, Scope, Send
 
-from atom_saas_sync.core.incoming import Message, parse_frame
+from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.model import STRATEGIES, Strategy
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.realtime import RealtimeStore

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from inputs import broken, frames, fuzzing, tried
 
-from atom_saas_sync.core.incoming import Malformed, Message, parse_frame
+from atom_saas_sync.core.incoming.messages import Malformed, Message, parse_frame
 from atom_saas_sync.core.realtime import Do, Lifeline, Rules
 from atom_saas_sync.errors import LinkEnded
 from atom_saas_sync.marketplace.websocket import open_link

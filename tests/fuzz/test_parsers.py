@@ -16,19 +16,11 @@ from hypothesis import strategies as st
 from inputs import IDS, broken, categories, doubled_skills, frames, fuzzing, pages, skills, spelled, tried, values
 
 from atom_saas_sync.core.canonical import decode_object, json_text, same
-from atom_saas_sync.core.incoming import (
-    Malformed,
-    Message,
-    id_problem,
-    parse_categories,
-    parse_conflict,
-    parse_frame,
-    parse_receipt,
-    parse_skill_page,
-    parse_skill_ratings,
-    read_skill,
-    without_malformed,
-)
+from atom_saas_sync.core.incoming.categories import parse_categories
+from atom_saas_sync.core.incoming.fields import id_problem, without_malformed
+from atom_saas_sync.core.incoming.messages import Malformed, Message, parse_frame
+from atom_saas_sync.core.incoming.ratings import parse_conflict, parse_receipt, parse_skill_ratings
+from atom_saas_sync.core.incoming.skills import parse_skill_page, read_skill
 from atom_saas_sync.errors import BadResponse
 from atom_saas_sync.marketplace.bodies import read_body
 from atom_saas_sync.model import MESSAGE_TYPES, InvalidItem, SkillVersion

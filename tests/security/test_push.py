@@ -13,7 +13,7 @@ import pytest
 from conftest import Json, Machine, wait_until
 from watch_support import PATIENCE, counter, messages, stop, watching
 
-from atom_saas_sync.core.incoming import Message, parse_frame
+from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.realtime import RealtimeStore

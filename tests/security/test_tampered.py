@@ -10,7 +10,7 @@ import pytest
 from conftest import Json, Machine
 
 from atom_saas_sync.core.canonical import content_digest, exec_digest
-from atom_saas_sync.core.incoming import Message, parse_frame
+from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.model import Strategy
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.integrity import Signer

@@ -1,0 +1,114 @@
+"""What holds for every body and frame: its encoding, its memory, and the items of a list that no parser takes."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from sys import getsizeof
+
+import msgspec
+
+from atom_saas_sync.core.canonical import Shape
+from atom_saas_sync.core.incoming.limits import MAX_PAGE_MEMORY
+from atom_saas_sync.errors import BadResponse, TooLarge
+
+
+def is_utf8(body: bytes) -> bool:
+    """Tell whether a body is UTF-8. One that is not was probably damaged on its way."""
+    if body.isascii():
+        return True
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for start in range(0, len(body), _CHUNK):  # in the processor's cache; a whole copy takes four times the memory
+            decoder.decode(body[start : start + _CHUNK], final=start + _CHUNK >= len(body))
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def memory_of(text: str) -> int:
+    """Estimate, from above, the memory that JSON takes as text and decoded, in bytes.
+
+    Many small values take thirty times their text; a character like an emoji makes the whole text around it four
+    times as large, also one that is written as an escape.
+    """
+    shape = Shape(0, text.count(","), text.count("[") + text.count("{"), has_exponent=False)
+    return memory_of_shape(text, shape, escaped=True)
+
+
+def memory_of_shape(text: str, shape: Shape, *, escaped: bool) -> int:
+    r"""Estimate the memory of a text of that shape; it has no `\u` unless it may be `escaped`."""
+    size = getsizeof(text)
+    decoded = max(size, _WIDEST * len(text)) if escaped and "\\u" in text else size
+    return size + decoded + _VALUE_BYTES * shape.values + _CONTAINER_BYTES * shape.containers
+
+
+_WIDEST, _VALUE_BYTES, _CONTAINER_BYTES, MESSAGE_BYTES = 4, 32, 100, 1024
+_CHUNK = 16 * 1024
+TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]', re.DOTALL)
+_MAX_TOKENS = 8_000_000
+
+
+def cut_list(body: bytes, key: bytes, limit: int) -> tuple[bytes, list[bytes]] | None:
+    """Return the body with an empty list, and the items of that list; None if the brackets do not match.
+
+    The list is the value of `key`, or the whole body. For lists that the fast parser refuses as a whole because one
+    item is half a surrogate pair, absurdly nested, or a number out of range. Raises BadResponse for more items than
+    `limit`.
+    """
+    named = re.compile(rb'"' + key + rb'"\s*:\s*\Z')
+    depth, level, start, begin, items = 0, -1, 0, 0, []
+    for number, token in enumerate(TOKEN.finditer(body)):
+        kind = token.group()
+        if number > _MAX_TOKENS:
+            break
+        if kind in b"[{":
+            depth += 1
+            bare = depth == 1 and kind == b"["
+            if level < 0 and kind == b"[" and (bare or (depth == 2 and _precedes(named, body, token.start()))):  # noqa: PLR2004
+                level, begin, start = depth, token.end(), token.end()
+        elif kind in b"]}":
+            depth -= 1
+            if depth == level - 1:
+                items.append(body[start : token.start()].strip())
+                return body[:begin] + body[token.start() :], [item for item in items if item]
+        elif kind == b"," and depth == level:
+            items.append(body[start : token.start()].strip())
+            start = token.end()
+            if len(items) >= limit:
+                raise BadResponse(_too_many(key.decode(), limit))
+    return None
+
+
+def _precedes(pattern: re.Pattern[bytes], body: bytes, position: int) -> bool:
+    return pattern.search(body, max(0, position - 64), position) is not None
+
+
+def _too_many(what: str, limit: int) -> str:
+    return f"the list of {what} has more than {limit} items"
+
+
+def is_json_if_odd(item: bytes) -> bool:
+    """Tell whether an item is JSON, or was refused for what it says rather than for how it is written."""
+    try:
+        json.loads(item.decode(errors="replace"))
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+    return True
+
+
+def reason_of(error: Exception) -> str:
+    """Return the reason of a failed parse."""
+    return "too deeply nested" if isinstance(error, RecursionError) else str(error)
+
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
+
+
+def check_memory(body: bytes, what: str) -> None:
+    """Raise TooLarge if a body would take more memory, decoded, than MAX_PAGE_MEMORY."""
+    if memory_of(body.decode(errors="replace")) > MAX_PAGE_MEMORY:
+        raise TooLarge(f"{what} would take too much memory ({len(body)} bytes)")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from atom_saas_sync.cli.output import counted, note, print_json, say
-from atom_saas_sync.errors import UsageError
+from atom_saas_sync.errors import DatabaseError, UsageError
+
+if TYPE_CHECKING:
+    from atom_saas_sync.core.local_work import LocalWork
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -67,6 +71,73 @@ def backup(
     say(f"{written}: {size(counts['size_bytes'])}")
     if removed:
         say(f"removed {counted(len(removed), 'older backup')}; {keep} kept")
+
+
+def restore(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup of this database.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before local work is lost.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Put a backup in the place of the database; what it replaces is kept beside it."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.cli.asking import confirm_loss
+    from atom_saas_sync.cli.session import all_runs_locked
+    from atom_saas_sync.core.marketplace import marketplace_of
+    from atom_saas_sync.store import migrations
+    from atom_saas_sync.store import restore as store
+
+    settings = runtime.load(ctx.obj)
+    path, file = settings.database_path, file.absolute()
+    if os.path.realpath(path) == os.path.realpath(file):
+        raise UsageError(f"{file} is the database itself", hint="name a backup of it")
+    former, marketplace, work = store.read_backup(file)
+    if marketplace not in (None, marketplace_of(settings.api_url)):
+        raise DatabaseError(
+            f"the backup {file} belongs to {marketplace}, but ATOM_SAAS_API_URL is {settings.api_url}",
+            hint="nothing was changed; name a backup of this marketplace, or set ATOM_SAAS_API_URL to the other one",
+        )
+    clock = runtime.StopSignals()
+    with all_runs_locked(path, command="db restore", clock=clock):
+        lines = _lost(store.current_work(path), work)
+        lines += [f"the present rows of another program's table: {name}" for name in store.tables_of_others(path)]
+        confirm_loss(lines, what=f"what was done since {file.name}", question="Restore it?", yes=yes, as_json=as_json)
+        with store.staged(file, path) as copy:
+            applied, findings = store.prepare(
+                copy,
+                path,
+                signer=runtime.signer_of(settings),
+                actor=runtime.person(),
+                source=str(file),
+                now=clock.now(),
+            )
+            kept = store.put_in_place(copy, path)
+    if as_json:
+        print_json(
+            {
+                "database": str(path),
+                "restored_from": str(file),
+                "revision": migrations.known()[-1],
+                "former_revision": former,
+                "applied": list(applied),
+                "kept": str(kept) if kept else None,
+                "findings": [{"check": each.check, "message": each.message, "hint": each.hint} for each in findings],
+            }
+        )
+        return
+    say(f"{path} is restored from {file}" + (f" and upgraded from {former}" if applied else ""))
+    if kept:
+        say(f"what was there before is kept in {kept}")
+    for each in findings:
+        note(f"{each.message}\n  → {each.hint}")
+
+
+def _lost(now: LocalWork | None, then: LocalWork) -> list[str]:
+    from atom_saas_sync.core.local_work import lost_work
+
+    if now is None:
+        return ["everything in the database: it is damaged or of another version, so its contents are not known"]
+    return lost_work(now, then)
 
 
 def _write(database: Path, target: Path | None, *, force: bool, keep: int | None) -> tuple[Path, list[Path]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from atom_saas_sync.characters import printable
-from atom_saas_sync.cli.backups import backup
+from atom_saas_sync.cli.backups import backup, restore
 from atom_saas_sync.cli.output import GlobalOptions, console, counted, print_json, say
 from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseError, UsageError
 from atom_saas_sync.model import CatalogueCounts, Outcome, RunReport
@@ -136,6 +136,7 @@ def check(
 
 
 app.command()(backup)
+app.command()(restore)
 
 
 @app.command()
@@ -199,19 +200,15 @@ def _preview_rebind(settings: Settings, database: Database, clock: StopSignals, 
     Raises the error that kept the list from being read whole: without all of it nobody knows what would go.
     """
     from atom_saas_sync.cli import runtime
+    from atom_saas_sync.cli.session import all_runs_locked
     from atom_saas_sync.core.marketplace import marketplace_of
     from atom_saas_sync.store.catalogue import Catalogue
-    from atom_saas_sync.store.lock import run_lock
     from atom_saas_sync.store.requests import RequestBudget
     from atom_saas_sync.store.runs import Runs
-    from atom_saas_sync.store.status import RUN_KINDS, WATCH_LOCK
-    from atom_saas_sync.times import format_time
     from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
 
     path = settings.database_path
-    for kind in (WATCH_LOCK, *RUN_KINDS):
-        lock = run_lock(path, kind, command="db rebind", now=lambda: format_time(clock.now()), sleep=clock.sleep)
-        stack.enter_context(lock)
+    stack.enter_context(all_runs_locked(path, command="db rebind", clock=clock))
     budget = RequestBudget(
         path,
         per_minute=settings.rate_limit_per_minute,

@@ -95,6 +95,22 @@ def open_session(
 
 
 @contextmanager
+def all_runs_locked(database_path: Path, *, command: str, clock: StopSignals) -> Iterator[None]:
+    """Keep every other run, and `watch`, off the database during the block. Raises Locked."""
+    from atom_saas_sync.store.lock import run_lock
+    from atom_saas_sync.store.status import RUN_KINDS, WATCH_LOCK
+    from atom_saas_sync.times import format_time
+
+    with ExitStack() as stack:
+        for kind in (WATCH_LOCK, *RUN_KINDS):
+            lock = run_lock(
+                database_path, kind, command=command, now=lambda: format_time(clock.now()), sleep=clock.sleep
+            )
+            stack.enter_context(lock)
+        yield
+
+
+@contextmanager
 def noted_run(database_path: Path, kind: str, *, started_by: str) -> Iterator[dict[str, int]]:
     """Note what the block does as a run of that kind, with the counts that the block puts into the dictionary.
 

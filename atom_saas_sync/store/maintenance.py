@@ -16,7 +16,7 @@ from atom_saas_sync.store.backup import SIDE_FILES, beside
 from atom_saas_sync.store.database import Database
 
 _RESTORE = (
-    "put a backup in its place, or move the database away and sync again "
+    "`atom-sync db restore FILE` puts a backup in its place; or move the database away and sync again "
     "(local edits and ratings not yet sent are in this file alone)"
 )
 _REPAIR = "`atom-sync db check --repair` builds the index again"
@@ -64,6 +64,13 @@ def check(db: Database, *, quick: bool = False, signer: integrity.Signer | None 
             # A damaged page can stop any of them; what was found so far is worth more than the error.
             findings.append(Finding("integrity", f"the check could not go on: {error}", _RESTORE))
     return findings
+
+
+def tables_of_others(db: Database) -> set[str]:
+    """Return the names of the tables that no migration of ours has made."""
+    ours = _objects_of_all_migrations().keys()
+    there = {name for kind, name in _objects(db.connection) if kind == "table"}
+    return there - {name for kind, name in ours if kind == "table"} - {"_sqlite_migrations"}
 
 
 def repair(db: Database) -> None:

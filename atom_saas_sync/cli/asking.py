@@ -1,0 +1,27 @@
+"""Asking before something is lost that exists only here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from atom_saas_sync.cli.output import note, print_some, say
+from atom_saas_sync.errors import UsageError
+
+
+def confirm_loss(lines: Sequence[str], *, what: str, question: str, yes: bool, as_json: bool) -> None:
+    """List what is about to be lost, and ask; do nothing if that is nothing, or with `yes`.
+
+    `what` is its name with its number, as in "2 local edits". Raises UsageError where nobody can answer.
+    """
+    if yes or not lines:
+        return
+    if as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        for line in lines:
+            note(f"  {line}")
+        raise UsageError(f"nothing was changed: {what} would be lost", hint="pass --yes to go on")
+    say(f"{what} would be lost:")
+    print_some(lines)
+    typer.confirm(question, abort=True)

@@ -1,0 +1,199 @@
+"""`db restore`: a backup in the place of the database, and nothing lost on the way."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Machine, on_a_terminal
+
+from atom_saas_sync.errors import DatabaseError
+from atom_saas_sync.store import migrations
+from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.restore import read_backup
+
+NAMES = list(migrations.known())
+
+
+def backup_of(machine: Machine) -> Path:
+    return Path(document(machine, "backup")["backup"])
+
+
+def document(machine: Machine, *arguments: str, exit_code: int = 0) -> Any:
+    done = machine.command("db", *arguments, "--json")
+    assert done.returncode == exit_code, done.stderr
+    return json.loads(done.stdout)
+
+
+def restored(machine: Machine, file: Path, *arguments: str) -> Any:
+    """Restore a backup; what `db check` says afterwards must be nothing."""
+    found = document(machine, "restore", str(file), *arguments)
+    assert document(machine, "check")["findings"] == []
+    return found
+
+
+def test_a_backup_takes_the_place_of_the_database_and_that_is_kept(machine: Machine) -> None:
+    machine.pull()
+    before = machine.cached()
+    backup = backup_of(machine)
+    skill_id = min(before)
+    machine.edit(skill_id, description="mine")
+    machine.sql("INSERT INTO skill_rating (skill_id, user_id, rating) VALUES ('a', 'me', 4)")
+    with closing(sqlite3.connect(machine.database_path)) as another_program:
+        refused = machine.command("db", "restore", str(backup))
+        assert refused.returncode == 2
+        assert f"edit: {skill_id}" in refused.stderr
+        assert "rating: 4 of 5 for a by me" in refused.stderr
+        assert machine.cached()[skill_id]["description"] == "mine"
+
+        found = restored(machine, backup, "--yes")
+        assert another_program.execute("SELECT count(*) FROM skill_rating").fetchone() == (0,)
+    assert machine.cached() == before
+    with closing(sqlite3.connect(found["kept"])) as kept:
+        assert kept.execute("SELECT count(*) FROM skill_rating").fetchone() == (1,)
+    assert machine.sql("SELECT action FROM audit_log WHERE subject = ?", str(backup)) == [("db restore",)]
+    assert backup.exists()
+
+
+def test_where_nothing_is_lost_nobody_is_asked(machine: Machine) -> None:
+    machine.pull()
+    machine.edit(min(machine.cached()), description="mine")
+    backup = backup_of(machine)
+    assert restored(machine, backup)["kept"] is not None
+    machine.database_path.unlink()
+    machine.database_path.with_name("atom.db-wal").write_bytes(b"what is left of a lost database")
+    lost = restored(machine, backup)
+    assert Path(f"{lost['kept']}-wal").exists()
+    assert len(machine.cached()) == 60
+    assert machine.database_path.stat().st_mode & 0o777 == 0o600
+
+
+def test_on_a_terminal_it_lists_and_asks(machine: Machine) -> None:
+    machine.pull()
+    backup = backup_of(machine)
+    skill_id = min(machine.cached())
+    machine.edit(skill_id, description="mine")
+    arguments = ["db", "restore", str(backup)]
+    said = on_a_terminal(machine, arguments, [("Restore it?", "n")], exit_code=1)
+    assert f"edit: {skill_id}" in said
+    assert machine.cached()[skill_id]["description"] == "mine"
+    on_a_terminal(machine, arguments, [("Restore it?", "y")])
+    assert machine.cached()[skill_id]["description"] != "mine"
+
+
+@pytest.mark.parametrize("harm", ["no database", "a damaged page"])
+def test_a_damaged_database_is_moved_away(machine: Machine, harm: str) -> None:
+    machine.pull()
+    backup = backup_of(machine)
+    machine.sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    page = machine.sql("SELECT rootpage FROM sqlite_master WHERE name = 'idx_conflict_log_skill_id'")[0][0]
+    with machine.database_path.open("r+b") as file:
+        file.seek(0 if harm == "no database" else (page - 1) * 4096)
+        file.write(b"?" * 4096)
+    assert "not known" in machine.command("db", "restore", str(backup)).stderr
+    found = restored(machine, backup, "--yes")
+    assert b"?" * 4096 in Path(found["kept"]).read_bytes()
+    assert len(machine.cached()) == 60
+
+
+def test_an_older_backup_is_upgraded_and_a_newer_one_refused(machine: Machine) -> None:
+    machine.pull()
+    old = machine.directory / "old.db"
+    with Database.open(old, migrate=False) as made:
+        migrations.upgrade(made, NAMES[3])
+    before = old.read_bytes()
+    found = restored(machine, old, "--yes")
+    assert (found["former_revision"], found["revision"], found["applied"]) == (NAMES[3], NAMES[-1], NAMES[4:])
+    assert old.read_bytes() == before
+    with Database.open(machine.directory / f"atom.db.before-{NAMES[4]}.bak", migrate=False, read_only=True) as copy:
+        assert migrations.current(copy) == NAMES[3]
+
+    machine.sql("INSERT INTO _sqlite_migrations VALUES (99, 'atom_saas_sync', '9999_later', '2026-01-01')")
+    newer = backup_of(machine)
+    assert "9999_later" in document(machine, "restore", str(newer), "--yes", exit_code=74)["error"]["message"]
+
+
+def test_what_is_no_backup_of_this_database_is_refused_and_nothing_changed(machine: Machine) -> None:
+    machine.pull()
+    backup = backup_of(machine)
+    foreign, text, damaged = (machine.directory / name for name in ("foreign.db", "text.db", "damaged.db"))
+    with closing(sqlite3.connect(foreign)) as connection:
+        connection.execute("CREATE TABLE users (id)")
+    text.write_text("this is not a database", encoding="utf-8")
+    damaged.write_bytes(backup.read_bytes()[:-4096])
+    unlike = machine.directory / "unlike.db"
+    shutil.copyfile(backup, unlike)
+    with closing(sqlite3.connect(unlike)) as connection:
+        connection.execute("DROP TABLE audit_log")
+    elsewhere = machine.directory / "elsewhere.db"
+    shutil.copyfile(backup, elsewhere)
+    with closing(sqlite3.connect(elsewhere)) as connection, connection:
+        connection.execute("INSERT INTO fact VALUES ('marketplace', 'https://elsewhere.example', '')")
+    before = machine.database_path.stat()
+    for file, message in (
+        (foreign, "is not a database of atom-sync"),
+        (text, "is damaged, or is not an SQLite database"),
+        (damaged, "is damaged"),
+        (machine.directory / "nothing.db", "there is no file"),
+    ):
+        with pytest.raises(DatabaseError, match=message):
+            read_backup(file)
+    for file, exit_code, message in (
+        (text, 74, "is damaged, or is not an SQLite database"),
+        (elsewhere, 74, "belongs to https://elsewhere.example, but ATOM_SAAS_API_URL is"),
+        (unlike, 74, "the table audit_log is missing"),
+        (machine.database_path, 2, "is the database itself"),
+    ):
+        found = document(machine, "restore", str(file), "--yes", exit_code=exit_code)
+        assert message in found["error"]["message"]
+    after = machine.database_path.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert not list(machine.directory.glob("*.restoring*"))
+
+
+@pytest.mark.parametrize("kind", ["skills", "watch"])
+def test_while_a_run_is_at_work_nothing_is_restored(machine: Machine, kind: str) -> None:
+    from atom_saas_sync.store.lock import run_lock
+
+    machine.pull()
+    backup = backup_of(machine)
+    with run_lock(machine.database_path, kind, command=kind, now=lambda: "now", sleep=lambda _: None):
+        assert document(machine, "restore", str(backup), "--yes", exit_code=75)["error"]["type"] == "locked"
+    restored(machine, backup)
+
+
+def test_an_emergency_stop_stays_as_it_is(machine: Machine) -> None:
+    machine.pull()
+    backup = backup_of(machine)
+    machine.command("jobs", "stop")
+    stopped = backup_of(machine)
+    restored(machine, backup)
+    assert machine.status().emergency_stop
+    machine.command("jobs", "start")
+    restored(machine, stopped)
+    assert not machine.status().emergency_stop
+
+
+def test_a_digest_key_that_does_not_fit_is_said(machine: Machine, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir(mode=0o700)
+    for name in ("one", "two"):
+        (keys / name).write_text(name * 20, encoding="utf-8")
+        (keys / name).chmod(0o600)
+    one, two = ({"ATOM_SYNC_DIGEST_KEY_FILE": str(keys / name)} for name in ("one", "two"))
+    database = {"ATOM_SAAS_DATABASE_URL": str(tmp_path / "state" / "atom.db")}
+    machine.command("sync", "skills", **one, **database)
+    backup = json.loads(machine.command("db", "backup", "--json", **database).stdout)["backup"]
+
+    def findings(variables: dict[str, str]) -> list[str]:
+        done = machine.command("db", "restore", backup, "--json", **variables, **database)
+        return [each["message"] for each in json.loads(done.stdout)["findings"]]
+
+    assert findings(one) == []
+    assert findings(two) == ["60 skills are not signed with the key"]
+    assert findings({}) == ["60 skills are signed with a digest key, but none is set"]

@@ -129,6 +129,7 @@ COUNTERS: Mapping[str, Counter] = {
         open_labels=("code",),
     ),
     "republished": Counter(""),
+    "runs": Counter("", ("result",), ((("success", "failed"),),)),
 }
 """All stored counters: the store writes no others (store/counters.py), and metrics.py renders them."""
 

@@ -86,7 +86,7 @@ def test_the_screen_fits_and_says_what_is_wrong_in_words(machine: Machine, colum
 
 def test_what_a_killed_run_wrote_last_is_not_believed(machine: Machine) -> None:
     machine.pull()
-    machine.sql("UPDATE sync_state SET status = 'syncing'")
+    machine.sql("UPDATE sync_run SET status = 'running'")
     status = read(machine)
     assert status.sync.status == "error"
     assert status.sync.last_error == "the process was killed"
@@ -165,7 +165,7 @@ def test_a_locked_database_can_be_read(machine: Machine) -> None:
     writer = sqlite3.connect(machine.database_path, isolation_level=None)
     try:
         writer.execute("BEGIN IMMEDIATE")
-        writer.execute("UPDATE sync_state SET last_error = 'not committed'")
+        writer.execute("UPDATE sync_run SET status = 'failed', error_message = 'not committed'")
         assert read(machine).sync.last_error is None
     finally:
         writer.close()

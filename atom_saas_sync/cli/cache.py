@@ -65,7 +65,7 @@ def purge(
 ) -> None:
     """Remove expired entries. Local edits stay, and so does everything while the marketplace cannot be reached."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.cli.session import SCHEDULER_OFF, STOPPED, noted_run
+    from atom_saas_sync.cli.session import AUTO_SYNC_OFF, SCHEDULER_OFF, STOPPED, noted_run
     from atom_saas_sync.store.database import Database
     from atom_saas_sync.store.lifetime import Lifetime
     from atom_saas_sync.store.runs import TIMER, Runs
@@ -88,6 +88,8 @@ def purge(
     with Database.open(settings.database_path, create=False) as database:
         if scheduled and Runs(database).scheduling_stopped():
             _skip("stopped", STOPPED, as_json=as_json)
+        if scheduled and Runs(database).auto_sync_is_off():
+            _skip("scheduler_off", AUTO_SYNC_OFF, as_json=as_json)
         lifetime, actor, now = Lifetime(database), runtime.person(), datetime.now(UTC)
         confirmed: tuple[str, ...] = ()
         if include_local and not dry_run:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.store.runs import Runs
 
 SCHEDULER_OFF = "started by a timer, but ENABLE_SCHEDULER is not true: nothing done"
+AUTO_SYNC_OFF = "started by a timer, but the Atom backend has switched scheduled syncs off: nothing done"
 STOPPED = "the emergency stop is on (`atom-sync jobs start` ends it): nothing done"
 
 

@@ -337,7 +337,7 @@ class _NotNow(Exception):
 def _session(options: GlobalOptions, when: _When, kind: str, *, lock: str, dry_run: bool) -> Iterator[Session]:
     """Compose the edges and take the lock. Raises _NotNow if there is to be no run."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.cli.session import SCHEDULER_OFF, STOPPED, open_session
+    from atom_saas_sync.cli.session import AUTO_SYNC_OFF, SCHEDULER_OFF, STOPPED, open_session
     from atom_saas_sync.config import require_token
     from atom_saas_sync.store.database import Database
     from atom_saas_sync.store.runs import TIMER, Runs
@@ -356,6 +356,8 @@ def _session(options: GlobalOptions, when: _When, kind: str, *, lock: str, dry_r
         runs = Runs(database)
         if when.scheduled and runs.scheduling_stopped():
             raise _skip("stopped", STOPPED)
+        if when.scheduled and runs.auto_sync_is_off():
+            raise _skip("scheduler_off", AUTO_SYNC_OFF)
         if when.scheduled and not _is_due(runs, settings, kind, when.clock.now()):
             raise _NotNow("skipped", "not_due")
         stack.enter_context(when.clock.caught())

@@ -24,7 +24,7 @@ from atom_saas_sync.store.counters import increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.failures import translated_errors
 from atom_saas_sync.store.integrity import Signer
-from atom_saas_sync.store.runs import get_fact, last_run_started_at, set_fact
+from atom_saas_sync.store.runs import auto_sync_is_off, get_fact, last_run_started_at, set_fact
 from atom_saas_sync.times import format_exact_time, format_time, parse_time
 
 _DELETIONS_REMEMBERED = timedelta(days=1)
@@ -239,9 +239,9 @@ class Schedule:
         self._database = database
 
     def stopped(self) -> bool:
-        """Tell whether the emergency stop is on (`jobs stop`)."""
+        """Tell whether the emergency stop is on, or the Atom backend has switched scheduled syncs off."""
         with self._database.reading() as connection:
-            return get_fact(connection, "emergency_stop") is not None
+            return get_fact(connection, "emergency_stop") is not None or auto_sync_is_off(connection)
 
     def last_started(self, kind: str) -> datetime | None:
         """Return when the last run of a kind began, whoever started it."""

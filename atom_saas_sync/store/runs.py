@@ -10,7 +10,8 @@ from shlex import quote
 
 from atom_saas_sync.core.marketplace import marketplace_of
 from atom_saas_sync.errors import AtomSyncError, WrongMarketplace
-from atom_saas_sync.model import METRIC_ERRORS, CatalogueCounts, ErrorInfo, RatingReport, RunReport
+from atom_saas_sync.model import METRIC_ERRORS, CatalogueCounts, RatingReport, RunReport, SyncState
+from atom_saas_sync.store.backend_tables import SYNC_STATE_ID
 from atom_saas_sync.store.counters import increment, observe_duration
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.times import format_time, parse_time
@@ -20,6 +21,9 @@ MARKETPLACE = "marketplace"
 
 APPROVED_DELETIONS = "approved_deletions"
 """The fact that holds how many deletions a person has approved by `db rebind`, until a sync has succeeded."""
+
+LAST_SUCCESS = "last_success"
+"""The fact that holds when the last successful sync of the skills ended: its run is forgotten after 90 days."""
 
 TIMER = "timer"
 """Who starts scheduled runs, in the audit trail."""
@@ -48,9 +52,7 @@ class Runs:
                 (kind, format_time(now), started_by, os.getpid()),
             )
             if kind == "skills":
-                connection.execute(
-                    "UPDATE sync_state SET status = 'syncing', last_sync_at = ?1, updated_at = ?1", (format_time(now),)
-                )
+                mirror_state(connection, now)
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
@@ -82,8 +84,10 @@ class Runs:
             self._count_run(connection, report)
             if report.kind == "skills" and report.status == "success":
                 connection.execute("DELETE FROM fact WHERE name = ?", (APPROVED_DELETIONS,))
-            if isinstance(report, RunReport) and report.kind == "skills":
-                _update_sync_state(connection, report, format_time(now))
+                set_fact(connection, LAST_SUCCESS, format_time(now), now)
+            if report.kind == "skills":
+                increment(connection, "runs", result="success" if report.status == "success" else "failed")
+                mirror_state(connection, now)
 
     def note(
         self,
@@ -149,6 +153,11 @@ class Runs:
         with self._database.reading() as connection:
             return get_fact(connection, "emergency_stop") is not None
 
+    def auto_sync_is_off(self) -> bool:
+        """Tell whether the Atom backend has switched scheduled syncs off (`sync_state.auto_sync_enabled`)."""
+        with self._database.reading() as connection:
+            return auto_sync_is_off(connection)
+
     def stop_scheduling(self, *, actor: str, now: datetime) -> None:
         """Switch the emergency stop on: runs that a timer starts do nothing until `resume_scheduling`."""
         from atom_saas_sync.store.catalogue import write_audit
@@ -194,10 +203,7 @@ class Runs:
             )
             increment(connection, "atom_saas_sync_errors_total", type=METRIC_TYPES[kind], error="interrupted")
             if kind == "skills":
-                connection.execute(
-                    "UPDATE sync_state SET total_syncs = total_syncs + 1, failed_syncs = failed_syncs + 1, "
-                    "error_count = error_count + 1, last_error = 'the process was killed'"
-                )
+                increment(connection, "runs", result="failed")
 
     def _count_run(self, connection: sqlite3.Connection, report: RunReport | RatingReport) -> None:
         run_type = METRIC_TYPES[report.kind]
@@ -222,28 +228,89 @@ def _count_items(connection: sqlite3.Connection, counts: CatalogueCounts) -> Non
     increment(connection, "atom_saas_sync_items_total", unchanged, type="category", action="unchanged")
 
 
-def _update_sync_state(connection: sqlite3.Connection, report: RunReport, moment: str) -> None:
-    succeeded = report.status == "success"
-    connection.execute(
-        """
-        UPDATE sync_state SET
-            status = CASE WHEN ?1 THEN 'idle' ELSE 'error' END,
-            last_successful_sync_at = CASE WHEN ?1 THEN ?2 ELSE last_successful_sync_at END,
-            total_syncs = total_syncs + 1,
-            successful_syncs = successful_syncs + ?1,
-            failed_syncs = failed_syncs + (NOT ?1),
-            skills_cached = (SELECT count(*) FROM skill_cache),
-            categories_cached = (SELECT count(*) FROM category_cache),
-            last_error = CASE WHEN ?1 THEN NULL ELSE ?3 END,
-            error_count = CASE WHEN ?1 THEN 0 ELSE error_count + 1 END,
-            updated_at = ?2
-        """,
-        (succeeded, moment, _describe(report.error, report.reasons)),
+def read_state(connection: sqlite3.Connection) -> SyncState:
+    """Return the state of the skills sync as the audit trail has it, whatever other programs wrote elsewhere."""
+    newest = connection.execute(
+        "SELECT status, started_at, error_message, reasons FROM sync_run WHERE kind = 'skills' ORDER BY id DESC LIMIT 1"
+    ).fetchone()
+    success = connection.execute(
+        "SELECT finished_at FROM sync_run WHERE kind = 'skills' AND status = 'success' ORDER BY id DESC LIMIT 1"
+    ).fetchone()
+    succeeded, failed = (
+        connection.execute(
+            "SELECT CAST(coalesce(sum(value), 0) AS INTEGER) FROM counter WHERE name = 'runs' AND labels = ?",
+            (json.dumps({"result": result}),),
+        ).fetchone()[0]
+        for result in ("success", "failed")
+    )
+    status = "idle"
+    if newest is not None:
+        status = {"success": "idle", "running": "syncing"}.get(newest["status"], "error")
+    return SyncState(
+        status=status,
+        last_sync_at=newest["started_at"] if newest else get_fact(connection, LAST_SUCCESS),
+        last_successful_sync_at=success[0] if success else get_fact(connection, LAST_SUCCESS),
+        total_syncs=succeeded + failed,
+        successful_syncs=succeeded,
+        failed_syncs=failed,
+        last_error=_describe(newest["error_message"], newest["reasons"]) if status == "error" else None,
     )
 
 
-def _describe(error: ErrorInfo | None, reasons: tuple[str, ...]) -> str | None:
-    return error.message if error else ", ".join(reasons) or None
+def mirror_state(connection: sqlite3.Connection, now: datetime) -> None:
+    """Show the Atom backend the state of the skills sync, in the one row of sync_state that it reads."""
+    state = read_state(connection)
+    connection.execute(
+        """
+        INSERT INTO sync_state
+            (id, device_id, status, last_sync, last_sync_at, last_successful_sync_at, total_syncs, successful_syncs,
+             failed_syncs, skills_cached, categories_cached, last_error, error_count, pending_actions_count, updated_at)
+        VALUES (:id, :id, :status, :succeeded_at, :started_at, :succeeded_at, :total, :successful, :failed,
+            (SELECT count(*) FROM skill_cache), (SELECT count(*) FROM category_cache), :error,
+            (SELECT count(*) FROM sync_run WHERE kind = 'skills' AND status NOT IN ('success', 'running') AND id >
+                coalesce((SELECT max(id) FROM sync_run WHERE kind = 'skills' AND status = 'success'), 0)),
+            :running, :now)
+        ON CONFLICT DO UPDATE SET
+            id = excluded.id, device_id = excluded.device_id, status = excluded.status, last_sync = excluded.last_sync,
+            last_sync_at = excluded.last_sync_at, last_successful_sync_at = excluded.last_successful_sync_at,
+            total_syncs = excluded.total_syncs, successful_syncs = excluded.successful_syncs,
+            failed_syncs = excluded.failed_syncs, skills_cached = excluded.skills_cached,
+            categories_cached = excluded.categories_cached, last_error = excluded.last_error,
+            error_count = excluded.error_count, pending_actions_count = excluded.pending_actions_count,
+            updated_at = excluded.updated_at
+        """,
+        {
+            "id": SYNC_STATE_ID,
+            "status": state.status,
+            "started_at": state.last_sync_at,
+            "succeeded_at": state.last_successful_sync_at,
+            "total": state.total_syncs,
+            "successful": state.successful_syncs,
+            "failed": state.failed_syncs,
+            "error": state.last_error,
+            "running": int(state.status == "syncing"),
+            "now": format_time(now),
+        },
+    )
+
+
+def _describe(error_message: str | None, reasons: str) -> str | None:
+    """Return why a run failed, as its row has it."""
+    if error_message:
+        return error_message
+    try:
+        listed = json.loads(reasons)
+    except ValueError:
+        return None  # another program wrote there
+    return ", ".join(map(str, listed)) or None if isinstance(listed, list) else None
+
+
+def auto_sync_is_off(connection: sqlite3.Connection) -> bool:
+    """Tell whether the Atom backend has switched scheduled syncs off."""
+    row = connection.execute(
+        "SELECT 1 FROM sync_state WHERE id = ? AND auto_sync_enabled = 0", (SYNC_STATE_ID,)
+    ).fetchone()
+    return row is not None
 
 
 def set_fact(connection: sqlite3.Connection, name: str, value: str, now: datetime) -> None:

@@ -26,7 +26,7 @@ from atom_saas_sync.store.failures import is_there, translated_errors
 from atom_saas_sync.store.integrity import TAMPERED
 from atom_saas_sync.store.lifetime import EXPIRED, JOINED, moments
 from atom_saas_sync.store.requests import remaining_requests
-from atom_saas_sync.store.runs import MARKETPLACE, get_fact
+from atom_saas_sync.store.runs import MARKETPLACE, get_fact, read_state
 from atom_saas_sync.times import format_time
 
 RUN_KINDS = ("skills", "ratings")
@@ -146,13 +146,7 @@ def _read(
 
 
 def _sync_state(connection: sqlite3.Connection, *, running: frozenset[str]) -> SyncState:
-    row = connection.execute(
-        "SELECT status, last_sync_at, last_successful_sync_at, total_syncs, successful_syncs, failed_syncs, last_error "
-        "FROM sync_state WHERE id = 1"
-    ).fetchone()
-    if row is None:
-        return SyncState()
-    state = SyncState(*row)
+    state = read_state(connection)
     if state.status == "syncing" and "skills" not in running:
         # What a killed process wrote last. The next run counts it as failed.
         return replace(state, status="error", last_error="the process was killed")

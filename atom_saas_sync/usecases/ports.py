@@ -314,7 +314,7 @@ class JobStore(Protocol):
         """Return when the last run of this kind began, no matter what started it."""
 
     def stopped(self) -> bool:
-        """Tell whether `jobs stop` is in force."""
+        """Tell whether `jobs stop` is in force, or the Atom backend has switched scheduled syncs off."""
 
 
 # What people do
@@ -487,6 +487,9 @@ class StoredRuns(RunLog, Protocol):
 
     def scheduling_stopped(self) -> bool:
         """Tell whether the emergency stop is on."""
+
+    def auto_sync_is_off(self) -> bool:
+        """Tell whether the Atom backend has switched scheduled syncs off in the database."""
 
     def stop_scheduling(self, *, actor: str, now: datetime) -> None:
         """Turn the emergency stop on, and write that into the audit log."""

@@ -59,7 +59,7 @@ def test_the_routes_have_the_fields_of_the_guide(server: Served) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ("UPDATE sync_state SET last_successful_sync_at = '2026-02-19T12:00:00Z'", "sync_stale"),
+        ("UPDATE sync_run SET finished_at = '2026-02-19T12:00:00Z'", "sync_stale"),
         ("UPDATE sync_run SET status = 'failed', error_type = 'timeout'", "sync_failed"),
         (
             "UPDATE websocket_state SET connected = 1, heartbeat_at = strftime('%Y-%m-%dT%H:%M:%SZ', 'now')",

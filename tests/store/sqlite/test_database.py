@@ -397,7 +397,7 @@ def test_failures_of_sqlite_are_translated_and_others_are_not(database: Database
         connection.execute("SELECT * FROM gone")
     assert "db check" in str(caught.value.hint)
     with pytest.raises(DatabaseError, match="UNIQUE"), database.transaction() as connection:
-        connection.execute("INSERT INTO sync_state (id, device_id) VALUES (1, 'x')")
+        connection.execute("INSERT INTO sync_state (id, device_id) VALUES ('marketplace_sync', 'x')")
     # A closed pipe is the printer's failure, a wrong call a bug.
     with pytest.raises(BrokenPipeError), database.transaction():
         raise BrokenPipeError

@@ -309,6 +309,24 @@ def test_another_process_that_migrates_during_a_downgrade_is_noticed(path: Path)
             migrations.downgrade(database, -1)
 
 
+def test_the_totals_of_an_older_database_are_kept_and_put_back(path: Path) -> None:
+    with Database.open(path, migrate=False) as database:
+        migrations.upgrade(database, "0012_seen_signatures")
+        sql(
+            path,
+            "UPDATE sync_state SET total_syncs = 7, successful_syncs = 5, failed_syncs = 2, "
+            "last_successful_sync_at = '2026-01-01T00:00:00Z'",
+        )
+        migrations.upgrade(database)
+        assert sql(path, "SELECT id, last_sync FROM sync_state") == [("marketplace_sync", "2026-01-01T00:00:00Z")]
+        assert sql(path, "SELECT labels, value FROM counter ORDER BY 1") == [
+            ('{"result": "failed"}', 2.0),
+            ('{"result": "success"}', 5.0),
+        ]
+        migrations.downgrade(database, "0012_seen_signatures")
+        assert sql(path, "SELECT id, device_id, total_syncs FROM sync_state") == [(1, "marketplace_sync", 7)]
+
+
 def test_digests_of_an_older_database_are_recomputed_and_put_back(path: Path) -> None:
     fields = {"skill_id": "a", "name": "A", "code": "x", "limit": 1e16, "setup": "make", "metadata": {"likes": 1}}
     text = json.dumps(fields)

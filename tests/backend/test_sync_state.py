@@ -1,0 +1,60 @@
+"""sync_state mirrors our audit trail for the Atom backend; nothing that others write there is believed."""
+
+from __future__ import annotations
+
+import json
+
+from conftest import Machine
+
+ROW = (
+    "SELECT id, device_id, status, total_syncs, successful_syncs, pending_actions_count, "
+    "last_sync = last_successful_sync_at FROM sync_state"
+)
+
+
+def test_a_deleted_row_comes_back_and_the_status_did_not_need_it(machine: Machine) -> None:
+    machine.pull()
+    machine.sql("DELETE FROM sync_state")
+    assert machine.status().sync.last_successful_sync_at is not None
+    machine.pull()
+    assert machine.sql(ROW) == [("marketplace_sync", "marketplace_sync", "idle", 2, 2, 0, 1)]
+
+
+def test_a_row_that_others_wrote_makes_nobody_healthy(machine: Machine) -> None:
+    machine.command("db", "upgrade")
+    machine.sql(
+        "UPDATE sync_state SET status = 'idle', last_successful_sync_at = strftime('%Y-%m-%dT%H:%M:%SZ', 'now'), "
+        "total_syncs = 9, successful_syncs = 9"
+    )
+    status = json.loads(machine.command("status", "--json").stdout)
+    assert (status["sync"]["total_syncs"], status["sync"]["last_successful_sync_at"]) == (0, None)
+    assert "never_synced" in status["health"]["reasons"]
+
+
+def test_a_run_is_a_pending_action_while_it_lasts(machine: Machine) -> None:
+    machine.pull()
+    machine.sql(
+        "CREATE TRIGGER seen AFTER UPDATE ON sync_state WHEN new.pending_actions_count = 1 "
+        "BEGIN UPDATE sync_state SET user_id = new.status; END"
+    )
+    machine.pull()
+    assert machine.sql("SELECT user_id, status, pending_actions_count FROM sync_state") == [("syncing", "idle", 0)]
+
+
+def test_the_backend_switches_scheduled_runs_off(machine: Machine) -> None:
+    machine.pull()
+    machine.sql("UPDATE sync_state SET auto_sync_enabled = 0")
+    for command in (("sync", "skills"), ("sync", "ratings"), ("cache", "purge")):
+        skipped = machine.command(*command, "--scheduled", "--json", ENABLE_SCHEDULER="true")
+        assert skipped.returncode == 0, command
+        assert "Atom backend" in skipped.stderr, command
+    machine.pull()  # a person may sync, and the switch stays
+    assert machine.sql("SELECT auto_sync_enabled FROM sync_state") == [(0,)]
+
+
+def test_totals_outlive_the_runs_that_they_count(machine: Machine) -> None:
+    machine.pull()
+    before = machine.status().sync
+    machine.sql("DELETE FROM sync_run")
+    machine.pull()
+    assert machine.status().sync.total_syncs == before.total_syncs + 1

@@ -100,12 +100,16 @@ def read_one(text: str, name: str) -> str:
     return _unwrapped(whole, name).decode()
 
 
+def read_json(data: bytes, name: str) -> Any:  # noqa: ANN401 - whatever JSON can hold
+    """Return the JSON value in `data`. Raises UsageError."""
+    return msgspec.json.decode(_parse(decode_text(data, name), name))
+
+
 def read_object(data: bytes, name: str) -> dict[str, Any]:
     """Return the JSON object in `data`. Raises UsageError."""
-    whole = _parse(decode_text(data, name), name)
-    if whole[:1] != b"{":
+    value = read_json(data, name)
+    if not isinstance(value, dict):
         raise UsageError(f"{name} is not a JSON object")
-    value: dict[str, Any] = msgspec.json.decode(whole)
     return value
 
 

@@ -38,7 +38,9 @@ class ConflictLog:
         self._history_versions = history_versions
         self._signer = signer
 
-    def list_conflicts(self, wanted: ConflictFilter, *, limit: int | None = None) -> list[LoggedConflict]:
+    def list_conflicts(
+        self, wanted: ConflictFilter, *, limit: int | None = None, offset: int = 0
+    ) -> list[LoggedConflict]:
         """Return conflicts, the most severe and oldest first, resolved ones by their time; without the versions."""
         order = "log.resolved_at DESC, log.id DESC" if wanted.resolved else _ORDER
         with self._database.reading() as connection:
@@ -46,9 +48,9 @@ class ConflictLog:
                 f"""
                 SELECT id, skill_id, conflict_type, severity, resolved, resolution_strategy, resolved_at, resolved_by,
                     undone_at, undone_by, created_at, updated_at
-                FROM conflict_log AS log WHERE {_FILTER} ORDER BY {order} LIMIT :limit
+                FROM conflict_log AS log WHERE {_FILTER} ORDER BY {order} LIMIT :limit OFFSET :offset
                 """,  # noqa: S608 - constants
-                {**_values(wanted), "limit": -1 if limit is None else limit},
+                {**_values(wanted), "limit": -1 if limit is None else limit, "offset": offset},
             )
             return [_logged(row) for row in rows]
 

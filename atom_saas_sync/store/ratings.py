@@ -185,16 +185,23 @@ class Ratings:
         skill_id: str | None = None,
         user_id: str | None = None,
         limit: int | None = None,
+        offset: int = 0,
     ) -> tuple[list[ListedRating], int]:
-        """Return ratings, the newest change first, and how many there are in all."""
-        wanted = {"state": state, "skill_id": skill_id, "user_id": user_id, "limit": -1 if limit is None else limit}
+        """Return ratings, the newest change first, after skipping `offset` of them, and how many there are in all."""
+        wanted = {
+            "state": state,
+            "skill_id": skill_id,
+            "user_id": user_id,
+            "limit": -1 if limit is None else limit,
+            "offset": offset,
+        }
         found = (
             f"FROM ({_LISTED}) WHERE (:state IS NULL OR state = :state) "
             "AND (:skill_id IS NULL OR skill_id = :skill_id) AND (:user_id IS NULL OR user_id = :user_id)"
         )
         with self._database.reading() as connection:
             rows = connection.execute(
-                f"SELECT * {found} ORDER BY julianday(updated_at) DESC, id DESC LIMIT :limit",
+                f"SELECT * {found} ORDER BY julianday(updated_at) DESC, id DESC LIMIT :limit OFFSET :offset",
                 wanted,
             )
             ratings = [ListedRating(**dict(row)) for row in rows]

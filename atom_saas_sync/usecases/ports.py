@@ -363,8 +363,10 @@ class StoredConflicts(Protocol):
 class ListedConflicts(StoredConflicts, Protocol):
     """The conflict log as it is shown."""
 
-    def list_conflicts(self, wanted: ConflictFilter, *, limit: int | None = None) -> list[LoggedConflict]:
-        """Return the conflicts that match, without their texts.
+    def list_conflicts(
+        self, wanted: ConflictFilter, *, limit: int | None = None, offset: int = 0
+    ) -> list[LoggedConflict]:
+        """Return the conflicts that match, without their texts, after skipping `offset` of them.
 
         Open ones: the most severe first, then the oldest. Resolved ones: the last resolved first.
         """

@@ -19,7 +19,7 @@ from atom_saas_sync.store.ratings import Ratings
 from atom_saas_sync.store.runs import Runs
 from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
 from atom_saas_sync.web.jobs import STARTED_BY, Jobs
-from atom_saas_sync.web.requests import limit_of, number_of
+from atom_saas_sync.web.requests import number_of, page_of
 from atom_saas_sync.web.site import Site
 
 _log = logging.getLogger(__name__)
@@ -80,10 +80,11 @@ class AdminRoutes:
 
     def failed_ratings(self, request: Request) -> Response:
         """Return the ratings that could not be sent, and why."""
+        page = page_of(request.query_params)
         with self._site.database() as database:
-            found, total = Ratings(database).listed(state="failed", limit=limit_of(request))
+            found, total = Ratings(database).listed(state="failed", limit=page.size, offset=page.offset)
         failed = [{**rating_document(each), "rating_id": each.id} for each in found]
-        return JSONResponse({"success": True, "failed": failed, "total": total})
+        return JSONResponse({"success": True, "failed": failed, "total": total, **page.document()})
 
     def retry_rating(self, request: Request) -> Response:
         """Make a failed rating pending again: the next sync of ratings sends it."""

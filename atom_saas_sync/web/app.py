@@ -10,8 +10,10 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Any
 
 from starlette.applications import Starlette
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -24,9 +26,10 @@ from atom_saas_sync.model import ScheduledJob
 from atom_saas_sync.systemd import timers
 from atom_saas_sync.web.admin import AdminRoutes
 from atom_saas_sync.web.conflicts import ConflictRoutes
-from atom_saas_sync.web.guard import Guard, TooLarge, TooSlow
+from atom_saas_sync.web.guard import ADMIN_PREFIX, Guard, TooLarge, TooSlow
 from atom_saas_sync.web.health import HealthRoutes
 from atom_saas_sync.web.jobs import Jobs
+from atom_saas_sync.web.requests import FILTERS, PAGING, refuse_unknown
 from atom_saas_sync.web.site import Site
 from atom_saas_sync.web.suggestions import suggested_route
 
@@ -42,28 +45,29 @@ def create_app(
     """Return the application."""
     site = Site(settings, now)
     health, admin, conflicts = HealthRoutes(site), AdminRoutes(site, jobs, timers), ConflictRoutes(site)
-    prefix = "/api/admin/sync"
-    routes = [
+    routes: list[Route] = [
         Route("/", health.page),
         Route("/health/live", health.live),
         Route("/health/ready", health.ready),
         Route("/health/sync", health.sync_health),
         Route("/metrics/sync", health.metrics),
-        Route(f"{prefix}/status", admin.status),
-        Route(f"{prefix}/config", admin.config),
-        Route(f"{prefix}/jobs", admin.list_jobs, methods=["GET"]),
-        Route(f"{prefix}/jobs", admin.stop_jobs, methods=["DELETE"]),
-        Route(f"{prefix}/jobs", admin.start_jobs, methods=["POST"]),
-        Route(f"{prefix}/skills", admin.sync_skills, methods=["POST"]),
-        Route(f"{prefix}/ratings", admin.sync_ratings, methods=["POST"]),
-        Route(f"{prefix}/conflicts", conflicts.conflicts),
-        Route(f"{prefix}/conflicts/{{id:int}}", conflicts.conflict),
-        Route(f"{prefix}/conflicts/{{id:int}}/resolve", conflicts.resolve_one, methods=["POST"]),
-        Route(f"{prefix}/resolve", conflicts.resolve_many, methods=["POST"]),
-        Route(f"{prefix}/ratings/status", admin.rating_status),
-        Route(f"{prefix}/ratings/failed-uploads", admin.failed_ratings),
-        Route(f"{prefix}/ratings/failed-uploads/{{id:int}}/retry", admin.retry_rating, methods=["POST"]),
-        Route(f"{prefix}/cache/expired", admin.purge, methods=["DELETE"]),
+        AdminRoute("/status", admin.status),
+        AdminRoute("/config", admin.config),
+        AdminRoute("/jobs", admin.list_jobs),
+        AdminRoute("/jobs", admin.stop_jobs, "DELETE"),
+        AdminRoute("/jobs", admin.start_jobs, "POST"),
+        AdminRoute("/trigger", admin.sync_skills, "POST"),
+        AdminRoute("/skills", admin.sync_skills, "POST"),
+        AdminRoute("/ratings", admin.sync_ratings, "POST"),
+        AdminRoute("/conflicts", conflicts.conflicts, query=(*FILTERS, *PAGING)),
+        AdminRoute("/conflicts/bulk-resolve", conflicts.resolve_listed, "POST", query=("strategy",)),
+        AdminRoute("/conflicts/{id:int}", conflicts.conflict),
+        AdminRoute("/conflicts/{id:int}/resolve", conflicts.resolve_one, "POST", query=("strategy",)),
+        AdminRoute("/resolve", conflicts.resolve_many, "POST", query=("strategy",)),
+        AdminRoute("/ratings/status", admin.rating_status),
+        AdminRoute("/ratings/failed-uploads", admin.failed_ratings, query=PAGING),
+        AdminRoute("/ratings/failed-uploads/{id:int}/retry", admin.retry_rating, "POST"),
+        AdminRoute("/cache/expired", admin.purge, "DELETE"),
     ]
     admin_token = settings.admin_token.reveal() if settings.admin_token else None
     app = Starlette(
@@ -80,6 +84,22 @@ def create_app(
     app.router.default = _no_route(routes)
     # Around all of it, also around what answers for bugs.
     return Guard(app, admin_token=admin_token)
+
+
+class AdminRoute(Route):
+    """A route of the admin API; `query` names the parameters that it takes. Any other one is answered with 400."""
+
+    def __init__(
+        self, path: str, endpoint: Callable[..., Any], method: str = "GET", *, query: Sequence[str] = ()
+    ) -> None:
+        super().__init__(f"{ADMIN_PREFIX}/sync{path}", endpoint, methods=[method])
+        self._query = query
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, unless its query or its method is not one of the route's."""
+        if self.methods and scope["method"] in self.methods:
+            refuse_unknown(QueryParams(scope["query_string"]), self._query)
+        await super().handle(scope, receive, send)
 
 
 def _failure(status: int, kind: str, message: str, hint: str | None = None) -> Response:

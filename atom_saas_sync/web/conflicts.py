@@ -15,7 +15,15 @@ from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model import STRATEGIES, ConflictFilter
 from atom_saas_sync.usecases.resolve_conflicts import Decision, Settled, resolve_conflicts
 from atom_saas_sync.web.jobs import STARTED_BY
-from atom_saas_sync.web.requests import LARGEST_ID, json_body, limit_of, number_of
+from atom_saas_sync.web.requests import (
+    LARGEST_ID,
+    conflicts_of,
+    json_body,
+    json_body_or_list,
+    number_of,
+    page_of,
+    with_strategy,
+)
 from atom_saas_sync.web.site import Site
 
 
@@ -26,18 +34,13 @@ class ConflictRoutes:
         self._site = site
 
     def conflicts(self, request: Request) -> Response:
-        """Return conflicts: those that wait, or with `?resolved=true` the others."""
-        query = request.query_params
-        wanted = ConflictFilter(
-            severity=query.get("severity"),
-            type=query.get("type"),
-            skill_id=query.get("skill_id"),
-            resolved=query.get("resolved", "false").lower() == "true",
-        )
+        """Return conflicts: the open ones, or with `?status=resolved` the others."""
+        wanted, page = conflicts_of(request.query_params), page_of(request.query_params)
         with self._site.conflict_log() as log:
-            found = log.list_conflicts(wanted, limit=limit_of(request))
+            found = log.list_conflicts(wanted, limit=page.size, offset=page.offset)
             total = log.count(wanted)
-        return JSONResponse({"success": True, "conflicts": [conflict_line(each) for each in found], "total": total})
+        conflicts = [conflict_line(each) for each in found]
+        return JSONResponse({"success": True, "conflicts": conflicts, "total": total, **page.document()})
 
     def conflict(self, request: Request) -> Response:
         """Return one conflict, whole."""
@@ -49,12 +52,20 @@ class ConflictRoutes:
 
     async def resolve_one(self, request: Request) -> Response:
         """Resolve one conflict: `{"strategy": S}`, `{"fields": {NAME: SIDE}}` or `{"data": {SKILL}}`."""
-        body = await json_body(request)
+        body = with_strategy(await json_body(request), request.query_params)
         return await run_in_threadpool(self._resolve, [number_of(request)], body)
 
     async def resolve_many(self, request: Request) -> Response:
         """Resolve several: `{"conflict_ids": […], …}`, `{"conflict_id": N, …}` or `{"all": true, …}`."""
-        body = await json_body(request)
+        body = with_strategy(await json_body(request), request.query_params)
+        return await run_in_threadpool(self._resolve, _wanted(body), body)
+
+    async def resolve_listed(self, request: Request) -> Response:
+        """Resolve several, as `resolve_many` does; the body may also be the bare list of their ids."""
+        found = await json_body_or_list(request)
+        if not isinstance(found, dict | list):
+            raise UsageError("the request's body is neither a JSON object nor a list of ids")
+        body = with_strategy({"conflict_ids": found} if isinstance(found, list) else found, request.query_params)
         return await run_in_threadpool(self._resolve, _wanted(body), body)
 
     def _resolve(self, wanted: list[int] | ConflictFilter, body: dict[str, Any]) -> Response:
@@ -78,7 +89,7 @@ def _wanted(body: dict[str, Any]) -> list[int] | ConflictFilter:
 def _decision(body: dict[str, Any]) -> Decision:
     strategy, fields, data = body.get("strategy"), body.get("fields", {}), body.get("data")
     if strategy is not None and strategy not in STRATEGIES:
-        raise UsageError(f"strategy takes {', '.join(STRATEGIES)}")
+        raise UsageError(f"invalid strategy: expected {', '.join(STRATEGIES)}")
     if not isinstance(fields, dict) or not all(side in ("local", "remote") for side in fields.values()):
         raise UsageError('fields takes {NAME: "local" or "remote"}')
     if data is not None and (strategy is not None or fields or not isinstance(data, dict)):

@@ -25,7 +25,7 @@ from atom_saas_sync.web.guard import ADMIN_PREFIX
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW")
 REFUSALS = {400, 401, 403, 404, 405, 409, 411, 413, 414, 415, 422, 429, 421, 431}
 # Each call would start a process; what they are told with is fuzzed all the same, without the right token.
-STARTS_A_PROCESS = {f"{ADMIN_PREFIX}/sync/skills", f"{ADMIN_PREFIX}/sync/ratings"}
+STARTS_A_PROCESS = {f"{ADMIN_PREFIX}/sync/{name}" for name in ("skills", "ratings", "trigger")}
 
 
 def _served_paths() -> list[str]:
@@ -48,6 +48,8 @@ _keys = st.sampled_from(
         "skill_id",
         "severity",
         "type",
+        "conflict_type",
+        "status",
         "resolved",
         "page",
         "page_size",

@@ -12,6 +12,8 @@ import pytest
 from conftest import Machine, wait_until
 from web_support import ADMIN_TOKEN, Served, served, serving_a_full_cache
 
+from atom_saas_sync.sandbox import Sandbox
+
 ROUTES = [
     ("GET", "status"),
     ("GET", "jobs"),
@@ -20,11 +22,13 @@ ROUTES = [
     ("GET", "conflicts"),
     ("GET", "conflicts/1"),
     ("POST", "conflicts/1/resolve"),
+    ("POST", "conflicts/bulk-resolve"),
     ("POST", "resolve"),
     ("GET", "config"),
     ("GET", "ratings/status"),
     ("GET", "ratings/failed-uploads"),
     ("POST", "ratings/failed-uploads/1/retry"),
+    ("POST", "trigger"),
     ("POST", "skills"),
     ("POST", "ratings"),
     ("DELETE", "cache/expired"),
@@ -38,6 +42,16 @@ def server(machine: Machine) -> Iterator[Served]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Serve a cache to all tests that change nothing."""
+    with (
+        Sandbox(skills=1, seed=3) as sandbox,
+        serving_a_full_cache(Machine(sandbox, tmp_path_factory.mktemp("web"))) as server,
+    ):
+        yield server
+
+
 def test_without_an_admin_token_every_route_is_closed(machine: Machine) -> None:
     with served(machine) as server:
         for method, route in ROUTES:
@@ -45,16 +59,16 @@ def test_without_an_admin_token_every_route_is_closed(machine: Machine) -> None:
             assert (answer.status_code, answer.json()["success"]) == (403, False), route
 
 
-def test_with_a_wrong_token_every_route_is_closed(server: Served) -> None:
+def test_with_a_wrong_token_every_route_is_closed(unchanged: Served) -> None:
     for number, (method, route) in enumerate(ROUTES):
         # Each wrong one waits for its answer: on every route one is enough.
         for token in (None, "wrong", ADMIN_TOKEN[:-1], f"{ADMIN_TOKEN}x", "ö")[: 2 if number else 5]:
             headers = {} if token is None else {b"Authorization": f"Bearer {token}".encode()}
-            answer = server.client.request(method, f"/api/admin/sync/{route}", headers=headers)
+            answer = unchanged.client.request(method, f"/api/admin/sync/{route}", headers=headers)
             assert answer.status_code == 401, (route, token)
         assert answer.headers["www-authenticate"] == "Bearer"
     wrong_scheme = {"Authorization": f"Basic {ADMIN_TOKEN}"}
-    assert server.client.get("/api/admin/sync/status", headers=wrong_scheme).status_code == 401
+    assert unchanged.client.get("/api/admin/sync/status", headers=wrong_scheme).status_code == 401
 
 
 def test_reading(server: Served) -> None:
@@ -74,7 +88,7 @@ def test_reading(server: Served) -> None:
 
 
 def test_a_sync_is_started_and_said_to_be_ours(machine: Machine, server: Served) -> None:
-    answer = server.admin("POST", "skills")
+    answer = server.admin("POST", "trigger")
     assert answer.status_code == 202
     run_id = answer.json()["run_id"]
     wait_until(lambda: machine.sql("SELECT status FROM sync_run WHERE id = ?", run_id)[0][0] == "success")
@@ -156,6 +170,55 @@ def test_ways_to_resolve(machine: Machine, server: Served) -> None:
         assert machine.cached()[skill_id]["description"] == description
 
 
+def log_conflicts(machine: Machine, *severities: str) -> None:
+    for number, severity in enumerate(severities):
+        machine.sql(
+            "INSERT INTO conflict_log (skill_id, conflict_type, severity, local_data, remote_data) "
+            "VALUES (?, 'OTHER', ?, '{}', '{}')",
+            f"skill {number}",
+            severity,
+        )
+
+
+def test_conflicts_are_filtered_and_shown_by_page(machine: Machine, server: Served) -> None:
+    log_conflicts(machine, "LOW", "HIGH", "LOW")
+    machine.sql("UPDATE conflict_log SET resolved = 1, resolved_at = '2026-02-19T12:00:00Z' WHERE skill_id = 'skill 2'")
+
+    def shown(query: str) -> tuple[list[str], int]:
+        found = server.admin("GET", f"conflicts?{query}").json()
+        return [each["skill_id"] for each in found["conflicts"]], found["total"]
+
+    assert shown("") == (["skill 1", "skill 0"], 2)
+    assert shown("page=2&page_size=1") == (["skill 0"], 2)
+    assert shown("page=3&page_size=1") == ([], 2)
+    assert shown("severity=low&conflict_type=OTHER&status=unresolved") == (["skill 0"], 1)
+    assert shown("status=resolved") == (["skill 2"], 1)
+    assert server.admin("GET", "conflicts?page=2&page_size=1").json().items() >= {"page": 2, "page_size": 1}.items()
+
+
+def test_a_query_that_a_route_does_not_take_is_refused(unchanged: Served) -> None:
+    for method, route in ROUTES[:-1]:
+        answer = unchanged.admin(method, f"{route}?dry_run=true")
+        assert (answer.status_code, answer.json()["error"]["type"]) == (400, "usage"), route
+        assert "'dry_run'" in answer.json()["error"]["message"]
+    assert unchanged.admin("GET", "jobs").json()["stopped"] is False
+
+
+def test_conflicts_are_resolved_in_bulk(machine: Machine, server: Served) -> None:
+    skill_id = conflict(machine)
+    for query, body in [("", [1]), ("?strategy=mine", [1]), ("?strategy=merge", []), ("?strategy=merge", 1)]:
+        assert server.admin("POST", f"conflicts/bulk-resolve{query}", json=body).status_code == 400, (query, body)
+    listed = server.admin("POST", "conflicts/bulk-resolve?strategy=remote_wins", json=[1])
+    assert (listed.status_code, listed.json()["total"]) == (200, 1)
+    assert machine.cached()[skill_id]["description"] == "theirs 0"
+    conflict(machine, 1)
+    named = server.admin("POST", "conflicts/bulk-resolve", json={"conflict_ids": [2], "strategy": "local_wins"})
+    assert (named.status_code, named.json()["resolved"][0]["strategy"]) == (200, "local_wins")
+    conflict(machine, 2)
+    alone = server.admin("POST", "conflicts/3/resolve?strategy=merge")
+    assert (alone.status_code, alone.json()["resolved"][0]["strategy"]) == (200, "merge")
+
+
 def test_requests_that_make_no_sense_change_nothing(machine: Machine, server: Served) -> None:
     skill_id = conflict(machine)
     for body in (
@@ -184,11 +247,11 @@ def test_requests_that_make_no_sense_change_nothing(machine: Machine, server: Se
     assert machine.sql("SELECT resolved FROM conflict_log") == [(0,)]
 
 
-def test_what_does_not_exist_is_404_and_limits_are_checked(server: Served) -> None:
+def test_what_does_not_exist_is_404_and_limits_are_checked(unchanged: Served) -> None:
     for route in ("conflicts/99", "conflicts/99999999999999999999999", "conflicts/x"):
-        assert server.admin("GET", route).status_code == 404, route
+        assert unchanged.admin("GET", route).status_code == 404, route
     for limit in ("0", "-1", "1001", "x", "٣", ""):
-        assert server.admin("GET", f"conflicts?limit={limit}").status_code == 400, limit
+        assert unchanged.admin("GET", f"conflicts?limit={limit}").status_code == 400, limit
 
 
 def test_a_busy_database_is_503(machine: Machine, server: Served) -> None:
@@ -214,15 +277,15 @@ def test_a_busy_database_is_503(machine: Machine, server: Served) -> None:
         ("/api/admin/sync/cache/purge", "/api/admin/sync/cache/expired"),
     ],
 )
-def test_a_wrong_path_of_the_admin_api_names_the_right_one(server: Served, path: str, right: str) -> None:
-    answer = server.request("GET", path, token=ADMIN_TOKEN)
+def test_a_wrong_path_of_the_admin_api_names_the_right_one(unchanged: Served, path: str, right: str) -> None:
+    answer = unchanged.request("GET", path, token=ADMIN_TOKEN)
     assert answer.status_code == 404
     assert answer.json()["error"]["hint"] == f"use {right}"
-    assert server.request("GET", path).status_code == 401
+    assert unchanged.request("GET", path).status_code == 401
 
 
-def test_a_wrong_method_names_the_right_ones(server: Served) -> None:
-    answer = server.admin("PUT", "jobs")
+def test_a_wrong_method_names_the_right_ones(unchanged: Served) -> None:
+    answer = unchanged.admin("PUT", "jobs")
     assert answer.status_code == 405
     assert answer.headers["allow"] == "DELETE, GET, HEAD, POST"
     assert answer.json()["error"]["hint"] == "use DELETE, GET, HEAD, POST"

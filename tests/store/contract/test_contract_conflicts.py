@@ -35,6 +35,8 @@ def test_open_conflicts_are_listed_by_severity_and_age(two: Rooms) -> None:
     assert [each.skill_id for each in listed] == ["a", "b"]
     assert [each.local_text for each in listed] == [None, None]
     assert [each.skill_id for each in two.conflicts.list_conflicts(ConflictFilter(), limit=1)] == ["a"]
+    assert [each.skill_id for each in two.conflicts.list_conflicts(ConflictFilter(), limit=1, offset=1)] == ["b"]
+    assert [each.skill_id for each in two.conflicts.list_conflicts(ConflictFilter(), offset=1)] == ["b"]
     assert two.conflicts.count(ConflictFilter()) == 2
 
 

@@ -17,6 +17,7 @@ from conftest import Machine
 from loaded_command import run_command
 
 from atom_saas_sync.store import migrations
+from atom_saas_sync.store.lock import run_lock
 
 NAMES = list(migrations.known())
 
@@ -89,7 +90,7 @@ def test_wrong_targets_are_wrong_usage(path: Path) -> None:
     assert "--frob" in db(path, "downgrade", "--frob", exit_code=2).stderr
 
 
-@pytest.mark.parametrize("command", ["current", "history", "check", "downgrade", "backup"])
+@pytest.mark.parametrize("command", ["current", "history", "check", "downgrade", "backup", "compact"])
 def test_nothing_makes_a_database_but_an_upgrade(path: Path, command: str) -> None:
     arguments = [command, str(path.parent / "copy.db")] if command == "backup" else [command]
     found = document(path, *arguments, exit_code=74)
@@ -199,6 +200,19 @@ def test_copies_of_migrations_go_after_thirty_days(path: Path, command: list[str
     young.touch()
     db(path, *command)
     assert [each.exists() for each in (*old, young)] == [False, False, True, True, True]
+
+
+def test_compacting_gives_space_back_and_says_how_much(path: Path) -> None:
+    db(path, "upgrade")
+    sql(path, "INSERT INTO fact VALUES ('large', hex(randomblob(500000)), '')")
+    sql(path, "DELETE FROM fact WHERE name = 'large'")
+    found = document(path, "compact")
+    assert found["freed_bytes"] == found["size_before_bytes"] - found["size_bytes"] > 900_000
+    assert found["size_bytes"] == path.stat().st_size
+    assert document(path, "check")["findings"] == []
+    with run_lock(path, "skills", command="sync skills", now=lambda: "now", sleep=lambda _: None):
+        assert "process" in db(path, "compact", exit_code=75).stderr
+    assert db(path, "compact").stdout.endswith("there was nothing to give back\n")
 
 
 def test_a_database_that_cannot_be_used_is_one_line_and_a_hint(path: Path) -> None:

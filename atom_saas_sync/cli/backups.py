@@ -132,6 +132,27 @@ def restore(
         note(f"{each.message}\n  → {each.hint}")
 
 
+def compact(ctx: typer.Context, as_json: _Json = False) -> None:
+    """Give unused space of the database back to the file system, and say how much."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.cli.session import all_runs_locked
+    from atom_saas_sync.core.health import size
+    from atom_saas_sync.store import maintenance
+    from atom_saas_sync.store.database import Database
+
+    path = runtime.load(ctx.obj).database_path
+    with (
+        Database.open(path, create=False) as database,
+        all_runs_locked(path, command="db compact", clock=runtime.StopSignals()),
+    ):
+        before, after = maintenance.compact(database)
+    freed = max(0, before - after)
+    if as_json:
+        print_json({"database": str(path), "size_before_bytes": before, "size_bytes": after, "freed_bytes": freed})
+    else:
+        say(f"{path}: {size(after)}; " + (f"{size(freed)} given back" if freed else "there was nothing to give back"))
+
+
 def _lost(now: LocalWork | None, then: LocalWork) -> list[str]:
     from atom_saas_sync.core.local_work import lost_work
 

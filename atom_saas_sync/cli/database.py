@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from atom_saas_sync.characters import printable
-from atom_saas_sync.cli.backups import backup, restore
+from atom_saas_sync.cli.backups import backup, compact, restore
 from atom_saas_sync.cli.output import GlobalOptions, console, counted, print_json, say
 from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseError, UsageError
 from atom_saas_sync.model import CatalogueCounts, Outcome, RunReport
@@ -137,6 +137,7 @@ def check(
 
 app.command()(backup)
 app.command()(restore)
+app.command()(compact)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from atom_saas_sync.characters import short_id
 from atom_saas_sync.store import integrity, migrations, search_index
 from atom_saas_sync.store.backup import SIDE_FILES, beside
 from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.failures import translated_errors
 
 _RESTORE = (
     "`atom-sync db restore FILE` puts a backup in its place; or move the database away and sync again "
@@ -82,6 +83,24 @@ def repair(db: Database) -> None:
         connection.execute("DELETE FROM bulk_write")
         connection.execute("INSERT INTO skill_fts(skill_fts) VALUES ('delete-all')")
         connection.execute(search_index.REBUILD)
+
+
+def compact(db: Database) -> tuple[int, int]:
+    """Give unused space back to the file system; return the bytes on disk before and after, with the write-ahead log.
+
+    The caller keeps other runs off: this writes the whole file in one transaction. Raises DatabaseError.
+    """
+    before = _size(db.path)
+    with db.transaction() as connection:
+        connection.execute("INSERT INTO skill_fts(skill_fts) VALUES ('optimize')")
+    with translated_errors(db.path, (sqlite3.Error,), busy_timeout_seconds=db.busy_timeout_seconds):
+        db.connection.execute("VACUUM")
+        db.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return before, _size(db.path)
+
+
+def _size(path: Path) -> int:
+    return sum(each.stat().st_size for each in (path, beside(path, "-wal")) if each.exists())
 
 
 def _check_files(path: Path) -> Iterator[Finding]:

@@ -4,7 +4,8 @@
     ├── ConfigError            78  the settings are wrong
     ├── WrongMarketplace       78  the database belongs to another marketplace than the one that is set
     ├── UsageError              2  the command line is wrong, or asks for what is not possible
-    │   └── NotFound            1  what was asked for is not there
+    │   ├── NotFound            1  what was asked for is not there
+    │   └── Ambiguous           1  the beginning of several ids
     ├── MarketplaceError
     │   ├── MarketplaceTimeout 69  no whole answer in time
     │   ├── ConnectionFailed   69  no connection, or it broke
@@ -68,6 +69,13 @@ class NotFound(UsageError):
 
     exit_code = 1
     kind = "not_found"
+
+
+class Ambiguous(UsageError):
+    """What was given in place of an id is the beginning of several."""
+
+    exit_code = 1
+    kind = "ambiguous"
 
 
 class MarketplaceError(AtomSyncError):

@@ -72,6 +72,24 @@ def test_versions_are_compared(machine: Machine) -> None:
     assert "code 1" in machine.command("skills", "diff", skill_id, "--from", "1.0").stdout
 
 
+def test_a_former_version_is_shown_and_compared(machine: Machine) -> None:
+    machine.pull()
+    skill_id = machine.sandbox.skill_ids()[0]
+    release(machine, skill_id, 1, 2)
+    former = run_json(machine, "skills", "log", skill_id)["versions"][1]
+    shown = run_json(machine, "skills", "show", skill_id[:8], "--version", str(former["number"]))
+    assert (shown["skill"]["code"], shown["version"], shown["content_digest"]) == (
+        *("code 1", "1.0"),
+        former["content_digest"],
+    )
+    by_digest = machine.command("skills", "show", skill_id, "--version", f"sha256:{former['content_digest']}", "--code")
+    assert by_digest.stdout == "code 1"
+    patch = machine.command("skills", "diff", skill_id, "--from", former["exec_digest"][:12]).stdout
+    assert f"--- a/code\t#{former['number']} (1.0)\n+++ b/code\tlocal\n@@ -1 +1 @@\n-code 1\n+code 2\n" in patch
+    imported = machine.command("skills", "import", "-", "--json", stdin=json.dumps(shown))
+    assert json.loads(imported.stdout)["updated"] == 1
+
+
 def test_ratings_make_no_version(machine: Machine) -> None:
     machine.pull()
     skill_id = machine.sandbox.skill_ids()[0]

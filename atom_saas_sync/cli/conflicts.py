@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.identify import whole_id
 from atom_saas_sync.cli.output import GlobalOptions, age, console, counted, note, print_json, read_text, say
 from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.errors import NotFound, UsageError
@@ -48,6 +49,7 @@ def list_conflicts(
 
     wanted = _filter(severity, conflict_type, skill, resolved=resolved)
     with _log(ctx.obj) as log:
+        wanted = _with_whole_id(log, wanted)
         conflicts = log.list_conflicts(wanted, limit=limit or None)
         total = log.count(wanted)
     if as_json:
@@ -107,6 +109,7 @@ def resolve(
     if (edit or data is not None) and (chosen or sides or (edit and data is not None)):
         raise UsageError("--edit and --data decide everything by themselves: no strategy, no field besides")
     with _log(ctx.obj) as log:
+        wanted = _with_whole_id(log, wanted)
         if edit:
             settled = _edit(log, ids[0], may_ask=sys.stdin.isatty() and sys.stderr.isatty() and not as_json)
         elif data is not None:
@@ -164,6 +167,11 @@ def _filter(severity: str | None, conflict_type: str | None, skill: str | None, 
         skill_id=skill,
         resolved=resolved,
     )
+
+
+def _with_whole_id(log: ConflictLog, wanted: ConflictFilter) -> ConflictFilter:
+    skill_id = wanted.skill_id and whole_id(log.database, wanted.skill_id)
+    return ConflictFilter(severity=wanted.severity, type=wanted.type, skill_id=skill_id, resolved=wanted.resolved)
 
 
 def _one_of(option: str, text: str | None, choices: tuple[str, ...]) -> str | None:

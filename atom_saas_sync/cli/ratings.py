@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.identify import whole_id
 from atom_saas_sync.cli.output import GlobalOptions, age, counted, note, print_json, say
 from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.errors import NotFound, UsageError
@@ -38,7 +39,7 @@ def add(
         typer.Option("--comment", metavar="TEXT", help="Up to 1,000 characters; omit to keep the old comment."),
     ] = None,
     user: Annotated[str | None, typer.Option("--user", metavar="USER", help="User to rate as. Default: you.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Rate a skill that is not in the cache.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Rate a skill that is not in the cache: a whole id.")] = False,
     as_json: _Json = False,
 ) -> None:
     """Rate a skill, or change your rating of it. The next `sync ratings` sends it."""
@@ -51,6 +52,8 @@ def add(
     if problem is not None or number is None:
         raise UsageError(f"this is no rating: {problem}", hint="nothing was stored")
     with _ratings(ctx.obj, create=True) as ratings:
+        if not force:
+            skill_id = whole_id(ratings.database, skill_id)
         if not ratings.is_cached(skill_id):
             unknown = f"no skill {printable(skill_id)} is in the cache"
             if not force:
@@ -77,6 +80,7 @@ def list_ratings(
     if state is not None and state not in _STATES:
         raise UsageError(f"--state {state!r} does not exist; it takes {', '.join(_STATES)}")
     with _ratings(ctx.obj) as ratings:
+        skill = skill and whole_id(ratings.database, skill)
         found, total = ratings.listed(state=state, skill_id=skill, user_id=user, limit=limit or None)
     if as_json:
         print_json({"ratings": [_line(each) for each in found], "total": total})

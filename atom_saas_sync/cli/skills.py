@@ -7,16 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.identify import open_catalogue, unknown_skill, whole_id
 from atom_saas_sync.cli.output import GlobalOptions, console, counted, file_name, note, print_json, read_text, say
+from atom_saas_sync.cli.skill_versions import diff, log, sent_skill, version_state
 from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.errors import NotFound, UsageError
-from atom_saas_sync.model import CachedSkill, SentVersion, Wanted
+from atom_saas_sync.model import CachedSkill, Wanted
 
 if TYPE_CHECKING:
     from atom_saas_sync.store.catalogue import Catalogue
@@ -33,7 +34,7 @@ _Limit = Annotated[
     int, typer.Option("--limit", min=0, max=10**9, metavar="N", help="Maximum number of rows; 0: no limit.")
 ]
 _SortOption = Annotated[str | None, typer.Option("--sort", metavar="ORDER", help="rating, name or updated.")]
-_Id = Annotated[str, typer.Argument(metavar="ID", help="The skill's id.")]
+_Id = Annotated[str, typer.Argument(metavar="ID", help="The skill's id, or its first 4 or more characters.")]
 
 
 @app.command("list")
@@ -79,24 +80,35 @@ def show(
     ctx: typer.Context,
     skill_id: _Id,
     code: Annotated[bool, typer.Option("--code", help="Print the code alone.")] = False,
+    version: Annotated[
+        str | None,
+        typer.Option("--version", metavar="N|DIGEST", help="A former version, as `skills log` lists them."),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Show one skill."""
-    with _reading(ctx.obj) as reading:
-        skill = reading.skill(skill_id)
-        reading.count_read([] if skill is None else [skill])
-    if skill is None:
-        raise unknown_skill(skill_id)
+    """Show one skill, or a former version of it."""
+    with open_catalogue(ctx.obj) as (catalogue, reading):
+        skill_id = whole_id(catalogue.database, skill_id)
+        facts: dict[str, Any] = {}
+        if version is not None:
+            skill, facts = sent_skill(catalogue, skill_id, version)
+        elif (found := reading.skill(skill_id)) is not None:
+            skill = found
+            reading.count_read([skill])
+        else:
+            reading.count_read([])
+            raise unknown_skill(skill_id)
     from atom_saas_sync.core.canonical import decode_object
     from atom_saas_sync.core.documents import skill_line
 
     fields = decode_object(skill.text)
     if as_json:
-        print_json({**skill_line(skill, fields or {}), "skill": skill.text if fields is None else fields})
+        whole = skill.text if fields is None else fields
+        print_json({**skill_line(skill, fields or {}), **facts, "skill": whole})
     elif code:
         _print_code((fields or {}).get("code"), skill_id)
     else:
-        _print_skill(skill, fields)
+        _print_skill(skill, fields, state=version_state(facts))
     if skill.stale:
         note(f"stale: the marketplace last confirmed this skill at {skill.confirmed_at}")
 
@@ -128,7 +140,8 @@ def edit(
 
     if changes and file is not None:
         raise UsageError("--set and --file exclude each other")
-    with _catalogue(ctx.obj) as (catalogue, reading):
+    with open_catalogue(ctx.obj) as (catalogue, reading):
+        skill_id = whole_id(catalogue.database, skill_id)
         skill = reading.skill(skill_id)
         if skill is None:
             raise unknown_skill(skill_id)
@@ -158,7 +171,7 @@ def import_skills(
     candidates = [
         Candidate(place, raw) for path in files for place, raw in read_skills(read_text(path), file_name(path))
     ]
-    with _catalogue(ctx.obj, create=True) as (catalogue, _):
+    with open_catalogue(ctx.obj, create=True) as (catalogue, _):
         done = do_import(catalogue, candidates, actor=runtime.person(), now=datetime.now(UTC))
     if as_json:
         print_json({"added": done.added, "updated": done.updated, "unchanged": done.unchanged})
@@ -172,99 +185,14 @@ def revert(ctx: typer.Context, skill_id: _Id, as_json: _Json = False) -> None:
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.usecases.edit_skills import revert_skill
 
-    with _catalogue(ctx.obj) as (catalogue, _):
+    with open_catalogue(ctx.obj) as (catalogue, _):
+        skill_id = whole_id(catalogue.database, skill_id)
         changed = revert_skill(catalogue, skill_id, actor=runtime.person(), now=datetime.now(UTC))
     _tell(skill_id, "reverted" if changed else "it was not edited", changed=changed, as_json=as_json)
 
 
-@app.command()
-def diff(
-    ctx: typer.Context,
-    skill_id: _Id,
-    old: Annotated[
-        str, typer.Option("--from", metavar="VERSION", help="base, local, a number of `skills log`, or a version.")
-    ] = "base",
-    new: Annotated[str, typer.Option("--to", metavar="VERSION", help="As for --from.")] = "local",
-    as_json: _Json = False,
-) -> None:
-    """Show what differs between two versions: by default what was changed here, against the base."""
-    from atom_saas_sync.core.canonical import decode_object
-    from atom_saas_sync.core.comparison import ABSENT, compare
-
-    before_name, before = _version(ctx.obj, skill_id, old)
-    after_name, after = _version(ctx.obj, skill_id, new)
-    left, right = decode_object(before) or {}, decode_object(after) or {}
-    changes = compare(left, left, right)
-    if as_json:
-        rows = [
-            {
-                "name": change.name,
-                "from": None if change.local is ABSENT else change.local,
-                "to": None if change.remote is ABSENT else change.remote,
-            }
-            for change in changes
-        ]
-        print_json({"skill_id": skill_id, "from": before_name, "to": after_name, "fields": rows, "total": len(rows)})
-        return
-    shown_before, shown_after = printable(before_name), printable(after_name)
-    if not changes:
-        say(f"{shown_before} and {shown_after} are the same in all that matters")
-        return
-    from atom_saas_sync.cli.comparison import print_comparison
-
-    print_comparison(console(), changes, left=shown_before, right=shown_after, tell_who=False)
-
-
-@app.command()
-def log(ctx: typer.Context, skill_id: _Id, as_json: _Json = False) -> None:
-    """List the versions that the marketplace sent, the newest first."""
-    versions = _versions(ctx.obj, skill_id)
-    rows = [
-        {
-            "number": each.number,
-            "version": each.version,
-            "current": each.number is None,
-            "ended_at": each.ended_at,
-            "ended_by": each.ended_by,
-            "content_digest": each.content_digest.hex(),
-            "exec_digest": each.exec_digest.hex(),
-        }
-        for each in versions
-    ]
-    if as_json:
-        print_json({"skill_id": skill_id, "versions": rows, "total": len(rows)})
-        return
-    lines = []
-    for each in versions:
-        state = "the base: what the marketplace has" if each.number is None else f"{each.ended_by} at {each.ended_at}"
-        number = "base" if each.number is None else f"#{each.number}"
-        lines.append([number, each.version or "-", each.content_digest.hex()[:12], state])
-    print_table(
-        [
-            Column("number"),
-            Column("version", drop=1, cut=True),
-            Column("digest", drop=3),
-            Column("state", drop=2, cut=True),
-        ],
-        lines,
-    )
-    if not versions:
-        say("the marketplace has never sent this skill: it exists only here")
-
-
-@contextmanager
-def _catalogue(options: GlobalOptions, *, create: bool = False) -> Iterator[tuple[Catalogue, Reading]]:
-    from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store.catalogue import Catalogue
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.reading import Reading
-
-    settings = runtime.load(options)
-    with Database.open(settings.database_path, create=create) as database:
-        yield (
-            Catalogue(database, history_versions=settings.history_versions),
-            Reading(database, now=datetime.now(UTC)),
-        )
+app.command()(diff)
+app.command()(log)
 
 
 def _store_edit(catalogue: Catalogue, skill_id: str, text: str, *, seen: str | None) -> bool:
@@ -305,46 +233,6 @@ def _values(texts: list[str]) -> dict[str, Any]:
     return values
 
 
-def _versions(options: GlobalOptions, skill_id: str) -> list[SentVersion]:
-    from atom_saas_sync.store.history import History
-
-    with _catalogue(options) as (catalogue, _):
-        versions = History(catalogue.database).versions(skill_id)
-        if not versions and skill_id not in catalogue.known([skill_id]):
-            raise unknown_skill(skill_id)
-    return versions
-
-
-def _version(options: GlobalOptions, skill_id: str, wanted: str) -> tuple[str, str]:
-    """Return a version's name for people, and its text."""
-    from atom_saas_sync.store.history import History
-
-    with _catalogue(options) as (catalogue, _):
-        versions = History(catalogue.database).versions(skill_id)
-        local = catalogue.known([skill_id]).get(skill_id)
-    if not versions and (local is None or local.local_text is None):
-        raise unknown_skill(skill_id)
-    if wanted == "local":
-        if local is None or local.local_text is None:
-            raise NotFound(f"{printable(skill_id)!r} is not in the cache any more: there is no local version")
-        return "local", local.local_text
-    if wanted == "base":
-        base = next((each for each in versions if each.number is None), None)
-        if base is None:
-            raise NotFound(f"{printable(skill_id)!r} has no base: the marketplace does not have it")
-        return f"base ({base.version or '-'})", base.text
-    for each in versions:
-        if each.version == wanted:
-            return f"{wanted} ({'base' if each.number is None else f'#{each.number}'})", each.text
-    for each in versions:
-        if each.number is not None and wanted.removeprefix("#") == str(each.number):
-            return f"#{each.number} ({each.version or '-'})", each.text
-    raise NotFound(
-        f"{printable(skill_id)!r} has no version {printable(wanted)!r}",
-        hint=f"`atom-sync skills log {quote(skill_id)}` lists them",
-    )
-
-
 def _tell(skill_id: str, what: str, *, changed: bool, as_json: bool) -> None:
     if as_json:
         print_json({"skill_id": skill_id, "changed": changed})
@@ -352,17 +240,9 @@ def _tell(skill_id: str, what: str, *, changed: bool, as_json: bool) -> None:
         say(f"{printable(skill_id)}: {what}")
 
 
-def unknown_skill(skill_id: str) -> NotFound:
-    """Return the error for an id that is not in the cache."""
-    return NotFound(
-        f"there is no skill {printable(skill_id)!r} in the cache",
-        hint="`atom-sync skills search TEXT` finds ids; `atom-sync sync skills` brings the cache up to date",
-    )
-
-
 @contextmanager
 def _reading(options: GlobalOptions) -> Iterator[Reading]:
-    with _catalogue(options) as (_, reading):
+    with open_catalogue(options) as (_, reading):
         yield reading
 
 
@@ -407,7 +287,7 @@ def _show_skills(skills: list[CachedSkill], total: int, *, as_json: bool) -> Non
     note(f"{len(skills)} of {counted(total, 'skill')}{more}" if more else counted(total, "skill"))
 
 
-def _print_skill(skill: CachedSkill, fields: dict[str, Any] | None) -> None:
+def _print_skill(skill: CachedSkill, fields: dict[str, Any] | None, *, state: str | None = None) -> None:
     from rich.syntax import Syntax
     from rich.text import Text
 
@@ -420,9 +300,9 @@ def _print_skill(skill: CachedSkill, fields: dict[str, Any] | None) -> None:
         out.print(Text(printable(skill.text, lines=True)))
         return
     out.print(Text(f"{_text(fields.get('name'))}  {_text(fields.get('version'))}", style="bold"))
-    state = f"{skill.source}{', stale' if skill.stale else ''}"
     confirmed = f", confirmed at {skill.confirmed_at}" if skill.confirmed_at else ""
-    out.print(Text(f"{printable(skill.skill_id)} ({state}{confirmed})", style="dim"))
+    state = state or f"{skill.source}{', stale' if skill.stale else ''}{confirmed}"
+    out.print(Text(f"{printable(skill.skill_id)} ({state})", style="dim"))
     for name, stored in fields.items():
         value = figure(stored, FIGURES[name]) if name in FIGURES else stored
         if name in {"skill_id", "name", "version", "code"} or value in (None, "", [], {}):

@@ -19,6 +19,7 @@ from atom_saas_sync.model import BEST_RATING, LARGEST_COUNT, CachedSkill
 _SHOWN_FIELDS = ("name", "version", "category", "description", "tags", "average_rating", "rating_count", "updated_at")
 _FACTS = ("source", "confirmed_at", "stale")
 FIGURES = {"average_rating": BEST_RATING, "rating_count": LARGEST_COUNT}
+_VERSION_FACTS = ("number", "current", "ended_at", "ended_by", "content_digest", "exec_digest")
 _SOURCES = ("marketplace", "edited", "local")
 _MOST_PROBLEMS = 10
 MAX_IMPORT_MEMORY = 512 * 1024 * 1024
@@ -233,7 +234,7 @@ def _unwrapped(data: bytes, place: str) -> bytes:
     inner = bytes(members["skill"])
     if inner[:1] != b"{":
         raise UsageError(f"{place}: the skill in it is not a JSON object", hint="nothing was changed")
-    if facts and (extra := members.keys() - {"skill_id", "skill", "success", *_SHOWN_FIELDS, *_FACTS}):
+    if facts and (extra := members.keys() - {"skill_id", "skill", "success", *_SHOWN_FIELDS, *_FACTS, *_VERSION_FACTS}):
         raise UsageError(
             f"{place} wraps a skill, with {', '.join(sorted(extra))} beside it", hint="put new fields into `skill`"
         )

@@ -43,7 +43,7 @@ class Ratings:
     """The ratings in the database. Raises DatabaseError."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = self._database = database
 
     # The outbox
 

@@ -1,0 +1,52 @@
+"""The one place where an id that somebody typed becomes a whole id; and what commands for skills work on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.output import GlobalOptions
+from atom_saas_sync.errors import NotFound
+
+if TYPE_CHECKING:
+    from atom_saas_sync.store.catalogue import Catalogue
+    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.reading import Reading
+
+
+def whole_id(database: Database, given: str) -> str:
+    """Return the skill's id that `given` or its first characters mean; `given` itself if there is none.
+
+    Raises Ambiguous. For what destroys or decides for good, take `given` as it is.
+    """
+    from atom_saas_sync.core.ids import MOST_CANDIDATES, choose_id
+    from atom_saas_sync.store.known_ids import ids_from
+
+    return choose_id(given, *ids_from(database, given, limit=MOST_CANDIDATES + 1))
+
+
+def unknown_skill(skill_id: str) -> NotFound:
+    """Return the error for an id that is not in the cache."""
+    return NotFound(
+        f"there is no skill {printable(skill_id)!r} in the cache",
+        hint="`atom-sync skills search TEXT` finds ids; `atom-sync sync skills` brings the cache up to date",
+    )
+
+
+@contextmanager
+def open_catalogue(options: GlobalOptions, *, create: bool = False) -> Iterator[tuple[Catalogue, Reading]]:
+    """Open the database for commands that read or edit skills. Raises DatabaseError."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.store.catalogue import Catalogue
+    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.reading import Reading
+
+    settings = runtime.load(options)
+    with Database.open(settings.database_path, create=create) as database:
+        yield (
+            Catalogue(database, history_versions=settings.history_versions),
+            Reading(database, now=datetime.now(UTC)),
+        )

@@ -1,0 +1,167 @@
+"""`skills diff` and `skills log`: the versions of a skill that the marketplace sent, and the local one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.identify import open_catalogue, unknown_skill, whole_id
+from atom_saas_sync.cli.output import console, print_json, say
+from atom_saas_sync.cli.tables import Column, print_table
+from atom_saas_sync.errors import NotFound
+from atom_saas_sync.model import CachedSkill, SentVersion
+
+if TYPE_CHECKING:
+    from atom_saas_sync.core.comparison import FieldChange
+    from atom_saas_sync.store.catalogue import Catalogue
+
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+_Id = Annotated[str, typer.Argument(metavar="ID", help="The skill's id, or its first 4 or more characters.")]
+
+
+def diff(
+    ctx: typer.Context,
+    skill_id: _Id,
+    old: Annotated[
+        str,
+        typer.Option("--from", metavar="VERSION", help="base, local, a number of `skills log`, a version or digest."),
+    ] = "base",
+    new: Annotated[str, typer.Option("--to", metavar="VERSION", help="As for --from.")] = "local",
+    as_patch: Annotated[
+        bool, typer.Option("--unified", help="Print a patch, as `diff -u` does; a file or pipe always gets that.")
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Show what differs between two versions: by default what was changed here, against the base."""
+    from atom_saas_sync.core.canonical import decode_object
+    from atom_saas_sync.core.comparison import ABSENT, compare
+
+    with open_catalogue(ctx.obj) as (catalogue, _):
+        skill_id = whole_id(catalogue.database, skill_id)
+        (before_name, before), (after_name, after) = _texts(catalogue, skill_id, (old, new))
+    left, right = decode_object(before) or {}, decode_object(after) or {}
+    changes = compare(left, left, right)
+    if as_json:
+        rows = [
+            {
+                "name": change.name,
+                "from": None if change.local is ABSENT else change.local,
+                "to": None if change.remote is ABSENT else change.remote,
+            }
+            for change in changes
+        ]
+        print_json({"skill_id": skill_id, "from": before_name, "to": after_name, "fields": rows, "total": len(rows)})
+        return
+    shown_before, shown_after = printable(before_name), printable(after_name)
+    if not changes:
+        say(f"{shown_before} and {shown_after} are the same in all that matters")
+        return
+    if as_patch or not sys.stdout.isatty():
+        _print_patch(changes, shown_before, shown_after)
+        return
+    from atom_saas_sync.cli.comparison import print_comparison
+
+    print_comparison(console(), changes, left=shown_before, right=shown_after, tell_who=False)
+
+
+def log(ctx: typer.Context, skill_id: _Id, as_json: _Json = False) -> None:
+    """List the versions that the marketplace sent, the newest first."""
+    from atom_saas_sync.store.history import History
+
+    with open_catalogue(ctx.obj) as (catalogue, _):
+        skill_id = whole_id(catalogue.database, skill_id)
+        versions = History(catalogue.database).versions(skill_id)
+        if not versions and skill_id not in catalogue.known([skill_id]):
+            raise unknown_skill(skill_id)
+    rows = [_facts(each) for each in versions]
+    if as_json:
+        print_json({"skill_id": skill_id, "versions": rows, "total": len(rows)})
+        return
+    lines = []
+    for each in versions:
+        state = "the base: what the marketplace has" if each.number is None else f"{each.ended_by} at {each.ended_at}"
+        number = "base" if each.number is None else f"#{each.number}"
+        lines.append([number, each.version or "-", each.content_digest.hex()[:12], state])
+    print_table(
+        [
+            Column("number"),
+            Column("version", drop=1, cut=True),
+            Column("digest", drop=3),
+            Column("state", drop=2, cut=True),
+        ],
+        lines,
+    )
+    if not versions:
+        say("the marketplace has never sent this skill: it exists only here")
+
+
+def sent_skill(catalogue: Catalogue, skill_id: str, wanted: str) -> tuple[CachedSkill, dict[str, Any]]:
+    """Return a version that the marketplace sent as a skill, and what is known of the version. Raises NotFound."""
+    from atom_saas_sync.core.versions import choose_version
+    from atom_saas_sync.store.history import History
+
+    versions = History(catalogue.database).versions(skill_id)
+    if not versions and skill_id not in catalogue.known([skill_id]):
+        raise unknown_skill(skill_id)
+    chosen = choose_version(skill_id, versions, wanted)
+    skill = CachedSkill(skill_id=skill_id, text=chosen.text, source="marketplace", confirmed_at=None, stale=False)
+    return skill, _facts(chosen)
+
+
+def version_state(facts: dict[str, Any]) -> str | None:
+    """Return which version it is, for people, from what `sent_skill` returned."""
+    if not facts:
+        return None
+    return "base" if facts["current"] else f"#{facts['number']}, {facts['ended_by']} at {facts['ended_at']}"
+
+
+def _facts(version: SentVersion) -> dict[str, Any]:
+    return {
+        "number": version.number,
+        "version": version.version,
+        "current": version.number is None,
+        "ended_at": version.ended_at,
+        "ended_by": version.ended_by,
+        "content_digest": version.content_digest.hex(),
+        "exec_digest": version.exec_digest.hex(),
+    }
+
+
+def _texts(catalogue: Catalogue, skill_id: str, wanted: Sequence[str]) -> list[tuple[str, str]]:
+    """Return for each version that is wanted its name for people, and its text."""
+    from atom_saas_sync.core.versions import choose_version, version_name
+    from atom_saas_sync.store.history import History
+
+    versions = History(catalogue.database).versions(skill_id)
+    known = catalogue.known([skill_id]).get(skill_id)
+    local = None if known is None else known.local_text
+    if not versions and local is None:
+        raise unknown_skill(skill_id)
+    found = []
+    for each in wanted:
+        if each != "local":
+            chosen = choose_version(skill_id, versions, each)
+            found.append((version_name(chosen, each), chosen.text))
+        elif local is not None:
+            found.append(("local", local))
+        else:
+            raise NotFound(f"{printable(skill_id)!r} is not in the cache any more: there is no local version")
+    return found
+
+
+def _print_patch(changes: Sequence[FieldChange], before: str, after: str) -> None:
+    """Print a patch; not by rich, which would take minutes for a million lines."""
+    from atom_saas_sync.core.unified import unified_fields
+    from atom_saas_sync.logs import may_colour
+
+    colours = {"-": "\x1b[31m", "+": "\x1b[32m", "@": "\x1b[36m"} if may_colour(sys.stdout) else {}
+    for line in unified_fields(changes, before, after):
+        # Tabs stay: what reads a patch needs them.
+        shown = "\t".join(map(printable, line.split("\t")))
+        colour = "\x1b[1m" if colours and line.startswith(("--- ", "+++ ")) else colours.get(line[:1], "")
+        sys.stdout.write(f"{colour}{shown}\x1b[0m\n" if colour else f"{shown}\n")
+    sys.stdout.flush()

@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "logs": _VALUES,
     "marketplace": _VALUES | {"core"},
     "unfinished": set(),
+    "shipped": _VALUES | {"core"},
     "store": _VALUES | {"core", "unfinished"},
     "metrics": _VALUES | {"core"},
     "systemd": _VALUES,
@@ -45,6 +46,7 @@ MAY_IMPORT = {
         "web",
         "textfile",
         "systemd",
+        "shipped",
     },
     "__main__": {"cli"},
 }

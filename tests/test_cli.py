@@ -6,6 +6,7 @@ import json
 import os
 import re
 import select
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from conftest import Machine
 from loaded_command import run_command
 
 from atom_saas_sync import __version__
+from atom_saas_sync.cli.examples import EXAMPLES
 from atom_saas_sync.cli.output import print_json
 
 
@@ -153,6 +155,18 @@ def test_help_cuts_no_summary_and_names_no_type_of_python(tmp_path: Path) -> Non
     for _, out, _ in run_all(tmp_path, [[*path, "--help"] for path in COMMANDS]):
         assert "..." not in out.replace("COMMAND [ARGS]...", "")
         assert not re.search(r"<(str|int|float|path|list|bool)|x>=|<=x", out), out
+
+
+def test_every_example_is_right_usage() -> None:
+    own = {words: examples for words, examples in EXAMPLES.items() if words}
+    assert set(EXAMPLES[""]) <= {example for examples in own.values() for example in examples}
+    for words, examples in own.items():
+        path = tuple(words.split())
+        for example in (each for each in examples if path in COMMANDS):
+            line = example.removeprefix('eval "$(').removesuffix(')"').partition(" > ")[0]
+            typed = shlex.split(line.removeprefix("sudo -u atom-sync ").partition("atom-sync ")[2].removeprefix("--system "))
+            assert tuple(typed[: len(path)]) == path, example
+            COMMANDS[path].make_context(words, typed[len(path) :])
 
 
 def test_wrong_usage_of_every_command_is_one_document_if_json_is_asked_for(tmp_path: Path) -> None:

@@ -28,8 +28,9 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(enco
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel from a copy of the source, without the network: setuptools is in the dev extra."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", ".env.example"):
         copy(ROOT / name, source)
+    copytree(ROOT / "monitoring", source / "monitoring")
     copytree(ROOT / "atom_saas_sync", source / "atom_saas_sync", ignore=ignore_patterns("__pycache__"))
     result = subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "dist", "."],
@@ -102,11 +103,15 @@ def test_the_wheel_holds_the_program_and_nothing_else(wheel: Path) -> None:
         for path in (ROOT / "atom_saas_sync").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+    shipped = {
+        "atom_saas_sync/files/env/.env.example",
+        *(f"atom_saas_sync/files/{path.relative_to(ROOT)}" for path in (ROOT / "monitoring").rglob("*.*")),
+    }
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     information = {name for name in names if name.startswith(f"atom_saas_sync-{__version__}.dist-info/")}
     assert "atom_saas_sync/py.typed" in names
-    assert names - information == source
+    assert names - information == source | shipped
     assert any(name.endswith("/LICENSE") for name in information)
 
 
@@ -191,6 +196,9 @@ def test_the_installed_program_runs(installed: Path, tmp_path: Path) -> None:
     checked = _run(installed, tmp_path, "config", "check", ATOM_SAAS_API_TOKEN="at_saas_x")
     assert (checked.returncode, checked.stderr) == (0, "")
     assert _run(installed, tmp_path, "db", "upgrade").returncode == 0
+    assert _run(installed, tmp_path, "files", "write", "files").returncode == 0
+    for path in (ROOT / "monitoring").rglob("*.*"):
+        assert (tmp_path / "files" / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
 
 
 def test_every_module_can_be_imported_with_the_runtime_alone(installed: Path, tmp_path: Path) -> None:

@@ -86,7 +86,12 @@ class _Argument(TyperArgument):
 
 
 class _Command(TyperCommand):
-    """A command whose line in a list is never cut."""
+    """A command whose help has examples, and whose line in a list is never cut."""
+
+    def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write the examples, then the epilog."""
+        _write_examples(ctx, formatter)
+        super().format_epilog(ctx, formatter)
 
     def get_short_help_str(self, limit: int = 0) -> str:  # noqa: ARG002 - click's signature
         """Return the first line of its help."""
@@ -94,11 +99,26 @@ class _Command(TyperCommand):
 
 
 class _Group(TyperGroup):
-    """A group whose line in a list is never cut."""
+    """A group whose help has examples, and whose line in a list is never cut."""
+
+    def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write the examples, then the epilog."""
+        _write_examples(ctx, formatter)
+        super().format_epilog(ctx, formatter)
 
     def get_short_help_str(self, limit: int = 0) -> str:  # noqa: ARG002 - click's signature
         """Return the first line of its help."""
         return _summary(self)
+
+
+def _write_examples(ctx: Context, formatter: HelpFormatter) -> None:
+    from atom_saas_sync.cli.examples import EXAMPLES
+
+    examples = EXAMPLES.get(ctx.command_path.partition(" ")[2], ())
+    if examples:
+        with formatter.section("Examples"):
+            for example in examples:
+                formatter.write(f"{'':{formatter.current_indent}}{example}\n")
 
 
 def _summary(command: Command) -> str:
@@ -245,6 +265,10 @@ def lazy_group(parts: dict[str, Part], take: Take) -> type[TyperGroup]:
             parameters = super().get_params(ctx)
             _leave_defaults(parameters)
             return parameters
+
+        def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
+            """Write the examples."""
+            _write_examples(ctx, formatter)
 
         def list_commands(self, ctx: Context) -> list[str]:  # noqa: ARG002 - click's signature
             """Return the names alone; going through the items would make every command."""

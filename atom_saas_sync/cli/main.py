@@ -50,6 +50,7 @@ PARTS = {
     ),
     "config": Part("atom_saas_sync.cli.configuration", "app", "Create, show and check the configuration."),
     "db": Part("atom_saas_sync.cli.database", "app", "Migrate, check, back up and restore the database."),
+    "files": Part("atom_saas_sync.cli.files", "app", "List and write the units, alerts, manual pages and other files."),
     "skills": Part("atom_saas_sync.cli.skills", "app", "Read, edit and compare the cached skills."),
     "demo": Part("atom_saas_sync.cli.demo", "demo", "Take a guided tour against a sandbox."),
     "ratings": Part("atom_saas_sync.cli.ratings", "app", "Rate skills; list and retry ratings."),
@@ -98,7 +99,14 @@ def main(
     ] = None,
     log_format: Annotated[str, typer.Option(metavar="FORMAT", help="auto, text, json or journal.")] = "auto",
     verbose: Annotated[
-        int, typer.Option("--verbose", "-v", count=True, help="Log what is done; -vv also each request and page.")
+        int,
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            show_default=False,
+            help="Log what is done; -vv also each request and page.",
+        ),
     ] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors on standard error.")] = False,
     _version: Annotated[

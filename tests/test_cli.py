@@ -164,7 +164,8 @@ def test_every_example_is_right_usage() -> None:
         path = tuple(words.split())
         for example in (each for each in examples if path in COMMANDS):
             line = example.removeprefix('eval "$(').removesuffix(')"').partition(" > ")[0]
-            typed = shlex.split(line.removeprefix("sudo -u atom-sync ").partition("atom-sync ")[2].removeprefix("--system "))
+            line = line.removeprefix("sudo -u atom-sync ").partition("atom-sync ")[2]
+            typed = shlex.split(line.removeprefix("--system "))
             assert tuple(typed[: len(path)]) == path, example
             COMMANDS[path].make_context(words, typed[len(path) :])
 

@@ -150,7 +150,7 @@ def test_a_token_says_how_long_it_is_good_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("plan", "parts", "expected", "cure"),
+    ("plan", "parts", "expected", "hint"),
     [
         ({"warnings": ("unknown variable ATOM_SAAS_APIURL",)}, {}, ("configuration", "warning"), "config show"),
         ({"enabled": False}, {}, ("enabled", "warning"), "ATOM_SAAS_ENABLED"),
@@ -215,14 +215,14 @@ def test_a_token_says_how_long_it_is_good_for() -> None:
         ({}, {"status": well(ratings_failed=1)}, ("ratings", "problem"), "ratings failed"),
     ],
 )
-def test_each_finding_with_its_cure(
-    plan: dict[str, Any], parts: dict[str, Any], expected: tuple[str, str], cure: str
+def test_each_finding_with_its_hint(
+    plan: dict[str, Any], parts: dict[str, Any], expected: tuple[str, str], hint: str
 ) -> None:
     findings = examine(replace(PLAN, **plan), **parts)
     assert expected in bad(findings)
     (found,) = [each for each in findings if (each.check, each.verdict) == expected]
-    assert found.cure is not None
-    assert cure in found.cure
+    assert found.hint is not None
+    assert hint in found.hint
     assert worst(findings) == (expected[1] == "problem" or any(verdict == "problem" for _, verdict in bad(findings)))
 
 
@@ -368,7 +368,7 @@ def test_what_a_sync_left_undone_has_a_finding_of_its_own(machine: Machine) -> N
     code, found, _ = findings_of(machine)
     assert (code, found["sync"]["verdict"]) == (1, "problem")
     assert "refused to delete 40 skills" in found["sync"]["message"]
-    assert "atom-sync sync skills --max-delete 40" in found["sync"]["cure"]
+    assert "atom-sync sync skills --max-delete 40" in found["sync"]["hint"]
     checked = machine.command("status", "--check", "--json")
     assert checked.returncode == 3
     assert json.loads(checked.stdout)["health"]["reasons"] == ["deletions_refused"]

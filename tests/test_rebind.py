@@ -117,7 +117,7 @@ def test_the_refusal_as_json_and_what_looks_around_says(
     findings = json.loads(machine.command("doctor", "--json", **pointed_at(other)).stdout)["findings"]
     found = next(each for each in findings if each["check"] == "marketplace")
     assert found["verdict"] == "problem"
-    assert f"atom-sync db rebind {other.url}" in found["cure"]
+    assert f"atom-sync db rebind {other.url}" in found["hint"]
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,9 @@ def test_without_a_database_it_says_never_synced_and_makes_none(machine: Machine
     assert "never synced" in result.stdout
     assert "Traceback" not in result.stderr
     assert not machine.database_path.exists()
+    metrics = machine.command("metrics", "--json")
+    assert json.loads(metrics.stdout)["reasons"] == ["never_synced"]
+    assert not machine.database_path.exists()
 
 
 def test_after_a_sync_it_says_what_there_is(machine: Machine) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,16 +46,19 @@ def list_conflicts(
 ) -> None:
     """List open conflicts, the most severe and oldest first."""
     from atom_saas_sync.core.comparison import conflict_line
+    from atom_saas_sync.store.known_ids import names_of
 
     wanted = _filter(severity, conflict_type, skill, resolved=resolved)
     with _log(ctx.obj) as log:
         wanted = _with_whole_id(log, wanted)
         conflicts = log.list_conflicts(wanted, limit=limit or None)
         total = log.count(wanted)
+        names = names_of(log.database, (each.skill_id for each in conflicts))
     if as_json:
-        print_json({"conflicts": [conflict_line(each) for each in conflicts], "total": total})
+        rows = [{**conflict_line(each), "skill_name": names.get(each.skill_id)} for each in conflicts]
+        print_json({"conflicts": rows, "total": total})
         return
-    _print_lines(conflicts, resolved=resolved)
+    _print_lines(conflicts, names, resolved=resolved)
     kind = "resolved" if resolved else "open"
     more = f"; {total - len(conflicts):,} more: see --limit" if total > len(conflicts) else ""
     note(f"{counted(total, f'{kind} conflict')}{more}")
@@ -304,18 +307,20 @@ def _tell(settled: list[Settled], *, as_json: bool) -> None:
         say(f"{counted(len(settled), 'conflict')} resolved")
 
 
-def _print_lines(conflicts: list[LoggedConflict], *, resolved: bool) -> None:
+def _print_lines(conflicts: list[LoggedConflict], names: Mapping[str, str], *, resolved: bool) -> None:
     columns = [
-        Column("id"),
-        Column("severity", drop=1),
-        Column("type", drop=2),
+        Column("id", right=True),
+        Column("severity", drop=2),
+        Column("type", drop=3),
         Column("skill"),
-        Column("since", drop=5),
-        *([Column("strategy", drop=3), Column("by", drop=4, cut=True)] if resolved else []),
+        Column("name", drop=1, cut=True),
+        Column("since", drop=6),
+        *([Column("strategy", drop=4), Column("by", drop=5, cut=True)] if resolved else []),
     ]
     lines = []
     for each in conflicts:
-        line = [str(each.id), each.severity, each.type, each.skill_id, age(each.created_at)]
+        name = names.get(each.skill_id, "")
+        line = [str(each.id), each.severity, each.type, each.skill_id, name, age(each.created_at)]
         lines.append([*line, each.strategy or "", each.resolved_by or ""] if resolved else line)
     print_table(columns, lines)
 

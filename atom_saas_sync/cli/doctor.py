@@ -30,14 +30,20 @@ def doctor(
     try:
         findings = _examine(ctx.obj)
     except ConfigError as error:
-        cure = "correct it; `atom-sync config show` tells where each value comes from"
-        findings = [Finding("configuration", "problem", line, cure) for line in error.message.splitlines()]
+        hint = "correct it; `atom-sync config show` tells where each value comes from"
+        findings = [Finding("configuration", "problem", line, hint) for line in error.message.splitlines()]
     if as_json:
         print_json(
             {
                 "success": not worst(findings),
                 "findings": [
-                    {"check": each.check, "verdict": each.verdict, "message": each.message, "cure": each.cure}
+                    {
+                        "check": each.check,
+                        "verdict": each.verdict,
+                        "message": each.message,
+                        "hint": each.hint,
+                        "reason": each.reason,
+                    }
                     for each in findings
                 ],
                 "total": len(findings),
@@ -194,8 +200,8 @@ def _print(findings: list[Finding]) -> None:
     for each in findings:
         mark, style = _MARKS[each.verdict]
         words = Text(printable(each.message))
-        if each.cure:
-            words.append(f"\n→ {printable(each.cure)}", "dim")
+        if each.hint:
+            words.append(f"\n→ {printable(each.hint)}", "dim")
         table.add_row(Text(mark, style), Text(each.check, "bold"), words)
     out = console(whole_lines=True)
     out.print(table)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from atom_saas_sync.characters import printable
-from atom_saas_sync.cli.output import GlobalOptions, complain, print_json
+from atom_saas_sync.cli.output import GlobalOptions, complain, note, print_json
 from atom_saas_sync.errors import AtomSyncError, ConfigError
 
 if TYPE_CHECKING:
@@ -36,10 +36,13 @@ def metrics(
     elif as_json:
         from atom_saas_sync.metrics import samples
 
-        found = samples(_render(settings))
-        print_json({"metrics": found, "total": len(found)})
+        text, reasons = _render(settings)
+        found = samples(text)
+        print_json({"metrics": found, "total": len(found), "reasons": reasons})
     else:
-        text = _render(settings)
+        text, reasons = _render(settings)
+        for reason in reasons:
+            note(f"{reason}: there is no database at {settings.database_path}")
         sys.stdout.write(printable(text, lines=True) if sys.stdout.isatty() else text)
 
 
@@ -47,7 +50,7 @@ def write_metrics(settings: Settings, path: Path) -> None:
     """Write the metrics as they are now to a file that node_exporter reads. Raises DatabaseError."""
     from atom_saas_sync.textfile import write_textfile
 
-    write_textfile(path, _render(settings))
+    write_textfile(path, _render(settings)[0])
 
 
 @contextmanager
@@ -73,7 +76,8 @@ def metrics_afterwards(options: GlobalOptions, path: Path | None) -> Iterator[No
                 complain(f"warning: the metrics were not written: {error.message}", error.hint)
 
 
-def _render(settings: Settings) -> str:
+def _render(settings: Settings) -> tuple[str, list[str]]:
+    """Return the metrics, and `never_synced` if there is no database."""
     from datetime import UTC, datetime
 
     from atom_saas_sync.metrics import render
@@ -86,4 +90,4 @@ def _render(settings: Settings) -> str:
         per_minute=settings.rate_limit_per_minute,
         per_hour=settings.rate_limit_per_hour,
     )
-    return render(status, now)
+    return render(status, now), ["never_synced"] if status.revision is None and not status.database_bytes else []

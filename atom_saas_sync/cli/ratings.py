@@ -82,20 +82,32 @@ def list_ratings(
     with _ratings(ctx.obj) as ratings:
         skill = skill and whole_id(ratings.database, skill)
         found, total = ratings.listed(state=state, skill_id=skill, user_id=user, limit=limit or None)
+        names = _names(ratings, found)
     if as_json:
-        print_json({"ratings": [_line(each) for each in found], "total": total})
+        print_json(
+            {"ratings": [{**_line(each), "skill_name": names.get(each.skill_id)} for each in found], "total": total}
+        )
         return
     print_table(
         [
-            Column("id"),
-            Column("stars", drop=1),
+            Column("id", right=True),
+            Column("stars", drop=2),
             Column("skill"),
-            Column("user", drop=2, cut=True),
-            Column("state", drop=3),
-            Column("changed", drop=4),
+            Column("name", drop=1, cut=True),
+            Column("user", drop=3, cut=True),
+            Column("state", drop=4),
+            Column("changed", drop=5),
         ],
         [
-            [str(each.id), str(each.stars), each.skill_id, each.user_id, each.state, age(each.updated_at)]
+            [
+                str(each.id),
+                str(each.stars),
+                each.skill_id,
+                names.get(each.skill_id, ""),
+                each.user_id,
+                each.state,
+                age(each.updated_at),
+            ]
             for each in found
         ],
     )
@@ -136,21 +148,25 @@ def failed(ctx: typer.Context, limit: _Limit = 100, as_json: _Json = False) -> N
     """List the ratings that could not be sent, why, and when they are tried again."""
     with _ratings(ctx.obj) as ratings:
         found, total = ratings.listed(state="failed", limit=limit or None)
+        names = _names(ratings, found)
     if as_json:
-        print_json({"failed": [{**_line(each), "rating_id": each.id} for each in found], "total": total})
+        rows = [{**_line(each), "rating_id": each.id, "skill_name": names.get(each.skill_id)} for each in found]
+        print_json({"failed": rows, "total": total})
         return
     print_table(
         [
-            Column("id"),
+            Column("id", right=True),
             Column("skill"),
-            Column("retries", drop=3),
-            Column("next try", drop=2),
-            Column("why", drop=1, cut=True),
+            Column("name", drop=1, cut=True),
+            Column("retries", drop=4),
+            Column("next try", drop=3),
+            Column("why", drop=2, cut=True),
         ],
         [
             [
                 str(each.id),
                 each.skill_id,
+                names.get(each.skill_id, ""),
                 f"{each.retry_count}/{each.max_retries}" if each.next_retry_at else "none left",
                 each.next_retry_at or "waits for you",
                 each.error_message or "",
@@ -226,6 +242,12 @@ def _ratings(options: GlobalOptions, *, create: bool = False) -> Iterator[Rating
 def _unknown(ids: Sequence[int], kind: str = "") -> NotFound:
     numbers = ", ".join(map(str, ids))
     return NotFound(f"there is no {kind}rating {numbers}", hint="`atom-sync ratings list` shows the numbers")
+
+
+def _names(ratings: Ratings, listed: Sequence[ListedRating]) -> dict[str, str]:
+    from atom_saas_sync.store.known_ids import names_of
+
+    return names_of(ratings.database, (each.skill_id for each in listed))
 
 
 def _line(rating: ListedRating) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from atom_saas_sync.characters import printable
 
 _GAP = 2
-_LEAST = 12
+_LEAST = 8
 _LONGEST_ID = 64
 """A longer id is printed whole, but makes no column wider."""
 
@@ -19,7 +19,7 @@ _LONGEST_ID = 64
 class Column:
     """A column of a table. `drop` orders what is left out on a narrow terminal, the highest first; 0 is never left out.
 
-    One that may be cut is cut, down to 12 cells, before anything is left out.
+    One that may be cut is cut, down to 8 cells, before anything is left out.
     """
 
     head: str

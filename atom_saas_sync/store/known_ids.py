@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+
 from atom_saas_sync.store.database import Database
 
 _LAST = "\U0010ffff"
 _RANGE = "skill_id >= :prefix AND skill_id < :end"
+_NAME = "CASE WHEN json_valid(CAST({text} AS TEXT)) THEN json_extract(CAST({text} AS TEXT), '$.name') END"
 _CURRENT = f"""
-    SELECT skill_id, CASE WHEN json_valid(CAST(skill_data AS TEXT)) THEN
-        json_extract(CAST(skill_data AS TEXT), '$.name') END AS name
+    SELECT skill_id, {_NAME.format(text="skill_data")} AS name
     FROM skill_cache WHERE {_RANGE} ORDER BY skill_id LIMIT :limit
+"""  # noqa: S608 - constants
+# A skill that is gone from the cache keeps its name as long as the marketplace's text is kept.
+_NAMED = f"""
+    SELECT wanted.value AS skill_id,
+        coalesce({_NAME.format(text="c.skill_data")}, {_NAME.format(text="b.data")}) AS name
+    FROM json_each(:ids) AS wanted
+    LEFT JOIN skill_cache AS c ON c.skill_id = wanted.value LEFT JOIN skill_base AS b ON b.skill_id = wanted.value
 """  # noqa: S608 - constants
 _FORMER = " UNION ".join(
     f"SELECT skill_id, NULL AS name FROM {table} WHERE {_RANGE}"  # noqa: S608 - constants
@@ -27,6 +37,13 @@ def ids_from(database: Database, prefix: str, *, limit: int) -> tuple[dict[str, 
         current = {row["skill_id"]: _name(row["name"]) for row in connection.execute(_CURRENT, values)}
         rows = connection.execute(f"{_FORMER} ORDER BY skill_id LIMIT :limit", values)
         return current, {row["skill_id"]: None for row in rows if row["skill_id"] not in current}
+
+
+def names_of(database: Database, ids: Iterable[str]) -> dict[str, str]:
+    """Return the names of skills by their ids, as far as they are known."""
+    with database.reading() as connection:
+        rows = connection.execute(_NAMED, {"ids": json.dumps(sorted(set(ids)))})
+        return {row["skill_id"]: name for row in rows if (name := _name(row["name"])) is not None}
 
 
 def _name(value: object) -> str | None:

@@ -1,4 +1,4 @@
-"""`doctor`: the troubleshooting chapter of the deployment guide as checks, each with its cure.
+"""`doctor`: the troubleshooting chapter of the deployment guide as checks, each with its hint.
 
 A check that makes no sense after what was found before it is skipped: with a wrong token nothing can be said of the
 WebSocket, and one cause gives one finding.
@@ -50,7 +50,9 @@ class Finding(Struct, frozen=True):
     check: str
     verdict: Verdict
     message: str
-    cure: str | None = None
+    hint: str | None = None
+    reason: str | None = None
+    """The reason of `status --check`, where the finding is one."""
 
 
 class Timers(Struct, frozen=True):
@@ -160,14 +162,14 @@ def _configuration(plan: Checkup, now: datetime) -> Iterator[Finding]:
 
 
 def _token_age(expires_at: datetime | None, now: datetime) -> Finding:
-    cure = "get a new one in the dashboard, under settings, API tokens, and set ATOM_SAAS_API_TOKEN"
+    hint = "get a new one in the dashboard, under settings, API tokens, and set ATOM_SAAS_API_TOKEN"
     if expires_at is None:
         return Finding("token", "ok", "a token is set; it does not say when it expires")
     if expires_at <= now:
-        return Finding("token", "problem", f"the token expired at {expires_at:%Y-%m-%d %H:%M} UTC", cure)
+        return Finding("token", "problem", f"the token expired at {expires_at:%Y-%m-%d %H:%M} UTC", hint)
     left = duration((expires_at - now).total_seconds())
     if expires_at - now < _EXPIRY_NOTICED:
-        return Finding("token", "warning", f"the token expires in {left}", cure)
+        return Finding("token", "warning", f"the token expires in {left}", hint)
     return Finding("token", "ok", f"a token is set; it expires in {left}")
 
 
@@ -189,7 +191,7 @@ def _reachability(plan: Checkup, network: Network) -> Iterator[Finding]:
         token = _token_accepted(network.skills())
         yield token
     except MarketplaceError as error:
-        yield Finding("http", "problem", error.message, _cure_for(error))
+        yield Finding("http", "problem", error.message, _hint_for(error))
         return
     if plan.ws_enabled and token.verdict == "ok":
         yield _websocket(network)
@@ -242,24 +244,24 @@ def _token_accepted(status: int) -> Finding:
 
 def _clock(skew: float) -> Finding:
     apart = f"this clock is {duration(abs(skew))} {'behind' if skew > 0 else 'ahead of'} the marketplace's"
-    cure = "synchronise it: `timedatectl set-ntp true`"
+    hint = "synchronise it: `timedatectl set-ntp true`"
     if abs(skew) >= _SKEW_WRONG:
-        return Finding("clock", "problem", f"{apart}: tokens and the order of changes go wrong", cure)
+        return Finding("clock", "problem", f"{apart}: tokens and the order of changes go wrong", hint)
     if abs(skew) >= _SKEW_WARNED:
-        return Finding("clock", "warning", apart, cure)
+        return Finding("clock", "warning", apart, hint)
     return Finding("clock", "ok", "this clock and the marketplace's agree")
 
 
 def _websocket(network: Network) -> Finding:
-    cure = "check ATOM_SAAS_WS_URL, and that firewall and proxy let WebSockets through; polling goes on meanwhile"
+    hint = "check ATOM_SAAS_WS_URL, and that firewall and proxy let WebSockets through; polling goes on meanwhile"
     try:
         network.websocket()
     except (MarketplaceError, ConfigError) as error:
-        return Finding("websocket", "problem", error.message, cure)
+        return Finding("websocket", "problem", error.message, hint)
     return Finding("websocket", "ok", "the WebSocket connects")
 
 
-def _cure_for(error: MarketplaceError) -> str:
+def _hint_for(error: MarketplaceError) -> str:
     if "TLS" in error.message:
         return "set ATOM_SAAS_CA_FILE to the authority of your proxy or marketplace; check the clock"
     if error.kind == "rate_limited":
@@ -393,7 +395,7 @@ def _state(plan: Checkup, status: Status, now: datetime) -> Iterator[Finding]:
         yield _cache(status)
     for trouble in health.reasons:
         if trouble.code in {"watch_gone", "websocket_disconnected"}:
-            yield Finding("watch", "problem", trouble.message, _watch_cure(plan, trouble.hint))
+            yield Finding("watch", "problem", trouble.message, _watch_hint(plan, trouble.hint))
     for run in status.runs:
         minutes = minutes_since(run.started_at, now) or 0
         if run.status == "running" and run.kind in status.running and minutes >= _LONG_RUN_MINUTES:
@@ -430,10 +432,9 @@ def _sync(health: Health) -> Finding:
                 return Finding("sync", "warning", notice.message, notice.hint)
         return Finding("sync", "ok", "the last sync is recent and was successful")
     message = "; ".join(trouble.message for trouble in troubles)
-    cures = [trouble.hint for trouble in troubles if trouble.code == "deletions_refused"]
-    return Finding(
-        "sync", "problem", message, *cures or ["fix the problems above, if any; then run `atom-sync sync skills`"]
-    )
+    hints = [trouble.hint for trouble in troubles if trouble.code == "deletions_refused"]
+    hint = hints[0] if hints else "fix the problems above, if any; then run `atom-sync sync skills`"
+    return Finding("sync", "problem", message, hint, reason=troubles[0].code)
 
 
 def _errors(status: Status, now: datetime) -> Iterator[Finding]:
@@ -488,7 +489,7 @@ def _conflicts(plan: Checkup, status: Status) -> Finding:
     )
 
 
-def _watch_cure(plan: Checkup, hint: str) -> str:
+def _watch_hint(plan: Checkup, hint: str) -> str:
     """Return the hint of the verdict, unless it names doctor itself."""
     if "doctor" not in hint:
         return hint

@@ -87,9 +87,14 @@ class _View(Collector):
         return family
 
     def _gauges(self) -> Iterator[Metric]:
-        status, now = self._status, self._now
-        websocket = status.websocket
-        running = watch_is_running(websocket, now)
+        yield from self._run_gauges()
+        yield from self._cache_gauges()
+        yield from self._websocket_gauges()
+        yield from self._waiting_gauges()
+        yield _gauge("atom_saas_sync_build_info", "The version of atom-sync", {(__version__,): 1}, ("version",))
+
+    def _run_gauges(self) -> Iterator[Metric]:
+        status = self._status
         succeeded = {"skill": status.sync.last_successful_sync_at, "rating": status.last_rating_success_at}
         finished = {kind: status.last_runs.get(_KINDS[kind]) for kind in RUN_TYPES}
         yield _gauge(
@@ -110,6 +115,9 @@ class _View(Collector):
             {(kind,): float(_KINDS[kind] in status.running) for kind in RUN_TYPES},
             ("type",),
         )
+
+    def _cache_gauges(self) -> Iterator[Metric]:
+        status = self._status
         yield _gauge(
             "atom_saas_cache_size",
             "Current cache size",
@@ -127,6 +135,9 @@ class _View(Collector):
             "Cached skills whose text is not what the marketplace sent, though it counts as such",
             {(): status.tampered},
         )
+
+    def _websocket_gauges(self) -> Iterator[Metric]:
+        websocket, now = self._status.websocket, self._now
         yield _gauge(
             "atom_saas_websocket_connected",
             "WebSocket connection status: 1 while a living watch is connected",
@@ -135,13 +146,16 @@ class _View(Collector):
         yield _gauge(
             "atom_saas_websocket_fallback",
             "1 while a living watch has fallen back to polling",
-            {(): float(websocket.fallback_to_polling and running)},
+            {(): float(websocket.fallback_to_polling and watch_is_running(websocket, now))},
         )
         yield _gauge(
             "atom_saas_websocket_last_message_timestamp_seconds",
             "When the last WebSocket message came; 0: never",
             {(): _seconds(websocket.last_message_at)},
         )
+
+    def _waiting_gauges(self) -> Iterator[Metric]:
+        status = self._status
         yield _gauge(
             "atom_saas_conflicts_open",
             "Conflicts that wait for a person",
@@ -155,7 +169,6 @@ class _View(Collector):
             "Requests that are free now under the marketplace's limits",
             {(): status.rate_limit_remaining},
         )
-        yield _gauge("atom_saas_sync_build_info", "The version of atom-sync", {(__version__,): 1}, ("version",))
 
 
 def _bound_of_today(stored: str) -> str:

@@ -18,7 +18,7 @@ from conftest import Machine
 from scripted_market import PAGE, SKILLS, Request, ScriptedMarket, answer, scripted_market
 
 from atom_saas_sync.errors import ApiError, BadResponse, MarketplaceError, RateLimited, TokenRefused, TooLarge
-from atom_saas_sync.marketplace.client import MAX_BODY_BYTES, MAX_REDIRECTS
+from atom_saas_sync.marketplace.requests import MAX_BODY_BYTES, MAX_REDIRECTS
 
 LIST = "/api/v1/skills"
 TEXT = json.dumps(PAGE).encode()

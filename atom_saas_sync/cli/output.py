@@ -293,11 +293,10 @@ def report_failure(error: AtomSyncError, *, as_json: bool) -> None:
 
 def report_bug(error: BaseException, *, as_json: bool) -> int:
     """Report an error that nothing foresaw as a failure; the log gets its traceback. Return the exit code."""
-    from atom_saas_sync.cli.runtime import secrets_of_environment
     from atom_saas_sync.logs import BUG, log_bug
 
     options = given_options.get()
-    log_bug(error, options.level, options.log_format, secrets=secrets_of_environment())
+    log_bug(error, options.level, options.log_format, secrets=_secrets_of_environment())
     summary = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
     failure = AtomSyncError(f"{BUG}: {summary[:_LONGEST_SUMMARY]}{_place(error)}", hint=_BUG_HINT)
     report_failure(failure, as_json=as_json)
@@ -332,3 +331,10 @@ def complain(message: str, hint: str | None = None) -> None:
         sys.stderr.write(f"atom-sync: {line}\n")
     if cure:
         sys.stderr.write(f"  → {printable(cure, lines=True)}\n")
+
+
+def _secrets_of_environment() -> list[str]:
+    from atom_saas_sync.config import without_secrets
+
+    harmless = without_secrets(os.environ)
+    return [value for name, value in os.environ.items() if name not in harmless]

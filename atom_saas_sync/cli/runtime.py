@@ -221,12 +221,6 @@ def environment_for_others() -> dict[str, str]:
     return without_secrets(os.environ)
 
 
-def secrets_of_environment() -> list[str]:
-    """Return the values of our secret variables."""
-    harmless = environment_for_others()
-    return [value for name, value in os.environ.items() if name not in harmless]
-
-
 def person() -> str:
     """Return the name of the person or service at work: the user, also behind sudo."""
     sudo_user = os.environ.get("SUDO_USER")

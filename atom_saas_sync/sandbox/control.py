@@ -1,6 +1,6 @@
 """The control API under `/_sandbox/`: what tests and people do to a running sandbox from outside.
 
-For loopback only, and therefore without a token. Each route calls the method of `Sandbox` that bears its name.
+For loopback only, and therefore without a token. Each route calls the method of `Marketplace` that bears its name.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from atom_saas_sync.sandbox.faults import fault_from
 
 if TYPE_CHECKING:
     from atom_saas_sync.sandbox.catalogue import Json
-    from atom_saas_sync.sandbox.server import Sandbox
+    from atom_saas_sync.sandbox.marketplace import Marketplace
 
-    Handler = Callable[[Sandbox, str, Json], Any]
+    Handler = Callable[[Marketplace, str, Json], Any]
 
 _LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1", "[::1]")
@@ -33,16 +33,16 @@ def _skill_changes(body: Json) -> Json:
     return {key: value for key, value in body.items() if key in ("position", "push", "touch")}
 
 
-def _delete_skill(sandbox: Sandbox, skill_id: str, body: Json) -> None:
+def _delete_skill(sandbox: Marketplace, skill_id: str, body: Json) -> None:
     sandbox.delete_skill(skill_id, push=body.get("push", True))
 
 
-def _push(sandbox: Sandbox, _: str, body: Json) -> Json:
+def _push(sandbox: Marketplace, _: str, body: Json) -> Json:
     message = body["text"] if "text" in body else body["message"]
     return {"listeners": sandbox.push(message)}
 
 
-def _set(sandbox: Sandbox, _: str, body: Json) -> None:
+def _set(sandbox: Marketplace, _: str, body: Json) -> None:
     setters: dict[str, Callable[[Any], None]] = {
         "clock_offset": sandbox.set_clock_offset,
         "latency": sandbox.set_latency,
@@ -54,7 +54,7 @@ def _set(sandbox: Sandbox, _: str, body: Json) -> None:
         setters[name](value)
 
 
-def _faults(sandbox: Sandbox, _: str, __: Json) -> Json:
+def _faults(sandbox: Marketplace, _: str, __: Json) -> Json:
     return {"faults": [{"number": n, "strikes": s, **asdict(fault)} for n, (fault, s) in sandbox.faults().items()]}
 
 
@@ -88,19 +88,19 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
 )
 
 
-def control_app(sandbox: Sandbox) -> Starlette:
+def control_app(sandbox: Marketplace) -> Starlette:
     """Return the application for `/_sandbox/`."""
     routes = [Route(path, _endpoint(sandbox, handler), methods=[method]) for method, path, handler in ROUTES]
     return Starlette(routes=[Mount("/_sandbox", routes=routes)])
 
 
-def _endpoint(sandbox: Sandbox, handler: Handler) -> Callable[[Request], Any]:
+def _endpoint(sandbox: Marketplace, handler: Handler) -> Callable[[Request], Any]:
     async def endpoint(request: Request) -> Response:
         if not _is_local(request):
             return JSONResponse({"error": "the control API is for loopback only"}, 403)
         try:
             body = await _read_object(request)
-            # In a thread of its own, because the methods of Sandbox wait for the event loop, which we are in.
+            # In a thread of its own, because the methods of Marketplace wait for the event loop, which we are in.
             result = await asyncio.to_thread(handler, sandbox, request.path_params.get("name", ""), body)
         except UsageError as error:
             return JSONResponse({"error": error.message, "hint": error.hint}, 400)

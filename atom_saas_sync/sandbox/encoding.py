@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import zstandard
@@ -73,6 +74,29 @@ def _pack(raw: bytes) -> bytes:
     """
     packer = zstandard.ZstdCompressor(level=3).compressobj(size=len(raw))
     return b"".join((packer.compress(raw), packer.flush()))
+
+
+class EncodedPages:
+    """The bodies that were made, until what they show changes. The caller holds a lock."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[Any, ...], Encoded] = {}
+
+    def once(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Encoded:
+        """Return the body under this key, made if there is none. For pages: ("page", number, size, query, category)."""
+        if key not in self._made:
+            self._made[key] = Encoded(to_json(make()))
+        return self._made[key]
+
+    def forget(self, index: int) -> None:
+        """Drop the pages that may show the skill at this index of the list."""
+        for key in list(self._made):
+            if key[0] == "page" and (key[3:] != ("", "") or index // key[2] == key[1] - 1):
+                del self._made[key]
+
+    def clear(self) -> None:
+        """Drop all."""
+        self._made.clear()
 
 
 def parse_qualities(header: str) -> dict[str, float]:

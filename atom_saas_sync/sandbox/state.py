@@ -12,11 +12,11 @@ import threading
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.sandbox.catalogue import Catalogue, Json
-from atom_saas_sync.sandbox.encoding import Encoded, to_json
+from atom_saas_sync.sandbox.encoding import Encoded, EncodedPages, to_json
 from atom_saas_sync.times import format_time, parse_time
 
 MAX_PAGE_SIZE = 1000
@@ -53,7 +53,7 @@ class State:
             self._ratings: dict[str, Json] = {}
             self._rating_of: dict[tuple[str, str], str] = {}
             self._answers: dict[str, tuple[str, Json]] = {}  # by idempotency key: digest of the request, the answer
-            self._encoded: dict[tuple[Any, ...], Encoded] = {}
+            self._encoded = EncodedPages()
 
     def now(self) -> datetime:
         """Return the sandbox's time, which tests may shift."""
@@ -115,7 +115,9 @@ class State:
 
     def encoded_page(self, page: int, page_size: int, query: str = "", category: str = "") -> Encoded:
         """Return the encoded form of `list_page`."""
-        return self._once(("page", page, page_size, query, category), self.list_page, page, page_size, query, category)
+        where = (page, page_size, query, category)
+        with self._lock:
+            return self._encoded.once(("page", *where), lambda: self.list_page(*where))
 
     def encoded_skill(self, skill_id: str) -> Encoded:
         """Return the encoded form of `skill_document`; not kept, because one skill is quickly made."""
@@ -123,9 +125,10 @@ class State:
 
     def encoded_categories(self, *, bare: bool) -> Encoded:
         """Return the encoded categories, as an object or as the bare list of the `mothership` dialect."""
-        return self._once(
-            ("categories", bare), lambda: self.category_list() if bare else {"categories": self.category_list()}
-        )
+        with self._lock:
+            return self._encoded.once(
+                ("categories", bare), lambda: self.category_list() if bare else {"categories": self.category_list()}
+            )
 
     def warm(self, page_size: int = MAX_PAGE_SIZE, *, codings: tuple[str, ...] = ("zstd", "gzip")) -> int:
         """Make all pages of that size now, so that later requests only send. Return how many there are."""
@@ -231,7 +234,7 @@ class State:
             if stored is not None:
                 return _refusal(409, "already rated", **self._ratings[stored])
             rating = self.add_rating(skill_id, user_id, body["rating"], body.get("comment"))
-            answer = self._rating_answer(rating)
+            answer = _rating_answer(rating, self._copy(rating["skill_id"]))
             if key:
                 self._answers[key] = (digest(body), answer)
             return Outcome(201, answer, stored=True)
@@ -249,7 +252,7 @@ class State:
             if body["user_id"] != stored["user_id"]:
                 return _refusal(404, "no such rating")
             rating = self.add_rating(stored["skill_id"], stored["user_id"], body["rating"], body.get("comment"))
-            return Outcome(200, self._rating_answer(rating), stored=True)
+            return Outcome(200, _rating_answer(rating, self._copy(rating["skill_id"])), stored=True)
 
     def add_rating(
         self,
@@ -290,16 +293,6 @@ class State:
         with self._lock:
             return [dict(rating) for rating in self._ratings.values()]
 
-    def _rating_answer(self, rating: Json) -> Json:
-        skill = self._copy(rating["skill_id"])
-        keys = ("rating_id", "skill_id", "rating", "created_at", "updated_at")
-        return {
-            "success": True,
-            **{key: rating[key] for key in keys},
-            "average_rating": skill["average_rating"],
-            "rating_count": skill["rating_count"],
-        }
-
     # Inside
 
     def _copy(self, skill_id: str) -> Json:
@@ -318,9 +311,7 @@ class State:
 
     def _searched(self, skill_id: str) -> str:
         changed = self._changed.get(skill_id)
-        summary = changed if changed is not None else self._catalogue.summary(self._base[skill_id])
-        texts = (summary.get("name"), summary.get("description"), *(summary.get("tags") or ()))
-        return "\n".join(str(text) for text in texts).casefold()
+        return _searched_text(changed if changed is not None else self._catalogue.summary(self._base[skill_id]))
 
     def _later(self, before: object) -> str:
         """Return a time that is now, but in any case after `before`: an update is never older than what it updates."""
@@ -334,21 +325,27 @@ class State:
         now = self.now()
         return max(now, self._latest or now)
 
-    def _once(self, key: tuple[Any, ...], make: Any, *arguments: Any) -> Encoded:  # noqa: ANN401 - hands through
-        with self._lock:
-            if key not in self._encoded:
-                self._encoded[key] = Encoded(to_json(make(*arguments)))
-            return self._encoded[key]
-
     def _forget(self, skill_id: str | None) -> None:
         """Drop encoded bodies: after a change in place only the pages that may show the skill, otherwise all."""
         if skill_id is None:
             self._encoded.clear()
-            return
-        index = self._order.index(skill_id)
-        for key in list(self._encoded):
-            if key[0] == "page" and (key[3:] != ("", "") or index // key[2] == key[1] - 1):
-                del self._encoded[key]
+        else:
+            self._encoded.forget(self._order.index(skill_id))
+
+
+def _searched_text(skill: Json) -> str:
+    texts = (skill.get("name"), skill.get("description"), *(skill.get("tags") or ()))
+    return "\n".join(str(text) for text in texts).casefold()
+
+
+def _rating_answer(rating: Json, skill: Json) -> Json:
+    keys = ("rating_id", "skill_id", "rating", "created_at", "updated_at")
+    return {
+        "success": True,
+        **{key: rating[key] for key in keys},
+        "average_rating": skill["average_rating"],
+        "rating_count": skill["rating_count"],
+    }
 
 
 def _refusal(status: int, message: str, **fields: object) -> Outcome:

@@ -31,7 +31,8 @@ from atom_saas_sync.model import (
     WaitingConflict,
 )
 from atom_saas_sync.store import integrity, search_index
-from atom_saas_sync.store.counters import increment
+from atom_saas_sync.store.audit import write_audit
+from atom_saas_sync.store.counters import count_requests, increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.failures import translated_errors
 from atom_saas_sync.store.history import pack
@@ -799,16 +800,6 @@ def _entry(row: int, action: Action) -> _Entry:
     return _Entry(None, row, text, words_of(text))
 
 
-def write_audit(
-    connection: sqlite3.Connection, actor: str, action: str, subject: str, now: datetime, details: Mapping[str, object]
-) -> None:
-    """Write into the audit log what a person did."""
-    connection.execute(
-        "INSERT INTO audit_log (at, actor, action, subject, details) VALUES (?, ?, ?, ?, ?)",
-        (format_time(now), actor, action, subject, json.dumps(details, sort_keys=True)),
-    )
-
-
 RESOLVED_CONFLICTS_KEPT = 20
 """Of each skill. A marketplace that sends new versions of an edited skill without end must not fill the disk: each row
 holds three texts of up to 1 MiB."""
@@ -870,12 +861,6 @@ def log_conflict(
     if resolution is not None:
         increment(connection, "atom_saas_conflicts_resolved_total", strategy=resolution.strategy)
     return conflict_id
-
-
-def count_requests(connection: sqlite3.Connection, requests: dict[tuple[str, str], int]) -> None:
-    """Add to the counters of requests by (endpoint, code)."""
-    for (endpoint, code), number in requests.items():
-        increment(connection, "atom_saas_api_requests_total", number, endpoint=endpoint, code=code)
 
 
 def _known(row: sqlite3.Row) -> Known:

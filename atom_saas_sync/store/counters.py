@@ -48,3 +48,9 @@ def _check(name: str, labels: Mapping[str, str]) -> None:
         known = (value for group in counter.known for value in group[place])
         if label not in counter.open_labels and labels[label] not in known:
             raise ValueError(f"counter {name}: unknown value {labels[label]!r} of the label {label}")
+
+
+def count_requests(connection: sqlite3.Connection, requests: dict[tuple[str, str], int]) -> None:
+    """Add to the counters of requests by (endpoint, code)."""
+    for (endpoint, code), number in requests.items():
+        increment(connection, "atom_saas_api_requests_total", number, endpoint=endpoint, code=code)

@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from atom_saas_sync.model import COUNTERS, TIME_TO_LIVE, CacheStatistics, PurgePlan
+from atom_saas_sync.store.audit import write_audit
 from atom_saas_sync.store.backup import beside
-from atom_saas_sync.store.catalogue import bulk_write, unindex, write_audit
+from atom_saas_sync.store.catalogue import bulk_write, unindex
 from atom_saas_sync.store.counters import read_counters
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.runs import get_fact

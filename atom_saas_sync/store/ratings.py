@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from atom_saas_sync.model import Delivery, ListedRating, Look, Rating, RatingFailure, RatingReceipt
-from atom_saas_sync.store.catalogue import bulk_write, count_requests, write_audit
-from atom_saas_sync.store.counters import increment
+from atom_saas_sync.store.audit import write_audit
+from atom_saas_sync.store.catalogue import bulk_write
+from atom_saas_sync.store.counters import count_requests, increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.runs import get_fact, set_fact
 from atom_saas_sync.times import format_time

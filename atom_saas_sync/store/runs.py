@@ -11,8 +11,9 @@ from shlex import quote
 from atom_saas_sync.core.marketplace import marketplace_of
 from atom_saas_sync.errors import AtomSyncError, WrongMarketplace
 from atom_saas_sync.model import METRIC_ERRORS, CatalogueCounts, RatingReport, RunReport, SyncState
+from atom_saas_sync.store.audit import write_audit
 from atom_saas_sync.store.backend_tables import SYNC_STATE_ID
-from atom_saas_sync.store.counters import increment, observe_duration
+from atom_saas_sync.store.counters import count_requests, increment, observe_duration
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.times import format_time, parse_time
 
@@ -59,8 +60,6 @@ class Runs:
     def finish(self, report: RunReport | RatingReport, *, now: datetime, requests: dict[tuple[str, str], int]) -> None:
         """Note the end of a run with its counts, its proof of completeness and its error, all in one transaction."""
         from msgspec.structs import asdict
-
-        from atom_saas_sync.store.catalogue import count_requests
 
         with self._database.transaction() as connection:
             count_requests(connection, requests)
@@ -160,16 +159,12 @@ class Runs:
 
     def stop_scheduling(self, *, actor: str, now: datetime) -> None:
         """Switch the emergency stop on: runs that a timer starts do nothing until `resume_scheduling`."""
-        from atom_saas_sync.store.catalogue import write_audit
-
         with self._database.transaction() as connection:
             set_fact(connection, "emergency_stop", format_time(now), now)
             write_audit(connection, actor, "jobs stop", "", now, {})
 
     def resume_scheduling(self, *, actor: str, now: datetime) -> None:
         """Switch the emergency stop off."""
-        from atom_saas_sync.store.catalogue import write_audit
-
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM fact WHERE name = 'emergency_stop'")
             write_audit(connection, actor, "jobs start", "", now, {})

@@ -1,0 +1,399 @@
+"""One request at a time: pacing, retries, redirects, time limits, and what an error answer means (section 3)."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import httpx
+import tenacity
+
+from atom_saas_sync import __version__
+from atom_saas_sync.core.incoming.bodies import check_memory, is_utf8
+from atom_saas_sync.core.incoming.errors import error_words
+from atom_saas_sync.errors import (
+    ApiError,
+    AtomSyncError,
+    BadResponse,
+    DeadlineReached,
+    MarketplaceError,
+    MarketplaceTimeout,
+    RateLimited,
+    TokenRefused,
+    TooLarge,
+)
+from atom_saas_sync.marketplace.bodies import read_body, read_courtesy
+from atom_saas_sync.marketplace.connections import Connections
+from atom_saas_sync.marketplace.heads import http_date, rate_limit, redirect_target, retry_after, usable_etag
+from atom_saas_sync.marketplace.words import plain
+
+RETRIES = 3
+LONGEST_RETRY_AFTER = 120.0
+LONGEST_WAIT_FOR_BUDGET = 61.0  # a minute, and the second in which the oldest request was counted
+MAX_BODY_BYTES = 16 * 1024 * 1024
+MAX_REDIRECTS = 5
+MAX_CONNECTIONS = 10
+
+_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_DEADLINE = "the deadline ended the run while it waited for the marketplace"
+_TOO_LARGE_A_HEAD = frozenset({400, 413, 431})
+_PAGE_OF_HTML = b"<"
+
+log = logging.getLogger(__name__)
+Parsed = TypeVar("Parsed")
+
+
+class Clock(Protocol):
+    """Time, handed in. `sleep` may raise Interrupted."""
+
+    def now(self) -> datetime:
+        """Return the aware wall-clock time."""
+
+    def monotonic(self) -> float:
+        """Return seconds that only grow."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+
+class Budget(Protocol):
+    """The requests that all processes together may still send."""
+
+    def take(self, now: datetime) -> float:
+        """Take one request and return 0.0, or return the seconds until one is free."""
+
+    def learn(self, now: datetime, *, limit: int, remaining: int | None, reset_seconds: float | None) -> None:
+        """Replace the default limits by what the marketplace said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A good answer: 2xx, or 304 with an empty body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def not_modified(self) -> bool:
+        """Tell whether what we have is still what they have."""
+        return self.status == httpx.codes.NOT_MODIFIED
+
+    @property
+    def etag(self) -> str | None:
+        """Return the validator for the next conditional request, None if it could not be sent."""
+        return usable_etag(self.headers.get("etag"))
+
+
+class Statistics:
+    """What went over the wire, counted by all threads of a run."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.requests = 0
+        self.not_modified = 0
+        self.bytes_received = 0
+        self.clock_skew_seconds: float | None = None
+        self._by_endpoint: Counter[tuple[str, str]] = Counter()
+
+    def count(self, endpoint: str, code: str, received: int) -> None:
+        """Count one request; `code` is the HTTP status or the kind of error."""
+        with self._lock:
+            self.requests += 1
+            self.bytes_received += received
+            self.not_modified += code == "304"
+            self._by_endpoint[endpoint, code] += 1
+
+    def drain(self) -> dict[tuple[str, str], int]:
+        """Return the requests by (endpoint, code) since the last call."""
+        with self._lock:
+            drained = dict(self._by_endpoint)
+            self._by_endpoint.clear()
+        return drained
+
+
+class Requests:
+    """Sends requests to one marketplace. Threads may share it; every method raises MarketplaceError."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        token: str,
+        headers: Mapping[str, str],
+        timeout_seconds: float,
+        clock: Clock,
+        budget: Budget,
+        random: Callable[[], float],
+        deadline: float | None,
+        ca_file: Path | None,
+    ) -> None:
+        """Take what `MarketplaceClient` was given."""
+        self.base_url = base_url.rstrip("/")
+        self._timeout = timeout_seconds
+        self._clock = clock
+        self._budget = budget
+        self._random = random
+        self._deadline = deadline
+        self._refused: TokenRefused | None = None
+        self.statistics = Statistics()
+        self._token = token
+        self._headers = {
+            **headers,
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip, zstd",
+            "User-Agent": f"atom-sync/{__version__}",
+        }
+        self._connections = Connections(base_url, ca_file, most=MAX_CONNECTIONS)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._connections.close()
+
+    def stop(self, signal_number: int) -> None:
+        """End all requests, now and from now on, with Interrupted. A signal handler may call it."""
+        self._connections.stop(signal_number)
+
+    def get(
+        self,
+        endpoint: str,
+        path: str,
+        params: Mapping[str, str],
+        etag: str | None,
+        parse: Callable[[bytes], Parsed],
+        *,
+        intact: bool = True,
+    ) -> tuple[Answer, Parsed | None]:
+        """Fetch and parse; None in place of what was parsed if it is unchanged since `etag`.
+
+        With `intact`, a body that is not UTF-8 is retried; the last one is parsed as it is.
+        """
+        condition = {"If-None-Match": etag} if etag is not None and usable_etag(etag) else {}
+        attempts = 0
+
+        def attempt() -> tuple[Answer, Parsed | None]:
+            nonlocal attempts
+            attempts += 1
+            try:
+                answer = self.send(endpoint, "GET", path, params=params, headers=condition)
+            except ApiError as error:
+                if not condition or error.status not in _TOO_LARGE_A_HEAD:
+                    raise
+                condition.clear()
+                answer = self.send(endpoint, "GET", path, params=params)
+            if answer.not_modified:
+                return answer, None
+            # Probably damaged on its way; if it stays so, only the item that it is in is unusable.
+            if intact and attempts <= RETRIES and not is_utf8(answer.body):
+                raise BadResponse(f"GET {path}: the body is not valid UTF-8")
+            try:
+                if endpoint != "skills":  # of a page, only what has changed is decoded
+                    check_memory(answer.body, f"GET {path}: the answer")
+                return answer, parse(answer.body)
+            except BadResponse as error:
+                if answer.body.lstrip().startswith(_PAGE_OF_HTML):
+                    error.hint = (
+                        f"{self.base_url} answers with a web page: check ATOM_SAAS_API_URL, "
+                        "and that no login page or proxy answers in its place"
+                    )
+                raise
+
+        return self.retrying(attempt)
+
+    def retrying(self, attempt: Callable[[], Parsed]) -> Parsed:
+        """Call `attempt` until it succeeds, fails for good, or has failed once more than RETRIES times."""
+        retrying = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(RETRIES + 1),
+            retry=tenacity.retry_if_exception(_is_transient),
+            wait=self._wait_before_retry,
+            sleep=self._sleep,
+            before_sleep=self._before_retry,
+            reraise=True,
+        )
+        return retrying(attempt)
+
+    def _before_retry(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        wait = state.next_action.sleep if state.next_action else 0.0
+        if self._deadline is not None and self._clock.monotonic() + wait > self._deadline:
+            raise DeadlineReached(f"{_DEADLINE}: {error}")
+        log.info("%s; trying again in %.1f s (%d of %d)", error, wait, state.attempt_number, RETRIES)
+
+    def _wait_before_retry(self, state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = float(getattr(error, "retry_after", None) or 0)
+        pause = float(2 ** (state.attempt_number - 1)) * (0.75 + self._random() / 2)
+        return max(pause, min(asked, LONGEST_RETRY_AFTER))
+
+    def _sleep(self, seconds: float) -> None:
+        if self._deadline is not None and self._clock.monotonic() + seconds > self._deadline:
+            raise DeadlineReached(_DEADLINE)
+        self._clock.sleep(seconds)
+
+    def _wait_for_budget(self) -> None:
+        while (wait := self._budget.take(self._clock.now())) > 0:
+            if wait > LONGEST_WAIT_FOR_BUDGET:
+                raise RateLimited(
+                    f"the request budget is used up; the next request is free in {wait:.0f} s",
+                    hint="try again later; the run goes on from where it stopped",
+                )
+            self._sleep(wait)
+
+    def send(
+        self,
+        endpoint: str,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        accepted: frozenset[int] = frozenset(),
+    ) -> Answer:
+        """Send a request, following redirects; answers with a status of `accepted` are answers, no errors."""
+        what = f"{method} {path}"  # of the first request: nothing that a redirect says gets into messages
+        url = httpx.URL(f"{self.base_url}{path}", params=params or None)
+        for _ in range(MAX_REDIRECTS + 1):
+            self._wait_for_budget()
+            if self._refused is not None:  # by an answer to another thread, or before a retry
+                raise TokenRefused(self._refused.message, hint=self._refused.hint)
+            request = httpx.Request(method, url, headers={**self._headers, **(headers or {})}, content=body)
+            answer = self._exchange(endpoint, request, what, accepted)
+            if answer.status not in _REDIRECTS:
+                return answer
+            url = _redirect_target(what, url, answer)
+        raise _permanent(BadResponse(f"{what}: more than {MAX_REDIRECTS} redirects"))
+
+    def _exchange(self, endpoint: str, request: httpx.Request, what: str, accepted: frozenset[int]) -> Answer:
+        """Send one request, read the whole answer, and raise what an error answer means."""
+        started = self._clock.monotonic()
+        seconds = self._timeout
+        if self._deadline is not None:
+            if started >= self._deadline:  # nothing new is sent, and no time-out blames the marketplace
+                raise DeadlineReached(_DEADLINE)
+            seconds = max(0.001, min(seconds, self._deadline - started))
+        code, received, body = "error", 0, b""
+        try:
+            with self._connections.exchange(request, what, seconds) as response:
+                code = str(response.status_code)
+                self._note_headers(response)
+                if response.is_success:
+                    body = read_body(response, limit=MAX_BODY_BYTES, what=what)
+                else:
+                    body = read_courtesy(response)
+                received = response.num_bytes_downloaded
+        except AtomSyncError as error:
+            # The status of an error answer is worth more than the body that explains it.
+            if not isinstance(error, MarketplaceError) or not code.startswith(("3", "4", "5")):
+                code = error.kind if code == "error" else code
+                over = self._deadline is not None and self._clock.monotonic() >= self._deadline
+                if over and isinstance(error, MarketplaceTimeout):
+                    raise DeadlineReached(_DEADLINE) from error
+                raise
+        finally:
+            self.statistics.count(endpoint, code, received)
+            _log_request(request, code, received, self._clock.monotonic() - started)
+        if response.status_code not in accepted:
+            words = plain(error_words(body), self._token) if response.is_error else ""
+            try:
+                _raise_for_status(response, what, words, http_date(response.headers.get("date")) or self._clock.now())
+            except TokenRefused as error:
+                self._refused = error
+                raise
+        return Answer(response.status_code, response.headers, body)
+
+    def _note_headers(self, response: httpx.Response) -> None:
+        now = self._clock.now()
+        their_now = http_date(response.headers.get("date"))
+        if self.statistics.clock_skew_seconds is None and their_now is not None:
+            self.statistics.clock_skew_seconds = (their_now - now).total_seconds()
+        declared = rate_limit(response.headers, their_now or now)
+        if declared is not None:
+            self._budget.learn(
+                now, limit=declared.limit, remaining=declared.remaining, reset_seconds=declared.reset_seconds
+            )
+
+
+def _log_request(request: httpx.Request, code: str, received: int, seconds: float) -> None:
+    if not log.isEnabledFor(logging.DEBUG):
+        return
+    path = request.url.raw_path.decode("ascii")
+    cached = code == "304"
+    log.debug(
+        "%s %s: %s, %d bytes in %.0f ms%s",
+        request.method,
+        path,
+        code,
+        received,
+        seconds * 1000,
+        ", cache hit" if cached else "",
+        extra={
+            "method": request.method,
+            "path": path,
+            "status": code,
+            "bytes": received,
+            "milliseconds": round(seconds * 1000, 1),
+            "cache_hit": cached,
+        },
+    )
+
+
+def _redirect_target(what: str, url: httpx.URL, answer: Answer) -> httpx.URL:
+    target = redirect_target(url, answer.headers)
+    if target is None:
+        raise _permanent(BadResponse(f"{what}: redirected to no valid address", hint="check ATOM_SAAS_API_URL"))
+    if (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port):
+        raise _permanent(
+            BadResponse(
+                f"{what}: redirected to another origin, which the token must not reach",
+                hint="check ATOM_SAAS_API_URL",
+            )
+        )
+    if not what.startswith("GET ") and answer.status not in {307, 308}:
+        raise _permanent(BadResponse(f"{what}: redirected with status {answer.status}"))
+    return target
+
+
+def _permanent(error: MarketplaceError) -> MarketplaceError:
+    error.transient = False
+    return error
+
+
+def _is_transient(error: BaseException) -> bool:
+    # The same request would bring the same large answer a second later.
+    return isinstance(error, MarketplaceError) and error.transient and not isinstance(error, TooLarge)
+
+
+def _raise_for_status(response: httpx.Response, what: str, words: str, now: datetime) -> None:
+    """Raise what an error answer means (marketplace-api.md, "Errors and limits"); `words` are the marketplace's own."""
+    status = response.status_code
+    if status < httpx.codes.BAD_REQUEST:
+        if status == httpx.codes.NOT_MODIFIED or status in _REDIRECTS or response.is_success:
+            return
+        raise _permanent(BadResponse(f"{what}: unexpected status {status}"))
+    told = f': "{words}"' if words else ""
+    if status in {401, 403}:
+        raise TokenRefused(
+            f"{what}: the marketplace refused the token ({status}){told}",
+            hint="check ATOM_SAAS_API_TOKEN; get a new one in the dashboard, under settings, API tokens",
+        )
+    message = f"{what}: the marketplace answered {status}{told}"
+    error: MarketplaceError
+    if status == httpx.codes.TOO_MANY_REQUESTS:
+        error = RateLimited(message, hint="try again later; the run goes on from where it stopped")
+        error.transient = True
+    elif status in _RETRIED:
+        error = ApiError(message, status=status, hint="the marketplace has trouble; try again later")
+    else:
+        error = ApiError(
+            message, status=status, permanent=True, hint="check ATOM_SAAS_API_URL and ATOM_SAAS_API_DIALECT"
+        )
+    error.retry_after = retry_after(response.headers, now)
+    raise error

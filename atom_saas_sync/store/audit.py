@@ -1,0 +1,20 @@
+"""The audit log: what people did, and what it replaced."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from datetime import datetime
+
+from atom_saas_sync.times import format_time
+
+
+def write_audit(
+    connection: sqlite3.Connection, actor: str, action: str, subject: str, now: datetime, details: Mapping[str, object]
+) -> None:
+    """Write into the audit log what a person did."""
+    connection.execute(
+        "INSERT INTO audit_log (at, actor, action, subject, details) VALUES (?, ?, ?, ?, ?)",
+        (format_time(now), actor, action, subject, json.dumps(details, sort_keys=True)),
+    )

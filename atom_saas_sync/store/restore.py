@@ -13,8 +13,8 @@ from pathlib import Path
 from atom_saas_sync.core.local_work import NO_WORK, LocalWork
 from atom_saas_sync.errors import DatabaseBusy, DatabaseError
 from atom_saas_sync.store import maintenance, migrations
+from atom_saas_sync.store.audit import write_audit
 from atom_saas_sync.store.backup import SIDE_FILES, beside, copy
-from atom_saas_sync.store.catalogue import write_audit
 from atom_saas_sync.store.database import Database, create_directories, exists
 from atom_saas_sync.store.failures import primary_code, translated_errors
 from atom_saas_sync.store.integrity import Signer

@@ -121,12 +121,12 @@ def test_the_refusal_as_json_and_what_looks_around_says(
 
 
 @pytest.fixture(scope="module")
-def synced_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a database that belongs to a marketplace which is gone."""
+def synced_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a database that belongs to another marketplace, which runs on, so that nobody else gets its port."""
     with Sandbox(skills=30, seed=3) as sandbox:
         machine = Machine(sandbox, tmp_path_factory.mktemp("bound"))
         assert machine.command("sync", "skills").returncode == 0
-        return machine.database_path
+        yield machine.database_path
 
 
 def rebind(machine: Machine, sandbox: Sandbox, *options: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import Enum
+from functools import cached_property
 from typing import Any, Literal
 
 from msgspec import Raw, Struct, field
@@ -225,7 +226,7 @@ class WaitingConflict(Struct, frozen=True):
     held: bool = False
 
 
-class Known(Struct, frozen=True):
+class Known(Struct, frozen=True, dict=True):
     """All that is stored of one skill: the cached row, its base, a conflict that waits. Any part can be missing."""
 
     skill_id: str
@@ -240,6 +241,16 @@ class Known(Struct, frozen=True):
         if self.base is None:
             return None
         return self.local_text if self.base.text is None else self.base.text
+
+    @cached_property
+    def base_is_as_it_came(self) -> bool:
+        """Whether the base text has the digest of the bytes that came; it is hashed once."""
+        from hashlib import sha256  # most commands hash nothing
+
+        text = self.base_text
+        if self.base is None or text is None:
+            return False
+        return sha256(text.encode(errors="replace")).digest() == self.base.wire_digest
 
 
 class CachedSkill(Struct, frozen=True):
@@ -414,7 +425,8 @@ class Action(Struct, frozen=True):
 
     `changed_at` is when the local side was last changed, where the row's own time must go on saying so because only
     volatile fields are refreshed. `passed_over` is a version that the marketplace sent and replaced while a conflict
-    waited: it never became the base, and belongs to the history.
+    waited: it never became the base, and belongs to the history. `before` is the decoded skill that `text` replaces, if
+    the planner had it.
     """
 
     skill_id: str
@@ -427,6 +439,7 @@ class Action(Struct, frozen=True):
     republished: bool = False
     changed_at: str | None = None
     passed_over: SkillVersion | None = None
+    before: Mapping[str, Any] | None = None
 
 
 class ErrorInfo(Struct, frozen=True):

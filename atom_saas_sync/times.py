@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 
 _ISO = re.compile(
     r"(\d{4}-\d\d-\d\d|\d{8})(?:[T ](\d\d(?::\d\d(?::\d\d(?:[.,]\d+)?)?)?|\d{4}(?:\d\d(?:[.,]\d+)?)?)"
@@ -13,6 +14,7 @@ _ISO = re.compile(
 _MILLISECONDS = 1e11
 _END = 1e15
 _YEARS = range(1900, 9000)
+_LONGEST_KEPT = 40
 
 
 def format_time(moment: datetime) -> str:
@@ -34,10 +36,10 @@ def parse_time(value: object) -> datetime | None:
     """
     try:
         if isinstance(value, str):
-            found = _ISO.fullmatch(value.strip().upper())
-            if found is None:
+            read = _from_text if len(value) <= _LONGEST_KEPT else _from_text.__wrapped__
+            moment = read(value)
+            if moment is None:
                 return None
-            moment = datetime.fromisoformat(f"{found[1]}T{found[2] or '00:00'}{found[3] or 'Z'}").astimezone(UTC)
         elif isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < _END:
             moment = datetime.fromtimestamp(value / 1000 if value > _MILLISECONDS else value, UTC)
         else:
@@ -45,3 +47,11 @@ def parse_time(value: object) -> datetime | None:
     except (ValueError, OverflowError):
         return None
     return moment if moment.year in _YEARS else None
+
+
+@lru_cache(maxsize=1024)
+def _from_text(value: str) -> datetime | None:
+    found = _ISO.fullmatch(value.strip().upper())
+    if found is None:
+        return None
+    return datetime.fromisoformat(f"{found[1]}T{found[2] or '00:00'}{found[3] or 'Z'}").astimezone(UTC)

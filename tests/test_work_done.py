@@ -5,9 +5,11 @@ The figures are exact. Who changes one has made a sync do more or less, and says
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,15 @@ from typing import Any
 import pytest
 from conftest import Machine
 
-from atom_saas_sync.core import canonical, incoming
+from atom_saas_sync.core import canonical
+from atom_saas_sync.core.incoming import messages, skills
+from atom_saas_sync.model import Known
 from atom_saas_sync.sandbox import Sandbox
+from atom_saas_sync.store import catalogue, search_index
 from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.realtime import RealtimeStore
 from atom_saas_sync.usecases import walk
+from atom_saas_sync.usecases.follow_events import EventFollower
 
 SKILLS, PAGE = 400, 100
 WRITTEN = ("skill_cache", "skill_base", "skill_fts", "skill_version", "http_validator", "category_cache")
@@ -29,6 +36,15 @@ class Work:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+
+    def counting(self, what: str, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Return the function, which counts how often it is called."""
+
+        def counted(value: object) -> object:
+            self.counts[what] += 1
+            return function(value)
+
+        return counted
 
     def statement(self, text: str, rows: int = 1) -> None:
         words = text.split()
@@ -61,20 +77,21 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
     real_connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: real_connect(*a, **{"factory": Counting, **k}))
 
-    def counting_sha256(data: bytes) -> Any:
-        work.counts["digests"] += 1
-        return sha256(data)
-
     def counting_decode(raw: bytes | str) -> Any:
         work.counts["skills parsed"] += 1
         work.counts["bytes parsed"] += len(raw)
         return real_decode(raw)
 
     real_decode = canonical.decode_with_shape
-    for module in (walk, incoming, canonical):
-        monkeypatch.setattr(module, "sha256", counting_sha256)
-    for module in (incoming, canonical):
+    for module in (walk, skills, canonical):
+        monkeypatch.setattr(module, "sha256", work.counting("digests", sha256))
+    stored_digest = vars(Known)["base_is_as_it_came"]
+    monkeypatch.setattr(stored_digest, "func", work.counting("digests", stored_digest.func))
+    for module in (skills, messages, canonical):
         monkeypatch.setattr(module, "decode_with_shape", counting_decode)
+    words = work.counting("skills cut into words", search_index.words)
+    for room in (search_index, catalogue):
+        monkeypatch.setattr(room, "words", words)
     yield work
     monkeypatch.undo()
 
@@ -121,6 +138,7 @@ def test_a_first_sync_does_each_thing_once(stocked: Machine, work: Work) -> None
         "INSERT skill_cache": SKILLS,
         "INSERT skill_base": SKILLS,
         "INSERT skill_fts": SKILLS,
+        "skills cut into words": SKILLS,
         "INSERT http_validator": 1 + SKILLS // PAGE + 1,
         "INSERT category_cache": categories,
         "UPDATE category_cache": categories,  # their life
@@ -159,9 +177,10 @@ def test_a_sync_of_few_changes_parses_and_writes_those_alone(stocked: Machine, w
         "COMMIT": 11,  # one for all pages, as they change little
         "skills parsed": few,
         "bytes parsed": sizes,
-        "digests": SKILLS + 2 * few,  # of all bytes, and of what has changed in them
+        "digests": SKILLS + 3 * few,  # of all bytes, of what has changed in them, and of what that replaces
         "UPDATE skill_cache": few,
         "INSERT skill_base": few,
+        "skills cut into words": 2 * few,
         "INSERT skill_fts": 2 * few,  # the old entry goes out, the new one in
         "INSERT skill_version": few,
         "DELETE skill_version": few,  # looks for what is beyond the number to keep
@@ -170,3 +189,30 @@ def test_a_sync_of_few_changes_parses_and_writes_those_alone(stocked: Machine, w
         "UPDATE category_cache": counts["UPDATE category_cache"],
     }
     assert index_segments(stocked) == segments + 1  # for all pages: from the 64th on, segments are merged
+
+
+def test_a_flood_reads_and_hashes_each_skill_once(stocked: Machine, work: Work) -> None:
+    done(stocked, work)
+    changed = stocked.sandbox.skill_ids()[:20]
+    frames = [
+        json.dumps({"type": "skill_update", "data": {**stocked.sandbox.skill(skill_id), "version": "9.9.9"}})
+        for skill_id in changed
+    ]
+    work.counts.clear()
+    came = [messages.parse_frame(frame) for frame in frames]
+    with Database.open(stocked.database_path) as database:
+        follower = EventFollower(RealtimeStore(database), strategy="remote_wins")
+        work.counts["COMMIT"] = 0
+        follower.apply([each for each in came if isinstance(each, messages.Message)], datetime.now(UTC))
+    few = len(changed)
+    counts = {name: number for name, number in work.counts.items() if number and name not in {"SELECT", "bytes parsed"}}
+    assert counts == {
+        "COMMIT": 1,
+        "skills parsed": 2 * few,  # what came, and what is stored
+        "digests": 4 * few,  # bytes, content and executable part of what came, and the bytes of what is stored
+        "UPDATE skill_cache": few,
+        "INSERT skill_base": few,
+        "INSERT skill_version": few,
+        "DELETE skill_version": few,
+        "UPDATE http_validator": 1,
+    }

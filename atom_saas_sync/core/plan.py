@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from hashlib import sha256
 from typing import Any
 
 from msgspec.structs import replace
@@ -54,12 +53,14 @@ def plan_listed(
     now: datetime,
     *,
     seen_otherwise: bool = False,
+    stored: Mapping[str, Any] | None = None,
 ) -> Action:
     """Plan for a skill that the marketplace has, as `remote`. A time ahead of `now` is an unknown one.
 
-    `seen_otherwise` says that the same version was seen with another exec digest, before the base.
+    `seen_otherwise` says that the same version was seen with another exec digest, before the base. `stored` is the
+    marketplace's version so far, decoded, if the caller has it.
     """
-    return with_alarm(_plan_listed(known, remote, strategy, now), known, seen_otherwise=seen_otherwise)
+    return with_alarm(_plan_listed(known, remote, strategy, now, stored), known, seen_otherwise=seen_otherwise)
 
 
 def with_alarm(action: Action, known: Known | None, *, seen_otherwise: bool) -> Action:
@@ -71,7 +72,11 @@ def with_alarm(action: Action, known: Known | None, *, seen_otherwise: bool) -> 
 
 
 def _plan_listed(  # noqa: PLR0911 - a cell each
-    known: Known | None, remote: SkillVersion, strategy: Strategy, now: datetime
+    known: Known | None,
+    remote: SkillVersion,
+    strategy: Strategy,
+    now: datetime,
+    stored: Mapping[str, Any] | None,
 ) -> Action:
     if known is None or (known.local_text is None and known.base is None):
         return _take_remote(known, remote, Outcome.ADDED)  # new to us
@@ -84,7 +89,7 @@ def _plan_listed(  # noqa: PLR0911 - a cell each
             return Action(remote.skill_id, Outcome.UNCHANGED)
         if base.content_digest == remote.content_digest and _says_the_same(known.local_text, remote):
             return _respelled(known, remote)
-        return _take_remote(known, remote, Outcome.UPDATED)
+        return _take_remote(known, remote, Outcome.UPDATED, before=stored)
 
     local = stored_version(remote.skill_id, known.local_text)
     if local is not None and local.content_digest == remote.content_digest:
@@ -282,7 +287,9 @@ def _changed_at(known: Known, local: SkillVersion | None, now: datetime) -> str 
     return None if moment is None else format_time(moment)
 
 
-def _take_remote(known: Known | None, remote: SkillVersion, outcome: Outcome) -> Action:
+def _take_remote(
+    known: Known | None, remote: SkillVersion, outcome: Outcome, *, before: Mapping[str, Any] | None = None
+) -> Action:
     return Action(
         remote.skill_id,
         outcome,
@@ -291,6 +298,7 @@ def _take_remote(known: Known | None, remote: SkillVersion, outcome: Outcome) ->
         base=BaseChange.ADVANCE,
         remote=remote,
         conflict=None if known is None else _closing(known, remote, remote.text) or _replaced(known, remote),
+        before=before,
     )
 
 
@@ -299,8 +307,8 @@ def _replaced(known: Known, remote: SkillVersion | None) -> ConflictEntry | None
 
     It may be an edit whose base another program has removed. Whatever the strategy, it gives way to `remote`.
     """
-    base, text = known.base, known.local_text
-    if base is None or base.text is not None or text is None or _is_text_of(base, known.skill_id, text):
+    base = known.base
+    if base is None or base.text is not None or not is_tampered(known):
         return None
     is_base = remote is not None and remote.content_digest == base.content_digest
     result = None if remote is None else remote.text
@@ -310,16 +318,10 @@ def _replaced(known: Known, remote: SkillVersion | None) -> ConflictEntry | None
 
 def is_tampered(known: Known | None) -> bool:
     """Tell whether the text that counts as the marketplace's is not what it sent."""
-    if known is None or known.base is None or known.base_text is None:
+    if known is None or known.base is None or known.base_text is None or known.base_is_as_it_came:
         return False
-    return not _is_text_of(known.base, known.skill_id, known.base_text)
-
-
-def _is_text_of(base: Base, skill_id: str, text: str) -> bool:
-    if sha256(text.encode(errors="replace")).digest() == base.wire_digest:
-        return True
-    version = stored_version(skill_id, text)
-    return version is not None and version.content_digest == base.content_digest
+    version = stored_version(known.skill_id, known.base_text)
+    return version is None or version.content_digest != known.base.content_digest
 
 
 def _respelled(known: Known, remote: SkillVersion) -> Action:

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from hashlib import sha256
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from atom_saas_sync.core.canonical import version_key
+from atom_saas_sync.core.plan import is_tampered
 from atom_saas_sync.model import (
     TIME_TO_LIVE,
     Action,
@@ -35,9 +35,9 @@ from atom_saas_sync.store.audit import write_audit
 from atom_saas_sync.store.counters import count_requests, increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.failures import translated_errors
-from atom_saas_sync.store.history import pack
+from atom_saas_sync.store.history import pack, version_of
 from atom_saas_sync.store.runs import APPROVED_DELETIONS, get_fact
-from atom_saas_sync.store.search_index import words, words_of
+from atom_saas_sync.store.search_index import same_words, words, words_of
 from atom_saas_sync.times import format_exact_time, format_time
 
 # Ids come in any order, so each new row is somewhere else in its indexes: a tenth less time for 150,000 skills.
@@ -67,10 +67,19 @@ _decode_list = msgspec.json.Decoder(list[str]).decode
 _decode_rows = msgspec.json.Decoder(list[tuple[int, str]]).decode
 
 
+class Replaced(NamedTuple):
+    """A row that was written over: its text until then, the same decoded if that is known, and what wrote last."""
+
+    text: str
+    fields: Mapping[str, Any] | None
+    action: Action
+
+
 class _Ended(NamedTuple):
     """A version that ends here, as the history keeps it."""
 
     skill_id: str
+    version: str | None
     text: str
     content_digest: bytes
     exec_digest: bytes
@@ -333,8 +342,8 @@ class Batch:
         self._write = write
         self._history_versions = history_versions
         self._known: dict[str, Known] = {}
-        # What the full-text index does not show yet. Of rows that were replaced, the text before and what replaced it.
-        self._replaced: dict[str, tuple[str, Action]] = {}
+        # What the full-text index does not show yet.
+        self._replaced: dict[str, Replaced] = {}
         # What wrote each new row, and the newest row that was there before them.
         self._inserted: dict[str, Action] = {}
         self._newest = 0
@@ -521,8 +530,10 @@ class Batch:
             if action.skill_id in self._inserted:
                 self._inserted[action.skill_id] = action
             else:
-                before, _ = self._replaced.get(action.skill_id, (text, action))
-                self._replaced[action.skill_id] = before, action
+                first = self._replaced.get(action.skill_id)
+                self._replaced[action.skill_id] = (
+                    Replaced(text, action.before, action) if first is None else first._replace(action=action)
+                )
         inserted = [action for action in written if not self._has_row(action.skill_id)]
         if inserted and not self._inserted:
             self._newest = connection.execute("SELECT coalesce(max(id), 0) FROM skill_cache").fetchone()[0]
@@ -679,12 +690,12 @@ class Batch:
         for action in actions:
             if action.passed_over is not None and self._history_versions:
                 passed = action.passed_over
-                ended.append(_Ended(passed.skill_id, passed.text, passed.content_digest, passed.exec_digest))
+                version = version_of(passed.text)
+                ended.append(_Ended(passed.skill_id, version, passed.text, passed.content_digest, passed.exec_digest))
             known = self._known.get(action.skill_id)
             if known is None or known.base is None or known.base_text is None:
                 continue
-            text = known.base_text.encode(errors="replace")
-            if sha256(text).digest() != known.base.wire_digest and not integrity.fits(text, known.base.content_digest):
+            if is_tampered(known):
                 continue  # another program's, which must not pass for a version of the marketplace
             if self._has_forged_signature(known):
                 continue  # likewise
@@ -697,7 +708,10 @@ class Batch:
             if deleted or (advanced and self._history_versions):
                 base = known.base
                 by = "deleted" if deleted else "superseded"
-                ended.append(_Ended(known.skill_id, known.base_text, base.content_digest, base.exec_digest, by))
+                version = version_of(known.base_text, action.before)
+                ended.append(
+                    _Ended(known.skill_id, version, known.base_text, base.content_digest, base.exec_digest, by)
+                )
         return ended
 
     def _keep_history(self, ended: Sequence[_Ended], moment: str) -> None:
@@ -716,8 +730,16 @@ class Batch:
                 AND id = (SELECT max(id) FROM skill_version WHERE skill_id = ?1))
             """,
             [
-                (each.skill_id, version, each.content_digest, each.exec_digest, moment, each.ended_by, data)
-                for each, (version, data) in zip(ended, pack(each.text for each in ended), strict=True)
+                (
+                    each.skill_id,
+                    each.version,
+                    each.content_digest,
+                    each.exec_digest,
+                    moment,
+                    each.ended_by,
+                    pack(each.text),
+                )
+                for each in ended
             ],
         )
         self._connection.executemany(
@@ -741,16 +763,23 @@ def unindex(connection: sqlite3.Connection, skill_ids: Sequence[str]) -> None:
         connection.execute(search_index.UNINDEX, (json.dumps(skill_ids),))
 
 
-def reindex(connection: sqlite3.Connection, changes: Mapping[str, tuple[str, Action]]) -> None:
-    """Bring the full-text index up to date for skills that had a text before, and what was then written over it.
+def reindex(connection: sqlite3.Connection, changes: Mapping[str, Replaced]) -> None:
+    """Bring the full-text index up to date for skills whose rows were written over.
 
     Only where what is indexed has changed: the index costs most of a small write.
     """
     rows = _rows_with_ids(connection, "skill_id IN (SELECT value FROM json_each(?))", json.dumps(list(changes)))
     entries: list[_Entry] = []
     for row, skill_id in rows:
-        before, action = changes[skill_id]
-        old, entry = words_of(before), _entry(row, action)
+        before, fields, action = changes[skill_id]
+        remote = action.remote
+        if fields is not None and remote is not None and remote.text is action.text:
+            if same_words(fields, remote.fields):
+                continue
+            old = words(fields)
+        else:
+            old = words_of(before)
+        entry = _entry(row, action)
         if old is None or old != entry.words:
             entries += [_Entry("delete", row, before, old), entry]
     write_index(connection, entries)

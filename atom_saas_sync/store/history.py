@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -19,15 +19,18 @@ class _Versioned(msgspec.Struct):
 _decode_version = msgspec.json.Decoder(_Versioned).decode
 
 
-def pack(texts: Iterable[str]) -> Iterator[tuple[str | None, bytes]]:
-    """Yield of each skill's JSON text its `version` and the compressed text, as the history keeps them."""
-    compress = _compressor()
-    for text in texts:
-        try:
-            version = _decode_version(text).version
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            version = None
-        yield version if isinstance(version, str) else None, compress(text.encode())
+def pack(text: str) -> bytes:
+    """Return a skill's JSON text compressed, as the history keeps it."""
+    return _compressor()(text.encode())
+
+
+def version_of(text: str, fields: Mapping[str, Any] | None = None) -> str | None:
+    """Return the `version` in a skill's JSON text; `fields` is the same decoded, if the caller has it."""
+    try:
+        version = _decode_version(text).version if fields is None else fields.get("version")
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    return version if isinstance(version, str) else None
 
 
 @cache

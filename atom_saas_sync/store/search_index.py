@@ -42,6 +42,7 @@ _TOKENIZER = "unicode61 remove_diacritics 2 tokenchars '{}'".format(
 SPACED = "atom_sync_spaced"
 FOLDED = "atom_sync_folded"
 
+_TEXT = frozenset({str})
 _VARIANTS = dict.fromkeys(range(0xFE00, 0xFE10))
 _decode = msgspec.json.Decoder().decode
 _alone_run = re.compile(f"{_ALONE}+")
@@ -90,6 +91,18 @@ def words(fields: Mapping[str, Any]) -> tuple[str | None, ...] | None:
             return None
         texts[place] = text if text.isascii() and "\0" not in text else spaced(text)
     return tuple(texts)
+
+
+def same_words(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
+    """Tell whether two skills surely have the same `words`, without cutting any; False may also mean unknown."""
+    for name in FIELDS:
+        value = left.get(name)
+        if value != right.get(name):
+            return False
+        # Numbers that are equal, as 1 and 1.0, may have different words.
+        if not (value is None or type(value) is str or (type(value) is list and _TEXT.issuperset(map(type, value)))):
+            return False
+    return True
 
 
 def words_of(data: str) -> tuple[str | None, ...] | None:

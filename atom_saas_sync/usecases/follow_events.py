@@ -131,7 +131,7 @@ class EventFollower:
             return unchanged
         if remote is None:  # the same as before, but the row is gone here, or was thought to be gone there
             remote = merged_version(message, None)
-        return unchanged if remote is None else plan_listed(known, remote, self.strategy, now)
+        return unchanged if remote is None else plan_listed(known, remote, self.strategy, now, stored=stored)
 
     def _plan_rating(
         self, message: Message, known: Known | None, mark: MessageMark | None, now: datetime
@@ -144,9 +144,9 @@ class EventFollower:
         if is_outdated(message, updated_at=updated_at, sent_at=sent_at, now=now):
             return None
         remote = merged_version(message, stored)
-        return (
-            Action(message.key, Outcome.UNCHANGED) if remote is None else plan_listed(known, remote, self.strategy, now)
-        )
+        if remote is None:
+            return Action(message.key, Outcome.UNCHANGED)
+        return plan_listed(known, remote, self.strategy, now, stored=stored)
 
     def _apply_categories(self, batch: EventBatch, group: Sequence[Message], now: datetime) -> list[str]:
         marks = batch.marks("category", [message.key for message in group])

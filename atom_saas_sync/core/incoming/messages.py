@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct, field
@@ -79,25 +79,39 @@ _decode = msgspec.json.Decoder().decode
 _decode_envelope = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
-def _open_envelope(frame: str) -> tuple[object, object, bytes] | Malformed:
-    """Return a frame's type, its timestamp, and its data as JSON."""
+class _Envelope(NamedTuple):
+    """A frame, opened: its type, its timestamp, its data as JSON, and the same decoded if the type is known.
+
+    In a `plain` frame no key comes twice, not even in its data, and none is spelled with escapes.
+    """
+
+    kind: object
+    timestamp: object
+    data: bytes
+    decoded: tuple[dict[str, Any], Shape] | None
+    plain: bool
+
+
+def _open_envelope(frame: str) -> _Envelope | Malformed:
     if len(frame) > _LARGE_FRAME and memory_of(frame) > MAX_MESSAGE_MEMORY:
         return Malformed("it would take too much memory")
     try:
         raw = frame.encode()
         envelope = _decode_envelope(raw)
         data = bytes(envelope.get("data", _NULL))
-        # Without the data, which is looked at later: it is most of the frame.
-        if not is_plain(raw.replace(data, b"null", 1), {**envelope, "data": _NULL}):
-            refuse_twice(raw)
         kind, timestamp = (_decode(envelope.get(name, _NULL)) for name in ("type", "timestamp"))
+        decoded = decode_with_shape(data) if isinstance(kind, str) and kind in _READERS else None
+        plain = decoded is not None and is_plain(raw, {**envelope, "data": decoded[0]})
+        # Without the data, which is most of the frame: the caller looks for keys in it that come twice.
+        if not plain and not is_plain(raw.replace(data, b"null", 1), {**envelope, "data": _NULL}):
+            refuse_twice(raw)
     except TwiceError as error:
         return Malformed(str(error))
     except (msgspec.MsgspecError, ValueError):
         return Malformed("no JSON object of valid text")
     except RecursionError:
         return Malformed("too deeply nested")
-    return kind, timestamp, data
+    return _Envelope(kind, timestamp, data, decoded, plain)
 
 
 def parse_frame(frame: str | bytes) -> Message | Malformed:  # noqa: PLR0911 - a reason each
@@ -107,7 +121,7 @@ def parse_frame(frame: str | bytes) -> Message | Malformed:  # noqa: PLR0911 - a
     envelope = _open_envelope(frame)
     if isinstance(envelope, Malformed):
         return envelope
-    kind, timestamp, raw = envelope
+    kind, timestamp, raw, decoded, plain = envelope
     if not isinstance(kind, str):
         return Malformed("no type")
     sent_at = parse_time(timestamp)
@@ -116,14 +130,12 @@ def parse_frame(frame: str | bytes) -> Message | Malformed:  # noqa: PLR0911 - a
     read = _READERS.get(kind)
     if read is None:
         return Message(UNKNOWN, sent_at=sent_at)
-    decoded = decode_with_shape(raw)
     if decoded is None:
         return Malformed(f"{kind}: data: {no_object(raw)}")
     fields, shape = decoded
     key, problem = read(fields)
     if problem or not isinstance(key, str):
         return Malformed(f"{kind}: {problem}")
-    plain = is_plain(raw, fields)
     try:
         text = raw.decode() if plain else one_meaning(raw, fields)
     except TwiceError as error:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from store_support import plain
 
+from atom_saas_sync.core.canonical import decode_object, stored_version
 from atom_saas_sync.model import Action, CacheChange, Outcome
 from atom_saas_sync.store import migrations
-from atom_saas_sync.store.catalogue import bulk_write, reindex
+from atom_saas_sync.store.catalogue import Replaced, bulk_write, reindex
 from atom_saas_sync.store.database import Database
 
 
@@ -274,17 +275,22 @@ def test_whatever_is_written_the_index_is_right_and_empty_in_the_end(
         assert connection.execute("SELECT count(*) FROM skill_fts_docsize").fetchone() == (0,)
 
 
-@given(pairs=st.lists(st.tuples(DOCUMENTS, DOCUMENTS), max_size=6))
-def test_the_index_follows_what_is_replaced_in_bulk(pairs: list[tuple[str, str]]) -> None:
-    replace_in_bulk(pairs)
+@given(pairs=st.lists(st.tuples(DOCUMENTS, DOCUMENTS), max_size=6), decoded=st.booleans())
+@example(pairs=[('{"name": "n", "tags": [1]}', '{"name": "n", "tags": [1.0]}')], decoded=True)
+@example(pairs=[(skill("same"), skill("same"))], decoded=True)
+def test_the_index_follows_what_is_replaced_in_bulk(pairs: list[tuple[str, str]], decoded: bool) -> None:
+    replace_in_bulk(pairs, decoded=decoded)
 
 
 def test_the_index_follows_more_than_one_statement_takes() -> None:
     replace_in_bulk([(skill(f"before{number}"), skill(f"now{number}")) for number in range(1100)])
 
 
-def replace_in_bulk(pairs: list[tuple[str, str]]) -> None:
-    """Write the first of each pair, replace it by the second as a sync does, and look at the index."""
+def replace_in_bulk(pairs: list[tuple[str, str]], *, decoded: bool = False) -> None:
+    """Write the first of each pair, replace it by the second as a sync does, and look at the index.
+
+    With `decoded` the index gets both sides decoded as well, where they are objects.
+    """
     changes = {f"skill-{number}": pair for number, pair in enumerate(pairs)}
     with closing(migrations.build(migrations.known())) as connection:
         connection.executemany(
@@ -297,7 +303,17 @@ def replace_in_bulk(pairs: list[tuple[str, str]]) -> None:
                 [(now, skill_id) for skill_id, (_, now) in changes.items()],
             )
             written = {
-                skill_id: (before, Action(skill_id, Outcome.UPDATED, cache=CacheChange.WRITE, text=now))
+                skill_id: Replaced(
+                    before,
+                    decode_object(before) if decoded else None,
+                    Action(
+                        skill_id,
+                        Outcome.UPDATED,
+                        cache=CacheChange.WRITE,
+                        text=now,
+                        remote=stored_version(skill_id, now) if decoded else None,
+                    ),
+                )
                 for skill_id, (before, now) in changes.items()
             }
             reindex(connection, written)

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from store_support import plain
 
 from atom_saas_sync.core.canonical import decode_object, stored_version
 from atom_saas_sync.model import Action, CacheChange, Outcome
-from atom_saas_sync.store import migrations
+from atom_saas_sync.store import migrations, search_index
 from atom_saas_sync.store.catalogue import Replaced, bulk_write, reindex
 from atom_saas_sync.store.database import Database
 
@@ -261,11 +262,24 @@ STATEMENTS = st.sampled_from(
 WRITES = st.lists(st.tuples(STATEMENTS, st.sampled_from("abc"), st.integers(1, 5), DOCUMENTS), max_size=8)
 
 
+@cache
+def migrated() -> sqlite3.Connection:
+    return migrations.build(migrations.known())
+
+
+def empty_database() -> sqlite3.Connection:
+    """Return a migrated database in memory: to copy one is far quicker than to migrate one for each example."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    search_index.register(connection)
+    migrated().backup(connection)
+    return connection
+
+
 @given(writes=WRITES, recursive=st.booleans())
 def test_whatever_is_written_the_index_is_right_and_empty_in_the_end(
     writes: list[tuple[str, str, int, str]], *, recursive: bool
 ) -> None:
-    with closing(migrations.build(migrations.known())) as connection:
+    with closing(empty_database()) as connection:
         connection.execute(f"PRAGMA recursive_triggers = {int(recursive)}")
         for statement, skill_id, number, data in writes:
             connection.execute(statement, {"skill_id": skill_id, "id": number, "data": data})
@@ -292,7 +306,7 @@ def replace_in_bulk(pairs: list[tuple[str, str]], *, decoded: bool = False) -> N
     With `decoded` the index gets both sides decoded as well, where they are objects.
     """
     changes = {f"skill-{number}": pair for number, pair in enumerate(pairs)}
-    with closing(migrations.build(migrations.known())) as connection:
+    with closing(empty_database()) as connection:
         connection.executemany(
             "INSERT INTO skill_cache (skill_id, skill_data) VALUES (?, ?)",
             [(skill_id, before) for skill_id, (before, _) in changes.items()],

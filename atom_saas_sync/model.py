@@ -695,6 +695,9 @@ class WebSocketState(Struct, frozen=True):
     fallback_to_polling: bool = False
     fallback_started_at: str | None = None
     next_attempt_at: str | None = None
+    enabled: bool = True
+    ws_url: str | None = None
+    failures: int = 0
     started_at: str | None = None
     stopped_at: str | None = None
     heartbeat_at: str | None = None
@@ -707,6 +710,14 @@ class MessageMark(Struct, frozen=True):
     deleted: bool = False
 
 
+class LinkSwitch(Struct, frozen=True):
+    """What other programs may write into the state of the connection: `enabled`, and zeros to have it tried at once."""
+
+    enabled: bool = True
+    attempts: int = 0
+    fallback: bool = False
+
+
 class LinkState(Struct, frozen=True):
     """The connection as `watch` reports it, and what it counted since its last report.
 
@@ -715,7 +726,6 @@ class LinkState(Struct, frozen=True):
 
     connected: bool
     ws_url: str
-    enabled: bool = True
     connected_at: datetime | None = None
     reason: str | None = None
     attempts: int = 0

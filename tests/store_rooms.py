@@ -33,6 +33,7 @@ from atom_saas_sync.store.requests import RequestBudget
 from atom_saas_sync.store.run_log import RunHistory
 from atom_saas_sync.store.runs import Runs
 from atom_saas_sync.store.status import read_status
+from atom_saas_sync.store.websocket_switch import WebSocketSwitch
 from atom_saas_sync.usecases import ports
 
 NOW = datetime(2026, 2, 19, 12, 0, tzinfo=UTC)
@@ -94,6 +95,7 @@ class Rooms:
         self.conflicts: ports.ListedConflicts = ConflictLog(database, history_versions=2)
         self.events: ports.StoredEvents = RealtimeStore(database, history_versions=2)
         self.state: ports.StateStore = RealtimeStore(database)
+        self.switch: ports.StoredSwitch = WebSocketSwitch(database)
         self.log: ports.LogStore = WriteAheadLog(self._log_database)
         self.jobs: ports.JobStore = Schedule(database)
         self.ratings: ports.StoredRatings = Ratings(database)

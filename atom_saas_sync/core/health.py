@@ -75,9 +75,16 @@ def judge(
                     "everything again",
                 )
             )
-        if websocket_enabled and watch_is_missed(status.websocket, now):
+        is_wanted = websocket_enabled and (status.websocket.enabled or not watch_is_running(status.websocket, now))
+        if is_wanted and watch_is_missed(status.websocket, now):
             reasons.append(_websocket_trouble(status.websocket, now))
-    return Health(tuple(reasons), tuple(_notices(status, enabled=enabled, api_url=api_url if enabled else None)))
+    notices = _notices(
+        status,
+        enabled=enabled,
+        switched_off=websocket_enabled and not status.websocket.enabled,
+        api_url=api_url if enabled else None,
+    )
+    return Health(tuple(reasons), tuple(notices))
 
 
 def _database_trouble(status: Status) -> Trouble:
@@ -172,13 +179,19 @@ def is_of_other_marketplace(status: Status, api_url: str) -> bool:
     return status.marketplace is not None and status.marketplace != marketplace_of(api_url)
 
 
-def _notices(status: Status, *, enabled: bool, api_url: str | None) -> list[Trouble]:
+def _notices(status: Status, *, enabled: bool, switched_off: bool, api_url: str | None) -> list[Trouble]:
     waiting = sum(status.conflicts_open.values())
     last = status.last_runs.get("skills")
     skew = status.clock_skew_seconds
     partial = None if last is None else _incomplete(last)
     candidates = (
         (not enabled, "disabled", "ATOM_SAAS_ENABLED is false: nothing is asked of the marketplace", "set it to true"),
+        (
+            switched_off,
+            "websocket_disabled",
+            "an administrator has switched the WebSocket off (websocket_state.websocket_enabled is 0): polling only",
+            "`POST /api/admin/sync/websocket/enable` switches it on",
+        ),
         (
             status.emergency_stop,
             "stopped",

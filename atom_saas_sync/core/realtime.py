@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from atom_saas_sync.core.canonical import decode_object, json_text, same, version_from, version_from_fields
 from atom_saas_sync.core.incoming.messages import RATING_FIGURES, RATING_UPDATE, SKILL_DELETE, Message
 from atom_saas_sync.core.plan import CLOCK_TOLERANCE
-from atom_saas_sync.model import Known, SkillVersion
+from atom_saas_sync.model import Known, LinkState, LinkSwitch, SkillVersion
 from atom_saas_sync.times import parse_time
 
 PATIENCE_SECONDS = 10.0
@@ -30,6 +30,9 @@ FAILURES_BEFORE_FALLBACK = 3
 LONGEST_DELAY = 3600.0
 REFUSED_DELAY = 300.0
 """A refused token is not tried again faster than that."""
+
+DISABLED_BY_ADMIN = "disabled_by_admin"
+"""The reason in websocket_state while its websocket_enabled is 0."""
 
 FIRST_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 16.0)
 
@@ -108,8 +111,15 @@ def _equal(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
 # The connection's life
 
 
+def asks_for_retry(found: LinkSwitch, written: LinkState | None) -> bool:
+    """Tell whether another program has set the attempts or the fallback that we have `written` back to zero."""
+    if written is None:
+        return False
+    return (written.attempts > 0 and found.attempts == 0) or (written.fallback and not found.fallback)
+
+
 class Rules(Struct, frozen=True):
-    """The settings that the schedule depends on.
+    """What the schedule depends on: the settings, and whether administrators have `allowed` the connection.
 
     With `attempts` failures in a row the next try is an hour away; 0 never tries again.
     """
@@ -117,6 +127,14 @@ class Rules(Struct, frozen=True):
     enabled: bool = True
     heartbeat_seconds: float = 30.0
     attempts: int = 10
+    allowed: bool = True
+
+    @property
+    def polling_only(self) -> str | None:
+        """Return why there must be no connection; None if there may be one."""
+        if not self.enabled:
+            return "ATOM_SAAS_WS_ENABLED is false: polling only"
+        return None if self.allowed else DISABLED_BY_ADMIN
 
 
 class Do(Enum):
@@ -186,8 +204,8 @@ class Lifeline:
 
     def start(self, now: float) -> list[Do]:
         """Begin."""
-        if not self.rules.enabled:
-            self._fall_back(now, "ATOM_SAAS_WS_ENABLED is false: polling only")
+        if (reason := self.rules.polling_only) is not None:
+            self._fall_back(now, reason)
             return []
         return self._connect()
 
@@ -234,7 +252,7 @@ class Lifeline:
 
     def ended(self, now: float, reason: str, *, token_refused: bool = False) -> list[Do]:
         """Note that the connection, or the attempt to get one, has ended, and plan the next."""
-        if not self.rules.enabled:
+        if self.rules.polling_only is not None:
             self._phase = _Phase.IDLE
             return []
         self.failures += 1
@@ -258,18 +276,20 @@ class Lifeline:
     def new_rules(self, now: float, rules: Rules) -> list[Do]:
         """Take new settings over: at once where the connection waits, as it were begun anew; else from now on."""
         self.rules = rules
-        if not rules.enabled:
+        if (reason := rules.polling_only) is not None:
             was_open = self.holds
             self._phase = _Phase.GIVEN_UP if was_open else _Phase.IDLE
             self.next_attempt = None
-            self._fall_back(now, "ATOM_SAAS_WS_ENABLED is false: polling only")
+            self._fall_back(now, reason)
             return [Do.HANG_UP] if was_open else []
         if self._phase in {_Phase.WAITING, _Phase.IDLE}:
-            self.failures = 0
-            self._refused = False
-            return self._connect()
+            return self._connect_anew()
         self._next_ping = min(self._next_ping, now + rules.heartbeat_seconds)
         return []
+
+    def retry(self) -> list[Do]:
+        """Connect at once if the next attempt is still to come, as if nothing had failed before."""
+        return self._connect_anew() if self._phase is _Phase.WAITING else []
 
     def take_fallback_seconds(self, now: float) -> float:
         """Return the seconds in fallback since this was last asked."""
@@ -285,6 +305,11 @@ class Lifeline:
         self._phase = _Phase.CONNECTING
         self.next_attempt = None
         return [Do.CONNECT]
+
+    def _connect_anew(self) -> list[Do]:
+        self.failures = 0
+        self._refused = False
+        return self._connect()
 
     def _fall_back(self, now: float, reason: str) -> None:
         self.reason = reason

@@ -7,12 +7,12 @@ from typing import Any
 
 from atom_saas_sync.core.canonical import decode_object
 from atom_saas_sync.core.health import minutes_since, watch_is_running, websocket_connected
-from atom_saas_sync.model import Health, ListedRating, Status
+from atom_saas_sync.model import Health, ListedRating, Status, WebSocketState
 
 
 def status_document(status: Status, health: Health, now: datetime) -> dict[str, Any]:
     """Return what `status --json` and `GET /api/admin/sync/status` say."""
-    sync, websocket = status.sync, status.websocket
+    sync = status.sync
     return {
         "success": True,
         "sync": {
@@ -25,15 +25,7 @@ def status_document(status: Status, health: Health, now: datetime) -> dict[str, 
             "last_error": sync.last_error,
             "running": sorted(status.running),
         },
-        "websocket": {
-            "connected": websocket_connected(websocket, now),
-            "last_connected_at": websocket.last_connected_at,
-            "last_message_at": websocket.last_message_at,
-            "fallback_to_polling": websocket.fallback_to_polling and watch_is_running(websocket, now),
-            "reconnect_attempts": websocket.reconnect_attempts,
-            "running": watch_is_running(websocket, now),
-            "disconnect_reason": websocket.disconnect_reason,
-        },
+        "websocket": _websocket_document(status.websocket, now),
         "cache": {
             "skills_count": status.skills,
             "categories_count": status.categories,
@@ -59,6 +51,31 @@ def status_document(status: Status, health: Health, now: datetime) -> dict[str, 
             "size_bytes": status.database_bytes,
         },
         "health": health_document(health),
+    }
+
+
+def _websocket_document(websocket: WebSocketState, now: datetime) -> dict[str, Any]:
+    running = watch_is_running(websocket, now)
+    return {
+        "connected": websocket_connected(websocket, now),
+        "last_connected_at": websocket.last_connected_at,
+        "last_message_at": websocket.last_message_at,
+        "fallback_to_polling": websocket.fallback_to_polling and running,
+        "reconnect_attempts": websocket.reconnect_attempts,
+        "running": running,
+        "disconnect_reason": websocket.disconnect_reason,
+    }
+
+
+def websocket_details(websocket: WebSocketState, now: datetime) -> dict[str, Any]:
+    """Return what `GET /api/admin/sync/websocket/status` says of the connection."""
+    return {
+        **_websocket_document(websocket, now),
+        "enabled": websocket.enabled,
+        "ws_url": websocket.ws_url,
+        "consecutive_failures": websocket.failures,
+        "fallback_started_at": websocket.fallback_started_at,
+        "next_attempt_at": websocket.next_attempt_at,
     }
 
 

@@ -15,6 +15,7 @@ from atom_saas_sync.model import (
     Category,
     Known,
     LinkState,
+    LinkSwitch,
     MessageMark,
     ScheduledJob,
     SkillVersion,
@@ -25,6 +26,7 @@ from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.failures import translated_errors
 from atom_saas_sync.store.integrity import Signer
 from atom_saas_sync.store.runs import auto_sync_is_off, get_fact, last_run_started_at, set_fact
+from atom_saas_sync.store.websocket_switch import PUT_BACK
 from atom_saas_sync.times import format_exact_time, format_time, parse_time
 
 _DELETIONS_REMEMBERED = timedelta(days=1)
@@ -153,32 +155,35 @@ class RealtimeStore:
             yield batch
             batch.finish()
 
-    def begin(self, ws_url: str, now: datetime, *, enabled: bool) -> None:
+    def begin(self, ws_url: str, now: datetime) -> LinkSwitch:
         """Note that `watch` has started. What its predecessor was in the middle of is over."""
         with self._database.transaction() as connection:
+            switch = _switch(connection)
             connection.execute(
                 """
-                UPDATE websocket_state SET connected = 0, ws_url = ?, websocket_enabled = ?, disconnect_reason = NULL,
+                UPDATE websocket_state SET connected = 0, ws_url = ?, disconnect_reason = NULL,
                     reconnect_attempts = 0, consecutive_failures = 0, fallback_to_polling = 0,
                     fallback_started_at = NULL, next_ws_attempt_at = NULL, pid = ?, started_at = ?, stopped_at = NULL,
                     heartbeat_at = ?
                 """,
-                (ws_url, enabled, os.getpid(), format_time(now), format_time(now)),
+                (ws_url, os.getpid(), format_time(now), format_time(now)),
             )
             connection.execute(
                 "DELETE FROM last_message WHERE deleted = 1 AND applied_at < ?",
                 (format_time(now - _DELETIONS_REMEMBERED),),
             )
+        return switch
 
-    def note(self, state: LinkState, now: datetime) -> None:
+    def note(self, state: LinkState, now: datetime) -> LinkSwitch:
         """Write the connection's state, the sign of life, and what was counted since the last time."""
         moment = format_time(now)
         with self._database.transaction() as connection:
+            switch = _switch(connection)
             connection.execute(
                 """
                 UPDATE websocket_state SET
                     last_connected_at = coalesce(:connected_at, last_connected_at),
-                    connected = :connected, ws_url = :ws_url, websocket_enabled = :enabled,
+                    connected = :connected, ws_url = :ws_url,
                     last_message_at = coalesce(:last_message_at, last_message_at),
                     disconnect_reason = :reason, reconnect_attempts = :attempts, consecutive_failures = :failures,
                     fallback_started_at = CASE
@@ -190,7 +195,6 @@ class RealtimeStore:
                     "connected": state.connected,
                     "connected_at": state.connected_at and format_time(state.connected_at),
                     "ws_url": state.ws_url,
-                    "enabled": state.enabled,
                     "last_message_at": state.last_message_at and format_time(state.last_message_at),
                     "reason": state.reason,
                     "attempts": state.attempts,
@@ -204,6 +208,7 @@ class RealtimeStore:
             increment(connection, "atom_saas_sync_errors_total", state.internal_errors, type="skill", error="internal")
             increment(connection, "atom_saas_websocket_reconnects_total", state.reconnects)
             increment(connection, "atom_saas_websocket_fallback_seconds_total", state.fallback_seconds)
+        return switch
 
     def end(self, reason: str, now: datetime) -> None:
         """Note that `watch` was told to stop: nobody needs to miss it."""
@@ -256,6 +261,15 @@ class Schedule:
                 "INSERT INTO scheduled_job (id, name, minutes, next_run_time, updated_at) VALUES (?, ?, ?, ?, ?)",
                 [(job.id, job.name, job.minutes, job.next_run_time, format_time(now)) for job in jobs],
             )
+
+
+def _switch(connection: sqlite3.Connection) -> LinkSwitch:
+    """Return what others have written into the row, after putting it back if they have deleted it."""
+    connection.execute(PUT_BACK)
+    row = connection.execute(
+        "SELECT websocket_enabled, reconnect_attempts, fallback_to_polling FROM websocket_state WHERE id = 1"
+    ).fetchone()
+    return LinkSwitch(enabled=bool(row[0]), attempts=row[1], fallback=bool(row[2]))
 
 
 def _minute(moment: datetime) -> str:

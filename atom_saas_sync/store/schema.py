@@ -721,4 +721,10 @@ MIGRATIONS = (
         ),
     ),
     Migration(name="0013_backend_state", up=BACKEND_STATE, down=FORMER_STATE),
+    # websocket_enabled is the administrators' switch from now on; before, `watch` wrote ATOM_SAAS_WS_ENABLED there.
+    Migration(
+        name="0014_websocket_switch",
+        up=("UPDATE websocket_state SET websocket_enabled = 1 WHERE started_at IS NOT NULL",),
+        down=(),
+    ),
 )

@@ -40,6 +40,7 @@ from atom_saas_sync.model import (
     InvalidItem,
     Known,
     LinkState,
+    LinkSwitch,
     ListedPage,
     ListedRating,
     LoggedConflict,
@@ -274,15 +275,17 @@ class StoredEvents(Protocol):
 class StateStore(Protocol):
     """What `watch` tells of itself, and needs to know of others."""
 
-    def begin(self, ws_url: str, now: datetime, *, enabled: bool) -> None:
+    def begin(self, ws_url: str, now: datetime) -> LinkSwitch:
         """Store that `watch` has started in this process, not yet connected; what its predecessor did is over.
 
-        Deletions by messages that are more than a day old are forgotten.
+        Returns the switch of administrators, which is never written. Deletions by messages that are more than a day old
+        are forgotten.
         """
 
-    def note(self, state: LinkState, now: datetime) -> None:
+    def note(self, state: LinkState, now: datetime) -> LinkSwitch:
         """Store the state of the connection and the heartbeat, and add to the counters.
 
+        Returns what stood there just before, in the same transaction: what other programs wrote there is never missed.
         A time of the last connection or message that is None keeps the stored one; a fallback to polling keeps the time
         at which it began.
         """
@@ -292,6 +295,16 @@ class StateStore(Protocol):
 
     def last_poll(self) -> datetime | None:
         """Return when the last sync of the skills began, no matter what started it."""
+
+
+class StoredSwitch(Protocol):
+    """The switch by which people control the connection of `watch`. Both methods write the audit log."""
+
+    def set(self, *, enabled: bool, actor: str, now: datetime) -> None:
+        """Let `watch` connect, or only poll, from its next heartbeat on, and after every start."""
+
+    def reset(self, *, actor: str, now: datetime) -> None:
+        """Let a `watch` that waits for its next attempt connect at its next heartbeat; else it changes nothing."""
 
 
 class LogStore(Protocol):

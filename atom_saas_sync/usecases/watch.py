@@ -19,12 +19,13 @@ from functools import partial
 from typing import Any, Literal, Never, Protocol, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from atom_saas_sync.core.incoming.messages import PING, PONG, Malformed, Message, parse_frame
 from atom_saas_sync.core.outgoing import heartbeat
-from atom_saas_sync.core.realtime import Do, Lifeline, Rules
+from atom_saas_sync.core.realtime import DISABLED_BY_ADMIN, Do, Lifeline, Rules, asks_for_retry
 from atom_saas_sync.errors import AtomSyncError, DatabaseBusy, DatabaseError, LinkEnded
-from atom_saas_sync.model import LinkState, RunReport, ScheduledJob, Strategy
+from atom_saas_sync.model import LinkState, LinkSwitch, RunReport, ScheduledJob, Strategy
 from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.follow_events import EventFollower
 from atom_saas_sync.usecases.limited_log import LimitedLog
@@ -237,6 +238,7 @@ class Watch:
         self._talk: asyncio.Task[None] | None = None
         self._unsaid: set[Literal["ping", "pong"]] = set()
         self._reconnects_reported = 0
+        self._noted: LinkState | None = None
         self._fallback_unreported = 0.0
         self._connected_at: datetime | None = None
         self._last_message_at: datetime | None = None
@@ -251,9 +253,9 @@ class Watch:
         self._changed, self._catch_up, self._written = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._other_jobs = asyncio.Event()
         self._bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        rules = self._settings.rules
-        begin = partial(self._store.begin, self._settings.shown_url, enabled=rules.enabled)
-        await self._write_patiently(begin, self._clock.now())
+        switch = await self._write_patiently(self._store.begin, self._settings.shown_url, self._clock.now())
+        self._lifeline.rules = replace(self._settings.rules, allowed=switch.enabled)
+        self._poll_if_switched_off()
         applying = asyncio.create_task(self._apply_batches())
         workers = [
             asyncio.create_task(each)
@@ -288,7 +290,8 @@ class Watch:
         self._follower.strategy = settings.strategy
         if reconnect and self._lifeline.holds:
             self._hang_up("the configuration was read again")
-        self._carry_out(self._lifeline.new_rules(self._clock.monotonic(), settings.rules))
+        rules = replace(settings.rules, allowed=self._lifeline.rules.allowed)
+        self._carry_out(self._lifeline.new_rules(self._clock.monotonic(), rules))
         if [(job.id, job.minutes) for job in jobs] != [(job.id, job.minutes) for job in self._jobs]:
             self._jobs = jobs
             self._other_jobs.set()
@@ -302,7 +305,7 @@ class Watch:
                 self._link_task.add_done_callback(self._note_bug)
             elif action is Do.HANG_UP:
                 silence = f"no frame for {self._settings.rules.heartbeat_seconds + 10:.0f} s"
-                self._hang_up(silence if self._settings.rules.enabled else "ATOM_SAAS_WS_ENABLED is false")
+                self._hang_up(self._lifeline.rules.polling_only or silence)
             elif action is Do.CATCH_UP:
                 self._catch_up.set()
             elif action is Do.PING and self._link is not None:
@@ -354,6 +357,9 @@ class Watch:
         was_in_fallback = self._lifeline.fallback
         now = self._clock.monotonic()
         self._carry_out(self._lifeline.ended(now, reason, token_refused=ended.token_refused))
+        if self._lifeline.rules.polling_only is not None:
+            log.info("the connection was closed: %s", reason)
+            return
         following = self._lifeline.next_attempt
         again = "no further attempt" if following is None else f"next attempt in {following - now:.0f} s"
         log.warning("%s; %s (failure %d)", reason, again, self._lifeline.failures)
@@ -469,12 +475,12 @@ class Watch:
         finally:
             self._writing_since = None
 
-    async def _write_patiently(self, verb: Callable[..., None], *arguments: object) -> None:
+    async def _write_patiently(self, verb: Callable[..., Result], *arguments: object) -> Result:
         """Write, also if another program keeps the database for a while. Raises DatabaseError if it is too long."""
         began = self._clock.monotonic()
         while True:
             try:
-                await self._write(verb, *arguments)
+                return await self._write(verb, *arguments)
             except DatabaseError as error:
                 waited = self._clock.monotonic() - began
                 if waited > _WRITE_PATIENCE_SECONDS:
@@ -483,8 +489,6 @@ class Watch:
                 if waited > _BUSY_UNTOLD_SECONDS or not isinstance(error, DatabaseBusy):
                     log.error("%s; trying again", error.message)  # noqa: TRY400 - the message says it all
                 await asyncio.sleep(_WRITE_RETRY_SECONDS)
-            else:
-                return
 
     async def _apply_batches(self) -> None:
         """Apply what waits, until the service stops and nothing waits any more."""
@@ -578,7 +582,6 @@ class Watch:
         state = LinkState(
             connected=lifeline.connected,
             ws_url=self._settings.shown_url,
-            enabled=self._settings.rules.enabled,
             connected_at=self._connected_at,
             reason=lifeline.reason,
             attempts=lifeline.attempts,
@@ -595,7 +598,7 @@ class Watch:
             fallback_seconds=fallback_seconds,
         )
         try:
-            await self._write(self._store.note, state, now)
+            found = await self._write(self._store.note, state, now)
         except DatabaseError as error:
             if not isinstance(error, DatabaseBusy):  # it is written anew in a moment
                 log.warning("could not write the state: %s", error.message)
@@ -606,10 +609,29 @@ class Watch:
         else:
             self._fallback_unreported = 0.0
             self._reconnects_reported += reconnects
+            self._obey(found)
+            self._noted = state
         self._supervisor.status(self._describe())
         if not self._is_ready and (lifeline.connected or lifeline.fallback):
             self._is_ready = True
             self._supervisor.ready()
+
+    def _obey(self, found: LinkSwitch) -> None:
+        """Do what other programs have asked for by what they wrote into the state (data-model.md, websocket_state)."""
+        lifeline, now = self._lifeline, self._clock.monotonic()
+        if self._stopping:
+            return
+        if found.enabled != lifeline.rules.allowed:
+            log.warning("an administrator has switched the WebSocket %s", "on" if found.enabled else "off")
+            self._carry_out(lifeline.new_rules(now, replace(lifeline.rules, allowed=found.enabled)))
+            self._poll_if_switched_off()
+        elif asks_for_retry(found, self._noted) and (actions := lifeline.retry()):
+            log.info("another program has reset the connection: trying it now")
+            self._carry_out(actions)
+
+    def _poll_if_switched_off(self) -> None:
+        if self._lifeline.rules.polling_only == DISABLED_BY_ADMIN:
+            self._catch_up.set()
 
     def _describe(self) -> str:
         lifeline = self._lifeline

@@ -32,6 +32,7 @@ from atom_saas_sync.web.jobs import Jobs
 from atom_saas_sync.web.requests import FILTERS, PAGING, refuse_unknown
 from atom_saas_sync.web.site import Site
 from atom_saas_sync.web.suggestions import suggested_route
+from atom_saas_sync.web.websocket import WebSocketRoutes
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ def create_app(
 ) -> ASGIApp:
     """Return the application."""
     site = Site(settings, now)
-    health, admin, conflicts = HealthRoutes(site), AdminRoutes(site, jobs, timers), ConflictRoutes(site)
+    health, websocket = HealthRoutes(site), WebSocketRoutes(site)
+    admin, conflicts = AdminRoutes(site, jobs, timers), ConflictRoutes(site)
     routes: list[Route] = [
         Route("/", health.page),
         Route("/health/live", health.live),
@@ -67,6 +69,10 @@ def create_app(
         AdminRoute("/ratings/status", admin.rating_status),
         AdminRoute("/ratings/failed-uploads", admin.failed_ratings, query=PAGING),
         AdminRoute("/ratings/failed-uploads/{id:int}/retry", admin.retry_rating, "POST"),
+        AdminRoute("/websocket/status", websocket.status),
+        AdminRoute("/websocket/reconnect", websocket.reconnect, "POST"),
+        AdminRoute("/websocket/enable", websocket.enable, "POST"),
+        AdminRoute("/websocket/disable", websocket.disable, "POST"),
         AdminRoute("/cache/expired", admin.purge, "DELETE"),
     ]
     admin_token = settings.admin_token.reveal() if settings.admin_token else None

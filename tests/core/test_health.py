@@ -131,6 +131,14 @@ def test_a_missing_websocket_counts_only_if_watch_ran_and_nobody_stopped_it(
     assert reasons(state(websocket=websocket), websocket_enabled=False) == []
 
 
+def test_a_websocket_that_an_administrator_switched_off_is_not_missed_but_a_watch_is() -> None:
+    off = replace(WATCHING, connected=False, enabled=False)
+    assert reasons(state(websocket=off)) == []
+    assert reasons(state(websocket=replace(off, alive=False))) == ["watch_gone"]
+    verdict = judge(state(websocket=off), NOW, sync_interval_minutes=15)
+    assert "websocket_disabled" in [each.code for each in verdict.notices]
+
+
 @given(
     connected=st.booleans(),
     alive=st.booleans(),

@@ -13,15 +13,18 @@ from hypothesis import strategies as st
 
 from atom_saas_sync.core.incoming.messages import UNKNOWN, Malformed, Message, parse_frame
 from atom_saas_sync.core.realtime import (
+    DISABLED_BY_ADMIN,
     FIRST_DELAYS,
     LONGEST_DELAY,
     REFUSED_DELAY,
     Do,
     Lifeline,
     Rules,
+    asks_for_retry,
     is_outdated,
     merged_version,
 )
+from atom_saas_sync.model import LinkState, LinkSwitch
 from atom_saas_sync.times import parse_time
 
 MIDDLE = 0.5  # of the jitter: delays are just what the table says
@@ -373,6 +376,46 @@ def test_a_disabled_websocket_is_fallback_from_the_start() -> None:
     assert line.new_rules(7, Rules(enabled=False)) == [Do.HANG_UP]
     line.ended(8, "x")
     assert line.next_attempt is None
+
+
+def test_an_administrator_switches_the_websocket_off_and_on() -> None:
+    line = lifeline()
+    line.start(0)
+    line.opened(1)
+    assert line.message(1) == [Do.CATCH_UP]
+    assert line.new_rules(2, Rules(allowed=False)) == [Do.HANG_UP]
+    line.ended(2, "hung up")
+    assert (line.reason, line.fallback, line.next_attempt, line.due()) == (DISABLED_BY_ADMIN, True, None, math.inf)
+    assert line.retry() == []
+    assert line.new_rules(3, Rules(allowed=False, enabled=False)) == []
+    assert line.reason == "ATOM_SAAS_WS_ENABLED is false: polling only"
+    assert line.new_rules(4, Rules()) == [Do.CONNECT]
+
+
+def test_a_retry_ends_the_waiting_alone() -> None:
+    line = lifeline()
+    line.start(0)
+    assert line.retry() == []
+    line.ended(0, "refused", token_refused=True)
+    assert line.retry() == [Do.CONNECT]
+    assert (line.failures, line.next_attempt, line.token_refused) == (0, None, False)
+    line.opened(1)
+    assert line.retry() == []
+
+
+@pytest.mark.parametrize(
+    ("found", "asks"),
+    [
+        (LinkSwitch(attempts=3, fallback=True), False),
+        (LinkSwitch(attempts=0, fallback=True), True),
+        (LinkSwitch(attempts=3, fallback=False), True),
+        (LinkSwitch(attempts=2, fallback=True), False),
+    ],
+)
+def test_zeros_of_others_ask_for_an_attempt(found: LinkSwitch, asks: bool) -> None:
+    assert asks_for_retry(found, LinkState(connected=False, ws_url="", attempts=3, fallback=True)) is asks
+    assert not asks_for_retry(found, None)
+    assert not asks_for_retry(found, LinkState(connected=True, ws_url=""))
 
 
 def test_new_rules_end_the_waiting() -> None:

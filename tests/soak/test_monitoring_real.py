@@ -146,7 +146,7 @@ class Day:
             now=lambda: format_time(clock.now()),
             sleep=clock.sleep,
         ):
-            self._realtime.begin("ws://sandbox", clock.now(), enabled=True)
+            self._realtime.begin("ws://sandbox", clock.now())
             for minute in range(24 * 60):
                 clock.moment = max(clock.moment, self._at(minute))
                 self._machine.follow_clock()

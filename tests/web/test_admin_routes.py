@@ -31,6 +31,10 @@ ROUTES = [
     ("POST", "trigger"),
     ("POST", "skills"),
     ("POST", "ratings"),
+    ("GET", "websocket/status"),
+    ("POST", "websocket/reconnect"),
+    ("POST", "websocket/enable"),
+    ("POST", "websocket/disable"),
     ("DELETE", "cache/expired"),
     ("GET", "no-such-route"),
 ]
@@ -303,6 +307,24 @@ def test_failed_ratings_are_seen_and_tried_again(machine: Machine, server: Serve
     assert server.admin("POST", "ratings/failed-uploads/1/retry").json()["status"] == "pending"
     assert server.admin("POST", "ratings/failed-uploads/1/retry").status_code == 404
     assert server.admin("GET", "ratings/status").json()["pending"] == 1
+
+
+def test_the_websocket_is_switched_off_and_on(machine: Machine, server: Served) -> None:
+    shown = server.admin("GET", "websocket/status").json()["websocket"]
+    assert (shown["enabled"], shown["configured"], shown["running"], shown["connected"]) == (True, True, False, False)
+    machine.sql("UPDATE websocket_state SET reconnect_attempts = 4, fallback_to_polling = 1")
+    assert server.admin("POST", "websocket/reconnect").status_code == 200
+    columns = "SELECT websocket_enabled, reconnect_attempts, fallback_to_polling FROM websocket_state"
+    assert machine.sql(columns) == [(1, 0, 0)]
+    off = server.admin("POST", "websocket/disable")
+    assert (off.status_code, off.json()["success"], off.json()["websocket"]["enabled"]) == (200, True, False)
+    assert server.admin("POST", "websocket/reconnect").status_code == 409
+    assert server.admin("POST", "websocket/enable").json()["websocket"]["enabled"] is True
+    assert [action for (action,) in machine.sql("SELECT action FROM audit_log ORDER BY id")] == [
+        "websocket reconnect",
+        "websocket disable",
+        "websocket enable",
+    ]
 
 
 def test_expired_entries_are_removed(machine: Machine, server: Served) -> None:

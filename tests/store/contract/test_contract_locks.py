@@ -46,7 +46,7 @@ def seed(store: Rooms) -> None:
     store.own_ratings.add("a", "ada", 4, "fine", now=NOW)
     store.own_ratings.add("c", "ada", 5, None, now=NOW)
     settle(store)
-    store.state.begin("wss://x", NOW, enabled=True)
+    store.state.begin("wss://x", NOW)
     store.jobs.plan([ScheduledJob("poll", "poll", 15, None)], NOW)
     store.budget.take(NOW)
 
@@ -86,7 +86,9 @@ WRITES: dict[str, Act] = {
     "EditableCatalogue.batch": lambda s: s.edit(skill("c", code="new")),
     "StoredEvents.batch": put_category,
     "StoredConflicts.deciding": mark_undone,
-    "StateStore.begin": lambda s: s.state.begin("wss://y", NOW, enabled=False),
+    "StateStore.begin": lambda s: s.state.begin("wss://y", NOW),
+    "StoredSwitch.set": lambda s: s.switch.set(enabled=False, actor="ada", now=NOW),
+    "StoredSwitch.reset": lambda s: s.switch.reset(actor="ada", now=NOW),
     "StateStore.note": lambda s: s.state.note(LinkState(connected=True, ws_url="wss://y", invalid=3), NOW),
     "StateStore.end": lambda s: s.state.end("stopped", NOW),
     "JobStore.plan": lambda s: s.jobs.plan([], NOW),

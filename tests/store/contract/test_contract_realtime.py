@@ -7,7 +7,7 @@ from datetime import timedelta
 from msgspec.structs import replace
 from store_rooms import DAY, HOUR, LIST, NOW, Rooms, skill
 
-from atom_saas_sync.model import Category, LinkState, MessageMark, ScheduledJob
+from atom_saas_sync.model import Category, LinkState, LinkSwitch, MessageMark, ScheduledJob
 
 MINUTE = timedelta(minutes=1)
 CONNECTED = LinkState(connected=True, ws_url="wss://x", connected_at=NOW, last_message_at=NOW, attempts=2)
@@ -31,10 +31,10 @@ def test_marks_are_the_last_ones_of_their_kind(store: Rooms) -> None:
 def test_a_start_forgets_old_deletions_alone(store: Rooms) -> None:
     with store.events.batch() as batch:
         batch.mark("skill", {"gone": MessageMark(None, deleted=True), "changed": MessageMark(None)}, NOW)
-    store.state.begin("wss://x", NOW + DAY - MINUTE, enabled=True)
+    store.state.begin("wss://x", NOW + DAY - MINUTE)
     with store.events.batch() as batch:
         assert set(batch.marks("skill", ["gone", "changed"])) == {"gone", "changed"}
-    store.state.begin("wss://x", NOW + DAY + MINUTE, enabled=True)
+    store.state.begin("wss://x", NOW + DAY + MINUTE)
     with store.events.batch() as batch:
         assert set(batch.marks("skill", ["gone", "changed"])) == {"changed"}
 
@@ -79,7 +79,7 @@ def test_messages_and_outcomes_are_counted(store: Rooms) -> None:
 
 
 def test_the_state_of_the_connection_is_the_last_one_noted(store: Rooms) -> None:
-    store.state.begin("wss://x", NOW, enabled=True)
+    store.state.begin("wss://x", NOW)
     begun = store.status().websocket
     assert (begun.connected, begun.started_at, begun.stopped_at) == (False, "2026-02-19T12:00:00Z", None)
     store.state.note(CONNECTED, NOW)
@@ -97,11 +97,27 @@ def test_the_state_of_the_connection_is_the_last_one_noted(store: Rooms) -> None
     assert ended.stopped_at == "2026-02-20T12:00:00Z"
 
 
+def test_what_others_wrote_is_told_and_the_switch_is_left_alone(store: Rooms) -> None:
+    assert store.state.begin("wss://x", NOW) == LinkSwitch()
+    lost = LinkState(connected=False, ws_url="wss://x", attempts=7, fallback=True)
+    assert store.state.note(lost, NOW) == LinkSwitch()
+    assert store.state.note(lost, NOW) == LinkSwitch(attempts=7, fallback=True)
+    store.switch.set(enabled=False, actor="ada", now=NOW)
+    assert store.state.note(lost, NOW) == LinkSwitch(enabled=False, attempts=7, fallback=True)
+    store.switch.reset(actor="ada", now=NOW)
+    assert store.state.note(lost, NOW) == LinkSwitch(enabled=False, attempts=0, fallback=False)
+    store.state.end("stopped", NOW)
+    assert not store.state.begin("wss://x", NOW).enabled
+    assert not store.status().websocket.enabled
+    store.switch.set(enabled=True, actor="ada", now=NOW)
+    assert store.status().websocket.enabled
+
+
 def test_a_new_start_takes_the_place_of_the_one_before(store: Rooms) -> None:
-    store.state.begin("wss://x", NOW, enabled=True)
+    store.state.begin("wss://x", NOW)
     store.state.note(replace(CONNECTED, fallback=True), NOW)
     store.state.end("stopped", NOW)
-    store.state.begin("wss://x", NOW + HOUR, enabled=True)
+    store.state.begin("wss://x", NOW + HOUR)
     state = store.status().websocket
     assert (state.connected, state.reconnect_attempts, state.fallback_to_polling) == (False, 0, False)
     assert (state.disconnect_reason, state.stopped_at) == (None, None)

@@ -327,6 +327,14 @@ def test_the_totals_of_an_older_database_are_kept_and_put_back(path: Path) -> No
         assert sql(path, "SELECT id, device_id, total_syncs FROM sync_state") == [(1, "marketplace_sync", 7)]
 
 
+def test_what_watch_wrote_of_its_setting_is_no_switch_of_an_administrator(path: Path) -> None:
+    with Database.open(path, migrate=False) as database:
+        migrations.upgrade(database, "0013_backend_state")
+        sql(path, "UPDATE websocket_state SET websocket_enabled = 0, started_at = '2026-01-01T00:00:00Z'")
+        migrations.upgrade(database)
+    assert sql(path, "SELECT websocket_enabled FROM websocket_state") == [(1,)]
+
+
 def test_digests_of_an_older_database_are_recomputed_and_put_back(path: Path) -> None:
     fields = {"skill_id": "a", "name": "A", "code": "x", "limit": 1e16, "setup": "make", "metadata": {"likes": 1}}
     text = json.dumps(fields)

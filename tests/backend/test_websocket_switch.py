@@ -1,0 +1,95 @@
+"""What administrators of the Atom backend do to `watch` by writing into websocket_state."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Machine, wait_until
+from watch_support import PATIENCE, wait_for_state, watching, websocket_state
+from watch_thread import JumpingClock, watch_in_thread
+
+from atom_saas_sync.errors import LinkEnded
+from atom_saas_sync.marketplace.websocket import open_link
+from atom_saas_sync.sandbox import Sandbox
+from atom_saas_sync.usecases import watch
+from atom_saas_sync.usecases.watch import Link
+
+
+@pytest.fixture
+def machine(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """Return a machine whose `watch`, in this process, looks at the switch more often than each 10 s."""
+    monkeypatch.setattr(watch, "REPORT_SECONDS", 0.05)
+    return Machine(sandbox, tmp_path)
+
+
+def switch(machine: Machine, on: int) -> None:
+    machine.sql("UPDATE websocket_state SET websocket_enabled = ?", on)
+
+
+def test_switched_off_it_closes_and_polls_and_switched_on_it_connects(machine: Machine, sandbox: Sandbox) -> None:
+    with watch_in_thread(machine, JumpingClock()) as running:
+        wait_for_state(machine, connected=1)
+        wait_until(lambda: running.polls == ["poll"], PATIENCE)
+        switch(machine, 0)
+        off = wait_for_state(machine, connected=0, disconnect_reason="disabled_by_admin", fallback_to_polling=1)
+        assert (off["websocket_enabled"], off["next_ws_attempt_at"]) == (0, None)
+        wait_until(lambda: len(running.polls) == 2, PATIENCE)  # at once, though the last one was just now
+        assert sandbox.counters()["ws_connections"] == 1
+        switch(machine, 1)
+        on = wait_for_state(machine, connected=1, disconnect_reason=None, fallback_to_polling=0)
+        assert on["websocket_enabled"] == 1
+    assert sandbox.counters()["ws_connections"] == 2
+
+
+def test_started_while_it_is_switched_off_it_only_polls(machine: Machine, sandbox: Sandbox) -> None:
+    machine.pull()
+    switch(machine, 0)
+    with watch_in_thread(machine, JumpingClock()) as running:
+        wait_for_state(machine, connected=0, disconnect_reason="disabled_by_admin", fallback_to_polling=1)
+        wait_until(lambda: running.polls == ["poll"], PATIENCE)
+    assert sandbox.counters()["ws_connections"] == 0
+    assert websocket_state(machine)["websocket_enabled"] == 0
+
+
+@pytest.mark.parametrize("column", ["reconnect_attempts", "fallback_to_polling"])
+def test_a_reset_by_others_is_an_attempt_at_once(machine: Machine, sandbox: Sandbox, column: str) -> None:
+    failures = iter([LinkEnded("no route"), LinkEnded("refused", token_refused=True)])
+
+    async def connect(on_frame: Callable[[], None]) -> Link:
+        if (failure := next(failures, None)) is not None:
+            raise failure
+        return await open_link(sandbox.ws_url, sandbox.token, on_frame=on_frame)
+
+    clock = JumpingClock()
+    with watch_in_thread(machine, clock, connect=connect):
+        wait_for_state(machine, consecutive_failures=1)
+        clock.added += 2
+        wait_for_state(machine, consecutive_failures=2, reconnect_attempts=1, fallback_to_polling=1)
+        # The next attempt is five minutes away.
+        machine.sql(f"UPDATE websocket_state SET {column} = 0")
+        wait_for_state(machine, connected=1, fallback_to_polling=0, reconnect_attempts=0)
+
+
+def test_a_row_that_others_deleted_comes_back(machine: Machine) -> None:
+    with watch_in_thread(machine, JumpingClock()):
+        wait_for_state(machine, connected=1)
+        machine.sql("DELETE FROM websocket_state")
+        wait_until(lambda: machine.sql("SELECT connected FROM websocket_state") == [(1,)], PATIENCE)
+
+
+def test_the_real_command_obeys_and_is_healthy_when_it_is_switched_off(machine: Machine) -> None:
+    """SIGHUP makes it look at once."""
+    with watching(machine) as process:
+        switch(machine, 0)
+        process.send_signal(signal.SIGHUP)
+        wait_for_state(machine, connected=0, disconnect_reason="disabled_by_admin")
+        status = json.loads(machine.command("status", "--json").stdout)
+        assert (status["health"]["status"], status["websocket"]["connected"]) == ("healthy", False)
+        assert "websocket_disabled" in status["health"]["notices"]
+        switch(machine, 1)
+        process.send_signal(signal.SIGHUP)
+        wait_for_state(machine, connected=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from atom_saas_sync.store.catalogue import write_audit
+from atom_saas_sync.store.audit import write_audit
 from atom_saas_sync.store.database import Database
 
 PUT_BACK = "INSERT INTO websocket_state (id) VALUES (1) ON CONFLICT (id) DO NOTHING"

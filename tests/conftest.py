@@ -210,6 +210,7 @@ class Machine:
             "ATOM_SAAS_WS_URL": self.sandbox.ws_url,
             "ATOM_SAAS_API_TOKEN": self.sandbox.token,
             "ATOM_SAAS_DATABASE_URL": str(self.database_path),
+            "PAGER": "cat",
             **NO_LIMITS,
             **variables,
         }

@@ -9,6 +9,7 @@ import typer
 
 from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.output import counted, print_json, say
+from atom_saas_sync.cli.pager import paged
 
 if TYPE_CHECKING:
     from atom_saas_sync.model import BudgetState
@@ -20,6 +21,7 @@ _WINDOWS = {60: "a minute", 3600: "an hour"}
 
 
 @app.command()
+@paged
 def show(ctx: typer.Context, as_json: _Json = False) -> None:
     """Show how many requests are free now, each limit, and who set it."""
     from atom_saas_sync.cli import runtime

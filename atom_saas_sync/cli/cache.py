@@ -13,6 +13,7 @@ import typer
 
 from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.output import counted, note, print_json, print_some, say
+from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 @app.command()
+@paged
 def stats(ctx: typer.Context, as_json: _Json = False) -> None:
     """Show counts, ages, stale and expired entries, the hit rate and the size on disk."""
     from atom_saas_sync.cli import runtime
@@ -44,6 +46,7 @@ def stats(ctx: typer.Context, as_json: _Json = False) -> None:
 
 
 @app.command()
+@paged
 def purge(
     ctx: typer.Context,
     everything: Annotated[bool, typer.Option("--all", help="Every entry that a sync can fetch again.")] = False,

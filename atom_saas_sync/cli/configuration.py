@@ -9,6 +9,7 @@ import typer
 
 from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.output import complain, console, note, print_json, say
+from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.errors import ConfigError
 
 app = typer.Typer(help="Create, show and check the configuration.", no_args_is_help=True)
@@ -17,6 +18,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.command()
+@paged
 def show(ctx: typer.Context, as_json: _Json = False) -> None:
     """Show every variable, its value with secrets masked, and where it comes from. Exit code 78 if some are wrong."""
     from atom_saas_sync.cli.runtime import sources

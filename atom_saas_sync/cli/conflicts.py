@@ -14,6 +14,7 @@ import typer
 from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.identify import whole_id
 from atom_saas_sync.cli.output import GlobalOptions, age, console, counted, note, print_json, read_text, say
+from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.errors import NotFound, UsageError
 from atom_saas_sync.model import CONFLICT_TYPES, SEVERITIES, STRATEGIES, ConflictFilter, LoggedConflict
@@ -33,6 +34,7 @@ _Id = Annotated[int, typer.Argument(metavar="ID", max=10**9, help="The conflict'
 
 
 @app.command("list")
+@paged
 def list_conflicts(
     ctx: typer.Context,
     severity: _Severity = None,
@@ -65,6 +67,7 @@ def list_conflicts(
 
 
 @app.command()
+@paged
 def show(ctx: typer.Context, conflict_id: _Id, as_json: _Json = False) -> None:
     """Show the differences side by side, field by field."""
     from atom_saas_sync.core.comparison import conflict_document

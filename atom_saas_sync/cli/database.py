@@ -12,6 +12,7 @@ import typer
 from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.backups import backup, compact, restore
 from atom_saas_sync.cli.output import GlobalOptions, console, counted, print_json, say
+from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseError, UsageError
 from atom_saas_sync.model import CatalogueCounts, Outcome, RunReport
 
@@ -69,6 +70,7 @@ def downgrade(
 
 
 @app.command()
+@paged
 def current(ctx: typer.Context, as_json: AsJson = False) -> None:
     """Show the latest migration that the database has."""
     from atom_saas_sync.store import migrations
@@ -83,6 +85,7 @@ def current(ctx: typer.Context, as_json: AsJson = False) -> None:
 
 
 @app.command()
+@paged
 def history(ctx: typer.Context, as_json: AsJson = False) -> None:
     """List all migrations, and when each was applied."""
     from atom_saas_sync.store import migrations
@@ -102,6 +105,7 @@ def history(ctx: typer.Context, as_json: AsJson = False) -> None:
 
 
 @app.command()
+@paged
 def check(
     ctx: typer.Context,
     quick: Annotated[bool, typer.Option("--quick", help="Do not compare indexes with their tables.")] = False,

@@ -10,6 +10,7 @@ import typer
 
 from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.output import GlobalOptions, console, counted, note, print_json
+from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _MARKS = {"ok": ("●", "green"), "warning": ("!", "yellow"), "problem": ("✕", "red"), "skipped": ("-", "dim")}
 
 
+@paged
 def doctor(
     ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False
 ) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.output import console, note, print_json, say
+from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.errors import AtomSyncError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.callback(invoke_without_command=True)
+@paged
 def show(ctx: typer.Context, as_json: _Json = False) -> None:
     """Show the scheduled jobs with their next run: systemd's timers, else those of `watch --jobs`."""
     if ctx.invoked_subcommand is not None:

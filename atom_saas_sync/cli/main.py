@@ -109,6 +109,7 @@ def main(
         ),
     ] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors on standard error.")] = False,
+    no_pager: Annotated[bool, typer.Option("--no-pager", help="Do not show long output in $PAGER.")] = False,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
@@ -128,6 +129,7 @@ def main(
             log_format=log_format,
             verbose=verbose,
             quiet=quiet,
+            no_pager=no_pager,
         ),
     )
 

@@ -12,12 +12,14 @@ import typer
 
 from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.output import GlobalOptions, complain, note, print_json
+from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.errors import AtomSyncError, ConfigError
 
 if TYPE_CHECKING:
     from atom_saas_sync.config import Settings
 
 
+@paged
 def metrics(
     ctx: typer.Context,
     textfile: Annotated[

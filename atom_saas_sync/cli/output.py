@@ -46,6 +46,7 @@ class GlobalOptions:
     log_format: str = "auto"
     verbose: int = 0
     quiet: bool = False
+    no_pager: bool = False
     usual_level: str = "warning"
 
     def __post_init__(self) -> None:
@@ -87,8 +88,13 @@ def take_option(ctx: Context, name: str, value: Any) -> None:  # noqa: ANN401 - 
 
 def note(text: str) -> None:
     """Print a line for people on standard error, unless they asked for errors alone (-q)."""
-    if not given_options.get().quiet:
+    if given_options.get().quiet:
+        return
+    notes = waiting_notes.get()
+    if notes is None or sys.stdout.tell() == 0:  # nothing is on the screen yet
         sys.stderr.write(f"{printable(text, lines=True)}\n")
+    else:
+        notes.append(text)
 
 
 def _one_of(option: str, got: str, choices: tuple[str, ...]) -> None:
@@ -160,6 +166,10 @@ def _rebuilt(stream: io.TextIOWrapper, kind: type[io.FileIO]) -> io.TextIOWrappe
 
 given_options = ContextVar("given_options", default=GlobalOptions())  # noqa: B039 - it is frozen
 """The options of the command that runs, for what is reported after it has ended."""
+
+
+waiting_notes: ContextVar[list[str] | None] = ContextVar("waiting_notes", default=None)
+"""The notes below a screen that is not shown yet; None to show each at once."""
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

@@ -12,6 +12,7 @@ import typer
 from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.identify import whole_id
 from atom_saas_sync.cli.output import GlobalOptions, age, counted, note, print_json, say
+from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.errors import NotFound, UsageError
 from atom_saas_sync.model import ListedRating
@@ -68,6 +69,7 @@ def add(
 
 
 @app.command("list")
+@paged
 def list_ratings(
     ctx: typer.Context,
     state: Annotated[str | None, typer.Option("--state", metavar="STATE", help="pending, sent or failed.")] = None,
@@ -115,6 +117,7 @@ def list_ratings(
 
 
 @app.command()
+@paged
 def show(
     ctx: typer.Context,
     rating_id: Annotated[int, typer.Argument(metavar="ID", help="The rating's number.")],
@@ -144,6 +147,7 @@ def show(
 
 
 @app.command()
+@paged
 def failed(ctx: typer.Context, limit: _Limit = 100, as_json: _Json = False) -> None:
     """List the ratings that could not be sent, why, and when they are tried again."""
     with _ratings(ctx.obj) as ratings:

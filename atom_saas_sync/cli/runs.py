@@ -10,6 +10,7 @@ import typer
 
 from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.output import GlobalOptions, age, counted, note, print_json
+from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.cli.tables import Column, print_facts, print_table
 from atom_saas_sync.errors import NotFound, UsageError
 
@@ -23,6 +24,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.command("list")
+@paged
 def list_runs(
     ctx: typer.Context,
     kind: Annotated[
@@ -74,6 +76,7 @@ def list_runs(
 
 
 @app.command()
+@paged
 def show(
     ctx: typer.Context,
     run_id: Annotated[int, typer.Argument(metavar="ID", max=2**63 - 1, help="The run's number.")],

@@ -214,6 +214,19 @@ def editor() -> str | None:
     return next((value for name in ("VISUAL", "EDITOR") if (value := os.environ.get(name, "").strip())), None)
 
 
+def pager() -> str | None:
+    """Return the command of the person's pager, None for none. Without PAGER it is `less`, if somebody can use it."""
+    import shutil
+
+    command = os.environ.get("PAGER")
+    if command is not None:
+        return command.strip() if command.strip() not in {"", "cat"} else None
+    can_page = (
+        os.environ.get("TERM", "dumb") != "dumb" and sys.stdin.isatty() and shutil.get_terminal_size((0, 0)).lines
+    )
+    return "less" if can_page and shutil.which("less") else None
+
+
 def environment_for_others() -> dict[str, str]:
     """Return the environment for programs that are not ours."""
     from atom_saas_sync.config import without_secrets

@@ -15,6 +15,7 @@ import typer
 
 from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.output import GlobalOptions, note, print_json
+from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.errors import AtomSyncError, DatabaseError, UsageError
 
 if TYPE_CHECKING:
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.core.schedule_files import Schedule
 
 app = typer.Typer(
-    help="Print, install or remove systemd units or a crontab.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+    help="Print, install or remove systemd units or a crontab.", no_args_is_help=True, rich_markup_mode=None
 )
 
 _Install = Annotated[bool, typer.Option("--install", help="Write the files where they belong.")]
@@ -56,6 +55,7 @@ _SET_BY_NOBODY = {
 
 
 @app.command()
+@paged
 def systemd(
     ctx: typer.Context,
     install: _Install = False,
@@ -103,6 +103,7 @@ def systemd(
 
 
 @app.command()
+@paged
 def cron(
     ctx: typer.Context,
     install: _Install = False,

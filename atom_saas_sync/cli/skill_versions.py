@@ -11,6 +11,7 @@ import typer
 from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.identify import open_catalogue, unknown_skill, whole_id
 from atom_saas_sync.cli.output import console, print_json, say
+from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.errors import NotFound
 from atom_saas_sync.model import CachedSkill, SentVersion
@@ -23,6 +24,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The skill's id, or its first 4 or more characters.")]
 
 
+@paged
 def diff(
     ctx: typer.Context,
     skill_id: _Id,
@@ -68,6 +70,7 @@ def diff(
     print_comparison(console(), changes, left=shown_before, right=shown_after, tell_who=False)
 
 
+@paged
 def log(ctx: typer.Context, skill_id: _Id, as_json: _Json = False) -> None:
     """List the versions that the marketplace sent, the newest first."""
     from atom_saas_sync.store.history import History

@@ -13,7 +13,17 @@ import typer
 
 from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.identify import open_catalogue, unknown_skill, whole_id
-from atom_saas_sync.cli.output import GlobalOptions, console, counted, file_name, note, print_json, read_text, say
+from atom_saas_sync.cli.output import (
+    GlobalOptions,
+    console,
+    counted,
+    file_name,
+    note,
+    print_json,
+    read_text,
+    say,
+)
+from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.cli.skill_versions import diff, log, sent_skill, version_state
 from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.errors import NotFound, UsageError
@@ -38,6 +48,7 @@ _Id = Annotated[str, typer.Argument(metavar="ID", help="The skill's id, or its f
 
 
 @app.command("list")
+@paged
 def list_skills(
     ctx: typer.Context,
     category: _Category = None,
@@ -57,6 +68,7 @@ def list_skills(
 
 
 @app.command()
+@paged
 def search(
     ctx: typer.Context,
     text: Annotated[list[str], typer.Argument(metavar="TEXT", help="Words that must all match.")],
@@ -76,6 +88,7 @@ def search(
 
 
 @app.command()
+@paged
 def show(
     ctx: typer.Context,
     skill_id: _Id,

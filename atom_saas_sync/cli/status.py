@@ -54,7 +54,10 @@ def status(
 
         print_json(status_document(state, health, now))
     else:
-        console(whole_lines=True).print(_screen(state, health, now))
+        from atom_saas_sync.cli.pager import pager
+
+        with pager():
+            console(whole_lines=True).print(_screen(state, health, now))
     if check and not health.healthy:
         if as_json:
             for trouble in health.reasons:

@@ -14,6 +14,7 @@ import typer
 
 from atom_saas_sync.cli.metrics import metrics_afterwards
 from atom_saas_sync.cli.output import GlobalOptions, complain, counted, note, print_json, print_some, say
+from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.errors import AtomSyncError, Locked, UsageError
 from atom_saas_sync.model import (
     STRATEGIES,
@@ -78,6 +79,7 @@ _NoCategories = Annotated[bool, typer.Option("--no-categories", help="Skip the c
 
 
 @app.command()
+@paged
 def skills(
     ctx: typer.Context,
     as_json: _Json = False,
@@ -110,6 +112,7 @@ def skills(
 
 
 @app.command()
+@paged
 def categories(
     ctx: typer.Context,
     as_json: _Json = False,
@@ -135,6 +138,7 @@ def categories(
 
 
 @app.command()
+@paged
 def ratings(
     ctx: typer.Context,
     as_json: _Json = False,
@@ -168,6 +172,7 @@ def ratings(
 
 
 @app.command("all")
+@paged
 def everything(
     ctx: typer.Context,
     as_json: _Json = False,

@@ -1,0 +1,83 @@
+"""Screens that are longer than the terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
+from conftest import Machine
+
+
+@pytest.fixture(scope="module")
+def sixty(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """Return a machine with 60 skills; the sandbox is gone: nobody asks it."""
+    from atom_saas_sync.sandbox import Sandbox
+
+    with Sandbox(skills=60) as sandbox:
+        machine = Machine(sandbox, tmp_path_factory.mktemp("built"))
+        machine.pull()
+        return machine
+
+
+def on_screen(machine: Machine, pager: str, *words: str, rows: int = 20) -> str:
+    """Run a command on a terminal with `rows` lines, and return what is seen there."""
+    leader, follower = os.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 120, 0, 0))
+    with subprocess.Popen(
+        [sys.executable, "-m", "atom_saas_sync", *words],
+        env=machine.environment(PAGER=pager, TERM="xterm"),
+        cwd=machine.directory,
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+    ) as process:
+        os.close(follower)
+        seen = b""
+        while True:
+            try:
+                seen += os.read(leader, 65536)
+            except OSError:  # the other end is closed
+                break
+        process.wait(60)
+    os.close(leader)
+    return seen.decode().replace("\r\n", "\n")
+
+
+LIST = ("skills", "list", "--limit", "30")
+
+
+def test_a_long_screen_goes_through_the_pager_and_the_note_stands_below(sixty: Machine) -> None:
+    lines = on_screen(sixty, "sed s/^/P:/", *LIST).splitlines()
+    assert len(lines) == 32
+    assert all(line.startswith("P:") for line in lines[:-1])
+    assert lines[-1] == "30 of 60 skills, 30 more: see --limit"
+
+
+def test_whoever_leaves_the_pager_early_gets_no_error(sixty: Machine) -> None:
+    lines = on_screen(sixty, "head -1", *LIST).splitlines()
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("pager", "words", "rows"),
+    [
+        ("sed s/^/P:/", (*LIST, "--no-pager"), 20),
+        ("", LIST, 20),
+        ("sed s/^/P:/", LIST, 31),
+    ],
+)
+def test_no_pager_is_started(sixty: Machine, pager: str, words: tuple[str, ...], rows: int) -> None:
+    seen = on_screen(sixty, pager, *words, rows=rows)
+    assert len(seen.splitlines()) == 32
+    assert "P:" not in seen
+
+
+def test_a_pager_that_cannot_be_started_is_one_warning(sixty: Machine) -> None:
+    lines = on_screen(sixty, "/no/such/pager -x", *LIST).splitlines()
+    assert lines[0] == "warning: cannot start the pager '/no/such/pager -x': No such file or directory"
+    assert len(lines) == 33

@@ -20,7 +20,7 @@ from atom_saas_sync.config import VARIABLES
 from atom_saas_sync.errors import AtomSyncError
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _STATED = re.compile(r"# exit (\d+)$", re.MULTILINE)
 
@@ -48,6 +48,14 @@ def test_every_row_of_the_threat_model_names_tests_of_make_test() -> None:
         if "pytest.mark.soak" not in marks and "soak" not in path.parts
     }
     assert set.union(*named) <= there, set.union(*named) - there
+
+
+def test_the_contributor_s_table_names_files_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "`" in line.rpartition("| ")[2]]
+    named = {path for row in rows for path in re.findall(r"`((?:\w+/)*\w*(?:\.py|/))`", row.split(" | ")[1])}
+    assert len(rows) > 20
+    assert [path for path in named if not (ROOT / "atom_saas_sync" / path).exists()] == []
 
 
 def _anchors(path: Path) -> set[str]:

@@ -507,7 +507,7 @@ class Rating(Struct, frozen=True):
     the marketplace had when it and we last agreed. `retry_count` is None unless the rating is on the failed list.
     """
 
-    id: int
+    id: str
     skill_id: str
     user_id: str
     stars: int
@@ -630,7 +630,7 @@ class ListedRating(Struct, frozen=True):
     `replaced` is a JSON object: what was written here until a newer rating of the marketplace took its place.
     """
 
-    id: int
+    id: str
     skill_id: str
     user_id: str
     stars: int

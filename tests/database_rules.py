@@ -24,7 +24,7 @@ _TIMES = {
     "http_validator": ("checked_at",),
     "sync_run": ("started_at", "finished_at"),
     "conflict_log": ("resolved_at", "created_at", "updated_at"),
-    "skill_rating": ("synced_at", "created_at", "updated_at"),
+    "skill_ratings": ("synced_at", "created_at", "updated_at"),
 }
 # Each finds rows that must not be; the text says what is wrong with them.
 _NEVER = {

@@ -143,7 +143,7 @@ class Crowd:
             who, stars = f"user {number % 40}", 1 + number % 5
             skill_id = self.machine.sandbox.skill_ids()[number % RATED]
             connection.execute(
-                "INSERT INTO skill_rating (skill_id, user_id, rating) VALUES (?, ?, ?) "
+                "INSERT INTO skill_ratings (skill_id, user_id, rating) VALUES (?, ?, ?) "
                 "ON CONFLICT (skill_id, user_id) DO UPDATE SET rating = excluded.rating",
                 (skill_id, who, stars),
             )

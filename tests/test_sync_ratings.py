@@ -36,7 +36,7 @@ def slowly(machine: Machine) -> Iterator[Sandbox]:
 def rate(machine: Machine, skill_id: str, stars: int, user: str = "ann", review: str | None = None) -> int:
     """Rate as the Atom backend does, now by the made-up clock."""
     machine.sql(
-        "INSERT INTO skill_rating (skill_id, user_id, rating, review, updated_at) VALUES (?, ?, ?, ?, ?) "
+        "INSERT INTO skill_ratings (skill_id, user_id, rating, review, updated_at) VALUES (?, ?, ?, ?, ?) "
         "ON CONFLICT (skill_id, user_id) DO UPDATE "
         "SET rating = excluded.rating, review = excluded.review, updated_at = excluded.updated_at",
         skill_id, user, stars, review, format_time(machine.clock.now()),

@@ -102,7 +102,7 @@ def list_ratings(
         ],
         [
             [
-                str(each.id),
+                printable(each.id),
                 str(each.stars),
                 each.skill_id,
                 names.get(each.skill_id, ""),
@@ -120,7 +120,7 @@ def list_ratings(
 @paged
 def show(
     ctx: typer.Context,
-    rating_id: Annotated[int, typer.Argument(metavar="ID", help="The rating's number.")],
+    rating_id: Annotated[str, typer.Argument(metavar="ID", help="The rating's id.")],
     as_json: _Json = False,
 ) -> None:
     """Show one rating: what it says, whether it was sent, and what went wrong."""
@@ -168,7 +168,7 @@ def failed(ctx: typer.Context, limit: _Limit = 100, as_json: _Json = False) -> N
         ],
         [
             [
-                str(each.id),
+                printable(each.id),
                 each.skill_id,
                 names.get(each.skill_id, ""),
                 f"{each.retry_count}/{each.max_retries}" if each.next_retry_at else "none left",
@@ -184,7 +184,7 @@ def failed(ctx: typer.Context, limit: _Limit = 100, as_json: _Json = False) -> N
 @app.command()
 def retry(
     ctx: typer.Context,
-    rating_ids: Annotated[list[int] | None, typer.Argument(metavar="ID…", help="The ratings' numbers.")] = None,
+    rating_ids: Annotated[list[str] | None, typer.Argument(metavar="ID…", help="The ratings' ids.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every failed rating.")] = False,
     as_json: _Json = False,
 ) -> None:
@@ -193,7 +193,7 @@ def retry(
 
     ids = rating_ids or []
     if bool(ids) == everything:
-        raise UsageError("name the ratings by their numbers, or say --all")
+        raise UsageError("name the ratings by their ids, or say --all")
     with _ratings(ctx.obj) as ratings:
         waiting = [each.id for each in ratings.listed(state="failed")[0]]
         missing = sorted(set(ids) - set(waiting))
@@ -209,7 +209,7 @@ def retry(
 @app.command()
 def restore(
     ctx: typer.Context,
-    rating_id: Annotated[int, typer.Argument(metavar="ID", help="The rating's number.")],
+    rating_id: Annotated[str, typer.Argument(metavar="ID", help="The rating's id.")],
     as_json: _Json = False,
 ) -> None:
     """Put back your rating that a newer one of the marketplace replaced; the next `sync ratings` sends it again."""
@@ -243,9 +243,10 @@ def _ratings(options: GlobalOptions, *, create: bool = False) -> Iterator[Rating
         yield Ratings(database)
 
 
-def _unknown(ids: Sequence[int], kind: str = "") -> NotFound:
-    numbers = ", ".join(map(str, ids))
-    return NotFound(f"there is no {kind}rating {numbers}", hint="`atom-sync ratings list` shows the numbers")
+def _unknown(ids: Sequence[str], kind: str = "") -> NotFound:
+    return NotFound(
+        f"there is no {kind}rating {', '.join(map(printable, ids))}", hint="`atom-sync ratings list` shows the ids"
+    )
 
 
 def _names(ratings: Ratings, listed: Sequence[ListedRating]) -> dict[str, str]:

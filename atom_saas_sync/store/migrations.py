@@ -121,7 +121,12 @@ def loss(db: Database, target: str | int) -> dict[str, int]:
     Raises UsageError for an unknown target, and DatabaseError for a newer database.
     """
     names = _to_take_back(db, target)
-    tables = [table for name in reversed(names) for table in created(name, "table")]
+    tables = [
+        table
+        for name in reversed(names)
+        for table in created(name, "table")
+        if table not in _migration(name).hands_over
+    ]
     counts = {
         table: int(db.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608 - our own names
         for table in tables
@@ -225,6 +230,9 @@ def refuse_newer(db: Database) -> None:
 def _refuse_foreign(db: Database, names: Sequence[str]) -> None:
     """Refuse to create what exists already: it is not ours, or these migrations would have been applied."""
     present = {name.lower(): kind for kind, name in db.connection.execute("SELECT type, name FROM sqlite_master")}
+    for name in _applied(db.connection):  # what these made is ours, though a later one makes something else of it
+        for ours in created(name):
+            present.pop(ours.lower(), None)
     if not present:
         return
     for name in names:

@@ -22,20 +22,25 @@ from atom_saas_sync.times import format_time
 
 _NOT_UPDATABLE = "ratings_not_updatable"
 
-_RATING = """
+# The newest failure of each rating: the Atom backend may have several.
+_WITH_FAILURE = (
+    "LEFT JOIN failed_rating_uploads AS f "
+    "ON f.rowid = (SELECT max(rowid) FROM failed_rating_uploads WHERE rating_id = r.id)"
+)
+_RATING = f"""
     SELECT r.id, CAST(r.skill_id AS TEXT) AS skill_id, CAST(r.user_id AS TEXT) AS user_id, r.rating AS stars,
            CAST(r.review AS TEXT) AS comment, r.updated_at, r.version,
            r.remote_rating_id, r.base_digest, f.retry_count, coalesce(f.max_retries, 5) AS max_retries
-    FROM skill_rating AS r LEFT JOIN failed_rating_upload AS f ON f.rating_id = r.id
-"""
-_LISTED = """
+    FROM skill_ratings AS r {_WITH_FAILURE}
+"""  # noqa: S608 - constants
+_LISTED = f"""
     SELECT r.id, CAST(r.skill_id AS TEXT) AS skill_id, CAST(r.user_id AS TEXT) AS user_id, r.rating AS stars,
            CAST(r.review AS TEXT) AS comment,
            CASE WHEN r.synced_to_saas != 0 THEN 'sent' WHEN f.id IS NULL THEN 'pending' ELSE 'failed' END AS state,
            r.created_at, r.updated_at, r.synced_at, r.remote_rating_id, r.note, r.replaced,
            f.error_type, f.error_message, f.failed_at, f.last_retry_at, f.next_retry_at, f.retry_count, f.max_retries
-    FROM skill_rating AS r LEFT JOIN failed_rating_upload AS f ON f.rating_id = r.id
-"""
+    FROM skill_ratings AS r {_WITH_FAILURE}
+"""  # noqa: S608 - constants
 _NO_PAUSE = timedelta(days=2)  # longer than any pause before a retry: such a time is of a clock that was set back
 _ACTIONS = {"sent": "added", "updated": "updated", "taken": "updated", "kept": "unchanged", "failed": "failed"}
 
@@ -48,23 +53,23 @@ class Ratings:
 
     # The outbox
 
-    def due_ids(self, now: datetime, *, retry_failed: bool = False) -> list[int]:
+    def due_ids(self, now: datetime, *, retry_failed: bool = False) -> list[str]:
         """Return the ratings to send, the oldest change first: all pending ones, and failed ones whose time has come.
 
         With `retry_failed` all failed ones, also those that wait for a person.
         """
         with self._database.reading() as connection:
             rows = connection.execute(
-                """
-                SELECT r.id FROM skill_rating AS r LEFT JOIN failed_rating_upload AS f ON f.rating_id = r.id
+                f"""
+                SELECT r.id FROM skill_ratings AS r {_WITH_FAILURE}
                 WHERE r.synced_to_saas = 0 AND (f.id IS NULL OR f.next_retry_at <= ?1 OR f.next_retry_at > ?3 OR ?2)
-                ORDER BY julianday(r.updated_at), r.id
-                """,
+                ORDER BY julianday(r.updated_at), r.number
+                """,  # noqa: S608 - constants
                 (format_time(now), retry_failed, format_time(now + _NO_PAUSE)),
             )
             return [row[0] for row in rows]
 
-    def load(self, ids: Sequence[int]) -> list[Rating]:
+    def load(self, ids: Sequence[str]) -> list[Rating]:
         """Return these ratings, as they are now and in this order; not those that are settled or gone."""
         with self._database.reading() as connection:
             rows = connection.execute(
@@ -78,18 +83,18 @@ class Ratings:
         """Make every rating pending, each version under the name it has; failed ones too."""
         with self._database.transaction() as connection, bulk_write(connection):
             connection.execute(
-                "UPDATE skill_rating SET synced_to_saas = 0, note = NULL, "
+                "UPDATE skill_ratings SET synced_to_saas = 0, note = NULL, "
                 "version = coalesce(version, lower(hex(randomblob(16))))"
             )
-            connection.execute("DELETE FROM failed_rating_upload")
+            connection.execute("DELETE FROM failed_rating_uploads")
             connection.execute("DELETE FROM fact WHERE name = ?", (_NOT_UPDATABLE,))
 
     def count_pending(self) -> int:
         """Return how many ratings wait to be sent, without failed ones."""
         with self._database.reading() as connection:
             count: int = connection.execute(
-                "SELECT count(*) FROM skill_rating WHERE synced_to_saas = 0 "
-                "AND id NOT IN (SELECT rating_id FROM failed_rating_upload)"
+                "SELECT count(*) FROM skill_ratings WHERE synced_to_saas = 0 "
+                "AND id NOT IN (SELECT rating_id FROM failed_rating_uploads)"
             ).fetchone()[0]
             return count
 
@@ -139,7 +144,7 @@ class Ratings:
             rows = connection.execute(
                 """
                 SELECT r.skill_id, v.etag
-                FROM (SELECT DISTINCT skill_id FROM skill_rating WHERE synced_to_saas != 0) AS r
+                FROM (SELECT DISTINCT skill_id FROM skill_ratings WHERE synced_to_saas != 0) AS r
                 LEFT JOIN http_validator AS v ON v.resource = ?1 || r.skill_id
                 ORDER BY coalesce(v.checked_at, ''), r.skill_id LIMIT ?2
                 """,
@@ -166,7 +171,7 @@ class Ratings:
         with self._database.transaction() as connection:
             connection.execute(
                 """
-                INSERT INTO skill_rating (skill_id, user_id, rating, review, created_at, updated_at)
+                INSERT INTO skill_ratings (skill_id, user_id, rating, review, created_at, updated_at)
                 VALUES (?1, ?2, ?3, nullif(?4, ''), ?5, ?5)
                 ON CONFLICT (skill_id, user_id) DO UPDATE SET
                     rating = excluded.rating,
@@ -202,24 +207,25 @@ class Ratings:
         )
         with self._database.reading() as connection:
             rows = connection.execute(
-                f"SELECT * {found} ORDER BY julianday(updated_at) DESC, id DESC LIMIT :limit OFFSET :offset",
+                f"SELECT * {found} ORDER BY julianday(updated_at) DESC, length(id) DESC, id DESC "
+                "LIMIT :limit OFFSET :offset",
                 wanted,
             )
             ratings = [ListedRating(**dict(row)) for row in rows]
             total: int = connection.execute(f"SELECT count(*) {found}", wanted).fetchone()[0]
             return ratings, total
 
-    def find(self, rating_id: int) -> ListedRating | None:
+    def find(self, rating_id: str) -> ListedRating | None:
         """Return one rating."""
         with self._database.reading() as connection:
             row = connection.execute(f"{_LISTED} WHERE r.id = ?", (rating_id,)).fetchone()
             return None if row is None else ListedRating(**dict(row))
 
-    def retry(self, ids: Sequence[int], *, actor: str, now: datetime) -> list[int]:
+    def retry(self, ids: Sequence[str], *, actor: str, now: datetime) -> list[str]:
         """Make failed ratings pending again, under the same key; return those that were on the failed list."""
         with self._database.transaction() as connection:
             rows = connection.execute(
-                "DELETE FROM failed_rating_upload WHERE rating_id IN (SELECT value FROM json_each(?)) "
+                "DELETE FROM failed_rating_uploads WHERE rating_id IN (SELECT value FROM json_each(?)) "
                 "RETURNING rating_id",
                 (json.dumps(list(ids)),),
             )
@@ -228,16 +234,16 @@ class Ratings:
                 write_audit(connection, actor, "ratings retry", str(rating_id), now, {})
             return retried
 
-    def restore(self, rating_id: int, *, actor: str, now: datetime) -> ListedRating | None:
+    def restore(self, rating_id: str, *, actor: str, now: datetime) -> ListedRating | None:
         """Put back what the marketplace's rating replaced, as a new version to be sent; None if nothing is kept."""
         with self._database.transaction() as connection:
             before = connection.execute(
-                "SELECT rating, review FROM skill_rating WHERE id = ? AND json_valid(replaced)", (rating_id,)
+                "SELECT rating, review FROM skill_ratings WHERE id = ? AND json_valid(replaced)", (rating_id,)
             ).fetchone()
             if before is None:
                 return None
             connection.execute(
-                "UPDATE skill_rating SET rating = json_extract(replaced, '$.rating'), "
+                "UPDATE skill_ratings SET rating = json_extract(replaced, '$.rating'), "
                 "review = json_extract(replaced, '$.comment'), updated_at = ?, replaced = NULL WHERE id = ?",
                 (format_time(now), rating_id),
             )
@@ -253,7 +259,7 @@ def _settle_one(connection: sqlite3.Connection, delivery: Delivery, moment: str)
     if delivery.end == "taken" and remote is not None:
         connection.execute(
             """
-            UPDATE skill_rating SET
+            UPDATE skill_ratings SET
                 rating = ?1, review = ?2, updated_at = coalesce(?3, updated_at),
                 -- What was written here is kept, not what came from the marketplace before: that has the same version.
                 replaced = CASE
@@ -269,7 +275,7 @@ def _settle_one(connection: sqlite3.Connection, delivery: Delivery, moment: str)
     # By skill and user, not by id: if the row was replaced meanwhile, the new one should know what stands there.
     connection.execute(
         """
-        UPDATE skill_rating SET
+        UPDATE skill_ratings SET
             remote_rating_id = coalesce(?1, remote_rating_id),
             base_digest = coalesce(?2, base_digest),
             synced_to_saas = CASE WHEN version IS ?3 THEN 1 ELSE synced_to_saas END,
@@ -280,19 +286,21 @@ def _settle_one(connection: sqlite3.Connection, delivery: Delivery, moment: str)
         (rating_id, delivery.digest, rating.version, moment, delivery.note, rating.skill_id, rating.user_id),
     )
     connection.execute(
-        "DELETE FROM failed_rating_upload "
-        "WHERE rating_id = (SELECT id FROM skill_rating WHERE id = ? AND version IS ?)",
+        "DELETE FROM failed_rating_uploads "
+        "WHERE rating_id = (SELECT id FROM skill_ratings WHERE id = ? AND version IS ?)",
         (rating.id, rating.version),
     )
 
 
 def _note_failure(connection: sqlite3.Connection, rating: Rating, failure: RatingFailure, moment: str) -> None:
-    # The number of the entry is that of the rating, so that people have one number to name it by.
+    # An entry has the id of its rating, so that people have one id to name both; the Atom backend's keep theirs.
     connection.execute(
         """
-        INSERT INTO failed_rating_upload
+        INSERT INTO failed_rating_uploads
             (id, rating_id, error_message, error_type, failed_at, next_retry_at, retry_count)
-        SELECT id, id, ?1, ?2, ?3, ?4, ?5 FROM skill_rating WHERE id = ?6 AND version IS ?7 AND synced_to_saas = 0
+        SELECT coalesce((SELECT id FROM failed_rating_uploads WHERE rating_id = r.id ORDER BY rowid DESC), r.id), r.id,
+            ?1, ?2, ?3, ?4, ?5
+        FROM skill_ratings AS r WHERE id = ?6 AND version IS ?7 AND synced_to_saas = 0
         ON CONFLICT DO UPDATE SET
             error_message = excluded.error_message, error_type = excluded.error_type, last_retry_at = ?3,
             next_retry_at = excluded.next_retry_at, retry_count = excluded.retry_count

@@ -24,7 +24,7 @@ def rebind(database: Database, marketplace: str, *, deletions: int, actor: str, 
             "DELETE FROM last_message",
             "DELETE FROM fact WHERE name GLOB 'rate_limit*'",
             "DELETE FROM fact WHERE name IN ('marketplace_reached_at', 'clock_skew_seconds', 'ratings_not_updatable')",
-            "UPDATE skill_rating SET remote_rating_id = NULL, base_digest = NULL, note = NULL",
+            "UPDATE skill_ratings SET remote_rating_id = NULL, base_digest = NULL, note = NULL",
         ):
             connection.execute(statement)
         set_fact(connection, MARKETPLACE, marketplace, now)

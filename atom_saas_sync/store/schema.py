@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from atom_saas_sync.store import backend_tables, digests, search_index
+from atom_saas_sync.store import backend_schema, digests, search_index
 
-_NOW = backend_tables.NOW
+_NOW = "strftime('%Y-%m-%dT%H:%M:%SZ', 'now')"
 
 # The text that full-text search covers, as it was indexed before 0006.
 _FIELDS = ("name", "description", "tags", "category", "code")
@@ -570,69 +570,18 @@ _SIGN_OLD = """
             AND version = old.version AND old.signature IS NOT NULL;
 """
 
-# 0013: sync_state and websocket_state with all columns of the backend's models (backend_tables.py). sync_state only
-# mirrors sync_run from now on; what sync_run has forgotten of its totals is in the counter `runs`.
-_SYNC_STATE_INDEX = "CREATE UNIQUE INDEX idx_sync_state_device_id ON sync_state(device_id)"
-_SHARED_STATE = (
-    "device_id, user_id, status, last_sync_at, last_successful_sync_at, total_syncs, successful_syncs, failed_syncs, "
-    "skills_cached, categories_cached, last_error, error_count, created_at, updated_at, tenant_id"
-)
-_WEBSOCKET_COLUMNS = (
-    "max_reconnect_attempts INTEGER NOT NULL DEFAULT 10",
-    "rate_limit_messages_per_sec INTEGER NOT NULL DEFAULT 100",
-)
-BACKEND_STATE = (
-    "CREATE TABLE sync_state_before AS SELECT * FROM sync_state",
-    "DROP TABLE sync_state",
-    f"""
-    CREATE TABLE sync_state (
-        {backend_tables.definitions("sync_state", without=("id",))},
-        id TEXT NOT NULL PRIMARY KEY,
-        tenant_id TEXT NOT NULL DEFAULT 'default'
-    )
-    """,
-    _SYNC_STATE_INDEX,
-    f"""
-    INSERT INTO sync_state (id, last_sync, {_SHARED_STATE})
-    SELECT device_id, last_successful_sync_at, {_SHARED_STATE} FROM sync_state_before
-    """,  # noqa: S608 - constants
-    """
-    INSERT INTO counter (name, labels, value)
-    SELECT 'runs', '{"result": "success"}', successful_syncs FROM sync_state_before WHERE successful_syncs > 0
-    UNION ALL SELECT 'runs', '{"result": "failed"}', failed_syncs FROM sync_state_before WHERE failed_syncs > 0
-    """,
-    """
-    INSERT INTO fact (name, value, updated_at)
-    SELECT 'last_success', last_successful_sync_at, updated_at FROM sync_state_before
-    WHERE last_successful_sync_at IS NOT NULL
-    """,
-    "DROP TABLE sync_state_before",
-    *(f"ALTER TABLE websocket_state ADD COLUMN {column}" for column in _WEBSOCKET_COLUMNS),
-)
-FORMER_STATE = (
-    *(f"ALTER TABLE websocket_state DROP COLUMN {column.split()[0]}" for column in _WEBSOCKET_COLUMNS),
-    "CREATE TABLE sync_state_before AS SELECT * FROM sync_state",
-    "DROP TABLE sync_state",
-    CREATE_SYNC_STATE[0],
-    _SYNC_STATE_INDEX,
-    f"""
-    INSERT INTO sync_state (id, {_SHARED_STATE})
-    SELECT 1, {_SHARED_STATE} FROM sync_state_before WHERE device_id = 'marketplace_sync'
-    """,  # noqa: S608 - constants
-    "DROP TABLE sync_state_before",
-    "INSERT OR IGNORE INTO sync_state (id, device_id) VALUES (1, 'marketplace_sync')",
-    "DELETE FROM counter WHERE name = 'runs'",
-    "DELETE FROM fact WHERE name = 'last_success'",
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One step of the schema and its way back, as SQL statements."""
+    """One step of the schema and its way back, as SQL statements.
+
+    The way back returns the rows of the tables in `hands_over` to those of earlier migrations.
+    """
 
     name: str
     up: tuple[str, ...]
     down: tuple[str, ...]
+    hands_over: tuple[str, ...] = ()
 
 
 MIGRATIONS = (
@@ -720,11 +669,18 @@ MIGRATIONS = (
             *_remember(_REMEMBER_OLD),
         ),
     ),
-    Migration(name="0013_backend_state", up=BACKEND_STATE, down=FORMER_STATE),
+    # The tables that the Atom backend reads and writes too, with all columns of its models (backend_schema.py).
+    Migration(name="0013_backend_state", up=backend_schema.STATE, down=backend_schema.former_state(CREATE_SYNC_STATE)),
     # websocket_enabled is the administrators' switch from now on; before, `watch` wrote ATOM_SAAS_WS_ENABLED there.
     Migration(
         name="0014_websocket_switch",
         up=("UPDATE websocket_state SET websocket_enabled = 1 WHERE started_at IS NOT NULL",),
         down=(),
+    ),
+    Migration(
+        name="0015_backend_ratings",
+        up=backend_schema.ratings(CREATE_RATINGS),
+        down=backend_schema.former_ratings(CREATE_RATINGS),
+        hands_over=("skill_ratings", "failed_rating_uploads"),
     ),
 )

@@ -44,10 +44,11 @@ _FIGURES = f"""
         (SELECT count(*) FROM category_cache WHERE expires_at < :now) AS expired_categories,
         (SELECT count(*) FROM skill_base AS b JOIN skill_cache AS c ON c.skill_id = b.skill_id
             WHERE b.data IS NOT NULL AND b.data != c.skill_data) AS modified_skills,
-        (SELECT count(*) FROM skill_rating WHERE synced_to_saas = 0
-            AND id NOT IN (SELECT rating_id FROM failed_rating_upload)) AS ratings_pending,
-        (SELECT count(*) FROM skill_rating WHERE synced_to_saas != 0) AS ratings_synced,
-        (SELECT count(*) FROM failed_rating_upload) AS ratings_failed,
+        (SELECT count(*) FROM skill_ratings WHERE synced_to_saas = 0
+            AND id NOT IN (SELECT rating_id FROM failed_rating_uploads)) AS ratings_pending,
+        (SELECT count(*) FROM skill_ratings WHERE synced_to_saas != 0) AS ratings_synced,
+        (SELECT count(*) FROM skill_ratings WHERE synced_to_saas = 0
+            AND id IN (SELECT rating_id FROM failed_rating_uploads)) AS ratings_failed,
         (SELECT count(*) FROM conflict_log WHERE resolved != 0) AS conflicts_resolved,
         coalesce((SELECT json_array_length(value) FROM fact WHERE name = '{TAMPERED}' AND json_valid(value)), 0)
             AS tampered,

@@ -588,13 +588,13 @@ class StoredRatings(Protocol):
     again, as a new version.
     """
 
-    def due_ids(self, now: datetime, *, retry_failed: bool = False) -> list[int]:
+    def due_ids(self, now: datetime, *, retry_failed: bool = False) -> list[str]:
         """Return the ratings to send, the oldest change first: pending ones, and failed ones whose time has come.
 
         With `retry_failed` all failed ones, including those that wait for a person.
         """
 
-    def load(self, ids: Sequence[int]) -> list[Rating]:
+    def load(self, ids: Sequence[str]) -> list[Rating]:
         """Return these ratings in the order of `ids`; settled ones are absent."""
 
     def reopen_all(self) -> None:
@@ -655,16 +655,16 @@ class PersonsRatings(Protocol):
     ) -> tuple[list[ListedRating], int]:
         """Return the ratings that match, the last changed first, and how many there are without `limit`."""
 
-    def find(self, rating_id: int) -> ListedRating | None:
+    def find(self, rating_id: str) -> ListedRating | None:
         """Return one rating."""
 
-    def retry(self, ids: Sequence[int], *, actor: str, now: datetime) -> list[int]:
+    def retry(self, ids: Sequence[str], *, actor: str, now: datetime) -> list[str]:
         """Take ratings off the failed list, each under the name of its version; return, sorted, those that were on it.
 
         The audit log says so.
         """
 
-    def restore(self, rating_id: int, *, actor: str, now: datetime) -> ListedRating | None:
+    def restore(self, rating_id: str, *, actor: str, now: datetime) -> ListedRating | None:
         """Bring back what a rating of the marketplace replaced, as a new version; None if nothing is kept.
 
         The audit log says so.

@@ -205,14 +205,14 @@ class RatingSync:
         course.failed_exit_code = course.failed_exit_code or error.exit_code
         retries = 0 if rating.retry_count is None else min(rating.retry_count + 1, rating.max_retries)
         moment = next_try(retries, rating.max_retries, self._clock.now())
-        log.info("could not send rating %d of %s: %s", rating.id, short_id(rating.skill_id), error.message)
+        log.info("could not send rating %s of %s: %s", rating.id, short_id(rating.skill_id), error.message)
         failure = RatingFailure(error.kind, error.message, retries, None if moment is None else format_time(moment))
         return Delivery(rating, "failed", failure=failure)
 
     def _refusal(self, rating: Rating, info: ErrorInfo) -> Delivery:
         self._course.refused = self._course.refused or info
         self._course.refusals += 1
-        log.info("rating %d of %s was refused: %s", rating.id, short_id(rating.skill_id), info.message)
+        log.info("rating %s of %s was refused: %s", rating.id, short_id(rating.skill_id), info.message)
         return Delivery(rating, "failed", failure=RatingFailure(info.type, info.message, rating.max_retries, None))
 
     def _deliver(self, rating: Rating) -> Delivery:
@@ -354,14 +354,14 @@ class RatingSync:
             counts.uploaded += 1
         elif delivery.end == "kept":
             counts.skipped += 1
-            log.warning("rating %d of %s: %s", rating.id, short_id(rating.skill_id), delivery.note)
+            log.warning("rating %s of %s: %s", rating.id, short_id(rating.skill_id), delivery.note)
         elif delivery.end == "failed":
             counts.failed += 1
         elif remote is not None:
             counts.updated_local += 1
             log.info(
-                "rating %d of %s: the marketplace's newer one (%d stars) replaced ours (%d stars); "
-                "`atom-sync ratings restore %d` puts it back",
+                "rating %s of %s: the marketplace's newer one (%d stars) replaced ours (%d stars); "
+                "`atom-sync ratings restore %s` puts it back",
                 rating.id,
                 short_id(rating.skill_id),
                 remote.stars,
@@ -372,7 +372,7 @@ class RatingSync:
             self._course.refused = self._course.refused or ErrorInfo("api_error", delivery.failure.message)
             self._course.refusals += 1
             log.info(
-                "rating %d of %s can't be sent: %s", rating.id, short_id(rating.skill_id), delivery.failure.message
+                "rating %s of %s can't be sent: %s", rating.id, short_id(rating.skill_id), delivery.failure.message
             )
 
     def _newest(self, rating: Rating, remote: RemoteRating) -> Newest:

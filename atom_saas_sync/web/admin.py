@@ -19,7 +19,7 @@ from atom_saas_sync.store.ratings import Ratings
 from atom_saas_sync.store.runs import Runs
 from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
 from atom_saas_sync.web.jobs import STARTED_BY, Jobs
-from atom_saas_sync.web.requests import number_of, page_of
+from atom_saas_sync.web.requests import page_of
 from atom_saas_sync.web.site import Site
 
 _log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class AdminRoutes:
 
     def retry_rating(self, request: Request) -> Response:
         """Make a failed rating pending again: the next sync of ratings sends it."""
-        rating_id = number_of(request)
+        rating_id = request.path_params["id"]
         with self._site.database() as database:
             retried = Ratings(database).retry([rating_id], actor=STARTED_BY, now=self._site.now())
         if not retried:

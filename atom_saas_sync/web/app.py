@@ -68,7 +68,7 @@ def create_app(
         AdminRoute("/resolve", conflicts.resolve_many, "POST", query=("strategy",)),
         AdminRoute("/ratings/status", admin.rating_status),
         AdminRoute("/ratings/failed-uploads", admin.failed_ratings, query=PAGING),
-        AdminRoute("/ratings/failed-uploads/{id:int}/retry", admin.retry_rating, "POST"),
+        AdminRoute("/ratings/failed-uploads/{id}/retry", admin.retry_rating, "POST"),
         AdminRoute("/websocket/status", websocket.status),
         AdminRoute("/websocket/reconnect", websocket.reconnect, "POST"),
         AdminRoute("/websocket/enable", websocket.enable, "POST"),

@@ -34,7 +34,7 @@ def parse_receipt(body: bytes, *, known_id: str | None = None) -> RatingReceipt:
         raise BadResponse("the answer to a rating is not a JSON object")
     if document.get("success", True) is not True:
         raise BadResponse("the answer to a rating says that it was no success, with a status that says it was")
-    rating_id = read_identifier(document.get("rating_id")) or known_id
+    rating_id = read_identifier(document.get("rating_id")) or read_identifier(document.get("id")) or known_id
     if rating_id is None:
         raise BadResponse("the answer to a rating has no usable rating_id")
     return RatingReceipt(

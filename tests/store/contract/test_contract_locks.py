@@ -52,7 +52,7 @@ def seed(store: Rooms) -> None:
 
 
 def settle(store: Rooms) -> None:
-    for rating in store.ratings.load([2]):
+    for rating in store.ratings.load(["2"]):
         done = Delivery(rating, "sent", digest=b"d", receipt=RatingReceipt("r1", 4.5, 7))
         store.ratings.settle([done], now=NOW, requests={("ratings", "201"): 1})
 
@@ -107,8 +107,8 @@ WRITES: dict[str, Act] = {
     "StoredRatings.settle": lambda s: s.ratings.settle([], now=NOW, requests={("ratings", "500"): 1}),
     "StoredRatings.note_not_updatable": lambda s: s.ratings.note_not_updatable(HERE, NOW),
     "PersonsRatings.add": lambda s: s.own_ratings.add("d", "bob", 1, None, now=NOW),
-    "PersonsRatings.retry": lambda s: s.own_ratings.retry([1, 2], actor="ada", now=NOW),
-    "PersonsRatings.restore": lambda s: s.own_ratings.restore(1, actor="ada", now=NOW),
+    "PersonsRatings.retry": lambda s: s.own_ratings.retry(["1", "2"], actor="ada", now=NOW),
+    "PersonsRatings.restore": lambda s: s.own_ratings.restore("1", actor="ada", now=NOW),
     "StoredBudget.take": spend,
     "StoredBudget.learn": lambda s: s.budget.learn(NOW, limit=5, remaining=1, reset_seconds=None),
     "rebind": lambda s: s.rebind("https://other.example", deletions=2),
@@ -146,20 +146,21 @@ READS: dict[str, Act] = {
     "StoredRuns.marketplace": lambda s: s.runs.marketplace(),
     "StoredRuns.last_scheduled_success": lambda s: s.runs.last_scheduled_success("skills"),
     "StoredRuns.scheduling_stopped": lambda s: s.runs.scheduling_stopped(),
+    "StoredRuns.auto_sync_is_off": lambda s: s.runs.auto_sync_is_off(),
     "StoredRuns.run_of_process": lambda s: s.runs.run_of_process(1, since=NOW),
     "StoredRuns.auto_sync_is_off": lambda s: s.runs.auto_sync_is_off(),
     "StoredRunHistory.list_runs": lambda s: s.run_history.list_runs(None),
     "StoredRunHistory.count": lambda s: s.run_history.count(None),
     "StoredRunHistory.run": lambda s: s.run_history.run(1),
     "StoredRatings.due_ids": lambda s: s.ratings.due_ids(NOW),
-    "StoredRatings.load": lambda s: s.ratings.load([1, 2]),
+    "StoredRatings.load": lambda s: s.ratings.load(["1", "2"]),
     "StoredRatings.count_pending": lambda s: s.ratings.count_pending(),
     "StoredRatings.can_update": lambda s: s.ratings.can_update(HERE),
     "StoredRatings.oldest_looks": lambda s: s.ratings.oldest_looks("ratings/", 9),
     "StoredRatings.settled_of": lambda s: s.ratings.settled_of("c"),
     "PersonsRatings.is_cached": lambda s: s.own_ratings.is_cached("a"),
     "PersonsRatings.listed": lambda s: s.own_ratings.listed(),
-    "PersonsRatings.find": lambda s: s.own_ratings.find(1),
+    "PersonsRatings.find": lambda s: s.own_ratings.find("1"),
     "RequestsLeft.free": lambda s: s.budget.free(NOW),
     "status": lambda s: s.status(),
     # These write, but give way to whoever holds the lock.

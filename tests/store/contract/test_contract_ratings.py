@@ -35,7 +35,7 @@ def failed(rating: Rating, *, again_at: str | None) -> Delivery:
     return Delivery(rating, "failed", failure=RatingFailure("api_error", "no", 1, again_at))
 
 
-def one(store: Rooms, rating_id: int) -> ListedRating:
+def one(store: Rooms, rating_id: str) -> ListedRating:
     found = store.own_ratings.find(rating_id)
     assert found is not None
     return found
@@ -45,18 +45,18 @@ def one(store: Rooms, rating_id: int) -> ListedRating:
 
 
 def test_the_oldest_change_is_sent_first(rated: Rooms) -> None:
-    assert rated.ratings.due_ids(NOW) == [3, 2, 1]
+    assert rated.ratings.due_ids(NOW) == ["3", "2", "1"]
     assert rated.ratings.count_pending() == 3
-    loaded = rated.ratings.load([1, 9, 3])
-    assert [(each.id, each.skill_id, each.user_id) for each in loaded] == [(1, "b", "ada"), (3, "a", "ada")]
+    loaded = rated.ratings.load(["1", "9", "3"])
+    assert [(each.id, each.skill_id, each.user_id) for each in loaded] == [("1", "b", "ada"), ("3", "a", "ada")]
     assert all(each.version for each in loaded)
 
 
 def test_a_settled_rating_is_sent_no_more(rated: Rooms) -> None:
-    (rating,) = rated.ratings.load([2])
+    (rating,) = rated.ratings.load(["2"])
     settle(rated, sent(rating))
-    assert rated.ratings.load([2]) == []
-    assert rated.ratings.due_ids(NOW) == [3, 1]
+    assert rated.ratings.load(["2"]) == []
+    assert rated.ratings.due_ids(NOW) == ["3", "1"]
     (settled,) = rated.ratings.settled_of("a")
     assert (settled.remote_rating_id, settled.base_digest) == ("r2", b"digest")
     shown = rated.reading().skill("a")
@@ -66,50 +66,50 @@ def test_a_settled_rating_is_sent_no_more(rated: Rooms) -> None:
 
 
 def test_a_rating_that_changed_meanwhile_stays_pending(rated: Rooms) -> None:
-    (rating,) = rated.ratings.load([2])
+    (rating,) = rated.ratings.load(["2"])
     rated.own_ratings.add("a", "bob", 5, None, now=NOW)
     settle(rated, sent(rating))
-    (again,) = rated.ratings.load([2])
+    (again,) = rated.ratings.load(["2"])
     assert (again.stars, again.remote_rating_id) == (5, "r2")
     assert again.version != rating.version
 
 
 def test_a_newer_rating_of_the_marketplace_can_be_undone(rated: Rooms) -> None:
-    (rating,) = rated.ratings.load([2])
+    (rating,) = rated.ratings.load(["2"])
     theirs = RemoteRating(1, "bad", "r9", "bob", NOW)
     settle(rated, Delivery(rating, "taken", digest=b"d", remote=theirs, taken_at="2026-02-19T13:00:00Z"))
-    assert (one(rated, 2).stars, one(rated, 2).comment, one(rated, 2).state) == (1, "bad", "sent")
-    restored = rated.own_ratings.restore(2, actor="ada", now=NOW)
+    assert (one(rated, "2").stars, one(rated, "2").comment, one(rated, "2").state) == (1, "bad", "sent")
+    restored = rated.own_ratings.restore("2", actor="ada", now=NOW)
     assert restored is not None
     assert (restored.stars, restored.comment, restored.state) == (3, "fine", "pending")
-    assert rated.own_ratings.restore(2, actor="ada", now=NOW) is None
-    assert rated.own_ratings.restore(99, actor="ada", now=NOW) is None
+    assert rated.own_ratings.restore("2", actor="ada", now=NOW) is None
+    assert rated.own_ratings.restore("99", actor="ada", now=NOW) is None
 
 
 def test_failed_ratings_wait_for_their_time_or_a_person(rated: Rooms) -> None:
-    first, second = rated.ratings.load([1, 2])
+    first, second = rated.ratings.load(["1", "2"])
     settle(rated, failed(first, again_at="2026-02-19T12:05:00Z"), failed(second, again_at=None))
     assert rated.ratings.count_pending() == 1
-    assert rated.ratings.due_ids(NOW) == [3]
-    assert rated.ratings.due_ids(NOW + 5 * MINUTE) == [3, 1]
-    assert rated.ratings.due_ids(NOW, retry_failed=True) == [3, 2, 1]
-    assert rated.own_ratings.retry([2, 3, 99], actor="ada", now=NOW) == [2]
-    assert rated.ratings.load([2])[0].version == second.version  # so the marketplace knows it again
-    assert one(rated, 1).error_message == "no"
+    assert rated.ratings.due_ids(NOW) == ["3"]
+    assert rated.ratings.due_ids(NOW + 5 * MINUTE) == ["3", "1"]
+    assert rated.ratings.due_ids(NOW, retry_failed=True) == ["3", "2", "1"]
+    assert rated.own_ratings.retry(["2", "3", "99"], actor="ada", now=NOW) == ["2"]
+    assert rated.ratings.load(["2"])[0].version == second.version  # so the marketplace knows it again
+    assert one(rated, "1").error_message == "no"
 
 
 def test_reopening_makes_all_pending_under_their_names(rated: Rooms) -> None:
-    first, second = rated.ratings.load([1, 2])
+    first, second = rated.ratings.load(["1", "2"])
     settle(rated, sent(first), failed(second, again_at=None))
     rated.ratings.note_not_updatable(HERE, NOW)
     assert (rated.ratings.can_update(HERE), rated.ratings.can_update("https://other")) == (False, True)
     rated.ratings.reopen_all()
-    assert [each.version for each in rated.ratings.load([1, 2])] == [first.version, second.version]
+    assert [each.version for each in rated.ratings.load(["1", "2"])] == [first.version, second.version]
     assert (rated.ratings.count_pending(), rated.ratings.can_update(HERE)) == (3, True)
 
 
 def test_what_was_not_read_for_longest_is_looked_at_first(rated: Rooms) -> None:
-    settle(rated, *map(sent, rated.ratings.load([1, 2, 3])))
+    settle(rated, *map(sent, rated.ratings.load(["1", "2", "3"])))
     assert rated.ratings.oldest_looks("r/", 9) == [("a", None), ("b", None)]
     settle(rated, looks=(Look("r/a", '"1"'),))
     assert rated.ratings.oldest_looks("r/", 9) == [("b", None), ("a", '"1"')]
@@ -120,31 +120,35 @@ def test_what_was_not_read_for_longest_is_looked_at_first(rated: Rooms) -> None:
 
 
 def test_a_rating_is_added_or_changed(rated: Rooms) -> None:
-    def add(stars: int, comment: str | None, hours: int) -> tuple[int, int, str | None, str]:
+    def add(stars: int, comment: str | None, hours: int) -> tuple[str, int, str | None, str]:
         done = rated.own_ratings.add("b", "ada", stars, comment, now=NOW + hours * HOUR)
         return done.id, done.stars, done.comment, done.updated_at
 
-    assert add(3, "fine", 1) == (1, 3, "fine", "2026-02-19T12:00:00Z")  # the same again
-    assert add(4, None, 1) == (1, 4, "fine", "2026-02-19T13:00:00Z")
-    assert add(4, "", 2) == (1, 4, None, "2026-02-19T14:00:00Z")
-    assert rated.own_ratings.add("b", "bob", 1, None, now=NOW).id not in {1, 2, 3}
+    assert add(3, "fine", 1) == ("1", 3, "fine", "2026-02-19T12:00:00Z")  # the same again
+    assert add(4, None, 1) == ("1", 4, "fine", "2026-02-19T13:00:00Z")
+    assert add(4, "", 2) == ("1", 4, None, "2026-02-19T14:00:00Z")
+    assert rated.own_ratings.add("b", "bob", 1, None, now=NOW).id not in {"1", "2", "3"}
 
 
 def test_ratings_are_listed(rated: Rooms) -> None:
-    first, second = rated.ratings.load([1, 2])
+    first, second = rated.ratings.load(["1", "2"])
     settle(rated, sent(first), failed(second, again_at=None))
 
-    def listed(**wanted: Any) -> list[int]:
+    def listed(**wanted: Any) -> list[str]:
         ratings, total = rated.own_ratings.listed(**wanted)
         assert total == len(ratings)
         return [each.id for each in ratings]
 
-    assert listed() == [1, 2, 3]
-    assert [listed(state=state) for state in ("sent", "failed", "pending")] == [[1], [2], [3]]
-    assert (listed(skill_id="a"), listed(user_id="ada"), listed(skill_id="a", user_id="ada")) == ([2, 3], [1, 3], [3])
+    assert listed() == ["1", "2", "3"]
+    assert [listed(state=state) for state in ("sent", "failed", "pending")] == [["1"], ["2"], ["3"]]
+    assert (listed(skill_id="a"), listed(user_id="ada"), listed(skill_id="a", user_id="ada")) == (
+        ["2", "3"],
+        ["1", "3"],
+        ["3"],
+    )
     ratings, total = rated.own_ratings.listed(limit=1)
-    assert ([each.id for each in ratings], total) == ([1], 3)
-    assert rated.own_ratings.find(99) is None
+    assert ([each.id for each in ratings], total) == (["1"], 3)
+    assert rated.own_ratings.find("99") is None
     assert (rated.own_ratings.is_cached("a"), rated.own_ratings.is_cached("nowhere")) == (True, False)
     status = rated.status()
     assert (status.ratings_synced, status.ratings_failed, status.ratings_pending) == (1, 1, 1)

@@ -71,7 +71,7 @@ def test_what_other_programs_add_is_no_finding(path: Path, database: Database) -
         ),
         (
             ["INSERT INTO failed_rating_upload (rating_id, error_message, failed_at) VALUES (5, 'no', 'now')"],
-            ["foreign_key: failed_rating_upload row 1 refers to a row of skill_rating that is gone"],
+            ["foreign_key: failed_rating_uploads row 1 refers to a row of skill_ratings that is gone"],
         ),
         (
             ["INSERT INTO bulk_write VALUES (1)"],

@@ -160,7 +160,8 @@ def test_each_step_down_leaves_what_the_steps_before_it_made(path: Path) -> None
             findings = maintenance.check(database)
             assert [each.message for each in findings] == [f"not applied: {', '.join(NAMES[kept:])}"]
             names = {row[1] for row in schema_of(path)}
-            assert not names & set(migrations.created(NAMES[kept]))
+            earlier = {each for name in NAMES[:kept] for each in migrations.created(name)}
+            assert not names & set(migrations.created(NAMES[kept])) - earlier
 
 
 def test_a_downgrade_says_what_it_would_lose_and_keeps_a_copy_of_it(path: Path) -> None:

@@ -1,0 +1,216 @@
+"""The migrations that gave our tables all columns of the Atom backend's models (backend_tables.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from atom_saas_sync.store import backend_tables
+
+_NOW = backend_tables.NOW
+_NEW_ID = "lower(hex(randomblob(16)))"
+
+# 0013: sync_state only mirrors sync_run from now on. The counter `runs` and the fact `last_success` keep what sync_run
+# has forgotten.
+_SYNC_STATE_INDEX = "CREATE UNIQUE INDEX idx_sync_state_device_id ON sync_state(device_id)"
+_SHARED_STATE = (
+    "device_id, user_id, status, last_sync_at, last_successful_sync_at, total_syncs, successful_syncs, failed_syncs, "
+    "skills_cached, categories_cached, last_error, error_count, created_at, updated_at, tenant_id"
+)
+_WEBSOCKET_COLUMNS = (
+    "max_reconnect_attempts INTEGER NOT NULL DEFAULT 10",
+    "rate_limit_messages_per_sec INTEGER NOT NULL DEFAULT 100",
+)
+STATE = (
+    "CREATE TABLE sync_state_before AS SELECT * FROM sync_state",
+    "DROP TABLE sync_state",
+    f"""
+    CREATE TABLE sync_state (
+        {backend_tables.definitions("sync_state", without=("id",))},
+        id TEXT NOT NULL PRIMARY KEY,
+        tenant_id TEXT NOT NULL DEFAULT 'default'
+    )
+    """,
+    _SYNC_STATE_INDEX,
+    f"""
+    INSERT INTO sync_state (id, last_sync, {_SHARED_STATE})
+    SELECT device_id, last_successful_sync_at, {_SHARED_STATE} FROM sync_state_before
+    """,  # noqa: S608 - constants
+    """
+    INSERT INTO counter (name, labels, value)
+    SELECT 'runs', '{"result": "success"}', successful_syncs FROM sync_state_before WHERE successful_syncs > 0
+    UNION ALL SELECT 'runs', '{"result": "failed"}', failed_syncs FROM sync_state_before WHERE failed_syncs > 0
+    """,
+    """
+    INSERT INTO fact (name, value, updated_at)
+    SELECT 'last_success', last_successful_sync_at, updated_at FROM sync_state_before
+    WHERE last_successful_sync_at IS NOT NULL
+    """,
+    "DROP TABLE sync_state_before",
+    *(f"ALTER TABLE websocket_state ADD COLUMN {column}" for column in _WEBSOCKET_COLUMNS),
+)
+
+
+def former_state(create: Sequence[str]) -> tuple[str, ...]:
+    """Return what takes 0013 back; `create` are the statements of 0002."""
+    return (
+        *(f"ALTER TABLE websocket_state DROP COLUMN {column.split()[0]}" for column in _WEBSOCKET_COLUMNS),
+        "CREATE TABLE sync_state_before AS SELECT * FROM sync_state",
+        "DROP TABLE sync_state",
+        create[0],
+        _SYNC_STATE_INDEX,
+        f"""
+        INSERT INTO sync_state (id, {_SHARED_STATE})
+        SELECT 1, {_SHARED_STATE} FROM sync_state_before WHERE device_id = 'marketplace_sync'
+        """,  # noqa: S608 - constants
+        "DROP TABLE sync_state_before",
+        "INSERT OR IGNORE INTO sync_state (id, device_id) VALUES (1, 'marketplace_sync')",
+        "DELETE FROM counter WHERE name = 'runs'",
+        "DELETE FROM fact WHERE name = 'last_success'",
+    )
+
+
+# 0015: the guide's names for the ratings become views over the backend's tables, whose ids are text. A rating without
+# an id gets its decimal `number`; those of the backend bring a UUID.
+_RATING = (
+    *("skill_id", "user_id", "rating", "review", "synced_to_saas", "synced_at", "remote_rating_id", "created_at"),
+    *("updated_at", "tenant_id", "version", "base_digest", "note", "replaced"),
+)
+_FAILURE = (
+    *("error_message", "error_type", "failed_at", "last_retry_at", "next_retry_at", "retry_count", "max_retries"),
+    "tenant_id",
+)
+_RATING_DEFAULTS = {"synced_to_saas": "0", "created_at": _NOW, "updated_at": _NOW, "tenant_id": "'default'"}
+_FAILURE_DEFAULTS = {
+    "id": _NEW_ID,
+    "error_type": "'api_error'",
+    "retry_count": "0",
+    "max_retries": "5",
+    "tenant_id": "'default'",
+}
+_NUMBER = """CASE
+                WHEN CAST(new.id AS TEXT) NOT GLOB '*[^0-9]*' AND length(new.id) BETWEEN 1 AND 15
+                    AND NOT EXISTS (SELECT 1 FROM skill_ratings WHERE number = CAST(new.id AS INTEGER))
+                THEN CAST(new.id AS INTEGER)
+            END"""
+_SELECT_RATINGS, _SELECT_FAILURES = ", ".join(_RATING), ", ".join(_FAILURE)
+
+
+def ratings(create: Sequence[str]) -> tuple[str, ...]:
+    """Return the statements of 0015; `create` are those of 0004, whose triggers stay as they are."""
+    return (
+        f"""
+        CREATE TABLE skill_ratings (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            id TEXT UNIQUE,
+            {backend_tables.definitions("skill_ratings", without=("id",))},
+            version TEXT,
+            base_digest BLOB,
+            note TEXT,
+            replaced TEXT,
+            CONSTRAINT uq_skill_user_rating UNIQUE (skill_id, user_id)
+        )
+        """,
+        "CREATE INDEX idx_skill_ratings_pending ON skill_ratings(updated_at) WHERE synced_to_saas = 0",
+        f"""
+        CREATE TABLE failed_rating_uploads (
+            {backend_tables.definitions("failed_rating_uploads", without=("id", "rating_id"))},
+            id TEXT NOT NULL PRIMARY KEY DEFAULT ({_NEW_ID}),
+            rating_id TEXT NOT NULL REFERENCES skill_ratings(id) ON DELETE CASCADE,
+            error_type TEXT NOT NULL DEFAULT 'api_error',
+            next_retry_at TEXT
+        )
+        """,
+        "CREATE INDEX idx_failed_rating_uploads_rating_id ON failed_rating_uploads(rating_id)",
+        f"""
+        INSERT INTO skill_ratings (number, id, {_SELECT_RATINGS})
+        SELECT id, CAST(id AS TEXT), {_SELECT_RATINGS} FROM skill_rating
+        """,  # noqa: S608 - constants
+        f"""
+        INSERT INTO failed_rating_uploads (id, rating_id, {_SELECT_FAILURES})
+        SELECT CAST(id AS TEXT), CAST(rating_id AS TEXT), {_SELECT_FAILURES} FROM failed_rating_upload
+        """,  # noqa: S608 - constants
+        "DROP TABLE failed_rating_upload",
+        "DROP TABLE skill_rating",
+        *(_on_ratings(statement) for statement in create if "CREATE TRIGGER" in statement),
+        # The backend has no time of the next try: what it wants to have tried again is due.
+        """
+        CREATE TRIGGER failed_rating_uploads_after_insert AFTER INSERT ON failed_rating_uploads
+        WHEN new.next_retry_at IS NULL AND new.retry_count < new.max_retries
+            AND NOT EXISTS (SELECT 1 FROM bulk_write)
+        BEGIN
+            UPDATE failed_rating_uploads SET next_retry_at = strftime('%Y-%m-%dT%H:%M:%SZ', 'now')
+            WHERE id = new.id;
+        END
+        """,
+        f"CREATE VIEW skill_rating AS SELECT id, {_SELECT_RATINGS} FROM skill_ratings",  # noqa: S608 - constants
+        *_writable("skill_rating", ("number", "id", *_RATING), _RATING_DEFAULTS),
+        f"CREATE VIEW failed_rating_upload AS SELECT id, rating_id, {_SELECT_FAILURES} FROM failed_rating_uploads",  # noqa: S608 - constants
+        *_writable("failed_rating_upload", ("id", "rating_id", *_FAILURE), _FAILURE_DEFAULTS),
+    )
+
+
+def former_ratings(create: Sequence[str]) -> tuple[str, ...]:
+    """Return what takes 0015 back; `create` are the statements of 0004."""
+    return (
+        "DROP VIEW failed_rating_upload",
+        "DROP VIEW skill_rating",
+        *create,
+        "ALTER TABLE skill_rating ADD COLUMN replaced TEXT",
+        "INSERT INTO bulk_write (process) VALUES (1)",
+        f"""
+        INSERT INTO skill_rating (id, {_SELECT_RATINGS})
+        SELECT number, {_SELECT_RATINGS} FROM skill_ratings WHERE rating BETWEEN 1 AND 5
+        """,  # noqa: S608 - constants
+        f"""
+        INSERT OR REPLACE INTO failed_rating_upload (rating_id, {_SELECT_FAILURES})
+        SELECT r.number, {", ".join(f"f.{name}" for name in _FAILURE)}
+        FROM failed_rating_uploads AS f JOIN skill_ratings AS r ON r.id = f.rating_id
+        WHERE r.number IN (SELECT id FROM skill_rating) ORDER BY f.rowid
+        """,  # noqa: S608 - constants
+        "DELETE FROM bulk_write",
+        "DROP TABLE failed_rating_uploads",
+        "DROP TABLE skill_ratings",
+    )
+
+
+def _on_ratings(trigger: str) -> str:
+    """Return a trigger of skill_rating as one of skill_ratings, which gives an id to rows that came without one."""
+    for before, after in (
+        ("skill_rating", "skill_ratings"),
+        ("failed_rating_upload", "failed_rating_uploads"),
+        ("WHERE id = new.id", "WHERE number = new.number"),
+        ("synced_at = NULL,", "synced_at = NULL, id = coalesce(id, CAST(number AS TEXT)),"),
+    ):
+        trigger = trigger.replace(before, after)
+    return trigger
+
+
+def _writable(view: str, columns: Sequence[str], defaults: dict[str, str]) -> tuple[str, ...]:
+    """Return the triggers through which a view with the guide's name writes to the backend's table."""
+    table = f"{view}s"
+    values = [_NUMBER if name == "number" else _or_default(f"new.{name}", defaults.get(name)) for name in columns]
+    changes = [f"{name} = new.{name}" for name in columns if name != "number"]
+    return (
+        f"""
+        CREATE TRIGGER {view}_insert INSTEAD OF INSERT ON {view}
+        BEGIN
+            INSERT INTO {table} ({", ".join(columns)}) VALUES ({", ".join(values)});
+        END
+        """,  # noqa: S608 - constants
+        f"""
+        CREATE TRIGGER {view}_update INSTEAD OF UPDATE ON {view}
+        BEGIN
+            UPDATE {table} SET {", ".join(changes)} WHERE id = old.id;
+        END
+        """,  # noqa: S608 - constants
+        f"""
+        CREATE TRIGGER {view}_delete INSTEAD OF DELETE ON {view}
+        BEGIN
+            DELETE FROM {table} WHERE id = old.id;
+        END
+        """,  # noqa: S608 - constants
+    )
+
+
+def _or_default(value: str, default: str | None) -> str:
+    return value if default is None else f"coalesce({value}, {default})"

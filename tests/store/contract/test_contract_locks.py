@@ -148,7 +148,6 @@ READS: dict[str, Act] = {
     "StoredRuns.scheduling_stopped": lambda s: s.runs.scheduling_stopped(),
     "StoredRuns.auto_sync_is_off": lambda s: s.runs.auto_sync_is_off(),
     "StoredRuns.run_of_process": lambda s: s.runs.run_of_process(1, since=NOW),
-    "StoredRuns.auto_sync_is_off": lambda s: s.runs.auto_sync_is_off(),
     "StoredRunHistory.list_runs": lambda s: s.run_history.list_runs(None),
     "StoredRunHistory.count": lambda s: s.run_history.count(None),
     "StoredRunHistory.run": lambda s: s.run_history.run(1),

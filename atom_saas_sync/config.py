@@ -438,6 +438,7 @@ _DEFAULT_URLS = {
         "wss://atomagentos.com/api/ws/satellite/connect",
     ),
 }
+_USUAL_URLS = dict(zip(("ATOM_SAAS_API_URL", "ATOM_SAAS_WS_URL"), _DEFAULT_URLS["v1"], strict=True))
 
 
 def load_settings(
@@ -457,6 +458,25 @@ def load_settings(
     Raises ConfigError with all problems at once.
     """
     return _Reader(environ, env_file, working_directory, database, no_env_file=no_env_file, system=system).settings()
+
+
+def value_of(name: str, text: str | None = None) -> Any:  # noqa: ANN401 - of the variable's type
+    """Return the value of a variable from its text; without one its default, with the default dialect.
+
+    Raises ValueError with what the variable takes.
+    """
+    if text is None and name in _USUAL_URLS:
+        return _USUAL_URLS[name]
+    variable = next(each for each in VARIABLES if each.name == name)
+    try:
+        return variable.read(text or "")
+    except (ValueError, OverflowError):
+        raise ValueError(variable.takes) from None
+
+
+def shared_directory(directory: Path) -> str | None:
+    """Say by what rights others may write to a directory, whose `.env` is not read then; None if nobody may."""
+    return _rights_of_others(directory.stat())
 
 
 def hosts_of(settings: Settings) -> str:
@@ -991,18 +1011,23 @@ def _stranger_in(path: Path, status: os.stat_result) -> str | None:
     for directory in (path.parent, Path(os.path.realpath(path)).parent):
         looked_at[str(directory)] = directory.stat()
     for place, found in looked_at.items():
-        owner, primary_group = _user(found.st_uid)
-        open_to_all = found.st_mode & stat.S_IWOTH
-        open_to_group = found.st_mode & stat.S_IWGRP and found.st_gid != primary_group
-        if found.st_uid in {os.geteuid(), 0} and not open_to_all and not open_to_group:
-            continue
-        what = "" if place == str(path) else f", and its directory {place}"
-        return (
-            f"{path} was not read: it{what} belongs to {owner}, group {_group(found.st_gid)}, and has mode "
-            f"{stat.S_IMODE(found.st_mode):04o}, so that others could have written it; make both yours, and writable "
-            "by you alone (chmod go-w), name the file with --env-file, or leave it out with --no-env-file"
-        )
+        if rights := _rights_of_others(found):
+            what = "" if place == str(path) else f", and its directory {place}"
+            return (
+                f"{path} was not read: it{what} {rights}, so that others could have written it; make both yours, and "
+                "writable by you alone (chmod go-w), name the file with --env-file, or leave it out with --no-env-file"
+            )
     return None
+
+
+def _rights_of_others(found: os.stat_result) -> str | None:
+    """Say by what rights others than this user and root may write to a file or directory; None if nobody may."""
+    owner, primary_group = _user(found.st_uid)
+    open_to_all = found.st_mode & stat.S_IWOTH
+    open_to_group = found.st_mode & stat.S_IWGRP and found.st_gid != primary_group
+    if found.st_uid in {os.geteuid(), 0} and not open_to_all and not open_to_group:
+        return None
+    return f"belongs to {owner}, group {_group(found.st_gid)}, and has mode {stat.S_IMODE(found.st_mode):04o}"
 
 
 def _user(number: int) -> tuple[str, int | None]:

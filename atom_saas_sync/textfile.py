@@ -19,8 +19,8 @@ def refuse_irregular(path: Path) -> None:
         raise DatabaseError(f"{path.absolute()} is no regular file", hint="name another file")
 
 
-def write_textfile(path: Path, text: str) -> None:
-    """Replace the file at once, mode 0644 under any umask.
+def write_textfile(path: Path, text: str, *, mode: int = _READABLE_BY_ALL) -> None:
+    """Replace the file at once, with this mode under any umask.
 
     The text goes to a new file in the same directory first, whose name does not end in .prom: node_exporter would read
     it. Rename replaces a symbolic link and does not follow it, but a link, or anything else that is no file, is
@@ -36,7 +36,7 @@ def write_textfile(path: Path, text: str) -> None:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
-            os.fchmod(stream.fileno(), _READABLE_BY_ALL)
+            os.fchmod(stream.fileno(), mode)
             flush(stream.fileno())
         unfinished.replace(path)
     except OSError as error:

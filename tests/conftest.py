@@ -320,6 +320,7 @@ def on_a_terminal(machine: Machine, arguments: list[str], answers: list[tuple[st
         stdout=follower,
         stderr=follower,
         close_fds=True,
+        start_new_session=True,  # passwords are asked for on the session's terminal, if it has one
     )
     os.close(follower)
     left, said, end = list(answers), "", time.monotonic() + 60

@@ -1,4 +1,4 @@
-"""`config show` and `config check`."""
+"""`config show` and `config check`; `config init` is in setup.py."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import typer
 from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.output import complain, console, note, print_json, say
 from atom_saas_sync.cli.pager import paged
+from atom_saas_sync.cli.setup import init
 from atom_saas_sync.errors import ConfigError
 
 app = typer.Typer(help="Create, show and check the configuration.", no_args_is_help=True)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+app.command()(init)
 
 
 @app.command()

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
     from atom_saas_sync.cli.notify import Notifier
     from atom_saas_sync.config import Settings
-    from atom_saas_sync.marketplace.client import MarketplaceClient
+    from atom_saas_sync.marketplace.client import Budget, MarketplaceClient
     from atom_saas_sync.store.integrity import Signer
-    from atom_saas_sync.store.requests import RequestBudget
 
 
 class Sources(TypedDict):
@@ -285,7 +284,7 @@ def check_network(settings: Settings) -> None:
 
 
 @contextmanager
-def marketplace_client(settings: Settings, budget: RequestBudget, clock: StopSignals) -> Iterator[MarketplaceClient]:
+def marketplace_client(settings: Settings, budget: Budget, clock: StopSignals) -> Iterator[MarketplaceClient]:
     """Open the client that the settings describe."""
     import random
 

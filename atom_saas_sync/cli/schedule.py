@@ -90,7 +90,7 @@ def systemd(
             f"put the token into a file: `install -m 600 -o atom-sync /dev/stdin {TOKEN_FILE}`",
             f"look at {schedule.settings}: the settings, ENABLE_SCHEDULER=true among them",
             f"`systemctl enable --now {' '.join((*TIMERS, *SERVICES))}`",
-            f"`sudo -u atom-sync {schedule.command} jobs` shows when they run, `… doctor` what is missing",
+            f"`sudo -u atom-sync {_as_typed(schedule)} jobs` shows when they run, `… doctor` what is missing",
         ]
         if not here:
             next_steps.insert(0, "on that machine: `systemd-sysusers`, `systemd-tmpfiles --create`")
@@ -132,7 +132,7 @@ def cron(
             f"make the directory for node_exporter: `install -d -o atom-sync {METRICS_DIRECTORY}`",
             f"put the token into a file: `install -m 600 -o atom-sync /dev/stdin {TOKEN_FILE}`",
             f"look at {schedule.settings}, and give it to that user: `chown atom-sync {quote(str(schedule.settings))}`",
-            f"`sudo -u atom-sync {schedule.command} doctor` shows what is missing",
+            f"`sudo -u atom-sync {_as_typed(schedule)} doctor` shows what is missing",
         ]
     _report(changed, next_steps, written, install=install, as_json=as_json)
 
@@ -141,10 +141,19 @@ def _settings(options: GlobalOptions) -> Settings:
     """Read the settings from what the operator has named: what services get must not come from a found file."""
     from atom_saas_sync.cli import runtime
 
+    if runtime.is_system(options):
+        return runtime.load(options)
     named = options if options.env_file is not None else replace(options, no_env_file=True)
     if options.env_file is None and not options.no_env_file and os.path.lexists(".env"):
         note("the .env of this directory is not used here; --env-file .env takes it")
     return runtime.load(named)
+
+
+def _as_typed(schedule: Schedule) -> str:
+    """Return the command of a person who means the service."""
+    from atom_saas_sync.places import SETTINGS
+
+    return f"{schedule.executable} --system" if schedule.settings == SETTINGS else schedule.command
 
 
 def _schedule(options: GlobalOptions, settings: Settings, *, restart_steps: bool = False) -> Schedule:

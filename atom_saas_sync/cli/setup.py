@@ -1,0 +1,249 @@
+"""`config init`: write the settings for this directory, or for the service of this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from atom_saas_sync.cli.output import GlobalOptions, counted, note, print_json, read_text, say
+from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseError, UsageError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from atom_saas_sync.config import Settings
+
+_URL, _TOKEN, _WS_URL = "ATOM_SAAS_API_URL", "ATOM_SAAS_API_TOKEN", "ATOM_SAAS_WS_URL"
+# What a connection depends on besides: kept if it is set in the environment, because the try relies on it.
+_ALSO_TRIED = (_WS_URL, "ATOM_SAAS_API_DIALECT", "ATOM_SAAS_CA_FILE", "ATOM_SAAS_ALLOW_INSECURE")
+_MOST_SECONDS = 10.0
+_KEY_BYTES = 32
+
+
+def init(
+    ctx: typer.Context,
+    url: Annotated[
+        str | None,
+        typer.Option("--url", metavar="URL", help="Address of the marketplace's API [env: ATOM_SAAS_API_URL]."),
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", metavar="FILE", help="Read the token from FILE; - is standard input.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask anything.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not try the address and the token.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Write the settings: ask for address and token, try them, write .env.
+
+    With --system, write the settings and the token of the service, and a key for the digests, to /etc/atom-sync.
+    """
+    from atom_saas_sync.cli.runtime import is_system, sources
+
+    options: GlobalOptions = ctx.obj
+    environ = dict(sources(options)["environ"])
+    system = is_system(options)
+    targets = _targets(options, system=system)
+    _require_writable(targets, system=system, force=force)
+    asks = sys.stdin.isatty() and not yes
+    address, token = _address(url, environ, asks=asks), _token(token_file, asks=asks)
+    values = _values(address, token, environ)
+    found = None if offline else _try(_settings(values, environ))
+    if offline:
+        _settings(values, environ)
+    _write(targets, values, system=system)
+    _report([*targets.values()], address, values[_WS_URL], found, as_json=as_json)
+    for name in sorted({*values} & {*environ}):
+        if environ[name] != values[name]:
+            note(f"warning: {name} is set in the environment and overrides what was written")
+
+
+def _targets(options: GlobalOptions, *, system: bool) -> dict[str, Path]:
+    """Return where the settings, and for the service the token, are written."""
+    from atom_saas_sync.places import SETTINGS, TOKEN_FILE
+
+    if options.no_env_file:
+        raise UsageError("--no-env-file and `config init` exclude each other")
+    if system:
+        return {"settings": options.env_file or Path(SETTINGS), "token": Path(TOKEN_FILE)}
+    return {"settings": options.env_file or Path(".env")}
+
+
+def _require_writable(targets: dict[str, Path], *, system: bool, force: bool) -> None:
+    """Raise UsageError, ConfigError or DatabaseError before somebody answers questions in vain."""
+    from atom_saas_sync.config import shared_directory
+    from atom_saas_sync.textfile import refuse_irregular
+
+    for path in targets.values():
+        directory = path.absolute().parent
+        while not directory.exists() and system:
+            directory = directory.parent
+        if not os.access(directory, os.W_OK | os.X_OK):
+            hint = "run: sudo atom-sync --system config init" if system else "go to a directory of your own"
+            raise ConfigError(f"cannot write to {directory}", hint=hint)
+        refuse_irregular(path)
+        if os.path.lexists(path) and not force:
+            raise UsageError(f"{path} exists", hint="nothing was written; --force replaces it")
+        if path == Path(".env") and (reason := shared_directory(directory)):
+            raise ConfigError(
+                f"{directory} {reason}: a .env that others could write is never read",
+                hint="chmod go-w it, or go to a directory of your own",
+            )
+
+
+def _address(given: str | None, environ: dict[str, str], *, asks: bool) -> str:
+    from atom_saas_sync.config import value_of
+
+    usual = environ.get(_URL) or str(value_of(_URL))
+    if given is None:
+        given = str(typer.prompt("Address of the marketplace", default=usual, err=True)) if asks else usual
+    try:
+        return str(value_of(_URL, given))
+    except ValueError as error:
+        raise UsageError(f"invalid --url: expected {error}") from error
+
+
+def _token(path: Path | None, *, asks: bool) -> str:
+    from atom_saas_sync.config import value_of
+
+    if path is not None:
+        text, source = read_text(path).removesuffix("\n").removesuffix("\r"), str(path)
+    elif asks:
+        # Typer's hidden prompt writes its text before it drops what was typed too early, such as this answer.
+        from getpass import getpass
+
+        text, source = getpass("API token (not shown): ", stream=sys.stderr).strip(), "the answer"
+    else:
+        raise UsageError("no token is given and there is no terminal to ask for it", hint="pass --token-file FILE")
+    try:
+        token: str = value_of(_TOKEN, text).reveal()
+    except ValueError as error:
+        raise ConfigError(f"invalid token in {source}: expected {error}") from error
+    return token
+
+
+def _values(address: str, token: str, environ: dict[str, str]) -> dict[str, str]:
+    """Return the variables to write: the answers, and what the connection depends on besides."""
+    from atom_saas_sync.config import value_of
+    from atom_saas_sync.core.env_file import websocket_url
+
+    values = {name: environ[name] for name in _ALSO_TRIED if environ.get(name)}
+    # Without one of its own, `watch` would send the token to the default host.
+    usual = str(value_of(_WS_URL)) if address == value_of(_URL) else websocket_url(address)
+    return {_WS_URL: usual, **values, _URL: address, _TOKEN: token}
+
+
+def _settings(values: dict[str, str], environ: dict[str, str]) -> Settings:
+    """Return the settings in effect with these values. Raises ConfigError."""
+    from atom_saas_sync.config import load_settings
+
+    others = {name: value for name, value in environ.items() if name not in {"ATOM_SYNC_SYSTEM", _TOKEN + "_FILE"}}
+    return load_settings({**others, **values}, working_directory=Path.cwd(), no_env_file=True)
+
+
+class _NoBudget:
+    """Permits each request: there is no database yet whose budget could be asked."""
+
+    def take(self, now: datetime) -> float:  # noqa: ARG002 - the port's
+        return 0.0
+
+    def learn(self, now: datetime, *, limit: int, remaining: int | None, reset_seconds: float | None) -> None:
+        """Ignore it."""
+
+
+def _try(settings: Settings) -> int:
+    """Ask for one skill with the token and return how many there are. Raises MarketplaceError."""
+    from dataclasses import replace
+
+    from atom_saas_sync.cli.runtime import StopSignals, marketplace_client
+
+    note(f"trying {settings.api_url} …")
+    clock = StopSignals()
+    quick = replace(settings, timeout_seconds=min(settings.timeout_seconds, _MOST_SECONDS))
+    try:
+        with clock.caught(), marketplace_client(quick, _NoBudget(), clock) as client:
+            page = client.list_skills(1, 1).page
+    except AtomSyncError as error:
+        error.hint = "; ".join(
+            part for part in (error.hint, "nothing was written (--offline writes without a try)") if part
+        )
+        raise
+    return page.total if page is not None and page.total is not None else 0
+
+
+def _write(targets: dict[str, Path], values: dict[str, str], *, system: bool) -> None:
+    """Write the files, the secrets first: settings that name them are there only with them."""
+    from atom_saas_sync.core.env_file import filled
+    from atom_saas_sync.places import DIGEST_KEY_FILE, STATE_DIRECTORY, TOKEN_FILE
+    from atom_saas_sync.shipped import ENV_EXAMPLE, stored_text
+    from atom_saas_sync.textfile import write_textfile
+
+    lines: dict[str, str | None] = dict(values)
+    if system:
+        key = Path(DIGEST_KEY_FILE)
+        _make_directory(key.parent)
+        write_textfile(targets["token"], f"{values[_TOKEN]}\n", mode=0o600)
+        if not os.path.lexists(key):  # with another one, every skill would count as unsigned
+            write_textfile(key, os.urandom(_KEY_BYTES).hex() + "\n", mode=0o600)
+        targets["digest key"] = key
+        lines |= {
+            _TOKEN: None,
+            "ATOM_SAAS_API_TOKEN_FILE": TOKEN_FILE,
+            "ATOM_SAAS_DATABASE_URL": f"sqlite:///{STATE_DIRECTORY}/atom.db",
+            "ATOM_SYNC_DIGEST_KEY_FILE": DIGEST_KEY_FILE,
+            "ENABLE_SCHEDULER": "true",
+        }
+    write_textfile(targets["settings"], filled(stored_text(ENV_EXAMPLE), lines), mode=0o600)
+    if system:
+        _hand_over(list(targets.values()))
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatabaseError(f"cannot create {path}: {error.strerror}") from error
+
+
+def _hand_over(paths: list[Path]) -> None:
+    """Let the service's user own its files, if there is one yet; `schedule systemd --install` does it otherwise."""
+    import pwd
+
+    from atom_saas_sync.places import SERVICE_USER
+
+    try:
+        user = pwd.getpwnam(SERVICE_USER)
+    except KeyError:
+        return
+    try:
+        for path in paths:
+            os.chown(path, user.pw_uid, user.pw_gid)
+        os.chown(paths[0].parent, 0, user.pw_gid)
+    except OSError as error:
+        raise DatabaseError(
+            f"cannot give {error.filename} to {SERVICE_USER}: {error.strerror}", hint="run it as root"
+        ) from error
+
+
+def _report(paths: list[Path], address: str, ws_url: str, found: int | None, *, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "written": [str(path) for path in paths],
+                "url": address,
+                "ws_url": ws_url,
+                "tried": found is not None,
+                "skills": found,
+            }
+        )
+        return
+    if found is not None:
+        say(f"{address} accepts the token and has {counted(found, 'skill')}")
+    for path in paths:
+        say(f"wrote {path} (mode 0600)")
+    system = len(paths) > 1
+    say(f"  → next: `{'atom-sync --system schedule systemd --install' if system else 'atom-sync sync skills'}`")

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from atom_saas_sync.cli.notify import Notifier
     from atom_saas_sync.config import Settings
-    from atom_saas_sync.marketplace.client import Budget, MarketplaceClient
+    from atom_saas_sync.marketplace.client import MarketplaceClient
+    from atom_saas_sync.marketplace.requests import Budget
     from atom_saas_sync.store.integrity import Signer
 
 

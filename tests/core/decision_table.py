@@ -1,4 +1,4 @@
-"""The decision table of docs/CONFLICTS.md, made by asking the code."""
+"""The decision table of docs/CONFLICTS.md, generated from the code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def skill(**fields: str) -> SkillVersion:
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
-# Local and remote have both changed the code, and each some other field: so the merge is a version of its own.
+# Both sides changed the code, and each another field too, so that the merge differs from both.
 BASE = skill(code="a", description="a", version="1")
 LOCAL = skill(code="l", description="l", version="1")
 REMOTE = skill(code="r", description="a", version="2", category="r")
@@ -50,7 +50,7 @@ VERSIONS = {"A": BASE, "L": LOCAL, "R": REMOTE, "N": NEWER}
 
 
 class Cell(NamedTuple):
-    """What is there before: names of versions, `-` for none."""
+    """The state before: names of versions, `-` for none."""
 
     base: str
     local: str
@@ -95,7 +95,7 @@ def known_of(cell: Cell) -> Known | None:
     base = None
     if cell.base != "-":
         version = VERSIONS[cell.base]
-        # As the store has it: the text is kept apart only once the cached one is another.
+        # As in the store: the base text is kept only if the cached text differs.
         kept = cell.waits != "-" or cell.local != cell.base
         base = Base(
             wire_digest=version.wire_digest,
@@ -126,7 +126,7 @@ def decide(cell: Cell, strategy: Strategy) -> Action | None:
 
 
 def outcome(cell: Cell, action: Action | None) -> tuple[str, str, str]:
-    """Return what is in cache, base and log afterwards, in the words of the table."""
+    """Return the contents of cache, base and log afterwards, in the words of the table."""
     if action is None:
         return cell.local, cell.base if cell.waits != "deleted" else f"{cell.base}, deleted", "-"
     cache = {
@@ -159,20 +159,20 @@ def _log(action: Action) -> str:
     if entry is None:
         return "-"
     if entry.resolution is None:
-        return "waits, brought up to date" if entry.waiting_id else "waits"
+        return "open, updated" if entry.waiting_id else "open"
     return "closes: converged" if entry.resolution.strategy == "converged" else f"resolved: {entry.resolution.strategy}"
 
 
 def table(cells: tuple[Cell, ...]) -> str:
     """Return the rows as Markdown; strategies with the same result share a row."""
     waiting = any(cell.waits != "-" for cell in cells)
-    heads = ["base", "local", "remote", *(["waiting conflict"] if waiting else []), "strategy", "cache", "base", "log"]
+    heads = ["base", "local", "remote", *(["open conflict"] if waiting else []), "strategy", "cache", "base", "log"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for cell in cells:
         results: dict[tuple[str, str, str], list[str]] = {}
         for strategy in STRATEGIES:
             cache, base, log = outcome(cell, decide(cell, strategy))
-            log = log.replace(f"resolved: {strategy}", "resolved: by it")
+            log = log.replace(f"resolved: {strategy}", "resolved: strategy")
             results.setdefault((cache, base, log), []).append(strategy)
         for (cache, base, log), strategies in results.items():
             which = "any" if len(strategies) == len(STRATEGIES) else ", ".join(f"`{name}`" for name in strategies)

@@ -567,7 +567,7 @@ def _print_ratings(report: RatingReport) -> None:
         return
     verb = "Ratings synchronised" if report.status == "success" else f"Ratings {report.status}"
     taken = f", {counts.updated_local} replaced by newer ones from there" if counts.updated_local else ""
-    kept = f", {counts.skipped} kept here alone" if counts.skipped else ""
+    kept = f", {counts.skipped} kept locally" if counts.skipped else ""
     failed = f", {counts.failed} failed (`atom-sync ratings failed`)" if counts.failed else ""
     waiting = f", {counts.pending} pending" if counts.pending else ""
     say(f"{verb}: {counts.uploaded} sent{taken}{kept}{failed}{waiting} in {elapsed(report.duration_seconds)}")

@@ -1,4 +1,4 @@
-"""What may be shown of text from strangers: no control, invisible or bidirectional characters."""
+"""Text for people: nothing from strangers that is a control, invisible or bidirectional character; right plurals."""
 
 from __future__ import annotations
 
@@ -36,6 +36,11 @@ def printable(text: str, *, lines: bool = False) -> str:
 def without_hidden(text: str) -> str:
     """Return text from strangers without what `printable` replaces."""
     return text if text.isascii() and text.isprintable() else "".join(filter(is_shown, text))
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return the number with its noun: "1 skill", "2 skills"; `plural` where an s is not enough."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def escaped(json_text: str) -> str:

@@ -147,6 +147,18 @@ def test_sync_all_does_both(machine: Machine, skill: str) -> None:
     assert (refused["status"], refused["ratings"]["status"]) == ("failed", "skipped")
 
 
+def test_the_worse_of_two_failures_is_the_one_error(machine: Machine, skill: str) -> None:
+    machine.command("ratings", "add", skill, "4")
+    machine.sandbox.fault("error", endpoint="ratings", status=422)
+    machine.sandbox.fault("error", endpoint="list", status=404)
+    result = machine.hurried("sync", "all")
+    assert result.returncode == 65
+    errors = [line for line in result.stderr.splitlines() if line.startswith("atom-sync:")]
+    assert len(errors) == 1
+    assert "could not fetch page 1" in errors[0]
+    assert "ratings: a rating was refused" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "variables"),
     [((), {"ATOM_SAAS_ENABLED": "false"}), (("--scheduled",), {"ENABLE_SCHEDULER": "false"})],

@@ -14,12 +14,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from atom_saas_sync import characters
 from atom_saas_sync.characters import escaped, printable
 from atom_saas_sync.errors import AtomSyncError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from typer._click import Context
+
+counted = characters.counted
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "text", "json", "journal")
@@ -170,11 +173,6 @@ given_options = ContextVar("given_options", default=GlobalOptions())  # noqa: B0
 
 waiting_notes: ContextVar[list[str] | None] = ContextVar("waiting_notes", default=None)
 """The notes below a screen that is not shown yet; None to show each at once."""
-
-
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """Return the number with its noun: "1 skill", "2 skills"; `plural` where an s is not enough."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def print_json(document: Mapping[str, Any]) -> None:

@@ -213,7 +213,7 @@ def _websocket_line(state: Status, now: datetime) -> str:
     mode = "fallen back to polling" if websocket.fallback_to_polling else "reconnecting"
     why = f" ({printable(websocket.disconnect_reason)})" if websocket.disconnect_reason else ""
     following = f"; next try {websocket.next_attempt_at}" if websocket.next_attempt_at else ""
-    return f"not connected, {mode}{why}; {websocket.reconnect_attempts} attempts{following}"
+    return f"not connected, {mode}{why}; {counted(websocket.reconnect_attempts, 'attempt')}{following}"
 
 
 def _schedule_line(state: Status) -> str:

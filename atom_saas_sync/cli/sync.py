@@ -74,6 +74,8 @@ _Textfile = Annotated[
     Path | None, typer.Option("--textfile", metavar="FILE", help="Write the metrics to FILE afterwards.")
 ]
 # After these a second run would meet the same end.
+# Exit codes, the worst first.
+_WORST = (130, 143, 77, 78, 74, 69, 65, 75, 4, 1, 0)
 _ENDS_ALL = {"auth", "interrupted", "deadline", "rate_limited"}
 _NoCategories = Annotated[bool, typer.Option("--no-categories", help="Skip the categories.")]
 
@@ -210,9 +212,7 @@ def everything(
         else:
             _print_report(pulled)
             _print_ratings(rated)
-        _print_error(pulled)
-        _print_error(rated)
-        raise typer.Exit(pulled.exit_code or rated.exit_code)
+        raise typer.Exit(_print_worst(pulled, rated))
 
 
 def _pull(
@@ -465,6 +465,16 @@ def _print_error(report: RunReport | RatingReport) -> None:
         complain(error.message, error.hint)
     elif report.exit_code and isinstance(report, RunReport):
         _complain_of_reasons(report)
+
+
+def _print_worst(pulled: RunReport, rated: RatingReport) -> int:
+    """Print the one error line, which is that of the worse of both, and return its exit code."""
+    reports: list[RunReport | RatingReport] = [pulled, rated]
+    worst, other = sorted(reports, key=lambda report: _WORST.index(report.exit_code))
+    if other.error is not None:
+        note(f"{'ratings' if other is rated else 'skills'}: {other.error.message}")
+    _print_error(worst)
+    return worst.exit_code
 
 
 def _complain_of_reasons(report: RunReport) -> None:

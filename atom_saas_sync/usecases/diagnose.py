@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from atom_saas_sync.characters import short_id
+from atom_saas_sync.characters import counted, short_id
 from atom_saas_sync.core.health import (
     duration,
     is_of_other_marketplace,
@@ -330,7 +330,7 @@ def _integrity(store: Store) -> Finding:
         return Finding(
             "integrity",
             "problem",
-            f"{_counted(number, 'skill is', 'skills are')} not what the marketplace sent, but count as such",
+            f"{counted(number, 'skill is', 'skills are')} not what the marketplace sent, but count as such",
             "find out who writes to the database; `atom-sync db check` names them, `atom-sync sync skills --force` "
             "puts the marketplace's text back",
         )
@@ -338,7 +338,7 @@ def _integrity(store: Store) -> Finding:
         return Finding(
             "integrity",
             "warning",
-            f"{_counted(unsigned, 'skill is', 'skills are')} not signed with the key",
+            f"{counted(unsigned, 'skill is', 'skills are')} not signed with the key",
             "`atom-sync sync skills --force` fetches and signs them",
         )
     return Finding("integrity", "ok", "every skill of the marketplace is what it sent")
@@ -409,7 +409,7 @@ def _state(plan: Checkup, status: Status, now: datetime) -> Iterator[Finding]:
         yield Finding(
             "rate_limit",
             "warning",
-            f"only {_counted(status.rate_limit_remaining, 'request')} can be sent now",
+            f"only {counted(status.rate_limit_remaining, 'request')} can be sent now",
             "longer intervals: ATOM_SAAS_SYNC_INTERVAL_MINUTES; does another instance use this token?",
         )
     yield _conflicts(plan, status)
@@ -417,7 +417,7 @@ def _state(plan: Checkup, status: Status, now: datetime) -> Iterator[Finding]:
         yield Finding(
             "ratings",
             "problem",
-            f"{_counted(status.ratings_failed, 'rating')} could not be sent",
+            f"{counted(status.ratings_failed, 'rating')} could not be sent",
             "`atom-sync ratings failed` says why; `atom-sync sync ratings --retry-failed` tries again",
         )
     else:
@@ -469,7 +469,7 @@ def _cache(status: Status) -> Finding:
     return Finding(
         "cache",
         "ok",
-        f"{_counted(status.skills, 'skill')} and {_counted(status.categories, 'category', 'categories')}, none expired",
+        f"{counted(status.skills, 'skill')} and {counted(status.categories, 'category', 'categories')}, none expired",
     )
 
 
@@ -483,7 +483,7 @@ def _conflicts(plan: Checkup, status: Status) -> Finding:
     return Finding(
         "conflicts",
         "warning",
-        f"{_counted(waiting, 'conflict needs', 'conflicts need')} a decision",
+        f"{counted(waiting, 'conflict needs', 'conflicts need')} a decision",
         "`atom-sync conflicts show ID` compares the two sides, `atom-sync conflicts resolve ID` asks which to keep; "
         f"`atom-sync conflicts list` shows the ids{more}",
     )
@@ -496,10 +496,6 @@ def _watch_hint(plan: Checkup, hint: str) -> str:
     if plan.has_token:
         return "see the checks of the marketplace and its WebSocket above; `watch` connects again by itself"
     return "set a token; `watch` connects again by itself"
-
-
-def _counted(number: int, noun: str, plural: str = "") -> str:
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def _skip(check: str, why: str) -> Finding:

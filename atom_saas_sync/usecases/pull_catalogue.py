@@ -11,7 +11,7 @@ from datetime import datetime
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from atom_saas_sync.characters import short_id
+from atom_saas_sync.characters import counted, short_id
 from atom_saas_sync.core.canonical import stored_version
 from atom_saas_sync.core.plan import is_tampered, plan_deleted, plan_listed
 from atom_saas_sync.core.realtime import is_newer
@@ -208,7 +208,8 @@ class CataloguePull:
                 self._catalogue.count_categories() if categories is None else len(categories)
             )
         self._count_invalid(invalid, outcome)
-        log.info("%d categories, %d changed", self._counts.categories_synced, self._counts.categories_changed)
+        read = counted(self._counts.categories_synced, "category", "categories")
+        log.info("%s, %d changed", read, self._counts.categories_changed)
 
     def _note_failed_categories(self, error: MarketplaceError, outcome: _Outcome) -> None:
         """Note that the categories failed; the skills are synced all the same."""
@@ -307,7 +308,7 @@ class CataloguePull:
             finally:  # what was read is kept, however the walk ends
                 self._write_pages(walk, list_key)
         self._listed = len(walk.seen)
-        log.info("read the list: %d skills on %d pages", walk.distinct, walk.pages_read)
+        log.info("read the list: %s on %s", counted(walk.distinct, "skill"), counted(walk.pages_read, "page"))
         self._proof = WalkProof(
             walks=self._proof.walks + 1,
             pages_read=walk.pages_read,

@@ -19,7 +19,7 @@ from typing import TypeVar
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from atom_saas_sync.characters import short_id
+from atom_saas_sync.characters import counted, short_id
 from atom_saas_sync.core.incoming.fields import id_problem
 from atom_saas_sync.core.outgoing import idempotency_key, outgoing, rating_problem
 from atom_saas_sync.core.ratings import Newest, clock_skew, content_digest, newest, next_try
@@ -156,7 +156,7 @@ class RatingSync:
         elif not self._ratings.can_update(self._marketplace.resource_of_ratings()):
             self._cannot_update.set()
         ids = self._ratings.due_ids(self._clock.now(), retry_failed=self._options.retry_failed)
-        log.info("%d ratings to send", len(ids))
+        log.info("%s to send", counted(len(ids), "rating"))
 
         def loaded() -> Iterator[Rating]:
             for start in range(0, len(ids), _LOADED):

@@ -21,6 +21,7 @@ from typing import Any, Literal, Never, Protocol, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
+from atom_saas_sync.characters import counted
 from atom_saas_sync.core.incoming.messages import PING, PONG, Malformed, Message, parse_frame
 from atom_saas_sync.core.outgoing import heartbeat
 from atom_saas_sync.core.realtime import DISABLED_BY_ADMIN, Do, Lifeline, Rules, asks_for_retry
@@ -636,7 +637,7 @@ class Watch:
     def _describe(self) -> str:
         lifeline = self._lifeline
         if lifeline.connected:
-            return f"connected; {self._total} messages"
+            return f"connected; {counted(self._total, 'message')}"
         following = lifeline.next_attempt
         seconds = None if following is None else max(0.0, following - self._clock.monotonic())
         again = "" if seconds is None else f"; next attempt in {seconds:.0f} s"
@@ -780,7 +781,8 @@ class Watch:
         _, late = await asyncio.wait({applying}, timeout=max(0.0, deadline - self._clock.monotonic()))
         for each in late:
             each.cancel()
-            log.error("%d messages could not be written; the next start fetches what they said", len(self._waiting))
+            waiting = counted(len(self._waiting), "message")
+            log.error("%s could not be written; the next start fetches what was in them", waiting)
         with suppress(TimeoutError, DatabaseError):
             async with asyncio.timeout(max(0.5, deadline - self._clock.monotonic())):
                 await self._report_once()

@@ -45,13 +45,19 @@ def test_switched_off_it_closes_and_polls_and_switched_on_it_connects(machine: M
     assert sandbox.counters()["ws_connections"] == 2
 
 
-def test_started_while_it_is_switched_off_it_only_polls(machine: Machine, sandbox: Sandbox) -> None:
+def test_started_while_it_is_switched_off_it_only_polls(machine: Machine) -> None:
+    attempts: list[int] = []
+
+    async def connect(_on_frame: Callable[[], None]) -> Link:
+        attempts.append(1)
+        raise LinkEnded("nobody should come here")
+
     machine.pull()
     switch(machine, 0)
-    with watch_in_thread(machine, JumpingClock()) as running:
+    with watch_in_thread(machine, JumpingClock(), connect=connect) as running:
         wait_for_state(machine, connected=0, disconnect_reason="disabled_by_admin", fallback_to_polling=1)
         wait_until(lambda: running.polls == ["poll"], PATIENCE)
-    assert sandbox.counters()["ws_connections"] == 0
+    assert not attempts
     assert websocket_state(machine)["websocket_enabled"] == 0
 
 

@@ -206,6 +206,12 @@ def test_a_token_says_how_long_it_is_good_for() -> None:
         ),
         ({}, {"status": well(websocket=replace(WATCHING, alive=False))}, ("watch", "problem"), "watch"),
         ({}, {"status": well(websocket=replace(WATCHING, connected=False))}, ("watch", "problem"), "watch"),
+        (
+            {},
+            {"status": well(websocket=replace(WATCHING, connected=False, enabled=False))},
+            ("watch", "warning"),
+            "websocket/enable",
+        ),
         ({}, {"status": well(runs=(RUN,), running=frozenset({"skills"}))}, ("run", "problem"), "kill"),
         ({}, {"status": well(runs=FAILED * 2 + GOOD * 8)}, ("errors", "warning"), "status --json"),
         ({}, {"status": well(skills=0)}, ("cache", "warning"), "--force"),

@@ -210,6 +210,8 @@ def _websocket_line(state: Status, now: datetime) -> str:
         return f"`watch` was stopped {ago(websocket.stopped_at, now)}"
     if not watch_is_running(websocket, now):
         return f"`watch` is not running; last sign of life {ago(websocket.heartbeat_at, now)}"
+    if not websocket.enabled:
+        return "switched off by an administrator: polling only"
     mode = "fallen back to polling" if websocket.fallback_to_polling else "reconnecting"
     why = f" ({printable(websocket.disconnect_reason)})" if websocket.disconnect_reason else ""
     following = f"; next try {websocket.next_attempt_at}" if websocket.next_attempt_at else ""

@@ -393,9 +393,7 @@ def _state(plan: Checkup, status: Status, now: datetime) -> Iterator[Finding]:
     yield from _errors(status, now)
     if status.sync.last_successful_sync_at:
         yield _cache(status)
-    for trouble in health.reasons:
-        if trouble.code in {"watch_gone", "websocket_disconnected"}:
-            yield Finding("watch", "problem", trouble.message, _watch_hint(plan, trouble.hint))
+    yield from _watch(plan, health)
     for run in status.runs:
         minutes = minutes_since(run.started_at, now) or 0
         if run.status == "running" and run.kind in status.running and minutes >= _LONG_RUN_MINUTES:
@@ -422,6 +420,15 @@ def _state(plan: Checkup, status: Status, now: datetime) -> Iterator[Finding]:
         )
     else:
         yield Finding("ratings", "ok", "none has failed")
+
+
+def _watch(plan: Checkup, health: Health) -> Iterator[Finding]:
+    for trouble in health.reasons:
+        if trouble.code in {"watch_gone", "websocket_disconnected"}:
+            yield Finding("watch", "problem", trouble.message, _watch_hint(plan, trouble.hint))
+    for notice in health.notices:
+        if notice.code == "websocket_disabled":
+            yield Finding("watch", "warning", notice.message, notice.hint)
 
 
 def _sync(health: Health) -> Finding:

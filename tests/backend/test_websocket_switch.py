@@ -93,6 +93,7 @@ def test_the_real_command_obeys_and_is_healthy_when_it_is_switched_off(machine: 
         switch(machine, 0)
         process.send_signal(signal.SIGHUP)
         wait_for_state(machine, connected=0, disconnect_reason="disabled_by_admin")
+        assert "switched off by an administrator: polling only" in machine.command("status").stdout
         status = json.loads(machine.command("status", "--json").stdout)
         assert (status["health"]["status"], status["websocket"]["connected"]) == ("healthy", False)
         assert "websocket_disabled" in status["health"]["notices"]

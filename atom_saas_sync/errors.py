@@ -78,6 +78,12 @@ class Ambiguous(UsageError):
     kind = "ambiguous"
 
 
+class NotLocal(UsageError):
+    """What was to be removed does not exist only here."""
+
+    exit_code = 1
+
+
 class MarketplaceError(AtomSyncError):
     """The marketplace could not be used.
 

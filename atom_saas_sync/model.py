@@ -340,9 +340,9 @@ class ConflictFilter(Struct, frozen=True):
 
 
 class SentVersion(Struct, frozen=True):
-    """A version that the marketplace sent. The newest has no number: it is the base, and has not ended.
+    """A version that the marketplace sent, or one written here (`origin` is `local`) that was replaced or deleted.
 
-    `ended_by` is `superseded` or `deleted`.
+    The marketplace's newest has no number: it is the base, and has not ended. `ended_by` is `superseded` or `deleted`.
     """
 
     number: int | None
@@ -352,6 +352,7 @@ class SentVersion(Struct, frozen=True):
     ended_by: str | None
     content_digest: bytes
     exec_digest: bytes
+    origin: str = "marketplace"
 
 
 class CacheStatistics(Struct, frozen=True):

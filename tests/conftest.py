@@ -309,12 +309,14 @@ class Machine:
         return {skill_id: self.sandbox.skill(skill_id) for skill_id in self.sandbox.skill_ids()}
 
 
-def on_a_terminal(machine: Machine, arguments: list[str], answers: list[tuple[str, str]], *, exit_code: int = 0) -> str:
+def on_a_terminal(
+    machine: Machine, arguments: list[str], answers: list[tuple[str, str]], *, exit_code: int = 0, **variables: str
+) -> str:
     """Run a command on a terminal, answer its questions (what is shown, the answer), and return all that it showed."""
     leader, follower = os.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "atom_saas_sync", *arguments],
-        env=machine.environment(TERM="dumb"),
+        env=machine.environment(TERM="dumb", **variables),
         cwd=machine.directory,
         stdin=follower,
         stdout=follower,

@@ -292,7 +292,7 @@ def test_the_local_side_is_that_of_now(machine: Machine, conflicts: list[str]) -
         (("conflicts", "resolve", "3", "--field", "code=local"), "by field"),
         (("conflicts", "resolve", "1", "2", "--data", "-"), "settle one conflict"),
         (("conflicts", "resolve", "1", "--data", "nowhere.json"), "can't read"),
-        (("conflicts", "resolve", "1", "--data", "-"), "no skill"),
+        (("conflicts", "resolve", "1", "--data", "-"), "not a skill"),
         (("conflicts", "resolve", "1", "--edit"), "no editor"),
         (("conflicts", "list", "--severity", "URGENT"), "does not exist"),
         (("conflicts", "undo", "1"), "is open"),

@@ -60,7 +60,7 @@ def test_up_down_and_what_they_say(path: Path) -> None:
     assert down == {"success": True, "taken_back": NAMES[:1:-1], "current": NAMES[1], "backup": copy}
 
     refused = db(path, "downgrade", "base", exit_code=2)
-    assert "sync_state (1 row), websocket_state (1 row)" in refused.stderr
+    assert "  sync_state (1 row)\n  websocket_state (1 row)\n" in refused.stderr
     assert "--yes" in refused.stderr
     assert document(path, "downgrade", "base", "--yes")["current"] is None
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.asking import confirm_loss
 from atom_saas_sync.cli.output import counted, note, print_json, print_some, say
 from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.errors import UsageError
@@ -97,7 +96,13 @@ def purge(
         confirmed: tuple[str, ...] = ()
         if include_local and not dry_run:
             confirmed = purge_cache(lifetime, wanted(dry_run=True), actor=actor, now=now).removed.local_ids
-            _confirm_loss(confirmed, yes=yes, as_json=as_json)
+            confirm_loss(
+                confirmed,
+                what=counted(len(confirmed), "local edit"),
+                question="Remove them? The audit log keeps a copy.",
+                yes=yes,
+                as_json=as_json,
+            )
         options = wanted(dry_run=dry_run, confirmed=frozenset(confirmed))
         if dry_run:
             purged = purge_cache(lifetime, options, actor=actor, now=now)
@@ -106,20 +111,6 @@ def purge(
                 purged = purge_cache(lifetime, options, actor=actor, now=now)
                 counts.update(purged.counts)
     _report(purged, dry_run=dry_run, as_json=as_json)
-
-
-def _confirm_loss(skill_ids: Sequence[str], *, yes: bool, as_json: bool) -> None:
-    """List the local edits that are about to be removed, and ask; raise UsageError where nobody can answer."""
-    if yes or not skill_ids:
-        return
-    edits = counted(len(skill_ids), "local edit")
-    if as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError(
-            f"nothing was removed: {edits} would be lost", hint="--dry-run lists what would go; pass --yes to remove it"
-        )
-    say(f"{edits} would be lost:")
-    print_some(skill_ids)
-    typer.confirm("Remove them? The audit log keeps a copy.", abort=True)
 
 
 def _skip(reason: str, why: str, *, as_json: bool) -> NoReturn:

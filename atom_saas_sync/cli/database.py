@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.asking import confirm_loss
 from atom_saas_sync.cli.backups import backup, compact, restore
 from atom_saas_sync.cli.output import GlobalOptions, console, counted, print_json, say
 from atom_saas_sync.cli.pager import paged
@@ -51,7 +52,7 @@ def downgrade(
     target: Annotated[
         str, typer.Argument(metavar="[REVISION]", help="The migration to go back to, base for none, or -N for N steps.")
     ] = "-1",
-    yes: Annotated[bool, typer.Option("--yes", help="Drop tables even if they contain rows.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before data is dropped.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Revert migrations, newest first; the database is copied first."""
@@ -60,12 +61,13 @@ def downgrade(
     where = int(target) if re.fullmatch(r"-\d+", target) else target
     with _open(ctx, existing=True) as database:
         lost = migrations.loss(database, where)
-        if lost and not yes:
-            rows = ", ".join(f"{table} ({count} row{'s' if count > 1 else ''})" for table, count in lost.items())
-            raise UsageError(
-                f"this would drop tables that hold data: {rows}",
-                hint="say --yes to do it; a copy of the database is kept beside it",
-            )
+        confirm_loss(
+            [f"{what} ({counted(number, 'row')})" for what, number in lost.items()],
+            what="data in the database",
+            question="Drop it? A copy of the database is kept beside it.",
+            yes=yes,
+            as_json=as_json,
+        )
         _report_change(database, "taken_back", migrations.downgrade(database, where), as_json=as_json)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import typer
+
 from atom_saas_sync.cli import runtime
+from atom_saas_sync.cli.output import complain, note
 from atom_saas_sync.errors import AtomSyncError, DatabaseError, UsageError
 
 _HOW_TO_SET = "set VISUAL or EDITOR, or use --data, --file or --set"
@@ -60,6 +64,8 @@ class EditedFile:
             raise UsageError(f"what the editor left can't be read: {error}; nothing was changed") from error
         return None if text == self.before else text
 
+    shown = "the edited text"
+
     @property
     def changed(self) -> bool:
         """Tell whether the file holds a person's work."""
@@ -85,6 +91,35 @@ def pretty(text: str) -> str:
     return text if fields is None else json.dumps(fields, ensure_ascii=False, indent=2) + "\n"
 
 
+def edited(file: EditedFile, check: Callable[[str], str], *, may_ask: bool) -> str | None:
+    """Let the person edit until `check` takes the text; return what it made of it, None if nothing was changed.
+
+    After a mistake, which `check` raises as UsageError, it asks whether to edit again, if it may.
+    """
+    while True:
+        text = file.edit()
+        if text is None:
+            return None
+        try:
+            return check(text)
+        except UsageError as error:
+            mistake = _with_place(error, text)
+        if not may_ask:
+            raise mistake
+        complain(mistake.message)
+        if not typer.confirm("edit again?", default=True, err=True):
+            raise UsageError("nothing was changed")
+
+
+def _with_place(error: UsageError, text: str) -> UsageError:
+    """Return the mistake with line and column of the field that its words name, if they have none yet."""
+    from atom_saas_sync.core.documents import place_of_field
+
+    field = re.search(r"(?:is not a skill|invalid skill): (\w+)", error.message)
+    place = place_of_field(text, field[1]) if field else None
+    return error if place is None else UsageError(f"{error.message}, {place}", hint=error.hint)
+
+
 @contextmanager
 def keeping(file: EditedFile) -> Iterator[None]:
     """Remove the file after the block; but if what the person wrote there could not be used, say where it is."""
@@ -96,4 +131,10 @@ def keeping(file: EditedFile) -> Iterator[None]:
             raise
         kept = f"your text is kept in {file.path}"
         raise UsageError(error.message, hint=kept if error.hint is None else f"{error.hint}; {kept}") from error
+    except typer.Abort:
+        if file.changed:
+            note(f"your text is kept in {file.path}")
+        else:
+            file.remove()
+        raise
     file.remove()

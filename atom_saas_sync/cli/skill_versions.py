@@ -72,7 +72,7 @@ def diff(
 
 @paged
 def log(ctx: typer.Context, skill_id: _Id, as_json: _Json = False) -> None:
-    """List the versions that the marketplace sent, the newest first."""
+    """List the versions that the marketplace sent, and those written here that were replaced, the newest first."""
     from atom_saas_sync.store.history import History
 
     with open_catalogue(ctx.obj) as (catalogue, _):
@@ -86,7 +86,7 @@ def log(ctx: typer.Context, skill_id: _Id, as_json: _Json = False) -> None:
         return
     lines = []
     for each in versions:
-        state = "the base: what the marketplace has" if each.number is None else f"{each.ended_by} at {each.ended_at}"
+        state = "the base: what the marketplace has" if each.number is None else _state(each)
         number = "base" if each.number is None else f"#{each.number}"
         lines.append([number, each.version or "-", each.content_digest.hex()[:12], state])
     print_table(
@@ -111,7 +111,7 @@ def sent_skill(catalogue: Catalogue, skill_id: str, wanted: str) -> tuple[Cached
     if not versions and skill_id not in catalogue.known([skill_id]):
         raise unknown_skill(skill_id)
     chosen = choose_version(skill_id, versions, wanted)
-    skill = CachedSkill(skill_id=skill_id, text=chosen.text, source="marketplace", confirmed_at=None, stale=False)
+    skill = CachedSkill(skill_id=skill_id, text=chosen.text, source=chosen.origin, confirmed_at=None, stale=False)
     return skill, _facts(chosen)
 
 
@@ -119,7 +119,13 @@ def version_state(facts: dict[str, Any]) -> str | None:
     """Return which version it is, for people, from what `sent_skill` returned."""
     if not facts:
         return None
-    return "base" if facts["current"] else f"#{facts['number']}, {facts['ended_by']} at {facts['ended_at']}"
+    written = ", written here" if facts["origin"] == "local" else ""
+    return "base" if facts["current"] else f"#{facts['number']}{written}, {facts['ended_by']} at {facts['ended_at']}"
+
+
+def _state(version: SentVersion) -> str:
+    written = "written here, " if version.origin == "local" else ""
+    return f"{written}{version.ended_by} at {version.ended_at}"
 
 
 def _facts(version: SentVersion) -> dict[str, Any]:
@@ -129,6 +135,7 @@ def _facts(version: SentVersion) -> dict[str, Any]:
         "current": version.number is None,
         "ended_at": version.ended_at,
         "ended_by": version.ended_by,
+        "origin": version.origin,
         "content_digest": version.content_digest.hex(),
         "exec_digest": version.exec_digest.hex(),
     }

@@ -5,32 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.identify import open_catalogue, unknown_skill, whole_id
-from atom_saas_sync.cli.output import (
-    GlobalOptions,
-    console,
-    counted,
-    file_name,
-    note,
-    print_json,
-    read_text,
-    say,
-)
+from atom_saas_sync.cli.output import GlobalOptions, console, counted, note, print_json
 from atom_saas_sync.cli.pager import paged
+from atom_saas_sync.cli.skill_edits import delete, edit, import_skills, restore, revert
 from atom_saas_sync.cli.skill_versions import diff, log, sent_skill, version_state
 from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.errors import NotFound, UsageError
 from atom_saas_sync.model import CachedSkill, Wanted
 
 if TYPE_CHECKING:
-    from atom_saas_sync.store.catalogue import Catalogue
     from atom_saas_sync.store.reading import Reading
 
 app = typer.Typer(help="Read, edit and compare the cached skills.", no_args_is_help=True)
@@ -126,131 +115,13 @@ def show(
         note(f"stale: the marketplace last confirmed this skill at {skill.confirmed_at}")
 
 
-@app.command()
-def edit(
-    ctx: typer.Context,
-    skill_id: _Id,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="FIELD=VALUE",
-            help="Set a field: text as it is, others as JSON; @FILE reads the value from a file; repeatable.",
-        ),
-    ] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option("--file", metavar="FILE", help="Read the whole skill as JSON from FILE; - is standard input."),
-    ] = None,
-    new_fields: Annotated[
-        bool, typer.Option("--new-field", help="Let --set add a field that is not in the contract.")
-    ] = False,
-    as_json: _Json = False,
-) -> None:
-    """Edit the local version, in $EDITOR unless told how. No sync overwrites it in silence."""
-    from atom_saas_sync.core.documents import read_one
-    from atom_saas_sync.usecases.edit_skills import set_fields
-
-    if changes and file is not None:
-        raise UsageError("--set and --file exclude each other")
-    with open_catalogue(ctx.obj) as (catalogue, reading):
-        skill_id = whole_id(catalogue.database, skill_id)
-        skill = reading.skill(skill_id)
-        if skill is None:
-            raise unknown_skill(skill_id)
-        if file is not None:
-            text = read_one(read_text(file), file_name(file))
-            changed = _store_edit(catalogue, skill_id, text, seen=None)
-        elif changes:
-            text = set_fields(skill.text, _values(changes), new_fields=new_fields)
-            changed = _store_edit(catalogue, skill_id, text, seen=skill.text)
-        else:
-            changed = _edit_by_hand(catalogue, skill)
-    _tell(skill_id, "edited" if changed else "nothing was changed", changed=changed, as_json=as_json)
-
-
-@app.command("import")
-def import_skills(
-    ctx: typer.Context,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="JSON or JSON lines; - is standard input.")],
-    as_json: _Json = False,
-) -> None:
-    """Add skills, or edit those that are there: all of them, or none if one is not a skill."""
-    from atom_saas_sync.cli import runtime
-    from atom_saas_sync.core.documents import read_skills
-    from atom_saas_sync.usecases.edit_skills import Candidate
-    from atom_saas_sync.usecases.edit_skills import import_skills as do_import
-
-    candidates = [
-        Candidate(place, raw) for path in files for place, raw in read_skills(read_text(path), file_name(path))
-    ]
-    with open_catalogue(ctx.obj, create=True) as (catalogue, _):
-        done = do_import(catalogue, candidates, actor=runtime.person(), now=datetime.now(UTC))
-    if as_json:
-        print_json({"added": done.added, "updated": done.updated, "unchanged": done.unchanged})
-    else:
-        say(f"{done.added} added, {done.updated} edited, {done.unchanged} as they were")
-
-
-@app.command()
-def revert(ctx: typer.Context, skill_id: _Id, as_json: _Json = False) -> None:
-    """Put the local version back to what the marketplace sent last."""
-    from atom_saas_sync.cli import runtime
-    from atom_saas_sync.usecases.edit_skills import revert_skill
-
-    with open_catalogue(ctx.obj) as (catalogue, _):
-        skill_id = whole_id(catalogue.database, skill_id)
-        changed = revert_skill(catalogue, skill_id, actor=runtime.person(), now=datetime.now(UTC))
-    _tell(skill_id, "reverted" if changed else "it was not edited", changed=changed, as_json=as_json)
-
-
+app.command()(edit)
+app.command("import")(import_skills)
+app.command()(revert)
+app.command()(restore)
+app.command()(delete)
 app.command()(diff)
 app.command()(log)
-
-
-def _store_edit(catalogue: Catalogue, skill_id: str, text: str, *, seen: str | None) -> bool:
-    from atom_saas_sync.cli import runtime
-    from atom_saas_sync.usecases.edit_skills import edit_skill
-
-    return edit_skill(catalogue, skill_id, text, seen=seen, actor=runtime.person(), now=datetime.now(UTC))
-
-
-def _edit_by_hand(catalogue: Catalogue, skill: CachedSkill) -> bool:
-    from atom_saas_sync.cli.editor import EditedFile, keeping, pretty
-    from atom_saas_sync.core.documents import read_one
-
-    file = EditedFile(pretty(skill.text), name="skill.json")
-    with keeping(file):
-        text = file.edit()
-        if text is None:
-            return False
-        return _store_edit(catalogue, skill.skill_id, read_one(text, "the edited text"), seen=skill.text)
-
-
-def _values(texts: list[str]) -> dict[str, Any]:
-    """Read FIELD=VALUE: a text field takes the value as it is, any other JSON if it is some."""
-    from atom_saas_sync.core.documents import Problem, check_text, read_value
-    from atom_saas_sync.core.incoming.fields import TEXT_FIELDS, TIME_FIELDS
-
-    values: dict[str, Any] = {}
-    for text in texts:
-        name, separator, value = text.partition("=")
-        if not name or not separator:
-            raise UsageError(f"invalid --set {printable(text)!r}: expected FIELD=VALUE")
-        if value.startswith("@"):
-            value = read_text(Path(value[1:]))
-        try:
-            values[name] = check_text(value) if name in (*TEXT_FIELDS, *TIME_FIELDS) else read_value(value)
-        except Problem as problem:
-            raise UsageError(f"invalid --set {printable(name)}: {problem}", hint="nothing was changed") from problem
-    return values
-
-
-def _tell(skill_id: str, what: str, *, changed: bool, as_json: bool) -> None:
-    if as_json:
-        print_json({"skill_id": skill_id, "changed": changed})
-    else:
-        say(f"{printable(skill_id)}: {what}")
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from atom_saas_sync.model import BEST_RATING, LARGEST_COUNT, CachedSkill
 _SHOWN_FIELDS = ("name", "version", "category", "description", "tags", "average_rating", "rating_count", "updated_at")
 _FACTS = ("source", "confirmed_at", "stale")
 FIGURES = {"average_rating": BEST_RATING, "rating_count": LARGEST_COUNT}
-_VERSION_FACTS = ("number", "current", "ended_at", "ended_by", "content_digest", "exec_digest")
+_VERSION_FACTS = ("number", "current", "ended_at", "ended_by", "origin", "content_digest", "exec_digest")
 _SOURCES = ("marketplace", "edited", "local")
 _MOST_PROBLEMS = 10
 MAX_IMPORT_MEMORY = 512 * 1024 * 1024
@@ -178,6 +178,12 @@ def _refuse_constant(name: str) -> None:
 def _position(text: str, index: int) -> str:
     line = text.count("\n", 0, index) + 1
     return f"line {line}, column {index - text.rfind(chr(10), 0, index)}"
+
+
+def place_of_field(text: str, name: str) -> str | None:
+    """Return line and column of the value of a field of the outermost object, as `pretty` JSON has it."""
+    found = re.search(rf'^ {{0,2}}"{re.escape(name)}"\s*:\s*', text, re.MULTILINE)
+    return None if found is None else _position(text, found.end())
 
 
 def _has_lines(text: str) -> bool:

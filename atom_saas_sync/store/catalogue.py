@@ -35,7 +35,7 @@ from atom_saas_sync.store.audit import write_audit
 from atom_saas_sync.store.counters import count_requests, increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.failures import translated_errors
-from atom_saas_sync.store.history import pack, version_of
+from atom_saas_sync.store.history import keep_local, pack, version_of
 from atom_saas_sync.store.runs import APPROVED_DELETIONS, get_fact
 from atom_saas_sync.store.search_index import same_words, words, words_of
 from atom_saas_sync.times import format_exact_time, format_time
@@ -714,6 +714,10 @@ class Batch:
                 )
         return ended
 
+    def keep_local(self, versions: Sequence[SkillVersion], now: datetime, *, ended_by: str) -> None:
+        """Keep texts that were written here and end here (`superseded`, `deleted`) in the history."""
+        keep_local(self._connection, versions, now, ended_by=ended_by, number=max(1, self._history_versions))
+
     def _keep_history(self, ended: Sequence[_Ended], moment: str) -> None:
         """Keep these versions, and drop the oldest beyond the number to keep.
 
@@ -727,7 +731,7 @@ class Batch:
             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
             WHERE NOT EXISTS (
                 SELECT 1 FROM skill_version WHERE content_digest = ?3 AND ended_by = ?6
-                AND id = (SELECT max(id) FROM skill_version WHERE skill_id = ?1))
+                AND id = (SELECT max(id) FROM skill_version WHERE skill_id = ?1 AND origin = 'marketplace'))
             """,
             [
                 (
@@ -743,8 +747,8 @@ class Batch:
             ],
         )
         self._connection.executemany(
-            "DELETE FROM skill_version WHERE skill_id = ?1 AND id NOT IN "
-            "(SELECT id FROM skill_version WHERE skill_id = ?1 ORDER BY id DESC LIMIT ?2)",
+            "DELETE FROM skill_version WHERE skill_id = ?1 AND origin = 'marketplace' AND id NOT IN (SELECT id "
+            "FROM skill_version WHERE skill_id = ?1 AND origin = 'marketplace' ORDER BY id DESC LIMIT ?2)",
             [(each.skill_id, max(1, self._history_versions)) for each in ended],
         )
 

@@ -1,15 +1,18 @@
-"""The versions of a skill that the marketplace sent: the base, and those that ended."""
+"""The versions of a skill: the base, and those that ended, the marketplace's and those written here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import cache
 from typing import Any
 
 import msgspec
 
-from atom_saas_sync.model import SentVersion
+from atom_saas_sync.model import SentVersion, SkillVersion
 from atom_saas_sync.store.database import Database
+from atom_saas_sync.times import format_time
 
 
 class _Versioned(msgspec.Struct):
@@ -48,6 +51,24 @@ def unpack(data: bytes) -> str:
     return zstandard.decompress(data).decode()
 
 
+def keep_local(
+    connection: sqlite3.Connection, versions: Sequence[SkillVersion], now: datetime, *, ended_by: str, number: int
+) -> None:
+    """Keep local texts, each skill's newest `number` of them: the versions of the marketplace are counted apart."""
+    for each in versions:
+        values = version_of(each.text, each.fields), each.content_digest, each.exec_digest, format_time(now), ended_by
+        connection.execute(
+            "INSERT INTO skill_version (skill_id, version, content_digest, exec_digest, ended_at, ended_by, data, "
+            "origin) VALUES (?, ?, ?, ?, ?, ?, ?, 'local')",
+            (each.skill_id, *values, pack(each.text)),
+        )
+        connection.execute(
+            "DELETE FROM skill_version WHERE skill_id = ?1 AND origin = 'local' AND id NOT IN (SELECT id "
+            "FROM skill_version WHERE skill_id = ?1 AND origin = 'local' ORDER BY id DESC LIMIT ?2)",
+            (each.skill_id, number),
+        )
+
+
 class History:
     """Reads the versions of skills."""
 
@@ -55,7 +76,7 @@ class History:
         self._database = database
 
     def versions(self, skill_id: str) -> list[SentVersion]:
-        """Return what the marketplace sent of a skill, the newest first: the base, then what it replaced."""
+        """Return the versions of a skill, the newest first: the base, then what the marketplace or we have replaced."""
         with self._database.reading() as connection:
             ended = [
                 SentVersion(
@@ -66,6 +87,7 @@ class History:
                     ended_by=row["ended_by"],
                     content_digest=row["content_digest"],
                     exec_digest=row["exec_digest"],
+                    origin=row["origin"],
                 )
                 for row in connection.execute(
                     "SELECT * FROM skill_version WHERE skill_id = ? ORDER BY id DESC", (skill_id,)

@@ -116,7 +116,7 @@ def upgrade(db: Database, target: str | None = None) -> Change:
 
 
 def loss(db: Database, target: str | int) -> dict[str, int]:
-    """Return the tables that a downgrade to `target` would drop together with rows, and how many rows.
+    """Return what a downgrade to `target` would lose, and how much: tables that hold rows, and values of columns.
 
     Raises UsageError for an unknown target, and DatabaseError for a newer database.
     """
@@ -127,11 +127,11 @@ def loss(db: Database, target: str | int) -> dict[str, int]:
         for table in created(name, "table")
         if table not in _migration(name).hands_over
     ]
-    counts = {
-        table: int(db.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608 - our own names
-        for table in tables
-    }
-    return {table: rows for table, rows in counts.items() if rows}
+    counting = {table: f"SELECT count(*) FROM {table}" for table in tables}  # noqa: S608 - our own names
+    for name in names:
+        counting.update(_migration(name).loses)
+    counts = {what: int(db.connection.execute(count).fetchone()[0]) for what, count in counting.items()}
+    return {what: number for what, number in counts.items() if number}
 
 
 def downgrade(db: Database, target: str | int) -> Change:

@@ -576,12 +576,14 @@ class Migration:
     """One step of the schema and its way back, as SQL statements.
 
     The way back returns the rows of the tables in `hands_over` to those of earlier migrations.
+    `loses` names what the way back drops besides whole tables, each with a statement that counts it.
     """
 
     name: str
     up: tuple[str, ...]
     down: tuple[str, ...]
     hands_over: tuple[str, ...] = ()
+    loses: tuple[tuple[str, str], ...] = ()
 
 
 MIGRATIONS = (
@@ -634,6 +636,7 @@ MIGRATIONS = (
         name="0005_replaced_ratings",
         up=("ALTER TABLE skill_rating ADD COLUMN replaced TEXT",),
         down=("ALTER TABLE skill_rating DROP COLUMN replaced",),
+        loses=(("replaced ratings", "SELECT count(*) FROM skill_rating WHERE replaced IS NOT NULL"),),
     ),
     Migration(name="0006_index_characters", up=INDEX_CHARACTERS, down=INDEX_WORDS),
     # The digests of all stored versions in their final form (docs/TRUST.md).
@@ -682,5 +685,15 @@ MIGRATIONS = (
         up=backend_schema.ratings(CREATE_RATINGS),
         down=backend_schema.former_ratings(CREATE_RATINGS),
         hands_over=("skill_ratings", "failed_rating_uploads"),
+    ),
+    # Who wrote a former version: the marketplace, or somebody here (`local`) whose text was replaced or deleted.
+    Migration(
+        name="0016_local_versions",
+        up=("ALTER TABLE skill_version ADD COLUMN origin TEXT NOT NULL DEFAULT 'marketplace'",),
+        down=(
+            "DELETE FROM skill_version WHERE origin != 'marketplace'",
+            "ALTER TABLE skill_version DROP COLUMN origin",
+        ),
+        loses=(("former local versions", "SELECT count(*) FROM skill_version WHERE origin != 'marketplace'"),),
     ),
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
+from shlex import quote
 from typing import Any
 
 from msgspec import Struct
@@ -22,9 +23,9 @@ from atom_saas_sync.core.incoming.fields import TEXT_FIELDS
 from atom_saas_sync.core.incoming.skills import read_skill
 from atom_saas_sync.core.merge import follow_volatile
 from atom_saas_sync.core.plan import is_edited, is_tampered
-from atom_saas_sync.errors import NotFound, Tampered, UsageError
+from atom_saas_sync.errors import NotFound, NotLocal, Tampered, UsageError
 from atom_saas_sync.model import Action, BaseChange, CacheChange, InvalidItem, Known, Outcome, SkillVersion
-from atom_saas_sync.usecases.ports import EditableCatalogue
+from atom_saas_sync.usecases.ports import EditableCatalogue, PersonsBatch
 
 _SHOWN = 10
 _OBJECTS = ("metadata", "parameters", "env_vars", "local_files")
@@ -55,12 +56,7 @@ def edit_skill(
     Volatile fields stay as the marketplace has them. Raises UsageError, with nothing changed, if `text` is no skill or
     another one, or the cached text is no longer what the person has `seen` (None: did not look).
     """
-    edited = _read(Candidate("the edited text", text.encode()), catalogue)
-    if edited.skill_id != skill_id:
-        raise UsageError(
-            f"the edited text is another skill: {edited.skill_id!r}, not {skill_id!r}; nothing was changed",
-            hint="`atom-sync skills import FILE` adds skills",
-        )
+    edited = check_edit(catalogue, skill_id, text)
     with catalogue.batch() as batch:
         known = batch.known([skill_id]).get(skill_id) or Known(skill_id)
         if seen is not None and known.local_text != seen:
@@ -70,9 +66,23 @@ def edit_skill(
         action = _plan(known, edited.fields)
         if action is None:
             return False
+        _keep(batch, [known], now)
         batch.apply([action], now, actor=actor)
         batch.note(actor, "skill edit", skill_id, now, **_replaced(known))
     return True
+
+
+def check_edit(
+    catalogue: EditableCatalogue, skill_id: str, text: str, *, name: str = "the edited text"
+) -> SkillVersion:
+    """Return the skill in the JSON `text`. Raises UsageError if there is none, or it has another id."""
+    edited = _read(Candidate(name, text.encode()), catalogue)
+    if edited.skill_id != skill_id:
+        raise UsageError(
+            f"{name} is another skill: {edited.skill_id!r}, not {skill_id!r}; nothing was changed",
+            hint="`atom-sync skills import FILE` adds skills",
+        )
+    return edited
 
 
 def set_fields(text: str, changes: Mapping[str, Any], *, new_fields: bool = False) -> str:
@@ -121,6 +131,7 @@ def import_skills(
         known = batch.known(skills)
         planned = [_plan(known.get(name) or Known(name), skill.fields) for name, skill in skills.items()]
         actions = [action for action in planned if action is not None]
+        _keep(batch, [known[action.skill_id] for action in actions if action.skill_id in known], now)
         batch.apply(actions, now, actor=actor)
         for action in actions:
             batch.note(actor, "skill import", action.skill_id, now, **_replaced(known.get(action.skill_id)))
@@ -128,30 +139,151 @@ def import_skills(
     return Imported(added=added, updated=len(actions) - added, unchanged=len(skills) - len(actions))
 
 
-def revert_skill(catalogue: EditableCatalogue, skill_id: str, *, actor: str, now: datetime) -> bool:
-    """Put the local version back to what the marketplace sent last; return whether anything changed.
+def restore_version(
+    catalogue: EditableCatalogue, skill_id: str, text: str, *, version: str, actor: str, now: datetime
+) -> bool:
+    """Put the `text` of a former version back as a local edit; return whether anything changed.
 
-    Raises UsageError, with nothing changed, for a skill that is unknown, exists only here, or has an open conflict.
+    The local text that it replaces goes into the history. Raises UsageError if the text is not a skill.
     """
+    former = stored_version(skill_id, text)
+    if former is None:
+        raise UsageError(f"version {version} of {skill_id!r} is not a skill any more", hint="nothing was changed")
     with catalogue.batch() as batch:
-        known = batch.known([skill_id]).get(skill_id)
-        if known is None or (known.local_text is None and known.base is None):
-            raise NotFound(f"there is no skill {skill_id!r} in the cache")
-        if known.waiting is not None:
-            raise UsageError(
-                f"conflict {known.waiting.id} waits: the marketplace has another version, or has deleted the skill",
-                hint=f"`atom-sync conflicts resolve {known.waiting.id} --strategy remote_wins` takes its side",
-            )
-        base = None if known.base_text is None else stored_version(skill_id, known.base_text)
-        if base is None:
-            raise UsageError(f"{skill_id!r} exists only here: there is nothing to go back to")
-        if known.local_text == base.text:
+        known = batch.known([skill_id]).get(skill_id) or Known(skill_id)
+        action = _plan(known, former.fields)
+        if action is None:
             return False
-        if is_tampered(known):
+        if action.base is BaseChange.RESTORE and is_tampered(known):
             raise Tampered(skill_id)
-        batch.apply([_back_to(base)], now, actor=actor)
-        batch.note(actor, "skill revert", skill_id, now, **_replaced(known))
+        _keep(batch, [known], now)
+        batch.apply([action], now, actor=actor)
+        batch.note(actor, "skill restore", skill_id, now, version=version, **_replaced(known))
     return True
+
+
+def revert_skill(catalogue: EditableCatalogue, skill_id: str, *, actor: str, now: datetime) -> bool:
+    """Do for one skill what `revert_skills` does."""
+    return revert_skills(catalogue, [skill_id], actor=actor, now=now) == [skill_id]
+
+
+def edits_of(catalogue: EditableCatalogue, skill_ids: Sequence[str]) -> dict[str, str]:
+    """Return the texts of those of these skills that were edited here, or exist only here."""
+    known = catalogue.known(skill_ids)
+    return {name: each.local_text for name, each in known.items() if each.local_text is not None and is_edited(each)}
+
+
+def revert_skills(
+    catalogue: EditableCatalogue,
+    skill_ids: Sequence[str],
+    *,
+    actor: str,
+    now: datetime,
+    seen: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Put local versions back to what the marketplace sent last, in one transaction; return what changed.
+
+    Raises UsageError, with nothing changed, for a skill that is unknown, exists only here, or has an open conflict, and
+    if the edits are no longer those that somebody has `seen`.
+    """
+    ids = list(dict.fromkeys(skill_ids))
+    with catalogue.batch() as batch:
+        known = batch.known(ids)
+        _refuse_unseen(known, ids, seen)
+        bases = [base for skill_id in ids if (base := _reverted(known.get(skill_id), skill_id)) is not None]
+        replaced = [known[base.skill_id] for base in bases]
+        _keep(batch, replaced, now)
+        batch.apply([_back_to(base) for base in bases], now, actor=actor)
+        for each in replaced:
+            batch.note(actor, "skill revert", each.skill_id, now, **_replaced(each))
+    return [base.skill_id for base in bases]
+
+
+def delete_skills(
+    catalogue: EditableCatalogue,
+    skill_ids: Sequence[str],
+    *,
+    actor: str,
+    now: datetime,
+    seen: Mapping[str, str] | None = None,
+) -> None:
+    """Remove skills that exist only here, in one transaction; their last texts go into the history.
+
+    Raises UsageError, with nothing removed, if one is unknown, belongs to the marketplace, or is no longer the text
+    that somebody has `seen`.
+    """
+    ids = list(dict.fromkeys(skill_ids))
+    with catalogue.batch() as batch:
+        known = batch.known(ids)
+        _refuse_to_delete(known, ids)
+        _refuse_unseen(known, ids, seen)
+        _keep(batch, [known[skill_id] for skill_id in ids], now, ended_by="deleted")
+        batch.apply([Action(each, Outcome.DELETED, cache=CacheChange.REMOVE) for each in ids], now, actor=actor)
+        for skill_id in ids:
+            batch.note(actor, "skill delete", skill_id, now, **_replaced(known[skill_id]))
+
+
+def refuse_to_delete(catalogue: EditableCatalogue, skill_ids: Sequence[str]) -> None:
+    """Raise what `delete_skills` would raise of these skills as they are now."""
+    _refuse_to_delete(catalogue.known(skill_ids), skill_ids)
+
+
+def _refuse_to_delete(known: Mapping[str, Known], skill_ids: Sequence[str]) -> None:
+    for skill_id in skill_ids:
+        each = known.get(skill_id)
+        if each is None or each.local_text is None:
+            raise NotFound(
+                f"there is no skill {skill_id!r} in the cache", hint="nothing was removed; the id must be whole"
+            )
+        if each.waiting is not None:
+            raise NotLocal(
+                f"{skill_id!r} has an open conflict with the marketplace; nothing was removed",
+                hint=f"`atom-sync conflicts resolve {each.waiting.id} --strategy remote_wins` takes the other side",
+            )
+        if each.base is not None:
+            raise NotLocal(
+                f"{skill_id!r} belongs to the marketplace, and the next sync would bring it back; nothing was removed",
+                hint=f"`atom-sync skills revert {quote(skill_id)}` drops the local edit"
+                if is_edited(each)
+                else "it goes when the marketplace deletes it; `atom-sync cache purge --all` empties the cache until "
+                "the next sync",
+            )
+
+
+def _refuse_unseen(known: Mapping[str, Known], skill_ids: Sequence[str], seen: Mapping[str, str] | None) -> None:
+    for skill_id in skill_ids:
+        each = known.get(skill_id)
+        if each is not None and is_edited(each) and seen is not None and each.local_text != seen.get(skill_id):
+            raise UsageError(f"{skill_id!r} has changed meanwhile; nothing was done", hint="run it again")
+
+
+def _reverted(known: Known | None, skill_id: str) -> SkillVersion | None:
+    """Return the version to go back to; None if the skill is at it. Raises UsageError where there is no way back."""
+    if known is None or (known.local_text is None and known.base is None):
+        raise NotFound(f"there is no skill {skill_id!r} in the cache")
+    if known.waiting is not None:
+        raise UsageError(
+            f"conflict {known.waiting.id} waits: the marketplace has another version, or has deleted the skill",
+            hint=f"`atom-sync conflicts resolve {known.waiting.id} --strategy remote_wins` takes its side",
+        )
+    base = None if known.base_text is None else stored_version(skill_id, known.base_text)
+    if base is None:
+        raise UsageError(
+            f"{skill_id!r} exists only here: there is nothing to go back to",
+            hint=f"`atom-sync skills delete {quote(skill_id)}` removes it",
+        )
+    if known.local_text == base.text:
+        return None
+    if is_tampered(known):
+        raise Tampered(skill_id)
+    return base
+
+
+def _keep(batch: PersonsBatch, replaced: Iterable[Known], now: datetime, *, ended_by: str = "superseded") -> None:
+    """Put local texts that are about to go into the history. What is not a skill is in the audit log alone."""
+    texts = [(each.skill_id, each.local_text) for each in replaced if each.local_text is not None and is_edited(each)]
+    versions = [stored_version(skill_id, text) for skill_id, text in texts]
+    batch.keep_local([each for each in versions if each is not None], now, ended_by=ended_by)
 
 
 def _read(candidate: Candidate, catalogue: EditableCatalogue) -> SkillVersion:
@@ -159,7 +291,7 @@ def _read(candidate: Candidate, catalogue: EditableCatalogue) -> SkillVersion:
     if isinstance(skill, InvalidItem) and skill.if_held is not None and catalogue.known([skill.if_held.skill_id]):
         return skill.if_held
     if isinstance(skill, InvalidItem):
-        raise UsageError(f"{candidate.place} is no skill: {skill.reason}", hint="nothing was changed")
+        raise UsageError(f"{candidate.place} is not a skill: {skill.reason}", hint="nothing was changed")
     return skill
 
 

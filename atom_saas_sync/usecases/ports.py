@@ -342,6 +342,12 @@ class PersonsBatch(KnownSkills, Protocol):
     def note(self, actor: str, action: str, subject: str, now: datetime, **details: object) -> None:
         """Write what a person did into the audit log."""
 
+    def keep_local(self, versions: Sequence[SkillVersion], now: datetime, *, ended_by: str) -> None:
+        """Keep in the history texts that were written here and end now, `superseded` or `deleted`.
+
+        They are counted apart from the marketplace's versions: neither pushes the other out.
+        """
+
 
 class EditableCatalogue(KnownSkills, Protocol):
     """What editing needs of the store."""

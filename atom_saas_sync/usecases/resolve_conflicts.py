@@ -196,7 +196,7 @@ def own_skill(text: str, skill_id: str) -> SkillVersion:
     if isinstance(skill, InvalidItem) and skill.if_held is not None:
         skill = skill.if_held  # its id has to be that of the conflict
     if isinstance(skill, InvalidItem):
-        raise UsageError(f"this is no skill: {skill.reason}; nothing was changed")
+        raise UsageError(f"this is not a skill: {skill.reason}; nothing was changed")
     if skill.skill_id != skill_id:
         raise UsageError(f"this is another skill: {skill.skill_id!r}, not {skill_id!r}; nothing was changed")
     return skill

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +15,7 @@ from atom_saas_sync.cli.identify import whole_id
 from atom_saas_sync.cli.output import GlobalOptions, age, counted, note, print_json, say
 from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.cli.tables import Column, print_table
-from atom_saas_sync.errors import NotFound, UsageError
+from atom_saas_sync.errors import NotFound, NotLocal, UsageError
 from atom_saas_sync.model import ListedRating
 
 if TYPE_CHECKING:
@@ -231,6 +232,39 @@ def restore(
             f"rating {rating.id}: {rating.stars} of 5 for {printable(rating.skill_id)} again; "
             "the next `atom-sync sync ratings` sends it"
         )
+
+
+@app.command()
+def delete(
+    ctx: typer.Context,
+    rating_ids: Annotated[list[str], typer.Argument(metavar="ID…", help="The ratings' whole ids.")],
+    as_json: _Json = False,
+) -> None:
+    """Delete ratings that were never sent: pending ones, and those that the marketplace refused."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.store.lock import run_lock
+    from atom_saas_sync.times import format_time
+
+    ids, clock = list(dict.fromkeys(rating_ids)), runtime.StopSignals()
+    with _ratings(ctx.obj) as ratings:
+        path = ratings.database.path
+        with run_lock(
+            path, "ratings", command="ratings delete", now=lambda: format_time(clock.now()), sleep=clock.sleep
+        ):
+            found = {each: ratings.find(each) for each in ids}
+            if missing := [each for each, rating in found.items() if rating is None]:
+                raise _unknown(missing)
+            for each, rating in found.items():
+                if rating is not None and (rating.state == "sent" or rating.remote_rating_id is not None):
+                    raise NotLocal(
+                        f"rating {printable(each)} was sent: the marketplace has it; nothing was deleted",
+                        hint=f"`atom-sync ratings add {quote(rating.skill_id)} STARS` changes it",
+                    )
+            deleted = ratings.delete(ids, actor=runtime.person(), now=clock.now())
+    if as_json:
+        print_json({"deleted": deleted, "total": len(deleted)})
+    else:
+        say(f"{counted(len(deleted), 'rating')} deleted")
 
 
 @contextmanager

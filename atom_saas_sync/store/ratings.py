@@ -234,6 +234,18 @@ class Ratings:
                 write_audit(connection, actor, "ratings retry", str(rating_id), now, {})
             return retried
 
+    def delete(self, ids: Sequence[str], *, actor: str, now: datetime) -> list[str]:
+        """Delete those of these ratings that were never sent, and return their ids; the audit log keeps them."""
+        with self._database.transaction() as connection:
+            rows = connection.execute(
+                "DELETE FROM skill_ratings WHERE id IN (SELECT value FROM json_each(?)) "
+                "AND synced_to_saas = 0 AND remote_rating_id IS NULL RETURNING id, skill_id, user_id, rating, review",
+                (json.dumps(list(ids)),),
+            ).fetchall()
+            for row in rows:
+                write_audit(connection, actor, "ratings delete", str(row["id"]), now, dict(row))
+            return [row["id"] for row in rows]
+
     def restore(self, rating_id: str, *, actor: str, now: datetime) -> ListedRating | None:
         """Put back what the marketplace's rating replaced, as a new version to be sent; None if nothing is kept."""
         with self._database.transaction() as connection:

@@ -670,6 +670,12 @@ class PersonsRatings(Protocol):
         The audit log says so.
         """
 
+    def delete(self, ids: Sequence[str], *, actor: str, now: datetime) -> list[str]:
+        """Delete, in one transaction, those of these ratings that were never sent, and return their ids.
+
+        The caller holds the lock of the ratings: one that is being sent now would be sent and forgotten.
+        """
+
     def restore(self, rating_id: str, *, actor: str, now: datetime) -> ListedRating | None:
         """Bring back what a rating of the marketplace replaced, as a new version; None if nothing is kept.
 

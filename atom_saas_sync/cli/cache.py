@@ -96,13 +96,7 @@ def purge(
         confirmed: tuple[str, ...] = ()
         if include_local and not dry_run:
             confirmed = purge_cache(lifetime, wanted(dry_run=True), actor=actor, now=now).removed.local_ids
-            confirm_loss(
-                confirmed,
-                what=counted(len(confirmed), "local edit"),
-                question="Remove them? The audit log keeps a copy.",
-                yes=yes,
-                as_json=as_json,
-            )
+            _confirm(confirmed, yes=yes, as_json=as_json)
         options = wanted(dry_run=dry_run, confirmed=frozenset(confirmed))
         if dry_run:
             purged = purge_cache(lifetime, options, actor=actor, now=now)
@@ -111,6 +105,11 @@ def purge(
                 purged = purge_cache(lifetime, options, actor=actor, now=now)
                 counts.update(purged.counts)
     _report(purged, dry_run=dry_run, as_json=as_json)
+
+
+def _confirm(local_ids: tuple[str, ...], *, yes: bool, as_json: bool) -> None:
+    edits = counted(len(local_ids), "local edit")
+    confirm_loss(local_ids, what=edits, question="Remove them? The audit log keeps a copy.", yes=yes, as_json=as_json)
 
 
 def _skip(reason: str, why: str, *, as_json: bool) -> NoReturn:

@@ -9,9 +9,10 @@ from hashlib import sha256
 import pytest
 from msgspec import Raw
 
+from atom_saas_sync.core.listing import PAGES_BEYOND
 from atom_saas_sync.errors import BadResponse
 from atom_saas_sync.model import ListedPage, SkillPage
-from atom_saas_sync.usecases.walk import PAGES_BEYOND, Walk, WalkedPage
+from atom_saas_sync.usecases.walk import Walk, WalkedPage
 
 PAGES = 6
 
@@ -115,7 +116,7 @@ def test_a_server_of_small_pages_may_need_many() -> None:
 
 
 def test_no_total_allows_more_pages_than_any_list_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atom_saas_sync.usecases.walk.MAX_PAGES", 50)
+    monkeypatch.setattr("atom_saas_sync.core.listing.MAX_PAGES", 50)
 
     def fetch(page: int, etag: str | None) -> ListedPage:
         assert page <= 100

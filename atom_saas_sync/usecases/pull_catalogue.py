@@ -229,7 +229,7 @@ class CataloguePull:
         self._look_again_at_waiting_conflicts(walk.seen)
         if walk.complete:
             if not self._options.dry_run:
-                self._catalogue.forget_pages_from(walk.pages_read + 1)
+                self._catalogue.forget_pages_from(walk.listing.pages_read + 1)
             self._delete_unlisted(walk.listed, outcome)
         if not self._options.dry_run:
             self._catalogue.refresh_expiry(self._clock.now())
@@ -281,7 +281,7 @@ class CataloguePull:
             self._catalogue.forget_other_lists(list_key)
         for attempt in (1, 2):
             walk = self._walk(list_key, outcome, first=attempt == 1)
-            if walk.complete or walk.failed:
+            if walk.complete or walk.listing.failed:
                 return walk
             log.warning("the list changed while it was read (total %s, then %s; %d distinct skills)", *walk.evidence)
         outcome.note("incomplete", PAGES_MISSING)
@@ -304,17 +304,17 @@ class CataloguePull:
                         continue
                     self._take_page(page, walk, list_key, outcome)
                     if self._progress is not None:
-                        self._progress.advance(len(walk.seen), walk.total)
+                        self._progress.advance(len(walk.seen), walk.listing.total)
             finally:  # what was read is kept, however the walk ends
                 self._write_pages(walk, list_key)
         self._listed = len(walk.seen)
-        log.info("read the list: %s on %s", counted(walk.distinct, "skill"), counted(walk.pages_read, "page"))
+        log.info("read the list: %s on %s", counted(walk.distinct, "skill"), counted(walk.listing.pages_read, "page"))
         self._proof = WalkProof(
             walks=self._proof.walks + 1,
-            pages_read=walk.pages_read,
+            pages_read=walk.listing.pages_read,
             distinct_ids=walk.distinct,
-            total_before=walk.first_total,
-            total_after=walk.total,
+            total_before=walk.listing.first_total,
+            total_after=walk.listing.total,
             confirmations=self._proof.confirmations,
         )
         return walk

@@ -1,4 +1,4 @@
-"""Walking the list of skills page by page: when it ends, and whether it was complete (marketplace-api.md, section 3).
+"""Walking the list of skills page by page; core/listing.py says when it ends, and whether it was complete.
 
 Pages are fetched ahead in a thread while the previous one is compared and written. Those that are here are read in
 another, as soon as the consumer has nothing to do but to wait for SQLite: earlier, both would contend for
@@ -22,6 +22,7 @@ from msgspec import Raw, Struct, field
 
 from atom_saas_sync.core.incoming.limits import MAX_PAGE_MEMORY
 from atom_saas_sync.core.incoming.skills import read_skill
+from atom_saas_sync.core.listing import Listing, Next
 from atom_saas_sync.errors import ApiError, BadResponse, MarketplaceError, TooLarge
 from atom_saas_sync.model import InvalidItem, ListedPage, PageRecord, SkillVersion
 
@@ -32,11 +33,6 @@ MAX_BYTES_AHEAD = 8 * 1024 * 1024
 
 MEMORY_TO_READ_AHEAD = MAX_PAGE_MEMORY // 2
 """While decoded skills that take more wait to be written, no further page is decoded."""
-
-
-PAGES_BEYOND = 10
-MAX_PAGES = 10_000
-"""A list may have twice the pages that its total makes, and ten more; never more than that."""
 
 
 class SortedItems(NamedTuple):
@@ -139,17 +135,10 @@ class Walk:
         self._records = records
         self._page_size = page_size
         self._check = check
+        self.listing = Listing(page_size)
         self.seen: set[str] = set()
         self.unusable: set[str] = set()
         self._unusable_items = 0
-        self.first_total: int | None = None
-        self.total: int | None = None
-        self.pages_read = 0
-        self._largest_page = 0
-        self.failed = False
-        self._ended = False
-        self._beyond = False
-        self._seen_at_last_look = -1
         # Room for two pages: with the one in work, two that are read and the one on its way, six are in memory.
         self._ahead: _Ahead = queue.Queue(maxsize=2)
         self._bytes_fetched = self._bytes_consumed = 0  # each is written by one thread
@@ -159,8 +148,8 @@ class Walk:
 
     @property
     def complete(self) -> bool:
-        """Tell whether this walk has seen the whole list: the same total first and last, and that many skills."""
-        return self._ended and not self.failed and self.first_total == self.total and self.distinct >= (self.total or 0)
+        """Tell whether this walk has seen the whole list."""
+        return self.listing.complete(self.distinct)
 
     @property
     def distinct(self) -> int:
@@ -175,7 +164,7 @@ class Walk:
     @property
     def evidence(self) -> tuple[int | None, int | None, int]:
         """Return the total on the first and the last page, and the number of distinct skills."""
-        return self.first_total, self.total, self.distinct
+        return self.listing.first_total, self.listing.total, self.distinct
 
     def saw(self, skill_ids: Iterable[str], unusable: Iterable[str | None] = ()) -> None:
         """Note the skills of a page, and the ids, None if there is none, of its unusable items."""
@@ -285,73 +274,24 @@ class Walk:
                 self._ahead.all_tasks_done.wait(_POLL_SECONDS)
 
     def _fetch_all(self, stop: threading.Event) -> Iterator[WalkedPage | PageFailed]:
-        number, items_seen, failures = 1, 0, 0
-        while True:
+        number, following = 1, Next.FETCH
+        while following is not Next.END:
             try:
                 page, size = self._fetch_one(number)
             except (ApiError, BadResponse) as error:
                 if isinstance(error, TooLarge) and self._page_size > 1:
                     raise  # smaller pages may do
-                if self._beyond:  # what servers answer after the end of a list differs
-                    self._ended = True
-                    return
-                self.failed = True
-                failures += 1
-                # Without a total there is no telling where the list would end; two in a row are no accident.
-                ends = failures > 1 or self.total is None or items_seen + self._page_size >= self.total
-                yield PageFailed(number, error)
-                if ends:
-                    return
-                number, items_seen = number + 1, items_seen + self._page_size
-                continue
-            failures = 0
-            self.pages_read = number
-            self._check_length(page, size)
-            if number == 1:
-                self.first_total = page.total
-            if page.total is not None and not (self._beyond and size == page.total == 0):
-                self.total = page.total
-            items_seen += size
-            yield page
-            del page
-            if size == 0:
-                self._ended = True
-                return
-            if items_seen >= (self.total or 0) and self._is_over(size, stop):
-                return
+                following = self.listing.could_not_fetch()
+                if not self.listing.ended:
+                    yield PageFailed(number, error)
+            else:
+                following = self.listing.took(number, size, page.total)
+                yield page
+                del page  # a page takes megabytes
+                if following is Next.LOOK:
+                    self._wait_until_consumed(stop)
+                    following = self.listing.looked(size, seen=len(self.seen), distinct=self.distinct)
             number += 1
-
-    def _check_length(self, page: WalkedPage, size: int) -> None:
-        """Raise BadResponse if there are far more pages than the total says, in pages as large as this server's."""
-        self._largest_page = max(self._largest_page, size)
-        most = MAX_PAGES
-        if page.total is not None:
-            expected = -(-page.total // max(1, min(self._largest_page, self._page_size)))
-            most = min(most, 2 * expected + PAGES_BEYOND)
-        if size and page.number > most:
-            raise BadResponse(
-                f"the list does not end: page {page.number} is not the last, and {page.total} skills are listed",
-                hint="what was read is kept; the marketplace is at fault",
-            )
-
-    def _is_over(self, size: int, stop: threading.Event) -> bool:
-        """Tell whether a page of so many items was the last, once all that was promised has been read.
-
-        If more than that comes, or nothing was promised, each page is looked at before the next is fetched.
-        """
-        self._wait_until_consumed(stop)
-        enough = self.total is not None and self.distinct >= self.total
-        if size < self._page_size and enough:
-            self._ended = True
-        elif len(self.seen) == self._seen_at_last_look:  # a server that repeats itself would be walked for ever
-            if self._beyond:
-                self._ended = enough
-                self.pages_read -= 1
-        else:
-            self._seen_at_last_look = len(self.seen)
-            self._beyond = self.first_total == self.total == self.distinct
-            return False
-        return True
 
     def _fetch_one(self, number: int) -> tuple[WalkedPage, int]:
         record = self._records.get(number)
@@ -364,10 +304,10 @@ class Walk:
                 len(items),
                 fetched.etag,
                 fetched.page.total,
-                self._beyond,
+                self.listing.beyond,
                 size_bytes=sum(map(len, items)),
             )
             return page, page.size
         if record is None:
             raise BadResponse(f"page {number} of the list: 'not modified', but nothing was asked for on condition")
-        return WalkedPage(number, None, record.items, record.etag, record.total, self._beyond), record.items
+        return WalkedPage(number, None, record.items, record.etag, record.total, self.listing.beyond), record.items

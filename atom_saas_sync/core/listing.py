@@ -1,0 +1,102 @@
+"""Where the list of skills ends, and whether it was read whole (marketplace-api.md, section 3).
+
+The list is no snapshot: skills come and go between two pages, and servers differ in what they send after the last one.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from atom_saas_sync.errors import BadResponse
+
+PAGES_BEYOND = 10
+MAX_PAGES = 10_000
+"""A list may have twice the pages that its total makes, and ten more; never more than that."""
+
+
+class Next(Enum):
+    """What to do after a page."""
+
+    FETCH = "fetch the next page"
+    LOOK = "look at the page first: it may be the last"
+    END = "end the walk"
+
+
+class Listing:
+    """The pages of one walk, reported in order. `page_size` is the size that was asked for."""
+
+    def __init__(self, page_size: int) -> None:
+        self._page_size = page_size
+        self.first_total: int | None = None
+        self.total: int | None = None
+        self.pages_read = 0
+        self.failed = False
+        self.ended = False
+        self.beyond = False
+        """Whether the pages so far hold the whole list: the next one is asked for only to be sure."""
+        self._items = 0
+        self._failures = 0
+        self._largest_page = 0
+        self._seen_at_last_look = -1
+
+    def complete(self, distinct: int) -> bool:
+        """Tell whether the whole list was seen: the same total first and last, and that many distinct skills."""
+        return self.ended and not self.failed and self.first_total == self.total and distinct >= (self.total or 0)
+
+    def took(self, number: int, size: int, total: int | None) -> Next:
+        """Note a page of `size` items that says `total`. Raises BadResponse if the list has far too many pages."""
+        self._failures = 0
+        self.pages_read = number
+        self._check_length(number, size, total)
+        if number == 1:
+            self.first_total = total
+        if total is not None and not (self.beyond and size == total == 0):
+            self.total = total
+        self._items += size
+        if size == 0:
+            self.ended = True
+            return Next.END
+        return Next.LOOK if self._items >= (self.total or 0) else Next.FETCH
+
+    def looked(self, size: int, *, seen: int, distinct: int) -> Next:
+        """Decide after the consumer has looked at a page of `size` items, with all that was promised read.
+
+        If more than that comes, or nothing was promised, each page is looked at before the next is fetched. `seen` is
+        the number of ids so far, `distinct` also counts unusable items.
+        """
+        enough = self.total is not None and distinct >= self.total
+        if size < self._page_size and enough:
+            self.ended = True
+        elif seen == self._seen_at_last_look:  # a server that repeats itself would be walked for ever
+            if self.beyond:
+                self.ended = enough
+                self.pages_read -= 1
+        else:
+            self._seen_at_last_look = seen
+            self.beyond = self.first_total == self.total == distinct
+            return Next.FETCH
+        return Next.END
+
+    def could_not_fetch(self) -> Next:
+        """Note a page that could not be fetched although the marketplace answered."""
+        if self.beyond:  # what servers answer after the end of a list differs
+            self.ended = True
+            return Next.END
+        self.failed = True
+        self._failures += 1
+        # Without a total there is no telling where the list would end; two in a row are no accident.
+        ends = self._failures > 1 or self.total is None or self._items + self._page_size >= self.total
+        self._items += self._page_size
+        return Next.END if ends else Next.FETCH
+
+    def _check_length(self, number: int, size: int, total: int | None) -> None:
+        self._largest_page = max(self._largest_page, size)
+        most = MAX_PAGES
+        if total is not None:
+            expected = -(-total // max(1, min(self._largest_page, self._page_size)))
+            most = min(most, 2 * expected + PAGES_BEYOND)
+        if size and number > most:
+            raise BadResponse(
+                f"the list does not end: page {number} is not the last, and {total} skills are listed",
+                hint="what was read is kept; the marketplace is at fault",
+            )

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from loaded_command import run_command
+from loaded_command import Forked, run_command, start_command
 from store_rooms import LockHolder, Rooms, copy_of
 
 from atom_saas_sync.core.outgoing import user_hasher
@@ -227,15 +227,8 @@ class Machine:
 
     def python(self, code: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run Python code as a process of its own, in the environment of the command."""
-        return subprocess.run(
-            [sys.executable, "-c", code],
-            env=self.environment(**variables),
-            cwd=self.directory,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            umask=self.umask,
+        return run_command(
+            environment=self.environment(**variables), directory=self.directory, umask=self.umask, code=code
         )
 
     def hurried(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -253,26 +246,21 @@ class Machine:
             "import runpy, sys; sys.argv = ['atom-sync', 'sync', 'skills', '--json']\n"
             "try: runpy.run_module('atom_saas_sync', run_name='__main__')\n"
             "finally: print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0], file=sys.stderr)",
+            PYTHONUTF8="1",  # a real start: a fork begins with the memory of what it is forked from
             **variables,
         )
         return result, int(result.stderr.split()[-1]) / 1024
 
     @contextmanager
-    def started(self, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
-        """Start the real command, and end it in the end."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "atom_saas_sync", *arguments],
-            env=self.environment(**variables),
-            cwd=self.directory,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+    def started(self, *arguments: str, **variables: str) -> Iterator[Forked]:
+        """Start the command, and end it in the end."""
+        process = start_command(
+            *arguments, environment=self.environment(**variables), directory=self.directory, umask=self.umask
         )
         try:
             yield process
         finally:
-            if process.poll() is None:
-                process.kill()
+            process.kill()
             print(process.communicate(timeout=60)[1])  # noqa: T201 - shown if the test fails
 
     def sql(self, statement: str, *values: Any) -> list[Any]:
@@ -314,15 +302,14 @@ def on_a_terminal(
 ) -> str:
     """Run a command on a terminal, answer its questions (what is shown, the answer), and return all that it showed."""
     leader, follower = os.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "atom_saas_sync", *arguments],
-        env=machine.environment(TERM="dumb", **variables),
-        cwd=machine.directory,
+    process = start_command(
+        *arguments,
+        environment=machine.environment(TERM="dumb", **variables),
+        directory=machine.directory,
         stdin=follower,
         stdout=follower,
         stderr=follower,
-        close_fds=True,
-        start_new_session=True,  # passwords are asked for on the session's terminal, if it has one
+        new_session=True,  # passwords are asked for on the session's terminal, if it has one
     )
     os.close(follower)
     left, said, end = list(answers), "", time.monotonic() + 60
@@ -342,7 +329,7 @@ def on_a_terminal(
         assert process.wait(timeout=30) == exit_code, said
     finally:
         process.kill()
-        process.wait()
+        process.wait(10)
         os.close(leader)
     assert left == []
     return said

@@ -1,160 +1,195 @@
 """Runs the command in forks of a process that has all of it imported: a start takes a small part of its usual time.
 
 Each command is still a process of its own, with its own environment, directory and streams. What happens before our
-first line, and what depends on it (encodings, terminals, import times), needs a real start.
+first line, and what depends on it (encodings, import times, memory), needs a real start.
 """
 
 from __future__ import annotations
 
 import atexit
 import functools
+import io
 import json
 import os
+import select
 import signal
+import socket
+import struct
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 _LONGEST = 120.0
 # Variables that the interpreter and its libraries read once, on their start.
 _READ_ON_START = ("PYTHON", "LC_", "LANG", "LOC", "MALLOC_", "SSL_")
-_LOADED = """
-import importlib, json, os, pkgutil, runpy, sys, time
-from datetime import UTC, datetime, timedelta
-import atom_saas_sync
-for module in pkgutil.walk_packages(atom_saas_sync.__path__, "atom_saas_sync."):
-    if not module.name.endswith("__main__"):
-        importlib.import_module(module.name)
-import httpx, rich.console, rich.table, sqlite_utils, tenacity, websockets.asyncio.client
-from atom_saas_sync.cli.runtime import StopSignals
-
-skipped = 0.0
-def skip(self, seconds):
-    global skipped
-    skipped += seconds
-    self.check()
-
-def hurry():
-    StopSignals.sleep = skip
-    StopSignals.now = lambda self: datetime.now(UTC) + timedelta(seconds=skipped)
-    StopSignals.monotonic = lambda self: time.monotonic() + skipped
-
-for line in sys.stdin:
-    order = json.loads(line)
-    pid = os.fork()
-    if pid == 0:
-        os.environ.clear()
-        os.environ.update(order["environment"])
-        time.tzset()
-        os.chdir(order["directory"])
-        for number, name in enumerate(order["streams"]):
-            file = os.open(name, os.O_RDWR | (os.O_CREAT | os.O_TRUNC if number else 0), 0o600)
-            os.dup2(file, number)
-            os.close(file)
-        sys.stdin, sys.stdout, sys.stderr = (open(n, "rw"[n > 0], closefd=False) for n in range(3))
-        if order["umask"] >= 0:
-            os.umask(order["umask"])
-        if order["hurried"]:
-            hurry()
-        sys.argv = ["atom-sync", *order["arguments"]]
-        try:
-            runpy.run_module("atom_saas_sync", run_name="__main__")
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            code = 1
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    print(pid, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-"""
 
 
-class LoadedCommand:
-    """A process that has the command loaded; `pid` is that of the command that was begun last."""
+class Forked:
+    """A command that runs in a fork, with what tests use of subprocess.Popen."""
+
+    def __init__(self, arguments: list[str], told: IO[bytes], stdout: IO[str] | None, stderr: IO[str] | None) -> None:
+        self.args = arguments
+        self.stdout = stdout
+        self.stderr = stderr
+        self.returncode: int | None = None
+        self._told = told
+        self.pid = int(told.readline())
+
+    def poll(self) -> int | None:
+        """Return the exit code if it has ended."""
+        return self._ended_within(0)
+
+    def wait(self, timeout: float = _LONGEST) -> int:
+        """Wait for its end. Raises TimeoutExpired."""
+        code = self._ended_within(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return code
+
+    def communicate(self, timeout: float = _LONGEST) -> tuple[str, str]:
+        """Read what it still writes, to its end. Raises TimeoutExpired."""
+        texts = {}
+
+        def read(number: int, stream: IO[str]) -> None:
+            texts[number] = stream.read()
+
+        streams = [(number, each) for number, each in enumerate((self.stdout, self.stderr)) if each is not None]
+        threads = [threading.Thread(target=read, args=each, daemon=True) for each in streams if not each[1].closed]
+        for each in threads:
+            each.start()
+        self.wait(timeout)
+        for each in threads:
+            each.join(timeout)
+            if each.is_alive():
+                raise subprocess.TimeoutExpired(self.args, timeout)
+        self.close()
+        return texts.get(0, ""), texts.get(1, "")
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it."""
+        self.send_signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Close our ends of its streams."""
+        for stream in (self.stdout, self.stderr):
+            if stream is not None:
+                stream.close()
+
+    def _ended_within(self, seconds: float) -> int | None:
+        if self.returncode is None and select.select([self._told], [], [], seconds)[0]:
+            self.returncode = int(self._told.readline())
+            self._told.close()
+        return self.returncode
+
+
+class _ForkServer:
+    """The process that is forked; its orders may come from any thread."""
 
     def __init__(self) -> None:
-        self.pid = 0
-        self._begun: list[str] = []
-        self._streams = tempfile.TemporaryDirectory(prefix="atom-sync-test-")
+        self._orders, theirs = socket.socketpair()
+        self._lock = threading.Lock()
         # In a directory and with variables that no test knows.
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _LOADED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, str(Path(__file__).with_name("fork_server.py")), str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
         )
+        theirs.close()
 
-    def run(
-        self,
-        *arguments: str,
-        environment: dict[str, str],
-        directory: Path,
-        stdin: str = "",
-        umask: int = -1,
-        hurried: bool = False,
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end. If `hurried`, nobody waits in it: a pause moves its clock on instead."""
-        self.begin(*arguments, environment=environment, directory=directory, stdin=stdin, umask=umask, hurried=hurried)
-        return self.end()
-
-    def begin(
-        self,
-        *arguments: str,
-        environment: dict[str, str],
-        directory: Path,
-        stdin: str = "",
-        umask: int = -1,
-        hurried: bool = False,
-    ) -> None:
-        """Start a command; it must end before the next one."""
-        Path(self._names()[0]).write_text(stdin, "utf-8")
-        assert self._process.stdin is not None
-        self._begun = list(arguments)
-        order = {
-            "arguments": arguments,
-            "environment": environment,
-            "directory": str(directory),
-            "streams": self._names(),
-            "umask": umask,
-            "hurried": hurried,
-        }
-        print(json.dumps(order), file=self._process.stdin, flush=True)
-        self.pid = int(self._answer())
-
-    def end(self) -> subprocess.CompletedProcess[str]:
-        """Wait for the command that was begun. One that does not end is killed; -9 is then its code."""
-        timer = threading.Timer(_LONGEST, os.kill, (self.pid, signal.SIGKILL))
-        timer.start()
-        try:
-            code = int(self._answer())
-        finally:
-            timer.cancel()
-        out, err = (Path(name).read_text("utf-8") for name in self._names()[1:])
-        return subprocess.CompletedProcess(self._begun, code, out, err)
+    def fork(self, order: Mapping[str, Any], streams: tuple[int, int, int]) -> IO[bytes]:
+        """Start what is ordered; return where its process id and then its exit code are told, a line each."""
+        told, tell = os.pipe()
+        text = json.dumps(order).encode()
+        with self._lock:
+            socket.send_fds(self._orders, [struct.pack("!I", len(text))], [tell, *streams])
+            self._orders.sendall(text)
+        os.close(tell)
+        return os.fdopen(told, "rb", buffering=0)
 
     def stop(self) -> None:
         """End the process."""
-        self._process.communicate(timeout=10)
-        self._streams.cleanup()
-
-    def _names(self) -> Sequence[str]:
-        return [f"{self._streams.name}/{name}" for name in ("in", "out", "err")]
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline()
+        self._orders.close()
+        self._process.wait(timeout=10)
 
 
 @functools.cache
-def _of_this_process() -> LoadedCommand:
-    loaded = LoadedCommand()
-    atexit.register(loaded.stop)
-    return loaded
+def _of_this_process() -> _ForkServer:
+    server = _ForkServer()
+    atexit.register(server.stop)
+    return server
+
+
+def may_fork(environment: Mapping[str, str]) -> bool:
+    """Tell whether nothing there asks for a real start."""
+    return not any(name.startswith(_READ_ON_START) for name in environment)
+
+
+def start_command(
+    *arguments: str,
+    environment: dict[str, str],
+    directory: Path,
+    stdin: int | None = None,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    umask: int = -1,
+    hurried: bool = False,
+    new_session: bool = False,
+    code: str | None = None,
+) -> Forked:
+    """Start the command, or Python `code`; output that is given no descriptor of the caller's can be read.
+
+    If `hurried`, nobody waits in it: a pause moves its clock on instead.
+    """
+    order = {
+        "arguments": arguments,
+        "environment": environment,
+        "directory": str(directory),
+        "umask": umask,
+        "hurried": hurried,
+        "new_session": new_session,
+        "code": code,
+    }
+    theirs = []
+    ours: list[IO[str] | None] = []
+    given = []
+    if stdin is None:
+        stdin = os.open(os.devnull, os.O_RDONLY)
+        theirs.append(stdin)
+    for descriptor in (stdout, stderr):
+        if descriptor is None:
+            reader, descriptor = os.pipe()  # noqa: PLW2901 - the one that was not given
+            theirs.append(descriptor)
+            ours.append(os.fdopen(reader, encoding="utf-8"))
+        else:
+            ours.append(None)
+        given.append(descriptor)
+    told = _of_this_process().fork(order, (stdin, given[0], given[1]))
+    for descriptor in theirs:
+        os.close(descriptor)
+    return Forked(["atom-sync", *arguments], told, ours[0], ours[1])
+
+
+@contextmanager
+def _files() -> Iterator[Sequence[IO[str]]]:
+    files = [os.fdopen(os.memfd_create(name), "w+", encoding="utf-8") for name in ("in", "out", "err")]
+    try:
+        yield files
+    finally:
+        for each in files:
+            each.close()
 
 
 def run_command(
@@ -164,21 +199,44 @@ def run_command(
     stdin: str = "",
     umask: int = -1,
     hurried: bool = False,
+    code: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end: in a fork where nothing asks for a real start."""
-    plain = not any(name.startswith(_READ_ON_START) for name in environment)
-    if hurried or (plain and threading.current_thread() is threading.main_thread()):
-        return _of_this_process().run(
-            *arguments, environment=environment, directory=directory, stdin=stdin, umask=umask, hurried=hurried
+    """Run the command, or Python `code`, to its end: in a fork where nothing asks for a real start.
+
+    One that does not end is killed; -9 is then its code.
+    """
+    if not hurried and not may_fork(environment):
+        return subprocess.run(
+            [sys.executable, *(["-m", "atom_saas_sync"] if code is None else ["-c", code]), *arguments],
+            env=environment,
+            cwd=directory,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=_LONGEST,
+            check=False,
+            umask=umask,
         )
-    return subprocess.run(
-        [sys.executable, "-m", "atom_saas_sync", *arguments],
-        env=environment,
-        cwd=directory,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=_LONGEST,
-        check=False,
-        umask=umask,
-    )
+    with _files() as files:
+        files[0].write(stdin)
+        files[0].flush()
+        files[0].seek(0)
+        process = start_command(
+            *arguments,
+            environment=environment,
+            directory=directory,
+            umask=umask,
+            hurried=hurried,
+            code=code,
+            stdin=files[0].fileno(),
+            stdout=files[1].fileno(),
+            stderr=files[2].fileno(),
+        )
+        try:
+            process.wait(_LONGEST)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+        for each in files[1:]:
+            each.seek(0, io.SEEK_SET)
+        return subprocess.CompletedProcess(process.args, process.wait(), files[1].read(), files[2].read())

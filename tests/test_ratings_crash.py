@@ -6,13 +6,13 @@ import json
 import random
 import signal
 import sqlite3
-import subprocess
 from collections import Counter
 from functools import partial
 from pathlib import Path
 
 import pytest
 from conftest import Machine, wait_until
+from loaded_command import Forked
 
 from atom_saas_sync.sandbox import Sandbox
 
@@ -77,7 +77,7 @@ def pending(machine: Machine) -> int:
     return int(machine.sql("SELECT count(*) FROM skill_rating WHERE synced_to_saas = 0")[0][0])
 
 
-def has_come_far(machine: Machine, process: subprocess.Popen[str], requests: int) -> bool:
+def has_come_far(machine: Machine, process: Forked, requests: int) -> bool:
     return len(machine.sandbox.requests("ratings")) >= requests or process.poll() is not None
 
 

@@ -9,13 +9,13 @@ import re
 import signal
 import socket
 import sqlite3
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from conftest import Machine, wait_until
+from loaded_command import Forked
 
 from atom_saas_sync.sandbox import Sandbox
 
@@ -71,7 +71,7 @@ def wait_for_catch_up(machine: Machine, number: int = 1) -> None:
 
 
 @contextmanager
-def watching(machine: Machine, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+def watching(machine: Machine, *arguments: str, **variables: str) -> Iterator[Forked]:
     """Run `watch` until it is connected and has caught up; in the end it must stop cleanly when it is told to."""
     before = successes(machine) if tables_exist(machine) else 0
     with machine.started("watch", *arguments, **variables) as process:
@@ -82,7 +82,7 @@ def watching(machine: Machine, *arguments: str, **variables: str) -> Iterator[su
             stop(process)
 
 
-def stop(process: subprocess.Popen[str]) -> str:
+def stop(process: Forked) -> str:
     """Tell it to stop; return what it logged."""
     process.send_signal(signal.SIGTERM)
     _, logged = process.communicate(timeout=STOP_PATIENCE)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
 from conftest import Machine
+from loaded_command import Forked
 
 ADMIN_TOKEN = "open-sesame-of-the-tests"
 
@@ -17,7 +17,7 @@ ADMIN_TOKEN = "open-sesame-of-the-tests"
 class Served:
     """A running server, and what it has written to its log so far."""
 
-    def __init__(self, client: httpx.Client, process: subprocess.Popen[str]) -> None:
+    def __init__(self, client: httpx.Client, process: Forked) -> None:
         self.client = client
         self.send_signal = process.send_signal
         self.log = ""

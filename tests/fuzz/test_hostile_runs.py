@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ from database_rules import check_rules
 from hypothesis import example, given
 from hypothesis import strategies as st
 from inputs import broken, fuzzing, tried
-from loaded_command import LoadedCommand
+from loaded_command import run_command, start_command
 from raw_server import RawServer
 
 TOKEN = "at_saas_fuzz_0005"
@@ -177,20 +176,17 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     return Machine(nothing, tmp_path_factory.mktemp("hostile"))
 
 
-@pytest.fixture(scope="module")
-def commands(machine: Machine, hostile: Hostile) -> Iterator[LoadedCommand]:
-    """Return what runs commands; the known skills are synchronised, and one of them is edited."""
-    quick = LoadedCommand()
+@pytest.fixture(scope="module", autouse=True)
+def _known(machine: Machine, hostile: Hostile) -> None:
+    """Let the known skills be synchronised, and one of them edited."""
     hostile.begin({})
     arguments: Any = {"environment": environment(machine, hostile), "directory": machine.directory}
-    assert quick.run("sync", "skills", **arguments).returncode == 0
+    assert run_command("sync", "skills", **arguments).returncode == 0
     machine.edit(EDITED, code="mine")
     # So that `watch` has a reason to poll.
     machine.sql("UPDATE sync_run SET started_at = strftime('%Y-%m-%dT%H:%M:%SZ', started_at, '-2 hours')")
     machine.sql("PRAGMA wal_checkpoint(TRUNCATE)")
     shutil.copy(machine.database_path, saved(machine))
-    yield quick
-    quick.stop()
 
 
 def environment(machine: Machine, hostile: Hostile) -> dict[str, str]:
@@ -248,12 +244,10 @@ def after_a_refusal(hostile: Hostile, *kinds: str) -> int:
 @example(GONE, False, "remote_wins")
 @example(NOT_GONE, True, "merge")
 @given(SCRIPTS, st.booleans(), st.sampled_from(["remote_wins", "merge", "manual"]))
-def test_sync(
-    machine: Machine, hostile: Hostile, commands: LoadedCommand, script: Script, as_json: bool, strategy: str
-) -> None:
+def test_sync(machine: Machine, hostile: Hostile, script: Script, as_json: bool, strategy: str) -> None:
     tried["whole runs of sync, any bytes"] += 1
     options = ["--strategy", strategy, *(["--json"] if as_json else [])]
-    ended = commands.run("sync", "skills", *options, **start_again(machine, hostile, script))
+    ended = run_command("sync", "skills", *options, **start_again(machine, hostile, script))
     check(machine, hostile, ended)
     assert ended.returncode in {0, 4, 65, 69, 75, 77}
     assert after_a_refusal(hostile, "skills", "categories", "skill") <= IN_FLIGHT
@@ -268,9 +262,9 @@ def test_sync(
 
 @fuzzing(10)
 @given(SCRIPTS)
-def test_doctor(machine: Machine, hostile: Hostile, commands: LoadedCommand, script: Script) -> None:
+def test_doctor(machine: Machine, hostile: Hostile, script: Script) -> None:
     tried["whole runs of doctor, any bytes"] += 1
-    ended = commands.run("doctor", "--json", **start_again(machine, hostile, script))
+    ended = run_command("doctor", "--json", **start_again(machine, hostile, script))
     check(machine, hostile, ended)
     assert ended.returncode in {0, 1}
     assert json.loads(ended.stdout)["success"] == (ended.returncode == 0)
@@ -280,14 +274,15 @@ def test_doctor(machine: Machine, hostile: Hostile, commands: LoadedCommand, scr
 @fuzzing(5)
 @example(NOT_GONE)
 @given(SCRIPTS)
-def test_watch(machine: Machine, hostile: Hostile, commands: LoadedCommand, script: Script) -> None:
+def test_watch(machine: Machine, hostile: Hostile, script: Script) -> None:
     tried["whole runs of watch, any bytes"] += 1
-    commands.begin("watch", **start_again(machine, hostile, script))
+    started = start_command("watch", **start_again(machine, hostile, script))
     try:
         wait_until(lambda: len(machine.sql("SELECT 1 FROM sync_run WHERE finished_at IS NOT NULL")) > 1, 30)
     finally:
-        os.kill(commands.pid, signal.SIGTERM)
-        ended = commands.end()
+        started.terminate()
+        out, err = started.communicate()
+    ended = subprocess.CompletedProcess(started.args, started.wait(), out, err)
     check(machine, hostile, ended)
     assert ended.returncode == 0, ended
     assert after_a_refusal(hostile, "skills", "categories", "skill") <= IN_FLIGHT

@@ -1,0 +1,148 @@
+"""The process behind `loaded_command`: has all of the command imported, and forks for each order.
+
+An order comes over the socket whose descriptor is the argument: a length, four descriptors (for what becomes of the
+process, and its three standard streams), and as much JSON. Its process id is told, and then its exit code.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pkgutil
+import runpy
+import selectors
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+import traceback
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import atom_saas_sync
+
+_FIRST_OTHER_DESCRIPTOR = 3
+_MORE_THAN_ANY_DESCRIPTOR = 256
+
+
+def _load() -> None:
+    for module in pkgutil.walk_packages(atom_saas_sync.__path__, "atom_saas_sync."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    for name in ("httpx", "rich.console", "rich.table", "sqlite_utils", "tenacity", "websockets.asyncio.client"):
+        importlib.import_module(name)
+
+
+def _hurry() -> None:
+    """Let every pause of the command move its clock on instead."""
+    from atom_saas_sync.cli.runtime import StopSignals
+
+    skipped = 0.0
+
+    def skip(self: StopSignals, seconds: float) -> None:
+        nonlocal skipped
+        skipped += seconds
+        self.check()
+
+    clock: Any = StopSignals
+    clock.sleep = skip
+    clock.now = lambda _self: datetime.now(UTC) + timedelta(seconds=skipped)
+    clock.monotonic = lambda _self: time.monotonic() + skipped
+
+
+def _start_anew(order: dict[str, Any], streams: list[int]) -> None:
+    """Make this process what it would be if it had just been started."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    time.tzset()
+    os.chdir(order["directory"])
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    os.closerange(_FIRST_OTHER_DESCRIPTOR, _MORE_THAN_ANY_DESCRIPTOR)
+    if order["new_session"]:
+        os.setsid()
+    if order["umask"] >= 0:
+        os.umask(order["umask"])
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(  # type: ignore[misc]  # noqa: SIM115
+        2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False
+    )
+
+
+def _run(order: dict[str, Any]) -> int:
+    code: Any = 1
+    try:
+        if order["hurried"]:
+            _hurry()
+        sys.argv = ["atom-sync", *order["arguments"]]
+        if order["code"] is None:
+            runpy.run_module("atom_saas_sync", run_name="__main__")
+        else:
+            exec(order["code"], {"__name__": "__main__"})
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+        if isinstance(code, str):
+            sys.stderr.write(f"{code}\n")
+            code = 1
+    except BaseException:  # noqa: BLE001 - as the interpreter does at its end
+        traceback.print_exc()
+    getattr(threading, "_shutdown")()  # noqa: B009 - waits for threads, as the end of the interpreter does
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    return int(code)
+
+
+def _serve(orders: socket.socket) -> None:
+    running: dict[int, int] = {}
+    ended, wake = os.pipe()
+    os.set_blocking(ended, False)
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    signal.set_wakeup_fd(wake)
+    with selectors.DefaultSelector() as selector:
+        selector.register(orders, selectors.EVENT_READ)
+        selector.register(ended, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj == ended:
+                    os.read(ended, 4096)
+                    _tell_ends(running)
+                    continue
+                head, descriptors, _, _ = socket.recv_fds(orders, 4, 4)
+                if not head:
+                    return
+                order = json.loads(orders.recv(struct.unpack("!I", head)[0], socket.MSG_WAITALL))
+                told, *streams = descriptors
+                if (pid := os.fork()) == 0:
+                    code = 1
+                    try:
+                        _start_anew(order, streams)
+                        code = _run(order)
+                    finally:
+                        os._exit(code)
+                os.write(told, b"%d\n" % pid)
+                running[pid] = told
+                for stream in streams:
+                    os.close(stream)
+
+
+def _tell_ends(running: dict[int, int]) -> None:
+    while running:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        told = running.pop(pid)
+        os.write(told, b"%d\n" % os.waitstatus_to_exitcode(status))
+        os.close(told)
+
+
+if __name__ == "__main__":
+    _load()
+    _serve(socket.socket(fileno=int(sys.argv[1])))

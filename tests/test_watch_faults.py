@@ -34,7 +34,7 @@ from atom_saas_sync.marketplace.websocket import open_link
 from atom_saas_sync.model import RunReport
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.usecases.follow_events import EventFollower
-from atom_saas_sync.usecases.watch import Link
+from atom_saas_sync.usecases.watch_edges import Link
 
 
 @pytest.fixture
@@ -515,7 +515,7 @@ def test_it_stops_in_time_while_another_program_keeps_the_database(machine: Mach
         sandbox.patch_skill(first, {"name": "could not be written"})
         logged = stop(process)
         other.execute("ROLLBACK")
-    assert "1 messages could not be written; the next start fetches what they said" in logged
+    assert "1 message could not be written; the next start fetches what was in them" in logged
     with watching(machine):
         assert machine.cached() == machine.listed()
 

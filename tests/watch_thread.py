@@ -19,7 +19,8 @@ from atom_saas_sync.model import RunReport
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.realtime import RealtimeStore, Schedule, WriteAheadLog
 from atom_saas_sync.usecases.follow_events import EventFollower
-from atom_saas_sync.usecases.watch import Link, Watch, WatchSettings
+from atom_saas_sync.usecases.watch import Watch, WatchSettings
+from atom_saas_sync.usecases.watch_edges import Link
 
 
 class JumpingClock:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from atom_saas_sync.marketplace.websocket import Link
     from atom_saas_sync.model import RunReport
     from atom_saas_sync.store.database import Database
-    from atom_saas_sync.usecases.watch import Job, Watch, WatchSettings
+    from atom_saas_sync.usecases.periodic_jobs import Job
+    from atom_saas_sync.usecases.watch import Watch, WatchSettings
 
 _LOCK_WAIT_SECONDS = 900.0
 _BUSY_SECONDS = 1.0  # shorter than elsewhere: the service tries again by itself, and must be able to stop meanwhile
@@ -328,7 +329,7 @@ class _Service:
         """Return the jobs to run, with the guide's names and log lines."""
         import logging
 
-        from atom_saas_sync.usecases.watch import Job
+        from atom_saas_sync.usecases.periodic_jobs import Job
 
         log = logging.getLogger(__name__)
         if not self._jobs:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Literal, Never, Protocol, TypeVar
+from typing import Any, Literal, Never
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -26,12 +26,14 @@ from atom_saas_sync.core.incoming.messages import PING, PONG, Malformed, Message
 from atom_saas_sync.core.outgoing import heartbeat
 from atom_saas_sync.core.realtime import DISABLED_BY_ADMIN, Do, Lifeline, Rules, asks_for_retry
 from atom_saas_sync.errors import AtomSyncError, DatabaseBusy, DatabaseError, LinkEnded
-from atom_saas_sync.model import LinkState, LinkSwitch, RunReport, ScheduledJob, Strategy
-from atom_saas_sync.times import format_time
+from atom_saas_sync.model import LinkState, LinkSwitch, RunReport, Strategy
+from atom_saas_sync.usecases.background import BackgroundRuns, wait_for
 from atom_saas_sync.usecases.follow_events import EventFollower
 from atom_saas_sync.usecases.limited_log import LimitedLog
+from atom_saas_sync.usecases.periodic_jobs import Job, PeriodicJobs
+from atom_saas_sync.usecases.polling import Polling
 from atom_saas_sync.usecases.ports import JobStore, LogStore, StateStore
-from atom_saas_sync.usecases.schedule import first_run, next_run, poll_is_due, spread
+from atom_saas_sync.usecases.watch_edges import Clock, Link, Result, Supervisor
 
 BATCH_SECONDS = 0.002
 """How long a batch waits for company."""
@@ -67,49 +69,9 @@ STOP_SECONDS = 3.0
 _WRITE_RETRY_SECONDS = 1.0
 _WRITE_PATIENCE_SECONDS = 60.0
 _BUSY_UNTOLD_SECONDS = 10.0
-_LOOK_SECONDS = 1.0
 _CLOCK_SECONDS = 1.0  # a machine that was suspended has a clock that jumps
-_FIRST_POLL_RETRY, _LONGEST_POLL_RETRY = 15.0, 900.0
 
 log = logging.getLogger(__name__)
-Result = TypeVar("Result")
-
-
-class Link(Protocol):
-    """An open connection. Its methods raise LinkEnded."""
-
-    async def receive(self) -> str | bytes: ...  # noqa: D102 - said at the edge
-    async def send(self, text: str) -> None: ...  # noqa: D102
-    async def close(self, reason: str = "") -> None: ...  # noqa: D102
-    def abort(self) -> None: ...  # noqa: D102
-
-
-class Supervisor(Protocol):
-    """Whoever started the service: systemd, or nobody."""
-
-    watchdog_seconds: float | None
-
-    def ready(self) -> None: ...  # noqa: D102 - said at the edge
-    def status(self, text: str) -> None: ...  # noqa: D102
-    def alive(self) -> None: ...  # noqa: D102
-    def stopping(self) -> None: ...  # noqa: D102
-
-
-class Clock(Protocol):
-    """Time, handed in."""
-
-    def now(self) -> datetime: ...  # noqa: D102 - said at the edge
-    def monotonic(self) -> float: ...  # noqa: D102
-
-
-class Job(Struct, frozen=True):
-    """A periodic job; `kind` is that of its runs in the audit trail, and `run` blocks."""
-
-    id: str
-    name: str
-    kind: str
-    minutes: int
-    run: Callable[[], object]
 
 
 class WatchSettings(Struct, frozen=True):
@@ -214,15 +176,24 @@ class Watch:
         self._follower = follower
         self._store = store
         self._log_store = log_store
-        self._schedule = schedule
-        self._poll = poll
         self._interrupt = interrupt
         self._token_changed = token_changed
         self._supervisor = supervisor
         self._clock = clock
-        self._jitter = jitter
-        self._jobs = jobs
         self._lifeline = Lifeline(settings.rules, jitter)
+        self._runs = BackgroundRuns(self._note_internal_error)
+        self._jobs = PeriodicJobs(
+            jobs, schedule=schedule, write=self._write, runs=self._runs, clock=clock, jitter=jitter
+        )
+        self._polling = Polling(
+            poll,
+            interval=self._poll_interval,
+            store=store,
+            schedule=schedule,
+            write=self._write,
+            runs=self._runs,
+            clock=clock,
+        )
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._writing_since: float | None = None
         self._link: Link | None = None
@@ -232,10 +203,8 @@ class Watch:
         self._held_back = False
         self._stopping = False
         self._is_ready = False
-        self._runs: list[threading.Thread] = []
         self._messages: Counter[str] = Counter()
-        self._invalid = 0
-        self._bugs = 0
+        self._invalid = self._bugs = self._total = 0
         self._talk: asyncio.Task[None] | None = None
         self._unsaid: set[Literal["ping", "pong"]] = set()
         self._reconnects_reported = 0
@@ -243,7 +212,6 @@ class Watch:
         self._fallback_unreported = 0.0
         self._connected_at: datetime | None = None
         self._last_message_at: datetime | None = None
-        self._total = 0
         self._malformed = LimitedLog(log, logging.WARNING, "dropped %d more malformed messages within a second")
         self._dropped = LimitedLog(log, logging.ERROR, "dropped %d more messages: internal error", most=1)
 
@@ -251,8 +219,7 @@ class Watch:
         """Work until `stop` is called."""
         self._stop = asyncio.Event()
         self._rescheduled, self._news, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._changed, self._catch_up, self._written = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._other_jobs = asyncio.Event()
+        self._changed, self._written = asyncio.Event(), asyncio.Event()
         self._bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         switch = await self._write_patiently(self._store.begin, self._settings.shown_url, self._clock.now())
         self._lifeline.rules = replace(self._settings.rules, allowed=switch.enabled)
@@ -263,10 +230,10 @@ class Watch:
             for each in (
                 self._watch_clock(),
                 self._report(),
-                self._poll_when_needed(),
+                self._polling.run(),
                 self._give_signs_of_life(),
                 self._checkpoint(),
-                self._run_jobs(),
+                self._jobs.run(),
             )
         ]
         stopped = asyncio.create_task(self._stop.wait())
@@ -293,9 +260,7 @@ class Watch:
             self._hang_up("the configuration was read again")
         rules = replace(settings.rules, allowed=self._lifeline.rules.allowed)
         self._carry_out(self._lifeline.new_rules(self._clock.monotonic(), rules))
-        if [(job.id, job.minutes) for job in jobs] != [(job.id, job.minutes) for job in self._jobs]:
-            self._jobs = jobs
-            self._other_jobs.set()
+        self._jobs.replace(jobs)
 
     # The connection
 
@@ -308,7 +273,7 @@ class Watch:
                 silence = f"no frame for {self._settings.rules.heartbeat_seconds + 10:.0f} s"
                 self._hang_up(self._lifeline.rules.polling_only or silence)
             elif action is Do.CATCH_UP:
-                self._catch_up.set()
+                self._polling.ask()
             elif action is Do.PING and self._link is not None:
                 self._say(self._link, "ping")
         self._rescheduled.set()
@@ -434,7 +399,7 @@ class Watch:
     def _note_dropped(self) -> None:
         """Count an internal error about a message, and fetch by polling what it said."""
         self._bugs += 1
-        self._catch_up.set()
+        self._polling.ask()
 
     async def _wait_for_room(self) -> None:
         while self._waiting.full:
@@ -453,7 +418,7 @@ class Watch:
             self._settle_log()
             self._rescheduled.clear()
             wait = min(max(0.0, self._lifeline.due() - self._clock.monotonic()), _CLOCK_SECONDS)
-            await _wait(self._rescheduled, wait)
+            await wait_for(self._rescheduled, wait)
             if self._lifeline.token_refused and await asyncio.to_thread(self._token_changed):
                 log.info("there is a new token: trying it")
                 self._carry_out(self._lifeline.new_token(self._clock.monotonic()))
@@ -570,7 +535,7 @@ class Watch:
         while True:
             self._changed.clear()
             await self._report_once()
-            await _wait(self._changed, REPORT_SECONDS)
+            await wait_for(self._changed, REPORT_SECONDS)
 
     async def _report_once(self) -> None:
         lifeline, now = self._lifeline, self._clock.now()
@@ -632,7 +597,16 @@ class Watch:
 
     def _poll_if_switched_off(self) -> None:
         if self._lifeline.rules.polling_only == DISABLED_BY_ADMIN:
-            self._catch_up.set()
+            self._polling.ask()
+
+    def _poll_interval(self) -> timedelta | None:
+        """Return how often to poll; None if a connection or a job makes that unnecessary."""
+        if not self._lifeline.fallback or self._jobs.include("skills"):
+            return None
+        return timedelta(minutes=self._settings.poll_minutes)
+
+    def _note_internal_error(self) -> None:
+        self._bugs += 1
 
     def _describe(self) -> str:
         lifeline = self._lifeline
@@ -655,111 +629,6 @@ class Watch:
             if since is None or self._clock.monotonic() - since < max(seconds, _WRITE_PATIENCE_SECONDS):
                 self._supervisor.alive()
             await asyncio.sleep(seconds / 2)
-
-    # Polling
-
-    async def _poll_when_needed(self) -> None:
-        """Catch up after each connect; in fallback, poll at the interval unless somebody else does."""
-        retry = _FIRST_POLL_RETRY
-        while True:
-            if not self._catch_up.is_set():
-                await _wait(self._catch_up, _LOOK_SECONDS)
-            wanted = self._catch_up.is_set()
-            if not wanted and not await self._poll_is_due():
-                continue
-            if await self._write(self._schedule.stopped):
-                await asyncio.sleep(_LOOK_SECONDS)  # the emergency stop: what is wanted waits until it is over
-                continue
-            self._catch_up.clear()
-            report = await self._run_in_thread(self._poll)
-            if report is not None and report.complete:
-                retry = _FIRST_POLL_RETRY
-            elif wanted or report is None:
-                log.warning("%s did not succeed; trying again in %.0f s", "catching up" if wanted else "polling", retry)
-                await _wait(self._catch_up, retry)
-                if wanted:
-                    self._catch_up.set()
-                retry = min(2 * retry, _LONGEST_POLL_RETRY)
-
-    async def _poll_is_due(self) -> bool:
-        if not self._lifeline.fallback or any(job.kind == "skills" for job in self._jobs):
-            return False
-        last = await self._write(self._store.last_poll)
-        return poll_is_due(last, timedelta(minutes=self._settings.poll_minutes), self._clock.now())
-
-    async def _run_in_thread(self, work: Callable[[], Result]) -> Result | None:
-        """Do blocking work in a thread that the end of the process need not wait for; None if it failed."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Result | None] = loop.create_future()
-
-        def finish(result: Result | None, bugs: int) -> None:
-            self._bugs += bugs
-            if not done.cancelled():
-                done.set_result(result)
-
-        def run() -> None:
-            result, bugs = None, 0
-            try:
-                result = work()
-            except AtomSyncError as failure:
-                log.error("%s", failure.message)  # noqa: TRY400 - the message says it all
-            except Exception:
-                log.exception("internal error; the service goes on")
-                bugs = 1
-            with suppress(RuntimeError):  # the loop may be closed: the service has stopped meanwhile
-                loop.call_soon_threadsafe(finish, result, bugs)
-
-        thread = threading.Thread(target=run, name="run", daemon=True)
-        self._runs = [each for each in self._runs if each.is_alive()] + [thread]
-        thread.start()
-        return await done
-
-    # Jobs
-
-    async def _run_jobs(self) -> None:
-        """Run the jobs, and plan anew when there are others; what is at work by then goes on to its end."""
-        while True:
-            self._other_jobs.clear()
-            tasks = await self._start_jobs()
-            others = asyncio.create_task(self._other_jobs.wait())
-            try:
-                done, _ = await asyncio.wait({others, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()  # raises what went wrong
-            finally:
-                for task in (others, *tasks):
-                    task.cancel()
-
-    async def _start_jobs(self) -> list[asyncio.Task[None]]:
-        now = self._clock.now()
-        planned: dict[str, datetime] = {}
-        for job in self._jobs:
-            last = await self._write(self._schedule.last_started, job.kind)
-            planned[job.id] = first_run(last, timedelta(minutes=job.minutes), now, self._jitter())
-        await self._write_plan(planned)
-        return [asyncio.create_task(self._keep_running(job, planned)) for job in self._jobs]
-
-    async def _keep_running(self, job: Job, planned: dict[str, datetime]) -> None:
-        interval = timedelta(minutes=job.minutes)
-        while True:
-            while (wait := (planned[job.id] - self._clock.now()).total_seconds()) > 0:
-                await asyncio.sleep(min(wait, 60.0))  # the wall clock may be set
-                if planned[job.id] > (latest := self._clock.now() + interval + spread(interval)):
-                    planned[job.id] = latest
-                    await self._write_plan(planned)
-            if not await self._write(self._schedule.stopped):
-                await self._run_in_thread(job.run)
-            else:
-                log.info("%s: the emergency stop is on (`atom-sync jobs start` ends it): nothing done", job.name)
-            planned[job.id] = next_run(planned[job.id], interval, self._clock.now())
-            await self._write_plan(planned)
-
-    async def _write_plan(self, planned: dict[str, datetime]) -> None:
-        jobs = [ScheduledJob(job.id, job.name, job.minutes, format_time(planned[job.id])) for job in self._jobs]
-        try:
-            await self._write(self._schedule.plan, jobs, self._clock.now())
-        except DatabaseError as error:
-            log.warning("could not write the schedule: %s", error.message)
 
     # The end
 
@@ -786,21 +655,10 @@ class Watch:
         with suppress(TimeoutError, DatabaseError):
             async with asyncio.timeout(max(0.5, deadline - self._clock.monotonic())):
                 await self._report_once()
-                await self._write_plan_of_nobody()
+                await self._jobs.withdraw()
                 await self._write(self._store.end, "stopped", self._clock.now())
         self._settle_log(at_once=True)
         # Runs end between two transactions; one that waits for an answer is left to its own.
-        while any(run.is_alive() for run in self._runs) and self._clock.monotonic() < deadline:  # noqa: ASYNC110 - threads
+        while self._runs.at_work and self._clock.monotonic() < deadline:  # noqa: ASYNC110 - threads
             await asyncio.sleep(0.02)
         self._writer.shutdown(wait=False, cancel_futures=True)
-
-    async def _write_plan_of_nobody(self) -> None:
-        if self._jobs:
-            await self._write(self._schedule.plan, (), self._clock.now())
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Wait for an event, but no longer than that."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()

@@ -16,7 +16,7 @@ from atom_saas_sync.errors import LinkEnded
 from atom_saas_sync.marketplace.websocket import open_link
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.usecases import watch
-from atom_saas_sync.usecases.watch import Link
+from atom_saas_sync.usecases.watch_edges import Link
 
 
 @pytest.fixture

@@ -1,0 +1,113 @@
+"""The periodic jobs of `watch --jobs`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Never
+
+from msgspec import Struct
+
+from atom_saas_sync.errors import DatabaseError
+from atom_saas_sync.model import ScheduledJob
+from atom_saas_sync.times import format_time
+from atom_saas_sync.usecases.background import BackgroundRuns
+from atom_saas_sync.usecases.ports import JobStore
+from atom_saas_sync.usecases.schedule import first_run, next_run, spread
+from atom_saas_sync.usecases.watch_edges import Clock, Write
+
+log = logging.getLogger(__name__)
+
+
+class Job(Struct, frozen=True):
+    """A periodic job; `kind` is that of its runs in the audit trail, and `run` blocks."""
+
+    id: str
+    name: str
+    kind: str
+    minutes: int
+    run: Callable[[], object]
+
+
+class PeriodicJobs:
+    """Runs the jobs, and stores when each runs next. `jitter` gives numbers from 0 to 1."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        *,
+        schedule: JobStore,
+        write: Write,
+        runs: BackgroundRuns,
+        clock: Clock,
+        jitter: Callable[[], float],
+    ) -> None:
+        self._jobs = jobs
+        self._schedule = schedule
+        self._write = write
+        self._runs = runs
+        self._clock = clock
+        self._jitter = jitter
+        self._replaced = asyncio.Event()
+
+    def include(self, kind: str) -> bool:
+        """Tell whether a job makes runs of that kind."""
+        return any(job.kind == kind for job in self._jobs)
+
+    def replace(self, jobs: Sequence[Job]) -> None:
+        """Take other jobs over; what is at work goes on to its end."""
+        if [(job.id, job.minutes) for job in jobs] != [(job.id, job.minutes) for job in self._jobs]:
+            self._jobs = jobs
+            self._replaced.set()
+
+    async def withdraw(self) -> None:
+        """Store that no job will run. Raises DatabaseError."""
+        if self._jobs:
+            await self._write(self._schedule.plan, (), self._clock.now())
+
+    async def run(self) -> Never:
+        """Run the jobs when they are due, and plan anew when there are others."""
+        while True:
+            self._replaced.clear()
+            tasks = await self._start()
+            replaced = asyncio.create_task(self._replaced.wait())
+            try:
+                done, _ = await asyncio.wait({replaced, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()  # raises what went wrong
+            finally:
+                for task in (replaced, *tasks):
+                    task.cancel()
+
+    async def _start(self) -> list[asyncio.Task[None]]:
+        now = self._clock.now()
+        planned: dict[str, datetime] = {}
+        for job in self._jobs:
+            last = await self._write(self._schedule.last_started, job.kind)
+            planned[job.id] = first_run(last, timedelta(minutes=job.minutes), now, self._jitter())
+        await self._write_plan(planned)
+        return [asyncio.create_task(self._keep_running(job, planned)) for job in self._jobs]
+
+    async def _keep_running(self, job: Job, planned: dict[str, datetime]) -> None:
+        interval = timedelta(minutes=job.minutes)
+        while True:
+            while (wait := (planned[job.id] - self._clock.now()).total_seconds()) > 0:
+                await asyncio.sleep(min(wait, 60.0))  # the wall clock may be set
+                if planned[job.id] > (latest := self._clock.now() + interval + spread(interval)):
+                    planned[job.id] = latest
+                    await self._write_plan(planned)
+            if not await self._write(self._schedule.stopped):
+                await self._runs.run(job.run)
+            else:
+                log.info("%s: the emergency stop is on (`atom-sync jobs start` ends it): nothing done", job.name)
+            planned[job.id] = next_run(planned[job.id], interval, self._clock.now())
+            await self._write_plan(planned)
+
+    async def _write_plan(self, planned: dict[str, datetime]) -> None:
+        jobs = [ScheduledJob(job.id, job.name, job.minutes, format_time(planned[job.id])) for job in self._jobs]
+        try:
+            await self._write(self._schedule.plan, jobs, self._clock.now())
+        except DatabaseError as error:
+            log.warning("could not write the schedule: %s", error.message)

@@ -1,0 +1,80 @@
+"""When `watch` polls: to catch up after each connect, and at the interval while there is no connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Never
+
+from atom_saas_sync.model import RunReport
+from atom_saas_sync.usecases.background import BackgroundRuns, wait_for
+from atom_saas_sync.usecases.ports import JobStore, StateStore
+from atom_saas_sync.usecases.schedule import poll_is_due
+from atom_saas_sync.usecases.watch_edges import Clock, Write
+
+_LOOK_SECONDS = 1.0
+_FIRST_RETRY, _LONGEST_RETRY = 15.0, 900.0
+
+log = logging.getLogger(__name__)
+
+
+class Polling:
+    """Polls when it is asked to, and whenever `interval` has passed; None means that others poll, or nobody need.
+
+    `poll` makes one run in the calling thread; None if it could not because it was stopped or locked out.
+    """
+
+    def __init__(
+        self,
+        poll: Callable[[], RunReport | None],
+        *,
+        interval: Callable[[], timedelta | None],
+        store: StateStore,
+        schedule: JobStore,
+        write: Write,
+        runs: BackgroundRuns,
+        clock: Clock,
+    ) -> None:
+        self._poll = poll
+        self._interval = interval
+        self._store = store
+        self._schedule = schedule
+        self._write = write
+        self._runs = runs
+        self._clock = clock
+        self._asked = asyncio.Event()
+
+    def ask(self) -> None:
+        """Have it poll as soon as it can. To be called in the event loop."""
+        self._asked.set()
+
+    async def run(self) -> Never:
+        """Poll whenever that is needed; what was asked for and failed is tried again."""
+        retry = _FIRST_RETRY
+        while True:
+            if not self._asked.is_set():
+                await wait_for(self._asked, _LOOK_SECONDS)
+            wanted = self._asked.is_set()
+            if not wanted and not await self._is_due():
+                continue
+            if await self._write(self._schedule.stopped):
+                await asyncio.sleep(_LOOK_SECONDS)  # the emergency stop: what is wanted waits until it is over
+                continue
+            self._asked.clear()
+            report = await self._runs.run(self._poll)
+            if report is not None and report.complete:
+                retry = _FIRST_RETRY
+            elif wanted or report is None:
+                log.warning("%s did not succeed; trying again in %.0f s", "catching up" if wanted else "polling", retry)
+                await wait_for(self._asked, retry)
+                if wanted:
+                    self._asked.set()
+                retry = min(2 * retry, _LONGEST_RETRY)
+
+    async def _is_due(self) -> bool:
+        interval = self._interval()
+        if interval is None:
+            return False
+        return poll_is_due(await self._write(self._store.last_poll), interval, self._clock.now())

@@ -292,11 +292,13 @@ class Conflict(Struct, frozen=True):
 class Resolution(Struct, frozen=True):
     """How a conflict ended: the strategy's name and the text that the cache holds now, None if it is deleted.
 
-    The strategy `converged` is no one's choice: the two sides became equal.
+    The strategy `converged` is no one's choice: the two sides became equal. `replaces_edit` tells that a sync, not a
+    person, has put the marketplace's version in the place of what was written here.
     """
 
     strategy: str
     result_text: str | None
+    replaces_edit: bool = False
 
 
 class ConflictEntry(Struct, frozen=True):
@@ -465,6 +467,7 @@ class CatalogueCounts(Struct):
     conflicts_detected: int = 0
     conflicts_resolved: int = 0
     conflicts_manual: int = 0
+    edits_replaced: int = 0
     republished: int = 0
     tampered: int = 0
     categories_changed: int = 0
@@ -499,6 +502,8 @@ class RunReport(Struct, frozen=True):
     reasons: tuple[str, ...] = ()
     error: ErrorInfo | None = None
     plan: tuple[Action, ...] = ()
+    replaced_edits: tuple[int, ...] = ()
+    """The conflicts in which a strategy has replaced what was written here."""
 
 
 class Rating(Struct, frozen=True):
@@ -781,6 +786,7 @@ class Status(Struct, frozen=True):
     ratings_failed: int = 0
     conflicts_open: Mapping[str, int] = field(default_factory=dict)
     conflicts_resolved: int = 0
+    edits_replaced: int = 0
     emergency_stop: bool = False
     jobs: tuple[ScheduledJob, ...] = ()
     marketplace_reached_at: str | None = None

@@ -296,3 +296,67 @@ def test_an_unknown_time_of_the_local_edit_does_not_decide_either(machine: Machi
     machine.sandbox.patch_skill("s0", {"description": "theirs", "updated_at": "2026-02-01T00:00:00Z"})
     machine.pull(strategy="merge")
     assert machine.cached()["s0"]["description"] == "mine"
+
+
+# What a strategy replaces is said until somebody has looked
+
+
+def test_a_replaced_edit_is_in_the_summary_and_in_status_until_somebody_looks(machine: Machine) -> None:
+    machine.pull()
+    one, two, three = machine.sandbox.skill_ids()[:3]
+
+    def replaced(*ids: str) -> str:
+        for skill_id in ids:
+            machine.edit(skill_id, code="mine")
+            machine.sandbox.patch_skill(skill_id, {"code": f"theirs {len(machine.conflicts())}"})
+        return machine.command("sync", "skills").stdout
+
+    def told() -> list[str]:
+        document: Json = json.loads(machine.command("status", "--json").stdout)
+        assert ("edits_replaced" in document["health"]["notices"]) == (machine.status().edits_replaced > 0)
+        return [line for line in machine.command("status").stdout.splitlines() if "replaced by a sync" in line]
+
+    assert "  1 local edit replaced (`atom-sync conflicts undo 1`)\n" in replaced(one)
+    machine.command("sync", "skills")
+    assert len(told()) == 1
+    machine.command("conflicts", "list")  # of the open ones
+    assert len(told()) == 1
+    machine.command("conflicts", "show", "1")
+    assert told() == []
+    assert "  2 local edits replaced (`atom-sync conflicts list --resolved`)\n" in replaced(two, three)
+    assert machine.command("conflicts", "undo", "3").returncode == 0
+    assert machine.status().edits_replaced == 1
+    machine.command("conflicts", "list", "--resolved", "--json")
+    assert told() == []
+
+
+@pytest.mark.parametrize(
+    ("strategy", "change", "ids"),
+    [
+        ("remote_wins", {"code": "theirs"}, (1,)),
+        ("local_wins", {"code": "theirs"}, ()),
+        ("merge", {"code": "theirs"}, ()),
+        ("merge", {"description": "theirs", "updated_at": "2026-02-19T13:00:00Z"}, (1,)),
+        ("remote_wins", None, (1,)),
+        ("merge", None, ()),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_replaced_edit_is_one_that_is_not_in_the_result(
+    machine: Machine, strategy: Strategy, change: Json | None, ids: tuple[int, ...]
+) -> None:
+    machine.pull()
+    skill_id = machine.sandbox.skill_ids()[0]
+    machine.edit(skill_id, code="mine", description="mine", updated_at="2026-02-19T11:00:00Z")
+    machine.sql("UPDATE skill_cache SET updated_at = '2026-02-19T11:00:00Z' WHERE skill_id = ?", skill_id)
+    machine.clock.move(hours=2)
+    if change is None:
+        machine.sandbox.delete_skill(skill_id)
+    else:
+        machine.sandbox.patch_skill(skill_id, change)
+    dry = machine.pull(strategy=strategy, dry_run=True)
+    assert (dry.counts.edits_replaced, dry.replaced_edits) == (len(ids), ())
+    report = machine.pull(strategy=strategy)
+    assert (report.counts.edits_replaced, report.replaced_edits) == (len(ids), ids)
+    assert machine.status().edits_replaced == len(ids)
+    assert machine.pull(strategy=strategy).replaced_edits == ()

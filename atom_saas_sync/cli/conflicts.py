@@ -16,7 +16,7 @@ from atom_saas_sync.cli.identify import whole_id
 from atom_saas_sync.cli.output import GlobalOptions, age, console, counted, note, print_json, read_text, say
 from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.cli.tables import Column, print_table
-from atom_saas_sync.errors import NotFound, UsageError
+from atom_saas_sync.errors import DatabaseError, NotFound, UsageError
 from atom_saas_sync.model import CONFLICT_TYPES, SEVERITIES, STRATEGIES, ConflictFilter, LoggedConflict
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def list_conflicts(
         conflicts = log.list_conflicts(wanted, limit=limit or None)
         total = log.count(wanted)
         names = names_of(log.database, (each.skill_id for each in conflicts))
+        if resolved:
+            _note_seen(log, [each.id for each in conflicts])
     if as_json:
         rows = [{**conflict_line(each), "skill_name": names.get(each.skill_id)} for each in conflicts]
         print_json({"conflicts": rows, "total": total})
@@ -74,6 +76,7 @@ def show(ctx: typer.Context, conflict_id: _Id, as_json: _Json = False) -> None:
 
     with _log(ctx.obj) as log:
         conflict = _find(log, conflict_id)
+        _note_seen(log, [conflict_id])
     if as_json:
         print_json({"conflict": conflict_document(conflict)})
     else:
@@ -157,6 +160,14 @@ def _log(options: GlobalOptions) -> Iterator[ConflictLog]:
     settings = runtime.load(options)
     with Database.open(settings.database_path, create=False) as database:
         yield ConflictLog(database, history_versions=settings.history_versions, signer=runtime.signer_of(settings))
+
+
+def _note_seen(log: ConflictLog, ids: Sequence[int]) -> None:
+    """Let `status` say no longer that edits were replaced. If that can't be written, what was asked for is shown."""
+    try:
+        log.note_seen(ids)
+    except DatabaseError as error:
+        note(f"warning: `status` will go on telling of replaced edits: {error.message}")
 
 
 def _find(log: ConflictLog, conflict_id: int) -> LoggedConflict:

@@ -521,6 +521,7 @@ def report_document(report: RunReport) -> dict[str, Any]:
         "bytes_received": counts.bytes_received,
         "duration_seconds": round(report.duration_seconds, 3),
         "reasons": list(report.reasons),
+        "replaced_edits": list(report.replaced_edits),
         "error": _error(report.error),
         **({"plan": [_planned(action) for action in report.plan]} if report.dry_run else {}),
     }
@@ -640,6 +641,11 @@ def _remarks(report: RunReport) -> list[str]:
     if report.counts.tampered:
         tampered = counted(report.counts.tampered, "skill was", "skills were")
         lines.append(f"note: {tampered} found tampered with (`atom-sync sync skills --force` repairs such skills)")
+    if number := report.counts.edits_replaced:
+        would = " would be" if report.dry_run else ""
+        ids = report.replaced_edits
+        way = f"undo {ids[0]}" if number == len(ids) == 1 else "list --resolved"
+        lines.append(f"{counted(number, 'local edit')}{would} replaced" + f" (`atom-sync conflicts {way}`)" * bool(ids))
     told = {"conflicts_open", report.error.type if report.error else ""}
     if why := [reason for reason in report.reasons if reason not in told]:
         lines.append(f"because: {', '.join(why)}")

@@ -218,6 +218,12 @@ def _notices(status: Status, *, enabled: bool, switched_off: bool, api_url: str 
             "`atom-sync conflicts list`",
         ),
         (
+            status.edits_replaced > 0,
+            "edits_replaced",
+            f"{status.edits_replaced:,} local {'edit' if status.edits_replaced == 1 else 'edits'} replaced by a sync",
+            "`atom-sync conflicts list --resolved` shows them; `atom-sync conflicts undo ID` puts one back",
+        ),
+        (
             status.ratings_failed > 0,
             "ratings_failed",
             f"{status.ratings_failed} {'rating' if status.ratings_failed == 1 else 'ratings'} could not be sent",

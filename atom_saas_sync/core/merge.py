@@ -68,6 +68,29 @@ def follow_volatile(local: Mapping[str, Any], remote: Mapping[str, Any]) -> dict
     return result
 
 
+def loses_edit(base: Mapping[str, Any], local: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
+    """Tell whether something that was changed here since `base` is not in the `result` of a merge."""
+    return any(
+        _is_lost(name, *_values(name, base, local, result))
+        for name in _names(base, local)
+        if name not in VOLATILE_FIELDS
+    )
+
+
+def _is_lost(name: str, base: Any, local: Any, result: Any) -> bool:  # noqa: ANN401 - whatever JSON can hold
+    if _equal(local, base) or _equal(local, result):
+        return False
+    if name == "version" and isinstance(local, str) and isinstance(result, str):
+        return not result.startswith(local.split(_MERGED)[0])
+    if name == "metadata" and all(isinstance(side, dict) for side in (local, result)):
+        sides = [side if isinstance(side, dict) else {} for side in (base, local, result)]
+        kept = [{key: value for key, value in side.items() if key not in counters(side)} for side in sides]
+        return any(_is_lost("", *_values(key, *kept)) for key in _names(*kept[:2]))
+    if isinstance(local, list) and isinstance(result, list):
+        return not {canonical(entry) for entry in local} <= {canonical(entry) for entry in result}
+    return True
+
+
 def _executable_side(base: Mapping[str, Any], local: Mapping[str, Any], remote: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the side whose executable fields are taken, all of them: nobody has reviewed a mixture of two."""
     before, ours, theirs = (canonical(executable_part(side)) for side in (base, local, remote))

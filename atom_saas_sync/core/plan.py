@@ -21,7 +21,7 @@ from atom_saas_sync.core.canonical import (
     version_key,
     without_volatile,
 )
-from atom_saas_sync.core.merge import follow_volatile, merge
+from atom_saas_sync.core.merge import follow_volatile, loses_edit, merge
 from atom_saas_sync.model import (
     Action,
     Base,
@@ -125,7 +125,7 @@ def plan_deleted(known: Known, strategy: Strategy) -> Action | None:
         entry = ConflictEntry(_conflict(known, None), None, _waiting_id(known))
         return Action(known.skill_id, Outcome.UNCHANGED, base=BaseChange.MARK_DELETED, conflict=entry)
     result = None if strategy == "remote_wins" else known.local_text
-    return _settled_deletion(known, Resolution(strategy, result))
+    return _settled_deletion(known, Resolution(strategy, result, replaces_edit=result is None))
 
 
 def plan_resolution(known: Known, result: SkillVersion | None, strategy: str, now: datetime) -> Action:
@@ -387,7 +387,7 @@ def _settle(
     if strategy != "manual":
         result = resolve(conflict, remote.skill_id, strategy, local_updated_at=known.local_updated_at, now=now)
         assert result is not None
-        return _settled(known, remote, result, strategy, now)
+        return _settled(known, remote, result, strategy, now, by_itself=True)
     text = _refreshed_text(known, local, remote)
     written = text != known.local_text
     # Also if only volatile fields are new: who settles the conflict later gets what the marketplace has by then.
@@ -405,8 +405,19 @@ def _settle(
     )
 
 
-def _settled(known: Known, remote: SkillVersion, result: SkillVersion, strategy: str, now: datetime) -> Action:
-    """Give the cache `result`; the base becomes the remote version that was looked at."""
+def _settled(
+    known: Known,
+    remote: SkillVersion,
+    result: SkillVersion,
+    strategy: str,
+    now: datetime,
+    *,
+    by_itself: bool = False,
+) -> Action:
+    """Give the cache `result`; the base becomes the remote version that was looked at.
+
+    `by_itself` tells that nobody has decided it but the strategy.
+    """
     assert known.local_text is not None
     local = stored_version(known.skill_id, known.local_text)
     text = result.text
@@ -423,10 +434,19 @@ def _settled(known: Known, remote: SkillVersion, result: SkillVersion, strategy:
         text=text,
         base=BaseChange.ADVANCE,
         remote=remote,
-        conflict=ConflictEntry(_conflict(known, remote), Resolution(strategy, text), _waiting_id(known)),
+        conflict=ConflictEntry(
+            _conflict(known, remote),
+            Resolution(strategy, text, replaces_edit=by_itself and _loses_edit(known, local, result)),
+            _waiting_id(known),
+        ),
         changed_at=_changed_at(known, local, now) if stays else None,
         passed_over=_passed_over(known, remote),
     )
+
+
+def _loses_edit(known: Known, local: SkillVersion | None, result: SkillVersion) -> bool:
+    base = None if known.base_text is None else decode_object(known.base_text)
+    return local is None or loses_edit(base or {}, local.fields, result.fields)
 
 
 def _settled_deletion(known: Known, resolution: Resolution) -> Action:

@@ -246,6 +246,15 @@ class Catalogue:
         with self._database.reading() as connection:
             return [row[0] for row in connection.execute("SELECT skill_id FROM conflict_log WHERE resolved = 0")]
 
+    def newest_replaced_edits(self, number: int) -> list[int]:
+        """Return the conflicts in which a strategy has last replaced what was written here, if nobody has looked."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT id FROM conflict_log WHERE replaced_unseen = 1 ORDER BY resolved_at DESC, id DESC LIMIT ?",
+                (number,),
+            )
+            return [row[0] for row in rows]
+
     def refresh_expiry(self, now: datetime) -> None:
         """Move `expires_at` of confirmed skills on, once half of their life is over.
 
@@ -855,6 +864,7 @@ def log_conflict(
         "result": resolution.result_text if resolution else None,
         "resolved_at": moment if resolution else None,
         "resolved_by": resolved_by if resolution else None,
+        "unseen": 1 if resolution and resolution.replaces_edit else 0,
         "moment": moment,
         "id": entry.waiting_id,
     }
@@ -863,9 +873,9 @@ def log_conflict(
             """
             INSERT INTO conflict_log
                 (skill_id, conflict_type, severity, local_data, remote_data, base_data, resolved,
-                 resolution_strategy, resolved_data, resolved_at, resolved_by, created_at, updated_at)
+                 resolution_strategy, resolved_data, resolved_at, resolved_by, replaced_unseen, created_at, updated_at)
             VALUES (:skill_id, :type, :severity, :local, :remote, :base, :resolved,
-                    :strategy, :result, :resolved_at, :resolved_by, :moment, :moment)
+                    :strategy, :result, :resolved_at, :resolved_by, :unseen, :moment, :moment)
             """,
             values,
         )
@@ -885,7 +895,8 @@ def log_conflict(
                 undone_at = CASE WHEN :resolved THEN NULL ELSE undone_at END,
                 undone_by = CASE WHEN :resolved THEN NULL ELSE undone_by END,
                 remote_data = :remote, base_data = :base, resolved = :resolved, resolution_strategy = :strategy,
-                resolved_data = :result, resolved_at = :resolved_at, resolved_by = :resolved_by, updated_at = :moment
+                resolved_data = :result, resolved_at = :resolved_at, resolved_by = :resolved_by,
+                replaced_unseen = :unseen, updated_at = :moment
             WHERE id = :id
             """,
             values,

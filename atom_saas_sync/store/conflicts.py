@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -63,6 +64,15 @@ class ConflictLog:
             ).fetchone()[0]
             return number
 
+    def note_seen(self, ids: Sequence[int]) -> None:
+        """Note that a person has looked at these conflicts; nothing is written if that was noted before."""
+        unseen = "replaced_unseen = 1 AND id IN (SELECT value FROM json_each(?))"
+        with self._database.reading() as connection:
+            if not connection.execute(f"SELECT 1 FROM conflict_log WHERE {unseen}", (json.dumps(ids),)).fetchone():  # noqa: S608 - a constant
+                return
+        with self._database.transaction() as connection:
+            connection.execute(f"UPDATE conflict_log SET replaced_unseen = 0 WHERE {unseen}", (json.dumps(ids),))  # noqa: S608 - a constant
+
     def conflict(self, conflict_id: int) -> LoggedConflict | None:
         """Return one conflict with its versions, and what the cache holds now."""
         with self._database.reading() as connection:
@@ -97,7 +107,8 @@ class Desk(Batch):
     def mark_undone(self, conflict_id: int, actor: str, now: datetime) -> None:
         """Note that a person has undone a resolution."""
         self._connection.execute(
-            "UPDATE conflict_log SET undone_at = ?1, undone_by = ?2, updated_at = ?1 WHERE id = ?3",
+            "UPDATE conflict_log SET undone_at = ?1, undone_by = ?2, updated_at = ?1, replaced_unseen = 0 "
+            "WHERE id = ?3",
             (format_time(now), actor, conflict_id),
         )
 

@@ -696,4 +696,13 @@ MIGRATIONS = (
         ),
         loses=(("former local versions", "SELECT count(*) FROM skill_version WHERE origin != 'marketplace'"),),
     ),
+    # 1 where a strategy has replaced what was written here, until somebody has looked at that conflict.
+    Migration(
+        name="0017_replaced_edits",
+        up=(
+            "ALTER TABLE conflict_log ADD COLUMN replaced_unseen INTEGER NOT NULL DEFAULT 0",
+            "CREATE INDEX idx_conflict_log_unseen ON conflict_log(id) WHERE replaced_unseen = 1",
+        ),
+        down=("DROP INDEX idx_conflict_log_unseen", "ALTER TABLE conflict_log DROP COLUMN replaced_unseen"),
+    ),
 )

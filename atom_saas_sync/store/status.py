@@ -50,6 +50,7 @@ _FIGURES = f"""
         (SELECT count(*) FROM skill_ratings WHERE synced_to_saas = 0
             AND id IN (SELECT rating_id FROM failed_rating_uploads)) AS ratings_failed,
         (SELECT count(*) FROM conflict_log WHERE resolved != 0) AS conflicts_resolved,
+        (SELECT count(*) FROM conflict_log WHERE replaced_unseen = 1) AS edits_replaced,
         coalesce((SELECT json_array_length(value) FROM fact WHERE name = '{TAMPERED}' AND json_valid(value)), 0)
             AS tampered,
         (SELECT max(finished_at) FROM sync_run WHERE kind = 'ratings' AND status = 'success') AS last_rating_success_at

@@ -202,6 +202,12 @@ class StoredCatalogue(KnownSkills, Protocol):
     def waiting_ids(self) -> list[str]:
         """Return the skills with an open conflict."""
 
+    def newest_replaced_edits(self, number: int) -> list[int]:
+        """Return at most so many conflicts in which a strategy has replaced a local edit, the last ones first.
+
+        Those that a person has looked at are left out.
+        """
+
     def refresh_expiry(self, now: datetime) -> None:
         """Extend the life of skills that the marketplace has confirmed within the last hour.
 
@@ -389,6 +395,9 @@ class ListedConflicts(StoredConflicts, Protocol):
 
         Open ones: the most severe first, then the oldest. Resolved ones: the last resolved first.
         """
+
+    def note_seen(self, ids: Sequence[int]) -> None:
+        """Note that a person has looked at these conflicts; nothing is written if that was noted before."""
 
     def count(self, wanted: ConflictFilter) -> int:
         """Return how many conflicts match."""

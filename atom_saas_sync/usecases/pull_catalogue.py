@@ -19,6 +19,7 @@ from atom_saas_sync.errors import (
     ApiError,
     AtomSyncError,
     BadResponse,
+    DatabaseError,
     MarketplaceError,
     RateLimited,
     TokenRefused,
@@ -585,6 +586,7 @@ class CataloguePull:
             return
         self._counts.conflicts_detected += entry.waiting_id is None
         self._counts.conflicts_resolved += entry.resolution is not None
+        self._counts.edits_replaced += entry.resolution is not None and entry.resolution.replaces_edit
         if entry.resolution is None:
             self._waiting.add(action.skill_id)
         else:
@@ -634,6 +636,9 @@ class CataloguePull:
         # Of some pages it can be said that they are missing; with none at all the error speaks for itself.
         exit_code = error.exit_code if error and not counts.skills_synced else outcome.exit_code
         reasons = tuple(outcome.reasons)
+        replaced: tuple[int, ...] = ()
+        if counts.edits_replaced and not self._options.dry_run and not isinstance(error, DatabaseError):
+            replaced = tuple(self._catalogue.newest_replaced_edits(counts.edits_replaced))
         if counts.conflicts_manual and "conflicts_open" not in reasons:
             reasons = (*reasons, "conflicts_open")
         return RunReport(
@@ -648,6 +653,7 @@ class CataloguePull:
             reasons=reasons,
             error=ErrorInfo(error.kind, error.message, error.hint) if error else None,
             plan=tuple(self._plan),
+            replaced_edits=replaced,
         )
 
 

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from atom_saas_sync.core.canonical import DESCRIPTIVE_FIELDS, VOLATILE_FIELDS, canonical, executable_part, same
-from atom_saas_sync.core.merge import follow_volatile, merge
+from atom_saas_sync.core.merge import follow_volatile, loses_edit, merge
 
 Json = dict[str, Any]
 
@@ -181,3 +181,23 @@ def test_counters_of_metadata_follow_the_marketplace(remote_is_newer: bool) -> N
     assert follow_volatile(local, remote)["metadata"] == wanted
     assert merge(base, local, remote, remote_is_newer=remote_is_newer)["metadata"] == wanted
     assert follow_volatile({"name": "no metadata here"}, remote) == {"name": "no metadata here"}
+
+
+@pytest.mark.parametrize(
+    ("base", "local", "result", "lost"),
+    [
+        ({"code": "a"}, {"code": "a"}, {"code": "b"}, False),
+        ({"code": "a"}, {"code": "b"}, {"code": "c"}, True),
+        ({"code": "a"}, {}, {"code": "a"}, True),
+        ({"rating_count": 1}, {"rating_count": 2}, {"rating_count": 3}, False),
+        ({"version": "1"}, {"version": "2"}, {"version": "2+merged+3"}, False),
+        ({"version": "1"}, {"version": "2"}, {"version": "3"}, True),
+        ({"tags": ["a"]}, {"tags": ["a", "b"]}, {"tags": ["b", "c"]}, True),
+        ({"tags": ["a"]}, {"tags": ["b"]}, {"tags": ["c", "b"]}, False),
+        ({"metadata": {"license": "a"}}, {"metadata": {"license": "b"}}, {"metadata": {"license": "c"}}, True),
+        ({"metadata": {"stars": 1}}, {"metadata": {"stars": 2, "x": 1}}, {"metadata": {"stars": 3, "x": 1}}, False),
+        ({}, {"metadata": 1}, {"metadata": {}}, True),
+    ],
+)
+def test_an_edit_is_lost_if_it_is_not_in_the_result(base: Json, local: Json, result: Json, lost: bool) -> None:
+    assert loses_edit(base, local, result) is lost

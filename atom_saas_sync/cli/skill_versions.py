@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -168,10 +169,18 @@ def _print_patch(changes: Sequence[FieldChange], before: str, after: str) -> Non
     from atom_saas_sync.core.unified import unified_fields
     from atom_saas_sync.logs import may_colour
 
-    colours = {"-": "\x1b[31m", "+": "\x1b[32m", "@": "\x1b[36m"} if may_colour(sys.stdout) else {}
-    for line in unified_fields(changes, before, after):
+    lines = "\n".join(unified_fields(changes, before, after))
+    flat = lines.replace("\n", " ").replace("\t", " ")
+    if printable(flat) != flat:
         # Tabs stay: what reads a patch needs them.
-        shown = "\t".join(map(printable, line.split("\t")))
-        colour = "\x1b[1m" if colours and line.startswith(("--- ", "+++ ")) else colours.get(line[:1], "")
-        sys.stdout.write(f"{colour}{shown}\x1b[0m\n" if colour else f"{shown}\n")
+        lines = "\n".join("\t".join(map(printable, line.split("\t"))) for line in lines.split("\n"))
+    if may_colour(sys.stdout):
+        lines = re.sub(r"^(?:(---|\+\+\+) .*|-.*|(\+.*)|(@.*))$", _coloured, lines, flags=re.MULTILINE)
+    sys.stdout.write(f"{lines}\n")
     sys.stdout.flush()
+
+
+def _coloured(found: re.Match[str]) -> str:
+    name, added, place = found.groups()
+    colour = 1 if name else 32 if added else 36 if place else 31
+    return f"\x1b[{colour}m{found[0]}\x1b[0m"

@@ -39,34 +39,43 @@ class _Budget:
 def compare_lines(left: Sequence[Hashable], right: Sequence[Hashable]) -> list[Block]:
     """Return the blocks of both texts in order: equal ones, and between them what was changed, added or removed."""
     blocks: list[Block] = []
-    for block in _blocks(left, right, range(len(left)), range(len(right)), _Budget()):
-        if not block.left and not block.right:
+    a = b = equal = 0  # where the run of equal lines ends that is not yet a block, and how long it is
+    found = [match for match in _matches(left, right) if match[2]]
+    for x, y, length in [*found, (len(left), len(right), 0)]:
+        if x == a and y == b and length:
+            a, b, equal = x + length, y + length, equal + length
             continue
-        if blocks and blocks[-1].equal == block.equal:
-            before = blocks.pop()
-            block = Block(  # noqa: PLW2901 - the two are one
-                block.equal, range(before.left.start, block.left.stop), range(before.right.start, block.right.stop)
-            )
-        blocks.append(block)
+        if equal:
+            blocks.append(Block._make((True, range(a - equal, a), range(b - equal, b))))
+        if x > a or y > b:
+            blocks.append(Block._make((False, range(a, x), range(b, y))))
+        a, b, equal = x + length, y + length, length
     return blocks
 
 
-def _blocks(
-    left: Sequence[Hashable], right: Sequence[Hashable], a: range, b: range, budget: _Budget
-) -> Iterator[Block]:
-    head = _common(left, right, a, b)
-    yield Block(equal=True, left=a[:head], right=b[:head])
-    a, b = a[head:], b[head:]
+_Match = tuple[int, int, int]
+"""Where equal lines begin on each side, and how many there are."""
+
+
+def _matches(left: Sequence[Hashable], right: Sequence[Hashable]) -> Iterator[_Match]:
+    """Yield the matches in order; none overlap."""
+    budget = _Budget()
+    head = _common(left, right, range(len(left)), range(len(right)))
+    yield 0, 0, head
+    a, b = range(head, len(left)), range(head, len(right))
     tail = _common(left, right, a[::-1], b[::-1])
-    ends = Block(equal=True, left=a[len(a) - tail :], right=b[len(b) - tail :])
     a, b = a[: len(a) - tail], b[: len(b) - tail]
-    start_a, start_b = a.start, b.start
+    x_start, y_start = a.start, b.start
     for x, y in _anchors(left, right, a, b):
-        yield from _gap(left, right, range(start_a, x), range(start_b, y), budget)
-        yield Block(equal=True, left=range(x, x + 1), right=range(y, y + 1))
-        start_a, start_b = x + 1, y + 1
-    yield from _gap(left, right, range(start_a, a.stop), range(start_b, b.stop), budget)
-    yield ends
+        if x == x_start + 1 and y == y_start + 1:  # the most frequent gap, and the shortest way through it
+            if left[x_start] == right[y_start]:
+                yield x_start, y_start, 1
+        elif x > x_start and y > y_start:
+            yield from _gap(left, right, range(x_start, x), range(y_start, y), budget)
+        yield x, y, 1
+        x_start, y_start = x + 1, y + 1
+    yield from _gap(left, right, range(x_start, a.stop), range(y_start, b.stop), budget)
+    yield a.stop, b.stop, tail
 
 
 def _common(left: Sequence[Hashable], right: Sequence[Hashable], a: Sequence[int], b: Sequence[int]) -> int:
@@ -81,47 +90,49 @@ def _common(left: Sequence[Hashable], right: Sequence[Hashable], a: Sequence[int
 def _anchors(left: Sequence[Hashable], right: Sequence[Hashable], a: range, b: range) -> list[tuple[int, int]]:
     """Return the longest chain of lines that stand once in both ranges and come in the same order."""
     left_once, right_once = _single(left, a), _single(right, b)
-    common = [line for line in left_once if line in right_once]
-    places = [right_once[line] for line in common]
+    pairs = [(place, right_once[line]) for line, place in left_once.items() if line in right_once]
     ends: list[int] = []  # for each length, the smallest place that a chain of it can end with
     chains: list[int] = []  # and the index of that place
     before: list[int] = []
-    for index, place in enumerate(places):
-        length = bisect_left(ends, place)
+    for index, (_, place) in enumerate(pairs):
+        length = len(ends) if not ends or place > ends[-1] else bisect_left(ends, place)
         before.append(chains[length - 1] if length else -1)
-        ends[length : length + 1] = [place]
-        chains[length : length + 1] = [index]
+        if length == len(ends):
+            ends.append(place)
+            chains.append(index)
+        else:
+            ends[length] = place
+            chains[length] = index
     chain = []
     index = chains[-1] if chains else -1
     while index >= 0:
-        chain.append((left_once[common[index]], places[index]))
+        chain.append(pairs[index])
         index = before[index]
     return chain[::-1]
 
 
 def _single(lines: Sequence[Hashable], places: range) -> dict[Hashable, int]:
     """Return the lines that stand once in these places, with their place, in order."""
-    first: dict[Hashable, int] = {}
-    repeated = set()
-    for place in places:
-        if first.setdefault(lines[place], place) != place:
-            repeated.add(lines[place])
-    for line in repeated:
-        del first[line]
-    return first
+    part = lines[places.start : places.stop]
+    last = dict(zip(part, places, strict=True))
+    if len(last) == len(part):
+        return last
+    first = dict(zip(part[::-1], places[::-1], strict=True))
+    return {line: place for line, place in last.items() if first[line] == place}
 
 
-def _gap(left: Sequence[Hashable], right: Sequence[Hashable], a: range, b: range, budget: _Budget) -> Iterator[Block]:
+def _gap(left: Sequence[Hashable], right: Sequence[Hashable], a: range, b: range, budget: _Budget) -> Iterator[_Match]:
     """Compare what stands between two anchors; beyond the budget all of it counts as changed."""
     head = _common(left, right, a, b)
-    yield Block(equal=True, left=a[:head], right=b[:head])
+    if head:
+        yield a.start, b.start, head
     a, b = a[head:], b[head:]
+    if len(a) <= 1 and len(b) <= 1:
+        return
     tail = _common(left, right, a[::-1], b[::-1])
     rest_a, rest_b = a[: len(a) - tail], b[: len(b) - tail]
     if rest_a and rest_b and budget.allows(len(rest_a) * len(rest_b)):
-        mine, theirs = [left[x] for x in rest_a], [right[y] for y in rest_b]
-        for tag, x, x_end, y, y_end in SequenceMatcher(None, mine, theirs, autojunk=False).get_opcodes():
-            yield Block(tag == "equal", rest_a[x:x_end], rest_b[y:y_end])
-    else:
-        yield Block(equal=False, left=rest_a, right=rest_b)
-    yield Block(equal=True, left=a[len(a) - tail :], right=b[len(b) - tail :])
+        mine, theirs = left[rest_a.start : rest_a.stop], right[rest_b.start : rest_b.stop]
+        for x, y, length in SequenceMatcher(None, mine, theirs, autojunk=False).get_matching_blocks():
+            yield rest_a.start + x, rest_b.start + y, length
+    yield rest_a.stop, rest_b.stop, tail

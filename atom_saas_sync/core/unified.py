@@ -25,18 +25,21 @@ def unified_fields(changes: Iterable[FieldChange], before: str, after: str) -> I
 
 
 def unified(before: str, after: str) -> Iterator[str]:
-    """Yield the lines of the hunks, without line ends; nothing if both are equal."""
+    """Yield the lines of the hunks, without line ends; nothing if both are equal.
+
+    A last line without an end comes together with the line that says so.
+    """
     left, right = _lines(before), _lines(after)
     for hunk in _hunks(compare_lines(left, right)):
         first, last = hunk[0], hunk[-1]
         a, b = range(first.left.start, last.left.stop), range(first.right.start, last.right.stop)
         yield f"@@ -{_place(a)} +{_place(b)} @@"
-        for block in hunk:
-            if block.equal:
-                yield from _marked(" ", left, block.left)
+        for equal, old, new in hunk:
+            if equal:
+                yield from [f" {line}" for line in left[old.start : old.stop]]
             else:
-                yield from _marked("-", left, block.left)
-                yield from _marked("+", right, block.right)
+                yield from [f"-{line}" for line in left[old.start : old.stop]]
+                yield from [f"+{line}" for line in right[new.start : new.stop]]
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - JSON
@@ -47,17 +50,12 @@ def _text(value: Any) -> str:  # noqa: ANN401 - JSON
 
 
 def _lines(text: str) -> list[str]:
-    """Return the lines with their ends: a last one without an end is another line than one with it."""
-    lines = [f"{line}\n" for line in text.split("\n")]
-    lines[-1] = lines[-1][:-1]
-    return lines if lines[-1] else lines[:-1]
-
-
-def _marked(mark: str, lines: Sequence[str], places: range) -> Iterator[str]:
-    for line in lines[places.start : places.stop]:
-        yield mark + line.removesuffix("\n")
-        if not line.endswith("\n"):
-            yield _NO_NEWLINE
+    """Return the lines without their ends; a last one that has none says so below it, and equals no other."""
+    lines = text.split("\n")
+    if lines[-1]:
+        lines[-1] += f"\n{_NO_NEWLINE}"
+        return lines
+    return lines[:-1]
 
 
 def _hunks(blocks: Sequence[Block]) -> Iterator[list[Block]]:

@@ -47,7 +47,7 @@ def test_a_patch_makes_the_one_from_the_other(seed: int) -> None:
         )
         mixed = before[: chance.randrange(20)] + after
         for old, new in ((before, after), (before, mixed), (mixed, before)):
-            patch = list(unified(old, new))
+            patch = "\n".join(unified(old, new)).splitlines()
             assert applied(old, patch) == new
             assert (patch == []) == (old == new)
 
@@ -66,7 +66,7 @@ def test_a_hunk_has_three_lines_around_each_change() -> None:
 def test_each_field_is_a_file() -> None:
     left = {"skill_id": "s", "name": "one", "code": "a\nb", "tags": ["x"], "old": 1}
     right = {"skill_id": "s", "name": "two", "code": "a\nc\n", "tags": ["x", "y"], "new": "n"}
-    assert list(unified_fields(compare(left, left, right), "base (1)", "local")) == [
+    assert "\n".join(unified_fields(compare(left, left, right), "base (1)", "local")).split("\n") == [
         *("--- a/name\tbase (1)", "+++ b/name\tlocal", "@@ -1 +1 @@", "-one", "+two"),
         *(
             "--- a/code\tbase (1)",

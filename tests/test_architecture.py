@@ -177,6 +177,31 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert set(graph) <= IN_A_CIRCLE
 
 
+def drawn_graph() -> str:
+    """Draw which rooms import which, a floor above all that it stands on; __init__ is left out."""
+    rooms: dict[str, set[str]] = {}
+    for name, others in imports_of_modules().items():
+        inner = {room_of(other) for other in others} - {room_of(name), "__init__"}
+        rooms.setdefault(room_of(name), set()).update(inner)
+    rooms.pop("__init__")
+    floors: dict[str, int] = {}
+    while len(floors) < len(rooms):
+        ready = [room for room, below in rooms.items() if room not in floors and below <= set(floors)]
+        assert ready, "rooms import each other in a circle"
+        floors |= {room: 1 + max((floors[other] for other in rooms[room]), default=-1) for room in ready}
+    width = max(map(len, rooms))
+    return "".join(
+        f"{floors[room]}  {room:{width}}  {' '.join(sorted(rooms[room]))}".rstrip() + "\n"
+        for room in sorted(rooms, key=lambda room: (-floors[room], room))
+    )
+
+
+def test_the_architecture_page_draws_the_import_graph() -> None:
+    page = (ROOT.parent / "docs" / "ATOM_SAAS_SYNC_ARCHITECTURE.md").read_text(encoding="utf-8")
+    drawn = page.partition("<!-- import graph -->\n```text\n")[2].partition("```")[0]
+    assert drawn == drawn_graph()
+
+
 def test_files_classes_and_functions_are_small() -> None:
     too_large = set()
     for _, path in modules():

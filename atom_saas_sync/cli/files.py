@@ -27,7 +27,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 @app.command("list")
 def list_files(as_json: _Json = False) -> None:
     """List the files that are shipped with the program."""
-    files = _files()
+    files = all_files()
     if as_json:
         shown = [{"name": file.name, "meaning": file.meaning, "size_bytes": len(file.text.encode())} for file in files]
         print_json({"files": shown, "total": len(shown)})
@@ -54,7 +54,7 @@ def write(
     """Write files to a directory. Files that exist with other content are refused."""
     from atom_saas_sync.textfile import refuse_irregular, write_textfile
 
-    chosen = {directory / file.name: file.text for file in _chosen(_files(), names or [])}
+    chosen = {directory / file.name: file.text for file in _chosen(all_files(), names or [])}
     changed = {}
     for path, text in chosen.items():
         refuse_irregular(path)
@@ -90,7 +90,8 @@ def write(
         say(f"  → read the manual: `man -M {directory / 'man'} {manual.stem}`")
 
 
-def _files() -> list[ShippedFile]:
+def all_files() -> list[ShippedFile]:
+    """Return the shipped files and the manual pages, by name."""
     from atom_saas_sync.cli.manual import manual_pages
     from atom_saas_sync.shipped import shipped_files
 

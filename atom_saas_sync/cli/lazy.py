@@ -20,6 +20,7 @@ from atom_saas_sync.errors import UsageError
 
 if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter, Parameter
+    from typer._click.shell_completion import CompletionItem
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,16 @@ class _Option(TyperOption):
         """Return what the command gets."""
         if _is_untyped(self, ctx):
             return _default(self, ctx, value)
+        if ctx.resilient_parsing:  # completion: values are looked at, and not used
+            return value
         try:
             return super().process_value(ctx, value)
         except typer.BadParameter as error:
             raise _invalid(self, self.opts[0], value, error) from error
+
+    def shell_complete(self, ctx: Context, incomplete: str) -> list[CompletionItem]:
+        """Return the values that may be meant."""
+        return _offered(ctx, self, incomplete)
 
     def _get_number_range_help_str(self) -> str | None:
         return _range_of(self)
@@ -61,6 +68,8 @@ class _Argument(TyperArgument):
         """Return what the command gets."""
         if _is_untyped(self, ctx):
             return _default(self, ctx, value)
+        if ctx.resilient_parsing:  # completion: values are looked at, and not used
+            return value
         try:
             return super().process_value(ctx, value)
         except typer.BadParameter as error:
@@ -69,6 +78,10 @@ class _Argument(TyperArgument):
     def display_type_rich(self, ctx: Context) -> str | None:  # noqa: ARG002 - click's signature
         """Return nothing: the name that `--help` shows says enough."""
         return None
+
+    def shell_complete(self, ctx: Context, incomplete: str) -> list[CompletionItem]:
+        """Return the values that may be meant."""
+        return _offered(ctx, self, incomplete)
 
     @property
     def display_name_raw(self) -> str:
@@ -109,6 +122,14 @@ class _Group(TyperGroup):
     def get_short_help_str(self, limit: int = 0) -> str:  # noqa: ARG002 - click's signature
         """Return the first line of its help."""
         return _summary(self)
+
+
+def _offered(ctx: Context, parameter: TyperOption | TyperArgument, typed: str) -> list[CompletionItem]:
+    from typer._click.shell_completion import CompletionItem
+
+    from atom_saas_sync.cli.completing import candidates
+
+    return [CompletionItem(value, help=meaning) for value, meaning in candidates(ctx, parameter, typed)]
 
 
 def _write_examples(ctx: Context, formatter: HelpFormatter) -> None:
@@ -187,6 +208,9 @@ class _Repeated(_Option):
         """Hand the value on if it was given."""
         if _is_untyped(self, ctx):
             return
+        if ctx.resilient_parsing:
+            ctx.find_root().params[self._field] = value  # completion reads ids from the database that was named
+            return
         self._take(ctx, self._field, super().process_value(ctx, value))
 
 
@@ -215,6 +239,13 @@ def _leave_defaults(parameters: Iterable[Parameter | None]) -> None:
                 parameter.__class__ = _Option
             elif type(parameter) is TyperArgument:
                 parameter.__class__ = _Argument
+
+
+def _hide_replaced(parameters: Iterable[Parameter]) -> None:
+    """Hide Typer's own options for completion: `completion` replaces them. What they have installed still works."""
+    for parameter in parameters:
+        if isinstance(parameter, TyperOption) and parameter.name in {"install_completion", "show_completion"}:
+            parameter.hidden = True
 
 
 class LazyCommands(MutableMapping[str, "Command"]):
@@ -264,7 +295,18 @@ def lazy_group(parts: dict[str, Part], take: Take) -> type[TyperGroup]:
             """Return the options; Typer has added those for completion when the group was made."""
             parameters = super().get_params(ctx)
             _leave_defaults(parameters)
+            _hide_replaced(parameters)
             return parameters
+
+        def shell_complete(self, ctx: Context, incomplete: str) -> list[CompletionItem]:
+            """Return the commands that begin so, without importing them, or the options."""
+            from typer._click import Command
+            from typer._click.shell_completion import CompletionItem
+
+            found = [
+                CompletionItem(name, help=part.help) for name, part in parts.items() if name.startswith(incomplete)
+            ]
+            return [*found, *Command.shell_complete(self, ctx, incomplete)]
 
         def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
             """Write the examples."""

@@ -48,6 +48,9 @@ PARTS = {
     "serve-health": Part(
         "atom_saas_sync.cli.serve_health", "serve_health", "Serve health, metrics and the admin API over HTTP."
     ),
+    "completion": Part(
+        "atom_saas_sync.cli.completion", "completion", "Print the script for tab completion in a shell."
+    ),
     "config": Part("atom_saas_sync.cli.configuration", "app", "Create, show and check the configuration."),
     "db": Part("atom_saas_sync.cli.database", "app", "Migrate, check, back up and restore the database."),
     "files": Part("atom_saas_sync.cli.files", "app", "List and write the units, alerts, manual pages and other files."),
@@ -158,7 +161,7 @@ def run() -> None:
 def _run(*, as_json: bool) -> int:
     try:
         _require_decoded(sys.argv[1:])
-        done = app(prog_name="atom-sync", standalone_mode=False)
+        done = _complete() if sys.argv[1:2] == ["__complete"] else app(prog_name="atom-sync", standalone_mode=False)
     except AtomSyncError as error:
         _name_service_user(error)
         report_failure(error, as_json=as_json)
@@ -217,9 +220,18 @@ def _name_service_user(error: AtomSyncError) -> None:
 def _report_unforeseen(error: Exception, *, as_json: bool) -> int:
     if not (isinstance(error, OSError | RuntimeError) and "--install-completion" in sys.argv):  # which is Typer's own
         return report_bug(error, as_json=as_json)
-    failure = DatabaseError(f"cannot install completion: {error}", hint="`--show-completion` prints the script")
+    failure = DatabaseError(
+        f"cannot install completion: {error}", hint="`atom-sync completion SHELL` prints the script"
+    )
     report_failure(failure, as_json=as_json)
     return failure.exit_code
+
+
+def _complete() -> int:
+    """Answer a shell's question for what may follow."""
+    from atom_saas_sync.cli.completing import complete
+
+    return complete(sys.argv[2:])
 
 
 def _require_decoded(arguments: list[str]) -> None:

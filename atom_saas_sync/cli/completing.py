@@ -1,0 +1,133 @@
+"""What the shell offers after the tab key: commands, options, their values, and ids from the database."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import typer
+
+from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.output import LOG_FORMATS, LOG_LEVELS, GlobalOptions
+from atom_saas_sync.errors import AtomSyncError
+from atom_saas_sync.model import CONFLICT_TYPES, SEVERITIES, STRATEGIES
+
+if TYPE_CHECKING:
+    from typer._click import Context, Parameter
+
+    Candidates = Iterable[str] | Iterable[tuple[str, str]]
+
+SHELLS = ("bash", "zsh", "fish")
+_LONGEST_MEANING = 60
+
+
+def complete(words: list[str]) -> int:
+    """Print what may replace the last of these words, a line each: the value, a tab, its meaning.
+
+    Prints nothing where only the shell can help, as with file names. Called by the scripts of `completion`.
+    """
+    from typer._click import shell_completion
+
+    from atom_saas_sync.cli.main import app
+
+    before, typed = words[:-1], words[-1] if words else ""
+    root = typer.main.get_command(app)
+    try:
+        context = shell_completion._resolve_context(root, {}, "atom-sync", before)  # noqa: SLF001 - of a pinned Typer
+        target, unfinished = shell_completion._resolve_incomplete(context, before, typed)  # noqa: SLF001 - likewise
+        items = target.shell_complete(context, unfinished)
+    except typer.TyperException:
+        return 0  # nothing goes on from a mistake
+    option = typed.removesuffix(unfinished) if typed.startswith("--") and "=" in typed else ""
+    for item in items:
+        if item.type == "plain":
+            meaning = printable(" ".join((item.help or "").split()))
+            sys.stdout.write(f"{option}{printable(item.value)}\t{meaning[:_LONGEST_MEANING]}\n")
+    return 0
+
+
+def candidates(context: Context, parameter: Parameter, typed: str) -> list[tuple[str, str]]:
+    """Return the values of a parameter that begin with what was typed, and what they mean."""
+    path = context.command_path.partition(" ")[2]
+    name = parameter.opts[0] if parameter.param_type_name == "option" else (parameter.metavar or "").strip("[]…")
+    of = (
+        _CANDIDATES.get(f"{path} {name}")
+        or _CANDIDATES.get(f"{path.partition(' ')[0]} {name}")
+        or _CANDIDATES.get(name)
+    )
+    if of is None:
+        return []
+    found = (each if isinstance(each, tuple) else (each, "") for each in of(context, typed))
+    return [each for each in found if each[0].startswith(typed)]
+
+
+def _fixed(*values: str) -> Callable[[Context, str], Candidates]:
+    return lambda _context, _typed: values
+
+
+def _stored(kind: str) -> Callable[[Context, str], Candidates]:
+    def find(context: Context, typed: str) -> Candidates:
+        from atom_saas_sync.cli.runtime import settings_of
+        from atom_saas_sync.store.suggestions import suggestions
+
+        given = context.find_root().params
+        options = {name: given[name] for name in ("env_file", "no_env_file", "system", "database") if given.get(name)}
+        try:
+            return suggestions(settings_of(GlobalOptions(**options)).database_path, kind, typed)
+        except AtomSyncError:
+            return []  # the command itself says what is wrong
+
+    return find
+
+
+def _faults(_context: Context, _typed: str) -> Candidates:
+    from atom_saas_sync.sandbox.faults import KINDS
+
+    return list(KINDS.items())
+
+
+def _migrations(_context: Context, _typed: str) -> Candidates:
+    from atom_saas_sync.store.schema import MIGRATIONS
+
+    return [each.name for each in MIGRATIONS]
+
+
+def _files(_context: Context, _typed: str) -> Candidates:
+    from atom_saas_sync.cli.files import all_files
+
+    names = all_files()
+    return [*dict.fromkeys(f"{each.name.partition('/')[0]}/" for each in names), *(each.name for each in names)]
+
+
+def _run_kinds(_context: Context, _typed: str) -> Candidates:
+    from atom_saas_sync.core.run_log import RUN_KINDS
+
+    return RUN_KINDS
+
+
+# By the words of the command, or of its group, and the option or the argument; else by that alone.
+_CANDIDATES: dict[str, Callable[[Context, str], Candidates]] = {
+    "--log-level": _fixed(*LOG_LEVELS),
+    "--log-format": _fixed(*LOG_FORMATS),
+    "--strategy": _fixed(*STRATEGIES),
+    "conflicts resolve --strategy": _fixed(*(each for each in STRATEGIES if each != "manual")),
+    "--severity": _fixed(*SEVERITIES),
+    "--type": _fixed(*CONFLICT_TYPES),
+    "--sort": _fixed("rating", "name", "updated"),
+    "--kind": _run_kinds,
+    "ratings list --state": _fixed("pending", "sent", "failed"),
+    "--category": _stored("category"),
+    "--skill": _stored("skill"),
+    "skills ID": _stored("skill"),
+    "SKILL_ID": _stored("skill"),
+    "conflicts ID": _stored("conflict"),
+    "conflicts undo ID": _stored("resolved conflict"),
+    "ratings ID": _stored("rating"),
+    "runs ID": _stored("run"),
+    "REVISION": _migrations,
+    "--fault": _faults,
+    "sandbox fault FAULT": _faults,
+    "files write NAME": _files,
+    "SHELL": _fixed(*SHELLS),
+}

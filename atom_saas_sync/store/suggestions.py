@@ -1,0 +1,51 @@
+"""What shell completion offers from the database: ids and names that begin with what was typed."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+
+_MOST = 200
+_SECONDS = 0.05
+_INSTRUCTIONS_BETWEEN_LOOKS = 1000
+_ABOVE = "\U0010ffff"
+
+# Each yields values and what they mean; ?1 and ?2 are the bounds of the values, ?3 is how many are wanted.
+_STATEMENTS = {
+    "skill": "SELECT skill_id, CASE WHEN json_valid(skill_data) THEN skill_data ->> '$.name' END FROM skill_cache "
+    "WHERE skill_id >= ?1 AND skill_id < ?2 ORDER BY skill_id LIMIT ?3",
+    "category": "SELECT category_name, NULL FROM category_cache "
+    "WHERE category_name >= ?1 AND category_name < ?2 ORDER BY category_name LIMIT ?3",
+    "conflict": "SELECT id, skill_id || ' ' || conflict_type FROM conflict_log "
+    "WHERE NOT resolved AND CAST(id AS TEXT) >= ?1 AND CAST(id AS TEXT) < ?2 ORDER BY id DESC LIMIT ?3",
+    "resolved conflict": "SELECT id, skill_id || ' ' || conflict_type FROM conflict_log "
+    "WHERE resolved AND CAST(id AS TEXT) >= ?1 AND CAST(id AS TEXT) < ?2 ORDER BY id DESC LIMIT ?3",
+    "rating": "SELECT id, skill_id || ' ' || rating FROM skill_rating "
+    "WHERE CAST(id AS TEXT) >= ?1 AND CAST(id AS TEXT) < ?2 ORDER BY id DESC LIMIT ?3",
+    "run": "SELECT id, kind || ' ' || started_at FROM sync_run "
+    "WHERE CAST(id AS TEXT) >= ?1 AND CAST(id AS TEXT) < ?2 ORDER BY id DESC LIMIT ?3",
+}
+
+
+def suggestions(path: Path, kind: str, prefix: str) -> list[tuple[str, str]]:
+    """Return values of this kind that begin with `prefix`, each with its meaning.
+
+    At most 200, found within 50 ms: what comes later helps nobody who has pressed the tab key. Empty if there are none,
+    or if the database cannot be read at once.
+    """
+    end = time.monotonic() + _SECONDS
+    found: list[tuple[str, str]] = []
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_SECONDS)
+    except sqlite3.Error:
+        return found
+    try:
+        connection.set_progress_handler(lambda: time.monotonic() > end, _INSTRUCTIONS_BETWEEN_LOOKS)
+        for value, meaning in connection.execute(_STATEMENTS[kind], (prefix, prefix + _ABOVE, _MOST)):
+            found.append((str(value), str(meaning or "")))
+    except sqlite3.Error:
+        return found  # those that came in time
+    finally:
+        connection.close()
+    return found

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import typer
 from command_lines import COMMANDS
 from conftest import Machine
 
@@ -67,5 +68,6 @@ def test_every_manual_page_is_whole(machine: Machine) -> None:
         assert {line.split()[0] for line in page.splitlines() if line.startswith((".", "'"))} <= {
             f".{macro}" for macro in MACROS
         }
-        for option in (name for each in command.params if not each.hidden for name in each.opts if name[0] == "-"):
+        shown = (each for each in command.get_params(typer.Context(command)) if not each.hidden)
+        for option in (name for each in shown for name in each.opts if name[0] == "-"):
             assert option.replace("-", "\\-") in page, (path, option)

@@ -14,7 +14,7 @@ from atom_saas_sync.errors import AtomSyncError
 from atom_saas_sync.model import CONFLICT_TYPES, SEVERITIES, STRATEGIES
 
 if TYPE_CHECKING:
-    from typer._click import Context, Parameter
+    from typer._click import Command, Context, Parameter
 
     Candidates = Iterable[str] | Iterable[tuple[str, str]]
 
@@ -22,17 +22,14 @@ SHELLS = ("bash", "zsh", "fish")
 _LONGEST_MEANING = 60
 
 
-def complete(words: list[str]) -> int:
+def complete(root: Command, words: list[str]) -> int:
     """Print what may replace the last of these words, a line each: the value, a tab, its meaning.
 
     Prints nothing where only the shell can help, as with file names. Called by the scripts of `completion`.
     """
     from typer._click import shell_completion
 
-    from atom_saas_sync.cli.main import app
-
     before, typed = words[:-1], words[-1] if words else ""
-    root = typer.main.get_command(app)
     try:
         context = shell_completion._resolve_context(root, {}, "atom-sync", before)  # noqa: SLF001 - of a pinned Typer
         target, unfinished = shell_completion._resolve_incomplete(context, before, typed)  # noqa: SLF001 - likewise
@@ -93,10 +90,10 @@ def _migrations(_context: Context, _typed: str) -> Candidates:
     return [each.name for each in MIGRATIONS]
 
 
-def _files(_context: Context, _typed: str) -> Candidates:
+def _files(context: Context, _typed: str) -> Candidates:
     from atom_saas_sync.cli.files import all_files
 
-    names = all_files()
+    names = all_files(context.find_root().command)
     return [*dict.fromkeys(f"{each.name.partition('/')[0]}/" for each in names), *(each.name for each in names)]
 
 

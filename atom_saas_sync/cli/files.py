@@ -13,6 +13,8 @@ from atom_saas_sync.cli.output import console, print_json, say
 from atom_saas_sync.errors import DatabaseError, NotFound, UsageError
 
 if TYPE_CHECKING:
+    from typer._click import Command
+
     from atom_saas_sync.shipped import ShippedFile
 
 app = typer.Typer(
@@ -25,9 +27,9 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.command("list")
-def list_files(as_json: _Json = False) -> None:
+def list_files(ctx: typer.Context, as_json: _Json = False) -> None:
     """List the files that are shipped with the program."""
-    files = all_files()
+    files = all_files(ctx.find_root().command)
     if as_json:
         shown = [{"name": file.name, "meaning": file.meaning, "size_bytes": len(file.text.encode())} for file in files]
         print_json({"files": shown, "total": len(shown)})
@@ -44,6 +46,7 @@ def list_files(as_json: _Json = False) -> None:
 
 @app.command()
 def write(
+    ctx: typer.Context,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory to write to; it is created if needed.")],
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]…", help="Files or directories of `files list`; default: all.")
@@ -54,7 +57,7 @@ def write(
     """Write files to a directory. Files that exist with other content are refused."""
     from atom_saas_sync.textfile import refuse_irregular, write_textfile
 
-    chosen = {directory / file.name: file.text for file in _chosen(all_files(), names or [])}
+    chosen = {directory / file.name: file.text for file in _chosen(all_files(ctx.find_root().command), names or [])}
     changed = {}
     for path, text in chosen.items():
         refuse_irregular(path)
@@ -90,12 +93,12 @@ def write(
         say(f"  → read the manual: `man -M {directory / 'man'} {manual.stem}`")
 
 
-def all_files() -> list[ShippedFile]:
-    """Return the shipped files and the manual pages, by name."""
+def all_files(root: Command) -> list[ShippedFile]:
+    """Return the shipped files, and the manual pages of the program with this root, by name."""
     from atom_saas_sync.cli.manual import manual_pages
     from atom_saas_sync.shipped import shipped_files
 
-    return sorted([*shipped_files(), *manual_pages()], key=lambda file: file.name)
+    return sorted([*shipped_files(), *manual_pages(root)], key=lambda file: file.name)
 
 
 def _chosen(files: list[ShippedFile], names: list[str]) -> list[ShippedFile]:

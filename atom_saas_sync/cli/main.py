@@ -231,7 +231,7 @@ def _complete() -> int:
     """Answer a shell's question for what may follow."""
     from atom_saas_sync.cli.completing import complete
 
-    return complete(sys.argv[2:])
+    return complete(typer.main.get_command(app), sys.argv[2:])
 
 
 def _require_decoded(arguments: list[str]) -> None:

@@ -31,15 +31,12 @@ _EXIT_STATUS = {
 }
 
 
-def manual_pages() -> list[ShippedFile]:
-    """Return the pages, as files below man/man1."""
-    from atom_saas_sync.cli.lazy import HELP_OPTIONS
-    from atom_saas_sync.cli.main import app
+def manual_pages(root: Command) -> list[ShippedFile]:
+    """Return the pages of the program with this root, as files below man/man1."""
     from atom_saas_sync.shipped import ShippedFile
 
-    root = typer.main.get_command(app)
     pages = []
-    for context in _contexts(typer.Context(root, info_name=_PROGRAM, help_option_names=HELP_OPTIONS)):
+    for context in _contexts(typer.Context(root, info_name=_PROGRAM, **root.context_settings)):
         title = context.command_path.replace(" ", "-")
         pages.append(ShippedFile(f"man/man1/{title}.1", _first_sentence(context.command), _page(title, context)))
     return pages

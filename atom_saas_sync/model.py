@@ -247,10 +247,12 @@ class Known(Struct, frozen=True, dict=True):
         """Whether the base text has the digest of the bytes that came; it is hashed once."""
         from hashlib import sha256  # most commands hash nothing
 
-        text = self.base_text
-        if self.base is None or text is None:
-            return False
-        return sha256(text.encode(errors="replace")).digest() == self.base.wire_digest
+        return self.base is not None and sha256(self.base_bytes).digest() == self.base.wire_digest
+
+    @cached_property
+    def base_bytes(self) -> bytes:
+        """The base text as UTF-8, empty if there is none."""
+        return (self.base_text or "").encode(errors="replace")
 
 
 class CachedSkill(Struct, frozen=True):

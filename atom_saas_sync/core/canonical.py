@@ -171,20 +171,29 @@ _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 def decode_object(raw: bytes | str) -> dict[str, Any] | None:
     """Return the JSON object that `raw` holds; None if it holds none, or is nested deeper than MAX_DEPTH."""
-    decoded = decode_with_shape(raw)
-    return None if decoded is None else decoded[0]
+    value = decode_any_depth(raw)
+    brackets = raw.count("[") + raw.count("{") if isinstance(raw, str) else raw.count(b"[") + raw.count(b"{")
+    if value is None or brackets <= MAX_DEPTH:
+        return value
+    return None if shape_of(value).levels > MAX_DEPTH else value
 
 
 def decode_with_shape(raw: bytes | str) -> tuple[dict[str, Any], Shape] | None:
     """Return what `decode_object` does, with its shape."""
+    value = decode_any_depth(raw)
+    if value is None:
+        return None
+    shape = shape_of(value)
+    return None if shape.levels > MAX_DEPTH else (value, shape)
+
+
+def decode_any_depth(raw: bytes | str) -> dict[str, Any] | None:
+    """Return the JSON object that `raw` holds, however deeply it is nested; None if it holds none."""
     try:
         value = _decode(raw)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
-    if not isinstance(value, dict):
-        return None
-    shape = shape_of(value)
-    return None if shape.levels > MAX_DEPTH else (value, shape)
+    return value if isinstance(value, dict) else None
 
 
 class TwiceError(ValueError):

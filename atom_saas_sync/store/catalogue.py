@@ -63,6 +63,16 @@ _KNOWN = """
     WHERE c.id IS NOT NULL OR b.skill_id IS NOT NULL OR w.id IS NOT NULL
 """
 
+_KEEP = """
+    INSERT INTO skill_version (skill_id, version, content_digest, exec_digest, ended_at, ended_by, data)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
+"""
+_UNLESS_LAST = """
+    WHERE NOT EXISTS (
+        SELECT 1 FROM skill_version WHERE content_digest = ?3 AND ended_by = ?6
+        AND id = (SELECT max(id) FROM skill_version WHERE skill_id = ?1 AND origin = 'marketplace'))
+"""
+
 _decode_list = msgspec.json.Decoder(list[str]).decode
 _decode_rows = msgspec.json.Decoder(list[tuple[int, str]]).decode
 
@@ -80,10 +90,12 @@ class _Ended(NamedTuple):
 
     skill_id: str
     version: str | None
-    text: str
+    text: bytes
     content_digest: bytes
     exec_digest: bytes
-    ended_by: str = "superseded"
+    ended_by: str
+    settles: bool
+    """Whether a conflict is settled by this: a settlement that was undone is made again, but not kept again."""
 
 
 class _Entry(NamedTuple):
@@ -697,30 +709,24 @@ class Batch:
         """
         ended = []
         for action in actions:
-            if action.passed_over is not None and self._history_versions:
-                passed = action.passed_over
-                version = version_of(passed.text)
-                ended.append(_Ended(passed.skill_id, version, passed.text, passed.content_digest, passed.exec_digest))
+            settles = action.conflict is not None or action.passed_over is not None
+            if (passed := action.passed_over) is not None and self._history_versions:
+                version, text = version_of(passed.text), passed.text.encode()
+                digests = passed.content_digest, passed.exec_digest
+                ended.append(_Ended(passed.skill_id, version, text, *digests, "superseded", settles))
             known = self._known.get(action.skill_id)
             if known is None or known.base is None or known.base_text is None:
                 continue
-            if is_tampered(known):
-                continue  # another program's, which must not pass for a version of the marketplace
-            if self._has_forged_signature(known):
-                continue  # likewise
+            base, remote = known.base, action.remote
             deleted = action.base in (BaseChange.DROP, BaseChange.MARK_DELETED)
-            advanced = (
-                action.base is BaseChange.ADVANCE
-                and action.remote is not None
-                and action.remote.content_digest != known.base.content_digest
-            )
-            if deleted or (advanced and self._history_versions):
-                base = known.base
-                by = "deleted" if deleted else "superseded"
-                version = version_of(known.base_text, action.before)
-                ended.append(
-                    _Ended(known.skill_id, version, known.base_text, base.content_digest, base.exec_digest, by)
-                )
+            advanced = action.base is BaseChange.ADVANCE and remote and remote.content_digest != base.content_digest
+            if not (deleted or (advanced and self._history_versions)):
+                continue
+            if is_tampered(known) or self._has_forged_signature(known):
+                continue  # another program's, which must not pass for a version of the marketplace
+            version, by = version_of(known.base_text, action.before), "deleted" if deleted else "superseded"
+            digests = base.content_digest, base.exec_digest
+            ended.append(_Ended(known.skill_id, version, known.base_bytes, *digests, by, settles))
         return ended
 
     def keep_local(self, versions: Sequence[SkillVersion], now: datetime, *, ended_by: str) -> None:
@@ -730,34 +736,28 @@ class Batch:
     def _keep_history(self, ended: Sequence[_Ended], moment: str) -> None:
         """Keep these versions, and drop the oldest beyond the number to keep.
 
-        Once only if a resolution that was undone is made again.
+        Once only if a resolution that was undone is made again: only then is the version before looked at.
         """
-        if not ended:
-            return
+        for settles, statement in ((False, _KEEP), (True, _KEEP + _UNLESS_LAST)):
+            self._connection.executemany(
+                statement,
+                [
+                    (
+                        each.skill_id,
+                        each.version,
+                        each.content_digest,
+                        each.exec_digest,
+                        moment,
+                        each.ended_by,
+                        pack(each.text),
+                    )
+                    for each in ended
+                    if each.settles is settles
+                ],
+            )
         self._connection.executemany(
-            """
-            INSERT INTO skill_version (skill_id, version, content_digest, exec_digest, ended_at, ended_by, data)
-            SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
-            WHERE NOT EXISTS (
-                SELECT 1 FROM skill_version WHERE content_digest = ?3 AND ended_by = ?6
-                AND id = (SELECT max(id) FROM skill_version WHERE skill_id = ?1 AND origin = 'marketplace'))
-            """,
-            [
-                (
-                    each.skill_id,
-                    each.version,
-                    each.content_digest,
-                    each.exec_digest,
-                    moment,
-                    each.ended_by,
-                    pack(each.text),
-                )
-                for each in ended
-            ],
-        )
-        self._connection.executemany(
-            "DELETE FROM skill_version WHERE skill_id = ?1 AND origin = 'marketplace' AND id NOT IN (SELECT id "
-            "FROM skill_version WHERE skill_id = ?1 AND origin = 'marketplace' ORDER BY id DESC LIMIT ?2)",
+            "DELETE FROM skill_version WHERE skill_id = ?1 AND origin = 'marketplace' AND id <= (SELECT id "
+            "FROM skill_version WHERE skill_id = ?1 AND origin = 'marketplace' ORDER BY id DESC LIMIT 1 OFFSET ?2)",
             [(each.skill_id, max(1, self._history_versions)) for each in ended],
         )
 
@@ -781,21 +781,27 @@ def reindex(connection: sqlite3.Connection, changes: Mapping[str, Replaced]) -> 
 
     Only where what is indexed has changed: the index costs most of a small write.
     """
-    rows = _rows_with_ids(connection, "skill_id IN (SELECT value FROM json_each(?))", json.dumps(list(changes)))
+    other = [skill_id for skill_id, change in changes.items() if not _surely_reads_the_same(change)]
+    if not other:
+        return
+    rows = _rows_with_ids(connection, "skill_id IN (SELECT value FROM json_each(?))", json.dumps(other))
     entries: list[_Entry] = []
     for row, skill_id in rows:
         before, fields, action = changes[skill_id]
-        remote = action.remote
-        if fields is not None and remote is not None and remote.text is action.text:
-            if same_words(fields, remote.fields):
-                continue
-            old = words(fields)
-        else:
-            old = words_of(before)
-        entry = _entry(row, action)
+        old, entry = words_of(before) if fields is None else words(fields), _entry(row, action)
         if old is None or old != entry.words:
             entries += [_Entry("delete", row, before, old), entry]
     write_index(connection, entries)
+
+
+def _surely_reads_the_same(change: Replaced) -> bool:
+    remote = change.action.remote
+    return (
+        change.fields is not None
+        and remote is not None
+        and remote.text is change.action.text
+        and same_words(change.fields, remote.fields)
+    )
 
 
 def _rows_with_ids(connection: sqlite3.Connection, which: str, parameter: int | str) -> list[tuple[int, str]]:
@@ -908,21 +914,15 @@ def log_conflict(
 
 
 def _known(row: sqlite3.Row) -> Known:
+    skill_id, text, _, updated_at, *of_base, waiting_id, remote_text, undone_at = row
+    wire_digest, content_digest, exec_digest, data, page, deleted_at, version = of_base
     base = None
-    if row["wire_digest"] is not None:
-        base = Base(
-            wire_digest=row["wire_digest"],
-            content_digest=row["content_digest"],
-            exec_digest=row["exec_digest"],
-            text=row["data"],
-            page=row["page"],
-            deleted=row["deleted_at"] is not None,
-            version=row["version"],
-        )
+    if wire_digest is not None:
+        base = Base(wire_digest, content_digest, exec_digest, data, page, deleted_at is not None, version)
     waiting = None
-    if row["waiting_id"] is not None:
-        waiting = WaitingConflict(row["waiting_id"], row["remote_data"], held=row["undone_at"] is not None)
-    return Known(row["skill_id"], row["skill_data"], row["updated_at"], base, waiting)
+    if waiting_id is not None:
+        waiting = WaitingConflict(waiting_id, remote_text, held=undone_at is not None)
+    return Known(skill_id, text, updated_at, base, waiting)
 
 
 def _ids_on_page(connection: sqlite3.Connection, page: int) -> list[str]:

@@ -14,7 +14,6 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -147,7 +146,7 @@ class Database:
         """Set the connection up, and bring the database up to date or refuse it."""
         self.connection.row_factory = sqlite3.Row
         # Other programs may leave a text that is not UTF-8: it must not fail the query for all other rows.
-        self.connection.text_factory = partial(str, encoding="utf-8", errors="replace")
+        self.connection.text_factory = _text
         search_index.register(self.connection)
         digests.register(self.connection)
         self.connection.execute("PRAGMA foreign_keys = ON")
@@ -193,6 +192,10 @@ class Database:
     def _refuse_nesting(self) -> None:
         if self.connection.in_transaction:
             raise RuntimeError("a transaction is open already on this connection: transactions do not nest")
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -351,7 +351,7 @@ def test_digests_of_an_older_database_are_recomputed_and_put_back(path: Path) ->
                 "VALUES (?, x'', x'00', x'00', '2026-01-01T00:00:00Z', ?)",
                 (skill_id, text if skill_id == "edited" else None),
             )
-        packed = pack(text)
+        packed = pack(text.encode())
         database.connection.execute(
             "INSERT INTO skill_version (skill_id, content_digest, exec_digest, ended_at, ended_by, data) "
             "VALUES ('a', x'00', x'00', '2026-01-01T00:00:00Z', 'superseded', ?)",

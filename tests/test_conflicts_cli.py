@@ -382,7 +382,12 @@ def test_a_deleted_row_can_not_be_resolved_and_the_next_sync_closes_it(machine: 
 
 
 def test_on_a_terminal_it_asks(machine: Machine, conflicts: list[str]) -> None:
-    said = on_a_terminal(machine, ["conflicts", "resolve", "1", "3"], [("code: [l]ocal", "r"), ("[k]eep it here", "k")])
+    choices = [("code: [l]ocal", "r"), ("Write this result? [Y/n]", "n")]
+    declined = on_a_terminal(machine, ["conflicts", "resolve", "1"], choices)
+    assert "The result, beside what is here now:" in declined
+    assert machine.sql("SELECT count(*) FROM conflict_log WHERE resolved = 1") == [(0,)]
+    answers = [("code: [l]ocal", "r"), ("Write this result? [Y/n]", ""), ("[k]eep it here", "k")]
+    said = on_a_terminal(machine, ["conflicts", "resolve", "1", "3"], answers)
     assert "changed on both sides" in said
     cached = machine.cached()
     assert (cached[conflicts[0]]["code"], cached[conflicts[0]]["description"]) == ("remote code", "mine")
@@ -411,9 +416,12 @@ def test_on_a_terminal_it_asks_also_if_nothing_overlaps(
     machine.edit("s0", description="mine")
     machine.sandbox.patch_skill("s0", {"version": "99.0"})
     machine.pull(strategy="manual")
+    shown = machine.command("conflicts", "show", "1").stdout
+    assert all(f"conflicts resolve 1 {way}" in shown for way in ("--strategy remote_wins", "--field ", "--edit"))
     said = on_a_terminal(machine, ["conflicts", "resolve", *which], [("Nothing overlaps", reply)])
     assert "merged, from here: description" in said
     assert "merged, from the marketplace: version" in said
+    assert "The result, beside what is here now:" in said
     cached = machine.cached()["s0"]
     assert (cached["description"], cached["version"]) == fields
     assert machine.sql("SELECT resolution_strategy FROM conflict_log") == [(strategy,)]

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,7 +108,11 @@ def resolve(
     ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Resolve conflicts, all in one transaction. Without a strategy, on a terminal, it asks field by field."""
+    """Resolve conflicts, all in one transaction.
+
+    Without a strategy, on a terminal, it asks field by field, shows the result, and asks before it writes it.
+    """
+    from atom_saas_sync.cli import conflict_dialog
     from atom_saas_sync.usecases.resolve_conflicts import Decision
 
     chosen = _strategy(strategy)
@@ -119,14 +124,16 @@ def resolve(
         raise UsageError("--edit and --data decide everything by themselves: no strategy, no field besides")
     with _log(ctx.obj) as log:
         wanted = _with_whole_id(log, wanted)
+        may_ask = sys.stdin.isatty() and sys.stderr.isatty() and not as_json
         if edit:
-            settled = _edit(log, ids[0], may_ask=sys.stdin.isatty() and sys.stderr.isatty() and not as_json)
+            settled = conflict_dialog.edit(log, ids[0], partial(_settle, log), may_ask=may_ask)
         elif data is not None:
             settled = _settle(log, ids, Decision(text=read_text(data)))
         elif chosen or sides:
             settled = _settle(log, wanted if everything else ids, Decision(strategy=chosen, sides=sides))
-        elif sys.stdin.isatty() and sys.stderr.isatty() and not as_json:
-            settled = _ask(log, [each.id for each in log.list_conflicts(wanted)] if everything else ids)
+        elif may_ask:
+            asked = [each.id for each in log.list_conflicts(wanted)] if everything else ids
+            settled = conflict_dialog.ask(log, asked, partial(_settle, log), partial(_print_conflict, stderr=True))
         else:
             raise UsageError(
                 "without a terminal there is nobody to ask",
@@ -233,79 +240,6 @@ def _settle(log: ConflictLog, wanted: list[int] | ConflictFilter, decision: Deci
     return resolve_conflicts(log, wanted, decision, actor=runtime.person(), now=datetime.now(UTC))
 
 
-def _edit(log: ConflictLog, conflict_id: int, *, may_ask: bool) -> list[Settled]:
-    from atom_saas_sync.cli.editor import EditedFile, keeping, pretty
-    from atom_saas_sync.usecases.resolve_conflicts import Decision, open_conflict, proposal
-
-    conflict = open_conflict(log, conflict_id)
-    file = EditedFile(pretty(proposal(conflict, datetime.now(UTC)) or "{}"), name=f"conflict-{conflict_id}.json")
-    with keeping(file):
-        text = file.edit()
-        if text is None and not may_ask:
-            raise UsageError("nothing was changed in the editor", hint="pass --strategy merge to take the merged skill")
-        if text is None and not typer.confirm("Nothing was changed. Take the merged skill as it is?", err=True):
-            raise UsageError("nothing was done")
-        text = text if text is not None else file.before
-        return _settle(log, [conflict_id], Decision(text=text, seen=(conflict.cached_text, conflict.remote_text)))
-
-
-def _ask(log: ConflictLog, ids: list[int]) -> list[Settled]:
-    """Ask a person about each conflict, field by field; each is settled at once."""
-    from atom_saas_sync.core.comparison import contested, differences
-    from atom_saas_sync.usecases.resolve_conflicts import Decision, open_conflict
-
-    settled: list[Settled] = []
-    for conflict_id in ids:
-        conflict = open_conflict(log, conflict_id)
-        _print_conflict(conflict, stderr=True)
-        seen = (conflict.cached_text, conflict.remote_text)
-        if conflict.remote_text is None:
-            answer = _choose("Deleted in the marketplace. [k]eep it here, [r]emove it, [s]kip?", "krs")
-            if answer != "s":
-                whole = Decision(strategy="local_wins" if answer == "k" else "remote_wins", seen=seen)
-                settled += _settle(log, [conflict_id], whole)
-            continue
-        changes = tuple(differences(conflict))
-        if fields := contested(changes):
-            sides = _ask_fields(fields)
-            decision = None if sides is None else Decision(strategy="merge", sides=sides, seen=seen)
-        else:
-            strategy = _ask_whole(changes)
-            decision = None if strategy is None else Decision(strategy=strategy, seen=seen)
-        if decision is not None:
-            settled += _settle(log, [conflict_id], decision)
-    return settled
-
-
-def _ask_whole(changes: Sequence[FieldChange]) -> Any:  # noqa: ANN401 - a Strategy, or None to skip
-    """Ask about a conflict in which each field was changed on one side alone."""
-    for side, place in (("local", "here"), ("remote", "the marketplace")):
-        names = [printable(change.name) for change in changes if change.changed_by == side]
-        if names:
-            typer.echo(f"merged, from {place}: {', '.join(names)}", err=True)
-    question = "Nothing overlaps. Merge [y/n]? Or take all of [l]ocal or of [r]emote, or [s]kip?"
-    answer = _choose(question, "ymlrns")
-    return {"y": "merge", "m": "merge", "l": "local_wins", "r": "remote_wins"}.get(answer)
-
-
-def _ask_fields(changes: Sequence[FieldChange]) -> dict[str, Any] | None:
-    sides: dict[str, Any] = {}
-    for change in changes:
-        answer = _choose(f"{printable(change.name)}: [l]ocal, [r]emote, [m]erge, or [s]kip this conflict?", "lrms")
-        if answer == "s":
-            return None
-        if answer != "m":
-            sides[change.name] = "local" if answer == "l" else "remote"
-    return sides
-
-
-def _choose(question: str, letters: str) -> str:
-    while True:
-        answer: str = typer.prompt(question, err=True).strip().lower()[:1]
-        if answer and answer in letters:
-            return answer
-
-
 def _tell(settled: list[Settled], *, as_json: bool) -> None:
     if as_json:
         rows = [
@@ -343,7 +277,7 @@ def _print_conflict(conflict: LoggedConflict, *, stderr: bool = False) -> None:
     from rich.text import Text
 
     from atom_saas_sync.cli.comparison import print_comparison
-    from atom_saas_sync.core.comparison import differences
+    from atom_saas_sync.core.comparison import contested, differences
 
     out = console(stderr=stderr)
     colour = {"CRITICAL": "bold red", "HIGH": "red", "MEDIUM": "yellow"}.get(conflict.severity, "")
@@ -363,8 +297,20 @@ def _print_conflict(conflict: LoggedConflict, *, stderr: bool = False) -> None:
         if conflict.base_text is None:
             out.print(Text("There is no common version: it existed only here, and appeared there."))
         print_comparison(out, changes)
-    if not conflict.resolved:
-        out.print(Text(f"atom-sync conflicts resolve {conflict.id} --strategy remote_wins|local_wins|merge", "dim"))
+    if not conflict.resolved and not stderr:
+        _print_ways(conflict, [change.name for change in contested(changes)])
+
+
+def _print_ways(conflict: LoggedConflict, names: Sequence[str]) -> None:
+    """Print the commands that resolve a conflict; the contested fields can be chosen one by one."""
+    from shlex import quote
+
+    ways = ["--strategy remote_wins|local_wins|merge"]
+    if conflict.remote_text is not None:
+        ways += [f"--field {quote(printable(names[0])) if names else 'NAME'}=local|remote", "--edit"]
+    say("Resolve it (without an option, it asks):")
+    for way in ways:
+        say(f"  atom-sync conflicts resolve {conflict.id} {way}")
 
 
 def _state(conflict: LoggedConflict) -> str:

@@ -114,6 +114,17 @@ def proposal(conflict: LoggedConflict, now: datetime) -> str | None:
     return None if result is None else result.text
 
 
+def outcome(logged: LoggedConflict, decision: Decision, now: datetime) -> SkillVersion | None:
+    """Return what a decision would make of an open conflict; None if the skill goes. Raises UsageError."""
+    conflict = _current(logged)
+    if decision.text is not None:
+        return _own_version(conflict, logged, decision.text)
+    if decision.sides:
+        return _by_field(conflict, logged, decision, now)
+    assert decision.strategy is not None
+    return _by_strategy(logged, decision.strategy, now)
+
+
 def _open(logged: LoggedConflict | None, conflict_id: int) -> LoggedConflict:
     if logged is None:
         raise _unknown(conflict_id)
@@ -141,15 +152,7 @@ def _decide(known: Known, logged: LoggedConflict, decision: Decision, strategy: 
             f"conflict {logged.id} has changed while you looked at it; nothing was done",
             hint=f"look again: `atom-sync conflicts show {logged.id}`",
         )
-    conflict = _current(logged)
-    if decision.text is not None:
-        result: SkillVersion | None = _own_version(conflict, logged, decision.text)
-    elif decision.sides:
-        result = _by_field(conflict, logged, decision, now)
-    else:
-        assert decision.strategy is not None
-        result = _by_strategy(logged, decision.strategy, now)
-    return plan_resolution(known, result, strategy, now)
+    return plan_resolution(known, outcome(logged, decision, now), strategy, now)
 
 
 def _current(logged: LoggedConflict) -> Conflict:

@@ -36,7 +36,7 @@ def test_a_proxy_of_no_known_kind_is_a_configuration_error(machine: Machine) -> 
     variables = {"ATOM_SAAS_API_URL": "https://marketplace.invalid", "HTTPS_PROXY": "gopher://user:geheim@localhost:1"}
     ended = machine.command("sync", "skills", **variables)
     assert ended.returncode == 78
-    assert ended.stderr.partition("\n")[2].startswith("atom-sync: HTTPS_PROXY: the proxy's address is not valid")
+    assert ended.stderr.partition("\n")[2].startswith("atom-sync: HTTPS_PROXY: invalid proxy address")
     assert "geheim" not in ended.stderr
 
 
@@ -46,7 +46,7 @@ def test_a_redirect_to_a_malformed_name_is_a_bad_response(machine: Machine) -> N
     machine.sandbox.fault("redirect", endpoint="list", location=MALFORMED)
     report = machine.pull(force=True)
     assert (report.exit_code, report.reasons) == (65, ("bad_response",))
-    assert report.error is not None and "redirected to no valid address" in report.error.message
+    assert report.error is not None and "redirected to an invalid address" in report.error.message
     assert machine.cached() == before
     assert "running" not in {run.status for run in machine.status().runs}
 
@@ -75,7 +75,7 @@ def broken_files(tmp_path: Path) -> dict[str, Path]:
     ("variable", "kind", "reason"),
     [
         ("SSL_CERT_FILE", "missing", "No such file or directory"),
-        ("SSL_CERT_FILE", "a text", "it holds no certificates in PEM form"),
+        ("SSL_CERT_FILE", "a text", "it contains no certificates in PEM format"),
         ("SSL_CERT_FILE", "a directory", "it is not a regular file"),
         ("SSL_CERT_DIR", "missing", "No such file or directory"),
         ("SSL_CERT_DIR", "a text", "Not a directory"),
@@ -108,7 +108,7 @@ def test_config_check_looks_at_the_proxy(machine: Machine) -> None:
     variables = {"ATOM_SAAS_API_URL": "https://marketplace.invalid", "HTTPS_PROXY": "gopher://user:geheim@localhost:1"}
     ended = machine.command("config", "check", "--strict", **variables)
     assert ended.returncode == 78
-    assert "HTTPS_PROXY: the proxy's address is not valid" in ended.stderr and "geheim" not in ended.stderr
+    assert "HTTPS_PROXY: invalid proxy address" in ended.stderr and "geheim" not in ended.stderr
 
 
 def test_no_proxy_that_means_another_host_is_harmless(machine: Machine) -> None:

@@ -81,7 +81,7 @@ class World:
 
     def look_up(self, url: str) -> int:
         if not self.known_names:
-            raise ConnectionFailed(f"the name in {url} is not known here: Name or service not known")
+            raise ConnectionFailed(f"could not resolve the host of {url}: Name or service not known")
         return 1
 
     def health(self) -> tuple[int, float | None]:

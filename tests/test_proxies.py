@@ -124,6 +124,6 @@ def test_an_address_that_is_not_valid_is_named_by_its_variable_alone(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", address)
-    with pytest.raises(ConfigError, match="HTTPS_PROXY: the proxy's address is not valid") as failed:
+    with pytest.raises(ConfigError, match="HTTPS_PROXY: invalid proxy address") as failed:
         proxy_for("https://api.example.com")
     assert "geheim" not in failed.value.message

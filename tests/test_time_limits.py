@@ -90,7 +90,7 @@ def test_interim_answers_are_counted(machine: Machine, market: ScriptedMarket, p
     market.on(LIST, slowly(market, b"", INTERIM * (1000 if pause == 0 else 1), pause))
     with machine.client(url=market.url, timeout_seconds=PATIENCE) as (client, _), pytest.raises(BadResponse) as failed:
         client.list_skills(1, 10)
-    assert failed.value.message == f"GET {LIST}: more than 8 interim answers (1xx)"
+    assert failed.value.message == f"GET {LIST}: more than 8 interim responses (1xx)"
 
 
 @pytest.mark.parametrize("cut", [len(INTERIM) * MOST_INTERIM_ANSWERS, 5, 60])
@@ -151,7 +151,7 @@ def test_a_second_address_is_tried_while_the_first_is_silent(
 def test_doctor_has_the_same_limit(machine: Machine, market: ScriptedMarket) -> None:
     variables = {**market.variables, "ATOM_SAAS_API_TIMEOUT_SECONDS": "1"}
     for endless, words in (
-        (ENDLESS["its head"], "no whole answer within 1 s"),
+        (ENDLESS["its head"], "no complete response within 1 s"),
         ((b"", INTERIM, 0), "more than 8 interim"),
     ):
         market.on("/", slowly(market, *endless))

@@ -1,4 +1,4 @@
-"""The only HTTP and WebSocket of the program."""
+"""All HTTP and WebSocket traffic of the program."""
 
 import sys
 

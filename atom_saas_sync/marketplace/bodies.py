@@ -1,4 +1,4 @@
-"""Reading a body: decompressed here, so that a small answer can't grow without limit in memory."""
+"""Reading a body: decompressed here, within a limit, so that a small response cannot fill the memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 
 from atom_saas_sync.errors import BadResponse, TooLarge
 
-# So many bytes at a time can become 4 MiB, and no more.
+# A chunk of this size decompresses to 4 MiB at most.
 _GZIP_PIECE, _ZSTD_PIECE = 4 * 1024, 128
 _GZIP_WRAPPER = 31
 _ZSTD_MAGIC = (b"\x28\xb5\x2f\xfd", *(bytes([kind]) + b"\x2a\x4d\x18" for kind in range(0x50, 0x60)))  # or skippable
@@ -35,9 +35,9 @@ class _Decoder(Protocol):
 
 
 def read_body(response: httpx.Response, *, limit: int, what: str) -> bytes:
-    """Return the decompressed body, without a byte order mark.
+    """Return the decompressed body without a byte order mark.
 
-    Raises BadResponse if it is larger than `limit` bytes, or not what its Content-Encoding says.
+    Raises BadResponse if it is larger than `limit` bytes, or does not match its Content-Encoding.
     """
     body = _within(response.iter_raw(), limit, what)
     if not body or response.status_code in _WITHOUT_BODY:
@@ -54,7 +54,7 @@ def read_body(response: httpx.Response, *, limit: int, what: str) -> bytes:
 
 
 def read_courtesy(response: httpx.Response) -> bytes:
-    """Return the body of an answer whose status says all that matters; nothing if it is large or can't be decoded."""
+    """Return the body of a response whose status alone matters; empty if it is large or cannot be decoded."""
     try:
         return read_body(response, limit=_COURTESY_BYTES, what="")
     except BadResponse:
@@ -76,7 +76,7 @@ def _read_zstd(compressed: bytes, limit: int, what: str) -> bytes:
     decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
     try:
         if 0 < zstandard.frame_content_size(compressed) <= limit:
-            # As a rule there is one frame of a declared size; then that is the size of the only buffer.
+            # Usually there is one frame with a declared size, which is then the size of the only buffer.
             with suppress(zstandard.ZstdError):
                 return decompressor.decompress(compressed, allow_extra_data=False)
         return _within(_frames(compressed, decompressor.decompressobj, _ZSTD_PIECE, *_ZSTD_MAGIC), limit, what)
@@ -85,14 +85,14 @@ def _read_zstd(compressed: bytes, limit: int, what: str) -> bytes:
 
 
 def _frames(compressed: bytes, start: Callable[[], _Decoder], piece_size: int, *magic: bytes) -> Iterator[bytes]:
-    """Yield the content of each frame; what follows and does not begin as one is padding. Raises EOFError."""
+    """Yield the content of each frame; trailing bytes that do not start a frame are padding. Raises EOFError."""
     view, position = memoryview(compressed), 0
     while position == 0 or compressed.startswith(magic, position):
         decoder = start()
         while not decoder.eof:
             piece = view[position : position + piece_size]
             if not piece:
-                raise EOFError("it ends too early")
+                raise EOFError("it is truncated")
             yield decoder.decompress(piece)
             position += len(piece)
         position -= len(decoder.unused_data)

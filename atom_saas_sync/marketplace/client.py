@@ -1,4 +1,4 @@
-"""The HTTP client (marketplace-api.md, section 3): a verb for each thing that we ask a marketplace."""
+"""The HTTP client (marketplace-api.md, section 3): one method for each kind of request."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _CANNOT_UPDATE = frozenset({404, 405, 501})
 
 
 class MarketplaceClient:
-    """Speaks one dialect to one marketplace. Threads may share it; every method raises MarketplaceError."""
+    """A client of one marketplace in one dialect. Threads may share it; every method raises MarketplaceError."""
 
     def __init__(
         self,
@@ -49,10 +49,10 @@ class MarketplaceClient:
         deadline: float | None = None,
         ca_file: Path | None = None,
     ) -> None:
-        """Make a client. Raises ConfigError if the address or the proxy that the environment names cannot be used.
+        """Create a client. Raises ConfigError if the address or the proxy in the environment is not usable.
 
-        `deadline` is the moment on the monotonic clock at which DeadlineReached ends all waiting; `random` gives
-        numbers from 0 to 1 for the jitter.
+        At `deadline` on the monotonic clock, all waiting ends with DeadlineReached. `random` returns numbers from 0
+        to 1 for the jitter.
         """
         self._dialect = dialect
         self._requests = Requests(
@@ -74,14 +74,14 @@ class MarketplaceClient:
         self._requests.close()
 
     def stop(self, signal_number: int) -> None:
-        """End all requests, now and from now on, with Interrupted. A signal handler may call it."""
+        """Abort all current and future requests with Interrupted. A signal handler may call it."""
         self._requests.stop(signal_number)
 
     def list_skills(self, page: int, page_size: int, etag: str | None = None, *, intact: bool = False) -> ListedPage:
-        """Fetch one page of the list; unchanged since `etag` if the server says so.
+        """Fetch one page of the list; marked unchanged if it still matches `etag`.
 
-        With `intact`, a page that is not UTF-8 is retried; the last one is returned as it is. Looking for that costs
-        time on each page, so that it is left out unless an item was damaged.
+        With `intact`, a page that is not UTF-8 is retried, and the last one returned as it is. The check takes time
+        on each page, so callers request it only after a damaged item.
         """
         try:
             answer, parsed = self._requests.get(
@@ -102,7 +102,7 @@ class MarketplaceClient:
         return ListedPage(page=parsed, etag=answer.etag or (etag if answer.not_modified else None))
 
     def list_key(self, page_size: int) -> str:
-        """Return the name of the list, to which a page's number is added: what validators and pages belong to."""
+        """Return the name of the list; with a page's number appended, the key of its validator."""
         return f"{self._base_url}{self._dialect.skills_path}?page_size={page_size}&page="
 
     def resource_of_categories(self) -> str:
@@ -110,7 +110,7 @@ class MarketplaceClient:
         return f"{self._base_url}{self._dialect.categories_path}"
 
     def get_skill(self, skill_id: str) -> SkillVersion | InvalidItem | None:
-        """Fetch one skill; None if the marketplace has none of that id (404)."""
+        """Fetch one skill; None if the marketplace has no skill with that id (404)."""
         try:
             _, parsed = self._requests.get("skill", self._dialect.skill_path(skill_id), {}, None, read_skill)
         except ApiError as error:
@@ -122,7 +122,7 @@ class MarketplaceClient:
     def list_categories(
         self, etag: str | None = None
     ) -> tuple[tuple[list[Category], list[InvalidItem]] | None, str | None]:
-        """Fetch the categories and the validator; None in place of them if they are unchanged since `etag`."""
+        """Fetch the categories and their validator; None instead of the categories if they still match `etag`."""
         try:
             answer, parsed = self._requests.get("categories", self._dialect.categories_path, {}, etag, parse_categories)
         except ApiError as error:
@@ -137,9 +137,9 @@ class MarketplaceClient:
     # Ratings
 
     def send_rating(self, rating: OutgoingRating, key: str) -> RatingReceipt | RatingConflict:
-        """Send a user's first rating of a skill; a conflict if the marketplace has one already.
+        """Send a user's first rating of a skill; a conflict if the marketplace already has one.
 
-        `key` lets the marketplace know a repeated request from a new one: store it before the first.
+        `key` is the idempotency key, by which the marketplace recognizes a retry: store it before the first request.
         """
 
         def attempt() -> RatingReceipt | RatingConflict:
@@ -158,7 +158,7 @@ class MarketplaceClient:
         return self._requests.retrying(attempt)
 
     def update_rating(self, rating: OutgoingRating, rating_id: str, key: str) -> RatingReceipt | None:
-        """Put a newer rating in the place of one that the marketplace has; None if it can't update ratings."""
+        """Replace a rating that the marketplace has; None if it does not support updates."""
         path = f"{self._dialect.rating_path_for(rating.skill_id)}/{path_segment(rating_id)}"
 
         def attempt() -> RatingReceipt | None:
@@ -175,11 +175,11 @@ class MarketplaceClient:
         return self._requests.retrying(attempt)
 
     def resource_of_ratings(self) -> str:
-        """Return the name of this marketplace's ratings; with a skill's id behind it, that of the skill's."""
+        """Return the name of this marketplace's ratings; with a skill's id appended, the name of the skill's."""
         return f"ratings at {self._base_url}{self._dialect.skills_path} of "
 
     def ratings_of(self, skill_id: str, etag: str | None = None) -> ShownRatings:
-        """Fetch the ratings of one skill; none if the marketplace has no such skill."""
+        """Fetch the ratings of one skill; empty if the marketplace has no such skill."""
         try:
             answer, parsed = self._requests.get(
                 "skill", self._dialect.skill_path(skill_id), {}, etag, parse_skill_ratings

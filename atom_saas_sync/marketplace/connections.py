@@ -1,7 +1,7 @@
-"""Connections to one marketplace: one limit on each whole exchange, and a stop that cuts all of them at once.
+"""Connections to one marketplace, with a time limit for each whole exchange and a way to abort all of them at once.
 
-httpcore limits single operations only, and a slow answer can have any number of them. So this is its network: each
-operation gets what is left of the exchange's time.
+httpcore limits single operations only, and a slow response can take any number of them. So this is a network backend
+that gives each operation the remaining time of its exchange.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Found = TypeVar("Found")
 
 
 class _Exchange:
-    """The time that one exchange has left, and the interim answers (1xx) that it has got."""
+    """The remaining time of one exchange, and the interim (1xx) responses received in it."""
 
     def __init__(self, seconds: float, what: str) -> None:
         self.ends = time.monotonic() + seconds
@@ -55,7 +55,7 @@ class _Exchange:
         return left
 
     def count_interim(self, data: bytes) -> None:
-        """Count the 1xx answers, which httpcore skips without limit."""
+        """Count the 1xx responses, which httpcore skips without limit."""
         if self._head_is_here:
             return
         data = self._line + data
@@ -64,12 +64,12 @@ class _Exchange:
             return
         self._interim += len(_INTERIM_ANSWER.findall(data))
         if self._interim > MOST_INTERIM_ANSWERS:
-            raise BadResponse(f"{self._what}: more than {MOST_INTERIM_ANSWERS} interim answers (1xx)")
+            raise BadResponse(f"{self._what}: more than {MOST_INTERIM_ANSWERS} interim responses (1xx)")
         self._line = data.rpartition(b"\n")[2]
 
 
 class _Stream(httpcore.NetworkStream):
-    """A connection whose every operation ends with the exchange of its thread."""
+    """A connection whose operations are limited by the exchange of their thread."""
 
     def __init__(self, inner: httpcore.NetworkStream, network: _Network, handle: socket.socket) -> None:
         self._inner = inner
@@ -109,7 +109,7 @@ class _Stream(httpcore.NetworkStream):
 
 
 class _Network(httpcore.NetworkBackend):
-    """The network as httpcore uses it. Threads may share it; each has one exchange at a time."""
+    """A network backend for httpcore. Threads may share it; each has one exchange at a time."""
 
     def __init__(self) -> None:
         self._inner = httpcore.SyncBackend()
@@ -129,19 +129,19 @@ class _Network(httpcore.NetworkBackend):
         self._of_thread.exchange = exchange
 
     def check(self) -> None:
-        """Raise Interrupted if all was stopped."""
+        """Raise Interrupted if everything was stopped."""
         if self.stopped_by is not None:
             raise Interrupted(self.stopped_by)
 
     def stop(self, signal_number: int) -> None:
-        """Cut all connections off, now and from now on. Takes no lock: a signal handler calls it."""
+        """Abort all current and future connections. Takes no lock, because a signal handler calls it."""
         self.stopped_by = signal_number
         for handle in tuple(self.streams):
             with suppress(OSError):
                 handle.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close every connection, also one that another thread is still making: the pool does not know that one."""
+        """Close every connection, even one still being opened by another thread, which the pool does not know yet."""
         self._closed = True
         for stream in tuple(self.streams.values()):
             stream.close()
@@ -154,7 +154,7 @@ class _Network(httpcore.NetworkBackend):
         local_address: str | None = None,  # noqa: ARG002 - never asked for
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect to the first address that answers; a silent one delays the next by a quarter of a second."""
+        """Connect to the first address that responds; a silent one delays the next by a quarter of a second."""
         addresses = self.look_up(host, port)
         seconds = self.exchange.seconds_left()
 
@@ -162,7 +162,7 @@ class _Network(httpcore.NetworkBackend):
             return lambda: self._inner.connect_tcp(address, port, seconds, None, socket_options)
 
         inner = self._first_of([attempt(address) for address in addresses], give_up=httpcore.NetworkStream.close)
-        # A handle of its own: under TLS another object takes the connection over.
+        # A separate handle, because under TLS another object takes over the connection.
         handle = inner.get_extra_info("socket").dup()
         stream = _Stream(inner, self, handle)
         if self._closed or self.stopped_by is not None:
@@ -172,7 +172,7 @@ class _Network(httpcore.NetworkBackend):
         return stream
 
     def look_up(self, host: str, port: int | None) -> list[str]:
-        """Return the host's addresses, the two families by turns. Raises httpcore's errors."""
+        """Return the host's addresses, alternating between the two families. Raises httpcore's errors."""
         found = self._first_of([lambda: _ask_for(host, port)])
         families: dict[int, list[str]] = {}
         for family, _, _, _, address in found:
@@ -182,7 +182,7 @@ class _Network(httpcore.NetworkBackend):
     def _first_of(
         self, tasks: list[Callable[[], Found]], give_up: Callable[[Found], object] = lambda _found: None
     ) -> Found:
-        """Return the first result. In threads, since nothing else can end waiting for a name or a connection."""
+        """Return the first result. Uses threads, because a blocked lookup or connect cannot be cancelled."""
         race = _Race(give_up)
         waiting = list(tasks)
         failure: Exception = httpcore.ConnectError("the name has no address")
@@ -210,7 +210,7 @@ def _ask_for(host: str, port: int | None) -> list[Any]:
 
 
 class _Race(Generic[Found]):
-    """Tasks of which the first result is wanted. Others may come late: they are given up."""
+    """Tasks whose first result counts. Later results are discarded."""
 
     def __init__(self, give_up: Callable[[Found], object]) -> None:
         self.running = 0
@@ -224,7 +224,7 @@ class _Race(Generic[Found]):
         threading.Thread(target=self._run, args=(task,), name="connect", daemon=True).start()
 
     def result(self, seconds: float) -> Found:
-        """Return the next result, or raise the failure in its place; Empty if there is none in that time."""
+        """Return the next result, or raise the error of that task; Empty if there is none in time."""
         found, failure = self._arrived.get(timeout=seconds)
         self.running -= 1
         if found is not None:
@@ -242,7 +242,7 @@ class _Race(Generic[Found]):
         found, failure = None, None
         try:
             found = task()
-        except Exception as error:  # noqa: BLE001 - raised in the thread that waits
+        except Exception as error:  # noqa: BLE001 - raised again in the waiting thread
             failure = error
         with self._turn:
             if not self._over:
@@ -267,9 +267,9 @@ class Connections:
     """Connections to the origin of one URL, through a proxy if `proxy_for` says so. Threads may share them."""
 
     def __init__(self, url: str, ca_file: Path | None, *, most: int) -> None:
-        """Keep at most that many connections.
+        """Keep at most `connections` connections.
 
-        Raises ConfigError if the host's name, the authorities, or the proxy that the environment names cannot be used.
+        Raises ConfigError if the host name, the certificate authorities or the proxy in the environment are not usable.
         """
         self._network = _Network()
         self._proxy = proxy_for(url)
@@ -277,7 +277,7 @@ class Connections:
             self._host = httpx.URL(url).host  # an xn-- name is decoded only when it is asked for
         except (httpx.InvalidURL, UnicodeError) as error:
             raise ConfigError(f"{url} has no valid host name", hint="check ATOM_SAAS_API_URL") from error
-        # A context takes time to make, and plain HTTP needs none.
+        # Creating a context takes time, and plain HTTP does not need one.
         context = tls_context(ca_file) if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._pool = httpcore.ConnectionPool(
             ssl_context=context,
@@ -294,25 +294,25 @@ class Connections:
         self._network.close()
 
     def stop(self, signal_number: int) -> None:
-        """End all exchanges, now and from now on, with Interrupted. A signal handler may call it."""
+        """Abort all current and future exchanges with Interrupted. A signal handler may call it."""
         self._network.stop(signal_number)
 
     def look_up(self, seconds: float) -> int:
-        """Return how many addresses the host has. Raises ConnectionFailed and MarketplaceTimeout."""
+        """Return the number of addresses of the host. Raises ConnectionFailed and MarketplaceTimeout."""
         self._network.exchange = _Exchange(seconds, self._host)
         try:
             return len(self._network.look_up(self._host, None))
         except httpcore.TimeoutException as error:
-            raise MarketplaceTimeout(f"no answer about the name {self._host} within {seconds:.0f} s") from error
+            raise MarketplaceTimeout(f"could not resolve {self._host} within {seconds:.0f} s") from error
         except httpcore.ConnectError as error:
-            raise ConnectionFailed(f"the name {self._host} is not known here: {cause_of(error) or error}") from error
+            raise ConnectionFailed(f"could not resolve {self._host}: {cause_of(error) or error}") from error
 
     @contextmanager
     def exchange(self, request: httpx.Request, what: str, seconds: float) -> Iterator[httpx.Response]:
-        """Send a request and yield the response, whose raw body is read within the block.
+        """Send a request and yield the response; its raw body must be read within the block.
 
-        All of it, from looking the name up to the last byte, takes at most `seconds`, and the body of an error answer
-        ERROR_BODY_SECONDS. Raises MarketplaceTimeout, ConnectionFailed, BadResponse, Interrupted.
+        The whole exchange, from name resolution to the last byte, takes at most `seconds`, and the body of an error
+        response ERROR_BODY_SECONDS. Raises MarketplaceTimeout, ConnectionFailed, BadResponse, Interrupted.
         """
         self._network.check()
         exchange = self._network.exchange = _Exchange(seconds, what)
@@ -331,15 +331,15 @@ class Connections:
                 response.close()
         except httpcore.TimeoutException as error:
             raise MarketplaceTimeout(
-                f"{what}: no whole answer within {seconds:.0f} s{self._through()}",
-                hint="raise ATOM_SAAS_API_TIMEOUT_SECONDS if this is usual",
+                f"{what}: no complete response within {seconds:.0f} s{self._through()}",
+                hint="raise ATOM_SAAS_API_TIMEOUT_SECONDS if this happens often",
             ) from error
         except _FAILURES as error:
             self._network.check()
             if status and not isinstance(error, httpcore.ProxyError):
-                raise BadResponse(f"{what}: the answer was cut short") from error
+                raise BadResponse(f"{what}: the response was truncated") from error
             raise self._failed(what, error) from error
-        self._network.check()  # a body without a length just seems to end there
+        self._network.check()  # a body without a length merely seems to end there
 
     def _through(self) -> str:
         return f" through {self._proxy}" if self._proxy else ""
@@ -347,7 +347,7 @@ class Connections:
     def _failed(self, what: str, error: Exception) -> ConnectionFailed:
         cause = cause_of(error) or _printable(str(error)) or type(error).__name__
         if isinstance(error, httpcore.RemoteProtocolError) and "disconnected" not in cause:
-            cause = "the answer is not valid HTTP"  # the parser's own words repeat the bytes, which may hold the token
+            cause = "the response is not valid HTTP"  # the parser repeats the bytes, which may contain the token
         hint = "check ATOM_SAAS_API_URL, DNS and firewall"
         if self._proxy is not None:
             hint = f"check {self._proxy.variable}, or exclude {self._host} with NO_PROXY"
@@ -369,15 +369,15 @@ def _printable(text: str) -> str:
 
 
 def _as_httpcore(proxy: Proxy, context: ssl.SSLContext) -> httpcore.Proxy:
-    """Return the proxy as httpcore wants it. Raises ConfigError."""
+    """Return the proxy in httpcore's form. Raises ConfigError."""
     try:
         known = httpx.Proxy(proxy.url)
-    except (ValueError, UnicodeError, httpx.InvalidURL):  # their texts may hold the proxy's password
-        raise ConfigError(f"{proxy.variable}: the proxy's address is not valid") from None
+    except (ValueError, UnicodeError, httpx.InvalidURL):  # their messages may contain the proxy's password
+        raise ConfigError(f"{proxy.variable}: invalid proxy address") from None
     if known.url.scheme.startswith("socks") and find_spec("socksio") is None:
         raise ConfigError(
             f"{proxy.variable}: a SOCKS proxy needs the package socksio",
-            hint="install it beside atom-sync, name an HTTP proxy, or exclude this host with NO_PROXY",
+            hint="install it with atom-sync, use an HTTP proxy, or exclude this host with NO_PROXY",
         )
     return httpcore.Proxy(
         _as_httpcore_url(known.url),

@@ -9,9 +9,9 @@ from atom_saas_sync.core.outgoing import path_segment
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """Paths, appended to the base URL's own path, and the headers that carry the token and the instance.
+    """Paths, which are appended to the base URL, and the headers that carry the token and the instance.
 
-    In header values `{token}` and `{instance}` stand for the two.
+    In header values, `{token}` and `{instance}` are placeholders.
     """
 
     skills_path: str
@@ -21,7 +21,7 @@ class Dialect:
     health_path: str = "/health"
 
     def skill_path(self, skill_id: str) -> str:
-        """Return the path of one skill; its id is one segment, dots included."""
+        """Return the path of one skill; its id becomes one segment, dots included."""
         return f"{self.skills_path}/{path_segment(skill_id)}"
 
     def rating_path_for(self, skill_id: str) -> str:

@@ -1,4 +1,4 @@
-"""What the headers of an answer say (marketplace-api.md, "Errors and limits"). Servers write anything into them."""
+"""Parsing response headers (marketplace-api.md, "Errors and limits"). Servers may put anything into them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"\s*(\d+)(?:\.\d*)?\s*(?:[,;]|$)", re.ASCII)
 
 
 class RateLimit(NamedTuple):
-    """A limit that an answer declares; `reset_seconds` is None if it does not say when the window ends."""
+    """A rate limit declared by a response; `reset_seconds` is None if the end of the window is unknown."""
 
     limit: int
     remaining: int | None
@@ -26,17 +26,17 @@ class RateLimit(NamedTuple):
 
 
 def http_date(value: str | None) -> datetime | None:
-    """Return the moment in UTC that an HTTP date means, None if it means none."""
+    """Return an HTTP date as a moment in UTC; None if it is invalid."""
     try:
         moment = parsedate_to_datetime(value or "")
-        # A naive one is of the zone "-0000": UTC, of an unknown place.
+        # A naive one had the zone "-0000": UTC, in an unknown place.
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
 
 
 def redirect_target(url: httpx.URL, headers: Mapping[str, str]) -> httpx.URL | None:
-    """Return where a redirect from `url` leads, None if that is no valid address."""
+    """Return the target of a redirect from `url`; None if it is not a valid address."""
     location = headers.get("location", "").strip()
     try:
         target = url.join(location)
@@ -47,12 +47,12 @@ def redirect_target(url: httpx.URL, headers: Mapping[str, str]) -> httpx.URL | N
 
 
 def usable_etag(etag: str | None) -> str | None:
-    """Return a validator that can be sent back; a long one would be refused with every request that carries it."""
+    """Return a validator that can be sent back; servers would refuse requests with a very long one."""
     return etag if etag and len(etag) <= LARGEST_ETAG and etag.isascii() and etag.isprintable() else None
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return the seconds that `Retry-After`, in either form, asks for."""
+    """Return the delay of a `Retry-After` header, in either form, in seconds."""
     value = headers.get("retry-after")
     if value is None:
         return None
@@ -64,9 +64,9 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 
 
 def rate_limit(headers: Mapping[str, str], now: datetime) -> RateLimit | None:
-    """Return the limit that an answer declares, None if it declares none.
+    """Return the rate limit that a response declares; None if there is none.
 
-    The reset is a number of seconds, or a moment in seconds or milliseconds; one that is more than a day away is none.
+    The reset is a number of seconds, or a moment in seconds or milliseconds; it is ignored if more than a day away.
     """
     limit, remaining, reset = (
         _number(headers.get(f"x-ratelimit-{name}") or headers.get(f"ratelimit-{name}"))

@@ -1,4 +1,4 @@
-"""Single requests, made to find out what is wrong: no retries, every failure with its own words (`doctor`)."""
+"""Single requests for diagnosis (`doctor`): no retries, and a specific message for each failure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_SECONDS = 10.0
 
 
 class Probe:
-    """Asks the marketplace one thing at a time."""
+    """Sends diagnostic requests to the marketplace, one at a time."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Probe:
         take: Callable[[], float],
         now: Callable[[], datetime],
     ) -> None:
-        """`take` takes a request from the budget and returns 0, or returns the seconds until one is free."""
+        """`take` takes a request from the budget and returns 0, or returns the seconds until one is available."""
         self._api_url = api_url
         self._ws_url = ws_url
         self._token = token
@@ -48,12 +48,12 @@ class Probe:
         self._stopped_by = 0
 
     def look_up(self, url: str) -> int:
-        """Return how many addresses the host of `url` has. Raises ConnectionFailed, MarketplaceTimeout, Interrupted."""
+        """Return the number of addresses of `url`. Raises ConnectionFailed, MarketplaceTimeout, Interrupted."""
         with self._connected(url) as connections:
             return connections.look_up(self._timeout)
 
     def health(self) -> tuple[int, float | None]:
-        """Return the status of the health route, and the seconds that the marketplace's clock is ahead of ours.
+        """Return the status of the health route, and by how many seconds the marketplace's clock is ahead of ours.
 
         Raises ConnectionFailed, MarketplaceTimeout, RateLimited.
         """
@@ -61,7 +61,7 @@ class Probe:
         return response.status_code, self._skew(response)
 
     def skills(self) -> int:
-        """Return the status of the list of skills, asked for with the token.
+        """Return the status of the list of skills, requested with the token.
 
         Raises ConnectionFailed, MarketplaceTimeout, RateLimited.
         """
@@ -69,7 +69,7 @@ class Probe:
         return self._get(url, self._headers).status_code
 
     def websocket(self) -> None:
-        """Connect as `watch` does, and close the connection at once.
+        """Connect as `watch` does, then close the connection.
 
         Raises LinkEnded, RateLimited.
         """
@@ -91,13 +91,13 @@ class Probe:
             raise Interrupted(self._stopped_by) from None
 
     def stop(self, signal_number: int) -> None:
-        """End what is asked, now and from now on, with Interrupted. A signal handler may call it."""
+        """Abort all current and future requests with Interrupted. A signal handler may call it."""
         self._stopped_by = signal_number
         if self._cut is not None:
             self._cut(signal_number)
 
     def _get(self, url: str, headers: dict[str, str] | None = None) -> httpx.Response:
-        """Make one request, read nothing of the body, and follow no redirect: the token stays with its origin."""
+        """Send one request. Does not read the body and follows no redirect, so that the token stays with its origin."""
         self._take_request()
         request = httpx.Request("GET", url, headers=headers)
         with (
@@ -105,7 +105,7 @@ class Probe:
             connections.exchange(request, f"GET {urlsplit(url).path}", self._timeout) as response,
         ):
             if response.has_redirect_location and redirect_target(request.url, response.headers) is None:
-                raise ConnectionFailed(f"{request.url.host} redirects to no valid address")
+                raise ConnectionFailed(f"{request.url.host} redirects to an invalid address")
             return response
 
     @contextmanager
@@ -130,7 +130,7 @@ class Probe:
     def _take_request(self) -> None:
         wait = self._take()
         if wait > 0:
-            raise RateLimited(f"no request is free for {wait:.0f} s: the marketplace's limits are used up")
+            raise RateLimited(f"no request is available for {wait:.0f} s: the rate limit is used up")
 
     def _skew(self, response: httpx.Response) -> float | None:
         theirs = http_date(response.headers.get("date"))

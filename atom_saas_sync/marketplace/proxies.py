@@ -1,6 +1,6 @@
-"""Which proxy a connection takes: one rule for HTTP and for the WebSocket.
+"""Proxy selection: one rule for HTTP and for the WebSocket.
 
-Only encrypted connections take one: over plain http or ws the proxy would read the token. Loopback never does.
+Only encrypted connections use a proxy, because over plain http or ws it could read the token. Loopback never does.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _NO_PROXY_ENTRY = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy, and the variable that names it. `url` may hold a password."""
+    """A proxy, and the variable that sets it. `url` may contain a password."""
 
     url: str
     variable: str
 
     def __str__(self) -> str:
-        """Return what may be shown."""
+        """Return the proxy's description without its password."""
         parts = urlsplit(self.url)
         return f"the proxy {parts.scheme}://{parts.netloc.rpartition('@')[2]} ({self.variable})"
 
@@ -52,7 +52,7 @@ def proxy_for(url: str) -> Proxy | None:
 
 
 def _checked(address: str, variable: str) -> str:
-    """Return the address with a scheme. The error does not repeat it: it may hold a password."""
+    """Return the address with a scheme. The error does not repeat it, because it may contain a password."""
     url = address if "://" in address else f"http://{address}"
     try:
         parts = urlsplit(url)
@@ -62,7 +62,7 @@ def _checked(address: str, variable: str) -> str:
         usable = False
     if not usable:
         raise ConfigError(
-            f"{variable}: the proxy's address is not valid: expected http://host:port or socks5://host:port",
+            f"{variable}: invalid proxy address: expected http://host:port or socks5://host:port",
             hint=f"correct {variable}, or exclude this host with NO_PROXY",
         )
     return url
@@ -80,7 +80,7 @@ def _is_excluded(host: str, port: int, no_proxy: str) -> bool:
 
 
 def _covers(entry: str, host: str, port: int) -> bool:
-    """Tell whether an entry of NO_PROXY means this host: a name, suffix, address or network, perhaps with a port."""
+    """Tell whether an entry of NO_PROXY matches this host: a name, suffix, address or network, with or without port."""
     if entry == "*":
         return True
     address, network = _address(host), _network(entry)

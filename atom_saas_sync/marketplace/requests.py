@@ -1,4 +1,4 @@
-"""One request at a time: pacing, retries, redirects, time limits, and what an error answer means (section 3)."""
+"""Single requests: rate limiting, retries, redirects, time limits and the meaning of error responses (section 3)."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from atom_saas_sync.marketplace.words import plain
 
 RETRIES = 3
 LONGEST_RETRY_AFTER = 120.0
-LONGEST_WAIT_FOR_BUDGET = 61.0  # a minute, and the second in which the oldest request was counted
+LONGEST_WAIT_FOR_BUDGET = 61.0  # one minute, plus the second in which the oldest request was counted
 MAX_BODY_BYTES = 16 * 1024 * 1024
 MAX_REDIRECTS = 5
 MAX_CONNECTIONS = 10
 
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_DEADLINE = "the deadline ended the run while it waited for the marketplace"
+_DEADLINE = "the deadline passed while the run waited for the marketplace"
 _TOO_LARGE_A_HEAD = frozenset({400, 413, 431})
 _PAGE_OF_HTML = b"<"
 
@@ -51,13 +51,13 @@ Parsed = TypeVar("Parsed")
 
 
 class Clock(Protocol):
-    """Time, handed in. `sleep` may raise Interrupted."""
+    """An injected clock. `sleep` may raise Interrupted."""
 
     def now(self) -> datetime:
         """Return the aware wall-clock time."""
 
     def monotonic(self) -> float:
-        """Return seconds that only grow."""
+        """Return the monotonic time in seconds."""
 
     def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -67,15 +67,15 @@ class Budget(Protocol):
     """The requests that all processes together may still send."""
 
     def take(self, now: datetime) -> float:
-        """Take one request and return 0.0, or return the seconds until one is free."""
+        """Take one request and return 0.0, or return the seconds until one is available."""
 
     def learn(self, now: datetime, *, limit: int, remaining: int | None, reset_seconds: float | None) -> None:
-        """Replace the default limits by what the marketplace said."""
+        """Replace the default limits with those that the marketplace declared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A good answer: 2xx, or 304 with an empty body."""
+    """A successful response: 2xx, or 304 with an empty body."""
 
     status: int
     headers: Mapping[str, str]
@@ -83,17 +83,17 @@ class Answer:
 
     @property
     def not_modified(self) -> bool:
-        """Tell whether what we have is still what they have."""
+        """Tell whether our copy is still current (304)."""
         return self.status == httpx.codes.NOT_MODIFIED
 
     @property
     def etag(self) -> str | None:
-        """Return the validator for the next conditional request, None if it could not be sent."""
+        """Return the validator for the next conditional request; None if it cannot be sent."""
         return usable_etag(self.headers.get("etag"))
 
 
 class Statistics:
-    """What went over the wire, counted by all threads of a run."""
+    """Traffic counters, shared by all threads of a run."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -120,7 +120,7 @@ class Statistics:
 
 
 class Requests:
-    """Sends requests to one marketplace. Threads may share it; every method raises MarketplaceError."""
+    """A sender of requests to one marketplace. Threads may share it; every method raises MarketplaceError."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class Requests:
         deadline: float | None,
         ca_file: Path | None,
     ) -> None:
-        """Take what `MarketplaceClient` was given."""
+        """Take the arguments of `MarketplaceClient`."""
         self.base_url = base_url.rstrip("/")
         self._timeout = timeout_seconds
         self._clock = clock
@@ -158,7 +158,7 @@ class Requests:
         self._connections.close()
 
     def stop(self, signal_number: int) -> None:
-        """End all requests, now and from now on, with Interrupted. A signal handler may call it."""
+        """Abort all current and future requests with Interrupted. A signal handler may call it."""
         self._connections.stop(signal_number)
 
     def get(
@@ -171,7 +171,7 @@ class Requests:
         *,
         intact: bool = True,
     ) -> tuple[Answer, Parsed | None]:
-        """Fetch and parse; None in place of what was parsed if it is unchanged since `etag`.
+        """Fetch and parse; None instead of the parsed value if it still matches `etag`.
 
         With `intact`, a body that is not UTF-8 is retried; the last one is parsed as it is.
         """
@@ -190,12 +190,12 @@ class Requests:
                 answer = self.send(endpoint, "GET", path, params=params)
             if answer.not_modified:
                 return answer, None
-            # Probably damaged on its way; if it stays so, only the item that it is in is unusable.
+            # Probably damaged in transit; if it stays damaged, only the affected item is invalid.
             if intact and attempts <= RETRIES and not is_utf8(answer.body):
                 raise BadResponse(f"GET {path}: the body is not valid UTF-8")
             try:
-                if endpoint != "skills":  # of a page, only what has changed is decoded
-                    check_memory(answer.body, f"GET {path}: the answer")
+                if endpoint != "skills":  # only the changed items of a page are decoded
+                    check_memory(answer.body, f"GET {path}: the response")
                 return answer, parse(answer.body)
             except BadResponse as error:
                 if answer.body.lstrip().startswith(_PAGE_OF_HTML):
@@ -208,7 +208,7 @@ class Requests:
         return self.retrying(attempt)
 
     def retrying(self, attempt: Callable[[], Parsed]) -> Parsed:
-        """Call `attempt` until it succeeds, fails for good, or has failed once more than RETRIES times."""
+        """Call `attempt` until it succeeds, fails permanently, or has failed after RETRIES retries."""
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(RETRIES + 1),
             retry=tenacity.retry_if_exception(_is_transient),
@@ -241,8 +241,8 @@ class Requests:
         while (wait := self._budget.take(self._clock.now())) > 0:
             if wait > LONGEST_WAIT_FOR_BUDGET:
                 raise RateLimited(
-                    f"the request budget is used up; the next request is free in {wait:.0f} s",
-                    hint="try again later; the run goes on from where it stopped",
+                    f"the request budget is used up; the next request is available in {wait:.0f} s",
+                    hint="try again later; the next run continues where this one stopped",
                 )
             self._sleep(wait)
 
@@ -257,12 +257,12 @@ class Requests:
         body: bytes | None = None,
         accepted: frozenset[int] = frozenset(),
     ) -> Answer:
-        """Send a request, following redirects; answers with a status of `accepted` are answers, no errors."""
-        what = f"{method} {path}"  # of the first request: nothing that a redirect says gets into messages
+        """Send a request, following redirects; a status in `accepted` is not an error."""
+        what = f"{method} {path}"  # of the first request, so that messages contain nothing from a redirect
         url = httpx.URL(f"{self.base_url}{path}", params=params or None)
         for _ in range(MAX_REDIRECTS + 1):
             self._wait_for_budget()
-            if self._refused is not None:  # by an answer to another thread, or before a retry
+            if self._refused is not None:  # by a response to another thread, or before a retry
                 raise TokenRefused(self._refused.message, hint=self._refused.hint)
             request = httpx.Request(method, url, headers={**self._headers, **(headers or {})}, content=body)
             answer = self._exchange(endpoint, request, what, accepted)
@@ -272,11 +272,11 @@ class Requests:
         raise _permanent(BadResponse(f"{what}: more than {MAX_REDIRECTS} redirects"))
 
     def _exchange(self, endpoint: str, request: httpx.Request, what: str, accepted: frozenset[int]) -> Answer:
-        """Send one request, read the whole answer, and raise what an error answer means."""
+        """Send one request, read the whole response, and raise the error that an error response means."""
         started = self._clock.monotonic()
         seconds = self._timeout
         if self._deadline is not None:
-            if started >= self._deadline:  # nothing new is sent, and no time-out blames the marketplace
+            if started >= self._deadline:  # send nothing new, and do not blame the marketplace for a timeout
                 raise DeadlineReached(_DEADLINE)
             seconds = max(0.001, min(seconds, self._deadline - started))
         code, received, body = "error", 0, b""
@@ -290,7 +290,7 @@ class Requests:
                     body = read_courtesy(response)
                 received = response.num_bytes_downloaded
         except AtomSyncError as error:
-            # The status of an error answer is worth more than the body that explains it.
+            # The status of an error response matters more than the body that explains it.
             if not isinstance(error, MarketplaceError) or not code.startswith(("3", "4", "5")):
                 code = error.kind if code == "error" else code
                 over = self._deadline is not None and self._clock.monotonic() >= self._deadline
@@ -348,7 +348,7 @@ def _log_request(request: httpx.Request, code: str, received: int, seconds: floa
 def _redirect_target(what: str, url: httpx.URL, answer: Answer) -> httpx.URL:
     target = redirect_target(url, answer.headers)
     if target is None:
-        raise _permanent(BadResponse(f"{what}: redirected to no valid address", hint="check ATOM_SAAS_API_URL"))
+        raise _permanent(BadResponse(f"{what}: redirected to an invalid address", hint="check ATOM_SAAS_API_URL"))
     if (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port):
         raise _permanent(
             BadResponse(
@@ -367,12 +367,12 @@ def _permanent(error: MarketplaceError) -> MarketplaceError:
 
 
 def _is_transient(error: BaseException) -> bool:
-    # The same request would bring the same large answer a second later.
+    # The same request would bring the same large response a second later.
     return isinstance(error, MarketplaceError) and error.transient and not isinstance(error, TooLarge)
 
 
 def _raise_for_status(response: httpx.Response, what: str, words: str, now: datetime) -> None:
-    """Raise what an error answer means (marketplace-api.md, "Errors and limits"); `words` are the marketplace's own."""
+    """Raise the error that a response means (marketplace-api.md, "Errors and limits"); `words` is its text."""
     status = response.status_code
     if status < httpx.codes.BAD_REQUEST:
         if status == httpx.codes.NOT_MODIFIED or status in _REDIRECTS or response.is_success:
@@ -387,10 +387,10 @@ def _raise_for_status(response: httpx.Response, what: str, words: str, now: date
     message = f"{what}: the marketplace answered {status}{told}"
     error: MarketplaceError
     if status == httpx.codes.TOO_MANY_REQUESTS:
-        error = RateLimited(message, hint="try again later; the run goes on from where it stopped")
+        error = RateLimited(message, hint="try again later; the next run continues where this one stopped")
         error.transient = True
     elif status in _RETRIED:
-        error = ApiError(message, status=status, hint="the marketplace has trouble; try again later")
+        error = ApiError(message, status=status, hint="the marketplace is failing; try again later")
     else:
         error = ApiError(
             message, status=status, permanent=True, hint="check ATOM_SAAS_API_URL and ATOM_SAAS_API_DIALECT"

@@ -1,4 +1,4 @@
-"""Whom we trust over TLS: the same authorities for HTTP and for the WebSocket."""
+"""TLS certificate authorities: the same for HTTP and for the WebSocket."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from atom_saas_sync.errors import ConfigError
 
 
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Return the authorities that we trust: the usual ones and those of the file. Raises ConfigError.
+    """Return the trusted authorities: the default ones and those in the file. Raises ConfigError.
 
-    The usual ones are those of SSL_CERT_FILE, else of SSL_CERT_DIR, else of certifi.
+    The default ones are those of SSL_CERT_FILE, else of SSL_CERT_DIR, else of certifi.
     """
     cert_file, cert_dir, key_log = (os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"))
     if cert_file:
@@ -32,7 +32,7 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
         try:
             context.load_verify_locations(cafile=str(ca_file))
         except OSError as error:
-            raise ConfigError(f"ATOM_SAAS_CA_FILE: {ca_file} holds no readable certificates: {error}") from error
+            raise ConfigError(f"ATOM_SAAS_CA_FILE: {ca_file} contains no readable certificates: {error}") from error
     return context
 
 
@@ -42,13 +42,13 @@ def _check_file(name: str, path: str) -> None:
             raise _unusable(name, path, "it is not a regular file")
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
     except ssl.SSLError:
-        raise _unusable(name, path, "it holds no certificates in PEM form") from None
+        raise _unusable(name, path, "it contains no certificates in PEM format") from None
     except OSError as error:
         raise _unusable(name, path, error.strerror or str(error)) from error
 
 
 def _check_directories(name: str, paths: str) -> None:
-    """Check a list of directories, one of which is enough. OpenSSL would not complain, and trust nobody."""
+    """Check a list of directories, one of which must exist. OpenSSL would silently trust nobody."""
     failure: OSError | None = None
     for path in filter(None, paths.split(os.pathsep)):
         try:
@@ -57,7 +57,7 @@ def _check_directories(name: str, paths: str) -> None:
             failure = error
         else:
             return
-    reason = failure.strerror if failure and failure.strerror else "it names no directory"
+    reason = failure.strerror if failure and failure.strerror else "it does not name a directory"
     raise _unusable(name, paths, reason)
 
 
@@ -66,7 +66,7 @@ def _unusable(name: str, path: str, reason: str) -> ConfigError:
 
 
 def cause_of(error: BaseException) -> str | None:
-    """Return what was at the bottom of a failed connection, in words; never a URL, which may hold the token."""
+    """Describe the root cause of a failed connection; never with a URL, which may contain the token."""
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in chain:

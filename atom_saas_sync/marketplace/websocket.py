@@ -1,7 +1,7 @@
-"""The WebSocket connection (marketplace-api.md, section 4): one door for its frames, and how each connection ended.
+"""The WebSocket connection (marketplace-api.md, section 4): sending, receiving, and the reason why it ended.
 
-On the library's asyncio side, because one loop then can wait for frames, timers, signals and threads alike, and give a
-handshake up that hangs. What decides is core/realtime.py; nothing here connects again by itself.
+It uses asyncio, so that one loop can wait for frames, timers, signals and threads, and abort a handshake that hangs.
+Decisions are made in core/realtime.py; nothing here reconnects on its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from atom_saas_sync.marketplace.tls import cause_of, tls_context
 
 HANDSHAKE_SECONDS = 15.0
 SEND_SECONDS = 10.0
-"""Time limit for sending one message: a peer that reads nothing for that long is disconnected."""
+"""Time limit for sending one message; a peer that reads nothing for that long is disconnected."""
 
 _NEXT_ADDRESS_SECONDS = 0.25
 """Delay before the next address of a host is tried in parallel, as RFC 8305 recommends: IPv6 may be broken."""
@@ -36,12 +36,12 @@ _QUEUED_FRAMES = 8
 _MASK = "********"
 
 _TOKEN_CODES = frozenset({1008, 4401})
-# The codes with which our side ends a connection because of a frame that must not be.
+# Close codes that our side sends because of an invalid frame.
 _BAD_FRAME_CODES = frozenset({1002, 1007, 1009})
 
 
 class _NeverRedirected(connect):
-    """The library's opening handshake, without its redirects: the token would go wherever they point."""
+    """The library's opening handshake without redirects: the token would be sent to their targets."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
         return exc
@@ -50,7 +50,7 @@ class _NeverRedirected(connect):
 class _Connection(ClientConnection):
     """The library's connection, which reports incoming data and limits outgoing data.
 
-    The library answers each protocol ping at once, even if the answers are never read.
+    The library replies to each protocol ping at once, even if the replies are never read.
     """
 
     heard: Callable[[], None]
@@ -72,19 +72,19 @@ class Link:
     """An open connection."""
 
     def __init__(self, connection: _Connection, token: str) -> None:
-        """Speak over a connection that was opened with this token."""
+        """Use a connection that was opened with this token."""
         self._connection = connection
         self._token = token
 
     async def receive(self) -> str | bytes:
-        """Return the next frame: a text, or bytes. Raises LinkEnded."""
+        """Return the next frame, as text or bytes. Raises LinkEnded."""
         try:
             return await self._connection.recv()
         except ConnectionClosed as closed:
             raise self._ended(closed) from None
 
     async def send(self, text: str) -> None:
-        """Send a text. Raises LinkEnded, also if it takes longer than SEND_SECONDS."""
+        """Send a text. Raises LinkEnded, also after SEND_SECONDS."""
         try:
             async with asyncio.timeout(SEND_SECONDS):
                 await self._connection.send(text)
@@ -95,11 +95,11 @@ class Link:
             raise self._ended(closed) from None
 
     async def close(self, reason: str = "") -> None:
-        """Say goodbye in the orderly way, and wait a moment for the answer."""
+        """Close the connection properly, and wait briefly for the peer's reply."""
         await self._connection.close(1001, reason)
 
     def abort(self) -> None:
-        """Break the connection at once: the other side does not answer any more."""
+        """Abort the connection, because the peer no longer responds."""
         self._connection.transport.abort()
 
     def _ended(self, closed: ConnectionClosed) -> LinkEnded:
@@ -114,16 +114,16 @@ async def open_link(
     ca_file: Path | None = None,
     handshake_seconds: float = HANDSHAKE_SECONDS,
 ) -> Link:
-    """Connect, through the proxy that proxies.py chooses. `on_frame` is called whenever data arrives.
+    """Connect, through the proxy that proxies.py selects. `on_frame` is called whenever data arrives.
 
-    Raises LinkEnded, whose `token_refused` says whether the token was to blame, and ConfigError if the authorities or
-    the proxy's address can't be used.
+    Raises LinkEnded, whose `token_refused` tells whether the token was the reason, and ConfigError if the authorities
+    or the proxy's address are not usable.
     """
 
     class Connection(_Connection):
         heard = staticmethod(on_frame)
 
-    # Hundreds of certificates come from the disk, for which the event loop does not wait.
+    # Hundreds of certificates are read from the disk; the event loop must not block on that.
     context = await asyncio.to_thread(tls_context, ca_file) if url.startswith("wss:") else None
     proxy = proxy_for(url)
     target = f"{urlsplit(url).hostname} through {proxy}" if proxy else urlsplit(url).hostname
@@ -154,21 +154,21 @@ async def open_link(
     except TimeoutError:
         raise LinkEnded(f"no handshake with {target} within {handshake_seconds:g} s") from None
     except (InvalidURI, InvalidProxy, UnicodeError):
-        # Their texts contain the token or the proxy's password.
+        # Their messages contain the token or the proxy's password.
         raise LinkEnded(f"ATOM_SAAS_WS_URL is not a valid address{f' for {proxy}' if proxy else ''}") from None
     except ImportError:
         raise LinkEnded(f"{proxy}: a SOCKS proxy needs the package python-socks") from None
     except (InvalidHandshake, OSError) as error:
-        # The library's words repeat headers of the answer, which may be anything.
+        # The library's message repeats response headers, which may contain anything.
         raise LinkEnded(
             f"cannot connect to {target}: {_plain(cause_of(error) or str(error) or type(error).__name__, token)}"
         ) from None
 
 
 def _ended(closed: ConnectionClosed, token: str) -> LinkEnded:
-    """Say how a connection ended. Reasons that the other side gives may be anything: they are cut and made harmless.
+    """Describe how a connection ended. The peer's reason may contain anything, so it is cut and made printable.
 
-    They are kept for others to see, so they must not hold the token either.
+    It is stored and shown, so it must not contain the token either.
     """
     received, sent = closed.rcvd, closed.sent
     if sent is not None and sent.code in _BAD_FRAME_CODES and (received is None or not closed.rcvd_then_sent):
@@ -181,10 +181,10 @@ def _ended(closed: ConnectionClosed, token: str) -> LinkEnded:
     )
 
 
-_BAD_FRAMES = {1002: "a frame against the protocol", 1007: "a text that is no UTF-8", 1009: "a frame over 1 MiB"}
+_BAD_FRAMES = {1002: "a frame that violates the protocol", 1007: "a text that is not UTF-8", 1009: "a frame over 1 MiB"}
 
 
 def _plain(text: str, token: str) -> str:
-    """Return what can be shown of a text, masked and cut. Masked first, a token that was broken up would be whole."""
+    """Return a printable, masked and cut form of a text. Mask last: cleaning can join the parts of a token."""
     shown = without_hidden(text)
     return shown.replace(token, _MASK).replace(quote(token, safe=""), _MASK)[:120]

@@ -1,4 +1,4 @@
-"""Words of the other side, made fit to be shown."""
+"""Text from the marketplace, made safe to print."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _MOST = 120
 
 
 def plain(text: str, token: str) -> str:
-    """Return what can be shown of a text: printable, without the token, on one line, and cut.
+    """Return a form of a text that is safe to show: printable, without the token, on one line, and cut.
 
-    Masked first, a token that was broken up by invisible characters would be whole again.
+    Masking comes last, because removing invisible characters can join the parts of a token.
     """
     shown = without_hidden(" ".join(text.split()))
     for secret in (token, quote(token, safe="")):

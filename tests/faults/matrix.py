@@ -1,8 +1,8 @@
-"""Every fault that the sandbox knows, met by every command that talks to the marketplace, and written down.
+"""Run every command that talks to the marketplace against every fault of the sandbox, and record the result.
 
-`python tests/faults/matrix.py` prints docs/FAULTS.md (`make fault-matrix`); `--quick` leaves out what takes seconds
-of waiting, and most of what several commands have in common. Commands run in this process, with the real command
-line, HTTP, WebSocket and database; only the clock that retries sleep by is made up.
+`python tests/faults/matrix.py` prints docs/FAULTS.md (`make fault-matrix`); `--quick` omits faults that take seconds,
+and most of what several commands have in common. Commands run in this process, with the real command line, HTTP,
+WebSocket and database; only the clock for retries is simulated.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ SKILLS = 40
 PAGE_SIZE = 10
 PATIENCE = 30.0
 SKIPPED: list[float] = []
-"""The pauses that were asked for since it was last emptied."""
+"""The pauses requested since the list was last cleared."""
 
 
 class QuickClock(runtime.StopSignals):
-    """The real time, but nobody waits: whoever sleeps finds the wall clock moved on."""
+    """The real time, except that sleeping returns at once and moves the wall clock forward."""
 
     moved = timedelta()
 
@@ -57,7 +57,7 @@ class QuickClock(runtime.StopSignals):
 
 @dataclass(frozen=True)
 class Case:
-    """A fault with its figures, and the endpoints where it can be. `slow`: it takes seconds, or never ends the same."""
+    """A fault with its parameters and its possible endpoints. `slow`: it takes seconds, or its result varies."""
 
     label: str
     kind: str
@@ -72,7 +72,7 @@ LISTS = frozenset({"list", "any"})
 
 
 def cases() -> Iterator[Case]:  # noqa: C901 - a table
-    """Return every fault, each kind in all its forms."""
+    """Yield every fault, each kind in all its variants."""
     for status in (400, 401, 403, 404, 405, 408, 422, 425, 429, 500, 502, 503, 504):
         yield Case(f"answers {status}", "error", {"status": status}, EVERYWHERE)
     yield Case("answers 503 once", "error", {"status": 503, "times": 1}, EVERYWHERE)
@@ -80,37 +80,39 @@ def cases() -> Iterator[Case]:  # noqa: C901 - a table
         yield Case(f"503 with Retry-After: {after}", "error", {"status": 503, "retry_after": after}, HTTP)
     yield Case("answers after 0.2 s", "delay", {"seconds": 0.2}, EVERYWHERE)
     yield Case("sends 20 bytes a second", "drip", {"amount": 20}, HTTP, slow=True)
-    yield Case("never answers", "hang", {}, EVERYWHERE, slow=True)
+    yield Case("never responds", "hang", {}, EVERYWHERE, slow=True)
     yield Case("stops in the middle of the body", "hang", {"value": "body"}, HTTP, slow=True)
-    yield Case("closes without an answer", "drop", {}, EVERYWHERE)
+    yield Case("closes without a response", "drop", {}, EVERYWHERE)
     yield Case("resets the connection", "drop", {"value": "reset"}, EVERYWHERE)
-    yield Case("breaks in the middle of the body", "drop_body", {}, HTTP)
-    yield Case("does the work, then closes without an answer", "store_then_drop", {"times": 1}, HTTP)
-    yield Case("announces more than it sends", "truncated", {}, HTTP)
+    yield Case("drops the connection in the middle of the body", "drop_body", {}, HTTP)
+    yield Case("processes the request, then closes without a response", "store_then_drop", {"times": 1}, HTTP)
+    yield Case("declares a longer body than it sends", "truncated", {}, HTTP)
     for value in ("html", "empty", "cut", "nan", "bad_utf8", "deep"):
-        yield Case(f"body is no JSON: {value}", "not_json", {"value": value}, HTTP)
+        yield Case(f"body is not JSON: {value}", "not_json", {"value": value}, HTTP)
     for value in ("list", "missing", "not_list", "null", "text"):
-        yield Case(f"JSON of another form: {value}", "wrong_form", {"value": value}, HTTP)
-    yield Case("an empty list and nothing else", "empty_list", {}, LISTS)
+        yield Case(f"JSON of the wrong form: {value}", "wrong_form", {"value": value}, HTTP)
+    yield Case("an empty list", "empty_list", {}, LISTS)
     for value in ("missing", "wrong", "drifting", "text", "negative"):
         yield Case(f"`total` is {value}", "total", {"value": value}, LISTS)
     for value in ("missing", "wrong", "text"):
         yield Case(f"`total_pages` is {value}", "total_pages", {"value": value}, LISTS)
     yield Case("at most 7 skills a page", "page_cap", {"amount": 7}, LISTS)
     yield Case("a body of 80 MiB", "oversized", {"amount": 80 * 1024 * 1024}, HTTP, slow=True)
-    yield Case("a body of 80 MiB, announced", "oversized", {"amount": 80 * 1024 * 1024, "value": "length"}, HTTP)
+    yield Case(
+        "a body of 80 MiB, with Content-Length", "oversized", {"amount": 80 * 1024 * 1024, "value": "length"}, HTTP
+    )
     for value in ("gzip", "zstd"):
         yield Case(f"a {value} bomb", "bomb", {"amount": 80 * 1024 * 1024, "value": value}, HTTP, slow=True)
     yield Case("redirects within the origin", "redirect", {"value": "same", "status": 307}, EVERYWHERE)
     yield Case("redirects elsewhere", "redirect", {"value": "other"}, EVERYWHERE)
-    yield Case("redirects to no valid address", "redirect", {"location": "http://xn--a.example:1/"}, HTTP)
+    yield Case("redirects to an invalid address", "redirect", {"location": "http://xn--a.example:1/"}, HTTP)
     for value in ("gzip", "zstd", "br"):
-        yield Case(f"says {value} of a plain body", "lying_encoding", {"value": value}, HTTP)
-    yield Case("18 invalid items besides", "invalid_items", {"page": 1}, LISTS)
-    yield Case("an invalid item in place of one", "broken_items", {"page": 1}, LISTS)
+        yield Case(f"labels a plain body as {value}", "lying_encoding", {"value": value}, HTTP)
+    yield Case("18 additional invalid items", "invalid_items", {"page": 1}, LISTS)
+    yield Case("one item replaced by an invalid one", "broken_items", {"page": 1}, LISTS)
     for value in ("add", "remove"):
         yield Case(f"the list changes once while it is read: {value}", "drift", {"value": value, "times": 1}, LISTS)
-    yield Case("the list never holds still", "drift", {"value": "add"}, LISTS, slow=True)
+    yield Case("the list keeps changing", "drift", {"value": "add"}, LISTS, slow=True)
     yield Case("a rating gets no id", "no_rating_id", {}, frozenset({"ratings", "any"}))
     for value in ("nested", "none"):
         where = frozenset({"ratings", "any"})
@@ -118,12 +120,12 @@ def cases() -> Iterator[Case]:  # noqa: C901 - a table
     yield Case("categories in the other form", "other_list", {}, frozenset({"categories", "any"}))
     for value in ("ietf", "none"):
         yield Case(f"limit headers: {value}", "limit_headers", {"value": value}, HTTP)
-    yield Case("`id` in place of `skill_id`", "old_ids", {}, LISTS)
+    yield Case("`id` instead of `skill_id`", "old_ids", {}, LISTS)
     for code in (1000, 1008, 1011, 4401):
         yield Case(f"accepts, then closes with {code}", "accept_close", {"status": code}, frozenset({"ws"}))
 
 
-# Which of them comes is a matter of microseconds.
+# Which of these appears is a matter of microseconds.
 _BROKEN = re.compile(
     r"\[Errno 104\] Connection reset by peer|Connection reset by peer|RemoteProtocolError"
     r"|Server disconnected without sending a response\."
@@ -134,7 +136,7 @@ _BROKEN = re.compile(
 
 @dataclass(frozen=True)
 class Section:
-    """A command, and the endpoint at which the faults strike."""
+    """A command, and the endpoint at which faults are injected."""
 
     title: str
     arguments: tuple[str, ...]
@@ -174,7 +176,7 @@ SECTIONS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one fault did to one command."""
+    """The effect of one fault on one command."""
 
     retries: int
     exit_code: int
@@ -184,7 +186,7 @@ class Outcome:
 
 
 class Bench:
-    """A sandbox, and a database as it was before."""
+    """A sandbox, and a database in its initial state."""
 
     def __init__(self, sandbox: Sandbox, directory: Path) -> None:
         self._sandbox = sandbox
@@ -214,7 +216,7 @@ class Bench:
         }
 
     def meet(self, section: Section, case: Case) -> Outcome:
-        """Let the command meet the fault."""
+        """Run the command against the fault."""
         sandbox = self._sandbox
         for each in self._directory.glob("atom.db*"):
             each.unlink()
@@ -227,7 +229,7 @@ class Bench:
             _rate_there(sandbox)
         sandbox.fault(Fault(case.kind, endpoint=section.endpoint, **case.fields))
         SKIPPED.clear()
-        # A time-out is waited for only where there is one to see: a slow machine must make no other.
+        # A short timeout only where one is expected: a slow machine must not cause others.
         environment = self._environment(1 if case.kind in {"hang", "drip"} else 60)
         if section.arguments == ("watch",):
             exit_code, ended, says = self._watch(section, environment)
@@ -239,7 +241,7 @@ class Bench:
         return Outcome(len(SKIPPED), exit_code, ended, self._plain(says), self._kept(before))
 
     def _watch(self, section: Section, environment: dict[str, str]) -> tuple[int, str, str]:
-        """Let `watch` run until its first poll, or its first connection, has come to an end."""
+        """Run `watch` until its first poll, or its first connection, has ended."""
         started = time.monotonic()
         while_running = threading.Thread(target=self._stop_watch, args=(section.endpoint == "ws", started))
         while_running.start()
@@ -249,7 +251,7 @@ class Bench:
         if section.endpoint == "ws":
             lines = [line for line in errors.splitlines() if "next attempt in" in line]
             says = _last_warning("\n".join(lines[:1])).split(";")[0]
-            return exit_code, "tries again" if lines else "connected", says
+            return exit_code, "retries" if lines else "connected", says
         with closing(sqlite3.connect(self._database)) as connection:
             status, reasons, message = connection.execute(
                 "SELECT status, reasons, coalesce(error_message, '') FROM sync_run WHERE started_by = 'watch' "
@@ -278,16 +280,16 @@ class Bench:
         old = sum(after.get(name) == text for name, text in before.items())
         gone = len(before.keys() - after.keys())
         new = len(after) - old
-        words = [f"{old} as before" if old else "", f"{new} new" if new else "", f"{gone} deleted" if gone else ""]
+        words = [f"{old} unchanged" if old else "", f"{new} new" if new else "", f"{gone} deleted" if gone else ""]
         with closing(sqlite3.connect(self._database)) as connection:
             synced, failed = connection.execute(
                 "SELECT synced_to_saas, (SELECT retry_count >= max_retries FROM failed_rating_upload) FROM skill_rating"
             ).fetchone()
-        rating = "sent" if synced else "waits" if failed is None else "refused" if failed else "tried again later"
+        rating = "sent" if synced else "pending" if failed is None else "refused" if failed else "retried later"
         return f"skills: {', '.join(filter(None, words))}; rating: {rating}"
 
     def _plain(self, text: str) -> str:
-        """Take out what differs each time."""
+        """Remove what differs from run to run."""
         text = re.sub(r"127\.0\.0\.1(:\d+)?", "HOST", text)
         text = _BROKEN.sub("the connection broke", text)
         text = re.sub(r"among them .*?;", "…;", text)
@@ -295,11 +297,11 @@ class Bench:
 
 
 def _read(document: dict[str, Any]) -> tuple[str, str]:
-    """Return how a command ended and what it says, from its JSON."""
+    """Return how a command ended and its message, from its JSON."""
     if "findings" in document:
         bad = [each for each in document["findings"] if each["verdict"] in {"problem", "warning"}]
         bad = [each for each in bad if each["check"] not in {"timers", "schedule", "disk"}]
-        return ", ".join(each["check"] for each in bad) or "all well", "; ".join(each["message"] for each in bad)
+        return ", ".join(each["check"] for each in bad) or "healthy", "; ".join(each["message"] for each in bad)
     parts = [document["skills"], document["ratings"]] if "ratings" in document else [document]
     words = [document["status"]]
     messages = []
@@ -351,7 +353,7 @@ def _as_if_started(environment: dict[str, str], directory: Path, arguments: Sequ
 
 
 def chosen(section: Section, *, quick: bool) -> list[Case]:
-    """Return the faults to try with a command; of quick ones all with the first, and with the others each fifth."""
+    """Return the faults to run a command against; with `quick`, all fast ones for the first section, else a seventh."""
     fitting = [case for case in cases() if section.endpoint in case.where]
     if not quick:
         return fitting
@@ -359,19 +361,19 @@ def chosen(section: Section, *, quick: bool) -> list[Case]:
     return fast if section is SECTIONS[0] else fast[SECTIONS.index(section) % 5 :: 7]
 
 
-HEAD = """# What happens when something fails
+HEAD = """# Behaviour under faults
 
-Made by `make fault-matrix`, which lets each command meet each fault of the sandbox and writes down what it saw; a test
-makes a part of it again and fails if it differs. Retries are pauses that were slept (1, 2, 4 s with jitter, or what
-`Retry-After` asks for); *ended* is the status with its reasons, as `--json` has them; *kept* is what the database held
-afterwards: of {skills} cached skills, and of one rating that had not been sent. An exit code of 0 of `watch` means that
-it was still at work, trying again, and stopped cleanly when it was told to.
+Generated by `make fault-matrix`, which runs each command against each fault of the sandbox and records the result. A
+test repeats part of it and fails if anything differs. *Retries* counts the pauses before retries (1, 2 and 4 s with
+jitter, or as long as `Retry-After` requests). *Ended* is the status with its reasons, as in `--json`. *Kept* is what
+the database contained afterwards, of {skills} cached skills and one unsent rating. For `watch`, exit code 0 means that
+it was still running and retrying, and stopped cleanly on request.
 
 """
 
 
 def rows(bench: Bench, section: Section, wanted: Sequence[Case]) -> Iterator[str]:
-    """Return the lines of a section's table."""
+    """Yield the lines of a section's table."""
     for case in wanted:
         out = bench.meet(section, case)
         cells = (case.label, str(out.retries), str(out.exit_code), out.ended, out.says, out.kept)
@@ -379,7 +381,7 @@ def rows(bench: Bench, section: Section, wanted: Sequence[Case]) -> Iterator[str
 
 
 def write(*, quick: bool) -> Iterator[str]:
-    """Return the document, or with `quick` the part of it that a test makes again."""
+    """Yield the document, or with `quick` the part of it that a test repeats."""
     runtime.StopSignals = QuickClock  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as directory, Sandbox(skills=SKILLS, seed=3) as sandbox:
         bench = Bench(sandbox, Path(directory))
@@ -387,7 +389,7 @@ def write(*, quick: bool) -> Iterator[str]:
         assert met == set(KINDS), met ^ set(KINDS)
         yield HEAD.format(skills=SKILLS)
         for section in SECTIONS:
-            yield f"## {section.title}\n\n| the marketplace | retries | exit | ended | it says | kept |\n"
+            yield f"## {section.title}\n\n| the marketplace | retries | exit | ended | message | kept |\n"
             yield "|---|---|---|---|---|---|\n"
             yield from rows(bench, section, chosen(section, quick=quick))
             yield "\n"

@@ -1,4 +1,4 @@
-"""docs/FAULTS.md is what happens: a part of it is made again, and must be the same."""
+"""docs/FAULTS.md matches the behaviour: part of it is generated again, and must be the same."""
 
 from __future__ import annotations
 

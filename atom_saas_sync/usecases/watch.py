@@ -10,11 +10,10 @@ import asyncio
 import logging
 import sys
 import threading
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any, Literal, Never
 
@@ -30,6 +29,7 @@ from atom_saas_sync.model import LinkState, LinkSwitch, RunReport, Strategy
 from atom_saas_sync.usecases.background import BackgroundRuns, wait_for
 from atom_saas_sync.usecases.follow_events import EventFollower
 from atom_saas_sync.usecases.limited_log import LimitedLog
+from atom_saas_sync.usecases.link_report import LinkReport
 from atom_saas_sync.usecases.periodic_jobs import Job, PeriodicJobs
 from atom_saas_sync.usecases.polling import Polling
 from atom_saas_sync.usecases.ports import JobStore, LogStore, StateStore
@@ -62,7 +62,6 @@ _LITTLE_BUT_WRITING = 0.8
 CHECKPOINT_SECONDS = 1.0
 """How often what was written is moved from the write-ahead log into the database file."""
 
-REPORT_SECONDS = 10.0
 STOP_SECONDS = 3.0
 """With what a last attempt to write may take, and the end of the process, less than five."""
 
@@ -181,7 +180,10 @@ class Watch:
         self._supervisor = supervisor
         self._clock = clock
         self._lifeline = Lifeline(settings.rules, jitter)
-        self._runs = BackgroundRuns(self._note_internal_error)
+        self._report = LinkReport(
+            self._lifeline, store=store, write=self._write, supervisor=supervisor, clock=clock, found=self._obey
+        )
+        self._runs = BackgroundRuns(self._report.internal_error)
         self._jobs = PeriodicJobs(
             jobs, schedule=schedule, write=self._write, runs=self._runs, clock=clock, jitter=jitter
         )
@@ -202,16 +204,8 @@ class Watch:
         self._waiting = Backlog()
         self._held_back = False
         self._stopping = False
-        self._is_ready = False
-        self._messages: Counter[str] = Counter()
-        self._invalid = self._bugs = self._total = 0
         self._talk: asyncio.Task[None] | None = None
         self._unsaid: set[Literal["ping", "pong"]] = set()
-        self._reconnects_reported = 0
-        self._noted: LinkState | None = None
-        self._fallback_unreported = 0.0
-        self._connected_at: datetime | None = None
-        self._last_message_at: datetime | None = None
         self._malformed = LimitedLog(log, logging.WARNING, "dropped %d more malformed messages within a second")
         self._dropped = LimitedLog(log, logging.ERROR, "dropped %d more messages: internal error", most=1)
 
@@ -219,7 +213,7 @@ class Watch:
         """Work until `stop` is called."""
         self._stop = asyncio.Event()
         self._rescheduled, self._news, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._changed, self._written = asyncio.Event(), asyncio.Event()
+        self._written = asyncio.Event()
         self._bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         switch = await self._write_patiently(self._store.begin, self._settings.shown_url, self._clock.now())
         self._lifeline.rules = replace(self._settings.rules, allowed=switch.enabled)
@@ -229,7 +223,7 @@ class Watch:
             asyncio.create_task(each)
             for each in (
                 self._watch_clock(),
-                self._report(),
+                self._report.run(lambda: self._settings.shown_url),
                 self._polling.run(),
                 self._give_signs_of_life(),
                 self._checkpoint(),
@@ -277,7 +271,7 @@ class Watch:
             elif action is Do.PING and self._link is not None:
                 self._say(self._link, "ping")
         self._rescheduled.set()
-        self._changed.set()
+        self._report.changed()
 
     async def _hold_connection(self) -> None:
         """Hold one connection from its handshake to its end."""
@@ -289,7 +283,7 @@ class Watch:
             ended = LinkEnded(error.message)
         except Exception:
             log.exception("internal error in the connection")
-            self._bugs += 1
+            self._report.internal_error()
             if self._link is not None:
                 self._link.abort()
             ended = LinkEnded("internal error; the log has the traceback")
@@ -302,7 +296,7 @@ class Watch:
         link = await self._open_link(self._note_frame)
         self._link, self._hung_up = link, None
         self._talk, self._unsaid = None, set()
-        self._connected_at = clock.now()
+        self._report.connected()
         log.info("connected to %s", self._settings.shown_url)
         self._carry_out(lifeline.opened(clock.monotonic()))
         while True:
@@ -318,7 +312,7 @@ class Watch:
         self._lifeline.frame(self._clock.monotonic())
 
     def _note_end(self, ended: LinkEnded) -> None:
-        self._invalid += ended.bad_frame
+        self._report.invalid(ended.bad_frame)
         reason, self._hung_up = self._hung_up or ended.message, None
         was_in_fallback = self._lifeline.fallback
         now = self._clock.monotonic()
@@ -378,7 +372,7 @@ class Watch:
             self._note_dropped()
             return
         if isinstance(parsed, Malformed):
-            self._invalid += 1
+            self._report.invalid()
             self._malformed.say("dropped a malformed message: %s (%d bytes)", parsed.reason, size)
             return
         was_in_fallback = self._lifeline.fallback
@@ -386,11 +380,9 @@ class Watch:
             self._carry_out(actions)
             if was_in_fallback:
                 log.info("the connection is good again: no more falling back to polling")
-        self._last_message_at = self._clock.now()
-        self._total += 1
+        self._report.message(None if parsed.brings_news else parsed.type)
         if parsed.brings_news:
             return
-        self._messages[parsed.type] += 1
         if parsed.type == PING and link is not None:
             self._say(link, "pong")
         elif parsed.type != PONG:
@@ -398,7 +390,7 @@ class Watch:
 
     def _note_dropped(self) -> None:
         """Count an internal error about a message, and fetch by polling what it said."""
-        self._bugs += 1
+        self._report.internal_error()
         self._polling.ask()
 
     async def _wait_for_room(self) -> None:
@@ -530,59 +522,7 @@ class Watch:
                 log.warning("could not shorten the write-ahead log: %s", error.message)
             await asyncio.sleep(CHECKPOINT_SECONDS)
 
-    async def _report(self) -> None:
-        """Write the state whenever it changes, and a sign of life now and then."""
-        while True:
-            self._changed.clear()
-            await self._report_once()
-            await wait_for(self._changed, REPORT_SECONDS)
-
-    async def _report_once(self) -> None:
-        lifeline, now = self._lifeline, self._clock.now()
-        fallback_seconds = self._fallback_unreported + lifeline.take_fallback_seconds(self._clock.monotonic())
-        following = lifeline.next_attempt
-        messages, self._messages = self._messages, Counter()
-        invalid, self._invalid = self._invalid, 0
-        bugs, self._bugs = self._bugs, 0
-        reconnects = lifeline.reconnects - self._reconnects_reported
-        state = LinkState(
-            connected=lifeline.connected,
-            ws_url=self._settings.shown_url,
-            connected_at=self._connected_at,
-            reason=lifeline.reason,
-            attempts=lifeline.attempts,
-            failures=lifeline.failures,
-            fallback=lifeline.fallback,
-            next_attempt_at=None
-            if following is None
-            else now + timedelta(seconds=max(0.0, following - self._clock.monotonic())),
-            last_message_at=self._last_message_at,
-            messages=messages,
-            invalid=invalid,
-            internal_errors=bugs,
-            reconnects=reconnects,
-            fallback_seconds=fallback_seconds,
-        )
-        try:
-            found = await self._write(self._store.note, state, now)
-        except DatabaseError as error:
-            if not isinstance(error, DatabaseBusy):  # it is written anew in a moment
-                log.warning("could not write the state: %s", error.message)
-            self._messages += messages
-            self._invalid += invalid
-            self._bugs += bugs
-            self._fallback_unreported = fallback_seconds
-        else:
-            self._fallback_unreported = 0.0
-            self._reconnects_reported += reconnects
-            self._obey(found)
-            self._noted = state
-        self._supervisor.status(self._describe())
-        if not self._is_ready and (lifeline.connected or lifeline.fallback):
-            self._is_ready = True
-            self._supervisor.ready()
-
-    def _obey(self, found: LinkSwitch) -> None:
+    def _obey(self, found: LinkSwitch, before: LinkState | None) -> None:
         """Do what other programs have asked for by what they wrote into the state (data-model.md, websocket_state)."""
         lifeline, now = self._lifeline, self._clock.monotonic()
         if self._stopping:
@@ -591,7 +531,7 @@ class Watch:
             log.warning("an administrator has switched the WebSocket %s", "on" if found.enabled else "off")
             self._carry_out(lifeline.new_rules(now, replace(lifeline.rules, allowed=found.enabled)))
             self._poll_if_switched_off()
-        elif asks_for_retry(found, self._noted) and (actions := lifeline.retry()):
+        elif asks_for_retry(found, before) and (actions := lifeline.retry()):
             log.info("another program has reset the connection: trying it now")
             self._carry_out(actions)
 
@@ -604,19 +544,6 @@ class Watch:
         if not self._lifeline.fallback or self._jobs.include("skills"):
             return None
         return timedelta(minutes=self._settings.poll_minutes)
-
-    def _note_internal_error(self) -> None:
-        self._bugs += 1
-
-    def _describe(self) -> str:
-        lifeline = self._lifeline
-        if lifeline.connected:
-            return f"connected; {counted(self._total, 'message')}"
-        following = lifeline.next_attempt
-        seconds = None if following is None else max(0.0, following - self._clock.monotonic())
-        again = "" if seconds is None else f"; next attempt in {seconds:.0f} s"
-        mode = "fallen back to polling" if lifeline.fallback else "connecting"
-        return f"{mode}: {lifeline.reason}{again}" if lifeline.reason else mode
 
     async def _give_signs_of_life(self) -> None:
         """Tell the watchdog that this loop turns, and that the thread that writes is not stuck."""
@@ -654,7 +581,7 @@ class Watch:
             log.error("%s could not be written; the next start fetches what was in them", waiting)
         with suppress(TimeoutError, DatabaseError):
             async with asyncio.timeout(max(0.5, deadline - self._clock.monotonic())):
-                await self._report_once()
+                await self._report.store(self._settings.shown_url)
                 await self._jobs.withdraw()
                 await self._write(self._store.end, "stopped", self._clock.now())
         self._settle_log(at_once=True)

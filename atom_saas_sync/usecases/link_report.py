@@ -1,0 +1,141 @@
+"""What `watch` stores of its connection for others to see, and counts for the metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Never
+
+from atom_saas_sync.characters import counted
+from atom_saas_sync.core.realtime import Lifeline
+from atom_saas_sync.errors import DatabaseBusy, DatabaseError
+from atom_saas_sync.model import LinkState, LinkSwitch
+from atom_saas_sync.usecases.background import wait_for
+from atom_saas_sync.usecases.ports import StateStore
+from atom_saas_sync.usecases.watch_edges import Clock, Supervisor, Write
+
+HEARTBEAT_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class LinkReport:
+    """Stores the state of the connection whenever it changes, and as a heartbeat.
+
+    `found` is called with what other programs have written into the stored state, and with what stood there before.
+    """
+
+    def __init__(
+        self,
+        lifeline: Lifeline,
+        *,
+        store: StateStore,
+        write: Write,
+        supervisor: Supervisor,
+        clock: Clock,
+        found: Callable[[LinkSwitch, LinkState | None], None],
+    ) -> None:
+        self._lifeline = lifeline
+        self._store = store
+        self._write = write
+        self._supervisor = supervisor
+        self._clock = clock
+        self._found = found
+        self._changed = asyncio.Event()
+        self._is_ready = False
+        self._stored: LinkState | None = None
+        self._reconnects_stored = 0
+        self._fallback_unstored = 0.0
+        self._messages: Counter[str] = Counter()
+        self._invalid = self._internal_errors = self._total = 0
+        self._connected_at: datetime | None = None
+        self._last_message_at: datetime | None = None
+
+    def changed(self) -> None:
+        """Store the state soon."""
+        self._changed.set()
+
+    def connected(self) -> None:
+        """Note that the connection was opened just now."""
+        self._connected_at = self._clock.now()
+
+    def message(self, kind: str | None) -> None:
+        """Note a valid message; those of which `kind` is None are counted where they are applied."""
+        self._last_message_at = self._clock.now()
+        self._total += 1
+        if kind is not None:
+            self._messages[kind] += 1
+
+    def invalid(self, number: int = 1) -> None:
+        """Count frames that are not messages."""
+        self._invalid += number
+
+    def internal_error(self) -> None:
+        """Count an error of our own."""
+        self._internal_errors += 1
+
+    async def run(self, shown_url: Callable[[], str]) -> Never:
+        """Store the state whenever it changes, and now and then."""
+        while True:
+            self._changed.clear()
+            await self.store(shown_url())
+            await wait_for(self._changed, HEARTBEAT_SECONDS)
+
+    async def store(self, shown_url: str) -> None:
+        """Store the state, and add what was counted; what could not be stored is added the next time."""
+        lifeline, now = self._lifeline, self._clock.now()
+        fallback_seconds = self._fallback_unstored + lifeline.take_fallback_seconds(self._clock.monotonic())
+        following = lifeline.next_attempt
+        messages, self._messages = self._messages, Counter()
+        invalid, self._invalid = self._invalid, 0
+        errors, self._internal_errors = self._internal_errors, 0
+        reconnects = lifeline.reconnects - self._reconnects_stored
+        state = LinkState(
+            connected=lifeline.connected,
+            ws_url=shown_url,
+            connected_at=self._connected_at,
+            reason=lifeline.reason,
+            attempts=lifeline.attempts,
+            failures=lifeline.failures,
+            fallback=lifeline.fallback,
+            next_attempt_at=None
+            if following is None
+            else now + timedelta(seconds=max(0.0, following - self._clock.monotonic())),
+            last_message_at=self._last_message_at,
+            messages=messages,
+            invalid=invalid,
+            internal_errors=errors,
+            reconnects=reconnects,
+            fallback_seconds=fallback_seconds,
+        )
+        try:
+            found = await self._write(self._store.note, state, now)
+        except DatabaseError as error:
+            if not isinstance(error, DatabaseBusy):  # it is written anew in a moment
+                log.warning("could not write the state: %s", error.message)
+            self._messages += messages
+            self._invalid += invalid
+            self._internal_errors += errors
+            self._fallback_unstored = fallback_seconds
+        else:
+            self._fallback_unstored = 0.0
+            self._reconnects_stored += reconnects
+            before, self._stored = self._stored, state
+            self._found(found, before)
+        self._supervisor.status(self._describe())
+        if not self._is_ready and (lifeline.connected or lifeline.fallback):
+            self._is_ready = True
+            self._supervisor.ready()
+
+    def _describe(self) -> str:
+        lifeline = self._lifeline
+        if lifeline.connected:
+            return f"connected; {counted(self._total, 'message')}"
+        following = lifeline.next_attempt
+        seconds = None if following is None else max(0.0, following - self._clock.monotonic())
+        again = "" if seconds is None else f"; next attempt in {seconds:.0f} s"
+        mode = "fallen back to polling" if lifeline.fallback else "connecting"
+        return f"{mode}: {lifeline.reason}{again}" if lifeline.reason else mode

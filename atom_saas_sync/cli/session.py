@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from atom_saas_sync.store.database import Database
     from atom_saas_sync.store.requests import RequestBudget
     from atom_saas_sync.store.runs import Runs
+    from atom_saas_sync.usecases.ports import Progress
+    from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
+    from atom_saas_sync.usecases.sync_ratings import RatingOptions, RatingSync
 
 SCHEDULER_OFF = "started by a timer, but ENABLE_SCHEDULER is not true: nothing done"
 AUTO_SYNC_OFF = "started by a timer, but the Atom backend has switched scheduled syncs off: nothing done"
@@ -143,3 +146,50 @@ def noted_run(database_path: Path, kind: str, *, started_by: str) -> Iterator[di
         write(error)
         raise
     write(None)
+
+
+def catalogue_pull(
+    session: Session, options: PullOptions, clock: StopSignals, *, progress: Progress | None = None
+) -> CataloguePull:
+    """Compose one polling sync."""
+    from atom_saas_sync.cli.runtime import signer_of
+    from atom_saas_sync.logs import set_run_id
+    from atom_saas_sync.store.catalogue import Catalogue
+    from atom_saas_sync.usecases.pull_catalogue import CataloguePull
+
+    settings = session.settings
+    return CataloguePull(
+        marketplace=session.client,
+        catalogue=Catalogue(session.database, history_versions=settings.history_versions, signer=signer_of(settings)),
+        runs=session.runs,
+        clock=clock,
+        options=options,
+        check=clock.check,
+        progress=progress,
+        on_start=set_run_id,
+    )
+
+
+def rating_sync(
+    session: Session, options: RatingOptions, clock: StopSignals, *, progress: Progress | None = None
+) -> RatingSync:
+    """Compose one sync of ratings."""
+    from atom_saas_sync.config import require_token
+    from atom_saas_sync.core.outgoing import user_hasher
+    from atom_saas_sync.logs import set_run_id
+    from atom_saas_sync.store.ratings import Ratings
+    from atom_saas_sync.usecases.sync_ratings import RatingSync
+
+    settings = session.settings
+    return RatingSync(
+        marketplace=session.client,
+        ratings=Ratings(session.database),
+        runs=session.runs,
+        budget=session.budget,
+        clock=clock,
+        options=options,
+        check=clock.check,
+        sent_user=user_hasher(require_token(settings).reveal()) if settings.hash_user_ids else str,
+        progress=progress,
+        on_start=set_run_id,
+    )

@@ -241,25 +241,14 @@ class _Service:
     def _pull(self, started_by: str) -> RunReport | None:
         import logging
 
-        from atom_saas_sync.cli.runtime import signer_of
-        from atom_saas_sync.logs import set_run_id
-        from atom_saas_sync.store.catalogue import Catalogue
-        from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
+        from atom_saas_sync.cli.session import catalogue_pull
+        from atom_saas_sync.usecases.pull_catalogue import PullOptions
 
         log = logging.getLogger(__name__)
         with self._session("skills", started_by) as (session, clock):
             settings = session.settings
-            report = CataloguePull(
-                marketplace=session.client,
-                catalogue=Catalogue(
-                    session.database, history_versions=settings.history_versions, signer=signer_of(settings)
-                ),
-                runs=session.runs,
-                clock=clock,
-                options=PullOptions(strategy=settings.conflict_strategy, page_size=settings.batch_size),
-                check=clock.check,
-                on_start=set_run_id,
-            ).run(started_by=started_by)
+            options = PullOptions(strategy=settings.conflict_strategy, page_size=settings.batch_size)
+            report = catalogue_pull(session, options, clock).run(started_by=started_by)
         counts = report.counts
         if report.status == "success":
             log.info("Sync completed: %d skills, %d categories", counts.skills_synced, counts.categories_synced)
@@ -272,25 +261,11 @@ class _Service:
     def _rate(self) -> None:
         import logging
 
-        from atom_saas_sync.config import require_token
-        from atom_saas_sync.core.outgoing import user_hasher
-        from atom_saas_sync.logs import set_run_id
-        from atom_saas_sync.store.ratings import Ratings
-        from atom_saas_sync.usecases.sync_ratings import RatingOptions, RatingSync
+        from atom_saas_sync.cli.session import rating_sync
+        from atom_saas_sync.usecases.sync_ratings import RatingOptions
 
         with self._session("ratings", _SCHEDULE) as (session, clock):
-            hashed = session.settings.hash_user_ids
-            report = RatingSync(
-                marketplace=session.client,
-                ratings=Ratings(session.database),
-                runs=session.runs,
-                budget=session.budget,
-                clock=clock,
-                options=RatingOptions(),
-                check=clock.check,
-                sent_user=user_hasher(require_token(session.settings).reveal()) if hashed else str,
-                on_start=set_run_id,
-            ).run(started_by=_SCHEDULE)
+            report = rating_sync(session, RatingOptions(), clock).run(started_by=_SCHEDULE)
         log = logging.getLogger(__name__)
         log.info("Rating sync %s: %d uploaded, %d failed", report.status, report.counts.uploaded, report.counts.failed)
         if report.error is not None:

@@ -1,0 +1,144 @@
+"""Whether a sync may run now, and the edges that it runs with: who starts it, its deadline, its lock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atom_saas_sync.cli.output import GlobalOptions, note
+from atom_saas_sync.errors import AtomSyncError, Locked
+from atom_saas_sync.model import ErrorInfo, RunStatus
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from atom_saas_sync.cli.runtime import StopSignals
+    from atom_saas_sync.cli.session import Session
+    from atom_saas_sync.config import Settings
+    from atom_saas_sync.store.runs import Runs
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """Who starts a run, how long it waits for the lock, and the clock with the signals and the deadline that end it."""
+
+    scheduled: bool
+    started_by: str | None
+    wait: float
+    clock: StopSignals
+    names_host: bool = True
+
+
+def run_context(deadline: float | None, *, scheduled: bool, started_by: str | None, wait: float) -> RunContext:
+    """Return the context that these options describe."""
+    from atom_saas_sync.cli import runtime
+
+    return RunContext(scheduled, started_by, wait, runtime.StopSignals(deadline))
+
+
+class RunSkipped(Exception):
+    """There will be no run: why, in a stable word, and the error if it is one."""
+
+    def __init__(self, status: RunStatus, reason: str, error: AtomSyncError | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.exit_code = error.exit_code if error else 0
+        self.error = ErrorInfo(error.kind, error.message, error.hint) if error else None
+
+
+@contextmanager
+def session_for(options: GlobalOptions, when: RunContext, kind: str, *, lock: str, dry_run: bool) -> Iterator[Session]:
+    """Compose the edges and take the lock. Raises RunSkipped if there is to be no run."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.cli.session import AUTO_SYNC_OFF, SCHEDULER_OFF, STOPPED, open_session
+    from atom_saas_sync.config import require_token
+    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.runs import TIMER, Runs
+
+    # Nobody reads what a timer prints; cron would send it as mail, each time.
+    settings = runtime.load(options, names_host=when.names_host and not when.scheduled and not when.started_by)
+    if not settings.enabled:
+        raise _skip("disabled", "ATOM_SAAS_ENABLED is false: local only, nothing to do")
+    require_token(settings)
+    if when.scheduled and not settings.scheduler_enabled:
+        raise _skip("scheduler_off", SCHEDULER_OFF)
+    with ExitStack() as stack:
+        if dry_run:
+            settings = replace(settings, database_path=stack.enter_context(_for_a_dry_run(settings.database_path)))
+        database = stack.enter_context(Database.open(settings.database_path))
+        runs = Runs(database)
+        if when.scheduled and runs.scheduling_stopped():
+            raise _skip("stopped", STOPPED)
+        if when.scheduled and runs.auto_sync_is_off():
+            raise _skip("scheduler_off", AUTO_SYNC_OFF)
+        if when.scheduled and not _is_due(runs, settings, kind, when.clock.now()):
+            raise RunSkipped("skipped", "not_due")
+        stack.enter_context(when.clock.caught())
+        try:
+            session = stack.enter_context(
+                open_session(
+                    settings,
+                    database,
+                    kind,
+                    lock=lock,
+                    clock=when.clock,
+                    wait=when.wait,
+                    command=f"sync {kind}",
+                    started_by=when.started_by or (TIMER if when.scheduled else runtime.person()),
+                )
+            )
+        except Locked as error:
+            raise RunSkipped("locked", "locked", error) from error
+        yield session
+
+
+@contextmanager
+def _for_a_dry_run(path: Path) -> Iterator[Path]:
+    """Return the database of a dry run, which creates and upgrades none: a throw-away one where that is needed."""
+    from atom_saas_sync.cli.runtime import temporary_directory
+    from atom_saas_sync.store import migrations
+    from atom_saas_sync.store.backup import copy
+    from atom_saas_sync.store.database import Database, exists
+
+    there = exists(path)
+    if there:
+        with Database.open(path, migrate=False, read_only=True) as database:
+            migrations.refuse_newer(database)
+            is_current = not migrations.pending(database)
+        if is_current:
+            yield path
+            return
+    with temporary_directory() as directory:
+        if there:
+            copy(path, directory / path.name)
+        yield directory / path.name
+
+
+def _is_due(runs: Runs, settings: Settings, kind: str, now: datetime) -> bool:
+    import logging
+    from datetime import timedelta
+
+    from atom_saas_sync.times import format_time
+    from atom_saas_sync.usecases.schedule import scheduled_run_is_due
+
+    minutes = settings.rating_sync_interval_minutes if kind == "ratings" else settings.sync_interval_minutes
+    last = runs.last_scheduled_success(kind)
+    due = scheduled_run_is_due(last, timedelta(minutes=minutes), now)
+    if not due and last is not None:
+        # Not a note: cron would mail it each time.
+        logging.getLogger(__name__).info(
+            "not due: the last scheduled %s sync began at %s, and one is due every %d minutes",
+            kind,
+            format_time(last),
+            minutes,
+        )
+    return due
+
+
+def _skip(reason: str, why: str) -> RunSkipped:
+    note(why)
+    return RunSkipped("skipped", reason)

@@ -223,7 +223,7 @@ def test_stats(machine: Machine, edited: list[str]) -> None:
     assert document["oldest_age_seconds"] < 600
     text = machine.command("cache", "stats").stdout
     assert "61 (1 edited here, 1 only here)" in text
-    assert "50.0% (1 hits, 0 stale, 1 misses)" in text
+    assert "50.0% (1 hit, 0 stale, 1 miss)" in text
 
 
 def test_an_empty_cache_has_stats_too(machine: Machine) -> None:

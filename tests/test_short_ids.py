@@ -7,6 +7,7 @@ import json
 import pytest
 from conftest import Machine
 
+from atom_saas_sync.cli.identify import whole_rating_id
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.known_ids import ids_from
 
@@ -42,6 +43,22 @@ def test_commands_take_a_beginning_of_an_id(some: Machine) -> None:
     assert some.command("skills", "revert", "invoice-r").stdout == "invoice-reader: reverted\n"
     rated = json.loads(some.command("ratings", "add", "invoice-w", "4", "--json").stdout)
     assert rated["rating"]["skill_id"] == "invoice-writer"
+
+
+def test_ratings_have_short_ids_too(some: Machine) -> None:
+    for rating_id in ("abcd-1", "abcd-2"):
+        some.sql(
+            "INSERT INTO skill_ratings (id, skill_id, user_id, rating) VALUES (?, ?, 'ada', 5)",
+            rating_id,
+            f"s{rating_id}",
+        )
+    shown = json.loads(some.command("ratings", "show", "abcd-2", "--json").stdout)
+    assert shown["rating"]["id"] == "abcd-2"
+    refused = json.loads(some.command("ratings", "show", "abcd", "--json").stdout)
+    assert refused["error"]["message"] == "'abcd' is ambiguous, it could be: abcd-1 (sabcd-1), abcd-2 (sabcd-2)"
+    some.sql("UPDATE skill_ratings SET id = 'bcde-1' WHERE id = 'abcd-1'")
+    with Database.open(some.database_path) as database:
+        assert [whole_rating_id(database, given) for given in ("abcd", "bcde", "abc")] == ["abcd-2", "bcde-1", "abc"]
 
 
 def test_an_ambiguous_or_too_short_beginning_is_refused(some: Machine) -> None:

@@ -100,6 +100,13 @@ def test_ids_give_way_to_nothing() -> None:
     assert fitted(columns, [36, 50, 9, 4], 44) == [36, None, None, 4]
     assert fitted(columns, [36, 50, 9, 4], 10) == [36, None, None, 4]
     assert fitted([Column("a", drop=1, cut=True), Column("b", drop=2, cut=True)], [30, 30], 40) == [19, 19]
+    two_ids = [
+        Column("id"),
+        Column("skill"),
+        Column("name", drop=1, cut=True, least=4),
+        Column("user", drop=2, cut=True),
+    ]
+    assert fitted(two_ids, [36, 36, 30, 9], 80) == [36, 36, 4, None]
 
 
 @pytest.mark.parametrize("variables", [{"FORCE_COLOR": "1"}, {"TTY_COMPATIBLE": "1"}, {"FORCE_COLOR": "3"}, {}])

@@ -45,11 +45,12 @@ def show(ctx: typer.Context, as_json: _Json = False) -> None:
     say(f"{counted(state.free, 'request')} free{wait}")
     for limit in state.limits:
         window = _WINDOWS[limit.window_seconds]
-        say(f"  {limit.requests} {window}: {limit.used} used, {limit.free} free ({printable(limit.set_by)})")
+        say(f"  {limit.requests:,} {window}: {limit.used:,} used, {limit.free:,} free ({printable(limit.set_by)})")
     if state.paused_until is not None:
         say(f"  the marketplace asked for a pause until {state.paused_until}")
     if state.declared_until is not None:
-        say(f"  what the marketplace declared holds until {state.declared_until}; `atom-sync budget reset` ends it")
+        say(f"  what the marketplace declared holds until {state.declared_until}")
+        say("  `atom-sync budget reset` forgets it")
 
 
 def _document(state: BudgetState) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.asking import confirm_loss
 from atom_saas_sync.cli.output import counted, note, print_json, print_some, say
 from atom_saas_sync.cli.pager import paged
+from atom_saas_sync.cli.tables import print_facts
 from atom_saas_sync.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,8 +41,7 @@ def stats(ctx: typer.Context, as_json: _Json = False) -> None:
     if as_json:
         print_json(document)
         return
-    for name, value in _lines(statistics, document):
-        say(f"{name:<22}{value}")
+    print_facts(_lines(statistics, document))
 
 
 @app.command()
@@ -203,6 +203,7 @@ def _lines(statistics: CacheStatistics, document: dict[str, Any]) -> list[tuple[
     reads = statistics.reads
     expired_categories = counted(statistics.expired_categories, "category", "categories")
     rate = "-" if document["hit_rate"] is None else f"{document['hit_rate']:.1%}"
+    hits, misses = counted(reads["hit"], "hit"), counted(reads["miss"], "miss", "misses")
     return [
         (
             "skills",
@@ -216,6 +217,9 @@ def _lines(statistics: CacheStatistics, document: dict[str, Any]) -> list[tuple[
             f"{statistics.newest_confirmed_at or '-'} (the oldest: {statistics.oldest_confirmed_at or '-'})",
         ),
         ("marketplace reached", statistics.marketplace_reached_at or "never"),
-        ("hit rate", f"{rate} ({reads['hit']} hits, {reads['stale']} stale, {reads['miss']} misses)"),
+        (
+            "hit rate",
+            f"{rate} ({hits}, {reads['stale']:,} stale, {misses})",
+        ),
         ("size on disk", size(statistics.size_bytes)),
     ]

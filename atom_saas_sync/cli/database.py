@@ -12,8 +12,9 @@ import typer
 from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.asking import confirm_loss
 from atom_saas_sync.cli.backups import backup, compact, restore
-from atom_saas_sync.cli.output import GlobalOptions, console, counted, print_json, say
+from atom_saas_sync.cli.output import GlobalOptions, counted, print_json, say
 from atom_saas_sync.cli.pager import paged
+from atom_saas_sync.cli.tables import Column, print_facts, print_table
 from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseError, UsageError
 from atom_saas_sync.model import CatalogueCounts, Outcome, RunReport
 
@@ -98,12 +99,8 @@ def history(ctx: typer.Context, as_json: AsJson = False) -> None:
         rows = [{"name": name, "applied_at": applied_at} for name, applied_at in entries]
         print_json({"migrations": rows, "total": len(rows)})
         return
-    from rich.table import Table
-
-    table = Table("Migration", "Applied at (UTC)")
-    for name, applied_at in entries:
-        table.add_row(name, applied_at or "pending")
-    console(whole_lines=True).print(table)
+    columns = [Column("migration"), Column("applied at (UTC)")]
+    print_table(columns, [(name, applied_at or "pending") for name, applied_at in entries])
 
 
 @app.command()
@@ -129,12 +126,7 @@ def check(
         rows = [{"check": each.check, "message": each.message, "hint": each.hint} for each in findings]
         print_json({"success": not wrong, "database": str(database.path), "findings": rows, "total": len(rows)})
     elif findings:
-        from rich.table import Table
-
-        table = Table("Check", "Finding", "What to do")
-        for each in findings:
-            table.add_row(each.check, each.message, each.hint)
-        console(whole_lines=True).print(table)
+        print_facts((each.check, each.message + (f"\n→ {each.hint}" if each.hint else "")) for each in findings)
     else:
         say(f"{database.path}: no findings")
     if wrong:

@@ -28,6 +28,17 @@ def whole_id(database: Database, given: str) -> str:
     return choose_id(given, *ids_from(database, given, limit=MOST_CANDIDATES + 1))
 
 
+def whole_rating_id(database: Database, given: str) -> str:
+    """Return the rating's id that `given` or its first characters mean; `given` itself if there is none.
+
+    Raises Ambiguous.
+    """
+    from atom_saas_sync.core.ids import MOST_CANDIDATES, choose_id
+    from atom_saas_sync.store.known_ids import rating_ids_from
+
+    return choose_id(given, rating_ids_from(database, given, limit=MOST_CANDIDATES + 1), {})
+
+
 def unknown_skill(skill_id: str) -> NotFound:
     """Return the error for an id that is not in the cache."""
     return NotFound(

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atom_saas_sync.characters import printable
-from atom_saas_sync.cli.identify import whole_id
+from atom_saas_sync.cli.identify import whole_id, whole_rating_id
 from atom_saas_sync.cli.output import GlobalOptions, age, counted, note, print_json, say
 from atom_saas_sync.cli.pager import paged
-from atom_saas_sync.cli.tables import Column, print_table
+from atom_saas_sync.cli.tables import Column, print_lines, print_table
 from atom_saas_sync.errors import NotFound, NotLocal, UsageError
 from atom_saas_sync.model import ListedRating
 
@@ -93,10 +93,10 @@ def list_ratings(
         return
     print_table(
         [
-            Column("id", right=True),
+            Column("id"),
             Column("stars", drop=2),
             Column("skill"),
-            Column("name", drop=1, cut=True),
+            Column("name", drop=1, cut=True, least=4),
             Column("user", drop=3, cut=True),
             Column("state", drop=4),
             Column("changed", drop=5),
@@ -121,30 +121,33 @@ def list_ratings(
 @paged
 def show(
     ctx: typer.Context,
-    rating_id: Annotated[str, typer.Argument(metavar="ID", help="The rating's id.")],
+    rating_id: Annotated[str, typer.Argument(metavar="ID", help="The rating's id, or its first 4 or more characters.")],
     as_json: _Json = False,
 ) -> None:
     """Show one rating: what it says, whether it was sent, and what went wrong."""
     with _ratings(ctx.obj) as ratings:
-        rating = ratings.find(rating_id)
+        rating = ratings.find(whole_rating_id(ratings.database, rating_id))
     if rating is None:
         raise _unknown([rating_id])
     if as_json:
         print_json({"rating": _line(rating)})
         return
     used_up = {"retry_count", "max_retries"} if rating.next_retry_at is None else set()
+    lines = []
     for name, value in _line(rating).items():
         if name in used_up:
             continue  # a refused rating has used up its retries, though it was sent once
         if name == "replaced" and value is not None:
-            say(
+            lines.append(
                 f"replaced: {value['rating']} of 5, written here at {value['updated_at']}; "
                 f"`atom-sync ratings restore {rating.id}` puts it back"
             )
             if value["comment"]:
-                say(f"replaced comment: {printable(str(value['comment']), lines=True)}")
+                lines.append(f"replaced comment: {value['comment']}")
         elif value is not None:
-            say(f"{name.replace('_', ' ')}: {printable(str(value), lines=name == 'comment')}")
+            text = str(value)
+            lines.append(f"{name.replace('_', ' ')}: {text if name == 'comment' else printable(text)}")
+    print_lines(lines)
 
 
 @app.command()
@@ -160,9 +163,9 @@ def failed(ctx: typer.Context, limit: _Limit = 100, as_json: _Json = False) -> N
         return
     print_table(
         [
-            Column("id", right=True),
+            Column("id"),
             Column("skill"),
-            Column("name", drop=1, cut=True),
+            Column("name", drop=1, cut=True, least=4),
             Column("retries", drop=4),
             Column("next try", drop=3),
             Column("why", drop=2, cut=True),
@@ -185,7 +188,9 @@ def failed(ctx: typer.Context, limit: _Limit = 100, as_json: _Json = False) -> N
 @app.command()
 def retry(
     ctx: typer.Context,
-    rating_ids: Annotated[list[str] | None, typer.Argument(metavar="ID…", help="The ratings' ids.")] = None,
+    rating_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID…", help="The ratings' ids, or the beginnings of them.")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every failed rating.")] = False,
     as_json: _Json = False,
 ) -> None:
@@ -196,6 +201,7 @@ def retry(
     if bool(ids) == everything:
         raise UsageError("name the ratings by their ids, or say --all")
     with _ratings(ctx.obj) as ratings:
+        ids = [whole_rating_id(ratings.database, each) for each in ids]
         waiting = [each.id for each in ratings.listed(state="failed")[0]]
         missing = sorted(set(ids) - set(waiting))
         if missing:
@@ -210,13 +216,14 @@ def retry(
 @app.command()
 def restore(
     ctx: typer.Context,
-    rating_id: Annotated[str, typer.Argument(metavar="ID", help="The rating's id.")],
+    rating_id: Annotated[str, typer.Argument(metavar="ID", help="The rating's id, or its first 4 or more characters.")],
     as_json: _Json = False,
 ) -> None:
     """Put back your rating that a newer one of the marketplace replaced; the next `sync ratings` sends it again."""
     from atom_saas_sync.cli import runtime
 
     with _ratings(ctx.obj) as ratings:
+        rating_id = whole_rating_id(ratings.database, rating_id)
         if ratings.find(rating_id) is None:
             raise _unknown([rating_id])
         rating = ratings.restore(rating_id, actor=runtime.person(), now=datetime.now(UTC))

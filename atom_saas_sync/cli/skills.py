@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -192,7 +193,9 @@ def _print_skill(skill: CachedSkill, fields: dict[str, Any] | None, *, state: st
         if name in {"skill_id", "name", "version", "code"} or value in (None, "", [], {}):
             continue
         label = Text(f"{printable(name)}: ", style="cyan")
-        out.print(label + Text(_text(value, lines=True)), soft_wrap=not isinstance(value, str))
+        nested = sys.stdout.isatty() and isinstance(value, dict)
+        text = json.dumps(value, ensure_ascii=False, indent=2) if nested else _text(value, lines=True)
+        out.print(label + Text(printable(text, lines=True)), soft_wrap=not isinstance(value, str))
     code = fields.get("code")
     if isinstance(code, str) and code:
         out.print(Text("code:", style="cyan"))

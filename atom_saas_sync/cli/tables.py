@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from atom_saas_sync.characters import printable
 
 _GAP = 2
-_LEAST = 8
 _LONGEST_ID = 64
 """A longer id is printed whole, but makes no column wider."""
 
@@ -19,13 +18,14 @@ _LONGEST_ID = 64
 class Column:
     """A column of a table. `drop` orders what is left out on a narrow terminal, the highest first; 0 is never left out.
 
-    One that may be cut is cut, down to 8 cells, before anything is left out.
+    One that may be cut is cut, down to `least` cells, before anything is left out.
     """
 
     head: str
     drop: int = 0
     cut: bool = False
     right: bool = False
+    least: int = 8
 
 
 def print_table(columns: Sequence[Column], lines: Sequence[Sequence[str]]) -> None:
@@ -48,6 +48,18 @@ def print_table(columns: Sequence[Column], lines: Sequence[Sequence[str]]) -> No
             _cell(row[place], width, columns[place]) for place, width in enumerate(shown) if width is not None and width
         ]
         sys.stdout.write((" " * _GAP).join(cells).rstrip() + "\n")
+    sys.stdout.flush()
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines of text, which a terminal gets in lines of its own width, broken between words."""
+    from rich.text import Text
+
+    from atom_saas_sync.cli.output import console
+
+    out = console(whole_lines=True)
+    for line in lines:
+        out.print(Text(printable(line, lines=True)), soft_wrap=not sys.stdout.isatty())
     sys.stdout.flush()
 
 
@@ -75,7 +87,7 @@ def fitted(columns: Sequence[Column], widths: Sequence[int], room: int | None) -
     if room is None:
         return list(widths)
     shown: list[int | None] = [None] * len(widths)
-    least = [min(width, _LEAST) if column.cut else width for column, width in zip(columns, widths, strict=True)]
+    least = [min(width, column.least) if column.cut else width for column, width in zip(columns, widths, strict=True)]
     for place in sorted(range(len(columns)), key=lambda place: columns[place].drop):
         shown[place] = least[place]
         if columns[place].drop and _total(shown) > room:

@@ -23,7 +23,7 @@ _NAMED = f"""
 """  # noqa: S608 - constants
 _FORMER = " UNION ".join(
     f"SELECT skill_id, NULL AS name FROM {table} WHERE {_RANGE}"  # noqa: S608 - constants
-    for table in ("skill_base", "skill_version", "conflict_log", "skill_rating")
+    for table in ("skill_base", "skill_version", "conflict_log", "skill_ratings")
 )
 
 
@@ -37,6 +37,17 @@ def ids_from(database: Database, prefix: str, *, limit: int) -> tuple[dict[str, 
         current = {row["skill_id"]: _name(row["name"]) for row in connection.execute(_CURRENT, values)}
         rows = connection.execute(f"{_FORMER} ORDER BY skill_id LIMIT :limit", values)
         return current, {row["skill_id"]: None for row in rows if row["skill_id"] not in current}
+
+
+def rating_ids_from(database: Database, prefix: str, *, limit: int) -> dict[str, str | None]:
+    """Return the ratings' ids that begin with `prefix`, each with its skill's id; at most `limit`, in order."""
+    with database.reading() as connection:
+        rows = connection.execute(
+            "SELECT id, CAST(skill_id AS TEXT) AS skill_id FROM skill_ratings "
+            "WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
+            (prefix, prefix + _LAST, limit),
+        )
+        return {row["id"]: row["skill_id"] for row in rows}
 
 
 def names_of(database: Database, ids: Iterable[str]) -> dict[str, str]:

@@ -405,6 +405,46 @@ def test_a_scheduled_purge_obeys_the_switches(machine: Machine) -> None:
     assert purge(ENABLE_SCHEDULER="true") == "stale_if_error"
 
 
+def test_units_for_a_person_s_own_systemd(machine: Machine, tmp_path: Path) -> None:
+    root, home = tmp_path / "root", machine.directory
+    units = root / str(home).lstrip("/") / ".config/systemd/user"
+
+    def run(*options: str, **variables: str) -> Any:
+        environment = {"HOME": str(home), "ATOM_SAAS_DATABASE_URL": "", **variables}
+        result = machine.command(
+            "schedule", "systemd", "--user", "--root", str(root), *options, "--json", **environment
+        )
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+    shown = {Path(each["path"]).name: each["text"] for each in run()["files"]}
+    assert set(shown) == {*TIMERS, *(each.replace(".timer", ".service") for each in TIMERS), "atom-sync-watch.service"}
+    for name, text in shown.items():
+        unit = settings_in(text)
+        if name.endswith(".service"):
+            _, *words = shlex.split(unit["Service"]["ExecStart"])
+            assert words[:2] == ["--env-file", "%h/.config/atom-sync/atom-sync.env"]
+            assert words[2:4] == ["--database", "%h/.local/share/atom-sync/atom.db"]
+            assert not {"User", "Group", "DynamicUser", "LoadCredential", "ProtectSystem"} & set(unit["Service"])
+    assert settings_in(shown["atom-sync-watch.service"])["Install"]["WantedBy"] == "default.target"
+    elsewhere = run(XDG_DATA_HOME="/srv/data")["files"][0]["text"]
+    assert "--database /srv/data/atom-sync/atom.db sync skills" in elsewhere
+    assert "%h/.local" in run(XDG_DATA_HOME="relative")["files"][0]["text"]
+
+    installed = run("--install")
+    settings = units.parent.parent / "atom-sync/atom-sync.env"
+    assert {Path(each) for each in installed["installed"]} == {*units.iterdir(), settings}
+    assert stat.S_IMODE(settings.stat().st_mode) == 0o600
+    written = settings.read_text(encoding="utf-8").splitlines()
+    assert f"ATOM_SAAS_DATABASE_URL=sqlite:///{home}/.local/share/atom-sync/atom.db" in written
+    assert f"ATOM_SAAS_API_TOKEN_FILE={home}/.config/atom-sync/token" in written
+    assert any("systemctl --user enable --now atom-sync-skills.timer" in step for step in installed["next"])
+    run("--uninstall")
+    assert [path for path in root.rglob("*") if path.is_file()] == [settings]
+    both = machine.command("--system", "schedule", "systemd", "--user")
+    assert (both.returncode, "exclude" in both.stderr) == (2, True)
+
+
 def test_a_scheduled_backup_obeys_the_switches(machine: Machine) -> None:
     machine.pull()
 

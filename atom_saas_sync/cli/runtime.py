@@ -227,6 +227,12 @@ def pager() -> str | None:
     return "less" if can_page and shutil.which("less") else None
 
 
+def data_home() -> str | None:
+    """Return XDG_DATA_HOME if it is set and absolute: others are to be ignored, says its specification."""
+    value = os.environ.get("XDG_DATA_HOME", "")
+    return value.rstrip("/") if value.startswith("/") else None
+
+
 def environment_for_others() -> dict[str, str]:
     """Return the environment for programs that are not ours."""
     from atom_saas_sync.config import without_secrets

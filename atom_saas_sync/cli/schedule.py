@@ -60,10 +60,16 @@ def systemd(
     ctx: typer.Context,
     install: _Install = False,
     uninstall: _Uninstall = False,
+    user: Annotated[
+        bool, typer.Option("--user", help="For your own systemd (systemctl --user), below your home directory.")
+    ] = False,
     root: _Root = Path("/"),
     as_json: _Json = False,
 ) -> None:
     """Show the units for systemd; --install writes them to /etc and says what to do next."""
+    if user:
+        _systemd_of_user(ctx.obj, install=install, uninstall=uninstall, root=root, as_json=as_json)
+        return
     from atom_saas_sync.core.schedule_files import SERVICES, TIMERS, systemd_files
     from atom_saas_sync.places import TOKEN_FILE
 
@@ -99,6 +105,54 @@ def systemd(
             _run("systemd-sysusers")
             _run("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/atom-sync.conf")
         _run("systemctl", "daemon-reload")
+    _report(changed, next_steps, written, install=install, as_json=as_json)
+
+
+def _systemd_of_user(options: GlobalOptions, *, install: bool, uninstall: bool, root: Path, as_json: bool) -> None:
+    """Show, write or remove the units for a person's own systemd."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.core import user_units
+    from atom_saas_sync.core.schedule_files import HOME, TIMERS
+
+    if runtime.is_system(options):
+        raise UsageError("--user and --system exclude each other")
+    settings, home = _settings(options), Path.home()
+    data = runtime.data_home()
+    database = f"{data}/atom-sync/atom.db" if data else f"{HOME}/{user_units.DATABASE}"
+    if not _is_default_database(settings):
+        database = str(settings.database_path)
+    schedule = _schedule(
+        options,
+        settings,
+        restart_steps=_systemd_version() >= _FIRST_WITH_RESTART_STEPS,
+        named=f"{HOME}/{user_units.SETTINGS}",
+        database=database,
+    )
+    below = root / str(home).lstrip("/")
+    units = [*TIMERS, *user_units.SERVICES]
+    files = {below / user_units.DIRECTORY / name: text for name, text in user_units.user_units(schedule).items()}
+    here = root == Path("/") and Path(f"/run/user/{os.getuid()}/systemd/private").exists()
+    if uninstall and here and (there := [each for each in units if (below / user_units.DIRECTORY / each).exists()]):
+        _run("systemctl", "--user", "disable", "--now", *there)
+    changed = _change(files, install=install, uninstall=uninstall, as_json=as_json)
+    if changed is None:
+        return
+    next_steps: list[str] = []
+    written: list[str] = []
+    if install:
+        token = home / user_units.TOKEN_FILE
+        if options.env_file is None:
+            path = below / user_units.SETTINGS
+            plain = database.replace(HOME, str(home))
+            written = _write_environment(path, settings, token_file=str(token), database=plain, mode=0o600)
+            changed += [path] if written else []
+        next_steps = [
+            f"put the token into a file: `install -m 600 /dev/stdin {quote(str(token))}`",
+            f"`systemctl --user enable --now {' '.join(units)}`",
+            "`loginctl enable-linger` keeps them running while you are not logged in",
+        ]
+    if here:
+        _run("systemctl", "--user", "daemon-reload")
     _report(changed, next_steps, written, install=install, as_json=as_json)
 
 
@@ -156,14 +210,21 @@ def _as_typed(schedule: Schedule) -> str:
     return f"{schedule.executable} --system" if schedule.settings == SETTINGS else schedule.command
 
 
-def _schedule(options: GlobalOptions, settings: Settings, *, restart_steps: bool = False) -> Schedule:
+def _schedule(
+    options: GlobalOptions,
+    settings: Settings,
+    *,
+    restart_steps: bool = False,
+    named: str | None = None,
+    database: str | None = None,
+) -> Schedule:
     from atom_saas_sync.core.schedule_files import Schedule
     from atom_saas_sync.places import SETTINGS
 
     return Schedule(
         executable=str(_program()),
-        settings=SETTINGS if options.env_file is None else str(options.env_file.absolute()),
-        database=str(_database(settings)),
+        settings=(named or SETTINGS) if options.env_file is None else str(options.env_file.absolute()),
+        database=database or str(_database(settings)),
         skills_minutes=settings.sync_interval_minutes,
         ratings_minutes=settings.rating_sync_interval_minutes,
         restart_steps=restart_steps,
@@ -196,10 +257,11 @@ def _database(settings: Settings) -> Path:
     """Return where the services' database is: where the settings say so, else in their state directory."""
     from atom_saas_sync.places import STATE_DIRECTORY
 
-    origins = {shown.name: shown.origin for shown in settings.shown}
-    if origins["ATOM_SAAS_DATABASE_URL"] in _SET_BY_NOBODY:
-        return Path(STATE_DIRECTORY) / "atom.db"
-    return settings.database_path
+    return Path(STATE_DIRECTORY) / "atom.db" if _is_default_database(settings) else settings.database_path
+
+
+def _is_default_database(settings: Settings) -> bool:
+    return {each.name: each.origin for each in settings.shown}["ATOM_SAAS_DATABASE_URL"] in _SET_BY_NOBODY
 
 
 def _change(files: dict[Path, str], *, install: bool, uninstall: bool, as_json: bool) -> list[Path] | None:
@@ -270,7 +332,9 @@ def _make_directory(path: Path) -> None:
         raise _failure(path, error) from error
 
 
-def _write_environment(path: Path, settings: Settings) -> list[str]:
+def _write_environment(
+    path: Path, settings: Settings, *, token_file: str | None = None, database: str | None = None, mode: int = 0o640
+) -> list[str]:
     """Write the settings that this command was called with, and return the lines.
 
     None if the file exists: from then on it is the person's.
@@ -286,15 +350,15 @@ def _write_environment(path: Path, settings: Settings) -> list[str]:
         _line(shown) for shown in settings.shown if shown.origin not in _SET_BY_NOBODY and shown.name not in _LEFT_OUT
     ]
     # Services have a database and a credential of their own accord; these are for cron and for people.
-    lines.append(f"ATOM_SAAS_API_TOKEN_FILE={TOKEN_FILE}")
-    lines.append(f"ATOM_SAAS_DATABASE_URL=sqlite:///{_database(settings)}")
+    lines.append(f"ATOM_SAAS_API_TOKEN_FILE={token_file or TOKEN_FILE}")
+    lines.append(f"ATOM_SAAS_DATABASE_URL=sqlite:///{database or _database(settings)}")
     lines.append("ENABLE_SCHEDULER=true")
     _make_directory(path.parent)
     try:
         # For the owner and the group alone: a person may add the admin token.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            os.fchmod(descriptor, 0o640)
+            os.fchmod(descriptor, mode)
             stream.write("\n".join(lines) + "\n")
     except OSError as error:
         raise _failure(path, error) from error

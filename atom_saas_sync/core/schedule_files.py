@@ -77,8 +77,12 @@ _NETWORK = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"
 _NO_NETWORK = "RestrictAddressFamilies=AF_UNIX\nPrivateNetwork=yes\nIPAddressDeny=any"
 
 
+HOME = "%h"
+"""The home directory, in the units of a person's own systemd."""
+
+
 class Schedule(Struct, frozen=True):
-    """What the files depend on: absolute paths, the intervals, and what this systemd understands.
+    """What the files depend on: absolute paths (or below HOME), the intervals, and what this systemd understands.
 
     Raises UsageError for a path that systemd or cron would read in another way: they know %, $, quotes and spaces.
     """
@@ -93,7 +97,7 @@ class Schedule(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         for path in (self.executable, self.settings, self.database):
-            if not _PLAIN_PATH.fullmatch(path):
+            if not _PLAIN_PATH.fullmatch(path.removeprefix(HOME)):
                 raise UsageError(
                     f"{path!r} cannot stand in a unit or a crontab: it takes an absolute path of letters, digits and "
                     "+,-./:=@_~"
@@ -114,13 +118,13 @@ def systemd_files(schedule: Schedule) -> dict[str, str]:
     """Return the units and the files for sysusers and tmpfiles, by their path below `systemd/`."""
     files = {
         "atom-sync-skills.service": _poll(schedule, "skills", "skills and categories", schedule.skills_minutes),
-        "atom-sync-skills.timer": _timer("skills and categories", schedule.skills_minutes),
+        "atom-sync-skills.timer": poll_timer("skills and categories", schedule.skills_minutes),
         "atom-sync-ratings.service": _poll(schedule, "ratings", "ratings", schedule.ratings_minutes),
-        "atom-sync-ratings.timer": _timer("ratings", schedule.ratings_minutes),
+        "atom-sync-ratings.timer": poll_timer("ratings", schedule.ratings_minutes),
         "atom-sync-purge.service": _purge(schedule),
-        "atom-sync-purge.timer": _daily_timer("remove expired entries", "03:30"),
+        "atom-sync-purge.timer": daily_timer("remove expired entries", "03:30"),
         "atom-sync-backup.service": _backup(schedule),
-        "atom-sync-backup.timer": _daily_timer("back the database up", "02:30"),
+        "atom-sync-backup.timer": daily_timer("back the database up", "02:30"),
         "atom-sync-watch.service": _watch(schedule),
         "atom-sync-health.service": _health(schedule),
         "atom-sync-failed@.service": _FAILED,
@@ -173,7 +177,8 @@ def _calendar(minutes: int) -> str | None:
     return None
 
 
-def _timer(what: str, minutes: int) -> str:
+def poll_timer(what: str, minutes: int) -> str:
+    """Return the timer of a job that runs each so many minutes."""
     calendar = _calendar(minutes)
     if calendar is None:
         when = f"""\
@@ -199,7 +204,8 @@ WantedBy=timers.target
 """
 
 
-def _daily_timer(what: str, time: str) -> str:
+def daily_timer(what: str, time: str) -> str:
+    """Return the timer of a job that runs once a day, at that time or up to half an hour later."""
     return f"""
 [Unit]
 Description=atom-sync: {what}, daily

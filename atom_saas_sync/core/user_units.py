@@ -1,0 +1,108 @@
+"""Units for a person's own systemd (`systemctl --user`), as texts.
+
+They run as that person, so there is no user, group or credential in them, and of the hardening only what needs no
+privilege: namespaces and capabilities are not for a user's manager to give.
+"""
+
+from __future__ import annotations
+
+from atom_saas_sync.core.schedule_files import BACKUPS_KEPT, MARK, Schedule, daily_timer, poll_timer
+
+SERVICES = ("atom-sync-watch.service",)
+
+DIRECTORY = ".config/systemd/user"
+"""Where the units are, below the home directory."""
+
+SETTINGS = ".config/atom-sync/atom-sync.env"
+TOKEN_FILE = ".config/atom-sync/token"  # noqa: S105 - where it is, not what it is
+DATABASE = ".local/share/atom-sync/atom.db"
+
+_MARK = f"{MARK} systemd --user --install`, which replaces it; put your own changes in drop-ins.\n"
+
+_HARDENING = """
+UMask=0077
+NoNewPrivileges=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+SystemCallArchitectures=native
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+# A core dump would hold the token.
+LimitCORE=0
+""".strip()
+
+
+def user_units(schedule: Schedule) -> dict[str, str]:
+    """Return the units by their names. Paths of `schedule` may begin with %h, the home directory."""
+    skills, ratings = schedule.skills_minutes, schedule.ratings_minutes
+    files = {
+        "atom-sync-skills.service": _job(schedule, "skills", "skills and categories", _poll("skills", skills), skills),
+        "atom-sync-skills.timer": poll_timer("skills and categories", skills),
+        "atom-sync-ratings.service": _job(schedule, "ratings", "ratings", _poll("ratings", ratings), ratings),
+        "atom-sync-ratings.timer": poll_timer("ratings", ratings),
+        "atom-sync-purge.service": _job(
+            schedule, "purge", "remove expired entries", "cache purge --scheduled", minutes=8
+        ),
+        "atom-sync-purge.timer": daily_timer("remove expired entries", "03:30"),
+        "atom-sync-backup.service": _job(
+            schedule, "backup", "back the database up", f"db backup --keep {BACKUPS_KEPT} --scheduled", minutes=58
+        ),
+        "atom-sync-backup.timer": daily_timer("back the database up", "02:30"),
+        "atom-sync-watch.service": _watch(schedule),
+    }
+    return {name: _MARK + text for name, text in files.items()}
+
+
+def _poll(kind: str, minutes: int) -> str:
+    return f"sync {kind} --scheduled --wait 60 --deadline {minutes * 60}"
+
+
+def _command(schedule: Schedule) -> str:
+    return f"{schedule.command} --database {schedule.database}"
+
+
+def _job(schedule: Schedule, kind: str, what: str, command: str, minutes: int) -> str:
+    return f"""
+[Unit]
+Description=atom-sync: {what}
+
+[Service]
+Type=oneshot
+ExecStart={_command(schedule)} {command}
+Nice=10
+# The program ends on its own; this is for one that hangs.
+TimeoutStartSec={minutes + 2}min
+SuccessExitStatus=4 75 143 SIGTERM
+SyslogIdentifier=atom-sync-{kind}
+{_HARDENING}
+"""
+
+
+def _watch(schedule: Schedule) -> str:
+    backoff = "RestartSteps=6\nRestartMaxDelaySec=10min\n" if schedule.restart_steps else ""
+    return f"""
+[Unit]
+Description=atom-sync: the marketplace's changes in real time
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart={_command(schedule)} watch
+ExecReload=/bin/kill -HUP $MAINPID
+TimeoutStartSec=2min
+TimeoutStopSec=30
+WatchdogSec=60
+Restart=on-failure
+RestartSec=10
+{backoff}# Neither a refused token nor a wrong configuration gets better by trying again.
+RestartPreventExitStatus=77 78
+SuccessExitStatus=75 143
+RestartForceExitStatus=75
+SyslogIdentifier=atom-sync-watch
+{_HARDENING}
+
+[Install]
+WantedBy=default.target
+"""

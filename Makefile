@@ -3,19 +3,29 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+RUNS   := $(VENV)/.runs
 # One process for each processor: a process that is done takes work from the others.
 FAST   := -m 'not soak' --numprocesses auto --dist worksteal
 
-.PHONY: demo test coverage test-lowest soak crash fault-matrix fuzz audit lock dist bench lint format clean
+.PHONY: demo test coverage test-lowest soak crash fault-matrix fuzz audit lock dist bench pictures lint format clean
 
-# One set-up for every target, repeated only when the dependencies change.
-$(READY): pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+# The program with its runtime dependencies, which is all that the demo needs.
+$(RUNS): pyproject.toml
+	@echo "Creating $(VENV) with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@echo "Installing atom-sync and its runtime dependencies from the package index, about 15 MB ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-demo: $(READY)
-	$(BIN)/atom-sync demo
+# One set-up for every other target, repeated only when the dependencies change.
+$(READY): $(RUNS)
+	@echo "Installing the linters and the test tools ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(RUNS)
+	@echo "Starting the demo ..."
+	@$(BIN)/atom-sync demo
 
 test: lint
 	$(BIN)/python -m pytest $(FAST)
@@ -85,6 +95,10 @@ bench: $(READY) .venv-bench/.ready
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check 'dlt[sqlalchemy]'
 	@touch $@
+
+# The pictures of the README.
+pictures: $(RUNS)
+	$(BIN)/python docs/pictures/draw.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -37,18 +37,18 @@ def demo(
     directory = make_temporary_directory("atom-sync-demo-")
     with Sandbox(skills=skills) as sandbox:
         show = _Show(directory, sandbox)
-        show.say(f"A sandbox with {skills} skills stands in for the marketplace. Everything goes into {directory}")
+        show.say(f"A sandbox with {skills:,} skills stands in for the marketplace. All data goes to {directory}")
         show.run("The first sync fills the cache", "sync", "skills")
-        show.run("The second finds that nothing has changed, and does almost nothing", "sync", "skills")
-        show.run("How is it?", "status")
-        show.run("What is in it?", "skills", "search", "invoice", "--limit", "5")
+        show.run("Nothing has changed: the second sync reads almost nothing", "sync", "skills")
+        show.run("Is it healthy?", "status")
+        show.run("Search the cache", "skills", "search", "invoice", "--limit", "5")
         skill_id = sandbox.skill_ids()[0]
-        show.run("Somebody edits a skill here", "skills", "edit", skill_id, "--set", "description=Edited here")
+        show.run("Edit a skill locally", "skills", "edit", skill_id, "--set", "description=Edited here")
         sandbox.patch_skill(skill_id, {"description": "Changed there", "version": "99.0.0"})
-        show.run("Meanwhile it changes there too: a conflict", "sync", "skills", "--strategy", "manual")
-        show.run("Which one?", "conflicts", "show", "1")
+        show.run("The marketplace changes it too: a conflict", "sync", "skills", "--strategy", "manual")
+        show.run("Inspect the conflict", "conflicts", "show", "1")
         show.run(
-            "Merged field by field; `conflicts undo 1` would take it back",
+            "Merge it field by field; `conflicts undo 1` would undo that",
             "conflicts",
             "resolve",
             "1",
@@ -58,10 +58,9 @@ def demo(
         show.live_update(sandbox, sandbox.skill_ids()[1])
     console().rule(style="dim")
     typer.echo("That was the sandbox. For the real marketplace:\n")
-    typer.echo("  export ATOM_SAAS_API_TOKEN=at_saas_…  # dashboard, settings, API tokens")
-    typer.echo("  atom-sync config check")
+    typer.echo("  atom-sync config init   # asks for the token: dashboard, settings, API tokens")
     typer.echo("  atom-sync sync skills\n")
-    typer.echo(f"What the demo left: {directory}/atom.db. Look at it with")
+    typer.echo(f"The demo's database is {directory}/atom.db. To inspect it:")
     typer.echo(f"  atom-sync --database {shlex.quote(str(directory))}/atom.db status")
 
 
@@ -88,7 +87,7 @@ class _Show:
         """Let `watch` listen, change a skill, and tell how long it took; raise AtomSyncError if it does not come."""
         from atom_saas_sync.store.lock import holder
 
-        self.say("Nobody need ask: `watch` listens, and what changes there is here at once")
+        self.say("No polling needed: `watch` applies changes as they happen")
         console().print("$ atom-sync watch", style="cyan", markup=False)
         requests = len(sandbox.requests("list"))
         watch = subprocess.Popen(
@@ -113,7 +112,7 @@ class _Show:
         finally:
             watch.terminate()
             watch.wait(_PATIENCE_SECONDS)
-        typer.echo(f"Changed there, {took:.0f} ms later here: {skill_id}")
+        typer.echo(f"Changed in the marketplace, applied here {took:.0f} ms later: {skill_id}")
 
     def _cached(self, skill_id: str) -> str:
         from atom_saas_sync.store.database import Database

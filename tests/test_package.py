@@ -138,6 +138,15 @@ def test_what_the_wheel_says_of_itself(wheel: Path) -> None:
     assert scripts.strip() == "[console_scripts]\natom-sync = atom_saas_sync.__main__:start"
 
 
+def test_the_demo_needs_no_tools_for_development() -> None:
+    planned = subprocess.run(
+        ["make", "--always-make", "--dry-run", "demo"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert "--editable ." in planned
+    assert "dev" not in planned.replace("/dev/", "")
+    assert planned.count("echo") >= 3, "it says what it is doing"
+
+
 # We override internals of these, which a new major version may change without a word.
 BOUNDED = {"h11", "httpcore", "httpx", "typer", "uvicorn", "websockets"}
 

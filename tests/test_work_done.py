@@ -36,6 +36,7 @@ class Work:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.statements: set[str] = set()
 
     def counting(self, what: str, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """Return the function, which counts how often it is called."""
@@ -47,6 +48,7 @@ class Work:
         return counted
 
     def statement(self, text: str, rows: int = 1) -> None:
+        self.statements.add(text)
         words = text.split()
         if words[0] in {"COMMIT", "SELECT"}:
             self.counts[words[0]] += 1
@@ -215,3 +217,7 @@ def test_a_flood_reads_and_hashes_each_skill_once(stocked: Machine, work: Work) 
         "DELETE skill_version": few,
         "UPDATE http_validator": 1,
     }
+    (drop_oldest,) = (text for text in work.statements if text.startswith("DELETE FROM skill_version"))
+    plan = stocked.sql(f"EXPLAIN QUERY PLAN {drop_oldest}", changed[0], 10)
+    # Without the texts, which are most of the table.
+    assert "USING COVERING INDEX idx_skill_version_origin" in str(plan)

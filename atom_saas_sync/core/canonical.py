@@ -58,7 +58,6 @@ _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _encode_as_it_is = msgspec.json.Encoder().encode
-_WHITE_SPACE = b" \t\r\n"
 _TEXT = re.compile(rb'"((?:[^"\\]++|\\.)*+)"\s*+(:?)', re.DOTALL)
 
 
@@ -204,10 +203,14 @@ def is_plain(raw: bytes, value: Any) -> bool:  # noqa: ANN401 - whatever JSON ca
     """Tell whether `raw` is, but for white space, our own encoding of `value`, which it was decoded to.
 
     Then it has no key twice, of which `value` would hold one only, and none that is spelled with needless escapes.
-    White space inside strings is left out on both sides: that joins no two tokens and makes no escape.
     """
     own = _encode_as_it_is(value)
-    return own == raw or own.translate(None, _WHITE_SPACE) == raw.translate(None, _WHITE_SPACE)
+    if own == raw:
+        return True
+    try:
+        return own == msgspec.json.format(raw, indent=-1)
+    except msgspec.MsgspecError:  # a part of `raw` that `value` holds as it came may be half a surrogate pair
+        return False
 
 
 def refuse_twice(raw: bytes) -> None:

@@ -64,8 +64,8 @@ def keep_local(
             (each.skill_id, *values, pack(each.text.encode())),
         )
         connection.execute(
-            "DELETE FROM skill_version WHERE skill_id = ?1 AND origin = 'local' AND id NOT IN (SELECT id "
-            "FROM skill_version WHERE skill_id = ?1 AND origin = 'local' ORDER BY id DESC LIMIT ?2)",
+            "DELETE FROM skill_version WHERE skill_id = ?1 AND origin = 'local' AND id <= (SELECT id "
+            "FROM skill_version WHERE skill_id = ?1 AND origin = 'local' ORDER BY id DESC LIMIT 1 OFFSET ?2)",
             (each.skill_id, number),
         )
 

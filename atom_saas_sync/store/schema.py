@@ -705,4 +705,16 @@ MIGRATIONS = (
         ),
         down=("DROP INDEX idx_conflict_log_unseen", "ALTER TABLE conflict_log DROP COLUMN replaced_unseen"),
     ),
+    # A skill's newest versions of either origin are found without reading their texts.
+    Migration(
+        name="0018_history_index",
+        up=(
+            "DROP INDEX idx_skill_version_skill_id",
+            "CREATE INDEX idx_skill_version_origin ON skill_version(skill_id, origin)",
+        ),
+        down=(
+            "DROP INDEX idx_skill_version_origin",
+            "CREATE INDEX idx_skill_version_skill_id ON skill_version(skill_id)",
+        ),
+    ),
 )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import typer
+from loaded_command import run_command
 
 from atom_saas_sync.cli.main import app
 
@@ -42,16 +41,14 @@ def run_all(
     directory: Path, command_lines: list[list[str]], *, first: str = "", **variables: str
 ) -> list[tuple[int, str, str]]:
     """Run the command lines in one process; `first` is Python code that is executed before."""
-    result = subprocess.run(
-        [sys.executable, "-c", f"{first}\n{_IN_ONE_PROCESS}"],
-        env=clean_environment(directory, **variables),
-        cwd=directory,
-        input=json.dumps(command_lines),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
+    result = run_command(
+        environment=clean_environment(directory, **variables),
+        directory=directory,
+        stdin=json.dumps(command_lines),
+        first=first,
+        code=_IN_ONE_PROCESS,
     )
+    assert result.returncode == 0, result.stderr
     return [tuple(line) for line in json.loads(result.stdout)]
 
 

@@ -215,14 +215,17 @@ class Machine:
             **variables,
         }
 
-    def command(self, *arguments: str, stdin: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run the command to its end."""
+    def command(
+        self, *arguments: str, stdin: str | None = None, first: str = "", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command to its end; `first` is Python code that is executed before, in its process."""
         return run_command(
             *arguments,
             environment=self.environment(**variables),
             directory=self.directory,
             stdin=stdin or "",
             umask=self.umask,
+            first=first,
         )
 
     def python(self, code: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -295,6 +298,20 @@ class Machine:
     def listed(self) -> dict[str, Json]:
         """Return what the marketplace has."""
         return {skill_id: self.sandbox.skill(skill_id) for skill_id in self.sandbox.skill_ids()}
+
+
+def without_capabilities(*numbers: int) -> str:
+    """Return code that takes these rights of root's from the process that executes it."""
+    return f"""
+import ctypes
+header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
+data = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; then the same of the higher 32
+libc = ctypes.CDLL(None)
+assert libc.capget(header, data) == 0
+for number in range(3):
+    data[number] &= ~{sum(1 << number for number in numbers)}
+assert libc.capset(header, data) == 0
+"""
 
 
 def on_a_terminal(

@@ -81,6 +81,7 @@ def _run(order: dict[str, Any]) -> int:
         if order["hurried"]:
             _hurry()
         sys.argv = ["atom-sync", *order["arguments"]]
+        exec(order["first"], {"__name__": "__main__"})
         if order["code"] is None:
             runpy.run_module("atom_saas_sync", run_name="__main__")
         else:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import io
 import json
 import os
 import select
@@ -18,8 +17,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -147,11 +145,12 @@ def start_command(
     umask: int = -1,
     hurried: bool = False,
     new_session: bool = False,
+    first: str = "",
     code: str | None = None,
 ) -> Forked:
     """Start the command, or Python `code`; output that is given no descriptor of the caller's can be read.
 
-    If `hurried`, nobody waits in it: a pause moves its clock on instead.
+    If `hurried`, nobody waits in it: a pause moves its clock on instead. `first` is Python code executed before.
     """
     order = {
         "arguments": arguments,
@@ -160,6 +159,7 @@ def start_command(
         "umask": umask,
         "hurried": hurried,
         "new_session": new_session,
+        "first": first,
         "code": code,
     }
     theirs = []
@@ -182,16 +182,6 @@ def start_command(
     return Forked(["atom-sync", *arguments], told, ours[0], ours[1])
 
 
-@contextmanager
-def _files() -> Iterator[Sequence[IO[str]]]:
-    files = [os.fdopen(os.memfd_create(name), "w+", encoding="utf-8") for name in ("in", "out", "err")]
-    try:
-        yield files
-    finally:
-        for each in files:
-            each.close()
-
-
 def run_command(
     *arguments: str,
     environment: dict[str, str],
@@ -199,13 +189,14 @@ def run_command(
     stdin: str = "",
     umask: int = -1,
     hurried: bool = False,
+    first: str = "",
     code: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run the command, or Python `code`, to its end: in a fork where nothing asks for a real start.
 
     One that does not end is killed; -9 is then its code.
     """
-    if not hurried and not may_fork(environment):
+    if not (hurried or first or may_fork(environment)):
         return subprocess.run(
             [sys.executable, *(["-m", "atom_saas_sync"] if code is None else ["-c", code]), *arguments],
             env=environment,
@@ -217,26 +208,23 @@ def run_command(
             check=False,
             umask=umask,
         )
-    with _files() as files:
-        files[0].write(stdin)
-        files[0].flush()
-        files[0].seek(0)
+    with os.fdopen(os.memfd_create("stdin"), "wb+", buffering=0) as given:
+        given.write(stdin.encode())
+        given.seek(0)
         process = start_command(
             *arguments,
             environment=environment,
             directory=directory,
+            stdin=given.fileno(),
             umask=umask,
             hurried=hurried,
+            first=first,
             code=code,
-            stdin=files[0].fileno(),
-            stdout=files[1].fileno(),
-            stderr=files[2].fileno(),
         )
-        try:
-            process.wait(_LONGEST)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)
-        for each in files[1:]:
-            each.seek(0, io.SEEK_SET)
-        return subprocess.CompletedProcess(process.args, process.wait(), files[1].read(), files[2].read())
+    timer = threading.Timer(_LONGEST, process.kill)
+    timer.start()
+    try:
+        out, err = process.communicate(2 * _LONGEST)
+    finally:
+        timer.cancel()
+    return subprocess.CompletedProcess(process.args, process.wait(), out, err)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Machine
+from conftest import Machine, without_capabilities
 from web_support import served
 
 from atom_saas_sync.store import schema
@@ -21,11 +20,7 @@ OTHER = 12345
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 
 # What is done before the command, in its process.
-WITHOUT_RIGHTS = """
-import ctypes
-for capability in (0, 1, 2):  # CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH: take them from root as well
-    ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
-"""
+WITHOUT_RIGHTS = without_capabilities(0, 1, 2)  # CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 READERS = [
     ("skills", "list"),
     ("skills", "search", "x"),
@@ -53,25 +48,13 @@ ANSWERING = [("status",), ("metrics",), ("doctor",), ("jobs",)]
 
 
 def run_in_need(machine: Machine, need: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the real command in a process that something was taken from."""
-    then = "import os, sys; os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
-    return subprocess.run(
-        [sys.executable, "-c", f"{need}\n{then}", "-m", "atom_saas_sync", *arguments],
-        env=machine.environment(**variables),
-        cwd=machine.directory,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    """Run the command in a process that something was taken from."""
+    return machine.command(*arguments, first=need, **variables)
 
 
 def run_patched(machine: Machine, patch: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the real command with parts of the standard library replaced."""
-    return machine.python(
-        f"import errno, os, fcntl, runpy, sys\n{patch}\nsys.argv = ['atom-sync', *{list(arguments)!r}]\n"
-        "runpy.run_module('atom_saas_sync', run_name='__main__')"
-    )
+    """Run the command with parts of the standard library replaced."""
+    return machine.command(*arguments, first=f"import errno, os, fcntl, sys\n{patch}")
 
 
 @pytest.mark.parametrize("arguments", READERS, ids=" ".join)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from conftest import Machine, wait_until
+from conftest import Machine, wait_until, without_capabilities
 from database_rules import check_rules
 from watch_support import stop, watching
 
@@ -36,25 +35,12 @@ READERS = [("status", "--json"), ("skills", "list", "--json"), ("metrics",)]
 FULL_DISK = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))"
 """No file grows any more: what a full disk looks like to SQLite. Python ignores the signal that comes with it."""
 
-NO_RIGHTS = """
-import ctypes
-for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH: the rights of files count for root, too
-    ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
-"""
+NO_RIGHTS = without_capabilities(1, 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH: the rights of files count for root, too
 
 
 def in_need(machine: Machine, arguments: tuple[str, ...], need: str) -> subprocess.CompletedProcess[str]:
-    """Run the real command in a process that something was taken from."""
-    then = "import os, sys; os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
-    return subprocess.run(
-        [sys.executable, "-c", f"{need}\n{then}", "-m", "atom_saas_sync", *arguments],
-        env=machine.environment(**LIMITS, **NO_CACHE),
-        cwd=machine.directory,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    """Run the command in a process that something was taken from."""
+    return machine.command(*arguments, first=need, **LIMITS, **NO_CACHE)
 
 
 @pytest.fixture

@@ -72,11 +72,14 @@ _ALSO_REQUIRED: dict[tuple[str, ...], list[str]] = {
     ("conflicts", "resolve"): ["--all", "--strategy", "merge"],
     ("ratings", "retry"): ["--all"],
 }
+_OPTIONS_REQUIRED = {"version": ["--version", "1"]}
 
 
 def minimal(path: tuple[str, ...]) -> list[str]:
     """Return a command line that is right usage."""
     wanted = [parameter for parameter in COMMANDS[path].params if parameter.required]
-    assert {parameter.param_type_name for parameter in wanted} <= {"argument"}, path
+    options = [each.name for each in wanted if each.param_type_name == "option"]
+    wanted = [each for each in wanted if each.param_type_name == "argument"]
     numbers = ("5" if each.type_descriptor.annotation is int or each.name == "stars" else "some-id" for each in wanted)
-    return [*path, *numbers, *_ALSO_REQUIRED.get(path, [])]
+    given = [word for name in options for word in _OPTIONS_REQUIRED[name]]
+    return [*path, *numbers, *given, *_ALSO_REQUIRED.get(path, [])]

@@ -192,8 +192,8 @@ def test_failures_of_every_reporting_command(tmp_path: Path, variables: dict[str
     """Wrong settings and a database that is none: one document, the documented code, and never a traceback."""
     (tmp_path / "some-id").write_text("{}")
     (tmp_path / "no-database").write_text("a text as long as the first page of a database\n" * 100)
-    # `config` and `doctor` report such things: that is their result. `sandbox` needs neither settings nor a database.
-    paths = [path for path in REPORTING if path[0] not in {"config", "doctor", "sandbox"}]
+    # `config` and `doctor` report such things: that is their result. The others need neither settings nor a database.
+    paths = [path for path in REPORTING if path[0] not in {"config", "doctor", "sandbox", "files"}]
     command_lines = [[*minimal(path), "--json"] for path in paths]
     results = run_all(tmp_path, command_lines, ATOM_SAAS_API_TOKEN="at_saas_x", ENABLE_SCHEDULER="true", **variables)
     for words, (got, out, err) in zip(command_lines, results, strict=True):

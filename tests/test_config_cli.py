@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -203,15 +202,10 @@ def _warned(directory: Path, warning: str | None) -> None:
     """Check what `config check` warns of, and that --strict makes it a problem."""
     results = {}
     for strict in (False, True):
-        result = subprocess.run(
-            [sys.executable, "-m", "atom_saas_sync", "config", "check", "--json", *["--strict"] * strict],
-            env={"PATH": os.environ["PATH"], "ATOM_SAAS_API_TOKEN": "at_saas_x"},
-            cwd=directory,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
+        result = run_command(
+            *("config", "check", "--json", *["--strict"] * strict),
+            environment={"PATH": os.environ["PATH"], "ATOM_SAAS_API_TOKEN": "at_saas_x"},
+            directory=directory,
         )
         results[strict] = result.returncode
         document = json.loads(result.stdout)

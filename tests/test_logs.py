@@ -22,6 +22,7 @@ import pytest
 from conftest import Machine
 from hypothesis import example, given
 from hypothesis import strategies as st
+from loaded_command import start_command
 
 from atom_saas_sync.characters import is_shown
 from atom_saas_sync.cli.output import LOG_FORMATS, LOG_LEVELS, GlobalOptions, report_failure
@@ -179,17 +180,15 @@ def _journal_of(machine: Machine, *arguments: str, **variables: str) -> tuple[in
     """Run the real command with its standard error where systemd says that its journal is."""
     with (machine.directory / "journal").open("w+") as journal:
         status = os.fstat(journal.fileno())
-        done = subprocess.run(
-            [sys.executable, "-m", "atom_saas_sync", *arguments],
-            env=machine.environment(JOURNAL_STREAM=f"{status.st_dev}:{status.st_ino}", **variables),
-            cwd=machine.directory,
-            stdout=subprocess.DEVNULL,
-            stderr=journal,
-            timeout=60,
-            check=False,
+        process = start_command(
+            *arguments,
+            environment=machine.environment(JOURNAL_STREAM=f"{status.st_dev}:{status.st_ino}", **variables),
+            directory=machine.directory,
+            stderr=journal.fileno(),
         )
+        process.communicate(60)
         journal.seek(0)
-        return done.returncode, journal.read().splitlines()
+        return process.wait(), journal.read().splitlines()
 
 
 @pytest.mark.parametrize("kind", ["skills", "categories"])

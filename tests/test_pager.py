@@ -5,12 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-import subprocess
-import sys
 import termios
 
 import pytest
 from conftest import Machine
+from loaded_command import start_command
 
 
 @pytest.fixture(scope="module")
@@ -28,22 +27,22 @@ def on_screen(machine: Machine, pager: str, *words: str, rows: int = 20) -> str:
     """Run a command on a terminal with `rows` lines, and return what is seen there."""
     leader, follower = os.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 120, 0, 0))
-    with subprocess.Popen(
-        [sys.executable, "-m", "atom_saas_sync", *words],
-        env=machine.environment(PAGER=pager, TERM="xterm"),
-        cwd=machine.directory,
+    process = start_command(
+        *words,
+        environment=machine.environment(PAGER=pager, TERM="xterm"),
+        directory=machine.directory,
         stdin=follower,
         stdout=follower,
         stderr=follower,
-    ) as process:
-        os.close(follower)
-        seen = b""
-        while True:
-            try:
-                seen += os.read(leader, 65536)
-            except OSError:  # the other end is closed
-                break
-        process.wait(60)
+    )
+    os.close(follower)
+    seen = b""
+    while True:
+        try:
+            seen += os.read(leader, 65536)
+        except OSError:  # the other end is closed
+            break
+    process.wait(60)
     os.close(leader)
     return seen.decode().replace("\r\n", "\n")
 

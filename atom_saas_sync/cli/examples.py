@@ -77,7 +77,7 @@ EXAMPLES = {
     "skills diff": ("atom-sync skills diff skill-000001", "atom-sync skills diff skill-000001 --from 1 --to 2"),
     "skills edit": (
         "atom-sync skills edit skill-000001",
-        "atom-sync skills edit skill-000001 --set 'description=Reads invoices' --set code=@invoices.py",
+        "atom-sync skills edit skill-000001 --set code=@invoices.py",
     ),
     "skills import": ("atom-sync skills import my-skills.jsonl",),
     "skills list": ("atom-sync skills list --category finance --sort rating", "atom-sync skills list --modified"),

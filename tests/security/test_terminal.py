@@ -6,11 +6,10 @@ import json
 import os
 import pty
 import re
-import subprocess
-import sys
 
 import pytest
 from conftest import Machine
+from loaded_command import start_command
 from watch_support import stop, watching
 from web_support import served
 
@@ -107,25 +106,24 @@ def test_no_terminal_obeys_it_either(attacked: Machine) -> None:
 def on_terminal(machine: Machine, *words: str) -> str:
     """Return what a command shows on a terminal, without its own colours."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "atom_saas_sync", *words],
-        env=machine.environment(TERM="xterm-256color", COLUMNS="120"),
-        cwd=machine.directory,
-        stdin=subprocess.DEVNULL,
+    process = start_command(
+        *words,
+        environment=machine.environment(TERM="xterm-256color", COLUMNS="120"),
+        directory=machine.directory,
         stdout=theirs,
         stderr=theirs,
-    ) as process:
-        os.close(theirs)
-        seen = b""
-        while True:
-            try:
-                chunk = os.read(ours, 65536)
-            except OSError:  # the other end is closed
-                break
-            if not chunk:
-                break
-            seen += chunk
-        process.wait(60)
+    )
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            chunk = os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not chunk:
+            break
+        seen += chunk
+    process.wait(60)
     os.close(ours)
     return OWN_STYLES.sub("\n", seen.decode())
 

@@ -66,7 +66,7 @@ def list_runs(
                 "" if run.duration_seconds is None else elapsed(run.duration_seconds),
                 run.status,
                 run.started_by,
-                _outcome(run) or summary(run.counts),
+                _outcome(run) or summary(run.kind, run.counts),
             ]
             for run in runs
         ],
@@ -117,13 +117,13 @@ def _figures(values: Mapping[str, object]) -> str:
     """Return all figures that are not zero, one a line."""
     from atom_saas_sync.core.health import size
 
-    return "\n".join(
-        f"{name.replace('_', ' ')}: {size(value)}"
-        if name.startswith("bytes_")
-        else f"{name.replace('_', ' ')}: {value:,}"
-        for name, value in values.items()
-        if isinstance(value, int | float) and value
-    )
+    lines = []
+    for name, value in values.items():
+        if not isinstance(value, int | float) or not value:
+            continue
+        words = " ".join(word for word in name.split("_") if word != "bytes")
+        lines.append(f"{words}: {size(value) if 'bytes' in name else f'{value:,}'}")
+    return "\n".join(lines)
 
 
 def _outcome(run: LoggedRun) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from atom_saas_sync.characters import counted
+from atom_saas_sync.core.health import size
 from atom_saas_sync.errors import Interrupted
 from atom_saas_sync.model import ErrorInfo
 
@@ -52,7 +54,13 @@ def run_document(run: LoggedRun) -> dict[str, Any]:
     }
 
 
-def summary(counts: Mapping[str, Any]) -> str:
+def summary(kind: str, counts: Mapping[str, Any]) -> str:
     """Return the figures of a run that are not zero, for one line of a list: `12 added, 30 updated`."""
-    figures = ((name, counts.get(name)) for name in _SUMMARISED)
-    return ", ".join(f"{number:,} {name}" for name, number in figures if isinstance(number, int) and number)
+    figures = {name: number for name, number in counts.items() if isinstance(number, int) and number}
+    parts = [f"{figures[name]:,} {name}" for name in _SUMMARISED if name in figures]
+    if kind == "purge":
+        nouns = {"skills": ("skill", ""), "categories": ("category", "categories")}
+        parts = [f"{counted(figures[name], *noun)} removed" for name, noun in nouns.items() if name in figures]
+    if kind == "backup" and "size_bytes" in figures:
+        parts = [size(figures["size_bytes"])]
+    return ", ".join(parts)

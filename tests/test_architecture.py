@@ -68,7 +68,6 @@ TOO_LARGE = {
     "usecases/pull_catalogue.py",
     "usecases/pull_catalogue.py: CataloguePull",
     "usecases/sync_ratings.py: RatingSync",
-    "usecases/watch.py",
     "usecases/watch.py: Watch",
 }
 IN_A_CIRCLE = {

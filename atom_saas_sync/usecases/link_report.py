@@ -32,12 +32,14 @@ class LinkReport:
         self,
         lifeline: Lifeline,
         *,
+        shown_url: str,
         store: StateStore,
         write: Write,
         supervisor: Supervisor,
         clock: Clock,
         found: Callable[[LinkSwitch, LinkState | None], None],
     ) -> None:
+        self.shown_url = shown_url
         self._lifeline = lifeline
         self._store = store
         self._write = write
@@ -77,14 +79,14 @@ class LinkReport:
         """Count an error of our own."""
         self._internal_errors += 1
 
-    async def run(self, shown_url: Callable[[], str]) -> Never:
+    async def run(self) -> Never:
         """Store the state whenever it changes, and now and then."""
         while True:
             self._changed.clear()
-            await self.store(shown_url())
+            await self.store()
             await wait_for(self._changed, HEARTBEAT_SECONDS)
 
-    async def store(self, shown_url: str) -> None:
+    async def store(self) -> None:
         """Store the state, and add what was counted; what could not be stored is added the next time."""
         lifeline, now = self._lifeline, self._clock.now()
         fallback_seconds = self._fallback_unstored + lifeline.take_fallback_seconds(self._clock.monotonic())
@@ -95,7 +97,7 @@ class LinkReport:
         reconnects = lifeline.reconnects - self._reconnects_stored
         state = LinkState(
             connected=lifeline.connected,
-            ws_url=shown_url,
+            ws_url=self.shown_url,
             connected_at=self._connected_at,
             reason=lifeline.reason,
             attempts=lifeline.attempts,

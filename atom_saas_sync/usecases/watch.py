@@ -1,4 +1,4 @@
-"""The real-time service: carries out what the state machine says (core/realtime.py), for months, without a person.
+"""The real-time service: runs the connection, the writer, the report, polling and jobs, for months on its own.
 
 One event loop waits for frames, the clock, signals and threads; it never waits for the disk. One thread writes:
 batches of messages, and the state that others look at. Polling runs have a thread each.
@@ -15,20 +15,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal, Never
+from typing import Any, Never
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from atom_saas_sync.characters import counted
 from atom_saas_sync.core.incoming.messages import PING, PONG, Malformed, Message, parse_frame
-from atom_saas_sync.core.outgoing import heartbeat
-from atom_saas_sync.core.realtime import DISABLED_BY_ADMIN, Do, Lifeline, Rules, asks_for_retry
-from atom_saas_sync.errors import AtomSyncError, DatabaseBusy, DatabaseError, LinkEnded
+from atom_saas_sync.core.realtime import DISABLED_BY_ADMIN, Lifeline, Rules, asks_for_retry
+from atom_saas_sync.errors import AtomSyncError, DatabaseBusy, DatabaseError
 from atom_saas_sync.model import LinkState, LinkSwitch, RunReport, Strategy
-from atom_saas_sync.usecases.background import BackgroundRuns, wait_for
+from atom_saas_sync.usecases.background import BackgroundRuns
 from atom_saas_sync.usecases.follow_events import EventFollower
 from atom_saas_sync.usecases.limited_log import LimitedLog
+from atom_saas_sync.usecases.link_keeper import LinkKeeper
 from atom_saas_sync.usecases.link_report import LinkReport
 from atom_saas_sync.usecases.periodic_jobs import Job, PeriodicJobs
 from atom_saas_sync.usecases.polling import Polling
@@ -68,7 +68,7 @@ STOP_SECONDS = 3.0
 _WRITE_RETRY_SECONDS = 1.0
 _WRITE_PATIENCE_SECONDS = 60.0
 _BUSY_UNTOLD_SECONDS = 10.0
-_CLOCK_SECONDS = 1.0  # a machine that was suspended has a clock that jumps
+_SETTLE_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -171,50 +171,42 @@ class Watch:
         jobs: Sequence[Job] = (),
     ) -> None:
         self._settings = settings
-        self._open_link = open_link
         self._follower = follower
         self._store = store
         self._log_store = log_store
         self._interrupt = interrupt
-        self._token_changed = token_changed
         self._supervisor = supervisor
         self._clock = clock
-        self._lifeline = Lifeline(settings.rules, jitter)
+        self._lifeline = lifeline = Lifeline(settings.rules, jitter)
+        write, url = self._write, settings.shown_url
         self._report = LinkReport(
-            self._lifeline, store=store, write=self._write, supervisor=supervisor, clock=clock, found=self._obey
+            lifeline, shown_url=url, store=store, write=write, supervisor=supervisor, clock=clock, found=self._obey
         )
-        self._runs = BackgroundRuns(self._report.internal_error)
-        self._jobs = PeriodicJobs(
-            jobs, schedule=schedule, write=self._write, runs=self._runs, clock=clock, jitter=jitter
-        )
+        self._runs = runs = BackgroundRuns(self._report.internal_error)
+        self._jobs = PeriodicJobs(jobs, schedule=schedule, write=write, runs=runs, clock=clock, jitter=jitter)
         self._polling = Polling(
-            poll,
-            interval=self._poll_interval,
-            store=store,
-            schedule=schedule,
-            write=self._write,
-            runs=self._runs,
+            poll, interval=self._poll_interval, store=store, schedule=schedule, write=write, runs=runs, clock=clock
+        )
+        self._keeper = LinkKeeper(
+            lifeline,
+            open_link=open_link,
+            take=self._take,
+            catch_up=self._polling.ask,
+            token_changed=token_changed,
+            report=self._report,
             clock=clock,
         )
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._writing_since: float | None = None
-        self._link: Link | None = None
-        self._link_task: asyncio.Task[None] | None = None
-        self._hung_up: str | None = None
         self._waiting = Backlog()
-        self._held_back = False
         self._stopping = False
-        self._talk: asyncio.Task[None] | None = None
-        self._unsaid: set[Literal["ping", "pong"]] = set()
         self._malformed = LimitedLog(log, logging.WARNING, "dropped %d more malformed messages within a second")
         self._dropped = LimitedLog(log, logging.ERROR, "dropped %d more messages: internal error", most=1)
 
     async def run(self) -> None:
         """Work until `stop` is called."""
         self._stop = asyncio.Event()
-        self._rescheduled, self._news, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._written = asyncio.Event()
-        self._bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._news, self._room, self._written = asyncio.Event(), asyncio.Event(), asyncio.Event()
         switch = await self._write_patiently(self._store.begin, self._settings.shown_url, self._clock.now())
         self._lifeline.rules = replace(self._settings.rules, allowed=switch.enabled)
         self._poll_if_switched_off()
@@ -222,8 +214,9 @@ class Watch:
         workers = [
             asyncio.create_task(each)
             for each in (
-                self._watch_clock(),
-                self._report.run(lambda: self._settings.shown_url),
+                self._keeper.run(),
+                self._settle_logs(),
+                self._report.run(),
                 self._polling.run(),
                 self._give_signs_of_life(),
                 self._checkpoint(),
@@ -232,8 +225,7 @@ class Watch:
         ]
         stopped = asyncio.create_task(self._stop.wait())
         try:
-            self._carry_out(self._lifeline.start(self._clock.monotonic()))
-            ends: set[asyncio.Future[Any]] = {applying, stopped, self._bug, *workers}
+            ends: set[asyncio.Future[Any]] = {applying, stopped, *workers}
             done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopped}:
                 task.result()  # raises what went wrong
@@ -249,113 +241,33 @@ class Watch:
     def reload(self, settings: WatchSettings, jobs: Sequence[Job], *, reconnect: bool) -> None:
         """Take new settings over; `reconnect` if the connection itself depends on what has changed."""
         self._settings = settings
+        self._report.shown_url = settings.shown_url
         self._follower.strategy = settings.strategy
         if reconnect and self._lifeline.holds:
-            self._hang_up("the configuration was read again")
+            self._keeper.hang_up("the configuration was read again")
         rules = replace(settings.rules, allowed=self._lifeline.rules.allowed)
-        self._carry_out(self._lifeline.new_rules(self._clock.monotonic(), rules))
+        self._keeper.carry_out(self._lifeline.new_rules(self._clock.monotonic(), rules))
         self._jobs.replace(jobs)
 
-    # The connection
+    # Messages
 
-    def _carry_out(self, actions: Sequence[Do]) -> None:
-        for action in actions:
-            if action is Do.CONNECT:
-                self._link_task = asyncio.create_task(self._hold_connection())
-                self._link_task.add_done_callback(self._note_bug)
-            elif action is Do.HANG_UP:
-                silence = f"no frame for {self._settings.rules.heartbeat_seconds + 10:.0f} s"
-                self._hang_up(self._lifeline.rules.polling_only or silence)
-            elif action is Do.CATCH_UP:
-                self._polling.ask()
-            elif action is Do.PING and self._link is not None:
-                self._say(self._link, "ping")
-        self._rescheduled.set()
-        self._report.changed()
-
-    async def _hold_connection(self) -> None:
-        """Hold one connection from its handshake to its end."""
-        try:
-            await self._follow_connection()
-        except LinkEnded as failure:
-            ended = failure
-        except AtomSyncError as error:  # unreadable certificates, for example: they may be just being replaced
-            ended = LinkEnded(error.message)
-        except Exception:
-            log.exception("internal error in the connection")
-            self._report.internal_error()
-            if self._link is not None:
-                self._link.abort()
-            ended = LinkEnded("internal error; the log has the traceback")
-        self._link = None
-        self._note_end(ended)
-
-    async def _follow_connection(self) -> Never:
-        """Connect and take what comes. Raises LinkEnded at the end."""
-        lifeline, clock = self._lifeline, self._clock
-        link = await self._open_link(self._note_frame)
-        self._link, self._hung_up = link, None
-        self._talk, self._unsaid = None, set()
-        self._report.connected()
-        log.info("connected to %s", self._settings.shown_url)
-        self._carry_out(lifeline.opened(clock.monotonic()))
-        while True:
-            self._take(link, await link.receive())
-            await self._wait_for_room()
-
-    def _note_bug(self, task: asyncio.Task[None]) -> None:
-        """End the service if even the end of a connection could not be handled: it would hang without one."""
-        if not task.cancelled() and (bug := task.exception()) is not None and not self._bug.done():
-            self._bug.set_exception(bug)
-
-    def _note_frame(self) -> None:
-        self._lifeline.frame(self._clock.monotonic())
-
-    def _note_end(self, ended: LinkEnded) -> None:
-        self._report.invalid(ended.bad_frame)
-        reason, self._hung_up = self._hung_up or ended.message, None
-        was_in_fallback = self._lifeline.fallback
-        now = self._clock.monotonic()
-        self._carry_out(self._lifeline.ended(now, reason, token_refused=ended.token_refused))
-        if self._lifeline.rules.polling_only is not None:
-            log.info("the connection was closed: %s", reason)
-            return
-        following = self._lifeline.next_attempt
-        again = "no further attempt" if following is None else f"next attempt in {following - now:.0f} s"
-        log.warning("%s; %s (failure %d)", reason, again, self._lifeline.failures)
-        if self._lifeline.fallback and not was_in_fallback:
-            log.error("falling back to polling; failures in a row: %d", self._lifeline.failures)
-
-    def _hang_up(self, reason: str) -> None:
-        self._hung_up = reason
-        if self._link is not None:
-            self._link.abort()
-        elif self._link_task is not None:
-            self._link_task.cancel()
-            self._note_end(LinkEnded(reason))
-
-    def _say(self, link: Link, kind: Literal["ping", "pong"]) -> None:
-        """Send a ping or pong; one that still waits to be sent answers any number of pings."""
-        self._unsaid.add(kind)
-        if self._talk is None or self._talk.done():
-            self._talk = asyncio.create_task(self._send_unsaid(link, self._unsaid))
-
-    async def _send_unsaid(self, link: Link, unsaid: set[Literal["ping", "pong"]]) -> None:
-        with suppress(LinkEnded):  # the receiving side reports it
-            while unsaid:
-                await link.send(heartbeat(unsaid.pop(), self._clock.now()))
-
-    def _take(self, link: Link, frame: str | bytes) -> None:
-        """Read one frame, or leave it to the thread that writes if it is large."""
+    async def _take(self, frame: str | bytes) -> None:
+        """Read one frame, or leave it to the thread that writes if it is large; return when there is room for more."""
         if isinstance(frame, str) and len(frame) > _LARGE_FRAME:
             self._waiting.add(frame)
             self._news.set()
-            return
-        parsed = self._read(frame)
-        self._note_read(link, parsed, len(frame))
-        if isinstance(parsed, Message) and parsed.brings_news:
-            self._waiting.add(parsed)
-            self._news.set()
+        else:
+            parsed = self._read(frame)
+            self._note_read(parsed, len(frame))
+            if isinstance(parsed, Message) and parsed.brings_news:
+                self._waiting.add(parsed)
+                self._news.set()
+        while self._waiting.full:
+            self._keeper.held_back = True
+            self._room.clear()
+            await self._room.wait()
+            self._keeper.held_back = False
+            self._keeper.note_frame()
 
     def _read(self, frame: str | bytes) -> Message | Malformed | None:
         """Return what a frame says; None, and the traceback in the log, for an internal error. In any thread."""
@@ -366,7 +278,7 @@ class Watch:
                 log.exception("dropped a message: internal error")
             return None
 
-    def _note_read(self, link: Link | None, parsed: Message | Malformed | None, size: int) -> None:
+    def _note_read(self, parsed: Message | Malformed | None, size: int) -> None:
         """Note what came in a frame of that size, and answer if it asks for an answer."""
         if parsed is None:
             self._note_dropped()
@@ -375,16 +287,12 @@ class Watch:
             self._report.invalid()
             self._malformed.say("dropped a malformed message: %s (%d bytes)", parsed.reason, size)
             return
-        was_in_fallback = self._lifeline.fallback
-        if actions := self._lifeline.message(self._clock.monotonic()):
-            self._carry_out(actions)
-            if was_in_fallback:
-                log.info("the connection is good again: no more falling back to polling")
+        self._keeper.note_message()
         self._report.message(None if parsed.brings_news else parsed.type)
         if parsed.brings_news:
             return
-        if parsed.type == PING and link is not None:
-            self._say(link, "pong")
+        if parsed.type == PING:
+            self._keeper.say("pong")
         elif parsed.type != PONG:
             log.debug("ignored a message of an unknown type")
 
@@ -393,35 +301,15 @@ class Watch:
         self._report.internal_error()
         self._polling.ask()
 
-    async def _wait_for_room(self) -> None:
-        while self._waiting.full:
-            self._held_back = True
-            self._room.clear()
-            await self._room.wait()
-            self._held_back = False
-            self._note_frame()
-
-    async def _watch_clock(self) -> None:
+    async def _settle_logs(self) -> Never:
+        """Tell each second of what was dropped and not told of."""
         while True:
-            now = self._clock.monotonic()
-            if self._held_back:
-                self._note_frame()  # what we do not read can't be called silence
-            self._carry_out_at(now)
             self._settle_log()
-            self._rescheduled.clear()
-            wait = min(max(0.0, self._lifeline.due() - self._clock.monotonic()), _CLOCK_SECONDS)
-            await wait_for(self._rescheduled, wait)
-            if self._lifeline.token_refused and await asyncio.to_thread(self._token_changed):
-                log.info("there is a new token: trying it")
-                self._carry_out(self._lifeline.new_token(self._clock.monotonic()))
+            await asyncio.sleep(_SETTLE_SECONDS)
 
     def _settle_log(self, *, at_once: bool = False) -> None:
         for each in (self._malformed, self._dropped, self._follower):
             each.settle(at_once=at_once)
-
-    def _carry_out_at(self, now: float) -> None:
-        if actions := self._lifeline.tick(now):
-            self._carry_out(actions)
 
     # Writing
 
@@ -489,7 +377,7 @@ class Watch:
 
     def _note_all_read(self, came: Sequence[tuple[Message | Malformed | None, int]]) -> None:
         for parsed, size in came:
-            self._note_read(self._link, parsed, size)
+            self._note_read(parsed, size)
 
     def _apply(self, batch: Sequence[Message], loop: asyncio.AbstractEventLoop) -> None:
         """Apply a batch; if an internal error prevents it, apply its halves, down to the message that is dropped."""
@@ -529,11 +417,11 @@ class Watch:
             return
         if found.enabled != lifeline.rules.allowed:
             log.warning("an administrator has switched the WebSocket %s", "on" if found.enabled else "off")
-            self._carry_out(lifeline.new_rules(now, replace(lifeline.rules, allowed=found.enabled)))
+            self._keeper.carry_out(lifeline.new_rules(now, replace(lifeline.rules, allowed=found.enabled)))
             self._poll_if_switched_off()
         elif asks_for_retry(found, before) and (actions := lifeline.retry()):
             log.info("another program has reset the connection: trying it now")
-            self._carry_out(actions)
+            self._keeper.carry_out(actions)
 
     def _poll_if_switched_off(self) -> None:
         if self._lifeline.rules.polling_only == DISABLED_BY_ADMIN:
@@ -563,16 +451,12 @@ class Watch:
         """Take no more in, write what was received, say goodbye; within STOP_SECONDS."""
         deadline = self._clock.monotonic() + STOP_SECONDS
         self._interrupt()
-        link, task = self._link, self._link_task
-        for worker in [*workers, *([task] if task else [])]:
+        self._keeper.stop()
+        for worker in workers:
             worker.cancel()
-        await asyncio.gather(*workers, *([task] if task else []), return_exceptions=True)
+        await asyncio.gather(*workers, return_exceptions=True)
         self._news.set()
-        if link is not None:
-            with suppress(TimeoutError, LinkEnded):
-                async with asyncio.timeout(1.0):
-                    await link.close("stopping")
-            link.abort()
+        await self._keeper.close("stopping")
         self._lifeline.reason = "stopped"
         _, late = await asyncio.wait({applying}, timeout=max(0.0, deadline - self._clock.monotonic()))
         for each in late:
@@ -581,7 +465,7 @@ class Watch:
             log.error("%s could not be written; the next start fetches what was in them", waiting)
         with suppress(TimeoutError, DatabaseError):
             async with asyncio.timeout(max(0.5, deadline - self._clock.monotonic())):
-                await self._report.store(self._settings.shown_url)
+                await self._report.store()
                 await self._jobs.withdraw()
                 await self._write(self._store.end, "stopped", self._clock.now())
         self._settle_log(at_once=True)

@@ -1,0 +1,189 @@
+"""The connection of `watch`: carries out what the state machine says (core/realtime.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Literal, Never
+
+from atom_saas_sync.core.outgoing import heartbeat
+from atom_saas_sync.core.realtime import Do, Lifeline
+from atom_saas_sync.errors import AtomSyncError, LinkEnded
+from atom_saas_sync.usecases.background import wait_for
+from atom_saas_sync.usecases.link_report import LinkReport
+from atom_saas_sync.usecases.watch_edges import Clock, Link
+
+_CLOCK_SECONDS = 1.0  # a machine that was suspended has a clock that jumps
+
+log = logging.getLogger(__name__)
+
+
+class LinkKeeper:
+    """Holds one connection after the other. Everything happens in the event loop.
+
+    `take` gets each frame, and returns when the next one may be read. `catch_up` has what was missed meanwhile fetched.
+    `token_changed`, which blocks, says whether there is another token than the last one used.
+    """
+
+    def __init__(
+        self,
+        lifeline: Lifeline,
+        *,
+        open_link: Callable[[Callable[[], None]], Awaitable[Link]],
+        take: Callable[[str | bytes], Awaitable[None]],
+        catch_up: Callable[[], None],
+        token_changed: Callable[[], bool],
+        report: LinkReport,
+        clock: Clock,
+    ) -> None:
+        self.held_back = False
+        """Whether `take` waits: then the silence is our own."""
+        self._lifeline = lifeline
+        self._open_link = open_link
+        self._take = take
+        self._catch_up = catch_up
+        self._token_changed = token_changed
+        self._report = report
+        self._clock = clock
+        self._link: Link | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._hung_up: str | None = None
+        self._talk: asyncio.Task[None] | None = None
+        self._unsaid: set[Literal["ping", "pong"]] = set()
+        self._rescheduled = asyncio.Event()
+
+    async def run(self) -> Never:
+        """Keep the connection. Raises an internal error that left nobody to make the next one."""
+        self._bug: asyncio.Future[Never] = asyncio.get_running_loop().create_future()
+        self.carry_out(self._lifeline.start(self._clock.monotonic()))
+        while True:
+            now = self._clock.monotonic()
+            if self.held_back:
+                self.note_frame()
+            if actions := self._lifeline.tick(now):
+                self.carry_out(actions)
+            self._rescheduled.clear()
+            wait = min(max(0.0, self._lifeline.due() - self._clock.monotonic()), _CLOCK_SECONDS)
+            await wait_for(self._rescheduled, wait)
+            if self._bug.done():
+                await self._bug
+            if self._lifeline.token_refused and await asyncio.to_thread(self._token_changed):
+                log.info("there is a new token: trying it")
+                self.carry_out(self._lifeline.new_token(self._clock.monotonic()))
+
+    def stop(self) -> None:
+        """Take no more frames in, and make no other connection."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def close(self, reason: str) -> None:
+        """Say goodbye, for a second at most, after `stop`."""
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+        if (link := self._link) is not None:
+            with suppress(TimeoutError, LinkEnded):
+                async with asyncio.timeout(1.0):
+                    await link.close(reason)
+            link.abort()
+
+    def carry_out(self, actions: Sequence[Do]) -> None:
+        """Do what the state machine says."""
+        for action in actions:
+            if action is Do.CONNECT:
+                self._task = asyncio.create_task(self._hold())
+                self._task.add_done_callback(self._note_bug)
+            elif action is Do.HANG_UP:
+                silence = f"no frame for {self._lifeline.rules.heartbeat_seconds + 10:.0f} s"
+                self.hang_up(self._lifeline.rules.polling_only or silence)
+            elif action is Do.CATCH_UP:
+                self._catch_up()
+            elif action is Do.PING:
+                self.say("ping")
+        self._rescheduled.set()
+        self._report.changed()
+
+    def hang_up(self, reason: str) -> None:
+        """End the connection, or the attempt to get one; the next one follows the schedule."""
+        self._hung_up = reason
+        if self._link is not None:
+            self._link.abort()
+        elif self._task is not None:
+            self._task.cancel()
+            self._note_end(LinkEnded(reason))
+
+    def say(self, kind: Literal["ping", "pong"]) -> None:
+        """Send a ping or pong; one that still waits to be sent answers any number of pings."""
+        if self._link is None:
+            return
+        self._unsaid.add(kind)
+        if self._talk is None or self._talk.done():
+            self._talk = asyncio.create_task(self._send_unsaid(self._link, self._unsaid))
+
+    def note_frame(self) -> None:
+        """Note that a frame came, or that none could come because of us."""
+        self._lifeline.frame(self._clock.monotonic())
+
+    def note_message(self) -> None:
+        """Note that a valid message came: it proves the connection."""
+        was_in_fallback = self._lifeline.fallback
+        if actions := self._lifeline.message(self._clock.monotonic()):
+            self.carry_out(actions)
+            if was_in_fallback:
+                log.info("the connection is good again: no more falling back to polling")
+
+    async def _hold(self) -> None:
+        """Hold one connection from its handshake to its end."""
+        try:
+            await self._follow()
+        except LinkEnded as failure:
+            ended = failure
+        except AtomSyncError as error:  # unreadable certificates, for example: they may be just being replaced
+            ended = LinkEnded(error.message)
+        except Exception:
+            log.exception("internal error in the connection")
+            self._report.internal_error()
+            if self._link is not None:
+                self._link.abort()
+            ended = LinkEnded("internal error; the log has the traceback")
+        self._link = None
+        self._note_end(ended)
+
+    async def _follow(self) -> Never:
+        """Connect and take what comes. Raises LinkEnded at the end."""
+        lifeline, clock = self._lifeline, self._clock
+        link = await self._open_link(self.note_frame)
+        self._link, self._hung_up = link, None
+        self._talk, self._unsaid = None, set()
+        self._report.connected()
+        log.info("connected to %s", self._report.shown_url)
+        self.carry_out(lifeline.opened(clock.monotonic()))
+        while True:
+            await self._take(await link.receive())
+
+    def _note_bug(self, task: asyncio.Task[None]) -> None:
+        """End the service if even the end of a connection could not be handled: it would hang without one."""
+        if not task.cancelled() and (bug := task.exception()) is not None and not self._bug.done():
+            self._bug.set_exception(bug)
+            self._rescheduled.set()
+
+    def _note_end(self, ended: LinkEnded) -> None:
+        self._report.invalid(ended.bad_frame)
+        reason, self._hung_up = self._hung_up or ended.message, None
+        was_in_fallback = self._lifeline.fallback
+        now = self._clock.monotonic()
+        self.carry_out(self._lifeline.ended(now, reason, token_refused=ended.token_refused))
+        if self._lifeline.rules.polling_only is not None:
+            log.info("the connection was closed: %s", reason)
+            return
+        following = self._lifeline.next_attempt
+        again = "no further attempt" if following is None else f"next attempt in {following - now:.0f} s"
+        log.warning("%s; %s (failure %d)", reason, again, self._lifeline.failures)
+        if self._lifeline.fallback and not was_in_fallback:
+            log.error("falling back to polling; failures in a row: %d", self._lifeline.failures)
+
+    async def _send_unsaid(self, link: Link, unsaid: set[Literal["ping", "pong"]]) -> None:
+        with suppress(LinkEnded):  # the receiving side reports it
+            while unsaid:
+                await link.send(heartbeat(unsaid.pop(), self._clock.now()))

@@ -41,7 +41,7 @@ _NEVER = {
     """,
     "rule 4: a conflict without versions": """
         SELECT id FROM conflict_log WHERE local_data IS NULL
-        OR (remote_data IS NULL AND conflict_type != 'DELETION_CONFLICT')
+        OR (remote_data = '{}' AND conflict_type != 'DELETION_CONFLICT') OR remote_data IS NULL
     """,
     "rule 6: an entry lives longer than a day after it was confirmed": """
         SELECT c.skill_id FROM skill_cache AS c JOIN usable_skill AS u ON u.skill_id = c.skill_id

@@ -214,3 +214,90 @@ def _writable(view: str, columns: Sequence[str], defaults: dict[str, str]) -> tu
 
 def _or_default(value: str, default: str | None) -> str:
     return value if default is None else f"coalesce({value}, {default})"
+
+
+# 0019: a conflict is open exactly as long as `resolved_at` is NULL; `resolved` follows. `applied`: cache and base
+# follow the resolution. `about_skill` is 0 for the backend's conflicts of ratings. `{}` stands for "no such version".
+_KEEP_VERSIONS = """
+        UPDATE conflict_log SET
+            local_data = coalesce(nullif(new.local_data, 'null'), '{}'),
+            remote_data = coalesce(nullif(new.remote_data, 'null'), '{}')
+        WHERE id = new.id"""
+_NO_VERSIONS = "coalesce(new.local_data, 'null') = 'null' OR coalesce(new.remote_data, 'null') = 'null'"
+CONFLICTS = (
+    "DROP INDEX idx_conflict_log_open",
+    "UPDATE conflict_log SET local_data = coalesce(local_data, '{}'), remote_data = coalesce(remote_data, '{}')",
+    f"UPDATE conflict_log SET resolved_at = coalesce(resolved_at, updated_at, {_NOW}) WHERE resolved != 0",  # noqa: S608
+    "UPDATE conflict_log SET resolved_at = NULL WHERE resolved = 0",
+    "ALTER TABLE conflict_log ADD COLUMN applied INTEGER NOT NULL DEFAULT 0",
+    "UPDATE conflict_log SET applied = 1 WHERE resolved_at IS NOT NULL",
+    """
+    ALTER TABLE conflict_log ADD COLUMN about_skill INTEGER GENERATED ALWAYS AS (
+        NOT (
+            (CASE WHEN typeof(local_data) = 'text' AND json_valid(local_data) THEN
+                json_type(local_data, '$.rating_id') IS NOT NULL AND json_type(local_data, '$.name') IS NULL
+            END) IS 1
+            OR (CASE WHEN typeof(remote_data) = 'text' AND json_valid(remote_data) THEN
+                json_type(remote_data, '$.rating_id') IS NOT NULL AND json_type(remote_data, '$.name') IS NULL
+            END) IS 1
+        )
+    ) VIRTUAL
+    """,
+    "CREATE INDEX idx_conflict_log_open ON conflict_log(skill_id) WHERE resolved_at IS NULL AND about_skill = 1",
+    "CREATE INDEX idx_conflict_log_unapplied ON conflict_log(id) WHERE resolved_at IS NOT NULL AND applied = 0",
+    f"""
+    CREATE TRIGGER conflict_log_after_insert AFTER INSERT ON conflict_log
+    WHEN new.resolved != (new.resolved_at IS NOT NULL) OR {_NO_VERSIONS}
+    BEGIN
+        UPDATE conflict_log SET
+            resolved = new.resolved != 0 OR new.resolved_at IS NOT NULL,
+            resolved_at = CASE WHEN new.resolved != 0 THEN coalesce(new.resolved_at, {_NOW}) ELSE new.resolved_at END
+        WHERE id = new.id;
+        {_KEEP_VERSIONS};
+    END
+    """,  # noqa: S608 - constants
+    f"""
+    CREATE TRIGGER conflict_log_after_version AFTER UPDATE OF local_data, remote_data ON conflict_log
+    WHEN {_NO_VERSIONS}
+    BEGIN
+        {_KEEP_VERSIONS};
+    END
+    """,
+    """
+    CREATE TRIGGER conflict_log_after_resolution AFTER UPDATE OF resolved_at ON conflict_log
+    WHEN new.resolved_at IS NOT old.resolved_at
+        AND (new.resolved != (new.resolved_at IS NOT NULL) OR (new.resolved_at IS NULL AND new.applied != 0))
+    BEGIN
+        UPDATE conflict_log SET resolved = new.resolved_at IS NOT NULL,
+            applied = CASE WHEN new.resolved_at IS NULL THEN 0 ELSE new.applied END
+        WHERE id = new.id;
+    END
+    """,
+    f"""
+    CREATE TRIGGER conflict_log_after_resolved AFTER UPDATE OF resolved ON conflict_log
+    WHEN new.resolved IS NOT old.resolved AND new.resolved_at IS old.resolved_at
+        AND new.resolved != (new.resolved_at IS NOT NULL)
+    BEGIN
+        UPDATE conflict_log SET
+            resolved_at = CASE WHEN new.resolved != 0 THEN {_NOW} END,
+            applied = CASE WHEN new.resolved != 0 THEN new.applied ELSE 0 END
+        WHERE id = new.id;
+    END
+    """,  # noqa: S608 - constants
+)
+FORMER_CONFLICTS = (
+    *(f"DROP TRIGGER conflict_log_after_{event}" for event in ("insert", "version", "resolution", "resolved")),
+    "DROP INDEX idx_conflict_log_unapplied",
+    "DROP INDEX idx_conflict_log_open",
+    # Then, several open conflicts of one skill were impossible: the newest is the one that waits.
+    f"""
+    UPDATE conflict_log SET
+        resolved = 1, resolution_strategy = 'superseded', resolved_at = {_NOW}, resolved_by = 'atom-sync'
+    WHERE resolved = 0 AND (about_skill = 0 OR id NOT IN
+        (SELECT max(id) FROM conflict_log WHERE resolved = 0 AND about_skill = 1 GROUP BY skill_id))
+    """,  # noqa: S608 - constants
+    "ALTER TABLE conflict_log DROP COLUMN about_skill",
+    "ALTER TABLE conflict_log DROP COLUMN applied",
+    "UPDATE conflict_log SET remote_data = NULL WHERE remote_data = '{}'",
+    "CREATE UNIQUE INDEX idx_conflict_log_open ON conflict_log(skill_id) WHERE resolved = 0",
+)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -30,15 +30,16 @@ from atom_saas_sync.model import (
     SkillVersion,
     WaitingConflict,
 )
-from atom_saas_sync.store import integrity, search_index
+from atom_saas_sync.store import integrity, resolutions, search_index
 from atom_saas_sync.store.audit import write_audit
+from atom_saas_sync.store.backend_tables import NO_VERSION
 from atom_saas_sync.store.counters import count_requests, increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.failures import translated_errors
 from atom_saas_sync.store.history import keep_local, pack, version_of
 from atom_saas_sync.store.runs import APPROVED_DELETIONS, get_fact
 from atom_saas_sync.store.search_index import same_words, words, words_of
-from atom_saas_sync.times import format_exact_time, format_time
+from atom_saas_sync.times import format_exact_time, format_time, parse_time
 
 # Ids come in any order, so each new row is somewhere else in its indexes: a tenth less time for 150,000 skills.
 _CACHE_KIB = 16 * 1024
@@ -50,18 +51,18 @@ _DIGEST_BYTES = 32
 _REPLACEMENT = "\ufffd"
 """What stands in a text in place of bytes that are not UTF-8."""
 
-_KNOWN = """
+_KNOWN = f"""
     SELECT wanted.value AS skill_id, CAST(c.skill_data AS TEXT) AS skill_data, typeof(c.skill_data) AS stored_as,
            c.updated_at, CAST(b.wire_digest AS BLOB) AS wire_digest, CAST(b.content_digest AS BLOB) AS content_digest,
            CAST(b.exec_digest AS BLOB) AS exec_digest, CAST(b.data AS TEXT) AS data, b.page,
            b.deleted_at, CAST(b.version AS TEXT) AS version, w.id AS waiting_id,
-           CAST(w.remote_data AS TEXT) AS remote_data, w.undone_at
+           nullif(CAST(w.remote_data AS TEXT), '{{}}') AS remote_data, w.undone_at
     FROM json_each(?) AS wanted
     LEFT JOIN skill_cache AS c ON c.skill_id = wanted.value
     LEFT JOIN skill_base AS b ON b.skill_id = wanted.value
-    LEFT JOIN conflict_log AS w ON w.skill_id = wanted.value AND w.resolved = 0
+    LEFT JOIN conflict_log AS w ON w.id = {resolutions.NEWEST_OPEN.format(skill_id="wanted.value")}
     WHERE c.id IS NOT NULL OR b.skill_id IS NOT NULL OR w.id IS NOT NULL
-"""
+"""  # noqa: S608 - constants
 
 _KEEP = """
     INSERT INTO skill_version (skill_id, version, content_digest, exec_digest, ended_at, ended_by, data)
@@ -230,7 +231,7 @@ class Catalogue:
             row = connection.execute(
                 "SELECT json_group_array(skill_id) FROM ("  # noqa: S608 - constants
                 f"SELECT skill_id FROM skill_base WHERE deleted_at IS NULL {'AND page IS NULL ' if recorded else ''}"
-                "UNION ALL SELECT skill_id FROM conflict_log WHERE resolved = 0 AND remote_data IS NOT NULL)"
+                f"UNION ALL SELECT skill_id FROM conflict_log WHERE {resolutions.OPEN} AND remote_data != '{{}}')"
             ).fetchone()
         return sorted({name for name in _decode_list(row[0]) if name not in listed})
 
@@ -256,7 +257,8 @@ class Catalogue:
     def waiting_ids(self) -> list[str]:
         """Return the skills whose conflict waits for a person."""
         with self._database.reading() as connection:
-            return [row[0] for row in connection.execute("SELECT skill_id FROM conflict_log WHERE resolved = 0")]
+            rows = connection.execute(f"SELECT DISTINCT skill_id FROM conflict_log WHERE {resolutions.OPEN}")  # noqa: S608
+            return [row[0] for row in rows]
 
     def newest_replaced_edits(self, number: int) -> list[int]:
         """Return the conflicts in which a strategy has last replaced what was written here, if nobody has looked."""
@@ -368,6 +370,8 @@ class Batch:
         # What wrote each new row, and the newest row that was there before them.
         self._inserted: dict[str, Action] = {}
         self._newest = 0
+        if write:
+            self._adopt_resolutions()
 
     def known(self, skill_ids: Iterable[str]) -> dict[str, Known]:
         """Return what is stored of these skills; those of which nothing is are left out."""
@@ -382,6 +386,28 @@ class Batch:
             self._known.pop(name, None)
         self._known.update(found)
         return found
+
+    def _adopt_resolutions(self) -> None:
+        """Carry out what other programs have decided about conflicts, before anything is planned."""
+        decided = resolutions.unapplied(self._connection)
+        if not decided:
+            return
+        from atom_saas_sync.core.adoption import plan_adoption
+
+        known = self.known([each.skill_id for each in decided])
+        # Another program names the version that becomes the base: it is neither confirmed nor signed until a sync has
+        # read it from the marketplace again.
+        signer, self._signer, self.confirms = self._signer, None, False
+        for each in decided:
+            action = plan_adoption(known.get(each.skill_id) or Known(each.skill_id), each)
+            if action is not None:
+                self.apply([action], parse_time(each.resolved_at) or datetime.fromtimestamp(0, UTC))
+                resolutions.close_older(self._connection, each.skill_id, each.id)
+                known.update(self.known([each.skill_id]))
+        integrity.distrust(self._connection, [each.skill_id for each in decided])
+        resolutions.mark_applied(self._connection)
+        self.finish()
+        self._signer, self.confirms = signer, type(self).confirms
 
     def seen_otherwise(self, versions: Iterable[SkillVersion]) -> set[str]:
         """Return the skills of which the same version was ever seen with another exec digest, but for their bases."""
@@ -863,7 +889,7 @@ def log_conflict(
         "type": conflict.type,
         "severity": conflict.severity,
         "local": conflict.local_text,
-        "remote": conflict.remote_text,
+        "remote": NO_VERSION if conflict.remote_text is None else conflict.remote_text,
         "base": conflict.base_text,
         "resolved": 0 if resolution is None else 1,
         "strategy": resolution.strategy if resolution else None,
@@ -878,9 +904,9 @@ def log_conflict(
         cursor = connection.execute(
             """
             INSERT INTO conflict_log
-                (skill_id, conflict_type, severity, local_data, remote_data, base_data, resolved,
+                (skill_id, conflict_type, severity, local_data, remote_data, base_data, resolved, applied,
                  resolution_strategy, resolved_data, resolved_at, resolved_by, replaced_unseen, created_at, updated_at)
-            VALUES (:skill_id, :type, :severity, :local, :remote, :base, :resolved,
+            VALUES (:skill_id, :type, :severity, coalesce(:local, '{}'), :remote, :base, :resolved, :resolved,
                     :strategy, :result, :resolved_at, :resolved_by, :unseen, :moment, :moment)
             """,
             values,
@@ -889,8 +915,8 @@ def log_conflict(
         conflict_id = cursor.lastrowid
         assert conflict_id is not None
         connection.execute(
-            "DELETE FROM conflict_log WHERE skill_id = ?1 AND resolved = 1 AND id NOT IN "
-            "(SELECT id FROM conflict_log WHERE skill_id = ?1 AND resolved = 1 ORDER BY id DESC LIMIT ?2)",
+            "DELETE FROM conflict_log WHERE skill_id = ?1 AND applied = 1 AND id NOT IN "
+            "(SELECT id FROM conflict_log WHERE skill_id = ?1 AND applied = 1 ORDER BY id DESC LIMIT ?2)",
             (skill_id, RESOLVED_CONFLICTS_KEPT),
         )
     else:
@@ -900,15 +926,16 @@ def log_conflict(
                 local_data = coalesce(:local, local_data),
                 undone_at = CASE WHEN :resolved THEN NULL ELSE undone_at END,
                 undone_by = CASE WHEN :resolved THEN NULL ELSE undone_by END,
-                remote_data = :remote, base_data = :base, resolved = :resolved, resolution_strategy = :strategy,
-                resolved_data = :result, resolved_at = :resolved_at, resolved_by = :resolved_by,
-                replaced_unseen = :unseen, updated_at = :moment
+                remote_data = :remote, base_data = :base, resolved = :resolved, applied = :resolved,
+                resolution_strategy = :strategy, resolved_data = :result, resolved_at = :resolved_at,
+                resolved_by = :resolved_by, replaced_unseen = :unseen, updated_at = :moment
             WHERE id = :id
             """,
             values,
         )
         conflict_id = entry.waiting_id
     if resolution is not None:
+        resolutions.close_older(connection, skill_id, conflict_id)
         increment(connection, "atom_saas_conflicts_resolved_total", strategy=resolution.strategy)
     return conflict_id
 
@@ -933,9 +960,9 @@ def _ids_on_page(connection: sqlite3.Connection, page: int) -> list[str]:
 def _digests_on_page(connection: sqlite3.Connection, page: int) -> dict[bytes, str]:
     # As two values, not row by row: each row would hand the interpreter's lock to the thread that fetches, and back.
     names, digests = connection.execute(
-        "SELECT json_group_array(skill_id), group_concat(hex(wire_digest), '') FROM skill_base WHERE page = ? "
+        "SELECT json_group_array(skill_id), group_concat(hex(wire_digest), '') FROM skill_base WHERE page = ? "  # noqa: S608
         "AND wire_digest != x'' AND deleted_at IS NULL "
-        "AND skill_id NOT IN (SELECT skill_id FROM conflict_log WHERE resolved = 0)",
+        f"AND skill_id NOT IN (SELECT skill_id FROM conflict_log WHERE {resolutions.OPEN})",
         (page,),
     ).fetchone()
     joined = bytes.fromhex(digests or "")

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from atom_saas_sync.model import ConflictFilter, LoggedConflict
+from atom_saas_sync.store.backend_tables import NO_VERSION
 from atom_saas_sync.store.catalogue import Batch, bulk_write
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.integrity import Signer
@@ -19,7 +20,7 @@ _FILTER = """
     (:severity IS NULL OR severity = :severity)
     AND (:type IS NULL OR conflict_type = :type)
     AND (:skill IS NULL OR log.skill_id = :skill)
-    AND (resolved != 0) = :resolved
+    AND (resolved_at IS NOT NULL) = :resolved AND about_skill = 1
 """
 _ORDER = (
     "CASE severity WHEN 'CRITICAL' THEN 0 WHEN 'HIGH' THEN 1 WHEN 'MEDIUM' THEN 2 ELSE 3 END, log.created_at, log.id"
@@ -47,13 +48,13 @@ class ConflictLog:
         with self._database.reading() as connection:
             rows = connection.execute(
                 f"""
-                SELECT id, skill_id, conflict_type, severity, resolved, resolution_strategy, resolved_at, resolved_by,
+                SELECT id, skill_id, conflict_type, severity, resolution_strategy, resolved_at, resolved_by,
                     undone_at, undone_by, created_at, updated_at
                 FROM conflict_log AS log WHERE {_FILTER} ORDER BY {order} LIMIT :limit OFFSET :offset
                 """,  # noqa: S608 - constants
                 {**_values(wanted), "limit": -1 if limit is None else limit, "offset": offset},
             )
-            return [_logged(row) for row in rows]
+            return [logged_conflict(row) for row in rows]
 
     def count(self, wanted: ConflictFilter) -> int:
         """Return how many conflicts fit."""
@@ -124,27 +125,32 @@ def _values(wanted: ConflictFilter) -> dict[str, Any]:
 
 def _find(connection: sqlite3.Connection, conflict_id: int) -> LoggedConflict | None:
     row = connection.execute(f"{_WHOLE} WHERE log.id = ?", (conflict_id,)).fetchone()
-    return None if row is None else _logged(row)
+    return None if row is None else logged_conflict(row)
 
 
-def _logged(row: sqlite3.Row) -> LoggedConflict:
+def logged_conflict(row: sqlite3.Row) -> LoggedConflict:
+    """Return a row of the log; versions that were not selected are None, like those that do not exist."""
     given = set(row.keys())
 
     def value(name: str) -> Any:  # noqa: ANN401 - a column
         found = row[name] if name in given else None
         return found.decode(errors="replace") if isinstance(found, bytes) else found
 
+    def version(name: str) -> Any:  # noqa: ANN401 - a column
+        found = value(name)
+        return None if found in (NO_VERSION, "null") else found
+
     return LoggedConflict(
         id=row["id"],
         skill_id=row["skill_id"],
         type=row["conflict_type"],
         severity=row["severity"],
-        local_text=value("local_data"),
-        remote_text=value("remote_data"),
-        base_text=value("base_data"),
-        resolved=bool(row["resolved"]),
+        local_text=version("local_data"),
+        remote_text=version("remote_data"),
+        base_text=version("base_data"),
+        resolved=row["resolved_at"] is not None,
         strategy=row["resolution_strategy"],
-        result_text=value("resolved_data"),
+        result_text=version("resolved_data"),
         resolved_at=row["resolved_at"],
         resolved_by=row["resolved_by"],
         undone_at=row["undone_at"],

@@ -126,9 +126,9 @@ class Lifetime:
             connection.execute(f"DELETE FROM skill_cache WHERE {wanted}", (ids,))  # noqa: S608 - constants
             # Their last local text stays in the log.
             connection.execute(
-                "UPDATE conflict_log SET resolved = 1, resolution_strategy = 'purged', resolved_at = ?2, "
+                "UPDATE conflict_log SET resolved = 1, applied = 1, resolution_strategy = 'purged', resolved_at = ?2, "
                 "resolved_by = ?3, updated_at = ?2 "
-                "WHERE resolved = 0 AND skill_id IN (SELECT value FROM json_each(?1))",
+                "WHERE resolved_at IS NULL AND skill_id IN (SELECT value FROM json_each(?1))",
                 (ids, format_time(now), actor),
             )
             if plan.categories:
@@ -151,7 +151,7 @@ class Lifetime:
 
         with self._database.transaction() as connection:
             connection.execute(
-                "DELETE FROM conflict_log WHERE resolved = 1 AND resolved_at < ?",
+                "DELETE FROM conflict_log WHERE applied = 1 AND resolved_at < ?",
                 (format_time(now - RESOLVED_CONFLICTS_LIFE),),
             )
             connection.execute("DELETE FROM audit_log WHERE at < ?", (format_time(now - AUDIT_LIFE),))

@@ -717,4 +717,5 @@ MIGRATIONS = (
             "CREATE INDEX idx_skill_version_skill_id ON skill_version(skill_id)",
         ),
     ),
+    Migration(name="0019_backend_conflicts", up=backend_schema.CONFLICTS, down=backend_schema.FORMER_CONFLICTS),
 )

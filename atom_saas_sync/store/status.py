@@ -26,6 +26,7 @@ from atom_saas_sync.store.failures import is_there, translated_errors
 from atom_saas_sync.store.integrity import TAMPERED
 from atom_saas_sync.store.lifetime import EXPIRED, JOINED, moments
 from atom_saas_sync.store.requests import remaining_requests
+from atom_saas_sync.store.resolutions import OPEN
 from atom_saas_sync.store.runs import MARKETPLACE, get_fact, read_state
 from atom_saas_sync.times import format_time
 
@@ -49,7 +50,7 @@ _FIGURES = f"""
         (SELECT count(*) FROM skill_ratings WHERE synced_to_saas != 0) AS ratings_synced,
         (SELECT count(*) FROM skill_ratings WHERE synced_to_saas = 0
             AND id IN (SELECT rating_id FROM failed_rating_uploads)) AS ratings_failed,
-        (SELECT count(*) FROM conflict_log WHERE resolved != 0) AS conflicts_resolved,
+        (SELECT count(*) FROM conflict_log WHERE resolved_at IS NOT NULL AND about_skill = 1) AS conflicts_resolved,
         (SELECT count(*) FROM conflict_log WHERE replaced_unseen = 1) AS edits_replaced,
         coalesce((SELECT json_array_length(value) FROM fact WHERE name = '{TAMPERED}' AND json_valid(value)), 0)
             AS tampered,
@@ -131,7 +132,7 @@ def _read(
         conflicts_open={
             row["severity"]: row["number"]
             for row in connection.execute(
-                "SELECT severity, count(*) AS number FROM conflict_log WHERE resolved = 0 GROUP BY severity"
+                f"SELECT severity, count(*) AS number FROM conflict_log WHERE {OPEN} GROUP BY severity"  # noqa: S608
             )
         },
         emergency_stop=get_fact(connection, "emergency_stop") is not None,

@@ -1,0 +1,70 @@
+"""What follows for a skill when another program, such as the Atom backend, has resolved its conflict."""
+
+from __future__ import annotations
+
+from atom_saas_sync.core.canonical import stored_version, version_from_fields
+from atom_saas_sync.core.incoming.skills import read_skill
+from atom_saas_sync.model import (
+    Action,
+    BaseChange,
+    CacheChange,
+    InvalidItem,
+    Known,
+    LoggedConflict,
+    Outcome,
+    SkillVersion,
+)
+
+
+def plan_adoption(known: Known, logged: LoggedConflict) -> Action | None:
+    """Plan to carry out a resolution that another program wrote; None if there is nothing to do.
+
+    The base becomes the remote version of the row. The cache gets the result only where it still holds the local
+    version of the row; a result that is not this skill counts as none. A skill that the marketplace deleted goes with
+    `remote_wins`, and otherwise stays without a base.
+    """
+    if known.local_text is None or (known.waiting is not None and known.waiting.id > logged.id):
+        return None
+    untouched = _is_version(known, logged.local_text)
+    result = _result(logged) if untouched else None
+    if logged.remote_text is None:
+        if logged.strategy == "remote_wins" and untouched:
+            return Action(known.skill_id, Outcome.DELETED, cache=CacheChange.REMOVE, base=BaseChange.DROP)
+        return _write(known, result, BaseChange.DROP, None)
+    remote = stored_version(known.skill_id, logged.remote_text)
+    if remote is None:
+        return None
+    if result is not None and result.content_digest == remote.content_digest:
+        result = remote
+    return _write(known, result, BaseChange.ADVANCE, remote)
+
+
+def _write(known: Known, result: SkillVersion | None, base: BaseChange, remote: SkillVersion | None) -> Action:
+    text = known.local_text if result is None or _is_version(known, result.text) else result.text
+    written = text != known.local_text
+    return Action(
+        known.skill_id,
+        Outcome.UPDATED if written else Outcome.UNCHANGED,
+        cache=CacheChange.WRITE if written else CacheChange.KEEP,
+        text=text,
+        base=base,
+        remote=remote,
+    )
+
+
+def _is_version(known: Known, text: str | None) -> bool:
+    """Tell whether the cache holds this version, apart from volatile fields."""
+    here = None if known.local_text is None else stored_version(known.skill_id, known.local_text)
+    there = None if text is None else stored_version(known.skill_id, text)
+    if here is None or there is None:
+        return text is not None and known.local_text == text
+    return here.content_digest == there.content_digest
+
+
+def _result(logged: LoggedConflict) -> SkillVersion | None:
+    if logged.result_text is None:
+        return None
+    skill = read_skill(logged.result_text.encode(errors="replace"))
+    if isinstance(skill, InvalidItem) or skill.skill_id != logged.skill_id:
+        return None
+    return version_from_fields(logged.skill_id, skill.fields)

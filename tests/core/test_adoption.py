@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from msgspec.structs import replace
+
+from atom_saas_sync.core.adoption import plan_adoption
+from atom_saas_sync.model import Action, BaseChange, CacheChange, Known, LoggedConflict, WaitingConflict
+
+
+def text(description: str) -> str:
+    return json.dumps({"skill_id": "s", "name": "S", "description": description})
+
+
+LOGGED = LoggedConflict(
+    id=4, skill_id="s", type="OTHER", severity="LOW", local_text=text("mine"), remote_text=text("theirs"),
+    base_text=None, resolved=True, strategy="manual", result_text=text("agreed"), resolved_at=None, resolved_by="ada",
+    undone_at=None, undone_by=None, created_at="", updated_at="", cached_text=None, cached_at=None,
+)  # fmt: skip
+HERE = Known("s", text("mine"))
+
+
+def planned(known: Known = HERE, **fields: str | None) -> Action:
+    action = plan_adoption(known, replace(LOGGED, **fields))
+    assert action is not None
+    return action
+
+
+def test_the_result_is_cached_and_the_remote_version_becomes_the_base() -> None:
+    action = planned()
+    assert (action.cache, action.base) == (CacheChange.WRITE, BaseChange.ADVANCE)
+    assert json.loads(action.text or "")["description"] == "agreed"
+    assert action.remote is not None and action.remote.fields["description"] == "theirs"
+    assert planned(result_text=text("theirs")).text == text("theirs")
+
+
+def test_volatile_fields_do_not_make_another_version() -> None:
+    local = json.dumps({**json.loads(text("mine")), "average_rating": 4.5})
+    assert planned(Known("s", local)).cache is CacheChange.WRITE
+
+
+@pytest.mark.parametrize("result", [None, "null", "[]", '"x"', "{", '{"name": "S"}', '{"skill_id": "t", "name": "S"}'])
+def test_a_result_that_is_not_this_skill_counts_as_none(result: str | None) -> None:
+    action = planned(result_text=result)
+    assert (action.cache, action.base, action.text) == (CacheChange.KEEP, BaseChange.ADVANCE, text("mine"))
+
+
+def test_what_was_edited_since_stays() -> None:
+    assert planned(Known("s", text("newer"))).cache is CacheChange.KEEP
+    assert planned(Known("s", text("newer")), strategy="remote_wins", remote_text=None).cache is CacheChange.KEEP
+
+
+def test_a_deleted_skill_goes_or_stays_without_a_base() -> None:
+    gone = planned(strategy="remote_wins", remote_text=None)
+    assert (gone.cache, gone.base) == (CacheChange.REMOVE, BaseChange.DROP)
+    for strategy in ("local_wins", "merge", None):
+        kept = planned(strategy=strategy, remote_text=None, result_text=None)
+        assert (kept.cache, kept.base) == (CacheChange.KEEP, BaseChange.DROP)
+
+
+def test_a_newer_open_conflict_and_a_missing_row_are_left_alone() -> None:
+    assert plan_adoption(Known("s"), LOGGED) is None
+    assert plan_adoption(replace(HERE, waiting=WaitingConflict(5, None)), LOGGED) is None
+    assert plan_adoption(replace(HERE, waiting=WaitingConflict(3, None)), LOGGED) is not None
+    assert plan_adoption(HERE, replace(LOGGED, remote_text="[]")) is None

@@ -760,6 +760,7 @@ class ScheduledJob(Struct, frozen=True):
 class Status(Struct, frozen=True):
     """All that status, health and metrics tell, read in one transaction at `read_at`.
 
+    `origin` is who made the database, `backend` (the Atom backend) or `atom-sync`.
     `revision` is None if there is no database, or none of ours in it; then everything else is empty.
     `migrations_pending` is true as long as some are missing, too. `runs` are the last ones, newest first.
     """
@@ -769,6 +770,7 @@ class Status(Struct, frozen=True):
     marketplace: str | None = None
     database_bytes: int = 0
     revision: str | None = None
+    origin: str = "atom-sync"
     migrations_pending: bool = True
     sync: SyncState = field(default_factory=SyncState)
     websocket: WebSocketState = field(default_factory=WebSocketState)

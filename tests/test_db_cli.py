@@ -52,7 +52,13 @@ def sql(path: Path, statement: str) -> list[tuple[Any, ...]]:
 
 def test_up_down_and_what_they_say(path: Path) -> None:
     assert document(path, "upgrade") == {"success": True, "applied": NAMES, "current": NAMES[-1], "backup": None}
-    assert document(path, "current") == {"success": True, "current": NAMES[-1], "head": True, "pending": []}
+    assert document(path, "current") == {
+        "success": True,
+        "current": NAMES[-1],
+        "head": True,
+        "pending": [],
+        "origin": "atom-sync",
+    }
     assert sql(path, "PRAGMA journal_mode") == [("wal",)]
 
     copy = f"{path}.before-downgrade-of-{NAMES[-1]}.bak"
@@ -110,14 +116,26 @@ def test_a_copy_in_the_place_of_the_database_has_no_findings(path: Path, kept: s
     else:
         copy = Path(document(path, "downgrade", "--yes")["backup"])
     shutil.copyfile(copy, path)
-    assert document(path, "check") == {"success": True, "database": str(path), "findings": [], "total": 0}
+    assert document(path, "check") == {
+        "success": True,
+        "database": str(path),
+        "origin": "atom-sync",
+        "findings": [],
+        "total": 0,
+    }
     db(path, "upgrade")
     assert sql(path, "PRAGMA journal_mode") == [("wal",)]
 
 
 def test_a_check_with_findings_exits_with_74_and_a_repair_mends_the_index(path: Path) -> None:
     db(path, "upgrade")
-    assert document(path, "check") == {"success": True, "database": str(path), "findings": [], "total": 0}
+    assert document(path, "check") == {
+        "success": True,
+        "database": str(path),
+        "origin": "atom-sync",
+        "findings": [],
+        "total": 0,
+    }
     sql(path, "INSERT INTO bulk_write VALUES (1)")
     found = document(path, "check", exit_code=74)
     assert (found["success"], found["total"], found["findings"][0]["check"]) == (False, 1, "search_index")

@@ -81,10 +81,12 @@ def current(ctx: typer.Context, as_json: AsJson = False) -> None:
     with _open(ctx, read_only=True) as database:
         revision = migrations.current(database)
         pending = migrations.pending(database)
+        origin = migrations.origin(database)
     if as_json:
-        print_json({"current": revision, "head": not pending, "pending": pending})
+        print_json({"current": revision, "head": not pending, "pending": pending, "origin": origin})
     else:
-        say(f"{revision or 'base'}{'' if pending else ' (head)'}")
+        made = ", made by the Atom backend" if origin == "backend" else ""
+        say(f"{revision or 'base'}{'' if pending else ' (head)'}{made}")
 
 
 @app.command()
@@ -113,7 +115,7 @@ def check(
 ) -> None:
     """Check integrity, schema, references, search index and file modes; exit code 74 if anything is wrong."""
     from atom_saas_sync.cli.runtime import load, signer_of
-    from atom_saas_sync.store import maintenance
+    from atom_saas_sync.store import maintenance, migrations
     from atom_saas_sync.store.database import Database
 
     settings = load(ctx.obj)
@@ -121,10 +123,12 @@ def check(
         if repair:
             maintenance.repair(database)
         findings = maintenance.check(database, quick=quick, signer=signer_of(settings))
+        origin = migrations.origin(database)
     wrong = any(each.wrong for each in findings)
     if as_json:
         rows = [{"check": each.check, "message": each.message, "hint": each.hint} for each in findings]
-        print_json({"success": not wrong, "database": str(database.path), "findings": rows, "total": len(rows)})
+        document = {"success": not wrong, "database": str(database.path), "origin": origin}
+        print_json({**document, "findings": rows, "total": len(rows)})
     elif findings:
         print_facts((each.check, each.message + (f"\n→ {each.hint}" if each.hint else "")) for each in findings)
     else:
@@ -298,10 +302,13 @@ def _report_change(database: Database, verb: str, change: Change, *, as_json: bo
     revision = migrations.current(database)
     if as_json:
         backup = str(change.backup) if change.backup else None
-        print_json({verb: list(change.migrations), "current": revision, "backup": backup})
+        adopted = {"adopted": list(change.adopted)} if change.adopted else {}
+        print_json({verb: list(change.migrations), "current": revision, "backup": backup, **adopted})
         return
     for name in change.migrations:
         say(f"{verb.replace('_', ' ')}: {name}")
+    if change.adopted and verb == "taken_back":
+        say(f"given back to the Atom backend: {', '.join(change.adopted)}")
     if change.backup:
         say(f"the state before is kept in {change.backup}")
     say(f"{database.path} is at {revision or migrations.BASE}{'' if change.migrations else ': nothing to do'}")

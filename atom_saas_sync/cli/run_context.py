@@ -69,7 +69,7 @@ def session_for(options: GlobalOptions, when: RunContext, kind: str, *, lock: st
     with ExitStack() as stack:
         if dry_run:
             settings = replace(settings, database_path=stack.enter_context(_for_a_dry_run(settings.database_path)))
-        database = stack.enter_context(Database.open(settings.database_path))
+        database = stack.enter_context(Database.open(settings.database_path, adopt=not when.scheduled))
         runs = Runs(database)
         if when.scheduled and runs.scheduling_stopped():
             raise _skip("stopped", STOPPED)

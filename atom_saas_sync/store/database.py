@@ -48,15 +48,17 @@ class Database:
         migrate: bool = True,
         read_only: bool = False,
         create: bool = True,
+        adopt: bool = True,
         any_thread: bool = False,
     ) -> Database:
         """Open the file, creating it (0600) and its missing directories (0700).
 
         With `migrate`, a new, empty or foreign database gets our tables, and an older one is upgraded, after a copy
-        was put beside it. Without, the database is taken as it is. With `read_only` nothing is created, upgraded or
-        written; with `migrate` the database must then be up to date. Without `create` it is likewise, but may be
-        written to: for commands that look for something. With `any_thread` several threads may use the connection, if
-        the caller sees to it that they do so one after the other.
+        was put beside it; so is one that the Atom backend made, if `adopt`. Without, the database is taken as it is.
+        With `read_only` nothing is created, upgraded or written; with `migrate` the database must then be up to date.
+        Without `create` it is likewise, but may be written to: for commands that look for something. With
+        `any_thread` several threads may use the connection, if the caller sees to it that they do so one after the
+        other.
 
         A WAL database cannot be read, even read-only, where its directory is not writable and no writer has it open:
         readers share the -shm file. (`immutable=1` would read, but wrongly while others write.)
@@ -79,7 +81,7 @@ class Database:
             )
             database = cls(path, connection, busy_timeout_seconds=busy_timeout_seconds)
             try:
-                database._prepare(migrate=migrate, as_it_is=read_only or not create)
+                database._prepare(migrate=migrate, as_it_is=read_only or not create, adopt=adopt)
             except BaseException:
                 connection.close()
                 raise
@@ -120,6 +122,15 @@ class Database:
             finally:
                 self._roll_back()
 
+    @contextmanager
+    def without_foreign_keys(self) -> Iterator[None]:
+        """Let tables be built again: with foreign keys, DROP TABLE deletes the rows that refer to them."""
+        self.connection.execute("PRAGMA foreign_keys = OFF")
+        try:
+            yield
+        finally:
+            self.connection.execute("PRAGMA foreign_keys = ON")
+
     def use_write_ahead_log(self) -> None:
         """Let readers and a writer work at the same time, from now on and in every program.
 
@@ -142,7 +153,7 @@ class Database:
     ) -> None:
         self.close()
 
-    def _prepare(self, *, migrate: bool, as_it_is: bool) -> None:
+    def _prepare(self, *, migrate: bool, as_it_is: bool, adopt: bool) -> None:
         """Set the connection up, and bring the database up to date or refuse it."""
         self.connection.row_factory = sqlite3.Row
         # Other programs may leave a text that is not UTF-8: it must not fail the query for all other rows.
@@ -160,7 +171,7 @@ class Database:
                 migrations.require_current(self)
             return
         if migrate:
-            migrations.upgrade(self)
+            migrations.upgrade(self, adopt=adopt)
             # After the upgrade, so that a database which is refused keeps its journal mode.
             self.use_write_ahead_log()
 

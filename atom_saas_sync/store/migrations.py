@@ -13,16 +13,19 @@ from __future__ import annotations
 
 import functools
 import logging
+import shutil
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
+from atom_saas_sync.core.health import size
 from atom_saas_sync.errors import DatabaseError, UsageError
-from atom_saas_sync.store import digests, schema, search_index
+from atom_saas_sync.store import adoption, digests, schema, search_index
 from atom_saas_sync.store.backup import beside, copy
 
 if TYPE_CHECKING:
@@ -44,6 +47,8 @@ class Change:
 
     migrations: tuple[str, ...] = ()
     backup: Path | None = None
+    adopted: tuple[str, ...] = ()
+    """The tables of the Atom backend that were taken over or given back."""
 
 
 def known() -> tuple[str, ...]:
@@ -84,10 +89,16 @@ def require_current(db: Database) -> None:
         )
 
 
-def upgrade(db: Database, target: str | None = None) -> Change:
+def origin(db: Database) -> str:
+    """Return who made the database: `backend`, the Atom backend, or `atom-sync`."""
+    return "backend" if adoption.is_adopted(db.connection) or _to_adopt(db, pending(db)) else "atom-sync"
+
+
+def upgrade(db: Database, target: str | None = None, *, adopt: bool = True) -> Change:
     """Apply what is pending, up to and including `target` (default: everything).
 
-    A database that has some of our migrations already is copied beside itself first.
+    Tables that the Atom backend made are taken over with their rows, if `adopt`. A database that holds those, or has
+    some of our migrations already, is copied beside itself first.
 
     Raises UsageError for an unknown target, and DatabaseError if the database is newer than this version or holds
     another program's table, index, view or trigger of a name that we need; then nothing was changed.
@@ -96,23 +107,37 @@ def upgrade(db: Database, target: str | None = None) -> Change:
         return Change()
     backup = None
     try:
-        with db.transaction() as connection:
+        with db.without_foreign_keys(), db.transaction() as connection:
             # Again, under the write lock: another process may have done it in the meantime.
             names = _to_apply(db, target)
             if not names:
                 return Change()
-            _refuse_foreign(db, names)
-            if _applied(connection):
-                backup = _copy_beside(db, f"before-{names[0]}")
+            adopted = _to_adopt(db, names)
+            adoption.refuse_other_shapes(connection, db.path, adopted)
+            _refuse_foreign(db, names, adopted)
+            if adopted:
+                _refuse_adoption(db, names, adopt=adopt)
+            if adopted or _applied(connection):
+                backup = _copy_beside(db, "before-adoption" if adopted else f"before-{names[0]}")
+            aside = adoption.set_aside(connection, adopted) if adopted else {}
             _apply(connection, names)
+            if aside:
+                adoption.take_over(connection, aside)
     except BaseException:
         # The database is as it was. A job that fails every quarter of an hour must not fill the disk with copies.
         if backup is not None:
             backup.unlink(missing_ok=True)
         raise
-    if backup is not None:
+    if adopted:
+        _log.warning(
+            "adopted the Atom backend's database: %s; its state before is kept in %s (%s)",
+            ", ".join(adopted),
+            backup,
+            size(backup.stat().st_size) if backup else 0,
+        )
+    elif backup is not None:
         _log.info("the database was upgraded to %s; its state before is kept in %s", names[-1], backup)
-    return Change(tuple(names), backup)
+    return Change(tuple(names), backup, tuple(adopted))
 
 
 def loss(db: Database, target: str | int) -> dict[str, int]:
@@ -144,6 +169,8 @@ def downgrade(db: Database, target: str | int) -> Change:
     another program refers to one that would be dropped.
     """
     names = _to_take_back(db, target)
+    if names and adoption.is_adopted(db.connection):
+        return _give_back(db, names)
     backup = None
     done = []
     for name in names:
@@ -161,6 +188,24 @@ def downgrade(db: Database, target: str | int) -> Change:
             connection.execute("DELETE FROM _sqlite_migrations WHERE migration_set = ? AND name = ?", (SET_NAME, name))
         done.append(name)
     return Change(tuple(done), backup)
+
+
+def _give_back(db: Database, names: Sequence[str]) -> Change:
+    """Take all migrations back in one transaction, and give the Atom backend its tables back."""
+    if len(names) < len(_applied(db.connection)):
+        raise UsageError(
+            "a database of the Atom backend can only be given back whole", hint="run `atom-sync db downgrade base`"
+        )
+    if missing := pending(db):
+        raise DatabaseError(
+            f"the database {db.path} is not up to date: it lacks {', '.join(missing)}",
+            hint="run `atom-sync db upgrade` first",
+        )
+    with db.without_foreign_keys(), db.transaction() as connection:
+        backup = _copy_beside(db, f"before-downgrade-of-{names[0]}")
+        tables = adoption.give_back(connection, [statement for name in names for statement in _migration(name).down])
+        connection.execute("DELETE FROM _sqlite_migrations WHERE migration_set = ?", (SET_NAME,))
+    return Change(tuple(names), backup, tuple(tables))
 
 
 def build(names: Sequence[str]) -> sqlite3.Connection:
@@ -227,12 +272,39 @@ def refuse_newer(db: Database) -> None:
         )
 
 
-def _refuse_foreign(db: Database, names: Sequence[str]) -> None:
+def _to_adopt(db: Database, names: Sequence[str]) -> list[str]:
+    """Return the tables of the Atom backend that these migrations would make or that stand in their way."""
+    if not names:
+        return []
+    ours = {each for name in _applied(db.connection) for each in created(name, "table")}
+    return adoption.foreign_tables(db.connection, ours)
+
+
+def _refuse_adoption(db: Database, names: Sequence[str], *, adopt: bool) -> None:
+    if not adopt:
+        raise DatabaseError(
+            f"the Atom backend made the database {db.path}, and atom-sync has not adopted it yet",
+            hint="run `atom-sync db upgrade` once; scheduled runs adopt nothing",
+        )
+    if names[-1] != known()[-1]:
+        raise UsageError("a database of the Atom backend is adopted in one step", hint="run `atom-sync db upgrade`")
+    needed = 2 * db.path.stat().st_size
+    free = shutil.disk_usage(db.path.parent).free
+    if free < needed:
+        raise DatabaseError(
+            f"not enough space to adopt the database {db.path}: {size(needed)} are needed, {size(free)} are free",
+            hint=f"make room on the file system of {db.path.parent} (`df -h {quote(str(db.path.parent))}`)",
+        )
+
+
+def _refuse_foreign(db: Database, names: Sequence[str], adopted: Sequence[str]) -> None:
     """Refuse to create what exists already: it is not ours, or these migrations would have been applied."""
     present = {name.lower(): kind for kind, name in db.connection.execute("SELECT type, name FROM sqlite_master")}
     for name in _applied(db.connection):  # what these made is ours, though a later one makes something else of it
         for ours in created(name):
             present.pop(ours.lower(), None)
+    for name in adopted:
+        present.pop(name, None)
     if not present:
         return
     for name in names:

@@ -81,11 +81,16 @@ def read_status(path: Path, *, now: datetime, per_minute: int, per_hour: int) ->
         migrations.refuse_newer(database)
         with database.reading() as connection:
             revision, pending = migrations.current(database), bool(migrations.pending(database))
+            origin = migrations.origin(database)
             if pending:
                 return Status(
-                    read_at=format_time(now), database_path=str(path), database_bytes=_size(path), revision=revision
+                    read_at=format_time(now),
+                    database_path=str(path),
+                    database_bytes=_size(path),
+                    revision=revision,
+                    origin=origin,
                 )
-            return _read(connection, path, revision, now, (per_minute, per_hour))
+            return replace(_read(connection, path, revision, now, (per_minute, per_hour)), origin=origin)
 
 
 def free_disk_gb(path: Path) -> float:

@@ -8,7 +8,7 @@ to the backend's: a conflict or rating of a skill that is only cached would be r
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +37,15 @@ def foreign_tables(connection: sqlite3.Connection, ours: Collection[str]) -> lis
     return [name for (name,) in map(tuple, rows) if name in BY_NAME and name not in ours]
 
 
-def refuse_other_shapes(connection: sqlite3.Connection, path: Path, tables: Sequence[str]) -> None:
-    """Raise DatabaseError, which names table and column, unless these tables are as the backend makes them."""
+def refuse_other_shapes(
+    connection: sqlite3.Connection, path: Path, tables: Sequence[str], ours: Mapping[str, Collection[str]]
+) -> None:
+    """Raise DatabaseError, which names table and column, unless these tables are as the backend makes them.
+
+    `ours` are the columns of our form of each.
+    """
     for name in tables:
-        problem = next(_differences(connection, BY_NAME[name]), None)
+        problem = next(_differences(connection, BY_NAME[name], ours[name]), None)
         if problem is not None:
             raise DatabaseError(
                 f"the database {path} holds a table {name} that another program made, and that is not the Atom "
@@ -200,18 +205,17 @@ def _quoted(name: str) -> str:
     return f'"{doubled}"'
 
 
-def _differences(connection: sqlite3.Connection, table: Table) -> Iterator[str]:
+def _differences(connection: sqlite3.Connection, table: Table, ours: Collection[str]) -> Iterator[str]:
     """Yield how a table differs from the backend's."""
     found = {row["name"]: row for row in connection.execute("SELECT * FROM pragma_table_xinfo(?)", (table.name,))}
     for column in table.columns:
         yield from _column_differences(column, found.pop(column.name, None))
     if table.unique and not _is_unique(connection, table):
         yield f"{', '.join(table.unique)} is not unique"
-    ours = _names_of_ours(table.name) if found else set()
     for name, row in found.items():
         if row["notnull"] and row["dflt_value"] is None:
             yield f"the further column {name} is NOT NULL without a default"
-        if name in ours:
+        if name in ours and name != "tenant_id":  # which means the same to both
             yield f"the further column {name} has the name of one of ours"
 
 
@@ -254,12 +258,3 @@ def _is_unique(connection: sqlite3.Connection, table: Table) -> bool:
         {row["name"] for row in connection.execute("SELECT name FROM pragma_index_info(?)", (index["name"],))} == wanted
         for index in indexes
     )
-
-
-def _names_of_ours(table: str) -> set[str]:
-    """Return the columns that our form of a table has besides the backend's; `tenant_id` means the same to both."""
-    from atom_saas_sync.store import migrations
-
-    with closing(migrations.build(migrations.known())) as model:
-        rows = model.execute("SELECT name FROM pragma_table_xinfo(?)", (table,)).fetchall()
-    return {row[0] for row in rows} - set(BY_NAME[table].names) - {"tenant_id"}

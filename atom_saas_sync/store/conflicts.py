@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import Any
 
 from atom_saas_sync.model import ConflictFilter, LoggedConflict
-from atom_saas_sync.store.backend_tables import NO_VERSION
 from atom_saas_sync.store.catalogue import Batch, bulk_write
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.integrity import Signer
+from atom_saas_sync.store.resolutions import logged_conflict
 from atom_saas_sync.times import format_time
 
 _FILTER = """
@@ -126,37 +126,3 @@ def _values(wanted: ConflictFilter) -> dict[str, Any]:
 def _find(connection: sqlite3.Connection, conflict_id: int) -> LoggedConflict | None:
     row = connection.execute(f"{_WHOLE} WHERE log.id = ?", (conflict_id,)).fetchone()
     return None if row is None else logged_conflict(row)
-
-
-def logged_conflict(row: sqlite3.Row) -> LoggedConflict:
-    """Return a row of the log; versions that were not selected are None, like those that do not exist."""
-    given = set(row.keys())
-
-    def value(name: str) -> Any:  # noqa: ANN401 - a column
-        found = row[name] if name in given else None
-        return found.decode(errors="replace") if isinstance(found, bytes) else found
-
-    def version(name: str) -> Any:  # noqa: ANN401 - a column
-        found = value(name)
-        return None if found in (NO_VERSION, "null") else found
-
-    return LoggedConflict(
-        id=row["id"],
-        skill_id=row["skill_id"],
-        type=row["conflict_type"],
-        severity=row["severity"],
-        local_text=version("local_data"),
-        remote_text=version("remote_data"),
-        base_text=version("base_data"),
-        resolved=row["resolved_at"] is not None,
-        strategy=row["resolution_strategy"],
-        result_text=version("resolved_data"),
-        resolved_at=row["resolved_at"],
-        resolved_by=row["resolved_by"],
-        undone_at=row["undone_at"],
-        undone_by=row["undone_by"],
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-        cached_text=value("cached_text"),
-        cached_at=value("cached_at"),
-    )

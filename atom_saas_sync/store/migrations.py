@@ -113,10 +113,10 @@ def upgrade(db: Database, target: str | None = None, *, adopt: bool = True) -> C
             if not names:
                 return Change()
             adopted = _to_adopt(db, names)
-            adoption.refuse_other_shapes(connection, db.path, adopted)
-            _refuse_foreign(db, names, adopted)
             if adopted:
+                adoption.refuse_other_shapes(connection, db.path, adopted, _columns(adopted))
                 _refuse_adoption(db, names, adopt=adopt)
+            _refuse_foreign(db, names, adopted)
             if adopted or _applied(connection):
                 backup = _copy_beside(db, "before-adoption" if adopted else f"before-{names[0]}")
             aside = adoption.set_aside(connection, adopted) if adopted else {}
@@ -278,6 +278,15 @@ def _to_adopt(db: Database, names: Sequence[str]) -> list[str]:
         return []
     ours = {each for name in _applied(db.connection) for each in created(name, "table")}
     return adoption.foreign_tables(db.connection, ours)
+
+
+def _columns(tables: Sequence[str]) -> dict[str, set[str]]:
+    """Return the columns that our form of each table has."""
+    with closing(build(known())) as model:
+        return {
+            table: {row[0] for row in model.execute("SELECT name FROM pragma_table_xinfo(?)", (table,))}
+            for table in tables
+        }
 
 
 def _refuse_adoption(db: Database, names: Sequence[str], *, adopt: bool) -> None:

@@ -7,8 +7,10 @@ says whether cache and base follow the resolution already.
 from __future__ import annotations
 
 import sqlite3
+from typing import Any
 
 from atom_saas_sync.model import LoggedConflict
+from atom_saas_sync.store.backend_tables import NO_VERSION
 
 OPEN = "resolved_at IS NULL AND about_skill = 1"
 """The condition for an open conflict of a skill; as the partial index has it."""
@@ -22,10 +24,6 @@ _UNAPPLIED = "resolved_at IS NOT NULL AND applied = 0"
 def unapplied(connection: sqlite3.Connection) -> list[LoggedConflict]:
     """Return the resolutions of other programs that are still to be carried out, in the order of the conflicts."""
     rows = connection.execute(f"SELECT * FROM conflict_log WHERE {_UNAPPLIED} ORDER BY id").fetchall()  # noqa: S608
-    if not rows:
-        return []
-    from atom_saas_sync.store.conflicts import logged_conflict
-
     return [logged_conflict(row) for row in rows if row["about_skill"]]
 
 
@@ -43,4 +41,38 @@ def close_older(connection: sqlite3.Connection, skill_id: str, conflict_id: int)
         WHERE skill_id = ?1 AND id < ?2 AND {OPEN}
         """,  # noqa: S608 - constants
         (skill_id, conflict_id),
+    )
+
+
+def logged_conflict(row: sqlite3.Row) -> LoggedConflict:
+    """Return a row of the log; versions that were not selected are None, like those that do not exist."""
+    given = set(row.keys())
+
+    def value(name: str) -> Any:  # noqa: ANN401 - a column
+        found = row[name] if name in given else None
+        return found.decode(errors="replace") if isinstance(found, bytes) else found
+
+    def version(name: str) -> Any:  # noqa: ANN401 - a column
+        found = value(name)
+        return None if found in (NO_VERSION, "null") else found
+
+    return LoggedConflict(
+        id=row["id"],
+        skill_id=row["skill_id"],
+        type=row["conflict_type"],
+        severity=row["severity"],
+        local_text=version("local_data"),
+        remote_text=version("remote_data"),
+        base_text=version("base_data"),
+        resolved=row["resolved_at"] is not None,
+        strategy=row["resolution_strategy"],
+        result_text=version("resolved_data"),
+        resolved_at=row["resolved_at"],
+        resolved_by=row["resolved_by"],
+        undone_at=row["undone_at"],
+        undone_by=row["undone_by"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        cached_text=value("cached_text"),
+        cached_at=value("cached_at"),
     )

@@ -1,4 +1,4 @@
-"""The answer to a rating tells the skill's average as it was then: one that is stored late must not stay."""
+"""The response to a rating contains the skill's average at that time; one that is stored late must not stay."""
 
 from __future__ import annotations
 

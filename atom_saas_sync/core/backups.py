@@ -1,4 +1,4 @@
-"""Names of the copies of a database, and which of them go."""
+"""Names of database backups, and which of them are deleted."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import PurePath
 
 MIGRATION_COPY_LIFE = timedelta(days=30)
-"""How long the copy is kept that a migration makes beside the database."""
+"""How long the copy that a migration makes beside the database is kept."""
 
 _TIME = "%Y%m%dT%H%M%SZ"
 _MIGRATION_COPY = r"\.before-(?:downgrade-of-)?\d{4}_\w+(?:\.\d+)?\.bak"
 
 
 def backup_name(database: str, now: datetime, taken: Iterable[str]) -> str:
-    """Return a name for a backup of the database file of that name: by time, with a number if it is `taken`."""
+    """Return a name for a backup of this database file: with the time, and with a number if that is `taken`."""
     stem = f"{PurePath(database).stem}-{now.astimezone(UTC).strftime(_TIME)}"
     names, number = set(taken), 1
     while (name := f"{stem}{f'-{number}' if number > 1 else ''}.db") in names:
@@ -24,10 +24,10 @@ def backup_name(database: str, now: datetime, taken: Iterable[str]) -> str:
 
 
 def surplus(database: str, names: Iterable[str], *, newest: str, keep: int) -> list[str]:
-    """Return the backups of this database that go if `keep` are kept, the oldest first.
+    """Return the backups of this database to delete so that `keep` are kept, oldest first.
 
-    `newest` was just made and stays, even if others have a later time in their names. Names that `backup_name` did not
-    make are neither counted nor returned.
+    `newest` was just made and stays, even if others have a later time in their names. Names not made by `backup_name`
+    are neither counted nor returned.
     """
     pattern = re.compile(re.escape(PurePath(database).stem) + r"-(\d{8}T\d{6}Z)(?:-(\d+))?\.db")
     found = [(match[1], int(match[2] or 1), name) for name in names if (match := pattern.fullmatch(name))]
@@ -36,5 +36,5 @@ def surplus(database: str, names: Iterable[str], *, newest: str, keep: int) -> l
 
 
 def is_migration_copy(database: str, name: str) -> bool:
-    """Tell whether a file has the name that an upgrade or a downgrade gives to its copy of this database."""
+    """Tell whether a file is named like the copy of this database that an upgrade or a downgrade makes."""
     return name.startswith(database) and re.fullmatch(_MIGRATION_COPY, name[len(database) :]) is not None

@@ -14,10 +14,10 @@ from atom_saas_sync.characters import without_hidden
 from atom_saas_sync.model import SkillVersion
 
 VOLATILE_FIELDS = frozenset({"average_rating", "rating_count", "ratings", "updated_at"})
-"""Fields that never make a conflict and always follow the marketplace (data-model.md, rule 1)."""
+"""Fields that never cause a conflict and always follow the marketplace (data-model.md, rule 1)."""
 
 PACKAGE_FIELDS = frozenset({"python_packages", "npm_packages"})
-"""Fields that are sets: their order means nothing."""
+"""Fields that are sets: their order does not matter."""
 
 DESCRIPTIVE_FIELDS = frozenset(
     {
@@ -33,10 +33,10 @@ DESCRIPTIVE_FIELDS = frozenset(
         "content_hash",
     }
 )
-"""Fields that only describe (trust.md, section 1). Any other may be executed by somebody, unknown ones too."""
+"""Descriptive fields (trust.md, section 1). Any other field, known or unknown, may be executed by somebody."""
 
 COUNTERS = frozenset({"downloads", "installs", "stars", "views", "likes", "releases"})
-"""Keys of `metadata` that are volatile where their values are numbers."""
+"""Keys of `metadata` that are volatile if their values are numbers."""
 
 DESCRIPTIVE_METADATA = COUNTERS | {
     "author",
@@ -48,10 +48,10 @@ DESCRIPTIVE_METADATA = COUNTERS | {
     "keywords",
     "icon",
 }
-"""Keys of `metadata` that only describe."""
+"""Descriptive keys of `metadata`."""
 
 MAX_DEPTH = 100
-"""Levels of nested objects and lists. The parser's own limit depends on the machine and on what called it."""
+"""Levels of nested objects and lists. The parser's own limit depends on the machine and on the call depth."""
 
 _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 
@@ -62,9 +62,9 @@ _TEXT = re.compile(rb'"((?:[^"\\]++|\\.)*+)"\s*+(:?)', re.DOTALL)
 
 
 class Shape(NamedTuple):
-    """What one walk through a decoded JSON value tells: each question alone would cost a walk of its own.
+    """Properties of a decoded JSON value, collected in one traversal.
 
-    `levels` is how deep objects and lists are nested; `values` and `containers` are how many there are in it.
+    `levels` is the depth of nested objects and lists; `values` and `containers` are counts.
     """
 
     levels: int
@@ -96,10 +96,10 @@ def shape_of(value: Any) -> Shape:  # noqa: ANN401 - whatever JSON can hold
 
 
 def canonical(value: Any, shape: Shape | None = None) -> bytes:  # noqa: ANN401 - whatever JSON can hold
-    """Return the one JSON text of `value`: what the standard library writes with sorted keys and no white space.
+    """Return the canonical JSON of `value`: the standard library's output with sorted keys and no white space.
 
-    The fast encoder writes the same, but for numbers with an exponent, and refuses lone surrogates. `shape` is that of
-    `value` or of what it is a part of.
+    The fast encoder writes the same, except for numbers with an exponent, and refuses lone surrogates. `shape` is the
+    shape of `value` or of a value that contains it.
     """
     if not (shape or shape_of(value)).has_exponent:
         try:
@@ -115,27 +115,27 @@ _LEAST_PLAIN, _LEAST_LARGE = 1e-4, 1e16
 
 
 def same(left: Any, right: Any) -> bool:  # noqa: ANN401 - whatever JSON can hold
-    """Tell whether two JSON values are the same; unlike `==`, 1, 1.0 and true differ."""
+    """Tell whether two JSON values are the same; unlike with `==`, 1, 1.0 and true differ."""
     return left is right or _encode(left) == _encode(right)
 
 
 def json_text(fields: Mapping[str, Any]) -> str:
-    """Return `fields` as JSON text in their own order."""
+    """Return `fields` as JSON text, keeping their order."""
     return msgspec.json.encode(fields).decode()
 
 
 def content_digest(fields: Mapping[str, Any], shape: Shape | None = None) -> bytes:
-    """Return SHA-256 over everything but the volatile fields."""
+    """Return SHA-256 over all fields except the volatile ones."""
     return sha256(canonical(without_volatile(fields), shape)).digest()
 
 
 def exec_digest(fields: Mapping[str, Any], shape: Shape | None = None) -> bytes:
-    """Return SHA-256 over what can be executed; an absent field, a null and an empty one are the same."""
+    """Return SHA-256 over the executable fields; an absent field, a null and an empty one are the same."""
     return sha256(canonical(executable_part(fields), shape)).digest()
 
 
 def without_volatile(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `fields` without what never makes a conflict."""
+    """Return `fields` without those that never cause a conflict."""
     kept = {name: value for name, value in fields.items() if name not in VOLATILE_FIELDS}
     metadata = kept.get("metadata")
     if isinstance(metadata, dict) and counters(metadata):
@@ -144,7 +144,7 @@ def without_volatile(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def counters(metadata: object) -> dict[str, float]:
-    """Return the counters among `metadata`: they are volatile, too."""
+    """Return the counters in `metadata`, which are volatile too."""
     if not isinstance(metadata, dict) or COUNTERS.isdisjoint(metadata):
         return {}
     return {name: value for name, value in metadata.items() if _counts(name, value)}
@@ -155,7 +155,7 @@ def _counts(name: str, value: object) -> bool:
 
 
 def executable_part(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all that may be executed, without what is null or empty (trust.md, section 1)."""
+    """Return the executable fields, without null and empty ones (trust.md, section 1)."""
     part = {name: value for name, value in fields.items() if name not in _NOT_EXECUTABLE and value not in _EMPTY}
     if isinstance(metadata := part.get("metadata"), dict):
         part["metadata"] = {name: value for name, value in metadata.items() if name not in DESCRIPTIVE_METADATA}
@@ -169,7 +169,7 @@ _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 def decode_object(raw: bytes | str) -> dict[str, Any] | None:
-    """Return the JSON object that `raw` holds; None if it holds none, or is nested deeper than MAX_DEPTH."""
+    """Return the JSON object in `raw`; None if there is none, or it is nested deeper than MAX_DEPTH."""
     value = decode_any_depth(raw)
     brackets = raw.count("[") + raw.count("{") if isinstance(raw, str) else raw.count(b"[") + raw.count(b"{")
     if value is None or brackets <= MAX_DEPTH:
@@ -178,7 +178,7 @@ def decode_object(raw: bytes | str) -> dict[str, Any] | None:
 
 
 def decode_with_shape(raw: bytes | str) -> tuple[dict[str, Any], Shape] | None:
-    """Return what `decode_object` does, with its shape."""
+    """Return the result of `decode_object`, with its shape."""
     value = decode_any_depth(raw)
     if value is None:
         return None
@@ -196,13 +196,13 @@ def decode_any_depth(raw: bytes | str) -> dict[str, Any] | None:
 
 
 class TwiceError(ValueError):
-    """An object has a key twice: which of the two counts depends on who reads."""
+    """An object has a duplicate key: parsers disagree about which of the two counts."""
 
 
 def is_plain(raw: bytes, value: Any) -> bool:  # noqa: ANN401 - whatever JSON can hold
-    """Tell whether `raw` is, but for white space, our own encoding of `value`, which it was decoded to.
+    """Tell whether `raw`, which was decoded to `value`, is our own encoding of it, except for white space.
 
-    Then it has no key twice, of which `value` would hold one only, and none that is spelled with needless escapes.
+    Then it has no duplicate key, of which `value` would contain only one, and no key with needless escapes.
     """
     own = _encode_as_it_is(value)
     if own == raw:
@@ -214,15 +214,14 @@ def is_plain(raw: bytes, value: Any) -> bool:  # noqa: ANN401 - whatever JSON ca
 
 
 def refuse_twice(raw: bytes) -> None:
-    """Raise TwiceError if the JSON `raw` has a key twice in one object, at any depth and in any spelling."""
+    """Raise TwiceError if the JSON `raw` has a duplicate key in an object, at any depth and in any spelling."""
     json.loads(raw, object_pairs_hook=_object_of_pairs)
 
 
 def one_meaning(raw: bytes, fields: Mapping[str, Any]) -> str:
-    """Return the text to store for `raw`, decoded to `fields`, so that every reader sees the same in it.
+    """Return the text to store for `raw`, decoded to `fields`, so that every reader sees the same content.
 
-    That is `raw`, or our own encoding if a key is spelled with escapes, which SQLite does not look through. Raises
-    TwiceError.
+    This is `raw`, or our own encoding if a key has escapes, which SQLite does not decode. Raises TwiceError.
     """
     if is_plain(raw, fields):
         return raw.decode()
@@ -240,7 +239,7 @@ def _object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def no_object(raw: bytes | str) -> str:
-    """Say why `decode_object` returned None; no words of `raw` are repeated."""
+    """Say why `decode_object` returned None, without repeating any of `raw`."""
     try:
         value = _decode(raw)
     except RecursionError:
@@ -262,7 +261,7 @@ def version_from(
     shape: Shape | None = None,
     memory: int = 0,
 ) -> SkillVersion:
-    """Return the version that `text`, decoded to `fields`, is; `shape` is theirs, or of more than them."""
+    """Return the version for `text`, decoded to `fields`; `shape` is theirs, or of a value that contains them."""
     shape = shape or shape_of(fields)
     return SkillVersion(
         skill_id=skill_id,
@@ -277,17 +276,17 @@ def version_from(
 
 
 def version_from_fields(skill_id: str, fields: Mapping[str, Any]) -> SkillVersion:
-    """Return the version that `fields` are, with a text of our own."""
+    """Return the version for `fields`, with our own encoding as its text."""
     return version_from(skill_id, json_text(fields), fields)
 
 
 def version_key(fields: Mapping[str, Any]) -> str:
-    """Return the version as it is compared: without what nobody sees. No version counts as one."""
+    """Return the version number as compared: without invisible characters. A missing one counts as a version, too."""
     version = fields.get("version")
     return without_hidden(version).strip() if isinstance(version, str) else ""
 
 
 def stored_version(skill_id: str, text: str) -> SkillVersion | None:
-    """Return the version that a stored text is; None if another program left something there that is no JSON object."""
+    """Return the version for a stored text; None if another program stored something that is not a JSON object."""
     decoded = decode_with_shape(text)
     return None if decoded is None else version_from(skill_id, text, decoded[0], shape=decoded[1])

@@ -1,4 +1,4 @@
-"""What differs between the versions of a skill, field by field, and settling it by field."""
+"""Differences between the versions of a skill, field by field, and resolving them by field."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ChangedBy = Literal["local", "remote", "both"]
 
 
 class Absent:
-    """The value of a field that is not there."""
+    """The value of an absent field."""
 
     def __repr__(self) -> str:
         return "ABSENT"
@@ -25,7 +25,7 @@ ABSENT = Absent()
 
 
 class FieldChange(Struct, frozen=True):
-    """A field that differs between local and remote; a value is ABSENT where there is no such field."""
+    """A field that differs between local and remote; its value is ABSENT on a side without the field."""
 
     name: str
     base: Any
@@ -37,7 +37,7 @@ class FieldChange(Struct, frozen=True):
 def compare(
     base: Mapping[str, Any] | None, local: Mapping[str, Any], remote: Mapping[str, Any]
 ) -> tuple[FieldChange, ...]:
-    """Return the fields that differ between local and remote, without the volatile ones, in their own order.
+    """Return the fields that differ between local and remote, without the volatile ones, in order.
 
     Without a base both sides count as changed.
     """
@@ -50,7 +50,7 @@ def compare(
 
 
 def contested(changes: Sequence[FieldChange]) -> tuple[FieldChange, ...]:
-    """Return the fields that both sides have a claim to: all that can be executed if both changed any of that."""
+    """Return the contested fields: if both sides changed executable fields, all of those that differ."""
     executable = [change for change in changes if _is_executable(change)]
     changed_by = {change.changed_by for change in executable}
     both = "both" in changed_by or len(changed_by) > 1
@@ -67,7 +67,7 @@ def _is_executable(change: FieldChange) -> bool:
 def combine(
     start: Mapping[str, Any], local: Mapping[str, Any], remote: Mapping[str, Any], sides: Mapping[str, Side]
 ) -> dict[str, Any]:
-    """Return `start` with the fields in `sides` as that side has them."""
+    """Return `start` with each field in `sides` taken from that side."""
     combined = dict(start)
     for name, side in sides.items():
         value = (local if side == "local" else remote).get(name, ABSENT)
@@ -79,7 +79,7 @@ def combine(
 
 
 def conflict_line(conflict: LoggedConflict) -> dict[str, Any]:
-    """Return what lists of conflicts show, as JSON."""
+    """Return the summary of a conflict for lists, as JSON."""
     return {
         "id": conflict.id,
         "skill_id": conflict.skill_id,
@@ -97,7 +97,7 @@ def conflict_line(conflict: LoggedConflict) -> dict[str, Any]:
 
 
 def conflict_document(conflict: LoggedConflict) -> dict[str, Any]:
-    """Return a whole conflict as JSON. What is no JSON object is shown as text."""
+    """Return a whole conflict as JSON. A version that is not a JSON object is shown as text."""
     local_text, changes = local_side(conflict), differences(conflict)
     return {
         **conflict_line(conflict),
@@ -120,14 +120,14 @@ def conflict_document(conflict: LoggedConflict) -> dict[str, Any]:
 
 
 def local_side(conflict: LoggedConflict) -> str | None:
-    """Return the local text: of an open conflict what the cache holds now, else what it held then."""
+    """Return the local text: for an open conflict the current one in the cache, otherwise the one at the time."""
     if conflict.resolved or conflict.cached_text is None:
         return conflict.local_text
     return conflict.cached_text
 
 
 def differences(conflict: LoggedConflict) -> Sequence[FieldChange]:
-    """Return the fields about which a conflict is; of a deleted skill, what was changed here since the base."""
+    """Return the fields in conflict; for a deleted skill, the fields changed locally since the base."""
     base, local = _object(conflict.base_text), _object(local_side(conflict)) or {}
     remote = _object(conflict.remote_text)
     return compare(base, local, (base or {}) if remote is None else remote)

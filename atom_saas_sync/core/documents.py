@@ -1,7 +1,7 @@
-"""JSON that people hand us, with skills in it: the one reader for imports, edits and decisions about conflicts.
+"""Reading JSON with skills from users: imports, edits and resolutions of conflicts.
 
-It takes what our own commands print (`skills show --json`, `skills list --json`), and refuses what would lose data: a
-line of a list is not a whole skill. Errors name the place.
+Accepts the output of our own commands (`skills show --json`), and refuses input that would lose data: a line of
+`skills list --json` is not a whole skill. Errors name the place.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Problem(ValueError):
-    """Why a text is not JSON: where, and what."""
+    """Why and where a text is not JSON."""
 
 
 def skill_line(skill: CachedSkill, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what lists of skills show, as JSON."""
+    """Return the summary of a skill for lists, as JSON."""
     return {
         "skill_id": skill.skill_id,
         **{name: fields.get(name) for name in _SHOWN_FIELDS},
@@ -47,14 +47,14 @@ def skill_line(skill: CachedSkill, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def figure(value: object, largest: int) -> float | None:
-    """Return a value that is a figure from 0 to `largest`, else None."""
+    """Return the value if it is a number from 0 to `largest`, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if 0 <= value <= largest else None
 
 
 def decode_text(data: bytes, name: str) -> str:
-    """Return what must be UTF-8 as text, without a byte order mark. Raises UsageError that says where it is not."""
+    """Decode UTF-8, without a byte order mark. Raises UsageError, which names the place of an invalid byte."""
     try:
         return data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -66,9 +66,9 @@ def decode_text(data: bytes, name: str) -> str:
 
 
 def read_skills(text: str, name: str) -> Iterator[tuple[str, bytes]]:
-    """Yield the JSON text of each skill of a file with its place: one skill, a list, `{"skills": […]}`, JSON lines.
+    """Yield the JSON text and place of each skill in a file: one skill, a list, `{"skills": […]}`, JSON lines.
 
-    Raises UsageError if `text` is empty, or is not JSON, or holds what is not a whole skill.
+    Raises UsageError if `text` is empty, is not JSON, or contains something that is not a whole skill.
     """
     if not text.strip():
         raise UsageError(f"{name} is empty", hint="nothing was changed")
@@ -97,7 +97,7 @@ def read_one(text: str, name: str) -> str:
         raise UsageError(f"{name} is empty", hint="nothing was changed")
     whole = _parse(text, name)
     if whole[:1] != b"{" or _is_list(_decode_members(whole)):
-        raise UsageError(f"{name} does not hold exactly one skill", hint="nothing was changed")
+        raise UsageError(f"{name} does not contain exactly one skill", hint="nothing was changed")
     return _unwrapped(whole, name).decode()
 
 
@@ -115,14 +115,14 @@ def read_object(data: bytes, name: str) -> dict[str, Any]:
 
 
 def check_text(text: str) -> str:
-    """Return `text` if it can be stored. Raises Problem if it holds half a character (a lone surrogate)."""
+    """Return `text` if it can be stored. Raises Problem if it contains a lone surrogate."""
     if half := _HALF.search(text):
         raise Problem(f"a lone surrogate U+{ord(half.group()):04X}, {_position(text, half.start())}")
     return text
 
 
 def read_value(text: str) -> Any:  # noqa: ANN401 - whatever JSON can hold
-    """Return the JSON value that `text` is, or `text` if it is none. Raises Problem for what JSON can't hold."""
+    """Return `text` decoded as JSON, or unchanged if it is not JSON. Raises Problem for what JSON cannot hold."""
     import json
 
     try:
@@ -142,7 +142,7 @@ def _parse(text: str, name: str) -> bytes:
 
 
 def parse_json(text: str) -> bytes:
-    """Return a JSON text in UTF-8 without outer white space. Raises Problem with line and column."""
+    """Return a JSON text in UTF-8 without surrounding white space. Raises Problem with line and column."""
     data = check_text(text).encode().strip()
     try:
         msgspec.json.decode(data)
@@ -154,7 +154,7 @@ def parse_json(text: str) -> bytes:
 
 
 def _explain(text: str, reason: str) -> str:
-    """Say where a text stops being JSON. `json` has the better words, but takes more than JSON."""
+    """Say where a text stops being JSON. `json` has better messages, but accepts more than JSON."""
     import json
 
     try:
@@ -162,7 +162,7 @@ def _explain(text: str, reason: str) -> str:
     except json.JSONDecodeError as error:
         return f"{error.msg}, line {error.lineno}, column {error.colno}"
     except (ValueError, RecursionError):
-        pass  # what msgspec said is right
+        pass  # msgspec's message is right
     found = _BYTE.fullmatch(reason)
     if found is None:
         half = re.search(r"(?<!\\)(?:\\\\)*(\\u[dD][89a-fA-F][0-9a-fA-F]{2})", text)
@@ -181,13 +181,13 @@ def _position(text: str, index: int) -> str:
 
 
 def place_of_field(text: str, name: str) -> str | None:
-    """Return line and column of the value of a field of the outermost object, as `pretty` JSON has it."""
+    """Return line and column of a field's value in the outermost object of `pretty` JSON."""
     found = re.search(rf'^ {{0,2}}"{re.escape(name)}"\s*:\s*', text, re.MULTILINE)
     return None if found is None else _position(text, found.end())
 
 
 def _has_lines(text: str) -> bool:
-    """Tell whether a text is JSON lines: its first two lines that are not blank each begin an object."""
+    """Tell whether a text is JSON lines: its first two non-blank lines each start an object."""
     lines = (line for line in text.split("\n") if line.strip())
     first, second = next(lines, ""), next(lines, "")
     return first.startswith("{") and second.startswith("{")
@@ -223,7 +223,7 @@ def _entries(data: bytes, name: str) -> list[bytes]:
 
 
 def _unwrapped(data: bytes, place: str) -> bytes:
-    """Return the skill in what `skills show --json` prints; anything else as it is. Raises UsageError for a summary."""
+    """Return the skill in output of `skills show --json`; anything else unchanged. Raises UsageError for a summary."""
     if data[:1] != b"{":
         return data
     members = _decode_members(data)
@@ -248,7 +248,7 @@ def _unwrapped(data: bytes, place: str) -> bytes:
 
 
 def _are_facts(members: Mapping[str, msgspec.Raw]) -> bool:
-    """Tell whether an object says about a skill what only our own commands say."""
+    """Tell whether an object has fields about a skill that only our own commands print."""
     if not all(name in members for name in _FACTS):
         return False
     source, confirmed_at, stale = (msgspec.json.decode(members[name]) for name in _FACTS)

@@ -1,4 +1,4 @@
-"""Is it well, and if not, why, in words: pure verdicts over a Status (cli.md, section "HTTP")."""
+"""Health verdicts over a Status, with reasons in words (cli.md, section "HTTP")."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from atom_saas_sync.model import Health, PastRun, Status, Trouble, WebSocketStat
 from atom_saas_sync.times import parse_time
 
 LEAST_STALE_MINUTES = 30
-"""A sync is stale after this, or after twice the interval between two syncs if that is longer."""
+"""A sync is stale after this time, or after twice the sync interval if that is longer."""
 
 HEARTBEAT_OLD = timedelta(seconds=120)
-"""A `watch` whose heartbeat is older is not trusted to be connected, whatever it wrote last."""
+"""With an older heartbeat, `watch` counts as disconnected regardless of its stored state."""
 
 _WATCH_EXPECTED = timedelta(days=1)
 _SKEW_NOTICED_SECONDS = 60
 
 
 def stale_after_minutes(sync_interval_minutes: int) -> int:
-    """Return after how many minutes without a successful sync it counts as stale."""
+    """Return the number of minutes without a successful sync after which the sync is stale."""
     return max(LEAST_STALE_MINUTES, 2 * sync_interval_minutes)
 
 
@@ -30,18 +30,18 @@ def minutes_since(moment: str | None, now: datetime) -> int | None:
 
 
 def watch_is_running(websocket: WebSocketState, now: datetime) -> bool:
-    """Tell whether a `watch` process is alive and its heartbeat fresh."""
+    """Tell whether a `watch` process is alive and its heartbeat recent."""
     heartbeat = parse_time(websocket.heartbeat_at)
     return websocket.alive and heartbeat is not None and now - heartbeat <= HEARTBEAT_OLD
 
 
 def websocket_connected(websocket: WebSocketState, now: datetime) -> bool:
-    """Tell whether the WebSocket is connected now: what was written counts only while its writer lives."""
+    """Tell whether the WebSocket is connected now; the stored state counts only while its writer is alive."""
     return websocket.connected and watch_is_running(websocket, now)
 
 
 def watch_is_missed(websocket: WebSocketState, now: datetime) -> bool:
-    """Tell whether `watch` should be connected and is not: it ran in the last day, and nobody stopped it."""
+    """Tell whether `watch` should be connected but is not: it ran in the last day, and was not stopped."""
     if websocket_connected(websocket, now) or websocket.stopped_at is not None:
         return False
     seen = parse_time(websocket.heartbeat_at) or parse_time(websocket.started_at)
@@ -57,9 +57,9 @@ def judge(
     websocket_enabled: bool = True,
     api_url: str | None = None,
 ) -> Health:
-    """Return the verdict. With `enabled` false nothing is asked of the marketplace, so nothing can be stale.
+    """Return the verdict. If `enabled` is false, no requests are sent, so nothing can be stale.
 
-    `api_url` is the marketplace that is set.
+    `api_url` is the configured marketplace.
     """
     if status.revision is None or status.migrations_pending:
         return Health((_database_trouble(status),))
@@ -120,7 +120,7 @@ def _sync_troubles(status: Status, now: datetime, limit: int) -> list[Trouble]:
     if last is not None and "deletions_refused" in last.reasons:
         troubles.append(_refused(last))
         return troubles
-    # An interrupted run says nothing about the next one; if none follows, the cache grows stale.
+    # An interrupted run says nothing about the next one; without a next one, the cache becomes stale.
     if last is not None and last.status == "failed" and last.error_type not in {"interrupted", "deadline"}:
         why = last.error_message or ", ".join(last.reasons) or "no reason was noted"
         troubles.append(
@@ -142,7 +142,7 @@ def _refused(last: PastRun) -> Trouble:
 
 
 def _incomplete(last: PastRun) -> tuple[str, str, str] | None:
-    """Return the notice about a run that stored a part only: its word, what happened, and what to do."""
+    """Return the notice about a run that stored only a part: its code, what happened, and what to do."""
     if last.status != "partial" or "deletions_refused" in last.reasons:
         return None
     if "items_invalid" in last.reasons:
@@ -175,7 +175,7 @@ def _websocket_trouble(websocket: WebSocketState, now: datetime) -> Trouble:
 
 
 def is_of_other_marketplace(status: Status, api_url: str) -> bool:
-    """Tell whether the database belongs to another marketplace than this one."""
+    """Tell whether the database belongs to a different marketplace."""
     return status.marketplace is not None and status.marketplace != marketplace_of(api_url)
 
 
@@ -240,20 +240,20 @@ def _notices(status: Status, *, enabled: bool, switched_off: bool, api_url: str 
 
 
 def ago(moment: str | None, now: datetime) -> str:
-    """Return how long ago something was, for people; `never` if there is no time."""
+    """Return how long ago something was, in words; `never` if there is no time."""
     parsed = parse_time(moment)
     return "never" if parsed is None else f"{duration(max(0.0, (now - parsed).total_seconds()))} ago"
 
 
 def elapsed(seconds: float) -> str:
-    """Return how long something took, for people: `32 ms`, `1.4 s`, `12 min`."""
-    if seconds < 0.9995:  # noqa: PLR2004 - what rounds to less than a second
+    """Return a duration in words: `32 ms`, `1.4 s`, `12 min`."""
+    if seconds < 0.9995:  # noqa: PLR2004 - rounds to less than a second
         return f"{seconds * 1000:.0f} ms"
     return f"{seconds:.1f} s" if seconds < 9.95 else duration(round(seconds))  # noqa: PLR2004 - two digits
 
 
 def interval(minutes: int) -> str:
-    """Return the time between two runs, for people: `40 min`, `1 h`, `1 day`."""
+    """Return the interval between two runs in words: `40 min`, `1 h`, `1 day`."""
     for size, unit in ((1440, "day"), (60, "h")):
         if minutes % size == 0:
             number = minutes // size
@@ -262,18 +262,18 @@ def interval(minutes: int) -> str:
 
 
 def size(number: float) -> str:
-    """Return a number of bytes for people: `1 byte`, `512 bytes`, `17.1 MB` (10^6 bytes)."""
+    """Return a number of bytes in words: `1 byte`, `512 bytes`, `17.1 MB` (10^6 bytes)."""
     if number < 1000:  # noqa: PLR2004 - the step between units
         return f"{number:.0f} byte{'' if number == 1 else 's'}"
     for unit in ("kB", "MB"):
         number /= 1000
-        if number < 999.95:  # noqa: PLR2004 - what rounds to less than the next unit
+        if number < 999.95:  # noqa: PLR2004 - rounds to less than the next unit
             return f"{number:.1f} {unit}"
     return f"{number / 1000:,.1f} GB"
 
 
 def duration(seconds: float) -> str:
-    """Return a span of time for people: `45 s`, `12 min`, `3 h`, `2 days`."""
+    """Return a time span in words: `45 s`, `12 min`, `3 h`, `2 days`."""
     for limit, size, unit in ((90, 1, "s"), (90 * 60, 60, "min"), (48 * 3600, 3600, "h")):
         if seconds < limit:
             return f"{seconds // size:.0f} {unit}"

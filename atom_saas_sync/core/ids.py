@@ -1,4 +1,4 @@
-"""Which skill somebody means by an id, or by its first characters."""
+"""Resolving an id, or its first characters, to a skill."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ MOST_CANDIDATES = 10
 
 
 def choose_id(given: str, current: Mapping[str, str | None], former: Mapping[str, str | None]) -> str:
-    """Return the id that `given` means; `given` itself if it is whole, too short, or the beginning of none.
+    """Return the id that `given` abbreviates; `given` itself if it is complete, too short, or matches none.
 
-    Args: the ids that begin with `given`, each with its name: those in the cache, and those only of the past, which
-    count if no current one fits. Raises Ambiguous if several fit.
+    Args: the ids that begin with `given`, each with its name: those in the cache, and former ones, which count if no
+    current one matches. Raises Ambiguous if several match.
     """
     if given in current or given in former or len(given) < SHORTEST_PREFIX:
         return given

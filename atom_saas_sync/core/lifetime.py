@@ -1,4 +1,4 @@
-"""How long cached entries live (data-model.md, rule 6)."""
+"""Expiry of cached entries (data-model.md, rule 6)."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from atom_saas_sync.model import TIME_TO_LIVE
 
 
 def keeps_stale(reached_at: datetime | None, now: datetime) -> bool:
-    """Tell whether stale entries are kept: the marketplace was not reached for longer than they live."""
+    """Tell whether stale entries are kept, because the marketplace has been unreachable for longer than their TTL."""
     return reached_at is None or now - reached_at > TIME_TO_LIVE

@@ -1,8 +1,8 @@
-"""Which lines of two texts are equal, in time that grows with their length, whatever is in them.
+"""Compare the lines of two texts, in time that grows with their length, whatever they contain.
 
 difflib finds good matches, but its time grows with the cube of the length for repeated lines, and a publisher chooses
-the lines. So the texts are first cut at lines that stand exactly once in both (patience diff), and difflib looks at
-what is left only within a budget.
+the lines. So the texts are first split at lines that occur exactly once in both (patience diff), and difflib compares
+the rest only within a budget.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from difflib import SequenceMatcher
 from typing import NamedTuple
 
-# Pairs of lines that difflib may compare, of one gap and in all: half a second in the worst case that was found.
+# Pairs of lines that difflib may compare, per gap and in total: half a second in the worst case found.
 _PAIRS_OF_A_GAP = 10_000
 _PAIRS_IN_ALL = 100_000
 
@@ -37,7 +37,7 @@ class _Budget:
 
 
 def compare_lines(left: Sequence[Hashable], right: Sequence[Hashable]) -> list[Block]:
-    """Return the blocks of both texts in order: equal ones, and between them what was changed, added or removed."""
+    """Return the blocks of both texts in order: equal ones, and between them changed, added or removed ones."""
     blocks: list[Block] = []
     a = b = equal = 0  # where the run of equal lines ends that is not yet a block, and how long it is
     found = [match for match in _matches(left, right) if match[2]]
@@ -88,11 +88,11 @@ def _common(left: Sequence[Hashable], right: Sequence[Hashable], a: Sequence[int
 
 
 def _anchors(left: Sequence[Hashable], right: Sequence[Hashable], a: range, b: range) -> list[tuple[int, int]]:
-    """Return the longest chain of lines that stand once in both ranges and come in the same order."""
+    """Return the longest chain of lines that occur once in both ranges, in the same order."""
     left_once, right_once = _single(left, a), _single(right, b)
     pairs = [(place, right_once[line]) for line, place in left_once.items() if line in right_once]
-    ends: list[int] = []  # for each length, the smallest place that a chain of it can end with
-    chains: list[int] = []  # and the index of that place
+    ends: list[int] = []  # for each length, the smallest position at which such a chain can end
+    chains: list[int] = []  # and the index of that position
     before: list[int] = []
     for index, (_, place) in enumerate(pairs):
         length = len(ends) if not ends or place > ends[-1] else bisect_left(ends, place)
@@ -112,7 +112,7 @@ def _anchors(left: Sequence[Hashable], right: Sequence[Hashable], a: range, b: r
 
 
 def _single(lines: Sequence[Hashable], places: range) -> dict[Hashable, int]:
-    """Return the lines that stand once in these places, with their place, in order."""
+    """Return the lines that occur once in this range, with their positions, in order."""
     part = lines[places.start : places.stop]
     last = dict(zip(part, places, strict=True))
     if len(last) == len(part):
@@ -122,7 +122,7 @@ def _single(lines: Sequence[Hashable], places: range) -> dict[Hashable, int]:
 
 
 def _gap(left: Sequence[Hashable], right: Sequence[Hashable], a: range, b: range, budget: _Budget) -> Iterator[_Match]:
-    """Compare what stands between two anchors; beyond the budget all of it counts as changed."""
+    """Compare the lines between two anchors; beyond the budget, all of them count as changed."""
     head = _common(left, right, a, b)
     if head:
         yield a.start, b.start, head

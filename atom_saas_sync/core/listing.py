@@ -1,6 +1,6 @@
-"""Where the list of skills ends, and whether it was read whole (marketplace-api.md, section 3).
+"""Where the list of skills ends, and whether it was read completely (marketplace-api.md, section 3).
 
-The list is no snapshot: skills come and go between two pages, and servers differ in what they send after the last one.
+The list is not a snapshot: skills come and go between pages, and servers differ in what they send after the last page.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from atom_saas_sync.errors import BadResponse
 
 PAGES_BEYOND = 10
 MAX_PAGES = 10_000
-"""A list may have twice the pages that its total makes, and ten more; never more than that."""
+"""A list may have twice the pages that its total implies, plus ten; never more than that."""
 
 
 class Next(Enum):
@@ -23,7 +23,7 @@ class Next(Enum):
 
 
 class Listing:
-    """The pages of one walk, reported in order. `page_size` is the size that was asked for."""
+    """The pages of one walk, reported in order. `page_size` is the requested size."""
 
     def __init__(self, page_size: int) -> None:
         self._page_size = page_size
@@ -33,7 +33,7 @@ class Listing:
         self.failed = False
         self.ended = False
         self.beyond = False
-        """Whether the pages so far hold the whole list: the next one is asked for only to be sure."""
+        """Whether the pages so far contain the whole list; the next one is requested only to make sure."""
         self._items = 0
         self._failures = 0
         self._largest_page = 0
@@ -44,7 +44,7 @@ class Listing:
         return self.ended and not self.failed and self.first_total == self.total and distinct >= (self.total or 0)
 
     def took(self, number: int, size: int, total: int | None) -> Next:
-        """Note a page of `size` items that says `total`. Raises BadResponse if the list has far too many pages."""
+        """Record a page of `size` items with this `total`. Raises BadResponse if the list has far too many pages."""
         self._failures = 0
         self.pages_read = number
         self._check_length(number, size, total)
@@ -59,15 +59,15 @@ class Listing:
         return Next.LOOK if self._items >= (self.total or 0) else Next.FETCH
 
     def looked(self, size: int, *, seen: int, distinct: int) -> Next:
-        """Decide after the consumer has looked at a page of `size` items, with all that was promised read.
+        """Decide after the consumer has read a page of `size` items and all announced pages are read.
 
-        If more than that comes, or nothing was promised, each page is looked at before the next is fetched. `seen` is
-        the number of ids so far, `distinct` also counts unusable items.
+        Beyond the announced pages, or without any, each page is read before the next is fetched. `seen` is the number
+        of ids so far; `distinct` also counts invalid items.
         """
         enough = self.total is not None and distinct >= self.total
         if size < self._page_size and enough:
             self.ended = True
-        elif seen == self._seen_at_last_look:  # a server that repeats itself would be walked for ever
+        elif seen == self._seen_at_last_look:  # otherwise a server that repeats itself would be walked forever
             if self.beyond:
                 self.ended = enough
                 self.pages_read -= 1
@@ -78,13 +78,13 @@ class Listing:
         return Next.END
 
     def could_not_fetch(self) -> Next:
-        """Note a page that could not be fetched although the marketplace answered."""
-        if self.beyond:  # what servers answer after the end of a list differs
+        """Record a page that could not be fetched although the marketplace responded."""
+        if self.beyond:  # servers differ in their response after the end of a list
             self.ended = True
             return Next.END
         self.failed = True
         self._failures += 1
-        # Without a total there is no telling where the list would end; two in a row are no accident.
+        # Without a total the end of the list is unknown; two failures in a row are not an accident.
         ends = self._failures > 1 or self.total is None or self._items + self._page_size >= self.total
         self._items += self._page_size
         return Next.END if ends else Next.FETCH

@@ -1,4 +1,4 @@
-"""What was done here and exists nowhere else, and what of it a change of the database would lose."""
+"""Local work that exists nowhere else, and what a change of the database would lose of it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from msgspec import Struct
 
 
 class LocalWork(Struct, frozen=True):
-    """Local edits by skill, unsent ratings by their id, and decisions by number, each with what tells it from another.
+    """Local edits by skill, unsent ratings by id, and decisions by number, each with a fingerprint of its content.
 
-    `ratings` and `decisions` begin with a line for people, after which anything may follow.
+    `ratings` and `decisions` start with a line to show; anything may follow.
     """
 
     edits: Mapping[str, str]
@@ -22,7 +22,7 @@ NO_WORK = LocalWork({}, {}, {})
 
 
 def lost_work(now: LocalWork, then: LocalWork) -> list[str]:
-    """Return a line for each piece of work that is there now, and not, or in another form, `then`."""
+    """Return a line for each piece of work that exists now but did not exist, or was different, `then`."""
     return [
         *(f"edit: {skill_id}" for skill_id, text in now.edits.items() if then.edits.get(skill_id) != text),
         *(f"rating: {told[0]}" for key, told in now.ratings.items() if then.ratings.get(key) != told),

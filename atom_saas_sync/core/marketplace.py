@@ -13,9 +13,9 @@ _SAAS_DOMAIN = "atomsaas.com"
 
 
 def marketplace_of(url: str) -> str:
-    """Return the one spelling of a base URL: two URLs name the same marketplace if and only if theirs are equal.
+    """Return the canonical form of a base URL: two URLs name the same marketplace if and only if these are equal.
 
-    Scheme and host are in lower case; the scheme's own port and slashes at the end of the path are left out.
+    Scheme and host are in lower case; the default port and trailing slashes are removed.
     """
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
@@ -27,7 +27,7 @@ def marketplace_of(url: str) -> str:
 
 
 def dialect_of(api_url: str) -> str | None:
-    """Return the dialect that a base URL implies: `mothership`, or None if it implies none."""
+    """Return the dialect that a base URL implies: `mothership`, or None."""
     parts = urlsplit(api_url)
     is_mothership = _is_on(parts, _MOTHERSHIP_DOMAIN) or parts.path.rstrip("/").endswith(_MOTHERSHIP_PATH)
     return "mothership" if is_mothership else None
@@ -41,9 +41,9 @@ def with_mothership_path(api_url: str) -> str:
 
 
 def platforms_differ(api_url: str, ws_url: str, dialect: str) -> bool:
-    """Tell whether the two URLs belong to different platforms, as far as their domains, paths and the dialect show it.
+    """Tell whether the two URLs belong to different platforms, judging by their domains, paths and the dialect.
 
-    A WebSocket URL on a domain of its own differs from no API.
+    A WebSocket URL on a separate domain matches every API.
     """
     api, ws = urlsplit(api_url), urlsplit(ws_url)
     of_api = _domain(api) or (_MOTHERSHIP_DOMAIN if dialect == "mothership" else _SAAS_DOMAIN)

@@ -1,15 +1,15 @@
 """The field-level three-way merge (data-model.md, rule 3).
 
-What only one side changed is taken. Where both changed a field differently:
+A field that only one side changed takes that side's value. If both changed it differently:
 
-    tags, examples, other lists that describe   united; what one side removed stays removed
+    tags, examples, other descriptive lists     united; items that one side removed stay removed
     version                                     LOCAL+merged+REMOTE
-    other fields that describe                  the newer side
+    other descriptive fields                    the newer side
     descriptive keys of metadata                likewise, key by key
     everything else                             local
 
-Everything else can be executed and is one unit: it comes whole from the side that changed any of it, or from the local
-side if both did. Volatile fields, and the counters of metadata, always follow the marketplace.
+Everything else is executable and forms one unit: all of it comes from the side that changed any of it, or from the
+local side if both did. Volatile fields, and the counters of metadata, always follow the marketplace.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MERGED = "+merged+"
 
 
 class _Absent:
-    """The value of a field that is not there."""
+    """The value of an absent field."""
 
 
 _ABSENT = _Absent()
@@ -40,7 +40,7 @@ _ABSENT = _Absent()
 def merge(
     base: Mapping[str, Any], local: Mapping[str, Any], remote: Mapping[str, Any], *, remote_is_newer: bool
 ) -> dict[str, Any]:
-    """Merge two versions of a skill that come from `base`, which is empty if they have no common one."""
+    """Merge two versions of a skill derived from `base`, which is empty if they have no common base."""
     runs = _executable_side(base, local, remote)
     merged: dict[str, Any] = {}
     for name in _names(local, remote):
@@ -92,7 +92,7 @@ def _is_lost(name: str, base: Any, local: Any, result: Any) -> bool:  # noqa: AN
 
 
 def _executable_side(base: Mapping[str, Any], local: Mapping[str, Any], remote: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the side whose executable fields are taken, all of them: nobody has reviewed a mixture of two."""
+    """Return the side from which all executable fields are taken: nobody has reviewed a mixture of both."""
     before, ours, theirs = (canonical(executable_part(side)) for side in (base, local, remote))
     return remote if ours in (before, theirs) else local
 
@@ -158,12 +158,12 @@ def _equal(left: Any, right: Any) -> bool:  # noqa: ANN401 - whatever JSON can h
 def _merged_version(local: Any, remote: Any) -> Any:  # noqa: ANN401 - whatever JSON can hold
     if not isinstance(local, str) or not isinstance(remote, str):
         return remote if isinstance(remote, str) else local
-    # From the version that the merge began with: it must not grow with each merge.
+    # Derived from the version before the first merge, so that it does not grow with each merge.
     return f"{local.split(_MERGED)[0]}{_MERGED}{remote}"
 
 
 def _united(base: list[Any], local: list[Any], remote: list[Any]) -> list[Any]:
-    """Return the entries that both sides have or that one of them added, local ones first, each once."""
+    """Return the entries that both sides have or that one of them added, local ones first, without duplicates."""
     before, ours, theirs = ({canonical(entry) for entry in side} for side in (base, local, remote))
     stays = (ours & theirs) | (ours ^ theirs) - before
     return list({key: entry for entry in (*local, *remote) if (key := canonical(entry)) in stays}.values())

@@ -1,6 +1,6 @@
-"""What we send to a marketplace: ratings, the query of a list, heartbeats (marketplace-api.md).
+"""Data sent to a marketplace: ratings, list queries, heartbeats (marketplace-api.md).
 
-Strict: what the contract does not allow is refused here, before it costs a request. What we accept is in
+Strict: anything that the contract does not allow is refused here, before it takes a request. Data received is in
 core/incoming/.
 """
 
@@ -20,10 +20,10 @@ from atom_saas_sync.model import OutgoingRating, Rating
 from atom_saas_sync.times import format_time
 
 MAX_COMMENT = 1000
-"""Characters of a comment (the contract)."""
+"""Characters in a comment (from the contract)."""
 
 MAX_USER = 256
-"""Characters of a user id."""
+"""Characters in a user id."""
 
 _STARS = range(1, 6)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -39,7 +39,7 @@ def path_segment(text: str) -> str:
 
 
 def list_query(page: int, page_size: int) -> Mapping[str, str]:
-    """Return the query that asks for one page of the list of skills; pages count from 1."""
+    """Return the query for one page of the list of skills; pages count from 1."""
     return {"page": str(page), "page_size": str(page_size)}
 
 
@@ -47,23 +47,23 @@ def list_query(page: int, page_size: int) -> Mapping[str, str]:
 
 
 def rating_problem(skill_id: object, user_id: object, stars: object, comment: object) -> str | None:
-    """Say why this is no rating that can be sent, or None. Other programs may have stored anything."""
+    """Say why a rating cannot be sent, or return None. Other programs may have stored anything."""
     return id_problem(skill_id) or user_problem(user_id) or stars_problem(stars) or comment_problem(comment)
 
 
 def stars_problem(stars: object) -> str | None:
-    """Say why these are no stars, or None."""
+    """Say why a number of stars is invalid, or return None."""
     if not isinstance(stars, int) or isinstance(stars, bool) or stars not in _STARS:
         return "stars must be a whole number from 1 to 5"
     return None
 
 
 def comment_problem(comment: object) -> str | None:
-    """Say why this can't be the comment of a rating, or None. It may have several lines."""
+    """Say why the comment of a rating is invalid, or return None. It may have several lines."""
     if comment is None:
         return None
     if not isinstance(comment, str) or not _is_unicode(comment):
-        return "the comment is no valid text"
+        return "the comment is not valid text"
     if len(comment) > MAX_COMMENT:
         return f"the comment has {len(comment)} characters; {MAX_COMMENT} are allowed"
     if _CONTROL_IN_COMMENT.search(comment):
@@ -72,9 +72,9 @@ def comment_problem(comment: object) -> str | None:
 
 
 def user_problem(user_id: object) -> str | None:
-    """Say why this can't be the id of a user, or None."""
+    """Say why a user id is invalid, or return None."""
     if not isinstance(user_id, str) or not _is_unicode(user_id):
-        return "the user id is no valid text"
+        return "the user id is not valid text"
     if not user_id.strip():
         return "the user id is empty"
     if len(user_id) > MAX_USER:
@@ -91,16 +91,16 @@ def _is_unicode(text: str) -> bool:
 
 
 def user_hasher(token: str) -> Callable[[str], str]:
-    """Return the function that turns user ids into HMAC-SHA256, keyed by a key derived from the token.
+    """Return a function that maps user ids to HMAC-SHA256, with a key derived from the token.
 
-    The same user has the same hash as long as the token stays; without the token it can't be traced back by guessing.
+    A user keeps the same hash as long as the token stays; without the token, the id cannot be found by guessing.
     """
     key = hmac.digest(token.encode(), b"atom-sync: ids of users", "sha256")
     return lambda user_id: hmac.digest(key, user_id.encode(), "sha256").hex()
 
 
 def outgoing(rating: Rating, sent_user: str) -> OutgoingRating:
-    """Return the rating as it is sent under the user id `sent_user`; an empty comment is none."""
+    """Return the rating as sent under the user id `sent_user`; an empty comment is left out."""
     return OutgoingRating(rating.skill_id, sent_user, rating.stars, rating.comment or None)
 
 
@@ -112,16 +112,16 @@ def rating_body(rating: OutgoingRating) -> bytes:
 
 
 def idempotency_key(version: str, sent_user: str, *, update_of: str = "") -> str:
-    """Return the key that belongs to this version of this rating, the same for each try.
+    """Return the idempotency key of this version of this rating, the same for each attempt.
 
-    `version` is the random name that the version got when it was written. The user id is part of it because it is
-    part of the body: servers refuse a key that comes with another body. An update (`PUT`) has a key of its own.
+    `version` is the random name given to the version when it was written. The user id is part of the key because it is
+    part of the body: servers refuse a key with a different body. An update (`PUT`) has a separate key.
     """
     return sha256(canonical([version, sent_user, update_of])).hexdigest()[:32]
 
 
 def rating_headers(key: str) -> Mapping[str, str]:
-    """Return the headers of a rating that is sent under the idempotency key `key`."""
+    """Return the headers of a rating sent with the idempotency key `key`."""
     return {"Idempotency-Key": key, "Content-Type": "application/json"}
 
 
@@ -129,5 +129,5 @@ def rating_headers(key: str) -> Mapping[str, str]:
 
 
 def heartbeat(kind: Literal["ping", "pong"], now: datetime) -> str:
-    """Return the text of a ping, or of the answer to one."""
+    """Return the text of a ping, or of the reply to one."""
     return json_text({"type": kind, "timestamp": format_time(now)})

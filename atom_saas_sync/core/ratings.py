@@ -11,10 +11,10 @@ from atom_saas_sync.model import Rating, RemoteRating
 from atom_saas_sync.times import parse_time
 
 SMALLEST_SKEW = timedelta(seconds=5)
-"""Smaller distances between two clocks are rounding and the time that an answer takes."""
+"""Smaller differences between two clocks are rounding and network latency."""
 
 _LARGEST_SKEW = timedelta(days=36525)
-"""What is a century away is no clock."""
+"""Ignore skews above a century: the remote clock is not set."""
 
 _PAUSES = (
     timedelta(minutes=5),
@@ -28,7 +28,7 @@ Newest = Literal["same", "ours", "theirs"]
 
 
 def content_digest(stars: int, comment: str | None) -> bytes:
-    """Return a digest of what a rating says."""
+    """Return a digest of a rating's content."""
     return sha256(canonical([stars, comment or None])).digest()
 
 
@@ -36,11 +36,11 @@ def content_digest(stars: int, comment: str | None) -> bytes:
 
 
 def newest(rating: Rating, remote: RemoteRating, *, skew: timedelta, now: datetime) -> Newest:
-    """Compare ours with the marketplace's; `skew` is how far its clock is ahead of ours.
+    """Compare our rating with the marketplace's; `skew` is how far its clock is ahead of ours.
 
-    If it still has what it and we last agreed on, only ours has changed since, whatever the times say: it stamps
-    ratings when they arrive, and that may be after ours was changed again. A time that is unknown or ahead of `now`
-    makes nothing newer. Where the times do not decide, ours wins if it has changed since we last agreed.
+    If the marketplace still has the rating that both sides last agreed on, only ours has changed, whatever the times
+    say: it stamps ratings on arrival, possibly after ours was changed again. A time that is unknown or ahead of `now`
+    never makes a rating newer. If the times do not decide, ours wins if it has changed since both sides last agreed.
     """
     theirs, own = content_digest(remote.stars, remote.comment), content_digest(rating.stars, rating.comment)
     if theirs == own:
@@ -59,7 +59,7 @@ def _past(moment: datetime | None, now: datetime) -> datetime | None:
 
 
 def clock_skew(seconds: float | None) -> timedelta:
-    """Return the distance to allow for, given the measured one."""
+    """Return the clock skew to allow for, given the measured one."""
     skew = timedelta(seconds=seconds or 0)
     return skew if SMALLEST_SKEW <= abs(skew) <= _LARGEST_SKEW else timedelta()
 
@@ -68,7 +68,7 @@ def clock_skew(seconds: float | None) -> timedelta:
 
 
 def next_try(failed_retries: int, max_retries: int, now: datetime) -> datetime | None:
-    """Return when a rating is tried again after so many failed retries; None if it waits for a person."""
+    """Return when a rating is retried after this many failed retries; None if only a manual retry is left."""
     if failed_retries >= max_retries:
         return None
     return now + _PAUSES[min(failed_retries, len(_PAUSES) - 1)]

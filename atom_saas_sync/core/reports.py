@@ -11,7 +11,7 @@ from atom_saas_sync.model import Health, ListedRating, Status, WebSocketState
 
 
 def status_document(status: Status, health: Health, now: datetime) -> dict[str, Any]:
-    """Return what `status --json` and `GET /api/admin/sync/status` say."""
+    """Return the document of `status --json` and `GET /api/admin/sync/status`."""
     sync = status.sync
     return {
         "success": True,
@@ -69,7 +69,7 @@ def _websocket_document(websocket: WebSocketState, now: datetime) -> dict[str, A
 
 
 def websocket_details(websocket: WebSocketState, now: datetime) -> dict[str, Any]:
-    """Return what `GET /api/admin/sync/websocket/status` says of the connection."""
+    """Return the document of `GET /api/admin/sync/websocket/status`."""
     return {
         **_websocket_document(websocket, now),
         "enabled": websocket.enabled,
@@ -81,7 +81,7 @@ def websocket_details(websocket: WebSocketState, now: datetime) -> dict[str, Any
 
 
 def health_document(health: Health) -> dict[str, Any]:
-    """Return the verdict: stable words in `reasons`, the same in words for people in `messages`."""
+    """Return the verdict: stable codes in `reasons`, and the same in words in `messages`."""
     return {
         "status": "healthy" if health.healthy else "unhealthy",
         "reasons": [trouble.code for trouble in health.reasons],
@@ -91,7 +91,7 @@ def health_document(health: Health) -> dict[str, Any]:
 
 
 def sync_health_document(status: Status, health: Health, now: datetime) -> dict[str, Any]:
-    """Return what `GET /health/sync` says; no paths and no names of skills in it, for anybody may ask."""
+    """Return the document of `GET /health/sync`, without paths and names of skills, because the route is public."""
     return {
         "status": "healthy" if health.healthy else "unhealthy",
         "sync": {
@@ -108,7 +108,7 @@ def sync_health_document(status: Status, health: Health, now: datetime) -> dict[
 
 
 def rating_document(rating: ListedRating) -> dict[str, Any]:
-    """Return a rating given here, with what became of it."""
+    """Return a local rating, with its state."""
     return {
         "id": rating.id,
         "skill_id": rating.skill_id,

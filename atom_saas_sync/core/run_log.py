@@ -1,4 +1,4 @@
-"""The audit trail of runs as people and programs read it: one record for each run."""
+"""The audit trail of runs for people and programs: one record for each run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from atom_saas_sync.errors import Interrupted
 from atom_saas_sync.model import ErrorInfo
 
 RUN_KINDS = ("skills", "categories", "ratings", "all", "watch", "purge", "backup")
-"""What `runs list --kind` takes: a kind of run, `all` of them, or those that `watch` started."""
+"""Values of `runs list --kind`: a kind of run, `all`, or those that `watch` started."""
 
 KILLED = ErrorInfo(Interrupted.kind, "the process was killed", None)
 
@@ -21,7 +21,7 @@ _SUMMARISED = ("added", "updated", "deleted", "invalid", "refused", "uploaded", 
 
 
 class LoggedRun(Struct, frozen=True):
-    """A run of the audit trail; `status` is `running` only while its process lives."""
+    """A run of the audit trail; `status` is `running` only while its process is alive."""
 
     id: int
     kind: str
@@ -37,7 +37,7 @@ class LoggedRun(Struct, frozen=True):
 
 
 def run_document(run: LoggedRun) -> dict[str, Any]:
-    """Return what `runs list --json` and `runs show --json` say about a run."""
+    """Return a run as in `runs list --json` and `runs show --json`."""
     error = run.error
     return {
         "id": run.id,
@@ -55,7 +55,7 @@ def run_document(run: LoggedRun) -> dict[str, Any]:
 
 
 def summary(kind: str, counts: Mapping[str, Any]) -> str:
-    """Return the figures of a run that are not zero, for one line of a list: `12 added, 30 updated`."""
+    """Return the non-zero figures of a run, for one line of a list: `12 added, 30 updated`."""
     figures = {name: number for name, number in counts.items() if isinstance(number, int) and number}
     parts = [f"{figures[name]:,} {name}" for name in _SUMMARISED if name in figures]
     if kind == "purge":

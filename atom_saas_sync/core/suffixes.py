@@ -1,4 +1,4 @@
-"""The suffix under which an editor gets the code of a skill, so that it knows the language."""
+"""The file suffix for a skill's code in an editor, so that the editor recognizes the language."""
 
 from __future__ import annotations
 

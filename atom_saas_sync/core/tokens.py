@@ -1,4 +1,4 @@
-"""What a token says about itself, if it is a JWT."""
+"""Reading the expiry time of a token, if it is a JWT."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from atom_saas_sync.core.canonical import decode_object
 
 
 def expires_at(token: str) -> datetime | None:
-    """Return when a JWT expires; None for a token of another kind, or one that does not say.
+    """Return when a JWT expires; None for any other token, or a JWT without an expiry time.
 
-    The signature is not looked at: this is for warning in time, and proves nothing.
+    The signature is not verified: the time is only used for warnings.
     """
     parts = token.split(".")
     if len(parts) != 3:  # noqa: PLR2004 - header, payload, signature

@@ -1,4 +1,4 @@
-"""Differences in the unified form, as `diff -u` prints and `patch` reads it."""
+"""Differences in unified format, as printed by `diff -u` and read by `patch`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def unified_fields(changes: Iterable[FieldChange], before: str, after: str) -> I
     """Yield the lines of a patch in which each field is a file; `before` and `after` name the versions."""
     for change in changes:
         left, right = _text(change.local), _text(change.remote)
-        if left and right and "\n" not in left + right:  # one line each: that they have no ends tells nobody anything
+        if left and right and "\n" not in left + right:  # one line each: skip notes about the missing newline
             left, right = f"{left}\n", f"{right}\n"
         yield "--- /dev/null" if change.local is ABSENT else f"--- a/{change.name}\t{before}"
         yield "+++ /dev/null" if change.remote is ABSENT else f"+++ b/{change.name}\t{after}"
@@ -43,14 +43,14 @@ def unified(before: str, after: str) -> Iterator[str]:
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - JSON
-    """Return a value as the text of a file: a text as it is, anything else as indented JSON."""
+    """Return a value as the text of a file: a string as it is, anything else as indented JSON."""
     if value is ABSENT:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
 
 
 def _lines(text: str) -> list[str]:
-    """Return the lines without their ends; a last one that has none says so below it, and equals no other."""
+    """Return the lines without their ends; a last line without an end is marked as such, so it equals no other."""
     lines = text.split("\n")
     if lines[-1]:
         lines[-1] += f"\n{_NO_NEWLINE}"
@@ -59,7 +59,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _hunks(blocks: Sequence[Block]) -> Iterator[list[Block]]:
-    """Yield the changes, each with a few equal lines around it; those that are close together as one."""
+    """Yield the changes, each with a few equal lines around it; changes close together are one."""
     hunk: list[Block] = []
     for place, block in enumerate(blocks):
         if not block.equal:
@@ -79,7 +79,7 @@ def _hunks(blocks: Sequence[Block]) -> Iterator[list[Block]]:
 
 
 def _place(lines: range) -> str:
-    """Return a range as hunks have it: counted from 1; an empty one follows the line that it names."""
+    """Return a range in the form of hunks: counted from 1; an empty range follows the line that it names."""
     if len(lines) == 1:
         return str(lines.start + 1)
     return f"{lines.start + 1 if lines else lines.start},{len(lines)}"

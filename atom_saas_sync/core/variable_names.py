@@ -1,4 +1,4 @@
-"""Names of variables that atom-sync does not read: typing errors, and names of other Atom programs."""
+"""Names of variables that atom-sync does not read: typos, and names of other Atom programs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _READ_BY_NOTHING = {"ATOM_SAAS_CACHE_TTL": "cached skills expire after 24 hours"
 
 
 def warning_about(name: str, known: Collection[str]) -> str:
-    """Return what to say of a name that is not one of `known`, but is meant for a client of the marketplace."""
+    """Return a warning about a name that is not one of `known` but looks like a setting for a marketplace client."""
     is_foreign = name.startswith("MARKETPLACE_")
     name_here = f"ATOM_SAAS_{name.removeprefix('MARKETPLACE_')}" if is_foreign else name
     ours = name_here if name_here in known else _OURS.get(name_here)

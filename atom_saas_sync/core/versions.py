@@ -1,4 +1,4 @@
-"""Which version of a skill somebody means: by number, version or digest."""
+"""Resolving a version of a skill: by number, version or digest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{12,64})", re.ASCII | re.IGNORECASE)
 def choose_version(skill_id: str, versions: Sequence[SentVersion], wanted: str) -> SentVersion:
     """Return the version that `wanted` names: `base`, a number of `skills log`, a version, 12 digits of a digest.
 
-    Of several with that version, or that content, it is the newest. Raises NotFound, and Ambiguous for the beginning
+    Of several with that version, or that content, the newest is returned. Raises NotFound, and Ambiguous for a prefix
     of several digests.
     """
     found = [each for each in versions if wanted == "base" and each.number is None]
@@ -36,13 +36,13 @@ def choose_version(skill_id: str, versions: Sequence[SentVersion], wanted: str) 
 
 
 def version_name(version: SentVersion, wanted: str | None = None) -> str:
-    """Return what people call a version: `base (1.2.0)`, `#7 (1.1.0)`; `1.1.0 (#7)` if `wanted` was that."""
+    """Return a version's display name: `base (1.2.0)`, `#7 (1.1.0)`; `1.1.0 (#7)` if `wanted` was that."""
     number = "base" if version.number is None else f"#{version.number}"
     return f"{wanted} ({number})" if wanted == version.version else f"{number} ({version.version or '-'})"
 
 
 def _with_digest(versions: Sequence[SentVersion], digits: str) -> list[SentVersion]:
-    """Return the versions whose digest of the content begins so, else those whose digest of what is executed does."""
+    """Return the versions whose content digest has this prefix, or else those whose exec digest has it."""
     for kind in ("content_digest", "exec_digest"):
         found = [each for each in versions if getattr(each, kind).hex().startswith(digits)]
         if len({each.content_digest for each in found}) > 1:

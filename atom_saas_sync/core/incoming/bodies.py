@@ -1,4 +1,4 @@
-"""What holds for every body and frame: its encoding, its memory, and the items of a list that no parser takes."""
+"""Checks for every body and frame: encoding, memory, and splitting lists that the fast parser refuses."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from atom_saas_sync.errors import BadResponse, TooLarge
 
 
 def is_utf8(body: bytes) -> bool:
-    """Tell whether a body is UTF-8. One that is not was probably damaged on its way."""
+    """Tell whether a body is UTF-8. If it is not, it was probably damaged in transit."""
     if body.isascii():
         return True
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        for start in range(0, len(body), _CHUNK):  # in the processor's cache; a whole copy takes four times the memory
+        for start in range(
+            0, len(body), _CHUNK
+        ):  # fits the processor's cache; a copy of the whole body takes four times its memory
             decoder.decode(body[start : start + _CHUNK], final=start + _CHUNK >= len(body))
     except UnicodeDecodeError:
         return False
@@ -28,17 +30,17 @@ def is_utf8(body: bytes) -> bool:
 
 
 def memory_of(text: str) -> int:
-    """Estimate, from above, the memory that JSON takes as text and decoded, in bytes.
+    """Return an upper estimate of the memory that JSON takes as text and decoded, in bytes.
 
-    Many small values take thirty times their text; a character like an emoji makes the whole text around it four
-    times as large, also one that is written as an escape.
+    Many small values take thirty times their text; a character like an emoji, even one written as an escape, makes
+    the whole string around it four times as large.
     """
     shape = Shape(0, text.count(","), text.count("[") + text.count("{"), has_exponent=False)
     return memory_of_shape(text, shape, escaped=True)
 
 
 def memory_of_shape(text: str, shape: Shape, *, escaped: bool) -> int:
-    r"""Estimate the memory of a text of that shape; it has no `\u` unless it may be `escaped`."""
+    r"""Estimate the memory of a text of this shape; it contains `\u` only if it may be `escaped`."""
     size = getsizeof(text)
     decoded = max(size, _WIDEST * len(text)) if escaped and "\\u" in text else size
     return size + decoded + _VALUE_BYTES * shape.values + _CONTAINER_BYTES * shape.containers
@@ -51,11 +53,11 @@ _MAX_TOKENS = 8_000_000
 
 
 def cut_list(body: bytes, key: bytes, limit: int) -> tuple[bytes, list[bytes]] | None:
-    """Return the body with an empty list, and the items of that list; None if the brackets do not match.
+    """Return the body with its list emptied, and the items of that list; None if the brackets do not match.
 
-    The list is the value of `key`, or the whole body. For lists that the fast parser refuses as a whole because one
-    item is half a surrogate pair, absurdly nested, or a number out of range. Raises BadResponse for more items than
-    `limit`.
+    The list is the value of `key`, or the whole body. This is for lists that the fast parser refuses as a whole because
+    one item contains half a surrogate pair, extreme nesting, or a number out of range. Raises BadResponse for more
+    items than `limit`.
     """
     named = re.compile(rb'"' + key + rb'"\s*:\s*\Z')
     depth, level, start, begin, items = 0, -1, 0, 0, []
@@ -90,7 +92,7 @@ def _too_many(what: str, limit: int) -> str:
 
 
 def is_json_if_odd(item: bytes) -> bool:
-    """Tell whether an item is JSON, or was refused for what it says rather than for how it is written."""
+    """Tell whether an item is JSON, or was refused for its content rather than its syntax."""
     try:
         json.loads(item.decode(errors="replace"))
     except RecursionError:
@@ -101,7 +103,7 @@ def is_json_if_odd(item: bytes) -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """Return the reason of a failed parse."""
+    """Return why parsing failed."""
     return "too deeply nested" if isinstance(error, RecursionError) else str(error)
 
 
@@ -109,6 +111,6 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
 def check_memory(body: bytes, what: str) -> None:
-    """Raise TooLarge if a body would take more memory, decoded, than MAX_PAGE_MEMORY."""
+    """Raise TooLarge if a decoded body would take more memory than MAX_PAGE_MEMORY."""
     if memory_of(body.decode(errors="replace")) > MAX_PAGE_MEMORY:
         raise TooLarge(f"{what} would take too much memory ({len(body)} bytes)")

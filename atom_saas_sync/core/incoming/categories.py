@@ -35,13 +35,13 @@ def parse_categories(body: bytes) -> tuple[list[Category], list[InvalidItem]]:
         elif isinstance(name, str) and name and not CONTROL.search(name):
             good[name] = Category(name=name, text=canonical(entry).decode())
         else:
-            bad.append(InvalidItem(None, "a category without a usable name"))
+            bad.append(InvalidItem(None, "a category without a valid name"))
     return list(good.values()), bad
 
 
 def _split_categories(body: bytes) -> list[bytes]:
     problem: Exception | None = None
-    if body.count(b",") < MAX_CATEGORIES:  # no more commas, no more items
+    if body.count(b",") < MAX_CATEGORIES:  # n items have n - 1 commas
         try:
             form = _decode_categories(body)
         except UNREADABLE as error:

@@ -1,4 +1,4 @@
-"""Error answers (section 3, "Errors and limits")."""
+"""Error responses (section 3, "Errors and limits")."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MOST_NESTED_ERRORS = 4
 
 
 def error_words(body: bytes) -> str:
-    """Return what the body of an error answer says, in the marketplace's own words: JSON, or plain text; else ""."""
+    """Return the marketplace's message in the body of an error response, from JSON or plain text; else ""."""
     document = decode_object(body)
     if document is not None:
         return _first_words(document, _MOST_NESTED_ERRORS) or ""

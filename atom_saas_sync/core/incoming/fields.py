@@ -1,4 +1,4 @@
-"""The fields of a skill: ids and names, types, and what the volatile ones may hold (section 3, "One skill")."""
+"""The fields of a skill: ids and names, types, and the form of volatile fields (section 3, "One skill")."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def id_problem(skill_id: object) -> str | None:
-    """Say why this can't be the id of a skill ("One skill"), or return None."""
+    """Say why a skill id is invalid ("One skill"), or return None."""
     if not isinstance(skill_id, str):
         return "no skill_id" if skill_id is None else "skill_id is not a string"
     if skill_id in {"", ".", ".."}:
@@ -41,29 +41,29 @@ _HIDDEN = re.compile(f"[\u2028\u2029\u2800\ufff9-\ufffb{DEFAULT_IGNORABLE}]")
 
 
 def name_problem(skill_id: str) -> str | None:
-    """Say why an id could be taken for another one, or return None (docs/TRUST.md, "One name")."""
+    """Say why an id could be mistaken for another one, or return None (docs/TRUST.md, "One name")."""
     if _USUAL_ID.fullmatch(skill_id):
         return None
     if skill_id.strip() != skill_id:
-        return "skill_id has blanks at its ends"
+        return "skill_id has leading or trailing blanks"
     if "\\" in skill_id:
         return "skill_id has a backslash"
     if _HIDDEN.search(skill_id):
         return "skill_id has invisible characters"
     if not {"", ".", ".."}.isdisjoint(skill_id.split("/")):
         return "skill_id has a part between slashes that is empty or dots"
-    return None if is_normalized("NFC", skill_id) else "skill_id is not in Unicode's form NFC"
+    return None if is_normalized("NFC", skill_id) else "skill_id is not in Unicode normalization form NFC"
 
 
 def skill_problem(fields: dict[str, Any]) -> str | None:
-    """Say which field of a skill has a wrong type, or return None. All fields but `name` may be absent or null."""
+    """Say which field of a skill has a wrong type, or return None. All fields except `name` may be absent or null."""
     if not isinstance(fields.get("name"), str):
         return "no name" if fields.get("name") is None else "name is not a string"
     return partial_problem(fields)
 
 
 def partial_problem(fields: dict[str, Any]) -> str | None:
-    """Like `skill_problem` for part of a skill, as WebSocket messages may carry."""
+    """Do the same as `skill_problem` for the part of a skill in a WebSocket message."""
     for name in TEXT_FIELDS:
         value = fields.get(name)
         if value is not None and not isinstance(value, str):
@@ -83,22 +83,22 @@ def partial_problem(fields: dict[str, Any]) -> str | None:
 
 
 def read_update(fields: dict[str, Any]) -> tuple[object, str | None]:
-    """Return the id of a whole skill, and what is wrong with it or its fields."""
+    """Return the id of a whole skill, and the problem with it or its fields."""
     skill_id, problem = read_deletion(fields)
     return skill_id, problem or skill_problem(fields)
 
 
 def read_deletion(fields: dict[str, Any]) -> tuple[object, str | None]:
-    """Return the id that a document names, and what is wrong with it."""
+    """Return the id in a document, and the problem with it."""
     skill_id, other = fields.get("skill_id", fields.get("id")), fields.get("id")
     problem = id_problem(skill_id)
     return skill_id, problem or (None if other is None or other == skill_id else "skill_id and id differ")
 
 
 def without_malformed(fields: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return `fields` without what is malformed in the volatile ones, and the names of those that it was in.
+    """Return `fields` without malformed volatile values, and the names of the affected fields.
 
-    They reach a skill without anybody's approval, so they hold figures and times, and no texts but ratings.
+    Volatile fields are stored without anybody's approval, so they may contain only numbers, times and ratings.
     """
     wrong = tuple(
         name
@@ -120,7 +120,7 @@ def without_malformed(fields: dict[str, Any]) -> tuple[dict[str, Any], tuple[str
 
 
 def _formed_rating(entry: object) -> dict[str, Any] | None:
-    """Return an entry of `ratings` without fields that the contract does not know; None if one has another form."""
+    """Return an entry of `ratings` with only the contract's fields; None if one of them has the wrong form."""
     if not isinstance(entry, dict) or read_stars(entry.get("rating")) is None:
         return None
     comment = entry.get("comment")
@@ -147,12 +147,12 @@ _RATING_FIELDS = frozenset({"rating", "comment", *_RATING_IDS, *_RATING_TIMES})
 
 
 def read_count(value: object) -> int | None:
-    """Return a count if that is what the value is."""
+    """Return the value if it is a count, else None."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT else None
 
 
 def read_stars(value: object) -> int | None:
-    """Return a number of stars, also from a string or a float; None if it is not one from 1 to 5."""
+    """Return a number of stars, also from a string or a float; None if it is not from 1 to 5."""
     if isinstance(value, str):
         value = int(value) if value in _STARS_AS_TEXT else None
     if isinstance(value, bool) or not isinstance(value, int | float) or value not in _STARS:
@@ -161,13 +161,13 @@ def read_stars(value: object) -> int | None:
 
 
 def read_identifier(value: object) -> str | None:
-    """Return an identifier as a string, also from a whole number; None if it is not usable."""
+    """Return an identifier as a string, also from a whole number; None if it is invalid."""
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     return text if isinstance(text, str) and id_problem(text) is None and not SURROGATE.search(text) else None
 
 
 def read_average(value: object) -> float | None:
-    """Return an average of stars; None if it is not one."""
+    """Return the value if it is an average of stars, else None."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     return float(value) if 0 <= value <= _STARS[-1] else None

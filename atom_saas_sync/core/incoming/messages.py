@@ -40,15 +40,15 @@ SKILL_UPDATE, CATEGORY_UPDATE, RATING_UPDATE, SKILL_DELETE = (
 RATING_FIGURES = ("average_rating", "rating_count")
 PING, PONG = "ping", "pong"
 UNKNOWN = "unknown"
-"""Under this type all are counted that the contract does not know: a label's values must be few."""
+"""Counter label for message types outside the contract; keeps the label's cardinality bounded."""
 
 
 class Message(Struct, frozen=True):
-    """One usable message. `key` is the skill's id or the category's name, `text` the JSON of `fields` as it came.
+    """One valid message. `key` is the skill's id or the category's name, `text` the JSON of `fields` as received.
 
-    `sent_at` is the message's own time, `updated_at` that of its data; None if it does not say. Both are UTC.
-    `only_if_held` says that its id could be taken for another one: no skill of that id is added. `shape` is that of
-    the fields, or of more than them, and `memory` how many bytes all takes, estimated from above.
+    `sent_at` is the message's own time, `updated_at` that of its data, both in UTC; None if missing. `only_if_held`
+    means that its id could be mistaken for another one, so no skill with that id is added. `shape` is the shape of the
+    fields, or of a value that contains them; `memory` is an upper estimate in bytes.
     """
 
     type: str
@@ -63,12 +63,12 @@ class Message(Struct, frozen=True):
 
     @property
     def brings_news(self) -> bool:
-        """Tell whether it is about the catalogue; the others are about the connection, or nobody knows."""
+        """Tell whether it is about the catalogue; others are about the connection, or unknown."""
         return self.key != ""
 
 
 class Malformed(Struct, frozen=True):
-    """A frame that is no usable message, and why. The reason repeats nothing of its content."""
+    """A frame that is not a valid message, and why. The reason repeats none of its content."""
 
     reason: str
 
@@ -80,9 +80,9 @@ _decode_envelope = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 class _Envelope(NamedTuple):
-    """A frame, opened: its type, its timestamp, its data as JSON, and the same decoded if the type is known.
+    """A parsed frame: type, timestamp, data as JSON, and the decoded data if the type is known.
 
-    In a `plain` frame no key comes twice, not even in its data, and none is spelled with escapes.
+    A `plain` frame has no duplicate keys, not even in its data, and no keys spelled with escapes.
     """
 
     kind: object
@@ -102,20 +102,20 @@ def _open_envelope(frame: str) -> _Envelope | Malformed:
         kind, timestamp = (_decode(envelope.get(name, _NULL)) for name in ("type", "timestamp"))
         decoded = decode_with_shape(data) if isinstance(kind, str) and kind in _READERS else None
         plain = decoded is not None and is_plain(raw, {**envelope, "data": decoded[0]})
-        # Without the data, which is most of the frame: the caller looks for keys in it that come twice.
+        # Without the data, which is most of the frame: the caller checks it for duplicate keys.
         if not plain and not is_plain(raw.replace(data, b"null", 1), {**envelope, "data": _NULL}):
             refuse_twice(raw)
     except TwiceError as error:
         return Malformed(str(error))
     except (msgspec.MsgspecError, ValueError):
-        return Malformed("no JSON object of valid text")
+        return Malformed("not a JSON object of valid text")
     except RecursionError:
         return Malformed("too deeply nested")
     return _Envelope(kind, timestamp, data, decoded, plain)
 
 
 def parse_frame(frame: str | bytes) -> Message | Malformed:  # noqa: PLR0911 - a reason each
-    """Read one frame: a text, or the bytes of a binary one, which the contract has no use for."""
+    """Read one frame: a text, or the bytes of a binary one, which the contract does not use."""
     if isinstance(frame, bytes):
         return Malformed("a binary frame")
     envelope = _open_envelope(frame)
@@ -159,7 +159,7 @@ def _read_rating(fields: dict[str, Any]) -> tuple[object, str | None]:
 def _read_category(fields: dict[str, Any]) -> tuple[object, str | None]:
     name = fields.get("name")
     usable = isinstance(name, str) and name and not CONTROL.search(name)
-    return name, None if usable else "no usable name"
+    return name, None if usable else "no valid name"
 
 
 _READERS: dict[str, Callable[[dict[str, Any]], tuple[object, str | None]]] = {

@@ -13,7 +13,7 @@ from atom_saas_sync.times import parse_time
 
 
 def _lenient_object(body: bytes) -> dict[str, Any] | None:
-    """Return the JSON object that a body holds, also if some text or number in it is not valid."""
+    """Return the JSON object in a body, even if some text or number in it is not valid."""
     fields = decode_object(body)
     if fields is not None:
         return fields
@@ -25,25 +25,25 @@ def _lenient_object(body: bytes) -> dict[str, Any] | None:
 
 
 def parse_receipt(body: bytes, *, known_id: str | None = None) -> RatingReceipt:
-    """Read the answer to a rating that was taken; `known_id` is its id if the answer may leave it out.
+    """Read the response to an accepted rating; `known_id` is its id if the response may omit it.
 
-    Raises BadResponse if it is not of the contract's form.
+    Raises BadResponse if it does not have the contract's form.
     """
     document = _lenient_object(body)
     if document is None:
-        raise BadResponse("the answer to a rating is not a JSON object")
+        raise BadResponse("the response to a rating is not a JSON object")
     if document.get("success", True) is not True:
-        raise BadResponse("the answer to a rating says that it was no success, with a status that says it was")
+        raise BadResponse("the response to a rating reports a failure with a successful status")
     rating_id = read_identifier(document.get("rating_id")) or read_identifier(document.get("id")) or known_id
     if rating_id is None:
-        raise BadResponse("the answer to a rating has no usable rating_id")
+        raise BadResponse("the response to a rating has no valid rating_id")
     return RatingReceipt(
         rating_id, read_average(document.get("average_rating")), read_count(document.get("rating_count"))
     )
 
 
 def parse_conflict(body: bytes, *, skill_id: str, user_id: str) -> RemoteRating | None:
-    """Return the stored rating that a 409 shows, flat or nested in `rating`; None if it shows none that is ours."""
+    """Return the stored rating in a 409 response, flat or nested in `rating`; None if it is missing or not ours."""
     document = _lenient_object(body)
     if document is None:
         return None
@@ -55,15 +55,15 @@ def parse_conflict(body: bytes, *, skill_id: str, user_id: str) -> RemoteRating 
 
 
 def parse_skill_ratings(body: bytes) -> tuple[RemoteRating, ...]:
-    """Return the usable ratings among those that a skill shows. Raises BadResponse if it is not a skill."""
+    """Return the valid ratings of a skill. Raises BadResponse if the body is not a skill."""
     document = _lenient_object(body)
     if document is None:
-        raise BadResponse("the answer for a skill is not a JSON object")
+        raise BadResponse("the response for a skill is not a JSON object")
     entries = document.get("ratings")
     if entries is None:
         return ()
     if not isinstance(entries, list):
-        raise BadResponse("the answer for a skill is not of the expected form: `ratings` is not a list")
+        raise BadResponse("the response for a skill is not of the expected form: `ratings` is not a list")
     found = (_remote_rating(entry) for entry in entries if isinstance(entry, dict))
     return tuple(rating for rating in found if rating is not None)
 
@@ -78,6 +78,6 @@ def _remote_rating(fields: dict[str, Any]) -> RemoteRating | None:
         comment=SURROGATE.sub("\N{REPLACEMENT CHARACTER}", comment) if comment else None,
         rating_id=read_identifier(fields.get("rating_id")),
         user_id=user_id if isinstance(user_id, str) else None,
-        # Of one that was changed at an unreadable time, nobody can tell when.
+        # A rating with an invalid time of change was changed at an unknown time.
         rated_at=parse_time(fields.get("created_at") if updated_at is None else updated_at),
     )

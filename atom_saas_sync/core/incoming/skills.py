@@ -41,7 +41,7 @@ _NONE = Raw(b"")
 
 @cache
 def _page_decoder() -> Callable[[bytes], Any]:
-    # A structure of so many fields: unlike a list, it is refused at the first item too many.
+    # A structure with this many fields: unlike a list, it is refused at the first item too many.
     fields = [(f"i{number}", Raw, _NONE) for number in range(MAX_PAGE_ITEMS)]
     items = msgspec.defstruct("items", fields, array_like=True, forbid_unknown_fields=True)
     page = msgspec.defstruct("page", [("skills", items | None), ("total", Any, None)])
@@ -49,9 +49,9 @@ def _page_decoder() -> Callable[[bytes], Any]:
 
 
 def parse_skill_page(body: bytes, *, page: int, page_size: int) -> SkillPage:
-    """Cut a page of the list into its items, unparsed.
+    """Split a page of the list into unparsed items.
 
-    Raises BadResponse if the body is not JSON, not of the contract's form, or has more than MAX_PAGE_ITEMS.
+    Raises BadResponse if the body is not JSON, not of the contract's form, or has more than MAX_PAGE_ITEMS items.
     """
     decode = _page_decoder()
     try:
@@ -70,7 +70,7 @@ def parse_skill_page(body: bytes, *, page: int, page_size: int) -> SkillPage:
         items = tuple(map(Raw, cut[1]))
     total = read_count(form.total)
     if items is None:
-        # Some languages write an empty list as null. Only where the list has ended: it must not look empty by accident.
+        # Some languages write an empty list as null. Accepted only past the end: no list may look empty by accident.
         if total is None or (page - 1) * page_size < total:
             raise BadResponse("the list of skills is not of the expected form: `skills` is null")
         items = ()
@@ -93,7 +93,7 @@ def read_skill(raw: bytes, wire_digest: bytes | None = None) -> SkillVersion | I
         text = raw.decode() if plain else one_meaning(raw, fields)
     except TwiceError as error:
         return InvalidItem(_guess_id(raw), str(error))
-    # What is plain has no escapes but of control characters, which are not wide.
+    # A plain item has no escapes except for control characters, which are not wide.
     memory = memory_of_shape(text, shape, escaped=not plain)
     fields, dropped = without_malformed(fields)
     if dropped:
@@ -110,7 +110,7 @@ _STRING_VALUE = re.compile(rb'\s*:\s*("(?:[^"\\]++|\\.)*+")', re.DOTALL)
 
 
 def _guess_id(raw: bytes) -> str | None:
-    """Return the id that an item has which can't be read as a whole; never one of what is inside it."""
+    """Return the id of an item that cannot be parsed as a whole; never the id of something nested in it."""
     found: dict[bytes, str] = {}
     depth = 0
     for number, token in enumerate(TOKEN.finditer(raw)):

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_lines import COMMANDS, REPORTING, clean_environment, minimal, run_all
+from command_lines import COMMANDS, LEAVES, REPORTING, clean_environment, minimal, run_all
 from conftest import Machine
 from loaded_command import run_command
 
@@ -158,6 +158,7 @@ def test_help_cuts_no_summary_and_names_no_type_of_python(tmp_path: Path) -> Non
 
 
 def test_every_example_is_right_usage() -> None:
+    assert set(LEAVES) <= {tuple(words.split()) for words in EXAMPLES}
     own = {words: examples for words, examples in EXAMPLES.items() if words}
     assert set(EXAMPLES[""]) <= {example for examples in own.values() for example in examples}
     for words, examples in own.items():

@@ -28,7 +28,7 @@ _URL = Annotated[
     typer.Option(
         "--url",
         metavar="URL",
-        help=f"Base URL of the running sandbox. Default: ATOM_SAAS_API_URL, else {_DEFAULT_URL}.",
+        help=f"Base URL of the running sandbox [env: ATOM_SAAS_API_URL]. Default: {_DEFAULT_URL}.",
     ),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

@@ -109,8 +109,8 @@ def test_a_command_with_wrong_settings_tells_all_and_exits_with_78(tmp_path: Pat
     result = _run(tmp_path, "sync", "skills", *as_json, ATOM_SAAS_SYNC_BATCH_SIZE="0", ATOM_SAAS_API_TOKEN=token)
     assert result.returncode == 78
     first, second, hint = result.stderr.splitlines()
-    assert first.startswith("atom-sync: ATOM_SAAS_API_TOKEN: what it holds (from environment) will not do; it takes")
-    assert second.startswith("atom-sync: ATOM_SAAS_SYNC_BATCH_SIZE: '0' (from environment) will not do; it takes")
+    assert first.startswith("atom-sync: ATOM_SAAS_API_TOKEN: invalid value (from environment): expected a token")
+    assert second.startswith("atom-sync: ATOM_SAAS_SYNC_BATCH_SIZE: invalid value '0' (from environment): expected")
     assert hint.startswith("  → ")
     assert TOKEN not in result.stdout + result.stderr
     if as_json:

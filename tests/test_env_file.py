@@ -10,7 +10,7 @@ import pytest
 from conftest import Machine
 
 from atom_saas_sync import config
-from atom_saas_sync.config import Settings, load_settings, require_token, show_settings
+from atom_saas_sync.config import Settings, files, load_settings, require_token, show_settings, sources
 from atom_saas_sync.errors import ConfigError
 
 TOKEN = "at_saas_abc123"
@@ -79,9 +79,9 @@ def test_a_file_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.
 def test_the_owner_s_own_group_may_write_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _write(tmp_path, "ATOM_SAAS_SYNC_BATCH_SIZE=20\n", mode=0o660)
     group = path.stat().st_gid
-    monkeypatch.setattr(config, "_user", lambda number: (str(number), group))
+    monkeypatch.setattr(files, "_user", lambda number: (str(number), group))
     assert _load(tmp_path).batch_size == 20
-    monkeypatch.setattr(config, "_user", lambda number: (str(number), group + 1))
+    monkeypatch.setattr(files, "_user", lambda number: (str(number), group + 1))
     with pytest.raises(ConfigError, match="mode 0660"):
         _load(tmp_path)
 
@@ -191,7 +191,7 @@ def test_system_takes_settings_token_and_database_of_the_service(
     _write(here, "ATOM_SAAS_SYNC_BATCH_SIZE=7\n", mode=0o666)
     settings = _write(tmp_path, "ATOM_SAAS_SYNC_BATCH_SIZE=20\n", "atom-sync.env")
     token = _write(tmp_path, TOKEN, "token")
-    monkeypatch.setattr(config, "SETTINGS", str(settings))
+    monkeypatch.setattr(sources, "SETTINGS", str(settings))
     monkeypatch.setitem(config.SERVICE_DEFAULTS, "ATOM_SAAS_API_TOKEN_FILE", str(token))
     for environ, system in (({}, True), ({"ATOM_SYNC_SYSTEM": "true"}, False)):
         found = _load(here, environ, system=system)
@@ -236,7 +236,7 @@ def test_who_may_not_read_its_database_gets_the_line_to_type(
     from atom_saas_sync.cli import main
 
     machine.pull()
-    monkeypatch.setattr(config, "SETTINGS", str(_write(machine.directory, "", "atom-sync.env")))
+    monkeypatch.setattr(sources, "SETTINGS", str(_write(machine.directory, "", "atom-sync.env")))
     monkeypatch.setitem(config.SERVICE_DEFAULTS, "ATOM_SAAS_DATABASE_URL", str(machine.database_path))
     monkeypatch.setattr(os, "access", lambda *_, **__: False)
     monkeypatch.setattr("sys.argv", ["atom-sync", "--system", *command])
@@ -251,7 +251,7 @@ def test_who_may_not_read_its_database_gets_the_line_to_type(
 
 def test_a_pipe_makes_nobody_wait(tmp_path: Path) -> None:
     os.mkfifo(path := tmp_path / "pipe.env")
-    with pytest.raises(ConfigError, match=f"{path}: is no regular file"):
+    with pytest.raises(ConfigError, match=f"{path}: is not a regular file"):
         _load(tmp_path, env_file=path)
     assert _load(tmp_path, env_file=Path(os.devnull)).batch_size == 1000
 

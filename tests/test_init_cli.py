@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import NO_LIMITS, Machine, on_a_terminal
 
-from atom_saas_sync import config, places
+from atom_saas_sync import places
 from atom_saas_sync.cli import main
-from atom_saas_sync.config import load_settings
+from atom_saas_sync.config import load_settings, sources
 from atom_saas_sync.core.env_file import assignment, filled, websocket_url
 
 EXAMPLE = (Path(__file__).parent.parent / ".env.example").read_text(encoding="utf-8")
@@ -148,7 +148,7 @@ def test_the_service_gets_settings_a_token_and_a_key_that_stays(
 
     written = (etc / "atom-sync.env").read_text(encoding="utf-8")
     (etc / "atom-sync.env").write_text(f"{written}ATOM_SAAS_SYNC_INTERVAL_MINUTES=20\n", encoding="utf-8")
-    monkeypatch.setattr(config, "SETTINGS", places.SETTINGS)
+    monkeypatch.setattr(sources, "SETTINGS", places.SETTINGS)
     monkeypatch.setattr("sys.argv", ["atom-sync", "--system", "schedule", "systemd"])
     assert main._run(as_json=False) == 0  # noqa: SLF001
     assert "OnCalendar=*:0/20" in capsys.readouterr().out

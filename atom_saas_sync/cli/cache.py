@@ -163,7 +163,7 @@ def _report(purged: Purged, *, dry_run: bool, as_json: bool) -> None:
 def _duration(text: str) -> timedelta:
     found = re.fullmatch(r"(\d{1,6})([smhd])", text)
     if not found:
-        raise UsageError(f"--older-than {printable(text)!r} will not do; it takes a duration such as 36h, 90m or 2d")
+        raise UsageError(f"invalid --older-than {printable(text)!r}: expected a duration such as 36h, 90m or 2d")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 

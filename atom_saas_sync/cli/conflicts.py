@@ -200,14 +200,14 @@ def _with_whole_id(log: ConflictLog, wanted: ConflictFilter) -> ConflictFilter:
 
 def _one_of(option: str, text: str | None, choices: tuple[str, ...]) -> str | None:
     if text is not None and text.upper() not in choices:
-        raise UsageError(f"{option} {printable(text)!r} does not exist; it takes {', '.join(choices)}")
+        raise UsageError(f"invalid {option} {printable(text)!r}: expected {', '.join(choices)}")
     return None if text is None else text.upper()
 
 
 def _strategy(text: str | None) -> Any:  # noqa: ANN401 - a Strategy, or None
     if text is not None and text not in STRATEGIES:
         raise UsageError(
-            f"--strategy {printable(text)!r} does not exist; it takes {', '.join(STRATEGIES)}", hint="nothing was done"
+            f"invalid --strategy {printable(text)!r}: expected {', '.join(STRATEGIES)}", hint="nothing was done"
         )
     return text
 
@@ -228,7 +228,7 @@ def _sides(texts: list[str]) -> dict[str, Any]:
     for text in texts:
         name, _, side = text.rpartition("=")
         if not name or side not in {"local", "remote"}:
-            raise UsageError(f"--field {printable(text)!r} will not do; it takes NAME=local or NAME=remote")
+            raise UsageError(f"invalid --field {printable(text)!r}: expected NAME=local or NAME=remote")
         sides[name] = side
     return sides
 

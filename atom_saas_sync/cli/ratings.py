@@ -81,7 +81,7 @@ def list_ratings(
 ) -> None:
     """List the ratings that were given here, the newest first."""
     if state is not None and state not in _STATES:
-        raise UsageError(f"--state {state!r} does not exist; it takes {', '.join(_STATES)}")
+        raise UsageError(f"invalid --state {state!r}: expected {', '.join(_STATES)}")
     with _ratings(ctx.obj) as ratings:
         skill = skill and whole_id(ratings.database, skill)
         found, total = ratings.listed(state=state, skill_id=skill, user_id=user, limit=limit or None)

@@ -293,7 +293,7 @@ def _rate(
 
 def _strategy(text: str | None) -> Any:  # noqa: ANN401 - a Strategy, or None
     if text is not None and text not in STRATEGIES:
-        raise UsageError(f"--strategy {text!r} does not exist; it takes {', '.join(STRATEGIES)}")
+        raise UsageError(f"invalid --strategy {text!r}: expected {', '.join(STRATEGIES)}")
     return text
 
 
@@ -306,7 +306,7 @@ def _max_delete(text: str | None) -> MaxDelete:
         return MaxDelete(number=int(text))
     if re.fullmatch(r"\d{1,3}(\.\d+)?%", text) and float(text[:-1]) <= 100:  # noqa: PLR2004 - per cent
         return MaxDelete(share=float(text[:-1]) / 100)
-    raise UsageError(f"--max-delete {text!r} will not do; it takes a number (20) or a share (5%)")
+    raise UsageError(f"invalid --max-delete {text!r}: expected a number (20) or a share (5%)")
 
 
 @contextmanager

@@ -13,9 +13,8 @@ from conftest import Machine
 from test_tampered import told
 from web_support import ADMIN_TOKEN, served
 
-from atom_saas_sync import config
 from atom_saas_sync.cli import main
-from atom_saas_sync.config import Settings, load_settings
+from atom_saas_sync.config import Settings, files, load_settings, sources
 from atom_saas_sync.core.canonical import content_digest, exec_digest
 from atom_saas_sync.errors import ConfigError
 from atom_saas_sync.model import Strategy
@@ -100,8 +99,8 @@ BAD_FILES = [
     (_for_the_group, "can be read or written by others"),
     (_for_all, "can be read or written by others"),
     (_missing, "No such file"),
-    (_pipe, "no regular file"),
-    (_directory, "no regular file"),
+    (_pipe, "not a regular file"),
+    (_directory, "not a regular file"),
     (_endless, "too large"),
     (_to_be_replaced, "could be replaced"),
     (_beside_the_database, "directory of the database"),
@@ -129,8 +128,8 @@ def test_who_may_not_read_the_service_s_key_gets_the_line_to_type(
 
     settings = tmp_path / "atom-sync.env"
     settings.write_text(f"{NAME}={key_file}\n")
-    monkeypatch.setattr(config, "SETTINGS", str(settings))
-    monkeypatch.setattr(config, "_without_waiting", denied)
+    monkeypatch.setattr(sources, "SETTINGS", str(settings))
+    monkeypatch.setattr(files, "_without_waiting", denied)
     monkeypatch.setattr("sys.argv", ["atom-sync", "--system", "status"])
     assert main._run(as_json=False) == 78  # noqa: SLF001 - without the streams
     told = capsys.readouterr().err

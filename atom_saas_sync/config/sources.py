@@ -1,0 +1,162 @@
+"""Where settings come from: the command line, the environment, a `.env` file, the service's defaults."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from atom_saas_sync.config.files import read_env_file
+from atom_saas_sync.config.secrets import PERHAPS_SECRET, Secret, mask, without_query
+from atom_saas_sync.config.settings import Shown
+from atom_saas_sync.config.values import InvalidValue, database, path
+from atom_saas_sync.config.variables import PLACEHOLDER, PREFIXES, SERVICE_DEFAULTS, VARIABLES, Variable, is_system
+from atom_saas_sync.places import SETTINGS
+
+_SHELL_VARIABLE = re.compile(r"\$(\{|[A-Za-z_])")
+SYSTEM_ORIGIN = "--system"
+# What runs a program, guards what is admitted, or says where settings are: a .env may have come with a checkout.
+_NEVER_FOUND = ("ATOM_SYNC_SCAN_COMMAND", "ATOM_SYNC_DIGEST_KEY_FILE", "ATOM_SYNC_SYSTEM")
+
+
+class Sources:
+    """The texts of all variables, their values and origins as far as they are known, and what is wrong with them."""
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        env_file: Path | None,
+        working_directory: Path,
+        database: str | None,
+        *,
+        no_env_file: bool,
+        system: bool,
+    ) -> None:
+        self.environ = environ
+        self.is_system = system or is_system(environ)
+        self._defaults = SERVICE_DEFAULTS if self.is_system else {}
+        self.denied: PermissionError | None = None
+        self.directory = working_directory
+        self._database = database
+        self.values: dict[str, Any] = {}
+        self.origins: dict[str, str] = {}
+        self.wrong: dict[str, str] = {}
+        self.token_file: Path | None = None
+        self.digest_key: Secret | None = None
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+        self.is_found = env_file is None and not self.is_system
+        """Whether `.env` was found in the working directory, and not named by anybody."""
+        if env_file is None:
+            env_file = Path(SETTINGS) if self.is_system else working_directory / ".env"
+        self.file_name, self._file = "", dict[str, str]()
+        if not no_env_file:
+            found = read_env_file(env_file, is_found=self.is_found)
+            self.file_name, self._file, self.denied = found.name, found.values, found.denied
+            self.problems += found.problems
+            self.warnings += found.warnings
+        self._refuse_never_found()
+
+    def read_all(self) -> None:
+        """Read every variable by itself."""
+        for variable in VARIABLES:
+            self._read(variable)
+        self._warn_of_unknown_names()
+
+    def shown(self) -> list[Shown]:
+        """Return every variable with its value as text, secrets masked, and its origin."""
+        return [
+            Shown(
+                variable.name,
+                _as_text(self.values.get(variable.name)) or self.wrong.get(variable.name),
+                self.origins.get(variable.name, "not set"),
+            )
+            for variable in VARIABLES
+        ]
+
+    def absolute(self, name: str) -> Path:
+        """Return the path that a variable names: the service's settings are not read from any working directory."""
+        is_service = self.is_system and self.origins[name] == self.file_name
+        base = Path("/") if is_service else self.directory
+        path: Path = base / self.values[name]
+        return path
+
+    def _raw(self, name: str) -> tuple[str, str] | None:
+        """Return the text of a variable and its origin; an empty one counts as not set."""
+        if name == "ATOM_SAAS_DATABASE_URL" and self._database is not None:
+            return self._database, "--database"
+        sources = (
+            (self.environ, "environment"),
+            (self._file, self.file_name),
+            (self._defaults, SYSTEM_ORIGIN),
+        )
+        for values, origin in sources:
+            if text := values.get(name):
+                return text, origin
+        return None
+
+    def _read(self, variable: Variable) -> None:
+        found = self._raw(variable.name)
+        if found is not None and found[0] == PLACEHOLDER and self.values.get("ATOM_SAAS_ENABLED") is False:
+            found = None  # a copy of .env.example, where no token is needed
+        if found is None:
+            self.values[variable.name] = None if variable.default is None else variable.read(variable.default)
+            if variable.default is not None:
+                self.origins[variable.name] = "default"
+            return
+        text, origin = found
+        self.origins[variable.name] = origin
+        if variable.read in {path, database} and _SHELL_VARIABLE.search(text):
+            self.warnings.append(f"{variable.name} (from {origin}): the $ is taken as it is; no variable is expanded")
+        try:
+            self.values[variable.name] = variable.read(text)
+        except (ValueError, OverflowError) as error:
+            self.values[variable.name] = None
+            self.wrong[variable.name] = _shown_wrong(variable, text)
+            got = "" if variable.secret or PERHAPS_SECRET.search(text) else f" {text[:80]!r}"
+            if text == PLACEHOLDER:
+                got = ", the placeholder of .env.example"
+            reason = f"; {error}" if isinstance(error, InvalidValue) else ""
+            self.problems.append(
+                f"{variable.name}: invalid value{got} (from {origin}): expected {variable.takes}{reason}"
+            )
+
+    def _warn_of_unknown_names(self) -> None:
+        known = {variable.name for variable in VARIABLES}
+        for name in sorted({*self.environ, *self._file} - known):
+            if name.startswith(PREFIXES):
+                from atom_saas_sync.core.variable_names import warning_about
+
+                # A name in a file may go on as a value does: NAME:value is a name to its parser.
+                plain = name if name.isidentifier() else f"{re.split(r'[^A-Za-z0-9_]', name)[0]}…"
+                self.warnings.append(warning_about(plain, known))
+
+    def _refuse_never_found(self) -> None:
+        for name in _NEVER_FOUND:
+            if name == "ATOM_SYNC_SYSTEM" and self._file.pop(name, ""):
+                self.warnings.append(f"{name} (from {self.file_name}) was ignored: it counts in the environment alone")
+            elif self.is_found and self._file.pop(name, ""):
+                self.problems.append(
+                    f"{name} must not be set in {self.file_name}, a file in the working directory; "
+                    "set it in the environment, or name the file with --env-file"
+                )
+
+
+def _shown_wrong(variable: Variable, text: str) -> str:
+    """Return what may be shown of a value that is not valid."""
+    if variable.secret:
+        return mask(Secret(text))
+    return "…" if PERHAPS_SECRET.search(text) else text[:80]
+
+
+def _as_text(value: object) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, Secret):
+        return mask(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return str(value).removesuffix(".0")
+    return without_query(str(value))

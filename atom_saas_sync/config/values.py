@@ -1,0 +1,152 @@
+"""From the text of a variable to its value. Each reader raises ValueError, with a reason if it is an InvalidValue."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+from atom_saas_sync.config.secrets import Secret
+
+_TOKEN_FORMS = (
+    re.compile(r"at_saas_[!-~]+"),
+    re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}"),
+    re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"),
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_HEADER_TEXT = re.compile(r"[!-~]([ -~]{0,254}[!-~])?")
+_HOST = re.compile(
+    r"(?=.{1,253}\.?$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*\.?"
+)
+_NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,12})?")
+TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
+ADMIN_TOKEN_LEAST = 16
+
+
+class InvalidValue(ValueError):
+    """A value that is not taken, and why, where that is more than what the variable takes. It repeats no value."""
+
+
+def boolean(text: str) -> bool:
+    """Read true, 1, yes, on, false, 0, no or off, in any case."""
+    lowered = text.lower()
+    if lowered not in TRUE | _FALSE:
+        raise ValueError
+    return lowered in TRUE
+
+
+def number(low: float, high: float, kind: Callable[[str], Any] = int) -> Callable[[str], Any]:
+    """Return a reader of decimal numbers in a range; `kind` is int or float."""
+
+    def read(text: str) -> Any:  # noqa: ANN401 - int or float
+        if not _NUMBER.fullmatch(text):
+            raise ValueError  # float() and int() take more than people mean: 1_0, nan, other scripts' digits
+        value = kind(text)
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    return read
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Return a reader of one of these words."""
+
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError
+        return text
+
+    return read
+
+
+def _url_parts(text: str, *schemes: str) -> SplitResult:
+    parts = urlsplit(text)
+    if parts.scheme not in schemes or not parts.hostname or "#" in text or re.search(r"\s", text):
+        raise ValueError
+    if "@" in parts.netloc:
+        raise InvalidValue("a user or password in it would be shown")
+    if _CONTROL.search(text):
+        raise InvalidValue("it has control characters")
+    if "[" in parts.netloc:
+        if "%" in parts.hostname:
+            raise InvalidValue("HTTP clients don't take the zone of a link-local address")
+        ipaddress.IPv6Address(parts.hostname)
+    elif not _HOST.fullmatch(parts.hostname):
+        raise InvalidValue("the host is not a valid ASCII name")
+    _ = parts.port  # raises ValueError for a port that is none
+    return parts
+
+
+def _with_plain_scheme(text: str, parts: SplitResult) -> str:
+    """Return the URL with its scheme in lower case: HTTPS:// must not pass anywhere for something else than https."""
+    return parts.scheme + text[len(parts.scheme) :]
+
+
+def api_url(text: str) -> str:
+    """Read an http(s) URL, to which the paths of the dialect are appended."""
+    parts = _url_parts(text, "http", "https")
+    if "?" in text:
+        raise InvalidValue("the paths of the API are appended to it, so it cannot have a query")
+    return _with_plain_scheme(text, parts).rstrip("/")
+
+
+def ws_url(text: str) -> str:
+    """Read a ws(s) URL, to which the token is added."""
+    parts = _url_parts(text, "ws", "wss")
+    if any(name == "token" for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
+        raise InvalidValue("the token is added when connecting")
+    return _with_plain_scheme(text, parts)
+
+
+def header_text(text: str) -> str:
+    """Read a text that can stand in an HTTP header."""
+    if not _HEADER_TEXT.fullmatch(text):
+        raise ValueError
+    return text
+
+
+def path(text: str) -> Path:
+    """Read the path of a file."""
+    if not text or _CONTROL.search(text):
+        raise ValueError
+    os.fsencode(text)  # raises ValueError for what the locale's encoding cannot name
+    return Path(text)
+
+
+def token(text: str) -> Secret:
+    """Read a token of the marketplace."""
+    if not any(form.fullmatch(text) for form in _TOKEN_FORMS):
+        raise ValueError
+    return Secret(text)
+
+
+def admin_token(text: str) -> Secret:
+    """Read a token for the admin API."""
+    if len(text) < ADMIN_TOKEN_LEAST:
+        raise InvalidValue("a shorter one could be guessed")
+    return Secret(header_text(text))
+
+
+def database(text: str) -> Path:
+    """Read the address or path of a database."""
+    scheme, separator, rest = text.partition("://")
+    if separator:
+        if scheme != "sqlite":
+            raise InvalidValue("only SQLite is supported")
+        if not rest.startswith("/"):
+            raise InvalidValue("the path follows three slashes, or four if it is absolute")
+        if "?" in rest:
+            raise InvalidValue("it cannot have a query")
+        text = rest[1:]
+    elif text.startswith(("sqlite:", "file:")):
+        raise InvalidValue("a URL begins with sqlite:///")
+    if text == ":memory:":
+        raise InvalidValue("a database in memory would be forgotten with each command")
+    if text.startswith("~"):
+        raise InvalidValue("~ is expanded only by a shell; write the home directory out")
+    return path(text)

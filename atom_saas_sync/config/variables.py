@@ -1,0 +1,290 @@
+"""The one list of what can be set: parsing, `config show`, `.env.example` and the manual follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from atom_saas_sync.config.values import (
+    ADMIN_TOKEN_LEAST,
+    TRUE,
+    admin_token,
+    api_url,
+    boolean,
+    database,
+    header_text,
+    number,
+    one_of,
+    path,
+    token,
+    ws_url,
+)
+from atom_saas_sync.model import STRATEGIES
+from atom_saas_sync.places import STATE_DIRECTORY, TOKEN_FILE
+
+SERVICE_DEFAULTS = {
+    "ATOM_SAAS_API_TOKEN_FILE": TOKEN_FILE,
+    "ATOM_SAAS_DATABASE_URL": f"sqlite:///{STATE_DIRECTORY}/atom.db",
+}
+"""What `--system` takes where the service's file names nothing else."""
+
+PREFIXES = ("ATOM_SAAS_", "ATOM_SYNC_", "MARKETPLACE_")
+PLACEHOLDER = "your_api_token_here"
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One variable: its field in Settings (empty if it has none), how its text becomes a value, and what it means."""
+
+    name: str
+    field: str
+    read: Callable[[str], Any]
+    takes: str
+    meaning: str
+    default: str | None = None
+    secret: bool = False
+
+
+_BOOLEAN = "true or false"
+_HEADER_TAKES = "a text of at most 256 ASCII characters, without line breaks"
+_ADMIN_TAKES = f"a text of {ADMIN_TOKEN_LEAST} to 256 ASCII characters, without line breaks"
+TOKEN_TAKES = "a token that begins with at_saas_, a UUID version 4, or a JWT; without spaces or line breaks"  # noqa: S105
+
+VARIABLES = (
+    Variable(
+        "ATOM_SAAS_ENABLED",
+        "enabled",
+        boolean,
+        _BOOLEAN,
+        "false: local only, nothing is asked of the marketplace",
+        "true",
+    ),
+    Variable(
+        "ATOM_SAAS_API_URL",
+        "api_url",
+        api_url,
+        "an http(s) URL with an ASCII host name, without user, password or query",
+        "base URL of the marketplace's API; https://staging-api.atomsaas.com is for staging",
+    ),
+    Variable(
+        "ATOM_SAAS_API_TOKEN", "api_token", token, TOKEN_TAKES, "the token of this instance; required", secret=True
+    ),
+    Variable(
+        "ATOM_SAAS_API_TOKEN_FILE",
+        "",
+        path,
+        "the path of a file",
+        "file that holds the token, in place of ATOM_SAAS_API_TOKEN; under systemd the credential atom-saas-token",
+    ),
+    Variable(
+        "ATOM_SAAS_API_DIALECT",
+        "dialect",
+        one_of("v1", "plain", "mothership"),
+        "v1, plain or mothership",
+        "paths and headers that the marketplace understands; without it, mothership for a URL on atomagentos.com or "
+        "one that ends in /api/v1/marketplace",
+        "v1",
+    ),
+    Variable(
+        "ATOM_SAAS_API_TIMEOUT_SECONDS",
+        "timeout_seconds",
+        number(1, 120, float),
+        "a number from 1 to 120",
+        "seconds that a whole request may take",
+        "30",
+    ),
+    Variable(
+        "ATOM_SAAS_SYNC_BATCH_SIZE",
+        "batch_size",
+        number(1, 1000),
+        "a whole number from 1 to 1000",
+        "skills asked for in one page",
+        "1000",
+    ),
+    Variable(
+        "ATOM_SAAS_SYNC_INTERVAL_MINUTES",
+        "sync_interval_minutes",
+        number(5, 60),
+        "a whole number from 5 to 60",
+        "minutes between two polls of skills and categories",
+        "15",
+    ),
+    Variable(
+        "ATOM_SAAS_RATING_SYNC_INTERVAL_MINUTES",
+        "rating_sync_interval_minutes",
+        number(10, 120),
+        "a whole number from 10 to 120",
+        "minutes between two syncs of ratings",
+        "30",
+    ),
+    Variable(
+        "ATOM_SAAS_CONFLICT_STRATEGY",
+        "conflict_strategy",
+        one_of(*STRATEGIES),
+        "remote_wins, local_wins, merge or manual",
+        "what happens to a skill that was changed on both sides",
+        "remote_wins",
+    ),
+    Variable("ATOM_SAAS_WS_ENABLED", "ws_enabled", boolean, _BOOLEAN, "false: polling only", "true"),
+    Variable(
+        "ATOM_SAAS_WS_URL",
+        "ws_url",
+        ws_url,
+        "a ws(s) URL with an ASCII host name, without user, password or token",
+        "where `watch` listens for changes; the token is added to it",
+    ),
+    Variable(
+        "ATOM_SAAS_WS_RECONNECT_ATTEMPTS",
+        "ws_reconnect_attempts",
+        number(0, 100),
+        "a whole number from 0 to 100",
+        "failures in a row before the next try is an hour away; 0 = never reconnect",
+        "10",
+    ),
+    Variable(
+        "ATOM_SAAS_WS_HEARTBEAT_INTERVAL",
+        "ws_heartbeat_seconds",
+        number(10, 120),
+        "a whole number from 10 to 120",
+        "seconds between two pings",
+        "30",
+    ),
+    Variable(
+        "ATOM_SAAS_RATE_LIMIT_PER_MINUTE",
+        "rate_limit_per_minute",
+        number(1, 100_000),
+        "a whole number from 1 to 100000",
+        "requests a minute; a limit that the marketplace declares can only lower it",
+        "100",
+    ),
+    Variable(
+        "ATOM_SAAS_RATE_LIMIT_PER_HOUR",
+        "rate_limit_per_hour",
+        number(1, 100_000),
+        "a whole number from 1 to 100000",
+        "requests an hour, likewise",
+        "1000",
+    ),
+    Variable("ATOM_SAAS_CA_FILE", "ca_file", path, "the path of a file", "further certificate authorities, as PEM"),
+    Variable(
+        "ATOM_SAAS_ALLOW_INSECURE",
+        "allow_insecure",
+        boolean,
+        _BOOLEAN,
+        "true: plain http:// and ws:// also to hosts that are not loopback",
+        "false",
+    ),
+    Variable(
+        "ATOM_SAAS_DATABASE_URL",
+        "database_path",
+        database,
+        "sqlite:///relative/path, sqlite:////absolute/path or a plain path, without ~ (only SQLite is supported)",
+        "the database; under systemd $STATE_DIRECTORY/atom.db by default",
+    ),
+    Variable(
+        "ATOM_SAAS_CACHE_STRICT_TTL",
+        "cache_strict_ttl",
+        boolean,
+        _BOOLEAN,
+        "true: entries go after 24 hours even if the marketplace was away all the time",
+        "false",
+    ),
+    Variable(
+        "ATOM_SYNC_ADMIN_TOKEN",
+        "admin_token",
+        admin_token,
+        _ADMIN_TAKES,
+        "token for /api/admin of serve-health; without it: 403",
+        secret=True,
+    ),
+    Variable(
+        "ATOM_SYNC_HISTORY_VERSIONS",
+        "history_versions",
+        number(0, 1000),
+        "a whole number from 0 to 1000",
+        "former versions kept of each skill",
+        "10",
+    ),
+    Variable(
+        "ATOM_SYNC_DIGEST_KEY_FILE",
+        "",
+        path,
+        "the path of a private file of at least 32 bytes, outside the database's directory",
+        "key that signs the digests of skills; under systemd the credential atom-sync-digest-key",
+    ),
+    Variable(
+        "ATOM_SYNC_HASH_USER_IDS",
+        "hash_user_ids",
+        boolean,
+        _BOOLEAN,
+        "true: ratings carry a keyed hash in place of the user id",
+        "false",
+    ),
+    Variable(
+        "ATOM_SYNC_MIN_FREE_DISK_GB",
+        "min_free_disk_gb",
+        number(0, 10_000, float),
+        "a number from 0 to 10000",
+        "free disk, in GB, below which /health/ready says not ready",
+        "1",
+    ),
+    Variable(
+        "ENABLE_SCHEDULER",
+        "scheduler_enabled",
+        boolean,
+        _BOOLEAN,
+        "true: runs that a timer started (--scheduled) and the jobs of `watch --jobs` do their work",
+        "false",
+    ),
+    Variable(
+        "ATOM_SYNC_SYSTEM",
+        "",
+        boolean,
+        _BOOLEAN,
+        "true: as --system, use the settings, token and database of the service; from the environment alone",
+        "false",
+    ),
+    Variable(
+        "ATOM_INSTANCE_ID",
+        "instance_id",
+        header_text,
+        _HEADER_TAKES,
+        "name of this instance for the mothership; by default derived from the token",
+    ),
+)
+
+DEFAULT_URLS = {
+    "v1": ("https://api.atomsaas.com", "wss://api.atomsaas.com/ws"),
+    "plain": ("https://api.atomsaas.com", "wss://api.atomsaas.com/ws"),
+    "mothership": (
+        "https://atomagentos.com/api/v1/marketplace",
+        "wss://atomagentos.com/api/ws/satellite/connect",
+    ),
+}
+_USUAL_URLS = dict(zip(("ATOM_SAAS_API_URL", "ATOM_SAAS_WS_URL"), DEFAULT_URLS["v1"], strict=True))
+
+
+def value_of(name: str, text: str | None = None) -> Any:  # noqa: ANN401 - of the variable's type
+    """Return the value of a variable from its text; without one its default, with the default dialect.
+
+    Raises ValueError with what the variable takes.
+    """
+    if text is None and name in _USUAL_URLS:
+        return _USUAL_URLS[name]
+    variable = next(each for each in VARIABLES if each.name == name)
+    try:
+        return variable.read(text or "")
+    except (ValueError, OverflowError):
+        raise ValueError(variable.takes) from None
+
+
+def is_system(environ: Mapping[str, str]) -> bool:
+    """Tell whether the environment asks for the service's settings, as `--system` does."""
+    return environ.get("ATOM_SYNC_SYSTEM", "").lower() in TRUE
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment that programs of others get: all but the values of our secret variables."""
+    ours = {variable.name for variable in VARIABLES if variable.secret}
+    return {name: value for name, value in environment.items() if name not in ours}

@@ -38,7 +38,7 @@ def list_runs(
 ) -> None:
     """List runs, the newest first."""
     from atom_saas_sync.core.health import elapsed
-    from atom_saas_sync.core.run_log import RUN_KINDS, run_document, summary
+    from atom_saas_sync.core.run_log import RUN_KINDS, run_document
 
     if kind is not None and kind not in RUN_KINDS:
         raise UsageError(f"invalid --kind {printable(kind)!r}: expected {', '.join(RUN_KINDS)}")
@@ -66,7 +66,7 @@ def list_runs(
                 "" if run.duration_seconds is None else elapsed(run.duration_seconds),
                 run.status,
                 run.started_by,
-                _outcome(run) or summary(run.kind, run.counts),
+                _outcome(run),
             ]
             for run in runs
         ],
@@ -127,8 +127,12 @@ def _figures(values: Mapping[str, object]) -> str:
 
 
 def _outcome(run: LoggedRun) -> str:
-    """Return why a run did not succeed."""
-    return run.error.message if run.error is not None else ", ".join(run.reasons)
+    """Return what a run did, and why it did no more."""
+    from atom_saas_sync.core.run_log import summary
+
+    if run.error is not None:
+        return run.error.message
+    return "; ".join(filter(None, (summary(run.kind, run.counts), ", ".join(run.reasons))))
 
 
 @contextmanager

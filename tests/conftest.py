@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -84,6 +84,9 @@ def _new_database() -> bytes:
         return path.read_bytes()
 
 
+_KEPT: dict[tuple[str, str], bytes] = {}
+
+
 class Machine:
     """Runs atom-sync against a sandbox, in this process (with a made-up clock) or as the real command."""
 
@@ -100,6 +103,20 @@ class Machine:
             self.database_path.touch(mode=0o600)
             self.database_path.write_bytes(_new_database())
         return Database.open(self.database_path)
+
+    def fill(self) -> None:
+        """Bring about what a first sync leaves, while the sandbox and the clock are as new."""
+        self.keep("first sync", self.pull)
+
+    def keep(self, name: str, make: Callable[[], object]) -> None:
+        """Let `make` bring the database about; later tests of this name get a copy."""
+        kept = _KEPT.get((name, self.sandbox.url))
+        if kept is None:
+            make()
+            _KEPT[name, self.sandbox.url] = self.database_path.read_bytes()
+            return
+        self.database_path.touch(mode=0o600)
+        self.database_path.write_bytes(kept)
 
     def follow_clock(self) -> None:
         """Set the sandbox's clock to the made-up one."""

@@ -41,7 +41,7 @@ def test_a_proxy_of_no_known_kind_is_a_configuration_error(machine: Machine) -> 
 
 
 def test_a_redirect_to_a_malformed_name_is_a_bad_response(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     before = machine.cached()
     machine.sandbox.fault("redirect", endpoint="list", location=MALFORMED)
     report = machine.pull(force=True)

@@ -39,7 +39,7 @@ def expired(machine: Machine) -> int:
 @pytest.fixture
 def edited(machine: Machine) -> list[str]:
     """Return a skill that was edited here, and one that exists only here, in a synced cache."""
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     machine.edit(skill_id, description="mine")
     machine.sql(
@@ -73,7 +73,7 @@ def test_the_marketplace_away_for_30_hours_and_back(machine: Machine, edited: li
 
 
 def test_an_answer_that_is_not_the_contract_does_not_count_as_reached(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     machine.sandbox.token = "at_saas_another"
     machine.clock.move(hours=30)
     assert machine.pull(token="at_saas_sandbox").exit_code == 77
@@ -111,7 +111,7 @@ def test_what_the_marketplace_stopped_confirming_expires(machine: Machine) -> No
 
 
 def test_a_304_confirms(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     for _ in range(10):
         machine.clock.move(hours=13)
         machine.pull()
@@ -120,7 +120,7 @@ def test_a_304_confirms(machine: Machine) -> None:
 
 
 def test_what_another_program_let_expire_is_purged(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     machine.sql(
         "UPDATE skill_cache SET expires_at = '2020-01-01T00:00:00Z' WHERE skill_id = ?", machine.sandbox.skill_ids()[0]
     )
@@ -131,7 +131,7 @@ def test_what_another_program_let_expire_is_purged(machine: Machine) -> None:
 
 
 def test_older_than(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     machine.clock.move(hours=2)
     assert purge(machine, older_than=timedelta(hours=3)).removed == NOTHING
     assert len(purge(machine, older_than=timedelta(hours=1)).removed.skills) == 60
@@ -247,7 +247,7 @@ def age(machine: Machine, hours: float) -> None:
 
 
 def test_purge_says_why_it_keeps_and_strict_mode_does_not(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     age(machine, 30)
     document = run_json(machine, "cache", "purge")
     assert (document["skills"], document["kept_stale"], document["reason"]) == (0, 84, "stale_if_error")

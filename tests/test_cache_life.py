@@ -38,7 +38,7 @@ def _away_for(machine: Machine, hours: int) -> None:
 
 
 def test_30_hours_away_purge_keeps_the_cache_and_one_sync_confirms_it(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     _away_for(machine, 30)
     purged = _purge(machine)
     assert purged.removed.skills == ()
@@ -56,7 +56,7 @@ def test_30_hours_away_purge_keeps_the_cache_and_one_sync_confirms_it(machine: M
 
 @pytest.mark.parametrize("strict", [True, False])
 def test_strict_mode_and_all_remove_what_is_stale(machine: Machine, strict: bool) -> None:
-    machine.pull()
+    machine.fill()
     edited = machine.sandbox.skill_ids()[0]
     machine.edit(edited, description="edited here")
     machine.sql("INSERT INTO skill_cache (skill_id, skill_data) VALUES ('only-here', ?)", '{"skill_id": "only-here"}')
@@ -66,7 +66,7 @@ def test_strict_mode_and_all_remove_what_is_stale(machine: Machine, strict: bool
 
 
 def test_all_with_include_local_removes_everything_and_a_sync_brings_it_back(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     machine.edit(machine.sandbox.skill_ids()[0], description="edited here")
     _purge(machine, everything=True, include_local=True)
     assert machine.cached() == {}
@@ -90,14 +90,14 @@ def test_only_what_was_not_confirmed_for_a_day_goes(machine: Machine) -> None:
 
 
 def test_older_than(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     machine.clock.move(hours=2)
     assert _purge(machine, older_than=timedelta(hours=3)).removed.skills == ()
     assert len(_purge(machine, older_than=timedelta(hours=1)).removed.skills) == 60
 
 
 def test_purged_skills_are_no_longer_found(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     _purge(machine, everything=True)
     assert machine.sql("SELECT count(*) FROM skill_fts WHERE skill_fts MATCH 'the OR a'") == [(0,)]
     assert machine.sql("SELECT count(*) FROM usable_skill") == [(0,)]

@@ -210,7 +210,7 @@ def test_failures_of_every_reporting_command(tmp_path: Path, variables: dict[str
 
 def test_every_document_says_that_it_succeeded(machine: Machine) -> None:
     """And one thing stands under its own name, several under that of many."""
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     machine.edit(skill_id, code="mine")
     machine.sandbox.patch_skill(skill_id, {"code": "theirs"})
@@ -354,7 +354,7 @@ def test_colour_on_a_terminal(tmp_path: Path, terminal: bool, no_color: str, col
 
 
 def test_the_log_stands_above_the_progress_bar(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     machine.edit(skill_id, code="mine")
     machine.sandbox.patch_skill(skill_id, {"code": "theirs"})
@@ -512,7 +512,7 @@ def test_half_a_character_can_be_printed(capfd: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_table_in_a_pipe_is_whole(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     first = machine.sandbox.skill_ids()[0]
     name, version = "n" * 90, "1.0.0-" + "v" * 90
     machine.edit(first, name=name, version=version)
@@ -526,7 +526,7 @@ def test_a_table_in_a_pipe_is_whole(machine: Machine) -> None:
 
 @pytest.mark.parametrize(("columns", "heads"), [(80, {"version", "rating"}), (140, {"version", "category", "rating"})])
 def test_a_list_of_skills_fits_and_cuts_names_alone(machine: Machine, columns: int, heads: set[str]) -> None:
-    machine.pull()
+    machine.fill()
     first = machine.sandbox.skill_ids()[0]
     machine.edit(first, name="n" * 90)
     lines = machine.command("skills", "list", "--modified", COLUMNS=str(columns)).stdout.splitlines()

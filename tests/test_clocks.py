@@ -72,7 +72,7 @@ def test_a_pause_that_was_declared_in_a_future_that_never_was_does_not_last(mach
 
 
 def test_messages_of_a_future_that_never_was_do_not_keep_polls_off(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     ids = machine.sandbox.skill_ids()
     messages = []
     for skill_id in ids[:2]:

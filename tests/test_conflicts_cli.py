@@ -22,14 +22,15 @@ ME = pwd.getpwuid(os.getuid()).pw_name
 @pytest.fixture
 def conflicts(machine: Machine) -> list[str]:
     """Return three skills: two in conflict, and one that was deleted there; all three wait, numbered from 1."""
-    machine.pull()
+    machine.fill()
     ids = machine.sandbox.skill_ids()[:3]
     for skill_id in ids:
         machine.edit(skill_id, description="mine", code="local code\nsecond line")
     for skill_id in ids[:2]:
         machine.sandbox.patch_skill(skill_id, {"version": "99.0", "code": "remote code"})
     machine.sandbox.delete_skill(ids[2])
-    assert machine.pull(strategy="manual").counts.conflicts_manual == 3
+    machine.keep("three conflicts", lambda: machine.pull(strategy="manual"))
+    assert machine.sql("SELECT count(*) FROM conflict_log WHERE resolved = 0") == [(3,)]
     return ids
 
 
@@ -311,7 +312,7 @@ def test_another_skill_is_no_resolution(machine: Machine, conflicts: list[str]) 
 
 
 def test_undo_puts_back_what_an_automatic_resolution_replaced(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     machine.edit(skill_id, code="mine")
     machine.sandbox.patch_skill(skill_id, {"code": "theirs"})
@@ -332,7 +333,7 @@ def test_undo_puts_back_what_an_automatic_resolution_replaced(machine: Machine) 
 
 @pytest.mark.parametrize("strategy", ["remote_wins", "local_wins", "merge"])
 def test_every_automatic_resolution_is_logged_and_can_be_undone(machine: Machine, strategy: Strategy) -> None:
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     machine.edit(skill_id, description="edited here")
     edited = machine.cached()[skill_id]

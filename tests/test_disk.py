@@ -98,7 +98,7 @@ def test_a_dry_run_upgrades_nothing(machine: Machine) -> None:
 
 
 def test_no_temporary_directory_is_a_disk_error(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     patch = (
         "import tempfile; tempfile._get_default_tempdir = lambda: (_ for _ in ()).throw(FileNotFoundError(2, 'none'))"
     )
@@ -148,7 +148,7 @@ def test_a_directory_that_may_not_be_entered_is_74(
 
 @as_root
 def test_a_file_in_a_directory_that_may_not_be_entered(machine: Machine, locked_away: Path) -> None:
-    machine.pull()
+    machine.fill()
     inside = str(locked_away / "new")
     for arguments in (("db", "backup", inside), ("metrics", "--textfile", inside)):
         result = run_in_need(machine, WITHOUT_RIGHTS, *arguments)
@@ -177,7 +177,7 @@ NAMES = {"long": "n" * 300, "longest": "n" * 250, "path": "/".join(["n" * 200] *
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 def test_names_that_are_too_long(machine: Machine, name: str) -> None:
-    machine.pull()
+    machine.fill()
     for arguments in (
         ("db", "backup", name),
         ("metrics", "--textfile", name),
@@ -196,7 +196,7 @@ def test_names_that_are_too_long(machine: Machine, name: str) -> None:
 
 @pytest.mark.parametrize("number", ["EINVAL", "ENOSYS", "ENOTSUP"])
 def test_a_file_system_that_cannot_flush(machine: Machine, number: str) -> None:
-    machine.pull()
+    machine.fill()
     patch = f"""
 def refuse(descriptor): raise OSError(errno.{number}, os.strerror(errno.{number}))
 os.fsync = refuse"""
@@ -221,7 +221,7 @@ fcntl.flock = refuse"""
 
 @pytest.mark.parametrize("held", ["link", "file"])
 def test_a_lock_is_that_of_the_real_file(machine: Machine, held: str) -> None:
-    machine.pull()
+    machine.fill()
     (machine.directory / "elsewhere").mkdir()
     link = machine.directory / "elsewhere" / "link.db"
     link.symlink_to(machine.database_path)
@@ -253,7 +253,7 @@ def hold(path: Path, **fields: Any) -> ExitStack:
     ],
 )
 def test_who_holds_a_lock_is_told_with_where(machine: Machine, fields: dict[str, Any], told: str, kill: bool) -> None:
-    machine.pull()
+    machine.fill()
     with hold(machine.database_path, **fields):
         result = machine.command("sync", "skills")
     assert result.returncode == 75
@@ -296,7 +296,7 @@ def test_where_the_owner_cannot_be_given_it_is_74(machine: Machine, place: str) 
 @as_root
 def test_a_lock_of_another_user_is_told_with_its_cure(machine: Machine) -> None:
     """What root may have left in a service's directory, seen by the service; here the users are the other way round."""
-    machine.pull()
+    machine.fill()
     lock = machine.directory / "atom.db.skills.lock"
     lock.touch(mode=0o600)
     os.chown(lock, OTHER, OTHER)

@@ -45,7 +45,7 @@ def synced(machine: Machine) -> Machine:
                 "code": "print('\x1b[31mred')\n",
             }
         )
-    machine.pull()
+    machine.keep("known skills", machine.pull)
     return machine
 
 

@@ -23,7 +23,7 @@ def release(machine: Machine, skill_id: str, *versions: int, **options: Any) -> 
 
 
 def test_the_last_ten_versions_are_kept(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     release(machine, skill_id, *range(1, 15))
     document = run_json(machine, "skills", "log", skill_id)
@@ -36,7 +36,7 @@ def test_the_last_ten_versions_are_kept(machine: Machine) -> None:
 
 
 def test_how_many_are_kept_is_a_setting(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     release(machine, skill_id, 1, 2, 3, history_versions=2)
     assert [line["version"] for line in run_json(machine, "skills", "log", skill_id)["versions"]] == [
@@ -52,7 +52,7 @@ def test_how_many_are_kept_is_a_setting(machine: Machine) -> None:
 
 
 def test_versions_are_compared(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     release(machine, skill_id, 1, 2, 3)
     machine.edit(skill_id, code="mine")
@@ -73,7 +73,7 @@ def test_versions_are_compared(machine: Machine) -> None:
 
 
 def test_a_former_version_is_shown_and_compared(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     release(machine, skill_id, 1, 2)
     former = run_json(machine, "skills", "log", skill_id)["versions"][1]
@@ -91,7 +91,7 @@ def test_a_former_version_is_shown_and_compared(machine: Machine) -> None:
 
 
 def test_ratings_make_no_version(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     machine.sandbox.patch_skill(skill_id, {"average_rating": 1.0})
     machine.pull()
@@ -99,7 +99,7 @@ def test_ratings_make_no_version(machine: Machine) -> None:
 
 
 def test_a_deleted_skill_leaves_its_last_version(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     last = machine.cached()[skill_id]
     machine.sandbox.delete_skill(skill_id)
@@ -112,7 +112,7 @@ def test_a_deleted_skill_leaves_its_last_version(machine: Machine) -> None:
 
 
 def test_versions_that_came_while_a_conflict_waited_belong_to_it(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     machine.edit(skill_id, code="mine")
     release(machine, skill_id, 1, 2, 3, strategy="manual")
@@ -123,7 +123,7 @@ def test_versions_that_came_while_a_conflict_waited_belong_to_it(machine: Machin
 
 
 def test_undoing_and_doing_again_makes_no_versions(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     machine.edit(skill_id, code="mine")
     release(machine, skill_id, 1)
@@ -136,7 +136,7 @@ def test_undoing_and_doing_again_makes_no_versions(machine: Machine) -> None:
 
 
 def test_versions_take_little_room(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     machine.sandbox.patch_skill(skill_id, {"code": "def function():\n    return 1\n" * 2000})
     machine.pull()

@@ -109,7 +109,7 @@ def test_every_known_label_value_is_there_at_zero() -> None:
 
 
 def test_runs_are_counted_and_counters_only_grow(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     first = samples(scrape(machine))
     machine.pull()
     machine.pull(token="at_saas_wrong")
@@ -126,7 +126,7 @@ def test_runs_are_counted_and_counters_only_grow(machine: Machine) -> None:
 
 
 def test_the_stored_buckets_are_shown_cumulative(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     machine.sql("DELETE FROM counter WHERE name LIKE 'atom_saas_sync_duration%'")
     for bucket, count in (("0.5", 3), ("60.0", 2), ("+Inf", 1)):
         machine.sql(
@@ -148,7 +148,7 @@ def write_counter(machine: Machine, name: str, labels: str, count: object) -> No
 
 
 def test_counters_of_another_version_are_rendered_and_lose_no_sum(machine: Machine, tmp_path: Path) -> None:
-    machine.pull()
+    machine.fill()
     machine.sql("DELETE FROM counter")
     # An older version knew fewer labels, a newer one more, or other values.
     write_counter(machine, "atom_saas_sync_success_total", "{}", 2)
@@ -183,7 +183,7 @@ def test_counters_of_another_version_are_rendered_and_lose_no_sum(machine: Machi
 
 
 def test_buckets_of_another_version_count_in_the_bucket_that_holds_them(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     machine.sql("DELETE FROM counter")
     name = "atom_saas_sync_duration_seconds"
     for bound in ("0.25", "45", "600.0", "odd"):
@@ -226,7 +226,7 @@ def test_gauges_of_a_process_that_is_gone_are_zero(*, alive: bool, heartbeat: st
 
 
 def test_what_a_killed_run_wrote_last_does_not_count_as_running(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     machine.sql("UPDATE sync_run SET status = 'running', finished_at = NULL")
     assert value(scrape(machine), "atom_saas_sync_running", type="skill") == 0
 
@@ -317,7 +317,7 @@ def test_writers_at_once_never_leave_half_a_file(tmp_path: Path) -> None:
 
 
 def test_as_json_there_is_every_sample(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     text = machine.command("metrics").stdout
     document = json.loads(machine.command("metrics", "--json").stdout)
     lines = [line for line in text.splitlines() if not line.startswith("#")]

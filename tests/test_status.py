@@ -43,7 +43,7 @@ def test_without_a_database_it_says_never_synced_and_makes_none(machine: Machine
 
 
 def test_after_a_sync_it_says_what_there_is(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     status = read(machine)
     assert status.skills == 60
     assert status.categories == machine.sql("SELECT count(*) FROM category_cache")[0][0] > 0
@@ -88,7 +88,7 @@ def test_the_screen_fits_and_says_what_is_wrong_in_words(machine: Machine, colum
 
 
 def test_what_a_killed_run_wrote_last_is_not_believed(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     machine.sql("UPDATE sync_run SET status = 'running'")
     status = read(machine)
     assert status.sync.status == "error"
@@ -96,14 +96,14 @@ def test_what_a_killed_run_wrote_last_is_not_believed(machine: Machine) -> None:
 
 
 def test_a_run_at_work_is_seen_by_its_lock(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     with run_lock(machine.database_path, "skills", command="test", now=lambda: "now", sleep=machine.clock.sleep):
         assert read(machine).running == {"skills"}
     assert read(machine).running == frozenset()
 
 
 def test_conflicts_edits_ratings_and_republications_are_counted(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     first, second, *_ = machine.sandbox.skill_ids()
     machine.edit(first, description="mine")
     machine.edit(second, description="mine too")
@@ -126,7 +126,7 @@ def test_conflicts_edits_ratings_and_republications_are_counted(machine: Machine
 
 
 def test_the_requests_that_are_free_are_those_of_the_window(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     # The sandbox has declared a limit; without one, ours hold.
     machine.sql("DELETE FROM fact WHERE name = 'rate_limit'")
     used = machine.sql("SELECT sum(requests) FROM request_budget")[0][0]
@@ -151,7 +151,7 @@ def test_of_an_older_database_it_tells_the_revision_only(machine: Machine) -> No
 
 
 def test_a_newer_database_and_one_that_is_none_are_refused(machine: Machine, tmp_path: Path) -> None:
-    machine.pull()
+    machine.fill()
     machine.sql(
         "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) "
         "VALUES ('atom_saas_sync', '9999_future', '2026-01-01 00:00:00')"
@@ -164,7 +164,7 @@ def test_a_newer_database_and_one_that_is_none_are_refused(machine: Machine, tmp
 
 
 def test_a_locked_database_can_be_read(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     writer = sqlite3.connect(machine.database_path, isolation_level=None)
     try:
         writer.execute("BEGIN IMMEDIATE")
@@ -179,7 +179,7 @@ def test_watching_is_for_people(machine: Machine) -> None:
 
 
 def test_hostile_text_reaches_no_terminal(machine: Machine, sandbox: Sandbox) -> None:
-    machine.pull()
+    machine.fill()
     machine.sql(
         "UPDATE sync_run SET status = 'failed', error_type = 'api_error', error_message = ?", "\x1b]0;owned\x07\x1b[2J"
     )

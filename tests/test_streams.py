@@ -62,26 +62,19 @@ NAME = "café 日本 🔥"
 Ended = tuple[int, bytes, str]
 
 
-@pytest.fixture(scope="module")
-def stock() -> list[bytes]:
-    """Return where `stocked` keeps its database."""
-    return []
-
-
 @pytest.fixture
-def stocked(machine: Machine, stock: list[bytes]) -> Machine:
+def stocked(machine: Machine) -> Machine:
     """Return a machine with something to show for every command, in many scripts."""
-    if stock:
-        machine.database_path.touch(mode=0o600)
-        machine.database_path.write_bytes(stock[0])
-        return machine
-    assert machine.command("sync", "skills").returncode == 0
-    first = machine.sandbox.skill_ids()[0]
-    machine.edit(first, name=NAME, description="mine ✓")
-    machine.sandbox.patch_skill(first, {"description": "theirs ❌"})
-    assert machine.command("sync", "skills", "--strategy", "manual").returncode == 0
-    assert machine.command("ratings", "add", first, "4", "--user", "Zoë", "--comment", NAME).returncode == 0
-    stock.append(machine.database_path.read_bytes())
+
+    def stock() -> None:
+        assert machine.command("sync", "skills").returncode == 0
+        first = machine.sandbox.skill_ids()[0]
+        machine.edit(first, name=NAME, description="mine ✓")
+        machine.sandbox.patch_skill(first, {"description": "theirs ❌"})
+        assert machine.command("sync", "skills", "--strategy", "manual").returncode == 0
+        assert machine.command("ratings", "add", first, "4", "--user", "Zoë", "--comment", NAME).returncode == 0
+
+    machine.keep("something of everything", stock)
     return machine
 
 

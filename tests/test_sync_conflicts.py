@@ -12,7 +12,7 @@ from atom_saas_sync.model import Strategy
 
 def conflict(machine: Machine, strategy: Strategy = "manual") -> str:
     """Return a skill that was edited here, and then changed there."""
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     machine.edit(skill_id, code="mine")
     machine.sandbox.patch_skill(skill_id, {"code": "theirs"})
@@ -28,7 +28,7 @@ def logged(machine: Machine) -> list[tuple[int, str | None]]:
     ("strategy", "code"), [("remote_wins", "theirs"), ("local_wins", "mine"), ("merge", "mine"), ("manual", "mine")]
 )
 def test_50_edited_skills(machine: Machine, strategy: Strategy, code: str) -> None:
-    machine.pull()
+    machine.fill()
     ids = machine.sandbox.skill_ids()[:50]
     for skill_id in ids:
         machine.edit(skill_id, code="mine")
@@ -73,7 +73,7 @@ def test_equal_sides_close_the_conflict(machine: Machine, strategy: Strategy) ->
 
 
 def test_a_marketplace_that_goes_back_by_the_very_bytes_closes_the_conflict(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     before = machine.sandbox.skill(skill_id)
     machine.edit(skill_id, code="mine")
@@ -88,7 +88,7 @@ def test_a_marketplace_that_goes_back_by_the_very_bytes_closes_the_conflict(mach
 
 
 def test_what_is_gone_there_is_not_settled_with_its_last_version(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     skill_id = "ours"
     machine.sql(
         "INSERT INTO skill_cache (skill_id, skill_data) VALUES (?, ?)",
@@ -118,7 +118,7 @@ def test_what_is_gone_there_and_was_put_back_here_stays_as_it_was_written(machin
 
 
 def test_what_exists_only_here_is_never_deleted(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     machine.sql("""INSERT INTO skill_cache (skill_id, skill_data) VALUES ('ours', '{"skill_id":"ours","name":"O"}')""")
     for _ in range(2):
         assert machine.pull(force=True).counts.deleted == 0
@@ -131,7 +131,7 @@ def test_what_exists_only_here_is_never_deleted(machine: Machine) -> None:
     [("remote_wins", False, None), ("local_wins", True, "local"), ("merge", True, "local"), ("manual", True, None)],
 )
 def test_deleted_there_and_changed_here(machine: Machine, strategy: Strategy, stays: bool, source: str | None) -> None:
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     machine.edit(skill_id, code="mine")
     machine.sandbox.delete_skill(skill_id)
@@ -146,7 +146,7 @@ def test_deleted_there_and_changed_here(machine: Machine, strategy: Strategy, st
 
 
 def test_a_waiting_deletion_that_is_listed_again_closes(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     before = machine.sandbox.skill(skill_id)
     machine.edit(skill_id, code="mine")
@@ -158,7 +158,7 @@ def test_a_waiting_deletion_that_is_listed_again_closes(machine: Machine) -> Non
 
 
 def test_volatile_fields_that_somebody_changed_are_put_right_behind_a_304(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     machine.edit(skill_id, code="mine", average_rating=1000)
     report = machine.pull()
@@ -169,7 +169,7 @@ def test_volatile_fields_that_somebody_changed_are_put_right_behind_a_304(machin
 
 
 def test_a_row_that_was_written_anew_in_other_words_is_no_edit(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     machine.sql(
         "UPDATE skill_cache SET skill_data = ? WHERE skill_id = ?",
@@ -184,7 +184,7 @@ def test_a_row_that_was_written_anew_in_other_words_is_no_edit(machine: Machine)
 
 
 def test_the_local_side_of_a_conflict_that_waited_is_not_made_newer_by_ratings(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     machine.sql("UPDATE skill_cache SET updated_at = '2026-01-01T00:00:00Z'")
     machine.edit(skill_id, description="mine", updated_at="2026-01-02T00:00:00Z")
@@ -199,7 +199,7 @@ def test_the_local_side_of_a_conflict_that_waited_is_not_made_newer_by_ratings(m
 
 
 def test_a_dry_run_tells_of_conflicts_and_writes_none(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     machine.edit(skill_id, code="mine")
     machine.sandbox.patch_skill(skill_id, {"code": "theirs"})
@@ -302,7 +302,7 @@ def test_an_unknown_time_of_the_local_edit_does_not_decide_either(machine: Machi
 
 
 def test_a_replaced_edit_is_in_the_summary_and_in_status_until_somebody_looks(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     one, two, three = machine.sandbox.skill_ids()[:3]
 
     def replaced(*ids: str) -> str:
@@ -345,7 +345,7 @@ def test_a_replaced_edit_is_in_the_summary_and_in_status_until_somebody_looks(ma
 def test_a_replaced_edit_is_one_that_is_not_in_the_result(
     machine: Machine, strategy: Strategy, change: Json | None, ids: tuple[int, ...]
 ) -> None:
-    machine.pull()
+    machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     machine.edit(skill_id, code="mine", description="mine", updated_at="2026-02-19T11:00:00Z")
     machine.sql("UPDATE skill_cache SET updated_at = '2026-02-19T11:00:00Z' WHERE skill_id = ?", skill_id)

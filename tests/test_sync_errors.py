@@ -38,7 +38,7 @@ def test_permanent_errors_are_not_retried(machine: Machine, status: int) -> None
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refused_token_stops_the_run_at_once(machine: Machine, status: int) -> None:
-    machine.pull()
+    machine.fill()
     before = machine.cached()
     machine.sandbox.fault("error", status=status)
     report = machine.pull()
@@ -140,7 +140,7 @@ def test_no_answer_is_retried_then_69(machine: Machine, fault: str, fields: dict
 
 
 def test_a_marketplace_that_is_not_there(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     before = machine.cached()
     machine.sandbox.stop()
     try:
@@ -217,7 +217,7 @@ def test_invalid_items_are_skipped_counted_and_named(machine: Machine, caplog: p
 
 
 def test_a_listed_skill_that_has_become_invalid_is_not_deleted(machine: Machine) -> None:
-    machine.pull()
+    machine.fill()
     machine.sandbox.fault("broken_items", endpoint="list", page=1, value="name_missing")
     report = machine.pull()
     assert (report.status, report.counts.deleted) == ("partial", 0)

@@ -84,12 +84,13 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
         work.counts["bytes parsed"] += len(raw)
         return real_decode(raw)
 
-    real_decode = canonical.decode_any_depth
-    for module in (walk, skills, canonical):
+    real_decode = canonical.decode_with_shape
+    for module in (walk, skills, messages, canonical):
         monkeypatch.setattr(module, "sha256", work.counting("digests", sha256))
     stored_digest = vars(Known)["base_is_as_it_came"]
     monkeypatch.setattr(stored_digest, "func", work.counting("digests", stored_digest.func))
-    monkeypatch.setattr(canonical, "decode_any_depth", counting_decode)
+    for module in (skills, messages, canonical):
+        monkeypatch.setattr(module, "decode_with_shape", counting_decode)
     words = work.counting("skills cut into words", search_index.words)
     for room in (search_index, catalogue):
         monkeypatch.setattr(room, "words", words)

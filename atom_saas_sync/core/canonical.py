@@ -170,29 +170,20 @@ _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 def decode_object(raw: bytes | str) -> dict[str, Any] | None:
     """Return the JSON object in `raw`; None if there is none, or it is nested deeper than MAX_DEPTH."""
-    value = decode_any_depth(raw)
-    brackets = raw.count("[") + raw.count("{") if isinstance(raw, str) else raw.count(b"[") + raw.count(b"{")
-    if value is None or brackets <= MAX_DEPTH:
-        return value
-    return None if shape_of(value).levels > MAX_DEPTH else value
+    decoded = decode_with_shape(raw)
+    return None if decoded is None else decoded[0]
 
 
 def decode_with_shape(raw: bytes | str) -> tuple[dict[str, Any], Shape] | None:
     """Return the result of `decode_object`, with its shape."""
-    value = decode_any_depth(raw)
-    if value is None:
-        return None
-    shape = shape_of(value)
-    return None if shape.levels > MAX_DEPTH else (value, shape)
-
-
-def decode_any_depth(raw: bytes | str) -> dict[str, Any] | None:
-    """Return the JSON object that `raw` holds, however deeply it is nested; None if it holds none."""
     try:
         value = _decode(raw)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        return None
+    shape = shape_of(value)
+    return None if shape.levels > MAX_DEPTH else (value, shape)
 
 
 class TwiceError(ValueError):

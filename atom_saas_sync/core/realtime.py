@@ -90,10 +90,12 @@ def merged_version(message: Message, stored: Mapping[str, Any] | None) -> SkillV
     if message.type == RATING_UPDATE:
         news = {name: news[name] for name in RATING_FIGURES if name in news}
     if stored is None:
-        return version_from(message.key, message.text, message.fields, shape=message.shape)
+        return version_from(message.key, message.text, message.fields, message.digest, shape=message.shape)
     if message.type != RATING_UPDATE and news.keys() >= stored.keys():
         # The skill is whole: in the very text that came, so that the next poll can see that it is the same.
-        return None if _equal(news, stored) else version_from(message.key, message.text, news, shape=message.shape)
+        if _equal(news, stored):
+            return None
+        return version_from(message.key, message.text, news, message.digest, shape=message.shape)
     merged = {**stored, **news}
     return None if _equal(merged, stored) else version_from_fields(message.key, merged)
 
@@ -101,7 +103,7 @@ def merged_version(message: Message, stored: Mapping[str, Any] | None) -> SkillV
 def without_figures(message: Message) -> Message:
     """Return the message without what a rating_update says: then the stored figures are kept."""
     fields = {name: value for name, value in message.fields.items() if name not in RATING_FIGURES}
-    return replace(message, text=json_text(fields), fields=fields)
+    return replace(message, text=json_text(fields), fields=fields, digest=None)
 
 
 def _equal(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:

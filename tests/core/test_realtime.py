@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from atom_saas_sync.core.realtime import (
     asks_for_retry,
     is_outdated,
     merged_version,
+    without_figures,
 )
 from atom_saas_sync.model import LinkState, LinkSwitch
 from atom_saas_sync.times import parse_time
@@ -54,6 +56,25 @@ def test_a_skill_keeps_its_text_and_both_times() -> None:
     assert parsed.sent_at == datetime(2026, 2, 19, 10, 30, tzinfo=UTC)
     assert parsed.updated_at == datetime(2026, 2, 19, 11, 0, tzinfo=UTC)
     assert parsed.brings_news
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        '{"skill_id":"a","name":"\u00e9","average_rating":4.5}',
+        '{ "skill_id": "a",\n "name": "A", "rating_count": 1 }',
+        '{"skill_id":"a","n\\u0061me":"A","average_rating":4.5}',
+        '{"skill_id":"a","name":"A","average_rating":"much"}',
+    ],
+    ids=["as we write it", "white space", "a key with an escape", "a malformed figure"],
+)
+def test_the_digest_is_that_of_the_stored_text(data: str) -> None:
+    parsed = parse_frame(f'{{"type": "skill_update", "data": {data}}}')
+    assert isinstance(parsed, Message)
+    for each in (parsed, without_figures(parsed)):
+        version = merged_version(each, None)
+        assert version is not None
+        assert version.wire_digest == sha256(version.text.encode()).digest()
 
 
 @pytest.mark.parametrize("kind", ["ping", "pong"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import msgspec
@@ -48,7 +49,8 @@ class Message(Struct, frozen=True):
 
     `sent_at` is the message's own time, `updated_at` that of its data, both in UTC; None if missing. `only_if_held`
     means that its id could be mistaken for another one, so no skill with that id is added. `shape` is the shape of the
-    fields, or of a value that contains them; `memory` is an upper estimate in bytes.
+    fields, or of a value that contains them; `memory` is an upper estimate in bytes. `digest` is the SHA-256 of `text`,
+    or None if `text` is not what was received.
     """
 
     type: str
@@ -60,6 +62,7 @@ class Message(Struct, frozen=True):
     only_if_held: bool = False
     shape: Shape | None = None
     memory: int = 0
+    digest: bytes | None = None
 
     @property
     def brings_news(self) -> bool:
@@ -144,8 +147,11 @@ def parse_frame(frame: str | bytes) -> Message | Malformed:  # noqa: PLR0911 - a
     if kind != CATEGORY_UPDATE:
         fields, dropped = without_malformed(fields)
         text = json_text(fields) if dropped else text
+        plain = plain and not dropped
     odd = kind != CATEGORY_UPDATE and name_problem(key) is not None
-    return Message(kind, key, text, fields, sent_at, parse_time(fields.get("updated_at")), odd, shape, memory)
+    digest = sha256(raw).digest() if plain else None
+    updated_at = parse_time(fields.get("updated_at"))
+    return Message(kind, key, text, fields, sent_at, updated_at, odd, shape, memory, digest)
 
 
 def _read_rating(fields: dict[str, Any]) -> tuple[object, str | None]:

@@ -63,7 +63,6 @@ TOO_LARGE = {
     "store/schema.py",
     "usecases/diagnose.py",
     "usecases/ports.py",
-    "usecases/pull_catalogue.py",
     "usecases/pull_catalogue.py: CataloguePull",
     "usecases/sync_ratings.py: RatingSync",
     "usecases/watch.py: Watch",

@@ -7,8 +7,8 @@ import json
 import pytest
 from conftest import Machine
 
+from atom_saas_sync.core.deletions import MaxDelete
 from atom_saas_sync.model import CatalogueCounts
-from atom_saas_sync.usecases.pull_catalogue import MaxDelete
 
 
 def test_first_sync_stores_every_skill_field_for_field(machine: Machine) -> None:

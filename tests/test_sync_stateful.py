@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from msgspec import Raw
 
 from atom_saas_sync.core.canonical import VOLATILE_FIELDS, canonical, decode_object
+from atom_saas_sync.core.deletions import MaxDelete
 from atom_saas_sync.core.incoming.skills import read_skill
 from atom_saas_sync.core.merge import merge
 from atom_saas_sync.errors import UsageError
@@ -40,7 +41,7 @@ from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.runs import Runs
 from atom_saas_sync.usecases.edit_skills import edit_skill, revert_skill
 from atom_saas_sync.usecases.ports import Statistics
-from atom_saas_sync.usecases.pull_catalogue import CataloguePull, MaxDelete, PullOptions
+from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
 from atom_saas_sync.usecases.resolve_conflicts import Decision, resolve_conflicts, undo_resolution
 
 Json = dict[str, Any]

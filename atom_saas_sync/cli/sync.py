@@ -35,8 +35,8 @@ from atom_saas_sync.model import (
 )
 
 if TYPE_CHECKING:
+    from atom_saas_sync.core.deletions import MaxDelete
     from atom_saas_sync.usecases.ports import Progress
-    from atom_saas_sync.usecases.pull_catalogue import MaxDelete
 
 app = typer.Typer(help="Synchronise with the marketplace.", no_args_is_help=True)
 
@@ -298,7 +298,7 @@ def _strategy(text: str | None) -> Any:  # noqa: ANN401 - a Strategy, or None
 
 
 def _max_delete(text: str | None) -> MaxDelete:
-    from atom_saas_sync.usecases.pull_catalogue import MaxDelete
+    from atom_saas_sync.core.deletions import MaxDelete
 
     if text is None:
         return MaxDelete()

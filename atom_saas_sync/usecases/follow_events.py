@@ -9,6 +9,7 @@ from datetime import datetime
 
 from atom_saas_sync.characters import short_id
 from atom_saas_sync.core.canonical import canonical, decode_object
+from atom_saas_sync.core.deletions import MaxDelete
 from atom_saas_sync.core.incoming.messages import CATEGORY_UPDATE, RATING_FIGURES, RATING_UPDATE, SKILL_DELETE, Message
 from atom_saas_sync.core.plan import is_tampered, plan_deleted, plan_listed, with_alarm
 from atom_saas_sync.core.realtime import is_outdated, merged_version, remote_text, without_figures
@@ -16,7 +17,6 @@ from atom_saas_sync.model import Action, BaseChange, CacheChange, Category, Know
 from atom_saas_sync.times import parse_time
 from atom_saas_sync.usecases.limited_log import LimitedLog
 from atom_saas_sync.usecases.ports import EventBatch, StoredEvents
-from atom_saas_sync.usecases.pull_catalogue import MaxDelete
 
 log = logging.getLogger(__name__)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 from msgspec import Struct, field
@@ -13,6 +11,7 @@ from msgspec.structs import replace
 
 from atom_saas_sync.characters import counted, short_id
 from atom_saas_sync.core.canonical import stored_version
+from atom_saas_sync.core.deletions import MaxDelete
 from atom_saas_sync.core.plan import is_tampered, plan_deleted, plan_listed
 from atom_saas_sync.core.realtime import is_newer
 from atom_saas_sync.errors import (
@@ -29,29 +28,22 @@ from atom_saas_sync.model import (
     Action,
     BaseChange,
     CacheChange,
-    CatalogueCounts,
-    ErrorInfo,
-    InvalidItem,
     Known,
     ListedPage,
     Outcome,
     RunReport,
-    RunStatus,
     SkillVersion,
     Strategy,
     WalkProof,
 )
+from atom_saas_sync.usecases.delete_unlisted import Deletions
 from atom_saas_sync.usecases.ports import Clock, Marketplace, Progress, RunLog, StoredBatch, StoredCatalogue
+from atom_saas_sync.usecases.pull_categories import pull_categories
+from atom_saas_sync.usecases.run_tally import LOGGED, NEEDS_PERSON, PAGES_MISSING, RunTally
 from atom_saas_sync.usecases.walk import PageFailed, SortedItems, Walk, WalkedPage, sort_items, without
 
 log = logging.getLogger(__name__)
 
-NEEDS_PERSON = 4
-ITEMS_INVALID = 65
-PAGES_MISSING = 69
-_INVALID_LOGGED = 10
-_DEFAULT_LARGEST_SHARE = 0.25
-_DEFAULT_FLOOR = 10
 _SMALLER = 4
 """Pages too large for the memory are asked for again with so many times fewer skills."""
 
@@ -60,24 +52,6 @@ _CHANGES_TOGETHER = 0.25
 _BYTES_TOGETHER = 2 * 1024 * 1024
 """Limits for batching pages with few changes. Begin, commit and the index segment dominate such transactions; flush
 after 25 pages, or when the changes reach a quarter of a page, or 2 MiB."""
-
-
-class MaxDelete(Struct, frozen=True):
-    """How many deletions one run may make: a number, or a share of the cached marketplace skills.
-
-    The default is a quarter, and never less than 10 (cli.md, `--max-delete`).
-    """
-
-    number: int | None = None
-    share: float | None = None
-
-    def limit(self, cached: int) -> int:
-        """Return the largest number of deletions with `cached` skills of the marketplace."""
-        if self.number is not None:
-            return self.number
-        if self.share is not None:
-            return math.floor(cached * self.share)
-        return max(_DEFAULT_FLOOR, math.floor(cached * _DEFAULT_LARGEST_SHARE))
 
 
 class PullOptions(Struct, frozen=True):
@@ -96,19 +70,6 @@ class PullOptions(Struct, frozen=True):
     force: bool = False
     max_delete: MaxDelete = field(default_factory=MaxDelete)
     fail_on_conflict: bool = False
-
-
-class _Outcome(Struct):
-    """What is known so far of how the run ends."""
-
-    reasons: list[str] = field(default_factory=list)
-    error: AtomSyncError | None = None
-    exit_code: int = 0
-
-    def note(self, reason: str, exit_code: int) -> None:
-        if reason not in self.reasons:
-            self.reasons.append(reason)
-        self.exit_code = self.exit_code or exit_code
 
 
 class _ReadPage(Struct, frozen=True):
@@ -142,11 +103,7 @@ class CataloguePull:
         self._check = check
         self._progress = progress
         self._on_start = on_start
-        self._counts = CatalogueCounts()
-        self._proof = WalkProof()
-        self._plan: list[Action] = []
-        self._listed = 0
-        self._waiting: set[str] = set()
+        self._tally = RunTally(dry_run=options.dry_run)
         self._asked: dict[int, datetime] = {}
         self._unwritten: list[_ReadPage] = []
         self._page_size = options.page_size
@@ -158,88 +115,86 @@ class CataloguePull:
         now = self._clock.now()
         run_id = None if self._options.dry_run else self._runs.begin(kind, started_by=started_by, now=now)
         self._on_start(run_id)
-        outcome = _Outcome()
+        tally = self._tally
         complete = False
         log.info("sync of %s started", "skills" if self._options.skills else "categories")
         try:
             if self._options.categories:
                 try:
-                    self._pull_categories(outcome)
+                    pull_categories(
+                        self._marketplace,
+                        self._catalogue,
+                        self._runs,
+                        self._clock,
+                        tally,
+                        force=self._options.force,
+                        dry_run=self._options.dry_run,
+                    )
                 except (TokenRefused, RateLimited):
                     raise
                 except MarketplaceError as error:
-                    self._note_failed_categories(error, outcome)
+                    self._note_failed_categories(error)
             if self._options.skills:
-                complete = self._pull_skills(outcome)
+                complete = self._pull_skills()
         except AtomSyncError as error:
-            self._note_error(outcome, error)
-        if self._counts.invalid > _INVALID_LOGGED:
-            log.warning("skipped %d more invalid items", self._counts.invalid - _INVALID_LOGGED)
-        report = self._report(kind, run_id, outcome, complete=complete)
-        report = replace(report, duration_seconds=self._clock.monotonic() - started)
+            tally.fail(error)
+        if tally.counts.invalid > LOGGED:
+            log.warning("skipped %d more invalid items", tally.counts.invalid - LOGGED)
+        statistics, seconds = self._marketplace.statistics, self._clock.monotonic() - started
+        report = tally.report(kind, run_id, statistics, complete=complete, seconds=seconds)
+        report = replace(report, replaced_edits=self._replaced_edits())
         if run_id is not None:
-            self._runs.finish(report, now=self._clock.now(), requests=self._marketplace.statistics.drain())
+            self._runs.finish(report, now=self._clock.now(), requests=statistics.drain())
             # Answers of the contract only: a proxy's error page must not let the cache expire (rule 6).
-            if self._listed or self._counts.categories_synced or self._marketplace.statistics.not_modified:
-                self._runs.reached_marketplace(self._clock.now(), self._marketplace.statistics.clock_skew_seconds)
+            if tally.listed or tally.counts.categories_synced or statistics.not_modified:
+                self._runs.reached_marketplace(self._clock.now(), statistics.clock_skew_seconds)
         return report
 
-    # Categories
+    def _replaced_edits(self) -> tuple[int, ...]:
+        """Return the conflicts in which this run has replaced a local edit."""
+        number = self._tally.counts.edits_replaced
+        if not number or self._options.dry_run or isinstance(self._tally.error, DatabaseError):
+            return ()
+        return tuple(self._catalogue.newest_replaced_edits(number))
 
-    def _pull_categories(self, outcome: _Outcome) -> None:
-        resource = self._marketplace.resource_of_categories()
-        etag = None if self._options.force else self._catalogue.validator(resource)
-        listed, new_etag = self._marketplace.list_categories(etag)
-        categories, invalid = listed if listed is not None else (None, [])
-        if self._options.dry_run:
-            self._counts.categories_changed = (
-                0 if categories is None else self._catalogue.changed_categories(categories, whole=not invalid)
-            )
-            self._counts.categories_synced = len(categories or ()) or self._catalogue.count_categories()
-        else:
-            self._runs.bind(self._clock.now())
-            self._counts.categories_changed = self._catalogue.apply_categories(
-                categories,
-                whole=not invalid,
-                resource=resource,
-                etag=None if invalid else new_etag,
-                now=self._clock.now(),
-            )
-            self._counts.categories_synced = (
-                self._catalogue.count_categories() if categories is None else len(categories)
-            )
-        self._count_invalid(invalid, outcome)
-        read = counted(self._counts.categories_synced, "category", "categories")
-        log.info("%s, %d changed", read, self._counts.categories_changed)
-
-    def _note_failed_categories(self, error: MarketplaceError, outcome: _Outcome) -> None:
+    def _note_failed_categories(self, error: MarketplaceError) -> None:
         """Note that the categories failed; the skills are synced all the same."""
         if self._options.skills and isinstance(error, ApiError | BadResponse):
             leave_out = "`atom-sync sync skills --no-categories` leaves them out"
             error.hint = f"{error.hint}; {leave_out}" if error.hint else leave_out
-        self._note_error(outcome, error)
+        self._tally.fail(error)
 
     # Skills
 
-    def _pull_skills(self, outcome: _Outcome) -> bool:
+    def _pull_skills(self) -> bool:
         """Walk the list, twice if it changed meanwhile; then delete what is gone. Return whether it was complete."""
-        self._waiting = set(self._catalogue.waiting_ids())
+        self._tally.waiting = set(self._catalogue.waiting_ids())
         tampered = self._look_for_tampered_rows()
-        walk = self._walk_in_suitable_pages(outcome)
+        walk = self._walk_in_suitable_pages()
         self._look_after_touched_rows(walk.seen, tampered)
         self._look_again_at_waiting_conflicts(walk.seen)
         if walk.complete:
             if not self._options.dry_run:
                 self._catalogue.forget_pages_from(walk.listing.pages_read + 1)
-            self._delete_unlisted(walk.listed, outcome)
+            Deletions(
+                self._marketplace,
+                self._catalogue,
+                self._clock,
+                self._tally,
+                strategy=self._options.strategy,
+                max_delete=self._options.max_delete,
+                dry_run=self._options.dry_run,
+                confirm=self._options.confirm_deletions,
+                check=self._check,
+            ).delete_unlisted(walk.listed)
         if not self._options.dry_run:
             self._catalogue.refresh_expiry(self._clock.now())
             left = self._catalogue.note_tampered(tampered, self._clock.now())
             if left < len(tampered):
                 log.warning("put %d tampered skills right", len(tampered) - left)
-        self._counts.conflicts_manual = len(self._waiting)
-        if self._waiting and self._options.fail_on_conflict:
-            outcome.note("conflicts_open", NEEDS_PERSON)
+        self._tally.counts.conflicts_manual = len(self._tally.waiting)
+        if self._tally.waiting and self._options.fail_on_conflict:
+            self._tally.note("conflicts_open", NEEDS_PERSON)
         return walk.complete
 
     def _look_for_tampered_rows(self) -> list[str]:
@@ -249,16 +204,16 @@ class CataloguePull:
         whose digests somebody else may have written.
         """
         tampered = self._catalogue.tampered(everything=self._options.force)
-        self._counts.tampered = len(tampered)
-        for skill_id in tampered[:_INVALID_LOGGED]:
+        self._tally.counts.tampered = len(tampered)
+        for skill_id in tampered[:LOGGED]:
             log.error("%s was tampered with: its text is not what the marketplace sent", short_id(skill_id))
-        if len(tampered) > _INVALID_LOGGED:
-            log.error("%d more skills were tampered with", len(tampered) - _INVALID_LOGGED)
+        if len(tampered) > LOGGED:
+            log.error("%d more skills were tampered with", len(tampered) - LOGGED)
         if self._options.force and not self._options.dry_run:
             self._catalogue.distrust([*tampered, *self._catalogue.unsigned(), *self._catalogue.respelled()])
         return tampered
 
-    def _walk_in_suitable_pages(self, outcome: _Outcome) -> Walk:
+    def _walk_in_suitable_pages(self) -> Walk:
         """Walk the list, in smaller pages if one is too large for our memory."""
         sizes = [self._options.page_size]
         while sizes[-1] > 1:
@@ -268,27 +223,27 @@ class CataloguePull:
             sizes = sizes[sizes.index(next(known, sizes[0])) :]
         for self._page_size in sizes:
             try:
-                return self._walk_twice(outcome)
+                return self._walk_twice()
             except TooLarge as error:
                 if self._page_size == 1:
                     raise
                 log.warning("pages of %d skills are too large for the memory: %s", self._page_size, error)
         raise AssertionError
 
-    def _walk_twice(self, outcome: _Outcome) -> Walk:
+    def _walk_twice(self) -> Walk:
         """Walk the list, twice if it changed meanwhile."""
         list_key = self._marketplace.list_key(self._page_size)
         if not self._options.dry_run:
             self._catalogue.forget_other_lists(list_key)
         for attempt in (1, 2):
-            walk = self._walk(list_key, outcome, first=attempt == 1)
+            walk = self._walk(list_key, first=attempt == 1)
             if walk.complete or walk.listing.failed:
                 return walk
             log.warning("the list changed while it was read (total %s, then %s; %d distinct skills)", *walk.evidence)
-        outcome.note("incomplete", PAGES_MISSING)
+        self._tally.note("incomplete", PAGES_MISSING)
         return walk
 
-    def _walk(self, list_key: str, outcome: _Outcome, *, first: bool) -> Walk:
+    def _walk(self, list_key: str, *, first: bool) -> Walk:
         records = {} if self._options.force and first else self._catalogue.page_records(list_key)
         walk = Walk(
             fetch=self._fetch_page,
@@ -301,22 +256,22 @@ class CataloguePull:
                 for page in pages:
                     self._check()
                     if isinstance(page, PageFailed):
-                        self._note_failed_page(page, outcome)
+                        self._tally.miss_page(page.number, page.error)
                         continue
-                    self._take_page(page, walk, list_key, outcome)
+                    self._take_page(page, walk, list_key)
                     if self._progress is not None:
                         self._progress.advance(len(walk.seen), walk.listing.total)
             finally:  # what was read is kept, however the walk ends
                 self._write_pages(walk, list_key)
-        self._listed = len(walk.seen)
+        self._tally.listed = len(walk.seen)
         log.info("read the list: %s on %s", counted(walk.distinct, "skill"), counted(walk.listing.pages_read, "page"))
-        self._proof = WalkProof(
-            walks=self._proof.walks + 1,
+        self._tally.proof = WalkProof(
+            walks=self._tally.proof.walks + 1,
             pages_read=walk.listing.pages_read,
             distinct_ids=walk.distinct,
             total_before=walk.listing.first_total,
             total_after=walk.listing.total,
-            confirmations=self._proof.confirmations,
+            confirmations=self._tally.proof.confirmations,
         )
         return walk
 
@@ -324,7 +279,7 @@ class CataloguePull:
         self._asked[page] = self._clock.now()
         return self._marketplace.list_skills(page, self._page_size, etag)
 
-    def _take_page(self, page: WalkedPage, walk: Walk, list_key: str, outcome: _Outcome) -> None:
+    def _take_page(self, page: WalkedPage, walk: Walk, list_key: str) -> None:
         """Read a page, and write it: at once, or, as long as little changes, together with those that follow."""
         now = self._clock.now()
         if page.items is None:
@@ -342,7 +297,7 @@ class CataloguePull:
             repeated = walk.seen.issuperset(ids)
             if repeated and page.beyond and page.size:
                 return  # its skills are on the page that was read before
-            self._count_invalid(items.invalid, outcome)
+            self._tally.skip_invalid(items.invalid)
             walk.saw(ids, unusable=() if repeated and ids else [item.skill_id for item in items.invalid])
             page.items = ()  # megabytes
             read = _ReadPage(page, items, now)
@@ -406,7 +361,7 @@ class CataloguePull:
                 # Next is the full-text index, on which SQLite works for long without the interpreter's lock. No more
                 # pages than are written here: later, reading them would contend for that lock with writing others.
                 walk.read_ahead(batch.digests_on_page, len(pages), memory=memory)
-        self._count(actions)
+        self._tally.took(actions)
 
     def _write_page(self, batch: StoredBatch, page: _ReadPage, items: SortedItems, list_key: str) -> list[Action]:
         """Compare a page with what is stored, and carry out what follows; return that."""
@@ -448,7 +403,7 @@ class CataloguePull:
     def _look_after_touched_rows(self, listed: Collection[str], tampered: Collection[str]) -> None:
         """Put rows back that another program deleted, and volatile fields that it changed; also behind a 304.
 
-        Not of what is not listed: it may be gone, and that is for `_delete_unlisted` to find out. Nor from a base that
+        Not of what is not listed: it may be gone, and that is for `Deletions` to find out. Nor from a base that
         was tampered with.
         """
         touched = [name for name in self._catalogue.touched_ids() if name in listed and name not in tampered]
@@ -469,25 +424,25 @@ class CataloguePull:
             if not self._options.dry_run:
                 batch.apply(actions, self._clock.now())
                 batch.count_changes(actions)
-        self._count(actions)
+        self._tally.took(actions)
 
     def _look_again_at_waiting_conflicts(self, listed: Collection[str]) -> None:
         """Close what has been settled by edits meanwhile, and apply a strategy that was changed; also behind a 304.
 
-        Not for a remote version that is not listed: it may be gone, and that is for `_delete_unlisted` to find out.
+        Not for a remote version that is not listed: it may be gone, and that is for `Deletions` to find out.
         """
-        if not self._waiting:
+        if not self._tally.waiting:
             return
         with self._catalogue.batch(write=not self._options.dry_run, fetched=False) as batch:
             actions = []
-            for known in batch.known(self._waiting).values():
+            for known in batch.known(self._tally.waiting).values():
                 action = self._plan_waiting(known, listed)
                 if action is not None and _does_something(action):
                     actions.append(action)
             if not self._options.dry_run:
                 batch.apply(actions, self._clock.now())
                 batch.count_changes(actions)
-        self._count(actions)
+        self._tally.took(actions)
 
     def _plan_waiting(self, known: Known, listed: Collection[str]) -> Action | None:
         if known.waiting is None:
@@ -501,160 +456,6 @@ class CataloguePull:
 
     def _plan_listed(self, known: Known | None, remote: SkillVersion, *, seen_otherwise: bool = False) -> Action:
         return plan_listed(known, remote, self._options.strategy, self._clock.now(), seen_otherwise=seen_otherwise)
-
-    # Deletions
-
-    def _delete_unlisted(self, listed: AbstractSet[str], outcome: _Outcome) -> None:
-        """Delete what is no longer listed, after a `GET` of each has confirmed it (rule 5)."""
-        candidates = self._catalogue.unlisted_ids(listed, recorded=not self._options.dry_run)
-        if not candidates:
-            return
-        if not self._options.confirm_deletions:
-            self._plan_deletions(candidates)
-            return
-        cached = self._catalogue.marketplace_skills()
-        limit = max(self._options.max_delete.limit(cached), self._catalogue.approved_deletions())
-        if len(candidates) > limit:
-            outcome.note("deletions_refused", NEEDS_PERSON)
-            self._counts.refused = len(candidates)
-            log.error(
-                "refused to delete %d of %d skills that the marketplace does not list (limit %d), among them %s; "
-                "nothing was deleted. If this is right, run: atom-sync sync skills --max-delete %d",
-                len(candidates),
-                cached,
-                limit,
-                ", ".join(candidates[:5]),
-                len(candidates),
-            )
-            return
-        for skill_id in candidates:
-            self._check()
-            self._confirm_deletion(skill_id, outcome)
-
-    def _plan_deletions(self, skill_ids: Sequence[str]) -> None:
-        with self._catalogue.batch(write=False) as batch:
-            planned = [plan_deleted(known, self._options.strategy) for known in batch.known(skill_ids).values()]
-        self._count([action for action in planned if action is not None])
-
-    def _confirm_deletion(self, skill_id: str, outcome: _Outcome) -> None:
-        asked = self._clock.now()
-        found = self._marketplace.get_skill(skill_id)
-        self._proof = replace(self._proof, confirmations=self._proof.confirmations + 1)
-        if isinstance(found, InvalidItem) and found.if_held is not None:
-            found = found.if_held
-        if isinstance(found, InvalidItem):
-            self._count_invalid([found], outcome)
-            return
-        with self._catalogue.batch(write=not self._options.dry_run) as batch:
-            known = batch.known([skill_id]).get(skill_id)
-            if known is None or skill_id in batch.told_since(asked, now=self._clock.now()):
-                return
-            if found is None:
-                action = plan_deleted(known, self._options.strategy)
-            elif found.skill_id == skill_id:
-                action = self._plan_listed(known, found, seen_otherwise=bool(batch.seen_otherwise([found])))
-            else:
-                raise BadResponse(f"asked for the skill {short_id(skill_id)!r}, got {short_id(found.skill_id)!r}")
-            if action is None:
-                return
-            if self._options.dry_run and action.remote is None and known.base_text is not None:
-                action = replace(action, remote=stored_version(skill_id, known.base_text))  # the plan names it
-            if not self._options.dry_run:
-                batch.apply([action], self._clock.now())
-                log.info("%s is no longer listed: %s", short_id(skill_id), action.outcome.value)
-                batch.count_changes([action])
-                batch.count_requests(self._marketplace.statistics.drain())
-        self._count([action])
-
-    # Counting
-
-    def _count(self, actions: Iterable[Action]) -> None:
-        for action in actions:
-            if action.outcome is not Outcome.UNCHANGED:
-                name = action.outcome.value
-                setattr(self._counts, name, getattr(self._counts, name) + 1)
-            self._counts.republished += action.republished
-            if action.republished:
-                log.warning("%s was republished: same version, different code", short_id(action.skill_id))
-            self._count_conflict(action)
-            if self._options.dry_run and (action.outcome is not Outcome.UNCHANGED or action.conflict is not None):
-                self._plan.append(action)
-
-    def _count_conflict(self, action: Action) -> None:
-        entry = action.conflict
-        if entry is None:
-            return
-        self._counts.conflicts_detected += entry.waiting_id is None
-        self._counts.conflicts_resolved += entry.resolution is not None
-        self._counts.edits_replaced += entry.resolution is not None and entry.resolution.replaces_edit
-        if entry.resolution is None:
-            self._waiting.add(action.skill_id)
-        else:
-            self._waiting.discard(action.skill_id)
-        log.info(
-            "conflict on %s: %s, %s, %s",
-            short_id(action.skill_id),
-            entry.conflict.type,
-            entry.conflict.severity,
-            "waits" if entry.resolution is None else f"resolved by {entry.resolution.strategy}",
-        )
-
-    def _count_invalid(self, invalid: Sequence[InvalidItem], outcome: _Outcome) -> None:
-        for item in invalid[: max(0, _INVALID_LOGGED - self._counts.invalid)]:
-            log.warning("skipped an invalid item: %s: %s", short_id(item.skill_id or "(no id)"), item.reason)
-        self._counts.invalid += len(invalid)
-        if invalid:
-            outcome.note("items_invalid", ITEMS_INVALID)
-
-    def _note_failed_page(self, page: PageFailed, outcome: _Outcome) -> None:
-        message = f"could not fetch page {page.number}: {page.error.message}"
-        if outcome.error is None:  # the run's own error, which is reported at its end
-            outcome.error = page.error
-            page.error.message = message
-        else:
-            log.info("%s", message)
-        outcome.note(page.error.kind, PAGES_MISSING)
-
-    def _note_error(self, outcome: _Outcome, error: AtomSyncError) -> None:
-        outcome.error = error
-        outcome.note(error.kind, error.exit_code)
-        outcome.exit_code = error.exit_code
-
-    def _report(self, kind: str, run_id: int | None, outcome: _Outcome, *, complete: bool) -> RunReport:
-        statistics = self._marketplace.statistics
-        counts = self._counts
-        counts.skills_synced = self._listed
-        counts.unchanged = max(0, self._listed - counts.added - counts.updated)
-        counts.requests = statistics.requests
-        counts.not_modified = statistics.not_modified
-        counts.bytes_received = statistics.bytes_received
-        kept_something = counts.skills_synced or counts.categories_synced or counts.deleted
-        status: RunStatus = "success"
-        if set(outcome.reasons) - {"conflicts_open"}:
-            status = "partial" if kept_something else "failed"
-        error = outcome.error
-        # Of some pages it can be said that they are missing; with none at all the error speaks for itself.
-        exit_code = error.exit_code if error and not counts.skills_synced else outcome.exit_code
-        reasons = tuple(outcome.reasons)
-        replaced: tuple[int, ...] = ()
-        if counts.edits_replaced and not self._options.dry_run and not isinstance(error, DatabaseError):
-            replaced = tuple(self._catalogue.newest_replaced_edits(counts.edits_replaced))
-        if counts.conflicts_manual and "conflicts_open" not in reasons:
-            reasons = (*reasons, "conflicts_open")
-        return RunReport(
-            run_id=run_id,
-            kind=kind,
-            status=status,
-            exit_code=exit_code,
-            counts=counts,
-            proof=self._proof,
-            complete=complete,
-            dry_run=self._options.dry_run,
-            reasons=reasons,
-            error=ErrorInfo(error.kind, error.message, error.hint) if error else None,
-            plan=tuple(self._plan),
-            replaced_edits=replaced,
-        )
 
 
 def _log_page(page: _ReadPage, actions: Sequence[Action]) -> None:

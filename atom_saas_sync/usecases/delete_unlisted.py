@@ -1,0 +1,118 @@
+"""Delete the skills that the marketplace no longer lists, each confirmed by a request of its own (rule 5)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+
+from msgspec.structs import replace
+
+from atom_saas_sync.characters import short_id
+from atom_saas_sync.core.canonical import stored_version
+from atom_saas_sync.core.deletions import MaxDelete
+from atom_saas_sync.core.plan import plan_deleted, plan_listed
+from atom_saas_sync.errors import BadResponse
+from atom_saas_sync.model import InvalidItem, Strategy
+from atom_saas_sync.usecases.ports import Clock, Marketplace, StoredCatalogue
+from atom_saas_sync.usecases.run_tally import NEEDS_PERSON, RunTally
+
+log = logging.getLogger(__name__)
+
+
+class Deletions:
+    """The deletions of one run. `check` is called between them, and may raise.
+
+    Only a dry run may go without `confirm`: then all that is not listed counts as deleted, and nothing is asked.
+    """
+
+    def __init__(
+        self,
+        marketplace: Marketplace,
+        catalogue: StoredCatalogue,
+        clock: Clock,
+        tally: RunTally,
+        *,
+        strategy: Strategy,
+        max_delete: MaxDelete,
+        dry_run: bool,
+        confirm: bool,
+        check: Callable[[], None],
+    ) -> None:
+        self._marketplace = marketplace
+        self._catalogue = catalogue
+        self._clock = clock
+        self._tally = tally
+        self._strategy: Strategy = strategy
+        self._max_delete = max_delete
+        self._dry_run = dry_run
+        self._confirm = confirm
+        self._check = check
+
+    def delete_unlisted(self, listed: AbstractSet[str]) -> None:
+        """Delete what is no longer listed, after a `GET` of each has confirmed it."""
+        candidates = self._catalogue.unlisted_ids(listed, recorded=not self._dry_run)
+        if not candidates:
+            return
+        if not self._confirm:
+            self._plan_deletions(candidates)
+            return
+        cached = self._catalogue.marketplace_skills()
+        limit = max(self._max_delete.limit(cached), self._catalogue.approved_deletions())
+        if len(candidates) > limit:
+            self._tally.note("deletions_refused", NEEDS_PERSON)
+            self._tally.counts.refused = len(candidates)
+            log.error(
+                "refused to delete %d of %d skills that the marketplace does not list (limit %d), among them %s; "
+                "nothing was deleted. If this is right, run: atom-sync sync skills --max-delete %d",
+                len(candidates),
+                cached,
+                limit,
+                ", ".join(candidates[:5]),
+                len(candidates),
+            )
+            return
+        for skill_id in candidates:
+            self._check()
+            self._confirm_deletion(skill_id)
+
+    def _plan_deletions(self, skill_ids: Sequence[str]) -> None:
+        with self._catalogue.batch(write=False) as batch:
+            planned = [plan_deleted(known, self._strategy) for known in batch.known(skill_ids).values()]
+        self._tally.took([action for action in planned if action is not None])
+
+    def _confirm_deletion(self, skill_id: str) -> None:
+        asked = self._clock.now()
+        found = self._marketplace.get_skill(skill_id)
+        self._tally.proof = replace(self._tally.proof, confirmations=self._tally.proof.confirmations + 1)
+        if isinstance(found, InvalidItem) and found.if_held is not None:
+            found = found.if_held
+        if isinstance(found, InvalidItem):
+            self._tally.skip_invalid([found])
+            return
+        with self._catalogue.batch(write=not self._dry_run) as batch:
+            known = batch.known([skill_id]).get(skill_id)
+            if known is None or skill_id in batch.told_since(asked, now=self._clock.now()):
+                return
+            if found is None:
+                action = plan_deleted(known, self._strategy)
+            elif found.skill_id == skill_id:
+                action = plan_listed(
+                    known,
+                    found,
+                    self._strategy,
+                    self._clock.now(),
+                    seen_otherwise=bool(batch.seen_otherwise([found])),
+                )
+            else:
+                raise BadResponse(f"asked for the skill {short_id(skill_id)!r}, got {short_id(found.skill_id)!r}")
+            if action is None:
+                return
+            if self._dry_run and action.remote is None and known.base_text is not None:
+                action = replace(action, remote=stored_version(skill_id, known.base_text))  # the plan names it
+            if not self._dry_run:
+                batch.apply([action], self._clock.now())
+                log.info("%s is no longer listed: %s", short_id(skill_id), action.outcome.value)
+                batch.count_changes([action])
+                batch.count_requests(self._marketplace.statistics.drain())
+        self._tally.took([action])

@@ -1,0 +1,141 @@
+"""What a run has done so far, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+
+from atom_saas_sync.characters import short_id
+from atom_saas_sync.errors import AtomSyncError, MarketplaceError
+from atom_saas_sync.model import (
+    Action,
+    CatalogueCounts,
+    ErrorInfo,
+    InvalidItem,
+    Outcome,
+    RunReport,
+    RunStatus,
+    WalkProof,
+)
+from atom_saas_sync.usecases.ports import Statistics
+
+log = logging.getLogger(__name__)
+
+NEEDS_PERSON = 4
+_ITEMS_INVALID = 65
+PAGES_MISSING = 69
+LOGGED = 10
+"""So many of a kind are logged by name, and the number of the others."""
+
+
+class RunTally:
+    """Counts, reasons and the error of one run; in a dry run also its plan."""
+
+    def __init__(self, *, dry_run: bool) -> None:
+        self._dry_run = dry_run
+        self.counts = CatalogueCounts()
+        self.proof = WalkProof()
+        self.plan: list[Action] = []
+        self.listed = 0
+        self.waiting: set[str] = set()
+        """The skills whose conflict is open."""
+        self.reasons: list[str] = []
+        self.error: AtomSyncError | None = None
+        self.exit_code = 0
+
+    def note(self, reason: str, exit_code: int) -> None:
+        """Note why the run is not a success; the first exit code counts."""
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        self.exit_code = self.exit_code or exit_code
+
+    def took(self, actions: Iterable[Action]) -> None:
+        """Count what was done, or would be."""
+        for action in actions:
+            if action.outcome is not Outcome.UNCHANGED:
+                name = action.outcome.value
+                setattr(self.counts, name, getattr(self.counts, name) + 1)
+            self.counts.republished += action.republished
+            if action.republished:
+                log.warning("%s was republished: same version, different code", short_id(action.skill_id))
+            self._count_conflict(action)
+            if self._dry_run and (action.outcome is not Outcome.UNCHANGED or action.conflict is not None):
+                self.plan.append(action)
+
+    def _count_conflict(self, action: Action) -> None:
+        entry = action.conflict
+        if entry is None:
+            return
+        self.counts.conflicts_detected += entry.waiting_id is None
+        self.counts.conflicts_resolved += entry.resolution is not None
+        self.counts.edits_replaced += entry.resolution is not None and entry.resolution.replaces_edit
+        if entry.resolution is None:
+            self.waiting.add(action.skill_id)
+        else:
+            self.waiting.discard(action.skill_id)
+        log.info(
+            "conflict on %s: %s, %s, %s",
+            short_id(action.skill_id),
+            entry.conflict.type,
+            entry.conflict.severity,
+            "waits" if entry.resolution is None else f"resolved by {entry.resolution.strategy}",
+        )
+
+    def skip_invalid(self, invalid: Sequence[InvalidItem]) -> None:
+        """Count items that could not be used, and log the first of them."""
+        for item in invalid[: max(0, LOGGED - self.counts.invalid)]:
+            log.warning("skipped an invalid item: %s: %s", short_id(item.skill_id or "(no id)"), item.reason)
+        self.counts.invalid += len(invalid)
+        if invalid:
+            self.note("items_invalid", _ITEMS_INVALID)
+
+    def miss_page(self, number: int, error: MarketplaceError) -> None:
+        """Note a page that could not be fetched."""
+        message = f"could not fetch page {number}: {error.message}"
+        if self.error is None:  # the run's own error, which is reported at its end
+            self.error = error
+            error.message = message
+        else:
+            log.info("%s", message)
+        self.note(error.kind, PAGES_MISSING)
+
+    def fail(self, error: AtomSyncError) -> None:
+        """Note the error that ends the run, or a part of it."""
+        self.error = error
+        self.note(error.kind, error.exit_code)
+        self.exit_code = error.exit_code
+
+    def report(
+        self, kind: str, run_id: int | None, statistics: Statistics, *, complete: bool, seconds: float
+    ) -> RunReport:
+        """Return the report of the run; `replaced_edits` is for the caller to fill."""
+        counts = self.counts
+        counts.skills_synced = self.listed
+        counts.unchanged = max(0, self.listed - counts.added - counts.updated)
+        counts.requests = statistics.requests
+        counts.not_modified = statistics.not_modified
+        counts.bytes_received = statistics.bytes_received
+        kept_something = counts.skills_synced or counts.categories_synced or counts.deleted
+        status: RunStatus = "success"
+        if set(self.reasons) - {"conflicts_open"}:
+            status = "partial" if kept_something else "failed"
+        error = self.error
+        # Of some pages it can be said that they are missing; with none at all the error speaks for itself.
+        exit_code = error.exit_code if error and not counts.skills_synced else self.exit_code
+        reasons = tuple(self.reasons)
+        if counts.conflicts_manual and "conflicts_open" not in reasons:
+            reasons = (*reasons, "conflicts_open")
+        return RunReport(
+            run_id=run_id,
+            kind=kind,
+            status=status,
+            exit_code=exit_code,
+            counts=counts,
+            proof=self.proof,
+            complete=complete,
+            dry_run=self._dry_run,
+            reasons=reasons,
+            error=ErrorInfo(error.kind, error.message, error.hint) if error else None,
+            plan=tuple(self.plan),
+            duration_seconds=seconds,
+        )

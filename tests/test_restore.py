@@ -12,16 +12,20 @@ from typing import Any
 import pytest
 from conftest import Machine, on_a_terminal
 
-from atom_saas_sync.errors import DatabaseError
-from atom_saas_sync.store import migrations
+from atom_saas_sync.cli.session import all_runs_locked
+from atom_saas_sync.errors import DatabaseError, Locked
+from atom_saas_sync.store import maintenance, migrations
 from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.restore import read_backup
+from atom_saas_sync.store.integrity import Signer
+from atom_saas_sync.store.kept_copies import back_up
+from atom_saas_sync.store.lock import run_lock
+from atom_saas_sync.store.restore import prepare, put_in_place, read_backup, staged
 
 NAMES = list(migrations.known())
 
 
 def backup_of(machine: Machine) -> Path:
-    return Path(document(machine, "backup")["backup"])
+    return back_up(machine.database_path, now=machine.clock.now())
 
 
 def document(machine: Machine, *arguments: str, exit_code: int = 0) -> Any:
@@ -33,7 +37,8 @@ def document(machine: Machine, *arguments: str, exit_code: int = 0) -> Any:
 def restored(machine: Machine, file: Path, *arguments: str) -> Any:
     """Restore a backup; what `db check` says afterwards must be nothing."""
     found = document(machine, "restore", str(file), *arguments)
-    assert document(machine, "check")["findings"] == []
+    with Database.open(machine.database_path, migrate=False, read_only=True) as database:
+        assert maintenance.check(database) == []
     return found
 
 
@@ -156,44 +161,48 @@ def test_what_is_no_backup_of_this_database_is_refused_and_nothing_changed(machi
     assert not list(machine.directory.glob("*.restoring*"))
 
 
-@pytest.mark.parametrize("kind", ["skills", "watch"])
-def test_while_a_run_is_at_work_nothing_is_restored(machine: Machine, kind: str) -> None:
-    from atom_saas_sync.store.lock import run_lock
-
+def test_while_a_run_is_at_work_nothing_is_restored(machine: Machine) -> None:
     machine.pull()
     backup = backup_of(machine)
-    with run_lock(machine.database_path, kind, command=kind, now=lambda: "now", sleep=lambda _: None):
+    for kind in ("skills", "ratings", "watch"):
+        with (
+            run_lock(machine.database_path, kind, command=kind, now=lambda: "now", sleep=lambda _: None),
+            pytest.raises(Locked),
+            all_runs_locked(machine.database_path, command="db restore", clock=machine.clock),  # type: ignore[arg-type]
+        ):
+            pytest.fail("it did not wait")
+    with run_lock(machine.database_path, "watch", command="watch", now=lambda: "now", sleep=lambda _: None):
         assert document(machine, "restore", str(backup), "--yes", exit_code=75)["error"]["type"] == "locked"
-    restored(machine, backup)
+
+
+def restored_here(machine: Machine, file: Path, signer: Signer | None = None) -> list[str]:
+    """Restore in this process, and return what is said of it."""
+    with staged(file, machine.database_path) as copy:
+        _, findings = prepare(
+            copy, machine.database_path, signer=signer, actor="me", source="it", now=machine.clock.now()
+        )
+        put_in_place(copy, machine.database_path)
+    return [each.message for each in findings]
 
 
 def test_an_emergency_stop_stays_as_it_is(machine: Machine) -> None:
     machine.pull()
     backup = backup_of(machine)
-    machine.command("jobs", "stop")
+    machine.sql("INSERT INTO fact VALUES ('emergency_stop', '2026-02-19T12:00:00Z', '')")
     stopped = backup_of(machine)
-    restored(machine, backup)
+    restored_here(machine, backup)
     assert machine.status().emergency_stop
-    machine.command("jobs", "start")
-    restored(machine, stopped)
+    machine.sql("DELETE FROM fact WHERE name = 'emergency_stop'")
+    restored_here(machine, stopped)
     assert not machine.status().emergency_stop
 
 
-def test_a_digest_key_that_does_not_fit_is_said(machine: Machine, tmp_path: Path) -> None:
-    keys = tmp_path / "keys"
-    keys.mkdir(mode=0o700)
-    for name in ("one", "two"):
-        (keys / name).write_text(name * 20, encoding="utf-8")
-        (keys / name).chmod(0o600)
-    one, two = ({"ATOM_SYNC_DIGEST_KEY_FILE": str(keys / name)} for name in ("one", "two"))
-    database = {"ATOM_SAAS_DATABASE_URL": str(tmp_path / "state" / "atom.db")}
-    machine.command("sync", "skills", **one, **database)
-    backup = json.loads(machine.command("db", "backup", "--json", **database).stdout)["backup"]
-
-    def findings(variables: dict[str, str]) -> list[str]:
-        done = machine.command("db", "restore", backup, "--json", **variables, **database)
-        return [each["message"] for each in json.loads(done.stdout)["findings"]]
-
-    assert findings(one) == []
-    assert findings(two) == ["60 skills are not signed with the key"]
-    assert findings({}) == ["60 skills are signed with a digest key, but none is set"]
+def test_a_digest_key_that_does_not_fit_is_said(machine: Machine) -> None:
+    one, two = Signer(b"1" * 32), Signer(b"2" * 32)
+    machine.pull(signer=one)
+    backup = backup_of(machine)
+    assert restored_here(machine, backup, one) == []
+    assert restored_here(machine, backup, two) == ["60 skills are not signed with the key"]
+    assert restored_here(machine, backup) == ["60 skills are signed with a digest key, but none is set"]
+    said = machine.command("db", "restore", str(backup))
+    assert "signed with a digest key, but none is set" in said.stderr

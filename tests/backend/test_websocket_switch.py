@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from backend_models import WebSocketState, backend
 from conftest import Machine, wait_until
+from sqlalchemy.orm import Session
 from watch_support import PATIENCE, wait_for_state, watching, websocket_state
 from watch_thread import JumpingClock, watch_in_thread
 
@@ -59,6 +61,23 @@ def test_started_while_it_is_switched_off_it_only_polls(machine: Machine) -> Non
         wait_until(lambda: running.polls == ["poll"], PATIENCE)
     assert not attempts
     assert websocket_state(machine)["websocket_enabled"] == 0
+
+
+@pytest.mark.parametrize("has_row", [True, False])
+def test_the_backend_s_own_switch_is_obeyed_after_its_database_was_adopted(machine: Machine, has_row: bool) -> None:
+    engine = backend(machine.database_path)
+    with Session(engine) as session:
+        session.add_all([WebSocketState(id=1, websocket_enabled=False)] if has_row else [])
+        session.commit()
+    with watch_in_thread(machine, JumpingClock()):
+        if has_row:
+            wait_for_state(machine, disconnect_reason="disabled_by_admin")
+            with Session(engine) as session:
+                session.get_one(WebSocketState, 1).websocket_enabled = True
+                session.commit()
+        wait_for_state(machine, connected=1)
+        with Session(engine) as session:
+            assert session.get_one(WebSocketState, 1).last_connected_at is not None
 
 
 @pytest.mark.parametrize("column", ["reconnect_attempts", "fallback_to_polling"])

@@ -55,3 +55,11 @@ def _from_text(value: str) -> datetime | None:
     if found is None:
         return None
     return datetime.fromisoformat(f"{found[1]}T{found[2] or '00:00'}{found[3] or 'Z'}").astimezone(UTC)
+
+
+def utc_text(value: object) -> str | None:
+    """Return a stored time as we write times, whichever program wrote it; a text that is not a time stays as it is."""
+    if not isinstance(value, str) or (value.endswith("Z") and value[10:11] == "T"):
+        return value if isinstance(value, str) else None
+    moment = parse_time(value)
+    return value if moment is None else format_time(moment)

@@ -301,3 +301,32 @@ FORMER_CONFLICTS = (
     "UPDATE conflict_log SET remote_data = NULL WHERE remote_data = '{}'",
     "CREATE UNIQUE INDEX idx_conflict_log_open ON conflict_log(skill_id) WHERE resolved = 0",
 )
+
+
+# 0020: `expires_at` is never NULL, as in the backend's models.
+EXPIRY = tuple(
+    statement
+    for table in ("skill_cache", "category_cache")
+    for statement in (
+        f"UPDATE {table} SET expires_at = '{backend_tables.NEVER_EXPIRES}' WHERE expires_at IS NULL",  # noqa: S608
+        *(
+            f"""
+            CREATE TRIGGER {table}_expiry_after_{event.split()[0].lower()} AFTER {event} ON {table}
+            WHEN new.expires_at IS NULL
+            BEGIN
+                UPDATE {table} SET expires_at = '{backend_tables.NEVER_EXPIRES}' WHERE id = new.id;
+            END
+            """  # noqa: S608 - constants
+            for event in ("INSERT", "UPDATE OF expires_at")
+        ),
+    )
+)
+FORMER_EXPIRY = tuple(
+    statement
+    for table in ("skill_cache", "category_cache")
+    for statement in (
+        f"DROP TRIGGER {table}_expiry_after_insert",
+        f"DROP TRIGGER {table}_expiry_after_update",
+        f"UPDATE {table} SET expires_at = NULL WHERE expires_at = '{backend_tables.NEVER_EXPIRES}'",  # noqa: S608
+    )
+)

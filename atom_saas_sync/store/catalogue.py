@@ -32,7 +32,8 @@ from atom_saas_sync.model import (
 )
 from atom_saas_sync.store import integrity, resolutions, search_index
 from atom_saas_sync.store.audit import write_audit
-from atom_saas_sync.store.backend_tables import NO_VERSION
+from atom_saas_sync.store.backend_tables import NEVER_EXPIRES, NO_VERSION
+from atom_saas_sync.store.clauses import after, before
 from atom_saas_sync.store.counters import count_requests, increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.failures import translated_errors
@@ -64,6 +65,12 @@ _KNOWN = f"""
     WHERE c.id IS NOT NULL OR b.skill_id IS NOT NULL OR w.id IS NOT NULL
 """  # noqa: S608 - constants
 
+# Entries that expire soon, too late, or never though they are the marketplace's; ?1 and ?2 are the limits.
+_MOVABLE = f"""
+    ({before("expires_at", "?1")} OR ({after("expires_at", "?2")} AND expires_at < '{NEVER_EXPIRES}')
+        OR (expires_at = '{NEVER_EXPIRES}' AND EXISTS (
+            SELECT 1 FROM skill_base AS b WHERE b.skill_id = skill_cache.skill_id AND b.data IS NULL)))
+"""  # noqa: S608 - constants
 _KEEP = """
     INSERT INTO skill_version (skill_id, version, content_digest, exec_digest, ended_at, ended_by, data)
     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
@@ -278,9 +285,7 @@ class Catalogue:
         """
         due, latest = format_time(now + TIME_TO_LIVE - _EXPIRY_SLACK), format_time(now + TIME_TO_LIVE + _CLOCK_STEPS)
         with self._database.reading() as connection:
-            found = connection.execute(
-                "SELECT 1 FROM skill_cache WHERE expires_at < ? OR expires_at > ? LIMIT 1", (due, latest)
-            ).fetchone()
+            found = connection.execute(f"SELECT 1 FROM skill_cache WHERE {_MOVABLE} LIMIT 1", (due, latest)).fetchone()  # noqa: S608
         if not found:
             return
         with self._database.transaction() as connection:
@@ -290,14 +295,14 @@ class Catalogue:
             ):
                 connection.execute(statement, (format_time(now),))
             connection.execute(
-                """
-                UPDATE skill_cache SET expires_at = ?1
-                WHERE (expires_at < ?2 OR expires_at > ?4) AND skill_id IN (
+                f"""
+                UPDATE skill_cache SET expires_at = ?3
+                WHERE {_MOVABLE} AND skill_id IN (
                     SELECT b.skill_id FROM skill_base AS b LEFT JOIN http_validator AS v ON v.page = b.page
-                    WHERE max(b.confirmed_at, coalesce(v.checked_at, '')) >= ?3
+                    WHERE max(b.confirmed_at, coalesce(v.checked_at, '')) >= ?4
                 )
-                """,
-                (format_time(now + TIME_TO_LIVE), due, format_time(now - timedelta(hours=1)), latest),
+                """,  # noqa: S608 - constants
+                (due, latest, format_time(now + TIME_TO_LIVE), format_time(now - timedelta(hours=1))),
             )
 
     # Categories
@@ -589,7 +594,10 @@ class Batch:
         connection.executemany(
             "INSERT INTO skill_cache (skill_id, skill_data, expires_at, created_at, updated_at) VALUES (?, ?, ?, ?, ?)",
             # What exists only here does not expire.
-            [(each.skill_id, each.text, expires if each.remote else None, moment, moment) for each in inserted],
+            [
+                (each.skill_id, each.text, expires if each.remote else NEVER_EXPIRES, moment, moment)
+                for each in inserted
+            ],
         )
 
     def _write_bases(self, actions: Sequence[Action], moment: str, page: int | None) -> None:

@@ -23,7 +23,8 @@ _FILTER = """
     AND (resolved_at IS NOT NULL) = :resolved AND about_skill = 1
 """
 _ORDER = (
-    "CASE severity WHEN 'CRITICAL' THEN 0 WHEN 'HIGH' THEN 1 WHEN 'MEDIUM' THEN 2 ELSE 3 END, log.created_at, log.id"
+    "CASE severity WHEN 'CRITICAL' THEN 0 WHEN 'HIGH' THEN 1 WHEN 'MEDIUM' THEN 2 ELSE 3 END, "
+    "julianday(log.created_at), log.id"
 )
 _WHOLE = """
     SELECT log.*, CAST(c.skill_data AS TEXT) AS cached_text, c.updated_at AS cached_at
@@ -44,7 +45,7 @@ class ConflictLog:
         self, wanted: ConflictFilter, *, limit: int | None = None, offset: int = 0
     ) -> list[LoggedConflict]:
         """Return conflicts, the most severe and oldest first, resolved ones by their time; without the versions."""
-        order = "log.resolved_at DESC, log.id DESC" if wanted.resolved else _ORDER
+        order = "julianday(log.resolved_at) DESC, log.id DESC" if wanted.resolved else _ORDER
         with self._database.reading() as connection:
             rows = connection.execute(
                 f"""

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from atom_saas_sync.core.canonical import content_digest, decode_with_shape
+from atom_saas_sync.store.clauses import after
 from atom_saas_sync.store.runs import get_fact, set_fact
 from atom_saas_sync.times import format_time
 
@@ -27,7 +28,7 @@ _TEXTS = """
 """
 _ALL = _TEXTS.format(rows="skill_base AS b LEFT JOIN skill_cache AS c ON c.skill_id = b.skill_id")
 _WRITTEN_SINCE = _TEXTS.format(rows="skill_cache AS c JOIN skill_base AS b ON b.skill_id = c.skill_id") + (
-    "AND c.updated_at >= ?"
+    f"AND {after('c.updated_at', '?1', or_at=True)}"
 )
 _TOUCHED = _ALL + "AND b.data IS NOT NULL"
 _AMONG = _TEXTS.format(

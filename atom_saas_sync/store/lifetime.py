@@ -12,6 +12,7 @@ from atom_saas_sync.model import COUNTERS, TIME_TO_LIVE, CacheStatistics, PurgeP
 from atom_saas_sync.store.audit import write_audit
 from atom_saas_sync.store.backup import beside
 from atom_saas_sync.store.catalogue import bulk_write, unindex
+from atom_saas_sync.store.clauses import before
 from atom_saas_sync.store.counters import read_counters
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.runs import get_fact
@@ -29,8 +30,8 @@ UNEDITED = "b.skill_id IS NOT NULL AND (b.data IS NULL OR b.data = c.skill_data)
 # `expires_at` is moved on only now and then (Catalogue.refresh_expiry), so it alone may be too early; and one before
 # the last confirmation can't be ours: another program let the entry expire.
 EXPIRED = f"""
-    (c.expires_at < :now OR c.expires_at IS NULL) AND {UNEDITED}
-    AND ({CONFIRMED_AT} < :oldest OR c.expires_at < {CONFIRMED_AT})
+    {before("c.expires_at", ":now")} AND {UNEDITED}
+    AND ({CONFIRMED_AT} < :oldest OR julianday(c.expires_at) < julianday({CONFIRMED_AT}))
 """
 
 JOINED = """
@@ -70,7 +71,8 @@ class Lifetime:
                 moments(now),
             ).fetchone()
             categories = connection.execute(
-                "SELECT count(*), coalesce(sum(expires_at < ?), 0) FROM category_cache", (format_time(now),)
+                f"SELECT count(*), coalesce(sum({before('expires_at', '?1')}), 0) FROM category_cache",  # noqa: S608
+                (format_time(now),),
             ).fetchone()
             reads = {"hit": 0, "miss": 0, "stale": 0}
             for (name, labels), value in read_counters(connection).items():
@@ -151,7 +153,7 @@ class Lifetime:
 
         with self._database.transaction() as connection:
             connection.execute(
-                "DELETE FROM conflict_log WHERE applied = 1 AND resolved_at < ?",
+                f"DELETE FROM conflict_log WHERE applied = 1 AND {before('resolved_at', '?1')}",  # noqa: S608
                 (format_time(now - RESOLVED_CONFLICTS_LIFE),),
             )
             connection.execute("DELETE FROM audit_log WHERE at < ?", (format_time(now - AUDIT_LIFE),))
@@ -173,9 +175,9 @@ def _choose(
         values["limit"] = format_time(now - older_than)
         condition = f"b.skill_id IS NOT NULL AND {CONFIRMED_AT} < :limit"
         values["category_limit"] = format_time(now - older_than + TIME_TO_LIVE)
-        category_condition = "expires_at < :category_limit"
+        category_condition = before("expires_at", ":category_limit")
     else:
-        condition, category_condition = EXPIRED, "expires_at < :now"
+        condition, category_condition = EXPIRED, before("expires_at", ":now")
     rows = connection.execute(
         f"SELECT c.skill_id, NOT ({UNEDITED}) AS ours FROM {JOINED} WHERE {condition} ORDER BY c.skill_id",  # noqa: S608 - constants
         values,

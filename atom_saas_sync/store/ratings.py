@@ -11,6 +11,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from atom_saas_sync.model import Delivery, ListedRating, Look, Rating, RatingFailure, RatingReceipt
 from atom_saas_sync.store.audit import write_audit
@@ -18,7 +19,7 @@ from atom_saas_sync.store.catalogue import bulk_write
 from atom_saas_sync.store.counters import count_requests, increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.runs import get_fact, set_fact
-from atom_saas_sync.times import format_time
+from atom_saas_sync.times import format_time, utc_text
 
 _NOT_UPDATABLE = "ratings_not_updatable"
 
@@ -182,7 +183,7 @@ class Ratings:
                 (skill_id, user_id, stars, comment, format_time(now)),
             )
             row = connection.execute(f"{_LISTED} WHERE r.skill_id = ? AND r.user_id = ?", (skill_id, user_id))
-            return ListedRating(**dict(row.fetchone()))
+            return _listed(row.fetchone())
 
     def listed(
         self,
@@ -211,7 +212,7 @@ class Ratings:
                 "LIMIT :limit OFFSET :offset",
                 wanted,
             )
-            ratings = [ListedRating(**dict(row)) for row in rows]
+            ratings = [_listed(row) for row in rows]
             total: int = connection.execute(f"SELECT count(*) {found}", wanted).fetchone()[0]
             return ratings, total
 
@@ -219,7 +220,7 @@ class Ratings:
         """Return one rating."""
         with self._database.reading() as connection:
             row = connection.execute(f"{_LISTED} WHERE r.id = ?", (rating_id,)).fetchone()
-            return None if row is None else ListedRating(**dict(row))
+            return None if row is None else _listed(row)
 
     def retry(self, ids: Sequence[str], *, actor: str, now: datetime) -> list[str]:
         """Make failed ratings pending again, under the same key; return those that were on the failed list."""
@@ -260,7 +261,15 @@ class Ratings:
                 (format_time(now), rating_id),
             )
             write_audit(connection, actor, "ratings restore", str(rating_id), now, dict(before))
-            return ListedRating(**dict(connection.execute(f"{_LISTED} WHERE r.id = ?", (rating_id,)).fetchone()))
+            return _listed(connection.execute(f"{_LISTED} WHERE r.id = ?", (rating_id,)).fetchone())
+
+
+def _listed(row: sqlite3.Row) -> ListedRating:
+    """Return a rating as its row has it, with all times as we write them."""
+    values: dict[str, Any] = {
+        name: utc_text(value) if name.endswith("_at") else value for name, value in dict(row).items()
+    }
+    return ListedRating(**values)
 
 
 def _settle_one(connection: sqlite3.Connection, delivery: Delivery, moment: str) -> None:

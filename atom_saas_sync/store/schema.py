@@ -718,4 +718,5 @@ MIGRATIONS = (
         ),
     ),
     Migration(name="0019_backend_conflicts", up=backend_schema.CONFLICTS, down=backend_schema.FORMER_CONFLICTS),
+    Migration(name="0020_expiry", up=backend_schema.EXPIRY, down=backend_schema.FORMER_EXPIRY),
 )

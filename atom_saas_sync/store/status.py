@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from atom_saas_sync.model import PastRun, ScheduledJob, Status, SyncState, WebSocketState
 from atom_saas_sync.store import lock, migrations
 from atom_saas_sync.store.backup import beside
+from atom_saas_sync.store.clauses import before
 from atom_saas_sync.store.counters import read_counters
 from atom_saas_sync.store.database import Database, exists
 from atom_saas_sync.store.failures import is_there, translated_errors
@@ -28,7 +29,7 @@ from atom_saas_sync.store.lifetime import EXPIRED, JOINED, moments
 from atom_saas_sync.store.requests import remaining_requests
 from atom_saas_sync.store.resolutions import OPEN
 from atom_saas_sync.store.runs import MARKETPLACE, get_fact, read_state
-from atom_saas_sync.times import format_time
+from atom_saas_sync.times import format_time, utc_text
 
 RUN_KINDS = ("skills", "ratings")
 """The kinds of runs that have a lock; categories share that of the skills."""
@@ -42,7 +43,7 @@ _FIGURES = f"""
         (SELECT count(*) FROM skill_cache) AS skills,
         (SELECT count(*) FROM category_cache) AS categories,
         (SELECT count(*) FROM {JOINED} WHERE {EXPIRED}) AS expired_skills,
-        (SELECT count(*) FROM category_cache WHERE expires_at < :now) AS expired_categories,
+        (SELECT count(*) FROM category_cache WHERE {before("expires_at", ":now")}) AS expired_categories,
         (SELECT count(*) FROM skill_base AS b JOIN skill_cache AS c ON c.skill_id = b.skill_id
             WHERE b.data IS NOT NULL AND b.data != c.skill_data) AS modified_skills,
         (SELECT count(*) FROM skill_ratings WHERE synced_to_saas = 0
@@ -168,19 +169,19 @@ def _websocket_state(connection: sqlite3.Connection, *, alive: bool) -> WebSocke
     return WebSocketState(
         connected=bool(row["connected"]),
         alive=alive,
-        last_connected_at=row["last_connected_at"],
-        last_message_at=row["last_message_at"],
+        last_connected_at=utc_text(row["last_connected_at"]),
+        last_message_at=utc_text(row["last_message_at"]),
         disconnect_reason=row["disconnect_reason"],
         reconnect_attempts=row["reconnect_attempts"],
         fallback_to_polling=bool(row["fallback_to_polling"]),
-        fallback_started_at=row["fallback_started_at"],
-        next_attempt_at=row["next_ws_attempt_at"],
+        fallback_started_at=utc_text(row["fallback_started_at"]),
+        next_attempt_at=utc_text(row["next_ws_attempt_at"]),
         enabled=bool(row["websocket_enabled"]),
         ws_url=row["ws_url"],
         failures=row["consecutive_failures"],
-        started_at=row["started_at"],
-        stopped_at=row["stopped_at"],
-        heartbeat_at=row["heartbeat_at"],
+        started_at=utc_text(row["started_at"]),
+        stopped_at=utc_text(row["stopped_at"]),
+        heartbeat_at=utc_text(row["heartbeat_at"]),
     )
 
 

@@ -346,7 +346,8 @@ class ConflictFilter(Struct, frozen=True):
 class SentVersion(Struct, frozen=True):
     """A version that the marketplace sent, or one written here (`origin` is `local`) that was replaced or deleted.
 
-    The marketplace's newest has no number: it is the base, and has not ended. `ended_by` is `superseded` or `deleted`.
+    The marketplace's newest has no number: it is the base, and has not ended. `ended_by` is `superseded`, `deleted` or
+    `deleted_here` (by another program).
     """
 
     number: int | None
@@ -791,6 +792,8 @@ class Status(Struct, frozen=True):
     conflicts_open: Mapping[str, int] = field(default_factory=dict)
     conflicts_resolved: int = 0
     edits_replaced: int = 0
+    edits_deleted: int = 0
+    deleted_edit: str | None = None
     emergency_stop: bool = False
     jobs: tuple[ScheduledJob, ...] = ()
     marketplace_reached_at: str | None = None

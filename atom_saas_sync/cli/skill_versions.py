@@ -78,6 +78,7 @@ def log(ctx: typer.Context, skill_id: _Id, as_json: _Json = False) -> None:
 
     with open_catalogue(ctx.obj) as (catalogue, _):
         skill_id = whole_id(catalogue.database, skill_id)
+        catalogue.look_at_deleted_edits(skill_id)
         versions = History(catalogue.database).versions(skill_id)
         if not versions and skill_id not in catalogue.known([skill_id]):
             raise unknown_skill(skill_id)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from shlex import quote
 
+from atom_saas_sync.characters import printable
 from atom_saas_sync.core.marketplace import marketplace_of
 from atom_saas_sync.model import Health, PastRun, Status, Trouble, WebSocketState
 from atom_saas_sync.times import parse_time
@@ -222,6 +224,12 @@ def _notices(status: Status, *, enabled: bool, switched_off: bool, api_url: str 
             "edits_replaced",
             f"{status.edits_replaced:,} local {'edit' if status.edits_replaced == 1 else 'edits'} replaced by a sync",
             "`atom-sync conflicts list --resolved` shows them; `atom-sync conflicts undo ID` puts one back",
+        ),
+        (
+            status.edits_deleted > 0,
+            "edits_deleted",
+            f"another program deleted {status.edits_deleted:,} local {'edit' if status.edits_deleted == 1 else 'edits'}",
+            f"`atom-sync skills log {printable(quote(status.deleted_edit or 'ID'))}` keeps the text",
         ),
         (
             status.ratings_failed > 0,

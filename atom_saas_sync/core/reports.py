@@ -33,6 +33,7 @@ def status_document(status: Status, health: Health, now: datetime) -> dict[str, 
             "modified": status.modified_skills,
             "republished": status.republished,
             "tampered": status.tampered,
+            "edits_deleted": status.edits_deleted,
         },
         "ratings": {
             "pending": status.ratings_pending,

@@ -330,3 +330,58 @@ FORMER_EXPIRY = tuple(
         f"UPDATE {table} SET expires_at = NULL WHERE expires_at = '{backend_tables.NEVER_EXPIRES}'",  # noqa: S608
     )
 )
+
+
+# 0021: the text of an edited row that another program deletes. `data` is NULL once the history has it; the row stays
+# until somebody has looked.
+def _versions(ended_by: str) -> tuple[str, ...]:
+    """Return what builds skill_version again, with these values of `ended_by`."""
+    columns = "id, skill_id, version, content_digest, exec_digest, ended_at, ended_by, data, origin"
+    return (
+        "CREATE TABLE skill_version_before AS SELECT * FROM skill_version",
+        "DROP TABLE skill_version",
+        f"""
+        CREATE TABLE skill_version (
+            id INTEGER PRIMARY KEY,
+            skill_id TEXT NOT NULL,
+            version TEXT,
+            content_digest BLOB NOT NULL,
+            exec_digest BLOB NOT NULL,
+            ended_at TEXT NOT NULL,
+            ended_by TEXT NOT NULL CHECK (ended_by IN ({ended_by})),
+            data BLOB NOT NULL,
+            origin TEXT NOT NULL DEFAULT 'marketplace'
+        )
+        """,
+        f"INSERT INTO skill_version ({columns}) SELECT {columns} FROM skill_version_before",  # noqa: S608 - constants
+        "DROP TABLE skill_version_before",
+        "CREATE INDEX idx_skill_version_origin ON skill_version(skill_id, origin)",
+    )
+
+
+DELETED_EDITS = (
+    *_versions("'superseded', 'deleted', 'deleted_here'"),
+    """
+    CREATE TABLE deleted_edit (
+        id INTEGER PRIMARY KEY,
+        skill_id TEXT NOT NULL,
+        data TEXT,
+        deleted_at TEXT NOT NULL
+    )
+    """,
+    f"""
+    CREATE TRIGGER skill_cache_deleted_edit AFTER DELETE ON skill_cache
+    WHEN NOT EXISTS (SELECT 1 FROM bulk_write) AND coalesce(
+        (SELECT data IS NOT NULL AND data != old.skill_data FROM skill_base WHERE skill_id = old.skill_id), 1)
+    BEGIN
+        INSERT INTO deleted_edit (skill_id, data, deleted_at)
+        VALUES (old.skill_id, CAST(old.skill_data AS TEXT), {_NOW});
+    END
+    """,  # noqa: S608 - constants
+)
+FORMER_DELETED_EDITS = (
+    "DROP TRIGGER skill_cache_deleted_edit",
+    "DROP TABLE deleted_edit",
+    "DELETE FROM skill_version WHERE ended_by = 'deleted_here'",
+    *_versions("'superseded', 'deleted'"),
+)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from atom_saas_sync.core.canonical import version_key
+from atom_saas_sync.core.canonical import stored_version, version_key
 from atom_saas_sync.core.plan import is_tampered
 from atom_saas_sync.model import (
     TIME_TO_LIVE,
@@ -267,6 +267,14 @@ class Catalogue:
             rows = connection.execute(f"SELECT DISTINCT skill_id FROM conflict_log WHERE {resolutions.OPEN}")  # noqa: S608
             return [row[0] for row in rows]
 
+    def look_at_deleted_edits(self, skill_id: str) -> None:
+        """Note that somebody looks at the versions of a skill, which hold the edits that another program deleted."""
+        with self._database.reading() as connection:
+            found = connection.execute("SELECT 1 FROM deleted_edit WHERE skill_id = ?", (skill_id,)).fetchone()
+        if found:
+            with self.batch(fetched=False) as batch:
+                batch.forget_deleted_edits(skill_id)
+
     def newest_replaced_edits(self, number: int) -> list[int]:
         """Return the conflicts in which a strategy has last replaced what was written here, if nobody has looked."""
         with self._database.reading() as connection:
@@ -376,6 +384,7 @@ class Batch:
         self._inserted: dict[str, Action] = {}
         self._newest = 0
         if write:
+            self._keep_deleted_edits()
             self._adopt_resolutions()
 
     def known(self, skill_ids: Iterable[str]) -> dict[str, Known]:
@@ -391,6 +400,22 @@ class Batch:
             self._known.pop(name, None)
         self._known.update(found)
         return found
+
+    def _keep_deleted_edits(self) -> None:
+        """Keep what was edited here and has been deleted by another program, whose triggers can't compress texts."""
+        deleted = self._connection.execute(
+            "SELECT id, CAST(skill_id AS TEXT) AS skill_id, data, deleted_at FROM deleted_edit WHERE data IS NOT NULL"
+        ).fetchall()
+        for row in deleted:
+            version, now = stored_version(row["skill_id"], row["data"]), parse_time(row["deleted_at"])
+            moment = now or datetime.fromtimestamp(0, UTC)
+            if version is not None:
+                self.keep_local([version], moment, ended_by="deleted_here")
+            else:  # not a skill: the history could not show it
+                write_audit(
+                    self._connection, "unknown", "deleted here", row["skill_id"], moment, {"skill_data": row["data"]}
+                )
+            self._connection.execute("UPDATE deleted_edit SET data = NULL WHERE id = ?", (row["id"],))
 
     def _adopt_resolutions(self) -> None:
         """Carry out what other programs have decided about conflicts, before anything is planned."""
@@ -413,6 +438,10 @@ class Batch:
         resolutions.mark_applied(self._connection)
         self.finish()
         self._signer, self.confirms = signer, type(self).confirms
+
+    def forget_deleted_edits(self, skill_id: str) -> None:
+        """Show the deleted edits of a skill, which the history has by now, as new no longer."""
+        self._connection.execute("DELETE FROM deleted_edit WHERE skill_id = ? AND data IS NULL", (skill_id,))
 
     def seen_otherwise(self, versions: Iterable[SkillVersion]) -> set[str]:
         """Return the skills of which the same version was ever seen with another exec digest, but for their bases."""

@@ -719,4 +719,10 @@ MIGRATIONS = (
     ),
     Migration(name="0019_backend_conflicts", up=backend_schema.CONFLICTS, down=backend_schema.FORMER_CONFLICTS),
     Migration(name="0020_expiry", up=backend_schema.EXPIRY, down=backend_schema.FORMER_EXPIRY),
+    Migration(
+        name="0021_deleted_edits",
+        up=backend_schema.DELETED_EDITS,
+        down=backend_schema.FORMER_DELETED_EDITS,
+        loses=(("deleted local edits", "SELECT count(*) FROM skill_version WHERE ended_by = 'deleted_here'"),),
+    ),
 )

@@ -53,6 +53,8 @@ _FIGURES = f"""
             AND id IN (SELECT rating_id FROM failed_rating_uploads)) AS ratings_failed,
         (SELECT count(*) FROM conflict_log WHERE resolved_at IS NOT NULL AND about_skill = 1) AS conflicts_resolved,
         (SELECT count(*) FROM conflict_log WHERE replaced_unseen = 1) AS edits_replaced,
+        (SELECT count(*) FROM deleted_edit) AS edits_deleted,
+        (SELECT CAST(skill_id AS TEXT) FROM deleted_edit ORDER BY id DESC LIMIT 1) AS deleted_edit,
         coalesce((SELECT json_array_length(value) FROM fact WHERE name = '{TAMPERED}' AND json_valid(value)), 0)
             AS tampered,
         (SELECT max(finished_at) FROM sync_run WHERE kind = 'ratings' AND status = 'success') AS last_rating_success_at

@@ -228,8 +228,7 @@ def _notices(status: Status, *, enabled: bool, switched_off: bool, api_url: str 
         (
             status.edits_deleted > 0,
             "edits_deleted",
-            f"{status.edits_deleted:,} local {'edit was' if status.edits_deleted == 1 else 'edits were'} deleted by "
-            "another program",
+            f"local edits that another program deleted: {status.edits_deleted:,}",
             f"`atom-sync skills log {printable(quote(status.deleted_edit or 'ID'))}` keeps the text",
         ),
         (

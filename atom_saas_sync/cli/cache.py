@@ -87,7 +87,7 @@ def purge(
     )
     if scheduled and not settings.scheduler_enabled:
         _skip("scheduler_off", SCHEDULER_OFF, as_json=as_json)
-    with Database.open(settings.database_path, create=False) as database:
+    with Database.open(settings.database_path, create=False, adopt=not scheduled) as database:
         if scheduled and Runs(database).scheduling_stopped():
             _skip("stopped", STOPPED, as_json=as_json)
         if scheduled and Runs(database).auto_sync_is_off():

@@ -122,7 +122,7 @@ def resolve(
     sides = _sides(fields or [])
     if (edit or data is not None) and (chosen or sides or (edit and data is not None)):
         raise UsageError("--edit and --data decide everything by themselves: no strategy, no field besides")
-    with _log(ctx.obj) as log:
+    with _log(ctx.obj, adopt=True) as log:
         wanted = _with_whole_id(log, wanted)
         may_ask = sys.stdin.isatty() and sys.stderr.isatty() and not as_json
         if edit:
@@ -148,7 +148,7 @@ def undo(ctx: typer.Context, conflict_id: _Id, as_json: _Json = False) -> None:
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.usecases.resolve_conflicts import undo_resolution
 
-    with _log(ctx.obj) as log:
+    with _log(ctx.obj, adopt=True) as log:
         undone = undo_resolution(log, conflict_id, actor=runtime.person(), now=datetime.now(UTC))
         conflict = _find(log, conflict_id)
     if as_json:
@@ -159,13 +159,13 @@ def undo(ctx: typer.Context, conflict_id: _Id, as_json: _Json = False) -> None:
 
 
 @contextmanager
-def _log(options: GlobalOptions) -> Iterator[ConflictLog]:
+def _log(options: GlobalOptions, *, adopt: bool = False) -> Iterator[ConflictLog]:
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.store.conflicts import ConflictLog
     from atom_saas_sync.store.database import Database
 
     settings = runtime.load(options)
-    with Database.open(settings.database_path, create=False) as database:
+    with Database.open(settings.database_path, create=False, adopt=adopt) as database:
         yield ConflictLog(database, history_versions=settings.history_versions, signer=runtime.signer_of(settings))
 
 

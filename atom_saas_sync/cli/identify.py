@@ -48,7 +48,9 @@ def unknown_skill(skill_id: str) -> NotFound:
 
 
 @contextmanager
-def open_catalogue(options: GlobalOptions, *, create: bool = False) -> Iterator[tuple[Catalogue, Reading]]:
+def open_catalogue(
+    options: GlobalOptions, *, create: bool = False, adopt: bool = False
+) -> Iterator[tuple[Catalogue, Reading]]:
     """Open the database for commands that read or edit skills. Raises DatabaseError."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.store.catalogue import Catalogue
@@ -56,7 +58,7 @@ def open_catalogue(options: GlobalOptions, *, create: bool = False) -> Iterator[
     from atom_saas_sync.store.reading import Reading
 
     settings = runtime.load(options)
-    with Database.open(settings.database_path, create=create) as database:
+    with Database.open(settings.database_path, create=create, adopt=adopt) as database:
         yield (
             Catalogue(database, history_versions=settings.history_versions),
             Reading(database, now=datetime.now(UTC)),

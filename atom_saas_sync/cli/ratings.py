@@ -53,7 +53,7 @@ def add(
     problem = rating_problem(skill_id, who, number, comment)
     if problem is not None or number is None:
         raise UsageError(f"this is no rating: {problem}", hint="nothing was stored")
-    with _ratings(ctx.obj, create=True) as ratings:
+    with _ratings(ctx.obj, create=True, adopt=True) as ratings:
         if not force:
             skill_id = whole_id(ratings.database, skill_id)
         if not ratings.is_cached(skill_id):
@@ -200,7 +200,7 @@ def retry(
     ids = rating_ids or []
     if bool(ids) == everything:
         raise UsageError("name the ratings by their ids, or say --all")
-    with _ratings(ctx.obj) as ratings:
+    with _ratings(ctx.obj, adopt=True) as ratings:
         ids = [whole_rating_id(ratings.database, each) for each in ids]
         waiting = [each.id for each in ratings.listed(state="failed")[0]]
         missing = sorted(set(ids) - set(waiting))
@@ -222,7 +222,7 @@ def restore(
     """Put back your rating that a newer one of the marketplace replaced; the next `sync ratings` sends it again."""
     from atom_saas_sync.cli import runtime
 
-    with _ratings(ctx.obj) as ratings:
+    with _ratings(ctx.obj, adopt=True) as ratings:
         rating_id = whole_rating_id(ratings.database, rating_id)
         if ratings.find(rating_id) is None:
             raise _unknown([rating_id])
@@ -253,7 +253,7 @@ def delete(
     from atom_saas_sync.times import format_time
 
     ids, clock = list(dict.fromkeys(rating_ids)), runtime.StopSignals()
-    with _ratings(ctx.obj) as ratings:
+    with _ratings(ctx.obj, adopt=True) as ratings:
         path = ratings.database.path
         with run_lock(
             path, "ratings", command="ratings delete", now=lambda: format_time(clock.now()), sleep=clock.sleep
@@ -275,12 +275,12 @@ def delete(
 
 
 @contextmanager
-def _ratings(options: GlobalOptions, *, create: bool = False) -> Iterator[Ratings]:
+def _ratings(options: GlobalOptions, *, create: bool = False, adopt: bool = False) -> Iterator[Ratings]:
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.store.database import Database
     from atom_saas_sync.store.ratings import Ratings
 
-    with Database.open(runtime.settings_of(options).database_path, create=create) as database:
+    with Database.open(runtime.settings_of(options).database_path, create=create, adopt=adopt) as database:
         yield Ratings(database)
 
 

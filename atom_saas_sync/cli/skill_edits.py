@@ -53,7 +53,7 @@ def edit(
 
     if (bool(changes), file is not None, code).count(True) > 1:
         raise UsageError("--set, --file and --code exclude each other")
-    with open_catalogue(ctx.obj) as (catalogue, reading):
+    with open_catalogue(ctx.obj, adopt=True) as (catalogue, reading):
         skill_id = whole_id(catalogue.database, skill_id)
         skill = reading.skill(skill_id)
         if skill is None:
@@ -83,7 +83,7 @@ def import_skills(
     candidates = [
         Candidate(place, raw) for path in files for place, raw in read_skills(read_text(path), file_name(path))
     ]
-    with open_catalogue(ctx.obj, create=True) as (catalogue, _):
+    with open_catalogue(ctx.obj, create=True, adopt=True) as (catalogue, _):
         done = do_import(catalogue, candidates, actor=runtime.person(), now=datetime.now(UTC))
     if as_json:
         print_json({"added": done.added, "updated": done.updated, "unchanged": done.unchanged})
@@ -103,7 +103,7 @@ def revert(
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.usecases.edit_skills import edits_of, revert_skills
 
-    with open_catalogue(ctx.obj) as (catalogue, _):
+    with open_catalogue(ctx.obj, adopt=True) as (catalogue, _):
         ids = list(dict.fromkeys(whole_id(catalogue.database, each) for each in skill_ids))
         edits = edits_of(catalogue, ids)
         if len(ids) > 1:
@@ -132,7 +132,7 @@ def restore(
     from atom_saas_sync.cli.skill_versions import sent_skill
     from atom_saas_sync.usecases.edit_skills import restore_version
 
-    with open_catalogue(ctx.obj) as (catalogue, _):
+    with open_catalogue(ctx.obj, adopt=True) as (catalogue, _):
         skill_id = whole_id(catalogue.database, skill_id)
         former, _facts = sent_skill(catalogue, skill_id, version)
         changed = restore_version(
@@ -153,7 +153,7 @@ def delete(
     from atom_saas_sync.usecases.edit_skills import delete_skills, edits_of, refuse_to_delete
 
     ids = list(dict.fromkeys(skill_ids))
-    with open_catalogue(ctx.obj) as (catalogue, _):
+    with open_catalogue(ctx.obj, adopt=True) as (catalogue, _):
         refuse_to_delete(catalogue, ids)
         edits = edits_of(catalogue, ids)
         _confirm(edits, "Delete them? `atom-sync skills restore` brings them back.", yes=yes, as_json=as_json)

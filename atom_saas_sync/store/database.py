@@ -48,17 +48,17 @@ class Database:
         migrate: bool = True,
         read_only: bool = False,
         create: bool = True,
-        adopt: bool = True,
+        adopt: bool | None = None,
         any_thread: bool = False,
     ) -> Database:
         """Open the file, creating it (0600) and its missing directories (0700).
 
         With `migrate`, a new, empty or foreign database gets our tables, and an older one is upgraded, after a copy
-        was put beside it; so is one that the Atom backend made, if `adopt`. Without, the database is taken as it is.
-        With `read_only` nothing is created, upgraded or written; with `migrate` the database must then be up to date.
-        Without `create` it is likewise, but may be written to: for commands that look for something. With
-        `any_thread` several threads may use the connection, if the caller sees to it that they do so one after the
-        other.
+        was put beside it; so is one that the Atom backend made, if `adopt` (default: with `create`). Without, the
+        database is taken as it is. With `read_only` nothing is created, upgraded or written; with `migrate` the
+        database must then be up to date. Without `create` it is likewise, but may be written to: for commands that look
+        for something. With `any_thread` several threads may use the connection, if the caller sees to it that they do
+        so one after the other.
 
         A WAL database cannot be read, even read-only, where its directory is not writable and no writer has it open:
         readers share the -shm file. (`immutable=1` would read, but wrongly while others write.)
@@ -81,7 +81,9 @@ class Database:
             )
             database = cls(path, connection, busy_timeout_seconds=busy_timeout_seconds)
             try:
-                database._prepare(migrate=migrate, as_it_is=read_only or not create, adopt=adopt)
+                database._prepare(
+                    migrate=migrate, as_it_is=read_only or not create, adopt=create if adopt is None else adopt
+                )
             except BaseException:
                 connection.close()
                 raise
@@ -167,6 +169,8 @@ class Database:
         if as_it_is:
             # Fails here, and not in the middle of a report, if the file is no database or cannot be read.
             self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if migrate and adopt and migrations.awaits_adoption(self):
+                migrations.upgrade(self)
             if migrate:
                 migrations.require_current(self)
             return

@@ -94,6 +94,11 @@ def origin(db: Database) -> str:
     return "backend" if adoption.is_adopted(db.connection) or _to_adopt(db, pending(db)) else "atom-sync"
 
 
+def awaits_adoption(db: Database) -> bool:
+    """Tell whether the Atom backend made the database, and it has none of our migrations yet."""
+    return current(db) is None and origin(db) == "backend"
+
+
 def upgrade(db: Database, target: str | None = None, *, adopt: bool = True) -> Change:
     """Apply what is pending, up to and including `target` (default: everything).
 

@@ -101,6 +101,14 @@ def test_a_scheduled_run_adopts_nothing(machine: Machine, engine: Engine) -> Non
     assert document(machine, "db", "current")["origin"] == "backend"
 
 
+def test_commands_that_write_adopt_and_those_that_read_do_not(machine: Machine, engine: Engine) -> None:
+    refused = machine.command("conflicts", "list", "--json")
+    assert refused.returncode == 74 and "db upgrade" in refused.stderr
+    resolved = machine.command("conflicts", "resolve", "1", "--strategy", "local_wins")
+    assert resolved.returncode == 0 and "adopted the Atom backend's database" in resolved.stderr
+    assert document(machine, "conflicts", "list")["total"] == 9
+
+
 @pytest.mark.parametrize(
     ("statement", "words"),
     [

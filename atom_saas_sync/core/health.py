@@ -219,18 +219,7 @@ def _notices(status: Status, *, enabled: bool, switched_off: bool, api_url: str 
             f"{waiting:,} {'conflict needs' if waiting == 1 else 'conflicts need'} a decision",
             "`atom-sync conflicts list`",
         ),
-        (
-            status.edits_replaced > 0,
-            "edits_replaced",
-            f"{status.edits_replaced:,} local {'edit' if status.edits_replaced == 1 else 'edits'} replaced by a sync",
-            "`atom-sync conflicts list --resolved` shows them; `atom-sync conflicts undo ID` puts one back",
-        ),
-        (
-            status.edits_deleted > 0,
-            "edits_deleted",
-            f"local edits that another program deleted: {status.edits_deleted:,}",
-            f"`atom-sync skills log {printable(quote(status.deleted_edit or 'ID'))}` keeps the text",
-        ),
+        *_notices_of_edits(status),
         (
             status.ratings_failed > 0,
             "ratings_failed",
@@ -245,6 +234,23 @@ def _notices(status: Status, *, enabled: bool, switched_off: bool, api_url: str 
         ),
     )
     return [Trouble(code, message, hint) for applies, code, message, hint in candidates if applies]
+
+
+def _notices_of_edits(status: Status) -> tuple[tuple[bool, str, str, str], ...]:
+    return (
+        (
+            status.edits_replaced > 0,
+            "edits_replaced",
+            f"{status.edits_replaced:,} local {'edit' if status.edits_replaced == 1 else 'edits'} replaced by a sync",
+            "`atom-sync conflicts list --resolved` shows them; `atom-sync conflicts undo ID` puts one back",
+        ),
+        (
+            status.edits_deleted > 0,
+            "edits_deleted",
+            f"local edits that another program deleted: {status.edits_deleted:,}",
+            f"`atom-sync skills log {printable(quote(status.deleted_edit or 'ID'))}` keeps the text",
+        ),
+    )
 
 
 def ago(moment: str | None, now: datetime) -> str:

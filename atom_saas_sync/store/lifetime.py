@@ -153,7 +153,7 @@ class Lifetime:
 
         with self._database.transaction() as connection:
             connection.execute(
-                f"DELETE FROM conflict_log WHERE applied = 1 AND {before('resolved_at', '?1')}",  # noqa: S608
+                f"DELETE FROM conflict_log WHERE {before('resolved_at', '?1')}",  # noqa: S608
                 (format_time(now - RESOLVED_CONFLICTS_LIFE),),
             )
             connection.execute("DELETE FROM audit_log WHERE at < ?", (format_time(now - AUDIT_LIFE),))

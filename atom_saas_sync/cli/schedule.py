@@ -98,6 +98,8 @@ def systemd(
             f"`systemctl enable --now {' '.join((*TIMERS, *SERVICES))}`",
             f"`sudo -u atom-sync {_as_typed(schedule)} jobs` shows when they run, `… doctor` what is missing",
         ]
+        if os.path.lexists(root / TOKEN_FILE[1:]):  # `config init` has written both
+            del next_steps[:2]
         if not here:
             next_steps.insert(0, "on that machine: `systemd-sysusers`, `systemd-tmpfiles --create`")
     if here:

@@ -80,11 +80,11 @@ def booted(directory: Path) -> Iterator[Debian]:
     )
     try:
         end = time.monotonic() + 60
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        while not (leaders := children.read_text(encoding="utf-8").split()):
+        find = ["pgrep", "--parent", str(process.pid), "--exact", "systemd"]
+        while not (found := subprocess.run(find, capture_output=True, timeout=60, check=False).stdout):
             assert time.monotonic() < end and process.poll() is None, "it does not boot"
             time.sleep(0.1)
-        debian = Debian(int(leaders[0]))
+        debian = Debian(int(found))
         debian.wait_for("systemctl is-system-running | grep -qE 'running|degraded'")
         yield debian
     finally:
@@ -108,23 +108,24 @@ def bare(tmp_path: Path) -> Path:
     subprocess.run(
         ["debootstrap", "--variant=minbase", f"--include={BARE}", "bookworm", system, mirror],
         capture_output=True,
-        timeout=600,
+        timeout=1200,
         check=True,
     )
-    for source in map(Path, SOURCES):
-        if source.is_dir():
-            shutil.copytree(source, system / source.relative_to("/"), dirs_exist_ok=True, symlinks=True)
-        elif source.exists():
-            (system / source.relative_to("/")).write_bytes(source.read_bytes())
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    )
-    for name in filter(None, tracked.stdout.split("\0")):
-        target = system / "opt" / "atom-sync" / "src" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, target)
-    (system / "root" / "token").write_text("at_saas_sandbox\n")
+    provide(system)
     return system
+
+
+def provide(system: Path) -> None:
+    """Put in what the machine cannot have of its own: this machine's package sources, the checkout, a token."""
+    for source in filter(os.path.exists, SOURCES):
+        target = system / Path(source).parent.relative_to("/")
+        target.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["cp", "-a", source, f"{target}/"], timeout=60, check=True)
+    archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, capture_output=True, timeout=60, check=True).stdout
+    checkout = system / "opt" / "atom-sync" / "src"
+    checkout.mkdir(parents=True)
+    subprocess.run(["tar", "-x", "-C", checkout], input=archive, timeout=60, check=True)
+    (system / "root" / "token").write_text("at_saas_sandbox\n")
 
 
 def verify(debian: Debian) -> None:

@@ -71,7 +71,6 @@ def systemd(
         _systemd_of_user(ctx.obj, install=install, uninstall=uninstall, root=root, as_json=as_json)
         return
     from atom_saas_sync.core.schedule_files import SERVICES, TIMERS, systemd_files
-    from atom_saas_sync.places import TOKEN_FILE
 
     settings = _settings(ctx.obj)
     schedule = _schedule(ctx.obj, settings, restart_steps=_systemd_version() >= _FIRST_WITH_RESTART_STEPS)
@@ -93,13 +92,10 @@ def systemd(
             written = _write_environment(root / _ENVIRONMENT, settings)
             changed += [root / _ENVIRONMENT] if written else []
         next_steps = [
-            f"put the token into a file: `install -m 600 -o atom-sync /dev/stdin {TOKEN_FILE}`",
-            f"look at {schedule.settings}: the settings, ENABLE_SCHEDULER=true among them",
+            *_steps_to_settings(schedule, root),
             f"`systemctl enable --now {' '.join((*TIMERS, *SERVICES))}`",
             f"`sudo -u atom-sync {_as_typed(schedule)} jobs` shows when they run, `… doctor` what is missing",
         ]
-        if os.path.lexists(root / TOKEN_FILE[1:]):  # `config init` has written both
-            del next_steps[:2]
         if not here:
             next_steps.insert(0, "on that machine: `systemd-sysusers`, `systemd-tmpfiles --create`")
     if here:
@@ -191,6 +187,18 @@ def cron(
             f"`sudo -u atom-sync {_as_typed(schedule)} doctor` shows what is missing",
         ]
     _report(changed, next_steps, written, install=install, as_json=as_json)
+
+
+def _steps_to_settings(schedule: Schedule, root: Path) -> list[str]:
+    """Return what is left to do for the settings and the token; nothing once `config init` has written both."""
+    from atom_saas_sync.places import TOKEN_FILE
+
+    if os.path.lexists(root / TOKEN_FILE[1:]):
+        return []
+    return [
+        f"put the token into a file: `install -m 600 -o atom-sync /dev/stdin {TOKEN_FILE}`",
+        f"look at {schedule.settings}: the settings, ENABLE_SCHEDULER=true among them",
+    ]
 
 
 def _settings(options: GlobalOptions) -> Settings:

@@ -7,7 +7,7 @@ RUNS   := $(VENV)/.runs
 # One process for each processor: a process that is done takes work from the others.
 FAST   := -m 'not soak' --numprocesses auto --dist worksteal
 
-.PHONY: demo test coverage test-lowest soak crash fault-matrix fuzz audit lock dist bench pictures lint format clean
+.PHONY: demo test tests coverage test-lowest soak crash fault-matrix fuzz audit lock dist bench pictures lint format clean
 
 # The program with its runtime dependencies, which is all that the demo needs.
 $(RUNS): pyproject.toml
@@ -27,7 +27,11 @@ demo: $(RUNS)
 	@echo "Starting the demo ..."
 	@$(BIN)/atom-sync demo
 
-test: lint
+# Side by side: a test often waits, for another process or for a disk.
+test: $(READY)
+	@$(MAKE) --no-print-directory --jobs 2 lint tests
+
+tests: $(READY)
 	$(BIN)/python -m pytest $(FAST)
 
 # The same, with the lines that no test ran.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -27,25 +28,25 @@ def logged(machine: Machine) -> list[tuple[int, str | None]]:
 @pytest.mark.parametrize(
     ("strategy", "code"), [("remote_wins", "theirs"), ("local_wins", "mine"), ("merge", "mine"), ("manual", "mine")]
 )
-def test_50_edited_skills(machine: Machine, strategy: Strategy, code: str) -> None:
+def test_many_edited_skills(machine: Machine, strategy: Strategy, code: str) -> None:
     machine.fill()
-    ids = machine.sandbox.skill_ids()[:50]
+    ids = machine.sandbox.skill_ids()[:20]
     for skill_id in ids:
         machine.edit(skill_id, code="mine")
         machine.sandbox.patch_skill(skill_id, {"code": "theirs", "rating_count": 77})
     report = machine.pull(strategy=strategy)
-    waiting = 50 if strategy == "manual" else 0
-    assert (report.status, report.counts.conflicts_detected) == ("success", 50)
-    assert (report.counts.conflicts_resolved, report.counts.conflicts_manual) == (50 - waiting, waiting)
+    waiting = 20 if strategy == "manual" else 0
+    assert (report.status, report.counts.conflicts_detected) == ("success", 20)
+    assert (report.counts.conflicts_resolved, report.counts.conflicts_manual) == (20 - waiting, waiting)
     cached = machine.cached()
     assert {(cached[skill_id]["code"], cached[skill_id]["rating_count"]) for skill_id in ids} == {(code, 77)}
     local = [json.loads(each.local_text or "")["code"] for each in machine.conflicts()]
-    assert local == ["mine"] * 50
+    assert local == ["mine"] * 20
     again = machine.pull(strategy=strategy)
     assert (again.counts.conflicts_detected, again.counts.updated, again.counts.conflicts_manual) == (0, 0, waiting)
     assert machine.cached() == cached
     counters = machine.status().counters.items()
-    assert sum(value for (name, _), value in counters if name == "atom_saas_conflicts_detected_total") == 50
+    assert sum(value for (name, _), value in counters if name == "atom_saas_conflicts_detected_total") == 20
 
 
 def test_a_changed_strategy_settles_what_waits_also_behind_a_304(machine: Machine) -> None:
@@ -260,31 +261,43 @@ def test_what_only_the_marketplace_changed_of_what_runs_is_taken_whole(machine: 
     assert cached["metadata"] == {"entrypoint": "b", "license": "ISC"}
 
 
-@pytest.mark.parametrize(
-    ("theirs", "wins"),
-    [
-        ("2026-01-20T00:00:00Z", "theirs"),
-        ("2026-01-20T02:00:00+02:00", "theirs"),
-        ("2026-01-05T00:00:00Z", "mine"),
-        ("2026-01-10T00:00:00Z", "mine"),  # the same moment is not later
-        ("2026-02-19T12:04:00Z", "theirs"),  # their clock is a little ahead of ours
-        ("2026-02-19T12:06:00Z", "mine"),
-        ("8999-01-01T00:00:00Z", "mine"),
-        ("9999-12-31T23:59:59-23:59", "mine"),
-        ("soon", "mine"),
-        (None, "mine"),
-        ("no such field", "mine"),
-    ],
-)
-@pytest.mark.parametrize("field", ["description", "metadata"])
-def test_an_unknown_time_never_decides_against_the_local_edit(
-    machine: Machine, field: str, theirs: str | None, wins: str
-) -> None:
-    def value(text: str) -> Json:
+# The time of their change, and whose is kept.
+THEIR_TIMES: list[tuple[str | None, str]] = [
+    ("2026-01-20T00:00:00Z", "theirs"),
+    ("2026-01-20T02:00:00+02:00", "theirs"),
+    ("2026-01-05T00:00:00Z", "mine"),
+    ("2026-01-10T00:00:00Z", "mine"),  # the same moment is not later
+    ("2026-02-19T12:04:00Z", "theirs"),  # their clock is a little ahead of ours
+    ("2026-02-19T12:06:00Z", "mine"),
+    ("8999-01-01T00:00:00Z", "mine"),
+    ("9999-12-31T23:59:59-23:59", "mine"),
+    ("soon", "mine"),
+    (None, "mine"),
+    ("no such field", "mine"),
+]
+
+
+def test_an_unknown_time_never_decides_against_the_local_edit(machine: Machine) -> None:
+    def value(field: str, text: str) -> Json:
         return {field: text if field == "description" else {"homepage": text}}
 
-    cached = merged(machine, value("base"), value("mine"), {**value("theirs"), "updated_at": theirs})
-    assert cached[field] == value(wins)[field]
+    pairs = itertools.product(("description", "metadata"), THEIR_TIMES)
+    cases = {f"s{number}": (field, *case) for number, (field, case) in enumerate(pairs)}
+    for skill_id, (field, _, _) in cases.items():
+        skill = {"skill_id": skill_id, "name": "N", "version": "1", "updated_at": "2026-01-01T00:00:00Z"}
+        machine.sandbox.put_skill({**skill, **value(field, "base")})
+    machine.pull()
+    for skill_id, (field, theirs, _) in cases.items():
+        machine.sql("UPDATE skill_cache SET updated_at = '2026-01-10T00:00:00Z' WHERE skill_id = ?", skill_id)
+        machine.edit(skill_id, **value(field, "mine"))
+        changed = {**machine.sandbox.skill(skill_id), **value(field, "theirs"), "updated_at": theirs}
+        machine.sandbox.put_skill({name: each for name, each in changed.items() if each != "no such field"})
+    assert machine.pull(strategy="merge").counts.conflicts_resolved == len(cases)
+    cached = machine.cached()
+    for skill_id, (field, theirs, wins) in cases.items():
+        assert cached[skill_id][field] == value(field, wins)[field], (field, theirs)
+    machine.pull(strategy="merge")
+    assert machine.cached() == cached
 
 
 @pytest.mark.parametrize("row", ["some day", "", "9000-01-01T00:00:00Z", None])

@@ -1,4 +1,4 @@
-"""Text for people: nothing from strangers that is a control, invisible or bidirectional character; right plurals."""
+"""Text for people: foreign text without control, invisible or bidirectional characters; correct plurals."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ DEFAULT_IGNORABLE = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-"""Characters that are shown as nothing, as the inside of a regular expression's character class."""
+"""Invisible characters, as the content of a character class in a regular expression."""
 
-# The blank of Braille is a letter for Unicode, and a space for everybody who looks at it.
+# The Braille blank is a letter in Unicode, but looks like a space.
 _HIDDEN = f"[{DEFAULT_IGNORABLE}\u2800]"
 _LONGEST_ID = 80
 
 
 def is_shown(character: str) -> bool:
-    """Tell whether a character is shown as itself, and does nothing to others."""
+    """Tell whether a character is visible and does not affect others."""
     return character.isprintable() and re.match(_HIDDEN, character) is None
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """Return text from strangers as a terminal may show it: what is not shown as itself becomes a replacement.
+    """Return foreign text safe for a terminal: unprintable characters are replaced.
 
     With `lines`, line breaks stay and tabs become spaces.
     """
@@ -34,18 +34,18 @@ def printable(text: str, *, lines: bool = False) -> str:
 
 
 def without_hidden(text: str) -> str:
-    """Return text from strangers without what `printable` replaces."""
+    """Return foreign text without the characters that `printable` replaces."""
     return text if text.isascii() and text.isprintable() else "".join(filter(is_shown, text))
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """Return the number with its noun: "1 skill", "2 skills"; `plural` where an s is not enough."""
+    """Return the number with its noun: "1 skill", "2 skills"; `plural` is for irregular nouns."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def escaped(json_text: str) -> str:
-    """Return a JSON text in which what is not shown as itself is escaped. Its own line breaks stay."""
-    if json_text.isascii() and "\x7f" not in json_text:  # in JSON's strings other control characters are escaped
+    """Return a JSON text with unprintable characters escaped. Its own line breaks stay."""
+    if json_text.isascii() and "\x7f" not in json_text:  # other control characters are already escaped in JSON strings
         return json_text
     return "".join(
         character if character == "\n" or is_shown(character) else _escape(character) for character in json_text
@@ -53,7 +53,7 @@ def escaped(json_text: str) -> str:
 
 
 def short_id(skill_id: str) -> str:
-    """Return an id as a line of the log has it: cut to 80 characters."""
+    """Return an id for a log line, cut to 80 characters."""
     return skill_id if len(skill_id) <= _LONGEST_ID else f"{skill_id[: _LONGEST_ID - 1]}…"
 
 

@@ -1,24 +1,24 @@
-"""Every failure that a person could do something about.
+"""Every error that a user or operator can act on.
 
     AtomSyncError
-    ├── ConfigError            78  the settings are wrong
-    ├── WrongMarketplace       78  the database belongs to another marketplace than the one that is set
-    ├── UsageError              2  the command line is wrong, or asks for what is not possible
-    │   ├── NotFound            1  what was asked for is not there
-    │   └── Ambiguous           1  the beginning of several ids
+    ├── ConfigError            78  invalid settings
+    ├── WrongMarketplace       78  the database belongs to a different marketplace than the configured one
+    ├── UsageError              2  an invalid command line, or an impossible request
+    │   ├── NotFound            1  the requested object does not exist
+    │   └── Ambiguous           1  a prefix of several ids
     ├── MarketplaceError
-    │   ├── MarketplaceTimeout 69  no whole answer in time
+    │   ├── MarketplaceTimeout 69  no complete response in time
     │   ├── ConnectionFailed   69  no connection, or it broke
-    │   │   └── LinkEnded      69  the WebSocket connection ended, or could not be had
-    │   ├── ApiError           69  an error answer, after all retries (65 where a retry cannot help)
+    │   │   └── LinkEnded      69  the WebSocket connection ended, or could not be opened
+    │   ├── ApiError           69  an error response, after all retries (65 if a retry cannot help)
     │   ├── TokenRefused       77  401 or 403
     │   ├── RateLimited        75  the request budget is used up
-    │   └── BadResponse        65  an answer that is not the contract
-    │       └── TooLarge       65  an answer that would take too much memory
+    │   └── BadResponse        65  a response that violates the API contract
+    │       └── TooLarge       65  a response that would take too much memory
     ├── DatabaseError          74  the database or the disk failed
     │   ├── DatabaseBusy       74  another program kept it locked for too long
-    │   └── Tampered           74  what counts as the marketplace's is not what it sent
-    ├── Locked                 75  another run of this kind is at work
+    │   └── Tampered           74  a text that counts as the marketplace's is not what it sent
+    ├── Locked                 75  another run of this kind is in progress
     ├── DeadlineReached        75  `--deadline` ended the run
     └── Interrupted       130/143  SIGINT or SIGTERM ended the run
 
@@ -32,7 +32,7 @@ import signal
 
 
 class AtomSyncError(Exception):
-    """A failure with one clear line for the person: what and why, and in `hint` what to do."""
+    """An error with a one-line message (what and why), and in `hint` what to do."""
 
     exit_code = 1
     kind = "internal"
@@ -44,35 +44,35 @@ class AtomSyncError(Exception):
 
 
 class ConfigError(AtomSyncError):
-    """The settings are wrong; the message holds all problems, one a line."""
+    """The settings are invalid; the message lists all problems, one per line."""
 
     exit_code = 78
     kind = "config"
 
 
 class WrongMarketplace(AtomSyncError):
-    """The database belongs to another marketplace than the one that is set."""
+    """The database belongs to a different marketplace than the configured one."""
 
     exit_code = 78
     kind = "wrong_marketplace"
 
 
 class UsageError(AtomSyncError):
-    """What was asked for is not possible."""
+    """The request is not possible."""
 
     exit_code = 2
     kind = "usage"
 
 
 class NotFound(UsageError):
-    """What was asked for is not there: a skill, a version of it, a conflict, a rating."""
+    """The requested object does not exist: a skill, a version of it, a conflict, a rating."""
 
     exit_code = 1
     kind = "not_found"
 
 
 class Ambiguous(UsageError):
-    """What was given in place of an id is the beginning of several."""
+    """The given id is a prefix of several ids."""
 
     exit_code = 1
     kind = "ambiguous"
@@ -85,10 +85,9 @@ class NotLocal(UsageError):
 
 
 class MarketplaceError(AtomSyncError):
-    """The marketplace could not be used.
+    """A request to the marketplace failed.
 
-    `transient` tells whether trying again may help; `retry_after` is the pause in seconds that the marketplace asked
-    for.
+    `transient` tells whether a retry may help; `retry_after` is the pause in seconds that the marketplace requested.
     """
 
     exit_code = 69
@@ -97,21 +96,21 @@ class MarketplaceError(AtomSyncError):
 
 
 class MarketplaceTimeout(MarketplaceError):
-    """A whole answer did not come within the time allowed for a request."""
+    """No complete response arrived within the time limit of the request."""
 
     kind = "timeout"
 
 
 class ConnectionFailed(MarketplaceError):
-    """No connection: DNS, refused, TLS, or broken off."""
+    """No connection: DNS, refused, TLS, or interrupted."""
 
     kind = "connection"
 
 
 class LinkEnded(ConnectionFailed):
-    """The WebSocket connection ended, or could not be had.
+    """The WebSocket connection ended, or could not be opened.
 
-    `token_refused` and `bad_frame` (against the protocol, or too large) say what was to blame.
+    `token_refused` and `bad_frame` (a protocol violation, or too large) tell the cause.
     """
 
     def __init__(self, message: str, *, token_refused: bool = False, bad_frame: bool = False) -> None:
@@ -121,7 +120,7 @@ class LinkEnded(ConnectionFailed):
 
 
 class ApiError(MarketplaceError):
-    """An HTTP error answer; `status` is its code. One that no retry can help exits with 65."""
+    """An HTTP error response; `status` is its code. The exit code is 65 if a retry cannot help."""
 
     kind = "api_error"
 
@@ -134,7 +133,7 @@ class ApiError(MarketplaceError):
 
 
 class TokenRefused(MarketplaceError):
-    """401 or 403: nothing more is tried in this run."""
+    """401 or 403: this run sends no more requests."""
 
     exit_code = 77
     kind = "auth"
@@ -142,7 +141,7 @@ class TokenRefused(MarketplaceError):
 
 
 class RateLimited(MarketplaceError):
-    """No request is free within the time that this run may wait."""
+    """No request is available within the time that this run may wait."""
 
     exit_code = 75
     kind = "rate_limited"
@@ -150,36 +149,36 @@ class RateLimited(MarketplaceError):
 
 
 class BadResponse(MarketplaceError):
-    """An answer that is not the contract: not JSON, cut short, another form, too large."""
+    """A response that violates the API contract: not JSON, truncated, of the wrong shape, or too large."""
 
     exit_code = 65
     kind = "bad_response"
 
 
 class TooLarge(BadResponse):
-    """An answer that would take too much memory. A smaller page may do."""
+    """A response that would take too much memory. A smaller page may work."""
 
 
 class DatabaseError(AtomSyncError):
-    """The database or the disk failed, or the file is not ours to use."""
+    """The database or the disk failed, or the file is not accessible."""
 
     exit_code = 74
     kind = "database"
 
 
 class Tampered(DatabaseError):
-    """What counts as the marketplace's text of a skill is not what it sent."""
+    """A skill's text counts as the marketplace's but is not what it sent."""
 
     def __init__(self, skill_id: str) -> None:
         """Name the skill."""
         super().__init__(
             f"the marketplace's text of {skill_id!r} was tampered with; nothing was changed",
-            hint="`atom-sync sync skills --force` puts it right",
+            hint="`atom-sync sync skills --force` restores it",
         )
 
 
 class DatabaseBusy(DatabaseError):
-    """Another program kept the database locked for longer than we wait."""
+    """Another program kept the database locked for longer than our timeout."""
 
 
 class Locked(AtomSyncError):
@@ -204,6 +203,6 @@ class Interrupted(AtomSyncError):
     def __init__(self, signal_number: int = signal.SIGTERM) -> None:
         super().__init__(
             f"stopped by {signal.Signals(signal_number).name}",
-            hint="what was committed is kept; the next run goes on from there",
+            hint="what was committed is kept; the next run continues from there",
         )
         self.exit_code = 128 + signal_number

@@ -1,4 +1,4 @@
-"""One logging set-up for the whole program. Secrets are masked at the root: in whatever a line is made of."""
+"""Logging setup for the whole program. Secrets are masked in every part of a record."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from atom_saas_sync.characters import escaped, printable
 _MASK = "********"
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _CHATTY = ("httpx", "httpcore", "websockets", "uvicorn", "asyncio")
-# The token goes into the query of the WebSocket's URL, as the contract asks; whatever stands there is masked.
+# The contract puts the token into the query of the WebSocket URL; any value there is masked.
 _TOKEN_IN_URL = re.compile(r"(?i)([?&]token=)[^&\s'\"\\]+")
 _TOKEN_IN_HEADER = re.compile(
     r"(?i)((?:authorization\W{1,8}(?:b\W{1,3})?bearer|x-api-token|x-federation-key)\W{1,8}(?:b['\"])?)[^\s'\",\\]+"
@@ -34,7 +34,7 @@ _run_id: ContextVar[str | None] = ContextVar("run_id", default=None)
 
 
 def set_run_id(run_id: int | None) -> None:
-    """Put the id of the run into every line that follows."""
+    """Add the id of the run to every following line."""
     _run_id.set(None if run_id is None else str(run_id))
 
 
@@ -58,7 +58,7 @@ def set_up_logging(
     root.setLevel(_LEVELS[level])
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
-    # A bug's traceback may hold a token as well as a line of ours may: it takes the same way.
+    # A bug's traceback may contain a token, just like a log line, so it is masked in the same way.
     sys.excepthook = _log_crash
     threading.excepthook = _log_crash_of_thread
     sys.unraisablehook = _log_unraisable
@@ -67,19 +67,19 @@ def set_up_logging(
 
 
 def line_format() -> str | None:
-    """Return the format of the log: text, json or journal; None if it is not set up yet."""
+    """Return the format of the log: text, json or journal; None if logging is not set up yet."""
     formatters = [handler.formatter for handler in logging.getLogger().handlers if isinstance(handler, _Handler)]
     names = {_TextFormatter: "text", _JsonFormatter: "json", _JournalFormatter: "journal"}
     return next((name for kind, name in names.items() for each in formatters if isinstance(each, kind)), None)
 
 
 def log_error(message: str, hint: str | None) -> None:
-    """Log what a command failed with."""
+    """Log the error that ended a command."""
     logging.getLogger("atom_saas_sync").error("%s", message, extra={"hint": hint} if hint else {})
 
 
 def masking(secrets: Iterable[str]) -> Callable[[str], str]:
-    """Return what takes these secrets out of a text, however they are written there, and what looks like a token."""
+    """Return a function that masks these secrets in a text, in any spelling, and anything that looks like a token."""
     forms = {form for secret in secrets if secret for form in _written(secret)}
     longest_first = sorted(forms, key=len, reverse=True)
 
@@ -93,13 +93,13 @@ def masking(secrets: Iterable[str]) -> Callable[[str], str]:
 
 
 def masked(text: str) -> str:
-    """Mask a text as the log would, for what is told in other ways than by logging."""
+    """Mask a text as the log would, for output that is not logged."""
     masks = [handler.mask for handler in logging.getLogger().handlers if isinstance(handler, _Handler)]
     return (masks[0] if masks else masking(()))(text)
 
 
 def _written(secret: str) -> Iterable[str]:
-    """Return the ways in which a text may hold a secret: plain, in a URL, in a `repr`, in JSON."""
+    """Return the spellings of a secret in a text: plain, in a URL, in a `repr`, in JSON."""
     for form in (secret, quote(secret), quote(secret, safe=""), quote_plus(secret)):
         yield form
         yield re.sub("%..", lambda found: found[0].lower(), form)
@@ -117,14 +117,14 @@ class _Handler(logging.StreamHandler[TextIO]):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
         if isinstance(sys.exception(), OSError):
-            return  # standard error is gone or full: there is nobody to tell
+            return  # standard error is gone or full: there is nowhere to report it
         about = {"levelno": record.levelno, "levelname": record.levelname, "name": record.name}
-        told = {"msg": "a line of the log could not be made: %s:%d", "args": (record.filename, record.lineno)}
+        told = {"msg": "could not format a log record: %s:%d", "args": (record.filename, record.lineno)}
         self.stream.write(self.format(logging.makeLogRecord({**about, **told})) + self.terminator)
 
 
 class _LinesFormatter(logging.Formatter):
-    """What people read: masked, without control characters, and with the run in each line."""
+    """Readable text: masked, without control characters, and with the run in each line."""
 
     def __init__(self, mask: Callable[[str], str]) -> None:
         super().__init__("%(message)s")
@@ -137,7 +137,7 @@ class _LinesFormatter(logging.Formatter):
 
 
 class _TextFormatter(_LinesFormatter):
-    """For terminals and files. Lines after the first are indented, so that no text from outside passes for a line."""
+    """For terminals and files. Continuation lines are indented, so that no foreign text can imitate a log line."""
 
     _COLOURS: ClassVar = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}
 
@@ -155,9 +155,9 @@ class _TextFormatter(_LinesFormatter):
 
 
 class _JournalFormatter(_LinesFormatter):
-    """For journald: it parses the priority of each line by itself, so each line begins with it.
+    """For journald, which parses the priority of each line separately, so each line begins with one.
 
-    What is to be done (`hint`) stands in the same line as what is wrong: `systemctl status` shows few.
+    The `hint` is on the same line as the problem, because `systemctl status` shows only a few lines.
     """
 
     _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
@@ -171,7 +171,7 @@ class _JournalFormatter(_LinesFormatter):
 
 
 class _JsonFormatter(logging.Formatter):
-    """One JSON object a line; numbers stay numbers, whatever else is added to a line becomes text."""
+    """One JSON object per line; added numbers stay numbers, any other added value becomes text."""
 
     def __init__(self, mask: Callable[[str], str]) -> None:
         super().__init__()
@@ -208,10 +208,10 @@ def _plain(line: str) -> str:
 
 
 def log_bug(error: BaseException, level: str, line_format: str, *, secrets: Iterable[str]) -> None:
-    """Log the traceback of a bug that is reported in one line as well: for people who read logs, not in their way.
+    """Log the traceback of a bug, which is also reported in one line.
 
-    As text it appears with the level debug only; JSON and the journal always have it. The level, format and secrets are
-    for a command that has not set logging up.
+    As text it appears only at level debug; JSON and the journal always contain it. Level, format and secrets are for a
+    command that has not set up logging.
     """
     if not any(isinstance(handler, _Handler) for handler in logging.getLogger().handlers):
         set_up_logging(level, line_format, secrets=secrets)
@@ -230,17 +230,17 @@ def _log_crash_of_thread(crash: threading.ExceptHookArgs) -> None:
 
 
 def _log_unraisable(found: sys.UnraisableHookArgs) -> None:
-    """Log what went wrong where nobody could catch it: in a destructor, at the end of the program."""
+    """Log an exception that nobody could catch: in a destructor, at the end of the program."""
     if found.exc_value is not None:
         crash = (found.exc_type, found.exc_value, found.exc_traceback)
-        where = f"{found.err_msg or 'nobody could catch this'}: {found.object!r}"
+        where = f"{found.err_msg or 'uncatchable exception'}: {found.object!r}"
         logging.getLogger("atom_saas_sync").error("%s", where, exc_info=crash)
 
 
 def goes_to_journal(stream: TextIO) -> bool:
-    """Tell whether a stream ends in systemd's journal, which wants a priority before each line (`<3>`: an error).
+    """Tell whether a stream goes to systemd's journal, where each line needs a priority (`<3>`: an error).
 
-    Compare, do not just look for the variable: children inherit it though their stderr goes elsewhere.
+    Compare the descriptor, do not only check the variable: children inherit it even if their stderr goes elsewhere.
     """
     wanted = os.environ.get("JOURNAL_STREAM")
     if not wanted:
@@ -253,7 +253,7 @@ def goes_to_journal(stream: TextIO) -> bool:
 
 
 def may_colour(stream: TextIO) -> bool:
-    """Tell whether a stream gets colour: NO_COLOR, then FORCE_COLOR (0 is no), then whether it is a terminal."""
+    """Tell whether a stream gets colour: NO_COLOR, then FORCE_COLOR (0 means no), then whether it is a terminal."""
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("FORCE_COLOR", "0") not in {"", "0"}:

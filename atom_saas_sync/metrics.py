@@ -1,8 +1,8 @@
-"""Status as Prometheus text: a pure view, so that every exit says the same (metrics.md).
+"""Status as Prometheus text: a pure view, so that every source exports the same (metrics.md).
 
-Counters were incremented in the transaction that did the work and are stored; nothing is counted here. Every metric
-and every label value that is known exists from the start, at 0: what appears only with its first event has no
-increase that Prometheus could see. There are no timestamps.
+Counters are stored, and incremented in the transaction that does the work; nothing is counted here. Every metric and
+every known label value exists from the start, at 0: if a series first appeared with its first event, Prometheus would
+see no increase. There are no timestamps.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _KINDS = {"skill": "skills", "rating": "ratings"}
 
 
 def samples(text: str) -> list[dict[str, Any]]:
-    """Return rendered metrics as JSON has them: name, labels and value of each sample; an infinite value is a text."""
+    """Return rendered metrics for JSON: name, labels and value of each sample; an infinite value is a string."""
     from prometheus_client.parser import text_string_to_metric_families
 
     return [
@@ -39,7 +39,7 @@ def samples(text: str) -> list[dict[str, Any]]:
 
 
 def render(status: Status, now: datetime) -> str:
-    """Return the metrics as text in the format that Prometheus and node_exporter read."""
+    """Return the metrics in the text format of Prometheus and node_exporter."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_View(status, now))
     return generate_latest(registry).decode()
@@ -65,7 +65,7 @@ class _View(Collector):
         yield from self._gauges()
 
     def _values(self, name: str) -> dict[tuple[str, ...], float]:
-        """Return a counter's values by its labels, the known ones at 0 at least, whatever version wrote them."""
+        """Return a counter's values by label, with the known labels at least at 0, whatever version wrote them."""
         counter = COUNTERS[name]
         values = {labels: 0.0 for group in counter.known for labels in product(*group)}
         for text, value in self._stored.get(name, ()):
@@ -82,7 +82,7 @@ class _View(Collector):
             for (of_kind, bound), number in buckets.items():
                 if of_kind == kind:
                     counts[_bound_of_today(bound)] += number
-            # Stored one by one, shown cumulative.
+            # Stored separately, exported cumulatively.
             family.add_metric((kind,), list(zip(counts, accumulate(counts.values()), strict=True)), seconds)
         return family
 
@@ -105,13 +105,13 @@ class _View(Collector):
         )
         yield _gauge(
             "atom_saas_sync_last_run_timestamp_seconds",
-            "When the last sync ended, well or not; 0: never",
+            "When the last sync ended, successful or not; 0: never",
             {(kind,): _seconds(run.finished_at if run else None) for kind, run in finished.items()},
             ("type",),
         )
         yield _gauge(
             "atom_saas_sync_running",
-            "1 while a sync is at work",
+            "1 while a sync is in progress",
             {(kind,): float(_KINDS[kind] in status.running) for kind in RUN_TYPES},
             ("type",),
         )
@@ -140,17 +140,17 @@ class _View(Collector):
         websocket, now = self._status.websocket, self._now
         yield _gauge(
             "atom_saas_websocket_connected",
-            "WebSocket connection status: 1 while a living watch is connected",
+            "WebSocket connection status: 1 while a running watch is connected",
             {(): float(websocket_connected(websocket, now))},
         )
         yield _gauge(
             "atom_saas_websocket_fallback",
-            "1 while a living watch has fallen back to polling",
+            "1 while a running watch polls because it is not connected",
             {(): float(websocket.fallback_to_polling and watch_is_running(websocket, now))},
         )
         yield _gauge(
             "atom_saas_websocket_last_message_timestamp_seconds",
-            "When the last WebSocket message came; 0: never",
+            "When the last WebSocket message arrived; 0: never",
             {(): _seconds(websocket.last_message_at)},
         )
 
@@ -158,21 +158,21 @@ class _View(Collector):
         status = self._status
         yield _gauge(
             "atom_saas_conflicts_open",
-            "Conflicts that wait for a person",
+            "Open conflicts",
             {(severity,): status.conflicts_open.get(severity, 0) for severity in SEVERITIES},
             ("severity",),
         )
-        yield _gauge("atom_saas_ratings_pending", "Ratings not yet sent", {(): status.ratings_pending})
+        yield _gauge("atom_saas_ratings_pending", "Ratings not sent yet", {(): status.ratings_pending})
         yield _gauge("atom_saas_ratings_failed", "Ratings that could not be sent", {(): status.ratings_failed})
         yield _gauge(
             "atom_saas_api_rate_limit_remaining",
-            "Requests that are free now under the marketplace's limits",
+            "Requests available now under the marketplace's limits",
             {(): status.rate_limit_remaining},
         )
 
 
 def _bound_of_today(stored: str) -> str:
-    """Return the bucket that holds what another version counted up to the bound `stored`."""
+    """Return the bucket for values that another version counted up to the bound `stored`."""
     try:
         seconds = float(stored)
     except ValueError:

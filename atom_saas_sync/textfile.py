@@ -1,4 +1,4 @@
-"""Writing a file that another program may read at any moment: it sees the old text or the new one, never half."""
+"""Atomic file writes: a reader sees the old content or the new, never a partial file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _READABLE_BY_ALL = 0o644
 
 
 def refuse_irregular(path: Path) -> None:
-    """Raise DatabaseError for a path that is a link, a pipe, a directory, or anything else that is no file."""
+    """Raise DatabaseError for a path that is not a regular file: a link, a pipe, a directory or anything else."""
     if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-        raise DatabaseError(f"{path.absolute()} is no regular file", hint="name another file")
+        raise DatabaseError(f"{path.absolute()} is not a regular file", hint="name another file")
 
 
 def write_textfile(path: Path, text: str, *, mode: int = _READABLE_BY_ALL) -> None:
-    """Replace the file at once, with this mode under any umask.
+    """Replace the file atomically, with this mode under any umask.
 
-    The text goes to a new file in the same directory first, whose name does not end in .prom: node_exporter would read
-    it. Rename replaces a symbolic link and does not follow it, but a link, or anything else that is no file, is
-    refused: somebody meant something else.
+    The text is written to a new file in the same directory, whose name does not end in .prom, so that node_exporter
+    does not read it. Rename would replace a symbolic link without following it; a link, or anything else that is not a
+    regular file, is refused, because replacing it was probably not intended.
 
     Raises DatabaseError (disk error, exit code 74).
     """

@@ -1,4 +1,4 @@
-"""Times as text: UTC, ISO 8601 with `Z`, so that they order as text (data-model.md)."""
+"""Timestamps as text: UTC, ISO 8601 with `Z`, so that they sort as text (data-model.md)."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _USUAL_LENGTH = 20
 
 
 def format_time(moment: datetime) -> str:
-    """Return `moment`, which must be aware, to the second: `2026-02-19T10:30:00Z`."""
+    """Format `moment`, which must be aware, to the second: `2026-02-19T10:30:00Z`."""
     return f"{moment.astimezone(UTC).isoformat(timespec='seconds').removesuffix(_UTC)}Z"
 
 
 def format_exact_time(moment: datetime) -> str:
-    """Return `moment`, which must be aware, to the microsecond: what happens within a second has an order, too."""
+    """Format `moment`, which must be aware, to the microsecond, to order events within one second."""
     return f"{moment.astimezone(UTC).isoformat(timespec='microseconds').removesuffix(_UTC)}Z"
 
 
 def parse_time(value: object) -> datetime | None:
-    """Return the moment in UTC that a time means, ours or one off the wire; None if it means none.
+    """Parse a timestamp of our own or from a marketplace, as a moment in UTC; None if it is invalid.
 
-    ISO 8601 with any offset, `+00:00Z`, small `t` and `z`, or a blank in place of `T`; without a zone it is UTC. A
-    number counts seconds since 1970, above 1e11 milliseconds (marketplace-api.md, section 3). The ends of the calendar
-    stand for no time: the year 1 and second 0 are how some languages write zero.
+    ISO 8601 with any offset, `+00:00Z`, lower-case `t` and `z`, or a blank instead of `T`; without a zone it is UTC. A
+    number counts seconds since 1970, or milliseconds above 1e11 (marketplace-api.md, section 3). The ends of the
+    calendar are invalid: the year 1 and second 0 are zero values in some languages.
     """
     try:
         if isinstance(value, str):

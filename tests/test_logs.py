@@ -265,7 +265,7 @@ def test_no_secret_is_in_any_line_and_json_stays_json(secret: str, line_format: 
 
 def test_a_line_that_cannot_be_made_tells_where_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
     text = _logged("journal", lambda log: log.error("%d", SECRET))
-    assert text.startswith("<3>a line of the log could not be made: test_logs.py:")
+    assert text.startswith("<3>could not format a log record: test_logs.py:")
 
 
 class _Full(io.StringIO):

@@ -275,10 +275,10 @@ def test_the_textfile_follows_no_link(tmp_path: Path) -> None:
     target = tmp_path / "precious"
     target.write_text("precious", encoding="utf-8")
     (tmp_path / "a.prom").symlink_to(target)
-    with pytest.raises(DatabaseError, match="no regular file"):
+    with pytest.raises(DatabaseError, match="not a regular file"):
         write_textfile(tmp_path / "a.prom", "text\n")
     assert target.read_text(encoding="utf-8") == "precious"
-    with pytest.raises(DatabaseError, match="no regular file"):
+    with pytest.raises(DatabaseError, match="not a regular file"):
         write_textfile(tmp_path, "text\n")
     with pytest.raises(DatabaseError, match="cannot write"):
         write_textfile(tmp_path / "nowhere" / "a.prom", "text\n")

@@ -115,7 +115,7 @@ def _open(path: Path, flags: int) -> int:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        raise DatabaseError(f"the lock file {path} is no regular file", hint="remove it; it holds nothing")
+        raise DatabaseError(f"the lock file {path} is not a regular file", hint="remove it; it holds nothing")
     if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != _PRIVATE:
         os.fchmod(descriptor, _PRIVATE)  # the umask took rights from us, or somebody gave them to others
     return descriptor

@@ -34,7 +34,7 @@ class AdminRoutes:
         self._timers = timers
 
     def status(self, _request: Request) -> Response:
-        """Return what `status --json` prints."""
+        """Return the document of `status --json`."""
         status = self._site.read()
         return JSONResponse(status_document(status, self._site.judge(status), self._site.now()))
 
@@ -44,12 +44,12 @@ class AdminRoutes:
         return JSONResponse({"success": True, "settings": shown, "warnings": list(self._site.settings.warnings)})
 
     def list_jobs(self, _request: Request) -> Response:
-        """Return the two periodic jobs, and when systemd's timers start them next, else `watch --jobs`."""
+        """Return the two periodic jobs, and when systemd timers or `watch --jobs` start them next."""
         status = self._site.read()
         try:
             planned = self._timers() or (status.jobs if status.websocket.alive else ())
         except AtomSyncError as error:
-            _log.warning("systemd does not tell of its timers: %s", error.message)
+            _log.warning("could not query systemd's timers: %s", error.message)
             planned = ()
         return JSONResponse(
             {
@@ -62,7 +62,7 @@ class AdminRoutes:
         )
 
     def rating_status(self, _request: Request) -> Response:
-        """Return how many ratings there are in each state, and how the last sync of them went."""
+        """Return the number of ratings in each state, and the result of their last sync."""
         status = self._site.read()
         last = status.last_runs.get("ratings")
         return JSONResponse(

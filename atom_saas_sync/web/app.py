@@ -1,7 +1,7 @@
-"""The HTTP application of `serve-health`: its routes, and its answers to what goes wrong (cli.md, section "HTTP").
+"""The HTTP application of `serve-health`: its routes and error responses (cli.md, section "HTTP").
 
-Only liveness runs in the event loop; whatever touches the database runs in threads, and syncs in processes, so that
-nothing can delay it.
+Only the liveness probe runs in the event loop. Everything that uses the database runs in threads, and syncs run in
+processes, so that nothing can delay it.
 """
 
 from __future__ import annotations
@@ -86,14 +86,14 @@ def create_app(
             Exception: _tell_bug,
         },
     )
-    app.router.redirect_slashes = False  # to an address made of whatever Host was sent
+    app.router.redirect_slashes = False  # to an address built from the client's Host header
     app.router.default = _no_route(routes)
-    # Around all of it, also around what answers for bugs.
+    # Wraps everything, including the handler for bugs.
     return Guard(app, admin_token=admin_token)
 
 
 class AdminRoute(Route):
-    """A route of the admin API; `query` names the parameters that it takes. Any other one is answered with 400."""
+    """A route of the admin API; `query` names its parameters. Any other parameter is answered with 400."""
 
     def __init__(
         self, path: str, endpoint: Callable[..., Any], method: str = "GET", *, query: Sequence[str] = ()
@@ -102,7 +102,7 @@ class AdminRoute(Route):
         self._query = query
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, unless its query or its method is not one of the route's."""
+        """Handle a request, unless its query or method is not allowed on this route."""
         if self.methods and scope["method"] in self.methods:
             refuse_unknown(QueryParams(scope["query_string"]), self._query)
         await super().handle(scope, receive, send)
@@ -114,7 +114,7 @@ def _failure(status: int, kind: str, message: str, hint: str | None = None) -> R
 
 
 def _no_route(routes: Sequence[Route]) -> ASGIApp:
-    """Return what answers for a path without a route: its hint names the route that was probably meant."""
+    """Return the handler for unknown paths; its hint names the route that was probably meant."""
     paths = [re.sub(r":\w+}", "}", route.path) for route in routes if route.path != "/"]
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,5 +154,5 @@ def _tell_http_error(request: Request, error: Exception) -> Response:
 
 
 def _tell_bug(_request: Request, _error: Exception) -> Response:
-    """Say that it is our fault; the server logs the trace."""
-    return _failure(500, "internal", "an error of atom-sync itself; the log has the details")
+    """Report a bug of ours; the server logs the traceback."""
+    return _failure(500, "internal", "internal error; see the log for details")

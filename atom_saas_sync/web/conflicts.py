@@ -1,4 +1,4 @@
-"""The admin API: conflicts, seen and resolved."""
+"""The admin API: listing and resolving conflicts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ConflictRoutes:
         self._site = site
 
     def conflicts(self, request: Request) -> Response:
-        """Return conflicts: the open ones, or with `?status=resolved` the others."""
+        """Return the open conflicts, or with `?status=resolved` the resolved ones."""
         wanted, page = conflicts_of(request.query_params), page_of(request.query_params)
         with self._site.conflict_log() as log:
             found = log.list_conflicts(wanted, limit=page.size, offset=page.offset)
@@ -43,7 +43,7 @@ class ConflictRoutes:
         return JSONResponse({"success": True, "conflicts": conflicts, "total": total, **page.document()})
 
     def conflict(self, request: Request) -> Response:
-        """Return one conflict, whole."""
+        """Return one conflict with all fields."""
         with self._site.conflict_log() as log:
             found = log.conflict(number_of(request))
         if found is None:
@@ -64,13 +64,13 @@ class ConflictRoutes:
         """Resolve several, as `resolve_many` does; the body may also be the bare list of their ids."""
         found = await json_body_or_list(request)
         if not isinstance(found, dict | list):
-            raise UsageError("the request's body is neither a JSON object nor a list of ids")
+            raise UsageError("the request body is neither a JSON object nor a list of ids")
         body = with_strategy({"conflict_ids": found} if isinstance(found, list) else found, request.query_params)
         return await run_in_threadpool(self._resolve, _wanted(body), body)
 
     def _resolve(self, wanted: list[int] | ConflictFilter, body: dict[str, Any]) -> Response:
         with self._site.conflict_log() as log:
-            # Who decides is who showed the token, whatever the body says.
+            # The user is the holder of the token, whatever the body says.
             settled = resolve_conflicts(log, wanted, _decision(body), actor=STARTED_BY, now=self._site.now())
         return JSONResponse(
             {"success": True, "resolved": [_settled(each) for each in settled], "total": len(settled)},
@@ -82,7 +82,7 @@ def _wanted(body: dict[str, Any]) -> list[int] | ConflictFilter:
         return ConflictFilter()
     ids = body.get("conflict_ids", [body["conflict_id"]] if "conflict_id" in body else [])
     if not isinstance(ids, list) or not ids or not all(type(each) is int and 0 < each <= LARGEST_ID for each in ids):
-        raise UsageError('say which: {"conflict_id": N}, {"conflict_ids": [N, …]} or {"all": true}')
+        raise UsageError('specify {"conflict_id": N}, {"conflict_ids": [N, …]} or {"all": true}')
     return ids
 
 
@@ -93,7 +93,7 @@ def _decision(body: dict[str, Any]) -> Decision:
     if not isinstance(fields, dict) or not all(side in ("local", "remote") for side in fields.values()):
         raise UsageError('fields takes {NAME: "local" or "remote"}')
     if data is not None and (strategy is not None or fields or not isinstance(data, dict)):
-        raise UsageError("data is a whole skill, and decides everything by itself: no strategy, no fields besides")
+        raise UsageError("data is a whole skill and decides everything: omit strategy and fields")
     return Decision(
         strategy=strategy, sides=fields, text=None if data is None else json.dumps(data, ensure_ascii=False)
     )

@@ -1,4 +1,4 @@
-"""What stands before every route: size limits, the admin token, security headers, the access log."""
+"""Middleware for every route: size limits, the admin token, security headers, the access log."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _HEADERS = (
     (b"cache-control", b"no-store"),
 )
 _CLOSED_POLICY = b"default-src 'none'; frame-ancestors 'none'"
-# Probes and scrapes come each few seconds; their answers are worth a line only when something is wrong.
+# Probes and scrapes arrive every few seconds; they are logged only if something is wrong.
 _QUIET = ("/health/", "/metrics/")
 _ERROR = 400
 _BODY_SECONDS = 10.0
 _UNAUTHORIZED = 401
-# Of wrong tokens: an address has 40 tries a second at most, by however many connections, and locks out no other one.
+# For wrong tokens: an address gets at most 40 tries a second over all its connections, and locks out no other address.
 _DELAY_SECONDS = 0.25
 MOST_WRONG_TOKENS = 10
 
@@ -47,7 +47,7 @@ class Guard:
         self._waiting: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer by itself what must not pass, and let the application answer the rest."""
+        """Refuse requests that must not pass, and forward the rest to the application."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -75,11 +75,11 @@ class Guard:
     def _refusal(self, scope: Scope) -> tuple[int, str, str] | None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         if b"transfer-encoding" in headers and (b"content-length" in headers or scope["http_version"] == "1.0"):
-            return 400, "bad_request", "the request says in two ways how long its body is"
+            return 400, "bad_request", "the request declares the length of its body in two ways"
         if len(scope["raw_path"]) + len(scope["query_string"]) > _MAX_TARGET_BYTES:
-            return 414, "uri_too_long", f"the request's target is longer than {_MAX_TARGET_BYTES} bytes"
+            return 414, "uri_too_long", f"the request target is longer than {_MAX_TARGET_BYTES} bytes"
         if sum(len(name) + len(value) for name, value in scope["headers"]) > _MAX_HEADER_BYTES:
-            return 431, "headers_too_large", f"the request's headers have more than {_MAX_HEADER_BYTES} bytes"
+            return 431, "headers_too_large", f"the request headers are longer than {_MAX_HEADER_BYTES} bytes"
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > MAX_BODY_BYTES:
             return 413, "too_large", str(TooLarge())
@@ -88,7 +88,7 @@ class Guard:
         return None
 
     async def _delayed(self, client: str, refused: tuple[int, str, str]) -> tuple[int, str, str]:
-        """Delay the answer to a wrong token, so that nobody can try many."""
+        """Delay the response to a wrong token, so that nobody can try many."""
         self._waiting[client] += 1
         try:
             await asyncio.sleep(_DELAY_SECONDS)
@@ -103,12 +103,12 @@ class Guard:
             return 403, "forbidden", "the admin API is closed: no ATOM_SYNC_ADMIN_TOKEN is set"
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         if self._waiting[client] >= MOST_WRONG_TOKENS:
-            # Not compared: a fast answer would tell a caller who does not wait that the token was right.
+            # Not compared: a fast response would reveal a correct token to a client that does not wait.
             return 429, "too_many_tries", "too many wrong admin tokens are being tried; try again in a second"
-        # Both are compared in any case: the time tells nothing of how much of a token is right.
+        # Compared in constant time, so that the duration does not reveal how much of a token is right.
         right = hmac.compare_digest(token.strip(), self._admin_token.encode())
         if scheme.lower() != b"bearer" or not right:
-            return 401, "unauthorized", "this needs `Authorization: Bearer` with the admin token"
+            return 401, "unauthorized", "send `Authorization: Bearer` with the admin token"
         return None
 
 
@@ -117,20 +117,20 @@ def _client_of(scope: Scope) -> str:
 
 
 def _tries(scope: Scope) -> bool:
-    """Tell whether the request shows a token; without one, nobody learns anything from the answer."""
+    """Tell whether the request contains a token; without one, the response reveals nothing."""
     return any(name == b"authorization" for name, _ in scope["headers"])
 
 
 def _refusal_of_host(scope: Scope) -> tuple[int, str, str] | None:
     if _is_foreign(scope, dict(scope["headers"]).get(b"host", b"")):
-        return 421, "wrong_host", "this address is asked as localhost or by its number, not by another name"
+        return 421, "wrong_host", "use localhost or the IP address of this server, not another name"
     return None
 
 
 def _is_foreign(scope: Scope, host: bytes) -> bool:
-    """Tell whether somebody's domain was made to name our loopback address, so that pages of it may ask us.
+    """Tell whether the Host is a domain that was pointed at our loopback address (DNS rebinding).
 
-    Names without a dot are not such domains: they are of this machine, or of its network.
+    Names without a dot are not such domains: they belong to this machine or its network.
     """
     server = scope.get("server")
     if server is None or not _is_loopback(server[0]):
@@ -155,17 +155,17 @@ def _is_address(text: str) -> bool:
 
 
 class TooLarge(Exception):
-    """A body without a declared length has grown over the limit. The application answers 413."""
+    """A body without a declared length exceeds the limit. The application answers 413."""
 
     def __str__(self) -> str:
-        return f"a request's body may have {MAX_BODY_BYTES} bytes at most"
+        return f"the request body may have at most {MAX_BODY_BYTES} bytes"
 
 
 class TooSlow(Exception):
-    """A body that has not come whole after some time. The application answers 408."""
+    """A body did not arrive completely in time. The application answers 408."""
 
     def __str__(self) -> str:
-        return f"a request's body must come within {_BODY_SECONDS:.0f} s"
+        return f"the request body must arrive within {_BODY_SECONDS:.0f} s"
 
 
 def _limited(receive: Receive) -> Receive:
@@ -197,7 +197,7 @@ def _with_security(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, byte
 async def _answer(send: Send, status: int, kind: str, message: str) -> None:
     body = json.dumps({"success": False, "error": {"type": kind, "message": message, "hint": None}}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if status == 400:  # noqa: PLR2004 - nobody knows where the next request begins
+    if status == 400:  # noqa: PLR2004 - the start of the next request is unknown
         headers.append((b"connection", b"close"))
     if status == 401:  # noqa: PLR2004 - its own header
         headers.append((b"www-authenticate", b"Bearer"))
@@ -206,7 +206,7 @@ async def _answer(send: Send, status: int, kind: str, message: str) -> None:
 
 
 def _write_log_line(scope: Scope, status: int, seconds: float) -> None:
-    """Write who asked for what, and what came of it; never the query or a header, where secrets may stand."""
+    """Write an access log line; never the query or a header, which may contain secrets."""
     path = scope["raw_path"].decode("ascii", errors="replace")[:200]
     quiet = status < _ERROR and scope["path"].startswith(_QUIET)
     _log.log(

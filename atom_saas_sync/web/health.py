@@ -26,11 +26,11 @@ class HealthRoutes:
         self._site = site
 
     async def live(self, _request: Request) -> Response:
-        """Say that the process answers; nothing else is looked at."""
+        """Report that the process responds; checks nothing else."""
         return JSONResponse({"status": "healthy", "timestamp": format_time(self._site.now())})
 
     def ready(self, _request: Request) -> Response:
-        """Say whether database, migrations and disk let us work: 200 or 503 with reasons."""
+        """Report whether database, migrations and disk are usable: 200, or 503 with reasons."""
         reasons = []
         database, migrated = "connected", False
         try:
@@ -59,7 +59,7 @@ class HealthRoutes:
         return JSONResponse(document, status_code=503 if reasons else 200)
 
     def sync_health(self, _request: Request) -> Response:
-        """Say whether the cache is fresh and the WebSocket where it should be: 200 or 503 with reasons."""
+        """Report whether the cache is fresh and the WebSocket connected if expected: 200, or 503 with reasons."""
         now = self._site.now()
         try:
             status = self._site.read()
@@ -72,7 +72,7 @@ class HealthRoutes:
         return JSONResponse(document, status_code=200 if health.healthy else 503)
 
     def metrics(self, _request: Request) -> Response:
-        """Return the metrics as Prometheus reads them."""
+        """Return the metrics in Prometheus' format."""
         try:
             text = render(self._site.read(), self._site.now())
         except DatabaseError as error:

@@ -1,6 +1,6 @@
-"""Syncs that HTTP asked for. Each is a process of its own, so that nothing it does can delay a probe's answer.
+"""Syncs started over HTTP. Each is a separate process, so that it cannot delay a probe.
 
-It is the very command that people and timers use: same lock, same signals, same audit trail.
+It is the same command that users and timers run: same lock, same signals, same audit trail.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Jobs:
         now: Callable[[], datetime],
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`command` is how atom-sync is called, global options included; `find_run` knows runs by process and time.
+        """`command` is the command line of atom-sync with global options; `find_run` finds a run by process and time.
 
-        It runs in the root directory: both must name files by their whole path.
+        The command runs in the root directory, so both must name files by their absolute path.
         """
         self._command = list(command)
         self._environment = environment
@@ -44,29 +44,29 @@ class Jobs:
         self._children: list[subprocess.Popen[bytes]] = []
 
     def start(self, kind: str) -> int:
-        """Start a sync of `skills` or `ratings`; return the id of its run as soon as it has begun.
+        """Start a sync of `skills` or `ratings`; return the id of its run as soon as it has started.
 
-        Raises Locked if one is at work already, and AtomSyncError if it did not begin.
+        Raises Locked if one is already running, and AtomSyncError if it did not start.
         """
         since = self._now() - timedelta(seconds=1)
         with self._lock:
             self._children = [child for child in self._children if child.poll() is None]
-            child = subprocess.Popen(  # noqa: S603 - our own command, nothing of the request in it
+            child = subprocess.Popen(  # noqa: S603 - our own command, with no part of the request
                 [*self._command, "sync", kind, "--json", "--started-by", STARTED_BY],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env=self._environment,
-                # To where we are others may write: modules, which Python would import, and a .env.
+                # Others may be able to write to our working directory: modules, which Python would import, and a .env.
                 cwd="/",
             )
-            with suppress(PermissionError):  # where a sandbox forbids it, the sync goes on without
-                # Whoever waits for an answer comes first.
+            with suppress(PermissionError):  # not possible in some sandboxes; the sync runs anyway
+                # Requests that wait for a response come first.
                 os.setpriority(os.PRIO_PROCESS, child.pid, _NICENESS)
             self._children.append(child)
         return self._run_id(child, kind, since)
 
     def stop(self) -> None:
-        """Ask the children to end, which they do after the transaction in hand."""
+        """Ask the children to stop, which they do after the current transaction."""
         with self._lock:
             for child in self._children:
                 if child.poll() is None:
@@ -81,13 +81,13 @@ class Jobs:
     def _run_id(self, child: subprocess.Popen[bytes], kind: str, since: datetime) -> int:
         end = time.monotonic() + _BEGIN_SECONDS
         while time.monotonic() < end:
-            ended = child.poll()  # before the look: one that has ended has written all that it will
+            ended = child.poll()  # polled before the query: a child that has ended has written everything
             run_id = self._find_run(child.pid, since)
             if run_id is not None:
                 return run_id
             if ended == Locked.exit_code:
-                raise Locked(f"a {kind} sync is at work already, or no request is free now")
+                raise Locked(f"a {kind} sync is already running, or no request is available now")
             if ended is not None:
-                raise AtomSyncError(f"the {kind} sync began no run: exit code {ended}", hint="its log says why")
+                raise AtomSyncError(f"the {kind} sync did not start: exit code {ended}", hint="its log says why")
             time.sleep(_POLL_SECONDS)
-        raise AtomSyncError(f"the {kind} sync has not begun within {_BEGIN_SECONDS:.0f} s", hint="its log says why")
+        raise AtomSyncError(f"the {kind} sync did not start within {_BEGIN_SECONDS:.0f} s", hint="its log says why")

@@ -1,6 +1,6 @@
-"""The status page for people: plain HTML, read-only, nothing from elsewhere; a screen reader can use it.
+"""The status page: plain HTML, read-only, without external resources, usable with a screen reader.
 
-Anybody who reaches the port may read it: no paths, no names of skills, no messages from elsewhere.
+Anybody who can reach the port can read it, so it contains no paths, names of skills or foreign messages.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ CONTENT_POLICY = (
 )
 
 _RUNS_SHOWN = 12
-# What these say elsewhere names files, or repeats what a server said.
+# The usual messages of these name files, or repeat a server's text.
 _PUBLIC = {
-    "never_synced": "No sync of the skills has ever succeeded.",
-    "sync_failed": "The last sync failed; the log and `atom-sync doctor` say why.",
+    "never_synced": "No sync of skills has ever succeeded.",
+    "sync_failed": "The last sync failed; see the log and `atom-sync doctor`.",
     "websocket_disconnected": "The WebSocket is not connected.",
 }
-_UNREADABLE = Health((Trouble("database", "The database can't be read; the log says why.", "`atom-sync doctor`"),))
+_UNREADABLE = Health((Trouble("database", "Could not read the database; see the log.", "`atom-sync doctor`"),))
 
 
 def status_page(status: Status, health: Health, now: datetime) -> str:
@@ -69,9 +69,9 @@ def status_page(status: Status, health: Health, now: datetime) -> str:
 <h1>atom-sync</h1>
 <p class="verdict {verdict[0]}">{verdict[1].capitalize()}</p>
 <p class="soft">as of <time datetime="{format_time(now)}">{now:%Y-%m-%d %H:%M:%S} UTC</time>;
-<a href="/">look again</a></p>
-{_troubles("What is wrong", [_public(trouble.code, trouble.message) for trouble in health.reasons])}
-{_troubles("Worth a look", [_public(trouble.code, trouble.message) for trouble in health.notices])}
+<a href="/">refresh</a></p>
+{_troubles("Problems", [_public(trouble.code, trouble.message) for trouble in health.reasons])}
+{_troubles("Notices", [_public(trouble.code, trouble.message) for trouble in health.notices])}
 <h2 id="figures">Figures</h2>
 <dl aria-labelledby="figures">
 {figures}</dl>
@@ -83,7 +83,7 @@ def status_page(status: Status, health: Health, now: datetime) -> str:
 
 
 def unreadable_page(now: datetime) -> str:
-    """Return the page for when the database can't be read."""
+    """Return the page for an unreadable database."""
     return status_page(Status(read_at=format_time(now), database_path=""), _UNREADABLE, now)
 
 
@@ -92,7 +92,7 @@ def _public(code: str, message: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Return text as HTML that shows it as text."""
+    """Escape text for HTML."""
     return html.escape(printable(text))
 
 
@@ -109,19 +109,19 @@ def _figures(status: Status, now: datetime) -> list[tuple[str, str]]:
     if websocket_connected(websocket, now):
         live = f"connected, last message {ago(websocket.last_message_at, now)}"
     elif watch_is_running(websocket, now):
-        live = "not connected" + (", fallen back to polling" if websocket.fallback_to_polling else ", reconnecting")
+        live = "not connected" + (", polling" if websocket.fallback_to_polling else ", reconnecting")
     else:
         live = "not running"
     return [
         ("Last successful sync", ago(sync.last_successful_sync_at, now)),
         ("Syncs", f"{sync.total_syncs:,}, {sync.successful_syncs:,} of them successful"),
-        ("At work now", ", ".join(sorted(status.running)) or "nothing"),
+        ("Running now", ", ".join(sorted(status.running)) or "nothing"),
         ("WebSocket", live),
         ("Skills in the cache", f"{status.skills:,}"),
         ("Categories", f"{status.categories:,}"),
-        ("Conflicts that wait", f"{sum(status.conflicts_open.values()):,}"),
+        ("Open conflicts", f"{sum(status.conflicts_open.values()):,}"),
         ("Ratings", f"{status.ratings_pending:,} pending, {status.ratings_failed:,} failed"),
-        ("Scheduled runs", "stopped" if status.emergency_stop else "allowed"),
+        ("Schedule", "stopped" if status.emergency_stop else "active"),
     ]
 
 
@@ -133,7 +133,7 @@ def _runs(status: Status, now: datetime) -> str:
 <div class="table" role="region" aria-label="Last runs" tabindex="0">
 <table>
 <caption>Newest first</caption>
-<thead><tr><th scope="col">Run</th><th scope="col">Kind</th><th scope="col">Began</th><th scope="col">Result</th>
+<thead><tr><th scope="col">Run</th><th scope="col">Kind</th><th scope="col">Started</th><th scope="col">Result</th>
 <th scope="col" class="number">Seconds</th></tr></thead>
 <tbody>
 {rows}</tbody>

@@ -1,4 +1,4 @@
-"""What requests of the admin API ask for: ids, pages, filters, JSON bodies. Invalid input raises UsageError."""
+"""Parsing requests of the admin API: ids, pages, filters, JSON bodies. Invalid input raises UsageError."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from atom_saas_sync.model import CONFLICT_TYPES, SEVERITIES, ConflictFilter
 LARGEST_ID = 2**63 - 1
 PAGING = ("limit", "page", "page_size")
 FILTERS = ("severity", "type", "conflict_type", "skill_id", "resolved", "status")
-"""The query parameters that lists take, and those that choose conflicts."""
+"""The query parameters of lists, and those that filter conflicts."""
 
 _MOST_LISTED = 1000
 _MOST_PAGES = 10**9
@@ -27,23 +27,23 @@ _LISTED = "100"
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The part of a list that is asked for; `number` is None unless it was asked for by page."""
+    """The requested part of a list; `number` is None unless it was requested by page."""
 
     size: int
     number: int | None = None
 
     @property
     def offset(self) -> int:
-        """Return how many entries come before it."""
+        """Return the number of entries before it."""
         return 0 if self.number is None else (self.number - 1) * self.size
 
     def document(self) -> dict[str, int]:
-        """Return what the answer says of the page."""
+        """Return the page's fields in the response."""
         return {} if self.number is None else {"page": self.number, "page_size": self.size}
 
 
 def refuse_unknown(query: QueryParams, known: Collection[str]) -> None:
-    """Raise UsageError for a parameter that the route does not take, and for one that is given twice."""
+    """Raise UsageError for an unknown parameter, and for one given more than once."""
     takes = f"this route takes {', '.join(known)}" if known else "this route takes no query parameters"
     for name in query:
         if name not in known:
@@ -63,15 +63,15 @@ async def json_body_or_list(request: Request) -> Any:  # noqa: ANN401 - whatever
 
 
 def number_of(request: Request) -> int:
-    """Return the id in the path. Raises HTTPException (404) for one that no row can have."""
+    """Return the id in the path. Raises HTTPException (404) if no row can have it."""
     number: int = request.path_params["id"]
     if number > LARGEST_ID:
-        raise HTTPException(404, "there is nothing of that number")
+        raise HTTPException(404, "there is no entry with that number")
     return number
 
 
 def page_of(query: QueryParams) -> Page:
-    """Return the part of a list that `?limit=`, or `?page=` and `?page_size=`, ask for; by default the first 100."""
+    """Return the part of a list requested by `?limit=`, or `?page=` and `?page_size=`; by default the first 100."""
     if "page" not in query and "page_size" not in query:
         return Page(_whole("limit", query.get("limit", _LISTED), _MOST_LISTED))
     if "limit" in query:
@@ -81,7 +81,7 @@ def page_of(query: QueryParams) -> Page:
 
 
 def conflicts_of(query: QueryParams) -> ConflictFilter:
-    """Return which conflicts are asked for: by default the open ones."""
+    """Return the filter for conflicts; by default the open ones."""
     status = _one_of(query, "status", ("unresolved", "resolved"))
     resolved = _one_of(query, "resolved", ("false", "true"))
     if status and resolved and (status == "resolved") != (resolved == "true"):
@@ -98,7 +98,7 @@ def conflicts_of(query: QueryParams) -> ConflictFilter:
 
 
 def with_strategy(body: dict[str, Any], query: QueryParams) -> dict[str, Any]:
-    """Return the body of a decision with the strategy that `?strategy=` gives, if it does."""
+    """Return the body of a decision, with the strategy of `?strategy=` if given."""
     strategy = query.get("strategy")
     if strategy is None:
         return body

@@ -1,4 +1,4 @@
-"""Serving the application until a signal says stop."""
+"""Serving the application until a signal stops it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _KEEP_ALIVE_SECONDS = 5
 _GRACE_SECONDS = 10
 _MAX_HEADER_BYTES = 16 * 1024
 _SEND_BUFFER_BYTES = 128 * 1024
-"""For each connection, in the kernel: by default answers that nobody reads may take megabytes there."""
+"""Kernel buffer for each connection: by default, unread responses may take megabytes."""
 
 _HEADER_SECONDS = 10.0
-"""How long a client may take for the head of a request: who opens connections and says nothing keeps others out."""
+"""How long a client may take for the head of a request: silent connections must not lock out other clients."""
 
 _READING_SECONDS = 10.0
-"""How long a client may read nothing of an answer."""
+"""How long a client may pause reading a response."""
 
 _LOOK_SECONDS = 1.0
 _MOST_CONNECTIONS = 200
 _MOST_OF_AN_ADDRESS = 20
-"""Beyond that, connections of an address that wait for their client are closed after a second.
+"""Beyond this, connections from one address that wait for their client are closed after a second.
 
 New connections are still accepted: a probe may come from the same address as the slow ones.
 """
@@ -43,7 +43,7 @@ _closed = LimitedLog(_log, logging.WARNING, "closed %d more connections within a
 
 
 class _Impatient(H11Protocol):
-    """Closes connections that wait for their client for too long; uvicorn itself does that only between requests."""
+    """Closes connections that wait too long for their client; uvicorn does that only between requests."""
 
     _next_look: asyncio.TimerHandle
     waits_since = 0.0
@@ -62,17 +62,17 @@ class _Impatient(H11Protocol):
 
     @property
     def address(self) -> str:
-        """Return the client's address, without its port."""
+        """Return the client's address without the port."""
         return self.client[0] if self.client else "-"
 
     @property
     def waits(self) -> bool:
-        """Tell whether it is the client's turn: to read, or to ask."""
+        """Tell whether the client has to act: to read, or to send a request."""
         answered = self.cycle is None or self.cycle.response_complete
         return answered or self.transport.get_write_buffer_size() > 0
 
     def _look(self) -> None:
-        """See what has happened since the last look, and close a connection on which the client does nothing."""
+        """Check for progress since the last check, and close connections whose client does nothing."""
         _closed.settle()
         self._next_look = self.loop.call_later(_LOOK_SECONDS, self._look)
         unsent, unsent_before = self.transport.get_write_buffer_size(), self._last_unsent
@@ -85,14 +85,14 @@ class _Impatient(H11Protocol):
             return
         if self.loop.time() - self.waits_since >= (_READING_SECONDS if unsent else _HEADER_SECONDS):
             if unsent:
-                self.send_away("it reads nothing of an answer")
+                self.send_away("it does not read the response")
             else:
                 self.transport.close()
         elif sum(each.address == self.address for each in self._others()) >= _MOST_OF_AN_ADDRESS:
             self.send_away(f"the address has more than {_MOST_OF_AN_ADDRESS}")
 
     def _make_room(self) -> None:
-        """Close the oldest connection that waits, of the address that has most of them, if there are too many."""
+        """If there are too many waiting connections, close the oldest one of the address that has the most."""
         others = self._others()
         waiting = [each for each in others if each.waits]
         if len(others) >= _MOST_CONNECTIONS and waiting:
@@ -108,39 +108,39 @@ class _Impatient(H11Protocol):
         ]
 
     def send_away(self, reason: str) -> None:
-        """Close the connection at once: what is left to send would wait for the client."""
+        """Abort the connection: unsent data would wait for the client."""
         _closed.say("closed a connection of %s: %s", self.address, reason)
-        # Otherwise the kernel would keep what is unsent for minutes more.
+        # Otherwise the kernel would keep unsent data for minutes.
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.transport.abort()
 
 
 class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start as uvicorn does, and outlive SIGHUP, which means "reload" for other services."""
+        """Start as uvicorn does, and ignore SIGHUP, which means "reload" for other services."""
         reason = "ignored SIGHUP: restart `serve-health` to apply a changed configuration"
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _log.info, reason)
         await super().startup(sockets)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; port 0 takes any that is free. Raises AtomSyncError."""
+    """Return a listening socket; port 0 means any free port. Raises AtomSyncError."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.create_server((str(address[0]), port), family=family, backlog=128)
     except OSError as error:
         raise AtomSyncError(
             f"cannot listen on {host} port {port}: {error.strerror}",
-            hint="another program may have the port (`ss -ltnp` names it); --port takes another, 0 any free one",
+            hint="another program may use the port (`ss -ltnp` shows it); choose another with --port (0: any)",
         ) from error
-    # Inherited by its connections. Without it, each answer on a connection that is kept waits 40 ms for the client.
+    # Inherited by its connections. Without it, each response on a kept-alive connection waits 40 ms for the client.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
     return listener
 
 
 def serve(app: ASGIApp, listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; the requests in progress are answered first. SIGHUP changes nothing."""
+    """Serve until SIGINT or SIGTERM, then finish the requests in progress. SIGHUP is ignored."""
     config = uvicorn.Config(
         app,
         http=_Impatient,
@@ -159,7 +159,7 @@ def serve(app: ASGIApp, listener: socket.socket) -> None:
     def stop(*_: object) -> None:
         server.should_exit = True
 
-    # When it has stopped, uvicorn raises the signal again; by default that would end us with 143 in place of 0.
+    # After stopping, uvicorn raises the signal again; by default we would exit with 143 instead of 0.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     server.run(sockets=[listener])

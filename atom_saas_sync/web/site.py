@@ -1,4 +1,4 @@
-"""What the routes of `serve-health` share: the settings, the clock, and the database."""
+"""Shared by the routes of `serve-health`: the settings, the clock, and the database."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class Site:
-    """Opens what a route needs for the time of one request. Its methods raise DatabaseError."""
+    """Opens resources for one request. Its methods raise DatabaseError."""
 
     def __init__(self, settings: Settings, now: Callable[[], datetime]) -> None:
         self.settings = settings
@@ -39,7 +39,7 @@ class Site:
         )
 
     def judge(self, status: Status) -> Health:
-        """Return the verdict about a state."""
+        """Return the health verdict for a status."""
         settings = self.settings
         return judge(
             status,

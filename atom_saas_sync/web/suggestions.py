@@ -1,4 +1,4 @@
-"""Which route was probably meant by a path that does not exist."""
+"""Suggesting a route for an unknown path."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CLOSE = 0.6
 
 
 def suggested_route(path: str, routes: Sequence[str]) -> str:
-    """Return a hint that names the route meant by `path`: its common name, else the closest of `routes`, else some."""
+    """Return a hint for `path`: the route with that common name, else the closest of `routes`, else the probes."""
     wanted = re.sub(r"/\d+(?=/|$)", "/{id}", re.sub(r"/+", "/", path.lower()).rstrip("/"))
     last = wanted.rpartition("/")[2]
     same_end = [route for route in routes if last and route.endswith(f"/{last}")]

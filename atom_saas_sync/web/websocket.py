@@ -1,4 +1,4 @@
-"""The admin API: the connection of `watch`. It is another process; it obeys within its heartbeat of 10 seconds."""
+"""The admin API: the connection of `watch`, which is another process and reacts within its heartbeat of 10 seconds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class WebSocketRoutes:
         return self._switch(request, enabled=False)
 
     def reconnect(self, request: Request) -> Response:
-        """Let a `watch` that is not connected try at once. 409 while there must be no connection."""
+        """Make a disconnected `watch` reconnect immediately. 409 if it must not connect."""
         if not self._site.settings.ws_enabled:
             raise HTTPException(409, "ATOM_SAAS_WS_ENABLED is false: polling only")
         with self._site.database() as database:

@@ -189,10 +189,10 @@ def test_a_place_that_cannot_hold_the_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir])
 def test_what_is_no_file_makes_nobody_wait(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "atom.db.skills.lock")
-    with pytest.raises(DatabaseError, match=r"is no regular file|Is a directory"):
+    with pytest.raises(DatabaseError, match=r"is not a regular file|Is a directory"):
         holder(tmp_path / "atom.db", "skills")
     with (
-        pytest.raises(DatabaseError, match=r"is no regular file|Is a directory"),
+        pytest.raises(DatabaseError, match=r"is not a regular file|Is a directory"),
         run_lock(tmp_path / "atom.db", "skills", command="c", now=lambda: "", sleep=lambda _: None),
     ):
         pytest.fail("it has the lock")

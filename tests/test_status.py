@@ -39,6 +39,7 @@ def test_without_a_database_it_says_never_synced_and_makes_none(machine: Machine
     assert not machine.database_path.exists()
     metrics = machine.command("metrics", "--json")
     assert json.loads(metrics.stdout)["reasons"] == ["never_synced"]
+    assert machine.command("metrics").stdout.startswith("# never_synced\n# HELP ")
     assert not machine.database_path.exists()
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from atom_saas_sync.characters import printable
-from atom_saas_sync.cli.output import GlobalOptions, complain, note, print_json
+from atom_saas_sync.cli.output import GlobalOptions, complain, print_json
 from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.errors import AtomSyncError, ConfigError
 
@@ -43,8 +43,7 @@ def metrics(
         print_json({"metrics": found, "total": len(found), "reasons": reasons})
     else:
         text, reasons = _render(settings)
-        for reason in reasons:
-            note(f"{reason}: there is no database at {settings.database_path}")
+        text = "".join(f"# {reason}\n" for reason in reasons) + text
         sys.stdout.write(printable(text, lines=True) if sys.stdout.isatty() else text)
 
 

@@ -453,7 +453,7 @@ def _errors(status: Status, now: datetime) -> Iterator[Finding]:
             "errors",
             "warning",
             f"{failed.total()} of the last {len(recent)} runs ended with an error: {kinds}",
-            "fix the problems above, if any; `atom-sync runs list` shows each error, `atom-sync status --json` the last",
+            "fix the problems above, if any; `atom-sync runs list` and `atom-sync status --json` show the errors",
         )
 
 

@@ -205,3 +205,18 @@ def test_counters_add_up(store: Rooms) -> None:
     assert counters["atom_saas_api_requests_total", '{"code": "200", "endpoint": "skills"}'] == 5
     assert counters["atom_saas_sync_items_total", '{"action": "deleted", "type": "skill"}'] == 1
     assert ("atom_saas_sync_items_total", '{"action": "unchanged", "type": "skill"}') not in counters
+
+
+def test_local_versions_and_those_of_the_marketplace_push_each_other_out_of_no_history(store: Rooms) -> None:
+    for code in ("1", "2", "3", "4"):
+        store.show(skill("a", code=code))
+    with store.edits.batch() as batch:
+        for code in ("x", "y", "z"):
+            batch.keep_local([skill("a", code=code)], NOW, ended_by="superseded")
+    kept = [(each.origin, each.text) for each in store.history.versions("a") if each.number is not None]
+    assert kept == [
+        ("local", skill("a", code="z").text),
+        ("local", skill("a", code="y").text),
+        ("marketplace", skill("a", code="3").text),
+        ("marketplace", skill("a", code="2").text),
+    ]

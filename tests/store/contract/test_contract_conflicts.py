@@ -90,3 +90,19 @@ def test_a_resolution_confirms_no_skill(two: Rooms) -> None:
     before = two.figures.statistics(NOW).newest_confirmed_at
     resolve(two, "b", now=NOW + 5 * HOUR)
     assert two.figures.statistics(NOW).newest_confirmed_at == before == "2026-02-19T13:00:00Z"
+
+
+def test_replaced_edits_are_new_until_somebody_has_seen_them(store: Rooms) -> None:
+    store.show(skill("a"), skill("b"), skill("c"))
+    store.edit(*(skill(name, code="mine") for name in "abc"))
+    store.show(skill("a", code="theirs"), skill("b"), skill("c"), strategy="remote_wins")
+    store.show(skill("b", code="theirs"), skill("c"), strategy="remote_wins", now=NOW + HOUR)
+    store.show(skill("c", code="theirs"), strategy="local_wins", now=NOW + HOUR)
+    assert store.catalogue.newest_replaced_edits(9) == [2, 1]
+    assert store.catalogue.newest_replaced_edits(1) == [2]
+    store.conflicts.note_seen([1, 3, 99])
+    store.conflicts.note_seen([])
+    assert store.catalogue.newest_replaced_edits(9) == [2]
+    with store.conflicts.deciding() as desk:
+        desk.mark_undone(2, "ada", NOW)
+    assert store.catalogue.newest_replaced_edits(9) == []

@@ -189,3 +189,13 @@ def test_a_pause_that_is_declared_is_kept(store: Rooms) -> None:
     assert (store.budget.free(NOW), store.budget.take(NOW)) == (0, 30)
     assert store.status().rate_limit_remaining == 0
     assert store.budget.take(NOW + 31 * SECOND) == 0
+
+
+def test_only_what_was_never_sent_can_be_deleted(rated: Rooms) -> None:
+    (rating,) = rated.ratings.load(["2"])
+    settle(rated, sent(rating))
+    rated.own_ratings.add("a", "bob", 5, "changed since", now=NOW + HOUR)
+    assert one(rated, "2").state == "pending"
+    assert rated.own_ratings.delete(["1", "2", "9"], actor="ada", now=NOW) == ["1"]
+    assert rated.own_ratings.find("1") is None
+    assert rated.ratings.due_ids(NOW) == ["3", "2"]

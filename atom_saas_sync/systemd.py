@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -35,13 +36,24 @@ class Unit:
 
 def ask_systemctl(*question: str) -> str | None:
     """Return what systemctl answers; None if there is no systemd to ask. Raises AtomSyncError."""
+    return _ask(_BOOTED.is_dir(), question, {"LC_ALL": "C"})
+
+
+def ask_own_systemctl(*question: str) -> str | None:
+    """Return what the user's own manager answers (`systemctl --user`); None if none runs. Raises AtomSyncError."""
+    runtime = Path(f"/run/user/{os.getuid()}")
+    runs = (runtime / "systemd/private").exists()
+    return _ask(runs, ("--user", *question), {"LC_ALL": "C", "XDG_RUNTIME_DIR": str(runtime)})
+
+
+def _ask(there: bool, question: tuple[str, ...], environment: dict[str, str]) -> str | None:
     systemctl = shutil.which("systemctl")
-    if systemctl is None or not _BOOTED.is_dir():
+    if systemctl is None or not there:
         return None
-    shown = f"`systemctl {question[0]}`"
+    shown = f"`systemctl {' '.join(question[: 1 + question[0].startswith('-')])}`"
     try:
         answer = subprocess.run(  # noqa: S603 - fixed commands
-            [systemctl, *question], capture_output=True, text=True, timeout=_SECONDS, check=False, env={"LC_ALL": "C"}
+            [systemctl, *question], capture_output=True, text=True, timeout=_SECONDS, check=False, env=environment
         )
     except subprocess.TimeoutExpired as error:
         raise AtomSyncError(f"{shown} did not answer within {_SECONDS:.0f} s") from error
@@ -52,12 +64,20 @@ def ask_systemctl(*question: str) -> str | None:
     return answer.stdout
 
 
-def timers(ask: Callable[..., str | None] = ask_systemctl) -> list[ScheduledJob]:
-    """Return the jobs that systemd's timers start; `minutes` is None, as a calendar says when.
+def timers(
+    ask: Callable[..., str | None] = ask_systemctl, ask_own: Callable[..., str | None] = ask_own_systemctl
+) -> list[ScheduledJob]:
+    """Return the jobs that systemd's timers start, else those of the user's own systemd.
+
+    `minutes` is None, as a calendar says when.
 
     Raises AtomSyncError if systemd is here and says nothing that can be read.
     """
-    text = ask("list-timers", "--all", "--output=json", "atom-sync*.timer")
+    question = ("list-timers", "--all", "--output=json", "atom-sync*.timer")
+    return _timers(ask(*question)) or _timers(ask_own(*question))
+
+
+def _timers(text: str | None) -> list[ScheduledJob]:
     if text is None:
         return []
     try:

@@ -49,8 +49,16 @@ def test_what_is_no_list_of_timers_is_said_to_be_none(text: str) -> None:
         timers(lambda *_: text)
 
 
+@pytest.mark.parametrize("system", [None, "[]"])
+def test_without_timers_of_the_system_those_of_the_user_are_the_jobs(system: str | None) -> None:
+    own = timers(lambda *_: system, lambda *_: json.dumps(LISTED[:1]))
+    assert [job.id for job in own] == ["rating-sync-atom-saas"]
+    first = timers(lambda *_: json.dumps(LISTED[1:2]), lambda *_: pytest.fail("it is not asked"))
+    assert [job.id for job in first] == ["skill-sync-atom-saas"]
+
+
 def test_without_systemd_there_are_none() -> None:
-    assert timers(lambda *_: None) == []
+    assert timers(lambda *_: None, lambda *_: None) == []
     assert units(lambda *_: None) == []
 
 

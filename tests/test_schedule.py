@@ -496,3 +496,10 @@ def test_what_services_get_is_from_no_found_file_and_is_told(machine: Machine, t
     found.chmod(0o666)  # not looked at either
     document = json.loads(machine.command(*install, str(tmp_path / "b"), "--json").stdout)
     assert f"ATOM_SAAS_API_URL={machine.sandbox.url}" in document["settings"]
+
+
+def test_steps_that_config_init_has_done_are_left_out(machine: Machine) -> None:
+    command = ("schedule", "systemd", "--install", "--root", "image", "--json")
+    assert "token" in json.loads(machine.command(*command).stdout)["next"][1]
+    (machine.directory / "image" / "etc" / "atom-sync" / "token").touch()
+    assert not [step for step in json.loads(machine.command(*command).stdout)["next"] if "token" in step]

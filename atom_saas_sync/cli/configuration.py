@@ -23,7 +23,7 @@ app.command()(init)
 @app.command()
 @paged
 def show(ctx: typer.Context, as_json: _Json = False) -> None:
-    """Show every variable, its value with secrets masked, and where it comes from. Exit code 78 if some are wrong."""
+    """Show every variable, its value with secrets masked, and its origin; exit with 78 if some are invalid."""
     from atom_saas_sync.cli.runtime import sources
     from atom_saas_sync.config import show_settings
 

@@ -144,7 +144,7 @@ def resolve(
 
 @app.command()
 def undo(ctx: typer.Context, conflict_id: _Id, as_json: _Json = False) -> None:
-    """Put back what a resolution replaced. The conflict waits again, for a person, whatever the strategy is."""
+    """Undo a resolution and reopen the conflict, for manual review whatever the strategy is."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.usecases.resolve_conflicts import undo_resolution
 

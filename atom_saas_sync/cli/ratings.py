@@ -79,7 +79,7 @@ def list_ratings(
     limit: _Limit = 100,
     as_json: _Json = False,
 ) -> None:
-    """List the ratings that were given here, the newest first."""
+    """List local ratings, the newest first."""
     if state is not None and state not in _STATES:
         raise UsageError(f"invalid --state {state!r}: expected {', '.join(_STATES)}")
     with _ratings(ctx.obj) as ratings:

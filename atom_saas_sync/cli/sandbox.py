@@ -136,7 +136,7 @@ def push(
     url: _URL = None,
     as_json: _Json = False,
 ) -> None:
-    """Change, add or delete a skill of a running sandbox, and push that to all who listen."""
+    """Change, add or delete a skill of a running sandbox and notify its WebSocket clients."""
     from urllib.parse import quote
 
     path = f"skills/{quote(skill_id, safe='')}"
@@ -166,7 +166,7 @@ def switch_fault(
     url: _URL = None,
     as_json: _Json = False,
 ) -> None:
-    """Switch a fault of a running sandbox on, or all off, or show them."""
+    """Enable a fault of a running sandbox, disable all, or show them."""
     from atom_saas_sync.sandbox.faults import KINDS, parse_fault
 
     if kinds and as_json:

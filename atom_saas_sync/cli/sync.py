@@ -153,7 +153,7 @@ def ratings(
     textfile: _Textfile = None,
     started_by: _StartedBy = None,
 ) -> None:
-    """Send the ratings that are pending, each exactly once, and take newer ones from the marketplace."""
+    """Send pending ratings, each exactly once, and fetch newer ones from the marketplace."""
     with metrics_afterwards(ctx.obj, textfile):
         report = _rate(
             ctx.obj,

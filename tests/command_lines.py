@@ -80,6 +80,7 @@ def minimal(path: tuple[str, ...]) -> list[str]:
     wanted = [parameter for parameter in COMMANDS[path].params if parameter.required]
     options = [each.name for each in wanted if each.param_type_name == "option"]
     wanted = [each for each in wanted if each.param_type_name == "argument"]
-    numbers = ("5" if each.type_descriptor.annotation is int or each.name == "stars" else "some-id" for each in wanted)
+    usual = {"stars": "5", "shell": "bash"}
+    numbers = ("5" if each.type_descriptor.annotation is int else usual.get(each.name, "some-id") for each in wanted)
     given = [word for name in options for word in _OPTIONS_REQUIRED[name]]
     return [*path, *numbers, *given, *_ALSO_REQUIRED.get(path, [])]

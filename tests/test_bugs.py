@@ -11,7 +11,7 @@ import pytest
 from command_lines import LEAVES, REPORTING, clean_environment, minimal, run_all
 from conftest import Machine
 
-NEEDS_NOTHING = {"files"}  # which are part of the program
+NEEDS_NOTHING = {"completion", "files"}  # which are part of the program
 # Breaks what every command needs first: the settings, or a sandbox.
 BROKEN = """
 import urllib.request

@@ -109,6 +109,7 @@ WRITES: dict[str, Act] = {
     "PersonsRatings.add": lambda s: s.own_ratings.add("d", "bob", 1, None, now=NOW),
     "PersonsRatings.retry": lambda s: s.own_ratings.retry(["1", "2"], actor="ada", now=NOW),
     "PersonsRatings.restore": lambda s: s.own_ratings.restore("1", actor="ada", now=NOW),
+    "PersonsRatings.delete": lambda s: s.own_ratings.delete(["2"], actor="ada", now=NOW),
     "StoredBudget.take": spend,
     "StoredBudget.learn": lambda s: s.budget.learn(NOW, limit=5, remaining=1, reset_seconds=None),
     "rebind": lambda s: s.rebind("https://other.example", deletions=2),
@@ -125,6 +126,7 @@ READS: dict[str, Act] = {
     "StoredCatalogue.marketplace_skills": lambda s: s.catalogue.marketplace_skills(),
     "StoredCatalogue.approved_deletions": lambda s: s.catalogue.approved_deletions(),
     "StoredCatalogue.touched_ids": lambda s: s.catalogue.touched_ids(),
+    "StoredCatalogue.newest_replaced_edits": lambda s: s.catalogue.newest_replaced_edits(3),
     "StoredCatalogue.waiting_ids": lambda s: s.catalogue.waiting_ids(),
     "StoredCatalogue.validator": lambda s: s.catalogue.validator("categories"),
     "StoredCatalogue.changed_categories": lambda s: s.catalogue.changed_categories([Category("y", "1")], whole=True),
@@ -162,6 +164,8 @@ READS: dict[str, Act] = {
     "PersonsRatings.find": lambda s: s.own_ratings.find("1"),
     "RequestsLeft.free": lambda s: s.budget.free(NOW),
     "status": lambda s: s.status(),
+    # Writes only what nobody has looked at; here there is nothing.
+    "ListedConflicts.note_seen": lambda s: s.conflicts.note_seen([1, 2, 3]),
     # These write, but give way to whoever holds the lock.
     "StoredReading.count_read": lambda s: s.reading().count_read([]),
     "LogStore.checkpoint": lambda s: s.log.checkpoint(),

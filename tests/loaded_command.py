@@ -36,6 +36,7 @@ class Forked:
         self.stderr = stderr
         self.returncode: int | None = None
         self._told = told
+        self._lock = threading.Lock()
         self.pid = int(told.readline())
 
     def poll(self) -> int | None:
@@ -89,9 +90,13 @@ class Forked:
                 stream.close()
 
     def _ended_within(self, seconds: float) -> int | None:
-        if self.returncode is None and select.select([self._told], [], [], seconds)[0]:
-            self.returncode = int(self._told.readline())
-            self._told.close()
+        if self.returncode is None:
+            with suppress(ValueError, OSError):  # closed: another thread has just read it
+                select.select([self._told], [], [], seconds)
+            with self._lock:
+                if self.returncode is None and select.select([self._told], [], [], 0)[0]:
+                    self.returncode = int(self._told.readline())
+                    self._told.close()
         return self.returncode
 
 

@@ -8,8 +8,6 @@ import random
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -21,11 +19,12 @@ from pathlib import Path
 
 from conftest import Machine, wait_until
 from database_rules import check_ratings, check_rules, counters
+from loaded_command import Forked, start_command
 from watch_support import watching
 
 from atom_saas_sync.sandbox import Sandbox
 
-TRAP = Path(__file__).parent / "trap"
+TRAP = Path(__file__).with_name("trap.py").read_text("utf-8")
 PAGE = {"ATOM_SAAS_SYNC_BATCH_SIZE": "20"}
 LIMITS = {"ATOM_SAAS_RATE_LIMIT_PER_MINUTE": "100000", "ATOM_SAAS_RATE_LIMIT_PER_HOUR": "100000"}
 RATINGS = 30
@@ -41,7 +40,7 @@ class Scenario:
     """Makes the state before, once; each trial has a copy of it."""
     meanwhile: Callable[[Machine], None] = lambda _machine: None
     """What the marketplace, and people, do before the command; for each trial."""
-    while_it_runs: Callable[[Machine, subprocess.Popen[bytes]], None] = lambda _machine, _process: None
+    while_it_runs: Callable[[Machine, Forked], None] = lambda _machine, _process: None
     exit_code: int = 0
     """How it ends if nobody kills it."""
     variables: dict[str, str] = field(default_factory=dict)
@@ -127,21 +126,21 @@ class Trials:
         self._scenario.meanwhile(machine)
         return machine
 
-    def _start(self, machine: Machine, point: int) -> subprocess.Popen[bytes]:
+    def _start(self, machine: Machine, point: int) -> Forked:
         (machine.directory / "trace").unlink(missing_ok=True)
         with (machine.directory / "output").open("wb") as output:
-            return subprocess.Popen(
-                [sys.executable, "-m", "atom_saas_sync", *self._scenario.arguments],
-                env=machine.environment(
-                    PYTHONPATH=str(TRAP),
+            return start_command(
+                *self._scenario.arguments,
+                environment=machine.environment(
                     CRASH_TRACE=str(machine.directory / "trace"),
                     CRASH_AT=str(point),
                     **LIMITS,
                     **self._scenario.variables,
                 ),
-                cwd=machine.directory,
-                stdout=output,
-                stderr=output,
+                directory=machine.directory,
+                stdout=output.fileno(),
+                stderr=output.fileno(),
+                first=TRAP,
             )
 
     def _look(self, machine: Machine, before: Counter[str], point: str) -> None:
@@ -163,7 +162,7 @@ def kill_at_random(trials: Trials, number: int, seed: int) -> None:
         trials.kill_after(chance.random() * trials.seconds)
 
 
-def _first_point(machine: Machine, process: subprocess.Popen[bytes]) -> float:
+def _first_point(machine: Machine, process: Forked) -> float:
     """Wait until the process has begun to write, and return when that was."""
     trace, end = machine.directory / "trace", time.monotonic() + 30
     while not (trace.exists() and trace.stat().st_size) and process.poll() is None and time.monotonic() < end:
@@ -258,7 +257,7 @@ def edit_and_change(machine: Machine) -> None:
     change(machine)
 
 
-def flood(machine: Machine, process: subprocess.Popen[bytes]) -> None:
+def flood(machine: Machine, process: Forked) -> None:
     """Send changes until the process is dead."""
     sandbox = machine.sandbox
     wait_until(lambda: sandbox.counters()["ws_open"] == 1 or process.poll() is not None, timeout=30)

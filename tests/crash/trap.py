@@ -1,4 +1,4 @@
-"""Put on PYTHONPATH, this lets a Python process kill itself with SIGKILL at a chosen point of its work on the disk.
+"""Executed before a command, this lets its process kill itself with SIGKILL at a chosen point of its work on disk.
 
 A point is the moment before or after a COMMIT, a fsync, a rename, a copy of pages, and after each statement that
 writes. Each point that is reached is appended to the file CRASH_TRACE before anything else happens; the process dies

@@ -301,6 +301,35 @@ def test_a_connection_that_comes_after_the_end_is_closed(
     assert market.requests == []
 
 
+def test_a_connection_that_comes_after_the_time_limit_is_closed(
+    market: ScriptedMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, ended, came = socket.create_connection, threading.Event(), threading.Event()
+    made: list[socket.socket] = []
+
+    def late(*arguments: Any, **options: Any) -> socket.socket:
+        assert ended.wait(PATIENCE)
+        made.append(connect(*arguments, **options))
+        came.set()
+        return made[-1]
+
+    monkeypatch.setattr(socket, "create_connection", late)
+    connections = Connections(market.url, None, most=1)
+    with (
+        pytest.raises(MarketplaceTimeout),
+        connections.exchange(httpx.Request("GET", market.url), "GET /", LIMIT),
+    ):
+        pass
+    racing = [thread for thread in threading.enumerate() if thread.name == "connect"]
+    ended.set()
+    for thread in racing:
+        thread.join(PATIENCE)
+    connections.close()
+    assert came.is_set()
+    assert [each.fileno() for each in made] == [-1]
+    assert market.requests == []
+
+
 def test_a_failed_connection_names_the_host(machine: Machine) -> None:
     with (
         machine.client(url="http://127.0.0.1:9") as (client, _),

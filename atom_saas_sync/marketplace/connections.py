@@ -161,7 +161,7 @@ class _Network(httpcore.NetworkBackend):
         def attempt(address: str) -> Callable[[], httpcore.NetworkStream]:
             return lambda: self._inner.connect_tcp(address, port, seconds, None, socket_options)
 
-        inner = self._first_of([attempt(address) for address in addresses], give_up=httpcore.NetworkStream.close)
+        inner = self._first_of([attempt(address) for address in addresses], give_up=lambda late: late.close())
         # A separate handle, because under TLS another object takes over the connection.
         handle = inner.get_extra_info("socket").dup()
         stream = _Stream(inner, self, handle)

@@ -117,12 +117,22 @@ def test_commands_that_write_adopt_and_those_that_read_do_not(machine: Machine, 
         ("ALTER TABLE conflict_log ADD COLUMN note TEXT NOT NULL DEFAULT ''", None),
         ("ALTER TABLE skill_ratings ADD COLUMN mood VARCHAR", None),
         ("ALTER TABLE skill_ratings ADD COLUMN version VARCHAR", "version has the name of one of ours"),
+        (
+            "ALTER TABLE sync_state DROP COLUMN last_error; "
+            "ALTER TABLE sync_state ADD COLUMN last_error VARCHAR NOT NULL DEFAULT ''",
+            "sync_state .*last_error is NOT NULL",
+        ),
+        (
+            "ALTER TABLE sync_state DROP COLUMN last_error; ALTER TABLE sync_state ADD COLUMN last_error JSON",
+            "sync_state .*last_error is JSON, not text",
+        ),
         ("CREATE TABLE fact (name)", "table fact that another program made"),
     ],
 )
 def test_another_shape_is_refused_by_name(machine: Machine, statement: str, words: str | None) -> None:
     backend(machine.database_path)
-    machine.sql(statement)
+    for each in statement.split("; "):
+        machine.sql(each)
     before = made(machine)
     if words is None:
         Database.open(machine.database_path).close()

@@ -118,9 +118,8 @@ def test_commands_that_write_adopt_and_those_that_read_do_not(machine: Machine, 
         ("ALTER TABLE skill_ratings ADD COLUMN mood VARCHAR", None),
         ("ALTER TABLE skill_ratings ADD COLUMN version VARCHAR", "version has the name of one of ours"),
         (
-            "ALTER TABLE sync_state DROP COLUMN last_error; "
-            "ALTER TABLE sync_state ADD COLUMN last_error VARCHAR NOT NULL DEFAULT ''",
-            "sync_state .*last_error is NOT NULL",
+            "ALTER TABLE sync_state DROP COLUMN user_id; ALTER TABLE sync_state ADD user_id TEXT NOT NULL DEFAULT ''",
+            "sync_state .*user_id is NOT NULL",
         ),
         (
             "ALTER TABLE sync_state DROP COLUMN last_error; ALTER TABLE sync_state ADD COLUMN last_error JSON",

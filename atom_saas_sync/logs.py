@@ -109,7 +109,10 @@ def _written(secret: str) -> Iterable[str]:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes lines; of one that can't be made it tells where it stands, and not, as its parent does, what is in it."""
+    """A stream handler that reports an unformattable record by file and line only.
+
+    The base class would print its arguments, which may contain secrets.
+    """
 
     def __init__(self, stream: TextIO, mask: Callable[[str], str]) -> None:
         super().__init__(stream)

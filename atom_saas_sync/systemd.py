@@ -83,7 +83,7 @@ def _timers(text: str | None) -> list[ScheduledJob]:
     try:
         listed = {timer["unit"]: _moment(timer.get("next")) for timer in json.loads(text)}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise AtomSyncError("`systemctl list-timers` printed what is no list of timers") from error
+        raise AtomSyncError("`systemctl list-timers` did not print a list of timers") from error
     jobs = []
     for name in (*(each for each in _JOBS if each in listed), *sorted(listed.keys() - _JOBS)):
         id_, title = _JOBS.get(name, (name, name))

@@ -136,7 +136,7 @@ def resolve(
             settled = conflict_dialog.ask(log, asked, partial(_settle, log), partial(_print_conflict, stderr=True))
         else:
             raise UsageError(
-                "without a terminal there is nobody to ask",
+                "not a terminal: cannot prompt",
                 hint="say how: --strategy remote_wins, local_wins or merge; --field; --edit; --data",
             )
     _tell(settled, as_json=as_json)
@@ -154,7 +154,7 @@ def undo(ctx: typer.Context, conflict_id: _Id, as_json: _Json = False) -> None:
     if as_json:
         print_json({"id": undone.id, "skill_id": undone.skill_id, "open": not conflict.resolved})
         return
-    waits = "nothing is left to settle" if conflict.resolved else f"conflict {undone.id} waits again"
+    waits = "nothing is left to resolve" if conflict.resolved else f"conflict {undone.id} is open again"
     say(f"{printable(undone.skill_id)}: the local version is back; {waits}")
 
 
@@ -220,7 +220,7 @@ def _check_words(ids: list[int], *, everything: bool, filtered: bool, own: bool)
     if filtered and not everything:
         raise UsageError("--severity, --type and --skill choose among --all")
     if own and len(ids) != 1:
-        raise UsageError("--edit and --data settle one conflict: give its number")
+        raise UsageError("--edit and --data resolve one conflict: give its number")
 
 
 def _sides(texts: list[str]) -> dict[str, Any]:
@@ -295,7 +295,7 @@ def _print_conflict(conflict: LoggedConflict, *, stderr: bool = False) -> None:
         print_comparison(out, changes, right="last version there")
     else:
         if conflict.base_text is None:
-            out.print(Text("There is no common version: it existed only here, and appeared there."))
+            out.print(Text("There is no common version: the skill existed only locally at first."))
         print_comparison(out, changes)
     if not conflict.resolved and not stderr:
         _print_ways(conflict, [change.name for change in contested(changes)])

@@ -190,7 +190,7 @@ def _systemd_units() -> list[Unit]:
     try:
         return units()
     except AtomSyncError as error:
-        note(f"systemd does not tell of its units: {printable(error.message)}")
+        note(f"could not query systemd's units: {printable(error.message)}")
         return []
 
 

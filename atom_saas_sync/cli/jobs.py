@@ -96,7 +96,7 @@ def _switch(ctx: typer.Context, *, as_json: bool, on: bool) -> None:
     else:
         say("Scheduled runs do their work again." if changed else "The emergency stop was not on.")
     if not on and not settings.scheduler_enabled:
-        note("ENABLE_SCHEDULER is not true: scheduled runs do nothing all the same")
+        note("ENABLE_SCHEDULER is not true: scheduled runs still do nothing")
 
 
 def _timers() -> list[ScheduledJob]:
@@ -105,7 +105,7 @@ def _timers() -> list[ScheduledJob]:
     try:
         return timers()
     except AtomSyncError as error:
-        note(f"systemd does not tell of its timers: {printable(error.message)}")
+        note(f"could not query systemd's timers: {printable(error.message)}")
         return []
 
 

@@ -52,14 +52,14 @@ def add(
     who = user if user is not None else runtime.person()
     problem = rating_problem(skill_id, who, number, comment)
     if problem is not None or number is None:
-        raise UsageError(f"this is no rating: {problem}", hint="nothing was stored")
+        raise UsageError(f"invalid rating: {problem}", hint="nothing was stored")
     with _ratings(ctx.obj, create=True, adopt=True) as ratings:
         if not force:
             skill_id = whole_id(ratings.database, skill_id)
         if not ratings.is_cached(skill_id):
             unknown = f"no skill {printable(skill_id)} is in the cache"
             if not force:
-                raise NotFound(unknown, hint="`atom-sync sync skills` may bring it; --force rates it all the same")
+                raise NotFound(unknown, hint="`atom-sync sync skills` may bring it; --force rates it anyway")
             note(f"warning: {unknown}; the marketplace may refuse the rating")
         rating = ratings.add(skill_id, who, number, comment, now=datetime.now(UTC))
     if as_json:

@@ -47,7 +47,7 @@ def edit(
     ] = False,
     as_json: _Json = False,
 ) -> None:
-    """Edit the local version, in $EDITOR unless told how. No sync overwrites it in silence."""
+    """Edit the local version, in $EDITOR by default. Syncs never overwrite it silently."""
     from atom_saas_sync.core.documents import read_one
     from atom_saas_sync.usecases.edit_skills import set_fields
 

@@ -209,7 +209,7 @@ def _websocket_line(state: Status, now: datetime) -> str:
     if websocket.stopped_at is not None:
         return f"`watch` was stopped {ago(websocket.stopped_at, now)}"
     if not watch_is_running(websocket, now):
-        return f"`watch` is not running; last sign of life {ago(websocket.heartbeat_at, now)}"
+        return f"`watch` is not running; last heartbeat {ago(websocket.heartbeat_at, now)}"
     if not websocket.enabled:
         return "switched off by an administrator: polling only"
     mode = "fallen back to polling" if websocket.fallback_to_polling else "reconnecting"

@@ -285,6 +285,6 @@ def is_system(environ: Mapping[str, str]) -> bool:
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment that programs of others get: all but the values of our secret variables."""
+    """Return a copy of the environment without our secrets, for child processes that are not ours."""
     ours = {variable.name for variable in VARIABLES if variable.secret}
     return {name: value for name, value in environment.items() if name not in ours}

@@ -157,7 +157,7 @@ def _incomplete(last: PastRun) -> tuple[str, str, str] | None:
     return (
         "sync_partial",
         f"the last sync was partial: {', '.join(last.reasons)}",
-        "`atom-sync sync skills` tries the rest again, and so does the next scheduled run",
+        "`atom-sync sync skills` retries the rest, and so does the next scheduled run",
     )
 
 
@@ -165,8 +165,8 @@ def _websocket_trouble(websocket: WebSocketState, now: datetime) -> Trouble:
     if not watch_is_running(websocket, now):
         return Trouble(
             "watch_gone",
-            f"`watch` is gone or hangs: its last sign of life was at {websocket.heartbeat_at or websocket.started_at}, "
-            "and nobody stopped it",
+            f"`watch` was killed or hangs: its last heartbeat was at {websocket.heartbeat_at or websocket.started_at}, "
+            "and it was not stopped",
             "`systemctl restart atom-sync-watch` or `atom-sync watch`",
         )
     why = f": {websocket.disconnect_reason}" if websocket.disconnect_reason else ""
@@ -211,7 +211,7 @@ def _notices(status: Status, *, enabled: bool, switched_off: bool, api_url: str 
             status.tampered > 0,
             "tampered",
             f"{status.tampered:,} {'skill is' if status.tampered == 1 else 'skills are'} not what the marketplace sent",
-            "`atom-sync sync skills --force` puts the marketplace's text back",
+            "`atom-sync sync skills --force` restores the marketplace's text",
         ),
         (
             waiting > 0,

@@ -34,7 +34,7 @@ TIMERS = ("atom-sync-skills.timer", "atom-sync-ratings.timer", "atom-sync-purge.
 BACKUPS_KEPT = 7
 """How many daily backups are kept."""
 
-_SYSTEMD_MARK = f"{MARK} systemd --install`, which replaces it; changes of your own belong into drop-ins.\n"
+_SYSTEMD_MARK = f"{MARK} systemd --install`, which replaces it; put your own changes in drop-ins.\n"
 _CRON_MARK = f"{MARK} cron --install`, which replaces it.\n"
 
 # `systemd-analyze security` says 1.5 or less with these.
@@ -376,7 +376,7 @@ MemoryMax={memory}
 
 _FAILED = f"""
 [Unit]
-Description=atom-sync: say that %i failed
+Description=atom-sync: report the failure of %i
 
 [Service]
 # One line at priority "error"; it may come twice. For mail or a pager: a unit of your own, for which a drop-in of the

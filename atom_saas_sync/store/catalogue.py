@@ -165,7 +165,7 @@ class Catalogue:
     def digests_on_page(self, page: int) -> dict[bytes, str]:
         """Return the skill of each wire digest that was last seen on `page`.
 
-        Not those whose conflict waits: their remote side is not the base, and it is news if it becomes so again.
+        Skills with an open conflict are excluded: their remote version is not the base, so the base again is a change.
         """
         with self._database.reading() as connection:
             return _digests_on_page(connection, page)
@@ -456,9 +456,9 @@ class Batch:
         return set(_decode_list(found[0]))
 
     def told_since(self, moment: datetime, *, now: datetime) -> set[str]:
-        """Return the skills of which a WebSocket message has been applied from `moment` until now.
+        """Return the skills changed by a WebSocket message between `moment` and `now`.
 
-        Later ones are of a clock that was set back since.
+        Later timestamps come from a clock that has since been set back.
         """
         rows = self._connection.execute(
             "SELECT key FROM last_message WHERE kind IN ('skill', 'rating') AND applied_at BETWEEN ? AND ?",

@@ -22,7 +22,7 @@ from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.store import digests, migrations, search_index
 from atom_saas_sync.store.failures import LOCKED, hand_over, is_there, primary_code, translated_errors
 
-# How often a statement is tried again that SQLite refuses as locked without waiting.
+# Retry interval for statements that SQLite rejects as locked without honouring busy_timeout.
 _RETRY_SECONDS = 0.02
 # The write-ahead log is cut back to this size at a checkpoint, so that one huge sync does not keep the disk for ever.
 _WAL_BYTES = 16 * 1024 * 1024
@@ -112,7 +112,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Read one consistent state of the database, which no writer waits for or is waited for.
+        """Open a read snapshot. It neither blocks writers nor waits for them.
 
         Raises DatabaseError for every failure of SQLite. What the block writes is taken back.
         """

@@ -22,7 +22,7 @@ from atom_saas_sync.store.database import create_directories, create_private
 from atom_saas_sync.store.failures import translated_errors
 
 _POLL_SECONDS = 0.25
-# Somebody who asks `holder` has the lock shared for an instant; that long a run lets itself be kept from it.
+# `holder()` takes a shared lock for an instant; retry that long before concluding that another run holds it.
 _GLANCE_SECONDS = 0.01
 _GLANCES = 100
 _FINISH = {"skills", "ratings"}  # the kinds of runs that end by themselves; services hold the other locks

@@ -109,7 +109,7 @@ class RequestBudget:
             return self._free(connection, now) + self._left
 
     def close(self) -> None:
-        """Close the connection, once no thread is at work with it: SQLite would crash the process."""
+        """Close the connection after waiting for its thread; closing it mid-statement crashes the process."""
         with self._turn:
             # What can't be given back counts as used, which is the careful side.
             if self._left:

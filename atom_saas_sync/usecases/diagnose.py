@@ -182,7 +182,7 @@ def _reachability(plan: Checkup, network: Network) -> Iterator[Finding]:
         )
         yield _skip("http", "the marketplace's name is not known")
         return
-    yield Finding("dns", "ok", "the marketplace's name is known")
+    yield Finding("dns", "ok", "the marketplace's host name resolves")
     try:
         status, skew = network.health()
         yield _health(status)
@@ -239,7 +239,7 @@ def _token_accepted(status: int) -> Finding:
             "the marketplace's rate limit is used up: 429",
             "wait; does another instance use this token? ATOM_SAAS_RATE_LIMIT_PER_HOUR lowers our share",
         )
-    return Finding("api", "problem", f"the list of skills answered {status}", "try again later; then ask the support")
+    return Finding("api", "problem", f"the list of skills answered {status}", "try again later, then contact support")
 
 
 def _clock(skew: float) -> Finding:

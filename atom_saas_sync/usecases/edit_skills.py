@@ -1,4 +1,4 @@
-"""Edit skills here: a person's own changes, which no sync overwrites in silence (data-model.md, rule 1)."""
+"""Edit skills locally: a user's changes, which syncs never overwrite silently (data-model.md, rule 1)."""
 
 from __future__ import annotations
 

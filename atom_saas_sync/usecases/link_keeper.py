@@ -131,7 +131,7 @@ class LinkKeeper:
         if actions := self._lifeline.message(self._clock.monotonic()):
             self.carry_out(actions)
             if was_in_fallback:
-                log.info("the connection is good again: no more falling back to polling")
+                log.info("reconnected: polling fallback ended")
 
     async def _hold(self) -> None:
         """Hold one connection from its handshake to its end."""

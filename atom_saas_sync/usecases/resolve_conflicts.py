@@ -78,7 +78,7 @@ def resolve_conflicts(
 
 
 def undo_resolution(store: StoredConflicts, conflict_id: int, *, actor: str, now: datetime) -> Settled:
-    """Put back what the resolution of a conflict replaced; it waits for a person again, whatever the strategy is.
+    """Undo the resolution of a conflict and reopen it; it stays open until a user resolves it, whatever the strategy.
 
     Raises UsageError, with nothing changed, if there is nothing to put back or somebody has changed the skill since.
     """
@@ -167,7 +167,7 @@ def _by_field(conflict: Conflict, logged: LoggedConflict, decision: Decision, no
     local, remote = _fields(conflict.local_text), _fields(conflict.remote_text)
     if local is None or remote is None:
         raise UsageError(
-            f"conflict {logged.id} can't be settled by field: one side has no fields",
+            f"conflict {logged.id} can't be resolved by field: one side has no fields",
             hint="take a whole side: --strategy local_wins or remote_wins",
         )
     changes = {change.name: change for change in compare(_fields(conflict.base_text), local, remote)}
@@ -217,7 +217,7 @@ def _refuse_undo(logged: LoggedConflict, known: Known) -> None:
     if known.waiting is not None:
         raise UsageError(
             f"conflict {known.waiting.id} of the same skill waits",
-            hint=f"settle that one first: `atom-sync conflicts show {known.waiting.id}`",
+            hint=f"resolve that one first: `atom-sync conflicts show {known.waiting.id}`",
         )
     if is_tampered(known):
         raise Tampered(logged.skill_id)

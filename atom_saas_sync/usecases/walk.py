@@ -1,8 +1,7 @@
 """Walking the list of skills page by page; core/listing.py says when it ends, and whether it was complete.
 
-Pages are fetched ahead in a thread while the previous one is compared and written. Those that are here are read in
-another, as soon as the consumer has nothing to do but to wait for SQLite: earlier, both would contend for
-the interpreter.
+One thread prefetches pages while the previous one is compared and written. A second one parses prefetched pages while
+the main thread is inside SQLite, which releases the GIL; started earlier, the two would compete for it.
 """
 
 from __future__ import annotations

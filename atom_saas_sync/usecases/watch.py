@@ -42,7 +42,7 @@ BATCH_MESSAGES = 1000
 BATCH_BYTES = 4 * 1024 * 1024
 WAITING_MESSAGES = 3000
 WAITING_BYTES = 12 * 1024 * 1024
-"""With so much waiting for the disk no more is read: TCP slows the sender down, and nothing is dropped."""
+"""Backpressure limit: above it we stop reading, so TCP slows the sender down and nothing is dropped."""
 
 _LARGE_FRAME = 1024
 """In characters. Pings, deletions and ratings are smaller: reading them costs less than handing them on."""
@@ -51,10 +51,10 @@ TURN_SECONDS = 0.5
 """After so long the thread that writes lets others have a turn: the state must be told also in a flood."""
 
 OTHERS_SECONDS = 0.12
-"""How long other programs get the database to themselves after two seconds of little but writing.
+"""Pause after two seconds of almost continuous writing, so that other processes can take SQLite's write lock.
 
-Who waits for SQLite's lock looks for it each 100 ms at the least, and gives up after 5 s, as a rule. A flood that is
-faster than the disk would leave no look a chance.
+A waiter polls at most every 100 ms and usually gives up after 5 s. Without the pause, a flood that is faster than the
+disk would never let it succeed.
 """
 _OTHERS_WAIT_SECONDS = 2.0
 _LITTLE_BUT_WRITING = 0.8

@@ -202,10 +202,11 @@ def test_the_documents_have_the_keys_of_the_guide() -> None:
         "modified": 0,
         "republished": 2,
         "tampered": 0,
+        "edits_deleted": 0,
     }
     assert document["ratings"] == {"pending": 1, "synced": 0, "failed": 0}
     assert document["conflicts"] == {"open": 0, "resolved": 0}
-    assert document["database"].keys() == {"path", "marketplace", "revision", "size_bytes"}
+    assert document["database"].keys() == {"path", "marketplace", "origin", "revision", "size_bytes"}
     assert document["health"]["status"] == "healthy"
     public = sync_health_document(status, health, NOW)
     assert public["sync"]["minutes_since_last_sync"] == 5

@@ -59,6 +59,34 @@ def test_not_modified_has_no_body_to_decode(machine: Machine, market: ScriptedMa
     assert [each.headers.get("if-none-match") for each in market.asked(LIST)] == [None, '"1"']
 
 
+def test_not_modified_for_one_skill_is_no_deletion(machine: Machine, market: ScriptedMarket) -> None:
+    """A 304 although the request had no condition: a broken cache between, or a marketplace gone bad."""
+    market.on(LIST, answer(PAGE))
+    assert machine.command("sync", "skills", "--no-categories", **market.variables).returncode == 0
+    before = machine.cached()
+    market.on(LIST, answer({**PAGE, "skills": SKILLS[1:], "total": len(SKILLS) - 1}))
+    market.on(f"{LIST}/", answer(status=304))
+    result = machine.command("sync", "skills", "--no-categories", **market.variables)
+    assert (result.returncode, machine.cached()) == (65, before)
+    assert "'not modified' (304), although the request had no condition" in result.stderr
+
+
+def test_not_modified_is_no_answer_where_nothing_was_asked_on_condition(
+    machine: Machine, market: ScriptedMarket
+) -> None:
+    market.on("/api/v1/categories", answer(status=304))
+    market.on(LIST, answer(status=304))
+    with machine.client(url=market.url) as (client, _):
+        for ask in (
+            client.list_categories,
+            lambda: client.list_skills(1, 10),
+            lambda: client.get_skill("a"),
+            lambda: client.ratings_of("a"),
+        ):
+            with pytest.raises(BadResponse, match="although the request had no condition"):
+                ask()
+
+
 @pytest.mark.parametrize("coding", ["br", "gzip", "zstd"])
 def test_an_empty_body_is_not_decoded(machine: Machine, market: ScriptedMarket, coding: str) -> None:
     market.on(LIST, answer(Content_Encoding=coding))

@@ -189,6 +189,8 @@ class Requests:
                 condition.clear()
                 answer = self.send(endpoint, "GET", path, params=params)
             if answer.not_modified:
+                if not condition:  # nobody may take it for "there is none"
+                    raise BadResponse(f"GET {path}: 'not modified' (304), although the request had no condition")
                 return answer, None
             # Probably damaged in transit; if it stays damaged, only the affected item is invalid.
             if intact and attempts <= RETRIES and not is_utf8(answer.body):

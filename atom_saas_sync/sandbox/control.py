@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 from atom_saas_sync.errors import UsageError
@@ -97,20 +97,24 @@ def control_app(sandbox: Marketplace) -> Starlette:
 def _endpoint(sandbox: Marketplace, handler: Handler) -> Callable[[Request], Any]:
     async def endpoint(request: Request) -> Response:
         if not _is_local(request):
-            return JSONResponse({"error": "the control API is for loopback only"}, 403)
+            return _answer({"error": "the control API is for loopback only"}, 403)
         try:
             body = await _read_object(request)
             # In a thread of its own, because the methods of Marketplace wait for the event loop, which we are in.
             result = await asyncio.to_thread(handler, sandbox, request.path_params.get("name", ""), body)
         except UsageError as error:
-            return JSONResponse({"error": error.message, "hint": error.hint}, 400)
+            return _answer({"error": error.message, "hint": error.hint}, 400)
         except KeyError as error:
-            return JSONResponse({"error": f"there is no {error}"}, 404)
+            return _answer({"error": f"there is no {error}"}, 404)
         except (TypeError, ValueError) as error:
-            return JSONResponse({"error": str(error)}, 400)
-        return Response(to_json({} if result is None else result), media_type="application/json")
+            return _answer({"error": str(error)}, 400)
+        return _answer({} if result is None else result)
 
     return endpoint
+
+
+def _answer(document: Any, status: int = 200) -> Response:  # noqa: ANN401 - JSON
+    return Response(to_json(document), status, media_type="application/json")
 
 
 async def _read_object(request: Request) -> Json:

@@ -282,7 +282,7 @@ def test_the_local_side_is_that_of_now(machine: Machine, conflicts: list[str]) -
     [
         (("conflicts", "show", "99"), "no conflict 99"),
         (("conflicts", "resolve", "99", "--strategy", "merge"), "no conflict 99"),
-        (("conflicts", "resolve", "1", "--strategy", "remote-wins"), "does not exist"),
+        (("conflicts", "resolve", "1", "--strategy", "remote-wins"), "invalid --strategy"),
         (("conflicts", "resolve", "1", "--strategy", "manual"), "decides nothing"),
         (("conflicts", "resolve", "1"), "not a terminal"),
         (("conflicts", "resolve", "--strategy", "merge"), "which conflicts"),
@@ -295,7 +295,7 @@ def test_the_local_side_is_that_of_now(machine: Machine, conflicts: list[str]) -
         (("conflicts", "resolve", "1", "--data", "nowhere.json"), "can't read"),
         (("conflicts", "resolve", "1", "--data", "-"), "not a skill"),
         (("conflicts", "resolve", "1", "--edit"), "no editor"),
-        (("conflicts", "list", "--severity", "URGENT"), "does not exist"),
+        (("conflicts", "list", "--severity", "URGENT"), "invalid --severity"),
         (("conflicts", "undo", "1"), "is open"),
         (("conflicts", "undo", "99"), "no conflict 99"),
     ],

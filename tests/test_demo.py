@@ -28,7 +28,7 @@ def test_the_demo_does_the_main_job_and_says_what_to_type_next(tmp_path: Path) -
     assert "50 unchanged" in result.stdout
     assert "resolved by merge" in result.stdout
     assert "ms later" in result.stdout
-    assert "export ATOM_SAAS_API_TOKEN=" in result.stdout
+    assert "atom-sync config init" in result.stdout
     assert "at_saas_of_production" not in result.stdout + result.stderr
     (left,) = tmp_path.iterdir()
     assert (left / "atom.db").exists()

@@ -210,7 +210,7 @@ def test_in_the_journal_a_hint_is_part_of_the_line() -> None:
 def test_in_the_journal_a_wrong_configuration_is_one_line(machine: Machine) -> None:
     done = _journal_of(machine, "sync", "skills", ATOM_SAAS_API_TOKEN="", ATOM_SAAS_SYNC_BATCH_SIZE="many")
     assert done == (78, [done[1][0]])
-    assert done[1][0].startswith("<3>atom-sync: ATOM_SAAS_SYNC_BATCH_SIZE: 'many'")
+    assert done[1][0].startswith("<3>atom-sync: ATOM_SAAS_SYNC_BATCH_SIZE: invalid value 'many'")
 
 
 @pytest.mark.parametrize("line_format", FORMATS)

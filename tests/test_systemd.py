@@ -45,7 +45,7 @@ def test_timers_are_the_jobs_by_the_names_that_watch_gives_them() -> None:
 
 @pytest.mark.parametrize("text", ["", "no JSON", "null", "7", "[7]", "{}x", '[{"next": 1}]', '{"unit": 1}'])
 def test_what_is_no_list_of_timers_is_said_to_be_none(text: str) -> None:
-    with pytest.raises(AtomSyncError, match="no list of timers"):
+    with pytest.raises(AtomSyncError, match="did not print a list of timers"):
         timers(lambda *_: text)
 
 

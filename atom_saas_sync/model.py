@@ -795,6 +795,9 @@ class Status(Struct, frozen=True):
     edits_deleted: int = 0
     deleted_edit: str | None = None
     emergency_stop: bool = False
+    auto_sync_off: bool = False
+    """Whether the Atom backend has switched scheduled syncs off (`sync_state.auto_sync_enabled`)."""
+
     jobs: tuple[ScheduledJob, ...] = ()
     marketplace_reached_at: str | None = None
     clock_skew_seconds: float | None = None

@@ -188,6 +188,7 @@ def test_a_token_says_how_long_it_is_good_for() -> None:
         ({}, {"status": well(migrations_pending=True)}, ("migrations", "problem"), "db upgrade"),
         ({}, {"ids": ["fine", "pdf\u200b"]}, ("ids", "warning"), "skills show"),
         ({}, {"status": well(emergency_stop=True)}, ("schedule", "problem"), "jobs start"),
+        ({}, {"status": well(auto_sync_off=True)}, ("schedule", "problem"), "auto_sync_enabled"),
         ({}, {"units": Timers(failed=("atom-sync-skills.service",))}, ("schedule", "problem"), "journalctl"),
         ({}, {"units": Timers()}, ("schedule", "warning"), "schedule systemd"),
         ({"scheduler_enabled": False}, {}, ("schedule", "problem"), "ENABLE_SCHEDULER"),

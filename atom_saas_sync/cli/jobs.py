@@ -52,6 +52,8 @@ def show(ctx: typer.Context, as_json: _Json = False) -> None:
         return
     if status.emergency_stop:
         say("The emergency stop is on: scheduled runs do nothing until `atom-sync jobs start`.")
+    elif status.auto_sync_off:
+        say("The Atom backend has switched scheduled syncs off (sync_state.auto_sync_enabled): they do nothing.")
     if not jobs:
         _tell_of_none()
         return

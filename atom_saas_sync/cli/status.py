@@ -221,6 +221,8 @@ def _websocket_line(state: Status, now: datetime) -> str:
 def _schedule_line(state: Status) -> str:
     if state.emergency_stop:
         return "stopped (`atom-sync jobs start` ends that)"
+    if state.auto_sync_off:
+        return "switched off by the Atom backend (sync_state.auto_sync_enabled)"
     if not state.jobs:
         return "no `watch --jobs`; `atom-sync jobs` asks systemd for its timers"
     return ", ".join(f"{job.name}: {job.next_run_time or 'not planned'}" for job in state.jobs)

@@ -28,7 +28,7 @@ from atom_saas_sync.store.integrity import TAMPERED
 from atom_saas_sync.store.lifetime import EXPIRED, JOINED, moments
 from atom_saas_sync.store.requests import remaining_requests
 from atom_saas_sync.store.resolutions import OPEN
-from atom_saas_sync.store.runs import MARKETPLACE, get_fact, read_state
+from atom_saas_sync.store.runs import MARKETPLACE, auto_sync_is_off, get_fact, read_state
 from atom_saas_sync.times import format_time, utc_text
 
 RUN_KINDS = ("skills", "ratings")
@@ -144,6 +144,7 @@ def _read(
             )
         },
         emergency_stop=get_fact(connection, "emergency_stop") is not None,
+        auto_sync_off=auto_sync_is_off(connection),
         jobs=tuple(
             ScheduledJob(*row)
             for row in connection.execute("SELECT id, name, minutes, next_run_time FROM scheduled_job ORDER BY id")

@@ -351,6 +351,13 @@ def _schedule(plan: Checkup, host: Host, status: Status, now: datetime) -> Itera
         yield Finding(
             "schedule", "problem", "the emergency stop is on: scheduled runs do nothing", "`atom-sync jobs start`"
         )
+    elif status.auto_sync_off:
+        yield Finding(
+            "schedule",
+            "problem",
+            "the Atom backend has switched scheduled syncs off: scheduled runs do nothing",
+            "switch them on in the backend (`sync_state.auto_sync_enabled`)",
+        )
     elif timers.failed:
         yield Finding(
             "schedule",

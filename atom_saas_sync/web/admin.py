@@ -57,7 +57,7 @@ class AdminRoutes:
                 "jobs": _jobs(planned, self._site.settings),
                 "total": 2,
                 "stopped": status.emergency_stop,
-                "scheduler_enabled": self._site.settings.scheduler_enabled,
+                "scheduler_enabled": self._site.settings.scheduler_enabled and not status.auto_sync_off,
             }
         )
 

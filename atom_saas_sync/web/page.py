@@ -121,7 +121,7 @@ def _figures(status: Status, now: datetime) -> list[tuple[str, str]]:
         ("Categories", f"{status.categories:,}"),
         ("Open conflicts", f"{sum(status.conflicts_open.values()):,}"),
         ("Ratings", f"{status.ratings_pending:,} pending, {status.ratings_failed:,} failed"),
-        ("Schedule", "stopped" if status.emergency_stop else "active"),
+        ("Schedule", "stopped" if status.emergency_stop or status.auto_sync_off else "active"),
     ]
 
 

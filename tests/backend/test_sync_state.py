@@ -48,6 +48,8 @@ def test_the_backend_switches_scheduled_runs_off(machine: Machine) -> None:
         skipped = machine.command(*command, "--scheduled", "--json", ENABLE_SCHEDULER="true")
         assert skipped.returncode == 0, command
         assert "Atom backend" in skipped.stderr, command
+    for screen in ("jobs", "status"):
+        assert "Atom backend" in machine.command(screen).stdout, screen
     machine.pull()  # a person may sync, and the switch stays
     assert machine.sql("SELECT auto_sync_enabled FROM sync_state") == [(0,)]
 

@@ -102,6 +102,26 @@ def test_writes_of_the_backend_beside_forced_syncs(machine: Machine, first: str)
     assert machine.command("db", "check").returncode == 0
 
 
+def test_writes_of_the_backend_beside_watch(machine: Machine) -> None:
+    machine.pull()
+    engine = backend(machine.database_path)
+    write(engine, -3)  # failed uploads need a rating
+    variables = {"ATOM_SAAS_WS_URL": machine.sandbox.ws_url, "ATOM_SAAS_WS_ENABLED": "true"}
+    with machine.started("watch", **variables) as process:
+        assert machine.sandbox.wait_for_listeners(1)
+        flood = threading.Thread(target=machine.sandbox.flood, args=(1000,))
+        flood.start()
+        for number in range(WRITES):
+            write(engine, number)
+        flood.join(60)
+        process.terminate()
+        _, logged = process.communicate(timeout=60)
+    assert process.returncode == 0, logged
+    assert "database" not in logged, logged
+    assert {name for name in machine.cached() if name.startswith("own")} == {f"own{n}" for n in range(0, WRITES, 7)}
+    assert machine.command("db", "check").returncode == 0
+
+
 def test_a_rating_of_the_orm_is_sent_once_although_the_run_is_killed(machine: Machine) -> None:
     machine.pull()
     engine = backend(machine.database_path)

@@ -115,7 +115,7 @@ class Crowd:
         ids = sandbox.skill_ids()
         for _ in range(15):
             sandbox.patch_skill(chance.choice(ids), {"description": f"theirs {self.messages}"}, push=False)
-            time.sleep(0.1)  # likewise
+            time.sleep(0.1)  # the rate of the load, not a wait for something
         # Seldom: a list that never holds still can't be walked (exit code 69).
         sandbox.put_skill({"skill_id": f"new-{self.messages}", "name": "New"}, push=chance.random() < 0.5)
         sandbox.delete_skill(chance.choice(ids[RATED:]), push=chance.random() < 0.5)
@@ -159,7 +159,7 @@ class Crowd:
         before = counters(self.machine.database_path)
         self.broken_rules += check_rules(self.machine.database_path, before=before, idle=False)
         self.looks += 1
-        time.sleep(0.5)  # a look reads everything
+        time.sleep(0.5)  # the rate of the checks: each reads the whole database
 
 
 def everything_at_once(machine: Machine, seconds: float, seed: int) -> Crowd:

@@ -112,7 +112,7 @@ def _paged(text: str, command: str, out: TextIO) -> bool:
     assert process.stdin is not None
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the pager
     try:
-        with suppress(BrokenPipeError):  # whoever has seen enough leaves it
+        with suppress(BrokenPipeError):  # the user quit the pager early
             process.stdin.write(text.encode(out.encoding, errors="replace"))
         with suppress(BrokenPipeError):
             process.stdin.close()

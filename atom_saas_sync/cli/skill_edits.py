@@ -193,7 +193,7 @@ def _edit_by_hand(catalogue: Catalogue, skill: CachedSkill, *, code: bool, may_a
             raise UsageError(f"{printable(skill.skill_id)!r} is not a JSON object", hint="edit it whole: omit --code")
         before = fields.get("code")
         before = before if isinstance(before, str) else ""
-        # Editors end the last line of a text; that alone is no change.
+        # Editors append a final newline; that alone is not a change.
         added = "" if before.endswith("\n") else "\n"
         file = EditedFile(before + added, name=f"code{code_suffix(fields.get('skill_type'), before)}")
     else:

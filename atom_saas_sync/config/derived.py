@@ -21,7 +21,7 @@ _DESTINATIONS = ("ATOM_SAAS_API_URL", "ATOM_SAAS_WS_URL", "ATOM_SAAS_CA_FILE", "
 
 
 def complete(sources: Sources) -> None:
-    """Find what is not a variable's own text, and note what does not fit together."""
+    """Derive the settings that depend on several variables, and report contradictions."""
     _find_token(sources)
     _find_dialect(sources)
     _find_urls(sources)

@@ -59,7 +59,7 @@ class Sources:
         self._refuse_never_found()
 
     def read_all(self) -> None:
-        """Read every variable by itself."""
+        """Read each variable independently of the others."""
         for variable in VARIABLES:
             self._read(variable)
         self._warn_of_unknown_names()

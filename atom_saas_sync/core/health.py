@@ -254,7 +254,7 @@ def _notices_of_edits(status: Status) -> tuple[tuple[bool, str, str, str], ...]:
 
 
 def ago(moment: str | None, now: datetime) -> str:
-    """Return how long ago something was, in words; `never` if there is no time."""
+    """Return how long ago a time was, in words; `never` if it is None."""
     parsed = parse_time(moment)
     return "never" if parsed is None else f"{duration(max(0.0, (now - parsed).total_seconds()))} ago"
 

@@ -83,7 +83,7 @@ def booted(directory: Path) -> Iterator[Debian]:
         find = ["pgrep", "--parent", str(process.pid), "--exact", "systemd"]
         while not (found := subprocess.run(find, capture_output=True, timeout=60, check=False).stdout):
             assert time.monotonic() < end and process.poll() is None, "it does not boot"
-            time.sleep(0.1)
+            time.sleep(0.1)  # between two looks, bounded by `end`: another program's start tells nobody
         debian = Debian(int(found))
         debian.wait_for("systemctl is-system-running | grep -qE 'running|degraded'")
         yield debian

@@ -1,0 +1,30 @@
+"""Pages of the marketplace's list of skills."""
+
+from __future__ import annotations
+
+from msgspec import Raw, Struct
+
+
+class SkillPage(Struct, frozen=True):
+    """One page of the list: each item as the bytes that came, and `total`, None if the server does not say.
+
+    The items are views of the body, which takes megabytes and stays as long as one of them does.
+    """
+
+    items: tuple[Raw, ...]
+    total: int | None
+
+
+class ListedPage(Struct, frozen=True):
+    """The answer for a page of the list; `page` is None if it was not modified."""
+
+    page: SkillPage | None
+    etag: str | None
+
+
+class PageRecord(Struct, frozen=True):
+    """What is stored of one page of the list; `etag` is None if it must be fetched whole."""
+
+    etag: str | None
+    items: int
+    total: int | None

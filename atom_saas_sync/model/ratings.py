@@ -1,0 +1,132 @@
+"""Ratings here and on the marketplace, and what became of those that were sent."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from msgspec import Struct
+
+
+class Rating(Struct, frozen=True):
+    """A user's rating as it is stored here.
+
+    `version` is the random name of this version of it, None if it came from the marketplace. `base_digest` is of what
+    the marketplace had when it and we last agreed. `retry_count` is None unless the rating is on the failed list.
+    """
+
+    id: str
+    skill_id: str
+    user_id: str
+    stars: int
+    comment: str | None
+    updated_at: str
+    version: str | None = None
+    remote_rating_id: str | None = None
+    base_digest: bytes | None = None
+    retry_count: int | None = None
+    max_retries: int = 5
+
+
+class OutgoingRating(Struct, frozen=True):
+    """A rating as it goes over the wire: `user_id` may be a keyed hash."""
+
+    skill_id: str
+    user_id: str
+    stars: int
+    comment: str | None
+
+
+class RemoteRating(Struct, frozen=True):
+    """A rating as the marketplace shows it; each of the last three can be missing."""
+
+    stars: int
+    comment: str | None
+    rating_id: str | None
+    user_id: str | None
+    rated_at: datetime | None
+
+
+class RatingReceipt(Struct, frozen=True):
+    """The marketplace has stored a rating; the skill's average and number of ratings, where it says them."""
+
+    rating_id: str
+    average: float | None
+    count: int | None
+
+
+class RatingConflict(Struct, frozen=True):
+    """The marketplace has a rating of this user already, and may show it."""
+
+    stored: RemoteRating | None
+
+
+class ShownRatings(Struct, frozen=True):
+    """The answer for the ratings of a skill; `ratings` is None if they were not modified."""
+
+    ratings: tuple[RemoteRating, ...] | None
+    etag: str | None
+
+
+class RatingFailure(Struct, frozen=True):
+    """Why a rating could not be sent; `next_retry_at` is None if it waits for a person."""
+
+    type: str
+    message: str
+    retry_count: int
+    next_retry_at: str | None
+
+
+RatingEnd = Literal["sent", "updated", "taken", "kept", "failed"]
+
+
+class Delivery(Struct, frozen=True):
+    """What became of one version of a rating.
+
+    `sent`: the marketplace has it; `digest` is of what it has now. `updated`: likewise, in place of an older one.
+    `taken`: the marketplace's own is newer, and is `remote`, with its time in our clock in `taken_at`. `kept`: ours is
+    newer, but the marketplace can't update; `note` says so. `failed`: `failure` says why.
+    """
+
+    rating: Rating
+    end: RatingEnd
+    digest: bytes | None = None
+    receipt: RatingReceipt | None = None
+    remote: RemoteRating | None = None
+    taken_at: str | None = None
+    note: str | None = None
+    failure: RatingFailure | None = None
+
+
+class Look(Struct, frozen=True):
+    """The ratings of a skill were looked at; `resource` names them, `etag` is for the next look."""
+
+    resource: str
+    etag: str | None
+
+
+class ListedRating(Struct, frozen=True):
+    """A rating with all that people may want to know of it; `state` is pending, sent or failed.
+
+    `replaced` is a JSON object: what was written here until a newer rating of the marketplace took its place.
+    """
+
+    id: str
+    skill_id: str
+    user_id: str
+    stars: int
+    comment: str | None
+    state: str
+    created_at: str
+    updated_at: str
+    synced_at: str | None
+    remote_rating_id: str | None
+    note: str | None
+    replaced: str | None
+    error_type: str | None
+    error_message: str | None
+    failed_at: str | None
+    last_retry_at: str | None
+    next_retry_at: str | None
+    retry_count: int | None
+    max_retries: int | None

@@ -1,0 +1,120 @@
+"""Runs: their reports, and their entries in the audit trail."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct, field
+
+from atom_saas_sync.model.plans import Action
+from atom_saas_sync.model.ratings import Rating
+
+RunStatus = Literal["success", "partial", "failed", "skipped", "locked"]
+
+
+class ErrorInfo(Struct, frozen=True):
+    """An error as reports show it; `type` is one of the metric's `error` values, or `config`."""
+
+    type: str
+    message: str
+    hint: str | None = None
+
+
+class CatalogueCounts(Struct):
+    """The figures of one catalogue run (cli.md, "JSON of sync skills")."""
+
+    skills_synced: int = 0
+    categories_synced: int = 0
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    invalid: int = 0
+    refused: int = 0
+    conflicts_detected: int = 0
+    conflicts_resolved: int = 0
+    conflicts_manual: int = 0
+    edits_replaced: int = 0
+    republished: int = 0
+    tampered: int = 0
+    categories_changed: int = 0
+    requests: int = 0
+    not_modified: int = 0
+    bytes_received: int = 0
+
+
+class WalkProof(Struct, frozen=True):
+    """A run's proof of completeness (data-model.md, rule 10)."""
+
+    walks: int = 0
+    pages_read: int = 0
+    distinct_ids: int = 0
+    total_before: int | None = None
+    total_after: int | None = None
+    confirmations: int = 0
+
+
+class RunReport(Struct, frozen=True):
+    """What one run did."""
+
+    run_id: int | None
+    kind: str
+    status: RunStatus
+    exit_code: int
+    counts: CatalogueCounts
+    proof: WalkProof = field(default_factory=WalkProof)
+    complete: bool = False
+    dry_run: bool = False
+    duration_seconds: float = 0.0
+    reasons: tuple[str, ...] = ()
+    error: ErrorInfo | None = None
+    plan: tuple[Action, ...] = ()
+    replaced_edits: tuple[int, ...] = ()
+    """The conflicts in which a strategy has replaced what was written here."""
+
+
+class RatingCounts(Struct):
+    """The figures of one run for ratings (cli.md, "JSON of sync skills", last paragraph)."""
+
+    uploaded: int = 0
+    updated_local: int = 0
+    failed: int = 0
+    skipped: int = 0
+    pending: int = 0
+    looked_at: int = 0
+    requests: int = 0
+
+
+class RatingReport(Struct, frozen=True):
+    """What one run for ratings did."""
+
+    run_id: int | None
+    status: RunStatus
+    exit_code: int
+    counts: RatingCounts
+    kind: str = "ratings"
+    dry_run: bool = False
+    duration_seconds: float = 0.0
+    reasons: tuple[str, ...] = ()
+    error: ErrorInfo | None = None
+    plan: tuple[Rating, ...] = ()
+
+
+class PastRun(Struct, frozen=True):
+    """One run of the audit trail; `status` is `running` while it is at work.
+
+    `refused` deletions were too many, `invalid` items could not be stored.
+    """
+
+    id: int
+    kind: str
+    started_at: str
+    finished_at: str | None
+    duration_seconds: float | None
+    status: str
+    started_by: str
+    reasons: tuple[str, ...]
+    error_type: str | None
+    error_message: str | None
+    refused: int = 0
+    invalid: int = 0

@@ -1,0 +1,154 @@
+"""Skills as the marketplace sends them and as the cache holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, Literal
+
+from msgspec import Struct
+
+TIME_TO_LIVE = timedelta(hours=24)
+"""How long an entry lives after the marketplace last confirmed it (data-model.md, rule 6)."""
+
+# Figures beyond these are unknown: the best average of ratings, and the largest count that JSON holds everywhere.
+BEST_RATING = 5
+LARGEST_COUNT = 2**53
+
+Sort = Literal["rating", "name", "updated"]
+
+
+class SkillVersion(Struct, frozen=True):
+    """One version of a skill, from the marketplace or from the cache.
+
+    `text` is the JSON text whole, as it came; `fields` is what it says. The digests are SHA-256 (data-model.md,
+    rule 11): `wire_digest` over the text, `content_digest` over everything but the volatile fields, `exec_digest`
+    over what can be executed. `dropped` are the volatile fields that came malformed: the text is without them.
+    `memory` is how many bytes it takes, estimated from above; 0 where that is not asked for.
+    """
+
+    skill_id: str
+    text: str
+    fields: Mapping[str, Any]
+    wire_digest: bytes
+    content_digest: bytes
+    exec_digest: bytes
+    dropped: tuple[str, ...] = ()
+    memory: int = 0
+
+
+class InvalidItem(Struct, frozen=True):
+    """An unusable item of a response: its id as far as it is known, and why.
+
+    A `damaged` one is not UTF-8, probably because it was damaged on its way. `if_held` is what it is if the database
+    holds a skill of that id already.
+    """
+
+    skill_id: str | None
+    reason: str
+    damaged: bool = False
+    if_held: SkillVersion | None = None
+
+
+class Category(Struct, frozen=True):
+    """One category, whole, as canonical JSON text: two texts differ only if their content does."""
+
+    name: str
+    text: str
+
+
+class Base(Struct, frozen=True):
+    """What the marketplace last sent of a skill.
+
+    `version` is as `version_key` makes it. `text` is None as long as the cached text is the base itself. `deleted` says
+    that the marketplace has confirmed the deletion while a locally edited copy waits for a person.
+    """
+
+    wire_digest: bytes
+    content_digest: bytes
+    exec_digest: bytes
+    text: str | None
+    page: int | None
+    deleted: bool
+    version: str
+
+
+class WaitingConflict(Struct, frozen=True):
+    """An unresolved conflict of a skill; `remote_text` is None if the marketplace deleted it.
+
+    `held` says that a person has undone its resolution: it waits for a person, whatever the strategy is.
+    """
+
+    id: int
+    remote_text: str | None
+    held: bool = False
+
+
+class Known(Struct, frozen=True, dict=True):
+    """All that is stored of one skill: the cached row, its base, a conflict that waits. Any part can be missing."""
+
+    skill_id: str
+    local_text: str | None = None
+    local_updated_at: str | None = None
+    base: Base | None = None
+    waiting: WaitingConflict | None = None
+
+    @property
+    def base_text(self) -> str | None:
+        """Return the text of the base version, wherever it is kept."""
+        if self.base is None:
+            return None
+        return self.local_text if self.base.text is None else self.base.text
+
+    @cached_property
+    def base_is_as_it_came(self) -> bool:
+        """Whether the base text has the digest of the bytes that came; it is hashed once."""
+        from hashlib import sha256  # most commands hash nothing
+
+        return self.base is not None and sha256(self.base_bytes).digest() == self.base.wire_digest
+
+    @cached_property
+    def base_bytes(self) -> bytes:
+        """The base text as UTF-8, empty if there is none."""
+        return (self.base_text or "").encode(errors="replace")
+
+
+class CachedSkill(Struct, frozen=True):
+    """A skill as readers see it: `source` is marketplace, edited or local; `confirmed_at` is None if it is local."""
+
+    skill_id: str
+    text: str
+    source: str
+    confirmed_at: str | None
+    stale: bool
+
+
+class Wanted(Struct, frozen=True):
+    """Which skills are asked for: each given condition must hold."""
+
+    category: str | None = None
+    tag: str | None = None
+    modified: bool = False
+
+    @property
+    def everything(self) -> bool:
+        """Tell whether this filter matches everything."""
+        return self.category is None and self.tag is None and not self.modified
+
+
+class SentVersion(Struct, frozen=True):
+    """A version that the marketplace sent, or one written here (`origin` is `local`) that was replaced or deleted.
+
+    The marketplace's newest has no number: it is the base, and has not ended. `ended_by` is `superseded`, `deleted` or
+    `deleted_here` (by another program).
+    """
+
+    number: int | None
+    version: str | None
+    text: str
+    ended_at: str | None
+    ended_by: str | None
+    content_digest: bytes
+    exec_digest: bytes
+    origin: str = "marketplace"

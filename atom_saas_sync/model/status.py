@@ -1,0 +1,137 @@
+"""The state of the whole: status, health, jobs and the request budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct, field
+
+from atom_saas_sync.model.runs import PastRun
+
+
+class SyncState(Struct, frozen=True):
+    """The polling sync as the Atom backend reads it: `idle`, `syncing` or `error`; counts of finished runs."""
+
+    status: str = "idle"
+    last_sync_at: str | None = None
+    last_successful_sync_at: str | None = None
+    total_syncs: int = 0
+    successful_syncs: int = 0
+    failed_syncs: int = 0
+    last_error: str | None = None
+
+
+class WebSocketState(Struct, frozen=True):
+    """What `watch` wrote last; whether that still holds says its heartbeat, and `alive`: its lock is held."""
+
+    connected: bool = False
+    alive: bool = False
+    last_connected_at: str | None = None
+    last_message_at: str | None = None
+    disconnect_reason: str | None = None
+    reconnect_attempts: int = 0
+    fallback_to_polling: bool = False
+    fallback_started_at: str | None = None
+    next_attempt_at: str | None = None
+    enabled: bool = True
+    ws_url: str | None = None
+    failures: int = 0
+    started_at: str | None = None
+    stopped_at: str | None = None
+    heartbeat_at: str | None = None
+
+
+class ScheduledJob(Struct, frozen=True):
+    """A periodic job and when it runs next; `minutes` lie between two runs, None where a calendar says when."""
+
+    id: str
+    name: str
+    minutes: int | None
+    next_run_time: str | None
+
+
+class Status(Struct, frozen=True):
+    """All that status, health and metrics tell, read in one transaction at `read_at`.
+
+    `origin` is who made the database, `backend` (the Atom backend) or `atom-sync`.
+    `revision` is None if there is no database, or none of ours in it; then everything else is empty.
+    `migrations_pending` is true as long as some are missing, too. `runs` are the last ones, newest first.
+    """
+
+    read_at: str
+    database_path: str
+    marketplace: str | None = None
+    database_bytes: int = 0
+    revision: str | None = None
+    origin: str = "atom-sync"
+    migrations_pending: bool = True
+    sync: SyncState = field(default_factory=SyncState)
+    websocket: WebSocketState = field(default_factory=WebSocketState)
+    running: frozenset[str] = frozenset()
+    runs: tuple[PastRun, ...] = ()
+    last_runs: Mapping[str, PastRun] = field(default_factory=dict)
+    last_rating_success_at: str | None = None
+    skills: int = 0
+    categories: int = 0
+    expired_skills: int = 0
+    expired_categories: int = 0
+    modified_skills: int = 0
+    republished: int = 0
+    tampered: int = 0
+    ratings_pending: int = 0
+    ratings_synced: int = 0
+    ratings_failed: int = 0
+    conflicts_open: Mapping[str, int] = field(default_factory=dict)
+    conflicts_resolved: int = 0
+    edits_replaced: int = 0
+    edits_deleted: int = 0
+    deleted_edit: str | None = None
+    emergency_stop: bool = False
+    auto_sync_off: bool = False
+    """Whether the Atom backend has switched scheduled syncs off (`sync_state.auto_sync_enabled`)."""
+
+    jobs: tuple[ScheduledJob, ...] = ()
+    marketplace_reached_at: str | None = None
+    clock_skew_seconds: float | None = None
+    rate_limit_remaining: int = 0
+    counters: Mapping[tuple[str, str], float] = field(default_factory=dict)
+
+
+class Trouble(Struct, frozen=True):
+    """Something that is wrong: a stable word for programs, words for people, and what to do."""
+
+    code: str
+    message: str
+    hint: str
+
+
+class Health(Struct, frozen=True):
+    """The verdict: unhealthy with its reasons, or healthy; `notices` are worth a look but wake nobody."""
+
+    reasons: tuple[Trouble, ...] = ()
+    notices: tuple[Trouble, ...] = ()
+
+    @property
+    def healthy(self) -> bool:
+        """Tell whether there is no reason."""
+        return not self.reasons
+
+
+class BudgetLimit(Struct, frozen=True):
+    """A limit on requests, and how much of it is used; `set_by` is a variable, or the marketplace that declared it."""
+
+    requests: int
+    window_seconds: int
+    used: int
+    free: int
+    set_by: str
+
+
+class BudgetState(Struct, frozen=True):
+    """What is left of the request budget, and who limits it."""
+
+    free: int
+    next_free_in_seconds: float
+    limits: tuple[BudgetLimit, ...]
+    declared_until: str | None
+    paused_until: str | None

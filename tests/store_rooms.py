@@ -1,4 +1,4 @@
-"""The store as its contract sees it (usecases/ports.py): its rooms by name, and another program that holds the lock.
+"""The store as its contract sees it (usecases/ports/): its rooms by name, and another program that holds the lock.
 
 The one engine is SQLite. The contract's tests use nothing but what is declared here, so that another engine needs only
 its own `Rooms`.

@@ -196,7 +196,9 @@ def test_each_verb_of_the_store_is_in_one_of_the_tables() -> None:
     verbs = {
         f"{name}.{verb}"
         for name, port in vars(ports).items()
-        if isinstance(port, type) and port.__module__ == ports.__name__ and name not in NOT_OF_THE_STORE | BATCHES
+        if isinstance(port, type)
+        and port.__module__.startswith(ports.__name__)
+        and name not in NOT_OF_THE_STORE | BATCHES
         for verb, value in vars(port).items()
         if callable(value) and not verb.startswith("_")
     }

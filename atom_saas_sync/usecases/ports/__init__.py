@@ -1,0 +1,80 @@
+"""The ports: what the use cases and commands need of the store, the marketplace and the clock, and no more.
+
+This is the contract that every storage engine has to keep. Each verb is tested in tests/store/contract/.
+Unless a verb says otherwise:
+
+- *Threading.* An object of the store, and all that it hands out, is used by the thread that made it.
+- *Transactions.* A verb that reads sees one consistent state. A verb that writes is one transaction: all of it is
+  committed, or nothing. A batch is one transaction of several verbs: it commits at the end of the block, and nothing is
+  stored if the block ends with an exception, Ctrl-C included. Its verbs see what it has written so far. While a batch
+  is open, no other verb may be called on the same connection: that raises RuntimeError.
+- *Locks.* Reading neither waits for writers nor keeps them waiting. Writing waits for other writers as long as the
+  store was opened to wait. A verb that finds nothing to change takes no lock if it says so.
+- *Errors.* DatabaseBusy if another program holds the lock for longer; DatabaseError for every other failure of the
+  database or the disk. Both mean that nothing was written. There is never an empty result in place of an error.
+- *Absent.* Of one thing that is not stored, None is returned; of several, the absent ones are left out. Changing
+  something absent does nothing.
+- *Order.* Lists are in the order that the verb names; if it names none, in any order.
+- *Times.* `now` is an aware datetime, and the store's clock. It asks its own only where a rating is changed and the
+  time of its last change is left as it was: a change must have a time of its own.
+- *Source.* A cached skill is the marketplace's own (`marketplace`), the marketplace's with a change made here
+  (`edited`), or exists only here (`local`). Another program may write to the tables: what it writes is an edit.
+"""
+
+from __future__ import annotations
+
+from atom_saas_sync.usecases.ports.catalogue import KnownSkills, SkillBatch, StoredBatch, StoredCatalogue
+from atom_saas_sync.usecases.ports.marketplace import Marketplace, RatingMarketplace, Statistics
+from atom_saas_sync.usecases.ports.people import (
+    ConflictDesk,
+    EditableCatalogue,
+    ListedConflicts,
+    PersonsBatch,
+    StoredConflicts,
+)
+from atom_saas_sync.usecases.ports.ratings import PersonsRatings, StoredRatings
+from atom_saas_sync.usecases.ports.reading import CacheFigures, StoredHistory, StoredLifetime, StoredReading
+from atom_saas_sync.usecases.ports.realtime import (
+    EventBatch,
+    JobStore,
+    LogStore,
+    StateStore,
+    StoredEvents,
+    StoredSwitch,
+)
+from atom_saas_sync.usecases.ports.requests import Clock, RequestsLeft, StoredBudget
+from atom_saas_sync.usecases.ports.runs import Progress, RunLog, StoredRunHistory, StoredRuns
+
+__all__ = [
+    "CacheFigures",
+    "Clock",
+    "ConflictDesk",
+    "EditableCatalogue",
+    "EventBatch",
+    "JobStore",
+    "KnownSkills",
+    "ListedConflicts",
+    "LogStore",
+    "Marketplace",
+    "PersonsBatch",
+    "PersonsRatings",
+    "Progress",
+    "RatingMarketplace",
+    "RequestsLeft",
+    "RunLog",
+    "SkillBatch",
+    "StateStore",
+    "Statistics",
+    "StoredBatch",
+    "StoredBudget",
+    "StoredCatalogue",
+    "StoredConflicts",
+    "StoredEvents",
+    "StoredHistory",
+    "StoredLifetime",
+    "StoredRatings",
+    "StoredReading",
+    "StoredRunHistory",
+    "StoredRuns",
+    "StoredSwitch",
+]

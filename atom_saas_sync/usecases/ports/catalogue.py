@@ -1,0 +1,172 @@
+"""The catalogue as a run sees it: skills, pages and categories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Protocol
+
+from atom_saas_sync.model import Action, Category, Known, PageRecord, SkillVersion
+
+
+class KnownSkills(Protocol):
+    """What is stored of skills."""
+
+    def known(self, skill_ids: Iterable[str]) -> dict[str, Known]:
+        """Return what is stored of these skills: the cached row, the base, an open conflict.
+
+        Skills without any of the three are absent. Text that another program has stored in another encoding is
+        returned as UTF-8, with U+FFFD for what cannot be decoded; a batch that writes stores it that way.
+        """
+
+
+class SkillBatch(KnownSkills, Protocol):
+    """One transaction in which skills are read, planned and changed."""
+
+    def seen_otherwise(self, versions: Iterable[SkillVersion]) -> set[str]:
+        """Return the skills whose version the marketplace has sent before with different executable content.
+
+        The base does not count. Whether the history still has the text of the earlier one does not matter.
+        """
+
+
+class StoredBatch(SkillBatch, Protocol):
+    """One transaction of a catalogue run."""
+
+    def told_since(self, moment: datetime, *, now: datetime) -> set[str]:
+        """Return the skills that messages have changed between `moment` and `now`.
+
+        Later entries come from a clock that has since been set back.
+        """
+
+    def digests_on_page(self, page: int) -> dict[bytes, str]:
+        """Return what the catalogue's verb of this name does, as this transaction sees it."""
+
+    def apply(self, actions: Sequence[Action], now: datetime, *, page: int | None = None) -> None:
+        """Carry out actions in their order: cached rows, bases, history and conflict log.
+
+        `known` must have been called for their skills in this batch. A version of the marketplace that ends here goes
+        into the history. `page` is where the list showed the skills; None leaves their page as it is.
+        """
+
+    def confirm_page(self, page: int, now: datetime) -> None:
+        """Note that the marketplace has confirmed every skill on a page as unchanged."""
+
+    def record_page(
+        self, page: int, ids: AbstractSet[str], *, list_key: str, etag: str | None, total: int | None, now: datetime
+    ) -> None:
+        """Note that a page has been read and holds exactly these skills; called last.
+
+        Skills that were on the page and are not in `ids` are on no page, and keep their time of confirmation. If one of
+        `ids` has no base, the page is stored without its ETag: the next run must read it whole.
+        """
+
+    def count_changes(self, actions: Iterable[Action]) -> None:
+        """Add what these actions did to the counters of items; unchanged ones are not counted."""
+
+    def count_requests(self, requests: dict[tuple[str, str], int]) -> None:
+        """Add to the counters of requests by (endpoint, code)."""
+
+
+class StoredCatalogue(KnownSkills, Protocol):
+    """The catalogue as a run sees it: skills, pages and categories."""
+
+    def page_records(self, list_key: str) -> Mapping[int, PageRecord]:
+        """Return what is stored of each page of a list; `list_key` names marketplace, dialect and page size."""
+
+    def forget_other_lists(self, list_key: str) -> None:
+        """Forget the pages of all other lists, and take every skill off its page.
+
+        Takes no lock if there are none.
+        """
+
+    def digests_on_page(self, page: int) -> dict[bytes, str]:
+        """Return the wire digests of the skills on a page, each with its skill.
+
+        Skills with an open conflict are excluded: their remote version is not the base, so seeing the base again is a
+        change. So are deleted skills, and those that must be read again (`distrust`).
+        """
+
+    def ids_on_page(self, page: int) -> list[str]:
+        """Return the skills that were last seen on a page."""
+
+    def batch(self, *, write: bool = True, fetched: bool = True) -> AbstractContextManager[StoredBatch]:
+        """Open a transaction. Without `write` it is a snapshot that takes no lock; what it writes is not kept.
+
+        With a key, versions are signed if the marketplace has just sent them (`fetched`), or if they had been signed.
+        """
+
+    def tampered(self, *, everything: bool) -> list[str]:
+        """Return the skills that count as the marketplace's although their text does not have its digest.
+
+        Without `everything`, only those are checked that were written since the last `note_tampered`, edited or
+        deleted here, or found then.
+        With a key, a skill with a forged signature is tampered with, too.
+        """
+
+    def unsigned(self) -> list[str]:
+        """Return the skills that are not signed with our key. Without a key the list is empty."""
+
+    def respelled(self) -> list[str]:
+        """Return the skills whose text is not byte for byte what the marketplace sent."""
+
+    def distrust(self, skill_ids: Sequence[str]) -> None:
+        """Make the next run read these skills and their pages again, even if the marketplace sends the same bytes."""
+
+    def note_tampered(self, found: Sequence[str], now: datetime) -> int:
+        """Store which of these skills are still tampered with, and that the check was made; return how many."""
+
+    def forget_pages_from(self, page: int) -> None:
+        """Forget this page and those behind it, and take their skills off. Takes no lock if there are none."""
+
+    def unlisted_ids(self, listed: AbstractSet[str], *, recorded: bool) -> list[str]:
+        """Return, sorted, the marketplace's skills that are not in `listed` and not known as deleted.
+
+        A skill that exists only here counts as long as it has an open conflict with one of the marketplace. With
+        `recorded`, every page of the list has just been recorded, and only skills on no page are considered.
+        """
+
+    def marketplace_skills(self) -> int:
+        """Return how many skills have a base."""
+
+    def approved_deletions(self) -> int:
+        """Return how many deletions `db rebind` has approved; 0 after the next successful run."""
+
+    def touched_ids(self) -> list[str]:
+        """Return, sorted, the marketplace's skills whose row was edited or removed here."""
+
+    def waiting_ids(self) -> list[str]:
+        """Return the skills with an open conflict."""
+
+    def newest_replaced_edits(self, number: int) -> list[int]:
+        """Return at most so many conflicts in which a strategy has replaced a local edit, the last ones first.
+
+        Those that a person has looked at are left out.
+        """
+
+    def refresh_expiry(self, now: datetime) -> None:
+        """Extend the life of skills that the marketplace has confirmed within the last hour.
+
+        Only once half of their life is over, or if a clock that has since been set back gave them more than a day.
+        Takes no lock if there are none.
+        """
+
+    def validator(self, resource: str) -> str | None:
+        """Return the ETag of a resource."""
+
+    def apply_categories(
+        self, categories: Sequence[Category] | None, *, whole: bool, resource: str, etag: str | None, now: datetime
+    ) -> int:
+        """Store the marketplace's categories and the list's ETag; return how many changed.
+
+        None means unchanged: all live for another day. With `whole` those that are not listed are removed, but an
+        empty list removes none: it does not prove that all are gone.
+        """
+
+    def changed_categories(self, categories: Sequence[Category], *, whole: bool) -> int:
+        """Return how many categories `apply_categories` would change."""
+
+    def count_categories(self) -> int:
+        """Return how many categories are cached."""

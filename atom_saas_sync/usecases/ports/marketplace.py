@@ -1,0 +1,76 @@
+"""The marketplace as use cases see it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from atom_saas_sync.model import (
+    Category,
+    InvalidItem,
+    ListedPage,
+    OutgoingRating,
+    RatingConflict,
+    RatingReceipt,
+    ShownRatings,
+    SkillVersion,
+)
+
+
+class Statistics(Protocol):
+    """What went over the wire."""
+
+    requests: int
+    not_modified: int
+    bytes_received: int
+    clock_skew_seconds: float | None
+
+    def drain(self) -> dict[tuple[str, str], int]:
+        """Return the requests by (endpoint, code) since the last call."""
+
+
+class Marketplace(Protocol):
+    """What a catalogue run needs of the marketplace. Its methods raise MarketplaceError."""
+
+    @property
+    def statistics(self) -> Statistics:
+        """Return what went over the wire so far."""
+
+    def list_key(self, page_size: int) -> str:
+        """Return the name of the list of skills in pages of this size: two lists of one name have the same pages."""
+
+    def resource_of_categories(self) -> str:
+        """Return the name under which the ETag of the categories is stored."""
+
+    def list_skills(self, page: int, page_size: int, etag: str | None = None, *, intact: bool = False) -> ListedPage:
+        """Return a page of the list; without content if it still has this ETag.
+
+        With `intact` a page that is not valid UTF-8, and so probably damaged on its way, is fetched again.
+        """
+
+    def get_skill(self, skill_id: str) -> SkillVersion | InvalidItem | None:
+        """Return one skill, None if the marketplace says that there is none."""
+
+    def list_categories(
+        self, etag: str | None = None
+    ) -> tuple[tuple[list[Category], list[InvalidItem]] | None, str | None]:
+        """Return the categories and what is invalid among them, None if they still have this ETag; and the new ETag."""
+
+
+class RatingMarketplace(Protocol):
+    """What sending ratings needs of the marketplace. Threads share it; its methods raise MarketplaceError."""
+
+    @property
+    def statistics(self) -> Statistics:
+        """Return what went over the wire so far."""
+
+    def send_rating(self, rating: OutgoingRating, key: str) -> RatingReceipt | RatingConflict:
+        """Create a rating. The marketplace creates one at most for each idempotency key."""
+
+    def update_rating(self, rating: OutgoingRating, rating_id: str, key: str) -> RatingReceipt | None:
+        """Change a rating; None if the marketplace has no route for that."""
+
+    def resource_of_ratings(self) -> str:
+        """Return what, with a skill's id behind it, names the ETag of its ratings."""
+
+    def ratings_of(self, skill_id: str, etag: str | None = None) -> ShownRatings:
+        """Return the ratings of a skill; without content if they still have this ETag."""

@@ -1,0 +1,75 @@
+"""What people do to skills and conflicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Protocol
+
+from atom_saas_sync.model import Action, ConflictFilter, LoggedConflict, SkillVersion
+from atom_saas_sync.usecases.ports.catalogue import KnownSkills
+
+
+class PersonsBatch(KnownSkills, Protocol):
+    """One transaction in which a person's wishes are carried out."""
+
+    def apply(self, actions: Sequence[Action], now: datetime, *, actor: str) -> None:
+        """Carry out actions, as in a catalogue run; `actor` is who resolves the conflicts among them."""
+
+    def note(self, actor: str, action: str, subject: str, now: datetime, **details: object) -> None:
+        """Write what a person did into the audit log."""
+
+    def keep_local(self, versions: Sequence[SkillVersion], now: datetime, *, ended_by: str) -> None:
+        """Keep in the history texts that were written here and end now, `superseded` or `deleted`.
+
+        They are counted apart from the marketplace's versions: neither pushes the other out.
+        """
+
+
+class EditableCatalogue(KnownSkills, Protocol):
+    """What editing needs of the store."""
+
+    def batch(self) -> AbstractContextManager[PersonsBatch]:
+        """Open the transaction of one edit."""
+
+
+class ConflictDesk(PersonsBatch, Protocol):
+    """One transaction in which a person resolves conflicts. It confirms no skill: the marketplace was not asked."""
+
+    def conflict(self, conflict_id: int) -> LoggedConflict | None:
+        """Return one conflict with its versions, and what the cache holds now."""
+
+    def open_ids(self, wanted: ConflictFilter) -> Sequence[int]:
+        """Return, sorted, the ids of the open conflicts that match; `resolved` of the filter is ignored."""
+
+    def mark_undone(self, conflict_id: int, actor: str, now: datetime) -> None:
+        """Store who has undone a resolution."""
+
+
+class StoredConflicts(Protocol):
+    """What resolving conflicts needs of the store."""
+
+    def conflict(self, conflict_id: int) -> LoggedConflict | None:
+        """Return one conflict with its versions, and what the cache holds now."""
+
+    def deciding(self) -> AbstractContextManager[ConflictDesk]:
+        """Open the one transaction in which decisions are made and carried out: all of them, or none."""
+
+
+class ListedConflicts(StoredConflicts, Protocol):
+    """The conflict log as it is shown."""
+
+    def list_conflicts(
+        self, wanted: ConflictFilter, *, limit: int | None = None, offset: int = 0
+    ) -> list[LoggedConflict]:
+        """Return the conflicts that match, without their texts, after skipping `offset` of them.
+
+        Open ones: the most severe first, then the oldest. Resolved ones: the last resolved first.
+        """
+
+    def note_seen(self, ids: Sequence[int]) -> None:
+        """Note that a person has looked at these conflicts; nothing is written if that was noted before."""
+
+    def count(self, wanted: ConflictFilter) -> int:
+        """Return how many conflicts match."""

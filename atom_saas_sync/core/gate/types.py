@@ -1,0 +1,316 @@
+"""Frozen values of the gate. Times are aware; digests are 32 bytes; a version is what `version_key` returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+from msgspec import Struct, field
+
+from atom_saas_sync.model import SkillVersion
+
+Admission = Literal["open", "age", "review", "lock", "deny"]
+"""A policy, from loose to strict. Only a rule can say `deny`."""
+
+ADMISSIONS: tuple[Admission, ...] = get_args(Admission)
+
+Scope = Literal["all", "executable"]
+
+Reason = Literal[
+    "revoked",
+    "denied",
+    "rejected",
+    "quarantined",
+    "not_locked",
+    "pinned",
+    "downgrade",
+    "lookalike",
+    "publisher",
+    "republished",
+    "abnormal",
+    "scan",
+    "revocations",
+    "age",
+    "clock",
+    "review",
+]
+"""Why a version is not served, in the order of the verdict's table."""
+
+REASONS: tuple[Reason, ...] = get_args(Reason)
+
+NEEDS_PERSON: frozenset[Reason] = frozenset({"republished", "abnormal", "lookalike", "publisher", "downgrade"})
+"""An update that waits for one of these reasons trips `updates_tripped` until somebody decides."""
+
+ADOPTED = "adopted"
+BY_POLICY = "policy"
+"""Who admitted a version, if nobody did by name: see `Admitted`."""
+
+SHORTEST_DIGEST = 12
+"""So many hexadecimal digits of a digest a person must type at least."""
+
+
+class Verdict(Struct, frozen=True):
+    """What the gate says of one version.
+
+    `line` is the line of the table that decided, 0 for a version that `--adopt` admits. `by` is who admits it.
+    `needs_scan`: it is held only until the scan command has seen it. `note` explains the verdict to people.
+    """
+
+    kind: Literal["admit", "hold", "refuse"]
+    line: int
+    reason: Reason | None = None
+    due_at: datetime | None = None
+    needs_scan: bool = False
+    note: str | None = None
+    by: str = BY_POLICY
+
+
+class Offer(Struct, frozen=True):
+    """A version that the marketplace shows and that is not served: held, or refused.
+
+    `abnormal` remembers that the run which held it was abnormal.
+    """
+
+    skill_id: str
+    text: str
+    wire_digest: bytes
+    content_digest: bytes
+    exec_digest: bytes
+    version: str
+    page: int | None
+    kind: Literal["hold", "refuse"]
+    reason: Reason
+    due_at: datetime | None
+    first_seen_at: datetime
+    offered_at: datetime
+    abnormal: bool = False
+    note: str | None = None
+
+
+class Decision(Struct, frozen=True):
+    """What a person decided about one content digest of one skill."""
+
+    skill_id: str
+    content_digest: bytes
+    kind: Literal["approve", "reject"]
+    at: datetime
+    by: str
+    note: str | None = None
+
+
+class Pin(Struct, frozen=True):
+    """The one version of a skill that may be served."""
+
+    skill_id: str
+    content_digest: bytes
+    version: str
+    at: datetime
+    by: str
+    note: str | None = None
+
+
+class Revocation(Struct, frozen=True):
+    """What must not be served: a skill, one of its versions, a content digest or a publisher.
+
+    `id` is the row's number, None for one from the file. `version` goes with `skill_id` only.
+    """
+
+    skill_id: str | None = None
+    version: str | None = None
+    digest: bytes | None = None
+    publisher: str | None = None
+    note: str | None = None
+    source: Literal["command", "file"] = "command"
+    added_at: datetime | None = None
+    added_by: str | None = None
+    id: int | None = None
+
+
+class Revocations(Struct, frozen=True, dict=True):
+    """All revocations in force: those of the command and those of the file."""
+
+    entries: tuple[Revocation, ...] = ()
+
+    @cached_property
+    def by_skill(self) -> Mapping[str, tuple[Revocation, ...]]:
+        """The entries that name a skill, by its id."""
+        found: dict[str, tuple[Revocation, ...]] = {}
+        for each in self.entries:
+            if each.skill_id is not None:
+                found[each.skill_id] = (*found.get(each.skill_id, ()), each)
+        return found
+
+    @cached_property
+    def by_digest(self) -> Mapping[bytes, Revocation]:
+        """The entries that name a digest."""
+        return {each.digest: each for each in reversed(self.entries) if each.digest is not None}
+
+    @cached_property
+    def by_publisher(self) -> Mapping[str, Revocation]:
+        """The entries that name a publisher, by the name as compared."""
+        from atom_saas_sync.core.gate.names import folded
+
+        return {folded(each.publisher): each for each in reversed(self.entries) if each.publisher is not None}
+
+
+class Quarantined(Struct, frozen=True):
+    """A skill that was taken out of what is served, whole.
+
+    `text` is what was served, `base_text` the marketplace's version below it, if that is another text.
+    """
+
+    skill_id: str
+    text: str
+    base_text: str | None
+    content_digest: bytes
+    reason: Literal["quarantined", "revoked", "denied"]
+    at: datetime
+    by: str
+    note: str | None
+    served_source: Literal["marketplace", "edited", "local"]
+
+
+class ScanResult(Struct, frozen=True):
+    """What the scan command said of a content digest; `note` is the first line of its output."""
+
+    content_digest: bytes
+    passed: bool
+    note: str | None
+    at: datetime
+
+
+class Admitted(Struct, frozen=True):
+    """A version of the marketplace that may be served. Only core/gate creates it (tests/test_architecture.py).
+
+    `by` is `policy`, `adopted`, or the person who admitted it.
+    """
+
+    version: SkillVersion
+    by: str
+    at: datetime
+
+
+class Served(Struct, frozen=True):
+    """The base of a skill: the marketplace's version that was admitted last, also if it is not in the cache any more.
+
+    `fields` is what it says; None if its text is gone.
+    """
+
+    content_digest: bytes
+    exec_digest: bytes
+    version: str
+    fields: Mapping[str, Any] | None = None
+
+
+class Evidence(Struct, frozen=True):
+    """All that is stored about a skill and that the verdict on one of its versions depends on.
+
+    Of that version: `decision` is the newest of a person on its content digest, `admitted_since` says that another
+    version was admitted after it, `first_seen_at` is when this machine first saw the digest (None: now), `scan` what
+    the scan command said. `seen_otherwise` says that its version number was ever seen with another exec digest.
+    `lookalike_of` is another id, known before this one, that looks the same.
+    """
+
+    skill_id: str
+    offer: Offer | None = None
+    decision: Decision | None = None
+    admitted_since: bool = False
+    pin: Pin | None = None
+    quarantined: Quarantined | None = None
+    lookalike_of: str | None = None
+    seen_otherwise: bool = False
+    first_seen_at: datetime | None = None
+    scan: ScanResult | None = None
+
+
+class Rule(Struct, frozen=True):
+    """One rule of the policy file. Each condition that is not empty must match; one of its patterns is enough.
+
+    `number` is its place in the file, from 1. `new` lets it apply to new skills even if it is looser than the policy.
+    """
+
+    number: int
+    admission: Admission
+    conditions: Mapping[str, tuple[str, ...]]
+    min_age: timedelta | None = None
+    new: bool = False
+
+
+class MaxChanged(Struct, frozen=True):
+    """How many changed skills a run may bring: a number, or a share of the served marketplace skills."""
+
+    number: int | None = None
+    share: float | None = None
+
+    def limit(self, served: int) -> int:
+        """Return the largest number of changed skills that is not abnormal."""
+        return self.number if self.number is not None else math.floor(served * (self.share or 0))
+
+
+class Locked(Struct, frozen=True):
+    """What the lock file says of one skill; `source` is given if it is not the marketplace's version as it came."""
+
+    version: str | None
+    content: bytes
+    exec: bytes
+    source: Literal["edited", "local"] | None = None
+
+
+class LockFile(Struct, frozen=True):
+    """A lock file: which version of each skill is served."""
+
+    marketplace: str
+    skills: Mapping[str, Locked]
+
+
+class Policy(Struct, frozen=True):
+    """The policy in force: the settings, the rules of the policy file, and the lock file if anything needs it."""
+
+    admission: Admission = "open"
+    scope: Scope = "all"
+    min_age: timedelta = timedelta(hours=72)
+    max_changed: MaxChanged | None = None
+    rules: tuple[Rule, ...] = ()
+    lock: LockFile | None = None
+    scan_command: tuple[str, ...] = ()
+
+
+class Gate(Struct, frozen=True, dict=True):
+    """What holds for a whole run.
+
+    `anything_stored`: the database has a decision, pin, quarantine or offer. `abnormal`: the run brings more changed
+    skills than `max_changed` allows; `since` is then the moment from which on a digest was first seen in it. `adopting`
+    is the person for whom `--adopt` admits what an empty database gets.
+    """
+
+    policy: Policy = field(default_factory=Policy)
+    revocations: Revocations = field(default_factory=Revocations)
+    revocations_broken: bool = False
+    anything_stored: bool = True
+    abnormal: bool = False
+    since: datetime | None = None
+    clock_trusted: bool = True
+    adopting: str | None = None
+
+    @cached_property
+    def idle(self) -> bool:
+        """Whether the gate admits everything whatever is offered: then nothing is asked, compared or written for it."""
+        policy = self.policy
+        return (
+            policy.admission == "open"
+            and not (policy.rules or policy.scan_command or policy.max_changed)
+            and not (self.revocations.entries or self.revocations_broken or self.anything_stored)
+        )
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """A digest of policy, rules, lock file, revocations and scan command: if it changes, all offers are judged."""
+        from hashlib import sha256
+
+        from msgspec.msgpack import Encoder
+
+        parts = (self.policy, self.revocations, self.revocations_broken)
+        return sha256(Encoder(order="deterministic").encode(parts)).digest()

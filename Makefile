@@ -7,7 +7,7 @@ RUNS   := $(VENV)/.runs
 # One process for each processor: a process that is done takes work from the others.
 FAST   := -m 'not soak' --numprocesses auto --dist worksteal
 
-.PHONY: demo test tests coverage test-lowest soak crash fault-matrix fuzz audit lock dist bench pictures lint format clean
+.PHONY: demo test tests coverage test-lowest soak crash fault-matrix fuzz audit lock dist bench schema pictures lint format clean
 
 # The program with its runtime dependencies, which is all that the demo needs.
 $(RUNS): pyproject.toml
@@ -99,6 +99,11 @@ bench: $(READY) .venv-bench/.ready
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check 'dlt[sqlalchemy]'
 	@touch $@
+
+# The script that creates a new database, from all migrations.
+schema: $(RUNS)
+	$(BIN)/python -c "from atom_saas_sync.store import migrations; print(migrations.render_snapshot(), end='')" > snapshot.sql.new
+	mv snapshot.sql.new atom_saas_sync/store/snapshot.sql
 
 # The pictures of the README.
 pictures: $(RUNS)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from atom_saas_sync.core.health import size
 from atom_saas_sync.errors import DatabaseError, UsageError
-from atom_saas_sync.store import adoption, digests, schema, search_index
+from atom_saas_sync.store import adoption, digests, schema, search_index, snapshot
 from atom_saas_sync.store.backup import beside, copy
 
 if TYPE_CHECKING:
@@ -213,6 +213,13 @@ def _give_back(db: Database, names: Sequence[str]) -> Change:
     return Change(tuple(names), backup, tuple(tables))
 
 
+def render_snapshot() -> str:
+    """Return the script that creates a database as all migrations leave it."""
+    with closing(build(())) as connection:
+        _apply_each(connection, known())
+        return snapshot.render(connection)
+
+
 def build(names: Sequence[str]) -> sqlite3.Connection:
     """Return a database in memory that has just these migrations: what the real one should look like."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
@@ -373,7 +380,16 @@ def _all_created() -> dict[str, list[tuple[str, str, str | None]]]:
 
 
 def _apply(connection: sqlite3.Connection, names: Sequence[str]) -> None:
-    """Apply the pending migrations up to the last of `names` through sqlite-utils, inside the open transaction."""
+    """Apply the pending migrations up to the last of `names`, inside the open transaction."""
+    if names[-1] == known()[-1] and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+        snapshot.create(connection)
+        if len(_applied(connection)) == len(known()):
+            return
+    _apply_each(connection, names)
+
+
+def _apply_each(connection: sqlite3.Connection, names: Sequence[str]) -> None:
+    """Apply the pending migrations up to the last of `names` one by one, through sqlite-utils."""
     import sqlite_utils
 
     later = known()[known().index(names[-1]) + 1 :]

@@ -59,7 +59,6 @@ TOO_LARGE = {
     "store/catalogue.py",
     "store/catalogue.py: Batch",
     "store/catalogue.py: _write_bases",
-    "store/schema.py",
     "usecases/diagnose.py",
     "usecases/pull_catalogue.py: CataloguePull",
     "usecases/sync_ratings.py: RatingSync",

@@ -1,8 +1,8 @@
 """Ratings and their outbox: what waits to be sent, what became of it, and what failed.
 
 A rating is pending while `synced_to_saas` is 0 and it is not on the failed list. Triggers make it so at every change
-and name the version (schema.py); everything here that settles a rating names the version that it settles, so that a
-change made meanwhile stays pending.
+and name the version (tables/ratings.py); everything here that settles a rating names the version that it settles, so
+that a change made meanwhile stays pending.
 """
 
 from __future__ import annotations

@@ -293,7 +293,7 @@ OnFailure=atom-sync-failed@%N.service
 Type=notify
 NotifyAccess=main
 ExecStart={schedule.command} watch
-ExecReload=/bin/kill -HUP $MAINPID
+ExecReload=/bin/sh -c 'kill -HUP $MAINPID'
 TimeoutStartSec=2min
 TimeoutStopSec=30
 # The loop that does the work gives the sign of life: one that hangs is restarted.

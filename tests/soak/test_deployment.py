@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 
 import pytest
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.soak
 
 ROOT = Path(__file__).parent.parent.parent
 DEPLOYMENT = (ROOT / "docs" / "DEPLOYMENT.md").read_text(encoding="utf-8")
-BARE = "systemd,systemd-sysv,dbus,libnss-systemd,ca-certificates"
+BARE = "systemd,systemd-sysv,dbus,libnss-systemd,libpam-systemd,ca-certificates"
 # How this machine gets its packages.
 SOURCES = ("/etc/apt", "/etc/pip.conf", "/etc/xdg/pip", "/etc/ssl/certs", "/etc/resolv.conf")
 SANDBOX = "--url http://127.0.0.1:8600 --token-file /root/token --yes"
@@ -31,7 +32,7 @@ SANDBOX = "--url http://127.0.0.1:8600 --token-file /root/token --yes"
 
 def commands(section: str, block: int = 0) -> list[str]:
     """Return the commands of a console block, as root and users type them."""
-    text = re.search(rf"^## {section}\n(.*?)(?=^## |\Z)", DEPLOYMENT, re.MULTILINE | re.DOTALL)
+    text = re.search(rf"^##+ {section}\n(.*?)(?=^##+ |\Z)", DEPLOYMENT, re.MULTILINE | re.DOTALL)
     assert text is not None, section
     blocks = re.findall(r"^```console\n(.*?)^```$", text[1], re.MULTILINE | re.DOTALL)
     return [line[2:] for line in blocks[block].splitlines()]
@@ -135,6 +136,29 @@ def verify(debian: Debian) -> None:
         debian.run(command)
 
 
+def run_own_units(debian: Debian) -> None:
+    """Run the commands of the section On your own machine as a user who is logged in; start every unit, remove all."""
+    debian.run("useradd --create-home --uid 1000 anna; systemctl start systemd-logind; loginctl enable-linger anna")
+    debian.wait_for("systemctl is-active user@1000")
+    own = "HOME=/home/anna XDG_RUNTIME_DIR=/run/user/1000"
+    market = "ATOM_SAAS_API_URL=http://127.0.0.1:8600 ATOM_SAAS_WS_URL=ws://127.0.0.1:8600/ws"
+
+    def run(command: str) -> str:
+        return debian.run(f"runuser -u anna -- env {own} {market} sh -c {quote(command)}")
+
+    for command in commands("On your own machine"):
+        run(f"echo at_saas_sandbox | {command}" if "/dev/stdin" in command else command)
+    run("systemd-analyze --user verify ~/.config/systemd/user/atom-sync-*")
+    for job in ("skills", "ratings", "purge", "backup"):
+        run(f"systemctl --user start atom-sync-{job}.service")
+    run("systemctl --user reload atom-sync-watch.service")
+    run("atom-sync --env-file ~/.config/atom-sync/atom-sync.env status --check")
+    run("systemctl --user kill --signal=KILL atom-sync-watch.service")
+    debian.wait_for(f"runuser -u anna -- env {own} systemctl --user show -p NRestarts atom-sync-watch | grep 1")
+    run("atom-sync schedule systemd --user --uninstall")
+    assert run("systemctl --user list-units --all --no-legend 'atom-sync-*'") == ""
+
+
 def test_the_printed_commands_make_a_verified_service(bare: Path) -> None:
     with booted(bare) as debian:
         for command in commands("Install"):
@@ -165,3 +189,4 @@ def test_the_printed_commands_make_a_verified_service(bare: Path) -> None:
             debian.run(re.sub(r"/var/lib/atom-sync/backups/\S+", copy, command))
         verify(debian)
         assert "kept" in debian.run("sudo -u atom-sync atom-sync --system ratings list --json")
+        run_own_units(debian)

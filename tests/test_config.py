@@ -67,6 +67,14 @@ GOOD = {
     "ATOM_SAAS_CACHE_STRICT_TTL": ["on"],
     "ATOM_SYNC_ADMIN_TOKEN": ["anything at all that is long", "x" * 16],
     "ATOM_SYNC_HISTORY_VERSIONS": ["0", "1000"],
+    "ATOM_SYNC_ADMISSION": ["open", "age", "review"],
+    "ATOM_SYNC_ADMISSION_SCOPE": ["all", "executable"],
+    "ATOM_SYNC_MIN_AGE": ["0", "30s", "90m", "72h", "90d", "2160h"],
+    "ATOM_SYNC_MAX_CHANGED": ["0", "20", "5%", "0.5%", "100%"],
+    "ATOM_SYNC_POLICY_FILE": ["policy.toml"],
+    "ATOM_SYNC_LOCK_FILE": ["skills.lock"],
+    "ATOM_SYNC_REVOCATIONS_FILE": ["/does/not/exist"],
+    "ATOM_SYNC_SCAN_COMMAND": ["scan", "'/opt/my scanner/scan' --strict"],
     "ATOM_SYNC_HASH_USER_IDS": ["true"],
     "ATOM_SYNC_SYSTEM": ["false", "no"],
     "ATOM_SYNC_MIN_FREE_DISK_GB": ["0", "0.5", "10000"],
@@ -162,6 +170,14 @@ BAD = {
     ],
     "ATOM_SAAS_CACHE_STRICT_TTL": _NO_BOOLEAN,
     "ATOM_SYNC_HISTORY_VERSIONS": ["-1", "1001"],
+    "ATOM_SYNC_ADMISSION": ["deny", "Open", "all"],
+    "ATOM_SYNC_ADMISSION_SCOPE": ["code", "ALL"],
+    "ATOM_SYNC_MIN_AGE": ["91d", "2161h", "72", "-1h", "1.5h", "1w", "h", "00", " 1h", "٣h", "9" * 5000 + "d"],
+    "ATOM_SYNC_MAX_CHANGED": ["-1", "101%", "1.5", "%", "5 %", "nan%", "٣%"],
+    "ATOM_SYNC_POLICY_FILE": ["a\nb"],
+    "ATOM_SYNC_LOCK_FILE": ["a\nb"],
+    "ATOM_SYNC_REVOCATIONS_FILE": ["a\nb"],
+    "ATOM_SYNC_SCAN_COMMAND": ["'", " ", "''", "scan\nrm"],
     "ATOM_SYNC_DIGEST_KEY_FILE": ["/does/not/exist", "/", "/dev/zero", "a\nb"],
     "ATOM_SYNC_HASH_USER_IDS": _NO_BOOLEAN,
     "ATOM_SYNC_MIN_FREE_DISK_GB": ["-1", "10001"],
@@ -712,3 +728,10 @@ class TestWhereTheTokenGoes:
     )
     def test_and_not_where_it_is_meant_or_not_sent(self, tmp_path: Path, others: dict[str, str]) -> None:
         assert _load(tmp_path, others).warnings == ()
+
+
+def test_the_policy_lock_needs_a_lock_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"ATOM_SYNC_LOCK_FILE: is not set, and ATOM_SYNC_ADMISSION"):
+        _load(tmp_path, {"ATOM_SYNC_ADMISSION": "lock"})
+    settings = _load(tmp_path, {"ATOM_SYNC_ADMISSION": "lock", "ATOM_SYNC_LOCK_FILE": "skills.lock"})
+    assert (settings.admission, settings.lock_file) == ("lock", tmp_path / "skills.lock")

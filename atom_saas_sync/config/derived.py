@@ -28,6 +28,7 @@ def complete(sources: Sources) -> None:
     _find_authorities(sources)
     _find_database(sources)
     _find_digest_key(sources)
+    _find_gate_files(sources)
     _find_instance(sources)
     _find_misplaced_token(sources)
 
@@ -161,6 +162,18 @@ def _find_digest_key(sources: Sources) -> None:
         sources.problems.append(f"{name}: {path}: {reason}")
     else:
         sources.digest_key = Secret(key.hex())
+
+
+def _find_gate_files(sources: Sources) -> None:
+    """Complete the paths of the gate's files; each run reads them anew."""
+    for name in ("ATOM_SYNC_POLICY_FILE", "ATOM_SYNC_LOCK_FILE", "ATOM_SYNC_REVOCATIONS_FILE"):
+        if sources.values[name] is not None:
+            sources.values[name] = sources.absolute(name)
+    admission, lock_file = "ATOM_SYNC_ADMISSION", "ATOM_SYNC_LOCK_FILE"
+    if sources.values[admission] == "lock" and sources.values[lock_file] is None and lock_file not in sources.wrong:
+        sources.problems.append(
+            f"{lock_file}: is not set, and {admission} (from {sources.origins[admission]}) is lock, which needs it"
+        )
 
 
 def _find_instance(sources: Sources) -> None:

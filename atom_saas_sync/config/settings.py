@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from atom_saas_sync.config.secrets import Secret
@@ -54,6 +55,14 @@ class Settings:
     cache_strict_ttl: bool
     admin_token: Secret | None
     history_versions: int
+    admission: Literal["open", "age", "review", "lock"]
+    admission_scope: Literal["all", "executable"]
+    min_age: str
+    max_changed: str | None
+    policy_file: Path | None
+    lock_file: Path | None
+    revocations_file: Path | None
+    scan_command: str | None
     digest_key: Secret | None
     hash_user_ids: bool
     scheduler_enabled: bool

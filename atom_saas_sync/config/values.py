@@ -22,6 +22,8 @@ _HEADER_TEXT = re.compile(r"[!-~]([ -~]{0,254}[!-~])?")
 _HOST = re.compile(
     r"(?=.{1,253}\.?$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*\.?"
 )
+_NUMBER_OR_SHARE = re.compile(r"[0-9]{1,9}|[0-9]{1,3}(\.[0-9]{1,12})?%")
+_WHOLE = 100
 _NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,12})?")
 TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 ADMIN_TOKEN_LEAST = 16
@@ -116,6 +118,30 @@ def path(text: str) -> Path:
         raise ValueError
     os.fsencode(text)  # raises ValueError for what the locale's encoding cannot name
     return Path(text)
+
+
+def age(text: str) -> str:
+    """Check a minimum age, such as 72h. It stays a text, which is what `config show` shows."""
+    from atom_saas_sync.core.durations import read_age
+
+    read_age(text)
+    return text
+
+
+def number_or_share(text: str) -> str:
+    """Check a number, such as 20, or a share, such as 5%. It stays a text."""
+    if not _NUMBER_OR_SHARE.fullmatch(text) or (text.endswith("%") and float(text[:-1]) > _WHOLE):
+        raise ValueError
+    return text
+
+
+def command(text: str) -> str:
+    """Check a command line, which is split like a shell does. It stays a text."""
+    import shlex
+
+    if _CONTROL.search(text) or not any(shlex.split(text)[:1]):
+        raise ValueError
+    return text
 
 
 def token(text: str) -> Secret:

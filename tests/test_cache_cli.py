@@ -10,7 +10,7 @@ import pytest
 from conftest import Json, Machine, on_a_terminal
 
 from atom_saas_sync.model import PurgePlan
-from atom_saas_sync.store.catalogue import RESOLVED_CONFLICTS_KEPT
+from atom_saas_sync.store.conflict_log import RESOLVED_CONFLICTS_KEPT
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.lifetime import Lifetime
 from atom_saas_sync.store.status import read_status

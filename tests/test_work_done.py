@@ -21,7 +21,7 @@ from atom_saas_sync.core import canonical
 from atom_saas_sync.core.incoming import messages, skills
 from atom_saas_sync.model import Known
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.store import catalogue, search_index
+from atom_saas_sync.store import index_entries, search_index
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.realtime import RealtimeStore
 from atom_saas_sync.usecases import walk
@@ -92,7 +92,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
     for module in (skills, messages, canonical):
         monkeypatch.setattr(module, "decode_with_shape", counting_decode)
     words = work.counting("skills cut into words", search_index.words)
-    for room in (search_index, catalogue):
+    for room in (search_index, index_entries):
         monkeypatch.setattr(room, "words", words)
     yield work
     monkeypatch.undo()

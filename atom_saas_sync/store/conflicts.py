@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from atom_saas_sync.model import ConflictFilter, LoggedConflict
-from atom_saas_sync.store.catalogue import Batch, bulk_write
+from atom_saas_sync.store.batch import Batch
+from atom_saas_sync.store.bulk import bulk_write
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.integrity import Signer
 from atom_saas_sync.store.resolutions import logged_conflict

@@ -11,10 +11,11 @@ from typing import Any
 from atom_saas_sync.model import COUNTERS, TIME_TO_LIVE, CacheStatistics, PurgePlan
 from atom_saas_sync.store.audit import write_audit
 from atom_saas_sync.store.backup import beside
-from atom_saas_sync.store.catalogue import bulk_write, unindex
+from atom_saas_sync.store.bulk import bulk_write
 from atom_saas_sync.store.clauses import before
 from atom_saas_sync.store.counters import read_counters
 from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.index_entries import unindex
 from atom_saas_sync.store.runs import get_fact
 from atom_saas_sync.times import format_time, parse_time
 

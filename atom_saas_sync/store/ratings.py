@@ -15,7 +15,7 @@ from typing import Any
 
 from atom_saas_sync.model import Delivery, ListedRating, Look, Rating, RatingFailure, RatingReceipt
 from atom_saas_sync.store.audit import write_audit
-from atom_saas_sync.store.catalogue import bulk_write
+from atom_saas_sync.store.bulk import bulk_write
 from atom_saas_sync.store.counters import count_requests, increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.runs import get_fact, set_fact

@@ -20,7 +20,8 @@ from atom_saas_sync.model import (
     ScheduledJob,
     SkillVersion,
 )
-from atom_saas_sync.store.catalogue import Batch, bulk_write
+from atom_saas_sync.store.batch import Batch
+from atom_saas_sync.store.bulk import bulk_write
 from atom_saas_sync.store.counters import increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.failures import translated_errors

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from atom_saas_sync.store.audit import write_audit
-from atom_saas_sync.store.catalogue import leave_pages
 from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.pages import leave_pages
 from atom_saas_sync.store.runs import APPROVED_DELETIONS, MARKETPLACE, get_fact, set_fact
 
 

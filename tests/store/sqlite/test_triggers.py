@@ -18,8 +18,9 @@ from store_support import plain
 from atom_saas_sync.core.canonical import decode_object, stored_version
 from atom_saas_sync.model import Action, CacheChange, Outcome
 from atom_saas_sync.store import migrations, search_index
-from atom_saas_sync.store.catalogue import Replaced, bulk_write, reindex
+from atom_saas_sync.store.bulk import bulk_write
 from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.index_entries import Replaced, reindex
 
 
 @pytest.fixture

@@ -1,0 +1,110 @@
+"""The pages of the marketplace's list: what is on them, their validators, and when they were confirmed."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Set as AbstractSet
+from datetime import datetime
+
+import msgspec
+
+from atom_saas_sync.model import PageRecord
+from atom_saas_sync.store import resolutions
+from atom_saas_sync.times import format_time
+
+_DIGEST_BYTES = 32
+
+decode_list = msgspec.json.Decoder(list[str]).decode
+
+
+def page_records(connection: sqlite3.Connection, list_key: str) -> dict[int, PageRecord]:
+    """Return what is known of the pages of the list that `list_key` names."""
+    rows = connection.execute(
+        "SELECT page, etag, items, total FROM http_validator WHERE page IS NOT NULL AND resource = ? || page",
+        (list_key,),
+    )
+    return {row["page"]: PageRecord(row["etag"], row["items"], row["total"]) for row in rows}
+
+
+def ids_on_page(connection: sqlite3.Connection, page: int) -> list[str]:
+    """Return the skills that were last seen on `page`."""
+    row = connection.execute("SELECT json_group_array(skill_id) FROM skill_base WHERE page = ?", (page,)).fetchone()
+    return decode_list(row[0])
+
+
+def digests_on_page(connection: sqlite3.Connection, page: int) -> dict[bytes, str]:
+    """Return the skill of each wire digest on `page`, without skills with an open conflict."""
+    # As two values, not row by row: each row would hand the interpreter's lock to the thread that fetches, and back.
+    names, digests = connection.execute(
+        "SELECT json_group_array(skill_id), group_concat(hex(wire_digest), '') FROM skill_base WHERE page = ? "  # noqa: S608
+        "AND wire_digest != x'' AND deleted_at IS NULL "
+        f"AND skill_id NOT IN (SELECT skill_id FROM conflict_log WHERE {resolutions.OPEN})",
+        (page,),
+    ).fetchone()
+    joined = bytes.fromhex(digests or "")
+    starts = range(0, len(joined), _DIGEST_BYTES)
+    return dict(zip([joined[start : start + _DIGEST_BYTES] for start in starts], decode_list(names), strict=True))
+
+
+def leave_pages(connection: sqlite3.Connection, first: int) -> None:
+    """Take the skills off the pages from `first` on, keeping when they were confirmed, and forget the pages."""
+    connection.execute(
+        """
+        UPDATE skill_base SET
+            confirmed_at = max(confirmed_at, coalesce(
+                (SELECT checked_at FROM http_validator AS v WHERE v.page = skill_base.page), '')),
+            page = NULL
+        WHERE page >= ?
+        """,
+        (first,),
+    )
+    connection.execute("DELETE FROM http_validator WHERE page >= ?", (first,))
+
+
+def confirm_page(connection: sqlite3.Connection, page: int, now: datetime) -> None:
+    """Note that the marketplace has confirmed a page, and with it every skill on it, as unchanged."""
+    connection.execute("UPDATE http_validator SET checked_at = ? WHERE page = ?", (format_time(now), page))
+
+
+def record_page(
+    connection: sqlite3.Connection,
+    page: int,
+    ids: AbstractSet[str],
+    *,
+    list_key: str,
+    etag: str | None,
+    total: int | None,
+    now: datetime,
+) -> None:
+    """Note, last of all, that a page was taken: its validator, and that these skills are on it.
+
+    If one of them has no base any more, because it was purged since the page was read, the page has no validator:
+    it must be read whole again.
+    """
+    moment = format_time(now)
+    before = set(ids_on_page(connection, page))
+    connection.execute(
+        """
+        UPDATE skill_base SET
+            confirmed_at = max(confirmed_at, coalesce(
+                (SELECT checked_at FROM http_validator WHERE page = ?1), '')),
+            page = NULL
+        WHERE skill_id IN (SELECT value FROM json_each(?2))
+        """,
+        (page, json.dumps(list(before - ids))),
+    )
+    came = connection.execute(
+        "UPDATE skill_base SET page = ?1, confirmed_at = ?3 WHERE skill_id IN (SELECT value FROM json_each(?2))",
+        (page, json.dumps(list(ids - before)), moment),
+    ).rowcount
+    if len(ids & before) + came < len(ids):
+        etag = None
+    connection.execute(
+        """
+        INSERT INTO http_validator (resource, etag, page, items, total, checked_at) VALUES (?, ?, ?, ?, ?, ?)
+        ON CONFLICT (resource) DO UPDATE SET
+            etag = excluded.etag, items = excluded.items, total = excluded.total, checked_at = excluded.checked_at
+        """,
+        (f"{list_key}{page}", etag, page, len(ids), total, moment),
+    )

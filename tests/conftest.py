@@ -272,10 +272,14 @@ class Machine:
         return result, int(result.stderr.split()[-1]) / 1024
 
     @contextmanager
-    def started(self, *arguments: str, **variables: str) -> Iterator[Forked]:
-        """Start the command, and end it in the end."""
+    def started(self, *arguments: str, first: str = "", **variables: str) -> Iterator[Forked]:
+        """Start the command, and end it in the end; `first` is Python code that is executed before, in its process."""
         process = start_command(
-            *arguments, environment=self.environment(**variables), directory=self.directory, umask=self.umask
+            *arguments,
+            environment=self.environment(**variables),
+            directory=self.directory,
+            umask=self.umask,
+            first=first,
         )
         try:
             yield process

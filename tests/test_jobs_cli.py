@@ -35,9 +35,13 @@ def test_without_timers_and_watch_there_are_none(machine: Machine) -> None:
     assert "No scheduled jobs" in machine.command("jobs").stdout
 
 
-def test_watch_runs_them_and_says_when(machine: Machine, sandbox: Sandbox) -> None:
-    with watching(machine, "--jobs", ENABLE_SCHEDULER="true", ATOM_SAAS_SYNC_INTERVAL_MINUTES="5") as process:
-        wait_until(lambda: jobs(machine)["total"] == 3)
+AT_ONCE = "import random; random.random = lambda: 0.0"  # each job otherwise waits for up to two minutes
+
+
+def test_watch_runs_them_and_says_when(machine: Machine) -> None:
+    settings = {"ENABLE_SCHEDULER": "true", "ATOM_SAAS_SYNC_INTERVAL_MINUTES": "5"}
+    with watching(machine, "--jobs", first=AT_ONCE, **settings) as process:
+        wait_until(lambda: jobs(machine)["total"] == 4)
         shown = jobs(machine)
         assert shown["source"] == "watch"
         by_id = {job["id"]: job for job in shown["jobs"]}
@@ -49,7 +53,12 @@ def test_watch_runs_them_and_says_when(machine: Machine, sandbox: Sandbox) -> No
             ahead = datetime.fromisoformat(job["next_run_time"]) - datetime.now(UTC)
             assert abs(ahead) < timedelta(minutes=8 + job["minutes"])
         assert "Rating Sync with Atom SaaS" in machine.command("jobs").stdout
+        scheduled = "SELECT DISTINCT kind FROM sync_run WHERE started_by = 'schedule' AND status = 'success' ORDER BY 1"
+        made = [("backup",), ("purge",), ("ratings",), ("skills",)]
+        wait_until(lambda: machine.sql(scheduled) == made)
         logged = stop(process)
+    (backup,) = (machine.directory / "backups").iterdir()
+    assert f"Backup completed: {backup}, 0 older ones removed" in logged
     assert "Initialized skill sync with 5 minute interval" in logged
     assert "Initialized rating sync with 30 minute interval" in logged
     assert "Sync completed: 60 skills, 24 categories" in logged
@@ -78,7 +87,7 @@ def test_other_intervals_are_taken_over_while_it_runs(machine: Machine) -> None:
 
 def test_what_a_killed_watch_planned_is_not_shown(machine: Machine) -> None:
     with watching(machine, "--jobs", ENABLE_SCHEDULER="true") as process:
-        wait_until(lambda: jobs(machine)["total"] == 3)
+        wait_until(lambda: jobs(machine)["total"] == 4)
         process.kill()
         process.communicate(timeout=PATIENCE)
     assert jobs(machine)["jobs"] == []

@@ -71,10 +71,10 @@ def wait_for_catch_up(machine: Machine, number: int = 1) -> None:
 
 
 @contextmanager
-def watching(machine: Machine, *arguments: str, **variables: str) -> Iterator[Forked]:
+def watching(machine: Machine, *arguments: str, first: str = "", **variables: str) -> Iterator[Forked]:
     """Run `watch` until it is connected and has caught up; in the end it must stop cleanly when it is told to."""
     before = successes(machine) if tables_exist(machine) else 0
-    with machine.started("watch", *arguments, **variables) as process:
+    with machine.started("watch", *arguments, first=first, **variables) as process:
         wait_for_state(machine, connected=1, pid=process.pid)
         wait_for_catch_up(machine, before + 1)
         yield process

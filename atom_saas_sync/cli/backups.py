@@ -168,11 +168,7 @@ def _write(database: Path, target: Path | None, *, force: bool, keep: int | None
     if target is not None:
         write_backup(database, target, force=force)
         return target.absolute(), []
-    now = datetime.now(UTC)
-    written = kept_copies.back_up(database, now=now)
-    removed = [] if keep is None else kept_copies.keep_newest(database, keep, newest=written)
-    kept_copies.remove_old_migration_copies(database, now)
-    return written, removed
+    return kept_copies.back_up_and_tidy(database, keep=keep, now=datetime.now(UTC))
 
 
 def _skip(reason: str, why: str, *, as_json: bool) -> None:

@@ -317,7 +317,20 @@ class _Service:
         jobs = (
             Job("skill-sync-atom-saas", "Skill Sync with Atom SaaS", "skills", skills, lambda: self._pull(_SCHEDULE)),
             Job("rating-sync-atom-saas", "Rating Sync with Atom SaaS", "ratings", ratings, self._rate),
-            Job("cache-purge-atom-saas", "Purge of Expired Entries", "purge", _MINUTES_OF_A_DAY, self._purge),
+            Job(
+                "cache-purge-atom-saas",
+                "Purge of Expired Entries",
+                "purge",
+                _MINUTES_OF_A_DAY,
+                lambda: _purge(self._settings),
+            ),
+            Job(
+                "database-backup-atom-saas",
+                "Backup of the Database",
+                "backup",
+                _MINUTES_OF_A_DAY,
+                lambda: _back_up(self._settings),
+            ),
         )
         log.info("Initialized skill sync with %d minute interval", skills)
         log.info("Initialized rating sync with %d minute interval", ratings)
@@ -325,23 +338,40 @@ class _Service:
             log.info("Scheduled job %s every %d minutes", job.id, job.minutes)
         return jobs
 
-    def _purge(self) -> None:
-        import logging
 
-        from atom_saas_sync.cli.session import noted_run
-        from atom_saas_sync.store.database import Database
-        from atom_saas_sync.store.lifetime import Lifetime
-        from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
+def _purge(settings: Settings) -> None:
+    import logging
+    from datetime import UTC, datetime
 
-        options, path = PurgeOptions(strict=self._settings.cache_strict_ttl), self._settings.database_path
-        with noted_run(path, "purge", started_by=_SCHEDULE) as counts, Database.open(path) as database:
-            purged = purge_cache(Lifetime(database), options, actor=_SCHEDULE, now=self._clock.now())
-            counts.update(purged.counts)
-        logging.getLogger(__name__).info(
-            "Purge completed: %d skills, %d categories removed",
-            len(purged.removed.skills),
-            len(purged.removed.categories),
-        )
+    from atom_saas_sync.cli.session import noted_run
+    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.lifetime import Lifetime
+    from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
+
+    options, path = PurgeOptions(strict=settings.cache_strict_ttl), settings.database_path
+    with noted_run(path, "purge", started_by=_SCHEDULE) as counts, Database.open(path) as database:
+        purged = purge_cache(Lifetime(database), options, actor=_SCHEDULE, now=datetime.now(UTC))
+        counts.update(purged.counts)
+    logging.getLogger(__name__).info(
+        "Purge completed: %d skills, %d categories removed",
+        len(purged.removed.skills),
+        len(purged.removed.categories),
+    )
+
+
+def _back_up(settings: Settings) -> None:
+    import logging
+    from datetime import UTC, datetime
+
+    from atom_saas_sync.cli.session import noted_run
+    from atom_saas_sync.core.schedule_files import BACKUPS_KEPT
+    from atom_saas_sync.store.kept_copies import back_up_and_tidy
+
+    path = settings.database_path
+    with noted_run(path, "backup", started_by=_SCHEDULE) as counts:
+        written, removed = back_up_and_tidy(path, keep=BACKUPS_KEPT, now=datetime.now(UTC))
+        counts.update(size_bytes=written.stat().st_size, removed=len(removed))
+    logging.getLogger(__name__).info("Backup completed: %s, %d older ones removed", written, len(removed))
 
 
 def _watch_settings(settings: Settings) -> WatchSettings:

@@ -35,6 +35,17 @@ def back_up(database: Path, *, now: datetime) -> Path:
     return target
 
 
+def back_up_and_tidy(database: Path, *, keep: int | None, now: datetime) -> tuple[Path, list[Path]]:
+    """Write a backup, then remove backups until `keep` are left (None: all stay) and old copies of migrations.
+
+    Return the new backup and the backups that were removed. Raises DatabaseError.
+    """
+    written = back_up(database, now=now)
+    removed = [] if keep is None else keep_newest(database, keep, newest=written)
+    remove_old_migration_copies(database, now)
+    return written, removed
+
+
 def keep_newest(database: Path, keep: int, *, newest: Path) -> list[Path]:
     """Remove the oldest backups, so that `keep` are left, `newest` among them; return what was removed.
 

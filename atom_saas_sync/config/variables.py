@@ -319,6 +319,7 @@ DEFAULT_URLS = {
         "wss://atomagentos.com/api/ws/satellite/connect",
     ),
 }
+_WHERE_SECRETS_ARE = {"ATOM_SAAS_API_TOKEN_FILE", "ATOM_SYNC_DIGEST_KEY_FILE", "CREDENTIALS_DIRECTORY"}
 _USUAL_URLS = dict(zip(("ATOM_SAAS_API_URL", "ATOM_SAAS_WS_URL"), DEFAULT_URLS["v1"], strict=True))
 
 
@@ -342,6 +343,6 @@ def is_system(environ: Mapping[str, str]) -> bool:
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return a copy of the environment without our secrets, for child processes that are not ours."""
-    ours = {variable.name for variable in VARIABLES if variable.secret}
+    """Return the environment without our secrets and their files, for child processes that are not ours."""
+    ours = {variable.name for variable in VARIABLES if variable.secret} | _WHERE_SECRETS_ARE
     return {name: value for name, value in environment.items() if name not in ours}

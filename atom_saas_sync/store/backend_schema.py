@@ -334,7 +334,7 @@ FORMER_EXPIRY = tuple(
 
 # 0021: the text of an edited row that another program deletes. `data` is NULL once the history has it; the row stays
 # until somebody has looked.
-def _versions(ended_by: str) -> tuple[str, ...]:
+def versions(ended_by: str) -> tuple[str, ...]:
     """Return what builds skill_version again, with these values of `ended_by`."""
     columns = "id, skill_id, version, content_digest, exec_digest, ended_at, ended_by, data, origin"
     return (
@@ -360,7 +360,7 @@ def _versions(ended_by: str) -> tuple[str, ...]:
 
 
 DELETED_EDITS = (
-    *_versions("'superseded', 'deleted', 'deleted_here'"),
+    *versions("'superseded', 'deleted', 'deleted_here'"),
     """
     CREATE TABLE deleted_edit (
         id INTEGER PRIMARY KEY,
@@ -383,5 +383,5 @@ FORMER_DELETED_EDITS = (
     "DROP TRIGGER skill_cache_deleted_edit",
     "DROP TABLE deleted_edit",
     "DELETE FROM skill_version WHERE ended_by = 'deleted_here'",
-    *_versions("'superseded', 'deleted'"),
+    *versions("'superseded', 'deleted'"),
 )

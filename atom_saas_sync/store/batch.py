@@ -186,7 +186,7 @@ class Batch:
         unindex(self._connection, removed)
         self._remove_rows(removed)
         self._write_rows(written, now)
-        self._write_bases(actions, moment, page)
+        self._write_bases(actions, now, page)
         self._keep_history(ended, moment)
         for action in actions:
             if action.conflict is not None:
@@ -281,13 +281,14 @@ class Batch:
             ],
         )
 
-    def _write_bases(self, actions: Sequence[Action], moment: str, page: int | None) -> None:
+    def _write_bases(self, actions: Sequence[Action], now: datetime, page: int | None) -> None:
+        moment, admitted_at = format_time(now), format_exact_time(now)
         self._connection.executemany(
             """
             INSERT INTO skill_base
                 (skill_id, page, wire_digest, content_digest, exec_digest, confirmed_at, deleted_at, data, version,
-                 signature)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL, ?7, ?9, ?10)
+                 signature, admitted_at)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL, ?7, ?9, ?10, ?11)
             ON CONFLICT (skill_id) DO UPDATE SET
                 page = coalesce(excluded.page, page), wire_digest = excluded.wire_digest,
                 content_digest = excluded.content_digest, exec_digest = excluded.exec_digest,
@@ -296,7 +297,10 @@ class Batch:
                 -- Without a key the signature stays as long as what it signs.
                 signature = CASE WHEN excluded.signature IS NULL AND version = excluded.version
                     AND content_digest = excluded.content_digest AND exec_digest = excluded.exec_digest
-                    THEN signature ELSE excluded.signature END
+                    THEN signature ELSE excluded.signature END,
+                admitted_at = CASE WHEN content_digest = excluded.content_digest THEN admitted_at
+                    ELSE excluded.admitted_at END,
+                admitted_by = CASE WHEN content_digest = excluded.content_digest THEN admitted_by END
             """,
             [
                 (
@@ -310,6 +314,7 @@ class Batch:
                     not self.confirms or action.base is BaseChange.RESTORE,
                     version := version_key(action.remote.fields),
                     self._signature(action.remote, version),
+                    admitted_at,
                 )
                 for action in actions
                 if action.base in (BaseChange.ADVANCE, BaseChange.RESTORE) and action.remote is not None

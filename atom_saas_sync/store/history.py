@@ -88,7 +88,7 @@ class History:
                     ended_by=row["ended_by"],
                     content_digest=row["content_digest"],
                     exec_digest=row["exec_digest"],
-                    origin=row["origin"],
+                    origin="marketplace" if row["origin"] == "offer" else row["origin"],
                 )
                 for row in connection.execute(
                     "SELECT * FROM skill_version WHERE skill_id = ? ORDER BY id DESC", (skill_id,)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from atom_saas_sync.store import backend_schema, digests
 from atom_saas_sync.store.tables.catalogue import CREATE_CATALOGUE
 from atom_saas_sync.store.tables.conflicts import CREATE_CONFLICTS
+from atom_saas_sync.store.tables.gate import CREATE_GATE, drop_gate
 from atom_saas_sync.store.tables.ratings import CREATE_RATINGS
 from atom_saas_sync.store.tables.search import INDEX_CHARACTERS, INDEX_WORDS
 from atom_saas_sync.store.tables.state import CREATE_SYNC_STATE
@@ -187,5 +188,18 @@ MIGRATIONS = (
         up=backend_schema.DELETED_EDITS,
         down=backend_schema.FORMER_DELETED_EDITS,
         loses=(("deleted local edits", "SELECT count(*) FROM skill_version WHERE ended_by = 'deleted_here'"),),
+    ),
+    # What waits, what people have decided, and who admitted the version that is served (docs/TRUST.md).
+    Migration(
+        name="0022_gate",
+        up=CREATE_GATE,
+        down=drop_gate(CREATE_CATALOGUE[-1]),
+        loses=(
+            ("versions never served", "SELECT count(*) FROM skill_version WHERE ended_by = 'not_admitted'"),
+            (
+                "admissions by people",
+                "SELECT count(*) FROM skill_base WHERE admitted_by IS NOT NULL AND admitted_by != 'adopted'",
+            ),
+        ),
     ),
 )

@@ -44,7 +44,7 @@ CREATE TABLE skill_base (
         confirmed_at TEXT NOT NULL,
         deleted_at TEXT,
         data TEXT
-    , version TEXT NOT NULL DEFAULT '', signature BLOB)
+    , version TEXT NOT NULL DEFAULT '', signature BLOB, admitted_at TEXT, admitted_by TEXT)
 ;
 
 CREATE TABLE http_validator (
@@ -195,7 +195,7 @@ CREATE TABLE skill_seen (
         content_digest BLOB NOT NULL,
         exec_digest BLOB NOT NULL,
         version TEXT NOT NULL,
-        seen_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')), signature BLOB,
+        seen_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')), signature BLOB, first_seen_at TEXT, admitted_at TEXT,
         PRIMARY KEY (skill_id, content_digest)
     ) WITHOUT ROWID
     
@@ -263,6 +263,89 @@ CREATE TABLE failed_rating_uploads (
         )
 ;
 
+CREATE TABLE deleted_edit (
+        id INTEGER PRIMARY KEY,
+        skill_id TEXT NOT NULL,
+        data TEXT,
+        deleted_at TEXT NOT NULL
+    )
+;
+
+CREATE TABLE skill_offer (
+        skill_id TEXT NOT NULL PRIMARY KEY,
+        page INTEGER,
+        wire_digest BLOB NOT NULL,
+        content_digest BLOB NOT NULL,
+        exec_digest BLOB NOT NULL,
+        version TEXT NOT NULL,
+        kind TEXT NOT NULL CHECK (kind IN ('hold', 'refuse')),
+        reason TEXT NOT NULL,
+        due_at TEXT,
+        first_seen_at TEXT NOT NULL,
+        offered_at TEXT NOT NULL,
+        confirmed_at TEXT NOT NULL,
+        abnormal INTEGER NOT NULL DEFAULT 0,
+        note TEXT,
+        data BLOB NOT NULL
+    )
+;
+
+CREATE TABLE gate_decision (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        skill_id TEXT NOT NULL,
+        content_digest BLOB NOT NULL,
+        kind TEXT NOT NULL CHECK (kind IN ('approve', 'reject')),
+        at TEXT NOT NULL,
+        by TEXT NOT NULL,
+        note TEXT
+    )
+;
+
+CREATE TABLE gate_pin (
+        skill_id TEXT NOT NULL PRIMARY KEY,
+        content_digest BLOB NOT NULL,
+        version TEXT NOT NULL,
+        at TEXT NOT NULL,
+        by TEXT NOT NULL,
+        note TEXT
+    )
+;
+
+CREATE TABLE gate_revocation (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        skill_id TEXT,
+        version TEXT,
+        digest BLOB,
+        publisher TEXT,
+        note TEXT,
+        source TEXT NOT NULL CHECK (source IN ('command', 'file')),
+        added_at TEXT NOT NULL,
+        added_by TEXT NOT NULL
+    )
+;
+
+CREATE TABLE gate_quarantine (
+        skill_id TEXT NOT NULL PRIMARY KEY,
+        skill_data TEXT NOT NULL,
+        base_data TEXT,
+        content_digest BLOB NOT NULL,
+        reason TEXT NOT NULL CHECK (reason IN ('quarantined', 'revoked', 'denied')),
+        served_source TEXT NOT NULL CHECK (served_source IN ('marketplace', 'edited', 'local')),
+        at TEXT NOT NULL,
+        by TEXT NOT NULL,
+        note TEXT
+    )
+;
+
+CREATE TABLE gate_scan (
+        content_digest BLOB NOT NULL PRIMARY KEY,
+        passed INTEGER NOT NULL,
+        note TEXT,
+        at TEXT NOT NULL
+    ) WITHOUT ROWID
+    
+;
+
 CREATE TABLE skill_version (
             id INTEGER PRIMARY KEY,
             skill_id TEXT NOT NULL,
@@ -270,18 +353,10 @@ CREATE TABLE skill_version (
             content_digest BLOB NOT NULL,
             exec_digest BLOB NOT NULL,
             ended_at TEXT NOT NULL,
-            ended_by TEXT NOT NULL CHECK (ended_by IN ('superseded', 'deleted', 'deleted_here')),
+            ended_by TEXT NOT NULL CHECK (ended_by IN ('superseded', 'deleted', 'deleted_here', 'not_admitted')),
             data BLOB NOT NULL,
             origin TEXT NOT NULL DEFAULT 'marketplace'
         )
-;
-
-CREATE TABLE deleted_edit (
-        id INTEGER PRIMARY KEY,
-        skill_id TEXT NOT NULL,
-        data TEXT,
-        deleted_at TEXT NOT NULL
-    )
 ;
 
 CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name"
@@ -342,32 +417,19 @@ CREATE INDEX idx_conflict_log_open ON conflict_log(skill_id) WHERE resolved_at I
 CREATE INDEX idx_conflict_log_unapplied ON conflict_log(id) WHERE resolved_at IS NOT NULL AND applied = 0
 ;
 
-CREATE INDEX idx_skill_version_origin ON skill_version(skill_id, origin)
+CREATE INDEX idx_skill_offer_page ON skill_offer(page)
 ;
 
-CREATE VIEW usable_skill AS
-    SELECT
-        c.skill_id,
-        CASE WHEN json_valid(c.skill_data) THEN json_extract(c.skill_data, '$.name') END AS name,
-        CASE WHEN json_valid(c.skill_data) THEN json_extract(c.skill_data, '$.version') END AS version,
-        CASE WHEN json_valid(c.skill_data) THEN json_extract(c.skill_data, '$.category') END AS category,
-        c.skill_data,
-        CASE
-            WHEN b.skill_id IS NULL THEN 'local'
-            WHEN b.data IS NULL OR b.data = c.skill_data THEN 'marketplace'
-            ELSE 'edited'
-        END AS source,
-        max(b.confirmed_at, coalesce(v.checked_at, '')) AS confirmed_at,
-        (
-            b.skill_id IS NOT NULL
-            AND (b.data IS NULL OR b.data = c.skill_data)
-            AND max(b.confirmed_at, coalesce(v.checked_at, ''))
-                < strftime('%Y-%m-%dT%H:%M:%SZ', 'now', '-24 hours')
-        ) AS stale
-    FROM skill_cache AS c
-    LEFT JOIN skill_base AS b ON b.skill_id = c.skill_id
-    LEFT JOIN http_validator AS v ON v.page = b.page
-    WHERE b.deleted_at IS NULL
+CREATE INDEX idx_skill_offer_due_at ON skill_offer(due_at) WHERE due_at IS NOT NULL
+;
+
+CREATE INDEX idx_skill_offer_waiting ON skill_offer(kind, reason, first_seen_at)
+;
+
+CREATE INDEX idx_gate_decision_digest ON gate_decision(skill_id, content_digest)
+;
+
+CREATE INDEX idx_skill_version_origin ON skill_version(skill_id, origin)
 ;
 
 CREATE VIEW skill_text AS 
@@ -401,6 +463,51 @@ CREATE VIEW skill_rating AS SELECT id, skill_id, user_id, rating, review, synced
 ;
 
 CREATE VIEW failed_rating_upload AS SELECT id, rating_id, error_message, error_type, failed_at, last_retry_at, next_retry_at, retry_count, max_retries, tenant_id FROM failed_rating_uploads
+;
+
+CREATE VIEW usable_skill AS
+    SELECT
+        c.skill_id,
+        CASE WHEN json_valid(c.skill_data) THEN json_extract(c.skill_data, '$.name') END AS name,
+        CASE WHEN json_valid(c.skill_data) THEN json_extract(c.skill_data, '$.version') END AS version,
+        CASE WHEN json_valid(c.skill_data) THEN json_extract(c.skill_data, '$.category') END AS category,
+        c.skill_data,
+        CASE
+            WHEN b.skill_id IS NULL THEN 'local'
+            WHEN b.data IS NULL OR b.data = c.skill_data THEN 'marketplace'
+            ELSE 'edited'
+        END AS source,
+        max(b.confirmed_at, coalesce(v.checked_at, '')) AS confirmed_at,
+        (
+            b.skill_id IS NOT NULL
+            AND (b.data IS NULL OR b.data = c.skill_data)
+            AND max(b.confirmed_at, coalesce(v.checked_at, ''))
+                < strftime('%Y-%m-%dT%H:%M:%SZ', 'now', '-24 hours')
+        ) AS stale,
+        CASE WHEN b.skill_id IS NOT NULL AND (b.data IS NULL OR b.data = c.skill_data) THEN lower(hex(b.content_digest)) END AS content_digest,
+        CASE WHEN b.skill_id IS NOT NULL AND (b.data IS NULL OR b.data = c.skill_data) THEN lower(hex(b.exec_digest)) END AS exec_digest,
+        substr(b.admitted_at, 1, 19) || 'Z' AS admitted_at,
+        CASE WHEN b.skill_id IS NOT NULL THEN coalesce(b.admitted_by, 'policy') END AS admitted_by
+    FROM skill_cache AS c
+    LEFT JOIN skill_base AS b ON b.skill_id = c.skill_id
+    LEFT JOIN http_validator AS v ON v.page = b.page
+    WHERE b.deleted_at IS NULL
+    AND (
+        NOT EXISTS (SELECT 1 FROM gate_quarantine)
+        OR NOT EXISTS (
+            SELECT 1 FROM gate_quarantine AS q WHERE q.skill_id = c.skill_id AND (
+                q.reason = 'quarantined' OR q.skill_data = c.skill_data OR q.content_digest = b.content_digest)
+        )
+    )
+    AND (
+        NOT EXISTS (SELECT 1 FROM gate_revocation)
+        OR NOT EXISTS (
+            SELECT 1 FROM gate_revocation AS r
+            WHERE (r.skill_id = c.skill_id AND (r.version IS NULL OR r.version = b.version OR r.version = CASE WHEN json_valid(c.skill_data) THEN json_extract(c.skill_data, '$.version') END))
+                OR r.digest = b.content_digest
+                OR r.publisher = CASE WHEN json_valid(c.skill_data) THEN json_extract(c.skill_data, '$.metadata.author') END COLLATE NOCASE
+        )
+    )
 ;
 
 CREATE TRIGGER skill_cache_before_insert BEFORE INSERT ON skill_cache
@@ -585,44 +692,6 @@ CREATE TRIGGER skill_cache_after_delete AFTER DELETE ON skill_cache
     END
 ;
 
-CREATE TRIGGER skill_seen_after_insert AFTER INSERT ON skill_seen
-    WHEN (SELECT count(*) FROM skill_seen WHERE skill_id = new.skill_id) > 1000
-    BEGIN
-        DELETE FROM skill_seen WHERE skill_id = new.skill_id AND content_digest IN (
-            SELECT content_digest FROM skill_seen WHERE skill_id = new.skill_id
-            ORDER BY seen_at DESC LIMIT -1 OFFSET 1000);
-    END
-;
-
-CREATE TRIGGER skill_base_after_update AFTER UPDATE OF content_digest ON skill_base
-        WHEN new.content_digest IS NOT old.content_digest
-        BEGIN
-            
-        INSERT INTO skill_seen (skill_id, content_digest, exec_digest, version)
-        SELECT old.skill_id, old.content_digest, old.exec_digest, old.version WHERE NOT EXISTS
-        (SELECT 1 FROM skill_seen WHERE skill_id = old.skill_id AND content_digest = old.content_digest);
-
-        UPDATE skill_seen SET signature = old.signature
-        WHERE skill_id = old.skill_id AND content_digest = old.content_digest AND exec_digest = old.exec_digest
-            AND version = old.version AND old.signature IS NOT NULL;
-
-        END
-;
-
-CREATE TRIGGER skill_base_after_delete AFTER DELETE ON skill_base
-        BEGIN
-            
-        INSERT INTO skill_seen (skill_id, content_digest, exec_digest, version)
-        SELECT old.skill_id, old.content_digest, old.exec_digest, old.version WHERE NOT EXISTS
-        (SELECT 1 FROM skill_seen WHERE skill_id = old.skill_id AND content_digest = old.content_digest);
-
-        UPDATE skill_seen SET signature = old.signature
-        WHERE skill_id = old.skill_id AND content_digest = old.content_digest AND exec_digest = old.exec_digest
-            AND version = old.version AND old.signature IS NOT NULL;
-
-        END
-;
-
 CREATE TRIGGER skill_ratings_after_insert AFTER INSERT ON skill_ratings
     WHEN NOT EXISTS (SELECT 1 FROM bulk_write)
     BEGIN
@@ -796,6 +865,53 @@ CREATE TRIGGER skill_cache_deleted_edit AFTER DELETE ON skill_cache
     END
 ;
 
+CREATE TRIGGER skill_base_after_update AFTER UPDATE OF content_digest ON skill_base
+        WHEN new.content_digest IS NOT old.content_digest
+        BEGIN
+            
+        INSERT INTO skill_seen (skill_id, content_digest, exec_digest, version, first_seen_at, admitted_at)
+        SELECT old.skill_id, old.content_digest, old.exec_digest, old.version, old.admitted_at, old.admitted_at
+        WHERE NOT EXISTS
+        (SELECT 1 FROM skill_seen WHERE skill_id = old.skill_id AND content_digest = old.content_digest);
+        UPDATE skill_seen SET admitted_at = old.admitted_at
+        WHERE skill_id = old.skill_id AND content_digest = old.content_digest AND old.admitted_at IS NOT NULL;
+
+        UPDATE skill_seen SET signature = old.signature
+        WHERE skill_id = old.skill_id AND content_digest = old.content_digest AND exec_digest = old.exec_digest
+            AND version = old.version AND old.signature IS NOT NULL;
+
+        END
+;
+
+CREATE TRIGGER skill_base_after_delete AFTER DELETE ON skill_base
+        BEGIN
+            
+        INSERT INTO skill_seen (skill_id, content_digest, exec_digest, version, first_seen_at, admitted_at)
+        SELECT old.skill_id, old.content_digest, old.exec_digest, old.version, old.admitted_at, old.admitted_at
+        WHERE NOT EXISTS
+        (SELECT 1 FROM skill_seen WHERE skill_id = old.skill_id AND content_digest = old.content_digest);
+        UPDATE skill_seen SET admitted_at = old.admitted_at
+        WHERE skill_id = old.skill_id AND content_digest = old.content_digest AND old.admitted_at IS NOT NULL;
+
+        UPDATE skill_seen SET signature = old.signature
+        WHERE skill_id = old.skill_id AND content_digest = old.content_digest AND exec_digest = old.exec_digest
+            AND version = old.version AND old.signature IS NOT NULL;
+
+        END
+;
+
+CREATE TRIGGER skill_seen_after_insert AFTER INSERT ON skill_seen
+    WHEN (SELECT count(*) FROM skill_seen WHERE skill_id = new.skill_id) > 1000
+    BEGIN
+        DELETE FROM skill_seen WHERE skill_id = new.skill_id AND content_digest IN (
+            SELECT content_digest FROM skill_seen WHERE skill_id = new.skill_id
+            ORDER BY seen_at DESC LIMIT -1 OFFSET 1000) AND content_digest NOT IN (
+            SELECT content_digest FROM gate_decision WHERE skill_id = new.skill_id
+            UNION ALL SELECT content_digest FROM gate_pin WHERE skill_id = new.skill_id
+            UNION ALL SELECT content_digest FROM skill_offer WHERE skill_id = new.skill_id);
+    END
+;
+
 INSERT INTO skill_fts (skill_fts, rank) VALUES ('automerge', 64)
 ;
 
@@ -832,4 +948,5 @@ INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES
     ('atom_saas_sync', '0018_history_index', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
     ('atom_saas_sync', '0019_backend_conflicts', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
     ('atom_saas_sync', '0020_expiry', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
-    ('atom_saas_sync', '0021_deleted_edits', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now'))
+    ('atom_saas_sync', '0021_deleted_edits', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
+    ('atom_saas_sync', '0022_gate', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now'))

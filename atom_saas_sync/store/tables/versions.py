@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # 0008: every version ever seen of a skill, whatever happened to it since, so that other code under the same version is
 # noticed. `version` is without invisible characters. The base is the newest and is not among them.
-_VERSIONS_REMEMBERED = 1000
+VERSIONS_REMEMBERED = 1000
 # Not OR IGNORE: in a trigger SQLite replaces it with the policy of the statement that fires it.
 REMEMBER_OLD = """
         INSERT INTO skill_seen (skill_id, content_digest, exec_digest, version)
@@ -32,6 +32,16 @@ def remember(statements: str) -> tuple[str, ...]:
     )
 
 
+FORGET_DIGESTS = f"""
+    CREATE TRIGGER skill_seen_after_insert AFTER INSERT ON skill_seen
+    WHEN (SELECT count(*) FROM skill_seen WHERE skill_id = new.skill_id) > {VERSIONS_REMEMBERED}
+    BEGIN
+        DELETE FROM skill_seen WHERE skill_id = new.skill_id AND content_digest IN (
+            SELECT content_digest FROM skill_seen WHERE skill_id = new.skill_id
+            ORDER BY seen_at DESC LIMIT -1 OFFSET {VERSIONS_REMEMBERED});
+    END
+    """  # noqa: S608 - built from constants
+
 SEEN_VERSIONS = (
     "ALTER TABLE skill_base ADD COLUMN version TEXT NOT NULL DEFAULT ''",
     """
@@ -53,15 +63,7 @@ SEEN_VERSIONS = (
     SELECT skill_id, content_digest, exec_digest, atom_sync_version(data), ended_at FROM skill_version
     """,
     *remember(REMEMBER_OLD),
-    f"""
-    CREATE TRIGGER skill_seen_after_insert AFTER INSERT ON skill_seen
-    WHEN (SELECT count(*) FROM skill_seen WHERE skill_id = new.skill_id) > {_VERSIONS_REMEMBERED}
-    BEGIN
-        DELETE FROM skill_seen WHERE skill_id = new.skill_id AND content_digest IN (
-            SELECT content_digest FROM skill_seen WHERE skill_id = new.skill_id
-            ORDER BY seen_at DESC LIMIT -1 OFFSET {_VERSIONS_REMEMBERED});
-    END
-    """,  # noqa: S608 - built from constants
+    FORGET_DIGESTS,
 )
 DROP_REMEMBERING = ("DROP TRIGGER skill_base_after_delete", "DROP TRIGGER skill_base_after_update")
 FORGET_SEEN_VERSIONS = (

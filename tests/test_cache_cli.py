@@ -171,6 +171,7 @@ def test_local_edits_are_not_purged_where_nobody_can_be_asked(
     refused = machine.command("cache", "purge", "--all", "--include-local", *words)
     assert refused.returncode == 2
     assert "2 local edits would be lost" in refused.stderr
+    assert "  ours  O\n" in refused.stderr or words == ["-q"]
     assert machine.cached() == before
     assert _copies(machine) == {}
 
@@ -192,7 +193,7 @@ def test_on_a_terminal_local_edits_are_listed_before_they_go(
     words = ["cache", "purge", "--all", "--include-local"]
     shown = on_a_terminal(machine, words, [("[y/N]", reply)], exit_code=1 if kept else 0)
     assert "2 local edits would be lost" in shown
-    assert edited[0] in shown
+    assert f"  {edited[0]}  {machine.sandbox.skill(edited[0])['name']}" in shown
     assert (edited[0] in machine.cached()) is kept
 
 
@@ -258,6 +259,9 @@ def test_purge_says_why_it_keeps_and_strict_mode_does_not(machine: Machine) -> N
     assert listed["stale"] is True
     dry = run_json(machine, "cache", "purge", "--dry-run", ATOM_SAAS_CACHE_STRICT_TTL="true")
     assert (dry["skills"], len(dry["skill_ids"]), len(machine.cached())) == (60, 60, 60)
+    lines = machine.command("cache", "purge", "--dry-run", ATOM_SAAS_CACHE_STRICT_TTL="true").stdout.splitlines()
+    first = dry["skill_ids"][0]
+    assert lines[1] == f"  {first}  {machine.cached()[first]['name']}"
     assert run_json(machine, "cache", "purge", ATOM_SAAS_CACHE_STRICT_TTL="true")["skills"] == 60
     assert machine.cached() == {}
     assert machine.sql("SELECT action FROM audit_log") == [("cache purge",)]

@@ -51,6 +51,15 @@ def test_show_prints_one_line_for_each_variable_as_it_is(tmp_path: Path) -> None
     assert "\x1b" not in result.stdout
 
 
+def test_show_wraps_nothing_on_a_terminal_of_80_columns(tmp_path: Path) -> None:
+    url = f"https://marketplace.example/{'long/' * 30}"
+    result = _run(tmp_path, "config", "show", ATOM_SAAS_API_TOKEN=TOKEN, ATOM_SAAS_API_URL=url, COLUMNS="80")
+    lines = result.stdout.splitlines()
+    assert len(lines) == len(VARIABLES) + 1
+    assert max(map(len, lines)) <= 80
+    assert next(line for line in lines if "API_URL" in line).split()[1:] == [f"{url[:26]}…", "environment"]
+
+
 def test_show_works_although_something_is_wrong(tmp_path: Path) -> None:
     result = _run(tmp_path, "config", "show", ATOM_SAAS_SYNC_INTERVAL_MINUTES="4", ATOM_SAAS_API_DIALECT="v9")
     assert result.returncode == 78

@@ -117,7 +117,7 @@ def test_a_long_plan_is_the_summary_and_some_named_lines(machine: Machine) -> No
     planned = [line for line in lines if "would be added: " in line]
     assert len(planned) == 20
     assert lines[-1] == "  … and 40 more (--json)"
-    named = {f"{skill['name']} [{skill_id}]" for skill_id, skill in machine.listed().items()}
+    named = {f"{skill_id}  {skill['name']}" for skill_id, skill in machine.listed().items()}
     assert {line.partition("would be added: ")[2] for line in planned} <= named
     assert not machine.database_path.exists()
 
@@ -130,7 +130,7 @@ def test_a_plan_names_what_would_be_deleted_and_leaves_out_what_stays(machine: M
     machine.sandbox.patch_skill(changed, {"description": "news"})
     lines = machine.command("sync", "skills", "--dry-run").stdout.splitlines()
     planned = sorted(line.strip() for line in lines if "would be" in line)
-    assert planned[0] == f"would be deleted: {name} [{gone}]"
+    assert planned[0] == f"would be deleted: {gone}  {name}"
     assert planned[1].startswith("would be updated: ")
     assert len(planned) == 2
     plan = json.loads(machine.command("sync", "skills", "--dry-run", "--json").stdout)["plan"]

@@ -17,7 +17,10 @@ from atom_saas_sync.cli.tables import print_facts
 from atom_saas_sync.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from atom_saas_sync.model import CacheStatistics
+    from atom_saas_sync.store.database import Database
     from atom_saas_sync.usecases.purge_cache import Purged
 
 app = typer.Typer(help="Show the age of the cache; remove expired entries.", no_args_is_help=True)
@@ -67,10 +70,10 @@ def purge(
 ) -> None:
     """Remove expired entries. Local edits stay, and so does everything while the marketplace cannot be reached."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.cli.session import AUTO_SYNC_OFF, SCHEDULER_OFF, STOPPED, noted_run
+    from atom_saas_sync.cli.session import SCHEDULER_OFF, noted_run
     from atom_saas_sync.store.database import Database
     from atom_saas_sync.store.lifetime import Lifetime
-    from atom_saas_sync.store.runs import TIMER, Runs
+    from atom_saas_sync.store.runs import TIMER
     from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
 
     if include_local and not everything:
@@ -88,28 +91,47 @@ def purge(
     if scheduled and not settings.scheduler_enabled:
         _skip("scheduler_off", SCHEDULER_OFF, as_json=as_json)
     with Database.open(settings.database_path, create=False, adopt=not scheduled) as database:
-        if scheduled and Runs(database).scheduling_stopped():
-            _skip("stopped", STOPPED, as_json=as_json)
-        if scheduled and Runs(database).auto_sync_is_off():
-            _skip("scheduler_off", AUTO_SYNC_OFF, as_json=as_json)
+        if scheduled:
+            _skip_if_switched_off(database, as_json=as_json)
         lifetime, actor, now = Lifetime(database), runtime.person(), datetime.now(UTC)
         confirmed: tuple[str, ...] = ()
+        would_go: list[str] = []
         if include_local and not dry_run:
             confirmed = purge_cache(lifetime, wanted(dry_run=True), actor=actor, now=now).removed.local_ids
-            _confirm(confirmed, yes=yes, as_json=as_json)
+            _confirm(_named(database, confirmed), yes=yes, as_json=as_json)
         options = wanted(dry_run=dry_run, confirmed=frozenset(confirmed))
         if dry_run:
             purged = purge_cache(lifetime, options, actor=actor, now=now)
+            would_go = [] if as_json else _named(database, purged.removed.skills)
         else:
             with noted_run(settings.database_path, "purge", started_by=TIMER if scheduled else actor) as counts:
                 purged = purge_cache(lifetime, options, actor=actor, now=now)
                 counts.update(purged.counts)
-    _report(purged, dry_run=dry_run, as_json=as_json)
+    _report(purged, would_go, dry_run=dry_run, as_json=as_json)
 
 
-def _confirm(local_ids: tuple[str, ...], *, yes: bool, as_json: bool) -> None:
-    edits = counted(len(local_ids), "local edit")
-    confirm_loss(local_ids, what=edits, question="Remove them? The audit log keeps a copy.", yes=yes, as_json=as_json)
+def _named(database: Database, ids: Sequence[str]) -> list[str]:
+    """Return a line for each skill: its id, and its name if it has one."""
+    from atom_saas_sync.store.reading import skill_names
+
+    names = skill_names(database, ids)
+    return [f"{each}  {names[each]}" if each in names else each for each in ids]
+
+
+def _confirm(lines: list[str], *, yes: bool, as_json: bool) -> None:
+    edits = counted(len(lines), "local edit")
+    confirm_loss(lines, what=edits, question="Remove them? The audit log keeps a copy.", yes=yes, as_json=as_json)
+
+
+def _skip_if_switched_off(database: Database, *, as_json: bool) -> None:
+    from atom_saas_sync.cli.session import AUTO_SYNC_OFF, STOPPED
+    from atom_saas_sync.store.runs import Runs
+
+    runs = Runs(database)
+    if runs.scheduling_stopped():
+        _skip("stopped", STOPPED, as_json=as_json)
+    if runs.auto_sync_is_off():
+        _skip("scheduler_off", AUTO_SYNC_OFF, as_json=as_json)
 
 
 def _skip(reason: str, why: str, *, as_json: bool) -> NoReturn:
@@ -120,7 +142,7 @@ def _skip(reason: str, why: str, *, as_json: bool) -> NoReturn:
     raise typer.Exit
 
 
-def _report(purged: Purged, *, dry_run: bool, as_json: bool) -> None:
+def _report(purged: Purged, would_go: list[str], *, dry_run: bool, as_json: bool) -> None:
     from atom_saas_sync.times import format_time
 
     removed, kept = purged.removed, purged.kept_stale
@@ -152,8 +174,7 @@ def _report(purged: Purged, *, dry_run: bool, as_json: bool) -> None:
             f"{counted(len(removed.skills), 'skill')} and "
             f"{counted(len(removed.categories), 'category', 'categories')} {verb}"
         )
-        if dry_run:
-            print_some([f"would be removed: {skill_id}" for skill_id in removed.skills])
+        print_some(would_go)
     if kept is not None and (kept.skills or kept.categories):
         note("  → a sync confirms them again; --all removes them, and so does ATOM_SAAS_CACHE_STRICT_TTL")
     if removed.protected:

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from atom_saas_sync.characters import printable
-from atom_saas_sync.cli.output import complain, console, note, print_json, say
+from atom_saas_sync.cli.output import complain, note, print_json, say
 from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.cli.setup import init
+from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.errors import ConfigError
 
 app = typer.Typer(help="Create, show and check the configuration.", no_args_is_help=True)
@@ -38,17 +39,8 @@ def show(ctx: typer.Context, as_json: _Json = False) -> None:
             }
         )
     else:
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=None, pad_edge=False)
-        table.add_column("variable", no_wrap=True)
-        table.add_column("value", overflow="fold")
-        table.add_column("from", overflow="fold")
-        for line in shown:
-            cells = (line.name, line.value or "-", line.origin)
-            table.add_row(*(Text(printable(cell)) for cell in cells), style=None if line.value else "dim")
-        console(whole_lines=True).print(table)
+        columns = (Column("variable"), Column("value", cut=True, least=27), Column("from", cut=True, least=11))
+        print_table(columns, [(line.name, line.value or "-", line.origin) for line in shown])
     _tell(problems, warnings)
     if problems:
         raise typer.Exit(ConfigError.exit_code)

@@ -199,9 +199,16 @@ def say(text: str) -> None:
 
 
 def print_some(lines: Sequence[str]) -> None:
-    """Print the first lines of a long list that is part of a screen, and how many more there are."""
-    for line in lines[:_SOME]:
-        sys.stdout.write(f"  {printable(line)}\n")
+    """Print the first lines of a long list that is part of a screen, and how many more there are.
+
+    A terminal gets no line that wraps: what may be cut, such as a name, belongs at the end.
+    """
+    from rich.cells import cell_len, set_cell_size
+
+    room = (shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDE) - 2
+    for line in map(printable, lines[:_SOME]):
+        shown = line if cell_len(line) <= room else set_cell_size(line, room - 1) + "…"
+        sys.stdout.write(f"  {shown}\n")
     if len(lines) > _SOME:
         sys.stdout.write(f"  … and {len(lines) - _SOME:,} more (--json)\n")
 

@@ -232,5 +232,5 @@ def _is_worth_a_line(action: Action) -> bool:
 def _plan_line(planned: dict[str, Any]) -> str:
     conflict = planned["conflict"]
     why = f"  ({conflict['type']}, {conflict['severity']})" if conflict else ""
-    name = f"{planned['name']} " if planned["name"] else ""
-    return f"would be {planned['outcome']}: {name}[{planned['skill_id']}]{why}"
+    name = f"  {planned['name']}" if planned["name"] else ""
+    return f"would be {planned['outcome']}: {planned['skill_id']}{why}{name}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NoReturn
 
+from atom_saas_sync.characters import counted
+
 _MASKED = "********"
 # Values that a message does not repeat: a URL with a password or a key in it, a token in the wrong place.
 PERHAPS_SECRET = re.compile(r"[@?]|at_saas_|eyJ|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4")
@@ -48,7 +50,7 @@ def mask(secret: Secret) -> str:
     """Return what may be shown of a secret: how long it is, and the public prefix of a token."""
     text = secret.reveal()
     prefix = "at_saas_" if text.startswith("at_saas_") else ""
-    return f"{prefix}… ({len(text)} characters)"
+    return f"{prefix}… ({counted(len(text), 'character')})"
 
 
 def without_query(text: str) -> str:

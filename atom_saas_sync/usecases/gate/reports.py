@@ -6,6 +6,8 @@ from datetime import datetime
 
 from msgspec import Struct
 
+from atom_saas_sync.core.gate.facts import Capabilities
+
 CHANGED, NOT_WAITING, PINNED, REVOKED, DENIED = "changed", "not_waiting", "pinned", "revoked", "denied"
 """Why a decision was refused for a skill (design: trust, section 4)."""
 
@@ -15,20 +17,6 @@ class Target(Struct, frozen=True):
 
     skill_id: str
     digest: str | None = None
-
-
-class Fact(Struct, frozen=True):
-    """Something that a version can do; `kind` is host, command, env, path, package, dynamic, encoded or hidden."""
-
-    kind: str
-    value: str
-
-
-class Capabilities(Struct, frozen=True):
-    """What an update can newly do, and what it no longer does."""
-
-    added: tuple[Fact, ...] = ()
-    removed: tuple[Fact, ...] = ()
 
 
 class Update(Struct, frozen=True):

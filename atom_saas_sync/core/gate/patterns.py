@@ -113,11 +113,11 @@ def _dynamic(text: str) -> Iterator[Fact]:
 def _hosts(text: str) -> Iterator[Fact]:
     for match in _URL.finditer(text):
         rest = match[2].rstrip(".:!?*_")
-        host = rest.partition("/")[0].partition("?")[0].partition("#")[0].rpartition("@")[2]
-        name = host.partition(":")[0].lower()
+        place, _, path = rest.partition("/")
+        name = re.split("[?#]", place)[0].rpartition("@")[2].partition(":")[0].lower()
         if name:
             yield fact("host", name)
-            if len(rest) > len(host) + 1:
+            if path or "?" in place:
                 yield fact("host", f"{match[1].lower()}://{rest}")
     for match in _ADDRESS.finditer(text):
         yield fact("host", match[0])

@@ -282,7 +282,8 @@ class Gate(Struct, frozen=True, dict=True):
     """What holds for a whole run.
 
     `anything_stored`: the database has a decision, pin, quarantine or offer. `abnormal`: the run brings more changed
-    skills than `max_changed` allows; `since` is then the moment from which on a digest was first seen in it. `adopting`
+    skills than `max_changed` allows; `since` is then the moment from which on a digest was first seen in it. `parking`:
+    nobody knows that yet, and what is held as abnormal is judged again at the end of the walk. `adopting`
     is the person for whom `--adopt` admits what an empty database gets.
     """
 
@@ -291,6 +292,7 @@ class Gate(Struct, frozen=True, dict=True):
     revocations_broken: bool = False
     anything_stored: bool = True
     abnormal: bool = False
+    parking: bool = False
     since: datetime | None = None
     clock_trusted: bool = True
     adopting: str | None = None

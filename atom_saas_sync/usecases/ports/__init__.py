@@ -24,8 +24,6 @@ Unless a verb says otherwise:
 from __future__ import annotations
 
 from atom_saas_sync.usecases.ports.catalogue import KnownSkills, SkillBatch, StoredBatch, StoredCatalogue
-from atom_saas_sync.usecases.ports.gate import GateBatch, GateStore, StoredEvidence
-from atom_saas_sync.usecases.ports.gate_edges import GateFiles, Scanner
 from atom_saas_sync.usecases.ports.marketplace import Marketplace, RatingMarketplace, Statistics
 from atom_saas_sync.usecases.ports.people import (
     ConflictDesk,
@@ -53,9 +51,6 @@ __all__ = [
     "ConflictDesk",
     "EditableCatalogue",
     "EventBatch",
-    "GateBatch",
-    "GateFiles",
-    "GateStore",
     "JobStore",
     "KnownSkills",
     "ListedConflicts",
@@ -67,7 +62,6 @@ __all__ = [
     "RatingMarketplace",
     "RequestsLeft",
     "RunLog",
-    "Scanner",
     "SkillBatch",
     "StateStore",
     "Statistics",
@@ -76,7 +70,6 @@ __all__ = [
     "StoredCatalogue",
     "StoredConflicts",
     "StoredEvents",
-    "StoredEvidence",
     "StoredHistory",
     "StoredLifetime",
     "StoredRatings",

@@ -142,6 +142,9 @@ class GateStore(Protocol):
     def known_ids(self, skill_ids: Iterable[str]) -> set[str]:
         """Return those of these ids of which anything is stored: a row, a base, an offer, a pin, a quarantine."""
 
+    def digests_like(self, digits: str) -> list[bytes]:
+        """Return, sorted, the content digests ever seen here that begin with these hexadecimal digits."""
+
     def waiting(
         self,
         *,

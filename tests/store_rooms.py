@@ -27,12 +27,13 @@ from atom_saas_sync.store.lifetime import Lifetime
 from atom_saas_sync.store.lock import holder, run_lock
 from atom_saas_sync.store.ratings import Ratings
 from atom_saas_sync.store.reading import Reading
-from atom_saas_sync.store.realtime import RealtimeStore, Schedule, WriteAheadLog
+from atom_saas_sync.store.realtime import RealtimeStore, Schedule
 from atom_saas_sync.store.rebind import rebind
 from atom_saas_sync.store.requests import RequestBudget
 from atom_saas_sync.store.run_log import RunHistory
 from atom_saas_sync.store.runs import Runs
 from atom_saas_sync.store.status import read_status
+from atom_saas_sync.store.upkeep import SQLiteUpkeep
 from atom_saas_sync.store.websocket_switch import WebSocketSwitch
 from atom_saas_sync.usecases import ports
 
@@ -96,7 +97,7 @@ class Rooms:
         self.events: ports.StoredEvents = RealtimeStore(database, history_versions=2)
         self.state: ports.StateStore = RealtimeStore(database)
         self.switch: ports.StoredSwitch = WebSocketSwitch(database)
-        self.log: ports.LogStore = WriteAheadLog(self._log_database)
+        self.upkeep: ports.StoreUpkeep = SQLiteUpkeep(self._log_database)
         self.jobs: ports.JobStore = Schedule(database)
         self.ratings: ports.StoredRatings = Ratings(database)
         self.own_ratings: ports.PersonsRatings = Ratings(database)

@@ -63,7 +63,6 @@ TOO_LARGE = {
     "usecases/diagnose.py",
     "usecases/pull_catalogue.py: CataloguePull",
     "usecases/sync_ratings.py: RatingSync",
-    "usecases/watch.py: Watch",
 }
 IN_A_CIRCLE = {
     "atom_saas_sync.store.kept_copies",

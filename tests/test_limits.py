@@ -26,7 +26,7 @@ from atom_saas_sync.core.incoming.messages import Malformed, Message, parse_fram
 from atom_saas_sync.core.incoming.skills import parse_skill_page, read_skill
 from atom_saas_sync.errors import BadResponse, TooLarge
 from atom_saas_sync.model import InvalidItem, SkillVersion
-from atom_saas_sync.usecases.watch import BATCH_BYTES, BATCH_MESSAGES, WAITING_BYTES, WAITING_MESSAGES, Backlog
+from atom_saas_sync.usecases.watch.backlog import BATCH_BYTES, BATCH_MESSAGES, WAITING_BYTES, WAITING_MESSAGES, Backlog
 
 _UNITS = {"KiB": 2**10, "MiB": 2**20, "": 1, "s": 1, "days": 1}
 

@@ -34,7 +34,7 @@ from atom_saas_sync.marketplace.websocket import open_link
 from atom_saas_sync.model import RunReport
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.usecases.follow_events import EventFollower
-from atom_saas_sync.usecases.watch_edges import Link
+from atom_saas_sync.usecases.watch.edges import Link
 
 
 @pytest.fixture
@@ -494,7 +494,7 @@ def test_a_frame_whose_reading_meets_a_bug_is_dropped(
             raise AttributeError
         return parse_frame(frame)
 
-    monkeypatch.setattr("atom_saas_sync.usecases.watch.parse_frame", meet_a_bug)
+    monkeypatch.setattr("atom_saas_sync.usecases.watch.inbox.parse_frame", meet_a_bug)
     with watch_in_thread(machine, JumpingClock()) as running:
         assert sandbox.wait_for_listeners(1)
         sandbox.push({"type": "oops"})
@@ -527,3 +527,41 @@ def test_it_stops_in_time_when_the_other_side_is_deaf(machine: Machine, sandbox:
             connection, _ = deaf.accept()
             with connection:
                 stop(process)
+
+
+def test_nothing_writes_any_more_when_it_has_stopped(
+    machine: Machine, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applying, release = threading.Event(), threading.Event()
+
+    def hang(_self: EventFollower, _messages: Sequence[Message], _now: datetime) -> None:
+        applying.set()
+        assert release.wait(PATIENCE)
+
+    monkeypatch.setattr("atom_saas_sync.usecases.watch.service.STOP_SECONDS", 0.05)
+    monkeypatch.setattr(EventFollower, "apply", hang)
+    with watch_in_thread(machine, JumpingClock()) as running:
+        assert sandbox.wait_for_listeners(1)
+        sandbox.put_skill({"skill_id": "news", "name": "slow"})
+        assert applying.wait(PATIENCE)
+        running.soon(running.service.stop)
+        running.thread.join(1.0)
+        still_running = running.thread.is_alive()  # the database is closed when it has ended
+        release.set()
+    assert still_running
+    assert running.bug is None
+
+
+def test_an_error_of_one_service_ends_all_and_is_raised_as_it_is(
+    machine: Machine, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(Nobody):
+        def alive(self) -> None:
+            raise failure from cause
+
+    failure, cause = OverflowError("of the supervisor"), KeyError("cause")
+    with watch_in_thread(machine, JumpingClock(), supervisor=Broken(watchdog_seconds=0.01)) as running:
+        running.thread.join(PATIENCE)
+    assert running.bug is failure
+    assert running.bug.__cause__ is cause
+    assert websocket_state(machine)["stopped_at"] is not None

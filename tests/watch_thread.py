@@ -17,10 +17,11 @@ from atom_saas_sync.core.realtime import Rules
 from atom_saas_sync.marketplace.websocket import open_link
 from atom_saas_sync.model import RunReport
 from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.realtime import RealtimeStore, Schedule, WriteAheadLog
+from atom_saas_sync.store.realtime import RealtimeStore, Schedule
+from atom_saas_sync.store.upkeep import SQLiteUpkeep
 from atom_saas_sync.usecases.follow_events import EventFollower
-from atom_saas_sync.usecases.watch import Watch, WatchSettings
-from atom_saas_sync.usecases.watch_edges import Link
+from atom_saas_sync.usecases.watch.edges import Link
+from atom_saas_sync.usecases.watch.service import Watch, WatchSettings
 
 
 class JumpingClock:
@@ -59,6 +60,7 @@ class Running:
     loop: asyncio.AbstractEventLoop | None = None
     polls: list[str] = field(default_factory=list)
     bug: BaseException | None = None
+    thread: threading.Thread = field(init=False)
 
     def __call__(self) -> None:
         async def run() -> None:
@@ -107,7 +109,7 @@ def watch_in_thread(
             open_link=connect or connect_really,
             follower=EventFollower(store, strategy="remote_wins"),
             store=store,
-            log_store=WriteAheadLog(beside),
+            upkeep=SQLiteUpkeep(beside),
             schedule=Schedule(database),
             poll=noted_poll,
             interrupt=lambda: None,
@@ -117,7 +119,7 @@ def watch_in_thread(
             jitter=lambda: 0.5,
         )
         running = Running(service)
-        thread = threading.Thread(target=running)
+        running.thread = thread = threading.Thread(target=running)
         thread.start()
         try:
             yield running

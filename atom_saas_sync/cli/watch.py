@@ -1,4 +1,4 @@
-"""`watch`: the real-time service. Here it is composed; what it does is in usecases/watch.py."""
+"""`watch`: the real-time service. Here it is composed; what it does is in usecases/watch/."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from atom_saas_sync.marketplace.websocket import Link
     from atom_saas_sync.model import RunReport
     from atom_saas_sync.store.database import Database
-    from atom_saas_sync.usecases.periodic_jobs import Job
-    from atom_saas_sync.usecases.watch import Watch, WatchSettings
+    from atom_saas_sync.usecases.watch.jobs import Job
+    from atom_saas_sync.usecases.watch.service import Watch, WatchSettings
 
 _LOCK_WAIT_SECONDS = 900.0
 _BUSY_SECONDS = 1.0  # shorter than elsewhere: the service tries again by itself, and must be able to stop meanwhile
@@ -122,9 +122,10 @@ class _Service:
         import random
 
         from atom_saas_sync.cli.runtime import signer_of
-        from atom_saas_sync.store.realtime import RealtimeStore, Schedule, WriteAheadLog
+        from atom_saas_sync.store.realtime import RealtimeStore, Schedule
+        from atom_saas_sync.store.upkeep import SQLiteUpkeep
         from atom_saas_sync.usecases.follow_events import EventFollower
-        from atom_saas_sync.usecases.watch import Watch
+        from atom_saas_sync.usecases.watch.service import Watch
 
         settings = self._settings
         store = RealtimeStore(database, history_versions=settings.history_versions, signer=signer_of(settings))
@@ -133,7 +134,7 @@ class _Service:
             open_link=self._open_link,
             follower=EventFollower(store, strategy=self._settings.conflict_strategy),
             store=store,
-            log_store=WriteAheadLog(beside),
+            upkeep=SQLiteUpkeep(beside),
             schedule=Schedule(database),
             poll=self._poll,
             interrupt=self._clock.stop,
@@ -304,7 +305,7 @@ class _Service:
         """Return the jobs to run, with the guide's names and log lines."""
         import logging
 
-        from atom_saas_sync.usecases.periodic_jobs import Job
+        from atom_saas_sync.usecases.watch.jobs import Job
 
         log = logging.getLogger(__name__)
         if not self._jobs:
@@ -377,7 +378,7 @@ def _back_up(settings: Settings) -> None:
 def _watch_settings(settings: Settings) -> WatchSettings:
     from atom_saas_sync.config import without_query
     from atom_saas_sync.core.realtime import Rules
-    from atom_saas_sync.usecases.watch import WatchSettings
+    from atom_saas_sync.usecases.watch.service import WatchSettings
 
     return WatchSettings(
         rules=Rules(

@@ -226,18 +226,6 @@ class RealtimeStore:
             return last_run_started_at(connection, "skills")
 
 
-class WriteAheadLog:
-    """The write-ahead log, over a connection of its own, so that whoever writes need not wait."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def checkpoint(self) -> None:
-        """Move what no reader needs there any more into the database file; wait for nobody."""
-        with translated_errors(self._database.path, (sqlite3.Error,)):
-            self._database.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-
-
 class Schedule:
     """The periodic jobs of `watch --jobs`."""
 

@@ -17,14 +17,14 @@ from watch_thread import JumpingClock, watch_in_thread
 from atom_saas_sync.errors import LinkEnded
 from atom_saas_sync.marketplace.websocket import open_link
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.usecases import link_report
-from atom_saas_sync.usecases.watch_edges import Link
+from atom_saas_sync.usecases.watch import reporting
+from atom_saas_sync.usecases.watch.edges import Link
 
 
 @pytest.fixture
 def machine(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Return a machine whose `watch`, in this process, looks at the switch more often than each 10 s."""
-    monkeypatch.setattr(link_report, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(reporting, "HEARTBEAT_SECONDS", 0.05)
     return Machine(sandbox, tmp_path)
 
 

@@ -37,10 +37,10 @@ from atom_saas_sync.usecases.ports.reading import CacheFigures, StoredHistory, S
 from atom_saas_sync.usecases.ports.realtime import (
     EventBatch,
     JobStore,
-    LogStore,
     StateStore,
     StoredEvents,
     StoredSwitch,
+    StoreUpkeep,
 )
 from atom_saas_sync.usecases.ports.requests import Clock, RequestsLeft, StoredBudget
 from atom_saas_sync.usecases.ports.runs import Progress, RunLog, StoredRunHistory, StoredRuns
@@ -54,7 +54,6 @@ __all__ = [
     "JobStore",
     "KnownSkills",
     "ListedConflicts",
-    "LogStore",
     "Marketplace",
     "PersonsBatch",
     "PersonsRatings",
@@ -65,6 +64,7 @@ __all__ = [
     "SkillBatch",
     "StateStore",
     "Statistics",
+    "StoreUpkeep",
     "StoredBatch",
     "StoredBudget",
     "StoredCatalogue",

@@ -87,13 +87,19 @@ class StoredSwitch(Protocol):
         """Let a `watch` that waits for its next attempt connect at its next heartbeat; else it changes nothing."""
 
 
-class LogStore(Protocol):
-    """The database's write-ahead log, over a connection of its own."""
+class StoreUpkeep(Protocol):
+    """What a process that writes all day owes to the database and to other programs, over a connection of its own."""
 
-    def checkpoint(self) -> None:
-        """Move what no reader needs from the log to the database file.
+    def tidy(self) -> None:
+        """Do what the engine does better beside the thread that writes than in the middle of a commit.
 
-        It does not wait: pages that a reader still needs are left for the next call, which is not an error.
+        It does not wait: what a reader still needs is left for the next call, which is not an error.
+        """
+
+    def pause(self, writing: float, *, of: float) -> float:
+        """Return for how many seconds to pause so that other programs can write; 0.0 if they can.
+
+        So many of the last so many seconds were spent writing. Any thread may ask.
         """
 
 

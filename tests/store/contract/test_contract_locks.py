@@ -168,7 +168,8 @@ READS: dict[str, Act] = {
     "ListedConflicts.note_seen": lambda s: s.conflicts.note_seen([1, 2, 3]),
     # These write, but give way to whoever holds the lock.
     "StoredReading.count_read": lambda s: s.reading().count_read([]),
-    "LogStore.checkpoint": lambda s: s.log.checkpoint(),
+    "StoreUpkeep.tidy": lambda s: s.upkeep.tidy(),
+    "StoreUpkeep.pause": lambda s: s.upkeep.pause(1.0, of=2.0),
     "StoredBudget.close": lambda s: s.new_budget().close(),
 }
 BATCHES = {"StoredBatch", "SkillBatch", "EventBatch", "PersonsBatch", "ConflictDesk"}

@@ -140,8 +140,8 @@ def test_the_last_run_of_a_kind_whoever_started_it(store: Rooms) -> None:
     assert (store.state.last_poll(), store.jobs.last_started("ratings")) == (NOW, NOW + HOUR)
 
 
-def test_a_checkpoint_changes_nothing_that_anybody_sees(store: Rooms) -> None:
+def test_tidying_changes_nothing_that_anybody_sees(store: Rooms) -> None:
     store.show(skill("a"))
     before = store.everything()
-    store.log.checkpoint()
+    store.upkeep.tidy()
     assert store.everything() == before

@@ -13,10 +13,10 @@ from msgspec import Struct
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model import ScheduledJob
 from atom_saas_sync.times import format_time
-from atom_saas_sync.usecases.background import BackgroundRuns
 from atom_saas_sync.usecases.ports import JobStore
 from atom_saas_sync.usecases.schedule import first_run, next_run, spread
-from atom_saas_sync.usecases.watch_edges import Clock, Write
+from atom_saas_sync.usecases.watch.background import BackgroundRuns
+from atom_saas_sync.usecases.watch.edges import Clock, Write
 
 log = logging.getLogger(__name__)
 
@@ -71,24 +71,21 @@ class PeriodicJobs:
         """Run the jobs when they are due, and plan anew when there are others."""
         while True:
             self._replaced.clear()
-            tasks = await self._start()
-            replaced = asyncio.create_task(self._replaced.wait())
-            try:
-                done, _ = await asyncio.wait({replaced, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()  # raises what went wrong
-            finally:
-                for task in (replaced, *tasks):
+            planned = await self._plan()
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._keep_running(job, planned)) for job in self._jobs]
+                await self._replaced.wait()
+                for task in tasks:
                     task.cancel()
 
-    async def _start(self) -> list[asyncio.Task[None]]:
+    async def _plan(self) -> dict[str, datetime]:
         now = self._clock.now()
         planned: dict[str, datetime] = {}
         for job in self._jobs:
             last = await self._write(self._schedule.last_started, job.kind)
             planned[job.id] = first_run(last, timedelta(minutes=job.minutes), now, self._jitter())
         await self._write_plan(planned)
-        return [asyncio.create_task(self._keep_running(job, planned)) for job in self._jobs]
+        return planned
 
     async def _keep_running(self, job: Job, planned: dict[str, datetime]) -> None:
         interval = timedelta(minutes=job.minutes)

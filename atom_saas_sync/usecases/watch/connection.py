@@ -8,23 +8,28 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Literal, Never
 
+from msgspec.structs import replace
+
+from atom_saas_sync.core.incoming.messages import PING
 from atom_saas_sync.core.outgoing import heartbeat
-from atom_saas_sync.core.realtime import Do, Lifeline
+from atom_saas_sync.core.realtime import DISABLED_BY_ADMIN, Do, Lifeline, Rules, asks_for_retry
 from atom_saas_sync.errors import AtomSyncError, LinkEnded
-from atom_saas_sync.usecases.background import wait_for
-from atom_saas_sync.usecases.link_report import LinkReport
-from atom_saas_sync.usecases.watch_edges import Clock, Link
+from atom_saas_sync.model import LinkState, LinkSwitch
+from atom_saas_sync.usecases.watch.background import wait_for
+from atom_saas_sync.usecases.watch.edges import Clock, Link
+from atom_saas_sync.usecases.watch.inbox import Inbox
+from atom_saas_sync.usecases.watch.reporting import ConnectionReport
 
 _CLOCK_SECONDS = 1.0  # a machine that was suspended has a clock that jumps
 
 log = logging.getLogger(__name__)
 
 
-class LinkKeeper:
+class ConnectionKeeper:
     """Holds one connection after the other. Everything happens in the event loop.
 
-    `take` gets each frame, and returns when the next one may be read. `catch_up` has what was missed meanwhile fetched.
-    `token_changed`, which blocks, says whether there is another token than the last one used.
+    `inbox` takes each frame. `catch_up` has what was missed meanwhile fetched. `token_changed`, which blocks, says
+    whether there is another token than the last one used.
     """
 
     def __init__(
@@ -32,17 +37,15 @@ class LinkKeeper:
         lifeline: Lifeline,
         *,
         open_link: Callable[[Callable[[], None]], Awaitable[Link]],
-        take: Callable[[str | bytes], Awaitable[None]],
+        inbox: Inbox,
         catch_up: Callable[[], None],
         token_changed: Callable[[], bool],
-        report: LinkReport,
+        report: ConnectionReport,
         clock: Clock,
     ) -> None:
-        self.held_back = False
-        """Whether `take` waits: then the silence is our own."""
         self._lifeline = lifeline
         self._open_link = open_link
-        self._take = take
+        self._inbox = inbox
         self._catch_up = catch_up
         self._token_changed = token_changed
         self._report = report
@@ -53,17 +56,18 @@ class LinkKeeper:
         self._talk: asyncio.Task[None] | None = None
         self._unsaid: set[Literal["ping", "pong"]] = set()
         self._rescheduled = asyncio.Event()
+        self._stopping = False
 
     async def run(self) -> Never:
         """Keep the connection. Raises an internal error that left nobody to make the next one."""
         self._bug: asyncio.Future[Never] = asyncio.get_running_loop().create_future()
-        self.carry_out(self._lifeline.start(self._clock.monotonic()))
+        self._carry_out(self._lifeline.start(self._clock.monotonic()))
         while True:
             now = self._clock.monotonic()
-            if self.held_back:
-                self.note_frame()
+            if self._inbox.is_full:
+                self._note_frame()
             if actions := self._lifeline.tick(now):
-                self.carry_out(actions)
+                self._carry_out(actions)
             self._rescheduled.clear()
             wait = min(max(0.0, self._lifeline.due() - self._clock.monotonic()), _CLOCK_SECONDS)
             await wait_for(self._rescheduled, wait)
@@ -71,24 +75,51 @@ class LinkKeeper:
                 await self._bug
             if self._lifeline.token_refused and await asyncio.to_thread(self._token_changed):
                 log.info("there is a new token: trying it")
-                self.carry_out(self._lifeline.new_token(self._clock.monotonic()))
+                self._carry_out(self._lifeline.new_token(self._clock.monotonic()))
+
+    def begin(self, rules: Rules, switch: LinkSwitch) -> None:
+        """Take over, before `run`, what the settings say and what administrators have stored."""
+        self._lifeline.rules = replace(rules, allowed=switch.enabled)
+        self._poll_if_switched_off()
+
+    def new_rules(self, rules: Rules, *, reconnect: bool) -> None:
+        """Take new settings over; the administrators' switch stays."""
+        if reconnect and self._lifeline.holds:
+            self._hang_up("the configuration was read again")
+        rules = replace(rules, allowed=self._lifeline.rules.allowed)
+        self._carry_out(self._lifeline.new_rules(self._clock.monotonic(), rules))
+
+    def obey(self, found: LinkSwitch, before: LinkState | None) -> None:
+        """Do what other programs have asked for by what they wrote into the state (data-model.md, websocket_state)."""
+        lifeline, now = self._lifeline, self._clock.monotonic()
+        if self._stopping:
+            return
+        if found.enabled != lifeline.rules.allowed:
+            log.warning("an administrator has switched the WebSocket %s", "on" if found.enabled else "off")
+            self._carry_out(lifeline.new_rules(now, replace(lifeline.rules, allowed=found.enabled)))
+            self._poll_if_switched_off()
+        elif asks_for_retry(found, before) and (actions := lifeline.retry()):
+            log.info("another program has reset the connection: trying it now")
+            self._carry_out(actions)
 
     def stop(self) -> None:
         """Take no more frames in, and make no other connection."""
+        self._stopping = True
         if self._task is not None:
             self._task.cancel()
 
-    async def close(self, reason: str) -> None:
+    async def close(self) -> None:
         """Say goodbye, for a second at most, after `stop`."""
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
+        self._lifeline.reason = "stopped"
         if (link := self._link) is not None:
             with suppress(TimeoutError, LinkEnded):
                 async with asyncio.timeout(1.0):
-                    await link.close(reason)
+                    await link.close("stopping")
             link.abort()
 
-    def carry_out(self, actions: Sequence[Do]) -> None:
+    def _carry_out(self, actions: Sequence[Do]) -> None:
         """Do what the state machine says."""
         for action in actions:
             if action is Do.CONNECT:
@@ -96,15 +127,15 @@ class LinkKeeper:
                 self._task.add_done_callback(self._note_bug)
             elif action is Do.HANG_UP:
                 silence = f"no frame for {self._lifeline.rules.heartbeat_seconds + 10:.0f} s"
-                self.hang_up(self._lifeline.rules.polling_only or silence)
+                self._hang_up(self._lifeline.rules.polling_only or silence)
             elif action is Do.CATCH_UP:
                 self._catch_up()
             elif action is Do.PING:
-                self.say("ping")
+                self._say("ping")
         self._rescheduled.set()
         self._report.changed()
 
-    def hang_up(self, reason: str) -> None:
+    def _hang_up(self, reason: str) -> None:
         """End the connection, or the attempt to get one; the next one follows the schedule."""
         self._hung_up = reason
         if self._link is not None:
@@ -113,7 +144,7 @@ class LinkKeeper:
             self._task.cancel()
             self._note_end(LinkEnded(reason))
 
-    def say(self, kind: Literal["ping", "pong"]) -> None:
+    def _say(self, kind: Literal["ping", "pong"]) -> None:
         """Send a ping or pong; one that still waits to be sent answers any number of pings."""
         if self._link is None:
             return
@@ -121,17 +152,19 @@ class LinkKeeper:
         if self._talk is None or self._talk.done():
             self._talk = asyncio.create_task(self._send_unsaid(self._link, self._unsaid))
 
-    def note_frame(self) -> None:
+    def _note_frame(self) -> None:
         """Note that a frame came, or that none could come because of us."""
         self._lifeline.frame(self._clock.monotonic())
 
-    def note_message(self) -> None:
-        """Note that a valid message came: it proves the connection."""
+    def heard(self, kind: str) -> None:
+        """Note that a valid message came, which proves the connection, and answer a ping."""
         was_in_fallback = self._lifeline.fallback
         if actions := self._lifeline.message(self._clock.monotonic()):
-            self.carry_out(actions)
+            self._carry_out(actions)
             if was_in_fallback:
                 log.info("reconnected: polling fallback ended")
+        if kind == PING:
+            self._say("pong")
 
     async def _hold(self) -> None:
         """Hold one connection from its handshake to its end."""
@@ -153,14 +186,14 @@ class LinkKeeper:
     async def _follow(self) -> Never:
         """Connect and take what comes. Raises LinkEnded at the end."""
         lifeline, clock = self._lifeline, self._clock
-        link = await self._open_link(self.note_frame)
+        link = await self._open_link(self._note_frame)
         self._link, self._hung_up = link, None
         self._talk, self._unsaid = None, set()
         self._report.connected()
         log.info("connected to %s", self._report.shown_url)
-        self.carry_out(lifeline.opened(clock.monotonic()))
+        self._carry_out(lifeline.opened(clock.monotonic()))
         while True:
-            await self._take(await link.receive())
+            await self._inbox.take(await link.receive())
 
     def _note_bug(self, task: asyncio.Task[None]) -> None:
         """End the service if even the end of a connection could not be handled: it would hang without one."""
@@ -168,12 +201,16 @@ class LinkKeeper:
             self._bug.set_exception(bug)
             self._rescheduled.set()
 
+    def _poll_if_switched_off(self) -> None:
+        if self._lifeline.rules.polling_only == DISABLED_BY_ADMIN:
+            self._catch_up()
+
     def _note_end(self, ended: LinkEnded) -> None:
         self._report.invalid(ended.bad_frame)
         reason, self._hung_up = self._hung_up or ended.message, None
         was_in_fallback = self._lifeline.fallback
         now = self._clock.monotonic()
-        self.carry_out(self._lifeline.ended(now, reason, token_refused=ended.token_refused))
+        self._carry_out(self._lifeline.ended(now, reason, token_refused=ended.token_refused))
         if self._lifeline.rules.polling_only is not None:
             log.info("the connection was closed: %s", reason)
             return

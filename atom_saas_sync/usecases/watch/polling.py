@@ -9,10 +9,10 @@ from datetime import timedelta
 from typing import Never
 
 from atom_saas_sync.model import RunReport
-from atom_saas_sync.usecases.background import BackgroundRuns, wait_for
 from atom_saas_sync.usecases.ports import JobStore, StateStore
 from atom_saas_sync.usecases.schedule import poll_is_due
-from atom_saas_sync.usecases.watch_edges import Clock, Write
+from atom_saas_sync.usecases.watch.background import BackgroundRuns, wait_for
+from atom_saas_sync.usecases.watch.edges import Clock, Write
 
 _LOOK_SECONDS = 1.0
 _FIRST_RETRY, _LONGEST_RETRY = 15.0, 900.0

@@ -13,16 +13,16 @@ from atom_saas_sync.characters import counted
 from atom_saas_sync.core.realtime import Lifeline
 from atom_saas_sync.errors import DatabaseBusy, DatabaseError
 from atom_saas_sync.model import LinkState, LinkSwitch
-from atom_saas_sync.usecases.background import wait_for
 from atom_saas_sync.usecases.ports import StateStore
-from atom_saas_sync.usecases.watch_edges import Clock, Supervisor, Write
+from atom_saas_sync.usecases.watch.background import wait_for
+from atom_saas_sync.usecases.watch.edges import Clock, Supervisor, Write
 
 HEARTBEAT_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
 
 
-class LinkReport:
+class ConnectionReport:
     """Stores the state of the connection whenever it changes, and as a heartbeat.
 
     `found` is called with what other programs have written into the stored state, and with what stood there before.

@@ -1,0 +1,189 @@
+"""The services of `watch`, composed: they run together, and end together, in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+
+from msgspec import Struct
+
+from atom_saas_sync.core.realtime import Lifeline, Rules
+from atom_saas_sync.errors import DatabaseError
+from atom_saas_sync.model import LinkState, LinkSwitch, RunReport, Strategy
+from atom_saas_sync.usecases.follow_events import EventFollower
+from atom_saas_sync.usecases.ports import JobStore, StateStore, StoreUpkeep
+from atom_saas_sync.usecases.watch.applying import Applying
+from atom_saas_sync.usecases.watch.background import BackgroundRuns
+from atom_saas_sync.usecases.watch.backlog import Backlog
+from atom_saas_sync.usecases.watch.connection import ConnectionKeeper
+from atom_saas_sync.usecases.watch.edges import Clock, Link, Supervisor
+from atom_saas_sync.usecases.watch.inbox import Inbox
+from atom_saas_sync.usecases.watch.jobs import Job, PeriodicJobs
+from atom_saas_sync.usecases.watch.polling import Polling
+from atom_saas_sync.usecases.watch.reporting import ConnectionReport
+from atom_saas_sync.usecases.watch.upkeep import LeftOutLines, Upkeep, Watchdog
+from atom_saas_sync.usecases.watch.writer import Writer
+
+STOP_SECONDS = 3.0
+"""With what a last attempt to write may take, and the end of the process, less than five."""
+
+
+class WatchSettings(Struct, frozen=True):
+    """What of the settings the service depends on."""
+
+    rules: Rules
+    shown_url: str
+    strategy: Strategy
+    poll_minutes: int
+
+
+class Watch:
+    """The service. `run` returns when it is told to stop, and raises DatabaseError if writing fails for too long.
+
+    `poll` makes one polling run in the calling thread; None if it could not because it was stopped or locked out.
+    `interrupt` ends runs that are at work. `token_changed` says whether there is another token than the last one used.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: WatchSettings,
+        open_link: Callable[[Callable[[], None]], Awaitable[Link]],
+        follower: EventFollower,
+        store: StateStore,
+        upkeep: StoreUpkeep,
+        schedule: JobStore,
+        poll: Callable[[], RunReport | None],
+        interrupt: Callable[[], None],
+        token_changed: Callable[[], bool],
+        supervisor: Supervisor,
+        clock: Clock,
+        jitter: Callable[[], float],
+        jobs: Sequence[Job] = (),
+    ) -> None:
+        self._settings = settings
+        self._follower = follower
+        self._store = store
+        self._interrupt = interrupt
+        self._supervisor = supervisor
+        self._clock = clock
+        self._stop = asyncio.Event()
+        self._lifeline = lifeline = Lifeline(settings.rules, jitter)
+        self._writer = writer = Writer(clock)
+        write = writer.write
+        self._report = report = ConnectionReport(
+            lifeline,
+            shown_url=settings.shown_url,
+            store=store,
+            write=write,
+            supervisor=supervisor,
+            clock=clock,
+            found=self._obey,
+        )
+        self._runs = runs = BackgroundRuns(report.internal_error)
+        self._jobs = PeriodicJobs(jobs, schedule=schedule, write=write, runs=runs, clock=clock, jitter=jitter)
+        self._polling = Polling(
+            poll, interval=self._poll_interval, store=store, schedule=schedule, write=write, runs=runs, clock=clock
+        )
+        backlog = Backlog()
+        inbox = Inbox(backlog, report=report, heard=self._heard, fetch=self._polling.ask)
+        self._connection = ConnectionKeeper(
+            lifeline,
+            open_link=open_link,
+            inbox=inbox,
+            catch_up=self._polling.ask,
+            token_changed=token_changed,
+            report=report,
+            clock=clock,
+        )
+        self._applying = Applying(backlog, inbox=inbox, follower=follower, writer=writer, upkeep=upkeep, clock=clock)
+        self._upkeep = Upkeep(upkeep, self._applying.written)
+        self._watchdog = Watchdog(supervisor, writer)
+        self._left_out = LeftOutLines(inbox, follower)
+
+    async def run(self) -> None:
+        """Work until `stop` is called."""
+        begin = self._store.begin, self._settings.shown_url, self._clock.now()
+        self._connection.begin(self._settings.rules, await self._writer.write_patiently(*begin))
+        failure = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._applying.run())
+                group.create_task(self._serve())
+        except BaseExceptionGroup as failures:
+            failure = _first(failures)
+        if failure is not None:
+            raise failure
+
+    def stop(self) -> None:
+        """End the service; nothing that was received is lost. To be called in the event loop."""
+        self._stop.set()
+
+    def reload(self, settings: WatchSettings, jobs: Sequence[Job], *, reconnect: bool) -> None:
+        """Take new settings over; `reconnect` if the connection itself depends on what has changed."""
+        self._settings = settings
+        self._report.shown_url = settings.shown_url
+        self._follower.strategy = settings.strategy
+        self._connection.new_rules(settings.rules, reconnect=reconnect)
+        self._jobs.replace(jobs)
+
+    async def _serve(self) -> None:
+        """Run every service but the one that applies messages, until `stop` or an error; then end all of them."""
+        services = (
+            self._connection,
+            self._report,
+            self._polling,
+            self._jobs,
+            self._upkeep,
+            self._watchdog,
+            self._left_out,
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(service.run()) for service in services]
+                await self._stop.wait()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            await self._shut_down()
+
+    async def _shut_down(self) -> None:
+        """Take no more in, write what was received, say goodbye; within STOP_SECONDS."""
+        deadline = self._clock.monotonic() + STOP_SECONDS
+        self._supervisor.stopping()
+        self._interrupt()
+        self._connection.stop()
+        await self._connection.close()
+        await self._applying.finish(deadline - self._clock.monotonic())
+        with suppress(TimeoutError, DatabaseError):
+            async with asyncio.timeout(max(0.5, deadline - self._clock.monotonic())):
+                await self._report.store()
+                await self._jobs.withdraw()
+                await self._writer.write(self._store.end, "stopped", self._clock.now())
+        self._left_out.settle(at_once=True)
+        # Runs end between two transactions; one that waits for an answer is left to its own.
+        while self._runs.at_work and self._clock.monotonic() < deadline:  # noqa: ASYNC110 - threads
+            await asyncio.sleep(0.02)
+        self._writer.close()
+
+    # The inbox and the report exist before the connection that they talk to.
+
+    def _heard(self, kind: str) -> None:
+        self._connection.heard(kind)
+
+    def _obey(self, found: LinkSwitch, before: LinkState | None) -> None:
+        self._connection.obey(found, before)
+
+    def _poll_interval(self) -> timedelta | None:
+        """Return how often to poll; None if a connection or a job makes that unnecessary."""
+        if not self._lifeline.fallback or self._jobs.include("skills"):
+            return None
+        return timedelta(minutes=self._settings.poll_minutes)
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error that came first, and ended the others."""
+    first = failures.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

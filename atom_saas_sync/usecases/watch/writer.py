@@ -1,0 +1,59 @@
+"""The one thread of `watch` that uses the store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from atom_saas_sync.errors import DatabaseBusy, DatabaseError
+from atom_saas_sync.usecases.watch.edges import Clock, Result
+
+PATIENCE_SECONDS = 60.0
+_RETRY_SECONDS = 1.0
+_BUSY_UNTOLD_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class Writer:
+    """Calls verbs of the store in its thread, one after the other."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._busy_since: float | None = None
+
+    @property
+    def busy_seconds(self) -> float:
+        """Return for how long the last verb has been at work; 0.0 if it has ended."""
+        return 0.0 if self._busy_since is None else self._clock.monotonic() - self._busy_since
+
+    async def write(self, verb: Callable[..., Result], *arguments: object) -> Result:
+        """Do something with the store, and return its result. Raises what `verb` raises."""
+        self._busy_since = self._clock.monotonic()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, partial(verb, *arguments))
+        finally:
+            self._busy_since = None
+
+    async def write_patiently(self, verb: Callable[..., Result], *arguments: object) -> Result:
+        """Write, also if another program keeps the database for a while. Raises DatabaseError if it is too long."""
+        began = self._clock.monotonic()
+        while True:
+            try:
+                return await self.write(verb, *arguments)
+            except DatabaseError as error:
+                waited = self._clock.monotonic() - began
+                if waited > PATIENCE_SECONDS:
+                    raise
+                # That another program writes for a while is nothing to tell of.
+                if waited > _BUSY_UNTOLD_SECONDS or not isinstance(error, DatabaseBusy):
+                    log.error("%s; trying again", error.message)  # noqa: TRY400 - the message says it all
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    def close(self) -> None:
+        """Wait for the verb at work, and drop those that have not begun: the store may be closed afterwards."""
+        self._thread.shutdown(cancel_futures=True)

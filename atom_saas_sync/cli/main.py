@@ -54,6 +54,7 @@ PARTS = {
     "config": Part("atom_saas_sync.cli.configuration", "app", "Create, show and check the configuration."),
     "db": Part("atom_saas_sync.cli.database", "app", "Migrate, check, back up and restore the database."),
     "files": Part("atom_saas_sync.cli.files", "app", "List and write the units, alerts, manual pages and other files."),
+    "lock": Part("atom_saas_sync.cli.lock", "app", "Write lock files and compare them with what is served."),
     "skills": Part("atom_saas_sync.cli.skills", "app", "Read, edit and compare the cached skills."),
     "demo": Part("atom_saas_sync.cli.demo", "demo", "Take a guided tour against a sandbox."),
     "ratings": Part("atom_saas_sync.cli.ratings", "app", "Rate skills; list and retry ratings."),

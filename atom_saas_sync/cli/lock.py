@@ -1,0 +1,156 @@
+"""`lock`: what is served, as a file that can be kept in version control, and how the two differ."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from atom_saas_sync.cli.output import GlobalOptions, counted, file_name, note, print_json, read_text, say
+from atom_saas_sync.errors import ConfigError, NotFound, UsageError
+
+if TYPE_CHECKING:
+    from atom_saas_sync.config import Settings
+    from atom_saas_sync.core.gate.lock_file import Difference
+    from atom_saas_sync.core.gate.types import Locked, LockFile
+
+app = typer.Typer(help="Write lock files and compare them with what is served.", no_args_is_help=True)
+
+_STREAM = "-"
+_DIFFERENT = 4
+_DIGITS = 12
+
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+_File = Annotated[
+    Path | None,
+    typer.Argument(metavar="[FILE]", help="The lock file; - is standard input [env: ATOM_SYNC_LOCK_FILE]."),
+]
+
+
+@app.command()
+def write(
+    ctx: typer.Context,
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]",
+            help="The file to write; - is standard output, which is the default without ATOM_SYNC_LOCK_FILE.",
+        ),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Write which version of each skill is served."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.core.gate.lock_file import lock_text
+    from atom_saas_sync.textfile import write_textfile
+
+    settings = runtime.load(ctx.obj)
+    served = _served(settings)
+    target = file or settings.lock_file
+    if target is None or str(target) == _STREAM:
+        sys.stdout.write(lock_text(served))
+        sys.stdout.flush()
+        return
+    write_textfile(target, lock_text(served))
+    if as_json:
+        print_json({"lock_file": str(target.absolute()), "skills": len(served.skills)})
+    else:
+        say(f"{target}: {counted(len(served.skills), 'skill')}")
+
+
+@app.command()
+def check(ctx: typer.Context, file: _File = None, as_json: _Json = False) -> None:
+    """Check that what is served is what the lock file lists."""
+    if _compare(ctx.obj, file, as_json=as_json, fails=True):
+        raise typer.Exit(_DIFFERENT)
+
+
+@app.command()
+def diff(ctx: typer.Context, file: _File = None, as_json: _Json = False) -> None:
+    """Show how what is served differs from the lock file."""
+    _compare(ctx.obj, file, as_json=as_json, fails=False)
+
+
+def _compare(options: GlobalOptions, file: Path | None, *, as_json: bool, fails: bool) -> bool:
+    """Print the differences, and return whether there are any; with `fails` they are a failure in JSON."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.core.gate.lock_file import compare
+
+    settings = runtime.load(options)
+    lock, name = _read(settings, file)
+    served = _served(settings)
+    if lock.marketplace != served.marketplace:
+        note(f"{name} is of {lock.marketplace}, and the database of {served.marketplace}")
+    differences = compare(lock, served.skills)
+    if as_json:
+        print_json(
+            {
+                "success": not (fails and differences),
+                "lock_file": name,
+                "differences": [_document(each) for each in differences],
+                "total": len(differences),
+            }
+        )
+        return bool(differences)
+    for each in differences:
+        say(f"{each.kind:9}  {each.skill_id}  {_described(each)}")
+    if differences:
+        say(f"{counted(len(differences), 'difference')} from {name}")
+    else:
+        say(f"no difference from {name}: {counted(len(served.skills), 'skill')}")
+    return bool(differences)
+
+
+def _read(settings: Settings, file: Path | None) -> tuple[LockFile, str]:
+    """Read the lock file, and return it with its name. Raises NotFound, UsageError and ConfigError."""
+    from atom_saas_sync.core.gate.lock_file import parse_lock
+
+    path = file or settings.lock_file
+    if path is None:
+        raise UsageError("no lock file: name one, or set ATOM_SYNC_LOCK_FILE")
+    name = file_name(path)
+    if str(path) != _STREAM and not path.exists():
+        missing = f"the lock file {name} does not exist"
+        hint = f"`atom-sync lock write {name}` writes one of what is served"
+        required = settings.admission == "lock" and path == settings.lock_file
+        raise ConfigError(missing, hint=hint) if required else NotFound(missing, hint=hint)
+    return parse_lock(read_text(path).encode(), name), name
+
+
+def _served(settings: Settings) -> LockFile:
+    from atom_saas_sync.core.gate.lock_file import lock_of
+    from atom_saas_sync.core.marketplace import marketplace_of
+    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.gate.served_texts import known_marketplace, served_texts
+
+    with Database.open(settings.database_path, migrate=False, read_only=True) as database:
+        marketplace = known_marketplace(database) or marketplace_of(settings.api_url)
+        return lock_of(served_texts(database), marketplace)
+
+
+def _document(difference: Difference) -> dict[str, str | None]:
+    from atom_saas_sync.core.gate.digests import digest_text
+
+    locked, served = difference.locked, difference.served
+    return {
+        "skill_id": difference.skill_id,
+        "kind": difference.kind,
+        "locked_version": None if locked is None else locked.version,
+        "served_version": None if served is None else served.version,
+        "locked_digest": None if locked is None else digest_text(locked.content),
+        "served_digest": None if served is None else digest_text(served.content),
+    }
+
+
+def _described(difference: Difference) -> str:
+    locked, served = difference.locked, difference.served
+    if locked is None or served is None:
+        return _one(locked or served)
+    return f"locked {_one(locked)}, served {_one(served)}"
+
+
+def _one(of: Locked | None) -> str:
+    assert of is not None
+    return f"{of.version or '-'} (sha256:{of.content.hex()[:_DIGITS]}{', ' + of.source if of.source else ''})"

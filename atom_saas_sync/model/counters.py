@@ -99,6 +99,11 @@ COUNTERS: Mapping[str, Counter] = {
         ((("skills", "skill", "categories"), _READ_CODES), (("ratings",), _WRITE_CODES)),
         open_labels=("code",),
     ),
+    "atom_saas_admissions_total": Counter(
+        "Verdicts on versions that the marketplace offers",
+        ("verdict", "by"),
+        ((("admit", "hold", "refuse"), ("policy", "person", "adopted")),),
+    ),
     "republished": Counter(""),
     "runs": Counter("", ("result",), ((("success", "failed"),),)),
 }

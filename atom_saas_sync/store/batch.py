@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from atom_saas_sync.core.canonical import stored_version, version_key
 from atom_saas_sync.core.plan import is_tampered
@@ -30,6 +30,9 @@ from atom_saas_sync.store.history import keep_local, pack, version_of
 from atom_saas_sync.store.index_entries import Replaced, entry_of, reindex, rows_with_ids, unindex, write_index
 from atom_saas_sync.store.skill_states import read_states
 from atom_saas_sync.times import format_exact_time, format_time, parse_time
+
+if TYPE_CHECKING:
+    from atom_saas_sync.store.gate.tables import GateTables
 
 _CLOCK_STEPS = timedelta(minutes=1)  # of a clock that is kept right
 
@@ -86,6 +89,13 @@ class Batch:
         if write:
             self._keep_deleted_edits()
             self._adopt_resolutions()
+
+    @property
+    def gate(self) -> GateTables:
+        """Return the gate's verbs in this transaction."""
+        from atom_saas_sync.store.gate.tables import GateTables
+
+        return GateTables(self._connection, history_versions=self._history_versions)
 
     def known(self, skill_ids: Iterable[str]) -> dict[str, Known]:
         """Return what is stored of these skills; those of which nothing is are left out."""

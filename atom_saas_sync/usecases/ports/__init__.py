@@ -24,6 +24,7 @@ Unless a verb says otherwise:
 from __future__ import annotations
 
 from atom_saas_sync.usecases.ports.catalogue import KnownSkills, SkillBatch, StoredBatch, StoredCatalogue
+from atom_saas_sync.usecases.ports.gate import GateBatch
 from atom_saas_sync.usecases.ports.marketplace import Marketplace, RatingMarketplace, Statistics
 from atom_saas_sync.usecases.ports.people import (
     ConflictDesk,
@@ -51,6 +52,7 @@ __all__ = [
     "ConflictDesk",
     "EditableCatalogue",
     "EventBatch",
+    "GateBatch",
     "JobStore",
     "KnownSkills",
     "ListedConflicts",

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 from atom_saas_sync.model import Action, Category, Known, PageRecord, SkillVersion
+from atom_saas_sync.usecases.ports.gate import GateBatch
 
 
 class KnownSkills(Protocol):
@@ -24,6 +25,10 @@ class KnownSkills(Protocol):
 
 class SkillBatch(KnownSkills, Protocol):
     """One transaction in which skills are read, planned and changed."""
+
+    @property
+    def gate(self) -> GateBatch:
+        """Return the gate's verbs in this transaction."""
 
     def seen_otherwise(self, versions: Iterable[SkillVersion]) -> set[str]:
         """Return the skills whose version the marketplace has sent before with different executable content.

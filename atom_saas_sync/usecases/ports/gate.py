@@ -1,14 +1,12 @@
-"""What the gate needs of the store: what waits, what people decided, and what is in quarantine."""
+"""What is stored for the gate, and what it writes, within the transaction of a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from msgspec import Struct
-
+from atom_saas_sync.core.gate.stored import Marks, WaitingOffer
 from atom_saas_sync.core.gate.types import (
     Decision,
     Evidence,
@@ -20,160 +18,108 @@ from atom_saas_sync.core.gate.types import (
     ScanResult,
 )
 from atom_saas_sync.model import SkillVersion
-from atom_saas_sync.usecases.ports.people import PersonsBatch
 
 
-class GateFacts(Struct, frozen=True):
-    """What runs have noted about the gate.
+class GateBatch(Protocol):
+    """The gate's part of a batch: it sees what the batch has written so far. A snapshot only reads."""
 
-    `last_policy` is the policy of the last run that noted one, `judged` the fingerprint of the gate by which all offers
-    were last judged, `last_clock` the time of the last run. `anything_stored`: there is a decision, pin, quarantine or
-    offer. `synced`: some sync of the skills has succeeded.
-    """
+    def anything_stored(self) -> bool:
+        """Tell whether there is an offer, a decision, a pin or something in quarantine.
 
-    last_policy: str | None
-    judged: bytes | None
-    last_clock: datetime | None
-    anything_stored: bool
-    synced: bool
-
-
-class Waiting(Struct, frozen=True):
-    """An offer, and the base of its skill: its text and version, None if there is none."""
-
-    offer: Offer
-    base_text: str | None
-    base_digest: bytes | None
-    base_exec_digest: bytes | None
-    base_version: str | None
-
-
-class Former(Struct, frozen=True):
-    """A version of a skill that was served: the base, or one of the history; never one that only waited."""
-
-    version: SkillVersion
-    version_key: str
-    is_base: bool
-
-
-class StoredEvidence(Protocol):
-    """What the verdict depends on, in a transaction."""
+        If not, and the policy is open, no verb of the gate has anything to say.
+        """
 
     def evidence(self, versions: Iterable[SkillVersion]) -> dict[str, Evidence]:
-        """Return all that is stored about these skills for the verdict on these versions, one of each skill.
+        """Return the evidence on these versions, at most one of a skill, by its id; none is left out.
 
-        Every skill is in the result.
+        First sight is when this machine first saw the digest of this skill, however long ago and whatever became of it.
+        A skill with a base looks like nobody else; of others, the first of the list is known before the next.
         """
 
     def offers(self, skill_ids: Iterable[str]) -> dict[str, Offer]:
-        """Return what the marketplace offers of these skills and is not admitted."""
+        """Return what waits or was refused of these skills, by id."""
 
+    def waiting(self, *, reason: str | None = None, skill_ids: Sequence[str] | None = None) -> list[WaitingOffer]:
+        """Return what waits, also for one reason or of some skills only, the oldest first sight first."""
 
-class GateBatch(StoredEvidence, PersonsBatch, Protocol):
-    """One transaction in which offers are judged and people's decisions are carried out.
-
-    What changes cached rows, bases, offers or the quarantine goes through `apply`.
-    """
-
-    def quarantined(self, skill_ids: Iterable[str]) -> dict[str, Quarantined]:
-        """Return what is in quarantine of these skills."""
-
-    def served_matching(self, revocations: Revocations) -> list[str]:
-        """Return, sorted, the skills in the cache that a revocation hits: by the cached text or by the base."""
-
-    def served_ids(self) -> list[str]:
-        """Return, sorted, all skills in the cache."""
-
-    def former_versions(self, skill_id: str) -> list[Former]:
-        """Return the versions of a skill that were served and whose text is kept, the newest first."""
-
-    def write_decision(self, decision: Decision) -> None:
-        """Store what a person decided about a digest; the newest decision on it counts."""
-
-    def set_pin(self, pin: Pin) -> None:
-        """Pin a skill, in place of its former pin."""
-
-    def remove_pin(self, skill_id: str) -> bool:
-        """Remove a pin; return whether there was one."""
-
-    def add_revocation(self, revocation: Revocation) -> int:
-        """Store a revocation and return its id. The same one again is not stored twice: its id is returned."""
-
-    def remove_revocation(self, revocation_id: int) -> bool:
-        """Remove a revocation; return whether there was one."""
-
-    def replace_file_revocations(self, entries: Sequence[Revocation], now: datetime) -> None:
-        """Store these as the last valid list of the revocations file, in place of those before."""
-
-    def put_scans(self, results: Sequence[ScanResult]) -> None:
-        """Store what the scan command said of digests, in place of what it said before."""
-
-    def forget_scans(self, digests: Collection[bytes]) -> None:
-        """Forget what the scan command said of these digests."""
-
-    def adopt(self, now: datetime) -> int:
-        """Note of everything that a policy admitted that it was adopted; return how many skills that are."""
-
-    def note_policy(self, policy: str) -> None:
-        """Store the policy of this run."""
-
-    def note_judged(self, fingerprint: bytes) -> None:
-        """Store by which gate all offers have been judged."""
-
-    def note_clock(self, now: datetime) -> None:
-        """Store the time of this run."""
-
-
-class GateStore(Protocol):
-    """The gate's tables as they are read, and the transaction in which they are changed."""
-
-    def facts(self) -> GateFacts:
-        """Return what runs have noted."""
-
-    def revocations(self) -> tuple[Revocation, ...]:
-        """Return all revocations, of commands and of the file, the oldest first."""
-
-    def pins(self) -> list[Pin]:
-        """Return all pins, sorted by skill."""
-
-    def quarantine(self) -> list[Quarantined]:
-        """Return all that is in quarantine, sorted by skill."""
-
-    def known_ids(self, skill_ids: Iterable[str]) -> set[str]:
-        """Return those of these ids of which anything is stored: a row, a base, an offer, a pin, a quarantine."""
-
-    def digests_like(self, digits: str) -> list[bytes]:
-        """Return, sorted, the content digests ever seen here that begin with these hexadecimal digits."""
-
-    def waiting(
-        self,
-        *,
-        skill_ids: Collection[str] | None = None,
-        reason: str | None = None,
-        pattern: str | None = None,
-        refused: bool = False,
-        limit: int | None = None,
-    ) -> list[Waiting]:
-        """Return the offers that match: what needs a person first, then the first seen first.
-
-        `pattern` is a shell pattern for ids, compared without case. Refused ones do not wait: they are left out unless
-        `refused`.
-        """
-
-    def count_waiting(self, *, reason: str | None = None, pattern: str | None = None) -> int:
-        """Return how many offers `waiting` has without a limit."""
-
-    def waiting_by_reason(self) -> Mapping[str, int]:
-        """Return how many offers wait for each reason; refused ones do not wait."""
+    def count_waiting(self) -> dict[str, int]:
+        """Return how many updates wait, by reason; reasons that nothing waits for are left out."""
 
     def ids_to_judge(self, now: datetime, *, everything: bool) -> list[str]:
-        """Return, sorted, the offers to judge again: those that are due, and those whose reason may have gone.
+        """Return the skills whose offer must be judged again, with `everything` all that have one, the oldest first.
 
-        That is a pin or a quarantine that was removed, and a scan that has a result. With `everything` all offers.
+        That is if it is due by age, if the pin or the quarantine that held it is gone, or if it passed the scan.
         """
 
-    def ids_to_scan(self) -> list[str]:
-        """Return, sorted, the offers that wait for the scan command and whose digest it has not seen."""
+    def put_offers(self, versions: Sequence[Offer], now: datetime) -> None:
+        """Let these versions wait, or remember that they are refused; one of a skill, in place of what was there.
 
-    def deciding(self, *, write: bool = True) -> AbstractContextManager[GateBatch]:
-        """Open a transaction; without `write` a snapshot, whose changes are not kept."""
+        Another version that waited goes into the history as never served. The same one keeps `offered_at`. From now on
+        the versions count as seen. An offer without a page keeps the page that is stored.
+        """
+
+    def drop_offers(self, skill_ids: Sequence[str], now: datetime, *, never_served: bool) -> None:
+        """Let nothing wait of these skills; with `never_served` what waited goes into the history."""
+
+    def decisions(self, skill_ids: Iterable[str] | None = None) -> list[Decision]:
+        """Return the decisions on these skills, or on all, the oldest first. They outlive the skill."""
+
+    def decide(self, decisions: Sequence[Decision]) -> None:
+        """Add decisions; of one digest of a skill the last counts."""
+
+    def pins(self, skill_ids: Iterable[str] | None = None) -> dict[str, Pin]:
+        """Return the pins of these skills, or all, by id."""
+
+    def set_pin(self, pin: Pin) -> None:
+        """Pin a skill, in place of an earlier pin."""
+
+    def remove_pin(self, skill_id: str) -> bool:
+        """Remove a pin; tell whether there was one."""
+
+    def revocations(self) -> Revocations:
+        """Return all revocations, the oldest first: those of the command, and the file's last valid list."""
+
+    def add_revocation(self, revocation: Revocation, now: datetime) -> int:
+        """Add a revocation and return its id. Ids are never used again."""
+
+    def remove_revocation(self, number: int) -> bool:
+        """Remove a revocation that a command added; tell whether there was one."""
+
+    def replace_file_revocations(self, entries: Sequence[Revocation], now: datetime) -> bool:
+        """Store what the revocations file lists, in place of its last list; tell whether it differs."""
+
+    def revoked_skills(self, revocations: Revocations) -> list[str]:
+        """Return, sorted, the cached skills of which the text or the base matches, whatever readers see of them."""
+
+    def quarantined(self, skill_ids: Iterable[str] | None = None) -> dict[str, Quarantined]:
+        """Return what is in quarantine of these skills, or all, by id."""
+
+    def quarantine(self, entries: Sequence[Quarantined]) -> None:
+        """Keep skills as evidence, in place of what was kept of them; the cache and the bases stay as they are."""
+
+    def release(self, skill_ids: Sequence[str]) -> None:
+        """Forget what was kept of these skills; the cache and the bases stay as they are."""
+
+    def write_scans(self, results: Sequence[ScanResult]) -> None:
+        """Remember what the scan command said of digests."""
+
+    def forget_scans(self, digests: Iterable[bytes]) -> None:
+        """Let the scan command be asked about these digests again."""
+
+    def adopt(self, now: datetime) -> int:
+        """Note that what a policy has admitted so far is adopted; return how many skills."""
+
+    def note_admissions(self, skill_ids: Sequence[str], by: str) -> None:
+        """Note that the bases of these skills were admitted by a person, or by adoption."""
+
+    def served_marketplace_skills(self) -> int:
+        """Return how many skills of the marketplace are cached, edited ones too."""
+
+    def marks(self) -> Marks:
+        """Return what was remembered last. What another program wrote there counts as nothing."""
+
+    def write_marks(self, remembered: Marks, now: datetime) -> None:
+        """Remember these; what is None stays as it is."""
+
+    def count_verdicts(self, verdicts: Mapping[tuple[str, str], int]) -> None:
+        """Add to the counters of verdicts by (verdict, by); `by` is policy, person or adopted."""

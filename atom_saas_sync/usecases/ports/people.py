@@ -9,10 +9,15 @@ from typing import Protocol
 
 from atom_saas_sync.model import Action, ConflictFilter, LoggedConflict, SkillVersion
 from atom_saas_sync.usecases.ports.catalogue import KnownSkills
+from atom_saas_sync.usecases.ports.gate import GateBatch
 
 
 class PersonsBatch(KnownSkills, Protocol):
     """One transaction in which a person's wishes are carried out."""
+
+    @property
+    def gate(self) -> GateBatch:
+        """Return the gate's verbs in this transaction."""
 
     def apply(self, actions: Sequence[Action], now: datetime, *, actor: str) -> None:
         """Carry out actions, as in a catalogue run; `actor` is who resolves the conflicts among them."""

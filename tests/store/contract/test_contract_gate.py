@@ -1,0 +1,298 @@
+"""What the verbs of the gate mean: offers, evidence, decisions, revocations, quarantine."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+from store_rooms import HOUR, NOW, SECOND, Rooms, skill
+
+from atom_saas_sync.core.canonical import version_key
+from atom_saas_sync.core.gate.stored import Marks
+from atom_saas_sync.core.gate.types import (
+    Decision,
+    Evidence,
+    Offer,
+    Pin,
+    Quarantined,
+    Revocation,
+    Revocations,
+    ScanResult,
+)
+from atom_saas_sync.model import Action, BaseChange, CacheChange, Outcome, SkillVersion
+
+GONE = Action("a", Outcome.DELETED, cache=CacheChange.REMOVE, base=BaseChange.DROP)
+ONE, TWO, THREE = (skill("a", code=str(number), version=f"{number}.0.0") for number in (1, 2, 3))
+
+
+def offer(version: SkillVersion, **values: Any) -> Offer:
+    return Offer(
+        **{
+            "skill_id": version.skill_id,
+            "text": version.text,
+            "wire_digest": version.wire_digest,
+            "content_digest": version.content_digest,
+            "exec_digest": version.exec_digest,
+            "version": version_key(version.fields),
+            "page": 1,
+            "kind": "hold",
+            "reason": "review",
+            "due_at": None,
+            "first_seen_at": NOW,
+            "offered_at": NOW,
+            **values,
+        }
+    )
+
+
+def put(store: Rooms, *offers: Offer, now: datetime = NOW) -> None:
+    with store.catalogue.batch() as batch:
+        batch.gate.put_offers(offers, now)
+
+
+def evidence_on(store: Rooms, version: SkillVersion) -> Evidence:
+    with store.catalogue.batch(write=False) as batch:
+        return batch.gate.evidence([version])[version.skill_id]
+
+
+def decide(store: Rooms, version: SkillVersion, kind: Any, at: datetime = NOW) -> None:
+    with store.catalogue.batch() as batch:
+        batch.gate.decide([Decision(version.skill_id, version.content_digest, kind, at, "ada", "because")])
+
+
+# Offers
+
+
+def test_what_waits_is_shown_with_what_is_served_the_oldest_first(store: Rooms) -> None:
+    store.show(ONE)
+    newer, older = offer(TWO, first_seen_at=NOW + HOUR, due_at=NOW + HOUR), offer(skill("b"), reason="lookalike")
+    put(store, newer, older, offer(skill("c"), kind="refuse", reason="rejected"))
+    with store.catalogue.batch(write=False) as batch:
+        found = batch.gate.waiting()
+        assert [each.offer for each in found] == [older, newer]
+        assert [each.served_digest for each in found] == [None, ONE.content_digest]
+        assert [each.served_text for each in found] == [None, ONE.text]
+        assert [each.offer for each in batch.gate.waiting(reason="review")] == [newer]
+        assert [each.offer for each in batch.gate.waiting(skill_ids=["b", "c", "nowhere"])] == [older]
+        assert batch.gate.count_waiting() == {"lookalike": 1, "review": 1}
+        assert batch.gate.offers(["c", "nowhere"])["c"].reason == "rejected"
+        assert batch.gate.anything_stored()
+
+
+def test_what_is_due_is_judged_again(store: Rooms) -> None:
+    put(store, offer(skill("a"), reason="age", due_at=NOW), offer(skill("b"), reason="age", due_at=NOW + SECOND))
+    put(store, offer(skill("c"), kind="refuse", reason="rejected"))
+    with store.catalogue.batch(write=False) as batch:
+        assert batch.gate.ids_to_judge(NOW, everything=False) == ["a"]
+        assert batch.gate.ids_to_judge(NOW, everything=True) == ["a", "b", "c"]
+
+
+def test_a_replaced_offer_stays_in_the_history_as_never_served(store: Rooms) -> None:
+    store.show(ONE)
+    put(store, offer(TWO))
+    put(store, offer(THREE, offered_at=NOW + HOUR), now=NOW + HOUR)
+    put(store, offer(THREE, offered_at=NOW + 2 * HOUR, page=None), now=NOW + 2 * HOUR)
+    with store.catalogue.batch() as batch:
+        (waits,) = batch.gate.offers(["a"]).values()
+        assert (waits.content_digest, waits.offered_at, waits.page) == (THREE.content_digest, NOW + HOUR, 1)
+        batch.gate.drop_offers(["a", "nowhere"], NOW, never_served=True)
+    ended = [(each.text, each.ended_by, each.origin) for each in store.history.versions("a")]
+    never = [(each.text, "not_admitted", "marketplace") for each in (THREE, TWO)]
+    assert ended == [(ONE.text, None, "marketplace"), *never]
+
+
+def test_an_offer_that_is_admitted_leaves_no_trace_in_the_history(store: Rooms) -> None:
+    put(store, offer(TWO))
+    with store.catalogue.batch() as batch:
+        batch.gate.drop_offers(["a"], NOW, never_served=False)
+        assert not batch.gate.anything_stored()
+    assert store.history.versions("a") == []
+
+
+def test_what_was_held_for_something_that_is_over_is_judged_again(store: Rooms) -> None:
+    scanned = skill("c")
+    put(
+        store,
+        offer(skill("a"), reason="pinned"),
+        offer(skill("b"), reason="quarantined"),
+        offer(scanned, reason="scan"),
+    )
+    kept = Quarantined("b", "{}", None, ONE.content_digest, "quarantined", NOW, "ada", None, "local")
+    with store.catalogue.batch() as batch:
+        batch.gate.set_pin(Pin("a", ONE.content_digest, "1.0.0", NOW, "ada", None))
+        batch.gate.quarantine([kept])
+        batch.gate.write_scans([ScanResult(scanned.content_digest, passed=False, note=None, at=NOW)])
+        assert batch.gate.ids_to_judge(NOW, everything=False) == []
+        batch.gate.remove_pin("a")
+        batch.gate.release(["b"])
+        batch.gate.write_scans([ScanResult(scanned.content_digest, passed=True, note=None, at=NOW)])
+        assert batch.gate.ids_to_judge(NOW, everything=False) == ["a", "b", "c"]
+
+
+# Evidence
+
+
+def test_nothing_is_known_of_a_new_skill(store: Rooms) -> None:
+    assert evidence_on(store, ONE) == Evidence("a")
+    with store.catalogue.batch(write=False) as batch:
+        assert not batch.gate.anything_stored()
+
+
+def test_first_sight_outlives_the_offer_and_the_skill(store: Rooms) -> None:
+    put(store, offer(TWO))
+    with store.catalogue.batch() as batch:
+        batch.gate.drop_offers(["a"], NOW, never_served=True)
+    store.show(TWO, now=NOW + HOUR)
+    store.show(THREE, now=NOW + 2 * HOUR)
+    store.carry_out(GONE)
+    assert evidence_on(store, TWO).first_seen_at == NOW
+    assert evidence_on(store, THREE).first_seen_at == NOW + 2 * HOUR
+    assert evidence_on(store, ONE).first_seen_at is None
+    assert evidence_on(store, skill("a", code="evil", version="2.0.0")).seen_otherwise
+    assert not evidence_on(store, TWO).seen_otherwise
+
+
+def test_the_newest_decision_on_the_digest_counts(store: Rooms) -> None:
+    decide(store, TWO, "approve")
+    decide(store, THREE, "approve")
+    decide(store, TWO, "reject")
+    said = evidence_on(store, TWO).decision
+    assert said == Decision("a", TWO.content_digest, "reject", NOW, "ada", "because")
+    assert evidence_on(store, ONE).decision is None
+    assert evidence_on(store, skill("b")).decision is None
+
+
+def test_an_approval_knows_whether_another_version_was_admitted_since(store: Rooms) -> None:
+    store.show(ONE, now=NOW)
+    decide(store, TWO, "approve", NOW + SECOND)
+    assert not evidence_on(store, TWO).admitted_since
+    store.show(TWO, now=NOW + SECOND)
+    assert not evidence_on(store, TWO).admitted_since
+    store.show(THREE, now=NOW + 2 * SECOND)
+    assert evidence_on(store, TWO).admitted_since
+    store.carry_out(GONE)
+    assert evidence_on(store, TWO).admitted_since
+    decide(store, TWO, "approve", NOW + 3 * SECOND)
+    assert not evidence_on(store, TWO).admitted_since
+
+
+def test_volatile_fields_are_not_an_admission(store: Rooms) -> None:
+    store.show(ONE)
+    decide(store, TWO, "approve", NOW + SECOND)
+    store.show(skill("a", code="1", version="1.0.0", rating_count=7), now=NOW + HOUR)
+    assert not evidence_on(store, TWO).admitted_since
+
+
+def test_pins_scans_and_quarantine_are_evidence(store: Rooms) -> None:
+    pin = Pin("a", ONE.content_digest, "1.0.0", NOW, "ada", None)
+    scan = ScanResult(TWO.content_digest, passed=False, note="bad", at=NOW)
+    kept = Quarantined("a", ONE.text, None, ONE.content_digest, "quarantined", NOW, "ada", "leak", "marketplace")
+    with store.catalogue.batch() as batch:
+        batch.gate.set_pin(pin)
+        batch.gate.write_scans([scan])
+        batch.gate.quarantine([kept])
+    found = evidence_on(store, TWO)
+    assert (found.pin, found.scan, found.quarantined) == (pin, scan, kept)
+    assert evidence_on(store, ONE).scan is None
+    with store.catalogue.batch() as batch:
+        assert (batch.gate.pins(), batch.gate.quarantined()) == ({"a": pin}, {"a": kept})
+        assert (batch.gate.remove_pin("a"), batch.gate.remove_pin("a")) == (True, False)
+        batch.gate.forget_scans([TWO.content_digest])
+        batch.gate.release(["a", "nowhere"])
+    assert evidence_on(store, TWO) == Evidence("a")
+
+
+@pytest.mark.parametrize("other", ["pdf-reader", "PDF-Reader", "\u0440df-reader", "pdf\u2010reader"], ids=ascii)
+def test_an_id_that_looks_like_one_known_before(store: Rooms, other: str) -> None:
+    known = "pdf-reader" if other != "pdf-reader" else "Pdf-Reader"
+    put(store, offer(skill(known)))
+    assert evidence_on(store, skill(other)).lookalike_of == known
+    put(store, offer(skill(other)))  # in the same instant, but later
+    assert evidence_on(store, skill(other)).lookalike_of == known
+    assert evidence_on(store, skill(known)).lookalike_of is None
+
+
+def test_an_id_looks_like_one_that_is_gone_but_not_once_it_is_served(store: Rooms) -> None:
+    store.show(ONE)
+    store.carry_out(GONE)
+    assert evidence_on(store, skill("A")).lookalike_of == "a"
+    assert evidence_on(store, skill("a")).lookalike_of is None
+    store.show(skill("A"))
+    assert evidence_on(store, skill("A", code="new")).lookalike_of is None
+
+
+def test_of_two_that_look_alike_in_one_list_the_second_does(store: Rooms) -> None:
+    with store.catalogue.batch() as batch:
+        found = batch.gate.evidence([skill("modem"), skill("modern"), skill("model")])
+    assert {name: each.lookalike_of for name, each in found.items()} == {
+        "modem": None,
+        "modern": "modem",
+        "model": None,
+    }
+
+
+# Revocations
+
+
+def test_revocations_of_the_command_and_of_the_file(store: Rooms) -> None:
+    listed = [Revocation(publisher="evil", note="x", source="file")]
+    with store.catalogue.batch() as batch:
+        first = batch.gate.add_revocation(Revocation(skill_id="a", version="1.0.0", added_by="ada"), NOW)
+        assert batch.gate.replace_file_revocations(listed, NOW)
+        assert not batch.gate.replace_file_revocations(listed, NOW + HOUR)
+        mine, theirs = batch.gate.revocations().entries
+        assert mine == Revocation("a", "1.0.0", source="command", added_at=NOW, added_by="ada", id=first)
+        assert (theirs.publisher, theirs.source, theirs.added_at) == ("evil", "file", NOW)
+        assert theirs.id is not None
+        assert (batch.gate.remove_revocation(theirs.id), batch.gate.remove_revocation(first)) == (False, True)
+        assert batch.gate.replace_file_revocations([], NOW)
+        assert batch.gate.revocations().entries == ()
+        assert batch.gate.add_revocation(Revocation(skill_id="a", added_by="ada"), NOW) > theirs.id
+
+
+@pytest.mark.parametrize(
+    ("revocation", "hits"),
+    [
+        (Revocation(skill_id="a"), ["a"]),
+        (Revocation(skill_id="a", version="1.0.0"), ["a"]),
+        (Revocation(skill_id="a", version="2.0.0"), []),
+        (Revocation(digest=ONE.content_digest), ["a"]),
+        (Revocation(digest=TWO.content_digest), []),
+        (Revocation(publisher="acme"), ["b", "c"]),
+        (Revocation(digest=skill("d", code="mine").content_digest), ["d"]),
+    ],
+    ids=["id", "version", "other version", "digest", "other digest", "publisher", "what was written here"],
+)
+def test_what_a_revocation_hits(store: Rooms, revocation: Revocation, hits: list[str]) -> None:
+    store.show(ONE, skill("b", metadata={"author": "ACME"}), skill("c", metadata={"author": "Acme"}), skill("d"))
+    store.edit(skill("c", metadata={"author": "me"}), skill("d", code="mine"))
+    with store.catalogue.batch(write=False) as batch:
+        assert batch.gate.revoked_skills(Revocations((revocation,))) == hits
+
+
+# Who admitted what
+
+
+def test_what_a_policy_admitted_is_adopted_once(store: Rooms) -> None:
+    store.show(skill("a"), skill("b"))
+    with store.catalogue.batch() as batch:
+        batch.gate.note_admissions(["b"], "ada")
+        assert batch.gate.adopt(NOW) == 1
+        assert batch.gate.adopt(NOW) == 0
+        assert batch.gate.served_marketplace_skills() == 2
+
+
+def test_marks_are_remembered_one_by_one(store: Rooms) -> None:
+    with store.catalogue.batch() as batch:
+        assert batch.gate.marks() == Marks()
+        batch.gate.write_marks(Marks("review", b"\1\2", NOW), NOW)
+        batch.gate.write_marks(Marks(revocations_broken=True), NOW)
+        assert batch.gate.marks() == Marks("review", b"\1\2", NOW, revocations_broken=True)
+
+
+def test_verdicts_are_counted(store: Rooms) -> None:
+    with store.catalogue.batch() as batch:
+        batch.gate.count_verdicts({("hold", "policy"): 2, ("admit", "person"): 0})
+    found = {key: value for key, value in store.status().counters.items() if key[0] == "atom_saas_admissions_total"}
+    assert list(found.values()) == [2]

@@ -102,7 +102,8 @@ def _for_a_dry_run(path: Path) -> Iterator[Path]:
     from atom_saas_sync.cli.runtime import temporary_directory
     from atom_saas_sync.store import migrations
     from atom_saas_sync.store.backup import copy
-    from atom_saas_sync.store.database import Database, exists
+    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.files import exists
 
     there = exists(path)
     if there:

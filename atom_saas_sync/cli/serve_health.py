@@ -29,7 +29,8 @@ def serve_health(
     """Serve health, metrics and the admin API over HTTP."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.store import migrations
-    from atom_saas_sync.store.database import Database, exists
+    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.files import exists
     from atom_saas_sync.store.runs import Runs
     from atom_saas_sync.web.app import create_app
     from atom_saas_sync.web.jobs import Jobs

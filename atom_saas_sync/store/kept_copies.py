@@ -10,6 +10,7 @@ from pathlib import Path
 from atom_saas_sync.core.backups import MIGRATION_COPY_LIFE, backup_name, is_migration_copy, surplus
 from atom_saas_sync.store.backup import copy
 from atom_saas_sync.store.failures import translated_errors
+from atom_saas_sync.store.files import create_directories
 
 _log = logging.getLogger(__name__)
 
@@ -24,8 +25,6 @@ def back_up(database: Path, *, now: datetime) -> Path:
 
     Raises DatabaseError.
     """
-    from atom_saas_sync.store.database import create_directories
-
     directory = backups_of(database)
     name = Path(os.path.realpath(database)).name
     with translated_errors(directory):

@@ -27,12 +27,12 @@ from atom_saas_sync.core.health import size
 from atom_saas_sync.errors import DatabaseError, UsageError
 from atom_saas_sync.store import adoption, digests, schema, search_index, snapshot
 from atom_saas_sync.store.backup import beside, copy
+from atom_saas_sync.store.connection import Connection
 
 if TYPE_CHECKING:
     import sqlite_utils
     from sqlite_utils.migrations import Migrations
 
-    from atom_saas_sync.store.database import Database
 
 SET_NAME = "atom_saas_sync"
 BASE = "base"  # the state before the first migration
@@ -56,12 +56,12 @@ def known() -> tuple[str, ...]:
     return tuple(migration.name for migration in schema.MIGRATIONS)
 
 
-def current(db: Database) -> str | None:
+def current(db: Connection) -> str | None:
     """Return the latest migration that the database has, None before the first one."""
     return next(reversed(_applied(db.connection)), None)
 
 
-def history(db: Database) -> list[tuple[str, str | None]]:
+def history(db: Connection) -> list[tuple[str, str | None]]:
     """Return each migration with the time it was applied (UTC, `Z`), or None if it is pending.
 
     Those that only a newer version knows come last.
@@ -70,13 +70,13 @@ def history(db: Database) -> list[tuple[str, str | None]]:
     return [(name, applied.get(name)) for name in dict.fromkeys((*known(), *applied))]
 
 
-def pending(db: Database) -> list[str]:
+def pending(db: Connection) -> list[str]:
     """Return the migrations of this version that the database does not have, oldest first."""
     applied = _applied(db.connection)
     return [name for name in known() if name not in applied]
 
 
-def require_current(db: Database) -> None:
+def require_current(db: Connection) -> None:
     """Refuse a database that is not exactly at this version, for those who may only read it.
 
     Raises DatabaseError.
@@ -89,17 +89,17 @@ def require_current(db: Database) -> None:
         )
 
 
-def origin(db: Database) -> str:
+def origin(db: Connection) -> str:
     """Return who made the database: `backend`, the Atom backend, or `atom-sync`."""
     return "backend" if adoption.is_adopted(db.connection) or _to_adopt(db, pending(db)) else "atom-sync"
 
 
-def awaits_adoption(db: Database) -> bool:
+def awaits_adoption(db: Connection) -> bool:
     """Tell whether the Atom backend made the database, and it has none of our migrations yet."""
     return current(db) is None and origin(db) == "backend"
 
 
-def upgrade(db: Database, target: str | None = None, *, adopt: bool = True) -> Change:
+def upgrade(db: Connection, target: str | None = None, *, adopt: bool = True) -> Change:
     """Apply what is pending, up to and including `target` (default: everything).
 
     Tables that the Atom backend made are taken over with their rows, if `adopt`. A database that holds those, or has
@@ -145,7 +145,7 @@ def upgrade(db: Database, target: str | None = None, *, adopt: bool = True) -> C
     return Change(tuple(names), backup, tuple(adopted))
 
 
-def loss(db: Database, target: str | int) -> dict[str, int]:
+def loss(db: Connection, target: str | int) -> dict[str, int]:
     """Return what a downgrade to `target` would lose, and how much: tables that hold rows, and values of columns.
 
     Raises UsageError for an unknown target, and DatabaseError for a newer database.
@@ -164,7 +164,7 @@ def loss(db: Database, target: str | int) -> dict[str, int]:
     return {what: number for what, number in counts.items() if number}
 
 
-def downgrade(db: Database, target: str | int) -> Change:
+def downgrade(db: Connection, target: str | int) -> Change:
     """Take migrations back, newest first, until `target` is the latest one left, or as many as the number says.
 
     `target` may be "base": all are taken back. Each step is one transaction; the database is copied beside itself
@@ -195,7 +195,7 @@ def downgrade(db: Database, target: str | int) -> Change:
     return Change(tuple(done), backup)
 
 
-def _give_back(db: Database, names: Sequence[str]) -> Change:
+def _give_back(db: Connection, names: Sequence[str]) -> Change:
     """Take all migrations back in one transaction, and give the Atom backend its tables back."""
     if len(names) < len(_applied(db.connection)):
         raise UsageError(
@@ -246,7 +246,7 @@ def _migration(name: str) -> schema.Migration:
     return next(migration for migration in schema.MIGRATIONS if migration.name == name)
 
 
-def _to_apply(db: Database, target: str | None) -> list[str]:
+def _to_apply(db: Connection, target: str | None) -> list[str]:
     refuse_newer(db)
     if target in (None, HEAD):
         return pending(db)
@@ -256,7 +256,7 @@ def _to_apply(db: Database, target: str | None) -> list[str]:
     return [name for name in pending(db) if name in wanted]
 
 
-def _to_take_back(db: Database, target: str | int) -> list[str]:
+def _to_take_back(db: Connection, target: str | int) -> list[str]:
     """Return the migrations to take back, newest first."""
     refuse_newer(db)
     applied = list(_applied(db.connection))
@@ -274,7 +274,7 @@ def _to_take_back(db: Database, target: str | int) -> list[str]:
     return applied[kept:][::-1]
 
 
-def refuse_newer(db: Database) -> None:
+def refuse_newer(db: Connection) -> None:
     """Refuse a database that a newer version has upgraded. Raises DatabaseError."""
     if unknown := [name for name in _applied(db.connection) if name not in known()]:
         raise DatabaseError(
@@ -284,7 +284,7 @@ def refuse_newer(db: Database) -> None:
         )
 
 
-def _to_adopt(db: Database, names: Sequence[str]) -> list[str]:
+def _to_adopt(db: Connection, names: Sequence[str]) -> list[str]:
     """Return the tables of the Atom backend that these migrations would make or that stand in their way."""
     if not names:
         return []
@@ -301,7 +301,7 @@ def _columns(tables: Sequence[str]) -> dict[str, set[str]]:
         }
 
 
-def _refuse_adoption(db: Database, names: Sequence[str], *, adopt: bool) -> None:
+def _refuse_adoption(db: Connection, names: Sequence[str], *, adopt: bool) -> None:
     if not adopt:
         raise DatabaseError(
             f"the Atom backend made the database {db.path}, and atom-sync has not adopted it yet",
@@ -318,7 +318,7 @@ def _refuse_adoption(db: Database, names: Sequence[str], *, adopt: bool) -> None
         )
 
 
-def _refuse_foreign(db: Database, names: Sequence[str], adopted: Sequence[str]) -> None:
+def _refuse_foreign(db: Connection, names: Sequence[str], adopted: Sequence[str]) -> None:
     """Refuse to create what exists already: it is not ours, or these migrations would have been applied."""
     present = {name.lower(): kind for kind, name in db.connection.execute("SELECT type, name FROM sqlite_master")}
     for name in _applied(db.connection):  # what these made is ours, though a later one makes something else of it
@@ -338,7 +338,7 @@ def _refuse_foreign(db: Database, names: Sequence[str], adopted: Sequence[str]) 
                 )
 
 
-def _refuse_references(db: Database, name: str) -> None:
+def _refuse_references(db: Connection, name: str) -> None:
     """Refuse to drop a table that another program's table refers to: SQLite would delete that program's rows too."""
     ours = {each for migration in known() for each in created(migration)}
     dropped = set(created(name, "table"))
@@ -413,7 +413,7 @@ def _migration_set() -> Migrations:
     return registered
 
 
-def _copy_beside(db: Database, reason: str) -> Path:
+def _copy_beside(db: Connection, reason: str) -> Path:
     """Copy the database beside itself, under a name that is still free; older copies go after 30 days."""
     from atom_saas_sync.store.kept_copies import remove_old_migration_copies
 

@@ -15,8 +15,9 @@ from atom_saas_sync.errors import DatabaseBusy, DatabaseError
 from atom_saas_sync.store import maintenance, migrations
 from atom_saas_sync.store.audit import write_audit
 from atom_saas_sync.store.backup import SIDE_FILES, beside, copy
-from atom_saas_sync.store.database import Database, create_directories, exists
+from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.failures import primary_code, translated_errors
+from atom_saas_sync.store.files import create_directories, exists
 from atom_saas_sync.store.integrity import Signer
 from atom_saas_sync.store.runs import MARKETPLACE, get_fact
 

@@ -22,8 +22,9 @@ from atom_saas_sync.store import lock, migrations
 from atom_saas_sync.store.backup import beside
 from atom_saas_sync.store.clauses import before
 from atom_saas_sync.store.counters import read_counters
-from atom_saas_sync.store.database import Database, exists
+from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.failures import is_there, translated_errors
+from atom_saas_sync.store.files import exists
 from atom_saas_sync.store.integrity import TAMPERED
 from atom_saas_sync.store.lifetime import EXPIRED, JOINED, moments
 from atom_saas_sync.store.requests import remaining_requests

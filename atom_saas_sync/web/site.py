@@ -12,7 +12,8 @@ from atom_saas_sync.core.health import judge
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model import Health, Status
 from atom_saas_sync.store.conflicts import ConflictLog
-from atom_saas_sync.store.database import Database, exists
+from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.files import exists
 from atom_saas_sync.store.integrity import Signer
 from atom_saas_sync.store.migrations import current
 from atom_saas_sync.store.runs import runs_for

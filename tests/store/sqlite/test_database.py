@@ -15,8 +15,9 @@ from store_support import HOLD_THE_WRITE_LOCK, ROOT, child, child_at_work, plain
 
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.store import migrations
-from atom_saas_sync.store.database import Database, create_directories
+from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.failures import translated_errors
+from atom_saas_sync.store.files import create_directories
 
 
 @pytest.fixture

@@ -21,12 +21,13 @@ from atom_saas_sync import __version__
 from atom_saas_sync.cli.main import PARTS
 
 ROOT = Path(__file__).parent.parent
-PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CONFIGURATION: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT: dict[str, Any] = CONFIGURATION["project"]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel from a copy of the source, without the network: setuptools is in the dev extra."""
+    """Build the wheel from a copy of the source, without the network: setuptools is in the group dev."""
     source = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", ".env.example"):
         copy(ROOT / name, source)
@@ -152,7 +153,7 @@ BOUNDED = {"h11", "httpcore", "httpx", "typer", "uvicorn", "websockets"}
 
 
 def test_every_dependency_has_a_lower_bound_and_an_upper_one_only_where_internals_are_used() -> None:
-    for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]):
+    for text in (*PROJECT["dependencies"], *CONFIGURATION["dependency-groups"]["dev"]):
         requirement = Requirement(text)
         operators = sorted(specifier.operator for specifier in requirement.specifier)
         assert operators == (["<", ">="] if requirement.name in BOUNDED else [">="]), text

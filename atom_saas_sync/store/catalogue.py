@@ -140,14 +140,18 @@ class Catalogue:
             row = connection.execute(
                 "SELECT json_group_array(skill_id) FROM ("  # noqa: S608 - constants
                 f"SELECT skill_id FROM skill_base WHERE deleted_at IS NULL {'AND page IS NULL ' if recorded else ''}"
+                f"UNION ALL SELECT skill_id FROM skill_offer {'WHERE page IS NULL ' if recorded else ''}"
                 f"UNION ALL SELECT skill_id FROM conflict_log WHERE {resolutions.OPEN} AND remote_data != '{{}}')"
             ).fetchone()
         return sorted({name for name in pages.decode_list(row[0]) if name not in listed})
 
     def marketplace_skills(self) -> int:
-        """Return how many cached skills come from the marketplace."""
+        """Return how many skills come from the marketplace, those included that wait to be admitted."""
         with self._database.reading() as connection:
-            count: int = connection.execute("SELECT count(*) FROM skill_base").fetchone()[0]
+            count: int = connection.execute(
+                "SELECT (SELECT count(*) FROM skill_base) + "
+                "(SELECT count(*) FROM skill_offer WHERE skill_id NOT IN (SELECT skill_id FROM skill_base))"
+            ).fetchone()[0]
             return count
 
     def approved_deletions(self) -> int:

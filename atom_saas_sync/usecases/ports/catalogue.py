@@ -65,7 +65,7 @@ class StoredBatch(SkillBatch, Protocol):
         """Note that a page has been read and holds exactly these skills; called last.
 
         Skills that were on the page and are not in `ids` are on no page, and keep their time of confirmation. If one of
-        `ids` has no base, the page is stored without its ETag: the next run must read it whole.
+        `ids` has neither base nor offer, the page is stored without its ETag: the next run must read it whole.
         """
 
     def count_changes(self, actions: Iterable[Action]) -> None:
@@ -91,7 +91,8 @@ class StoredCatalogue(KnownSkills, Protocol):
         """Return the wire digests of the skills on a page, each with its skill.
 
         Skills with an open conflict are excluded: their remote version is not the base, so seeing the base again is a
-        change. So are deleted skills, and those that must be read again (`distrust`).
+        change. So are deleted skills, and those that must be read again (`distrust`). Of a skill with an offer it is
+        the offer's digest.
         """
 
     def ids_on_page(self, page: int) -> list[str]:
@@ -134,7 +135,7 @@ class StoredCatalogue(KnownSkills, Protocol):
         """
 
     def marketplace_skills(self) -> int:
-        """Return how many skills have a base."""
+        """Return how many skills have a base or an offer."""
 
     def approved_deletions(self) -> int:
         """Return how many deletions `db rebind` has approved; 0 after the next successful run."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from store_rooms import HOUR, NOW, SECOND, Rooms, skill
+from store_rooms import HOUR, LIST, NOW, SECOND, Rooms, skill
 
 from atom_saas_sync.core.canonical import version_key
 from atom_saas_sync.core.gate.stored import Marks
@@ -128,6 +128,46 @@ def test_what_was_held_for_something_that_is_over_is_judged_again(store: Rooms) 
         batch.gate.release(["b"])
         batch.gate.write_scans([ScanResult(scanned.content_digest, passed=True, note=None, at=NOW)])
         assert batch.gate.ids_to_judge(NOW, everything=False) == ["a", "b", "c"]
+
+
+# Pages
+
+
+def test_a_page_holds_what_it_offers(store: Rooms) -> None:
+    put(store, offer(TWO), offer(skill("b"), kind="refuse", reason="rejected"))
+    store.show(ONE, etag='"1"')
+    assert sorted(store.catalogue.ids_on_page(1)) == ["a"]
+    put(store, offer(skill("b"), page=1))
+    assert store.catalogue.digests_on_page(1) == {TWO.wire_digest: "a", skill("b").wire_digest: "b"}
+    assert sorted(store.catalogue.ids_on_page(1)) == ["a", "b"]
+    assert store.catalogue.marketplace_skills() == 2
+    with store.catalogue.batch() as batch:
+        batch.record_page(1, {"a", "b"}, list_key=LIST, etag='"2"', total=2, now=NOW)
+    assert store.catalogue.page_records(LIST)[1].etag == '"2"'
+    with store.catalogue.batch() as batch:
+        batch.record_page(2, {"b", "gone"}, list_key=LIST, etag='"3"', total=2, now=NOW)
+    assert store.catalogue.page_records(LIST)[2].etag is None
+    assert (store.catalogue.ids_on_page(1), store.catalogue.ids_on_page(2)) == (["a"], ["b"])
+
+
+def test_what_is_offered_and_not_listed_any_more_is_missed(store: Rooms) -> None:
+    store.show(ONE)
+    put(store, offer(TWO), offer(skill("b"), page=2))
+    assert store.catalogue.unlisted_ids({"a"}, recorded=False) == ["b"]
+    assert store.catalogue.unlisted_ids(set(), recorded=True) == []
+    with store.catalogue.batch() as batch:
+        batch.record_page(2, {"b"}, list_key=LIST, etag=None, total=1, now=NOW)
+    store.catalogue.forget_pages_from(2)
+    assert store.catalogue.unlisted_ids(set(), recorded=True) == ["b"]
+
+
+def test_an_offer_that_a_message_brought_gets_its_page(store: Rooms) -> None:
+    store.show(ONE)
+    put(store, offer(TWO, page=None))
+    assert store.catalogue.digests_on_page(1) == {}
+    with store.catalogue.batch() as batch:
+        batch.record_page(1, {"a"}, list_key=LIST, etag='"2"', total=1, now=NOW)
+    assert store.catalogue.digests_on_page(1) == {TWO.wire_digest: "a"}
 
 
 # Evidence

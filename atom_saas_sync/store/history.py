@@ -79,33 +79,40 @@ class History:
     def versions(self, skill_id: str) -> list[SentVersion]:
         """Return the versions of a skill, the newest first: the base, then what the marketplace or we have replaced."""
         with self._database.reading() as connection:
-            ended = [
-                SentVersion(
-                    number=row["id"],
-                    version=row["version"],
-                    text=unpack(row["data"]),
-                    ended_at=row["ended_at"],
-                    ended_by=row["ended_by"],
-                    content_digest=row["content_digest"],
-                    exec_digest=row["exec_digest"],
-                    origin="marketplace" if row["origin"] == "offer" else row["origin"],
-                )
-                for row in connection.execute(
-                    "SELECT * FROM skill_version WHERE skill_id = ? ORDER BY id DESC", (skill_id,)
-                )
-            ]
-            base = connection.execute(
-                """
-                SELECT b.content_digest, b.exec_digest, CAST(coalesce(b.data, c.skill_data) AS TEXT) AS data
-                FROM skill_base AS b LEFT JOIN skill_cache AS c ON c.skill_id = b.skill_id
-                WHERE b.skill_id = ? AND b.deleted_at IS NULL
-                """,
-                (skill_id,),
-            ).fetchone()
-            if base is None or base["data"] is None:
-                return ended
-            version = connection.execute(
-                "SELECT CASE WHEN json_valid(?1) THEN json_extract(?1, '$.version') END", (base["data"],)
-            ).fetchone()[0]
-            current = SentVersion(None, version, base["data"], None, None, base["content_digest"], base["exec_digest"])
-            return [current, *ended]
+            return versions_of(connection, skill_id)
+
+
+def versions_of(connection: sqlite3.Connection, skill_id: str, *, admitted: bool = False) -> list[SentVersion]:
+    """Return the versions of a skill, the newest first; `admitted`: only the marketplace's that were served."""
+    ended = [
+        SentVersion(
+            number=row["id"],
+            version=row["version"],
+            text=unpack(row["data"]),
+            ended_at=row["ended_at"],
+            ended_by=row["ended_by"],
+            content_digest=row["content_digest"],
+            exec_digest=row["exec_digest"],
+            origin="marketplace" if row["origin"] == "offer" else row["origin"],
+        )
+        for row in connection.execute(
+            "SELECT * FROM skill_version WHERE skill_id = ?1 "
+            "AND (NOT ?2 OR (origin = 'marketplace' AND ended_by != 'not_admitted')) ORDER BY id DESC",
+            (skill_id, admitted),
+        )
+    ]
+    base = connection.execute(
+        """
+        SELECT b.content_digest, b.exec_digest, CAST(coalesce(b.data, c.skill_data) AS TEXT) AS data
+        FROM skill_base AS b LEFT JOIN skill_cache AS c ON c.skill_id = b.skill_id
+        WHERE b.skill_id = ? AND b.deleted_at IS NULL
+        """,
+        (skill_id,),
+    ).fetchone()
+    if base is None or base["data"] is None:
+        return ended
+    version = connection.execute(
+        "SELECT CASE WHEN json_valid(?1) THEN json_extract(?1, '$.version') END", (base["data"],)
+    ).fetchone()[0]
+    current = SentVersion(None, version, base["data"], None, None, base["content_digest"], base["exec_digest"])
+    return [current, *ended]

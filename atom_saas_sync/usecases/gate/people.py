@@ -7,46 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol
 
-from atom_saas_sync.usecases.gate.reports import Decided, Quarantining, Rescanned, ShownUpdate, Target, Updates
+from atom_saas_sync.usecases.gate.desk import GateDesk
+from atom_saas_sync.usecases.gate.reports import Decided, Quarantining, Rescanned, Target
+from atom_saas_sync.usecases.gate.updates import list_updates, show_update, targets_in, targets_of
 
-
-class GateDesk(Protocol):
-    """What people's decisions need: the policy in force, the store, and the scan command."""
-
-
-def list_updates(
-    desk: GateDesk,
-    *,
-    reason: str | None = None,
-    pattern: str | None = None,
-    limit: int | None = None,
-    capabilities: bool = False,
-) -> Updates:
-    """Return what waits, the reasons that need a person first, then the oldest.
-
-    `pattern` is a shell pattern for ids, compared without case. Raises UsageError for an unknown reason.
-    """
-    raise NotImplementedError
-
-
-def show_update(desk: GateDesk, skill_id: str) -> ShownUpdate:
-    """Return what waits of one skill, with capabilities. Raises NotFound if nothing does."""
-    raise NotImplementedError
-
-
-def targets_of(desk: GateDesk, texts: Sequence[str]) -> list[Target]:
-    """Return what `ID` or `ID@DIGEST`, as typed, names; the text is cut at its last `@` if the whole is not an id.
-
-    Raises UsageError for a digest that is not one.
-    """
-    raise NotImplementedError
-
-
-def targets_in(document: bytes, *, name: str) -> list[Target]:
-    """Return the skills and digests of a document of `updates list --json`. Raises UsageError if it is not one."""
-    raise NotImplementedError
+__all__ = [
+    "add_pin",
+    "add_revocation",
+    "approve",
+    "list_updates",
+    "quarantine",
+    "reject",
+    "release",
+    "remove_pin",
+    "remove_revocation",
+    "rescan",
+    "show_update",
+    "targets_in",
+    "targets_of",
+]
 
 
 def approve(desk: GateDesk, targets: Sequence[Target], *, note: str | None, actor: str, now: datetime) -> Decided:

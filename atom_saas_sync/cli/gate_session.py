@@ -1,0 +1,51 @@
+"""The edges of the gate, composed from the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from atom_saas_sync.cli.output import GlobalOptions
+    from atom_saas_sync.config import Settings
+    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.usecases.gate.desk import GateDesk
+
+
+def gate_desk(
+    settings: Settings, database: Database, *, persons: bool, check: Callable[[], None] = lambda: None
+) -> GateDesk:
+    """Compose what judging and people's decisions need.
+
+    `persons`: the shell of a person may lack the service's settings of files, whose last valid content stays then.
+    """
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.config.gate import SettingsFiles, policy_of, require_scanner
+    from atom_saas_sync.scanner import CommandScanner
+    from atom_saas_sync.store.gate.desk import GateDatabase
+    from atom_saas_sync.usecases.gate.desk import GateDesk
+    from atom_saas_sync.usecases.gate.loading import LoadedGate, load_gate
+
+    store = GateDatabase(database, history_versions=settings.history_versions, signer=runtime.signer_of(settings))
+    policy, files, environment = policy_of(settings), SettingsFiles(settings), runtime.environment_for_others()
+
+    def load() -> LoadedGate:
+        require_scanner(policy.scan_command, environment)
+        return load_gate(policy, files, store, persons=persons)
+
+    scanner = CommandScanner(policy.scan_command, environment) if policy.scan_command else None
+    return GateDesk(store, load, settings.conflict_strategy, scanner, check)
+
+
+@contextmanager
+def open_desk(options: GlobalOptions) -> Iterator[GateDesk]:
+    """Open the database, and compose what a person's command about the gate needs."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.store.database import Database
+
+    settings = runtime.load(options)
+    with Database.open(settings.database_path, create=False) as database:
+        yield gate_desk(settings, database, persons=True)

@@ -1,0 +1,67 @@
+"""What people's decisions about the gate need, and the steps that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from msgspec import Struct
+
+from atom_saas_sync.core.canonical import decode_object, stored_version
+from atom_saas_sync.core.gate.types import Evidence, Gate, Offer, Served
+from atom_saas_sync.model import Known, SkillVersion, Strategy
+from atom_saas_sync.usecases.gate.loading import LoadedGate
+from atom_saas_sync.usecases.ports.gate_desk import DecidingBatch, GateStore
+from atom_saas_sync.usecases.ports.gate_edges import Scanner
+
+
+class GateDesk(Struct, frozen=True):
+    """The gate's tables, the policy as the settings and files give it now, and the conflict strategy.
+
+    `load` raises ConfigError for an invalid policy. `scanner` is None without a scan command; `check` raises what shall
+    end a scan.
+    """
+
+    store: GateStore
+    load: Callable[[], LoadedGate]
+    strategy: Strategy
+    scanner: Scanner | None = None
+    check: Callable[[], None] = lambda: None
+
+
+class OnTheDesk(Struct, frozen=True):
+    """What is stored of the skills that a person decides about."""
+
+    known: Mapping[str, Known]
+    offers: Mapping[str, Offer]
+    versions: Mapping[str, SkillVersion]
+    evidence: Mapping[str, Evidence]
+
+
+def strict_gate(desk: GateDesk) -> Gate:
+    """Return the gate for what lets something in. Raises ConfigError also for an invalid revocations file."""
+    loaded = desk.load()
+    if loaded.problem is not None:
+        raise loaded.problem
+    return loaded.gate
+
+
+def put_on_the_desk(batch: DecidingBatch, skill_ids: Iterable[str]) -> OnTheDesk:
+    """Read what is stored of skills, in the transaction of the decision."""
+    ids = list(dict.fromkeys(skill_ids))
+    offers = batch.gate.offers(ids)
+    versions = {name: version for name, offer in offers.items() if (version := stored_version(name, offer.text))}
+    return OnTheDesk(batch.known(ids), offers, versions, batch.gate.evidence(versions.values()))
+
+
+def served_of(known: Known | None) -> Served | None:
+    """Return the base of a skill as the gate compares it."""
+    base = None if known is None else known.base
+    if known is None or base is None:
+        return None
+    fields = None if known.base_text is None else decode_object(known.base_text)
+    return Served(base.content_digest, base.exec_digest, base.version, fields)
+
+
+def is_digest(digits: str, digest: bytes) -> bool:
+    """Tell whether these hexadecimal digits begin the digest."""
+    return digest.hex().startswith(digits)

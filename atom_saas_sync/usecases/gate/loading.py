@@ -1,0 +1,145 @@
+"""The gate of a run: settings, policy file, lock file and revocations to one value.
+
+A policy that can't be read is a configuration error: the run writes nothing, and what is served stays.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from atom_saas_sync.core.gate.lock_file import parse_lock
+from atom_saas_sync.core.gate.policy_file import needs_lock, parse_rules
+from atom_saas_sync.core.gate.revocations import parse_revocations
+from atom_saas_sync.core.gate.stored import Marks
+from atom_saas_sync.core.gate.types import Gate, Policy, Revocation, Revocations
+from atom_saas_sync.core.plan import CLOCK_TOLERANCE
+from atom_saas_sync.errors import ConfigError, UsageError
+from atom_saas_sync.usecases.ports.gate_desk import GateStore
+from atom_saas_sync.usecases.ports.gate_edges import GateFiles
+
+OPEN = "open"
+
+log = logging.getLogger(__name__)
+
+
+class LoadedGate(Struct, frozen=True):
+    """The gate, and what the run that loaded it has to note.
+
+    `marks` is what the last run has noted, `synced` whether a sync has ever succeeded. `file_entries` is the list of
+    the revocations file, None if it is not valid: then `problem` says why, and the last valid list is in force.
+    """
+
+    gate: Gate
+    marks: Marks
+    synced: bool
+    stored: tuple[Revocation, ...]
+    file_entries: tuple[Revocation, ...] | None
+    problem: ConfigError | None = None
+
+
+def load_policy(settings: Policy, files: GateFiles) -> Policy:
+    """Return the policy with the rules of the policy file, and the lock file if anything needs it.
+
+    Raises ConfigError.
+    """
+    file = files.policy()
+    policy = settings if file is None else replace(settings, rules=parse_rules(file[1], file[0]))
+    if not needs_lock(policy):
+        return policy
+    lock = files.lock()
+    if lock is None:
+        raise ConfigError(
+            "ATOM_SYNC_LOCK_FILE: is not set, and a rule of the policy file admits what the lock file lists",
+            hint="set it to a file that `atom-sync lock write` wrote",
+        )
+    return replace(policy, lock=parse_lock(lock[1], lock[0]))
+
+
+def load_gate(settings: Policy, files: GateFiles, store: GateStore, *, persons: bool = False) -> LoadedGate:
+    """Return the gate as files and database have it now.
+
+    For `persons`, whose shell may lack the service's settings, a file that is not set leaves its last list in force.
+    Raises ConfigError for the policy; whether an invalid revocations file is an error the caller decides.
+    """
+    policy = load_policy(settings, files)
+    with store.deciding(write=False) as batch:
+        stored, marks = batch.gate.revocations().entries, batch.gate.marks()
+        anything_stored, synced = batch.gate.anything_stored(), batch.synced()
+    problem: ConfigError | None = None
+    entries: tuple[Revocation, ...] | None = None
+    last = tuple(each for each in stored if each.source == "file")
+    try:
+        file = files.revocations()
+        entries = (last if persons else ()) if file is None else parse_revocations(file[1], file[0])
+    except ConfigError as error:
+        problem = error
+    in_force = (*(each for each in stored if each.source == "command"), *(last if entries is None else entries))
+    gate = Gate(
+        policy=policy,
+        revocations=Revocations(in_force),
+        revocations_broken=problem is not None,
+        anything_stored=anything_stored,
+    )
+    return LoadedGate(gate, marks, synced, stored, entries, problem)
+
+
+def begin_run(store: GateStore, loaded: LoadedGate, now: datetime) -> None:
+    """Note what a run has loaded: the list of the revocations file, the policy, and the time.
+
+    If the policy is open no longer, what is served is adopted. Nothing is written if nothing is new, and under `open`
+    no time.
+    """
+    policy, marks = loaded.gate.policy.admission, loaded.marks
+    before, timed, broken = marks.policy or OPEN, needs_clock(loaded.gate), loaded.problem is not None
+    news = loaded.file_entries is not None and _lists_something_else(loaded.stored, loaded.file_entries)
+    if not (news or timed or policy != before or broken != bool(marks.revocations_broken)):
+        return
+    with store.deciding() as batch:
+        if news and loaded.file_entries is not None:
+            batch.gate.replace_file_revocations(loaded.file_entries, now)
+        if policy != before == OPEN:
+            log.info("the policy is %s: adopted %d skills that were served before", policy, batch.gate.adopt(now))
+        batch.gate.write_marks(Marks(policy=policy, clock=now if timed else None, revocations_broken=broken), now)
+
+
+def note_broken(store: GateStore, loaded: LoadedGate, now: datetime) -> None:
+    """Note that the revocations file is not valid: the status and the metrics say so."""
+    if not loaded.marks.revocations_broken:
+        with store.deciding() as batch:
+            batch.gate.write_marks(Marks(revocations_broken=True), now)
+
+
+def with_clock(gate: Gate, marks: Marks, now: datetime, skew_seconds: float | None) -> Gate:
+    """Return the gate as it admits by age at `now`; `skew_seconds` is how far the marketplace's clock is ahead."""
+    went_back = marks.clock is not None and now < marks.clock
+    is_off = skew_seconds is not None and abs(skew_seconds) > CLOCK_TOLERANCE.total_seconds()
+    return replace(gate, clock_trusted=not (went_back or is_off))
+
+
+def adopting(loaded: LoadedGate, person: str) -> Gate:
+    """Return a gate that admits what the first sync of a database brings. Raises UsageError if it is not the first."""
+    if loaded.synced:
+        raise UsageError(
+            "--adopt is for the first sync of a database, and this one has been synced",
+            hint="`atom-sync updates approve --all` admits what waits",
+        )
+    return replace(loaded.gate, adopting=person)
+
+
+def needs_clock(gate: Gate) -> bool:
+    """Tell whether anything is admitted by age."""
+    policy = gate.policy
+    return policy.admission == "age" or any(rule.admission == "age" for rule in policy.rules)
+
+
+def _lists_something_else(stored: Sequence[Revocation], entries: Sequence[Revocation]) -> bool:
+    return _plain([each for each in stored if each.source == "file"]) != _plain(entries)
+
+
+def _plain(entries: Sequence[Revocation]) -> list[tuple[object, ...]]:
+    return [(each.skill_id, each.version, each.digest, each.publisher, each.note) for each in entries]

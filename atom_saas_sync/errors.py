@@ -107,6 +107,10 @@ class ConnectionFailed(MarketplaceError):
     kind = "connection"
 
 
+class TlsFailed(ConnectionFailed):
+    """No encrypted connection: the certificate or the handshake."""
+
+
 class LinkEnded(ConnectionFailed):
     """The WebSocket connection ended, or could not be opened.
 

@@ -60,7 +60,6 @@ TOO_LARGE = {
     "core/plan.py",
     "store/batch.py: Batch",
     "store/batch.py: _write_bases",
-    "usecases/diagnose.py",
     "usecases/pull_catalogue.py: CataloguePull",
     "usecases/sync_ratings.py: RatingSync",
 }

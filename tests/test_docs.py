@@ -148,8 +148,11 @@ def test_every_variable_is_told() -> None:
 
 def test_every_finding_and_every_alert_has_its_heading() -> None:
     there = _anchors(ROOT / "docs" / "TROUBLESHOOTING.md")
-    source = (ROOT / "atom_saas_sync" / "usecases" / "diagnose.py").read_text(encoding="utf-8")
-    checks = set(re.findall(r'Finding\(\s*"(\w+)"', source))
+    package = ROOT / "atom_saas_sync"
+    modules = [package / "usecases" / "diagnose.py", *(package / "core" / "diagnosis").glob("*.py")]
+    checks = {
+        check for each in modules for check in re.findall(r'Finding\(\s*"(\w+)"', each.read_text(encoding="utf-8"))
+    }
     assert len(checks) > 12
     assert checks <= there
     rules = yaml.safe_load((ROOT / "monitoring" / "alerts" / "prometheus-alerts.yml").read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ import pytest
 from conftest import Machine
 from msgspec.structs import replace
 
+from atom_saas_sync.core.diagnosis.findings import DoctorFinding, DoctorSettings, Timers, exit_code
 from atom_saas_sync.core.tokens import expires_at
 from atom_saas_sync.errors import (
     ConfigError,
@@ -23,10 +24,11 @@ from atom_saas_sync.errors import (
     MarketplaceError,
     MarketplaceTimeout,
     RateLimited,
+    TlsFailed,
 )
 from atom_saas_sync.model import PastRun, ScheduledJob, Status, SyncState, WebSocketState
 from atom_saas_sync.times import format_time
-from atom_saas_sync.usecases.diagnose import Checkup, Finding, Timers, diagnose, worst
+from atom_saas_sync.usecases.diagnose import diagnose
 
 NOW = datetime(2026, 2, 19, 12, 0, tzinfo=UTC)
 
@@ -45,7 +47,7 @@ WELL = Status(
     skills=1250,
     categories=24,
 )
-PLAN = Checkup(
+PLAN = DoctorSettings(
     enabled=True,
     has_token=True,
     token_expires_at=None,
@@ -116,12 +118,12 @@ class World:
         return self.units
 
 
-def examine(plan: Checkup = PLAN, **parts: Any) -> list[Finding]:
+def examine(plan: DoctorSettings = PLAN, **parts: Any) -> list[DoctorFinding]:
     world = World(**parts)
     return diagnose(plan, network=world, store=world, host=world, now=NOW)
 
 
-def bad(findings: list[Finding]) -> list[tuple[str, str]]:
+def bad(findings: list[DoctorFinding]) -> list[tuple[str, str]]:
     return [(each.check, each.verdict) for each in findings if each.verdict not in {"ok", "skipped"}]
 
 
@@ -140,7 +142,7 @@ WATCHING = WebSocketState(
 def test_all_is_well() -> None:
     findings = examine()
     assert bad(findings) == []
-    assert worst(findings) == 0
+    assert exit_code(findings) == 0
 
 
 def test_a_token_says_how_long_it_is_good_for() -> None:
@@ -161,7 +163,7 @@ def test_a_token_says_how_long_it_is_good_for() -> None:
         ({}, {"fails": {"health": ConnectionFailed("refused")}}, ("http", "problem"), "firewall"),
         (
             {},
-            {"fails": {"health": ConnectionFailed("no connection: TLS: self-signed")}},
+            {"fails": {"health": TlsFailed("no connection: TLS: self-signed")}},
             ("http", "problem"),
             "CA_FILE",
         ),
@@ -230,7 +232,9 @@ def test_each_finding_with_its_hint(
     (found,) = [each for each in findings if (each.check, each.verdict) == expected]
     assert found.hint is not None
     assert hint in found.hint
-    assert worst(findings) == (expected[1] == "problem" or any(verdict == "problem" for _, verdict in bad(findings)))
+    assert exit_code(findings) == (
+        expected[1] == "problem" or any(verdict == "problem" for _, verdict in bad(findings))
+    )
 
 
 def test_odd_ids_are_named_so_that_they_can_be_told_apart() -> None:

@@ -15,9 +15,9 @@ from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseError
 
 if TYPE_CHECKING:
     from atom_saas_sync.config import Settings
+    from atom_saas_sync.core.diagnosis.findings import DoctorFinding, Timers
     from atom_saas_sync.model import Status
     from atom_saas_sync.systemd import Unit
-    from atom_saas_sync.usecases.diagnose import Finding, Timers
 
 _MARKS = {"ok": ("●", "green"), "warning": ("!", "yellow"), "problem": ("✕", "red"), "skipped": ("-", "dim")}
 
@@ -27,17 +27,17 @@ def doctor(
     ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False
 ) -> None:
     """Diagnose problems and suggest fixes."""
-    from atom_saas_sync.usecases.diagnose import Finding, worst
+    from atom_saas_sync.core.diagnosis.findings import DoctorFinding, exit_code
 
     try:
         findings = _examine(ctx.obj)
     except ConfigError as error:
         hint = "correct it; `atom-sync config show` tells where each value comes from"
-        findings = [Finding("configuration", "problem", line, hint) for line in error.message.splitlines()]
+        findings = [DoctorFinding("configuration", "problem", line, hint) for line in error.message.splitlines()]
     if as_json:
         print_json(
             {
-                "success": not worst(findings),
+                "success": not exit_code(findings),
                 "findings": [
                     {
                         "check": each.check,
@@ -53,16 +53,17 @@ def doctor(
         )
     else:
         _print(findings)
-    raise typer.Exit(worst(findings))
+    raise typer.Exit(exit_code(findings))
 
 
-def _examine(options: GlobalOptions) -> list[Finding]:
+def _examine(options: GlobalOptions) -> list[DoctorFinding]:
     from atom_saas_sync.cli.runtime import StopSignals, name_host, settings_of
     from atom_saas_sync.config import require_agreement
+    from atom_saas_sync.core.diagnosis.findings import DoctorSettings
     from atom_saas_sync.core.tokens import expires_at
     from atom_saas_sync.marketplace.dialects import DIALECTS
     from atom_saas_sync.marketplace.probe import Probe
-    from atom_saas_sync.usecases.diagnose import Checkup, diagnose
+    from atom_saas_sync.usecases.diagnose import diagnose
 
     settings = settings_of(options)
     require_agreement(settings)
@@ -79,7 +80,7 @@ def _examine(options: GlobalOptions) -> list[Finding]:
         take=lambda: _take_request(settings),
         now=_now,
     )
-    plan = Checkup(
+    plan = DoctorSettings(
         enabled=settings.enabled,
         has_token=bool(token),
         token_expires_at=expires_at(token),
@@ -173,8 +174,8 @@ class _Store:
 class _Host:
     def timers(self) -> Timers:
         """Ask systemd, if it runs here, and look for our crontab."""
+        from atom_saas_sync.core.diagnosis.findings import Timers
         from atom_saas_sync.core.schedule_files import CRONTAB
-        from atom_saas_sync.usecases.diagnose import Timers
 
         units = _systemd_units()
         active = [unit.name for unit in units if unit.state == "active" and unit.name.endswith(".timer")]
@@ -194,7 +195,7 @@ def _systemd_units() -> list[Unit]:
         return []
 
 
-def _print(findings: list[Finding]) -> None:
+def _print(findings: list[DoctorFinding]) -> None:
     from rich.table import Table
     from rich.text import Text
 

@@ -23,9 +23,9 @@ import httpcore
 import httpx
 
 from atom_saas_sync.characters import without_hidden
-from atom_saas_sync.errors import BadResponse, ConfigError, ConnectionFailed, Interrupted, MarketplaceTimeout
+from atom_saas_sync.errors import BadResponse, ConfigError, ConnectionFailed, Interrupted, MarketplaceTimeout, TlsFailed
 from atom_saas_sync.marketplace.proxies import Proxy, proxy_for
-from atom_saas_sync.marketplace.tls import cause_of, tls_context
+from atom_saas_sync.marketplace.tls import cause_of, is_of_tls, tls_context
 
 MOST_INTERIM_ANSWERS = 8
 ERROR_BODY_SECONDS = 2.0
@@ -348,12 +348,14 @@ class Connections:
         cause = cause_of(error) or _printable(str(error)) or type(error).__name__
         if isinstance(error, httpcore.RemoteProtocolError) and "disconnected" not in cause:
             cause = "the response is not valid HTTP"  # the parser repeats the bytes, which may contain the token
+        message = f"{what}: the connection to {self._host}{self._through()} failed: {cause}"
+        if is_of_tls(error):
+            hint = "check ATOM_SAAS_API_URL and this machine's clock; for a private authority, set ATOM_SAAS_CA_FILE"
+            return TlsFailed(message, hint=hint)
         hint = "check ATOM_SAAS_API_URL, DNS and firewall"
         if self._proxy is not None:
             hint = f"check {self._proxy.variable}, or exclude {self._host} with NO_PROXY"
-        if cause.startswith("TLS"):
-            hint = "check ATOM_SAAS_API_URL and this machine's clock; for a private authority, set ATOM_SAAS_CA_FILE"
-        return ConnectionFailed(f"{what}: the connection to {self._host}{self._through()} failed: {cause}", hint=hint)
+        return ConnectionFailed(message, hint=hint)
 
 
 _FAILURES = (

@@ -67,16 +67,25 @@ def _unusable(name: str, path: str, reason: str) -> ConfigError:
 
 def cause_of(error: BaseException) -> str | None:
     """Describe the root cause of a failed connection; never with a URL, which may contain the token."""
+    root = _root(error)
+    if isinstance(root, ssl.SSLCertVerificationError):
+        return f"TLS: {root.verify_message}"
+    if isinstance(root, ssl.SSLError):
+        return f"TLS: {root.reason or 'the handshake failed'}"
+    return None if root is None else root.strerror
+
+
+def is_of_tls(error: BaseException) -> bool:
+    """Tell whether a connection failed because of a certificate or the handshake."""
+    return isinstance(_root(error), ssl.SSLError)
+
+
+def _root(error: BaseException) -> OSError | None:
+    """Return the first of the errors that led to this one that says something about the connection."""
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in chain:
         chain.append(link)
         link = link.__cause__ or link.__context__
-    for each in reversed(chain):
-        if isinstance(each, ssl.SSLCertVerificationError):
-            return f"TLS: {each.verify_message}"
-        if isinstance(each, ssl.SSLError):
-            return f"TLS: {each.reason or 'the handshake failed'}"
-        if isinstance(each, OSError) and each.strerror:
-            return each.strerror
-    return None
+    said = (each for each in reversed(chain) if isinstance(each, OSError))
+    return next((each for each in said if each.strerror or isinstance(each, ssl.SSLError)), None)

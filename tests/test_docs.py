@@ -14,6 +14,7 @@ import pytest
 import typer
 import yaml
 from conftest import Machine
+from shell_support import quick_program
 
 from atom_saas_sync.cli.main import app
 from atom_saas_sync.config import VARIABLES
@@ -67,11 +68,13 @@ def _anchors(path: Path) -> set[str]:
 def test_every_command_runs_as_printed(machine: Machine, path: Path) -> None:
     """In their order, in one directory, after a first sync."""
     machine.sandbox.set_clock_offset(0)
-    environment = machine.environment(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    del environment["ATOM_SAAS_DATABASE_URL"]  # as for readers: data/atom.db
-    for text in ["atom-sync sync skills", *_blocks(path, "bash")]:
-        stated = _STATED.search(text)
-        assert _run(text, environment, machine.directory) == (int(stated[1]) if stated else 0), text
+    with quick_program() as programs:
+        places = [programs, Path(sys.executable).parent, os.environ["PATH"]]
+        environment = machine.environment(PATH=os.pathsep.join(map(str, places)))
+        del environment["ATOM_SAAS_DATABASE_URL"]  # as for readers: data/atom.db
+        for text in ["atom-sync sync skills", *_blocks(path, "bash")]:
+            stated = _STATED.search(text)
+            assert _run(text, environment, machine.directory) == (int(stated[1]) if stated else 0), text
 
 
 def _run(text: str, environment: dict[str, str], directory: Path) -> int:

@@ -18,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from atom_saas_sync import __version__
+from atom_saas_sync.core.gate.types import REASONS, REFUSALS
 from atom_saas_sync.core.health import watch_is_running, websocket_connected
 from atom_saas_sync.model import COUNTERS, DURATION, DURATION_BOUNDS, DURATION_BUCKETS, RUN_TYPES, SEVERITIES, Status
 from atom_saas_sync.times import parse_time
@@ -91,6 +92,7 @@ class _View(Collector):
         yield from self._cache_gauges()
         yield from self._websocket_gauges()
         yield from self._waiting_gauges()
+        yield from self._trust_gauges()
         yield _gauge("atom_saas_sync_build_info", "The version of atom-sync", {(__version__,): 1}, ("version",))
 
     def _run_gauges(self) -> Iterator[Metric]:
@@ -168,6 +170,26 @@ class _View(Collector):
             "atom_saas_api_rate_limit_remaining",
             "Requests available now under the marketplace's limits",
             {(): status.rate_limit_remaining},
+        )
+
+    def _trust_gauges(self) -> Iterator[Metric]:
+        trust = self._status.trust
+        reasons: list[str] = [reason for reason in REASONS if reason not in REFUSALS]
+        waiting: dict[tuple[str, ...], float] = {
+            (reason,): trust.waiting_by_reason.get(reason, 0) for reason in reasons
+        }
+        yield _gauge("atom_saas_updates_waiting", "Updates that wait to be admitted", waiting, ("reason",))
+        oldest = parse_time(trust.oldest_waiting_at)
+        yield _gauge(
+            "atom_saas_updates_oldest_waiting_seconds",
+            "How long ago the oldest waiting update was first seen; 0: none waits",
+            {(): 0.0 if oldest is None else max(0.0, (self._now - oldest).total_seconds())},
+        )
+        yield _gauge("atom_saas_quarantined_skills", "Skills in quarantine", {(): trust.quarantined})
+        yield _gauge(
+            "atom_saas_revocations_up",
+            "0 while the revocations file cannot be used",
+            {(): float(not trust.revocations_broken)},
         )
 
 

@@ -52,6 +52,11 @@ METRICS = {
     "atom_saas_ratings_failed": ("gauge", set()),
     "atom_saas_api_requests": ("counter", {"endpoint", "code"}),
     "atom_saas_api_rate_limit_remaining": ("gauge", set()),
+    "atom_saas_updates_waiting": ("gauge", {"reason"}),
+    "atom_saas_updates_oldest_waiting_seconds": ("gauge", set()),
+    "atom_saas_quarantined_skills": ("gauge", set()),
+    "atom_saas_admissions": ("counter", {"verdict", "by"}),
+    "atom_saas_revocations_up": ("gauge", set()),
     "atom_saas_sync_build_info": ("gauge", {"version"}),
 }
 

@@ -207,3 +207,53 @@ def test_the_first_process_of_a_container_obeys_sigterm(machine: Machine) -> Non
         "main.run()"
     )
     assert machine.python(code).returncode == 143
+
+
+def wait(machine: Machine, **reasons: str) -> None:
+    """Let a version of each of these skills wait since 11:00, as a run does that nobody admits it in."""
+    for name, reason in reasons.items():
+        machine.sql(
+            "INSERT INTO skill_offer (skill_id, wire_digest, content_digest, exec_digest, version, kind, reason, "
+            "first_seen_at, offered_at, confirmed_at, data) "
+            "VALUES (?1, x'', x'', x'', '1', ?2, ?3, ?4, ?4, ?4, x'')",
+            name,
+            "refuse" if reason == "rejected" else "hold",
+            reason,
+            "2026-02-19T11:00:00.500000Z",
+        )
+
+
+def test_what_waits_leaves_it_healthy(machine: Machine) -> None:
+    machine.fill()
+    wait(machine, a="review", b="age", c="rejected")
+    trust = read(machine).trust
+    assert (trust.waiting, trust.tripped, trust.oldest_waiting_at) == (2, 0, "2026-02-19T11:00:00Z")
+    assert trust.waiting_by_reason == {"age": 1, "review": 1}
+    found = document(machine.command("status", "--json"))
+    assert found["trust"] == {
+        "policy": "open",
+        "scope": "all",
+        "waiting": 2,
+        "oldest_waiting_at": "2026-02-19T11:00:00Z",
+        "tripped": 0,
+        "quarantined": 0,
+        "revocations": 0,
+        "pinned": 0,
+    }
+    assert "updates_tripped" not in found["health"]["notices"]
+
+
+def test_what_needs_a_person_is_a_notice(machine: Machine) -> None:
+    machine.fill()
+    wait(machine, a="republished", b="age", c="lookalike")
+    settings = {"ATOM_SYNC_ADMISSION": "review", "ATOM_SYNC_ADMISSION_SCOPE": "executable"}
+    result = machine.command("status", "--json", **settings)
+    found = document(result)
+    assert (found["trust"]["policy"], found["trust"]["scope"]) == ("review", "executable")
+    assert (found["trust"]["waiting"], found["trust"]["tripped"]) == (3, 2)
+    assert "updates_tripped" in found["health"]["notices"]
+    screen = machine.command("status", **settings).stdout
+    assert "2 updates need a person's decision: 1 lookalike, 1 republished" in " ".join(screen.split())
+    assert "policy review, executable fields only; 3 waiting (1 age, 1 lookalike, 1 republished)" in " ".join(
+        screen.split()
+    )

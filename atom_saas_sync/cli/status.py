@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from atom_saas_sync.config import Settings
-    from atom_saas_sync.model import Health, PastRun, Status
+    from atom_saas_sync.model import Health, PastRun, Status, TrustState
 
 UNHEALTHY = 3
 """The exit code of `status --check`."""
@@ -77,6 +77,8 @@ def _look(settings: Settings) -> tuple[Status, Health, datetime]:
         now=now,
         per_minute=settings.rate_limit_per_minute,
         per_hour=settings.rate_limit_per_hour,
+        admission=settings.admission,
+        admission_scope=settings.admission_scope,
     )
     health = judge(
         state,
@@ -174,6 +176,7 @@ def _lines(state: Status, now: datetime) -> list[tuple[str, RenderableType]]:
                 f"{state.conflicts_resolved:,} resolved"
             ),
         ),
+        ("Updates", Text(_updates_line(state.trust, now))),
         ("Schedule", Text(_schedule_line(state))),
         ("Marketplace", Text(state.marketplace or "none yet: the next sync ties the database to one")),
         ("Database", Text(place)),
@@ -216,6 +219,20 @@ def _websocket_line(state: Status, now: datetime) -> str:
     why = f" ({printable(websocket.disconnect_reason)})" if websocket.disconnect_reason else ""
     following = f"; next try {websocket.next_attempt_at}" if websocket.next_attempt_at else ""
     return f"not connected, {mode}{why}; {counted(websocket.reconnect_attempts, 'attempt')}{following}"
+
+
+def _updates_line(trust: TrustState, now: datetime) -> str:
+    from atom_saas_sync.core.health import ago
+
+    scope = ", executable fields only" if trust.scope == "executable" else ""
+    parts = [f"policy {trust.policy}{scope}", f"{trust.waiting:,} waiting"]
+    if trust.waiting:
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(trust.waiting_by_reason.items()))
+        parts[1] += f" ({reasons}), the oldest first seen {ago(trust.oldest_waiting_at, now)}"
+    for number, what in ((trust.quarantined, "in quarantine"), (trust.pinned, "pinned")):
+        parts += [f"{number:,} {what}"] if number else []
+    parts += [counted(trust.revocations, "revocation")] if trust.revocations else []
+    return "; ".join(parts)
 
 
 def _schedule_line(state: Status) -> str:

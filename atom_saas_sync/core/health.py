@@ -7,7 +7,7 @@ from shlex import quote
 
 from atom_saas_sync.characters import printable
 from atom_saas_sync.core.marketplace import marketplace_of
-from atom_saas_sync.model import Health, PastRun, Status, Trouble, WebSocketState
+from atom_saas_sync.model import TRIPPING_REASONS, Health, PastRun, Status, Trouble, TrustState, WebSocketState
 from atom_saas_sync.times import parse_time
 
 LEAST_STALE_MINUTES = 30
@@ -219,6 +219,7 @@ def _notices(status: Status, *, enabled: bool, switched_off: bool, api_url: str 
             f"{waiting:,} {'conflict needs' if waiting == 1 else 'conflicts need'} a decision",
             "`atom-sync conflicts list`",
         ),
+        *_notices_of_updates(status.trust),
         *_notices_of_edits(status),
         (
             status.ratings_failed > 0,
@@ -234,6 +235,28 @@ def _notices(status: Status, *, enabled: bool, switched_off: bool, api_url: str 
         ),
     )
     return [Trouble(code, message, hint) for applies, code, message, hint in candidates if applies]
+
+
+def _notices_of_updates(trust: TrustState) -> tuple[tuple[bool, str, str, str], ...]:
+    why = ", ".join(
+        f"{number:,} {reason}"
+        for reason, number in sorted(trust.waiting_by_reason.items())
+        if reason in TRIPPING_REASONS
+    )
+    return (
+        (
+            trust.tripped > 0,
+            "updates_tripped",
+            f"{trust.tripped:,} {'update needs' if trust.tripped == 1 else 'updates need'} a person's decision: {why}",
+            "`atom-sync updates list` shows them; what is served stays as it is meanwhile",
+        ),
+        (
+            trust.revocations_broken,
+            "revocations_failed",
+            "the revocations file cannot be used: nothing new is admitted, and its last valid list stays in force",
+            "`atom-sync policy check` says what is wrong with it",
+        ),
+    )
 
 
 def _notices_of_edits(status: Status) -> tuple[tuple[bool, str, str, str], ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from atom_saas_sync.core.canonical import decode_object
 from atom_saas_sync.core.health import minutes_since, watch_is_running, websocket_connected
-from atom_saas_sync.model import Health, ListedRating, Status, WebSocketState
+from atom_saas_sync.model import Health, ListedRating, Status, TrustState, WebSocketState
 
 
 def status_document(status: Status, health: Health, now: datetime) -> dict[str, Any]:
@@ -52,7 +52,22 @@ def status_document(status: Status, health: Health, now: datetime) -> dict[str, 
             "origin": status.origin,
             "size_bytes": status.database_bytes,
         },
+        "trust": trust_document(status.trust),
         "health": health_document(health),
+    }
+
+
+def trust_document(trust: TrustState) -> dict[str, Any]:
+    """Return what waits for the gate, and what it keeps out."""
+    return {
+        "policy": trust.policy,
+        "scope": trust.scope,
+        "waiting": trust.waiting,
+        "oldest_waiting_at": trust.oldest_waiting_at,
+        "tripped": trust.tripped,
+        "quarantined": trust.quarantined,
+        "revocations": trust.revocations,
+        "pinned": trust.pinned,
     }
 
 

@@ -73,6 +73,7 @@ from atom_saas_sync.model.skills import (
     Wanted,
 )
 from atom_saas_sync.model.status import (
+    TRIPPING_REASONS,
     BudgetLimit,
     BudgetState,
     Health,
@@ -80,6 +81,7 @@ from atom_saas_sync.model.status import (
     Status,
     SyncState,
     Trouble,
+    TrustState,
     WebSocketState,
 )
 
@@ -98,6 +100,7 @@ __all__ = [
     "SEVERITIES",
     "STRATEGIES",
     "TIME_TO_LIVE",
+    "TRIPPING_REASONS",
     "Action",
     "Base",
     "BaseChange",
@@ -152,6 +155,7 @@ __all__ = [
     "Strategy",
     "SyncState",
     "Trouble",
+    "TrustState",
     "WaitingConflict",
     "WalkProof",
     "Wanted",

@@ -50,6 +50,36 @@ class ScheduledJob(Struct, frozen=True):
     next_run_time: str | None
 
 
+TRIPPING_REASONS = frozenset({"republished", "abnormal", "lookalike", "publisher", "downgrade"})
+"""An update that waits for one of these reasons trips `updates_tripped` until somebody decides."""
+
+
+class TrustState(Struct, frozen=True):
+    """The gate: the policy that is set, and what waits, is pinned, revoked or in quarantine.
+
+    `oldest_waiting_at` is when the oldest of what waits was first seen.
+    """
+
+    policy: str = "open"
+    scope: str = "all"
+    waiting_by_reason: Mapping[str, int] = field(default_factory=dict)
+    oldest_waiting_at: str | None = None
+    quarantined: int = 0
+    revocations: int = 0
+    pinned: int = 0
+    revocations_broken: bool = False
+
+    @property
+    def waiting(self) -> int:
+        """Return how many updates wait."""
+        return sum(self.waiting_by_reason.values())
+
+    @property
+    def tripped(self) -> int:
+        """Return how many of them wait for a reason that needs a person."""
+        return sum(number for reason, number in self.waiting_by_reason.items() if reason in TRIPPING_REASONS)
+
+
 class Status(Struct, frozen=True):
     """All that status, health and metrics tell, read in one transaction at `read_at`.
 
@@ -95,6 +125,7 @@ class Status(Struct, frozen=True):
     clock_skew_seconds: float | None = None
     rate_limit_remaining: int = 0
     counters: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    trust: TrustState = field(default_factory=TrustState)
 
 
 class Trouble(Struct, frozen=True):

@@ -23,6 +23,9 @@ MARKETPLACE = "marketplace"
 APPROVED_DELETIONS = "approved_deletions"
 """The fact that holds how many deletions a person has approved by `db rebind`, until a sync has succeeded."""
 
+REVOCATIONS_BROKEN = "gate_revocations_broken"
+"""The fact that is 1 while the revocations file cannot be used."""
+
 LAST_SUCCESS = "last_success"
 """The fact that holds when the last successful sync of the skills ended: its run is forgotten after 90 days."""
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from atom_saas_sync.model import PastRun, ScheduledJob, Status, SyncState, WebSocketState
+from atom_saas_sync.model import PastRun, ScheduledJob, Status, SyncState, TrustState, WebSocketState
 from atom_saas_sync.store import lock, migrations
 from atom_saas_sync.store.backup import beside
 from atom_saas_sync.store.clauses import before
@@ -29,8 +29,8 @@ from atom_saas_sync.store.integrity import TAMPERED
 from atom_saas_sync.store.lifetime import EXPIRED, JOINED, moments
 from atom_saas_sync.store.requests import remaining_requests
 from atom_saas_sync.store.resolutions import OPEN
-from atom_saas_sync.store.runs import MARKETPLACE, auto_sync_is_off, get_fact, read_state
-from atom_saas_sync.times import format_time, utc_text
+from atom_saas_sync.store.runs import MARKETPLACE, REVOCATIONS_BROKEN, auto_sync_is_off, get_fact, read_state
+from atom_saas_sync.times import format_time, parse_time, utc_text
 
 RUN_KINDS = ("skills", "ratings")
 """The kinds of runs that have a lock; categories share that of the skills."""
@@ -60,6 +60,10 @@ _FIGURES = f"""
             AS tampered,
         (SELECT max(finished_at) FROM sync_run WHERE kind = 'ratings' AND status = 'success') AS last_rating_success_at
 """  # noqa: S608 - constants
+_TRUST = """
+    SELECT (SELECT count(*) FROM gate_quarantine) AS quarantined, (SELECT count(*) FROM gate_revocation) AS revocations,
+        (SELECT count(*) FROM gate_pin) AS pinned
+"""
 _RUN = """
     SELECT id, kind, started_at, finished_at, duration_seconds, status, started_by, error_type, error_message,
         CASE WHEN json_valid(reasons) THEN reasons ELSE '[]' END AS reasons,
@@ -69,17 +73,28 @@ _RUN = """
 """
 
 
-def read_status(path: Path, *, now: datetime, per_minute: int, per_hour: int) -> Status:
+def read_status(
+    path: Path,
+    *,
+    now: datetime,
+    per_minute: int,
+    per_hour: int,
+    admission: str = "open",
+    admission_scope: str = "all",
+) -> Status:
     """Read everything. The request limits hold as long as the marketplace has declared none.
+
+    `admission` and `admission_scope` are what is set; the database does not say it.
 
     A file that is missing, or has not all of our tables yet, gives an empty status that says so.
 
     Raises DatabaseError if the file is there and cannot be read, or was made by a newer version.
     """
     path = path.absolute()
+    trust = TrustState(admission, admission_scope)
     if not exists(path):
         free = min(per_minute, per_hour)
-        return Status(read_at=format_time(now), database_path=str(path), rate_limit_remaining=free)
+        return Status(read_at=format_time(now), database_path=str(path), rate_limit_remaining=free, trust=trust)
     # Briefly only: a probe must answer, and readers of a WAL database wait for nobody.
     with Database.open(path, migrate=False, read_only=True, busy_timeout_seconds=2.0) as database:
         migrations.refuse_newer(database)
@@ -93,8 +108,10 @@ def read_status(path: Path, *, now: datetime, per_minute: int, per_hour: int) ->
                     database_bytes=_size(path),
                     revision=revision,
                     origin=origin,
+                    trust=trust,
                 )
-            return replace(_read(connection, path, revision, now, (per_minute, per_hour)), origin=origin)
+            found = _read(connection, path, revision, now, (per_minute, per_hour))
+            return replace(found, origin=origin, trust=_trust(connection, trust))
 
 
 def free_disk_gb(path: Path) -> float:
@@ -158,6 +175,20 @@ def _read(
     )
 
 
+def _trust(connection: sqlite3.Connection, trust: TrustState) -> TrustState:
+    by_reason = connection.execute(
+        "SELECT reason, count(*), min(first_seen_at) FROM skill_offer WHERE kind = 'hold' GROUP BY reason"
+    ).fetchall()
+    figures = connection.execute(_TRUST).fetchone()
+    return replace(
+        trust,
+        waiting_by_reason={reason: number for reason, number, _ in by_reason},
+        oldest_waiting_at=_to_the_second(min((row[2] for row in by_reason), default=None)),
+        **dict(figures),
+        revocations_broken=get_fact(connection, REVOCATIONS_BROKEN) == "1",
+    )
+
+
 def _sync_state(connection: sqlite3.Connection, *, running: frozenset[str]) -> SyncState:
     state = read_state(connection)
     if state.status == "syncing" and "skills" not in running:
@@ -201,6 +232,11 @@ def _past_run(row: sqlite3.Row) -> PastRun:
     if not isinstance(values["duration_seconds"], int | float):
         values["duration_seconds"] = None
     return PastRun(**values)
+
+
+def _to_the_second(moment: str | None) -> str | None:
+    parsed = parse_time(moment)
+    return None if parsed is None else format_time(parsed)
 
 
 def _figure(text: str | None) -> float | None:

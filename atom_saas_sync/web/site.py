@@ -37,6 +37,8 @@ class Site:
             now=self.now(),
             per_minute=settings.rate_limit_per_minute,
             per_hour=settings.rate_limit_per_hour,
+            admission=settings.admission,
+            admission_scope=settings.admission_scope,
         )
 
     def judge(self, status: Status) -> Health:

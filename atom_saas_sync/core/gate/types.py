@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from msgspec import Struct, field
 
-from atom_saas_sync.model import SkillVersion
+from atom_saas_sync.model import TRIPPING_REASONS, SkillVersion
 
 Admission = Literal["open", "age", "review", "lock", "deny"]
 """A policy, from loose to strict. Only a rule can say `deny`."""
@@ -41,8 +41,11 @@ Reason = Literal[
 
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
-NEEDS_PERSON: frozenset[Reason] = frozenset({"republished", "abnormal", "lookalike", "publisher", "downgrade"})
+NEEDS_PERSON: frozenset[str] = TRIPPING_REASONS
 """An update that waits for one of these reasons trips `updates_tripped` until somebody decides."""
+
+REFUSALS: frozenset[Reason] = frozenset({"revoked", "denied", "rejected"})
+"""What is refused for one of these reasons does not wait."""
 
 ADOPTED = "adopted"
 BY_POLICY = "policy"

@@ -6,11 +6,10 @@ import sqlite3
 from datetime import datetime
 
 from atom_saas_sync.core.gate.stored import Marks
-from atom_saas_sync.store.runs import get_fact, set_fact
+from atom_saas_sync.store.runs import REVOCATIONS_BROKEN, get_fact, set_fact
 from atom_saas_sync.times import format_exact_time, parse_time
 
 _POLICY, _JUDGED, _CLOCK = "gate_policy", "gate_judged", "gate_clock"
-REVOCATIONS_BROKEN = "gate_revocations_broken"
 
 
 def read_marks(connection: sqlite3.Connection) -> Marks:

@@ -8,38 +8,32 @@ idempotency key, and the marketplace answers the same.
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from datetime import timedelta
-from functools import partial
-from typing import TypeVar
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from atom_saas_sync.characters import counted, short_id
 from atom_saas_sync.core.incoming.fields import id_problem
-from atom_saas_sync.core.outgoing import idempotency_key, outgoing, rating_problem
-from atom_saas_sync.core.ratings import Newest, clock_skew, content_digest, newest, next_try
-from atom_saas_sync.errors import ApiError, AtomSyncError, BadResponse, MarketplaceError, RateLimited
+from atom_saas_sync.core.ratings import next_try
+from atom_saas_sync.errors import ApiError, AtomSyncError, MarketplaceError, RateLimited
 from atom_saas_sync.model import (
     Delivery,
     ErrorInfo,
     Look,
-    OutgoingRating,
     Rating,
-    RatingConflict,
     RatingCounts,
     RatingFailure,
     RatingReport,
-    RemoteRating,
     RunStatus,
     ShownRatings,
 )
 from atom_saas_sync.times import format_time
+from atom_saas_sync.usecases.in_threads import Answer, Task, in_threads
 from atom_saas_sync.usecases.ports import Clock, Progress, RatingMarketplace, RequestsLeft, RunLog, StoredRatings
+from atom_saas_sync.usecases.rating_exchange import RatingExchange
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +45,8 @@ FAILURES_IN_A_ROW = 50
 
 RATINGS_REFUSED = 1
 
-_WINDOW = 5 * WORKERS
-_COMMIT_SECONDS = 0.1
 _LOADED = 500
 _NOTABLE_SKEW = timedelta(minutes=1)
-_CANNOT_UPDATE = "the marketplace has an older rating of this user and can't update it; this one is kept here"
-
-Answer = TypeVar("Answer")
-Task = TypeVar("Task")
 
 
 class RatingOptions(Struct, frozen=True):
@@ -69,7 +57,7 @@ class RatingOptions(Struct, frozen=True):
     dry_run: bool = False
 
 
-class _Course(Struct):
+class _RunState(Struct):
     """How the run is going. `stopped` ended it; `refused` and `failed` are what single ratings met."""
 
     stopped: AtomSyncError | None = None
@@ -108,12 +96,12 @@ class RatingSync:
         self._options = options
         self._check = check
         self._sent_user = sent_user
+        self._exchange = RatingExchange(marketplace, clock=clock, sent_user=sent_user)
         self._workers = workers
         self._progress = progress
         self._on_start = on_start
         self._counts = RatingCounts()
-        self._course = _Course()
-        self._cannot_update = threading.Event()
+        self._state = _RunState()
         self._noted_not_updatable = False
 
     def run(self, *, started_by: str) -> RatingReport:
@@ -127,7 +115,7 @@ class RatingSync:
             self._send_all()
             self._look_at_all()
         except AtomSyncError as error:
-            self._course.stopped = error
+            self._state.stopped = error
         self._tell_skew()
         report = replace(self._report(run_id), duration_seconds=self._clock.monotonic() - started)
         statistics = self._marketplace.statistics
@@ -154,7 +142,7 @@ class RatingSync:
         if self._options.everything:
             self._ratings.reopen_all()
         elif not self._ratings.can_update(self._marketplace.resource_of_ratings()):
-            self._cannot_update.set()
+            self._exchange.cannot_update.set()
         ids = self._ratings.due_ids(self._clock.now(), retry_failed=self._options.retry_failed)
         log.info("%s to send", counted(len(ids), "rating"))
 
@@ -163,46 +151,40 @@ class RatingSync:
                 yield from self._ratings.load(ids[start : start + _LOADED])
 
         done = 0
-        for finished in self._in_threads(loaded(), self._deliver):
+        for finished in self._in_threads(loaded(), self._exchange.deliver):
             for rating, future in finished:
                 self._note_delivery(rating, future)
             self._store()
             done += len(finished)
             if self._progress is not None:
                 self._progress.advance(done, len(ids))
-        if self._course.stopped is not None:
-            raise self._course.stopped
+        if self._state.stopped is not None:
+            raise self._state.stopped
 
     def _note_delivery(self, rating: Rating, future: Future[Delivery]) -> None:
         """Note what a thread found out about one rating; failures of the whole run end the run instead."""
-        course = self._course
-        try:
-            delivery = future.result()
-        except MarketplaceError as error:
-            if not _is_of_one_rating(error):
-                course.stopped = course.stopped or error
-                return
-            delivery = self._failure(rating, error)
-        except AtomSyncError as error:
-            course.stopped = course.stopped or error
+        state = self._state
+        result = self._result(future)
+        if result is None:
             return
-        course.deliveries.append(delivery)
+        delivery = self._failure(rating, result) if isinstance(result, MarketplaceError) else result
+        state.deliveries.append(delivery)
         self._count(delivery)
         if delivery.failure is not None and delivery.failure.type != "invalid":
-            course.failures_in_a_row += 1
+            state.failures_in_a_row += 1
         else:
-            course.failures_in_a_row = 0
-        if course.failures_in_a_row >= FAILURES_IN_A_ROW and course.failed is not None and course.stopped is None:
-            course.stopped = _Outage(course.failed, course.failed_exit_code)
+            state.failures_in_a_row = 0
+        if state.failures_in_a_row >= FAILURES_IN_A_ROW and state.failed is not None and state.stopped is None:
+            state.stopped = _Outage(state.failed, state.failed_exit_code)
 
     def _failure(self, rating: Rating, error: MarketplaceError) -> Delivery:
         """Return how a failed try is put on the failed list: for a person at once if it was refused."""
         info = ErrorInfo(error.kind, error.message, error.hint)
         if not error.transient:
             return self._refusal(rating, info)
-        course = self._course
-        course.failed = course.failed or info
-        course.failed_exit_code = course.failed_exit_code or error.exit_code
+        state = self._state
+        state.failed = state.failed or info
+        state.failed_exit_code = state.failed_exit_code or error.exit_code
         retries = 0 if rating.retry_count is None else min(rating.retry_count + 1, rating.max_retries)
         moment = next_try(retries, rating.max_retries, self._clock.now())
         log.info("could not send rating %s of %s: %s", rating.id, short_id(rating.skill_id), error.message)
@@ -210,58 +192,10 @@ class RatingSync:
         return Delivery(rating, "failed", failure=failure)
 
     def _refusal(self, rating: Rating, info: ErrorInfo) -> Delivery:
-        self._course.refused = self._course.refused or info
-        self._course.refusals += 1
+        self._state.refused = self._state.refused or info
+        self._state.refusals += 1
         log.info("rating %s of %s was refused: %s", rating.id, short_id(rating.skill_id), info.message)
         return Delivery(rating, "failed", failure=RatingFailure(info.type, info.message, rating.max_retries, None))
-
-    def _deliver(self, rating: Rating) -> Delivery:
-        """Send one rating; called in a thread, so it touches nothing but the marketplace."""
-        problem = rating_problem(rating.skill_id, rating.user_id, rating.stars, rating.comment)
-        if problem is not None:
-            failure = RatingFailure("invalid", problem, rating.max_retries, None)
-            return Delivery(rating, "failed", failure=failure)
-        assert rating.version is not None, "every pending rating has one: triggers see to it"
-        wire = outgoing(rating, self._sent_user(rating.user_id))
-        answer = self._marketplace.send_rating(wire, idempotency_key(rating.version, wire.user_id))
-        if isinstance(answer, RatingConflict):
-            return self._settle_conflict(rating, wire, answer.stored)
-        return Delivery(rating, "sent", digest=content_digest(rating.stars, rating.comment), receipt=answer)
-
-    def _settle_conflict(self, rating: Rating, wire: OutgoingRating, stored: RemoteRating | None) -> Delivery:
-        """Let the newer of two ratings win: the marketplace has one of this user already."""
-        if stored is None or stored.rating_id is None or stored.rated_at is None:
-            stored = self._look_up(wire) or stored
-        if stored is None:
-            if rating.remote_rating_id is None:
-                raise BadResponse("the marketplace says that it has a rating of this user already, and shows none")
-            return self._update(rating, wire, rating.remote_rating_id)
-        winner = self._newest(rating, stored)
-        if winner == "same":
-            return Delivery(rating, "sent", digest=content_digest(rating.stars, rating.comment), remote=stored)
-        if winner == "theirs":
-            return self._taken(rating, stored)
-        return self._update(rating, wire, stored.rating_id or rating.remote_rating_id)
-
-    def _look_up(self, wire: OutgoingRating) -> RemoteRating | None:
-        shown = self._marketplace.ratings_of(wire.skill_id).ratings or ()
-        return next((rating for rating in shown if rating.user_id == wire.user_id), None)
-
-    def _update(self, rating: Rating, wire: OutgoingRating, rating_id: str | None) -> Delivery:
-        assert rating.version is not None
-        if rating_id is not None and not self._cannot_update.is_set():
-            key = idempotency_key(rating.version, wire.user_id, update_of=rating_id)
-            receipt = self._marketplace.update_rating(wire, rating_id, key)
-            if receipt is not None:
-                digest = content_digest(rating.stars, rating.comment)
-                return Delivery(rating, "updated", digest=digest, receipt=receipt)
-            self._cannot_update.set()
-        return Delivery(rating, "kept", note=_CANNOT_UPDATE)
-
-    def _taken(self, rating: Rating, remote: RemoteRating) -> Delivery:
-        moment = None if remote.rated_at is None else format_time(remote.rated_at - self._skew())
-        digest = content_digest(remote.stars, remote.comment)
-        return Delivery(rating, "taken", digest=digest, remote=remote, taken_at=moment)
 
     # And back
 
@@ -274,37 +208,31 @@ class RatingSync:
             for (skill_id, _), future in finished:
                 self._note_look(prefix, skill_id, future)
             self._store()
-        if self._course.stopped is not None and not isinstance(self._course.stopped, RateLimited):
-            raise self._course.stopped
-        self._course.stopped = None  # the rest is looked at next time, first
+        if self._state.stopped is not None and not isinstance(self._state.stopped, RateLimited):
+            raise self._state.stopped
+        self._state.stopped = None  # the rest is looked at next time, first
 
     def _look_at(self, skill: tuple[str, str | None]) -> ShownRatings:
         skill_id, etag = skill
         return self._marketplace.ratings_of(skill_id, None if self._options.everything else etag)
 
     def _note_look(self, prefix: str, skill_id: str, future: Future[ShownRatings]) -> None:
-        course = self._course
-        try:
-            shown = future.result()
-        except MarketplaceError as error:
-            if not _is_of_one_rating(error):
-                course.stopped = course.stopped or error
-                return
-            log.warning("the ratings of %s could not be looked at: %s", short_id(skill_id), error.message)
-            course.failed = course.failed or ErrorInfo(error.kind, error.message, error.hint)
-            course.failed_exit_code = course.failed_exit_code or error.exit_code
+        state = self._state
+        shown = self._result(future)
+        if shown is None:
             return
-        except AtomSyncError as error:
-            course.stopped = course.stopped or error
+        if isinstance(shown, MarketplaceError):
+            log.warning("the ratings of %s could not be looked at: %s", short_id(skill_id), shown.message)
+            state.failed = state.failed or ErrorInfo(shown.kind, shown.message, shown.hint)
+            state.failed_exit_code = state.failed_exit_code or shown.exit_code
             return
         self._counts.looked_at += 1
-        course.looks.append(Look(f"{prefix}{skill_id}", shown.etag))
+        state.looks.append(Look(f"{prefix}{skill_id}", shown.etag))
         by_user = {rating.user_id: rating for rating in shown.ratings or ()}
         for ours in self._ratings.settled_of(skill_id) if by_user else ():
             theirs = by_user.get(self._sent_user(ours.user_id))
-            if theirs is not None and self._newest(ours, theirs) == "theirs":
-                delivery = self._taken(ours, theirs)
-                course.deliveries.append(delivery)
+            if theirs is not None and (delivery := self._exchange.taken(ours, theirs)) is not None:
+                state.deliveries.append(delivery)
                 self._count(delivery)
 
     # Both
@@ -312,39 +240,36 @@ class RatingSync:
     def _in_threads(
         self, tasks: Iterator[Task], work: Callable[[Task], Answer]
     ) -> Iterator[list[tuple[Task, Future[Answer]]]]:
-        """Do the tasks in threads, in their order; yield what is finished in batches. A stop leaves the rest undone."""
-        with _pool(self._workers) as pool:
-            running: dict[Future[Answer], Task] = {}
-            while True:
-                stopped = self._course.stopped is not None or self._is_over()
-                for task in () if stopped else _some(tasks, _WINDOW - len(running)):
-                    running[pool.submit(partial(work, task))] = task
-                if stopped:
-                    for future in [each for each in running if each.cancel()]:
-                        del running[future]
-                if not running:
-                    return
-                wait(running, timeout=_COMMIT_SECONDS)
-                finished = [future for future in running if future.done()]
-                if finished:
-                    yield [(running.pop(future), future) for future in finished]
+        return in_threads(tasks, work, threads=self._workers, stopped=self._is_over)
+
+    def _result(self, future: Future[Answer]) -> Answer | MarketplaceError | None:
+        """Return an answer, or the failure of a single rating; None for one that ends the run, which is noted."""
+        try:
+            return future.result()
+        except AtomSyncError as error:
+            if isinstance(error, MarketplaceError) and _is_of_one_rating(error):
+                return error
+            self._state.stopped = self._state.stopped or error
+            return None
 
     def _is_over(self) -> bool:
+        if self._state.stopped is not None:
+            return True
         try:
             self._check()
         except AtomSyncError as error:
-            self._course.stopped = error
+            self._state.stopped = error
             return True
         return False
 
     def _store(self) -> None:
-        course, now = self._course, self._clock.now()
-        deliveries, looks = course.deliveries, course.looks
-        course.deliveries, course.looks = [], []
+        state, now = self._state, self._clock.now()
+        deliveries, looks = state.deliveries, state.looks
+        state.deliveries, state.looks = [], []
         if deliveries or looks:
             requests = self._marketplace.statistics.drain()
             self._ratings.settle(deliveries, looks=looks, now=now, requests=requests)
-        if self._cannot_update.is_set() and not self._noted_not_updatable:
+        if self._exchange.cannot_update.is_set() and not self._noted_not_updatable:
             self._noted_not_updatable = True
             self._ratings.note_not_updatable(self._marketplace.resource_of_ratings(), now)
 
@@ -369,20 +294,14 @@ class RatingSync:
                 rating.id,
             )
         if delivery.failure is not None and delivery.failure.type == "invalid":
-            self._course.refused = self._course.refused or ErrorInfo("api_error", delivery.failure.message)
-            self._course.refusals += 1
+            self._state.refused = self._state.refused or ErrorInfo("api_error", delivery.failure.message)
+            self._state.refusals += 1
             log.info(
                 "rating %s of %s can't be sent: %s", rating.id, short_id(rating.skill_id), delivery.failure.message
             )
 
-    def _newest(self, rating: Rating, remote: RemoteRating) -> Newest:
-        return newest(rating, remote, skew=self._skew(), now=self._clock.now())
-
-    def _skew(self) -> timedelta:
-        return clock_skew(self._marketplace.statistics.clock_skew_seconds)
-
     def _tell_skew(self) -> None:
-        skew = self._skew()
+        skew = self._exchange.skew()
         if abs(skew) >= _NOTABLE_SKEW:
             log.warning(
                 "the marketplace's clock is %d s %s ours; that is allowed for where the newest rating wins",
@@ -391,23 +310,23 @@ class RatingSync:
             )
 
     def _report(self, run_id: int) -> RatingReport:
-        course, counts = self._course, self._counts
+        state, counts = self._state, self._counts
         counts.pending = self._ratings.count_pending()
         counts.requests = self._marketplace.statistics.requests
         reasons: list[str] = []
         error: ErrorInfo | None = None
         exit_code = 0
-        if course.refused is not None:
-            some = "a rating was" if course.refusals == 1 else f"{course.refusals} ratings were"
-            message = f"{some} refused; the first: {course.refused.message}"
-            error = ErrorInfo(course.refused.type, message, "see `atom-sync ratings failed`")
+        if state.refused is not None:
+            some = "a rating was" if state.refusals == 1 else f"{state.refusals} ratings were"
+            message = f"{some} refused; the first: {state.refused.message}"
+            error = ErrorInfo(state.refused.type, message, "see `atom-sync ratings failed`")
             reasons, exit_code = ["ratings_refused"], RATINGS_REFUSED
-        if course.failed is not None:
-            error = error or course.failed
-            reasons.append(course.failed.type)
-            exit_code = exit_code or course.failed_exit_code
-        if course.stopped is not None:
-            stop = course.stopped
+        if state.failed is not None:
+            error = error or state.failed
+            reasons.append(state.failed.type)
+            exit_code = exit_code or state.failed_exit_code
+        if state.stopped is not None:
+            stop = state.stopped
             error = ErrorInfo(stop.kind, stop.message, stop.hint)
             reasons = [stop.kind, *(reason for reason in reasons if reason != stop.kind)]
             exit_code = stop.exit_code
@@ -435,23 +354,3 @@ class _Outage(AtomSyncError):
 def _is_of_one_rating(error: MarketplaceError) -> bool:
     """Tell whether this may be one rating's own trouble; a refused token, a limit, a redirect are everybody's."""
     return not isinstance(error, RateLimited) and (error.transient or isinstance(error, ApiError))
-
-
-def _some(tasks: Iterator[Task], number: int) -> Sequence[Task]:
-    found: list[Task] = []
-    while len(found) < number:
-        try:
-            found.append(next(tasks))
-        except StopIteration:
-            break
-    return found
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="ratings")
-    try:
-        yield pool
-    finally:
-        # What is on the wire is awaited: its answer is worth more than the moment.
-        pool.shutdown(wait=True, cancel_futures=True)

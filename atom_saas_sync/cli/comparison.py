@@ -65,6 +65,21 @@ def print_comparison(
             out.print(Text.assemble(("base: ", "dim"), base), overflow="fold")
 
 
+def print_version(out: Console, changes: Iterable[FieldChange]) -> None:
+    """Print the remote values of a skill that does not exist locally, with line numbers for long texts."""
+    for change in changes:
+        out.print(Rule(Text(printable(change.name), style="bold"), align="left", style="dim"))
+        lines = _Lines(change.name, change.remote)
+        table = Table.grid(padding=(0, 1))
+        table.add_column(justify="right", style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        for number in range(min(len(lines.raw), _MOST_ROWS)):
+            table.add_row(str(number + 1) if len(lines.raw) > 1 else "", lines[number])
+        out.print(table)
+        if len(lines.raw) > _MOST_ROWS:
+            out.print(Text(f"… {counted(len(lines.raw) - _MOST_ROWS, 'more line')}; --json shows all", "bold yellow"))
+
+
 def guess_syntax(name: str, text: str) -> str | None:
     """Return the name of the syntax for colours, None for plain text. Most skills are Python or Markdown."""
     if name not in {"code", "command"}:
@@ -145,9 +160,9 @@ def _lines(value: Any) -> list[str]:  # noqa: ANN401 - JSON
         return ["(no such field)"]
     if isinstance(value, str):
         return value.split("\n")
-    if isinstance(value, list) and len(value) > 1:
+    if isinstance(value, list) and value:
         return [_one_line(entry) for entry in value]
-    if isinstance(value, dict) and len(value) > 1:
+    if isinstance(value, dict) and value:
         return [f"{name}: {_one_line(entry)}" for name, entry in sorted(value.items())]
     return [_one_line(value)]
 

@@ -64,7 +64,7 @@ def diff(
         say(f"{shown_before} and {shown_after} are the same in all that matters")
         return
     if as_patch or not sys.stdout.isatty():
-        _print_patch(changes, shown_before, shown_after)
+        print_patch(changes, shown_before, shown_after)
         return
     from atom_saas_sync.cli.comparison import print_comparison
 
@@ -165,7 +165,7 @@ def _texts(catalogue: Catalogue, skill_id: str, wanted: Sequence[str]) -> list[t
     return found
 
 
-def _print_patch(changes: Sequence[FieldChange], before: str, after: str) -> None:
+def print_patch(changes: Sequence[FieldChange], before: str, after: str) -> None:
     """Print a patch; not by rich, which would take minutes for a million lines."""
     from atom_saas_sync.core.unified import unified_fields
     from atom_saas_sync.logs import may_colour

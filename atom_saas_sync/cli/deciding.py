@@ -1,0 +1,87 @@
+"""What the commands of the gate share: opening the database, and saying what a decision did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.output import GlobalOptions, counted, note, print_json, say
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.gate.desk import GateDesk
+    from atom_saas_sync.usecases.gate.reports import Decided, Refused
+
+NEEDS_PERSON = 4
+"""The exit code of a command that refused something."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Note = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Why, for those who read it later.")]
+SkillIds = Annotated[list[str], typer.Argument(metavar="ID…", help="Whole ids of skills.")]
+
+_SHOWN = 20
+_REFUSALS = {
+    "changed": "another version waits by now: look at it first",
+    "not_waiting": "nothing waits for a decision",
+    "pinned": "it is pinned to another version",
+    "revoked": "it has been revoked",
+    "denied": "a rule of the policy file denies it",
+}
+
+
+@contextmanager
+def gate_desk(options: GlobalOptions, *, adopt: bool = False) -> Iterator[GateDesk]:
+    """Open the database, for decisions also one that the Atom backend made. Raises ConfigError and DatabaseError."""
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.cli.gate_session import gate_desk as desk_of
+    from atom_saas_sync.store.database import Database
+
+    settings = runtime.load(options)
+    with Database.open(settings.database_path, create=False, adopt=adopt) as database:
+        yield desk_of(settings, database)
+
+
+def actor() -> str:
+    """Return the name of the person who decides."""
+    from atom_saas_sync.cli.runtime import person
+
+    return person()
+
+
+def now() -> datetime:
+    """Return the time of the decision."""
+    return datetime.now(UTC)
+
+
+def tell_decided(decided: Decided, verb: str, *, as_json: bool) -> None:
+    """Print what a decision did; end with exit code 4 if it was refused for a skill."""
+    from atom_saas_sync.core.gate.digests import digest_text
+    from atom_saas_sync.usecases.gate.documents import decided_document
+
+    if as_json:
+        print_json(decided_document(decided, verb))
+    else:
+        for each in decided.done[:_SHOWN]:
+            say(f"{verb}: {printable(each.skill_id)} ({digest_text(each.digest)[:19]})")
+        if len(decided.done) != 1:
+            say(f"{counted(len(decided.done), 'update')} {verb}")
+    end_refused(decided.refused)
+
+
+def end_refused(refused: Sequence[Refused]) -> None:
+    """Say on standard error what was refused, and end with exit code 4; do nothing if nothing was."""
+    if refused:
+        tell_refused(refused)
+        raise typer.Exit(NEEDS_PERSON)
+
+
+def tell_refused(refused: Sequence[Refused]) -> None:
+    """Say on standard error what was refused and why."""
+    for each in refused[:_SHOWN]:
+        note(f"refused: {printable(each.skill_id)}: {each.reason} ({_REFUSALS.get(each.reason, each.reason)})")
+    if len(refused) > _SHOWN:
+        note(f"… and {len(refused) - _SHOWN:,} more (--json)")

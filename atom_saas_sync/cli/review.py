@@ -1,0 +1,68 @@
+"""Reviewing waiting updates on a terminal, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.deciding import actor, now, tell_refused
+from atom_saas_sync.cli.output import console, counted, say
+from atom_saas_sync.cli.pager import pager
+from atom_saas_sync.errors import NotFound
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.gate.desk import GateDesk
+    from atom_saas_sync.usecases.gate.reports import Refused
+
+_QUESTION = "[a]pprove [r]eject [s]kip [q]uit"
+
+
+def review_updates(desk: GateDesk, skill_ids: Sequence[str], *, note: str | None) -> list[Refused]:
+    """Show each update and ask; a decision is carried out at once, for exactly the version that was shown.
+
+    Return what was refused.
+    """
+    from atom_saas_sync.cli.update_views import print_update
+    from atom_saas_sync.usecases.gate.people import approve, reject, show_update
+    from atom_saas_sync.usecases.gate.reports import Target
+
+    counts = {"approved": 0, "rejected": 0, "skipped": 0}
+    refused: list[Refused] = []
+    for number, skill_id in enumerate(skill_ids, start=1):
+        try:
+            shown = show_update(desk, skill_id)
+        except NotFound:
+            say(f"{printable(skill_id)}: nothing waits any more")
+            continue
+        with pager():
+            out = console()
+            out.rule(f"{number} of {len(skill_ids)}", style="dim", align="left")
+            print_update(out, shown, ways=False)
+        answer = _ask()
+        if answer == "q":
+            break
+        if answer == "s":
+            counts["skipped"] += 1
+            continue
+        verb, decide = ("approved", approve) if answer == "a" else ("rejected", reject)
+        target = Target(skill_id, shown.update.offered_digest.hex())
+        decided = decide(desk, [target], note=note, actor=actor(), now=now())
+        tell_refused(decided.refused)
+        refused += decided.refused
+        counts[verb] += len(decided.done)
+        if decided.done:
+            say(f"{verb}: {printable(skill_id)}")
+    left = len(skill_ids) - sum(counts.values()) - len(refused)
+    done = ", ".join(f"{count:,} {verb}" for verb, count in counts.items())
+    say(f"{done}; {counted(left, 'update')} not looked at" if skill_ids else "nothing waits")
+    return refused
+
+
+def _ask() -> str:
+    while True:
+        answer: str = typer.prompt(_QUESTION, err=True, prompt_suffix=" ").strip().lower()[:1]
+        if answer and answer in "arsq":
+            return answer

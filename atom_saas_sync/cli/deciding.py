@@ -1,19 +1,17 @@
-"""What the commands of the gate share: opening the database, and saying what a decision did."""
+"""What the commands of the gate share: options, who decides, and saying what a decision did."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from atom_saas_sync.characters import printable
-from atom_saas_sync.cli.output import GlobalOptions, counted, note, print_json, say
+from atom_saas_sync.cli.output import counted, note, print_json, say
 
 if TYPE_CHECKING:
-    from atom_saas_sync.usecases.gate.desk import GateDesk
     from atom_saas_sync.usecases.gate.reports import Decided, Refused
 
 NEEDS_PERSON = 4
@@ -31,18 +29,6 @@ _REFUSALS = {
     "revoked": "it has been revoked",
     "denied": "a rule of the policy file denies it",
 }
-
-
-@contextmanager
-def gate_desk(options: GlobalOptions, *, adopt: bool = False) -> Iterator[GateDesk]:
-    """Open the database, for decisions also one that the Atom backend made. Raises ConfigError and DatabaseError."""
-    from atom_saas_sync.cli import runtime
-    from atom_saas_sync.cli.gate_session import gate_desk as desk_of
-    from atom_saas_sync.store.database import Database
-
-    settings = runtime.load(options)
-    with Database.open(settings.database_path, create=False, adopt=adopt) as database:
-        yield desk_of(settings, database)
 
 
 def actor() -> str:

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from atom_saas_sync.characters import printable
-from atom_saas_sync.cli.deciding import Json, Note, SkillIds, actor, gate_desk, now, tell_decided
+from atom_saas_sync.cli.deciding import Json, Note, SkillIds, actor, now, tell_decided
+from atom_saas_sync.cli.gate_session import open_desk
 from atom_saas_sync.cli.output import age, counted, note, print_json, say
 from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.cli.tables import Column, print_table
@@ -31,7 +32,7 @@ def add(
     """
     from atom_saas_sync.usecases.gate.people import add_pin
 
-    with gate_desk(ctx.obj, adopt=True) as desk:
+    with open_desk(ctx.obj) as desk:
         decided = add_pin(desk, target, note=note, actor=actor(), now=now())
     tell_decided(decided, "pinned", as_json=as_json)
 
@@ -43,8 +44,8 @@ def list_pins(ctx: typer.Context, as_json: Json = False) -> None:
     from atom_saas_sync.times import format_time
     from atom_saas_sync.usecases.gate.documents import pin_document
 
-    with gate_desk(ctx.obj) as desk:
-        pins = desk.store.pins()
+    with open_desk(ctx.obj) as desk, desk.store.deciding(write=False) as batch:
+        pins = sorted(batch.gate.pins().values(), key=lambda each: each.skill_id)
     if as_json:
         print_json({"pins": [pin_document(each) for each in pins], "total": len(pins)})
         return
@@ -76,7 +77,7 @@ def remove(ctx: typer.Context, skill_ids: SkillIds, as_json: Json = False) -> No
     """Remove pins; the next sync acts on it."""
     from atom_saas_sync.usecases.gate.people import remove_pin
 
-    with gate_desk(ctx.obj, adopt=True) as desk:
+    with open_desk(ctx.obj) as desk:
         removed = remove_pin(desk, skill_ids, actor=actor(), now=now())
     if as_json:
         print_json({"removed": removed, "total": len(removed)})

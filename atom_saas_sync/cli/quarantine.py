@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from atom_saas_sync.characters import printable
-from atom_saas_sync.cli.deciding import Json, Note, SkillIds, actor, end_refused, gate_desk, now
+from atom_saas_sync.cli.deciding import Json, Note, SkillIds, actor, end_refused, now
+from atom_saas_sync.cli.gate_session import open_desk
 from atom_saas_sync.cli.output import age, counted, note, print_json, say
 from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.cli.tables import Column, print_table
@@ -24,7 +25,7 @@ def add(ctx: typer.Context, skill_ids: SkillIds, note: Note = None, as_json: Jso
     """Take skills out of what is served; nothing that the marketplace offers replaces them until they are released."""
     from atom_saas_sync.usecases.gate.people import quarantine
 
-    with gate_desk(ctx.obj, adopt=True) as desk:
+    with open_desk(ctx.obj) as desk:
         done = quarantine(desk, skill_ids, note=note, actor=actor(), now=now())
     _tell(done, "quarantined", as_json=as_json)
 
@@ -36,8 +37,8 @@ def list_quarantined(ctx: typer.Context, as_json: Json = False) -> None:
     from atom_saas_sync.times import format_time
     from atom_saas_sync.usecases.gate.documents import quarantine_document
 
-    with gate_desk(ctx.obj) as desk:
-        found = desk.store.quarantine()
+    with open_desk(ctx.obj) as desk, desk.store.deciding(write=False) as batch:
+        found = sorted(batch.gate.quarantined().values(), key=lambda each: each.skill_id)
     if as_json:
         print_json({"quarantined": [quarantine_document(each) for each in found], "total": len(found)})
         return
@@ -63,8 +64,8 @@ def show(
     """Show a skill in quarantine as it was served."""
     from atom_saas_sync.usecases.gate.documents import quarantine_document
 
-    with gate_desk(ctx.obj) as desk:
-        found = next((each for each in desk.store.quarantine() if each.skill_id == skill_id), None)
+    with open_desk(ctx.obj) as desk, desk.store.deciding(write=False) as batch:
+        found = batch.gate.quarantined([skill_id]).get(skill_id)
     if found is None:
         raise NotFound(
             f"{printable(skill_id)!r} is not in quarantine", hint="`atom-sync quarantine list` shows what is"
@@ -82,7 +83,7 @@ def release(ctx: typer.Context, skill_ids: SkillIds, as_json: Json = False) -> N
     """Put skills back, byte for byte; refused while a revocation hits them."""
     from atom_saas_sync.usecases.gate.people import release as release_skills
 
-    with gate_desk(ctx.obj, adopt=True) as desk:
+    with open_desk(ctx.obj) as desk:
         done = release_skills(desk, skill_ids, actor=actor(), now=now())
     _tell(done, "released", as_json=as_json)
 

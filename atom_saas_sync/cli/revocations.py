@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from atom_saas_sync.characters import printable
-from atom_saas_sync.cli.deciding import Json, Note, actor, gate_desk, now
+from atom_saas_sync.cli.deciding import Json, Note, actor, now
+from atom_saas_sync.cli.gate_session import open_desk
 from atom_saas_sync.cli.output import age, counted, note, print_json, print_some, say
 from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.cli.tables import Column, print_table
@@ -47,7 +48,7 @@ def add(
     from atom_saas_sync.usecases.gate.people import add_revocation
 
     _check(skill_id, version, digest, publisher)
-    with gate_desk(ctx.obj, adopt=True) as desk:
+    with open_desk(ctx.obj) as desk:
         number, hit = add_revocation(
             desk,
             skill_id=skill_id,
@@ -71,7 +72,7 @@ def list_revocations(ctx: typer.Context, as_json: Json = False) -> None:
     """List the revocations in force, those of the revocations file too."""
     from atom_saas_sync.usecases.gate.documents import revocation_document
 
-    with gate_desk(ctx.obj) as desk:
+    with open_desk(ctx.obj) as desk:
         found = desk.load().gate.revocations.entries
     if as_json:
         print_json({"revocations": [revocation_document(each) for each in found], "total": len(found)})
@@ -110,9 +111,11 @@ def remove(
         raise UsageError("which revocation?", hint="give its number, or --id, --digest or --publisher")
     if selected:
         _check(skill_id, version, digest, publisher)
-    with gate_desk(ctx.obj, adopt=True) as desk:
+    with open_desk(ctx.obj) as desk:
         if selected:
-            numbers = _named(desk.store.revocations(), skill_id, version, digest, publisher)
+            with desk.store.deciding(write=False) as batch:
+                entries = batch.gate.revocations().entries
+            numbers = _named(entries, skill_id, version, digest, publisher)
         removed = remove_revocation(desk, numbers or [], actor=actor(), now=now())
     if as_json:
         print_json({"removed": removed, "total": len(removed)})

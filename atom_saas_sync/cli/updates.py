@@ -15,11 +15,11 @@ from atom_saas_sync.cli.deciding import (
     Note,
     actor,
     end_refused,
-    gate_desk,
     now,
     tell_decided,
     tell_refused,
 )
+from atom_saas_sync.cli.gate_session import open_desk
 from atom_saas_sync.cli.output import age, console, counted, note, print_json, read_text, say
 from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.cli.tables import Column, print_table
@@ -81,7 +81,7 @@ def list_waiting(
 
     if limit is None and not as_json and sys.stdout.isatty():
         limit = _LISTED
-    with gate_desk(ctx.obj) as desk:
+    with open_desk(ctx.obj) as desk:
         found = list_updates(desk, reason=reason, pattern=skill, limit=limit or None, capabilities=capabilities)
     if as_json:
         print_json({"updates": [update_document(each) for each in found.updates], "total": found.total})
@@ -101,7 +101,7 @@ def show(
     """Show an update: what differs from the served version, and what it can newly do."""
     from atom_saas_sync.usecases.gate.people import show_update
 
-    with gate_desk(ctx.obj) as desk:
+    with open_desk(ctx.obj) as desk:
         shown = show_update(desk, skill_id)
     if as_json:
         from atom_saas_sync.usecases.gate.documents import shown_document
@@ -129,7 +129,7 @@ def approve(
     """
     from atom_saas_sync.usecases.gate.people import approve as approve_updates
 
-    with gate_desk(ctx.obj, adopt=True) as desk:
+    with open_desk(ctx.obj) as desk:
         chosen = _chosen(desk, targets or [], everything=everything, reason=reason_held, file=from_file)
         decided = _decided(desk, approve_updates, chosen, note)
     tell_decided(decided, "approved", as_json=as_json)
@@ -148,7 +148,7 @@ def reject(
     """Keep exactly these versions out until they are approved."""
     from atom_saas_sync.usecases.gate.people import reject as reject_updates
 
-    with gate_desk(ctx.obj, adopt=True) as desk:
+    with open_desk(ctx.obj) as desk:
         chosen = _chosen(desk, targets or [], everything=everything, reason=reason_held, file=from_file)
         decided = _decided(desk, reject_updates, chosen, note)
     tell_decided(decided, "rejected", as_json=as_json)
@@ -170,7 +170,7 @@ def review(
             "not a terminal: cannot prompt",
             hint="`atom-sync updates list --json`, then `updates approve --from FILE` or `updates approve ID@DIGEST`",
         )
-    with gate_desk(ctx.obj, adopt=True) as desk:
+    with open_desk(ctx.obj) as desk:
         found = list_updates(desk, reason=reason, pattern=skill)
         refused = review_updates(desk, [each.skill_id for each in found.updates], note=note)
     end_refused(refused)
@@ -190,7 +190,7 @@ def rescan(
     """
     from atom_saas_sync.usecases.gate.people import rescan as rescan_updates
 
-    with gate_desk(ctx.obj, adopt=True) as desk:
+    with open_desk(ctx.obj) as desk:
         done = rescan_updates(desk, skill_ids or None, actor=actor(), now=now())
     if as_json:
         print_json(

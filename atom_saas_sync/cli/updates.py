@@ -20,7 +20,7 @@ from atom_saas_sync.cli.deciding import (
     tell_refused,
 )
 from atom_saas_sync.cli.gate_session import open_desk
-from atom_saas_sync.cli.output import age, console, counted, note, print_json, read_text, say
+from atom_saas_sync.cli.output import age, console, counted, file_name, note, print_json, read_text, say
 from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.errors import UsageError
@@ -129,9 +129,9 @@ def approve(
     """
     from atom_saas_sync.usecases.gate.people import approve as approve_updates
 
+    chosen = _Chosen(targets or [], everything=everything, reason=reason_held, file=from_file)
     with open_desk(ctx.obj) as desk:
-        chosen = _chosen(desk, targets or [], everything=everything, reason=reason_held, file=from_file)
-        decided = _decided(desk, approve_updates, chosen, note)
+        decided = _decided(desk, approve_updates, chosen.targets(desk), note)
     tell_decided(decided, "approved", as_json=as_json)
 
 
@@ -148,9 +148,9 @@ def reject(
     """Keep exactly these versions out until they are approved."""
     from atom_saas_sync.usecases.gate.people import reject as reject_updates
 
+    chosen = _Chosen(targets or [], everything=everything, reason=reason_held, file=from_file)
     with open_desk(ctx.obj) as desk:
-        chosen = _chosen(desk, targets or [], everything=everything, reason=reason_held, file=from_file)
-        decided = _decided(desk, reject_updates, chosen, note)
+        decided = _decided(desk, reject_updates, chosen.targets(desk), note)
     tell_decided(decided, "rejected", as_json=as_json)
 
 
@@ -220,27 +220,36 @@ def _decided(desk: GateDesk, decide: _Decide, targets: Sequence[Target], text: s
     return decide(desk, targets, note=text, actor=actor(), now=now())
 
 
-def _chosen(
-    desk: GateDesk, texts: Sequence[str], *, everything: bool, reason: str | None, file: Path | None
-) -> Sequence[Target]:
-    """Return which versions were chosen. Raises UsageError."""
-    from atom_saas_sync.usecases.gate.people import list_updates, targets_in, targets_of
-    from atom_saas_sync.usecases.gate.reports import Target
+class _Chosen:
+    """The versions that options name. Raises UsageError for options that contradict each other."""
 
-    if sum((bool(texts), everything, file is not None)) > 1 or (texts and reason is not None):
-        raise UsageError("ids, --all and --from exclude each other; --reason-held goes with --all or --from")
-    if texts:
-        return targets_of(desk, texts)
-    if not everything and file is None and reason is None:
-        raise UsageError("which updates?", hint="give ids, --all or --from FILE; `atom-sync updates list` shows them")
-    if file is None:
-        waiting = list_updates(desk, reason=reason).updates
-        return [Target(each.skill_id, each.offered_digest.hex()) for each in waiting]
-    listed = targets_in(read_text(file).encode(), name=printable(str(file)))
-    if reason is None:
-        return listed
-    held = {each.skill_id for each in list_updates(desk, reason=reason).updates}
-    return [each for each in listed if each.skill_id in held]
+    def __init__(self, texts: Sequence[str], *, everything: bool, reason: str | None, file: Path | None) -> None:
+        if sum((bool(texts), everything, file is not None)) > 1 or (texts and reason is not None):
+            raise UsageError("ids, --all and --from exclude each other; --reason-held goes with --all or --from")
+        if not (texts or everything or file or reason):
+            raise UsageError(
+                "which updates?", hint="give ids, --all or --from FILE; `atom-sync updates list` shows them"
+            )
+        self._texts = texts
+        self._reason = reason
+        self._listed = None if file is None else read_text(file).encode()
+        self._name = "" if file is None else file_name(file)
+
+    def targets(self, desk: GateDesk) -> Sequence[Target]:
+        """Return them."""
+        from atom_saas_sync.usecases.gate.people import list_updates, targets_in, targets_of
+        from atom_saas_sync.usecases.gate.reports import Target
+
+        if self._texts:
+            return targets_of(desk, self._texts)
+        listed = None if self._listed is None else targets_in(self._listed, name=self._name)
+        if listed is not None and self._reason is None:
+            return listed
+        waiting = list_updates(desk, reason=self._reason).updates
+        if listed is None:
+            return [Target(each.skill_id, each.offered_digest.hex()) for each in waiting]
+        held = {each.skill_id for each in waiting}
+        return [each for each in listed if each.skill_id in held]
 
 
 def _print_updates(updates: Sequence[Update], *, capabilities: bool) -> None:

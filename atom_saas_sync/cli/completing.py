@@ -103,6 +103,12 @@ def _run_kinds(_context: Context, _typed: str) -> Candidates:
     return RUN_KINDS
 
 
+def _reasons(_context: Context, _typed: str) -> Candidates:
+    from atom_saas_sync.core.gate.reasons import REASON_TEXTS
+
+    return list(REASON_TEXTS.items())
+
+
 # By the words of the command, or of its group, and the option or the argument; else by that alone.
 _CANDIDATES: dict[str, Callable[[Context, str], Candidates]] = {
     "--log-level": _fixed(*LOG_LEVELS),
@@ -122,6 +128,16 @@ _CANDIDATES: dict[str, Callable[[Context, str], Candidates]] = {
     "conflicts undo ID": _stored("resolved conflict"),
     "ratings ID": _stored("rating"),
     "runs ID": _stored("run"),
+    "updates --skill": _stored("waiting"),
+    "updates ID": _stored("waiting"),
+    "updates ID[@DIGEST": _stored("waiting"),
+    "--reason": _reasons,
+    "--reason-held": _reasons,
+    "pins ID[@VERSION|@DIGEST": _stored("skill"),
+    "pins ID": _stored("pinned"),
+    "quarantine add ID": _stored("skill"),
+    "quarantine ID": _stored("quarantined"),
+    "revocations --id": _stored("skill"),
     "REVISION": _migrations,
     "--fault": _faults,
     "sandbox fault FAULT": _faults,

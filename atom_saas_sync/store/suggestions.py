@@ -21,6 +21,12 @@ _STATEMENTS = {
     "WHERE NOT resolved AND CAST(id AS TEXT) >= ?1 AND CAST(id AS TEXT) < ?2 ORDER BY id DESC LIMIT ?3",
     "resolved conflict": "SELECT id, skill_id || ' ' || conflict_type FROM conflict_log "
     "WHERE resolved AND CAST(id AS TEXT) >= ?1 AND CAST(id AS TEXT) < ?2 ORDER BY id DESC LIMIT ?3",
+    "waiting": "SELECT skill_id, reason FROM skill_offer "
+    "WHERE kind = 'hold' AND skill_id >= ?1 AND skill_id < ?2 ORDER BY skill_id LIMIT ?3",
+    "pinned": "SELECT skill_id, version FROM gate_pin "
+    "WHERE skill_id >= ?1 AND skill_id < ?2 ORDER BY skill_id LIMIT ?3",
+    "quarantined": "SELECT skill_id, reason FROM gate_quarantine "
+    "WHERE skill_id >= ?1 AND skill_id < ?2 ORDER BY skill_id LIMIT ?3",
     "rating": "SELECT id, skill_id || ' ' || rating FROM skill_rating "
     "WHERE CAST(id AS TEXT) >= ?1 AND CAST(id AS TEXT) < ?2 ORDER BY id DESC LIMIT ?3",
     "run": "SELECT id, kind || ' ' || started_at FROM sync_run "

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import Machine, on_a_terminal
+from database_rules import check_rules
 
 from atom_saas_sync.cli.session import all_runs_locked
 from atom_saas_sync.errors import DatabaseError, Locked
@@ -173,6 +174,35 @@ def test_while_a_run_is_at_work_nothing_is_restored(machine: Machine) -> None:
             pytest.fail("it did not wait")
     with run_lock(machine.database_path, "watch", command="watch", now=lambda: "now", sleep=lambda _: None):
         assert document(machine, "restore", str(backup), "--yes", exit_code=75)["error"]["type"] == "locked"
+
+
+# No file grows from the n-th copy of pages on: to SQLite, a disk that has filled up.
+FULL_FROM_COPY = """
+import resource, sqlite3
+connect, copies = sqlite3.connect, []
+class Connection(sqlite3.Connection):
+    def backup(self, *arguments, **named):
+        copies.append(self)
+        if len(copies) == {number}:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+        super().backup(*arguments, **named)
+sqlite3.connect = lambda *arguments, **named: connect(*arguments, **named, factory=Connection)
+"""
+
+
+@pytest.mark.parametrize("number", [1, 2, 3], ids=["staging", "keeping", "overwriting"])
+def test_a_full_disk_changes_nothing_and_keeps_no_copy(machine: Machine, number: int) -> None:
+    machine.fill()
+    backup = backup_of(machine)
+    machine.sql("UPDATE sync_state SET user_id = 'of today'")
+    full = FULL_FROM_COPY.format(number=number)
+    ended = machine.command("db", "restore", str(backup), first=full, PYTHONDONTWRITEBYTECODE="1")
+    assert ended.returncode == 74, ended.stderr
+    assert "I/O error" in ended.stderr and "  → " in ended.stderr and "Traceback" not in ended.stderr
+    assert machine.sql("SELECT user_id FROM sync_state") == [("of today",)]
+    assert check_rules(machine.database_path) == []
+    assert [each.name for each in machine.directory.iterdir() if "restor" in each.name] == []
+    assert document(machine, "restore", str(backup))["kept"]
 
 
 def restored_here(machine: Machine, file: Path, signer: Signer | None = None) -> list[str]:

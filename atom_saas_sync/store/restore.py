@@ -131,8 +131,10 @@ def put_in_place(staged_copy: Path, database: Path) -> Path | None:
     if exists(database) and not is_damaged(database):
         kept = _free_name(database, "before-restore.bak")
         copy(database, kept)
-        with translated_errors(database):
-            _overwrite(staged_copy, database)
+        with translated_errors(database), closing(_connect(database, "rw")) as writer:
+            with _removed_if_it_fails(kept):  # all that it holds is still in the database then
+                _overwrite(staged_copy, writer, database)
+            writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     else:
         with translated_errors(database):
             beside(database, "-shm").unlink(missing_ok=True)  # SQLite makes it again
@@ -145,28 +147,35 @@ def put_in_place(staged_copy: Path, database: Path) -> Path | None:
         return kept
 
 
-def _overwrite(source: Path, target: Path) -> None:
-    with closing(_connect(target, "rw")) as writer:
-        page_size = writer.execute("PRAGMA page_size").fetchone()[0]
-        with closing(_connect(source, "rw")) as reader:
-            if reader.execute("PRAGMA page_size").fetchone()[0] != page_size:
-                reader.execute(f"PRAGMA page_size = {page_size:d}")
-                reader.execute("VACUUM")
-            end = time.monotonic() + _BUSY_SECONDS
-            left = None
+@contextmanager
+def _removed_if_it_fails(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
 
-            def progress(_status: int, remaining: int, _total: int) -> None:
-                nonlocal end, left
-                if remaining != left:
-                    end, left = time.monotonic() + _BUSY_SECONDS, remaining
-                elif time.monotonic() > end:
-                    raise DatabaseBusy(
-                        f"another program keeps the database {target} locked",
-                        hint="nothing was changed; stop that program and run this again",
-                    )
 
-            reader.backup(writer, pages=_PAGES_IN_A_STEP, progress=progress, sleep=0.05)
-        writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+def _overwrite(source: Path, writer: sqlite3.Connection, target: Path) -> None:
+    page_size = writer.execute("PRAGMA page_size").fetchone()[0]
+    with closing(_connect(source, "rw")) as reader:
+        if reader.execute("PRAGMA page_size").fetchone()[0] != page_size:
+            reader.execute(f"PRAGMA page_size = {page_size:d}")
+            reader.execute("VACUUM")
+        end = time.monotonic() + _BUSY_SECONDS
+        left = None
+
+        def progress(_status: int, remaining: int, _total: int) -> None:
+            nonlocal end, left
+            if remaining != left:
+                end, left = time.monotonic() + _BUSY_SECONDS, remaining
+            elif time.monotonic() > end:
+                raise DatabaseBusy(
+                    f"another program keeps the database {target} locked",
+                    hint="nothing was changed; stop that program and run this again",
+                )
+
+        reader.backup(writer, pages=_PAGES_IN_A_STEP, progress=progress, sleep=0.05)
 
 
 def _connect(path: Path, mode: str = "ro") -> sqlite3.Connection:

@@ -378,6 +378,17 @@ def back_up_once_more(machine: Machine) -> None:
     assert _owner(copy) == "of today"
 
 
+def restore_once_more(machine: Machine) -> None:
+    """The database is that of today or the backup, whole; the next restore puts the backup there."""
+    assert _owner(machine.database_path) in (None, "of today")
+    for kept in machine.directory.glob("*.bak"):
+        assert check_rules(kept) == []
+    run(machine, "db", "restore", "copy.db", "--yes")
+    assert _owner(machine.database_path) is None
+    assert list(machine.directory.glob("atom.db.restoring*")) == []
+    sync_once_more(machine)
+
+
 def write_metrics_once_more(machine: Machine) -> None:
     """The file has the old text or the new one; nothing that node_exporter reads is half."""
     path = machine.directory / "atom.prom"
@@ -412,6 +423,7 @@ SCENARIOS = {
     "upgrade": Scenario(("db", "upgrade"), upgrade_once_more, prepare=with_some_migrations),
     "downgrade": Scenario(("db", "downgrade", "base", "--yes"), upgrade_once_more, prepare=settled),
     "backup": Scenario(("db", "backup", "copy.db", "--force"), back_up_once_more, prepare=with_old_copies),
+    "restore": Scenario(("db", "restore", "copy.db", "--yes"), restore_once_more, prepare=with_old_copies),
     "textfile": Scenario(("metrics", "--textfile", "atom.prom"), write_metrics_once_more, prepare=with_old_copies),
     "purge": Scenario(("cache", "purge", "--all"), purge_once_more, prepare=settled),
     "resolve": Scenario(

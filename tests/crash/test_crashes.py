@@ -21,6 +21,7 @@ POINTS = {
     "upgrade": (3, 20, 40),
     "downgrade": (5, 15, 21),
     "backup": (3, 6, 7),
+    "restore": (9, 25, 34),
     "textfile": (2, 3, 4),
     "purge": (5, 13, 14),
     "resolve": (9, 16, 17),

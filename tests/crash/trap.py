@@ -60,7 +60,7 @@ def _set(trap: _Trap) -> None:
         return connect(database, *arguments, **named, factory=Connection)
 
     sqlite3.connect = connect_trapped
-    for name in ("fsync", "replace", "ftruncate"):
+    for name in ("fsync", "replace", "rename", "ftruncate"):
         setattr(os, name, _around(trap, name, getattr(os, name)))
 
 

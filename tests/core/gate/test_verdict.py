@@ -93,6 +93,8 @@ ROWS = (
     Row(14, "admit", None, gate("open")),
     Row(14, "admit", None, gate("open", scan_command=("scan",)), evidence(scan=SCANNED)),
     Row(14, "admit", None, gate("open"), evidence(lookalike_of="S", seen_otherwise=True)),
+    Row(14, "admit", None, gate("open"), remote=version(version="2", metadata={"author": "other"})),
+    Row(14, "admit", None, gate("open"), evidence(offer=replace(OFFER, abnormal=True)), remote=version(version="3")),
     Row(15, "hold", "age", gate("age"), evidence(first_seen_at=NOW - 2 * DAY)),
     Row(15, "hold", "age", gate("age")),
     Row(15, "admit", None, gate("age"), evidence(first_seen_at=NOW - 3 * DAY)),

@@ -59,6 +59,8 @@ EXAMPLES = {
     "quarantine list": ("atom-sync quarantine list",),
     "quarantine release": ("atom-sync quarantine release invoice-parser",),
     "quarantine show": ("atom-sync quarantine show invoice-parser",),
+    "policy check": ("atom-sync policy check", "atom-sync --system policy check"),
+    "policy explain": ("atom-sync policy explain calc",),
     "ratings add": ('atom-sync ratings add skill-000001 5 --comment "Saves an hour a day"',),
     "ratings delete": ("atom-sync ratings delete 7",),
     "ratings failed": ("atom-sync ratings failed",),

@@ -55,6 +55,7 @@ PARTS = {
     "db": Part("atom_saas_sync.cli.database", "app", "Migrate, check, back up and restore the database."),
     "files": Part("atom_saas_sync.cli.files", "app", "List and write the units, alerts, manual pages and other files."),
     "lock": Part("atom_saas_sync.cli.lock", "app", "Write lock files and compare them with what is served."),
+    "policy": Part("atom_saas_sync.cli.policy", "app", "Check the policy of admission, and explain its verdicts."),
     "skills": Part("atom_saas_sync.cli.skills", "app", "Read, edit and compare the cached skills."),
     "demo": Part("atom_saas_sync.cli.demo", "demo", "Take a guided tour against a sandbox."),
     "ratings": Part("atom_saas_sync.cli.ratings", "app", "Rate skills; list and retry ratings."),

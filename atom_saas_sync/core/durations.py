@@ -21,3 +21,12 @@ def read_age(text: str) -> timedelta:
     if seconds > LONGEST_AGE.total_seconds():
         raise ValueError(AGE_TAKES)
     return timedelta(seconds=seconds)
+
+
+def age_text(age: timedelta) -> str:
+    """Return an age as `read_age` reads it, in the largest unit that divides it."""
+    seconds = int(age.total_seconds())
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % _SECONDS[unit] == 0:
+            return f"{seconds // _SECONDS[unit]}{unit}"
+    return f"{seconds}s"

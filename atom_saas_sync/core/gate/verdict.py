@@ -51,11 +51,15 @@ def judge(gate: Gate, served: Served | None, remote: SkillVersion, evidence: Evi
 
     A skill in quarantine because of a revocation or a rule is judged like a new one.
     """
-    base = None if evidence.quarantined is not None else served
-    case = _Case(gate, base, served, remote, evidence, now)
+    case = _case(gate, served, remote, evidence, now)
     if gate.adopting is None:
         return _first(LINES, case)
     return _decide(LINES[:_BEFORE_ADOPTION], case) or Verdict("admit", 0, by=gate.adopting, note="admitted by --adopt")
+
+
+def ruling_of(gate: Gate, served: Served | None, remote: SkillVersion, evidence: Evidence, now: datetime) -> Ruling:
+    """Return the policy by which `judge` decides: by a rule, or by the settings."""
+    return _case(gate, served, remote, evidence, now).ruling
 
 
 def admitted(remote: SkillVersion, verdict: Verdict, now: datetime) -> Admitted:
@@ -73,6 +77,11 @@ def admitted_by(version: SkillVersion, by: str, now: datetime) -> Admitted:
 def is_abnormal(changed: int, served: int, limit: MaxChanged | None) -> bool:
     """Tell whether a run with so many changed skills in scope is abnormal; `served` are those of the marketplace."""
     return limit is not None and changed > limit.limit(served)
+
+
+def _case(gate: Gate, served: Served | None, remote: SkillVersion, evidence: Evidence, now: datetime) -> _Case:
+    base = None if evidence.quarantined is not None else served
+    return _Case(gate, base, served, remote, evidence, now)
 
 
 def _decide(lines: Sequence[Line], case: _Case) -> Verdict | None:

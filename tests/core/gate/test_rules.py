@@ -156,6 +156,11 @@ def test_a_rule_that_names_a_new_skill_in_full_may_be_looser(condition: str, *, 
     assert (admission(text, new=True) == "open") is applies
 
 
+def test_an_id_that_is_itself_a_pattern_is_not_written_out() -> None:
+    policy = Policy("review", rules=rules('[[rule]]\nid = "acme/*"\nadmission = "open"'))
+    assert ruling(policy, "acme/*", FIELDS, new=True).admission == "review"
+
+
 def test_a_shorter_age_is_looser_and_a_skipped_rule_gives_way_to_the_next() -> None:
     text = '[[rule]]\npublisher = "*"\nadmission = "age"\nmin_age = "0"\n[[rule]]\nid = "*"\nadmission = "deny"'
     policy = Policy("age", rules=rules(text))

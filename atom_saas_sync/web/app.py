@@ -32,6 +32,7 @@ from atom_saas_sync.web.jobs import Jobs
 from atom_saas_sync.web.requests import FILTERS, PAGING, refuse_unknown
 from atom_saas_sync.web.site import Site
 from atom_saas_sync.web.suggestions import suggested_route
+from atom_saas_sync.web.updates import UPDATE_FILTERS, UpdateRoutes
 from atom_saas_sync.web.websocket import WebSocketRoutes
 
 _log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def create_app(
     """Return the application."""
     site = Site(settings, now)
     health, websocket = HealthRoutes(site), WebSocketRoutes(site)
-    admin, conflicts = AdminRoutes(site, jobs, timers), ConflictRoutes(site)
+    admin, conflicts, updates = AdminRoutes(site, jobs, timers), ConflictRoutes(site), UpdateRoutes(site)
     routes: list[Route] = [
         Route("/", health.page),
         Route("/health/live", health.live),
@@ -69,6 +70,9 @@ def create_app(
         AdminRoute("/ratings/status", admin.rating_status),
         AdminRoute("/ratings/failed-uploads", admin.failed_ratings, query=PAGING),
         AdminRoute("/ratings/failed-uploads/{id}/retry", admin.retry_rating, "POST"),
+        AdminRoute("/updates", updates.updates, query=(*UPDATE_FILTERS, *PAGING)),
+        AdminRoute("/updates/{id:path}/approve", updates.approve, "POST"),
+        AdminRoute("/updates/{id:path}/reject", updates.reject, "POST"),
         AdminRoute("/websocket/status", websocket.status),
         AdminRoute("/websocket/reconnect", websocket.reconnect, "POST"),
         AdminRoute("/websocket/enable", websocket.enable, "POST"),

@@ -8,16 +8,20 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from atom_saas_sync.config import Settings
+from atom_saas_sync.config.gate import SettingsFiles, policy_of
 from atom_saas_sync.core.health import judge
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model import Health, Status
 from atom_saas_sync.store.conflicts import ConflictLog
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.files import exists
+from atom_saas_sync.store.gate.desk import GateDatabase
 from atom_saas_sync.store.integrity import Signer
 from atom_saas_sync.store.migrations import current
 from atom_saas_sync.store.runs import runs_for
 from atom_saas_sync.store.status import free_disk_gb, read_status
+from atom_saas_sync.usecases.gate.desk import GateDesk
+from atom_saas_sync.usecases.gate.loading import load_gate
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +80,17 @@ class Site:
     def conflict_log(self) -> Iterator[ConflictLog]:
         """Open the conflict log."""
         with self.database() as database:
-            key = self.settings.digest_key
-            signer = None if key is None else Signer(bytes.fromhex(key.reveal()))
-            yield ConflictLog(database, history_versions=self.settings.history_versions, signer=signer)
+            yield ConflictLog(database, history_versions=self.settings.history_versions, signer=self._signer())
+
+    @contextmanager
+    def gate_desk(self) -> Iterator[GateDesk]:
+        """Open what decisions about updates need. They never run the scan command."""
+        settings = self.settings
+        policy, files = policy_of(settings), SettingsFiles(settings)
+        with self.database() as database:
+            store = GateDatabase(database, history_versions=settings.history_versions, signer=self._signer())
+            yield GateDesk(store, lambda: load_gate(policy, files, store, persons=False), settings.conflict_strategy)
+
+    def _signer(self) -> Signer | None:
+        key = self.settings.digest_key
+        return None if key is None else Signer(bytes.fromhex(key.reveal()))

@@ -13,6 +13,7 @@ from command_lines import run_all
 from conftest import Machine
 
 from atom_saas_sync.cli.main import PARTS
+from atom_saas_sync.core.gate.states import STATES
 from atom_saas_sync.core.run_log import RUN_KINDS
 from atom_saas_sync.model import SEVERITIES, STRATEGIES
 from atom_saas_sync.sandbox.faults import KINDS
@@ -29,6 +30,7 @@ FIXED = {
     "conflicts list --severity ": set(SEVERITIES),
     "ratings list --state p": {"pending"},
     "runs list --kind ": set(RUN_KINDS),
+    "skills verify --state ": set(STATES),
     "sandbox --fault ": set(KINDS),
     "sandbox fault e": {each for each in KINDS if each.startswith("e")},
     "status --log-level w": {"warning"},

@@ -109,6 +109,12 @@ def _reasons(_context: Context, _typed: str) -> Candidates:
     return list(REASON_TEXTS.items())
 
 
+def _states(_context: Context, _typed: str) -> Candidates:
+    from atom_saas_sync.core.gate.states import STATES
+
+    return STATES
+
+
 # By the words of the command, or of its group, and the option or the argument; else by that alone.
 _CANDIDATES: dict[str, Callable[[Context, str], Candidates]] = {
     "--log-level": _fixed(*LOG_LEVELS),
@@ -120,6 +126,7 @@ _CANDIDATES: dict[str, Callable[[Context, str], Candidates]] = {
     "--sort": _fixed("rating", "name", "updated"),
     "--kind": _run_kinds,
     "ratings list --state": _fixed("pending", "sent", "failed"),
+    "skills verify --state": _states,
     "--category": _stored("category"),
     "--skill": _stored("skill"),
     "skills ID": _stored("skill"),

@@ -109,6 +109,7 @@ EXAMPLES = {
     ),
     "skills search": ("atom-sync skills search invoice pdf", "atom-sync skills search invoice --category finance"),
     "skills show": ("atom-sync skills show skill-000001", "atom-sync skills show skill-000001 --code > skill.py"),
+    "skills verify": ("atom-sync skills verify", "atom-sync skills verify skill-000001 --strict"),
     "status": ("atom-sync status", "atom-sync status --check", "atom-sync status --watch 5"),
     "sync all": ("atom-sync sync all", "atom-sync sync all --json"),
     "sync categories": ("atom-sync sync categories",),

@@ -48,6 +48,8 @@ class _Option(TyperOption):
             return _default(self, ctx, value)
         if ctx.resilient_parsing:  # completion: values are looked at, and not used
             return value
+        if _is_text(self, value):
+            return _default(self, ctx, value if isinstance(value, str) else list(value))
         try:
             return super().process_value(ctx, value)
         except typer.BadParameter as error:
@@ -70,6 +72,8 @@ class _Argument(TyperArgument):
             return _default(self, ctx, value)
         if ctx.resilient_parsing:  # completion: values are looked at, and not used
             return value
+        if _is_text(self, value):
+            return _default(self, ctx, value if isinstance(value, str) else list(value))
         try:
             return super().process_value(ctx, value)
         except typer.BadParameter as error:
@@ -179,6 +183,14 @@ def _is_untyped(parameter: TyperOption | TyperArgument, ctx: Context) -> bool:
     """
     source = ctx.get_parameter_source(parameter.name)
     return source is not None and source.name == "DEFAULT" and not parameter.required
+
+
+def _is_text(parameter: TyperOption | TyperArgument, value: object) -> bool:
+    """Tell whether somebody has typed what the command takes, text: there is nothing to convert (see _is_untyped)."""
+    annotation = parameter.type_descriptor.annotation
+    if annotation == list[str]:
+        return isinstance(value, list | tuple) and len(value) > 0
+    return annotation is str and isinstance(value, str)
 
 
 def _default(parameter: TyperOption | TyperArgument, ctx: Context, value: Any) -> Any:  # noqa: ANN401 - of any type

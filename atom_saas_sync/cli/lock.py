@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.config import Settings
     from atom_saas_sync.core.gate.lock_file import Difference
     from atom_saas_sync.core.gate.types import Locked, LockFile
+    from atom_saas_sync.store.database import Database
 
 app = typer.Typer(help="Write lock files and compare them with what is served.", no_args_is_help=True)
 
@@ -79,7 +80,7 @@ def _compare(options: GlobalOptions, file: Path | None, *, as_json: bool, fails:
     from atom_saas_sync.core.gate.lock_file import compare
 
     settings = runtime.load(options)
-    lock, name = _read(settings, file)
+    lock, name = read_lock(settings, file)
     served = _served(settings)
     if lock.marketplace != served.marketplace:
         note(f"{name} is of {lock.marketplace}, and the database of {served.marketplace}")
@@ -103,7 +104,7 @@ def _compare(options: GlobalOptions, file: Path | None, *, as_json: bool, fails:
     return bool(differences)
 
 
-def _read(settings: Settings, file: Path | None) -> tuple[LockFile, str]:
+def read_lock(settings: Settings, file: Path | None) -> tuple[LockFile, str]:
     """Read the lock file, and return it with its name. Raises NotFound, UsageError and ConfigError."""
     from atom_saas_sync.core.gate.lock_file import parse_lock
 
@@ -120,14 +121,20 @@ def _read(settings: Settings, file: Path | None) -> tuple[LockFile, str]:
 
 
 def _served(settings: Settings) -> LockFile:
-    from atom_saas_sync.core.gate.lock_file import lock_of
-    from atom_saas_sync.core.marketplace import marketplace_of
     from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.gate.served_texts import known_marketplace, served_texts
 
     with Database.open(settings.database_path, migrate=False, read_only=True) as database:
-        marketplace = known_marketplace(database) or marketplace_of(settings.api_url)
-        return lock_of(served_texts(database), marketplace)
+        return served_lock(settings, database)
+
+
+def served_lock(settings: Settings, database: Database) -> LockFile:
+    """Return the lock file of what is served."""
+    from atom_saas_sync.core.gate.lock_file import lock_of
+    from atom_saas_sync.core.marketplace import marketplace_of
+    from atom_saas_sync.store.gate.served_texts import known_marketplace, served_texts
+
+    marketplace = known_marketplace(database) or marketplace_of(settings.api_url)
+    return lock_of(served_texts(database), marketplace)
 
 
 def _document(difference: Difference) -> dict[str, str | None]:

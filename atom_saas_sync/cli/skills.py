@@ -17,6 +17,7 @@ from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.cli.skill_edits import delete, edit, import_skills, restore, revert
 from atom_saas_sync.cli.skill_versions import diff, log, sent_skill, version_state
 from atom_saas_sync.cli.tables import Column, print_table
+from atom_saas_sync.cli.verify import verify
 from atom_saas_sync.errors import NotFound, UsageError
 from atom_saas_sync.model import CachedSkill, Wanted
 
@@ -123,6 +124,7 @@ app.command()(restore)
 app.command()(delete)
 app.command()(diff)
 app.command()(log)
+app.command()(verify)
 
 
 @contextmanager

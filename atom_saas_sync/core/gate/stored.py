@@ -29,3 +29,26 @@ class Marks(Struct, frozen=True):
     judged: bytes | None = None
     clock: datetime | None = None
     revocations_broken: bool | None = None
+
+
+class ServedSkill(Struct, frozen=True):
+    """A cached skill as it must be verified; texts are the stored bytes.
+
+    `base_text` is the marketplace's text if that is kept apart, and the digests and `version` are of the base: without
+    a base the skill exists only here. `is_forged`: the signature is by our key, and of something else. `is_waiting`: a
+    newer version waits. `is_quarantined`: what is in the cache is what was put into quarantine.
+    """
+
+    skill_id: str
+    text: bytes
+    base_text: bytes | None = None
+    wire_digest: bytes | None = None
+    content_digest: bytes | None = None
+    exec_digest: bytes | None = None
+    version: str | None = None
+    admitted_at: str | None = None
+    admitted_by: str | None = None
+    is_forged: bool = False
+    is_waiting: bool = False
+    is_quarantined: bool = False
+    stale: bool = False

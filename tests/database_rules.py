@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sqlite3
@@ -90,6 +91,12 @@ _NEVER = {
 }
 
 
+_OBJECTS = (
+    "SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~' "
+    "AND tbl_name != '_sqlite_migrations'"
+)
+
+
 def check_rules(path: Path, *, before: Counter[str] | None = None, idle: bool = True) -> list[str]:
     """Return what is wrong with a database; an empty list is the good answer.
 
@@ -147,16 +154,16 @@ def _pages(connection: sqlite3.Connection) -> Iterator[str]:
         yield f"foreign key: {tuple(row)}"
 
 
+@functools.cache
+def _objects(applied: tuple[str, ...]) -> set[tuple[str, str]]:
+    with closing(migrations.build(applied)) as model:
+        return {tuple(row) for row in model.execute(_OBJECTS)}
+
+
 def _schema(connection: sqlite3.Connection, applied: list[str]) -> Iterator[str]:
     """Each migration is there wholly or not at all."""
-    query = (
-        "SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~' "
-        "AND tbl_name != '_sqlite_migrations'"
-    )
-    with closing(migrations.build(applied)) as model, closing(migrations.build(migrations.known())) as newest:
-        wanted = {tuple(row) for row in model.execute(query)}
-        ours = {tuple(row) for row in newest.execute(query)}
-    actual = {tuple(row) for row in connection.execute(query)}
+    wanted, ours = _objects(tuple(applied)), _objects(migrations.known())
+    actual = {tuple(row) for row in connection.execute(_OBJECTS)}
     if half := wanted ^ (actual & (ours | wanted)):  # other programs may keep tables of their own
         yield f"rule 7: half a migration: {sorted(half)[:5]}"
 

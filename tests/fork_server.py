@@ -7,6 +7,7 @@ process, and its three standard streams), and as much JSON. Its process id is to
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import json
 import os
@@ -156,4 +157,6 @@ def _tell_ends(running: dict[int, int]) -> None:
 
 if __name__ == "__main__":
     _load()
+    gc.collect()
+    gc.freeze()
     _serve(socket.socket(fileno=int(sys.argv[1])))

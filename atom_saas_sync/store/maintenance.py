@@ -149,8 +149,9 @@ def _check_references(db: Database) -> Iterator[Finding]:
     """Look for rows that refer to a row that is gone, in our tables only."""
     if migrations.current(db) is None:
         return
-    ours = _objects_of_all_migrations()
-    for table, row, parent, _ in db.connection.execute("PRAGMA foreign_key_check"):
+    broken = db.connection.execute("PRAGMA foreign_key_check").fetchall()
+    ours = _objects_of_all_migrations() if broken else {}
+    for table, row, parent, _ in broken:
         if ("table", table) in ours:
             yield Finding(
                 "foreign_key",

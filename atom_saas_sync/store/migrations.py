@@ -225,7 +225,12 @@ def build(names: Sequence[str]) -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     search_index.register(connection)
     digests.register(connection)
-    for name in names:
+    missing = list(names)
+    if missing == list(known()):
+        snapshot.create(connection)
+        missing = missing[len(_applied(connection)) :]
+        connection.execute("DROP TABLE _sqlite_migrations")
+    for name in missing:
         for statement in _migration(name).up:
             connection.execute(statement)
     return connection

@@ -63,7 +63,14 @@ ROWS = {
         "Conflicts Manual Review": "gauge",
         "Conflict Types": "piechart",
     },
-    "Trust": {"Tampered Skills": "stat"},
+    "Trust": {
+        "Tampered Skills": "stat",
+        "Updates Waiting": "stat",
+        "Oldest Waiting Update": "stat",
+        "Skills in Quarantine": "stat",
+        "Admissions": "stat",
+        "Revocations File": "stat",
+    },
 }
 SEVERITIES = {
     "SyncStale": "critical",
@@ -73,6 +80,9 @@ SEVERITIES = {
     "CacheLow": "warning",
     "ConflictHigh": "warning",
     "SkillsTampered": "critical",
+    "RevocationsFailed": "critical",
+    "UpdatesTripped": "warning",
+    "UpdatesWaitingLong": "warning",
 }
 # What the scrape adds to every series.
 SCRAPE_LABELS = {"job", "instance"}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+CLOCK_TOLERANCE = timedelta(minutes=5)
+"""How far another clock may be ahead of ours before its times count as unknown."""
 
 _ISO = re.compile(
     r"(\d{4}-\d\d-\d\d|\d{8})(?:[T ](\d\d(?::\d\d(?::\d\d(?:[.,]\d+)?)?)?|\d{4}(?:\d\d(?:[.,]\d+)?)?)"

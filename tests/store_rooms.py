@@ -18,7 +18,10 @@ from typing import Any
 
 from atom_saas_sync.core.canonical import version_from_fields
 from atom_saas_sync.core.plan import plan_listed
-from atom_saas_sync.model import Action, CacheChange, Outcome, SkillVersion, Status, Strategy
+from atom_saas_sync.core.plan.listed import kept_base
+from atom_saas_sync.core.plan.sides import Sides
+from atom_saas_sync.core.plan.steps import life_here, served
+from atom_saas_sync.model import Action, Known, Outcome, SkillVersion, Status, Strategy
 from atom_saas_sync.store.catalogue import Catalogue
 from atom_saas_sync.store.conflicts import ConflictLog
 from atom_saas_sync.store.database import Database
@@ -176,21 +179,15 @@ class Rooms:
         """Write these texts as a person does."""
         with self.edits.batch() as batch:
             known = batch.known([each.skill_id for each in versions])
-            actions = [
-                Action(
-                    each.skill_id,
-                    Outcome.UPDATED if each.skill_id in known else Outcome.ADDED,
-                    cache=CacheChange.WRITE,
-                    text=each.text,
-                )
-                for each in versions
-            ]
-            batch.apply(actions, now, actor="ada")
+            for each in versions:
+                sides = Sides(known.get(each.skill_id) or Known(each.skill_id))
+                write = served(sides, each.text, each.fields, life=life_here(sides))
+                effects = write, *kept_base(sides, each.text)
+                batch.apply([Action(each.skill_id, Outcome.UPDATED, effects)], now, actor="ada")
 
     def carry_out(self, *actions: Action, now: datetime = NOW) -> None:
         """Carry out actions in one transaction."""
         with self.catalogue.batch() as batch:
-            batch.known([each.skill_id for each in actions])
             batch.apply(actions, now)
 
     def shown(self, names: Iterable[str] = "abcdefgh") -> dict[str, str]:

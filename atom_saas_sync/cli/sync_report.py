@@ -161,7 +161,7 @@ def _planned(action: Action) -> dict[str, Any]:
         "skill_id": action.skill_id,
         "name": None if action.remote is None else action.remote.fields.get("name"),
         "outcome": action.outcome.value,
-        "cache": action.cache.value,
+        "cache": action.cache,
         "conflict": None
         if entry is None
         else {

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from atom_saas_sync.core.canonical import stored_version, version_from_fields
 from atom_saas_sync.core.incoming.skills import read_skill
-from atom_saas_sync.model import (
-    Action,
-    BaseChange,
-    CacheChange,
-    InvalidItem,
-    Known,
-    LoggedConflict,
-    Outcome,
-    SkillVersion,
-)
+from atom_saas_sync.core.plan.sides import Sides
+from atom_saas_sync.core.plan.steps import NAMED, based_on, life_here, served, without_base
+from atom_saas_sync.model import Action, InvalidItem, Known, LoggedConflict, Outcome, SkillVersion
+from atom_saas_sync.model.effects import Effect, RemoveServed
 
 
 def plan_adoption(known: Known, logged: LoggedConflict) -> Action | None:
@@ -25,31 +19,33 @@ def plan_adoption(known: Known, logged: LoggedConflict) -> Action | None:
     """
     if known.local_text is None or (known.waiting is not None and known.waiting.id > logged.id):
         return None
+    sides = Sides(known)
     untouched = _is_version(known, logged.local_text)
     result = _result(logged) if untouched else None
     if logged.remote_text is None:
         if logged.strategy == "remote_wins" and untouched:
-            return Action(known.skill_id, Outcome.DELETED, cache=CacheChange.REMOVE, base=BaseChange.DROP)
-        return _write(known, result, BaseChange.DROP, None)
+            effects = RemoveServed(known.skill_id), *without_base(sides, written=False, settles=False)
+            return Action(known.skill_id, Outcome.DELETED, effects)
+        return _write(sides, result, None)
     remote = stored_version(known.skill_id, logged.remote_text)
     if remote is None:
         return None
     if result is not None and result.content_digest == remote.content_digest:
         result = remote
-    return _write(known, result, BaseChange.ADVANCE, remote)
+    return _write(sides, result, remote)
 
 
-def _write(known: Known, result: SkillVersion | None, base: BaseChange, remote: SkillVersion | None) -> Action:
+def _write(sides: Sides, result: SkillVersion | None, remote: SkillVersion | None) -> Action:
+    known = sides.known
+    assert known.local_text is not None
     text = known.local_text if result is None or _is_version(known, result.text) else result.text
     written = text != known.local_text
-    return Action(
-        known.skill_id,
-        Outcome.UPDATED if written else Outcome.UNCHANGED,
-        cache=CacheChange.WRITE if written else CacheChange.KEEP,
-        text=text,
-        base=base,
-        remote=remote,
-    )
+    effects: list[Effect] = [served(sides, text, None, life=life_here(sides))] if written else []
+    if remote is None:
+        effects += without_base(sides, written=written, settles=False)
+    else:
+        effects += based_on(sides, remote, NAMED, text=text, settles=False)
+    return Action(known.skill_id, Outcome.UPDATED if written else Outcome.UNCHANGED, tuple(effects), remote)
 
 
 def _is_version(known: Known, text: str | None) -> bool:

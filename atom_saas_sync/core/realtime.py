@@ -1,7 +1,7 @@
 """The real-time protocol without I/O (marketplace-api.md, section 4).
 
-What is newer than what; when to ping, to give a connection up, to try again, and to fall back to
-polling. What a frame says is in core/incoming/.
+When to ping, to give a connection up, to try again, and to fall back to polling. What a frame says is in
+core/incoming/, what follows from it in core/plan/messages.py.
 
 `Lifeline` is fed with what happened and the time on a clock that only grows, and answers with what is to be done.
 """
@@ -9,19 +9,12 @@ polling. What a frame says is in core/incoming/.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Callable
 from enum import Enum
-from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
 
-from atom_saas_sync.core.canonical import decode_object, json_text, same, version_from, version_from_fields
-from atom_saas_sync.core.incoming.messages import RATING_FIGURES, RATING_UPDATE, SKILL_DELETE, Message
-from atom_saas_sync.core.plan import CLOCK_TOLERANCE
-from atom_saas_sync.model import Known, LinkState, LinkSwitch, SkillVersion
-from atom_saas_sync.times import parse_time
+from atom_saas_sync.model import LinkState, LinkSwitch
 
 PATIENCE_SECONDS = 10.0
 """A connection is stale after this and the heartbeat interval without a frame."""
@@ -35,79 +28,6 @@ DISABLED_BY_ADMIN = "disabled_by_admin"
 """The reason in websocket_state while its websocket_enabled is 0."""
 
 FIRST_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 16.0)
-
-
-# What is newer than what
-
-
-def is_outdated(message: Message, *, updated_at: datetime | None, sent_at: datetime | None, now: datetime) -> bool:
-    """Tell whether what is stored is newer than the message; one of the same time applies.
-
-    `updated_at` is that of what is stored, `sent_at` the time of the last message about it that was applied. Like is
-    compared with like as far as both sides have it: `updated_at` first, then the times of the messages. A deletion is
-    compared with messages only, and a time that is ahead of `now` counts as none: either could keep a skill for ever.
-    """
-    latest = now + CLOCK_TOLERANCE
-    mine, stored = _until(latest, message.updated_at), _until(latest, updated_at)
-    if message.type == SKILL_DELETE:
-        mine = stored = None
-    mine_sent, last_sent = _until(latest, message.sent_at), _until(latest, sent_at)
-    if mine is not None and stored is not None and mine != stored:
-        return mine < stored
-    if mine_sent is not None and last_sent is not None:
-        return mine_sent < last_sent
-    mine, stored = mine or mine_sent, stored or last_sent
-    return mine is not None and stored is not None and mine < stored
-
-
-def _until(latest: datetime, moment: datetime | None) -> datetime | None:
-    return moment if moment is not None and moment <= latest else None
-
-
-def is_newer(remote: SkillVersion, known: Known | None, now: datetime) -> bool:
-    """Tell whether what the list shows is surely newer than what we know of the marketplace's version."""
-    text = remote_text(known)
-    stored = parse_time((decode_object(text) or {}).get("updated_at")) if text is not None else None
-    updated_at = _until(now + CLOCK_TOLERANCE, parse_time(remote.fields.get("updated_at")))
-    return stored is not None and updated_at is not None and updated_at > stored
-
-
-def remote_text(known: Known | None) -> str | None:
-    """Return the newest version that the marketplace is known to have: one that waits in a conflict, or the base."""
-    if known is None:
-        return None
-    if known.waiting is not None and known.waiting.remote_text is not None:
-        return known.waiting.remote_text
-    return known.base_text
-
-
-def merged_version(message: Message, stored: Mapping[str, Any] | None) -> SkillVersion | None:
-    """Return the version of the skill that the message makes of `stored`; None if it changes nothing.
-
-    Fields that the message does not carry are kept: only polling removes fields.
-    """
-    news = message.fields
-    if message.type == RATING_UPDATE:
-        news = {name: news[name] for name in RATING_FIGURES if name in news}
-    if stored is None:
-        return version_from(message.key, message.text, message.fields, message.digest, shape=message.shape)
-    if message.type != RATING_UPDATE and news.keys() >= stored.keys():
-        # The skill is whole: in the very text that came, so that the next poll can see that it is the same.
-        if _equal(news, stored):
-            return None
-        return version_from(message.key, message.text, news, message.digest, shape=message.shape)
-    merged = {**stored, **news}
-    return None if _equal(merged, stored) else version_from_fields(message.key, merged)
-
-
-def without_figures(message: Message) -> Message:
-    """Return the message without what a rating_update says: then the stored figures are kept."""
-    fields = {name: value for name, value in message.fields.items() if name not in RATING_FIGURES}
-    return replace(message, text=json_text(fields), fields=fields, digest=None)
-
-
-def _equal(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
-    return left == right and same(left, right)
 
 
 # The connection's life

@@ -32,7 +32,7 @@ from atom_saas_sync.model.counters import (
     Counter,
 )
 from atom_saas_sync.model.pages import ListedPage, PageRecord, SkillPage
-from atom_saas_sync.model.plans import Action, BaseChange, CacheChange, Outcome
+from atom_saas_sync.model.plans import Action, Outcome
 from atom_saas_sync.model.ratings import (
     Delivery,
     ListedRating,
@@ -103,10 +103,8 @@ __all__ = [
     "TRIPPING_REASONS",
     "Action",
     "Base",
-    "BaseChange",
     "BudgetLimit",
     "BudgetState",
-    "CacheChange",
     "CacheStatistics",
     "CachedSkill",
     "CatalogueCounts",

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import Enum
-from typing import Any
+from typing import Literal
 
 from msgspec import Struct
 
 from atom_saas_sync.model.conflicts import ConflictEntry
+from atom_saas_sync.model.effects import (
+    Effect,
+    LogConflict,
+    NoteRepublished,
+    NoteSeen,
+    RemoveServed,
+    SetBase,
+    WriteServed,
+)
 from atom_saas_sync.model.skills import SkillVersion
 
 
@@ -21,45 +29,39 @@ class Outcome(Enum):
     DELETED = "deleted"
 
 
-class CacheChange(Enum):
-    """What is done to the row of skill_cache."""
-
-    KEEP = "keep"
-    WRITE = "write"
-    REMOVE = "remove"
-
-
-class BaseChange(Enum):
-    """What is done to the base: nothing, take the remote version, forget it, note or unnote that it is deleted.
-
-    RESTORE puts a former base back when a resolution is undone.
-    """
-
-    KEEP = "keep"
-    ADVANCE = "advance"
-    RESTORE = "restore"
-    DROP = "drop"
-    MARK_DELETED = "mark_deleted"
-    UNMARK_DELETED = "unmark_deleted"
-
-
 class Action(Struct, frozen=True):
-    """What a plan says of one skill. A plan is data: `--dry-run` prints it, the store carries it out.
+    """What a plan says of one skill. A plan is data: `--dry-run` prints it, the store carries out its effects.
 
-    `changed_at` is when the local side was last changed, where the row's own time must go on saying so because only
-    volatile fields are refreshed. `passed_over` is a version that the marketplace sent and replaced while a conflict
-    waited: it never became the base, and belongs to the history. `before` is the decoded skill that `text` replaces, if
-    the planner had it.
+    `remote` is the marketplace's version that the plan is about, if there is one.
     """
 
     skill_id: str
     outcome: Outcome
-    cache: CacheChange = CacheChange.KEEP
-    text: str | None = None
-    base: BaseChange = BaseChange.KEEP
+    effects: tuple[Effect, ...] = ()
     remote: SkillVersion | None = None
-    conflict: ConflictEntry | None = None
-    republished: bool = False
-    changed_at: str | None = None
-    passed_over: SkillVersion | None = None
-    before: Mapping[str, Any] | None = None
+
+    @property
+    def cache(self) -> Literal["keep", "write", "remove"]:
+        """Return what is done to the cached row."""
+        kinds = {type(each) for each in self.effects}
+        return "write" if WriteServed in kinds else "remove" if RemoveServed in kinds else "keep"
+
+    @property
+    def conflict(self) -> ConflictEntry | None:
+        """Return what is written into the conflict log."""
+        return next((each.entry for each in self.effects if isinstance(each, LogConflict)), None)
+
+    @property
+    def republished(self) -> bool:
+        """Tell whether the same version came with other code."""
+        return any(isinstance(each, NoteRepublished) for each in self.effects)
+
+    @property
+    def sets_base(self) -> bool:
+        """Tell whether the base becomes another version, or the same in other bytes."""
+        return any(isinstance(each, SetBase) for each in self.effects)
+
+    @property
+    def does_something(self) -> bool:
+        """Tell whether more happens than that a version is remembered."""
+        return self.outcome is not Outcome.UNCHANGED or any(not isinstance(each, NoteSeen) for each in self.effects)

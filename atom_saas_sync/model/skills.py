@@ -62,7 +62,8 @@ class Base(Struct, frozen=True):
     """What the marketplace last sent of a skill.
 
     `version` is as `version_key` makes it. `text` is None as long as the cached text is the base itself. `deleted` says
-    that the marketplace has confirmed the deletion while a locally edited copy waits for a person.
+    that the marketplace has confirmed the deletion while a locally edited copy waits for a person. `forged` says that
+    it has a signature by our key that does not fit.
     """
 
     wire_digest: bytes
@@ -72,6 +73,7 @@ class Base(Struct, frozen=True):
     page: int | None
     deleted: bool
     version: str
+    forged: bool = False
 
 
 class WaitingConflict(Struct, frozen=True):

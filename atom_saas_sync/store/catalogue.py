@@ -78,17 +78,14 @@ class Catalogue:
             return pages.ids_on_page(connection, page)
 
     @contextmanager
-    def batch(self, *, write: bool = True, fetched: bool = True) -> Iterator[Batch]:
-        """Open one short transaction in which a plan is made and carried out; a snapshot only unless `write`.
-
-        What has just been `fetched` is signed. What the plan reads here, another program may have written.
-        """
+    def batch(self, *, write: bool = True) -> Iterator[Batch]:
+        """Open one short transaction in which a plan is made and carried out; a snapshot only unless `write`."""
         if not write:
             with self._database.reading() as connection:
-                yield Batch(connection, self._history_versions, write=False)
+                yield Batch(connection, self._history_versions, write=False, signer=self._signer)
             return
         with self._database.transaction() as connection, bulk_write(connection):
-            batch = Batch(connection, self._history_versions, signer=self._signer, fetched=fetched)
+            batch = Batch(connection, self._history_versions, signer=self._signer)
             yield batch
             batch.finish()
 
@@ -178,7 +175,7 @@ class Catalogue:
         with self._database.reading() as connection:
             found = connection.execute("SELECT 1 FROM deleted_edit WHERE skill_id = ?", (skill_id,)).fetchone()
         if found:
-            with self.batch(fetched=False) as batch:
+            with self.batch() as batch:
                 batch.forget_deleted_edits(skill_id)
 
     def newest_replaced_edits(self, number: int) -> list[int]:

@@ -85,15 +85,13 @@ class ConflictLog:
     def deciding(self) -> Iterator[Desk]:
         """Open the one transaction in which a person's decisions are made and carried out: all of them, or none."""
         with self._database.transaction() as connection, bulk_write(connection):
-            desk = Desk(connection, self._history_versions, signer=self._signer, fetched=False)
+            desk = Desk(connection, self._history_versions, signer=self._signer)
             yield desk
             desk.finish()
 
 
 class Desk(Batch):
-    """A batch in which a person settles conflicts. The marketplace confirms nothing meanwhile."""
-
-    confirms = False
+    """A batch in which a person settles conflicts."""
 
     def conflict(self, conflict_id: int) -> LoggedConflict | None:
         """Return one conflict with its versions, and what the cache holds now."""

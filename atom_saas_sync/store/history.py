@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from atom_saas_sync.model import SentVersion, SkillVersion
+from atom_saas_sync.model.effects import EndVersion
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.times import format_time
 
@@ -18,6 +19,15 @@ from atom_saas_sync.times import format_time
 class _Versioned(msgspec.Struct):
     version: Any = None
 
+
+_KEEP = """
+    INSERT INTO skill_version (skill_id, version, content_digest, exec_digest, ended_at, ended_by, data)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE NOT ?8 OR NOT EXISTS (
+        SELECT 1 FROM skill_version WHERE content_digest = ?3 AND ended_by = ?6
+        AND id = (SELECT max(id) FROM skill_version WHERE skill_id = ?1 AND origin = 'marketplace'))
+"""
+_DROP_OLDEST = """DELETE FROM skill_version WHERE skill_id = ?1 AND origin = 'marketplace' AND id <= (SELECT id
+    FROM skill_version WHERE skill_id = ?1 AND origin = 'marketplace' ORDER BY id DESC LIMIT 1 OFFSET ?2)"""
 
 _decode_version = msgspec.json.Decoder(_Versioned).decode
 
@@ -27,7 +37,7 @@ def pack(text: bytes) -> bytes:
     return _compressor()(text)
 
 
-def version_of(text: str, fields: Mapping[str, Any] | None = None) -> str | None:
+def version_of(text: str | bytes, fields: Mapping[str, Any] | None = None) -> str | None:
     """Return the `version` in a skill's JSON text; `fields` is the same decoded, if the caller has it."""
     try:
         version = _decode_version(text).version if fields is None else fields.get("version")
@@ -50,6 +60,31 @@ def unpack(data: bytes) -> str:
     import zstandard
 
     return zstandard.decompress(data).decode()
+
+
+def end_versions(connection: sqlite3.Connection, effects: Sequence[EndVersion], moment: str, *, number: int) -> None:
+    """Keep versions that end, and drop the oldest beyond the `number` to keep.
+
+    The last version of a deleted skill is kept whatever the number is: it is evidence (rule 12).
+    """
+    kept = [each for each in effects if number or each.ended_by == "deleted"]
+    connection.executemany(
+        _KEEP,
+        [
+            (
+                each.skill_id,
+                version_of(each.text, each.fields),
+                each.content_digest,
+                each.exec_digest,
+                moment,
+                each.ended_by,
+                pack(each.text),
+                each.once,
+            )
+            for each in kept
+        ],
+    )
+    connection.executemany(_DROP_OLDEST, [(each.skill_id, max(1, number)) for each in kept])
 
 
 def keep_local(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from atom_saas_sync.model import Action
+from atom_saas_sync.model.effects import WriteServed
 from atom_saas_sync.store import search_index
 from atom_saas_sync.store.search_index import same_words, words, words_of
 
@@ -25,7 +25,7 @@ class Replaced(NamedTuple):
 
     text: str
     fields: Mapping[str, Any] | None
-    action: Action
+    written: WriteServed
 
 
 class _Entry(NamedTuple):
@@ -54,21 +54,16 @@ def reindex(connection: sqlite3.Connection, changes: Mapping[str, Replaced]) -> 
     rows = rows_with_ids(connection, "skill_id IN (SELECT value FROM json_each(?))", json.dumps(other))
     entries: list[_Entry] = []
     for row, skill_id in rows:
-        before, fields, action = changes[skill_id]
-        old, entry = words_of(before) if fields is None else words(fields), entry_of(row, action)
+        before, fields, written = changes[skill_id]
+        old, entry = words_of(before) if fields is None else words(fields), entry_of(row, written)
         if old is None or old != entry.words:
             entries += [_Entry("delete", row, before, old), entry]
     write_index(connection, entries)
 
 
 def _surely_reads_the_same(change: Replaced) -> bool:
-    remote = change.action.remote
-    return (
-        change.fields is not None
-        and remote is not None
-        and remote.text is change.action.text
-        and same_words(change.fields, remote.fields)
-    )
+    fields = change.written.fields
+    return change.fields is not None and fields is not None and same_words(change.fields, fields)
 
 
 def rows_with_ids(connection: sqlite3.Connection, which: str, parameter: int | str) -> list[tuple[int, str]]:
@@ -106,10 +101,7 @@ def _write_words(connection: sqlite3.Connection, rows: Sequence[tuple[object, ..
         connection.execute(statement, nothing)
 
 
-def entry_of(row: int, action: Action) -> _Entry:
-    """Return the entry of what an action wrote."""
-    text, remote = action.text, action.remote
-    assert text is not None
-    if remote is not None and remote.text is text:  # its fields are known
-        return _Entry(None, row, text, words(remote.fields))
-    return _Entry(None, row, text, words_of(text))
+def entry_of(row: int, written: WriteServed) -> _Entry:
+    """Return the entry of what was written."""
+    found = words_of(written.text) if written.fields is None else words(written.fields)
+    return _Entry(None, row, written.text, found)

@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from atom_saas_sync.core.plan.figures import plan_figures
 from atom_saas_sync.model import Delivery, ListedRating, Look, Rating, RatingFailure, RatingReceipt
 from atom_saas_sync.store.audit import write_audit
 from atom_saas_sync.store.bulk import bulk_write
 from atom_saas_sync.store.counters import count_requests, increment
 from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.effects import EffectWriter
 from atom_saas_sync.store.runs import get_fact, set_fact
+from atom_saas_sync.store.skill_states import read_states
 from atom_saas_sync.times import format_time, utc_text
 
 _NOT_UPDATABLE = "ratings_not_updatable"
@@ -115,8 +118,9 @@ class Ratings:
                 if each.receipt is not None:
                     averages[each.rating.skill_id] = each.receipt
                 increment(connection, "atom_saas_sync_items_total", type="rating", action=_ACTIONS[each.end])
-            for skill_id, receipt in averages.items():
-                _update_average(connection, skill_id, receipt)
+            known = read_states(connection, list(averages), write=True, signer=None)
+            plans = [plan_figures(each, averages[skill_id]) for skill_id, each in known.items()]
+            EffectWriter(connection, history_versions=0, signer=None).carry_out(plans, now, page=None, actor="")
             connection.executemany(
                 "INSERT INTO http_validator (resource, etag, checked_at) VALUES (?, ?, ?) ON CONFLICT (resource) "
                 "DO UPDATE SET etag = excluded.etag, checked_at = excluded.checked_at",
@@ -335,26 +339,4 @@ def _note_failure(connection: sqlite3.Connection, rating: Rating, failure: Ratin
             rating.id,
             rating.version,
         ),
-    )
-
-
-def _update_average(connection: sqlite3.Connection, skill_id: str, receipt: RatingReceipt) -> None:
-    """Bring the cached skill's volatile figures up to date, in its base too: what the marketplace had just now."""
-    figures = {"average_rating": receipt.average, "rating_count": receipt.count}
-    known = {name: value for name, value in figures.items() if value is not None}
-    if not known:
-        return
-    patch = "json_set({column}" + "".join(f", '$.{name}', ?" for name in known) + ")"
-    for table, column in (("skill_cache", "skill_data"), ("skill_base", "data")):
-        connection.execute(
-            f"UPDATE {table} SET {column} = {patch.format(column=column)} "  # noqa: S608 - constants
-            f"WHERE skill_id = ? AND json_valid({column})",
-            (*known.values(), skill_id),
-        )
-    # Answers overtake each other, and messages and polls overtake them: the next poll reads the skill anew, even if its
-    # bytes are those of last time.
-    connection.execute("UPDATE skill_base SET wire_digest = x'' WHERE skill_id = ?", (skill_id,))
-    connection.execute(
-        "UPDATE http_validator SET etag = NULL WHERE page = (SELECT page FROM skill_base WHERE skill_id = ?)",
-        (skill_id,),
     )

@@ -9,16 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-from atom_saas_sync.core.canonical import stored_version, version_key
 from atom_saas_sync.model import (
     TIME_TO_LIVE,
     Category,
-    Known,
     LinkState,
     LinkSwitch,
     MessageMark,
     ScheduledJob,
-    SkillVersion,
 )
 from atom_saas_sync.store.batch import Batch
 from atom_saas_sync.store.bulk import bulk_write
@@ -39,24 +36,6 @@ _LOG_BYTES = 64 * 1024 * 1024
 
 class RealtimeBatch(Batch):
     """One transaction in which a batch of messages is applied."""
-
-    def _signature(self, remote: SkillVersion, version: str) -> bytes | None:
-        """Sign only what continues a signed version, or is new: a message is completed from what is stored."""
-        known = self._known.get(remote.skill_id)
-        if self._signer is None or (known is not None and not self._is_signed(known)):
-            return None
-        return self._signer.sign(remote.skill_id, version, remote.content_digest, remote.exec_digest)
-
-    def _is_signed(self, known: Known) -> bool:
-        """Tell whether the version that completes a message is signed, if there is one."""
-        waiting, before = known.waiting, known.base
-        if waiting is not None and waiting.remote_text is not None:
-            version = stored_version(known.skill_id, waiting.remote_text)
-            return version is not None and super()._signature(version, version_key(version.fields)) is not None
-        if before is None or self._signer is None:
-            return True
-        signature = self._signer.sign(known.skill_id, before.version, before.content_digest, before.exec_digest)
-        return self._is_stored(signature, known.skill_id)
 
     def marks(self, kind: str, keys: Iterable[str]) -> dict[str, MessageMark]:
         """Return what is known of the last messages about these things; `kind` is skill, rating or category."""
@@ -152,7 +131,7 @@ class RealtimeStore:
     def batch(self) -> Iterator[RealtimeBatch]:
         """Open the transaction in which one batch of messages is applied."""
         with self._database.transaction() as connection, bulk_write(connection):
-            batch = RealtimeBatch(connection, self._history_versions, signer=self._signer, fetched=False)
+            batch = RealtimeBatch(connection, self._history_versions, signer=self._signer)
             yield batch
             batch.finish()
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from atom_saas_sync.model import Base, Known, WaitingConflict
 from atom_saas_sync.store import resolutions
+from atom_saas_sync.store.integrity import Signer
 
 _REPLACEMENT = "\ufffd"
 """What stands in a text in place of bytes that are not UTF-8."""
@@ -17,7 +18,8 @@ _KNOWN = f"""
            c.updated_at, CAST(b.wire_digest AS BLOB) AS wire_digest, CAST(b.content_digest AS BLOB) AS content_digest,
            CAST(b.exec_digest AS BLOB) AS exec_digest, CAST(b.data AS TEXT) AS data, b.page,
            b.deleted_at, CAST(b.version AS TEXT) AS version, w.id AS waiting_id,
-           nullif(CAST(w.remote_data AS TEXT), '{{}}') AS remote_data, w.undone_at
+           nullif(CAST(w.remote_data AS TEXT), '{{}}') AS remote_data, w.undone_at,
+           CAST(b.signature AS BLOB) AS signature
     FROM json_each(?) AS wanted
     LEFT JOIN skill_cache AS c ON c.skill_id = wanted.value
     LEFT JOIN skill_base AS b ON b.skill_id = wanted.value
@@ -26,7 +28,9 @@ _KNOWN = f"""
 """  # noqa: S608 - constants
 
 
-def read_states(connection: sqlite3.Connection, skill_ids: Sequence[str], *, write: bool) -> dict[str, Known]:
+def read_states(
+    connection: sqlite3.Connection, skill_ids: Sequence[str], *, write: bool, signer: Signer | None
+) -> dict[str, Known]:
     """Return what is stored of these skills; those of which nothing is are left out.
 
     With `write`, texts that another program has stored in another encoding are stored as UTF-8.
@@ -36,7 +40,7 @@ def read_states(connection: sqlite3.Connection, skill_ids: Sequence[str], *, wri
         for row in rows:
             if row["stored_as"] == "blob" or _REPLACEMENT in (row["skill_data"] or ""):
                 _store_as_text(connection, row["skill_id"], row["skill_data"])
-    return {row["skill_id"]: _known(row) for row in rows}
+    return {row["skill_id"]: _known(row, signer) for row in rows}
 
 
 def _store_as_text(connection: sqlite3.Connection, skill_id: str, text: str) -> None:
@@ -54,12 +58,13 @@ def _store_as_text(connection: sqlite3.Connection, skill_id: str, text: str) -> 
     connection.execute("INSERT INTO bulk_write (process) VALUES (1)")
 
 
-def _known(row: sqlite3.Row) -> Known:
-    skill_id, text, _, updated_at, *of_base, waiting_id, remote_text, undone_at = row
+def _known(row: sqlite3.Row, signer: Signer | None) -> Known:
+    skill_id, text, _, updated_at, *of_base, waiting_id, remote_text, undone_at, signature = row
     wire_digest, content_digest, exec_digest, data, page, deleted_at, version = of_base
     base = None
     if wire_digest is not None:
-        base = Base(wire_digest, content_digest, exec_digest, data, page, deleted_at is not None, version)
+        forged = signer is not None and signer.is_forged(signature, skill_id, version, content_digest, exec_digest)
+        base = Base(wire_digest, content_digest, exec_digest, data, page, deleted_at is not None, version, forged)
     waiting = None
     if waiting_id is not None:
         waiting = WaitingConflict(waiting_id, remote_text, held=undone_at is not None)

@@ -17,14 +17,13 @@ from atom_saas_sync.core.canonical import (
     decode_object,
     json_text,
     stored_version,
-    version_from_fields,
 )
 from atom_saas_sync.core.incoming.fields import TEXT_FIELDS
 from atom_saas_sync.core.incoming.skills import read_skill
-from atom_saas_sync.core.merge import follow_volatile
 from atom_saas_sync.core.plan import is_edited, is_tampered
+from atom_saas_sync.core.plan.edits import plan_edit, plan_removal, plan_revert
 from atom_saas_sync.errors import NotFound, NotLocal, Tampered, UsageError
-from atom_saas_sync.model import Action, BaseChange, CacheChange, InvalidItem, Known, Outcome, SkillVersion
+from atom_saas_sync.model import InvalidItem, Known, Outcome, SkillVersion
 from atom_saas_sync.usecases.ports import EditableCatalogue, PersonsBatch
 
 _SHOWN = 10
@@ -63,7 +62,7 @@ def edit_skill(
             raise UsageError(
                 f"{skill_id!r} has changed while you edited it; nothing was done", hint="edit it again as it is now"
             )
-        action = _plan(known, edited.fields)
+        action = plan_edit(known, edited.fields)
         if action is None:
             return False
         _keep(batch, [known], now)
@@ -129,7 +128,7 @@ def import_skills(
         raise UsageError("\n".join(problems[:_SHOWN]) + more, hint="nothing was imported")
     with catalogue.batch() as batch:
         known = batch.known(skills)
-        planned = [_plan(known.get(name) or Known(name), skill.fields) for name, skill in skills.items()]
+        planned = [plan_edit(known.get(name) or Known(name), skill.fields) for name, skill in skills.items()]
         actions = [action for action in planned if action is not None]
         _keep(batch, [known[action.skill_id] for action in actions if action.skill_id in known], now)
         batch.apply(actions, now, actor=actor)
@@ -151,10 +150,10 @@ def restore_version(
         raise UsageError(f"version {version} of {skill_id!r} is not a skill any more", hint="nothing was changed")
     with catalogue.batch() as batch:
         known = batch.known([skill_id]).get(skill_id) or Known(skill_id)
-        action = _plan(known, former.fields)
+        action = plan_edit(known, former.fields)
         if action is None:
             return False
-        if action.base is BaseChange.RESTORE and is_tampered(known):
+        if action.sets_base and is_tampered(known):
             raise Tampered(skill_id)
         _keep(batch, [known], now)
         batch.apply([action], now, actor=actor)
@@ -193,7 +192,7 @@ def revert_skills(
         bases = [base for skill_id in ids if (base := _reverted(known.get(skill_id), skill_id)) is not None]
         replaced = [known[base.skill_id] for base in bases]
         _keep(batch, replaced, now)
-        batch.apply([_back_to(base) for base in bases], now, actor=actor)
+        batch.apply([plan_revert(known[base.skill_id], base) for base in bases], now, actor=actor)
         for each in replaced:
             batch.note(actor, "skill revert", each.skill_id, now, **_replaced(each))
     return [base.skill_id for base in bases]
@@ -218,7 +217,7 @@ def delete_skills(
         _refuse_to_delete(known, ids)
         _refuse_unseen(known, ids, seen)
         _keep(batch, [known[skill_id] for skill_id in ids], now, ended_by="deleted")
-        batch.apply([Action(each, Outcome.DELETED, cache=CacheChange.REMOVE) for each in ids], now, actor=actor)
+        batch.apply([plan_removal(each) for each in ids], now, actor=actor)
         for skill_id in ids:
             batch.note(actor, "skill delete", skill_id, now, **_replaced(known[skill_id]))
 
@@ -295,31 +294,6 @@ def _read(candidate: Candidate, catalogue: EditableCatalogue) -> SkillVersion:
     return skill
 
 
-def _plan(known: Known, fields: Mapping[str, Any]) -> Action | None:
-    """Plan an edit; None if it changes nothing that a person can change."""
-    base = None if known.base_text is None else stored_version(known.skill_id, known.base_text)
-    local = None if known.local_text is None else stored_version(known.skill_id, known.local_text)
-    # Volatile fields follow the marketplace: of an edited skill, the cached text has its newest.
-    edited = version_from_fields(known.skill_id, follow_volatile(fields, (local or base).fields) if base else fields)
-    if local is not None and local.content_digest == edited.content_digest:
-        return None
-    if base is not None and base.content_digest == edited.content_digest and known.waiting is None:
-        return _back_to(base)
-    outcome = Outcome.ADDED if known.local_text is None else Outcome.UPDATED
-    return Action(known.skill_id, outcome, cache=CacheChange.WRITE, text=edited.text)
-
-
 def _replaced(known: Known | None) -> dict[str, object]:
     """Return what the audit log keeps: a local version that exists nowhere else."""
     return {} if known is None or not is_edited(known) else {"replaced": known.local_text}
-
-
-def _back_to(base: SkillVersion) -> Action:
-    return Action(
-        base.skill_id,
-        Outcome.UPDATED,
-        cache=CacheChange.WRITE,
-        text=base.text,
-        base=BaseChange.RESTORE,
-        remote=base,
-    )

@@ -10,10 +10,10 @@ from datetime import datetime
 from atom_saas_sync.characters import short_id
 from atom_saas_sync.core.canonical import canonical, decode_object
 from atom_saas_sync.core.deletions import MaxDelete
-from atom_saas_sync.core.incoming.messages import CATEGORY_UPDATE, RATING_FIGURES, RATING_UPDATE, SKILL_DELETE, Message
-from atom_saas_sync.core.plan import is_tampered, plan_deleted, plan_listed, with_alarm
-from atom_saas_sync.core.realtime import is_outdated, merged_version, remote_text, without_figures
-from atom_saas_sync.model import Action, BaseChange, CacheChange, Category, Known, MessageMark, Outcome, Strategy
+from atom_saas_sync.core.incoming.messages import CATEGORY_UPDATE, SKILL_DELETE, Message
+from atom_saas_sync.core.plan.listed import with_alarm
+from atom_saas_sync.core.plan.messages import PlannedMessage, is_outdated, plan_message
+from atom_saas_sync.model import Action, Category, MessageMark, Outcome, Strategy
 from atom_saas_sync.times import parse_time
 from atom_saas_sync.usecases.limited_log import LimitedLog
 from atom_saas_sync.usecases.ports import EventBatch, StoredEvents
@@ -65,88 +65,36 @@ class EventFollower:
         known = batch.known(ids)
         marks = batch.marks("skill", ids)
         rating_marks = batch.marks("rating", ids)
-        done: list[tuple[Message, Action]] = []
+        planned: list[tuple[Message, PlannedMessage]] = []
         news: dict[str, MessageMark] = {}
         rating_news: dict[str, MessageMark] = {}
         for message in group:
-            stored = known.get(message.key)
+            stored, key = known.get(message.key), message.key
             if message.only_if_held and stored is None:
-                log.debug("a message was dropped: no new skill may have the id %s", short_id(message.key))
+                log.debug("a message was dropped: no new skill may have the id %s", short_id(key))
                 continue
-            skill_mark, rating_mark = marks.get(message.key), rating_marks.get(message.key)
-            if message.type == RATING_UPDATE:
-                action, mark = self._plan_rating(message, stored, rating_mark, now), rating_news
-            else:
-                action, mark = self._plan_skill(message, stored, skill_mark, rating_mark, brake, now), news
-            if action is None:
+            plan = plan_message(message, stored, marks.get(key), rating_marks.get(key), self.strategy, now)
+            if plan is None:
                 continue
-            mark[message.key] = MessageMark(message.sent_at, message.type == SKILL_DELETE)
-            if mark is news and rating_mark is not None and _has_newer_figures(message, rating_mark, now):
-                rating_news[message.key] = MessageMark(message.sent_at)
-            if _does_something(action):
-                done.append((message, action))
-        otherwise = batch.seen_otherwise(action.remote for _, action in done if action.remote is not None)
+            deletes = message.type == SKILL_DELETE
+            if deletes and plan.action.does_something and not brake.admits():
+                continue
+            (rating_news if plan.about_figures else news)[key] = MessageMark(message.sent_at, deletes)
+            if plan.has_figures:
+                rating_news[key] = MessageMark(message.sent_at)
+            if plan.action.does_something:
+                planned.append((message, plan))
+        otherwise = batch.seen_otherwise(plan.action.remote for _, plan in planned if plan.action.remote is not None)
         done = [
-            (message, with_alarm(action, known.get(action.skill_id), seen_otherwise=action.skill_id in otherwise))
-            for message, action in done
+            (message, with_alarm(plan.action, plan.sides, seen_otherwise=message.key in otherwise))
+            for message, plan in planned
         ]
-        actions = [action for _, action in done]
-        batch.apply(actions, now)
+        batch.apply([action for _, action in done], now)
         batch.mark("skill", news, now)
         batch.mark("rating", rating_news, now)
-        pages = {stored.base.page for action in actions if (stored := known.get(action.skill_id)) and stored.base}
-        batch.distrust_pages(page for page in pages if page is not None)
+        bases = [plan.sides.known.base for _, plan in planned]
+        batch.distrust_pages({base.page for base in bases if base is not None and base.page is not None})
         return done
-
-    def _plan_skill(
-        self,
-        message: Message,
-        known: Known | None,
-        mark: MessageMark | None,
-        rating_mark: MessageMark | None,
-        brake: _Brake,
-        now: datetime,
-    ) -> Action | None:
-        """Return what to do; None if the message is outdated, of nothing that we know, or left to the next poll."""
-        stored = _remote_fields(known)
-        updated_at = None if stored is None else parse_time(stored.get("updated_at"))
-        if mark is not None and mark.deleted and stored is None:
-            # Gone since: only what is no older than the deletion brings it back.
-            if _is_older_than(message, mark, now):
-                return None
-        elif is_outdated(message, updated_at=updated_at, sent_at=None if mark is None else mark.sent_at, now=now) or (
-            message.type != SKILL_DELETE and is_tampered(known)  # which would complete what the message leaves out
-        ):
-            return None
-        unchanged = Action(message.key, Outcome.UNCHANGED)
-        if message.type == SKILL_DELETE:
-            deletion = None if known is None else plan_deleted(known, self.strategy)
-            if deletion is None:
-                return unchanged
-            return deletion if brake.admits() else None
-        if rating_mark is not None and _is_older_than(message, rating_mark, now):
-            message = without_figures(message)  # a newer message about them came first
-        remote = merged_version(message, stored)
-        if remote is None and known is not None and known.local_text is not None and not _is_deleted_there(known):
-            return unchanged
-        if remote is None:  # the same as before, but the row is gone here, or was thought to be gone there
-            remote = merged_version(message, None)
-        return unchanged if remote is None else plan_listed(known, remote, self.strategy, now, stored=stored)
-
-    def _plan_rating(
-        self, message: Message, known: Known | None, mark: MessageMark | None, now: datetime
-    ) -> Action | None:
-        stored = _remote_fields(known)
-        if known is None or stored is None or _is_deleted_there(known) or is_tampered(known):
-            return None  # nothing to rate here, or not the marketplace's
-        sent_at = None if mark is None else mark.sent_at
-        updated_at = None if mark is not None else parse_time(stored.get("updated_at"))
-        if is_outdated(message, updated_at=updated_at, sent_at=sent_at, now=now):
-            return None
-        remote = merged_version(message, stored)
-        if remote is None:
-            return Action(message.key, Outcome.UNCHANGED)
-        return plan_listed(known, remote, self.strategy, now, stored=stored)
 
     def _apply_categories(self, batch: EventBatch, group: Sequence[Message], now: datetime) -> list[str]:
         marks = batch.marks("category", [message.key for message in group])
@@ -183,33 +131,6 @@ def _groups(messages: Sequence[Message]) -> Iterator[list[Message]]:
         category = message.type == CATEGORY_UPDATE
     if group:
         yield group
-
-
-def _is_older_than(message: Message, mark: MessageMark, now: datetime) -> bool:
-    return is_outdated(message, updated_at=None, sent_at=mark.sent_at, now=now)
-
-
-def _has_newer_figures(message: Message, rating_mark: MessageMark, now: datetime) -> bool:
-    """Tell whether a message about a skill says what a rating_update would say, and no older one comes after it."""
-    return not message.fields.keys().isdisjoint(RATING_FIGURES) and not _is_older_than(message, rating_mark, now)
-
-
-def _remote_fields(known: Known | None) -> dict[str, object] | None:
-    text = remote_text(known)
-    return None if text is None else decode_object(text)
-
-
-def _is_deleted_there(known: Known) -> bool:
-    return known.base is not None and known.base.deleted
-
-
-def _does_something(action: Action) -> bool:
-    return (
-        action.outcome is not Outcome.UNCHANGED
-        or action.cache is not CacheChange.KEEP
-        or action.base is not BaseChange.KEEP
-        or action.conflict is not None
-    )
 
 
 class _Brake:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from atom_saas_sync.characters import counted, short_id
-from atom_saas_sync.core.canonical import stored_version
 from atom_saas_sync.core.deletions import MaxDelete
-from atom_saas_sync.core.plan import is_tampered, plan_deleted, plan_listed
-from atom_saas_sync.core.realtime import is_newer
+from atom_saas_sync.core.plan import plan_listed, plan_touched, plan_waiting
+from atom_saas_sync.core.plan.listed import without_outdated
 from atom_saas_sync.errors import (
     ApiError,
     AtomSyncError,
@@ -26,13 +25,9 @@ from atom_saas_sync.errors import (
 )
 from atom_saas_sync.model import (
     Action,
-    BaseChange,
-    CacheChange,
-    Known,
     ListedPage,
     Outcome,
     RunReport,
-    SkillVersion,
     Strategy,
     WalkProof,
 )
@@ -365,13 +360,10 @@ class CataloguePull:
 
     def _write_page(self, batch: StoredBatch, page: _ReadPage, items: SortedItems, list_key: str) -> list[Action]:
         """Compare a page with what is stored, and carry out what follows; return that."""
-        number, changed = page.walked.number, dict(items.changed)
-        known = batch.known(changed)
+        number, known = page.walked.number, batch.known(items.changed)
         # What a message has told since the page was asked for, the page may not know yet.
         told = batch.told_since(self._asked[number], now=self._clock.now())
-        for name in told & changed.keys():
-            if not is_newer(changed[name], known.get(name), page.at):
-                del changed[name]
+        changed = without_outdated(items.changed, told, known, page.at)
         strategy, otherwise = self._options.strategy, batch.seen_otherwise(changed.values())
         actions = [
             plan_listed(known.get(name), remote, strategy, page.at, seen_otherwise=name in otherwise)
@@ -386,7 +378,7 @@ class CataloguePull:
             and told.isdisjoint(items.changed)
             and len(items.unchanged) + len(changed) == page.walked.size
             and all(
-                action.base is BaseChange.ADVANCE or (name in known and known[name].base)
+                action.sets_base or (name in known and known[name].base)
                 for name, action in zip(changed, actions, strict=True)
             )
         )
@@ -403,28 +395,15 @@ class CataloguePull:
     def _look_after_touched_rows(self, listed: Collection[str], tampered: Collection[str]) -> None:
         """Put rows back that another program deleted, and volatile fields that it changed; also behind a 304.
 
-        Not of what is not listed: it may be gone, and that is for `Deletions` to find out. Nor from a base that
-        was tampered with.
+        Not of what is not listed: it may be gone, and that is for `Deletions` to find out.
         """
         touched = [name for name in self._catalogue.touched_ids() if name in listed and name not in tampered]
         if not touched:
             return
-        with self._catalogue.batch(write=not self._options.dry_run, fetched=False) as batch:
-            actions = []
-            for known in batch.known(touched).values():
-                if is_tampered(known):
-                    continue
-                # What the marketplace has now: if a conflict waits, not the base.
-                text = known.waiting.remote_text if known.waiting else known.base_text
-                newest = text and stored_version(known.skill_id, text)
-                if newest and (known.local_text is None or known.waiting is None):
-                    action = self._plan_listed(known, newest)
-                    if _does_something(action):
-                        actions.append(action)
-            if not self._options.dry_run:
-                batch.apply(actions, self._clock.now())
-                batch.count_changes(actions)
-        self._tally.took(actions)
+        strategy, now = self._options.strategy, self._clock.now()
+        with self._catalogue.batch(write=not self._options.dry_run) as batch:
+            plans = [plan_touched(known, strategy, now) for known in batch.known(touched).values()]
+            self._apply(batch, plans)
 
     def _look_again_at_waiting_conflicts(self, listed: Collection[str]) -> None:
         """Close what has been settled by edits meanwhile, and apply a strategy that was changed; also behind a 304.
@@ -433,29 +412,20 @@ class CataloguePull:
         """
         if not self._tally.waiting:
             return
-        with self._catalogue.batch(write=not self._options.dry_run, fetched=False) as batch:
-            actions = []
-            for known in batch.known(self._tally.waiting).values():
-                action = self._plan_waiting(known, listed)
-                if action is not None and _does_something(action):
-                    actions.append(action)
-            if not self._options.dry_run:
-                batch.apply(actions, self._clock.now())
-                batch.count_changes(actions)
+        strategy, now = self._options.strategy, self._clock.now()
+        with self._catalogue.batch(write=not self._options.dry_run) as batch:
+            plans = [
+                plan_waiting(known, strategy, now, listed=known.skill_id in listed)
+                for known in batch.known(self._tally.waiting).values()
+            ]
+            self._apply(batch, plans)
+
+    def _apply(self, batch: StoredBatch, plans: Iterable[Action | None]) -> None:
+        actions = [action for action in plans if action is not None and action.does_something]
+        if not self._options.dry_run:
+            batch.apply(actions, self._clock.now())
+            batch.count_changes(actions)
         self._tally.took(actions)
-
-    def _plan_waiting(self, known: Known, listed: Collection[str]) -> Action | None:
-        if known.waiting is None:
-            return None
-        if known.waiting.remote_text is None:
-            return plan_deleted(known, self._options.strategy)
-        if known.skill_id not in listed:
-            return None
-        remote = stored_version(known.skill_id, known.waiting.remote_text)
-        return None if remote is None else self._plan_listed(known, remote)
-
-    def _plan_listed(self, known: Known | None, remote: SkillVersion, *, seen_otherwise: bool = False) -> Action:
-        return plan_listed(known, remote, self._options.strategy, self._clock.now(), seen_otherwise=seen_otherwise)
 
 
 def _log_page(page: _ReadPage, actions: Sequence[Action]) -> None:
@@ -468,13 +438,4 @@ def _log_page(page: _ReadPage, actions: Sequence[Action]) -> None:
         page.walked.number,
         ", ".join(f"{number} {name}" for name, number in counts.items()),
         extra={"page": page.walked.number, **counts},
-    )
-
-
-def _does_something(action: Action) -> bool:
-    return (
-        action.outcome is not Outcome.UNCHANGED
-        or action.cache is not CacheChange.KEEP
-        or action.base is not BaseChange.KEEP
-        or action.conflict is not None
     )

@@ -88,8 +88,7 @@ def undo_resolution(store: StoredConflicts, conflict_id: int, *, actor: str, now
             raise _unknown(conflict_id)
         known = desk.known([logged.skill_id]).get(logged.skill_id) or Known(logged.skill_id)
         _refuse_undo(logged, known)
-        for action in plan_undo(known, logged):
-            desk.apply([action], now, actor=actor)
+        desk.apply([plan_undo(known, logged)], now, actor=actor)
         desk.mark_undone(conflict_id, actor, now)
         desk.note(
             actor,

@@ -11,13 +11,12 @@ from atom_saas_sync.model import (
     STRATEGIES,
     Action,
     Base,
-    BaseChange,
-    CacheChange,
     Known,
     SkillVersion,
     Strategy,
     WaitingConflict,
 )
+from atom_saas_sync.model.effects import DropBase, MarkDeleted, RemoveServed, SetBase, UnmarkDeleted, WriteServed
 
 
 def skill(**fields: str) -> SkillVersion:
@@ -129,20 +128,21 @@ def outcome(cell: Cell, action: Action | None) -> tuple[str, str, str]:
     """Return the contents of cache, base and log afterwards, in the words of the table."""
     if action is None:
         return cell.local, cell.base if cell.waits != "deleted" else f"{cell.base}, deleted", "-"
-    cache = {
-        CacheChange.KEEP: cell.local,
-        CacheChange.WRITE: name_of(action.text),
-        CacheChange.REMOVE: "-",
-    }[action.cache]
-    deleted = f"{cell.base}, deleted" if cell.waits == "deleted" else cell.base
-    base = {
-        BaseChange.KEEP: deleted,
-        BaseChange.ADVANCE: name_of(action.remote.text if action.remote else None),
-        BaseChange.DROP: "-",
-        BaseChange.MARK_DELETED: f"{cell.base}, deleted",
-        BaseChange.UNMARK_DELETED: cell.base,
-        BaseChange.RESTORE: "restored",
-    }[action.base]
+    cache, base = cell.local, f"{cell.base}, deleted" if cell.waits == "deleted" else cell.base
+    for effect in action.effects:
+        match effect:
+            case WriteServed(text=text):
+                cache = name_of(text)
+            case RemoveServed():
+                cache = "-"
+            case SetBase(version=version):
+                base = name_of(version.text)
+            case DropBase():
+                base = "-"
+            case MarkDeleted():
+                base = f"{cell.base}, deleted"
+            case UnmarkDeleted():
+                base = cell.base
     return cache, base, _log(action)
 
 

@@ -6,7 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from atom_saas_sync.core.adoption import plan_adoption
-from atom_saas_sync.model import Action, BaseChange, CacheChange, Known, LoggedConflict, WaitingConflict
+from atom_saas_sync.model import Action, Known, LoggedConflict, WaitingConflict
+from atom_saas_sync.model.effects import DropBase, WriteServed
 
 
 def text(description: str) -> str:
@@ -27,36 +28,45 @@ def planned(known: Known = HERE, **fields: str | None) -> Action:
     return action
 
 
+def written(action: Action) -> str:
+    (text,) = [each.text for each in action.effects if isinstance(each, WriteServed)]
+    return text
+
+
+def drops_base(action: Action) -> bool:
+    return any(isinstance(each, DropBase) for each in action.effects)
+
+
 def test_the_result_is_cached_and_the_remote_version_becomes_the_base() -> None:
     action = planned()
-    assert (action.cache, action.base) == (CacheChange.WRITE, BaseChange.ADVANCE)
-    assert json.loads(action.text or "")["description"] == "agreed"
+    assert (action.cache, action.sets_base) == ("write", True)
+    assert json.loads(written(action))["description"] == "agreed"
     assert action.remote is not None and action.remote.fields["description"] == "theirs"
-    assert planned(result_text=text("theirs")).text == text("theirs")
+    assert written(planned(result_text=text("theirs"))) == text("theirs")
 
 
 def test_volatile_fields_do_not_make_another_version() -> None:
     local = json.dumps({**json.loads(text("mine")), "average_rating": 4.5})
-    assert planned(Known("s", local)).cache is CacheChange.WRITE
+    assert planned(Known("s", local)).cache == "write"
 
 
 @pytest.mark.parametrize("result", [None, "null", "[]", '"x"', "{", '{"name": "S"}', '{"skill_id": "t", "name": "S"}'])
 def test_a_result_that_is_not_this_skill_counts_as_none(result: str | None) -> None:
     action = planned(result_text=result)
-    assert (action.cache, action.base, action.text) == (CacheChange.KEEP, BaseChange.ADVANCE, text("mine"))
+    assert (action.cache, action.sets_base) == ("keep", True)
 
 
 def test_what_was_edited_since_stays() -> None:
-    assert planned(Known("s", text("newer"))).cache is CacheChange.KEEP
-    assert planned(Known("s", text("newer")), strategy="remote_wins", remote_text=None).cache is CacheChange.KEEP
+    assert planned(Known("s", text("newer"))).cache == "keep"
+    assert planned(Known("s", text("newer")), strategy="remote_wins", remote_text=None).cache == "keep"
 
 
 def test_a_deleted_skill_goes_or_stays_without_a_base() -> None:
     gone = planned(strategy="remote_wins", remote_text=None)
-    assert (gone.cache, gone.base) == (CacheChange.REMOVE, BaseChange.DROP)
+    assert (gone.cache, drops_base(gone)) == ("remove", True)
     for strategy in ("local_wins", "merge", None):
         kept = planned(strategy=strategy, remote_text=None, result_text=None)
-        assert (kept.cache, kept.base) == (CacheChange.KEEP, BaseChange.DROP)
+        assert (kept.cache, drops_base(kept)) == ("keep", True)
 
 
 def test_a_newer_open_conflict_and_a_missing_row_are_left_alone() -> None:

@@ -12,17 +12,17 @@ from msgspec.structs import replace
 
 from atom_saas_sync.core.canonical import version_from_fields
 from atom_saas_sync.core.plan import classify, plan_deleted, plan_listed, plan_resolution, resolve
+from atom_saas_sync.core.plan.sides import base_of
 from atom_saas_sync.model import (
     STRATEGIES,
     Action,
-    BaseChange,
-    CacheChange,
     Conflict,
     Known,
     Outcome,
     SkillVersion,
     Strategy,
 )
+from atom_saas_sync.model.effects import EndVersion, SetBase, UnmarkDeleted, WriteServed
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "CONFLICTS.md"
 
@@ -36,33 +36,24 @@ def test_the_table_in_the_documentation_is_what_the_code_does(cells: tuple[Cell,
 @pytest.mark.parametrize("cell", [*CELLS, *WAITING_CELLS])
 def test_a_decision_carried_out_needs_no_second_one(cell: Cell, strategy: Strategy) -> None:
     action = decide(cell, strategy)
-    if action is None or action.cache is CacheChange.REMOVE or cell.remote == "-":
+    if action is None or action.cache == "remove" or cell.remote == "-":
         return
     after = carried_out(cell, action)
     again = plan_listed(after, {"A": BASE, "R": REMOTE}.get(cell.remote, action.remote or BASE), strategy, NOW)
-    assert (again.outcome, again.cache, again.conflict) == (Outcome.UNCHANGED, CacheChange.KEEP, None)
+    assert (again.outcome, again.cache, again.conflict) == (Outcome.UNCHANGED, "keep", None)
 
 
 def carried_out(cell: Cell, action: Action) -> Known:
     known = known_of(cell) or Known("s")
-    local = action.text if action.cache is CacheChange.WRITE else known.local_text
-    base = known.base
-    if action.base is BaseChange.ADVANCE and action.remote is not None:
-        remote = action.remote
-        kept = None if remote.text == local else remote.text
-        ours = known_of(Cell("A", "A", "A"))
-        assert ours is not None
-        assert ours.base is not None
-        base = replace(
-            ours.base,
-            wire_digest=remote.wire_digest,
-            content_digest=remote.content_digest,
-            exec_digest=remote.exec_digest,
-            text=kept,
-        )
-    elif action.base is BaseChange.UNMARK_DELETED and base is not None:
-        base = replace(base, deleted=False)
-    waiting = known.waiting
+    local, base, waiting = known.local_text, known.base, known.waiting
+    for effect in action.effects:
+        match effect:
+            case WriteServed(text=text):
+                local = text
+            case SetBase(version=version, kept_text=kept):
+                base = replace(base_of(version), text=kept)
+            case UnmarkDeleted() if base is not None:
+                base = replace(base, deleted=False)
     if action.conflict is not None:
         entry = action.conflict
         waiting = None
@@ -125,12 +116,12 @@ def test_an_edited_copy_follows_the_ratings_and_keeps_its_time(remote: SkillVers
     edited = rated(LOCAL, 1, "2026-03-01T00:00:00Z")
     known = replace(known, local_text=edited.text, local_updated_at="2026-01-01T00:00:00Z")
     action = plan_listed(known, rated(remote, 4.5, "2026-02-01T00:00:00Z"), strategy, NOW)
-    assert action.text is not None
-    written = json.loads(action.text)
+    (write,) = (each for each in action.effects if isinstance(each, WriteServed))
+    written = json.loads(write.text)
     assert (written["average_rating"], written["updated_at"]) == (4.5, "2026-02-01T00:00:00Z")
     assert written["code"] == "l"
     # The later of the row's time and its own: or the next merge would take the wrong side for the newer one.
-    assert action.changed_at == "2026-03-01T00:00:00Z"
+    assert write.changed_at == "2026-03-01T00:00:00Z"
 
 
 def test_the_newer_side_is_told_by_the_time_before_the_refresh() -> None:
@@ -146,11 +137,11 @@ def test_the_newer_side_is_told_by_the_time_before_the_refresh() -> None:
     )
     newer = rated(remote, 2, "2026-02-01T00:00:00Z")
     waits = plan_listed(known, newer, "manual", NOW)
-    assert waits.text is not None
-    conflict = Conflict("OTHER", "LOW", waits.text, newer.text, base.text)
+    (write,) = (each for each in waits.effects if isinstance(each, WriteServed))
+    conflict = Conflict("OTHER", "LOW", write.text, newer.text, base.text)
     # The refreshed text has the remote time in it; the row keeps the local one.
-    assert waits.changed_at == "2026-01-01T00:00:00Z"
-    merged = resolve(conflict, "s", "merge", local_updated_at=waits.changed_at, now=NOW)
+    assert write.changed_at == "2026-01-01T00:00:00Z"
+    merged = resolve(conflict, "s", "merge", local_updated_at=write.changed_at, now=NOW)
     assert merged is not None
     assert merged.fields["description"] == "r"
 
@@ -180,7 +171,8 @@ def test_the_same_version_with_other_code_is_republished_once() -> None:
 def test_a_version_that_waited_and_was_replaced_belongs_to_the_history() -> None:
     action = decide(Cell("A", "L", "N", "R"), "manual")
     assert action is not None
-    assert action.passed_over == REMOTE
+    (ended,) = (each for each in action.effects if isinstance(each, EndVersion))
+    assert (ended.text.decode(), ended.ended_by) == (REMOTE.text, "superseded")
 
 
 def test_what_is_no_json_loses_nothing() -> None:

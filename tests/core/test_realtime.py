@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atom_saas_sync.core.incoming.messages import UNKNOWN, Malformed, Message, parse_frame
+from atom_saas_sync.core.plan.messages import is_outdated, merged_version, without_figures
 from atom_saas_sync.core.realtime import (
     DISABLED_BY_ADMIN,
     FIRST_DELAYS,
@@ -22,9 +23,6 @@ from atom_saas_sync.core.realtime import (
     Lifeline,
     Rules,
     asks_for_retry,
-    is_outdated,
-    merged_version,
-    without_figures,
 )
 from atom_saas_sync.model import LinkState, LinkSwitch
 from atom_saas_sync.times import parse_time

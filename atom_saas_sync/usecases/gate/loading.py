@@ -17,8 +17,8 @@ from atom_saas_sync.core.gate.policy_file import needs_lock, parse_rules
 from atom_saas_sync.core.gate.revocations import parse_revocations
 from atom_saas_sync.core.gate.stored import Marks
 from atom_saas_sync.core.gate.types import Gate, Policy, Revocation, Revocations
-from atom_saas_sync.core.plan import CLOCK_TOLERANCE
 from atom_saas_sync.errors import ConfigError, UsageError
+from atom_saas_sync.times import CLOCK_TOLERANCE
 from atom_saas_sync.usecases.ports.gate_desk import GateStore
 from atom_saas_sync.usecases.ports.gate_edges import GateFiles
 

@@ -50,10 +50,10 @@ class StoredBatch(SkillBatch, Protocol):
         """Return what the catalogue's verb of this name does, as this transaction sees it."""
 
     def apply(self, actions: Sequence[Action], now: datetime, *, page: int | None = None) -> None:
-        """Carry out actions in their order: cached rows, bases, history and conflict log.
+        """Carry out the effects of actions on different skills: cached rows, bases, history and conflict log.
 
-        `known` must have been called for their skills in this batch. A version of the marketplace that ends here goes
-        into the history. `page` is where the list showed the skills; None leaves their page as it is.
+        `page` is where the list showed the skills; None leaves their page as it is. With a key, a version is signed as
+        far as its effect's proof goes.
         """
 
     def confirm_page(self, page: int, now: datetime) -> None:
@@ -98,11 +98,8 @@ class StoredCatalogue(KnownSkills, Protocol):
     def ids_on_page(self, page: int) -> list[str]:
         """Return the skills that were last seen on a page."""
 
-    def batch(self, *, write: bool = True, fetched: bool = True) -> AbstractContextManager[StoredBatch]:
-        """Open a transaction. Without `write` it is a snapshot that takes no lock; what it writes is not kept.
-
-        With a key, versions are signed if the marketplace has just sent them (`fetched`), or if they had been signed.
-        """
+    def batch(self, *, write: bool = True) -> AbstractContextManager[StoredBatch]:
+        """Open a transaction. Without `write` it is a snapshot that takes no lock; what it writes is not kept."""
 
     def tampered(self, *, everything: bool) -> list[str]:
         """Return the skills that count as the marketplace's although their text does not have its digest.

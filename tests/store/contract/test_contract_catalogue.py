@@ -6,9 +6,10 @@ from datetime import timedelta
 
 from store_rooms import DAY, HOUR, LIST, NOW, SECOND, Rooms, skill
 
-from atom_saas_sync.model import Action, BaseChange, CacheChange, Category, MessageMark, Outcome, PageRecord
+from atom_saas_sync.model import Action, Category, MessageMark, Outcome, PageRecord
+from atom_saas_sync.model.effects import DropBase, MarkDeleted, RemoveServed
 
-GONE = Action("a", Outcome.DELETED, cache=CacheChange.REMOVE, base=BaseChange.DROP)
+GONE = Action("a", Outcome.DELETED, (RemoveServed("a"), DropBase("a")))
 
 
 # Skills
@@ -71,7 +72,7 @@ def test_touched_and_unlisted_skills(store: Rooms) -> None:
     assert store.catalogue.unlisted_ids({"a"}, recorded=False) == ["b", "c"]
     store.show(skill("a"))
     assert store.catalogue.unlisted_ids(set(), recorded=True) == ["b"]
-    store.carry_out(Action("b", Outcome.UNCHANGED, base=BaseChange.MARK_DELETED))
+    store.carry_out(Action("b", Outcome.UNCHANGED, (MarkDeleted("b"),)))
     assert store.catalogue.unlisted_ids({"a"}, recorded=False) == ["c"]
     assert store.catalogue.touched_ids() == []
 

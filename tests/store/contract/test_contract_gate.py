@@ -20,9 +20,10 @@ from atom_saas_sync.core.gate.types import (
     Revocations,
     ScanResult,
 )
-from atom_saas_sync.model import Action, BaseChange, CacheChange, Outcome, SkillVersion
+from atom_saas_sync.model import Action, Outcome, SkillVersion
+from atom_saas_sync.model.effects import DropBase, RemoveServed
 
-GONE = Action("a", Outcome.DELETED, cache=CacheChange.REMOVE, base=BaseChange.DROP)
+GONE = Action("a", Outcome.DELETED, (RemoveServed("a"), DropBase("a")))
 ONE, TWO, THREE = (skill("a", code=str(number), version=f"{number}.0.0") for number in (1, 2, 3))
 
 

@@ -10,17 +10,14 @@ from typing import Any
 import pytest
 from store_rooms import DAY, HERE, HOUR, LIST, NOW, SECOND, LockHolder, Rooms, copy_of, skill
 
+from atom_saas_sync.core.plan import plan_listed
 from atom_saas_sync.errors import DatabaseBusy, Locked
 from atom_saas_sync.model import (
-    Action,
-    BaseChange,
-    CacheChange,
     CatalogueCounts,
     Category,
     ConflictFilter,
     Delivery,
     LinkState,
-    Outcome,
     RatingReceipt,
     RunReport,
     ScheduledJob,
@@ -264,12 +261,8 @@ def test_a_batch_that_fails_leaves_nothing(seeded: Rooms, room: str, failure: ty
 
 def write_and_fail(opened: AbstractContextManager[Any], failure: type[BaseException]) -> None:
     newer = skill("a", version="9.0.0")
-    take_it = Action(
-        "a", Outcome.UPDATED, cache=CacheChange.WRITE, text=newer.text, base=BaseChange.ADVANCE, remote=newer
-    )
     with opened as batch:
-        batch.known(["a"])
-        batch.apply([take_it], NOW)
+        batch.apply([plan_listed(batch.known(["a"])["a"], newer, "remote_wins", NOW)], NOW)
         assert batch.known(["a"])["a"].local_text == newer.text
         raise failure
 

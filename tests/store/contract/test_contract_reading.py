@@ -7,7 +7,9 @@ from datetime import timedelta
 import pytest
 from store_rooms import DAY, HOUR, NOW, SECOND, Rooms, skill
 
-from atom_saas_sync.model import Action, BaseChange, CacheChange, CachedSkill, Outcome, Sort, Wanted
+from atom_saas_sync.core.plan import plan_deleted
+from atom_saas_sync.model import Action, CachedSkill, Outcome, Sort, Wanted
+from atom_saas_sync.model.effects import MarkDeleted
 
 
 @pytest.fixture
@@ -89,7 +91,7 @@ def test_a_search_finds_what_was_written_last(four: Rooms) -> None:
 
 
 def test_a_skill_edited_here_and_deleted_there_is_not_shown(four: Rooms) -> None:
-    four.carry_out(Action("c", Outcome.UNCHANGED, base=BaseChange.MARK_DELETED))
+    four.carry_out(Action("c", Outcome.UNCHANGED, (MarkDeleted("c"),)))
     assert four.shown() == {"a": "marketplace", "b": "marketplace", "d": "local"}
     assert four.reading().count(Wanted()) == 3
     assert four.reading().search("cut", Wanted()) == ([], 0)
@@ -124,7 +126,9 @@ def test_the_history_has_the_newest_first_and_forgets_the_oldest(store: Rooms) -
 
 def test_the_last_version_of_a_deleted_skill_stays(store: Rooms) -> None:
     store.show(skill("a"))
-    store.carry_out(Action("a", Outcome.DELETED, cache=CacheChange.REMOVE, base=BaseChange.DROP))
+    gone = plan_deleted(store.catalogue.known(["a"])["a"], "manual")
+    assert gone is not None
+    store.carry_out(gone)
     (last,) = store.history.versions("a")
     assert (last.text, last.ended_by) == (skill("a").text, "deleted")
 

@@ -1,0 +1,30 @@
+"""The decision: what happens to a skill, given its base, the local copy and what the marketplace says.
+
+One branch a cell; each has its row in docs/CONFLICTS.md and a test. Rules: data-model.md, 1 to 5. A plan is an Action:
+its effects are all that the store carries out.
+"""
+
+from __future__ import annotations
+
+from atom_saas_sync.core.plan.conflicts import CONVERGED, classify, differing_fields, resolve
+from atom_saas_sync.core.plan.deletions import plan_deleted
+from atom_saas_sync.core.plan.listed import is_newer, plan_listed, plan_touched, plan_waiting, with_alarm
+from atom_saas_sync.core.plan.resolutions import plan_resolution, plan_undo
+from atom_saas_sync.core.plan.sides import is_edited, is_tampered
+
+__all__ = [
+    "CONVERGED",
+    "classify",
+    "differing_fields",
+    "is_edited",
+    "is_newer",
+    "is_tampered",
+    "plan_deleted",
+    "plan_listed",
+    "plan_resolution",
+    "plan_touched",
+    "plan_undo",
+    "plan_waiting",
+    "resolve",
+    "with_alarm",
+]

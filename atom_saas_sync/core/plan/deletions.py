@@ -1,0 +1,57 @@
+"""The plan for a skill that the marketplace has deleted (data-model.md, rules 4 and 5)."""
+
+from __future__ import annotations
+
+from atom_saas_sync.core.plan.conflicts import closing, conflict_with, replaced_forgery
+from atom_saas_sync.core.plan.sides import Sides
+from atom_saas_sync.core.plan.steps import ended, life_here, logged, served, without_base
+from atom_saas_sync.model import Action, ConflictEntry, Known, Outcome, Resolution, Strategy
+from atom_saas_sync.model.effects import Effect, MarkDeleted, RemoveServed
+
+
+def plan_deleted(known: Known, strategy: Strategy) -> Action | None:
+    """Plan for a skill that the marketplace has confirmed as deleted; None if nothing is to be done."""
+    sides, base, waiting = Sides(known), known.base, known.waiting
+    if base is None:
+        if waiting is None:
+            return None  # exists only here: no sync deletes it
+        # It existed only here, appeared there, and is gone there again: it exists only here.
+        entry = closing(sides, None, known.local_text)
+        return Action(known.skill_id, Outcome.UNCHANGED, tuple(logged(known.skill_id, entry)))
+    if known.local_text is None or not sides.is_edited:
+        return _gone(sides, closing(sides, None, None) or replaced_forgery(sides, None))
+    if waiting is not None and waiting.held:
+        strategy = "manual"
+    if strategy == "manual":
+        if base.deleted and waiting is not None and waiting.remote_text is None:
+            return None  # waits already
+        entry = ConflictEntry(conflict_with(sides, None), None, sides.waiting_id)
+        effects = [
+            MarkDeleted(known.skill_id),
+            *ended(sides, "deleted", settles=True),
+            *logged(known.skill_id, entry),
+        ]
+        return Action(known.skill_id, Outcome.UNCHANGED, tuple(effects))
+    result = None if strategy == "remote_wins" else known.local_text
+    return settled_deletion(sides, Resolution(strategy, result, replaces_edit=result is None))
+
+
+def settled_deletion(sides: Sides, resolution: Resolution) -> Action:
+    """Let a skill that was deleted there and changed here go, or stay and exist only here from now on."""
+    entry = ConflictEntry(conflict_with(sides, None), resolution, sides.waiting_id)
+    text = resolution.result_text
+    if text is None:
+        return _gone(sides, entry)
+    written = text != sides.known.local_text
+    effects: list[Effect] = [served(sides, text, None, life=life_here(sides))] if written else []
+    effects += [*without_base(sides, written=written, settles=True), *logged(sides.skill_id, entry)]
+    return Action(sides.skill_id, Outcome.UPDATED if written else Outcome.UNCHANGED, tuple(effects))
+
+
+def _gone(sides: Sides, entry: ConflictEntry | None) -> Action:
+    effects = (
+        RemoveServed(sides.skill_id),
+        *without_base(sides, written=False, settles=entry is not None),
+        *logged(sides.skill_id, entry),
+    )
+    return Action(sides.skill_id, Outcome.DELETED, effects)

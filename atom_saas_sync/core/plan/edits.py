@@ -1,0 +1,47 @@
+"""The plans for what a person writes here: an edit, a way back to the marketplace's version, a removal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from atom_saas_sync.core.canonical import version_from_fields
+from atom_saas_sync.core.merge import follow_volatile
+from atom_saas_sync.core.plan.conflicts import fields_of
+from atom_saas_sync.core.plan.listed import kept_base
+from atom_saas_sync.core.plan.sides import Sides
+from atom_saas_sync.core.plan.steps import life_here, restored, served
+from atom_saas_sync.model import Action, Known, Outcome, SkillVersion
+from atom_saas_sync.model.effects import Life, RemoveServed
+
+
+def plan_edit(known: Known, fields: Mapping[str, Any]) -> Action | None:
+    """Plan an edit; None if it changes nothing that a person can change.
+
+    Volatile fields follow the marketplace: of an edited skill, the cached text has its newest.
+    """
+    sides = Sides(known)
+    base = None if sides.base is None else sides.base.version
+    newest = fields_of(sides.local) or (None if base is None else base.fields)
+    followed = fields if base is None or newest is None else follow_volatile(fields, newest)
+    edited = version_from_fields(known.skill_id, followed)
+    if sides.local is not None and sides.local.content_digest == edited.content_digest:
+        return None
+    if base is not None and base.content_digest == edited.content_digest and known.waiting is None:
+        return plan_revert(known, base)
+    outcome = Outcome.ADDED if known.local_text is None else Outcome.UPDATED
+    write = served(sides, edited.text, edited.fields, life=life_here(sides))
+    return Action(known.skill_id, outcome, (write, *kept_base(sides, edited.text)))
+
+
+def plan_revert(known: Known, base: SkillVersion) -> Action:
+    """Plan to go back to the marketplace's version."""
+    sides = Sides(known)
+    lives = Life.CONFIRMED if sides.local is None else Life.AS_BEFORE
+    effects = served(sides, base.text, base.fields, life=lives), *restored(base, text=base.text)
+    return Action(base.skill_id, Outcome.UPDATED, effects, base)
+
+
+def plan_removal(skill_id: str) -> Action:
+    """Plan to remove a skill that exists only here."""
+    return Action(skill_id, Outcome.DELETED, (RemoveServed(skill_id),))

@@ -1,0 +1,85 @@
+"""The plans for what a person decides about a conflict, and for taking that back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from atom_saas_sync.core.canonical import decode_object, stored_version, version_from_fields
+from atom_saas_sync.core.merge import follow_volatile
+from atom_saas_sync.core.plan.conflicts import conflict_with
+from atom_saas_sync.core.plan.deletions import settled_deletion
+from atom_saas_sync.core.plan.listed import kept_base, settled
+from atom_saas_sync.core.plan.sides import Sides, base_of
+from atom_saas_sync.core.plan.steps import DECIDED, life_here, logged, restored, served, without_base
+from atom_saas_sync.model import (
+    Action,
+    ConflictEntry,
+    Known,
+    LoggedConflict,
+    Outcome,
+    Resolution,
+    SkillVersion,
+)
+from atom_saas_sync.model.effects import Effect, Life, MarkDeleted
+
+
+def plan_resolution(known: Known, result: SkillVersion | None, strategy: str, now: datetime) -> Action:
+    """Plan what a person has decided about the waiting conflict: the cache gets `result`; None removes the skill.
+
+    The base becomes the remote version that was looked at. Raises ValueError if no conflict waits, the row is gone, or
+    a skill is to be removed that the marketplace has.
+    """
+    sides, waiting = Sides(known), known.waiting
+    if waiting is None or known.local_text is None:
+        raise ValueError("there is nothing to resolve")
+    if waiting.remote_text is None:
+        return settled_deletion(sides, Resolution(strategy, None if result is None else result.text))
+    remote = None if sides.waiting is None else sides.waiting.version
+    if remote is None or result is None:
+        raise ValueError("a skill that the marketplace has can't be resolved to nothing")
+    return settled(sides, remote, result, strategy, now, DECIDED)
+
+
+def plan_undo(known: Known, logged_conflict: LoggedConflict) -> Action:
+    """Plan to put back what a resolution replaced: local text and base as they were, and the conflict waits again.
+
+    The remote side is what the marketplace has now. No conflict waits if there is none any more: both sides have only
+    the local change left. If the marketplace has deleted the skill, that is noted again.
+    """
+    sides, skill_id = Sides(known), known.skill_id
+    base = None if logged_conflict.base_text is None else stored_version(skill_id, logged_conflict.base_text)
+    remote = None
+    if known.base is not None and not known.base.deleted and sides.base is not None:
+        remote = sides.base.version
+    text = _with_volatile(logged_conflict, remote)
+    if remote is None and base is None:  # exists only here, as before
+        return _put_back(sides, text, life_here(sides), without_base(sides, written=True, settles=False))
+    if remote is not None and base is not None and remote.content_digest == base.content_digest:
+        # The marketplace went back to the base: a local edit is left.
+        return _put_back(sides, text, life_here(sides), kept_base(sides, text))
+    before = Known(skill_id, logged_conflict.local_text, base=None if base is None else base_of(base))
+    log = logged(skill_id, ConflictEntry(conflict_with(Sides(before), remote), None, logged_conflict.id))
+    if base is None:
+        return _put_back(sides, text, life_here(sides), [*without_base(sides, written=True, settles=True), *log])
+    effects: list[Effect] = [*restored(base, text=text), *log]
+    if remote is None:
+        effects.append(MarkDeleted(skill_id))
+    lives = Life.CONFIRMED if sides.local is None else Life.AS_BEFORE
+    return replace(_put_back(sides, text, lives, effects), remote=base)
+
+
+def _put_back(sides: Sides, text: str, lives: Life, effects: Sequence[Effect]) -> Action:
+    return Action(sides.skill_id, Outcome.UPDATED, (served(sides, text, None, life=lives), *effects))
+
+
+def _with_volatile(logged_conflict: LoggedConflict, remote: SkillVersion | None) -> str:
+    """Return the local text of that day with the volatile fields of today."""
+    text = logged_conflict.local_text
+    assert text is not None
+    local = decode_object(text)
+    if local is None or remote is None:
+        return text
+    return version_from_fields(logged_conflict.skill_id, follow_volatile(local, remote.fields)).text

@@ -1,0 +1,133 @@
+"""The versions of one skill that a plan compares, each decoded once, and only if it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from atom_saas_sync.core.canonical import Shape, content_digest, decode_with_shape, version_from, version_key
+from atom_saas_sync.model import Base, Known, SkillVersion
+
+
+class StoredText:
+    """A stored text of a skill. Another program may have stored what is not a JSON object: then there is no version."""
+
+    def __init__(self, skill_id: str, text: str) -> None:
+        self.skill_id = skill_id
+        self.text = text
+
+    @cached_property
+    def _decoded(self) -> tuple[dict[str, Any], Shape] | None:
+        return decode_with_shape(self.text)
+
+    @cached_property
+    def fields(self) -> Mapping[str, Any] | None:
+        """What the text says, None if it is not a JSON object."""
+        return None if self._decoded is None else self._decoded[0]
+
+    @property
+    def known_fields(self) -> Mapping[str, Any] | None:
+        """The same, if the text was decoded already."""
+        decoded = self.__dict__.get("_decoded")
+        return None if decoded is None else decoded[0]
+
+    @cached_property
+    def content_digest(self) -> bytes | None:
+        """The content digest, None if the text is not a JSON object."""
+        return None if self._decoded is None else content_digest(*self._decoded)
+
+    @cached_property
+    def version(self) -> SkillVersion | None:
+        """The version whole, None if the text is not a JSON object."""
+        if self._decoded is None:
+            return None
+        return version_from(self.skill_id, self.text, self._decoded[0], shape=self._decoded[1])
+
+
+class Sides:
+    """What is stored of a skill, decoded: the local copy, the base, and what waits in a conflict."""
+
+    def __init__(self, known: Known) -> None:
+        self.known = known
+
+    @property
+    def skill_id(self) -> str:
+        """The skill's id."""
+        return self.known.skill_id
+
+    @cached_property
+    def local(self) -> StoredText | None:
+        """What is in the cache."""
+        text = self.known.local_text
+        return None if text is None else StoredText(self.skill_id, text)
+
+    @cached_property
+    def base(self) -> StoredText | None:
+        """What the marketplace last sent, as far as its text is kept."""
+        known = self.known
+        if known.base is None or known.base_text is None:
+            return None
+        return self.local if known.base.text is None else StoredText(known.skill_id, known.base_text)
+
+    @cached_property
+    def waiting(self) -> StoredText | None:
+        """The marketplace's version in the open conflict."""
+        waiting = self.known.waiting
+        if waiting is None or waiting.remote_text is None:
+            return None
+        return StoredText(self.skill_id, waiting.remote_text)
+
+    @property
+    def newest(self) -> StoredText | None:
+        """The newest version that the marketplace is known to have: one that waits in a conflict, or the base."""
+        return self.waiting or self.base
+
+    @property
+    def is_untouched(self) -> bool:
+        """Tell whether the cached text is the base itself."""
+        return self.known.base is not None and self.known.base.text is None
+
+    @property
+    def waiting_id(self) -> int | None:
+        """The id of the open conflict."""
+        return None if self.known.waiting is None else self.known.waiting.id
+
+    @cached_property
+    def is_edited(self) -> bool:
+        """Whether the local copy differs from its base in fields that matter; also if it exists only here."""
+        known = self.known
+        if known.local_text is None or self.is_untouched:
+            return False
+        return known.base is None or self.local is None or self.local.content_digest != known.base.content_digest
+
+    @cached_property
+    def is_tampered(self) -> bool:
+        """Whether the text that counts as the marketplace's is not what it sent."""
+        base = self.known.base
+        if base is None or self.base is None or self.known.base_is_as_it_came:
+            return False
+        return self.base.content_digest != base.content_digest
+
+
+def is_edited(known: Known) -> bool:
+    """Tell whether the local copy differs from its base in fields that matter; also if it exists only here."""
+    return Sides(known).is_edited
+
+
+def is_tampered(known: Known | None) -> bool:
+    """Tell whether the text that counts as the marketplace's is not what it sent."""
+    return known is not None and Sides(known).is_tampered
+
+
+def base_of(version: SkillVersion) -> Base:
+    """Return a version as the base of a skill that is on no page."""
+    return Base(
+        version.wire_digest,
+        version.content_digest,
+        version.exec_digest,
+        version.text,
+        page=None,
+        deleted=False,
+        version=version_key(version.fields),
+    )

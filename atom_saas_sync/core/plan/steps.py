@@ -1,0 +1,149 @@
+"""The effects that plans are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from atom_saas_sync.core.canonical import version_key
+from atom_saas_sync.core.plan.sides import Sides
+from atom_saas_sync.model import ConflictEntry, SkillVersion
+from atom_saas_sync.model.effects import (
+    DropBase,
+    Effect,
+    EndVersion,
+    Identity,
+    Life,
+    LogConflict,
+    NoteSeen,
+    Proof,
+    ReadPageAgain,
+    SetBase,
+    WriteServed,
+)
+
+
+class Source(Struct, frozen=True):
+    """Where a version of the marketplace comes from: whether it confirms the skill, and what proves it.
+
+    A version that is not `sent` just now is signed if it had been signed, or if what it `continues` had been; one that
+    another program `named` is not signed.
+    """
+
+    confirms: bool = True
+    sent: bool = True
+    named: bool = False
+    continues: Identity | None = None
+
+    def proof(self, version: SkillVersion, key: str) -> Proof:
+        """Return what proves a version of this source."""
+        if self.named:
+            return "none"
+        if self.continues is not None:
+            return self.continues
+        return "sent" if self.sent else identity(version, key)
+
+
+def identity(version: SkillVersion, key: str) -> Identity:
+    """Return what a signature covers of a version; `key` is its number as compared."""
+    return Identity(key, version.content_digest, version.exec_digest)
+
+
+SENT = Source()
+"""An answer of the marketplace."""
+STORED = Source(sent=False)
+"""What the marketplace still has, as a list says, in the text that was stored before."""
+DECIDED = Source(sent=False, confirms=False)
+"""A person takes it; the marketplace was not asked."""
+NAMED = Source(named=True, confirms=False)
+"""Another program says so."""
+
+
+def served(
+    sides: Sides,
+    text: str,
+    fields: Mapping[str, Any] | None,
+    *,
+    life: Life,
+    changed_at: str | None = None,
+) -> WriteServed:
+    """Serve `text` from now on, which `fields` says, if the caller has that."""
+    local = sides.local
+    return WriteServed(
+        sides.skill_id,
+        text,
+        fields,
+        None if local is None else local.text,
+        None if local is None else local.known_fields,
+        life,
+        changed_at,
+    )
+
+
+def life(sides: Sides, source: Source) -> Life:
+    """Return how long what becomes the base lives in the cache."""
+    return Life.CONFIRMED if source.confirms or sides.local is None else Life.AS_BEFORE
+
+
+def life_here(sides: Sides) -> Life:
+    """Return how long a text lives that is ours alone: what exists only here does not expire."""
+    return Life.ENDLESS if sides.local is None else Life.AS_BEFORE
+
+
+def restored(base: SkillVersion, *, text: str) -> list[Effect]:
+    """Put a former base back, below the local `text`."""
+    key = version_key(base.fields)
+    kept = None if text == base.text else base.text
+    return [SetBase(base.skill_id, base, key, kept, confirmed=False, proof=DECIDED.proof(base, key))]
+
+
+def based_on(sides: Sides, remote: SkillVersion, source: Source, *, text: str | None, settles: bool) -> list[Effect]:
+    """Make `remote` the base, below the local `text`. `settles` says that a conflict is settled by this."""
+    key = version_key(remote.fields)
+    kept = None if text == remote.text else remote.text
+    effects: list[Effect] = [SetBase(remote.skill_id, remote, key, kept, source.confirms, source.proof(remote, key))]
+    base = sides.known.base
+    if base is not None and base.content_digest != remote.content_digest:
+        effects += ended(sides, "superseded", settles=settles)
+    return effects
+
+
+def without_base(sides: Sides, *, written: bool, settles: bool) -> list[Effect]:
+    """Forget the base, and keep it in the history."""
+    effects: list[Effect] = [*ended(sides, "deleted", settles=settles)]
+    if written:  # a skill that stays and has no base any more is on no page
+        effects.append(ReadPageAgain(sides.skill_id))
+    return [*effects, DropBase(sides.skill_id)]
+
+
+def ended(sides: Sides, by: Literal["superseded", "deleted"], *, settles: bool) -> list[EndVersion]:
+    """Keep the base in the history; not a text of another program, which must not pass for the marketplace's."""
+    base = sides.known.base
+    if base is None or sides.base is None or base.forged or sides.is_tampered:
+        return []
+    digests = base.content_digest, base.exec_digest
+    return [EndVersion(sides.skill_id, sides.known.base_bytes, sides.base.known_fields, *digests, by, once=settles)]
+
+
+def ended_before(version: SkillVersion | None) -> list[EndVersion]:
+    """Keep a version in the history that waited in a conflict and never became the base."""
+    if version is None:
+        return []
+    digests = version.content_digest, version.exec_digest
+    text = version.text.encode()
+    return [EndVersion(version.skill_id, text, version.fields, *digests, "superseded", once=True)]
+
+
+def logged(skill_id: str, entry: ConflictEntry | None) -> list[LogConflict]:
+    """Log a conflict."""
+    return [] if entry is None else [LogConflict(skill_id, entry)]
+
+
+def seen(sides: Sides, remote: SkillVersion, source: Source, entry: ConflictEntry | None) -> list[NoteSeen]:
+    """Remember a version that waits in a conflict: it was seen, too."""
+    if entry is None and sides.known.waiting is None:
+        return []
+    key = version_key(remote.fields)
+    return [NoteSeen(remote.skill_id, remote, key, source.proof(remote, key))]

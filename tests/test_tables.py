@@ -12,6 +12,7 @@ import pytest
 from conftest import Machine
 from rich.cells import cell_len
 
+from atom_saas_sync.cli.comparison import guess_syntax
 from atom_saas_sync.cli.tables import Column, fitted
 
 WIDE_NAME = "日本語のスキル 👩‍👩‍👧 한국어 e\u0301\u0301 " * 3
@@ -142,3 +143,30 @@ def test_code_on_a_terminal_is_not_cut_into_lines(full: Machine) -> None:
         os.close(leader)
         os.close(follower)
     assert "x" * 300 in seen
+
+
+@pytest.mark.parametrize(
+    ("code", "syntax"),
+    [
+        ("import os\nprint(1)\n", "python"),
+        ("#!/usr/bin/env python3\nprint(1)\n", "python"),
+        ("// Tools\nconst a = 1 ?? 2;\n", "javascript"),
+        ('import { readFile } from "node:fs";\n', "javascript"),
+        ("#!/usr/bin/env node\nlet a;\n", "javascript"),
+        ("#!/bin/sh\nset -e\n", "bash"),
+        ("# Title\n\n## How\n", "markdown"),
+    ],
+)
+def test_code_is_coloured_as_its_language(code: str, syntax: str) -> None:
+    assert guess_syntax("code", code) == syntax
+
+
+def test_names_of_fields_are_coloured_and_values_are_not(full: Machine) -> None:
+    shown = full.command("skills", "show", full.sandbox.skill_ids()[1], FORCE_COLOR="1", TERM="xterm-256color").stdout
+    assert "\x1b[36mcategory: \x1b[0m" in shown
+
+
+def test_the_summary_of_all_runs_has_a_line_of_its_own(full: Machine) -> None:
+    lines = full.command("status", COLUMNS="80").stdout.splitlines()
+    (runs,) = (line for line in lines if "succeeded" in line)
+    assert re.fullmatch(r" {13}\d+ runs?: \d+ succeeded(, \d+ failed)?", runs)

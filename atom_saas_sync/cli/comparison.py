@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +31,10 @@ CODE_COLOURS = ANSISyntaxTheme(
     {
         token: ANSI_DARK.get(token, style) if style.color and style.color.name == "blue" else style
         for token, style in ANSI_LIGHT.items()
+        if token != ("Error",)  # the syntax is only a guess: what it does not know is not marked
     }
 )
+_JAVASCRIPT = re.compile(r"(?:/[/*]|(?:export|const|let|var|function|async function)\s|import\b[^\n]*\bfrom\s+[\"'])")
 # No background colours: they would be wrong on either a dark or a light terminal.
 _MARKS = {"-": "bold red", "+": "bold green", "~": "bold yellow"}
 
@@ -81,13 +84,18 @@ def print_version(out: Console, changes: Iterable[FieldChange]) -> None:
 
 
 def guess_syntax(name: str, text: str) -> str | None:
-    """Return the name of the syntax for colours, None for plain text. Most skills are Python or Markdown."""
+    """Return the name of the syntax for colours, None for plain text.
+
+    Most skills are Python, Markdown or JavaScript.
+    """
     if name not in {"code", "command"}:
         return None
     start = text.lstrip()[:2000]
     if start.startswith("---\n") or (start.startswith(("# ", "```")) and "\n## " in text):
         return "markdown"
     first = start.partition("\n")[0]
+    if _JAVASCRIPT.match(start) or (first.startswith("#!") and "node" in first):
+        return "javascript"
     if name == "command" or (first.startswith("#!") and "python" not in first):
         return "bash"
     return "python"

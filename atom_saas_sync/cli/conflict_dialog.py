@@ -123,6 +123,6 @@ def _ask_fields(changes: Sequence[FieldChange]) -> dict[str, Any] | None:
 
 def _choose(question: str, letters: str) -> str:
     while True:
-        answer: str = typer.prompt(question, err=True).strip().lower()[:1]
+        answer: str = typer.prompt(question, err=True, prompt_suffix=" ").strip().lower()[:1]
         if answer and answer in letters:
             return answer

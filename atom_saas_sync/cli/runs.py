@@ -109,8 +109,8 @@ def _facts(run: LoggedRun) -> Iterator[tuple[str, str]]:
     if run.error is not None:
         yield "error", f"{run.error.message} ({run.error.type})"
     yield "counts", _figures(run.counts) or "-"
-    if run.proof:
-        yield "proof", _figures(run.proof)
+    if proof := _figures(run.proof or {}):
+        yield "proof", proof
 
 
 def _figures(values: Mapping[str, object]) -> str:

@@ -194,10 +194,10 @@ def _print_skill(skill: CachedSkill, fields: dict[str, Any] | None, *, state: st
         value = figure(stored, FIGURES[name]) if name in FIGURES else stored
         if name in {"skill_id", "name", "version", "code"} or value in (None, "", [], {}):
             continue
-        label = Text(f"{printable(name)}: ", style="cyan")
+        label = (f"{printable(name)}: ", "cyan")
         nested = sys.stdout.isatty() and isinstance(value, dict)
         text = json.dumps(value, ensure_ascii=False, indent=2) if nested else _text(value, lines=True)
-        out.print(label + Text(printable(text, lines=True)), soft_wrap=not isinstance(value, str))
+        out.print(Text.assemble(label, printable(text, lines=True)), soft_wrap=not isinstance(value, str))
     code = fields.get("code")
     if isinstance(code, str) and code:
         out.print(Text("code:", style="cyan"))

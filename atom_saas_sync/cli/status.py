@@ -197,8 +197,8 @@ def _sync_line(state: Status, now: datetime) -> str:
     if sync.last_sync_at != sync.last_successful_sync_at:
         parts.append(f"last run {ago(sync.last_sync_at, now)}")
     failed = f", {sync.failed_syncs:,} failed" if sync.failed_syncs else ""
-    parts.append(f"{counted(sync.total_syncs, 'run')}: {sync.successful_syncs:,} succeeded{failed}")
-    return "; ".join(parts)
+    runs = f"{counted(sync.total_syncs, 'run')}: {sync.successful_syncs:,} succeeded{failed}"
+    return f"{'; '.join(parts)}\n{runs}"  # on one line it would not fit 80 columns
 
 
 def _websocket_line(state: Status, now: datetime) -> str:

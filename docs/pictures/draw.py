@@ -79,13 +79,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory, Sandbox(skills=5000, seed=1) as sandbox:
         machine = Machine(Path(directory), sandbox)
         machine.run("sync", "skills")
-        edited, rated = sandbox.skill_ids()[1], sandbox.skill_ids()[2]
+        edited, rated = sandbox.skill_ids()[13], sandbox.skill_ids()[2]
         for _ in range(3):
             machine.run("sync", "skills")
         machine.run("ratings", "add", rated, "5")
         machine.run("sync", "ratings")
-        machine.run("skills", "edit", edited, "--set", "description=Reads invoices from PDF files")
-        sandbox.patch_skill(edited, {"description": "Reads invoices and receipts", "version": "3.0.0"})
+        machine.run("skills", "edit", edited, "--set", "description=Tag every transcript of the last week")
+        sandbox.patch_skill(edited, {"description": "Tag transcripts in Quayside, with a dry run", "version": "3.0.0"})
         watch = subprocess.Popen(
             [sys.executable, "-P", "-m", "atom_saas_sync", "watch"],
             env={**machine.environment, "ATOM_SAAS_CONFLICT_STRATEGY": "manual"},

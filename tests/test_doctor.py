@@ -26,7 +26,7 @@ from atom_saas_sync.errors import (
     RateLimited,
     TlsFailed,
 )
-from atom_saas_sync.model import PastRun, ScheduledJob, Status, SyncState, WebSocketState
+from atom_saas_sync.model import PastRun, ScheduledJob, Status, SyncState, TrustState, WebSocketState
 from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.diagnose import diagnose
 
@@ -131,6 +131,10 @@ def well(**fields: Any) -> Status:
     return replace(WELL, **fields)
 
 
+def waits(reason: str, **span: float) -> TrustState:
+    return TrustState("review", waiting_by_reason={reason: 1}, oldest_waiting_at=ago(**span))
+
+
 RUN = PastRun(1, "skills", ago(hours=2), None, None, "running", "timer", (), None, None)
 FAILED = (replace(RUN, status="failed", error_type="timeout"),)
 GOOD = (replace(RUN, status="success"),)
@@ -220,6 +224,9 @@ def test_a_token_says_how_long_it_is_good_for() -> None:
         ({}, {"status": well(skills=0)}, ("cache", "warning"), "--force"),
         ({}, {"status": well(expired_skills=7)}, ("cache", "warning"), "cache purge"),
         ({}, {"status": well(rate_limit_remaining=2)}, ("rate_limit", "warning"), "INTERVAL"),
+        ({"policy_problems": ("policy.toml: rule 1: x",)}, {}, ("policy", "problem"), "policy check"),
+        ({}, {"status": well(trust=waits("republished"))}, ("updates", "warning"), "updates list"),
+        ({}, {"status": well(trust=waits("review", days=8))}, ("updates", "warning"), "updates show"),
         ({}, {"status": well(conflicts_open={"HIGH": 2})}, ("conflicts", "warning"), "conflicts list"),
         ({}, {"status": well(ratings_failed=1)}, ("ratings", "problem"), "ratings failed"),
     ],
@@ -235,6 +242,12 @@ def test_each_finding_with_its_hint(
     assert exit_code(findings) == (
         expected[1] == "problem" or any(verdict == "problem" for _, verdict in bad(findings))
     )
+
+
+def test_an_update_that_waits_for_some_days_is_no_finding() -> None:
+    findings = examine(status=well(trust=waits("review", days=3)))
+    assert bad(findings) == []
+    assert "1 update waits" in {each.message for each in findings}
 
 
 def test_odd_ids_are_named_so_that_they_can_be_told_apart() -> None:
@@ -404,3 +417,11 @@ def test_an_empty_cache_is_unhealthy(machine: Machine) -> None:
     checked = machine.command("status", "--check")
     assert checked.returncode == 3
     assert "no skill is cached" in checked.stdout
+
+
+def test_what_is_wrong_with_the_policy(machine: Machine) -> None:
+    file = machine.directory / "policy.toml"
+    file.write_text('[[rule]]\nid = "a"\nadmission = "oben"\n')
+    code, found, _ = findings_of(machine, ATOM_SYNC_POLICY_FILE=str(file), ATOM_SAAS_ENABLED="false")
+    assert (code, found["policy"]["verdict"]) == (1, "problem")
+    assert "rule 1: admission: invalid value 'oben'" in found["policy"]["message"]

@@ -91,10 +91,21 @@ def _examine(options: GlobalOptions) -> list[DoctorFinding]:
         sync_interval_minutes=settings.sync_interval_minutes,
         min_free_disk_gb=settings.min_free_disk_gb,
         warnings=settings.warnings,
+        policy_problems=_policy_problems(settings),
     )
     stop = StopSignals()
     with stop.caught(), stop.cutting(network.stop):
         return diagnose(plan, network=network, store=_Store(settings), host=_Host(), now=_now())
+
+
+def _policy_problems(settings: Settings) -> tuple[str, ...]:
+    from atom_saas_sync.cli.policy import read_policy
+
+    try:
+        read_policy(settings)
+    except ConfigError as error:
+        return tuple(error.message.splitlines())
+    return ()
 
 
 def _now() -> datetime:
@@ -138,6 +149,8 @@ class _Store:
             now=_now(),
             per_minute=settings.rate_limit_per_minute,
             per_hour=settings.rate_limit_per_hour,
+            admission=settings.admission,
+            admission_scope=settings.admission_scope,
         )
 
     def integrity(self) -> tuple[int, int]:

@@ -30,7 +30,7 @@ def check(ctx: typer.Context, as_json: _Json = False) -> None:
     from atom_saas_sync.cli import runtime
 
     settings = runtime.load(ctx.obj)
-    policy, revocations = _read(settings)
+    policy, revocations = read_policy(settings)
     if as_json:
         print_json({"policy": _document(settings, policy, revocations)})
         return
@@ -72,7 +72,7 @@ def explain(
         note(found.problem)
 
 
-def _read(settings: Settings) -> tuple[Policy, int]:
+def read_policy(settings: Settings) -> tuple[Policy, int]:
     """Return the policy in force, and how many revocations its file lists. Raises ConfigError with all problems."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.config.gate import SettingsFiles, policy_of, require_scanner

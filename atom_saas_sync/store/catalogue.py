@@ -15,6 +15,7 @@ from atom_saas_sync.store.bulk import bulk_write
 from atom_saas_sync.store.categories import apply_categories, changed_categories
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.failures import translated_errors
+from atom_saas_sync.store.gate.offers import spoiled
 from atom_saas_sync.store.runs import APPROVED_DELETIONS, get_fact
 
 # Ids come in any order, so each new row is somewhere else in its indexes: a tenth less time for 150,000 skills.
@@ -101,9 +102,9 @@ class Catalogue:
             return integrity.unsigned(connection, self._signer)
 
     def respelled(self) -> list[str]:
-        """Return the skills whose text is not byte for byte what came."""
+        """Return the skills whose text is not byte for byte what came, and those whose offer was changed since."""
         with self._database.reading() as connection:
-            return integrity.respelled(connection)
+            return [*integrity.respelled(connection), *spoiled(connection)]
 
     def distrust(self, skill_ids: Sequence[str]) -> None:
         """Let the walk read these skills anew, whatever they were last time."""

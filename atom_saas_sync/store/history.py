@@ -56,10 +56,13 @@ def _compressor() -> Callable[[bytes], bytes]:
 
 
 def unpack(data: bytes) -> str:
-    """Return the text that was packed."""
+    """Return the text that was packed. Raises ValueError if it was not packed here."""
     import zstandard
 
-    return zstandard.decompress(data).decode()
+    try:
+        return zstandard.decompress(data).decode()
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from error
 
 
 def end_versions(connection: sqlite3.Connection, effects: Sequence[EndVersion], moment: str, *, number: int) -> None:

@@ -150,11 +150,12 @@ def distrust(connection: sqlite3.Connection, skill_ids: Iterable[str]) -> None:
     """See to it that the next walk reads these skills anew, whatever their bytes and pages were last time."""
     ids = json.dumps(list(skill_ids))
     wanted = "skill_id IN (SELECT value FROM json_each(?))"
-    connection.execute(f"UPDATE skill_base SET wire_digest = x'' WHERE {wanted}", (ids,))  # noqa: S608 - constants
-    connection.execute(
-        f"UPDATE http_validator SET etag = NULL WHERE page IN (SELECT page FROM skill_base WHERE {wanted})",  # noqa: S608 - constants
-        (ids,),
-    )
+    for table in ("skill_base", "skill_offer"):
+        connection.execute(f"UPDATE {table} SET wire_digest = x'' WHERE {wanted}", (ids,))  # noqa: S608 - constants
+        connection.execute(
+            f"UPDATE http_validator SET etag = NULL WHERE page IN (SELECT page FROM {table} WHERE {wanted})",  # noqa: S608 - constants
+            (ids,),
+        )
 
 
 def _found(connection: sqlite3.Connection) -> list[str]:

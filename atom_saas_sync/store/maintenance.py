@@ -206,12 +206,33 @@ def _check_digests(db: Database, signer: integrity.Signer | None) -> Iterator[Fi
             f"the text of the skill {short_id(skill_id)!r} is not what the marketplace sent",
             "`atom-sync sync skills --force` puts the marketplace's text back",
         )
+    yield from _check_gate(connection)
     if unsigned := len(integrity.unsigned(connection, signer)):
         yield Finding(
             "unsigned",
             f"{unsigned:,} {'skill is' if unsigned == 1 else 'skills are'} not signed with the key",
             "`atom-sync sync skills --force` fetches and signs them",
             wrong=False,
+        )
+
+
+def _check_gate(connection: sqlite3.Connection) -> Iterator[Finding]:
+    """Look for what another program put back into the cache, and for waiting versions that it changed."""
+    from atom_saas_sync.store.gate.checks import kept_out
+    from atom_saas_sync.store.gate.offers import spoiled
+
+    for skill_id, why in kept_out(connection):
+        state = "revoked" if why == "revoked" else "in quarantine"
+        yield Finding(
+            why,
+            f"the skill {short_id(skill_id)!r} is in the cache although it is {state}: another program put it there",
+            "readers of usable_skill do not get it; `atom-sync sync skills` takes it out",
+        )
+    for skill_id in spoiled(connection):
+        yield Finding(
+            "tampered",
+            f"the version of the skill {short_id(skill_id)!r} that waits is not what the marketplace sent",
+            "it cannot be approved; `atom-sync sync skills --force` reads the marketplace's version again",
         )
 
 

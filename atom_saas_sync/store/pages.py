@@ -15,7 +15,7 @@ from atom_saas_sync.times import format_time
 
 _DIGEST_BYTES = 32
 
-_BASES = "SELECT skill_id, wire_digest FROM skill_base WHERE page = ?1 AND deleted_at IS NULL AND wire_digest != x''"
+_BASES = "SELECT skill_id, wire_digest FROM skill_base WHERE page = ?1 AND deleted_at IS NULL"
 # Of a skill with an offer that is the offer's: the base's again would be a change.
 _BASES_AND_OFFERS = f"""
     {_BASES} AND skill_id NOT IN (SELECT skill_id FROM skill_offer)
@@ -23,7 +23,7 @@ _BASES_AND_OFFERS = f"""
 """  # noqa: S608 - constants
 _DIGESTS = f"""
     SELECT json_group_array(skill_id), group_concat(hex(wire_digest), '') FROM ({{rows}})
-    WHERE skill_id NOT IN (SELECT skill_id FROM conflict_log WHERE {resolutions.OPEN})
+    WHERE wire_digest != x'' AND skill_id NOT IN (SELECT skill_id FROM conflict_log WHERE {resolutions.OPEN})
 """  # noqa: S608 - constants
 _IDS = "SELECT json_group_array(skill_id) FROM ({rows})"
 _IDS_OF_BASES = "SELECT skill_id FROM skill_base WHERE page = ?1"

@@ -41,6 +41,8 @@ class DoctorSettings(Struct, frozen=True):
     sync_interval_minutes: int
     min_free_disk_gb: float
     warnings: tuple[str, ...]
+    policy_problems: tuple[str, ...] = ()
+    """What is wrong with the policy file, the lock file, the revocations file or the scan command."""
 
 
 def exit_code(findings: list[DoctorFinding]) -> int:

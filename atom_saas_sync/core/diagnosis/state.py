@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from atom_saas_sync.characters import counted
 from atom_saas_sync.core.diagnosis.findings import DoctorFinding, DoctorSettings, Timers, skipped
+from atom_saas_sync.core.diagnosis.trust import trust
 from atom_saas_sync.core.health import duration, judge, minutes_since, watch_is_running
 from atom_saas_sync.model import Health, Status
 from atom_saas_sync.times import parse_time
@@ -70,7 +71,7 @@ def state(plan: DoctorSettings, status: Status, now: datetime) -> Iterator[Docto
         api_url=plan.api_url,
     )
     if status.revision is not None and status.migrations_pending:
-        for check in ("sync", "cache", "rate_limit", "conflicts", "ratings"):
+        for check in ("sync", "cache", "rate_limit", "updates", "conflicts", "ratings"):
             yield skipped(check, "unknown until `atom-sync db upgrade`")
         return
     yield _sync(health)
@@ -94,6 +95,7 @@ def state(plan: DoctorSettings, status: Status, now: datetime) -> Iterator[Docto
             f"only {counted(status.rate_limit_remaining, 'request')} can be sent now",
             "longer intervals: ATOM_SAAS_SYNC_INTERVAL_MINUTES; does another instance use this token?",
         )
+    yield from trust(plan, status.trust, now)
     yield _conflicts(plan, status)
     if status.ratings_failed:
         yield DoctorFinding(

@@ -160,6 +160,12 @@ def ids_to_judge(connection: sqlite3.Connection, now: datetime, *, everything: b
     return [row[0] for row in rows]
 
 
+def spoiled(connection: sqlite3.Connection) -> list[str]:
+    """Return, sorted, the skills of which the offered text does not have its digest: another program changed it."""
+    rows = connection.execute(f"SELECT {OFFERED} FROM skill_offer AS o ORDER BY skill_id")  # noqa: S608 - constants
+    return [offer.skill_id for offer in map(offer_of, rows) if not offer.text]
+
+
 def count_waiting(connection: sqlite3.Connection) -> dict[str, int]:
     """Return how many updates wait, by reason."""
     rows = connection.execute("SELECT reason, count(*) FROM skill_offer WHERE kind = 'hold' GROUP BY reason")

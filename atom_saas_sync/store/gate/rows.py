@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from datetime import UTC, datetime
 
+from atom_saas_sync.core.canonical import stored_version
 from atom_saas_sync.core.gate.types import Decision, Offer, Pin, Quarantined, Revocation, ScanResult
 from atom_saas_sync.store.history import unpack
 from atom_saas_sync.times import parse_time
@@ -28,7 +29,7 @@ def offer_of(row: sqlite3.Row) -> Offer:
     )
     return Offer(
         skill_id=skill_id,
-        text=unpack(data),
+        text=_text(skill_id, data, content),
         wire_digest=wire,
         content_digest=content,
         exec_digest=executable,
@@ -42,6 +43,19 @@ def offer_of(row: sqlite3.Row) -> Offer:
         abnormal=bool(abnormal),
         note=note,
     )
+
+
+def _text(skill_id: str, data: object, digest: bytes) -> str:
+    """Return the text of an offer; empty if it does not have its digest, because another program changed it.
+
+    Such an offer cannot be admitted, and the next forced sync reads it again.
+    """
+    try:
+        text = unpack(data) if isinstance(data, bytes) else ""
+    except ValueError:
+        return ""
+    version = stored_version(skill_id, text)
+    return text if version is not None and version.content_digest == digest else ""
 
 
 def decision_of(row: sqlite3.Row) -> Decision:

@@ -113,7 +113,7 @@ class StoredCatalogue(KnownSkills, Protocol):
         """Return the skills that are not signed with our key. Without a key the list is empty."""
 
     def respelled(self) -> list[str]:
-        """Return the skills whose text is not byte for byte what the marketplace sent."""
+        """Return the skills whose text, or whose waiting version, is not byte for byte what the marketplace sent."""
 
     def distrust(self, skill_ids: Sequence[str]) -> None:
         """Make the next run read these skills and their pages again, even if the marketplace sends the same bytes."""

@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from store_support import plain
 
-from atom_saas_sync.store import migrations
+from atom_saas_sync.core.canonical import version_from_fields, version_key
+from atom_saas_sync.core.gate.types import Offer
+from atom_saas_sync.model import SkillVersion
+from atom_saas_sync.store import maintenance, migrations
+from atom_saas_sync.store.catalogue import Catalogue
 from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.history import pack
 
+NOW = datetime(2026, 2, 19, 12, 0, tzinfo=UTC)
 A, B, C = (bytes([number]) * 32 for number in range(3))
 
 
@@ -30,6 +37,23 @@ def other(tmp_path: Path) -> Iterator[sqlite3.Connection]:
         )
     with plain(path) as connection:
         yield connection
+
+
+def offer_of(version: SkillVersion) -> Offer:
+    return Offer(
+        skill_id=version.skill_id,
+        text=version.text,
+        wire_digest=version.wire_digest,
+        content_digest=version.content_digest,
+        exec_digest=version.exec_digest,
+        version=version_key(version.fields),
+        page=1,
+        kind="hold",
+        reason="review",
+        due_at=None,
+        first_seen_at=NOW,
+        offered_at=NOW,
+    )
 
 
 def served(connection: sqlite3.Connection) -> list[str]:
@@ -124,3 +148,40 @@ def test_what_was_served_before_the_gate_is_adopted(tmp_path: Path) -> None:
         migrations.upgrade(database)
         rows = database.connection.execute("SELECT admitted_by, admitted_at > '2026' FROM skill_base").fetchall()
     assert [tuple(row) for row in rows] == [("adopted", 1)]
+
+
+def test_a_waiting_version_that_another_program_changed_is_nothing_to_admit(tmp_path: Path) -> None:
+    path = tmp_path / "atom.db"
+    fine, changed = (version_from_fields(name, {"skill_id": name, "name": name}) for name in ("fine", "changed"))
+    with Database.open(path) as database:
+        catalogue = Catalogue(database)
+        with catalogue.batch() as batch:
+            batch.gate.put_offers([offer_of(fine), offer_of(changed)], NOW)
+        evil = pack(b'{"skill_id": "changed", "name": "evil"}')
+        for data in (evil, b"not packed", "text", pack(b"\xff")):
+            database.connection.execute("UPDATE skill_offer SET data = ? WHERE skill_id = 'changed'", (data,))
+            with catalogue.batch(write=False) as batch:
+                texts = {name: each.text for name, each in batch.gate.offers(["fine", "changed"]).items()}
+            assert texts == {"fine": fine.text, "changed": ""}
+            assert [each.check for each in maintenance.check(database)] == ["tampered"]
+            assert catalogue.respelled() == ["changed"]
+        catalogue.distrust(["changed"])
+        assert catalogue.digests_on_page(1) == {fine.wire_digest: "fine"}
+
+
+@pytest.mark.parametrize("table", ["gate_revocation", "gate_quarantine"])
+def test_what_another_program_puts_back_into_the_cache_is_a_finding(
+    tmp_path: Path, other: sqlite3.Connection, table: str
+) -> None:
+    if table == "gate_revocation":
+        other.execute(
+            "INSERT INTO gate_revocation (publisher, source, added_at, added_by) VALUES ('acme', 'command', '', '')"
+        )
+    else:
+        other.execute(
+            "INSERT INTO gate_quarantine (skill_id, skill_data, content_digest, reason, served_source, at, by) "
+            "VALUES ('a', '', x'', 'quarantined', 'local', '', '')"
+        )
+    with Database.open(tmp_path / "atom.db", read_only=True) as database:
+        checks = [each.check for each in maintenance.check(database)]
+    assert {"gate_revocation": "revoked", "gate_quarantine": "quarantined"}[table] in checks

@@ -21,7 +21,6 @@ from atom_saas_sync import __version__
 from atom_saas_sync.core.gate.types import REASONS, REFUSALS
 from atom_saas_sync.core.health import watch_is_running, websocket_connected
 from atom_saas_sync.model import COUNTERS, DURATION, DURATION_BOUNDS, DURATION_BUCKETS, RUN_TYPES, SEVERITIES, Status
-from atom_saas_sync.times import parse_time
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -179,7 +178,7 @@ class _View(Collector):
             (reason,): trust.waiting_by_reason.get(reason, 0) for reason in reasons
         }
         yield _gauge("atom_saas_updates_waiting", "Updates that wait to be admitted", waiting, ("reason",))
-        oldest = parse_time(trust.oldest_waiting_at)
+        oldest = trust.oldest_waiting_at
         yield _gauge(
             "atom_saas_updates_oldest_waiting_seconds",
             "How long ago the oldest waiting update was first seen; 0: none waits",
@@ -211,6 +210,5 @@ def _gauge(
     return family
 
 
-def _seconds(moment: str | None) -> float:
-    parsed = parse_time(moment)
-    return 0.0 if parsed is None else parsed.timestamp()
+def _seconds(moment: datetime | None) -> float:
+    return 0.0 if moment is None else moment.timestamp()

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from atom_saas_sync.errors import AtomSyncError
 from atom_saas_sync.model import ScheduledJob
-from atom_saas_sync.times import format_time
 
 _BOOTED = Path("/run/systemd/system")  # sd_booted(3)
 _SECONDS = 5.0
@@ -99,8 +98,8 @@ def units(ask: Callable[..., str | None] = ask_systemctl) -> list[Unit]:
     return [Unit(line[0], line[2]) for line in lines if len(line) > 3]  # noqa: PLR2004 - the columns
 
 
-def _moment(microseconds: object) -> str | None:
+def _moment(microseconds: object) -> datetime | None:
     """Return the time that systemd means; it has 0 or nothing for a timer that is not planned."""
     if type(microseconds) is not int or microseconds <= 0:
         return None
-    return format_time(datetime.fromtimestamp(microseconds / 1_000_000, UTC))
+    return datetime.fromtimestamp(microseconds / 1_000_000, UTC)

@@ -1,4 +1,7 @@
-"""Timestamps as text: UTC, ISO 8601 with `Z`, so that they sort as text (data-model.md)."""
+"""Times: aware datetimes everywhere but at two edges, the rows of the store and the documents for programs.
+
+There they are text: UTC, ISO 8601 with `Z`, so that they sort as text (data-model.md).
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,11 @@ _USUAL_LENGTH = 20
 def format_time(moment: datetime) -> str:
     """Format `moment`, which must be aware, to the second: `2026-02-19T10:30:00Z`."""
     return f"{moment.astimezone(UTC).isoformat(timespec='seconds').removesuffix(_UTC)}Z"
+
+
+def time_text(moment: datetime | None) -> str | None:
+    """Return what a row or a document has for a moment; None where there is none."""
+    return None if moment is None else format_time(moment)
 
 
 def format_exact_time(moment: datetime) -> str:

@@ -27,18 +27,17 @@ from atom_saas_sync.errors import (
     TlsFailed,
 )
 from atom_saas_sync.model import PastRun, ScheduledJob, Status, SyncState, TrustState, WebSocketState
-from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.diagnose import diagnose
 
 NOW = datetime(2026, 2, 19, 12, 0, tzinfo=UTC)
 
 
-def ago(**span: float) -> str:
-    return format_time(NOW - timedelta(**span))
+def ago(**span: float) -> datetime:
+    return NOW - timedelta(**span)
 
 
 WELL = Status(
-    read_at=format_time(NOW),
+    read_at=NOW,
     database_path="atom.db",
     revision="0012_seen_signatures",
     migrations_pending=False,

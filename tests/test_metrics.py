@@ -7,7 +7,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -81,7 +81,7 @@ def scrape(machine: Machine) -> str:
 
 
 def test_every_metric_is_there_from_the_start_with_its_type_and_labels() -> None:
-    text = render(Status(read_at="", database_path=""), NOW)
+    text = render(Status(read_at=NOW, database_path=""), NOW)
     families = {family.name: family for family in text_string_to_metric_families(text)}
     assert families.keys() == METRICS.keys()
     for name, (kind, labels) in METRICS.items():
@@ -93,7 +93,7 @@ def test_every_metric_is_there_from_the_start_with_its_type_and_labels() -> None
 
 
 def test_every_known_label_value_is_there_at_zero() -> None:
-    text = render(Status(read_at="", database_path=""), NOW)
+    text = render(Status(read_at=NOW, database_path=""), NOW)
     found = samples(text)
     for kind in ("skill", "rating"):
         for error in METRIC_ERRORS:
@@ -221,11 +221,12 @@ def test_the_store_writes_only_counters_that_the_registry_knows(machine: Machine
 
 @pytest.mark.parametrize(
     ("alive", "heartbeat", "expected"),
-    [(True, "2026-02-19T12:00:30Z", 1), (False, "2026-02-19T12:00:30Z", 0), (True, "2026-02-19T11:50:00Z", 0)],
+    [(True, 30, 1), (False, 30, 0), (True, 660, 0)],
 )
-def test_gauges_of_a_process_that_is_gone_are_zero(*, alive: bool, heartbeat: str, expected: int) -> None:
-    websocket = WebSocketState(connected=True, alive=alive, fallback_to_polling=True, heartbeat_at=heartbeat)
-    text = render(Status(read_at="", database_path="", websocket=websocket), NOW)
+def test_gauges_of_a_process_that_is_gone_are_zero(*, alive: bool, heartbeat: int, expected: int) -> None:
+    seen = NOW - timedelta(seconds=heartbeat)
+    websocket = WebSocketState(connected=True, alive=alive, fallback_to_polling=True, heartbeat_at=seen)
+    text = render(Status(read_at=NOW, database_path="", websocket=websocket), NOW)
     assert value(text, "atom_saas_websocket_connected") == expected
     assert value(text, "atom_saas_websocket_fallback") == expected
 

@@ -94,7 +94,8 @@ Exposition = dict[str, dict[str, set[str]]]
 def exposition() -> Exposition:
     """Return the labels of each metric, and their values, as they are before anything has happened."""
     found: Exposition = defaultdict(lambda: defaultdict(set))
-    text = render(Status(read_at="", database_path=""), datetime(2026, 2, 19, tzinfo=UTC))
+    now = datetime(2026, 2, 19, tzinfo=UTC)
+    text = render(Status(read_at=now, database_path=""), now)
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             found[sample.name].update({})

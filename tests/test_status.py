@@ -49,7 +49,7 @@ def test_after_a_sync_it_says_what_there_is(machine: Machine) -> None:
     assert status.skills == 60
     assert status.categories == machine.sql("SELECT count(*) FROM category_cache")[0][0] > 0
     assert status.sync.status == "idle"
-    assert status.sync.last_successful_sync_at == "2026-02-19T12:00:00Z"
+    assert status.sync.last_successful_sync_at == datetime(2026, 2, 19, 12, tzinfo=UTC)
     assert status.last_runs["skills"].status == "success"
     assert status.running == frozenset()
     assert not status.migrations_pending
@@ -227,7 +227,11 @@ def test_what_waits_leaves_it_healthy(machine: Machine) -> None:
     machine.fill()
     wait(machine, a="review", b="age", c="rejected")
     trust = read(machine).trust
-    assert (trust.waiting, trust.tripped, trust.oldest_waiting_at) == (2, 0, "2026-02-19T11:00:00Z")
+    assert (trust.waiting, trust.tripped, trust.oldest_waiting_at) == (
+        2,
+        0,
+        datetime(2026, 2, 19, 11, 0, 0, 500_000, UTC),
+    )
     assert trust.waiting_by_reason == {"age": 1, "review": 1}
     found = document(machine.command("status", "--json"))
     assert found["trust"] == {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,10 @@ def test_timers_are_the_jobs_by_the_names_that_watch_gives_them() -> None:
         asked.extend(question)
         return json.dumps(LISTED)
 
+    noon = datetime(2026, 2, 19, 12, tzinfo=UTC)
     assert timers(ask) == [
-        ScheduledJob("skill-sync-atom-saas", "Skill Sync with Atom SaaS", None, "2026-02-19T12:01:00Z"),
-        ScheduledJob("rating-sync-atom-saas", "Rating Sync with Atom SaaS", None, "2026-02-19T12:00:00Z"),
+        ScheduledJob("skill-sync-atom-saas", "Skill Sync with Atom SaaS", None, noon + timedelta(minutes=1)),
+        ScheduledJob("rating-sync-atom-saas", "Rating Sync with Atom SaaS", None, noon),
         ScheduledJob("cache-purge-atom-saas", "Purge of Expired Entries", None, None),
         ScheduledJob("atom-sync-mine.timer", "atom-sync-mine.timer", None, None),
     ]

@@ -41,19 +41,23 @@ def show(ctx: typer.Context, as_json: _Json = False) -> None:
     if as_json:
         print_json({"budget": _document(state)})
         return
+    from atom_saas_sync.times import format_time
+
     wait = f"; the next in {state.next_free_in_seconds:.0f} s" if state.next_free_in_seconds > 0 else ""
     say(f"{counted(state.free, 'request')} free{wait}")
     for limit in state.limits:
         window = _WINDOWS[limit.window_seconds]
         say(f"  {limit.requests:,} {window}: {limit.used:,} used, {limit.free:,} free ({printable(limit.set_by)})")
     if state.paused_until is not None:
-        say(f"  the marketplace asked for a pause until {state.paused_until}")
+        say(f"  the marketplace asked for a pause until {format_time(state.paused_until)}")
     if state.declared_until is not None:
-        say(f"  what the marketplace declared holds until {state.declared_until}")
+        say(f"  what the marketplace declared holds until {format_time(state.declared_until)}")
         say("  `atom-sync budget reset` forgets it")
 
 
 def _document(state: BudgetState) -> dict[str, Any]:
+    from atom_saas_sync.times import time_text
+
     return {
         "free": state.free,
         "next_free_in_seconds": state.next_free_in_seconds,
@@ -67,8 +71,8 @@ def _document(state: BudgetState) -> dict[str, Any]:
             }
             for limit in state.limits
         ],
-        "declared_until": state.declared_until,
-        "paused_until": state.paused_until,
+        "declared_until": time_text(state.declared_until),
+        "paused_until": time_text(state.paused_until),
     }
 
 

@@ -314,11 +314,13 @@ def _print_ways(conflict: LoggedConflict, names: Sequence[str]) -> None:
 
 
 def _state(conflict: LoggedConflict) -> str:
+    from atom_saas_sync.times import time_text
+
     if conflict.resolved:
         undo = f"; `atom-sync conflicts undo {conflict.id}` puts back what was replaced"
         by = printable(conflict.resolved_by or "")
-        return f"resolved at {conflict.resolved_at} by {by}: {conflict.strategy}" + (
+        return f"resolved at {time_text(conflict.resolved_at)} by {by}: {conflict.strategy}" + (
             "" if conflict.strategy == "converged" else undo
         )
     undone = f"; a resolution was undone by {printable(conflict.undone_by or '')}" if conflict.undone_at else ""
-    return f"open since {conflict.created_at}{undone}"
+    return f"open since {time_text(conflict.created_at)}{undone}"

@@ -123,10 +123,12 @@ def _tell_of_none() -> None:
 
 
 def _document(job: ScheduledJob, trigger: str) -> dict[str, Any]:
+    from atom_saas_sync.times import time_text
+
     return {
         "id": job.id,
         "name": job.name,
-        "next_run_time": job.next_run_time,
+        "next_run_time": time_text(job.next_run_time),
         "trigger": trigger,
         "minutes": job.minutes,
     }

@@ -19,6 +19,8 @@ from atom_saas_sync.characters import escaped, printable
 from atom_saas_sync.errors import AtomSyncError, UsageError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from rich.console import Console
     from typer._click import Context
 
@@ -252,10 +254,12 @@ class _Unpadded:
         return getattr(self._stream, name)
 
 
-def age(moment: str) -> str:
+def age(moment: datetime | None) -> str:
     """Return a time as how long ago it was, for a terminal; a file or pipe gets the time itself."""
     if not sys.stdout.isatty():
-        return moment
+        from atom_saas_sync.times import time_text
+
+        return time_text(moment) or ""
     from datetime import UTC, datetime
 
     from atom_saas_sync.core.health import ago

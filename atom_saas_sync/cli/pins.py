@@ -41,7 +41,6 @@ def add(
 @paged
 def list_pins(ctx: typer.Context, as_json: Json = False) -> None:
     """List the pinned skills."""
-    from atom_saas_sync.times import format_time
     from atom_saas_sync.usecases.gate.documents import pin_document
 
     with open_desk(ctx.obj) as desk, desk.store.deciding(write=False) as batch:
@@ -62,7 +61,7 @@ def list_pins(ctx: typer.Context, as_json: Json = False) -> None:
             each.skill_id,
             each.version or "-",
             each.content_digest.hex()[:12],
-            age(format_time(each.at)),
+            age(each.at),
             each.by,
             each.note or "",
         ]

@@ -34,7 +34,6 @@ def add(ctx: typer.Context, skill_ids: SkillIds, note: Note = None, as_json: Jso
 @paged
 def list_quarantined(ctx: typer.Context, as_json: Json = False) -> None:
     """List the skills in quarantine."""
-    from atom_saas_sync.times import format_time
     from atom_saas_sync.usecases.gate.documents import quarantine_document
 
     with open_desk(ctx.obj) as desk, desk.store.deciding(write=False) as batch:
@@ -49,7 +48,7 @@ def list_quarantined(ctx: typer.Context, as_json: Json = False) -> None:
         Column("by", drop=3, cut=True),
         Column("note", drop=4, cut=True),
     ]
-    lines = [[each.skill_id, each.reason, age(format_time(each.at)), each.by, each.note or ""] for each in found]
+    lines = [[each.skill_id, each.reason, age(each.at), each.by, each.note or ""] for each in found]
     print_table(columns, lines)
     note(f"{counted(len(found), 'skill')} in quarantine")
 

@@ -154,6 +154,8 @@ def show(
 @paged
 def failed(ctx: typer.Context, limit: _Limit = 100, as_json: _Json = False) -> None:
     """List the ratings that could not be sent, why, and when they are tried again."""
+    from atom_saas_sync.times import time_text
+
     with _ratings(ctx.obj) as ratings:
         found, total = ratings.listed(state="failed", limit=limit or None)
         names = _names(ratings, found)
@@ -176,7 +178,7 @@ def failed(ctx: typer.Context, limit: _Limit = 100, as_json: _Json = False) -> N
                 each.skill_id,
                 names.get(each.skill_id, ""),
                 f"{each.retry_count}/{each.max_retries}" if each.next_retry_at else "none left",
-                each.next_retry_at or "waits for you",
+                time_text(each.next_retry_at) or "waits for you",
                 each.error_message or "",
             ]
             for each in found

@@ -154,12 +154,11 @@ def _named(
 
 def _line(revocation: Revocation) -> list[str]:
     from atom_saas_sync.core.gate.revocations import describe
-    from atom_saas_sync.times import format_time
 
     return [
         "file" if revocation.source == "file" else str(revocation.id),
         describe(revocation),
-        "" if revocation.added_at is None else age(format_time(revocation.added_at)),
+        "" if revocation.added_at is None else age(revocation.added_at),
         printable(revocation.added_by or ""),
         revocation.note or "",
     ]

@@ -97,13 +97,14 @@ def show(
 
 def _facts(run: LoggedRun) -> Iterator[tuple[str, str]]:
     from atom_saas_sync.core.health import elapsed
+    from atom_saas_sync.times import time_text
 
     yield "run", f"{run.id} ({run.kind})"
     yield "result", run.status
-    yield "started", f"{run.started_at} by {run.started_by}"
+    yield "started", f"{time_text(run.started_at) or '?'} by {run.started_by}"
     if run.ended_at is not None:
         took = "" if run.duration_seconds is None else f", after {elapsed(run.duration_seconds)}"
-        yield "ended", f"{run.ended_at}{took}"
+        yield "ended", f"{time_text(run.ended_at)}{took}"
     if run.reasons:
         yield "reasons", ", ".join(run.reasons)
     if run.error is not None:

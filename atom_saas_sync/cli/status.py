@@ -203,12 +203,14 @@ def _sync_line(state: Status, now: datetime) -> str:
 
 def _websocket_line(state: Status, now: datetime) -> str:
     from atom_saas_sync.core.health import ago, watch_is_running, websocket_connected
+    from atom_saas_sync.times import time_text
 
     websocket = state.websocket
     if websocket.started_at is None:
         return "`watch` has never run here: polling only"
     if websocket_connected(websocket, now):
-        return f"connected since {websocket.last_connected_at}; last message {ago(websocket.last_message_at, now)}"
+        since = time_text(websocket.last_connected_at)
+        return f"connected since {since}; last message {ago(websocket.last_message_at, now)}"
     if websocket.stopped_at is not None:
         return f"`watch` was stopped {ago(websocket.stopped_at, now)}"
     if not watch_is_running(websocket, now):
@@ -217,7 +219,7 @@ def _websocket_line(state: Status, now: datetime) -> str:
         return "switched off by an administrator: polling only"
     mode = "fallen back to polling" if websocket.fallback_to_polling else "reconnecting"
     why = f" ({printable(websocket.disconnect_reason)})" if websocket.disconnect_reason else ""
-    following = f"; next try {websocket.next_attempt_at}" if websocket.next_attempt_at else ""
+    following = f"; next try {time_text(websocket.next_attempt_at)}" if websocket.next_attempt_at else ""
     return f"not connected, {mode}{why}; {counted(websocket.reconnect_attempts, 'attempt')}{following}"
 
 
@@ -236,13 +238,15 @@ def _updates_line(trust: TrustState, now: datetime) -> str:
 
 
 def _schedule_line(state: Status) -> str:
+    from atom_saas_sync.times import time_text
+
     if state.emergency_stop:
         return "stopped (`atom-sync jobs start` ends that)"
     if state.auto_sync_off:
         return "switched off by the Atom backend (sync_state.auto_sync_enabled)"
     if not state.jobs:
         return "no `watch --jobs`; `atom-sync jobs` asks systemd for its timers"
-    return ", ".join(f"{job.name}: {job.next_run_time or 'not planned'}" for job in state.jobs)
+    return ", ".join(f"{job.name}: {time_text(job.next_run_time) or 'not planned'}" for job in state.jobs)
 
 
 def _runs_by_kind(state: Status) -> list[tuple[str, list[PastRun]]]:

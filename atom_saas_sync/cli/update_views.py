@@ -82,7 +82,7 @@ def _facts(shown: ShownUpdate, changed: list[str]) -> Iterator[tuple[str, Text]]
     if update.served_digest is not None:
         runs = Text("  (code or settings that may be executed)", "bold yellow")
         yield "changes", Text.assemble(names or "nothing that matters", runs if update.exec_changed else "")
-    yield "first seen", Text(age(format_time(update.first_seen_at)))
+    yield "first seen", Text(age(update.first_seen_at))
     if update.due_at is not None:
         yield "due", Text(format_time(update.due_at))
     yield "digest", Text(digest_text(update.offered_digest))

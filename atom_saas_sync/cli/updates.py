@@ -279,7 +279,7 @@ def _line(update: Update, *, capabilities: bool) -> list[str]:
         update.offered_version or "-",
         ", ".join(update.reasons),
         *([", ".join(f"{each.kind} {each.value}" for each in added)] if capabilities else []),
-        age(format_time(update.first_seen_at)),
+        age(update.first_seen_at),
         due,
         update.publisher or "",
     ]

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from atom_saas_sync.core.canonical import decode_object, executable_part, same, without_volatile
 from atom_saas_sync.model import LoggedConflict
+from atom_saas_sync.times import time_text
 
 Side = Literal["local", "remote"]
 ChangedBy = Literal["local", "remote", "both"]
@@ -87,12 +88,12 @@ def conflict_line(conflict: LoggedConflict) -> dict[str, Any]:
         "severity": conflict.severity,
         "resolved": conflict.resolved,
         "resolution_strategy": conflict.strategy,
-        "resolved_at": conflict.resolved_at,
+        "resolved_at": time_text(conflict.resolved_at),
         "resolved_by": conflict.resolved_by,
-        "undone_at": conflict.undone_at,
+        "undone_at": time_text(conflict.undone_at),
         "undone_by": conflict.undone_by,
-        "created_at": conflict.created_at,
-        "updated_at": conflict.updated_at,
+        "created_at": time_text(conflict.created_at),
+        "updated_at": time_text(conflict.updated_at),
     }
 
 

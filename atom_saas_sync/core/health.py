@@ -8,7 +8,7 @@ from shlex import quote
 from atom_saas_sync.characters import printable
 from atom_saas_sync.core.marketplace import marketplace_of
 from atom_saas_sync.model import TRIPPING_REASONS, Health, PastRun, Status, Trouble, TrustState, WebSocketState
-from atom_saas_sync.times import parse_time
+from atom_saas_sync.times import time_text
 
 LEAST_STALE_MINUTES = 30
 """A sync is stale after this time, or after twice the sync interval if that is longer."""
@@ -25,15 +25,14 @@ def stale_after_minutes(sync_interval_minutes: int) -> int:
     return max(LEAST_STALE_MINUTES, 2 * sync_interval_minutes)
 
 
-def minutes_since(moment: str | None, now: datetime) -> int | None:
+def minutes_since(moment: datetime | None, now: datetime) -> int | None:
     """Return the whole minutes that have passed since `moment`; None if there is none, 0 if it is in the future."""
-    parsed = parse_time(moment)
-    return None if parsed is None else max(0, int((now - parsed).total_seconds() // 60))
+    return None if moment is None else max(0, int((now - moment).total_seconds() // 60))
 
 
 def watch_is_running(websocket: WebSocketState, now: datetime) -> bool:
     """Tell whether a `watch` process is alive and its heartbeat recent."""
-    heartbeat = parse_time(websocket.heartbeat_at)
+    heartbeat = websocket.heartbeat_at
     return websocket.alive and heartbeat is not None and now - heartbeat <= HEARTBEAT_OLD
 
 
@@ -46,7 +45,7 @@ def watch_is_missed(websocket: WebSocketState, now: datetime) -> bool:
     """Tell whether `watch` should be connected but is not: it ran in the last day, and was not stopped."""
     if websocket_connected(websocket, now) or websocket.stopped_at is not None:
         return False
-    seen = parse_time(websocket.heartbeat_at) or parse_time(websocket.started_at)
+    seen = websocket.heartbeat_at or websocket.started_at
     return seen is not None and now - seen <= _WATCH_EXPECTED
 
 
@@ -165,8 +164,8 @@ def _websocket_trouble(websocket: WebSocketState, now: datetime) -> Trouble:
     if not watch_is_running(websocket, now):
         return Trouble(
             "watch_gone",
-            f"`watch` was killed or hangs: its last heartbeat was at {websocket.heartbeat_at or websocket.started_at}, "
-            "and it was not stopped",
+            "`watch` was killed or hangs: its last heartbeat was at "
+            f"{time_text(websocket.heartbeat_at or websocket.started_at)}, and it was not stopped",
             "`systemctl restart atom-sync-watch` or `atom-sync watch`",
         )
     why = f": {websocket.disconnect_reason}" if websocket.disconnect_reason else ""
@@ -276,10 +275,9 @@ def _notices_of_edits(status: Status) -> tuple[tuple[bool, str, str, str], ...]:
     )
 
 
-def ago(moment: str | None, now: datetime) -> str:
+def ago(moment: datetime | None, now: datetime) -> str:
     """Return how long ago a time was, in words; `never` if it is None."""
-    parsed = parse_time(moment)
-    return "never" if parsed is None else f"{duration(max(0.0, (now - parsed).total_seconds()))} ago"
+    return "never" if moment is None else f"{duration(max(0.0, (now - moment).total_seconds()))} ago"
 
 
 def elapsed(seconds: float) -> str:

@@ -8,7 +8,6 @@ from typing import Literal
 
 from atom_saas_sync.core.canonical import canonical
 from atom_saas_sync.model import Rating, RemoteRating
-from atom_saas_sync.times import parse_time
 
 SMALLEST_SKEW = timedelta(seconds=5)
 """Smaller differences between two clocks are rounding and network latency."""
@@ -48,7 +47,7 @@ def newest(rating: Rating, remote: RemoteRating, *, skew: timedelta, now: dateti
     rated_at = None if remote.rated_at is None else _past(remote.rated_at - skew, now)
     if theirs == rating.base_digest or rated_at is None:
         return "ours"
-    changed_at = _past(parse_time(rating.updated_at), now)
+    changed_at = _past(rating.updated_at, now)
     if changed_at is None or changed_at == rated_at:
         return "theirs" if own == rating.base_digest else "ours"
     return "theirs" if rated_at > changed_at else "ours"

@@ -8,6 +8,7 @@ from typing import Any
 from atom_saas_sync.core.canonical import decode_object
 from atom_saas_sync.core.health import minutes_since, watch_is_running, websocket_connected
 from atom_saas_sync.model import Health, ListedRating, Status, TrustState, WebSocketState
+from atom_saas_sync.times import time_text
 
 
 def status_document(status: Status, health: Health, now: datetime) -> dict[str, Any]:
@@ -17,8 +18,8 @@ def status_document(status: Status, health: Health, now: datetime) -> dict[str, 
         "success": True,
         "sync": {
             "status": sync.status,
-            "last_sync_at": sync.last_sync_at,
-            "last_successful_sync_at": sync.last_successful_sync_at,
+            "last_sync_at": time_text(sync.last_sync_at),
+            "last_successful_sync_at": time_text(sync.last_successful_sync_at),
             "total_syncs": sync.total_syncs,
             "successful_syncs": sync.successful_syncs,
             "failed_syncs": sync.failed_syncs,
@@ -43,7 +44,7 @@ def status_document(status: Status, health: Health, now: datetime) -> dict[str, 
         "conflicts": {"open": sum(status.conflicts_open.values()), "resolved": status.conflicts_resolved},
         "schedule": {
             "stopped": status.emergency_stop,
-            "jobs": [{"id": job.id, "next_run_time": job.next_run_time} for job in status.jobs],
+            "jobs": [{"id": job.id, "next_run_time": time_text(job.next_run_time)} for job in status.jobs],
         },
         "database": {
             "path": status.database_path,
@@ -63,7 +64,7 @@ def trust_document(trust: TrustState) -> dict[str, Any]:
         "policy": trust.policy,
         "scope": trust.scope,
         "waiting": trust.waiting,
-        "oldest_waiting_at": trust.oldest_waiting_at,
+        "oldest_waiting_at": time_text(trust.oldest_waiting_at),
         "tripped": trust.tripped,
         "quarantined": trust.quarantined,
         "revocations": trust.revocations,
@@ -75,8 +76,8 @@ def _websocket_document(websocket: WebSocketState, now: datetime) -> dict[str, A
     running = watch_is_running(websocket, now)
     return {
         "connected": websocket_connected(websocket, now),
-        "last_connected_at": websocket.last_connected_at,
-        "last_message_at": websocket.last_message_at,
+        "last_connected_at": time_text(websocket.last_connected_at),
+        "last_message_at": time_text(websocket.last_message_at),
         "fallback_to_polling": websocket.fallback_to_polling and running,
         "reconnect_attempts": websocket.reconnect_attempts,
         "running": running,
@@ -91,8 +92,8 @@ def websocket_details(websocket: WebSocketState, now: datetime) -> dict[str, Any
         "enabled": websocket.enabled,
         "ws_url": websocket.ws_url,
         "consecutive_failures": websocket.failures,
-        "fallback_started_at": websocket.fallback_started_at,
-        "next_attempt_at": websocket.next_attempt_at,
+        "fallback_started_at": time_text(websocket.fallback_started_at),
+        "next_attempt_at": time_text(websocket.next_attempt_at),
     }
 
 
@@ -111,13 +112,13 @@ def sync_health_document(status: Status, health: Health, now: datetime) -> dict[
     return {
         "status": "healthy" if health.healthy else "unhealthy",
         "sync": {
-            "last_sync_at": status.sync.last_sync_at,
+            "last_sync_at": time_text(status.sync.last_sync_at),
             "minutes_since_last_sync": minutes_since(status.sync.last_sync_at, now),
-            "last_successful_sync_at": status.sync.last_successful_sync_at,
+            "last_successful_sync_at": time_text(status.sync.last_successful_sync_at),
         },
         "websocket": {
             "connected": websocket_connected(status.websocket, now),
-            "last_message_at": status.websocket.last_message_at,
+            "last_message_at": time_text(status.websocket.last_message_at),
         },
         "reasons": [trouble.code for trouble in health.reasons],
     }
@@ -132,17 +133,17 @@ def rating_document(rating: ListedRating) -> dict[str, Any]:
         "rating": rating.stars,
         "comment": rating.comment,
         "state": rating.state,
-        "created_at": rating.created_at,
-        "updated_at": rating.updated_at,
-        "synced_at": rating.synced_at,
+        "created_at": time_text(rating.created_at),
+        "updated_at": time_text(rating.updated_at),
+        "synced_at": time_text(rating.synced_at),
         "remote_rating_id": rating.remote_rating_id,
         "note": rating.note,
         "replaced": _replaced(rating.replaced),
         "error_type": rating.error_type,
         "error_message": rating.error_message,
-        "failed_at": rating.failed_at,
-        "last_retry_at": rating.last_retry_at,
-        "next_retry_at": rating.next_retry_at,
+        "failed_at": time_text(rating.failed_at),
+        "last_retry_at": time_text(rating.last_retry_at),
+        "next_retry_at": time_text(rating.next_retry_at),
         "retry_count": rating.retry_count,
         "max_retries": rating.max_retries,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
@@ -11,6 +12,7 @@ from atom_saas_sync.characters import counted
 from atom_saas_sync.core.health import size
 from atom_saas_sync.errors import Interrupted
 from atom_saas_sync.model import ErrorInfo
+from atom_saas_sync.times import time_text
 
 RUN_KINDS = ("skills", "categories", "ratings", "all", "watch", "purge", "backup")
 """Values of `runs list --kind`: a kind of run, `all`, or those that `watch` started."""
@@ -26,8 +28,8 @@ class LoggedRun(Struct, frozen=True):
     id: int
     kind: str
     status: str
-    started_at: str
-    ended_at: str | None
+    started_at: datetime | None
+    ended_at: datetime | None
     duration_seconds: float | None
     started_by: str
     counts: Mapping[str, Any]
@@ -43,8 +45,8 @@ def run_document(run: LoggedRun) -> dict[str, Any]:
         "id": run.id,
         "kind": run.kind,
         "status": run.status,
-        "started_at": run.started_at,
-        "ended_at": run.ended_at,
+        "started_at": time_text(run.started_at),
+        "ended_at": time_text(run.ended_at),
         "duration_seconds": run.duration_seconds,
         "started_by": run.started_by,
         "counts": dict(run.counts),

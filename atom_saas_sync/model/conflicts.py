@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct
@@ -67,12 +68,12 @@ class LoggedConflict(Struct, frozen=True):
     resolved: bool
     strategy: str | None
     result_text: str | None
-    resolved_at: str | None
+    resolved_at: datetime | None
     resolved_by: str | None
-    undone_at: str | None
+    undone_at: datetime | None
     undone_by: str | None
-    created_at: str
-    updated_at: str
+    created_at: datetime | None
+    updated_at: datetime | None
     cached_text: str | None
     cached_at: str | None
 

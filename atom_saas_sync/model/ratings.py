@@ -20,7 +20,7 @@ class Rating(Struct, frozen=True):
     user_id: str
     stars: int
     comment: str | None
-    updated_at: str
+    updated_at: datetime | None
     version: str | None = None
     remote_rating_id: str | None = None
     base_digest: bytes | None = None
@@ -74,7 +74,7 @@ class RatingFailure(Struct, frozen=True):
     type: str
     message: str
     retry_count: int
-    next_retry_at: str | None
+    next_retry_at: datetime | None
 
 
 RatingEnd = Literal["sent", "updated", "taken", "kept", "failed"]
@@ -93,7 +93,7 @@ class Delivery(Struct, frozen=True):
     digest: bytes | None = None
     receipt: RatingReceipt | None = None
     remote: RemoteRating | None = None
-    taken_at: str | None = None
+    taken_at: datetime | None = None
     note: str | None = None
     failure: RatingFailure | None = None
 
@@ -117,16 +117,16 @@ class ListedRating(Struct, frozen=True):
     stars: int
     comment: str | None
     state: str
-    created_at: str
-    updated_at: str
-    synced_at: str | None
+    created_at: datetime | None
+    updated_at: datetime | None
+    synced_at: datetime | None
     remote_rating_id: str | None
     note: str | None
     replaced: str | None
     error_type: str | None
     error_message: str | None
-    failed_at: str | None
-    last_retry_at: str | None
-    next_retry_at: str | None
+    failed_at: datetime | None
+    last_retry_at: datetime | None
+    next_retry_at: datetime | None
     retry_count: int | None
     max_retries: int | None

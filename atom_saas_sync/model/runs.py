@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct, field
@@ -108,8 +109,8 @@ class PastRun(Struct, frozen=True):
 
     id: int
     kind: str
-    started_at: str
-    finished_at: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
     duration_seconds: float | None
     status: str
     started_by: str

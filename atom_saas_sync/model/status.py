@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from msgspec import Struct, field
 
@@ -13,8 +14,8 @@ class SyncState(Struct, frozen=True):
     """The polling sync as the Atom backend reads it: `idle`, `syncing` or `error`; counts of finished runs."""
 
     status: str = "idle"
-    last_sync_at: str | None = None
-    last_successful_sync_at: str | None = None
+    last_sync_at: datetime | None = None
+    last_successful_sync_at: datetime | None = None
     total_syncs: int = 0
     successful_syncs: int = 0
     failed_syncs: int = 0
@@ -26,19 +27,19 @@ class WebSocketState(Struct, frozen=True):
 
     connected: bool = False
     alive: bool = False
-    last_connected_at: str | None = None
-    last_message_at: str | None = None
+    last_connected_at: datetime | None = None
+    last_message_at: datetime | None = None
     disconnect_reason: str | None = None
     reconnect_attempts: int = 0
     fallback_to_polling: bool = False
-    fallback_started_at: str | None = None
-    next_attempt_at: str | None = None
+    fallback_started_at: datetime | None = None
+    next_attempt_at: datetime | None = None
     enabled: bool = True
     ws_url: str | None = None
     failures: int = 0
-    started_at: str | None = None
-    stopped_at: str | None = None
-    heartbeat_at: str | None = None
+    started_at: datetime | None = None
+    stopped_at: datetime | None = None
+    heartbeat_at: datetime | None = None
 
 
 class ScheduledJob(Struct, frozen=True):
@@ -47,7 +48,7 @@ class ScheduledJob(Struct, frozen=True):
     id: str
     name: str
     minutes: int | None
-    next_run_time: str | None
+    next_run_time: datetime | None
 
 
 TRIPPING_REASONS = frozenset({"republished", "abnormal", "lookalike", "publisher", "downgrade"})
@@ -63,7 +64,7 @@ class TrustState(Struct, frozen=True):
     policy: str = "open"
     scope: str = "all"
     waiting_by_reason: Mapping[str, int] = field(default_factory=dict)
-    oldest_waiting_at: str | None = None
+    oldest_waiting_at: datetime | None = None
     quarantined: int = 0
     revocations: int = 0
     pinned: int = 0
@@ -88,7 +89,7 @@ class Status(Struct, frozen=True):
     `migrations_pending` is true as long as some are missing, too. `runs` are the last ones, newest first.
     """
 
-    read_at: str
+    read_at: datetime
     database_path: str
     marketplace: str | None = None
     database_bytes: int = 0
@@ -100,7 +101,7 @@ class Status(Struct, frozen=True):
     running: frozenset[str] = frozenset()
     runs: tuple[PastRun, ...] = ()
     last_runs: Mapping[str, PastRun] = field(default_factory=dict)
-    last_rating_success_at: str | None = None
+    last_rating_success_at: datetime | None = None
     skills: int = 0
     categories: int = 0
     expired_skills: int = 0
@@ -121,7 +122,7 @@ class Status(Struct, frozen=True):
     """Whether the Atom backend has switched scheduled syncs off (`sync_state.auto_sync_enabled`)."""
 
     jobs: tuple[ScheduledJob, ...] = ()
-    marketplace_reached_at: str | None = None
+    marketplace_reached_at: datetime | None = None
     clock_skew_seconds: float | None = None
     rate_limit_remaining: int = 0
     counters: Mapping[tuple[str, str], float] = field(default_factory=dict)
@@ -164,5 +165,5 @@ class BudgetState(Struct, frozen=True):
     free: int
     next_free_in_seconds: float
     limits: tuple[BudgetLimit, ...]
-    declared_until: str | None
-    paused_until: str | None
+    declared_until: datetime | None
+    paused_until: datetime | None

@@ -84,7 +84,7 @@ class Batch:
         for each in decided:
             action = plan_adoption(known.get(each.skill_id) or Known(each.skill_id), each)
             if action is not None:
-                self.apply([action], parse_time(each.resolved_at) or datetime.fromtimestamp(0, UTC))
+                self.apply([action], each.resolved_at or datetime.fromtimestamp(0, UTC))
                 resolutions.close_older(self._connection, each.skill_id, each.id)
                 known.update(self.known([each.skill_id]))
         integrity.distrust(self._connection, [each.skill_id for each in decided])

@@ -22,7 +22,7 @@ from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.effects import EffectWriter
 from atom_saas_sync.store.runs import get_fact, set_fact
 from atom_saas_sync.store.skill_states import read_states
-from atom_saas_sync.times import format_time, utc_text
+from atom_saas_sync.times import format_time, parse_time, time_text
 
 _NOT_UPDATABLE = "ratings_not_updatable"
 
@@ -269,9 +269,9 @@ class Ratings:
 
 
 def _listed(row: sqlite3.Row) -> ListedRating:
-    """Return a rating as its row has it, with all times as we write them."""
+    """Return a rating as its row has it."""
     values: dict[str, Any] = {
-        name: utc_text(value) if name.endswith("_at") else value for name, value in dict(row).items()
+        name: parse_time(value) if name.endswith("_at") else value for name, value in dict(row).items()
     }
     return ListedRating(**values)
 
@@ -294,7 +294,7 @@ def _settle_one(connection: sqlite3.Connection, delivery: Delivery, moment: str)
                 END
             WHERE id = ?5 AND version IS ?6
             """,
-            (remote.stars, remote.comment, delivery.taken_at, moment, rating.id, rating.version),
+            (remote.stars, remote.comment, time_text(delivery.taken_at), moment, rating.id, rating.version),
         )
     rating_id = delivery.receipt.rating_id if delivery.receipt else remote.rating_id if remote else None
     # By skill and user, not by id: if the row was replaced meanwhile, the new one should know what stands there.
@@ -334,7 +334,7 @@ def _note_failure(connection: sqlite3.Connection, rating: Rating, failure: Ratin
             failure.message,
             failure.type,
             moment,
-            failure.next_retry_at,
+            time_text(failure.next_retry_at),
             failure.retry_count,
             rating.id,
             rating.version,

@@ -25,7 +25,7 @@ from atom_saas_sync.store.failures import translated_errors
 from atom_saas_sync.store.integrity import Signer
 from atom_saas_sync.store.runs import auto_sync_is_off, get_fact, last_run_started_at, set_fact
 from atom_saas_sync.store.websocket_switch import PUT_BACK
-from atom_saas_sync.times import format_exact_time, format_time, parse_time
+from atom_saas_sync.times import format_exact_time, format_time, parse_time, time_text
 
 _DELETIONS_REMEMBERED = timedelta(days=1)
 _DELETIONS = "deletions_by_message"
@@ -173,14 +173,14 @@ class RealtimeStore:
                 {
                     "now": moment,
                     "connected": state.connected,
-                    "connected_at": state.connected_at and format_time(state.connected_at),
+                    "connected_at": time_text(state.connected_at),
                     "ws_url": state.ws_url,
-                    "last_message_at": state.last_message_at and format_time(state.last_message_at),
+                    "last_message_at": time_text(state.last_message_at),
                     "reason": state.reason,
                     "attempts": state.attempts,
                     "failures": state.failures,
                     "fallback": state.fallback,
-                    "next_attempt": state.next_attempt_at and format_time(state.next_attempt_at),
+                    "next_attempt": time_text(state.next_attempt_at),
                 },
             )
             _count_messages(connection, state.messages)
@@ -227,7 +227,7 @@ class Schedule:
             connection.execute("DELETE FROM scheduled_job")
             connection.executemany(
                 "INSERT INTO scheduled_job (id, name, minutes, next_run_time, updated_at) VALUES (?, ?, ?, ?, ?)",
-                [(job.id, job.name, job.minutes, job.next_run_time, format_time(now)) for job in jobs],
+                [(job.id, job.name, job.minutes, time_text(job.next_run_time), format_time(now)) for job in jobs],
             )
 
 

@@ -14,7 +14,6 @@ from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model import BudgetLimit, BudgetState
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.runs import MARKETPLACE, get_fact, set_fact
-from atom_saas_sync.times import format_time
 
 _MINUTE, _HOUR = 60, 3600
 _LARGEST_LEASE = 16
@@ -226,8 +225,8 @@ def _used(connection: sqlite3.Connection, now: float, window: int) -> int:
     return int(sent)
 
 
-def _as_time(moment: float) -> str:
-    return format_time(datetime.fromtimestamp(moment, UTC))
+def _as_time(moment: float) -> datetime:
+    return datetime.fromtimestamp(moment, UTC)
 
 
 def _wait_for(connection: sqlite3.Connection, now: float, limit: int, window: int) -> float:

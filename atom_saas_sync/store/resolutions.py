@@ -11,7 +11,7 @@ from typing import Any
 
 from atom_saas_sync.model import LoggedConflict
 from atom_saas_sync.store.backend_tables import NO_VERSION
-from atom_saas_sync.times import utc_text
+from atom_saas_sync.times import parse_time, utc_text
 
 OPEN = "resolved_at IS NULL AND about_skill = 1"
 """The condition for an open conflict of a skill; as the partial index has it."""
@@ -68,12 +68,12 @@ def logged_conflict(row: sqlite3.Row) -> LoggedConflict:
         resolved=row["resolved_at"] is not None,
         strategy=row["resolution_strategy"],
         result_text=version("resolved_data"),
-        resolved_at=utc_text(row["resolved_at"]),
+        resolved_at=parse_time(row["resolved_at"]),
         resolved_by=row["resolved_by"],
-        undone_at=utc_text(row["undone_at"]),
+        undone_at=parse_time(row["undone_at"]),
         undone_by=row["undone_by"],
-        created_at=utc_text(row["created_at"]) or "",
-        updated_at=utc_text(row["updated_at"]) or "",
+        created_at=parse_time(row["created_at"]),
+        updated_at=parse_time(row["updated_at"]),
         cached_text=value("cached_text"),
         cached_at=utc_text(value("cached_at")),
     )

@@ -11,6 +11,7 @@ from atom_saas_sync.core.run_log import KILLED, LoggedRun
 from atom_saas_sync.model import ErrorInfo
 from atom_saas_sync.store import lock
 from atom_saas_sync.store.database import Database
+from atom_saas_sync.times import parse_time
 
 _LOCKS = {"categories": "skills"}
 # `watch` starts runs after a reconnect, and its scheduler ("schedule") does at their times.
@@ -63,8 +64,8 @@ class RunHistory:
             id=row["id"],
             kind=str(values["kind"]),
             status=status,
-            started_at=str(values["started_at"]),
-            ended_at=values["finished_at"],
+            started_at=parse_time(values["started_at"]),
+            ended_at=parse_time(values["finished_at"]),
             duration_seconds=seconds if isinstance(seconds, int | float) and isfinite(seconds) else None,
             started_by=str(values["started_by"]),
             counts=_object(values["counts"]),

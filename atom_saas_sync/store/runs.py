@@ -15,7 +15,7 @@ from atom_saas_sync.store.audit import write_audit
 from atom_saas_sync.store.backend_tables import SYNC_STATE_ID
 from atom_saas_sync.store.counters import count_requests, increment, observe_duration
 from atom_saas_sync.store.database import Database
-from atom_saas_sync.times import format_time, parse_time
+from atom_saas_sync.times import format_time, parse_time, time_text
 
 MARKETPLACE = "marketplace"
 """The fact that holds the URL of the marketplace that the database belongs to."""
@@ -246,8 +246,8 @@ def read_state(connection: sqlite3.Connection) -> SyncState:
         status = {"success": "idle", "running": "syncing"}.get(newest["status"], "error")
     return SyncState(
         status=status,
-        last_sync_at=newest["started_at"] if newest else get_fact(connection, LAST_SUCCESS),
-        last_successful_sync_at=success[0] if success else get_fact(connection, LAST_SUCCESS),
+        last_sync_at=parse_time(newest["started_at"] if newest else get_fact(connection, LAST_SUCCESS)),
+        last_successful_sync_at=parse_time(success[0] if success else get_fact(connection, LAST_SUCCESS)),
         total_syncs=succeeded + failed,
         successful_syncs=succeeded,
         failed_syncs=failed,
@@ -280,8 +280,8 @@ def mirror_state(connection: sqlite3.Connection, now: datetime) -> None:
         {
             "id": SYNC_STATE_ID,
             "status": state.status,
-            "started_at": state.last_sync_at,
-            "succeeded_at": state.last_successful_sync_at,
+            "started_at": time_text(state.last_sync_at),
+            "succeeded_at": time_text(state.last_successful_sync_at),
             "total": state.total_syncs,
             "successful": state.successful_syncs,
             "failed": state.failed_syncs,

@@ -30,7 +30,7 @@ from atom_saas_sync.store.lifetime import EXPIRED, JOINED, moments
 from atom_saas_sync.store.requests import remaining_requests
 from atom_saas_sync.store.resolutions import OPEN
 from atom_saas_sync.store.runs import MARKETPLACE, REVOCATIONS_BROKEN, auto_sync_is_off, get_fact, read_state
-from atom_saas_sync.times import format_time, parse_time, utc_text
+from atom_saas_sync.times import parse_time
 
 RUN_KINDS = ("skills", "ratings")
 """The kinds of runs that have a lock; categories share that of the skills."""
@@ -94,7 +94,7 @@ def read_status(
     trust = TrustState(admission, admission_scope)
     if not exists(path):
         free = min(per_minute, per_hour)
-        return Status(read_at=format_time(now), database_path=str(path), rate_limit_remaining=free, trust=trust)
+        return Status(read_at=now, database_path=str(path), rate_limit_remaining=free, trust=trust)
     # Briefly only: a probe must answer, and readers of a WAL database wait for nobody.
     with Database.open(path, migrate=False, read_only=True, busy_timeout_seconds=2.0) as database:
         migrations.refuse_newer(database)
@@ -103,7 +103,7 @@ def read_status(
             origin = migrations.origin(database)
             if pending:
                 return Status(
-                    read_at=format_time(now),
+                    read_at=now,
                     database_path=str(path),
                     database_bytes=_size(path),
                     revision=revision,
@@ -130,11 +130,12 @@ def _read(
     connection: sqlite3.Connection, path: Path, revision: str | None, now: datetime, limits: tuple[int, int]
 ) -> Status:
     figures: dict[str, Any] = dict(connection.execute(_FIGURES, moments(now)).fetchone())
+    figures["last_rating_success_at"] = parse_time(figures["last_rating_success_at"])
     counters = read_counters(connection)
     skew = get_fact(connection, "clock_skew_seconds")
     running = frozenset(kind for kind in RUN_KINDS if lock.holder(path, kind) is not None)
     return Status(
-        read_at=format_time(now),
+        read_at=now,
         database_path=str(path),
         marketplace=get_fact(connection, MARKETPLACE),
         database_bytes=_size(path),
@@ -164,10 +165,12 @@ def _read(
         emergency_stop=get_fact(connection, "emergency_stop") is not None,
         auto_sync_off=auto_sync_is_off(connection),
         jobs=tuple(
-            ScheduledJob(*row)
-            for row in connection.execute("SELECT id, name, minutes, next_run_time FROM scheduled_job ORDER BY id")
+            ScheduledJob(id_, name, minutes, parse_time(next_run))
+            for id_, name, minutes, next_run in connection.execute(
+                "SELECT id, name, minutes, next_run_time FROM scheduled_job ORDER BY id"
+            )
         ),
-        marketplace_reached_at=get_fact(connection, "marketplace_reached_at"),
+        marketplace_reached_at=parse_time(get_fact(connection, "marketplace_reached_at")),
         clock_skew_seconds=_figure(skew),
         rate_limit_remaining=remaining_requests(connection, now.timestamp(), *limits),
         counters=counters,
@@ -183,7 +186,7 @@ def _trust(connection: sqlite3.Connection, trust: TrustState) -> TrustState:
     return replace(
         trust,
         waiting_by_reason={reason: number for reason, number, _ in by_reason},
-        oldest_waiting_at=_to_the_second(min((row[2] for row in by_reason), default=None)),
+        oldest_waiting_at=parse_time(min((row[2] for row in by_reason), default=None)),
         **dict(figures),
         revocations_broken=get_fact(connection, REVOCATIONS_BROKEN) == "1",
     )
@@ -204,19 +207,19 @@ def _websocket_state(connection: sqlite3.Connection, *, alive: bool) -> WebSocke
     return WebSocketState(
         connected=bool(row["connected"]),
         alive=alive,
-        last_connected_at=utc_text(row["last_connected_at"]),
-        last_message_at=utc_text(row["last_message_at"]),
+        last_connected_at=parse_time(row["last_connected_at"]),
+        last_message_at=parse_time(row["last_message_at"]),
         disconnect_reason=row["disconnect_reason"],
         reconnect_attempts=row["reconnect_attempts"],
         fallback_to_polling=bool(row["fallback_to_polling"]),
-        fallback_started_at=utc_text(row["fallback_started_at"]),
-        next_attempt_at=utc_text(row["next_ws_attempt_at"]),
+        fallback_started_at=parse_time(row["fallback_started_at"]),
+        next_attempt_at=parse_time(row["next_ws_attempt_at"]),
         enabled=bool(row["websocket_enabled"]),
         ws_url=row["ws_url"],
         failures=row["consecutive_failures"],
-        started_at=utc_text(row["started_at"]),
-        stopped_at=utc_text(row["stopped_at"]),
-        heartbeat_at=utc_text(row["heartbeat_at"]),
+        started_at=parse_time(row["started_at"]),
+        stopped_at=parse_time(row["stopped_at"]),
+        heartbeat_at=parse_time(row["heartbeat_at"]),
     )
 
 
@@ -229,14 +232,11 @@ def _past_run(row: sqlite3.Row) -> PastRun:
     values["reasons"] = tuple(map(str, reasons)) if isinstance(reasons, list) else ()
     for name in ("refused", "invalid"):
         values[name] = values[name] if isinstance(values[name], int) else 0
+    for name in ("started_at", "finished_at"):
+        values[name] = parse_time(values[name])
     if not isinstance(values["duration_seconds"], int | float):
         values["duration_seconds"] = None
     return PastRun(**values)
-
-
-def _to_the_second(moment: str | None) -> str | None:
-    parsed = parse_time(moment)
-    return None if parsed is None else format_time(parsed)
 
 
 def _figure(text: str | None) -> float | None:

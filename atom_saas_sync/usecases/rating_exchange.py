@@ -17,7 +17,6 @@ from atom_saas_sync.model import (
     RatingFailure,
     RemoteRating,
 )
-from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.ports import Clock, RatingMarketplace
 
 _CANNOT_UPDATE = "the marketplace has an older rating of this user and can't update it; this one is kept here"
@@ -85,7 +84,7 @@ class RatingExchange:
         return Delivery(rating, "kept", note=_CANNOT_UPDATE)
 
     def _taken(self, rating: Rating, remote: RemoteRating) -> Delivery:
-        moment = None if remote.rated_at is None else format_time(remote.rated_at - self.skew())
+        moment = None if remote.rated_at is None else remote.rated_at - self.skew()
         digest = content_digest(remote.stars, remote.comment)
         return Delivery(rating, "taken", digest=digest, remote=remote, taken_at=moment)
 

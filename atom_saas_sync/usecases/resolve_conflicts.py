@@ -29,6 +29,7 @@ from atom_saas_sync.model import (
     SkillVersion,
     Strategy,
 )
+from atom_saas_sync.times import time_text
 from atom_saas_sync.usecases.ports import StoredConflicts
 
 
@@ -130,7 +131,7 @@ def _open(logged: LoggedConflict | None, conflict_id: int) -> LoggedConflict:
     if logged.resolved:
         raise UsageError(
             f"conflict {conflict_id} is resolved already: {logged.strategy}, by {logged.resolved_by} "
-            f"at {logged.resolved_at}",
+            f"at {time_text(logged.resolved_at)}",
             hint=f"`atom-sync conflicts undo {conflict_id}` puts back what that replaced",
         )
     if logged.cached_text is None:
@@ -208,7 +209,8 @@ def _refuse_undo(logged: LoggedConflict, known: Known) -> None:
     if not logged.resolved:
         raise UsageError(f"conflict {logged.id} is open: there is nothing to put back")
     if logged.undone_at is not None:
-        raise UsageError(f"conflict {logged.id} was undone already, by {logged.undone_by} at {logged.undone_at}")
+        when = time_text(logged.undone_at)
+        raise UsageError(f"conflict {logged.id} was undone already, by {logged.undone_by} at {when}")
     if logged.strategy == CONVERGED or logged.local_text is None:
         raise UsageError(
             f"conflict {logged.id} closed by itself: no local change was replaced, so there is nothing to put back"

@@ -30,7 +30,6 @@ from atom_saas_sync.model import (
     RunStatus,
     ShownRatings,
 )
-from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.in_threads import Answer, Task, in_threads
 from atom_saas_sync.usecases.ports import Clock, Progress, RatingMarketplace, RequestsLeft, RunLog, StoredRatings
 from atom_saas_sync.usecases.rating_exchange import RatingExchange
@@ -188,7 +187,7 @@ class RatingSync:
         retries = 0 if rating.retry_count is None else min(rating.retry_count + 1, rating.max_retries)
         moment = next_try(retries, rating.max_retries, self._clock.now())
         log.info("could not send rating %s of %s: %s", rating.id, short_id(rating.skill_id), error.message)
-        failure = RatingFailure(error.kind, error.message, retries, None if moment is None else format_time(moment))
+        failure = RatingFailure(error.kind, error.message, retries, moment)
         return Delivery(rating, "failed", failure=failure)
 
     def _refusal(self, rating: Rating, info: ErrorInfo) -> Delivery:

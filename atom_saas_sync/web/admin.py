@@ -17,6 +17,7 @@ from atom_saas_sync.model import ScheduledJob
 from atom_saas_sync.store.lifetime import Lifetime
 from atom_saas_sync.store.ratings import Ratings
 from atom_saas_sync.store.runs import Runs
+from atom_saas_sync.times import time_text
 from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
 from atom_saas_sync.web.jobs import STARTED_BY, Jobs
 from atom_saas_sync.web.requests import page_of
@@ -72,9 +73,9 @@ class AdminRoutes:
                 "synced": status.ratings_synced,
                 "failed": status.ratings_failed,
                 "running": "ratings" in status.running,
-                "last_sync_at": last.finished_at if last else None,
+                "last_sync_at": time_text(last.finished_at) if last else None,
                 "last_status": last.status if last else None,
-                "last_successful_sync_at": status.last_rating_success_at,
+                "last_successful_sync_at": time_text(status.last_rating_success_at),
             }
         )
 
@@ -138,12 +139,18 @@ class AdminRoutes:
 
 
 def _jobs(planned: Sequence[ScheduledJob], settings: Settings) -> list[dict[str, Any]]:
-    when = {job.id: job.next_run_time for job in planned}
+    when = {job.id: time_text(job.next_run_time) for job in planned}
     jobs = (
         ("skill-sync-atom-saas", "Skill Sync with Atom SaaS", settings.sync_interval_minutes),
         ("rating-sync-atom-saas", "Rating Sync with Atom SaaS", settings.rating_sync_interval_minutes),
     )
     return [
-        {"id": name, "name": title, "next_run_time": when.get(name), "trigger": "interval", "minutes": minutes}
+        {
+            "id": name,
+            "name": title,
+            "next_run_time": when.get(name),
+            "trigger": "interval",
+            "minutes": minutes,
+        }
         for name, title, minutes in jobs
     ]

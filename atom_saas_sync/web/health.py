@@ -66,7 +66,7 @@ class HealthRoutes:
             health = self._site.judge(status)
         except DatabaseError as error:
             _log.error("unhealthy: %s", error.message)
-            status = Status(read_at=format_time(now), database_path="")
+            status = Status(read_at=now, database_path="")
             health = Health((Trouble("database", error.message, error.hint or ""),))
         document = sync_health_document(status, health, now)
         return JSONResponse(document, status_code=200 if health.healthy else 503)

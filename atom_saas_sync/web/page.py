@@ -14,7 +14,7 @@ from hashlib import sha256
 from atom_saas_sync.characters import printable
 from atom_saas_sync.core.health import ago, watch_is_running, websocket_connected
 from atom_saas_sync.model import Health, PastRun, Status, Trouble
-from atom_saas_sync.times import format_time
+from atom_saas_sync.times import format_time, time_text
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --soft: #57606a; --line: #d0d7de;
@@ -84,7 +84,7 @@ def status_page(status: Status, health: Health, now: datetime) -> str:
 
 def unreadable_page(now: datetime) -> str:
     """Return the page for an unreadable database."""
-    return status_page(Status(read_at=format_time(now), database_path=""), _UNREADABLE, now)
+    return status_page(Status(read_at=now, database_path=""), _UNREADABLE, now)
 
 
 def _public(code: str, message: str) -> str:
@@ -142,11 +142,12 @@ def _runs(status: Status, now: datetime) -> str:
 
 
 def _run(run: PastRun, now: datetime) -> str:
+    started = time_text(run.started_at) or ""
     seconds = "" if run.duration_seconds is None else f"{run.duration_seconds:.1f}"
     result = run.status if run.error_type is None else f"{run.status} ({run.error_type})"
     style = {"success": "good", "failed": "bad"}.get(run.status, "soft")
     return (
         f'<tr><th scope="row">{run.id}</th><td>{escape(run.kind)}</td>'
-        f'<td><time datetime="{escape(run.started_at)}">{ago(run.started_at, now)}</time></td>'
+        f'<td><time datetime="{started}">{ago(run.started_at, now)}</time></td>'
         f'<td class="{style}">{escape(result)}</td><td class="number">{seconds}</td></tr>\n'
     )

@@ -17,7 +17,7 @@ def text(description: str) -> str:
 LOGGED = LoggedConflict(
     id=4, skill_id="s", type="OTHER", severity="LOW", local_text=text("mine"), remote_text=text("theirs"),
     base_text=None, resolved=True, strategy="manual", result_text=text("agreed"), resolved_at=None, resolved_by="ada",
-    undone_at=None, undone_by=None, created_at="", updated_at="", cached_text=None, cached_at=None,
+    undone_at=None, undone_by=None, created_at=None, updated_at=None, cached_text=None, cached_at=None,
 )  # fmt: skip
 HERE = Known("s", text("mine"))
 

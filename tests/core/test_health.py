@@ -23,13 +23,12 @@ from atom_saas_sync.core.health import (
 )
 from atom_saas_sync.core.reports import status_document, sync_health_document
 from atom_saas_sync.model import PastRun, Status, SyncState, WebSocketState
-from atom_saas_sync.times import format_time
 
 NOW = datetime(2026, 2, 19, 12, 0, tzinfo=UTC)
 
 
-def ago(**span: float) -> str:
-    return format_time(NOW - timedelta(**span))
+def ago(**span: float) -> datetime:
+    return NOW - timedelta(**span)
 
 
 def run(status: str, error_type: str | None = None, **fields: Any) -> PastRun:
@@ -50,7 +49,7 @@ def run(status: str, error_type: str | None = None, **fields: Any) -> PastRun:
 def state(**fields: Any) -> Status:
     sync = SyncState(last_sync_at=ago(minutes=5), last_successful_sync_at=ago(minutes=5), total_syncs=1)
     whole: dict[str, Any] = {
-        "read_at": format_time(NOW),
+        "read_at": NOW,
         "database_path": "atom.db",
         "revision": "0004",
         "migrations_pending": False,
@@ -100,7 +99,7 @@ def test_the_reason_of_a_failure_is_told_in_words() -> None:
 
 
 def test_no_database_no_migrations_no_success() -> None:
-    empty = Status(read_at=format_time(NOW), database_path="atom.db")
+    empty = Status(read_at=NOW, database_path="atom.db")
     assert reasons(empty) == ["never_synced"]
     assert reasons(replace(empty, revision="0001")) == ["migrations_pending"]
     assert reasons(state(sync=SyncState())) == ["never_synced"]
@@ -166,7 +165,7 @@ def test_the_limit_is_never_shorter_than_two_intervals(interval: int) -> None:
 
 
 def test_a_time_in_the_future_is_no_age() -> None:
-    assert minutes_since(format_time(NOW + timedelta(hours=1)), NOW) == 0
+    assert minutes_since(NOW + timedelta(hours=1), NOW) == 0
     assert minutes_since(None, NOW) is None
 
 

@@ -55,7 +55,7 @@ def test_what_can_t_be_sent_is_said_clearly(rating: tuple[object, object, object
 
 @given(st.integers(1, 5), st.none() | st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=1000))
 def test_everything_else_can_be_sent(stars: int, comment: str | None) -> None:
-    rating = Rating(id="1", skill_id="s", user_id="ann", stars=stars, comment=comment, updated_at="", version="v")
+    rating = Rating(id="1", skill_id="s", user_id="ann", stars=stars, comment=comment, updated_at=None, version="v")
     assert rating_problem("s", "ann", stars, comment) is None
     body = json.loads(rating_body(outgoing(rating, "ann")))
     assert body == {"skill_id": "s", "rating": stars, "comment": comment or None, "user_id": "ann"}

@@ -16,7 +16,7 @@ NOW = NOON + timedelta(days=1)
 
 
 def ours(stars: int = 4, comment: str | None = None, **fields: object) -> Rating:
-    known = {"id": 1, "skill_id": "s", "user_id": "ann", "updated_at": "2026-02-19T12:00:00Z", "version": "v"}
+    known = {"id": 1, "skill_id": "s", "user_id": "ann", "updated_at": NOON, "version": "v"}
     return Rating(**{**known, "stars": stars, "comment": comment, **fields})  # type: ignore[arg-type]
 
 
@@ -43,9 +43,9 @@ def test_pauses_grow_and_end_with_a_person() -> None:
         (ours(4), theirs(4, "else"), 0, "ours"),
         (ours(4, base_digest=ratings.content_digest(4, None)), theirs(2), 0, "theirs"),
         (ours(4), theirs(2, at=None), 0, "ours"),
-        (ours(4, updated_at="some day"), theirs(2), 0, "ours"),
-        (ours(4, updated_at="2999-01-01"), theirs(2, at=NOON + timedelta(minutes=1)), 0, "ours"),
-        (ours(4, updated_at="x", base_digest=ratings.content_digest(4, None)), theirs(2), 0, "theirs"),
+        (ours(4, updated_at=None), theirs(2), 0, "ours"),
+        (ours(4, updated_at=NOON + timedelta(days=365000)), theirs(2, at=NOON + timedelta(minutes=1)), 0, "ours"),
+        (ours(4, updated_at=None, base_digest=ratings.content_digest(4, None)), theirs(2), 0, "theirs"),
         # Ahead of now, by more than rounding.
         (ours(4), theirs(2, at=NOW + timedelta(seconds=4)), 0, "theirs"),
         (ours(4), theirs(2, at=NOW + timedelta(seconds=6)), 0, "ours"),

@@ -11,7 +11,6 @@ from atom_saas_sync.core.diagnosis.findings import DoctorFinding, DoctorSettings
 from atom_saas_sync.core.diagnosis.trust import trust
 from atom_saas_sync.core.health import duration, judge, minutes_since, watch_is_running
 from atom_saas_sync.model import Health, Status
-from atom_saas_sync.times import parse_time
 
 _LONG_RUN_MINUTES = 60
 _LITTLE_BUDGET = 10
@@ -135,7 +134,7 @@ def _sync(health: Health) -> DoctorFinding:
 
 
 def _errors(status: Status, now: datetime) -> Iterator[DoctorFinding]:
-    recent = [run for run in status.runs if (parse_time(run.started_at) or now) > now - _ERRORS_WITHIN]
+    recent = [run for run in status.runs if (run.started_at or now) > now - _ERRORS_WITHIN]
     failed = Counter(run.error_type for run in recent if run.error_type not in _NO_ERRORS)
     if failed.total() >= _MANY_ERRORS and failed.total() > _ERROR_SHARE * len(recent):
         kinds = ", ".join(f"{number} {kind}" for kind, number in failed.most_common())

@@ -12,7 +12,6 @@ from msgspec import Struct
 
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model import ScheduledJob
-from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.ports import JobStore
 from atom_saas_sync.usecases.schedule import first_run, next_run, spread
 from atom_saas_sync.usecases.watch.background import BackgroundRuns
@@ -103,7 +102,7 @@ class PeriodicJobs:
             await self._write_plan(planned)
 
     async def _write_plan(self, planned: dict[str, datetime]) -> None:
-        jobs = [ScheduledJob(job.id, job.name, job.minutes, format_time(planned[job.id])) for job in self._jobs]
+        jobs = [ScheduledJob(job.id, job.name, job.minutes, planned[job.id]) for job in self._jobs]
         try:
             await self._write(self._schedule.plan, jobs, self._clock.now())
         except DatabaseError as error:

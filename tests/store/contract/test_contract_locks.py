@@ -169,7 +169,7 @@ READS: dict[str, Act] = {
     "StoreUpkeep.pause": lambda s: s.upkeep.pause(1.0, of=2.0),
     "StoredBudget.close": lambda s: s.new_budget().close(),
 }
-BATCHES = {"StoredBatch", "SkillBatch", "EventBatch", "PersonsBatch", "ConflictDesk"}
+BATCHES = {"StoredBatch", "SkillBatch", "EventBatch", "PersonsBatch", "ConflictDesk", "GateBatch"}
 NOT_OF_THE_STORE = {"Progress", "Statistics", "Marketplace", "RatingMarketplace", "Clock"}
 
 

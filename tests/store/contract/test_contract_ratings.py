@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -31,7 +31,7 @@ def sent(rating: Rating) -> Delivery:
     return Delivery(rating, "sent", digest=b"digest", receipt=RatingReceipt(f"r{rating.id}", 4.5, 7))
 
 
-def failed(rating: Rating, *, again_at: str | None) -> Delivery:
+def failed(rating: Rating, *, again_at: datetime | None) -> Delivery:
     return Delivery(rating, "failed", failure=RatingFailure("api_error", "no", 1, again_at))
 
 
@@ -77,7 +77,7 @@ def test_a_rating_that_changed_meanwhile_stays_pending(rated: Rooms) -> None:
 def test_a_newer_rating_of_the_marketplace_can_be_undone(rated: Rooms) -> None:
     (rating,) = rated.ratings.load(["2"])
     theirs = RemoteRating(1, "bad", "r9", "bob", NOW)
-    settle(rated, Delivery(rating, "taken", digest=b"d", remote=theirs, taken_at="2026-02-19T13:00:00Z"))
+    settle(rated, Delivery(rating, "taken", digest=b"d", remote=theirs, taken_at=NOW + HOUR))
     assert (one(rated, "2").stars, one(rated, "2").comment, one(rated, "2").state) == (1, "bad", "sent")
     restored = rated.own_ratings.restore("2", actor="ada", now=NOW)
     assert restored is not None
@@ -88,7 +88,7 @@ def test_a_newer_rating_of_the_marketplace_can_be_undone(rated: Rooms) -> None:
 
 def test_failed_ratings_wait_for_their_time_or_a_person(rated: Rooms) -> None:
     first, second = rated.ratings.load(["1", "2"])
-    settle(rated, failed(first, again_at="2026-02-19T12:05:00Z"), failed(second, again_at=None))
+    settle(rated, failed(first, again_at=NOW + 5 * MINUTE), failed(second, again_at=None))
     assert rated.ratings.count_pending() == 1
     assert rated.ratings.due_ids(NOW) == ["3"]
     assert rated.ratings.due_ids(NOW + 5 * MINUTE) == ["3", "1"]
@@ -120,13 +120,13 @@ def test_what_was_not_read_for_longest_is_looked_at_first(rated: Rooms) -> None:
 
 
 def test_a_rating_is_added_or_changed(rated: Rooms) -> None:
-    def add(stars: int, comment: str | None, hours: int) -> tuple[str, int, str | None, str]:
+    def add(stars: int, comment: str | None, hours: int) -> tuple[str, int, str | None, datetime | None]:
         done = rated.own_ratings.add("b", "ada", stars, comment, now=NOW + hours * HOUR)
         return done.id, done.stars, done.comment, done.updated_at
 
-    assert add(3, "fine", 1) == ("1", 3, "fine", "2026-02-19T12:00:00Z")  # the same again
-    assert add(4, None, 1) == ("1", 4, "fine", "2026-02-19T13:00:00Z")
-    assert add(4, "", 2) == ("1", 4, None, "2026-02-19T14:00:00Z")
+    assert add(3, "fine", 1) == ("1", 3, "fine", NOW)  # the same again
+    assert add(4, None, 1) == ("1", 4, "fine", NOW + HOUR)
+    assert add(4, "", 2) == ("1", 4, None, NOW + 2 * HOUR)
     assert rated.own_ratings.add("b", "bob", 1, None, now=NOW).id not in {"1", "2", "3"}
 
 

@@ -75,26 +75,26 @@ def test_messages_and_outcomes_are_counted(store: Rooms) -> None:
     status = store.status()
     assert status.counters["atom_saas_websocket_messages_total", '{"type": "skill_update"}'] == 6
     assert status.counters["atom_saas_sync_items_total", '{"action": "updated", "type": "skill"}'] == 4
-    assert status.websocket.last_message_at == "2026-02-19T12:00:00Z"
+    assert status.websocket.last_message_at == NOW
 
 
 def test_the_state_of_the_connection_is_the_last_one_noted(store: Rooms) -> None:
     store.state.begin("wss://x", NOW)
     begun = store.status().websocket
-    assert (begun.connected, begun.started_at, begun.stopped_at) == (False, "2026-02-19T12:00:00Z", None)
+    assert (begun.connected, begun.started_at, begun.stopped_at) == (False, NOW, None)
     store.state.note(CONNECTED, NOW)
     lost = LinkState(connected=False, ws_url="wss://x", reason="gone", fallback=True, fallback_seconds=5.0)
     store.state.note(lost, NOW + MINUTE)
     store.state.note(replace(lost, attempts=7), NOW + HOUR)
     noted = store.status().websocket
     assert (noted.connected, noted.disconnect_reason, noted.reconnect_attempts) == (False, "gone", 7)
-    assert noted.last_connected_at == noted.last_message_at == "2026-02-19T12:00:00Z"
-    assert (noted.fallback_started_at, noted.heartbeat_at) == ("2026-02-19T12:01:00Z", "2026-02-19T13:00:00Z")
+    assert noted.last_connected_at == noted.last_message_at == NOW
+    assert (noted.fallback_started_at, noted.heartbeat_at) == (NOW + MINUTE, NOW + HOUR)
     assert store.status().counters["atom_saas_websocket_fallback_seconds_total", "{}"] == 10
     store.state.end("stopped", NOW + DAY)
     ended = store.status().websocket
     assert (ended.disconnect_reason, ended.fallback_to_polling) == ("stopped", False)
-    assert ended.stopped_at == "2026-02-20T12:00:00Z"
+    assert ended.stopped_at == NOW + DAY
 
 
 def test_what_others_wrote_is_told_and_the_switch_is_left_alone(store: Rooms) -> None:
@@ -124,7 +124,7 @@ def test_a_new_start_takes_the_place_of_the_one_before(store: Rooms) -> None:
 
 
 def test_jobs_take_the_place_of_all_others(store: Rooms) -> None:
-    poll, rate = ScheduledJob("poll", "Poll", 15, None), ScheduledJob("rate", "Ratings", 60, "2026-02-19T13:00:00Z")
+    poll, rate = ScheduledJob("poll", "Poll", 15, None), ScheduledJob("rate", "Ratings", 60, NOW + HOUR)
     store.jobs.plan([poll, rate], NOW)
     assert store.status().jobs == (poll, rate)
     store.jobs.plan([rate], NOW)

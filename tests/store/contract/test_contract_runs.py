@@ -27,7 +27,7 @@ def test_a_run_is_running_until_it_ends(store: Rooms) -> None:
     )
     (run,) = store.status().runs
     assert (run.status, run.error_type, run.error_message, run.reasons) == ("failed", "timeout", "too slow", ("error",))
-    assert (run.finished_at, run.duration_seconds) == ("2026-02-19T13:00:00Z", 2.0)
+    assert (run.finished_at, run.duration_seconds) == (NOW + HOUR, 2.0)
     counters = store.status().counters
     assert counters["atom_saas_sync_errors_total", '{"error": "timeout", "type": "skill"}'] == 1
     assert counters["atom_saas_api_requests_total", '{"code": "200", "endpoint": "skills"}'] == 2
@@ -44,9 +44,9 @@ def test_the_state_that_the_backend_reads_follows_the_skills(store: Rooms) -> No
     sync = store.status().sync
     assert (sync.status, sync.last_error) == ("error", "invalid")
     assert (sync.total_syncs, sync.successful_syncs, sync.failed_syncs) == (2, 1, 1)
-    assert sync.last_sync_at == "2026-02-19T13:00:00Z"
-    assert sync.last_successful_sync_at == "2026-02-19T12:00:00Z"
-    assert store.status().last_rating_success_at == "2026-02-20T12:00:00Z"
+    assert sync.last_sync_at == NOW + HOUR
+    assert sync.last_successful_sync_at == NOW
+    assert store.status().last_rating_success_at == NOW + DAY
 
 
 def test_a_run_that_never_ended_was_killed(store: Rooms) -> None:
@@ -161,7 +161,7 @@ def test_the_history_of_runs_has_the_newest_first_with_all_that_was_noted(store:
     run = store.run_history.run(first)
     assert run is not None
     assert (run.kind, run.status, run.started_by, run.reasons) == ("skills", "partial", "ada", ("incomplete",))
-    assert (run.started_at, run.ended_at, run.duration_seconds) == ("2026-02-19T12:00:00Z", "2026-02-19T12:00:01Z", 2.0)
+    assert (run.started_at, run.ended_at, run.duration_seconds) == (NOW, NOW + SECOND, 2.0)
     assert (run.counts["added"], run.proof["walks"], run.proof["total_before"]) == (7, 2, 7)
     assert store.run_history.run(4) is None
 

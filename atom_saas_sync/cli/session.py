@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.store.database import Database
     from atom_saas_sync.store.requests import RequestBudget
     from atom_saas_sync.store.runs import Runs
+    from atom_saas_sync.usecases.gate.run import RunGate
     from atom_saas_sync.usecases.ports import Progress
     from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
     from atom_saas_sync.usecases.sync_ratings import RatingOptions, RatingSync
@@ -159,6 +160,7 @@ def catalogue_pull(
 
     settings = session.settings
     return CataloguePull(
+        gate=_run_gate(session, options, clock) if options.skills else None,
         marketplace=session.client,
         catalogue=Catalogue(session.database, history_versions=settings.history_versions, signer=signer_of(settings)),
         runs=session.runs,
@@ -168,6 +170,15 @@ def catalogue_pull(
         progress=progress,
         on_start=set_run_id,
     )
+
+
+def _run_gate(session: Session, options: PullOptions, clock: StopSignals) -> RunGate:
+    """Load the gate of one run. Raises ConfigError before anything is written, and UsageError."""
+    from atom_saas_sync.cli.gate_session import gate_desk
+    from atom_saas_sync.usecases.gate.run import RunGate
+
+    desk = gate_desk(session.settings, session.database, persons=False, check=clock.check)
+    return RunGate(desk, clock.now(), dry_run=options.dry_run, adopting=options.adopting)
 
 
 def rating_sync(

@@ -67,6 +67,10 @@ _Deadline = Annotated[
     float | None, typer.Option("--deadline", min=0, metavar="SECONDS", help="Stop cleanly after SECONDS.")
 ]
 _FailOnConflict = Annotated[bool, typer.Option("--fail-on-conflict", help="Exit with 4 if conflicts are open.")]
+_FailOnHeld = Annotated[bool, typer.Option("--fail-on-held", help="Exit with 4 if updates are waiting.")]
+_Adopt = Annotated[
+    bool, typer.Option("--adopt", help="First sync only: admit everything that the marketplace has, on your word.")
+]
 _StartedBy = Annotated[
     str | None, typer.Option("--started-by", hidden=True, help="Who is to stand in the audit trail.")
 ]
@@ -91,6 +95,8 @@ def skills(
     wait: _Wait = 0,
     deadline: _Deadline = None,
     fail_on_conflict: _FailOnConflict = False,
+    fail_on_held: _FailOnHeld = False,
+    adopt: _Adopt = False,
     no_categories: _NoCategories = False,
     textfile: _Textfile = None,
     started_by: _StartedBy = None,
@@ -106,6 +112,8 @@ def skills(
             max_delete=max_delete,
             force=force,
             fail_on_conflict=fail_on_conflict,
+            fail_on_held=fail_on_held,
+            adopt=adopt,
             show_progress=not as_json,
         )
         finish(report, as_json=as_json)
@@ -184,6 +192,8 @@ def everything(
     wait: _Wait = 0,
     deadline: _Deadline = None,
     fail_on_conflict: _FailOnConflict = False,
+    fail_on_held: _FailOnHeld = False,
+    adopt: _Adopt = False,
     textfile: _Textfile = None,
     started_by: _StartedBy = None,
 ) -> None:
@@ -198,6 +208,8 @@ def everything(
             max_delete=max_delete,
             force=force,
             fail_on_conflict=fail_on_conflict,
+            fail_on_held=fail_on_held,
+            adopt=adopt,
             show_progress=not as_json,
         )
         if pulled.error is not None and pulled.error.type in _ENDS_ALL:
@@ -224,9 +236,12 @@ def _pull(
     max_delete: str | None = None,
     force: bool = False,
     fail_on_conflict: bool = False,
+    fail_on_held: bool = False,
+    adopt: bool = False,
     show_progress: bool,
 ) -> RunReport:
     """Make one polling sync."""
+    from atom_saas_sync.cli import runtime
     from atom_saas_sync.cli.session import catalogue_pull
     from atom_saas_sync.usecases.pull_catalogue import PullOptions
 
@@ -246,6 +261,8 @@ def _pull(
                 dry_run=dry_run,
                 force=force,
                 fail_on_conflict=fail_on_conflict,
+                fail_on_held=fail_on_held,
+                adopting=runtime.person() if adopt else None,
             )
             return catalogue_pull(session, asked, context.clock, progress=progress).run(started_by=session.started_by)
     except RunSkipped as end:

@@ -30,6 +30,8 @@ def print_error(report: RunReport | RatingReport) -> None:
         complain(error.message, error.hint)
     elif report.exit_code and isinstance(report, RunReport):
         _complain_of_reasons(report)
+    if isinstance(report, RunReport) and "updates_tripped" in report.reasons:
+        note("an update needs a decision: `atom-sync updates list` shows why")
 
 
 def print_worst(pulled: RunReport, rated: RatingReport) -> int:
@@ -51,6 +53,9 @@ def _complain_of_reasons(report: RunReport) -> None:
         complain(f"{counted(counts.invalid, 'item')} of the marketplace could not be used", "the log above names them")
     elif "incomplete" in reasons:
         complain("the list changed while it was read, twice; nothing was deleted", "the next run reads it again")
+    elif "updates_waiting" in reasons:
+        waits = "1 update is" if counts.updates_waiting == 1 else f"{counts.updates_waiting:,} updates are"
+        complain(f"{waits} waiting", "`atom-sync updates list` shows them")
     elif "conflicts_open" in reasons:
         needs = "a conflict needs" if counts.conflicts_manual == 1 else f"{counts.conflicts_manual} conflicts need"
         complain(f"{needs} a decision", "`atom-sync conflicts list` shows them")
@@ -80,6 +85,12 @@ def report_document(report: RunReport) -> dict[str, Any]:
             "detected": counts.conflicts_detected,
             "resolved": counts.conflicts_resolved,
             "manual": counts.conflicts_manual,
+        },
+        "updates": {
+            "admitted": counts.updates_admitted,
+            "held": counts.updates_held,
+            "refused": counts.updates_refused,
+            "waiting": counts.updates_waiting,
         },
         "requests": counts.requests,
         "not_modified": counts.not_modified,
@@ -214,7 +225,11 @@ def _remarks(report: RunReport) -> list[str]:
         ids = report.replaced_edits
         way = f"undo {ids[0]}" if number == len(ids) == 1 else "list --resolved"
         lines.append(f"{counted(number, 'local edit')}{would} replaced" + f" (`atom-sync conflicts {way}`)" * bool(ids))
-    told = {"conflicts_open", report.error.type if report.error else ""}
+    if report.counts.updates_waiting:
+        waiting, new = counted(report.counts.updates_waiting, "update"), report.counts.updates_held
+        newly = f", {new:,} of them new" if new and not report.dry_run else ""
+        lines.append(f"note: {waiting} waiting{newly} (`atom-sync updates list`)")
+    told = {"conflicts_open", "updates_tripped", "updates_waiting", report.error.type if report.error else ""}
     if why := [reason for reason in report.reasons if reason not in told]:
         lines.append(f"because: {', '.join(why)}")
     if "conflicts_open" in report.reasons:

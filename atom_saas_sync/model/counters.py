@@ -89,9 +89,9 @@ COUNTERS: Mapping[str, Counter] = {
     "atom_saas_websocket_fallback_seconds_total": Counter("Seconds spent in fallback to polling"),
     "atom_saas_conflicts_detected_total": Counter("Conflicts detected", ("type",), ((CONFLICT_TYPES,),)),
     "atom_saas_conflicts_resolved_total": Counter(
-        "Conflicts resolved, by strategy; converged: the two sides became equal by themselves",
+        "Conflicts resolved, by strategy; converged: the two sides became equal; revoked: the skill was quarantined",
         ("strategy",),
-        (((*STRATEGIES, "converged"),),),
+        (((*STRATEGIES, "converged", "revoked"),),),
     ),
     "atom_saas_api_requests_total": Counter(
         "Requests sent to the marketplace, by HTTP code or kind of failure",

@@ -6,6 +6,7 @@ An effect is complete: it holds the texts that it writes, and whoever carries it
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from enum import Enum
 from typing import Any, Literal, NamedTuple
 
@@ -69,7 +70,8 @@ class RemoveServed(Effect, frozen=True):
 class SetBase(Effect, frozen=True):
     """Make this version the base. `kept_text` is its text, unless that is the text that is served.
 
-    `confirmed` says that the marketplace has the skill now.
+    `confirmed` says that the marketplace has the skill now. `by` is who admitted it, None if a policy did. `page` is
+    where the list showed it, if whoever carries the plan out does not know.
     """
 
     version: SkillVersion
@@ -77,6 +79,8 @@ class SetBase(Effect, frozen=True):
     kept_text: str | None
     confirmed: bool
     proof: Proof
+    by: str | None = None
+    page: int | None = None
 
 
 class KeepBase(Effect, frozen=True):
@@ -142,3 +146,43 @@ class LogConflict(Effect, frozen=True):
 
 class NoteRepublished(Effect, frozen=True):
     """Count that the same version came with other code."""
+
+
+class PutOffer(Effect, frozen=True):
+    """Let a version wait, or remember that it is refused, in place of what waited.
+
+    `first_seen_at` is when this machine first saw its digest, None: now. `page` is as in SetBase.
+    """
+
+    version: SkillVersion
+    version_key: str
+    kind: Literal["hold", "refuse"]
+    reason: str
+    due_at: datetime | None
+    first_seen_at: datetime | None
+    abnormal: bool
+    note: str | None
+    proof: Proof
+    page: int | None = None
+
+
+class DropOffer(Effect, frozen=True):
+    """Let nothing wait. `never_served`: what waited is not what is served now, and the history keeps it as such."""
+
+    never_served: bool
+
+
+class Quarantine(Effect, frozen=True):
+    """Keep what was served as evidence: its text, and the base's if that is another."""
+
+    text: str
+    base_text: str | None
+    content_digest: bytes
+    reason: Literal["quarantined", "revoked", "denied"]
+    by: str
+    note: str | None
+    served_source: Literal["marketplace", "edited", "local"]
+
+
+class Release(Effect, frozen=True):
+    """Take a skill out of quarantine."""

@@ -13,6 +13,7 @@ from atom_saas_sync.model.effects import (
     LogConflict,
     NoteRepublished,
     NoteSeen,
+    PutOffer,
     RemoveServed,
     SetBase,
     WriteServed,
@@ -27,6 +28,9 @@ class Outcome(Enum):
     UPDATED = "updated"
     UNCHANGED = "unchanged"
     DELETED = "deleted"
+    HELD = "held"
+    REFUSED = "refused"
+    """A version that was not offered before waits, or must not be served: what is served stays."""
 
 
 class Action(Struct, frozen=True):
@@ -60,6 +64,16 @@ class Action(Struct, frozen=True):
     def sets_base(self) -> bool:
         """Tell whether the base becomes another version, or the same in other bytes."""
         return any(isinstance(each, SetBase) for each in self.effects)
+
+    @property
+    def is_stored(self) -> bool:
+        """Tell whether the marketplace's version is stored by this: as the base, or as an offer."""
+        return any(isinstance(each, SetBase | PutOffer) for each in self.effects)
+
+    @property
+    def admitted_by(self) -> str | None:
+        """Return the person who admitted what becomes the base; None if nobody but the policy did."""
+        return next((each.by for each in self.effects if isinstance(each, SetBase)), None)
 
     @property
     def does_something(self) -> bool:

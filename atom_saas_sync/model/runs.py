@@ -39,6 +39,10 @@ class CatalogueCounts(Struct):
     republished: int = 0
     tampered: int = 0
     categories_changed: int = 0
+    updates_admitted: int = 0
+    updates_held: int = 0
+    updates_refused: int = 0
+    updates_waiting: int = 0
     requests: int = 0
     not_modified: int = 0
     bytes_received: int = 0

@@ -14,8 +14,8 @@ from atom_saas_sync.times import format_exact_time, format_time
 _SET_BASE = """
     INSERT INTO skill_base
         (skill_id, page, wire_digest, content_digest, exec_digest, confirmed_at, deleted_at, data, version, signature,
-         admitted_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL, ?7, ?9, ?10, ?11)
+         admitted_at, admitted_by)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL, ?7, ?9, ?10, ?11, ?12)
     ON CONFLICT (skill_id) DO UPDATE SET
         page = coalesce(excluded.page, page), wire_digest = excluded.wire_digest,
         content_digest = excluded.content_digest, exec_digest = excluded.exec_digest,
@@ -27,7 +27,7 @@ _SET_BASE = """
             THEN signature ELSE excluded.signature END,
         admitted_at = CASE WHEN content_digest = excluded.content_digest THEN admitted_at
             ELSE excluded.admitted_at END,
-        admitted_by = CASE WHEN content_digest = excluded.content_digest THEN admitted_by END
+        admitted_by = CASE WHEN content_digest = excluded.content_digest THEN admitted_by ELSE excluded.admitted_by END
 """
 _NOTE_SEEN = """
     INSERT INTO skill_seen (skill_id, content_digest, exec_digest, version, signature) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -51,7 +51,7 @@ def set_bases(
         [
             (
                 each.skill_id,
-                page,
+                each.page if page is None else page,
                 each.version.wire_digest,
                 each.version.content_digest,
                 each.version.exec_digest,
@@ -59,8 +59,9 @@ def set_bases(
                 each.kept_text,
                 each.confirmed,
                 each.version_key,
-                signer and _signature(connection, signer, each.version, each.version_key, each.proof),
+                signer and signature_of(connection, signer, each.version, each.version_key, each.proof),
                 admitted_at,
+                each.by,
             )
             for each in effects
         ],
@@ -77,16 +78,17 @@ def note_seen(connection: sqlite3.Connection, effects: Sequence[NoteSeen], *, si
                 each.version.content_digest,
                 each.version.exec_digest,
                 each.version_key,
-                signer and _signature(connection, signer, each.version, each.version_key, each.proof),
+                signer and signature_of(connection, signer, each.version, each.version_key, each.proof),
             )
             for each in effects
         ],
     )
 
 
-def _signature(
+def signature_of(
     connection: sqlite3.Connection, signer: Signer, version: SkillVersion, key: str, proof: Proof
 ) -> bytes | None:
+    """Sign a version as far as its proof goes; None if nothing proves it."""
     if isinstance(proof, Identity):
         relied_on = signer.sign(version.skill_id, proof.version, proof.content_digest, proof.exec_digest)
         if not _is_stored(connection, relied_on, version.skill_id):

@@ -23,6 +23,7 @@ from atom_saas_sync.times import format_exact_time, parse_time
 if TYPE_CHECKING:
     from atom_saas_sync.store.gate.tables import GateTables
 
+_COUNTED = {Outcome.ADDED, Outcome.UPDATED, Outcome.DELETED}
 _CLOCK_STEPS = timedelta(minutes=1)  # of a clock that is kept right
 
 
@@ -149,7 +150,7 @@ class Batch:
 
     def count_changes(self, actions: Iterable[Action]) -> None:
         """Count what these actions, which were carried out, did to skills."""
-        outcomes = Counter(action.outcome for action in actions if action.outcome is not Outcome.UNCHANGED)
+        outcomes = Counter(action.outcome for action in actions if action.outcome in _COUNTED)
         for outcome, number in outcomes.items():
             increment(self._connection, "atom_saas_sync_items_total", number, type="skill", action=outcome.value)
 

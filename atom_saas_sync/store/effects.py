@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from atom_saas_sync.model import Action
 from atom_saas_sync.model.effects import (
     DropBase,
+    DropOffer,
     Effect,
     EndVersion,
     KeepBase,
@@ -18,10 +19,13 @@ from atom_saas_sync.model.effects import (
     MarkDeleted,
     NoteRepublished,
     NoteSeen,
+    PutOffer,
+    Quarantine,
     ReadAgain,
     ReadPageAgain,
     RefreshBase,
     RefreshFigures,
+    Release,
     RemoveServed,
     SetBase,
     UnmarkDeleted,
@@ -91,7 +95,12 @@ class EffectWriter:
             ),
             LogConflict: self._log_conflicts,
             NoteRepublished: lambda effects, _: increment(connection, "republished", len(effects)),
+            PutOffer: self._put_offers,
+            DropOffer: self._drop_offers,
+            Quarantine: self._quarantine,
+            Release: self._release,
         }
+        self._connection, self._history_versions, self._signer = connection, history_versions, signer
 
     def carry_out(self, actions: Iterable[Action], now: datetime, *, page: int | None, actor: str) -> None:
         """Carry out the effects of these actions; `page` is where the list showed the skills, `actor` who resolves."""
@@ -108,3 +117,32 @@ class EffectWriter:
     def _log_conflicts(self, effects: list[LogConflict], context: _Context) -> None:
         for each in effects:
             log_conflict(self._connection, each.skill_id, each.entry, context.moment, resolved_by=context.actor)
+
+    # The gate's modules are imported where something waits or is in quarantine.
+
+    def _put_offers(self, effects: list[PutOffer], context: _Context) -> None:
+        from atom_saas_sync.store.gate.effects import put_offers
+
+        put_offers(
+            self._connection,
+            effects,
+            context.now,
+            page=context.page,
+            history_versions=self._history_versions,
+            signer=self._signer,
+        )
+
+    def _drop_offers(self, effects: list[DropOffer], context: _Context) -> None:
+        from atom_saas_sync.store.gate.effects import drop_offers
+
+        drop_offers(self._connection, effects, context.now, history_versions=self._history_versions)
+
+    def _quarantine(self, effects: list[Quarantine], context: _Context) -> None:
+        from atom_saas_sync.store.gate.effects import quarantine
+
+        quarantine(self._connection, effects, context.now)
+
+    def _release(self, effects: list[Release], _: _Context) -> None:
+        from atom_saas_sync.store.gate.effects import release
+
+        release(self._connection, effects)

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from atom_saas_sync.characters import short_id
 from atom_saas_sync.core.canonical import stored_version
 from atom_saas_sync.core.deletions import MaxDelete
-from atom_saas_sync.core.plan import plan_deleted, plan_listed
 from atom_saas_sync.errors import BadResponse
-from atom_saas_sync.model import InvalidItem, Strategy
+from atom_saas_sync.model import InvalidItem
+from atom_saas_sync.usecases.gate.planning import Planner
 from atom_saas_sync.usecases.ports import Clock, Marketplace, StoredCatalogue
 from atom_saas_sync.usecases.run_tally import NEEDS_PERSON, RunTally
 
@@ -32,8 +32,8 @@ class Deletions:
         catalogue: StoredCatalogue,
         clock: Clock,
         tally: RunTally,
+        planner: Planner,
         *,
-        strategy: Strategy,
         max_delete: MaxDelete,
         dry_run: bool,
         confirm: bool,
@@ -43,7 +43,7 @@ class Deletions:
         self._catalogue = catalogue
         self._clock = clock
         self._tally = tally
-        self._strategy: Strategy = strategy
+        self._planner = planner
         self._max_delete = max_delete
         self._dry_run = dry_run
         self._confirm = confirm
@@ -78,8 +78,8 @@ class Deletions:
 
     def _plan_deletions(self, skill_ids: Sequence[str]) -> None:
         with self._catalogue.batch(write=False) as batch:
-            planned = [plan_deleted(known, self._strategy) for known in batch.known(skill_ids).values()]
-        self._tally.took([action for action in planned if action is not None])
+            planned = self._planner.withdrawn(batch, skill_ids)
+        self._tally.took(planned)
 
     def _confirm_deletion(self, skill_id: str) -> None:
         asked = self._clock.now()
@@ -91,25 +91,21 @@ class Deletions:
             self._tally.skip_invalid([found])
             return
         with self._catalogue.batch(write=not self._dry_run) as batch:
-            known = batch.known([skill_id]).get(skill_id)
-            if known is None or skill_id in batch.told_since(asked, now=self._clock.now()):
+            known = batch.known([skill_id])
+            if skill_id in batch.told_since(asked, now=self._clock.now()):
                 return
             if found is None:
-                action = plan_deleted(known, self._strategy)
+                planned = self._planner.withdrawn(batch, [skill_id])
             elif found.skill_id == skill_id:
-                action = plan_listed(
-                    known,
-                    found,
-                    self._strategy,
-                    self._clock.now(),
-                    seen_otherwise=bool(batch.seen_otherwise([found])),
-                )
+                planned = self._planner.listed(batch, known, {skill_id: found}, self._clock.now()) if known else []
             else:
                 raise BadResponse(f"asked for the skill {short_id(skill_id)!r}, got {short_id(found.skill_id)!r}")
-            if action is None:
+            if not planned:
                 return
-            if self._dry_run and action.remote is None and known.base_text is not None:
-                action = replace(action, remote=stored_version(skill_id, known.base_text))  # the plan names it
+            (action,) = planned
+            base_text = known[skill_id].base_text if skill_id in known else None
+            if self._dry_run and action.remote is None and base_text is not None:
+                action = replace(action, remote=stored_version(skill_id, base_text))  # the plan names it
             if not self._dry_run:
                 batch.apply([action], self._clock.now())
                 log.info("%s is no longer listed: %s", short_id(skill_id), action.outcome.value)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from atom_saas_sync.characters import counted, short_id
 from atom_saas_sync.core.deletions import MaxDelete
-from atom_saas_sync.core.plan import plan_listed, plan_touched, plan_waiting
 from atom_saas_sync.core.plan.listed import without_outdated
 from atom_saas_sync.errors import (
     ApiError,
@@ -32,10 +32,14 @@ from atom_saas_sync.model import (
     WalkProof,
 )
 from atom_saas_sync.usecases.delete_unlisted import Deletions
+from atom_saas_sync.usecases.gate.planning import Planner
 from atom_saas_sync.usecases.ports import Clock, Marketplace, Progress, RunLog, StoredBatch, StoredCatalogue
 from atom_saas_sync.usecases.pull_categories import pull_categories
 from atom_saas_sync.usecases.run_tally import LOGGED, NEEDS_PERSON, PAGES_MISSING, RunTally
 from atom_saas_sync.usecases.walk import PageFailed, SortedItems, Walk, WalkedPage, sort_items, without
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.gate.run import RunGate
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +56,8 @@ after 25 pages, or when the changes reach a quarter of a page, or 2 MiB."""
 class PullOptions(Struct, frozen=True):
     """What a person or a timer asked of this run.
 
+    `adopting` is the person for whom the first sync admits all that it brings.
+
     Only a dry run may go without `confirm_deletions`: then all that is not listed counts as deleted, and none is asked
     for.
     """
@@ -65,6 +71,8 @@ class PullOptions(Struct, frozen=True):
     force: bool = False
     max_delete: MaxDelete = field(default_factory=MaxDelete)
     fail_on_conflict: bool = False
+    fail_on_held: bool = False
+    adopting: str | None = None
 
 
 class _ReadPage(Struct, frozen=True):
@@ -87,6 +95,7 @@ class CataloguePull:
         clock: Clock,
         options: PullOptions,
         check: Callable[[], None],
+        gate: RunGate | None = None,
         progress: Progress | None = None,
         on_start: Callable[[int | None], None] = lambda _run_id: None,
     ) -> None:
@@ -102,6 +111,8 @@ class CataloguePull:
         self._asked: dict[int, datetime] = {}
         self._unwritten: list[_ReadPage] = []
         self._page_size = options.page_size
+        self._gate = gate
+        self._planner = Planner(gate, options.strategy, marketplace.statistics)
 
     def run(self, *, started_by: str) -> RunReport:
         """Do it, note it in the audit trail, and return the report. Only bugs and database errors are raised."""
@@ -133,6 +144,8 @@ class CataloguePull:
                 complete = self._pull_skills()
         except AtomSyncError as error:
             tally.fail(error)
+        if self._gate is not None and not isinstance(tally.error, DatabaseError):
+            self._gate.note_waiting(tally, fail=self._options.fail_on_held)
         if tally.counts.invalid > LOGGED:
             log.warning("skipped %d more invalid items", tally.counts.invalid - LOGGED)
         statistics, seconds = self._marketplace.statistics, self._clock.monotonic() - started
@@ -163,6 +176,8 @@ class CataloguePull:
 
     def _pull_skills(self) -> bool:
         """Walk the list, twice if it changed meanwhile; then delete what is gone. Return whether it was complete."""
+        if self._gate is not None:
+            self._tally.took(self._gate.begin(self._clock.now()))
         self._tally.waiting = set(self._catalogue.waiting_ids())
         tampered = self._look_for_tampered_rows()
         walk = self._walk_in_suitable_pages()
@@ -176,13 +191,14 @@ class CataloguePull:
                 self._catalogue,
                 self._clock,
                 self._tally,
-                strategy=self._options.strategy,
+                self._planner,
                 max_delete=self._options.max_delete,
                 dry_run=self._options.dry_run,
                 confirm=self._options.confirm_deletions,
                 check=self._check,
             ).delete_unlisted(walk.listed)
         if not self._options.dry_run:
+            self._finish_with_gate()
             self._catalogue.refresh_expiry(self._clock.now())
             left = self._catalogue.note_tampered(tampered, self._clock.now())
             if left < len(tampered):
@@ -191,6 +207,12 @@ class CataloguePull:
         if self._tally.waiting and self._options.fail_on_conflict:
             self._tally.note("conflicts_open", NEEDS_PERSON)
         return walk.complete
+
+    def _finish_with_gate(self) -> None:
+        """Judge what waits once more: what is due is admitted, also if every page was unchanged."""
+        if self._gate is not None:
+            skew, served = self._marketplace.statistics.clock_skew_seconds, self._catalogue.marketplace_skills()
+            self._tally.took(self._gate.finish(self._clock.now(), skew, served=served))
 
     def _look_for_tampered_rows(self) -> list[str]:
         """Return the skills whose text is not what the marketplace sent, though it counts as such.
@@ -364,11 +386,7 @@ class CataloguePull:
         # What a message has told since the page was asked for, the page may not know yet.
         told = batch.told_since(self._asked[number], now=self._clock.now())
         changed = without_outdated(items.changed, told, known, page.at)
-        strategy, otherwise = self._options.strategy, batch.seen_otherwise(changed.values())
-        actions = [
-            plan_listed(known.get(name), remote, strategy, page.at, seen_otherwise=name in otherwise)
-            for name, remote in changed.items()
-        ]
+        actions = self._planner.listed(batch, known, changed, page.at)
         if self._options.dry_run:
             return actions
         batch.apply(actions, page.at, page=number)
@@ -378,7 +396,7 @@ class CataloguePull:
             and told.isdisjoint(items.changed)
             and len(items.unchanged) + len(changed) == page.walked.size
             and all(
-                action.sets_base or (name in known and known[name].base)
+                action.is_stored or (name in known and known[name].base)
                 for name, action in zip(changed, actions, strict=True)
             )
         )
@@ -400,10 +418,8 @@ class CataloguePull:
         touched = [name for name in self._catalogue.touched_ids() if name in listed and name not in tampered]
         if not touched:
             return
-        strategy, now = self._options.strategy, self._clock.now()
         with self._catalogue.batch(write=not self._options.dry_run) as batch:
-            plans = [plan_touched(known, strategy, now) for known in batch.known(touched).values()]
-            self._apply(batch, plans)
+            self._apply(batch, self._planner.touched(batch, touched, self._clock.now()))
 
     def _look_again_at_waiting_conflicts(self, listed: Collection[str]) -> None:
         """Close what has been settled by edits meanwhile, and apply a strategy that was changed; also behind a 304.
@@ -412,13 +428,8 @@ class CataloguePull:
         """
         if not self._tally.waiting:
             return
-        strategy, now = self._options.strategy, self._clock.now()
         with self._catalogue.batch(write=not self._options.dry_run) as batch:
-            plans = [
-                plan_waiting(known, strategy, now, listed=known.skill_id in listed)
-                for known in batch.known(self._tally.waiting).values()
-            ]
-            self._apply(batch, plans)
+            self._apply(batch, self._planner.waiting(batch, self._tally.waiting, self._clock.now(), listed))
 
     def _apply(self, batch: StoredBatch, plans: Iterable[Action | None]) -> None:
         actions = [action for action in plans if action is not None and action.does_something]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 from atom_saas_sync.characters import short_id
 from atom_saas_sync.errors import AtomSyncError, MarketplaceError
@@ -17,6 +17,7 @@ from atom_saas_sync.model import (
     RunStatus,
     WalkProof,
 )
+from atom_saas_sync.usecases.gate.verdicts import verdicts_of
 from atom_saas_sync.usecases.ports import Statistics
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 NEEDS_PERSON = 4
 _ITEMS_INVALID = 65
 PAGES_MISSING = 69
+_COUNTED = {Outcome.ADDED, Outcome.UPDATED, Outcome.DELETED}
+_NO_FAILURE = {"conflicts_open", "updates_tripped", "updates_waiting", "clock"}
+"""Reasons of a run that has done all that it could."""
 LOGGED = 10
 """So many of a kind are logged by name, and the number of the others."""
 
@@ -49,10 +53,10 @@ class RunTally:
             self.reasons.append(reason)
         self.exit_code = self.exit_code or exit_code
 
-    def took(self, actions: Iterable[Action]) -> None:
+    def took(self, actions: Sequence[Action]) -> None:
         """Count what was done, or would be."""
         for action in actions:
-            if action.outcome is not Outcome.UNCHANGED:
+            if action.outcome in _COUNTED:
                 name = action.outcome.value
                 setattr(self.counts, name, getattr(self.counts, name) + 1)
             self.counts.republished += action.republished
@@ -61,6 +65,21 @@ class RunTally:
             self._count_conflict(action)
             if self._dry_run and (action.outcome is not Outcome.UNCHANGED or action.conflict is not None):
                 self.plan.append(action)
+
+        verdicts = verdicts_of(actions)
+        self.counts.updates_admitted += verdicts["admit", "policy"]
+        self.counts.updates_held += verdicts["hold", "policy"]
+        self.counts.updates_refused += verdicts["refuse", "policy"]
+
+    def note_waiting(self, waiting: Mapping[str, int], *, needs_person: bool, clock_is_wrong: bool, fail: bool) -> None:
+        """Note what waits for a person or its time; with `fail` that makes the run exit with 4."""
+        self.counts.updates_waiting = sum(waiting.values())
+        if needs_person:
+            self.note("updates_tripped", 0)
+        if clock_is_wrong:
+            self.note("clock", 0)
+        if waiting and fail:
+            self.note("updates_waiting", NEEDS_PERSON)
 
     def _count_conflict(self, action: Action) -> None:
         entry = action.conflict
@@ -117,7 +136,7 @@ class RunTally:
         counts.bytes_received = statistics.bytes_received
         kept_something = counts.skills_synced or counts.categories_synced or counts.deleted
         status: RunStatus = "success"
-        if set(self.reasons) - {"conflicts_open"}:
+        if set(self.reasons) - _NO_FAILURE:
             status = "partial" if kept_something else "failed"
         error = self.error
         # Of some pages it can be said that they are missing; with none at all the error speaks for itself.

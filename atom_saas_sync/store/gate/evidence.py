@@ -29,9 +29,17 @@ _ADMITTED_AS_BASE = """
     CROSS JOIN skill_base AS b ON b.skill_id = json_extract(wanted.value, '$[0]')
         AND hex(b.content_digest) = json_extract(wanted.value, '$[3]')
 """
+# A newer version is one that was seen later; an older one may have been put back by a pin.
 _ADMITTED_SINCE = """
-    SELECT 1 FROM skill_base WHERE skill_id = ?1 AND content_digest != ?2 AND admitted_at > ?3
-    UNION ALL SELECT 1 FROM skill_seen WHERE skill_id = ?1 AND content_digest != ?2 AND admitted_at > ?3
+    WITH seen AS (
+        SELECT content_digest, admitted_at, coalesce(first_seen_at, seen_at) AS first_seen_at
+        FROM skill_seen WHERE skill_id = ?1
+        UNION ALL SELECT content_digest, admitted_at, admitted_at FROM skill_base AS b WHERE skill_id = ?1
+        AND NOT EXISTS (SELECT 1 FROM skill_seen WHERE skill_id = ?1 AND content_digest = b.content_digest)
+    ), base AS (SELECT content_digest, admitted_at FROM skill_base WHERE skill_id = ?1)
+    SELECT 1 FROM seen LEFT JOIN base ON base.content_digest = seen.content_digest
+    WHERE seen.content_digest != ?2 AND max(coalesce(seen.admitted_at, ''), coalesce(base.admitted_at, '')) > ?3
+        AND seen.first_seen_at >= coalesce((SELECT first_seen_at FROM seen WHERE content_digest = ?2), '')
 """
 
 

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import Struct
 
-from atom_saas_sync.core.canonical import decode_object, stored_version
+from atom_saas_sync.core.canonical import stored_version
 from atom_saas_sync.core.gate.types import Evidence, Gate, Offer, Served
+from atom_saas_sync.core.plan import offered
+from atom_saas_sync.core.plan.sides import Sides
 from atom_saas_sync.model import Known, SkillVersion, Strategy
 from atom_saas_sync.usecases.gate.loading import LoadedGate
 from atom_saas_sync.usecases.ports.gate_desk import DecidingBatch, GateStore
@@ -55,11 +57,7 @@ def put_on_the_desk(batch: DecidingBatch, skill_ids: Iterable[str]) -> OnTheDesk
 
 def served_of(known: Known | None) -> Served | None:
     """Return the base of a skill as the gate compares it."""
-    base = None if known is None else known.base
-    if known is None or base is None:
-        return None
-    fields = None if known.base_text is None else decode_object(known.base_text)
-    return Served(base.content_digest, base.exec_digest, base.version, fields)
+    return None if known is None else offered.served_of(Sides(known))
 
 
 def is_digest(digits: str, digest: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""What people decide: each loads, judges and carries it out in one transaction, and answers what it did.
+"""What people decide about updates: each loads, judges and carries it out in one transaction.
 
 A decision that is refused for one skill leaves the others: the report names it with its reason.
 """
@@ -7,10 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal
 
-from atom_saas_sync.usecases.gate.desk import GateDesk
-from atom_saas_sync.usecases.gate.reports import Decided, Quarantining, Rescanned, Target
+from msgspec.structs import replace
+
+from atom_saas_sync.core.gate.types import Decision, Gate
+from atom_saas_sync.core.gate.verdict import judge
+from atom_saas_sync.core.plan.offered import plan_offered
+from atom_saas_sync.core.plan.steps import DECIDED
+from atom_saas_sync.model import Action
+from atom_saas_sync.usecases.gate.desk import GateDesk, OnTheDesk, is_digest, put_on_the_desk, served_of, strict_gate
+from atom_saas_sync.usecases.gate.holding import (
+    add_pin,
+    add_revocation,
+    quarantine,
+    release,
+    remove_pin,
+    remove_revocation,
+)
+from atom_saas_sync.usecases.gate.reports import CHANGED, NOT_WAITING, Decided, Done, Refused, Target
+from atom_saas_sync.usecases.gate.scanning import rescan
 from atom_saas_sync.usecases.gate.updates import list_updates, show_update, targets_in, targets_of
+from atom_saas_sync.usecases.ports.gate_desk import DecidingBatch
 
 __all__ = [
     "add_pin",
@@ -28,68 +46,104 @@ __all__ = [
     "targets_of",
 ]
 
+_SERVED = "served"
+_REFUSED_FOR_EVER = {"revoked", "denied"}
+
 
 def approve(desk: GateDesk, targets: Sequence[Target], *, note: str | None, actor: str, now: datetime) -> Decided:
     """Admit exactly these versions and serve them."""
-    raise NotImplementedError
+    return _decide(desk, strict_gate(desk), targets, "approve", note=note, actor=actor, now=now)
 
 
 def reject(desk: GateDesk, targets: Sequence[Target], *, note: str | None, actor: str, now: datetime) -> Decided:
     """Keep these versions out until they are approved."""
-    raise NotImplementedError
+    return _decide(desk, desk.load().gate, targets, "reject", note=note, actor=actor, now=now)
 
 
-def rescan(desk: GateDesk, skill_ids: Sequence[str] | None, *, actor: str, now: datetime) -> Rescanned:
-    """Run the scan command again for these waiting versions, None for all that it did not pass; admit what is due."""
-    raise NotImplementedError
-
-
-def add_pin(desk: GateDesk, text: str, *, note: str | None, actor: str, now: datetime) -> Decided:
-    """Pin the served version, or the one that `ID@VERSION` or `ID@DIGEST` names, which is put back and approved.
-
-    Raises NotFound if there is no such skill or version, UsageError if several versions match.
-    """
-    raise NotImplementedError
-
-
-def remove_pin(desk: GateDesk, skill_ids: Sequence[str], *, actor: str, now: datetime) -> list[str]:
-    """Remove pins and return whose they were; the next run acts on it. Raises NotFound for a skill without one."""
-    raise NotImplementedError
-
-
-def add_revocation(
+def _decide(
     desk: GateDesk,
+    gate: Gate,
+    targets: Sequence[Target],
+    kind: Literal["approve", "reject"],
     *,
-    skill_id: str | None = None,
-    version: str | None = None,
-    digest: str | None = None,
-    publisher: str | None = None,
     note: str | None,
     actor: str,
     now: datetime,
-) -> tuple[int, list[str]]:
-    """Revoke, and take what it hits out of what is served; return the revocation's id and the skills it hit.
+) -> Decided:
+    done: dict[str, Done] = {}
+    refused: dict[str, Refused] = {}
+    with desk.store.deciding() as batch:
+        found = put_on_the_desk(batch, [target.skill_id for target in targets])
+        actions, decisions = [], []
+        for target in dict.fromkeys(targets):
+            skill_id = target.skill_id
+            reason = _not_to_be_decided(found, target, kind)
+            if reason is None:
+                decision = Decision(skill_id, found.offers[skill_id].content_digest, kind, now, actor, note)
+                action, reason = _carried_out(found, decision, gate, desk, now)
+                if action is not None:
+                    actions.append(action)
+                    decisions.append(decision)
+            if reason is None or reason == _SERVED:
+                digest = _digest_of(found, skill_id, served=reason == _SERVED)
+                done[skill_id] = Done(skill_id, digest)
+            else:
+                refused[skill_id] = Refused(skill_id, reason)
+        _write(batch, actions, decisions, kind, actor=actor, now=now)
+    return Decided(tuple(done.values()), tuple(refused.values()))
 
-    Raises UsageError unless exactly one of `skill_id`, `digest` and `publisher` is given.
-    """
-    raise NotImplementedError
+
+def _not_to_be_decided(found: OnTheDesk, target: Target, kind: str) -> str | None:
+    """Return why nothing can be decided about the target; `_SERVED` if it is approved by being served already."""
+    offer, known = found.offers.get(target.skill_id), found.known.get(target.skill_id)
+    base = None if known is None else known.base
+    named = target.digest
+    if (
+        offer is not None
+        and target.skill_id in found.versions
+        and (named is None or is_digest(named, offer.content_digest))
+    ):
+        if offer.reason == "rejected" and (named is None or kind == "reject"):
+            return NOT_WAITING
+        return offer.reason if offer.reason in _REFUSED_FOR_EVER and kind == "reject" else None
+    if named is not None and kind == "approve" and base is not None and is_digest(named, base.content_digest):
+        return _SERVED
+    return NOT_WAITING if offer is None or offer.reason == "rejected" else CHANGED
 
 
-def remove_revocation(desk: GateDesk, revocation_ids: Sequence[int], *, actor: str, now: datetime) -> list[int]:
-    """Remove revocations that a command added; what they hit stays in quarantine until it is released.
-
-    Raises NotFound for one that does not exist, UsageError for one that the revocations file lists.
-    """
-    raise NotImplementedError
-
-
-def quarantine(
-    desk: GateDesk, skill_ids: Sequence[str], *, note: str | None, actor: str, now: datetime
-) -> Quarantining:
-    """Take skills out of what is served, and keep them whole as evidence."""
-    raise NotImplementedError
+def _carried_out(
+    found: OnTheDesk, decision: Decision, gate: Gate, desk: GateDesk, now: datetime
+) -> tuple[Action | None, str | None]:
+    """Return what the decision does, or why it is refused: the verdict is that of the moment after it."""
+    skill_id = decision.skill_id
+    version, known = found.versions[skill_id], found.known.get(skill_id)
+    evidence = replace(found.evidence[skill_id], decision=decision, admitted_since=False)
+    verdict = judge(gate, served_of(known), version, evidence, now)
+    if decision.kind == "approve" and verdict.kind != "admit":
+        return None, str(verdict.reason)
+    return plan_offered(known, version, evidence, gate, desk.strategy, now, source=DECIDED), None
 
 
-def release(desk: GateDesk, skill_ids: Sequence[str], *, actor: str, now: datetime) -> Quarantining:
-    """Put skills back as they were, byte for byte; refused (`revoked`, `denied`) as long as that hits them."""
-    raise NotImplementedError
+def _digest_of(found: OnTheDesk, skill_id: str, *, served: bool) -> bytes:
+    if not served:
+        return found.offers[skill_id].content_digest
+    base = found.known[skill_id].base
+    assert base is not None
+    return base.content_digest
+
+
+def _write(
+    batch: DecidingBatch,
+    actions: Sequence[Action],
+    decisions: Sequence[Decision],
+    kind: str,
+    *,
+    actor: str,
+    now: datetime,
+) -> None:
+    batch.gate.decide(decisions)
+    batch.apply(actions, now, actor=actor)
+    for decision in decisions:
+        digest = f"sha256:{decision.content_digest.hex()}"
+        details = {"note": decision.note} if decision.note else {}
+        batch.note(actor, f"update {kind}", decision.skill_id, now, digest=digest, **details)

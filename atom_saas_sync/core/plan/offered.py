@@ -1,0 +1,263 @@
+"""The plan for what the marketplace offers: the gate stands in front of the three-way rules (docs/TRUST.md)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from msgspec.structs import replace
+
+from atom_saas_sync.core.canonical import same, version_from_fields, version_key
+from atom_saas_sync.core.gate.names import publisher_of
+from atom_saas_sync.core.gate.revocations import describe, revoked
+from atom_saas_sync.core.gate.rules import ruling
+from atom_saas_sync.core.gate.types import BY_POLICY, Evidence, Gate, Offer, Quarantined, Served, Verdict
+from atom_saas_sync.core.gate.verdict import judge
+from atom_saas_sync.core.merge import follow_volatile
+from atom_saas_sync.core.plan.conflicts import conflict_with
+from atom_saas_sync.core.plan.deletions import plan_deleted
+from atom_saas_sync.core.plan.listed import plan_sides, with_alarm
+from atom_saas_sync.core.plan.sides import Sides, StoredText
+from atom_saas_sync.core.plan.steps import DECIDED, SENT, Source, logged, restored
+from atom_saas_sync.model import Action, ConflictEntry, Known, Outcome, Resolution, SkillVersion, Strategy
+from atom_saas_sync.model.effects import (
+    DropOffer,
+    Effect,
+    KeepBase,
+    Life,
+    PutOffer,
+    Quarantine,
+    ReadAgain,
+    RefreshBase,
+    RefreshFigures,
+    Release,
+    RemoveServed,
+    SetBase,
+    WriteServed,
+)
+
+REVOKED = "revoked"
+"""The strategy by which a conflict closes whose skill goes into quarantine."""
+
+Ban = tuple[Literal["revoked", "denied"], str]
+"""Why a version must not be served, and what says so."""
+
+
+def plan_offered(
+    known: Known | None,
+    remote: SkillVersion,
+    evidence: Evidence,
+    gate: Gate,
+    strategy: Strategy,
+    now: datetime,
+    *,
+    source: Source = SENT,
+) -> Action:
+    """Plan for a version that the marketplace shows: admitted, the three-way rules apply; else it waits.
+
+    What is served stays, but for its volatile fields; a served version that is revoked or denied goes into quarantine.
+    """
+    sides = Sides(known or Known(remote.skill_id))
+    verdict = judge(gate, served_of(sides), remote, evidence, now)
+    if verdict.kind == "admit":
+        action = plan_sides(sides, remote, strategy, now, source)
+        action = with_alarm(action, sides, seen_otherwise=evidence.seen_otherwise)
+        page = None if evidence.offer is None else evidence.offer.page
+        effects = (*_admitted(action, verdict.by, page), *_without_offer(evidence.offer, remote))
+        if evidence.quarantined is not None and evidence.quarantined.content_digest == remote.content_digest:
+            effects = (*effects, Release(remote.skill_id))  # it is served again
+        return replace(action, effects=effects)
+    waits = _put_offer(verdict, remote, evidence, gate, source)
+    outcome = Outcome.UNCHANGED
+    if evidence.offer is None or evidence.offer.content_digest != remote.content_digest:
+        outcome = Outcome.HELD if verdict.kind == "hold" else Outcome.REFUSED
+    banned = None if sides.local is None else ban_on(gate, sides)
+    if banned is not None:
+        taken_out = plan_quarantine(sides.known, reason=banned[0], by=BY_POLICY, note=banned[1])
+        return Action(remote.skill_id, taken_out.outcome, (*taken_out.effects, *waits), remote)
+    action = Action(remote.skill_id, outcome, (*waits, *_refreshed(sides, remote)), remote)
+    return with_alarm(action, sides, seen_otherwise=evidence.seen_otherwise) if outcome is Outcome.HELD else action
+
+
+def served_of(sides: Sides) -> Served | None:
+    """Return the base as the gate compares it."""
+    base = sides.known.base
+    if base is None:
+        return None
+    fields = None if sides.base is None else sides.base.fields
+    return Served(base.content_digest, base.exec_digest, base.version, fields)
+
+
+def ban_on(gate: Gate, sides: Sides) -> Ban | None:
+    """Return why what is served of a skill must not be: because of its text here, or of its base."""
+    for side in (sides.local, sides.base):
+        if side is not None and side.version is not None:
+            banned = ban_on_version(gate, side.version, rules=sides.known.base is not None)
+            if banned is not None:
+                return banned
+    # An edit that is not JSON has neither version nor publisher; its id can be revoked.
+    whole = next((each for each in gate.revocations.by_skill.get(sides.skill_id, ()) if each.version is None), None)
+    return None if whole is None else ("revoked", whole.note or describe(whole))
+
+
+def ban_on_version(gate: Gate, version: SkillVersion, *, rules: bool = True) -> Ban | None:
+    """Return why a version must not be served; `rules`: those of the policy file count, too."""
+    key, publisher = version_key(version.fields), publisher_of(version.fields)
+    found = revoked(gate.revocations, version.skill_id, key, version.content_digest, publisher)
+    if found is not None:
+        return "revoked", found.note or describe(found)
+    if rules and gate.policy.rules:
+        decided = ruling(gate.policy, version.skill_id, version.fields, new=False)
+        if decided.admission == "deny":
+            return "denied", f"rule {decided.rule} of the policy file"
+    return None
+
+
+def _admitted(action: Action, by: str, page: int | None) -> tuple[Effect, ...]:
+    """Note who admitted what becomes the base, and the page where it waited."""
+    if by == BY_POLICY and page is None:
+        return action.effects
+    person = None if by == BY_POLICY else by
+    return tuple(replace(each, by=person, page=page) if isinstance(each, SetBase) else each for each in action.effects)
+
+
+def _without_offer(offer: Offer | None, remote: SkillVersion) -> list[DropOffer]:
+    if offer is None:
+        return []
+    return [DropOffer(remote.skill_id, never_served=offer.content_digest != remote.content_digest)]
+
+
+def _put_offer(
+    verdict: Verdict, remote: SkillVersion, evidence: Evidence, gate: Gate, source: Source
+) -> list[PutOffer]:
+    """Let the version wait; nothing is to be done if just that is stored."""
+    offer, reason = evidence.offer, str(verdict.reason)
+    is_same = offer is not None and offer.content_digest == remote.content_digest
+    abnormal = (reason == "abnormal" and not gate.parking) or (is_same and offer is not None and offer.abnormal)
+    stored = offer and (offer.wire_digest, offer.kind, offer.reason, offer.due_at, offer.note, offer.abnormal)
+    if stored == (remote.wire_digest, verdict.kind, reason, verdict.due_at, verdict.note, abnormal):
+        return []
+    key = version_key(remote.fields)
+    kind: Literal["hold", "refuse"] = "refuse" if verdict.kind == "refuse" else "hold"
+    return [
+        PutOffer(
+            remote.skill_id,
+            version=remote,
+            version_key=key,
+            kind=kind,
+            reason=reason,
+            due_at=verdict.due_at,
+            first_seen_at=evidence.first_seen_at,
+            abnormal=abnormal,
+            note=verdict.note,
+            proof=source.proof(remote, key),
+        )
+    ]
+
+
+def _refreshed(sides: Sides, remote: SkillVersion) -> list[Effect]:
+    """Let the volatile fields of what is served follow, while another version waits.
+
+    The base is then no longer the bytes that came: if they come again, they are read.
+    """
+    if sides.local is None or sides.known.base is None:
+        return []
+    effects: list[Effect] = []
+    if (text := _with_volatile(sides.local, remote)) is not None:
+        effects.append(RefreshFigures(sides.skill_id, text))
+    if not sides.is_untouched and sides.base is not None and (text := _with_volatile(sides.base, remote)) is not None:
+        effects.append(RefreshBase(sides.skill_id, text))
+    return [*effects, ReadAgain(sides.skill_id)] if effects else []
+
+
+def _with_volatile(side: StoredText, remote: SkillVersion) -> str | None:
+    if side.fields is None:
+        return None
+    fields = follow_volatile(side.fields, remote.fields)
+    return None if same(fields, side.fields) else version_from_fields(side.skill_id, fields).text
+
+
+# What people and revocations do
+
+
+def plan_withdrawn(known: Known | None, offer: Offer | None, skill_id: str, strategy: Strategy) -> Action | None:
+    """Plan for a skill that the marketplace has confirmed as deleted; what waited of it waits no more."""
+    action = None if known is None else plan_deleted(known, strategy)
+    if offer is None:
+        return action
+    dropped = DropOffer(skill_id, never_served=True)
+    if action is None:
+        return Action(skill_id, Outcome.UNCHANGED, (dropped,))
+    return replace(action, effects=(*action.effects, dropped))
+
+
+def plan_quarantine(
+    known: Known, *, reason: Literal["quarantined", "revoked", "denied"], by: str, note: str | None
+) -> Action:
+    """Plan to take a served skill out of what is served, and to keep it whole as evidence.
+
+    The base stays: it is still what was admitted last. Raises ValueError if nothing is served.
+    """
+    sides, text = Sides(known), known.local_text
+    if sides.local is None or text is None:
+        raise ValueError("nothing is served")
+    digest = sides.local.content_digest if known.base is None else known.base.content_digest
+    source: Literal["marketplace", "edited", "local"] = "edited" if sides.is_edited else "marketplace"
+    effects: list[Effect] = [
+        RemoveServed(known.skill_id),
+        Quarantine(
+            known.skill_id,
+            text=text,
+            base_text=None if known.base_text == text else known.base_text,
+            content_digest=digest or b"",
+            reason=reason,
+            by=by,
+            note=note,
+            served_source="local" if known.base is None else source,
+        ),
+    ]
+    if sides.is_untouched:
+        effects.append(KeepBase(known.skill_id, text))
+    if known.waiting is not None:
+        remote = None if sides.waiting is None else sides.waiting.version
+        entry = ConflictEntry(conflict_with(sides, remote), Resolution(REVOKED, None), sides.waiting_id)
+        effects += logged(known.skill_id, entry)
+    return Action(known.skill_id, Outcome.DELETED, tuple(effects))
+
+
+def plan_release(known: Known, kept: Quarantined) -> Action:
+    """Plan to put a skill back as it was, byte for byte. It exists only here if the marketplace has deleted it."""
+    sides = Sides(known)
+    effects: list[Effect] = [Release(known.skill_id)]
+    if known.local_text is None:
+        lives = Life.ENDLESS if known.base is None else Life.CONFIRMED
+        effects.append(WriteServed(known.skill_id, kept.text, None, None, None, lives))
+        base = None if sides.base is None else sides.base.version
+        if base is not None and base.text == kept.text:
+            effects += restored(base, text=kept.text)
+    return Action(known.skill_id, Outcome.ADDED, tuple(effects))
+
+
+def plan_put_back(
+    known: Known,
+    former: SkillVersion,
+    evidence: Evidence,
+    gate: Gate,
+    strategy: Strategy,
+    now: datetime,
+    *,
+    by: str,
+) -> Action:
+    """Plan to serve a version again that was served before, because a person has pinned it.
+
+    What the marketplace shows waits: the offer, or the base that gives way.
+    """
+    sides, base = Sides(known), known.base
+    action = plan_sides(sides, former, strategy, now, DECIDED)
+    effects = list(_admitted(action, by, None))
+    current = None if sides.base is None else sides.base.version
+    if evidence.offer is None and base is not None and current is not None and not base.deleted:
+        verdict = judge(gate, served_of(sides), current, evidence, now)
+        waits = _put_offer(verdict, current, evidence, gate, DECIDED) if verdict.kind != "admit" else []
+        effects += [replace(each, page=base.page, first_seen_at=None) for each in waits]
+    return replace(action, effects=tuple(effects))

@@ -1,0 +1,102 @@
+"""Judging again what waits, and taking out what is served and must not be: at the end of a run and on a tick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+
+from atom_saas_sync.core.canonical import stored_version
+from atom_saas_sync.core.gate.stored import Marks
+from atom_saas_sync.core.gate.types import Gate
+from atom_saas_sync.core.plan.offered import ban_on, plan_offered, plan_quarantine
+from atom_saas_sync.core.plan.sides import Sides
+from atom_saas_sync.core.plan.steps import DECIDED
+from atom_saas_sync.model import Action, Strategy
+from atom_saas_sync.usecases.ports.gate_desk import DecidingBatch, GateStore
+
+POLICY = "policy"
+_TOGETHER = 200
+
+
+def judge_again(
+    store: GateStore,
+    gate: Gate,
+    strategy: Strategy,
+    now: datetime,
+    *,
+    judged: bytes | None,
+    check: Callable[[], None],
+    also: Collection[str] = (),
+) -> list[Action]:
+    """Judge what is due, and everything if the gate is not the one that `judged` last; return what was done.
+
+    What is served is looked at first. `also` are offers to judge in any case.
+    """
+    everything = judged != gate.fingerprint
+    actions = enforce_in(store, gate, now, everything=everything)
+    with store.deciding(write=False) as batch:
+        ids = sorted({*batch.gate.ids_to_judge(now, everything=everything), *also})
+    actions += judge_ids(store, ids, gate, strategy, now, actor=POLICY, check=check)
+    if everything:
+        with store.deciding() as batch:
+            batch.gate.write_marks(Marks(judged=gate.fingerprint), now)
+    return actions
+
+
+def judge_ids(
+    store: GateStore,
+    skill_ids: Sequence[str],
+    gate: Gate,
+    strategy: Strategy,
+    now: datetime,
+    *,
+    actor: str,
+    check: Callable[[], None],
+) -> list[Action]:
+    """Judge these offers, in transactions of bounded size; return what was done."""
+    actions: list[Action] = []
+    for start in range(0, len(skill_ids), _TOGETHER):
+        check()
+        with store.deciding() as batch:
+            done = judge_offers(batch, skill_ids[start : start + _TOGETHER], gate, strategy, now)
+            batch.apply(done, now, actor=actor)
+        actions += done
+    return actions
+
+
+def judge_offers(
+    batch: DecidingBatch, skill_ids: Sequence[str], gate: Gate, strategy: Strategy, now: datetime
+) -> list[Action]:
+    """Return what the verdict of today does to these offers; nothing where it is that of before."""
+    offers = batch.gate.offers(skill_ids)
+    versions = [version for each in offers.values() if (version := stored_version(each.skill_id, each.text))]
+    known, evidence = batch.known(offers), batch.gate.evidence(versions)
+    actions = [
+        plan_offered(known.get(each.skill_id), each, evidence[each.skill_id], gate, strategy, now, source=DECIDED)
+        for each in versions
+    ]
+    return [action for action in actions if action.does_something]
+
+
+def enforce_in(store: GateStore, gate: Gate, now: datetime, *, everything: bool) -> list[Action]:
+    """Take out of what is served what a revocation hits; with `everything` also what a rule denies."""
+    rules_deny = everything and any(rule.admission == "deny" for rule in gate.policy.rules)
+    if not (gate.revocations.entries or rules_deny):
+        return []
+    with store.deciding() as batch:
+        return enforce(batch, gate, now, rules=rules_deny, actor=POLICY)
+
+
+def enforce(batch: DecidingBatch, gate: Gate, now: datetime, *, rules: bool, actor: str) -> list[Action]:
+    """Do what `enforce_in` does, within a transaction."""
+    ids = batch.served_ids() if rules else batch.gate.revoked_skills(gate.revocations)
+    actions = []
+    for start in range(0, len(ids), _TOGETHER):
+        for known in batch.known(ids[start : start + _TOGETHER]).values():
+            banned = None if known.local_text is None else ban_on(gate, Sides(known))
+            if banned is not None:
+                actions.append(plan_quarantine(known, reason=banned[0], by=actor, note=banned[1]))
+    batch.apply(actions, now, actor=actor)
+    for action in actions:
+        batch.note(actor, "quarantine", action.skill_id, now)
+    return actions

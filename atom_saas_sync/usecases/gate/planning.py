@@ -1,0 +1,109 @@
+"""What a polling run plans: the gate first, then the three-way rules; these alone if the gate admits everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from atom_saas_sync.core.plan import plan_deleted, plan_listed, plan_touched, plan_waiting
+from atom_saas_sync.core.plan.sides import Sides
+from atom_saas_sync.model import Action, Known, SkillVersion, Strategy
+from atom_saas_sync.usecases.ports import SkillBatch, Statistics
+
+if TYPE_CHECKING:
+    from atom_saas_sync.core.gate.types import Gate
+    from atom_saas_sync.usecases.gate.run import RunGate
+
+
+class Planner:
+    """Plans for what the marketplace shows in one run. Without a gate everything is admitted."""
+
+    def __init__(self, gate: RunGate | None, strategy: Strategy, statistics: Statistics) -> None:
+        self._gate = gate
+        self._strategy: Strategy = strategy
+        self._statistics = statistics
+
+    def listed(
+        self,
+        batch: SkillBatch,
+        known: Mapping[str, Known],
+        shown: Mapping[str, SkillVersion],
+        now: datetime,
+    ) -> list[Action]:
+        """Plan for versions that the marketplace shows; `known` is what is stored of the skills."""
+        gate, strategy = self._gate_for(now), self._strategy
+        if gate is None:
+            otherwise = batch.seen_otherwise(shown.values())
+            return [
+                plan_listed(known.get(name), remote, strategy, now, seen_otherwise=name in otherwise)
+                for name, remote in shown.items()
+            ]
+        from atom_saas_sync.core.plan.offered import plan_offered
+
+        evidence = batch.gate.evidence(shown.values())
+        return [
+            plan_offered(known.get(name), remote, evidence[name], gate, strategy, now) for name, remote in shown.items()
+        ]
+
+    def withdrawn(self, batch: SkillBatch, skill_ids: Iterable[str]) -> list[Action]:
+        """Plan for skills that the marketplace has confirmed as deleted."""
+        ids = list(skill_ids)
+        known = batch.known(ids)
+        if self._gate is None or self._gate.idle:
+            plans = [plan_deleted(each, self._strategy) for each in known.values()]
+        else:
+            from atom_saas_sync.core.plan.offered import plan_withdrawn
+
+            offers = batch.gate.offers(ids)
+            plans = [plan_withdrawn(known.get(each), offers.get(each), each, self._strategy) for each in ids]
+        return [action for action in plans if action is not None]
+
+    def touched(self, batch: SkillBatch, skill_ids: Iterable[str], now: datetime) -> list[Action | None]:
+        """Plan for listed skills whose rows another program has deleted or changed."""
+        known = batch.known(skill_ids)
+        return [plan_touched(each, self._strategy, now) for each in self._still_admitted(batch, known, now)]
+
+    def waiting(
+        self, batch: SkillBatch, skill_ids: Iterable[str], now: datetime, listed: Iterable[str]
+    ) -> list[Action | None]:
+        """Plan for skills whose conflict waits."""
+        known = batch.known(skill_ids)
+        return [
+            plan_waiting(each, self._strategy, now, listed=each.skill_id in listed)
+            for each in self._still_admitted(batch, known, now)
+        ]
+
+    def _still_admitted(self, batch: SkillBatch, known: Mapping[str, Known], now: datetime) -> list[Known]:
+        """Return those skills whose newest admitted version may still be served: it was admitted before it was stored.
+
+        What was revoked or rejected since, what is in quarantine, not in the lock file or pinned to another version is
+        left as it is.
+        """
+        gate = self._gate_for(now)
+        if gate is None:
+            return list(known.values())
+        from atom_saas_sync.core.gate.types import BY_POLICY
+        from atom_saas_sync.core.gate.verdict import judge
+
+        newest = {name: Sides(each).newest for name, each in known.items()}
+        versions = {name: side.version for name, side in newest.items() if side is not None and side.version}
+        evidence = batch.gate.evidence(versions.values())
+        gate = replace(gate, adopting=BY_POLICY)  # the lines that hold for what was admitted, too
+        return [
+            each
+            for name, each in known.items()
+            if name not in versions
+            or (
+                evidence[name].quarantined is None
+                and judge(gate, None, versions[name], evidence[name], now).kind == "admit"
+            )
+        ]
+
+    def _gate_for(self, now: datetime) -> Gate | None:
+        """Return the gate; None if it admits everything."""
+        if self._gate is None or self._gate.idle:
+            return None
+        return self._gate.gate(now, self._statistics.clock_skew_seconds)

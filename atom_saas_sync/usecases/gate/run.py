@@ -1,0 +1,121 @@
+"""The gate as one polling run uses it: loaded before the run, asked for each page, and passed over at its end."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from atom_saas_sync.characters import counted
+from atom_saas_sync.core.gate.types import NEEDS_PERSON, Gate
+from atom_saas_sync.core.gate.verdict import is_abnormal
+from atom_saas_sync.model import Action
+from atom_saas_sync.usecases.gate import loading
+from atom_saas_sync.usecases.gate.desk import GateDesk
+from atom_saas_sync.usecases.gate.passes import enforce_in, judge_again
+from atom_saas_sync.usecases.gate.scanning import scan_what_waits
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.run_tally import RunTally
+
+log = logging.getLogger(__name__)
+
+
+class RunGate:
+    """The gate of one run. Making it reads files and database, and raises ConfigError; nothing is written by that.
+
+    `adopting` is the person for whom `--adopt` admits what the first sync brings: UsageError if it is not the first.
+    """
+
+    def __init__(self, desk: GateDesk, now: datetime, *, dry_run: bool = False, adopting: str | None = None) -> None:
+        self._desk = desk
+        self._dry_run = dry_run
+        self._loaded = desk.load()
+        if self._loaded.problem is not None:
+            if not dry_run:
+                loading.note_broken(desk.store, self._loaded, now)
+            raise self._loaded.problem
+        gate = self._loaded.gate
+        self._gate = gate if adopting is None else loading.adopting(self._loaded, adopting)
+        self._since: datetime | None = None
+        self.clock_is_wrong = False
+
+    @property
+    def idle(self) -> bool:
+        """Tell whether nothing has to be asked, judged or written for the gate in this run."""
+        return self._gate.idle and self._gate.adopting is None
+
+    @property
+    def parks(self) -> bool:
+        """Tell whether changed skills are parked until the end of the walk."""
+        return self._gate.policy.max_changed is not None and self._gate.adopting is None and not self._dry_run
+
+    def begin(self, now: datetime) -> list[Action]:
+        """Note what was loaded; adopt what is served if the policy is open no longer; take out what is revoked.
+
+        The marketplace is not needed for that.
+        """
+        self._since = now
+        if self._dry_run:
+            return []
+        loading.begin_run(self._desk.store, self._loaded, now)
+        everything = self._loaded.marks.judged != self._gate.fingerprint
+        return enforce_in(self._desk.store, self._gate, now, everything=everything)
+
+    def gate(self, now: datetime, skew_seconds: float | None) -> Gate:
+        """Return the gate for what is judged now; `skew_seconds`: how far the marketplace's clock is ahead of ours."""
+        if self._gate.idle:
+            return self._gate
+        gate = self._with_clock(now, skew_seconds)
+        return replace(gate, abnormal=True, parking=True, since=self._since) if self.parks else gate
+
+    def finish(self, now: datetime, skew_seconds: float | None, *, served: int) -> list[Action]:
+        """Admit what was parked or is due, take out what must not be served, and scan; return what was done.
+
+        `served` is how many skills of the marketplace are served: what a limit of changed skills is a share of.
+        """
+        desk, marks = self._desk, self._loaded.marks
+        if self._dry_run or (self.idle and marks.judged is None):
+            return []
+        gate, parked = self._with_clock(now, skew_seconds), set[str]()
+        if self.parks:
+            with desk.store.deciding(write=False) as batch:
+                found = batch.gate.waiting(reason="abnormal")
+            waiting = [each.offer for each in found if not each.offer.abnormal]
+            parked = {offer.skill_id for offer in waiting}
+            # Those of a run that was killed count in this one.
+            since = min((offer.first_seen_at for offer in waiting), default=self._since)
+            gate = replace(gate, abnormal=is_abnormal(len(parked), served, gate.policy.max_changed), since=since)
+            if gate.abnormal:
+                log.warning("%s changed in one run: none is admitted by the policy", counted(len(parked), "skill"))
+        ask = desk.check
+        actions = judge_again(desk.store, gate, desk.strategy, now, judged=marks.judged, check=ask, also=parked)
+        if scanned := scan_what_waits(desk, now):
+            actions += judge_again(
+                desk.store, gate, desk.strategy, now, judged=gate.fingerprint, check=ask, also=scanned
+            )
+        return actions
+
+    def note_waiting(self, tally: RunTally, *, fail: bool) -> None:
+        """Note in the tally how many updates wait, and whether one of them needs a person."""
+        if self.idle and not tally.counts.updates_held:
+            return
+        with self._desk.store.deciding(write=False) as batch:
+            waiting = batch.gate.count_waiting()
+        tally.note_waiting(
+            waiting,
+            needs_person=not NEEDS_PERSON.isdisjoint(waiting),
+            clock_is_wrong=self.clock_is_wrong,
+            fail=fail,
+        )
+
+    def _with_clock(self, now: datetime, skew_seconds: float | None) -> Gate:
+        gate = loading.with_clock(self._gate, self._loaded.marks, now, skew_seconds)
+        if not gate.clock_trusted and loading.needs_clock(gate) and not self.clock_is_wrong:
+            self.clock_is_wrong = True
+            log.warning(
+                "the clock went back since the last run, or is not the marketplace's: nothing is admitted by age"
+            )
+        return gate

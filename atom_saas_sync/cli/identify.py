@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from atom_saas_sync.characters import printable
@@ -45,6 +46,25 @@ def unknown_skill(skill_id: str) -> NotFound:
         f"there is no skill {printable(skill_id)!r} in the cache",
         hint="`atom-sync skills search TEXT` finds ids; `atom-sync sync skills` brings the cache up to date",
     )
+
+
+def not_served(database: Database, skill_id: str) -> NotFound:
+    """Return the error for a skill that is not served, with the reason if the gate keeps it out."""
+    from atom_saas_sync.store.gate.standing import standing_of
+
+    shown, named = printable(skill_id), printable(quote(skill_id))
+    standing = standing_of(database, skill_id)
+    if standing == "quarantined":
+        return NotFound(
+            f"the skill {shown!r} is in quarantine", hint=f"`atom-sync quarantine show {named}` says why and shows it"
+        )
+    if standing is not None:
+        what = "waits to be admitted" if standing == "hold" else "was refused"
+        return NotFound(
+            f"the skill {shown!r} is not served: its version {what}",
+            hint=f"`atom-sync policy explain {named}` says why; `atom-sync updates show {named}` shows it",
+        )
+    return unknown_skill(skill_id)
 
 
 @contextmanager

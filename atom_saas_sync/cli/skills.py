@@ -6,12 +6,13 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from atom_saas_sync.characters import printable
-from atom_saas_sync.cli.identify import open_catalogue, unknown_skill, whole_id
+from atom_saas_sync.cli.identify import not_served, open_catalogue, whole_id
 from atom_saas_sync.cli.output import GlobalOptions, console, counted, note, print_json
 from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.cli.skill_edits import delete, edit, import_skills, restore, revert
@@ -91,17 +92,20 @@ def show(
     as_json: _Json = False,
 ) -> None:
     """Show one skill, or a former version of it."""
+    from atom_saas_sync.store.gate.standing import standing_of
+
     with open_catalogue(ctx.obj) as (catalogue, reading):
         skill_id = whole_id(catalogue.database, skill_id)
         facts: dict[str, Any] = {}
+        waits = False
         if version is not None:
             skill, facts = sent_skill(catalogue, skill_id, version)
         elif (found := reading.skill(skill_id)) is not None:
-            skill = found
+            skill, waits = found, standing_of(catalogue.database, skill_id) == "hold"
             reading.count_read([skill])
         else:
             reading.count_read([])
-            raise unknown_skill(skill_id)
+            raise not_served(catalogue.database, skill_id)
     from atom_saas_sync.core.canonical import decode_object
     from atom_saas_sync.core.documents import skill_line
 
@@ -113,6 +117,8 @@ def show(
         _print_code((fields or {}).get("code"), skill_id)
     else:
         _print_skill(skill, fields, state=version_state(facts))
+    if waits:
+        note(f"a newer version waits: `atom-sync updates show {printable(quote(skill_id))}` compares the two")
     if skill.stale:
         note(f"stale: the marketplace last confirmed this skill at {skill.confirmed_at}")
 

@@ -495,17 +495,18 @@ CREATE VIEW usable_skill AS
     AND (
         NOT EXISTS (SELECT 1 FROM gate_quarantine)
         OR NOT EXISTS (
-            SELECT 1 FROM gate_quarantine AS q WHERE q.skill_id = c.skill_id AND (
-                q.reason = 'quarantined' OR q.skill_data = c.skill_data OR q.content_digest = b.content_digest)
+            SELECT 1 FROM gate_quarantine AS q JOIN skill_cache AS k ON k.skill_id = q.skill_id
+            WHERE q.skill_id = c.skill_id AND (
+                q.reason = 'quarantined' OR q.skill_data = k.skill_data OR q.content_digest = b.content_digest)
         )
     )
     AND (
         NOT EXISTS (SELECT 1 FROM gate_revocation)
         OR NOT EXISTS (
-            SELECT 1 FROM gate_revocation AS r
-            WHERE (r.skill_id = c.skill_id AND (r.version IS NULL OR r.version = b.version OR r.version = CASE WHEN json_valid(c.skill_data) THEN json_extract(c.skill_data, '$.version') END))
+            SELECT 1 FROM gate_revocation AS r JOIN skill_cache AS k ON k.skill_id = c.skill_id
+            WHERE (r.skill_id = c.skill_id AND (r.version IS NULL OR r.version = b.version OR r.version = CASE WHEN json_valid(k.skill_data) THEN json_extract(k.skill_data, '$.version') END))
                 OR r.digest = b.content_digest
-                OR r.publisher = CASE WHEN json_valid(c.skill_data) THEN json_extract(c.skill_data, '$.metadata.author') END COLLATE NOCASE
+                OR r.publisher = CASE WHEN json_valid(k.skill_data) THEN json_extract(k.skill_data, '$.metadata.author') END COLLATE NOCASE
         )
     )
 ;

@@ -15,6 +15,11 @@ WAITS = """
     VALUES (?, x'', x'', x'', '2', ?, 'review', '2026', '2026', '2026', x'')
 """
 
+QUARANTINE = """
+    INSERT INTO gate_quarantine (skill_id, skill_data, content_digest, reason, served_source, at, by)
+    VALUES (?, '{}', x'', 'quarantined', 'marketplace', '2026', 'ada')
+"""
+
 
 @pytest.fixture
 def synced(machine: Machine) -> Machine:
@@ -44,11 +49,7 @@ def test_every_state(synced: Machine) -> None:
     synced.sql(WAITS, held, "hold")
     synced.sql(WAITS, ok, "refuse")
     synced.sql(WAITS, "never-served", "hold")
-    synced.sql(
-        "INSERT INTO gate_quarantine (skill_id, skill_data, content_digest, reason, served_source, at, by) "
-        "VALUES (?, '{}', x'', 'quarantined', 'marketplace', '2026', 'ada')",
-        quarantined,
-    )
+    synced.sql(QUARANTINE, quarantined)
     synced.sql("DELETE FROM skill_cache WHERE skill_id = ?", quarantined)
     revocation = "INSERT INTO gate_revocation (skill_id, source, added_at, added_by) VALUES (?, 'command', '2026', 'a')"
     synced.sql(revocation, revoked)
@@ -113,3 +114,16 @@ def test_a_lock_file_tells_what_drifts(synced: Machine) -> None:
 
 def test_without_a_database_there_is_nothing_to_verify(machine: Machine) -> None:
     assert machine.command("skills", "verify").returncode == 74
+
+
+def test_showing_a_skill_says_what_the_gate_keeps_back(synced: Machine) -> None:
+    held, quarantined = sorted(synced.sandbox.skill_ids())[:2]
+    synced.sql(WAITS, held, "hold")
+    synced.sql(WAITS, "never-served", "hold")
+    synced.sql(QUARANTINE, quarantined)
+    synced.sql("DELETE FROM skill_cache WHERE skill_id = ?", quarantined)
+    result = synced.command("skills", "show", held)
+    assert (result.returncode, f"atom-sync updates show {held}" in result.stderr) == (0, True)
+    for skill_id, message in ((quarantined, "is in quarantine"), ("never-served", "its version waits to be admitted")):
+        result = synced.command("skills", "show", skill_id)
+        assert (result.returncode, message in result.stderr) == (1, True)

@@ -81,7 +81,7 @@ class Ratings:
                 "WHERE r.synced_to_saas = 0 ORDER BY wanted.key",
                 (json.dumps(list(ids)),),
             )
-            return [Rating(**dict(row)) for row in rows]
+            return [Rating(**_values(row)) for row in rows]
 
     def reopen_all(self) -> None:
         """Make every rating pending, each version under the name it has; failed ones too."""
@@ -161,7 +161,7 @@ class Ratings:
         """Return the ratings of a skill that do not wait to be sent."""
         with self._database.reading() as connection:
             rows = connection.execute(f"{_RATING} WHERE r.skill_id = ? AND r.synced_to_saas != 0", (skill_id,))
-            return [Rating(**dict(row)) for row in rows]
+            return [Rating(**_values(row)) for row in rows]
 
     # What people do
 
@@ -270,10 +270,11 @@ class Ratings:
 
 def _listed(row: sqlite3.Row) -> ListedRating:
     """Return a rating as its row has it."""
-    values: dict[str, Any] = {
-        name: parse_time(value) if name.endswith("_at") else value for name, value in dict(row).items()
-    }
-    return ListedRating(**values)
+    return ListedRating(**_values(row))
+
+
+def _values(row: sqlite3.Row) -> dict[str, Any]:
+    return {name: parse_time(value) if name.endswith("_at") else value for name, value in dict(row).items()}
 
 
 def _settle_one(connection: sqlite3.Connection, delivery: Delivery, moment: str) -> None:

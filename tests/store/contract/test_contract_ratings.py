@@ -70,7 +70,7 @@ def test_a_rating_that_changed_meanwhile_stays_pending(rated: Rooms) -> None:
     rated.own_ratings.add("a", "bob", 5, None, now=NOW)
     settle(rated, sent(rating))
     (again,) = rated.ratings.load(["2"])
-    assert (again.stars, again.remote_rating_id) == (5, "r2")
+    assert (again.stars, again.remote_rating_id, again.updated_at) == (5, "r2", NOW)
     assert again.version != rating.version
 
 

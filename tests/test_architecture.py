@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -255,3 +256,35 @@ def test_nobody_but_the_settings_and_the_entry_reads_the_environment() -> None:
         "cli/runtime.py",
         "marketplace/tls.py",
     }
+
+
+# Who else writes `skill_data`, and why.
+WRITE_SKILL_DATA = {
+    "store/served.py": "the one writer: a version in two forms, and figures",
+    "store/skill_states.py": "the same text as UTF-8, where another program stored another encoding",
+    "store/digests.py": "a migration: the same JSON in our own spelling",
+    "store/adoption.py": "rows of the Atom backend's own database, taken over once",
+    "store/maintenance.py": "reads only: it looks for texts that are not UTF-8",
+}
+
+
+def test_skill_data_has_one_writer() -> None:
+    statement = re.compile(
+        r"(?:UPDATE\s+skill_cache\b(?:(?!WHERE).)*\bskill_data\s*=)|(?:INTO\s+skill_cache\b)|"
+        r"(?:'skill_cache',\s*'skill_data')",
+        re.DOTALL | re.IGNORECASE,
+    )
+    found: dict[str, int] = {}
+    for room, path in modules():
+        if room == "store":
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            texts = [
+                ast.unparse(node)
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Constant | ast.JoinedStr | ast.Tuple)
+            ]
+            number = sum(1 for text in set(texts) if statement.search(text))
+            if number:
+                found[str(path.relative_to(ROOT))] = number
+    assert set(found) == set(WRITE_SKILL_DATA)
+    assert found["store/served.py"] == 3

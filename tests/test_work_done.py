@@ -181,7 +181,7 @@ def test_a_sync_of_few_changes_parses_and_writes_those_alone(stocked: Machine, w
         "skills parsed": few,
         "bytes parsed": sizes,
         "digests": SKILLS + 3 * few,  # of all bytes, of what has changed in them, and of what that replaces
-        "INSERT skill_cache": few,  # written over
+        "UPDATE skill_cache": few,
         "INSERT skill_base": few,
         "skills cut into words": 2 * few,
         "INSERT skill_fts": 2 * few,  # the old entry goes out, the new one in
@@ -213,7 +213,7 @@ def test_a_flood_reads_and_hashes_each_skill_once(stocked: Machine, work: Work) 
         "COMMIT": 1,
         "skills parsed": 2 * few,  # what came, and what is stored
         "digests": 4 * few,  # bytes, content and executable part of what came, and the bytes of what is stored
-        "INSERT skill_cache": few,  # written over
+        "UPDATE skill_cache": few,
         "INSERT skill_base": few,
         "INSERT skill_version": few,
         "DELETE skill_version": few,

@@ -45,16 +45,24 @@ class Effect(Struct, frozen=True):
 class WriteServed(Effect, frozen=True):
     """Serve this text.
 
-    `fields` is the text decoded, if the planner had it. `replaced` is the text served until now, None if there was no
-    row, and `replaced_fields` the same decoded. `changed_at` is when it was last changed; None means now.
+    `fields` is the text decoded, if the planner had it. `changed_at` is when it was last changed; None means now.
     """
 
     text: str
     fields: Mapping[str, Any] | None
-    replaced: str | None
-    replaced_fields: Mapping[str, Any] | None
     life: Life
-    changed_at: str | None = None
+    changed_at: str | None
+
+
+class AddServed(WriteServed, frozen=True):
+    """Serve this text, where nothing was served."""
+
+
+class ReplaceServed(WriteServed, frozen=True):
+    """Serve this text in place of `replaced`; `replaced_fields` is that decoded, if the planner had it."""
+
+    replaced: str
+    replaced_fields: Mapping[str, Any] | None
 
 
 class RefreshFigures(Effect, frozen=True):

@@ -47,8 +47,9 @@ class Action(Struct, frozen=True):
     @property
     def cache(self) -> Literal["keep", "write", "remove"]:
         """Return what is done to the cached row."""
-        kinds = {type(each) for each in self.effects}
-        return "write" if WriteServed in kinds else "remove" if RemoveServed in kinds else "keep"
+        if any(isinstance(each, WriteServed) for each in self.effects):
+            return "write"
+        return "remove" if any(isinstance(each, RemoveServed) for each in self.effects) else "keep"
 
     @property
     def conflict(self) -> ConflictEntry | None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from atom_saas_sync.model import Action
 from atom_saas_sync.model.effects import (
+    AddServed,
     DropBase,
     DropOffer,
     Effect,
@@ -27,9 +28,9 @@ from atom_saas_sync.model.effects import (
     RefreshFigures,
     Release,
     RemoveServed,
+    ReplaceServed,
     SetBase,
     UnmarkDeleted,
-    WriteServed,
 )
 from atom_saas_sync.store.bases import note_seen, set_bases
 from atom_saas_sync.store.conflict_log import log_conflict
@@ -75,7 +76,8 @@ class EffectWriter:
         # In this order: what reads a row comes before what removes it.
         self._statements: Mapping[type[Effect], Callable[[list[Any], _Context], object]] = {
             RemoveServed: lambda effects, _: served.remove(effects),
-            WriteServed: lambda effects, context: served.write(effects, context.now),
+            AddServed: lambda effects, context: served.add(effects, context.now),
+            ReplaceServed: lambda effects, context: served.replace(effects, context.now),
             RefreshFigures: lambda effects, _: served.refresh(effects),
             SetBase: lambda effects, context: set_bases(
                 connection, effects, context.now, page=context.page, signer=signer

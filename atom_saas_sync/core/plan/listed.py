@@ -36,7 +36,7 @@ from atom_saas_sync.core.plan.steps import (
     served,
 )
 from atom_saas_sync.model import Action, ConflictEntry, Known, Outcome, Resolution, SkillVersion, Strategy
-from atom_saas_sync.model.effects import Effect, KeepBase, Life, NoteRepublished, UnmarkDeleted
+from atom_saas_sync.model.effects import AddServed, Effect, KeepBase, Life, NoteRepublished, SetBase, UnmarkDeleted
 from atom_saas_sync.times import CLOCK_TOLERANCE, parse_time
 
 
@@ -53,8 +53,19 @@ def plan_listed(
 
     `seen_otherwise` says that the same version was seen with another exec digest, before the base.
     """
+    if known is None and not seen_otherwise:
+        return _new(remote, source)
     sides = Sides(known or Known(remote.skill_id))
     return with_alarm(plan_sides(sides, remote, strategy, now, source), sides, seen_otherwise=seen_otherwise)
+
+
+def _new(remote: SkillVersion, source: Source) -> Action:
+    skill_id, key = remote.skill_id, version_key(remote.fields)
+    effects = (
+        AddServed(skill_id, remote.text, remote.fields, Life.CONFIRMED, None),
+        SetBase(skill_id, remote, key, None, source.confirms, source.proof(remote, key)),
+    )
+    return Action(skill_id, Outcome.ADDED, effects, remote)
 
 
 def plan_touched(known: Known, strategy: Strategy, now: datetime) -> Action | None:

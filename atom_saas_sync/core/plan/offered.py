@@ -18,7 +18,7 @@ from atom_saas_sync.core.plan.conflicts import conflict_with
 from atom_saas_sync.core.plan.deletions import plan_deleted
 from atom_saas_sync.core.plan.listed import plan_sides, with_alarm
 from atom_saas_sync.core.plan.sides import Sides, StoredText
-from atom_saas_sync.core.plan.steps import DECIDED, SENT, Source, logged, restored
+from atom_saas_sync.core.plan.steps import DECIDED, SENT, Source, logged, restored, served
 from atom_saas_sync.model import Action, ConflictEntry, Known, Outcome, Resolution, SkillVersion, Strategy
 from atom_saas_sync.model.effects import (
     DropOffer,
@@ -33,7 +33,6 @@ from atom_saas_sync.model.effects import (
     Release,
     RemoveServed,
     SetBase,
-    WriteServed,
 )
 
 REVOKED = "revoked"
@@ -231,7 +230,7 @@ def plan_release(known: Known, kept: Quarantined) -> Action:
     effects: list[Effect] = [Release(known.skill_id)]
     if known.local_text is None:
         lives = Life.ENDLESS if known.base is None else Life.CONFIRMED
-        effects.append(WriteServed(known.skill_id, kept.text, None, None, None, lives))
+        effects.append(served(sides, kept.text, None, life=lives))
         base = None if sides.base is None else sides.base.version
         if base is not None and base.text == kept.text:
             effects += restored(base, text=kept.text)

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, Self, TypeVar, overload
 
 from atom_saas_sync.core.canonical import Shape, content_digest, decode_with_shape, version_from, version_key
 from atom_saas_sync.model import Base, Known, SkillVersion
+
+T = TypeVar("T")
+
+
+class cached(Generic[T]):  # noqa: N801 - reads like a property
+    """A property that is computed once. Unlike that of functools it takes no lock: plans are of one thread."""
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute = compute
+        self._name = compute.__name__
+        self.__doc__ = compute.__doc__
+
+    @overload
+    def __get__(self, owner: None, kind: type) -> Self: ...
+    @overload
+    def __get__(self, owner: object, kind: type) -> T: ...
+    def __get__(self, owner: object | None, kind: type) -> Self | T:
+        if owner is None:
+            return self
+        value = owner.__dict__[self._name] = self._compute(owner)
+        return value
 
 
 class StoredText:
@@ -17,29 +37,29 @@ class StoredText:
         self.skill_id = skill_id
         self.text = text
 
-    @cached_property
+    @cached
     def _decoded(self) -> tuple[dict[str, Any], Shape] | None:
         return decode_with_shape(self.text)
 
-    @cached_property
+    @cached
     def fields(self) -> Mapping[str, Any] | None:
-        """What the text says, None if it is not a JSON object."""
+        """Return what the text says, None if it is not a JSON object."""
         return None if self._decoded is None else self._decoded[0]
 
     @property
     def known_fields(self) -> Mapping[str, Any] | None:
-        """The same, if the text was decoded already."""
+        """Return the same, if the text was decoded already."""
         decoded = self.__dict__.get("_decoded")
         return None if decoded is None else decoded[0]
 
-    @cached_property
+    @cached
     def content_digest(self) -> bytes | None:
-        """The content digest, None if the text is not a JSON object."""
+        """Return the content digest, None if the text is not a JSON object."""
         return None if self._decoded is None else content_digest(*self._decoded)
 
-    @cached_property
+    @cached
     def version(self) -> SkillVersion | None:
-        """The version whole, None if the text is not a JSON object."""
+        """Return the version whole, None if the text is not a JSON object."""
         if self._decoded is None:
             return None
         return version_from(self.skill_id, self.text, self._decoded[0], shape=self._decoded[1])
@@ -56,23 +76,23 @@ class Sides:
         """The skill's id."""
         return self.known.skill_id
 
-    @cached_property
+    @cached
     def local(self) -> StoredText | None:
-        """What is in the cache."""
+        """Return what is in the cache."""
         text = self.known.local_text
         return None if text is None else StoredText(self.skill_id, text)
 
-    @cached_property
+    @cached
     def base(self) -> StoredText | None:
-        """What the marketplace last sent, as far as its text is kept."""
+        """Return what the marketplace last sent, as far as its text is kept."""
         known = self.known
         if known.base is None or known.base_text is None:
             return None
         return self.local if known.base.text is None else StoredText(known.skill_id, known.base_text)
 
-    @cached_property
+    @cached
     def waiting(self) -> StoredText | None:
-        """The marketplace's version in the open conflict."""
+        """Return the marketplace's version in the open conflict."""
         waiting = self.known.waiting
         if waiting is None or waiting.remote_text is None:
             return None
@@ -90,20 +110,20 @@ class Sides:
 
     @property
     def waiting_id(self) -> int | None:
-        """The id of the open conflict."""
+        """Return the id of the open conflict."""
         return None if self.known.waiting is None else self.known.waiting.id
 
-    @cached_property
+    @cached
     def is_edited(self) -> bool:
-        """Whether the local copy differs from its base in fields that matter; also if it exists only here."""
+        """Tell whether the local copy differs from its base in fields that matter; also if it exists only here."""
         known = self.known
         if known.local_text is None or self.is_untouched:
             return False
         return known.base is None or self.local is None or self.local.content_digest != known.base.content_digest
 
-    @cached_property
+    @cached
     def is_tampered(self) -> bool:
-        """Whether the text that counts as the marketplace's is not what it sent."""
+        """Tell whether the text that counts as the marketplace's is not what it sent."""
         base = self.known.base
         if base is None or self.base is None or self.known.base_is_as_it_came:
             return False

@@ -11,6 +11,7 @@ from atom_saas_sync.core.canonical import version_key
 from atom_saas_sync.core.plan.sides import Sides
 from atom_saas_sync.model import ConflictEntry, SkillVersion
 from atom_saas_sync.model.effects import (
+    AddServed,
     DropBase,
     Effect,
     EndVersion,
@@ -20,6 +21,7 @@ from atom_saas_sync.model.effects import (
     NoteSeen,
     Proof,
     ReadPageAgain,
+    ReplaceServed,
     SetBase,
     WriteServed,
 )
@@ -71,15 +73,9 @@ def served(
 ) -> WriteServed:
     """Serve `text` from now on, which `fields` says, if the caller has that."""
     local = sides.local
-    return WriteServed(
-        sides.skill_id,
-        text,
-        fields,
-        None if local is None else local.text,
-        None if local is None else local.known_fields,
-        life,
-        changed_at,
-    )
+    if local is None:
+        return AddServed(sides.skill_id, text, fields, life, changed_at)
+    return ReplaceServed(sides.skill_id, text, fields, life, changed_at, local.text, local.known_fields)
 
 
 def life(sides: Sides, source: Source) -> Life:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from store_support import plain
 
 from atom_saas_sync.core.canonical import decode_object
-from atom_saas_sync.model.effects import Life, WriteServed
+from atom_saas_sync.model.effects import Life, ReplaceServed
 from atom_saas_sync.store import migrations, search_index
 from atom_saas_sync.store.bulk import bulk_write
 from atom_saas_sync.store.database import Database
@@ -321,7 +321,9 @@ def replace_in_bulk(pairs: list[tuple[str, str]], *, decoded: bool = False) -> N
                 skill_id: Replaced(
                     before,
                     decode_object(before) if decoded else None,
-                    WriteServed(skill_id, now, decode_object(now) if decoded else None, before, None, Life.AS_BEFORE),
+                    ReplaceServed(
+                        skill_id, now, decode_object(now) if decoded else None, Life.AS_BEFORE, None, before, None
+                    ),
                 )
                 for skill_id, (before, now) in changes.items()
             }

@@ -24,9 +24,12 @@ def test_the_demo_does_the_main_job_and_says_what_to_type_next(tmp_path: Path) -
     # A real token in the environment must not reach the sandbox.
     result = _run(tmp_path, "demo", "--skills", "50", ATOM_SAAS_API_TOKEN="at_saas_of_production")
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("Sync completed: 50 skills") == 3
+    assert result.stdout.count("Sync completed: 50 skills") == 4
     assert "50 unchanged" in result.stdout
     assert "resolved by merge" in result.stdout
+    assert "environment  INVOICE_TOKEN" in result.stdout
+    assert "1 update waiting" in result.stderr + result.stdout
+    assert "approved: " in result.stdout
     assert "ms later" in result.stdout
     assert "atom-sync config init" in result.stdout
     assert "at_saas_of_production" not in result.stdout + result.stderr

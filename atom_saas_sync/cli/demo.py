@@ -55,6 +55,7 @@ def demo(
             "--strategy",
             "merge",
         )
+        show.held_update(sandbox, sandbox.skill_ids()[2])
         show.live_update(sandbox, sandbox.skill_ids()[1])
     console().rule(style="dim")
     typer.echo("That was the sandbox. For the real marketplace:\n")
@@ -82,6 +83,19 @@ class _Show:
     def say(self, text: str) -> None:
         """Tell the person something."""
         console().print(f"\n{text}", style="bold", markup=False)
+
+    def held_update(self, sandbox: Sandbox, skill_id: str) -> None:
+        """Let an update wait for a review, show what it can newly do, and approve it."""
+        self.say("Agents get only what somebody has approved: from now on, updates wait")
+        console().print("$ export ATOM_SYNC_ADMISSION=review", style="cyan", markup=False)
+        self._environment["ATOM_SYNC_ADMISSION"] = "review"
+        code = f"{sandbox.skill(skill_id).get('code', '')}\nimport os\n\ntoken = os.environ['INVOICE_TOKEN']\n"
+        sandbox.patch_skill(skill_id, {"code": code, "version": "99.0.0"})
+        self.run("The marketplace changes a skill: it is held, the old version stays", "sync", "skills")
+        self.run("What would it change, and what can it newly do?", "updates", "show", skill_id)
+        self.run("Approve it; it is served at once", "updates", "approve", skill_id)
+        del self._environment["ATOM_SYNC_ADMISSION"]
+        console().print("$ unset ATOM_SYNC_ADMISSION", style="cyan", markup=False)
 
     def live_update(self, sandbox: Sandbox, skill_id: str) -> None:
         """Let `watch` listen, change a skill, and tell how long it took; raise AtomSyncError if it does not come."""

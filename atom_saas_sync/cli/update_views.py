@@ -146,9 +146,10 @@ def print_quarantined(found: Quarantined) -> None:
     """Print a skill in quarantine: why it is there, and what was served."""
     from atom_saas_sync.cli.comparison import print_version
     from atom_saas_sync.cli.output import console
+    from atom_saas_sync.cli.skill_versions import print_patch
     from atom_saas_sync.core.comparison import compare
 
-    out = console()
+    out = console(whole_lines=True)
     out.print(Text.assemble(("In quarantine: ", ""), (printable(found.skill_id), "bold")))
     rows = [
         ("since", f"{format_time(found.at)} by {printable(found.by)}"),
@@ -167,5 +168,7 @@ def print_quarantined(found: Quarantined) -> None:
     fields = decode_object(found.text)
     if fields is None:
         say(found.text)
-    else:
+    elif sys.stdout.isatty():
         print_version(out, compare({}, {}, fields))
+    else:
+        print_patch(compare({}, {}, fields), "nothing", "served")

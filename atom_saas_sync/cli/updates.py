@@ -110,7 +110,7 @@ def show(
         return
     from atom_saas_sync.cli.update_views import print_update
 
-    print_update(console(), shown, ways=True)
+    print_update(console(whole_lines=True), shown, ways=True)
 
 
 @app.command()
@@ -255,11 +255,11 @@ class _Chosen:
 def _print_updates(updates: Sequence[Update], *, capabilities: bool) -> None:
     columns = [
         Column("id"),
-        Column("name", drop=4, cut=True),
+        Column("name", drop=9 if capabilities else 4, cut=True),
         Column("served", drop=3, cut=True, least=6),
         Column("offered", drop=2, cut=True, least=7),
         Column("held for", drop=1),
-        *([Column("newly", drop=5, cut=True)] if capabilities else []),
+        *([Column("newly", drop=5, cut=True, least=40)] if capabilities else []),
         Column("first seen", drop=6),
         Column("due", drop=7),
         Column("publisher", drop=8, cut=True),
@@ -268,18 +268,32 @@ def _print_updates(updates: Sequence[Update], *, capabilities: bool) -> None:
 
 
 def _line(update: Update, *, capabilities: bool) -> list[str]:
-    from atom_saas_sync.times import format_time
-
-    added = () if update.capabilities is None else update.capabilities.added
-    due = "" if update.due_at is None else format_time(update.due_at)
     return [
         update.skill_id,
         update.name or "",
         "new" if update.served_digest is None else update.served_version or "-",
         update.offered_version or "-",
         ", ".join(update.reasons),
-        *([", ".join(f"{each.kind} {each.value}" for each in added)] if capabilities else []),
+        *([_newly(update)] if capabilities else []),
         age(update.first_seen_at),
-        due,
+        "" if update.due_at is None else _due(update.due_at),
         update.publisher or "",
     ]
+
+
+def _newly(update: Update) -> str:
+    from atom_saas_sync.core.gate.facts import KINDS
+
+    added = () if update.capabilities is None else update.capabilities.added
+    return ", ".join(f"{kind} {each.value}" for kind in KINDS for each in added if each.kind == kind)
+
+
+def _due(moment: datetime) -> str:
+    """Return when an update is due, for a terminal as how long that is from now."""
+    from atom_saas_sync.core.health import duration
+    from atom_saas_sync.times import format_time
+
+    if not sys.stdout.isatty():
+        return format_time(moment)
+    seconds = (moment - now()).total_seconds()
+    return f"in {duration(seconds)}" if seconds > 0 else "now"

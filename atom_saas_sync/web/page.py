@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from atom_saas_sync.characters import printable
 from atom_saas_sync.core.health import ago, watch_is_running, websocket_connected
-from atom_saas_sync.model import Health, PastRun, Status, Trouble
+from atom_saas_sync.model import Health, PastRun, Status, Trouble, TrustState
 from atom_saas_sync.times import format_time, time_text
 
 _STYLE = """
@@ -120,9 +120,17 @@ def _figures(status: Status, now: datetime) -> list[tuple[str, str]]:
         ("Skills in the cache", f"{status.skills:,}"),
         ("Categories", f"{status.categories:,}"),
         ("Open conflicts", f"{sum(status.conflicts_open.values()):,}"),
+        ("Updates", _updates(status.trust)),
         ("Ratings", f"{status.ratings_pending:,} pending, {status.ratings_failed:,} failed"),
         ("Schedule", "stopped" if status.emergency_stop or status.auto_sync_off else "active"),
     ]
+
+
+def _updates(trust: TrustState) -> str:
+    parts = [f"policy {trust.policy}", f"{trust.waiting:,} waiting"]
+    if trust.tripped:
+        parts[1] += f", {trust.tripped:,} of them suspicious"
+    return "; ".join([*parts, f"{trust.quarantined:,} in quarantine"])
 
 
 def _runs(status: Status, now: datetime) -> str:

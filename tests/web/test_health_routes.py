@@ -179,6 +179,7 @@ def test_the_page_is_plain_html_that_says_how_it_is(machine: Machine, server: Se
     answer = server.get("/")
     assert answer.status_code == 200
     assert "Healthy" in answer.text
+    assert "<dd>policy open; 0 waiting; 0 in quarantine</dd>" in answer.text
     page = Page()
     page.feed(answer.text)
     assert {"main", "h1", "h2", "dl", "table", "caption", "th"} <= set(page.tags)

@@ -58,7 +58,7 @@ def facts_of(fields: Mapping[str, Any]) -> frozenset[Fact]:
 def _text_facts(name: str, text: str, skill_type: str) -> Iterator[Fact]:
     text = _HIDDEN.sub("", text)  # within a word, one would hide it from the patterns
     yield from code_facts(text)
-    if name == "code" and (not skill_type or "python" in skill_type):
+    if name == "code":
         yield from python_facts(text)
     if name == "command" or (name == "code" and _is_shell(text, skill_type)):
         yield from shell_facts(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from atom_saas_sync.core.gate.facts import Fact, fact
 
@@ -23,7 +23,6 @@ _FILE_ENDINGS = re.compile(
     r".*\.(?:sh|py|js|ts|mjs|json|md|txt|html|css|ya?ml|toml|zip|t?gz|tar|log|csv|xml|pdf|png|jpg|mp[34]|wav|sql)"
 )
 _DOWNLOAD = r"(curl|wget|iwr|irm|invoke-webrequest|invoke-restmethod)"
-_DOWNLOADS = re.compile(r"curl|wget|i[wr][rm]\b|invoke-[wr]e", re.IGNORECASE)
 _SHELL = r"(sh|bash|zsh|dash|ksh|fish|python3?|node|perl|ruby|php|iex|invoke-expression)"
 _PIPED = re.compile(
     rf"\b{_DOWNLOAD}\b[^\n|]{{0,300}}\|[ \t]{{0,9}}(?:sudo[ \t]{{1,9}})?(?:/[\w/]{{1,30}}/)?{_SHELL}\b", re.IGNORECASE
@@ -74,20 +73,45 @@ _BUILTIN = re.compile(
 )
 
 
+# A search for plain text is far faster than a pattern: most texts contain none of these.
+_NEEDED: dict[re.Pattern[str], tuple[str, ...]] = {
+    _URL: ("://",),
+    _NETWORK_TOOL: ("curl", "wget", "ssh", "scp", "rsync", "nc", "netcat", "telnet", "nslookup", "dig"),
+    _PIPED: ("|",),
+    _RUN_DOWNLOADED: ("$(", "<(", "`"),
+    _DYNAMIC: (
+        "eval",
+        "exec",
+        "compile",
+        "__import__",
+        "Function",
+        "import_module",
+        "loads",
+        "pickle",
+        "vm.",
+        "Invoke",
+    ),
+    _PROCESS: ("subprocess", "os.", "pty.", "child_process", "Sync", "execFile", "spawn", "execa", "Deno", "Bun."),
+    _ENV: ("env", "$"),
+    _ALL_ENV: ("environ", "process.env", "printenv"),
+    _PATH: ("/", "\\", "%"),
+    _HOME: ("home", "expanduser"),
+    _INSTALLED: ("install", "add", "get", "npx", "uvx", "bunx", " i "),
+}
+
+
 def code_facts(text: str) -> Iterator[Fact]:
     """Yield what the patterns for all languages find."""
     yield from _hosts(text)
-    for match in _PROCESS.finditer(text):
+    for match in _found(_PROCESS, text):
         yield fact("command", (match[3] or "").split(" ", 1)[0] or match[1])
-    for match in _ENV.finditer(text):
+    for match in _found(_ENV, text):
         yield fact("env", next(filter(None, match.groups())))
-    if _ALL_ENV.search(text):
-        yield Fact("env", "*")
-    for match in _PATH.finditer(text):
+    yield from (Fact("env", "*") for _ in _found(_ALL_ENV, text))
+    for match in _found(_PATH, text):
         yield fact("path", match[0].rstrip(".") if len(match[0]) > 2 else match[0])  # noqa: PLR2004 - `..`
-    if _HOME.search(text):
-        yield Fact("path", "~")
-    for match in _INSTALLED.finditer(text):
+    yield from (Fact("path", "~") for _ in _found(_HOME, text))
+    for match in _found(_INSTALLED, text):
         names = [word for word in (match[1] or match[2]).split() if not word.startswith(("-", "."))]
         yield from (fact("package", name) for name in (names if match[1] else names[:1]))
     yield from _dynamic(text)
@@ -100,18 +124,21 @@ def shell_facts(text: str) -> Iterator[Fact]:
             yield fact("command", match[1])
 
 
+def _found(pattern: re.Pattern[str], text: str) -> Iterable[re.Match[str]]:
+    return pattern.finditer(text) if any(needed in text for needed in _NEEDED[pattern]) else ()
+
+
 def _dynamic(text: str) -> Iterator[Fact]:
-    for match in _DYNAMIC.finditer(text):
+    for match in _found(_DYNAMIC, text):
         yield fact("dynamic", next(filter(None, match.groups())))
-    if _DOWNLOADS.search(text):
-        for match in _PIPED.finditer(text):
-            yield fact("dynamic", f"{match[1]} | {match[2]}".lower())
-        for match in _RUN_DOWNLOADED.finditer(text):
-            yield fact("dynamic", f"{match[2]} | {match[1] or 'sh'}".lower())
+    for match in _found(_PIPED, text):
+        yield fact("dynamic", f"{match[1]} | {match[2]}".lower())
+    for match in _found(_RUN_DOWNLOADED, text):
+        yield fact("dynamic", f"{match[2]} | {match[1] or 'sh'}".lower())
 
 
 def _hosts(text: str) -> Iterator[Fact]:
-    for match in _URL.finditer(text):
+    for match in _found(_URL, text):
         rest = match[2].rstrip(".:!?*_")
         place, _, path = rest.partition("/")
         name = re.split("[?#]", place)[0].rpartition("@")[2].partition(":")[0].lower()
@@ -121,7 +148,7 @@ def _hosts(text: str) -> Iterator[Fact]:
                 yield fact("host", f"{match[1].lower()}://{rest}")
     for match in _ADDRESS.finditer(text):
         yield fact("host", match[0])
-    for tool in _NETWORK_TOOL.finditer(text):
+    for tool in _found(_NETWORK_TOOL, text):
         for match in _BARE_HOST.finditer(tool[1].replace("@", " ")):
             name = match[1].lower()
             if _FILE_ENDINGS.fullmatch(name) is None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from atom_saas_sync.core.canonical import stored_version, version_key
+from atom_saas_sync.core.gate.verdicts import verdicts_of
 from atom_saas_sync.model import Action, Known, Outcome, SkillVersion
 from atom_saas_sync.store import integrity, pages, resolutions
 from atom_saas_sync.store.audit import write_audit
@@ -133,6 +134,8 @@ class Batch:
     ) -> None:
         """Carry out actions; `page` is where the list showed their skills, `actor` who resolves conflicts."""
         self._effects.carry_out(actions, now, page=page, actor=actor)
+        for (verdict, by), number in verdicts_of(actions).items():
+            increment(self._connection, "atom_saas_admissions_total", number, verdict=verdict, by=by)
 
     def finish(self) -> None:
         """Bring the full-text index up to date, last of all."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from atom_saas_sync.characters import short_id
+from atom_saas_sync.core.gate.verdicts import verdicts_of
 from atom_saas_sync.errors import AtomSyncError, MarketplaceError
 from atom_saas_sync.model import (
     Action,
@@ -17,7 +18,6 @@ from atom_saas_sync.model import (
     RunStatus,
     WalkProof,
 )
-from atom_saas_sync.usecases.gate.verdicts import verdicts_of
 from atom_saas_sync.usecases.ports import Statistics
 
 log = logging.getLogger(__name__)

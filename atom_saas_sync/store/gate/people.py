@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from atom_saas_sync.core.gate.types import Decision, Pin, Quarantined, Revocation, ScanResult
+from atom_saas_sync.store.counters import increment
 from atom_saas_sync.store.gate.rows import decision_of, pin_of, quarantined_of, revocation_of, scan_of
 from atom_saas_sync.times import format_exact_time, format_time
 
@@ -27,6 +28,9 @@ def write_decisions(connection: sqlite3.Connection, decisions: Sequence[Decision
             for each in decisions
         ],
     )
+    # What is approved is counted when it becomes the base.
+    rejected = sum(each.kind == "reject" for each in decisions)
+    increment(connection, "atom_saas_admissions_total", rejected, verdict="refuse", by="person")
 
 
 def decisions(connection: sqlite3.Connection, skill_ids: Iterable[str] | None) -> list[Decision]:

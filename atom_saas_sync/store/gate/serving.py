@@ -11,6 +11,7 @@ from atom_saas_sync.core.canonical import stored_version, version_key
 from atom_saas_sync.core.gate.names import folded, publisher_of
 from atom_saas_sync.core.gate.revocations import revoked
 from atom_saas_sync.core.gate.types import ADOPTED, Revocations
+from atom_saas_sync.store.counters import increment
 from atom_saas_sync.times import format_exact_time
 
 _ROWS = """
@@ -63,10 +64,12 @@ def _candidates(connection: sqlite3.Connection, revocations: Revocations) -> set
 
 def adopt(connection: sqlite3.Connection, now: datetime) -> int:
     """Note that what a policy admitted so far was admitted by adoption; return how many skills."""
-    return connection.execute(
+    adopted = connection.execute(
         "UPDATE skill_base SET admitted_by = ?, admitted_at = coalesce(admitted_at, ?) WHERE admitted_by IS NULL",
         (ADOPTED, format_exact_time(now)),
     ).rowcount
+    increment(connection, "atom_saas_admissions_total", adopted, verdict="admit", by=ADOPTED)
+    return adopted
 
 
 def note_admissions(connection: sqlite3.Connection, skill_ids: Sequence[str], by: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from atom_saas_sync.core.gate.stored import Marks, WaitingOffer
@@ -18,7 +18,6 @@ from atom_saas_sync.core.gate.types import (
     ScanResult,
 )
 from atom_saas_sync.model import SkillVersion
-from atom_saas_sync.store.counters import increment
 from atom_saas_sync.store.gate import evidence, marks, offers, people, serving
 
 
@@ -142,8 +141,3 @@ class GateTables:
     def write_marks(self, remembered: Marks, now: datetime) -> None:
         """Remember these for the next run."""
         marks.write_marks(self._connection, remembered, now)
-
-    def count_verdicts(self, verdicts: Mapping[tuple[str, str], int]) -> None:
-        """Add to the counters of verdicts by (verdict, by)."""
-        for (verdict, by), number in verdicts.items():
-            increment(self._connection, "atom_saas_admissions_total", number, verdict=verdict, by=by)

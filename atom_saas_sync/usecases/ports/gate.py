@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -120,6 +120,3 @@ class GateBatch(Protocol):
 
     def write_marks(self, remembered: Marks, now: datetime) -> None:
         """Remember these; what is None stays as it is."""
-
-    def count_verdicts(self, verdicts: Mapping[tuple[str, str], int]) -> None:
-        """Add to the counters of verdicts by (verdict, by); `by` is policy, person or adopted."""

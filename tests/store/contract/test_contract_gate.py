@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +22,7 @@ from atom_saas_sync.core.gate.types import (
     ScanResult,
 )
 from atom_saas_sync.model import Action, Outcome, SkillVersion
-from atom_saas_sync.model.effects import DropBase, RemoveServed
+from atom_saas_sync.model.effects import DropBase, PutOffer, RemoveServed
 
 GONE = Action("a", Outcome.DELETED, (RemoveServed("a"), DropBase("a")))
 ONE, TWO, THREE = (skill("a", code=str(number), version=f"{number}.0.0") for number in (1, 2, 3))
@@ -332,8 +333,24 @@ def test_marks_are_remembered_one_by_one(store: Rooms) -> None:
         assert batch.gate.marks() == Marks("review", b"\1\2", NOW, revocations_broken=True)
 
 
-def test_verdicts_are_counted(store: Rooms) -> None:
+def test_verdicts_are_counted_where_they_are_carried_out(store: Rooms) -> None:
+    store.show(ONE)
+    store.show(skill("a", code="1", version="1.0.0", rating_count=7))  # nothing to admit
+    store.show(TWO)
+    store.edit(skill("b", code="mine"))
+    held = PutOffer("c", skill("c"), "1", "hold", "review", None, None, False, None, "none")
+    store.carry_out(Action("c", Outcome.HELD, (held,)))
+    decide(store, skill("c"), "reject")
     with store.catalogue.batch() as batch:
-        batch.gate.count_verdicts({("hold", "policy"): 2, ("admit", "person"): 0})
-    found = {key: value for key, value in store.status().counters.items() if key[0] == "atom_saas_admissions_total"}
-    assert list(found.values()) == [2]
+        batch.gate.adopt(NOW)
+    found = {
+        tuple(sorted(json.loads(labels).items())): value
+        for (name, labels), value in store.status().counters.items()
+        if name == "atom_saas_admissions_total"
+    }
+    assert found == {
+        (("by", "policy"), ("verdict", "admit")): 2,
+        (("by", "policy"), ("verdict", "hold")): 1,
+        (("by", "adopted"), ("verdict", "admit")): 1,
+        (("by", "person"), ("verdict", "refuse")): 1,
+    }

@@ -1,0 +1,41 @@
+"""How many versions were admitted, held and refused: for a run's report, and for the metric."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from atom_saas_sync.model import Action, Outcome
+from atom_saas_sync.model.effects import EndVersion, SetBase
+
+_ADOPTED = "adopted"
+
+
+def verdicts_of(actions: Iterable[Action]) -> Counter[tuple[str, str]]:
+    """Return how many versions were admitted, held and refused, by (verdict, by) as the metric has them.
+
+    A base of which only volatile fields are new was not admitted anew: no version ends.
+    """
+    found: Counter[tuple[str, str]] = Counter()
+    for action in actions:
+        outcome = action.outcome
+        if outcome is Outcome.UNCHANGED:
+            continue
+        if outcome is Outcome.HELD:
+            found["hold", "policy"] += 1
+        elif outcome is Outcome.REFUSED:
+            found["refuse", "policy"] += 1
+        elif (by := _admitted_by(action)) is not None:
+            found["admit", by] += 1
+    return found
+
+
+def _admitted_by(action: Action) -> str | None:
+    """Return who admitted a version that becomes the base, as the metric has it; None if there is none."""
+    by, is_new = None, action.outcome is Outcome.ADDED
+    for effect in action.effects:
+        if isinstance(effect, SetBase):
+            by = "policy" if effect.by is None else _ADOPTED if effect.by == _ADOPTED else "person"
+        elif isinstance(effect, EndVersion):
+            is_new = True
+    return by if is_new else None

@@ -189,6 +189,8 @@ def _duration(text: str) -> timedelta:
 
 
 def _document(statistics: CacheStatistics, now: datetime) -> dict[str, Any]:
+    from atom_saas_sync.times import time_text
+
     reads = statistics.reads
     asked = sum(reads.values())
     return {
@@ -199,23 +201,20 @@ def _document(statistics: CacheStatistics, now: datetime) -> dict[str, Any]:
         "expired": statistics.expired,
         "categories": statistics.categories,
         "categories_expired": statistics.expired_categories,
-        "oldest_confirmed_at": statistics.oldest_confirmed_at,
-        "newest_confirmed_at": statistics.newest_confirmed_at,
+        "oldest_confirmed_at": time_text(statistics.oldest_confirmed_at),
+        "newest_confirmed_at": time_text(statistics.newest_confirmed_at),
         "oldest_age_seconds": _age(statistics.oldest_confirmed_at, now),
         "newest_age_seconds": _age(statistics.newest_confirmed_at, now),
         "requests": dict(reads),
         "hit_rate": round((reads["hit"] + reads["stale"]) / asked, 4) if asked else None,
         "entry_hits": statistics.hits_of_entries,
         "size_bytes": statistics.size_bytes,
-        "marketplace_reached_at": statistics.marketplace_reached_at,
+        "marketplace_reached_at": time_text(statistics.marketplace_reached_at),
     }
 
 
-def _age(moment: str | None, now: datetime) -> int | None:
-    from atom_saas_sync.times import parse_time
-
-    parsed = parse_time(moment)
-    return None if parsed is None else max(0, int((now - parsed).total_seconds()))
+def _age(moment: datetime | None, now: datetime) -> int | None:
+    return None if moment is None else max(0, int((now - moment).total_seconds()))
 
 
 def _lines(statistics: CacheStatistics, document: dict[str, Any]) -> list[tuple[str, str]]:
@@ -235,9 +234,9 @@ def _lines(statistics: CacheStatistics, document: dict[str, Any]) -> list[tuple[
         ("expired", f"{counted(statistics.expired, 'skill')}, {expired_categories}"),
         (
             "last confirmed",
-            f"{statistics.newest_confirmed_at or '-'} (the oldest: {statistics.oldest_confirmed_at or '-'})",
+            f"{document['newest_confirmed_at'] or '-'} (the oldest: {document['oldest_confirmed_at'] or '-'})",
         ),
-        ("marketplace reached", statistics.marketplace_reached_at or "never"),
+        ("marketplace reached", document["marketplace_reached_at"] or "never"),
         (
             "hit rate",
             f"{rate} ({hits}, {reads['stale']:,} stale, {misses})",

@@ -126,16 +126,20 @@ def version_state(facts: dict[str, Any]) -> str | None:
 
 
 def _state(version: SentVersion) -> str:
+    from atom_saas_sync.times import time_text
+
     written = "written here, " if version.origin == "local" else ""
-    return f"{written}{version.ended_by} at {version.ended_at}"
+    return f"{written}{version.ended_by} at {time_text(version.ended_at)}"
 
 
 def _facts(version: SentVersion) -> dict[str, Any]:
+    from atom_saas_sync.times import time_text
+
     return {
         "number": version.number,
         "version": version.version,
         "current": version.number is None,
-        "ended_at": version.ended_at,
+        "ended_at": time_text(version.ended_at),
         "ended_by": version.ended_by,
         "origin": version.origin,
         "content_digest": version.content_digest.hex(),

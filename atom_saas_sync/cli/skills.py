@@ -108,6 +108,7 @@ def show(
             raise not_served(catalogue.database, skill_id)
     from atom_saas_sync.core.canonical import decode_object
     from atom_saas_sync.core.documents import skill_line
+    from atom_saas_sync.times import time_text
 
     fields = decode_object(skill.text)
     if as_json:
@@ -120,7 +121,7 @@ def show(
     if waits:
         note(f"a newer version waits: `atom-sync updates show {printable(quote(skill_id))}` compares the two")
     if skill.stale:
-        note(f"stale: the marketplace last confirmed this skill at {skill.confirmed_at}")
+        note(f"stale: the marketplace last confirmed this skill at {time_text(skill.confirmed_at)}")
 
 
 app.command()(edit)
@@ -186,6 +187,7 @@ def _print_skill(skill: CachedSkill, fields: dict[str, Any] | None, *, state: st
 
     from atom_saas_sync.cli.comparison import CODE_COLOURS, LONGEST_HIGHLIGHTED, guess_syntax
     from atom_saas_sync.core.documents import FIGURES, figure
+    from atom_saas_sync.times import time_text
 
     out = console(whole_lines=True)
     if fields is None:
@@ -193,7 +195,7 @@ def _print_skill(skill: CachedSkill, fields: dict[str, Any] | None, *, state: st
         out.print(Text(printable(skill.text, lines=True)))
         return
     out.print(Text(f"{_text(fields.get('name'))}  {_text(fields.get('version'))}", style="bold"))
-    confirmed = f", confirmed at {skill.confirmed_at}" if skill.confirmed_at else ""
+    confirmed = f", confirmed at {time_text(skill.confirmed_at)}" if skill.confirmed_at else ""
     state = state or f"{skill.source}{', stale' if skill.stale else ''}{confirmed}"
     out.print(Text(f"{printable(skill.skill_id)} ({state})", style="dim"))
     for name, stored in fields.items():

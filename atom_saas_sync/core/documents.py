@@ -15,6 +15,7 @@ import msgspec
 from atom_saas_sync.core.incoming.bodies import memory_of
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model import BEST_RATING, LARGEST_COUNT, CachedSkill
+from atom_saas_sync.times import time_text
 
 _SHOWN_FIELDS = ("name", "version", "category", "description", "tags", "average_rating", "rating_count", "updated_at")
 _FACTS = ("source", "confirmed_at", "stale")
@@ -42,7 +43,9 @@ def skill_line(skill: CachedSkill, fields: Mapping[str, Any]) -> dict[str, Any]:
         "skill_id": skill.skill_id,
         **{name: fields.get(name) for name in _SHOWN_FIELDS},
         **{name: figure(fields.get(name), largest) for name, largest in FIGURES.items()},
-        **{name: getattr(skill, name) for name in _FACTS},
+        "source": skill.source,
+        "confirmed_at": time_text(skill.confirmed_at),
+        "stale": skill.stale,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from msgspec import Struct
 
@@ -19,14 +20,14 @@ class CacheStatistics(Struct, frozen=True):
     only_here: int
     stale: int
     expired: int
-    oldest_confirmed_at: str | None
-    newest_confirmed_at: str | None
+    oldest_confirmed_at: datetime | None
+    newest_confirmed_at: datetime | None
     hits_of_entries: int
     categories: int
     expired_categories: int
     reads: Mapping[str, int]
     size_bytes: int
-    marketplace_reached_at: str | None
+    marketplace_reached_at: datetime | None
 
 
 class PurgePlan(Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal
 
@@ -122,7 +122,7 @@ class CachedSkill(Struct, frozen=True):
     skill_id: str
     text: str
     source: str
-    confirmed_at: str | None
+    confirmed_at: datetime | None
     stale: bool
 
 
@@ -149,7 +149,7 @@ class SentVersion(Struct, frozen=True):
     number: int | None
     version: str | None
     text: str
-    ended_at: str | None
+    ended_at: datetime | None
     ended_by: str | None
     content_digest: bytes
     exec_digest: bytes

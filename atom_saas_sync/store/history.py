@@ -13,7 +13,7 @@ import msgspec
 from atom_saas_sync.model import SentVersion, SkillVersion
 from atom_saas_sync.model.effects import EndVersion
 from atom_saas_sync.store.database import Database
-from atom_saas_sync.times import format_time
+from atom_saas_sync.times import format_time, parse_time
 
 
 class _Versioned(msgspec.Struct):
@@ -127,7 +127,7 @@ def versions_of(connection: sqlite3.Connection, skill_id: str, *, admitted: bool
             number=row["id"],
             version=row["version"],
             text=unpack(row["data"]),
-            ended_at=row["ended_at"],
+            ended_at=parse_time(row["ended_at"]),
             ended_by=row["ended_by"],
             content_digest=row["content_digest"],
             exec_digest=row["exec_digest"],

@@ -85,14 +85,14 @@ class Lifetime:
                 only_here=row["only_here"],
                 stale=row["stale"],
                 expired=row["expired"],
-                oldest_confirmed_at=row["oldest"],
-                newest_confirmed_at=row["newest"],
+                oldest_confirmed_at=parse_time(row["oldest"]),
+                newest_confirmed_at=parse_time(row["newest"]),
                 hits_of_entries=row["hits"],
                 categories=categories[0],
                 expired_categories=categories[1],
                 reads=reads,
                 size_bytes=_size(self._database),
-                marketplace_reached_at=get_fact(connection, "marketplace_reached_at"),
+                marketplace_reached_at=parse_time(get_fact(connection, "marketplace_reached_at")),
             )
 
     def choose(self, now: datetime, *, older_than: timedelta | None, everything: bool, local: bool) -> PurgePlan:

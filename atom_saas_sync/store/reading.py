@@ -320,7 +320,7 @@ def _skill(row: sqlite3.Row) -> CachedSkill:
         skill_id=row["skill_id"],
         text=row["skill_data"],
         source=row["source"],
-        confirmed_at=row["confirmed_at"],
+        confirmed_at=parse_time(row["confirmed_at"]),
         stale=bool(row["stale"]),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -21,7 +22,8 @@ from atom_saas_sync.model import CachedSkill
 from atom_saas_sync.usecases.edit_skills import set_fields
 
 SKILL = {"skill_id": "a", "name": "A", "code": "x", "metadata": {"n": 1.0}}
-LINE = skill_line(CachedSkill("a", json.dumps(SKILL), "edited", "2026-02-19T12:00:00Z", stale=False), SKILL)
+NOON = datetime(2026, 2, 19, 12, tzinfo=UTC)
+LINE = skill_line(CachedSkill("a", json.dumps(SKILL), "edited", NOON, stale=False), SKILL)
 WRAPPED = {**LINE, "skill": SKILL}
 # Skills that have fields of such names themselves.
 OWN_SKILL_FIELD = {"skill_id": "b", "name": "B", "skill": {"skill_id": "c", "name": "C"}}

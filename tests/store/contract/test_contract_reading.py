@@ -57,7 +57,7 @@ def test_a_skill_says_where_it_comes_from_and_how_old_it_is(four: Rooms) -> None
     assert four.shown() == {"a": "marketplace", "b": "marketplace", "c": "edited", "d": "local"}
     found = four.reading(NOW + DAY).skill("a")
     assert found is not None
-    assert (found.confirmed_at, found.stale) == ("2026-02-19T12:00:00Z", False)
+    assert (found.confirmed_at, found.stale) == (NOW, False)
     stale = {name: four.reading(NOW + DAY + SECOND).skill(name) for name in "acd"}
     assert {name: each is not None and each.stale for name, each in stale.items()} == {
         "a": True,
@@ -187,7 +187,7 @@ def test_figures_of_the_cache(four: Rooms) -> None:
     figures = four.figures.statistics(NOW + DAY + HOUR)
     assert (figures.skills, figures.edited, figures.only_here) == (4, 1, 1)
     assert (figures.stale, figures.expired) == (2, 2)
-    assert figures.oldest_confirmed_at == figures.newest_confirmed_at == "2026-02-19T12:00:00Z"
+    assert figures.oldest_confirmed_at == figures.newest_confirmed_at == NOW
 
 
 def test_an_empty_cache_has_no_times(store: Rooms) -> None:

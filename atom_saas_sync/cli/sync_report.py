@@ -173,6 +173,7 @@ def _planned(action: Action) -> dict[str, Any]:
         "name": None if action.remote is None else action.remote.fields.get("name"),
         "outcome": action.outcome.value,
         "cache": action.cache,
+        "reason": action.not_admitted_because,
         "conflict": None
         if entry is None
         else {
@@ -247,5 +248,6 @@ def _is_worth_a_line(action: Action) -> bool:
 def _plan_line(planned: dict[str, Any]) -> str:
     conflict = planned["conflict"]
     why = f"  ({conflict['type']}, {conflict['severity']})" if conflict else ""
+    why += f"  ({planned['reason']})" if planned["reason"] else ""
     name = f"  {planned['name']}" if planned["name"] else ""
     return f"would be {planned['outcome']}: {planned['skill_id']}{why}{name}"

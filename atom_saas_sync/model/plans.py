@@ -72,6 +72,11 @@ class Action(Struct, frozen=True):
         return any(isinstance(each, SetBase | PutOffer) for each in self.effects)
 
     @property
+    def not_admitted_because(self) -> str | None:
+        """Return why the marketplace's version waits or is refused."""
+        return next((each.reason for each in self.effects if isinstance(each, PutOffer)), None)
+
+    @property
     def admitted_by(self) -> str | None:
         """Return the person who admitted what becomes the base; None if nobody but the policy did."""
         return next((each.by for each in self.effects if isinstance(each, SetBase)), None)

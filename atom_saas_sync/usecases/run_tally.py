@@ -43,6 +43,7 @@ class RunTally:
         self.listed = 0
         self.waiting: set[str] = set()
         """The skills whose conflict is open."""
+        self._held: set[str] = set()
         self.reasons: list[str] = []
         self.error: AtomSyncError | None = None
         self.exit_code = 0
@@ -66,9 +67,13 @@ class RunTally:
             if self._dry_run and (action.outcome is not Outcome.UNCHANGED or action.conflict is not None):
                 self.plan.append(action)
 
+            if action.outcome is Outcome.HELD:
+                self._held.add(action.skill_id)
+            elif action.sets_base:
+                self._held.discard(action.skill_id)  # it was only parked until the walk ended
         verdicts = verdicts_of(actions)
         self.counts.updates_admitted += verdicts["admit", "policy"]
-        self.counts.updates_held += verdicts["hold", "policy"]
+        self.counts.updates_held = len(self._held)
         self.counts.updates_refused += verdicts["refuse", "policy"]
 
     def note_waiting(self, waiting: Mapping[str, int], *, needs_person: bool, clock_is_wrong: bool, fail: bool) -> None:

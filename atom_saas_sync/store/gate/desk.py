@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 from atom_saas_sync.core.canonical import stored_version
 from atom_saas_sync.model import SkillVersion
@@ -13,6 +14,17 @@ from atom_saas_sync.store.bulk import bulk_write
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.history import versions_of
 from atom_saas_sync.store.integrity import Signer
+from atom_saas_sync.times import format_exact_time
+
+# What waits for a skill that has a base, and a base that has replaced another version.
+_CHANGED_SINCE = """
+    SELECT count(*) FROM (
+        SELECT o.skill_id FROM skill_offer AS o JOIN skill_base AS b ON b.skill_id = o.skill_id
+        WHERE o.first_seen_at >= ?1
+        UNION SELECT b.skill_id FROM skill_base AS b
+        WHERE b.admitted_at >= ?1 AND b.admitted_by IS NOT 'adopted' AND EXISTS (
+            SELECT 1 FROM skill_seen AS s WHERE s.skill_id = b.skill_id AND s.content_digest != b.content_digest))
+"""
 
 
 class DecidingBatch(Batch):
@@ -60,6 +72,11 @@ class DecidingBatch(Batch):
     def served_ids(self) -> list[str]:
         """Return, sorted, all skills in the cache."""
         return [row[0] for row in self._connection.execute("SELECT skill_id FROM skill_cache ORDER BY skill_id")]
+
+    def changed_since(self, moment: datetime) -> int:
+        """Return of how many skills of the marketplace another version than before was first seen since a moment."""
+        number: int = self._connection.execute(_CHANGED_SINCE, (format_exact_time(moment),)).fetchone()[0]
+        return number
 
     def synced(self) -> bool:
         """Tell whether a sync of the skills has ever succeeded."""

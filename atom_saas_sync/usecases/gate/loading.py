@@ -88,23 +88,25 @@ def load_gate(settings: Policy, files: GateFiles, store: GateStore, *, persons: 
     return LoadedGate(gate, marks, synced, stored, entries, problem)
 
 
-def begin_run(store: GateStore, loaded: LoadedGate, now: datetime) -> None:
+def begin_run(store: GateStore, loaded: LoadedGate, now: datetime, *, note_clock: bool = True) -> bool:
     """Note what a run has loaded: the list of the revocations file, the policy, and the time.
 
-    If the policy is open no longer, what is served is adopted. Nothing is written if nothing is new, and under `open`
-    no time.
+    If the policy is open no longer, what is served is adopted. Nothing is written if nothing is new, and no time if
+    nothing is admitted by age. Returns whether something was written.
     """
     policy, marks = loaded.gate.policy.admission, loaded.marks
-    before, timed, broken = marks.policy or OPEN, needs_clock(loaded.gate), loaded.problem is not None
+    before, broken = marks.policy or OPEN, loaded.problem is not None
+    timed = note_clock and needs_clock(loaded.gate)
     news = loaded.file_entries is not None and _lists_something_else(loaded.stored, loaded.file_entries)
     if not (news or timed or policy != before or broken != bool(marks.revocations_broken)):
-        return
+        return False
     with store.deciding() as batch:
         if news and loaded.file_entries is not None:
             batch.gate.replace_file_revocations(loaded.file_entries, now)
         if policy != before == OPEN:
             log.info("the policy is %s: adopted %d skills that were served before", policy, batch.gate.adopt(now))
         batch.gate.write_marks(Marks(policy=policy, clock=now if timed else None, revocations_broken=broken), now)
+    return True
 
 
 def note_broken(store: GateStore, loaded: LoadedGate, now: datetime) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 from atom_saas_sync.usecases.ports.people import PersonsBatch
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from atom_saas_sync.model import SkillVersion
 
 
@@ -32,6 +34,9 @@ class DecidingBatch(PersonsBatch, Protocol):
 
     def served_ids(self) -> list[str]:
         """Return, sorted, all skills in the cache."""
+
+    def changed_since(self, moment: datetime) -> int:
+        """Return of how many skills of the marketplace another version than before was first seen since a moment."""
 
     def synced(self) -> bool:
         """Tell whether a sync of the skills has ever succeeded."""

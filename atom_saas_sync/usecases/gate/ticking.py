@@ -1,0 +1,74 @@
+"""What `watch` does for the gate besides following messages: judge what is due, enforce, and scan."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+
+from atom_saas_sync.characters import short_id
+from atom_saas_sync.model import Action
+from atom_saas_sync.model.effects import Quarantine
+from atom_saas_sync.usecases.gate.current import CurrentGate
+from atom_saas_sync.usecases.gate.desk import GateDesk
+from atom_saas_sync.usecases.gate.loading import begin_run, with_clock
+from atom_saas_sync.usecases.gate.passes import POLICY, enforce_in, judge_again, judge_ids
+from atom_saas_sync.usecases.gate.scanning import scan_what_waits
+from atom_saas_sync.usecases.ports import Clock
+
+log = logging.getLogger(__name__)
+
+TICK = timedelta(seconds=10)
+_LOGGED = 10
+
+
+class GateTicks:
+    """One tick after the other, in one thread at a time, over a database connection of its own."""
+
+    def __init__(self, desk: GateDesk, current: CurrentGate, clock: Clock) -> None:
+        self._desk = desk
+        self._current = current
+        self._clock = clock
+        self._due: float | None = None
+
+    def tick(self) -> None:
+        """Act at once on a file or a row that has changed; judge what waits every ten seconds."""
+        changed = self._current.refresh()
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        is_due = self._due is None or monotonic >= self._due
+        if not (changed or is_due):
+            return
+        if is_due:
+            self._due = monotonic + TICK.total_seconds()
+        store, loaded = self._desk.store, self._current.loaded
+        if loaded is not None and begin_run(store, loaded, now, note_clock=is_due):
+            self._current.reload()
+        gate, marks = self._current.plain, self._current.marks
+        everything = marks.judged != gate.fingerprint
+        if gate.idle and marks.judged is None:
+            return
+        if not (is_due or everything):
+            _tell(enforce_in(store, gate, now, everything=False))
+            return
+        gate = with_clock(gate, marks, now, None)
+        _tell(judge_again(store, gate, self._desk.strategy, now, judged=marks.judged, check=self._desk.check))
+        if everything:
+            self._current.reload()
+
+    def scan(self) -> None:
+        """Run the scan command for what waits for nothing else, and judge that."""
+        desk, now = self._desk, self._clock.now()
+        scanned = scan_what_waits(desk, now)
+        if scanned:
+            gate = desk.load().gate
+            _tell(judge_ids(desk.store, scanned, gate, desk.strategy, now, actor=POLICY, check=desk.check))
+
+
+def _tell(actions: Sequence[Action]) -> None:
+    for action in actions[:_LOGGED]:
+        if any(isinstance(each, Quarantine) for each in action.effects):
+            log.warning("%s was put into quarantine", short_id(action.skill_id))
+        elif action.sets_base:
+            log.info("admitted what waited of %s", short_id(action.skill_id))
+    if len(actions) > _LOGGED:
+        log.info("judged %d more versions that waited", len(actions) - _LOGGED)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.cli.output import GlobalOptions
     from atom_saas_sync.config import Settings
     from atom_saas_sync.store.database import Database
+    from atom_saas_sync.usecases.gate.current import CurrentGate
     from atom_saas_sync.usecases.gate.desk import GateDesk
 
 
@@ -38,6 +39,17 @@ def gate_desk(
 
     scanner = CommandScanner(policy.scan_command, environment) if policy.scan_command else None
     return GateDesk(store, load, settings.conflict_strategy, scanner, check)
+
+
+def current_gate(
+    settings: Settings, database: Database, *, check: Callable[[], None] = lambda: None
+) -> tuple[GateDesk, CurrentGate]:
+    """Compose what a process that runs for long needs: the desk, and the gate that follows files and database."""
+    from atom_saas_sync.config.gate import SettingsFiles
+    from atom_saas_sync.usecases.gate.current import CurrentGate
+
+    desk = gate_desk(settings, database, persons=False, check=check)
+    return desk, CurrentGate(desk, SettingsFiles(settings))
 
 
 @contextmanager

@@ -43,6 +43,13 @@ class Supervisor(Protocol):
         """Tell that the end has begun."""
 
 
+class Service(Protocol):
+    """One of the services that `watch` runs together."""
+
+    async def run(self) -> None:
+        """Work until it is cancelled."""
+
+
 class Clock(Protocol):
     """Time, handed in."""
 

@@ -18,7 +18,8 @@ from atom_saas_sync.usecases.watch.applying import Applying
 from atom_saas_sync.usecases.watch.background import BackgroundRuns
 from atom_saas_sync.usecases.watch.backlog import Backlog
 from atom_saas_sync.usecases.watch.connection import ConnectionKeeper
-from atom_saas_sync.usecases.watch.edges import Clock, Link, Supervisor
+from atom_saas_sync.usecases.watch.edges import Clock, Link, Service, Supervisor
+from atom_saas_sync.usecases.watch.gate import GateWatch, GateWork
 from atom_saas_sync.usecases.watch.inbox import Inbox
 from atom_saas_sync.usecases.watch.jobs import Job, PeriodicJobs
 from atom_saas_sync.usecases.watch.polling import Polling
@@ -62,6 +63,7 @@ class Watch:
         clock: Clock,
         jitter: Callable[[], float],
         jobs: Sequence[Job] = (),
+        gate: GateWork | None = None,
     ) -> None:
         self._settings = settings
         self._follower = follower
@@ -102,6 +104,7 @@ class Watch:
         self._upkeep = Upkeep(upkeep, self._applying.written)
         self._watchdog = Watchdog(supervisor, writer)
         self._left_out = LeftOutLines(inbox, follower)
+        self._gate = () if gate is None else (GateWatch(gate, runs),)
 
     async def run(self) -> None:
         """Work until `stop` is called."""
@@ -131,7 +134,7 @@ class Watch:
 
     async def _serve(self) -> None:
         """Run every service but the one that applies messages, until `stop` or an error; then end all of them."""
-        services = (
+        services: tuple[Service, ...] = (
             self._connection,
             self._report,
             self._polling,
@@ -139,6 +142,7 @@ class Watch:
             self._upkeep,
             self._watchdog,
             self._left_out,
+            *self._gate,
         )
         try:
             async with asyncio.TaskGroup() as group:

@@ -115,7 +115,8 @@ def read_lock(settings: Settings, file: Path | None) -> tuple[LockFile, str]:
     if str(path) != _STREAM and not path.exists():
         missing = f"the lock file {name} does not exist"
         hint = f"`atom-sync lock write {name}` writes one of what is served"
-        required = settings.admission == "lock" and path == settings.lock_file
+        configured = settings.lock_file is not None and path.absolute() == settings.lock_file.absolute()
+        required = configured and settings.admission == "lock"
         raise ConfigError(missing, hint=hint) if required else NotFound(missing, hint=hint)
     return parse_lock(read_text(path).encode(), name), name
 

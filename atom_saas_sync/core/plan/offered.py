@@ -249,12 +249,13 @@ def plan_put_back(
 ) -> Action:
     """Plan to serve a version again that was served before, because a person has pinned it.
 
-    What the marketplace shows waits: the offer, or the base that gives way.
+    What the marketplace shows waits: the offer, the other side of an open conflict, or the base that gives way.
     """
     sides, base = Sides(known), known.base
     action = plan_sides(sides, former, strategy, now, DECIDED)
     effects = list(_admitted(action, by, None))
-    current = None if sides.base is None else sides.base.version
+    shown = sides.waiting or sides.base
+    current = None if shown is None else shown.version
     if evidence.offer is None and base is not None and current is not None and not base.deleted:
         verdict = judge(gate, served_of(sides), current, evidence, now)
         waits = _put_offer(verdict, current, evidence, gate, DECIDED) if verdict.kind != "admit" else []

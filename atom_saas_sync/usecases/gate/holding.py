@@ -142,17 +142,18 @@ def add_revocation(
     gate = replace(loaded.gate, revocations=Revocations((*loaded.gate.revocations.entries, revocation)))
     with desk.store.deciding() as batch:
         number = batch.gate.add_revocation(revocation, now)
-        hit = enforce(batch, replace(gate, revocations=Revocations((revocation,))), now, rules=False, actor=actor)
+        alone = replace(gate, revocations=Revocations((revocation,)))
+        hit = enforce(batch, alone, now, rules=False, actor=actor)
         batch.note(actor, "revocation add", describe(revocation), now, id=number, hit=[each.skill_id for each in hit])
-        _judge_everything(batch, desk, gate, actor, now)
+        waiting = batch.gate.offers(batch.gate.ids_to_judge(now, everything=True)).values()
+        revoked = [each.skill_id for each in waiting if _is_banned(alone, each.skill_id, each.text)]
+        batch.apply(judge_offers(batch, revoked, gate, desk.strategy, now), now, actor=actor)
     return number, sorted(each.skill_id for each in hit)
 
 
-def _judge_everything(batch: DecidingBatch, desk: GateDesk, gate: Gate, actor: str, now: datetime) -> None:
-    """Let what waits and is revoked now no longer wait."""
-    batch.apply(
-        judge_offers(batch, batch.gate.ids_to_judge(now, everything=True), gate, desk.strategy, now), now, actor=actor
-    )
+def _is_banned(gate: Gate, skill_id: str, text: str) -> bool:
+    version = stored_version(skill_id, text)
+    return version is not None and ban_on_version(gate, version, rules=False) is not None
 
 
 def _whole_digest(desk: GateDesk, text: str) -> bytes:

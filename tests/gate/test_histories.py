@@ -1,0 +1,20 @@
+"""Whatever a marketplace, people and clocks do: nothing is served that nobody admitted (histories.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from histories import World
+
+STEPS = 60
+
+
+@pytest.mark.parametrize(
+    ("admission", "scope"), [("open", "all"), ("age", "all"), ("age", "executable"), ("review", "all"), ("lock", "all")]
+)
+def test_nothing_is_served_that_nobody_admitted(tmp_path: Path, admission: Any, scope: Any) -> None:
+    world = World(tmp_path, 1, admission=admission, scope=scope, kills=True)
+    for _ in range(STEPS):
+        world.step()

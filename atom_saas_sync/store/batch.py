@@ -53,7 +53,7 @@ class Batch:
         """Return the gate's verbs in this transaction."""
         from atom_saas_sync.store.gate.tables import GateTables
 
-        return GateTables(self._connection, history_versions=self._history_versions)
+        return GateTables(self._connection, history_versions=self._history_versions, signer=self._signer)
 
     def known(self, skill_ids: Iterable[str]) -> dict[str, Known]:
         """Return what is stored of these skills; those of which nothing is are left out."""

@@ -55,6 +55,10 @@ class Signer:
         names = f"{len(skill_id)}:{skill_id}{version}".encode(errors="surrogatepass")
         return self._name + self._hmac(b"%d:%b%b" % (len(content_digest), content_digest, exec_digest) + names)
 
+    def sign_row(self, *values: bytes) -> bytes:
+        """Return the signature of something other than a version."""
+        return self._name + self._hmac(b"row" + b"".join(b"%d:%b" % (len(value), value) for value in values))
+
     def _hmac(self, text: bytes) -> bytes:
         copy = self._empty.copy()
         copy.update(text)

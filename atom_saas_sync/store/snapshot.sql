@@ -297,7 +297,8 @@ CREATE TABLE gate_decision (
         kind TEXT NOT NULL CHECK (kind IN ('approve', 'reject')),
         at TEXT NOT NULL,
         by TEXT NOT NULL,
-        note TEXT
+        note TEXT,
+        signature BLOB
     )
 ;
 

@@ -11,6 +11,7 @@ from atom_saas_sync.core.gate.types import Decision, Evidence
 from atom_saas_sync.model import SkillVersion
 from atom_saas_sync.store.gate import names, offers, people
 from atom_saas_sync.store.gate.rows import moment_of
+from atom_saas_sync.store.integrity import Signer
 from atom_saas_sync.times import format_exact_time
 
 # Each wanted: id, version, exec digest, content digest.
@@ -43,7 +44,9 @@ _ADMITTED_SINCE = """
 """
 
 
-def evidence(connection: sqlite3.Connection, versions: Sequence[SkillVersion]) -> dict[str, Evidence]:
+def evidence(
+    connection: sqlite3.Connection, versions: Sequence[SkillVersion], signer: Signer | None
+) -> dict[str, Evidence]:
     """Return the evidence on these versions, one of a skill, by its id."""
     ids = [each.skill_id for each in versions]
     wanted = json.dumps(
@@ -56,7 +59,7 @@ def evidence(connection: sqlite3.Connection, versions: Sequence[SkillVersion]) -
     first_seen = dict(connection.execute(_ADMITTED_AS_BASE, (wanted,)).fetchall())
     first_seen.update(connection.execute(_FIRST_SEEN, (wanted,)).fetchall())
     newest: dict[tuple[str, bytes], Decision] = {}
-    for decision in people.decisions(connection, ids):
+    for decision in people.decisions(connection, ids, signer):
         newest[decision.skill_id, decision.content_digest] = decision
     offered, pins = offers.offers(connection, ids), people.pins(connection, ids)
     quarantined = people.quarantined(connection, ids)

@@ -10,6 +10,7 @@ from datetime import datetime
 from atom_saas_sync.core.gate.types import Decision, Pin, Quarantined, Revocation, ScanResult
 from atom_saas_sync.store.counters import increment
 from atom_saas_sync.store.gate.rows import decision_of, pin_of, quarantined_of, revocation_of, scan_of
+from atom_saas_sync.store.integrity import Signer
 from atom_saas_sync.times import format_exact_time, format_time
 
 _OF = "(?1 IS NULL OR skill_id IN (SELECT value FROM json_each(?1)))"
@@ -19,12 +20,21 @@ def _ids(skill_ids: Iterable[str] | None) -> tuple[str | None]:
     return (None if skill_ids is None else json.dumps(list(skill_ids)),)
 
 
-def write_decisions(connection: sqlite3.Connection, decisions: Sequence[Decision]) -> None:
+def write_decisions(connection: sqlite3.Connection, decisions: Sequence[Decision], signer: Signer | None) -> None:
     """Add decisions; of one digest of a skill the last counts."""
     connection.executemany(
-        "INSERT INTO gate_decision (skill_id, content_digest, kind, at, by, note) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO gate_decision (skill_id, content_digest, kind, at, by, note, signature) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
         [
-            (each.skill_id, each.content_digest, each.kind, format_exact_time(each.at), each.by, each.note)
+            (
+                each.skill_id,
+                each.content_digest,
+                each.kind,
+                format_exact_time(each.at),
+                each.by,
+                each.note,
+                signer and _signature(signer, each),
+            )
             for each in decisions
         ],
     )
@@ -33,10 +43,23 @@ def write_decisions(connection: sqlite3.Connection, decisions: Sequence[Decision
     increment(connection, "atom_saas_admissions_total", rejected, verdict="refuse", by="person")
 
 
-def decisions(connection: sqlite3.Connection, skill_ids: Iterable[str] | None) -> list[Decision]:
-    """Return the decisions on these skills, or on all, the oldest first."""
+def decisions(connection: sqlite3.Connection, skill_ids: Iterable[str] | None, signer: Signer | None) -> list[Decision]:
+    """Return the decisions on these skills, or on all, the oldest first.
+
+    With a `signer`, approvals without its signature are left out: another program may have written them.
+    """
     rows = connection.execute(f"SELECT * FROM gate_decision WHERE {_OF} ORDER BY id", _ids(skill_ids))  # noqa: S608
-    return [decision_of(row) for row in rows]
+    found = ((decision_of(row), row["signature"]) for row in rows)
+    return [
+        decision
+        for decision, signature in found
+        if signer is None or decision.kind == "reject" or signature == _signature(signer, decision)
+    ]
+
+
+def _signature(signer: Signer, decision: Decision) -> bytes:
+    texts = decision.skill_id, decision.kind, decision.by, format_exact_time(decision.at)
+    return signer.sign_row(decision.content_digest, *(each.encode(errors="surrogatepass") for each in texts))
 
 
 def set_pin(connection: sqlite3.Connection, pin: Pin) -> None:

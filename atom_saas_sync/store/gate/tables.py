@@ -19,13 +19,20 @@ from atom_saas_sync.core.gate.types import (
 )
 from atom_saas_sync.model import SkillVersion
 from atom_saas_sync.store.gate import evidence, marks, offers, people, serving
+from atom_saas_sync.store.integrity import Signer
 
 
 class GateTables:
     """Reads and writes the gate's tables; what is done to the cache and the bases is done elsewhere."""
 
-    def __init__(self, connection: sqlite3.Connection, *, history_versions: int = 10) -> None:
-        """Work in the open transaction of `connection`; keep so many texts that were never served of a skill."""
+    def __init__(
+        self, connection: sqlite3.Connection, *, history_versions: int = 10, signer: Signer | None = None
+    ) -> None:
+        """Work in the open transaction of `connection`; keep so many texts that were never served of a skill.
+
+        With a `signer` decisions are signed, and approvals without its signature do not count.
+        """
+        self._signer = signer
         self._connection = connection
         self._history_versions = history_versions
 
@@ -35,7 +42,7 @@ class GateTables:
 
     def evidence(self, versions: Iterable[SkillVersion]) -> dict[str, Evidence]:
         """Return the evidence on these versions, one of a skill, by its id."""
-        return evidence.evidence(self._connection, list(versions))
+        return evidence.evidence(self._connection, list(versions), self._signer)
 
     def offers(self, skill_ids: Iterable[str]) -> dict[str, Offer]:
         """Return what waits or was refused of these skills, by id."""
@@ -64,11 +71,11 @@ class GateTables:
 
     def decisions(self, skill_ids: Iterable[str] | None = None) -> list[Decision]:
         """Return the decisions on these skills, or on all, the oldest first."""
-        return people.decisions(self._connection, skill_ids)
+        return people.decisions(self._connection, skill_ids, self._signer)
 
     def decide(self, decisions: Sequence[Decision]) -> None:
         """Add decisions."""
-        people.write_decisions(self._connection, decisions)
+        people.write_decisions(self._connection, decisions, self._signer)
 
     def pins(self, skill_ids: Iterable[str] | None = None) -> dict[str, Pin]:
         """Return the pins of these skills, or all, by id."""

@@ -47,7 +47,8 @@ _OFFERS = (
     "CREATE INDEX idx_skill_offer_waiting ON skill_offer(kind, reason, first_seen_at)",
 )
 _WORDS_OF_PEOPLE = (
-    # Of one digest the newest decision counts. They outlive the skill.
+    # Of one digest the newest decision counts. They outlive the skill. Signed as the digests are (0011): with a key,
+    # an approval without its signature does not count.
     """
     CREATE TABLE gate_decision (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -56,7 +57,8 @@ _WORDS_OF_PEOPLE = (
         kind TEXT NOT NULL CHECK (kind IN ('approve', 'reject')),
         at TEXT NOT NULL,
         by TEXT NOT NULL,
-        note TEXT
+        note TEXT,
+        signature BLOB
     )
     """,
     "CREATE INDEX idx_gate_decision_digest ON gate_decision(skill_id, content_digest)",

@@ -62,7 +62,10 @@ class GateBatch(Protocol):
         """Let nothing wait of these skills; with `never_served` what waited goes into the history."""
 
     def decisions(self, skill_ids: Iterable[str] | None = None) -> list[Decision]:
-        """Return the decisions on these skills, or on all, the oldest first. They outlive the skill."""
+        """Return the decisions on these skills, or on all, the oldest first. They outlive the skill.
+
+        With a key, an approval that is not signed with it does not count, here or as evidence.
+        """
 
     def decide(self, decisions: Sequence[Decision]) -> None:
         """Add decisions; of one digest of a skill the last counts."""

@@ -12,12 +12,13 @@ import pytest
 from store_support import plain
 
 from atom_saas_sync.core.canonical import version_from_fields, version_key
-from atom_saas_sync.core.gate.types import Offer
+from atom_saas_sync.core.gate.types import Decision, Offer
 from atom_saas_sync.model import SkillVersion
 from atom_saas_sync.store import maintenance, migrations
 from atom_saas_sync.store.catalogue import Catalogue
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.history import pack
+from atom_saas_sync.store.integrity import Signer
 
 NOW = datetime(2026, 2, 19, 12, 0, tzinfo=UTC)
 A, B, C = (bytes([number]) * 32 for number in range(3))
@@ -185,3 +186,24 @@ def test_what_another_program_puts_back_into_the_cache_is_a_finding(
     with Database.open(tmp_path / "atom.db", read_only=True) as database:
         checks = [each.check for each in maintenance.check(database)]
     assert {"gate_revocation": "revoked", "gate_quarantine": "quarantined"}[table] in checks
+
+
+def test_with_a_key_an_approval_that_another_program_wrote_does_not_count(tmp_path: Path) -> None:
+    version = version_from_fields("a", {"skill_id": "a"})
+    ours, theirs = (Decision("a", version.content_digest, "approve", NOW, name) for name in ("ada", "eve"))
+    with Database.open(tmp_path / "atom.db") as database:
+        signed, plain_ = Catalogue(database, signer=Signer(b"k" * 32)), Catalogue(database)
+        with signed.batch() as batch:
+            batch.gate.decide([ours])
+        with plain_.batch() as batch:
+            batch.gate.decide([theirs])
+            assert batch.gate.evidence([version])["a"].decision == theirs
+        with signed.batch(write=False) as batch:
+            assert batch.gate.evidence([version])["a"].decision == ours
+        # Neither its own signature on something else, nor a rejection that is not signed.
+        database.connection.execute("UPDATE gate_decision SET by = 'eve' WHERE by = 'ada'")
+        with signed.batch(write=False) as batch:
+            assert batch.gate.decisions() == []
+        database.connection.execute("UPDATE gate_decision SET kind = 'reject'")
+        with signed.batch(write=False) as batch:
+            assert {each.kind for each in batch.gate.decisions()} == {"reject"}

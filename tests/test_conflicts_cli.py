@@ -211,7 +211,7 @@ def test_all_by_filter_in_one_transaction(machine: Machine, conflicts: list[str]
 def test_by_field(machine: Machine, conflicts: list[str]) -> None:
     assert "both sides changed code too" in refused(machine, "conflicts", "resolve", "1", "--field", "version=local")
     result = machine.command("conflicts", "resolve", "1", "--field", "code=remote", "--field", "version=local")
-    assert (result.returncode, result.stdout) == (0, f"conflict 1, {conflicts[0]}: resolved by manual\n")
+    assert (result.returncode, result.stdout) == (0, f"conflict 1, {conflicts[0]}: resolved manually\n")
     cached = machine.cached()[conflicts[0]]
     assert (cached["code"], cached["description"]) == ("remote code", "mine")
     assert cached["version"] != "99.0"
@@ -287,7 +287,7 @@ def test_the_local_side_is_that_of_now(machine: Machine, conflicts: list[str]) -
         (("conflicts", "resolve", "1"), "not a terminal"),
         (("conflicts", "resolve", "--strategy", "merge"), "which conflicts"),
         (("conflicts", "resolve", "1", "--all", "--strategy", "merge"), "exclude"),
-        (("conflicts", "resolve", "1", "--severity", "LOW", "--strategy", "merge"), "among --all"),
+        (("conflicts", "resolve", "1", "--severity", "LOW", "--strategy", "merge"), "go with --all"),
         (("conflicts", "resolve", "1", "--field", "code"), "NAME=local"),
         (("conflicts", "resolve", "1", "--field", "nothing=local"), "no field that differs"),
         (("conflicts", "resolve", "3", "--field", "code=local"), "by field"),

@@ -85,9 +85,9 @@ def test_for_people(path: Path) -> None:
     history = db(path, "history").stdout
     assert history.count("pending") == len(NAMES) - 2
     assert history.count("Z") == 2
-    assert f"the state before is kept in {path}.before-{NAMES[2]}.bak" in db(path, "upgrade", "head").stdout
+    assert f"the previous state is kept in {path}.before-{NAMES[2]}.bak" in db(path, "upgrade", "head").stdout
     assert db(path, "upgrade").stdout == f"{path} is at {NAMES[-1]}: nothing to do\n"
-    assert db(path, "downgrade").stdout.splitlines()[0] == f"taken back: {NAMES[-1]}"
+    assert db(path, "downgrade").stdout.splitlines()[0] == f"reverted: {NAMES[-1]}"
 
 
 def test_wrong_targets_are_wrong_usage(path: Path) -> None:
@@ -230,7 +230,7 @@ def test_compacting_gives_space_back_and_says_how_much(path: Path) -> None:
     assert document(path, "check")["findings"] == []
     with run_lock(path, "skills", command="sync skills", now=lambda: "now", sleep=lambda _: None):
         assert "process" in db(path, "compact", exit_code=75).stderr
-    assert db(path, "compact").stdout.endswith("there was nothing to give back\n")
+    assert db(path, "compact").stdout.endswith("nothing to free\n")
 
 
 def test_a_database_that_cannot_be_used_is_one_line_and_a_hint(path: Path) -> None:

@@ -214,7 +214,7 @@ def test_a_running_watch_takes_no_other_marketplace_over(machine: Machine, other
         service.send_signal(signal.SIGHUP)
         assert service.stderr is not None
         for line in service.stderr:
-            if "was not taken over" in line:
+            if "was not reloaded" in line:
                 break
         else:
             pytest.fail("the reload was not refused")

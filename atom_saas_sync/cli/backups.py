@@ -43,7 +43,7 @@ def backup(
     from atom_saas_sync.store.runs import TIMER, Runs
 
     if keep is not None and target is not None:
-        raise UsageError("--keep counts the files in backups/: it excludes a FILE")
+        raise UsageError("--keep and FILE exclude each other: --keep counts the files in backups/")
     settings = runtime.load(ctx.obj)
     if scheduled and not settings.scheduler_enabled:
         _skip("scheduler_off", SCHEDULER_OFF, as_json=as_json)
@@ -100,7 +100,7 @@ def restore(
     clock = runtime.StopSignals()
     with all_runs_locked(path, command="db restore", clock=clock):
         lines = _lost(store.current_work(path), work)
-        lines += [f"the present rows of another program's table: {name}" for name in store.tables_of_others(path)]
+        lines += [f"the current rows of another program's table: {name}" for name in store.tables_of_others(path)]
         confirm_loss(lines, what=f"what was done since {file.name}", question="Restore it?", yes=yes, as_json=as_json)
         with store.staged(file, path) as copy:
             applied, findings = store.prepare(
@@ -125,9 +125,9 @@ def restore(
             }
         )
         return
-    say(f"{path} is restored from {file}" + (f" and upgraded from {former}" if applied else ""))
+    say(f"{path} was restored from {file}" + (f" and upgraded from {former}" if applied else ""))
     if kept:
-        say(f"what was there before is kept in {kept}")
+        say(f"the database that it replaced is kept in {kept}")
     for each in findings:
         note(f"{each.message}\n  → {each.hint}")
 
@@ -150,7 +150,7 @@ def compact(ctx: typer.Context, as_json: _Json = False) -> None:
     if as_json:
         print_json({"database": str(path), "size_before_bytes": before, "size_bytes": after, "freed_bytes": freed})
     else:
-        say(f"{path}: {size(after)}; " + (f"{size(freed)} given back" if freed else "there was nothing to give back"))
+        say(f"{path}: {size(after)}; " + (f"{size(freed)} freed" if freed else "nothing to free"))
 
 
 def _lost(now: LocalWork | None, then: LocalWork) -> list[str]:

@@ -51,7 +51,7 @@ def show(ctx: typer.Context, as_json: _Json = False) -> None:
     if state.paused_until is not None:
         say(f"  the marketplace asked for a pause until {format_time(state.paused_until)}")
     if state.declared_until is not None:
-        say(f"  what the marketplace declared holds until {format_time(state.declared_until)}")
+        say(f"  the limit that the marketplace declared holds until {format_time(state.declared_until)}")
         say("  `atom-sync budget reset` forgets it")
 
 
@@ -89,4 +89,4 @@ def reset(ctx: typer.Context, as_json: _Json = False) -> None:
     if as_json:
         print_json({"reset": forgotten})
     else:
-        say("The declared limit is forgotten." if forgotten else "No limit was declared.")
+        say("Forgot the declared limit." if forgotten else "No limit was declared.")

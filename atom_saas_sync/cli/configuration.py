@@ -70,7 +70,7 @@ def check(
     if not right:
         raise typer.Exit(ConfigError.exit_code)
     if not as_json:
-        say("The configuration is right.")
+        say("The configuration is valid.")
 
 
 def _network_problems(url: str | None) -> list[str]:

@@ -121,7 +121,7 @@ def resolve(
     _check_words(ids, everything=everything, filtered=wanted != ConflictFilter(), own=edit or data is not None)
     sides = _sides(fields or [])
     if (edit or data is not None) and (chosen or sides or (edit and data is not None)):
-        raise UsageError("--edit and --data decide everything by themselves: no strategy, no field besides")
+        raise UsageError("--edit and --data exclude --strategy and --field")
     with _log(ctx.obj, adopt=True) as log:
         wanted = _with_whole_id(log, wanted)
         may_ask = sys.stdin.isatty() and sys.stderr.isatty() and not as_json
@@ -137,7 +137,7 @@ def resolve(
         else:
             raise UsageError(
                 "not a terminal: cannot prompt",
-                hint="say how: --strategy remote_wins, local_wins or merge; --field; --edit; --data",
+                hint="pass --strategy remote_wins, local_wins or merge, or --field, --edit or --data",
             )
     _tell(settled, as_json=as_json)
 
@@ -154,7 +154,7 @@ def undo(ctx: typer.Context, conflict_id: _Id, as_json: _Json = False) -> None:
     if as_json:
         print_json({"id": undone.id, "skill_id": undone.skill_id, "open": not conflict.resolved})
         return
-    waits = "nothing is left to resolve" if conflict.resolved else f"conflict {undone.id} is open again"
+    waits = "there is nothing left to resolve" if conflict.resolved else f"conflict {undone.id} is open again"
     say(f"{printable(undone.skill_id)}: the local version is back; {waits}")
 
 
@@ -174,7 +174,7 @@ def _note_seen(log: ConflictLog, ids: Sequence[int]) -> None:
     try:
         log.note_seen(ids)
     except DatabaseError as error:
-        note(f"warning: `status` will go on telling of replaced edits: {error.message}")
+        note(f"warning: `status` will keep reporting the replaced edits: {error.message}")
 
 
 def _find(log: ConflictLog, conflict_id: int) -> LoggedConflict:
@@ -218,7 +218,7 @@ def _check_words(ids: list[int], *, everything: bool, filtered: bool, own: bool)
     if not everything and not ids:
         raise UsageError("which conflicts?", hint="give their numbers, or --all; `atom-sync conflicts list` shows them")
     if filtered and not everything:
-        raise UsageError("--severity, --type and --skill choose among --all")
+        raise UsageError("--severity, --type and --skill go with --all")
     if own and len(ids) != 1:
         raise UsageError("--edit and --data resolve one conflict: give its number")
 
@@ -249,10 +249,14 @@ def _tell(settled: list[Settled], *, as_json: bool) -> None:
         print_json({"resolved": rows, "total": len(rows)})
         return
     for each in settled[:20]:
-        result = "removed" if each.removed else f"resolved by {each.strategy}"
+        result = "removed" if each.removed else f"resolved {_how(each.strategy)}"
         say(f"conflict {each.id}, {printable(each.skill_id)}: {result}")
     if len(settled) != 1:
         say(f"{counted(len(settled), 'conflict')} resolved")
+
+
+def _how(strategy: str) -> str:
+    return "manually" if strategy == "manual" else f"by {strategy}"
 
 
 def _print_lines(conflicts: list[LoggedConflict], names: Mapping[str, str], *, resolved: bool) -> None:

@@ -185,7 +185,7 @@ def _settings_for(options: GlobalOptions, url: str) -> Settings:
 
     settings = runtime.load(options)
     if not settings.enabled:
-        raise ConfigError("ATOM_SAAS_ENABLED is false: the marketplace cannot be asked", hint="set it to true")
+        raise ConfigError("ATOM_SAAS_ENABLED is false: the marketplace cannot be queried", hint="set it to true")
     require_token(settings)
     sources = runtime.sources(options)
     sources["environ"] = {**sources["environ"], "ATOM_SAAS_API_URL": url}
@@ -240,7 +240,7 @@ def _preview_rebind(settings: Settings, database: Database, clock: StopSignals, 
         return report
     told = report.error
     failure = AtomSyncError(
-        "nothing was changed: the list of skills could not be read whole" + (f": {told.message}" if told else ""),
+        "nothing was changed: the list of skills could not be read completely" + (f": {told.message}" if told else ""),
         hint=told.hint if told else "try again later",
     )
     failure.exit_code = report.exit_code
@@ -306,9 +306,9 @@ def _report_change(database: Database, verb: str, change: Change, *, as_json: bo
         print_json({verb: list(change.migrations), "current": revision, "backup": backup, **adopted})
         return
     for name in change.migrations:
-        say(f"{verb.replace('_', ' ')}: {name}")
+        say(f"{'reverted' if verb == 'taken_back' else verb}: {name}")
     if change.adopted and verb == "taken_back":
         say(f"given back to the Atom backend: {', '.join(change.adopted)}")
     if change.backup:
-        say(f"the state before is kept in {change.backup}")
+        say(f"the previous state is kept in {change.backup}")
     say(f"{database.path} is at {revision or migrations.BASE}{'' if change.migrations else ': nothing to do'}")

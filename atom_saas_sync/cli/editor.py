@@ -61,7 +61,7 @@ class EditedFile:
         try:
             text = decode_text(self.path.read_bytes(), "the edited text")
         except OSError as error:
-            raise UsageError(f"what the editor left can't be read: {error}; nothing was changed") from error
+            raise UsageError(f"the edited file can't be read: {error}; nothing was changed") from error
         return None if text == self.before else text
 
     shown = "the edited text"

@@ -32,7 +32,7 @@ EXAMPLES = {
     "db check": ("atom-sync db check", "atom-sync db check --quick"),
     "db compact": ("atom-sync db compact",),
     "db current": ("atom-sync db current",),
-    "db downgrade": ("atom-sync db downgrade", "atom-sync db downgrade 0001_initial"),
+    "db downgrade": ("atom-sync db downgrade", "atom-sync db downgrade 0001_catalogue"),
     "db history": ("atom-sync db history",),
     "db rebind": ("atom-sync db rebind https://staging-api.atomsaas.com",),
     "db restore": ("atom-sync db restore backups/atom-20260219T120000Z.db",),

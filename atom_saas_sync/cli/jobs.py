@@ -119,7 +119,7 @@ def _tell_of_none() -> None:
     if Path(CRONTAB).exists():
         say(f"Jobs are started by {CRONTAB}; see that file for the times.")
     else:
-        say("No scheduled jobs: no timer of ours is active, and no `watch --jobs` runs.")
+        say("No scheduled jobs: no timer of atom-sync is active, and no `watch --jobs` is running.")
 
 
 def _document(job: ScheduledJob, trigger: str) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def add(
         if not ratings.is_cached(skill_id):
             unknown = f"no skill {printable(skill_id)} is in the cache"
             if not force:
-                raise NotFound(unknown, hint="`atom-sync sync skills` may bring it; --force rates it anyway")
+                raise NotFound(unknown, hint="`atom-sync sync skills` may fetch it; --force rates it anyway")
             note(f"warning: {unknown}; the marketplace may refuse the rating")
         rating = ratings.add(skill_id, who, number, comment, now=datetime.now(UTC))
     if as_json:
@@ -178,7 +178,7 @@ def failed(ctx: typer.Context, limit: _Limit = 100, as_json: _Json = False) -> N
                 each.skill_id,
                 names.get(each.skill_id, ""),
                 f"{each.retry_count}/{each.max_retries}" if each.next_retry_at else "none left",
-                time_text(each.next_retry_at) or "waits for you",
+                time_text(each.next_retry_at) or "needs your attention",
                 each.error_message or "",
             ]
             for each in found
@@ -191,7 +191,7 @@ def failed(ctx: typer.Context, limit: _Limit = 100, as_json: _Json = False) -> N
 def retry(
     ctx: typer.Context,
     rating_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="ID…", help="The ratings' ids, or the beginnings of them.")
+        list[str] | None, typer.Argument(metavar="ID…", help="The ratings' ids, or their first 4 or more characters.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every failed rating.")] = False,
     as_json: _Json = False,
@@ -201,7 +201,7 @@ def retry(
 
     ids = rating_ids or []
     if bool(ids) == everything:
-        raise UsageError("name the ratings by their ids, or say --all")
+        raise UsageError("name ratings by their ids, or pass --all")
     with _ratings(ctx.obj, adopt=True) as ratings:
         ids = [whole_rating_id(ratings.database, each) for each in ids]
         waiting = [each.id for each in ratings.listed(state="failed")[0]]

@@ -189,7 +189,7 @@ def switch_fault(
 def flood(
     count: Annotated[int, typer.Argument(metavar="N", help="Number of updates to push.", min=1)],
     whole: Annotated[
-        bool, typer.Option("--whole/--partial", help="Send whole skills, or only the changed fields.")
+        bool, typer.Option("--whole/--partial", help="Send whole skills, or the changed fields alone.")
     ] = True,
     text: Annotated[bool, typer.Option("--text/--no-text", help="Change the description too.")] = True,
     url: _URL = None,
@@ -264,7 +264,7 @@ def _control(
         failure = NotFound if error.code == 404 else UsageError  # noqa: PLR2004 - likewise
         raise failure(f"the sandbox refused: {_reason(answered, error.code)}") from error
     except OSError as error:
-        raise ConnectionFailed(f"no sandbox answers at {url}", hint="start one with: atom-sync sandbox") from error
+        raise ConnectionFailed(f"no sandbox is running at {url}", hint="start one with: atom-sync sandbox") from error
 
 
 def _reason(answered: bytes, status: int) -> str:

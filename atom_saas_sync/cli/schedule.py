@@ -183,7 +183,7 @@ def cron(
             f"and its directory: `install -d -m 2770 -o atom-sync -g atom-sync {STATE_DIRECTORY}`",
             f"make the directory for node_exporter: `install -d -o atom-sync {METRICS_DIRECTORY}`",
             f"put the token into a file: `install -m 600 -o atom-sync /dev/stdin {TOKEN_FILE}`",
-            f"look at {schedule.settings}, and give it to that user: `chown atom-sync {quote(str(schedule.settings))}`",
+            f"check {schedule.settings}, and give it to that user: `chown atom-sync {quote(str(schedule.settings))}`",
             f"`sudo -u atom-sync {_as_typed(schedule)} doctor` shows what is missing",
         ]
     _report(changed, next_steps, written, install=install, as_json=as_json)
@@ -197,7 +197,7 @@ def _steps_to_settings(schedule: Schedule, root: Path) -> list[str]:
         return []
     return [
         f"put the token into a file: `install -m 600 -o atom-sync /dev/stdin {TOKEN_FILE}`",
-        f"look at {schedule.settings}: the settings, ENABLE_SCHEDULER=true among them",
+        f"check the settings in {schedule.settings}, among them ENABLE_SCHEDULER=true",
     ]
 
 
@@ -209,7 +209,7 @@ def _settings(options: GlobalOptions) -> Settings:
         return runtime.load(options)
     named = options if options.env_file is not None else replace(options, no_env_file=True)
     if options.env_file is None and not options.no_env_file and os.path.lexists(".env"):
-        note("the .env of this directory is not used here; --env-file .env takes it")
+        note("the .env of this directory is not used here; pass --env-file .env to use it")
     return runtime.load(named)
 
 
@@ -378,7 +378,7 @@ def _write_environment(
 def _line(shown: Shown) -> str:
     value = shown.value or ""
     if value.endswith("?…"):
-        return f"# {shown.name}: it has a query, which may hold a secret; write it here"
+        return f"# {shown.name}: it has a query, which may hold a secret; set it here by hand"
     if value.isascii() and value.replace("_", "").replace("/", "").replace(":", "").replace(".", "").isalnum():
         return f"{shown.name}={value}"
     quoted = value.replace("\\", "\\\\").replace("'", "\\'")
@@ -408,10 +408,10 @@ def _run(*command: str) -> str:
             env=environment_for_others(),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise AtomSyncError(f"`{shown}` did not work: {error}", hint="run it by hand") from error
+        raise AtomSyncError(f"`{shown}` failed: {error}", hint="run it by hand") from error
     if done.returncode != 0:
         complaint = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise AtomSyncError(f"`{shown}` did not work: {complaint}", hint="run it by hand")
+        raise AtomSyncError(f"`{shown}` failed: {complaint}", hint="run it by hand")
     return done.stdout
 
 

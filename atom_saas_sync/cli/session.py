@@ -139,7 +139,7 @@ def noted_run(database_path: Path, kind: str, *, started_by: str) -> Iterator[di
                     kind, started_by=started_by, began=began, now=datetime.now(UTC), counts=counts, error=error
                 )
         except DatabaseError as failure:
-            note(f"warning: this {kind} is not among the runs: {failure.message}")
+            note(f"warning: this {kind} was not recorded as a run: {failure.message}")
 
     try:
         yield counts

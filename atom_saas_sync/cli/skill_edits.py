@@ -88,7 +88,7 @@ def import_skills(
     if as_json:
         print_json({"added": done.added, "updated": done.updated, "unchanged": done.unchanged})
     else:
-        say(f"{done.added} added, {done.updated} edited, {done.unchanged} as they were")
+        say(f"{done.added} added, {done.updated} changed, {done.unchanged} unchanged")
 
 
 def revert(
@@ -110,7 +110,7 @@ def revert(
             _confirm(edits, "Revert them? The history keeps them.", yes=yes, as_json=as_json)
         done = revert_skills(catalogue, ids, actor=runtime.person(), now=datetime.now(UTC), seen=edits)
     if len(ids) == 1:
-        what = "reverted" if done else "it was not edited"
+        what = "reverted" if done else "not edited"
         _tell(ids[0], what, changed=bool(done), as_json=as_json)
     elif as_json:
         rows = [{"skill_id": each, "changed": each in done} for each in ids]
@@ -190,7 +190,9 @@ def _edit_by_hand(catalogue: Catalogue, skill: CachedSkill, *, code: bool, may_a
     if code:
         fields = decode_object(skill.text)
         if fields is None:
-            raise UsageError(f"{printable(skill.skill_id)!r} is not a JSON object", hint="edit it whole: omit --code")
+            raise UsageError(
+                f"{printable(skill.skill_id)!r} is not a JSON object", hint="omit --code to edit all of it"
+            )
         before = fields.get("code")
         before = before if isinstance(before, str) else ""
         # Editors append a final newline; that alone is not a change.

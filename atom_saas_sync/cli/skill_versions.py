@@ -61,7 +61,7 @@ def diff(
         return
     shown_before, shown_after = printable(before_name), printable(after_name)
     if not changes:
-        say(f"{shown_before} and {shown_after} are the same in all that matters")
+        say(f"{shown_before} and {shown_after} are the same in every field that matters")
         return
     if as_patch or not sys.stdout.isatty():
         print_patch(changes, shown_before, shown_after)
@@ -165,7 +165,7 @@ def _texts(catalogue: Catalogue, skill_id: str, wanted: Sequence[str]) -> list[t
         elif local is not None:
             found.append(("local", local))
         else:
-            raise NotFound(f"{printable(skill_id)!r} is not in the cache any more: there is no local version")
+            raise NotFound(f"{printable(skill_id)!r} is no longer in the cache: there is no local version")
     return found
 
 

@@ -191,7 +191,7 @@ def _print_skill(skill: CachedSkill, fields: dict[str, Any] | None, *, state: st
 
     out = console(whole_lines=True)
     if fields is None:
-        out.print(Text(f"{printable(skill.skill_id)}: another program left something here that is no JSON object:"))
+        out.print(Text(f"{printable(skill.skill_id)}: another program stored a text that is not a JSON object:"))
         out.print(Text(printable(skill.text, lines=True)))
         return
     out.print(Text(f"{_text(fields.get('name'))}  {_text(fields.get('version'))}", style="bold"))

@@ -45,7 +45,7 @@ def status(
     settings = settings_of(ctx.obj)
     if watch:
         if as_json or check:
-            raise UsageError("--watch shows a screen to a person; it does not go with --json or --check")
+            raise UsageError("--watch is a live screen; it excludes --json and --check")
         _watch(settings, seconds)
         return
     state, health, now = _look(settings)
@@ -191,7 +191,7 @@ def _sync_line(state: Status, now: datetime) -> str:
     if sync.last_sync_at is None:
         return "never synced"
     parts = [
-        f"{'at work now' if 'skills' in state.running else sync.status}",
+        f"{'running now' if 'skills' in state.running else sync.status}",
         f"last success {ago(sync.last_successful_sync_at, now)}",
     ]
     if sync.last_sync_at != sync.last_successful_sync_at:
@@ -241,7 +241,7 @@ def _schedule_line(state: Status) -> str:
     from atom_saas_sync.times import time_text
 
     if state.emergency_stop:
-        return "stopped (`atom-sync jobs start` ends that)"
+        return "stopped (`atom-sync jobs start` resumes it)"
     if state.auto_sync_off:
         return "switched off by the Atom backend (sync_state.auto_sync_enabled)"
     if not state.jobs:

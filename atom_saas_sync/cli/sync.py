@@ -72,7 +72,7 @@ _Adopt = Annotated[
     bool, typer.Option("--adopt", help="First sync only: admit everything that the marketplace has, on your word.")
 ]
 _StartedBy = Annotated[
-    str | None, typer.Option("--started-by", hidden=True, help="Who is to stand in the audit trail.")
+    str | None, typer.Option("--started-by", hidden=True, help="The name to record in the audit trail.")
 ]
 _Textfile = Annotated[
     Path | None, typer.Option("--textfile", metavar="FILE", help="Write the metrics to FILE afterwards.")

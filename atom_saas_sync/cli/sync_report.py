@@ -52,7 +52,7 @@ def _complain_of_reasons(report: RunReport) -> None:
     if "items_invalid" in reasons:
         complain(f"{counted(counts.invalid, 'item')} of the marketplace could not be used", "the log above names them")
     elif "incomplete" in reasons:
-        complain("the list changed while it was read, twice; nothing was deleted", "the next run reads it again")
+        complain("the list changed twice while it was read; nothing was deleted", "the next run reads it again")
     elif "updates_waiting" in reasons:
         waits = "1 update is" if counts.updates_waiting == 1 else f"{counts.updates_waiting:,} updates are"
         complain(f"{waits} waiting", "`atom-sync updates list` shows them")

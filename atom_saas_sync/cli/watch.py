@@ -222,14 +222,14 @@ class _Service:
             require_token(settings)
             await asyncio.to_thread(self._refuse_other_marketplace, settings)
         except AtomSyncError as error:
-            log.error("the configuration was not taken over: %s", error.message.replace("\n", "; "))  # noqa: TRY400 - the message says it all
+            log.error("the configuration was not reloaded: %s", error.message.replace("\n", "; "))  # noqa: TRY400 - the message says it all
         else:
             if settings.database_path != old.database_path:
                 log.warning("the database stays %s until `watch` is started again", old.database_path)
             self._use(replace(settings, database_path=old.database_path))
             link = [(each.ws_url, each.api_token, each.ca_file) for each in (old, settings)]
             service.reload(_watch_settings(settings), self._periodic_jobs(), reconnect=link[0] != link[1])
-            log.info("the configuration was read again")
+            log.info("reloaded the configuration")
         self._supervisor.ready()
 
     def _refuse_other_marketplace(self, settings: Settings) -> None:

@@ -85,7 +85,7 @@ class ConnectionKeeper:
     def new_rules(self, rules: Rules, *, reconnect: bool) -> None:
         """Take new settings over; the administrators' switch stays."""
         if reconnect and self._lifeline.holds:
-            self._hang_up("the configuration was read again")
+            self._hang_up("reloaded the configuration")
         rules = replace(rules, allowed=self._lifeline.rules.allowed)
         self._carry_out(self._lifeline.new_rules(self._clock.monotonic(), rules))
 

@@ -4,50 +4,71 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from atom_saas_sync.characters import short_id
 from atom_saas_sync.core.canonical import canonical, decode_object
 from atom_saas_sync.core.deletions import MaxDelete
-from atom_saas_sync.core.incoming.messages import CATEGORY_UPDATE, SKILL_DELETE, Message
+from atom_saas_sync.core.incoming.messages import CATEGORY_UPDATE, Message
 from atom_saas_sync.core.plan.listed import with_alarm
-from atom_saas_sync.core.plan.messages import PlannedMessage, is_outdated, plan_message
-from atom_saas_sync.model import Action, Category, MessageMark, Outcome, Strategy
+from atom_saas_sync.core.plan.messages import Told, is_outdated, plan_told, told_by
+from atom_saas_sync.model import Action, Category, Known, MessageMark, Outcome, Strategy
 from atom_saas_sync.times import parse_time
 from atom_saas_sync.usecases.limited_log import LimitedLog
 from atom_saas_sync.usecases.ports import EventBatch, StoredEvents
 
+if TYPE_CHECKING:
+    from atom_saas_sync.core.gate.types import Gate
+
 log = logging.getLogger(__name__)
 
 _DEFAULT_MAX_DELETE = MaxDelete()
+_COUNTED = {Outcome.ADDED, Outcome.UPDATED, Outcome.DELETED}
 
 
 class EventFollower:
     """Applies batches of messages. A batch is one transaction: all of it, or nothing if it raises DatabaseError."""
 
-    def __init__(self, store: StoredEvents, *, strategy: Strategy, max_delete: MaxDelete = _DEFAULT_MAX_DELETE) -> None:
-        """Apply with this strategy, and at most so many deletions within an hour."""
+    def __init__(
+        self,
+        store: StoredEvents,
+        *,
+        strategy: Strategy,
+        max_delete: MaxDelete = _DEFAULT_MAX_DELETE,
+        gate: Callable[[datetime], Gate] | None = None,
+    ) -> None:
+        """Apply with this strategy, and at most so many deletions within an hour.
+
+        `gate` returns the gate of a moment; without one everything is admitted.
+        """
         self._store = store
         self.strategy: Strategy = strategy
         self._max_delete = max_delete
+        self._gate = gate
         self._lines = _Lines()
+        self.unconfirmed: dict[str, None] = {}
+        """The skills, in order, of which messages wait until the marketplace has shown the same."""
 
     def apply(self, messages: Sequence[Message], now: datetime) -> None:
         """Apply messages in the order in which they came; older ones than what is stored change nothing."""
         outcomes: Counter[tuple[str, str]] = Counter()
         done: list[tuple[Message, Action]] = []
         categories: list[str] = []
+        gate = None if self._gate is None else self._gate(now)
+        if gate is not None and gate.idle:
+            gate = None
         with self._store.batch() as batch:
             brake = _Brake(batch, self._max_delete, now)
             for group in _groups(messages):
                 if group[0].type == CATEGORY_UPDATE:
                     categories += self._apply_categories(batch, group, now)
                 else:
-                    done += self._apply_skills(batch, group, brake, now)
+                    done += self._apply_skills(batch, group, brake, gate, now)
             brake.note()
             for _, action in done:
-                if action.outcome is not Outcome.UNCHANGED:
+                if action.outcome in _COUNTED:
                     outcomes["skill", action.outcome.value] += 1
             outcomes["category", "updated"] += len(categories)
             batch.count(Counter(message.type for message in messages), outcomes, now)
@@ -58,43 +79,94 @@ class EventFollower:
         self._lines.settle(at_once=at_once)
 
     def _apply_skills(
-        self, batch: EventBatch, group: Sequence[Message], brake: _Brake, now: datetime
+        self, batch: EventBatch, group: Sequence[Message], brake: _Brake, gate: Gate | None, now: datetime
     ) -> list[tuple[Message, Action]]:
         """Apply messages about different skills."""
         ids = [message.key for message in group]
-        known = batch.known(ids)
-        marks = batch.marks("skill", ids)
-        rating_marks = batch.marks("rating", ids)
-        planned: list[tuple[Message, PlannedMessage]] = []
-        news: dict[str, MessageMark] = {}
-        rating_news: dict[str, MessageMark] = {}
-        for message in group:
-            stored, key = known.get(message.key), message.key
-            if message.only_if_held and stored is None:
-                log.debug("a message was dropped: no new skill may have the id %s", short_id(key))
+        known, offered = batch.known(ids), dict[str, str]()
+        if gate is not None:
+            offered = {name: offer.text for name, offer in batch.gate.offers(ids).items()}
+        news, rating_news = dict[str, MessageMark](), dict[str, MessageMark]()
+        heard = self._heard(batch, group, known, offered, now)
+        planned = self._plan(batch, heard, now) if gate is None else self._plan_through(gate, batch, heard, now)
+        done: list[tuple[Message, Action]] = []
+        for message, told, action in planned:
+            if told.deleted and action.does_something and not brake.admits():
                 continue
-            plan = plan_message(message, stored, marks.get(key), rating_marks.get(key), self.strategy, now)
-            if plan is None:
-                continue
-            deletes = message.type == SKILL_DELETE
-            if deletes and plan.action.does_something and not brake.admits():
-                continue
-            (rating_news if plan.about_figures else news)[key] = MessageMark(message.sent_at, deletes)
-            if plan.has_figures:
-                rating_news[key] = MessageMark(message.sent_at)
-            if plan.action.does_something:
-                planned.append((message, plan))
-        otherwise = batch.seen_otherwise(plan.action.remote for _, plan in planned if plan.action.remote is not None)
-        done = [
-            (message, with_alarm(plan.action, plan.sides, seen_otherwise=message.key in otherwise))
-            for message, plan in planned
-        ]
+            (rating_news if told.about_figures else news)[message.key] = MessageMark(message.sent_at, told.deleted)
+            if told.has_figures:
+                rating_news[message.key] = MessageMark(message.sent_at)
+            if action.does_something:
+                done.append((message, action))
         batch.apply([action for _, action in done], now)
         batch.mark("skill", news, now)
         batch.mark("rating", rating_news, now)
-        bases = [plan.sides.known.base for _, plan in planned]
+        told_of = {message.key for message, _ in done} | (known.keys() & self.unconfirmed.keys())
+        bases = [known[name].base for name in told_of if name in known]
         batch.distrust_pages({base.page for base in bases if base is not None and base.page is not None})
         return done
+
+    def _heard(
+        self,
+        batch: EventBatch,
+        group: Sequence[Message],
+        known: Mapping[str, Known],
+        offered: Mapping[str, str],
+        now: datetime,
+    ) -> list[tuple[Message, Told]]:
+        """Return what these messages tell that is not outdated."""
+        ids = [message.key for message in group]
+        marks, rating_marks = batch.marks("skill", ids), batch.marks("rating", ids)
+        heard = []
+        for message in group:
+            key = message.key
+            if message.only_if_held and key not in known:
+                log.debug("a message was dropped: no new skill may have the id %s", short_id(key))
+                continue
+            told = told_by(
+                message, known.get(key), marks.get(key), rating_marks.get(key), now, offered=offered.get(key)
+            )
+            if told is not None:
+                heard.append((message, told))
+        return heard
+
+    def _plan(
+        self, batch: EventBatch, heard: Sequence[tuple[Message, Told]], now: datetime
+    ) -> list[tuple[Message, Told, Action]]:
+        """Plan where everything is admitted."""
+        planned = [(message, told, plan_told(told, self.strategy, now)) for message, told in heard]
+        otherwise = batch.seen_otherwise(
+            action.remote for _, _, action in planned if action.remote is not None and action.does_something
+        )
+        return [
+            (message, told, with_alarm(action, told.sides, seen_otherwise=message.key in otherwise))
+            for message, told, action in planned
+        ]
+
+    def _plan_through(
+        self, gate: Gate, batch: EventBatch, heard: Sequence[tuple[Message, Told]], now: datetime
+    ) -> list[tuple[Message, Told, Action]]:
+        """Plan what the gate makes of it; what the marketplace must show first is noted in `unconfirmed`."""
+        from atom_saas_sync.core.plan.offered import must_be_confirmed, plan_offered, plan_withdrawn
+
+        offers = batch.gate.offers([message.key for message, _ in heard])
+        evidence = batch.gate.evidence([told.remote for _, told in heard if told.remote is not None])
+        planned = []
+        for message, told in heard:
+            key, known = message.key, told.sides.known
+            action = Action(key, Outcome.UNCHANGED)
+            is_known = known.base is not None or known.local_text is not None or key in offers
+            if (told.remote is not None or (told.deleted and is_known)) and must_be_confirmed(
+                gate, told.sides, told.remote, offers.get(key)
+            ):
+                self.unconfirmed[key] = None
+                continue
+            if told.deleted:
+                action = plan_withdrawn(known, offers.get(key), key, self.strategy) or action
+            elif told.remote is not None:
+                action = plan_offered(known, told.remote, evidence[key], gate, self.strategy, now, source=told.source)
+            planned.append((message, told, action))
+        return planned
 
     def _apply_categories(self, batch: EventBatch, group: Sequence[Message], now: datetime) -> list[str]:
         marks = batch.marks("category", [message.key for message in group])

@@ -15,48 +15,64 @@ from atom_saas_sync.core.plan.conflicts import fields_of
 from atom_saas_sync.core.plan.deletions import plan_deleted
 from atom_saas_sync.core.plan.listed import plan_sides
 from atom_saas_sync.core.plan.sides import Sides
-from atom_saas_sync.core.plan.steps import Source, identity
+from atom_saas_sync.core.plan.steps import SENT, Source, identity
 from atom_saas_sync.model import Action, Known, MessageMark, Outcome, SkillVersion, Strategy
 from atom_saas_sync.model.effects import Identity
 from atom_saas_sync.times import CLOCK_TOLERANCE, parse_time
 
 
-class PlannedMessage(Struct, frozen=True):
-    """What follows from a message, and what to remember of it: whether of the skill, and whether of its figures."""
+class Told(Struct, frozen=True):
+    """What a message tells of a skill: that it is `deleted`, or a version; `remote` is None if that is nothing new.
 
-    action: Action
+    `about_figures`: it is remembered as a message about the figures; `has_figures`: as one about them, too.
+    """
+
     sides: Sides
+    remote: SkillVersion | None = None
+    source: Source = SENT
+    deleted: bool = False
     about_figures: bool = False
     has_figures: bool = False
 
 
-def plan_message(
+def told_by(
     message: Message,
     known: Known | None,
     mark: MessageMark | None,
     rating_mark: MessageMark | None,
-    strategy: Strategy,
     now: datetime,
-) -> PlannedMessage | None:
-    """Plan for a message about a skill; None if it is outdated, or about nothing that we know.
+    *,
+    offered: str | None = None,
+) -> Told | None:
+    """Return what a message about a skill tells; None if it is outdated, or about nothing that we know.
 
-    The marks are what is remembered of the last messages about the skill and about its figures.
+    The marks are what is remembered of the last messages about the skill and about its figures. `offered` is the text
+    of the marketplace's version that waits: it is newer than the base, and a message continues it.
     """
-    sides = Sides(known or Known(message.key))
+    sides = Sides(known or Known(message.key), offered=offered)
     if message.type == RATING_UPDATE:
-        return _plan_rating(sides, message, rating_mark, strategy, now)
+        return _rating_told(sides, message, rating_mark, now)
     stored = fields_of(sides.newest)
     if _comes_too_late(message, stored, mark, now):
         return None
     if message.type == SKILL_DELETE:
-        action = None if known is None else plan_deleted(known, strategy)
-        return PlannedMessage(action or _nothing(message), sides)
+        return Told(sides, deleted=True)
     if sides.is_tampered:  # it would complete what the message leaves out
         return None
     has_figures = rating_mark is not None and not message.fields.keys().isdisjoint(RATING_FIGURES)
     if rating_mark is not None and _is_older_than(message, rating_mark, now):
         message, has_figures = without_figures(message), False  # a newer message about them came first
-    return PlannedMessage(_plan_update(sides, message, stored, strategy, now), sides, has_figures=has_figures)
+    return Told(sides, _updated(sides, message, stored), _source(sides), has_figures=has_figures)
+
+
+def plan_told(told: Told, strategy: Strategy, now: datetime) -> Action:
+    """Plan for what a message tells, without the gate and without the alarm."""
+    action = None
+    if told.deleted:
+        action = plan_deleted(told.sides.known, strategy)
+    elif told.remote is not None:
+        action = plan_sides(told.sides, told.remote, strategy, now, told.source)
+    return action or Action(told.sides.skill_id, Outcome.UNCHANGED)
 
 
 def _comes_too_late(
@@ -73,20 +89,16 @@ def _is_older_than(message: Message, mark: MessageMark, now: datetime) -> bool:
     return is_outdated(message, updated_at=None, sent_at=mark.sent_at, now=now)
 
 
-def _plan_update(
-    sides: Sides, message: Message, stored: Mapping[str, Any] | None, strategy: Strategy, now: datetime
-) -> Action:
+def _updated(sides: Sides, message: Message, stored: Mapping[str, Any] | None) -> SkillVersion | None:
     remote = merged_version(message, stored)
     deleted = sides.known.base is not None and sides.known.base.deleted
     if remote is None and (sides.local is None or deleted):
         # The same as before, but the row is gone here, or was thought to be gone there.
-        remote = merged_version(message, None)
-    return _nothing(message) if remote is None else plan_sides(sides, remote, strategy, now, _source(sides))
+        return merged_version(message, None)
+    return remote
 
 
-def _plan_rating(
-    sides: Sides, message: Message, mark: MessageMark | None, strategy: Strategy, now: datetime
-) -> PlannedMessage | None:
+def _rating_told(sides: Sides, message: Message, mark: MessageMark | None, now: datetime) -> Told | None:
     stored, base = fields_of(sides.newest), sides.known.base
     if stored is None or (base is not None and base.deleted) or sides.is_tampered:
         return None  # nothing to rate here, or not the marketplace's
@@ -94,22 +106,14 @@ def _plan_rating(
     updated_at = None if mark is not None else parse_time(stored.get("updated_at"))
     if is_outdated(message, updated_at=updated_at, sent_at=sent_at, now=now):
         return None
-    remote = merged_version(message, stored)
-    action = _nothing(message)
-    if remote is not None:
-        action = plan_sides(sides, remote, strategy, now, _source(sides))
-    return PlannedMessage(action, sides, about_figures=True)
-
-
-def _nothing(message: Message) -> Action:
-    return Action(message.key, Outcome.UNCHANGED)
+    return Told(sides, merged_version(message, stored), _source(sides), about_figures=True)
 
 
 def _source(sides: Sides) -> Source:
     """Return what proves a version that a message has brought: that which completes it, unless the skill is new."""
-    waiting, base = sides.waiting, sides.known.base
-    if waiting is not None:
-        version = waiting.version
+    waits, base = sides.offered or sides.waiting, sides.known.base
+    if waits is not None:
+        version = waits.version
         return (
             Source(named=True) if version is None else Source(continues=identity(version, version_key(version.fields)))
         )

@@ -14,7 +14,7 @@ from atom_saas_sync.core.gate.rules import ruling
 from atom_saas_sync.core.gate.types import BY_POLICY, Evidence, Gate, Offer, Quarantined, Served, Verdict
 from atom_saas_sync.core.gate.verdict import judge
 from atom_saas_sync.core.merge import follow_volatile
-from atom_saas_sync.core.plan.conflicts import conflict_with
+from atom_saas_sync.core.plan.conflicts import conflict_with, fields_of
 from atom_saas_sync.core.plan.deletions import plan_deleted
 from atom_saas_sync.core.plan.listed import plan_sides, with_alarm
 from atom_saas_sync.core.plan.sides import Sides, StoredText
@@ -76,6 +76,25 @@ def plan_offered(
         return Action(remote.skill_id, taken_out.outcome, (*taken_out.effects, *waits), remote)
     action = Action(remote.skill_id, outcome, (*waits, *_refreshed(sides, remote)), remote)
     return with_alarm(action, sides, seen_otherwise=evidence.seen_otherwise) if outcome is Outcome.HELD else action
+
+
+def must_be_confirmed(gate: Gate, sides: Sides, remote: SkillVersion | None, offer: Offer | None) -> bool:
+    """Tell whether a message is acted upon only after the marketplace has shown the same; `remote` None: a deletion.
+
+    That is where the policy is not open. What differs from the base out of scope only, or waits already, is known.
+    """
+    policy, base = gate.policy, sides.known.base
+    if remote is not None and offer is not None and offer.content_digest == remote.content_digest:
+        return False
+    if remote is not None and base is not None:
+        whole = policy.scope == "all"
+        digests = (base.content_digest, remote.content_digest) if whole else (base.exec_digest, remote.exec_digest)
+        if digests[0] == digests[1]:
+            return False
+    new = base is None
+    texts = [fields_of(sides.base), None if remote is None else remote.fields]
+    rulings = [ruling(policy, sides.skill_id, fields, new=new) for fields in texts if fields is not None]
+    return any(each.admission != "open" for each in rulings or [ruling(policy, sides.skill_id, None, new=new)])
 
 
 def served_of(sides: Sides) -> Served | None:

@@ -68,8 +68,10 @@ class StoredText:
 class Sides:
     """What is stored of a skill, decoded: the local copy, the base, and what waits in a conflict."""
 
-    def __init__(self, known: Known) -> None:
+    def __init__(self, known: Known, *, offered: str | None = None) -> None:
+        """`offered` is the text of a version that the gate holds or refuses."""
         self.known = known
+        self.offered = None if offered is None else StoredText(known.skill_id, offered)
 
     @property
     def skill_id(self) -> str:
@@ -100,8 +102,8 @@ class Sides:
 
     @property
     def newest(self) -> StoredText | None:
-        """The newest version that the marketplace is known to have: one that waits in a conflict, or the base."""
-        return self.waiting or self.base
+        """Return the newest version that the marketplace is known to have: one that waits, or the base."""
+        return self.offered or self.waiting or self.base
 
     @property
     def is_untouched(self) -> bool:

@@ -28,7 +28,7 @@ def test_the_demo_does_the_main_job_and_says_what_to_type_next(tmp_path: Path) -
     assert "50 unchanged" in result.stdout
     assert "resolved by merge" in result.stdout
     assert "environment  INVOICE_TOKEN" in result.stdout
-    assert "1 update waiting" in result.stderr + result.stdout
+    assert "1 new update waiting" in result.stderr + result.stdout
     assert "approved: " in result.stdout
     assert "ms later" in result.stdout
     assert "atom-sync config init" in result.stdout

@@ -25,9 +25,9 @@ _SHOWN = 20
 _REFUSALS = {
     "changed": "another version waits by now: look at it first",
     "not_waiting": "nothing waits for a decision",
-    "pinned": "it is pinned to another version",
-    "revoked": "it has been revoked",
-    "denied": "a rule of the policy file denies it",
+    "quarantined": "it is in quarantine: release it first",
+    "not_served": "there is no such skill in the cache",
+    "not_quarantined": "it is not in quarantine",
 }
 
 
@@ -67,7 +67,10 @@ def end_refused(refused: Sequence[Refused]) -> None:
 
 def tell_refused(refused: Sequence[Refused]) -> None:
     """Say on standard error what was refused and why."""
+    from atom_saas_sync.core.gate.reasons import REASON_TEXTS
+
+    words = {str(reason): text for reason, text in REASON_TEXTS.items()} | _REFUSALS
     for each in refused[:_SHOWN]:
-        note(f"refused: {printable(each.skill_id)}: {each.reason} ({_REFUSALS.get(each.reason, each.reason)})")
+        note(f"refused: {printable(each.skill_id)}: {each.reason} ({words.get(each.reason, each.reason)})")
     if len(refused) > _SHOWN:
         note(f"… and {len(refused) - _SHOWN:,} more (--json)")

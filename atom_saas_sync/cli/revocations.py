@@ -59,8 +59,13 @@ def add(
             actor=actor(),
             now=now(),
         )
+        with desk.store.deciding(write=False) as batch:
+            entries = batch.gate.revocations().entries
     if as_json:
-        print_json({"id": number, "quarantined": [{"skill_id": each} for each in hit], "total": len(hit)})
+        from atom_saas_sync.usecases.gate.documents import revocation_document
+
+        [row] = [revocation_document(each) for each in entries if each.id == number]
+        print_json({"revocation": row, "quarantined": [{"skill_id": each} for each in hit], "total": len(hit)})
         return
     say(f"revocation {number}: {counted(len(hit), 'skill')} moved into quarantine")
     print_some(hit)

@@ -227,9 +227,10 @@ def _remarks(report: RunReport) -> list[str]:
         way = f"undo {ids[0]}" if number == len(ids) == 1 else "list --resolved"
         lines.append(f"{counted(number, 'local edit')}{would} replaced" + f" (`atom-sync conflicts {way}`)" * bool(ids))
     if report.counts.updates_waiting:
-        waiting, new = counted(report.counts.updates_waiting, "update"), report.counts.updates_held
-        newly = f", {new:,} of them new" if new and not report.dry_run else ""
-        lines.append(f"note: {waiting} waiting{newly} (`atom-sync updates list`)")
+        number, new = report.counts.updates_waiting, 0 if report.dry_run else report.counts.updates_held
+        newly = f", {new:,} of them new" if 0 < new < number else ""
+        what = counted(number, "new update" if new == number else "update")
+        lines.append(f"note: {what} waiting{newly} (`atom-sync updates list`)")
     told = {"conflicts_open", "updates_tripped", "updates_waiting", report.error.type if report.error else ""}
     if why := [reason for reason in report.reasons if reason not in told]:
         lines.append(f"because: {', '.join(why)}")

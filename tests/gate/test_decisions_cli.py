@@ -145,6 +145,7 @@ def test_a_pin_keeps_its_version(machine: Machine, ids: list[str]) -> None:
 def test_a_revocation_takes_out_what_it_hits(machine: Machine, ids: list[str]) -> None:
     document = run_json(machine, "revocations", "add", "--id", ids[0], "--note", "INC-1")
     assert document["quarantined"] == [{"skill_id": ids[0]}]
+    assert document["revocation"]["note"] == "INC-1"
     assert machine.sql("SELECT 1 FROM skill_cache WHERE skill_id = ?", ids[0]) == []
     assert run_json(machine, "quarantine", "release", ids[0], code=4)["refused"] == [
         {"skill_id": ids[0], "reason": "revoked"}

@@ -10,6 +10,7 @@ import binascii
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from atom_saas_sync.characters import DEFAULT_IGNORABLE
@@ -55,7 +56,12 @@ def facts_of(fields: Mapping[str, Any]) -> frozenset[Fact]:
     return frozenset(found)
 
 
-def _text_facts(name: str, text: str, skill_type: str) -> Iterator[Fact]:
+@lru_cache(maxsize=32)  # most texts of an update are those of the served version
+def _text_facts(name: str, text: str, skill_type: str) -> frozenset[Fact]:
+    return frozenset(_found_in(name, text, skill_type))
+
+
+def _found_in(name: str, text: str, skill_type: str) -> Iterator[Fact]:
     text = _HIDDEN.sub("", text)  # within a word, one would hide it from the patterns
     yield from code_facts(text)
     if name == "code":

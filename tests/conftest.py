@@ -37,6 +37,7 @@ from atom_saas_sync.store.ratings import Ratings
 from atom_saas_sync.store.requests import RequestBudget
 from atom_saas_sync.store.runs import Runs
 from atom_saas_sync.store.status import read_status
+from atom_saas_sync.usecases.gate.run import RunGate
 from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
 from atom_saas_sync.usecases.sync_ratings import RatingOptions, RatingSync
 
@@ -165,9 +166,10 @@ class Machine:
         check: Any = lambda: None,
         history_versions: int = 10,
         signer: Any = None,
+        gate: Callable[[Database], RunGate] | None = None,
         **options: Any,
     ) -> RunReport:
-        """Make one run in this process; `options` are the fields of PullOptions."""
+        """Make one run in this process; `options` are the fields of PullOptions. Without a gate all is admitted."""
         with (
             self._open() as database,
             self.client(
@@ -187,6 +189,7 @@ class Machine:
                 clock=self.clock,
                 options=PullOptions(**options),
                 check=check,
+                gate=None if gate is None else gate(database),
             ).run(started_by=started_by)
 
     def send_ratings(

@@ -124,8 +124,11 @@ def _rejected(case: _Case) -> Verdict | None:
 
 def _quarantined(case: _Case) -> Verdict | None:
     found = case.evidence.quarantined
-    if found is None or found.reason != "quarantined":
+    if found is None:
         return None
+    if found.reason != "quarantined":  # evidence, until it is released; another version is judged like a new skill
+        is_evidence = found.content_digest == case.remote.content_digest
+        return _hold(3, "quarantined", f"in quarantine: it was {found.reason}") if is_evidence else None
     return _hold(3, "quarantined", f"in quarantine by {found.by}")
 
 
@@ -249,7 +252,7 @@ class Line(NamedTuple):
 LINES: tuple[Line, ...] = (
     Line("revoked, or a rule says `deny`", "refuse: `revoked`, `denied`", _refused),
     Line("the newest decision on this digest is a rejection", "refuse: `rejected`", _rejected),
-    Line("somebody put the skill into quarantine", "hold: `quarantined`", _quarantined),
+    Line("somebody put the skill into quarantine, or just this version is there", "hold: `quarantined`", _quarantined),
     Line("the policy is `lock`", "admit if the lock file lists this digest, else hold: `not_locked`", _locked),
     Line("the skill is pinned to another version", "hold: `pinned`", _pinned),
     Line("it is the base, or differs from it only out of scope", "admit", _unchanged),

@@ -63,8 +63,6 @@ def plan_offered(
         action = with_alarm(action, sides, seen_otherwise=evidence.seen_otherwise)
         page = None if evidence.offer is None else evidence.offer.page
         effects = (*_admitted(action, verdict.by, page), *_without_offer(evidence.offer, remote))
-        if evidence.quarantined is not None and evidence.quarantined.content_digest == remote.content_digest:
-            effects = (*effects, Release(remote.skill_id))  # it is served again
         return replace(action, effects=effects)
     waits = _put_offer(verdict, remote, evidence, gate, source)
     outcome = Outcome.UNCHANGED

@@ -163,7 +163,8 @@ def test_the_first_line_that_applies_decides() -> None:
 
 def test_a_revoked_skill_in_quarantine_is_judged_like_a_new_one() -> None:
     held = evidence(quarantined=quarantined(BASE, "revoked"))
-    assert judge(gate(), served(BASE), BASE, held, NOW).line == 16
+    assert judge(gate(), served(BASE), BASE, held, NOW).line == 3, "evidence, until it is released"
+    assert judge(gate(), served(BASE), NEW, held, NOW).line == 16
     assert judge(gate(), served(BASE), version(version="2", metadata={"author": "o"}), held, NOW).reason == "review"
     assert judge(gate(), served(BASE), version(code="b"), held, NOW).reason == "republished"
     assert judge(gate("open"), served(BASE), NEW, held, NOW).kind == "admit"

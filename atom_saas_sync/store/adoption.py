@@ -10,8 +10,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.store import search_index
@@ -130,8 +131,7 @@ def give_back(connection: sqlite3.Connection, take_ours_back: Sequence[str]) -> 
     return list(statements)
 
 
-@dataclass(frozen=True, slots=True)
-class _Further:
+class _Further(Struct, frozen=True):
     """A column that only the backend's form of a table has."""
 
     name: str

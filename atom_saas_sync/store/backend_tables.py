@@ -6,8 +6,9 @@ backend names each required column. The shape check, the adoption, our own DDL a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 Kind = Literal["integer", "boolean", "text", "time", "json"]
 
@@ -21,8 +22,7 @@ NO_VERSION = "{}"
 """What the conflict log holds, as JSON, in place of a version that does not exist."""
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(Struct, frozen=True):
     """One column: what it holds, whether it is NOT NULL there, and the SQL default that our tables give it."""
 
     name: str
@@ -31,8 +31,7 @@ class Column:
     default: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(Struct, frozen=True):
     """One table with its primary key `id`; `unique` are the columns that name a row besides."""
 
     name: str

@@ -17,11 +17,12 @@ import shutil
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from atom_saas_sync.core.health import size
 from atom_saas_sync.errors import DatabaseError, UsageError
@@ -41,8 +42,7 @@ HEAD = "head"  # the state after the last one
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """What an upgrade or a downgrade did: the migrations in the order they were done, and the copy made before."""
 
     migrations: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ away, so no other program's write can ever see it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from atom_saas_sync.store import backend_schema, digests
 from atom_saas_sync.store.tables.catalogue import CREATE_CATALOGUE
@@ -35,8 +35,7 @@ from atom_saas_sync.store.tables.versions import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Migration:
+class Migration(Struct, frozen=True):
     """One step of the schema and its way back, as SQL statements.
 
     The way back returns the rows of the tables in `hands_over` to those of earlier migrations.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -101,6 +102,11 @@ def imported(tree: ast.AST) -> Iterator[str]:
                 yield from (f"{module}.{alias.name}" for alias in node.names if alias.name != "__version__")
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def room_of(module: str) -> str:
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "__init__"
@@ -123,12 +129,13 @@ def test_rooms_enter_only_the_rooms_that_the_table_names() -> None:
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
         for room, path in modules()
-        for name in imported(ast.parse(path.read_text(encoding="utf-8")))
+        for name in imported(tree_of(path))
         if name.split(".")[0] == "atom_saas_sync" and room_of(name) not in MAY_IMPORT[room] | {room}
     ]
     assert wrong == []
 
 
+@functools.cache
 def imports_of_modules() -> dict[str, set[str]]:
     """Return, for each of our modules, which others it imports, anywhere in it; packages stand for their `__init__`."""
     paths = {".".join(path.relative_to(ROOT.parent).with_suffix("").parts): path for path in ROOT.rglob("*.py")}
@@ -136,7 +143,7 @@ def imports_of_modules() -> dict[str, set[str]]:
     graph = {}
     for name, path in paths.items():
         found: set[str] = set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Import):
                 found |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
@@ -147,7 +154,7 @@ def imports_of_modules() -> dict[str, set[str]]:
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    graph = imports_of_modules()
+    graph = dict(imports_of_modules())
     while free := [name for name, others in graph.items() if not others & set(graph)]:
         for name in free:
             del graph[name]
@@ -205,7 +212,7 @@ def test_files_classes_and_functions_are_small() -> None:
 def test_each_third_party_package_has_one_owner() -> None:
     wrong = []
     for room, path in modules():
-        for name in imported(ast.parse(path.read_text(encoding="utf-8"))):
+        for name in imported(tree_of(path)):
             package = name.split(".")[0]
             if package == "atom_saas_sync" or (package in sys.stdlib_module_names and package not in STANDARD_OWNERS):
                 continue
@@ -221,7 +228,7 @@ def test_command_modules_import_late() -> None:
     for room, path in modules():
         if room != "cli" or path.name in late:
             continue
-        for statement in at_the_top(ast.parse(path.read_text(encoding="utf-8"))):
+        for statement in at_the_top(tree_of(path)):
             for name in imported(statement):
                 ours_or_late = name.split(".")[0] not in sys.stdlib_module_names
                 if ours_or_late and name not in CLI_TOP and not name.startswith(("typer.", "atom_saas_sync.cli")):
@@ -235,7 +242,7 @@ def test_the_core_has_no_clock_no_chance_no_environment_and_no_log() -> None:
         f"{path.relative_to(ROOT)} imports {name}"
         for room, path in modules()
         if room in {"core", "model"}
-        for name in imported(ast.parse(path.read_text(encoding="utf-8")))
+        for name in imported(tree_of(path))
         if name.split(".")[0] in forbidden
     ]
     assert wrong == []
@@ -245,7 +252,7 @@ def test_nobody_but_the_settings_and_the_entry_reads_the_environment() -> None:
     readers = {
         str(path.relative_to(ROOT))
         for _, path in modules()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Attribute) and ast.unparse(node) in {"os.environ", "os.getenv", "os.environb"}
     }
     # The variables in marketplace/tls.py belong to OpenSSL: they are read where their libraries read them.
@@ -277,7 +284,7 @@ def test_skill_data_has_one_writer() -> None:
     found: dict[str, int] = {}
     for room, path in modules():
         if room == "store":
-            tree = ast.parse(path.read_text(encoding="utf-8"))
+            tree = tree_of(path)
             texts = [
                 ast.unparse(node)
                 for node in ast.walk(tree)

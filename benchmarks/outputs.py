@@ -75,7 +75,7 @@ def command_lines(ids: list[str]) -> list[str]:
         sandbox push {fourth} --delete --json
         sync skills --dry-run --json
         sync skills --strategy manual --json
-        sync skills --fail-on-conflict --json
+        sync skills --strategy manual --fail-on-conflict --json
         conflicts list --json
         conflicts show 1 --json
         conflicts show 99 --json
@@ -86,7 +86,7 @@ def command_lines(ids: list[str]) -> list[str]:
         conflicts list --resolved --json
         skills revert {first} --json
         skills log {first} --json
-        skills restore {first} --version 1 --json
+        skills restore {first} --version 1.0.0 --json
         skills delete {first} --json
         ratings add {first} 5 --comment good --json
         ratings add {second} 6 --json
@@ -155,6 +155,7 @@ def record(side: Side) -> dict[str, Any]:
                 found[f"GET {route}"] = get(url + route)
         found["schema"] = schema(database)
     text = json.dumps(found).replace(place, "<place>").replace(sandbox.url, "<sandbox>")
+    text = text.replace(str(side.program.parent), "<programs>")
     newest = re.findall(r"\d{4}_\w+", text)
     return json.loads(text.replace(max(newest), "<newest migration>"))  # type: ignore[no-any-return]
 
@@ -228,10 +229,10 @@ def schema(database: Path) -> dict[str, Any]:
 
 
 def leaves(value: object, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the path and value of everything in a document but the words for people; of sizes, the type."""
+    """Yield the path and value of everything in a document but the words for people; of what varies, the type."""
     if isinstance(value, dict):
         for key, each in value.items():
-            if key.endswith("bytes"):
+            if key.endswith("bytes") or key in {"used", "free"}:  # of the budget in the last minute
                 yield f"{path} / {key}", type(each).__name__
             elif key not in FOR_PEOPLE:
                 yield from leaves(each, f"{path} / {key}")

@@ -236,3 +236,27 @@ def test_a_digest_key_that_does_not_fit_is_said(machine: Machine) -> None:
     assert restored_here(machine, backup) == ["60 skills are signed with a digest key, but none is set"]
     said = machine.command("db", "restore", str(backup))
     assert "signed with a digest key, but none is set" in said.stderr
+
+
+def test_what_was_revoked_or_decided_since_the_backup_outlives_its_restore(machine: Machine) -> None:
+    machine.pull()
+    revoked, quarantined, approved = sorted(machine.cached())[:3]
+    backup = backup_of(machine)
+    assert machine.command("revocations", "add", "--id", revoked, "--note", "stole tokens").returncode == 0
+    assert machine.command("quarantine", "add", quarantined, "--note", "odd").returncode == 0
+    machine.sql(
+        "INSERT INTO gate_decision (skill_id, content_digest, kind, at, by) SELECT skill_id, content_digest, 'reject', "
+        "'2026-02-19T12:00:00.000000Z', 'ada' FROM skill_base WHERE skill_id = ?",
+        approved,
+    )
+    kept = machine.sql("SELECT skill_id, reason, by, note FROM gate_quarantine ORDER BY 1")
+    restored(machine, backup, "--yes")
+    assert set(machine.cached()).isdisjoint({revoked, quarantined})
+    assert len(machine.cached()) == 58
+    assert [row[:2] for row in kept] == machine.sql("SELECT skill_id, reason FROM gate_quarantine ORDER BY 1")
+    assert machine.sql("SELECT note FROM gate_quarantine WHERE skill_id = ?", quarantined) == [("odd",)]
+    assert machine.sql("SELECT skill_id, note FROM gate_revocation") == [(revoked, "stole tokens")]
+    assert machine.sql("SELECT skill_id, by FROM gate_decision") == [(approved, "ada")]
+    assert machine.command("revocations", "remove", "1").returncode == 0
+    assert machine.command("quarantine", "release", revoked, quarantined).returncode == 0
+    assert len(machine.cached()) == 60

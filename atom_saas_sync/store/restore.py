@@ -100,13 +100,15 @@ def prepare(
 ) -> tuple[tuple[str, ...], list[maintenance.Finding]]:
     """Bring a staged copy to this version; return the migrations applied and what `db check` says of it.
 
-    An emergency stop stays as it is now. Raises DatabaseError if tables are missing or pages damaged.
+    An emergency stop stays as it is now, and so does what people have decided about updates: what was revoked since
+    the backup does not come back. Raises DatabaseError if tables are missing or pages damaged.
     """
     with Database.open(staged_copy, migrate=False, create=False) as opened:
         change = migrations.upgrade(opened)
         if change.backup is not None:
             change.backup.rename(_free_name(database, change.backup.name.removeprefix(f"{staged_copy.name}.")))
         _keep_emergency_stop(database, opened)
+        _keep_decisions(database, opened, now, signer=signer, actor=actor)
         findings = maintenance.check(opened, signer=signer)
         findings += _without_key(opened, signer)
         if any(each.check == "search_index" for each in findings):
@@ -225,6 +227,17 @@ def _keep_emergency_stop(database: Path, restored: Database) -> None:
         writing.execute("DELETE FROM fact WHERE name = 'emergency_stop'")
         if row is not None:
             writing.execute("INSERT INTO fact (name, value, updated_at) VALUES ('emergency_stop', ?, ?)", tuple(row))
+
+
+def _keep_decisions(database: Path, restored: Database, now: datetime, *, signer: Signer | None, actor: str) -> None:
+    """Carry over approvals, rejections, pins, revocations, quarantine and first sight."""
+    if not exists(database) or is_damaged(database):
+        return
+    from atom_saas_sync.store.gate.carrying import carry_over, rows_to_carry
+
+    with Database.open(database, migrate=False, read_only=True) as opened, opened.reading() as connection:
+        rows = rows_to_carry(connection)
+    carry_over(rows, restored, now, signer=signer, actor=actor)
 
 
 def _work(connection: sqlite3.Connection) -> LocalWork:

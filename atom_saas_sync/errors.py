@@ -84,6 +84,13 @@ class NotLocal(UsageError):
     exit_code = 1
 
 
+class NotAdmitted(UsageError):
+    """What would be served is revoked, or the skill is in quarantine."""
+
+    exit_code = 4
+    kind = "not_admitted"
+
+
 class MarketplaceError(AtomSyncError):
     """A request to the marketplace failed.
 

@@ -24,6 +24,7 @@ from atom_saas_sync.core.plan import is_edited, is_tampered
 from atom_saas_sync.core.plan.edits import plan_edit, plan_removal, plan_revert
 from atom_saas_sync.errors import NotFound, NotLocal, Tampered, UsageError
 from atom_saas_sync.model import InvalidItem, Known, Outcome, SkillVersion
+from atom_saas_sync.usecases.gate.local import refuse_banned
 from atom_saas_sync.usecases.ports import EditableCatalogue, PersonsBatch
 
 _SHOWN = 10
@@ -65,6 +66,7 @@ def edit_skill(
         action = plan_edit(known, edited.fields)
         if action is None:
             return False
+        refuse_banned(batch, {skill_id: known}, [action])
         _keep(batch, [known], now)
         batch.apply([action], now, actor=actor)
         batch.note(actor, "skill edit", skill_id, now, **_replaced(known))
@@ -130,6 +132,7 @@ def import_skills(
         known = batch.known(skills)
         planned = [plan_edit(known.get(name) or Known(name), skill.fields) for name, skill in skills.items()]
         actions = [action for action in planned if action is not None]
+        refuse_banned(batch, known, actions)
         _keep(batch, [known[action.skill_id] for action in actions if action.skill_id in known], now)
         batch.apply(actions, now, actor=actor)
         for action in actions:
@@ -155,6 +158,7 @@ def restore_version(
             return False
         if action.sets_base and is_tampered(known):
             raise Tampered(skill_id)
+        refuse_banned(batch, {skill_id: known}, [action])
         _keep(batch, [known], now)
         batch.apply([action], now, actor=actor)
         batch.note(actor, "skill restore", skill_id, now, version=version, **_replaced(known))
@@ -191,8 +195,10 @@ def revert_skills(
         _refuse_unseen(known, ids, seen)
         bases = [base for skill_id in ids if (base := _reverted(known.get(skill_id), skill_id)) is not None]
         replaced = [known[base.skill_id] for base in bases]
+        actions = [plan_revert(known[base.skill_id], base) for base in bases]
+        refuse_banned(batch, known, actions)
         _keep(batch, replaced, now)
-        batch.apply([plan_revert(known[base.skill_id], base) for base in bases], now, actor=actor)
+        batch.apply(actions, now, actor=actor)
         for each in replaced:
             batch.note(actor, "skill revert", each.skill_id, now, **_replaced(each))
     return [base.skill_id for base in bases]

@@ -30,6 +30,7 @@ from atom_saas_sync.model import (
     Strategy,
 )
 from atom_saas_sync.times import time_text
+from atom_saas_sync.usecases.gate.local import refuse_banned
 from atom_saas_sync.usecases.ports import StoredConflicts
 
 
@@ -67,6 +68,7 @@ def resolve_conflicts(
         known = desk.known([each.skill_id for each in conflicts])
         strategy = _name(decision)
         actions = [_decide(known[each.skill_id], each, decision, strategy, now) for each in conflicts]
+        refuse_banned(desk, known, actions)
         desk.apply(actions, now, actor=actor)
         for each in conflicts:
             desk.note(
@@ -89,7 +91,9 @@ def undo_resolution(store: StoredConflicts, conflict_id: int, *, actor: str, now
             raise _unknown(conflict_id)
         known = desk.known([logged.skill_id]).get(logged.skill_id) or Known(logged.skill_id)
         _refuse_undo(logged, known)
-        desk.apply([plan_undo(known, logged)], now, actor=actor)
+        action = plan_undo(known, logged)
+        refuse_banned(desk, {logged.skill_id: known}, [action])
+        desk.apply([action], now, actor=actor)
         desk.mark_undone(conflict_id, actor, now)
         desk.note(
             actor,

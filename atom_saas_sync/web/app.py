@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from atom_saas_sync.config import Settings
-from atom_saas_sync.errors import AtomSyncError, DatabaseError, Locked, UsageError, WrongMarketplace
+from atom_saas_sync.errors import AtomSyncError, DatabaseError, Locked, NotAdmitted, UsageError, WrongMarketplace
 from atom_saas_sync.model import ScheduledJob
 from atom_saas_sync.systemd import timers
 from atom_saas_sync.web.admin import AdminRoutes
@@ -130,11 +130,12 @@ def _no_route(routes: Sequence[Route]) -> ASGIApp:
 
 def _tell_failure(_request: Request, error: Exception) -> Response:
     assert isinstance(error, AtomSyncError)
-    statuses = {UsageError: 400, Locked: 409, WrongMarketplace: 409, DatabaseError: 503}
+    statuses = {NotAdmitted: 409, UsageError: 400, Locked: 409, WrongMarketplace: 409, DatabaseError: 503}
     status = next((status for kind, status in statuses.items() if isinstance(error, kind)), 500)
     if status >= 500:  # noqa: PLR2004 - ours, not theirs
         _log.error("%s", error.message)
-    kind = UsageError.kind if isinstance(error, UsageError) else error.kind
+    plain = isinstance(error, UsageError) and not isinstance(error, NotAdmitted)
+    kind = UsageError.kind if plain else error.kind
     return _failure(status, kind, error.message, error.hint)
 
 

@@ -1,0 +1,52 @@
+"""What people write here needs no admission; but none of it brings back what is revoked or in quarantine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from shlex import quote
+
+from msgspec.structs import replace
+
+from atom_saas_sync.core.gate.types import Gate
+from atom_saas_sync.core.plan.offered import ban_on
+from atom_saas_sync.core.plan.sides import Sides, base_of
+from atom_saas_sync.errors import NotAdmitted
+from atom_saas_sync.model import Action, Known
+from atom_saas_sync.model.effects import SetBase, WriteServed
+from atom_saas_sync.usecases.ports import PersonsBatch
+
+
+def refuse_banned(batch: PersonsBatch, known: Mapping[str, Known], actions: Sequence[Action]) -> None:
+    """Raise NotAdmitted if one of these actions would serve what must not be served; `known` is before them."""
+    served = [after for action in actions if (after := _served_by(action, known.get(action.skill_id))) is not None]
+    if not served:
+        return
+    kept = batch.gate.quarantined([each.skill_id for each in served])
+    gate = Gate(revocations=batch.gate.revocations())
+    for each in served:
+        quarantined = kept.get(each.skill_id)
+        if quarantined is not None and quarantined.reason == "quarantined":
+            raise NotAdmitted(
+                f"{each.skill_id!r} is in quarantine; nothing was changed",
+                hint=f"`atom-sync quarantine release {quote(each.skill_id)}` puts it back as it was",
+            )
+        banned = ban_on(gate, Sides(each)) if gate.revocations.entries else None
+        if banned is not None:
+            raise NotAdmitted(
+                f"{each.skill_id!r} is revoked: {banned[1]}; nothing was changed",
+                hint="`atom-sync revocations list` shows what is revoked",
+            )
+
+
+def _served_by(action: Action, known: Known | None) -> Known | None:
+    """Return the skill as the action leaves it; None if the action writes no text."""
+    text = next((each.text for each in action.effects if isinstance(each, WriteServed)), None)
+    if text is None:
+        return None
+    base = None if known is None else known.base
+    if known is not None and base is not None:
+        base = replace(base, text=known.base_text)
+    for effect in action.effects:
+        if isinstance(effect, SetBase):
+            base = base_of(effect.version)
+    return Known(action.skill_id, text, base=base)

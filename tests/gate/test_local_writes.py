@@ -1,0 +1,60 @@
+"""Local people are trusted, but nothing that they write brings back what is revoked or in quarantine."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import Machine
+
+
+@pytest.fixture
+def skill_id(machine: Machine) -> str:
+    machine.fill()
+    return machine.sandbox.skill_ids()[0]
+
+
+def ok(machine: Machine, *arguments: str) -> None:
+    result = machine.command(*arguments)
+    assert result.returncode == 0, (result.stdout, result.stderr)
+
+
+def refused(machine: Machine, *arguments: str, why: str) -> None:
+    before = machine.cached()
+    result = machine.command(*arguments)
+    assert result.returncode == 4, (result.stdout, result.stderr)
+    assert why in result.stderr
+    assert machine.cached() == before
+
+
+def test_a_revoked_skill_is_not_imported_edited_or_restored(machine: Machine, skill_id: str) -> None:
+    skill = machine.cached()[skill_id]
+    ok(machine, "skills", "edit", skill_id, "--set", "description=mine")
+    ok(machine, "revocations", "add", "--id", skill_id)
+    assert skill_id not in machine.cached()
+    file = machine.directory / "skill.json"
+    file.write_text(json.dumps(skill))
+    refused(machine, "skills", "import", str(file), why="is revoked")
+    refused(machine, "skills", "revert", skill_id, why="is revoked")
+
+
+def test_an_edit_that_makes_a_revoked_version_is_refused(machine: Machine, skill_id: str) -> None:
+    ok(machine, "revocations", "add", "--id", skill_id, "--version", "6.6.6")
+    refused(machine, "skills", "edit", skill_id, "--set", "version=6.6.6", why="is revoked")
+    ok(machine, "skills", "edit", skill_id, "--set", "version=6.6.7")
+
+
+def test_what_a_person_has_put_into_quarantine_stays_there(machine: Machine, skill_id: str) -> None:
+    ok(machine, "skills", "edit", skill_id, "--set", "description=mine")
+    ok(machine, "quarantine", "add", skill_id, "--note", "odd")
+    refused(machine, "skills", "revert", skill_id, why="in quarantine")
+    ok(machine, "quarantine", "release", skill_id)
+    assert machine.cached()[skill_id]["description"] == "mine"
+
+
+def test_undo_does_not_bring_a_revoked_version_back(machine: Machine, skill_id: str) -> None:
+    ok(machine, "skills", "edit", skill_id, "--set", "version=6.6.6")
+    machine.sandbox.patch_skill(skill_id, {"version": "7.0.0"}, push=False)
+    ok(machine, "sync", "skills")
+    ok(machine, "revocations", "add", "--id", skill_id, "--version", "6.6.6")
+    refused(machine, "conflicts", "undo", "1", why="is revoked")

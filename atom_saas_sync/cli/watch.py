@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import gc
 import signal
-import threading
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from atom_saas_sync.cli.output import note
+from atom_saas_sync.cli.watch_gate import GateWork
 from atom_saas_sync.errors import AtomSyncError, ConfigError
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from atom_saas_sync.marketplace.websocket import Link
     from atom_saas_sync.model import RunReport
     from atom_saas_sync.store.database import Database
-    from atom_saas_sync.usecases.gate.ticking import GateTicks
     from atom_saas_sync.usecases.watch.jobs import Job
     from atom_saas_sync.usecases.watch.service import Watch, WatchSettings
 
@@ -104,7 +104,7 @@ class _Service:
         self._clock = clock
         self._supervisor = supervisor
         self._jobs = jobs
-        self._gate = _GateWork(settings, clock)
+        self._gate = GateWork(settings, clock)
 
     def run(self, stack: ExitStack) -> None:
         import asyncio
@@ -118,6 +118,7 @@ class _Service:
         )
         runs_of(self._settings, database)
         beside = stack.enter_context(Database.open(self._settings.database_path, any_thread=True))
+        self._gate.require_policy(database)
         stack.callback(self._gate.close)
         asyncio.run(self._run(database, beside))
 
@@ -136,7 +137,9 @@ class _Service:
         service = Watch(
             settings=_watch_settings(self._settings),
             open_link=self._open_link,
-            follower=EventFollower(store, strategy=self._settings.conflict_strategy),
+            follower=EventFollower(
+                store, strategy=self._settings.conflict_strategy, gate=partial(self._gate.for_messages, database)
+            ),
             store=store,
             upkeep=SQLiteUpkeep(beside),
             schedule=Schedule(database),
@@ -343,49 +346,6 @@ class _Service:
         for job in jobs:
             log.info("Scheduled job %s every %d minutes", job.id, job.minutes)
         return jobs
-
-
-class _GateWork:
-    """What is done for the gate beside the messages, over database connections of its own.
-
-    The settings may be replaced; what was composed from the former ones is made anew.
-    """
-
-    def __init__(self, settings: Settings, clock: StopSignals) -> None:
-        self.settings = settings
-        self._clock = clock
-        self._made: dict[str, tuple[Settings, Database, GateTicks]] = {}
-        self._at_work = {"tick": threading.Lock(), "scan": threading.Lock()}
-
-    def close(self) -> None:
-        """Close the databases, but not one that a thread still uses: that would crash the process."""
-        for kind, (_, database, _) in self._made.items():
-            if self._at_work[kind].acquire(timeout=1):
-                database.close()
-
-    def tick(self) -> None:
-        """Act on what has changed, and judge what is due."""
-        with self._at_work["tick"]:
-            self._ticks("tick").tick()
-
-    def scan(self) -> None:
-        """Scan what waits for nothing else."""
-        if self.settings.scan_command:
-            with self._at_work["scan"]:
-                self._ticks("scan").scan()
-
-    def _ticks(self, kind: str) -> GateTicks:
-        from atom_saas_sync.cli.gate_session import current_gate
-        from atom_saas_sync.store.database import Database
-        from atom_saas_sync.usecases.gate.ticking import GateTicks
-
-        settings, made = self.settings, self._made.get(kind)
-        if made is not None and made[0] is settings:
-            return made[2]
-        database = made[1] if made is not None else Database.open(settings.database_path, any_thread=True)
-        ticks = GateTicks(*current_gate(settings, database, check=self._clock.check), self._clock)
-        self._made[kind] = settings, database, ticks
-        return ticks
 
 
 def _purge(settings: Settings) -> None:

@@ -1,0 +1,75 @@
+"""The gate of `watch`, composed: for the messages, and for what is done beside them."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from atom_saas_sync.cli.runtime import StopSignals
+    from atom_saas_sync.config import Settings
+    from atom_saas_sync.core.gate.types import Gate
+    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.usecases.gate.current import CurrentGate
+    from atom_saas_sync.usecases.gate.ticking import GateTicks
+
+
+class GateWork:
+    """What is done for the gate beside the messages, over database connections of its own.
+
+    The settings may be replaced; what was composed from the former ones is made anew.
+    """
+
+    def __init__(self, settings: Settings, clock: StopSignals) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._made: dict[str, tuple[Settings, Database, GateTicks]] = {}
+        self._at_work = {"tick": threading.Lock(), "scan": threading.Lock()}
+        self._followed: tuple[Settings, CurrentGate] | None = None
+
+    def require_policy(self, database: Database) -> None:
+        """Raise ConfigError if the policy can't be read: that counts at the start, later the last one holds."""
+        from atom_saas_sync.cli.gate_session import gate_desk
+
+        gate_desk(self.settings, database, persons=False).load()
+
+    def for_messages(self, database: Database, now: datetime) -> Gate:
+        """Return the gate for what messages say at `now`; `database` is that of the thread that writes."""
+        from atom_saas_sync.cli.gate_session import current_gate
+
+        settings = self.settings
+        if self._followed is None or self._followed[0] is not settings:
+            self._followed = settings, current_gate(settings, database)[1]
+        return self._followed[1].get(now)
+
+    def close(self) -> None:
+        """Close the databases, but not one that a thread still uses: that would crash the process."""
+        for kind, (_, database, _) in self._made.items():
+            if self._at_work[kind].acquire(timeout=1):
+                database.close()
+
+    def tick(self) -> None:
+        """Act on what has changed, and judge what is due."""
+        with self._at_work["tick"]:
+            self._ticks("tick").tick()
+
+    def scan(self) -> None:
+        """Scan what waits for nothing else."""
+        if self.settings.scan_command:
+            with self._at_work["scan"]:
+                self._ticks("scan").scan()
+
+    def _ticks(self, kind: str) -> GateTicks:
+        from atom_saas_sync.cli.gate_session import current_gate
+        from atom_saas_sync.store.database import Database
+        from atom_saas_sync.usecases.gate.ticking import GateTicks
+
+        settings, made = self.settings, self._made.get(kind)
+        if made is not None and made[0] is settings:
+            return made[2]
+        database = made[1] if made is not None else Database.open(settings.database_path, any_thread=True)
+        ticks = GateTicks(*current_gate(settings, database, check=self._clock.check), self._clock)
+        self._made[kind] = settings, database, ticks
+        return ticks

@@ -214,7 +214,9 @@ def everything(
         )
         if pulled.error is not None and pulled.error.type in _ENDS_ALL:
             reasons = (pulled.error.type,)
-            rated = RatingReport(run_id=None, status="skipped", exit_code=0, counts=RatingCounts(), reasons=reasons)
+            rated = RatingReport(
+                run_id=None, kind="ratings", status="skipped", exit_code=0, counts=RatingCounts(), reasons=reasons
+            )
         else:
             rated = _rate(ctx.obj, replace(when, names_host=False), dry_run=dry_run, show_progress=not as_json)
         if as_json:
@@ -300,6 +302,7 @@ def _rate(
     except RunSkipped as end:
         return RatingReport(
             run_id=None,
+            kind="ratings",
             counts=RatingCounts(),
             status=end.status,
             exit_code=end.exit_code,

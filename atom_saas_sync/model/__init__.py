@@ -49,10 +49,12 @@ from atom_saas_sync.model.ratings import (
 from atom_saas_sync.model.realtime import LinkState, LinkSwitch, MessageMark
 from atom_saas_sync.model.runs import (
     CatalogueCounts,
+    Counts,
     ErrorInfo,
     PastRun,
     RatingCounts,
     RatingReport,
+    Report,
     RunReport,
     RunStatus,
     WalkProof,
@@ -114,6 +116,7 @@ __all__ = [
     "ConflictFilter",
     "ConflictType",
     "Counter",
+    "Counts",
     "Delivery",
     "ErrorInfo",
     "Health",
@@ -139,6 +142,7 @@ __all__ = [
     "RatingReceipt",
     "RatingReport",
     "RemoteRating",
+    "Report",
     "Resolution",
     "RunReport",
     "RunStatus",

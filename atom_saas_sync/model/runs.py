@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from msgspec import Struct, field
+from msgspec.structs import asdict
 
 from atom_saas_sync.model.plans import Action
 from atom_saas_sync.model.ratings import Rating
@@ -47,6 +49,15 @@ class CatalogueCounts(Struct):
     not_modified: int = 0
     bytes_received: int = 0
 
+    def uncounted(self) -> Mapping[tuple[str, str], int]:
+        """Return items by (type, action) that the transactions of the run have not added to the counters yet."""
+        return {
+            ("skill", "unchanged"): self.unchanged,
+            ("skill", "invalid"): self.invalid,
+            ("category", "updated"): self.categories_changed,
+            ("category", "unchanged"): max(0, self.categories_synced - self.categories_changed),
+        }
+
 
 class WalkProof(Struct, frozen=True):
     """A run's proof of completeness (data-model.md, rule 10)."""
@@ -57,25 +68,6 @@ class WalkProof(Struct, frozen=True):
     total_before: int | None = None
     total_after: int | None = None
     confirmations: int = 0
-
-
-class RunReport(Struct, frozen=True):
-    """What one run did."""
-
-    run_id: int | None
-    kind: str
-    status: RunStatus
-    exit_code: int
-    counts: CatalogueCounts
-    proof: WalkProof = field(default_factory=WalkProof)
-    complete: bool = False
-    dry_run: bool = False
-    duration_seconds: float = 0.0
-    reasons: tuple[str, ...] = ()
-    error: ErrorInfo | None = None
-    plan: tuple[Action, ...] = ()
-    replaced_edits: tuple[int, ...] = ()
-    """The conflicts in which a strategy has replaced what was written here."""
 
 
 class RatingCounts(Struct):
@@ -89,19 +81,48 @@ class RatingCounts(Struct):
     looked_at: int = 0
     requests: int = 0
 
+    def uncounted(self) -> Mapping[tuple[str, str], int]:
+        """Return nothing: ratings are counted one by one, as they are settled."""
+        return {}
 
-class RatingReport(Struct, frozen=True):
-    """What one run for ratings did."""
+
+Counts = TypeVar("Counts", CatalogueCounts, RatingCounts)
+
+
+class Report(Struct, Generic[Counts], frozen=True):
+    """How a run of any kind ended."""
 
     run_id: int | None
+    kind: str
     status: RunStatus
     exit_code: int
-    counts: RatingCounts
-    kind: str = "ratings"
+    counts: Counts
     dry_run: bool = False
     duration_seconds: float = 0.0
     reasons: tuple[str, ...] = ()
     error: ErrorInfo | None = None
+
+    def proven(self) -> Mapping[str, Any]:
+        """Return what the audit trail keeps as a proof of completeness."""
+        return {}
+
+
+class RunReport(Report[CatalogueCounts], frozen=True):
+    """What one catalogue run did; `replaced_edits` are the conflicts in which a strategy has replaced a local edit."""
+
+    proof: WalkProof = field(default_factory=WalkProof)
+    complete: bool = False
+    plan: tuple[Action, ...] = ()
+    replaced_edits: tuple[int, ...] = ()
+
+    def proven(self) -> Mapping[str, Any]:
+        """Return the figures of the walks."""
+        return asdict(self.proof)
+
+
+class RatingReport(Report[RatingCounts], frozen=True):
+    """What one run for ratings did."""
+
     plan: tuple[Rating, ...] = ()
 
 

@@ -10,7 +10,7 @@ from shlex import quote
 
 from atom_saas_sync.core.marketplace import marketplace_of
 from atom_saas_sync.errors import AtomSyncError, WrongMarketplace
-from atom_saas_sync.model import METRIC_ERRORS, CatalogueCounts, RatingReport, RunReport, SyncState
+from atom_saas_sync.model import METRIC_ERRORS, Counts, Report, SyncState
 from atom_saas_sync.store.audit import write_audit
 from atom_saas_sync.store.backend_tables import SYNC_STATE_ID
 from atom_saas_sync.store.counters import count_requests, increment, observe_duration
@@ -60,7 +60,7 @@ class Runs:
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
-    def finish(self, report: RunReport | RatingReport, *, now: datetime, requests: dict[tuple[str, str], int]) -> None:
+    def finish(self, report: Report[Counts], *, now: datetime, requests: dict[tuple[str, str], int]) -> None:
         """Note the end of a run with its counts, its proof of completeness and its error, all in one transaction."""
         from msgspec.structs import asdict
 
@@ -76,7 +76,7 @@ class Runs:
                     report.duration_seconds,
                     report.status,
                     json.dumps(asdict(report.counts)),
-                    json.dumps(asdict(report.proof) if isinstance(report, RunReport) else {}),
+                    json.dumps(report.proven()),
                     json.dumps(report.reasons),
                     report.error.type if report.error else None,
                     report.error.message if report.error else None,
@@ -203,7 +203,7 @@ class Runs:
             if kind == "skills":
                 increment(connection, "runs", result="failed")
 
-    def _count_run(self, connection: sqlite3.Connection, report: RunReport | RatingReport) -> None:
+    def _count_run(self, connection: sqlite3.Connection, report: Report[Counts]) -> None:
         run_type = METRIC_TYPES[report.kind]
         if report.kind != "categories":
             observe_duration(connection, report.duration_seconds, run_type=run_type)
@@ -212,18 +212,8 @@ class Runs:
         if report.error is not None:
             kind = report.error.type if report.error.type in METRIC_ERRORS else "internal"
             increment(connection, "atom_saas_sync_errors_total", type=run_type, error=kind)
-        if isinstance(report, RunReport):  # ratings were counted one by one, as they were settled
-            _count_items(connection, report.counts)
-
-
-def _count_items(connection: sqlite3.Connection, counts: CatalogueCounts) -> None:
-    # What was added, updated and deleted was counted in the transactions that did it.
-    for action in ("unchanged", "invalid"):
-        increment(connection, "atom_saas_sync_items_total", getattr(counts, action), type="skill", action=action)
-    changed = counts.categories_changed
-    increment(connection, "atom_saas_sync_items_total", changed, type="category", action="updated")
-    unchanged = max(0, counts.categories_synced - changed)
-    increment(connection, "atom_saas_sync_items_total", unchanged, type="category", action="unchanged")
+        for (item, action), number in report.counts.uncounted().items():
+            increment(connection, "atom_saas_sync_items_total", number, type=item, action=action)
 
 
 def read_state(connection: sqlite3.Connection) -> SyncState:

@@ -128,6 +128,7 @@ class RatingSync:
         self._counts.pending = self._ratings.count_pending()
         return RatingReport(
             run_id=None,
+            kind="ratings",
             status="success",
             exit_code=0,
             counts=self._counts,
@@ -334,7 +335,13 @@ class RatingSync:
             did_something = counts.uploaded or counts.updated_local or counts.skipped or counts.looked_at
             status = "partial" if did_something else "failed"
         return RatingReport(
-            run_id=run_id, status=status, exit_code=exit_code, counts=counts, reasons=tuple(reasons), error=error
+            run_id=run_id,
+            kind="ratings",
+            status=status,
+            exit_code=exit_code,
+            counts=counts,
+            reasons=tuple(reasons),
+            error=error,
         )
 
 

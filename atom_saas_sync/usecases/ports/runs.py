@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from atom_saas_sync.core.run_log import LoggedRun
-from atom_saas_sync.model import RatingReport, RunReport
+from atom_saas_sync.model import Counts, Report
 
 
 class Progress(Protocol):
@@ -26,7 +26,7 @@ class RunLog(Protocol):
         forgotten.
         """
 
-    def finish(self, report: RunReport | RatingReport, *, now: datetime, requests: dict[tuple[str, str], int]) -> None:
+    def finish(self, report: Report[Counts], *, now: datetime, requests: dict[tuple[str, str], int]) -> None:
         """Store how a run ended, with its counts and error, and add to the counters.
 
         The state that the Atom backend reads follows runs of the skills alone. A successful one ends the approval of

@@ -33,6 +33,26 @@ def test_a_run_is_running_until_it_ends(store: Rooms) -> None:
     assert counters["atom_saas_api_requests_total", '{"code": "200", "endpoint": "skills"}'] == 2
 
 
+def test_the_end_of_a_run_counts_what_its_transactions_have_not_counted(store: Rooms) -> None:
+    run_id = store.runs.begin("skills", started_by="ada", now=NOW)
+    counts = CatalogueCounts(added=9, unchanged=1, invalid=2, categories_synced=7, categories_changed=3)
+    store.runs.finish(report(run_id, counts=counts), now=NOW, requests={})
+    rating = store.runs.begin("ratings", started_by="ada", now=NOW)
+    ended = RatingReport(rating, "ratings", "success", 0, RatingCounts(uploaded=5))
+    store.runs.finish(ended, now=NOW, requests={})
+    counters = store.status().counters
+    items = {labels: value for (name, labels), value in counters.items() if name == "atom_saas_sync_items_total"}
+    assert items == {
+        '{"action": "unchanged", "type": "skill"}': 1,
+        '{"action": "invalid", "type": "skill"}': 2,
+        '{"action": "updated", "type": "category"}': 3,
+        '{"action": "unchanged", "type": "category"}': 4,
+    }
+    proofs = {run.kind: run.proof for run in store.run_history.list_runs(None)}
+    assert proofs["ratings"] == {}
+    assert proofs["skills"].keys() >= {"walks", "pages_read"}
+
+
 def test_the_state_that_the_backend_reads_follows_the_skills(store: Rooms) -> None:
     store.show(skill("a"))
     first = store.runs.begin("skills", started_by="ada", now=NOW)
@@ -40,7 +60,7 @@ def test_the_state_that_the_backend_reads_follows_the_skills(store: Rooms) -> No
     second = store.runs.begin("skills", started_by="ada", now=NOW + HOUR)
     store.runs.finish(report(second, status="partial", reasons=("invalid",)), now=NOW + HOUR, requests={})
     rating = store.runs.begin("ratings", started_by="ada", now=NOW + DAY)
-    store.runs.finish(RatingReport(rating, "success", 0, RatingCounts()), now=NOW + DAY, requests={})
+    store.runs.finish(RatingReport(rating, "ratings", "success", 0, RatingCounts()), now=NOW + DAY, requests={})
     sync = store.status().sync
     assert (sync.status, sync.last_error) == ("error", "invalid")
     assert (sync.total_syncs, sync.successful_syncs, sync.failed_syncs) == (2, 1, 1)

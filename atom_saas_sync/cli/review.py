@@ -39,8 +39,10 @@ def review_updates(desk: GateDesk, skill_ids: Sequence[str], *, note: str | None
             continue
         with pager():
             out = console()
+            out.print()
             out.rule(f"{number} of {len(skill_ids)}", style="dim", align="left")
             print_update(out, shown, ways=False)
+            out.print()
         answer = _ask()
         if answer == "q":
             break

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from atom_saas_sync.characters import printable
-from atom_saas_sync.cli.output import age, counted, say
+from atom_saas_sync.cli.output import age, say
 from atom_saas_sync.core.canonical import decode_object
 from atom_saas_sync.core.gate.digests import digest_text
 from atom_saas_sync.core.gate.facts import KINDS, Fact
@@ -138,8 +138,6 @@ def _print_changes(out: Console, shown: ShownUpdate, changes: Sequence[FieldChan
         print_version(out, changes)
     else:
         print_comparison(out, changes, left="served", right="offered", tell_who=False)
-    if len(changes) > 1:
-        out.print(Text(counted(len(changes), "field"), style="dim"))
 
 
 def print_quarantined(found: Quarantined) -> None:

@@ -11,6 +11,10 @@ from conftest import Json, Machine, on_a_terminal
 from gate_support import hold, offered
 from web_support import ADMIN_TOKEN, served
 
+from atom_saas_sync.cli import review
+from atom_saas_sync.cli.gate_session import open_desk
+from atom_saas_sync.cli.output import GlobalOptions
+
 ME = pwd.getpwuid(os.getuid()).pw_name
 
 
@@ -86,10 +90,12 @@ def test_a_file_names_exactly_its_digests(machine: Machine, ids: list[str]) -> N
     listed = run_json(machine, "updates", "list")
     hold(machine, offered(machine, ids[2], description="newest"))
     listed["updates"] = [each for each in listed["updates"] if each["skill_id"] != ids[1]]
+    listed["updates"].append({"skill_id": "gone", "offered_digest": listed["updates"][0]["offered_digest"]})
     (machine.directory / "waiting.json").write_text(json.dumps(listed))
     document = run_json(machine, "updates", "approve", "--from", "waiting.json", code=4)
     assert [each["skill_id"] for each in document["approved"]] == [ids[0]]
-    assert document["refused"] == [{"skill_id": ids[2], "reason": "changed"}]
+    reasons = {each["skill_id"]: each["reason"] for each in document["refused"]}
+    assert reasons == {ids[2]: "changed", "gone": "not_waiting"}
     assert set(waiting(machine)) == set(ids[1:])
     again = machine.command(
         "updates", "approve", "--from", "-", "--json", stdin=json.dumps({"updates": [{"skill_id": "a"}]})
@@ -127,6 +133,22 @@ def test_a_review_on_a_terminal(machine: Machine, ids: list[str]) -> None:
     stopped = on_a_terminal(machine, ["updates", "review"], [("[q]uit", "q")], COLUMNS="80")
     assert "1 update not looked at" in stopped
     assert machine.command("updates", "review").returncode == 2
+
+
+def test_a_review_decides_about_the_version_that_was_shown(
+    machine: Machine, ids: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def replaced_meanwhile() -> str:
+        hold(machine, offered(machine, ids[0], description="newest"))
+        return "a"
+
+    monkeypatch.setattr(review, "_ask", replaced_meanwhile)
+    monkeypatch.setenv("ATOM_SAAS_DATABASE_URL", str(machine.database_path))
+    with open_desk(GlobalOptions(no_env_file=True)) as desk:
+        refused = review.review_updates(desk, ids[:1], note=None)
+    assert [(each.skill_id, each.reason) for each in refused] == [(ids[0], "changed")]
+    assert not {"newer", "newest"} & {*descriptions(machine, ids)}
+    assert "0 approved, 0 rejected, 0 skipped" in capsys.readouterr().out
 
 
 def test_a_pin_keeps_its_version(machine: Machine, ids: list[str]) -> None:

@@ -123,7 +123,7 @@ def test_show_for_people(machine: Machine, ids: list[str]) -> None:
 
 
 def test_hidden_characters_are_marked_and_named(machine: Machine, ids: list[str]) -> None:
-    hold(machine, offered(machine, ids[0], description="harm\u202eless\u200b"))
+    hold(machine, offered(machine, ids[0], description="harm\u202eless\u3164"))
     for shown in (
         machine.command("updates", "show", ids[0]).stdout,
         on_a_terminal(machine, ["updates", "show", ids[0]], [], COLUMNS="80", NO_COLOR="1"),
@@ -131,7 +131,7 @@ def test_hidden_characters_are_marked_and_named(machine: Machine, ids: list[str]
         assert "harm\ufffdless\ufffd" in shown
         assert "U+202E RIGHT-TO-LEFT OVERRIDE" in shown
         assert "\u202e" not in shown
-        assert "\u200b" not in shown
+        assert "\u3164" not in shown
 
 
 def test_the_largest_difference_is_shown_soon(machine: Machine, ids: list[str]) -> None:

@@ -1,7 +1,7 @@
-"""A local marketplace that speaks the contract, for trying out, tests and demos.
+"""A mock marketplace that implements the API contract, for experiments, tests and demos.
 
-It is a real server over real sockets, deterministic, and says in its health answer and on its start that it is not
-the real marketplace.
+A deterministic server on real sockets. Its health response and its start-up message say that it is not the real
+marketplace.
 """
 
 from __future__ import annotations

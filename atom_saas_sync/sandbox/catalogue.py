@@ -1,7 +1,7 @@
 """Where the sandbox's skills come from: generated from a seed, or read from a file (contract, section 3, SKILL).
 
-Both kinds are lazy: a skill is made when it is asked for, always the same for the same position, so that a hundred
-thousand skills start in a moment and need no memory of their own.
+Both kinds are lazy: a skill is built on request, and is always the same for the same position, so 100,000 skills start
+at once and need no memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Json = dict[str, Any]
 
 _FIRST_DAY = datetime(2024, 1, 8, tzinfo=UTC)
 _DAYS = 560
-_POOL = 240  # variants of each kind of fragment; a skill picks among them
+_POOL = 240  # variants of each kind of fragment, from which a skill picks
 _KINDS = ("prompt", "python", "bash", "node")
 _KIND_ENDS = list(accumulate((50, 27, 11, 12)))
 _SUFFIX = {"prompt": "SKILL.md", "python": "main.py", "bash": "run.sh", "node": "index.mjs"}
@@ -43,13 +43,13 @@ class Catalogue(Protocol):
         """Return a new copy of the skill at that position."""
 
     def summary(self, index: int) -> Json:
-        """Return at least name, description and tags: what `query` searches."""
+        """Return at least the fields that `query` searches: name, description and tags."""
 
     def categories(self) -> list[Json]:
         """Return the categories, without their `skill_count`."""
 
     def ratings(self, index: int) -> list[Json]:
-        """Return the ratings that the skill has from the start."""
+        """Return the skill's initial ratings."""
 
 
 def _category(name: str, description: str) -> Json:
@@ -62,13 +62,13 @@ def _category(name: str, description: str) -> Json:
 
 
 class GeneratedCatalogue:
-    """`count` skills that look like real ones, the same for the same seed on every machine."""
+    """`count` realistic skills, identical for the same seed on every machine."""
 
     def __init__(self, count: int = 5000, seed: int = 1) -> None:
         if count < 0:
             raise UsageError(f"a catalogue cannot have {count} skills")
         self._seed = seed
-        # One source each, so that a small catalogue is the beginning of a large one.
+        # A separate generator for each, so that a small catalogue is a prefix of a large one.
         source = random.Random(f"ids {seed}")
         self.ids = [str(uuid.UUID(int=source.getrandbits(128), version=4)) for _ in range(count)]
         names, weights = [name for name, _, _ in material.CATEGORIES], [weight for _, _, weight in material.CATEGORIES]
@@ -82,11 +82,11 @@ class GeneratedCatalogue:
         }
 
     def summary(self, index: int) -> Json:
-        """Return the cheap part of a skill."""
+        """Return the fields of a skill that are cheap to generate."""
         return self._head(index, self._random(index))
 
     def skill(self, index: int) -> Json:
-        """Return the whole skill; its code is a frame filled with fragments in its own words."""
+        """Return the whole skill; its code is a template filled with fragments."""
         source = self._random(index)
         skill = self._head(index, source)
         words, kind = skill["metadata"].pop("words"), _KINDS[bisect.bisect_right(_KIND_ENDS, source.random() * 100)]
@@ -127,7 +127,7 @@ class GeneratedCatalogue:
         return skill
 
     def categories(self) -> list[Json]:
-        """Return all 24, also those that a small catalogue leaves empty."""
+        """Return all 24 categories, including those that are empty in a small catalogue."""
         return [_category(name, description) for name, description, _ in material.CATEGORIES]
 
     def ratings(self, index: int) -> list[Json]:
@@ -164,7 +164,7 @@ class GeneratedCatalogue:
             "@NUM@": str(source.randrange(5, 200)),
             "@NUM1@": str(source.randrange(1, 6)),
         }
-        # Half of the marketplace writes English; the rest is spread over the other languages.
+        # Half of the skills are in English, the rest in the other languages.
         english = source.random() < 0.5  # noqa: PLR2004 - a half
         description = source.choice(material.DESCRIPTIONS[:5] if english else material.DESCRIPTIONS[5:])
         for token, word in words.items():
@@ -209,7 +209,7 @@ class FileCatalogue:
             raise UsageError(f"{path}: skill_id {twice[0]!r} is there more than once")
 
     def skill(self, index: int) -> Json:
-        """Return the skill of that line."""
+        """Return the skill on that line."""
         skill: Json = json.loads(self._lines[index])
         return skill
 
@@ -253,7 +253,7 @@ def _pools(seed: int) -> dict[str, list[str]]:
 
 
 def _pool(source: random.Random, fragments: tuple[str, ...], sentences: list[str]) -> list[str]:
-    """Return many variants of the fragments: numbered, and with sentences filled in."""
+    """Return variants of the fragments, numbered and with sentences filled in."""
     pool = []
     for number in range(_POOL):
         first, *rest = fragments[number % len(fragments)].replace("@k@", str(number)).split("@sentence@")

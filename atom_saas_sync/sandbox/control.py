@@ -1,6 +1,6 @@
-"""The control API under `/_sandbox/`: what tests and people do to a running sandbox from outside.
+"""The control API under `/_sandbox/`, which tests and users call to change a running sandbox.
 
-For loopback only, and therefore without a token. Each route calls the method of `Marketplace` that bears its name.
+It accepts loopback clients only, so it needs no token. Each route calls the `Marketplace` method of the same name.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _faults(sandbox: Marketplace, _: str, __: Json) -> Json:
     return {"faults": [{"number": n, "strikes": s, **asdict(fault)} for n, (fault, s) in sandbox.faults().items()]}
 
 
-# Method, path, what it does. `{name}` is the rest of the path; bodies are JSON objects.
+# Method, path, action. `{name}` is the rest of the path; bodies are JSON objects.
 ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/state", lambda sandbox, _, __: sandbox.summary()),
     ("GET", "/requests", lambda sandbox, _, __: {"requests": sandbox.journal.documents()}),
@@ -100,7 +100,7 @@ def _endpoint(sandbox: Marketplace, handler: Handler) -> Callable[[Request], Any
             return _answer({"error": "the control API is for loopback only"}, 403)
         try:
             body = await _read_object(request)
-            # In a thread of its own, because the methods of Marketplace wait for the event loop, which we are in.
+            # In a separate thread: the methods of Marketplace wait for the event loop that runs this function.
             result = await asyncio.to_thread(handler, sandbox, request.path_params.get("name", ""), body)
         except UsageError as error:
             return _answer({"error": error.message, "hint": error.hint}, 400)
@@ -128,6 +128,6 @@ async def _read_object(request: Request) -> Json:
 
 
 def _is_local(request: Request) -> bool:
-    """Tell whether the request comes from this machine, and not from a web page that was told our address."""
+    """Tell whether the request comes from this machine and not from a web page (DNS rebinding)."""
     client = request.client.host if request.client else ""
     return client in _LOOPBACK and request.url.hostname in _LOOPBACK_NAMES and "origin" not in request.headers

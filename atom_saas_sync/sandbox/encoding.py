@@ -1,4 +1,4 @@
-"""Bodies as they go over the wire: JSON, its ETag, and its compressed forms, each made once (contract, section 3)."""
+"""Response bodies: JSON, its ETag and its compressed forms, each created once (contract, section 3)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WORTH_COMPRESSING = 256
 
 
 def to_json(document: Any) -> bytes:  # noqa: ANN401 - whatever JSON can hold
-    """Return compact UTF-8 JSON; text that UTF-8 cannot hold (lone surrogates) makes it escape everything."""
+    """Return compact UTF-8 JSON, with all non-ASCII text escaped if UTF-8 cannot encode it (lone surrogates)."""
     try:
         return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
@@ -22,7 +22,7 @@ def to_json(document: Any) -> bytes:  # noqa: ANN401 - whatever JSON can hold
 
 
 class Encoded:
-    """One body in all its forms; of a large one only the compressed are kept, so that 100,000 skills fit in memory."""
+    """A body in all its forms. Of a large one only the compressed forms are kept, so 100,000 skills fit in memory."""
 
     def __init__(self, raw: bytes) -> None:
         self.size = len(raw)
@@ -36,7 +36,7 @@ class Encoded:
         if coding == "zstd":
             return self._zstd
         if coding == "gzip":
-            # Level 1: the sandbox shall not be what a benchmark waits for.
+            # Level 1, so that benchmarks do not wait for the sandbox.
             self._gzip = self._gzip or gzip.compress(self._identity(), 1, mtime=0)
             return self._gzip
         return self._identity()
@@ -45,7 +45,7 @@ class Encoded:
         return zstandard.decompress(self._zstd) if self._zstd else self._raw
 
     def choose(self, accept_encoding: str) -> str:
-        """Return the coding that the client likes best; between equals the better one; small bodies stay plain."""
+        """Return the coding that the client prefers, or the better one of equals; small bodies stay uncompressed."""
         if self.size < _WORTH_COMPRESSING:
             return "identity"
         likes = parse_qualities(accept_encoding)
@@ -58,38 +58,38 @@ class Encoded:
         return coding
 
     def etag(self, coding: str) -> str:
-        """Return the strong ETag of one form: forms that differ in bytes must differ in tag (RFC 9110, 8.8.1)."""
+        """Return the strong ETag of a form: different bytes need different tags (RFC 9110, 8.8.1)."""
         return f'"{self.tag}"' if coding == "identity" else f'"{self.tag}-{coding}"'
 
     def matches(self, if_none_match: str) -> bool:
-        """Tell whether a form of this very content is among the client's validators."""
+        """Tell whether any form of this content is among the client's validators."""
         tags = [tag.strip().removeprefix("W/").strip('"') for tag in if_none_match.split(",")]
         return "*" in tags or any(tag.split("-")[0] == self.tag for tag in tags)
 
 
 def _pack(raw: bytes) -> bytes:
-    """Return the zstd form, piece by piece: in one go the buffer is as large as the input, and leaves a hole behind.
+    """Return the zstd form, compressed in pieces.
 
-    Over a catalogue of 100,000 skills the holes come to 500 MB.
+    In one call the buffer is as large as the input and fragments the heap, by 500 MB for 100,000 skills.
     """
     packer = zstandard.ZstdCompressor(level=3).compressobj(size=len(raw))
     return b"".join((packer.compress(raw), packer.flush()))
 
 
 class EncodedPages:
-    """The bodies that were made, until what they show changes. The caller holds a lock."""
+    """Cache of encoded bodies, dropped when their content changes. The caller holds a lock."""
 
     def __init__(self) -> None:
         self._made: dict[tuple[Any, ...], Encoded] = {}
 
     def once(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Encoded:
-        """Return the body under this key, made if there is none. For pages: ("page", number, size, query, category)."""
+        """Return the body for this key, created if missing. For pages: ("page", number, size, query, category)."""
         if key not in self._made:
             self._made[key] = Encoded(to_json(make()))
         return self._made[key]
 
     def forget(self, index: int) -> None:
-        """Drop the pages that may show the skill at this index of the list."""
+        """Drop the pages that may contain the skill at this index of the list."""
         for key in list(self._made):
             if key[0] == "page" and (key[3:] != ("", "") or index // key[2] == key[1] - 1):
                 del self._made[key]
@@ -100,7 +100,7 @@ class EncodedPages:
 
 
 def parse_qualities(header: str) -> dict[str, float]:
-    """Return what each coding of an Accept-Encoding header is worth; what cannot be read is worth nothing."""
+    """Return the quality of each coding in an Accept-Encoding header; 0 for what cannot be parsed."""
     likes = {}
     for part in header.split(","):
         name, _, parameter = part.strip().partition(";")

@@ -1,7 +1,7 @@
-"""Everything that can go wrong at the marketplace, to be switched on one by one.
+"""Faults of the marketplace that can be enabled one by one.
 
-A `Fault` is a frozen value: its `kind` says what goes wrong, the other fields say where, how often and how much.
-`Faults` holds those that are switched on and hands out the ones that a request has hit.
+A `Fault` is a frozen value: `kind` is what goes wrong; the other fields are where, how often and how much. `Faults`
+holds the enabled ones and returns those that apply to a request.
 """
 
 from __future__ import annotations
@@ -87,11 +87,13 @@ INVALID_ITEMS = (
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that goes wrong.
+    """A fault.
 
     `endpoint`: list, skill, categories, ratings, health, ws, or any (all but ws). `method`, `page` and `skill_id`
-    narrow it down. The first `after` hits are spared; then it strikes `times` times (None: always), each time with
-    `probability`, by a generator seeded with `seed`. `status`, `amount` and `value` have a default for each kind.
+    narrow it down. The first `after` matching requests are
+    spared; then it applies `times` times (None: always),
+    each with `probability`, from a generator seeded with
+    `seed`. `status`, `amount` and `value` have a default for each kind.
     `retry_after`: seconds, `date:SECONDS` for the form of an HTTP date, or any text as it is.
     """
 
@@ -127,11 +129,11 @@ class Fault:
             raise UsageError(f"no invalid item is called {self.value!r}", hint=f"there are: {', '.join(INVALID_ITEMS)}")
 
     def item_names(self) -> list[str]:
-        """Return the names of the invalid items that the value asks for."""
+        """Return the names of the invalid items that `value` selects."""
         return list(INVALID_ITEMS) if self.value == "all" else self.value.split("+")
 
     def concerns(self, endpoint: str, method: str, page: int | None, skill_id: str) -> bool:
-        """Tell whether a request is one that this fault may strike."""
+        """Tell whether this fault may apply to a request."""
         return (
             (self.endpoint == endpoint or (self.endpoint == "any" and endpoint != "ws"))
             and self.method in (None, method)
@@ -150,7 +152,7 @@ class Fault:
 
 
 def parse_fault(text: str) -> Fault:
-    """Return the fault that `KIND[:FIELD=VALUE[,FIELD=VALUE…]]` means, as the command line writes it."""
+    """Parse a fault in the form of the command line, `KIND[:FIELD=VALUE[,FIELD=VALUE…]]`."""
     kind, _, rest = text.partition(":")
     given: Json = {"kind": kind}
     for part in filter(None, rest.split(",")):
@@ -162,7 +164,7 @@ def parse_fault(text: str) -> Fault:
 
 
 def fault_from(given: Json) -> Fault:
-    """Return the fault that a document describes; texts become numbers where the field wants them."""
+    """Return the fault that a document describes; strings are converted where a field is a number."""
     kinds = {field.name: str(field.type) for field in fields(Fault)}
     unknown = sorted(given.keys() - kinds.keys())
     if unknown:
@@ -193,7 +195,7 @@ class _Active:
 
 @dataclass(frozen=True, slots=True)
 class Strikes:
-    """The faults that one request has hit, each with the number of its strike, from 1."""
+    """The faults that apply to one request, each with its count so far, from 1."""
 
     found: tuple[tuple[Fault, int], ...] = ()
 
@@ -202,12 +204,12 @@ class Strikes:
         return next((fault for fault, _ in self.found if fault.kind in kinds), None)
 
     def delay(self) -> float:
-        """Return how long to wait before the answer."""
+        """Return how long to delay the response."""
         return sum(fault.seconds for fault, _ in self.found if fault.kind == "delay")
 
 
 class Faults:
-    """The faults that are switched on, by number; safe for all threads."""
+    """The enabled faults by number; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -215,14 +217,14 @@ class Faults:
         self._next = 1
 
     def add(self, fault: Fault) -> int:
-        """Switch a fault on; return its number."""
+        """Enable a fault; return its number."""
         with self._lock:
             number, self._next = self._next, self._next + 1
             self._active[number] = _Active(fault, random.Random(fault.seed))
             return number
 
     def clear(self, number: int | None = None) -> None:
-        """Switch one fault off, or all."""
+        """Disable one fault, or all."""
         with self._lock:
             if number is None:
                 self._active.clear()
@@ -230,12 +232,12 @@ class Faults:
                 self._active.pop(number, None)
 
     def listing(self) -> dict[int, tuple[Fault, int]]:
-        """Return what is switched on, by number, with how often each has struck."""
+        """Return the enabled faults by number, with how often each has applied."""
         with self._lock:
             return {number: (active.fault, active.strikes) for number, active in self._active.items()}
 
     def take(self, endpoint: str, method: str, page: int | None = None, skill_id: str = "") -> Strikes:
-        """Return the faults that strike this request, and count them."""
+        """Return the faults that apply to this request, and count them."""
         with self._lock:
             found = []
             for active in self._active.values():
@@ -251,14 +253,14 @@ class Faults:
             return Strikes(tuple(found))
 
 
-# What the faults of the content do to a document
+# Faults of the content
 
-DEEP = "@@deep@@"  # stands for a nesting that Python's own encoder refuses to write
+DEEP = "@@deep@@"  # placeholder for a nesting that Python's encoder refuses to write
 _DEPTH = 100_000
 
 
 def invalid_item(name: str) -> Any:  # noqa: ANN401 - that it is no skill is the point
-    """Return one invalid skill. KeyError if there is none of that name."""
+    """Return one invalid skill. Raises KeyError for an unknown name."""
     good: Json = {"skill_id": f"invalid-{name}", "name": f"Invalid: {name}", "version": "1.0.0", "code": "true"}
     changes: dict[str, Any] = {
         "no_id": {"skill_id": ...},
@@ -287,7 +289,7 @@ def invalid_item(name: str) -> Any:  # noqa: ANN401 - that it is no skill is the
 
 
 def spoil(document: Any, strikes: Strikes) -> Any:  # noqa: ANN401, C901 - one branch a kind, JSON in and out
-    """Return the document after all faults that concern its content."""
+    """Apply all faults of the content to a document."""
     for fault, number in strikes.found:
         match fault.kind:
             case "wrong_form":
@@ -341,5 +343,5 @@ def _wrong_number(document: Json, key: str, value: str, amount: int) -> None:
 
 
 def write_deep(body: bytes) -> bytes:
-    """Return the body with the place-holder replaced by a nesting of 100,000 lists."""
+    """Replace the placeholder in a body by 100,000 nested lists."""
     return body.replace(b'"' + DEEP.encode() + b'"', b"[" * _DEPTH + b"]" * _DEPTH)

@@ -1,4 +1,4 @@
-"""What happened to the sandbox: every request, and the counters that tests look at."""
+"""The sandbox's log of requests, and the counters that tests read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KEPT = 50_000
 
 @dataclass(slots=True)
 class LoggedRequest:
-    """One request. `status` is 0 as long as, or if, no status was sent; `at` is on the monotonic clock."""
+    """One request. `status` is 0 until a status is sent; `at` is on the monotonic clock."""
 
     method: str
     path: str
@@ -28,7 +28,7 @@ class LoggedRequest:
 
 
 class Journal:
-    """Log and counters, safe for all threads; `wait_for` lets a test wait for an event instead of sleeping."""
+    """Log and counters, thread-safe; `wait_for` waits for an event, so that tests need not sleep."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -36,7 +36,7 @@ class Journal:
         self.counters = {"requests": 0, "connections": 0, "connections_open": 0, "connections_max": 0}
 
     def begin(self, entry: LoggedRequest) -> LoggedRequest:
-        """Write a request down as soon as it is there; its status is filled in later."""
+        """Log a request on arrival; its status is set later."""
         entry.headers = {key: "***" if key in _SECRET_HEADERS else value for key, value in entry.headers.items()}
         with self._changed:
             self.counters["requests"] += 1
@@ -46,7 +46,7 @@ class Journal:
         return entry
 
     def requests(self, endpoint: str | None = None) -> list[LoggedRequest]:
-        """Return copies of the logged requests, of one endpoint or of all."""
+        """Return copies of the logged requests, for one endpoint or all."""
         with self._changed:
             return [replace(entry) for entry in self._requests if endpoint in (None, entry.endpoint)]
 
@@ -70,17 +70,17 @@ class Journal:
             self._changed.notify_all()
 
     def notify(self) -> None:
-        """Wake those who wait: something that they may look at has changed."""
+        """Wake all waiters, so that they check their condition again."""
         with self._changed:
             self._changed.notify_all()
 
     def wait_for(self, condition: Callable[[], bool], timeout: float = 5.0) -> bool:
-        """Wait until the condition holds; False if it does not within the time."""
+        """Wait until the condition holds; return False after the time limit."""
         with self._changed:
             return self._changed.wait_for(condition, timeout)
 
     def reset(self) -> None:
-        """Forget the log and start the counters again; open connections stay counted."""
+        """Clear the log and reset the counters, except those of open connections."""
         with self._changed:
             self._requests.clear()
             still_open, listening = self.counters["connections_open"], self.counters.get("ws_open", 0)

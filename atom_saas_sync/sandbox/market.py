@@ -1,7 +1,7 @@
-"""The marketplace's HTTP: all three dialects at once (contract, sections 2 and 3).
+"""The marketplace's HTTP API in all three dialects (contract, sections 2 and 3).
 
-Plain ASGI and not a framework's routing, because ids are percent-encoded path segments (`%2F`, `%2E%2E`) that only
-the raw path still tells apart, and because faults need the connection itself.
+Plain ASGI instead of a framework's router: ids are percent-encoded path segments (`%2F`, `%2E%2E`) that only the raw
+path preserves, and faults need access to the connection.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MOTHERSHIP_BASE = ["api", "v1", "marketplace"]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a path means: the endpoint, and whose token header counts."""
+    """The endpoint and the dialect's token header that belong to a path."""
 
     endpoint: str  # list, skill, categories, ratings, health
     dialect: str
@@ -43,7 +43,7 @@ class Route:
 
 @dataclass(slots=True)
 class Request:
-    """The parts of a request that the answers depend on."""
+    """The parts of a request that determine the response."""
 
     route: Route
     method: str
@@ -55,7 +55,7 @@ class Request:
 
 @dataclass(slots=True)
 class Answer:
-    """What will be sent, before compression and faults."""
+    """A response before compression and faults."""
 
     status: int
     content: Encoded
@@ -63,15 +63,15 @@ class Answer:
 
 
 def problem(status: int, message: str, /, *headers: tuple[str, str], **fields: object) -> Answer:
-    """Return an error answer with a JSON body."""
+    """Return an error response with a JSON body."""
     return Answer(status, Encoded(to_json({"success": False, "error": message, **fields})), list(headers))
 
 
 def find_route(raw_path: str) -> Route | None:
-    """Return what the path means, or None. Segments are decoded one by one, so `%2F` stays inside an id."""
+    """Return the route of a path, or None. Segments are decoded one by one, so `%2F` stays inside an id."""
     segments = [unquote(segment) for segment in raw_path.split("/")[1:]]
     if segments[:3] == MOTHERSHIP_BASE:
-        segments = segments[3:]  # the mothership's base URL has a path of its own
+        segments = segments[3:]  # the base URL of the mothership dialect has a path
     match segments:
         case ["health"]:
             return Route("health", "v1")
@@ -116,7 +116,7 @@ def _find_mothership(segments: list[str]) -> Route | None:
 
 
 class RateLimiter:
-    """A budget of requests in each minute, as one instance's token has it (contract, "Errors and limits")."""
+    """The request budget per minute of one instance's token (contract, "Errors and limits")."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -124,7 +124,7 @@ class RateLimiter:
         self._used = 0
 
     def take(self) -> tuple[bool, int, int]:
-        """Use one request; return whether it was free, how many remain, and the seconds until the budget is new."""
+        """Consume one request; return whether it was allowed, how many remain, and the seconds until the reset."""
         now = time.monotonic()
         if now - self._window >= 60:  # noqa: PLR2004 - a minute
             self._window, self._used = now, 0
@@ -138,9 +138,9 @@ class RateLimiter:
 
 
 class Market:
-    """The ASGI application for everything that the contract names under HTTP.
+    """The ASGI application for the contract's HTTP part.
 
-    `publish(type, data)` is called for what the marketplace would tell its listeners.
+    It calls `publish(type, data)` for changes that listeners are notified of.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class Market:
         self.latency = latency
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or do what a fault wants instead."""
+        """Answer one request, or apply a fault instead."""
         raw_path = scope["raw_path"].decode("ascii").removeprefix(REDIRECTED)
         query_string = scope["query_string"].decode("ascii", "replace")
         query = {name: found[-1] for name, found in parse_qs(query_string, keep_blank_values=True).items()}
@@ -214,7 +214,7 @@ class Market:
         return headers, None if free else problem(429, "rate limit exceeded", ("retry-after", str(reset)))
 
     def _fault_answer(self, scope: Scope, request: Request, strikes: Strikes) -> Answer | None:
-        """Return the answer that a fault gives in place of the real one."""
+        """Return the response that a fault substitutes for the real one."""
         if fault := strikes.get("error"):
             extra = {"status": "unhealthy"} if request.route.endpoint == "health" else {}
             headers = fault.retry_after_header(self._state.now())
@@ -225,7 +225,8 @@ class Market:
                 target += "?" + scope["query_string"].decode("ascii")
             origin = fault.location.rstrip("/")
             if not origin and fault.value == "other":
-                # The same server by another name is another origin: its log shows whether the token came along.
+                # The same server under another name is another origin: the log shows whether the client sent the token
+                # there.
                 origin = f"http://localhost:{scope['server'][1]}"
             return problem(fault.status, "elsewhere", ("location", origin + target))
         return None
@@ -313,7 +314,7 @@ class Market:
         return Answer(outcome.status, Encoded(to_json(document)))
 
     def _drift(self, strikes: Strikes) -> None:
-        """Add or remove skills behind the back of a client that walks the list."""
+        """Add or remove skills while a client reads the list."""
         fault = strikes.get("drift")
         for _ in range(fault.amount if fault else 0):
             if fault and fault.value == "remove":

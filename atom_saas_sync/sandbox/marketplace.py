@@ -1,4 +1,4 @@
-"""What is done to the sandbox: its content, faults, clock and pushes, and what it saw. `server.py` runs it."""
+"""Control of the sandbox: content, faults, clock and pushes, and its log. `server.py` runs it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Marketplace:
-    """The verbs of a sandbox, for Python and for the control API."""
+    """The operations of a sandbox, for Python and the control API."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Marketplace:
 
     @property
     def token(self) -> str:
-        """The token that is accepted; may be set to another at any time."""
+        """The accepted token; may be changed at any time."""
         return self._market.token
 
     @token.setter
@@ -94,7 +94,7 @@ class Marketplace:
         return self._told("skill_update", stored, push=push)
 
     def patch_skill(self, skill_id: str, fields: Json, *, touch: bool = True, push: bool = True) -> Json:
-        """Change some fields of a skill; `updated_at` moves on unless `touch` is false."""
+        """Change some fields of a skill, and `updated_at` unless `touch` is false."""
         return self._told("skill_update", self.state.patch_skill(skill_id, fields, touch=touch), push=push)
 
     def delete_skill(self, skill_id: str, *, push: bool = True) -> None:
@@ -107,7 +107,7 @@ class Marketplace:
         return self._told("category_update", self.state.put_category(name, **fields), push=push)
 
     def warm(self, page_size: int = MAX_PAGE_SIZE) -> int:
-        """Encode all pages now, so that benchmarks do not wait for the sandbox. Return how many there are."""
+        """Encode all pages now, so that benchmarks do not wait for the sandbox. Return their number."""
         return self.state.warm(page_size)
 
     def add_rating(
@@ -121,7 +121,7 @@ class Marketplace:
         updated_at: str | None = None,
         push: bool = True,
     ) -> Json:
-        """Store or replace a user's rating, as if that user had sent it to the marketplace."""
+        """Store or replace a user's rating, as if another client had sent it."""
         times = {"created_at": created_at, "updated_at": updated_at}
         stored = self.state.add_rating(skill_id, user_id, rating, comment, **times)
         skill = self.state.skill(skill_id)
@@ -136,32 +136,32 @@ class Marketplace:
     # Faults
 
     def fault(self, kind: str | Fault, **fields: Any) -> int:  # noqa: ANN401 - the fields of Fault
-        """Switch a fault on: `fault("error", endpoint="list", status=503, times=2)`. Return its number."""
+        """Enable a fault: `fault("error", endpoint="list", status=503, times=2)`. Return its number."""
         return self._faults.add(kind if isinstance(kind, Fault) else Fault(kind, **fields))
 
     def clear_faults(self, number: int | None = None) -> None:
-        """Switch one fault off, or all."""
+        """Disable one fault, or all."""
         self._faults.clear(number)
 
     def faults(self) -> dict[int, tuple[Fault, int]]:
-        """Return the faults that are on, by number, with how often each has struck."""
+        """Return the enabled faults by number, with how often each has applied."""
         return self._faults.listing()
 
     def set_rate_limit(self, limit: int) -> None:
-        """Change the requests that are free in a minute, and begin a new minute."""
+        """Change the request budget per minute, and begin a new minute."""
         self._market.limiter.limit = limit
         self._market.limiter.reset()
 
     def set_clock_offset(self, seconds: float) -> None:
-        """Shift the sandbox's clock: the `Date` header and all times that it writes."""
+        """Shift the sandbox's clock: the `Date` header and all timestamps."""
         self.state.clock_offset = seconds
 
     def set_latency(self, seconds: float) -> None:
-        """Wait that long before each answer."""
+        """Delay each response by that time."""
         self._market.latency = seconds
 
     def reset(self) -> None:
-        """Forget all changes, ratings, faults and logs; connections stay."""
+        """Discard all changes, ratings, faults and logs; connections stay open."""
         self.state.reset()
         self._faults.clear()
         self.journal.reset()
@@ -182,15 +182,15 @@ class Marketplace:
         return self._in_loop(self._hub.write, frame(text))
 
     def push_bad(self, name: str) -> int:
-        """Send one of the malformed frames of `websocket.bad_frames`. KeyError if there is none of that name."""
+        """Send one of the malformed frames of `websocket.bad_frames`. Raises KeyError for an unknown name."""
         return self._in_loop(self._hub.write, bad_frames()[name])
 
     def flood(self, count: int, *, whole: bool = True, text: bool = True, timeout: float = 60.0) -> Json:
-        """Change `count` skills (round and round) and push each change, as fast as the sockets take it.
+        """Change `count` skills (in turn, repeatedly) and push each change as fast as the sockets accept it.
 
-        All is encoded before the first byte goes out. With `whole=False` messages carry only the changed fields;
-        with `text=False` the description stays.
-        Return the messages, the bytes, and the seconds that the sending alone took.
+        Everything is encoded before the first byte is sent. With `whole=False` messages contain only the changed
+        fields; with `text=False` the description stays. Return the number of messages, the bytes, and the seconds spent
+        sending.
         """
         if not self.state.total:
             raise UsageError("there is no skill to update")
@@ -204,7 +204,7 @@ class Marketplace:
         return {"messages": count, "bytes": sent, "seconds": round(time.perf_counter() - start, 6)}
 
     def stream(self, texts: Sequence[str], per_second: float | None = None) -> list[float]:
-        """Push texts at a steady rate, or as fast as the sockets take them; all are framed before the first goes out.
+        """Push texts at a steady rate, or as fast as the sockets accept them; all are framed before the first is sent.
 
         Return when each was sent (time.monotonic, the same for all processes of a machine); at full speed, when the
         first and the last were.
@@ -217,7 +217,7 @@ class Marketplace:
         return [began, time.monotonic()]
 
     def silence(self, on: bool = True) -> None:
-        """Send nothing more to listeners, not even pongs, but keep the connections."""
+        """Stop sending to listeners, including pongs, but keep the connections open."""
         self._hub.silent = on
 
     def close_ws(self, code: int = 1000, reason: str = "") -> None:
@@ -229,21 +229,21 @@ class Marketplace:
         self._in_loop(lambda: self._hub.drop(reset=reset))
 
     def ws_messages(self) -> list[str | bytes]:
-        """Return what clients sent over the WebSocket."""
+        """Return the messages that clients sent over the WebSocket."""
         return list(self._hub.received)
 
     def wait_for_listeners(self, count: int, timeout: float = 60.0) -> bool:
-        """Wait until that many WebSocket connections are open; False if it takes too long."""
+        """Wait until that many WebSocket connections are open; return False after the time limit."""
         return self.wait_for(lambda: self.journal.counters["ws_open"] == count, timeout)
 
     # What happened
 
     def counters(self) -> dict[str, int]:
-        """Return the counters: requests, connections (all, open, most at once), and those of the WebSocket."""
+        """Return the counters: requests, connections (total, open, peak), and those of the WebSocket."""
         return dict(self.journal.counters)
 
     def summary(self) -> Json:
-        """Return what the sandbox is and holds."""
+        """Return the sandbox's addresses and content."""
         return {
             "sandbox": True,
             "url": self.url,
@@ -255,11 +255,11 @@ class Marketplace:
         }
 
     def requests(self, endpoint: str | None = None) -> list[LoggedRequest]:
-        """Return the log of requests, of one endpoint (list, skill, categories, ratings, health) or of all."""
+        """Return the log of requests, for one endpoint (list, skill, categories, ratings, health) or all."""
         return self.journal.requests(endpoint)
 
     def wait_for(self, condition: Callable[[], bool], timeout: float = 60.0) -> bool:
-        """Wait until something that the sandbox sees makes the condition true; False if that takes too long."""
+        """Wait until an event makes the condition true; return False after the time limit."""
         return self.journal.wait_for(condition, timeout)
 
     # Inside
@@ -276,7 +276,7 @@ class Marketplace:
         raise UsageError("this sandbox does not run")
 
     def _in_loop(self, function: Callable[..., T], *arguments: Any) -> T:  # noqa: ANN401 - hands through
-        """Run a function in the server's thread and return what it returns."""
+        """Run a function in the server's thread and return its result."""
         loop = self._event_loop()
         if threading.current_thread() is self._thread:
             return function(*arguments)

@@ -1,7 +1,7 @@
-"""The words and code fragments that generated skills are put together from.
+"""Words and code fragments for generated skills.
 
-`@noun@`, `@Noun@`, `@service@` and `@NUM@` are replaced for each skill by its own words. The fragments only have to
-look like skills: nothing here is ever run.
+`@noun@`, `@Noun@`, `@service@` and `@NUM@` are replaced by each skill's own words. The fragments only need to look like
+skills: they are never run.
 """
 
 # ruff: noqa: RUF001 - look-alike letters of other scripts are what this text is for
@@ -89,7 +89,7 @@ DESCRIPTIONS = (
     "Lấy mọi @noun@ từ @service@ rồi tóm tắt những thay đổi.",
 )
 
-# Text that breaks careless code: joined emoji, combining marks, direction marks, no-break and zero-width spaces,
+# Text that breaks careless code: joined emoji, combining and direction marks, no-break and zero-width spaces,
 # full-width and mathematical letters, line separators, a byte order mark inside the text.
 ODD_UNICODE = (
     "👩‍💻🏳️‍🌈 ready",

@@ -1,4 +1,4 @@
-"""Answers on the wire: sent in order, or in one of the ways that a connection breaks (faults below HTTP)."""
+"""Sending responses, or breaking the connection in one of several ways (faults below HTTP)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Scope = Any
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
-REDIRECTED = "/_redirected"  # where the redirect fault leads; the same answers are there
-MAX_BODY = 1024 * 1024  # what a client may send (contract, "Errors and limits")
+REDIRECTED = "/_redirected"  # target of the redirect fault, with the same responses
+MAX_BODY = 1024 * 1024  # the largest request body (contract, "Errors and limits")
 
 
 class Sender:
-    """Puts an answer on the wire, as well as the request's faults allow."""
+    """Sends a response, subject to the request's faults."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, strikes: Strikes) -> None:
         self._transport: asyncio.Transport = scope["state"]["transport"]
@@ -30,16 +30,16 @@ class Sender:
         self._strikes = strikes
 
     def drop(self, *, reset: bool) -> None:
-        """Break the connection: what was not sent yet is lost."""
+        """Break the connection; unsent data is lost."""
         drop(self._transport, reset=reset)
 
     async def hang(self) -> None:
-        """Do nothing until the client gives up or the sandbox stops."""
+        """Hang until the client disconnects or the sandbox stops."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
     async def send(self, status: int, headers: list[tuple[str, str]], body: bytes, content: Encoded) -> int:
-        """Send the answer; return the bytes of the body that were sent."""
+        """Send the response; return the bytes of the body that were sent."""
         if status in (204, 304):
             await self._start(status, headers)
             await self._send({"type": "http.response.body", "body": b""})
@@ -67,7 +67,7 @@ class Sender:
     def _spoil(
         self, headers: list[tuple[str, str]], body: bytes, content: Encoded
     ) -> tuple[list[tuple[str, str]], bytes]:
-        """Return headers and body after the faults that replace the body's bytes."""
+        """Apply the faults that replace the bytes of the body; return headers and body."""
         fault = self._strikes.get("not_json", "lying_encoding", "bomb")
         if fault is None:
             return headers, body
@@ -96,7 +96,7 @@ class Sender:
         sent = 0
         for chunk in oversized(fault.amount):
             if self._transport.is_closing():
-                return sent  # the client has had enough; that the body is not whole is its own doing
+                return sent  # the client has disconnected, so the body stays incomplete
             await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
             sent += len(chunk)
         await self._send({"type": "http.response.body", "body": b""})
@@ -104,7 +104,7 @@ class Sender:
 
 
 def drop(transport: asyncio.Transport, *, reset: bool) -> None:
-    """Break a connection at once, by TCP's reset if asked for."""
+    """Break a connection immediately, with a TCP reset if requested."""
     connection = transport.get_extra_info("socket")
     if reset and connection is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -112,7 +112,7 @@ def drop(transport: asyncio.Transport, *, reset: bool) -> None:
 
 
 async def read_body(receive: Receive) -> bytes:
-    """Return the request's body, or a bit more than the limit of it."""
+    """Return the request's body, or slightly more than its limit."""
     body = b""
     while len(body) <= MAX_BODY:
         message = await receive()

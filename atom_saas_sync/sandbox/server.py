@@ -1,4 +1,4 @@
-"""The sandbox as a whole: a real server over real sockets in a thread of its own (architecture, decision 10)."""
+"""The sandbox: a server on real sockets in its own thread (architecture, decision 10)."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ DEFAULT_RATE_LIMIT = 100_000
 
 
 class Sandbox(Marketplace):
-    """A local marketplace.
+    """A mock marketplace on this machine.
 
     >>> with Sandbox(skills=10) as sandbox:  # doctest: +SKIP
     ...     print(sandbox.url, sandbox.ws_url, sandbox.token)
 
-    `stop()` and `start()` again on the same port is an outage; what was stored survives it.
+    `stop()` followed by `start()` on the same port is an outage; stored data survives it.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Sandbox(Marketplace):
     # Running
 
     def start(self) -> Self:
-        """Listen; returns when the first connection can be made."""
+        """Listen; return when clients can connect."""
         if self._thread is not None:
             raise UsageError("this sandbox runs already")
         listener = _listen(self.host, self.port)
@@ -76,7 +76,7 @@ class Sandbox(Marketplace):
         return self
 
     def stop(self) -> None:
-        """Break all connections, also hung ones, and release the port; at once."""
+        """Break all connections, including hung ones, and release the port immediately."""
         if self._thread is None or self._server is None:
             return
         self._server.stop()
@@ -105,12 +105,12 @@ class Sandbox(Marketplace):
         except ClientDisconnected:
             pass
         except Exception:
-            traceback.print_exc()  # uvicorn's log is silent, and a bug of the sandbox must not be
+            traceback.print_exc()  # uvicorn's log is off, but a bug of the sandbox must be visible
             raise
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn without its polling: ready and stop are events, and stop waits for nobody."""
+    """Uvicorn with events instead of polling for ready and stop; stop waits for no client."""
 
     def __init__(self, app: Any, journal: Journal, hub: Hub) -> None:  # noqa: ANN401 - any ASGI application
         super().__init__(
@@ -119,7 +119,7 @@ class _Server(uvicorn.Server):
                 interface="asgi3",
                 http=_http_protocol(journal),
                 ws=_ws_protocol(hub),
-                ws_ping_interval=None,  # the contract's own ping is a message
+                ws_ping_interval=None,  # the contract's ping is a message of its own
                 ws_per_message_deflate=False,
                 loop="asyncio",
                 lifespan="off",
@@ -128,7 +128,7 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                date_header=False,  # ours can be shifted
+                date_header=False,  # the sandbox's clock can be shifted
                 timeout_keep_alive=60,
             )
         )
@@ -137,7 +137,7 @@ class _Server(uvicorn.Server):
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """End the server from another thread."""
+        """Stop the server from another thread."""
         assert self.event_loop is not None
         self.event_loop.call_soon_threadsafe(self._stopping.set)
 
@@ -156,7 +156,7 @@ class _Server(uvicorn.Server):
             listener.close()
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        await asyncio.sleep(0)  # the connections learn that they are lost before their tasks are cancelled
+        await asyncio.sleep(0)  # connections are marked as lost before their tasks are cancelled
         tasks = list(self.server_state.tasks)
         for task in tasks:
             task.cancel()
@@ -164,7 +164,7 @@ class _Server(uvicorn.Server):
 
 
 def _http_protocol(journal: Journal) -> type[asyncio.Protocol]:
-    """Return uvicorn's protocol, which besides counts connections and lends the application its transport."""
+    """Return uvicorn's protocol, extended to count connections and give the application its transport."""
 
     class Protocol(H11Protocol):
         counted = False
@@ -177,7 +177,7 @@ def _http_protocol(journal: Journal) -> type[asyncio.Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._uncount()
-            with contextlib.suppress(Exception):  # an abort in the middle of an answer is what faults are for
+            with contextlib.suppress(Exception):  # faults abort responses on purpose
                 super().connection_lost(exc)
 
         def handle_websocket_upgrade(self, event: Any) -> None:  # noqa: ANN401 - h11's, which is not our dependency
@@ -193,12 +193,12 @@ def _http_protocol(journal: Journal) -> type[asyncio.Protocol]:
 
 
 def _ws_protocol(hub: Hub) -> type[asyncio.Protocol]:
-    """Return uvicorn's protocol, which besides does not answer pings while the hub is silent."""
+    """Return uvicorn's protocol, extended not to answer pings while the hub is silent."""
 
     class Protocol(WebSocketsSansIOProtocol):
         def handle_ping(self) -> None:
             if hub.silent:
-                self.conn.data_to_send()  # takes the pong that waits there, and forgets it
+                self.conn.data_to_send()  # consumes the pong and discards it
             else:
                 super().handle_ping()
 
@@ -207,10 +207,10 @@ def _ws_protocol(hub: Hub) -> type[asyncio.Protocol]:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With its protocol named: only then asyncio switches Nagle's delays (40 ms an answer) off.
+    # With an explicit protocol; otherwise asyncio keeps Nagle's algorithm, which delays responses by 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        # An outage ends on the same port, whatever connections the operating system still remembers.
+        # An outage must end on the same port, even if old connections are in TIME_WAIT.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(2048)

@@ -1,4 +1,4 @@
-"""Bodies that are wrong as bytes: not JSON, too large, bombs (the faults of `faults.py` below the level of JSON)."""
+"""Bodies that are invalid as bytes: not JSON, too large, bombs (the faults below the level of JSON)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from functools import lru_cache
 import zstandard
 
 _BLOCK = 1024 * 1024
-_END = b'{"skills": [], "total": 0}'  # white space before JSON is allowed: a bomb that is unpacked is even valid
+_END = b'{"skills": [], "total": 0}'  # white space before JSON is allowed, so an unpacked bomb is valid
 
 
 def not_json(value: str, body: bytes) -> bytes:
-    """Return what a broken proxy or program might send in place of the body."""
+    """Return what a faulty proxy or program might send instead of the body."""
     bodies = {
         "html": b"<!doctype html><title>502 Bad Gateway</title><h1>Bad Gateway</h1>",
         "empty": b"",
@@ -27,7 +27,7 @@ def not_json(value: str, body: bytes) -> bytes:
 
 
 def oversized(amount: int) -> Iterator[bytes]:
-    """Yield a valid answer of exactly `amount` bytes, most of it padding."""
+    """Yield a valid response of exactly `amount` bytes, most of it padding."""
     start, end = b'{"skills": [], "total": 0, "padding": "', b'"}'
     left = max(0, amount - len(start) - len(end))
     yield start
@@ -39,12 +39,12 @@ def oversized(amount: int) -> Iterator[bytes]:
 
 @lru_cache(maxsize=4)
 def bomb(coding: str, amount: int) -> bytes:
-    """Return a small body that unpacks to a bit more than `amount` bytes."""
+    """Return a small body that decompresses to slightly more than `amount` bytes."""
     blocks, block = max(1, amount // _BLOCK), b" " * _BLOCK
     if coding == "zstd":
         packer = zstandard.ZstdCompressor(level=1).compressobj()
         return b"".join(packer.compress(block) for _ in range(blocks)) + packer.compress(_END) + packer.flush()
-    # After a full flush deflate starts anew, so one packed block may stand there many times.
+    # After a full flush, deflate starts over, so a compressed block can be repeated.
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = deflate.compress(block) + deflate.flush(zlib.Z_FULL_FLUSH)
     last = deflate.compress(_END) + deflate.flush()

@@ -1,6 +1,6 @@
-"""What the sandbox knows: the catalogue with its changes, the ratings, and the pages made from them.
+"""The sandbox's state: the catalogue and its changes, ratings, and encoded pages.
 
-Every method may be called from any thread; one lock guards all. Nothing here knows HTTP or WebSocket.
+All methods are thread-safe (one lock). Independent of HTTP and WebSocket.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_COMMENT = 1000
 
 
 class Outcome(NamedTuple):
-    """What became of a rating that was sent: the answer, and whether anything was stored."""
+    """The result of sending a rating: the response, and whether anything was stored."""
 
     status: int
     document: Json
@@ -41,7 +41,7 @@ class State:
         self.reset()
 
     def reset(self) -> None:
-        """Go back to the catalogue as it was at the start: no changes, no ratings, the right time."""
+        """Reset to the initial catalogue: no changes, no ratings, no clock offset."""
         with self._lock:
             self.clock_offset = 0.0
             self._latest: datetime | None = None
@@ -52,7 +52,7 @@ class State:
             self._category = {category["name"]: category for category in self._catalogue.categories()}
             self._ratings: dict[str, Json] = {}
             self._rating_of: dict[tuple[str, str], str] = {}
-            self._answers: dict[str, tuple[str, Json]] = {}  # by idempotency key: digest of the request, the answer
+            self._answers: dict[str, tuple[str, Json]] = {}  # by idempotency key: digest, response
             self._encoded = EncodedPages()
 
     def now(self) -> datetime:
@@ -63,7 +63,7 @@ class State:
 
     @property
     def total(self) -> int:
-        """How many skills there are."""
+        """Number of skills."""
         return len(self._order)
 
     def ids(self) -> list[str]:
@@ -72,11 +72,11 @@ class State:
             return list(self._order)
 
     def has(self, skill_id: str) -> bool:
-        """Tell whether there is such a skill."""
+        """Tell whether the skill exists."""
         return skill_id in self._category_of
 
     def skill(self, skill_id: str) -> Json:
-        """Return a copy of the skill as the list shows it. KeyError if there is none."""
+        """Return a copy of the skill as in the list. Raises KeyError if it does not exist."""
         with self._lock:
             return self._copy(skill_id)
 
@@ -94,7 +94,7 @@ class State:
             }
 
     def skill_document(self, skill_id: str) -> Json:
-        """Return one skill with its ratings (contract, "One skill"). KeyError if there is none."""
+        """Return one skill with its ratings (contract, "One skill"). Raises KeyError if it does not exist."""
         with self._lock:
             skill = self._copy(skill_id)
             index = self._base.get(skill_id)
@@ -120,7 +120,7 @@ class State:
             return self._encoded.once(("page", *where), lambda: self.list_page(*where))
 
     def encoded_skill(self, skill_id: str) -> Encoded:
-        """Return the encoded form of `skill_document`; not kept, because one skill is quickly made."""
+        """Return the encoded form of `skill_document`; not cached, because one skill is cheap to encode."""
         return Encoded(to_json(self.skill_document(skill_id)))
 
     def encoded_categories(self, *, bare: bool) -> Encoded:
@@ -131,9 +131,9 @@ class State:
             )
 
     def warm(self, page_size: int = MAX_PAGE_SIZE, *, codings: tuple[str, ...] = ("zstd", "gzip")) -> int:
-        """Make all pages of that size now, so that later requests only send. Return how many there are."""
+        """Encode all pages of that size now, so that later requests only send them. Return their number."""
         pages = math.ceil(self.total / page_size)
-        for page in range(1, pages + 2):  # and the empty page behind the last one
+        for page in range(1, pages + 2):  # and the empty page after the last one
             encoded = self.encoded_page(page, page_size)
             for coding in codings:
                 encoded.body(coding)
@@ -151,7 +151,7 @@ class State:
             known, same = self.has(skill_id), self._category_of.get(skill_id) == category
             if not known:
                 self._order.insert(self.total if position is None else position, skill_id)
-            self._changed[skill_id] = json.loads(json.dumps(skill))  # ours alone, and surely JSON
+            self._changed[skill_id] = json.loads(json.dumps(skill))  # a private copy, and valid JSON
             self._category_of[skill_id] = category
             if category and category not in self._category:
                 self.put_category(category)
@@ -159,7 +159,7 @@ class State:
             return self._copy(skill_id)
 
     def patch_skill(self, skill_id: str, fields: Json, *, touch: bool = True) -> Json:
-        """Change some fields; unless told otherwise `updated_at` moves on, as a marketplace would do."""
+        """Change some fields and, unless told otherwise, `updated_at`, as a marketplace would."""
         with self._lock:
             skill = self._copy(skill_id)
             skill.update(fields)
@@ -168,10 +168,7 @@ class State:
             return self.put_skill(skill)
 
     def touch_many(self, count: int, *, text: bool = True) -> list[Json]:
-        """Change `count` skills, one after the other and round again, each time in a way of its own; return them.
-
-        Without `text` only the version changes, nothing that a search would look into.
-        """
+        """Change `count` skills in turn, differently each time; return them. Without `text` only versions change."""
         with self._lock:
             changed = []
             for number in range(count):
@@ -186,7 +183,7 @@ class State:
             return changed
 
     def delete_skill(self, skill_id: str) -> None:
-        """Remove a skill. KeyError if there is none."""
+        """Remove a skill. Raises KeyError if it does not exist."""
         with self._lock:
             del self._category_of[skill_id]
             self._order.remove(skill_id)
@@ -213,9 +210,9 @@ class State:
     # Ratings
 
     def post_rating(self, body: object, key: str, path_skill_id: str = "") -> Outcome:
-        """Take a rating as the contract's `POST` brings it.
+        """Store a rating sent by the contract's `POST`.
 
-        The same idempotency key with the same body gets the stored answer and stores nothing; with another body 422.
+        The same idempotency key and body return the stored response; with another body, 422.
         """
         refusal = _invalid_rating(body, path_skill_id)
         if refusal is not None:
@@ -240,7 +237,7 @@ class State:
             return Outcome(201, answer, stored=True)
 
     def put_rating(self, rating_id: str, body: object, path_skill_id: str = "") -> Outcome:
-        """Change a rating as the contract's `PUT` asks for it."""
+        """Change a rating as the contract's `PUT` requests."""
         with self._lock:
             stored = self._ratings.get(rating_id)
             if stored is None or path_skill_id not in ("", stored["skill_id"]):
@@ -264,7 +261,7 @@ class State:
         created_at: str | None = None,
         updated_at: str | None = None,
     ) -> Json:
-        """Store or replace a user's rating, and bring the skill's average up to date. KeyError if there is no skill."""
+        """Store or replace a user's rating, and update the skill's average. Raises KeyError for an unknown skill."""
         with self._lock:
             skill = self._copy(skill_id)
             rating_id = self._rating_of.get((skill_id, user_id)) or f"rating-{digest([skill_id, user_id])[:16]}"
@@ -289,7 +286,7 @@ class State:
             return dict(rating)
 
     def ratings(self) -> list[Json]:
-        """Return all stored ratings, not those that the catalogue came with."""
+        """Return all stored ratings, without the initial ones of the catalogue."""
         with self._lock:
             return [dict(rating) for rating in self._ratings.values()]
 
@@ -314,19 +311,19 @@ class State:
         return _searched_text(changed if changed is not None else self._catalogue.summary(self._base[skill_id]))
 
     def _later(self, before: object) -> str:
-        """Return a time that is now, but in any case after `before`: an update is never older than what it updates."""
+        """Return the current time, but always later than `before`, the time of the version that is replaced."""
         now, old = self.now(), parse_time(before)
         moment = max(now, old + timedelta(seconds=1)) if old else now
         self._latest = max(moment, self._latest or moment)
         return format_time(moment)
 
     def message_time(self) -> datetime:
-        """Return the time for a message: now, but not before the last update that was made, whatever is in between."""
+        """Return the time for a message: now, but not before the last update."""
         now = self.now()
         return max(now, self._latest or now)
 
     def _forget(self, skill_id: str | None) -> None:
-        """Drop encoded bodies: after a change in place only the pages that may show the skill, otherwise all."""
+        """Drop encoded bodies: after a change in place only the pages that may contain the skill, otherwise all."""
         if skill_id is None:
             self._encoded.clear()
         else:
@@ -353,7 +350,7 @@ def _refusal(status: int, message: str, **fields: object) -> Outcome:
 
 
 def _invalid_rating(body: object, path_skill_id: str) -> Outcome | None:
-    """Return the refusal of a rating that has not the contract's form (400) or is out of range (422)."""
+    """Return the error for a rating that violates the contract's form (400) or is out of range (422)."""
     if not isinstance(body, dict):
         return _refusal(400, "the body must be a JSON object")
     skill_id, user_id = body.get("skill_id", path_skill_id), body.get("user_id")
@@ -370,5 +367,5 @@ def _invalid_rating(body: object, path_skill_id: str) -> Outcome | None:
 
 
 def digest(document: object) -> str:
-    """Return a digest of a JSON document, the same for the same content."""
+    """Return a digest of a JSON document; equal for equal content."""
     return hashlib.sha256(to_json(document)).hexdigest()

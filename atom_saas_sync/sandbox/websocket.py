@@ -1,7 +1,7 @@
-"""The marketplace's WebSocket: listeners, messages to them, and everything that can be wrong with a stream of frames.
+"""The marketplace's WebSocket: listeners, messages to them, and malformed streams of frames.
 
-(Contract, section 4.) Frames are written by hand: a flood must be as fast as the socket takes it, and a bad frame is
-one that no library would send.
+(Contract, section 4.) Frames are built by hand: floods must be as fast as the socket accepts them, and no library sends
+malformed frames.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _padded(size: int) -> bytes:
 
 
 def bad_frames() -> dict[str, bytes]:
-    """Return, by name, frames that are malformed or at the border of it; all but `largest` and `unknown_type` are."""
+    """Return frames by name that are malformed, or valid edge cases (`largest` and `unknown_type`)."""
     return {
         "binary": frame(b'{"type":"skill_update","data":{"skill_id":"a","name":"a"}}', _BINARY),
         "not_json": frame(b'{"type":"skill_update","data":{'),
@@ -82,14 +82,14 @@ class _Listener:
         self._closing = False
 
     def write(self, frames: bytes) -> bool:
-        """Hand whole frames to the socket; False if the connection is over."""
+        """Write whole frames to the socket; return False if the connection is closed."""
         if self._closing or self.transport.is_closing():
             return False
         self.transport.write(frames)
         return True
 
     async def drain(self) -> None:
-        """Wait until the socket takes more, or is gone."""
+        """Wait until the socket accepts more data, or is closed."""
         if (protocol := self.transport.get_protocol()) is not None:
             writable: asyncio.Event = protocol.writable  # type: ignore[attr-defined]
             await writable.wait()
@@ -97,12 +97,12 @@ class _Listener:
     async def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake."""
         self._closing = True
-        with contextlib.suppress(Exception):  # the client may have gone in the meantime
+        with contextlib.suppress(Exception):  # the client may have disconnected in the meantime
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
 
 class Hub:
-    """All listeners. Its methods run in the server's event loop, except where they say otherwise."""
+    """All listeners. Methods run in the server's event loop unless they say otherwise."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class Hub:
         self.silent = False
         journal.counters |= dict.fromkeys(("ws_connections", "ws_open", "ws_refused", "ws_received"), 0)
 
-    # What clients do
+    # Clients
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one client from its handshake to its end."""
@@ -134,7 +134,7 @@ class Hub:
         query = parse_qs(scope["query_string"].decode("ascii", "replace"))
         given = query.pop("token", [""])[-1]
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        # The token travels in the query here, so the log gets the rest of the query only.
+        # The query contains the token, so only the rest of it is logged.
         shown = "&".join(f"{quote(name)}={quote(value)}" for name, values in query.items() for value in values)
         entry = self._journal.begin(LoggedRequest("GET", path, shown, "ws", headers))
         strikes = self._faults.take("ws", "GET")
@@ -205,10 +205,10 @@ class Hub:
         self._journal.counters[name] += by
         self._journal.notify()
 
-    # What the marketplace does
+    # Sending
 
     def message(self, kind: str, data: Json | None = None) -> bytes:
-        """Return the frame of one message of the contract. May be called from any thread."""
+        """Return the frame of one message of the contract. Thread-safe."""
         document = {
             "type": kind,
             **({} if data is None else {"data": data}),
@@ -217,11 +217,11 @@ class Hub:
         return frame(to_json(document))
 
     def write(self, frames: bytes) -> int:
-        """Send frames to all listeners; return how many got them. Nobody does while the hub is silent."""
+        """Send frames to all listeners; return their number, 0 while the hub is silent."""
         return 0 if self.silent else sum(listener.write(frames) for listener in self._listeners)
 
     async def flood(self, frames: Iterable[bytes]) -> int:
-        """Send frames as fast as every socket takes them; return how many bytes each listener got."""
+        """Send frames as fast as the sockets accept them; return the bytes sent to each listener."""
         sent, chunk, listeners = 0, bytearray(), list(self._listeners)
 
         async def flush() -> None:
@@ -239,7 +239,7 @@ class Hub:
         return sent
 
     async def stream(self, frames: Sequence[bytes], per_second: float) -> list[float]:
-        """Send frames at a steady rate; return when each was handed to the socket (time.monotonic)."""
+        """Send frames at a steady rate; return when each was written to the socket (time.monotonic)."""
         sent: list[float] = []
         began = time.monotonic()
         while len(sent) < len(frames):
@@ -251,7 +251,7 @@ class Hub:
         return sent
 
     def close(self, code: int, reason: str) -> None:
-        """Close all connections in an orderly way."""
+        """Close all connections with a closing handshake."""
         for listener in self._listeners:
             task = asyncio.get_running_loop().create_task(listener.close(code, reason))
             self._tasks.add(task)

@@ -359,7 +359,8 @@ class World:
 
     def admit_by_policy(self) -> None:
         """Admit what the policy may admit of what the marketplace shows now."""
-        like_new = {row[0] for row in self.sql("SELECT skill_id FROM gate_quarantine WHERE reason != 'quarantined'")}
+        has_base = {row[0] for row in self.sql("SELECT skill_id FROM skill_base")}
+        has_base -= {row[0] for row in self.sql("SELECT skill_id FROM gate_quarantine WHERE reason != 'quarantined'")}
         for skill_id, fields in self.market.skills.items():
             version = version_from_fields(skill_id, fields)
             first = self.first_seen.setdefault((skill_id, version.content_digest), self.clock.now())
@@ -369,7 +370,7 @@ class World:
                 each.exec_digest for each in known.values()
             }
             authors = {each.fields["metadata"]["author"] for each in known.values()}
-            trips = seen or (skill_id not in like_new and authors and fields["metadata"]["author"] not in authors)
+            trips = seen or (skill_id in has_base and authors and fields["metadata"]["author"] not in authors)
             if (
                 out_of_scope
                 or self.policy.admission == "open"

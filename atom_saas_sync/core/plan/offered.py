@@ -70,7 +70,7 @@ def plan_offered(
         outcome = Outcome.HELD if verdict.kind == "hold" else Outcome.REFUSED
     banned = None if sides.local is None else ban_on(gate, sides)
     if banned is not None:
-        taken_out = plan_quarantine(sides.known, reason=banned[0], by=BY_POLICY, note=banned[1])
+        taken_out = plan_quarantine(sides.known, reason=banned[0], by=BY_POLICY, note=banned[1], is_shown=True)
         return Action(remote.skill_id, taken_out.outcome, (*taken_out.effects, *waits), remote)
     action = Action(remote.skill_id, outcome, (*waits, *_refreshed(sides, remote)), remote)
     return with_alarm(action, sides, seen_otherwise=evidence.seen_otherwise) if outcome is Outcome.HELD else action
@@ -208,11 +208,12 @@ def plan_withdrawn(known: Known | None, offer: Offer | None, skill_id: str, stra
 
 
 def plan_quarantine(
-    known: Known, *, reason: Literal["quarantined", "revoked", "denied"], by: str, note: str | None
+    known: Known, *, reason: Literal["quarantined", "revoked", "denied"], by: str, note: str | None, is_shown: bool
 ) -> Action:
     """Plan to take a served skill out of what is served, and to keep it whole as evidence.
 
-    The base stays: it is still what was admitted last. Raises ValueError if nothing is served.
+    The base stays: it is still what was admitted last. `is_shown`: what the marketplace shows is the base, or waits
+    already; else the other side of an open conflict waits from now on. Raises ValueError if nothing is served.
     """
     sides, text = Sides(known), known.local_text
     if sides.local is None or text is None:
@@ -238,6 +239,10 @@ def plan_quarantine(
         remote = None if sides.waiting is None else sides.waiting.version
         entry = ConflictEntry(conflict_with(sides, remote), Resolution(REVOKED, None), sides.waiting_id)
         effects += logged(known.skill_id, entry)
+        if remote is not None and not is_shown:
+            verdict = Verdict("hold", 3, "quarantined", note="in quarantine")
+            waits = _put_offer(verdict, remote, Evidence(known.skill_id), Gate(), DECIDED)
+            effects += [replace(each, page=known.base and known.base.page) for each in waits]
     return Action(known.skill_id, Outcome.DELETED, tuple(effects))
 
 

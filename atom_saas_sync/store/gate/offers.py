@@ -40,8 +40,8 @@ _TO_JUDGE = """
     SELECT skill_id FROM skill_offer AS o WHERE ?1 OR (o.kind = 'hold' AND (
         o.due_at <= ?2
         OR (o.reason = 'pinned' AND NOT EXISTS (SELECT 1 FROM gate_pin AS p WHERE p.skill_id = o.skill_id))
-        OR (o.reason = 'quarantined'
-            AND NOT EXISTS (SELECT 1 FROM gate_quarantine AS q WHERE q.skill_id = o.skill_id))
+        OR (o.reason = 'quarantined' AND NOT EXISTS (
+            SELECT 1 FROM gate_quarantine AS q WHERE q.skill_id = o.skill_id AND q.reason = 'quarantined'))
         OR (o.reason = 'scan'
             AND EXISTS (SELECT 1 FROM gate_scan AS s WHERE s.content_digest = o.content_digest AND s.passed))
     ))

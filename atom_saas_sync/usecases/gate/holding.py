@@ -203,12 +203,13 @@ def quarantine(
     done: list[str] = []
     refused: list[Refused] = []
     with desk.store.deciding() as batch:
-        known, there = batch.known(ids), batch.gate.quarantined(ids)
+        known, there, offers = batch.known(ids), batch.gate.quarantined(ids), batch.gate.offers(ids)
         actions = []
         for skill_id in ids:
             each = known.get(skill_id)
             if each is not None and each.local_text is not None:
-                actions.append(plan_quarantine(each, reason="quarantined", by=actor, note=note))
+                is_shown = skill_id in offers
+                actions.append(plan_quarantine(each, reason="quarantined", by=actor, note=note, is_shown=is_shown))
                 done.append(skill_id)
             elif skill_id in there and there[skill_id].reason == "quarantined":
                 done.append(skill_id)  # it is there already

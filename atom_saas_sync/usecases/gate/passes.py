@@ -92,10 +92,13 @@ def enforce(batch: DecidingBatch, gate: Gate, now: datetime, *, rules: bool, act
     ids = batch.served_ids() if rules else batch.gate.revoked_skills(gate.revocations)
     actions = []
     for start in range(0, len(ids), _TOGETHER):
-        for known in batch.known(ids[start : start + _TOGETHER]).values():
+        together = ids[start : start + _TOGETHER]
+        offers = batch.gate.offers(together)
+        for known in batch.known(together).values():
             banned = None if known.local_text is None else ban_on(gate, Sides(known))
             if banned is not None:
-                actions.append(plan_quarantine(known, reason=banned[0], by=actor, note=banned[1]))
+                is_shown = known.skill_id in offers
+                actions.append(plan_quarantine(known, reason=banned[0], by=actor, note=banned[1], is_shown=is_shown))
     batch.apply(actions, now, actor=actor)
     for action in actions:
         batch.note(actor, "quarantine", action.skill_id, now)

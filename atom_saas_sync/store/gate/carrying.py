@@ -65,16 +65,18 @@ def _take_out(batch: Batch, connection: sqlite3.Connection, now: datetime, *, ac
     revoked = set(serving.revoked_skills(connection, Revocations(tuple(people.revocations(connection)))))
     held = {each.skill_id for each in ServedSnapshot(connection, None).served(list(kept)) if each.is_quarantined}
     known = [each for each in batch.known({*revoked, *held}).values() if each.local_text is not None]
-    batch.apply(
-        [
-            plan_quarantine(
-                each, reason="revoked" if each.skill_id in revoked else "quarantined", by=actor, note="db restore"
-            )
-            for each in known
-        ],
-        now,
-        actor=actor,
-    )
+    offers = batch.gate.offers([each.skill_id for each in known])
+    actions = [
+        plan_quarantine(
+            each,
+            reason="revoked" if each.skill_id in revoked else "quarantined",
+            by=actor,
+            note="db restore",
+            is_shown=each.skill_id in offers,
+        )
+        for each in known
+    ]
+    batch.apply(actions, now, actor=actor)
     # Who took it out, why, and the text of that day.
     people.quarantine(connection, [each for each in kept.values() if each.skill_id in held])
 

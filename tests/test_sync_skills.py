@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import pytest
 from conftest import Machine
@@ -340,3 +341,17 @@ def test_a_skill_that_changes_to_and_fro_is_synced_each_time(machine: Machine) -
         machine.sandbox.patch_skill(skill_id, {"description": text}, push=False)
         assert machine.pull().status == "success"
         assert machine.cached()[skill_id]["description"] == text
+
+
+def test_a_page_that_is_only_confirmed_for_a_week_is_read_once(machine: Machine) -> None:
+    machine.fill()
+    pages = machine.sql("SELECT count(*) FROM http_validator WHERE page IS NOT NULL")[0][0]
+    read_at = machine.clock.now()
+    for days, is_read in ((6, False), (2, True), (6, False)):
+        machine.clock.move(days=days)
+        report = machine.pull()
+        assert report.counts.requests - report.counts.not_modified == (pages if is_read else 0)
+        assert report.counts.updated == 0
+        read_at = machine.clock.now() if is_read else read_at
+        assert machine.status().oldest_page_at == read_at
+    assert machine.clock.now() - read_at == timedelta(days=6)

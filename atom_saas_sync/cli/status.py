@@ -141,7 +141,7 @@ def _screen(state: Status, health: Health, now: datetime) -> RenderableType:
 def _lines(state: Status, now: datetime) -> list[tuple[str, RenderableType]]:
     from rich.text import Text
 
-    from atom_saas_sync.core.health import size
+    from atom_saas_sync.core.health import ago, size
 
     place = f"{state.database_path}  {size(state.database_bytes)}, at {state.revision or 'no revision'}"
     if state.revision is not None and state.migrations_pending:
@@ -163,6 +163,7 @@ def _lines(state: Status, now: datetime) -> list[tuple[str, RenderableType]]:
                     else ""
                 )
                 + (f"; {state.tampered:,} tampered" if state.tampered else "")
+                + (f"; the oldest page was read {ago(state.oldest_page_at, now)}" if state.oldest_page_at else "")
             ),
         ),
         (

@@ -5,13 +5,34 @@ The list is not a snapshot: skills come and go between pages, and servers differ
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from enum import Enum
 
+from msgspec.structs import replace
+
 from atom_saas_sync.errors import BadResponse
+from atom_saas_sync.model import PageRecord
 
 PAGES_BEYOND = 10
 MAX_PAGES = 10_000
 """A list may have twice the pages that its total implies, plus ten; never more than that."""
+
+
+LONGEST_UNREAD = timedelta(days=7)
+"""A page that has only been confirmed for longer is fetched whole once: a list that never changes may be frozen."""
+
+_CLOCK_STEPS = timedelta(hours=1)
+
+
+def with_fresh_etags(records: Mapping[int, PageRecord], now: datetime) -> dict[int, PageRecord]:
+    """Return the records without the ETags of pages that must be fetched whole because of their age."""
+    return {page: record if _is_fresh(record, now) else replace(record, etag=None) for page, record in records.items()}
+
+
+def _is_fresh(record: PageRecord, now: datetime) -> bool:
+    read_at = record.read_at
+    return read_at is not None and -_CLOCK_STEPS <= now - read_at <= LONGEST_UNREAD
 
 
 class Next(Enum):

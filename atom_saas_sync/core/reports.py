@@ -35,6 +35,7 @@ def status_document(status: Status, health: Health, now: datetime) -> dict[str, 
             "republished": status.republished,
             "tampered": status.tampered,
             "edits_deleted": status.edits_deleted,
+            "oldest_page_at": time_text(status.oldest_page_at),
         },
         "ratings": {
             "pending": status.ratings_pending,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from msgspec import Raw, Struct
 
 
@@ -23,8 +25,12 @@ class ListedPage(Struct, frozen=True):
 
 
 class PageRecord(Struct, frozen=True):
-    """What is stored of one page of the list; `etag` is None if it must be fetched whole."""
+    """What is stored of one page of the list; `etag` is None if it must be fetched whole.
+
+    `read_at` is when it was last fetched whole, None if that is not known.
+    """
 
     etag: str | None
     items: int
     total: int | None
+    read_at: datetime | None = None

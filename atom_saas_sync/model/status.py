@@ -123,6 +123,9 @@ class Status(Struct, frozen=True):
 
     jobs: tuple[ScheduledJob, ...] = ()
     marketplace_reached_at: datetime | None = None
+    oldest_page_at: datetime | None = None
+    """When the page of the list was read that was not read as a whole for the longest time."""
+
     clock_skew_seconds: float | None = None
     rate_limit_remaining: int = 0
     counters: Mapping[tuple[str, str], float] = field(default_factory=dict)

@@ -11,7 +11,7 @@ import msgspec
 
 from atom_saas_sync.model import PageRecord
 from atom_saas_sync.store import resolutions
-from atom_saas_sync.times import format_time
+from atom_saas_sync.times import format_time, parse_time
 
 _DIGEST_BYTES = 32
 
@@ -46,10 +46,12 @@ decode_list = msgspec.json.Decoder(list[str]).decode
 def page_records(connection: sqlite3.Connection, list_key: str) -> dict[int, PageRecord]:
     """Return what is known of the pages of the list that `list_key` names."""
     rows = connection.execute(
-        "SELECT page, etag, items, total FROM http_validator WHERE page IS NOT NULL AND resource = ? || page",
+        "SELECT page, etag, items, total, read_at FROM http_validator WHERE page IS NOT NULL AND resource = ? || page",
         (list_key,),
     )
-    return {row["page"]: PageRecord(row["etag"], row["items"], row["total"]) for row in rows}
+    return {
+        row["page"]: PageRecord(row["etag"], row["items"], row["total"], parse_time(row["read_at"])) for row in rows
+    }
 
 
 def ids_on_page(connection: sqlite3.Connection, page: int) -> list[str]:
@@ -111,9 +113,10 @@ def record_page(
         etag = None
     connection.execute(
         """
-        INSERT INTO http_validator (resource, etag, page, items, total, checked_at) VALUES (?, ?, ?, ?, ?, ?)
-        ON CONFLICT (resource) DO UPDATE SET
-            etag = excluded.etag, items = excluded.items, total = excluded.total, checked_at = excluded.checked_at
+        INSERT INTO http_validator (resource, etag, page, items, total, checked_at, read_at)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
+        ON CONFLICT (resource) DO UPDATE SET etag = excluded.etag, items = excluded.items, total = excluded.total,
+            checked_at = excluded.checked_at, read_at = excluded.read_at
         """,
         (f"{list_key}{page}", etag, page, len(ids), total, moment),
     )

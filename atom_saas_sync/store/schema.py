@@ -201,4 +201,13 @@ MIGRATIONS = (
             ),
         ),
     ),
+    # When a page was last read as a body, and not confirmed by a 304.
+    Migration(
+        name="0023_pages_read",
+        up=(
+            "ALTER TABLE http_validator ADD COLUMN read_at TEXT",
+            "UPDATE http_validator SET read_at = checked_at WHERE page IS NOT NULL",
+        ),
+        down=("ALTER TABLE http_validator DROP COLUMN read_at",),
+    ),
 )

@@ -54,7 +54,7 @@ CREATE TABLE http_validator (
         items INTEGER,
         total INTEGER,
         checked_at TEXT NOT NULL
-    ) WITHOUT ROWID
+    , read_at TEXT) WITHOUT ROWID
     
 ;
 
@@ -951,4 +951,5 @@ INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES
     ('atom_saas_sync', '0019_backend_conflicts', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
     ('atom_saas_sync', '0020_expiry', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
     ('atom_saas_sync', '0021_deleted_edits', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
-    ('atom_saas_sync', '0022_gate', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now'))
+    ('atom_saas_sync', '0022_gate', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
+    ('atom_saas_sync', '0023_pages_read', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now'))

@@ -170,12 +170,18 @@ def _read(
                 "SELECT id, name, minutes, next_run_time FROM scheduled_job ORDER BY id"
             )
         ),
+        oldest_page_at=_oldest_page(connection),
         marketplace_reached_at=parse_time(get_fact(connection, "marketplace_reached_at")),
         clock_skew_seconds=_figure(skew),
         rate_limit_remaining=remaining_requests(connection, now.timestamp(), *limits),
         counters=counters,
         **figures,
     )
+
+
+def _oldest_page(connection: sqlite3.Connection) -> datetime | None:
+    row = connection.execute("SELECT min(read_at) FROM http_validator WHERE page IS NOT NULL").fetchone()
+    return parse_time(row[0])
 
 
 def _trust(connection: sqlite3.Connection, trust: TrustState) -> TrustState:

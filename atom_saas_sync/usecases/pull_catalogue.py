@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from atom_saas_sync.characters import counted, short_id
 from atom_saas_sync.core.deletions import MaxDelete
+from atom_saas_sync.core.listing import with_fresh_etags
 from atom_saas_sync.core.plan.listed import without_outdated
 from atom_saas_sync.errors import (
     ApiError,
@@ -27,6 +28,7 @@ from atom_saas_sync.model import (
     Action,
     ListedPage,
     Outcome,
+    PageRecord,
     RunReport,
     Strategy,
     WalkProof,
@@ -261,7 +263,9 @@ class CataloguePull:
         return walk
 
     def _walk(self, list_key: str, *, first: bool) -> Walk:
-        records = {} if self._options.force and first else self._catalogue.page_records(list_key)
+        records: Mapping[int, PageRecord] = {}
+        if not (self._options.force and first):
+            records = with_fresh_etags(self._catalogue.page_records(list_key), self._clock.now())
         walk = Walk(
             fetch=self._fetch_page,
             records=records,

@@ -57,7 +57,7 @@ class StoredBatch(SkillBatch, Protocol):
         """
 
     def confirm_page(self, page: int, now: datetime) -> None:
-        """Note that the marketplace has confirmed every skill on a page as unchanged."""
+        """Note that the marketplace has confirmed every skill on a page as unchanged. It was not read by that."""
 
     def record_page(
         self, page: int, ids: AbstractSet[str], *, list_key: str, etag: str | None, total: int | None, now: datetime

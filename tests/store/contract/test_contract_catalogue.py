@@ -116,7 +116,7 @@ def test_a_skill_that_is_as_it_was_sent_is_not_tampered_with(store: Rooms) -> No
 def test_a_page_is_what_was_recorded_last(store: Rooms) -> None:
     store.show(skill("a"), skill("b"), etag='"1"')
     store.show(skill("b"), etag='"2"')
-    assert store.catalogue.page_records(LIST) == {1: PageRecord('"2"', 1, 1)}
+    assert store.catalogue.page_records(LIST) == {1: PageRecord('"2"', 1, 1, NOW)}
     assert store.catalogue.page_records("another") == {}
     assert store.catalogue.ids_on_page(1) == ["b"]
     assert store.catalogue.digests_on_page(1) == {skill("b").wire_digest: "b"}

@@ -49,6 +49,24 @@ def runs_of(settings: Settings, database: Database) -> Runs:
 
 
 @contextmanager
+def budget_of(settings: Settings) -> Iterator[RequestBudget]:
+    """Open the request budget that all processes share."""
+    from atom_saas_sync.core.marketplace import marketplace_of
+    from atom_saas_sync.store.requests import RequestBudget
+
+    budget = RequestBudget(
+        settings.database_path,
+        per_minute=settings.rate_limit_per_minute,
+        per_hour=settings.rate_limit_per_hour,
+        marketplace=marketplace_of(settings.api_url),
+    )
+    try:
+        yield budget
+    finally:
+        budget.close()
+
+
+@contextmanager
 def open_session(
     settings: Settings,
     database: Database,
@@ -65,10 +83,8 @@ def open_session(
     Raises WrongMarketplace, and Locked, which is counted.
     """
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.core.marketplace import marketplace_of
     from atom_saas_sync.errors import Locked
     from atom_saas_sync.store.lock import run_lock
-    from atom_saas_sync.store.requests import RequestBudget
     from atom_saas_sync.times import format_time
 
     runs = runs_of(settings, database)
@@ -88,13 +104,7 @@ def open_session(
         except Locked:
             runs.count_locked_out(kind)
             raise
-        budget = RequestBudget(
-            settings.database_path,
-            per_minute=settings.rate_limit_per_minute,
-            per_hour=settings.rate_limit_per_hour,
-            marketplace=marketplace_of(settings.api_url),
-        )
-        stack.callback(budget.close)
+        budget = stack.enter_context(budget_of(settings))
         client = stack.enter_context(runtime.marketplace_client(settings, budget, clock))
         yield Session(settings, database, runs, budget, client, started_by)
 

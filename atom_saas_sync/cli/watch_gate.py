@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from atom_saas_sync.cli.runtime import StopSignals
@@ -60,6 +61,39 @@ class GateWork:
         if self.settings.scan_command:
             with self._at_work["scan"]:
                 self._ticks("scan").scan()
+
+    def confirm(self, skill_ids: Sequence[str]) -> None:
+        """Ask the marketplace for skills of which messages told, and act on the answers."""
+        from atom_saas_sync.cli.gate_session import current_gate
+        from atom_saas_sync.cli.runtime import marketplace_client, signer_of
+        from atom_saas_sync.cli.session import budget_of, runs_of
+        from atom_saas_sync.core.deletions import MaxDelete
+        from atom_saas_sync.store.database import Database
+        from atom_saas_sync.store.realtime import RealtimeStore
+        from atom_saas_sync.usecases.confirm_messages import confirm_messages
+
+        settings, clock = self.settings, self._clock
+        with (
+            Database.open(settings.database_path) as database,
+            budget_of(settings) as budget,
+            marketplace_client(settings, budget, clock) as client,
+        ):
+            runs_of(settings, database)
+            confirm_messages(
+                client,
+                RealtimeStore(database, history_versions=settings.history_versions, signer=signer_of(settings)),
+                current_gate(settings, database, check=clock.check)[1].get,
+                clock,
+                skill_ids,
+                strategy=settings.conflict_strategy,
+                max_delete=MaxDelete(),
+                check=clock.check,
+            )
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Return how many requests a minute and an hour there may be."""
+        return self.settings.rate_limit_per_minute, self.settings.rate_limit_per_hour
 
     def _ticks(self, kind: str) -> GateTicks:
         from atom_saas_sync.cli.gate_session import current_gate

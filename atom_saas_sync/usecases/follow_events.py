@@ -20,11 +20,12 @@ from atom_saas_sync.usecases.limited_log import LimitedLog
 from atom_saas_sync.usecases.ports import EventBatch, StoredEvents
 
 if TYPE_CHECKING:
-    from atom_saas_sync.core.gate.types import Gate
+    from atom_saas_sync.core.gate.types import Gate, Offer
 
 log = logging.getLogger(__name__)
 
 _DEFAULT_MAX_DELETE = MaxDelete()
+_MOST_UNCONFIRMED = 1000
 _COUNTED = {Outcome.ADDED, Outcome.UPDATED, Outcome.DELETED}
 
 
@@ -60,7 +61,7 @@ class EventFollower:
         if gate is not None and gate.idle:
             gate = None
         with self._store.batch() as batch:
-            brake = _Brake(batch, self._max_delete, now)
+            brake = Brake(batch, self._max_delete, now)
             for group in _groups(messages):
                 if group[0].type == CATEGORY_UPDATE:
                     categories += self._apply_categories(batch, group, now)
@@ -74,21 +75,26 @@ class EventFollower:
             batch.count(Counter(message.type for message in messages), outcomes, now)
         self._lines.tell(done, categories, brake)
 
+    def take_unconfirmed(self, number: int) -> list[str]:
+        """Return at most so many of the skills that the marketplace must be asked about, and forget them."""
+        ids = list(self.unconfirmed)[:number]
+        for skill_id in ids:
+            self.unconfirmed.pop(skill_id, None)
+        return ids
+
     def settle(self, *, at_once: bool = False) -> None:
         """Tell how many lines were left out of the log lately."""
         self._lines.settle(at_once=at_once)
 
     def _apply_skills(
-        self, batch: EventBatch, group: Sequence[Message], brake: _Brake, gate: Gate | None, now: datetime
+        self, batch: EventBatch, group: Sequence[Message], brake: Brake, gate: Gate | None, now: datetime
     ) -> list[tuple[Message, Action]]:
         """Apply messages about different skills."""
         ids = [message.key for message in group]
-        known, offered = batch.known(ids), dict[str, str]()
-        if gate is not None:
-            offered = {name: offer.text for name, offer in batch.gate.offers(ids).items()}
+        known, offers = batch.known(ids), {} if gate is None else batch.gate.offers(ids)
         news, rating_news = dict[str, MessageMark](), dict[str, MessageMark]()
-        heard = self._heard(batch, group, known, offered, now)
-        planned = self._plan(batch, heard, now) if gate is None else self._plan_through(gate, batch, heard, now)
+        heard = self._heard(batch, group, known, offers, now)
+        planned = self._plan(batch, heard, now) if gate is None else self._plan_through(gate, batch, heard, offers, now)
         done: list[tuple[Message, Action]] = []
         for message, told, action in planned:
             if told.deleted and action.does_something and not brake.admits():
@@ -101,9 +107,10 @@ class EventFollower:
         batch.apply([action for _, action in done], now)
         batch.mark("skill", news, now)
         batch.mark("rating", rating_news, now)
-        told_of = {message.key for message, _ in done} | (known.keys() & self.unconfirmed.keys())
-        bases = [known[name].base for name in told_of if name in known]
-        batch.distrust_pages({base.page for base in bases if base is not None and base.page is not None})
+        left = {message.key for message, _ in heard}.difference(message.key for message, _, _ in planned)
+        told_of = left.union(message.key for message, _ in done)
+        stored = [*(known[name].base for name in told_of if name in known), *map(offers.get, told_of)]
+        batch.distrust_pages({each.page for each in stored if each is not None and each.page is not None})
         return done
 
     def _heard(
@@ -111,7 +118,7 @@ class EventFollower:
         batch: EventBatch,
         group: Sequence[Message],
         known: Mapping[str, Known],
-        offered: Mapping[str, str],
+        offers: Mapping[str, Offer],
         now: datetime,
     ) -> list[tuple[Message, Told]]:
         """Return what these messages tell that is not outdated."""
@@ -123,9 +130,8 @@ class EventFollower:
             if message.only_if_held and key not in known:
                 log.debug("a message was dropped: no new skill may have the id %s", short_id(key))
                 continue
-            told = told_by(
-                message, known.get(key), marks.get(key), rating_marks.get(key), now, offered=offered.get(key)
-            )
+            offered = None if key not in offers else offers[key].text
+            told = told_by(message, known.get(key), marks.get(key), rating_marks.get(key), now, offered=offered)
             if told is not None:
                 heard.append((message, told))
         return heard
@@ -144,12 +150,16 @@ class EventFollower:
         ]
 
     def _plan_through(
-        self, gate: Gate, batch: EventBatch, heard: Sequence[tuple[Message, Told]], now: datetime
+        self,
+        gate: Gate,
+        batch: EventBatch,
+        heard: Sequence[tuple[Message, Told]],
+        offers: Mapping[str, Offer],
+        now: datetime,
     ) -> list[tuple[Message, Told, Action]]:
         """Plan what the gate makes of it; what the marketplace must show first is noted in `unconfirmed`."""
         from atom_saas_sync.core.plan.offered import must_be_confirmed, plan_offered, plan_withdrawn
 
-        offers = batch.gate.offers([message.key for message, _ in heard])
         evidence = batch.gate.evidence([told.remote for _, told in heard if told.remote is not None])
         planned = []
         for message, told in heard:
@@ -159,7 +169,8 @@ class EventFollower:
             if (told.remote is not None or (told.deleted and is_known)) and must_be_confirmed(
                 gate, told.sides, told.remote, offers.get(key)
             ):
-                self.unconfirmed[key] = None
+                if len(self.unconfirmed) < _MOST_UNCONFIRMED:  # the next poll finds the others
+                    self.unconfirmed[key] = None
                 continue
             if told.deleted:
                 action = plan_withdrawn(known, offers.get(key), key, self.strategy) or action
@@ -205,7 +216,7 @@ def _groups(messages: Sequence[Message]) -> Iterator[list[Message]]:
         yield group
 
 
-class _Brake:
+class Brake:
     """Limits the deletions by messages, which nothing confirms: MaxDelete holds for an hour as it does for a run."""
 
     def __init__(self, batch: EventBatch, max_delete: MaxDelete, now: datetime) -> None:
@@ -246,7 +257,7 @@ class _Lines:
         self._republished = LimitedLog(log, logging.WARNING, "%d more skills were republished within a second")
         self._conflicts = LimitedLog(log, logging.INFO, "%d more conflicts by messages within a second")
 
-    def tell(self, done: Sequence[tuple[Message, Action]], categories: Sequence[str], brake: _Brake) -> None:
+    def tell(self, done: Sequence[tuple[Message, Action]], categories: Sequence[str], brake: Brake) -> None:
         for message, action in done:
             if action.outcome is Outcome.DELETED:
                 self._deletions.say("%s: deleted %s", message.type, short_id(action.skill_id))

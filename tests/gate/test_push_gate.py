@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
-from conftest import Json, Machine
+from conftest import Json, Machine, wait_until
+from watch_support import PATIENCE, successes, watching
+from watch_thread import JumpingClock
 
+from atom_saas_sync.core.deletions import MaxDelete
 from atom_saas_sync.core.gate.types import Gate, Policy, Revocation, Revocations
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.realtime import RealtimeStore
+from atom_saas_sync.usecases.confirm_messages import confirm_messages
 from atom_saas_sync.usecases.follow_events import EventFollower
+from atom_saas_sync.usecases.watch.background import BackgroundRuns
+from atom_saas_sync.usecases.watch.gate import GateWatch
 
 REVIEW = Gate(policy=Policy(admission="review"))
 SCOPED = Gate(policy=Policy(admission="review", scope="executable"))
@@ -87,3 +94,79 @@ def test_a_message_continues_what_waits(machine: Machine, skill_id: str) -> None
     hear(machine, gate, update(skill_id, version="6.6.6", code="new code"))
     hear(machine, gate, update(skill_id, version="6.6.7"))
     assert (machine.cached()[skill_id]["version"], machine.cached()[skill_id]["code"]) == ("6.6.7", "new code")
+
+
+# Asking the marketplace first
+
+
+def confirm(machine: Machine, gate: Gate, *ids: str, max_delete: int = 10) -> None:
+    with Database.open(machine.database_path) as database, machine.client() as (client, _):
+        confirm_messages(
+            client,
+            RealtimeStore(database),
+            lambda _: gate,
+            machine.clock,
+            ids,
+            strategy="remote_wins",
+            max_delete=MaxDelete(number=max_delete),
+            check=lambda: None,
+        )
+
+
+def test_what_the_marketplace_shows_is_offered_and_what_it_does_not_is_not(machine: Machine, skill_id: str) -> None:
+    other = machine.sandbox.skill_ids()[1]
+    before = machine.cached()[skill_id]["description"]
+    machine.sandbox.patch_skill(skill_id, {"description": "newer"}, push=False)
+    confirm(machine, REVIEW, skill_id, other, "made-up")
+    assert machine.cached()[skill_id]["description"] == before
+    assert "made-up" not in machine.cached()
+    assert machine.sql("SELECT skill_id, reason FROM skill_offer") == [(skill_id, "review")]
+
+
+def test_a_confirmed_deletion_obeys_the_brake(machine: Machine, skill_id: str) -> None:
+    other = machine.sandbox.skill_ids()[1]
+    for each in (skill_id, other):
+        machine.sandbox.delete_skill(each, push=False)
+    confirm(machine, REVIEW, skill_id, other, max_delete=1)
+    assert [each in machine.cached() for each in (skill_id, other)] == [False, True]
+
+
+def test_the_brake_counts_deletions_by_messages_too(machine: Machine, skill_id: str) -> None:
+    other = machine.sandbox.skill_ids()[1]
+    machine.sandbox.delete_skill(skill_id, push=False)
+    machine.sandbox.delete_skill(other, push=False)
+    confirm(machine, REVIEW, skill_id, max_delete=1)
+    confirm(machine, REVIEW, other, max_delete=1)
+    assert other in machine.cached()
+
+
+class _Work:
+    limits = (100, 60)
+
+    def tick(self) -> None: ...
+    def scan(self) -> None: ...
+    def confirm(self, skill_ids: Sequence[str]) -> None: ...
+
+
+def test_confirmations_take_a_tenth_of_the_budget() -> None:
+    watch = GateWatch(_Work(), BackgroundRuns(lambda: None), lambda _: [], JumpingClock())
+    asked = []
+    for minute in range(3):
+        free = watch.free(minute * 60.0)
+        watch.asked(free, minute * 60.0)
+        asked.append(free)
+        assert watch.free(minute * 60.0 + 59) == 0
+    assert asked == [6, 0, 0]  # a tenth of an hour's 60 requests, not ten a minute
+    assert watch.free(3600.0) == 6
+
+
+@pytest.mark.soak
+def test_watch_offers_what_a_message_has_told_without_waiting_for_a_poll(machine: Machine) -> None:
+    with watching(machine, ATOM_SYNC_ADMISSION="review"):
+        polled = successes(machine)
+        machine.sandbox.put_skill({"skill_id": "brand-new", "name": "New"}, push=True)
+        machine.sandbox.push({"type": "skill_update", "data": {"skill_id": "made-up", "name": "Not there"}})
+        wait_until(lambda: ("brand-new",) in machine.sql("SELECT skill_id FROM skill_offer"), PATIENCE)
+        assert successes(machine) == polled
+        assert machine.cached() == {}
+        assert ("made-up",) not in machine.sql("SELECT skill_id FROM skill_offer")

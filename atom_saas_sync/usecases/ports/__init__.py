@@ -36,9 +36,11 @@ from atom_saas_sync.usecases.ports.people import (
 from atom_saas_sync.usecases.ports.ratings import PersonsRatings, StoredRatings
 from atom_saas_sync.usecases.ports.reading import CacheFigures, StoredHistory, StoredLifetime, StoredReading
 from atom_saas_sync.usecases.ports.realtime import (
+    ConfirmBatch,
     EventBatch,
     JobStore,
     StateStore,
+    StoredConfirmations,
     StoredEvents,
     StoredSwitch,
     StoreUpkeep,
@@ -49,6 +51,7 @@ from atom_saas_sync.usecases.ports.runs import Progress, RunLog, StoredRunHistor
 __all__ = [
     "CacheFigures",
     "Clock",
+    "ConfirmBatch",
     "ConflictDesk",
     "EditableCatalogue",
     "EventBatch",
@@ -70,6 +73,7 @@ __all__ = [
     "StoredBatch",
     "StoredBudget",
     "StoredCatalogue",
+    "StoredConfirmations",
     "StoredConflicts",
     "StoredEvents",
     "StoredHistory",

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from atom_saas_sync.model import Action, Category, LinkState, LinkSwitch, MessageMark, ScheduledJob
-from atom_saas_sync.usecases.ports.catalogue import SkillBatch
+from atom_saas_sync.usecases.ports.catalogue import SkillBatch, StoredBatch
 
 
 class EventBatch(SkillBatch, Protocol):
@@ -43,6 +43,17 @@ class EventBatch(SkillBatch, Protocol):
 
     def count(self, messages: Mapping[str, int], outcomes: Mapping[tuple[str, str], int], now: datetime) -> None:
         """Add messages by type and outcomes by (type, action) to the counters, and store when the last one came."""
+
+
+class ConfirmBatch(StoredBatch, EventBatch, Protocol):
+    """One transaction in which an answer about a skill is taken, of which a message told."""
+
+
+class StoredConfirmations(Protocol):
+    """What confirming messages needs of the store."""
+
+    def batch(self) -> AbstractContextManager[ConfirmBatch]:
+        """Open the transaction for one answer."""
 
 
 class StoredEvents(Protocol):

@@ -104,7 +104,7 @@ class Watch:
         self._upkeep = Upkeep(upkeep, self._applying.written)
         self._watchdog = Watchdog(supervisor, writer)
         self._left_out = LeftOutLines(inbox, follower)
-        self._gate = () if gate is None else (GateWatch(gate, runs),)
+        self._gate = () if gate is None else (GateWatch(gate, runs, follower.take_unconfirmed, clock),)
 
     async def run(self) -> None:
         """Work until `stop` is called."""

@@ -1,0 +1,69 @@
+"""Confirm messages: ask the marketplace for skills of which messages told, and act on what it shows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from atom_saas_sync.characters import short_id
+from atom_saas_sync.core.deletions import MaxDelete
+from atom_saas_sync.core.gate.types import Gate
+from atom_saas_sync.core.plan.offered import plan_offered, plan_withdrawn
+from atom_saas_sync.errors import BadResponse
+from atom_saas_sync.model import Action, InvalidItem, Outcome, SkillVersion, Strategy
+from atom_saas_sync.usecases.follow_events import Brake
+from atom_saas_sync.usecases.ports import Clock, ConfirmBatch, Marketplace, StoredConfirmations
+
+log = logging.getLogger(__name__)
+
+
+def confirm_messages(
+    marketplace: Marketplace,
+    store: StoredConfirmations,
+    gate: Callable[[datetime], Gate],
+    clock: Clock,
+    skill_ids: Sequence[str],
+    *,
+    strategy: Strategy,
+    max_delete: MaxDelete,
+    check: Callable[[], None],
+) -> None:
+    """Ask for each of these skills, and act on the answer; `check` is called before each request, and may raise.
+
+    Raises MarketplaceError: what was not asked for by then, the next poll finds.
+    """
+    for skill_id in skill_ids:
+        check()
+        asked = clock.now()
+        found = marketplace.get_skill(skill_id)
+        if isinstance(found, InvalidItem) and found.if_held is not None:
+            found = found.if_held
+        if isinstance(found, InvalidItem):
+            log.warning("skipped an invalid item: %s: %s", short_id(skill_id), found.reason)
+            continue
+        if found is not None and found.skill_id != skill_id:
+            raise BadResponse(f"asked for the skill {short_id(skill_id)!r}, got {short_id(found.skill_id)!r}")
+        now = clock.now()
+        current = gate(now)
+        with store.batch() as batch:
+            if skill_id in batch.told_since(asked, now=now):
+                continue
+            brake = Brake(batch, max_delete, now)
+            action = _plan(batch, current, skill_id, found, strategy, now)
+            if action is None or (action.outcome is Outcome.DELETED and not brake.admits()):
+                continue
+            batch.apply([action], now)
+            brake.note()
+            batch.count_changes([action])
+            batch.count_requests(marketplace.statistics.drain())
+        log.info("a message about %s was confirmed: %s", short_id(skill_id), action.outcome.value)
+
+
+def _plan(
+    batch: ConfirmBatch, gate: Gate, skill_id: str, found: SkillVersion | None, strategy: Strategy, now: datetime
+) -> Action | None:
+    known = batch.known([skill_id]).get(skill_id)
+    if found is None:
+        return plan_withdrawn(known, batch.gate.offers([skill_id]).get(skill_id), skill_id, strategy)
+    return plan_offered(known, found, batch.gate.evidence([found])[skill_id], gate, strategy, now)

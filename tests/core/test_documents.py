@@ -79,11 +79,11 @@ def test_values_keep_their_spelling() -> None:
         (json.dumps({**LINE, "code": "x"}), "f is a summary"),
         (json.dumps({**WRAPPED, "code": "x"}), "f wraps a skill, with code beside it"),
         (json.dumps({**WRAPPED, "skill": "no JSON"}), "f: the skill in it is not a JSON object"),
-        ('{\n  "name": "a",\n  "tags": [1,]\n}', "f is not valid JSON: Expecting value, line 3, column 14"),
+        ('{\n  "name": "a",\n  "tags": [1 2]\n}', "f is not valid JSON: Expecting ',' delimiter, line 3, column 14"),
         ('[\n{"name": "a"},\n{"name" "b"}\n]', "f is not valid JSON: Expecting ':' delimiter, line 3, column 9"),
         ('{"name": "a"} x', "f is not valid JSON: Extra data, line 1, column 15"),
         (
-            '{"name": "a"}\n{"name": "b",}\n',
+            '{"name": "a"}\n{"name": "b", 5}\n',
             "f, line 2 is not valid JSON: Expecting property name enclosed in double quotes",
         ),
         ('{"name": "a", "n": NaN}', "line 1, column 20"),
@@ -92,7 +92,7 @@ def test_values_keep_their_spelling() -> None:
         ('{"name":\n"\\ud83d"}', "half a character, line 2, column 2"),
         ('{"name": "\udc80"}', "a lone surrogate U+DC80, line 1, column 11"),
         ("[" * 5000, "f is not valid JSON"),
-        ("[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("[" * 50_000 + "]" * 50_000, "nested too deeply"),
     ],
 )
 def test_what_is_refused_is_named_with_its_place(text: str, says: str) -> None:

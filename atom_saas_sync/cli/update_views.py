@@ -54,7 +54,7 @@ def print_update(out: Console, shown: ShownUpdate, *, ways: bool) -> None:
     if ways:
         from shlex import quote
 
-        target = f"{printable(update.skill_id)}@{digest_text(update.offered_digest)[:19]}"
+        target = f"{printable(update.skill_id)}@{update.offered_digest.hex()[:12]}"
         out.print()
         say(f"  atom-sync updates approve {quote(target)}")
         say(f"  atom-sync updates reject {quote(target)}")

@@ -78,7 +78,7 @@ def pin_document(pin: Pin) -> dict[str, Any]:
 def revocation_document(revocation: Revocation) -> dict[str, Any]:
     """Return a revocation; one of the revocations file has no id."""
     return {
-        "id": revocation.id,
+        "id": None if revocation.source == "file" else revocation.id,
         "skill_id": revocation.skill_id,
         "version": revocation.version,
         "digest": None if revocation.digest is None else digest_text(revocation.digest),

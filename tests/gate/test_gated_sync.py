@@ -344,6 +344,15 @@ def test_a_pin_puts_a_former_version_back_and_its_removal_acts_at_the_next_run(g
     assert (gated.served(first), gated.waiting()) == ("9.0.0", {})
 
 
+def test_a_page_that_stays_unchanged_for_a_week_is_fetched_whole_once(gated: Gated) -> None:
+    gated.sync()
+    gated.machine.clock.move(days=6)
+    assert gated.sync().counts.not_modified == 2
+    gated.machine.clock.move(days=2)
+    assert gated.sync().counts.not_modified == 1, "the categories"
+    assert gated.sync().counts.not_modified == 2
+
+
 def test_under_open_without_exceptions_nothing_is_written_for_the_gate(gated: Gated, first: str) -> None:
     change(gated, first)
     gated.sync()

@@ -1,1 +1,1 @@
-"""The only SQL of the program."""
+"""All SQL of the program."""

@@ -1,4 +1,4 @@
-"""Taking over a database that the Atom backend made first, and giving it back.
+"""Adopting a database that the Atom backend created, and giving it back.
 
 The backend's tables are built again in our shape with the same rows and ids. What was found (the statements that made
 each table, its indexes and triggers) is kept in `atom_sync_adopted` for the way back. Our tables have no foreign keys
@@ -57,7 +57,7 @@ def refuse_other_shapes(
 
 
 def set_aside(connection: sqlite3.Connection, tables: Sequence[str]) -> dict[str, list[_Further]]:
-    """Record how these tables were made, move their rows to tables of ours, and drop them.
+    """Record the statements that created these tables, set their rows aside, and drop them.
 
     Returns the further columns of each: those that the backend's models did not have when this was written.
     """
@@ -83,7 +83,7 @@ def set_aside(connection: sqlite3.Connection, tables: Sequence[str]) -> dict[str
 
 
 def take_over(connection: sqlite3.Connection, further: dict[str, list[_Further]]) -> None:
-    """Fill our tables with the rows that were set aside; further columns come along."""
+    """Fill our tables with the rows that were set aside, including additional columns."""
     connection.execute("INSERT INTO bulk_write (process) VALUES (1)")
     for name, columns in further.items():
         aside = f"{_ASIDE}{name}"
@@ -108,7 +108,7 @@ def take_over(connection: sqlite3.Connection, further: dict[str, list[_Further]]
 
 
 def give_back(connection: sqlite3.Connection, take_ours_back: Sequence[str]) -> list[str]:
-    """Make the backend's tables again as they were found, with the rows of now, once ours are taken back.
+    """Recreate the backend's tables as they were found, with the current rows, after ours were dropped.
 
     Returns their names.
     """
@@ -147,7 +147,7 @@ class _Further(Struct, frozen=True):
 
 
 _STATES = {"sync_state", "websocket_state"}
-"""Ours have a row from the start, which the backend's takes the place of."""
+"""Our tables have an initial row, which the backend's row replaces."""
 
 _VALUES = {
     **{(table, column): f"coalesce({column}, {NOW})" for table in BY_NAME for column in ("created_at", "updated_at")},
@@ -156,7 +156,7 @@ _VALUES = {
     ("skill_cache", "skill_data"): f"coalesce(atom_sync_respelled({_AS_BLOB}), skill_data)",
 }
 _OUR_VALUES = {
-    # What was resolved before is history.
+    # Earlier resolutions are history.
     "conflict_log": {"resolved": "resolved_at IS NOT NULL", "applied": "resolved_at IS NOT NULL"},
     "skill_ratings": {"version": _NEW_VERSION},
     "failed_rating_uploads": {"next_retry_at": f"CASE WHEN retry_count < max_retries THEN {NOW} END"},
@@ -171,7 +171,7 @@ _ON_CONFLICT = {
 }
 _AFTERWARDS = {
     "skill_cache": (
-        # What was cached counts as the marketplace's, of unknown date: the first sync reads all of it anew.
+        # Cached skills count as the marketplace's, of unknown date: the first sync reads all of them again.
         f"""
         INSERT OR IGNORE INTO skill_base (skill_id, wire_digest, content_digest, exec_digest, confirmed_at, version)
         SELECT skill_id, x'', coalesce(atom_sync_digest('content', {_AS_BLOB}), x''),
@@ -215,7 +215,7 @@ def _differences(connection: sqlite3.Connection, table: Table, ours: Collection[
     for name, row in found.items():
         if row["notnull"] and row["dflt_value"] is None:
             yield f"the further column {name} is NOT NULL without a default"
-        if name in ours and name != "tenant_id":  # which means the same to both
+        if name in ours and name != "tenant_id":  # which is equivalent
             yield f"the further column {name} has the name of one of ours"
 
 

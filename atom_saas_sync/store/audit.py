@@ -1,4 +1,4 @@
-"""The audit log: what people did, and what it replaced."""
+"""The audit log: what users did, and what it replaced."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ STATE = (
 
 
 def former_state(create: Sequence[str]) -> tuple[str, ...]:
-    """Return what takes 0013 back; `create` are the statements of 0002."""
+    """Return the statements that revert 0013; `create` are those of 0002."""
     return (
         *(f"ALTER TABLE websocket_state DROP COLUMN {column.split()[0]}" for column in _WEBSOCKET_COLUMNS),
         "CREATE TABLE sync_state_before AS SELECT * FROM sync_state",
@@ -132,7 +132,7 @@ def ratings(create: Sequence[str]) -> tuple[str, ...]:
         "DROP TABLE failed_rating_upload",
         "DROP TABLE skill_rating",
         *(_on_ratings(statement) for statement in create if "CREATE TRIGGER" in statement),
-        # The backend has no time of the next try: what it wants to have tried again is due.
+        # The backend stores no time of the next retry: what it wants retried is due.
         """
         CREATE TRIGGER failed_rating_uploads_after_insert AFTER INSERT ON failed_rating_uploads
         WHEN new.next_retry_at IS NULL AND new.retry_count < new.max_retries
@@ -150,7 +150,7 @@ def ratings(create: Sequence[str]) -> tuple[str, ...]:
 
 
 def former_ratings(create: Sequence[str]) -> tuple[str, ...]:
-    """Return what takes 0015 back; `create` are the statements of 0004."""
+    """Return the statements that revert 0015; `create` are those of 0004."""
     return (
         "DROP VIEW failed_rating_upload",
         "DROP VIEW skill_rating",
@@ -335,7 +335,7 @@ FORMER_EXPIRY = tuple(
 # 0021: the text of an edited row that another program deletes. `data` is NULL once the history has it; the row stays
 # until somebody has looked.
 def versions(ended_by: str) -> tuple[str, ...]:
-    """Return what builds skill_version again, with these values of `ended_by`."""
+    """Return the statements that rebuild skill_version with these values of `ended_by`."""
     columns = "id, skill_id, version, content_digest, exec_digest, ended_at, ended_by, data, origin"
     return (
         "CREATE TABLE skill_version_before AS SELECT * FROM skill_version",

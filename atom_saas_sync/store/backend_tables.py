@@ -16,10 +16,10 @@ SYNC_STATE_ID = "marketplace_sync"
 """The id, and the device id, of the only row of sync_state."""
 
 NEVER_EXPIRES = "9999-12-31T23:59:59Z"
-"""What `expires_at`, which is never NULL, holds for an entry that does not expire."""
+"""The value of `expires_at`, which is never NULL, for an entry that does not expire."""
 
 NO_VERSION = "{}"
-"""What the conflict log holds, as JSON, in place of a version that does not exist."""
+"""The JSON in the conflict log for a version that does not exist."""
 
 
 class Column(Struct, frozen=True):
@@ -32,7 +32,7 @@ class Column(Struct, frozen=True):
 
 
 class Table(Struct, frozen=True):
-    """One table with its primary key `id`; `unique` are the columns that name a row besides."""
+    """One table with its primary key `id`; `unique` are columns that also identify a row."""
 
     name: str
     columns: tuple[Column, ...]

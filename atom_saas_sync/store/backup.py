@@ -47,7 +47,7 @@ def _refuse_target(source: Path, target: Path, *, force: bool) -> None:
         raise UsageError(f"{target} is a directory", hint=f"name a file in it, such as {target / source.name}.bak")
     if is_there(target) and not force:
         raise UsageError(f"{target} exists", hint="name another file, or say --force to replace it")
-    # SQLite would take the side files of a replaced database for those of the copy.
+    # SQLite would use the side files of the replaced database for the copy.
     if any(beside(target, suffix).exists() for suffix in SIDE_FILES):
         raise UsageError(f"{target} is a database in use: it has a -wal or -journal file", hint="name another file")
 
@@ -68,7 +68,7 @@ def copy(source: Path, target: Path) -> None:
             flush(descriptor)
             _refuse_replaced(unfinished, descriptor)
             unfinished.replace(target)
-            with suppress(PermissionError):  # of a directory that we may write to and not read
+            with suppress(PermissionError):  # a directory that we may write to but not read
                 _flush(target.parent)
         except BaseException:
             for suffix in ("", *SIDE_FILES):
@@ -85,7 +85,7 @@ def _copy_pages(source: Path, target: Path, descriptor: int) -> None:
         closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True, isolation_level=None)) as reader,
         closing(sqlite3.connect(f"{target.as_uri()}?mode=rw", uri=True, isolation_level=None)) as writer,
     ):
-        # SQLite opens it by name: a link that somebody has put in its place must not be written through.
+        # SQLite opens it by name: a symbolic link put in its place must not be followed.
         if _times_open(descriptor) == before:
             raise _replaced(target)
         # One snapshot for the whole copy: without it, SQLite starts again whenever another process has written.
@@ -93,7 +93,7 @@ def _copy_pages(source: Path, target: Path, descriptor: int) -> None:
         reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
         reader.backup(writer, pages=_PAGES_IN_A_STEP)
         reader.execute("ROLLBACK")
-        # A copy that is put on a read-only medium can be read only without a write-ahead log.
+        # On a read-only medium, SQLite can read only a database without a write-ahead log.
         writer.execute("PRAGMA journal_mode = DELETE").fetchone()
         verdict = writer.execute("PRAGMA quick_check(1)").fetchone()[0]
     if verdict != "ok":
@@ -107,7 +107,7 @@ def _times_open(descriptor: int) -> int:
     """Return how many descriptors of this process are of the same file."""
     wanted, number = os.fstat(descriptor), 0
     for each in os.listdir("/dev/fd"):  # noqa: PTH208 - numbers, no paths
-        with suppress(OSError):  # closed since: that of the listing itself, or another thread's
+        with suppress(OSError):  # closed in the meantime: that of the listing itself, or another thread's
             number += os.path.samestat(os.fstat(int(each)), wanted)
     return number
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def bulk_write(connection: sqlite3.Connection) -> Iterator[None]:
-    """Let the triggers stand aside within the block, which is inside one transaction and does their work itself."""
+    """Disable the triggers within the block, which runs in one transaction and does their work itself."""
     connection.execute("INSERT INTO bulk_write (process) VALUES (1)")
     yield
     connection.execute("DELETE FROM bulk_write")

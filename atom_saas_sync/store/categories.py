@@ -22,8 +22,8 @@ def apply_categories(
 ) -> int:
     """Store the categories that the marketplace lists, None if they are unchanged; return how many changed.
 
-    Those that are not listed are removed if the `whole` list was read. An empty list removes nothing: it does not
-    prove that all are gone.
+    Those that are not listed are removed if the `whole` list was read. An empty list removes nothing: it is no proof
+    that all were deleted.
     """
     changed = 0
     if categories is not None:

@@ -10,14 +10,14 @@ from atom_saas_sync.store.backend_tables import NO_VERSION
 from atom_saas_sync.store.counters import increment
 
 RESOLVED_CONFLICTS_KEPT = 20
-"""Of each skill. A marketplace that sends new versions of an edited skill without end must not fill the disk: each row
-holds three texts of up to 1 MiB."""
+"""Per skill. Endless new versions of an edited skill must not fill the disk: each row holds three texts of up to 1
+MiB."""
 
 
 def log_conflict(
     connection: sqlite3.Connection, skill_id: str, entry: ConflictEntry, moment: str, *, resolved_by: str
 ) -> int:
-    """Write a conflict into the log with its three versions, or bring the waiting one up to date; return its id."""
+    """Log a conflict with its three versions, or update the open one; return its id."""
     conflict, resolution = entry.conflict, entry.resolution
     values = {
         "skill_id": skill_id,

@@ -1,4 +1,4 @@
-"""The conflict log: reading it, and the transaction in which people decide. No decisions are made here."""
+"""The conflict log: reading it, and the transaction for manual resolutions. No decisions are made here."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _WHOLE = """
 
 
 class ConflictLog:
-    """Reads conflicts, and opens the transaction that settles them."""
+    """Reads conflicts, and opens the transaction that resolves them."""
 
     def __init__(self, database: Database, *, history_versions: int = 10, signer: Signer | None = None) -> None:
         """Work on `database`; keep `history_versions` former versions of each skill."""
@@ -59,7 +59,7 @@ class ConflictLog:
             return [logged_conflict(row) for row in rows]
 
     def count(self, wanted: ConflictFilter) -> int:
-        """Return how many conflicts fit."""
+        """Return the number of matching conflicts."""
         with self._database.reading() as connection:
             number: int = connection.execute(
                 f"SELECT count(*) FROM conflict_log AS log WHERE {_FILTER}",  # noqa: S608 - constants
@@ -68,7 +68,7 @@ class ConflictLog:
             return number
 
     def note_seen(self, ids: Sequence[int]) -> None:
-        """Note that a person has looked at these conflicts; nothing is written if that was noted before."""
+        """Record that somebody has looked at these conflicts; nothing is written if that is already recorded."""
         unseen = "replaced_unseen = 1 AND id IN (SELECT value FROM json_each(?))"
         with self._database.reading() as connection:
             if not connection.execute(f"SELECT 1 FROM conflict_log WHERE {unseen}", (json.dumps(ids),)).fetchone():  # noqa: S608 - a constant
@@ -83,7 +83,7 @@ class ConflictLog:
 
     @contextmanager
     def deciding(self) -> Iterator[Desk]:
-        """Open the one transaction in which a person's decisions are made and carried out: all of them, or none."""
+        """Open the transaction in which manual decisions are carried out: all of them, or none."""
         with self._database.transaction() as connection, bulk_write(connection):
             desk = Desk(connection, self._history_versions, signer=self._signer)
             yield desk
@@ -91,14 +91,14 @@ class ConflictLog:
 
 
 class Desk(Batch):
-    """A batch in which a person settles conflicts."""
+    """A batch in which a user resolves conflicts."""
 
     def conflict(self, conflict_id: int) -> LoggedConflict | None:
         """Return one conflict with its versions, and what the cache holds now."""
         return _find(self._connection, conflict_id)
 
     def open_ids(self, wanted: ConflictFilter) -> Sequence[int]:
-        """Return the ids of the waiting conflicts that fit."""
+        """Return the ids of the matching open conflicts."""
         rows = self._connection.execute(
             f"SELECT id FROM conflict_log AS log WHERE {_FILTER} ORDER BY id",  # noqa: S608 - constants
             {**_values(wanted), "resolved": False},
@@ -106,7 +106,7 @@ class Desk(Batch):
         return [row[0] for row in rows]
 
     def mark_undone(self, conflict_id: int, actor: str, now: datetime) -> None:
-        """Note that a person has undone a resolution."""
+        """Record that a user has undone a resolution."""
         self._connection.execute(
             "UPDATE conflict_log SET undone_at = ?1, undone_by = ?2, updated_at = ?1, replaced_unseen = 0 "
             "WHERE id = ?3",

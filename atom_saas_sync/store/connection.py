@@ -17,9 +17,9 @@ from atom_saas_sync.store.files import identity
 
 # Retry interval for statements that SQLite rejects as locked without honouring busy_timeout.
 _RETRY_SECONDS = 0.02
-# The write-ahead log is cut back to this size at a checkpoint, so that one huge sync does not keep the disk for ever.
+# A checkpoint truncates the write-ahead log to this size, so that one huge sync does not occupy the disk forever.
 _WAL_BYTES = 16 * 1024 * 1024
-# A checkpoint each 64 MB: pages that a long sync writes again and again go to the database file only then.
+# Checkpoint every 64 MB: pages that a long sync rewrites reach the database file only then.
 _CHECKPOINT_PAGES = 16_384
 
 
@@ -35,7 +35,7 @@ class Connection:
     def set_up(self) -> None:
         """Give the connection our functions and settings. Nothing is read or written."""
         self.connection.row_factory = sqlite3.Row
-        # Other programs may leave a text that is not UTF-8: it must not fail the query for all other rows.
+        # Other programs may store text that is not UTF-8: it must not fail the query for all other rows.
         self.connection.text_factory = _text
         search_index.register(self.connection)
         digests.register(self.connection)
@@ -69,7 +69,7 @@ class Connection:
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Open a read snapshot. It neither blocks writers nor waits for them.
 
-        Raises DatabaseError for every failure of SQLite. What the block writes is taken back.
+        Raises DatabaseError for every failure of SQLite. What the block writes is rolled back.
         """
         self._refuse_nesting()
         with translated_errors(self.path, (sqlite3.Error,), busy_timeout_seconds=self.busy_timeout_seconds):
@@ -81,7 +81,7 @@ class Connection:
 
     @contextmanager
     def without_foreign_keys(self) -> Iterator[None]:
-        """Let tables be built again: with foreign keys, DROP TABLE deletes the rows that refer to them."""
+        """Allow rebuilding tables: with foreign keys on, DROP TABLE deletes the rows that refer to them."""
         self.connection.execute("PRAGMA foreign_keys = OFF")
         try:
             yield
@@ -89,7 +89,7 @@ class Connection:
             self.connection.execute("PRAGMA foreign_keys = ON")
 
     def use_write_ahead_log(self) -> None:
-        """Let readers and a writer work at the same time, from now on and in every program.
+        """Switch to WAL mode, so that readers and a writer of any program can work at the same time.
 
         Where the file system cannot do it the mode stays as it was. A copy (`db backup`) that was put in the place of
         the database gets the mode here, too.
@@ -99,7 +99,7 @@ class Connection:
                 self._patiently("PRAGMA journal_mode = WAL")
 
     def close(self) -> None:
-        """Close the connection; a second time does nothing."""
+        """Close the connection; closing it again does nothing."""
         self.connection.close()
 
     def __enter__(self) -> Self:
@@ -111,7 +111,7 @@ class Connection:
         self.close()
 
     def _patiently(self, statement: str) -> None:
-        """Execute a statement, also when SQLite says "locked" without waiting for the busy timeout."""
+        """Execute a statement, and retry if SQLite reports "locked" without waiting for the busy timeout."""
         end = time.monotonic() + self.busy_timeout_seconds
         while True:
             try:
@@ -124,7 +124,7 @@ class Connection:
                 return
 
     def _roll_back(self) -> None:
-        # After a full disk or an I/O error SQLite has rolled back by itself.
+        # After a full disk or an I/O error SQLite has already rolled back.
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
 

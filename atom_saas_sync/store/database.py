@@ -71,10 +71,10 @@ class Database(Connection):
         return database
 
     def _prepare(self, *, migrate: bool, as_it_is: bool, adopt: bool) -> None:
-        """Set the connection up, and bring the database up to date or refuse it."""
+        """Set up the connection, and upgrade the database or refuse it."""
         self.set_up()
         if as_it_is:
-            # Fails here, and not in the middle of a report, if the file is no database or cannot be read.
+            # Fails here rather than in the middle of a report if the file is not a database or cannot be read.
             self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             if migrate and adopt and migrations.awaits_adoption(self):
                 migrations.upgrade(self)

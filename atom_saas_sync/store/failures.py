@@ -1,4 +1,4 @@
-"""The failures of SQLite and the disk in words that a person can act on. Standard library only: `status` needs it."""
+"""Failures of SQLite and the disk, as messages with a hint. Standard library only: `status` needs it."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _explain_sqlite_error(error: sqlite3.Error, path: Path, busy_timeout_seconds
 
 
 def _who_may(path: Path) -> str:
-    """Return what to do where this user may not use a file: go by who owns it and its directory."""
+    """Return the hint for a file that this user may not use, from the owner of the file and its directory."""
     user = os.geteuid()
     owner, owner_above = (_owner(each) for each in (path, path.parent))
     if owner_above == user and owner not in {None, user}:
@@ -148,7 +148,7 @@ def _owner(path: Path) -> int | None:
 
 
 def _name(user: int | None) -> str:
-    """Return a user as sudo and chown take it."""
+    """Return a user name or id in the form that sudo and chown accept."""
     try:
         return pwd.getpwuid(user or 0).pw_name
     except KeyError:
@@ -165,7 +165,7 @@ def _is_full(directory: Path) -> bool:
 
 
 def _obstacle(path: Path) -> str | None:
-    """Return what keeps this process from the file, as far as the file system tells."""
+    """Return why this process cannot use the file, as far as the file system shows."""
     if not os.access(path, os.R_OK | os.W_OK):
         return "no permission to read and write the file"
     if not os.access(path.parent, os.W_OK | os.X_OK):

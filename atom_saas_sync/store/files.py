@@ -12,7 +12,7 @@ from atom_saas_sync.store.failures import hand_over, is_there, translated_errors
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """Return what the operating system knows a file by, None if there is none of that name."""
+    """Return the device and inode of a file, None if it does not exist."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -41,7 +41,7 @@ def create_directories(directory: Path) -> None:
         try:
             each.mkdir(mode=0o700)
         except FileExistsError:
-            continue  # another process was faster; if it is no directory, the next step says so
+            continue  # another process created it first; if it is not a directory, the next step fails
         each.chmod(0o700)
         if os.geteuid() == 0:
             above = each.parent.stat()
@@ -93,6 +93,6 @@ def _refuse_unusable(path: Path, access: int) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-    # SQLite would fall back to reading, and fail at the first write.
+    # SQLite would open it read-only and fail at the first write.
     if not os.access(path, access, effective_ids=os.access in os.supports_effective_ids):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))

@@ -48,15 +48,15 @@ def version_of(text: str | bytes, fields: Mapping[str, Any] | None = None) -> st
 
 @cache
 def _compressor() -> Callable[[bytes], bytes]:
-    """Return what compresses: making one takes as long as twenty uses. It is for one thread at a time."""
-    import zstandard  # a sync without changes does not need it
+    """Return the compressor, shared because creating one costs as much as twenty uses. Not thread-safe."""
+    import zstandard  # not needed by a sync without changes
 
-    # The least level: a fifth faster than the usual one, and the text of a skill gets 2% larger.
+    # The lowest level: 20% faster than the default, and a skill's text gets 2% larger.
     return zstandard.ZstdCompressor(level=1).compress
 
 
 def unpack(data: bytes) -> str:
-    """Return the text that was packed. Raises ValueError if it was not packed here."""
+    """Return the uncompressed text. Raises ValueError if `pack` did not write it."""
     import zstandard
 
     try:
@@ -68,7 +68,7 @@ def unpack(data: bytes) -> str:
 def end_versions(connection: sqlite3.Connection, effects: Sequence[EndVersion], moment: str, *, number: int) -> None:
     """Keep versions that end, and drop the oldest beyond the `number` to keep.
 
-    The last version of a deleted skill is kept whatever the number is: it is evidence (rule 12).
+    The last version of a deleted skill is always kept: it is evidence (rule 12).
     """
     kept = [each for each in effects if number or each.ended_by == "deleted"]
     connection.executemany(
@@ -93,7 +93,7 @@ def end_versions(connection: sqlite3.Connection, effects: Sequence[EndVersion], 
 def keep_local(
     connection: sqlite3.Connection, versions: Sequence[SkillVersion], now: datetime, *, ended_by: str, number: int
 ) -> None:
-    """Keep local texts, each skill's newest `number` of them: the versions of the marketplace are counted apart."""
+    """Keep each skill's newest `number` local texts; the marketplace's versions are counted separately."""
     for each in versions:
         values = version_of(each.text, each.fields), each.content_digest, each.exec_digest, format_time(now), ended_by
         connection.execute(

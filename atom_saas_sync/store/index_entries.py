@@ -1,4 +1,4 @@
-"""Keeping the full-text index right where a batch has written or removed rows."""
+"""Updating the full-text index after a batch has written or removed rows."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class _Entry(NamedTuple):
 
 
 def unindex(connection: sqlite3.Connection, skill_ids: Sequence[str]) -> None:
-    """Take skills out of the full-text index, before their rows are changed or removed."""
+    """Remove skills from the full-text index before their rows are changed or removed."""
     if skill_ids:
         connection.execute(search_index.UNINDEX, (json.dumps(skill_ids),))
 
 
 def reindex(connection: sqlite3.Connection, changes: Mapping[str, Replaced]) -> None:
-    """Bring the full-text index up to date for skills whose rows were written over.
+    """Update the full-text index for skills whose rows were overwritten.
 
     Only where what is indexed has changed: the index costs most of a small write.
     """
@@ -69,7 +69,7 @@ def _surely_reads_the_same(change: Replaced) -> bool:
 def rows_with_ids(connection: sqlite3.Connection, which: str, parameter: int | str) -> list[tuple[int, str]]:
     """Return the row and the skill's id of those rows that `which` is true of, in order.
 
-    As one row of the result: SQLite gives the interpreter up at each, and another thread may be reading pages.
+    As a single result row: sqlite3 releases the GIL at each row, and another thread may be reading pages.
     """
     found = connection.execute(
         "SELECT json_group_array(json_array(id, skill_id)) "  # noqa: S608 - constants
@@ -97,7 +97,7 @@ def _write_words(connection: sqlite3.Connection, rows: Sequence[tuple[object, ..
         values = [value for row in some for value in row]
         statement = search_index.write(room)
         connection.execute(statement, values + nothing[len(values) :])
-        # A cached statement keeps its last parameters, here megabytes of text.
+        # A cached statement keeps references to its last parameters, here megabytes of text.
         connection.execute(statement, nothing)
 
 

@@ -1,4 +1,4 @@
-"""Whether what counts as the marketplace's is what the marketplace sent: stored texts compared with their digests."""
+"""Integrity: comparing the stored texts of the marketplace with their digests."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Signer:
         """Sign with `key`."""
         import hmac
 
-        self._empty = hmac.new(key, digestmod="sha256")  # to copy it takes half as long as to begin anew
+        self._empty = hmac.new(key, digestmod="sha256")  # copying takes half as long as starting over
         self._name = self._hmac(b"the name of this key")[:_KEY_NAME_BYTES]
 
     def sign(self, skill_id: str, version: str, content_digest: bytes, exec_digest: bytes) -> bytes:
@@ -101,7 +101,7 @@ class _Row(NamedTuple):
 
 
 def fits(text: bytes, digest: bytes) -> bool:
-    """Tell whether a text is that of the content digest."""
+    """Tell whether a text has this content digest."""
     decoded = decode_with_shape(text)
     return decoded is not None and content_digest(*decoded) == digest
 
@@ -145,13 +145,13 @@ def respelled(connection: sqlite3.Connection) -> list[str]:
 
 
 def note_tampered(connection: sqlite3.Connection, skill_ids: Iterable[str], now: datetime) -> None:
-    """Remember what a run leaves as it found it."""
+    """Record the tampered skills that a run leaves unchanged."""
     set_fact(connection, TAMPERED, json.dumps(sorted(skill_ids)), now)
     set_fact(connection, _CHECKED_AT, format_time(now), now)
 
 
 def distrust(connection: sqlite3.Connection, skill_ids: Iterable[str]) -> None:
-    """See to it that the next walk reads these skills anew, whatever their bytes and pages were last time."""
+    """Make the next walk read these skills again, even if their bytes and pages are unchanged."""
     ids = json.dumps(list(skill_ids))
     wanted = "skill_id IN (SELECT value FROM json_each(?))"
     for table in ("skill_base", "skill_offer"):
@@ -166,5 +166,5 @@ def _found(connection: sqlite3.Connection) -> list[str]:
     try:
         found = json.loads(get_fact(connection, TAMPERED) or "[]")
     except ValueError:
-        return []  # another program wrote there; the next complete check finds them again
+        return []  # another program wrote it; the next complete check finds them again
     return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []

@@ -56,14 +56,14 @@ def keep_newest(database: Path, keep: int, *, newest: Path) -> list[Path]:
         there = [each.name for each in directory.iterdir() if each.is_file() and not each.is_symlink()]
         removed = [directory / each for each in surplus(name, there, newest=newest.name, keep=keep)]
         for path in removed:
-            path.unlink(missing_ok=True)  # another run may be as far
+            path.unlink(missing_ok=True)  # another run may have removed it
     return removed
 
 
 def remove_old_migration_copies(database: Path, now: datetime) -> None:
     """Remove the copies that migrations made beside the database more than 30 days ago.
 
-    One that can't be removed is logged: it takes room, and that is no reason to fail.
+    One that can't be removed is logged: it only occupies space, so the command does not fail.
     """
     path = Path(os.path.realpath(database))
     limit = (now - MIGRATION_COPY_LIFE).timestamp()

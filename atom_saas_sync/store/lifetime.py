@@ -1,4 +1,4 @@
-"""How old the cached skills are, and removing what expired (data-model.md, rule 6). No decisions are made here."""
+"""Ages of cached skills, and removing expired ones (data-model.md, rule 6). No decisions are made here."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Lifetime:
         self._database = database
 
     def marketplace_reached_at(self) -> datetime | None:
-        """Return when the marketplace last gave an answer of the contract."""
+        """Return when the marketplace last gave a valid response."""
         with self._database.reading() as connection:
             return parse_time(get_fact(connection, "marketplace_reached_at"))
 
@@ -106,7 +106,7 @@ class Lifetime:
     def purge(
         self, now: datetime, *, older_than: timedelta | None, everything: bool, local: Collection[str], actor: str
     ) -> PurgePlan:
-        """Remove what `choose` returns, in one transaction, and see to it that the next sync fetches it again.
+        """Remove what `choose` returns, in one transaction, so that the next sync fetches it again.
 
         `local` are the ids whose local edits may go; the audit log keeps a copy of each.
         """
@@ -127,7 +127,7 @@ class Lifetime:
             )
             connection.execute(f"DELETE FROM skill_base WHERE {wanted}", (ids,))  # noqa: S608 - constants
             connection.execute(f"DELETE FROM skill_cache WHERE {wanted}", (ids,))  # noqa: S608 - constants
-            # Their last local text stays in the log.
+            # The log keeps their last local text.
             connection.execute(
                 "UPDATE conflict_log SET resolved = 1, applied = 1, resolution_strategy = 'purged', resolved_at = ?2, "
                 "resolved_by = ?3, updated_at = ?2 "
@@ -146,7 +146,7 @@ class Lifetime:
         return plan
 
     def prune_logs(self, now: datetime) -> None:
-        """Remove what was kept long enough: resolved conflicts, what people did, and the copies of migrations.
+        """Remove what was kept long enough: resolved conflicts, audit entries, and copies made by migrations.
 
         Open conflicts stay, however old they are.
         """

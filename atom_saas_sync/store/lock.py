@@ -25,7 +25,7 @@ _POLL_SECONDS = 0.25
 # `holder()` takes a shared lock for an instant; retry that long before concluding that another run holds it.
 _GLANCE_SECONDS = 0.01
 _GLANCES = 100
-_FINISH = {"skills", "ratings"}  # the kinds of runs that end by themselves; services hold the other locks
+_FINISH = {"skills", "ratings"}  # the kinds of runs that end on their own; services hold the other locks
 _MAX_BYTES = 4096
 _PRIVATE = 0o600
 
@@ -93,7 +93,7 @@ def holder(database_path: Path, kind: str) -> dict[str, Any] | None:
 
 
 def _lock_file(database_path: Path, kind: str) -> Path:
-    # Of the file itself: a run that comes through a symbolic link must meet one that does not.
+    # Of the real file: a run through a symbolic link must meet one without.
     return beside(database_path, f".{kind}.lock")
 
 
@@ -105,7 +105,10 @@ def _create_or_open(path: Path) -> int:
 
 
 def _open(path: Path, flags: int) -> int:
-    """Open the lock file, never through a symbolic link: its contents are overwritten. A pipe makes nobody wait."""
+    """Open the lock file, never through a symbolic link: its contents are overwritten.
+
+    Opening a pipe does not block.
+    """
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, _PRIVATE)
     except OSError as error:
@@ -117,7 +120,7 @@ def _open(path: Path, flags: int) -> int:
         os.close(descriptor)
         raise DatabaseError(f"the lock file {path} is not a regular file", hint="remove it; it holds nothing")
     if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != _PRIVATE:
-        os.fchmod(descriptor, _PRIVATE)  # the umask took rights from us, or somebody gave them to others
+        os.fchmod(descriptor, _PRIVATE)  # the umask removed some of our rights, or somebody granted more
     return descriptor
 
 
@@ -128,7 +131,7 @@ def _take(descriptor: int, path: Path, sleep: Callable[[float], object]) -> bool
             return True
         if not _flock(descriptor, path, fcntl.LOCK_SH):
             return False
-        # No run holds it, only somebody who looks.
+        # No run holds it, only a call of `holder()`.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         sleep(_GLANCE_SECONDS)
     return False
@@ -170,7 +173,7 @@ def _here() -> dict[str, str]:
     try:
         namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
-        namespace = ""  # no /proc, or another system than Linux
+        namespace = ""  # no /proc, or not Linux
     return {"host": os.uname().nodename, "pid_namespace": namespace}
 
 
@@ -179,7 +182,7 @@ def _locked(kind: str, run: dict[str, Any], *, may_wait: bool) -> Locked:
     who = cure = ""
     if pid:
         here = _here()
-        # Older versions did not write where they ran.
+        # Older versions did not record where they ran.
         is_here = all(run.get(name, value) == value for name, value in here.items())
         place = "" if is_here else f" on {host}" if host != here["host"] else " in another container"
         who = f": `{run.get('command')}`, process {pid}{place}, since {run.get('since')}"

@@ -1,4 +1,4 @@
-"""Keeping the database healthy: what `db check` looks at and repairs."""
+"""Maintenance of the database: the checks and repairs of `db check`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RESTORE = (
     "(local edits and ratings not yet sent are in this file alone)"
 )
 _REPAIR = "`atom-sync db check --repair` builds the index again"
-# Rows that the index should have and has not, and those that it should not have.
+# Rows that are missing in the index, and rows that should not be there.
 _OUT_OF_STEP = """
     SELECT
         (SELECT count(*) FROM skill_cache
@@ -33,10 +33,7 @@ _OUT_OF_STEP = """
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not as it should be: which check saw it, what it is, and what to do.
-
-    One that is not `wrong` is only said.
-    """
+    """A finding: the check, a message and a hint. One that is not `wrong` is informational."""
 
     check: str
     message: str
@@ -52,7 +49,7 @@ def check(db: Database, *, quick: bool = False, signer: integrity.Signer | None 
 
     Raises DatabaseError if it cannot be read at all.
     """
-    # The modes of the Atom backend's files are its own affair.
+    # The backend decides on the modes of its own files.
     findings = [] if migrations.origin(db) == "backend" else list(_check_files(db.path))
     with db.reading() as connection:
         try:
@@ -118,7 +115,7 @@ def _check_pages(connection: sqlite3.Connection, *, quick: bool) -> Iterator[Fin
 
 
 def _check_schema(db: Database) -> Iterator[Finding]:
-    """Compare what is there with what the migrations that were applied build."""
+    """Compare the schema with what the applied migrations create."""
     unknown = [name for name, _ in migrations.history(db) if name not in migrations.known()]
     if unknown:
         yield Finding("migrations", f"a newer atom-sync added {', '.join(unknown)}", "install that version again")
@@ -146,7 +143,7 @@ def _check_columns(table: str, expected: dict[str, object], actual: dict[str, ob
 
 
 def _check_references(db: Database) -> Iterator[Finding]:
-    """Look for rows that refer to a row that is gone, in our tables only."""
+    """Find rows in our tables that refer to a missing row."""
     if migrations.current(db) is None:
         return
     broken = db.connection.execute("PRAGMA foreign_key_check").fetchall()
@@ -177,7 +174,7 @@ def _check_texts(connection: sqlite3.Connection) -> Iterator[Finding]:
     for table, column in (("skill_cache", "skill_data"), ("skill_base", "data")):
         if ("table", table) not in there:
             continue
-        # Through memory one by one: the texts of a large cache are gigabytes.
+        # One at a time: the texts of a large cache are gigabytes.
         rows = connection.execute(
             f"SELECT skill_id, typeof({column}), CAST({column} AS BLOB) FROM {table} WHERE {column} IS NOT NULL"  # noqa: S608 - constants
         )
@@ -195,11 +192,11 @@ def _check_texts(connection: sqlite3.Connection) -> Iterator[Finding]:
 
 
 def _check_digests(db: Database, signer: integrity.Signer | None) -> Iterator[Finding]:
-    """Look for skills that count as the marketplace's and are not what it sent."""
+    """Find skills that count as the marketplace's but differ from what it sent."""
     connection = db.connection
     tables = {("table", "skill_base"), ("table", "skill_cache")}
     if migrations.pending(db) or not tables <= _objects(connection).keys():
-        return  # the digests may be of another form
+        return  # the digests may have an older form
     for skill_id in integrity.tampered(connection, signer):
         yield Finding(
             "tampered",

@@ -1,4 +1,4 @@
-"""Bringing the database from one version of the schema to another, and back.
+"""Migrating the database between versions of the schema.
 
 Which migrations a database has is recorded where sqlite-utils records it, in `_sqlite_migrations`, under the name of
 our set: other programs may keep theirs in the same table. Looking that up needs plain SQL only; sqlite-utils is
@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 class Change(Struct, frozen=True):
-    """What an upgrade or a downgrade did: the migrations in the order they were done, and the copy made before."""
+    """The result of an upgrade or downgrade: the migrations in order, and the copy made before."""
 
     migrations: tuple[str, ...] = ()
     backup: Path | None = None
@@ -129,7 +129,7 @@ def upgrade(db: Connection, target: str | None = None, *, adopt: bool = True) ->
             if aside:
                 adoption.take_over(connection, aside)
     except BaseException:
-        # The database is as it was. A job that fails every quarter of an hour must not fill the disk with copies.
+        # The database is unchanged. A job that fails every 15 minutes must not fill the disk with copies.
         if backup is not None:
             backup.unlink(missing_ok=True)
         raise
@@ -196,7 +196,7 @@ def downgrade(db: Connection, target: str | int) -> Change:
 
 
 def _give_back(db: Connection, names: Sequence[str]) -> Change:
-    """Take all migrations back in one transaction, and give the Atom backend its tables back."""
+    """Revert all migrations in one transaction, and give the Atom backend its tables back."""
     if len(names) < len(_applied(db.connection)):
         raise UsageError(
             "a database of the Atom backend can only be given back whole", hint="run `atom-sync db downgrade base`"
@@ -262,7 +262,7 @@ def _to_apply(db: Connection, target: str | None) -> list[str]:
 
 
 def _to_take_back(db: Connection, target: str | int) -> list[str]:
-    """Return the migrations to take back, newest first."""
+    """Return the migrations to revert, newest first."""
     refuse_newer(db)
     applied = list(_applied(db.connection))
     if isinstance(target, int):
@@ -324,7 +324,7 @@ def _refuse_adoption(db: Connection, names: Sequence[str], *, adopt: bool) -> No
 
 
 def _refuse_foreign(db: Connection, names: Sequence[str], adopted: Sequence[str]) -> None:
-    """Refuse to create what exists already: it is not ours, or these migrations would have been applied."""
+    """Refuse to create what already exists: it is not ours, or these migrations would have been applied."""
     present = {name.lower(): kind for kind, name in db.connection.execute("SELECT type, name FROM sqlite_master")}
     for name in _applied(db.connection):  # what these made is ours, though a later one makes something else of it
         for ours in created(name):
@@ -351,7 +351,7 @@ def _refuse_references(db: Connection, name: str) -> None:
         SELECT m.name, f."table" FROM sqlite_master AS m, pragma_foreign_key_list(m.name) AS f WHERE m.type = 'table'
     """)
     for table, parent in references:
-        if table not in ours and parent.lower() in dropped:  # names are the same in any case
+        if table not in ours and parent.lower() in dropped:  # names are case-insensitive
             raise DatabaseError(
                 f"cannot take {name} back: the table {table} of another program refers to {parent}",
                 hint="nothing was changed; that program's table has to go first",
@@ -379,7 +379,7 @@ def _all_created() -> dict[str, list[tuple[str, str, str | None]]]:
             rows = connection.execute(
                 "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~'"
             ).fetchall()
-            found[migration.name] = [row for row in rows if row[:2] not in already]  # the others were made again
+            found[migration.name] = [row for row in rows if row[:2] not in already]  # the others were recreated
             already = {row[:2] for row in rows}
     return found
 
@@ -419,7 +419,7 @@ def _migration_set() -> Migrations:
 
 
 def _copy_beside(db: Connection, reason: str) -> Path:
-    """Copy the database beside itself, under a name that is still free; older copies go after 30 days."""
+    """Copy the database beside itself under an unused name; older copies are removed after 30 days."""
     from atom_saas_sync.store.kept_copies import remove_old_migration_copies
 
     number = 1

@@ -62,7 +62,7 @@ def ids_on_page(connection: sqlite3.Connection, page: int) -> list[str]:
 
 def digests_on_page(connection: sqlite3.Connection, page: int) -> dict[bytes, str]:
     """Return the skill of each wire digest on `page`, without skills with an open conflict."""
-    # As two values, not row by row: each row would hand the interpreter's lock to the thread that fetches, and back.
+    # As two values instead of rows: each row would release the GIL to the fetching thread and take it back.
     rows = _BASES_AND_OFFERS if _has_offers(connection) else _BASES
     names, digests = connection.execute(_DIGESTS.format(rows=rows), (page,)).fetchone()
     joined = bytes.fromhex(digests or "")
@@ -78,7 +78,7 @@ def leave_pages(connection: sqlite3.Connection, first: int) -> None:
 
 
 def confirm_page(connection: sqlite3.Connection, page: int, now: datetime) -> None:
-    """Note that the marketplace has confirmed a page, and with it every skill on it, as unchanged."""
+    """Record that the marketplace has confirmed a page, and so every skill on it, as unchanged."""
     connection.execute("UPDATE http_validator SET checked_at = ? WHERE page = ?", (format_time(now), page))
 
 
@@ -123,5 +123,5 @@ def record_page(
 
 
 def _has_offers(connection: sqlite3.Connection) -> bool:
-    """Tell whether any skill has an offer: without, each page is asked for in half of the time."""
+    """Tell whether any skill has an offer: without offers, looking up a page takes half the time."""
     return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM skill_offer)").fetchone()[0])

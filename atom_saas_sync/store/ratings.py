@@ -1,4 +1,4 @@
-"""Ratings and their outbox: what waits to be sent, what became of it, and what failed.
+"""Ratings and their outbox: pending, sent and failed ratings.
 
 A rating is pending while `synced_to_saas` is 0 and it is not on the failed list. Triggers make it so at every change
 and name the version (tables/ratings.py); everything here that settles a rating names the version that it settles, so
@@ -45,7 +45,7 @@ _LISTED = f"""
            f.error_type, f.error_message, f.failed_at, f.last_retry_at, f.next_retry_at, f.retry_count, f.max_retries
     FROM skill_ratings AS r {_WITH_FAILURE}
 """  # noqa: S608 - constants
-_NO_PAUSE = timedelta(days=2)  # longer than any pause before a retry: such a time is of a clock that was set back
+_NO_PAUSE = timedelta(days=2)  # longer than any pause before a retry: written by a clock that was set back
 _ACTIONS = {"sent": "added", "updated": "updated", "taken": "updated", "kept": "unchanged", "failed": "failed"}
 
 
@@ -74,7 +74,7 @@ class Ratings:
             return [row[0] for row in rows]
 
     def load(self, ids: Sequence[str]) -> list[Rating]:
-        """Return these ratings, as they are now and in this order; not those that are settled or gone."""
+        """Return the current state of these ratings in this order, without those that are settled or deleted."""
         with self._database.reading() as connection:
             rows = connection.execute(
                 f"{_RATING} JOIN json_each(?) AS wanted ON wanted.value = r.id "
@@ -84,7 +84,7 @@ class Ratings:
             return [Rating(**_values(row)) for row in rows]
 
     def reopen_all(self) -> None:
-        """Make every rating pending, each version under the name it has; failed ones too."""
+        """Make every rating pending again, failed ones too, each version with its existing key."""
         with self._database.transaction() as connection, bulk_write(connection):
             connection.execute(
                 "UPDATE skill_ratings SET synced_to_saas = 0, note = NULL, "
@@ -94,7 +94,7 @@ class Ratings:
             connection.execute("DELETE FROM fact WHERE name = ?", (_NOT_UPDATABLE,))
 
     def count_pending(self) -> int:
-        """Return how many ratings wait to be sent, without failed ones."""
+        """Return the number of pending ratings, without failed ones."""
         with self._database.reading() as connection:
             count: int = connection.execute(
                 "SELECT count(*) FROM skill_ratings WHERE synced_to_saas = 0 "
@@ -110,7 +110,7 @@ class Ratings:
         now: datetime,
         requests: dict[tuple[str, str], int],
     ) -> None:
-        """Store what became of ratings and which skills were looked at, with the counters, in one transaction."""
+        """Store the results of sending ratings, the skills that were checked, and the counters, in one transaction."""
         with self._database.transaction() as connection, bulk_write(connection):
             averages: dict[str, RatingReceipt] = {}
             for each in deliveries:
@@ -129,7 +129,7 @@ class Ratings:
             count_requests(connection, requests)
 
     def can_update(self, marketplace: str) -> bool:
-        """Tell whether a marketplace is not known as one that can't update ratings."""
+        """Tell whether a marketplace may be able to update ratings."""
         with self._database.reading() as connection:
             return get_fact(connection, _NOT_UPDATABLE) != marketplace
 
@@ -138,7 +138,7 @@ class Ratings:
         with self._database.transaction() as connection:
             set_fact(connection, _NOT_UPDATABLE, marketplace, now)
 
-    # The way back
+    # Pulling ratings
 
     def oldest_looks(self, prefix: str, limit: int) -> list[tuple[str, str | None]]:
         """Return skills that have settled ratings here, those first that were not looked at for longest.
@@ -158,12 +158,12 @@ class Ratings:
             return [(row[0], row[1]) for row in rows]
 
     def settled_of(self, skill_id: str) -> list[Rating]:
-        """Return the ratings of a skill that do not wait to be sent."""
+        """Return the ratings of a skill that are not pending."""
         with self._database.reading() as connection:
             rows = connection.execute(f"{_RATING} WHERE r.skill_id = ? AND r.synced_to_saas != 0", (skill_id,))
             return [Rating(**_values(row)) for row in rows]
 
-    # What people do
+    # Actions of users
 
     def is_cached(self, skill_id: str) -> bool:
         """Tell whether a skill is in the cache."""
@@ -172,7 +172,7 @@ class Ratings:
             return row is not None
 
     def add(self, skill_id: str, user_id: str, stars: int, comment: str | None, *, now: datetime) -> ListedRating:
-        """Store a user's rating, or change it; without a comment the one it has stays."""
+        """Store or change a user's rating; without a comment, the existing one stays."""
         with self._database.transaction() as connection:
             connection.execute(
                 """
@@ -252,7 +252,7 @@ class Ratings:
             return [row["id"] for row in rows]
 
     def restore(self, rating_id: str, *, actor: str, now: datetime) -> ListedRating | None:
-        """Put back what the marketplace's rating replaced, as a new version to be sent; None if nothing is kept."""
+        """Restore what the marketplace's rating replaced, as a new pending version; None if nothing is kept."""
         with self._database.transaction() as connection:
             before = connection.execute(
                 "SELECT rating, review FROM skill_ratings WHERE id = ? AND json_valid(replaced)", (rating_id,)
@@ -298,7 +298,7 @@ def _settle_one(connection: sqlite3.Connection, delivery: Delivery, moment: str)
             (remote.stars, remote.comment, time_text(delivery.taken_at), moment, rating.id, rating.version),
         )
     rating_id = delivery.receipt.rating_id if delivery.receipt else remote.rating_id if remote else None
-    # By skill and user, not by id: if the row was replaced meanwhile, the new one should know what stands there.
+    # By skill and user, not by id: if the row was replaced meanwhile, the new row gets the remote id.
     connection.execute(
         """
         UPDATE skill_ratings SET
@@ -319,7 +319,7 @@ def _settle_one(connection: sqlite3.Connection, delivery: Delivery, moment: str)
 
 
 def _note_failure(connection: sqlite3.Connection, rating: Rating, failure: RatingFailure, moment: str) -> None:
-    # An entry has the id of its rating, so that people have one id to name both; the Atom backend's keep theirs.
+    # An entry has the id of its rating, so that one id names both; the Atom backend's entries keep theirs.
     connection.execute(
         """
         INSERT INTO failed_rating_uploads

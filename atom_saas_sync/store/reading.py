@@ -20,12 +20,12 @@ from atom_saas_sync.times import format_time, parse_time
 
 ReadResult = Literal["hit", "miss", "stale"]
 
-# How long counting a read may wait for another program that writes.
+# Maximum time that counting a read may wait for a writer.
 _COUNT_WAIT_MILLISECONDS = 25
-# Beyond so many matches a query is made of words that are everywhere: ranking them all would cost more than it tells.
+# Above this number of matches the words are too common for ranking all of them to be worth its cost.
 _MOST_RANKED = 2000
 _MOST_TERMS = 32
-# A shorter beginning of a word fits so many words of code that it is not looked for there.
+# A shorter prefix matches too many words of code to be searched there.
 _SHORTEST_PREFIX = 4
 _MOMENT = "atom_sync_moment"
 _RANK = "bm25(skill_fts, 10.0, 3.0, 5.0, 3.0, 1.0)"
@@ -40,11 +40,11 @@ _FILTER = f"""
         SELECT 1 FROM json_each(u.skill_data, '$.tags') WHERE {FOLDED}(CAST(atom AS BLOB)) = :tag)))
     AND (NOT :modified OR u.source != 'marketplace')
 """  # noqa: S608 - built from constants
-# Names that hold every one of some words.
+# Names that contain all of the words.
 _NAMED = f"""
     NOT EXISTS (SELECT 1 FROM json_each(:words) WHERE NOT instr(coalesce({FOLDED}(CAST(u.name AS BLOB)), ''), value))
 """  # noqa: S608 - built from constants
-# What the view hides: edited here and deleted there. To count without looking each row up in the view.
+# Rows that the view hides (edited here, deleted there), to count without looking up each row in the view.
 _HIDDEN = """
     SELECT c.id FROM skill_base AS b JOIN skill_cache AS c ON c.skill_id = b.skill_id
     WHERE b.data IS NOT NULL AND b.deleted_at IS NOT NULL
@@ -66,7 +66,7 @@ _ORDER = {
         {_figure(_AVERAGE, BEST_RATING)} DESC NULLS LAST,
         {_figure(_COUNT, LARGEST_COUNT)} DESC NULLS LAST, u.skill_id
     """,
-    # A text goes as a blob to a function of ours: it may be invalid UTF-8.
+    # Text is passed to our function as a blob: it may be invalid UTF-8.
     "updated": f"""
         {_MOMENT}(CASE WHEN typeof({_UPDATED}) = 'text' THEN CAST({_UPDATED} AS BLOB) ELSE {_UPDATED} END)
         DESC NULLS LAST, u.skill_id
@@ -83,9 +83,9 @@ class Reading:
         database.connection.create_function(_MOMENT, 1, _moment, deterministic=True)
 
     def list_skills(self, wanted: Wanted, *, sort: Sort = "name", limit: int | None = None) -> list[CachedSkill]:
-        """Return the skills that fit, `limit` of them at most."""
+        """Return the matching skills, at most `limit`."""
         with self._database.reading() as connection:
-            # Order the ids first: sorting whole skills would move them all through memory.
+            # Sort the ids first: sorting whole skills would load them all into memory.
             ids = connection.execute(
                 f"SELECT c.id FROM usable_skill AS u JOIN skill_cache AS c ON c.skill_id = u.skill_id "  # noqa: S608 - constants
                 f"WHERE {_FILTER} ORDER BY {_ORDER[sort]} LIMIT :limit",
@@ -94,7 +94,7 @@ class Reading:
             return list(self._fetch(connection, [row[0] for row in ids], self._values(wanted)))
 
     def count(self, wanted: Wanted) -> int:
-        """Return how many skills fit."""
+        """Return the number of matching skills."""
         with self._database.reading() as connection:
             if wanted.everything:
                 return _number(connection, f"SELECT (SELECT count(*) FROM skill_cache) - count(*) FROM ({_HIDDEN})", {})  # noqa: S608 - constants
@@ -157,7 +157,7 @@ class Reading:
             return None if row is None else _skill(row)
 
     def count_read(self, skills: Sequence[CachedSkill]) -> None:
-        """Count one read, unless another program is writing: one read more or less does not matter."""
+        """Count one read, unless another program is writing: the exact number does not matter."""
         result: ReadResult = "miss"
         if skills:
             result = "stale" if any(skill.stale for skill in skills) else "hit"
@@ -247,7 +247,7 @@ def match_expression(text: str, wanted: Wanted | None = None) -> str | None:
     if not last:
         return None
     narrower = []
-    # Lists are indexed as JSON text, in which other characters may be written in several ways.
+    # Lists are indexed as JSON text, which can spell other characters in several ways.
     if wanted is not None and wanted.tag and wanted.tag.isascii() and wanted.tag.isalnum():
         narrower.append(f"{{tags}} : {_quoted(wanted.tag)}")
     if wanted is not None and wanted.category and wanted.category.isascii() and wanted.category.isalnum():
@@ -273,7 +273,7 @@ def _either(terms: Iterable[str]) -> str:
 
 
 def _beginning(word: str) -> str:
-    """Return the expression for a word that may be the beginning of one."""
+    """Return the expression for a word as a prefix."""
     letters = sum(map(str.isalnum, word.rsplit(maxsplit=1)[-1]))
     if letters >= _SHORTEST_PREFIX:
         return f"{_quoted(word)} *"

@@ -1,4 +1,4 @@
-"""What `watch` keeps: its state for others to see, the order of messages, and the transaction that applies a batch."""
+"""The stored state of `watch`: its status, the order of messages, and the transaction that applies a batch."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class RealtimeBatch(Batch):
     """One transaction in which a batch of messages is applied."""
 
     def marks(self, kind: str, keys: Iterable[str]) -> dict[str, MessageMark]:
-        """Return what is known of the last messages about these things; `kind` is skill, rating or category."""
-        # As one row: SQLite gives the interpreter up at each, and another thread is reading messages.
+        """Return what is known of the last messages about these subjects; `kind` is skill, rating or category."""
+        # As a single row: sqlite3 releases the GIL at each row, and another thread is reading messages.
         found = self._connection.execute(
             "SELECT json_group_array(json_array(CAST(key AS TEXT), CAST(sent_at AS TEXT), deleted IS TRUE)) "
             "FROM last_message WHERE kind = ? AND key IN (SELECT value FROM json_each(?))",
@@ -48,7 +48,7 @@ class RealtimeBatch(Batch):
         return {key: MessageMark(parse_time(sent_at), bool(deleted)) for key, sent_at, deleted in json.loads(found[0])}
 
     def mark(self, kind: str, marks: Mapping[str, MessageMark], now: datetime) -> None:
-        """Note that messages about these things were applied."""
+        """Record that messages about these subjects were applied."""
         moment = format_exact_time(now)
         self._connection.executemany(
             "INSERT INTO last_message (kind, key, sent_at, applied_at, deleted) VALUES (?1, ?2, ?3, ?4, ?5) "
@@ -191,7 +191,7 @@ class RealtimeStore:
         return switch
 
     def end(self, reason: str, now: datetime) -> None:
-        """Note that `watch` was told to stop: nobody needs to miss it."""
+        """Record that `watch` was stopped cleanly, so that its absence is no problem."""
         with self._database.transaction() as connection:
             connection.execute(
                 "UPDATE websocket_state SET connected = 0, disconnect_reason = ?1, fallback_to_polling = 0, "
@@ -222,7 +222,7 @@ class Schedule:
             return last_run_started_at(connection, kind)
 
     def plan(self, jobs: Sequence[ScheduledJob], now: datetime) -> None:
-        """Write the jobs in place of those that were there; none of them if nobody runs them any more."""
+        """Replace the stored jobs; an empty sequence if they no longer run."""
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM scheduled_job")
             connection.executemany(
@@ -232,7 +232,7 @@ class Schedule:
 
 
 def _switch(connection: sqlite3.Connection) -> LinkSwitch:
-    """Return what others have written into the row, after putting it back if they have deleted it."""
+    """Return what other programs have written into the row, recreating it if they have deleted it."""
     connection.execute(PUT_BACK)
     row = connection.execute(
         "SELECT websocket_enabled, reconnect_attempts, fallback_to_polling FROM websocket_state WHERE id = 1"

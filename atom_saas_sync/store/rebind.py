@@ -1,4 +1,4 @@
-"""Tying the database to another marketplace: what is known of the former one alone is forgotten."""
+"""Binding the database to another marketplace: what concerns only the former one is discarded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The budget of requests that all processes share (marketplace-api.md, "Errors and limits")."""
+"""The request budget shared by all processes (marketplace-api.md, "Errors and limits")."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MINUTE, _HOUR = 60, 3600
 _LARGEST_LEASE = 16
 _FACT = "rate_limit"
 LEAST_PER_MINUTE = 10
-"""What no declared limit goes below: an answer gone wrong must not silence a machine."""
+"""The minimum for a declared limit: a faulty response must not stop all requests."""
 
 
 class _Declared(NamedTuple):
@@ -48,7 +48,7 @@ class RequestBudget:
         marketplace: str = "",
         busy_timeout_seconds: float = 10.0,
     ) -> None:
-        """Keep to `per_minute` and `per_hour`, and to what `marketplace` declares below them."""
+        """Enforce `per_minute` and `per_hour`, and lower limits that `marketplace` declares."""
         self._database = Database.open(path, any_thread=True, busy_timeout_seconds=busy_timeout_seconds)
         self._turn = threading.Lock()
         self._configured = ((per_minute, _MINUTE), (per_hour, _HOUR))
@@ -75,7 +75,7 @@ class RequestBudget:
                     "ON CONFLICT (second) DO UPDATE SET requests = requests + ?2",
                     (second, lease),
                 )
-                # A clock that was set back leaves seconds in the future, which would count for ever.
+                # A clock that was set back leaves seconds in the future, which would count forever.
                 connection.execute(
                     "DELETE FROM request_budget WHERE second <= ? OR second > ?", (second - _HOUR, second + _MINUTE)
                 )
@@ -94,7 +94,7 @@ class RequestBudget:
                 known is not None
                 and not learned.pause_until
                 and learned[:3] == known[:3]
-                and learned.until < known.until + learned.window / 2  # not one write for each answer
+                and learned.until < known.until + learned.window / 2  # not one write per response
             ):
                 return
             with self._database.transaction() as connection:
@@ -103,14 +103,14 @@ class RequestBudget:
             self._learned = learned
 
     def free(self, now: datetime) -> int:
-        """Return how many requests are free now."""
+        """Return the number of requests that are left now."""
         with self._turn, self._database.reading() as connection:
             return self._free(connection, now) + self._left
 
     def close(self) -> None:
         """Close the connection after waiting for its thread; closing it mid-statement crashes the process."""
         with self._turn:
-            # What can't be given back counts as used, which is the careful side.
+            # What can't be given back counts as used, which is the safe side.
             if self._left:
                 with suppress(DatabaseError), self._database.transaction() as connection:
                     self._give_back(connection)
@@ -140,7 +140,7 @@ _Limits = tuple[tuple[int, int], ...]
 
 
 def remaining_requests(connection: sqlite3.Connection, now: float, per_minute: int, per_hour: int) -> int:
-    """Return how many requests to the database's marketplace are free now."""
+    """Return the number of requests to the database's marketplace that are left now."""
     declared = _in_force(connection, now, get_fact(connection, MARKETPLACE))
     return _free(connection, now, ((per_minute, _MINUTE), (per_hour, _HOUR)), declared)
 
@@ -167,7 +167,7 @@ def budget_state(
 
 
 def forget_declared_limit(connection: sqlite3.Connection) -> bool:
-    """Forget what a marketplace has declared; tell whether there was something."""
+    """Discard a declared limit; tell whether there was one."""
     return connection.execute("DELETE FROM fact WHERE name = ?", (_FACT,)).rowcount > 0
 
 
@@ -192,10 +192,10 @@ def _in_force(connection: sqlite3.Connection, now: float, marketplace: str | Non
     if fact is None:
         return None
     fields = json.loads(fact)
-    if not fields.keys() >= set(_Declared._fields):  # of an earlier version, which did not note whose it is
+    if not fields.keys() >= set(_Declared._fields):  # of an earlier version, without a marketplace
         return None
     declared = _Declared(**{name: fields[name] for name in _Declared._fields})
-    # A window that ends later than any can is of a clock that was set back.
+    # A window with an impossibly late end was written by a clock that was set back.
     if not now < declared.until <= now + _HOUR or marketplace not in (None, declared.marketplace):
         return None
     return declared
@@ -230,7 +230,7 @@ def _as_time(moment: float) -> datetime:
 
 
 def _wait_for(connection: sqlite3.Connection, now: float, limit: int, window: int) -> float:
-    """Return the seconds until the window has room for one more request."""
+    """Return the seconds until the window allows one more request."""
     rows = connection.execute(
         "SELECT second, requests FROM request_budget WHERE second > ? AND second <= ? ORDER BY second DESC",
         (now - window, now),

@@ -1,4 +1,4 @@
-"""Which conflicts of skills are open, and which resolutions of other programs are still to be carried out.
+"""Open conflicts of skills, and resolutions of other programs that are still to be carried out.
 
 The Atom backend resolves a conflict by writing its row: it is open exactly as long as `resolved_at` is NULL. `applied`
 says whether cache and base follow the resolution already.
@@ -17,7 +17,7 @@ OPEN = "resolved_at IS NULL AND about_skill = 1"
 """The condition for an open conflict of a skill; as the partial index has it."""
 
 NEWEST_OPEN = f"(SELECT max(id) FROM conflict_log WHERE skill_id = {{skill_id}} AND {OPEN})"  # noqa: S608 - constants
-"""The one that waits, where the backend has logged several of the same skill."""
+"""The newest open conflict, if the backend has logged several of the same skill."""
 
 _UNAPPLIED = "resolved_at IS NOT NULL AND applied = 0"
 
@@ -29,12 +29,12 @@ def unapplied(connection: sqlite3.Connection) -> list[LoggedConflict]:
 
 
 def mark_applied(connection: sqlite3.Connection) -> None:
-    """Note that all resolutions are carried out."""
+    """Record that all resolutions were carried out."""
     connection.execute(f"UPDATE conflict_log SET applied = 1 WHERE {_UNAPPLIED}")  # noqa: S608 - constants
 
 
 def close_older(connection: sqlite3.Connection, skill_id: str, conflict_id: int) -> None:
-    """Close the older open conflicts of a skill in the way in which this one was resolved."""
+    """Close the older open conflicts of a skill with the resolution of this one."""
     connection.execute(
         f"""
         UPDATE conflict_log SET resolved = 1, applied = 1, (resolution_strategy, resolved_at, resolved_by, updated_at) =

@@ -1,4 +1,4 @@
-"""Putting a backup in the place of the database. The caller holds the locks of all runs."""
+"""Replacing the database by a backup. The caller holds the locks of all runs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def read_backup(file: Path) -> tuple[str, str | None, LocalWork]:
 
 
 def current_work(database: Path) -> LocalWork | None:
-    """Return the local work in the database; None if it is damaged or of another version, so that nobody can tell."""
+    """Return the local work in the database; None if it is unknown: damaged or of another version."""
     if not exists(database):
         return NO_WORK
     if is_damaged(database):
@@ -62,7 +62,7 @@ def current_work(database: Path) -> LocalWork | None:
 
 
 def tables_of_others(database: Path) -> list[str]:
-    """Return the tables of other programs in the database, which a backup would take back to its own day."""
+    """Return the tables of other programs in the database, which a restore would reset to the backup's date."""
     if not exists(database) or is_damaged(database):
         return []
     with Database.open(database, migrate=False, read_only=True) as opened:
@@ -70,7 +70,7 @@ def tables_of_others(database: Path) -> list[str]:
 
 
 def is_damaged(database: Path) -> bool:
-    """Tell whether the file is no database, or a damaged one. Raises DatabaseError where that can't be told."""
+    """Tell whether the file is damaged or not a database. Raises DatabaseError if it cannot be read."""
     with translated_errors(database):
         try:
             with closing(_connect(database)) as connection:
@@ -83,7 +83,7 @@ def is_damaged(database: Path) -> bool:
 
 @contextmanager
 def staged(file: Path, database: Path) -> Iterator[Path]:
-    """Copy a backup beside the database for the block, so that it can be upgraded and checked."""
+    """Copy a backup beside the database for the duration of the block, to upgrade and check it."""
     target = beside(database, ".restoring")
     with translated_errors(database):
         create_directories(target.parent)
@@ -124,7 +124,7 @@ def prepare(
 
 
 def put_in_place(staged_copy: Path, database: Path) -> Path | None:
-    """Let the staged copy be the database; return where what was there before is kept, None if nothing was.
+    """Replace the database by the staged copy; return where the old one is kept, None if there was none.
 
     A healthy database is overwritten through SQLite: all of it in one transaction, which other programs that have it
     open see at once. A damaged one is moved away together with its -wal.
@@ -139,7 +139,7 @@ def put_in_place(staged_copy: Path, database: Path) -> Path | None:
             writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     else:
         with translated_errors(database):
-            beside(database, "-shm").unlink(missing_ok=True)  # SQLite makes it again
+            beside(database, "-shm").unlink(missing_ok=True)  # SQLite recreates it
             for suffix in ("", *SIDE_FILES):
                 if beside(database, suffix).exists():
                     kept = kept or _free_name(database, "before-restore.bak")
@@ -216,7 +216,7 @@ def _without_key(database: Database, signer: Signer | None) -> list[maintenance.
 
 
 def _keep_emergency_stop(database: Path, restored: Database) -> None:
-    """Copy the emergency stop: one that is on now must not be lost, and an old one must not come back."""
+    """Copy the emergency stop: a current one must not be lost, and an old one must not return."""
     if not exists(database) or is_damaged(database):
         return
     with Database.open(database, migrate=False, read_only=True) as opened, opened.reading() as connection:
@@ -241,7 +241,7 @@ def _keep_decisions(database: Path, restored: Database, now: datetime, *, signer
 
 
 def _work(connection: sqlite3.Connection) -> LocalWork:
-    """Read the work of a database of any revision: what has not got a table yet holds none."""
+    """Read the work in a database of any revision; a missing table means none."""
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
 
     def rows(table: str, statement: str) -> list[tuple[str, ...]]:

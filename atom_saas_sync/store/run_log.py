@@ -14,7 +14,7 @@ from atom_saas_sync.store.database import Database
 from atom_saas_sync.times import parse_time
 
 _LOCKS = {"categories": "skills"}
-# `watch` starts runs after a reconnect, and its scheduler ("schedule") does at their times.
+# Runs that `watch` starts after a reconnect, and those of its scheduler ("schedule").
 _FILTER = """
     (:kind IS NULL OR kind = :kind OR (:kind = 'watch' AND started_by IN ('watch', 'schedule')))
 """

@@ -21,7 +21,7 @@ MARKETPLACE = "marketplace"
 """The fact that holds the URL of the marketplace that the database belongs to."""
 
 APPROVED_DELETIONS = "approved_deletions"
-"""The fact that holds how many deletions a person has approved by `db rebind`, until a sync has succeeded."""
+"""The fact with the number of deletions approved by `db rebind`, until a sync has succeeded."""
 
 REVOCATIONS_BROKEN = "gate_revocations_broken"
 """The fact that is 1 while the revocations file cannot be used."""
@@ -30,7 +30,7 @@ LAST_SUCCESS = "last_success"
 """The fact that holds when the last successful sync of the skills ended: its run is forgotten after 90 days."""
 
 TIMER = "timer"
-"""Who starts scheduled runs, in the audit trail."""
+"""The name of timers in the audit trail."""
 
 RUNS_KEPT = timedelta(days=90)
 
@@ -47,7 +47,7 @@ class Runs:
         self._unbound = marketplace
 
     def begin(self, kind: str, *, started_by: str, now: datetime) -> int:
-        """Note the start of a run and return its id. A run that was killed is noted as such."""
+        """Record the start of a run and return its id. An earlier run that was killed is marked as such."""
         with self._database.transaction() as connection:
             self._end_killed_runs(connection, kind, now)
             connection.execute("DELETE FROM sync_run WHERE started_at < ?", (format_time(now - RUNS_KEPT),))
@@ -61,7 +61,7 @@ class Runs:
         return cursor.lastrowid
 
     def finish(self, report: Report[Counts], *, now: datetime, requests: dict[tuple[str, str], int]) -> None:
-        """Note the end of a run with its counts, its proof of completeness and its error, all in one transaction."""
+        """Record the end of a run with its counts, proof of completeness and error, in one transaction."""
         from msgspec.structs import asdict
 
         with self._database.transaction() as connection:
@@ -101,7 +101,7 @@ class Runs:
         counts: dict[str, int],
         error: AtomSyncError | None,
     ) -> None:
-        """Note a run that has ended and is no sync: no counter and no state knows of it."""
+        """Record a finished run that is not a sync: it affects no counter and no state."""
         with self._database.transaction() as connection:
             connection.execute(
                 """
@@ -124,12 +124,12 @@ class Runs:
             )
 
     def count_locked_out(self, kind: str) -> None:
-        """Count a run that found the lock taken (data-model.md, rule 9)."""
+        """Count a run that could not get the lock (data-model.md, rule 9)."""
         with self._database.transaction() as connection:
             increment(connection, "atom_saas_sync_errors_total", type=METRIC_TYPES[kind], error="locked")
 
     def bind(self, now: datetime) -> None:
-        """Note which marketplace the database belongs to, before anything from it is stored; once noted, it stays."""
+        """Record the marketplace of the database before anything from it is stored; it never changes afterwards."""
         if self._unbound is None:
             return
         with self._database.transaction() as connection:
@@ -143,7 +143,7 @@ class Runs:
             return get_fact(connection, MARKETPLACE)
 
     def reached_marketplace(self, now: datetime, skew_seconds: float | None) -> None:
-        """Note that the marketplace was reached, and how far its clock is from ours."""
+        """Record that the marketplace was reached, and the difference of its clock from ours."""
         self.bind(now)
         with self._database.transaction() as connection:
             set_fact(connection, "marketplace_reached_at", format_time(now), now)
@@ -289,7 +289,7 @@ def _describe(error_message: str | None, reasons: str) -> str | None:
     try:
         listed = json.loads(reasons)
     except ValueError:
-        return None  # another program wrote there
+        return None  # another program wrote it
     return ", ".join(map(str, listed)) or None if isinstance(listed, list) else None
 
 
@@ -302,7 +302,7 @@ def auto_sync_is_off(connection: sqlite3.Connection) -> bool:
 
 
 def set_fact(connection: sqlite3.Connection, name: str, value: str, now: datetime) -> None:
-    """Remember a small fact beyond this process."""
+    """Store a small fact that outlives this process."""
     connection.execute(
         "INSERT INTO fact (name, value, updated_at) VALUES (?, ?, ?) "
         "ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at",
@@ -311,7 +311,7 @@ def set_fact(connection: sqlite3.Connection, name: str, value: str, now: datetim
 
 
 def get_fact(connection: sqlite3.Connection, name: str) -> str | None:
-    """Return what `set_fact` remembered."""
+    """Return what `set_fact` stored."""
     row = connection.execute("SELECT CAST(value AS TEXT) FROM fact WHERE name = ?", (name,)).fetchone()
     return row[0] if row else None
 

@@ -38,7 +38,7 @@ from atom_saas_sync.store.tables.versions import (
 class Migration(Struct, frozen=True):
     """One step of the schema and its way back, as SQL statements.
 
-    The way back returns the rows of the tables in `hands_over` to those of earlier migrations.
+    Pulling ratings returns the rows of the tables in `hands_over` to those of earlier migrations.
     `loses` names what the way back drops besides whole tables, each with a statement that counts it.
     """
 

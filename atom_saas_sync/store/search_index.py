@@ -1,4 +1,4 @@
-"""The full-text index: how the words of a skill are cut, as SQL for any program and as Python for ours.
+"""The full-text index: splitting a skill's text into words, as SQL for any program and as Python for ours.
 
 FTS5 cuts text at spaces and punctuation. Scripts without spaces between words, and Hangul, whose words carry endings,
 get one token for each character, so that a phrase finds any part of a text. Triggers do that in plain SQL, because
@@ -154,10 +154,10 @@ def write(number: int) -> str:
 
 
 def have_tokens(texts: list[str]) -> list[bool]:
-    """Tell of each text whether the index would hold any token of it."""
+    """Tell for each text whether the index would contain any token of it."""
     if all(text.isascii() for text in texts):
         return [any(map(str.isalnum, text)) for text in texts]
-    # SQLite has tables of its own, older or newer than Python's.
+    # SQLite's Unicode tables may be older or newer than Python's.
     connection = sqlite3.connect(":memory:", isolation_level=None)
     try:
         connection.execute(create_table("word"))
@@ -170,7 +170,7 @@ def have_tokens(texts: list[str]) -> list[bool]:
 
 
 def _spaced_blob(blob: bytes | None) -> bytes | None:
-    """Return NULL for what is not UTF-8: then plain SQL decides."""
+    """Return NULL for invalid UTF-8; plain SQL then decides."""
     try:
         return None if blob is None else spaced(blob.decode()).encode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""What is stored of skills: the cached row, the base, an open conflict."""
+"""The stored state of skills: cached row, base and open conflict."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from atom_saas_sync.store import resolutions
 from atom_saas_sync.store.integrity import Signer
 
 _REPLACEMENT = "\ufffd"
-"""What stands in a text in place of bytes that are not UTF-8."""
+"""The replacement for bytes that are not UTF-8."""
 
 _KNOWN = f"""
     SELECT wanted.value AS skill_id, CAST(c.skill_data AS TEXT) AS skill_data, typeof(c.skill_data) AS stored_as,

@@ -36,7 +36,7 @@ RUN_KINDS = ("skills", "ratings")
 """The kinds of runs that have a lock; categories share that of the skills."""
 
 WATCH_LOCK = "watch"
-"""The kind of the lock that `watch` holds while it lives."""
+"""The kind of the lock that `watch` holds while it runs."""
 
 _RUNS_SHOWN = 40
 _FIGURES = f"""
@@ -95,7 +95,7 @@ def read_status(
     if not exists(path):
         free = min(per_minute, per_hour)
         return Status(read_at=now, database_path=str(path), rate_limit_remaining=free, trust=trust)
-    # Briefly only: a probe must answer, and readers of a WAL database wait for nobody.
+    # A short timeout: a probe must answer, and readers of a WAL database wait for nobody.
     with Database.open(path, migrate=False, read_only=True, busy_timeout_seconds=2.0) as database:
         migrations.refuse_newer(database)
         with database.reading() as connection:
@@ -201,7 +201,7 @@ def _trust(connection: sqlite3.Connection, trust: TrustState) -> TrustState:
 def _sync_state(connection: sqlite3.Connection, *, running: frozenset[str]) -> SyncState:
     state = read_state(connection)
     if state.status == "syncing" and "skills" not in running:
-        # What a killed process wrote last. The next run counts it as failed.
+        # The last state of a killed process. The next run counts it as failed.
         return replace(state, status="error", last_error="the process was killed")
     return state
 

@@ -1,4 +1,4 @@
-"""What shell completion offers from the database: ids and names that begin with what was typed."""
+"""Suggestions of shell completion from the database: ids and names with a prefix."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def suggestions(path: Path, kind: str, prefix: str) -> list[tuple[str, str]]:
         for value, meaning in connection.execute(_STATEMENTS[kind], (prefix, prefix + _ABOVE, _MOST)):
             found.append((str(value), str(meaning or "")))
     except sqlite3.Error:
-        return found  # those that came in time
+        return found  # those found in time
     finally:
         connection.close()
     return found

@@ -1,4 +1,4 @@
-"""What SQLite needs of a process that writes all day."""
+"""SQLite maintenance in a process that writes continuously."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ class SQLiteUpkeep:
             self._database.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def pause(self, writing: float, *, of: float) -> float:
-        """Return for how long to leave the lock alone after `writing` seconds `of` the last ones."""
+        """Return how long to leave the lock free after `writing` seconds `of` the last ones."""
         return PAUSE_SECONDS if writing > _ALMOST_CONTINUOUS * of else 0.0

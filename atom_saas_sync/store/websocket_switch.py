@@ -1,4 +1,4 @@
-"""The switch by which people control the connection of `watch`; it obeys within its heartbeat."""
+"""The switch that controls the connection of `watch`, which obeys within one heartbeat."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class WebSocketSwitch:
         self._database = database
 
     def set(self, *, enabled: bool, actor: str, now: datetime) -> None:
-        """Let `watch` connect, or only poll."""
+        """Allow `watch` to connect, or make it poll only."""
         self._write(f"websocket_enabled = {int(enabled)}", "enable" if enabled else "disable", actor, now)
 
     def reset(self, *, actor: str, now: datetime) -> None:
-        """Let a `watch` that waits for its next attempt connect at once."""
+        """Make a `watch` that waits for its next attempt connect immediately."""
         self._write("reconnect_attempts = 0, fallback_to_polling = 0", "reconnect", actor, now)
 
     def _write(self, values: str, verb: str, actor: str, now: datetime) -> None:

@@ -441,11 +441,11 @@ _STEPS = {
     "quarantine": 2,
     "release": 3,
     "edit": 4,
-    "revert": 0,
+    "revert": 2,
     "edit_by_sql": 3,
     "delete_by_sql": 2,
     "resolve": 3,
-    "undo": 0,
+    "undo": 2,
     "purge": 2,
     "switch": 1,
 }

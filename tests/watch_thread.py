@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from conftest import Machine
 from watch_support import PATIENCE
 
-from atom_saas_sync.core.realtime import Rules
+from atom_saas_sync.core.connection import ConnectionRules
 from atom_saas_sync.marketplace.websocket import open_link
 from atom_saas_sync.model import RunReport
 from atom_saas_sync.store.database import Database
@@ -105,7 +105,7 @@ def watch_in_thread(
     ):
         store = RealtimeStore(database)
         service = Watch(
-            settings=WatchSettings(Rules(), "ws://sandbox", "remote_wins", 15),
+            settings=WatchSettings(ConnectionRules(), "ws://sandbox", "remote_wins", 15),
             open_link=connect or connect_really,
             follower=EventFollower(store, strategy="remote_wins"),
             store=store,

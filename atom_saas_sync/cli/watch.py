@@ -385,11 +385,11 @@ def _back_up(settings: Settings) -> None:
 
 def _watch_settings(settings: Settings) -> WatchSettings:
     from atom_saas_sync.config import without_query
-    from atom_saas_sync.core.realtime import Rules
+    from atom_saas_sync.core.connection import ConnectionRules
     from atom_saas_sync.usecases.watch.service import WatchSettings
 
     return WatchSettings(
-        rules=Rules(
+        rules=ConnectionRules(
             enabled=settings.ws_enabled,
             heartbeat_seconds=settings.ws_heartbeat_seconds,
             attempts=settings.ws_reconnect_attempts,

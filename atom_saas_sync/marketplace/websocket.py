@@ -1,7 +1,7 @@
 """The WebSocket connection (marketplace-api.md, section 4): sending, receiving, and the reason why it ended.
 
 It uses asyncio, so that one loop can wait for frames, timers, signals and threads, and abort a handshake that hangs.
-Decisions are made in core/realtime.py; nothing here reconnects on its own.
+Decisions are made in core/connection.py; nothing here reconnects on its own.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from inputs import broken, frames, fuzzing, tried
 
+from atom_saas_sync.core.connection import Command, ConnectionRules, ConnectionState
 from atom_saas_sync.core.incoming.messages import Malformed, Message, parse_frame
-from atom_saas_sync.core.realtime import Do, Lifeline, Rules
 from atom_saas_sync.errors import LinkEnded
 from atom_saas_sync.marketplace.websocket import open_link
 
@@ -133,22 +133,24 @@ def test_any_bytes_for_a_handshake(opening: bytes) -> None:
     check_end(asyncio.run(listen_to(opening, b"")))
 
 
-_rules = st.builds(Rules, st.booleans(), st.sampled_from([0.001, 1.0, 30.0]), st.integers(0, 12))
+_rules = st.builds(ConnectionRules, st.booleans(), st.sampled_from([0.001, 1.0, 30.0]), st.integers(0, 12))
 _events = st.one_of(st.sampled_from(["tick", "due", "opened", "frame", "message", "ended", "refused", "token"]), _rules)
 
 
 @fuzzing(150)
 @given(rules=_rules, steps=st.lists(st.tuples(_events, st.floats(0, 10_000)), max_size=60), jitter=st.floats(0, 1))
-def test_the_life_of_a_connection(rules: Rules, steps: list[tuple[str | Rules, float]], jitter: float) -> None:
+def test_the_life_of_a_connection(
+    rules: ConnectionRules, steps: list[tuple[str | ConnectionRules, float]], jitter: float
+) -> None:
     """Events come in the orders in which a loop can bring them; whatever they are, the way back is never lost."""
     tried["lives of a connection"] += 1
-    line, now = Lifeline(rules, lambda: jitter), 0.0
+    line, now = ConnectionState(rules, lambda: jitter), 0.0
     orders = line.start(now)
     hanging_up = False
     for event, pause in steps:
         now += pause
-        hanging_up = hanging_up or Do.HANG_UP in orders
-        if isinstance(event, Rules):
+        hanging_up = hanging_up or Command.HANG_UP in orders
+        if isinstance(event, ConnectionRules):
             orders = line.new_rules(now, event)
         elif event == "due" and math.isfinite(line.due()):
             now = max(now, line.due())
@@ -161,7 +163,7 @@ def test_the_life_of_a_connection(rules: Rules, steps: list[tuple[str | Rules, f
             hanging_up = False
         elif event == "opened" and line.holds and not line.connected:
             orders = line.opened(now)
-            assert orders == [Do.PING]
+            assert orders == [Command.PING]
         elif event in {"frame", "message"} and line.connected:
             was_failing = line.failures
             orders = []
@@ -176,8 +178,8 @@ def test_the_life_of_a_connection(rules: Rules, steps: list[tuple[str | Rules, f
     assert line.take_fallback_seconds(now) >= 0
 
 
-def check_life(line: Lifeline, now: float, orders: list[Do]) -> None:
-    assert set(orders) <= set(Do) and len(orders) <= 1
+def check_life(line: ConnectionState, now: float, orders: list[Command]) -> None:
+    assert set(orders) <= set(Command) and len(orders) <= 1
     assert not (line.connected and not line.holds)
     assert min(line.failures, line.attempts, line.reconnects) >= 0
     if line.next_attempt is not None:

@@ -1,4 +1,4 @@
-"""The connection of `watch`: carries out what the state machine says (core/realtime.py)."""
+"""The connection of `watch`: carries out what the state machine says (core/connection.py)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Literal, Never
 
 from msgspec.structs import replace
 
+from atom_saas_sync.core.connection import DISABLED_BY_ADMIN, Command, ConnectionRules, ConnectionState, asks_for_retry
 from atom_saas_sync.core.incoming.messages import PING
 from atom_saas_sync.core.outgoing import heartbeat
-from atom_saas_sync.core.realtime import DISABLED_BY_ADMIN, Do, Lifeline, Rules, asks_for_retry
 from atom_saas_sync.errors import AtomSyncError, LinkEnded
 from atom_saas_sync.model import LinkState, LinkSwitch
 from atom_saas_sync.usecases.watch.background import wait_for
@@ -34,7 +34,7 @@ class ConnectionKeeper:
 
     def __init__(
         self,
-        lifeline: Lifeline,
+        lifeline: ConnectionState,
         *,
         open_link: Callable[[Callable[[], None]], Awaitable[Link]],
         inbox: Inbox,
@@ -77,12 +77,12 @@ class ConnectionKeeper:
                 log.info("there is a new token: trying it")
                 self._carry_out(self._lifeline.new_token(self._clock.monotonic()))
 
-    def begin(self, rules: Rules, switch: LinkSwitch) -> None:
+    def begin(self, rules: ConnectionRules, switch: LinkSwitch) -> None:
         """Take over, before `run`, what the settings say and what administrators have stored."""
         self._lifeline.rules = replace(rules, allowed=switch.enabled)
         self._poll_if_switched_off()
 
-    def new_rules(self, rules: Rules, *, reconnect: bool) -> None:
+    def new_rules(self, rules: ConnectionRules, *, reconnect: bool) -> None:
         """Take new settings over; the administrators' switch stays."""
         if reconnect and self._lifeline.holds:
             self._hang_up("reloaded the configuration")
@@ -119,18 +119,18 @@ class ConnectionKeeper:
                     await link.close("stopping")
             link.abort()
 
-    def _carry_out(self, actions: Sequence[Do]) -> None:
+    def _carry_out(self, actions: Sequence[Command]) -> None:
         """Do what the state machine says."""
         for action in actions:
-            if action is Do.CONNECT:
+            if action is Command.CONNECT:
                 self._task = asyncio.create_task(self._hold())
                 self._task.add_done_callback(self._note_bug)
-            elif action is Do.HANG_UP:
+            elif action is Command.HANG_UP:
                 silence = f"no frame for {self._lifeline.rules.heartbeat_seconds + 10:.0f} s"
                 self._hang_up(self._lifeline.rules.polling_only or silence)
-            elif action is Do.CATCH_UP:
+            elif action is Command.CATCH_UP:
                 self._catch_up()
-            elif action is Do.PING:
+            elif action is Command.PING:
                 self._say("ping")
         self._rescheduled.set()
         self._report.changed()

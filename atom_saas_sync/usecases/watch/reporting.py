@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Never
 
 from atom_saas_sync.characters import counted
-from atom_saas_sync.core.realtime import Lifeline
+from atom_saas_sync.core.connection import ConnectionState
 from atom_saas_sync.errors import DatabaseBusy, DatabaseError
 from atom_saas_sync.model import LinkState, LinkSwitch
 from atom_saas_sync.usecases.ports import StateStore
@@ -30,7 +30,7 @@ class ConnectionReport:
 
     def __init__(
         self,
-        lifeline: Lifeline,
+        lifeline: ConnectionState,
         *,
         shown_url: str,
         store: StateStore,

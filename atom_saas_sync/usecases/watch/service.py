@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from msgspec import Struct
 
-from atom_saas_sync.core.realtime import Lifeline, Rules
+from atom_saas_sync.core.connection import ConnectionRules, ConnectionState
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model import LinkState, LinkSwitch, RunReport, Strategy
 from atom_saas_sync.usecases.follow_events import EventFollower
@@ -34,7 +34,7 @@ STOP_SECONDS = 3.0
 class WatchSettings(Struct, frozen=True):
     """What of the settings the service depends on."""
 
-    rules: Rules
+    rules: ConnectionRules
     shown_url: str
     strategy: Strategy
     poll_minutes: int
@@ -72,7 +72,7 @@ class Watch:
         self._supervisor = supervisor
         self._clock = clock
         self._stop = asyncio.Event()
-        self._lifeline = lifeline = Lifeline(settings.rules, jitter)
+        self._lifeline = lifeline = ConnectionState(settings.rules, jitter)
         self._writer = writer = Writer(clock)
         write = writer.write
         self._report = report = ConnectionReport(

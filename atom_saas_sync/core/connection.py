@@ -1,9 +1,9 @@
-"""The real-time protocol without I/O (marketplace-api.md, section 4).
+"""The life of the WebSocket connection, without I/O (marketplace-api.md, section 4).
 
 When to ping, to give a connection up, to try again, and to fall back to polling. What a frame says is in
 core/incoming/, what follows from it in core/plan/messages.py.
 
-`Lifeline` is fed with what happened and the time on a clock that only grows, and answers with what is to be done.
+`ConnectionState` is told what happened, and the time on a clock that only grows; it answers with commands.
 """
 
 from __future__ import annotations
@@ -30,9 +30,6 @@ DISABLED_BY_ADMIN = "disabled_by_admin"
 FIRST_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 16.0)
 
 
-# The connection's life
-
-
 def asks_for_retry(found: LinkSwitch, written: LinkState | None) -> bool:
     """Tell whether another program has set the attempts or the fallback that we have `written` back to zero."""
     if written is None:
@@ -40,7 +37,7 @@ def asks_for_retry(found: LinkSwitch, written: LinkState | None) -> bool:
     return (written.attempts > 0 and found.attempts == 0) or (written.fallback and not found.fallback)
 
 
-class Rules(Struct, frozen=True):
+class ConnectionRules(Struct, frozen=True):
     """What the schedule depends on: the settings, and whether administrators have `allowed` the connection.
 
     With `attempts` failures in a row the next try is an hour away; 0 never tries again.
@@ -59,8 +56,8 @@ class Rules(Struct, frozen=True):
         return None if self.allowed else DISABLED_BY_ADMIN
 
 
-class Do(Enum):
-    """What is to be done now."""
+class Command(Enum):
+    """What the holder of the connection has to do now."""
 
     CONNECT = "connect"
     PING = "ping"
@@ -76,14 +73,14 @@ class _Phase(Enum):
     GIVEN_UP = "given up"
 
 
-class Lifeline:
+class ConnectionState:
     """The connection's state. Every method takes the time and returns what is to be done.
 
     A failure is every end of a connection or of an attempt. Only a valid message proves a connection: one that is
     merely accepted does not begin the schedule anew.
     """
 
-    def __init__(self, rules: Rules, jitter: Callable[[], float]) -> None:
+    def __init__(self, rules: ConnectionRules, jitter: Callable[[], float]) -> None:
         """`jitter` gives numbers from 0 to 1."""
         self.rules = rules
         self._jitter = jitter
@@ -124,14 +121,14 @@ class Lifeline:
             return min(self._next_ping, self._last_frame + self._stale_after)
         return math.inf
 
-    def start(self, now: float) -> list[Do]:
+    def start(self, now: float) -> list[Command]:
         """Begin."""
         if (reason := self.rules.polling_only) is not None:
             self._fall_back(now, reason)
             return []
         return self._connect()
 
-    def tick(self, now: float) -> list[Do]:
+    def tick(self, now: float) -> list[Command]:
         """Look at the time."""
         if self._phase is _Phase.WAITING and self.next_attempt is not None and now >= self.next_attempt:
             self.attempts += 1
@@ -141,25 +138,25 @@ class Lifeline:
             return []
         if now >= self._last_frame + self._stale_after:
             self._phase = _Phase.GIVEN_UP
-            return [Do.HANG_UP]
+            return [Command.HANG_UP]
         if now >= self._next_ping:
             self._next_ping = now + self.rules.heartbeat_seconds
-            return [Do.PING]
+            return [Command.PING]
         return []
 
-    def opened(self, now: float) -> list[Do]:
+    def opened(self, now: float) -> list[Command]:
         """Note that the handshake is done."""
         self._phase = _Phase.OPEN
         self._proven = False
         self._last_frame = now
         self._next_ping = now + self.rules.heartbeat_seconds
-        return [Do.PING]
+        return [Command.PING]
 
     def frame(self, now: float) -> None:
         """Note that a frame of any kind came."""
         self._last_frame = now
 
-    def message(self, now: float) -> list[Do]:
+    def message(self, now: float) -> list[Command]:
         """Note that a valid message came: the connection is good, and what was missed is fetched."""
         self.frame(now)
         if self._proven or self._phase is not _Phase.OPEN:
@@ -170,9 +167,9 @@ class Lifeline:
         self.reason = None
         self._count_fallback(now)
         self.fallback = False
-        return [Do.CATCH_UP]
+        return [Command.CATCH_UP]
 
-    def ended(self, now: float, reason: str, *, token_refused: bool = False) -> list[Do]:
+    def ended(self, now: float, reason: str, *, token_refused: bool = False) -> list[Command]:
         """Note that the connection, or the attempt to get one, has ended, and plan the next."""
         if self.rules.polling_only is not None:
             self._phase = _Phase.IDLE
@@ -188,14 +185,14 @@ class Lifeline:
             self._fall_back(now, reason)
         return []
 
-    def new_token(self, now: float) -> list[Do]:
+    def new_token(self, now: float) -> list[Command]:
         """Note that there is another token: a refusal of the old one says nothing about it."""
         if self._phase is _Phase.WAITING and self._refused:
             self._refused = False
             self.next_attempt = now + self._spread(FIRST_DELAYS[0])
         return []
 
-    def new_rules(self, now: float, rules: Rules) -> list[Do]:
+    def new_rules(self, now: float, rules: ConnectionRules) -> list[Command]:
         """Take new settings over: at once where the connection waits, as it were begun anew; else from now on."""
         self.rules = rules
         if (reason := rules.polling_only) is not None:
@@ -203,13 +200,13 @@ class Lifeline:
             self._phase = _Phase.GIVEN_UP if was_open else _Phase.IDLE
             self.next_attempt = None
             self._fall_back(now, reason)
-            return [Do.HANG_UP] if was_open else []
+            return [Command.HANG_UP] if was_open else []
         if self._phase in {_Phase.WAITING, _Phase.IDLE}:
             return self._connect_anew()
         self._next_ping = min(self._next_ping, now + rules.heartbeat_seconds)
         return []
 
-    def retry(self) -> list[Do]:
+    def retry(self) -> list[Command]:
         """Connect at once if the next attempt is still to come, as if nothing had failed before."""
         return self._connect_anew() if self._phase is _Phase.WAITING else []
 
@@ -223,12 +220,12 @@ class Lifeline:
     def _stale_after(self) -> float:
         return self.rules.heartbeat_seconds + PATIENCE_SECONDS
 
-    def _connect(self) -> list[Do]:
+    def _connect(self) -> list[Command]:
         self._phase = _Phase.CONNECTING
         self.next_attempt = None
-        return [Do.CONNECT]
+        return [Command.CONNECT]
 
-    def _connect_anew(self) -> list[Do]:
+    def _connect_anew(self) -> list[Command]:
         self.failures = 0
         self._refused = False
         return self._connect()

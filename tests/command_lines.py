@@ -71,6 +71,10 @@ REPORTING = [
 _ALSO_REQUIRED: dict[tuple[str, ...], list[str]] = {
     ("conflicts", "resolve"): ["--all", "--strategy", "merge"],
     ("ratings", "retry"): ["--all"],
+    ("updates", "approve"): ["--all"],
+    ("updates", "reject"): ["--all"],
+    ("revocations", "add"): ["--id", "some-id"],
+    ("revocations", "remove"): ["1"],
 }
 _OPTIONS_REQUIRED = {"version": ["--version", "1"]}
 

@@ -14,7 +14,7 @@ import sqlite3
 import sys
 from collections import defaultdict
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from test_sync_stateful import FakeMarketplace
 from atom_saas_sync.core.canonical import version_from_fields, version_key
 from atom_saas_sync.core.deletions import MaxDelete
 from atom_saas_sync.core.gate.lock_file import lock_text
-from atom_saas_sync.core.gate.types import Locked, LockFile, Policy
+from atom_saas_sync.core.gate.types import Gate, Locked, LockFile, Policy
+from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.errors import AtomSyncError
 from atom_saas_sync.model import STRATEGIES, SkillVersion
 from atom_saas_sync.store.catalogue import Catalogue
@@ -33,8 +34,11 @@ from atom_saas_sync.store.conflicts import ConflictLog
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.gate.desk import GateDatabase
 from atom_saas_sync.store.lifetime import Lifetime
+from atom_saas_sync.store.realtime import RealtimeStore
 from atom_saas_sync.store.runs import Runs
+from atom_saas_sync.usecases.confirm_messages import confirm_messages
 from atom_saas_sync.usecases.edit_skills import edit_skill, revert_skill
+from atom_saas_sync.usecases.follow_events import EventFollower
 from atom_saas_sync.usecases.gate import people
 from atom_saas_sync.usecases.gate.desk import GateDesk
 from atom_saas_sync.usecases.gate.loading import load_gate
@@ -168,6 +172,42 @@ class World:
                 version = version_from_fields(skill_id, fields)
                 self.seen_as[skill_id, version_key(fields)].add(version.exec_digest)
             self.check_that_nothing_is_lost()
+
+    def hear(self) -> None:
+        """Hear a message, true or made up, and ask the marketplace if that must come first."""
+        self.clock.move(minutes=5)
+        self.admit_by_policy()
+        skill_id = self.random.choice(IDS)
+        fields, deletes = self.market.skills.get(skill_id), self.random.random() < 0.2
+        if fields is None or self.random.random() < 0.5:
+            number = next(self.numbers)
+            news = {"version": f"{number}", "code": f"m{number}", "description": f"d{number}"}
+            fields = {"skill_id": skill_id, "name": skill_id, "metadata": {"author": "a"}, **news}
+            if self.policy.admission == "open":
+                self.past.append(fields)
+                self.admit(version_from_fields(skill_id, fields))
+        kind, data = ("skill_delete", {"skill_id": skill_id}) if deletes else ("skill_update", fields)
+        self.history.append(f"({kind} {skill_id} {fields['code']})")
+        message = parse_frame(json.dumps({"type": kind, "data": data}))
+        assert isinstance(message, Message)
+        strategy, most = self.random.choice(STRATEGIES), MaxDelete(number=99)
+
+        def follow(database: Database) -> None:
+            def gate(now: datetime) -> Gate:
+                return self.desk(database).load().gate
+
+            store = RealtimeStore(database)
+            follower = EventFollower(store, strategy=strategy, max_delete=most, gate=gate)
+            follower.apply([message], self.clock.now())
+            ids = follower.take_unconfirmed(9)
+            assert not (ids and self.policy.admission == "open")
+            confirm_messages(
+                self.market, store, gate, self.clock, ids, strategy=strategy, max_delete=most, check=lambda: None
+            )
+
+        if self.run(follow):
+            version = version_from_fields(skill_id, fields)
+            self.seen_as[skill_id, version_key(fields)].add(version.exec_digest)
 
     def approve(self) -> None:
         offers = self.offers()
@@ -432,6 +472,7 @@ _STEPS = {
     "withdraw": 3,
     "wait": 6,
     "sync": 22,
+    "hear": 12,
     "approve": 14,
     "reject": 3,
     "pin": 4,

@@ -1,1 +1,1 @@
-"""One file for each thing that people ask for."""
+"""One module per use case."""

@@ -1,4 +1,4 @@
-"""Confirm messages: ask the marketplace for skills of which messages told, and act on what it shows."""
+"""Confirm messages: fetch the skills that messages named, and apply the result."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def confirm_messages(
     max_delete: MaxDelete,
     check: Callable[[], None],
 ) -> None:
-    """Ask for each of these skills, and act on the answer; `check` is called before each request, and may raise.
+    """Fetch each of these skills, and apply the result; `check` is called before each request, and may raise.
 
-    Raises MarketplaceError: what was not asked for by then, the next poll finds.
+    Raises MarketplaceError: the next poll finds what was not fetched by then.
     """
     for skill_id in skill_ids:
         check()

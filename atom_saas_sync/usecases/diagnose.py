@@ -1,7 +1,7 @@
 """`doctor`: the troubleshooting chapter of the deployment guide as checks, each with its hint.
 
-A check that makes no sense after what was found before it is skipped: with a wrong token nothing can be said of the
-WebSocket, and one cause gives one finding.
+A check that depends on a failed one is skipped: with a wrong token, the WebSocket cannot be tested, and one cause gives
+one finding.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Store(Protocol):
         """Return the state."""
 
     def integrity(self) -> tuple[int, int]:
-        """Return how many skills count as the marketplace's and are not what it sent, and how many are not signed."""
+        """Return the numbers of skills that were tampered with, and of unsigned ones."""
 
     def try_writing(self) -> None:
         """Raise DatabaseError if nothing can be written."""
@@ -51,7 +51,7 @@ class Store(Protocol):
         """Return the ids of all skills that are held."""
 
     def free_disk_gb(self) -> float:
-        """Return the room on its disk."""
+        """Return the free space on its disk."""
 
 
 class Host(Protocol):
@@ -62,7 +62,7 @@ class Host(Protocol):
 
 
 def diagnose(plan: DoctorSettings, *, network: Network, store: Store, host: Host, now: datetime) -> list[DoctorFinding]:
-    """Make every check that can be made, and return what each found."""
+    """Run all applicable checks, and return their findings."""
     findings = list(configuration(plan, now))
     online = plan.enabled and plan.has_token
     findings += _reachability(plan, network) if online else [skipped("marketplace", "no token, or disabled")]

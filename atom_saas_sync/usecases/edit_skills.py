@@ -30,18 +30,18 @@ from atom_saas_sync.usecases.ports import EditableCatalogue, PersonsBatch
 _SHOWN = 10
 _OBJECTS = ("metadata", "parameters", "env_vars", "local_files")
 EDITABLE_FIELDS = frozenset({*TEXT_FIELDS, *PACKAGE_FIELDS, *DESCRIPTIVE_FIELDS, *_OBJECTS})
-"""Fields that the contract knows (marketplace-api.md, section 3), but those that follow the marketplace."""
+"""Fields of the contract (marketplace-api.md, section 3) without those that follow the marketplace."""
 
 
 class Candidate(Struct, frozen=True):
-    """One skill to import: where it stands, for messages, and its JSON text as it came."""
+    """One skill to import: its place for messages, and its JSON text."""
 
     place: str
     raw: bytes
 
 
 class Imported(Struct, frozen=True):
-    """How many skills an import added, changed, and found as they were."""
+    """The numbers of skills that an import added, changed, and left unchanged."""
 
     added: int
     updated: int
@@ -110,7 +110,7 @@ def set_fields(text: str, changes: Mapping[str, Any], *, new_fields: bool = Fals
 def import_skills(
     catalogue: EditableCatalogue, candidates: Sequence[Candidate], *, actor: str, now: datetime
 ) -> Imported:
-    """Add skills, or edit those that are there; all of them in one transaction, after all were found to be skills.
+    """Add skills, or edit existing ones; in one transaction, after all were validated.
 
     Raises UsageError, with nothing changed, that names what is wrong and where.
     """
@@ -166,12 +166,12 @@ def restore_version(
 
 
 def revert_skill(catalogue: EditableCatalogue, skill_id: str, *, actor: str, now: datetime) -> bool:
-    """Do for one skill what `revert_skills` does."""
+    """Revert one skill, like `revert_skills`."""
     return revert_skills(catalogue, [skill_id], actor=actor, now=now) == [skill_id]
 
 
 def edits_of(catalogue: EditableCatalogue, skill_ids: Sequence[str]) -> dict[str, str]:
-    """Return the texts of those of these skills that were edited here, or exist only here."""
+    """Return the texts of those skills that were edited here, or exist only here."""
     known = catalogue.known(skill_ids)
     return {name: each.local_text for name, each in known.items() if each.local_text is not None and is_edited(each)}
 
@@ -229,7 +229,7 @@ def delete_skills(
 
 
 def refuse_to_delete(catalogue: EditableCatalogue, skill_ids: Sequence[str]) -> None:
-    """Raise what `delete_skills` would raise of these skills as they are now."""
+    """Raise what `delete_skills` would raise for these skills in their current state."""
     _refuse_to_delete(catalogue.known(skill_ids), skill_ids)
 
 
@@ -263,7 +263,7 @@ def _refuse_unseen(known: Mapping[str, Known], skill_ids: Sequence[str], seen: M
 
 
 def _reverted(known: Known | None, skill_id: str) -> SkillVersion | None:
-    """Return the version to go back to; None if the skill is at it. Raises UsageError where there is no way back."""
+    """Return the version to revert to; None if the skill has it. Raises UsageError if it cannot be reverted."""
     if known is None or (known.local_text is None and known.base is None):
         raise NotFound(f"there is no skill {skill_id!r} in the cache")
     if known.waiting is not None:
@@ -285,7 +285,7 @@ def _reverted(known: Known | None, skill_id: str) -> SkillVersion | None:
 
 
 def _keep(batch: PersonsBatch, replaced: Iterable[Known], now: datetime, *, ended_by: str = "superseded") -> None:
-    """Put local texts that are about to go into the history. What is not a skill is in the audit log alone."""
+    """Store local texts that are about to be replaced in the history. What is not a skill is in the audit log alone."""
     texts = [(each.skill_id, each.local_text) for each in replaced if each.local_text is not None and is_edited(each)]
     versions = [stored_version(skill_id, text) for skill_id, text in texts]
     batch.keep_local([each for each in versions if each is not None], now, ended_by=ended_by)

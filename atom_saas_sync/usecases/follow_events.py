@@ -50,7 +50,7 @@ class EventFollower:
         self._gate = gate
         self._lines = _Lines()
         self.unconfirmed: dict[str, None] = {}
-        """The skills, in order, of which messages wait until the marketplace has shown the same."""
+        """The skills, in order, whose messages wait for confirmation by the marketplace."""
 
     def apply(self, messages: Sequence[Message], now: datetime) -> None:
         """Apply messages in the order in which they came; older ones than what is stored change nothing."""
@@ -76,14 +76,14 @@ class EventFollower:
         self._lines.tell(done, categories, brake)
 
     def take_unconfirmed(self, number: int) -> list[str]:
-        """Return at most so many of the skills that the marketplace must be asked about, and forget them."""
+        """Remove and return at most this many skills that must be fetched from the marketplace."""
         ids = list(self.unconfirmed)[:number]
         for skill_id in ids:
             self.unconfirmed.pop(skill_id, None)
         return ids
 
     def settle(self, *, at_once: bool = False) -> None:
-        """Tell how many lines were left out of the log lately."""
+        """Log how many lines were suppressed."""
         self._lines.settle(at_once=at_once)
 
     def _apply_skills(
@@ -121,7 +121,7 @@ class EventFollower:
         offers: Mapping[str, Offer],
         now: datetime,
     ) -> list[tuple[Message, Told]]:
-        """Return what these messages tell that is not outdated."""
+        """Return the content of these messages that is not outdated."""
         ids = [message.key for message in group]
         marks, rating_marks = batch.marks("skill", ids), batch.marks("rating", ids)
         heard = []

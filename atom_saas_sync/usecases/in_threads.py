@@ -1,4 +1,4 @@
-"""Doing many small tasks in a few threads."""
+"""Running many small tasks in a few threads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Task = TypeVar("Task")
 def in_threads(
     tasks: Iterator[Task], work: Callable[[Task], Answer], *, threads: int, stopped: Callable[[], bool]
 ) -> Iterator[list[tuple[Task, Future[Answer]]]]:
-    """Do the tasks in threads, in their order; yield what is finished in batches. A stop leaves the rest undone."""
+    """Run the tasks in threads, in order; yield results in batches. A stop leaves the rest undone."""
     with _pool(threads) as pool:
         running: dict[Future[Answer], Task] = {}
         while True:
@@ -43,5 +43,5 @@ def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
     try:
         yield pool
     finally:
-        # What is on the wire is awaited: its answer is worth more than the moment.
+        # Requests in flight are awaited: their result must not be lost.
         pool.shutdown(wait=True, cancel_futures=True)

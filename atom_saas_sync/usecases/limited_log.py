@@ -1,4 +1,4 @@
-"""Log lines that others can cause at will: a few a second, and a count of the rest."""
+"""Rate-limited logging of lines that others can cause: a few per second, and a count of the rest."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 
 LINES_A_SECOND = 20
-"""A cause may fill no journal: journald drops lines of a unit, also important ones, after some hundred a second."""
+"""One cause must not flood the journal: journald then drops lines of the unit, including important ones."""
 
 
 class LimitedLog:
-    """The lines of one cause. `more` is the text that tells how many were left out within a second."""
+    """The lines of one cause. `more` is the text for the number of suppressed lines."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class LimitedLog:
         return admitted
 
     def settle(self, *, at_once: bool = False) -> None:
-        """Tell how many lines were left out, once their second is over."""
+        """Log the number of suppressed lines once their second is over."""
         with self._lock:
             over = at_once or not 0 <= self._clock() - self._began < 1
             left_out = self._take_left_out() if over else 0

@@ -1,4 +1,4 @@
-"""Remove expired entries, unless their loss could not be repaired (data-model.md, rule 6)."""
+"""Remove expired entries, unless they could not be fetched again (data-model.md, rule 6)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from atom_saas_sync.usecases.ports import StoredLifetime
 
 
 class PurgeOptions(Struct, frozen=True):
-    """What a person or a timer asked for. `everything` and `strict` take what is stale although it can't be renewed.
+    """The options of a purge.
 
-    `include_local` takes local edits too: of these skills, or of all if `confirmed` is None.
+    `everything` and `strict` also remove stale entries that can't be renewed. `include_local` also removes local edits:
+    of the `confirmed` skills, or of all if that is None.
     """
 
     older_than: timedelta | None = None
@@ -46,7 +47,7 @@ class Purged(Struct, frozen=True):
 
 
 def purge_cache(store: StoredLifetime, options: PurgeOptions, *, actor: str, now: datetime) -> Purged:
-    """Purge, or with `dry_run` say what would be purged."""
+    """Purge, or with `dry_run` return what would be purged."""
     older_than, everything = options.older_than, options.everything
     local = everything and options.include_local
     if not options.dry_run:

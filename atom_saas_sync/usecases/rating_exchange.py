@@ -1,4 +1,4 @@
-"""What goes over the wire for one rating, and who wins if the marketplace has another one of the same user."""
+"""Sending one rating, and deciding which one wins if the marketplace has another by the same user."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CANNOT_UPDATE = "the marketplace has an older rating of this user and can't upd
 
 
 class RatingExchange:
-    """Threads share it: it touches nothing but the marketplace. `sent_user` is how a user is named there."""
+    """Shared by threads: it uses only the marketplace. `sent_user` maps a user to the name sent there."""
 
     def __init__(self, marketplace: RatingMarketplace, *, clock: Clock, sent_user: Callable[[str], str]) -> None:
         self.cannot_update = threading.Event()
@@ -46,7 +46,7 @@ class RatingExchange:
         return Delivery(rating, "sent", digest=content_digest(rating.stars, rating.comment), receipt=answer)
 
     def taken(self, rating: Rating, remote: RemoteRating) -> Delivery | None:
-        """Return what becomes of a rating here if the marketplace's is newer; None if it is not."""
+        """Return the new state of a local rating if the marketplace's is newer; None if it is not."""
         return self._taken(rating, remote) if self._winner(rating, remote) == "theirs" else None
 
     def skew(self) -> timedelta:

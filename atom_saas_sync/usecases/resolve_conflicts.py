@@ -1,7 +1,7 @@
-"""Settle conflicts as a person decides, and take that back (data-model.md, rules 3 and 4).
+"""Resolve conflicts as a user decides, and undo that (data-model.md, rules 3 and 4).
 
-All that is asked for at once happens in one transaction, or nothing does. The sides are those of that moment, not
-those of the day when the conflict was logged.
+All conflicts of one call are resolved in one transaction, or none. The sides are the current ones, not those when the
+conflict was logged.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Decision(Struct, frozen=True):
 
 
 class Settled(Struct, frozen=True):
-    """What was done about one conflict; `removed` tells that the skill went."""
+    """The resolution of one conflict; `removed` if the skill was removed."""
 
     id: int
     skill_id: str
@@ -60,7 +60,7 @@ def resolve_conflicts(
 ) -> list[Settled]:
     """Resolve these conflicts, or all open ones that fit. Writes cache, bases, conflict log and audit log.
 
-    Raises UsageError, with nothing changed, for an unknown or resolved conflict and for a decision that will not do.
+    Raises UsageError, with nothing changed, for an unknown or resolved conflict and for an invalid decision.
     """
     with store.deciding() as desk:
         ids = desk.open_ids(wanted) if isinstance(wanted, ConflictFilter) else list(dict.fromkeys(wanted))

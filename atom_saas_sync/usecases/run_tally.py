@@ -1,4 +1,4 @@
-"""What a run has done so far, and how it ends."""
+"""The result of a run so far, and how it ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ITEMS_INVALID = 65
 PAGES_MISSING = 69
 _COUNTED = {Outcome.ADDED, Outcome.UPDATED, Outcome.DELETED}
 _NO_FAILURE = {"conflicts_open", "updates_tripped", "updates_waiting", "clock"}
-"""Reasons of a run that has done all that it could."""
+"""Reasons of a run that has completed."""
 LOGGED = 10
 """So many of a kind are logged by name, and the number of the others."""
 
@@ -49,13 +49,13 @@ class RunTally:
         self.exit_code = 0
 
     def note(self, reason: str, exit_code: int) -> None:
-        """Note why the run is not a success; the first exit code counts."""
+        """Record why the run is not a success; the first exit code counts."""
         if reason not in self.reasons:
             self.reasons.append(reason)
         self.exit_code = self.exit_code or exit_code
 
     def took(self, actions: Sequence[Action]) -> None:
-        """Count what was done, or would be."""
+        """Count what was or would be done."""
         for action in actions:
             if action.outcome in _COUNTED:
                 name = action.outcome.value
@@ -70,7 +70,7 @@ class RunTally:
             if action.outcome is Outcome.HELD:
                 self._held.add(action.skill_id)
             elif action.sets_base:
-                self._held.discard(action.skill_id)  # it was only parked until the walk ended
+                self._held.discard(action.skill_id)  # it was deferred until the end of the walk
         verdicts = verdicts_of(actions)
         self.counts.updates_admitted += verdicts["admit", "policy"]
         self.counts.updates_held = len(self._held)
@@ -144,7 +144,7 @@ class RunTally:
         if set(self.reasons) - _NO_FAILURE:
             status = "partial" if kept_something else "failed"
         error = self.error
-        # Of some pages it can be said that they are missing; with none at all the error speaks for itself.
+        # Report missing pages only if some were read; otherwise the error is enough.
         exit_code = error.exit_code if error and not counts.skills_synced else self.exit_code
         reasons = tuple(self.reasons)
         if counts.conflicts_manual and "conflicts_open" not in reasons:

@@ -1,4 +1,4 @@
-"""When something periodic runs next. Times come in, times go out."""
+"""The next run of something periodic, from times alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def first_run(last_started: datetime | None, interval: timedelta, now: datetime,
 
 
 def next_run(planned: datetime, interval: timedelta, now: datetime) -> datetime:
-    """Return the run after the one that was planned for `planned`; what was missed meanwhile is made up for once.
+    """Return the run after the one that was planned for `planned`; missed runs are made up for once.
 
     The jitter of the first run stays in all that follow: a thousand instances stay spread, and each keeps its interval.
     """
@@ -29,12 +29,12 @@ def next_run(planned: datetime, interval: timedelta, now: datetime) -> datetime:
 
 
 def spread(interval: timedelta) -> timedelta:
-    """Return the width of the jitter: a tenth of the interval, but never minutes on end."""
+    """Return the width of the jitter: a tenth of the interval, at most two minutes."""
     return min(interval / 10, _LARGEST_SPREAD)
 
 
 def scheduled_run_is_due(last_success: datetime | None, interval: timedelta, now: datetime) -> bool:
-    """Tell whether a run that a timer started has something to do: cron may have to start it more often than wanted.
+    """Tell whether a run that a timer started is due: cron may have to start it more often than configured.
 
     Nine tenths of the interval are enough, because of the delays at random. A success in the future is of a clock that
     was set back since.
@@ -43,7 +43,7 @@ def scheduled_run_is_due(last_success: datetime | None, interval: timedelta, now
 
 
 def poll_is_due(last_started: datetime | None, interval: timedelta, now: datetime) -> bool:
-    """Tell whether somebody must poll, since nobody did: no timer, no person.
+    """Tell whether `watch` must poll because nothing else did.
 
     A quarter late, so that a timer with a random delay is not forestalled each time; clocks that were set back don't
     keep it off.

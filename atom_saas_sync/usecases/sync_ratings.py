@@ -49,7 +49,7 @@ _NOTABLE_SKEW = timedelta(minutes=1)
 
 
 class RatingOptions(Struct, frozen=True):
-    """What a person or a timer asked of this run."""
+    """The options of a run."""
 
     everything: bool = False
     retry_failed: bool = False
@@ -57,7 +57,7 @@ class RatingOptions(Struct, frozen=True):
 
 
 class _RunState(Struct):
-    """How the run is going. `stopped` ended it; `refused` and `failed` are what single ratings met."""
+    """The progress of the run. `stopped` ended it; `refused` and `failed` concern single ratings."""
 
     stopped: AtomSyncError | None = None
     refused: ErrorInfo | None = None
@@ -104,7 +104,7 @@ class RatingSync:
         self._noted_not_updatable = False
 
     def run(self, *, started_by: str) -> RatingReport:
-        """Do it, note it in the audit trail, and return the report. Only bugs and database errors are raised."""
+        """Run, record it in the audit trail, and return the report. Only bugs and database errors are raised."""
         if self._options.dry_run:
             return self._dry_run()
         started = self._clock.monotonic()
@@ -210,7 +210,7 @@ class RatingSync:
             self._store()
         if self._state.stopped is not None and not isinstance(self._state.stopped, RateLimited):
             raise self._state.stopped
-        self._state.stopped = None  # the rest is looked at next time, first
+        self._state.stopped = None  # the rest comes first next time
 
     def _look_at(self, skill: tuple[str, str | None]) -> ShownRatings:
         skill_id, etag = skill
@@ -346,7 +346,7 @@ class RatingSync:
 
 
 class _Outage(AtomSyncError):
-    """So many ratings failed in a row that the marketplace, not the ratings, is the trouble."""
+    """So many ratings failed in a row that the cause is the marketplace, not the ratings."""
 
     def __init__(self, first: ErrorInfo, exit_code: int) -> None:
         super().__init__(
@@ -358,5 +358,5 @@ class _Outage(AtomSyncError):
 
 
 def _is_of_one_rating(error: MarketplaceError) -> bool:
-    """Tell whether this may be one rating's own trouble; a refused token, a limit, a redirect are everybody's."""
+    """Tell whether the cause may be this rating; a refused token, a limit or a redirect concerns all."""
     return not isinstance(error, RateLimited) and (error.transient or isinstance(error, ApiError))

@@ -28,14 +28,14 @@ from atom_saas_sync.model import InvalidItem, ListedPage, PageRecord, SkillVersi
 _POLL_SECONDS = 0.1
 
 MAX_BYTES_AHEAD = 8 * 1024 * 1024
-"""With more than that in memory no further page is fetched."""
+"""With more in memory, no further page is fetched."""
 
 MEMORY_TO_READ_AHEAD = MAX_PAGE_MEMORY // 2
 """While decoded skills that take more wait to be written, no further page is decoded."""
 
 
 class SortedItems(NamedTuple):
-    """The ids whose bytes are those of last time, the parsed rest, and what is not usable."""
+    """The ids with unchanged bytes, the parsed rest, and invalid items."""
 
     unchanged: set[str]
     changed: dict[str, SkillVersion]
@@ -157,8 +157,8 @@ class Walk:
 
     @property
     def listed(self) -> AbstractSet[str]:
-        """Return all ids that the list has shown, also of what is not usable."""
-        return self.seen | self.unusable if self.unusable else self.seen  # many: no copy as a rule
+        """Return all ids that the list has shown, including those of invalid items."""
+        return self.seen | self.unusable if self.unusable else self.seen  # many, so usually not copied
 
     @property
     def evidence(self) -> tuple[int | None, int | None, int]:
@@ -260,14 +260,14 @@ class Walk:
         """Wait until the pages in memory leave room for another one of any size."""
         while self._is_full() and not stop.is_set():
             self._consumed.clear()
-            if self._is_full():  # still, after nothing more can be missed
+            if self._is_full():  # again, once no signal can be missed
                 self._consumed.wait(_POLL_SECONDS)
 
     def _is_full(self) -> bool:
         return self._bytes_fetched - self._bytes_consumed > MAX_BYTES_AHEAD
 
     def _wait_until_consumed(self, stop: threading.Event) -> None:
-        """Wait until all pages so far have been looked at, so that `seen` is whole."""
+        """Wait until all pages so far have been processed, so that `seen` is complete."""
         with self._ahead.all_tasks_done:
             while self._ahead.unfinished_tasks and not stop.is_set():
                 self._ahead.all_tasks_done.wait(_POLL_SECONDS)

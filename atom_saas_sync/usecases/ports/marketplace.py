@@ -17,7 +17,7 @@ from atom_saas_sync.model import (
 
 
 class Statistics(Protocol):
-    """What went over the wire."""
+    """Traffic counters."""
 
     requests: int
     not_modified: int
@@ -33,7 +33,7 @@ class Marketplace(Protocol):
 
     @property
     def statistics(self) -> Statistics:
-        """Return what went over the wire so far."""
+        """Return the traffic counters."""
 
     def list_key(self, page_size: int) -> str:
         """Return the name of the list of skills in pages of this size: two lists of one name have the same pages."""
@@ -61,7 +61,7 @@ class RatingMarketplace(Protocol):
 
     @property
     def statistics(self) -> Statistics:
-        """Return what went over the wire so far."""
+        """Return the traffic counters."""
 
     def send_rating(self, rating: OutgoingRating, key: str) -> RatingReceipt | RatingConflict:
         """Create a rating. The marketplace creates one at most for each idempotency key."""

@@ -1,4 +1,4 @@
-"""What people do to skills and conflicts."""
+"""What users do to skills and conflicts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from atom_saas_sync.usecases.ports.gate import GateBatch
 
 
 class PersonsBatch(KnownSkills, Protocol):
-    """One transaction in which a person's wishes are carried out."""
+    """One transaction for the actions of a user."""
 
     @property
     def gate(self) -> GateBatch:
@@ -23,7 +23,7 @@ class PersonsBatch(KnownSkills, Protocol):
         """Carry out actions, as in a catalogue run; `actor` is who resolves the conflicts among them."""
 
     def note(self, actor: str, action: str, subject: str, now: datetime, **details: object) -> None:
-        """Write what a person did into the audit log."""
+        """Write what a user did into the audit log."""
 
     def keep_local(self, versions: Sequence[SkillVersion], now: datetime, *, ended_by: str) -> None:
         """Keep in the history texts that were written here and end now, `superseded` or `deleted`.
@@ -40,7 +40,7 @@ class EditableCatalogue(KnownSkills, Protocol):
 
 
 class ConflictDesk(PersonsBatch, Protocol):
-    """One transaction in which a person resolves conflicts. It confirms no skill: the marketplace was not asked."""
+    """One transaction in which a user resolves conflicts. It confirms no skill: nothing was fetched."""
 
     def conflict(self, conflict_id: int) -> LoggedConflict | None:
         """Return one conflict with its versions, and what the cache holds now."""
@@ -74,7 +74,7 @@ class ListedConflicts(StoredConflicts, Protocol):
         """
 
     def note_seen(self, ids: Sequence[int]) -> None:
-        """Note that a person has looked at these conflicts; nothing is written if that was noted before."""
+        """Record that somebody has looked at these conflicts; nothing is written if that is already recorded."""
 
     def count(self, wanted: ConflictFilter) -> int:
         """Return how many conflicts match."""

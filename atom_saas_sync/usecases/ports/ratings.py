@@ -1,4 +1,4 @@
-"""Ratings here, as sending them and people need them."""
+"""Local ratings, for sending them and for users."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class StoredEvents(Protocol):
 
 
 class StateStore(Protocol):
-    """What `watch` tells of itself, and needs to know of others."""
+    """The stored state of `watch`, and what it reads of others."""
 
     def begin(self, ws_url: str, now: datetime) -> LinkSwitch:
         """Store that `watch` has started in this process, not yet connected; what its predecessor did is over.
@@ -92,14 +92,14 @@ class StoredSwitch(Protocol):
     """The switch by which people control the connection of `watch`. Both methods write the audit log."""
 
     def set(self, *, enabled: bool, actor: str, now: datetime) -> None:
-        """Let `watch` connect, or only poll, from its next heartbeat on, and after every start."""
+        """Allow `watch` to connect, or make it poll only, from its next heartbeat on and after every start."""
 
     def reset(self, *, actor: str, now: datetime) -> None:
         """Let a `watch` that waits for its next attempt connect at its next heartbeat; else it changes nothing."""
 
 
 class StoreUpkeep(Protocol):
-    """What a process that writes all day owes to the database and to other programs, over a connection of its own."""
+    """Maintenance for a process that writes continuously, over a connection of its own."""
 
     def tidy(self) -> None:
         """Do what the engine does better beside the thread that writes than in the middle of a commit.

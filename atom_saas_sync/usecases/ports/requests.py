@@ -37,10 +37,10 @@ class StoredBudget(RequestsLeft, Protocol):
 
 
 class Clock(Protocol):
-    """Time, handed in."""
+    """The clock, injected."""
 
     def now(self) -> datetime:
         """Return the time as an aware datetime; it may be set back."""
 
     def monotonic(self) -> float:
-        """Return seconds that never go back."""
+        """Return monotonic seconds."""

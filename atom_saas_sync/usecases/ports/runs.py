@@ -10,10 +10,10 @@ from atom_saas_sync.model import Counts, Report
 
 
 class Progress(Protocol):
-    """Is told how far the run is."""
+    """Receives the progress of the run."""
 
     def advance(self, done: int, total: int | None) -> None:
-        """`done` skills of `total` have been looked at."""
+        """`done` of `total` skills were processed."""
 
 
 class RunLog(Protocol):

@@ -98,8 +98,8 @@ class Delivery(Struct, frozen=True):
     failure: RatingFailure | None = None
 
 
-class Look(Struct, frozen=True):
-    """The ratings of a skill were looked at; `resource` names them, `etag` is for the next look."""
+class RatingsCheck(Struct, frozen=True):
+    """The ratings of a skill were read; `resource` names them, `etag` is for the next time."""
 
     resource: str
     etag: str | None

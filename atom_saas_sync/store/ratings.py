@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from atom_saas_sync.core.plan.figures import plan_figures
-from atom_saas_sync.model import Delivery, ListedRating, Look, Rating, RatingFailure, RatingReceipt
+from atom_saas_sync.model import Delivery, ListedRating, Rating, RatingFailure, RatingReceipt, RatingsCheck
 from atom_saas_sync.store.audit import write_audit
 from atom_saas_sync.store.bulk import bulk_write
 from atom_saas_sync.store.counters import count_requests, increment
@@ -106,7 +106,7 @@ class Ratings:
         self,
         deliveries: Sequence[Delivery],
         *,
-        looks: Sequence[Look] = (),
+        checks: Sequence[RatingsCheck] = (),
         now: datetime,
         requests: dict[tuple[str, str], int],
     ) -> None:
@@ -124,7 +124,7 @@ class Ratings:
             connection.executemany(
                 "INSERT INTO http_validator (resource, etag, checked_at) VALUES (?, ?, ?) ON CONFLICT (resource) "
                 "DO UPDATE SET etag = excluded.etag, checked_at = excluded.checked_at",
-                [(look.resource, look.etag, format_time(now)) for look in looks],
+                [(check.resource, check.etag, format_time(now)) for check in checks],
             )
             count_requests(connection, requests)
 
@@ -140,7 +140,7 @@ class Ratings:
 
     # Pulling ratings
 
-    def oldest_looks(self, prefix: str, limit: int) -> list[tuple[str, str | None]]:
+    def least_recently_checked(self, prefix: str, limit: int) -> list[tuple[str, str | None]]:
         """Return skills that have settled ratings here, those first that were not looked at for longest.
 
         `prefix` and the skill's id name the resource whose ETag comes along.

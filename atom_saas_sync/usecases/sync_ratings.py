@@ -22,11 +22,11 @@ from atom_saas_sync.errors import ApiError, AtomSyncError, MarketplaceError, Rat
 from atom_saas_sync.model import (
     Delivery,
     ErrorInfo,
-    Look,
     Rating,
     RatingCounts,
     RatingFailure,
     RatingReport,
+    RatingsCheck,
     RunStatus,
     ShownRatings,
 )
@@ -66,7 +66,7 @@ class _RunState(Struct):
     failures_in_a_row: int = 0
     failed_exit_code: int = 0
     deliveries: list[Delivery] = field(default_factory=list)
-    looks: list[Look] = field(default_factory=list)
+    checks: list[RatingsCheck] = field(default_factory=list)
 
 
 class RatingSync:
@@ -112,7 +112,7 @@ class RatingSync:
         self._on_start(run_id)
         try:
             self._send_all()
-            self._look_at_all()
+            self._check_all()
         except AtomSyncError as error:
             self._state.stopped = error
         self._tell_skew()
@@ -199,24 +199,24 @@ class RatingSync:
 
     # And back
 
-    def _look_at_all(self) -> None:
+    def _check_all(self) -> None:
         """Look at the ratings of skills that have ratings here, with half of the requests that are free now."""
         prefix = self._marketplace.resource_of_ratings()
         limit = self._budget.free(self._clock.now()) // 2
-        skills = [each for each in self._ratings.oldest_looks(prefix, limit) if id_problem(each[0]) is None]
-        for finished in self._in_threads(iter(skills), self._look_at):
+        skills = [each for each in self._ratings.least_recently_checked(prefix, limit) if id_problem(each[0]) is None]
+        for finished in self._in_threads(iter(skills), self._read_ratings):
             for (skill_id, _), future in finished:
-                self._note_look(prefix, skill_id, future)
+                self._note_check(prefix, skill_id, future)
             self._store()
         if self._state.stopped is not None and not isinstance(self._state.stopped, RateLimited):
             raise self._state.stopped
         self._state.stopped = None  # the rest comes first next time
 
-    def _look_at(self, skill: tuple[str, str | None]) -> ShownRatings:
+    def _read_ratings(self, skill: tuple[str, str | None]) -> ShownRatings:
         skill_id, etag = skill
         return self._marketplace.ratings_of(skill_id, None if self._options.everything else etag)
 
-    def _note_look(self, prefix: str, skill_id: str, future: Future[ShownRatings]) -> None:
+    def _note_check(self, prefix: str, skill_id: str, future: Future[ShownRatings]) -> None:
         state = self._state
         shown = self._result(future)
         if shown is None:
@@ -227,7 +227,7 @@ class RatingSync:
             state.failed_exit_code = state.failed_exit_code or shown.exit_code
             return
         self._counts.looked_at += 1
-        state.looks.append(Look(f"{prefix}{skill_id}", shown.etag))
+        state.checks.append(RatingsCheck(f"{prefix}{skill_id}", shown.etag))
         by_user = {rating.user_id: rating for rating in shown.ratings or ()}
         for ours in self._ratings.settled_of(skill_id) if by_user else ():
             theirs = by_user.get(self._sent_user(ours.user_id))
@@ -264,11 +264,11 @@ class RatingSync:
 
     def _store(self) -> None:
         state, now = self._state, self._clock.now()
-        deliveries, looks = state.deliveries, state.looks
-        state.deliveries, state.looks = [], []
-        if deliveries or looks:
+        deliveries, checks = state.deliveries, state.checks
+        state.deliveries, state.checks = [], []
+        if deliveries or checks:
             requests = self._marketplace.statistics.drain()
-            self._ratings.settle(deliveries, looks=looks, now=now, requests=requests)
+            self._ratings.settle(deliveries, checks=checks, now=now, requests=requests)
         if self._exchange.cannot_update.is_set() and not self._noted_not_updatable:
             self._noted_not_updatable = True
             self._ratings.note_not_updatable(self._marketplace.resource_of_ratings(), now)

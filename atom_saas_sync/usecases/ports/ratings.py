@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from atom_saas_sync.model import Delivery, ListedRating, Look, Rating
+from atom_saas_sync.model import Delivery, ListedRating, Rating, RatingsCheck
 
 
 class StoredRatings(Protocol):
@@ -35,7 +35,7 @@ class StoredRatings(Protocol):
         self,
         deliveries: Sequence[Delivery],
         *,
-        looks: Sequence[Look] = (),
+        checks: Sequence[RatingsCheck] = (),
         now: datetime,
         requests: dict[tuple[str, str], int],
     ) -> None:
@@ -51,7 +51,7 @@ class StoredRatings(Protocol):
     def note_not_updatable(self, marketplace: str, now: datetime) -> None:
         """Store that a marketplace cannot update ratings; `reopen_all` forgets it."""
 
-    def oldest_looks(self, prefix: str, limit: int) -> list[tuple[str, str | None]]:
+    def least_recently_checked(self, prefix: str, limit: int) -> list[tuple[str, str | None]]:
         """Return skills with settled ratings and their ETags, those first whose ratings were not read for longest.
 
         `prefix` and the skill's id make the name under which the ETag is stored.

@@ -82,6 +82,7 @@ WRITES: dict[str, Act] = {
     ),
     "EditableCatalogue.batch": lambda s: s.edit(skill("c", code="new")),
     "StoredEvents.batch": put_category,
+    "StoredConfirmations.batch": put_category,  # one class keeps both
     "StoredConflicts.deciding": mark_undone,
     "StateStore.begin": lambda s: s.state.begin("wss://y", NOW),
     "StoredSwitch.set": lambda s: s.switch.set(enabled=False, actor="ada", now=NOW),
@@ -154,7 +155,7 @@ READS: dict[str, Act] = {
     "StoredRatings.load": lambda s: s.ratings.load(["1", "2"]),
     "StoredRatings.count_pending": lambda s: s.ratings.count_pending(),
     "StoredRatings.can_update": lambda s: s.ratings.can_update(HERE),
-    "StoredRatings.oldest_looks": lambda s: s.ratings.oldest_looks("ratings/", 9),
+    "StoredRatings.least_recently_checked": lambda s: s.ratings.least_recently_checked("ratings/", 9),
     "StoredRatings.settled_of": lambda s: s.ratings.settled_of("c"),
     "PersonsRatings.is_cached": lambda s: s.own_ratings.is_cached("a"),
     "PersonsRatings.listed": lambda s: s.own_ratings.listed(),

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 from store_rooms import DAY, HERE, HOUR, NOW, SECOND, Rooms, skill
 
-from atom_saas_sync.model import Delivery, ListedRating, Look, Rating, RatingFailure, RatingReceipt, RemoteRating
+from atom_saas_sync.model import (
+    Delivery,
+    ListedRating,
+    Rating,
+    RatingFailure,
+    RatingReceipt,
+    RatingsCheck,
+    RemoteRating,
+)
 
 MINUTE = timedelta(minutes=1)
 
@@ -23,8 +31,8 @@ def rated(store: Rooms) -> Rooms:
     return store
 
 
-def settle(store: Rooms, *deliveries: Delivery, looks: tuple[Look, ...] = ()) -> None:
-    store.ratings.settle(deliveries, looks=looks, now=NOW, requests={("ratings", "201"): len(deliveries)})
+def settle(store: Rooms, *deliveries: Delivery, checks: tuple[RatingsCheck, ...] = ()) -> None:
+    store.ratings.settle(deliveries, checks=checks, now=NOW, requests={("ratings", "201"): len(deliveries)})
 
 
 def sent(rating: Rating) -> Delivery:
@@ -110,10 +118,10 @@ def test_reopening_makes_all_pending_under_their_names(rated: Rooms) -> None:
 
 def test_what_was_not_read_for_longest_is_looked_at_first(rated: Rooms) -> None:
     settle(rated, *map(sent, rated.ratings.load(["1", "2", "3"])))
-    assert rated.ratings.oldest_looks("r/", 9) == [("a", None), ("b", None)]
-    settle(rated, looks=(Look("r/a", '"1"'),))
-    assert rated.ratings.oldest_looks("r/", 9) == [("b", None), ("a", '"1"')]
-    assert rated.ratings.oldest_looks("r/", 1) == [("b", None)]
+    assert rated.ratings.least_recently_checked("r/", 9) == [("a", None), ("b", None)]
+    settle(rated, checks=(RatingsCheck("r/a", '"1"'),))
+    assert rated.ratings.least_recently_checked("r/", 9) == [("b", None), ("a", '"1"')]
+    assert rated.ratings.least_recently_checked("r/", 1) == [("b", None)]
 
 
 # What people do

@@ -95,11 +95,7 @@ class Planner:
         return [
             each
             for name, each in known.items()
-            if name not in versions
-            or (
-                evidence[name].quarantined is None
-                and judge(gate, None, versions[name], evidence[name], now).kind == "admit"
-            )
+            if name not in versions or judge(gate, None, versions[name], evidence[name], now).kind == "admit"
         ]
 
     def _gate_for(self, now: datetime) -> Gate | None:

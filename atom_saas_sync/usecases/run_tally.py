@@ -135,7 +135,7 @@ class RunTally:
         """Return the report of the run; `replaced_edits` is for the caller to fill."""
         counts = self.counts
         counts.skills_synced = self.listed
-        counts.unchanged = max(0, self.listed - counts.added - counts.updated)
+        counts.unchanged = max(0, self.listed - counts.added - counts.updated - counts.updates_waiting)
         counts.requests = statistics.requests
         counts.not_modified = statistics.not_modified
         counts.bytes_received = statistics.bytes_received

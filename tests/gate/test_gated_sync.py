@@ -132,6 +132,7 @@ def test_under_review_what_is_served_stays_until_exactly_that_version_is_approve
     gated.machine.sandbox.put_skill({"skill_id": "new", "name": "New"})
     report = gated.sync()
     assert (counts(report), report.status, report.exit_code) == ((0, 2, 0, 2), "success", 0)
+    assert report.counts.unchanged == len(gated.machine.sandbox.skill_ids()) - 2
     assert (gated.served(first), gated.served("new")) == (before, None)
     assert gated.waiting() == {first: "review", "new": "review"}
     again = gated.sync()
@@ -140,6 +141,17 @@ def test_under_review_what_is_served_stays_until_exactly_that_version_is_approve
     assert (gated.served(first), gated.waiting()) == ("9.0.0", {})
     after = gated.sync()
     assert (after.counts.not_modified, counts(after), after.counts.deleted) == (2, (0, 0, 0, 0), 0)
+
+
+def test_a_republished_version_that_is_held_and_approved_counts_once(gated: Gated, first: str) -> None:
+    gated.policy = REVIEW
+    gated.sync()
+    change(gated, first, gated.served(first), code="print(666)")
+    assert gated.sync().counts.republished == 1
+    assert gated.waiting() == {first: "republished"}
+    assert gated.approve(first).success
+    gated.sync()
+    assert gated.machine.sql("SELECT value FROM counter WHERE name = 'republished'") == [(1,)]
 
 
 def test_what_was_served_before_the_policy_is_adopted(gated: Gated) -> None:

@@ -60,13 +60,14 @@ def plan_offered(
     verdict = judge(gate, served_of(sides), remote, evidence, now)
     if verdict.kind == "admit":
         action = plan_sides(sides, remote, strategy, now, source)
-        action = with_alarm(action, sides, seen_otherwise=evidence.seen_otherwise)
+        if not _waited(evidence.offer, remote):  # that it was republished was counted when it was held
+            action = with_alarm(action, sides, seen_otherwise=evidence.seen_otherwise)
         page = None if evidence.offer is None else evidence.offer.page
         effects = (*_admitted(action, verdict.by, page), *_without_offer(evidence.offer, remote))
         return replace(action, effects=effects)
     waits = _put_offer(verdict, remote, evidence, gate, source)
     outcome = Outcome.UNCHANGED
-    if evidence.offer is None or evidence.offer.content_digest != remote.content_digest:
+    if not _waited(evidence.offer, remote):
         outcome = Outcome.HELD if verdict.kind == "hold" else Outcome.REFUSED
     banned = None if sides.local is None else ban_on(gate, sides)
     if banned is not None:
@@ -135,6 +136,11 @@ def _admitted(action: Action, by: str, page: int | None) -> tuple[Effect, ...]:
         return action.effects
     person = None if by == BY_POLICY else by
     return tuple(replace(each, by=person, page=page) if isinstance(each, SetBase) else each for each in action.effects)
+
+
+def _waited(offer: Offer | None, remote: SkillVersion) -> bool:
+    """Tell whether just this version was offered before."""
+    return offer is not None and offer.content_digest == remote.content_digest
 
 
 def _without_offer(offer: Offer | None, remote: SkillVersion) -> list[DropOffer]:

@@ -209,8 +209,9 @@ def test_system_takes_settings_token_and_database_of_the_service(
     _write(tmp_path, "", "atom-sync.env")
     assert _load(here, system=True).api_token is None
     settings.unlink()
-    with pytest.raises(ConfigError, match=r"atom-sync\.env: No such file"):
+    with pytest.raises(ConfigError, match=r"atom-sync\.env: No such file") as caught:
         _load(here, system=True)
+    assert caught.value.hint == "`sudo atom-sync --system config init` writes the service's settings"
 
 
 def test_who_may_not_read_them_gets_the_line_to_type(

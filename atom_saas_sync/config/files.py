@@ -155,10 +155,10 @@ def _stranger_in(path: Path, status: os.stat_result) -> str | None:
         looked_at[str(directory)] = directory.stat()
     for place, found in looked_at.items():
         if rights := _rights_of_others(found):
-            what = "" if place == str(path) else f", and its directory {place}"
+            what = "it" if place == str(path) else f"its directory {place}"
             return (
-                f"{path} was not read: it{what} {rights}, so that others could have written it; make both yours, and "
-                "writable by you alone (chmod go-w), name the file with --env-file, or leave it out with --no-env-file"
+                f"{path} was not read: {what} {rights}, so others could have written it; make both yours and writable "
+                "by you alone (chmod go-w), name the file with --env-file, or leave it out with --no-env-file"
             )
     return None
 

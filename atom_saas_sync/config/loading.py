@@ -32,9 +32,7 @@ def load_settings(
     sources.read_all()
     complete(sources)
     if sources.problems:
-        raise ConfigError(
-            "\n".join(sources.problems), hint="`atom-sync config show` tells where each value comes from"
-        ) from sources.denied
+        raise ConfigError("\n".join(sources.problems), hint=sources.hint) from sources.denied
     return Settings(
         **{variable.field: sources.values[variable.name] for variable in VARIABLES if variable.field},
         token_file=sources.token_file,

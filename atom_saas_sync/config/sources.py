@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from atom_saas_sync.config.files import read_env_file
+from atom_saas_sync.config.files import is_missing, read_env_file
 from atom_saas_sync.config.secrets import PERHAPS_SECRET, Secret, mask, without_query
 from atom_saas_sync.config.settings import Shown
 from atom_saas_sync.config.values import InvalidValue, database, path
@@ -50,6 +50,9 @@ class Sources:
         """Whether `.env` was found in the working directory, and not named by anybody."""
         if env_file is None:
             env_file = Path(SETTINGS) if self.is_system else working_directory / ".env"
+        self.hint = "`atom-sync config show` tells where each value comes from"
+        if self.is_system and is_missing(env_file):
+            self.hint = "`sudo atom-sync --system config init` writes the service's settings"
         self.file_name, self._file = "", dict[str, str]()
         if not no_env_file:
             found = read_env_file(env_file, is_found=self.is_found)

@@ -90,7 +90,9 @@ class _Argument(TyperArgument):
     @property
     def display_name_raw(self) -> str:
         """Return the name that errors and the list of arguments show."""
-        return (self.metavar or self.name.upper()).strip("[]…")
+        name = self.metavar or self.name.upper()
+        # Not the brackets of `ID[@DIGEST]`.
+        return name.strip("[]…") if name.startswith("[") else name.removesuffix("…")
 
     def _rich_display_name(self) -> str:
         return self.display_name_raw + ("…" if self.nargs != 1 else "")

@@ -29,7 +29,7 @@ def verify(
     ctx: typer.Context,
     skill_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID]...", help="Skills to verify; without, all that is served."),
+        typer.Argument(metavar="ID…", help="Skills to verify; without, all that is served."),
     ] = None,
     state: Annotated[
         str | None,

@@ -32,12 +32,12 @@ _RUN_DOWNLOADED = re.compile(
 )
 _DYNAMIC = re.compile(
     r"(?<![\w.])(eval|exec|compile|__import__)\(|\b(new[ \t]{1,9}Function|importlib\.import_module|marshal\.loads|"
-    r"pickle\.loads?|vm\.runIn\w{1,20}|Invoke-Expression)\b|^[ \t]{0,40}(eval)[ \t]",
+    r"pickle\.loads?|vm\.runIn\w{1,20}|Invoke-Expression|iex)\b|^[ \t]{0,40}(eval)[ \t]",
     re.MULTILINE,
 )
 _PROCESS = re.compile(
     r"\b(subprocess\.(?:run|call|check_call|check_output|Popen|getoutput|getstatusoutput)|os\.(?:system|popen|exec\w{1,3}|"
-    r"spawn\w{1,3}|posix_spawnp?)|pty\.spawn|asyncio\.create_subprocess_(?:exec|shell)|child_process\.\w{1,20}|"
+    r"spawn\w{1,3}|posix_spawnp?)|pty\.spawn|asyncio\.create_subprocess_(?:exec|shell)|child_process(?:[\"\']\))?\.\w{1,20}|"
     r"(?:exec|spawn|execFile)Sync|execFile|spawn|execa|Deno\.Command|Bun\.spawn)\(\s{0,40}\[?\s{0,40}"
     r"(?:[fFrRbBuU]{0,2}([\"'`])([^\"'`\n]{0,200})\2)?"
 )
@@ -55,6 +55,15 @@ _PATH = re.compile(
     r"(?<![\w./\\~$:-])(?:(?:~|\$HOME|\$\{HOME\}|\.\.)/[\w./@+-]{0,150}|"
     rf"%(?:APPDATA|LOCALAPPDATA|USERPROFILE|TEMP)%[\w\\.-]{{0,150}}|[A-Za-z]:\\[\w\\.-]{{1,150}}|"
     rf"/(?:{_ROOTS})(?:/[\w.@+~-]{{1,99}}){{0,12}}(?![\w/]))"
+)
+_FILE_CALL = re.compile(r"\bfs(?:\.promises|p)?\.\w{1,30}\(\s{0,20}[\"'`](/[^\"'`\n]{1,200})")
+_NAME = r"[\"']([^\"'./\n][^\"'\n]{0,100})[\"']"
+_MODULE = re.compile(
+    rf"\brequire\(\s{{0,9}}{_NAME}|\bimport\b[^\n;\"']{{0,200}}?\bfrom[ \t]{{1,9}}{_NAME}",
+)
+_NODE = re.compile(
+    r"node:.*|(?:assert|buffer|child_process|crypto|dns|events|fs|http|http2|https|net|os|path|process|querystring|readline|stream|"
+    r"timers|tls|tty|url|util|v8|vm|worker_threads|zlib)(?:/.*)?"
 )
 _HOME = re.compile(r"\bPath\.home\(|\bexpanduser\(|\bhomedir\(")
 _WORDS = r"((?:[ \t]{1,9}[^\s;&|`\"'()<>]{1,100}){1,20})"
@@ -90,11 +99,14 @@ _NEEDED: dict[re.Pattern[str], tuple[str, ...]] = {
         "pickle",
         "vm.",
         "Invoke",
+        "iex",
     ),
     _PROCESS: ("subprocess", "os.", "pty.", "child_process", "Sync", "execFile", "spawn", "execa", "Deno", "Bun."),
     _ENV: ("env", "$"),
     _ALL_ENV: ("environ", "process.env", "printenv"),
     _PATH: ("/", "\\", "%"),
+    _FILE_CALL: ("fs",),
+    _MODULE: ("require", "import"),
     _HOME: ("home", "expanduser"),
     _INSTALLED: ("install", "add", "get", "npx", "uvx", "bunx", " i "),
 }
@@ -110,11 +122,22 @@ def code_facts(text: str) -> Iterator[Fact]:
     yield from (Fact("env", "*") for _ in _found(_ALL_ENV, text))
     for match in _found(_PATH, text):
         yield fact("path", match[0].rstrip(".") if len(match[0]) > 2 else match[0])  # noqa: PLR2004 - `..`
+    yield from (fact("path", match[1]) for match in _found(_FILE_CALL, text))
     yield from (Fact("path", "~") for _ in _found(_HOME, text))
+    yield from _packages(text)
+    yield from _dynamic(text)
+
+
+def _packages(text: str) -> Iterator[Fact]:
+    for match in _found(_MODULE, text):
+        name = match[1] or match[2]
+        if _NODE.fullmatch(name) is None:
+            yield fact("package", name)
+        elif name.removeprefix("node:") == "child_process":
+            yield Fact("command", "child_process")
     for match in _found(_INSTALLED, text):
         names = [word for word in (match[1] or match[2]).split() if not word.startswith(("-", "."))]
         yield from (fact("package", name) for name in (names if match[1] else names[:1]))
-    yield from _dynamic(text)
 
 
 def shell_facts(text: str) -> Iterator[Fact]:

@@ -28,6 +28,31 @@ _DYNAMIC = frozenset(
     }
 )
 _READS_ENV = frozenset({"os.environ.get", "os.environ.pop", "os.environ.setdefault", "os.getenv", "os.environb.get"})
+_FILES = frozenset(
+    {
+        *(
+            "open",
+            "io.open",
+            "pathlib.Path",
+            "os.open",
+            "os.listdir",
+            "os.scandir",
+            "os.walk",
+            "os.remove",
+            "os.unlink",
+        ),
+        *(
+            "os.unlink",
+            "os.chmod",
+            "os.rename",
+            "os.makedirs",
+            "shutil.rmtree",
+            "shutil.copy",
+            "shutil.copytree",
+            "shutil.move",
+        ),
+    }
+)
 _CONNECTS = (
     "connect",
     "create_connection",
@@ -102,8 +127,15 @@ def _call(node: ast.Call, name: str) -> Iterator[Fact]:
     elif name in _READS_ENV:
         key = _constant(first)
         yield fact("env", key) if key else Fact("env", "*")
+    elif name in _FILES and _is_outside(path := _constant(first) or ""):
+        yield fact("path", path)
     elif name.rpartition(".")[2] in _CONNECTS and (host := _constant(first)):
         yield fact("host", host)
+
+
+def _is_outside(path: str) -> bool:
+    """Tell whether a path leads out of the skill's own directory."""
+    return path.startswith(("/", "~")) or ".." in path.split("/")
 
 
 def _constant(node: ast.expr | None) -> str | None:

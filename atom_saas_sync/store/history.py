@@ -22,7 +22,10 @@ class _Versioned(msgspec.Struct):
 
 _KEEP = """
     INSERT INTO skill_version (skill_id, version, content_digest, exec_digest, ended_at, ended_by, data)
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE NOT ?8 OR NOT EXISTS (
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
+"""
+_UNLESS_LAST = """
+    WHERE NOT EXISTS (
         SELECT 1 FROM skill_version WHERE content_digest = ?3 AND ended_by = ?6
         AND id = (SELECT max(id) FROM skill_version WHERE skill_id = ?1 AND origin = 'marketplace'))
 """
@@ -71,23 +74,14 @@ def end_versions(connection: sqlite3.Connection, effects: Sequence[EndVersion], 
     The last version of a deleted skill is always kept: it is evidence (rule 12).
     """
     kept = [each for each in effects if number or each.ended_by == "deleted"]
-    connection.executemany(
-        _KEEP,
-        [
-            (
-                each.skill_id,
-                version_of(each.text, each.fields),
-                each.content_digest,
-                each.exec_digest,
-                moment,
-                each.ended_by,
-                pack(each.text),
-                each.once,
-            )
-            for each in kept
-        ],
-    )
+    for once, statement in ((False, _KEEP), (True, _KEEP + _UNLESS_LAST)):  # one for both takes a third more time
+        connection.executemany(statement, [_row(each, moment) for each in kept if each.once is once])
     connection.executemany(_DROP_OLDEST, [(each.skill_id, max(1, number)) for each in kept])
+
+
+def _row(each: EndVersion, moment: str) -> tuple[object, ...]:
+    version, digests = version_of(each.text, each.fields), (each.content_digest, each.exec_digest)
+    return each.skill_id, version, *digests, moment, each.ended_by, pack(each.text)
 
 
 def keep_local(

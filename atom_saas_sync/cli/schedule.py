@@ -19,7 +19,7 @@ from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.errors import AtomSyncError, DatabaseError, UsageError
 
 if TYPE_CHECKING:
-    from atom_saas_sync.config import Settings, Shown
+    from atom_saas_sync.config import EffectiveSetting, Settings
     from atom_saas_sync.core.schedule_files import Schedule
 
 app = typer.Typer(
@@ -375,7 +375,7 @@ def _write_environment(
     return lines
 
 
-def _line(shown: Shown) -> str:
+def _line(shown: EffectiveSetting) -> str:
     value = shown.value or ""
     if value.endswith("?…"):
         return f"# {shown.name}: it has a query, which may hold a secret; set it here by hand"

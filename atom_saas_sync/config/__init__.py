@@ -8,7 +8,14 @@ from __future__ import annotations
 from atom_saas_sync.config.files import read_token_file, shared_directory
 from atom_saas_sync.config.loading import load_settings, show_settings
 from atom_saas_sync.config.secrets import Secret, mask, without_query
-from atom_saas_sync.config.settings import TOKEN_HINT, Settings, Shown, hosts_of, require_agreement, require_token
+from atom_saas_sync.config.settings import (
+    TOKEN_HINT,
+    EffectiveSetting,
+    Settings,
+    hosts_of,
+    require_agreement,
+    require_token,
+)
 from atom_saas_sync.config.variables import (
     SERVICE_DEFAULTS,
     VARIABLES,
@@ -22,9 +29,9 @@ __all__ = [
     "SERVICE_DEFAULTS",
     "TOKEN_HINT",
     "VARIABLES",
+    "EffectiveSetting",
     "Secret",
     "Settings",
-    "Shown",
     "Variable",
     "hosts_of",
     "is_system",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from atom_saas_sync.config.derived import complete, disagreement
-from atom_saas_sync.config.settings import Settings, Shown
+from atom_saas_sync.config.settings import EffectiveSetting, Settings
 from atom_saas_sync.config.sources import Sources
 from atom_saas_sync.config.variables import VARIABLES
 from atom_saas_sync.errors import ConfigError
@@ -52,7 +52,7 @@ def show_settings(
     database: str | None = None,
     no_env_file: bool = False,
     system: bool = False,
-) -> tuple[tuple[Shown, ...], tuple[str, ...], tuple[str, ...]]:
+) -> tuple[tuple[EffectiveSetting, ...], tuple[str, ...], tuple[str, ...]]:
     """Return every variable as `config show` has it, the problems and the warnings; never raises for bad values."""
     sources = Sources(environ, env_file, working_directory, database, no_env_file=no_env_file, system=system)
     sources.read_all()

@@ -16,7 +16,7 @@ TOKEN_HINT = "set ATOM_SAAS_API_TOKEN or ATOM_SAAS_API_TOKEN_FILE; tokens are in
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class EffectiveSetting:
     """One line of `config show`: a variable, its value as text with secrets masked, and where it came from."""
 
     name: str
@@ -71,7 +71,7 @@ class Settings:
     env_file: Path | None
     sources_disagree: str | None
     warnings: tuple[str, ...]
-    shown: tuple[Shown, ...]
+    shown: tuple[EffectiveSetting, ...]
 
 
 def hosts_of(settings: Settings) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from atom_saas_sync.config.files import is_missing, read_env_file
 from atom_saas_sync.config.secrets import PERHAPS_SECRET, Secret, mask, without_query
-from atom_saas_sync.config.settings import Shown
+from atom_saas_sync.config.settings import EffectiveSetting
 from atom_saas_sync.config.values import InvalidValue, database, path
 from atom_saas_sync.config.variables import PLACEHOLDER, PREFIXES, SERVICE_DEFAULTS, VARIABLES, Variable, is_system
 from atom_saas_sync.places import SETTINGS
@@ -67,10 +67,10 @@ class Sources:
             self._read(variable)
         self._warn_of_unknown_names()
 
-    def shown(self) -> list[Shown]:
+    def shown(self) -> list[EffectiveSetting]:
         """Return every variable with its value as text, secrets masked, and its origin."""
         return [
-            Shown(
+            EffectiveSetting(
                 variable.name,
                 _as_text(self.values.get(variable.name)) or self.wrong.get(variable.name),
                 self.origins.get(variable.name, "not set"),

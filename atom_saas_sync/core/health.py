@@ -7,7 +7,7 @@ from shlex import quote
 
 from atom_saas_sync.characters import printable
 from atom_saas_sync.core.marketplace import marketplace_of
-from atom_saas_sync.model import TRIPPING_REASONS, Health, PastRun, Status, Trouble, TrustState, WebSocketState
+from atom_saas_sync.model import TRIPPING_REASONS, Health, HealthIssue, PastRun, Status, TrustState, WebSocketState
 from atom_saas_sync.times import time_text
 
 LEAST_STALE_MINUTES = 30
@@ -63,13 +63,13 @@ def judge(
     `api_url` is the configured marketplace.
     """
     if status.revision is None or status.migrations_pending:
-        return Health((_database_trouble(status),))
-    reasons: list[Trouble] = []
+        return Health((_database_issue(status),))
+    reasons: list[HealthIssue] = []
     if enabled:
-        reasons += _sync_troubles(status, now, stale_after_minutes(sync_interval_minutes))
+        reasons += _sync_issues(status, now, stale_after_minutes(sync_interval_minutes))
         if status.sync.last_successful_sync_at is not None and not status.skills:
             reasons.append(
-                Trouble(
+                HealthIssue(
                     "cache_empty",
                     "no skill is cached, though a sync has succeeded",
                     "`atom-sync config show` shows the marketplace that is set; `atom-sync sync skills --force` reads "
@@ -88,31 +88,31 @@ def judge(
     return Health(tuple(reasons), tuple(notices))
 
 
-def _database_trouble(status: Status) -> Trouble:
+def _database_issue(status: Status) -> HealthIssue:
     if status.revision is None:
-        return Trouble(
+        return HealthIssue(
             "never_synced",
             f"never synced: {status.database_path} does not exist yet or holds nothing of ours",
             "`atom-sync sync skills` makes the first sync",
         )
-    return Trouble(
+    return HealthIssue(
         "migrations_pending",
         f"the database is at {status.revision}: migrations are pending",
         "`atom-sync db upgrade` applies them",
     )
 
 
-def _sync_troubles(status: Status, now: datetime, limit: int) -> list[Trouble]:
+def _sync_issues(status: Status, now: datetime, limit: int) -> list[HealthIssue]:
     age = minutes_since(status.sync.last_successful_sync_at, now)
     last = status.last_runs.get("skills")
     troubles = []
     if age is None:
         troubles.append(
-            Trouble("never_synced", "no sync of the skills has ever succeeded", "`atom-sync sync skills` makes one")
+            HealthIssue("never_synced", "no sync of the skills has ever succeeded", "`atom-sync sync skills` makes one")
         )
     elif age >= limit:
         troubles.append(
-            Trouble(
+            HealthIssue(
                 "sync_stale",
                 f"the last successful sync was {duration(age * 60)} ago; more than {limit} minutes are stale",
                 "`atom-sync doctor` looks for the cause; `atom-sync sync skills` tries again",
@@ -125,14 +125,14 @@ def _sync_troubles(status: Status, now: datetime, limit: int) -> list[Trouble]:
     if last is not None and last.status == "failed" and last.error_type not in {"interrupted", "deadline"}:
         why = last.error_message or ", ".join(last.reasons) or "no reason was noted"
         troubles.append(
-            Trouble("sync_failed", f"the last sync failed: {why}", "`atom-sync doctor` looks for the cause")
+            HealthIssue("sync_failed", f"the last sync failed: {why}", "`atom-sync doctor` looks for the cause")
         )
     return troubles
 
 
-def _refused(last: PastRun) -> Trouble:
+def _refused(last: PastRun) -> HealthIssue:
     number = f"{last.refused:,}" if last.refused else "N"
-    return Trouble(
+    return HealthIssue(
         "deletions_refused",
         "the last sync refused to delete "
         + (f"{last.refused:,} skills" if last.refused else "skills")
@@ -160,9 +160,9 @@ def _incomplete(last: PastRun) -> tuple[str, str, str] | None:
     )
 
 
-def _websocket_trouble(websocket: WebSocketState, now: datetime) -> Trouble:
+def _websocket_trouble(websocket: WebSocketState, now: datetime) -> HealthIssue:
     if not watch_is_running(websocket, now):
-        return Trouble(
+        return HealthIssue(
             "watch_gone",
             "`watch` was killed or hangs: its last heartbeat was at "
             f"{time_text(websocket.heartbeat_at or websocket.started_at)}, and it was not stopped",
@@ -170,7 +170,7 @@ def _websocket_trouble(websocket: WebSocketState, now: datetime) -> Trouble:
         )
     why = f": {websocket.disconnect_reason}" if websocket.disconnect_reason else ""
     mode = "; polling goes on meanwhile" if websocket.fallback_to_polling else ""
-    return Trouble(
+    return HealthIssue(
         "websocket_disconnected", f"the WebSocket is not connected{why}{mode}", "`atom-sync doctor` tries it"
     )
 
@@ -180,7 +180,7 @@ def is_of_other_marketplace(status: Status, api_url: str) -> bool:
     return status.marketplace is not None and status.marketplace != marketplace_of(api_url)
 
 
-def _notices(status: Status, *, enabled: bool, switched_off: bool, api_url: str | None) -> list[Trouble]:
+def _notices(status: Status, *, enabled: bool, switched_off: bool, api_url: str | None) -> list[HealthIssue]:
     waiting = sum(status.conflicts_open.values())
     last = status.last_runs.get("skills")
     skew = status.clock_skew_seconds
@@ -233,7 +233,7 @@ def _notices(status: Status, *, enabled: bool, switched_off: bool, api_url: str 
             "synchronise the clock (`timedatectl`)",
         ),
     )
-    return [Trouble(code, message, hint) for applies, code, message, hint in candidates if applies]
+    return [HealthIssue(code, message, hint) for applies, code, message, hint in candidates if applies]
 
 
 def _notices_of_updates(trust: TrustState) -> tuple[tuple[bool, str, str, str], ...]:

@@ -132,7 +132,7 @@ class Status(Struct, frozen=True):
     trust: TrustState = field(default_factory=TrustState)
 
 
-class Trouble(Struct, frozen=True):
+class HealthIssue(Struct, frozen=True):
     """Something that is wrong: a stable word for programs, words for people, and what to do."""
 
     code: str
@@ -143,8 +143,8 @@ class Trouble(Struct, frozen=True):
 class Health(Struct, frozen=True):
     """The verdict: unhealthy with its reasons, or healthy; `notices` are worth a look but wake nobody."""
 
-    reasons: tuple[Trouble, ...] = ()
-    notices: tuple[Trouble, ...] = ()
+    reasons: tuple[HealthIssue, ...] = ()
+    notices: tuple[HealthIssue, ...] = ()
 
     @property
     def healthy(self) -> bool:

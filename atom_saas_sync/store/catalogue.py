@@ -157,7 +157,7 @@ class Catalogue:
         with self._database.reading() as connection:
             return int(get_fact(connection, APPROVED_DELETIONS) or 0)
 
-    def touched_ids(self) -> list[str]:
+    def modified_ids(self) -> list[str]:
         """Return the skills whose row another program, or a person, has edited or deleted."""
         with self._database.reading() as connection:
             rows = connection.execute(

@@ -82,15 +82,15 @@ class ConflictLog:
             return _find(connection, conflict_id)
 
     @contextmanager
-    def deciding(self) -> Iterator[Desk]:
+    def deciding(self) -> Iterator[ResolutionBatch]:
         """Open the transaction in which manual decisions are carried out: all of them, or none."""
         with self._database.transaction() as connection, bulk_write(connection):
-            desk = Desk(connection, self._history_versions, signer=self._signer)
+            desk = ResolutionBatch(connection, self._history_versions, signer=self._signer)
             yield desk
             desk.finish()
 
 
-class Desk(Batch):
+class ResolutionBatch(Batch):
     """A batch in which a user resolves conflicts."""
 
     def conflict(self, conflict_id: int) -> LoggedConflict | None:

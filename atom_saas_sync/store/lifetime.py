@@ -69,7 +69,7 @@ class Lifetime:
                     coalesce(sum(hit_count), 0) AS hits
                 FROM {JOINED}
                 """,  # noqa: S608 - constants
-                moments(now),
+                time_parameters(now),
             ).fetchone()
             categories = connection.execute(
                 f"SELECT count(*), coalesce(sum({before('expires_at', '?1')}), 0) FROM category_cache",  # noqa: S608
@@ -169,7 +169,7 @@ def _choose(
     everything: bool,
     may_go: Callable[[str], bool],
 ) -> PurgePlan:
-    values = moments(now)
+    values = time_parameters(now)
     if everything:
         condition, category_condition = "1", "1"
     elif older_than is not None:
@@ -199,7 +199,7 @@ def _choose(
     )
 
 
-def moments(now: datetime) -> dict[str, Any]:
+def time_parameters(now: datetime) -> dict[str, Any]:
     """Return the values that EXPIRED takes."""
     return {"now": format_time(now), "oldest": format_time(now - TIME_TO_LIVE)}
 

@@ -99,7 +99,7 @@ class RealtimeBatch(Batch):
         first, last = _minute(now - _DELETIONS_WINDOW), _minute(now + _DELETIONS_WINDOW)  # a clock may be set back
         return {minute: entry for minute, entry in by_minute.items() if first <= minute <= last}
 
-    def distrust_pages(self, pages: Iterable[int]) -> None:
+    def invalidate_pages(self, pages: Iterable[int]) -> None:
         """Let the next poll read these pages whole: a message has changed what is on them.
 
         A message may be wrong. If the page's old validator still held, that would never be found out.

@@ -26,7 +26,7 @@ from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.failures import is_there, translated_errors
 from atom_saas_sync.store.files import exists
 from atom_saas_sync.store.integrity import TAMPERED
-from atom_saas_sync.store.lifetime import EXPIRED, JOINED, moments
+from atom_saas_sync.store.lifetime import EXPIRED, JOINED, time_parameters
 from atom_saas_sync.store.requests import remaining_requests
 from atom_saas_sync.store.resolutions import OPEN
 from atom_saas_sync.store.runs import MARKETPLACE, REVOCATIONS_BROKEN, auto_sync_is_off, get_fact, read_state
@@ -129,7 +129,7 @@ def free_disk_gb(path: Path) -> float:
 def _read(
     connection: sqlite3.Connection, path: Path, revision: str | None, now: datetime, limits: tuple[int, int]
 ) -> Status:
-    figures: dict[str, Any] = dict(connection.execute(_FIGURES, moments(now)).fetchone())
+    figures: dict[str, Any] = dict(connection.execute(_FIGURES, time_parameters(now)).fetchone())
     figures["last_rating_success_at"] = parse_time(figures["last_rating_success_at"])
     counters = read_counters(connection)
     skew = get_fact(connection, "clock_skew_seconds")

@@ -110,7 +110,7 @@ class EventFollower:
         left = {message.key for message, _ in heard}.difference(message.key for message, _, _ in planned)
         told_of = left.union(message.key for message, _ in done)
         stored = [*(known[name].base for name in told_of if name in known), *map(offers.get, told_of)]
-        batch.distrust_pages({each.page for each in stored if each is not None and each.page is not None})
+        batch.invalidate_pages({each.page for each in stored if each is not None and each.page is not None})
         return done
 
     def _heard(

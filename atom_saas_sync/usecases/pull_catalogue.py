@@ -419,7 +419,7 @@ class CataloguePull:
 
         Not of what is not listed: it may be gone, and that is for `Deletions` to find out.
         """
-        touched = [name for name in self._catalogue.touched_ids() if name in listed and name not in tampered]
+        touched = [name for name in self._catalogue.modified_ids() if name in listed and name not in tampered]
         if not touched:
             return
         with self._catalogue.batch(write=not self._options.dry_run) as batch:

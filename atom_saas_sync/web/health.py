@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from atom_saas_sync.core.reports import sync_health_document
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.metrics import CONTENT_TYPE, render
-from atom_saas_sync.model import Health, Status, Trouble
+from atom_saas_sync.model import Health, HealthIssue, Status
 from atom_saas_sync.store.files import exists
 from atom_saas_sync.times import format_time
 from atom_saas_sync.web.page import CONTENT_POLICY, status_page, unreadable_page
@@ -67,7 +67,7 @@ class HealthRoutes:
         except DatabaseError as error:
             _log.error("unhealthy: %s", error.message)
             status = Status(read_at=now, database_path="")
-            health = Health((Trouble("database", error.message, error.hint or ""),))
+            health = Health((HealthIssue("database", error.message, error.hint or ""),))
         document = sync_health_document(status, health, now)
         return JSONResponse(document, status_code=200 if health.healthy else 503)
 

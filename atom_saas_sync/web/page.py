@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from atom_saas_sync.characters import printable
 from atom_saas_sync.core.health import ago, watch_is_running, websocket_connected
-from atom_saas_sync.model import Health, PastRun, Status, Trouble, TrustState
+from atom_saas_sync.model import Health, HealthIssue, PastRun, Status, TrustState
 from atom_saas_sync.times import format_time, time_text
 
 _STYLE = """
@@ -49,7 +49,7 @@ _PUBLIC = {
     "sync_failed": "The last sync failed; see the log and `atom-sync doctor`.",
     "websocket_disconnected": "The WebSocket is not connected.",
 }
-_UNREADABLE = Health((Trouble("database", "Could not read the database; see the log.", "`atom-sync doctor`"),))
+_UNREADABLE = Health((HealthIssue("database", "Could not read the database; see the log.", "`atom-sync doctor`"),))
 
 
 def status_page(status: Status, health: Health, now: datetime) -> str:

@@ -202,6 +202,7 @@ def test_the_documents_have_the_keys_of_the_guide() -> None:
         "republished": 2,
         "tampered": 0,
         "edits_deleted": 0,
+        "oldest_page_at": None,
     }
     assert document["ratings"] == {"pending": 1, "synced": 0, "failed": 0}
     assert document["conflicts"] == {"open": 0, "resolved": 0}

@@ -195,7 +195,7 @@ def loses_local_edit(sides: Sides, result: SkillVersion) -> bool:
     return local is None or loses_edit(fields_of(sides.base) or {}, local, result.fields)
 
 
-def passed_over(sides: Sides, remote: SkillVersion) -> SkillVersion | None:
+def skipped_version(sides: Sides, remote: SkillVersion) -> SkillVersion | None:
     """Return the version that waited in a conflict until `remote` took its place."""
     return None if sides.waiting is None or waits_with(sides, remote) else sides.waiting.version
 

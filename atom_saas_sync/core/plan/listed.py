@@ -16,10 +16,10 @@ from atom_saas_sync.core.plan.conflicts import (
     conflict_with,
     fields_of,
     loses_local_edit,
-    passed_over,
     replaced_forgery,
     resolve_versions,
     same_as,
+    skipped_version,
     waits_with,
 )
 from atom_saas_sync.core.plan.deletions import plan_deleted
@@ -247,7 +247,7 @@ def _settle(sides: Sides, remote: SkillVersion, strategy: Strategy, now: datetim
         effects.append(UnmarkDeleted(remote.skill_id))
     else:
         effects += kept_base(sides, text)
-    effects += [*ended_before(passed_over(sides, remote)), *logged(remote.skill_id, entry)]
+    effects += [*ended_before(skipped_version(sides, remote)), *logged(remote.skill_id, entry)]
     return Action(remote.skill_id, _outcome(sides, text), tuple(effects), remote)
 
 
@@ -281,7 +281,7 @@ def settled(
         moment = changed_at(sides, now) if stays else None
         effects.append(served(sides, text, fields, life=life(sides, source), changed_at=moment))
     effects += [
-        *ended_before(passed_over(sides, remote)),
+        *ended_before(skipped_version(sides, remote)),
         *based_on(sides, remote, source, text=text, settles=True),
         *logged(remote.skill_id, entry),
     ]

@@ -137,7 +137,7 @@ class StoredCatalogue(KnownSkills, Protocol):
     def approved_deletions(self) -> int:
         """Return how many deletions `db rebind` has approved; 0 after the next successful run."""
 
-    def touched_ids(self) -> list[str]:
+    def modified_ids(self) -> list[str]:
         """Return, sorted, the marketplace's skills whose row was edited or removed here."""
 
     def waiting_ids(self) -> list[str]:

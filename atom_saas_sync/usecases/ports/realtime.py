@@ -38,7 +38,7 @@ class EventBatch(SkillBatch, Protocol):
     def note_deletions(self, number: int, listed: int, now: datetime) -> None:
         """Add deletions by messages, and how many skills were listed before them."""
 
-    def distrust_pages(self, pages: Iterable[int]) -> None:
+    def invalidate_pages(self, pages: Iterable[int]) -> None:
         """Forget the ETags of pages: the next run reads them whole, because a message may be wrong."""
 
     def count(self, messages: Mapping[str, int], outcomes: Mapping[tuple[str, str], int], now: datetime) -> None:

@@ -67,14 +67,14 @@ def test_touched_and_unlisted_skills(store: Rooms) -> None:
     store.show(skill("a"), skill("b"))
     store.show(skill("c"), page=2)
     store.edit(skill("b", code="mine"), skill("d"))
-    assert store.catalogue.touched_ids() == ["b"]
+    assert store.catalogue.modified_ids() == ["b"]
     assert store.catalogue.marketplace_skills() == 3
     assert store.catalogue.unlisted_ids({"a"}, recorded=False) == ["b", "c"]
     store.show(skill("a"))
     assert store.catalogue.unlisted_ids(set(), recorded=True) == ["b"]
     store.carry_out(Action("b", Outcome.UNCHANGED, (MarkDeleted("b"),)))
     assert store.catalogue.unlisted_ids({"a"}, recorded=False) == ["c"]
-    assert store.catalogue.touched_ids() == []
+    assert store.catalogue.modified_ids() == []
 
 
 def test_a_skill_of_here_counts_as_unlisted_while_its_conflict_is_open(store: Rooms) -> None:

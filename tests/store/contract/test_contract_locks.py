@@ -123,7 +123,7 @@ READS: dict[str, Act] = {
     "StoredCatalogue.unlisted_ids": lambda s: s.catalogue.unlisted_ids({"a"}, recorded=False),
     "StoredCatalogue.marketplace_skills": lambda s: s.catalogue.marketplace_skills(),
     "StoredCatalogue.approved_deletions": lambda s: s.catalogue.approved_deletions(),
-    "StoredCatalogue.touched_ids": lambda s: s.catalogue.touched_ids(),
+    "StoredCatalogue.modified_ids": lambda s: s.catalogue.modified_ids(),
     "StoredCatalogue.newest_replaced_edits": lambda s: s.catalogue.newest_replaced_edits(3),
     "StoredCatalogue.waiting_ids": lambda s: s.catalogue.waiting_ids(),
     "StoredCatalogue.validator": lambda s: s.catalogue.validator("categories"),

@@ -64,7 +64,7 @@ def test_distrusted_pages_are_read_whole(store: Rooms) -> None:
     store.show(skill("a"))
     store.show(skill("b"), page=2)
     with store.events.batch() as batch:
-        batch.distrust_pages([2, 9])
+        batch.invalidate_pages([2, 9])
     assert {page: record.etag for page, record in store.catalogue.page_records(LIST).items()} == {1: '"1"', 2: None}
 
 

@@ -232,12 +232,12 @@ def leaves(value: object, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the path and value of everything in a document but the words for people; of what varies, the type."""
     if isinstance(value, dict):
         for key, each in value.items():
-            if key.endswith("bytes") or key in {"used", "free"}:  # of the budget in the last minute
+            if "bytes" in key or "seconds" in key or key in {"used", "free"}:  # of the budget in the last minute
                 yield f"{path} / {key}", type(each).__name__
             elif key not in FOR_PEOPLE:
                 yield from leaves(each, f"{path} / {key}")
     elif isinstance(value, list):
-        names = [each.get("name") if isinstance(each, dict) else None for each in value]
+        names = [each.get("name", each.get("check")) if isinstance(each, dict) else None for each in value]
         if None not in names and len(set(names)) == len(names):
             yield from leaves(dict(zip(names, value, strict=True)), path)
             return

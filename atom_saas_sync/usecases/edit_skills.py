@@ -24,7 +24,7 @@ from atom_saas_sync.core.plan import is_edited, is_tampered
 from atom_saas_sync.core.plan.edits import plan_edit, plan_removal, plan_revert
 from atom_saas_sync.errors import NotFound, NotLocal, Tampered, UsageError
 from atom_saas_sync.model import InvalidItem, Known, Outcome, SkillVersion
-from atom_saas_sync.usecases.gate.local import refuse_banned
+from atom_saas_sync.usecases.gate.local import refuse_banned, take_out_revoked
 from atom_saas_sync.usecases.ports import EditableCatalogue, PersonsBatch
 
 _SHOWN = 10
@@ -58,6 +58,7 @@ def edit_skill(
     """
     edited = check_edit(catalogue, skill_id, text)
     with catalogue.batch() as batch:
+        take_out_revoked(batch, now)
         known = batch.known([skill_id]).get(skill_id) or Known(skill_id)
         if seen is not None and known.local_text != seen:
             raise UsageError(
@@ -129,6 +130,7 @@ def import_skills(
         more = f"\n… and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise UsageError("\n".join(problems[:_SHOWN]) + more, hint="nothing was imported")
     with catalogue.batch() as batch:
+        take_out_revoked(batch, now)
         known = batch.known(skills)
         planned = [plan_edit(known.get(name) or Known(name), skill.fields) for name, skill in skills.items()]
         actions = [action for action in planned if action is not None]
@@ -152,6 +154,7 @@ def restore_version(
     if former is None:
         raise UsageError(f"version {version} of {skill_id!r} is not a skill any more", hint="nothing was changed")
     with catalogue.batch() as batch:
+        take_out_revoked(batch, now)
         known = batch.known([skill_id]).get(skill_id) or Known(skill_id)
         action = plan_edit(known, former.fields)
         if action is None:
@@ -191,6 +194,7 @@ def revert_skills(
     """
     ids = list(dict.fromkeys(skill_ids))
     with catalogue.batch() as batch:
+        take_out_revoked(batch, now)
         known = batch.known(ids)
         _refuse_unseen(known, ids, seen)
         bases = [base for skill_id in ids if (base := _reverted(known.get(skill_id), skill_id)) is not None]
@@ -219,6 +223,7 @@ def delete_skills(
     """
     ids = list(dict.fromkeys(skill_ids))
     with catalogue.batch() as batch:
+        take_out_revoked(batch, now)
         known = batch.known(ids)
         _refuse_to_delete(known, ids)
         _refuse_unseen(known, ids, seen)

@@ -30,7 +30,7 @@ from atom_saas_sync.model import (
     Strategy,
 )
 from atom_saas_sync.times import time_text
-from atom_saas_sync.usecases.gate.local import refuse_banned
+from atom_saas_sync.usecases.gate.local import refuse_banned, take_out_revoked
 from atom_saas_sync.usecases.ports import StoredConflicts
 
 
@@ -63,6 +63,7 @@ def resolve_conflicts(
     Raises UsageError, with nothing changed, for an unknown or resolved conflict and for an invalid decision.
     """
     with store.deciding() as desk:
+        take_out_revoked(desk, now)
         ids = desk.open_ids(wanted) if isinstance(wanted, ConflictFilter) else list(dict.fromkeys(wanted))
         conflicts = [_open(desk.conflict(each), each) for each in ids]
         known = desk.known([each.skill_id for each in conflicts])
@@ -86,6 +87,7 @@ def undo_resolution(store: StoredConflicts, conflict_id: int, *, actor: str, now
     Raises UsageError, with nothing changed, if there is nothing to put back or somebody has changed the skill since.
     """
     with store.deciding() as desk:
+        take_out_revoked(desk, now)
         logged = desk.conflict(conflict_id)
         if logged is None:
             raise _unknown(conflict_id)

@@ -293,9 +293,11 @@ def test_plain_sql_cannot_bring_a_revoked_skill_back(gated: Gated, first: str) -
     [row] = gated.machine.sql("SELECT skill_data, expires_at FROM skill_cache WHERE skill_id = ?", first)
     revoke(gated, {"id": first})
     gated.sync()
-    gated.machine.sql("INSERT INTO skill_cache (skill_id, skill_data, expires_at) VALUES (?, ?, ?)", first, *row)
-    gated.sync()
-    assert gated.served(first) is None
+    for take_out in (gated.sync, lambda: gated.decide(people.quarantine, ["nothing"], note=None)):
+        gated.machine.sql("INSERT INTO skill_cache (skill_id, skill_data, expires_at) VALUES (?, ?, ?)", first, *row)
+        assert gated.served(first) is not None
+        take_out()
+        assert gated.served(first) is None
 
 
 def test_an_invalid_revocations_file_ends_a_run_and_the_last_list_stays_in_force(gated: Gated, first: str) -> None:

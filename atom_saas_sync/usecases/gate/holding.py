@@ -21,6 +21,7 @@ from atom_saas_sync.core.plan.offered import (
 from atom_saas_sync.errors import Ambiguous, NotFound, UsageError
 from atom_saas_sync.model import Known, SkillVersion
 from atom_saas_sync.usecases.gate.desk import GateDesk, is_digest, put_on_the_desk, served_of, strict_gate
+from atom_saas_sync.usecases.gate.local import take_out_revoked
 from atom_saas_sync.usecases.gate.passes import enforce, judge_offers
 from atom_saas_sync.usecases.gate.reports import CHANGED, Decided, Done, Quarantining, Refused
 from atom_saas_sync.usecases.ports.gate_desk import DecidingBatch
@@ -42,6 +43,7 @@ def add_pin(desk: GateDesk, text: str, *, note: str | None, actor: str, now: dat
     gate = strict_gate(desk)
     skill_id, wanted = split_at_last(text)
     with desk.store.deciding() as batch:
+        take_out_revoked(batch, now)
         if wanted is not None and _is_known(batch, text):
             skill_id, wanted = text, None
         found = put_on_the_desk(batch, [skill_id])
@@ -101,6 +103,7 @@ def _former(formers: Sequence[_Former], skill_id: str, wanted: str | None) -> _F
 def remove_pin(desk: GateDesk, skill_ids: Sequence[str], *, actor: str, now: datetime) -> list[str]:
     """Remove pins and return whose they were; the next run acts on it. Raises NotFound for a skill without one."""
     with desk.store.deciding() as batch:
+        take_out_revoked(batch, now)
         for skill_id in dict.fromkeys(skill_ids):
             if not batch.gate.remove_pin(skill_id):
                 raise NotFound(f"{skill_id!r} is not pinned", hint="nothing was changed; `atom-sync pins list`")
@@ -141,6 +144,7 @@ def add_revocation(
     loaded = desk.load()
     gate = replace(loaded.gate, revocations=Revocations((*loaded.gate.revocations.entries, revocation)))
     with desk.store.deciding() as batch:
+        take_out_revoked(batch, now)
         number = batch.gate.add_revocation(revocation, now)
         alone = replace(gate, revocations=Revocations((revocation,)))
         hit = enforce(batch, alone, now, rules=False, actor=actor)
@@ -186,6 +190,7 @@ def remove_revocation(desk: GateDesk, revocation_ids: Sequence[int], *, actor: s
                 f"revocation {number} stands in the revocations file", hint="nothing was changed; remove it there"
             )
     with desk.store.deciding() as batch:
+        take_out_revoked(batch, now)
         for number in ids:
             if batch.gate.remove_revocation(number):
                 batch.note(actor, "revocation remove", describe(stored[number]), now, id=number)
@@ -203,6 +208,7 @@ def quarantine(
     done: list[str] = []
     refused: list[Refused] = []
     with desk.store.deciding() as batch:
+        take_out_revoked(batch, now)
         known, there, offers = batch.known(ids), batch.gate.quarantined(ids), batch.gate.offers(ids)
         actions = []
         for skill_id in ids:
@@ -232,6 +238,7 @@ def release(desk: GateDesk, skill_ids: Sequence[str], *, actor: str, now: dateti
     done: list[str] = []
     refused: list[Refused] = []
     with desk.store.deciding() as batch:
+        take_out_revoked(batch, now)
         known, there = batch.known(ids), batch.gate.quarantined(ids)
         actions = []
         for skill_id in ids:

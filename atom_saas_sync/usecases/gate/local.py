@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from shlex import quote
 
 from msgspec.structs import replace
 
 from atom_saas_sync.core.gate.types import Gate
-from atom_saas_sync.core.plan.offered import ban_on
+from atom_saas_sync.core.plan.offered import ban_on, plan_quarantine
 from atom_saas_sync.core.plan.sides import Sides, base_of
 from atom_saas_sync.errors import NotAdmitted
 from atom_saas_sync.model import Action, Known
 from atom_saas_sync.model.effects import SetBase, WriteServed
 from atom_saas_sync.usecases.ports import PersonsBatch
+
+POLICY = "policy"
+_TOGETHER = 200
+
+
+def take_out_revoked(batch: PersonsBatch, now: datetime) -> None:
+    """Take out of what is served what another program has brought back although it is revoked."""
+    revocations = batch.gate.revocations()
+    if revocations.entries:
+        take_out(batch, Gate(revocations=revocations), batch.gate.revoked_skills(revocations), now, actor=POLICY)
+
+
+def take_out(batch: PersonsBatch, gate: Gate, skill_ids: Sequence[str], now: datetime, *, actor: str) -> list[Action]:
+    """Put those of these skills into quarantine that must not be served; return what was done."""
+    actions: list[Action] = []
+    for start in range(0, len(skill_ids), _TOGETHER):
+        together = skill_ids[start : start + _TOGETHER]
+        offers = batch.gate.offers(together)
+        for known in batch.known(together).values():
+            banned = None if known.local_text is None else ban_on(gate, Sides(known))
+            if banned is not None:
+                is_shown = known.skill_id in offers
+                actions.append(plan_quarantine(known, reason=banned[0], by=actor, note=banned[1], is_shown=is_shown))
+    batch.apply(actions, now, actor=actor)
+    for action in actions:
+        batch.note(actor, "quarantine", action.skill_id, now)
+    return actions
 
 
 def refuse_banned(batch: PersonsBatch, known: Mapping[str, Known], actions: Sequence[Action]) -> None:

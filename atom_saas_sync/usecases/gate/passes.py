@@ -8,13 +8,12 @@ from datetime import datetime
 from atom_saas_sync.core.canonical import stored_version
 from atom_saas_sync.core.gate.stored import Marks
 from atom_saas_sync.core.gate.types import Gate
-from atom_saas_sync.core.plan.offered import ban_on, plan_offered, plan_quarantine
-from atom_saas_sync.core.plan.sides import Sides
+from atom_saas_sync.core.plan.offered import plan_offered
 from atom_saas_sync.core.plan.steps import DECIDED
 from atom_saas_sync.model import Action, Strategy
+from atom_saas_sync.usecases.gate.local import POLICY, take_out
 from atom_saas_sync.usecases.ports.gate_desk import DecidingBatch, GateStore
 
-POLICY = "policy"
 _TOGETHER = 200
 
 
@@ -90,16 +89,4 @@ def enforce_in(store: GateStore, gate: Gate, now: datetime, *, everything: bool)
 def enforce(batch: DecidingBatch, gate: Gate, now: datetime, *, rules: bool, actor: str) -> list[Action]:
     """Do what `enforce_in` does, within a transaction."""
     ids = batch.served_ids() if rules else batch.gate.revoked_skills(gate.revocations)
-    actions = []
-    for start in range(0, len(ids), _TOGETHER):
-        together = ids[start : start + _TOGETHER]
-        offers = batch.gate.offers(together)
-        for known in batch.known(together).values():
-            banned = None if known.local_text is None else ban_on(gate, Sides(known))
-            if banned is not None:
-                is_shown = known.skill_id in offers
-                actions.append(plan_quarantine(known, reason=banned[0], by=actor, note=banned[1], is_shown=is_shown))
-    batch.apply(actions, now, actor=actor)
-    for action in actions:
-        batch.note(actor, "quarantine", action.skill_id, now)
-    return actions
+    return take_out(batch, gate, ids, now, actor=actor)

@@ -25,6 +25,7 @@ from atom_saas_sync.usecases.gate.holding import (
     remove_pin,
     remove_revocation,
 )
+from atom_saas_sync.usecases.gate.local import take_out_revoked
 from atom_saas_sync.usecases.gate.reports import CHANGED, NOT_WAITING, Decided, Done, Refused, Target
 from atom_saas_sync.usecases.gate.scanning import rescan
 from atom_saas_sync.usecases.gate.updates import list_updates, show_update, targets_in, targets_of
@@ -73,6 +74,7 @@ def _decide(
     done: dict[str, Done] = {}
     refused: dict[str, Refused] = {}
     with desk.store.deciding() as batch:
+        take_out_revoked(batch, now)
         found = put_on_the_desk(batch, [target.skill_id for target in targets])
         actions, decisions = [], []
         for target in dict.fromkeys(targets):

@@ -12,7 +12,8 @@ from atom_saas_sync.model.effects import Quarantine
 from atom_saas_sync.usecases.gate.current import CurrentGate
 from atom_saas_sync.usecases.gate.desk import GateDesk
 from atom_saas_sync.usecases.gate.loading import begin_run, with_clock
-from atom_saas_sync.usecases.gate.passes import POLICY, enforce_in, judge_again, judge_ids
+from atom_saas_sync.usecases.gate.local import POLICY
+from atom_saas_sync.usecases.gate.passes import enforce_in, judge_again, judge_ids
 from atom_saas_sync.usecases.gate.scanning import scan_what_waits
 from atom_saas_sync.usecases.ports import Clock
 

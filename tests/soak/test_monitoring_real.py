@@ -347,6 +347,10 @@ TROUBLE = {
     "CacheLow": {0},
     "ConflictHigh": {14, 15},
     "SkillsTampered": {16},
+    # No update waits on that day, and there is no revocations file.
+    "RevocationsFailed": set(),
+    "UpdatesTripped": set(),
+    "UpdatesWaitingLong": set(),
 }
 
 

@@ -538,7 +538,8 @@ def test_nothing_writes_any_more_when_it_has_stopped(
         applying.set()
         assert release.wait(PATIENCE)
 
-    monkeypatch.setattr("atom_saas_sync.usecases.watch.service.STOP_SECONDS", 0.05)
+    for name in ("STOP_SECONDS", "STATE_SECONDS"):
+        monkeypatch.setattr(f"atom_saas_sync.usecases.watch.service.{name}", 0.05)
     monkeypatch.setattr(EventFollower, "apply", hang)
     with watch_in_thread(machine, JumpingClock()) as running:
         assert sandbox.wait_for_listeners(1)

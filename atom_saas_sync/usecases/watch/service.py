@@ -27,8 +27,11 @@ from atom_saas_sync.usecases.watch.reporting import ConnectionReport
 from atom_saas_sync.usecases.watch.upkeep import LeftOutLines, Upkeep, Watchdog
 from atom_saas_sync.usecases.watch.writer import Writer
 
-STOP_SECONDS = 3.0
+STOP_SECONDS = 3.5
 """With what a last attempt to write may take, and the end of the process, less than five."""
+
+STATE_SECONDS = 1.0
+"""The share of it that is left for the state: a `watch` that has not said that it stopped counts as killed."""
 
 
 class WatchSettings(Struct, frozen=True):
@@ -160,9 +163,9 @@ class Watch:
         self._interrupt()
         self._connection.stop()
         await self._connection.close()
-        await self._applying.finish(deadline - self._clock.monotonic())
+        await self._applying.finish(deadline - STATE_SECONDS - self._clock.monotonic())
         with suppress(TimeoutError, DatabaseError):
-            async with asyncio.timeout(max(0.5, deadline - self._clock.monotonic())):
+            async with asyncio.timeout(max(STATE_SECONDS, deadline - self._clock.monotonic())):
                 await self._report.store()
                 await self._jobs.withdraw()
                 await self._writer.write(self._store.end, "stopped", self._clock.now())

@@ -8,7 +8,7 @@ import pwd
 
 import pytest
 from conftest import Json, Machine, on_a_terminal
-from gate_support import hold, offered
+from gate_support import FIRST_SEEN, hold, offered
 from web_support import ADMIN_TOKEN, served
 
 from atom_saas_sync.cli import review
@@ -209,3 +209,12 @@ def test_deciding_over_http(machine: Machine, ids: list[str]) -> None:
         assert (none.status_code, none.json()["error"]["type"]) == (404, "not_waiting")
     assert machine.sql("SELECT admitted_by FROM usable_skill WHERE skill_id = ?", ids[0]) == [("admin-api",)]
     assert list(waiting(machine)) == [ids[2]]
+
+
+def test_a_revocation_admits_nothing_else_that_became_due(machine: Machine, ids: list[str]) -> None:
+    aged = {"ATOM_SYNC_ADMISSION": "age", "ATOM_SYNC_MIN_AGE": "1s"}
+    digest = hold(machine, offered(machine, ids[1], code="due", version="9"), "age", due_at=FIRST_SEEN)
+    machine.command("revocations", "add", "--id", ids[0], **aged)
+    assert ids[0] not in machine.cached()
+    assert machine.cached()[ids[1]]["code"] != "due"
+    assert waiting(machine)[ids[1]] == digest

@@ -9,7 +9,6 @@ from atom_saas_sync.characters import counted
 from atom_saas_sync.core.diagnosis.findings import DoctorFinding, DoctorSettings
 from atom_saas_sync.core.health import ago
 from atom_saas_sync.model import TrustState
-from atom_saas_sync.times import parse_time
 
 _LONG = timedelta(days=7)
 
@@ -37,13 +36,11 @@ def _updates(state: TrustState, now: datetime) -> DoctorFinding:
         return DoctorFinding(
             "updates",
             "warning",
-            f"{counted(state.tripped, 'update needs', 'updates need')} a person's decision",
+            f"{counted(state.tripped, 'update needs', 'updates need')} a decision",
             f"{look}; what is served stays as it is meanwhile",
         )
-    oldest = parse_time(state.oldest_waiting_at)
+    oldest = state.oldest_waiting_at
     if oldest is not None and now - oldest > _LONG:
         waiting = counted(state.waiting, "update waits", "updates wait")
-        return DoctorFinding(
-            "updates", "warning", f"{waiting}, the oldest first seen {ago(state.oldest_waiting_at, now)}", look
-        )
+        return DoctorFinding("updates", "warning", f"{waiting}, the oldest first seen {ago(oldest, now)}", look)
     return DoctorFinding("updates", "ok", counted(state.waiting, "update waits", "updates wait"))

@@ -58,3 +58,12 @@ def test_undo_does_not_bring_a_revoked_version_back(machine: Machine, skill_id: 
     ok(machine, "sync", "skills")
     ok(machine, "revocations", "add", "--id", skill_id, "--version", "6.6.6")
     refused(machine, "conflicts", "undo", "1", why="is revoked")
+
+
+def test_resolving_makes_no_revoked_version_the_base_of_an_edit(machine: Machine, skill_id: str) -> None:
+    ok(machine, "skills", "edit", skill_id, "--set", "description=mine")
+    machine.sandbox.patch_skill(skill_id, {"version": "7.0.0", "description": "theirs"}, push=False)
+    ok(machine, "sync", "skills", "--strategy", "manual")
+    ok(machine, "revocations", "add", "--id", skill_id, "--version", "7.0.0")
+    for strategy in ("local_wins", "remote_wins", "merge"):
+        refused(machine, "conflicts", "resolve", "1", "--strategy", strategy, why="is revoked")

@@ -67,8 +67,10 @@ def refuse_banned(batch: PersonsBatch, known: Mapping[str, Known], actions: Sequ
 
 
 def _served_by(action: Action, known: Known | None) -> Known | None:
-    """Return the skill as the action leaves it; None if the action writes no text."""
+    """Return the skill as the action leaves it; None if it changes neither the text nor the base of what is served."""
     text = next((each.text for each in action.effects if isinstance(each, WriteServed)), None)
+    if text is None and known is not None and any(isinstance(each, SetBase) for each in action.effects):
+        text = known.local_text
     if text is None:
         return None
     base = None if known is None else known.base

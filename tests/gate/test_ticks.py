@@ -1,0 +1,74 @@
+"""What `watch` does for the gate beside the messages: usecases/gate/ticking.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from conftest import Machine
+from test_gated_sync import AGE, Gated, change, revoke
+
+from atom_saas_sync.core.gate.types import Policy
+from atom_saas_sync.store.database import Database
+from atom_saas_sync.usecases.gate.current import CurrentGate
+from atom_saas_sync.usecases.gate.ticking import GateTicks
+
+
+@pytest.fixture
+def gated(machine: Machine) -> Gated:
+    machine.fill()
+    found = Gated(machine)
+    found.policy = AGE
+    found.sync()
+    return found
+
+
+@pytest.fixture
+def ticks(gated: Gated) -> Iterator[GateTicks]:
+    with Database.open(gated.machine.database_path) as database:
+        desk = gated.desk(database)
+        yield GateTicks(desk, CurrentGate(desk, gated.files), gated.machine.clock)
+
+
+def test_what_is_due_is_admitted_by_the_tick_after_it(gated: Gated, ticks: GateTicks) -> None:
+    first = gated.machine.sandbox.skill_ids()[0]
+    change(gated, first)
+    gated.sync()
+    ticks.tick()
+    assert gated.waiting() == {first: "age"}
+    gated.machine.clock.move(hours=72)
+    ticks.tick()
+    assert (gated.served(first), gated.waiting()) == ("9.0.0", {})
+
+
+def test_a_revocations_file_that_changes_counts_at_once(gated: Gated, ticks: GateTicks) -> None:
+    ticks.tick()
+    first = gated.machine.sandbox.skill_ids()[0]
+    revoke(gated, {"id": first})
+    ticks.tick()
+    assert gated.served(first) is None
+    assert gated.machine.sql("SELECT skill_id FROM gate_revocation") == [(first,)]
+
+
+def test_an_invalid_file_admits_nothing_and_is_noted_until_it_is_valid(gated: Gated, ticks: GateTicks) -> None:
+    first = gated.machine.sandbox.skill_ids()[0]
+    change(gated, first)
+    gated.sync()
+    gated.files.texts["revocations.json"] = "{"
+    gated.machine.clock.move(hours=72)
+    ticks.tick()
+    assert gated.waiting() == {first: "revocations"}
+    revoke(gated)
+    ticks.tick()
+    assert (gated.waiting(), gated.served(first)) == ({}, "9.0.0")
+
+
+def test_under_open_a_tick_writes_nothing(machine: Machine) -> None:
+    machine.fill()
+    gated = Gated(machine)
+    gated.policy = Policy()
+    with Database.open(machine.database_path) as database:
+        desk = gated.desk(database)
+        before = database.connection.total_changes
+        GateTicks(desk, CurrentGate(desk, gated.files), machine.clock).tick()
+        assert database.connection.total_changes == before

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import select
 import shlex
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -360,23 +361,24 @@ def test_the_log_stands_above_the_progress_bar(machine: Machine) -> None:
     machine.sandbox.patch_skill(skill_id, {"code": "theirs"})
     machine.sandbox.fault("delay", endpoint="list", seconds=0.5)  # the bar is there before the conflict is found
     leader, follower = os.openpty()
-    try:
-        subprocess.run(
-            [sys.executable, "-m", "atom_saas_sync", "sync", "skills", "-v", "--strategy", "manual"],
-            env=machine.environment(TERM="xterm-256color", COLUMNS="200"),
-            cwd=machine.directory,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=follower,
-            timeout=60,
-            check=True,
-        )
-        seen = b""
-        while select.select([leader], [], [], 0)[0]:
-            seen += os.read(leader, 4096)
-    finally:
-        os.close(leader)
-        os.close(follower)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "atom_saas_sync", "sync", "skills", "-v", "--strategy", "manual"],
+        env=machine.environment(TERM="xterm-256color", COLUMNS="200"),
+        cwd=machine.directory,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=follower,
+    )
+    os.close(follower)
+    overdue = threading.Timer(60, process.kill)
+    overdue.start()
+    seen = b""
+    with suppress(OSError):  # the command has closed the terminal; a full one would block it
+        while read := os.read(leader, 4096):
+            seen += read
+    os.close(leader)
+    assert process.wait(60) == 0
+    overdue.cancel()
     # Colours and movements of the cursor apart; each return or line break begins a line of its own.
     lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode()))
     assert any("conflict on" in line for line in lines)

@@ -27,10 +27,11 @@ _JOBS = {
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One of our units: its name, and its state (active, inactive, failed …)."""
+    """One of our units: its name, its state (active, inactive, failed …), and if the user's own systemd runs it."""
 
     name: str
     state: str
+    own: bool = False
 
 
 def ask_systemctl(*question: str) -> str | None:
@@ -90,12 +91,18 @@ def _timers(text: str | None) -> list[ScheduledJob]:
     return jobs
 
 
-def units(ask: Callable[..., str | None] = ask_systemctl) -> list[Unit]:
-    """Return our units that are loaded. Raises AtomSyncError as `timers` does."""
-    text = ask("list-units", "--all", "--plain", "--no-legend", "--no-pager", "atom-sync*")
+def units(
+    ask: Callable[..., str | None] = ask_systemctl, ask_own: Callable[..., str | None] = ask_own_systemctl
+) -> list[Unit]:
+    """Return our units that are loaded, else those of the user's own systemd. Raises AtomSyncError as `timers` does."""
+    question = ("list-units", "--all", "--plain", "--no-legend", "--no-pager", "atom-sync*")
+    return _units(ask(*question), own=False) or _units(ask_own(*question), own=True)
+
+
+def _units(text: str | None, *, own: bool) -> list[Unit]:
     # UNIT LOAD ACTIVE SUB DESCRIPTION
     lines = [line.split(None, 4) for line in (text or "").splitlines()]
-    return [Unit(line[0], line[2]) for line in lines if len(line) > 3]  # noqa: PLR2004 - the columns
+    return [Unit(line[0], line[2], own) for line in lines if len(line) > 3]  # noqa: PLR2004 - the columns
 
 
 def _moment(microseconds: object) -> datetime | None:

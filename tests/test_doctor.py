@@ -276,6 +276,19 @@ def test_watch_with_its_jobs_is_a_schedule() -> None:
     assert bad(examine(status=well(websocket=gone, jobs=jobs), units=Timers())) == [("schedule", "warning")]
 
 
+def test_units_of_the_user_get_the_commands_of_the_users_systemd() -> None:
+    gone = replace(WATCHING, alive=False)
+    found = examine(status=well(websocket=gone), units=Timers(failed=("atom-sync-watch.service",), own=True))
+    hints = {each.check: each.hint for each in found if each.verdict == "problem"}
+    unit = "atom-sync-watch.service"
+    assert hints == {
+        "schedule": f"`systemctl --user status {unit}` and `journalctl --user -u {unit}` say why",
+        "watch": "`systemctl --user restart atom-sync-watch`",
+    }
+    timer = Timers(active=("atom-sync-skills.timer",), own=True)
+    assert bad(examine(units=timer)) == []
+
+
 def test_other_failures_are_not_swallowed() -> None:
     with pytest.raises(ZeroDivisionError):
         examine(fails={"health": ZeroDivisionError()})

@@ -60,7 +60,7 @@ def test_without_timers_of_the_system_those_of_the_user_are_the_jobs(system: str
 
 def test_without_systemd_there_are_none() -> None:
     assert timers(lambda *_: None, lambda *_: None) == []
-    assert units(lambda *_: None) == []
+    assert units(lambda *_: None, lambda *_: None) == []
 
 
 def test_units_have_their_state() -> None:
@@ -75,6 +75,12 @@ atom-sync-gone.service   not-found inactive dead atom-sync-gone.service
         Unit("atom-sync-skills.timer", "active"),
         Unit("atom-sync-gone.service", "inactive"),
     ]
+
+
+@pytest.mark.parametrize("system", [None, ""])
+def test_without_units_of_the_system_those_of_the_user_are_found(system: str | None) -> None:
+    own = "atom-sync-watch.service loaded failed failed atom-sync: changes as they happen\n"
+    assert units(lambda *_: system, lambda *_: own) == [Unit("atom-sync-watch.service", "failed", own=True)]
 
 
 def _refuse() -> list[ScheduledJob]:

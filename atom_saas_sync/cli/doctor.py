@@ -195,7 +195,7 @@ class _Host:
         failed = [unit.name for unit in units if unit.state == "failed"]
         if Path(CRONTAB).exists():
             active.append(CRONTAB)
-        return Timers(tuple(active), tuple(failed))
+        return Timers(tuple(active), tuple(failed), own=any(unit.own for unit in units))
 
 
 def _systemd_units() -> list[Unit]:

@@ -166,7 +166,7 @@ def _websocket_trouble(websocket: WebSocketState, now: datetime) -> HealthIssue:
             "watch_gone",
             "`watch` was killed or hangs: its last heartbeat was at "
             f"{time_text(websocket.heartbeat_at or websocket.started_at)}, and it was not stopped",
-            "`systemctl restart atom-sync-watch` or `atom-sync watch`",
+            "`systemctl [--user] restart atom-sync-watch` or `atom-sync watch`",
         )
     why = f": {websocket.disconnect_reason}" if websocket.disconnect_reason else ""
     mode = "; polling goes on meanwhile" if websocket.fallback_to_polling else ""

@@ -71,8 +71,9 @@ def diagnose(plan: DoctorSettings, *, network: Network, store: Store, host: Host
         status = store.read()
     except DatabaseError:
         return [*findings, skipped("sync", "the database can't be read")]
-    findings += schedule(plan, host.timers(), status, now)
-    findings += state(plan, status, now)
+    timers = host.timers()
+    findings += schedule(plan, timers, status, now)
+    findings += state(plan, timers, status, now)
     return findings
 
 

@@ -26,6 +26,8 @@ class Timers(Struct, frozen=True):
 
     active: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
+    own: bool = False
+    """Whether the user's own systemd runs them."""
 
 
 class DoctorSettings(Struct, frozen=True):

@@ -23,6 +23,7 @@ _SYNC_REASONS = frozenset({"never_synced", "sync_stale", "sync_failed", "deletio
 def schedule(plan: DoctorSettings, timers: Timers, status: Status, now: datetime) -> Iterator[DoctorFinding]:
     """Check that something starts syncs regularly, and that they are wanted."""
     jobs = bool(status.jobs) and watch_is_running(status.websocket, now)
+    user = "--user " if timers.own else ""
     if status.emergency_stop:
         yield DoctorFinding(
             "schedule", "problem", "the emergency stop is on: scheduled runs do nothing", "`atom-sync jobs start`"
@@ -39,7 +40,7 @@ def schedule(plan: DoctorSettings, timers: Timers, status: Status, now: datetime
             "schedule",
             "problem",
             f"failed: {', '.join(timers.failed)}",
-            f"`systemctl status {timers.failed[0]}` and `journalctl -u {timers.failed[0]}` say why",
+            f"`systemctl {user}status {timers.failed[0]}` and `journalctl {user}-u {timers.failed[0]}` say why",
         )
     elif not (timers.active or jobs):
         yield DoctorFinding(
@@ -59,7 +60,7 @@ def schedule(plan: DoctorSettings, timers: Timers, status: Status, now: datetime
         yield DoctorFinding("schedule", "ok", f"syncs are started by {', '.join(timers.active) or '`watch --jobs`'}")
 
 
-def state(plan: DoctorSettings, status: Status, now: datetime) -> Iterator[DoctorFinding]:
+def state(plan: DoctorSettings, timers: Timers, status: Status, now: datetime) -> Iterator[DoctorFinding]:
     """Check what syncs, `watch` and people have left behind."""
     health = judge(
         status,
@@ -77,7 +78,7 @@ def state(plan: DoctorSettings, status: Status, now: datetime) -> Iterator[Docto
     yield from _errors(status, now)
     if status.sync.last_successful_sync_at:
         yield _cache(status)
-    yield from _watch(plan, health)
+    yield from _watch(plan, timers, health)
     for run in status.runs:
         minutes = minutes_since(run.started_at, now) or 0
         if run.status == "running" and run.kind in status.running and minutes >= _LONG_RUN_MINUTES:
@@ -107,13 +108,15 @@ def state(plan: DoctorSettings, status: Status, now: datetime) -> Iterator[Docto
         yield DoctorFinding("ratings", "ok", "none has failed")
 
 
-def _watch(plan: DoctorSettings, health: Health) -> Iterator[DoctorFinding]:
+def _watch(plan: DoctorSettings, timers: Timers, health: Health) -> Iterator[DoctorFinding]:
     for trouble in health.reasons:
         if trouble.code in {"watch_gone", "websocket_disconnected"}:
             hint = trouble.hint
             if trouble.code == "websocket_disconnected":  # its hint is to run doctor
                 look = "see the checks of the marketplace and its WebSocket above" if plan.has_token else "set a token"
                 hint = f"{look}; `watch` connects again by itself"
+            elif timers.own:
+                hint = "`systemctl --user restart atom-sync-watch`"
             yield DoctorFinding("watch", "problem", trouble.message, hint)
     for notice in health.notices:
         if notice.code == "websocket_disabled":

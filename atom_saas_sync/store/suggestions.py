@@ -27,6 +27,12 @@ _STATEMENTS = {
     "WHERE skill_id >= ?1 AND skill_id < ?2 ORDER BY skill_id LIMIT ?3",
     "quarantined": "SELECT skill_id, reason FROM gate_quarantine "
     "WHERE skill_id >= ?1 AND skill_id < ?2 ORDER BY skill_id LIMIT ?3",
+    "judged": "SELECT skill_id, NULL FROM skill_cache WHERE skill_id >= ?1 AND skill_id < ?2 "
+    "UNION SELECT skill_id, NULL FROM skill_offer WHERE skill_id >= ?1 AND skill_id < ?2 "
+    "UNION SELECT skill_id, NULL FROM gate_quarantine WHERE skill_id >= ?1 AND skill_id < ?2 ORDER BY 1 LIMIT ?3",
+    "revocation": "SELECT id, coalesce(skill_id || ' ', '') || coalesce(version, '') || "
+    "substr(lower(hex(digest)), 1, 12) || coalesce(publisher, '') FROM gate_revocation "
+    "WHERE source = 'command' AND CAST(id AS TEXT) >= ?1 AND CAST(id AS TEXT) < ?2 ORDER BY id DESC LIMIT ?3",
     "rating": "SELECT id, skill_id || ' ' || rating FROM skill_rating "
     "WHERE CAST(id AS TEXT) >= ?1 AND CAST(id AS TEXT) < ?2 ORDER BY id DESC LIMIT ?3",
     "run": "SELECT id, kind || ' ' || started_at FROM sync_run "

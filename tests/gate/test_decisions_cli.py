@@ -77,6 +77,21 @@ def test_what_was_replaced_or_does_not_wait_is_refused_and_the_rest_is_done(mach
     assert "refused: nowhere: not_waiting (nothing waits for a decision)" in told.stderr
 
 
+def test_an_id_is_cut_at_its_last_at_sign_only_if_the_whole_is_no_id(machine: Machine) -> None:
+    machine.fill()
+    odd = ["@scope/name", "a@b", "a", f"a@{'abc' * 4}", "@scope", "x@1.0.0"]
+    digest = {each: hold(machine, offered(machine, each)).removeprefix("sha256:") for each in odd}
+    typed = [f"@scope/name@{digest['@scope/name'][:12]}", f"a@b@sha256:{digest['a@b']}", *odd[3:], f"a@{digest['a']}"]
+    document = run_json(machine, "updates", "approve", *typed)
+    assert {each["skill_id"]: each["digest"] for each in document["approved"]} == {
+        each: f"sha256:{digest[each]}" for each in odd
+    }
+    for text in ("@scope/name", "a@b@1.0.0", "x@1.0.0"):
+        assert machine.command("pins", "add", text).returncode == 0, text
+    pins = run_json(machine, "pins", "list")["pins"]
+    assert [each["skill_id"] for each in pins] == ["@scope/name", "a@b", "x@1.0.0"]
+
+
 def test_a_rejected_version_waits_no_longer_and_may_still_be_approved(machine: Machine, ids: list[str]) -> None:
     digest = waiting(machine)[ids[0]]
     assert run_json(machine, "updates", "reject", ids[0])["rejected"] == [{"skill_id": ids[0], "digest": digest}]

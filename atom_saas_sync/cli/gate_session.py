@@ -55,9 +55,18 @@ def current_gate(
 @contextmanager
 def open_desk(options: GlobalOptions) -> Iterator[GateDesk]:
     """Open the database, and compose what a person's command about the gate needs."""
+    with open_desk_and_resolve(options, "", lambda _database, given: given) as (desk, _):
+        yield desk
+
+
+@contextmanager
+def open_desk_and_resolve(
+    options: GlobalOptions, given: str, whole: Callable[[Database, str], str]
+) -> Iterator[tuple[GateDesk, str]]:
+    """Do the same for a command that only looks, and return the whole id of `given`, too. Raises Ambiguous."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.store.database import Database
 
     settings = runtime.load(options)
     with Database.open(settings.database_path, create=False) as database:
-        yield gate_desk(settings, database, persons=True)
+        yield gate_desk(settings, database, persons=True), whole(database, given)

@@ -29,6 +29,27 @@ def whole_id(database: Database, given: str) -> str:
     return choose_id(given, *ids_from(database, given, limit=MOST_CANDIDATES + 1))
 
 
+def whole_offered_id(database: Database, given: str) -> str:
+    """Return the id of an update that `given` or its first characters mean; `given` itself if there is none.
+
+    Raises Ambiguous.
+    """
+    from atom_saas_sync.core.ids import MOST_CANDIDATES, choose_id
+    from atom_saas_sync.store.known_ids import offered_ids_from
+
+    return choose_id(given, offered_ids_from(database, given, limit=MOST_CANDIDATES + 1), {})
+
+
+def whole_judged_id(database: Database, given: str) -> str:
+    """Return the id of a skill that is served or offered, as `whole_id` does. Raises Ambiguous."""
+    from atom_saas_sync.core.ids import MOST_CANDIDATES, choose_id
+    from atom_saas_sync.store.known_ids import ids_from, offered_ids_from
+
+    limit = MOST_CANDIDATES + 1
+    served, former = ids_from(database, given, limit=limit)
+    return choose_id(given, offered_ids_from(database, given, limit=limit) | served, former)
+
+
 def whole_rating_id(database: Database, given: str) -> str:
     """Return the rating's id that `given` or its first characters mean; `given` itself if there is none.
 

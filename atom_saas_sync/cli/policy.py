@@ -55,15 +55,16 @@ def check(ctx: typer.Context, as_json: _Json = False) -> None:
 @app.command()
 def explain(
     ctx: typer.Context,
-    skill_id: Annotated[str, typer.Argument(metavar="ID", help="The whole id of a skill.")],
+    skill_id: Annotated[str, typer.Argument(metavar="ID", help="The skill's id, or its first 4 or more characters.")],
     as_json: _Json = False,
 ) -> None:
     """Show which line of the verdict's table decides for a skill, and why."""
-    from atom_saas_sync.cli.gate_session import open_desk
+    from atom_saas_sync.cli.gate_session import open_desk_and_resolve
+    from atom_saas_sync.cli.identify import whole_judged_id
     from atom_saas_sync.usecases.gate import explaining
 
-    with open_desk(ctx.obj) as desk:
-        found = explaining.explain(desk, skill_id, datetime.now(UTC))
+    with open_desk_and_resolve(ctx.obj, skill_id, whole_judged_id) as (desk, whole):
+        found = explaining.explain(desk, whole, datetime.now(UTC))
     if as_json:
         print_json({"verdict": _verdict(found)})
     else:

@@ -95,14 +95,16 @@ def list_waiting(
 @paged
 def show(
     ctx: typer.Context,
-    skill_id: Annotated[str, typer.Argument(metavar="ID", help="The skill's whole id.")],
+    skill_id: Annotated[str, typer.Argument(metavar="ID", help="The skill's id, or its first 4 or more characters.")],
     as_json: Json = False,
 ) -> None:
     """Show an update: what differs from the served version, and what it can newly do."""
+    from atom_saas_sync.cli.gate_session import open_desk_and_resolve
+    from atom_saas_sync.cli.identify import whole_offered_id
     from atom_saas_sync.usecases.gate.people import show_update
 
-    with open_desk(ctx.obj) as desk:
-        shown = show_update(desk, skill_id)
+    with open_desk_and_resolve(ctx.obj, skill_id, whole_offered_id) as (desk, whole):
+        shown = show_update(desk, whole)
     if as_json:
         from atom_saas_sync.usecases.gate.documents import shown_document
 

@@ -23,7 +23,7 @@ _NAMED = f"""
 """  # noqa: S608 - constants
 _FORMER = " UNION ".join(
     f"SELECT skill_id, NULL AS name FROM {table} WHERE {_RANGE}"  # noqa: S608 - constants
-    for table in ("skill_base", "skill_version", "conflict_log", "skill_ratings")
+    for table in ("skill_base", "skill_version", "conflict_log", "skill_ratings", "skill_offer", "gate_quarantine")
 )
 
 
@@ -37,6 +37,14 @@ def ids_from(database: Database, prefix: str, *, limit: int) -> tuple[dict[str, 
         current = {row["skill_id"]: _name(row["name"]) for row in connection.execute(_CURRENT, values)}
         rows = connection.execute(f"{_FORMER} ORDER BY skill_id LIMIT :limit", values)
         return current, {row["skill_id"]: None for row in rows if row["skill_id"] not in current}
+
+
+def offered_ids_from(database: Database, prefix: str, *, limit: int) -> dict[str, str | None]:
+    """Return the ids that begin with `prefix` of versions that wait or were refused; at most `limit`, in order."""
+    with database.reading() as connection:
+        statement = f"SELECT skill_id FROM skill_offer WHERE {_RANGE} ORDER BY skill_id LIMIT :limit"  # noqa: S608 - constant
+        values = {"prefix": prefix, "end": prefix + _LAST, "limit": limit}
+        return {row["skill_id"]: None for row in connection.execute(statement, values)}
 
 
 def rating_ids_from(database: Database, prefix: str, *, limit: int) -> dict[str, str | None]:

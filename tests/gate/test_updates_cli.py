@@ -104,8 +104,22 @@ def test_show_for_programs(machine: Machine, ids: list[str]) -> None:
     assert {"kind": "command", "value": "curl"} in update["capabilities"]["added"]
     [row] = listed(machine, "--reason", "republished")["updates"]
     assert {**update, "capabilities": None} == {**row, "fields": [code]}
-    missing = machine.command("updates", "show", "acme", "--json")
+    missing = machine.command("updates", "show", "acm", "--json")
     assert (missing.returncode, json.loads(missing.stdout)["error"]["type"]) == (1, "not_found")
+
+
+def test_what_only_looks_takes_the_beginning_of_an_id(machine: Machine, ids: list[str]) -> None:
+    hold(machine, offered(machine, "brand-new"))
+    hold(machine, offered(machine, "brand-old"))
+    for key, command in {"update": ("updates", "show"), "verdict": ("policy", "explain")}.items():
+        shown = json.loads(machine.command(*command, "brand-n", "--json").stdout)
+        assert shown[key]["skill_id"] == "brand-new", command
+        ambiguous = machine.command(*command, "brand")
+        assert (ambiguous.returncode, ambiguous.stderr.splitlines()[0]) == (
+            1,
+            "atom-sync: 'brand' is ambiguous, it could be: brand-new, brand-old",
+        )
+    assert machine.command("updates", "approve", "brand-n").returncode == 4
 
 
 def test_show_for_people(machine: Machine, ids: list[str]) -> None:

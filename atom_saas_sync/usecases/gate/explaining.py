@@ -56,5 +56,5 @@ def _shown(skill_id: str, offered: str | None, known: Known | None, quarantined:
         raise NotFound(f"{skill_id!r} is not from the marketplace: local skills need no admission")
     raise NotFound(
         f"the marketplace has never shown a skill {skill_id!r}",
-        hint="`atom-sync updates list` and `atom-sync skills list` show ids; they must be whole",
+        hint="`atom-sync updates list` and `atom-sync skills list` show ids",
     )

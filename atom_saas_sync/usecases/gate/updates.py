@@ -44,9 +44,7 @@ def show_update(desk: GateDesk, skill_id: str) -> ShownUpdate:
     with desk.store.deciding(write=False) as batch:
         offer, known = batch.gate.offers([skill_id]).get(skill_id), batch.known([skill_id]).get(skill_id)
     if offer is None:
-        raise NotFound(
-            f"no update of {skill_id!r} is waiting", hint="`atom-sync updates list` shows what waits; ids must be whole"
-        )
+        raise NotFound(f"no update of {skill_id!r} is waiting", hint="`atom-sync updates list` shows what waits")
     base = None if known is None else known.base
     text = None if known is None else known.base_text
     digests = (None, None) if base is None else (base.content_digest, base.exec_digest)

@@ -289,6 +289,7 @@ def test_a_purge_forgets_no_decision(gated: Gated, first: str, second: str) -> N
     do(gated, purge_cache, Lifetime, PurgeOptions(everything=True, include_local=True))
     assert gated.machine.cached() == {}
     gated.policy = Policy()
+    gated.machine.sandbox.patch_skill(fourth, {"version": "7.7.7"}, push=False)
     gated.sync(force=True)
     assert [gated.served(each) for each in (first, second, third, fourth)] == [None, BAD, None, None]
 
@@ -323,12 +324,12 @@ def test_plain_sql_is_marked_as_an_edit(gated: Gated, first: str) -> None:
 
 
 def test_plain_sql_that_brings_back_what_is_revoked_or_in_quarantine(gated: Gated, first: str, second: str) -> None:
-    rows = gated.machine.sql("SELECT skill_id, skill_data, expires_at FROM skill_cache WHERE skill_id = ?", first)
-    rows += gated.machine.sql("SELECT skill_id, skill_data, expires_at FROM skill_cache WHERE skill_id = ?", second)
+    here = gated.machine.cached()
+    texts = {first: {**here[first], "version": "0.0.1"}, second: here[second]}
     gated.decide(people.add_revocation, skill_id=first, note=None)
     put_away(gated, second)
-    for row in rows:
-        gated.machine.sql("INSERT INTO skill_cache (skill_id, skill_data, expires_at) VALUES (?, ?, ?)", *row)
+    for skill_id, fields in texts.items():
+        gated.machine.sql("INSERT INTO skill_cache (skill_id, skill_data) VALUES (?, ?)", skill_id, json.dumps(fields))
     assert [usable(gated, each) for each in (first, second)] == [None, None]
     assert states(gated) == {first: "revoked", second: "quarantined"}
     other = gated.machine.sandbox.skill(gated.machine.sandbox.skill_ids()[2])
@@ -349,3 +350,13 @@ def test_plain_sql_that_resolves_a_conflict_with_a_revoked_version(gated: Gated,
     )
     gated.sync(strategy="manual")
     stays(gated, first, None)
+
+
+def test_plain_sql_in_the_other_side_of_a_conflict(gated: Gated, first: str) -> None:
+    edited_then_shown(gated, first, strategy="manual", description="mine")
+    before = gated.machine.cached()[first]
+    gated.policy = REVIEW
+    gated.sync(strategy="manual")
+    gated.machine.sql("UPDATE conflict_log SET remote_data = json_set(remote_data, '$.code', 'forged()')")
+    gated.sync(strategy="remote_wins")
+    stays(gated, first, before)

@@ -80,7 +80,7 @@ class Planner:
         """Return those skills whose newest admitted version may still be served: it was admitted before it was stored.
 
         What was revoked or rejected since, what is in quarantine, not in the lock file or pinned to another version is
-        left as it is.
+        left as it is. So is a conflict whose other side was never seen here: another program wrote that text.
         """
         gate = self._gate_for(now)
         if gate is None:
@@ -95,7 +95,11 @@ class Planner:
         return [
             each
             for name, each in known.items()
-            if name not in versions or judge(gate, None, versions[name], evidence[name], now).kind == "admit"
+            if name not in versions
+            or (
+                (each.waiting is None or evidence[name].first_seen_at is not None)
+                and judge(gate, None, versions[name], evidence[name], now).kind == "admit"
+            )
         ]
 
     def _gate_for(self, now: datetime) -> Gate | None:

@@ -21,7 +21,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from atom_saas_sync.config import Settings
-from atom_saas_sync.errors import AtomSyncError, DatabaseError, Locked, NotAdmitted, UsageError, WrongMarketplace
+from atom_saas_sync.errors import (
+    AtomSyncError,
+    ConfigError,
+    DatabaseError,
+    Locked,
+    NotAdmitted,
+    UsageError,
+    WrongMarketplace,
+)
 from atom_saas_sync.model import ScheduledJob
 from atom_saas_sync.systemd import timers
 from atom_saas_sync.web.admin import AdminRoutes
@@ -130,7 +138,14 @@ def _no_route(routes: Sequence[Route]) -> ASGIApp:
 
 def _tell_failure(_request: Request, error: Exception) -> Response:
     assert isinstance(error, AtomSyncError)
-    statuses = {NotAdmitted: 409, UsageError: 400, Locked: 409, WrongMarketplace: 409, DatabaseError: 503}
+    statuses = {
+        NotAdmitted: 409,
+        UsageError: 400,
+        Locked: 409,
+        WrongMarketplace: 409,
+        ConfigError: 503,
+        DatabaseError: 503,
+    }
     status = next((status for kind, status in statuses.items() if isinstance(error, kind)), 500)
     if status >= 500:  # noqa: PLR2004 - ours, not theirs
         _log.error("%s", error.message)

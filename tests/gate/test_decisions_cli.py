@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+from pathlib import Path
 
 import pytest
 from conftest import Json, Machine, on_a_terminal
@@ -224,6 +225,22 @@ def test_deciding_over_http(machine: Machine, ids: list[str]) -> None:
         assert (none.status_code, none.json()["error"]["type"]) == (404, "not_waiting")
     assert machine.sql("SELECT admitted_by FROM usable_skill WHERE skill_id = ?", ids[0]) == [("admin-api",)]
     assert list(waiting(machine)) == [ids[2]]
+
+
+def test_an_invalid_policy_file_is_no_bug_of_the_server(machine: Machine, ids: list[str], tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[[rule]]\nadmission = 'open'\n", encoding="utf-8")
+    digest = waiting(machine)[ids[0]]
+    with served(machine, ATOM_SYNC_ADMIN_TOKEN=ADMIN_TOKEN, ATOM_SYNC_POLICY_FILE=str(policy)) as server:
+        for verb in ("approve", "reject"):
+            answer = server.admin("POST", f"updates/{ids[0]}/{verb}", json={"digest": digest})
+            error = answer.json()["error"]
+            assert (answer.status_code, error["type"]) == (503, "config")
+            assert str(policy) in error["message"]
+            assert "rule 1" in error["message"]
+        policy.write_text("", encoding="utf-8")
+        mended = server.admin("POST", f"updates/{ids[0]}/approve", json={"digest": digest})
+        assert mended.status_code == 200
 
 
 def test_a_revocation_admits_nothing_else_that_became_due(machine: Machine, ids: list[str]) -> None:

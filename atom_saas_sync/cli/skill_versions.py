@@ -13,7 +13,6 @@ from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.identify import open_catalogue, unknown_skill, whole_id
 from atom_saas_sync.cli.output import console, print_json, say
 from atom_saas_sync.cli.pager import paged
-from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.errors import NotFound
 from atom_saas_sync.model import CachedSkill, SentVersion
 
@@ -74,6 +73,7 @@ def diff(
 @paged
 def log(ctx: typer.Context, skill_id: _Id, as_json: _Json = False) -> None:
     """List the versions that the marketplace sent, and those written here that were replaced, the newest first."""
+    from atom_saas_sync.cli.tables import Column, print_table
     from atom_saas_sync.store.history import History
 
     with open_catalogue(ctx.obj) as (catalogue, _):

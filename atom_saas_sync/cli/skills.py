@@ -17,7 +17,6 @@ from atom_saas_sync.cli.output import GlobalOptions, console, counted, note, pri
 from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.cli.skill_edits import delete, edit, import_skills, restore, revert
 from atom_saas_sync.cli.skill_versions import diff, log, sent_skill, version_state
-from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.cli.verify import verify
 from atom_saas_sync.errors import NotFound, UsageError
 from atom_saas_sync.model import CachedSkill, Wanted
@@ -151,6 +150,7 @@ def _sort(text: str | None) -> Any:  # noqa: ANN401 - a Sort, or None
 
 
 def _show_skills(skills: list[CachedSkill], total: int, *, as_json: bool) -> None:
+    from atom_saas_sync.cli.tables import Column, print_table
     from atom_saas_sync.core.canonical import decode_object
     from atom_saas_sync.core.documents import skill_line
 

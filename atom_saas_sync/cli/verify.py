@@ -10,7 +10,6 @@ import typer
 from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.output import complain, counted, print_json, say
 from atom_saas_sync.cli.pager import paged
-from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def verify(
 
     if state is not None and state not in STATES:
         raise UsageError(f"invalid --state {printable(state)!r}: expected {', '.join(STATES)}")
-    settings = runtime.load(ctx.obj)
+    settings = runtime.settings_of(ctx.obj)
     with Database.open(settings.database_path, read_only=True) as database:
         wanted = list(dict.fromkeys(whole_id(database, each) for each in skill_ids)) if skill_ids else None
         drift = None if lock is None else _drift(settings, database, lock, wanted)
@@ -134,6 +133,8 @@ def _document(found: Verified, shown: list[VerifiedSkill], drift: list[Differenc
 
 def _print(found: Verified, shown: list[VerifiedSkill], *, everything: bool) -> None:
     """Print what was asked for by name; of all that is served, only what is not `ok`."""
+    from atom_saas_sync.cli.tables import Column, print_table
+
     rows = [each for each in shown if everything or each.state != "ok"]
     if rows:
         columns = [Column("state"), Column("id"), Column("version", drop=2, cut=True), Column("admitted", drop=1)]

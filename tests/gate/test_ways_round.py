@@ -325,17 +325,23 @@ def test_plain_sql_is_marked_as_an_edit(gated: Gated, first: str) -> None:
 
 def test_plain_sql_that_brings_back_what_is_revoked_or_in_quarantine(gated: Gated, first: str, second: str) -> None:
     here = gated.machine.cached()
-    texts = {first: {**here[first], "version": "0.0.1"}, second: here[second]}
-    gated.decide(people.add_revocation, skill_id=first, note=None)
+    texts = {
+        first: {**here[first], "version": "0.0.1"},
+        second: here[second],
+        "new": {**here[first], "skill_id": "new"},
+    }
+    for each in (first, "new"):
+        gated.decide(people.add_revocation, skill_id=each, note=None)
     put_away(gated, second)
     for skill_id, fields in texts.items():
         gated.machine.sql("INSERT INTO skill_cache (skill_id, skill_data) VALUES (?, ?)", skill_id, json.dumps(fields))
-    assert [usable(gated, each) for each in (first, second)] == [None, None]
-    assert states(gated) == {first: "revoked", second: "quarantined"}
+    assert [usable(gated, each) for each in texts] == [None, None, None]
+    assert states(gated) == {first: "revoked", second: "quarantined", "new": "revoked"}
     other = gated.machine.sandbox.skill(gated.machine.sandbox.skill_ids()[2])
     text = json.dumps({**other, "description": "mine"})
     do(gated, edit_skill, Catalogue, other["skill_id"], text, seen=None)
-    stays(gated, first, None)
+    for each in (first, "new"):
+        stays(gated, each, None)
     gated.sync()
     assert usable(gated, second) is None
 

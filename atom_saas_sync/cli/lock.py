@@ -37,7 +37,7 @@ def write(
         Path | None,
         typer.Argument(
             metavar="[FILE]",
-            help="The file to write; - is standard output, which is the default without ATOM_SYNC_LOCK_FILE.",
+            help="The file to write; - is standard output, the default if none is set [env: ATOM_SYNC_LOCK_FILE].",
         ),
     ] = None,
     as_json: _Json = False,

@@ -239,8 +239,8 @@ Nice=10
 CPUWeight=20
 # The program ends by itself when the interval is over; this is for one that hangs.
 TimeoutStartSec={minutes + 2}min
-# Needs a person (4), try again later (75), stopped (143, or SIGTERM before the program heard of it): told by status
-# and metrics, no failure of the unit.
+# A person must decide (4), try again later (75), stopped (143, or SIGTERM during start-up): `status` and the metrics
+# report these; for the unit they are no failures.
 SuccessExitStatus=4 75 143 SIGTERM
 {_environment(schedule, f"atom-sync-{kind}", "384M")}
 {_HARDENING}
@@ -285,7 +285,7 @@ def _watch(schedule: Schedule) -> str:
 Description=atom-sync: the marketplace's changes in real time
 Wants=network-online.target
 After=network-online.target
-# It runs for months: however often it fails, it is tried again. WebSocketDisconnected and SyncStale tell a person.
+# It runs for months, so it is restarted without a limit. The alerts WebSocketDisconnected and SyncStale tell people.
 StartLimitIntervalSec=0
 OnFailure=atom-sync-failed@%N.service
 
@@ -296,7 +296,7 @@ ExecStart={schedule.command} watch
 ExecReload=/bin/sh -c 'kill -HUP $MAINPID'
 TimeoutStartSec=2min
 TimeoutStopSec=30
-# The loop that does the work gives the sign of life: one that hangs is restarted.
+# The loop that does the work sends the keep-alives, so a hanging one is restarted.
 WatchdogSec=60
 Restart=on-failure
 RestartSec=10
@@ -351,15 +351,15 @@ def _environment(schedule: Schedule, identifier: str, memory: str = "512M") -> s
 User=atom-sync
 Group=atom-sync
 UMask=0077
-# Who is in the group atom-sync may use the database, as the Atom backend does: its directory must be writable for that,
-# and new files must belong to the group.
+# Members of the group atom-sync may use the database, as the Atom backend does. For that, they must be able to write
+# to its directory, and new files must belong to the group.
 StateDirectory=atom-sync
 StateDirectoryMode=2770
 # Not the state directory: the group may write there, and nothing may be imported or read from it as settings.
 WorkingDirectory=/
 ReadWritePaths=-{METRICS_DIRECTORY}{elsewhere}
-# The token: a copy of the file that only this unit sees, made at its start: after another token, `systemctl restart`.
-# Never in Environment= itself, which every user may read.
+# The token: a copy of the file, made when the unit starts and visible only to it. After a change: `systemctl restart`.
+# Never put it in Environment=, which every user can read.
 Environment=ATOM_SAAS_API_TOKEN_FILE=%d/atom-saas-token PYTHONSAFEPATH=1
 # Encrypted at rest: `systemd-creds encrypt --name=atom-saas-token - /etc/atom-sync/token.cred`, and in a drop-in
 # LoadCredential= and, on the next line, LoadCredentialEncrypted=atom-saas-token:/etc/atom-sync/token.cred.
@@ -369,7 +369,7 @@ SetCredential=atom-saas-token:\\n
 # A key for the digests is named in the settings (ATOM_SYNC_DIGEST_KEY_FILE), or is a credential atom-sync-digest-key,
 # from LoadCredential= or LoadCredentialEncrypted= in a drop-in of atom-sync-.service.
 SyslogIdentifier={identifier}
-# Above what the largest answers that are allowed can make it use (docs/SECURITY.md).
+# More than the largest allowed responses can make it use (docs/SECURITY.md).
 MemoryMax={memory}
 """
 
@@ -379,8 +379,8 @@ _FAILED = f"""
 Description=atom-sync: report the failure of %i
 
 [Service]
-# One line at priority "error"; it may come twice. For mail or a pager: a unit of your own, for which a drop-in of the
-# job has another OnFailure=.
+# Logs one line with priority "error", possibly twice. For mail or a pager, write a unit of your own, and name it in
+# OnFailure= in a drop-in of the job.
 Type=oneshot
 ExecStart=/bin/echo "<3>%i.service failed: ${{MONITOR_SERVICE_RESULT}}, exit status ${{MONITOR_EXIT_STATUS}}; \
 `journalctl -u %i.service` says why, `atom-sync doctor` what to do"

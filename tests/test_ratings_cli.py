@@ -105,7 +105,7 @@ def test_failed_ones_are_shown_and_tried_again(machine: Machine, skill: str) -> 
     assert "secret words" not in synced.stderr
     failed = document(machine.command("ratings", "failed", "--json"))
     assert (failed["total"], failed["failed"][0]["rating_id"], failed["failed"][0]["next_retry_at"]) == (1, "1", None)
-    assert "needs your attention" in machine.command("ratings", "failed").stdout
+    assert "waits for you" in machine.command("ratings", "failed").stdout
     machine.sandbox.clear_faults()
     assert document(machine.command("sync", "ratings", "--json"))["uploaded"] == 0
     assert document(machine.command("ratings", "retry", "1", "--json")) == {

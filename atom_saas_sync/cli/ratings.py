@@ -178,7 +178,7 @@ def failed(ctx: typer.Context, limit: _Limit = 100, as_json: _Json = False) -> N
                 each.skill_id,
                 names.get(each.skill_id, ""),
                 f"{each.retry_count}/{each.max_retries}" if each.next_retry_at else "none left",
-                time_text(each.next_retry_at) or "needs your attention",
+                time_text(each.next_retry_at) or "waits for you",
                 each.error_message or "",
             ]
             for each in found

@@ -16,7 +16,7 @@ from atom_saas_sync.sandbox import Sandbox
 POINTS = {
     "first sync": (30, 58, 50),
     "sync of changes": (40, 49, 83),
-    "ratings": (23, 101, 200),
+    "ratings": (23, 80, 60),
     "watch": (30, 60, 120),
     "upgrade": (3, 20, 40),
     "downgrade": (5, 15, 21),

@@ -78,7 +78,7 @@ def metrics_afterwards(options: GlobalOptions, path: Path | None) -> Iterator[No
 
 
 def _render(settings: Settings) -> tuple[str, list[str]]:
-    """Return the metrics as text, and the reasons why they are empty: `never_synced` if there is no database."""
+    """Return the metrics as text, and why there are none: `never_synced` if the database does not exist."""
     from datetime import UTC, datetime
 
     from atom_saas_sync.metrics import render

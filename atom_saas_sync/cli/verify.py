@@ -132,7 +132,7 @@ def _document(found: Verified, shown: list[VerifiedSkill], drift: list[Differenc
 
 
 def _print(found: Verified, shown: list[VerifiedSkill], *, everything: bool) -> None:
-    """Print what was asked for by name; of all that is served, only what is not `ok`."""
+    """Print the named skills; without names, only those that are not `ok`."""
     from atom_saas_sync.cli.tables import Column, print_table
 
     rows = [each for each in shown if everything or each.state != "ok"]

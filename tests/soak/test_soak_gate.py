@@ -23,7 +23,7 @@ from histories import World
 pytestmark = pytest.mark.soak
 
 STEPS = int(os.environ.get("GATE_STEPS", "4000"))  # of each policy
-PAUSE = 0.002
+PAUSE = 0.002  # the rate at which the second process reads
 
 
 def read(path: Path, stop: Event, found: Any) -> None:

@@ -85,7 +85,7 @@ def state(plan: DoctorSettings, timers: Timers, status: Status, now: datetime) -
             yield DoctorFinding(
                 "run",
                 "problem",
-                f"run {run.id} ({run.kind}) has been at work for {duration(minutes * 60)}",
+                f"run {run.id} ({run.kind}) has been running for {duration(minutes * 60)}",
                 "`atom-sync sync skills` names the process that holds the lock; `kill` it, and what it did is kept",
             )
     if status.revision is not None and status.rate_limit_remaining < _LITTLE_BUDGET:
@@ -114,7 +114,7 @@ def _watch(plan: DoctorSettings, timers: Timers, health: Health) -> Iterator[Doc
             hint = trouble.hint
             if trouble.code == "websocket_disconnected":  # its hint is to run doctor
                 look = "see the checks of the marketplace and its WebSocket above" if plan.has_token else "set a token"
-                hint = f"{look}; `watch` connects again by itself"
+                hint = f"{look}; `watch` reconnects automatically"
             elif timers.own:
                 hint = "`systemctl --user restart atom-sync-watch`"
             yield DoctorFinding("watch", "problem", trouble.message, hint)

@@ -38,7 +38,7 @@ def parse_digits(text: str) -> str:
 
 
 def split_at_last(argument: str) -> tuple[str, str | None]:
-    """Split `ID@REST` at the last `@`; without one, or with one at the beginning only, there is no rest.
+    """Split `ID@REST` at the last `@`. REST is None if there is no `@`, or only a leading one.
 
     Ids may contain `@`: ask for the whole argument as an id first.
     """

@@ -169,7 +169,7 @@ def conflict_with(sides: Sides, remote: SkillVersion | None) -> Conflict:
 
 
 def closing(sides: Sides, remote: SkillVersion | None, text: str | None) -> ConflictEntry | None:
-    """Return how the waiting conflict, if there is one, closes by itself."""
+    """Return the entry that closes an open conflict without a decision; None if none is open."""
     if sides.known.waiting is None:
         return None
     return ConflictEntry(conflict_with(sides, remote), Resolution(CONVERGED, text), sides.waiting_id)

@@ -31,7 +31,7 @@ class cached(Generic[T]):  # noqa: N801 - reads like a property
 
 
 class StoredText:
-    """A stored text of a skill. Another program may have stored what is not a JSON object: then there is no version."""
+    """A stored text of a skill. It has no version if another program stored something that is not a JSON object."""
 
     def __init__(self, skill_id: str, text: str) -> None:
         self.skill_id = skill_id

@@ -69,6 +69,7 @@ OWNERS = {
     "httpx": {"marketplace"},
     "msgspec": {"core", "model", "store", "usecases"},
     "prometheus_client": {"metrics"},
+    "psycopg": {"store"},
     "rich": {"cli"},
     "sqlite_utils": {"store"},
     "starlette": {"web"},

@@ -9,7 +9,7 @@
     ├── MarketplaceError
     │   ├── MarketplaceTimeout 69  no complete response in time
     │   ├── ConnectionFailed   69  no connection, or it broke
-    │   │   └── LinkEnded      69  the WebSocket connection ended, or could not be opened
+    │   │   └── WebSocketClosed 69  the WebSocket connection ended, or could not be opened
     │   ├── ApiError           69  an error response, after all retries (65 if a retry cannot help)
     │   ├── TokenRefused       77  401 or 403
     │   ├── RateLimited        75  the request budget is used up
@@ -118,7 +118,7 @@ class TlsFailed(ConnectionFailed):
     """No encrypted connection: the certificate or the handshake."""
 
 
-class LinkEnded(ConnectionFailed):
+class WebSocketClosed(ConnectionFailed):
     """The WebSocket connection ended, or could not be opened.
 
     `token_refused` and `bad_frame` (a protocol violation, or too large) tell the cause.

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from atom_saas_sync.cli.main import PARTS as COMMANDS
-from atom_saas_sync.model import Wanted
+from atom_saas_sync.model import SkillFilter
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.reading import Reading
@@ -257,7 +257,7 @@ def measure_search(arguments: Arguments) -> None:
                 times, found = [], 0
                 for _ in range(50):
                     started = time.perf_counter()
-                    _, found = reading.search(text, Wanted(), limit=20)
+                    _, found = reading.search(text, SkillFilter(), limit=20)
                     times.append(1000 * (time.perf_counter() - started))
                 print(f"| {text} | {found:,} | {statistics.median(times):.1f} ms | {max(times):.1f} ms |", flush=True)
 

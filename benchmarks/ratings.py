@@ -13,7 +13,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from atom_saas_sync.cli.runtime import StopSignals
+from atom_saas_sync.cli.runtime import RunClock
 from atom_saas_sync.marketplace.client import MarketplaceClient
 from atom_saas_sync.marketplace.dialects import DIALECTS
 from atom_saas_sync.sandbox import Sandbox
@@ -54,7 +54,7 @@ def measure(number: int, workers: int) -> float:
                 "INSERT INTO skill_rating (skill_id, user_id, rating, review) VALUES (?, ?, 4, 'good')",
                 [(skills[each % len(skills)], f"user{each}") for each in range(number)],
             )
-        clock, budget = StopSignals(), RequestBudget(database.path, per_minute=100_000, per_hour=100_000)
+        clock, budget = RunClock(), RequestBudget(database.path, per_minute=100_000, per_hour=100_000)
         client = MarketplaceClient(
             base_url=url,
             token=token,

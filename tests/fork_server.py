@@ -49,16 +49,16 @@ def _read_options(command: Any) -> None:
 
 def _hurry() -> None:
     """Let every pause of the command move its clock on instead."""
-    from atom_saas_sync.cli.runtime import StopSignals
+    from atom_saas_sync.cli.runtime import RunClock
 
     skipped = 0.0
 
-    def skip(self: StopSignals, seconds: float) -> None:
+    def skip(self: RunClock, seconds: float) -> None:
         nonlocal skipped
         skipped += seconds
         self.check()
 
-    clock: Any = StopSignals
+    clock: Any = RunClock
     clock.sleep = skip
     clock.now = lambda _self: datetime.now(UTC) + timedelta(seconds=skipped)
     clock.monotonic = lambda _self: time.monotonic() + skipped

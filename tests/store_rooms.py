@@ -21,7 +21,7 @@ from atom_saas_sync.core.plan import plan_listed
 from atom_saas_sync.core.plan.listed import kept_base
 from atom_saas_sync.core.plan.sides import Sides
 from atom_saas_sync.core.plan.steps import life_here, served
-from atom_saas_sync.model import Action, Known, Outcome, SkillVersion, Status, Strategy
+from atom_saas_sync.model import Action, Outcome, SkillState, SkillVersion, Status, Strategy
 from atom_saas_sync.store.catalogue import Catalogue
 from atom_saas_sync.store.conflicts import ConflictLog
 from atom_saas_sync.store.database import Database
@@ -180,7 +180,7 @@ class Rooms:
         with self.edits.batch() as batch:
             known = batch.known([each.skill_id for each in versions])
             for each in versions:
-                sides = Sides(known.get(each.skill_id) or Known(each.skill_id))
+                sides = Sides(known.get(each.skill_id) or SkillState(each.skill_id))
                 write = served(sides, each.text, each.fields, life=life_here(sides))
                 effects = write, *kept_base(sides, each.text)
                 batch.apply([Action(each.skill_id, Outcome.UPDATED, effects)], now, actor="ada")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from atom_saas_sync.core.canonical import version_from_fields
 from atom_saas_sync.core.plan import plan_listed
-from atom_saas_sync.model import Wanted
+from atom_saas_sync.model import SkillFilter
 from atom_saas_sync.store.catalogue import Catalogue
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.reading import Reading, match_expression
@@ -110,7 +110,7 @@ def test_no_text_breaks_the_search(text: str) -> None:
     connection = sqlite3.connect(":memory:")
     connection.execute("CREATE VIRTUAL TABLE skill_fts USING fts5(name, description, tags, category, code)")
     connection.execute("INSERT INTO skill_fts VALUES ('secret', '', '', '', '')")
-    for wanted in (None, Wanted(tag=text, category=text)):
+    for wanted in (None, SkillFilter(tag=text, category=text)):
         expression = match_expression(text, wanted)
         if expression is not None:
             found = connection.execute("SELECT * FROM skill_fts WHERE skill_fts MATCH ?", (expression,)).fetchall()
@@ -181,7 +181,7 @@ def thousands_of_steps(database: Database, reading: Reading, text: str, total: i
         return 0
 
     database.connection.set_progress_handler(step, 1000)
-    skills, found = reading.search(text, Wanted(), limit=20)
+    skills, found = reading.search(text, SkillFilter(), limit=20)
     database.connection.set_progress_handler(None, 0)
     assert len(skills) == 20
     assert found >= total

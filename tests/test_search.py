@@ -16,7 +16,7 @@ from conftest import Machine
 
 from atom_saas_sync.core.canonical import version_from_fields
 from atom_saas_sync.core.plan import plan_listed
-from atom_saas_sync.model import Wanted
+from atom_saas_sync.model import SkillFilter
 from atom_saas_sync.store import migrations
 from atom_saas_sync.store.catalogue import Catalogue
 from atom_saas_sync.store.database import Database
@@ -125,9 +125,9 @@ def reading(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reading]
 
 
 def test_every_word_is_found_whoever_wrote_it(reading: Reading) -> None:
-    found = {text: sorted(skill.skill_id for skill in reading.search(text, Wanted())[0]) for text in FOUND}
+    found = {text: sorted(skill.skill_id for skill in reading.search(text, SkillFilter())[0]) for text in FOUND}
     assert found == FOUND
-    assert {text: reading.search(text, Wanted())[1] for text in FOUND} == {
+    assert {text: reading.search(text, SkillFilter())[1] for text in FOUND} == {
         text: len(ids) for text, ids in FOUND.items()
     }
 
@@ -135,16 +135,16 @@ def test_every_word_is_found_whoever_wrote_it(reading: Reading) -> None:
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [
-        (Wanted(category="ÉCOLE"), ["pdf"]),
-        (Wanted(category=unicodedata.normalize("NFD", "éCOLE")), ["pdf"]),
-        (Wanted(category="ecole"), []),
-        (Wanted(tag="天气"), ["report"]),
-        (Wanted(tag="数据\t分析"), ["report"]),
-        (Wanted(tag='A "QUOTED" TAG'), ["map"]),
+        (SkillFilter(category="ÉCOLE"), ["pdf"]),
+        (SkillFilter(category=unicodedata.normalize("NFD", "éCOLE")), ["pdf"]),
+        (SkillFilter(category="ecole"), []),
+        (SkillFilter(tag="天气"), ["report"]),
+        (SkillFilter(tag="数据\t分析"), ["report"]),
+        (SkillFilter(tag='A "QUOTED" TAG'), ["map"]),
     ],
 )
 def test_names_of_categories_and_tags_are_compared_without_case(
-    reading: Reading, wanted: Wanted, found: list[str]
+    reading: Reading, wanted: SkillFilter, found: list[str]
 ) -> None:
     assert [skill.skill_id for skill in reading.list_skills(wanted)] == found
     assert reading.count(wanted) == len(found)
@@ -167,7 +167,7 @@ def test_a_long_text_of_another_program_is_indexed_whole(tmp_path: Path) -> None
         skill = {"name": "long", "code": "天气预报" * 20_000 + "结束"}
         connection.execute("INSERT INTO skill_cache (skill_id, skill_data) VALUES ('long', ?)", (json.dumps(skill),))
     with Database.open(path) as database:
-        assert Reading(database, now=NOW).search("报结束", Wanted())[1] == 1
+        assert Reading(database, now=NOW).search("报结束", SkillFilter())[1] == 1
 
 
 def test_lists_sort_by_what_values_mean(tmp_path: Path) -> None:
@@ -187,7 +187,9 @@ def test_lists_sort_by_what_values_mean(tmp_path: Path) -> None:
         connection.execute("INSERT INTO skill_cache (skill_id, skill_data) VALUES ('e', 'no JSON')")
     with Database.open(path) as database:
         reading = Reading(database, now=NOW)
-        lists = {sort: "".join(each.skill_id for each in reading.list_skills(Wanted(), sort=sort)) for sort in SORTS}
+        lists = {
+            sort: "".join(each.skill_id for each in reading.list_skills(SkillFilter(), sort=sort)) for sort in SORTS
+        }
     assert lists == {"name": "ebdca", "updated": "abdce", "rating": "cabde"}
 
 

@@ -21,7 +21,7 @@ from conftest import Machine
 from scripted_market import PAGE, Request, ScriptedMarket, answer, scripted_market
 
 from atom_saas_sync.cli.output import GlobalOptions
-from atom_saas_sync.cli.runtime import StopSignals, settings_of, supervisor
+from atom_saas_sync.cli.runtime import RunClock, settings_of, supervisor
 from atom_saas_sync.cli.watch import _Service
 from atom_saas_sync.errors import BadResponse, ConnectionFailed, MarketplaceTimeout
 from atom_saas_sync.marketplace.connections import MOST_INTERIM_ANSWERS, Connections
@@ -79,7 +79,7 @@ def test_a_poll_of_watch_ends_with_its_interval(
         monkeypatch.setenv(name, value)
     options = GlobalOptions()
     settings = replace(settings_of(options), sync_interval_minutes=LIMIT / 60)  # type: ignore[arg-type]
-    service = _Service(options, settings, StopSignals(), supervisor(), jobs=False)
+    service = _Service(options, settings, RunClock(), supervisor(), jobs=False)
     report = service._poll()  # noqa: SLF001 - real intervals take minutes
     assert report is not None
     assert (report.exit_code, report.reasons) == (75, ("deadline",))
@@ -222,10 +222,10 @@ def test_a_signal_cuts_waiting_for_a_connection(machine: Machine) -> None:
 def test_a_signal_that_does_not_interrupt_the_main_thread_counts() -> None:
     # As one that comes just before a call that blocks: here it is another thread's, so the call goes on.
     blocked = (
-        "from atom_saas_sync.cli.runtime import StopSignals\n"
+        "from atom_saas_sync.cli.runtime import RunClock\n"
         "import os, signal, threading\n"
         "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
-        "stop, (read_end, write_end) = StopSignals(), os.pipe()\n"
+        "stop, (read_end, write_end) = RunClock(), os.pipe()\n"
         "with stop.caught(), stop.cutting(lambda _number: os.write(write_end, b'x')):\n"
         "    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})\n"
         "    print('ready', flush=True)\n"
@@ -243,9 +243,9 @@ def test_a_signal_that_does_not_interrupt_the_main_thread_counts() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_hard(number: signal.Signals) -> None:
     deaf = (
-        "from atom_saas_sync.cli.runtime import StopSignals\n"
+        "from atom_saas_sync.cli.runtime import RunClock\n"
         "import sys, time\n"
-        "with StopSignals().caught():\n"
+        "with RunClock().caught():\n"
         "    print('ready', flush=True)\n"
         "    while True: time.sleep(0.01)\n"
     )

@@ -16,7 +16,7 @@ import trustme
 from conftest import Machine, wait_until
 from watch_support import PATIENCE, stop, watching
 
-from atom_saas_sync.errors import ConnectionFailed, LinkEnded
+from atom_saas_sync.errors import ConnectionFailed, WebSocketClosed
 from atom_saas_sync.marketplace.websocket import open_link
 from atom_saas_sync.sandbox import Sandbox
 
@@ -140,7 +140,7 @@ def test_who_is_not_trusted_gets_nothing(
         assert f"GET /api/v1/skills: the connection to localhost failed: {reason}" in failed.value.message
         assert "ATOM_SAAS_CA_FILE" in (failed.value.hint or "")
         assert machine.clock.slept == [1.0, 2.0, 4.0]
-        with pytest.raises(LinkEnded) as ended:
+        with pytest.raises(WebSocketClosed) as ended:
             asyncio.run(open_link(f"wss://localhost:{port}/ws", sandbox.token, on_frame=lambda: None, ca_file=ca_file))
         assert words in str(ended.value)
         assert sandbox.token not in str(failed.value) + str(ended.value)
@@ -240,7 +240,7 @@ def test_the_websocket_goes_through_a_proxy_unless_it_is_excluded(
             assert [head.split()[1] for head in heads] == [b"[fd00::7]:443"]
         monkeypatch.setenv("HTTPS_PROXY", settings["HTTPS_PROXY"])
         monkeypatch.setenv("NO_PROXY", "[fd00::]/8")
-        with pytest.raises(LinkEnded, match="cannot connect to fd00::7: "):
+        with pytest.raises(WebSocketClosed, match="cannot connect to fd00::7: "):
             asyncio.run(open_link("wss://[fd00::7]/ws", sandbox.token, on_frame=lambda: None, ca_file=ca_file))
         assert len(heads) == 1
 

@@ -29,12 +29,12 @@ from watch_support import (
 from watch_thread import JumpingClock, Nobody, watch_in_thread
 
 from atom_saas_sync.core.incoming.messages import Malformed, Message, parse_frame
-from atom_saas_sync.errors import ConfigError, LinkEnded
+from atom_saas_sync.errors import ConfigError, WebSocketClosed
 from atom_saas_sync.marketplace.websocket import open_link
 from atom_saas_sync.model import RunReport
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.usecases.follow_events import EventFollower
-from atom_saas_sync.usecases.watch.edges import Link
+from atom_saas_sync.usecases.watch.edges import Connection
 
 
 @pytest.fixture
@@ -296,7 +296,7 @@ def test_a_handshake_that_hangs_is_given_up(sandbox: Sandbox) -> None:
     async def connect() -> None:
         await open_link(sandbox.ws_url, sandbox.token, on_frame=lambda: None, handshake_seconds=0.2)
 
-    with pytest.raises(LinkEnded, match=r"no handshake with 127\.0\.0\.1 within 0\.2 s"):
+    with pytest.raises(WebSocketClosed, match=r"no handshake with 127\.0\.0\.1 within 0\.2 s"):
         asyncio.run(connect())
 
 
@@ -318,7 +318,7 @@ def test_a_disk_that_is_full_ends_the_service_only_after_a_while(machine: Machin
 def test_answers_that_nobody_reads_do_not_pile_up(machine: Machine, sandbox: Sandbox) -> None:
     tasks: list[int] = []
 
-    async def connect(on_frame: Callable[[], None]) -> Link:
+    async def connect(on_frame: Callable[[], None]) -> Connection:
         return await open_link(f"ws://127.0.0.1:{port}/ws", sandbox.token, on_frame=on_frame)
 
     def many_came() -> bool:
@@ -409,7 +409,7 @@ def test_what_was_written_reaches_the_database_file_while_it_runs(machine: Machi
 def test_certificates_that_cannot_be_read_are_a_failure_among_others(machine: Machine, sandbox: Sandbox) -> None:
     attempts = []
 
-    async def connect(on_frame: Callable[[], None]) -> Link:
+    async def connect(on_frame: Callable[[], None]) -> Connection:
         attempts.append(1)
         if len(attempts) == 1:
             raise ConfigError("ATOM_SAAS_CA_FILE: no readable certificates")
@@ -432,7 +432,7 @@ def test_a_bug_while_connecting_is_a_failure_among_others(
 ) -> None:
     attempts = []
 
-    async def connect(on_frame: Callable[[], None]) -> Link:
+    async def connect(on_frame: Callable[[], None]) -> Connection:
         attempts.append(1)
         if len(attempts) == 1:
             raise ZeroDivisionError

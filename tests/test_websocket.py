@@ -14,7 +14,7 @@ import pytest
 from conftest import Machine
 from watch_support import PATIENCE, deaf_flood, ping_frame, stop, text_frame, watching, websocket_state
 
-from atom_saas_sync.errors import LinkEnded
+from atom_saas_sync.errors import WebSocketClosed
 from atom_saas_sync.marketplace.websocket import open_link
 from atom_saas_sync.sandbox import Sandbox
 
@@ -107,7 +107,7 @@ async def answer_until_the_end(port: int, token: str) -> str:
             while True:
                 await link.receive()
                 await link.send('{"type":"pong"}')
-    except LinkEnded as ended:
+    except WebSocketClosed as ended:
         return ended.message
 
 

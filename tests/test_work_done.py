@@ -20,7 +20,7 @@ from conftest import Machine
 from atom_saas_sync.core import canonical
 from atom_saas_sync.core.incoming import messages, skills
 from atom_saas_sync.core.plan import sides
-from atom_saas_sync.model import Known
+from atom_saas_sync.model import SkillState
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.store import index_entries, search_index
 from atom_saas_sync.store.database import Database
@@ -88,7 +88,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
     real_decode = canonical.decode_with_shape
     for module in (walk, skills, messages, canonical):
         monkeypatch.setattr(module, "sha256", work.counting("digests", sha256))
-    stored_digest = vars(Known)["base_is_as_it_came"]
+    stored_digest = vars(SkillState)["base_is_as_it_came"]
     monkeypatch.setattr(stored_digest, "func", work.counting("digests", stored_digest.func))
     for module in (skills, messages, canonical, sides):
         monkeypatch.setattr(module, "decode_with_shape", counting_decode)

@@ -20,7 +20,7 @@ from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.realtime import RealtimeStore, Schedule
 from atom_saas_sync.store.upkeep import SQLiteUpkeep
 from atom_saas_sync.usecases.follow_events import EventFollower
-from atom_saas_sync.usecases.watch.edges import Link
+from atom_saas_sync.usecases.watch.edges import Connection
 from atom_saas_sync.usecases.watch.service import Watch, WatchSettings
 
 
@@ -78,7 +78,7 @@ class Running:
         self.loop.call_soon_threadsafe(call)
 
 
-Connect = Callable[[Callable[[], None]], Awaitable[Link]]
+Connect = Callable[[Callable[[], None]], Awaitable[Connection]]
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def watch_in_thread(
         running.polls.append("poll")
         return (poll or machine.pull)()
 
-    async def connect_really(on_frame: Callable[[], None]) -> Link:
+    async def connect_really(on_frame: Callable[[], None]) -> Connection:
         return await open_link(machine.sandbox.ws_url, machine.sandbox.token, on_frame=on_frame)
 
     with (

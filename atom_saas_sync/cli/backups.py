@@ -53,7 +53,9 @@ def backup(
     if stopped:
         _skip("stopped", STOPPED, as_json=as_json)
         return
-    with noted_run(settings.database_path, "backup", started_by=TIMER if scheduled else runtime.person()) as counts:
+    with noted_run(
+        settings.database_path, "backup", started_by=TIMER if scheduled else runtime.current_user()
+    ) as counts:
         written, removed = _write(settings.database_path, target, force=force, keep=keep)
         counts.update(size_bytes=written.stat().st_size, removed=len(removed))
     if as_json:
@@ -97,7 +99,7 @@ def restore(
             f"the backup {file} belongs to {marketplace}, but ATOM_SAAS_API_URL is {settings.api_url}",
             hint="nothing was changed; name a backup of this marketplace, or set ATOM_SAAS_API_URL to the other one",
         )
-    clock = runtime.StopSignals()
+    clock = runtime.RunClock()
     with all_runs_locked(path, command="db restore", clock=clock):
         lines = _lost(store.current_work(path), work)
         lines += [f"the current rows of another program's table: {name}" for name in store.tables_of_others(path)]
@@ -107,7 +109,7 @@ def restore(
                 copy,
                 path,
                 signer=runtime.signer_of(settings),
-                actor=runtime.person(),
+                actor=runtime.current_user(),
                 source=str(file),
                 now=clock.now(),
             )
@@ -143,7 +145,7 @@ def compact(ctx: typer.Context, as_json: _Json = False) -> None:
     path = runtime.load(ctx.obj).database_path
     with (
         Database.open(path, create=False) as database,
-        all_runs_locked(path, command="db compact", clock=runtime.StopSignals()),
+        all_runs_locked(path, command="db compact", clock=runtime.RunClock()),
     ):
         before, after = maintenance.compact(database)
     freed = max(0, before - after)

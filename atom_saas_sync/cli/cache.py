@@ -93,7 +93,7 @@ def purge(
     with Database.open(settings.database_path, create=False, adopt=not scheduled) as database:
         if scheduled:
             _skip_if_switched_off(database, as_json=as_json)
-        lifetime, actor, now = Lifetime(database), runtime.person(), datetime.now(UTC)
+        lifetime, actor, now = Lifetime(database), runtime.current_user(), datetime.now(UTC)
         confirmed: tuple[str, ...] = ()
         would_go: list[str] = []
         if include_local and not dry_run:

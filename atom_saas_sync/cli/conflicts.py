@@ -149,7 +149,7 @@ def undo(ctx: typer.Context, conflict_id: _Id, as_json: _Json = False) -> None:
     from atom_saas_sync.usecases.resolve_conflicts import undo_resolution
 
     with _log(ctx.obj, adopt=True) as log:
-        undone = undo_resolution(log, conflict_id, actor=runtime.person(), now=datetime.now(UTC))
+        undone = undo_resolution(log, conflict_id, actor=runtime.current_user(), now=datetime.now(UTC))
         conflict = _find(log, conflict_id)
     if as_json:
         print_json({"id": undone.id, "skill_id": undone.skill_id, "open": not conflict.resolved})
@@ -237,7 +237,7 @@ def _settle(log: ConflictLog, wanted: list[int] | ConflictFilter, decision: Deci
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.usecases.resolve_conflicts import resolve_conflicts
 
-    return resolve_conflicts(log, wanted, decision, actor=runtime.person(), now=datetime.now(UTC))
+    return resolve_conflicts(log, wanted, decision, actor=runtime.current_user(), now=datetime.now(UTC))
 
 
 def _tell(settled: list[Settled], *, as_json: bool) -> None:

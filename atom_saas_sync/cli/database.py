@@ -19,7 +19,7 @@ from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseError, Usa
 from atom_saas_sync.model import CatalogueCounts, Outcome, RunReport
 
 if TYPE_CHECKING:
-    from atom_saas_sync.cli.runtime import StopSignals
+    from atom_saas_sync.cli.runtime import RunClock
     from atom_saas_sync.config import Settings
     from atom_saas_sync.store.database import Database
     from atom_saas_sync.store.migrations import Change
@@ -158,7 +158,7 @@ def rebind(
 
     settings = _settings_for(ctx.obj, url)
     wanted = marketplace_of(settings.api_url)
-    clock = runtime.StopSignals()
+    clock = runtime.RunClock()
     with ExitStack() as stack:
         _open(ctx, existing=True, read_only=True).close()
         database = stack.enter_context(Database.open(settings.database_path))
@@ -174,7 +174,7 @@ def rebind(
                 raise UsageError("nothing was changed: this needs a confirmation", hint="pass --yes to rebind")
             typer.confirm("Rebind the database?", abort=True)
         deletions = preview.counts.deleted
-        rebind_database(database, wanted, deletions=deletions, actor=runtime.person(), now=clock.now())
+        rebind_database(database, wanted, deletions=deletions, actor=runtime.current_user(), now=clock.now())
     _report_rebind(preview, former=former, wanted=wanted, as_json=as_json)
 
 
@@ -197,7 +197,7 @@ def _settings_for(options: GlobalOptions, url: str) -> Settings:
         ) from error
 
 
-def _preview_rebind(settings: Settings, database: Database, clock: StopSignals, stack: ExitStack) -> RunReport:
+def _preview_rebind(settings: Settings, database: Database, clock: RunClock, stack: ExitStack) -> RunReport:
     """Return what the next sync would do, while nothing else is at work with the database until the stack is closed.
 
     Raises the error that kept the list from being read whole: without all of it nobody knows what would go.
@@ -235,7 +235,7 @@ def _preview_rebind(settings: Settings, database: Database, clock: StopSignals, 
         check=clock.check,
     )
     with clock.caught():
-        report = pull.run(started_by=runtime.person())
+        report = pull.run(started_by=runtime.current_user())
     if report.complete:
         return report
     told = report.error

@@ -33,9 +33,9 @@ _REFUSALS = {
 
 def actor() -> str:
     """Return the name of the person who decides."""
-    from atom_saas_sync.cli.runtime import person
+    from atom_saas_sync.cli.runtime import current_user
 
-    return person()
+    return current_user()
 
 
 def now() -> datetime:

@@ -57,7 +57,7 @@ def doctor(
 
 
 def _examine(options: GlobalOptions) -> list[DoctorFinding]:
-    from atom_saas_sync.cli.runtime import StopSignals, name_host, settings_of
+    from atom_saas_sync.cli.runtime import RunClock, name_host, settings_of
     from atom_saas_sync.config import require_agreement
     from atom_saas_sync.core.diagnosis.findings import DoctorSettings
     from atom_saas_sync.core.tokens import expires_at
@@ -93,7 +93,7 @@ def _examine(options: GlobalOptions) -> list[DoctorFinding]:
         warnings=settings.warnings,
         policy_problems=_policy_problems(settings),
     )
-    stop = StopSignals()
+    stop = RunClock()
     with stop.caught(), stop.cutting(network.stop):
         return diagnose(plan, network=network, store=_Store(settings), host=_Host(), now=_now())
 

@@ -84,9 +84,9 @@ def _switch(ctx: typer.Context, *, as_json: bool, on: bool) -> None:
         runs = Runs(database)
         changed = runs.scheduling_stopped() is not on
         if changed and on:
-            runs.stop_scheduling(actor=runtime.person(), now=now)
+            runs.stop_scheduling(actor=runtime.current_user(), now=now)
         elif changed:
-            runs.resume_scheduling(actor=runtime.person(), now=now)
+            runs.resume_scheduling(actor=runtime.current_user(), now=now)
     if as_json:
         print_json({"stopped": on, "changed": changed})
     elif on:

@@ -49,7 +49,7 @@ def add(
     from atom_saas_sync.core.outgoing import rating_problem
 
     number = int(stars) if stars.isascii() and stars.isdigit() and len(stars) == 1 else None
-    who = user if user is not None else runtime.person()
+    who = user if user is not None else runtime.current_user()
     problem = rating_problem(skill_id, who, number, comment)
     if problem is not None or number is None:
         raise UsageError(f"invalid rating: {problem}", hint="nothing was stored")
@@ -208,7 +208,7 @@ def retry(
         missing = sorted(set(ids) - set(waiting))
         if missing:
             raise _unknown(missing, "failed ")
-        retried = ratings.retry(waiting if everything else ids, actor=runtime.person(), now=datetime.now(UTC))
+        retried = ratings.retry(waiting if everything else ids, actor=runtime.current_user(), now=datetime.now(UTC))
     if as_json:
         print_json({"retried": retried, "total": len(retried)})
     else:
@@ -228,7 +228,7 @@ def restore(
         rating_id = whole_rating_id(ratings.database, rating_id)
         if ratings.find(rating_id) is None:
             raise _unknown([rating_id])
-        rating = ratings.restore(rating_id, actor=runtime.person(), now=datetime.now(UTC))
+        rating = ratings.restore(rating_id, actor=runtime.current_user(), now=datetime.now(UTC))
     if rating is None:
         raise NotFound(
             f"rating {rating_id}: nothing was replaced, so there is nothing to restore",
@@ -254,7 +254,7 @@ def delete(
     from atom_saas_sync.store.lock import run_lock
     from atom_saas_sync.times import format_time
 
-    ids, clock = list(dict.fromkeys(rating_ids)), runtime.StopSignals()
+    ids, clock = list(dict.fromkeys(rating_ids)), runtime.RunClock()
     with _ratings(ctx.obj, adopt=True) as ratings:
         path = ratings.database.path
         with run_lock(
@@ -269,7 +269,7 @@ def delete(
                         f"rating {printable(each)} was sent: the marketplace has it; nothing was deleted",
                         hint=f"`atom-sync ratings add {quote(rating.skill_id)} STARS` changes it",
                     )
-            deleted = ratings.delete(ids, actor=runtime.person(), now=clock.now())
+            deleted = ratings.delete(ids, actor=runtime.current_user(), now=clock.now())
     if as_json:
         print_json({"deleted": deleted, "total": len(deleted)})
     else:

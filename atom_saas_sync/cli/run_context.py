@@ -15,7 +15,7 @@ from atom_saas_sync.model import ErrorInfo, RunStatus
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from atom_saas_sync.cli.runtime import StopSignals
+    from atom_saas_sync.cli.runtime import RunClock
     from atom_saas_sync.cli.session import Session
     from atom_saas_sync.config import Settings
     from atom_saas_sync.store.runs import Runs
@@ -28,7 +28,7 @@ class RunContext:
     scheduled: bool
     started_by: str | None
     wait: float
-    clock: StopSignals
+    clock: RunClock
     names_host: bool = True
 
 
@@ -36,7 +36,7 @@ def run_context(deadline: float | None, *, scheduled: bool, started_by: str | No
     """Return the context that these options describe."""
     from atom_saas_sync.cli import runtime
 
-    return RunContext(scheduled, started_by, wait, runtime.StopSignals(deadline))
+    return RunContext(scheduled, started_by, wait, runtime.RunClock(deadline))
 
 
 class RunSkipped(Exception):
@@ -88,7 +88,7 @@ def session_for(options: GlobalOptions, when: RunContext, kind: str, *, lock: st
                     clock=when.clock,
                     wait=when.wait,
                     command=f"sync {kind}",
-                    started_by=when.started_by or (TIMER if when.scheduled else runtime.person()),
+                    started_by=when.started_by or (TIMER if when.scheduled else runtime.current_user()),
                 )
             )
         except Locked as error:

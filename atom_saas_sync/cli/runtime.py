@@ -111,7 +111,7 @@ def name_host(settings: Settings, options: GlobalOptions) -> None:
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
-class StopSignals:
+class RunClock:
     """SIGINT and SIGTERM as a flag that is looked at between two transactions; also the clock whose sleep they end."""
 
     def __init__(self, deadline_seconds: float | None = None) -> None:
@@ -240,7 +240,7 @@ def environment_for_others() -> dict[str, str]:
     return without_secrets(os.environ)
 
 
-def person() -> str:
+def current_user() -> str:
     """Return the name of the person or service at work: the user, also behind sudo."""
     sudo_user = os.environ.get("SUDO_USER")
     if sudo_user and os.geteuid() == 0:
@@ -291,7 +291,7 @@ def check_network(settings: Settings) -> None:
 
 
 @contextmanager
-def marketplace_client(settings: Settings, budget: Budget, clock: StopSignals) -> Iterator[MarketplaceClient]:
+def marketplace_client(settings: Settings, budget: Budget, clock: RunClock) -> Iterator[MarketplaceClient]:
     """Open the client that the settings describe."""
     import random
 

@@ -67,14 +67,14 @@ def serve(
     """Serve a made-up marketplace (HTTP and WebSocket) until SIGINT or SIGTERM."""
     if ctx.invoked_subcommand is not None:
         return
-    from atom_saas_sync.cli.runtime import StopSignals
+    from atom_saas_sync.cli.runtime import RunClock
     from atom_saas_sync.sandbox import DEFAULT_TOKEN, Sandbox
     from atom_saas_sync.sandbox.faults import parse_fault
 
     if catalogue is not None and not os.path.isfile(catalogue):  # noqa: PTH113 - Path.is_file raises for a name too long
         raise UsageError(f"there is no file {catalogue}")
     faults = [parse_fault(text) for text in fault or ()]
-    stop = StopSignals()
+    stop = RunClock()
     sandbox = Sandbox(
         skills=skills,
         seed=seed,

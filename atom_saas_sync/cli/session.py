@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from atom_saas_sync.cli.runtime import StopSignals
+    from atom_saas_sync.cli.runtime import RunClock
     from atom_saas_sync.config import Settings
     from atom_saas_sync.marketplace.client import MarketplaceClient
     from atom_saas_sync.store.database import Database
@@ -73,7 +73,7 @@ def open_session(
     kind: str,
     *,
     lock: str,
-    clock: StopSignals,
+    clock: RunClock,
     wait: float,
     command: str,
     started_by: str,
@@ -110,7 +110,7 @@ def open_session(
 
 
 @contextmanager
-def all_runs_locked(database_path: Path, *, command: str, clock: StopSignals) -> Iterator[None]:
+def all_runs_locked(database_path: Path, *, command: str, clock: RunClock) -> Iterator[None]:
     """Keep every other run, and `watch`, off the database during the block. Raises Locked."""
     from atom_saas_sync.store.lock import run_lock
     from atom_saas_sync.store.status import RUN_KINDS, WATCH_LOCK
@@ -160,7 +160,7 @@ def noted_run(database_path: Path, kind: str, *, started_by: str) -> Iterator[di
 
 
 def catalogue_pull(
-    session: Session, options: PullOptions, clock: StopSignals, *, progress: Progress | None = None
+    session: Session, options: PullOptions, clock: RunClock, *, progress: Progress | None = None
 ) -> CataloguePull:
     """Compose one polling sync."""
     from atom_saas_sync.cli.runtime import signer_of
@@ -182,7 +182,7 @@ def catalogue_pull(
     )
 
 
-def _run_gate(session: Session, options: PullOptions, clock: StopSignals) -> RunGate:
+def _run_gate(session: Session, options: PullOptions, clock: RunClock) -> RunGate:
     """Load the gate of one run. Raises ConfigError before anything is written, and UsageError."""
     from atom_saas_sync.cli.gate_session import gate_desk
     from atom_saas_sync.usecases.gate.run import RunGate
@@ -192,7 +192,7 @@ def _run_gate(session: Session, options: PullOptions, clock: StopSignals) -> Run
 
 
 def rating_sync(
-    session: Session, options: RatingOptions, clock: StopSignals, *, progress: Progress | None = None
+    session: Session, options: RatingOptions, clock: RunClock, *, progress: Progress | None = None
 ) -> RatingSync:
     """Compose one sync of ratings."""
     from atom_saas_sync.config import require_token

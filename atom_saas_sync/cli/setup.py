@@ -159,10 +159,10 @@ def _try(settings: Settings) -> int:
     """Ask for one skill with the token and return how many there are. Raises MarketplaceError."""
     from dataclasses import replace
 
-    from atom_saas_sync.cli.runtime import StopSignals, marketplace_client
+    from atom_saas_sync.cli.runtime import RunClock, marketplace_client
 
     note(f"trying {settings.api_url} …")
-    clock = StopSignals()
+    clock = RunClock()
     quick = replace(settings, timeout_seconds=min(settings.timeout_seconds, _MOST_SECONDS))
     try:
         with clock.caught(), marketplace_client(quick, _NoBudget(), clock) as client:

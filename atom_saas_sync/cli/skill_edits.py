@@ -84,7 +84,7 @@ def import_skills(
         Candidate(place, raw) for path in files for place, raw in read_skills(read_text(path), file_name(path))
     ]
     with open_catalogue(ctx.obj, create=True, adopt=True) as (catalogue, _):
-        done = do_import(catalogue, candidates, actor=runtime.person(), now=datetime.now(UTC))
+        done = do_import(catalogue, candidates, actor=runtime.current_user(), now=datetime.now(UTC))
     if as_json:
         print_json({"added": done.added, "updated": done.updated, "unchanged": done.unchanged})
     else:
@@ -108,7 +108,7 @@ def revert(
         edits = edits_of(catalogue, ids)
         if len(ids) > 1:
             _confirm(edits, "Revert them? The history keeps them.", yes=yes, as_json=as_json)
-        done = revert_skills(catalogue, ids, actor=runtime.person(), now=datetime.now(UTC), seen=edits)
+        done = revert_skills(catalogue, ids, actor=runtime.current_user(), now=datetime.now(UTC), seen=edits)
     if len(ids) == 1:
         what = "reverted" if done else "not edited"
         _tell(ids[0], what, changed=bool(done), as_json=as_json)
@@ -136,7 +136,7 @@ def restore(
         skill_id = whole_id(catalogue.database, skill_id)
         former, _facts = sent_skill(catalogue, skill_id, version)
         changed = restore_version(
-            catalogue, skill_id, former.text, version=version, actor=runtime.person(), now=datetime.now(UTC)
+            catalogue, skill_id, former.text, version=version, actor=runtime.current_user(), now=datetime.now(UTC)
         )
     what = f"version {printable(version)} restored" if changed else f"it is version {printable(version)} already"
     _tell(skill_id, what, changed=changed, as_json=as_json)
@@ -157,7 +157,7 @@ def delete(
         refuse_to_delete(catalogue, ids)
         edits = edits_of(catalogue, ids)
         _confirm(edits, "Delete them? `atom-sync skills restore` brings them back.", yes=yes, as_json=as_json)
-        delete_skills(catalogue, ids, actor=runtime.person(), now=datetime.now(UTC), seen=edits)
+        delete_skills(catalogue, ids, actor=runtime.current_user(), now=datetime.now(UTC), seen=edits)
     if as_json:
         print_json({"deleted": ids, "total": len(ids)})
         return
@@ -177,7 +177,7 @@ def _store_edit(catalogue: Catalogue, skill_id: str, text: str, *, seen: str | N
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.usecases.edit_skills import edit_skill
 
-    return edit_skill(catalogue, skill_id, text, seen=seen, actor=runtime.person(), now=datetime.now(UTC))
+    return edit_skill(catalogue, skill_id, text, seen=seen, actor=runtime.current_user(), now=datetime.now(UTC))
 
 
 def _edit_by_hand(catalogue: Catalogue, skill: CachedSkill, *, code: bool, may_ask: bool) -> bool:

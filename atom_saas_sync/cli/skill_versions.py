@@ -14,7 +14,7 @@ from atom_saas_sync.cli.identify import open_catalogue, unknown_skill, whole_id
 from atom_saas_sync.cli.output import console, print_json, say
 from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.errors import NotFound
-from atom_saas_sync.model import CachedSkill, SentVersion
+from atom_saas_sync.model import CachedSkill, PublishedVersion
 
 if TYPE_CHECKING:
     from atom_saas_sync.core.comparison import FieldChange
@@ -125,14 +125,14 @@ def version_state(facts: dict[str, Any]) -> str | None:
     return "base" if facts["current"] else f"#{facts['number']}{written}, {facts['ended_by']} at {facts['ended_at']}"
 
 
-def _state(version: SentVersion) -> str:
+def _state(version: PublishedVersion) -> str:
     from atom_saas_sync.times import time_text
 
     written = "written here, " if version.origin == "local" else ""
     return f"{written}{version.ended_by} at {time_text(version.ended_at)}"
 
 
-def _facts(version: SentVersion) -> dict[str, Any]:
+def _facts(version: PublishedVersion) -> dict[str, Any]:
     from atom_saas_sync.times import time_text
 
     return {

@@ -19,7 +19,7 @@ from atom_saas_sync.cli.skill_edits import delete, edit, import_skills, restore,
 from atom_saas_sync.cli.skill_versions import diff, log, sent_skill, version_state
 from atom_saas_sync.cli.verify import verify
 from atom_saas_sync.errors import NotFound, UsageError
-from atom_saas_sync.model import CachedSkill, Wanted
+from atom_saas_sync.model import CachedSkill, SkillFilter
 
 if TYPE_CHECKING:
     from atom_saas_sync.store.reading import Reading
@@ -139,8 +139,8 @@ def _reading(options: GlobalOptions) -> Iterator[Reading]:
         yield reading
 
 
-def _wanted(category: str | None, tag: str | None, *, modified: bool) -> Wanted:
-    return Wanted(category=category, tag=tag, modified=modified)
+def _wanted(category: str | None, tag: str | None, *, modified: bool) -> SkillFilter:
+    return SkillFilter(category=category, tag=tag, modified=modified)
 
 
 def _sort(text: str | None) -> Any:  # noqa: ANN401 - a Sort, or None

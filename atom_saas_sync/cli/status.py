@@ -68,7 +68,7 @@ def status(
 def _look(settings: Settings) -> tuple[Status, Health, datetime]:
     from datetime import UTC, datetime
 
-    from atom_saas_sync.core.health import judge
+    from atom_saas_sync.core.health import check_health
     from atom_saas_sync.store.status import read_status
 
     now = datetime.now(UTC)
@@ -80,7 +80,7 @@ def _look(settings: Settings) -> tuple[Status, Health, datetime]:
         admission=settings.admission,
         admission_scope=settings.admission_scope,
     )
-    health = judge(
+    health = check_health(
         state,
         now,
         sync_interval_minutes=settings.sync_interval_minutes,

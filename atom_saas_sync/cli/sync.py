@@ -264,7 +264,7 @@ def _pull(
                 force=force,
                 fail_on_conflict=fail_on_conflict,
                 fail_on_held=fail_on_held,
-                adopting=runtime.person() if adopt else None,
+                adopting=runtime.current_user() if adopt else None,
             )
             return catalogue_pull(session, asked, context.clock, progress=progress).run(started_by=session.started_by)
     except RunSkipped as end:

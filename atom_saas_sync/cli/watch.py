@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from atom_saas_sync.cli.notify import Notifier
     from atom_saas_sync.cli.output import GlobalOptions
-    from atom_saas_sync.cli.runtime import StopSignals
+    from atom_saas_sync.cli.runtime import RunClock
     from atom_saas_sync.cli.session import Session
     from atom_saas_sync.config import Settings
-    from atom_saas_sync.marketplace.websocket import Link
+    from atom_saas_sync.marketplace.websocket import WebSocketConnection
     from atom_saas_sync.model import RunReport
     from atom_saas_sync.store.database import Database
     from atom_saas_sync.usecases.watch.jobs import Job
@@ -68,7 +68,7 @@ def watch(
     runtime.check_network(settings)
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTION, 20, 20)
     _share_one_heap()
-    clock = runtime.StopSignals()
+    clock = runtime.RunClock()
     with ExitStack() as stack:
         stack.enter_context(
             run_lock(
@@ -97,7 +97,7 @@ class _Service:
     """The edges of the service, and the settings, which may change while it runs."""
 
     def __init__(
-        self, options: GlobalOptions, settings: Settings, clock: StopSignals, supervisor: Notifier, *, jobs: bool
+        self, options: GlobalOptions, settings: Settings, clock: RunClock, supervisor: Notifier, *, jobs: bool
     ) -> None:
         self._options = options
         self._settings = settings
@@ -169,7 +169,7 @@ class _Service:
         loop.add_signal_handler(signal.SIGHUP, told_to_reload)
         await service.run()
 
-    async def _open_link(self, on_frame: Callable[[], None]) -> Link:
+    async def _open_link(self, on_frame: Callable[[], None]) -> WebSocketConnection:
         import asyncio
 
         from atom_saas_sync.config import require_token
@@ -281,15 +281,15 @@ class _Service:
             log.error("%s", report.error.message, extra={"hint": report.error.hint})
 
     @contextmanager
-    def _session(self, kind: str, started_by: str) -> Iterator[tuple[Session, StopSignals]]:
+    def _session(self, kind: str, started_by: str) -> Iterator[tuple[Session, RunClock]]:
         """Open what a run needs, and its clock: it ends with the interval, so that no run keeps the lock for ever."""
-        from atom_saas_sync.cli.runtime import StopSignals
+        from atom_saas_sync.cli.runtime import RunClock
         from atom_saas_sync.cli.session import open_session
         from atom_saas_sync.store.database import Database
 
         settings = self._settings
         minutes = settings.sync_interval_minutes if kind == "skills" else settings.rating_sync_interval_minutes
-        clock = StopSignals(minutes * 60.0)
+        clock = RunClock(minutes * 60.0)
         try:
             with (
                 self._clock.cutting(clock.stop),

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from atom_saas_sync.cli.runtime import StopSignals
+    from atom_saas_sync.cli.runtime import RunClock
     from atom_saas_sync.config import Settings
     from atom_saas_sync.core.gate.types import Gate
     from atom_saas_sync.store.database import Database
@@ -23,7 +23,7 @@ class GateWork:
     The settings may be replaced; what was composed from the former ones is made anew.
     """
 
-    def __init__(self, settings: Settings, clock: StopSignals) -> None:
+    def __init__(self, settings: Settings, clock: RunClock) -> None:
         self.settings = settings
         self._clock = clock
         self._made: dict[str, tuple[Settings, Database, GateTicks]] = {}

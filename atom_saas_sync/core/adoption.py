@@ -6,11 +6,11 @@ from atom_saas_sync.core.canonical import stored_version, version_from_fields
 from atom_saas_sync.core.incoming.skills import read_skill
 from atom_saas_sync.core.plan.sides import Sides
 from atom_saas_sync.core.plan.steps import NAMED, based_on, life_here, served, without_base
-from atom_saas_sync.model import Action, InvalidItem, Known, LoggedConflict, Outcome, SkillVersion
+from atom_saas_sync.model import Action, InvalidItem, LoggedConflict, Outcome, SkillState, SkillVersion
 from atom_saas_sync.model.effects import Effect, RemoveServed
 
 
-def plan_adoption(known: Known, logged: LoggedConflict) -> Action | None:
+def plan_adoption(known: SkillState, logged: LoggedConflict) -> Action | None:
     """Plan to carry out a resolution that another program wrote; None if there is nothing to do.
 
     The base becomes the remote version of the row. The cache gets the result only where it still holds the local
@@ -48,7 +48,7 @@ def _write(sides: Sides, result: SkillVersion | None, remote: SkillVersion | Non
     return Action(known.skill_id, Outcome.UPDATED if written else Outcome.UNCHANGED, tuple(effects), remote)
 
 
-def _is_version(known: Known, text: str | None) -> bool:
+def _is_version(known: SkillState, text: str | None) -> bool:
     """Tell whether the cache holds this version, apart from volatile fields."""
     here = None if known.local_text is None else stored_version(known.skill_id, known.local_text)
     there = None if text is None else stored_version(known.skill_id, text)

@@ -14,7 +14,7 @@ from enum import Enum
 
 from msgspec import Struct
 
-from atom_saas_sync.model import LinkState, LinkSwitch
+from atom_saas_sync.model import ConnectionSwitch, ReportedConnection
 
 PATIENCE_SECONDS = 10.0
 """A connection is stale after this and the heartbeat interval without a frame."""
@@ -30,7 +30,7 @@ DISABLED_BY_ADMIN = "disabled_by_admin"
 FIRST_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 16.0)
 
 
-def asks_for_retry(found: LinkSwitch, written: LinkState | None) -> bool:
+def asks_for_retry(found: ConnectionSwitch, written: ReportedConnection | None) -> bool:
     """Tell whether another program has set the attempts or the fallback that we have `written` back to zero."""
     if written is None:
         return False

@@ -49,7 +49,7 @@ def watch_is_missed(websocket: WebSocketState, now: datetime) -> bool:
     return seen is not None and now - seen <= _WATCH_EXPECTED
 
 
-def judge(
+def check_health(
     status: Status,
     now: datetime,
     *,

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from shlex import quote
 
 from atom_saas_sync.errors import Ambiguous, NotFound
-from atom_saas_sync.model import SentVersion
+from atom_saas_sync.model import PublishedVersion
 
 _NUMBER = re.compile(r"#?(\d{1,18})", re.ASCII)
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{12,64})", re.ASCII | re.IGNORECASE)
 
 
-def choose_version(skill_id: str, versions: Sequence[SentVersion], wanted: str) -> SentVersion:
+def choose_version(skill_id: str, versions: Sequence[PublishedVersion], wanted: str) -> PublishedVersion:
     """Return the version that `wanted` names: `base`, a number of `skills log`, a version, 12 digits of a digest.
 
     Of several with that version, or that content, the newest is returned. Raises NotFound, and Ambiguous for a prefix
@@ -35,13 +35,13 @@ def choose_version(skill_id: str, versions: Sequence[SentVersion], wanted: str) 
     return found[0]
 
 
-def version_name(version: SentVersion, wanted: str | None = None) -> str:
+def version_name(version: PublishedVersion, wanted: str | None = None) -> str:
     """Return a version's display name: `base (1.2.0)`, `#7 (1.1.0)`; `1.1.0 (#7)` if `wanted` was that."""
     number = "base" if version.number is None else f"#{version.number}"
     return f"{wanted} ({number})" if wanted == version.version else f"{number} ({version.version or '-'})"
 
 
-def _with_digest(versions: Sequence[SentVersion], digits: str) -> list[SentVersion]:
+def _with_digest(versions: Sequence[PublishedVersion], digits: str) -> list[PublishedVersion]:
     """Return the versions whose content digest has this prefix, or else those whose exec digest has it."""
     for kind in ("content_digest", "exec_digest"):
         found = [each for each in versions if getattr(each, kind).hex().startswith(digits)]

@@ -71,7 +71,7 @@ class Probe:
     def websocket(self) -> None:
         """Connect as `watch` does, then close the connection.
 
-        Raises LinkEnded, RateLimited.
+        Raises WebSocketClosed, RateLimited.
         """
         import asyncio
 

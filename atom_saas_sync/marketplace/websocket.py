@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidPro
 from atom_saas_sync import __version__
 from atom_saas_sync.characters import without_hidden
 from atom_saas_sync.core.incoming.limits import MAX_FRAME_BYTES
-from atom_saas_sync.errors import LinkEnded
+from atom_saas_sync.errors import WebSocketClosed
 from atom_saas_sync.marketplace.proxies import proxy_for
 from atom_saas_sync.marketplace.tls import cause_of, tls_context
 
@@ -68,7 +68,7 @@ class _Connection(ClientConnection):
         self.transport.abort()
 
 
-class Link:
+class WebSocketConnection:
     """An open connection."""
 
     def __init__(self, connection: _Connection, token: str) -> None:
@@ -77,20 +77,20 @@ class Link:
         self._token = token
 
     async def receive(self) -> str | bytes:
-        """Return the next frame, as text or bytes. Raises LinkEnded."""
+        """Return the next frame, as text or bytes. Raises WebSocketClosed."""
         try:
             return await self._connection.recv()
         except ConnectionClosed as closed:
             raise self._ended(closed) from None
 
     async def send(self, text: str) -> None:
-        """Send a text. Raises LinkEnded, also after SEND_SECONDS."""
+        """Send a text. Raises WebSocketClosed, also after SEND_SECONDS."""
         try:
             async with asyncio.timeout(SEND_SECONDS):
                 await self._connection.send(text)
         except TimeoutError:
             self._connection.give_up()
-            raise LinkEnded(_UNREAD) from None
+            raise WebSocketClosed(_UNREAD) from None
         except ConnectionClosed as closed:
             raise self._ended(closed) from None
 
@@ -102,8 +102,8 @@ class Link:
         """Abort the connection, because the peer no longer responds."""
         self._connection.transport.abort()
 
-    def _ended(self, closed: ConnectionClosed) -> LinkEnded:
-        return LinkEnded(_UNREAD) if self._connection.unread else _ended(closed, self._token)
+    def _ended(self, closed: ConnectionClosed) -> WebSocketClosed:
+        return WebSocketClosed(_UNREAD) if self._connection.unread else _ended(closed, self._token)
 
 
 async def open_link(
@@ -113,11 +113,11 @@ async def open_link(
     on_frame: Callable[[], None],
     ca_file: Path | None = None,
     handshake_seconds: float = HANDSHAKE_SECONDS,
-) -> Link:
+) -> WebSocketConnection:
     """Connect, through the proxy that proxies.py selects. `on_frame` is called whenever data arrives.
 
-    Raises LinkEnded, whose `token_refused` tells whether the token was the reason, and ConfigError if the authorities
-    or the proxy's address are not usable.
+    Raises WebSocketClosed, whose `token_refused` tells whether the token was the reason, and ConfigError if the
+    authorities or the proxy's address are not usable.
     """
 
     class Connection(_Connection):
@@ -143,40 +143,40 @@ async def open_link(
         happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
     )
     try:
-        return Link(cast("_Connection", await attempt), token)
+        return WebSocketConnection(cast("_Connection", await attempt), token)
     except InvalidStatus as error:
         status = error.response.status_code
         if status in {401, 403}:
-            raise LinkEnded(f"the marketplace refused the token ({status})", token_refused=True) from None
+            raise WebSocketClosed(f"the marketplace refused the token ({status})", token_refused=True) from None
         if 300 <= status < 400:  # noqa: PLR2004 - redirects
-            raise LinkEnded(f"the handshake was redirected ({status}), which is never followed") from None
-        raise LinkEnded(f"the handshake was answered with {status}") from None
+            raise WebSocketClosed(f"the handshake was redirected ({status}), which is never followed") from None
+        raise WebSocketClosed(f"the handshake was answered with {status}") from None
     except TimeoutError:
-        raise LinkEnded(f"no handshake with {target} within {handshake_seconds:g} s") from None
+        raise WebSocketClosed(f"no handshake with {target} within {handshake_seconds:g} s") from None
     except (InvalidURI, InvalidProxy, UnicodeError):
         # Their messages contain the token or the proxy's password.
-        raise LinkEnded(f"ATOM_SAAS_WS_URL is not a valid address{f' for {proxy}' if proxy else ''}") from None
+        raise WebSocketClosed(f"ATOM_SAAS_WS_URL is not a valid address{f' for {proxy}' if proxy else ''}") from None
     except ImportError:
-        raise LinkEnded(f"{proxy}: a SOCKS proxy needs the package python-socks") from None
+        raise WebSocketClosed(f"{proxy}: a SOCKS proxy needs the package python-socks") from None
     except (InvalidHandshake, OSError) as error:
         # The library's message repeats response headers, which may contain anything.
-        raise LinkEnded(
+        raise WebSocketClosed(
             f"cannot connect to {target}: {_plain(cause_of(error) or str(error) or type(error).__name__, token)}"
         ) from None
 
 
-def _ended(closed: ConnectionClosed, token: str) -> LinkEnded:
+def _ended(closed: ConnectionClosed, token: str) -> WebSocketClosed:
     """Describe how a connection ended. The peer's reason may contain anything, so it is cut and made printable.
 
     It is stored and shown, so it must not contain the token either.
     """
     received, sent = closed.rcvd, closed.sent
     if sent is not None and sent.code in _BAD_FRAME_CODES and (received is None or not closed.rcvd_then_sent):
-        return LinkEnded(f"closed with {sent.code}: {_BAD_FRAMES[sent.code]}", bad_frame=True)
+        return WebSocketClosed(f"closed with {sent.code}: {_BAD_FRAMES[sent.code]}", bad_frame=True)
     if received is None:
-        return LinkEnded("the connection broke")
+        return WebSocketClosed("the connection broke")
     told = f": {_plain(received.reason, token)}" if received.reason else ""
-    return LinkEnded(
+    return WebSocketClosed(
         f"closed by the marketplace with {received.code}{told}", token_refused=received.code in _TOKEN_CODES
     )
 

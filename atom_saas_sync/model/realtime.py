@@ -15,7 +15,7 @@ class MessageMark(Struct, frozen=True):
     deleted: bool = False
 
 
-class LinkSwitch(Struct, frozen=True):
+class ConnectionSwitch(Struct, frozen=True):
     """What other programs may write into the state of the connection: `enabled`, and zeros to have it tried at once."""
 
     enabled: bool = True
@@ -23,7 +23,7 @@ class LinkSwitch(Struct, frozen=True):
     fallback: bool = False
 
 
-class LinkState(Struct, frozen=True):
+class ReportedConnection(Struct, frozen=True):
     """The connection as `watch` reports it, and what it counted since its last report.
 
     `reconnects`, `invalid`, `internal_errors`, `messages` by type and `fallback_seconds` are added to the counters.

@@ -76,25 +76,25 @@ class Base(Struct, frozen=True):
     forged: bool = False
 
 
-class WaitingConflict(Struct, frozen=True):
+class OpenConflict(Struct, frozen=True):
     """An unresolved conflict of a skill; `remote_text` is None if the marketplace deleted it.
 
-    `held` says that a person has undone its resolution: it waits for a person, whatever the strategy is.
+    `reopened` says that a person has undone its resolution: it waits for a person, whatever the strategy is.
     """
 
     id: int
     remote_text: str | None
-    held: bool = False
+    reopened: bool = False
 
 
-class Known(Struct, frozen=True, dict=True):
+class SkillState(Struct, frozen=True, dict=True):
     """All that is stored of one skill: the cached row, its base, a conflict that waits. Any part can be missing."""
 
     skill_id: str
     local_text: str | None = None
     local_updated_at: str | None = None
     base: Base | None = None
-    waiting: WaitingConflict | None = None
+    waiting: OpenConflict | None = None
 
     @property
     def base_text(self) -> str | None:
@@ -126,7 +126,7 @@ class CachedSkill(Struct, frozen=True):
     stale: bool
 
 
-class Wanted(Struct, frozen=True):
+class SkillFilter(Struct, frozen=True):
     """Which skills are asked for: each given condition must hold."""
 
     category: str | None = None
@@ -139,7 +139,7 @@ class Wanted(Struct, frozen=True):
         return self.category is None and self.tag is None and not self.modified
 
 
-class SentVersion(Struct, frozen=True):
+class PublishedVersion(Struct, frozen=True):
     """A version that the marketplace sent, or one written here (`origin` is `local`) that was replaced or deleted.
 
     The marketplace's newest has no number: it is the base, and has not ended. `ended_by` is `superseded`, `deleted` or

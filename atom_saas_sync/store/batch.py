@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from atom_saas_sync.core.canonical import stored_version, version_key
 from atom_saas_sync.core.gate.verdicts import verdicts_of
-from atom_saas_sync.model import Action, Known, Outcome, SkillVersion
+from atom_saas_sync.model import Action, Outcome, SkillState, SkillVersion
 from atom_saas_sync.store import integrity, pages, resolutions
 from atom_saas_sync.store.audit import write_audit
 from atom_saas_sync.store.counters import count_requests, increment
@@ -55,7 +55,7 @@ class Batch:
 
         return GateTables(self._connection, history_versions=self._history_versions, signer=self._signer)
 
-    def known(self, skill_ids: Iterable[str]) -> dict[str, Known]:
+    def known(self, skill_ids: Iterable[str]) -> dict[str, SkillState]:
         """Return what is stored of these skills; those of which nothing is are left out."""
         return read_states(self._connection, list(skill_ids), write=self._write, signer=self._signer)
 
@@ -84,7 +84,7 @@ class Batch:
 
         known = self.known([each.skill_id for each in decided])
         for each in decided:
-            action = plan_adoption(known.get(each.skill_id) or Known(each.skill_id), each)
+            action = plan_adoption(known.get(each.skill_id) or SkillState(each.skill_id), each)
             if action is not None:
                 self.apply([action], each.resolved_at or datetime.fromtimestamp(0, UTC))
                 resolutions.close_older(self._connection, each.skill_id, each.id)
@@ -109,7 +109,7 @@ class Batch:
         ).fetchone()
         return set(pages.decode_list(found[0]))
 
-    def told_since(self, moment: datetime, *, now: datetime) -> set[str]:
+    def changed_by_events_since(self, moment: datetime, *, now: datetime) -> set[str]:
         """Return the skills changed by a WebSocket message between `moment` and `now`.
 
         Later timestamps come from a clock that has since been set back.

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from datetime import datetime
 
-from atom_saas_sync.model import Category, Known, PageRecord
+from atom_saas_sync.model import Category, PageRecord, SkillState
 from atom_saas_sync.store import expiry, integrity, pages, resolutions
 from atom_saas_sync.store.batch import Batch
 from atom_saas_sync.store.bulk import bulk_write
@@ -43,7 +43,7 @@ class Catalogue:
         """Return the database."""
         return self._database
 
-    def known(self, skill_ids: Iterable[str]) -> dict[str, Known]:
+    def known(self, skill_ids: Iterable[str]) -> dict[str, SkillState]:
         """Return what is stored of these skills; those of which nothing is are left out."""
         with self.batch(write=False) as batch:
             return batch.known(skill_ids)

@@ -82,7 +82,7 @@ class ConflictLog:
             return _find(connection, conflict_id)
 
     @contextmanager
-    def deciding(self) -> Iterator[ResolutionBatch]:
+    def resolving(self) -> Iterator[ResolutionBatch]:
         """Open the transaction in which manual decisions are carried out: all of them, or none."""
         with self._database.transaction() as connection, bulk_write(connection):
             desk = ResolutionBatch(connection, self._history_versions, signer=self._signer)

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from atom_saas_sync.model import SentVersion, SkillVersion
+from atom_saas_sync.model import PublishedVersion, SkillVersion
 from atom_saas_sync.model.effects import EndVersion
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.times import format_time, parse_time
@@ -108,16 +108,16 @@ class History:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def versions(self, skill_id: str) -> list[SentVersion]:
+    def versions(self, skill_id: str) -> list[PublishedVersion]:
         """Return the versions of a skill, the newest first: the base, then what the marketplace or we have replaced."""
         with self._database.reading() as connection:
             return versions_of(connection, skill_id)
 
 
-def versions_of(connection: sqlite3.Connection, skill_id: str, *, admitted: bool = False) -> list[SentVersion]:
+def versions_of(connection: sqlite3.Connection, skill_id: str, *, admitted: bool = False) -> list[PublishedVersion]:
     """Return the versions of a skill, the newest first; `admitted`: only the marketplace's that were served."""
     ended = [
-        SentVersion(
+        PublishedVersion(
             number=row["id"],
             version=row["version"],
             text=unpack(row["data"]),
@@ -146,5 +146,5 @@ def versions_of(connection: sqlite3.Connection, skill_id: str, *, admitted: bool
     version = connection.execute(
         "SELECT CASE WHEN json_valid(?1) THEN json_extract(?1, '$.version') END", (base["data"],)
     ).fetchone()[0]
-    current = SentVersion(None, version, base["data"], None, None, base["content_digest"], base["exec_digest"])
+    current = PublishedVersion(None, version, base["data"], None, None, base["content_digest"], base["exec_digest"])
     return [current, *ended]

@@ -32,7 +32,7 @@ _OUT_OF_STEP = """
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckFinding:
     """A finding: the check, a message and a hint. One that is not `wrong` is informational."""
 
     check: str
@@ -41,7 +41,7 @@ class Finding:
     wrong: bool = True
 
 
-def check(db: Database, *, quick: bool = False, signer: integrity.Signer | None = None) -> list[Finding]:
+def check(db: Database, *, quick: bool = False, signer: integrity.Signer | None = None) -> list[CheckFinding]:
     """Look at the whole database and return what is wrong; an empty list is the good answer.
 
     `quick` leaves out comparing each index with its table. With a `signer` the signatures are looked at, too. More
@@ -61,7 +61,7 @@ def check(db: Database, *, quick: bool = False, signer: integrity.Signer | None 
             findings += _check_digests(db, signer)
         except sqlite3.DatabaseError as error:
             # A damaged page can stop any of them; what was found so far is worth more than the error.
-            findings.append(Finding("integrity", f"the check could not go on: {error}", _RESTORE))
+            findings.append(CheckFinding("integrity", f"the check could not go on: {error}", _RESTORE))
     return findings
 
 
@@ -101,48 +101,50 @@ def _size(path: Path) -> int:
     return sum(each.stat().st_size for each in (path, beside(path, "-wal")) if each.exists())
 
 
-def _check_files(path: Path) -> Iterator[Finding]:
+def _check_files(path: Path) -> Iterator[CheckFinding]:
     for each in (path, *(beside(path, suffix) for suffix in SIDE_FILES)):
         if each.exists() and each.stat().st_mode & stat.S_IRWXO:
             mode = stat.filemode(each.stat().st_mode)
-            yield Finding("file_mode", f"{each} can be opened by every user: {mode}", f"`chmod o= {quote(str(each))}`")
+            yield CheckFinding(
+                "file_mode", f"{each} can be opened by every user: {mode}", f"`chmod o= {quote(str(each))}`"
+            )
 
 
-def _check_pages(connection: sqlite3.Connection, *, quick: bool) -> Iterator[Finding]:
+def _check_pages(connection: sqlite3.Connection, *, quick: bool) -> Iterator[CheckFinding]:
     for (line,) in connection.execute(f"PRAGMA {'quick' if quick else 'integrity'}_check"):
         if line != "ok":
-            yield Finding("integrity", str(line), _RESTORE)
+            yield CheckFinding("integrity", str(line), _RESTORE)
 
 
-def _check_schema(db: Database) -> Iterator[Finding]:
+def _check_schema(db: Database) -> Iterator[CheckFinding]:
     """Compare the schema with what the applied migrations create."""
     unknown = [name for name, _ in migrations.history(db) if name not in migrations.known()]
     if unknown:
-        yield Finding("migrations", f"a newer atom-sync added {', '.join(unknown)}", "install that version again")
+        yield CheckFinding("migrations", f"a newer atom-sync added {', '.join(unknown)}", "install that version again")
         return
     missing = migrations.pending(db)
     if missing:
-        yield Finding("migrations", f"not applied: {', '.join(missing)}", "`atom-sync db upgrade` applies them")
+        yield CheckFinding("migrations", f"not applied: {', '.join(missing)}", "`atom-sync db upgrade` applies them")
     with closing(migrations.build([name for name in migrations.known() if name not in missing])) as model:
         actual = _objects(db.connection)
         for (kind, name), statement in _objects(model).items():
             if (kind, name) not in actual:
-                yield Finding("schema", f"the {kind} {name} is missing", _RESTORE)
+                yield CheckFinding("schema", f"the {kind} {name} is missing", _RESTORE)
             elif kind == "table" and not statement.startswith("CREATE VIRTUAL"):
                 yield from _check_columns(name, _columns(model, name), _columns(db.connection, name))
             elif actual[kind, name] != statement:
-                yield Finding("schema", f"the {kind} {name} was changed by another program", _RESTORE)
+                yield CheckFinding("schema", f"the {kind} {name} was changed by another program", _RESTORE)
 
 
-def _check_columns(table: str, expected: dict[str, object], actual: dict[str, object]) -> Iterator[Finding]:
+def _check_columns(table: str, expected: dict[str, object], actual: dict[str, object]) -> Iterator[CheckFinding]:
     for column, definition in expected.items():
         if column not in actual:
-            yield Finding("schema", f"the column {table}.{column} is missing", _RESTORE)
+            yield CheckFinding("schema", f"the column {table}.{column} is missing", _RESTORE)
         elif actual[column] != definition:
-            yield Finding("schema", f"the column {table}.{column} was changed by another program", _RESTORE)
+            yield CheckFinding("schema", f"the column {table}.{column} was changed by another program", _RESTORE)
 
 
-def _check_references(db: Database) -> Iterator[Finding]:
+def _check_references(db: Database) -> Iterator[CheckFinding]:
     """Find rows in our tables that refer to a missing row."""
     if migrations.current(db) is None:
         return
@@ -150,25 +152,25 @@ def _check_references(db: Database) -> Iterator[Finding]:
     ours = _objects_of_all_migrations() if broken else {}
     for table, row, parent, _ in broken:
         if ("table", table) in ours:
-            yield Finding(
+            yield CheckFinding(
                 "foreign_key",
                 f"{table} row {row} refers to a row of {parent} that is gone",
                 f"another program deleted it without `PRAGMA foreign_keys = ON`; delete row {row} of {table}",
             )
 
 
-def _check_search_index(connection: sqlite3.Connection) -> Iterator[Finding]:
+def _check_search_index(connection: sqlite3.Connection) -> Iterator[CheckFinding]:
     there = _objects(connection)
     if ("table", "skill_fts_docsize") not in there or ("view", "skill_text") not in there:
         return  # the schema check has said so, or its migration is not applied
     if connection.execute("SELECT 1 FROM bulk_write").fetchone():
-        yield Finding("search_index", "the triggers stand aside for a bulk write that nobody is doing", _REPAIR)
+        yield CheckFinding("search_index", "the triggers stand aside for a bulk write that nobody is doing", _REPAIR)
     missing, surplus = connection.execute(_OUT_OF_STEP).fetchone()
     if missing or surplus:
-        yield Finding("search_index", f"{missing} skills cannot be found, {surplus} that are gone can", _REPAIR)
+        yield CheckFinding("search_index", f"{missing} skills cannot be found, {surplus} that are gone can", _REPAIR)
 
 
-def _check_texts(connection: sqlite3.Connection) -> Iterator[Finding]:
+def _check_texts(connection: sqlite3.Connection) -> Iterator[CheckFinding]:
     """Look for skills that are not UTF-8 text: other programs read none of them, or something else."""
     there = _objects(connection)
     for table, column in (("skill_cache", "skill_data"), ("skill_base", "data")):
@@ -183,7 +185,7 @@ def _check_texts(connection: sqlite3.Connection) -> Iterator[Finding]:
             if stored_as != "text":
                 problem = f"stored as {stored_as}, not as text"
             if problem:
-                yield Finding(
+                yield CheckFinding(
                     "text",
                     f"{table}.{column} of the skill {short_id(str(skill_id))!r} is {problem}: another program wrote it",
                     f"`atom-sync skills revert {quote(str(skill_id))}` puts the marketplace's text back; a sync that "
@@ -191,21 +193,21 @@ def _check_texts(connection: sqlite3.Connection) -> Iterator[Finding]:
                 )
 
 
-def _check_digests(db: Database, signer: integrity.Signer | None) -> Iterator[Finding]:
+def _check_digests(db: Database, signer: integrity.Signer | None) -> Iterator[CheckFinding]:
     """Find skills that count as the marketplace's but differ from what it sent."""
     connection = db.connection
     tables = {("table", "skill_base"), ("table", "skill_cache")}
     if migrations.pending(db) or not tables <= _objects(connection).keys():
         return  # the digests may have an older form
     for skill_id in integrity.tampered(connection, signer):
-        yield Finding(
+        yield CheckFinding(
             "tampered",
             f"the text of the skill {short_id(skill_id)!r} is not what the marketplace sent",
             "`atom-sync sync skills --force` puts the marketplace's text back",
         )
     yield from _check_gate(connection)
     if unsigned := len(integrity.unsigned(connection, signer)):
-        yield Finding(
+        yield CheckFinding(
             "unsigned",
             f"{unsigned:,} {'skill is' if unsigned == 1 else 'skills are'} not signed with the key",
             "`atom-sync sync skills --force` fetches and signs them",
@@ -213,20 +215,20 @@ def _check_digests(db: Database, signer: integrity.Signer | None) -> Iterator[Fi
         )
 
 
-def _check_gate(connection: sqlite3.Connection) -> Iterator[Finding]:
+def _check_gate(connection: sqlite3.Connection) -> Iterator[CheckFinding]:
     """Look for what another program put back into the cache, and for waiting versions that it changed."""
     from atom_saas_sync.store.gate.checks import kept_out
     from atom_saas_sync.store.gate.offers import spoiled
 
     for skill_id, why in kept_out(connection):
         state = "revoked" if why == "revoked" else "in quarantine"
-        yield Finding(
+        yield CheckFinding(
             why,
             f"the skill {short_id(skill_id)!r} is in the cache although it is {state}: another program put it there",
             "readers of usable_skill do not get it; `atom-sync sync skills` takes it out",
         )
     for skill_id in spoiled(connection):
-        yield Finding(
+        yield CheckFinding(
             "tampered",
             f"the version of the skill {short_id(skill_id)!r} that waits is not what the marketplace sent",
             "it cannot be approved; `atom-sync sync skills --force` reads the marketplace's version again",

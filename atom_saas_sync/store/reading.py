@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from atom_saas_sync.core.canonical import decode_object
-from atom_saas_sync.model import BEST_RATING, LARGEST_COUNT, TIME_TO_LIVE, CachedSkill, Sort, Wanted
+from atom_saas_sync.model import BEST_RATING, LARGEST_COUNT, TIME_TO_LIVE, CachedSkill, SkillFilter, Sort
 from atom_saas_sync.store.counters import increment
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.search_index import FOLDED, folded, have_tokens, spaced
@@ -82,7 +82,7 @@ class Reading:
         self._now = now
         database.connection.create_function(_MOMENT, 1, _moment, deterministic=True)
 
-    def list_skills(self, wanted: Wanted, *, sort: Sort = "name", limit: int | None = None) -> list[CachedSkill]:
+    def list_skills(self, wanted: SkillFilter, *, sort: Sort = "name", limit: int | None = None) -> list[CachedSkill]:
         """Return the matching skills, at most `limit`."""
         with self._database.reading() as connection:
             # Sort the ids first: sorting whole skills would load them all into memory.
@@ -93,7 +93,7 @@ class Reading:
             ).fetchall()
             return list(self._fetch(connection, [row[0] for row in ids], self._values(wanted)))
 
-    def count(self, wanted: Wanted) -> int:
+    def count(self, wanted: SkillFilter) -> int:
         """Return the number of matching skills."""
         with self._database.reading() as connection:
             if wanted.everything:
@@ -105,7 +105,7 @@ class Reading:
             )
 
     def search(
-        self, text: str, wanted: Wanted, *, sort: Sort | None = None, limit: int | None = None
+        self, text: str, wanted: SkillFilter, *, sort: Sort | None = None, limit: int | None = None
     ) -> tuple[list[CachedSkill], int]:
         """Return the skills with every word of `text`, and how many there are."""
         expression = match_expression(text, wanted)
@@ -134,7 +134,7 @@ class Reading:
             return skills[:wanted_rows], total
 
     def _search_names(
-        self, words: Sequence[str], wanted: Wanted, *, sort: Sort, limit: int | None
+        self, words: Sequence[str], wanted: SkillFilter, *, sort: Sort, limit: int | None
     ) -> tuple[list[CachedSkill], int]:
         if not words:
             return [], 0
@@ -152,7 +152,7 @@ class Reading:
         with self._database.reading() as connection:
             row = connection.execute(
                 f"SELECT {_ROW} FROM usable_skill AS u WHERE u.skill_id = :skill_id",  # noqa: S608 - constants
-                {**self._values(Wanted()), "skill_id": skill_id},
+                {**self._values(SkillFilter()), "skill_id": skill_id},
             ).fetchone()
             return None if row is None else _skill(row)
 
@@ -178,7 +178,7 @@ class Reading:
         finally:
             connection.execute(f"PRAGMA busy_timeout = {int(before)}")
 
-    def _values(self, wanted: Wanted) -> dict[str, Any]:
+    def _values(self, wanted: SkillFilter) -> dict[str, Any]:
         return {
             "category": None if wanted.category is None else folded(_clean(wanted.category)),
             "tag": None if wanted.tag is None else folded(_clean(wanted.tag)),
@@ -186,7 +186,7 @@ class Reading:
             "oldest": format_time(self._now - TIME_TO_LIVE),
         }
 
-    def _count_found(self, connection: sqlite3.Connection, values: Mapping[str, Any], wanted: Wanted) -> int:
+    def _count_found(self, connection: sqlite3.Connection, values: Mapping[str, Any], wanted: SkillFilter) -> int:
         if not wanted.everything:
             return _number(
                 connection,
@@ -237,7 +237,7 @@ def skill_names(database: Database, ids: Sequence[str]) -> dict[str, str]:
     return {skill_id: name for skill_id, each in fields.items() if isinstance(name := each.get("name"), str)}
 
 
-def match_expression(text: str, wanted: Wanted | None = None) -> str | None:
+def match_expression(text: str, wanted: SkillFilter | None = None) -> str | None:
     """Return the full-text expression for the words of `text`, all quoted; None if there is no word.
 
     What is wanted besides narrows the search, so that few rows are left to be looked at one by one.

@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from atom_saas_sync.model import (
     TIME_TO_LIVE,
     Category,
-    LinkState,
-    LinkSwitch,
+    ConnectionSwitch,
     MessageMark,
+    ReportedConnection,
     ScheduledJob,
 )
 from atom_saas_sync.store.batch import Batch
@@ -135,7 +135,7 @@ class RealtimeStore:
             yield batch
             batch.finish()
 
-    def begin(self, ws_url: str, now: datetime) -> LinkSwitch:
+    def begin(self, ws_url: str, now: datetime) -> ConnectionSwitch:
         """Note that `watch` has started. What its predecessor was in the middle of is over."""
         with self._database.transaction() as connection:
             switch = _switch(connection)
@@ -154,7 +154,7 @@ class RealtimeStore:
             )
         return switch
 
-    def note(self, state: LinkState, now: datetime) -> LinkSwitch:
+    def note(self, state: ReportedConnection, now: datetime) -> ConnectionSwitch:
         """Write the connection's state, the sign of life, and what was counted since the last time."""
         moment = format_time(now)
         with self._database.transaction() as connection:
@@ -231,13 +231,13 @@ class Schedule:
             )
 
 
-def _switch(connection: sqlite3.Connection) -> LinkSwitch:
+def _switch(connection: sqlite3.Connection) -> ConnectionSwitch:
     """Return what other programs have written into the row, recreating it if they have deleted it."""
     connection.execute(PUT_BACK)
     row = connection.execute(
         "SELECT websocket_enabled, reconnect_attempts, fallback_to_polling FROM websocket_state WHERE id = 1"
     ).fetchone()
-    return LinkSwitch(enabled=bool(row[0]), attempts=row[1], fallback=bool(row[2]))
+    return ConnectionSwitch(enabled=bool(row[0]), attempts=row[1], fallback=bool(row[2]))
 
 
 def _minute(moment: datetime) -> str:

@@ -97,7 +97,7 @@ def staged(file: Path, database: Path) -> Iterator[Path]:
 
 def prepare(
     staged_copy: Path, database: Path, *, signer: Signer | None, actor: str, source: str, now: datetime
-) -> tuple[tuple[str, ...], list[maintenance.Finding]]:
+) -> tuple[tuple[str, ...], list[maintenance.CheckFinding]]:
     """Bring a staged copy to this version; return the migrations applied and what `db check` says of it.
 
     An emergency stop stays as it is now, and so does what people have decided about updates: what was revoked since
@@ -198,7 +198,7 @@ def _free_name(database: Path, suffix: str) -> Path:
     return name
 
 
-def _without_key(database: Database, signer: Signer | None) -> list[maintenance.Finding]:
+def _without_key(database: Database, signer: Signer | None) -> list[maintenance.CheckFinding]:
     """Return a finding if skills are signed and no key is set: with one, `db check` compares them itself."""
     if signer is not None:
         return []
@@ -206,7 +206,7 @@ def _without_key(database: Database, signer: Signer | None) -> list[maintenance.
     if not signed:
         return []
     return [
-        maintenance.Finding(
+        maintenance.CheckFinding(
             "unsigned",
             f"{signed:,} {'skill is' if signed == 1 else 'skills are'} signed with a digest key, but none is set",
             "set ATOM_SYNC_DIGEST_KEY_FILE to the key that belongs to this backup",

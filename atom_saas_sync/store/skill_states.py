@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from atom_saas_sync.model import Base, Known, WaitingConflict
+from atom_saas_sync.model import Base, OpenConflict, SkillState
 from atom_saas_sync.store import resolutions
 from atom_saas_sync.store.integrity import Signer
 
@@ -30,7 +30,7 @@ _KNOWN = f"""
 
 def read_states(
     connection: sqlite3.Connection, skill_ids: Sequence[str], *, write: bool, signer: Signer | None
-) -> dict[str, Known]:
+) -> dict[str, SkillState]:
     """Return what is stored of these skills; those of which nothing is are left out.
 
     With `write`, texts that another program has stored in another encoding are stored as UTF-8.
@@ -58,7 +58,7 @@ def _store_as_text(connection: sqlite3.Connection, skill_id: str, text: str) -> 
     connection.execute("INSERT INTO bulk_write (process) VALUES (1)")
 
 
-def _known(row: sqlite3.Row, signer: Signer | None) -> Known:
+def _known(row: sqlite3.Row, signer: Signer | None) -> SkillState:
     skill_id, text, _, updated_at, *of_base, waiting_id, remote_text, undone_at, signature = row
     wire_digest, content_digest, exec_digest, data, page, deleted_at, version = of_base
     base = None
@@ -67,5 +67,5 @@ def _known(row: sqlite3.Row, signer: Signer | None) -> Known:
         base = Base(wire_digest, content_digest, exec_digest, data, page, deleted_at is not None, version, forged)
     waiting = None
     if waiting_id is not None:
-        waiting = WaitingConflict(waiting_id, remote_text, held=undone_at is not None)
-    return Known(skill_id, text, updated_at, base, waiting)
+        waiting = OpenConflict(waiting_id, remote_text, reopened=undone_at is not None)
+    return SkillState(skill_id, text, updated_at, base, waiting)

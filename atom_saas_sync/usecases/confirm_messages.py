@@ -47,7 +47,7 @@ def confirm_messages(
         now = clock.now()
         current = gate(now)
         with store.batch() as batch:
-            if skill_id in batch.told_since(asked, now=now):
+            if skill_id in batch.changed_by_events_since(asked, now=now):
                 continue
             brake = Brake(batch, max_delete, now)
             action = _plan(batch, current, skill_id, found, strategy, now)

@@ -92,7 +92,7 @@ class Deletions:
             return
         with self._catalogue.batch(write=not self._dry_run) as batch:
             known = batch.known([skill_id])
-            if skill_id in batch.told_since(asked, now=self._clock.now()):
+            if skill_id in batch.changed_by_events_since(asked, now=self._clock.now()):
                 return
             if found is None:
                 planned = self._planner.withdrawn(batch, [skill_id])

@@ -23,9 +23,9 @@ from atom_saas_sync.core.incoming.skills import read_skill
 from atom_saas_sync.core.plan import is_edited, is_tampered
 from atom_saas_sync.core.plan.edits import plan_edit, plan_removal, plan_revert
 from atom_saas_sync.errors import NotFound, NotLocal, Tampered, UsageError
-from atom_saas_sync.model import InvalidItem, Known, Outcome, SkillVersion
+from atom_saas_sync.model import InvalidItem, Outcome, SkillState, SkillVersion
 from atom_saas_sync.usecases.gate.local import refuse_banned, take_out_revoked
-from atom_saas_sync.usecases.ports import EditableCatalogue, PersonsBatch
+from atom_saas_sync.usecases.ports import EditableCatalogue, EditBatch
 
 _SHOWN = 10
 _OBJECTS = ("metadata", "parameters", "env_vars", "local_files")
@@ -59,7 +59,7 @@ def edit_skill(
     edited = check_edit(catalogue, skill_id, text)
     with catalogue.batch() as batch:
         take_out_revoked(batch, now)
-        known = batch.known([skill_id]).get(skill_id) or Known(skill_id)
+        known = batch.known([skill_id]).get(skill_id) or SkillState(skill_id)
         if seen is not None and known.local_text != seen:
             raise UsageError(
                 f"{skill_id!r} has changed while you edited it; nothing was done", hint="edit it again as it is now"
@@ -132,7 +132,7 @@ def import_skills(
     with catalogue.batch() as batch:
         take_out_revoked(batch, now)
         known = batch.known(skills)
-        planned = [plan_edit(known.get(name) or Known(name), skill.fields) for name, skill in skills.items()]
+        planned = [plan_edit(known.get(name) or SkillState(name), skill.fields) for name, skill in skills.items()]
         actions = [action for action in planned if action is not None]
         refuse_banned(batch, known, actions)
         _keep(batch, [known[action.skill_id] for action in actions if action.skill_id in known], now)
@@ -155,7 +155,7 @@ def restore_version(
         raise UsageError(f"version {version} of {skill_id!r} is not a skill any more", hint="nothing was changed")
     with catalogue.batch() as batch:
         take_out_revoked(batch, now)
-        known = batch.known([skill_id]).get(skill_id) or Known(skill_id)
+        known = batch.known([skill_id]).get(skill_id) or SkillState(skill_id)
         action = plan_edit(known, former.fields)
         if action is None:
             return False
@@ -238,7 +238,7 @@ def refuse_to_delete(catalogue: EditableCatalogue, skill_ids: Sequence[str]) -> 
     _refuse_to_delete(catalogue.known(skill_ids), skill_ids)
 
 
-def _refuse_to_delete(known: Mapping[str, Known], skill_ids: Sequence[str]) -> None:
+def _refuse_to_delete(known: Mapping[str, SkillState], skill_ids: Sequence[str]) -> None:
     for skill_id in skill_ids:
         each = known.get(skill_id)
         if each is None or each.local_text is None:
@@ -260,14 +260,14 @@ def _refuse_to_delete(known: Mapping[str, Known], skill_ids: Sequence[str]) -> N
             )
 
 
-def _refuse_unseen(known: Mapping[str, Known], skill_ids: Sequence[str], seen: Mapping[str, str] | None) -> None:
+def _refuse_unseen(known: Mapping[str, SkillState], skill_ids: Sequence[str], seen: Mapping[str, str] | None) -> None:
     for skill_id in skill_ids:
         each = known.get(skill_id)
         if each is not None and is_edited(each) and seen is not None and each.local_text != seen.get(skill_id):
             raise UsageError(f"{skill_id!r} has changed meanwhile; nothing was done", hint="run it again")
 
 
-def _reverted(known: Known | None, skill_id: str) -> SkillVersion | None:
+def _reverted(known: SkillState | None, skill_id: str) -> SkillVersion | None:
     """Return the version to revert to; None if the skill has it. Raises UsageError if it cannot be reverted."""
     if known is None or (known.local_text is None and known.base is None):
         raise NotFound(f"there is no skill {skill_id!r} in the cache")
@@ -289,7 +289,7 @@ def _reverted(known: Known | None, skill_id: str) -> SkillVersion | None:
     return base
 
 
-def _keep(batch: PersonsBatch, replaced: Iterable[Known], now: datetime, *, ended_by: str = "superseded") -> None:
+def _keep(batch: EditBatch, replaced: Iterable[SkillState], now: datetime, *, ended_by: str = "superseded") -> None:
     """Store local texts that are about to be replaced in the history. What is not a skill is in the audit log alone."""
     texts = [(each.skill_id, each.local_text) for each in replaced if each.local_text is not None and is_edited(each)]
     versions = [stored_version(skill_id, text) for skill_id, text in texts]
@@ -305,6 +305,6 @@ def _read(candidate: Candidate, catalogue: EditableCatalogue) -> SkillVersion:
     return skill
 
 
-def _replaced(known: Known | None) -> dict[str, object]:
+def _replaced(known: SkillState | None) -> dict[str, object]:
     """Return what the audit log keeps: a local version that exists nowhere else."""
     return {} if known is None or not is_edited(known) else {"replaced": known.local_text}

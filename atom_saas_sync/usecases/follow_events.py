@@ -14,7 +14,7 @@ from atom_saas_sync.core.deletions import MaxDelete
 from atom_saas_sync.core.incoming.messages import CATEGORY_UPDATE, Message
 from atom_saas_sync.core.plan.listed import with_alarm
 from atom_saas_sync.core.plan.messages import Told, is_outdated, plan_told, told_by
-from atom_saas_sync.model import Action, Category, Known, MessageMark, Outcome, Strategy
+from atom_saas_sync.model import Action, Category, MessageMark, Outcome, SkillState, Strategy
 from atom_saas_sync.times import parse_time
 from atom_saas_sync.usecases.limited_log import LimitedLog
 from atom_saas_sync.usecases.ports import EventBatch, StoredEvents
@@ -117,7 +117,7 @@ class EventFollower:
         self,
         batch: EventBatch,
         group: Sequence[Message],
-        known: Mapping[str, Known],
+        known: Mapping[str, SkillState],
         offers: Mapping[str, Offer],
         now: datetime,
     ) -> list[tuple[Message, Told]]:

@@ -38,7 +38,7 @@ from atom_saas_sync.usecases.gate.planning import Planner
 from atom_saas_sync.usecases.ports import Clock, Marketplace, Progress, RunLog, StoredBatch, StoredCatalogue
 from atom_saas_sync.usecases.pull_categories import pull_categories
 from atom_saas_sync.usecases.run_tally import LOGGED, NEEDS_PERSON, PAGES_MISSING, RunTally
-from atom_saas_sync.usecases.walk import PageFailed, SortedItems, Walk, WalkedPage, sort_items, without
+from atom_saas_sync.usecases.walk import PageFailed, SortedItems, Walk, WalkedPage, excluding, sort_items
 
 if TYPE_CHECKING:
     from atom_saas_sync.usecases.gate.run import RunGate
@@ -356,7 +356,7 @@ class CataloguePull:
     def _known_on_page(self, page: int) -> Mapping[bytes, str]:
         """Return the digests that are known of a page, without skills that are not written yet: they are news."""
         unwritten = {name for each in self._unwritten if each.items for name in each.items.changed}
-        return without(self._catalogue.digests_on_page(page), unwritten)
+        return excluding(self._catalogue.digests_on_page(page), unwritten)
 
     def _write_pages(self, walk: Walk, list_key: str) -> None:
         pages, self._unwritten = self._unwritten, []
@@ -388,7 +388,7 @@ class CataloguePull:
         """Compare a page with what is stored, and carry out what follows; return that."""
         number, known = page.walked.number, batch.known(items.changed)
         # What a message has told since the page was asked for, the page may not know yet.
-        told = batch.told_since(self._asked[number], now=self._clock.now())
+        told = batch.changed_by_events_since(self._asked[number], now=self._clock.now())
         changed = without_outdated(items.changed, told, known, page.at)
         actions = self._planner.listed(batch, known, changed, page.at)
         if self._options.dry_run:

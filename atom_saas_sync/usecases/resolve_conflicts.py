@@ -24,8 +24,8 @@ from atom_saas_sync.model import (
     Conflict,
     ConflictFilter,
     InvalidItem,
-    Known,
     LoggedConflict,
+    SkillState,
     SkillVersion,
     Strategy,
 )
@@ -62,7 +62,7 @@ def resolve_conflicts(
 
     Raises UsageError, with nothing changed, for an unknown or resolved conflict and for an invalid decision.
     """
-    with store.deciding() as desk:
+    with store.resolving() as desk:
         take_out_revoked(desk, now)
         ids = desk.open_ids(wanted) if isinstance(wanted, ConflictFilter) else list(dict.fromkeys(wanted))
         conflicts = [_open(desk.conflict(each), each) for each in ids]
@@ -86,12 +86,12 @@ def undo_resolution(store: StoredConflicts, conflict_id: int, *, actor: str, now
 
     Raises UsageError, with nothing changed, if there is nothing to put back or somebody has changed the skill since.
     """
-    with store.deciding() as desk:
+    with store.resolving() as desk:
         take_out_revoked(desk, now)
         logged = desk.conflict(conflict_id)
         if logged is None:
             raise _unknown(conflict_id)
-        known = desk.known([logged.skill_id]).get(logged.skill_id) or Known(logged.skill_id)
+        known = desk.known([logged.skill_id]).get(logged.skill_id) or SkillState(logged.skill_id)
         _refuse_undo(logged, known)
         action = plan_undo(known, logged)
         refuse_banned(desk, {logged.skill_id: known}, [action])
@@ -152,7 +152,7 @@ def _unknown(conflict_id: int) -> NotFound:
     return NotFound(f"there is no conflict {conflict_id}", hint="`atom-sync conflicts list` shows them")
 
 
-def _decide(known: Known, logged: LoggedConflict, decision: Decision, strategy: str, now: datetime) -> Action:
+def _decide(known: SkillState, logged: LoggedConflict, decision: Decision, strategy: str, now: datetime) -> Action:
     if decision.seen is not None and decision.seen != (logged.cached_text, logged.remote_text):
         raise UsageError(
             f"conflict {logged.id} has changed while you looked at it; nothing was done",
@@ -211,7 +211,7 @@ def own_skill(text: str, skill_id: str) -> SkillVersion:
     return skill
 
 
-def _refuse_undo(logged: LoggedConflict, known: Known) -> None:
+def _refuse_undo(logged: LoggedConflict, known: SkillState) -> None:
     if not logged.resolved:
         raise UsageError(f"conflict {logged.id} is open: there is nothing to put back")
     if logged.undone_at is not None:

@@ -77,7 +77,7 @@ def _read_after(before: _Before, page: WalkedPage, known: Mapping[bytes, str]) -
     """Read a page while others are not written yet; None if those take too much memory to read one more."""
     if page.items is None or before.memory > MEMORY_TO_READ_AHEAD:
         return None
-    result = sort_items(page.items, without(known, before.news))
+    result = sort_items(page.items, excluding(known, before.news))
     page.items = ()
     before.memory += sum(version.memory for version in result.changed.values())
     before.news.update(result.changed)
@@ -85,7 +85,7 @@ def _read_after(before: _Before, page: WalkedPage, known: Mapping[bytes, str]) -
     return result
 
 
-def without(known: Mapping[bytes, str], news: AbstractSet[str]) -> Mapping[bytes, str]:
+def excluding(known: Mapping[bytes, str], news: AbstractSet[str]) -> Mapping[bytes, str]:
     """Return the digests that are known but for those of skills that something is to be written of."""
     return {digest: name for digest, name in known.items() if name not in news} if news else known
 

@@ -37,7 +37,7 @@ class AdminRoutes:
     def status(self, _request: Request) -> Response:
         """Return the document of `status --json`."""
         status = self._site.read()
-        return JSONResponse(status_document(status, self._site.judge(status), self._site.now()))
+        return JSONResponse(status_document(status, self._site.health(status), self._site.now()))
 
     def config(self, _request: Request) -> Response:
         """Return the effective configuration, secrets masked."""

@@ -63,7 +63,7 @@ class HealthRoutes:
         now = self._site.now()
         try:
             status = self._site.read()
-            health = self._site.judge(status)
+            health = self._site.health(status)
         except DatabaseError as error:
             _log.error("unhealthy: %s", error.message)
             status = Status(read_at=now, database_path="")
@@ -89,4 +89,4 @@ class HealthRoutes:
         except DatabaseError as error:
             _log.error("no status: %s", error.message)
             return HTMLResponse(unreadable_page(now), status_code=503, headers=headers)
-        return HTMLResponse(status_page(status, self._site.judge(status), now), headers=headers)
+        return HTMLResponse(status_page(status, self._site.health(status), now), headers=headers)

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from atom_saas_sync.config import Settings
 from atom_saas_sync.config.gate import SettingsFiles, policy_of
-from atom_saas_sync.core.health import judge
+from atom_saas_sync.core.health import check_health
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model import Health, Status
 from atom_saas_sync.store.conflicts import ConflictLog
@@ -45,10 +45,10 @@ class Site:
             admission_scope=settings.admission_scope,
         )
 
-    def judge(self, status: Status) -> Health:
+    def health(self, status: Status) -> Health:
         """Return the health verdict for a status."""
         settings = self.settings
-        return judge(
+        return check_health(
             status,
             self.now(),
             sync_interval_minutes=settings.sync_interval_minutes,

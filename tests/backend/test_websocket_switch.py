@@ -14,11 +14,11 @@ from sqlalchemy.orm import Session
 from watch_support import PATIENCE, wait_for_state, watching, websocket_state
 from watch_thread import JumpingClock, watch_in_thread
 
-from atom_saas_sync.errors import LinkEnded
+from atom_saas_sync.errors import WebSocketClosed
 from atom_saas_sync.marketplace.websocket import open_link
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.usecases.watch import reporting
-from atom_saas_sync.usecases.watch.edges import Link
+from atom_saas_sync.usecases.watch.edges import Connection
 
 
 @pytest.fixture
@@ -50,9 +50,9 @@ def test_switched_off_it_closes_and_polls_and_switched_on_it_connects(machine: M
 def test_started_while_it_is_switched_off_it_only_polls(machine: Machine) -> None:
     attempts: list[int] = []
 
-    async def connect(_on_frame: Callable[[], None]) -> Link:
+    async def connect(_on_frame: Callable[[], None]) -> Connection:
         attempts.append(1)
-        raise LinkEnded("nobody should come here")
+        raise WebSocketClosed("nobody should come here")
 
     machine.pull()
     switch(machine, 0)
@@ -82,9 +82,9 @@ def test_the_backend_s_own_switch_is_obeyed_after_its_database_was_adopted(machi
 
 @pytest.mark.parametrize("column", ["reconnect_attempts", "fallback_to_polling"])
 def test_a_reset_by_others_is_an_attempt_at_once(machine: Machine, sandbox: Sandbox, column: str) -> None:
-    failures = iter([LinkEnded("no route"), LinkEnded("refused", token_refused=True)])
+    failures = iter([WebSocketClosed("no route"), WebSocketClosed("refused", token_refused=True)])
 
-    async def connect(on_frame: Callable[[], None]) -> Link:
+    async def connect(on_frame: Callable[[], None]) -> Connection:
         if (failure := next(failures, None)) is not None:
             raise failure
         return await open_link(sandbox.ws_url, sandbox.token, on_frame=on_frame)

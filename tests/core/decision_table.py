@@ -11,10 +11,10 @@ from atom_saas_sync.model import (
     STRATEGIES,
     Action,
     Base,
-    Known,
+    OpenConflict,
+    SkillState,
     SkillVersion,
     Strategy,
-    WaitingConflict,
 )
 from atom_saas_sync.model.effects import DropBase, MarkDeleted, RemoveServed, SetBase, UnmarkDeleted, WriteServed
 
@@ -90,7 +90,7 @@ WAITING_CELLS = (
 )
 
 
-def known_of(cell: Cell) -> Known | None:
+def known_of(cell: Cell) -> SkillState | None:
     base = None
     if cell.base != "-":
         version = VERSIONS[cell.base]
@@ -112,8 +112,8 @@ def known_of(cell: Cell) -> Known | None:
     if cell.waits != "-":
         name = cell.waits.partition(",")[0]
         remote = None if name == "deleted" else VERSIONS[name].text
-        waiting = WaitingConflict(7, remote, held=cell.waits.endswith("undone"))
-    return Known("s", local, "2026-01-01T00:00:00Z", base, waiting)
+        waiting = OpenConflict(7, remote, reopened=cell.waits.endswith("undone"))
+    return SkillState("s", local, "2026-01-01T00:00:00Z", base, waiting)
 
 
 def decide(cell: Cell, strategy: Strategy) -> Action | None:

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from atom_saas_sync.core.adoption import plan_adoption
-from atom_saas_sync.model import Action, Known, LoggedConflict, WaitingConflict
+from atom_saas_sync.model import Action, LoggedConflict, OpenConflict, SkillState
 from atom_saas_sync.model.effects import DropBase, WriteServed
 
 
@@ -19,10 +19,10 @@ LOGGED = LoggedConflict(
     base_text=None, resolved=True, strategy="manual", result_text=text("agreed"), resolved_at=None, resolved_by="ada",
     undone_at=None, undone_by=None, created_at=None, updated_at=None, cached_text=None, cached_at=None,
 )  # fmt: skip
-HERE = Known("s", text("mine"))
+HERE = SkillState("s", text("mine"))
 
 
-def planned(known: Known = HERE, **fields: str | None) -> Action:
+def planned(known: SkillState = HERE, **fields: str | None) -> Action:
     action = plan_adoption(known, replace(LOGGED, **fields))
     assert action is not None
     return action
@@ -47,7 +47,7 @@ def test_the_result_is_cached_and_the_remote_version_becomes_the_base() -> None:
 
 def test_volatile_fields_do_not_make_another_version() -> None:
     local = json.dumps({**json.loads(text("mine")), "average_rating": 4.5})
-    assert planned(Known("s", local)).cache == "write"
+    assert planned(SkillState("s", local)).cache == "write"
 
 
 @pytest.mark.parametrize("result", [None, "null", "[]", '"x"', "{", '{"name": "S"}', '{"skill_id": "t", "name": "S"}'])
@@ -57,8 +57,8 @@ def test_a_result_that_is_not_this_skill_counts_as_none(result: str | None) -> N
 
 
 def test_what_was_edited_since_stays() -> None:
-    assert planned(Known("s", text("newer"))).cache == "keep"
-    assert planned(Known("s", text("newer")), strategy="remote_wins", remote_text=None).cache == "keep"
+    assert planned(SkillState("s", text("newer"))).cache == "keep"
+    assert planned(SkillState("s", text("newer")), strategy="remote_wins", remote_text=None).cache == "keep"
 
 
 def test_a_deleted_skill_goes_or_stays_without_a_base() -> None:
@@ -70,7 +70,7 @@ def test_a_deleted_skill_goes_or_stays_without_a_base() -> None:
 
 
 def test_a_newer_open_conflict_and_a_missing_row_are_left_alone() -> None:
-    assert plan_adoption(Known("s"), LOGGED) is None
-    assert plan_adoption(replace(HERE, waiting=WaitingConflict(5, None)), LOGGED) is None
-    assert plan_adoption(replace(HERE, waiting=WaitingConflict(3, None)), LOGGED) is not None
+    assert plan_adoption(SkillState("s"), LOGGED) is None
+    assert plan_adoption(replace(HERE, waiting=OpenConflict(5, None)), LOGGED) is None
+    assert plan_adoption(replace(HERE, waiting=OpenConflict(3, None)), LOGGED) is not None
     assert plan_adoption(HERE, replace(LOGGED, remote_text="[]")) is None

@@ -19,7 +19,7 @@ from atom_saas_sync.core.connection import (
     ConnectionState,
     asks_for_retry,
 )
-from atom_saas_sync.model import LinkState, LinkSwitch
+from atom_saas_sync.model import ConnectionSwitch, ReportedConnection
 
 MIDDLE = 0.5  # of the jitter: delays are just what the table says
 
@@ -199,16 +199,16 @@ def test_a_retry_ends_the_waiting_alone() -> None:
 @pytest.mark.parametrize(
     ("found", "asks"),
     [
-        (LinkSwitch(attempts=3, fallback=True), False),
-        (LinkSwitch(attempts=0, fallback=True), True),
-        (LinkSwitch(attempts=3, fallback=False), True),
-        (LinkSwitch(attempts=2, fallback=True), False),
+        (ConnectionSwitch(attempts=3, fallback=True), False),
+        (ConnectionSwitch(attempts=0, fallback=True), True),
+        (ConnectionSwitch(attempts=3, fallback=False), True),
+        (ConnectionSwitch(attempts=2, fallback=True), False),
     ],
 )
-def test_zeros_of_others_ask_for_an_attempt(found: LinkSwitch, asks: bool) -> None:
-    assert asks_for_retry(found, LinkState(connected=False, ws_url="", attempts=3, fallback=True)) is asks
+def test_zeros_of_others_ask_for_an_attempt(found: ConnectionSwitch, asks: bool) -> None:
+    assert asks_for_retry(found, ReportedConnection(connected=False, ws_url="", attempts=3, fallback=True)) is asks
     assert not asks_for_retry(found, None)
-    assert not asks_for_retry(found, LinkState(connected=True, ws_url=""))
+    assert not asks_for_retry(found, ReportedConnection(connected=True, ws_url=""))
 
 
 def test_new_rules_end_the_waiting() -> None:

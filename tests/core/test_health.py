@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from atom_saas_sync.core.health import (
+    check_health,
     duration,
     elapsed,
     interval,
-    judge,
     minutes_since,
     size,
     stale_after_minutes,
@@ -66,11 +66,11 @@ WATCHING = WebSocketState(
 
 
 def reasons(status: Status, *, interval: int = 15, **options: Any) -> list[str]:
-    return [each.code for each in judge(status, NOW, sync_interval_minutes=interval, **options).reasons]
+    return [each.code for each in check_health(status, NOW, sync_interval_minutes=interval, **options).reasons]
 
 
 def test_a_recent_success_without_a_watch_is_healthy() -> None:
-    assert judge(state(), NOW, sync_interval_minutes=15).healthy
+    assert check_health(state(), NOW, sync_interval_minutes=15).healthy
 
 
 @pytest.mark.parametrize(
@@ -87,14 +87,14 @@ def test_stale_is_the_longer_of_half_an_hour_and_twice_the_interval(
 def test_a_failed_last_run_is_unhealthy_but_an_interrupted_or_partial_one_is_not() -> None:
     assert reasons(state(last_runs={"skills": run("failed", "timeout")})) == ["sync_failed"]
     assert reasons(state(last_runs={"skills": run("failed", "interrupted")})) == []
-    partial = judge(state(last_runs={"skills": run("partial")}), NOW, sync_interval_minutes=15)
+    partial = check_health(state(last_runs={"skills": run("partial")}), NOW, sync_interval_minutes=15)
     assert partial.healthy
     assert [each.code for each in partial.notices] == ["sync_partial"]
 
 
 def test_the_reason_of_a_failure_is_told_in_words() -> None:
     failed = run("failed", "auth", error_message="the marketplace refused the token (401)")
-    (trouble,) = judge(state(last_runs={"skills": failed}), NOW, sync_interval_minutes=15).reasons
+    (trouble,) = check_health(state(last_runs={"skills": failed}), NOW, sync_interval_minutes=15).reasons
     assert trouble.message == "the last sync failed: the marketplace refused the token (401)"
 
 
@@ -134,7 +134,7 @@ def test_a_websocket_that_an_administrator_switched_off_is_not_missed_but_a_watc
     off = replace(WATCHING, connected=False, enabled=False)
     assert reasons(state(websocket=off)) == []
     assert reasons(state(websocket=replace(off, alive=False))) == ["watch_gone"]
-    verdict = judge(state(websocket=off), NOW, sync_interval_minutes=15)
+    verdict = check_health(state(websocket=off), NOW, sync_interval_minutes=15)
     assert "websocket_disabled" in [each.code for each in verdict.notices]
 
 
@@ -173,7 +173,7 @@ def test_notices_wake_nobody() -> None:
     status = state(
         conflicts_open={"HIGH": 2}, ratings_failed=1, emergency_stop=True, clock_skew_seconds=-600.0, republished=3
     )
-    health = judge(status, NOW, sync_interval_minutes=15)
+    health = check_health(status, NOW, sync_interval_minutes=15)
     assert health.healthy
     assert [each.code for each in health.notices] == ["stopped", "conflicts_open", "ratings_failed", "clock_skew"]
     assert health.notices[-1].message == "this clock is 10 min ahead of the marketplace's"
@@ -181,7 +181,7 @@ def test_notices_wake_nobody() -> None:
 
 def test_the_documents_have_the_keys_of_the_guide() -> None:
     status = state(websocket=WATCHING, skills=1250, categories=24, ratings_pending=1, republished=2)
-    health = judge(status, NOW, sync_interval_minutes=15)
+    health = check_health(status, NOW, sync_interval_minutes=15)
     document = status_document(status, health, NOW)
     assert document["success"] is True
     assert {"status", "last_sync_at", "last_successful_sync_at", "total_syncs", "successful_syncs", "failed_syncs"} <= (
@@ -229,7 +229,7 @@ def after(status: str, *reasons: str, **fields: Any) -> Status:
 
 @pytest.mark.parametrize("status", ["partial", "failed"])
 def test_refused_deletions_are_unhealthy_and_name_the_commands(status: str) -> None:
-    health = judge(
+    health = check_health(
         after(status, "items_invalid", "deletions_refused", refused=1234, invalid=2), NOW, sync_interval_minutes=15
     )
     assert [each.code for each in health.reasons] == ["deletions_refused"]
@@ -237,7 +237,7 @@ def test_refused_deletions_are_unhealthy_and_name_the_commands(status: str) -> N
     assert "--dry-run" in health.reasons[0].hint
     assert "--max-delete 1234`" in health.reasons[0].hint
     # Of a run of a version that did not note how many.
-    older = judge(after(status, "deletions_refused"), NOW, sync_interval_minutes=15)
+    older = check_health(after(status, "deletions_refused"), NOW, sync_interval_minutes=15)
     assert "--max-delete N`" in older.reasons[0].hint
 
 
@@ -251,7 +251,7 @@ def test_refused_deletions_are_unhealthy_and_name_the_commands(status: str) -> N
     ],
 )
 def test_a_partial_run_is_told_with_its_own_cure(reasons: tuple[str, ...], invalid: int, code: str, words: str) -> None:
-    health = judge(after("partial", *reasons, invalid=invalid), NOW, sync_interval_minutes=15)
+    health = check_health(after("partial", *reasons, invalid=invalid), NOW, sync_interval_minutes=15)
     assert health.healthy
     (notice,) = health.notices
     assert notice.code == code

@@ -7,7 +7,7 @@ import pytest
 from atom_saas_sync.core.ids import MOST_CANDIDATES, choose_id
 from atom_saas_sync.core.versions import choose_version
 from atom_saas_sync.errors import Ambiguous, NotFound
-from atom_saas_sync.model import SentVersion
+from atom_saas_sync.model import PublishedVersion
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def test_an_ambiguous_prefix_names_what_it_could_be() -> None:
         choose_id("abcd", {f"abcd{number}": None for number in range(MOST_CANDIDATES + 1)}, {})
 
 
-def version(number: int | None, name: str | None, digest: str, executed: str = "ee") -> SentVersion:
-    return SentVersion(number, name, "{}", None, None, bytes.fromhex(digest * 32), bytes.fromhex(executed * 32))
+def version(number: int | None, name: str | None, digest: str, executed: str = "ee") -> PublishedVersion:
+    return PublishedVersion(number, name, "{}", None, None, bytes.fromhex(digest * 32), bytes.fromhex(executed * 32))
 
 
 VERSIONS = [

@@ -17,8 +17,8 @@ from atom_saas_sync.model import (
     STRATEGIES,
     Action,
     Conflict,
-    Known,
     Outcome,
+    SkillState,
     SkillVersion,
     Strategy,
 )
@@ -43,8 +43,8 @@ def test_a_decision_carried_out_needs_no_second_one(cell: Cell, strategy: Strate
     assert (again.outcome, again.cache, again.conflict) == (Outcome.UNCHANGED, "keep", None)
 
 
-def carried_out(cell: Cell, action: Action) -> Known:
-    known = known_of(cell) or Known("s")
+def carried_out(cell: Cell, action: Action) -> SkillState:
+    known = known_of(cell) or SkillState("s")
     local, base, waiting = known.local_text, known.base, known.waiting
     for effect in action.effects:
         match effect:
@@ -62,7 +62,7 @@ def carried_out(cell: Cell, action: Action) -> Known:
             assert ours is not None
             assert ours.waiting is not None
             waiting = replace(ours.waiting, remote_text=entry.conflict.remote_text)
-    return Known("s", local, known.local_updated_at, base, waiting)
+    return SkillState("s", local, known.local_updated_at, base, waiting)
 
 
 @pytest.mark.parametrize(

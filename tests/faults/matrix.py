@@ -37,7 +37,7 @@ SKIPPED: list[float] = []
 """The pauses requested since the list was last cleared."""
 
 
-class QuickClock(runtime.StopSignals):
+class QuickClock(runtime.RunClock):
     """The real time, except that sleeping returns at once and moves the wall clock forward."""
 
     moved = timedelta()
@@ -382,7 +382,7 @@ def rows(bench: Bench, section: Section, wanted: Sequence[Case]) -> Iterator[str
 
 def write(*, quick: bool) -> Iterator[str]:
     """Yield the document, or with `quick` the part of it that a test repeats."""
-    runtime.StopSignals = QuickClock  # type: ignore[misc]
+    runtime.RunClock = QuickClock  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as directory, Sandbox(skills=SKILLS, seed=3) as sandbox:
         bench = Bench(sandbox, Path(directory))
         met = {case.kind for section in SECTIONS for case in cases() if section.endpoint in case.where}

@@ -14,7 +14,7 @@ from inputs import broken, frames, fuzzing, tried
 
 from atom_saas_sync.core.connection import Command, ConnectionRules, ConnectionState
 from atom_saas_sync.core.incoming.messages import Malformed, Message, parse_frame
-from atom_saas_sync.errors import LinkEnded
+from atom_saas_sync.errors import WebSocketClosed
 from atom_saas_sync.marketplace.websocket import open_link
 
 TOKEN = "at_saas_fuzz_0004"
@@ -85,7 +85,7 @@ def handshake(accept: bytes) -> bytes:
     return b"\r\n".join([*head, b"", b""])
 
 
-async def listen_to(opening: bytes | None, stream: bytes) -> LinkEnded:
+async def listen_to(opening: bytes | None, stream: bytes) -> WebSocketClosed:
     """Connect to who answers a handshake with `opening`, or rightly, and then sends the stream; return how it ended."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -103,11 +103,11 @@ async def listen_to(opening: bytes | None, stream: bytes) -> LinkEnded:
             link = await open_link(f"ws://127.0.0.1:{port}/ws", TOKEN, on_frame=lambda: None, handshake_seconds=5)
             while True:
                 assert isinstance(parse_frame(await link.receive()), Message | Malformed)
-        except LinkEnded as ended:
+        except WebSocketClosed as ended:
             return ended
 
 
-def check_end(ended: LinkEnded) -> None:
+def check_end(ended: WebSocketClosed) -> None:
     assert ended.message.isprintable()
     assert len(ended.message) < 250
     assert TOKEN not in ended.message

@@ -40,7 +40,7 @@ from watch_support import stop, watching
 from web_support import served
 
 from atom_saas_sync.metrics import render
-from atom_saas_sync.model import LinkState
+from atom_saas_sync.model import ReportedConnection
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.store.database import Database
 from atom_saas_sync.store.lock import run_lock
@@ -200,7 +200,7 @@ class Day:
         down = 18 <= minute / 60 < 19
         now = self._machine.clock.now()
         self._realtime.note(
-            LinkState(
+            ReportedConnection(
                 connected=not down,
                 ws_url="ws://sandbox",
                 fallback=down,

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from atom_saas_sync.characters import counted
 from atom_saas_sync.core.diagnosis.findings import DoctorFinding, DoctorSettings, Timers, skipped
 from atom_saas_sync.core.diagnosis.trust import trust
-from atom_saas_sync.core.health import duration, judge, minutes_since, watch_is_running
+from atom_saas_sync.core.health import check_health, duration, minutes_since, watch_is_running
 from atom_saas_sync.model import Health, Status
 
 _LONG_RUN_MINUTES = 60
@@ -62,7 +62,7 @@ def schedule(plan: DoctorSettings, timers: Timers, status: Status, now: datetime
 
 def state(plan: DoctorSettings, timers: Timers, status: Status, now: datetime) -> Iterator[DoctorFinding]:
     """Check what syncs, `watch` and people have left behind."""
-    health = judge(
+    health = check_health(
         status,
         now,
         sync_interval_minutes=plan.sync_interval_minutes,

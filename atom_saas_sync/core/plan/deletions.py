@@ -5,11 +5,11 @@ from __future__ import annotations
 from atom_saas_sync.core.plan.conflicts import closing, conflict_with, replaced_forgery
 from atom_saas_sync.core.plan.sides import Sides
 from atom_saas_sync.core.plan.steps import ended, life_here, logged, served, without_base
-from atom_saas_sync.model import Action, ConflictEntry, Known, Outcome, Resolution, Strategy
+from atom_saas_sync.model import Action, ConflictEntry, Outcome, Resolution, SkillState, Strategy
 from atom_saas_sync.model.effects import Effect, MarkDeleted, RemoveServed
 
 
-def plan_deleted(known: Known, strategy: Strategy) -> Action | None:
+def plan_deleted(known: SkillState, strategy: Strategy) -> Action | None:
     """Plan for a skill that the marketplace has confirmed as deleted; None if nothing is to be done."""
     sides, base, waiting = Sides(known), known.base, known.waiting
     if base is None:
@@ -20,7 +20,7 @@ def plan_deleted(known: Known, strategy: Strategy) -> Action | None:
         return Action(known.skill_id, Outcome.UNCHANGED, tuple(logged(known.skill_id, entry)))
     if known.local_text is None or not sides.is_edited:
         return _gone(sides, closing(sides, None, None) or replaced_forgery(sides, None))
-    if waiting is not None and waiting.held:
+    if waiting is not None and waiting.reopened:
         strategy = "manual"
     if strategy == "manual":
         if base.deleted and waiting is not None and waiting.remote_text is None:

@@ -11,11 +11,11 @@ from atom_saas_sync.core.plan.conflicts import fields_of
 from atom_saas_sync.core.plan.listed import kept_base
 from atom_saas_sync.core.plan.sides import Sides
 from atom_saas_sync.core.plan.steps import life_here, restored, served
-from atom_saas_sync.model import Action, Known, Outcome, SkillVersion
+from atom_saas_sync.model import Action, Outcome, SkillState, SkillVersion
 from atom_saas_sync.model.effects import Life, RemoveServed
 
 
-def plan_edit(known: Known, fields: Mapping[str, Any]) -> Action | None:
+def plan_edit(known: SkillState, fields: Mapping[str, Any]) -> Action | None:
     """Plan an edit; None if it changes nothing that a person can change.
 
     Volatile fields follow the marketplace: of an edited skill, the cached text has its newest.
@@ -34,7 +34,7 @@ def plan_edit(known: Known, fields: Mapping[str, Any]) -> Action | None:
     return Action(known.skill_id, outcome, (write, *kept_base(sides, edited.text)))
 
 
-def plan_revert(known: Known, base: SkillVersion) -> Action:
+def plan_revert(known: SkillState, base: SkillVersion) -> Action:
     """Plan to go back to the marketplace's version."""
     sides = Sides(known)
     lives = Life.CONFIRMED if sides.local is None else Life.AS_BEFORE

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from atom_saas_sync.core.canonical import json_text
 from atom_saas_sync.core.plan.sides import Sides, StoredText
-from atom_saas_sync.model import Action, Known, Outcome, RatingReceipt
+from atom_saas_sync.model import Action, Outcome, RatingReceipt, SkillState
 from atom_saas_sync.model.effects import Effect, ReadAgain, ReadPageAgain, RefreshBase, RefreshFigures
 
 
-def plan_figures(known: Known, receipt: RatingReceipt) -> Action:
+def plan_figures(known: SkillState, receipt: RatingReceipt) -> Action:
     """Plan to show a receipt's figures in the cached skill, and in its base too, if that is kept apart.
 
     Answers overtake each other, and messages and polls overtake them: the next poll reads the skill anew, even if its

@@ -35,13 +35,13 @@ from atom_saas_sync.core.plan.steps import (
     seen,
     served,
 )
-from atom_saas_sync.model import Action, ConflictEntry, Known, Outcome, Resolution, SkillVersion, Strategy
+from atom_saas_sync.model import Action, ConflictEntry, Outcome, Resolution, SkillState, SkillVersion, Strategy
 from atom_saas_sync.model.effects import AddServed, Effect, KeepBase, Life, NoteRepublished, SetBase, UnmarkDeleted
 from atom_saas_sync.times import CLOCK_TOLERANCE, parse_time
 
 
 def plan_listed(
-    known: Known | None,
+    known: SkillState | None,
     remote: SkillVersion,
     strategy: Strategy,
     now: datetime,
@@ -55,7 +55,7 @@ def plan_listed(
     """
     if known is None and not seen_otherwise:
         return _new(remote, source)
-    sides = Sides(known or Known(remote.skill_id))
+    sides = Sides(known or SkillState(remote.skill_id))
     return with_alarm(plan_sides(sides, remote, strategy, now, source), sides, seen_otherwise=seen_otherwise)
 
 
@@ -68,7 +68,7 @@ def _new(remote: SkillVersion, source: Source) -> Action:
     return Action(skill_id, Outcome.ADDED, effects, remote)
 
 
-def plan_touched(known: Known, strategy: Strategy, now: datetime) -> Action | None:
+def plan_touched(known: SkillState, strategy: Strategy, now: datetime) -> Action | None:
     """Plan for a listed skill whose row another program has deleted or changed; None if there is nothing to do.
 
     Not from a base that was tampered with. If a conflict waits, what the marketplace has now is not the base.
@@ -80,7 +80,7 @@ def plan_touched(known: Known, strategy: Strategy, now: datetime) -> Action | No
     return None if newest is None else _plan_stored(sides, newest.version, strategy, now)
 
 
-def plan_waiting(known: Known, strategy: Strategy, now: datetime, *, listed: bool) -> Action | None:
+def plan_waiting(known: SkillState, strategy: Strategy, now: datetime, *, listed: bool) -> Action | None:
     """Plan for a skill whose conflict waits, which an edit may have settled, or another strategy can.
 
     None if there is nothing to do; that is so for one that is not `listed`, too: it may be gone.
@@ -101,7 +101,7 @@ def _plan_stored(sides: Sides, newest: SkillVersion | None, strategy: Strategy, 
 
 
 def without_outdated(
-    changed: Mapping[str, SkillVersion], told: AbstractSet[str], known: Mapping[str, Known], now: datetime
+    changed: Mapping[str, SkillVersion], told: AbstractSet[str], known: Mapping[str, SkillState], now: datetime
 ) -> dict[str, SkillVersion]:
     """Return what a page shows, without what messages have `told` since it was asked for, unless it is surely newer."""
     return {
@@ -109,7 +109,7 @@ def without_outdated(
     }
 
 
-def is_newer(remote: SkillVersion, known: Known | None, now: datetime) -> bool:
+def is_newer(remote: SkillVersion, known: SkillState | None, now: datetime) -> bool:
     """Tell whether what the list shows is surely newer than what we know of the marketplace's version."""
     newest = None if known is None else Sides(known).newest
     stored = parse_time((fields_of(newest) or {}).get("updated_at"))
@@ -227,7 +227,7 @@ def kept_base(sides: Sides, text: str) -> list[KeepBase]:
 def _settle(sides: Sides, remote: SkillVersion, strategy: Strategy, now: datetime, source: Source) -> Action:
     """Both sides changed, differently: a conflict."""
     known = sides.known
-    if known.waiting is not None and known.waiting.held:
+    if known.waiting is not None and known.waiting.reopened:
         strategy = "manual"
     if strategy != "manual":
         result = resolve_versions(

@@ -16,7 +16,7 @@ from atom_saas_sync.core.plan.deletions import plan_deleted
 from atom_saas_sync.core.plan.listed import plan_sides
 from atom_saas_sync.core.plan.sides import Sides
 from atom_saas_sync.core.plan.steps import SENT, Source, identity
-from atom_saas_sync.model import Action, Known, MessageMark, Outcome, SkillVersion, Strategy
+from atom_saas_sync.model import Action, MessageMark, Outcome, SkillState, SkillVersion, Strategy
 from atom_saas_sync.model.effects import Identity
 from atom_saas_sync.times import CLOCK_TOLERANCE, parse_time
 
@@ -37,7 +37,7 @@ class Told(Struct, frozen=True):
 
 def told_by(
     message: Message,
-    known: Known | None,
+    known: SkillState | None,
     mark: MessageMark | None,
     rating_mark: MessageMark | None,
     now: datetime,
@@ -49,7 +49,7 @@ def told_by(
     The marks are what is remembered of the last messages about the skill and about its figures. `offered` is the text
     of the marketplace's version that waits: it is newer than the base, and a message continues it.
     """
-    sides = Sides(known or Known(message.key), offered=offered)
+    sides = Sides(known or SkillState(message.key), offered=offered)
     if message.type == RATING_UPDATE:
         return _rating_told(sides, message, rating_mark, now)
     stored = fields_of(sides.newest)

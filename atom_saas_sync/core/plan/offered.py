@@ -19,7 +19,7 @@ from atom_saas_sync.core.plan.deletions import plan_deleted
 from atom_saas_sync.core.plan.listed import plan_sides, with_alarm
 from atom_saas_sync.core.plan.sides import Sides, StoredText
 from atom_saas_sync.core.plan.steps import DECIDED, SENT, Source, logged, restored, served
-from atom_saas_sync.model import Action, ConflictEntry, Known, Outcome, Resolution, SkillVersion, Strategy
+from atom_saas_sync.model import Action, ConflictEntry, Outcome, Resolution, SkillState, SkillVersion, Strategy
 from atom_saas_sync.model.effects import (
     DropOffer,
     Effect,
@@ -43,7 +43,7 @@ Ban = tuple[Literal["revoked", "denied"], str]
 
 
 def plan_offered(
-    known: Known | None,
+    known: SkillState | None,
     remote: SkillVersion,
     evidence: Evidence,
     gate: Gate,
@@ -56,7 +56,7 @@ def plan_offered(
 
     What is served stays, but for its volatile fields; a served version that is revoked or denied goes into quarantine.
     """
-    sides = Sides(known or Known(remote.skill_id))
+    sides = Sides(known or SkillState(remote.skill_id))
     verdict = judge(gate, served_of(sides), remote, evidence, now)
     if verdict.kind == "admit":
         action = plan_sides(sides, remote, strategy, now, source)
@@ -202,7 +202,7 @@ def _with_volatile(side: StoredText, remote: SkillVersion) -> str | None:
 # What people and revocations do
 
 
-def plan_withdrawn(known: Known | None, offer: Offer | None, skill_id: str, strategy: Strategy) -> Action | None:
+def plan_withdrawn(known: SkillState | None, offer: Offer | None, skill_id: str, strategy: Strategy) -> Action | None:
     """Plan for a skill that the marketplace has confirmed as deleted; what waited of it waits no more."""
     action = None if known is None else plan_deleted(known, strategy)
     if offer is None:
@@ -214,7 +214,7 @@ def plan_withdrawn(known: Known | None, offer: Offer | None, skill_id: str, stra
 
 
 def plan_quarantine(
-    known: Known, *, reason: Literal["quarantined", "revoked", "denied"], by: str, note: str | None, is_shown: bool
+    known: SkillState, *, reason: Literal["quarantined", "revoked", "denied"], by: str, note: str | None, is_shown: bool
 ) -> Action:
     """Plan to take a served skill out of what is served, and to keep it whole as evidence.
 
@@ -252,7 +252,7 @@ def plan_quarantine(
     return Action(known.skill_id, Outcome.DELETED, tuple(effects))
 
 
-def plan_release(known: Known, kept: Quarantined) -> Action:
+def plan_release(known: SkillState, kept: Quarantined) -> Action:
     """Plan to put a skill back as it was, byte for byte. It exists only here if the marketplace has deleted it."""
     sides = Sides(known)
     effects: list[Effect] = [Release(known.skill_id)]
@@ -266,7 +266,7 @@ def plan_release(known: Known, kept: Quarantined) -> Action:
 
 
 def plan_put_back(
-    known: Known,
+    known: SkillState,
     former: SkillVersion,
     evidence: Evidence,
     gate: Gate,

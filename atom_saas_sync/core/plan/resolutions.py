@@ -17,16 +17,16 @@ from atom_saas_sync.core.plan.steps import DECIDED, life_here, logged, restored,
 from atom_saas_sync.model import (
     Action,
     ConflictEntry,
-    Known,
     LoggedConflict,
     Outcome,
     Resolution,
+    SkillState,
     SkillVersion,
 )
 from atom_saas_sync.model.effects import Effect, Life, MarkDeleted
 
 
-def plan_resolution(known: Known, result: SkillVersion | None, strategy: str, now: datetime) -> Action:
+def plan_resolution(known: SkillState, result: SkillVersion | None, strategy: str, now: datetime) -> Action:
     """Plan what a person has decided about the waiting conflict: the cache gets `result`; None removes the skill.
 
     The base becomes the remote version that was looked at. Raises ValueError if no conflict waits, the row is gone, or
@@ -43,7 +43,7 @@ def plan_resolution(known: Known, result: SkillVersion | None, strategy: str, no
     return settled(sides, remote, result, strategy, now, DECIDED)
 
 
-def plan_undo(known: Known, logged_conflict: LoggedConflict) -> Action:
+def plan_undo(known: SkillState, logged_conflict: LoggedConflict) -> Action:
     """Plan to put back what a resolution replaced: local text and base as they were, and the conflict waits again.
 
     The remote side is what the marketplace has now. No conflict waits if there is none any more: both sides have only
@@ -60,7 +60,7 @@ def plan_undo(known: Known, logged_conflict: LoggedConflict) -> Action:
     if remote is not None and base is not None and remote.content_digest == base.content_digest:
         # The marketplace went back to the base: a local edit is left.
         return _put_back(sides, text, life_here(sides), kept_base(sides, text))
-    before = Known(skill_id, logged_conflict.local_text, base=None if base is None else base_of(base))
+    before = SkillState(skill_id, logged_conflict.local_text, base=None if base is None else base_of(base))
     log = logged(skill_id, ConflictEntry(conflict_with(Sides(before), remote), None, logged_conflict.id))
     if base is None:
         return _put_back(sides, text, life_here(sides), [*without_base(sides, written=True, settles=True), *log])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, Self, TypeVar, overload
 
 from atom_saas_sync.core.canonical import Shape, content_digest, decode_with_shape, version_from, version_key
-from atom_saas_sync.model import Base, Known, SkillVersion
+from atom_saas_sync.model import Base, SkillState, SkillVersion
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ class StoredText:
 class Sides:
     """What is stored of a skill, decoded: the local copy, the base, and what waits in a conflict."""
 
-    def __init__(self, known: Known, *, offered: str | None = None) -> None:
+    def __init__(self, known: SkillState, *, offered: str | None = None) -> None:
         """`offered` is the text of a version that the gate holds or refuses."""
         self.known = known
         self.offered = None if offered is None else StoredText(known.skill_id, offered)
@@ -132,12 +132,12 @@ class Sides:
         return self.base.content_digest != base.content_digest
 
 
-def is_edited(known: Known) -> bool:
+def is_edited(known: SkillState) -> bool:
     """Tell whether the local copy differs from its base in fields that matter; also if it exists only here."""
     return Sides(known).is_edited
 
 
-def is_tampered(known: Known | None) -> bool:
+def is_tampered(known: SkillState | None) -> bool:
     """Tell whether the text that counts as the marketplace's is not what it sent."""
     return known is not None and Sides(known).is_tampered
 

@@ -10,7 +10,7 @@ from atom_saas_sync.core.canonical import stored_version
 from atom_saas_sync.core.gate.types import Evidence, Gate, Offer, Served
 from atom_saas_sync.core.plan import offered
 from atom_saas_sync.core.plan.sides import Sides
-from atom_saas_sync.model import Known, SkillVersion, Strategy
+from atom_saas_sync.model import SkillState, SkillVersion, Strategy
 from atom_saas_sync.usecases.gate.loading import LoadedGate
 from atom_saas_sync.usecases.ports.gate_desk import DecidingBatch, GateStore
 from atom_saas_sync.usecases.ports.gate_edges import Scanner
@@ -33,7 +33,7 @@ class GateDesk(Struct, frozen=True):
 class OnTheDesk(Struct, frozen=True):
     """What is stored of the skills that a person decides about."""
 
-    known: Mapping[str, Known]
+    known: Mapping[str, SkillState]
     offers: Mapping[str, Offer]
     versions: Mapping[str, SkillVersion]
     evidence: Mapping[str, Evidence]
@@ -55,7 +55,7 @@ def put_on_the_desk(batch: DecidingBatch, skill_ids: Iterable[str]) -> OnTheDesk
     return OnTheDesk(batch.known(ids), offers, versions, batch.gate.evidence(versions.values()))
 
 
-def served_of(known: Known | None) -> Served | None:
+def served_of(known: SkillState | None) -> Served | None:
     """Return the base of a skill as the gate compares it."""
     return None if known is None else offered.served_of(Sides(known))
 

@@ -11,7 +11,7 @@ from atom_saas_sync.core.gate.rules import Ruling
 from atom_saas_sync.core.gate.types import Quarantined, Verdict
 from atom_saas_sync.core.gate.verdict import judge, ruling_of
 from atom_saas_sync.errors import NotFound
-from atom_saas_sync.model import Known, SkillVersion
+from atom_saas_sync.model import SkillState, SkillVersion
 from atom_saas_sync.usecases.gate.desk import GateDesk, served_of
 from atom_saas_sync.usecases.gate.loading import with_clock
 
@@ -44,7 +44,9 @@ def explain(desk: GateDesk, skill_id: str, now: datetime) -> Explained:
     return Explained(version, offer is not None, judge(*case), ruling_of(*case), problem)
 
 
-def _shown(skill_id: str, offered: str | None, known: Known | None, quarantined: Quarantined | None) -> SkillVersion:
+def _shown(
+    skill_id: str, offered: str | None, known: SkillState | None, quarantined: Quarantined | None
+) -> SkillVersion:
     """Return the version that the marketplace showed last."""
     text = offered or (None if known is None else known.base_text)
     if text is None and quarantined is not None:

@@ -19,7 +19,7 @@ from atom_saas_sync.core.plan.offered import (
     plan_release,
 )
 from atom_saas_sync.errors import Ambiguous, NotFound, UsageError
-from atom_saas_sync.model import Known, SkillVersion
+from atom_saas_sync.model import SkillState, SkillVersion
 from atom_saas_sync.usecases.gate.desk import GateDesk, is_digest, put_on_the_desk, served_of, strict_gate
 from atom_saas_sync.usecases.gate.local import take_out_revoked
 from atom_saas_sync.usecases.gate.passes import enforce, judge_offers
@@ -55,7 +55,7 @@ def add_pin(desk: GateDesk, text: str, *, note: str | None, actor: str, now: dat
             evidence = batch.gate.evidence([former])[skill_id]
             decision = Decision(skill_id, digest, "approve", now, actor, note)
             evidence = replace(evidence, decision=decision, admitted_since=False, pin=pin)
-            stored = known or Known(skill_id)
+            stored = known or SkillState(skill_id)
             verdict = judge(gate, served_of(known), former, evidence, now)
             if verdict.kind != "admit":
                 return Decided((), (Refused(skill_id, str(verdict.reason)),))
@@ -242,7 +242,7 @@ def release(desk: GateDesk, skill_ids: Sequence[str], *, actor: str, now: dateti
         known, there = batch.known(ids), batch.gate.quarantined(ids)
         actions = []
         for skill_id in ids:
-            each = known.get(skill_id) or Known(skill_id)
+            each = known.get(skill_id) or SkillState(skill_id)
             reason = _not_releasable(gate, each, there.get(skill_id))
             if reason is None:
                 actions.append(plan_release(each, there[skill_id]))
@@ -255,7 +255,7 @@ def release(desk: GateDesk, skill_ids: Sequence[str], *, actor: str, now: dateti
     return Quarantining(tuple(done), tuple(refused))
 
 
-def _not_releasable(gate: Gate, known: Known, kept: Quarantined | None) -> str | None:
+def _not_releasable(gate: Gate, known: SkillState, kept: Quarantined | None) -> str | None:
     if kept is None:
         return NOT_QUARANTINED
     if known.local_text is not None and known.local_text != kept.text:

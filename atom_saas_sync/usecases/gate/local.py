@@ -12,22 +12,22 @@ from atom_saas_sync.core.gate.types import Gate
 from atom_saas_sync.core.plan.offered import ban_on, plan_quarantine
 from atom_saas_sync.core.plan.sides import Sides, base_of
 from atom_saas_sync.errors import NotAdmitted
-from atom_saas_sync.model import Action, Known
+from atom_saas_sync.model import Action, SkillState
 from atom_saas_sync.model.effects import SetBase, WriteServed
-from atom_saas_sync.usecases.ports import PersonsBatch
+from atom_saas_sync.usecases.ports import EditBatch
 
 POLICY = "policy"
 _TOGETHER = 200
 
 
-def take_out_revoked(batch: PersonsBatch, now: datetime) -> None:
+def take_out_revoked(batch: EditBatch, now: datetime) -> None:
     """Take out of what is served what another program has brought back although it is revoked."""
     revocations = batch.gate.revocations()
     if revocations.entries:
         take_out(batch, Gate(revocations=revocations), batch.gate.revoked_skills(revocations), now, actor=POLICY)
 
 
-def take_out(batch: PersonsBatch, gate: Gate, skill_ids: Sequence[str], now: datetime, *, actor: str) -> list[Action]:
+def take_out(batch: EditBatch, gate: Gate, skill_ids: Sequence[str], now: datetime, *, actor: str) -> list[Action]:
     """Put those of these skills into quarantine that must not be served; return what was done."""
     actions: list[Action] = []
     for start in range(0, len(skill_ids), _TOGETHER):
@@ -44,7 +44,7 @@ def take_out(batch: PersonsBatch, gate: Gate, skill_ids: Sequence[str], now: dat
     return actions
 
 
-def refuse_banned(batch: PersonsBatch, known: Mapping[str, Known], actions: Sequence[Action]) -> None:
+def refuse_banned(batch: EditBatch, known: Mapping[str, SkillState], actions: Sequence[Action]) -> None:
     """Raise NotAdmitted if one of these actions would serve what must not be served; `known` is before them."""
     served = [after for action in actions if (after := _served_by(action, known.get(action.skill_id))) is not None]
     if not served:
@@ -66,7 +66,7 @@ def refuse_banned(batch: PersonsBatch, known: Mapping[str, Known], actions: Sequ
             )
 
 
-def _served_by(action: Action, known: Known | None) -> Known | None:
+def _served_by(action: Action, known: SkillState | None) -> SkillState | None:
     """Return the skill as the action leaves it; None if it changes neither the text nor the base of what is served."""
     text = next((each.text for each in action.effects if isinstance(each, WriteServed)), None)
     if text is None and known is not None and any(isinstance(each, SetBase) for each in action.effects):
@@ -79,4 +79,4 @@ def _served_by(action: Action, known: Known | None) -> Known | None:
     for effect in action.effects:
         if isinstance(effect, SetBase):
             base = base_of(effect.version)
-    return Known(action.skill_id, text, base=base)
+    return SkillState(action.skill_id, text, base=base)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from atom_saas_sync.core.plan import plan_deleted, plan_listed, plan_touched, plan_waiting
 from atom_saas_sync.core.plan.sides import Sides
-from atom_saas_sync.model import Action, Known, SkillVersion, Strategy
+from atom_saas_sync.model import Action, SkillState, SkillVersion, Strategy
 from atom_saas_sync.usecases.ports import SkillBatch, Statistics
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Planner:
     def listed(
         self,
         batch: SkillBatch,
-        known: Mapping[str, Known],
+        known: Mapping[str, SkillState],
         shown: Mapping[str, SkillVersion],
         now: datetime,
     ) -> list[Action]:
@@ -76,7 +76,7 @@ class Planner:
             for each in self._still_admitted(batch, known, now)
         ]
 
-    def _still_admitted(self, batch: SkillBatch, known: Mapping[str, Known], now: datetime) -> list[Known]:
+    def _still_admitted(self, batch: SkillBatch, known: Mapping[str, SkillState], now: datetime) -> list[SkillState]:
         """Return those skills whose newest admitted version may still be served: it was admitted before it was stored.
 
         What was revoked or rejected since, what is in quarantine, not in the lock file or pinned to another version is

@@ -27,10 +27,10 @@ from atom_saas_sync.usecases.ports.catalogue import KnownSkills, SkillBatch, Sto
 from atom_saas_sync.usecases.ports.gate import GateBatch
 from atom_saas_sync.usecases.ports.marketplace import Marketplace, RatingMarketplace, Statistics
 from atom_saas_sync.usecases.ports.people import (
-    ConflictDesk,
     EditableCatalogue,
+    EditBatch,
     ListedConflicts,
-    PersonsBatch,
+    Resolutions,
     StoredConflicts,
 )
 from atom_saas_sync.usecases.ports.ratings import PersonsRatings, StoredRatings
@@ -52,7 +52,7 @@ __all__ = [
     "CacheFigures",
     "Clock",
     "ConfirmBatch",
-    "ConflictDesk",
+    "EditBatch",
     "EditableCatalogue",
     "EventBatch",
     "GateBatch",
@@ -60,11 +60,11 @@ __all__ = [
     "KnownSkills",
     "ListedConflicts",
     "Marketplace",
-    "PersonsBatch",
     "PersonsRatings",
     "Progress",
     "RatingMarketplace",
     "RequestsLeft",
+    "Resolutions",
     "RunLog",
     "SkillBatch",
     "StateStore",

@@ -8,14 +8,14 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
 
-from atom_saas_sync.model import Action, Category, Known, PageRecord, SkillVersion
+from atom_saas_sync.model import Action, Category, PageRecord, SkillState, SkillVersion
 from atom_saas_sync.usecases.ports.gate import GateBatch
 
 
 class KnownSkills(Protocol):
     """What is stored of skills."""
 
-    def known(self, skill_ids: Iterable[str]) -> dict[str, Known]:
+    def known(self, skill_ids: Iterable[str]) -> dict[str, SkillState]:
         """Return what is stored of these skills: the cached row, the base, an open conflict.
 
         Skills without any of the three are absent. Text that another program has stored in another encoding is
@@ -40,7 +40,7 @@ class SkillBatch(KnownSkills, Protocol):
 class StoredBatch(SkillBatch, Protocol):
     """One transaction of a catalogue run."""
 
-    def told_since(self, moment: datetime, *, now: datetime) -> set[str]:
+    def changed_by_events_since(self, moment: datetime, *, now: datetime) -> set[str]:
         """Return the skills that messages have changed between `moment` and `now`.
 
         Later entries come from a clock that has since been set back.

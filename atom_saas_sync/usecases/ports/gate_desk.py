@@ -6,7 +6,7 @@ from collections.abc import Collection
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
-from atom_saas_sync.usecases.ports.people import PersonsBatch
+from atom_saas_sync.usecases.ports.people import EditBatch
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.model import SkillVersion
 
 
-class DecidingBatch(PersonsBatch, Protocol):
+class DecidingBatch(EditBatch, Protocol):
     """One transaction in which offers are judged and decisions are carried out."""
 
     def former_versions(self, skill_id: str) -> list[tuple[SkillVersion, bool]]:

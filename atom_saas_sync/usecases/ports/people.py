@@ -12,7 +12,7 @@ from atom_saas_sync.usecases.ports.catalogue import KnownSkills
 from atom_saas_sync.usecases.ports.gate import GateBatch
 
 
-class PersonsBatch(KnownSkills, Protocol):
+class EditBatch(KnownSkills, Protocol):
     """One transaction for the actions of a user."""
 
     @property
@@ -35,11 +35,11 @@ class PersonsBatch(KnownSkills, Protocol):
 class EditableCatalogue(KnownSkills, Protocol):
     """What editing needs of the store."""
 
-    def batch(self) -> AbstractContextManager[PersonsBatch]:
+    def batch(self) -> AbstractContextManager[EditBatch]:
         """Open the transaction of one edit."""
 
 
-class ConflictDesk(PersonsBatch, Protocol):
+class Resolutions(EditBatch, Protocol):
     """One transaction in which a user resolves conflicts. It confirms no skill: nothing was fetched."""
 
     def conflict(self, conflict_id: int) -> LoggedConflict | None:
@@ -58,7 +58,7 @@ class StoredConflicts(Protocol):
     def conflict(self, conflict_id: int) -> LoggedConflict | None:
         """Return one conflict with its versions, and what the cache holds now."""
 
-    def deciding(self) -> AbstractContextManager[ConflictDesk]:
+    def resolving(self) -> AbstractContextManager[Resolutions]:
         """Open the one transaction in which decisions are made and carried out: all of them, or none."""
 
 

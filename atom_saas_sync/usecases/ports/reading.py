@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from atom_saas_sync.model import CachedSkill, CacheStatistics, PurgePlan, SentVersion, Sort, Wanted
+from atom_saas_sync.model import CachedSkill, CacheStatistics, PublishedVersion, PurgePlan, SkillFilter, Sort
 
 
 class StoredReading(Protocol):
@@ -15,14 +15,14 @@ class StoredReading(Protocol):
     A skill that was edited here and deleted by the marketplace is not shown.
     """
 
-    def list_skills(self, wanted: Wanted, *, sort: Sort = "name", limit: int | None = None) -> list[CachedSkill]:
+    def list_skills(self, wanted: SkillFilter, *, sort: Sort = "name", limit: int | None = None) -> list[CachedSkill]:
         """Return the skills that match, sorted; by rating and time, the largest first and those without last."""
 
-    def count(self, wanted: Wanted) -> int:
+    def count(self, wanted: SkillFilter) -> int:
         """Return how many skills match."""
 
     def search(
-        self, text: str, wanted: Wanted, *, sort: Sort | None = None, limit: int | None = None
+        self, text: str, wanted: SkillFilter, *, sort: Sort | None = None, limit: int | None = None
     ) -> tuple[list[CachedSkill], int]:
         """Return the skills with every word of `text`, the best first unless `sort`, and how many there are.
 
@@ -43,7 +43,7 @@ class StoredReading(Protocol):
 class StoredHistory(Protocol):
     """The versions of a skill that the marketplace sent."""
 
-    def versions(self, skill_id: str) -> list[SentVersion]:
+    def versions(self, skill_id: str) -> list[PublishedVersion]:
         """Return the versions that are kept, the newest first: the base, then those that ended.
 
         There is no base if the skill is deleted, or was never the marketplace's.

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
 
-from atom_saas_sync.model import Action, Category, LinkState, LinkSwitch, MessageMark, ScheduledJob
+from atom_saas_sync.model import Action, Category, ConnectionSwitch, MessageMark, ReportedConnection, ScheduledJob
 from atom_saas_sync.usecases.ports.catalogue import SkillBatch, StoredBatch
 
 
@@ -66,14 +66,14 @@ class StoredEvents(Protocol):
 class StateStore(Protocol):
     """The stored state of `watch`, and what it reads of others."""
 
-    def begin(self, ws_url: str, now: datetime) -> LinkSwitch:
+    def begin(self, ws_url: str, now: datetime) -> ConnectionSwitch:
         """Store that `watch` has started in this process, not yet connected; what its predecessor did is over.
 
         Returns the switch of administrators, which is never written. Deletions by messages that are more than a day old
         are forgotten.
         """
 
-    def note(self, state: LinkState, now: datetime) -> LinkSwitch:
+    def note(self, state: ReportedConnection, now: datetime) -> ConnectionSwitch:
         """Store the state of the connection and the heartbeat, and add to the counters.
 
         Returns what stood there just before, in the same transaction: what other programs wrote there is never missed.

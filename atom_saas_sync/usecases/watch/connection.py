@@ -13,10 +13,10 @@ from msgspec.structs import replace
 from atom_saas_sync.core.connection import DISABLED_BY_ADMIN, Command, ConnectionRules, ConnectionState, asks_for_retry
 from atom_saas_sync.core.incoming.messages import PING
 from atom_saas_sync.core.outgoing import heartbeat
-from atom_saas_sync.errors import AtomSyncError, LinkEnded
-from atom_saas_sync.model import LinkState, LinkSwitch
+from atom_saas_sync.errors import AtomSyncError, WebSocketClosed
+from atom_saas_sync.model import ConnectionSwitch, ReportedConnection
 from atom_saas_sync.usecases.watch.background import wait_for
-from atom_saas_sync.usecases.watch.edges import Clock, Link
+from atom_saas_sync.usecases.watch.edges import Clock, Connection
 from atom_saas_sync.usecases.watch.inbox import Inbox
 from atom_saas_sync.usecases.watch.reporting import ConnectionReport
 
@@ -36,7 +36,7 @@ class ConnectionKeeper:
         self,
         lifeline: ConnectionState,
         *,
-        open_link: Callable[[Callable[[], None]], Awaitable[Link]],
+        open_link: Callable[[Callable[[], None]], Awaitable[Connection]],
         inbox: Inbox,
         catch_up: Callable[[], None],
         token_changed: Callable[[], bool],
@@ -50,7 +50,7 @@ class ConnectionKeeper:
         self._token_changed = token_changed
         self._report = report
         self._clock = clock
-        self._link: Link | None = None
+        self._link: Connection | None = None
         self._task: asyncio.Task[None] | None = None
         self._hung_up: str | None = None
         self._talk: asyncio.Task[None] | None = None
@@ -77,7 +77,7 @@ class ConnectionKeeper:
                 log.info("there is a new token: trying it")
                 self._carry_out(self._lifeline.new_token(self._clock.monotonic()))
 
-    def begin(self, rules: ConnectionRules, switch: LinkSwitch) -> None:
+    def begin(self, rules: ConnectionRules, switch: ConnectionSwitch) -> None:
         """Take over, before `run`, what the settings say and what administrators have stored."""
         self._lifeline.rules = replace(rules, allowed=switch.enabled)
         self._poll_if_switched_off()
@@ -89,7 +89,7 @@ class ConnectionKeeper:
         rules = replace(rules, allowed=self._lifeline.rules.allowed)
         self._carry_out(self._lifeline.new_rules(self._clock.monotonic(), rules))
 
-    def obey(self, found: LinkSwitch, before: LinkState | None) -> None:
+    def obey(self, found: ConnectionSwitch, before: ReportedConnection | None) -> None:
         """Do what other programs have asked for by what they wrote into the state (data-model.md, websocket_state)."""
         lifeline, now = self._lifeline, self._clock.monotonic()
         if self._stopping:
@@ -114,7 +114,7 @@ class ConnectionKeeper:
             await asyncio.gather(self._task, return_exceptions=True)
         self._lifeline.reason = "stopped"
         if (link := self._link) is not None:
-            with suppress(TimeoutError, LinkEnded):
+            with suppress(TimeoutError, WebSocketClosed):
                 async with asyncio.timeout(1.0):
                     await link.close("stopping")
             link.abort()
@@ -142,7 +142,7 @@ class ConnectionKeeper:
             self._link.abort()
         elif self._task is not None:
             self._task.cancel()
-            self._note_end(LinkEnded(reason))
+            self._note_end(WebSocketClosed(reason))
 
     def _say(self, kind: Literal["ping", "pong"]) -> None:
         """Send a ping or pong; one that still waits to be sent answers any number of pings."""
@@ -170,21 +170,21 @@ class ConnectionKeeper:
         """Hold one connection from its handshake to its end."""
         try:
             await self._follow()
-        except LinkEnded as failure:
+        except WebSocketClosed as failure:
             ended = failure
         except AtomSyncError as error:  # unreadable certificates, for example: they may be just being replaced
-            ended = LinkEnded(error.message)
+            ended = WebSocketClosed(error.message)
         except Exception:
             log.exception("internal error in the connection")
             self._report.internal_error()
             if self._link is not None:
                 self._link.abort()
-            ended = LinkEnded("internal error; the log has the traceback")
+            ended = WebSocketClosed("internal error; the log has the traceback")
         self._link = None
         self._note_end(ended)
 
     async def _follow(self) -> Never:
-        """Connect and take what comes. Raises LinkEnded at the end."""
+        """Connect and take what comes. Raises WebSocketClosed at the end."""
         lifeline, clock = self._lifeline, self._clock
         link = await self._open_link(self._note_frame)
         self._link, self._hung_up = link, None
@@ -205,7 +205,7 @@ class ConnectionKeeper:
         if self._lifeline.rules.polling_only == DISABLED_BY_ADMIN:
             self._catch_up()
 
-    def _note_end(self, ended: LinkEnded) -> None:
+    def _note_end(self, ended: WebSocketClosed) -> None:
         self._report.invalid(ended.bad_frame)
         reason, self._hung_up = self._hung_up or ended.message, None
         was_in_fallback = self._lifeline.fallback
@@ -220,7 +220,7 @@ class ConnectionKeeper:
         if self._lifeline.fallback and not was_in_fallback:
             log.error("falling back to polling; failures in a row: %d", self._lifeline.failures)
 
-    async def _send_unsaid(self, link: Link, unsaid: set[Literal["ping", "pong"]]) -> None:
-        with suppress(LinkEnded):  # the receiving side reports it
+    async def _send_unsaid(self, link: Connection, unsaid: set[Literal["ping", "pong"]]) -> None:
+        with suppress(WebSocketClosed):  # the receiving side reports it
             while unsaid:
                 await link.send(heartbeat(unsaid.pop(), self._clock.now()))

@@ -9,8 +9,8 @@ from typing import Protocol, TypeVar
 Result = TypeVar("Result")
 
 
-class Link(Protocol):
-    """An open connection. Its methods raise LinkEnded."""
+class Connection(Protocol):
+    """An open connection. Its methods raise WebSocketClosed."""
 
     async def receive(self) -> str | bytes:
         """Return the next frame."""
@@ -22,7 +22,7 @@ class Link(Protocol):
         """Say goodbye, and wait for the answer of the other side."""
 
     def abort(self) -> None:
-        """End the connection at once; a `receive` that waits raises LinkEnded."""
+        """End the connection at once; a `receive` that waits raises WebSocketClosed."""
 
 
 class Supervisor(Protocol):

@@ -12,7 +12,7 @@ from typing import Never
 from atom_saas_sync.characters import counted
 from atom_saas_sync.core.connection import ConnectionState
 from atom_saas_sync.errors import DatabaseBusy, DatabaseError
-from atom_saas_sync.model import LinkState, LinkSwitch
+from atom_saas_sync.model import ConnectionSwitch, ReportedConnection
 from atom_saas_sync.usecases.ports import StateStore
 from atom_saas_sync.usecases.watch.background import wait_for
 from atom_saas_sync.usecases.watch.edges import Clock, Supervisor, Write
@@ -37,7 +37,7 @@ class ConnectionReport:
         write: Write,
         supervisor: Supervisor,
         clock: Clock,
-        found: Callable[[LinkSwitch, LinkState | None], None],
+        found: Callable[[ConnectionSwitch, ReportedConnection | None], None],
     ) -> None:
         self.shown_url = shown_url
         self._lifeline = lifeline
@@ -48,7 +48,7 @@ class ConnectionReport:
         self._found = found
         self._changed = asyncio.Event()
         self._is_ready = False
-        self._stored: LinkState | None = None
+        self._stored: ReportedConnection | None = None
         self._reconnects_stored = 0
         self._fallback_unstored = 0.0
         self._messages: Counter[str] = Counter()
@@ -95,7 +95,7 @@ class ConnectionReport:
         invalid, self._invalid = self._invalid, 0
         errors, self._internal_errors = self._internal_errors, 0
         reconnects = lifeline.reconnects - self._reconnects_stored
-        state = LinkState(
+        state = ReportedConnection(
             connected=lifeline.connected,
             ws_url=self.shown_url,
             connected_at=self._connected_at,

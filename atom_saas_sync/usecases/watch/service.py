@@ -11,14 +11,14 @@ from msgspec import Struct
 
 from atom_saas_sync.core.connection import ConnectionRules, ConnectionState
 from atom_saas_sync.errors import DatabaseError
-from atom_saas_sync.model import LinkState, LinkSwitch, RunReport, Strategy
+from atom_saas_sync.model import ConnectionSwitch, ReportedConnection, RunReport, Strategy
 from atom_saas_sync.usecases.follow_events import EventFollower
 from atom_saas_sync.usecases.ports import JobStore, StateStore, StoreUpkeep
 from atom_saas_sync.usecases.watch.applying import Applying
 from atom_saas_sync.usecases.watch.background import BackgroundRuns
 from atom_saas_sync.usecases.watch.backlog import Backlog
 from atom_saas_sync.usecases.watch.connection import ConnectionKeeper
-from atom_saas_sync.usecases.watch.edges import Clock, Link, Service, Supervisor
+from atom_saas_sync.usecases.watch.edges import Clock, Connection, Service, Supervisor
 from atom_saas_sync.usecases.watch.gate import GateWatch, GateWork
 from atom_saas_sync.usecases.watch.inbox import Inbox
 from atom_saas_sync.usecases.watch.jobs import Job, PeriodicJobs
@@ -54,7 +54,7 @@ class Watch:
         self,
         *,
         settings: WatchSettings,
-        open_link: Callable[[Callable[[], None]], Awaitable[Link]],
+        open_link: Callable[[Callable[[], None]], Awaitable[Connection]],
         follower: EventFollower,
         store: StateStore,
         upkeep: StoreUpkeep,
@@ -180,7 +180,7 @@ class Watch:
     def _heard(self, kind: str) -> None:
         self._connection.heard(kind)
 
-    def _obey(self, found: LinkSwitch, before: LinkState | None) -> None:
+    def _obey(self, found: ConnectionSwitch, before: ReportedConnection | None) -> None:
         self._connection.obey(found, before)
 
     def _poll_interval(self) -> timedelta | None:

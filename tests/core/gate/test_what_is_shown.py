@@ -7,20 +7,20 @@ from verdict_table import NOW, gate, pin, version
 from atom_saas_sync.core.canonical import version_key
 from atom_saas_sync.core.gate.types import Evidence
 from atom_saas_sync.core.plan.offered import plan_put_back, plan_quarantine
-from atom_saas_sync.model import Action, Base, Known, WaitingConflict
+from atom_saas_sync.model import Action, Base, OpenConflict, SkillState
 from atom_saas_sync.model.effects import PutOffer
 
 FORMER, BASE = version(), version(version="2", code="b")
 EDIT, SHOWN = version(version="2", code="mine"), version(version="3", code="c")
 
 
-def conflicting(*, deleted: bool = False) -> Known:
+def conflicting(*, deleted: bool = False) -> SkillState:
     """Return an edited skill whose open conflict has the newest version, or is a deletion."""
     key = version_key(BASE.fields)
     base = Base(
         BASE.wire_digest, BASE.content_digest, BASE.exec_digest, BASE.text, page=4, deleted=deleted, version=key
     )
-    return Known("s", EDIT.text, None, base, WaitingConflict(7, None if deleted else SHOWN.text))
+    return SkillState("s", EDIT.text, None, base, OpenConflict(7, None if deleted else SHOWN.text))
 
 
 def waits(action: Action) -> list[tuple[str, bytes, int | None]]:

@@ -90,7 +90,7 @@ def test_told_since_is_what_messages_changed_until_now(store: Rooms) -> None:
         with store.events.batch() as batch:
             batch.mark("skill", {name: MessageMark(None)}, NOW + timedelta(hours=hours))
     with store.catalogue.batch() as batch:
-        assert batch.told_since(NOW - HOUR, now=NOW) == {"a"}
+        assert batch.changed_by_events_since(NOW - HOUR, now=NOW) == {"a"}
 
 
 def test_what_is_distrusted_must_be_read_again(store: Rooms) -> None:

@@ -23,7 +23,7 @@ def two(store: Rooms) -> Rooms:
 
 
 def resolve(store: Rooms, skill_id: str, now: datetime = NOW) -> None:
-    with store.conflicts.deciding() as desk:
+    with store.conflicts.resolving() as desk:
         known = desk.known([skill_id])[skill_id]
         action = plan_resolution(known, skill(skill_id, code="chosen"), "manual", now)
         desk.apply([action], now, actor="ada")
@@ -48,7 +48,7 @@ def test_conflicts_are_filtered(two: Rooms, name: str) -> None:
         assert getattr(each, name) != getattr(other, name)
         assert [found.id for found in two.conflicts.list_conflicts(wanted)] == [each.id]
         assert two.conflicts.count(wanted) == 1
-        with two.conflicts.deciding() as desk:
+        with two.conflicts.resolving() as desk:
             assert desk.open_ids(wanted) == [each.id]
     assert two.conflicts.count(replace(ConflictFilter(), **{name: "nothing"})) == 0
 
@@ -69,7 +69,7 @@ def test_a_resolution_says_who_and_how(two: Rooms) -> None:
     assert two.conflicts.count(ConflictFilter()) == 1
     (done,) = two.conflicts.list_conflicts(ConflictFilter(resolved=True))
     assert (done.skill_id, done.strategy, done.resolved_by) == ("a", "manual", "ada")
-    with two.conflicts.deciding() as desk:
+    with two.conflicts.resolving() as desk:
         (left,) = desk.open_ids(ConflictFilter(resolved=True))  # the open ones, whatever `resolved` says
         assert left != done.id
     assert two.status().conflicts_resolved == 1
@@ -78,7 +78,7 @@ def test_a_resolution_says_who_and_how(two: Rooms) -> None:
 def test_an_undone_resolution_says_who(two: Rooms) -> None:
     resolve(two, "a")
     (done,) = two.conflicts.list_conflicts(ConflictFilter(resolved=True))
-    with two.conflicts.deciding() as desk:
+    with two.conflicts.resolving() as desk:
         desk.mark_undone(done.id, "bob", NOW + HOUR)
         found = desk.conflict(done.id)
         assert found is not None
@@ -103,6 +103,6 @@ def test_replaced_edits_are_new_until_somebody_has_seen_them(store: Rooms) -> No
     store.conflicts.note_seen([1, 3, 99])
     store.conflicts.note_seen([])
     assert store.catalogue.newest_replaced_edits(9) == [2]
-    with store.conflicts.deciding() as desk:
+    with store.conflicts.resolving() as desk:
         desk.mark_undone(2, "ada", NOW)
     assert store.catalogue.newest_replaced_edits(9) == []

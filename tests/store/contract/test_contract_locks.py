@@ -17,11 +17,11 @@ from atom_saas_sync.model import (
     Category,
     ConflictFilter,
     Delivery,
-    LinkState,
     RatingReceipt,
+    ReportedConnection,
     RunReport,
     ScheduledJob,
-    Wanted,
+    SkillFilter,
 )
 from atom_saas_sync.usecases import ports
 
@@ -66,7 +66,7 @@ def put_category(store: Rooms) -> None:
 
 
 def mark_undone(store: Rooms) -> None:
-    with store.conflicts.deciding() as desk:
+    with store.conflicts.resolving() as desk:
         desk.mark_undone(1, "ada", NOW)
 
 
@@ -83,11 +83,11 @@ WRITES: dict[str, Act] = {
     "EditableCatalogue.batch": lambda s: s.edit(skill("c", code="new")),
     "StoredEvents.batch": put_category,
     "StoredConfirmations.batch": put_category,  # one class keeps both
-    "StoredConflicts.deciding": mark_undone,
+    "StoredConflicts.resolving": mark_undone,
     "StateStore.begin": lambda s: s.state.begin("wss://y", NOW),
     "StoredSwitch.set": lambda s: s.switch.set(enabled=False, actor="ada", now=NOW),
     "StoredSwitch.reset": lambda s: s.switch.reset(actor="ada", now=NOW),
-    "StateStore.note": lambda s: s.state.note(LinkState(connected=True, ws_url="wss://y", invalid=3), NOW),
+    "StateStore.note": lambda s: s.state.note(ReportedConnection(connected=True, ws_url="wss://y", invalid=3), NOW),
     "StateStore.end": lambda s: s.state.end("stopped", NOW),
     "JobStore.plan": lambda s: s.jobs.plan([], NOW),
     "StoredLifetime.purge": lambda s: s.lifetime.purge(
@@ -135,9 +135,9 @@ READS: dict[str, Act] = {
     "StateStore.last_poll": lambda s: s.state.last_poll(),
     "JobStore.last_started": lambda s: s.jobs.last_started("skills"),
     "JobStore.stopped": lambda s: s.jobs.stopped(),
-    "StoredReading.list_skills": lambda s: s.reading().list_skills(Wanted()),
-    "StoredReading.count": lambda s: s.reading().count(Wanted()),
-    "StoredReading.search": lambda s: s.reading().search("a", Wanted()),
+    "StoredReading.list_skills": lambda s: s.reading().list_skills(SkillFilter()),
+    "StoredReading.count": lambda s: s.reading().count(SkillFilter()),
+    "StoredReading.search": lambda s: s.reading().search("a", SkillFilter()),
     "StoredReading.skill": lambda s: s.reading().skill("a"),
     "StoredHistory.versions": lambda s: s.history.versions("a"),
     "StoredLifetime.marketplace_reached_at": lambda s: s.lifetime.marketplace_reached_at(),
@@ -170,7 +170,7 @@ READS: dict[str, Act] = {
     "StoreUpkeep.pause": lambda s: s.upkeep.pause(1.0, of=2.0),
     "StoredBudget.close": lambda s: s.new_budget().close(),
 }
-BATCHES = {"StoredBatch", "SkillBatch", "EventBatch", "PersonsBatch", "ConflictDesk", "GateBatch"}
+BATCHES = {"StoredBatch", "SkillBatch", "EventBatch", "EditBatch", "Resolutions", "GateBatch"}
 NOT_OF_THE_STORE = {"Progress", "Statistics", "Marketplace", "RatingMarketplace", "Clock"}
 
 
@@ -245,7 +245,7 @@ OPENERS: dict[str, Callable[[Rooms], AbstractContextManager[Any]]] = {
     "catalogue": lambda s: s.catalogue.batch(),
     "edits": lambda s: s.edits.batch(),
     "events": lambda s: s.events.batch(),
-    "conflicts": lambda s: s.conflicts.deciding(),
+    "conflicts": lambda s: s.conflicts.resolving(),
 }
 
 

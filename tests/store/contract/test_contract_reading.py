@@ -8,7 +8,7 @@ import pytest
 from store_rooms import DAY, HOUR, NOW, SECOND, Rooms, skill
 
 from atom_saas_sync.core.plan import plan_deleted
-from atom_saas_sync.model import Action, CachedSkill, Outcome, Sort, Wanted
+from atom_saas_sync.model import Action, CachedSkill, Outcome, SkillFilter, Sort
 from atom_saas_sync.model.effects import MarkDeleted
 
 
@@ -33,22 +33,22 @@ def ids(skills: list[CachedSkill]) -> str:
 
 @pytest.mark.parametrize(("sort", "order"), [("name", "cdba"), ("rating", "bacd"), ("updated", "abcd")])
 def test_lists_are_sorted_and_limited(four: Rooms, sort: Sort, order: str) -> None:
-    assert ids(four.reading().list_skills(Wanted(), sort=sort)) == order
-    assert ids(four.reading().list_skills(Wanted(), sort=sort, limit=2)) == order[:2]
+    assert ids(four.reading().list_skills(SkillFilter(), sort=sort)) == order
+    assert ids(four.reading().list_skills(SkillFilter(), sort=sort, limit=2)) == order[:2]
 
 
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [
-        (Wanted(), "abcd"),
-        (Wanted(category="OFFICE"), "ac"),
-        (Wanted(tag="docs"), "a"),
-        (Wanted(modified=True), "cd"),
-        (Wanted(category="office", modified=True), "c"),
-        (Wanted(category="none"), ""),
+        (SkillFilter(), "abcd"),
+        (SkillFilter(category="OFFICE"), "ac"),
+        (SkillFilter(tag="docs"), "a"),
+        (SkillFilter(modified=True), "cd"),
+        (SkillFilter(category="office", modified=True), "c"),
+        (SkillFilter(category="none"), ""),
     ],
 )
-def test_each_condition_must_hold(four: Rooms, wanted: Wanted, found: str) -> None:
+def test_each_condition_must_hold(four: Rooms, wanted: SkillFilter, found: str) -> None:
     assert "".join(sorted(ids(four.reading().list_skills(wanted)))) == found
     assert four.reading().count(wanted) == len(found)
 
@@ -72,29 +72,29 @@ def test_a_skill_says_where_it_comes_from_and_how_old_it_is(four: Rooms) -> None
     [("pdf", "ab"), ("pd", "ab"), ("makes pdf", "b"), ("zebra OR excel", ""), ('"', ""), ("", ""), ("nothing", "")],
 )
 def test_a_search_needs_every_word(four: Rooms, text: str, found: str) -> None:
-    skills, total = four.reading().search(text, Wanted())
+    skills, total = four.reading().search(text, SkillFilter())
     assert (ids(skills), total) == (found, len(found))
 
 
 def test_a_search_can_be_sorted_limited_and_narrowed(four: Rooms) -> None:
     reading = four.reading()
-    assert [ids(reading.search("pdf", Wanted(), sort=sort)[0]) for sort in ("name", "rating")] == ["ba", "ba"]
-    skills, total = reading.search("pdf", Wanted(), limit=1)
+    assert [ids(reading.search("pdf", SkillFilter(), sort=sort)[0]) for sort in ("name", "rating")] == ["ba", "ba"]
+    skills, total = reading.search("pdf", SkillFilter(), limit=1)
     assert (ids(skills), total) == ("a", 2)
-    assert ids(reading.search("pdf", Wanted(category="office"))[0]) == "a"
+    assert ids(reading.search("pdf", SkillFilter(category="office"))[0]) == "a"
 
 
 def test_a_search_finds_what_was_written_last(four: Rooms) -> None:
     four.edit(skill("b", name="Word"))
-    assert ids(four.reading().search("excel", Wanted())[0]) == ""
-    assert ids(four.reading().search("word", Wanted())[0]) == "b"
+    assert ids(four.reading().search("excel", SkillFilter())[0]) == ""
+    assert ids(four.reading().search("word", SkillFilter())[0]) == "b"
 
 
 def test_a_skill_edited_here_and_deleted_there_is_not_shown(four: Rooms) -> None:
     four.carry_out(Action("c", Outcome.UNCHANGED, (MarkDeleted("c"),)))
     assert four.shown() == {"a": "marketplace", "b": "marketplace", "d": "local"}
-    assert four.reading().count(Wanted()) == 3
-    assert four.reading().search("cut", Wanted()) == ([], 0)
+    assert four.reading().count(SkillFilter()) == 3
+    assert four.reading().search("cut", SkillFilter()) == ([], 0)
 
 
 def test_reads_are_counted(four: Rooms) -> None:

@@ -7,10 +7,10 @@ from datetime import timedelta
 from msgspec.structs import replace
 from store_rooms import DAY, HOUR, LIST, NOW, Rooms, skill
 
-from atom_saas_sync.model import Category, LinkState, LinkSwitch, MessageMark, ScheduledJob
+from atom_saas_sync.model import Category, ConnectionSwitch, MessageMark, ReportedConnection, ScheduledJob
 
 MINUTE = timedelta(minutes=1)
-CONNECTED = LinkState(connected=True, ws_url="wss://x", connected_at=NOW, last_message_at=NOW, attempts=2)
+CONNECTED = ReportedConnection(connected=True, ws_url="wss://x", connected_at=NOW, last_message_at=NOW, attempts=2)
 
 
 def test_marks_are_the_last_ones_of_their_kind(store: Rooms) -> None:
@@ -83,7 +83,7 @@ def test_the_state_of_the_connection_is_the_last_one_noted(store: Rooms) -> None
     begun = store.status().websocket
     assert (begun.connected, begun.started_at, begun.stopped_at) == (False, NOW, None)
     store.state.note(CONNECTED, NOW)
-    lost = LinkState(connected=False, ws_url="wss://x", reason="gone", fallback=True, fallback_seconds=5.0)
+    lost = ReportedConnection(connected=False, ws_url="wss://x", reason="gone", fallback=True, fallback_seconds=5.0)
     store.state.note(lost, NOW + MINUTE)
     store.state.note(replace(lost, attempts=7), NOW + HOUR)
     noted = store.status().websocket
@@ -98,14 +98,14 @@ def test_the_state_of_the_connection_is_the_last_one_noted(store: Rooms) -> None
 
 
 def test_what_others_wrote_is_told_and_the_switch_is_left_alone(store: Rooms) -> None:
-    assert store.state.begin("wss://x", NOW) == LinkSwitch()
-    lost = LinkState(connected=False, ws_url="wss://x", attempts=7, fallback=True)
-    assert store.state.note(lost, NOW) == LinkSwitch()
-    assert store.state.note(lost, NOW) == LinkSwitch(attempts=7, fallback=True)
+    assert store.state.begin("wss://x", NOW) == ConnectionSwitch()
+    lost = ReportedConnection(connected=False, ws_url="wss://x", attempts=7, fallback=True)
+    assert store.state.note(lost, NOW) == ConnectionSwitch()
+    assert store.state.note(lost, NOW) == ConnectionSwitch(attempts=7, fallback=True)
     store.switch.set(enabled=False, actor="ada", now=NOW)
-    assert store.state.note(lost, NOW) == LinkSwitch(enabled=False, attempts=7, fallback=True)
+    assert store.state.note(lost, NOW) == ConnectionSwitch(enabled=False, attempts=7, fallback=True)
     store.switch.reset(actor="ada", now=NOW)
-    assert store.state.note(lost, NOW) == LinkSwitch(enabled=False, attempts=0, fallback=False)
+    assert store.state.note(lost, NOW) == ConnectionSwitch(enabled=False, attempts=0, fallback=False)
     store.state.end("stopped", NOW)
     assert not store.state.begin("wss://x", NOW).enabled
     assert not store.status().websocket.enabled

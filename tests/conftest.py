@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from loaded_command import Forked, run_command, start_command
+from postgres_support import binaries, server, url_of_new_schema
 from store_rooms import LockHolder, Rooms, copy_of
 
 from atom_saas_sync.core.outgoing import user_hasher
@@ -447,3 +448,16 @@ def store(_empty_database: Path, _lock_holder: LockHolder, tmp_path: Path) -> It
     rooms = Rooms(copy_of(_empty_database, tmp_path), _lock_holder)
     yield rooms
     rooms.close()
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """Return the URL of a PostgreSQL server for the tests of this process; without one they fail."""
+    with server(binaries()) as url:
+        yield url
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: str) -> str:
+    """Return the URL of a schema for this test, in which nothing is yet."""
+    return url_of_new_schema(postgresql_server)

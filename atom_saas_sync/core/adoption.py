@@ -1,4 +1,4 @@
-"""What follows for a skill when another program, such as the Atom backend, has resolved its conflict."""
+"""Carry out a resolution that another program, such as the Atom backend, wrote into the conflict log."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from atom_saas_sync.model.effects import Effect, RemoveServed
 
 
 def plan_adoption(known: SkillState, logged: LoggedConflict) -> Action | None:
-    """Plan to carry out a resolution that another program wrote; None if there is nothing to do.
+    """Plan a resolution that another program wrote; None if there is nothing to do.
 
-    The base becomes the remote version of the row. The cache gets the result only where it still holds the local
-    version of the row; a result that is not this skill counts as none. A skill that the marketplace deleted goes with
-    `remote_wins`, and otherwise stays without a base.
+    The base becomes the remote version of the row. The cache gets the result only if it still holds the local version
+    of the row; a result that is not this skill is ignored. With `remote_wins`, a skill that the marketplace deleted is
+    removed; otherwise it stays without a base.
     """
     if known.local_text is None or (known.waiting is not None and known.waiting.id > logged.id):
         return None

@@ -1,9 +1,7 @@
 """The life of the WebSocket connection, without I/O (marketplace-api.md, section 4).
 
-When to ping, to give a connection up, to try again, and to fall back to polling. What a frame says is in
-core/incoming/, what follows from it in core/plan/messages.py.
-
-`ConnectionState` is told what happened, and the time on a clock that only grows; it answers with commands.
+Decides when to ping, to give up a connection, to retry, and to fall back to polling. core/incoming/ parses frames, and
+core/plan/messages.py plans for them. `ConnectionState` receives events with a monotonic time, and returns commands.
 """
 
 from __future__ import annotations
@@ -17,30 +15,30 @@ from msgspec import Struct
 from atom_saas_sync.model import ConnectionSwitch, ReportedConnection
 
 PATIENCE_SECONDS = 10.0
-"""A connection is stale after this and the heartbeat interval without a frame."""
+"""A connection is stale after the heartbeat interval plus this time without a frame."""
 
 FAILURES_BEFORE_FALLBACK = 3
 LONGEST_DELAY = 3600.0
 REFUSED_DELAY = 300.0
-"""A refused token is not tried again faster than that."""
+"""Minimum delay before a refused token is tried again."""
 
 DISABLED_BY_ADMIN = "disabled_by_admin"
-"""The reason in websocket_state while its websocket_enabled is 0."""
+"""The `disconnect_reason` in websocket_state while websocket_enabled is 0."""
 
 FIRST_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 16.0)
 
 
 def asks_for_retry(found: ConnectionSwitch, written: ReportedConnection | None) -> bool:
-    """Tell whether another program has set the attempts or the fallback that we have `written` back to zero."""
+    """Tell whether another program has reset the attempts or the fallback, which we had `written`, to zero."""
     if written is None:
         return False
     return (written.attempts > 0 and found.attempts == 0) or (written.fallback and not found.fallback)
 
 
 class ConnectionRules(Struct, frozen=True):
-    """What the schedule depends on: the settings, and whether administrators have `allowed` the connection.
+    """The inputs of the schedule: the settings, and whether administrators `allowed` the connection.
 
-    With `attempts` failures in a row the next try is an hour away; 0 never tries again.
+    After `attempts` failures in a row, the next attempt is an hour later; with 0 there is none.
     """
 
     enabled: bool = True
@@ -50,14 +48,14 @@ class ConnectionRules(Struct, frozen=True):
 
     @property
     def polling_only(self) -> str | None:
-        """Return why there must be no connection; None if there may be one."""
+        """Return why no connection is allowed; None if one is."""
         if not self.enabled:
             return "ATOM_SAAS_WS_ENABLED is false: polling only"
         return None if self.allowed else DISABLED_BY_ADMIN
 
 
 class Command(Enum):
-    """What the holder of the connection has to do now."""
+    """What the caller must do with the connection now."""
 
     CONNECT = "connect"
     PING = "ping"
@@ -74,14 +72,14 @@ class _Phase(Enum):
 
 
 class ConnectionState:
-    """The connection's state. Every method takes the time and returns what is to be done.
+    """The connection's state. Methods take the time and return commands.
 
-    A failure is every end of a connection or of an attempt. Only a valid message proves a connection: one that is
-    merely accepted does not begin the schedule anew.
+    Every end of a connection or an attempt counts as a failure. Only a valid message proves a connection: a mere
+    handshake does not reset the schedule.
     """
 
     def __init__(self, rules: ConnectionRules, jitter: Callable[[], float]) -> None:
-        """`jitter` gives numbers from 0 to 1."""
+        """`jitter` returns numbers from 0 to 1."""
         self.rules = rules
         self._jitter = jitter
         self._phase = _Phase.IDLE
@@ -105,7 +103,7 @@ class ConnectionState:
 
     @property
     def holds(self) -> bool:
-        """Tell whether the connection is open, or is being made."""
+        """Tell whether the connection is open or opening."""
         return self._phase in {_Phase.OPEN, _Phase.CONNECTING}
 
     @property
@@ -114,7 +112,7 @@ class ConnectionState:
         return self._refused
 
     def due(self) -> float:
-        """Return when `tick` has something to do, if nothing else happens."""
+        """Return when `tick` must be called if no other event happens."""
         if self._phase is _Phase.WAITING:
             return math.inf if self.next_attempt is None else self.next_attempt
         if self._phase is _Phase.OPEN:
@@ -129,7 +127,7 @@ class ConnectionState:
         return self._connect()
 
     def tick(self, now: float) -> list[Command]:
-        """Look at the time."""
+        """Process the passing of time."""
         if self._phase is _Phase.WAITING and self.next_attempt is not None and now >= self.next_attempt:
             self.attempts += 1
             self.reconnects += 1
@@ -145,7 +143,7 @@ class ConnectionState:
         return []
 
     def opened(self, now: float) -> list[Command]:
-        """Note that the handshake is done."""
+        """Process the end of the handshake."""
         self._phase = _Phase.OPEN
         self._proven = False
         self._last_frame = now
@@ -153,11 +151,11 @@ class ConnectionState:
         return [Command.PING]
 
     def frame(self, now: float) -> None:
-        """Note that a frame of any kind came."""
+        """Process the arrival of any frame."""
         self._last_frame = now
 
     def message(self, now: float) -> list[Command]:
-        """Note that a valid message came: the connection is good, and what was missed is fetched."""
+        """Process a valid message, which proves the connection; request what was missed."""
         self.frame(now)
         if self._proven or self._phase is not _Phase.OPEN:
             return []
@@ -170,7 +168,7 @@ class ConnectionState:
         return [Command.CATCH_UP]
 
     def ended(self, now: float, reason: str, *, token_refused: bool = False) -> list[Command]:
-        """Note that the connection, or the attempt to get one, has ended, and plan the next."""
+        """Process the end of a connection or an attempt, and plan the next attempt."""
         if self.rules.polling_only is not None:
             self._phase = _Phase.IDLE
             return []
@@ -180,20 +178,20 @@ class ConnectionState:
         self._phase = _Phase.WAITING
         delay = self._delay()
         self.next_attempt = None if delay is None else now + delay
-        # With a refused token nothing will come for long: no use in waiting for two more refusals.
+        # A refused token stays refused for long, so fall back to polling without two more refusals.
         if token_refused or self.failures >= min(FAILURES_BEFORE_FALLBACK, max(1, self.rules.attempts)):
             self._fall_back(now, reason)
         return []
 
     def new_token(self, now: float) -> list[Command]:
-        """Note that there is another token: a refusal of the old one says nothing about it."""
+        """Process a new token: a refusal of the old one does not apply to it."""
         if self._phase is _Phase.WAITING and self._refused:
             self._refused = False
             self.next_attempt = now + self._spread(FIRST_DELAYS[0])
         return []
 
     def new_rules(self, now: float, rules: ConnectionRules) -> list[Command]:
-        """Take new settings over: at once where the connection waits, as it were begun anew; else from now on."""
+        """Apply new rules: a waiting connection starts over at once, an open one uses them from now on."""
         self.rules = rules
         if (reason := rules.polling_only) is not None:
             was_open = self.holds
@@ -211,7 +209,7 @@ class ConnectionState:
         return self._connect_anew() if self._phase is _Phase.WAITING else []
 
     def take_fallback_seconds(self, now: float) -> float:
-        """Return the seconds in fallback since this was last asked."""
+        """Return the seconds in fallback since the last call."""
         self._count_fallback(now)
         seconds, self._fallback_seconds = self._fallback_seconds, 0.0
         return seconds
@@ -242,7 +240,7 @@ class ConnectionState:
             self._fallback_counted = now
 
     def _delay(self) -> float | None:
-        """Return the seconds until the next attempt, None if there is none any more."""
+        """Return the seconds until the next attempt; None if there are no more attempts."""
         if self.rules.attempts == 0:
             return None
         if self.failures >= self.rules.attempts:
@@ -255,5 +253,5 @@ class ConnectionState:
         return max(delay, REFUSED_DELAY * (1 + self._jitter() / 4)) if self._refused else delay
 
     def _spread(self, delay: float) -> float:
-        """Return the delay with jitter, so that a thousand clients do not come back in the same second."""
+        """Return the delay with jitter, so that a thousand clients do not reconnect in the same second."""
         return delay * (0.75 + self._jitter() / 2)

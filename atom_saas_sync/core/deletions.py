@@ -11,7 +11,7 @@ _DEFAULT_FLOOR = 10
 
 
 class MaxDelete(Struct, frozen=True):
-    """How many deletions one run may make: a number, or a share of the cached marketplace skills.
+    """The limit on deletions in one run: a number, or a share of the cached marketplace skills.
 
     The default is a quarter, and never less than 10 (cli.md, `--max-delete`).
     """

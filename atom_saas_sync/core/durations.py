@@ -1,4 +1,4 @@
-"""Durations as people write them in settings and policies: 30s, 90m, 72h, 7d."""
+"""Durations in settings and policies: 30s, 90m, 72h, 7d."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def read_age(text: str) -> timedelta:
-    """Return the minimum age that `text` means, from 0 to 90 days. Raises ValueError (see AGE_TAKES)."""
+    """Parse a minimum age, from 0 to 90 days. Raises ValueError (see AGE_TAKES)."""
     found = _AGE.fullmatch("0s" if text == "0" else text)
     if found is None:
         raise ValueError(AGE_TAKES)
@@ -24,7 +24,7 @@ def read_age(text: str) -> timedelta:
 
 
 def age_text(age: timedelta) -> str:
-    """Return an age as `read_age` reads it, in the largest unit that divides it."""
+    """Return an age in the form that `read_age` parses, in the largest unit that divides it."""
     seconds = int(age.total_seconds())
     for unit in ("d", "h", "m"):
         if seconds and seconds % _SECONDS[unit] == 0:

@@ -1,4 +1,4 @@
-"""Health verdicts over a Status, with reasons in words (cli.md, section "HTTP")."""
+"""The health verdict on a Status, with reasons in words (cli.md, section "HTTP")."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def _refused(last: PastRun) -> HealthIssue:
 
 
 def _incomplete(last: PastRun) -> tuple[str, str, str] | None:
-    """Return the notice about a run that stored only a part: its code, what happened, and what to do."""
+    """Return the notice about an incomplete run: its code, what happened, and what to do."""
     if last.status != "partial" or "deletions_refused" in last.reasons:
         return None
     if "items_invalid" in last.reasons:

@@ -1,4 +1,4 @@
-"""Decisions about ratings: which of two is newer, and when a failed one is retried. Nothing here sends or stores."""
+"""Decisions about ratings: which of two is newer, and when a failed one is retried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JSON documents that the command line and the HTTP routes share (cli.md, "JSON of status"; deployment guide)."""
+"""JSON documents shared by the command line and the HTTP routes (cli.md, "JSON of status"; deployment guide)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def status_document(status: Status, health: Health, now: datetime) -> dict[str, 
 
 
 def trust_document(trust: TrustState) -> dict[str, Any]:
-    """Return what waits for the gate, and what it keeps out."""
+    """Return the gate's state: waiting updates, quarantine, revocations and pins."""
     return {
         "policy": trust.policy,
         "scope": trust.scope,
@@ -99,7 +99,7 @@ def websocket_details(websocket: WebSocketState, now: datetime) -> dict[str, Any
 
 
 def health_document(health: Health) -> dict[str, Any]:
-    """Return the verdict: stable codes in `reasons`, and the same in words in `messages`."""
+    """Return the verdict: stable codes in `reasons`, and explanations in `messages`."""
     return {
         "status": "healthy" if health.healthy else "unhealthy",
         "reasons": [trouble.code for trouble in health.reasons],

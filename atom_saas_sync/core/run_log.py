@@ -1,4 +1,4 @@
-"""The audit trail of runs for people and programs: one record for each run."""
+"""The audit trail: one record for each run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SUMMARISED = ("added", "updated", "deleted", "invalid", "refused", "uploaded", 
 
 
 class LoggedRun(Struct, frozen=True):
-    """A run of the audit trail; `status` is `running` only while its process is alive."""
+    """A run in the audit trail; `status` is `running` only while its process is alive."""
 
     id: int
     kind: str

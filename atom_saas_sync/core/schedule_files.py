@@ -1,4 +1,4 @@
-"""What starts the jobs: systemd's units and a crontab, as texts.
+"""The texts of the systemd units and the crontab that start the jobs.
 
 The files in `systemd/` and `cron/` are these texts with the default settings. Facts behind the choices: a timer with
 `OnCalendar=` catches up after a power cut; one that only has `OnUnitActiveSec=` never fires after a restart; a oneshot
@@ -19,7 +19,7 @@ from atom_saas_sync.places import DIGEST_KEY_FILE, SETTINGS, STATE_DIRECTORY, TO
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9+,./:=@_~-]*")
 
 MARK = "# Written by `atom-sync schedule"
-"""How a file begins that we may replace and remove."""
+"""The first words of files that we may replace and remove."""
 
 CRONTAB = "/etc/cron.d/atom-sync"
 
@@ -32,12 +32,12 @@ SERVICES = ("atom-sync-watch.service", "atom-sync-health.service")
 TIMERS = ("atom-sync-skills.timer", "atom-sync-ratings.timer", "atom-sync-purge.timer", "atom-sync-backup.timer")
 
 BACKUPS_KEPT = 7
-"""How many daily backups are kept."""
+"""Number of daily backups to keep."""
 
 _SYSTEMD_MARK = f"{MARK} systemd --install`, which replaces it; put your own changes in drop-ins.\n"
 _CRON_MARK = f"{MARK} cron --install`, which replaces it.\n"
 
-# `systemd-analyze security` says 1.5 or less with these.
+# With these, `systemd-analyze security` reports 1.5 or less.
 _HARDENING = """
 NoNewPrivileges=yes
 CapabilityBoundingSet=
@@ -78,13 +78,13 @@ _NO_NETWORK = "RestrictAddressFamilies=AF_UNIX\nPrivateNetwork=yes\nIPAddressDen
 
 
 HOME = "%h"
-"""The home directory, in the units of a person's own systemd."""
+"""The home directory, in the units of a user's systemd."""
 
 
 class Schedule(Struct, frozen=True):
-    """What the files depend on: absolute paths (or below HOME), the intervals, and what this systemd understands.
+    """The parameters of the files: absolute paths (or below HOME), intervals, and features of this systemd.
 
-    Raises UsageError for a path that systemd or cron would read in another way: they know %, $, quotes and spaces.
+    Raises UsageError for a path that systemd or cron would interpret differently because of %, $, quotes or spaces.
     """
 
     executable: str = "/opt/atom-sync/venv/bin/atom-sync"
@@ -105,7 +105,7 @@ class Schedule(Struct, frozen=True):
 
     @property
     def command(self) -> str:
-        """How the program is called."""
+        """The command line of the program."""
         return f"{self.executable} --env-file {self.settings}"
 
 
@@ -158,13 +158,13 @@ def crontab(schedule: Schedule) -> str:
 
 
 def _cron_times(minutes: int, offset: int) -> str:
-    """Return the five fields; `offset` keeps off the full hour, when everybody's jobs start."""
+    """Return the five time fields; `offset` avoids the full hour, when everybody's jobs start."""
     if 60 % minutes == 0:
         first = offset % minutes
         return f"{first}-59/{minutes} * * * *" if minutes < 60 else f"{offset} * * * *"  # noqa: PLR2004 - an hour
     if minutes % 60 == 0 and 24 % (minutes // 60) == 0:
         return f"{offset} */{minutes // 60} * * *"
-    # More often than wanted: `--scheduled` skips what is not due.
+    # More often than configured: `--scheduled` skips runs that are not due.
     return _cron_times(gcd(60, minutes), offset)
 
 
@@ -178,7 +178,7 @@ def _calendar(minutes: int) -> str | None:
 
 
 def poll_timer(what: str, minutes: int) -> str:
-    """Return the timer of a job that runs each so many minutes."""
+    """Return the timer of a job that runs every `minutes` minutes."""
     calendar = _calendar(minutes)
     if calendar is None:
         when = f"""\

@@ -1,7 +1,7 @@
-"""Units for a person's own systemd (`systemctl --user`), as texts.
+"""The texts of units for a user's own systemd (`systemctl --user`).
 
-They run as that person, so there is no user, group or credential in them, and of the hardening only what needs no
-privilege: namespaces and capabilities are not for a user's manager to give.
+They run as that user, so they have no user, group or credential, and only the hardening that needs no privileges: a
+user's manager cannot create namespaces or drop capabilities.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from atom_saas_sync.core.schedule_files import BACKUPS_KEPT, MARK, Schedule, dai
 SERVICES = ("atom-sync-watch.service",)
 
 DIRECTORY = ".config/systemd/user"
-"""Where the units are, below the home directory."""
+"""The directory of the units, below the home directory."""
 
 SETTINGS = ".config/atom-sync/atom-sync.env"
 TOKEN_FILE = ".config/atom-sync/token"  # noqa: S105 - where it is, not what it is

@@ -1,4 +1,4 @@
-"""Confirm messages: fetch the skills that messages named, and apply the result."""
+"""Confirm WebSocket messages: fetch the skills that they named, and apply the result."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def confirm_messages(
     max_delete: MaxDelete,
     check: Callable[[], None],
 ) -> None:
-    """Fetch each of these skills, and apply the result; `check` is called before each request, and may raise.
+    """Fetch each of these skills and apply the result. `check` is called before each request, and may raise.
 
-    Raises MarketplaceError: the next poll finds what was not fetched by then.
+    Raises MarketplaceError; the next poll fetches the remaining skills.
     """
     for skill_id in skill_ids:
         check()

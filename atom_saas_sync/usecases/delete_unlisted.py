@@ -1,4 +1,4 @@
-"""Delete the skills that the marketplace no longer lists, each confirmed by a request of its own (rule 5)."""
+"""Delete skills that the marketplace no longer lists; a request confirms each deletion (rule 5)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 class Deletions:
     """The deletions of one run. `check` is called between them, and may raise.
 
-    Only a dry run may go without `confirm`: then all that is not listed counts as deleted, and nothing is asked.
+    `confirm` is off only in a dry run: then every skill that is not listed counts as deleted, without a request.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Deletions:
         self._check = check
 
     def delete_unlisted(self, listed: AbstractSet[str]) -> None:
-        """Delete what is no longer listed, after a `GET` of each has confirmed it."""
+        """Delete what is no longer listed, after a `GET` has confirmed each deletion."""
         candidates = self._catalogue.unlisted_ids(listed, recorded=not self._dry_run)
         if not candidates:
             return

@@ -48,7 +48,7 @@ class Store(Protocol):
         """Raise DatabaseError if nothing can be written."""
 
     def skill_ids(self) -> list[str]:
-        """Return the ids of all skills that are held."""
+        """Return the ids of all skills in the database."""
 
     def free_disk_gb(self) -> float:
         """Return the free space on its disk."""
@@ -58,7 +58,7 @@ class Host(Protocol):
     """The machine."""
 
     def timers(self) -> Timers:
-        """Return what starts syncs regularly."""
+        """Return the timers, crontabs and services that start syncs regularly."""
 
 
 def diagnose(plan: DoctorSettings, *, network: Network, store: Store, host: Host, now: datetime) -> list[DoctorFinding]:

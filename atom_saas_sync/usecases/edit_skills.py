@@ -53,8 +53,8 @@ def edit_skill(
 ) -> bool:
     """Replace the local version of a skill by the JSON `text`; return whether anything changed.
 
-    Volatile fields stay as the marketplace has them. Raises UsageError, with nothing changed, if `text` is no skill or
-    another one, or the cached text is no longer what the person has `seen` (None: did not look).
+    Volatile fields stay as the marketplace has them. Raises UsageError, with nothing changed, if `text` is not a skill,
+    has another id, or the cached text is no longer the one that the user has `seen` (None: not checked).
     """
     edited = check_edit(catalogue, skill_id, text)
     with catalogue.batch() as batch:

@@ -1,4 +1,4 @@
-"""Follow events: apply WebSocket messages, in batches, through the same planner as polling (marketplace-api.md, 4)."""
+"""Apply WebSocket messages in batches, through the same planner as polling (marketplace-api.md, 4)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _COUNTED = {Outcome.ADDED, Outcome.UPDATED, Outcome.DELETED}
 
 
 class EventFollower:
-    """Applies batches of messages. A batch is one transaction: all of it, or nothing if it raises DatabaseError."""
+    """Applies batches of messages. Each batch is one transaction: all of it is stored, or nothing (DatabaseError)."""
 
     def __init__(
         self,
@@ -40,9 +40,9 @@ class EventFollower:
         max_delete: MaxDelete = _DEFAULT_MAX_DELETE,
         gate: Callable[[datetime], Gate] | None = None,
     ) -> None:
-        """Apply with this strategy, and at most so many deletions within an hour.
+        """Resolve conflicts with `strategy`, and allow at most `max_delete` deletions an hour.
 
-        `gate` returns the gate of a moment; without one everything is admitted.
+        `gate` returns the gate at a given time; without it, everything is admitted.
         """
         self._store = store
         self.strategy: Strategy = strategy
@@ -50,10 +50,10 @@ class EventFollower:
         self._gate = gate
         self._lines = _Lines()
         self.unconfirmed: dict[str, None] = {}
-        """The skills, in order, whose messages wait for confirmation by the marketplace."""
+        """The skills, in order, whose messages must be confirmed by the marketplace."""
 
     def apply(self, messages: Sequence[Message], now: datetime) -> None:
-        """Apply messages in the order in which they came; older ones than what is stored change nothing."""
+        """Apply messages in the order of arrival; a message older than the stored data changes nothing."""
         outcomes: Counter[tuple[str, str]] = Counter()
         done: list[tuple[Message, Action]] = []
         categories: list[str] = []
@@ -121,7 +121,7 @@ class EventFollower:
         offers: Mapping[str, Offer],
         now: datetime,
     ) -> list[tuple[Message, Told]]:
-        """Return the content of these messages that is not outdated."""
+        """Return the contents of these messages, without outdated ones."""
         ids = [message.key for message in group]
         marks, rating_marks = batch.marks("skill", ids), batch.marks("rating", ids)
         heard = []
@@ -139,7 +139,7 @@ class EventFollower:
     def _plan(
         self, batch: EventBatch, heard: Sequence[tuple[Message, Told]], now: datetime
     ) -> list[tuple[Message, Told, Action]]:
-        """Plan where everything is admitted."""
+        """Plan without a gate: everything is admitted."""
         planned = [(message, told, plan_told(told, self.strategy, now)) for message, told in heard]
         otherwise = batch.seen_otherwise(
             action.remote for _, _, action in planned if action.remote is not None and action.does_something
@@ -157,7 +157,7 @@ class EventFollower:
         offers: Mapping[str, Offer],
         now: datetime,
     ) -> list[tuple[Message, Told, Action]]:
-        """Plan what the gate makes of it; what the marketplace must show first is noted in `unconfirmed`."""
+        """Plan with the gate; skills that the marketplace must confirm first are added to `unconfirmed`."""
         from atom_saas_sync.core.plan.offered import must_be_confirmed, plan_offered, plan_withdrawn
 
         evidence = batch.gate.evidence([told.remote for _, told in heard if told.remote is not None])
@@ -201,7 +201,7 @@ class EventFollower:
 
 
 def _groups(messages: Sequence[Message]) -> Iterator[list[Message]]:
-    """Cut the messages into groups, in order, in which nothing is named twice: each group is planned as a whole."""
+    """Split the messages, in order, into groups that name nothing twice; each group is planned as a whole."""
     group: list[Message] = []
     keys: set[str] = set()
     category = False
@@ -217,7 +217,7 @@ def _groups(messages: Sequence[Message]) -> Iterator[list[Message]]:
 
 
 class Brake:
-    """Limits the deletions by messages, which nothing confirms: MaxDelete holds for an hour as it does for a run."""
+    """Limits deletions by messages, which are not confirmed: MaxDelete applies to an hour as to a run."""
 
     def __init__(self, batch: EventBatch, max_delete: MaxDelete, now: datetime) -> None:
         self._batch = batch
@@ -242,13 +242,13 @@ class Brake:
         return True
 
     def note(self) -> None:
-        """Write down what was admitted, in the transaction that does it."""
+        """Store the counted deletions, in the transaction that carries them out."""
         if self._made:
             self._batch.note_deletions(self._made, self._listed, self._now)
 
 
 class _Lines:
-    """The log of what messages have changed: whoever sends them must not fill it."""
+    """The log of changes by messages, rate-limited so that a flood cannot fill it."""
 
     def __init__(self) -> None:
         self._changes = LimitedLog(log, logging.INFO, "%d more changes by messages within a second")

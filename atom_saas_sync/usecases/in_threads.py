@@ -1,4 +1,4 @@
-"""Running many small tasks in a few threads."""
+"""Run many small tasks in a few threads."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 LINES_A_SECOND = 20
-"""One cause must not flood the journal: journald then drops lines of the unit, including important ones."""
+"""Limit for one cause: journald drops lines of a unit that floods it, including important ones."""
 
 
 class LimitedLog:

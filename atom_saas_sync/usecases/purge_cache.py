@@ -27,7 +27,7 @@ class PurgeOptions(Struct, frozen=True):
 
 
 class Purged(Struct, frozen=True):
-    """What was removed; `kept_stale` is what would have been, had the marketplace been reached since `reached_at`."""
+    """What was removed; `kept_stale` entries were spared because the marketplace was last reached at `reached_at`."""
 
     removed: PurgePlan
     kept_stale: PurgePlan | None = None
@@ -35,7 +35,7 @@ class Purged(Struct, frozen=True):
 
     @property
     def counts(self) -> dict[str, int]:
-        """Return how much was removed and kept, for the audit trail."""
+        """Return the numbers of removed and kept entries, for the audit trail."""
         kept = 0 if self.kept_stale is None else len(self.kept_stale.skills) + len(self.kept_stale.categories)
         removed = self.removed
         return {

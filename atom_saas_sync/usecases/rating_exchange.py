@@ -1,4 +1,4 @@
-"""Sending one rating, and deciding which one wins if the marketplace has another by the same user."""
+"""Send one rating, and decide which one wins if the marketplace has another by the same user."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _CANNOT_UPDATE = "the marketplace has an older rating of this user and can't upd
 
 
 class RatingExchange:
-    """Shared by threads: it uses only the marketplace. `sent_user` maps a user to the name sent there."""
+    """Thread-safe: uses only the marketplace. `sent_user` maps a user to the name sent to the marketplace."""
 
     def __init__(self, marketplace: RatingMarketplace, *, clock: Clock, sent_user: Callable[[str], str]) -> None:
         self.cannot_update = threading.Event()
-        """Set once the marketplace has shown that it has no route for updates."""
+        """Set once the marketplace has shown that it does not support updates."""
         self._marketplace = marketplace
         self._clock = clock
         self._sent_user = sent_user
@@ -54,7 +54,7 @@ class RatingExchange:
         return clock_skew(self._marketplace.statistics.clock_skew_seconds)
 
     def _settle_conflict(self, rating: Rating, wire: OutgoingRating, stored: RemoteRating | None) -> Delivery:
-        """Let the newer of two ratings win: the marketplace has one of this user already."""
+        """Let the newer of two ratings win: the marketplace already has one by this user."""
         if stored is None or stored.rating_id is None or stored.rated_at is None:
             stored = self._look_up(wire) or stored
         if stored is None:

@@ -1,4 +1,4 @@
-"""Resolve conflicts as a user decides, and undo that (data-model.md, rules 3 and 4).
+"""Resolve conflicts as the user decides, and undo resolutions (data-model.md, rules 3 and 4).
 
 All conflicts of one call are resolved in one transaction, or none. The sides are the current ones, not those when the
 conflict was logged.
@@ -35,9 +35,9 @@ from atom_saas_sync.usecases.ports import StoredConflicts
 
 
 class Decision(Struct, frozen=True):
-    """How a conflict ends: by a strategy, by field (the rest by the strategy, or merged), or with a text of one's own.
+    """How a conflict is resolved: by a strategy, by field (the rest by the strategy, or merged), or by a given text.
 
-    `seen` is the local and the remote text on which it is based, if a person has looked at them.
+    `seen` are the local and remote texts on which the decision is based, if a user has seen them.
     """
 
     strategy: Strategy | None = None
@@ -58,7 +58,7 @@ class Settled(Struct, frozen=True):
 def resolve_conflicts(
     store: StoredConflicts, wanted: Sequence[int] | ConflictFilter, decision: Decision, *, actor: str, now: datetime
 ) -> list[Settled]:
-    """Resolve these conflicts, or all open ones that fit. Writes cache, bases, conflict log and audit log.
+    """Resolve these conflicts, or all matching open ones. Writes cache, bases, conflict log and audit log.
 
     Raises UsageError, with nothing changed, for an unknown or resolved conflict and for an invalid decision.
     """
@@ -82,9 +82,9 @@ def resolve_conflicts(
 
 
 def undo_resolution(store: StoredConflicts, conflict_id: int, *, actor: str, now: datetime) -> Settled:
-    """Undo the resolution of a conflict and reopen it; it stays open until a user resolves it, whatever the strategy.
+    """Undo a resolution and reopen the conflict, which then needs a manual resolution whatever the strategy is.
 
-    Raises UsageError, with nothing changed, if there is nothing to put back or somebody has changed the skill since.
+    Raises UsageError, with nothing changed, if there is nothing to restore or the skill was changed since.
     """
     with store.resolving() as desk:
         take_out_revoked(desk, now)
@@ -110,18 +110,18 @@ def undo_resolution(store: StoredConflicts, conflict_id: int, *, actor: str, now
 
 
 def open_conflict(store: StoredConflicts, conflict_id: int) -> LoggedConflict:
-    """Return a conflict that can be resolved, as it is now. Raises NotFound if there is none of that number."""
+    """Return the current state of an open conflict. Raises NotFound if there is no conflict with that number."""
     return _open(store.conflict(conflict_id), conflict_id)
 
 
 def proposal(conflict: LoggedConflict, now: datetime) -> str | None:
-    """Return what the strategy `merge` would make of an open conflict now; None if the skill can't be read."""
+    """Return the result of the strategy `merge` for an open conflict; None if the skill can't be parsed."""
     result = _by_strategy(conflict, "merge", now)
     return None if result is None else result.text
 
 
 def outcome(logged: LoggedConflict, decision: Decision, now: datetime) -> SkillVersion | None:
-    """Return what a decision would make of an open conflict; None if the skill goes. Raises UsageError."""
+    """Return the result of a decision for an open conflict; None if the skill is removed. Raises UsageError."""
     conflict = _current(logged)
     if decision.text is not None:
         return _own_version(conflict, logged, decision.text)
@@ -200,10 +200,10 @@ def _own_version(conflict: Conflict, logged: LoggedConflict, text: str) -> Skill
 
 
 def own_skill(text: str, skill_id: str) -> SkillVersion:
-    """Return the skill that a person wrote, which must be one and have this id. Raises UsageError."""
+    """Return the skill in a text written by a user; it must have this id. Raises UsageError."""
     skill = read_skill(read_one(text, "the given skill").encode())
     if isinstance(skill, InvalidItem) and skill.if_held is not None:
-        skill = skill.if_held  # its id has to be that of the conflict
+        skill = skill.if_held  # its id must be that of the conflict
     if isinstance(skill, InvalidItem):
         raise UsageError(f"this is not a skill: {skill.reason}; nothing was changed")
     if skill.skill_id != skill_id:
@@ -241,7 +241,7 @@ def _refuse_undo(logged: LoggedConflict, known: SkillState) -> None:
 
 
 def _name(decision: Decision) -> str:
-    """Return the strategy for the log: what a person put together is `manual`."""
+    """Return the strategy for the log: `manual` for a result that a user composed."""
     if decision.text is not None or decision.sides:
         return "manual"
     if decision.strategy is None or decision.strategy == "manual":

@@ -29,7 +29,7 @@ _COUNTED = {Outcome.ADDED, Outcome.UPDATED, Outcome.DELETED}
 _NO_FAILURE = {"conflicts_open", "updates_tripped", "updates_waiting", "clock"}
 """Reasons of a run that has completed."""
 LOGGED = 10
-"""So many of a kind are logged by name, and the number of the others."""
+"""How many items of a kind are logged by name; the others are only counted."""
 
 
 class RunTally:
@@ -49,13 +49,13 @@ class RunTally:
         self.exit_code = 0
 
     def note(self, reason: str, exit_code: int) -> None:
-        """Record why the run is not a success; the first exit code counts."""
+        """Record why the run is not a success; the first exit code wins."""
         if reason not in self.reasons:
             self.reasons.append(reason)
         self.exit_code = self.exit_code or exit_code
 
     def took(self, actions: Sequence[Action]) -> None:
-        """Count what was or would be done."""
+        """Count what was done, or would be done in a dry run."""
         for action in actions:
             if action.outcome in _COUNTED:
                 name = action.outcome.value
@@ -77,7 +77,7 @@ class RunTally:
         self.counts.updates_refused += verdicts["refuse", "policy"]
 
     def note_waiting(self, waiting: Mapping[str, int], *, needs_person: bool, clock_is_wrong: bool, fail: bool) -> None:
-        """Note what waits for a person or its time; with `fail` that makes the run exit with 4."""
+        """Note waiting updates; with `fail`, they make the run exit with 4."""
         self.counts.updates_waiting = sum(waiting.values())
         if needs_person:
             self.note("updates_tripped", 0)
@@ -106,7 +106,7 @@ class RunTally:
         )
 
     def skip_invalid(self, invalid: Sequence[InvalidItem]) -> None:
-        """Count items that could not be used, and log the first of them."""
+        """Count invalid items, and log the first ones."""
         for item in invalid[: max(0, LOGGED - self.counts.invalid)]:
             log.warning("skipped an invalid item: %s: %s", short_id(item.skill_id or "(no id)"), item.reason)
         self.counts.invalid += len(invalid)

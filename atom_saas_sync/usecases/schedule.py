@@ -1,4 +1,4 @@
-"""The next run of something periodic, from times alone."""
+"""Compute the next run of something periodic."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ _LARGEST_SPREAD = timedelta(minutes=2)
 
 
 def first_run(last_started: datetime | None, interval: timedelta, now: datetime, jitter: float) -> datetime:
-    """Return when a job runs first after a start: at once if it is due or never ran, with jitter (0 to 1).
+    """Return the first run of a job after a start: at once if it is due or never ran, with jitter (0 to 1).
 
-    A last start in the future is of a clock that was set back since, and says nothing.
+    A last start in the future comes from a clock that was set back since, and is ignored.
     """
     due = now if last_started is None or last_started > now else max(now, last_started + interval)
     return due + spread(interval) * jitter
 
 
 def next_run(planned: datetime, interval: timedelta, now: datetime) -> datetime:
-    """Return the run after the one that was planned for `planned`; missed runs are made up for once.
+    """Return the run after the one planned for `planned`; missed runs are made up for by a single run.
 
-    The jitter of the first run stays in all that follow: a thousand instances stay spread, and each keeps its interval.
+    All later runs keep the jitter of the first, so that a thousand instances stay spread and each keeps its interval.
     """
     following = planned + interval
     if following > now:
@@ -34,18 +34,18 @@ def spread(interval: timedelta) -> timedelta:
 
 
 def scheduled_run_is_due(last_success: datetime | None, interval: timedelta, now: datetime) -> bool:
-    """Tell whether a run that a timer started is due: cron may have to start it more often than configured.
+    """Tell whether a run started by a timer is due: cron may start it more often than configured.
 
-    Nine tenths of the interval are enough, because of the delays at random. A success in the future is of a clock that
-    was set back since.
+    Nine tenths of the interval are enough, because timers add random delays. A success in the future comes from a clock
+    that was set back since.
     """
     return last_success is None or not timedelta() <= now - last_success < interval * 0.9
 
 
 def poll_is_due(last_started: datetime | None, interval: timedelta, now: datetime) -> bool:
-    """Tell whether `watch` must poll because nothing else did.
+    """Tell whether `watch` must poll because no other process did.
 
-    A quarter late, so that a timer with a random delay is not forestalled each time; clocks that were set back don't
-    keep it off.
+    A quarter of the interval later, so that it does not always preempt a timer with a random delay. Times in the
+    future, from a clock that was set back, do not prevent it.
     """
     return last_started is None or not now - interval * 1.25 < last_started <= now

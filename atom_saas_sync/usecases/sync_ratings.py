@@ -1,8 +1,8 @@
-"""Ratings in both directions: send what is pending, each exactly once; take what is newer there.
+"""Sync ratings in both directions: send pending ones, each exactly once; fetch newer ones.
 
-Threads send, at most ten at a time; only the thread that runs `run` touches the store. What a thread was told is
-stored within a fraction of a second; what it was told before the process died is asked again under the same
-idempotency key, and the marketplace answers the same.
+Up to ten threads send; only the thread that called `run` uses the store. Results are stored within a fraction of a
+second. If the process dies before that, the next run sends the rating with the same idempotency key, and gets the same
+response.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WORKERS = 10
 """Requests at a time (the contract's limit on connections)."""
 
 FAILURES_IN_A_ROW = 50
-"""After so many ratings without one success the marketplace is down: the rest keep their tries for later."""
+"""After this many ratings without a success, the marketplace counts as down: the rest keep their retries."""
 
 RATINGS_REFUSED = 1
 
@@ -70,7 +70,7 @@ class _RunState(Struct):
 
 
 class RatingSync:
-    """One run. `check` raises Interrupted or DeadlineReached to end it cleanly; `sent_user` is how a user is named."""
+    """One run. `check` raises Interrupted or DeadlineReached to end it cleanly; `sent_user` maps user names."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class RatingSync:
             raise self._state.stopped
 
     def _note_delivery(self, rating: Rating, future: Future[Delivery]) -> None:
-        """Note what a thread found out about one rating; failures of the whole run end the run instead."""
+        """Record the outcome of one rating; a failure that concerns the whole run ends it instead."""
         state = self._state
         result = self._result(future)
         if result is None:
@@ -178,7 +178,7 @@ class RatingSync:
             state.stopped = _Outage(state.failed, state.failed_exit_code)
 
     def _failure(self, rating: Rating, error: MarketplaceError) -> Delivery:
-        """Return how a failed try is put on the failed list: for a person at once if it was refused."""
+        """Return the entry of a failed attempt for the failed list; a refused rating needs a manual retry."""
         info = ErrorInfo(error.kind, error.message, error.hint)
         if not error.transient:
             return self._refusal(rating, info)
@@ -200,7 +200,7 @@ class RatingSync:
     # And back
 
     def _check_all(self) -> None:
-        """Look at the ratings of skills that have ratings here, with half of the requests that are free now."""
+        """Check the ratings of skills that have local ratings, using half of the available requests."""
         prefix = self._marketplace.resource_of_ratings()
         limit = self._budget.free(self._clock.now()) // 2
         skills = [each for each in self._ratings.least_recently_checked(prefix, limit) if id_problem(each[0]) is None]
@@ -210,7 +210,7 @@ class RatingSync:
             self._store()
         if self._state.stopped is not None and not isinstance(self._state.stopped, RateLimited):
             raise self._state.stopped
-        self._state.stopped = None  # the rest comes first next time
+        self._state.stopped = None  # the rest is first next time
 
     def _read_ratings(self, skill: tuple[str, str | None]) -> ShownRatings:
         skill_id, etag = skill
@@ -243,7 +243,7 @@ class RatingSync:
         return in_threads(tasks, work, threads=self._workers, stopped=self._is_over)
 
     def _result(self, future: Future[Answer]) -> Answer | MarketplaceError | None:
-        """Return an answer, or the failure of a single rating; None for one that ends the run, which is noted."""
+        """Return a response, or the failure of a single rating; None for a failure that ends the run."""
         try:
             return future.result()
         except AtomSyncError as error:
@@ -346,7 +346,7 @@ class RatingSync:
 
 
 class _Outage(AtomSyncError):
-    """So many ratings failed in a row that the cause is the marketplace, not the ratings."""
+    """Many ratings in a row have failed: the cause is the marketplace, not the ratings."""
 
     def __init__(self, first: ErrorInfo, exit_code: int) -> None:
         super().__init__(
@@ -358,5 +358,5 @@ class _Outage(AtomSyncError):
 
 
 def _is_of_one_rating(error: MarketplaceError) -> bool:
-    """Tell whether the cause may be this rating; a refused token, a limit or a redirect concerns all."""
+    """Tell whether the failure may concern only this rating; a refused token, a limit or a redirect concerns all."""
     return not isinstance(error, RateLimited) and (error.transient or isinstance(error, ApiError))

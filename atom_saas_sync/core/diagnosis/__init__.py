@@ -1,1 +1,1 @@
-"""The checks of `doctor` that need no I/O: what each finds, and what to do about it."""
+"""The checks of `doctor` that need no I/O: their findings and hints."""

@@ -33,7 +33,7 @@ def disk(free_gb: float, plan: DoctorSettings) -> DoctorFinding:
 
 
 def revision(status: Status) -> Iterator[DoctorFinding]:
-    """Tell whether there is a database, and whether migrations are pending."""
+    """Check that there is a database without pending migrations."""
     yield DoctorFinding("database", "ok", "it can be read and written" if status.revision else "there is none yet")
     if status.revision is not None and status.migrations_pending:
         yield DoctorFinding(
@@ -44,7 +44,7 @@ def revision(status: Status) -> Iterator[DoctorFinding]:
 
 
 def ids(skill_ids: Sequence[str]) -> Iterator[DoctorFinding]:
-    """Name the skills whose ids no new skill may have."""
+    """List stored skill ids that a new skill may not have."""
     odd = [(skill_id, problem) for skill_id in skill_ids if (problem := name_problem(skill_id))]
     if odd:
         named = ", ".join(f"{short_id(skill_id)!a} ({problem})" for skill_id, problem in odd[:_IDS_NAMED])
@@ -58,7 +58,7 @@ def ids(skill_ids: Sequence[str]) -> Iterator[DoctorFinding]:
 
 
 def integrity(tampered: int, unsigned: int) -> DoctorFinding:
-    """Judge how many skills are not what the marketplace sent, and how many are not signed."""
+    """Check the numbers of skills that were tampered with or are not signed."""
     if tampered:
         return DoctorFinding(
             "integrity",
@@ -78,7 +78,7 @@ def integrity(tampered: int, unsigned: int) -> DoctorFinding:
 
 
 def other_marketplace(plan: DoctorSettings, status: Status) -> Iterator[DoctorFinding]:
-    """Tell if the database belongs to another marketplace than the settings name."""
+    """Check that the database belongs to the configured marketplace."""
     if plan.enabled and is_of_other_marketplace(status, plan.api_url):
         yield DoctorFinding(
             "marketplace",

@@ -1,4 +1,4 @@
-"""What `doctor` needs to know, and what it finds."""
+"""The inputs and findings of `doctor`."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ Verdict = Literal["ok", "warning", "problem", "skipped"]
 
 
 class DoctorFinding(Struct, frozen=True):
-    """What one check found, and, unless all is well, what to do and the command to run."""
+    """The result of one check and, if it is not ok, what to do and the command to run."""
 
     check: str
     verdict: Verdict
     message: str
     hint: str | None = None
     reason: str | None = None
-    """The reason of `status --check`, where the finding is one."""
+    """The matching reason of `status --check`, if any."""
 
 
 class Timers(Struct, frozen=True):
-    """What starts syncs regularly, as far as this host tells: timers or crontabs by name, and which are broken."""
+    """What starts syncs on this host: timers or crontabs by name, and which of them failed."""
 
     active: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
     own: bool = False
-    """Whether the user's own systemd runs them."""
+    """Whether they belong to the user's own systemd."""
 
 
 class DoctorSettings(Struct, frozen=True):
@@ -48,10 +48,10 @@ class DoctorSettings(Struct, frozen=True):
 
 
 def exit_code(findings: list[DoctorFinding]) -> int:
-    """Return the exit code: 1 if there is a problem; a warning alone is none."""
+    """Return the exit code: 1 if there is a problem, 0 if there are only warnings."""
     return int(any(finding.verdict == "problem" for finding in findings))
 
 
 def skipped(check: str, why: str) -> DoctorFinding:
-    """Say that a check makes no sense, and why."""
+    """Return the finding of a skipped check, with the reason."""
     return DoctorFinding(check, "skipped", why)

@@ -1,4 +1,4 @@
-"""Findings about the marketplace's answers."""
+"""Findings about the marketplace's responses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SKEW_WARNED, _SKEW_WRONG = 30.0, 300.0
 
 
 def health_route(status: int) -> DoctorFinding:
-    """Judge the status of the health route."""
+    """Check the status of the health route."""
     if status == 200:  # noqa: PLR2004 - HTTP
         return DoctorFinding("http", "ok", "the marketplace answers and says that it is healthy")
     if status >= 500:  # noqa: PLR2004 - HTTP
@@ -29,7 +29,7 @@ def health_route(status: int) -> DoctorFinding:
 
 
 def token_accepted(status: int) -> DoctorFinding:
-    """Judge the status of the list of skills."""
+    """Check the status of the list of skills."""
     if status == 200:  # noqa: PLR2004 - HTTP
         return DoctorFinding("api", "ok", "the marketplace accepts the token and lists skills")
     if status in {401, 403}:
@@ -58,7 +58,7 @@ def token_accepted(status: int) -> DoctorFinding:
 
 
 def clock(skew: float) -> DoctorFinding:
-    """Judge by how many seconds the marketplace's clock is ahead of ours."""
+    """Check the difference between the marketplace's clock and ours, in seconds."""
     apart = f"this clock is {duration(abs(skew))} {'behind' if skew > 0 else 'ahead of'} the marketplace's"
     hint = "synchronise it: `timedatectl set-ntp true`"
     if abs(skew) >= _SKEW_WRONG:

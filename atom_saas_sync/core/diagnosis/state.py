@@ -1,4 +1,4 @@
-"""Findings about what the database says of syncs, `watch`, conflicts and ratings."""
+"""Findings about the stored state of syncs, `watch`, conflicts and ratings."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from atom_saas_sync.model import Health, Status
 
 _LONG_RUN_MINUTES = 60
 _LITTLE_BUDGET = 10
-# As the alert HighErrorRate has them.
+# The same limits as in the alert HighErrorRate.
 _ERRORS_WITHIN, _MANY_ERRORS, _ERROR_SHARE = timedelta(hours=4), 2, 0.1
 _NO_ERRORS = frozenset({None, "interrupted", "deadline", "locked"})
 _SYNC_REASONS = frozenset({"never_synced", "sync_stale", "sync_failed", "deletions_refused"})
 
 
 def schedule(plan: DoctorSettings, timers: Timers, status: Status, now: datetime) -> Iterator[DoctorFinding]:
-    """Check that something starts syncs regularly, and that they are wanted."""
+    """Check that something starts syncs regularly, and that nothing has switched them off."""
     jobs = bool(status.jobs) and watch_is_running(status.websocket, now)
     user = "--user " if timers.own else ""
     if status.emergency_stop:
@@ -61,7 +61,7 @@ def schedule(plan: DoctorSettings, timers: Timers, status: Status, now: datetime
 
 
 def state(plan: DoctorSettings, timers: Timers, status: Status, now: datetime) -> Iterator[DoctorFinding]:
-    """Check what syncs, `watch` and people have left behind."""
+    """Check the results of syncs, the state of `watch`, and open conflicts."""
     health = check_health(
         status,
         now,

@@ -1,4 +1,4 @@
-"""Findings about the gate: its files, and what waits."""
+"""Findings about the gate: its files, and waiting updates."""
 
 from __future__ import annotations
 

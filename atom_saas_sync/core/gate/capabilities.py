@@ -1,4 +1,4 @@
-"""What a version of a skill can do, found without running it: an aid for people who decide, never a decision.
+"""Capabilities of a skill's version, found without running it: an aid for reviewers, never a decision.
 
 Python is read with `ast`, everything else by patterns. The work grows linearly with the length of the texts.
 """
@@ -24,17 +24,17 @@ LONGEST_TEXT = 1_000_000
 
 _LONGEST_DECODED = 80
 _PACKAGE_FIELDS = ("python_packages", "npm_packages")
-# What these hold is a label or a link, and nothing that an agent or interpreter follows.
+# The values of these are labels or links, which no agent or interpreter follows.
 _LABELS = frozenset({"skill_id", "id", "version", "category", "tags", "created_at", "content_hash", *_PACKAGE_FIELDS})
 _METADATA_LABELS = frozenset({"author", "slug", "homepage", "repository", "license", "keywords", "icon"})
 _HIDDEN = re.compile(f"[{DEFAULT_IGNORABLE}\u2800\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]")
-# A presentation form or a joiner is ordinary after a symbol: emoji consist of them.
+# Variation selectors and joiners are normal after a symbol: emoji contain them.
 _OF_EMOJI = frozenset("\ufe0e\ufe0f\u200d")
 _KEYCAPS = frozenset("0123456789#*")
 
 
 def compare_facts(served: Mapping[str, Any] | None, offered: Mapping[str, Any]) -> Capabilities:
-    """Return what the offered version can newly do, and what it no longer does; all it can do if none is served."""
+    """Return the capabilities added and removed by the offered version; all are new if nothing is served."""
     before = frozenset[Fact]() if served is None else facts_of(served)
     after = facts_of(offered)
     return Capabilities(added=tuple(sorted(after - before)), removed=tuple(sorted(before - after)))
@@ -56,13 +56,13 @@ def facts_of(fields: Mapping[str, Any]) -> frozenset[Fact]:
     return frozenset(found)
 
 
-@lru_cache(maxsize=32)  # most texts of an update are those of the served version
+@lru_cache(maxsize=32)  # most texts are the same in both versions of an update
 def _text_facts(name: str, text: str, skill_type: str) -> frozenset[Fact]:
     return frozenset(_found_in(name, text, skill_type))
 
 
 def _found_in(name: str, text: str, skill_type: str) -> Iterator[Fact]:
-    text = _HIDDEN.sub("", text)  # within a word, one would hide it from the patterns
+    text = _HIDDEN.sub("", text)  # inside a word, they would hide it from the patterns
     yield from code_facts(text)
     if name == "code":
         yield from python_facts(text)
@@ -86,7 +86,7 @@ def _is_shell(text: str, skill_type: str) -> bool:
 
 
 def _instructions(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the texts that somebody may execute or follow, each with the name of its field."""
+    """Yield the texts that may be executed or followed, each with its field name."""
     for name, value in content.items():
         if name in _LABELS:
             continue
@@ -99,7 +99,7 @@ def _instructions(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _all_strings(value: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
-    """Yield every string in a JSON value, keys too."""
+    """Yield every string in a JSON value, including keys."""
     waiting = [value]
     while waiting:
         each = waiting.pop()
@@ -139,7 +139,7 @@ def _hidden_characters(texts: Iterator[str]) -> Iterator[Fact]:
 
 
 def _stands_alone(text: str, match: re.Match[str]) -> bool:
-    """Tell whether a part of emoji does not follow a symbol."""
+    """Tell whether a selector or joiner does not follow a symbol."""
     before = text[match.start() - 1 : match.start()]
     return not before or not (before in _KEYCAPS or before in _OF_EMOJI or _is_symbol(before))
 

@@ -1,4 +1,4 @@
-"""Digests as people read and type them: `sha256:` and hexadecimal digits."""
+"""Digests in text form: `sha256:` and hexadecimal digits."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def digest_text(digest: bytes) -> str:
 
 
 def digits_of(text: str) -> str | None:
-    """Return the hexadecimal digits of a digest that a person typed, 12 to 64 of them; None if it is not a digest."""
+    """Return the 12 to 64 hexadecimal digits of a typed digest; None if it is not a digest."""
     found = _TYPED.fullmatch(text)
     return found and found[1].lower()
 
 
 def whole_digest(text: object) -> bytes | None:
-    """Return the digest that `text` gives with all of its 64 digits; None if it does not."""
+    """Return the digest if `text` has all of its 64 digits, else None."""
     digits = digits_of(text) if isinstance(text, str) else None
     return bytes.fromhex(digits) if digits and len(digits) == _WHOLE else None
 

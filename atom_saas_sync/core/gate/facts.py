@@ -1,4 +1,4 @@
-"""Facts about what a version of a skill can do."""
+"""Facts about the capabilities of a skill's version."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from atom_saas_sync.characters import printable
 
 Kind = Literal["hidden", "dynamic", "encoded", "command", "host", "env", "path", "package"]
 KINDS: tuple[Kind, ...] = ("hidden", "dynamic", "encoded", "command", "host", "env", "path", "package")
-"""All kinds, in the order in which a reviewer should read them."""
+"""All kinds, in the order in which reviewers see them."""
 
 NOT_EXAMINED = "text after the first 1,000,000 characters was not examined"
 _LONGEST_VALUE = 200
@@ -24,7 +24,7 @@ class Fact(Struct, frozen=True, order=True):
 
 
 class Capabilities(Struct, frozen=True):
-    """What an update can newly do, and what it no longer does."""
+    """The capabilities that an update adds and removes."""
 
     added: tuple[Fact, ...] = ()
     removed: tuple[Fact, ...] = ()

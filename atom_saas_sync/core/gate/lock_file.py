@@ -1,4 +1,4 @@
-"""The lock file: which version of each skill is served, as JSON with one skill a line."""
+"""The lock file: which version of each skill is served, as JSON with one skill per line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class ServedText(Struct, frozen=True):
-    """A skill as readers see it, and the digests of its base: of the text's bytes, the content and what runs."""
+    """A served skill, and its base's digests: of the bytes, the content, and the executable part."""
 
     skill_id: str
     text: str
@@ -41,7 +41,7 @@ class ServedText(Struct, frozen=True):
 
 
 class Difference(Struct, frozen=True):
-    """A skill that is not served as the lock file says; `extra` ones are served, but not in the file."""
+    """A skill whose served version differs from the lock file; `extra` ones are served but not listed."""
 
     skill_id: str
     kind: Literal["missing", "different", "extra"]
@@ -50,12 +50,12 @@ class Difference(Struct, frozen=True):
 
 
 def locked(row: ServedText) -> Locked:
-    """Return what the lock file says of a skill: the digests of the text that is served."""
+    """Return a skill's entry in the lock file: the digests of the served text."""
     source = None if row.source == "marketplace" else row.source
     fields = decode_object(row.text) or {}
     version = fields.get("version") if isinstance(fields.get("version"), str) else None
     digest = sha256(row.text.encode("utf-8", "surrogatepass")).digest()
-    # Hashing the bytes is cheaper than the canonical form, and tells whether the stored digests are those of this text.
+    # Hashing the bytes is cheaper than the canonical form, and shows whether the stored digests belong to this text.
     if source is None and digest == row.wire_digest and row.content_digest and row.exec_digest:
         return Locked(version, row.content_digest, row.exec_digest)
     found = stored_version(row.skill_id, row.text)
@@ -70,7 +70,7 @@ def lock_of(rows: Iterable[ServedText], marketplace: str) -> LockFile:
 
 
 def lock_text(lock: LockFile) -> str:
-    """Return a lock file as text: ids in order, one skill a line. What is not ASCII is escaped, so that it shows."""
+    """Return a lock file as text: ids sorted, one skill per line, non-ASCII characters escaped to make them visible."""
     lines = [f"{json.dumps(skill_id)}: {json.dumps(_entry(lock.skills[skill_id]))}" for skill_id in sorted(lock.skills)]
     skills = "{\n" + ",\n".join(lines) + "\n}" if lines else "{}"
     return f'{{"lock_version": {LOCK_VERSION}, "marketplace": {json.dumps(lock.marketplace)}, "skills": {skills}}}\n'
@@ -93,7 +93,7 @@ def parse_lock(data: bytes, name: str) -> LockFile:
 
 
 def compare(lock: LockFile, served: Mapping[str, Locked]) -> tuple[Difference, ...]:
-    """Return how what is served differs from the lock file, by id."""
+    """Return the differences between the lock file and what is served, sorted by id."""
     found = []
     for skill_id in sorted({*lock.skills, *served}):
         wanted, got = lock.skills.get(skill_id), served.get(skill_id)

@@ -12,13 +12,13 @@ _ROUNDS = 2
 
 
 def skeleton(skill_id: str) -> str:
-    """Return what an id looks like: two ids look alike if this is the same for both.
+    """Return the skeleton of an id: two ids look alike if their skeletons are equal.
 
-    It is the id after NFKC, case folding, and replacement of each character by the one that it is confusable with.
+    That is the id after NFKC, case folding, and replacing each character by the one it is confusable with.
     """
     table = _table()
     text = unicodedata.normalize("NFKC", without_hidden(skill_id).strip()).casefold()
-    for _ in range(_ROUNDS):  # what stands in place of a letter may be a capital, or a letter with an accent
+    for _ in range(_ROUNDS):  # the replacement may be a capital, or a letter with an accent
         text = unicodedata.normalize("NFD", text).translate(table).casefold()
     return text
 

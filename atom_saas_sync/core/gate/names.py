@@ -1,4 +1,4 @@
-"""Names as the gate compares them. Nobody has proved a name: each is what a publisher typed."""
+"""Names, normalized for comparison. They are not verified: publishers type them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from atom_saas_sync.characters import without_hidden
 
 
 def publisher_of(fields: Mapping[str, Any] | None) -> str | None:
-    """Return `metadata.author`; None if there is none. One that is not a string is its JSON text."""
+    """Return `metadata.author`, or None; a value that is not a string as JSON text."""
     metadata = (fields or {}).get("metadata")
     author = metadata.get("author") if isinstance(metadata, Mapping) else None
     if author is None or isinstance(author, str):
@@ -20,5 +20,5 @@ def publisher_of(fields: Mapping[str, Any] | None) -> str | None:
 
 
 def folded(name: str) -> str:
-    """Return a name without case, invisible characters and outer blanks."""
+    """Return a name case-folded, without invisible characters and outer blanks."""
     return without_hidden(name).strip().casefold()

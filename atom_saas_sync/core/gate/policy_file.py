@@ -1,4 +1,4 @@
-"""The policy file: TOML with rules. The first that matches decides."""
+"""The policy file: TOML with rules, of which the first matching one decides."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def parse_rules(data: bytes, name: str) -> tuple[Rule, ...]:
 
 
 def needs_lock(policy: Policy) -> bool:
-    """Tell whether the settings or a rule admit what the lock file lists."""
+    """Tell whether the settings or a rule use the lock file."""
     return policy.admission == "lock" or any(rule.admission == "lock" for rule in policy.rules)
 
 

@@ -1,4 +1,4 @@
-"""What Python code can do, by its syntax tree: whatever names it gives to what it imports."""
+"""Capabilities of Python code, from its syntax tree, whatever aliases it uses for imports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from atom_saas_sync.core.gate.facts import Fact, fact
 
-# Parsing takes microseconds a character, and far more memory than the text.
+# Parsing takes microseconds per character, and far more memory than the text.
 _LONGEST = 100_000
 
 _PROCESSES = frozenset(
@@ -66,7 +66,7 @@ _CONNECTS = (
 
 
 def python_facts(text: str) -> Iterator[Fact]:
-    """Yield what the tree shows; nothing if the text is not Python or longer than 100,000 characters."""
+    """Yield the facts found; none if the text is not Python or longer than 100,000 characters."""
     tree = _tree(text)
     if tree is None:
         return
@@ -95,7 +95,7 @@ def _tree(text: str) -> ast.Module | None:
 
 
 def _imported_names(tree: ast.Module) -> dict[str, str]:
-    """Return what each imported name stands for, in full."""
+    """Return the full name of each imported alias."""
     names: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -106,7 +106,7 @@ def _imported_names(tree: ast.Module) -> dict[str, str]:
 
 
 def _dotted(node: ast.expr, names: dict[str, str]) -> str:
-    """Return the full name of what an expression names; empty if it is not a name."""
+    """Return the full dotted name of an expression; empty if it is not a name."""
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
@@ -139,7 +139,7 @@ def _is_outside(path: str) -> bool:
 
 
 def _constant(node: ast.expr | None) -> str | None:
-    """Return a text that stands in the code, also as the first entry of a list or tuple."""
+    """Return a literal string, or the first entry of a literal list or tuple."""
     while isinstance(node, ast.List | ast.Tuple) and node.elts:
         node = node.elts[0]
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None

@@ -1,4 +1,4 @@
-"""The reasons of the gate in words."""
+"""The gate's reasons in words."""
 
 from __future__ import annotations
 
@@ -24,4 +24,4 @@ REASON_TEXTS: Mapping[Reason, str] = {
     "clock": "the clock cannot be trusted, so its age is unknown",
     "review": "the policy requires a review of every version",
 }
-"""What each reason means, as half a sentence."""
+"""The meaning of each reason, as a clause."""

@@ -1,4 +1,4 @@
-"""Revocations: what they match, and the file that lists them."""
+"""Revocations: matching, and the file that lists them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def revoked(
 
 
 def describe(revocation: Revocation) -> str:
-    """Return what a revocation matches, for people: `publisher acme`, `id calc, version 1.0.0`."""
+    """Describe what a revocation matches: `publisher acme`, `id calc, version 1.0.0`."""
     parts = []
     if revocation.skill_id is not None:
         parts.append(f"id {revocation.skill_id}")

@@ -15,13 +15,13 @@ from atom_saas_sync.core.gate.names import folded, publisher_of
 from atom_saas_sync.core.gate.types import ADMISSIONS, Admission, Policy, Rule
 
 CONDITIONS = ("publisher", "id", "name", "category", "skill_type")
-"""What a rule can match."""
+"""The fields that a rule can match."""
 
 _PATTERN = re.compile(r"[*?\[]")
 
 
 class Ruling(Struct, frozen=True):
-    """The policy for one skill; `rule` is the number of the rule that says so, None for the settings."""
+    """The policy for one skill; `rule` is the number of the deciding rule, None for the settings."""
 
     admission: Admission
     min_age: timedelta
@@ -29,15 +29,15 @@ class Ruling(Struct, frozen=True):
 
     @property
     def strictness(self) -> tuple[int, timedelta]:
-        """What rulings are compared by: the larger is the stricter."""
+        """The key for comparing rulings: larger is stricter."""
         return ADMISSIONS.index(self.admission), self.min_age if self.admission == "age" else timedelta()
 
 
 def ruling(policy: Policy, skill_id: str, fields: Mapping[str, Any] | None, *, new: bool) -> Ruling:
-    """Return the policy for a skill with these fields; `new` if no version of it has been admitted yet.
+    """Return the policy for a skill with these fields; `new` if none of its versions has been admitted yet.
 
-    Publishers type their names themselves: a rule that is looser than the settings is skipped for a new skill, unless
-    it has `new` or names the id in full.
+    Names are not verified: for a new skill, a rule that is looser than the settings is skipped unless it has `new` or
+    gives the full id.
     """
     settings = Ruling(policy.admission, policy.min_age)
     if not policy.rules:
@@ -58,7 +58,7 @@ def stricter(one: Ruling, other: Ruling) -> Ruling:
 
 
 def _values(skill_id: str, fields: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return what each condition is compared with. A list in place of a string is any of its strings."""
+    """Return the values that each condition is compared with. A list in place of a string matches with any entry."""
     found = {name: _texts(fields.get(name)) for name in ("name", "category", "skill_type")}
     return found | {"publisher": [folded(publisher_of(fields) or "")], "id": [folded(skill_id)]}
 

@@ -1,4 +1,4 @@
-"""What `skills verify` says of a skill: whether what is served is what was admitted."""
+"""The states of `skills verify`: whether the served text is the admitted one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ State = Literal["ok", "edited", "stale", "held", "tampered", "quarantined", "rev
 STATES: tuple[State, ...] = get_args(State)
 
 GOOD: frozenset[State] = frozenset({"ok", "stale", "held"})
-"""States of what may be used; `edited` is one more, unless it is strict."""
+"""States in which a skill may be used; also `edited`, unless strict."""
 
 
 def state_of(skill: ServedSkill, *, is_revoked: bool, full: bool) -> State:
-    """Return the state of a cached skill: whatever keeps it out first, then whether it is what was admitted.
+    """Return the state of a cached skill: bans first, then whether the text is the admitted one.
 
-    The digest of the stored bytes is enough where it is that of what came; with `full` both digests are computed anew.
+    If the digest of the stored bytes equals that of the received ones, that is enough; with `full`, both digests are
+    recomputed.
     """
     if is_revoked:
         return "revoked"

@@ -1,4 +1,4 @@
-"""What the gate reads of the store besides the evidence."""
+"""Stored values that the gate reads, besides the evidence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from atom_saas_sync.core.gate.types import Offer
 
 
 class WaitingOffer(Struct, frozen=True):
-    """A version that waits, and what is served meanwhile: of a new skill, and of one that is only here, no digests."""
+    """A waiting version and the served one; the served digests are None for a new or local skill."""
 
     offer: Offer
     served_text: str | None
@@ -19,10 +19,10 @@ class WaitingOffer(Struct, frozen=True):
 
 
 class Marks(Struct, frozen=True):
-    """What the gate remembers from run to run; None before the first.
+    """What the gate stores between runs; None before the first run.
 
-    `policy` is the admission of the last run, `judged` the fingerprint with which all that waits was judged last,
-    `clock` when a run last looked at the clock. `revocations_broken`: it could not use the revocations file.
+    `policy` is the policy of the last run, `judged` the fingerprint with which all offers were last judged, `clock` the
+    time at which a run last checked the clock. `revocations_broken`: the last run could not use the revocations file.
     """
 
     policy: str | None = None
@@ -32,11 +32,11 @@ class Marks(Struct, frozen=True):
 
 
 class ServedSkill(Struct, frozen=True):
-    """A cached skill as it must be verified; texts are the stored bytes.
+    """A cached skill to verify; texts are the stored bytes.
 
-    `base_text` is the marketplace's text if that is kept apart, and the digests and `version` are of the base: without
-    a base the skill exists only here. `is_forged`: the signature is by our key, and of something else. `is_waiting`: a
-    newer version waits. `is_quarantined`: what is in the cache is what was put into quarantine.
+    `base_text` is the marketplace's text if stored separately; the digests and `version` are the base's, and without a
+    base the skill is local. `is_forged`: the signature is by our key but does not match. `is_waiting`: a newer version
+    waits. `is_quarantined`: the cached text is the quarantined one.
     """
 
     skill_id: str

@@ -13,7 +13,7 @@ from msgspec import Struct, field
 from atom_saas_sync.model import TRIPPING_REASONS, SkillVersion
 
 Admission = Literal["open", "age", "review", "lock", "deny"]
-"""A policy, from loose to strict. Only a rule can say `deny`."""
+"""A policy, from loose to strict. Only a rule can have `deny`."""
 
 ADMISSIONS: tuple[Admission, ...] = get_args(Admission)
 
@@ -45,21 +45,21 @@ NEEDS_PERSON: frozenset[str] = TRIPPING_REASONS
 """An update that waits for one of these reasons trips `updates_tripped` until somebody decides."""
 
 REFUSALS: frozenset[Reason] = frozenset({"revoked", "denied", "rejected"})
-"""What is refused for one of these reasons does not wait."""
+"""Versions with one of these reasons are refused, not held."""
 
 ADOPTED = "adopted"
 BY_POLICY = "policy"
-"""Who admitted a version, if nobody did by name: see `Admitted`."""
+"""Values of `Admitted.by` that are not a person."""
 
 SHORTEST_DIGEST = 12
-"""So many hexadecimal digits of a digest a person must type at least."""
+"""The minimum number of hexadecimal digits in a typed digest."""
 
 
 class Verdict(Struct, frozen=True):
-    """What the gate says of one version.
+    """The gate's verdict on one version.
 
-    `line` is the line of the table that decided, 0 for a version that `--adopt` admits. `by` is who admits it.
-    `needs_scan`: it is held only until the scan command has seen it. `note` explains the verdict to people.
+    `line` is the deciding line of the table, 0 for a version admitted by `--adopt`. `by` is who admits it.
+    `needs_scan`: it is held only until it has been scanned. `note` explains the verdict to people.
     """
 
     kind: Literal["admit", "hold", "refuse"]
@@ -72,9 +72,9 @@ class Verdict(Struct, frozen=True):
 
 
 class Offer(Struct, frozen=True):
-    """A version that the marketplace shows and that is not served: held, or refused.
+    """A version of the marketplace that is not served: held, or refused.
 
-    `abnormal` remembers that the run which held it was abnormal.
+    `abnormal`: it was held by an abnormal run.
     """
 
     skill_id: str
@@ -94,7 +94,7 @@ class Offer(Struct, frozen=True):
 
 
 class Decision(Struct, frozen=True):
-    """What a person decided about one content digest of one skill."""
+    """A user's decision about one content digest of one skill."""
 
     skill_id: str
     content_digest: bytes
@@ -116,9 +116,9 @@ class Pin(Struct, frozen=True):
 
 
 class Revocation(Struct, frozen=True):
-    """What must not be served: a skill, one of its versions, a content digest or a publisher.
+    """A ban on a skill, one of its versions, a content digest or a publisher.
 
-    `id` is the row's number, None for one from the file. `version` goes with `skill_id` only.
+    `id` is the row's number, None for an entry of the file. `version` is only used with `skill_id`.
     """
 
     skill_id: str | None = None
@@ -133,7 +133,7 @@ class Revocation(Struct, frozen=True):
 
 
 class Revocations(Struct, frozen=True, dict=True):
-    """All revocations in force: those of the command and those of the file."""
+    """All revocations in force, from commands and from the file."""
 
     entries: tuple[Revocation, ...] = ()
 
@@ -153,16 +153,16 @@ class Revocations(Struct, frozen=True, dict=True):
 
     @cached_property
     def by_publisher(self) -> Mapping[str, Revocation]:
-        """The entries that name a publisher, by the name as compared."""
+        """The entries that name a publisher, by normalized name."""
         from atom_saas_sync.core.gate.names import folded
 
         return {folded(each.publisher): each for each in reversed(self.entries) if each.publisher is not None}
 
 
 class Quarantined(Struct, frozen=True):
-    """A skill that was taken out of what is served, whole.
+    """A skill in quarantine, whole.
 
-    `text` is what was served, `base_text` the marketplace's version below it, if that is another text.
+    `text` is what was served; `base_text` the marketplace's version, if that is a different text.
     """
 
     skill_id: str
@@ -177,7 +177,7 @@ class Quarantined(Struct, frozen=True):
 
 
 class ScanResult(Struct, frozen=True):
-    """What the scan command said of a content digest; `note` is the first line of its output."""
+    """The scan result of a content digest; `note` is the first line of the command's output."""
 
     content_digest: bytes
     passed: bool
@@ -197,9 +197,9 @@ class Admitted(Struct, frozen=True):
 
 
 class Served(Struct, frozen=True):
-    """The base of a skill: the marketplace's version that was admitted last, also if it is not in the cache any more.
+    """The base of a skill: the marketplace's last admitted version, even if it is no longer cached.
 
-    `fields` is what it says; None if its text is gone.
+    `fields` are its decoded fields; None if its text was deleted.
     """
 
     content_digest: bytes
@@ -209,12 +209,12 @@ class Served(Struct, frozen=True):
 
 
 class Evidence(Struct, frozen=True):
-    """All that is stored about a skill and that the verdict on one of its versions depends on.
+    """The stored facts that the verdict on one version of a skill depends on.
 
-    Of that version: `decision` is the newest of a person on its content digest, `admitted_since` says that another
-    version was admitted after it, `first_seen_at` is when this machine first saw the digest (None: now), `scan` what
-    the scan command said. `seen_otherwise` says that its version number was ever seen with another exec digest.
-    `lookalike_of` is another id, known before this one, that looks the same.
+    About that version: `decision` is the newest one on its content digest, `admitted_since` tells whether another
+    version was admitted after it, `first_seen_at` is when this machine first saw the digest (None: now), `scan` is the
+    scan result. `seen_otherwise`: its version number was seen with another exec digest. `lookalike_of` is another id,
+    known before this one, that looks the same.
     """
 
     skill_id: str
@@ -230,9 +230,10 @@ class Evidence(Struct, frozen=True):
 
 
 class Rule(Struct, frozen=True):
-    """One rule of the policy file. Each condition that is not empty must match; one of its patterns is enough.
+    """One rule of the policy file.
 
-    `number` is its place in the file, from 1. `new` lets it apply to new skills even if it is looser than the policy.
+    All non-empty conditions must match, each with one of its patterns. `number` is the rule's position in the file,
+    from 1. `new`: the rule applies to new skills even if it is looser than the policy.
     """
 
     number: int
@@ -243,18 +244,18 @@ class Rule(Struct, frozen=True):
 
 
 class MaxChanged(Struct, frozen=True):
-    """How many changed skills a run may bring: a number, or a share of the served marketplace skills."""
+    """The limit on changed skills in a run: a number, or a share of the served marketplace skills."""
 
     number: int | None = None
     share: float | None = None
 
     def limit(self, served: int) -> int:
-        """Return the largest number of changed skills that is not abnormal."""
+        """Return the largest normal number of changed skills."""
         return self.number if self.number is not None else math.floor(served * (self.share or 0))
 
 
 class Locked(Struct, frozen=True):
-    """What the lock file says of one skill; `source` is given if it is not the marketplace's version as it came."""
+    """A skill's entry in the lock file; `source` is set unless it is the marketplace's unchanged version."""
 
     version: str | None
     content: bytes
@@ -270,7 +271,7 @@ class LockFile(Struct, frozen=True):
 
 
 class Policy(Struct, frozen=True):
-    """The policy in force: the settings, the rules of the policy file, and the lock file if anything needs it."""
+    """The policy in force: the settings, the rules of the policy file, and the lock file if needed."""
 
     admission: Admission = "open"
     scope: Scope = "all"
@@ -282,12 +283,12 @@ class Policy(Struct, frozen=True):
 
 
 class Gate(Struct, frozen=True, dict=True):
-    """What holds for a whole run.
+    """The gate of a whole run.
 
-    `anything_stored`: the database has a decision, pin, quarantine or offer. `abnormal`: the run brings more changed
-    skills than `max_changed` allows; `since` is then the moment from which on a digest was first seen in it. `parking`:
-    nobody knows that yet, and what is held as abnormal is judged again at the end of the walk. `adopting`
-    is the person for whom `--adopt` admits what an empty database gets.
+    `anything_stored`: the database has a decision, pin, quarantine entry or offer. `abnormal`: the run changes more
+    skills than `max_changed` allows; digests first seen after `since` belong to it. `parking`: this is not known yet;
+    what is held as abnormal is judged again at the end of the walk. `adopting` is the user who admits everything in the
+    first sync (`--adopt`).
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -302,7 +303,7 @@ class Gate(Struct, frozen=True, dict=True):
 
     @cached_property
     def idle(self) -> bool:
-        """Whether the gate admits everything whatever is offered: then nothing is asked, compared or written for it."""
+        """Whether the gate admits everything anyway, so that nothing needs to be loaded, compared or stored for it."""
         policy = self.policy
         return (
             policy.admission == "open"

@@ -20,7 +20,7 @@ _BEFORE_ADOPTION = 5
 
 
 class _Case(Struct, frozen=True, dict=True):
-    """One version to judge. `base` is None if it is judged like a new skill; `last` is the base in any case."""
+    """One version to judge. `base` is None if the skill is judged as new; `last` is always the base."""
 
     gate: Gate
     base: Served | None
@@ -47,9 +47,9 @@ class _Case(Struct, frozen=True, dict=True):
 
 
 def judge(gate: Gate, served: Served | None, remote: SkillVersion, evidence: Evidence, now: datetime) -> Verdict:
-    """Return the verdict on `remote`, which the marketplace shows; `served` is the base.
+    """Return the verdict on the marketplace's version `remote`; `served` is the base.
 
-    A skill in quarantine because of a revocation or a rule is judged like a new one.
+    A skill quarantined by a revocation or a rule is judged as new.
     """
     case = _case(gate, served, remote, evidence, now)
     if gate.adopting is None:
@@ -58,24 +58,24 @@ def judge(gate: Gate, served: Served | None, remote: SkillVersion, evidence: Evi
 
 
 def ruling_of(gate: Gate, served: Served | None, remote: SkillVersion, evidence: Evidence, now: datetime) -> Ruling:
-    """Return the policy by which `judge` decides: by a rule, or by the settings."""
+    """Return the policy that `judge` applies: from a rule, or from the settings."""
     return _case(gate, served, remote, evidence, now).ruling
 
 
 def admitted(remote: SkillVersion, verdict: Verdict, now: datetime) -> Admitted:
-    """Return a version that `judge` admits as one that may be served. Raises ValueError for any other verdict."""
+    """Return an admitted version. Raises ValueError if `judge` did not admit it."""
     if verdict.kind != "admit":
         raise ValueError(f"not admitted: {verdict.reason}")
     return Admitted(remote, verdict.by, now)
 
 
 def admitted_by(version: SkillVersion, by: str, now: datetime) -> Admitted:
-    """Return a version as admitted by a person, or as `adopted`."""
+    """Return a version as admitted by a user, or as `adopted`."""
     return Admitted(version, by, now)
 
 
 def is_abnormal(changed: int, served: int, limit: MaxChanged | None) -> bool:
-    """Tell whether a run with so many changed skills in scope is abnormal; `served` are those of the marketplace."""
+    """Tell whether this number of changed skills in scope is abnormal; `served` counts marketplace skills."""
     return limit is not None and changed > limit.limit(served)
 
 
@@ -126,7 +126,7 @@ def _quarantined(case: _Case) -> Verdict | None:
     found = case.evidence.quarantined
     if found is None:
         return None
-    if found.reason != "quarantined":  # evidence, until it is released; another version is judged like a new skill
+    if found.reason != "quarantined":  # this version is evidence until released; another version is judged as new
         is_evidence = found.content_digest == case.remote.content_digest
         return _hold(3, "quarantined", f"in quarantine: it was {found.reason}") if is_evidence else None
     return _hold(3, "quarantined", f"in quarantine by {found.by}")
@@ -212,7 +212,7 @@ def _not_scanned(case: _Case) -> Verdict | None:
     if scan is not None:
         return _hold(12, "scan", scan.note or "the scan command did not pass it")
     if _first(LINES[12:], case).kind != "admit":
-        return None  # only what would be admitted otherwise is worth a scan
+        return None  # scan only what would otherwise be admitted
     return Verdict("hold", 12, "scan", needs_scan=True, note="the scan command has not seen it yet")
 
 

@@ -1,4 +1,4 @@
-"""How many versions were admitted, held and refused: for a run's report, and for the metric."""
+"""Count admitted, held and refused versions, for a run's report and for the metric."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _ADOPTED = "adopted"
 
 
 def verdicts_of(actions: Iterable[Action]) -> Counter[tuple[str, str]]:
-    """Return how many versions were admitted, held and refused, by (verdict, by) as the metric has them.
+    """Return the numbers of admitted, held and refused versions by the metric's labels (verdict, by).
 
-    A base of which only volatile fields are new was not admitted anew: no version ends.
+    A base with only new volatile fields does not count as admitted: no version ended.
     """
     found: Counter[tuple[str, str]] = Counter()
     for action in actions:
@@ -31,7 +31,7 @@ def verdicts_of(actions: Iterable[Action]) -> Counter[tuple[str, str]]:
 
 
 def _admitted_by(action: Action) -> str | None:
-    """Return who admitted a version that becomes the base, as the metric has it; None if there is none."""
+    """Return the metric's label for who admitted a new base; None if there is no new base."""
     by, is_new = None, action.outcome is Outcome.ADDED
     for effect in action.effects:
         if isinstance(effect, SetBase):

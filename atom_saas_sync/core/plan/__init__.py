@@ -1,7 +1,7 @@
-"""The decision: what happens to a skill, given its base, the local copy and what the marketplace says.
+"""Plan what happens to a skill, given its base, the local copy and the marketplace's version.
 
-One branch a cell; each has its row in docs/CONFLICTS.md and a test. Rules: data-model.md, 1 to 5. A plan is an Action:
-its effects are all that the store carries out.
+Each branch has a row in docs/CONFLICTS.md and a test. Rules: data-model.md, 1 to 5. A plan is an Action; the store
+carries out its effects and nothing else.
 """
 
 from __future__ import annotations

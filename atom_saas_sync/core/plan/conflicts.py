@@ -1,4 +1,4 @@
-"""Conflicts: their type and severity, what a strategy makes of one, and how it is logged (data-model.md, 2 and 3)."""
+"""Conflicts: type and severity, the result of a strategy, and the log entry (data-model.md, 2 and 3)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CONVERGED = "converged"
 def resolve(
     conflict: Conflict, skill_id: str, strategy: Strategy, *, local_updated_at: str | None, now: datetime
 ) -> SkillVersion | None:
-    """Return the version that `strategy` makes of a conflict; None if the skill goes. `manual` decides nothing.
+    """Return the version that `strategy` chooses; None if the skill is removed. `manual` decides nothing.
 
     `local_updated_at` is when the row was last written. Raises ValueError for `manual`.
     """
@@ -56,19 +56,19 @@ def resolve_versions(
     local_updated_at: str | None,
     now: datetime,
 ) -> SkillVersion | None:
-    """Do what `resolve` does with versions that are decoded already."""
+    """Do the same as `resolve` with decoded versions."""
     if strategy == "manual":
         raise ValueError("manual is no decision")
     if remote is None:
         return None if strategy == "remote_wins" or local is None else local.version
     if strategy == "remote_wins" or local is None or local.fields is None:
-        return remote  # what is no JSON object can't be kept or merged; the log has it
+        return remote  # a text that is not a JSON object can't be kept or merged; the log keeps it
     if strategy == "local_wins":
         return version_from_fields(remote.skill_id, follow_volatile(local.fields, remote.fields))
     base_fields = fields_of(base)
     local_time = _local_time(local_updated_at, local.fields, now, theirs=(base_fields, remote.fields))
     remote_time = _past(remote.fields.get("updated_at"), now)
-    # The local edit is lost only to what is surely newer.
+    # The local edit is only replaced by a version that is certainly newer.
     newer = local_time is not None and remote_time is not None and remote_time > local_time
     merged = merge(base_fields or {}, local.fields, remote.fields, remote_is_newer=newer)
     return version_from_fields(remote.skill_id, merged)
@@ -81,10 +81,9 @@ def classify(local: Mapping[str, Any], remote: Mapping[str, Any]) -> tuple[Confl
 
 
 def differing_fields(left: Mapping[str, Any], right: Mapping[str, Any]) -> frozenset[str]:
-    """Return the names of the fields that differ in what matters.
+    """Return the names of the fields that differ significantly.
 
-    Volatile fields don't matter, nor does outer white space of code, the order of packages, or whether a field is
-    absent or null.
+    Not significant: volatile fields, outer white space of code, the order of packages, and absent versus null.
     """
     left, right = without_volatile(left), without_volatile(right)
     names = {*left, *right}
@@ -122,7 +121,7 @@ def _severity(different: frozenset[str]) -> Severity:
 
 
 def fields_of(side: StoredText | None) -> Mapping[str, Any] | None:
-    """Return what a side says, None if there is none or it is not a JSON object."""
+    """Return the fields of a side; None if there is none or it is not a JSON object."""
     return None if side is None else side.fields
 
 
@@ -141,13 +140,13 @@ def _local_time(
 
 
 def _past(text: object, now: datetime) -> datetime | None:
-    """Return the moment that `text` means; None if nobody can tell, or a clock ran ahead."""
+    """Return the time in `text`; None if it is invalid, or in the future because a clock ran ahead."""
     moment = parse_time(text)
     return moment if moment is not None and moment <= now + CLOCK_TOLERANCE else None
 
 
 def changed_at(sides: Sides, now: datetime) -> str | None:
-    """Return when the local side was last changed: read before its volatile fields are refreshed (rule 3)."""
+    """Return when the local side was last changed; call it before volatile fields are refreshed (rule 3)."""
     theirs = fields_of(sides.base), fields_of(sides.waiting)
     moment = _local_time(sides.known.local_updated_at, fields_of(sides.local) or {}, now, theirs=theirs)
     return None if moment is None else format_time(moment)
@@ -176,9 +175,9 @@ def closing(sides: Sides, remote: SkillVersion | None, text: str | None) -> Conf
 
 
 def replaced_forgery(sides: Sides, remote: SkillVersion | None) -> ConflictEntry | None:
-    """Return how the log keeps a text that counts as the marketplace's and is not.
+    """Return the log entry that keeps a tampered text.
 
-    It may be an edit whose base another program has removed. Whatever the strategy, it gives way to `remote`.
+    It may be an edit whose base another program removed. Whatever the strategy, `remote` replaces it.
     """
     base = sides.known.base
     if base is None or base.text is not None or not sides.is_tampered:
@@ -190,24 +189,24 @@ def replaced_forgery(sides: Sides, remote: SkillVersion | None) -> ConflictEntry
 
 
 def loses_local_edit(sides: Sides, result: SkillVersion) -> bool:
-    """Tell whether something that was changed here is not in the result."""
+    """Tell whether the result lacks a local change."""
     local = fields_of(sides.local)
     return local is None or loses_edit(fields_of(sides.base) or {}, local, result.fields)
 
 
 def skipped_version(sides: Sides, remote: SkillVersion) -> SkillVersion | None:
-    """Return the version that waited in a conflict until `remote` took its place."""
+    """Return the version that waited in an open conflict and is replaced by `remote`."""
     return None if sides.waiting is None or waits_with(sides, remote) else sides.waiting.version
 
 
 def waits_with(sides: Sides, remote: SkillVersion) -> bool:
-    """Tell whether a conflict waits with just this remote version."""
+    """Tell whether the open conflict has exactly this remote version."""
     if sides.waiting is None:
         return False
     return sides.waiting.text == remote.text or sides.waiting.content_digest == remote.content_digest
 
 
 def same_as(side: StoredText | None, fields: Mapping[str, Any]) -> bool:
-    """Tell whether a side says the same as `fields`, in whatever spelling."""
+    """Tell whether a side has the same content as `fields`, whatever its spelling."""
     ours = fields_of(side)
     return ours is not None and same(ours, fields)

@@ -10,12 +10,12 @@ from atom_saas_sync.model.effects import Effect, MarkDeleted, RemoveServed
 
 
 def plan_deleted(known: SkillState, strategy: Strategy) -> Action | None:
-    """Plan for a skill that the marketplace has confirmed as deleted; None if nothing is to be done."""
+    """Plan for a skill whose deletion the marketplace has confirmed; None if there is nothing to do."""
     sides, base, waiting = Sides(known), known.base, known.waiting
     if base is None:
         if waiting is None:
-            return None  # exists only here: no sync deletes it
-        # It existed only here, appeared there, and is gone there again: it exists only here.
+            return None  # a local skill: no sync deletes it
+        # It was local, appeared remotely, and was deleted there again: it is local.
         entry = closing(sides, None, known.local_text)
         return Action(known.skill_id, Outcome.UNCHANGED, tuple(logged(known.skill_id, entry)))
     if known.local_text is None or not sides.is_edited:
@@ -24,7 +24,7 @@ def plan_deleted(known: SkillState, strategy: Strategy) -> Action | None:
         strategy = "manual"
     if strategy == "manual":
         if base.deleted and waiting is not None and waiting.remote_text is None:
-            return None  # waits already
+            return None  # already open
         entry = ConflictEntry(conflict_with(sides, None), None, sides.waiting_id)
         effects = [
             MarkDeleted(known.skill_id),
@@ -37,7 +37,7 @@ def plan_deleted(known: SkillState, strategy: Strategy) -> Action | None:
 
 
 def settled_deletion(sides: Sides, resolution: Resolution) -> Action:
-    """Let a skill that was deleted there and changed here go, or stay and exist only here from now on."""
+    """Remove a skill that was deleted remotely and changed locally, or keep it as a local skill."""
     entry = ConflictEntry(conflict_with(sides, None), resolution, sides.waiting_id)
     text = resolution.result_text
     if text is None:

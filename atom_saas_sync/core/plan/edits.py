@@ -1,4 +1,4 @@
-"""The plans for what a person writes here: an edit, a way back to the marketplace's version, a removal."""
+"""Plans for local changes: editing, reverting to the marketplace's version, removing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from atom_saas_sync.model.effects import Life, RemoveServed
 
 
 def plan_edit(known: SkillState, fields: Mapping[str, Any]) -> Action | None:
-    """Plan an edit; None if it changes nothing that a person can change.
+    """Plan an edit; None if it changes nothing that users can change.
 
-    Volatile fields follow the marketplace: of an edited skill, the cached text has its newest.
+    Volatile fields follow the marketplace: the cached text of an edited skill has the newest ones.
     """
     sides = Sides(known)
     base = None if sides.base is None else sides.base.version
@@ -35,7 +35,7 @@ def plan_edit(known: SkillState, fields: Mapping[str, Any]) -> Action | None:
 
 
 def plan_revert(known: SkillState, base: SkillVersion) -> Action:
-    """Plan to go back to the marketplace's version."""
+    """Plan to revert to the marketplace's version."""
     sides = Sides(known)
     lives = Life.CONFIRMED if sides.local is None else Life.AS_BEFORE
     effects = served(sides, base.text, base.fields, life=lives), *restored(base, text=base.text)
@@ -43,5 +43,5 @@ def plan_revert(known: SkillState, base: SkillVersion) -> Action:
 
 
 def plan_removal(skill_id: str) -> Action:
-    """Plan to remove a skill that exists only here."""
+    """Plan to remove a local skill."""
     return Action(skill_id, Outcome.DELETED, (RemoveServed(skill_id),))

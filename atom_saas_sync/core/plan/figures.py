@@ -1,4 +1,4 @@
-"""The plan for what an answer to a rating says of a skill: its average and the number of its ratings."""
+"""Plan for the response to a rating, which has the skill's average and number of ratings."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from atom_saas_sync.model.effects import Effect, ReadAgain, ReadPageAgain, Refre
 
 
 def plan_figures(known: SkillState, receipt: RatingReceipt) -> Action:
-    """Plan to show a receipt's figures in the cached skill, and in its base too, if that is kept apart.
+    """Plan to write a receipt's figures into the cached skill, and into its base if stored separately.
 
-    Answers overtake each other, and messages and polls overtake them: the next poll reads the skill anew, even if its
-    bytes are those of last time.
+    Responses, messages and polls may overtake each other, so the next poll reads the skill again even if its bytes are
+    unchanged.
     """
     sides, skill_id = Sides(known), known.skill_id
     figures = {"average_rating": receipt.average, "rating_count": receipt.count}

@@ -1,4 +1,4 @@
-"""The plan for a skill that the marketplace has."""
+"""Plan for a skill that the marketplace lists."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def plan_listed(
     seen_otherwise: bool = False,
     source: Source = SENT,
 ) -> Action:
-    """Plan for a skill that the marketplace has, as `remote`. A time ahead of `now` is an unknown one.
+    """Plan for a listed skill with the version `remote`. Times after `now` count as unknown.
 
-    `seen_otherwise` says that the same version was seen with another exec digest, before the base.
+    `seen_otherwise`: the same version number was seen with another exec digest, before the base.
     """
     if known is None and not seen_otherwise:
         return _new(remote, source)
@@ -69,9 +69,10 @@ def _new(remote: SkillVersion, source: Source) -> Action:
 
 
 def plan_touched(known: SkillState, strategy: Strategy, now: datetime) -> Action | None:
-    """Plan for a listed skill whose row another program has deleted or changed; None if there is nothing to do.
+    """Plan for a listed skill whose row another program deleted or changed; None if there is nothing to do.
 
-    Not from a base that was tampered with. If a conflict waits, what the marketplace has now is not the base.
+    Nothing is restored from a tampered base, or while a conflict is open: then the base is not the marketplace's
+    version.
     """
     sides = Sides(known)
     if sides.is_tampered or (known.local_text is not None and known.waiting is not None):
@@ -81,9 +82,9 @@ def plan_touched(known: SkillState, strategy: Strategy, now: datetime) -> Action
 
 
 def plan_waiting(known: SkillState, strategy: Strategy, now: datetime, *, listed: bool) -> Action | None:
-    """Plan for a skill whose conflict waits, which an edit may have settled, or another strategy can.
+    """Plan for an open conflict, which a local edit or a changed strategy may resolve.
 
-    None if there is nothing to do; that is so for one that is not `listed`, too: it may be gone.
+    None if there is nothing to do, or if the skill is not `listed`: it may have been deleted.
     """
     if known.waiting is None:
         return None
@@ -103,14 +104,14 @@ def _plan_stored(sides: Sides, newest: SkillVersion | None, strategy: Strategy, 
 def without_outdated(
     changed: Mapping[str, SkillVersion], told: AbstractSet[str], known: Mapping[str, SkillState], now: datetime
 ) -> dict[str, SkillVersion]:
-    """Return what a page shows, without what messages have `told` since it was asked for, unless it is surely newer."""
+    """Drop skills that messages have changed since the page was requested, unless the page is certainly newer."""
     return {
         name: remote for name, remote in changed.items() if name not in told or is_newer(remote, known.get(name), now)
     }
 
 
 def is_newer(remote: SkillVersion, known: SkillState | None, now: datetime) -> bool:
-    """Tell whether what the list shows is surely newer than what we know of the marketplace's version."""
+    """Tell whether the listed version is certainly newer than the newest version that we know."""
     newest = None if known is None else Sides(known).newest
     stored = parse_time((fields_of(newest) or {}).get("updated_at"))
     updated_at = parse_time(remote.fields.get("updated_at"))
@@ -118,7 +119,7 @@ def is_newer(remote: SkillVersion, known: SkillState | None, now: datetime) -> b
 
 
 def with_alarm(action: Action, sides: Sides, *, seen_otherwise: bool) -> Action:
-    """Return the action, marked as republished if its remote version was seen before with other code."""
+    """Return the action, marked as republished if the same version was seen with different code."""
     remote = action.remote
     if remote is None or not _is_republished(sides, remote, seen_otherwise=seen_otherwise):
         return action
@@ -126,7 +127,7 @@ def with_alarm(action: Action, sides: Sides, *, seen_otherwise: bool) -> Action:
 
 
 def _is_republished(sides: Sides, remote: SkillVersion, *, seen_otherwise: bool) -> bool:
-    """Tell whether the same version has come with another executable content, in this life of the skill or another."""
+    """Tell whether the same version was sent with different executable content, even before a deletion of the skill."""
     base = sides.known.base
     if base is not None and base.version == version_key(remote.fields):
         if base.exec_digest == remote.exec_digest:
@@ -138,12 +139,12 @@ def _is_republished(sides: Sides, remote: SkillVersion, *, seen_otherwise: bool)
 def plan_sides(  # noqa: PLR0911 - a cell each
     sides: Sides, remote: SkillVersion, strategy: Strategy, now: datetime, source: Source
 ) -> Action:
-    """Do what `plan_listed` does, but for the alarm."""
+    """Do the same as `plan_listed`, without marking republished versions."""
     known, base = sides.known, sides.known.base
-    if known.local_text is None:  # new to us; or another program deleted the row: no edit, so put it back
+    if known.local_text is None:  # new; or another program deleted the row, which is not an edit: restore it
         return _take_remote(sides, remote, Outcome.ADDED, source)
     if base is not None and base.text is None and not base.deleted and known.waiting is None:
-        # Untouched here: it takes what the marketplace has.
+        # Not edited: take the marketplace's version.
         if base.wire_digest == remote.wire_digest:
             return Action(remote.skill_id, Outcome.UNCHANGED)
         if base.content_digest == remote.content_digest and same_as(sides.local, remote.fields):
@@ -152,11 +153,11 @@ def plan_sides(  # noqa: PLR0911 - a cell each
 
     local = None if sides.local is None else sides.local.content_digest
     if local == remote.content_digest:
-        return _converge(sides, remote, source)  # both sides came to the same: nothing to resolve
+        return _converge(sides, remote, source)  # both sides have become equal: nothing to resolve
     if base is not None and local == base.content_digest:
-        return _take_remote(sides, remote, Outcome.UPDATED, source)  # touched but not changed in what matters
+        return _take_remote(sides, remote, Outcome.UPDATED, source)  # edited, but not significantly
     if base is not None and remote.content_digest == base.content_digest:
-        return _keep_edit(sides, remote, now, source)  # changed here only: it stays
+        return _keep_edit(sides, remote, now, source)  # changed locally only: keep it
     return _settle(sides, remote, strategy, now, source)
 
 
@@ -171,7 +172,7 @@ def _take_remote(sides: Sides, remote: SkillVersion, outcome: Outcome, source: S
 
 
 def _respelled(sides: Sides, remote: SkillVersion, source: Source) -> Action:
-    """Store another spelling of the same JSON, so that the next sync knows its bytes. Nothing has changed."""
+    """Store a different spelling of the same JSON, so that the next sync recognizes its bytes."""
     effects = _written(sides, remote, source, changed_at=sides.known.local_updated_at)
     effects += based_on(sides, remote, source, text=remote.text, settles=False)
     return Action(remote.skill_id, Outcome.UNCHANGED, tuple(effects), remote)
@@ -191,14 +192,14 @@ def _converge(sides: Sides, remote: SkillVersion, source: Source) -> Action:
 
 
 def _written(sides: Sides, remote: SkillVersion, source: Source, *, changed_at: str | None = None) -> list[Effect]:
-    """Serve the marketplace's text, unless it is served already."""
+    """Serve the marketplace's text, unless it is already served."""
     if sides.known.local_text == remote.text:
         return []
     return [served(sides, remote.text, remote.fields, life=life(sides, source), changed_at=changed_at)]
 
 
 def _keep_edit(sides: Sides, remote: SkillVersion, now: datetime, source: Source) -> Action:
-    """Keep the local edit: the remote side is (again) what it was. Volatile fields follow, no conflict is left."""
+    """Keep the local edit: the remote side equals the base (again), so no conflict is left. Volatile fields follow."""
     known, base = sides.known, sides.known.base
     assert base is not None
     text = _refreshed_text(sides, remote)
@@ -217,7 +218,7 @@ def _keep_edit(sides: Sides, remote: SkillVersion, now: datetime, source: Source
 
 
 def kept_base(sides: Sides, text: str) -> list[KeepBase]:
-    """Keep the text that was the base until now, if another one is served from now on."""
+    """Keep the former base text if a different text is served from now on."""
     local = sides.known.local_text
     if local is None or text == local or not sides.is_untouched:
         return []
@@ -225,7 +226,7 @@ def kept_base(sides: Sides, text: str) -> list[KeepBase]:
 
 
 def _settle(sides: Sides, remote: SkillVersion, strategy: Strategy, now: datetime, source: Source) -> Action:
-    """Both sides changed, differently: a conflict."""
+    """Handle a conflict: both sides changed in different ways."""
     known = sides.known
     if known.waiting is not None and known.waiting.reopened:
         strategy = "manual"
@@ -236,7 +237,7 @@ def _settle(sides: Sides, remote: SkillVersion, strategy: Strategy, now: datetim
         assert result is not None
         return settled(sides, remote, result, strategy, now, source, by_itself=True)
     text = _refreshed_text(sides, remote)
-    # Also if only volatile fields are new: who settles the conflict later gets what the marketplace has by then.
+    # Even if only volatile fields are new, so that a later resolution uses the marketplace's current version.
     news = sides.waiting is None or sides.waiting.text != remote.text
     entry = ConflictEntry(conflict_with(sides, remote), None, sides.waiting_id) if news else None
     effects: list[Effect] = []
@@ -261,9 +262,9 @@ def settled(
     *,
     by_itself: bool = False,
 ) -> Action:
-    """Give the cache `result`; the base becomes the remote version that was looked at.
+    """Serve `result`; the base becomes the remote version that was compared.
 
-    `by_itself` tells that nobody has decided it but the strategy.
+    `by_itself`: the strategy decided, not a user.
     """
     local, text = sides.local, result.text
     if result.content_digest == remote.content_digest:
@@ -293,7 +294,7 @@ def _outcome(sides: Sides, text: str) -> Outcome:
 
 
 def _refreshed_text(sides: Sides, remote: SkillVersion) -> str:
-    """Return the local text with the marketplace's volatile fields, and the very same text if they are the same."""
+    """Return the local text with the marketplace's volatile fields; the identical text if they are equal."""
     local = sides.local
     assert local is not None
     if local.fields is None:

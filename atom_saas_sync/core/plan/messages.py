@@ -1,4 +1,4 @@
-"""The plan for a WebSocket message about a skill: what it is newer than, and what it makes of the stored version."""
+"""Plan for a WebSocket message about a skill: whether it is outdated, and the version that it results in."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from atom_saas_sync.times import CLOCK_TOLERANCE, parse_time
 
 
 class Told(Struct, frozen=True):
-    """What a message tells of a skill: that it is `deleted`, or a version; `remote` is None if that is nothing new.
+    """The content of a message about a skill: `deleted`, or a version; `remote` is None if nothing changes.
 
-    `about_figures`: it is remembered as a message about the figures; `has_figures`: as one about them, too.
+    `about_figures`: it is stored as a message about the figures only; `has_figures`: as one about both.
     """
 
     sides: Sides
@@ -44,10 +44,10 @@ def told_by(
     *,
     offered: str | None = None,
 ) -> Told | None:
-    """Return what a message about a skill tells; None if it is outdated, or about nothing that we know.
+    """Return the content of a message about a skill; None if it is outdated or about an unknown skill.
 
-    The marks are what is remembered of the last messages about the skill and about its figures. `offered` is the text
-    of the marketplace's version that waits: it is newer than the base, and a message continues it.
+    The marks are those of the last messages about the skill and about its figures. `offered` is the text of the waiting
+    version: it is newer than the base, so a partial message is applied to it.
     """
     sides = Sides(known or SkillState(message.key), offered=offered)
     if message.type == RATING_UPDATE:
@@ -57,16 +57,16 @@ def told_by(
         return None
     if message.type == SKILL_DELETE:
         return Told(sides, deleted=True)
-    if sides.is_tampered:  # it would complete what the message leaves out
+    if sides.is_tampered:  # the message is partial and needs it
         return None
     has_figures = rating_mark is not None and not message.fields.keys().isdisjoint(RATING_FIGURES)
     if rating_mark is not None and _is_older_than(message, rating_mark, now):
-        message, has_figures = without_figures(message), False  # a newer message about them came first
+        message, has_figures = without_figures(message), False  # a newer message about the figures was applied first
     return Told(sides, _updated(sides, message, stored), _source(sides), has_figures=has_figures)
 
 
 def plan_told(told: Told, strategy: Strategy, now: datetime) -> Action:
-    """Plan for what a message tells, without the gate and without the alarm."""
+    """Plan for the content of a message, without the gate and without marking republished versions."""
     action = None
     if told.deleted:
         action = plan_deleted(told.sides.known, strategy)
@@ -79,7 +79,7 @@ def _comes_too_late(
     message: Message, stored: Mapping[str, Any] | None, mark: MessageMark | None, now: datetime
 ) -> bool:
     if mark is not None and mark.deleted and stored is None:
-        # Gone since: only what is no older than the deletion brings it back.
+        # Deleted since: only a version that is not older than the deletion restores it.
         return _is_older_than(message, mark, now)
     updated_at = None if stored is None else parse_time(stored.get("updated_at"))
     return is_outdated(message, updated_at=updated_at, sent_at=None if mark is None else mark.sent_at, now=now)
@@ -93,7 +93,7 @@ def _updated(sides: Sides, message: Message, stored: Mapping[str, Any] | None) -
     remote = merged_version(message, stored)
     deleted = sides.known.base is not None and sides.known.base.deleted
     if remote is None and (sides.local is None or deleted):
-        # The same as before, but the row is gone here, or was thought to be gone there.
+        # Unchanged, but the row is missing here, or the skill was marked as deleted.
         return merged_version(message, None)
     return remote
 
@@ -101,7 +101,7 @@ def _updated(sides: Sides, message: Message, stored: Mapping[str, Any] | None) -
 def _rating_told(sides: Sides, message: Message, mark: MessageMark | None, now: datetime) -> Told | None:
     stored, base = fields_of(sides.newest), sides.known.base
     if stored is None or (base is not None and base.deleted) or sides.is_tampered:
-        return None  # nothing to rate here, or not the marketplace's
+        return None  # nothing cached, or a local skill
     sent_at = None if mark is None else mark.sent_at
     updated_at = None if mark is not None else parse_time(stored.get("updated_at"))
     if is_outdated(message, updated_at=updated_at, sent_at=sent_at, now=now):
@@ -110,7 +110,7 @@ def _rating_told(sides: Sides, message: Message, mark: MessageMark | None, now: 
 
 
 def _source(sides: Sides) -> Source:
-    """Return what proves a version that a message has brought: that which completes it, unless the skill is new."""
+    """Return the source of a message's version: the version that the message completes, unless the skill is new."""
     waits, base = sides.offered or sides.waiting, sides.known.base
     if waits is not None:
         version = waits.version
@@ -123,11 +123,11 @@ def _source(sides: Sides) -> Source:
 
 
 def is_outdated(message: Message, *, updated_at: datetime | None, sent_at: datetime | None, now: datetime) -> bool:
-    """Tell whether what is stored is newer than the message; one of the same time applies.
+    """Tell whether the stored state is newer than the message; equal times do not count as newer.
 
-    `updated_at` is that of what is stored, `sent_at` the time of the last message about it that was applied. Like is
-    compared with like as far as both sides have it: `updated_at` first, then the times of the messages. A deletion is
-    compared with messages only, and a time that is ahead of `now` counts as none: either could keep a skill for ever.
+    `updated_at` is that of the stored version, `sent_at` the time of the last applied message. The same kinds of time
+    are compared, as far as both sides have them: first `updated_at`, then message times. A deletion is compared with
+    messages only, and times after `now` are ignored: otherwise a skill could be kept forever.
     """
     latest = now + CLOCK_TOLERANCE
     mine, stored = _until(latest, message.updated_at), _until(latest, updated_at)
@@ -147,9 +147,9 @@ def _until(latest: datetime, moment: datetime | None) -> datetime | None:
 
 
 def merged_version(message: Message, stored: Mapping[str, Any] | None) -> SkillVersion | None:
-    """Return the version of the skill that the message makes of `stored`; None if it changes nothing.
+    """Return `stored` with the message's changes; None if there are none.
 
-    Fields that the message does not carry are kept: only polling removes fields.
+    Fields that are not in the message are kept: only polling removes fields.
     """
     news = message.fields
     if message.type == RATING_UPDATE:
@@ -157,7 +157,7 @@ def merged_version(message: Message, stored: Mapping[str, Any] | None) -> SkillV
     if stored is None:
         return version_from(message.key, message.text, message.fields, message.digest, shape=message.shape)
     if message.type != RATING_UPDATE and news.keys() >= stored.keys():
-        # The skill is whole: in the very text that came, so that the next poll can see that it is the same.
+        # The message has the whole skill: keep its exact text, so that the next poll recognizes it.
         if _equal(news, stored):
             return None
         return version_from(message.key, message.text, news, message.digest, shape=message.shape)
@@ -166,7 +166,7 @@ def merged_version(message: Message, stored: Mapping[str, Any] | None) -> SkillV
 
 
 def without_figures(message: Message) -> Message:
-    """Return the message without what a rating_update says: then the stored figures are kept."""
+    """Return the message without the fields of a rating_update, so that the stored figures are kept."""
     fields = {name: value for name, value in message.fields.items() if name not in RATING_FIGURES}
     return replace(message, text=json_text(fields), fields=fields, digest=None)
 

@@ -1,4 +1,4 @@
-"""The plan for what the marketplace offers: the gate stands in front of the three-way rules (docs/TRUST.md)."""
+"""Plan for a version that the marketplace offers: first the gate, then the three-way rules (docs/TRUST.md)."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from atom_saas_sync.model.effects import (
 )
 
 REVOKED = "revoked"
-"""The strategy by which a conflict closes whose skill goes into quarantine."""
+"""The strategy in the log for conflicts of skills that are quarantined."""
 
 Ban = tuple[Literal["revoked", "denied"], str]
-"""Why a version must not be served, and what says so."""
+"""Why a version must not be served, and the source of the ban."""
 
 
 def plan_offered(
@@ -52,15 +52,15 @@ def plan_offered(
     *,
     source: Source = SENT,
 ) -> Action:
-    """Plan for a version that the marketplace shows: admitted, the three-way rules apply; else it waits.
+    """Plan for the marketplace's version: if admitted, by the three-way rules; otherwise it waits or is refused.
 
-    What is served stays, but for its volatile fields; a served version that is revoked or denied goes into quarantine.
+    The served version stays, except for its volatile fields; if it is revoked or denied, it is quarantined.
     """
     sides = Sides(known or SkillState(remote.skill_id))
     verdict = judge(gate, served_of(sides), remote, evidence, now)
     if verdict.kind == "admit":
         action = plan_sides(sides, remote, strategy, now, source)
-        if not _waited(evidence.offer, remote):  # that it was republished was counted when it was held
+        if not _waited(evidence.offer, remote):  # its republishing was counted when it was held
             action = with_alarm(action, sides, seen_otherwise=evidence.seen_otherwise)
         page = None if evidence.offer is None else evidence.offer.page
         effects = (*_admitted(action, verdict.by, page), *_without_offer(evidence.offer, remote))
@@ -78,9 +78,9 @@ def plan_offered(
 
 
 def must_be_confirmed(gate: Gate, sides: Sides, remote: SkillVersion | None, offer: Offer | None) -> bool:
-    """Tell whether a message is acted upon only after the marketplace has shown the same; `remote` None: a deletion.
+    """Tell whether a request must confirm a message before it is applied; `remote` None means a deletion.
 
-    That is where the policy is not open. What differs from the base out of scope only, or waits already, is known.
+    That is so unless the policy is `open`, the version differs from the base only out of scope, or it already waits.
     """
     policy, base = gate.policy, sides.known.base
     if remote is not None and offer is not None and offer.content_digest == remote.content_digest:
@@ -97,7 +97,7 @@ def must_be_confirmed(gate: Gate, sides: Sides, remote: SkillVersion | None, off
 
 
 def served_of(sides: Sides) -> Served | None:
-    """Return the base as the gate compares it."""
+    """Return the base in the gate's form."""
     base = sides.known.base
     if base is None:
         return None
@@ -106,19 +106,19 @@ def served_of(sides: Sides) -> Served | None:
 
 
 def ban_on(gate: Gate, sides: Sides) -> Ban | None:
-    """Return why what is served of a skill must not be: because of its text here, or of its base."""
+    """Return why a served skill must not be served: because of its local text, or of its base."""
     for side in (sides.local, sides.base):
         if side is not None and side.version is not None:
             banned = ban_on_version(gate, side.version, rules=sides.known.base is not None)
             if banned is not None:
                 return banned
-    # An edit that is not JSON has neither version nor publisher; its id can be revoked.
+    # An edit that is not JSON has no version and no publisher, but its id can be revoked.
     whole = next((each for each in gate.revocations.by_skill.get(sides.skill_id, ()) if each.version is None), None)
     return None if whole is None else ("revoked", whole.note or describe(whole))
 
 
 def ban_on_version(gate: Gate, version: SkillVersion, *, rules: bool = True) -> Ban | None:
-    """Return why a version must not be served; `rules`: those of the policy file count, too."""
+    """Return why a version must not be served; with `rules`, rules of the policy file count too."""
     key, publisher = version_key(version.fields), publisher_of(version.fields)
     found = revoked(gate.revocations, version.skill_id, key, version.content_digest, publisher)
     if found is not None:
@@ -131,7 +131,7 @@ def ban_on_version(gate: Gate, version: SkillVersion, *, rules: bool = True) -> 
 
 
 def _admitted(action: Action, by: str, page: int | None) -> tuple[Effect, ...]:
-    """Note who admitted what becomes the base, and the page where it waited."""
+    """Add who admitted the new base, and the page on which it was offered."""
     if by == BY_POLICY and page is None:
         return action.effects
     person = None if by == BY_POLICY else by
@@ -139,7 +139,7 @@ def _admitted(action: Action, by: str, page: int | None) -> tuple[Effect, ...]:
 
 
 def _waited(offer: Offer | None, remote: SkillVersion) -> bool:
-    """Tell whether just this version was offered before."""
+    """Tell whether exactly this version was offered before."""
     return offer is not None and offer.content_digest == remote.content_digest
 
 
@@ -152,7 +152,7 @@ def _without_offer(offer: Offer | None, remote: SkillVersion) -> list[DropOffer]
 def _put_offer(
     verdict: Verdict, remote: SkillVersion, evidence: Evidence, gate: Gate, source: Source
 ) -> list[PutOffer]:
-    """Let the version wait; nothing is to be done if just that is stored."""
+    """Store the version as an offer; nothing to do if exactly that is stored."""
     offer, reason = evidence.offer, str(verdict.reason)
     is_same = offer is not None and offer.content_digest == remote.content_digest
     abnormal = (reason == "abnormal" and not gate.parking) or (is_same and offer is not None and offer.abnormal)
@@ -178,9 +178,9 @@ def _put_offer(
 
 
 def _refreshed(sides: Sides, remote: SkillVersion) -> list[Effect]:
-    """Let the volatile fields of what is served follow, while another version waits.
+    """Refresh the volatile fields of the served version while another version waits.
 
-    The base is then no longer the bytes that came: if they come again, they are read.
+    The base's bytes are then no longer those received, so the same bytes would be read again.
     """
     if sides.local is None or sides.known.base is None:
         return []
@@ -203,7 +203,7 @@ def _with_volatile(side: StoredText, remote: SkillVersion) -> str | None:
 
 
 def plan_withdrawn(known: SkillState | None, offer: Offer | None, skill_id: str, strategy: Strategy) -> Action | None:
-    """Plan for a skill that the marketplace has confirmed as deleted; what waited of it waits no more."""
+    """Plan for a skill whose deletion the marketplace has confirmed; its waiting version is dropped."""
     action = None if known is None else plan_deleted(known, strategy)
     if offer is None:
         return action
@@ -216,10 +216,10 @@ def plan_withdrawn(known: SkillState | None, offer: Offer | None, skill_id: str,
 def plan_quarantine(
     known: SkillState, *, reason: Literal["quarantined", "revoked", "denied"], by: str, note: str | None, is_shown: bool
 ) -> Action:
-    """Plan to take a served skill out of what is served, and to keep it whole as evidence.
+    """Plan to quarantine a served skill: stop serving it, and keep it whole as evidence.
 
-    The base stays: it is still what was admitted last. `is_shown`: what the marketplace shows is the base, or waits
-    already; else the other side of an open conflict waits from now on. Raises ValueError if nothing is served.
+    The base stays: it is still the last admitted version. `is_shown`: the marketplace's version is the base or an
+    offer; otherwise the remote side of an open conflict becomes the offer. Raises ValueError if nothing is served.
     """
     sides, text = Sides(known), known.local_text
     if sides.local is None or text is None:
@@ -253,7 +253,7 @@ def plan_quarantine(
 
 
 def plan_release(known: SkillState, kept: Quarantined) -> Action:
-    """Plan to put a skill back as it was, byte for byte. It exists only here if the marketplace has deleted it."""
+    """Plan to restore a skill byte for byte. It becomes a local skill if the marketplace has deleted it."""
     sides = Sides(known)
     effects: list[Effect] = [Release(known.skill_id)]
     if known.local_text is None:
@@ -275,9 +275,9 @@ def plan_put_back(
     *,
     by: str,
 ) -> Action:
-    """Plan to serve a version again that was served before, because a person has pinned it.
+    """Plan to serve a former version again, because a user pinned it.
 
-    What the marketplace shows waits: the offer, the other side of an open conflict, or the base that gives way.
+    The marketplace's version waits: the offer, the remote side of an open conflict, or the replaced base.
     """
     sides, base = Sides(known), known.base
     action = plan_sides(sides, former, strategy, now, DECIDED)

@@ -1,4 +1,4 @@
-"""The plans for what a person decides about a conflict, and for taking that back."""
+"""Plans for resolving a conflict manually, and for undoing that."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from atom_saas_sync.model.effects import Effect, Life, MarkDeleted
 
 
 def plan_resolution(known: SkillState, result: SkillVersion | None, strategy: str, now: datetime) -> Action:
-    """Plan what a person has decided about the waiting conflict: the cache gets `result`; None removes the skill.
+    """Plan a manual resolution of the open conflict: serve `result`; None removes the skill.
 
-    The base becomes the remote version that was looked at. Raises ValueError if no conflict waits, the row is gone, or
+    The base becomes the remote version that was compared. Raises ValueError if no conflict is open, the row is gone, or
     a skill is to be removed that the marketplace has.
     """
     sides, waiting = Sides(known), known.waiting
@@ -44,10 +44,10 @@ def plan_resolution(known: SkillState, result: SkillVersion | None, strategy: st
 
 
 def plan_undo(known: SkillState, logged_conflict: LoggedConflict) -> Action:
-    """Plan to put back what a resolution replaced: local text and base as they were, and the conflict waits again.
+    """Plan to undo a resolution: restore local text and base, and reopen the conflict.
 
-    The remote side is what the marketplace has now. No conflict waits if there is none any more: both sides have only
-    the local change left. If the marketplace has deleted the skill, that is noted again.
+    The remote side is the marketplace's current version. If both sides differ only by the local change, no conflict is
+    opened. If the marketplace has deleted the skill, that is recorded again.
     """
     sides, skill_id = Sides(known), known.skill_id
     base = None if logged_conflict.base_text is None else stored_version(skill_id, logged_conflict.base_text)
@@ -55,10 +55,10 @@ def plan_undo(known: SkillState, logged_conflict: LoggedConflict) -> Action:
     if known.base is not None and not known.base.deleted and sides.base is not None:
         remote = sides.base.version
     text = _with_volatile(logged_conflict, remote)
-    if remote is None and base is None:  # exists only here, as before
+    if remote is None and base is None:  # a local skill, as before
         return _put_back(sides, text, life_here(sides), without_base(sides, written=True, settles=False))
     if remote is not None and base is not None and remote.content_digest == base.content_digest:
-        # The marketplace went back to the base: a local edit is left.
+        # The marketplace reverted to the base: only a local edit is left.
         return _put_back(sides, text, life_here(sides), kept_base(sides, text))
     before = SkillState(skill_id, logged_conflict.local_text, base=None if base is None else base_of(base))
     log = logged(skill_id, ConflictEntry(conflict_with(Sides(before), remote), None, logged_conflict.id))
@@ -76,7 +76,7 @@ def _put_back(sides: Sides, text: str, lives: Life, effects: Sequence[Effect]) -
 
 
 def _with_volatile(logged_conflict: LoggedConflict, remote: SkillVersion | None) -> str:
-    """Return the local text of that day with the volatile fields of today."""
+    """Return the former local text with the current volatile fields."""
     text = logged_conflict.local_text
     assert text is not None
     local = decode_object(text)

@@ -1,4 +1,4 @@
-"""The versions of one skill that a plan compares, each decoded once, and only if it is needed."""
+"""The versions of one skill that a plan compares; each is decoded at most once, and only if needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class cached(Generic[T]):  # noqa: N801 - reads like a property
-    """A property that is computed once. Unlike that of functools it takes no lock: plans are of one thread."""
+    """A property computed once. Unlike functools.cached_property it takes no lock: a plan belongs to one thread."""
 
     def __init__(self, compute: Callable[[Any], T]) -> None:
         self._compute = compute
@@ -31,7 +31,7 @@ class cached(Generic[T]):  # noqa: N801 - reads like a property
 
 
 class StoredText:
-    """A stored text of a skill. It has no version if another program stored something that is not a JSON object."""
+    """A stored text of a skill. It has no version if another program stored a text that is not a JSON object."""
 
     def __init__(self, skill_id: str, text: str) -> None:
         self.skill_id = skill_id
@@ -43,12 +43,12 @@ class StoredText:
 
     @cached
     def fields(self) -> Mapping[str, Any] | None:
-        """Return what the text says, None if it is not a JSON object."""
+        """Return the decoded fields; None if the text is not a JSON object."""
         return None if self._decoded is None else self._decoded[0]
 
     @property
     def known_fields(self) -> Mapping[str, Any] | None:
-        """Return the same, if the text was decoded already."""
+        """Return the fields if the text has already been decoded."""
         decoded = self.__dict__.get("_decoded")
         return None if decoded is None else decoded[0]
 
@@ -59,14 +59,14 @@ class StoredText:
 
     @cached
     def version(self) -> SkillVersion | None:
-        """Return the version whole, None if the text is not a JSON object."""
+        """Return the whole version; None if the text is not a JSON object."""
         if self._decoded is None:
             return None
         return version_from(self.skill_id, self.text, self._decoded[0], shape=self._decoded[1])
 
 
 class Sides:
-    """What is stored of a skill, decoded: the local copy, the base, and what waits in a conflict."""
+    """The stored texts of a skill, decoded: local copy, base, and the remote side of an open conflict."""
 
     def __init__(self, known: SkillState, *, offered: str | None = None) -> None:
         """`offered` is the text of a version that the gate holds or refuses."""
@@ -80,13 +80,13 @@ class Sides:
 
     @cached
     def local(self) -> StoredText | None:
-        """Return what is in the cache."""
+        """Return the cached text."""
         text = self.known.local_text
         return None if text is None else StoredText(self.skill_id, text)
 
     @cached
     def base(self) -> StoredText | None:
-        """Return what the marketplace last sent, as far as its text is kept."""
+        """Return the marketplace's last version, if its text is stored."""
         known = self.known
         if known.base is None or known.base_text is None:
             return None
@@ -102,7 +102,7 @@ class Sides:
 
     @property
     def newest(self) -> StoredText | None:
-        """Return the newest version that the marketplace is known to have: one that waits, or the base."""
+        """Return the marketplace's newest known version: a waiting one, or the base."""
         return self.offered or self.waiting or self.base
 
     @property

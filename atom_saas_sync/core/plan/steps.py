@@ -1,4 +1,4 @@
-"""The effects that plans are made of."""
+"""Building blocks of plans: functions that return effects."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from atom_saas_sync.model.effects import (
 
 
 class Source(Struct, frozen=True):
-    """Where a version of the marketplace comes from: whether it confirms the skill, and what proves it.
+    """The source of a marketplace version: whether it confirms the skill, and what proves it.
 
-    A version that is not `sent` just now is signed if it had been signed, or if what it `continues` had been; one that
-    another program `named` is not signed.
+    A version that was not `sent` just now is signed only if it was signed before, or if the version that it `continues`
+    was; a version `named` by another program is not signed.
     """
 
     confirms: bool = True
@@ -40,7 +40,7 @@ class Source(Struct, frozen=True):
     continues: Identity | None = None
 
     def proof(self, version: SkillVersion, key: str) -> Proof:
-        """Return what proves a version of this source."""
+        """Return the proof of a version from this source."""
         if self.named:
             return "none"
         if self.continues is not None:
@@ -49,18 +49,18 @@ class Source(Struct, frozen=True):
 
 
 def identity(version: SkillVersion, key: str) -> Identity:
-    """Return what a signature covers of a version; `key` is its number as compared."""
+    """Return the signed part of a version; `key` is its normalized version number."""
     return Identity(key, version.content_digest, version.exec_digest)
 
 
 SENT = Source()
-"""An answer of the marketplace."""
+"""A response of the marketplace."""
 STORED = Source(sent=False)
-"""What the marketplace still has, as a list says, in the text that was stored before."""
+"""A stored text that the marketplace's list still confirms."""
 DECIDED = Source(sent=False, confirms=False)
-"""A person takes it; the marketplace was not asked."""
+"""Chosen by a user; the marketplace was not queried."""
 NAMED = Source(named=True, confirms=False)
-"""Another program says so."""
+"""Claimed by another program."""
 
 
 def served(
@@ -71,7 +71,7 @@ def served(
     life: Life,
     changed_at: str | None = None,
 ) -> WriteServed:
-    """Serve `text` from now on, which `fields` says, if the caller has that."""
+    """Serve `text` from now on; `fields` is the decoded text, if available."""
     local = sides.local
     if local is None:
         return AddServed(sides.skill_id, text, fields, life, changed_at)
@@ -79,24 +79,24 @@ def served(
 
 
 def life(sides: Sides, source: Source) -> Life:
-    """Return how long what becomes the base lives in the cache."""
+    """Return the cache lifetime of a new base."""
     return Life.CONFIRMED if source.confirms or sides.local is None else Life.AS_BEFORE
 
 
 def life_here(sides: Sides) -> Life:
-    """Return how long a text lives that is ours alone: what exists only here does not expire."""
+    """Return the cache lifetime of a local text: local skills do not expire."""
     return Life.ENDLESS if sides.local is None else Life.AS_BEFORE
 
 
 def restored(base: SkillVersion, *, text: str) -> list[Effect]:
-    """Put a former base back, below the local `text`."""
+    """Restore a former base under the local `text`."""
     key = version_key(base.fields)
     kept = None if text == base.text else base.text
     return [SetBase(base.skill_id, base, key, kept, confirmed=False, proof=DECIDED.proof(base, key))]
 
 
 def based_on(sides: Sides, remote: SkillVersion, source: Source, *, text: str | None, settles: bool) -> list[Effect]:
-    """Make `remote` the base, below the local `text`. `settles` says that a conflict is settled by this."""
+    """Make `remote` the base of the local `text`. `settles`: this resolves a conflict."""
     key = version_key(remote.fields)
     kept = None if text == remote.text else remote.text
     effects: list[Effect] = [SetBase(remote.skill_id, remote, key, kept, source.confirms, source.proof(remote, key))]
@@ -107,15 +107,15 @@ def based_on(sides: Sides, remote: SkillVersion, source: Source, *, text: str | 
 
 
 def without_base(sides: Sides, *, written: bool, settles: bool) -> list[Effect]:
-    """Forget the base, and keep it in the history."""
+    """Drop the base, and keep it in the history."""
     effects: list[Effect] = [*ended(sides, "deleted", settles=settles)]
-    if written:  # a skill that stays and has no base any more is on no page
+    if written:  # a skill that stays without a base is on no page
         effects.append(ReadPageAgain(sides.skill_id))
     return [*effects, DropBase(sides.skill_id)]
 
 
 def ended(sides: Sides, by: Literal["superseded", "deleted"], *, settles: bool) -> list[EndVersion]:
-    """Keep the base in the history; not a text of another program, which must not pass for the marketplace's."""
+    """Keep the base in the history, unless it was tampered with: it must not pass for the marketplace's text."""
     base = sides.known.base
     if base is None or sides.base is None or base.forged or sides.is_tampered:
         return []
@@ -138,7 +138,7 @@ def logged(skill_id: str, entry: ConflictEntry | None) -> list[LogConflict]:
 
 
 def seen(sides: Sides, remote: SkillVersion, source: Source, entry: ConflictEntry | None) -> list[NoteSeen]:
-    """Remember a version that waits in a conflict: it was seen, too."""
+    """Record a version in an open conflict as seen."""
     if entry is None and sides.known.waiting is None:
         return []
     key = version_key(remote.fields)

@@ -1,1 +1,1 @@
-"""The gate as runs and people use it: load the policy, judge what waits, decide, carry it out."""
+"""The gate's use cases: load the policy, judge waiting versions, decide, and carry decisions out."""

@@ -1,4 +1,4 @@
-"""The gate of a process that runs for long: loaded anew when its files or the database have changed."""
+"""The gate of a long-running process: reloaded when its files or the database change."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from atom_saas_sync.usecases.ports.gate_edges import GateFiles
 log = logging.getLogger(__name__)
 
 ABNORMAL_WITHIN = timedelta(hours=1)
-"""Messages have no run: so long counts as one."""
+"""Messages have no run; this period counts as one."""
 
 
 class CurrentGate:
-    """Loads the gate when it is asked for and something has changed. It is used by one thread.
+    """Loads the gate on request if something has changed. Used by one thread.
 
-    With a policy that can't be read nothing new is admitted, whatever the last one was; that is logged once.
+    While the policy can't be read, nothing new is admitted, whatever the last policy was; this is logged once.
     """
 
     def __init__(self, desk: GateDesk, files: GateFiles) -> None:
@@ -34,10 +34,10 @@ class CurrentGate:
         self._problem: str | None = None
         self._gate: Gate | None = None
         self.loaded: LoadedGate | None = None
-        """What was loaded last; None if the policy can't be read."""
+        """The last loaded gate; None if the policy can't be read."""
 
     def refresh(self) -> bool:
-        """Load the gate if something has changed; return whether it was loaded."""
+        """Reload the gate if something has changed; tell whether it was reloaded."""
         seen = (self._files.stamps(), self._desk.store.version())
         if self._gate is not None and seen == self._seen:
             return False
@@ -59,12 +59,12 @@ class CurrentGate:
         return True
 
     def reload(self) -> None:
-        """Load the gate in any case: what we have written ourselves is no change of the database."""
+        """Reload the gate unconditionally: our own writes do not count as a change of the database."""
         self._seen = None
         self.refresh()
 
     def get(self, now: datetime) -> Gate:
-        """Return the gate for what messages say at `now`."""
+        """Return the gate for messages that arrive at `now`."""
         self.refresh()
         assert self._gate is not None
         gate = self._gate
@@ -78,11 +78,11 @@ class CurrentGate:
 
     @property
     def plain(self) -> Gate:
-        """The gate as it was loaded last, for what was offered before. `refresh` comes first."""
+        """The last loaded gate, for versions that were offered earlier. Call `refresh` first."""
         assert self._gate is not None
         return self._gate
 
     @property
     def marks(self) -> Marks:
-        """What the last run has noted."""
+        """The marks of the last run."""
         return Marks() if self.loaded is None else self.loaded.marks

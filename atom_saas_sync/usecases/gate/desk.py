@@ -1,4 +1,4 @@
-"""What people's decisions about the gate need, and the steps that they share."""
+"""What users' decisions about updates need, and the steps that they share."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from atom_saas_sync.usecases.ports.gate_edges import Scanner
 
 
 class GateDesk(Struct, frozen=True):
-    """The gate's tables, the policy as the settings and files give it now, and the conflict strategy.
+    """The gate's tables, the policy in force, and the conflict strategy.
 
-    `load` raises ConfigError for an invalid policy. `scanner` is None without a scan command; `check` raises what shall
-    end a scan.
+    `load` raises ConfigError for an invalid policy. `scanner` is None without a scan command; `check` raises to end a
+    scan.
     """
 
     store: GateStore
@@ -31,7 +31,7 @@ class GateDesk(Struct, frozen=True):
 
 
 class OnTheDesk(Struct, frozen=True):
-    """What is stored of the skills that a person decides about."""
+    """What is stored about the skills that a user decides about."""
 
     known: Mapping[str, SkillState]
     offers: Mapping[str, Offer]
@@ -40,7 +40,7 @@ class OnTheDesk(Struct, frozen=True):
 
 
 def strict_gate(desk: GateDesk) -> Gate:
-    """Return the gate for what lets something in. Raises ConfigError also for an invalid revocations file."""
+    """Return the gate for decisions that admit something. Also raises ConfigError for an invalid revocations file."""
     loaded = desk.load()
     if loaded.problem is not None:
         raise loaded.problem
@@ -48,7 +48,7 @@ def strict_gate(desk: GateDesk) -> Gate:
 
 
 def put_on_the_desk(batch: DecidingBatch, skill_ids: Iterable[str]) -> OnTheDesk:
-    """Read what is stored of skills, in the transaction of the decision."""
+    """Read what is stored about skills, in the transaction of the decision."""
     ids = list(dict.fromkeys(skill_ids))
     offers = batch.gate.offers(ids)
     versions = {name: version for name, offer in offers.items() if (version := stored_version(name, offer.text))}
@@ -56,10 +56,10 @@ def put_on_the_desk(batch: DecidingBatch, skill_ids: Iterable[str]) -> OnTheDesk
 
 
 def served_of(known: SkillState | None) -> Served | None:
-    """Return the base of a skill as the gate compares it."""
+    """Return the base of a skill in the gate's form."""
     return None if known is None else offered.served_of(Sides(known))
 
 
 def is_digest(digits: str, digest: bytes) -> bool:
-    """Tell whether these hexadecimal digits begin the digest."""
+    """Tell whether the digest begins with these hexadecimal digits."""
     return digest.hex().startswith(digits)

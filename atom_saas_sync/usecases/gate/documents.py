@@ -1,4 +1,4 @@
-"""Updates and decisions as JSON, the same for commands and HTTP (docs/API_DOCUMENTATION.md)."""
+"""JSON documents of updates and decisions, shared by commands and HTTP (docs/API_DOCUMENTATION.md)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from atom_saas_sync.usecases.gate.reports import Decided, Refused, ShownUpdate, 
 
 
 def update_document(update: Update) -> dict[str, Any]:
-    """Return an update as lists show it; `capabilities` is null unless they were asked for."""
+    """Return an update as in lists; `capabilities` is null unless requested."""
     return {
         "skill_id": update.skill_id,
         "name": update.name,
@@ -35,7 +35,7 @@ def update_document(update: Update) -> dict[str, Any]:
 
 
 def shown_document(shown: ShownUpdate) -> dict[str, Any]:
-    """Return an update with the fields that differ from what is served."""
+    """Return an update with the fields that differ from the served version."""
     fields = [
         {"name": change.name, "served": _value(change.local), "offered": _value(change.remote)}
         for change in changes_of(shown)
@@ -44,13 +44,13 @@ def shown_document(shown: ShownUpdate) -> dict[str, Any]:
 
 
 def changes_of(shown: ShownUpdate) -> Sequence[FieldChange]:
-    """Return the fields in which an update differs from what is served; served is local, offered is remote."""
+    """Return the fields that differ: the served version is `local`, the offered one `remote`."""
     served = {} if shown.served_text is None else decode_object(shown.served_text) or {}
     return compare(served, served, decode_object(shown.offered_text) or {})
 
 
 def decided_document(decided: Decided, verb: str) -> dict[str, Any]:
-    """Return what a decision did; `verb` names the list of what was done, such as `approved`."""
+    """Return the result of a decision; `verb` names the list of affected skills, such as `approved`."""
     return {
         "success": decided.success,
         verb: [{"skill_id": each.skill_id, "digest": digest_text(each.digest)} for each in decided.done],
@@ -59,7 +59,7 @@ def decided_document(decided: Decided, verb: str) -> dict[str, Any]:
 
 
 def refused_rows(refused: Iterable[Refused]) -> list[dict[str, Any]]:
-    """Return the skills for which nothing was done, with the reasons."""
+    """Return the refused skills, with the reasons."""
     return [{"skill_id": each.skill_id, "reason": each.reason} for each in refused]
 
 
@@ -91,7 +91,7 @@ def revocation_document(revocation: Revocation) -> dict[str, Any]:
 
 
 def quarantine_document(found: Quarantined, *, whole: bool = False) -> dict[str, Any]:
-    """Return what is known of a skill in quarantine, and with `whole` the texts as well."""
+    """Return a skill in quarantine; with `whole`, including its texts."""
     row: dict[str, Any] = {
         "skill_id": found.skill_id,
         "digest": digest_text(found.content_digest),

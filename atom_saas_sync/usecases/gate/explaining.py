@@ -1,4 +1,4 @@
-"""Why the gate serves a version, or does not."""
+"""Explain why the gate serves a version, or does not."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from atom_saas_sync.usecases.gate.loading import with_clock
 
 
 class Explained(Struct, frozen=True):
-    """The verdict on the version that the marketplace showed last, and the policy behind it.
+    """The verdict on the marketplace's newest version, and the policy behind it.
 
-    `offered`: it waits or was refused; else it is the one that was admitted last. `problem` says why the revocations
-    file is not valid.
+    `offered`: the version is held or refused; otherwise it is the one admitted last. `problem` says why the revocations
+    file is invalid.
     """
 
     version: SkillVersion
@@ -31,7 +31,7 @@ class Explained(Struct, frozen=True):
 
 
 def explain(desk: GateDesk, skill_id: str, now: datetime) -> Explained:
-    """Judge a skill as the gate stands now, and change nothing. Raises NotFound, and ConfigError for the policy."""
+    """Judge a skill by the current gate, without changing anything. Raises NotFound, and ConfigError for the policy."""
     loaded = desk.load()
     with desk.store.deciding(write=False) as batch:
         offer, known = batch.gate.offers([skill_id]).get(skill_id), batch.known([skill_id]).get(skill_id)
@@ -47,7 +47,7 @@ def explain(desk: GateDesk, skill_id: str, now: datetime) -> Explained:
 def _shown(
     skill_id: str, offered: str | None, known: SkillState | None, quarantined: Quarantined | None
 ) -> SkillVersion:
-    """Return the version that the marketplace showed last."""
+    """Return the newest version that the marketplace has sent."""
     text = offered or (None if known is None else known.base_text)
     if text is None and quarantined is not None:
         text = quarantined.base_text or quarantined.text

@@ -1,4 +1,4 @@
-"""What people decide about skills as such: pins, revocations and the quarantine, each in one transaction."""
+"""Users' decisions about whole skills: pins, revocations and the quarantine, each in one transaction."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _Former = tuple[SkillVersion, bool]
 
 
 def add_pin(desk: GateDesk, text: str, *, note: str | None, actor: str, now: datetime) -> Decided:
-    """Pin the served version, or the one that `ID@VERSION` or `ID@DIGEST` names, which is put back and approved.
+    """Pin the served version, or the one named by `ID@VERSION` or `ID@DIGEST`, which is restored and approved.
 
     Raises NotFound if there is no such skill or version, Ambiguous if several versions match.
     """
@@ -73,7 +73,7 @@ def _is_known(batch: DecidingBatch, skill_id: str) -> bool:
 
 
 def _former(formers: Sequence[_Former], skill_id: str, wanted: str | None) -> _Former:
-    """Return the version that `wanted` names by number or digest, None: the base. Raises NotFound or Ambiguous."""
+    """Return the version with this number or digest (None: the base). Raises NotFound or Ambiguous."""
     if wanted is None:
         base = next((each for each in formers if each[1]), None)
         if base is None:
@@ -101,7 +101,7 @@ def _former(formers: Sequence[_Former], skill_id: str, wanted: str | None) -> _F
 
 
 def remove_pin(desk: GateDesk, skill_ids: Sequence[str], *, actor: str, now: datetime) -> list[str]:
-    """Remove pins and return whose they were; the next run acts on it. Raises NotFound for a skill without one."""
+    """Remove pins and return their skills; the next run acts on it. Raises NotFound for a skill without a pin."""
     with desk.store.deciding() as batch:
         take_out_revoked(batch, now)
         for skill_id in dict.fromkeys(skill_ids):
@@ -125,7 +125,7 @@ def add_revocation(
     actor: str,
     now: datetime,
 ) -> tuple[int, list[str]]:
-    """Revoke, and take what it hits out of what is served; return the revocation's id and the skills it hit.
+    """Add a revocation and quarantine what it matches; return its id and the matched skills.
 
     Raises UsageError unless exactly one of `skill_id`, `digest` and `publisher` is given, with a value.
     """
@@ -174,7 +174,7 @@ def _whole_digest(desk: GateDesk, text: str) -> bytes:
 
 
 def remove_revocation(desk: GateDesk, revocation_ids: Sequence[int], *, actor: str, now: datetime) -> list[int]:
-    """Remove revocations that a command added; what they hit stays in quarantine until it is released.
+    """Remove revocations added by a command; what they matched stays in quarantine until released.
 
     Raises NotFound for one that does not exist, UsageError for one that the revocations file lists.
     """
@@ -203,7 +203,7 @@ def remove_revocation(desk: GateDesk, revocation_ids: Sequence[int], *, actor: s
 def quarantine(
     desk: GateDesk, skill_ids: Sequence[str], *, note: str | None, actor: str, now: datetime
 ) -> Quarantining:
-    """Take skills out of what is served, and keep them whole as evidence."""
+    """Stop serving skills, and keep them whole as evidence."""
     ids = list(dict.fromkeys(skill_ids))
     done: list[str] = []
     refused: list[Refused] = []
@@ -218,7 +218,7 @@ def quarantine(
                 actions.append(plan_quarantine(each, reason="quarantined", by=actor, note=note, is_shown=is_shown))
                 done.append(skill_id)
             elif skill_id in there and there[skill_id].reason == "quarantined":
-                done.append(skill_id)  # it is there already
+                done.append(skill_id)  # already in quarantine
             else:
                 refused.append(Refused(skill_id, NOT_SERVED))
         batch.apply(actions, now, actor=actor)
@@ -229,9 +229,9 @@ def quarantine(
 
 
 def release(desk: GateDesk, skill_ids: Sequence[str], *, actor: str, now: datetime) -> Quarantining:
-    """Put skills back as they were, byte for byte; refused (`revoked`, `denied`) as long as that hits them.
+    """Restore skills byte for byte; refused while a revocation (`revoked`) or rule (`denied`) matches.
 
-    Refused (`changed`), too, if another version is served by now.
+    Also refused (`changed`) if another version is being served by now.
     """
     ids = list(dict.fromkeys(skill_ids))
     gate = strict_gate(desk)

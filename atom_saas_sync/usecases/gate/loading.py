@@ -1,6 +1,6 @@
-"""The gate of a run: settings, policy file, lock file and revocations to one value.
+"""Load the gate of a run: settings, policy file, lock file and revocations as one value.
 
-A policy that can't be read is a configuration error: the run writes nothing, and what is served stays.
+An unreadable policy is a configuration error: the run writes nothing, and what is served stays.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ log = logging.getLogger(__name__)
 
 
 class LoadedGate(Struct, frozen=True):
-    """The gate, and what the run that loaded it has to note.
+    """The gate, and what its run has to store.
 
-    `marks` is what the last run has noted, `synced` whether a sync has ever succeeded. `file_entries` is the list of
-    the revocations file, None if it is not valid: then `problem` says why, and the last valid list is in force.
+    `marks` are those of the last run; `synced` tells whether a sync has ever succeeded. `file_entries` is the list of
+    the revocations file; None if the file is invalid: then `problem` says why, and the last valid list stays in force.
     """
 
     gate: Gate
@@ -61,10 +61,10 @@ def load_policy(settings: Policy, files: GateFiles) -> Policy:
 
 
 def load_gate(settings: Policy, files: GateFiles, store: GateStore, *, persons: bool = False) -> LoadedGate:
-    """Return the gate as files and database have it now.
+    """Return the gate from the current files and database.
 
-    For `persons`, whose shell may lack the service's settings, a file that is not set leaves its last list in force.
-    Raises ConfigError for the policy; whether an invalid revocations file is an error the caller decides.
+    For `persons`, whose shell may lack the service's settings, the last list of a file that is not configured stays in
+    force. Raises ConfigError for the policy; the caller decides whether an invalid revocations file is an error.
     """
     policy = load_policy(settings, files)
     with store.deciding(write=False) as batch:
@@ -89,10 +89,10 @@ def load_gate(settings: Policy, files: GateFiles, store: GateStore, *, persons: 
 
 
 def begin_run(store: GateStore, loaded: LoadedGate, now: datetime, *, note_clock: bool = True) -> bool:
-    """Note what a run has loaded: the list of the revocations file, the policy, and the time.
+    """Store what a run has loaded: the list of the revocations file, the policy, and the time.
 
-    If the policy is open no longer, what is served is adopted. Nothing is written if nothing is new, and no time if
-    nothing is admitted by age. Returns whether something was written.
+    If the policy is no longer `open`, what is served is adopted. Writes only what has changed, and the time only if
+    something is admitted by age. Returns whether anything was written.
     """
     policy, marks = loaded.gate.policy.admission, loaded.marks
     before, broken = marks.policy or OPEN, loaded.problem is not None
@@ -110,21 +110,21 @@ def begin_run(store: GateStore, loaded: LoadedGate, now: datetime, *, note_clock
 
 
 def note_broken(store: GateStore, loaded: LoadedGate, now: datetime) -> None:
-    """Note that the revocations file is not valid: the status and the metrics say so."""
+    """Store that the revocations file is invalid, for the status and the metrics."""
     if not loaded.marks.revocations_broken:
         with store.deciding() as batch:
             batch.gate.write_marks(Marks(revocations_broken=True), now)
 
 
 def with_clock(gate: Gate, marks: Marks, now: datetime, skew_seconds: float | None) -> Gate:
-    """Return the gate as it admits by age at `now`; `skew_seconds` is how far the marketplace's clock is ahead."""
+    """Return the gate with the clock for admission by age; the marketplace's is `skew_seconds` ahead of ours."""
     went_back = marks.clock is not None and now < marks.clock
     is_off = skew_seconds is not None and abs(skew_seconds) > CLOCK_TOLERANCE.total_seconds()
     return replace(gate, clock_trusted=not (went_back or is_off))
 
 
 def adopting(loaded: LoadedGate, person: str) -> Gate:
-    """Return a gate that admits what the first sync of a database brings. Raises UsageError if it is not the first."""
+    """Return a gate that admits everything in the first sync. Raises UsageError in any later sync."""
     if loaded.synced:
         raise UsageError(
             "--adopt is for the first sync of a database, and this one has been synced",

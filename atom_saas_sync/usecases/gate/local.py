@@ -1,4 +1,4 @@
-"""What people write here needs no admission; but none of it brings back what is revoked or in quarantine."""
+"""Local writes need no admission, but must not bring back what is revoked or in quarantine."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _TOGETHER = 200
 
 
 def take_out_revoked(batch: EditBatch, now: datetime) -> None:
-    """Take out of what is served what another program has brought back although it is revoked."""
+    """Quarantine revoked skills that another program has put back into the cache."""
     revocations = batch.gate.revocations()
     if revocations.entries:
         take_out(batch, Gate(revocations=revocations), batch.gate.revoked_skills(revocations), now, actor=POLICY)
 
 
 def take_out(batch: EditBatch, gate: Gate, skill_ids: Sequence[str], now: datetime, *, actor: str) -> list[Action]:
-    """Put those of these skills into quarantine that must not be served; return what was done."""
+    """Quarantine those of these skills that must not be served; return the actions."""
     actions: list[Action] = []
     for start in range(0, len(skill_ids), _TOGETHER):
         together = skill_ids[start : start + _TOGETHER]
@@ -45,7 +45,7 @@ def take_out(batch: EditBatch, gate: Gate, skill_ids: Sequence[str], now: dateti
 
 
 def refuse_banned(batch: EditBatch, known: Mapping[str, SkillState], actions: Sequence[Action]) -> None:
-    """Raise NotAdmitted if one of these actions would serve what must not be served; `known` is before them."""
+    """Raise NotAdmitted if one of these actions would serve a banned version; `known` is the state before them."""
     served = [after for action in actions if (after := _served_by(action, known.get(action.skill_id))) is not None]
     if not served:
         return
@@ -67,7 +67,7 @@ def refuse_banned(batch: EditBatch, known: Mapping[str, SkillState], actions: Se
 
 
 def _served_by(action: Action, known: SkillState | None) -> SkillState | None:
-    """Return the skill as the action leaves it; None if it changes neither the text nor the base of what is served."""
+    """Return the skill after the action; None if neither its served text nor its base changes."""
     text = next((each.text for each in action.effects if isinstance(each, WriteServed)), None)
     if text is None and known is not None and any(isinstance(each, SetBase) for each in action.effects):
         text = known.local_text

@@ -1,4 +1,4 @@
-"""Judging again what waits, and taking out what is served and must not be: at the end of a run and on a tick."""
+"""Judge waiting versions again, and remove what must no longer be served: at the end of a run and on ticks."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def judge_again(
     check: Callable[[], None],
     also: Collection[str] = (),
 ) -> list[Action]:
-    """Judge what is due, and everything if the gate is not the one that `judged` last; return what was done.
+    """Judge what is due, or everything if the gate differs from the one in `judged`; return the actions.
 
-    What is served is looked at first. `also` are offers to judge in any case.
+    Served skills are checked first. `also` are offers to judge in any case.
     """
     everything = judged != gate.fingerprint
     actions = enforce_in(store, gate, now, everything=everything)
@@ -52,7 +52,7 @@ def judge_ids(
     actor: str,
     check: Callable[[], None],
 ) -> list[Action]:
-    """Judge these offers, in transactions of bounded size; return what was done."""
+    """Judge these offers, in transactions of bounded size; return the actions."""
     actions: list[Action] = []
     for start in range(0, len(skill_ids), _TOGETHER):
         check()
@@ -66,7 +66,7 @@ def judge_ids(
 def judge_offers(
     batch: DecidingBatch, skill_ids: Sequence[str], gate: Gate, strategy: Strategy, now: datetime
 ) -> list[Action]:
-    """Return what the verdict of today does to these offers; nothing where it is that of before."""
+    """Return the actions for the current verdicts; none for offers whose verdict is unchanged."""
     offers = batch.gate.offers(skill_ids)
     versions = [version for each in offers.values() if (version := stored_version(each.skill_id, each.text))]
     known, evidence = batch.known(offers), batch.gate.evidence(versions)
@@ -78,7 +78,7 @@ def judge_offers(
 
 
 def enforce_in(store: GateStore, gate: Gate, now: datetime, *, everything: bool) -> list[Action]:
-    """Take out of what is served what a revocation hits; with `everything` also what a rule denies."""
+    """Quarantine served skills that a revocation matches; with `everything`, also those that a rule denies."""
     rules_deny = everything and any(rule.admission == "deny" for rule in gate.policy.rules)
     if not (gate.revocations.entries or rules_deny):
         return []

@@ -1,6 +1,6 @@
-"""What people decide about updates: each loads, judges and carries it out in one transaction.
+"""Users' decisions about updates: each is loaded, judged and carried out in one transaction.
 
-A decision that is refused for one skill leaves the others: the report names it with its reason.
+If a decision is refused for one skill, it still applies to the others; the report has the reasons.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _REFUSED_FOR_EVER = {"revoked", "denied"}
 
 
 def approve(desk: GateDesk, targets: Sequence[Target], *, note: str | None, actor: str, now: datetime) -> Decided:
-    """Admit exactly these versions and serve them."""
+    """Admit and serve exactly these versions."""
     return _decide(desk, strict_gate(desk), targets, "approve", note=note, actor=actor, now=now)
 
 
@@ -96,7 +96,7 @@ def _decide(
 
 
 def _not_to_be_decided(found: OnTheDesk, target: Target, kind: str) -> str | None:
-    """Return why nothing can be decided about the target; `_SERVED` if it is approved by being served already."""
+    """Return why the target cannot be decided; `_SERVED` if it is already served and so approved."""
     offer, known = found.offers.get(target.skill_id), found.known.get(target.skill_id)
     base = None if known is None else known.base
     named = target.digest
@@ -116,7 +116,7 @@ def _not_to_be_decided(found: OnTheDesk, target: Target, kind: str) -> str | Non
 def _carried_out(
     found: OnTheDesk, decision: Decision, gate: Gate, desk: GateDesk, now: datetime
 ) -> tuple[Action | None, str | None]:
-    """Return what the decision does, or why it is refused: the verdict is that of the moment after it."""
+    """Return the action, or the reason of a refusal, by the verdict that follows the decision."""
     skill_id = decision.skill_id
     version, known = found.versions[skill_id], found.known.get(skill_id)
     evidence = replace(found.evidence[skill_id], decision=decision, admitted_since=False)

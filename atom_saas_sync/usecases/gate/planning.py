@@ -1,4 +1,4 @@
-"""What a polling run plans: the gate first, then the three-way rules; these alone if the gate admits everything."""
+"""The plans of a polling run: the gate first, then the three-way rules (only these if everything is admitted)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Planner:
-    """Plans for what the marketplace shows in one run. Without a gate everything is admitted."""
+    """Plans for the marketplace's versions in one run. Without a gate, everything is admitted."""
 
     def __init__(self, gate: RunGate | None, strategy: Strategy, statistics: Statistics) -> None:
         self._gate = gate
@@ -33,7 +33,7 @@ class Planner:
         shown: Mapping[str, SkillVersion],
         now: datetime,
     ) -> list[Action]:
-        """Plan for versions that the marketplace shows; `known` is what is stored of the skills."""
+        """Plan for versions that the marketplace lists; `known` is the stored state of the skills."""
         gate, strategy = self._gate_for(now), self._strategy
         if gate is None:
             otherwise = batch.seen_otherwise(shown.values())
@@ -49,7 +49,7 @@ class Planner:
         ]
 
     def withdrawn(self, batch: SkillBatch, skill_ids: Iterable[str]) -> list[Action]:
-        """Plan for skills that the marketplace has confirmed as deleted."""
+        """Plan for skills whose deletion the marketplace has confirmed."""
         ids = list(skill_ids)
         known = batch.known(ids)
         if self._gate is None or self._gate.idle:
@@ -69,7 +69,7 @@ class Planner:
     def waiting(
         self, batch: SkillBatch, skill_ids: Iterable[str], now: datetime, listed: Iterable[str]
     ) -> list[Action | None]:
-        """Plan for skills whose conflict waits."""
+        """Plan for skills with an open conflict."""
         known = batch.known(skill_ids)
         return [
             plan_waiting(each, self._strategy, now, listed=each.skill_id in listed)
@@ -77,10 +77,10 @@ class Planner:
         ]
 
     def _still_admitted(self, batch: SkillBatch, known: Mapping[str, SkillState], now: datetime) -> list[SkillState]:
-        """Return those skills whose newest admitted version may still be served: it was admitted before it was stored.
+        """Return those skills whose newest admitted version may still be served.
 
-        What was revoked or rejected since, what is in quarantine, not in the lock file or pinned to another version is
-        left as it is. So is a conflict whose other side was never seen here: another program wrote that text.
+        Skills that were revoked or rejected since, are in quarantine, pinned to another version or missing in the lock
+        file are left alone. So are conflicts whose other side was never seen here: another program wrote that text.
         """
         gate = self._gate_for(now)
         if gate is None:
@@ -91,7 +91,7 @@ class Planner:
         newest = {name: Sides(each).newest for name, each in known.items()}
         versions = {name: side.version for name, side in newest.items() if side is not None and side.version}
         evidence = batch.gate.evidence(versions.values())
-        gate = replace(gate, adopting=BY_POLICY)  # the lines that hold for what was admitted, too
+        gate = replace(gate, adopting=BY_POLICY)  # the lines that also apply to admitted versions
         return [
             each
             for name, each in known.items()

@@ -1,4 +1,4 @@
-"""What the use cases of the gate take and answer. Commands and HTTP routes print these; they decide nothing."""
+"""Arguments and results of the gate's use cases, which commands and HTTP routes print."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ CHANGED, NOT_WAITING, PINNED, REVOKED, DENIED = "changed", "not_waiting", "pinne
 
 
 class Target(Struct, frozen=True):
-    """A skill that a person decides about; `digest` is what they saw: 12 to 64 lower-case hex digits, None for any."""
+    """A skill to decide about; `digest`: 12 to 64 lower-case hex digits of the version seen, None for any."""
 
     skill_id: str
     digest: str | None = None
 
 
 class Update(Struct, frozen=True):
-    """A version that waits. Without a served version `served_version` and `served_digest` are None.
+    """A waiting version.
 
-    `capabilities` is None unless they were asked for.
+    `served_version` and `served_digest` are None if nothing is served, `capabilities` unless requested.
     """
 
     skill_id: str
@@ -41,7 +41,7 @@ class Update(Struct, frozen=True):
 
 
 class Updates(Struct, frozen=True):
-    """Updates that were asked for, and how many there are without the limit."""
+    """The requested updates, and their number without the limit."""
 
     updates: tuple[Update, ...]
     total: int
@@ -56,21 +56,21 @@ class ShownUpdate(Struct, frozen=True):
 
 
 class Done(Struct, frozen=True):
-    """A skill and the content digest that was decided about."""
+    """A skill and the content digest of the decided version."""
 
     skill_id: str
     digest: bytes
 
 
 class Refused(Struct, frozen=True):
-    """A skill for which nothing was done, and why."""
+    """A skill for which the decision was refused, and why."""
 
     skill_id: str
     reason: str
 
 
 class Decided(Struct, frozen=True):
-    """What a decision did: the skills that it holds for, and those for which it was refused."""
+    """The result of a decision: the skills it applies to, and those for which it was refused."""
 
     done: tuple[Done, ...]
     refused: tuple[Refused, ...] = ()
@@ -82,7 +82,7 @@ class Decided(Struct, frozen=True):
 
 
 class Rescanned(Struct, frozen=True):
-    """What the scan command said: the skills that passed, those that did not with its note, those not asked about."""
+    """Results of the scan command: passed skills, failed skills with its note, and skills not scanned."""
 
     passed: tuple[str, ...]
     failed: tuple[Refused, ...]
@@ -90,7 +90,7 @@ class Rescanned(Struct, frozen=True):
 
 
 class Quarantining(Struct, frozen=True):
-    """Skills that were put into quarantine or released, and those for which it was refused."""
+    """Skills that were quarantined or released, and those for which that was refused."""
 
     done: tuple[str, ...]
     refused: tuple[Refused, ...] = ()

@@ -1,4 +1,4 @@
-"""The gate as one polling run uses it: loaded before the run, asked for each page, and passed over at its end."""
+"""The gate of a polling run: loaded before it, applied to each page, with a final pass at its end."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 
 
 class RunGate:
-    """The gate of one run. Making it reads files and database, and raises ConfigError; nothing is written by that.
+    """The gate of one run. The constructor reads files and database and raises ConfigError; it writes nothing.
 
-    `adopting` is the person for whom `--adopt` admits what the first sync brings: UsageError if it is not the first.
+    `adopting` is the user who admits everything in the first sync (`--adopt`); UsageError in any later sync.
     """
 
     def __init__(self, desk: GateDesk, now: datetime, *, dry_run: bool = False, adopting: str | None = None) -> None:
@@ -44,7 +44,7 @@ class RunGate:
 
     @property
     def idle(self) -> bool:
-        """Tell whether nothing has to be asked, judged or written for the gate in this run."""
+        """Tell whether this run has nothing to do for the gate."""
         return self._gate.idle and self._gate.adopting is None
 
     @property
@@ -53,7 +53,7 @@ class RunGate:
         return self._gate.policy.max_changed is not None and self._gate.adopting is None and not self._dry_run
 
     def begin(self, now: datetime) -> list[Action]:
-        """Note what was loaded; adopt what is served if the policy is open no longer; take out what is revoked.
+        """Store what was loaded, adopt served skills if the policy is no longer `open`, quarantine revoked ones.
 
         The marketplace is not needed for that.
         """
@@ -65,16 +65,16 @@ class RunGate:
         return enforce_in(self._desk.store, self._gate, now, everything=everything)
 
     def gate(self, now: datetime, skew_seconds: float | None) -> Gate:
-        """Return the gate for what is judged now; `skew_seconds`: how far the marketplace's clock is ahead of ours."""
+        """Return the gate at the current time; `skew_seconds` is how far the marketplace's clock is ahead of ours."""
         if self._gate.idle:
             return self._gate
         gate = self._with_clock(now, skew_seconds)
         return replace(gate, abnormal=True, parking=True, since=self._since) if self.parks else gate
 
     def finish(self, now: datetime, skew_seconds: float | None, *, served: int) -> list[Action]:
-        """Admit what was parked or is due, take out what must not be served, and scan; return what was done.
+        """Admit parked and due versions, quarantine what must not be served, and scan; return the actions.
 
-        `served` is how many skills of the marketplace are served: what a limit of changed skills is a share of.
+        `served` is the number of served marketplace skills, of which a limit of changed skills may be a share.
         """
         desk, marks = self._desk, self._loaded.marks
         if self._dry_run or (self.idle and marks.judged is None):
@@ -85,7 +85,7 @@ class RunGate:
                 found = batch.gate.waiting(reason="abnormal")
             waiting = [each.offer for each in found if not each.offer.abnormal]
             parked = {offer.skill_id for offer in waiting}
-            # Those of a run that was killed count in this one.
+            # Changes of a killed run count in this one.
             since = min((offer.first_seen_at for offer in waiting), default=self._since)
             gate = replace(gate, abnormal=is_abnormal(len(parked), served, gate.policy.max_changed), since=since)
             if gate.abnormal:
@@ -99,7 +99,7 @@ class RunGate:
         return actions
 
     def note_waiting(self, tally: RunTally, *, fail: bool) -> None:
-        """Note in the tally how many updates wait, and whether one of them needs a person."""
+        """Add to the tally how many updates wait, and whether one of them needs a decision."""
         if self.idle and not tally.counts.updates_held:
             return
         with self._desk.store.deciding(write=False) as batch:

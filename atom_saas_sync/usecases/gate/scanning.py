@@ -1,4 +1,4 @@
-"""The scan command: it runs outside any transaction, once for each digest, and its verdict is remembered."""
+"""The scan command: it runs outside any transaction, once per digest, and its result is stored."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TOGETHER = 50
 def scan_waiting(
     store: GateStore, scanner: Scanner, skill_ids: Sequence[str], now: datetime, check: Callable[[], None]
 ) -> dict[str, ScanResult]:
-    """Run the scan command for these offers; return what it said, which is stored. Time-outs are left out."""
+    """Run the scan command for these offers; store and return the results, without timeouts."""
     results: dict[str, ScanResult] = {}
     digests: dict[str, bytes] = {}
     unsaved: list[ScanResult] = []
@@ -55,7 +55,7 @@ def scan_waiting(
             unsaved.append(results[skill_id])
             if len(unsaved) >= _TOGETHER:
                 save()
-    finally:  # what was found out is kept, however it ends
+    finally:  # results are kept, however the scan ends
         save()
     return results
 
@@ -67,7 +67,7 @@ def _document(waiting: WaitingOffer) -> bytes:
 
 
 def scan_what_waits(desk: GateDesk, now: datetime) -> list[str]:
-    """Scan the offers that wait for nothing else; return those that have a result now."""
+    """Scan the offers that only lack a scan; return those with a result."""
     if desk.scanner is None:
         return []
     with desk.store.deciding(write=False) as batch:
@@ -76,7 +76,7 @@ def scan_what_waits(desk: GateDesk, now: datetime) -> list[str]:
 
 
 def rescan(desk: GateDesk, skill_ids: Sequence[str] | None, *, actor: str, now: datetime) -> Rescanned:
-    """Run the scan command again for these waiting versions, None for all that it did not pass; admit what is due.
+    """Scan these waiting versions again (None: all that did not pass), and admit what is due.
 
     Raises ConfigError if there is no scan command.
     """

@@ -1,4 +1,4 @@
-"""What `watch` does for the gate besides following messages: judge what is due, enforce, and scan."""
+"""The gate's periodic work in `watch`: judge what is due, enforce revocations, and scan."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOGGED = 10
 
 
 class GateTicks:
-    """One tick after the other, in one thread at a time, over a database connection of its own."""
+    """Runs the ticks one after the other, over a database connection of its own."""
 
     def __init__(self, desk: GateDesk, current: CurrentGate, clock: Clock) -> None:
         self._desk = desk
@@ -33,7 +33,7 @@ class GateTicks:
         self._due: float | None = None
 
     def tick(self) -> None:
-        """Act at once on a file or a row that has changed; judge what waits every ten seconds."""
+        """Apply changed files and rows at once; judge waiting versions every ten seconds."""
         changed = self._current.refresh()
         now, monotonic = self._clock.now(), self._clock.monotonic()
         is_due = self._due is None or monotonic >= self._due
@@ -57,7 +57,7 @@ class GateTicks:
             self._current.reload()
 
     def scan(self) -> None:
-        """Run the scan command for what waits for nothing else, and judge that."""
+        """Scan the versions that only lack a scan, and judge them."""
         desk, now = self._desk, self._clock.now()
         scanned = scan_what_waits(desk, now)
         if scanned:

@@ -1,4 +1,4 @@
-"""The updates that wait, as people see and name them."""
+"""Waiting updates: listing, showing and naming them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def list_updates(
     limit: int | None = None,
     capabilities: bool = False,
 ) -> Updates:
-    """Return what waits, the reasons that need a person first, then the oldest.
+    """Return the waiting updates: those that need a decision first, then the oldest.
 
-    `pattern` is a shell pattern for ids, compared without case. Raises UsageError for an unknown reason.
+    `pattern` is a shell pattern for ids; case is ignored. Raises UsageError for an unknown reason.
     """
     if reason is not None and reason not in REASONS:
         raise UsageError(f"invalid reason {reason!r}: expected {', '.join(REASONS)}")
@@ -40,7 +40,7 @@ def list_updates(
 
 
 def show_update(desk: GateDesk, skill_id: str) -> ShownUpdate:
-    """Return what waits of one skill, or was refused, with capabilities. Raises NotFound if nothing does."""
+    """Return the held or refused version of one skill, with its capabilities. Raises NotFound if there is none."""
     with desk.store.deciding(write=False) as batch:
         offer, known = batch.gate.offers([skill_id]).get(skill_id), batch.known([skill_id]).get(skill_id)
     if offer is None:
@@ -78,7 +78,7 @@ def _text(value: object) -> str | None:
 
 
 def targets_of(desk: GateDesk, texts: Sequence[str]) -> list[Target]:
-    """Return what `ID` or `ID@DIGEST`, as typed, names; the text is cut at its last `@` if the whole is not an id.
+    """Return the targets that `ID` or `ID@DIGEST` names; the text is split at its last `@` if it is not an id.
 
     Raises UsageError for a digest that is not one.
     """
@@ -98,7 +98,7 @@ def targets_of(desk: GateDesk, texts: Sequence[str]) -> list[Target]:
 
 
 def targets_in(document: bytes, *, name: str) -> list[Target]:
-    """Return the skills and digests of a document of `updates list --json`. Raises UsageError if it is not one."""
+    """Return the skills and digests in the output of `updates list --json`. Raises UsageError for anything else."""
     parsed = decode_object(document)
     updates = None if parsed is None else parsed.get("updates")
     if not isinstance(updates, list):

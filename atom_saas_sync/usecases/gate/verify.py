@@ -1,4 +1,4 @@
-"""`skills verify`: whether what is served is what was admitted."""
+"""`skills verify`: check that what is served is what was admitted."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from atom_saas_sync.core.gate.states import State, is_good, state_of
 from atom_saas_sync.core.gate.stored import ServedSkill
 from atom_saas_sync.core.gate.types import Revocation, Revocations
 
-if TYPE_CHECKING:  # `skills verify ID` takes no longer than `status`
+if TYPE_CHECKING:  # `skills verify ID` must be as fast as `status`
     from atom_saas_sync.usecases.ports.verifying import ServedSnapshot, StoredServing
 
 
 class VerifiedSkill(Struct, frozen=True):
-    """What was found out about one skill; digests are of the marketplace's version that was admitted."""
+    """The result for one skill; digests are those of the admitted marketplace version."""
 
     skill_id: str
     state: State
@@ -32,7 +32,7 @@ class VerifiedSkill(Struct, frozen=True):
 
 
 class Verified(Struct, frozen=True):
-    """All that was verified, by id, and how many are in each state; `success` says that all may be used."""
+    """The results by id, and the number in each state; `success` if all may be used."""
 
     skills: tuple[VerifiedSkill, ...]
     states: Mapping[State, int]
@@ -49,8 +49,8 @@ def verify(
 ) -> Verified:
     """Verify these skills, or all that is served.
 
-    `listed` are revocations that the file has now, besides those of the database. With `strict` an edited skill is a
-    failure; with `full` every digest is computed anew.
+    `listed` are the current revocations of the file, besides those in the database. With `strict`, an edited skill is a
+    failure; with `full`, every digest is recomputed.
     """
     with store.snapshot() as snapshot:
         revocations = Revocations((*snapshot.revocations().entries, *listed))
@@ -85,7 +85,7 @@ def _verified(skill: ServedSkill, state: State) -> VerifiedSkill:
 def _not_served(
     snapshot: ServedSnapshot, skill_ids: Sequence[str], revocations: Revocations
 ) -> Iterator[VerifiedSkill]:
-    """Yield what is known of skills that are not in the cache."""
+    """Yield the results for skills that are not in the cache."""
     quarantined = snapshot.quarantined(skill_ids) if skill_ids else {}
     for skill_id in skill_ids:
         kept = quarantined.get(skill_id)

@@ -1,4 +1,4 @@
-"""The ports: what the use cases and commands need of the store, the marketplace and the clock, and no more.
+"""The ports: the interfaces of the store, the marketplace and the clock that use cases and commands need.
 
 This is the contract that every storage engine has to keep. Each verb is tested in tests/store/contract/.
 Unless a verb says otherwise:

@@ -13,13 +13,13 @@ from atom_saas_sync.usecases.ports.gate import GateBatch
 
 
 class KnownSkills(Protocol):
-    """What is stored of skills."""
+    """Reads the stored state of skills."""
 
     def known(self, skill_ids: Iterable[str]) -> dict[str, SkillState]:
-        """Return what is stored of these skills: the cached row, the base, an open conflict.
+        """Return the stored state of these skills: cached row, base, open conflict.
 
-        Skills without any of the three are absent. Text that another program has stored in another encoding is
-        returned as UTF-8, with U+FFFD for what cannot be decoded; a batch that writes stores it that way.
+        Skills without any of the three are absent. Text that another program stored in another encoding is returned as
+        UTF-8, with U+FFFD for undecodable bytes; a batch that writes stores it in that form.
         """
 
 
@@ -31,9 +31,9 @@ class SkillBatch(KnownSkills, Protocol):
         """Return the gate's verbs in this transaction."""
 
     def seen_otherwise(self, versions: Iterable[SkillVersion]) -> set[str]:
-        """Return the skills whose version the marketplace has sent before with different executable content.
+        """Return the skills whose version number was sent before with different executable content.
 
-        The base does not count. Whether the history still has the text of the earlier one does not matter.
+        The base does not count. It does not matter whether the history still has the earlier text.
         """
 
 
@@ -41,28 +41,28 @@ class StoredBatch(SkillBatch, Protocol):
     """One transaction of a catalogue run."""
 
     def changed_by_events_since(self, moment: datetime, *, now: datetime) -> set[str]:
-        """Return the skills that messages have changed between `moment` and `now`.
+        """Return the skills that messages changed between `moment` and `now`.
 
         Later entries come from a clock that has since been set back.
         """
 
     def digests_on_page(self, page: int) -> dict[bytes, str]:
-        """Return what the catalogue's verb of this name does, as this transaction sees it."""
+        """Do the same as the catalogue's method of this name, within this transaction."""
 
     def apply(self, actions: Sequence[Action], now: datetime, *, page: int | None = None) -> None:
-        """Carry out the effects of actions on different skills: cached rows, bases, history and conflict log.
+        """Apply the effects of actions on different skills: cached rows, bases, history and conflict log.
 
         `page` is where the list showed the skills; None leaves their page as it is. With a key, a version is signed as
         far as its effect's proof goes.
         """
 
     def confirm_page(self, page: int, now: datetime) -> None:
-        """Note that the marketplace has confirmed every skill on a page as unchanged. It was not read by that."""
+        """Record that the marketplace confirmed every skill on a page as unchanged, without sending the page."""
 
     def record_page(
         self, page: int, ids: AbstractSet[str], *, list_key: str, etag: str | None, total: int | None, now: datetime
     ) -> None:
-        """Note that a page has been read and holds exactly these skills; called last.
+        """Record that a page was read and contains exactly these skills; called last.
 
         Skills that were on the page and are not in `ids` are on no page, and keep their time of confirmation. If one of
         `ids` has neither base nor offer, the page is stored without its ETag: the next run must read it whole.
@@ -79,10 +79,10 @@ class StoredCatalogue(KnownSkills, Protocol):
     """The catalogue as a run sees it: skills, pages and categories."""
 
     def page_records(self, list_key: str) -> Mapping[int, PageRecord]:
-        """Return what is stored of each page of a list; `list_key` names marketplace, dialect and page size."""
+        """Return the stored records of a list's pages; `list_key` identifies marketplace, dialect and page size."""
 
     def forget_other_lists(self, list_key: str) -> None:
-        """Forget the pages of all other lists, and take every skill off its page.
+        """Forget the pages of all other lists, and remove every skill from its page.
 
         Takes no lock if there are none.
         """
@@ -113,16 +113,16 @@ class StoredCatalogue(KnownSkills, Protocol):
         """Return the skills that are not signed with our key. Without a key the list is empty."""
 
     def respelled(self) -> list[str]:
-        """Return the skills whose text, or whose waiting version, is not byte for byte what the marketplace sent."""
+        """Return the skills whose text or held version is not byte for byte what the marketplace sent."""
 
     def distrust(self, skill_ids: Sequence[str]) -> None:
         """Make the next run read these skills and their pages again, even if the marketplace sends the same bytes."""
 
     def note_tampered(self, found: Sequence[str], now: datetime) -> int:
-        """Store which of these skills are still tampered with, and that the check was made; return how many."""
+        """Store which of these skills are still tampered with, and that the check ran; return their number."""
 
     def forget_pages_from(self, page: int) -> None:
-        """Forget this page and those behind it, and take their skills off. Takes no lock if there are none."""
+        """Forget this page and all later ones, and remove their skills from them. Takes no lock if there are none."""
 
     def unlisted_ids(self, listed: AbstractSet[str], *, recorded: bool) -> list[str]:
         """Return, sorted, the marketplace's skills that are not in `listed` and not known as deleted.
@@ -132,7 +132,7 @@ class StoredCatalogue(KnownSkills, Protocol):
         """
 
     def marketplace_skills(self) -> int:
-        """Return how many skills have a base or an offer."""
+        """Return the number of skills with a base or an offer."""
 
     def approved_deletions(self) -> int:
         """Return how many deletions `db rebind` has approved; 0 after the next successful run."""

@@ -1,4 +1,4 @@
-"""What runs and people need of the store for the gate, besides the verbs of `batch.gate` (gate.py)."""
+"""What runs and users need from the store for the gate, besides the methods of `batch.gate` (gate.py)."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ class DecidingBatch(EditBatch, Protocol):
     """One transaction in which offers are judged and decisions are carried out."""
 
     def former_versions(self, skill_id: str) -> list[tuple[SkillVersion, bool]]:
-        """Return the versions of a skill that were served, the newest first, and whether each is the base.
+        """Return the versions of a skill that were served, newest first, and whether each is the base.
 
         Never one that only waited.
         """
 
     def known_ids(self, skill_ids: Collection[str]) -> set[str]:
-        """Return those of these ids of which anything is stored: a row, a base, an offer, a pin, a quarantine."""
+        """Return those of these ids that have a row, a base, an offer, a pin or a quarantine entry."""
 
     def digests_like(self, digits: str) -> list[bytes]:
-        """Return, sorted, the content digests ever seen here that begin with these hexadecimal digits."""
+        """Return, sorted, the content digests ever seen here with this hexadecimal prefix."""
 
     def ids_to_scan(self) -> list[str]:
-        """Return, sorted, the skills whose offer waits for the scan command, which has not seen its digest."""
+        """Return, sorted, the skills whose offer waits for a scan, without a stored result."""
 
     def served_ids(self) -> list[str]:
         """Return, sorted, all skills in the cache."""
 
     def changed_since(self, moment: datetime) -> int:
-        """Return of how many skills of the marketplace another version than before was first seen since a moment."""
+        """Return the number of marketplace skills of which a new version was first seen since `moment`."""
 
     def synced(self) -> bool:
         """Tell whether a sync of the skills has ever succeeded."""
@@ -46,7 +46,7 @@ class GateStore(Protocol):
     """Opens the transactions of the gate."""
 
     def deciding(self, *, write: bool = True) -> AbstractContextManager[DecidingBatch]:
-        """Open a transaction; without `write` a snapshot, whose changes are not kept."""
+        """Open a transaction; without `write`, a snapshot whose changes are discarded."""
 
     def version(self) -> object:
-        """Return a value that differs once another connection has written to the database."""
+        """Return a value that changes when another connection writes to the database."""

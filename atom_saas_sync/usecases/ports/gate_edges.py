@@ -1,4 +1,4 @@
-"""What the gate needs of the machine: its files, and the scan command."""
+"""What the gate needs from the machine: its files, and the scan command."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Protocol
 
 
 class GateFiles(Protocol):
-    """The files that the settings name, read anew by each verb: (its name for messages, its bytes).
+    """The files that the settings name; each method reads the file again and returns (name for messages, bytes).
 
-    None if no setting names the file. Raises ConfigError if it is missing, is not a regular file, can't be read, or is
-    too large.
+    None if the file is not configured. Raises ConfigError if it is missing, not a regular file, unreadable, or too
+    large.
     """
 
     def policy(self) -> tuple[str, bytes] | None:
@@ -23,7 +23,7 @@ class GateFiles(Protocol):
         """Return the revocations file."""
 
     def stamps(self) -> object:
-        """Return a value that differs once one of the files was written, replaced or removed. It never fails."""
+        """Return a value that changes when one of the files is written, replaced or removed. Never fails."""
 
 
 class Scanner(Protocol):
@@ -32,9 +32,9 @@ class Scanner(Protocol):
     def scan(
         self, scans: Iterable[tuple[str, bytes]], *, check: Callable[[], None]
     ) -> Iterable[tuple[str, bool, str | None, bool]]:
-        """Run the command, a few at a time; yield in any order (skill id, whether it passed, a note, if it timed out).
+        """Run the command, a few at a time; yield (skill id, passed, note, timed out) in any order.
 
-        Each scan is a skill's id and what the command reads on its standard input. `check` is called often and raises
-        what shall end it all: then no process is left. After the time that one run may take for scanning no more are
-        started: the rest has no result. Raises ConfigError if the command can't be run.
+        Each scan is a skill's id and the command's standard input. `check` is called often and raises to end all scans;
+        no process is left running then. No more scans are started after the time that one run may spend on scanning:
+        the rest has no result. Raises ConfigError if the command can't be run.
         """

@@ -29,48 +29,48 @@ class Statistics(Protocol):
 
 
 class Marketplace(Protocol):
-    """What a catalogue run needs of the marketplace. Its methods raise MarketplaceError."""
+    """What a catalogue run needs from the marketplace. All methods raise MarketplaceError."""
 
     @property
     def statistics(self) -> Statistics:
         """Return the traffic counters."""
 
     def list_key(self, page_size: int) -> str:
-        """Return the name of the list of skills in pages of this size: two lists of one name have the same pages."""
+        """Return the key of the list with this page size; lists with the same key have the same pages."""
 
     def resource_of_categories(self) -> str:
         """Return the name under which the ETag of the categories is stored."""
 
     def list_skills(self, page: int, page_size: int, etag: str | None = None, *, intact: bool = False) -> ListedPage:
-        """Return a page of the list; without content if it still has this ETag.
+        """Return a page of the list; without content if it still matches this ETag.
 
-        With `intact` a page that is not valid UTF-8, and so probably damaged on its way, is fetched again.
+        With `intact`, a page that is not valid UTF-8, probably damaged in transit, is fetched again.
         """
 
     def get_skill(self, skill_id: str) -> SkillVersion | InvalidItem | None:
-        """Return one skill, None if the marketplace says that there is none."""
+        """Return one skill; None if the marketplace reports that it does not exist."""
 
     def list_categories(
         self, etag: str | None = None
     ) -> tuple[tuple[list[Category], list[InvalidItem]] | None, str | None]:
-        """Return the categories and what is invalid among them, None if they still have this ETag; and the new ETag."""
+        """Return the valid and invalid categories (None if they still match this ETag), and the new ETag."""
 
 
 class RatingMarketplace(Protocol):
-    """What sending ratings needs of the marketplace. Threads share it; its methods raise MarketplaceError."""
+    """What sending ratings needs from the marketplace. Thread-safe; all methods raise MarketplaceError."""
 
     @property
     def statistics(self) -> Statistics:
         """Return the traffic counters."""
 
     def send_rating(self, rating: OutgoingRating, key: str) -> RatingReceipt | RatingConflict:
-        """Create a rating. The marketplace creates one at most for each idempotency key."""
+        """Create a rating. The marketplace creates at most one for each idempotency key."""
 
     def update_rating(self, rating: OutgoingRating, rating_id: str, key: str) -> RatingReceipt | None:
-        """Change a rating; None if the marketplace has no route for that."""
+        """Change a rating; None if the marketplace does not support it."""
 
     def resource_of_ratings(self) -> str:
-        """Return what, with a skill's id behind it, names the ETag of its ratings."""
+        """Return the prefix which, followed by a skill's id, names the ETag of its ratings."""
 
     def ratings_of(self, skill_id: str, etag: str | None = None) -> ShownRatings:
-        """Return the ratings of a skill; without content if they still have this ETag."""
+        """Return the ratings of a skill; without content if they still match this ETag."""

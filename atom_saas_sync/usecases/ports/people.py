@@ -20,27 +20,27 @@ class EditBatch(KnownSkills, Protocol):
         """Return the gate's verbs in this transaction."""
 
     def apply(self, actions: Sequence[Action], now: datetime, *, actor: str) -> None:
-        """Carry out actions, as in a catalogue run; `actor` is who resolves the conflicts among them."""
+        """Apply actions, as in a catalogue run; `actor` is the user who resolves conflicts."""
 
     def note(self, actor: str, action: str, subject: str, now: datetime, **details: object) -> None:
-        """Write what a user did into the audit log."""
+        """Record a user's action in the audit log."""
 
     def keep_local(self, versions: Sequence[SkillVersion], now: datetime, *, ended_by: str) -> None:
-        """Keep in the history texts that were written here and end now, `superseded` or `deleted`.
+        """Keep local texts in the history that are now `superseded` or `deleted`.
 
-        They are counted apart from the marketplace's versions: neither pushes the other out.
+        They are counted separately from the marketplace's versions, so neither displaces the other.
         """
 
 
 class EditableCatalogue(KnownSkills, Protocol):
-    """What editing needs of the store."""
+    """What editing needs from the store."""
 
     def batch(self) -> AbstractContextManager[EditBatch]:
         """Open the transaction of one edit."""
 
 
 class Resolutions(EditBatch, Protocol):
-    """One transaction in which a user resolves conflicts. It confirms no skill: nothing was fetched."""
+    """One transaction in which a user resolves conflicts. It confirms no skill, because nothing was fetched."""
 
     def conflict(self, conflict_id: int) -> LoggedConflict | None:
         """Return one conflict with its versions, and what the cache holds now."""
@@ -49,21 +49,21 @@ class Resolutions(EditBatch, Protocol):
         """Return, sorted, the ids of the open conflicts that match; `resolved` of the filter is ignored."""
 
     def mark_undone(self, conflict_id: int, actor: str, now: datetime) -> None:
-        """Store who has undone a resolution."""
+        """Record who undid a resolution."""
 
 
 class StoredConflicts(Protocol):
-    """What resolving conflicts needs of the store."""
+    """What resolving conflicts needs from the store."""
 
     def conflict(self, conflict_id: int) -> LoggedConflict | None:
         """Return one conflict with its versions, and what the cache holds now."""
 
     def resolving(self) -> AbstractContextManager[Resolutions]:
-        """Open the one transaction in which decisions are made and carried out: all of them, or none."""
+        """Open the transaction in which decisions are made and carried out: all of them, or none."""
 
 
 class ListedConflicts(StoredConflicts, Protocol):
-    """The conflict log as it is shown."""
+    """The conflict log for lists."""
 
     def list_conflicts(
         self, wanted: ConflictFilter, *, limit: int | None = None, offset: int = 0
@@ -74,7 +74,7 @@ class ListedConflicts(StoredConflicts, Protocol):
         """
 
     def note_seen(self, ids: Sequence[int]) -> None:
-        """Record that somebody has looked at these conflicts; nothing is written if that is already recorded."""
+        """Record that a user has seen these conflicts; writes nothing if that is already recorded."""
 
     def count(self, wanted: ConflictFilter) -> int:
-        """Return how many conflicts match."""
+        """Return the number of matching conflicts."""

@@ -10,26 +10,26 @@ from atom_saas_sync.model import Delivery, ListedRating, Rating, RatingsCheck
 
 
 class StoredRatings(Protocol):
-    """What sending ratings needs of the store.
+    """What sending ratings needs from the store.
 
     A rating is pending until it has been uploaded or has failed for good. Any change, by any program, makes it pending
     again, as a new version.
     """
 
     def due_ids(self, now: datetime, *, retry_failed: bool = False) -> list[str]:
-        """Return the ratings to send, the oldest change first: pending ones, and failed ones whose time has come.
+        """Return the ratings to send, oldest change first: pending ones, and failed ones that are due.
 
-        With `retry_failed` all failed ones, including those that wait for a person.
+        With `retry_failed`, all failed ones, including those that need a manual retry.
         """
 
     def load(self, ids: Sequence[str]) -> list[Rating]:
         """Return these ratings in the order of `ids`; settled ones are absent."""
 
     def reopen_all(self) -> None:
-        """Make every rating pending, also failed ones; each keeps the name of its version."""
+        """Make every rating pending, including failed ones; each keeps its version name."""
 
     def count_pending(self) -> int:
-        """Return how many ratings are pending; failed ones are not."""
+        """Return the number of pending ratings, without failed ones."""
 
     def settle(
         self,
@@ -39,22 +39,22 @@ class StoredRatings(Protocol):
         now: datetime,
         requests: dict[tuple[str, str], int],
     ) -> None:
-        """Store what became of ratings, which skills' ratings were read, and add to the counters.
+        """Store the outcomes of sent ratings and the checked skills, and add to the counters.
 
-        Only the version that was sent is settled: a rating that changed meanwhile stays pending. The skill's average
-        and count become those of the receipt.
+        Only the version that was sent is settled: a rating that was changed in the meantime stays pending. The skill's
+        average and count become those of the receipt.
         """
 
     def can_update(self, marketplace: str) -> bool:
-        """Tell whether nothing is stored against a marketplace's ability to update ratings."""
+        """Tell whether the marketplace may support updates: nothing to the contrary is stored."""
 
     def note_not_updatable(self, marketplace: str, now: datetime) -> None:
-        """Store that a marketplace cannot update ratings; `reopen_all` forgets it."""
+        """Record that a marketplace cannot update ratings; `reopen_all` deletes the record."""
 
     def least_recently_checked(self, prefix: str, limit: int) -> list[tuple[str, str | None]]:
-        """Return skills with settled ratings and their ETags, those first whose ratings were not read for longest.
+        """Return skills with settled ratings and their ETags, least recently read first.
 
-        `prefix` and the skill's id make the name under which the ETag is stored.
+        `prefix` followed by the skill's id is the name under which the ETag is stored.
         """
 
     def settled_of(self, skill_id: str) -> list[Rating]:
@@ -62,7 +62,7 @@ class StoredRatings(Protocol):
 
 
 class PersonsRatings(Protocol):
-    """The ratings as people see and change them."""
+    """Ratings for users: reading and changing them."""
 
     def is_cached(self, skill_id: str) -> bool:
         """Tell whether readers can see a skill."""
@@ -70,7 +70,7 @@ class PersonsRatings(Protocol):
     def add(self, skill_id: str, user_id: str, stars: int, comment: str | None, *, now: datetime) -> ListedRating:
         """Store or change a user's rating of a skill, and return it.
 
-        Without a comment the stored one stays; an empty one removes it. The same again changes nothing.
+        Without a comment the stored one stays; an empty one removes it. Storing the same rating again changes nothing.
         """
 
     def listed(
@@ -81,21 +81,21 @@ class PersonsRatings(Protocol):
         user_id: str | None = None,
         limit: int | None = None,
     ) -> tuple[list[ListedRating], int]:
-        """Return the ratings that match, the last changed first, and how many there are without `limit`."""
+        """Return the matching ratings, last changed first, and their number without `limit`."""
 
     def find(self, rating_id: str) -> ListedRating | None:
         """Return one rating."""
 
     def retry(self, ids: Sequence[str], *, actor: str, now: datetime) -> list[str]:
-        """Take ratings off the failed list, each under the name of its version; return, sorted, those that were on it.
+        """Remove ratings from the failed list, keeping their version names; return, sorted, those that were on it.
 
         The audit log says so.
         """
 
     def delete(self, ids: Sequence[str], *, actor: str, now: datetime) -> list[str]:
-        """Delete, in one transaction, those of these ratings that were never sent, and return their ids.
+        """Delete, in one transaction, those of these ratings that were never sent; return their ids.
 
-        The caller holds the lock of the ratings: one that is being sent now would be sent and forgotten.
+        The caller holds the lock of the ratings; otherwise a rating could be deleted while it is being sent.
         """
 
     def restore(self, rating_id: str, *, actor: str, now: datetime) -> ListedRating | None:

@@ -7,32 +7,32 @@ from typing import Protocol
 
 
 class RequestsLeft(Protocol):
-    """What reading ratings back needs of the request budget."""
+    """What fetching ratings needs from the request budget."""
 
     def free(self, now: datetime) -> int:
-        """Return how many requests are free now."""
+        """Return the number of requests available now."""
 
 
 class StoredBudget(RequestsLeft, Protocol):
-    """The request budget that all processes share. Threads may share the object: they take turns."""
+    """The request budget shared by all processes. Thread-safe."""
 
     def take(self, now: datetime) -> float:
-        """Take one request and return 0.0, or take none and return the seconds until one is free.
+        """Take one request and return 0.0, or take none and return the seconds until one is available.
 
-        Several may be taken at a time for the current second; what is not used is given back.
+        Several may be reserved for the current second; unused ones are returned.
         """
 
     def learn(self, now: datetime, *, limit: int, remaining: int | None, reset_seconds: float | None) -> None:
-        """Store the limit that the marketplace declares; it holds, below ours, until its window is over.
+        """Store a limit declared by the marketplace; if lower than ours, it applies until its window ends.
 
         A reset more than a minute away means a window of an hour, otherwise of a minute. `remaining=0` with a reset
         within a minute means: no request at all until then.
         """
 
     def close(self) -> None:
-        """Give back what is left, and close; waits for a thread that is using it.
+        """Return unused requests, and close; waits for a thread that is using it.
 
-        Never fails because the database is locked: what could not be given back counts as used.
+        Never fails because the database is locked: requests that could not be returned count as used.
         """
 
 

@@ -1,4 +1,4 @@
-"""What verifying needs of the store."""
+"""What verifying needs from the store."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ class ServedSnapshot(Protocol):
     """One snapshot of what is served."""
 
     def revocations(self) -> Revocations:
-        """Return all revocations, of commands and of the file's last valid list."""
+        """Return all revocations: those added by commands, and the file's last valid list."""
 
     def revoked_skills(self, revocations: Revocations) -> list[str]:
-        """Return, sorted, the cached skills of which the text or the base matches."""
+        """Return, sorted, the cached skills whose text or base matches a revocation."""
 
     def quarantined(self, skill_ids: Sequence[str]) -> dict[str, Quarantined]:
-        """Return what is in quarantine of these skills, by id."""
+        """Return the quarantined ones of these skills, by id."""
 
     def served(self, skill_ids: Sequence[str] | None) -> Iterator[ServedSkill]:
-        """Yield what is in the cache of these skills, or all of it, in any order.
+        """Yield the cached rows of these skills, or all, in any order.
 
-        That includes what readers of the view do not get, but not what the marketplace has deleted.
+        Includes rows that the view hides, except those that the marketplace has deleted.
         """
 
 

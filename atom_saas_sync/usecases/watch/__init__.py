@@ -1,5 +1,5 @@
-"""The real-time service, for months on its own: `service.py` joins the services that the other modules are.
+"""The real-time service, for months on its own: `service.py` runs the services of the other modules.
 
-One event loop waits for frames, the clock, signals and threads; it never waits for the disk. One thread writes:
-batches of messages, and the state that others look at. Polling runs have a thread each.
+One event loop waits for frames, timers, signals and threads; it never waits for the disk. One thread writes batches of
+messages and the state that other processes read. Each polling run has a thread of its own.
 """

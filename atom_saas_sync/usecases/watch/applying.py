@@ -1,4 +1,4 @@
-"""Writing the messages that wait, in batches."""
+"""Apply waiting messages to the database, in batches."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from atom_saas_sync.usecases.watch.inbox import Inbox, Parsed
 from atom_saas_sync.usecases.watch.writer import Writer
 
 BATCH_SECONDS = 0.002
-"""How long a batch waits for company."""
+"""How long a batch waits for more messages."""
 
 TURN_SECONDS = 0.5
-"""After so long the thread that writes lets others have a turn: the state must be told also in a flood."""
+"""The writer thread yields after this time, so that the state is stored even during a flood."""
 
 _FAIRNESS_SECONDS = 2.0
-"""How often to ask whether others get their share of the database."""
+"""How often to check whether other processes get their share of the write lock."""
 
 log = logging.getLogger(__name__)
 
 
 class Applying:
-    """Applies what waits, until `finish`."""
+    """Applies waiting messages until `finish` is called."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Applying:
         clock: Clock,
     ) -> None:
         self.written = asyncio.Event()
-        """Set after each write; whoever waits for it clears it."""
+        """Set after each write; the waiter clears it."""
         self._backlog = backlog
         self._inbox = inbox
         self._follower = follower
@@ -53,7 +53,7 @@ class Applying:
         self._task: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Apply what waits; return after `finish` if nothing waits. Raises DatabaseError if it fails for too long."""
+        """Apply messages until `finish` and an empty queue. Raises DatabaseError if writing fails for too long."""
         self._task = asyncio.current_task()
         try:
             await self._apply_batches()
@@ -79,7 +79,7 @@ class Applying:
                 began, writing = self._clock.monotonic(), 0.0
 
     async def finish(self, seconds: float) -> None:
-        """Write what still waits, within so many seconds."""
+        """Write the remaining messages, within this many seconds."""
         self._finishing = True
         self._inbox.wake()
         if self._task is None:
@@ -92,7 +92,7 @@ class Applying:
             log.error("%s could not be written; the next start fetches what was in them", waiting)
 
     def _apply_waiting(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Apply one batch after the other, in the thread that writes, as long as there are any and for one turn."""
+        """Apply batches in the writer thread until none are left or its turn ends."""
         end = self._clock.monotonic() + TURN_SECONDS
         while self._backlog:
             came: list[tuple[Parsed, int]] = []
@@ -112,7 +112,7 @@ class Applying:
                 return
 
     def _apply(self, batch: Sequence[Message], loop: asyncio.AbstractEventLoop) -> None:
-        """Apply a batch; if an internal error prevents it, apply its halves, down to the message that is dropped."""
+        """Apply a batch; on an internal error, halve it until only the failing message is dropped."""
         try:
             self._follower.apply(batch, self._clock.now())
         except AtomSyncError:

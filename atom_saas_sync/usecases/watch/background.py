@@ -1,4 +1,4 @@
-"""Blocking work of `watch`, in threads that the end of the process need not wait for."""
+"""Run blocking work of `watch` in daemon threads, which do not delay the end of the process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 class BackgroundRuns:
-    """Runs work, one thread for each. `on_bug` is called in the event loop for an internal error."""
+    """Runs each piece of work in a thread of its own. `on_bug` is called in the event loop after an internal error."""
 
     def __init__(self, on_bug: Callable[[], None]) -> None:
         self._on_bug = on_bug
@@ -24,7 +24,7 @@ class BackgroundRuns:
 
     @property
     def at_work(self) -> bool:
-        """Tell whether some work has not ended yet."""
+        """Tell whether any work is still running."""
         return any(thread.is_alive() for thread in self._threads)
 
     async def run(self, work: Callable[[], Result]) -> Result | None:
@@ -47,7 +47,7 @@ class BackgroundRuns:
             except Exception:
                 log.exception("internal error; the service goes on")
                 is_bug = True
-            with suppress(RuntimeError):  # the loop may be closed: the service has stopped meanwhile
+            with suppress(RuntimeError):  # the loop is closed if the service has stopped in the meantime
                 loop.call_soon_threadsafe(finish, result, is_bug)
 
         thread = threading.Thread(target=run, name="run", daemon=True)
@@ -57,7 +57,7 @@ class BackgroundRuns:
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> None:
-    """Wait for an event, but no longer than that."""
+    """Wait for an event, at most this many seconds."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()

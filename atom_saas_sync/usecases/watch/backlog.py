@@ -1,4 +1,4 @@
-"""Messages that were received and wait to be written."""
+"""Received messages that are not written yet."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ WAITING_BYTES = 12 * 1024 * 1024
 
 
 class Backlog:
-    """What was received and waits for the disk: the event loop adds, the thread that writes reads and takes away.
+    """A queue between the event loop, which adds, and the writer thread, which reads and removes.
 
-    Large frames wait as they came. The thread that writes reads them: if the loop did, both would contend for the
-    interpreter, and what is decoded takes far more memory.
+    Large frames are queued unparsed, and parsed by the writer thread: in the event loop, parsing would compete for the
+    GIL, and decoded messages take far more memory.
     """
 
     def __init__(self) -> None:
@@ -32,16 +32,16 @@ class Backlog:
 
     @property
     def full(self) -> bool:
-        """Tell whether so much waits that no more is to be read."""
+        """Tell whether the queue is so full that reading must pause."""
         return len(self._waiting) >= WAITING_MESSAGES or self._bytes >= WAITING_BYTES
 
     @property
     def makes_a_batch(self) -> bool:
-        """Tell whether it is no use to wait for more."""
+        """Tell whether there is enough for a full batch."""
         return len(self._waiting) >= BATCH_MESSAGES
 
     def add(self, what: Message | str) -> None:
-        """Put a message, or a frame that is still to be read, behind the others."""
+        """Append a message, or a frame that is not parsed yet."""
         with self._lock:
             self._waiting.append(what)
             self._bytes += _memory(what)
@@ -69,7 +69,7 @@ class Backlog:
         return batch
 
     def done(self, batch: Sequence[Message]) -> None:
-        """Take the first messages away: they are in the database."""
+        """Remove the first messages, which were written."""
         with self._lock:
             self._bytes -= sum(map(_memory, batch))
             del self._waiting[: len(batch)]

@@ -1,4 +1,4 @@
-"""The connection of `watch`: carries out what the state machine says (core/connection.py)."""
+"""The connection of `watch`: executes the commands of the state machine (core/connection.py)."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from atom_saas_sync.usecases.watch.edges import Clock, Connection
 from atom_saas_sync.usecases.watch.inbox import Inbox
 from atom_saas_sync.usecases.watch.reporting import ConnectionReport
 
-_CLOCK_SECONDS = 1.0  # a machine that was suspended has a clock that jumps
+_CLOCK_SECONDS = 1.0  # the clock jumps after a suspend
 
 log = logging.getLogger(__name__)
 
 
 class ConnectionKeeper:
-    """Holds one connection after the other. Everything happens in the event loop.
+    """Maintains the connection, reconnecting as needed. Everything runs in the event loop.
 
-    `inbox` takes each frame. `catch_up` has what was missed meanwhile fetched. `token_changed`, which blocks, says
-    whether there is another token than the last one used.
+    `inbox` receives each frame; `catch_up` requests a poll for missed changes. `token_changed` may block; it tells
+    whether the token differs from the one used last.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class ConnectionKeeper:
         self._stopping = False
 
     async def run(self) -> Never:
-        """Keep the connection. Raises an internal error that left nobody to make the next one."""
+        """Maintain the connection. Raises an internal error after which nothing would reconnect."""
         self._bug: asyncio.Future[Never] = asyncio.get_running_loop().create_future()
         self._carry_out(self._lifeline.start(self._clock.monotonic()))
         while True:
@@ -78,19 +78,19 @@ class ConnectionKeeper:
                 self._carry_out(self._lifeline.new_token(self._clock.monotonic()))
 
     def begin(self, rules: ConnectionRules, switch: ConnectionSwitch) -> None:
-        """Take over, before `run`, what the settings say and what administrators have stored."""
+        """Set the initial rules, before `run`: the settings and the stored switch of the administrators."""
         self._lifeline.rules = replace(rules, allowed=switch.enabled)
         self._poll_if_switched_off()
 
     def new_rules(self, rules: ConnectionRules, *, reconnect: bool) -> None:
-        """Take new settings over; the administrators' switch stays."""
+        """Apply new settings; the administrators' switch keeps its value."""
         if reconnect and self._lifeline.holds:
             self._hang_up("reloaded the configuration")
         rules = replace(rules, allowed=self._lifeline.rules.allowed)
         self._carry_out(self._lifeline.new_rules(self._clock.monotonic(), rules))
 
     def obey(self, found: ConnectionSwitch, before: ReportedConnection | None) -> None:
-        """Do what other programs have asked for by what they wrote into the state (data-model.md, websocket_state)."""
+        """Act on what other programs have written into the stored state (data-model.md, websocket_state)."""
         lifeline, now = self._lifeline, self._clock.monotonic()
         if self._stopping:
             return
@@ -103,13 +103,13 @@ class ConnectionKeeper:
             self._carry_out(actions)
 
     def stop(self) -> None:
-        """Take no more frames in, and make no other connection."""
+        """Accept no more frames, and do not reconnect."""
         self._stopping = True
         if self._task is not None:
             self._task.cancel()
 
     async def close(self) -> None:
-        """Say goodbye, for a second at most, after `stop`."""
+        """Close the connection properly, within a second, after `stop`."""
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
         self._lifeline.reason = "stopped"
@@ -120,7 +120,7 @@ class ConnectionKeeper:
             link.abort()
 
     def _carry_out(self, actions: Sequence[Command]) -> None:
-        """Do what the state machine says."""
+        """Execute one command of the state machine."""
         for action in actions:
             if action is Command.CONNECT:
                 self._task = asyncio.create_task(self._hold())
@@ -136,7 +136,7 @@ class ConnectionKeeper:
         self._report.changed()
 
     def _hang_up(self, reason: str) -> None:
-        """End the connection, or the attempt to get one; the next one follows the schedule."""
+        """End the connection, or the attempt to connect; the next attempt follows the schedule."""
         self._hung_up = reason
         if self._link is not None:
             self._link.abort()
@@ -145,7 +145,7 @@ class ConnectionKeeper:
             self._note_end(WebSocketClosed(reason))
 
     def _say(self, kind: Literal["ping", "pong"]) -> None:
-        """Send a ping or pong; one that still waits to be sent answers any number of pings."""
+        """Send a ping or pong; a reply that is still queued answers any number of pings."""
         if self._link is None:
             return
         self._unsaid.add(kind)
@@ -153,11 +153,11 @@ class ConnectionKeeper:
             self._talk = asyncio.create_task(self._send_unsaid(self._link, self._unsaid))
 
     def _note_frame(self) -> None:
-        """Note that a frame came, or that none could come because of us."""
+        """Record that a frame arrived, or that we were not reading."""
         self._lifeline.frame(self._clock.monotonic())
 
     def heard(self, kind: str) -> None:
-        """Note that a valid message came, which proves the connection, and answer a ping."""
+        """Record that a valid message arrived, which proves that the connection works, and answer a ping."""
         was_in_fallback = self._lifeline.fallback
         if actions := self._lifeline.message(self._clock.monotonic()):
             self._carry_out(actions)
@@ -184,7 +184,7 @@ class ConnectionKeeper:
         self._note_end(ended)
 
     async def _follow(self) -> Never:
-        """Connect and take what comes. Raises WebSocketClosed at the end."""
+        """Connect and receive frames. Raises WebSocketClosed when the connection ends."""
         lifeline, clock = self._lifeline, self._clock
         link = await self._open_link(self._note_frame)
         self._link, self._hung_up = link, None
@@ -196,7 +196,7 @@ class ConnectionKeeper:
             await self._inbox.take(await link.receive())
 
     def _note_bug(self, task: asyncio.Task[None]) -> None:
-        """End the service if even the end of a connection could not be handled: it would hang without one."""
+        """End the service if handling the end of a connection failed: without a connection it would hang."""
         if not task.cancelled() and (bug := task.exception()) is not None and not self._bug.done():
             self._bug.set_exception(bug)
             self._rescheduled.set()
@@ -221,6 +221,6 @@ class ConnectionKeeper:
             log.error("falling back to polling; failures in a row: %d", self._lifeline.failures)
 
     async def _send_unsaid(self, link: Connection, unsaid: set[Literal["ping", "pong"]]) -> None:
-        with suppress(WebSocketClosed):  # the receiving side reports it
+        with suppress(WebSocketClosed):  # reported by the receiver
             while unsaid:
                 await link.send(heartbeat(unsaid.pop(), self._clock.now()))

@@ -10,7 +10,7 @@ Result = TypeVar("Result")
 
 
 class Connection(Protocol):
-    """An open connection. Its methods raise WebSocketClosed."""
+    """An open connection. All methods raise WebSocketClosed."""
 
     async def receive(self) -> str | bytes:
         """Return the next frame."""
@@ -19,49 +19,49 @@ class Connection(Protocol):
         """Send a text frame."""
 
     async def close(self, reason: str = "") -> None:
-        """Say goodbye, and wait for the answer of the other side."""
+        """Close the connection properly, and wait for the peer's reply."""
 
     def abort(self) -> None:
         """End the connection at once; a `receive` that waits raises WebSocketClosed."""
 
 
 class Supervisor(Protocol):
-    """Whoever started the service: systemd, or nobody."""
+    """The service manager: systemd, or none."""
 
     watchdog_seconds: float | None
 
     def ready(self) -> None:
-        """Tell that the start is over."""
+        """Report that the service is ready."""
 
     def status(self, text: str) -> None:
-        """Tell in one line what the service does."""
+        """Report the current activity in one line."""
 
     def alive(self) -> None:
-        """Give a sign of life."""
+        """Send a keep-alive."""
 
     def stopping(self) -> None:
-        """Tell that the end has begun."""
+        """Report that the service is stopping."""
 
 
 class Service(Protocol):
     """One of the services that `watch` runs together."""
 
     async def run(self) -> None:
-        """Work until it is cancelled."""
+        """Run until cancelled."""
 
 
 class Clock(Protocol):
-    """Time, handed in."""
+    """The injected clock."""
 
     def now(self) -> datetime:
         """Return the time as an aware datetime; it may be set back."""
 
     def monotonic(self) -> float:
-        """Return seconds that never go back."""
+        """Return monotonic seconds."""
 
 
 class Write(Protocol):
     """The one thread that may use the store."""
 
     async def __call__(self, verb: Callable[..., Result], *arguments: object) -> Result:
-        """Do something with the store there, and return its result. Raises what `verb` raises."""
+        """Call `verb` in the writer thread and return its result. Raises what `verb` raises."""

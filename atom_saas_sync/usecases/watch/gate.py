@@ -1,4 +1,4 @@
-"""The gate beside the messages: what waits is judged, and what must not be served is taken out."""
+"""The gate's periodic work in `watch`: judge waiting versions, and remove what must not be served."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from atom_saas_sync.usecases.watch.background import BackgroundRuns
 from atom_saas_sync.usecases.watch.edges import Clock
 
 LOOK_SECONDS, SCAN_SECONDS = 1.0, 10.0
-"""Files and rows that have changed count within a second; a scan may take minutes, and keeps no tick waiting."""
+"""Changed files and rows take effect within a second. A scan may take minutes, and does not delay the ticks."""
 
 
 _SHARE = 10
-"""Confirming messages takes at most this part of the request budget."""
+"""Share of the request budget that confirming messages may use."""
 
 _MINUTE, _HOUR = 60.0, 3600.0
 
 
 class GateWork(Protocol):
-    """The gate's work. Both block; neither is called twice at once."""
+    """The gate's work. All methods block, and none runs twice at the same time."""
 
     def tick(self) -> None:
-        """Act on what has changed, and judge what is due."""
+        """Apply changed files and rows, and judge what is due."""
 
     def scan(self) -> None:
-        """Scan what waits for nothing else."""
+        """Scan the versions that only lack a scan."""
 
     def confirm(self, skill_ids: Sequence[str]) -> None:
-        """Ask the marketplace for skills of which messages told, and act on the answers."""
+        """Fetch the skills that messages named, and apply the result."""
 
     @property
     def limits(self) -> tuple[int, int]:
-        """Return how many requests a minute and an hour there may be."""
+        """Return the request limits per minute and per hour."""
 
 
 class GateWatch:
-    """Calls `tick`, `scan` and `confirm` again and again, each in a thread of its own.
+    """Calls `tick`, `scan` and `confirm` periodically, each in a thread of its own.
 
-    `take_unconfirmed` returns at most so many skills that the marketplace must be asked about.
+    `take_unconfirmed` returns at most the given number of skills that must be fetched from the marketplace.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class GateWatch:
         self._asked: deque[float] = deque()
 
     async def run(self) -> None:
-        """Go on until it is cancelled."""
+        """Run until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._repeat(self._work.tick, LOOK_SECONDS))
             group.create_task(self._repeat(self._work.scan, SCAN_SECONDS))
@@ -69,11 +69,11 @@ class GateWatch:
             await asyncio.sleep(LOOK_SECONDS)
 
     def asked(self, number: int, now: float) -> None:
-        """Note that so many requests are made."""
+        """Record this many requests."""
         self._asked += [now] * number
 
     def free(self, now: float) -> int:
-        """Return how many requests are left of our share of the budget; the next poll finds what is not asked for."""
+        """Return how many requests of our share are left; the next poll fetches the rest."""
         while self._asked and self._asked[0] <= now - _HOUR:
             self._asked.popleft()
         lately = sum(1 for asked in self._asked if asked > now - _MINUTE)

@@ -1,4 +1,4 @@
-"""Reading frames: what asks for an answer is answered, what brings news waits to be written."""
+"""Parse frames: answer pings, and queue news for the writer."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from atom_saas_sync.usecases.watch.backlog import Backlog
 from atom_saas_sync.usecases.watch.reporting import ConnectionReport
 
 _LARGE_FRAME = 1024
-"""In characters. Pings, deletions and ratings are smaller: reading them costs less than handing them on."""
+"""In characters. Pings, deletions and ratings are smaller: parsing them costs less than handing them over."""
 
 log = logging.getLogger(__name__)
 
 Parsed = Message | Malformed | None
-"""What a frame says; None for an internal error."""
+"""A parsed frame; None after an internal error."""
 
 
 class Inbox:
-    """Takes frames in the event loop. Large ones are read in the thread that writes, by `parse`.
+    """Receives frames in the event loop. `parse` is called for large ones in the writer thread.
 
-    `heard` is called with the type of each valid message, and `fetch` if polling has to fetch what a message said.
+    `heard` is called with the type of each valid message, and `fetch` if a poll has to fetch what a message announced.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Inbox:
         fetch: Callable[[], None],
     ) -> None:
         self.is_full = False
-        """Whether `take` waits for room: then no frame can come, and the silence is our own."""
+        """Whether `take` waits for room: then no frame can arrive, and silence is not the peer's fault."""
         self._backlog = backlog
         self._report = report
         self._heard = heard
@@ -45,12 +45,12 @@ class Inbox:
         self._dropped = LimitedLog(log, logging.ERROR, "dropped %d more messages: internal error", most=1)
 
     def settle(self, *, at_once: bool = False) -> None:
-        """Tell of what was dropped and not told of, once its second is over."""
+        """Log how many lines were suppressed, once their second is over."""
         for each in (self._malformed, self._dropped):
             each.settle(at_once=at_once)
 
     async def take(self, frame: str | bytes) -> None:
-        """Read one frame, or leave it to the thread that writes if it is large; return when there is room for more."""
+        """Parse one frame, or queue it for the writer thread if it is large; return when there is room for more."""
         if isinstance(frame, str) and len(frame) > _LARGE_FRAME:
             self._backlog.add(frame)
             self._news.set()
@@ -67,7 +67,7 @@ class Inbox:
             self.is_full = False
 
     async def wait_for_news(self) -> None:
-        """Return when something waits to be written, or `wake` was called."""
+        """Return when there is something to write, or `wake` was called."""
         if not self._backlog:
             self._news.clear()
             await self._news.wait()
@@ -77,11 +77,11 @@ class Inbox:
         self._news.set()
 
     def make_room(self) -> None:
-        """Look again whether `take` may go on: something was written."""
+        """Let `take` check for room again, after a write."""
         self._room.set()
 
     def parse(self, frame: str | bytes) -> Parsed:
-        """Return what a frame says; log an internal error with its traceback. In any thread."""
+        """Parse a frame; log an internal error with its traceback. Thread-safe."""
         try:
             return parse_frame(frame)
         except Exception:
@@ -90,16 +90,16 @@ class Inbox:
             return None
 
     def may_log_dropped(self) -> bool:
-        """Tell whether one more traceback of a dropped message may be logged. In any thread."""
+        """Tell whether one more traceback of a dropped message may be logged. Thread-safe."""
         return self._dropped.admits()
 
     def note_all(self, came: Sequence[tuple[Parsed, int]]) -> None:
-        """Note what came in frames of these sizes."""
+        """Record the parsed frames of these sizes."""
         for parsed, size in came:
             self._note(parsed, size)
 
     def note_dropped(self) -> None:
-        """Count an internal error about a message, and fetch by polling what it said."""
+        """Count an internal error about a message, and request a poll to fetch its change."""
         self._report.internal_error()
         self._fetch()
 

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Job(Struct, frozen=True):
-    """A periodic job; `kind` is that of its runs in the audit trail, and `run` blocks."""
+    """A periodic job; `kind` is the kind of its runs in the audit trail, and `run` blocks."""
 
     id: str
     name: str
@@ -31,7 +31,7 @@ class Job(Struct, frozen=True):
 
 
 class PeriodicJobs:
-    """Runs the jobs, and stores when each runs next. `jitter` gives numbers from 0 to 1."""
+    """Runs the jobs, and stores when each runs next. `jitter` returns numbers from 0 to 1."""
 
     def __init__(
         self,
@@ -52,22 +52,22 @@ class PeriodicJobs:
         self._replaced = asyncio.Event()
 
     def include(self, kind: str) -> bool:
-        """Tell whether a job makes runs of that kind."""
+        """Tell whether one of the jobs has this kind."""
         return any(job.kind == kind for job in self._jobs)
 
     def replace(self, jobs: Sequence[Job]) -> None:
-        """Take other jobs over; what is at work goes on to its end."""
+        """Replace the jobs; a running one finishes."""
         if [(job.id, job.minutes) for job in jobs] != [(job.id, job.minutes) for job in self._jobs]:
             self._jobs = jobs
             self._replaced.set()
 
     async def withdraw(self) -> None:
-        """Store that no job will run. Raises DatabaseError."""
+        """Store that no jobs are planned. Raises DatabaseError."""
         if self._jobs:
             await self._write(self._schedule.plan, (), self._clock.now())
 
     async def run(self) -> Never:
-        """Run the jobs when they are due, and plan anew when there are others."""
+        """Run the jobs when they are due, and plan again when they were replaced."""
         while True:
             self._replaced.clear()
             planned = await self._plan()
@@ -90,7 +90,7 @@ class PeriodicJobs:
         interval = timedelta(minutes=job.minutes)
         while True:
             while (wait := (planned[job.id] - self._clock.now()).total_seconds()) > 0:
-                await asyncio.sleep(min(wait, 60.0))  # the wall clock may be set
+                await asyncio.sleep(min(wait, 60.0))  # the wall clock may be changed
                 if planned[job.id] > (latest := self._clock.now() + interval + spread(interval)):
                     planned[job.id] = latest
                     await self._write_plan(planned)

@@ -1,4 +1,4 @@
-"""When `watch` polls: to catch up after each connect, and at the interval while there is no connection."""
+"""When `watch` polls: to catch up after each connect, and periodically without a connection."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 
 
 class Polling:
-    """Polls when it is asked to, and whenever `interval` has passed; None means that others poll, or nobody need.
+    """Polls on request, and whenever `interval` has passed; None if polling is not needed or left to other processes.
 
-    `poll` makes one run in the calling thread; None if it could not because it was stopped or locked out.
+    `poll` makes one run in the calling thread; it returns None if it was stopped or could not get the lock.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class Polling:
         self._asked = asyncio.Event()
 
     def ask(self) -> None:
-        """Have it poll as soon as it can. To be called in the event loop."""
+        """Request a poll as soon as possible. Call it in the event loop."""
         self._asked.set()
 
     async def run(self) -> Never:
-        """Poll whenever that is needed; what was asked for and failed is tried again."""
+        """Poll whenever needed; a requested poll that failed is retried."""
         retry = _FIRST_RETRY
         while True:
             if not self._asked.is_set():
@@ -60,7 +60,7 @@ class Polling:
             if not wanted and not await self._is_due():
                 continue
             if await self._write(self._schedule.stopped):
-                await asyncio.sleep(_LOOK_SECONDS)  # the emergency stop: what is wanted waits until it is over
+                await asyncio.sleep(_LOOK_SECONDS)  # the emergency stop: a request waits until it ends
                 continue
             self._asked.clear()
             report = await self._runs.run(self._poll)

@@ -1,4 +1,4 @@
-"""What `watch` stores of its connection for others to see, and counts for the metrics."""
+"""The state of the connection that `watch` stores for other processes, and its counters."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 
 
 class ConnectionReport:
-    """Stores the state of the connection whenever it changes, and as a heartbeat.
+    """Stores the state of the connection on each change, and as a heartbeat.
 
-    `found` is called with what other programs have written into the stored state, and with what stood there before.
+    `found` is called with what other programs have written into the stored state, and with what was there before.
     """
 
     def __init__(
@@ -57,15 +57,15 @@ class ConnectionReport:
         self._last_message_at: datetime | None = None
 
     def changed(self) -> None:
-        """Store the state soon."""
+        """Request that the state be stored soon."""
         self._changed.set()
 
     def connected(self) -> None:
-        """Note that the connection was opened just now."""
+        """Record that the connection was opened just now."""
         self._connected_at = self._clock.now()
 
     def message(self, kind: str | None) -> None:
-        """Note a valid message; those of which `kind` is None are counted where they are applied."""
+        """Record a valid message; messages with `kind` None are counted when they are applied."""
         self._last_message_at = self._clock.now()
         self._total += 1
         if kind is not None:
@@ -76,18 +76,18 @@ class ConnectionReport:
         self._invalid += number
 
     def internal_error(self) -> None:
-        """Count an error of our own."""
+        """Count an internal error."""
         self._internal_errors += 1
 
     async def run(self) -> Never:
-        """Store the state whenever it changes, and now and then."""
+        """Store the state on each change, and periodically."""
         while True:
             self._changed.clear()
             await self.store()
             await wait_for(self._changed, HEARTBEAT_SECONDS)
 
     async def store(self) -> None:
-        """Store the state, and add what was counted; what could not be stored is added the next time."""
+        """Store the state and add the counts; if that fails, they are added the next time."""
         lifeline, now = self._lifeline, self._clock.now()
         fallback_seconds = self._fallback_unstored + lifeline.take_fallback_seconds(self._clock.monotonic())
         following = lifeline.next_attempt
@@ -116,7 +116,7 @@ class ConnectionReport:
         try:
             found = await self._write(self._store.note, state, now)
         except DatabaseError as error:
-            if not isinstance(error, DatabaseBusy):  # it is written anew in a moment
+            if not isinstance(error, DatabaseBusy):  # it is written again in a moment
                 log.warning("could not write the state: %s", error.message)
             self._messages += messages
             self._invalid += invalid

@@ -1,4 +1,4 @@
-"""The services of `watch`, composed: they run together, and end together, in order."""
+"""The services of `watch`, which start together and are shut down in order."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from atom_saas_sync.usecases.watch.upkeep import LeftOutLines, Upkeep, Watchdog
 from atom_saas_sync.usecases.watch.writer import Writer
 
 STOP_SECONDS = 3.5
-"""With what a last attempt to write may take, and the end of the process, less than five."""
+"""Together with a last attempt to write and the end of the process, less than five seconds."""
 
 STATE_SECONDS = 1.0
-"""The share of it that is left for the state: a `watch` that has not said that it stopped counts as killed."""
+"""The part reserved for storing the state: a `watch` that did not record its stop counts as killed."""
 
 
 class WatchSettings(Struct, frozen=True):
-    """What of the settings the service depends on."""
+    """The settings that the service depends on."""
 
     rules: ConnectionRules
     shown_url: str
@@ -44,7 +44,7 @@ class WatchSettings(Struct, frozen=True):
 
 
 class Watch:
-    """The service. `run` returns when it is told to stop, and raises DatabaseError if writing fails for too long.
+    """The service. `run` returns after `stop`, and raises DatabaseError if writing fails for too long.
 
     `poll` makes one polling run in the calling thread; None if it could not because it was stopped or locked out.
     `interrupt` ends runs that are at work. `token_changed` says whether there is another token than the last one used.
@@ -110,7 +110,7 @@ class Watch:
         self._gate = () if gate is None else (GateWatch(gate, runs, follower.take_unconfirmed, clock),)
 
     async def run(self) -> None:
-        """Work until `stop` is called."""
+        """Run until `stop` is called."""
         begin = self._store.begin, self._settings.shown_url, self._clock.now()
         self._connection.begin(self._settings.rules, await self._writer.write_patiently(*begin))
         failure = None
@@ -124,11 +124,11 @@ class Watch:
             raise failure
 
     def stop(self) -> None:
-        """End the service; nothing that was received is lost. To be called in the event loop."""
+        """End the service; no received message is lost. Call it in the event loop."""
         self._stop.set()
 
     def reload(self, settings: WatchSettings, jobs: Sequence[Job], *, reconnect: bool) -> None:
-        """Take new settings over; `reconnect` if the connection itself depends on what has changed."""
+        """Apply new settings; `reconnect` if the connection depends on what has changed."""
         self._settings = settings
         self._report.shown_url = settings.shown_url
         self._follower.strategy = settings.strategy
@@ -136,7 +136,7 @@ class Watch:
         self._jobs.replace(jobs)
 
     async def _serve(self) -> None:
-        """Run every service but the one that applies messages, until `stop` or an error; then end all of them."""
+        """Run every service except the one that applies messages, until `stop` or an error; then end all of them."""
         services: tuple[Service, ...] = (
             self._connection,
             self._report,
@@ -157,7 +157,7 @@ class Watch:
             await self._shut_down()
 
     async def _shut_down(self) -> None:
-        """Take no more in, write what was received, say goodbye; within STOP_SECONDS."""
+        """Stop receiving, write what was received, and close the connection, within STOP_SECONDS."""
         deadline = self._clock.monotonic() + STOP_SECONDS
         self._supervisor.stopping()
         self._interrupt()
@@ -170,12 +170,12 @@ class Watch:
                 await self._jobs.withdraw()
                 await self._writer.write(self._store.end, "stopped", self._clock.now())
         self._left_out.settle(at_once=True)
-        # Runs end between two transactions; one that waits for an answer is left to its own.
+        # Runs end between two transactions; one that waits for a response is abandoned.
         while self._runs.at_work and self._clock.monotonic() < deadline:  # noqa: ASYNC110 - threads
             await asyncio.sleep(0.02)
         self._writer.close()
 
-    # The inbox and the report exist before the connection that they talk to.
+    # Set here, because the inbox and the report are created before the connection.
 
     def _heard(self, kind: str) -> None:
         self._connection.heard(kind)
@@ -184,13 +184,13 @@ class Watch:
         self._connection.obey(found, before)
 
     def _poll_interval(self) -> timedelta | None:
-        """Return how often to poll; None if a connection or a job makes that unnecessary."""
+        """Return the polling interval; None if a connection or a job makes polling unnecessary."""
         if not self._lifeline.fallback or self._jobs.include("skills"):
             return None
         return timedelta(minutes=self._settings.poll_minutes)
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the error that came first, and ended the others."""
+    """Return the first error, which ended the other services."""
     first = failures.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first

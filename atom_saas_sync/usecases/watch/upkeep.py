@@ -1,4 +1,4 @@
-"""What goes on beside the messages: care for the database, signs of life, and word of what the log left out."""
+"""Background services: database maintenance, keep-alives, and counts of suppressed log lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from atom_saas_sync.usecases.watch.edges import Supervisor
 from atom_saas_sync.usecases.watch.writer import PATIENCE_SECONDS, Writer
 
 TIDY_SECONDS = 1.0
-"""At least so long between two calls of the store's `tidy`."""
+"""Minimum time between two calls of the store's `tidy`."""
 
 _SETTLE_SECONDS = 1.0
 
@@ -20,14 +20,14 @@ log = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """Has the store tidied after writes, in another thread than the one that writes."""
+    """Tidies the store after writes, in a thread other than the writer."""
 
     def __init__(self, store: StoreUpkeep, written: asyncio.Event) -> None:
         self._store = store
         self._written = written
 
     async def run(self) -> Never:
-        """Tidy now and then, as long as something is written."""
+        """Tidy periodically while messages are written."""
         while True:
             await self._written.wait()
             self._written.clear()
@@ -39,14 +39,14 @@ class Upkeep:
 
 
 class Watchdog:
-    """Gives signs of life as long as the event loop turns and the thread that writes is not stuck."""
+    """Sends keep-alives while the event loop runs and the writer thread is not stuck."""
 
     def __init__(self, supervisor: Supervisor, writer: Writer) -> None:
         self._supervisor = supervisor
         self._writer = writer
 
     async def run(self) -> None:
-        """Give a sign of life twice in each interval of the supervisor; return at once if it wants none."""
+        """Send two keep-alives per interval of the supervisor; return at once if it wants none."""
         seconds = self._supervisor.watchdog_seconds
         while seconds is not None:
             if self._writer.busy_seconds < max(seconds, PATIENCE_SECONDS):
@@ -55,25 +55,25 @@ class Watchdog:
 
 
 class Limited(Protocol):
-    """Whoever limits how much is logged."""
+    """A component that limits its log lines."""
 
     def settle(self, *, at_once: bool = False) -> None:
-        """Log how many lines were left out, once their second is over."""
+        """Log how many lines were suppressed, once their second is over."""
 
 
 class LeftOutLines:
-    """Has the log told of the lines that were left out."""
+    """Logs the numbers of suppressed lines."""
 
     def __init__(self, *limited: Limited) -> None:
         self._limited = limited
 
     async def run(self) -> Never:
-        """Do so each second."""
+        """Log them every second."""
         while True:
             self.settle()
             await asyncio.sleep(_SETTLE_SECONDS)
 
     def settle(self, *, at_once: bool = False) -> None:
-        """Do so now."""
+        """Log them now."""
         for each in self._limited:
             each.settle(at_once=at_once)

@@ -1,4 +1,4 @@
-"""The one thread of `watch` that uses the store."""
+"""The only thread of `watch` that uses the store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Writer:
-    """Calls verbs of the store in its thread, one after the other."""
+    """Calls methods of the store in its thread, one after the other."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -28,11 +28,11 @@ class Writer:
 
     @property
     def busy_seconds(self) -> float:
-        """Return for how long the last verb has been at work; 0.0 if it has ended."""
+        """Return for how long the current call has been running; 0.0 if there is none."""
         return 0.0 if self._busy_since is None else self._clock.monotonic() - self._busy_since
 
     async def write(self, verb: Callable[..., Result], *arguments: object) -> Result:
-        """Do something with the store, and return its result. Raises what `verb` raises."""
+        """Call `verb` in the thread and return its result. Raises what `verb` raises."""
         self._busy_since = self._clock.monotonic()
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, partial(verb, *arguments))
@@ -40,7 +40,7 @@ class Writer:
             self._busy_since = None
 
     async def write_patiently(self, verb: Callable[..., Result], *arguments: object) -> Result:
-        """Write, also if another program keeps the database for a while. Raises DatabaseError if it is too long."""
+        """Write, retrying while another program keeps the database locked. Raises DatabaseError after a time limit."""
         began = self._clock.monotonic()
         while True:
             try:
@@ -49,11 +49,11 @@ class Writer:
                 waited = self._clock.monotonic() - began
                 if waited > PATIENCE_SECONDS:
                     raise
-                # That another program writes for a while is nothing to tell of.
+                # A short write by another program is not worth a log line.
                 if waited > _BUSY_UNTOLD_SECONDS or not isinstance(error, DatabaseBusy):
                     log.error("%s; trying again", error.message)  # noqa: TRY400 - the message says it all
                 await asyncio.sleep(_RETRY_SECONDS)
 
     def close(self) -> None:
-        """Wait for the verb at work, and drop those that have not begun: the store may be closed afterwards."""
+        """Wait for the current call and drop queued ones; the store may be closed afterwards."""
         self._thread.shutdown(cancel_futures=True)

@@ -108,8 +108,8 @@ bench: $(READY) .venv-bench/.ready
 
 # The script that creates a new database, from all migrations.
 schema: $(RUNS)
-	$(BIN)/python -c "from atom_saas_sync.store import migrations; print(migrations.render_snapshot(), end='')" > snapshot.sql.new
-	mv snapshot.sql.new atom_saas_sync/store/snapshot.sql
+	$(BIN)/python -c "from atom_saas_sync.store.sqlite import migrations; print(migrations.render_snapshot(), end='')" > snapshot.sql.new
+	mv snapshot.sql.new atom_saas_sync/store/sqlite/snapshot.sql
 
 # The pictures of the README.
 pictures: $(RUNS)

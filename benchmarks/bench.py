@@ -32,8 +32,8 @@ from typing import NamedTuple
 from atom_saas_sync.cli.main import PARTS as COMMANDS
 from atom_saas_sync.model import SkillFilter
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.reading import Reading
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.reading import Reading
 
 HERE = Path(__file__).parent
 PYTHON = sys.executable

@@ -17,10 +17,10 @@ from atom_saas_sync.cli.runtime import RunClock
 from atom_saas_sync.marketplace.client import MarketplaceClient
 from atom_saas_sync.marketplace.dialects import DIALECTS
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.ratings import Ratings
-from atom_saas_sync.store.requests import RequestBudget
-from atom_saas_sync.store.runs import Runs
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.ratings import Ratings
+from atom_saas_sync.store.sqlite.requests import RequestBudget
+from atom_saas_sync.store.sqlite.runs import Runs
 from atom_saas_sync.usecases.sync_ratings import RatingOptions, RatingSync
 
 

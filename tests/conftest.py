@@ -31,13 +31,13 @@ from atom_saas_sync.marketplace.client import MarketplaceClient
 from atom_saas_sync.marketplace.dialects import DIALECTS
 from atom_saas_sync.model import ConflictFilter, LoggedConflict, RatingReport, RunReport, Status
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.store.catalogue import Catalogue
-from atom_saas_sync.store.conflicts import ConflictLog
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.ratings import Ratings
-from atom_saas_sync.store.requests import RequestBudget
-from atom_saas_sync.store.runs import Runs
-from atom_saas_sync.store.status import read_status
+from atom_saas_sync.store.sqlite.catalogue import Catalogue
+from atom_saas_sync.store.sqlite.conflicts import ConflictLog
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.ratings import Ratings
+from atom_saas_sync.store.sqlite.requests import RequestBudget
+from atom_saas_sync.store.sqlite.runs import Runs
+from atom_saas_sync.store.sqlite.status import read_status
 from atom_saas_sync.usecases.gate.run import RunGate
 from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
 from atom_saas_sync.usecases.sync_ratings import RatingOptions, RatingSync

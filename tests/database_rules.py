@@ -14,7 +14,7 @@ from typing import Any
 
 from atom_saas_sync.core.canonical import content_digest, exec_digest
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.store import lock, migrations
+from atom_saas_sync.store.sqlite import lock, migrations
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _TIMES = {

@@ -22,22 +22,22 @@ from atom_saas_sync.core.plan.listed import kept_base
 from atom_saas_sync.core.plan.sides import Sides
 from atom_saas_sync.core.plan.steps import life_here, served
 from atom_saas_sync.model import Action, Outcome, SkillState, SkillVersion, Status, Strategy
-from atom_saas_sync.store.catalogue import Catalogue
-from atom_saas_sync.store.conflicts import ConflictLog
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.history import History
-from atom_saas_sync.store.lifetime import Lifetime
-from atom_saas_sync.store.lock import holder, run_lock
-from atom_saas_sync.store.ratings import Ratings
-from atom_saas_sync.store.reading import Reading
-from atom_saas_sync.store.realtime import RealtimeStore, Schedule
-from atom_saas_sync.store.rebind import rebind
-from atom_saas_sync.store.requests import RequestBudget
-from atom_saas_sync.store.run_log import RunHistory
-from atom_saas_sync.store.runs import Runs
-from atom_saas_sync.store.status import read_status
-from atom_saas_sync.store.upkeep import SQLiteUpkeep
-from atom_saas_sync.store.websocket_switch import WebSocketSwitch
+from atom_saas_sync.store.sqlite.catalogue import Catalogue
+from atom_saas_sync.store.sqlite.conflicts import ConflictLog
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.history import History
+from atom_saas_sync.store.sqlite.lifetime import Lifetime
+from atom_saas_sync.store.sqlite.lock import holder, run_lock
+from atom_saas_sync.store.sqlite.ratings import Ratings
+from atom_saas_sync.store.sqlite.reading import Reading
+from atom_saas_sync.store.sqlite.realtime import RealtimeStore, Schedule
+from atom_saas_sync.store.sqlite.rebind import rebind
+from atom_saas_sync.store.sqlite.requests import RequestBudget
+from atom_saas_sync.store.sqlite.run_log import RunHistory
+from atom_saas_sync.store.sqlite.runs import Runs
+from atom_saas_sync.store.sqlite.status import read_status
+from atom_saas_sync.store.sqlite.upkeep import SQLiteUpkeep
+from atom_saas_sync.store.sqlite.websocket_switch import WebSocketSwitch
 from atom_saas_sync.usecases import ports
 
 NOW = datetime(2026, 2, 19, 12, 0, tzinfo=UTC)

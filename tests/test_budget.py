@@ -10,7 +10,7 @@ import pytest
 from conftest import NO_LIMITS, FakeClock, Machine
 from scripted_market import PAGE, ScriptedMarket, answer, scripted_market
 
-from atom_saas_sync.store.requests import RequestBudget
+from atom_saas_sync.store.sqlite.requests import RequestBudget
 
 HERE, ELSEWHERE = "https://here.example", "https://elsewhere.example"
 

@@ -71,10 +71,10 @@ def test_the_traceback_goes_to_the_log(machine: Machine, options: list[str], tra
     secret = machine.sandbox.token
     code = f"""
 import sys
-import atom_saas_sync.store.database
+import atom_saas_sync.store.sqlite.database
 def broken(*_, **__):
     raise KeyError({secret!r})
-atom_saas_sync.store.database.Database.open = broken
+atom_saas_sync.store.sqlite.database.Database.open = broken
 sys.argv = ["atom-sync", *{options!r}, *{command!r}]
 from atom_saas_sync.cli.main import run
 run()

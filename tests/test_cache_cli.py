@@ -10,10 +10,10 @@ import pytest
 from conftest import Json, Machine, on_a_terminal
 
 from atom_saas_sync.model import PurgePlan
-from atom_saas_sync.store.conflict_log import RESOLVED_CONFLICTS_KEPT
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.lifetime import Lifetime
-from atom_saas_sync.store.status import read_status
+from atom_saas_sync.store.sqlite.conflict_log import RESOLVED_CONFLICTS_KEPT
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.lifetime import Lifetime
+from atom_saas_sync.store.sqlite.status import read_status
 from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.purge_cache import Purged, PurgeOptions, purge_cache
 

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 from conftest import Machine
 
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.lifetime import Lifetime
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.lifetime import Lifetime
 from atom_saas_sync.usecases.purge_cache import Purged, PurgeOptions, purge_cache
 
 

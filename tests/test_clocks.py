@@ -10,9 +10,9 @@ from conftest import FakeClock, Machine
 from database_rules import check_rules
 
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.realtime import RealtimeStore
-from atom_saas_sync.store.requests import RequestBudget
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.realtime import RealtimeStore
+from atom_saas_sync.store.sqlite.requests import RequestBudget
 from atom_saas_sync.usecases.follow_events import EventFollower
 from atom_saas_sync.usecases.schedule import first_run
 

@@ -17,7 +17,7 @@ from atom_saas_sync.core.gate.states import STATES
 from atom_saas_sync.core.run_log import RUN_KINDS
 from atom_saas_sync.model import SEVERITIES, STRATEGIES
 from atom_saas_sync.sandbox.faults import KINDS
-from atom_saas_sync.store.suggestions import suggestions
+from atom_saas_sync.store.sqlite.suggestions import suggestions
 
 FIXED = {
     "": set(PARTS),
@@ -89,7 +89,7 @@ def test_a_large_or_locked_database_holds_nobody_up(machine: Machine, monkeypatc
     assert len(suggestions(machine.database_path, "skill", "")) == 60
     moments = iter(range(1000))
     monkeypatch.setattr(time, "monotonic", lambda: next(moments))  # each look at the clock is a second later
-    monkeypatch.setattr("atom_saas_sync.store.suggestions._INSTRUCTIONS_BETWEEN_LOOKS", 1)
+    monkeypatch.setattr("atom_saas_sync.store.sqlite.suggestions._INSTRUCTIONS_BETWEEN_LOOKS", 1)
     assert suggestions(machine.database_path, "skill", "") == []
 
 

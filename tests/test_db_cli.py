@@ -16,8 +16,8 @@ import pytest
 from conftest import Machine
 from loaded_command import run_command
 
-from atom_saas_sync.store import migrations
-from atom_saas_sync.store.lock import run_lock
+from atom_saas_sync.store.sqlite import migrations
+from atom_saas_sync.store.sqlite.lock import run_lock
 
 NAMES = list(migrations.known())
 

@@ -13,8 +13,8 @@ import pytest
 from conftest import Machine, without_capabilities
 from web_support import served
 
-from atom_saas_sync.store import schema
-from atom_saas_sync.store.lock import run_lock
+from atom_saas_sync.store.sqlite import schema
+from atom_saas_sync.store.sqlite.lock import run_lock
 
 OTHER = 12345
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

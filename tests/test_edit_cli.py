@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from atom_saas_sync.core.canonical import version_from_fields
 from atom_saas_sync.core.plan import plan_listed
 from atom_saas_sync.model import SkillFilter
-from atom_saas_sync.store.catalogue import Catalogue
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.reading import Reading, match_expression
+from atom_saas_sync.store.sqlite.catalogue import Catalogue
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.reading import Reading, match_expression
 
 
 @pytest.fixture

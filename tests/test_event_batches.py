@@ -14,8 +14,8 @@ from database_rules import check_rules
 
 from atom_saas_sync.core.deletions import MaxDelete
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.realtime import RealtimeStore
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.realtime import RealtimeStore
 from atom_saas_sync.usecases.follow_events import EventFollower
 
 NOW = datetime(2027, 2, 19, 12, 0, tzinfo=UTC)

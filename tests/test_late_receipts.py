@@ -6,8 +6,8 @@ import pytest
 from conftest import Machine
 
 from atom_saas_sync.model import Delivery, RatingReceipt
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.ratings import Ratings
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.ratings import Ratings
 
 
 @pytest.mark.parametrize("edited", [False, True])

@@ -18,9 +18,9 @@ from atom_saas_sync import __version__
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.metrics import render
 from atom_saas_sync.model import CONFLICT_TYPES, METRIC_ERRORS, SEVERITIES, STRATEGIES, Status, WebSocketState
-from atom_saas_sync.store.counters import increment
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.status import read_status
+from atom_saas_sync.store.sqlite.counters import increment
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.status import read_status
 from atom_saas_sync.textfile import write_textfile
 
 NOW = datetime(2026, 2, 19, 12, 1, tzinfo=UTC)

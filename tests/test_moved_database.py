@@ -10,7 +10,7 @@ from conftest import Machine
 from watch_support import watching
 
 from atom_saas_sync.errors import DatabaseError
-from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.sqlite.database import Database
 
 
 @pytest.mark.parametrize("what", ["moved", "removed", "replaced"])

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from conftest import Json, Machine
 
-from atom_saas_sync.store.lock import run_lock
+from atom_saas_sync.store.sqlite.lock import run_lock
 
 KEYS = {
     "success", "run_id", "status", "uploaded", "updated_local", "failed", "skipped", "pending", "duration_seconds",

@@ -17,11 +17,11 @@ from conftest import Machine
 from atom_saas_sync.core.canonical import version_from_fields
 from atom_saas_sync.core.plan import plan_listed
 from atom_saas_sync.model import SkillFilter
-from atom_saas_sync.store import migrations
-from atom_saas_sync.store.catalogue import Catalogue
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.reading import Reading
-from atom_saas_sync.store.search_index import have_tokens
+from atom_saas_sync.store.sqlite import migrations
+from atom_saas_sync.store.sqlite.catalogue import Catalogue
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.reading import Reading
+from atom_saas_sync.store.sqlite.search_index import have_tokens
 
 SORTS: tuple[Any, ...] = ("name", "updated", "rating")
 NOW = datetime(2026, 2, 19, 12, 0, tzinfo=UTC)

@@ -8,8 +8,8 @@ import pytest
 from conftest import Machine
 
 from atom_saas_sync.cli.identify import whole_rating_id
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.known_ids import ids_from
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.known_ids import ids_from
 
 IDS = ("invoice-reader", "invoice-writer", "invo", "café-menu", "100%_done")
 

@@ -13,8 +13,8 @@ import pytest
 from conftest import Machine
 
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.realtime import RealtimeStore
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.realtime import RealtimeStore
 from atom_saas_sync.usecases.follow_events import EventFollower
 
 Json = dict[str, Any]

@@ -16,8 +16,8 @@ from conftest import Machine
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model import Status
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.store.lock import run_lock
-from atom_saas_sync.store.status import read_status
+from atom_saas_sync.store.sqlite.lock import run_lock
+from atom_saas_sync.store.sqlite.status import read_status
 
 NOW = datetime(2026, 2, 19, 12, 1, tzinfo=UTC)
 

@@ -13,7 +13,7 @@ from conftest import FakeClock, Machine
 from atom_saas_sync.errors import Interrupted
 from atom_saas_sync.model import RunReport
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.store.requests import RequestBudget
+from atom_saas_sync.store.sqlite.requests import RequestBudget
 
 
 def _attempts(machine: Machine, endpoint: str = "list") -> int:

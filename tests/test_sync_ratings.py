@@ -13,7 +13,7 @@ from conftest import FakeClock, Machine
 from atom_saas_sync.core.outgoing import user_hasher
 from atom_saas_sync.model import RatingReport
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.times import format_time
 
 sync = Machine.send_ratings

@@ -35,10 +35,10 @@ from atom_saas_sync.model import (
     SkillVersion,
     Strategy,
 )
-from atom_saas_sync.store.catalogue import Catalogue
-from atom_saas_sync.store.conflicts import ConflictLog
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.runs import Runs
+from atom_saas_sync.store.sqlite.catalogue import Catalogue
+from atom_saas_sync.store.sqlite.conflicts import ConflictLog
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.runs import Runs
 from atom_saas_sync.usecases.edit_skills import edit_skill, revert_skill
 from atom_saas_sync.usecases.ports import Statistics
 from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from atom_saas_sync.store.backup import backup
-from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.sqlite.backup import backup
+from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.textfile import write_textfile
 from atom_saas_sync.unfinished import create_beside
 

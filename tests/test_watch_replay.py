@@ -22,8 +22,8 @@ from atom_saas_sync.core.canonical import json_text
 from atom_saas_sync.core.deletions import MaxDelete
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.realtime import RealtimeStore
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.realtime import RealtimeStore
 from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.follow_events import EventFollower
 

@@ -22,9 +22,9 @@ from atom_saas_sync.core.incoming import messages, skills
 from atom_saas_sync.core.plan import sides
 from atom_saas_sync.model import SkillState
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.store import index_entries, search_index
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.realtime import RealtimeStore
+from atom_saas_sync.store.sqlite import index_entries, search_index
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.realtime import RealtimeStore
 from atom_saas_sync.usecases import walk
 from atom_saas_sync.usecases.follow_events import EventFollower
 

@@ -16,9 +16,9 @@ from watch_support import PATIENCE
 from atom_saas_sync.core.connection import ConnectionRules
 from atom_saas_sync.marketplace.websocket import open_link
 from atom_saas_sync.model import RunReport
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.realtime import RealtimeStore, Schedule
-from atom_saas_sync.store.upkeep import SQLiteUpkeep
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.realtime import RealtimeStore, Schedule
+from atom_saas_sync.store.sqlite.upkeep import SQLiteUpkeep
 from atom_saas_sync.usecases.follow_events import EventFollower
 from atom_saas_sync.usecases.watch.edges import Connection
 from atom_saas_sync.usecases.watch.service import Watch, WatchSettings

@@ -39,8 +39,8 @@ def backup(
     """Write a consistent, verified copy of the database, while others use it."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.cli.session import SCHEDULER_OFF, STOPPED, noted_run
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.runs import TIMER, Runs
+    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store.sqlite.runs import TIMER, Runs
 
     if keep is not None and target is not None:
         raise UsageError("--keep and FILE exclude each other: --keep counts the files in backups/")
@@ -86,8 +86,8 @@ def restore(
     from atom_saas_sync.cli.asking import confirm_loss
     from atom_saas_sync.cli.session import all_runs_locked
     from atom_saas_sync.core.marketplace import marketplace_of
-    from atom_saas_sync.store import migrations
-    from atom_saas_sync.store import restore as store
+    from atom_saas_sync.store.sqlite import migrations
+    from atom_saas_sync.store.sqlite import restore as store
 
     settings = runtime.load(ctx.obj)
     path, file = settings.database_path, file.absolute()
@@ -139,8 +139,8 @@ def compact(ctx: typer.Context, as_json: _Json = False) -> None:
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.cli.session import all_runs_locked
     from atom_saas_sync.core.health import size
-    from atom_saas_sync.store import maintenance
-    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.sqlite import maintenance
+    from atom_saas_sync.store.sqlite.database import Database
 
     path = runtime.load(ctx.obj).database_path
     with (
@@ -164,8 +164,8 @@ def _lost(now: LocalWork | None, then: LocalWork) -> list[str]:
 
 
 def _write(database: Path, target: Path | None, *, force: bool, keep: int | None) -> tuple[Path, list[Path]]:
-    from atom_saas_sync.store import kept_copies
-    from atom_saas_sync.store.backup import backup as write_backup
+    from atom_saas_sync.store.sqlite import kept_copies
+    from atom_saas_sync.store.sqlite.backup import backup as write_backup
 
     if target is not None:
         write_backup(database, target, force=force)

@@ -26,8 +26,8 @@ def show(ctx: typer.Context, as_json: _Json = False) -> None:
     """Show how many requests are free now, each limit, and who set it."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.core.marketplace import marketplace_of
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.requests import budget_state
+    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store.sqlite.requests import budget_state
 
     settings = runtime.load(ctx.obj)
     with Database.open(settings.database_path, create=False) as database, database.reading() as connection:
@@ -80,8 +80,8 @@ def _document(state: BudgetState) -> dict[str, Any]:
 def reset(ctx: typer.Context, as_json: _Json = False) -> None:
     """Forget the limit that a marketplace declared. What was sent still counts against the configured limits."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.requests import forget_declared_limit
+    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store.sqlite.requests import forget_declared_limit
 
     settings = runtime.load(ctx.obj)
     with Database.open(settings.database_path, create=False) as database, database.transaction() as connection:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from atom_saas_sync.model import CacheStatistics
-    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.sqlite.database import Database
     from atom_saas_sync.usecases.purge_cache import Purged
 
 app = typer.Typer(help="Show the age of the cache; remove expired entries.", no_args_is_help=True)
@@ -34,8 +34,8 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 def stats(ctx: typer.Context, as_json: _Json = False) -> None:
     """Show counts, ages, stale and expired entries, the hit rate and the size on disk."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.lifetime import Lifetime
+    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store.sqlite.lifetime import Lifetime
 
     now = datetime.now(UTC)
     with Database.open(runtime.load(ctx.obj).database_path, create=False) as database:
@@ -71,9 +71,9 @@ def purge(
     """Remove expired entries. Local edits stay, and so does everything while the marketplace cannot be reached."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.cli.session import SCHEDULER_OFF, noted_run
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.lifetime import Lifetime
-    from atom_saas_sync.store.runs import TIMER
+    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store.sqlite.lifetime import Lifetime
+    from atom_saas_sync.store.sqlite.runs import TIMER
     from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
 
     if include_local and not everything:
@@ -112,7 +112,7 @@ def purge(
 
 def _named(database: Database, ids: Sequence[str]) -> list[str]:
     """Return a line for each skill: its id, and its name if it has one."""
-    from atom_saas_sync.store.reading import skill_names
+    from atom_saas_sync.store.sqlite.reading import skill_names
 
     names = skill_names(database, ids)
     return [f"{each}  {names[each]}" if each in names else each for each in ids]
@@ -125,7 +125,7 @@ def _confirm(lines: list[str], *, yes: bool, as_json: bool) -> None:
 
 def _skip_if_switched_off(database: Database, *, as_json: bool) -> None:
     from atom_saas_sync.cli.session import AUTO_SYNC_OFF, STOPPED
-    from atom_saas_sync.store.runs import Runs
+    from atom_saas_sync.store.sqlite.runs import Runs
 
     runs = Runs(database)
     if runs.scheduling_stopped():

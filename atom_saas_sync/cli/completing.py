@@ -66,7 +66,7 @@ def _fixed(*values: str) -> Callable[[Context, str], Candidates]:
 def _stored(kind: str) -> Callable[[Context, str], Candidates]:
     def find(context: Context, typed: str) -> Candidates:
         from atom_saas_sync.cli.runtime import settings_of
-        from atom_saas_sync.store.suggestions import suggestions
+        from atom_saas_sync.store.sqlite.suggestions import suggestions
 
         given = context.find_root().params
         options = {name: given[name] for name in ("env_file", "no_env_file", "system", "database") if given.get(name)}
@@ -85,7 +85,7 @@ def _faults(_context: Context, _typed: str) -> Candidates:
 
 
 def _migrations(_context: Context, _typed: str) -> Candidates:
-    from atom_saas_sync.store.schema import MIGRATIONS
+    from atom_saas_sync.store.sqlite.schema import MIGRATIONS
 
     return [each.name for each in MIGRATIONS]
 

@@ -15,7 +15,7 @@ from atom_saas_sync.model import LoggedConflict
 
 if TYPE_CHECKING:
     from atom_saas_sync.core.comparison import FieldChange
-    from atom_saas_sync.store.conflicts import ConflictLog
+    from atom_saas_sync.store.sqlite.conflicts import ConflictLog
     from atom_saas_sync.usecases.resolve_conflicts import Decision, Settled
 
 Settle = Callable[[list[int], "Decision"], "list[Settled]"]

@@ -22,7 +22,7 @@ from atom_saas_sync.model import CONFLICT_TYPES, SEVERITIES, STRATEGIES, Conflic
 
 if TYPE_CHECKING:
     from atom_saas_sync.core.comparison import FieldChange
-    from atom_saas_sync.store.conflicts import ConflictLog
+    from atom_saas_sync.store.sqlite.conflicts import ConflictLog
     from atom_saas_sync.usecases.resolve_conflicts import Decision, Settled
 
 app = typer.Typer(help="List, inspect, resolve and undo conflicts.", no_args_is_help=True)
@@ -49,7 +49,7 @@ def list_conflicts(
 ) -> None:
     """List open conflicts, the most severe and oldest first."""
     from atom_saas_sync.core.comparison import conflict_line
-    from atom_saas_sync.store.known_ids import names_of
+    from atom_saas_sync.store.sqlite.known_ids import names_of
 
     wanted = _filter(severity, conflict_type, skill, resolved=resolved)
     with _log(ctx.obj) as log:
@@ -161,8 +161,8 @@ def undo(ctx: typer.Context, conflict_id: _Id, as_json: _Json = False) -> None:
 @contextmanager
 def _log(options: GlobalOptions, *, adopt: bool = False) -> Iterator[ConflictLog]:
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store.conflicts import ConflictLog
-    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.sqlite.conflicts import ConflictLog
+    from atom_saas_sync.store.sqlite.database import Database
 
     settings = runtime.load(options)
     with Database.open(settings.database_path, create=False, adopt=adopt) as database:

@@ -21,8 +21,8 @@ from atom_saas_sync.model import CatalogueCounts, Outcome, RunReport
 if TYPE_CHECKING:
     from atom_saas_sync.cli.runtime import RunClock
     from atom_saas_sync.config import Settings
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.migrations import Change
+    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store.sqlite.migrations import Change
 
 app = typer.Typer(help="Migrate, check, back up and restore the database.", no_args_is_help=True)
 
@@ -38,7 +38,7 @@ def upgrade(
     as_json: AsJson = False,
 ) -> None:
     """Apply pending migrations; an older database is copied first."""
-    from atom_saas_sync.store import migrations
+    from atom_saas_sync.store.sqlite import migrations
 
     with _open(ctx) as database:
         change = migrations.upgrade(database, target)
@@ -57,7 +57,7 @@ def downgrade(
     as_json: AsJson = False,
 ) -> None:
     """Revert migrations, newest first; the database is copied first."""
-    from atom_saas_sync.store import migrations
+    from atom_saas_sync.store.sqlite import migrations
 
     where = int(target) if re.fullmatch(r"-\d+", target) else target
     with _open(ctx, existing=True) as database:
@@ -76,7 +76,7 @@ def downgrade(
 @paged
 def current(ctx: typer.Context, as_json: AsJson = False) -> None:
     """Show the latest migration that the database has."""
-    from atom_saas_sync.store import migrations
+    from atom_saas_sync.store.sqlite import migrations
 
     with _open(ctx, read_only=True) as database:
         revision = migrations.current(database)
@@ -93,7 +93,7 @@ def current(ctx: typer.Context, as_json: AsJson = False) -> None:
 @paged
 def history(ctx: typer.Context, as_json: AsJson = False) -> None:
     """List all migrations, and when each was applied."""
-    from atom_saas_sync.store import migrations
+    from atom_saas_sync.store.sqlite import migrations
 
     with _open(ctx, read_only=True) as database:
         entries = migrations.history(database)
@@ -115,8 +115,8 @@ def check(
 ) -> None:
     """Check integrity, schema, references, search index and file modes; exit code 74 if anything is wrong."""
     from atom_saas_sync.cli.runtime import load, signer_of
-    from atom_saas_sync.store import maintenance, migrations
-    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.sqlite import maintenance, migrations
+    from atom_saas_sync.store.sqlite.database import Database
 
     settings = load(ctx.obj)
     with Database.open(settings.database_path, migrate=False, read_only=not repair, create=False) as database:
@@ -152,9 +152,9 @@ def rebind(
     """Tie the database to another marketplace: show what its next sync would add and delete, then ask."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.core.marketplace import marketplace_of
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.rebind import rebind as rebind_database
-    from atom_saas_sync.store.runs import Runs
+    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store.sqlite.rebind import rebind as rebind_database
+    from atom_saas_sync.store.sqlite.runs import Runs
 
     settings = _settings_for(ctx.obj, url)
     wanted = marketplace_of(settings.api_url)
@@ -205,9 +205,9 @@ def _preview_rebind(settings: Settings, database: Database, clock: RunClock, sta
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.cli.session import all_runs_locked
     from atom_saas_sync.core.marketplace import marketplace_of
-    from atom_saas_sync.store.catalogue import Catalogue
-    from atom_saas_sync.store.requests import RequestBudget
-    from atom_saas_sync.store.runs import Runs
+    from atom_saas_sync.store.sqlite.catalogue import Catalogue
+    from atom_saas_sync.store.sqlite.requests import RequestBudget
+    from atom_saas_sync.store.sqlite.runs import Runs
     from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
 
     path = settings.database_path
@@ -290,14 +290,14 @@ def _report_rebind(preview: RunReport | None, *, former: str | None, wanted: str
 def _open(ctx: typer.Context, *, existing: bool = False, read_only: bool = False) -> Database:
     """Open the configured database as it is, whatever its version; a missing one is an error if it is to exist."""
     from atom_saas_sync.cli.runtime import load
-    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.sqlite.database import Database
 
     path = load(ctx.obj).database_path
     return Database.open(path, migrate=False, read_only=read_only, create=not existing)
 
 
 def _report_change(database: Database, verb: str, change: Change, *, as_json: bool) -> None:
-    from atom_saas_sync.store import migrations
+    from atom_saas_sync.store.sqlite import migrations
 
     revision = migrations.current(database)
     if as_json:

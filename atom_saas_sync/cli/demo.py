@@ -99,7 +99,7 @@ class _Show:
 
     def live_update(self, sandbox: Sandbox, skill_id: str) -> None:
         """Let `watch` listen, change a skill, and tell how long it took; raise AtomSyncError if it does not come."""
-        from atom_saas_sync.store.lock import holder
+        from atom_saas_sync.store.sqlite.lock import holder
 
         self.say("No polling needed: `watch` applies changes as they happen")
         console().print("$ atom-sync watch", style="cyan", markup=False)
@@ -129,8 +129,8 @@ class _Show:
         typer.echo(f"Changed in the marketplace, applied here {took:.0f} ms later: {skill_id}")
 
     def _cached(self, skill_id: str) -> str:
-        from atom_saas_sync.store.database import Database
-        from atom_saas_sync.store.reading import Reading
+        from atom_saas_sync.store.sqlite.database import Database
+        from atom_saas_sync.store.sqlite.reading import Reading
 
         with Database.open(self._directory / "atom.db", read_only=True) as database:
             skill = Reading(database, now=datetime.now(UTC)).skill(skill_id)

@@ -115,7 +115,7 @@ def _now() -> datetime:
 def _take_request(settings: Settings) -> float:
     """Take a request from the shared budget; a database that is missing, broken or old is only looked at."""
     from atom_saas_sync.core.marketplace import marketplace_of
-    from atom_saas_sync.store.requests import RequestBudget
+    from atom_saas_sync.store.sqlite.requests import RequestBudget
 
     try:
         if _Store(settings).read().migrations_pending:
@@ -141,7 +141,7 @@ class _Store:
         self._settings = settings
 
     def read(self) -> Status:
-        from atom_saas_sync.store.status import read_status
+        from atom_saas_sync.store.sqlite.status import read_status
 
         settings = self._settings
         return read_status(
@@ -155,15 +155,15 @@ class _Store:
 
     def integrity(self) -> tuple[int, int]:
         from atom_saas_sync.cli.runtime import signer_of
-        from atom_saas_sync.store import integrity
-        from atom_saas_sync.store.database import Database
+        from atom_saas_sync.store.sqlite import integrity
+        from atom_saas_sync.store.sqlite.database import Database
 
         signer, path = signer_of(self._settings), self._settings.database_path
         with Database.open(path, migrate=False, read_only=True) as database, database.reading() as connection:
             return len(integrity.tampered(connection, signer)), len(integrity.unsigned(connection, signer))
 
     def try_writing(self) -> None:
-        from atom_saas_sync.store.database import Database
+        from atom_saas_sync.store.sqlite.database import Database
 
         with (
             Database.open(self._settings.database_path, migrate=False, create=False) as database,
@@ -172,14 +172,14 @@ class _Store:
             pass
 
     def skill_ids(self) -> list[str]:
-        from atom_saas_sync.store.database import Database
-        from atom_saas_sync.store.reading import skill_ids
+        from atom_saas_sync.store.sqlite.database import Database
+        from atom_saas_sync.store.sqlite.reading import skill_ids
 
         with Database.open(self._settings.database_path, migrate=False, read_only=True) as database:
             return skill_ids(database)
 
     def free_disk_gb(self) -> float:
-        from atom_saas_sync.store.status import free_disk_gb
+        from atom_saas_sync.store.sqlite.status import free_disk_gb
 
         return free_disk_gb(self._settings.database_path)
 

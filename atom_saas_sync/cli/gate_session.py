@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from atom_saas_sync.cli.output import GlobalOptions
     from atom_saas_sync.config import Settings
-    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.sqlite.database import Database
     from atom_saas_sync.usecases.gate.current import CurrentGate
     from atom_saas_sync.usecases.gate.desk import GateDesk
 
@@ -26,7 +26,7 @@ def gate_desk(
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.config.gate import SettingsFiles, policy_of, require_scanner
     from atom_saas_sync.scanner import CommandScanner
-    from atom_saas_sync.store.gate.desk import GateDatabase
+    from atom_saas_sync.store.sqlite.gate.desk import GateDatabase
     from atom_saas_sync.usecases.gate.desk import GateDesk
     from atom_saas_sync.usecases.gate.loading import LoadedGate, load_gate
 
@@ -65,7 +65,7 @@ def open_desk_and_resolve(
 ) -> Iterator[tuple[GateDesk, str]]:
     """Do the same for a command that only looks, and return the whole id of `given`, too. Raises Ambiguous."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.sqlite.database import Database
 
     settings = runtime.load(options)
     with Database.open(settings.database_path, create=False) as database:

@@ -13,9 +13,9 @@ from atom_saas_sync.cli.output import GlobalOptions
 from atom_saas_sync.errors import NotFound
 
 if TYPE_CHECKING:
-    from atom_saas_sync.store.catalogue import Catalogue
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.reading import Reading
+    from atom_saas_sync.store.sqlite.catalogue import Catalogue
+    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store.sqlite.reading import Reading
 
 
 def whole_id(database: Database, given: str) -> str:
@@ -24,7 +24,7 @@ def whole_id(database: Database, given: str) -> str:
     Raises Ambiguous. For what destroys or decides for good, take `given` as it is.
     """
     from atom_saas_sync.core.ids import MOST_CANDIDATES, choose_id
-    from atom_saas_sync.store.known_ids import ids_from
+    from atom_saas_sync.store.sqlite.known_ids import ids_from
 
     return choose_id(given, *ids_from(database, given, limit=MOST_CANDIDATES + 1))
 
@@ -35,7 +35,7 @@ def whole_offered_id(database: Database, given: str) -> str:
     Raises Ambiguous.
     """
     from atom_saas_sync.core.ids import MOST_CANDIDATES, choose_id
-    from atom_saas_sync.store.known_ids import offered_ids_from
+    from atom_saas_sync.store.sqlite.known_ids import offered_ids_from
 
     return choose_id(given, offered_ids_from(database, given, limit=MOST_CANDIDATES + 1), {})
 
@@ -43,7 +43,7 @@ def whole_offered_id(database: Database, given: str) -> str:
 def whole_judged_id(database: Database, given: str) -> str:
     """Return the id of a skill that is served or offered, as `whole_id` does. Raises Ambiguous."""
     from atom_saas_sync.core.ids import MOST_CANDIDATES, choose_id
-    from atom_saas_sync.store.known_ids import ids_from, offered_ids_from
+    from atom_saas_sync.store.sqlite.known_ids import ids_from, offered_ids_from
 
     limit = MOST_CANDIDATES + 1
     served, former = ids_from(database, given, limit=limit)
@@ -56,7 +56,7 @@ def whole_rating_id(database: Database, given: str) -> str:
     Raises Ambiguous.
     """
     from atom_saas_sync.core.ids import MOST_CANDIDATES, choose_id
-    from atom_saas_sync.store.known_ids import rating_ids_from
+    from atom_saas_sync.store.sqlite.known_ids import rating_ids_from
 
     return choose_id(given, rating_ids_from(database, given, limit=MOST_CANDIDATES + 1), {})
 
@@ -71,7 +71,7 @@ def unknown_skill(skill_id: str) -> NotFound:
 
 def not_served(database: Database, skill_id: str) -> NotFound:
     """Return the error for a skill that is not served, with the reason if the gate keeps it out."""
-    from atom_saas_sync.store.gate.standing import standing_of
+    from atom_saas_sync.store.sqlite.gate.standing import standing_of
 
     shown, named = printable(skill_id), printable(quote(skill_id))
     standing = standing_of(database, skill_id)
@@ -94,9 +94,9 @@ def open_catalogue(
 ) -> Iterator[tuple[Catalogue, Reading]]:
     """Open the database for commands that read or edit skills. Raises DatabaseError."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store.catalogue import Catalogue
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.reading import Reading
+    from atom_saas_sync.store.sqlite.catalogue import Catalogue
+    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store.sqlite.reading import Reading
 
     settings = runtime.load(options)
     with Database.open(settings.database_path, create=create, adopt=adopt) as database:

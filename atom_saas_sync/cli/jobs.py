@@ -28,7 +28,7 @@ def show(ctx: typer.Context, as_json: _Json = False) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from atom_saas_sync.cli.runtime import settings_of
-    from atom_saas_sync.store.status import read_status
+    from atom_saas_sync.store.sqlite.status import read_status
 
     settings = settings_of(ctx.obj)
     status = read_status(
@@ -74,8 +74,8 @@ def start(ctx: typer.Context, as_json: _Json = False) -> None:
 
 def _switch(ctx: typer.Context, *, as_json: bool, on: bool) -> None:
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.runs import Runs
+    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store.sqlite.runs import Runs
 
     settings: Settings = runtime.load(ctx.obj)
     now = datetime.now(UTC)

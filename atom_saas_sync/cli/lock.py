@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.config import Settings
     from atom_saas_sync.core.gate.lock_file import Difference
     from atom_saas_sync.core.gate.types import Locked, LockFile
-    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.sqlite.database import Database
 
 app = typer.Typer(help="Write lock files and compare them with what is served.", no_args_is_help=True)
 
@@ -122,7 +122,7 @@ def read_lock(settings: Settings, file: Path | None) -> tuple[LockFile, str]:
 
 
 def _served(settings: Settings) -> LockFile:
-    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.sqlite.database import Database
 
     with Database.open(settings.database_path, migrate=False, read_only=True) as database:
         return served_lock(settings, database)
@@ -132,7 +132,7 @@ def served_lock(settings: Settings, database: Database) -> LockFile:
     """Return the lock file of what is served."""
     from atom_saas_sync.core.gate.lock_file import lock_of
     from atom_saas_sync.core.marketplace import marketplace_of
-    from atom_saas_sync.store.gate.served_texts import known_marketplace, served_texts
+    from atom_saas_sync.store.sqlite.gate.served_texts import known_marketplace, served_texts
 
     marketplace = known_marketplace(database) or marketplace_of(settings.api_url)
     return lock_of(served_texts(database), marketplace)

@@ -216,7 +216,7 @@ def _name_service_user(error: AtomSyncError) -> None:
         return
     from atom_saas_sync.cli.runtime import is_system
     from atom_saas_sync.places import SERVICE_USER
-    from atom_saas_sync.store.failures import is_denied
+    from atom_saas_sync.store.sqlite.failures import is_denied
 
     if is_denied(error.__cause__) and is_system(given_options.get()):
         command = [each for each in sys.argv[1:] if each != "--system"]

@@ -82,7 +82,7 @@ def _render(settings: Settings) -> tuple[str, list[str]]:
     from datetime import UTC, datetime
 
     from atom_saas_sync.metrics import render
-    from atom_saas_sync.store.status import read_status
+    from atom_saas_sync.store.sqlite.status import read_status
 
     now = datetime.now(UTC)
     status = read_status(

@@ -19,7 +19,7 @@ from atom_saas_sync.errors import NotFound, NotLocal, UsageError
 from atom_saas_sync.model import ListedRating
 
 if TYPE_CHECKING:
-    from atom_saas_sync.store.ratings import Ratings
+    from atom_saas_sync.store.sqlite.ratings import Ratings
 
 app = typer.Typer(help="Rate skills; list and retry ratings.", no_args_is_help=True)
 
@@ -251,7 +251,7 @@ def delete(
 ) -> None:
     """Delete ratings that were never sent: pending ones, and those that the marketplace refused."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store.lock import run_lock
+    from atom_saas_sync.store.sqlite.lock import run_lock
     from atom_saas_sync.times import format_time
 
     ids, clock = list(dict.fromkeys(rating_ids)), runtime.RunClock()
@@ -279,8 +279,8 @@ def delete(
 @contextmanager
 def _ratings(options: GlobalOptions, *, create: bool = False, adopt: bool = False) -> Iterator[Ratings]:
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.ratings import Ratings
+    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store.sqlite.ratings import Ratings
 
     with Database.open(runtime.settings_of(options).database_path, create=create, adopt=adopt) as database:
         yield Ratings(database)
@@ -293,7 +293,7 @@ def _unknown(ids: Sequence[str], kind: str = "") -> NotFound:
 
 
 def _names(ratings: Ratings, listed: Sequence[ListedRating]) -> dict[str, str]:
-    from atom_saas_sync.store.known_ids import names_of
+    from atom_saas_sync.store.sqlite.known_ids import names_of
 
     return names_of(ratings.database, (each.skill_id for each in listed))
 

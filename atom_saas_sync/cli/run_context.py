@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.cli.runtime import RunClock
     from atom_saas_sync.cli.session import Session
     from atom_saas_sync.config import Settings
-    from atom_saas_sync.store.runs import Runs
+    from atom_saas_sync.store.sqlite.runs import Runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ def session_for(options: GlobalOptions, when: RunContext, kind: str, *, lock: st
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.cli.session import AUTO_SYNC_OFF, SCHEDULER_OFF, STOPPED, open_session
     from atom_saas_sync.config import require_token
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.runs import TIMER, Runs
+    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store.sqlite.runs import TIMER, Runs
 
     # Nobody reads what a timer prints; cron would send it as mail, each time.
     settings = runtime.load(options, names_host=when.names_host and not when.scheduled and not when.started_by)
@@ -100,10 +100,10 @@ def session_for(options: GlobalOptions, when: RunContext, kind: str, *, lock: st
 def _for_a_dry_run(path: Path) -> Iterator[Path]:
     """Return the database of a dry run, which creates and upgrades none: a throw-away one where that is needed."""
     from atom_saas_sync.cli.runtime import temporary_directory
-    from atom_saas_sync.store import migrations
-    from atom_saas_sync.store.backup import copy
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.files import exists
+    from atom_saas_sync.store.sqlite import migrations
+    from atom_saas_sync.store.sqlite.backup import copy
+    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store.sqlite.files import exists
 
     there = exists(path)
     if there:

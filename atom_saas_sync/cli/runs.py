@@ -16,7 +16,7 @@ from atom_saas_sync.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
     from atom_saas_sync.core.run_log import LoggedRun
-    from atom_saas_sync.store.run_log import RunHistory
+    from atom_saas_sync.store.sqlite.run_log import RunHistory
 
 app = typer.Typer(help="List and show past and current runs.", no_args_is_help=True)
 
@@ -139,8 +139,8 @@ def _outcome(run: LoggedRun) -> str:
 @contextmanager
 def _history(options: GlobalOptions) -> Iterator[RunHistory]:
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.run_log import RunHistory
+    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store.sqlite.run_log import RunHistory
 
     with Database.open(runtime.load(options).database_path, create=False) as database:
         yield RunHistory(database)

@@ -28,10 +28,10 @@ def serve_health(
 ) -> None:
     """Serve health, metrics and the admin API over HTTP."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store import migrations
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.files import exists
-    from atom_saas_sync.store.runs import Runs
+    from atom_saas_sync.store.sqlite import migrations
+    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store.sqlite.files import exists
+    from atom_saas_sync.store.sqlite.runs import Runs
     from atom_saas_sync.web.app import create_app
     from atom_saas_sync.web.jobs import Jobs
     from atom_saas_sync.web.server import listen, serve

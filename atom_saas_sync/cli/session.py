@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from atom_saas_sync.cli.runtime import RunClock
     from atom_saas_sync.config import Settings
     from atom_saas_sync.marketplace.client import MarketplaceClient
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.requests import RequestBudget
-    from atom_saas_sync.store.runs import Runs
+    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store.sqlite.requests import RequestBudget
+    from atom_saas_sync.store.sqlite.runs import Runs
     from atom_saas_sync.usecases.gate.run import RunGate
     from atom_saas_sync.usecases.ports import Progress
     from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
@@ -43,7 +43,7 @@ def runs_of(settings: Settings, database: Database) -> Runs:
 
     Raises WrongMarketplace.
     """
-    from atom_saas_sync.store.runs import runs_for
+    from atom_saas_sync.store.sqlite.runs import runs_for
 
     return runs_for(settings.api_url, database)
 
@@ -52,7 +52,7 @@ def runs_of(settings: Settings, database: Database) -> Runs:
 def budget_of(settings: Settings) -> Iterator[RequestBudget]:
     """Open the request budget that all processes share."""
     from atom_saas_sync.core.marketplace import marketplace_of
-    from atom_saas_sync.store.requests import RequestBudget
+    from atom_saas_sync.store.sqlite.requests import RequestBudget
 
     budget = RequestBudget(
         settings.database_path,
@@ -84,7 +84,7 @@ def open_session(
     """
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.errors import Locked
-    from atom_saas_sync.store.lock import run_lock
+    from atom_saas_sync.store.sqlite.lock import run_lock
     from atom_saas_sync.times import format_time
 
     runs = runs_of(settings, database)
@@ -112,8 +112,8 @@ def open_session(
 @contextmanager
 def all_runs_locked(database_path: Path, *, command: str, clock: RunClock) -> Iterator[None]:
     """Keep every other run, and `watch`, off the database during the block. Raises Locked."""
-    from atom_saas_sync.store.lock import run_lock
-    from atom_saas_sync.store.status import RUN_KINDS, WATCH_LOCK
+    from atom_saas_sync.store.sqlite.lock import run_lock
+    from atom_saas_sync.store.sqlite.status import RUN_KINDS, WATCH_LOCK
     from atom_saas_sync.times import format_time
 
     with ExitStack() as stack:
@@ -135,9 +135,9 @@ def noted_run(database_path: Path, kind: str, *, started_by: str) -> Iterator[di
 
     from atom_saas_sync.cli.output import note
     from atom_saas_sync.errors import AtomSyncError, DatabaseError
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.migrations import require_current
-    from atom_saas_sync.store.runs import Runs
+    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store.sqlite.migrations import require_current
+    from atom_saas_sync.store.sqlite.runs import Runs
 
     began, counts = datetime.now(UTC), dict[str, int]()
 
@@ -165,7 +165,7 @@ def catalogue_pull(
     """Compose one polling sync."""
     from atom_saas_sync.cli.runtime import signer_of
     from atom_saas_sync.logs import set_run_id
-    from atom_saas_sync.store.catalogue import Catalogue
+    from atom_saas_sync.store.sqlite.catalogue import Catalogue
     from atom_saas_sync.usecases.pull_catalogue import CataloguePull
 
     settings = session.settings
@@ -198,7 +198,7 @@ def rating_sync(
     from atom_saas_sync.config import require_token
     from atom_saas_sync.core.outgoing import user_hasher
     from atom_saas_sync.logs import set_run_id
-    from atom_saas_sync.store.ratings import Ratings
+    from atom_saas_sync.store.sqlite.ratings import Ratings
     from atom_saas_sync.usecases.sync_ratings import RatingSync
 
     settings = session.settings

@@ -17,7 +17,7 @@ from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model import CachedSkill
 
 if TYPE_CHECKING:
-    from atom_saas_sync.store.catalogue import Catalogue
+    from atom_saas_sync.store.sqlite.catalogue import Catalogue
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 _Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before local work is lost.")]

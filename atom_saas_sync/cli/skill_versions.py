@@ -18,7 +18,7 @@ from atom_saas_sync.model import CachedSkill, PublishedVersion
 
 if TYPE_CHECKING:
     from atom_saas_sync.core.comparison import FieldChange
-    from atom_saas_sync.store.catalogue import Catalogue
+    from atom_saas_sync.store.sqlite.catalogue import Catalogue
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The skill's id, or its first 4 or more characters.")]
@@ -74,7 +74,7 @@ def diff(
 def log(ctx: typer.Context, skill_id: _Id, as_json: _Json = False) -> None:
     """List the versions that the marketplace sent, and those written here that were replaced, the newest first."""
     from atom_saas_sync.cli.tables import Column, print_table
-    from atom_saas_sync.store.history import History
+    from atom_saas_sync.store.sqlite.history import History
 
     with open_catalogue(ctx.obj) as (catalogue, _):
         skill_id = whole_id(catalogue.database, skill_id)
@@ -107,7 +107,7 @@ def log(ctx: typer.Context, skill_id: _Id, as_json: _Json = False) -> None:
 def sent_skill(catalogue: Catalogue, skill_id: str, wanted: str) -> tuple[CachedSkill, dict[str, Any]]:
     """Return a version that the marketplace sent as a skill, and what is known of the version. Raises NotFound."""
     from atom_saas_sync.core.versions import choose_version
-    from atom_saas_sync.store.history import History
+    from atom_saas_sync.store.sqlite.history import History
 
     versions = History(catalogue.database).versions(skill_id)
     if not versions and skill_id not in catalogue.known([skill_id]):
@@ -150,7 +150,7 @@ def _facts(version: PublishedVersion) -> dict[str, Any]:
 def _texts(catalogue: Catalogue, skill_id: str, wanted: Sequence[str]) -> list[tuple[str, str]]:
     """Return for each version that is wanted its name for people, and its text."""
     from atom_saas_sync.core.versions import choose_version, version_name
-    from atom_saas_sync.store.history import History
+    from atom_saas_sync.store.sqlite.history import History
 
     versions = History(catalogue.database).versions(skill_id)
     known = catalogue.known([skill_id]).get(skill_id)

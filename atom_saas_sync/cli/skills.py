@@ -22,7 +22,7 @@ from atom_saas_sync.errors import NotFound, UsageError
 from atom_saas_sync.model import CachedSkill, SkillFilter
 
 if TYPE_CHECKING:
-    from atom_saas_sync.store.reading import Reading
+    from atom_saas_sync.store.sqlite.reading import Reading
 
 app = typer.Typer(help="Read, edit and compare the cached skills.", no_args_is_help=True)
 
@@ -91,7 +91,7 @@ def show(
     as_json: _Json = False,
 ) -> None:
     """Show one skill, or a former version of it."""
-    from atom_saas_sync.store.gate.standing import standing_of
+    from atom_saas_sync.store.sqlite.gate.standing import standing_of
 
     with open_catalogue(ctx.obj) as (catalogue, reading):
         skill_id = whole_id(catalogue.database, skill_id)

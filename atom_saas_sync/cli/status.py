@@ -69,7 +69,7 @@ def _look(settings: Settings) -> tuple[Status, Health, datetime]:
     from datetime import UTC, datetime
 
     from atom_saas_sync.core.health import check_health
-    from atom_saas_sync.store.status import read_status
+    from atom_saas_sync.store.sqlite.status import read_status
 
     now = datetime.now(UTC)
     state = read_status(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.config import Settings
     from atom_saas_sync.core.gate.lock_file import Difference
     from atom_saas_sync.core.gate.types import Revocation
-    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.sqlite.database import Database
     from atom_saas_sync.usecases.gate.verify import Verified, VerifiedSkill
 
 _NOT_VERIFIED = 4
@@ -50,8 +50,8 @@ def verify(
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.cli.identify import whole_id
     from atom_saas_sync.core.gate.states import STATES
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.gate.verifying import Verifying
+    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store.sqlite.gate.verifying import Verifying
     from atom_saas_sync.usecases.gate.verify import verify as verify_skills
 
     if state is not None and state not in STATES:

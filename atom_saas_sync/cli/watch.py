@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.config import Settings
     from atom_saas_sync.marketplace.websocket import WebSocketConnection
     from atom_saas_sync.model import RunReport
-    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.sqlite.database import Database
     from atom_saas_sync.usecases.watch.jobs import Job
     from atom_saas_sync.usecases.watch.service import Watch, WatchSettings
 
@@ -53,8 +53,8 @@ def watch(
     """Follow the marketplace in real time until stopped."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.config import require_token
-    from atom_saas_sync.store.lock import run_lock
-    from atom_saas_sync.store.status import WATCH_LOCK
+    from atom_saas_sync.store.sqlite.lock import run_lock
+    from atom_saas_sync.store.sqlite.status import WATCH_LOCK
     from atom_saas_sync.times import format_time
 
     options = replace(ctx.obj, usual_level="info")  # nobody watches a service: its log is all there is
@@ -110,7 +110,7 @@ class _Service:
         import asyncio
 
         from atom_saas_sync.cli.session import runs_of
-        from atom_saas_sync.store.database import Database
+        from atom_saas_sync.store.sqlite.database import Database
 
         # One connection for the thread that writes; the loop sees to it that it is used by nobody else.
         database = stack.enter_context(
@@ -127,8 +127,8 @@ class _Service:
         import random
 
         from atom_saas_sync.cli.runtime import signer_of
-        from atom_saas_sync.store.realtime import RealtimeStore, Schedule
-        from atom_saas_sync.store.upkeep import SQLiteUpkeep
+        from atom_saas_sync.store.sqlite.realtime import RealtimeStore, Schedule
+        from atom_saas_sync.store.sqlite.upkeep import SQLiteUpkeep
         from atom_saas_sync.usecases.follow_events import EventFollower
         from atom_saas_sync.usecases.watch.service import Watch
 
@@ -237,7 +237,7 @@ class _Service:
 
     def _refuse_other_marketplace(self, settings: Settings) -> None:
         from atom_saas_sync.cli.session import runs_of
-        from atom_saas_sync.store.database import Database
+        from atom_saas_sync.store.sqlite.database import Database
 
         with Database.open(self._settings.database_path, read_only=True) as database:
             runs_of(settings, database)
@@ -285,7 +285,7 @@ class _Service:
         """Open what a run needs, and its clock: it ends with the interval, so that no run keeps the lock for ever."""
         from atom_saas_sync.cli.runtime import RunClock
         from atom_saas_sync.cli.session import open_session
-        from atom_saas_sync.store.database import Database
+        from atom_saas_sync.store.sqlite.database import Database
 
         settings = self._settings
         minutes = settings.sync_interval_minutes if kind == "skills" else settings.rating_sync_interval_minutes
@@ -353,8 +353,8 @@ def _purge(settings: Settings) -> None:
     from datetime import UTC, datetime
 
     from atom_saas_sync.cli.session import noted_run
-    from atom_saas_sync.store.database import Database
-    from atom_saas_sync.store.lifetime import Lifetime
+    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store.sqlite.lifetime import Lifetime
     from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
 
     options, path = PurgeOptions(strict=settings.cache_strict_ttl), settings.database_path
@@ -374,7 +374,7 @@ def _back_up(settings: Settings) -> None:
 
     from atom_saas_sync.cli.session import noted_run
     from atom_saas_sync.core.schedule_files import BACKUPS_KEPT
-    from atom_saas_sync.store.kept_copies import back_up_and_tidy
+    from atom_saas_sync.store.sqlite.kept_copies import back_up_and_tidy
 
     path = settings.database_path
     with noted_run(path, "backup", started_by=_SCHEDULE) as counts:

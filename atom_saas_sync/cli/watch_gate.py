@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.cli.runtime import RunClock
     from atom_saas_sync.config import Settings
     from atom_saas_sync.core.gate.types import Gate
-    from atom_saas_sync.store.database import Database
+    from atom_saas_sync.store.sqlite.database import Database
     from atom_saas_sync.usecases.gate.current import CurrentGate
     from atom_saas_sync.usecases.gate.ticking import GateTicks
 
@@ -68,8 +68,8 @@ class GateWork:
         from atom_saas_sync.cli.runtime import marketplace_client, signer_of
         from atom_saas_sync.cli.session import budget_of, runs_of
         from atom_saas_sync.core.deletions import MaxDelete
-        from atom_saas_sync.store.database import Database
-        from atom_saas_sync.store.realtime import RealtimeStore
+        from atom_saas_sync.store.sqlite.database import Database
+        from atom_saas_sync.store.sqlite.realtime import RealtimeStore
         from atom_saas_sync.usecases.confirm_messages import confirm_messages
 
         settings, clock = self.settings, self._clock
@@ -97,7 +97,7 @@ class GateWork:
 
     def _ticks(self, kind: str) -> GateTicks:
         from atom_saas_sync.cli.gate_session import current_gate
-        from atom_saas_sync.store.database import Database
+        from atom_saas_sync.store.sqlite.database import Database
         from atom_saas_sync.usecases.gate.ticking import GateTicks
 
         settings, made = self.settings, self._made.get(kind)

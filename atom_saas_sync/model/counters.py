@@ -107,4 +107,4 @@ COUNTERS: Mapping[str, Counter] = {
     "republished": Counter(""),
     "runs": Counter("", ("result",), ((("success", "failed"),),)),
 }
-"""All stored counters: the store writes no others (store/counters.py), and metrics.py renders them."""
+"""All stored counters: the store writes no others (store/sqlite/counters.py), and metrics.py renders them."""

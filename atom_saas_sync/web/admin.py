@@ -14,9 +14,9 @@ from atom_saas_sync.config import Settings, require_agreement
 from atom_saas_sync.core.reports import rating_document, status_document
 from atom_saas_sync.errors import AtomSyncError
 from atom_saas_sync.model import ScheduledJob
-from atom_saas_sync.store.lifetime import Lifetime
-from atom_saas_sync.store.ratings import Ratings
-from atom_saas_sync.store.runs import Runs
+from atom_saas_sync.store.sqlite.lifetime import Lifetime
+from atom_saas_sync.store.sqlite.ratings import Ratings
+from atom_saas_sync.store.sqlite.runs import Runs
 from atom_saas_sync.times import time_text
 from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
 from atom_saas_sync.web.jobs import STARTED_BY, Jobs

@@ -11,7 +11,7 @@ from atom_saas_sync.core.reports import sync_health_document
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.metrics import CONTENT_TYPE, render
 from atom_saas_sync.model import Health, HealthIssue, Status
-from atom_saas_sync.store.files import exists
+from atom_saas_sync.store.sqlite.files import exists
 from atom_saas_sync.times import format_time
 from atom_saas_sync.web.page import CONTENT_POLICY, status_page, unreadable_page
 from atom_saas_sync.web.site import Site

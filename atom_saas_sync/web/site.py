@@ -12,14 +12,14 @@ from atom_saas_sync.config.gate import SettingsFiles, policy_of
 from atom_saas_sync.core.health import check_health
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model import Health, Status
-from atom_saas_sync.store.conflicts import ConflictLog
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.files import exists
-from atom_saas_sync.store.gate.desk import GateDatabase
-from atom_saas_sync.store.integrity import Signer
-from atom_saas_sync.store.migrations import current
-from atom_saas_sync.store.runs import runs_for
-from atom_saas_sync.store.status import free_disk_gb, read_status
+from atom_saas_sync.store.sqlite.conflicts import ConflictLog
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.files import exists
+from atom_saas_sync.store.sqlite.gate.desk import GateDatabase
+from atom_saas_sync.store.sqlite.integrity import Signer
+from atom_saas_sync.store.sqlite.migrations import current
+from atom_saas_sync.store.sqlite.runs import runs_for
+from atom_saas_sync.store.sqlite.status import free_disk_gb, read_status
 from atom_saas_sync.usecases.gate.desk import GateDesk
 from atom_saas_sync.usecases.gate.loading import load_gate
 

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from atom_saas_sync.core.reports import websocket_details
-from atom_saas_sync.store.websocket_switch import WebSocketSwitch
+from atom_saas_sync.store.sqlite.websocket_switch import WebSocketSwitch
 from atom_saas_sync.web.jobs import STARTED_BY
 from atom_saas_sync.web.site import Site
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from conftest import Machine
 
-from atom_saas_sync.store import migrations
-from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.sqlite import migrations
+from atom_saas_sync.store.sqlite.database import Database
 
 UUID = "0b6c3b1e-9f5e-4a51-8f0e-6a3a4f4f9d10"
 

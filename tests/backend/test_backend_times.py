@@ -10,9 +10,9 @@ from conftest import Machine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atom_saas_sync.store import clauses, migrations
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.lifetime import Lifetime
+from atom_saas_sync.store.sqlite import clauses, migrations
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.lifetime import Lifetime
 from atom_saas_sync.times import utc_text
 
 NEVER = "9999-12-31T23:59:59Z"

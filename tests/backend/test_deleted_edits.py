@@ -7,8 +7,8 @@ from typing import Any
 
 from conftest import Machine
 
-from atom_saas_sync.store import migrations
-from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.sqlite import migrations
+from atom_saas_sync.store.sqlite.database import Database
 
 
 def edits_deleted(machine: Machine) -> int:

@@ -18,8 +18,8 @@ from starlette.types import Receive, Scope, Send
 
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.model import STRATEGIES, Strategy
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.realtime import RealtimeStore
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.realtime import RealtimeStore
 from atom_saas_sync.usecases.follow_events import EventFollower
 
 KNOWN = [{"skill_id": f"known-{number}", "name": f"Known {number}", "version": "1.0.0"} for number in range(3)]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from inputs import IDS, broken, fuzzing, spelled, tried, values
 from raw_server import RawServer
 
-from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.sqlite.database import Database
 
 CODES = {0, 1, 65, 69, 75, 77}
 _TIMES = (

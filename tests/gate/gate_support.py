@@ -11,8 +11,8 @@ from conftest import Machine
 from atom_saas_sync.core.canonical import json_text, version_from_fields, version_key
 from atom_saas_sync.core.gate.types import Offer, Reason
 from atom_saas_sync.model import SkillVersion
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.gate.desk import GateDatabase
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.gate.desk import GateDatabase
 
 FIRST_SEEN = datetime(2026, 2, 1, 12, tzinfo=UTC)
 

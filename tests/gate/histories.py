@@ -29,13 +29,13 @@ from atom_saas_sync.core.gate.types import Gate, Locked, LockFile, Policy
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.errors import AtomSyncError
 from atom_saas_sync.model import STRATEGIES, SkillVersion
-from atom_saas_sync.store.catalogue import Catalogue
-from atom_saas_sync.store.conflicts import ConflictLog
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.gate.desk import GateDatabase
-from atom_saas_sync.store.lifetime import Lifetime
-from atom_saas_sync.store.realtime import RealtimeStore
-from atom_saas_sync.store.runs import Runs
+from atom_saas_sync.store.sqlite.catalogue import Catalogue
+from atom_saas_sync.store.sqlite.conflicts import ConflictLog
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.gate.desk import GateDatabase
+from atom_saas_sync.store.sqlite.lifetime import Lifetime
+from atom_saas_sync.store.sqlite.realtime import RealtimeStore
+from atom_saas_sync.store.sqlite.runs import Runs
 from atom_saas_sync.usecases.confirm_messages import confirm_messages
 from atom_saas_sync.usecases.edit_skills import edit_skill, revert_skill
 from atom_saas_sync.usecases.follow_events import EventFollower

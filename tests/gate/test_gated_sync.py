@@ -13,8 +13,8 @@ from conftest import Machine
 from atom_saas_sync.core.gate.types import MaxChanged, Policy
 from atom_saas_sync.errors import ConfigError, UsageError
 from atom_saas_sync.model import RunReport
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.gate.desk import GateDatabase
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.gate.desk import GateDatabase
 from atom_saas_sync.usecases.gate import people
 from atom_saas_sync.usecases.gate.desk import GateDesk
 from atom_saas_sync.usecases.gate.loading import load_gate

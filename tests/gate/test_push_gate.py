@@ -14,8 +14,8 @@ from watch_thread import JumpingClock
 from atom_saas_sync.core.deletions import MaxDelete
 from atom_saas_sync.core.gate.types import Gate, Policy, Revocation, Revocations
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.realtime import RealtimeStore
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.realtime import RealtimeStore
 from atom_saas_sync.usecases.confirm_messages import confirm_messages
 from atom_saas_sync.usecases.follow_events import EventFollower
 from atom_saas_sync.usecases.watch.background import BackgroundRuns

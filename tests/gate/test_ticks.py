@@ -9,7 +9,7 @@ from conftest import Machine
 from test_gated_sync import AGE, Gated, change, revoke
 
 from atom_saas_sync.core.gate.types import Policy
-from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.usecases.gate.current import CurrentGate
 from atom_saas_sync.usecases.gate.ticking import GateTicks
 

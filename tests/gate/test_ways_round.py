@@ -17,11 +17,11 @@ from atom_saas_sync.core.deletions import MaxDelete
 from atom_saas_sync.core.gate.states import GOOD
 from atom_saas_sync.core.gate.types import Policy
 from atom_saas_sync.errors import NotAdmitted
-from atom_saas_sync.store.catalogue import Catalogue
-from atom_saas_sync.store.conflicts import ConflictLog
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.gate.verifying import Verifying
-from atom_saas_sync.store.lifetime import Lifetime
+from atom_saas_sync.store.sqlite.catalogue import Catalogue
+from atom_saas_sync.store.sqlite.conflicts import ConflictLog
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.gate.verifying import Verifying
+from atom_saas_sync.store.sqlite.lifetime import Lifetime
 from atom_saas_sync.usecases.edit_skills import Candidate, edit_skill, import_skills, restore_version, revert_skill
 from atom_saas_sync.usecases.gate import people
 from atom_saas_sync.usecases.gate.reports import Target

@@ -15,8 +15,8 @@ from watch_support import PATIENCE, counter, messages, stop, watching
 
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.realtime import RealtimeStore
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.realtime import RealtimeStore
 from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.follow_events import EventFollower
 from atom_saas_sync.usecases.limited_log import LINES_A_SECOND, LimitedLog

@@ -42,11 +42,11 @@ from web_support import served
 from atom_saas_sync.metrics import render
 from atom_saas_sync.model import ReportedConnection
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.lock import run_lock
-from atom_saas_sync.store.reading import Reading
-from atom_saas_sync.store.realtime import RealtimeStore
-from atom_saas_sync.store.status import WATCH_LOCK, read_status
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.lock import run_lock
+from atom_saas_sync.store.sqlite.reading import Reading
+from atom_saas_sync.store.sqlite.realtime import RealtimeStore
+from atom_saas_sync.store.sqlite.status import WATCH_LOCK, read_status
 from atom_saas_sync.times import format_time
 
 pytestmark = pytest.mark.soak

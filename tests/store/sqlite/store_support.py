@@ -17,8 +17,8 @@ _CHILD = """
 import os, resource, signal, sqlite3, sys, sqlite_utils
 from pathlib import Path
 from atom_saas_sync.errors import AtomSyncError
-from atom_saas_sync.store import lock, maintenance, migrations
-from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.sqlite import lock, maintenance, migrations
+from atom_saas_sync.store.sqlite.database import Database
 path = Path(sys.argv[1])
 def become_nobody():
     if os.geteuid() == 0:

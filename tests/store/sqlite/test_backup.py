@@ -14,9 +14,9 @@ import pytest
 from store_support import child_at_work, plain, run_child, sql
 
 from atom_saas_sync.errors import DatabaseError, UsageError
-from atom_saas_sync.store import maintenance, migrations
-from atom_saas_sync.store.backup import backup
-from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.sqlite import maintenance, migrations
+from atom_saas_sync.store.sqlite.backup import backup
+from atom_saas_sync.store.sqlite.database import Database
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_a_backup_that_fails_leaves_nothing(path: Path, database: Database, tmp_
         backup(database.path, target)
     target.parent.mkdir()
     target.write_text("yesterday's")
-    code = "from atom_saas_sync.store.backup import backup; Database.open(path); limit_files(50_000); "
+    code = "from atom_saas_sync.store.sqlite.backup import backup; Database.open(path); limit_files(50_000); "
     code += "report(lambda: backup(path, path.parent / 'backups' / 'copy.db', force=True))"
     output = run_child(code, path)
     assert output.startswith("74 ")

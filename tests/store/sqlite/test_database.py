@@ -14,10 +14,10 @@ import pytest
 from store_support import HOLD_THE_WRITE_LOCK, ROOT, child, child_at_work, plain, run_child, schema_of, sql
 
 from atom_saas_sync.errors import DatabaseError
-from atom_saas_sync.store import migrations
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.failures import translated_errors
-from atom_saas_sync.store.files import create_directories
+from atom_saas_sync.store.sqlite import migrations
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.failures import translated_errors
+from atom_saas_sync.store.sqlite.files import create_directories
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_opening_a_current_database_needs_no_sqlite_utils(path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.sqlite.database import Database
 for read_only in (False, True):
     Database.open(Path(sys.argv[1]), read_only=read_only).close()
 print([name for name in ("sqlite_utils", "asyncio", "typer") if name in sys.modules])

@@ -13,7 +13,7 @@ import pytest
 from store_support import child_at_work
 
 from atom_saas_sync.errors import DatabaseError, Locked
-from atom_saas_sync.store.lock import holder, run_lock
+from atom_saas_sync.store.sqlite.lock import holder, run_lock
 
 NOW = "2026-02-19T12:00:00Z"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from store_support import plain, sql
 
-from atom_saas_sync.store import maintenance
-from atom_saas_sync.store.database import Database
+from atom_saas_sync.store.sqlite import maintenance
+from atom_saas_sync.store.sqlite.database import Database
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from conftest import Machine
 
 from atom_saas_sync.model import Health
-from atom_saas_sync.store.status import read_status
+from atom_saas_sync.store.sqlite.status import read_status
 from atom_saas_sync.web.page import status_page
 
 ODD = {

@@ -17,10 +17,10 @@ from store_support import plain
 
 from atom_saas_sync.core.canonical import decode_object
 from atom_saas_sync.model.effects import Life, ReplaceServed
-from atom_saas_sync.store import migrations, search_index
-from atom_saas_sync.store.bulk import bulk_write
-from atom_saas_sync.store.database import Database
-from atom_saas_sync.store.index_entries import Replaced, reindex
+from atom_saas_sync.store.sqlite import migrations, search_index
+from atom_saas_sync.store.sqlite.bulk import bulk_write
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.index_entries import Replaced, reindex
 
 
 @pytest.fixture

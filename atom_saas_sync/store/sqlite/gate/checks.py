@@ -1,0 +1,20 @@
+"""What `db check` looks for in the gate's tables."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+from atom_saas_sync.store.sqlite.gate.verifying import ServedSnapshot
+
+
+def kept_out(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+    """Yield each skill that is in the cache although it is revoked or in quarantine, and which of the two."""
+    snapshot = ServedSnapshot(connection, None)
+    revocations = snapshot.revocations()
+    revoked = set(snapshot.revoked_skills(revocations)) if revocations.entries else set()
+    yield from ((skill_id, "revoked") for skill_id in sorted(revoked))
+    rows = connection.execute("SELECT CAST(skill_id AS TEXT) FROM gate_quarantine ORDER BY skill_id").fetchall()
+    for each in snapshot.served([row[0] for row in rows]):
+        if each.is_quarantined and each.skill_id not in revoked:
+            yield each.skill_id, "quarantined"

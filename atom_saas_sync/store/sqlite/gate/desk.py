@@ -1,0 +1,110 @@
+"""The transactions of the gate: judging what waits, and people's decisions (usecases/ports/gate_desk.py)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from atom_saas_sync.core.canonical import stored_version
+from atom_saas_sync.model import SkillVersion
+from atom_saas_sync.store.sqlite.batch import Batch
+from atom_saas_sync.store.sqlite.bulk import bulk_write
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.history import versions_of
+from atom_saas_sync.store.sqlite.integrity import Signer
+from atom_saas_sync.times import format_exact_time
+
+# What waits for a skill that has a base, and a base that has replaced another version.
+_CHANGED_SINCE = """
+    SELECT count(*) FROM (
+        SELECT o.skill_id FROM skill_offer AS o JOIN skill_base AS b ON b.skill_id = o.skill_id
+        WHERE o.first_seen_at >= ?1
+        UNION SELECT b.skill_id FROM skill_base AS b
+        WHERE b.admitted_at >= ?1 AND b.admitted_by IS NOT 'adopted' AND EXISTS (
+            SELECT 1 FROM skill_seen AS s WHERE s.skill_id = b.skill_id AND s.content_digest != b.content_digest))
+"""
+
+
+class DecidingBatch(Batch):
+    """One transaction in which offers are judged and decisions are carried out."""
+
+    def former_versions(self, skill_id: str) -> list[tuple[SkillVersion, bool]]:
+        """Return the versions of a skill that were served, the newest first, and whether each is the base.
+
+        A text that does not have its digest is left out: another program has changed it.
+        """
+        return [
+            (version, each.number is None)
+            for each in versions_of(self._connection, skill_id, admitted=True)
+            if (version := stored_version(skill_id, each.text)) and version.content_digest == each.content_digest
+        ]
+
+    def known_ids(self, skill_ids: Collection[str]) -> set[str]:
+        """Return those of these ids of which anything is stored."""
+        tables = ("skill_cache", "skill_base", "skill_offer", "gate_pin", "gate_quarantine")
+        some = " OR ".join(f"EXISTS (SELECT 1 FROM {each} WHERE skill_id = wanted.value)" for each in tables)  # noqa: S608 - constants
+        rows = self._connection.execute(
+            f"SELECT wanted.value FROM json_each(?) AS wanted WHERE {some}",  # noqa: S608 - constants
+            (json.dumps(list(skill_ids)),),
+        )
+        return {row[0] for row in rows}
+
+    def digests_like(self, digits: str) -> list[bytes]:
+        """Return, sorted, the content digests ever seen here that begin with these hexadecimal digits."""
+        tables = ("skill_base", "skill_offer", "skill_seen", "skill_version", "gate_decision", "gate_quarantine")
+        all_of_them = " UNION ".join(f"SELECT content_digest FROM {each}" for each in tables)  # noqa: S608 - constants
+        rows = self._connection.execute(
+            f"SELECT content_digest FROM ({all_of_them}) WHERE lower(hex(content_digest)) LIKE ? || '%'",  # noqa: S608 - constants
+            (digits.lower(),),
+        )
+        return sorted(row[0] for row in rows)
+
+    def ids_to_scan(self) -> list[str]:
+        """Return, sorted, the skills whose offer waits for the scan command, which has not seen its digest."""
+        rows = self._connection.execute(
+            "SELECT skill_id FROM skill_offer AS o WHERE kind = 'hold' AND reason = 'scan' AND NOT EXISTS "
+            "(SELECT 1 FROM gate_scan AS s WHERE s.content_digest = o.content_digest) ORDER BY skill_id"
+        )
+        return [row[0] for row in rows]
+
+    def served_ids(self) -> list[str]:
+        """Return, sorted, all skills in the cache."""
+        return [row[0] for row in self._connection.execute("SELECT skill_id FROM skill_cache ORDER BY skill_id")]
+
+    def changed_since(self, moment: datetime) -> int:
+        """Return of how many skills of the marketplace another version than before was first seen since a moment."""
+        number: int = self._connection.execute(_CHANGED_SINCE, (format_exact_time(moment),)).fetchone()[0]
+        return number
+
+    def synced(self) -> bool:
+        """Tell whether a sync of the skills has ever succeeded."""
+        found = self._connection.execute("SELECT 1 FROM sync_state WHERE last_successful_sync_at IS NOT NULL")
+        return found.fetchone() is not None
+
+
+class GateDatabase:
+    """Opens the transactions of the gate."""
+
+    def __init__(self, database: Database, *, history_versions: int = 10, signer: Signer | None = None) -> None:
+        self._database = database
+        self._history_versions = history_versions
+        self._signer = signer
+
+    @contextmanager
+    def deciding(self, *, write: bool = True) -> Iterator[DecidingBatch]:
+        """Open a transaction; without `write` a snapshot, whose changes are not kept."""
+        if not write:
+            with self._database.reading() as connection:
+                yield DecidingBatch(connection, self._history_versions, write=False, signer=self._signer)
+            return
+        with self._database.transaction() as connection, bulk_write(connection):
+            batch = DecidingBatch(connection, self._history_versions, signer=self._signer)
+            yield batch
+            batch.finish()
+
+    def version(self) -> int:
+        """Return a value that differs once another connection has written to the database."""
+        number: int = self._database.connection.execute("PRAGMA data_version").fetchone()[0]
+        return number

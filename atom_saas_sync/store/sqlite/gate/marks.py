@@ -1,0 +1,40 @@
+"""What the gate remembers from run to run, as facts."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime
+
+from atom_saas_sync.core.gate.stored import Marks
+from atom_saas_sync.store.sqlite.runs import REVOCATIONS_BROKEN, get_fact, set_fact
+from atom_saas_sync.times import format_exact_time, parse_time
+
+_POLICY, _JUDGED, _CLOCK = "gate_policy", "gate_judged", "gate_clock"
+
+
+def read_marks(connection: sqlite3.Connection) -> Marks:
+    """Return what was remembered last. What another program wrote there counts as nothing."""
+    judged = get_fact(connection, _JUDGED) or ""
+    try:
+        fingerprint = bytes.fromhex(judged) or None
+    except ValueError:
+        fingerprint = None
+    broken = get_fact(connection, REVOCATIONS_BROKEN)
+    return Marks(
+        policy=get_fact(connection, _POLICY),
+        judged=fingerprint,
+        clock=parse_time(get_fact(connection, _CLOCK)),
+        revocations_broken=None if broken is None else broken == "1",
+    )
+
+
+def write_marks(connection: sqlite3.Connection, marks: Marks, now: datetime) -> None:
+    """Remember these; what is None stays as it is."""
+    if marks.policy is not None:
+        set_fact(connection, _POLICY, marks.policy, now)
+    if marks.judged is not None:
+        set_fact(connection, _JUDGED, marks.judged.hex(), now)
+    if marks.clock is not None:
+        set_fact(connection, _CLOCK, format_exact_time(marks.clock), now)
+    if marks.revocations_broken is not None:
+        set_fact(connection, REVOCATIONS_BROKEN, str(int(marks.revocations_broken)), now)

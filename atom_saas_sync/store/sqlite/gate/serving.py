@@ -1,0 +1,88 @@
+"""What is served, as the gate looks at it: which skills a revocation matches, and whose admission is adopted."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
+
+from atom_saas_sync.core.canonical import stored_version, version_key
+from atom_saas_sync.core.gate.names import folded, publisher_of
+from atom_saas_sync.core.gate.revocations import revoked
+from atom_saas_sync.core.gate.types import ADOPTED, Revocations
+from atom_saas_sync.store.sqlite.counters import increment
+from atom_saas_sync.times import format_exact_time
+
+_ROWS = """
+    SELECT c.skill_id, CAST(c.skill_data AS TEXT) AS text, CAST(b.data AS TEXT) AS base_text
+    FROM json_each(?) AS wanted CROSS JOIN skill_cache AS c ON c.skill_id = wanted.value
+    LEFT JOIN skill_base AS b ON b.skill_id = c.skill_id
+"""
+_AUTHORS = """
+    SELECT skill_id, CASE WHEN json_valid(skill_data) THEN json_extract(skill_data, '$.metadata.author') END
+    FROM skill_cache UNION ALL
+    SELECT skill_id, CASE WHEN json_valid(data) THEN json_extract(data, '$.metadata.author') END
+    FROM skill_base WHERE data IS NOT NULL
+"""
+# Whose digest stands nowhere: what was written here.
+_WRITTEN_HERE = """
+    SELECT c.skill_id FROM skill_cache AS c LEFT JOIN skill_base AS b ON b.skill_id = c.skill_id
+    WHERE b.skill_id IS NULL OR b.data IS NOT NULL
+"""
+
+
+def revoked_skills(connection: sqlite3.Connection, revocations: Revocations) -> list[str]:
+    """Return, sorted, the cached skills of which the text or the base is revoked."""
+    found = []
+    for row in connection.execute(_ROWS, (json.dumps(sorted(_candidates(connection, revocations))),)):
+        for text in filter(None, (row["text"], row["base_text"])):
+            version = stored_version(row["skill_id"], text)
+            fields = version.fields if version is not None else {}
+            digest = version.content_digest if version is not None else b""
+            if revoked(revocations, row["skill_id"], version_key(fields), digest, publisher_of(fields)):
+                found.append(row["skill_id"])
+                break
+    return found
+
+
+def _candidates(connection: sqlite3.Connection, revocations: Revocations) -> set[str]:
+    """Return all skills that a revocation could match, found without reading every text."""
+    ids = set(revocations.by_skill)
+    if revocations.by_digest:
+        rows = connection.execute("SELECT skill_id, CAST(content_digest AS BLOB) FROM skill_base")
+        ids |= {skill_id for skill_id, digest in rows if digest in revocations.by_digest}
+        ids |= {row[0] for row in connection.execute(_WRITTEN_HERE)}
+    if revocations.by_publisher:
+        ids |= {
+            skill_id
+            for skill_id, author in connection.execute(_AUTHORS)
+            if author is not None and folded(str(author)) in revocations.by_publisher
+        }
+    return ids
+
+
+def adopt(connection: sqlite3.Connection, now: datetime) -> int:
+    """Note that what a policy admitted so far was admitted by adoption; return how many skills."""
+    adopted = connection.execute(
+        "UPDATE skill_base SET admitted_by = ?, admitted_at = coalesce(admitted_at, ?) WHERE admitted_by IS NULL",
+        (ADOPTED, format_exact_time(now)),
+    ).rowcount
+    increment(connection, "atom_saas_admissions_total", adopted, verdict="admit", by=ADOPTED)
+    return adopted
+
+
+def note_admissions(connection: sqlite3.Connection, skill_ids: Sequence[str], by: str) -> None:
+    """Note who has admitted the bases of these skills."""
+    connection.executemany(
+        "UPDATE skill_base SET admitted_by = ? WHERE skill_id = ?", [(by, each) for each in skill_ids]
+    )
+
+
+def served_marketplace_skills(connection: sqlite3.Connection) -> int:
+    """Return how many skills of the marketplace are served."""
+    row = connection.execute(
+        "SELECT count(*) FROM skill_base AS b JOIN skill_cache AS c ON c.skill_id = b.skill_id "
+        "WHERE b.deleted_at IS NULL"
+    ).fetchone()
+    return int(row[0])

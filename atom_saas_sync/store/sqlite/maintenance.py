@@ -1,0 +1,262 @@
+"""Maintenance of the database: the checks and repairs of `db check`."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+
+from atom_saas_sync.characters import short_id
+from atom_saas_sync.store.sqlite import integrity, migrations, search_index
+from atom_saas_sync.store.sqlite.backup import SIDE_FILES, beside
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.failures import translated_errors
+
+_RESTORE = (
+    "`atom-sync db restore FILE` puts a backup in its place; or move the database away and sync again "
+    "(local edits and ratings not yet sent are in this file alone)"
+)
+_REPAIR = "`atom-sync db check --repair` builds the index again"
+# Rows that are missing in the index, and rows that should not be there.
+_OUT_OF_STEP = """
+    SELECT
+        (SELECT count(*) FROM skill_cache
+         WHERE json_valid(skill_data) AND id NOT IN (SELECT id FROM skill_fts_docsize)),
+        (SELECT count(*) FROM skill_fts_docsize
+         WHERE id NOT IN (SELECT id FROM skill_cache WHERE json_valid(skill_data)))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckFinding:
+    """A finding: the check, a message and a hint. One that is not `wrong` is informational."""
+
+    check: str
+    message: str
+    hint: str
+    wrong: bool = True
+
+
+def check(db: Database, *, quick: bool = False, signer: integrity.Signer | None = None) -> list[CheckFinding]:
+    """Look at the whole database and return what is wrong; an empty list is the good answer.
+
+    `quick` leaves out comparing each index with its table. With a `signer` the signatures are looked at, too. More
+    than we expect is never a finding: other programs may keep tables, columns and indexes of their own here.
+
+    Raises DatabaseError if it cannot be read at all.
+    """
+    # The backend decides on the modes of its own files.
+    findings = [] if migrations.origin(db) == "backend" else list(_check_files(db.path))
+    with db.reading() as connection:
+        try:
+            findings += _check_pages(connection, quick=quick)
+            findings += _check_schema(db)
+            findings += _check_references(db)
+            findings += _check_search_index(connection)
+            findings += _check_texts(connection)
+            findings += _check_digests(db, signer)
+        except sqlite3.DatabaseError as error:
+            # A damaged page can stop any of them; what was found so far is worth more than the error.
+            findings.append(CheckFinding("integrity", f"the check could not go on: {error}", _RESTORE))
+    return findings
+
+
+def tables_of_others(db: Database) -> set[str]:
+    """Return the names of the tables that no migration of ours has made."""
+    ours = _objects_of_all_migrations().keys()
+    there = {name for kind, name in _objects(db.connection) if kind == "table"}
+    return there - {name for kind, name in ours if kind == "table"} - {"_sqlite_migrations"}
+
+
+def repair(db: Database) -> None:
+    """Build the full-text index again from the cached skills, and free the triggers that keep it.
+
+    Raises DatabaseError.
+    """
+    with db.transaction() as connection:
+        connection.execute("DELETE FROM bulk_write")
+        connection.execute("INSERT INTO skill_fts(skill_fts) VALUES ('delete-all')")
+        connection.execute(search_index.REBUILD)
+
+
+def compact(db: Database) -> tuple[int, int]:
+    """Give unused space back to the file system; return the bytes on disk before and after, with the write-ahead log.
+
+    The caller keeps other runs off: this writes the whole file in one transaction. Raises DatabaseError.
+    """
+    before = _size(db.path)
+    with db.transaction() as connection:
+        connection.execute("INSERT INTO skill_fts(skill_fts) VALUES ('optimize')")
+    with translated_errors(db.path, (sqlite3.Error,), busy_timeout_seconds=db.busy_timeout_seconds):
+        db.connection.execute("VACUUM")
+        db.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return before, _size(db.path)
+
+
+def _size(path: Path) -> int:
+    return sum(each.stat().st_size for each in (path, beside(path, "-wal")) if each.exists())
+
+
+def _check_files(path: Path) -> Iterator[CheckFinding]:
+    for each in (path, *(beside(path, suffix) for suffix in SIDE_FILES)):
+        if each.exists() and each.stat().st_mode & stat.S_IRWXO:
+            mode = stat.filemode(each.stat().st_mode)
+            yield CheckFinding(
+                "file_mode", f"{each} can be opened by every user: {mode}", f"`chmod o= {quote(str(each))}`"
+            )
+
+
+def _check_pages(connection: sqlite3.Connection, *, quick: bool) -> Iterator[CheckFinding]:
+    for (line,) in connection.execute(f"PRAGMA {'quick' if quick else 'integrity'}_check"):
+        if line != "ok":
+            yield CheckFinding("integrity", str(line), _RESTORE)
+
+
+def _check_schema(db: Database) -> Iterator[CheckFinding]:
+    """Compare the schema with what the applied migrations create."""
+    unknown = [name for name, _ in migrations.history(db) if name not in migrations.known()]
+    if unknown:
+        yield CheckFinding("migrations", f"a newer atom-sync added {', '.join(unknown)}", "install that version again")
+        return
+    missing = migrations.pending(db)
+    if missing:
+        yield CheckFinding("migrations", f"not applied: {', '.join(missing)}", "`atom-sync db upgrade` applies them")
+    with closing(migrations.build([name for name in migrations.known() if name not in missing])) as model:
+        actual = _objects(db.connection)
+        for (kind, name), statement in _objects(model).items():
+            if (kind, name) not in actual:
+                yield CheckFinding("schema", f"the {kind} {name} is missing", _RESTORE)
+            elif kind == "table" and not statement.startswith("CREATE VIRTUAL"):
+                yield from _check_columns(name, _columns(model, name), _columns(db.connection, name))
+            elif actual[kind, name] != statement:
+                yield CheckFinding("schema", f"the {kind} {name} was changed by another program", _RESTORE)
+
+
+def _check_columns(table: str, expected: dict[str, object], actual: dict[str, object]) -> Iterator[CheckFinding]:
+    for column, definition in expected.items():
+        if column not in actual:
+            yield CheckFinding("schema", f"the column {table}.{column} is missing", _RESTORE)
+        elif actual[column] != definition:
+            yield CheckFinding("schema", f"the column {table}.{column} was changed by another program", _RESTORE)
+
+
+def _check_references(db: Database) -> Iterator[CheckFinding]:
+    """Find rows in our tables that refer to a missing row."""
+    if migrations.current(db) is None:
+        return
+    broken = db.connection.execute("PRAGMA foreign_key_check").fetchall()
+    ours = _objects_of_all_migrations() if broken else {}
+    for table, row, parent, _ in broken:
+        if ("table", table) in ours:
+            yield CheckFinding(
+                "foreign_key",
+                f"{table} row {row} refers to a row of {parent} that is gone",
+                f"another program deleted it without `PRAGMA foreign_keys = ON`; delete row {row} of {table}",
+            )
+
+
+def _check_search_index(connection: sqlite3.Connection) -> Iterator[CheckFinding]:
+    there = _objects(connection)
+    if ("table", "skill_fts_docsize") not in there or ("view", "skill_text") not in there:
+        return  # the schema check has said so, or its migration is not applied
+    if connection.execute("SELECT 1 FROM bulk_write").fetchone():
+        yield CheckFinding("search_index", "the triggers stand aside for a bulk write that nobody is doing", _REPAIR)
+    missing, surplus = connection.execute(_OUT_OF_STEP).fetchone()
+    if missing or surplus:
+        yield CheckFinding("search_index", f"{missing} skills cannot be found, {surplus} that are gone can", _REPAIR)
+
+
+def _check_texts(connection: sqlite3.Connection) -> Iterator[CheckFinding]:
+    """Look for skills that are not UTF-8 text: other programs read none of them, or something else."""
+    there = _objects(connection)
+    for table, column in (("skill_cache", "skill_data"), ("skill_base", "data")):
+        if ("table", table) not in there:
+            continue
+        # One at a time: the texts of a large cache are gigabytes.
+        rows = connection.execute(
+            f"SELECT skill_id, typeof({column}), CAST({column} AS BLOB) FROM {table} WHERE {column} IS NOT NULL"  # noqa: S608 - constants
+        )
+        for skill_id, stored_as, data in rows:
+            problem = None if _is_utf8(data) else "not valid UTF-8"
+            if stored_as != "text":
+                problem = f"stored as {stored_as}, not as text"
+            if problem:
+                yield CheckFinding(
+                    "text",
+                    f"{table}.{column} of the skill {short_id(str(skill_id))!r} is {problem}: another program wrote it",
+                    f"`atom-sync skills revert {quote(str(skill_id))}` puts the marketplace's text back; a sync that "
+                    "meets the skill stores it as text",
+                )
+
+
+def _check_digests(db: Database, signer: integrity.Signer | None) -> Iterator[CheckFinding]:
+    """Find skills that count as the marketplace's but differ from what it sent."""
+    connection = db.connection
+    tables = {("table", "skill_base"), ("table", "skill_cache")}
+    if migrations.pending(db) or not tables <= _objects(connection).keys():
+        return  # the digests may have an older form
+    for skill_id in integrity.tampered(connection, signer):
+        yield CheckFinding(
+            "tampered",
+            f"the text of the skill {short_id(skill_id)!r} is not what the marketplace sent",
+            "`atom-sync sync skills --force` puts the marketplace's text back",
+        )
+    yield from _check_gate(connection)
+    if unsigned := len(integrity.unsigned(connection, signer)):
+        yield CheckFinding(
+            "unsigned",
+            f"{unsigned:,} {'skill is' if unsigned == 1 else 'skills are'} not signed with the key",
+            "`atom-sync sync skills --force` fetches and signs them",
+            wrong=False,
+        )
+
+
+def _check_gate(connection: sqlite3.Connection) -> Iterator[CheckFinding]:
+    """Look for what another program put back into the cache, and for waiting versions that it changed."""
+    from atom_saas_sync.store.sqlite.gate.checks import kept_out
+    from atom_saas_sync.store.sqlite.gate.offers import spoiled
+
+    for skill_id, why in kept_out(connection):
+        state = "revoked" if why == "revoked" else "in quarantine"
+        yield CheckFinding(
+            why,
+            f"the skill {short_id(skill_id)!r} is in the cache although it is {state}: another program put it there",
+            "readers of usable_skill do not get it; `atom-sync sync skills` takes it out",
+        )
+    for skill_id in spoiled(connection):
+        yield CheckFinding(
+            "tampered",
+            f"the version of the skill {short_id(skill_id)!r} that waits is not what the marketplace sent",
+            "it cannot be approved; `atom-sync sync skills --force` reads the marketplace's version again",
+        )
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _objects(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
+    """Return the statement that made each table, index, view and trigger, without its layout."""
+    rows = connection.execute(
+        "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~' ORDER BY rowid"
+    )
+    return {(kind, name): " ".join(str(statement).split()) for kind, name, statement in rows}
+
+
+def _objects_of_all_migrations() -> dict[tuple[str, str], str]:
+    with closing(migrations.build(migrations.known())) as model:
+        return _objects(model)
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> dict[str, object]:
+    """Return type, NOT NULL and place in the primary key of each column."""
+    rows = connection.execute('SELECT name, upper(type), "notnull", pk FROM pragma_table_info(?)', (table,))
+    return {name: tuple(rest) for name, *rest in rows}

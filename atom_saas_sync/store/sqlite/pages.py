@@ -1,0 +1,127 @@
+"""The pages of the marketplace's list: what is on them, their validators, and when they were confirmed."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Set as AbstractSet
+from datetime import datetime
+
+import msgspec
+
+from atom_saas_sync.model import PageRecord
+from atom_saas_sync.store.sqlite import resolutions
+from atom_saas_sync.times import format_time, parse_time
+
+_DIGEST_BYTES = 32
+
+_BASES = "SELECT skill_id, wire_digest FROM skill_base WHERE page = ?1 AND deleted_at IS NULL"
+# Of a skill with an offer that is the offer's: the base's again would be a change.
+_BASES_AND_OFFERS = f"""
+    {_BASES} AND skill_id NOT IN (SELECT skill_id FROM skill_offer)
+    UNION ALL SELECT skill_id, wire_digest FROM skill_offer WHERE page = ?1
+"""  # noqa: S608 - constants
+_DIGESTS = f"""
+    SELECT json_group_array(skill_id), group_concat(hex(wire_digest), '') FROM ({{rows}})
+    WHERE wire_digest != x'' AND skill_id NOT IN (SELECT skill_id FROM conflict_log WHERE {resolutions.OPEN})
+"""  # noqa: S608 - constants
+_IDS = "SELECT json_group_array(skill_id) FROM ({rows})"
+_IDS_OF_BASES = "SELECT skill_id FROM skill_base WHERE page = ?1"
+_IDS_OF_BASES_AND_OFFERS = f"{_IDS_OF_BASES} UNION SELECT skill_id FROM skill_offer WHERE page = ?1"  # noqa: S608
+_LEAVE_PAGE = """
+    UPDATE {table} SET
+        confirmed_at = max(confirmed_at, coalesce(
+            (SELECT checked_at FROM http_validator AS v WHERE v.page = {table}.page), '')),
+        page = NULL
+"""
+_AMONG = "WHERE skill_id IN (SELECT value FROM json_each(?))"
+_LISTED = ("skill_base", "skill_offer")
+_COME_TO_PAGE = """
+    UPDATE {table} SET page = ?1, confirmed_at = ?3 WHERE skill_id IN (SELECT value FROM json_each(?2))
+"""
+
+decode_list = msgspec.json.Decoder(list[str]).decode
+
+
+def page_records(connection: sqlite3.Connection, list_key: str) -> dict[int, PageRecord]:
+    """Return what is known of the pages of the list that `list_key` names."""
+    rows = connection.execute(
+        "SELECT page, etag, items, total, read_at FROM http_validator WHERE page IS NOT NULL AND resource = ? || page",
+        (list_key,),
+    )
+    return {
+        row["page"]: PageRecord(row["etag"], row["items"], row["total"], parse_time(row["read_at"])) for row in rows
+    }
+
+
+def ids_on_page(connection: sqlite3.Connection, page: int) -> list[str]:
+    """Return the skills that were last seen on `page`."""
+    rows = _IDS_OF_BASES_AND_OFFERS if _has_offers(connection) else _IDS_OF_BASES
+    return decode_list(connection.execute(_IDS.format(rows=rows), (page,)).fetchone()[0])
+
+
+def digests_on_page(connection: sqlite3.Connection, page: int) -> dict[bytes, str]:
+    """Return the skill of each wire digest on `page`, without skills with an open conflict."""
+    # As two values instead of rows: each row would release the GIL to the fetching thread and take it back.
+    rows = _BASES_AND_OFFERS if _has_offers(connection) else _BASES
+    names, digests = connection.execute(_DIGESTS.format(rows=rows), (page,)).fetchone()
+    joined = bytes.fromhex(digests or "")
+    starts = range(0, len(joined), _DIGEST_BYTES)
+    return dict(zip([joined[start : start + _DIGEST_BYTES] for start in starts], decode_list(names), strict=True))
+
+
+def leave_pages(connection: sqlite3.Connection, first: int) -> None:
+    """Take the skills off the pages from `first` on, keeping when they were confirmed, and forget the pages."""
+    for table in _LISTED:
+        connection.execute(_LEAVE_PAGE.format(table=table) + "WHERE page >= ?", (first,))
+    connection.execute("DELETE FROM http_validator WHERE page >= ?", (first,))
+
+
+def confirm_page(connection: sqlite3.Connection, page: int, now: datetime) -> None:
+    """Record that the marketplace has confirmed a page, and so every skill on it, as unchanged."""
+    connection.execute("UPDATE http_validator SET checked_at = ? WHERE page = ?", (format_time(now), page))
+
+
+def record_page(
+    connection: sqlite3.Connection,
+    page: int,
+    ids: AbstractSet[str],
+    *,
+    list_key: str,
+    etag: str | None,
+    total: int | None,
+    now: datetime,
+) -> None:
+    """Note, last of all, that a page was taken: its validator, and that these skills are on it.
+
+    If one of them has neither base nor offer any more, because it was purged since the page was read, the page has no
+    validator: it must be read whole again.
+    """
+    moment = format_time(now)
+    before = set(ids_on_page(connection, page))
+    gone = json.dumps(list(before - ids))
+    connection.execute(_LEAVE_PAGE.format(table="skill_base") + _AMONG, (gone,))
+    new = json.dumps(list(ids - before))
+    came = connection.execute(_COME_TO_PAGE.format(table="skill_base"), (page, new, moment)).rowcount
+    if _has_offers(connection):
+        connection.execute(_LEAVE_PAGE.format(table="skill_offer") + _AMONG, (gone,))
+        here = json.dumps(list(ids))
+        for table in _LISTED:  # of a skill with both, one may have come by a message, which has no page
+            connection.execute(_COME_TO_PAGE.format(table=table) + "AND page IS NOT ?1", (page, here, moment))
+        came = len(set(ids_on_page(connection, page)) - before)
+    if len(ids & before) + came < len(ids):
+        etag = None
+    connection.execute(
+        """
+        INSERT INTO http_validator (resource, etag, page, items, total, checked_at, read_at)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
+        ON CONFLICT (resource) DO UPDATE SET etag = excluded.etag, items = excluded.items, total = excluded.total,
+            checked_at = excluded.checked_at, read_at = excluded.read_at
+        """,
+        (f"{list_key}{page}", etag, page, len(ids), total, moment),
+    )
+
+
+def _has_offers(connection: sqlite3.Connection) -> bool:
+    """Tell whether any skill has an offer: without offers, looking up a page takes half the time."""
+    return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM skill_offer)").fetchone()[0])

@@ -1,0 +1,32 @@
+"""Binding the database to another marketplace: what concerns only the former one is discarded."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from atom_saas_sync.store.sqlite.audit import write_audit
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.pages import leave_pages
+from atom_saas_sync.store.sqlite.runs import APPROVED_DELETIONS, MARKETPLACE, get_fact, set_fact
+
+
+def rebind(database: Database, marketplace: str, *, deletions: int, actor: str, now: datetime) -> None:
+    """Let the database belong to another marketplace, whose next sync may delete that many skills.
+
+    Skills, their bases, local edits, open conflicts and ratings stay: the next sync compares them as always. Where the
+    former marketplace stored a rating, and what it had of it, says nothing about the new one.
+    """
+    with database.transaction() as connection:
+        former = get_fact(connection, MARKETPLACE)
+        leave_pages(connection, 1)
+        for statement in (
+            "DELETE FROM http_validator",
+            "DELETE FROM last_message",
+            "DELETE FROM fact WHERE name GLOB 'rate_limit*'",
+            "DELETE FROM fact WHERE name IN ('marketplace_reached_at', 'clock_skew_seconds', 'ratings_not_updatable')",
+            "UPDATE skill_ratings SET remote_rating_id = NULL, base_digest = NULL, note = NULL",
+        ):
+            connection.execute(statement)
+        set_fact(connection, MARKETPLACE, marketplace, now)
+        set_fact(connection, APPROVED_DELETIONS, str(deletions), now)
+        write_audit(connection, actor, "db rebind", marketplace, now, {"former": former, "deletions": deletions})

@@ -1,0 +1,244 @@
+"""The request budget shared by all processes (marketplace-api.md, "Errors and limits")."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from atom_saas_sync.errors import DatabaseError
+from atom_saas_sync.model import BudgetLimit, BudgetState
+from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.runs import MARKETPLACE, get_fact, set_fact
+
+_MINUTE, _HOUR = 60, 3600
+_LARGEST_LEASE = 16
+_FACT = "rate_limit"
+LEAST_PER_MINUTE = 10
+"""The minimum for a declared limit: a faulty response must not stop all requests."""
+
+
+class _Declared(NamedTuple):
+    """The limit that a marketplace has declared: how long it holds, and until when nothing may be sent at all."""
+
+    marketplace: str
+    limit: int
+    window: int
+    until: float
+    pause_until: float
+
+
+class RequestBudget:
+    """Counts the requests of the last hour, by second. Threads may share it: they take turns on one connection.
+
+    A client that asks for many requests in one second gets more than one at a time, for this second, and gives back
+    what it did not use: each write waits for the transaction of whoever writes at the time.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        per_minute: int,
+        per_hour: int,
+        marketplace: str = "",
+        busy_timeout_seconds: float = 10.0,
+    ) -> None:
+        """Enforce `per_minute` and `per_hour`, and lower limits that `marketplace` declares."""
+        self._database = Database.open(path, any_thread=True, busy_timeout_seconds=busy_timeout_seconds)
+        self._turn = threading.Lock()
+        self._configured = ((per_minute, _MINUTE), (per_hour, _HOUR))
+        self._marketplace = marketplace
+        self._learned: _Declared | None = None
+        self._leased_second = 0
+        self._lease = self._left = 0
+
+    def take(self, now: datetime) -> float:
+        """Take one request and return 0.0, or return the seconds until one is free."""
+        second = int(now.timestamp())
+        with self._turn:
+            if self._left and second == self._leased_second:
+                self._left -= 1
+                return 0.0
+            with self._database.transaction() as connection:
+                self._give_back(connection)
+                wait = self._seconds_to_wait(connection, now.timestamp())
+                if wait > 0:
+                    return wait
+                lease = self._next_lease(second, self._free(connection, now))
+                connection.execute(
+                    "INSERT INTO request_budget (second, requests) VALUES (?1, ?2) "
+                    "ON CONFLICT (second) DO UPDATE SET requests = requests + ?2",
+                    (second, lease),
+                )
+                # A clock that was set back leaves seconds in the future, which would count forever.
+                connection.execute(
+                    "DELETE FROM request_budget WHERE second <= ? OR second > ?", (second - _HOUR, second + _MINUTE)
+                )
+            self._leased_second, self._lease, self._left = second, lease, lease - 1
+        return 0.0
+
+    def learn(self, now: datetime, *, limit: int, remaining: int | None, reset_seconds: float | None) -> None:
+        """Keep to what the marketplace said, for the window that it meant.
+
+        The headers do not name their window: a reset that is more than a minute away means an hour, else a minute.
+        """
+        learned = _declared(self._marketplace, now.timestamp(), limit, remaining, reset_seconds)
+        with self._turn:
+            known = self._learned
+            if (
+                known is not None
+                and not learned.pause_until
+                and learned[:3] == known[:3]
+                and learned.until < known.until + learned.window / 2  # not one write per response
+            ):
+                return
+            with self._database.transaction() as connection:
+                set_fact(connection, _FACT, json.dumps(learned._asdict()), now)
+                self._give_back(connection)
+            self._learned = learned
+
+    def free(self, now: datetime) -> int:
+        """Return the number of requests that are left now."""
+        with self._turn, self._database.reading() as connection:
+            return self._free(connection, now) + self._left
+
+    def close(self) -> None:
+        """Close the connection after waiting for its thread; closing it mid-statement crashes the process."""
+        with self._turn:
+            # What can't be given back counts as used, which is the safe side.
+            if self._left:
+                with suppress(DatabaseError), self._database.transaction() as connection:
+                    self._give_back(connection)
+            self._database.close()
+
+    def _next_lease(self, second: int, free: int) -> int:
+        """Return how many to take: one at first, twice as many again in the same second, most being left to others."""
+        wanted = 2 * self._lease if second == self._leased_second else 1
+        return max(1, min(wanted, free // 4, _LARGEST_LEASE))
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        if self._left:
+            connection.execute(
+                "UPDATE request_budget SET requests = requests - ? WHERE second = ?", (self._left, self._leased_second)
+            )
+            self._left = 0
+
+    def _free(self, connection: sqlite3.Connection, now: datetime) -> int:
+        declared = _in_force(connection, now.timestamp(), self._marketplace)
+        return _free(connection, now.timestamp(), self._configured, declared)
+
+    def _seconds_to_wait(self, connection: sqlite3.Connection, now: float) -> float:
+        return _seconds_to_wait(connection, now, self._configured, _in_force(connection, now, self._marketplace))
+
+
+_Limits = tuple[tuple[int, int], ...]
+
+
+def remaining_requests(connection: sqlite3.Connection, now: float, per_minute: int, per_hour: int) -> int:
+    """Return the number of requests to the database's marketplace that are left now."""
+    declared = _in_force(connection, now, get_fact(connection, MARKETPLACE))
+    return _free(connection, now, ((per_minute, _MINUTE), (per_hour, _HOUR)), declared)
+
+
+def budget_state(
+    connection: sqlite3.Connection, now: datetime, per_minute: int, per_hour: int, marketplace: str
+) -> BudgetState:
+    """Return what is left of the budget, and who limits it."""
+    moment = now.timestamp()
+    configured = ((per_minute, _MINUTE), (per_hour, _HOUR))
+    declared = _in_force(connection, moment, marketplace)
+    setters = ["ATOM_SAAS_RATE_LIMIT_PER_MINUTE", "ATOM_SAAS_RATE_LIMIT_PER_HOUR", marketplace]
+    limits = [
+        BudgetLimit(limit, window, used := _used(connection, moment, window), max(0, limit - used), set_by)
+        for (limit, window), set_by in zip(_all(configured, declared), setters, strict=False)
+    ]
+    return BudgetState(
+        free=_free(connection, moment, configured, declared),
+        next_free_in_seconds=_seconds_to_wait(connection, moment, configured, declared),
+        limits=tuple(limits),
+        declared_until=None if declared is None else _as_time(declared.until),
+        paused_until=_as_time(declared.pause_until) if declared is not None and declared.pause_until > moment else None,
+    )
+
+
+def forget_declared_limit(connection: sqlite3.Connection) -> bool:
+    """Discard a declared limit; tell whether there was one."""
+    return connection.execute("DELETE FROM fact WHERE name = ?", (_FACT,)).rowcount > 0
+
+
+def _declared(
+    marketplace: str, now: float, limit: int, remaining: int | None, reset_seconds: float | None
+) -> _Declared:
+    window = _HOUR if reset_seconds is not None and reset_seconds > _MINUTE else _MINUTE
+    pause_until = 0.0
+    until = now + window
+    if remaining == 0 and reset_seconds is not None and reset_seconds > 0:
+        until = now + min(reset_seconds, _HOUR)
+        if window == _MINUTE:
+            pause_until = until
+        else:  # nothing more for up to an hour: that is less than any limit may be
+            limit, window = 0, _MINUTE
+    return _Declared(marketplace, max(limit, LEAST_PER_MINUTE * window // _MINUTE), window, until, pause_until)
+
+
+def _in_force(connection: sqlite3.Connection, now: float, marketplace: str | None) -> _Declared | None:
+    """Return what was declared by this marketplace, or by any for None, unless its window is over."""
+    fact = get_fact(connection, _FACT)
+    if fact is None:
+        return None
+    fields = json.loads(fact)
+    if not fields.keys() >= set(_Declared._fields):  # of an earlier version, without a marketplace
+        return None
+    declared = _Declared(**{name: fields[name] for name in _Declared._fields})
+    # A window with an impossibly late end was written by a clock that was set back.
+    if not now < declared.until <= now + _HOUR or marketplace not in (None, declared.marketplace):
+        return None
+    return declared
+
+
+def _all(configured: _Limits, declared: _Declared | None) -> _Limits:
+    return configured if declared is None else (*configured, (declared.limit, declared.window))
+
+
+def _free(connection: sqlite3.Connection, now: float, configured: _Limits, declared: _Declared | None) -> int:
+    if declared is not None and declared.pause_until > now:
+        return 0
+    return max(0, min(limit - _used(connection, now, window) for limit, window in _all(configured, declared)))
+
+
+def _seconds_to_wait(
+    connection: sqlite3.Connection, now: float, configured: _Limits, declared: _Declared | None
+) -> float:
+    pause = 0.0 if declared is None else max(0.0, declared.pause_until - now)
+    return max([pause, *(_wait_for(connection, now, *limit) for limit in _all(configured, declared))])
+
+
+def _used(connection: sqlite3.Connection, now: float, window: int) -> int:
+    (sent,) = connection.execute(
+        "SELECT coalesce(sum(requests), 0) FROM request_budget WHERE second > ? AND second <= ?", (now - window, now)
+    ).fetchone()
+    return int(sent)
+
+
+def _as_time(moment: float) -> datetime:
+    return datetime.fromtimestamp(moment, UTC)
+
+
+def _wait_for(connection: sqlite3.Connection, now: float, limit: int, window: int) -> float:
+    """Return the seconds until the window allows one more request."""
+    rows = connection.execute(
+        "SELECT second, requests FROM request_budget WHERE second > ? AND second <= ? ORDER BY second DESC",
+        (now - window, now),
+    )
+    sent = 0
+    for row in rows:
+        sent += row["requests"]
+        if sent >= limit:
+            # Free again when this second, and with it enough of the oldest requests, has left the window.
+            return float(row["second"] + window + 1 - now)
+    return 0.0

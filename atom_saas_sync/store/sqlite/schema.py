@@ -1,0 +1,213 @@
+"""The tables, as SQL: what each migration adds and how it is taken back.
+
+Public tables: those of backend_tables.py, which the Atom backend reads and writes too, and the view usable_skill. The
+others are ours alone. All times are UTC text, ISO 8601 with `Z`, so that they order as text; but in public tables other
+programs write them in other forms (clauses.py compares them).
+
+How a local edit is found, whoever made it: `skill_base.data` is NULL as long as the cached text *is* what the
+marketplace last sent, so that the common case stores each skill once. The first write to a cached row by another
+program, or by a person through us, makes a trigger save the text that it replaces there. Triggers keep the full-text
+index right, too.
+
+A sync does both by itself, in bulk (a trigger would flush the index at every row): it holds a row in `bulk_write`
+while its transaction lasts, and the triggers stand aside. Writers exclude each other and a rollback takes the row
+away, so no other program's write can ever see it.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from atom_saas_sync.store.sqlite import backend_schema, digests
+from atom_saas_sync.store.sqlite.tables.catalogue import CREATE_CATALOGUE
+from atom_saas_sync.store.sqlite.tables.conflicts import CREATE_CONFLICTS
+from atom_saas_sync.store.sqlite.tables.gate import CREATE_GATE, drop_gate
+from atom_saas_sync.store.sqlite.tables.ratings import CREATE_RATINGS
+from atom_saas_sync.store.sqlite.tables.search import INDEX_CHARACTERS, INDEX_WORDS
+from atom_saas_sync.store.sqlite.tables.state import CREATE_SYNC_STATE
+from atom_saas_sync.store.sqlite.tables.versions import (
+    DROP_REMEMBERING,
+    FORGET_SEEN_VERSIONS,
+    REMEMBER_OLD,
+    SEEN_VERSIONS,
+    SIGN_OLD,
+    remember,
+)
+
+
+class Migration(Struct, frozen=True):
+    """One step of the schema and its way back, as SQL statements.
+
+    Pulling ratings returns the rows of the tables in `hands_over` to those of earlier migrations.
+    `loses` names what the way back drops besides whole tables, each with a statement that counts it.
+    """
+
+    name: str
+    up: tuple[str, ...]
+    down: tuple[str, ...]
+    hands_over: tuple[str, ...] = ()
+    loses: tuple[tuple[str, str], ...] = ()
+
+
+MIGRATIONS = (
+    Migration(
+        name="0001_catalogue",
+        up=CREATE_CATALOGUE,
+        down=(
+            "DROP VIEW usable_skill",
+            "DROP VIEW skill_text",
+            "DROP TABLE skill_cache",
+            "DROP TABLE insert_over",
+            "DROP TABLE bulk_write",
+            "DROP TABLE skill_fts",
+            "DROP TABLE http_validator",
+            "DROP TABLE skill_version",
+            "DROP TABLE skill_base",
+            "DROP TABLE category_cache",
+        ),
+    ),
+    Migration(
+        name="0002_sync_state",
+        up=CREATE_SYNC_STATE,
+        down=tuple(
+            f"DROP TABLE {table}"
+            for table in (
+                "scheduled_job",
+                "fact",
+                "request_budget",
+                "counter",
+                "sync_run",
+                "last_message",
+                "websocket_state",
+                "sync_state",
+            )
+        ),
+    ),
+    Migration(
+        name="0003_conflicts",
+        up=CREATE_CONFLICTS,
+        down=("DROP TABLE audit_log", "DROP TABLE conflict_log"),
+    ),
+    Migration(
+        name="0004_ratings",
+        up=CREATE_RATINGS,
+        down=("DROP TABLE failed_rating_upload", "DROP TABLE skill_rating"),
+    ),
+    # What was written here until a newer rating of the marketplace took its place: a JSON object with `rating`,
+    # `comment`, `updated_at`, `replaced_at`, and the `version` that the row has had since.
+    Migration(
+        name="0005_replaced_ratings",
+        up=("ALTER TABLE skill_rating ADD COLUMN replaced TEXT",),
+        down=("ALTER TABLE skill_rating DROP COLUMN replaced",),
+        loses=(("replaced ratings", "SELECT count(*) FROM skill_rating WHERE replaced IS NOT NULL"),),
+    ),
+    Migration(name="0006_index_characters", up=INDEX_CHARACTERS, down=INDEX_WORDS),
+    # The digests of all stored versions in their final form (docs/TRUST.md).
+    Migration(name="0007_digests", up=digests.recompute(), down=digests.recompute(" until 0007")),
+    Migration(name="0008_seen_versions", up=SEEN_VERSIONS, down=FORGET_SEEN_VERSIONS),
+    # Stored texts in which SQL readers could see something else than others (docs/TRUST.md): in our own encoding.
+    Migration(name="0009_one_meaning", up=digests.respell(), down=()),
+    # Which rows were written since the last run compared texts with digests.
+    Migration(
+        name="0010_written_rows",
+        up=("CREATE INDEX idx_skill_cache_updated_at ON skill_cache(updated_at)",),
+        down=("DROP INDEX idx_skill_cache_updated_at",),
+    ),
+    # What stands beside the digests if there is a key for it: eight bytes that name the key, and an HMAC
+    # (docs/TRUST.md). NULL where it was written without a key.
+    Migration(
+        name="0011_signatures",
+        up=("ALTER TABLE skill_base ADD COLUMN signature BLOB",),
+        down=("ALTER TABLE skill_base DROP COLUMN signature",),
+    ),
+    # The signature that a version had as a base, or got when it came and waited in a conflict: with it, the version
+    # can become the base again. NULL if there was none.
+    Migration(
+        name="0012_seen_signatures",
+        up=(
+            "ALTER TABLE skill_seen ADD COLUMN signature BLOB",
+            *DROP_REMEMBERING,
+            *remember(REMEMBER_OLD + SIGN_OLD),
+        ),
+        down=(
+            *DROP_REMEMBERING,
+            "ALTER TABLE skill_seen DROP COLUMN signature",
+            *remember(REMEMBER_OLD),
+        ),
+    ),
+    # The tables that the Atom backend reads and writes too, with all columns of its models (backend_schema.py).
+    Migration(name="0013_backend_state", up=backend_schema.STATE, down=backend_schema.former_state(CREATE_SYNC_STATE)),
+    # websocket_enabled is the administrators' switch from now on; before, `watch` wrote ATOM_SAAS_WS_ENABLED there.
+    Migration(
+        name="0014_websocket_switch",
+        up=("UPDATE websocket_state SET websocket_enabled = 1 WHERE started_at IS NOT NULL",),
+        down=(),
+    ),
+    Migration(
+        name="0015_backend_ratings",
+        up=backend_schema.ratings(CREATE_RATINGS),
+        down=backend_schema.former_ratings(CREATE_RATINGS),
+        hands_over=("skill_ratings", "failed_rating_uploads"),
+    ),
+    # Who wrote a former version: the marketplace, or somebody here (`local`) whose text was replaced or deleted.
+    Migration(
+        name="0016_local_versions",
+        up=("ALTER TABLE skill_version ADD COLUMN origin TEXT NOT NULL DEFAULT 'marketplace'",),
+        down=(
+            "DELETE FROM skill_version WHERE origin != 'marketplace'",
+            "ALTER TABLE skill_version DROP COLUMN origin",
+        ),
+        loses=(("former local versions", "SELECT count(*) FROM skill_version WHERE origin != 'marketplace'"),),
+    ),
+    # 1 where a strategy has replaced what was written here, until somebody has looked at that conflict.
+    Migration(
+        name="0017_replaced_edits",
+        up=(
+            "ALTER TABLE conflict_log ADD COLUMN replaced_unseen INTEGER NOT NULL DEFAULT 0",
+            "CREATE INDEX idx_conflict_log_unseen ON conflict_log(id) WHERE replaced_unseen = 1",
+        ),
+        down=("DROP INDEX idx_conflict_log_unseen", "ALTER TABLE conflict_log DROP COLUMN replaced_unseen"),
+    ),
+    # A skill's newest versions of either origin are found without reading their texts.
+    Migration(
+        name="0018_history_index",
+        up=(
+            "DROP INDEX idx_skill_version_skill_id",
+            "CREATE INDEX idx_skill_version_origin ON skill_version(skill_id, origin)",
+        ),
+        down=(
+            "DROP INDEX idx_skill_version_origin",
+            "CREATE INDEX idx_skill_version_skill_id ON skill_version(skill_id)",
+        ),
+    ),
+    Migration(name="0019_backend_conflicts", up=backend_schema.CONFLICTS, down=backend_schema.FORMER_CONFLICTS),
+    Migration(name="0020_expiry", up=backend_schema.EXPIRY, down=backend_schema.FORMER_EXPIRY),
+    Migration(
+        name="0021_deleted_edits",
+        up=backend_schema.DELETED_EDITS,
+        down=backend_schema.FORMER_DELETED_EDITS,
+        loses=(("deleted local edits", "SELECT count(*) FROM skill_version WHERE ended_by = 'deleted_here'"),),
+    ),
+    # What waits, what people have decided, and who admitted the version that is served (docs/TRUST.md).
+    Migration(
+        name="0022_gate",
+        up=CREATE_GATE,
+        down=drop_gate(CREATE_CATALOGUE[-1]),
+        loses=(
+            ("versions never served", "SELECT count(*) FROM skill_version WHERE ended_by = 'not_admitted'"),
+            (
+                "admissions by people",
+                "SELECT count(*) FROM skill_base WHERE admitted_by IS NOT NULL AND admitted_by != 'adopted'",
+            ),
+        ),
+    ),
+    # When a page was last read as a body, and not confirmed by a 304.
+    Migration(
+        name="0023_pages_read",
+        up=(
+            "ALTER TABLE http_validator ADD COLUMN read_at TEXT",
+            "UPDATE http_validator SET read_at = checked_at WHERE page IS NOT NULL",
+        ),
+        down=("ALTER TABLE http_validator DROP COLUMN read_at",),
+    ),
+)

@@ -1,0 +1,1 @@
+"""The statements of the migrations, by subject; store/sqlite/schema.py puts them in order."""

@@ -1,0 +1,139 @@
+"""The cached skills and categories, their bases, their history, and the view for readers."""
+
+from __future__ import annotations
+
+from atom_saas_sync.store.sqlite.tables.search import (
+    INDEX_DELETE,
+    INDEX_INSERT,
+    INDEX_SETTINGS,
+    INDEX_TABLE,
+    INDEX_UPDATE,
+    INDEX_VIEW,
+)
+from atom_saas_sync.store.sqlite.tables.shared import NOT_OURS, NOW
+
+CREATE_CATALOGUE = (
+    f"""
+    CREATE TABLE skill_cache (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        skill_id TEXT NOT NULL,
+        skill_data TEXT NOT NULL,
+        expires_at TEXT,
+        created_at TEXT NOT NULL DEFAULT ({NOW}),
+        updated_at TEXT NOT NULL DEFAULT ({NOW}),
+        tenant_id TEXT NOT NULL DEFAULT 'default',
+        hit_count INTEGER NOT NULL DEFAULT 0,
+        last_hit_at TEXT
+    )
+    """,
+    "CREATE UNIQUE INDEX idx_skill_cache_skill_id ON skill_cache(skill_id)",
+    "CREATE INDEX idx_skill_cache_expires_at ON skill_cache(expires_at)",
+    f"""
+    CREATE TABLE category_cache (
+        id INTEGER PRIMARY KEY,
+        category_name TEXT NOT NULL,
+        category_data TEXT NOT NULL,
+        expires_at TEXT,
+        created_at TEXT NOT NULL DEFAULT ({NOW}),
+        updated_at TEXT NOT NULL DEFAULT ({NOW}),
+        tenant_id TEXT NOT NULL DEFAULT 'default',
+        hit_count INTEGER NOT NULL DEFAULT 0,
+        last_hit_at TEXT
+    )
+    """,
+    "CREATE UNIQUE INDEX idx_category_cache_name ON category_cache(category_name)",
+    # The common base of each skill that the marketplace has sent. `page` is the page of the list that held it last.
+    # `wire_digest` is SHA-256 of the bytes as they came: equal bytes need no parsing.
+    """
+    CREATE TABLE skill_base (
+        id INTEGER PRIMARY KEY,
+        skill_id TEXT NOT NULL UNIQUE,
+        page INTEGER,
+        wire_digest BLOB NOT NULL,
+        content_digest BLOB NOT NULL,
+        exec_digest BLOB NOT NULL,
+        confirmed_at TEXT NOT NULL,
+        deleted_at TEXT,
+        data TEXT
+    )
+    """,
+    "CREATE INDEX idx_skill_base_page ON skill_base(page)",
+    "CREATE INDEX idx_skill_base_touched ON skill_base(skill_id) WHERE data IS NOT NULL",
+    # Versions that the marketplace sent and has since replaced or deleted; `data` is compressed (zstd).
+    """
+    CREATE TABLE skill_version (
+        id INTEGER PRIMARY KEY,
+        skill_id TEXT NOT NULL,
+        version TEXT,
+        content_digest BLOB NOT NULL,
+        exec_digest BLOB NOT NULL,
+        ended_at TEXT NOT NULL,
+        ended_by TEXT NOT NULL CHECK (ended_by IN ('superseded', 'deleted')),
+        data BLOB NOT NULL
+    )
+    """,
+    "CREATE INDEX idx_skill_version_skill_id ON skill_version(skill_id)",
+    # What we know of each HTTP resource. A page of the list also says how many items it had; `checked_at` is when
+    # the marketplace last confirmed it (200 or 304), and with it all skills whose skill_base.page it is.
+    """
+    CREATE TABLE http_validator (
+        resource TEXT PRIMARY KEY,
+        etag TEXT,
+        page INTEGER,
+        items INTEGER,
+        total INTEGER,
+        checked_at TEXT NOT NULL
+    ) WITHOUT ROWID
+    """,
+    "CREATE UNIQUE INDEX idx_http_validator_page ON http_validator(page) WHERE page IS NOT NULL",
+    INDEX_TABLE,
+    *INDEX_SETTINGS,
+    INDEX_VIEW,
+    "CREATE TABLE bulk_write (process INTEGER NOT NULL)",
+    # Of one INSERT, the rows that it replaces if it says OR REPLACE. Whether they are gone is known only afterwards:
+    # OR IGNORE and an upsert begin in the same way.
+    "CREATE TABLE insert_over (id INTEGER PRIMARY KEY, skill_id TEXT NOT NULL, skill_data TEXT NOT NULL)",
+    f"""
+    CREATE TRIGGER skill_cache_before_insert BEFORE INSERT ON skill_cache
+    WHEN {NOT_OURS}
+    BEGIN
+        -- INSERT OR REPLACE by another program: its delete half fires no trigger, as a rule.
+        DELETE FROM insert_over;
+        INSERT INTO insert_over
+        SELECT id, skill_id, skill_data FROM skill_cache WHERE skill_id = new.skill_id OR id = new.id;
+        UPDATE skill_base
+        SET data = (SELECT skill_data FROM insert_over WHERE insert_over.skill_id = skill_base.skill_id)
+        WHERE skill_id IN (SELECT skill_id FROM insert_over) AND data IS NULL;
+    END
+    """,  # noqa: S608 - built from constants
+    INDEX_INSERT,
+    INDEX_UPDATE,
+    INDEX_DELETE,
+    # The one door for readers. `stale` is for entries that a sync could have confirmed in the last 24 hours and did
+    # not; what was edited here or exists only here does not age (rule 6).
+    """
+    CREATE VIEW usable_skill AS
+    SELECT
+        c.skill_id,
+        CASE WHEN json_valid(c.skill_data) THEN json_extract(c.skill_data, '$.name') END AS name,
+        CASE WHEN json_valid(c.skill_data) THEN json_extract(c.skill_data, '$.version') END AS version,
+        CASE WHEN json_valid(c.skill_data) THEN json_extract(c.skill_data, '$.category') END AS category,
+        c.skill_data,
+        CASE
+            WHEN b.skill_id IS NULL THEN 'local'
+            WHEN b.data IS NULL OR b.data = c.skill_data THEN 'marketplace'
+            ELSE 'edited'
+        END AS source,
+        max(b.confirmed_at, coalesce(v.checked_at, '')) AS confirmed_at,
+        (
+            b.skill_id IS NOT NULL
+            AND (b.data IS NULL OR b.data = c.skill_data)
+            AND max(b.confirmed_at, coalesce(v.checked_at, ''))
+                < strftime('%Y-%m-%dT%H:%M:%SZ', 'now', '-24 hours')
+        ) AS stale
+    FROM skill_cache AS c
+    LEFT JOIN skill_base AS b ON b.skill_id = c.skill_id
+    LEFT JOIN http_validator AS v ON v.page = b.page
+    WHERE b.deleted_at IS NULL
+    """,
+)

@@ -1,0 +1,114 @@
+"""The full-text index and the triggers that keep it right: as it began, and since 0006."""
+
+from __future__ import annotations
+
+from atom_saas_sync.store.sqlite import search_index
+from atom_saas_sync.store.sqlite.tables.shared import NOT_OURS
+
+# The text that full-text search covers, as it was indexed before 0006.
+_FIELDS = ("name", "description", "tags", "category", "code")
+_INDEXED = ", ".join(f"json_extract({{row}}skill_data, '$.{field}') AS {field}" for field in _FIELDS)
+_NEW_ENTRY = (
+    "INSERT INTO skill_fts(rowid, name, description, tags, category, code) "
+    f"SELECT new.id, {_INDEXED.format(row='new.')} WHERE json_valid(new.skill_data);"
+)
+_OLD_ENTRY = (
+    "INSERT INTO skill_fts(skill_fts, rowid, name, description, tags, category, code) "
+    f"SELECT 'delete', old.id, {_INDEXED.format(row='old.')} WHERE json_valid(old.skill_data);"
+)
+_SAVE_BASE = "UPDATE skill_base SET data = {text} WHERE skill_id = {row}.skill_id AND data IS NULL;"
+
+INDEX_TABLE = """
+    CREATE VIRTUAL TABLE skill_fts USING fts5(
+        name, description, tags, category, code, content='', tokenize='unicode61 remove_diacritics 2'
+    )
+    """
+INDEX_INSERT = f"""
+    CREATE TRIGGER skill_cache_after_insert AFTER INSERT ON skill_cache
+    WHEN {NOT_OURS}
+    BEGIN
+        INSERT INTO skill_fts(skill_fts, rowid, name, description, tags, category, code)
+        SELECT 'delete', id, {_INDEXED.format(row="")} FROM insert_over
+        WHERE json_valid(skill_data) AND (id = new.id OR id NOT IN (SELECT id FROM skill_cache));
+        DELETE FROM insert_over;
+        {_NEW_ENTRY}
+    END
+    """  # noqa: S608 - built from constants
+# The key columns too: an entry of the index belongs to an id, and a renamed skill is gone under its old name.
+INDEX_UPDATE = f"""
+    CREATE TRIGGER skill_cache_after_update AFTER UPDATE OF id, skill_id, skill_data ON skill_cache
+    WHEN {NOT_OURS} AND (
+        new.skill_data IS NOT old.skill_data OR new.id IS NOT old.id OR new.skill_id IS NOT old.skill_id
+    )
+    BEGIN
+        {_SAVE_BASE.format(text="old.skill_data", row="old")}
+        {_OLD_ENTRY}
+        {_NEW_ENTRY}
+    END
+    """
+INDEX_DELETE = f"""
+    CREATE TRIGGER skill_cache_after_delete AFTER DELETE ON skill_cache
+    WHEN {NOT_OURS}
+    BEGIN
+        {_SAVE_BASE.format(text="old.skill_data", row="old")}
+        {_OLD_ENTRY}
+        -- With PRAGMA recursive_triggers (sqlite-utils sets it) the delete half of a replacement does fire this.
+        DELETE FROM insert_over WHERE id = old.id;
+    END
+    """  # noqa: S608 - built from constants
+INDEX_SETTINGS = (
+    # A page of skills fits into memory before it is written, and its segments are merged seldom: together a third less
+    # time for a first sync (docs/PERFORMANCE.md), and the same for a search.
+    "INSERT INTO skill_fts (skill_fts, rank) VALUES ('hashsize', 16777216)",
+    "INSERT INTO skill_fts (skill_fts, rank) VALUES ('automerge', 64)",
+    "INSERT INTO skill_fts (skill_fts, rank) VALUES ('crisismerge', 128)",
+)
+INDEX_VIEW = f"""
+    CREATE VIEW skill_text AS
+    SELECT id, skill_id, {_INDEXED.format(row="")} FROM skill_cache WHERE json_valid(skill_data)
+    """  # noqa: S608 - built from constants
+# 0006: the same index with decoded values, and with one token a character for scripts without spaces.
+_INDEX_NEW = f"""
+        INSERT INTO skill_fts(rowid, {search_index.COLUMNS})
+        {search_index.entries("(SELECT new.id AS id, new.skill_data AS skill_data)")};
+"""
+_UNINDEX_OLD = f"""
+        INSERT INTO skill_fts(skill_fts, rowid, {search_index.COLUMNS})
+        SELECT 'delete', * FROM ({search_index.entries("(SELECT old.id AS id, old.skill_data AS skill_data)")});
+"""  # noqa: S608 - built from constants
+_INDEX_TRIGGERS = ("skill_cache_after_insert", "skill_cache_after_update", "skill_cache_after_delete")
+_DROP_INDEX = (
+    *(f"DROP TRIGGER IF EXISTS {trigger}" for trigger in _INDEX_TRIGGERS),
+    "DROP VIEW IF EXISTS skill_text",
+    "DROP TABLE IF EXISTS skill_fts",
+)
+INDEX_CHARACTERS = (
+    *_DROP_INDEX,
+    search_index.create_table("skill_fts"),
+    *INDEX_SETTINGS,
+    f"CREATE VIEW skill_text AS {search_index.entries('skill_cache')}",
+    f"""
+    CREATE TRIGGER skill_cache_after_insert AFTER INSERT ON skill_cache
+    WHEN {NOT_OURS}
+    BEGIN
+        INSERT INTO skill_fts(skill_fts, rowid, {search_index.COLUMNS})
+        SELECT 'delete', * FROM ({search_index.entries("insert_over")})
+        WHERE id = new.id OR id NOT IN (SELECT id FROM skill_cache);
+        DELETE FROM insert_over;
+        {_INDEX_NEW}
+    END
+    """,  # noqa: S608 - built from constants
+    INDEX_UPDATE.replace(_OLD_ENTRY, _UNINDEX_OLD).replace(_NEW_ENTRY, _INDEX_NEW),
+    INDEX_DELETE.replace(_OLD_ENTRY, _UNINDEX_OLD),
+    search_index.REBUILD,
+)
+INDEX_WORDS = (
+    *_DROP_INDEX,
+    INDEX_TABLE,
+    *INDEX_SETTINGS,
+    INDEX_VIEW,
+    INDEX_INSERT,
+    INDEX_UPDATE,
+    INDEX_DELETE,
+    f"INSERT INTO skill_fts(rowid, {search_index.COLUMNS}) SELECT id, {search_index.COLUMNS} FROM skill_text",  # noqa: S608
+)

@@ -1,1 +1,0 @@
-"""The statements of the migrations, by subject; store/schema.py puts them in order."""

@@ -12,10 +12,11 @@ from datetime import datetime
 from typing import Any, Literal
 
 from atom_saas_sync.core.canonical import decode_object
+from atom_saas_sync.core.scripts import folded
 from atom_saas_sync.model import BEST_RATING, LARGEST_COUNT, TIME_TO_LIVE, CachedSkill, SkillFilter, Sort
 from atom_saas_sync.store.sqlite.counters import increment
 from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.search_index import FOLDED, folded, have_tokens, spaced
+from atom_saas_sync.store.sqlite.search_index import FOLDED, have_tokens, spaced
 from atom_saas_sync.times import format_time, parse_time
 
 ReadResult = Literal["hit", "miss", "stale"]

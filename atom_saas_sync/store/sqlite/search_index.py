@@ -10,43 +10,27 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from atom_saas_sync.core.scripts import ALONE, MARKS, folded
+
 FIELDS = ("name", "description", "tags", "category", "code")
 COLUMNS = ", ".join(FIELDS)
 
-# Thai to Myanmar, Hangul Jamo, Khmer, Tai and Khmer symbols, Tai Tham, Balinese, CJK with kana and Hangul, the rest of
-# Myanmar and Javanese, Tai Viet, Hangul syllables, compatibility and half-width forms, Tangut, kana, rare ideographs.
-_ALONE = (
-    "[\u0e00-\u109f\u1100-\u11ff\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\u1b00-\u1b7f\u3001-\ua4cf\ua960-\ua9ff"
-    "\uaa60-\uaadf\uac00-\ud7ff\uf900-\ufaff\uff65-\uffdc\U00016fe0-\U00018dff\U0001aff0-\U0001b2ff"
-    "\U00020000-\U0003ffff]"
-)
-# Vowel signs, tone marks and voicing marks of these scripts: without them words that differ would be the same.
-_MARKS = (
-    (0x0E31, 0x0E31), (0x0E34, 0x0E3A), (0x0E47, 0x0E4E), (0x0EB1, 0x0EB1), (0x0EB4, 0x0EBC), (0x0EC8, 0x0ECE),
-    (0x0F71, 0x0F84), (0x0F90, 0x0FBC), (0x102B, 0x103E), (0x1056, 0x1059), (0x105E, 0x1060), (0x1062, 0x1064),
-    (0x1067, 0x106D), (0x1071, 0x1074), (0x1082, 0x108D), (0x108F, 0x108F), (0x109A, 0x109D), (0x17B4, 0x17D3),
-    (0x17DD, 0x17DD), (0x1A55, 0x1A7C), (0x1B00, 0x1B04), (0x1B34, 0x1B44), (0x3099, 0x309A), (0xA980, 0xA983),
-    (0xA9B3, 0xA9C0), (0xA9E5, 0xA9E5), (0xAA7B, 0xAA7D), (0xAAB0, 0xAAB0), (0xAAB2, 0xAAB4), (0xAAB7, 0xAAB8),
-    (0xAABE, 0xAABF), (0xAAC1, 0xAAC1),
-)  # fmt: skip
 _TOKENIZER = "unicode61 remove_diacritics 2 tokenchars '{}'".format(
-    "".join(chr(code) for first, last in _MARKS for code in range(first, last + 1))
+    "".join(chr(code) for first, last in MARKS for code in range(first, last + 1))
 )
 
 SPACED = "atom_sync_spaced"
 FOLDED = "atom_sync_folded"
 
 _TEXT = frozenset({str})
-_VARIANTS = dict.fromkeys(range(0xFE00, 0xFE10))
 _decode = msgspec.json.Decoder().decode
-_alone_run = re.compile(f"{_ALONE}+")
-# All bytes of UTF-8 but those that begin a character of `_ALONE`, some others among them.
+_alone_run = re.compile(f"{ALONE}+")
+# All bytes of UTF-8 but those that begin a character of `ALONE`, some others among them.
 _NEVER_ALONE = bytes({*range(256)} - {0xE0, 0xE1, *range(0xE3, 0xF1)})
 
 
@@ -62,13 +46,6 @@ def spaced(text: str) -> str:
     if text.isascii() or not text.encode().translate(None, _NEVER_ALONE):
         return text
     return _alone_run.sub(lambda run: f" {' '.join(run.group())} ", text)
-
-
-def folded(text: str) -> str:
-    """Return `text` as names, categories and tags are compared: without case, composed, without emoji variants."""
-    if text.isascii():
-        return text.lower()
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold()).translate(_VARIANTS)
 
 
 def register(connection: sqlite3.Connection) -> None:
@@ -208,7 +185,7 @@ def _spaced_chunks(text: str) -> str:
             WITH RECURSIVE letter(j, c) AS (
                 SELECT 1, substr(part, 1, 1) UNION ALL SELECT j + 1, substr(part, j + 1, 1) FROM letter WHERE c != ''
             )
-            SELECT group_concat(CASE WHEN c GLOB '{_ALONE}' THEN ' ' || c || ' ' ELSE c END, '') FROM letter
+            SELECT group_concat(CASE WHEN c GLOB '{ALONE}' THEN ' ' || c || ' ' ELSE c END, '') FROM letter
         ) END, '') FROM chunk
     )"""  # noqa: S608 - built from constants
 

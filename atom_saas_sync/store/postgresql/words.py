@@ -1,0 +1,164 @@
+"""The words of a skill, and of what is searched for: one tokeniser for both, so that the server needs no parser.
+
+Words are what SQLite's index has: runs of letters and digits, without case, and Latin ones without accents. Of scripts
+without spaces each character is a word, and each pair of neighbours one more: the pair finds what stands together,
+where SQLite's index looks for a phrase.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from atom_saas_sync.core.scripts import ALONE, MARKS
+
+# The name first: if there are too many words, those of the code are left out.
+HEAD = (("name", "A"), ("tags", "B"), ("category", "B"), ("description", "C"))
+_CODE = "code"
+
+_LONGEST_WORD = 255
+_MOST_BYTES = 900_000  # a tsvector holds a megabyte
+_MOST_OF_HEAD = 300_000
+_LAST_POSITION = 16383
+_MOST_TERMS = 32
+# A shorter prefix matches too many words of code to be searched there.
+_SHORTEST_PREFIX = 4
+
+_ALONE_RANGES = ALONE.strip("[]")
+_TOKENS = re.compile(f"{ALONE}|(?:[^\\W_{_ALONE_RANGES}]|[\ue000-\uf8ff])+").findall
+_is_alone = re.compile(ALONE).match
+_LATIN_MARKS = re.compile("(?<=[A-Za-z])[\u0300-\u036f]+")
+_OTHER_MARKS = re.compile("[\u0300-\u036f]+")
+_MARK_TOKENS = frozenset(chr(code) for first, last in MARKS for code in range(first, last + 1))
+# ASCII in lower case, with blanks for what is neither letter nor digit; other bytes stay.
+_PLAIN = bytes(ord(chr(code).lower()) if chr(code).isalnum() else 32 for code in range(128)) + bytes(range(128, 256))
+
+
+class _Simple(dict[int, str]):
+    """Folds the case of single characters to single ones: `ß` stays, and a final sigma is a sigma."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        full = character.casefold()
+        self[code] = found = full if len(full) == 1 else character.lower()
+        return found
+
+
+_simple = _Simple()
+
+
+class Terms(NamedTuple):
+    """What a text is searched by: words that must be there; and the last one, which may go on.
+
+    `prefix` says where the last one counts as the beginning of a word: `words`, `head`, or nowhere. Of a last term of
+    several words (`os.path`) the last is meant; the others are in `before`.
+    """
+
+    whole: tuple[str, ...]
+    before: tuple[str, ...]
+    last: str
+    prefix: str | None
+
+
+def tokens(text: str) -> list[str]:
+    """Return the words of a text in their order."""
+    if text.isascii():
+        return text.encode().translate(_PLAIN).decode().split()
+    folded = unicodedata.normalize("NFD", text.encode(errors="replace").decode()).translate(_simple)
+    folded = _OTHER_MARKS.sub("", unicodedata.normalize("NFC", _LATIN_MARKS.sub("", folded)))
+    return [token for token in _TOKENS(folded) if not _is_alone(token) or token.isalnum() or token in _MARK_TOKENS]
+
+
+def words(texts: Iterable[str]) -> list[str]:
+    """Return the words and pairs of several texts, each once, those of the first text first; as many as fit."""
+    found: dict[str, None] = {}
+    for text in texts:
+        if text.isascii():
+            found |= dict.fromkeys(tokens(text))
+        elif re.search(ALONE, text):
+            each = tokens(text)
+            found |= dict.fromkeys((*each, *_pairs(each)))
+        else:
+            # Most of a long text are ASCII words, and most words come often.
+            for chunk in dict.fromkeys(text.encode(errors="replace").translate(_PLAIN).decode().split()):
+                found |= dict.fromkeys(tokens(chunk))
+    return _that_fit(map(_cut, found), _MOST_BYTES)
+
+
+def texts_of(fields: Mapping[str, Any]) -> list[str]:
+    """Return what is searched of a skill, as text: each of HEAD, then the code."""
+    return [" ".join(_leaves(fields.get(name))) for name in (*(name for name, _ in HEAD), _CODE)]
+
+
+def head(texts: Iterable[str]) -> str:
+    """Return the text form of a tsvector with places and weights, for the texts of HEAD."""
+    entries: list[str] = []
+    place = 0
+    for text, (_, weight) in zip(texts, HEAD, strict=False):
+        found = tokens(text)
+        for word in (*found, *_pairs(found)):
+            place += 1
+            entries.append(f"'{_cut(word)}':{min(place, _LAST_POSITION)}{weight}")
+    return " ".join(_that_fit(entries, _MOST_OF_HEAD))
+
+
+def terms(text: str) -> Terms | None:
+    """Return what a text is searched by; None if it has no words."""
+    typed = [(each, found) for each in text.replace("\0", " ").split()[:_MOST_TERMS] if (found := tokens(each))]
+    if not typed:
+        return None
+    *first, (last_typed, last) = typed
+    whole = dict.fromkeys(_cut(word) for _, found in first for word in (*found, *_pairs(found)))
+    before = dict.fromkeys(_cut(word) for word in (*last[:-1], *_pairs(last)))
+    return Terms(tuple(whole), tuple(before), _cut(last[-1]), _prefix(last_typed))
+
+
+def _prefix(typed: str) -> str | None:
+    """Return where the last word of what was typed counts as the beginning of a word."""
+    end = re.split(ALONE, typed)[-1]
+    letters = sum(map(str.isalnum, end)) if end else 1
+    if letters >= _SHORTEST_PREFIX:
+        return "words"
+    return "head" if letters > 1 else None
+
+
+def _pairs(found: list[str]) -> Iterator[str]:
+    """Yield the neighbours among characters that are words of their own, in pairs."""
+    return (a + b for a, b in pairwise(found) if _is_alone(a) and _is_alone(b))
+
+
+def _leaves(value: object) -> Iterator[str]:
+    """Yield the values of a field without their structure, as SQLite's index has them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _leaves(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _leaves(each)
+    elif isinstance(value, bool):
+        yield str(int(value))
+    elif value is not None:
+        yield str(value)
+
+
+def _cut(word: str) -> str:
+    if len(word) * 4 <= _LONGEST_WORD:
+        return word
+    encoded = word.encode()
+    return word if len(encoded) <= _LONGEST_WORD else encoded[:_LONGEST_WORD].decode(errors="ignore")
+
+
+def _that_fit(found: Iterable[str], most: int) -> list[str]:
+    kept: list[str] = []
+    size = 0
+    for word in found:
+        size += len(word) if word.isascii() else len(word.encode())
+        if size > most:
+            break
+        kept.append(word)
+    return kept

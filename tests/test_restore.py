@@ -14,10 +14,10 @@ from conftest import Machine, on_a_terminal
 from database_rules import check_rules
 
 from atom_saas_sync.cli.session import all_runs_locked
+from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.errors import DatabaseError, Locked
 from atom_saas_sync.store.sqlite import maintenance, migrations
 from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.integrity import Signer
 from atom_saas_sync.store.sqlite.kept_copies import back_up
 from atom_saas_sync.store.sqlite.lock import run_lock
 from atom_saas_sync.store.sqlite.restore import prepare, put_in_place, read_backup, staged

@@ -9,7 +9,7 @@ from conftest import Machine
 
 from atom_saas_sync.cli.identify import whole_rating_id
 from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.known_ids import ids_from
+from atom_saas_sync.store.sqlite.known_ids import KnownIds
 
 IDS = ("invoice-reader", "invoice-writer", "invo", "café-menu", "100%_done")
 
@@ -27,13 +27,13 @@ def test_the_store_finds_ids_by_their_beginning(some: Machine) -> None:
     some.pull()
     some.sql("INSERT INTO skill_rating (skill_id, user_id, rating) VALUES ('invoice-scanner', 'ada', 5)")
     with Database.open(some.database_path) as database:
-        current, former = ids_from(database, "invo", limit=9)
+        current, former = KnownIds(database).skills_from("invo", limit=9)
         assert current == {"invo": "The invo", "invoice-reader": "The invoice-reader"}
         assert list(former) == ["invoice-scanner", "invoice-writer"]
-        assert ids_from(database, "invo", limit=1)[0] == {"invo": "The invo"}
-        assert list(ids_from(database, "100%", limit=9)[0]) == ["100%_done"]
-        assert list(ids_from(database, "caf", limit=9)[0]) == ["café-menu"]
-        assert ids_from(database, "Invoice", limit=9) == ({}, {})
+        assert KnownIds(database).skills_from("invo", limit=1)[0] == {"invo": "The invo"}
+        assert list(KnownIds(database).skills_from("100%", limit=9)[0]) == ["100%_done"]
+        assert list(KnownIds(database).skills_from("caf", limit=9)[0]) == ["café-menu"]
+        assert KnownIds(database).skills_from("Invoice", limit=9) == ({}, {})
 
 
 def test_commands_take_a_beginning_of_an_id(some: Machine) -> None:

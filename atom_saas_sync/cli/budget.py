@@ -27,16 +27,15 @@ def show(ctx: typer.Context, as_json: _Json = False) -> None:
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.core.marketplace import marketplace_of
     from atom_saas_sync.store.sqlite.database import Database
-    from atom_saas_sync.store.sqlite.requests import budget_state
+    from atom_saas_sync.store.sqlite.requests import StoredLimits
 
     settings = runtime.load(ctx.obj)
-    with Database.open(settings.database_path, create=False) as database, database.reading() as connection:
-        state = budget_state(
-            connection,
+    with Database.open(settings.database_path, create=False) as database:
+        state = StoredLimits(database).state(
             datetime.now(UTC),
-            settings.rate_limit_per_minute,
-            settings.rate_limit_per_hour,
-            marketplace_of(settings.api_url),
+            per_minute=settings.rate_limit_per_minute,
+            per_hour=settings.rate_limit_per_hour,
+            marketplace=marketplace_of(settings.api_url),
         )
     if as_json:
         print_json({"budget": _document(state)})
@@ -81,11 +80,11 @@ def reset(ctx: typer.Context, as_json: _Json = False) -> None:
     """Forget the limit that a marketplace declared. What was sent still counts against the configured limits."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.store.sqlite.database import Database
-    from atom_saas_sync.store.sqlite.requests import forget_declared_limit
+    from atom_saas_sync.store.sqlite.requests import StoredLimits
 
     settings = runtime.load(ctx.obj)
-    with Database.open(settings.database_path, create=False) as database, database.transaction() as connection:
-        forgotten = forget_declared_limit(connection)
+    with Database.open(settings.database_path, create=False) as database:
+        forgotten = StoredLimits(database).forget_declared_limit()
     if as_json:
         print_json({"reset": forgotten})
     else:

@@ -112,9 +112,9 @@ def purge(
 
 def _named(database: Database, ids: Sequence[str]) -> list[str]:
     """Return a line for each skill: its id, and its name if it has one."""
-    from atom_saas_sync.store.sqlite.reading import skill_names
+    from atom_saas_sync.store.sqlite.known_ids import KnownIds
 
-    names = skill_names(database, ids)
+    names = KnownIds(database).names(ids)
     return [f"{each}  {names[each]}" if each in names else each for each in ids]
 
 

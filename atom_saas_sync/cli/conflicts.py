@@ -49,14 +49,14 @@ def list_conflicts(
 ) -> None:
     """List open conflicts, the most severe and oldest first."""
     from atom_saas_sync.core.comparison import conflict_line
-    from atom_saas_sync.store.sqlite.known_ids import names_of
+    from atom_saas_sync.store.sqlite.known_ids import KnownIds
 
     wanted = _filter(severity, conflict_type, skill, resolved=resolved)
     with _log(ctx.obj) as log:
         wanted = _with_whole_id(log, wanted)
         conflicts = log.list_conflicts(wanted, limit=limit or None)
         total = log.count(wanted)
-        names = names_of(log.database, (each.skill_id for each in conflicts))
+        names = KnownIds(log.database).names(each.skill_id for each in conflicts)
         if resolved:
             _note_seen(log, [each.id for each in conflicts])
     if as_json:

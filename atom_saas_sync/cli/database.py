@@ -21,8 +21,8 @@ from atom_saas_sync.model import CatalogueCounts, Outcome, RunReport
 if TYPE_CHECKING:
     from atom_saas_sync.cli.runtime import RunClock
     from atom_saas_sync.config import Settings
+    from atom_saas_sync.model.upkeep import Change
     from atom_saas_sync.store.sqlite.database import Database
-    from atom_saas_sync.store.sqlite.migrations import Change
 
 app = typer.Typer(help="Migrate, check, back up and restore the database.", no_args_is_help=True)
 

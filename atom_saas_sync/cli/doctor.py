@@ -173,13 +173,13 @@ class _Store:
 
     def skill_ids(self) -> list[str]:
         from atom_saas_sync.store.sqlite.database import Database
-        from atom_saas_sync.store.sqlite.reading import skill_ids
+        from atom_saas_sync.store.sqlite.known_ids import KnownIds
 
         with Database.open(self._settings.database_path, migrate=False, read_only=True) as database:
-            return skill_ids(database)
+            return KnownIds(database).cached()
 
     def free_disk_gb(self) -> float:
-        from atom_saas_sync.store.sqlite.status import free_disk_gb
+        from atom_saas_sync.store.sqlite.files import free_disk_gb
 
         return free_disk_gb(self._settings.database_path)
 

@@ -24,9 +24,9 @@ def whole_id(database: Database, given: str) -> str:
     Raises Ambiguous. For what destroys or decides for good, take `given` as it is.
     """
     from atom_saas_sync.core.ids import MOST_CANDIDATES, choose_id
-    from atom_saas_sync.store.sqlite.known_ids import ids_from
+    from atom_saas_sync.store.sqlite.known_ids import KnownIds
 
-    return choose_id(given, *ids_from(database, given, limit=MOST_CANDIDATES + 1))
+    return choose_id(given, *KnownIds(database).skills_from(given, limit=MOST_CANDIDATES + 1))
 
 
 def whole_offered_id(database: Database, given: str) -> str:
@@ -35,19 +35,19 @@ def whole_offered_id(database: Database, given: str) -> str:
     Raises Ambiguous.
     """
     from atom_saas_sync.core.ids import MOST_CANDIDATES, choose_id
-    from atom_saas_sync.store.sqlite.known_ids import offered_ids_from
+    from atom_saas_sync.store.sqlite.known_ids import KnownIds
 
-    return choose_id(given, offered_ids_from(database, given, limit=MOST_CANDIDATES + 1), {})
+    return choose_id(given, KnownIds(database).offers_from(given, limit=MOST_CANDIDATES + 1), {})
 
 
 def whole_judged_id(database: Database, given: str) -> str:
     """Return the id of a skill that is served or offered, as `whole_id` does. Raises Ambiguous."""
     from atom_saas_sync.core.ids import MOST_CANDIDATES, choose_id
-    from atom_saas_sync.store.sqlite.known_ids import ids_from, offered_ids_from
+    from atom_saas_sync.store.sqlite.known_ids import KnownIds
 
     limit = MOST_CANDIDATES + 1
-    served, former = ids_from(database, given, limit=limit)
-    return choose_id(given, offered_ids_from(database, given, limit=limit) | served, former)
+    served, former = KnownIds(database).skills_from(given, limit=limit)
+    return choose_id(given, KnownIds(database).offers_from(given, limit=limit) | served, former)
 
 
 def whole_rating_id(database: Database, given: str) -> str:
@@ -56,9 +56,9 @@ def whole_rating_id(database: Database, given: str) -> str:
     Raises Ambiguous.
     """
     from atom_saas_sync.core.ids import MOST_CANDIDATES, choose_id
-    from atom_saas_sync.store.sqlite.known_ids import rating_ids_from
+    from atom_saas_sync.store.sqlite.known_ids import KnownIds
 
-    return choose_id(given, rating_ids_from(database, given, limit=MOST_CANDIDATES + 1), {})
+    return choose_id(given, KnownIds(database).ratings_from(given, limit=MOST_CANDIDATES + 1), {})
 
 
 def unknown_skill(skill_id: str) -> NotFound:
@@ -71,10 +71,10 @@ def unknown_skill(skill_id: str) -> NotFound:
 
 def not_served(database: Database, skill_id: str) -> NotFound:
     """Return the error for a skill that is not served, with the reason if the gate keeps it out."""
-    from atom_saas_sync.store.sqlite.gate.standing import standing_of
+    from atom_saas_sync.store.sqlite.known_ids import KnownIds
 
     shown, named = printable(skill_id), printable(quote(skill_id))
-    standing = standing_of(database, skill_id)
+    standing = KnownIds(database).standing(skill_id)
     if standing == "quarantined":
         return NotFound(
             f"the skill {shown!r} is in quarantine", hint=f"`atom-sync quarantine show {named}` says why and shows it"

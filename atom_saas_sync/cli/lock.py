@@ -132,10 +132,11 @@ def served_lock(settings: Settings, database: Database) -> LockFile:
     """Return the lock file of what is served."""
     from atom_saas_sync.core.gate.lock_file import lock_of
     from atom_saas_sync.core.marketplace import marketplace_of
-    from atom_saas_sync.store.sqlite.gate.served_texts import known_marketplace, served_texts
+    from atom_saas_sync.store.sqlite.gate.verifying import Verifying
+    from atom_saas_sync.store.sqlite.runs import Runs
 
-    marketplace = known_marketplace(database) or marketplace_of(settings.api_url)
-    return lock_of(served_texts(database), marketplace)
+    marketplace = Runs(database).marketplace() or marketplace_of(settings.api_url)
+    return lock_of(Verifying(database).texts(), marketplace)
 
 
 def _document(difference: Difference) -> dict[str, str | None]:

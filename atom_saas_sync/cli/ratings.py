@@ -293,9 +293,9 @@ def _unknown(ids: Sequence[str], kind: str = "") -> NotFound:
 
 
 def _names(ratings: Ratings, listed: Sequence[ListedRating]) -> dict[str, str]:
-    from atom_saas_sync.store.sqlite.known_ids import names_of
+    from atom_saas_sync.store.sqlite.known_ids import KnownIds
 
-    return names_of(ratings.database, (each.skill_id for each in listed))
+    return KnownIds(ratings.database).names(each.skill_id for each in listed)
 
 
 def _line(rating: ListedRating) -> dict[str, Any]:

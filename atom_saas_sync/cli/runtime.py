@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from atom_saas_sync.cli.notify import Notifier
     from atom_saas_sync.config import Settings
+    from atom_saas_sync.core.signing import Signer
     from atom_saas_sync.marketplace.client import MarketplaceClient
     from atom_saas_sync.marketplace.requests import Budget
-    from atom_saas_sync.store.sqlite.integrity import Signer
 
 
 class Sources(TypedDict):
@@ -88,7 +88,7 @@ def set_up_logging_for(settings: Settings, options: GlobalOptions) -> Logger:
 
 def signer_of(settings: Settings) -> Signer | None:
     """Return what signs digests; None without a key."""
-    from atom_saas_sync.store.sqlite.integrity import Signer
+    from atom_saas_sync.core.signing import Signer
 
     return None if settings.digest_key is None else Signer(bytes.fromhex(settings.digest_key.reveal()))
 

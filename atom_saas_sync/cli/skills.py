@@ -91,7 +91,7 @@ def show(
     as_json: _Json = False,
 ) -> None:
     """Show one skill, or a former version of it."""
-    from atom_saas_sync.store.sqlite.gate.standing import standing_of
+    from atom_saas_sync.store.sqlite.known_ids import KnownIds
 
     with open_catalogue(ctx.obj) as (catalogue, reading):
         skill_id = whole_id(catalogue.database, skill_id)
@@ -100,7 +100,7 @@ def show(
         if version is not None:
             skill, facts = sent_skill(catalogue, skill_id, version)
         elif (found := reading.skill(skill_id)) is not None:
-            skill, waits = found, standing_of(catalogue.database, skill_id) == "hold"
+            skill, waits = found, KnownIds(catalogue.database).standing(skill_id) == "hold"
             reading.count_read([skill])
         else:
             reading.count_read([])

@@ -10,16 +10,16 @@ from datetime import datetime
 from atom_saas_sync.config import Settings
 from atom_saas_sync.config.gate import SettingsFiles, policy_of
 from atom_saas_sync.core.health import check_health
+from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model import Health, Status
 from atom_saas_sync.store.sqlite.conflicts import ConflictLog
 from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.files import exists
+from atom_saas_sync.store.sqlite.files import exists, free_disk_gb
 from atom_saas_sync.store.sqlite.gate.desk import GateDatabase
-from atom_saas_sync.store.sqlite.integrity import Signer
 from atom_saas_sync.store.sqlite.migrations import current
 from atom_saas_sync.store.sqlite.runs import runs_for
-from atom_saas_sync.store.sqlite.status import free_disk_gb, read_status
+from atom_saas_sync.store.sqlite.status import read_status
 from atom_saas_sync.usecases.gate.desk import GateDesk
 from atom_saas_sync.usecases.gate.loading import load_gate
 

@@ -16,11 +16,11 @@ from web_support import ADMIN_TOKEN, served
 from atom_saas_sync.cli import main
 from atom_saas_sync.config import Settings, files, load_settings, sources
 from atom_saas_sync.core.canonical import content_digest, exec_digest
+from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.errors import ConfigError
 from atom_saas_sync.model import Strategy
 from atom_saas_sync.store.sqlite.catalogue import Catalogue
 from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.integrity import Signer
 
 KEY = bytes(range(256))[:32]
 SIGNER = Signer(KEY)

@@ -11,9 +11,9 @@ from conftest import Json, Machine
 
 from atom_saas_sync.core.canonical import content_digest, exec_digest
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
+from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import Strategy
 from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.integrity import Signer
 from atom_saas_sync.store.sqlite.realtime import RealtimeStore
 from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.follow_events import EventFollower

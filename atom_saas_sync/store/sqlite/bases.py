@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 
+from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import SkillVersion
 from atom_saas_sync.model.effects import Identity, NoteSeen, Proof, SetBase
-from atom_saas_sync.store.sqlite.integrity import Signer
 from atom_saas_sync.times import format_exact_time, format_time
 
 _SET_BASE = """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from atom_saas_sync.core.canonical import stored_version, version_key
 from atom_saas_sync.core.gate.verdicts import verdicts_of
+from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import Action, Outcome, SkillState, SkillVersion
 from atom_saas_sync.store.sqlite import integrity, pages, resolutions
 from atom_saas_sync.store.sqlite.audit import write_audit
@@ -37,7 +38,7 @@ class Batch:
         history_versions: int,
         *,
         write: bool = True,
-        signer: integrity.Signer | None = None,
+        signer: Signer | None = None,
     ) -> None:
         self._connection = connection
         self._signer = signer

@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from datetime import datetime
 
+from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import Category, PageRecord, SkillState
 from atom_saas_sync.store.sqlite import expiry, integrity, pages, resolutions
 from atom_saas_sync.store.sqlite.batch import Batch
@@ -25,9 +26,7 @@ _CACHE_KIB = 16 * 1024
 class Catalogue:
     """The cached skills and categories with their bases."""
 
-    def __init__(
-        self, database: Database, *, history_versions: int = 10, signer: integrity.Signer | None = None
-    ) -> None:
+    def __init__(self, database: Database, *, history_versions: int = 10, signer: Signer | None = None) -> None:
         """Work on `database`; keep `history_versions` former versions of each skill.
 
         With a `signer` what the marketplace sends is signed.

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import ConflictFilter, LoggedConflict
 from atom_saas_sync.store.sqlite.batch import Batch
 from atom_saas_sync.store.sqlite.bulk import bulk_write
 from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.integrity import Signer
 from atom_saas_sync.store.sqlite.resolutions import logged_conflict
 from atom_saas_sync.times import format_time
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import Action
 from atom_saas_sync.model.effects import (
     AddServed,
@@ -36,7 +37,6 @@ from atom_saas_sync.store.sqlite.bases import note_seen, set_bases
 from atom_saas_sync.store.sqlite.conflict_log import log_conflict
 from atom_saas_sync.store.sqlite.counters import increment
 from atom_saas_sync.store.sqlite.history import end_versions
-from atom_saas_sync.store.sqlite.integrity import Signer
 from atom_saas_sync.store.sqlite.served import ServedSkills
 from atom_saas_sync.times import format_time
 

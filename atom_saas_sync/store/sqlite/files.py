@@ -26,6 +26,20 @@ def exists(path: Path) -> bool:
         return is_there(path)
 
 
+def free_disk_gb(path: Path) -> float:
+    """Return the room, in GB (10^9 bytes), on the file system where the database is or will be.
+
+    Raises DatabaseError.
+    """
+    directory = Path(os.path.realpath(path)).parent
+    with translated_errors(path):
+        while not is_there(directory):
+            directory = directory.parent
+        import shutil  # `status` imports this module
+
+        return shutil.disk_usage(directory).free / 1e9
+
+
 def create_directories(directory: Path) -> None:
     """Create a directory and its missing parents, each with mode 0700 under any umask.
 

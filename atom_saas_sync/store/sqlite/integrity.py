@@ -11,6 +11,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from atom_saas_sync.core.canonical import content_digest, decode_with_shape
+from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.store.sqlite.clauses import after
 from atom_saas_sync.store.sqlite.runs import get_fact, set_fact
 from atom_saas_sync.times import format_time
@@ -19,7 +20,6 @@ TAMPERED = "tampered"
 """The fact with the ids of what the last check found, as a JSON list."""
 
 _CHECKED_AT = "digests_checked_at"
-_KEY_NAME_BYTES = 8
 _TEXTS = """
     SELECT CAST(b.skill_id AS TEXT), CAST(coalesce(b.data, c.skill_data) AS BLOB), CAST(b.wire_digest AS BLOB),
            CAST(b.content_digest AS BLOB), CAST(b.exec_digest AS BLOB), CAST(b.version AS TEXT),
@@ -35,44 +35,6 @@ _AMONG = _TEXTS.format(
     rows="json_each(?) AS wanted CROSS JOIN skill_base AS b ON b.skill_id = wanted.value "
     "LEFT JOIN skill_cache AS c ON c.skill_id = b.skill_id"
 )
-
-
-class Signer:
-    """Signs digests with a key: who may write the database and has not got the key can't forge them.
-
-    A signature begins with a name of the key, so that one by another key is told from a forged one.
-    """
-
-    def __init__(self, key: bytes) -> None:
-        """Sign with `key`."""
-        import hmac
-
-        self._empty = hmac.new(key, digestmod="sha256")  # copying takes half as long as starting over
-        self._name = self._hmac(b"the name of this key")[:_KEY_NAME_BYTES]
-
-    def sign(self, skill_id: str, version: str, content_digest: bytes, exec_digest: bytes) -> bytes:
-        """Return the signature of one version of a skill."""
-        names = f"{len(skill_id)}:{skill_id}{version}".encode(errors="surrogatepass")
-        return self._name + self._hmac(b"%d:%b%b" % (len(content_digest), content_digest, exec_digest) + names)
-
-    def sign_row(self, *values: bytes) -> bytes:
-        """Return the signature of something other than a version."""
-        return self._name + self._hmac(b"row" + b"".join(b"%d:%b" % (len(value), value) for value in values))
-
-    def _hmac(self, text: bytes) -> bytes:
-        copy = self._empty.copy()
-        copy.update(text)
-        return copy.digest()
-
-    def is_forged(
-        self, signature: bytes | None, skill_id: str, version: str, content_digest: bytes, exec_digest: bytes
-    ) -> bool:
-        """Tell whether a signature says that it is by this key, and is not."""
-        return self.has_signed(signature) and signature != self.sign(skill_id, version, content_digest, exec_digest)
-
-    def has_signed(self, signature: bytes | None) -> bool:
-        """Tell whether a signature says that it is by this key."""
-        return signature is not None and signature[:_KEY_NAME_BYTES] == self._name
 
 
 class _Row(NamedTuple):

@@ -1,11 +1,12 @@
-"""Finds ids by their first characters."""
+"""Finds ids by their first characters, and the names of skills."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Literal, cast
 
-from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.connection import Connection
 
 _LAST = "\U0010ffff"
 _RANGE = "skill_id >= :prefix AND skill_id < :end"
@@ -26,43 +27,63 @@ _FORMER = " UNION ".join(
     for table in ("skill_base", "skill_version", "conflict_log", "skill_ratings", "skill_offer", "gate_quarantine")
 )
 
-
-def ids_from(database: Database, prefix: str, *, limit: int) -> tuple[dict[str, str | None], dict[str, str | None]]:
-    """Return the ids that begin with `prefix`, each with its name: of cached skills, and of all others ever seen.
-
-    At most `limit` of each, in order, so that the id that is `prefix` itself is always among them.
-    """
-    values = {"prefix": prefix, "end": prefix + _LAST, "limit": limit}
-    with database.reading() as connection:
-        current = {row["skill_id"]: _name(row["name"]) for row in connection.execute(_CURRENT, values)}
-        rows = connection.execute(f"{_FORMER} ORDER BY skill_id LIMIT :limit", values)
-        return current, {row["skill_id"]: None for row in rows if row["skill_id"] not in current}
+_STANDING = """
+    SELECT 'quarantined' FROM gate_quarantine WHERE skill_id = ?1
+    UNION ALL SELECT kind FROM skill_offer WHERE skill_id = ?1
+"""
 
 
-def offered_ids_from(database: Database, prefix: str, *, limit: int) -> dict[str, str | None]:
-    """Return the ids that begin with `prefix` of versions that wait or were refused; at most `limit`, in order."""
-    with database.reading() as connection:
+class KnownIds:
+    """Finds ids by their first characters, and names by ids."""
+
+    def __init__(self, database: Connection) -> None:
+        self._database = database
+
+    def skills_from(self, prefix: str, *, limit: int) -> tuple[dict[str, str | None], dict[str, str | None]]:
+        """Return the ids that begin with `prefix`: of cached skills with their names, and of all others ever seen."""
+        values = _bounds(prefix, limit)
+        with self._database.reading() as connection:
+            current = {row["skill_id"]: _name(row["name"]) for row in connection.execute(_CURRENT, values)}
+            rows = connection.execute(f"{_FORMER} ORDER BY skill_id LIMIT :limit", values)
+            return current, {row["skill_id"]: None for row in rows if row["skill_id"] not in current}
+
+    def offers_from(self, prefix: str, *, limit: int) -> dict[str, str | None]:
+        """Return the ids that begin with `prefix` of versions that wait or were refused."""
         statement = f"SELECT skill_id FROM skill_offer WHERE {_RANGE} ORDER BY skill_id LIMIT :limit"  # noqa: S608 - constant
-        values = {"prefix": prefix, "end": prefix + _LAST, "limit": limit}
-        return {row["skill_id"]: None for row in connection.execute(statement, values)}
+        with self._database.reading() as connection:
+            return {row["skill_id"]: None for row in connection.execute(statement, _bounds(prefix, limit))}
+
+    def ratings_from(self, prefix: str, *, limit: int) -> dict[str, str | None]:
+        """Return the ratings' ids that begin with `prefix`, each with its skill's id."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT id, CAST(skill_id AS TEXT) AS skill_id FROM skill_ratings "
+                "WHERE id >= :prefix AND id < :end ORDER BY id LIMIT :limit",
+                _bounds(prefix, limit),
+            )
+            return {row["id"]: row["skill_id"] for row in rows}
+
+    def names(self, ids: Iterable[str]) -> dict[str, str]:
+        """Return the names of skills by their ids, as far as they are known."""
+        with self._database.reading() as connection:
+            rows = connection.execute(_NAMED, {"ids": json.dumps(sorted(set(ids)))})
+            return {row["skill_id"]: name for row in rows if (name := _name(row["name"])) is not None}
+
+    def cached(self) -> list[str]:
+        """Return the ids of all cached skills, in order."""
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT CAST(skill_id AS BLOB) FROM skill_cache ORDER BY skill_id").fetchall()
+        return [row[0].decode(errors="replace") for row in rows]
+
+    def standing(self, skill_id: str) -> Literal["quarantined", "hold", "refuse"] | None:
+        """Return whether a skill is in quarantine, or whether a version of it waits or was refused."""
+        with self._database.reading() as connection:
+            row = connection.execute(_STANDING, (skill_id,)).fetchone()
+            return None if row is None else cast("Literal['quarantined', 'hold', 'refuse']", row[0])
 
 
-def rating_ids_from(database: Database, prefix: str, *, limit: int) -> dict[str, str | None]:
-    """Return the ratings' ids that begin with `prefix`, each with its skill's id; at most `limit`, in order."""
-    with database.reading() as connection:
-        rows = connection.execute(
-            "SELECT id, CAST(skill_id AS TEXT) AS skill_id FROM skill_ratings "
-            "WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
-            (prefix, prefix + _LAST, limit),
-        )
-        return {row["id"]: row["skill_id"] for row in rows}
-
-
-def names_of(database: Database, ids: Iterable[str]) -> dict[str, str]:
-    """Return the names of skills by their ids, as far as they are known."""
-    with database.reading() as connection:
-        rows = connection.execute(_NAMED, {"ids": json.dumps(sorted(set(ids)))})
-        return {row["skill_id"]: name for row in rows if (name := _name(row["name"])) is not None}
+def _bounds(prefix: str, limit: int) -> dict[str, str | int]:
+    return {"prefix": prefix, "end": prefix + _LAST, "limit": limit}
 
 
 def _name(value: object) -> str | None:

@@ -6,11 +6,12 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
 from atom_saas_sync.characters import short_id
+from atom_saas_sync.core.signing import Signer
+from atom_saas_sync.model.upkeep import CheckFinding
 from atom_saas_sync.store.sqlite import integrity, migrations, search_index
 from atom_saas_sync.store.sqlite.backup import SIDE_FILES, beside
 from atom_saas_sync.store.sqlite.database import Database
@@ -31,17 +32,7 @@ _OUT_OF_STEP = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class CheckFinding:
-    """A finding: the check, a message and a hint. One that is not `wrong` is informational."""
-
-    check: str
-    message: str
-    hint: str
-    wrong: bool = True
-
-
-def check(db: Database, *, quick: bool = False, signer: integrity.Signer | None = None) -> list[CheckFinding]:
+def check(db: Database, *, quick: bool = False, signer: Signer | None = None) -> list[CheckFinding]:
     """Look at the whole database and return what is wrong; an empty list is the good answer.
 
     `quick` leaves out comparing each index with its table. With a `signer` the signatures are looked at, too. More
@@ -193,7 +184,7 @@ def _check_texts(connection: sqlite3.Connection) -> Iterator[CheckFinding]:
                 )
 
 
-def _check_digests(db: Database, signer: integrity.Signer | None) -> Iterator[CheckFinding]:
+def _check_digests(db: Database, signer: Signer | None) -> Iterator[CheckFinding]:
     """Find skills that count as the marketplace's but differ from what it sent."""
     connection = db.connection
     tables = {("table", "skill_base"), ("table", "skill_cache")}

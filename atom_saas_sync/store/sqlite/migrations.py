@@ -22,10 +22,9 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from atom_saas_sync.core.health import size
 from atom_saas_sync.errors import DatabaseError, UsageError
+from atom_saas_sync.model.upkeep import Change
 from atom_saas_sync.store.sqlite import adoption, digests, schema, search_index, snapshot
 from atom_saas_sync.store.sqlite.backup import beside, copy
 from atom_saas_sync.store.sqlite.connection import Connection
@@ -40,15 +39,6 @@ BASE = "base"  # the state before the first migration
 HEAD = "head"  # the state after the last one
 
 _log = logging.getLogger(__name__)
-
-
-class Change(Struct, frozen=True):
-    """The result of an upgrade or downgrade: the migrations in order, and the copy made before."""
-
-    migrations: tuple[str, ...] = ()
-    backup: Path | None = None
-    adopted: tuple[str, ...] = ()
-    """The tables of the Atom backend that were taken over or given back."""
 
 
 def known() -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from atom_saas_sync.core.canonical import decode_object
 from atom_saas_sync.core.scripts import folded
 from atom_saas_sync.model import BEST_RATING, LARGEST_COUNT, TIME_TO_LIVE, CachedSkill, SkillFilter, Sort
 from atom_saas_sync.store.sqlite.counters import increment
@@ -217,25 +216,6 @@ class Reading:
             {**values, "ids": json.dumps(ids)},
         )
         return (_skill(row) for row in rows)
-
-
-def skill_ids(database: Database) -> list[str]:
-    """Return the ids of all skills that are held."""
-    with database.reading() as connection:
-        rows = connection.execute("SELECT CAST(skill_id AS BLOB) FROM skill_cache ORDER BY skill_id").fetchall()
-    return [row[0].decode(errors="replace") for row in rows]
-
-
-def skill_names(database: Database, ids: Sequence[str]) -> dict[str, str]:
-    """Return the names of those of these skills that are held and have one."""
-    with database.reading() as connection:
-        rows = connection.execute(
-            "SELECT skill_id, CAST(skill_data AS TEXT) FROM skill_cache "
-            "WHERE skill_id IN (SELECT value FROM json_each(?))",
-            (json.dumps(ids),),
-        ).fetchall()
-    fields = {row[0]: decode_object(row[1]) or {} for row in rows}
-    return {skill_id: name for skill_id, each in fields.items() if isinstance(name := each.get("name"), str)}
 
 
 def match_expression(text: str, wanted: SkillFilter | None = None) -> str | None:

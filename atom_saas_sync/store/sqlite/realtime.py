@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
+from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import (
     TIME_TO_LIVE,
     Category,
@@ -22,7 +23,6 @@ from atom_saas_sync.store.sqlite.bulk import bulk_write
 from atom_saas_sync.store.sqlite.counters import increment
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.failures import translated_errors
-from atom_saas_sync.store.sqlite.integrity import Signer
 from atom_saas_sync.store.sqlite.runs import auto_sync_is_off, get_fact, last_run_started_at, set_fact
 from atom_saas_sync.store.sqlite.websocket_switch import PUT_BACK
 from atom_saas_sync.times import format_exact_time, format_time, parse_time, time_text

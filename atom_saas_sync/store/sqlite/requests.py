@@ -145,30 +145,36 @@ def remaining_requests(connection: sqlite3.Connection, now: float, per_minute: i
     return _free(connection, now, ((per_minute, _MINUTE), (per_hour, _HOUR)), declared)
 
 
-def budget_state(
-    connection: sqlite3.Connection, now: datetime, per_minute: int, per_hour: int, marketplace: str
-) -> BudgetState:
-    """Return what is left of the budget, and who limits it."""
-    moment = now.timestamp()
-    configured = ((per_minute, _MINUTE), (per_hour, _HOUR))
-    declared = _in_force(connection, moment, marketplace)
-    setters = ["ATOM_SAAS_RATE_LIMIT_PER_MINUTE", "ATOM_SAAS_RATE_LIMIT_PER_HOUR", marketplace]
-    limits = [
-        BudgetLimit(limit, window, used := _used(connection, moment, window), max(0, limit - used), set_by)
-        for (limit, window), set_by in zip(_all(configured, declared), setters, strict=False)
-    ]
-    return BudgetState(
-        free=_free(connection, moment, configured, declared),
-        next_free_in_seconds=_seconds_to_wait(connection, moment, configured, declared),
-        limits=tuple(limits),
-        declared_until=None if declared is None else _as_time(declared.until),
-        paused_until=_as_time(declared.pause_until) if declared is not None and declared.pause_until > moment else None,
-    )
+class StoredLimits:
+    """The request budget as people see it."""
 
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-def forget_declared_limit(connection: sqlite3.Connection) -> bool:
-    """Discard a declared limit; tell whether there was one."""
-    return connection.execute("DELETE FROM fact WHERE name = ?", (_FACT,)).rowcount > 0
+    def state(self, now: datetime, *, per_minute: int, per_hour: int, marketplace: str) -> BudgetState:
+        """Return what is left of the budget, and who limits it."""
+        moment = now.timestamp()
+        configured = ((per_minute, _MINUTE), (per_hour, _HOUR))
+        setters = ["ATOM_SAAS_RATE_LIMIT_PER_MINUTE", "ATOM_SAAS_RATE_LIMIT_PER_HOUR", marketplace]
+        with self._database.reading() as connection:
+            declared = _in_force(connection, moment, marketplace)
+            limits = [
+                BudgetLimit(limit, window, used := _used(connection, moment, window), max(0, limit - used), set_by)
+                for (limit, window), set_by in zip(_all(configured, declared), setters, strict=False)
+            ]
+            pauses = declared is not None and declared.pause_until > moment
+            return BudgetState(
+                free=_free(connection, moment, configured, declared),
+                next_free_in_seconds=_seconds_to_wait(connection, moment, configured, declared),
+                limits=tuple(limits),
+                declared_until=None if declared is None else _as_time(declared.until),
+                paused_until=_as_time(declared.pause_until) if declared is not None and pauses else None,
+            )
+
+    def forget_declared_limit(self) -> bool:
+        """Discard a declared limit; tell whether there was one."""
+        with self._database.transaction() as connection:
+            return connection.execute("DELETE FROM fact WHERE name = ?", (_FACT,)).rowcount > 0
 
 
 def _declared(

@@ -11,14 +11,15 @@ from hashlib import sha256
 from pathlib import Path
 
 from atom_saas_sync.core.local_work import NO_WORK, LocalWork
+from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.errors import DatabaseBusy, DatabaseError
+from atom_saas_sync.model.upkeep import CheckFinding
 from atom_saas_sync.store.sqlite import maintenance, migrations
 from atom_saas_sync.store.sqlite.audit import write_audit
 from atom_saas_sync.store.sqlite.backup import SIDE_FILES, beside, copy
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.failures import primary_code, translated_errors
 from atom_saas_sync.store.sqlite.files import create_directories, exists
-from atom_saas_sync.store.sqlite.integrity import Signer
 from atom_saas_sync.store.sqlite.runs import MARKETPLACE, get_fact
 
 _DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
@@ -97,7 +98,7 @@ def staged(file: Path, database: Path) -> Iterator[Path]:
 
 def prepare(
     staged_copy: Path, database: Path, *, signer: Signer | None, actor: str, source: str, now: datetime
-) -> tuple[tuple[str, ...], list[maintenance.CheckFinding]]:
+) -> tuple[tuple[str, ...], list[CheckFinding]]:
     """Bring a staged copy to this version; return the migrations applied and what `db check` says of it.
 
     An emergency stop stays as it is now, and so does what people have decided about updates: what was revoked since
@@ -198,7 +199,7 @@ def _free_name(database: Path, suffix: str) -> Path:
     return name
 
 
-def _without_key(database: Database, signer: Signer | None) -> list[maintenance.CheckFinding]:
+def _without_key(database: Database, signer: Signer | None) -> list[CheckFinding]:
     """Return a finding if skills are signed and no key is set: with one, `db check` compares them itself."""
     if signer is not None:
         return []
@@ -206,7 +207,7 @@ def _without_key(database: Database, signer: Signer | None) -> list[maintenance.
     if not signed:
         return []
     return [
-        maintenance.CheckFinding(
+        CheckFinding(
             "unsigned",
             f"{signed:,} {'skill is' if signed == 1 else 'skills are'} signed with a digest key, but none is set",
             "set ATOM_SYNC_DIGEST_KEY_FILE to the key that belongs to this backup",

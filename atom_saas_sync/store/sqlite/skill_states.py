@@ -6,9 +6,9 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
+from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import Base, OpenConflict, SkillState
 from atom_saas_sync.store.sqlite import resolutions
-from atom_saas_sync.store.sqlite.integrity import Signer
 
 _REPLACEMENT = "\ufffd"
 """The replacement for bytes that are not UTF-8."""

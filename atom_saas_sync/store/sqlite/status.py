@@ -7,8 +7,6 @@ Only plain sqlite3, and few statements that indexes answer: `status` and probes 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sqlite3
 from datetime import datetime
 from math import isfinite
@@ -23,7 +21,6 @@ from atom_saas_sync.store.sqlite.backup import beside
 from atom_saas_sync.store.sqlite.clauses import before
 from atom_saas_sync.store.sqlite.counters import read_counters
 from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.failures import is_there, translated_errors
 from atom_saas_sync.store.sqlite.files import exists
 from atom_saas_sync.store.sqlite.integrity import TAMPERED
 from atom_saas_sync.store.sqlite.lifetime import EXPIRED, JOINED, time_parameters
@@ -112,18 +109,6 @@ def read_status(
                 )
             found = _read(connection, path, revision, now, (per_minute, per_hour))
             return replace(found, origin=origin, trust=_trust(connection, trust))
-
-
-def free_disk_gb(path: Path) -> float:
-    """Return the room, in GB (10^9 bytes), on the file system where the database is or will be.
-
-    Raises DatabaseError.
-    """
-    directory = Path(os.path.realpath(path)).parent
-    with translated_errors(path):
-        while not is_there(directory):
-            directory = directory.parent
-        return shutil.disk_usage(directory).free / 1e9
 
 
 def _read(

@@ -24,7 +24,10 @@ Unless a verb says otherwise:
 from __future__ import annotations
 
 from atom_saas_sync.usecases.ports.catalogue import KnownSkills, SkillBatch, StoredBatch, StoredCatalogue
+from atom_saas_sync.usecases.ports.engine import Engine, Store
 from atom_saas_sync.usecases.ports.gate import GateBatch
+from atom_saas_sync.usecases.ports.gate_desk import GateStore
+from atom_saas_sync.usecases.ports.ids import Standing, StoredIds
 from atom_saas_sync.usecases.ports.marketplace import Marketplace, RatingMarketplace, Statistics
 from atom_saas_sync.usecases.ports.people import (
     EditableCatalogue,
@@ -45,20 +48,28 @@ from atom_saas_sync.usecases.ports.realtime import (
     StoredSwitch,
     StoreUpkeep,
 )
-from atom_saas_sync.usecases.ports.requests import Clock, RequestsLeft, StoredBudget
+from atom_saas_sync.usecases.ports.requests import BudgetDesk, Clock, RequestsLeft, StoredBudget
 from atom_saas_sync.usecases.ports.runs import Progress, RunLog, StoredRunHistory, StoredRuns
+from atom_saas_sync.usecases.ports.upkeep import DatabaseCopies, Lockable, Maintenance, StoredSchema
+from atom_saas_sync.usecases.ports.verifying import StoredServing
 
 __all__ = [
+    "BudgetDesk",
     "CacheFigures",
     "Clock",
     "ConfirmBatch",
+    "DatabaseCopies",
     "EditBatch",
     "EditableCatalogue",
+    "Engine",
     "EventBatch",
     "GateBatch",
+    "GateStore",
     "JobStore",
     "KnownSkills",
     "ListedConflicts",
+    "Lockable",
+    "Maintenance",
     "Marketplace",
     "PersonsRatings",
     "Progress",
@@ -67,8 +78,10 @@ __all__ = [
     "Resolutions",
     "RunLog",
     "SkillBatch",
+    "Standing",
     "StateStore",
     "Statistics",
+    "Store",
     "StoreUpkeep",
     "StoredBatch",
     "StoredBudget",
@@ -77,10 +90,13 @@ __all__ = [
     "StoredConflicts",
     "StoredEvents",
     "StoredHistory",
+    "StoredIds",
     "StoredLifetime",
     "StoredRatings",
     "StoredReading",
     "StoredRunHistory",
     "StoredRuns",
+    "StoredSchema",
+    "StoredServing",
     "StoredSwitch",
 ]

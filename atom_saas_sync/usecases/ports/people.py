@@ -38,6 +38,12 @@ class EditableCatalogue(KnownSkills, Protocol):
     def batch(self) -> AbstractContextManager[EditBatch]:
         """Open the transaction of one edit."""
 
+    def look_at_deleted_edits(self, skill_id: str) -> None:
+        """Note that somebody looks at the versions of a skill, which hold the edits that another program deleted.
+
+        Takes no lock if there are none.
+        """
+
 
 class Resolutions(EditBatch, Protocol):
     """One transaction in which a user resolves conflicts. It confirms no skill, because nothing was fetched."""

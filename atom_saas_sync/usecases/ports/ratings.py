@@ -80,8 +80,12 @@ class PersonsRatings(Protocol):
         skill_id: str | None = None,
         user_id: str | None = None,
         limit: int | None = None,
+        offset: int = 0,
     ) -> tuple[list[ListedRating], int]:
-        """Return the matching ratings, last changed first, and their number without `limit`."""
+        """Return the ratings that match, the last changed first, and how many there are without `limit` and `offset`.
+
+        The first `offset` are skipped.
+        """
 
     def find(self, rating_id: str) -> ListedRating | None:
         """Return one rating."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Protocol
 
+from atom_saas_sync.model import BudgetState
+
 
 class RequestsLeft(Protocol):
     """What fetching ratings needs from the request budget."""
@@ -34,6 +36,16 @@ class StoredBudget(RequestsLeft, Protocol):
 
         Never fails because the database is locked: requests that could not be returned count as used.
         """
+
+
+class BudgetDesk(Protocol):
+    """The request budget as people see it."""
+
+    def state(self, now: datetime, *, per_minute: int, per_hour: int, marketplace: str) -> BudgetState:
+        """Return what is left of the budget, and who limits it."""
+
+    def forget_declared_limit(self) -> bool:
+        """Forget the limit that a marketplace declared; tell whether there was one. What was sent still counts."""
 
 
 class Clock(Protocol):

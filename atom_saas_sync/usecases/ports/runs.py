@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from atom_saas_sync.core.run_log import LoggedRun
+from atom_saas_sync.errors import AtomSyncError
 from atom_saas_sync.model import Counts, Report
 
 
@@ -42,6 +43,18 @@ class RunLog(Protocol):
 
 class StoredRuns(RunLog, Protocol):
     """The audit trail as commands see it, and the emergency stop."""
+
+    def note(
+        self,
+        kind: str,
+        *,
+        started_by: str,
+        began: datetime,
+        now: datetime,
+        counts: dict[str, int],
+        error: AtomSyncError | None,
+    ) -> None:
+        """Store a finished run that is no sync, such as a backup: it affects no counter and no state."""
 
     def count_locked_out(self, kind: str) -> None:
         """Count a run that did not start because another one of its kind was running."""

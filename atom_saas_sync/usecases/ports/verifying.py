@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from atom_saas_sync.core.gate.lock_file import ServedText
 from atom_saas_sync.core.gate.stored import ServedSkill
 from atom_saas_sync.core.gate.types import Quarantined, Revocations
 
@@ -34,3 +35,6 @@ class StoredServing(Protocol):
 
     def snapshot(self) -> AbstractContextManager[ServedSnapshot]:
         """Open a snapshot; it takes no lock."""
+
+    def texts(self) -> Iterator[ServedText]:
+        """Yield all that readers get, in one snapshot, in any order."""

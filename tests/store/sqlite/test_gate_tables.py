@@ -13,12 +13,12 @@ from store_support import plain
 
 from atom_saas_sync.core.canonical import version_from_fields, version_key
 from atom_saas_sync.core.gate.types import Decision, Offer
+from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import SkillVersion
 from atom_saas_sync.store.sqlite import maintenance, migrations
 from atom_saas_sync.store.sqlite.catalogue import Catalogue
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.history import pack
-from atom_saas_sync.store.sqlite.integrity import Signer
 
 NOW = datetime(2026, 2, 19, 12, 0, tzinfo=UTC)
 A, B, C = (bytes([number]) * 32 for number in range(3))

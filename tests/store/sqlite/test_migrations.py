@@ -13,6 +13,7 @@ from store_support import child, plain, run_child, schema_of, sql
 
 from atom_saas_sync.core.canonical import content_digest, exec_digest
 from atom_saas_sync.errors import DatabaseError, UsageError
+from atom_saas_sync.model.upkeep import Change
 from atom_saas_sync.store.sqlite import maintenance, migrations, schema
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.history import pack
@@ -51,7 +52,7 @@ def test_a_new_database_has_everything(path: Path) -> None:
         assert migrations.current(database) == NAMES[-1]
         assert migrations.pending(database) == []
         history = migrations.history(database)
-        assert migrations.upgrade(database) == migrations.Change()
+        assert migrations.upgrade(database) == Change()
     assert [name for name, _ in history] == NAMES
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", str(applied_at)) for _, applied_at in history)
     assert backups(path) == []
@@ -226,7 +227,7 @@ def test_a_downgrade_says_what_it_would_lose_and_keeps_a_copy_of_it(path: Path) 
 def test_more_steps_than_there_are_go_to_the_base(path: Path) -> None:
     with Database.open(path) as database:
         assert len(migrations.downgrade(database, -99).migrations) == len(NAMES)
-        assert migrations.downgrade(database, -1) == migrations.Change()
+        assert migrations.downgrade(database, -1) == Change()
 
 
 def test_a_downgrade_leaves_other_programs_alone(path: Path) -> None:

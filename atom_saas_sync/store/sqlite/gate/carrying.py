@@ -8,12 +8,12 @@ from datetime import datetime
 
 from atom_saas_sync.core.gate.types import Revocations
 from atom_saas_sync.core.plan.offered import plan_quarantine
+from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.store.sqlite.batch import Batch
 from atom_saas_sync.store.sqlite.bulk import bulk_write
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.gate import people, serving
 from atom_saas_sync.store.sqlite.gate.verifying import ServedSnapshot
-from atom_saas_sync.store.sqlite.integrity import Signer
 
 # What is in force now takes the place of what was in force then.
 _REPLACED = ("gate_revocation", "gate_pin")

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from atom_saas_sync.core.canonical import stored_version
+from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import SkillVersion
 from atom_saas_sync.store.sqlite.batch import Batch
 from atom_saas_sync.store.sqlite.bulk import bulk_write
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.history import versions_of
-from atom_saas_sync.store.sqlite.integrity import Signer
 from atom_saas_sync.times import format_exact_time
 
 # What waits for a skill that has a base, and a base that has replaced another version.

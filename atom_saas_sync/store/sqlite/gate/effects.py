@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import cast
 
 from atom_saas_sync.core.gate.types import Offer, Quarantined, Reason
+from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model.effects import DropOffer, PutOffer, Quarantine, Release
 from atom_saas_sync.store.sqlite.bases import signature_of
 from atom_saas_sync.store.sqlite.gate import offers, people
-from atom_saas_sync.store.sqlite.integrity import Signer
 
 
 def put_offers(

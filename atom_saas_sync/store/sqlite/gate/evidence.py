@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from atom_saas_sync.core.canonical import version_key
 from atom_saas_sync.core.gate.types import Decision, Evidence
+from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import SkillVersion
 from atom_saas_sync.store.sqlite.gate import names, offers, people
 from atom_saas_sync.store.sqlite.gate.rows import moment_of
-from atom_saas_sync.store.sqlite.integrity import Signer
 from atom_saas_sync.times import format_exact_time
 
 # Each wanted: id, version, exec digest, content digest.

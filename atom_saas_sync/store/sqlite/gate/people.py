@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from atom_saas_sync.core.gate.types import Decision, Pin, Quarantined, Revocation, ScanResult
+from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.store.sqlite.counters import increment
 from atom_saas_sync.store.sqlite.gate.rows import decision_of, pin_of, quarantined_of, revocation_of, scan_of
-from atom_saas_sync.store.sqlite.integrity import Signer
 from atom_saas_sync.times import format_exact_time, format_time
 
 _OF = "(?1 IS NULL OR skill_id IN (SELECT value FROM json_each(?1)))"

@@ -17,9 +17,9 @@ from atom_saas_sync.core.gate.types import (
     Revocations,
     ScanResult,
 )
+from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import SkillVersion
 from atom_saas_sync.store.sqlite.gate import evidence, marks, offers, people, serving
-from atom_saas_sync.store.sqlite.integrity import Signer
 
 
 class GateTables:

@@ -7,11 +7,12 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from atom_saas_sync.core.gate.lock_file import ServedText
 from atom_saas_sync.core.gate.stored import ServedSkill
 from atom_saas_sync.core.gate.types import Quarantined, Revocations
+from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.gate import people, serving
-from atom_saas_sync.store.sqlite.integrity import Signer
 
 _SERVED = """
     SELECT c.skill_id, CAST(c.skill_data AS BLOB), CAST(b.data AS BLOB), CAST(b.wire_digest AS BLOB),
@@ -31,6 +32,12 @@ _SERVED = """
 """
 _ALL = _SERVED.format(rows="skill_cache AS c")
 _SOME = _SERVED.format(rows="json_each(?) AS wanted CROSS JOIN skill_cache AS c ON c.skill_id = wanted.value")
+
+# What readers of the view get.
+_TEXTS = """
+    SELECT u.skill_id, CAST(u.skill_data AS TEXT), u.source, b.wire_digest, b.content_digest, b.exec_digest
+    FROM usable_skill AS u LEFT JOIN skill_base AS b ON b.skill_id = u.skill_id
+"""
 
 
 class ServedSnapshot:
@@ -110,3 +117,9 @@ class Verifying:
         """Open a snapshot."""
         with self._database.reading() as connection:
             yield ServedSnapshot(connection, self._signer)
+
+    def texts(self) -> Iterator[ServedText]:
+        """Yield all that readers get, in one snapshot, in any order."""
+        with self._database.reading() as connection:
+            for row in connection.execute(_TEXTS):
+                yield ServedText(*row)

@@ -1,0 +1,142 @@
+"""A database file before it is opened, as the contract has it (usecases/ports/engine.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from atom_saas_sync.model import Status
+    from atom_saas_sync.store.sqlite.administration import Copies
+    from atom_saas_sync.store.sqlite.requests import RequestBudget
+    from atom_saas_sync.store.sqlite.store import SQLiteStore
+    from atom_saas_sync.store.sqlite.upkeep import SQLiteUpkeep
+
+
+class SQLiteEngine:
+    """The database file at a path."""
+
+    def __init__(self, path: Path) -> None:
+        self.location = path
+
+    def exists(self) -> bool:
+        """Tell whether there is a file. Raises DatabaseError where that cannot be told."""
+        from atom_saas_sync.store.sqlite.files import exists
+
+        return exists(self.location)
+
+    def is_current(self) -> bool:
+        """Tell whether there is a database, and it has all migrations. Raises DatabaseError, also for a newer one."""
+        from atom_saas_sync.store.sqlite import migrations
+        from atom_saas_sync.store.sqlite.database import Database
+
+        if not self.exists():
+            return False
+        with Database.open(self.location, migrate=False, read_only=True) as database:
+            migrations.refuse_newer(database)
+            return not migrations.pending(database)
+
+    def open(
+        self,
+        *,
+        busy_timeout_seconds: float = 10.0,
+        migrate: bool = True,
+        read_only: bool = False,
+        create: bool = True,
+        adopt: bool | None = None,
+        any_thread: bool = False,
+    ) -> SQLiteStore:
+        """Open the file; see Database.open."""
+        from atom_saas_sync.store.sqlite.database import Database
+        from atom_saas_sync.store.sqlite.store import SQLiteStore
+
+        database = Database.open(
+            self.location,
+            busy_timeout_seconds=busy_timeout_seconds,
+            migrate=migrate,
+            read_only=read_only,
+            create=create,
+            adopt=adopt,
+            any_thread=any_thread,
+        )
+        return SQLiteStore(database)
+
+    def status(
+        self,
+        now: datetime,
+        *,
+        per_minute: int,
+        per_hour: int,
+        admission: str = "open",
+        admission_scope: str = "all",
+    ) -> Status:
+        """Read everything that `status` and metrics show."""
+        from atom_saas_sync.store.sqlite.status import read_status
+
+        return read_status(
+            self.location,
+            now=now,
+            per_minute=per_minute,
+            per_hour=per_hour,
+            admission=admission,
+            admission_scope=admission_scope,
+        )
+
+    def request_budget(
+        self, *, per_minute: int, per_hour: int, marketplace: str = "", busy_timeout_seconds: float = 10.0
+    ) -> RequestBudget:
+        """Open the request budget that all processes share."""
+        from atom_saas_sync.store.sqlite.requests import RequestBudget
+
+        return RequestBudget(
+            self.location,
+            per_minute=per_minute,
+            per_hour=per_hour,
+            marketplace=marketplace,
+            busy_timeout_seconds=busy_timeout_seconds,
+        )
+
+    @contextmanager
+    def upkeep(self) -> Iterator[SQLiteUpkeep]:
+        """Open what moves the write-ahead log into the file, and keeps the lock fair."""
+        from atom_saas_sync.store.sqlite.database import Database
+        from atom_saas_sync.store.sqlite.upkeep import SQLiteUpkeep
+
+        with Database.open(self.location, any_thread=True) as database:
+            yield SQLiteUpkeep(database)
+
+    def free_disk_gb(self) -> float:
+        """Return the room, in GB, on the file system where the file is or will be. Raises DatabaseError."""
+        from atom_saas_sync.store.sqlite.files import free_disk_gb
+
+        return free_disk_gb(self.location)
+
+    def suggestions(self, kind: str, prefix: str) -> list[tuple[str, str]]:
+        """Return values of this kind that begin with `prefix`, each with its meaning."""
+        from atom_saas_sync.store.sqlite.suggestions import suggestions
+
+        return suggestions(self.location, kind, prefix)
+
+    def scratch_copy(self, directory: Path) -> Path:
+        """Copy the file, if there is one, into an empty directory; return where a database may be used there."""
+        from atom_saas_sync.store.sqlite.backup import copy
+
+        scratch = directory / self.location.name
+        if self.exists():
+            copy(self.location, scratch)
+        return scratch
+
+    def known_migrations(self) -> tuple[str, ...]:
+        """Return the names of all migrations of this version, oldest first."""
+        from atom_saas_sync.store.sqlite.schema import MIGRATIONS
+
+        return tuple(each.name for each in MIGRATIONS)
+
+    def copies(self) -> Copies:
+        """Return what makes backups, and restores them."""
+        from atom_saas_sync.store.sqlite.administration import Copies
+
+        return Copies(self.location)

@@ -1,0 +1,224 @@
+"""A database, and what is done with it as a whole; the verbs of one subject are in the other modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from atom_saas_sync.core.location import Location
+from atom_saas_sync.core.signing import Signer
+from atom_saas_sync.model import Status
+from atom_saas_sync.usecases.ports.catalogue import StoredCatalogue
+from atom_saas_sync.usecases.ports.gate_desk import GateStore
+from atom_saas_sync.usecases.ports.ids import StoredIds
+from atom_saas_sync.usecases.ports.people import EditableCatalogue, ListedConflicts
+from atom_saas_sync.usecases.ports.ratings import PersonsRatings, StoredRatings
+from atom_saas_sync.usecases.ports.reading import CacheFigures, StoredHistory, StoredLifetime, StoredReading
+from atom_saas_sync.usecases.ports.realtime import (
+    JobStore,
+    StateStore,
+    StoredConfirmations,
+    StoredEvents,
+    StoredSwitch,
+    StoreUpkeep,
+)
+from atom_saas_sync.usecases.ports.requests import BudgetDesk, StoredBudget
+from atom_saas_sync.usecases.ports.runs import StoredRunHistory, StoredRuns
+from atom_saas_sync.usecases.ports.upkeep import DatabaseCopies, Lockable, Maintenance, StoredSchema
+from atom_saas_sync.usecases.ports.verifying import StoredServing
+
+
+class Store(Lockable, Protocol):
+    """An open database: one connection, for one thread unless it was opened otherwise.
+
+    Each method without a verb in its name returns the verbs of one subject; making them costs nothing, and reads
+    nothing. All work over this connection. `history_versions` is how many former versions of a skill are kept, and with
+    a `signer` what is written is signed, and what is read must be.
+    """
+
+    @property
+    def location(self) -> Location:
+        """Return where the database is; as text, for people, without a password."""
+
+    def close(self) -> None:
+        """Close the connection; closing it again does nothing."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def holder(self, kind: str) -> Mapping[str, Any] | None:
+        """Return `pid`, `host`, `command` and `since` of the run that holds the lock of this kind now, or None.
+
+        Empty in the instant in which a run has the lock and has not written its name yet.
+        """
+
+    def rebind(self, marketplace: str, *, deletions: int, actor: str, now: datetime) -> None:
+        """Let the database belong to another marketplace, whose next sync may delete that many skills.
+
+        Skills, bases, local edits, open conflicts and ratings stay; what was learned of the former marketplace goes.
+        """
+
+    def catalogue(self, *, history_versions: int, signer: Signer | None = None) -> StoredCatalogue:
+        """Return what runs read and write."""
+
+    def edits(self, *, history_versions: int) -> EditableCatalogue:
+        """Return what people edit."""
+
+    def conflicts(self, *, history_versions: int, signer: Signer | None = None) -> ListedConflicts:
+        """Return the conflict log."""
+
+    def reading(self, now: datetime) -> StoredReading:
+        """Return the cache as readers see it at a moment."""
+
+    def history(self) -> StoredHistory:
+        """Return the versions of skills."""
+
+    def ids(self) -> StoredIds:
+        """Return what finds ids and names."""
+
+    def lifetime(self) -> StoredLifetime:
+        """Return what purging needs."""
+
+    def figures(self) -> CacheFigures:
+        """Return the figures of the cache."""
+
+    def ratings(self) -> StoredRatings:
+        """Return the ratings as sending them needs them."""
+
+    def own_ratings(self) -> PersonsRatings:
+        """Return the ratings as people see and change them."""
+
+    def runs(self, *, marketplace: str | None = None) -> StoredRuns:
+        """Return the audit trail; from the first answer on, the database belongs to `marketplace`, if to none yet."""
+
+    def run_history(self) -> StoredRunHistory:
+        """Return the audit trail as it is shown."""
+
+    def budget(self) -> BudgetDesk:
+        """Return the request budget as people see it."""
+
+    def events(self, *, history_versions: int, signer: Signer | None = None) -> StoredEvents:
+        """Return what applies messages."""
+
+    def confirmations(self, *, history_versions: int, signer: Signer | None = None) -> StoredConfirmations:
+        """Return what takes the answers about skills of which messages told."""
+
+    def watch_state(self) -> StateStore:
+        """Return the stored state of `watch`."""
+
+    def switch(self) -> StoredSwitch:
+        """Return the switch by which people control the connection of `watch`."""
+
+    def schedule(self) -> JobStore:
+        """Return the plan of the periodic jobs."""
+
+    def gate(self, *, history_versions: int, signer: Signer | None = None) -> GateStore:
+        """Return what opens the transactions of the gate."""
+
+    def serving(self, signer: Signer | None = None) -> StoredServing:
+        """Return what is served, as it must be verified."""
+
+    def schema(self) -> StoredSchema:
+        """Return the migrations of the database."""
+
+    def maintenance(self) -> Maintenance:
+        """Return checks and repairs."""
+
+
+class Engine(Protocol):
+    """A database before it is opened, whether it is there or not. Threads may share it. It holds no connection."""
+
+    @property
+    def location(self) -> Location:
+        """Return where the database is; as text, for people, without a password."""
+
+    def exists(self) -> bool:
+        """Tell whether there is a database, of any version. Raises DatabaseError where that cannot be told."""
+
+    def is_current(self) -> bool:
+        """Tell whether there is a database, and it has all migrations. Raises DatabaseError, also for a newer one."""
+
+    def open(
+        self,
+        *,
+        busy_timeout_seconds: float = 10.0,
+        migrate: bool = True,
+        read_only: bool = False,
+        create: bool = True,
+        adopt: bool | None = None,
+        any_thread: bool = False,
+    ) -> Store:
+        """Open the database.
+
+        With `migrate`, one that is new, empty or holds other programs' tables gets ours, and an older one is upgraded
+        as far as the engine does that by itself; so is one that the Atom backend made, if `adopt` (default: with
+        `create`). Without, it is taken as it is. With `read_only` nothing is created, upgraded or written; with
+        `migrate` it must then be up to date. Without `create` it is likewise, but may be written to: for commands that
+        look for something. With `any_thread` several threads may use it, if the caller sees to it that they do so one
+        after the other. Writers wait `busy_timeout_seconds` for others.
+
+        Raises DatabaseError: it is missing, cannot be used, is damaged, full or locked, was made by a newer version, or
+        holds another program's table of one of our names.
+        """
+
+    def status(
+        self,
+        now: datetime,
+        *,
+        per_minute: int,
+        per_hour: int,
+        admission: str = "open",
+        admission_scope: str = "all",
+    ) -> Status:
+        """Read everything that `status` and metrics show, as one consistent state.
+
+        The request limits hold as long as the marketplace has declared none; `admission` and `admission_scope` are what
+        is set: the database does not say it. One that is missing, or has not all of our tables yet, gives an empty
+        status that says so. It answers within seconds, also while others write.
+
+        Raises DatabaseError if it cannot be read, or was made by a newer version.
+        """
+
+    def request_budget(
+        self, *, per_minute: int, per_hour: int, marketplace: str = "", busy_timeout_seconds: float = 10.0
+    ) -> StoredBudget:
+        """Open the request budget that all processes share.
+
+        It has a connection of its own: what a run has not committed yet must not keep others from counting. It enforces
+        these limits, and lower ones that `marketplace` declares.
+        """
+
+    def upkeep(self) -> AbstractContextManager[StoreUpkeep]:
+        """Open what a process that writes continuously does for the database, over a connection of its own."""
+
+    def free_disk_gb(self) -> float | None:
+        """Return the room, in GB (10^9 bytes), on the file system where the database is or will be.
+
+        None if it is not on this machine. Raises DatabaseError.
+        """
+
+    def suggestions(self, kind: str, prefix: str) -> list[tuple[str, str]]:
+        """Return values of this kind that begin with `prefix`, each with its meaning, for shell completion.
+
+        At most 200, found within 50 ms on this machine. It never fails: empty if there are none, or if the database
+        cannot be read at once.
+        """
+
+    def scratch_copy(self, directory: Path) -> Location:
+        """Return where a dry run may work, in an empty directory, if the database is not current: nothing is changed.
+
+        Raises DatabaseError where the engine makes no copies.
+        """
+
+    def known_migrations(self) -> tuple[str, ...]:
+        """Return the names of all migrations of this version, oldest first. Nothing is opened."""
+
+    def copies(self) -> DatabaseCopies:
+        """Return what makes backups, and restores them."""

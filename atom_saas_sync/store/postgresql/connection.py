@@ -1,0 +1,217 @@
+"""One connection to a PostgreSQL server, and its transactions; database.py opens it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from types import TracebackType
+from typing import Self
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from atom_saas_sync.core.server_address import ServerAddress
+from atom_saas_sync.errors import Locked
+from atom_saas_sync.store.postgresql.failures import translated_errors
+from atom_saas_sync.store.postgresql.rows import Row
+from atom_saas_sync.store.postgresql.session import (
+    Session,
+    advisory_class,
+    advisory_key,
+    begin_session,
+    connect,
+    refuse_transaction_pooling,
+    settings,
+)
+
+
+class Connection:
+    """One connection to the server; several threads may use it, if they do so one after the other."""
+
+    def __init__(
+        self, address: ServerAddress, *, busy_timeout_seconds: float, command: str = "", writes: bool = True
+    ) -> None:
+        """Connect. Raises ConfigError or DatabaseError.
+
+        Those who only read are told at once that a server is overloaded; others try for the busy timeout.
+        """
+        self.address = address
+        self.busy_timeout_seconds = busy_timeout_seconds
+        self.command = command
+        self.writes = writes
+        self.held: dict[str, int] = {}
+        """The locks of runs that this connection holds, with their tokens (lock.py)."""
+        self.connection, self.session = self._connected()
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True, bulk: bool = False) -> Iterator[psycopg.Connection[Row]]:
+        """Write in one transaction: all of the block, or nothing if it ends with any exception.
+
+        Our writers come one after the other: each first takes the same advisory lock. Without `durable` the server may
+        lose the transaction if it crashes within a second: for what the next run fetches again. With `bulk` the
+        triggers stand aside, for whoever does their work by himself.
+
+        Raises DatabaseError for every failure of the server, and Locked if a lock of a run that this connection held
+        has gone to another run.
+        """
+        self._refuse_nesting()
+        with self._translated():
+            self._begin(durable=durable, bulk=bulk)
+            try:
+                yield self.connection
+                self._command("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+
+    @contextmanager
+    def reading(self) -> Iterator[psycopg.Connection[Row]]:
+        """Open a read snapshot. It neither blocks writers nor waits for them, and works on a standby.
+
+        Raises DatabaseError for every failure of the server.
+        """
+        self._refuse_nesting()
+        with self._translated():
+            self._start(f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY{self._set_up}")
+            try:
+                yield self.connection
+            finally:
+                self._roll_back()
+
+    @property
+    def schema(self) -> str:
+        """Return the name of the schema with our tables."""
+        return self.address.schema
+
+    def require_session(self) -> None:
+        """Refuse a pooler in transaction mode, with a second connection. Raises ConfigError."""
+        if self.session.is_pooled:
+            with self._beside() as other:
+                refuse_transaction_pooling(self.session.backend, other.session.backend, self.address)
+
+    def reconnect(self) -> None:
+        """Connect again, between two transactions, and take the locks of runs again that were held.
+
+        Raises DatabaseError, and Locked where another run has had such a lock since.
+        """
+        self.connection.close()
+        self.connection, self.session = self._connected()
+        for kind, token in self.held.items():
+            if not self.take(kind) or self.token(kind) != token:
+                raise _overtaken(kind)
+
+    def take(self, kind: str) -> bool:
+        """Try to get the lock of a kind of runs, for as long as this session lasts."""
+        question = "SELECT pg_try_advisory_lock(%s, %s)"
+        with self._translated():
+            row = self.connection.execute(question, (advisory_class(self.schema), advisory_key(kind))).fetchone()
+        return bool(row and row[0])
+
+    def release(self, kind: str) -> None:
+        """Give the lock of a kind back; a session that is gone has given it back already."""
+        self.held.pop(kind, None)
+        if self.connection.closed:
+            return
+        numbers = advisory_class(self.schema), advisory_key(kind)
+        with self._translated():
+            try:
+                self.connection.execute("SELECT pg_advisory_unlock(%s, %s)", numbers)
+            except psycopg.OperationalError:
+                if not self.connection.closed:
+                    raise
+
+    def token(self, kind: str) -> int | None:
+        """Return the token of the last run of a kind."""
+        with self._translated():
+            row = self.connection.execute("SELECT token FROM run_lock WHERE kind = %s", (kind,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def close(self) -> None:
+        """Close the connection; closing it again does nothing."""
+        self.connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _beside(self) -> Connection:
+        return Connection(
+            self.address, busy_timeout_seconds=self.busy_timeout_seconds, command=self.command, writes=False
+        )
+
+    def _connected(self) -> tuple[psycopg.Connection[Row], Session]:
+        patience = self.busy_timeout_seconds if self.writes else 0
+        connection = connect(self.address, command=self.command, writes=self.writes, patience_seconds=patience)
+        try:
+            session = begin_session(
+                connection, self.address, busy_timeout_seconds=self.busy_timeout_seconds, writes=self.writes
+            )
+        except BaseException:
+            connection.close()
+            raise
+        return connection, session
+
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated_errors(self.address, busy_timeout_seconds=self.busy_timeout_seconds)
+
+    @property
+    def _set_up(self) -> str:
+        """Return what a transaction sets by itself, because its session is not ours alone."""
+        if not self.session.is_pooled:
+            return ""
+        values = settings(self.address, self.busy_timeout_seconds)
+        return "".join(f"; SELECT set_config('{name}', '{value}', true)" for name, value in values.items())
+
+    def _begin(self, *, durable: bool, bulk: bool) -> None:
+        lock = f"SELECT pg_advisory_xact_lock({advisory_class(self.schema)}, {advisory_key('write')})"
+        statements = [f"BEGIN{self._set_up}", f"SET LOCAL synchronous_commit = {'on' if durable else 'off'}", lock]
+        if bulk:
+            statements.append("SET LOCAL atom_sync.bulk = on")
+        kinds = tuple(self.held)
+        if kinds:
+            statements.append("SELECT kind, token FROM run_lock")
+        cursor = self._start("; ".join(statements))
+        if kinds:
+            while cursor.nextset():
+                pass
+            now = {kind: int(token) for kind, token in cursor.fetchall()}
+            for kind in kinds:
+                if now.get(kind) != self.held[kind]:
+                    self._roll_back()
+                    raise _overtaken(kind)
+
+    def _start(self, statements: str) -> psycopg.Cursor[Row]:
+        """Begin a transaction; where the connection broke since the last one, connect again, once."""
+        try:
+            return self._command(statements)
+        except psycopg.OperationalError:
+            if not self.connection.closed:
+                self._roll_back()
+                raise
+        self.reconnect()
+        return self._command(statements)
+
+    def _command(self, statements: str) -> psycopg.Cursor[Row]:
+        """Execute statements of ours, several in one round trip."""
+        return self.connection.cursor().execute(statements, binary=False)
+
+    def _roll_back(self) -> None:
+        if self.connection.info.transaction_status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
+            # A connection that breaks here has nothing to take back; why the block failed is what matters.
+            with suppress(psycopg.OperationalError):
+                self._command("ROLLBACK")
+
+    def _refuse_nesting(self) -> None:
+        if self.connection.info.transaction_status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
+            raise RuntimeError("a transaction is open already on this connection: transactions do not nest")
+
+
+def _overtaken(kind: str) -> Locked:
+    return Locked(
+        f"another {kind} run has taken the lock while this one had no connection; nothing more was written",
+        hint="the other run does the work; what was committed before is kept",
+    )

@@ -1,0 +1,43 @@
+"""Opening a database on a PostgreSQL server, at the schema of this version."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from atom_saas_sync.core.server_address import ServerAddress
+from atom_saas_sync.store.postgresql import migrations
+from atom_saas_sync.store.postgresql.connection import Connection
+
+
+class Database(Connection):
+    """One connection to the server, at the schema of this version unless `open` says so."""
+
+    @classmethod
+    def open(
+        cls,
+        address: ServerAddress,
+        *,
+        busy_timeout_seconds: float = 10.0,
+        migrate: bool = True,
+        read_only: bool = False,
+        create: bool = True,
+        command: str = "",
+    ) -> Self:
+        """Connect, and make our tables in an empty schema.
+
+        With `migrate` the database must be up to date otherwise: `db upgrade` is for that. Without, it is taken as it
+        is. With `read_only` nothing is made or written, and a standby will do; without `create` it is likewise, but
+        may be written to: for commands that look for something.
+
+        Raises ConfigError for a server or an account that will not do, and DatabaseError.
+        """
+        database = cls(address, busy_timeout_seconds=busy_timeout_seconds, command=command, writes=not read_only)
+        try:
+            if migrate and create and not read_only:
+                migrations.prepare(database)
+            elif migrate:
+                migrations.require_current(database)
+        except BaseException:
+            database.close()
+            raise
+        return database

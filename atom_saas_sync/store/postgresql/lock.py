@@ -1,0 +1,122 @@
+"""One run of a kind at a time, on any host: a lock of the session that writes, which ends with it.
+
+The row in `run_lock` says who holds it, for people; whether it is held only the server knows. Its token fences off a
+run whose session ended and whose lock another run has taken since: every transaction of a run reads it first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from random import random
+from typing import Any
+
+from atom_saas_sync.errors import DatabaseError, Locked
+from atom_saas_sync.store.postgresql.connection import Connection
+from atom_saas_sync.store.postgresql.failures import is_overload
+from atom_saas_sync.store.postgresql.session import advisory_class, advisory_key
+from atom_saas_sync.times import format_time
+
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.25, 1.0
+_FINISH = {"skills", "ratings"}  # the kinds of runs that end on their own; services hold the other locks
+_UNSIGNED = 1 << 32
+
+
+@contextmanager
+def run_lock(
+    db: Connection,
+    kind: str,
+    *,
+    command: str,
+    host: str,
+    now: Callable[[], str],
+    sleep: Callable[[float], object],
+    wait_seconds: float = 0,
+    may_wait: bool = False,
+) -> Iterator[None]:
+    """Hold the lock for runs of this kind during the block; wait for it up to `wait_seconds`, which may be endless.
+
+    `command`, `host` and the time `now()` are shown to whoever finds the lock taken: put no secret in the command.
+    With `may_wait` the error names `--wait`, which only some commands have. Who waits without end has no connection
+    between its tries.
+
+    Raises Locked, naming the holder, ConfigError behind a pooler that cannot hold locks, and DatabaseError.
+    """
+    db.require_session()
+    waited = 0.0
+    while not db.take(kind):
+        if waited >= wait_seconds:
+            raise _locked(kind, holder(db, kind) or {}, host, may_wait=may_wait)
+        pause = min(_SHORTEST_PAUSE + random() * (_LONGEST_PAUSE - _SHORTEST_PAUSE), wait_seconds - waited)
+        if wait_seconds == float("inf"):
+            _stand_by(db, pause, sleep)
+        else:
+            sleep(pause)
+        waited += pause
+    try:
+        with db.transaction() as connection:
+            row = connection.execute(
+                "INSERT INTO run_lock AS l (kind, host, pid, backend, command, since, token) "
+                "VALUES (%s, %s, %s, %s, %s, %s, 1) ON CONFLICT (kind) DO UPDATE SET (host, pid, backend, command, "
+                "since, token) = (excluded.host, excluded.pid, excluded.backend, excluded.command, excluded.since, "
+                "l.token + 1) RETURNING token",
+                (kind, host, os.getpid(), db.session.backend, command, now()),
+            ).fetchone()
+        assert row is not None
+        db.held[kind] = row[0]
+        yield
+    finally:
+        db.release(kind)
+
+
+def holder(db: Connection, kind: str) -> dict[str, Any] | None:
+    """Return `pid`, `host`, `command` and `since` of the run that holds the lock now, or None.
+
+    The dictionary is empty in the instant in which a run has the lock and has not written its name yet.
+
+    Raises DatabaseError.
+    """
+    with db.reading() as connection:
+        row = connection.execute(
+            "SELECT r.pid, r.host, r.command, r.since FROM pg_locks AS l "
+            "LEFT JOIN run_lock AS r ON r.kind = %s AND r.backend = l.pid "
+            "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 "
+            "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+            "AND l.classid::bigint = %s AND l.objid::bigint = %s",
+            (kind, advisory_class(db.schema) % _UNSIGNED, advisory_key(kind) % _UNSIGNED),
+        ).fetchone()
+    if row is None:
+        return None
+    pid, host, command, since = row
+    return {} if pid is None else {"pid": pid, "host": host, "command": command, "since": format_time(since)}
+
+
+def _stand_by(db: Connection, seconds: float, sleep: Callable[[float], object]) -> None:
+    """Wait without a connection; one that cannot be made is tried again."""
+    db.close()
+    while True:
+        sleep(seconds)
+        try:
+            db.reconnect()
+        except DatabaseError as error:
+            if not is_overload(error):
+                raise
+        else:
+            return
+
+
+def _locked(kind: str, run: dict[str, Any], here: str, *, may_wait: bool) -> Locked:
+    pid, host = run.get("pid"), run.get("host")
+    who = cure = ""
+    if pid:
+        place = "" if host == here else f" on {host}"
+        who = f": `{run['command']}`, process {pid}{place}, since {run['since']}"
+        cure = f"`kill {pid}`{place} ends it and frees the lock"
+        cure = f"; if it hangs, {cure}" if kind in _FINISH else f"; {cure}"
+    return Locked(
+        f"another {kind} run is at work{who}",
+        hint=("it will finish on its own" if kind in _FINISH else "only one can work on a database")
+        + ("; `--wait SECONDS` waits for it" if may_wait else "")
+        + cure,
+    )

@@ -1,0 +1,304 @@
+"""Migrating the schema between versions: one transaction, under a lock, and never in the way of readers for long.
+
+An empty schema is upgraded by itself; a filled one by `db upgrade` alone, since other hosts work on it. A host with an
+older program goes on as long as everything that it does not know is additive.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from random import random
+from typing import Any
+
+import psycopg
+from msgspec import Struct
+from psycopg import sql
+
+from atom_saas_sync.errors import DatabaseError, UsageError
+from atom_saas_sync.store.postgresql import schema
+from atom_saas_sync.store.postgresql.connection import Connection
+from atom_saas_sync.store.postgresql.failures import translated_errors
+from atom_saas_sync.store.postgresql.rows import Row
+from atom_saas_sync.store.postgresql.session import advisory_class, advisory_key
+from atom_saas_sync.times import format_time
+
+BASE = "base"  # the state before the first migration
+HEAD = "head"  # the state after the last one
+
+_TRIES = 5
+_LOCK_SECONDS = 3
+_NO_TABLE = {"42P01", "3F000"}  # nor a schema
+_BUSY = "55P03"
+
+_log = logging.getLogger(__name__)
+
+
+class Change(Struct, frozen=True):
+    """The result of an upgrade or downgrade: the migrations in order. There is no copy: the server takes DDL back."""
+
+    migrations: tuple[str, ...] = ()
+    backup: Path | None = None
+    adopted: tuple[str, ...] = ()
+
+
+class Applied(Struct, frozen=True):
+    """A migration that the database has."""
+
+    at: str
+    additive: bool
+
+
+def known() -> tuple[str, ...]:
+    """Return the names of all migrations of this version, oldest first."""
+    return tuple(migration.name for migration in schema.MIGRATIONS)
+
+
+def current(db: Connection) -> str | None:
+    """Return the latest migration that the database has, None before the first one."""
+    return next(reversed(applied(db)), None)
+
+
+def history(db: Connection) -> list[tuple[str, str | None]]:
+    """Return each migration with the time it was applied (UTC, `Z`), or None if it is pending.
+
+    Those that only a newer version knows come last.
+    """
+    found = applied(db)
+    return [(name, found[name].at if name in found else None) for name in dict.fromkeys((*known(), *found))]
+
+
+def pending(db: Connection) -> list[str]:
+    """Return the migrations of this version that the database does not have, oldest first."""
+    found = applied(db)
+    return [name for name in known() if name not in found]
+
+
+def applied(db: Connection) -> dict[str, Applied]:
+    """Return the migrations that the database has, in the order they were applied."""
+    with translated_errors(db.address):
+        return _applied(db.connection, db.schema)
+
+
+def refuse_newer(db: Connection) -> None:
+    """Refuse a database that a newer version has upgraded, unless this one can go on. Raises DatabaseError."""
+    _refuse_newer(applied(db), db)
+
+
+def require_current(db: Connection) -> None:
+    """Refuse a database that this version cannot work on as it is. Raises DatabaseError."""
+    found = applied(db)
+    _refuse_newer(found, db)
+    if missing := [name for name in known() if name not in found]:
+        hint = "`atom-sync db upgrade` brings it up to date"
+        raise DatabaseError(
+            f"the database {db.address} is not up to date: it lacks {', '.join(missing)}",
+            hint=hint if found else f"{hint}, and so does the next sync",
+        )
+
+
+def prepare(db: Connection) -> None:
+    """Upgrade an empty schema, and refuse a filled one that is not up to date. Raises DatabaseError."""
+    if applied(db):
+        require_current(db)
+    else:
+        upgrade(db)
+
+
+def upgrade(db: Connection, target: str | None = None, *, sleep: Callable[[float], object] = time.sleep) -> Change:
+    """Apply what is pending, up to and including `target` (default: everything).
+
+    Waits for others' locks three seconds at a time, so that no reader waits behind it for longer, and gives up after
+    some tries; then nothing was changed.
+
+    Raises UsageError for an unknown target, and DatabaseError if the database is newer, cannot be locked, a right is
+    missing, or there is a table of another program under a name that we need.
+    """
+    if target not in (None, HEAD, *known()):
+        raise UsageError(f"no migration is called {target!r}", hint=f"there are: {', '.join(known())}, {HEAD}")
+    last = known().index(target) if target in known() else len(known())
+
+    def apply(connection: psycopg.Connection[Row]) -> list[str]:
+        found = _applied(connection, db.schema)
+        _refuse_newer(found, db)
+        missing = [each for each in schema.MIGRATIONS[: last + 1] if each.name not in found]
+        if missing:
+            _make_schema(connection, db)
+            _refuse_foreign(connection, db, missing)
+        for migration in missing:
+            for script in schema.up(migration, db.schema):
+                _script(connection, script)
+            connection.execute(
+                "INSERT INTO schema_migration (name, additive) VALUES (%s, %s)", (migration.name, migration.additive)
+            )
+        return [each.name for each in missing]
+
+    names = _locked(db, apply, sleep)
+    if names:
+        _log.info("the schema %s of the database %s was upgraded to %s", db.schema, db.address, names[-1])
+    return Change(tuple(names))
+
+
+def loss(db: Connection, target: str | int) -> dict[str, int]:
+    """Return which tables a downgrade to `target` would drop that hold rows, and how many.
+
+    Raises UsageError for an unknown target, and DatabaseError for a newer database.
+    """
+    names = _to_take_back(applied(db), target, db)
+    counts: dict[str, int] = {}
+    with db.reading() as connection:
+        for migration in schema.MIGRATIONS:
+            for table in schema.tables(migration) if migration.name in names else ():
+                count = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))
+                counts[table] = _one(connection, count)[0]
+    return {table: number for table, number in counts.items() if number}
+
+
+def downgrade(db: Connection, target: str | int, *, sleep: Callable[[float], object] = time.sleep) -> Change:
+    """Take migrations back, newest first, all in one transaction. What the tables hold is lost: ask `loss` before.
+
+    Raises UsageError for an unknown target, and DatabaseError if the database is newer or something of another
+    program depends on what would be dropped.
+    """
+
+    def take_back(connection: psycopg.Connection[Row]) -> list[str]:
+        names = _to_take_back(_applied(connection, db.schema), target, db)
+        for name in names:
+            migration = next(each for each in schema.MIGRATIONS if each.name == name)
+            for statement in schema.down(migration, db.schema):
+                _script(connection, statement)
+            connection.execute("DELETE FROM schema_migration WHERE name = %s", (name,))
+        if names and not _applied(connection, db.schema):
+            _script(connection, "DROP TABLE schema_migration")
+        return names
+
+    return Change(tuple(_locked(db, take_back, sleep)))
+
+
+def _locked(
+    db: Connection, change: Callable[[psycopg.Connection[Row]], list[str]], sleep: Callable[[float], object]
+) -> list[str]:
+    """Change the schema in one transaction; try some times to get the locks that it needs."""
+    for left in reversed(range(_TRIES)):
+        try:
+            with translated_errors(db.address, busy_timeout_seconds=_TRIES * _LOCK_SECONDS), _changing(db):
+                return change(db.connection)
+        except DatabaseError as error:
+            state = getattr(error.__cause__, "sqlstate", None)
+            if state == "2BP01":
+                raise DatabaseError(
+                    f"something of another program depends on the schema {db.schema} of {db.address}; "
+                    "nothing was changed",
+                    hint="drop its views and foreign keys first (`DROP … CASCADE` as its owner)",
+                ) from error
+            if state != _BUSY or not left:
+                raise
+        sleep(random() * _LOCK_SECONDS)
+    raise AssertionError("unreachable")
+
+
+@contextmanager
+def _changing(db: Connection) -> Iterator[None]:
+    lock = f"SELECT pg_advisory_xact_lock({advisory_class(db.schema)}, {advisory_key('migrations')})"
+    path = f'SET LOCAL search_path = "{db.schema}", pg_temp'
+    _script(
+        db.connection,
+        f"BEGIN; SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'; SET LOCAL statement_timeout = 0; {path}; {lock}",
+    )
+    try:
+        yield
+        _script(db.connection, "COMMIT")
+    except BaseException:
+        if not db.connection.closed:
+            _script(db.connection, "ROLLBACK")
+        raise
+
+
+def _make_schema(connection: psycopg.Connection[Row], db: Connection) -> None:
+    # CREATE SCHEMA IF NOT EXISTS asks for the right to make one even where there is one.
+    if not _one(connection, "SELECT to_regnamespace(%s) IS NOT NULL", (f'"{db.schema}"',))[0]:
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(db.schema)))
+    _script(
+        connection,
+        'CREATE TABLE IF NOT EXISTS schema_migration (name text COLLATE "C" PRIMARY KEY, additive boolean NOT NULL, '
+        "number bigint GENERATED ALWAYS AS IDENTITY, "
+        "applied_at timestamptz(0) NOT NULL DEFAULT date_trunc('second', now()))",
+    )
+
+
+def _refuse_foreign(connection: psycopg.Connection[Row], db: Connection, missing: Sequence[schema.Migration]) -> None:
+    """Refuse to make what is there already: it is not ours, or these migrations would have been applied."""
+    wanted = [f'"{place}"."{name}"' for each in missing for place, name in schema.relations(each, db.schema)]
+    row = _one(
+        connection,
+        "SELECT array_agg(name ORDER BY name) FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL",
+        (wanted,),
+    )
+    if found := [name.replace('"', "") for name in row[0] or ()]:
+        raise DatabaseError(
+            f"the database {db.address} has {', '.join(found)} of another program; nothing was changed",
+            hint="tables of the Atom backend in `public` cannot be shared yet: name another database, or another "
+            "schema with ?schema= in ATOM_SAAS_DATABASE_URL, which has no views in public",
+        )
+
+
+def _applied(connection: psycopg.Connection[Row], name: str) -> dict[str, Applied]:
+    # A query for a table that is not there would end the transaction that an upgrade is in.
+    if not _one(connection, "SELECT to_regclass(%s) IS NOT NULL", (f'"{name}".schema_migration',))[0]:
+        return {}
+    rows = connection.execute(
+        sql.SQL("SELECT name, applied_at, additive FROM {}.schema_migration ORDER BY number").format(
+            sql.Identifier(name)
+        )
+    )
+    return {name: Applied(_text(at), additive) for name, at, additive in rows}
+
+
+def _text(moment: datetime) -> str:
+    return format_time(moment)
+
+
+def _refuse_newer(found: dict[str, Applied], db: Connection) -> None:
+    unknown = [name for name, each in found.items() if name not in known() and not each.additive]
+    if unknown:
+        raise DatabaseError(
+            f"the database {db.address} was upgraded by a newer atom-sync: this version does not know {unknown[-1]}",
+            hint="install that version on this host, too",
+        )
+
+
+def _to_take_back(found: dict[str, Applied], target: str | int, db: Connection) -> list[str]:
+    """Return the migrations to revert, newest first."""
+    names = list(found)
+    if unknown := [name for name in names if name not in known()]:
+        raise DatabaseError(
+            f"the database {db.address} was upgraded by a newer atom-sync: this version does not know {unknown[-1]}",
+            hint="take it back with that version",
+        )
+    if isinstance(target, int):
+        kept = max(0, len(names) - abs(target))
+    elif target == BASE:
+        kept = 0
+    elif target in names:
+        kept = names.index(target) + 1
+    else:
+        raise UsageError(
+            f"the database has no migration {target!r} to go back to",
+            hint=f"it has: {', '.join([BASE, *names])}; a number such as -1 goes back that many steps",
+        )
+    return names[kept:][::-1]
+
+
+def _one(connection: psycopg.Connection[Row], query: Any, parameters: Sequence[Any] = ()) -> Row:  # noqa: ANN401
+    row = connection.execute(query, parameters or None).fetchone()
+    assert row is not None
+    return row
+
+
+def _script(connection: psycopg.Connection[Row], statements: str) -> None:
+    """Execute statements of ours, several in one round trip."""
+    connection.cursor().execute(statements.encode(), binary=False)

@@ -1,0 +1,97 @@
+"""How values go to PostgreSQL and come out of it: rows with names, moments in UTC, and any text of strangers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from struct import unpack
+from typing import Any
+
+import psycopg
+from psycopg.abc import AdaptContext, Buffer
+from psycopg.adapt import Loader
+from psycopg.pq import Format
+from psycopg.types.string import StrBinaryDumper, StrDumperUnknown
+
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_HALVES = re.compile("[\ud800-\udfff]")
+_REPLACED = "\N{REPLACEMENT CHARACTER}"
+
+
+class Row(tuple[Any, ...]):
+    """A row whose values are found by number or by name, like sqlite3.Row."""
+
+    __slots__ = ()
+    names: dict[str, int]
+
+    def __getitem__(self, key: Any) -> Any:  # noqa: ANN401 - a tuple's and a mapping's in one
+        return tuple.__getitem__(self, self.names[key] if isinstance(key, str) else key)
+
+    def keys(self) -> list[str]:
+        """Return the names of the columns."""
+        return list(self.names)
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """Yield the names with the values."""
+        return zip(self.names, self, strict=True)
+
+
+@lru_cache(maxsize=512)
+def _row_type(names: tuple[str, ...]) -> type[Row]:
+    return type("Row", (Row,), {"names": {name: number for number, name in enumerate(names)}, "__slots__": ()})
+
+
+def row_factory(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> Callable[[Sequence[Any]], Row]:
+    """Make rows of what a cursor reads."""
+    return _row_type(tuple(column.name for column in cursor.description or ()))
+
+
+class BinaryCursor(psycopg.Cursor[Any]):
+    """A cursor that asks for binary results: times and byte strings cost less so."""
+
+    def __init__(self, connection: psycopg.Connection[Any], **options: Any) -> None:  # noqa: ANN401 - the driver's own
+        super().__init__(connection, **options)
+        self.format = Format.BINARY
+
+
+class _MomentLoader(Loader):
+    """A moment as an aware datetime in UTC; None for what none can be: infinity, BC, after the year 9999."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> datetime | None:
+        try:
+            return _EPOCH + timedelta(microseconds=unpack("!q", data)[0])
+        except OverflowError:
+            return None
+
+
+class _TextDumper(StrDumperUnknown):
+    """A text as PostgreSQL can hold it: no NUL, no half of a surrogate pair."""
+
+    def dump(self, obj: str) -> Buffer | None:
+        return _storable(obj)
+
+
+class _BinaryTextDumper(StrBinaryDumper):
+    """The same within arrays."""
+
+    def dump(self, obj: str) -> Buffer | None:
+        return _storable(obj)
+
+
+def _storable(text: str) -> bytes:
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        data = _HALVES.sub(_REPLACED, text).encode()
+    return data.replace(b"\0", _REPLACED.encode()) if b"\0" in data else data
+
+
+def register(context: AdaptContext) -> None:
+    """Let a connection take and give values in these ways."""
+    context.adapters.register_loader("timestamptz", _MomentLoader)
+    context.adapters.register_dumper(str, _BinaryTextDumper)
+    context.adapters.register_dumper(str, _TextDumper)  # the last one is for what stands alone

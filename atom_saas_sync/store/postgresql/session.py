@@ -1,0 +1,206 @@
+"""Making a connection, and what each session is set to, in one round trip."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import random
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import psycopg
+from psycopg import sql
+
+from atom_saas_sync.core.server_address import ServerAddress
+from atom_saas_sync.errors import ConfigError, DatabaseError
+from atom_saas_sync.store.postgresql.failures import is_overload, translated_errors, unconnected
+from atom_saas_sync.store.postgresql.rows import BinaryCursor, Row, register, row_factory
+
+OLDEST = 150_000
+"""The oldest version of the server that is tested, as server_version_num has it."""
+
+_CONNECT_SECONDS = 5
+_STATEMENT_SECONDS = 60
+_PAUSED_SECONDS = 60
+_LONGEST_PAUSE = 1.0
+_WARN_SECONDS = 5.0
+_REFUSE_SECONDS = 60.0
+_LONGEST_NAME = 63
+# A host that is gone is noticed within 25 seconds, by us and by the server, with data on the way (the last one) or not.
+_ALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
+
+_log = logging.getLogger(__name__)
+
+
+class Session(NamedTuple):
+    """What the server says of itself and of this session."""
+
+    backend: int
+    version: int
+    encoding: str
+    is_standby: bool
+    clock: float
+    is_pooled: bool
+    """Whether a pooler stands between: then statements may reach another session each time."""
+
+
+def advisory_class(schema: str) -> int:
+    """Return the number under which our advisory locks stand: those of two schemas in one database do not meet."""
+    return _signed(crc32(f"atom-sync/{schema}".encode()))
+
+
+def advisory_key(name: str) -> int:
+    """Return the number of one lock."""
+    return _signed(crc32(name.encode()))
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 32) if number >= 1 << 31 else number
+
+
+def connect(
+    address: ServerAddress,
+    *,
+    command: str,
+    writes: bool,
+    patience_seconds: float,
+    sleep: Callable[[float], object] = time.sleep,
+) -> psycopg.Connection[Row]:
+    """Connect; where the server refuses or is overloaded, try again for as long, with pauses of random length.
+
+    Raises ConfigError or DatabaseError.
+    """
+    _check_files(address)
+    end = time.monotonic() + patience_seconds
+    while True:
+        try:
+            return _connect(address, command=command, writes=writes)
+        except psycopg.Error as error:
+            failure = unconnected(error, address)
+            if not is_overload(failure) or time.monotonic() >= end:
+                raise failure from error
+        sleep(random() * _LONGEST_PAUSE)
+
+
+def _connect(address: ServerAddress, *, command: str, writes: bool) -> psycopg.Connection[Row]:
+    where = {"host": address.host, "port": address.port, "user": address.user, "dbname": address.database}
+    given: dict[str, Any] = {
+        **{name: value for name, value in where.items() if value},
+        "application_name": f"atom-sync/{'-'.join(command.split())}"[:_LONGEST_NAME],
+        "connect_timeout": _CONNECT_SECONDS,
+        **address.options,
+        "sslmode": address.sslmode,
+        "gssencmode": "disable",
+        "options": "",  # a pooler refuses any; those of PGOPTIONS are not ours
+        "client_encoding": "UTF8",
+        **_ALIVE,
+    }
+    if address.password is not None:
+        given["password"] = address.password
+    if writes and "," in address.host:
+        given["target_session_attrs"] = "read-write"
+    connection = psycopg.Connection[Row].connect(
+        autocommit=True, cursor_factory=BinaryCursor, row_factory=row_factory, **given
+    )
+    register(connection)
+    return connection
+
+
+def _check_files(address: ServerAddress) -> None:
+    """Look for the files that the URL names: libpq does so only where the server offers encryption."""
+    for name in ("sslrootcert", "sslcert", "sslkey"):
+        path = address.options.get(name)
+        if path and path != "system" and not Path(path).is_file():
+            raise ConfigError(
+                f"{name}={path}: there is no such file", hint="correct ATOM_SAAS_DATABASE_URL, or put the file there"
+            )
+
+
+def settings(address: ServerAddress, busy_timeout_seconds: float) -> dict[str, str]:
+    """Return what a session of ours is set to."""
+    return {
+        "search_path": f'"{address.schema}", pg_temp',
+        "TimeZone": "UTC",
+        "lock_timeout": f"{max(1, round(busy_timeout_seconds * 1000))}ms",
+        "statement_timeout": f"{_STATEMENT_SECONDS}s",
+        "idle_in_transaction_session_timeout": f"{_PAUSED_SECONDS}s",
+        "client_connection_check_interval": "1s",
+        "tcp_keepalives_idle": str(_ALIVE["keepalives_idle"]),
+        "tcp_keepalives_interval": str(_ALIVE["keepalives_interval"]),
+        "tcp_keepalives_count": str(_ALIVE["keepalives_count"]),
+        "tcp_user_timeout": str(_ALIVE["tcp_user_timeout"]),
+    }
+
+
+def begin_session(
+    connection: psycopg.Connection[Row], address: ServerAddress, *, busy_timeout_seconds: float, writes: bool
+) -> Session:
+    """Set the session up and look at the server, in one round trip.
+
+    Nothing is set where a pooler stands between: it would stay with a session that others use next.
+
+    Raises ConfigError for a server that will not do, and DatabaseError for one that cannot be written to.
+    """
+    own = connection.info.backend_pid
+    choice = sql.SQL(", ").join(
+        sql.SQL("set_config({}, {}, false)").format(name, value)
+        for name, value in settings(address, busy_timeout_seconds).items()
+    )
+    question = sql.SQL(
+        "SELECT pg_backend_pid(), current_setting('server_version_num')::int, current_setting('server_encoding'), "
+        "pg_is_in_recovery(), extract(epoch FROM clock_timestamp())::float8, "
+        "CASE WHEN pg_backend_pid() = {} THEN ARRAY[{}] END IS NULL"
+    ).format(own, choice)
+    asked = time.time()
+    with translated_errors(address):
+        row = connection.execute(question).fetchone()
+    assert row is not None
+    session = Session(*row)
+    if session.is_pooled:
+        connection.prepare_threshold = None
+    _require_server(session, address)
+    if writes:
+        if session.is_standby:
+            raise DatabaseError(
+                f"cannot write to the database {address}: it is a standby, which only reads",
+                hint="name the primary server in ATOM_SAAS_DATABASE_URL; commands that only read work here",
+            )
+        _compare_clocks(session.clock - (asked + time.time()) / 2, address)
+    return session
+
+
+def _require_server(session: Session, address: ServerAddress) -> None:
+    if session.version < OLDEST:
+        raise ConfigError(
+            f"the server of {address} is PostgreSQL {session.version // 10_000}: 15 or newer is needed",
+            hint="nothing was made there; upgrade it, or name another server in ATOM_SAAS_DATABASE_URL",
+        )
+    if session.encoding != "UTF8":
+        raise ConfigError(
+            f"the database {address} has the encoding {session.encoding}: UTF8 is needed",
+            hint="nothing was made there; make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
+        )
+
+
+def _compare_clocks(ahead: float, address: ServerAddress) -> None:
+    """Compare the server's clock with ours: times of several hosts are compared there."""
+    words = (
+        f"the clock of the database {address} is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this host's"
+    )
+    if abs(ahead) > _REFUSE_SECONDS:
+        raise DatabaseError(
+            f"{words}; nothing was written", hint="set both clocks right (`timedatectl`), then run again"
+        )
+    if abs(ahead) > _WARN_SECONDS:
+        _log.warning("%s", words)
+
+
+def refuse_transaction_pooling(first: int, second: int, address: ServerAddress) -> None:
+    """Refuse a pooler that gives two connections one session. Raises ConfigError."""
+    if first == second:
+        raise ConfigError(
+            f"{address} is a pooler in transaction mode: a run would lose its lock there",
+            hint="name the server itself, or the pooler's address in session mode; commands that only read work here",
+        )

@@ -1,0 +1,131 @@
+"""The lock of a run on a server: it dies with its session, and a run that was overtaken writes nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+from server_support import NOON, nothing, opened
+
+from atom_saas_sync.errors import DatabaseError, Locked
+from atom_saas_sync.store.postgresql.connection import Connection
+from atom_saas_sync.store.postgresql.database import Database
+from atom_saas_sync.store.postgresql.lock import holder, run_lock
+
+
+@pytest.fixture
+def pair(postgresql_url: str) -> Iterator[tuple[Database, Database]]:
+    with opened(postgresql_url) as one, opened(postgresql_url) as other:
+        yield one, other
+
+
+def locked(db: Connection, host: str = "here", **options: float) -> AbstractContextManager[None]:
+    return run_lock(
+        db, "skills", command="sync skills", host=host, now=lambda: NOON, sleep=nothing, may_wait=True, **options
+    )
+
+
+def cut(victim: Connection, by: Connection) -> None:
+    by.connection.execute("SELECT pg_terminate_backend(%s, 5000)", (victim.session.backend,))
+
+
+def test_one_run_of_a_kind_has_the_lock_and_is_named(pair: tuple[Database, Database]) -> None:
+    one, other = pair
+    assert holder(other, "skills") is None
+    with locked(one, "alpha"):
+        with pytest.raises(
+            Locked, match=r"another skills run is at work: `sync skills`, process \d+ on alpha"
+        ) as error:
+            locked(other).__enter__()
+        assert "--wait SECONDS" in str(error.value.hint)
+        assert (holder(other, "skills") or {})["since"] == NOON
+        with run_lock(other, "ratings", command="", host="", now=lambda: NOON, sleep=nothing):
+            pass
+    assert holder(other, "skills") is None
+    with locked(other):
+        pass
+
+
+def test_two_schemas_of_one_database_do_not_meet(pair: tuple[Database, Database], postgresql_server: str) -> None:
+    with locked(pair[0]), opened(f"{postgresql_server}&schema=another_site") as other, locked(other):
+        pass
+
+
+def test_a_waiting_run_gets_the_lock_when_it_is_free(pair: tuple[Database, Database]) -> None:
+    one, other = pair
+    held = locked(one)
+    held.__enter__()
+    pauses = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            held.__exit__(None, None, None)
+
+    with run_lock(other, "skills", command="", host="", now=lambda: NOON, sleep=sleep, wait_seconds=60):
+        assert len(pauses) == 3
+    assert all(0.25 <= each <= 1 for each in pauses)
+
+
+def test_who_stands_by_has_no_connection_between_its_tries(pair: tuple[Database, Database]) -> None:
+    one, other = pair
+    held = locked(one)
+    held.__enter__()
+    closed = []
+
+    def sleep(_: float) -> None:
+        closed.append(other.connection.closed)
+        if len(closed) == 2:
+            held.__exit__(None, None, None)
+
+    with run_lock(other, "skills", command="", host="", now=lambda: NOON, sleep=sleep, wait_seconds=float("inf")):
+        assert closed == [True, True]
+
+
+def test_a_run_whose_connection_breaks_between_two_transactions_goes_on(pair: tuple[Database, Database]) -> None:
+    one, other = pair
+    with locked(one):
+        cut(one, other)
+        with one.transaction() as connection:
+            connection.execute("INSERT INTO skill_due VALUES ('a')")
+        assert holder(other, "skills") is not None
+
+
+def test_a_run_that_was_overtaken_writes_nothing_more(pair: tuple[Database, Database]) -> None:
+    one, other = pair
+    with locked(one):
+        cut(one, other)
+        with locked(other):
+            pass
+        with pytest.raises(Locked, match="while this one had no connection"), one.transaction() as connection:
+            connection.execute("INSERT INTO skill_due VALUES ('a')")
+    with other.reading() as connection:
+        assert connection.execute("SELECT count(*) FROM skill_due").fetchone() == (0,)
+
+
+def test_the_token_fences_off_a_session_that_believes_it_has_the_lock(pair: tuple[Database, Database]) -> None:
+    one, other = pair
+    with locked(one):
+        one.connection.execute("SELECT pg_advisory_unlock_all()")  # as a pooler does that gives the session away
+        with locked(other):
+            pass
+        with pytest.raises(Locked), one.transaction():
+            pass
+        with pytest.raises(Locked), one.transaction():  # nor later, and no transaction is left open
+            pass
+
+
+def test_a_broken_connection_within_a_transaction_is_an_error(pair: tuple[Database, Database]) -> None:
+    one, other = pair
+
+    def writing() -> None:
+        with one.transaction() as connection:
+            connection.execute("INSERT INTO skill_due VALUES ('a')")
+            cut(one, other)
+            connection.execute("SELECT 1")
+
+    with pytest.raises(DatabaseError, match="it ended the connection"):
+        writing()
+    with other.reading() as connection:
+        assert connection.execute("SELECT count(*) FROM skill_due").fetchone() == (0,)

@@ -9,12 +9,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from atom_saas_sync.cli.output import given_options, note, print_json
 from atom_saas_sync.errors import ConnectionFailed, Interrupted, NotFound, UsageError
+
+if TYPE_CHECKING:
+    from atom_saas_sync.sandbox import Sandbox
 
 app = typer.Typer(
     help="Run a mock marketplace for experiments, tests and demos.",
@@ -67,14 +70,12 @@ def serve(
     """Serve a made-up marketplace (HTTP and WebSocket) until SIGINT or SIGTERM."""
     if ctx.invoked_subcommand is not None:
         return
-    from atom_saas_sync.cli.runtime import RunClock
     from atom_saas_sync.sandbox import DEFAULT_TOKEN, Sandbox
     from atom_saas_sync.sandbox.faults import parse_fault
 
     if catalogue is not None and not os.path.isfile(catalogue):  # noqa: PTH113 - Path.is_file raises for a name too long
         raise UsageError(f"there is no file {catalogue}")
     faults = [parse_fault(text) for text in fault or ()]
-    stop = RunClock()
     sandbox = Sandbox(
         skills=skills,
         seed=seed,
@@ -90,6 +91,14 @@ def serve(
         sandbox.fault(one)
     if warm:
         sandbox.warm()
+    _serve_until_stopped(sandbox, as_json=as_json)
+
+
+def _serve_until_stopped(sandbox: Sandbox, *, as_json: bool) -> None:
+    """Start the sandbox, print the settings that point to it, and wait for SIGINT or SIGTERM."""
+    from atom_saas_sync.cli.runtime import RunClock
+
+    stop = RunClock()
     with stop.caught(), sandbox, _own_database() as database:
         note(f"This is a sandbox with {sandbox.state.total} skills, not the real marketplace. Stop it with Ctrl+C.")
         settings = {

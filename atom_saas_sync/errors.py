@@ -170,6 +170,12 @@ class TooLarge(BadResponse):
     """A response that would take too much memory. A smaller page may work."""
 
 
+class NoRoom(MarketplaceError):
+    """A page that was fetched ahead found no room beside the others; it is fetched again in its turn. Never shown."""
+
+    transient = False
+
+
 class DatabaseError(AtomSyncError):
     """The database or the disk failed, or the file is not accessible."""
 

@@ -28,10 +28,9 @@ from atom_saas_sync.model import (
     STRATEGIES,
     Category,
     ConflictFilter,
+    FetchedPage,
     InvalidItem,
-    ListedPage,
     RunReport,
-    SkillPage,
     SkillVersion,
     Strategy,
 )
@@ -82,11 +81,11 @@ class FakeMarketplace:
     def resource_of_categories(self) -> str:
         return "categories"
 
-    def list_skills(self, page: int, page_size: int, etag: str | None = None, **_: bool) -> ListedPage:
+    def list_skills(self, page: int, page_size: int, etag: str | None = None, **_: Any) -> FetchedPage:
         items = [canonical(skill) for skill in self.skills.values()][(page - 1) * page_size : page * page_size]
         total = len(self.skills)
         new = sha256(b"".join(items) + b"%d" % total).hexdigest()
-        return ListedPage(None if new == etag else SkillPage(tuple(map(Raw, items)), total), new)
+        return FetchedPage(None if new == etag else tuple(map(Raw, items)), total, new, size=len(items))
 
     def get_skill(self, skill_id: str) -> SkillVersion | InvalidItem | None:
         return read_skill(canonical(self.skills[skill_id])) if skill_id in self.skills else None

@@ -105,7 +105,7 @@ def test_some_interim_answers_are_skipped(machine: Machine, market: ScriptedMark
 
     market.on(LIST, handle)
     with machine.client(url=market.url) as (client, _):
-        assert client.list_skills(1, 10).page is not None
+        assert client.list_skills(1, 10).items is not None
 
 
 @contextmanager
@@ -144,7 +144,7 @@ def test_a_second_address_is_tried_while_the_first_is_silent(
     monkeypatch.setattr(socket, "getaddrinfo", two_addresses)
     url = market.url.replace("127.0.0.1", "both.example")
     with machine.client(url=url, timeout_seconds=PATIENCE) as (client, _):
-        assert client.list_skills(1, 10).page is not None
+        assert client.list_skills(1, 10).items is not None
     market.over.set()
 
 

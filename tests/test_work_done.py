@@ -25,7 +25,7 @@ from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.store.sqlite import index_entries, search_index
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.realtime import RealtimeStore
-from atom_saas_sync.usecases import walk
+from atom_saas_sync.usecases import read_pages
 from atom_saas_sync.usecases.follow_events import EventFollower
 
 SKILLS, PAGE = 400, 100
@@ -86,7 +86,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
         return real_decode(raw)
 
     real_decode = canonical.decode_with_shape
-    for module in (walk, skills, messages, canonical):
+    for module in (read_pages, skills, messages, canonical):
         monkeypatch.setattr(module, "sha256", work.counting("digests", sha256))
     stored_digest = vars(SkillState)["base_is_as_it_came"]
     monkeypatch.setattr(stored_digest, "func", work.counting("digests", stored_digest.func))

@@ -166,13 +166,13 @@ def _try(settings: Settings) -> int:
     quick = replace(settings, timeout_seconds=min(settings.timeout_seconds, _MOST_SECONDS))
     try:
         with clock.caught(), marketplace_client(quick, _NoBudget(), clock) as client:
-            page = client.list_skills(1, 1).page
+            page = client.list_skills(1, 1)
     except AtomSyncError as error:
         error.hint = "; ".join(
             part for part in (error.hint, "nothing was written (--offline writes without a try)") if part
         )
         raise
-    return page.total if page is not None and page.total is not None else 0
+    return page.total or 0
 
 
 def _write(targets: dict[str, Path], values: dict[str, str], *, system: bool) -> None:

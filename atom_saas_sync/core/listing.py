@@ -44,10 +44,14 @@ class Next(Enum):
 
 
 class Listing:
-    """The pages of one walk, reported in order. `page_size` is the requested size."""
+    """The pages of one walk, reported in order. `page_size` is the requested size.
 
-    def __init__(self, page_size: int) -> None:
+    `last_time` are the pages that the list had when it was last read, as far as they may be asked for in advance.
+    """
+
+    def __init__(self, page_size: int, last_time: Mapping[int, PageRecord]) -> None:
         self._page_size = page_size
+        self._last_time = last_time
         self.first_total: int | None = None
         self.total: int | None = None
         self.pages_read = 0
@@ -56,9 +60,26 @@ class Listing:
         self.beyond = False
         """Whether the pages so far contain the whole list; the next one is requested only to make sure."""
         self._items = 0
+        self._reported = 0
         self._failures = 0
         self._largest_page = 0
         self._seen_at_last_look = -1
+
+    @property
+    def promised(self) -> int:
+        """The last page of the list as far as is known: all pages up to it may be fetched before the next is read.
+
+        A list of as many skills as last time has as many pages.
+        """
+        if not self._reported:
+            return max(self._last_time, default=1)
+        promised = self._reported
+        if self.total is not None and self._largest_page:
+            promised += max(0, -((self._items - self.total) // self._largest_page))
+        first = self._last_time.get(1)
+        if first is not None and first.total == self.total:
+            promised = max(promised, *self._last_time)
+        return promised
 
     def complete(self, distinct: int) -> bool:
         """Tell whether the whole list was seen: the same total first and last, and that many distinct skills."""
@@ -67,7 +88,7 @@ class Listing:
     def took(self, number: int, size: int, total: int | None) -> Next:
         """Record a page of `size` items with this `total`. Raises BadResponse if the list has far too many pages."""
         self._failures = 0
-        self.pages_read = number
+        self._reported = self.pages_read = number
         self._check_length(number, size, total)
         if number == 1:
             self.first_total = total
@@ -104,6 +125,7 @@ class Listing:
             self.ended = True
             return Next.END
         self.failed = True
+        self._reported += 1
         self._failures += 1
         # Without a total the end of the list is unknown; two failures in a row are not an accident.
         ends = self._failures > 1 or self.total is None or self._items + self._page_size >= self.total

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import httpx
 
-from atom_saas_sync.errors import BadResponse, TooLarge
+from atom_saas_sync.errors import BadResponse, NoRoom, TooLarge
 
 # A chunk of this size decompresses to 4 MiB at most.
 _GZIP_PIECE, _ZSTD_PIECE = 4 * 1024, 128
@@ -34,20 +34,46 @@ class _Decoder(Protocol):
     def decompress(self, data: memoryview, /) -> bytes: ...
 
 
-def read_body(response: httpx.Response, *, limit: int, what: str) -> bytes:
+class _Limit:
+    """How large a body may become: `limit` bytes, and as large as `admit` finds room for, which raises NoRoom."""
+
+    def __init__(self, limit: int, what: str, admit: Callable[[int], bool] | None) -> None:
+        self._limit = limit
+        self._what = what
+        self._admit = admit
+
+    def gathered(self, chunks: Iterable[bytes], beside: int = 0) -> bytes:
+        """Join the chunks, while so many bytes are kept beside them."""
+        parts, size = [], 0
+        for chunk in chunks:
+            parts.append(chunk)
+            size += len(chunk)
+            self.check(size, beside)
+        return b"".join(parts)
+
+    def check(self, size: int, beside: int) -> None:
+        if size > self._limit:
+            raise TooLarge(f"{self._what}: the body is larger than {self._limit // (1024 * 1024)} MiB")
+        if self._admit is not None and not self._admit(size + beside):
+            raise NoRoom(f"{self._what}: no room for the body beside others")
+
+
+def read_body(response: httpx.Response, *, limit: int, what: str, admit: Callable[[int], bool] | None = None) -> bytes:
     """Return the decompressed body without a byte order mark.
 
-    Raises BadResponse if it is larger than `limit` bytes, or does not match its Content-Encoding.
+    `admit` is asked for each larger size whether there is room for so many bytes. Raises NoRoom if there is not, and
+    BadResponse if the body is larger than `limit` bytes, or does not match its Content-Encoding.
     """
-    body = _within(response.iter_raw(), limit, what)
+    within = _Limit(limit, what, admit)
+    body = within.gathered(response.iter_raw())
     if not body or response.status_code in _WITHOUT_BODY:
         return b""
     named = [name.strip().lower() for name in response.headers.get("content-encoding", "").split(",")]
     coding = ", ".join(name for name in named if name not in {"", "identity"})
     if coding in _GZIP:
-        body = _read_gzip(body, limit, what)
+        body = _read_gzip(body, within, what)
     elif coding == "zstd":
-        body = _read_zstd(body, limit, what)
+        body = _read_zstd(body, within, limit, what)
     elif coding:
         raise BadResponse(f"{what}: unknown Content-Encoding {coding[:40]!r}")
     return body.removeprefix(codecs.BOM_UTF8)
@@ -61,25 +87,27 @@ def read_courtesy(response: httpx.Response) -> bytes:
         return b""
 
 
-def _read_gzip(compressed: bytes, limit: int, what: str) -> bytes:
+def _read_gzip(compressed: bytes, within: _Limit, what: str) -> bytes:
+    frames = _frames(compressed, lambda: zlib.decompressobj(_GZIP_WRAPPER), _GZIP_PIECE, b"\x1f\x8b")
     try:
-        return _within(
-            _frames(compressed, lambda: zlib.decompressobj(_GZIP_WRAPPER), _GZIP_PIECE, b"\x1f\x8b"), limit, what
-        )
+        return within.gathered(frames, len(compressed))
     except (EOFError, zlib.error) as error:
         raise BadResponse(f"{what}: the body is not valid gzip: {error}") from error
 
 
-def _read_zstd(compressed: bytes, limit: int, what: str) -> bytes:
+def _read_zstd(compressed: bytes, within: _Limit, limit: int, what: str) -> bytes:
     import zstandard
 
     decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
     try:
-        if 0 < zstandard.frame_content_size(compressed) <= limit:
+        if 0 < (size := zstandard.frame_content_size(compressed)) <= limit:
+            within.check(size, len(compressed))
             # Usually there is one frame with a declared size, which is then the size of the only buffer.
             with suppress(zstandard.ZstdError):
                 return decompressor.decompress(compressed, allow_extra_data=False)
-        return _within(_frames(compressed, decompressor.decompressobj, _ZSTD_PIECE, *_ZSTD_MAGIC), limit, what)
+        return within.gathered(
+            _frames(compressed, decompressor.decompressobj, _ZSTD_PIECE, *_ZSTD_MAGIC), len(compressed)
+        )
     except (EOFError, zstandard.ZstdError) as error:
         raise BadResponse(f"{what}: the body is not valid zstd: {error}") from error
 
@@ -96,13 +124,3 @@ def _frames(compressed: bytes, start: Callable[[], _Decoder], piece_size: int, *
             yield decoder.decompress(piece)
             position += len(piece)
         position -= len(decoder.unused_data)
-
-
-def _within(chunks: Iterable[bytes], limit: int, what: str) -> bytes:
-    parts, size = [], 0
-    for chunk in chunks:
-        parts.append(chunk)
-        size += len(chunk)
-        if size > limit:
-            raise TooLarge(f"{what}: the body is larger than {limit // (1024 * 1024)} MiB")
-    return b"".join(parts)

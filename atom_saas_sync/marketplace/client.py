@@ -20,8 +20,8 @@ from atom_saas_sync.marketplace.dialects import Dialect
 from atom_saas_sync.marketplace.requests import Budget, Clock, Requests
 from atom_saas_sync.model import (
     Category,
+    FetchedPage,
     InvalidItem,
-    ListedPage,
     OutgoingRating,
     RatingConflict,
     RatingReceipt,
@@ -77,8 +77,16 @@ class MarketplaceClient:
         """Abort all current and future requests with Interrupted. A signal handler may call it."""
         self._requests.stop(signal_number)
 
-    def list_skills(self, page: int, page_size: int, etag: str | None = None, *, intact: bool = False) -> ListedPage:
-        """Fetch one page of the list; marked unchanged if it still matches `etag`.
+    def list_skills(
+        self,
+        page: int,
+        page_size: int,
+        etag: str | None = None,
+        *,
+        intact: bool = False,
+        admit: Callable[[int], bool] | None = None,
+    ) -> FetchedPage:
+        """Fetch one page of the list; without items if it still matches `etag`.
 
         With `intact`, a page that is not UTF-8 is retried, and the last one returned as it is. The check takes time
         on each page, so callers request it only after a damaged item.
@@ -91,6 +99,7 @@ class MarketplaceClient:
                 etag,
                 partial(parse_skill_page, page=page, page_size=page_size),
                 intact=intact,
+                admit=admit,
             )
         except ApiError as error:
             if error.status == httpx.codes.NOT_FOUND:
@@ -99,7 +108,9 @@ class MarketplaceClient:
                     hint="check ATOM_SAAS_API_URL and ATOM_SAAS_API_DIALECT",
                 ) from error
             raise
-        return ListedPage(page=parsed, etag=answer.etag or (etag if answer.not_modified else None))
+        fetched = FetchedPage(None, None) if parsed is None else parsed
+        fetched.etag = answer.etag or (etag if answer.not_modified else None)
+        return fetched
 
     def list_key(self, page_size: int) -> str:
         """Return the name of the list; with a page's number appended, the key of its validator."""

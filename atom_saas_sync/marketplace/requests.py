@@ -143,6 +143,7 @@ class Requests:
         self._random = random
         self._deadline = deadline
         self._refused: TokenRefused | None = None
+        self._paused = (0.0, 0)
         self.statistics = Statistics()
         self._token = token
         self._headers = {
@@ -170,10 +171,12 @@ class Requests:
         parse: Callable[[bytes], Parsed],
         *,
         intact: bool = True,
+        admit: Callable[[int], bool] | None = None,
     ) -> tuple[Answer, Parsed | None]:
         """Fetch and parse; None instead of the parsed value if it still matches `etag`.
 
-        With `intact`, a body that is not UTF-8 is retried; the last one is parsed as it is.
+        With `intact`, a body that is not UTF-8 is retried; the last one is parsed as it is. `admit` tells whether there
+        is room for a body of that size; if not, this raises NoRoom.
         """
         condition = {"If-None-Match": etag} if etag is not None and usable_etag(etag) else {}
         attempts = 0
@@ -182,12 +185,12 @@ class Requests:
             nonlocal attempts
             attempts += 1
             try:
-                answer = self.send(endpoint, "GET", path, params=params, headers=condition)
+                answer = self.send(endpoint, "GET", path, params=params, headers=condition, admit=admit)
             except ApiError as error:
                 if not condition or error.status not in _TOO_LARGE_A_HEAD:
                     raise
                 condition.clear()
-                answer = self.send(endpoint, "GET", path, params=params)
+                answer = self.send(endpoint, "GET", path, params=params, admit=admit)
             if answer.not_modified:
                 if not condition:  # nobody may take it for "there is none"
                     raise BadResponse(f"GET {path}: 'not modified' (304), although the request had no condition")
@@ -239,6 +242,18 @@ class Requests:
             raise DeadlineReached(_DEADLINE)
         self._clock.sleep(seconds)
 
+    def _pause_others(self, seconds: float | None) -> None:
+        """Keep the other threads from sending while this one waits as long as the marketplace asked for."""
+        end = self._clock.monotonic() + min(float(seconds or 0), LONGEST_RETRY_AFTER)
+        if seconds and end > self._paused[0]:
+            self._paused = (end, threading.get_ident())
+
+    def _wait_for_pause(self) -> None:
+        end, asked = self._paused
+        wait = end - self._clock.monotonic()
+        if wait > 0 and asked != threading.get_ident():
+            self._sleep(wait)
+
     def _wait_for_budget(self) -> None:
         while (wait := self._budget.take(self._clock.now())) > 0:
             if wait > LONGEST_WAIT_FOR_BUDGET:
@@ -258,22 +273,31 @@ class Requests:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         accepted: frozenset[int] = frozenset(),
+        admit: Callable[[int], bool] | None = None,
     ) -> Answer:
         """Send a request, following redirects; a status in `accepted` is not an error."""
         what = f"{method} {path}"  # of the first request, so that messages contain nothing from a redirect
         url = httpx.URL(f"{self.base_url}{path}", params=params or None)
         for _ in range(MAX_REDIRECTS + 1):
+            self._wait_for_pause()
             self._wait_for_budget()
             if self._refused is not None:  # by a response to another thread, or before a retry
                 raise TokenRefused(self._refused.message, hint=self._refused.hint)
             request = httpx.Request(method, url, headers={**self._headers, **(headers or {})}, content=body)
-            answer = self._exchange(endpoint, request, what, accepted)
+            answer = self._exchange(endpoint, request, what, accepted, admit)
             if answer.status not in _REDIRECTS:
                 return answer
             url = _redirect_target(what, url, answer)
         raise _permanent(BadResponse(f"{what}: more than {MAX_REDIRECTS} redirects"))
 
-    def _exchange(self, endpoint: str, request: httpx.Request, what: str, accepted: frozenset[int]) -> Answer:
+    def _exchange(
+        self,
+        endpoint: str,
+        request: httpx.Request,
+        what: str,
+        accepted: frozenset[int],
+        admit: Callable[[int], bool] | None,
+    ) -> Answer:
         """Send one request, read the whole response, and raise the error that an error response means."""
         started = self._clock.monotonic()
         seconds = self._timeout
@@ -287,7 +311,7 @@ class Requests:
                 code = str(response.status_code)
                 self._note_headers(response)
                 if response.is_success:
-                    body = read_body(response, limit=MAX_BODY_BYTES, what=what)
+                    body = read_body(response, limit=MAX_BODY_BYTES, what=what, admit=admit)
                 else:
                     body = read_courtesy(response)
                 received = response.num_bytes_downloaded
@@ -308,6 +332,9 @@ class Requests:
                 _raise_for_status(response, what, words, http_date(response.headers.get("date")) or self._clock.now())
             except TokenRefused as error:
                 self._refused = error
+                raise
+            except MarketplaceError as error:
+                self._pause_others(error.retry_after)
                 raise
         return Answer(response.status_code, response.headers, body)
 

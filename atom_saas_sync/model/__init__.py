@@ -31,7 +31,7 @@ from atom_saas_sync.model.counters import (
     RUN_TYPES,
     Counter,
 )
-from atom_saas_sync.model.pages import ListedPage, PageRecord, SkillPage
+from atom_saas_sync.model.pages import FetchedPage, PageRecord
 from atom_saas_sync.model.plans import Action, Outcome
 from atom_saas_sync.model.ratings import (
     Delivery,
@@ -120,10 +120,10 @@ __all__ = [
     "Counts",
     "Delivery",
     "ErrorInfo",
+    "FetchedPage",
     "Health",
     "HealthIssue",
     "InvalidItem",
-    "ListedPage",
     "ListedRating",
     "LoggedConflict",
     "MessageMark",
@@ -152,7 +152,6 @@ __all__ = [
     "Severity",
     "ShownRatings",
     "SkillFilter",
-    "SkillPage",
     "SkillState",
     "SkillVersion",
     "Sort",

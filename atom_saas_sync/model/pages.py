@@ -7,21 +7,22 @@ from datetime import datetime
 from msgspec import Raw, Struct
 
 
-class SkillPage(Struct, frozen=True):
-    """One page of the list: each item as the bytes that came, and `total`, None if the server does not say.
+class FetchedPage(Struct):
+    """A page of the list as it came: each item as its bytes, and `total`, None if the server does not say.
 
-    The items are views of the body, which takes megabytes and stays as long as one of them does.
+    `items` is None if the page was not modified, and empty once they have been parsed: they are views of the body,
+    which takes megabytes. What was asked for is `number`, at `asked_at`; `beyond` says that the pages before it hold
+    all skills.
     """
 
-    items: tuple[Raw, ...]
+    items: tuple[Raw, ...] | None
     total: int | None
-
-
-class ListedPage(Struct, frozen=True):
-    """The answer for a page of the list; `page` is None if it was not modified."""
-
-    page: SkillPage | None
-    etag: str | None
+    etag: str | None = None
+    number: int = 0
+    size: int = 0
+    size_bytes: int = 0
+    asked_at: datetime | None = None
+    beyond: bool = False
 
 
 class PageRecord(Struct, frozen=True):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -13,7 +13,6 @@ from msgspec.structs import replace
 from atom_saas_sync.characters import counted, short_id
 from atom_saas_sync.core.deletions import MaxDelete
 from atom_saas_sync.core.listing import with_fresh_etags
-from atom_saas_sync.core.plan.listed import without_outdated
 from atom_saas_sync.errors import (
     ApiError,
     AtomSyncError,
@@ -26,8 +25,6 @@ from atom_saas_sync.errors import (
 )
 from atom_saas_sync.model import (
     Action,
-    ListedPage,
-    Outcome,
     PageRecord,
     RunReport,
     Strategy,
@@ -38,7 +35,8 @@ from atom_saas_sync.usecases.gate.planning import Planner
 from atom_saas_sync.usecases.ports import Clock, Marketplace, Progress, RunLog, StoredBatch, StoredCatalogue
 from atom_saas_sync.usecases.pull_categories import pull_categories
 from atom_saas_sync.usecases.run_tally import LOGGED, NEEDS_PERSON, PAGES_MISSING, RunTally
-from atom_saas_sync.usecases.walk import PageFailed, SortedItems, Walk, WalkedPage, excluding, sort_items
+from atom_saas_sync.usecases.walk import PageFailed, PageSource, Walk
+from atom_saas_sync.usecases.write_pages import PageWriter
 
 if TYPE_CHECKING:
     from atom_saas_sync.usecases.gate.run import RunGate
@@ -47,12 +45,6 @@ log = logging.getLogger(__name__)
 
 _SMALLER = 4
 """Pages too large for the memory are asked for again with so many times fewer skills."""
-
-_PAGES_TOGETHER = 25
-_CHANGES_TOGETHER = 0.25
-_BYTES_TOGETHER = 2 * 1024 * 1024
-"""Limits for batching pages with few changes. Begin, commit and the index segment dominate such transactions; flush
-after 25 pages, or when the changes reach a quarter of a page, or 2 MiB."""
 
 
 class PullOptions(Struct, frozen=True):
@@ -77,16 +69,11 @@ class PullOptions(Struct, frozen=True):
     adopting: str | None = None
 
 
-class _ReadPage(Struct, frozen=True):
-    """A page that was read at a time, and not yet written; `items` are None if it was not modified."""
-
-    walked: WalkedPage
-    items: SortedItems | None
-    at: datetime
-
-
 class CataloguePull:
-    """One run. `check` is called between transactions and raises Interrupted or DeadlineReached to end it cleanly."""
+    """One run. `check` is called between transactions and raises Interrupted or DeadlineReached to end it cleanly.
+
+    At most so many `connections` are used at a time.
+    """
 
     def __init__(
         self,
@@ -97,6 +84,7 @@ class CataloguePull:
         clock: Clock,
         options: PullOptions,
         check: Callable[[], None],
+        connections: int = 1,
         gate: RunGate | None = None,
         progress: Progress | None = None,
         on_start: Callable[[int | None], None] = lambda _run_id: None,
@@ -110,9 +98,7 @@ class CataloguePull:
         self._progress = progress
         self._on_start = on_start
         self._tally = RunTally(dry_run=options.dry_run)
-        self._asked: dict[int, datetime] = {}
-        self._unwritten: list[_ReadPage] = []
-        self._page_size = options.page_size
+        self._connections = connections
         self._gate = gate
         self._planner = Planner(gate, options.strategy, marketplace.statistics)
 
@@ -240,50 +226,59 @@ class CataloguePull:
         if not self._options.force:  # with what did last time
             known = (size for size in sizes if self._catalogue.page_records(self._marketplace.list_key(size)))
             sizes = sizes[sizes.index(next(known, sizes[0])) :]
-        for self._page_size in sizes:
+        for page_size in sizes:
             try:
-                return self._walk_twice()
+                return self._walk_twice(page_size)
             except TooLarge as error:
-                if self._page_size == 1:
+                if page_size == 1:
                     raise
-                log.warning("pages of %d skills are too large for the memory: %s", self._page_size, error)
+                log.warning("pages of %d skills are too large for the memory: %s", page_size, error)
         raise AssertionError
 
-    def _walk_twice(self) -> Walk:
+    def _walk_twice(self, page_size: int) -> Walk:
         """Walk the list, twice if it changed meanwhile."""
-        list_key = self._marketplace.list_key(self._page_size)
+        list_key = self._marketplace.list_key(page_size)
         if not self._options.dry_run:
             self._catalogue.forget_other_lists(list_key)
         for attempt in (1, 2):
-            walk = self._walk(list_key, first=attempt == 1)
+            records: Mapping[int, PageRecord] = {}
+            if attempt > 1 or not self._options.force:
+                records = with_fresh_etags(self._catalogue.page_records(list_key), self._clock.now())
+            walk = self._walk(PageSource(self._marketplace, self._clock, records, page_size))
             if walk.complete or walk.listing.failed:
                 return walk
             log.warning("the list changed while it was read (total %s, then %s; %d distinct skills)", *walk.evidence)
         self._tally.note("incomplete", PAGES_MISSING)
         return walk
 
-    def _walk(self, list_key: str, *, first: bool) -> Walk:
-        records: Mapping[int, PageRecord] = {}
-        if not (self._options.force and first):
-            records = with_fresh_etags(self._catalogue.page_records(list_key), self._clock.now())
+    def _walk(self, source: PageSource) -> Walk:
         walk = Walk(
-            fetch=self._fetch_page,
-            records=records,
-            page_size=self._page_size,
+            source,
+            records=source.records,
+            page_size=source.page_size,
+            connections=self._connections,
             check=self._check,
         )
-        with walk.pages() as pages:
-            try:
-                for page in pages:
-                    self._check()
-                    if isinstance(page, PageFailed):
-                        self._tally.miss_page(page.number, page.error)
-                        continue
-                    self._take_page(page, walk, list_key)
-                    if self._progress is not None:
-                        self._progress.advance(len(walk.seen), walk.listing.total)
-            finally:  # what was read is kept, however the walk ends
-                self._write_pages(walk, list_key)
+        writer = PageWriter(
+            self._marketplace,
+            self._catalogue,
+            self._runs,
+            self._clock,
+            self._tally,
+            self._planner,
+            source=source,
+            walk=walk,
+            write=not self._options.dry_run,
+        )
+        with walk.pages() as pages, closing(writer):  # what was read is kept, however the walk ends
+            for page in pages:
+                self._check()
+                if isinstance(page, PageFailed):
+                    self._tally.miss_page(page.number, page.error)
+                    continue
+                writer.take(page)
+                if self._progress is not None:
+                    self._progress.advance(len(walk.seen), walk.listing.total)
         self._tally.listed = len(walk.seen)
         log.info("read the list: %s on %s", counted(walk.distinct, "skill"), counted(walk.listing.pages_read, "page"))
         self._tally.proof = WalkProof(
@@ -295,124 +290,6 @@ class CataloguePull:
             confirmations=self._tally.proof.confirmations,
         )
         return walk
-
-    def _fetch_page(self, page: int, etag: str | None) -> ListedPage:
-        self._asked[page] = self._clock.now()
-        return self._marketplace.list_skills(page, self._page_size, etag)
-
-    def _take_page(self, page: WalkedPage, walk: Walk, list_key: str) -> None:
-        """Read a page, and write it: at once, or, as long as little changes, together with those that follow."""
-        now = self._clock.now()
-        if page.items is None:
-            walk.saw(self._catalogue.ids_on_page(page.number))
-            read = _ReadPage(page, None, now)
-        else:
-            items = page.read_ahead or sort_items(page.items, self._known_on_page(page.number))
-            if any(item.damaged for item in items.invalid):
-                items = self._fetch_damaged(page) or items
-            items = self._take_held(items)
-            for version in items.changed.values():
-                if version.dropped:
-                    log.debug("%s: dropped malformed %s", short_id(version.skill_id), ", ".join(version.dropped))
-            ids = [*items.unchanged, *items.changed]
-            repeated = walk.seen.issuperset(ids)
-            if repeated and page.beyond and page.size:
-                return  # its skills are on the page that was read before
-            self._tally.skip_invalid(items.invalid)
-            walk.saw(ids, unusable=() if repeated and ids else [item.skill_id for item in items.invalid])
-            page.items = ()  # megabytes
-            read = _ReadPage(page, items, now)
-        self._unwritten.append(read)
-        changed = [version for each in self._unwritten if each.items for version in each.items.changed.values()]
-        if (
-            len(changed) > page.size * _CHANGES_TOGETHER
-            or len(self._unwritten) >= _PAGES_TOGETHER
-            or sum(len(version.text) for version in changed) > _BYTES_TOGETHER
-        ):
-            self._write_pages(walk, list_key)
-
-    def _take_held(self, items: SortedItems) -> SortedItems:
-        """Return the items with those among the changed whose id no new skill may have, but one held already has."""
-        odd = {item.if_held.skill_id: item.if_held for item in items.invalid if item.if_held is not None}
-        if not odd:
-            return items
-        changed = {skill_id: odd[skill_id] for skill_id in self._catalogue.known(list(odd))}
-        invalid = [item for item in items.invalid if item.if_held is None or item.if_held.skill_id not in changed]
-        return SortedItems(items.unchanged, {**items.changed, **changed}, invalid)
-
-    def _fetch_damaged(self, page: WalkedPage) -> SortedItems | None:
-        """Fetch a page again that was damaged on its way. If it stays so, its damaged items are set aside."""
-        self._asked[page.number] = self._clock.now()
-        try:
-            listed = self._marketplace.list_skills(page.number, self._page_size, intact=True)
-        except (ApiError, BadResponse) as error:
-            log.warning("could not fetch page %d again, which was damaged: %s", page.number, error)
-            return None
-        if listed.page is None:
-            return None
-        page.size, page.etag = len(listed.page.items), listed.etag
-        return sort_items(listed.page.items, self._known_on_page(page.number))
-
-    def _known_on_page(self, page: int) -> Mapping[bytes, str]:
-        """Return the digests that are known of a page, without skills that are not written yet: they are news."""
-        unwritten = {name for each in self._unwritten if each.items for name in each.items.changed}
-        return excluding(self._catalogue.digests_on_page(page), unwritten)
-
-    def _write_pages(self, walk: Walk, list_key: str) -> None:
-        pages, self._unwritten = self._unwritten, []
-        if not pages:
-            return
-        if not self._options.dry_run:
-            self._runs.bind(self._clock.now())
-        actions: list[Action] = []
-        memory = sum(version.memory for page in pages if page.items for version in page.items.changed.values())
-        with self._catalogue.batch(write=not self._options.dry_run) as batch:
-            for page in pages:
-                if page.items is not None:
-                    done = self._write_page(batch, page, page.items, list_key)
-                    _log_page(page, done)
-                    actions += done
-                else:
-                    log.debug("page %d: unchanged (cache hit)", page.walked.number)
-                    if not self._options.dry_run:
-                        batch.confirm_page(page.walked.number, page.at)
-            if not self._options.dry_run:
-                batch.count_changes(actions)
-                batch.count_requests(self._marketplace.statistics.drain())
-                # Next is the full-text index, on which SQLite works for long without the interpreter's lock. No more
-                # pages than are written here: later, reading them would contend for that lock with writing others.
-                walk.read_ahead(batch.digests_on_page, len(pages), memory=memory)
-        self._tally.took(actions)
-
-    def _write_page(self, batch: StoredBatch, page: _ReadPage, items: SortedItems, list_key: str) -> list[Action]:
-        """Compare a page with what is stored, and carry out what follows; return that."""
-        number, known = page.walked.number, batch.known(items.changed)
-        # What a message has told since the page was asked for, the page may not know yet.
-        told = batch.changed_by_events_since(self._asked[number], now=self._clock.now())
-        changed = without_outdated(items.changed, told, known, page.at)
-        actions = self._planner.listed(batch, known, changed, page.at)
-        if self._options.dry_run:
-            return actions
-        batch.apply(actions, page.at, page=number)
-        # Only a page of which everything is stored may answer "not modified" next time.
-        whole = (
-            told.isdisjoint(items.unchanged)
-            and told.isdisjoint(items.changed)
-            and len(items.unchanged) + len(changed) == page.walked.size
-            and all(
-                action.is_stored or (name in known and known[name].base)
-                for name, action in zip(changed, actions, strict=True)
-            )
-        )
-        batch.record_page(
-            number,
-            {*items.unchanged, *changed},
-            list_key=list_key,
-            etag=page.walked.etag if whole else None,
-            total=page.walked.total,
-            now=page.at,
-        )
-        return actions
 
     def _look_after_touched_rows(self, listed: Collection[str], tampered: Collection[str]) -> None:
         """Put rows back that another program deleted, and volatile fields that it changed; also behind a 304.
@@ -441,16 +318,3 @@ class CataloguePull:
             batch.apply(actions, self._clock.now())
             batch.count_changes(actions)
         self._tally.took(actions)
-
-
-def _log_page(page: _ReadPage, actions: Sequence[Action]) -> None:
-    if not log.isEnabledFor(logging.DEBUG):
-        return
-    new, changed = (sum(each.outcome is kind for each in actions) for kind in (Outcome.ADDED, Outcome.UPDATED))
-    counts = {"new": new, "changed": changed, "unchanged": page.walked.size - new - changed}
-    log.debug(
-        "page %d: %s",
-        page.walked.number,
-        ", ".join(f"{number} {name}" for name, number in counts.items()),
-        extra={"page": page.walked.number, **counts},
-    )

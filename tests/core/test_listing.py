@@ -12,7 +12,7 @@ from atom_saas_sync.errors import BadResponse
 
 def walk(pages: list[tuple[set[str], int | None] | None], page_size: int) -> tuple[Listing, set[str]]:
     """Report pages (ids and total; None: could not be fetched) until the listing ends the walk; then empty ones."""
-    listing, seen = Listing(page_size), set[str]()
+    listing, seen = Listing(page_size, {}), set[str]()
     for number in range(1, len(pages) + 2 * PAGES_BEYOND):
         page = pages[number - 1] if number <= len(pages) else (set[str](), None)
         if page is None:
@@ -76,7 +76,7 @@ def test_an_error_after_the_end_is_the_end() -> None:
 
 
 def test_a_list_without_end_is_refused() -> None:
-    listing = Listing(1)
+    listing = Listing(1, {})
     for number in range(1, 2 * 2 + PAGES_BEYOND + 1):
         listing.took(number, 1, 2)
     with pytest.raises(BadResponse, match="does not end"):

@@ -75,7 +75,7 @@ def check_page(body: bytes) -> None:
         check_told(error)
         return
     assert page.total is None or isinstance(page.total, int)
-    for raw in map(bytes, page.items):
+    for raw in map(bytes, page.items or ()):
         item = read_skill(raw)
         if isinstance(item, InvalidItem):
             assert item.reason
@@ -150,7 +150,7 @@ def test_one_item_that_is_broken_costs_no_other() -> None:
         page = parse_skill_page(
             f'{{"skills":[{json.dumps(good)},{odd},{json.dumps(good)}],"total":3}}'.encode(), page=1, page_size=1000
         )
-        read = [read_skill(bytes(raw)) for raw in page.items]
+        read = [read_skill(bytes(raw)) for raw in page.items or ()]
         assert [type(each) for each in read] == [SkillVersion, InvalidItem, SkillVersion], odd
 
 

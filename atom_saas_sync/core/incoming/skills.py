@@ -34,7 +34,7 @@ from atom_saas_sync.core.incoming.bodies import (
 from atom_saas_sync.core.incoming.fields import id_problem, name_problem, read_count, read_update, without_malformed
 from atom_saas_sync.core.incoming.limits import MAX_PAGE_ITEMS, MAX_SKILL_BYTES
 from atom_saas_sync.errors import BadResponse
-from atom_saas_sync.model import InvalidItem, SkillPage, SkillVersion
+from atom_saas_sync.model import FetchedPage, InvalidItem, SkillVersion
 
 _NONE = Raw(b"")
 
@@ -48,7 +48,7 @@ def _page_decoder() -> Callable[[bytes], Any]:
     return msgspec.json.Decoder(page).decode
 
 
-def parse_skill_page(body: bytes, *, page: int, page_size: int) -> SkillPage:
+def parse_skill_page(body: bytes, *, page: int, page_size: int) -> FetchedPage:
     """Split a page of the list into unparsed items.
 
     Raises BadResponse if the body is not JSON, not of the contract's form, or has more than MAX_PAGE_ITEMS items.
@@ -74,7 +74,7 @@ def parse_skill_page(body: bytes, *, page: int, page_size: int) -> SkillPage:
         if total is None or (page - 1) * page_size < total:
             raise BadResponse("the list of skills is not of the expected form: `skills` is null")
         items = ()
-    return SkillPage(items=items, total=total)
+    return FetchedPage(items, total, size=len(items), size_bytes=sum(map(len, items)))
 
 
 def read_skill(raw: bytes, wire_digest: bytes | None = None) -> SkillVersion | InvalidItem:

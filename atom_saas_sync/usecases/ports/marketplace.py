@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from atom_saas_sync.model import (
     Category,
+    FetchedPage,
     InvalidItem,
-    ListedPage,
     OutgoingRating,
     RatingConflict,
     RatingReceipt,
@@ -41,10 +42,19 @@ class Marketplace(Protocol):
     def resource_of_categories(self) -> str:
         """Return the name under which the ETag of the categories is stored."""
 
-    def list_skills(self, page: int, page_size: int, etag: str | None = None, *, intact: bool = False) -> ListedPage:
-        """Return a page of the list; without content if it still matches this ETag.
+    def list_skills(
+        self,
+        page: int,
+        page_size: int,
+        etag: str | None = None,
+        *,
+        intact: bool = False,
+        admit: Callable[[int], bool] | None = None,
+    ) -> FetchedPage:
+        """Return a page of the list; without items if it still matches this ETag. Thread-safe.
 
-        With `intact`, a page that is not valid UTF-8, probably damaged in transit, is fetched again.
+        With `intact`, a page that is not valid UTF-8, probably damaged in transit, is fetched again. As the body grows,
+        `admit` is asked whether there is room for that many bytes; if not, this raises NoRoom.
         """
 
     def get_skill(self, skill_id: str) -> SkillVersion | InvalidItem | None:

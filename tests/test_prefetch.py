@@ -1,0 +1,263 @@
+"""Pages are fetched side by side, in any order, and handed out in order, within one bound on their bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atom_saas_sync.errors import (
+    ApiError,
+    AtomSyncError,
+    Interrupted,
+    MarketplaceError,
+    MarketplaceTimeout,
+    NoRoom,
+    RateLimited,
+    TokenRefused,
+)
+from atom_saas_sync.model import FetchedPage
+from atom_saas_sync.usecases import prefetch
+from atom_saas_sync.usecases.prefetch import BYTES_PER_CONNECTION, MAX_BYTES_IN_FLIGHT, Prefetcher
+
+MIB = 1024 * 1024
+PATIENCE = 60.0
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every page that is not here at once bring another connection into use."""
+    monkeypatch.setattr(prefetch, "PATIENCE_SECONDS", 0.0)
+
+
+class Marketplace:
+    """Answers requests for pages in an order of its own; the first of those under way comes next."""
+
+    def __init__(self, order: list[int] | None = None, sizes: list[int] | None = None) -> None:
+        self._order = order or []
+        self._sizes = sizes or []
+        self._changed = threading.Condition()
+        self._under_way: set[int] = set()
+        self.held: set[int] = set()
+        """Pages that are not answered as long as they are in here."""
+        self.errors: dict[int, BaseException] = {}
+        self.asked: list[int] = []
+        self.most_at_once = 0
+
+    def __call__(self, number: int, admit: Callable[[int], bool]) -> FetchedPage:
+        with self._changed:
+            self.asked.append(number)
+            self._under_way.add(number)
+            self.most_at_once = max(self.most_at_once, len(self._under_way))
+            self._changed.notify_all()
+            try:
+                assert self._changed.wait_for(lambda: self._is_next(number), PATIENCE)
+            finally:
+                self._under_way.discard(number)
+                self._changed.notify_all()
+        if number in self.errors:
+            raise self.errors.pop(number)
+        size = self._sizes[number - 1] if self._sizes else 0
+        for received in (size // 2, size):
+            if not admit(received):
+                raise NoRoom("")
+        return FetchedPage((), None, number=number, size_bytes=size)
+
+    def _is_next(self, number: int) -> bool:
+        free = self._under_way - self.held
+        return number in free and number == min(free, key=self._place)
+
+    def _place(self, number: int) -> int:
+        return self._order.index(number) if number in self._order else number
+
+    def wait_until_asked(self, *numbers: int) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: set(numbers) <= set(self.asked), PATIENCE)
+
+    def answer(self, number: int) -> None:
+        with self._changed:
+            self.held.discard(number)
+            self._changed.notify_all()
+
+
+def prefetcher(marketplace: Marketplace, connections: int, check: Callable[[], None] = lambda: None) -> Prefetcher:
+    return Prefetcher(marketplace, connections=connections, check=check)
+
+
+def taken(pages: Prefetcher, count: int) -> Iterator[int | type[AtomSyncError]]:
+    """Take so many pages; yield their numbers, or what came in their place."""
+    for _ in range(count):
+        try:
+            yield pages.take().number
+        except AtomSyncError as error:
+            yield type(error)
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "fetch-ahead"]
+
+
+@given(order=st.permutations(range(1, 13)), connections=st.integers(1, 10))
+def test_pages_come_in_order_whatever_the_order_of_the_answers(order: list[int], connections: int) -> None:
+    marketplace = Marketplace(order)
+    with closing(prefetcher(marketplace, connections)) as pages:
+        pages.allow(12)
+        assert list(taken(pages, 12)) == list(range(1, 13))
+    assert sorted(marketplace.asked) == list(range(1, 13))
+    assert marketplace.most_at_once <= connections
+    assert threads() == []
+
+
+def test_with_one_connection_they_are_asked_for_in_order() -> None:
+    marketplace = Marketplace()
+    with closing(prefetcher(marketplace, 1)) as pages:
+        pages.allow(8)
+        assert list(taken(pages, 8)) == list(range(1, 9))
+    assert marketplace.asked == list(range(1, 9))
+
+
+def test_as_many_are_under_way_as_there_are_connections() -> None:
+    marketplace = Marketplace()
+    marketplace.held = {1, 2, 3, 4, 5, 6, 7}
+    with closing(prefetcher(marketplace, 6)) as pages:
+        pages.allow(9)
+        first = threading.Thread(target=pages.take)
+        first.start()
+        marketplace.wait_until_asked(1, 2, 3, 4, 5, 6)
+        assert marketplace.most_at_once == 6
+        for number in range(1, 8):
+            marketplace.answer(number)
+        first.join()
+        assert list(taken(pages, 8)) == list(range(2, 10))
+    assert marketplace.most_at_once == 6
+
+
+def test_no_page_is_asked_for_that_is_not_allowed() -> None:
+    marketplace = Marketplace()
+    with closing(prefetcher(marketplace, 6)) as pages:
+        pages.allow(2)
+        assert list(taken(pages, 2)) == [1, 2]
+        pages.allow(3)
+        assert list(taken(pages, 1)) == [3]
+    assert marketplace.asked == [1, 2, 3]
+
+
+def test_a_fast_marketplace_takes_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefetch, "PATIENCE_SECONDS", PATIENCE)
+    marketplace = Marketplace()
+    with closing(prefetcher(marketplace, 6)) as pages:
+        pages.allow(20)
+        for _ in range(20):
+            pages.take()
+            assert len(threads()) == 1
+
+
+@given(
+    sizes=st.lists(st.sampled_from([0, MIB // 10, 3 * MIB, 6 * MIB, 9 * MIB, 16 * MIB]), min_size=1, max_size=15),
+    connections=st.integers(1, 10),
+)
+def test_all_bytes_have_one_bound_beside_the_page_whose_turn_it_is(sizes: list[int], connections: int) -> None:
+    marketplace, most = Marketplace(sizes=sizes), 0
+    alive: dict[int, int] = {}
+    lock = threading.Lock()
+
+    def fetch(number: int, admit: Callable[[int], bool]) -> FetchedPage:
+        def counted(size: int) -> bool:
+            nonlocal most
+            if not admit(size):
+                return False
+            with lock:
+                alive[number] = size
+                most = max(most, sum(alive.values()))
+            return True
+
+        return marketplace(number, counted)
+
+    with closing(Prefetcher(fetch, connections=connections, check=lambda: None)) as pages:
+        pages.allow(len(sizes))
+        for number in range(1, len(sizes) + 1):
+            with lock:
+                alive.pop(number - 1, None)
+            assert pages.take().number == number
+    assert most <= MAX_BYTES_IN_FLIGHT + max(sizes)
+    assert len(marketplace.asked) <= len(sizes) + 2 * connections, "what finds no room is asked for once more"
+
+
+def test_pages_of_the_largest_size_come_one_at_a_time() -> None:
+    marketplace = Marketplace(sizes=[20 * MIB] * 8)
+    with closing(prefetcher(marketplace, 1)) as pages:
+        pages.allow(8)
+        assert list(taken(pages, 8)) == list(range(1, 9))
+    assert marketplace.asked == list(range(1, 9))
+
+
+def test_with_much_in_memory_a_connection_alone_fetches_only_what_comes_next() -> None:
+    marketplace = Marketplace(sizes=[BYTES_PER_CONNECTION] * 4)
+    with closing(prefetcher(marketplace, 1)) as pages:
+        pages.allow(4)
+        assert pages.take().number == 1
+        marketplace.wait_until_asked(2)
+        assert pages.take().number == 2
+        assert pages.take().number == 3
+        assert marketplace.asked in ([1, 2, 3], [1, 2, 3, 4])
+        assert [page.number for page in pages.arrived()] in ([], [4])
+
+
+def test_an_error_of_one_page_comes_in_its_turn_and_the_others_come() -> None:
+    marketplace = Marketplace()
+    marketplace.errors[3] = ApiError("it fails", status=500)
+    with closing(prefetcher(marketplace, 6)) as pages:
+        pages.allow(6)
+        assert list(taken(pages, 6)) == [1, 2, ApiError, 4, 5, 6]
+
+
+@pytest.mark.parametrize("error", [MarketplaceTimeout("late"), RateLimited("used up")], ids=["timeout", "budget"])
+def test_an_error_that_ends_the_walk_leaves_the_pages_before_it(error: MarketplaceError) -> None:
+    marketplace = Marketplace(order=[1, 4, 3, 2])
+    marketplace.errors[4] = error
+    marketplace.held = {2}
+    with closing(prefetcher(marketplace, 4)) as pages:
+        pages.allow(60)
+        assert list(taken(pages, 1)) == [1]
+        rest: list[int | type[AtomSyncError]] = []
+        taking = threading.Thread(target=lambda: rest.extend(taken(pages, 3)))
+        taking.start()
+        marketplace.wait_until_asked(2, 3, 4)
+        marketplace.answer(2)
+        taking.join()
+        assert rest == [2, 3, type(error)]
+    assert max(marketplace.asked) <= 5, "nothing is asked for after it"
+
+
+@pytest.mark.parametrize("error", [TokenRefused("no"), Interrupted()], ids=["token", "signal"])
+def test_a_refused_token_and_a_signal_end_it_at_once(error: AtomSyncError) -> None:
+    """No matter how long an earlier page takes."""
+    marketplace = Marketplace()
+    marketplace.errors[3] = error
+    marketplace.held = {2}
+    with closing(prefetcher(marketplace, 3)) as pages:
+        pages.allow(60)
+        assert list(taken(pages, 2)) == [1, type(error)]
+        assert max(marketplace.asked) <= 4
+        marketplace.answer(2)
+    assert threads() == []
+
+
+def test_check_ends_a_wait() -> None:
+    marketplace, stopped = Marketplace(), threading.Event()
+    marketplace.held = {1}
+
+    def check() -> None:
+        stopped.set()
+        raise Interrupted
+
+    with closing(prefetcher(marketplace, 2, check)) as pages:
+        pages.allow(1)
+        assert list(taken(pages, 1)) == [Interrupted]
+        marketplace.answer(1)
+    assert stopped.is_set()
+    assert threads() == []

@@ -5,10 +5,11 @@ These are the groups of commands, and what Typer needs to convert what somebody 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +22,23 @@ from atom_saas_sync.errors import UsageError
 if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter, Parameter
     from typer._click.shell_completion import CompletionItem
+    from typer.models import CommandInfo
 
 
 @dataclass(frozen=True)
 class Part:
-    """A command or a group of commands: the module and the name in it, and the line that `--help` shows for it."""
+    """A command or a group of commands: the module and the name in it, and the line that `--help` shows for it.
+
+    A group may register one as a command; its line is then that of the command itself.
+    """
 
     module: str
     attribute: str
-    help: str
+    help: str = ""
+
+    def __call__(self) -> Any:  # noqa: ANN401 - a function or a Typer
+        """Import it."""
+        return getattr(import_module(self.module), self.attribute)
 
 
 HELP_OPTIONS = ["-h", "--help"]
@@ -229,7 +238,7 @@ class _Repeated(_Option):
 
 
 def _prepare(command: Command, shared: Sequence[TyperOption], take: Take) -> None:
-    """Take defaults as they are, and the global options after the command too; likewise for all commands below."""
+    """Take defaults as they are, and the global options after the command too."""
     own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     repeated = [_Repeated(option, own, take) for option in shared]
     help_option = command.get_help_option(typer.Context(command, help_option_names=HELP_OPTIONS))
@@ -241,9 +250,6 @@ def _prepare(command: Command, shared: Sequence[TyperOption], take: Take) -> Non
             command.__class__ = _Command
         elif type(command) is TyperGroup:
             command.__class__ = _Group
-    if isinstance(command, TyperGroup):
-        for each in command.commands.values():
-            _prepare(each, shared, take)
 
 
 def _leave_defaults(parameters: Iterable[Parameter | None]) -> None:
@@ -263,17 +269,17 @@ def _hide_replaced(parameters: Iterable[Parameter]) -> None:
 
 
 class LazyCommands(MutableMapping[str, "Command"]):
-    """The commands by name, each made from its part when somebody asks for it."""
+    """The commands by name, each made when somebody asks for it."""
 
-    def __init__(self, parts: dict[str, Part], shared: Sequence[TyperOption], take: Take) -> None:
-        self.parts = parts
+    def __init__(self, makers: Mapping[str, Callable[[], Command]], shared: Sequence[TyperOption], take: Take) -> None:
+        self._makers = makers
         self._shared = shared
         self._take = take
         self._made: dict[str, Command] = {}
 
     def __getitem__(self, name: str) -> Command:
         if name not in self._made:
-            command = _make(name, self.parts[name])
+            command = self._makers[name]()
             _prepare(command, self._shared, self._take)
             self._made[name] = command
         return self._made[name]
@@ -285,7 +291,7 @@ class LazyCommands(MutableMapping[str, "Command"]):
         del self._made[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys([*self.parts, *self._made]))
+        return iter(dict.fromkeys([*self._makers, *self._made]))
 
     def __len__(self) -> int:
         return len(list(iter(self)))
@@ -302,7 +308,8 @@ def lazy_group(parts: dict[str, Part], take: Take) -> type[TyperGroup]:
             super().__init__(**attributes)
             registered = self.commands
             shared = [option for option in self.params if isinstance(option, TyperOption)]
-            self.commands = LazyCommands(parts, shared, take)
+            makers = {name: partial(_make, name, part, shared, take) for name, part in parts.items()}
+            self.commands = LazyCommands(makers, shared, take)
             self.commands.update(registered)
 
         def get_params(self, ctx: Context) -> list[Parameter]:
@@ -342,11 +349,27 @@ def lazy_group(parts: dict[str, Part], take: Take) -> type[TyperGroup]:
     return LazyGroup
 
 
-def _make(name: str, part: Part) -> Command:
-    target: typer.Typer | Callable[..., None] = getattr(import_module(part.module), part.attribute)
+def _make(name: str, part: Part, shared: Sequence[TyperOption], take: Take) -> Command:
+    target: typer.Typer | Callable[..., None] = part()
     around = typer.Typer(add_completion=False, rich_markup_mode=None)
-    if isinstance(target, typer.Typer):
-        around.add_typer(target, name=name)
-    else:
+    if not isinstance(target, typer.Typer):
         around.command(name)(target)
-    return typer.main.get_group(around).commands[name]
+        return typer.main.get_group(around).commands[name]
+    # Without its commands: Typer would make all of them, which takes longer than to run one.
+    bare = copy(target)
+    bare.registered_commands = []
+    around.add_typer(bare, name=name)
+    group = typer.main.get_group(around).commands[name]
+    makers = {_name_of(info): partial(_make_below, info) for info in target.registered_commands}
+    group.commands = LazyCommands(makers, shared, take)  # type: ignore[attr-defined]
+    return group
+
+
+def _name_of(info: CommandInfo) -> str:
+    return info.name or typer.main.get_command_name(info.callback.__name__)  # type: ignore[union-attr]
+
+
+def _make_below(info: CommandInfo) -> Command:
+    if isinstance(info.callback, Part):
+        info.callback = info.callback()
+    return typer.main.get_command_from_info(info, pretty_exceptions_short=True, rich_markup_mode=None)

@@ -17,8 +17,9 @@ from atom_saas_sync.cli.output import given_options, note, waiting_notes
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_NEEDS_SHELL = re.compile(r"[|&;<>()$`\\\"'*?\[#~=%]")
+# Not compiled at import: few commands need them.
+_ESCAPE = r"\x1b\[[0-9;?]*[A-Za-z]"
+_NEEDS_SHELL = r"[|&;<>()$`\\\"'*?\[#~=%]"
 _NOT_STARTED = (126, 127)
 
 
@@ -90,7 +91,7 @@ def _fits(text: str) -> bool:
     lines = text.split("\n", rows + 1)
     if len(lines) > rows + 1:
         return False
-    needed = sum(max(1, -(-cell_len(_ESCAPE.sub("", line)) // columns)) for line in lines)
+    needed = sum(max(1, -(-cell_len(re.sub(_ESCAPE, "", line)) // columns)) for line in lines)
     return needed - (not lines[-1]) <= rows
 
 
@@ -101,7 +102,7 @@ def _paged(text: str, command: str, out: TextIO) -> bool:
     import subprocess
 
     out.flush()
-    words = ["/bin/sh", "-c", command] if _NEEDS_SHELL.search(command) else shlex.split(command)
+    words = ["/bin/sh", "-c", command] if re.search(_NEEDS_SHELL, command) else shlex.split(command)
     environment = {"LESS": "FRX", "LV": "-c", **runtime.environment_for_others()}
     try:
         # The person's own command, as every program runs it.

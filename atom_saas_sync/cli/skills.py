@@ -13,11 +13,9 @@ import typer
 
 from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.identify import not_served, open_catalogue, whole_id
+from atom_saas_sync.cli.lazy import Part
 from atom_saas_sync.cli.output import GlobalOptions, console, counted, note, print_json
 from atom_saas_sync.cli.pager import paged
-from atom_saas_sync.cli.skill_edits import delete, edit, import_skills, restore, revert
-from atom_saas_sync.cli.skill_versions import diff, log, sent_skill, version_state
-from atom_saas_sync.cli.verify import verify
 from atom_saas_sync.errors import NotFound, UsageError
 from atom_saas_sync.model import CachedSkill, SkillFilter
 
@@ -91,6 +89,7 @@ def show(
     as_json: _Json = False,
 ) -> None:
     """Show one skill, or a former version of it."""
+    from atom_saas_sync.cli.skill_versions import sent_skill, version_state
     from atom_saas_sync.store.sqlite.known_ids import KnownIds
 
     with open_catalogue(ctx.obj) as (catalogue, reading):
@@ -123,14 +122,11 @@ def show(
         note(f"stale: the marketplace last confirmed this skill at {time_text(skill.confirmed_at)}")
 
 
-app.command()(edit)
-app.command("import")(import_skills)
-app.command()(revert)
-app.command()(restore)
-app.command()(delete)
-app.command()(diff)
-app.command()(log)
-app.command()(verify)
+for _name in ("edit", "import", "revert", "restore", "delete"):
+    app.command(_name)(Part("atom_saas_sync.cli.skill_edits", _name.replace("import", "import_skills")))
+for _name in ("diff", "log"):
+    app.command(_name)(Part("atom_saas_sync.cli.skill_versions", _name))
+app.command("verify")(Part("atom_saas_sync.cli.verify", "verify"))
 
 
 @contextmanager

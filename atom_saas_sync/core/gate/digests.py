@@ -9,7 +9,7 @@ from atom_saas_sync.errors import UsageError
 
 _PREFIX = "sha256:"
 _WHOLE = 64
-_TYPED = re.compile(rf"(?:{_PREFIX})?([0-9a-f]{{{SHORTEST_DIGEST},{_WHOLE}}})", re.ASCII | re.IGNORECASE)
+_TYPED = rf"(?i:{_PREFIX})?([0-9a-fA-F]{{{SHORTEST_DIGEST},{_WHOLE}}})"
 
 
 def digest_text(digest: bytes) -> str:
@@ -19,7 +19,7 @@ def digest_text(digest: bytes) -> str:
 
 def digits_of(text: str) -> str | None:
     """Return the 12 to 64 hexadecimal digits of a typed digest; None if it is not a digest."""
-    found = _TYPED.fullmatch(text)
+    found = re.fullmatch(_TYPED, text, re.ASCII)
     return found and found[1].lower()
 
 

@@ -65,6 +65,13 @@ def test_status_for_programs_imports_typer_and_its_own_rooms_alone(tmp_path: Pat
     }
 
 
+def test_a_group_makes_and_imports_only_the_command_that_was_typed(tmp_path: Path) -> None:
+    modules_after(tmp_path, "db", "upgrade")
+    modules = modules_after(tmp_path, "skills", "verify", "--json")
+    others = {f"atom_saas_sync.cli.{name}" for name in ("skill_reading", "skill_edits", "skill_versions")}
+    assert not others & set(modules["all"])
+
+
 @pytest.mark.parametrize("command", ["sync skills", "sync ratings", "cache purge", "skills list", "jobs"])
 def test_what_nobody_typed_is_not_converted(tmp_path: Path, command: str) -> None:
     modules_after(tmp_path, "db", "upgrade")

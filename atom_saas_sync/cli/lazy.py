@@ -218,7 +218,7 @@ class _Repeated(_Option):
     """A global option after the command. Hidden: `--help` of the program lists it once."""
 
     def __init__(self, option: TyperOption, own: set[str], take: Take) -> None:
-        vars(self).update(vars(copy(option)))
+        vars(self).update(vars(option))
         self._take = take
         self._field = option.name
         # A command may have an option of the same name, and means that one by it.

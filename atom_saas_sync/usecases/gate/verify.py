@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from atom_saas_sync.core.canonical import decode_object, version_key
-from atom_saas_sync.core.gate.names import publisher_of
-from atom_saas_sync.core.gate.revocations import revoked
 from atom_saas_sync.core.gate.states import State, is_good, state_of
 from atom_saas_sync.core.gate.stored import ServedSkill
 from atom_saas_sync.core.gate.types import Revocation, Revocations
@@ -57,9 +55,8 @@ def verify(
         hit = set(snapshot.revoked_skills(revocations)) if revocations.entries else set()
         found = [_verified(each, state_of(each, is_revoked=each.skill_id in hit, full=full))
                  for each in snapshot.served(skill_ids)]  # fmt: skip
-        if skill_ids is not None:
-            missing = [each for each in skill_ids if each not in {skill.skill_id for skill in found}]
-            found += _not_served(snapshot, missing, revocations)
+        if missing := set(skill_ids or ()).difference(skill.skill_id for skill in found):
+            found += _not_served(snapshot, sorted(missing), revocations)
     found.sort(key=lambda each: each.skill_id)
     states = Counter(each.state for each in found)
     return Verified(tuple(found), states, all(is_good(state, strict=strict) for state in states))
@@ -86,7 +83,10 @@ def _not_served(
     snapshot: ServedSnapshot, skill_ids: Sequence[str], revocations: Revocations
 ) -> Iterator[VerifiedSkill]:
     """Yield the results for skills that are not in the cache."""
-    quarantined = snapshot.quarantined(skill_ids) if skill_ids else {}
+    from atom_saas_sync.core.gate.names import publisher_of
+    from atom_saas_sync.core.gate.revocations import revoked
+
+    quarantined = snapshot.quarantined(skill_ids)
     for skill_id in skill_ids:
         kept = quarantined.get(skill_id)
         fields = None if kept is None else decode_object(kept.base_text or kept.text)

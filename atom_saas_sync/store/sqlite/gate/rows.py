@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 
 from atom_saas_sync.core.canonical import stored_version
 from atom_saas_sync.core.gate.types import Decision, Offer, Pin, Quarantined, Revocation, ScanResult
-from atom_saas_sync.store.sqlite.history import unpack
 from atom_saas_sync.times import parse_time
 
 OFFERED = (
@@ -50,6 +49,8 @@ def _text(skill_id: str, data: object, digest: bytes) -> str:
 
     Such an offer cannot be admitted, and the next forced sync reads it again.
     """
+    from atom_saas_sync.store.sqlite.history import unpack  # not needed by `skills verify`
+
     try:
         text = unpack(data) if isinstance(data, bytes) else ""
     except ValueError:

@@ -12,7 +12,7 @@ from atom_saas_sync.core.gate.stored import ServedSkill
 from atom_saas_sync.core.gate.types import Quarantined, Revocations
 from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.gate import people, serving
+from atom_saas_sync.store.sqlite.gate import people
 
 _SERVED = """
     SELECT c.skill_id, CAST(c.skill_data AS BLOB), CAST(b.data AS BLOB), CAST(b.wire_digest AS BLOB),
@@ -53,7 +53,9 @@ class ServedSnapshot:
 
     def revoked_skills(self, revocations: Revocations) -> list[str]:
         """Return the cached skills that are revoked."""
-        return serving.revoked_skills(self._connection, revocations)
+        from atom_saas_sync.store.sqlite.gate.serving import revoked_skills
+
+        return revoked_skills(self._connection, revocations)
 
     def quarantined(self, skill_ids: Sequence[str]) -> dict[str, Quarantined]:
         """Return what is in quarantine of these skills."""

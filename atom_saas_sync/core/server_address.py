@@ -40,6 +40,10 @@ class ServerAddress:
     password: str | None = field(default=None, repr=False)
     options: Mapping[str, str] = field(default_factory=dict)
     """sslmode, sslrootcert, sslcert, sslkey, connect_timeout and application_name, as far as the URL has them."""
+    program: str = field(default="", repr=False, compare=False)
+    """What the server's list of sessions calls this one, if the URL does not say it."""
+    this_host: str = field(default="", repr=False, compare=False)
+    """What this host is called among those that share the database; empty for the system's own name."""
 
     @property
     def is_local(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
@@ -28,35 +29,35 @@ from atom_saas_sync.store.postgresql.session import (
 class Connection:
     """One connection to the server; several threads may use it, if they do so one after the other."""
 
-    def __init__(
-        self, address: ServerAddress, *, busy_timeout_seconds: float, command: str = "", writes: bool = True
-    ) -> None:
+    def __init__(self, address: ServerAddress, *, busy_timeout_seconds: float, writes: bool = True) -> None:
         """Connect. Raises ConfigError or DatabaseError.
 
         Those who only read are told at once that a server is overloaded; others try for the busy timeout.
         """
         self.address = address
         self.busy_timeout_seconds = busy_timeout_seconds
-        self.command = command
         self.writes = writes
         self.held: dict[str, int] = {}
         """The locks of runs that this connection holds, with their tokens (lock.py)."""
         self.connection, self.session = self._connected()
 
     @contextmanager
-    def transaction(self, *, durable: bool = True, bulk: bool = False) -> Iterator[psycopg.Connection[Row]]:
+    def transaction(
+        self, *, durable: bool = True, bulk: bool = False, wait_seconds: float | None = None
+    ) -> Iterator[psycopg.Connection[Row]]:
         """Write in one transaction: all of the block, or nothing if it ends with any exception.
 
         Our writers come one after the other: each first takes the same advisory lock. Without `durable` the server may
         lose the transaction if it crashes within a second: for what the next run fetches again. With `bulk` the
-        triggers stand aside, for whoever does their work by himself.
+        triggers stand aside, for whoever does their work by himself. It waits for other writers for the busy timeout,
+        or for `wait_seconds`.
 
         Raises DatabaseError for every failure of the server, and Locked if a lock of a run that this connection held
         has gone to another run.
         """
         self._refuse_nesting()
         with self._translated():
-            self._begin(durable=durable, bulk=bulk)
+            self._begin(durable=durable, bulk=bulk, wait_seconds=wait_seconds)
             try:
                 yield self.connection
                 self._command("COMMIT")
@@ -77,6 +78,11 @@ class Connection:
                 yield self.connection
             finally:
                 self._roll_back()
+
+    @property
+    def host(self) -> str:
+        """Return what this host is called among those that share the database."""
+        return self.address.this_host or os.uname().nodename
 
     @property
     def schema(self) -> str:
@@ -139,13 +145,11 @@ class Connection:
         self.close()
 
     def _beside(self) -> Connection:
-        return Connection(
-            self.address, busy_timeout_seconds=self.busy_timeout_seconds, command=self.command, writes=False
-        )
+        return Connection(self.address, busy_timeout_seconds=self.busy_timeout_seconds, writes=False)
 
     def _connected(self) -> tuple[psycopg.Connection[Row], Session]:
         patience = self.busy_timeout_seconds if self.writes else 0
-        connection = connect(self.address, command=self.command, writes=self.writes, patience_seconds=patience)
+        connection = connect(self.address, writes=self.writes, patience_seconds=patience)
         try:
             session = begin_session(
                 connection, self.address, busy_timeout_seconds=self.busy_timeout_seconds, writes=self.writes
@@ -166,11 +170,14 @@ class Connection:
         values = settings(self.address, self.busy_timeout_seconds)
         return "".join(f"; SELECT set_config('{name}', '{value}', true)" for name, value in values.items())
 
-    def _begin(self, *, durable: bool, bulk: bool) -> None:
+    def _begin(self, *, durable: bool, bulk: bool, wait_seconds: float | None) -> None:
         lock = f"SELECT pg_advisory_xact_lock({advisory_class(self.schema)}, {advisory_key('write')})"
-        statements = [f"BEGIN{self._set_up}", f"SET LOCAL synchronous_commit = {'on' if durable else 'off'}", lock]
+        statements = [f"BEGIN{self._set_up}", f"SET LOCAL synchronous_commit = {'on' if durable else 'off'}"]
+        if wait_seconds is not None:
+            statements.append(f"SET LOCAL lock_timeout = {max(1, round(wait_seconds * 1000))}")
         if bulk:
             statements.append("SET LOCAL atom_sync.bulk = on")
+        statements.append(lock)
         kinds = tuple(self.held)
         if kinds:
             statements.append("SELECT kind, token FROM run_lock")

@@ -21,7 +21,6 @@ class Database(Connection):
         migrate: bool = True,
         read_only: bool = False,
         create: bool = True,
-        command: str = "",
     ) -> Self:
         """Connect, and make our tables in an empty schema.
 
@@ -31,7 +30,7 @@ class Database(Connection):
 
         Raises ConfigError for a server or an account that will not do, and DatabaseError.
         """
-        database = cls(address, busy_timeout_seconds=busy_timeout_seconds, command=command, writes=not read_only)
+        database = cls(address, busy_timeout_seconds=busy_timeout_seconds, writes=not read_only)
         try:
             if migrate and create and not read_only:
                 migrations.prepare(database)

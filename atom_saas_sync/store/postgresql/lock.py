@@ -29,7 +29,6 @@ def run_lock(
     kind: str,
     *,
     command: str,
-    host: str,
     now: Callable[[], str],
     sleep: Callable[[float], object],
     wait_seconds: float = 0,
@@ -37,9 +36,9 @@ def run_lock(
 ) -> Iterator[None]:
     """Hold the lock for runs of this kind during the block; wait for it up to `wait_seconds`, which may be endless.
 
-    `command`, `host` and the time `now()` are shown to whoever finds the lock taken: put no secret in the command.
-    With `may_wait` the error names `--wait`, which only some commands have. Who waits without end has no connection
-    between its tries.
+    `command` and the time `now()` are shown to whoever finds the lock taken: put no secret in the command. With
+    `may_wait` the error names `--wait`, which only some commands have. Who waits without end has no connection between
+    its tries.
 
     Raises Locked, naming the holder, ConfigError behind a pooler that cannot hold locks, and DatabaseError.
     """
@@ -47,7 +46,7 @@ def run_lock(
     waited = 0.0
     while not db.take(kind):
         if waited >= wait_seconds:
-            raise _locked(kind, holder(db, kind) or {}, host, may_wait=may_wait)
+            raise _locked(kind, holder(db, kind) or {}, db.host, may_wait=may_wait)
         pause = min(_SHORTEST_PAUSE + random() * (_LONGEST_PAUSE - _SHORTEST_PAUSE), wait_seconds - waited)
         if wait_seconds == float("inf"):
             _stand_by(db, pause, sleep)
@@ -61,7 +60,7 @@ def run_lock(
                 "VALUES (%s, %s, %s, %s, %s, %s, 1) ON CONFLICT (kind) DO UPDATE SET (host, pid, backend, command, "
                 "since, token) = (excluded.host, excluded.pid, excluded.backend, excluded.command, excluded.since, "
                 "l.token + 1) RETURNING token",
-                (kind, host, os.getpid(), db.session.backend, command, now()),
+                (kind, db.host, os.getpid(), db.session.backend, command, now()),
             ).fetchone()
         assert row is not None
         db.held[kind] = row[0]

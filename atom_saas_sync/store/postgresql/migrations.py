@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from random import random
 from typing import Any
 
@@ -20,6 +19,7 @@ from msgspec import Struct
 from psycopg import sql
 
 from atom_saas_sync.errors import DatabaseError, UsageError
+from atom_saas_sync.model.upkeep import Change
 from atom_saas_sync.store.postgresql import schema
 from atom_saas_sync.store.postgresql.connection import Connection
 from atom_saas_sync.store.postgresql.failures import translated_errors
@@ -36,14 +36,6 @@ _NO_TABLE = {"42P01", "3F000"}  # nor a schema
 _BUSY = "55P03"
 
 _log = logging.getLogger(__name__)
-
-
-class Change(Struct, frozen=True):
-    """The result of an upgrade or downgrade: the migrations in order. There is no copy: the server takes DDL back."""
-
-    migrations: tuple[str, ...] = ()
-    backup: Path | None = None
-    adopted: tuple[str, ...] = ()
 
 
 class Applied(Struct, frozen=True):

@@ -201,7 +201,7 @@ CREATE TABLE last_message (
     kind text COLLATE "C" NOT NULL,
     key text COLLATE "C" NOT NULL,
     sent_at timestamptz,
-    applied_at timestamptz(0) NOT NULL,
+    applied_at timestamptz NOT NULL,
     deleted boolean NOT NULL DEFAULT false,
     PRIMARY KEY (kind, key)
 ) WITH (fillfactor = 50);

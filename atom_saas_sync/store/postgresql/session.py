@@ -63,7 +63,6 @@ def _signed(number: int) -> int:
 def connect(
     address: ServerAddress,
     *,
-    command: str,
     writes: bool,
     patience_seconds: float,
     sleep: Callable[[float], object] = time.sleep,
@@ -76,7 +75,7 @@ def connect(
     end = time.monotonic() + patience_seconds
     while True:
         try:
-            return _connect(address, command=command, writes=writes)
+            return _connect(address, writes=writes)
         except psycopg.Error as error:
             failure = unconnected(error, address)
             if not is_overload(failure) or time.monotonic() >= end:
@@ -84,11 +83,11 @@ def connect(
         sleep(random() * _LONGEST_PAUSE)
 
 
-def _connect(address: ServerAddress, *, command: str, writes: bool) -> psycopg.Connection[Row]:
+def _connect(address: ServerAddress, *, writes: bool) -> psycopg.Connection[Row]:
     where = {"host": address.host, "port": address.port, "user": address.user, "dbname": address.database}
     given: dict[str, Any] = {
         **{name: value for name, value in where.items() if value},
-        "application_name": f"atom-sync/{'-'.join(command.split())}"[:_LONGEST_NAME],
+        "application_name": (address.program or "atom-sync")[:_LONGEST_NAME],
         "connect_timeout": _CONNECT_SECONDS,
         **address.options,
         "sslmode": address.sslmode,

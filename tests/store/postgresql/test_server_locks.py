@@ -16,14 +16,12 @@ from atom_saas_sync.store.postgresql.lock import holder, run_lock
 
 @pytest.fixture
 def pair(postgresql_url: str) -> Iterator[tuple[Database, Database]]:
-    with opened(postgresql_url) as one, opened(postgresql_url) as other:
+    with opened(postgresql_url, host="alpha") as one, opened(postgresql_url) as other:
         yield one, other
 
 
-def locked(db: Connection, host: str = "here", **options: float) -> AbstractContextManager[None]:
-    return run_lock(
-        db, "skills", command="sync skills", host=host, now=lambda: NOON, sleep=nothing, may_wait=True, **options
-    )
+def locked(db: Connection, kind: str = "skills") -> AbstractContextManager[None]:
+    return run_lock(db, kind, command="sync skills", now=lambda: NOON, sleep=nothing, may_wait=True)
 
 
 def cut(victim: Connection, by: Connection) -> None:
@@ -33,14 +31,14 @@ def cut(victim: Connection, by: Connection) -> None:
 def test_one_run_of_a_kind_has_the_lock_and_is_named(pair: tuple[Database, Database]) -> None:
     one, other = pair
     assert holder(other, "skills") is None
-    with locked(one, "alpha"):
+    with locked(one):
         with pytest.raises(
             Locked, match=r"another skills run is at work: `sync skills`, process \d+ on alpha"
         ) as error:
             locked(other).__enter__()
         assert "--wait SECONDS" in str(error.value.hint)
         assert (holder(other, "skills") or {})["since"] == NOON
-        with run_lock(other, "ratings", command="", host="", now=lambda: NOON, sleep=nothing):
+        with locked(other, "ratings"):
             pass
     assert holder(other, "skills") is None
     with locked(other):
@@ -63,7 +61,7 @@ def test_a_waiting_run_gets_the_lock_when_it_is_free(pair: tuple[Database, Datab
         if len(pauses) == 3:
             held.__exit__(None, None, None)
 
-    with run_lock(other, "skills", command="", host="", now=lambda: NOON, sleep=sleep, wait_seconds=60):
+    with run_lock(other, "skills", command="", now=lambda: NOON, sleep=sleep, wait_seconds=60):
         assert len(pauses) == 3
     assert all(0.25 <= each <= 1 for each in pauses)
 
@@ -79,7 +77,7 @@ def test_who_stands_by_has_no_connection_between_its_tries(pair: tuple[Database,
         if len(closed) == 2:
             held.__exit__(None, None, None)
 
-    with run_lock(other, "skills", command="", host="", now=lambda: NOON, sleep=sleep, wait_seconds=float("inf")):
+    with run_lock(other, "skills", command="", now=lambda: NOON, sleep=sleep, wait_seconds=float("inf")):
         assert closed == [True, True]
 
 

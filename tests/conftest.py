@@ -42,6 +42,8 @@ from atom_saas_sync.usecases.gate.run import RunGate
 from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
 from atom_saas_sync.usecases.sync_ratings import RatingOptions, RatingSync
 
+pytest_plugins = ("server_databases",)
+
 Json = dict[str, Any]
 
 # No property depends on how fast the machine is.

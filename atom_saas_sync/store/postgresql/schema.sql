@@ -35,7 +35,8 @@ CREATE FUNCTION atom_sync_is_rating(document text) RETURNS boolean LANGUAGE plpg
 DECLARE
     value json;
 BEGIN
-    value := document::json;
+    -- Escapes that PostgreSQL cannot hold (\u0000, half a surrogate) become another letter; \\ first.
+    value := regexp_replace(replace(document, '\\', '\u005c'), '\\u(0000|[dD][89a-fA-F][0-9a-fA-F]{2})', '_', 'g')::json;
     RETURN json_typeof(value) = 'object' AND value -> 'rating_id' IS NOT NULL AND value -> 'name' IS NULL;
 EXCEPTION WHEN OTHERS THEN
     RETURN false;

@@ -15,8 +15,8 @@ from atom_saas_sync.store.postgresql.lock import holder, run_lock
 
 
 @pytest.fixture
-def pair(postgresql_url: str) -> Iterator[tuple[Database, Database]]:
-    with opened(postgresql_url, host="alpha") as one, opened(postgresql_url) as other:
+def pair(database_url: str) -> Iterator[tuple[Database, Database]]:
+    with opened(database_url, host="alpha") as one, opened(database_url) as other:
         yield one, other
 
 

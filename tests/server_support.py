@@ -1,4 +1,4 @@
-"""What the tests of this directory share: a database of one test's own, and times."""
+"""What tests of a database on a server share."""
 
 from __future__ import annotations
 

@@ -1,0 +1,194 @@
+"""Migrating the schema on a server: by itself only where it is empty, under locks that nobody waits for long."""
+
+from __future__ import annotations
+
+import threading
+
+import psycopg
+import pytest
+from server_support import nothing, opened
+
+from atom_saas_sync.core.server_address import read_server_address
+from atom_saas_sync.errors import DatabaseError, UsageError
+from atom_saas_sync.store.postgresql import migrations, schema
+from atom_saas_sync.store.postgresql.connection import Connection
+from atom_saas_sync.store.postgresql.database import Database
+
+
+def plain(url: str) -> Connection:
+    return Connection(read_server_address(url), busy_timeout_seconds=1)
+
+
+def test_an_empty_schema_is_made_by_whoever_writes_first(postgresql_url: str) -> None:
+    with pytest.raises(DatabaseError, match="not up to date: it lacks 0001_tables") as error:
+        opened(postgresql_url, read_only=True)
+    assert "db upgrade" in str(error.value.hint)
+    with opened(postgresql_url) as database:
+        assert migrations.current(database) == migrations.known()[-1]
+        assert migrations.pending(database) == []
+        assert migrations.history(database)[0][1] is not None
+        assert migrations.upgrade(database).migrations == ()
+    opened(postgresql_url, read_only=True).close()
+
+
+def test_many_hosts_may_make_it_at_the_same_moment(postgresql_url: str) -> None:
+    opened_ones: list[Database] = []
+    threads = [threading.Thread(target=lambda: opened_ones.append(opened(postgresql_url))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened_ones) == 4
+    for database in opened_ones:
+        assert migrations.pending(database) == []
+        database.close()
+
+
+def test_the_tables_are_as_the_check_expects_them(db: Database) -> None:
+    columns = {}
+    for table in schema.expected_columns():
+        rows = db.connection.execute(
+            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 ORDER BY attnum", (table,)
+        )
+        columns[table] = tuple(name for (name,) in rows)
+    assert columns == schema.expected_columns()
+    rows = db.connection.execute(
+        "SELECT tgrelid::regclass::text, tgname::text FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = tgrelid "
+        "WHERE NOT tgisinternal AND relnamespace = 'atom_sync'::regnamespace"
+    )
+    assert sorted(map(tuple, rows)) == sorted(schema.expected_triggers())
+
+
+def test_nothing_is_granted_to_everybody(db: Database) -> None:
+    db.connection.execute("DROP ROLE IF EXISTS stranger")
+    db.connection.execute("CREATE ROLE stranger")
+    try:
+        rows = db.connection.execute(
+            "SELECT c.oid::regclass::text FROM pg_class AS c WHERE relkind IN ('r', 'v', 'S') "
+            "AND relnamespace IN ('atom_sync'::regnamespace, 'public'::regnamespace) "
+            "AND (CASE relkind WHEN 'S' THEN has_sequence_privilege('stranger', c.oid, 'USAGE') "
+            "ELSE has_table_privilege('stranger', c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRIGGER') END)"
+        ).fetchall()
+        assert rows == []
+        asked = db.connection.execute("SELECT has_schema_privilege('stranger', 'atom_sync', 'USAGE')").fetchone()
+        assert asked == (False,)
+    finally:
+        db.connection.execute("DROP ROLE stranger")
+
+
+def test_another_schema_has_no_views_in_public(postgresql_url: str) -> None:
+    with opened(postgresql_url) as database:
+        rows = database.connection.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'v'"
+        ).fetchall()
+        assert rows == []
+
+
+def test_what_is_there_already_is_refused_and_left(postgresql_url: str) -> None:
+    with plain(postgresql_url) as connection:
+        connection.connection.execute(f"CREATE SCHEMA {connection.schema}".encode())
+        connection.connection.execute("CREATE TABLE counter (mine integer)")
+    with pytest.raises(DatabaseError, match=r"has test_\d+\.counter of another program; nothing was changed"):
+        opened(postgresql_url)
+    with plain(postgresql_url) as connection:
+        assert connection.connection.execute("SELECT mine FROM counter").fetchall() == []
+        assert migrations.applied(connection) == {}
+
+
+def test_tables_of_the_backend_in_public_are_refused_and_left(own_url: str) -> None:
+    with opened(own_url) as database:
+        migrations.downgrade(database, migrations.BASE)
+        database.connection.execute("CREATE TABLE public.skill_cache (id integer)")
+    with pytest.raises(DatabaseError, match=r"has public\.skill_cache of another program") as error:
+        opened(own_url)
+    assert "?schema=" in str(error.value.hint)
+    opened(f"{own_url}&schema=beside").close()
+
+
+def test_taking_back_leaves_nothing(own_url: str) -> None:
+    with opened(own_url) as db:
+        assert migrations.loss(db, migrations.BASE)["sync_state"] == 1
+        assert migrations.downgrade(db, migrations.BASE).migrations == migrations.known()[::-1]
+        left = db.connection.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace IN ('atom_sync'::regnamespace, 'public'::regnamespace) "
+            "UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'atom_sync'::regnamespace"
+        ).fetchall()
+        assert left == []
+        assert migrations.upgrade(db).migrations == migrations.known()
+
+
+def test_what_others_built_on_our_tables_is_not_dropped(postgresql_url: str) -> None:
+    with opened(postgresql_url) as db:
+        db.connection.execute("CREATE VIEW report AS SELECT count(*) FROM usable_skill")
+        with pytest.raises(DatabaseError, match="something of another program depends on"):
+            migrations.downgrade(db, migrations.BASE)
+        assert migrations.pending(db) == []
+
+
+def test_an_unknown_target_is_refused(db: Database) -> None:
+    with pytest.raises(UsageError, match="no migration is called '0999_x'"):
+        migrations.upgrade(db, "0999_x")
+    with pytest.raises(UsageError, match="no migration '0999_x' to go back to"):
+        migrations.downgrade(db, "0999_x")
+
+
+def test_an_older_program_goes_on_only_if_what_it_does_not_know_is_additive(postgresql_url: str) -> None:
+    with opened(postgresql_url) as db:
+        insert = "INSERT INTO schema_migration (name, additive) VALUES (%s, %s)"
+        db.connection.execute(insert, ("0998_more", True))
+        opened(postgresql_url).close()
+        with pytest.raises(DatabaseError, match="newer atom-sync"):
+            migrations.downgrade(db, migrations.BASE)
+        db.connection.execute(insert, ("0999_other", False))
+        with pytest.raises(DatabaseError, match="this version does not know 0999_other"):
+            opened(postgresql_url)
+
+
+def test_a_filled_schema_is_upgraded_by_db_upgrade_alone(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(postgresql_url) as db:
+        later = schema.Migration("0002_later", "schema.sql")
+        monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, later))
+        monkeypatch.setattr(schema, "_read", lambda _: "CREATE TABLE later (id bigint);")
+        with pytest.raises(DatabaseError, match="not up to date: it lacks 0002_later"):
+            opened(postgresql_url)
+        assert migrations.upgrade(db).migrations == ("0002_later",)
+        opened(postgresql_url).close()
+
+
+def test_a_reader_that_stays_is_waited_for_a_while_and_then_nothing_was_changed(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(postgresql_url) as db:
+        monkeypatch.setattr(migrations, "_LOCK_SECONDS", 0.02)
+        pauses: list[float] = []
+        with plain(postgresql_url) as reader, reader.reading() as connection:
+            connection.execute("SELECT count(*) FROM skill_cache")
+            with pytest.raises(DatabaseError, match="was locked for longer than"):
+                migrations.downgrade(db, migrations.BASE, sleep=pauses.append)
+        assert len(pauses) == 4
+        assert migrations.pending(db) == []
+        assert migrations.downgrade(db, migrations.BASE, sleep=nothing).migrations == migrations.known()
+
+
+def test_a_missing_right_is_named_with_its_grant(db: Database, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        owner.execute("DROP ROLE IF EXISTS worker")
+        owner.execute("CREATE ROLE worker LOGIN")
+        try:
+            as_worker = database_url.replace("atom@", "worker@")
+            with pytest.raises(DatabaseError) as error:
+                opened(f"{as_worker}&schema=workers")
+            name = owner.info.dbname
+            assert f'GRANT CREATE ON DATABASE "{name}" TO "worker";' in str(error.value.hint)
+            with pytest.raises(DatabaseError) as error:
+                opened(as_worker)
+            assert 'GRANT USAGE, CREATE ON SCHEMA atom_sync TO "worker";' in str(error.value.hint)
+            owner.execute("GRANT USAGE ON SCHEMA atom_sync TO worker")
+            owner.execute("GRANT SELECT ON atom_sync.schema_migration TO worker")
+            with opened(as_worker) as database:
+                with pytest.raises(DatabaseError) as error, database.transaction() as connection:
+                    connection.execute("INSERT INTO skill_due VALUES ('a')")
+                assert "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA atom_sync" in str(error.value.hint)
+        finally:
+            owner.execute("DROP OWNED BY worker")
+            owner.execute("DROP ROLE worker")

@@ -25,9 +25,7 @@ _DIGESTS = f"""
     SELECT json_group_array(skill_id), group_concat(hex(wire_digest), '') FROM ({{rows}})
     WHERE wire_digest != x'' AND skill_id NOT IN (SELECT skill_id FROM conflict_log WHERE {resolutions.OPEN})
 """  # noqa: S608 - constants
-_IDS = "SELECT json_group_array(skill_id) FROM ({rows})"
-_IDS_OF_BASES = "SELECT skill_id FROM skill_base WHERE page = ?1"
-_IDS_OF_BASES_AND_OFFERS = f"{_IDS_OF_BASES} UNION SELECT skill_id FROM skill_offer WHERE page = ?1"  # noqa: S608
+_IDS = "SELECT json_group_array(skill_id) FROM {table} WHERE page = ?"
 _LEAVE_PAGE = """
     UPDATE {table} SET
         confirmed_at = max(confirmed_at, coalesce(
@@ -56,8 +54,12 @@ def page_records(connection: sqlite3.Connection, list_key: str) -> dict[int, Pag
 
 def ids_on_page(connection: sqlite3.Connection, page: int) -> list[str]:
     """Return the skills that were last seen on `page`."""
-    rows = _IDS_OF_BASES_AND_OFFERS if _has_offers(connection) else _IDS_OF_BASES
-    return decode_list(connection.execute(_IDS.format(rows=rows), (page,)).fetchone()[0])
+    based, offered = (_listed_on(connection, table, page) for table in _LISTED)
+    return [*based, *offered.difference(based)]
+
+
+def _listed_on(connection: sqlite3.Connection, table: str, page: int) -> set[str]:
+    return set(decode_list(connection.execute(_IDS.format(table=table), (page,)).fetchone()[0]))
 
 
 def digests_on_page(connection: sqlite3.Connection, page: int) -> dict[bytes, str]:
@@ -98,18 +100,18 @@ def record_page(
     validator: it must be read whole again.
     """
     moment = format_time(now)
-    before = set(ids_on_page(connection, page))
-    gone = json.dumps(list(before - ids))
-    connection.execute(_LEAVE_PAGE.format(table="skill_base") + _AMONG, (gone,))
-    new = json.dumps(list(ids - before))
-    came = connection.execute(_COME_TO_PAGE.format(table="skill_base"), (page, new, moment)).rowcount
-    if _has_offers(connection):
-        connection.execute(_LEAVE_PAGE.format(table="skill_offer") + _AMONG, (gone,))
-        here = json.dumps(list(ids))
-        for table in _LISTED:  # of a skill with both, one may have come by a message, which has no page
-            connection.execute(_COME_TO_PAGE.format(table=table) + "AND page IS NOT ?1", (page, here, moment))
-        came = len(set(ids_on_page(connection, page)) - before)
-    if len(ids & before) + came < len(ids):
+    based, offered = (_listed_on(connection, table, page) for table in _LISTED)
+    before = based | offered
+    new = ids - before
+    for table in _LISTED:
+        connection.execute(_LEAVE_PAGE.format(table=table) + _AMONG, (json.dumps(list(before - ids)),))
+    for table, missing in (("skill_base", ids - based), ("skill_offer", new)):
+        connection.execute(_COME_TO_PAGE.format(table=table), (page, json.dumps(list(missing)), moment))
+    # An offer that a message brought has no page. The `+` makes it look up those few, and not all of the page.
+    brought = _COME_TO_PAGE.format(table="skill_offer").replace("WHERE skill_id", "WHERE page IS NULL AND +skill_id")
+    connection.execute(brought, (page, json.dumps(list(ids)), moment))
+    found = set(ids_on_page(connection, page)) if new else before
+    if not ids <= found:
         etag = None
     connection.execute(
         """

@@ -1,0 +1,242 @@
+"""Failures of a server and of the way to it: the exit code, one clear line, and never a password."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+from server_support import opened
+
+from atom_saas_sync.core.server_address import read_server_address
+from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseBusy, DatabaseError
+from atom_saas_sync.store.postgresql import session
+from atom_saas_sync.store.postgresql.connection import Connection
+from atom_saas_sync.store.postgresql.database import Database
+from atom_saas_sync.store.postgresql.failures import explained, missing_driver, unconnected
+from atom_saas_sync.store.postgresql.rows import Row
+
+ADDRESS = read_server_address("postgresql://worker:hunter2@db.example/site")
+
+
+def reading(url: str) -> Connection:
+    return Connection(read_server_address(url), busy_timeout_seconds=1, writes=False)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "shown"),
+    [
+        ('FATAL:  password authentication failed for user "worker"', ConfigError, "refuses this user's password"),
+        ("fe_sendauth: no password supplied", ConfigError, "asks for a password"),
+        ('FATAL:  Peer authentication failed for user "worker"', ConfigError, "Peer authentication failed"),
+        ('FATAL:  no pg_hba.conf entry for host "10.0.0.1"', ConfigError, "no pg_hba.conf entry"),
+        ("server does not support SSL, but SSL was required", DatabaseError, "does not offer encryption"),
+        ("SSL error: certificate verify failed", DatabaseError, "certificate is not valid"),
+        ('private key file "/k" has group or world access', ConfigError, "group or world access"),
+        ('root certificate file "/c" does not exist', ConfigError, "does not exist"),
+        ("FATAL:  sorry, too many clients already", DatabaseBusy, "no connection left"),
+        ("FATAL:  the database system is starting up", DatabaseBusy, "starting up"),
+        ("timeout expired", DatabaseError, "no answer in time"),
+        ("session is read-only", DatabaseError, "standby"),
+        ("FATAL:  le mot de passe ne va pas hunter2", DatabaseError, r"le mot de passe ne va pas \*\*\*\*"),
+    ],
+)
+def test_why_there_is_no_connection(said: str, kind: type[AtomSyncError], shown: str) -> None:
+    text = f'connection failed: connection to server at "10.0.0.9", port 5432 failed: {said}'
+    error = unconnected(psycopg.OperationalError(text), ADDRESS)
+    assert type(error) is kind
+    assert error.exit_code == (78 if kind is ConfigError else 74)
+    with pytest.raises(AtomSyncError, match=shown):
+        raise error
+    assert error.hint
+    assert "hunter2" not in error.message + error.hint
+    assert "\n" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("LockNotAvailable", DatabaseBusy, "locked for longer than 3 s"),
+        ("DeadlockDetected", DatabaseBusy, "cannot use"),
+        ("QueryCanceled", DatabaseBusy, "cannot use"),
+        ("TooManyConnections", DatabaseBusy, "cannot use"),
+        ("AdminShutdown", DatabaseError, "it ended the connection"),
+        ("IdleInTransactionSessionTimeout", DatabaseError, "paused in a transaction"),
+        ("ReadOnlySqlTransaction", DatabaseError, "standby"),
+        ("DiskFull", DatabaseError, "disk is full"),
+        ("OutOfMemory", DatabaseError, "no memory"),
+        ("InsufficientPrivilege", DatabaseError, "the role worker may not"),
+        ("InvalidPassword", ConfigError, "cannot use"),
+        ("InvalidCatalogName", ConfigError, "cannot use"),
+        ("UndefinedTable", DatabaseError, "cannot use"),
+        ("DivisionByZero", DatabaseError, "refused a statement"),
+    ],
+)
+def test_what_a_code_of_the_server_means(name: str, kind: type[AtomSyncError], said: str) -> None:
+    error = explained(getattr(psycopg.errors, name)("words"), ADDRESS, 3)
+    assert type(error) is kind
+    assert said in error.message
+    assert error.hint
+    assert "postgresql://worker@db.example/site" in error.message or "role worker" in error.message
+
+
+def test_a_missing_table_names_the_upgrade() -> None:
+    assert "atom-sync db upgrade" in str(explained(psycopg.errors.UndefinedTable("x"), ADDRESS).hint)
+
+
+def test_what_is_stored_is_not_repeated(db: Database) -> None:
+    insert = "INSERT INTO skill_due VALUES ('stored secret')"
+    db.connection.execute(insert.encode())
+    with pytest.raises(DatabaseError) as error, db.transaction() as connection:
+        connection.execute(insert.encode())
+    assert "duplicate key" in error.value.message
+    assert "stored secret" not in error.value.message + str(error.value.hint)
+
+
+def test_real_attempts_that_fail(database_url: str, tmp_path: Path) -> None:
+    for url, kind, said in (
+        ("postgresql://a@127.0.0.1:1/x", DatabaseError, "the connection was refused"),
+        (f"postgresql://a@/x?host={tmp_path}", DatabaseError, "no such Unix socket"),
+        (database_url.replace("atom@", "nobody_here@"), ConfigError, 'role "nobody_here" does not exist'),
+        (database_url.partition("/test_")[0] + "/nowhere?" + database_url.partition("?")[2], ConfigError, "nowhere"),
+        ("postgresql://a@127.0.0.1:1/x?sslmode=verify-full&sslrootcert=/nowhere", ConfigError, "no such file"),
+    ):
+        with pytest.raises(kind, match=said) as error:
+            reading(url)
+        assert type(error.value) in {kind, DatabaseBusy}, url
+
+
+def test_who_writes_tries_for_a_while_and_who_reads_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = read_server_address("postgresql://a@127.0.0.1:1/x")
+    pauses: list[float] = []
+    moments = iter(range(100))
+    monkeypatch.setattr(time, "monotonic", lambda: next(moments))
+    with pytest.raises(DatabaseError, match="refused"):
+        session.connect(address, writes=True, patience_seconds=5, sleep=pauses.append)
+    assert len(pauses) == 4
+    assert len(set(pauses)) > 1
+    assert all(0 <= each <= 1 for each in pauses)
+    pauses.clear()
+    with pytest.raises(DatabaseError, match="refused"):
+        session.connect(address, writes=False, patience_seconds=0, sleep=pauses.append)
+    assert pauses == []
+
+
+def test_a_writer_waits_for_another_only_so_long(db: Database, database_url: str) -> None:
+    with opened(database_url, busy_timeout_seconds=0.05) as other, db.transaction():
+        with pytest.raises(DatabaseBusy, match=r"locked for longer than 0\.05 s"), other.transaction():
+            pass
+        with other.reading() as connection:  # no reader waits
+            connection.execute("SELECT count(*) FROM skill_cache")
+    with opened(database_url) as other, db.transaction(), pytest.raises(DatabaseBusy):  # noqa: SIM117 - one error
+        with other.transaction(wait_seconds=0.01):
+            pass
+
+
+def test_a_reader_writes_nothing_and_sees_one_state(db: Database, database_url: str) -> None:
+    with opened(database_url, read_only=True) as reader:
+        with reader.reading() as connection:
+            assert connection.execute("SELECT count(*) FROM skill_due").fetchone() == (0,)
+            with db.transaction() as writing:
+                writing.execute("INSERT INTO skill_due VALUES ('a')")
+            assert connection.execute("SELECT count(*) FROM skill_due").fetchone() == (0,)
+        with pytest.raises(DatabaseError), reader.reading() as connection:
+            connection.execute("INSERT INTO skill_due VALUES ('b')")
+
+
+def test_what_fails_within_a_transaction_takes_all_back(db: Database) -> None:
+    def failing() -> None:
+        with db.transaction() as connection:
+            connection.execute("INSERT INTO skill_due VALUES ('a')")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing()
+    with db.reading() as connection:
+        assert connection.execute("SELECT count(*) FROM skill_due").fetchone() == (0,)
+    with pytest.raises(RuntimeError, match="do not nest"), db.transaction(), db.reading():
+        pass
+
+
+def test_each_session_is_set_up_and_named(database_url: str) -> None:
+    address = replace(read_server_address(database_url), program="atom-sync/sync-skills")
+    with Connection(address, busy_timeout_seconds=3) as connection:
+        for name, value in {
+            "application_name": "atom-sync/sync-skills",
+            "TimeZone": "UTC",
+            "search_path": '"atom_sync", pg_temp',
+            "lock_timeout": "3s",
+            "statement_timeout": "1min",
+            "idle_in_transaction_session_timeout": "1min",
+            "client_connection_check_interval": "1s",
+        }.items():
+            assert connection.connection.execute("SELECT current_setting(%s)", (name,)).fetchone() == (value,), name
+
+
+def test_strange_texts_are_stored_as_what_can_be(db: Database) -> None:
+    for text in ("a\0b", "a\ud800b"):
+        row = db.connection.execute("SELECT %s::text, %s::text[]", (text, [text])).fetchone()
+        assert row == ("a\ufffdb", ["a\ufffdb"])
+
+
+def test_moments_that_no_datetime_can_be_are_none(db: Database) -> None:
+    row = db.connection.execute(
+        "SELECT 'infinity'::timestamptz, '-infinity'::timestamptz, '0044-03-15 BC'::timestamptz, "
+        "'12000-01-01'::timestamptz, '2026-07-04 12:00:00.5+02'::timestamptz"
+    ).fetchone()
+    assert row is not None
+    assert row[:4] == (None,) * 4
+    assert row[4].isoformat() == "2026-07-04T10:00:00.500000+00:00"
+
+
+def test_a_server_of_another_encoding_is_refused_before_anything_is_made(postgresql_server: str) -> None:
+    with psycopg.connect(postgresql_server, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    with pytest.raises(ConfigError, match="has the encoding LATIN1: UTF8 is needed"):
+        opened(postgresql_server.replace("/postgres?", "/latin?"))
+
+
+def test_a_server_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch, database_url: str) -> None:
+    monkeypatch.setattr(session, "OLDEST", 990_000)
+    with pytest.raises(ConfigError, match="15 or newer is needed"):
+        reading(database_url)
+
+
+def test_clocks_that_differ_much_keep_writers_off(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = time.time
+    monkeypatch.setattr(time, "time", lambda: here() - 30)
+    Connection(read_server_address(database_url), busy_timeout_seconds=1).close()
+    assert "ahead of this host's" in caplog.text
+    monkeypatch.setattr(time, "time", lambda: here() + 90)
+    with pytest.raises(DatabaseError, match="behind this host's; nothing was written"):
+        Connection(read_server_address(database_url), busy_timeout_seconds=1)
+    reading(database_url).close()
+
+
+def test_a_pooler_in_transaction_mode_is_read_through_and_runs_nothing(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = session.begin_session
+
+    def pooled(connection: psycopg.Connection[Row], *arguments: object, **options: object) -> session.Session:
+        made = begin(connection, *arguments, **options)  # type: ignore[arg-type]
+        connection.execute("RESET ALL")
+        return made._replace(backend=7, is_pooled=True)
+
+    monkeypatch.setattr("atom_saas_sync.store.postgresql.connection.begin_session", pooled)
+    with Connection(read_server_address(database_url), busy_timeout_seconds=1) as connection:
+        with connection.reading() as reading_one:
+            assert reading_one.execute("SELECT count(*) FROM skill_cache").fetchone() == (0,)
+            assert reading_one.execute("SHOW TimeZone").fetchone() == ("UTC",)
+        assert connection.connection.execute("SELECT to_regclass('skill_due')").fetchone() == (None,)
+        with pytest.raises(ConfigError, match="is a pooler in transaction mode"):
+            connection.require_session()
+
+
+def test_without_the_driver_the_command_that_installs_it_is_named() -> None:
+    assert missing_driver().exit_code == 78
+    assert "pip install 'atom-saas-sync[postgresql]'" in str(missing_driver().hint)

@@ -81,17 +81,21 @@ def shape_of(value: Any) -> Shape:  # noqa: ANN401 - whatever JSON can hold
     while nodes:
         levels += 1
         values += len(nodes)
-        found = [node for node in nodes if type(node) in _WALKED]
-        nodes = []
-        for node in found:
-            if type(node) is dict:
-                containers += 1
-                nodes += node.values()
-            elif type(node) is list:
-                containers += 1
-                nodes += node
-            elif not _LEAST_PLAIN <= abs(node) < _LEAST_LARGE and node != 0:
-                has_exponent = True
+        inner: list[Any] = []
+        if not _LEAVES.issuperset(map(type, nodes)):
+            for node in nodes:
+                kind = type(node)
+                if kind is str:
+                    continue
+                if kind is list:
+                    containers += 1
+                    inner += node
+                elif kind is dict:
+                    containers += 1
+                    inner += node.values()
+                elif kind is float and node != 0 and not _LEAST_PLAIN <= abs(node) < _LEAST_LARGE:
+                    has_exponent = True
+        nodes = inner
     return Shape(levels, values, containers, has_exponent)
 
 
@@ -110,7 +114,7 @@ def canonical(value: Any, shape: Shape | None = None) -> bytes:  # noqa: ANN401 
     return text.encode("utf-8", "backslashreplace")
 
 
-_WALKED = frozenset({dict, list, float})
+_LEAVES = frozenset({str, int, bool, type(None)})
 _LEAST_PLAIN, _LEAST_LARGE = 1e-4, 1e16
 
 
@@ -136,10 +140,14 @@ def exec_digest(fields: Mapping[str, Any], shape: Shape | None = None) -> bytes:
 
 def without_volatile(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return `fields` without those that never cause a conflict."""
-    kept = {name: value for name, value in fields.items() if name not in VOLATILE_FIELDS}
+    kept = dict(fields)
+    for name in kept.keys() & VOLATILE_FIELDS:
+        del kept[name]
     metadata = kept.get("metadata")
-    if isinstance(metadata, dict) and counters(metadata):
-        kept["metadata"] = {name: value for name, value in metadata.items() if not _counts(name, value)}
+    if isinstance(metadata, dict) and not COUNTERS.isdisjoint(metadata):
+        kept["metadata"] = {
+            name: value for name, value in metadata.items() if name not in COUNTERS or not _counts(name, value)
+        }
     return kept
 
 
@@ -156,7 +164,8 @@ def _counts(name: str, value: object) -> bool:
 
 def executable_part(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the executable fields, without null and empty ones (trust.md, section 1)."""
-    part = {name: value for name, value in fields.items() if name not in _NOT_EXECUTABLE and value not in _EMPTY}
+    # Of what is false, zero and false itself are values; null, "", [] and {} are not equal to zero.
+    part = {name: value for name, value in fields.items() if name not in _NOT_EXECUTABLE and (value or value == 0)}
     if isinstance(metadata := part.get("metadata"), dict):
         part["metadata"] = {name: value for name, value in metadata.items() if name not in DESCRIPTIVE_METADATA}
         if not part["metadata"]:
@@ -165,7 +174,6 @@ def executable_part(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _NOT_EXECUTABLE = DESCRIPTIVE_FIELDS | VOLATILE_FIELDS
-_EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 def decode_object(raw: bytes | str) -> dict[str, Any] | None:

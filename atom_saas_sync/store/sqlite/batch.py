@@ -100,6 +100,8 @@ class Batch:
 
     def seen_otherwise(self, versions: Iterable[SkillVersion]) -> set[str]:
         """Return the skills of which the same version was ever seen with another exec digest, but for their bases."""
+        if self._connection.execute("SELECT 1 FROM skill_seen LIMIT 1").fetchone() is None:
+            return set()  # as in a first sync
         wanted = [(each.skill_id, version_key(each.fields), each.exec_digest.hex().upper()) for each in versions]
         found = self._connection.execute(
             "SELECT json_group_array(DISTINCT s.skill_id) FROM json_each(?) AS wanted "

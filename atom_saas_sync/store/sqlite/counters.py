@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Mapping
 
-from atom_saas_sync.model import COUNTERS, DURATION, DURATION_BUCKETS
+from atom_saas_sync.store.counting import durations, labels_text
 
 
 def increment(connection: sqlite3.Connection, name: str, value: float = 1, **labels: str) -> None:
@@ -14,13 +12,13 @@ def increment(connection: sqlite3.Connection, name: str, value: float = 1, **lab
 
     Raises ValueError if the registry (model.COUNTERS) does not know this counter or a label or value of it: a bug.
     """
-    _check(name, labels)
+    text = labels_text(name, labels)
     if value == 0:
         return
     connection.execute(
         "INSERT INTO counter (name, labels, value) VALUES (?, ?, ?) "
         "ON CONFLICT (name, labels) DO UPDATE SET value = value + excluded.value",
-        (name, json.dumps(labels, sort_keys=True), value),
+        (name, text, value),
     )
 
 
@@ -31,23 +29,9 @@ def read_counters(connection: sqlite3.Connection) -> dict[tuple[str, str], float
 
 
 def observe_duration(connection: sqlite3.Connection, seconds: float, *, run_type: str) -> None:
-    """Count one run of `seconds` in the histogram of durations; buckets are stored one by one, not cumulative."""
-    bound = next((bound for bound in DURATION_BUCKETS if seconds <= bound), None)
-    bucket = "+Inf" if bound is None else str(bound)
-    increment(connection, f"{DURATION}_bucket", type=run_type, le=bucket)
-    increment(connection, f"{DURATION}_sum", seconds, type=run_type)
-
-
-def _check(name: str, labels: Mapping[str, str]) -> None:
-    counter = COUNTERS.get(name)
-    if counter is None:
-        raise ValueError(f"unknown counter {name!r}: add it to model.COUNTERS")
-    if labels.keys() != set(counter.labels):
-        raise ValueError(f"counter {name} has the labels {counter.labels}, not {tuple(labels)}")
-    for place, label in enumerate(counter.labels):
-        known = (value for group in counter.known for value in group[place])
-        if label not in counter.open_labels and labels[label] not in known:
-            raise ValueError(f"counter {name}: unknown value {labels[label]!r} of the label {label}")
+    """Count one run of `seconds` in the histogram of durations."""
+    for name, value, labels in durations(seconds, run_type=run_type):
+        increment(connection, name, value, **labels)
 
 
 def count_requests(connection: sqlite3.Connection, requests: dict[tuple[str, str], int]) -> None:

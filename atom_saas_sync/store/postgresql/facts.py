@@ -1,0 +1,35 @@
+"""Small facts that outlive a process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import psycopg
+
+from atom_saas_sync.store.postgresql.rows import Row
+
+
+def set_fact(connection: psycopg.Connection[Row], name: str, value: str, now: datetime) -> None:
+    """Store a fact, in place of what was stored under this name."""
+    connection.execute(
+        "INSERT INTO fact (name, value, updated_at) VALUES (%s, %s, %s) "
+        "ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at",
+        (name, value, now.replace(microsecond=0)),
+    )
+
+
+def get_fact(connection: psycopg.Connection[Row], name: str) -> str | None:
+    """Return what `set_fact` stored."""
+    return get_facts(connection, [name]).get(name)
+
+
+def get_facts(connection: psycopg.Connection[Row], names: Sequence[str]) -> dict[str, str]:
+    """Return those of these facts that are stored."""
+    rows = connection.execute("SELECT name, value FROM fact WHERE name = ANY(%s)", (list(names),)).fetchall()
+    return dict(rows)
+
+
+def drop_fact(connection: psycopg.Connection[Row], name: str) -> bool:
+    """Forget a fact; tell whether there was one."""
+    return connection.execute("DELETE FROM fact WHERE name = %s", (name,)).rowcount > 0

@@ -1,0 +1,183 @@
+"""The request budget shared by all processes of all hosts (marketplace-api.md, "Errors and limits")."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import suppress
+from datetime import datetime
+from typing import NamedTuple
+
+import psycopg
+
+from atom_saas_sync.core.server_address import ServerAddress
+from atom_saas_sync.errors import DatabaseError
+from atom_saas_sync.model import BudgetLimit, BudgetState
+from atom_saas_sync.store import request_limits
+from atom_saas_sync.store.postgresql.database import Database
+from atom_saas_sync.store.postgresql.facts import drop_fact, get_facts, set_fact
+from atom_saas_sync.store.postgresql.names import MARKETPLACE, RATE_LIMIT
+from atom_saas_sync.store.postgresql.rows import Row
+from atom_saas_sync.store.request_limits import HOUR, MINUTE, Declared, Limits, all_limits
+
+
+class RequestBudget:
+    """Counts the requests of the last hour, by second. Threads may share it: they take turns on one connection.
+
+    A client that asks for many requests in one second gets more than one at a time, for this second, and gives back
+    what it did not use: each write waits for the transaction of whoever writes at the time.
+    """
+
+    def __init__(
+        self,
+        address: ServerAddress,
+        *,
+        per_minute: int,
+        per_hour: int,
+        marketplace: str = "",
+        busy_timeout_seconds: float = 10.0,
+    ) -> None:
+        """Enforce `per_minute` and `per_hour`, and lower limits that `marketplace` declares."""
+        self._database = Database.open(address, busy_timeout_seconds=busy_timeout_seconds, command="budget")
+        self._turn = threading.Lock()
+        self._configured = ((per_minute, MINUTE), (per_hour, HOUR))
+        self._marketplace = marketplace
+        self._learned: Declared | None = None
+        self._leased_second = 0
+        self._lease = self._left = 0
+
+    def take(self, now: datetime) -> float:
+        """Take one request and return 0.0, or return the seconds until one is free."""
+        second = int(now.timestamp())
+        with self._turn:
+            if self._left and second == self._leased_second:
+                self._left -= 1
+                return 0.0
+            with self._database.transaction(durable=False) as connection:
+                self._give_back(connection)
+                budget = _read(connection, now, self._configured, self._marketplace)
+                if (wait := budget.wait(connection)) > 0:
+                    return wait
+                lease = request_limits.next_lease(self._lease, again=second == self._leased_second, free=budget.free())
+                connection.execute(
+                    "INSERT INTO request_budget AS b (second, requests) VALUES (%s, %s) "
+                    "ON CONFLICT (second) DO UPDATE SET requests = b.requests + excluded.requests",
+                    (second, lease),
+                )
+                # A clock that was set back leaves seconds in the future, which would count forever.
+                connection.execute(
+                    "DELETE FROM request_budget WHERE second <= %s OR second > %s", (second - HOUR, second + MINUTE)
+                )
+            self._leased_second, self._lease, self._left = second, lease, lease - 1
+        return 0.0
+
+    def learn(self, now: datetime, *, limit: int, remaining: int | None, reset_seconds: float | None) -> None:
+        """Keep to what the marketplace said, for the window that it meant.
+
+        The headers do not name their window: a reset that is more than a minute away means an hour, else a minute.
+        """
+        learned = request_limits.declared(self._marketplace, now.timestamp(), limit, remaining, reset_seconds)
+        with self._turn:
+            if request_limits.is_known(learned, self._learned):
+                return
+            with self._database.transaction() as connection:
+                set_fact(connection, RATE_LIMIT, json.dumps(learned._asdict()), now)
+                self._give_back(connection)
+            self._learned = learned
+
+    def free(self, now: datetime) -> int:
+        """Return the number of requests that are left now."""
+        with self._turn, self._database.reading() as connection:
+            return _read(connection, now, self._configured, self._marketplace).free() + self._left
+
+    def close(self) -> None:
+        """Close the connection after waiting for its thread."""
+        with self._turn:
+            # What can't be given back counts as used, which is the safe side.
+            if self._left:
+                with suppress(DatabaseError), self._database.transaction(durable=False) as connection:
+                    self._give_back(connection)
+            self._database.close()
+
+    def _give_back(self, connection: psycopg.Connection[Row]) -> None:
+        if self._left:
+            connection.execute(
+                "UPDATE request_budget SET requests = requests - %s WHERE second = %s",
+                (self._left, self._leased_second),
+            )
+            self._left = 0
+
+
+class StoredLimits:
+    """The request budget as people see it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def state(self, now: datetime, *, per_minute: int, per_hour: int, marketplace: str) -> BudgetState:
+        """Return what is left of the budget, and who limits it."""
+        configured = ((per_minute, MINUTE), (per_hour, HOUR))
+        setters = ["ATOM_SAAS_RATE_LIMIT_PER_MINUTE", "ATOM_SAAS_RATE_LIMIT_PER_HOUR", marketplace]
+        with self._database.reading() as connection:
+            budget = _read(connection, now, configured, marketplace)
+            found = budget.declared
+            limits = [
+                BudgetLimit(limit, window, used := budget.used[window], max(0, limit - used), set_by)
+                for (limit, window), set_by in zip(all_limits(configured, found), setters, strict=False)
+            ]
+            pauses = found is not None and found.pause_until > now.timestamp()
+            return BudgetState(
+                free=budget.free(),
+                next_free_in_seconds=budget.wait(connection),
+                limits=tuple(limits),
+                declared_until=None if found is None else request_limits.as_time(found.until),
+                paused_until=request_limits.as_time(found.pause_until) if found is not None and pauses else None,
+            )
+
+    def forget_declared_limit(self) -> bool:
+        """Discard a declared limit; tell whether there was one."""
+        with self._database.transaction() as connection:
+            return drop_fact(connection, RATE_LIMIT)
+
+
+def remaining_requests(connection: psycopg.Connection[Row], now: datetime, per_minute: int, per_hour: int) -> int:
+    """Return the number of requests to the database's marketplace that are left now."""
+    return _read(connection, now, ((per_minute, MINUTE), (per_hour, HOUR)), None).free()
+
+
+class _Budget(NamedTuple):
+    now: float
+    configured: Limits
+    declared: Declared | None
+    used: dict[int, int]
+
+    def free(self) -> int:
+        return request_limits.free(self.now, self.configured, self.declared, self.used)
+
+    def wait(self, connection: psycopg.Connection[Row]) -> float:
+        """Return the seconds until one more request is allowed."""
+        waits = [0.0 if self.declared is None else max(0.0, self.declared.pause_until - self.now)]
+        for limit, window in all_limits(self.configured, self.declared):
+            if self.used[window] >= limit:
+                rows = connection.execute(
+                    "SELECT second, requests FROM request_budget WHERE second > %s AND second <= %s "
+                    "ORDER BY second DESC",
+                    (self.now - window, self.now),
+                )
+                waits.append(request_limits.wait_for(rows, self.now, limit, window))
+        return max(waits)
+
+
+def _read(connection: psycopg.Connection[Row], now: datetime, configured: Limits, marketplace: str | None) -> _Budget:
+    """Return the budget now; of the database's own marketplace for None."""
+    moment = now.timestamp()
+    facts = get_facts(connection, [RATE_LIMIT, MARKETPLACE])
+    row = connection.execute(
+        "SELECT coalesce(sum(requests) FILTER (WHERE second > %(minute)s), 0), coalesce(sum(requests), 0) "
+        "FROM request_budget WHERE second > %(hour)s AND second <= %(now)s",
+        {"minute": moment - MINUTE, "hour": moment - HOUR, "now": moment},
+    ).fetchone()
+    assert row is not None
+    of = facts.get(MARKETPLACE) if marketplace is None else marketplace
+    found = request_limits.in_force(facts.get(RATE_LIMIT), moment, of)
+    return _Budget(moment, configured, found, {MINUTE: int(row[0]), HOUR: int(row[1])})

@@ -1,0 +1,320 @@
+"""The audit trail: one row for each run, the state that the Atom backend reads, and the counters of runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime
+from typing import Any
+
+import psycopg
+
+from atom_saas_sync.errors import AtomSyncError
+from atom_saas_sync.model import METRIC_ERRORS, Counts, Report, SyncState
+from atom_saas_sync.store.counting import durations
+from atom_saas_sync.store.postgresql.audit import write_audit
+from atom_saas_sync.store.postgresql.counters import Counted, increment_all, requests_counted
+from atom_saas_sync.store.postgresql.database import Database
+from atom_saas_sync.store.postgresql.facts import drop_fact, get_fact, set_fact
+from atom_saas_sync.store.postgresql.names import (
+    APPROVED_DELETIONS,
+    CLOCK_SKEW,
+    EMERGENCY_STOP,
+    LAST_SUCCESS,
+    MARKETPLACE,
+    METRIC_TYPES,
+    REACHED_AT,
+    RUNS_KEPT,
+    SYNC_STATE_ID,
+    TIMER,
+)
+from atom_saas_sync.store.postgresql.rows import Row
+from atom_saas_sync.times import format_time, parse_time
+
+
+class Runs:
+    """Begins and ends runs. The caller holds the lock of the kind while a run is open."""
+
+    def __init__(self, database: Database, *, marketplace: str | None = None) -> None:
+        """Work on `database`; `marketplace` is what it belongs to from the first answer on, if to none yet."""
+        self._database = database
+        self._unbound = marketplace
+
+    def begin(self, kind: str, *, started_by: str, now: datetime) -> int:
+        """Record the start of a run and return its id. An earlier run that was killed is marked as such."""
+        with self._database.transaction() as connection:
+            _end_killed_runs(connection, kind, now)
+            connection.execute("DELETE FROM sync_run WHERE started_at < %s", (now - RUNS_KEPT,))
+            row = connection.execute(
+                "INSERT INTO sync_run (kind, started_at, status, started_by, host, pid) "
+                "VALUES (%s, %s, 'running', %s, %s, %s) RETURNING id",
+                (kind, _second(now), started_by, self._database.host, os.getpid()),
+            ).fetchone()
+            assert row is not None
+            if kind == "skills":
+                mirror_state(connection, now)
+            return int(row[0])
+
+    def finish(self, report: Report[Counts], *, now: datetime, requests: dict[tuple[str, str], int]) -> None:
+        """Record the end of a run with its counts, proof of completeness and error, in one transaction."""
+        from msgspec.structs import asdict
+
+        with self._database.transaction() as connection:
+            connection.execute(
+                """
+                UPDATE sync_run SET finished_at = %s, duration_seconds = %s, status = %s, counts = %s, proof = %s,
+                    reasons = %s, error_type = %s, error_message = %s WHERE id = %s
+                """,
+                (
+                    _second(now),
+                    report.duration_seconds,
+                    report.status,
+                    json.dumps(asdict(report.counts)),
+                    json.dumps(report.proven()),
+                    json.dumps(report.reasons),
+                    report.error.type if report.error else None,
+                    report.error.message if report.error else None,
+                    report.run_id,
+                ),
+            )
+            counted = [*requests_counted(requests), *_counted(report)]
+            if report.kind == "skills":
+                counted.append(("runs", 1, {"result": "success" if report.status == "success" else "failed"}))
+            increment_all(connection, counted)
+            if report.kind == "skills" and report.status == "success":
+                drop_fact(connection, APPROVED_DELETIONS)
+                set_fact(connection, LAST_SUCCESS, format_time(now), now)
+            if report.kind == "skills":
+                mirror_state(connection, now)
+
+    def note(
+        self,
+        kind: str,
+        *,
+        started_by: str,
+        began: datetime,
+        now: datetime,
+        counts: dict[str, int],
+        error: AtomSyncError | None,
+    ) -> None:
+        """Record a finished run that is not a sync: it affects no counter and no state."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                """
+                INSERT INTO sync_run (kind, started_at, finished_at, duration_seconds, status, started_by, host, pid,
+                    counts, error_type, error_message)
+                VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                """,
+                (
+                    kind,
+                    _second(began),
+                    _second(now),
+                    round((now - began).total_seconds(), 3),
+                    "failed" if error else "success",
+                    started_by,
+                    self._database.host,
+                    os.getpid(),
+                    json.dumps(counts),
+                    error.kind if error else None,
+                    error.message if error else None,
+                ),
+            )
+
+    def count_locked_out(self, kind: str) -> None:
+        """Count a run that could not get the lock (data-model.md, rule 9)."""
+        with self._database.transaction() as connection:
+            increment_all(
+                connection, [("atom_saas_sync_errors_total", 1, {"type": METRIC_TYPES[kind], "error": "locked"})]
+            )
+
+    def bind(self, now: datetime) -> None:
+        """Record the marketplace of the database before anything from it is stored; it never changes afterwards."""
+        if self._unbound is None:
+            return
+        with self._database.transaction() as connection:
+            if get_fact(connection, MARKETPLACE) is None:
+                set_fact(connection, MARKETPLACE, self._unbound, now)
+        self._unbound = None
+
+    def marketplace(self) -> str | None:
+        """Return which marketplace the database belongs to; None before anything was stored of one."""
+        with self._database.reading() as connection:
+            return get_fact(connection, MARKETPLACE)
+
+    def reached_marketplace(self, now: datetime, skew_seconds: float | None) -> None:
+        """Record that the marketplace was reached, and the difference of its clock from ours."""
+        self.bind(now)
+        with self._database.transaction() as connection:
+            set_fact(connection, REACHED_AT, format_time(now), now)
+            if skew_seconds is not None:
+                set_fact(connection, CLOCK_SKEW, f"{skew_seconds:.0f}", now)
+
+    def scheduling_stopped(self) -> bool:
+        """Tell whether the emergency stop is on (`jobs stop`)."""
+        with self._database.reading() as connection:
+            return get_fact(connection, EMERGENCY_STOP) is not None
+
+    def auto_sync_is_off(self) -> bool:
+        """Tell whether the Atom backend has switched scheduled syncs off (`sync_state.auto_sync_enabled`)."""
+        with self._database.reading() as connection:
+            return auto_sync_is_off(connection)
+
+    def stop_scheduling(self, *, actor: str, now: datetime) -> None:
+        """Switch the emergency stop on: runs that a timer starts do nothing until `resume_scheduling`."""
+        with self._database.transaction() as connection:
+            set_fact(connection, EMERGENCY_STOP, format_time(now), now)
+            write_audit(connection, actor, "jobs stop", "", now, {})
+
+    def resume_scheduling(self, *, actor: str, now: datetime) -> None:
+        """Switch the emergency stop off."""
+        with self._database.transaction() as connection:
+            drop_fact(connection, EMERGENCY_STOP)
+            write_audit(connection, actor, "jobs start", "", now, {})
+
+    def last_scheduled_success(self, kind: str) -> datetime | None:
+        """Return when the newest run of a kind that a timer started and that succeeded began."""
+        return self._moment(
+            "SELECT max(started_at) FROM sync_run WHERE kind = %s AND status = 'success' AND started_by = %s",
+            (kind, TIMER),
+        )
+
+    def run_of_process(self, pid: int, *, since: datetime) -> int | None:
+        """Return the run that a process has begun on this host, None if it has begun none yet."""
+        with self._database.reading() as connection:
+            row = connection.execute(
+                "SELECT max(id) FROM sync_run WHERE pid = %s AND started_at >= %s AND host IS NOT DISTINCT FROM %s",
+                (pid, since, self._database.host),
+            ).fetchone()
+            return None if row is None or row[0] is None else int(row[0])
+
+    def _moment(self, query: str, values: tuple[Any, ...]) -> datetime | None:
+        with self._database.reading() as connection:
+            return _moment(connection, query, values)
+
+
+def read_state(connection: psycopg.Connection[Row]) -> SyncState:
+    """Return the state of the skills sync as the audit trail has it, whatever other programs wrote elsewhere."""
+    newest = connection.execute(
+        "SELECT status, started_at, error_message, reasons FROM sync_run WHERE kind = 'skills' ORDER BY id DESC LIMIT 1"
+    ).fetchone()
+    success = connection.execute(
+        "SELECT finished_at FROM sync_run WHERE kind = 'skills' AND status = 'success' ORDER BY id DESC LIMIT 1"
+    ).fetchone()
+    results: dict[str, float] = dict(
+        connection.execute("SELECT labels, value FROM counter WHERE name = 'runs'").fetchall()
+    )
+    succeeded, failed = (int(results.get(json.dumps({"result": each}), 0)) for each in ("success", "failed"))
+    before = None if newest and success else parse_time(get_fact(connection, LAST_SUCCESS))
+    status = "idle"
+    if newest is not None:
+        status = {"success": "idle", "running": "syncing"}.get(newest["status"], "error")
+    return SyncState(
+        status=status,
+        last_sync_at=newest["started_at"] if newest else before,
+        last_successful_sync_at=success[0] if success else before,
+        total_syncs=succeeded + failed,
+        successful_syncs=succeeded,
+        failed_syncs=failed,
+        last_error=_describe(newest["error_message"], newest["reasons"]) if newest and status == "error" else None,
+    )
+
+
+def mirror_state(connection: psycopg.Connection[Row], now: datetime) -> None:
+    """Show the Atom backend the state of the skills sync, in the one row of sync_state that it reads."""
+    state = read_state(connection)
+    connection.execute(
+        """
+        INSERT INTO sync_state AS s
+            (id, device_id, status, last_sync, last_sync_at, last_successful_sync_at, total_syncs, successful_syncs,
+             failed_syncs, skills_cached, categories_cached, last_error, error_count, pending_actions_count, updated_at)
+        VALUES (%(id)s, %(id)s, %(status)s, %(succeeded_at)s, %(started_at)s, %(succeeded_at)s, %(total)s,
+            %(successful)s, %(failed)s, (SELECT count(*) FROM skill_cache), (SELECT count(*) FROM category_cache),
+            %(error)s,
+            (SELECT count(*) FROM sync_run WHERE kind = 'skills' AND status NOT IN ('success', 'running') AND id >
+                coalesce((SELECT max(id) FROM sync_run WHERE kind = 'skills' AND status = 'success'), 0)),
+            %(running)s, %(now)s)
+        ON CONFLICT (id) DO UPDATE SET
+            (device_id, status, last_sync, last_sync_at, last_successful_sync_at, total_syncs, successful_syncs,
+             failed_syncs, skills_cached, categories_cached, last_error, error_count, pending_actions_count, updated_at)
+            = (excluded.device_id, excluded.status, excluded.last_sync, excluded.last_sync_at,
+               excluded.last_successful_sync_at, excluded.total_syncs, excluded.successful_syncs, excluded.failed_syncs,
+               excluded.skills_cached, excluded.categories_cached, excluded.last_error, excluded.error_count,
+               excluded.pending_actions_count, excluded.updated_at)
+        """,
+        {
+            "id": SYNC_STATE_ID,
+            "status": state.status,
+            "started_at": state.last_sync_at,
+            "succeeded_at": state.last_successful_sync_at,
+            "total": state.total_syncs,
+            "successful": state.successful_syncs,
+            "failed": state.failed_syncs,
+            "error": state.last_error,
+            "running": int(state.status == "syncing"),
+            "now": _second(now),
+        },
+    )
+
+
+def auto_sync_is_off(connection: psycopg.Connection[Row]) -> bool:
+    """Tell whether the Atom backend has switched scheduled syncs off."""
+    query = "SELECT FROM sync_state WHERE id = %s AND NOT auto_sync_enabled"
+    return bool(connection.execute(query, (SYNC_STATE_ID,)).fetchall())
+
+
+def last_run_started_at(connection: psycopg.Connection[Row], kind: str) -> datetime | None:
+    """Return when the newest run of a kind began."""
+    return _moment(connection, "SELECT max(started_at) FROM sync_run WHERE kind = %s", (kind,))
+
+
+def _end_killed_runs(connection: psycopg.Connection[Row], kind: str, now: datetime) -> None:
+    killed = connection.execute(
+        "UPDATE sync_run SET status = 'failed', finished_at = %s, reasons = '[\"interrupted\"]', "
+        "error_type = 'interrupted', error_message = 'the process was killed' "
+        "WHERE kind = %s AND status = 'running'",
+        (_second(now), kind),
+    ).rowcount
+    counted: list[Counted] = [
+        ("atom_saas_sync_errors_total", killed, {"type": METRIC_TYPES[kind], "error": "interrupted"})
+    ]
+    if kind == "skills":
+        counted.append(("runs", killed, {"result": "failed"}))
+    increment_all(connection, counted)
+
+
+def _counted(report: Report[Counts]) -> list[Counted]:
+    """Return what the end of a run adds to the counters."""
+    counted: list[Counted] = []
+    run_type = METRIC_TYPES[report.kind]
+    if report.kind != "categories":
+        counted += durations(report.duration_seconds, run_type=run_type)
+        if report.status == "success":
+            counted.append(("atom_saas_sync_success_total", 1, {"type": run_type}))
+    if report.error is not None:
+        kind = report.error.type if report.error.type in METRIC_ERRORS else "internal"
+        counted.append(("atom_saas_sync_errors_total", 1, {"type": run_type, "error": kind}))
+    for (item, action), number in report.counts.uncounted().items():
+        counted.append(("atom_saas_sync_items_total", number, {"type": item, "action": action}))
+    return counted
+
+
+def _moment(connection: psycopg.Connection[Row], query: str, values: tuple[Any, ...]) -> datetime | None:
+    row = connection.execute(query, values).fetchone()
+    moment: datetime | None = row[0] if row else None
+    return moment
+
+
+def _describe(error_message: str | None, reasons: str) -> str | None:
+    """Return why a run failed, as its row has it."""
+    if error_message:
+        return error_message
+    try:
+        listed = json.loads(reasons)
+    except ValueError:
+        return None  # another program wrote it
+    return ", ".join(map(str, listed)) or None if isinstance(listed, list) else None
+
+
+def _second(moment: datetime) -> datetime:
+    """Return a moment without its fraction, which the server would round up."""
+    return moment.replace(microsecond=0)

@@ -1,0 +1,135 @@
+"""What is read out of a skill's text, once, when it is written: for the view, for orders and filters, and for search.
+
+Other programs write texts without that: a trigger then puts the skill on the list of those that are due, and the next
+search or write of ours reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import psycopg
+
+from atom_saas_sync.core.canonical import decode_object
+from atom_saas_sync.core.scripts import folded
+from atom_saas_sync.model import BEST_RATING, LARGEST_COUNT
+from atom_saas_sync.store.postgresql.rows import Row
+from atom_saas_sync.store.postgresql.words import head, texts_of, words
+from atom_saas_sync.times import parse_time
+
+_AT_ONCE = 500
+
+# Arrays of arrays must have equal lengths: the lists of tags and of words come as one text each.
+_LIST = "\x1f"
+_WRITE = f"""
+    INSERT INTO skill_text (skill_id, name, version, category, name_key, category_key, tag_keys, average_rating,
+        rating_count, sent_moment, head, words)
+    SELECT skill_id, name, version, category, name_key, category_key, string_to_array(tag_keys, E'{_LIST}'),
+        average_rating, rating_count, sent_moment, head::tsvector, array_to_tsvector(string_to_array(words, ' '))
+    FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
+        %s::double precision[], %s::double precision[], %s::double precision[], %s::text[], %s::text[])
+        AS new (skill_id, name, version, category, name_key, category_key, tag_keys, average_rating, rating_count,
+            sent_moment, head, words)
+    ON CONFLICT (skill_id) DO UPDATE SET (name, version, category, name_key, category_key, tag_keys, average_rating,
+            rating_count, sent_moment, head, words)
+        = (excluded.name, excluded.version, excluded.category, excluded.name_key, excluded.category_key,
+            excluded.tag_keys, excluded.average_rating, excluded.rating_count, excluded.sent_moment, excluded.head,
+            excluded.words)
+"""  # noqa: S608 - a constant
+
+
+class Entry(NamedTuple):
+    """What is read out of one skill."""
+
+    skill_id: str
+    name: str | None
+    version: str | None
+    category: str | None
+    name_key: str | None
+    category_key: str | None
+    tag_keys: str
+    average_rating: float | None
+    rating_count: float | None
+    sent_moment: float | None
+    head: str
+    words: str
+
+
+def entry_of(skill_id: str, text: str, fields: Mapping[str, Any] | None = None) -> Entry:
+    """Return the entry of a skill; `fields` is what its text says, if the caller has it.
+
+    A text that is no JSON object has an empty one.
+    """
+    known = (decode_object(text) or {}) if fields is None else fields
+    texts = texts_of(known)
+    name, category = _string(known.get("name")), _string(known.get("category"))
+    moment = parse_time(known.get("updated_at"))
+    return Entry(
+        skill_id=skill_id,
+        name=name,
+        version=_string(known.get("version")),
+        category=category,
+        name_key=None if name is None else folded(name),
+        category_key=None if category is None else folded(category),
+        tag_keys=_LIST.join(folded(each.replace(_LIST, " ")) for each in _tags(known.get("tags"))),
+        average_rating=_figure(known.get("average_rating"), BEST_RATING),
+        rating_count=_figure(known.get("rating_count"), LARGEST_COUNT),
+        sent_moment=None if moment is None else moment.timestamp(),
+        head=head(texts),
+        words=" ".join(words(texts)),
+    )
+
+
+def write_entries(connection: psycopg.Connection[Row], entries: Sequence[Entry]) -> None:
+    """Write these entries, each of another skill, in place of what was there."""
+    for start in range(0, len(entries), _AT_ONCE):
+        columns = [list(column) for column in zip(*entries[start : start + _AT_ONCE], strict=True)]
+        connection.execute(_WRITE, columns)
+    connection.execute("DELETE FROM skill_due WHERE skill_id = ANY(%s)", ([each.skill_id for each in entries],))
+
+
+def drop_entries(connection: psycopg.Connection[Row], skill_ids: Collection[str]) -> None:
+    """Forget the entries of skills that are no longer there."""
+    ids = list(skill_ids)
+    connection.execute("DELETE FROM skill_text WHERE skill_id = ANY(%s)", (ids,))
+    connection.execute("DELETE FROM skill_due WHERE skill_id = ANY(%s)", (ids,))
+
+
+def is_due(connection: psycopg.Connection[Row]) -> bool:
+    """Tell whether other programs have written texts that nobody has read yet."""
+    row = connection.execute("SELECT EXISTS (SELECT FROM skill_due)").fetchone()
+    return bool(row and row[0])
+
+
+def read_due(connection: psycopg.Connection[Row]) -> None:
+    """Read the texts that other programs have written."""
+    while rows := connection.execute(
+        "SELECT d.skill_id, c.skill_data FROM skill_due AS d LEFT JOIN skill_cache AS c ON c.skill_id = d.skill_id "
+        "LIMIT %s",
+        (_AT_ONCE,),
+    ).fetchall():
+        write_entries(connection, [entry_of(skill_id, text) for skill_id, text in rows if text is not None])
+        drop = [skill_id for skill_id, text in rows if text is None]
+        if drop:
+            drop_entries(connection, drop)
+
+
+def _string(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _tags(value: object) -> Iterator[str]:
+    """Yield the tags, whatever they are written as."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    for each in value if isinstance(value, list) else [value]:
+        if isinstance(each, str | int | float):
+            yield str(each)
+
+
+def _figure(value: object, largest: int) -> float | None:
+    """Return a figure from 0 to `largest`; anything else is none."""
+    if isinstance(value, int | float) and 0 <= value <= largest:
+        return float(value)
+    return None

@@ -1,0 +1,32 @@
+"""The switch that controls the connection of `watch`, which obeys within one heartbeat."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from atom_saas_sync.store.postgresql.audit import write_audit
+from atom_saas_sync.store.postgresql.database import Database
+
+PUT_BACK = "INSERT INTO websocket_state (id) VALUES (1) ON CONFLICT (id) DO NOTHING"
+"""Makes the row if another program has deleted it."""
+
+
+class WebSocketSwitch:
+    """Writes into websocket_state what the Atom backend's administrators may write there too."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def set(self, *, enabled: bool, actor: str, now: datetime) -> None:
+        """Allow `watch` to connect, or make it poll only."""
+        self._write(f"websocket_enabled = {enabled}", "enable" if enabled else "disable", actor, now)
+
+    def reset(self, *, actor: str, now: datetime) -> None:
+        """Make a `watch` that waits for its next attempt connect immediately."""
+        self._write("reconnect_attempts = 0, fallback_to_polling = false", "reconnect", actor, now)
+
+    def _write(self, values: str, verb: str, actor: str, now: datetime) -> None:
+        with self._database.transaction() as connection:
+            connection.execute(PUT_BACK)
+            connection.execute(f"UPDATE websocket_state SET {values} WHERE id = 1")  # noqa: S608 - constants
+            write_audit(connection, actor, f"websocket {verb}", "", now, {})

@@ -1,0 +1,97 @@
+"""The arithmetic of the request budget, whichever engine counts the requests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+MINUTE, HOUR = 60, 3600
+LARGEST_LEASE = 16
+LEAST_PER_MINUTE = 10
+"""The minimum for a declared limit: a faulty response must not stop all requests."""
+
+Limits = tuple[tuple[int, int], ...]
+"""Each limit with its window in seconds."""
+
+
+class Declared(NamedTuple):
+    """The limit that a marketplace has declared: how long it holds, and until when nothing may be sent at all."""
+
+    marketplace: str
+    limit: int
+    window: int
+    until: float
+    pause_until: float
+
+
+def declared(marketplace: str, now: float, limit: int, remaining: int | None, reset_seconds: float | None) -> Declared:
+    """Return what the headers of a response mean."""
+    window = HOUR if reset_seconds is not None and reset_seconds > MINUTE else MINUTE
+    pause_until = 0.0
+    until = now + window
+    if remaining == 0 and reset_seconds is not None and reset_seconds > 0:
+        until = now + min(reset_seconds, HOUR)
+        if window == MINUTE:
+            pause_until = until
+        else:  # nothing more for up to an hour: that is less than any limit may be
+            limit, window = 0, MINUTE
+    return Declared(marketplace, max(limit, LEAST_PER_MINUTE * window // MINUTE), window, until, pause_until)
+
+
+def is_known(learned: Declared, known: Declared | None) -> bool:
+    """Tell whether a declared limit need not be written again: not one write per response."""
+    return (
+        known is not None
+        and not learned.pause_until
+        and learned[:3] == known[:3]
+        and learned.until < known.until + learned.window / 2
+    )
+
+
+def in_force(fact: str | None, now: float, marketplace: str | None) -> Declared | None:
+    """Return what was declared by this marketplace, or by any for None, unless its window is over."""
+    if fact is None:
+        return None
+    fields = json.loads(fact)
+    if not fields.keys() >= set(Declared._fields):  # of an earlier version, without a marketplace
+        return None
+    found = Declared(**{name: fields[name] for name in Declared._fields})
+    # A window with an impossibly late end was written by a clock that was set back.
+    if not now < found.until <= now + HOUR or marketplace not in (None, found.marketplace):
+        return None
+    return found
+
+
+def all_limits(configured: Limits, in_force: Declared | None) -> Limits:
+    """Return the limits of the settings, and the declared one."""
+    return configured if in_force is None else (*configured, (in_force.limit, in_force.window))
+
+
+def free(now: float, configured: Limits, in_force: Declared | None, used: Mapping[int, int]) -> int:
+    """Return how many requests are left, of which `used` were sent in each window."""
+    if in_force is not None and in_force.pause_until > now:
+        return 0
+    return max(0, min(limit - used[window] for limit, window in all_limits(configured, in_force)))
+
+
+def next_lease(leased: int, *, again: bool, free: int) -> int:
+    """Return how many to take: one at first, twice as many again in the same second, most being left to others."""
+    return max(1, min(2 * leased if again else 1, free // 4, LARGEST_LEASE))
+
+
+def wait_for(sent: Iterable[tuple[int, int]], now: float, limit: int, window: int) -> float:
+    """Return the seconds until the window allows one more request; `sent` is by second, the latest first."""
+    number = 0
+    for second, requests in sent:
+        number += requests
+        if number >= limit:
+            # Free again when this second, and with it enough of the oldest requests, has left the window.
+            return float(second + window + 1 - now)
+    return 0.0
+
+
+def as_time(moment: float) -> datetime:
+    """Return a moment in seconds as a time."""
+    return datetime.fromtimestamp(moment, UTC)

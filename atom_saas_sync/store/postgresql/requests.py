@@ -38,7 +38,7 @@ class RequestBudget:
         busy_timeout_seconds: float = 10.0,
     ) -> None:
         """Enforce `per_minute` and `per_hour`, and lower limits that `marketplace` declares."""
-        self._database = Database.open(address, busy_timeout_seconds=busy_timeout_seconds, command="budget")
+        self._database = Database.open(address, busy_timeout_seconds=busy_timeout_seconds)
         self._turn = threading.Lock()
         self._configured = ((per_minute, MINUTE), (per_hour, HOUR))
         self._marketplace = marketplace

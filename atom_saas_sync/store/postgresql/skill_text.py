@@ -64,7 +64,6 @@ def entry_of(skill_id: str, text: str, fields: Mapping[str, Any] | None = None) 
     known = (decode_object(text) or {}) if fields is None else fields
     texts = texts_of(known)
     name, category = _string(known.get("name")), _string(known.get("category"))
-    moment = parse_time(known.get("updated_at"))
     return Entry(
         skill_id=skill_id,
         name=name,
@@ -75,7 +74,7 @@ def entry_of(skill_id: str, text: str, fields: Mapping[str, Any] | None = None) 
         tag_keys=_LIST.join(folded(each.replace(_LIST, " ")) for each in _tags(known.get("tags"))),
         average_rating=_figure(known.get("average_rating"), BEST_RATING),
         rating_count=_figure(known.get("rating_count"), LARGEST_COUNT),
-        sent_moment=None if moment is None else moment.timestamp(),
+        sent_moment=_moment(known.get("updated_at")),
         head=head(texts),
         words=" ".join(words(texts)),
     )
@@ -87,6 +86,22 @@ def write_entries(connection: psycopg.Connection[Row], entries: Sequence[Entry])
         columns = [list(column) for column in zip(*entries[start : start + _AT_ONCE], strict=True)]
         connection.execute(_WRITE, columns)
     connection.execute("DELETE FROM skill_due WHERE skill_id = ANY(%s)", ([each.skill_id for each in entries],))
+
+
+def write_figures(connection: psycopg.Connection[Row], texts: Mapping[str, str]) -> None:
+    """Write the figures and the time in these texts, by skill; nothing else in them is new."""
+    entries = [(skill_id, decode_object(text) or {}) for skill_id, text in texts.items()]
+    connection.execute(
+        "UPDATE skill_text AS t SET (average_rating, rating_count, sent_moment) = (new.average, new.count, new.moment) "
+        "FROM unnest(%s::text[], %s::double precision[], %s::double precision[], %s::double precision[]) "
+        "AS new (skill_id, average, count, moment) WHERE t.skill_id = new.skill_id",
+        (
+            [skill_id for skill_id, _ in entries],
+            [_figure(fields.get("average_rating"), BEST_RATING) for _, fields in entries],
+            [_figure(fields.get("rating_count"), LARGEST_COUNT) for _, fields in entries],
+            [_moment(fields.get("updated_at")) for _, fields in entries],
+        ),
+    )
 
 
 def drop_entries(connection: psycopg.Connection[Row], skill_ids: Collection[str]) -> None:
@@ -126,6 +141,11 @@ def _tags(value: object) -> Iterator[str]:
     for each in value if isinstance(value, list) else [value]:
         if isinstance(each, str | int | float):
             yield str(each)
+
+
+def _moment(value: object) -> float | None:
+    moment = parse_time(value)
+    return None if moment is None else moment.timestamp()
 
 
 def _figure(value: object, largest: int) -> float | None:

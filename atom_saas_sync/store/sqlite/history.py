@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from functools import cache
-from typing import Any
-
-import msgspec
 
 from atom_saas_sync.model import PublishedVersion, SkillVersion
 from atom_saas_sync.model.effects import EndVersion
+from atom_saas_sync.store.packing import pack, unpack, version_of
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.times import format_time, parse_time
-
-
-class _Versioned(msgspec.Struct):
-    version: Any = None
-
 
 _KEEP = """
     INSERT INTO skill_version (skill_id, version, content_digest, exec_digest, ended_at, ended_by, data)
@@ -31,41 +23,6 @@ _UNLESS_LAST = """
 """
 _DROP_OLDEST = """DELETE FROM skill_version WHERE skill_id = ?1 AND origin = 'marketplace' AND id <= (SELECT id
     FROM skill_version WHERE skill_id = ?1 AND origin = 'marketplace' ORDER BY id DESC LIMIT 1 OFFSET ?2)"""
-
-_decode_version = msgspec.json.Decoder(_Versioned).decode
-
-
-def pack(text: bytes) -> bytes:
-    """Return a skill's JSON text compressed, as the history keeps it."""
-    return _compressor()(text)
-
-
-def version_of(text: str | bytes, fields: Mapping[str, Any] | None = None) -> str | None:
-    """Return the `version` in a skill's JSON text; `fields` is the same decoded, if the caller has it."""
-    try:
-        version = _decode_version(text).version if fields is None else fields.get("version")
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return None
-    return version if isinstance(version, str) else None
-
-
-@cache
-def _compressor() -> Callable[[bytes], bytes]:
-    """Return the compressor, shared because creating one costs as much as twenty uses. Not thread-safe."""
-    import zstandard  # not needed by a sync without changes
-
-    # The lowest level: 20% faster than the default, and a skill's text gets 2% larger.
-    return zstandard.ZstdCompressor(level=1).compress
-
-
-def unpack(data: bytes) -> str:
-    """Return the uncompressed text. Raises ValueError if `pack` did not write it."""
-    import zstandard
-
-    try:
-        return zstandard.decompress(data).decode()
-    except zstandard.ZstdError as error:
-        raise ValueError(str(error)) from error
 
 
 def end_versions(connection: sqlite3.Connection, effects: Sequence[EndVersion], moment: str, *, number: int) -> None:

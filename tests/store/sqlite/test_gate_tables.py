@@ -15,10 +15,10 @@ from atom_saas_sync.core.canonical import version_from_fields, version_key
 from atom_saas_sync.core.gate.types import Decision, Offer
 from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import SkillVersion
+from atom_saas_sync.store.packing import pack
 from atom_saas_sync.store.sqlite import maintenance, migrations
 from atom_saas_sync.store.sqlite.catalogue import Catalogue
 from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.history import pack
 
 NOW = datetime(2026, 2, 19, 12, 0, tzinfo=UTC)
 A, B, C = (bytes([number]) * 32 for number in range(3))

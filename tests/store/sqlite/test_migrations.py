@@ -14,9 +14,9 @@ from store_support import child, plain, run_child, schema_of, sql
 from atom_saas_sync.core.canonical import content_digest, exec_digest
 from atom_saas_sync.errors import DatabaseError, UsageError
 from atom_saas_sync.model.upkeep import Change
+from atom_saas_sync.store.packing import pack
 from atom_saas_sync.store.sqlite import maintenance, migrations, schema
 from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.history import pack
 
 NAMES = list(migrations.known())
 

@@ -9,8 +9,8 @@ from datetime import datetime
 
 from atom_saas_sync.core.gate.stored import WaitingOffer
 from atom_saas_sync.core.gate.types import Offer
+from atom_saas_sync.store.packing import pack
 from atom_saas_sync.store.sqlite.gate.rows import OFFERED, offer_of
-from atom_saas_sync.store.sqlite.history import pack
 from atom_saas_sync.times import format_exact_time, format_time
 
 _PUT = """

@@ -49,7 +49,7 @@ def _text(skill_id: str, data: object, digest: bytes) -> str:
 
     Such an offer cannot be admitted, and the next forced sync reads it again.
     """
-    from atom_saas_sync.store.sqlite.history import unpack  # not needed by `skills verify`
+    from atom_saas_sync.store.packing import unpack  # not needed by `skills verify`
 
     try:
         text = unpack(data) if isinstance(data, bytes) else ""

@@ -1,0 +1,78 @@
+"""The one writer of `skill_cache.skill_data`: what is served, and what is read out of it.
+
+A version is written by one statement in two forms, figures by one more; tests/test_architecture.py finds every other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import psycopg
+
+from atom_saas_sync.model import TIME_TO_LIVE
+from atom_saas_sync.model.effects import AddServed, Life, RefreshFigures, RemoveServed, ReplaceServed, WriteServed
+from atom_saas_sync.store.postgresql.rows import Row
+from atom_saas_sync.store.postgresql.skill_text import drop_entries, entry_of, write_entries, write_figures
+
+_NEW = """
+    unnest(%s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[])
+    AS new (skill_id, skill_data, expires_at, updated_at)
+"""
+_ADD_VERSION = f"""
+    INSERT INTO skill_cache (skill_id, skill_data, expires_at, created_at, updated_at)
+    SELECT skill_id, skill_data, expires_at, %s, updated_at FROM {_NEW}
+"""  # noqa: S608 - constants
+_REPLACE_VERSION = f"""
+    UPDATE skill_cache AS c
+    SET skill_data = new.skill_data, expires_at = coalesce(new.expires_at, c.expires_at), updated_at = new.updated_at
+    FROM {_NEW} WHERE c.skill_id = new.skill_id
+"""  # noqa: S608 - constants
+_WRITE_FIGURES = """
+    UPDATE skill_cache AS c SET skill_data = new.skill_data
+    FROM unnest(%s::text[], %s::text[]) AS new (skill_id, skill_data) WHERE c.skill_id = new.skill_id
+"""
+_NEVER = "9999-12-31 23:59:59+00"
+
+
+class ServedSkills:
+    """The served rows of one transaction."""
+
+    def __init__(self, connection: psycopg.Connection[Row]) -> None:
+        self._connection = connection
+
+    def remove(self, effects: Sequence[RemoveServed]) -> None:
+        """Serve these skills no longer."""
+        removed = [each.skill_id for each in effects]
+        self._connection.execute("DELETE FROM skill_cache WHERE skill_id = ANY(%s)", (removed,))
+        drop_entries(self._connection, removed)
+
+    def add(self, effects: Sequence[AddServed], now: datetime) -> None:
+        """Serve these skills, which were not served."""
+        self._connection.execute(_ADD_VERSION, (now.replace(microsecond=0), *_columns(effects, now)))
+        self._read_out(effects)
+
+    def replace(self, effects: Sequence[ReplaceServed], now: datetime) -> None:
+        """Serve these texts in place of others."""
+        self._connection.execute(_REPLACE_VERSION, _columns(effects, now))
+        self._read_out(effects)
+
+    def refresh(self, effects: Sequence[RefreshFigures]) -> None:
+        """Write figures into served texts. The words do not have them."""
+        texts = {each.skill_id: each.text for each in effects}
+        self._connection.execute(_WRITE_FIGURES, (list(texts), list(texts.values())))
+        write_figures(self._connection, texts)
+
+    def _read_out(self, effects: Sequence[WriteServed]) -> None:
+        write_entries(self._connection, [entry_of(each.skill_id, each.text, each.fields) for each in effects])
+
+
+def _columns(effects: Sequence[WriteServed], now: datetime) -> tuple[list[str | datetime | None], ...]:
+    moment = now.replace(microsecond=0)
+    expires = {Life.CONFIRMED: str(moment + TIME_TO_LIVE), Life.ENDLESS: _NEVER, Life.AS_BEFORE: None}
+    return (
+        [each.skill_id for each in effects],
+        [each.text for each in effects],
+        [expires[each.life] for each in effects],
+        [each.changed_at or str(moment) for each in effects],
+    )

@@ -274,6 +274,7 @@ def test_nobody_but_the_settings_and_the_entry_reads_the_environment() -> None:
 # Who else writes `skill_data`, and why.
 WRITE_SKILL_DATA = {
     "store/sqlite/served.py": "the one writer: a version in two forms, and figures",
+    "store/postgresql/served.py": "likewise",
     "store/sqlite/skill_states.py": "the same text as UTF-8, where another program stored another encoding",
     "store/sqlite/digests.py": "a migration: the same JSON in our own spelling",
     "store/sqlite/adoption.py": "rows of the Atom backend's own database, taken over once",
@@ -300,4 +301,4 @@ def test_skill_data_has_one_writer() -> None:
             if number:
                 found[str(path.relative_to(ROOT))] = number
     assert set(found) == set(WRITE_SKILL_DATA)
-    assert found["store/sqlite/served.py"] == 3
+    assert found["store/sqlite/served.py"] == found["store/postgresql/served.py"] == 3

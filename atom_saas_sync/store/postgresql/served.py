@@ -15,19 +15,19 @@ from atom_saas_sync.model.effects import AddServed, Life, RefreshFigures, Remove
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.store.postgresql.skill_text import drop_entries, entry_of, write_entries, write_figures
 
-_NEW = """
-    unnest(%s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[])
-    AS new (skill_id, skill_data, expires_at, updated_at)
-"""
-_ADD_VERSION = f"""
+_ADD_VERSION = """
     INSERT INTO skill_cache (skill_id, skill_data, expires_at, created_at, updated_at)
-    SELECT skill_id, skill_data, expires_at, %s, updated_at FROM {_NEW}
-"""  # noqa: S608 - constants
-_REPLACE_VERSION = f"""
+    SELECT skill_id, skill_data, expires_at, %s, updated_at
+    FROM unnest(%s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[])
+        AS new (skill_id, skill_data, expires_at, updated_at)
+"""
+_REPLACE_VERSION = """
     UPDATE skill_cache AS c
     SET skill_data = new.skill_data, expires_at = coalesce(new.expires_at, c.expires_at), updated_at = new.updated_at
-    FROM {_NEW} WHERE c.skill_id = new.skill_id
-"""  # noqa: S608 - constants
+    FROM unnest(%s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[])
+        AS new (skill_id, skill_data, expires_at, updated_at)
+    WHERE c.skill_id = new.skill_id
+"""
 _WRITE_FIGURES = """
     UPDATE skill_cache AS c SET skill_data = new.skill_data
     FROM unnest(%s::text[], %s::text[]) AS new (skill_id, skill_data) WHERE c.skill_id = new.skill_id

@@ -36,6 +36,8 @@ class AtomSyncError(Exception):
 
     exit_code = 1
     kind = "internal"
+    is_denied = False
+    """Whether the cause is that this user may not read or write something."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)

@@ -57,6 +57,8 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 
+# Each has a room in the store, which only the store's own __init__ may enter.
+ENGINES = {"sqlite", "postgresql"}
 # Where a room within a room stands: engines implement the ports, and know no use case.
 INNER_ROOMS = {"usecases/ports": "ports"}
 
@@ -135,6 +137,18 @@ def test_rooms_enter_only_the_rooms_that_the_table_names() -> None:
         for room, path in modules()
         for name in imported(tree_of(path))
         if name.split(".")[0] == "atom_saas_sync" and room_of(name) not in MAY_IMPORT[room] | {room}
+    ]
+    assert wrong == []
+
+
+def test_an_engine_is_entered_through_the_front_door_alone() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for room, path in modules()
+        for name in imported(tree_of(path))
+        if name.startswith("atom_saas_sync.store.")
+        and name.split(".")[2] in ENGINES
+        and path.relative_to(ROOT).parts[:2] not in {("store", name.split(".")[2]), ("store", "__init__.py")}
     ]
     assert wrong == []
 

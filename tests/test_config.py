@@ -303,7 +303,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert (settings.api_url, settings.ws_url) == ("https://api.atomsaas.com", "wss://api.atomsaas.com/ws")
     assert (settings.sync_interval_minutes, settings.rating_sync_interval_minutes) == (15, 30)
     assert (settings.batch_size, settings.timeout_seconds, settings.conflict_strategy) == (1000, 30, "remote_wins")
-    assert settings.database_path == tmp_path / "data/atom.db"
+    assert settings.database == tmp_path / "data/atom.db"
     assert settings.api_token is None
     with pytest.raises(ConfigError, match="no token"):
         require_token(settings)
@@ -487,12 +487,12 @@ def test_a_password_in_a_url_is_refused_and_not_repeated(tmp_path: Path, url: st
 
 
 def test_the_state_directory_of_systemd(tmp_path: Path) -> None:
-    assert _load(tmp_path, {"STATE_DIRECTORY": "/var/lib/a:/var/lib/b"}).database_path == Path("/var/lib/a/atom.db")
+    assert _load(tmp_path, {"STATE_DIRECTORY": "/var/lib/a:/var/lib/b"}).database == Path("/var/lib/a/atom.db")
 
 
 def test_the_option_wins(tmp_path: Path) -> None:
     settings = _load(tmp_path, {"ATOM_SAAS_DATABASE_URL": "x.db"}, database="sqlite:///y.db")
-    assert settings.database_path == tmp_path / "y.db"
+    assert settings.database == tmp_path / "y.db"
     assert {line.name: line.origin for line in settings.shown}["ATOM_SAAS_DATABASE_URL"] == "--database"
     _load(tmp_path, {"ATOM_SAAS_DATABASE_URL": "wrong://x"}, database="y.db")  # what is not used may be wrong
 
@@ -516,7 +516,7 @@ def test_a_wrong_option_is_refused(tmp_path: Path, text: str) -> None:
 )
 def test_forms_of_the_database(tmp_path: Path, text: str, path: str) -> None:
     settings = _load(tmp_path, {"ATOM_SAAS_DATABASE_URL": text, "STATE_DIRECTORY": "/var/lib/a"})
-    assert str(settings.database_path) == path.format(tmp_path)
+    assert str(settings.database) == path.format(tmp_path)
 
 
 def test_slashes_at_the_end_go_from_the_api_alone(tmp_path: Path) -> None:
@@ -696,7 +696,7 @@ def test_the_example_s_values_are_the_defaults_or_would_do(tmp_path: Path) -> No
     assert f"mothership {mothership.ws_url}." in text
     for name in ("ATOM_SAAS_API_TOKEN", "ATOM_SAAS_API_TOKEN_FILE", "ATOM_SAAS_CA_FILE"):
         del values[name]  # of each machine
-    assert _load(tmp_path, values).database_path == settings.database_path
+    assert _load(tmp_path, values).database == settings.database
 
 
 def test_the_example_sets_the_token_alone(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_what_runs_a_program_is_not_taken_from_it(tmp_path: Path, name: str) -> 
 def test_no_file_makes_a_command_that_of_the_service(tmp_path: Path) -> None:
     path = _write(tmp_path, "ATOM_SYNC_SYSTEM=true\n")
     for settings in (_load(tmp_path), _load(tmp_path, env_file=path)):
-        assert settings.database_path == tmp_path / "data/atom.db"
+        assert settings.database == tmp_path / "data/atom.db"
         assert "ATOM_SYNC_SYSTEM" in settings.warnings[0]
 
 
@@ -197,14 +197,14 @@ def test_system_takes_settings_token_and_database_of_the_service(
         found = _load(here, environ, system=system)
         assert (found.batch_size, found.token_file) == (20, token)
         assert require_token(found).reveal() == TOKEN
-        assert found.database_path == Path("/var/lib/atom-sync/atom.db")
+        assert found.database == Path("/var/lib/atom-sync/atom.db")
         assert found.warnings == ()
     _write(tmp_path, "ATOM_SAAS_DATABASE_URL=srv/other.db\nATOM_SAAS_API_TOKEN=at_saas_of_the_file\n", "atom-sync.env")
     found = _load(here, system=True)
-    assert found.database_path == Path("/srv/other.db"), "the service's directory is /"
+    assert found.database == Path("/srv/other.db"), "the service's directory is /"
     assert require_token(found).reveal() == "at_saas_of_the_file"
     assert found.warnings == ()
-    assert _load(here, system=True, database="mine.db").database_path == here / "mine.db"
+    assert _load(here, system=True, database="mine.db").database == here / "mine.db"
     token.unlink()
     _write(tmp_path, "", "atom-sync.env")
     assert _load(here, system=True).api_token is None

@@ -139,7 +139,7 @@ def test_the_service_gets_settings_a_token_and_a_key_that_stays(
     assert found.api_token.reveal() == "at_saas_of_the_service"
     assert found.digest_key is not None
     assert bytes.fromhex(found.digest_key.reveal()) == key
-    assert (found.scheduler_enabled, found.database_path) == (True, Path("/var/lib/atom-sync/atom.db"))
+    assert (found.scheduler_enabled, found.database) == (True, Path("/var/lib/atom-sync/atom.db"))
     assert found.warnings == ()
     assert init() == 2
     assert init("--force") == 0

@@ -146,7 +146,7 @@ def test_the_settings_are_right_and_the_token_comes_from_a_file(
     loaded = load_settings(settings, working_directory=tmp_path)
     assert loaded.warnings == ()
     assert loaded.scheduler_enabled
-    assert DATA in PurePosixPath(loaded.database_path).parents
+    assert DATA in PurePosixPath(str(loaded.database)).parents
 
 
 def test_the_copy_of_the_digest_key_is_private_enough(tmp_path: Path, pod: Json) -> None:

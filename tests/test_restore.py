@@ -16,6 +16,7 @@ from database_rules import check_rules
 from atom_saas_sync.cli.session import all_runs_locked
 from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.errors import DatabaseError, Locked
+from atom_saas_sync.store import engine_at
 from atom_saas_sync.store.sqlite import maintenance, migrations
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.kept_copies import back_up
@@ -169,7 +170,7 @@ def test_while_a_run_is_at_work_nothing_is_restored(machine: Machine) -> None:
         with (
             run_lock(machine.database_path, kind, command=kind, now=lambda: "now", sleep=lambda _: None),
             pytest.raises(Locked),
-            all_runs_locked(machine.database_path, command="db restore", clock=machine.clock),  # type: ignore[arg-type]
+            all_runs_locked(engine_at(machine.database_path).copies(), command="db restore", clock=machine.clock),  # type: ignore[arg-type]
         ):
             pytest.fail("it did not wait")
     with run_lock(machine.database_path, "watch", command="watch", now=lambda: "now", sleep=lambda _: None):

@@ -364,7 +364,7 @@ def test_what_is_configured_now_is_what_the_services_read_later(machine: Machine
     assert read.instance_id == odd["ATOM_INSTANCE_ID"]
     assert read.conflict_strategy == "merge"
     assert read.api_url == machine.sandbox.url
-    assert read.database_path == machine.database_path
+    assert read.database == machine.database_path
     assert read.scheduler_enabled
 
 

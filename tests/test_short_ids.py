@@ -8,8 +8,7 @@ import pytest
 from conftest import Machine
 
 from atom_saas_sync.cli.identify import whole_rating_id
-from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.known_ids import KnownIds
+from atom_saas_sync.store import open_store
 
 IDS = ("invoice-reader", "invoice-writer", "invo", "café-menu", "100%_done")
 
@@ -26,14 +25,14 @@ def test_the_store_finds_ids_by_their_beginning(some: Machine) -> None:
     some.sandbox.delete_skill("invoice-writer", push=False)
     some.pull()
     some.sql("INSERT INTO skill_rating (skill_id, user_id, rating) VALUES ('invoice-scanner', 'ada', 5)")
-    with Database.open(some.database_path) as database:
-        current, former = KnownIds(database).skills_from("invo", limit=9)
+    with open_store(some.database_path) as store:
+        current, former = store.ids().skills_from("invo", limit=9)
         assert current == {"invo": "The invo", "invoice-reader": "The invoice-reader"}
         assert list(former) == ["invoice-scanner", "invoice-writer"]
-        assert KnownIds(database).skills_from("invo", limit=1)[0] == {"invo": "The invo"}
-        assert list(KnownIds(database).skills_from("100%", limit=9)[0]) == ["100%_done"]
-        assert list(KnownIds(database).skills_from("caf", limit=9)[0]) == ["café-menu"]
-        assert KnownIds(database).skills_from("Invoice", limit=9) == ({}, {})
+        assert store.ids().skills_from("invo", limit=1)[0] == {"invo": "The invo"}
+        assert list(store.ids().skills_from("100%", limit=9)[0]) == ["100%_done"]
+        assert list(store.ids().skills_from("caf", limit=9)[0]) == ["café-menu"]
+        assert store.ids().skills_from("Invoice", limit=9) == ({}, {})
 
 
 def test_commands_take_a_beginning_of_an_id(some: Machine) -> None:
@@ -57,8 +56,8 @@ def test_ratings_have_short_ids_too(some: Machine) -> None:
     refused = json.loads(some.command("ratings", "show", "abcd", "--json").stdout)
     assert refused["error"]["message"] == "'abcd' is ambiguous, it could be: abcd-1 (sabcd-1), abcd-2 (sabcd-2)"
     some.sql("UPDATE skill_ratings SET id = 'bcde-1' WHERE id = 'abcd-1'")
-    with Database.open(some.database_path) as database:
-        assert [whole_rating_id(database, given) for given in ("abcd", "bcde", "abc")] == ["abcd-2", "bcde-1", "abc"]
+    with open_store(some.database_path) as store:
+        assert [whole_rating_id(store, given) for given in ("abcd", "bcde", "abc")] == ["abcd-2", "bcde-1", "abc"]
 
 
 def test_an_ambiguous_or_too_short_beginning_is_refused(some: Machine) -> None:

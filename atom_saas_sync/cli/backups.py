@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +13,7 @@ from atom_saas_sync.errors import DatabaseError, UsageError
 
 if TYPE_CHECKING:
     from atom_saas_sync.core.local_work import LocalWork
+    from atom_saas_sync.usecases.ports import DatabaseCopies
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -39,8 +39,8 @@ def backup(
     """Write a consistent, verified copy of the database, while others use it."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.cli.session import SCHEDULER_OFF, STOPPED, noted_run
-    from atom_saas_sync.store.sqlite.database import Database
-    from atom_saas_sync.store.sqlite.runs import TIMER, Runs
+    from atom_saas_sync.model import TIMER
+    from atom_saas_sync.store import engine_at
 
     if keep is not None and target is not None:
         raise UsageError("--keep and FILE exclude each other: --keep counts the files in backups/")
@@ -48,15 +48,14 @@ def backup(
     if scheduled and not settings.scheduler_enabled:
         _skip("scheduler_off", SCHEDULER_OFF, as_json=as_json)
         return
-    with Database.open(settings.database_path, migrate=False, read_only=True) as database:
-        stopped = scheduled and Runs(database).scheduling_stopped()
+    engine = engine_at(settings.database)
+    with engine.open(migrate=False, read_only=True) as store:
+        stopped = scheduled and store.runs().scheduling_stopped()
     if stopped:
         _skip("stopped", STOPPED, as_json=as_json)
         return
-    with noted_run(
-        settings.database_path, "backup", started_by=TIMER if scheduled else runtime.current_user()
-    ) as counts:
-        written, removed = _write(settings.database_path, target, force=force, keep=keep)
+    with noted_run(settings.database, "backup", started_by=TIMER if scheduled else runtime.current_user()) as counts:
+        written, removed = _write(engine.copies(), target, force=force, keep=keep)
         counts.update(size_bytes=written.stat().st_size, removed=len(removed))
     if as_json:
         print_json(
@@ -86,51 +85,43 @@ def restore(
     from atom_saas_sync.cli.asking import confirm_loss
     from atom_saas_sync.cli.session import all_runs_locked
     from atom_saas_sync.core.marketplace import marketplace_of
-    from atom_saas_sync.store.sqlite import migrations
-    from atom_saas_sync.store.sqlite import restore as store
+    from atom_saas_sync.store import engine_at
 
     settings = runtime.load(ctx.obj)
-    path, file = settings.database_path, file.absolute()
-    if os.path.realpath(path) == os.path.realpath(file):
-        raise UsageError(f"{file} is the database itself", hint="name a backup of it")
-    former, marketplace, work = store.read_backup(file)
+    engine, file = engine_at(settings.database), file.absolute()
+    copies = engine.copies()
+    former, marketplace, work = copies.read_backup(file)
     if marketplace not in (None, marketplace_of(settings.api_url)):
         raise DatabaseError(
             f"the backup {file} belongs to {marketplace}, but ATOM_SAAS_API_URL is {settings.api_url}",
             hint="nothing was changed; name a backup of this marketplace, or set ATOM_SAAS_API_URL to the other one",
         )
     clock = runtime.RunClock()
-    with all_runs_locked(path, command="db restore", clock=clock):
-        lines = _lost(store.current_work(path), work)
-        lines += [f"the current rows of another program's table: {name}" for name in store.tables_of_others(path)]
+    with all_runs_locked(copies, command="db restore", clock=clock):
+        lines = _lost(copies.current_work(), work)
+        lines += [f"the current rows of another program's table: {name}" for name in copies.tables_of_others()]
         confirm_loss(lines, what=f"what was done since {file.name}", question="Restore it?", yes=yes, as_json=as_json)
-        with store.staged(file, path) as copy:
-            applied, findings = store.prepare(
-                copy,
-                path,
-                signer=runtime.signer_of(settings),
-                actor=runtime.current_user(),
-                source=str(file),
-                now=clock.now(),
-            )
-            kept = store.put_in_place(copy, path)
+        signer, actor = runtime.signer_of(settings), runtime.current_user()
+        done = copies.restore(file, signer=signer, actor=actor, now=clock.now())
     if as_json:
         print_json(
             {
-                "database": str(path),
+                "database": str(engine.location),
                 "restored_from": str(file),
-                "revision": migrations.known()[-1],
+                "revision": engine.known_migrations()[-1],
                 "former_revision": former,
-                "applied": list(applied),
-                "kept": str(kept) if kept else None,
-                "findings": [{"check": each.check, "message": each.message, "hint": each.hint} for each in findings],
+                "applied": list(done.applied),
+                "kept": str(done.kept) if done.kept else None,
+                "findings": [
+                    {"check": each.check, "message": each.message, "hint": each.hint} for each in done.findings
+                ],
             }
         )
         return
-    say(f"{path} was restored from {file}" + (f" and upgraded from {former}" if applied else ""))
-    if kept:
-        say(f"the database that it replaced is kept in {kept}")
-    for each in findings:
+    say(f"{engine.location} was restored from {file}" + (f" and upgraded from {former}" if done.applied else ""))
+    if done.kept:
+        say(f"the database that it replaced is kept in {done.kept}")
+    for each in done.findings:
         note(f"{each.message}\n  → {each.hint}")
 
 
@@ -139,20 +130,19 @@ def compact(ctx: typer.Context, as_json: _Json = False) -> None:
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.cli.session import all_runs_locked
     from atom_saas_sync.core.health import size
-    from atom_saas_sync.store.sqlite import maintenance
-    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store import open_store
 
-    path = runtime.load(ctx.obj).database_path
+    location = runtime.load(ctx.obj).database
     with (
-        Database.open(path, create=False) as database,
-        all_runs_locked(path, command="db compact", clock=runtime.RunClock()),
+        open_store(location, create=False) as store,
+        all_runs_locked(store, command="db compact", clock=runtime.RunClock()),
     ):
-        before, after = maintenance.compact(database)
+        before, after = store.maintenance().compact()
     freed = max(0, before - after)
     if as_json:
-        print_json({"database": str(path), "size_before_bytes": before, "size_bytes": after, "freed_bytes": freed})
+        print_json({"database": str(location), "size_before_bytes": before, "size_bytes": after, "freed_bytes": freed})
     else:
-        say(f"{path}: {size(after)}; " + (f"{size(freed)} freed" if freed else "nothing to free"))
+        say(f"{location}: {size(after)}; " + (f"{size(freed)} freed" if freed else "nothing to free"))
 
 
 def _lost(now: LocalWork | None, then: LocalWork) -> list[str]:
@@ -163,14 +153,11 @@ def _lost(now: LocalWork | None, then: LocalWork) -> list[str]:
     return lost_work(now, then)
 
 
-def _write(database: Path, target: Path | None, *, force: bool, keep: int | None) -> tuple[Path, list[Path]]:
-    from atom_saas_sync.store.sqlite import kept_copies
-    from atom_saas_sync.store.sqlite.backup import backup as write_backup
-
+def _write(copies: DatabaseCopies, target: Path | None, *, force: bool, keep: int | None) -> tuple[Path, list[Path]]:
     if target is not None:
-        write_backup(database, target, force=force)
+        copies.back_up(target, force=force)
         return target.absolute(), []
-    return kept_copies.back_up_and_tidy(database, keep=keep, now=datetime.now(UTC))
+    return copies.back_up_and_tidy(keep=keep, now=datetime.now(UTC))
 
 
 def _skip(reason: str, why: str, *, as_json: bool) -> None:

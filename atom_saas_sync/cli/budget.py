@@ -26,12 +26,11 @@ def show(ctx: typer.Context, as_json: _Json = False) -> None:
     """Show how many requests are free now, each limit, and who set it."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.core.marketplace import marketplace_of
-    from atom_saas_sync.store.sqlite.database import Database
-    from atom_saas_sync.store.sqlite.requests import StoredLimits
+    from atom_saas_sync.store import open_store
 
     settings = runtime.load(ctx.obj)
-    with Database.open(settings.database_path, create=False) as database:
-        state = StoredLimits(database).state(
+    with open_store(settings.database, create=False) as store:
+        state = store.budget().state(
             datetime.now(UTC),
             per_minute=settings.rate_limit_per_minute,
             per_hour=settings.rate_limit_per_hour,
@@ -79,12 +78,11 @@ def _document(state: BudgetState) -> dict[str, Any]:
 def reset(ctx: typer.Context, as_json: _Json = False) -> None:
     """Forget the limit that a marketplace declared. What was sent still counts against the configured limits."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store.sqlite.database import Database
-    from atom_saas_sync.store.sqlite.requests import StoredLimits
+    from atom_saas_sync.store import open_store
 
     settings = runtime.load(ctx.obj)
-    with Database.open(settings.database_path, create=False) as database:
-        forgotten = StoredLimits(database).forget_declared_limit()
+    with open_store(settings.database, create=False) as store:
+        forgotten = store.budget().forget_declared_limit()
     if as_json:
         print_json({"reset": forgotten})
     else:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from atom_saas_sync.model import CacheStatistics
-    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.usecases.ports import Store
     from atom_saas_sync.usecases.purge_cache import Purged
 
 app = typer.Typer(help="Show the age of the cache; remove expired entries.", no_args_is_help=True)
@@ -34,12 +34,11 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 def stats(ctx: typer.Context, as_json: _Json = False) -> None:
     """Show counts, ages, stale and expired entries, the hit rate and the size on disk."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store.sqlite.database import Database
-    from atom_saas_sync.store.sqlite.lifetime import Lifetime
+    from atom_saas_sync.store import open_store
 
     now = datetime.now(UTC)
-    with Database.open(runtime.load(ctx.obj).database_path, create=False) as database:
-        statistics = Lifetime(database).statistics(now)
+    with open_store(runtime.load(ctx.obj).database, create=False) as store:
+        statistics = store.figures().statistics(now)
     document = _document(statistics, now)
     if as_json:
         print_json(document)
@@ -71,9 +70,8 @@ def purge(
     """Remove expired entries. Local edits stay, and so does everything while the marketplace cannot be reached."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.cli.session import SCHEDULER_OFF, noted_run
-    from atom_saas_sync.store.sqlite.database import Database
-    from atom_saas_sync.store.sqlite.lifetime import Lifetime
-    from atom_saas_sync.store.sqlite.runs import TIMER
+    from atom_saas_sync.model import TIMER
+    from atom_saas_sync.store import open_store
     from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
 
     if include_local and not everything:
@@ -90,31 +88,29 @@ def purge(
     )
     if scheduled and not settings.scheduler_enabled:
         _skip("scheduler_off", SCHEDULER_OFF, as_json=as_json)
-    with Database.open(settings.database_path, create=False, adopt=not scheduled) as database:
+    with open_store(settings.database, create=False, adopt=not scheduled) as store:
         if scheduled:
-            _skip_if_switched_off(database, as_json=as_json)
-        lifetime, actor, now = Lifetime(database), runtime.current_user(), datetime.now(UTC)
+            _skip_if_switched_off(store, as_json=as_json)
+        lifetime, actor, now = store.lifetime(), runtime.current_user(), datetime.now(UTC)
         confirmed: tuple[str, ...] = ()
         would_go: list[str] = []
         if include_local and not dry_run:
             confirmed = purge_cache(lifetime, wanted(dry_run=True), actor=actor, now=now).removed.local_ids
-            _confirm(_named(database, confirmed), yes=yes, as_json=as_json)
+            _confirm(_named(store, confirmed), yes=yes, as_json=as_json)
         options = wanted(dry_run=dry_run, confirmed=frozenset(confirmed))
         if dry_run:
             purged = purge_cache(lifetime, options, actor=actor, now=now)
-            would_go = [] if as_json else _named(database, purged.removed.skills)
+            would_go = [] if as_json else _named(store, purged.removed.skills)
         else:
-            with noted_run(settings.database_path, "purge", started_by=TIMER if scheduled else actor) as counts:
+            with noted_run(settings.database, "purge", started_by=TIMER if scheduled else actor) as counts:
                 purged = purge_cache(lifetime, options, actor=actor, now=now)
                 counts.update(purged.counts)
     _report(purged, would_go, dry_run=dry_run, as_json=as_json)
 
 
-def _named(database: Database, ids: Sequence[str]) -> list[str]:
+def _named(store: Store, ids: Sequence[str]) -> list[str]:
     """Return a line for each skill: its id, and its name if it has one."""
-    from atom_saas_sync.store.sqlite.known_ids import KnownIds
-
-    names = KnownIds(database).names(ids)
+    names = store.ids().names(ids)
     return [f"{each}  {names[each]}" if each in names else each for each in ids]
 
 
@@ -123,11 +119,10 @@ def _confirm(lines: list[str], *, yes: bool, as_json: bool) -> None:
     confirm_loss(lines, what=edits, question="Remove them? The audit log keeps a copy.", yes=yes, as_json=as_json)
 
 
-def _skip_if_switched_off(database: Database, *, as_json: bool) -> None:
+def _skip_if_switched_off(store: Store, *, as_json: bool) -> None:
     from atom_saas_sync.cli.session import AUTO_SYNC_OFF, STOPPED
-    from atom_saas_sync.store.sqlite.runs import Runs
 
-    runs = Runs(database)
+    runs = store.runs()
     if runs.scheduling_stopped():
         _skip("stopped", STOPPED, as_json=as_json)
     if runs.auto_sync_is_off():

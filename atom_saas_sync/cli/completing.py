@@ -16,6 +16,8 @@ from atom_saas_sync.model import CONFLICT_TYPES, SEVERITIES, STRATEGIES
 if TYPE_CHECKING:
     from typer._click import Command, Context, Parameter
 
+    from atom_saas_sync.usecases.ports import Engine
+
     Candidates = Iterable[str] | Iterable[tuple[str, str]]
 
 SHELLS = ("bash", "zsh", "fish")
@@ -65,17 +67,21 @@ def _fixed(*values: str) -> Callable[[Context, str], Candidates]:
 
 def _stored(kind: str) -> Callable[[Context, str], Candidates]:
     def find(context: Context, typed: str) -> Candidates:
-        from atom_saas_sync.cli.runtime import settings_of
-        from atom_saas_sync.store.sqlite.suggestions import suggestions
-
-        given = context.find_root().params
-        options = {name: given[name] for name in ("env_file", "no_env_file", "system", "database") if given.get(name)}
         try:
-            return suggestions(settings_of(GlobalOptions(**options)).database_path, kind, typed)
+            return _engine(context).suggestions(kind, typed)
         except AtomSyncError:
             return []  # the command itself says what is wrong
 
     return find
+
+
+def _engine(context: Context) -> Engine:
+    from atom_saas_sync.cli.runtime import settings_of
+    from atom_saas_sync.store import engine_at
+
+    given = context.find_root().params
+    options = {name: given[name] for name in ("env_file", "no_env_file", "system", "database") if given.get(name)}
+    return engine_at(settings_of(GlobalOptions(**options)).database)
 
 
 def _faults(_context: Context, _typed: str) -> Candidates:
@@ -84,10 +90,11 @@ def _faults(_context: Context, _typed: str) -> Candidates:
     return list(KINDS.items())
 
 
-def _migrations(_context: Context, _typed: str) -> Candidates:
-    from atom_saas_sync.store.sqlite.schema import MIGRATIONS
-
-    return [each.name for each in MIGRATIONS]
+def _migrations(context: Context, _typed: str) -> Candidates:
+    try:
+        return _engine(context).known_migrations()
+    except AtomSyncError:
+        return []  # likewise
 
 
 def _files(context: Context, _typed: str) -> Candidates:

@@ -15,13 +15,13 @@ from atom_saas_sync.model import LoggedConflict
 
 if TYPE_CHECKING:
     from atom_saas_sync.core.comparison import FieldChange
-    from atom_saas_sync.store.sqlite.conflicts import ConflictLog
+    from atom_saas_sync.usecases.ports import ListedConflicts
     from atom_saas_sync.usecases.resolve_conflicts import Decision, Settled
 
 Settle = Callable[[list[int], "Decision"], "list[Settled]"]
 
 
-def edit(log: ConflictLog, conflict_id: int, settle: Settle, *, may_ask: bool) -> list[Settled]:
+def edit(log: ListedConflicts, conflict_id: int, settle: Settle, *, may_ask: bool) -> list[Settled]:
     """Let the person edit the merged skill, again after a mistake, and settle the conflict with the result."""
     from atom_saas_sync.cli.editor import EditedFile, edited, keeping, pretty
     from atom_saas_sync.usecases.resolve_conflicts import Decision, open_conflict, own_skill, proposal
@@ -43,7 +43,9 @@ def edit(log: ConflictLog, conflict_id: int, settle: Settle, *, may_ask: bool) -
         return settle([conflict_id], Decision(text=text, seen=(conflict.cached_text, conflict.remote_text)))
 
 
-def ask(log: ConflictLog, ids: Sequence[int], settle: Settle, show: Callable[[LoggedConflict], None]) -> list[Settled]:
+def ask(
+    log: ListedConflicts, ids: Sequence[int], settle: Settle, show: Callable[[LoggedConflict], None]
+) -> list[Settled]:
     """Ask a person about each conflict, and before what was chosen is written; each is settled at once."""
     from atom_saas_sync.usecases.resolve_conflicts import open_conflict
 

@@ -22,7 +22,7 @@ from atom_saas_sync.model import CONFLICT_TYPES, SEVERITIES, STRATEGIES, Conflic
 
 if TYPE_CHECKING:
     from atom_saas_sync.core.comparison import FieldChange
-    from atom_saas_sync.store.sqlite.conflicts import ConflictLog
+    from atom_saas_sync.usecases.ports import ListedConflicts, Store
     from atom_saas_sync.usecases.resolve_conflicts import Decision, Settled
 
 app = typer.Typer(help="List, inspect, resolve and undo conflicts.", no_args_is_help=True)
@@ -49,14 +49,13 @@ def list_conflicts(
 ) -> None:
     """List open conflicts, the most severe and oldest first."""
     from atom_saas_sync.core.comparison import conflict_line
-    from atom_saas_sync.store.sqlite.known_ids import KnownIds
 
     wanted = _filter(severity, conflict_type, skill, resolved=resolved)
-    with _log(ctx.obj) as log:
-        wanted = _with_whole_id(log, wanted)
+    with _log(ctx.obj) as (store, log):
+        wanted = _with_whole_id(store, wanted)
         conflicts = log.list_conflicts(wanted, limit=limit or None)
         total = log.count(wanted)
-        names = KnownIds(log.database).names(each.skill_id for each in conflicts)
+        names = store.ids().names(each.skill_id for each in conflicts)
         if resolved:
             _note_seen(log, [each.id for each in conflicts])
     if as_json:
@@ -75,7 +74,7 @@ def show(ctx: typer.Context, conflict_id: _Id, as_json: _Json = False) -> None:
     """Show the differences side by side, field by field."""
     from atom_saas_sync.core.comparison import conflict_document
 
-    with _log(ctx.obj) as log:
+    with _log(ctx.obj) as (_, log):
         conflict = _find(log, conflict_id)
         _note_seen(log, [conflict_id])
     if as_json:
@@ -122,8 +121,8 @@ def resolve(
     sides = _sides(fields or [])
     if (edit or data is not None) and (chosen or sides or (edit and data is not None)):
         raise UsageError("--edit and --data exclude --strategy and --field")
-    with _log(ctx.obj, adopt=True) as log:
-        wanted = _with_whole_id(log, wanted)
+    with _log(ctx.obj, adopt=True) as (store, log):
+        wanted = _with_whole_id(store, wanted)
         may_ask = sys.stdin.isatty() and sys.stderr.isatty() and not as_json
         if edit:
             settled = conflict_dialog.edit(log, ids[0], partial(_settle, log), may_ask=may_ask)
@@ -148,7 +147,7 @@ def undo(ctx: typer.Context, conflict_id: _Id, as_json: _Json = False) -> None:
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.usecases.resolve_conflicts import undo_resolution
 
-    with _log(ctx.obj, adopt=True) as log:
+    with _log(ctx.obj, adopt=True) as (_, log):
         undone = undo_resolution(log, conflict_id, actor=runtime.current_user(), now=datetime.now(UTC))
         conflict = _find(log, conflict_id)
     if as_json:
@@ -159,17 +158,17 @@ def undo(ctx: typer.Context, conflict_id: _Id, as_json: _Json = False) -> None:
 
 
 @contextmanager
-def _log(options: GlobalOptions, *, adopt: bool = False) -> Iterator[ConflictLog]:
+def _log(options: GlobalOptions, *, adopt: bool = False) -> Iterator[tuple[Store, ListedConflicts]]:
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store.sqlite.conflicts import ConflictLog
-    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store import open_store
 
     settings = runtime.load(options)
-    with Database.open(settings.database_path, create=False, adopt=adopt) as database:
-        yield ConflictLog(database, history_versions=settings.history_versions, signer=runtime.signer_of(settings))
+    with open_store(settings.database, create=False, adopt=adopt) as store:
+        signer = runtime.signer_of(settings)
+        yield store, store.conflicts(history_versions=settings.history_versions, signer=signer)
 
 
-def _note_seen(log: ConflictLog, ids: Sequence[int]) -> None:
+def _note_seen(log: ListedConflicts, ids: Sequence[int]) -> None:
     """Let `status` say no longer that edits were replaced. If that can't be written, what was asked for is shown."""
     try:
         log.note_seen(ids)
@@ -177,7 +176,7 @@ def _note_seen(log: ConflictLog, ids: Sequence[int]) -> None:
         note(f"warning: `status` will keep reporting the replaced edits: {error.message}")
 
 
-def _find(log: ConflictLog, conflict_id: int) -> LoggedConflict:
+def _find(log: ListedConflicts, conflict_id: int) -> LoggedConflict:
     conflict = log.conflict(conflict_id)
     if conflict is None:
         raise NotFound(f"there is no conflict {conflict_id}", hint="`atom-sync conflicts list` shows them")
@@ -193,8 +192,8 @@ def _filter(severity: str | None, conflict_type: str | None, skill: str | None, 
     )
 
 
-def _with_whole_id(log: ConflictLog, wanted: ConflictFilter) -> ConflictFilter:
-    skill_id = wanted.skill_id and whole_id(log.database, wanted.skill_id)
+def _with_whole_id(store: Store, wanted: ConflictFilter) -> ConflictFilter:
+    skill_id = wanted.skill_id and whole_id(store, wanted.skill_id)
     return ConflictFilter(severity=wanted.severity, type=wanted.type, skill_id=skill_id, resolved=wanted.resolved)
 
 
@@ -233,7 +232,7 @@ def _sides(texts: list[str]) -> dict[str, Any]:
     return sides
 
 
-def _settle(log: ConflictLog, wanted: list[int] | ConflictFilter, decision: Decision) -> list[Settled]:
+def _settle(log: ListedConflicts, wanted: list[int] | ConflictFilter, decision: Decision) -> list[Settled]:
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.usecases.resolve_conflicts import resolve_conflicts
 

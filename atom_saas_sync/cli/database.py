@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from atom_saas_sync.cli.runtime import RunClock
     from atom_saas_sync.config import Settings
     from atom_saas_sync.model.upkeep import Change
-    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.usecases.ports import Store
 
 app = typer.Typer(help="Migrate, check, back up and restore the database.", no_args_is_help=True)
 
+_BASE = "base"  # the state before the first migration
 _NAMED = 10  # skills of each kind in the preview of a rebind
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -38,12 +39,9 @@ def upgrade(
     as_json: AsJson = False,
 ) -> None:
     """Apply pending migrations; an older database is copied first."""
-    from atom_saas_sync.store.sqlite import migrations
-
-    with _open(ctx) as database:
-        change = migrations.upgrade(database, target)
-        database.use_write_ahead_log()
-        _report_change(database, "applied", change, as_json=as_json)
+    with _open(ctx) as store:
+        change = store.schema().upgrade(target)
+        _report_change(store, "applied", change, as_json=as_json)
 
 
 # A target such as -1 is no option.
@@ -57,11 +55,10 @@ def downgrade(
     as_json: AsJson = False,
 ) -> None:
     """Revert migrations, newest first; the database is copied first."""
-    from atom_saas_sync.store.sqlite import migrations
-
     where = int(target) if re.fullmatch(r"-\d+", target) else target
-    with _open(ctx, existing=True) as database:
-        lost = migrations.loss(database, where)
+    with _open(ctx, existing=True) as store:
+        schema = store.schema()
+        lost = schema.loss(where)
         confirm_loss(
             [f"{what} ({counted(number, 'row')})" for what, number in lost.items()],
             what="data in the database",
@@ -69,19 +66,16 @@ def downgrade(
             yes=yes,
             as_json=as_json,
         )
-        _report_change(database, "taken_back", migrations.downgrade(database, where), as_json=as_json)
+        _report_change(store, "taken_back", schema.downgrade(where), as_json=as_json)
 
 
 @app.command()
 @paged
 def current(ctx: typer.Context, as_json: AsJson = False) -> None:
     """Show the latest migration that the database has."""
-    from atom_saas_sync.store.sqlite import migrations
-
-    with _open(ctx, read_only=True) as database:
-        revision = migrations.current(database)
-        pending = migrations.pending(database)
-        origin = migrations.origin(database)
+    with _open(ctx, read_only=True) as store:
+        schema = store.schema()
+        revision, pending, origin = schema.current(), schema.pending(), schema.origin()
     if as_json:
         print_json({"current": revision, "head": not pending, "pending": pending, "origin": origin})
     else:
@@ -93,10 +87,8 @@ def current(ctx: typer.Context, as_json: AsJson = False) -> None:
 @paged
 def history(ctx: typer.Context, as_json: AsJson = False) -> None:
     """List all migrations, and when each was applied."""
-    from atom_saas_sync.store.sqlite import migrations
-
-    with _open(ctx, read_only=True) as database:
-        entries = migrations.history(database)
+    with _open(ctx, read_only=True) as store:
+        entries = store.schema().history()
     if as_json:
         rows = [{"name": name, "applied_at": applied_at} for name, applied_at in entries]
         print_json({"migrations": rows, "total": len(rows)})
@@ -115,24 +107,24 @@ def check(
 ) -> None:
     """Check integrity, schema, references, search index and file modes; exit code 74 if anything is wrong."""
     from atom_saas_sync.cli.runtime import load, signer_of
-    from atom_saas_sync.store.sqlite import maintenance, migrations
-    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store import open_store
 
     settings = load(ctx.obj)
-    with Database.open(settings.database_path, migrate=False, read_only=not repair, create=False) as database:
+    with open_store(settings.database, migrate=False, read_only=not repair, create=False) as store:
+        maintenance = store.maintenance()
         if repair:
-            maintenance.repair(database)
-        findings = maintenance.check(database, quick=quick, signer=signer_of(settings))
-        origin = migrations.origin(database)
+            maintenance.repair()
+        findings = maintenance.check(quick=quick, signer=signer_of(settings))
+        origin = store.schema().origin()
     wrong = any(each.wrong for each in findings)
     if as_json:
         rows = [{"check": each.check, "message": each.message, "hint": each.hint} for each in findings]
-        document = {"success": not wrong, "database": str(database.path), "origin": origin}
+        document = {"success": not wrong, "database": str(store.location), "origin": origin}
         print_json({**document, "findings": rows, "total": len(rows)})
     elif findings:
         print_facts((each.check, each.message + (f"\n→ {each.hint}" if each.hint else "")) for each in findings)
     else:
-        say(f"{database.path}: no findings")
+        say(f"{store.location}: no findings")
     if wrong:
         raise typer.Exit(DatabaseError.exit_code)
 
@@ -152,21 +144,19 @@ def rebind(
     """Tie the database to another marketplace: show what its next sync would add and delete, then ask."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.core.marketplace import marketplace_of
-    from atom_saas_sync.store.sqlite.database import Database
-    from atom_saas_sync.store.sqlite.rebind import rebind as rebind_database
-    from atom_saas_sync.store.sqlite.runs import Runs
+    from atom_saas_sync.store import open_store
 
     settings = _settings_for(ctx.obj, url)
     wanted = marketplace_of(settings.api_url)
     clock = runtime.RunClock()
     with ExitStack() as stack:
         _open(ctx, existing=True, read_only=True).close()
-        database = stack.enter_context(Database.open(settings.database_path))
-        former = Runs(database).marketplace()
+        store = stack.enter_context(open_store(settings.database))
+        former = store.runs().marketplace()
         if former == wanted:
             _report_rebind(None, former=former, wanted=wanted, as_json=as_json)
             return
-        preview = _preview_rebind(settings, database, clock, stack)
+        preview = _preview_rebind(settings, store, clock, stack)
         if not as_json:
             _print_rebind(preview, strategy=settings.conflict_strategy, former=former, wanted=wanted)
         if not yes:
@@ -174,7 +164,7 @@ def rebind(
                 raise UsageError("nothing was changed: this needs a confirmation", hint="pass --yes to rebind")
             typer.confirm("Rebind the database?", abort=True)
         deletions = preview.counts.deleted
-        rebind_database(database, wanted, deletions=deletions, actor=runtime.current_user(), now=clock.now())
+        store.rebind(wanted, deletions=deletions, actor=runtime.current_user(), now=clock.now())
     _report_rebind(preview, former=former, wanted=wanted, as_json=as_json)
 
 
@@ -197,32 +187,21 @@ def _settings_for(options: GlobalOptions, url: str) -> Settings:
         ) from error
 
 
-def _preview_rebind(settings: Settings, database: Database, clock: RunClock, stack: ExitStack) -> RunReport:
+def _preview_rebind(settings: Settings, store: Store, clock: RunClock, stack: ExitStack) -> RunReport:
     """Return what the next sync would do, while nothing else is at work with the database until the stack is closed.
 
     Raises the error that kept the list from being read whole: without all of it nobody knows what would go.
     """
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.cli.session import all_runs_locked
-    from atom_saas_sync.core.marketplace import marketplace_of
-    from atom_saas_sync.store.sqlite.catalogue import Catalogue
-    from atom_saas_sync.store.sqlite.requests import RequestBudget
-    from atom_saas_sync.store.sqlite.runs import Runs
+    from atom_saas_sync.cli.session import all_runs_locked, budget_of
     from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
 
-    path = settings.database_path
-    stack.enter_context(all_runs_locked(path, command="db rebind", clock=clock))
-    budget = RequestBudget(
-        path,
-        per_minute=settings.rate_limit_per_minute,
-        per_hour=settings.rate_limit_per_hour,
-        marketplace=marketplace_of(settings.api_url),
-    )
-    stack.callback(budget.close)
+    stack.enter_context(all_runs_locked(store, command="db rebind", clock=clock))
+    budget = stack.enter_context(budget_of(settings))
     pull = CataloguePull(
         marketplace=stack.enter_context(runtime.marketplace_client(settings, budget, clock)),
-        catalogue=Catalogue(database, history_versions=settings.history_versions),
-        runs=Runs(database),
+        catalogue=store.catalogue(history_versions=settings.history_versions),
+        runs=store.runs(),
         clock=clock,
         options=PullOptions(
             strategy=settings.conflict_strategy,
@@ -287,19 +266,16 @@ def _report_rebind(preview: RunReport | None, *, former: str | None, wanted: str
         say(f"the database belongs to {wanted} now; `atom-sync sync skills` reads its skills")
 
 
-def _open(ctx: typer.Context, *, existing: bool = False, read_only: bool = False) -> Database:
+def _open(ctx: typer.Context, *, existing: bool = False, read_only: bool = False) -> Store:
     """Open the configured database as it is, whatever its version; a missing one is an error if it is to exist."""
     from atom_saas_sync.cli.runtime import load
-    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store import open_store
 
-    path = load(ctx.obj).database_path
-    return Database.open(path, migrate=False, read_only=read_only, create=not existing)
+    return open_store(load(ctx.obj).database, migrate=False, read_only=read_only, create=not existing)
 
 
-def _report_change(database: Database, verb: str, change: Change, *, as_json: bool) -> None:
-    from atom_saas_sync.store.sqlite import migrations
-
-    revision = migrations.current(database)
+def _report_change(store: Store, verb: str, change: Change, *, as_json: bool) -> None:
+    revision = store.schema().current()
     if as_json:
         backup = str(change.backup) if change.backup else None
         adopted = {"adopted": list(change.adopted)} if change.adopted else {}
@@ -311,4 +287,4 @@ def _report_change(database: Database, verb: str, change: Change, *, as_json: bo
         say(f"given back to the Atom backend: {', '.join(change.adopted)}")
     if change.backup:
         say(f"the previous state is kept in {change.backup}")
-    say(f"{database.path} is at {revision or migrations.BASE}{'' if change.migrations else ': nothing to do'}")
+    say(f"{store.location} is at {revision or _BASE}{'' if change.migrations else ': nothing to do'}")

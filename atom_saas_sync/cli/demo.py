@@ -99,7 +99,7 @@ class _Show:
 
     def live_update(self, sandbox: Sandbox, skill_id: str) -> None:
         """Let `watch` listen, change a skill, and tell how long it took; raise AtomSyncError if it does not come."""
-        from atom_saas_sync.store.sqlite.lock import holder
+        from atom_saas_sync.store import open_store
 
         self.say("No polling needed: `watch` applies changes as they happen")
         console().print("$ atom-sync watch", style="cyan", markup=False)
@@ -119,21 +119,21 @@ class _Show:
                 time.sleep(0.001)
             took = (time.monotonic() - began) * 1000
             # The catch-up goes on meanwhile; stopping in it would look like a fault.
-            while holder(self._directory / "atom.db", "skills") is not None:
-                if time.monotonic() - began > _PATIENCE_SECONDS:
-                    raise AtomSyncError("the catch-up did not end: the demo stops here")
-                time.sleep(0.01)
+            with open_store(self._directory / "atom.db", read_only=True) as store:
+                while store.holder("skills") is not None:
+                    if time.monotonic() - began > _PATIENCE_SECONDS:
+                        raise AtomSyncError("the catch-up did not end: the demo stops here")
+                    time.sleep(0.01)
         finally:
             watch.terminate()
             watch.wait(_PATIENCE_SECONDS)
         typer.echo(f"Changed in the marketplace, applied here {took:.0f} ms later: {skill_id}")
 
     def _cached(self, skill_id: str) -> str:
-        from atom_saas_sync.store.sqlite.database import Database
-        from atom_saas_sync.store.sqlite.reading import Reading
+        from atom_saas_sync.store import open_store
 
-        with Database.open(self._directory / "atom.db", read_only=True) as database:
-            skill = Reading(database, now=datetime.now(UTC)).skill(skill_id)
+        with open_store(self._directory / "atom.db", read_only=True) as store:
+            skill = store.reading(datetime.now(UTC)).skill(skill_id)
         return skill.text if skill else ""
 
     def run(self, why: str, *arguments: str) -> None:

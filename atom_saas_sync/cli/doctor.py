@@ -114,39 +114,31 @@ def _now() -> datetime:
 
 def _take_request(settings: Settings) -> float:
     """Take a request from the shared budget; a database that is missing, broken or old is only looked at."""
-    from atom_saas_sync.core.marketplace import marketplace_of
-    from atom_saas_sync.store.sqlite.requests import RequestBudget
+    from atom_saas_sync.cli.session import budget_of
 
     try:
         if _Store(settings).read().migrations_pending:
             return 0.0
     except DatabaseError:
         return 0.0  # a finding of its own
-    budget = RequestBudget(
-        settings.database_path,
-        per_minute=settings.rate_limit_per_minute,
-        per_hour=settings.rate_limit_per_hour,
-        marketplace=marketplace_of(settings.api_url),
-    )
-    try:
-        return budget.take(_now())
-    except DatabaseError:
-        return 0.0  # likewise
-    finally:
-        budget.close()
+    with budget_of(settings) as budget:
+        try:
+            return budget.take(_now())
+        except DatabaseError:
+            return 0.0  # likewise
 
 
 class _Store:
     def __init__(self, settings: Settings) -> None:
+        from atom_saas_sync.store import engine_at
+
         self._settings = settings
+        self._engine = engine_at(settings.database)
 
     def read(self) -> Status:
-        from atom_saas_sync.store.sqlite.status import read_status
-
         settings = self._settings
-        return read_status(
-            settings.database_path,
-            now=_now(),
+        return self._engine.status(
+            _now(),
             per_minute=settings.rate_limit_per_minute,
             per_hour=settings.rate_limit_per_hour,
             admission=settings.admission,
@@ -155,33 +147,20 @@ class _Store:
 
     def integrity(self) -> tuple[int, int]:
         from atom_saas_sync.cli.runtime import signer_of
-        from atom_saas_sync.store.sqlite import integrity
-        from atom_saas_sync.store.sqlite.database import Database
 
-        signer, path = signer_of(self._settings), self._settings.database_path
-        with Database.open(path, migrate=False, read_only=True) as database, database.reading() as connection:
-            return len(integrity.tampered(connection, signer)), len(integrity.unsigned(connection, signer))
+        with self._engine.open(migrate=False, read_only=True) as store:
+            return store.maintenance().tampered_and_unsigned(signer_of(self._settings))
 
     def try_writing(self) -> None:
-        from atom_saas_sync.store.sqlite.database import Database
-
-        with (
-            Database.open(self._settings.database_path, migrate=False, create=False) as database,
-            database.transaction(),
-        ):
-            pass
+        with self._engine.open(migrate=False, create=False) as store:
+            store.maintenance().try_writing()
 
     def skill_ids(self) -> list[str]:
-        from atom_saas_sync.store.sqlite.database import Database
-        from atom_saas_sync.store.sqlite.known_ids import KnownIds
+        with self._engine.open(migrate=False, read_only=True) as store:
+            return store.ids().cached()
 
-        with Database.open(self._settings.database_path, migrate=False, read_only=True) as database:
-            return KnownIds(database).cached()
-
-    def free_disk_gb(self) -> float:
-        from atom_saas_sync.store.sqlite.files import free_disk_gb
-
-        return free_disk_gb(self._settings.database_path)
+    def free_disk_gb(self) -> float | None:
+        return self._engine.free_disk_gb()
 
 
 class _Host:

@@ -11,14 +11,12 @@ if TYPE_CHECKING:
 
     from atom_saas_sync.cli.output import GlobalOptions
     from atom_saas_sync.config import Settings
-    from atom_saas_sync.store.sqlite.database import Database
     from atom_saas_sync.usecases.gate.current import CurrentGate
     from atom_saas_sync.usecases.gate.desk import GateDesk
+    from atom_saas_sync.usecases.ports import Store
 
 
-def gate_desk(
-    settings: Settings, database: Database, *, persons: bool, check: Callable[[], None] = lambda: None
-) -> GateDesk:
+def gate_desk(settings: Settings, store: Store, *, persons: bool, check: Callable[[], None] = lambda: None) -> GateDesk:
     """Compose what judging and people's decisions need.
 
     `persons`: the shell of a person may lack the service's settings of files, whose last valid content stays then.
@@ -26,47 +24,46 @@ def gate_desk(
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.config.gate import SettingsFiles, policy_of, require_scanner
     from atom_saas_sync.scanner import CommandScanner
-    from atom_saas_sync.store.sqlite.gate.desk import GateDatabase
     from atom_saas_sync.usecases.gate.desk import GateDesk
     from atom_saas_sync.usecases.gate.loading import LoadedGate, load_gate
 
-    store = GateDatabase(database, history_versions=settings.history_versions, signer=runtime.signer_of(settings))
+    gate_store = store.gate(history_versions=settings.history_versions, signer=runtime.signer_of(settings))
     policy, files, environment = policy_of(settings), SettingsFiles(settings), runtime.environment_for_others()
 
     def load() -> LoadedGate:
         require_scanner(policy.scan_command, environment)
-        return load_gate(policy, files, store, persons=persons)
+        return load_gate(policy, files, gate_store, persons=persons)
 
     scanner = CommandScanner(policy.scan_command, environment) if policy.scan_command else None
-    return GateDesk(store, load, settings.conflict_strategy, scanner, check)
+    return GateDesk(gate_store, load, settings.conflict_strategy, scanner, check)
 
 
 def current_gate(
-    settings: Settings, database: Database, *, check: Callable[[], None] = lambda: None
+    settings: Settings, store: Store, *, check: Callable[[], None] = lambda: None
 ) -> tuple[GateDesk, CurrentGate]:
     """Compose what a process that runs for long needs: the desk, and the gate that follows files and database."""
     from atom_saas_sync.config.gate import SettingsFiles
     from atom_saas_sync.usecases.gate.current import CurrentGate
 
-    desk = gate_desk(settings, database, persons=False, check=check)
+    desk = gate_desk(settings, store, persons=False, check=check)
     return desk, CurrentGate(desk, SettingsFiles(settings))
 
 
 @contextmanager
 def open_desk(options: GlobalOptions) -> Iterator[GateDesk]:
     """Open the database, and compose what a person's command about the gate needs."""
-    with open_desk_and_resolve(options, "", lambda _database, given: given) as (desk, _):
+    with open_desk_and_resolve(options, "", lambda _store, given: given) as (desk, _):
         yield desk
 
 
 @contextmanager
 def open_desk_and_resolve(
-    options: GlobalOptions, given: str, whole: Callable[[Database, str], str]
+    options: GlobalOptions, given: str, whole: Callable[[Store, str], str]
 ) -> Iterator[tuple[GateDesk, str]]:
     """Do the same for a command that only looks, and return the whole id of `given`, too. Raises Ambiguous."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store import open_store
 
     settings = runtime.load(options)
-    with Database.open(settings.database_path, create=False) as database:
-        yield gate_desk(settings, database, persons=True), whole(database, given)
+    with open_store(settings.database, create=False) as store:
+        yield gate_desk(settings, store, persons=True), whole(store, given)

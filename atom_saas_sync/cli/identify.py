@@ -6,59 +6,53 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.output import GlobalOptions
 from atom_saas_sync.errors import NotFound
 
 if TYPE_CHECKING:
-    from atom_saas_sync.store.sqlite.catalogue import Catalogue
-    from atom_saas_sync.store.sqlite.database import Database
-    from atom_saas_sync.store.sqlite.reading import Reading
+    from atom_saas_sync.usecases.ports import EditableCatalogue, Store, StoredReading
 
 
-def whole_id(database: Database, given: str) -> str:
+def whole_id(store: Store, given: str) -> str:
     """Return the skill's id that `given` or its first characters mean; `given` itself if there is none.
 
     Raises Ambiguous. For what destroys or decides for good, take `given` as it is.
     """
     from atom_saas_sync.core.ids import MOST_CANDIDATES, choose_id
-    from atom_saas_sync.store.sqlite.known_ids import KnownIds
 
-    return choose_id(given, *KnownIds(database).skills_from(given, limit=MOST_CANDIDATES + 1))
+    return choose_id(given, *store.ids().skills_from(given, limit=MOST_CANDIDATES + 1))
 
 
-def whole_offered_id(database: Database, given: str) -> str:
+def whole_offered_id(store: Store, given: str) -> str:
     """Return the id of an update that `given` or its first characters mean; `given` itself if there is none.
 
     Raises Ambiguous.
     """
     from atom_saas_sync.core.ids import MOST_CANDIDATES, choose_id
-    from atom_saas_sync.store.sqlite.known_ids import KnownIds
 
-    return choose_id(given, KnownIds(database).offers_from(given, limit=MOST_CANDIDATES + 1), {})
+    return choose_id(given, store.ids().offers_from(given, limit=MOST_CANDIDATES + 1), {})
 
 
-def whole_judged_id(database: Database, given: str) -> str:
+def whole_judged_id(store: Store, given: str) -> str:
     """Return the id of a skill that is served or offered, as `whole_id` does. Raises Ambiguous."""
     from atom_saas_sync.core.ids import MOST_CANDIDATES, choose_id
-    from atom_saas_sync.store.sqlite.known_ids import KnownIds
 
     limit = MOST_CANDIDATES + 1
-    served, former = KnownIds(database).skills_from(given, limit=limit)
-    return choose_id(given, KnownIds(database).offers_from(given, limit=limit) | served, former)
+    served, former = store.ids().skills_from(given, limit=limit)
+    return choose_id(given, store.ids().offers_from(given, limit=limit) | served, former)
 
 
-def whole_rating_id(database: Database, given: str) -> str:
+def whole_rating_id(store: Store, given: str) -> str:
     """Return the rating's id that `given` or its first characters mean; `given` itself if there is none.
 
     Raises Ambiguous.
     """
     from atom_saas_sync.core.ids import MOST_CANDIDATES, choose_id
-    from atom_saas_sync.store.sqlite.known_ids import KnownIds
 
-    return choose_id(given, KnownIds(database).ratings_from(given, limit=MOST_CANDIDATES + 1), {})
+    return choose_id(given, store.ids().ratings_from(given, limit=MOST_CANDIDATES + 1), {})
 
 
 def unknown_skill(skill_id: str) -> NotFound:
@@ -69,12 +63,10 @@ def unknown_skill(skill_id: str) -> NotFound:
     )
 
 
-def not_served(database: Database, skill_id: str) -> NotFound:
+def not_served(store: Store, skill_id: str) -> NotFound:
     """Return the error for a skill that is not served, with the reason if the gate keeps it out."""
-    from atom_saas_sync.store.sqlite.known_ids import KnownIds
-
     shown, named = printable(skill_id), printable(quote(skill_id))
-    standing = KnownIds(database).standing(skill_id)
+    standing = store.ids().standing(skill_id)
     if standing == "quarantined":
         return NotFound(
             f"the skill {shown!r} is in quarantine", hint=f"`atom-sync quarantine show {named}` says why and shows it"
@@ -88,19 +80,21 @@ def not_served(database: Database, skill_id: str) -> NotFound:
     return unknown_skill(skill_id)
 
 
+class OpenCatalogue(NamedTuple):
+    """What commands that read or edit skills work on."""
+
+    store: Store
+    edits: EditableCatalogue
+    reading: StoredReading
+
+
 @contextmanager
-def open_catalogue(
-    options: GlobalOptions, *, create: bool = False, adopt: bool = False
-) -> Iterator[tuple[Catalogue, Reading]]:
+def open_catalogue(options: GlobalOptions, *, create: bool = False, adopt: bool = False) -> Iterator[OpenCatalogue]:
     """Open the database for commands that read or edit skills. Raises DatabaseError."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store.sqlite.catalogue import Catalogue
-    from atom_saas_sync.store.sqlite.database import Database
-    from atom_saas_sync.store.sqlite.reading import Reading
+    from atom_saas_sync.store import open_store
 
     settings = runtime.load(options)
-    with Database.open(settings.database_path, create=create, adopt=adopt) as database:
-        yield (
-            Catalogue(database, history_versions=settings.history_versions),
-            Reading(database, now=datetime.now(UTC)),
-        )
+    with open_store(settings.database, create=create, adopt=adopt) as store:
+        edits = store.edits(history_versions=settings.history_versions)
+        yield OpenCatalogue(store, edits, store.reading(datetime.now(UTC)))

@@ -28,12 +28,11 @@ def show(ctx: typer.Context, as_json: _Json = False) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from atom_saas_sync.cli.runtime import settings_of
-    from atom_saas_sync.store.sqlite.status import read_status
+    from atom_saas_sync.store import engine_at
 
     settings = settings_of(ctx.obj)
-    status = read_status(
-        settings.database_path,
-        now=datetime.now(UTC),
+    status = engine_at(settings.database).status(
+        datetime.now(UTC),
         per_minute=settings.rate_limit_per_minute,
         per_hour=settings.rate_limit_per_hour,
     )
@@ -74,14 +73,13 @@ def start(ctx: typer.Context, as_json: _Json = False) -> None:
 
 def _switch(ctx: typer.Context, *, as_json: bool, on: bool) -> None:
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store.sqlite.database import Database
-    from atom_saas_sync.store.sqlite.runs import Runs
+    from atom_saas_sync.store import open_store
 
     settings: Settings = runtime.load(ctx.obj)
     now = datetime.now(UTC)
     # An emergency stop also holds for the first sync.
-    with Database.open(settings.database_path, create=on) as database:
-        runs = Runs(database)
+    with open_store(settings.database, create=on) as store:
+        runs = store.runs()
         changed = runs.scheduling_stopped() is not on
         if changed and on:
             runs.stop_scheduling(actor=runtime.current_user(), now=now)

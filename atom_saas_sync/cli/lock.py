@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.config import Settings
     from atom_saas_sync.core.gate.lock_file import Difference
     from atom_saas_sync.core.gate.types import Locked, LockFile
-    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.usecases.ports import Store
 
 app = typer.Typer(help="Write lock files and compare them with what is served.", no_args_is_help=True)
 
@@ -122,21 +122,19 @@ def read_lock(settings: Settings, file: Path | None) -> tuple[LockFile, str]:
 
 
 def _served(settings: Settings) -> LockFile:
-    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.store import open_store
 
-    with Database.open(settings.database_path, migrate=False, read_only=True) as database:
-        return served_lock(settings, database)
+    with open_store(settings.database, migrate=False, read_only=True) as store:
+        return served_lock(settings, store)
 
 
-def served_lock(settings: Settings, database: Database) -> LockFile:
+def served_lock(settings: Settings, store: Store) -> LockFile:
     """Return the lock file of what is served."""
     from atom_saas_sync.core.gate.lock_file import lock_of
     from atom_saas_sync.core.marketplace import marketplace_of
-    from atom_saas_sync.store.sqlite.gate.verifying import Verifying
-    from atom_saas_sync.store.sqlite.runs import Runs
 
-    marketplace = Runs(database).marketplace() or marketplace_of(settings.api_url)
-    return lock_of(Verifying(database).texts(), marketplace)
+    marketplace = store.runs().marketplace() or marketplace_of(settings.api_url)
+    return lock_of(store.serving().texts(), marketplace)
 
 
 def _document(difference: Difference) -> dict[str, str | None]:

@@ -212,13 +212,14 @@ def _report_usage(error: typer.TyperException, *, as_json: bool) -> int:
 
 def _name_service_user(error: AtomSyncError) -> None:
     """Let the hint be the line to type, where this user may not read what belongs to the service."""
-    if error.__cause__ is None or not isinstance(error, ConfigError | DatabaseError):
+    if not isinstance(error, ConfigError | DatabaseError):
+        return
+    if not isinstance(error.__cause__, PermissionError) and not error.is_denied:
         return
     from atom_saas_sync.cli.runtime import is_system
     from atom_saas_sync.places import SERVICE_USER
-    from atom_saas_sync.store.sqlite.failures import is_denied
 
-    if is_denied(error.__cause__) and is_system(given_options.get()):
+    if is_system(given_options.get()):
         command = [each for each in sys.argv[1:] if each != "--system"]
         error.hint = f"run: {shlex.join(['sudo', '-u', SERVICE_USER, 'atom-sync', '--system', *command])}"
 

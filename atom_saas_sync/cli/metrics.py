@@ -82,12 +82,11 @@ def _render(settings: Settings) -> tuple[str, list[str]]:
     from datetime import UTC, datetime
 
     from atom_saas_sync.metrics import render
-    from atom_saas_sync.store.sqlite.status import read_status
+    from atom_saas_sync.store import engine_at
 
     now = datetime.now(UTC)
-    status = read_status(
-        settings.database_path,
-        now=now,
+    status = engine_at(settings.database).status(
+        now,
         per_minute=settings.rate_limit_per_minute,
         per_hour=settings.rate_limit_per_hour,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from shlex import quote
@@ -19,7 +19,7 @@ from atom_saas_sync.errors import NotFound, NotLocal, UsageError
 from atom_saas_sync.model import ListedRating
 
 if TYPE_CHECKING:
-    from atom_saas_sync.store.sqlite.ratings import Ratings
+    from atom_saas_sync.usecases.ports import PersonsRatings, Store
 
 app = typer.Typer(help="Rate skills; list and retry ratings.", no_args_is_help=True)
 
@@ -53,9 +53,9 @@ def add(
     problem = rating_problem(skill_id, who, number, comment)
     if problem is not None or number is None:
         raise UsageError(f"invalid rating: {problem}", hint="nothing was stored")
-    with _ratings(ctx.obj, create=True, adopt=True) as ratings:
+    with _ratings(ctx.obj, create=True, adopt=True) as (store, ratings):
         if not force:
-            skill_id = whole_id(ratings.database, skill_id)
+            skill_id = whole_id(store, skill_id)
         if not ratings.is_cached(skill_id):
             unknown = f"no skill {printable(skill_id)} is in the cache"
             if not force:
@@ -82,10 +82,10 @@ def list_ratings(
     """List local ratings, the newest first."""
     if state is not None and state not in _STATES:
         raise UsageError(f"invalid --state {state!r}: expected {', '.join(_STATES)}")
-    with _ratings(ctx.obj) as ratings:
-        skill = skill and whole_id(ratings.database, skill)
+    with _ratings(ctx.obj) as (store, ratings):
+        skill = skill and whole_id(store, skill)
         found, total = ratings.listed(state=state, skill_id=skill, user_id=user, limit=limit or None)
-        names = _names(ratings, found)
+        names = _names(store, found)
     if as_json:
         print_json(
             {"ratings": [{**_line(each), "skill_name": names.get(each.skill_id)} for each in found], "total": total}
@@ -125,8 +125,8 @@ def show(
     as_json: _Json = False,
 ) -> None:
     """Show one rating: what it says, whether it was sent, and what went wrong."""
-    with _ratings(ctx.obj) as ratings:
-        rating = ratings.find(whole_rating_id(ratings.database, rating_id))
+    with _ratings(ctx.obj) as (store, ratings):
+        rating = ratings.find(whole_rating_id(store, rating_id))
     if rating is None:
         raise _unknown([rating_id])
     if as_json:
@@ -156,9 +156,9 @@ def failed(ctx: typer.Context, limit: _Limit = 100, as_json: _Json = False) -> N
     """List the ratings that could not be sent, why, and when they are tried again."""
     from atom_saas_sync.times import time_text
 
-    with _ratings(ctx.obj) as ratings:
+    with _ratings(ctx.obj) as (store, ratings):
         found, total = ratings.listed(state="failed", limit=limit or None)
-        names = _names(ratings, found)
+        names = _names(store, found)
     if as_json:
         rows = [{**_line(each), "rating_id": each.id, "skill_name": names.get(each.skill_id)} for each in found]
         print_json({"failed": rows, "total": total})
@@ -202,8 +202,8 @@ def retry(
     ids = rating_ids or []
     if bool(ids) == everything:
         raise UsageError("name ratings by their ids, or pass --all")
-    with _ratings(ctx.obj, adopt=True) as ratings:
-        ids = [whole_rating_id(ratings.database, each) for each in ids]
+    with _ratings(ctx.obj, adopt=True) as (store, ratings):
+        ids = [whole_rating_id(store, each) for each in ids]
         waiting = [each.id for each in ratings.listed(state="failed")[0]]
         missing = sorted(set(ids) - set(waiting))
         if missing:
@@ -224,8 +224,8 @@ def restore(
     """Put back your rating that a newer one of the marketplace replaced; the next `sync ratings` sends it again."""
     from atom_saas_sync.cli import runtime
 
-    with _ratings(ctx.obj, adopt=True) as ratings:
-        rating_id = whole_rating_id(ratings.database, rating_id)
+    with _ratings(ctx.obj, adopt=True) as (store, ratings):
+        rating_id = whole_rating_id(store, rating_id)
         if ratings.find(rating_id) is None:
             raise _unknown([rating_id])
         rating = ratings.restore(rating_id, actor=runtime.current_user(), now=datetime.now(UTC))
@@ -251,25 +251,23 @@ def delete(
 ) -> None:
     """Delete ratings that were never sent: pending ones, and those that the marketplace refused."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store.sqlite.lock import run_lock
     from atom_saas_sync.times import format_time
 
     ids, clock = list(dict.fromkeys(rating_ids)), runtime.RunClock()
-    with _ratings(ctx.obj, adopt=True) as ratings:
-        path = ratings.database.path
-        with run_lock(
-            path, "ratings", command="ratings delete", now=lambda: format_time(clock.now()), sleep=clock.sleep
-        ):
-            found = {each: ratings.find(each) for each in ids}
-            if missing := [each for each, rating in found.items() if rating is None]:
-                raise _unknown(missing)
-            for each, rating in found.items():
-                if rating is not None and (rating.state == "sent" or rating.remote_rating_id is not None):
-                    raise NotLocal(
-                        f"rating {printable(each)} was sent: the marketplace has it; nothing was deleted",
-                        hint=f"`atom-sync ratings add {quote(rating.skill_id)} STARS` changes it",
-                    )
-            deleted = ratings.delete(ids, actor=runtime.current_user(), now=clock.now())
+    with (
+        _ratings(ctx.obj, adopt=True) as (store, ratings),
+        store.exclusive("ratings", command="ratings delete", now=lambda: format_time(clock.now()), sleep=clock.sleep),
+    ):
+        found = {each: ratings.find(each) for each in ids}
+        if missing := [each for each, rating in found.items() if rating is None]:
+            raise _unknown(missing)
+        for each, rating in found.items():
+            if rating is not None and (rating.state == "sent" or rating.remote_rating_id is not None):
+                raise NotLocal(
+                    f"rating {printable(each)} was sent: the marketplace has it; nothing was deleted",
+                    hint=f"`atom-sync ratings add {quote(rating.skill_id)} STARS` changes it",
+                )
+        deleted = ratings.delete(ids, actor=runtime.current_user(), now=clock.now())
     if as_json:
         print_json({"deleted": deleted, "total": len(deleted)})
     else:
@@ -277,13 +275,14 @@ def delete(
 
 
 @contextmanager
-def _ratings(options: GlobalOptions, *, create: bool = False, adopt: bool = False) -> Iterator[Ratings]:
+def _ratings(
+    options: GlobalOptions, *, create: bool = False, adopt: bool = False
+) -> Iterator[tuple[Store, PersonsRatings]]:
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store.sqlite.database import Database
-    from atom_saas_sync.store.sqlite.ratings import Ratings
+    from atom_saas_sync.store import open_store
 
-    with Database.open(runtime.settings_of(options).database_path, create=create, adopt=adopt) as database:
-        yield Ratings(database)
+    with open_store(runtime.settings_of(options).database, create=create, adopt=adopt) as store:
+        yield store, store.own_ratings()
 
 
 def _unknown(ids: Sequence[str], kind: str = "") -> NotFound:
@@ -292,10 +291,8 @@ def _unknown(ids: Sequence[str], kind: str = "") -> NotFound:
     )
 
 
-def _names(ratings: Ratings, listed: Sequence[ListedRating]) -> dict[str, str]:
-    from atom_saas_sync.store.sqlite.known_ids import KnownIds
-
-    return KnownIds(ratings.database).names(each.skill_id for each in listed)
+def _names(store: Store, listed: Sequence[ListedRating]) -> Mapping[str, str]:
+    return store.ids().names(each.skill_id for each in listed)
 
 
 def _line(rating: ListedRating) -> dict[str, Any]:

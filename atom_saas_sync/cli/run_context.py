@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atom_saas_sync.cli.output import GlobalOptions, note
@@ -18,7 +17,8 @@ if TYPE_CHECKING:
     from atom_saas_sync.cli.runtime import RunClock
     from atom_saas_sync.cli.session import Session
     from atom_saas_sync.config import Settings
-    from atom_saas_sync.store.sqlite.runs import Runs
+    from atom_saas_sync.core.location import Location
+    from atom_saas_sync.usecases.ports import StoredRuns
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ def session_for(options: GlobalOptions, when: RunContext, kind: str, *, lock: st
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.cli.session import AUTO_SYNC_OFF, SCHEDULER_OFF, STOPPED, open_session
     from atom_saas_sync.config import require_token
-    from atom_saas_sync.store.sqlite.database import Database
-    from atom_saas_sync.store.sqlite.runs import TIMER, Runs
+    from atom_saas_sync.model import TIMER
+    from atom_saas_sync.store import open_store
 
     # Nobody reads what a timer prints; cron would send it as mail, each time.
     settings = runtime.load(options, names_host=when.names_host and not when.scheduled and not when.started_by)
@@ -68,9 +68,9 @@ def session_for(options: GlobalOptions, when: RunContext, kind: str, *, lock: st
         raise _skip("scheduler_off", SCHEDULER_OFF)
     with ExitStack() as stack:
         if dry_run:
-            settings = replace(settings, database_path=stack.enter_context(_for_a_dry_run(settings.database_path)))
-        database = stack.enter_context(Database.open(settings.database_path, adopt=not when.scheduled))
-        runs = Runs(database)
+            settings = replace(settings, database=stack.enter_context(_for_a_dry_run(settings.database)))
+        store = stack.enter_context(open_store(settings.database, adopt=not when.scheduled))
+        runs = store.runs()
         if when.scheduled and runs.scheduling_stopped():
             raise _skip("stopped", STOPPED)
         if when.scheduled and runs.auto_sync_is_off():
@@ -82,7 +82,7 @@ def session_for(options: GlobalOptions, when: RunContext, kind: str, *, lock: st
             session = stack.enter_context(
                 open_session(
                     settings,
-                    database,
+                    store,
                     kind,
                     lock=lock,
                     clock=when.clock,
@@ -97,29 +97,20 @@ def session_for(options: GlobalOptions, when: RunContext, kind: str, *, lock: st
 
 
 @contextmanager
-def _for_a_dry_run(path: Path) -> Iterator[Path]:
+def _for_a_dry_run(location: Location) -> Iterator[Location]:
     """Return the database of a dry run, which creates and upgrades none: a throw-away one where that is needed."""
     from atom_saas_sync.cli.runtime import temporary_directory
-    from atom_saas_sync.store.sqlite import migrations
-    from atom_saas_sync.store.sqlite.backup import copy
-    from atom_saas_sync.store.sqlite.database import Database
-    from atom_saas_sync.store.sqlite.files import exists
+    from atom_saas_sync.store import engine_at
 
-    there = exists(path)
-    if there:
-        with Database.open(path, migrate=False, read_only=True) as database:
-            migrations.refuse_newer(database)
-            is_current = not migrations.pending(database)
-        if is_current:
-            yield path
-            return
+    engine = engine_at(location)
+    if engine.is_current():
+        yield location
+        return
     with temporary_directory() as directory:
-        if there:
-            copy(path, directory / path.name)
-        yield directory / path.name
+        yield engine.scratch_copy(directory)
 
 
-def _is_due(runs: Runs, settings: Settings, kind: str, now: datetime) -> bool:
+def _is_due(runs: StoredRuns, settings: Settings, kind: str, now: datetime) -> bool:
     import logging
     from datetime import timedelta
 

@@ -16,7 +16,7 @@ from atom_saas_sync.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
     from atom_saas_sync.core.run_log import LoggedRun
-    from atom_saas_sync.store.sqlite.run_log import RunHistory
+    from atom_saas_sync.usecases.ports import StoredRunHistory
 
 app = typer.Typer(help="List and show past and current runs.", no_args_is_help=True)
 
@@ -137,10 +137,9 @@ def _outcome(run: LoggedRun) -> str:
 
 
 @contextmanager
-def _history(options: GlobalOptions) -> Iterator[RunHistory]:
+def _history(options: GlobalOptions) -> Iterator[StoredRunHistory]:
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store.sqlite.database import Database
-    from atom_saas_sync.store.sqlite.run_log import RunHistory
+    from atom_saas_sync.store import open_store
 
-    with Database.open(runtime.load(options).database_path, create=False) as database:
-        yield RunHistory(database)
+    with open_store(runtime.load(options).database, create=False) as store:
+        yield store.run_history()

@@ -117,8 +117,8 @@ def _systemd_of_user(options: GlobalOptions, *, install: bool, uninstall: bool, 
     settings, home = _settings(options), Path.home()
     data = runtime.data_home()
     database = f"{data}/atom-sync/atom.db" if data else f"{HOME}/{user_units.DATABASE}"
-    if not _is_default_database(settings):
-        database = str(settings.database_path)
+    if isinstance(settings.database, Path) and not _is_default_database(settings):
+        database = str(settings.database)
     schedule = _schedule(
         options,
         settings,
@@ -267,7 +267,9 @@ def _database(settings: Settings) -> Path:
     """Return where the services' database is: where the settings say so, else in their state directory."""
     from atom_saas_sync.places import STATE_DIRECTORY
 
-    return Path(STATE_DIRECTORY) / "atom.db" if _is_default_database(settings) else settings.database_path
+    if isinstance(settings.database, Path) and not _is_default_database(settings):
+        return settings.database
+    return Path(STATE_DIRECTORY) / "atom.db"
 
 
 def _is_default_database(settings: Settings) -> bool:
@@ -361,7 +363,9 @@ def _write_environment(
     ]
     # Services have a database and a credential of their own accord; these are for cron and for people.
     lines.append(f"ATOM_SAAS_API_TOKEN_FILE={token_file or TOKEN_FILE}")
-    lines.append(f"ATOM_SAAS_DATABASE_URL=sqlite:///{database or _database(settings)}")
+    is_file = isinstance(settings.database, Path)
+    url = f"sqlite:///{database or _database(settings)}" if is_file else str(settings.database)
+    lines.append(f"ATOM_SAAS_DATABASE_URL={url}")
     lines.append("ENABLE_SCHEDULER=true")
     _make_directory(path.parent)
     try:

@@ -28,10 +28,7 @@ def serve_health(
 ) -> None:
     """Serve health, metrics and the admin API over HTTP."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.store.sqlite import migrations
-    from atom_saas_sync.store.sqlite.database import Database
-    from atom_saas_sync.store.sqlite.files import exists
-    from atom_saas_sync.store.sqlite.runs import Runs
+    from atom_saas_sync.store import engine_at
     from atom_saas_sync.web.app import create_app
     from atom_saas_sync.web.jobs import Jobs
     from atom_saas_sync.web.server import listen, serve
@@ -39,22 +36,23 @@ def serve_health(
     signal.signal(signal.SIGHUP, lambda *_: None)  # until the server's own handler reports it
     options = replace(ctx.obj, usual_level="info")
     settings = runtime.load(options)
+    engine = engine_at(settings.database)
 
     def now() -> datetime:
         return datetime.now(UTC)
 
     def find_run(pid: int, since: datetime) -> int | None:
-        if not exists(settings.database_path):
+        if not engine.exists():
             return None  # the sync that was started makes it
-        with Database.open(settings.database_path, migrate=False, read_only=True) as database:
-            return Runs(database).run_of_process(pid, since=since) if migrations.current(database) else None
+        with engine.open(migrate=False, read_only=True) as store:
+            return store.runs().run_of_process(pid, since=since) if store.schema().current() else None
 
     jobs = Jobs(_command(options, settings), find_run, now, runtime.environment_with(_files(settings)))
     with ExitStack() as stack:
         listener = stack.enter_context(listen(host, port))
         try:
-            if exists(settings.database_path):
-                Database.open(settings.database_path).close()
+            if engine.exists():
+                engine.open().close()
         except DatabaseError as error:
             # Served all the same: the probes say what is wrong, and see when it is mended.
             complain(error.message, error.hint)
@@ -70,7 +68,7 @@ def serve_health(
 def _command(options: GlobalOptions, settings: Settings) -> list[str]:
     """Return how a child is called with the settings of this process, wherever it runs."""
     command = [sys.executable, "-P", "-m", "atom_saas_sync", "--log-level", options.level]
-    command += ["--log-format", options.log_format, "--database", str(settings.database_path)]
+    command += ["--log-format", options.log_format, "--database", str(settings.database)]
     # The very file that was found here, or none: not one that somebody puts there later.
     command += ["--no-env-file"] if settings.env_file is None else ["--env-file", str(settings.env_file)]
     return command + (["--system"] if options.system else [])

@@ -8,16 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from atom_saas_sync.cli.runtime import RunClock
     from atom_saas_sync.config import Settings
+    from atom_saas_sync.core.location import Location
     from atom_saas_sync.marketplace.client import MarketplaceClient
-    from atom_saas_sync.store.sqlite.database import Database
-    from atom_saas_sync.store.sqlite.requests import RequestBudget
-    from atom_saas_sync.store.sqlite.runs import Runs
     from atom_saas_sync.usecases.gate.run import RunGate
-    from atom_saas_sync.usecases.ports import Progress
+    from atom_saas_sync.usecases.ports import Lockable, Progress, Store, StoredBudget, StoredRuns
     from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
     from atom_saas_sync.usecases.sync_ratings import RatingOptions, RatingSync
 
@@ -31,31 +27,20 @@ class Session:
     """The edges that a run needs; the lock of its kind is held."""
 
     settings: Settings
-    database: Database
-    runs: Runs
-    budget: RequestBudget
+    store: Store
+    runs: StoredRuns
+    budget: StoredBudget
     client: MarketplaceClient
     started_by: str
 
 
-def runs_of(settings: Settings, database: Database) -> Runs:
-    """Return the audit trail of a database that belongs to the marketplace of the settings, or to none yet.
-
-    Raises WrongMarketplace.
-    """
-    from atom_saas_sync.store.sqlite.runs import runs_for
-
-    return runs_for(settings.api_url, database)
-
-
 @contextmanager
-def budget_of(settings: Settings) -> Iterator[RequestBudget]:
+def budget_of(settings: Settings) -> Iterator[StoredBudget]:
     """Open the request budget that all processes share."""
     from atom_saas_sync.core.marketplace import marketplace_of
-    from atom_saas_sync.store.sqlite.requests import RequestBudget
+    from atom_saas_sync.store import engine_at
 
-    budget = RequestBudget(
-        settings.database_path,
+    budget = engine_at(settings.database).request_budget(
         per_minute=settings.rate_limit_per_minute,
         per_hour=settings.rate_limit_per_hour,
         marketplace=marketplace_of(settings.api_url),
@@ -69,7 +54,7 @@ def budget_of(settings: Settings) -> Iterator[RequestBudget]:
 @contextmanager
 def open_session(
     settings: Settings,
-    database: Database,
+    store: Store,
     kind: str,
     *,
     lock: str,
@@ -84,15 +69,14 @@ def open_session(
     """
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.errors import Locked
-    from atom_saas_sync.store.sqlite.lock import run_lock
     from atom_saas_sync.times import format_time
+    from atom_saas_sync.usecases.binding import runs_for
 
-    runs = runs_of(settings, database)
+    runs = runs_for(settings.api_url, store)
     with ExitStack() as stack:
         try:
             stack.enter_context(
-                run_lock(
-                    settings.database_path,
+                store.exclusive(
                     lock,
                     wait_seconds=wait,
                     may_wait=command.startswith("sync"),
@@ -106,27 +90,24 @@ def open_session(
             raise
         budget = stack.enter_context(budget_of(settings))
         client = stack.enter_context(runtime.marketplace_client(settings, budget, clock))
-        yield Session(settings, database, runs, budget, client, started_by)
+        yield Session(settings, store, runs, budget, client, started_by)
 
 
 @contextmanager
-def all_runs_locked(database_path: Path, *, command: str, clock: RunClock) -> Iterator[None]:
+def all_runs_locked(database: Lockable, *, command: str, clock: RunClock) -> Iterator[None]:
     """Keep every other run, and `watch`, off the database during the block. Raises Locked."""
-    from atom_saas_sync.store.sqlite.lock import run_lock
-    from atom_saas_sync.store.sqlite.status import RUN_KINDS, WATCH_LOCK
+    from atom_saas_sync.model import LOCKED_KINDS, WATCH_LOCK
     from atom_saas_sync.times import format_time
 
     with ExitStack() as stack:
-        for kind in (WATCH_LOCK, *RUN_KINDS):
-            lock = run_lock(
-                database_path, kind, command=command, now=lambda: format_time(clock.now()), sleep=clock.sleep
-            )
+        for kind in (WATCH_LOCK, *LOCKED_KINDS):
+            lock = database.exclusive(kind, command=command, now=lambda: format_time(clock.now()), sleep=clock.sleep)
             stack.enter_context(lock)
         yield
 
 
 @contextmanager
-def noted_run(database_path: Path, kind: str, *, started_by: str) -> Iterator[dict[str, int]]:
+def noted_run(database: Location, kind: str, *, started_by: str) -> Iterator[dict[str, int]]:
     """Note what the block does as a run of that kind, with the counts that the block puts into the dictionary.
 
     If that can't be written, it is only said: what was done is worth more than the line about it.
@@ -135,17 +116,14 @@ def noted_run(database_path: Path, kind: str, *, started_by: str) -> Iterator[di
 
     from atom_saas_sync.cli.output import note
     from atom_saas_sync.errors import AtomSyncError, DatabaseError
-    from atom_saas_sync.store.sqlite.database import Database
-    from atom_saas_sync.store.sqlite.migrations import require_current
-    from atom_saas_sync.store.sqlite.runs import Runs
+    from atom_saas_sync.store import open_store
 
     began, counts = datetime.now(UTC), dict[str, int]()
 
     def write(error: AtomSyncError | None) -> None:
         try:
-            with Database.open(database_path, migrate=False, create=False) as database:
-                require_current(database)
-                Runs(database).note(
+            with open_store(database, create=False) as store:
+                store.runs().note(
                     kind, started_by=started_by, began=began, now=datetime.now(UTC), counts=counts, error=error
                 )
         except DatabaseError as failure:
@@ -165,14 +143,13 @@ def catalogue_pull(
     """Compose one polling sync."""
     from atom_saas_sync.cli.runtime import signer_of
     from atom_saas_sync.logs import set_run_id
-    from atom_saas_sync.store.sqlite.catalogue import Catalogue
     from atom_saas_sync.usecases.pull_catalogue import CataloguePull
 
     settings = session.settings
     return CataloguePull(
         gate=_run_gate(session, options, clock) if options.skills else None,
         marketplace=session.client,
-        catalogue=Catalogue(session.database, history_versions=settings.history_versions, signer=signer_of(settings)),
+        catalogue=session.store.catalogue(history_versions=settings.history_versions, signer=signer_of(settings)),
         runs=session.runs,
         clock=clock,
         options=options,
@@ -187,7 +164,7 @@ def _run_gate(session: Session, options: PullOptions, clock: RunClock) -> RunGat
     from atom_saas_sync.cli.gate_session import gate_desk
     from atom_saas_sync.usecases.gate.run import RunGate
 
-    desk = gate_desk(session.settings, session.database, persons=False, check=clock.check)
+    desk = gate_desk(session.settings, session.store, persons=False, check=clock.check)
     return RunGate(desk, clock.now(), dry_run=options.dry_run, adopting=options.adopting)
 
 
@@ -198,13 +175,12 @@ def rating_sync(
     from atom_saas_sync.config import require_token
     from atom_saas_sync.core.outgoing import user_hasher
     from atom_saas_sync.logs import set_run_id
-    from atom_saas_sync.store.sqlite.ratings import Ratings
     from atom_saas_sync.usecases.sync_ratings import RatingSync
 
     settings = session.settings
     return RatingSync(
         marketplace=session.client,
-        ratings=Ratings(session.database),
+        ratings=session.store.ratings(),
         runs=session.runs,
         budget=session.budget,
         clock=clock,

@@ -17,7 +17,7 @@ from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model import CachedSkill
 
 if TYPE_CHECKING:
-    from atom_saas_sync.store.sqlite.catalogue import Catalogue
+    from atom_saas_sync.usecases.ports import EditableCatalogue
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 _Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before local work is lost.")]
@@ -53,8 +53,8 @@ def edit(
 
     if (bool(changes), file is not None, code).count(True) > 1:
         raise UsageError("--set, --file and --code exclude each other")
-    with open_catalogue(ctx.obj, adopt=True) as (catalogue, reading):
-        skill_id = whole_id(catalogue.database, skill_id)
+    with open_catalogue(ctx.obj, adopt=True) as (store, catalogue, reading):
+        skill_id = whole_id(store, skill_id)
         skill = reading.skill(skill_id)
         if skill is None:
             raise unknown_skill(skill_id)
@@ -83,7 +83,7 @@ def import_skills(
     candidates = [
         Candidate(place, raw) for path in files for place, raw in read_skills(read_text(path), file_name(path))
     ]
-    with open_catalogue(ctx.obj, create=True, adopt=True) as (catalogue, _):
+    with open_catalogue(ctx.obj, create=True, adopt=True) as (_, catalogue, _):
         done = do_import(catalogue, candidates, actor=runtime.current_user(), now=datetime.now(UTC))
     if as_json:
         print_json({"added": done.added, "updated": done.updated, "unchanged": done.unchanged})
@@ -103,8 +103,8 @@ def revert(
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.usecases.edit_skills import edits_of, revert_skills
 
-    with open_catalogue(ctx.obj, adopt=True) as (catalogue, _):
-        ids = list(dict.fromkeys(whole_id(catalogue.database, each) for each in skill_ids))
+    with open_catalogue(ctx.obj, adopt=True) as (store, catalogue, _):
+        ids = list(dict.fromkeys(whole_id(store, each) for each in skill_ids))
         edits = edits_of(catalogue, ids)
         if len(ids) > 1:
             _confirm(edits, "Revert them? The history keeps them.", yes=yes, as_json=as_json)
@@ -132,9 +132,9 @@ def restore(
     from atom_saas_sync.cli.skill_versions import sent_skill
     from atom_saas_sync.usecases.edit_skills import restore_version
 
-    with open_catalogue(ctx.obj, adopt=True) as (catalogue, _):
-        skill_id = whole_id(catalogue.database, skill_id)
-        former, _facts = sent_skill(catalogue, skill_id, version)
+    with open_catalogue(ctx.obj, adopt=True) as (store, catalogue, _):
+        skill_id = whole_id(store, skill_id)
+        former, _facts = sent_skill(store, catalogue, skill_id, version)
         changed = restore_version(
             catalogue, skill_id, former.text, version=version, actor=runtime.current_user(), now=datetime.now(UTC)
         )
@@ -153,7 +153,7 @@ def delete(
     from atom_saas_sync.usecases.edit_skills import delete_skills, edits_of, refuse_to_delete
 
     ids = list(dict.fromkeys(skill_ids))
-    with open_catalogue(ctx.obj, adopt=True) as (catalogue, _):
+    with open_catalogue(ctx.obj, adopt=True) as (_, catalogue, _):
         refuse_to_delete(catalogue, ids)
         edits = edits_of(catalogue, ids)
         _confirm(edits, "Delete them? `atom-sync skills restore` brings them back.", yes=yes, as_json=as_json)
@@ -173,14 +173,14 @@ def _confirm(edits: dict[str, str], question: str, *, yes: bool, as_json: bool) 
     confirm_loss(lines, what=counted(len(lines), "local edit"), question=question, yes=yes, as_json=as_json)
 
 
-def _store_edit(catalogue: Catalogue, skill_id: str, text: str, *, seen: str | None) -> bool:
+def _store_edit(catalogue: EditableCatalogue, skill_id: str, text: str, *, seen: str | None) -> bool:
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.usecases.edit_skills import edit_skill
 
     return edit_skill(catalogue, skill_id, text, seen=seen, actor=runtime.current_user(), now=datetime.now(UTC))
 
 
-def _edit_by_hand(catalogue: Catalogue, skill: CachedSkill, *, code: bool, may_ask: bool) -> bool:
+def _edit_by_hand(catalogue: EditableCatalogue, skill: CachedSkill, *, code: bool, may_ask: bool) -> bool:
     from atom_saas_sync.cli.editor import EditedFile, edited, keeping, pretty
     from atom_saas_sync.core.canonical import decode_object
     from atom_saas_sync.core.documents import read_one

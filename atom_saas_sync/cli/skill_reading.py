@@ -19,7 +19,7 @@ from atom_saas_sync.errors import NotFound, UsageError
 from atom_saas_sync.model import CachedSkill, SkillFilter
 
 if TYPE_CHECKING:
-    from atom_saas_sync.store.sqlite.reading import Reading
+    from atom_saas_sync.usecases.ports import StoredReading
 
 _SORTS = ("rating", "name", "updated")
 
@@ -84,20 +84,19 @@ def show(
 ) -> None:
     """Show one skill, or a former version of it."""
     from atom_saas_sync.cli.skill_versions import sent_skill, version_state
-    from atom_saas_sync.store.sqlite.known_ids import KnownIds
 
-    with open_catalogue(ctx.obj) as (catalogue, reading):
-        skill_id = whole_id(catalogue.database, skill_id)
+    with open_catalogue(ctx.obj) as (store, edits, reading):
+        skill_id = whole_id(store, skill_id)
         facts: dict[str, Any] = {}
         waits = False
         if version is not None:
-            skill, facts = sent_skill(catalogue, skill_id, version)
+            skill, facts = sent_skill(store, edits, skill_id, version)
         elif (found := reading.skill(skill_id)) is not None:
-            skill, waits = found, KnownIds(catalogue.database).standing(skill_id) == "hold"
+            skill, waits = found, store.ids().standing(skill_id) == "hold"
             reading.count_read([skill])
         else:
             reading.count_read([])
-            raise not_served(catalogue.database, skill_id)
+            raise not_served(store, skill_id)
     from atom_saas_sync.core.canonical import decode_object
     from atom_saas_sync.core.documents import skill_line
     from atom_saas_sync.times import time_text
@@ -117,8 +116,8 @@ def show(
 
 
 @contextmanager
-def _reading(options: GlobalOptions) -> Iterator[Reading]:
-    with open_catalogue(options) as (_, reading):
+def _reading(options: GlobalOptions) -> Iterator[StoredReading]:
+    with open_catalogue(options) as (_, _, reading):
         yield reading
 
 

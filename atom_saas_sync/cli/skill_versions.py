@@ -18,7 +18,7 @@ from atom_saas_sync.model import CachedSkill, PublishedVersion
 
 if TYPE_CHECKING:
     from atom_saas_sync.core.comparison import FieldChange
-    from atom_saas_sync.store.sqlite.catalogue import Catalogue
+    from atom_saas_sync.usecases.ports import EditableCatalogue, Store
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The skill's id, or its first 4 or more characters.")]
@@ -42,9 +42,9 @@ def diff(
     from atom_saas_sync.core.canonical import decode_object
     from atom_saas_sync.core.comparison import ABSENT, compare
 
-    with open_catalogue(ctx.obj) as (catalogue, _):
-        skill_id = whole_id(catalogue.database, skill_id)
-        (before_name, before), (after_name, after) = _texts(catalogue, skill_id, (old, new))
+    with open_catalogue(ctx.obj) as (store, edits, _):
+        skill_id = whole_id(store, skill_id)
+        (before_name, before), (after_name, after) = _texts(store, edits, skill_id, (old, new))
     left, right = decode_object(before) or {}, decode_object(after) or {}
     changes = compare(left, left, right)
     if as_json:
@@ -74,13 +74,12 @@ def diff(
 def log(ctx: typer.Context, skill_id: _Id, as_json: _Json = False) -> None:
     """List the versions that the marketplace sent, and those written here that were replaced, the newest first."""
     from atom_saas_sync.cli.tables import Column, print_table
-    from atom_saas_sync.store.sqlite.history import History
 
-    with open_catalogue(ctx.obj) as (catalogue, _):
-        skill_id = whole_id(catalogue.database, skill_id)
-        catalogue.look_at_deleted_edits(skill_id)
-        versions = History(catalogue.database).versions(skill_id)
-        if not versions and skill_id not in catalogue.known([skill_id]):
+    with open_catalogue(ctx.obj) as (store, edits, _):
+        skill_id = whole_id(store, skill_id)
+        edits.look_at_deleted_edits(skill_id)
+        versions = store.history().versions(skill_id)
+        if not versions and skill_id not in edits.known([skill_id]):
             raise unknown_skill(skill_id)
     rows = [_facts(each) for each in versions]
     if as_json:
@@ -104,13 +103,14 @@ def log(ctx: typer.Context, skill_id: _Id, as_json: _Json = False) -> None:
         say("the marketplace has never sent this skill: it exists only here")
 
 
-def sent_skill(catalogue: Catalogue, skill_id: str, wanted: str) -> tuple[CachedSkill, dict[str, Any]]:
+def sent_skill(
+    store: Store, edits: EditableCatalogue, skill_id: str, wanted: str
+) -> tuple[CachedSkill, dict[str, Any]]:
     """Return a version that the marketplace sent as a skill, and what is known of the version. Raises NotFound."""
     from atom_saas_sync.core.versions import choose_version
-    from atom_saas_sync.store.sqlite.history import History
 
-    versions = History(catalogue.database).versions(skill_id)
-    if not versions and skill_id not in catalogue.known([skill_id]):
+    versions = store.history().versions(skill_id)
+    if not versions and skill_id not in edits.known([skill_id]):
         raise unknown_skill(skill_id)
     chosen = choose_version(skill_id, versions, wanted)
     skill = CachedSkill(skill_id=skill_id, text=chosen.text, source=chosen.origin, confirmed_at=None, stale=False)
@@ -147,13 +147,12 @@ def _facts(version: PublishedVersion) -> dict[str, Any]:
     }
 
 
-def _texts(catalogue: Catalogue, skill_id: str, wanted: Sequence[str]) -> list[tuple[str, str]]:
+def _texts(store: Store, edits: EditableCatalogue, skill_id: str, wanted: Sequence[str]) -> list[tuple[str, str]]:
     """Return for each version that is wanted its name for people, and its text."""
     from atom_saas_sync.core.versions import choose_version, version_name
-    from atom_saas_sync.store.sqlite.history import History
 
-    versions = History(catalogue.database).versions(skill_id)
-    known = catalogue.known([skill_id]).get(skill_id)
+    versions = store.history().versions(skill_id)
+    known = edits.known([skill_id]).get(skill_id)
     local = None if known is None else known.local_text
     if not versions and local is None:
         raise unknown_skill(skill_id)

@@ -69,12 +69,11 @@ def _look(settings: Settings) -> tuple[Status, Health, datetime]:
     from datetime import UTC, datetime
 
     from atom_saas_sync.core.health import check_health
-    from atom_saas_sync.store.sqlite.status import read_status
+    from atom_saas_sync.store import engine_at
 
     now = datetime.now(UTC)
-    state = read_status(
-        settings.database_path,
-        now=now,
+    state = engine_at(settings.database).status(
+        now,
         per_minute=settings.rate_limit_per_minute,
         per_hour=settings.rate_limit_per_hour,
         admission=settings.admission,

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from atom_saas_sync.config import Settings
     from atom_saas_sync.core.gate.lock_file import Difference
     from atom_saas_sync.core.gate.types import Revocation
-    from atom_saas_sync.store.sqlite.database import Database
     from atom_saas_sync.usecases.gate.verify import Verified, VerifiedSkill
+    from atom_saas_sync.usecases.ports import Store
 
 _NOT_VERIFIED = 4
 _DIGITS = 12
@@ -50,18 +50,17 @@ def verify(
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.cli.identify import whole_id
     from atom_saas_sync.core.gate.states import STATES
-    from atom_saas_sync.store.sqlite.database import Database
-    from atom_saas_sync.store.sqlite.gate.verifying import Verifying
+    from atom_saas_sync.store import open_store
     from atom_saas_sync.usecases.gate.verify import verify as verify_skills
 
     if state is not None and state not in STATES:
         raise UsageError(f"invalid --state {printable(state)!r}: expected {', '.join(STATES)}")
     settings = runtime.settings_of(ctx.obj)
-    with Database.open(settings.database_path, read_only=True) as database:
-        wanted = list(dict.fromkeys(whole_id(database, each) for each in skill_ids)) if skill_ids else None
-        drift = None if lock is None else _drift(settings, database, lock, wanted)
+    with open_store(settings.database, read_only=True) as store:
+        wanted = list(dict.fromkeys(whole_id(store, each) for each in skill_ids)) if skill_ids else None
+        drift = None if lock is None else _drift(settings, store, lock, wanted)
         found = verify_skills(
-            Verifying(database, runtime.signer_of(settings)),
+            store.serving(runtime.signer_of(settings)),
             wanted,
             listed=_listed(settings),
             strict=strict,
@@ -93,12 +92,12 @@ def _listed(settings: Settings) -> tuple[Revocation, ...]:
         return ()
 
 
-def _drift(settings: Settings, database: Database, path: Path, skill_ids: list[str] | None) -> list[Difference]:
+def _drift(settings: Settings, store: Store, path: Path, skill_ids: list[str] | None) -> list[Difference]:
     from atom_saas_sync.cli.lock import read_lock, served_lock
     from atom_saas_sync.core.gate.lock_file import compare
 
     lock, _ = read_lock(settings, path)
-    differences = compare(lock, served_lock(settings, database).skills)
+    differences = compare(lock, served_lock(settings, store).skills)
     return [each for each in differences if skill_ids is None or each.skill_id in skill_ids]
 
 

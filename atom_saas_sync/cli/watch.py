@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.config import Settings
     from atom_saas_sync.marketplace.websocket import WebSocketConnection
     from atom_saas_sync.model import RunReport
-    from atom_saas_sync.store.sqlite.database import Database
+    from atom_saas_sync.usecases.ports import Store, StoreUpkeep
     from atom_saas_sync.usecases.watch.jobs import Job
     from atom_saas_sync.usecases.watch.service import Watch, WatchSettings
 
@@ -53,9 +53,6 @@ def watch(
     """Follow the marketplace in real time until stopped."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.config import require_token
-    from atom_saas_sync.store.sqlite.lock import run_lock
-    from atom_saas_sync.store.sqlite.status import WATCH_LOCK
-    from atom_saas_sync.times import format_time
 
     options = replace(ctx.obj, usual_level="info")  # nobody watches a service: its log is all there is
     settings = runtime.load(options)
@@ -70,15 +67,6 @@ def watch(
     _share_one_heap()
     clock = runtime.RunClock()
     with ExitStack() as stack:
-        stack.enter_context(
-            run_lock(
-                settings.database_path,
-                WATCH_LOCK,
-                command="watch",
-                now=lambda: format_time(clock.now()),
-                sleep=clock.sleep,
-            )
-        )
         _Service(options, settings, clock, supervisor, jobs=jobs).run(stack)
 
 
@@ -109,40 +97,42 @@ class _Service:
     def run(self, stack: ExitStack) -> None:
         import asyncio
 
-        from atom_saas_sync.cli.session import runs_of
-        from atom_saas_sync.store.sqlite.database import Database
+        from atom_saas_sync.model import WATCH_LOCK
+        from atom_saas_sync.store import engine_at
+        from atom_saas_sync.times import format_time
+        from atom_saas_sync.usecases.binding import runs_for
 
+        engine, clock = engine_at(self._settings.database), self._clock
         # One connection for the thread that writes; the loop sees to it that it is used by nobody else.
-        database = stack.enter_context(
-            Database.open(self._settings.database_path, any_thread=True, busy_timeout_seconds=_BUSY_SECONDS)
+        store = stack.enter_context(engine.open(any_thread=True, busy_timeout_seconds=_BUSY_SECONDS))
+        stack.enter_context(
+            store.exclusive(WATCH_LOCK, command="watch", now=lambda: format_time(clock.now()), sleep=clock.sleep)
         )
-        runs_of(self._settings, database)
-        beside = stack.enter_context(Database.open(self._settings.database_path, any_thread=True))
-        self._gate.require_policy(database)
+        runs_for(self._settings.api_url, store)
+        upkeep = stack.enter_context(engine.upkeep())
+        self._gate.require_policy(store)
         stack.callback(self._gate.close)
-        asyncio.run(self._run(database, beside))
+        asyncio.run(self._run(store, upkeep))
 
-    async def _run(self, database: Database, beside: Database) -> None:
+    async def _run(self, store: Store, upkeep: StoreUpkeep) -> None:
         import asyncio
         import random
 
         from atom_saas_sync.cli.runtime import signer_of
-        from atom_saas_sync.store.sqlite.realtime import RealtimeStore, Schedule
-        from atom_saas_sync.store.sqlite.upkeep import SQLiteUpkeep
         from atom_saas_sync.usecases.follow_events import EventFollower
         from atom_saas_sync.usecases.watch.service import Watch
 
         settings = self._settings
-        store = RealtimeStore(database, history_versions=settings.history_versions, signer=signer_of(settings))
+        events = store.events(history_versions=settings.history_versions, signer=signer_of(settings))
         service = Watch(
             settings=_watch_settings(self._settings),
             open_link=self._open_link,
             follower=EventFollower(
-                store, strategy=self._settings.conflict_strategy, gate=partial(self._gate.for_messages, database)
+                events, strategy=self._settings.conflict_strategy, gate=partial(self._gate.for_messages, store)
             ),
-            store=store,
-            upkeep=SQLiteUpkeep(beside),
-            schedule=Schedule(database),
+            store=store.watch_state(),
+            upkeep=upkeep,
+            schedule=store.schedule(),
             poll=self._poll,
             interrupt=self._clock.stop,
             token_changed=self._take_new_token,
@@ -227,20 +217,20 @@ class _Service:
         except AtomSyncError as error:
             log.error("the configuration was not reloaded: %s", error.message.replace("\n", "; "))  # noqa: TRY400 - the message says it all
         else:
-            if settings.database_path != old.database_path:
-                log.warning("the database stays %s until `watch` is started again", old.database_path)
-            self._use(replace(settings, database_path=old.database_path))
+            if settings.database != old.database:
+                log.warning("the database stays %s until `watch` is started again", old.database)
+            self._use(replace(settings, database=old.database))
             link = [(each.ws_url, each.api_token, each.ca_file) for each in (old, settings)]
             service.reload(_watch_settings(settings), self._periodic_jobs(), reconnect=link[0] != link[1])
             log.info("reloaded the configuration")
         self._supervisor.ready()
 
     def _refuse_other_marketplace(self, settings: Settings) -> None:
-        from atom_saas_sync.cli.session import runs_of
-        from atom_saas_sync.store.sqlite.database import Database
+        from atom_saas_sync.store import open_store
+        from atom_saas_sync.usecases.binding import runs_for
 
-        with Database.open(self._settings.database_path, read_only=True) as database:
-            runs_of(settings, database)
+        with open_store(self._settings.database, read_only=True) as store:
+            runs_for(settings.api_url, store)
 
     # Runs; each in a thread of its own, with database connections of its own
 
@@ -285,7 +275,7 @@ class _Service:
         """Open what a run needs, and its clock: it ends with the interval, so that no run keeps the lock for ever."""
         from atom_saas_sync.cli.runtime import RunClock
         from atom_saas_sync.cli.session import open_session
-        from atom_saas_sync.store.sqlite.database import Database
+        from atom_saas_sync.store import open_store
 
         settings = self._settings
         minutes = settings.sync_interval_minutes if kind == "skills" else settings.rating_sync_interval_minutes
@@ -293,10 +283,10 @@ class _Service:
         try:
             with (
                 self._clock.cutting(clock.stop),
-                Database.open(settings.database_path) as database,
+                open_store(settings.database) as store,
                 open_session(
                     settings,
-                    database,
+                    store,
                     kind,
                     lock=kind,
                     clock=clock,
@@ -353,13 +343,12 @@ def _purge(settings: Settings) -> None:
     from datetime import UTC, datetime
 
     from atom_saas_sync.cli.session import noted_run
-    from atom_saas_sync.store.sqlite.database import Database
-    from atom_saas_sync.store.sqlite.lifetime import Lifetime
+    from atom_saas_sync.store import open_store
     from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
 
-    options, path = PurgeOptions(strict=settings.cache_strict_ttl), settings.database_path
-    with noted_run(path, "purge", started_by=_SCHEDULE) as counts, Database.open(path) as database:
-        purged = purge_cache(Lifetime(database), options, actor=_SCHEDULE, now=datetime.now(UTC))
+    options, location = PurgeOptions(strict=settings.cache_strict_ttl), settings.database
+    with noted_run(location, "purge", started_by=_SCHEDULE) as counts, open_store(location) as store:
+        purged = purge_cache(store.lifetime(), options, actor=_SCHEDULE, now=datetime.now(UTC))
         counts.update(purged.counts)
     logging.getLogger(__name__).info(
         "Purge completed: %d skills, %d categories removed",
@@ -374,11 +363,12 @@ def _back_up(settings: Settings) -> None:
 
     from atom_saas_sync.cli.session import noted_run
     from atom_saas_sync.core.schedule_files import BACKUPS_KEPT
-    from atom_saas_sync.store.sqlite.kept_copies import back_up_and_tidy
+    from atom_saas_sync.store import engine_at
 
-    path = settings.database_path
-    with noted_run(path, "backup", started_by=_SCHEDULE) as counts:
-        written, removed = back_up_and_tidy(path, keep=BACKUPS_KEPT, now=datetime.now(UTC))
+    with noted_run(settings.database, "backup", started_by=_SCHEDULE) as counts:
+        written, removed = (
+            engine_at(settings.database).copies().back_up_and_tidy(keep=BACKUPS_KEPT, now=datetime.now(UTC))
+        )
         counts.update(size_bytes=written.stat().st_size, removed=len(removed))
     logging.getLogger(__name__).info("Backup completed: %s, %d older ones removed", written, len(removed))
 

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from atom_saas_sync.cli.runtime import RunClock
     from atom_saas_sync.config import Settings
     from atom_saas_sync.core.gate.types import Gate
-    from atom_saas_sync.store.sqlite.database import Database
     from atom_saas_sync.usecases.gate.current import CurrentGate
     from atom_saas_sync.usecases.gate.ticking import GateTicks
+    from atom_saas_sync.usecases.ports import Store
 
 
 class GateWork:
@@ -26,30 +26,30 @@ class GateWork:
     def __init__(self, settings: Settings, clock: RunClock) -> None:
         self.settings = settings
         self._clock = clock
-        self._made: dict[str, tuple[Settings, Database, GateTicks]] = {}
+        self._made: dict[str, tuple[Settings, Store, GateTicks]] = {}
         self._at_work = {"tick": threading.Lock(), "scan": threading.Lock()}
         self._followed: tuple[Settings, CurrentGate] | None = None
 
-    def require_policy(self, database: Database) -> None:
+    def require_policy(self, store: Store) -> None:
         """Raise ConfigError if the policy can't be read: that counts at the start, later the last one holds."""
         from atom_saas_sync.cli.gate_session import gate_desk
 
-        gate_desk(self.settings, database, persons=False).load()
+        gate_desk(self.settings, store, persons=False).load()
 
-    def for_messages(self, database: Database, now: datetime) -> Gate:
-        """Return the gate for what messages say at `now`; `database` is that of the thread that writes."""
+    def for_messages(self, store: Store, now: datetime) -> Gate:
+        """Return the gate for what messages say at `now`; `store` is that of the thread that writes."""
         from atom_saas_sync.cli.gate_session import current_gate
 
         settings = self.settings
         if self._followed is None or self._followed[0] is not settings:
-            self._followed = settings, current_gate(settings, database)[1]
+            self._followed = settings, current_gate(settings, store)[1]
         return self._followed[1].get(now)
 
     def close(self) -> None:
         """Close the databases, but not one that a thread still uses: that would crash the process."""
-        for kind, (_, database, _) in self._made.items():
+        for kind, (_, store, _) in self._made.items():
             if self._at_work[kind].acquire(timeout=1):
-                database.close()
+                store.close()
 
     def tick(self) -> None:
         """Act on what has changed, and judge what is due."""
@@ -66,23 +66,23 @@ class GateWork:
         """Ask the marketplace for skills of which messages told, and act on the answers."""
         from atom_saas_sync.cli.gate_session import current_gate
         from atom_saas_sync.cli.runtime import marketplace_client, signer_of
-        from atom_saas_sync.cli.session import budget_of, runs_of
+        from atom_saas_sync.cli.session import budget_of
         from atom_saas_sync.core.deletions import MaxDelete
-        from atom_saas_sync.store.sqlite.database import Database
-        from atom_saas_sync.store.sqlite.realtime import RealtimeStore
+        from atom_saas_sync.store import open_store
+        from atom_saas_sync.usecases.binding import runs_for
         from atom_saas_sync.usecases.confirm_messages import confirm_messages
 
         settings, clock = self.settings, self._clock
         with (
-            Database.open(settings.database_path) as database,
+            open_store(settings.database) as store,
             budget_of(settings) as budget,
             marketplace_client(settings, budget, clock) as client,
         ):
-            runs_of(settings, database)
+            runs_for(settings.api_url, store)
             confirm_messages(
                 client,
-                RealtimeStore(database, history_versions=settings.history_versions, signer=signer_of(settings)),
-                current_gate(settings, database, check=clock.check)[1].get,
+                store.confirmations(history_versions=settings.history_versions, signer=signer_of(settings)),
+                current_gate(settings, store, check=clock.check)[1].get,
                 clock,
                 skill_ids,
                 strategy=settings.conflict_strategy,
@@ -97,13 +97,13 @@ class GateWork:
 
     def _ticks(self, kind: str) -> GateTicks:
         from atom_saas_sync.cli.gate_session import current_gate
-        from atom_saas_sync.store.sqlite.database import Database
+        from atom_saas_sync.store import open_store
         from atom_saas_sync.usecases.gate.ticking import GateTicks
 
         settings, made = self.settings, self._made.get(kind)
         if made is not None and made[0] is settings:
             return made[2]
-        database = made[1] if made is not None else Database.open(settings.database_path, any_thread=True)
-        ticks = GateTicks(*current_gate(settings, database, check=self._clock.check), self._clock)
-        self._made[kind] = settings, database, ticks
+        store = made[1] if made is not None else open_store(settings.database, any_thread=True)
+        ticks = GateTicks(*current_gate(settings, store, check=self._clock.check), self._clock)
+        self._made[kind] = settings, store, ticks
         return ticks

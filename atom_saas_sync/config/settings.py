@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from atom_saas_sync.config.secrets import Secret
 from atom_saas_sync.config.variables import DEFAULT_URLS
+from atom_saas_sync.core.location import Location
 from atom_saas_sync.errors import ConfigError
 from atom_saas_sync.model import Strategy
 
@@ -51,7 +52,7 @@ class Settings:
     rate_limit_per_hour: int
     ca_file: Path | None
     allow_insecure: bool
-    database_path: Path
+    database: Location
     cache_strict_ttl: bool
     admin_token: Secret | None
     history_versions: int

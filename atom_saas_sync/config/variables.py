@@ -180,7 +180,7 @@ VARIABLES = (
     ),
     Variable(
         "ATOM_SAAS_DATABASE_URL",
-        "database_path",
+        "database",
         database,
         "sqlite:///relative/path, sqlite:////absolute/path or a plain path, without ~ (only SQLite is supported)",
         "the database; under systemd $STATE_DIRECTORY/atom.db by default",

@@ -48,6 +48,9 @@ from atom_saas_sync.model.ratings import (
 )
 from atom_saas_sync.model.realtime import ConnectionSwitch, MessageMark, ReportedConnection
 from atom_saas_sync.model.runs import (
+    LOCKED_KINDS,
+    TIMER,
+    WATCH_LOCK,
     CatalogueCounts,
     Counts,
     ErrorInfo,
@@ -96,13 +99,16 @@ __all__ = [
     "DURATION_BUCKETS",
     "ITEM_ACTIONS",
     "LARGEST_COUNT",
+    "LOCKED_KINDS",
     "MESSAGE_TYPES",
     "METRIC_ERRORS",
     "RUN_TYPES",
     "SEVERITIES",
     "STRATEGIES",
+    "TIMER",
     "TIME_TO_LIVE",
     "TRIPPING_REASONS",
+    "WATCH_LOCK",
     "Action",
     "Base",
     "BudgetLimit",

@@ -14,6 +14,15 @@ from atom_saas_sync.model.ratings import Rating
 
 RunStatus = Literal["success", "partial", "failed", "skipped", "locked"]
 
+TIMER = "timer"
+"""The name of timers in the audit trail."""
+
+LOCKED_KINDS = ("skills", "ratings")
+"""The kinds of runs that have a lock; categories share that of the skills."""
+
+WATCH_LOCK = "watch"
+"""The kind of the lock that `watch` holds while it runs."""
+
 
 class ErrorInfo(Struct, frozen=True):
     """An error as reports show it; `type` is one of the metric's `error` values, or `config`."""

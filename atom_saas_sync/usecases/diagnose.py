@@ -50,8 +50,8 @@ class Store(Protocol):
     def skill_ids(self) -> list[str]:
         """Return the ids of all skills in the database."""
 
-    def free_disk_gb(self) -> float:
-        """Return the free space on its disk."""
+    def free_disk_gb(self) -> float | None:
+        """Return the free space on its disk; None if that is not on this machine."""
 
 
 class Host(Protocol):
@@ -112,7 +112,8 @@ def _websocket(network: Network) -> DoctorFinding:
 
 def _database(plan: DoctorSettings, store: Store) -> Iterator[DoctorFinding]:
     try:
-        yield disk(store.free_disk_gb(), plan)
+        free = store.free_disk_gb()
+        yield skipped("disk", "the database is on a server") if free is None else disk(free, plan)
         status = store.read()
         if status.revision is not None:
             store.try_writing()

@@ -14,9 +14,6 @@ from atom_saas_sync.config import Settings, require_agreement
 from atom_saas_sync.core.reports import rating_document, status_document
 from atom_saas_sync.errors import AtomSyncError
 from atom_saas_sync.model import ScheduledJob
-from atom_saas_sync.store.sqlite.lifetime import Lifetime
-from atom_saas_sync.store.sqlite.ratings import Ratings
-from atom_saas_sync.store.sqlite.runs import Runs
 from atom_saas_sync.times import time_text
 from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
 from atom_saas_sync.web.jobs import STARTED_BY, Jobs
@@ -82,16 +79,16 @@ class AdminRoutes:
     def failed_ratings(self, request: Request) -> Response:
         """Return the ratings that could not be sent, and why."""
         page = page_of(request.query_params)
-        with self._site.database() as database:
-            found, total = Ratings(database).listed(state="failed", limit=page.size, offset=page.offset)
+        with self._site.store() as store:
+            found, total = store.own_ratings().listed(state="failed", limit=page.size, offset=page.offset)
         failed = [{**rating_document(each), "rating_id": each.id} for each in found]
         return JSONResponse({"success": True, "failed": failed, "total": total, **page.document()})
 
     def retry_rating(self, request: Request) -> Response:
         """Make a failed rating pending again: the next sync of ratings sends it."""
         rating_id = request.path_params["id"]
-        with self._site.database() as database:
-            retried = Ratings(database).retry([rating_id], actor=STARTED_BY, now=self._site.now())
+        with self._site.store() as store:
+            retried = store.own_ratings().retry([rating_id], actor=STARTED_BY, now=self._site.now())
         if not retried:
             raise HTTPException(404, f"no failed upload of a rating {rating_id}")
         return JSONResponse({"success": True, "rating_id": rating_id, "status": "pending"})
@@ -106,21 +103,21 @@ class AdminRoutes:
 
     def stop_jobs(self, _request: Request) -> Response:
         """Switch the emergency stop on."""
-        with self._site.database() as database:
-            Runs(database).stop_scheduling(actor=STARTED_BY, now=self._site.now())
+        with self._site.store() as store:
+            store.runs().stop_scheduling(actor=STARTED_BY, now=self._site.now())
         return JSONResponse({"success": True, "stopped": True})
 
     def start_jobs(self, _request: Request) -> Response:
         """Switch the emergency stop off."""
-        with self._site.database() as database:
-            Runs(database).resume_scheduling(actor=STARTED_BY, now=self._site.now())
+        with self._site.store() as store:
+            store.runs().resume_scheduling(actor=STARTED_BY, now=self._site.now())
         return JSONResponse({"success": True, "stopped": False})
 
     def purge(self, _request: Request) -> Response:
         """Remove expired entries, as `cache purge` does."""
-        with self._site.database() as database:
+        with self._site.store() as store:
             options = PurgeOptions(strict=self._site.settings.cache_strict_ttl)
-            purged = purge_cache(Lifetime(database), options, actor=STARTED_BY, now=self._site.now())
+            purged = purge_cache(store.lifetime(), options, actor=STARTED_BY, now=self._site.now())
         kept = purged.kept_stale
         return JSONResponse(
             {

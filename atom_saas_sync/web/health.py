@@ -11,7 +11,6 @@ from atom_saas_sync.core.reports import sync_health_document
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.metrics import CONTENT_TYPE, render
 from atom_saas_sync.model import Health, HealthIssue, Status
-from atom_saas_sync.store.sqlite.files import exists
 from atom_saas_sync.times import format_time
 from atom_saas_sync.web.page import CONTENT_POLICY, status_page, unreadable_page
 from atom_saas_sync.web.site import Site
@@ -40,14 +39,19 @@ class HealthRoutes:
             database = "unavailable"
         else:
             migrated = not status.migrations_pending
-            if not exists(self._site.settings.database_path):
+            if not self._site.engine.exists():
                 database = "unavailable"
             elif not migrated:
                 reasons.append("migrations_pending")
         if database == "unavailable":
             reasons.append("database")
-        free = self._site.free_disk_gb()
-        if free is None or free < self._site.settings.min_free_disk_gb:
+        free = None
+        try:
+            free = self._site.engine.free_disk_gb()
+        except DatabaseError as error:
+            _log.error("not ready: %s", error.message)
+            reasons.append("disk_space")
+        if free is not None and (free := round(free, 1)) < self._site.settings.min_free_disk_gb:
             reasons.append("disk_space")
         document = {
             "status": "not_ready" if reasons else "ready",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -11,19 +10,12 @@ from atom_saas_sync.config import Settings
 from atom_saas_sync.config.gate import SettingsFiles, policy_of
 from atom_saas_sync.core.health import check_health
 from atom_saas_sync.core.signing import Signer
-from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model import Health, Status
-from atom_saas_sync.store.sqlite.conflicts import ConflictLog
-from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.files import exists, free_disk_gb
-from atom_saas_sync.store.sqlite.gate.desk import GateDatabase
-from atom_saas_sync.store.sqlite.migrations import current
-from atom_saas_sync.store.sqlite.runs import runs_for
-from atom_saas_sync.store.sqlite.status import read_status
+from atom_saas_sync.store import engine_at
+from atom_saas_sync.usecases.binding import runs_for
 from atom_saas_sync.usecases.gate.desk import GateDesk
 from atom_saas_sync.usecases.gate.loading import load_gate
-
-_log = logging.getLogger(__name__)
+from atom_saas_sync.usecases.ports import ListedConflicts, Store
 
 
 class Site:
@@ -31,14 +23,14 @@ class Site:
 
     def __init__(self, settings: Settings, now: Callable[[], datetime]) -> None:
         self.settings = settings
+        self.engine = engine_at(settings.database)
         self.now = now
 
     def read(self) -> Status:
         """Return the whole state."""
         settings = self.settings
-        return read_status(
-            settings.database_path,
-            now=self.now(),
+        return self.engine.status(
+            self.now(),
             per_minute=settings.rate_limit_per_minute,
             per_hour=settings.rate_limit_per_hour,
             admission=settings.admission,
@@ -57,39 +49,31 @@ class Site:
             api_url=settings.api_url,
         )
 
-    def free_disk_gb(self) -> float | None:
-        """Return the free disk space in GB; None, and an error in the log, if it cannot be read."""
-        try:
-            return round(free_disk_gb(self.settings.database_path), 1)
-        except DatabaseError as error:
-            _log.error("not ready: %s", error.message)
-            return None
-
-    def database(self) -> Database:
+    def store(self) -> Store:
         """Open the database for writing; it must exist."""
-        return Database.open(self.settings.database_path, create=False)
+        return self.engine.open(create=False)
 
     def refuse_other_marketplace(self) -> None:
         """Raise WrongMarketplace if the database belongs to a marketplace other than that of the settings."""
-        if exists(self.settings.database_path):
-            with Database.open(self.settings.database_path, migrate=False, read_only=True) as database:
-                if current(database):
-                    runs_for(self.settings.api_url, database)
+        if self.engine.exists():
+            with self.engine.open(migrate=False, read_only=True) as store:
+                if store.schema().current():
+                    runs_for(self.settings.api_url, store)
 
     @contextmanager
-    def conflict_log(self) -> Iterator[ConflictLog]:
+    def conflict_log(self) -> Iterator[ListedConflicts]:
         """Open the conflict log."""
-        with self.database() as database:
-            yield ConflictLog(database, history_versions=self.settings.history_versions, signer=self._signer())
+        with self.store() as store:
+            yield store.conflicts(history_versions=self.settings.history_versions, signer=self._signer())
 
     @contextmanager
     def gate_desk(self) -> Iterator[GateDesk]:
         """Open what decisions about updates need. They never run the scan command."""
         settings = self.settings
         policy, files = policy_of(settings), SettingsFiles(settings)
-        with self.database() as database:
-            store = GateDatabase(database, history_versions=settings.history_versions, signer=self._signer())
-            yield GateDesk(store, lambda: load_gate(policy, files, store, persons=False), settings.conflict_strategy)
+        with self.store() as store:
+            gate = store.gate(history_versions=settings.history_versions, signer=self._signer())
+            yield GateDesk(gate, lambda: load_gate(policy, files, gate, persons=False), settings.conflict_strategy)
 
     def _signer(self) -> Signer | None:
         key = self.settings.digest_key

@@ -7,7 +7,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from atom_saas_sync.core.reports import websocket_details
-from atom_saas_sync.store.sqlite.websocket_switch import WebSocketSwitch
 from atom_saas_sync.web.jobs import STARTED_BY
 from atom_saas_sync.web.site import Site
 
@@ -36,13 +35,13 @@ class WebSocketRoutes:
         """Make a disconnected `watch` reconnect immediately. 409 if it must not connect."""
         if not self._site.settings.ws_enabled:
             raise HTTPException(409, "ATOM_SAAS_WS_ENABLED is false: polling only")
-        with self._site.database() as database:
+        with self._site.store() as store:
             if not self._site.read().websocket.enabled:
                 raise HTTPException(409, "the WebSocket is switched off; `POST /websocket/enable` switches it on")
-            WebSocketSwitch(database).reset(actor=STARTED_BY, now=self._site.now())
+            store.switch().reset(actor=STARTED_BY, now=self._site.now())
         return self.status(request)
 
     def _switch(self, request: Request, *, enabled: bool) -> Response:
-        with self._site.database() as database:
-            WebSocketSwitch(database).set(enabled=enabled, actor=STARTED_BY, now=self._site.now())
+        with self._site.store() as store:
+            store.switch().set(enabled=enabled, actor=STARTED_BY, now=self._site.now())
         return self.status(request)

@@ -40,13 +40,13 @@ from watch_support import stop, watching
 from web_support import served
 
 from atom_saas_sync.metrics import render
-from atom_saas_sync.model import ReportedConnection
+from atom_saas_sync.model import WATCH_LOCK, ReportedConnection
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.lock import run_lock
 from atom_saas_sync.store.sqlite.reading import Reading
 from atom_saas_sync.store.sqlite.realtime import RealtimeStore
-from atom_saas_sync.store.sqlite.status import WATCH_LOCK, read_status
+from atom_saas_sync.store.sqlite.status import read_status
 from atom_saas_sync.times import format_time
 
 pytestmark = pytest.mark.soak

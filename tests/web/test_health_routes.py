@@ -21,8 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from web_support import ADMIN_TOKEN, Served, served, serving_a_full_cache
 
 from atom_saas_sync.config import load_settings
+from atom_saas_sync.model import WATCH_LOCK
 from atom_saas_sync.store.sqlite.lock import run_lock
-from atom_saas_sync.store.sqlite.status import WATCH_LOCK
 from atom_saas_sync.times import format_time
 from atom_saas_sync.web.app import create_app
 from atom_saas_sync.web.jobs import Jobs

@@ -40,7 +40,11 @@ def translated_errors(
         else:
             message, hint = _explain_os_error(error, path)
         busy = isinstance(error, sqlite3.Error) and primary_code(error) in LOCKED
-        raise (DatabaseBusy if busy else DatabaseError)(message, hint=hint) from error
+        failure = (DatabaseBusy if busy else DatabaseError)(message, hint=hint)
+        failure.is_denied = isinstance(error, PermissionError) or (
+            isinstance(error, sqlite3.Error) and primary_code(error) in _NO_ACCESS
+        )
+        raise failure from error
 
 
 def is_there(path: Path) -> bool:
@@ -63,13 +67,6 @@ def hand_over(descriptor: int, path: Path) -> None:
         os.close(descriptor)
         path.unlink()
         raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def is_denied(error: BaseException) -> bool:
-    """Tell whether a failure is that this user may not read or write something."""
-    return isinstance(error, PermissionError) or (
-        isinstance(error, sqlite3.Error) and primary_code(error) in _NO_ACCESS
-    )
 
 
 def primary_code(error: sqlite3.Error) -> int:

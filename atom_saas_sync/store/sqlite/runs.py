@@ -6,11 +6,9 @@ import json
 import os
 import sqlite3
 from datetime import datetime, timedelta
-from shlex import quote
 
-from atom_saas_sync.core.marketplace import marketplace_of
-from atom_saas_sync.errors import AtomSyncError, WrongMarketplace
-from atom_saas_sync.model import METRIC_ERRORS, Counts, Report, SyncState
+from atom_saas_sync.errors import AtomSyncError
+from atom_saas_sync.model import METRIC_ERRORS, TIMER, Counts, Report, SyncState
 from atom_saas_sync.store.sqlite.audit import write_audit
 from atom_saas_sync.store.sqlite.backend_tables import SYNC_STATE_ID
 from atom_saas_sync.store.sqlite.counters import count_requests, increment, observe_duration
@@ -28,9 +26,6 @@ REVOCATIONS_BROKEN = "gate_revocations_broken"
 
 LAST_SUCCESS = "last_success"
 """The fact that holds when the last successful sync of the skills ended: its run is forgotten after 90 days."""
-
-TIMER = "timer"
-"""The name of timers in the audit trail."""
 
 RUNS_KEPT = timedelta(days=90)
 
@@ -320,20 +315,3 @@ def last_run_started_at(connection: sqlite3.Connection, kind: str) -> datetime |
     """Return when the newest run of a kind began."""
     row = connection.execute("SELECT max(started_at) FROM sync_run WHERE kind = ?", (kind,)).fetchone()
     return parse_time(row[0])
-
-
-def runs_for(api_url: str, database: Database) -> Runs:
-    """Return the audit trail of a database that belongs to the marketplace at that URL, or to none yet.
-
-    Raises WrongMarketplace.
-    """
-    wanted = marketplace_of(api_url)
-    runs = Runs(database, marketplace=wanted)
-    bound = runs.marketplace()
-    if bound not in (None, wanted):
-        raise WrongMarketplace(
-            f"the database {database.path} belongs to {bound}, but ATOM_SAAS_API_URL is {api_url}",
-            hint="use another database (`--database`, ATOM_SAAS_DATABASE_URL) for this marketplace; or "
-            f"`atom-sync db rebind {quote(api_url)}` shows what would change here, and asks",
-        )
-    return runs

@@ -15,7 +15,16 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from atom_saas_sync.model import PastRun, ScheduledJob, Status, SyncState, TrustState, WebSocketState
+from atom_saas_sync.model import (
+    LOCKED_KINDS,
+    WATCH_LOCK,
+    PastRun,
+    ScheduledJob,
+    Status,
+    SyncState,
+    TrustState,
+    WebSocketState,
+)
 from atom_saas_sync.store.sqlite import lock, migrations
 from atom_saas_sync.store.sqlite.backup import beside
 from atom_saas_sync.store.sqlite.clauses import before
@@ -28,12 +37,6 @@ from atom_saas_sync.store.sqlite.requests import remaining_requests
 from atom_saas_sync.store.sqlite.resolutions import OPEN
 from atom_saas_sync.store.sqlite.runs import MARKETPLACE, REVOCATIONS_BROKEN, auto_sync_is_off, get_fact, read_state
 from atom_saas_sync.times import parse_time
-
-RUN_KINDS = ("skills", "ratings")
-"""The kinds of runs that have a lock; categories share that of the skills."""
-
-WATCH_LOCK = "watch"
-"""The kind of the lock that `watch` holds while it runs."""
 
 _RUNS_SHOWN = 40
 _FIGURES = f"""
@@ -118,7 +121,7 @@ def _read(
     figures["last_rating_success_at"] = parse_time(figures["last_rating_success_at"])
     counters = read_counters(connection)
     skew = get_fact(connection, "clock_skew_seconds")
-    running = frozenset(kind for kind in RUN_KINDS if lock.holder(path, kind) is not None)
+    running = frozenset(kind for kind in LOCKED_KINDS if lock.holder(path, kind) is not None)
     return Status(
         read_at=now,
         database_path=str(path),

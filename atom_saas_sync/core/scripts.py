@@ -11,7 +11,7 @@ ALONE = (
     "\uaa60-\uaadf\uac00-\ud7ff\uf900-\ufaff\uff65-\uffdc\U00016fe0-\U00018dff\U0001aff0-\U0001b2ff"
     "\U00020000-\U0003ffff]"
 )
-# Vowel signs, tone marks and voicing marks of these scripts: without them words that differ would be the same.
+# Vowel signs, tone marks and voicing marks of these scripts: without them, different words would be equal.
 MARKS = (
     (0x0E31, 0x0E31), (0x0E34, 0x0E3A), (0x0E47, 0x0E4E), (0x0EB1, 0x0EB1), (0x0EB4, 0x0EBC), (0x0EC8, 0x0ECE),
     (0x0F71, 0x0F84), (0x0F90, 0x0FBC), (0x102B, 0x103E), (0x1056, 0x1059), (0x105E, 0x1060), (0x1062, 0x1064),

@@ -6,16 +6,16 @@ _KEY_NAME_BYTES = 8
 
 
 class Signer:
-    """Signs digests with a key: who may write the database and has not got the key can't forge them.
+    """Signs digests with a key, so that nobody without the key can forge them by writing to the database.
 
-    A signature begins with a name of the key, so that one by another key is told from a forged one.
+    A signature begins with a name of the key, which distinguishes one by another key from a forged one.
     """
 
     def __init__(self, key: bytes) -> None:
         """Sign with `key`."""
         import hmac
 
-        self._empty = hmac.new(key, digestmod="sha256")  # copying takes half as long as starting over
+        self._empty = hmac.new(key, digestmod="sha256")  # copying is twice as fast as starting over
         self._name = self._hmac(b"the name of this key")[:_KEY_NAME_BYTES]
 
     def sign(self, skill_id: str, version: str, content_digest: bytes, exec_digest: bytes) -> bytes:
@@ -35,9 +35,9 @@ class Signer:
     def is_forged(
         self, signature: bytes | None, skill_id: str, version: str, content_digest: bytes, exec_digest: bytes
     ) -> bool:
-        """Tell whether a signature says that it is by this key, and is not."""
+        """Tell whether a signature claims to be by this key but is not."""
         return self.has_signed(signature) and signature != self.sign(skill_id, version, content_digest, exec_digest)
 
     def has_signed(self, signature: bytes | None) -> bool:
-        """Tell whether a signature says that it is by this key."""
+        """Tell whether a signature claims to be by this key."""
         return signature is not None and signature[:_KEY_NAME_BYTES] == self._name

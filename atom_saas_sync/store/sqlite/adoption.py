@@ -1,8 +1,8 @@
-"""Adopting a database that the Atom backend created, and giving it back.
+"""Adopt a database that the Atom backend created, and give it back.
 
-The backend's tables are built again in our shape with the same rows and ids. What was found (the statements that made
-each table, its indexes and triggers) is kept in `atom_sync_adopted` for the way back. Our tables have no foreign keys
-to the backend's: a conflict or rating of a skill that is only cached would be rejected.
+The backend's tables are rebuilt with our columns, with the same rows and ids. The original statements (of each table,
+its indexes and triggers) are kept in `atom_sync_adopted`, to restore them later. Our tables have no foreign keys to the
+backend's: a conflict or rating of a skill that is only cached would be rejected.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from atom_saas_sync.store.sqlite import search_index
 from atom_saas_sync.store.sqlite.backend_tables import BY_NAME, NEVER_EXPIRES, NOW, SYNC_STATE_ID, Column, Table
 
 UNKNOWN_TIME = "1970-01-01T00:00:00Z"
-"""When the marketplace confirmed what was in the caches already."""
+"""The confirmation time of rows that were already in the caches."""
 
 _RECORD = "atom_sync_adopted"
 _ASIDE = "atom_sync_aside_"
@@ -28,12 +28,12 @@ _AS_BLOB = "CAST(skill_data AS BLOB)"
 
 
 def is_adopted(connection: sqlite3.Connection) -> bool:
-    """Tell whether the Atom backend made this database."""
+    """Tell whether the Atom backend created this database."""
     return connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (_RECORD,)).fetchone() is not None
 
 
 def foreign_tables(connection: sqlite3.Connection, ours: Collection[str]) -> list[str]:
-    """Return the tables with names of the backend's that are not `ours`."""
+    """Return the tables that have a name of the backend's and are not `ours`."""
     rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rowid")
     return [name for (name,) in map(tuple, rows) if name in BY_NAME and name not in ours]
 
@@ -41,9 +41,9 @@ def foreign_tables(connection: sqlite3.Connection, ours: Collection[str]) -> lis
 def refuse_other_shapes(
     connection: sqlite3.Connection, path: Path, tables: Sequence[str], ours: Mapping[str, Collection[str]]
 ) -> None:
-    """Raise DatabaseError, which names table and column, unless these tables are as the backend makes them.
+    """Raise DatabaseError, naming table and column, unless these tables have the backend's form.
 
-    `ours` are the columns of our form of each.
+    `ours` are the columns of our form of each table.
     """
     for name in tables:
         problem = next(_differences(connection, BY_NAME[name], ours[name]), None)
@@ -59,7 +59,7 @@ def refuse_other_shapes(
 def set_aside(connection: sqlite3.Connection, tables: Sequence[str]) -> dict[str, list[_Further]]:
     """Record the statements that created these tables, set their rows aside, and drop them.
 
-    Returns the further columns of each: those that the backend's models did not have when this was written.
+    Returns the additional columns of each table: those that the backend's models did not have when this was written.
     """
     connection.execute(
         f"CREATE TABLE IF NOT EXISTS {_RECORD} "
@@ -156,13 +156,13 @@ _VALUES = {
     ("skill_cache", "skill_data"): f"coalesce(atom_sync_respelled({_AS_BLOB}), skill_data)",
 }
 _OUR_VALUES = {
-    # Earlier resolutions are history.
+    # Earlier resolutions are not applied again.
     "conflict_log": {"resolved": "resolved_at IS NOT NULL", "applied": "resolved_at IS NOT NULL"},
     "skill_ratings": {"version": _NEW_VERSION},
     "failed_rating_uploads": {"next_retry_at": f"CASE WHEN retry_count < max_retries THEN {NOW} END"},
 }
 _ON_CONFLICT = {
-    # A database of ours, to which the backend added its tables of the ratings: the newer rating counts.
+    # In a database of ours to which the backend added its rating tables, the newer rating wins.
     "skill_ratings": """
         ON CONFLICT (skill_id, user_id) DO UPDATE SET rating = excluded.rating, review = excluded.review,
             version = excluded.version, synced_to_saas = excluded.synced_to_saas, updated_at = excluded.updated_at
@@ -171,7 +171,8 @@ _ON_CONFLICT = {
 }
 _AFTERWARDS = {
     "skill_cache": (
-        # Cached skills count as the marketplace's, of unknown date: the first sync reads all of them again.
+        # Cached skills count as the marketplace's, confirmed at an unknown time: the first sync reads all of them
+        # again.
         f"""
         INSERT OR IGNORE INTO skill_base (skill_id, wire_digest, content_digest, exec_digest, confirmed_at, version)
         SELECT skill_id, x'', coalesce(atom_sync_digest('content', {_AS_BLOB}), x''),
@@ -215,7 +216,7 @@ def _differences(connection: sqlite3.Connection, table: Table, ours: Collection[
     for name, row in found.items():
         if row["notnull"] and row["dflt_value"] is None:
             yield f"the further column {name} is NOT NULL without a default"
-        if name in ours and name != "tenant_id":  # which is equivalent
+        if name in ours and name != "tenant_id":  # equivalent
             yield f"the further column {name} has the name of one of ours"
 
 
@@ -236,7 +237,7 @@ _CLASSES["json"] = "JSON"
 
 
 def _class_of(declared: str) -> str:
-    """Return the class of a declared type, as the backend's models name theirs on SQLite."""
+    """Return the class of a declared type, by the names that the backend's models use on SQLite."""
     upper = declared.upper()
     for words, meant in (
         (("INT", "BOOL"), "integer"),

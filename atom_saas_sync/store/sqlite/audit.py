@@ -13,7 +13,7 @@ from atom_saas_sync.times import format_time
 def write_audit(
     connection: sqlite3.Connection, actor: str, action: str, subject: str, now: datetime, details: Mapping[str, object]
 ) -> None:
-    """Write into the audit log what a person did."""
+    """Record a user's action in the audit log."""
     connection.execute(
         "INSERT INTO audit_log (at, actor, action, subject, details) VALUES (?, ?, ?, ?, ?)",
         (format_time(now), actor, action, subject, json.dumps(details, sort_keys=True)),

@@ -1,4 +1,4 @@
-"""The migrations that gave our tables all columns of the Atom backend's models (backend_tables.py)."""
+"""Migrations that added all columns of the Atom backend's models to our tables (backend_tables.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NOW = backend_tables.NOW
 _NEW_ID = "lower(hex(randomblob(16)))"
 
 # 0013: sync_state only mirrors sync_run from now on. The counter `runs` and the fact `last_success` keep what sync_run
-# has forgotten.
+# no longer contains.
 _SYNC_STATE_INDEX = "CREATE UNIQUE INDEX idx_sync_state_device_id ON sync_state(device_id)"
 _SHARED_STATE = (
     "device_id, user_id, status, last_sync_at, last_successful_sync_at, total_syncs, successful_syncs, failed_syncs, "
@@ -69,8 +69,8 @@ def former_state(create: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-# 0015: the guide's names for the ratings become views over the backend's tables, whose ids are text. A rating without
-# an id gets its decimal `number`; those of the backend bring a UUID.
+# 0015: the guide's rating tables become views over the backend's tables, whose ids are text. A rating without an id
+# gets its decimal `number`; the backend's ratings have UUIDs.
 _RATING = (
     *("skill_id", "user_id", "rating", "review", "synced_to_saas", "synced_at", "remote_rating_id", "created_at"),
     *("updated_at", "tenant_id", "version", "base_digest", "note", "replaced"),
@@ -132,7 +132,7 @@ def ratings(create: Sequence[str]) -> tuple[str, ...]:
         "DROP TABLE failed_rating_upload",
         "DROP TABLE skill_rating",
         *(_on_ratings(statement) for statement in create if "CREATE TRIGGER" in statement),
-        # The backend stores no time of the next retry: what it wants retried is due.
+        # The backend does not store the time of the next retry: its retries are due at once.
         """
         CREATE TRIGGER failed_rating_uploads_after_insert AFTER INSERT ON failed_rating_uploads
         WHEN new.next_retry_at IS NULL AND new.retry_count < new.max_retries
@@ -174,7 +174,7 @@ def former_ratings(create: Sequence[str]) -> tuple[str, ...]:
 
 
 def _on_ratings(trigger: str) -> str:
-    """Return a trigger of skill_rating as one of skill_ratings, which gives an id to rows that came without one."""
+    """Convert a trigger of skill_rating to skill_ratings; it also gives an id to rows without one."""
     for before, after in (
         ("skill_rating", "skill_ratings"),
         ("failed_rating_upload", "failed_rating_uploads"),
@@ -186,7 +186,7 @@ def _on_ratings(trigger: str) -> str:
 
 
 def _writable(view: str, columns: Sequence[str], defaults: dict[str, str]) -> tuple[str, ...]:
-    """Return the triggers through which a view with the guide's name writes to the backend's table."""
+    """Return the triggers that make a view with the guide's name write to the backend's table."""
     table = f"{view}s"
     values = [_NUMBER if name == "number" else _or_default(f"new.{name}", defaults.get(name)) for name in columns]
     changes = [f"{name} = new.{name}" for name in columns if name != "number"]
@@ -217,7 +217,7 @@ def _or_default(value: str, default: str | None) -> str:
 
 
 # 0019: a conflict is open exactly as long as `resolved_at` is NULL; `resolved` follows. `applied`: cache and base
-# follow the resolution. `about_skill` is 0 for the backend's conflicts of ratings. `{}` stands for "no such version".
+# reflect the resolution. `about_skill` is 0 for the backend's conflicts of ratings. `{}` means "no such version".
 _KEEP_VERSIONS = """
         UPDATE conflict_log SET
             local_data = coalesce(nullif(new.local_data, 'null'), '{}'),
@@ -289,7 +289,7 @@ FORMER_CONFLICTS = (
     *(f"DROP TRIGGER conflict_log_after_{event}" for event in ("insert", "version", "resolution", "resolved")),
     "DROP INDEX idx_conflict_log_unapplied",
     "DROP INDEX idx_conflict_log_open",
-    # Then, several open conflicts of one skill were impossible: the newest is the one that waits.
+    # Earlier versions allowed only one open conflict per skill: keep the newest one open.
     f"""
     UPDATE conflict_log SET
         resolved = 1, resolution_strategy = 'superseded', resolved_at = {_NOW}, resolved_by = 'atom-sync'
@@ -332,8 +332,8 @@ FORMER_EXPIRY = tuple(
 )
 
 
-# 0021: the text of an edited row that another program deletes. `data` is NULL once the history has it; the row stays
-# until somebody has looked.
+# 0021: the text of an edited row that another program deleted. `data` is NULL once it is in the history; the row stays
+# until a user has seen it.
 def versions(ended_by: str) -> tuple[str, ...]:
     """Return the statements that rebuild skill_version with these values of `ended_by`."""
     columns = "id, skill_id, version, content_digest, exec_digest, ended_at, ended_by, data, origin"

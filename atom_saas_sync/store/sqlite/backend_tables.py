@@ -1,7 +1,8 @@
-"""The Atom backend's tables that share a database with ours, as data (backend of 2026-08).
+"""The tables of the Atom backend that we share, as data (backend of 2026-08).
 
-Its `create_all` makes these seven; only the columns that are marked have an SQL default there, so every writer of the
-backend names each required column. The shape check, the adoption, our own DDL and the tests are driven by this module.
+The backend's `create_all` creates these seven; only the marked columns have an SQL default there, so the backend's
+writers always give values for required columns. The form check, the adoption, our own DDL and the tests use this
+module.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from msgspec import Struct
 Kind = Literal["integer", "boolean", "text", "time", "json"]
 
 SYNC_STATE_ID = "marketplace_sync"
-"""The id, and the device id, of the only row of sync_state."""
+"""The id and the device id of the only row in sync_state."""
 
 NEVER_EXPIRES = "9999-12-31T23:59:59Z"
 """The value of `expires_at`, which is never NULL, for an entry that does not expire."""
@@ -23,7 +24,7 @@ NO_VERSION = "{}"
 
 
 class Column(Struct, frozen=True):
-    """One column: what it holds, whether it is NOT NULL there, and the SQL default that our tables give it."""
+    """One column: its type, whether it is NOT NULL in the backend, and the SQL default in our tables."""
 
     name: str
     kind: Kind
@@ -32,7 +33,7 @@ class Column(Struct, frozen=True):
 
 
 class Table(Struct, frozen=True):
-    """One table with its primary key `id`; `unique` are columns that also identify a row."""
+    """One table with the primary key `id`; the columns `unique` also identify a row."""
 
     name: str
     columns: tuple[Column, ...]
@@ -177,7 +178,7 @@ _SQL_TYPES = {"integer": "INTEGER", "boolean": "INTEGER", "text": "TEXT", "time"
 
 
 def definitions(table: str, *, without: tuple[str, ...] = ()) -> str:
-    """Return our column definitions of a table as SQL, except those of the columns `without`."""
+    """Return our column definitions of a table as SQL, except for the columns in `without`."""
     return ",\n        ".join(_definition(column) for column in BY_NAME[table].columns if column.name not in without)
 
 

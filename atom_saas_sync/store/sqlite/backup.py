@@ -13,14 +13,14 @@ from atom_saas_sync.store.sqlite.failures import hand_over, is_there, translated
 
 SIDE_FILES = ("-wal", "-shm", "-journal")
 
-# Between two steps of a copy Python can act on a signal.
+# Python can handle signals between two steps of a copy.
 _PAGES_IN_A_STEP = 1024
 
 
 def backup(source: Path, target: Path, *, force: bool = False) -> None:
     """Write a consistent copy of the database, mode 0600, while others read and write.
 
-    The copy is one file that needs no -wal beside it. It appears under its name complete and verified, or not at all.
+    The copy is a single file without a -wal. It appears under its name only when it is complete and verified.
 
     Raises UsageError if the target exists (and not `force`), is the database itself, one of its side files, a symbolic
     link, a directory, or a database in use; DatabaseError if the copy fails.
@@ -47,7 +47,7 @@ def _refuse_target(source: Path, target: Path, *, force: bool) -> None:
         raise UsageError(f"{target} is a directory", hint=f"name a file in it, such as {target / source.name}.bak")
     if is_there(target) and not force:
         raise UsageError(f"{target} exists", hint="name another file, or say --force to replace it")
-    # SQLite would use the side files of the replaced database for the copy.
+    # SQLite would use the side files of the replaced database with the copy.
     if any(beside(target, suffix).exists() for suffix in SIDE_FILES):
         raise UsageError(f"{target} is a database in use: it has a -wal or -journal file", hint="name another file")
 
@@ -57,7 +57,7 @@ def copy(source: Path, target: Path) -> None:
 
     Raises DatabaseError.
     """
-    from atom_saas_sync.unfinished import create_beside, flush  # `status` imports this module, and copies nothing
+    from atom_saas_sync.unfinished import create_beside, flush  # `status` imports this module, but copies nothing
 
     with translated_errors(target):
         descriptor, unfinished = create_beside(target)
@@ -68,7 +68,7 @@ def copy(source: Path, target: Path) -> None:
             flush(descriptor)
             _refuse_replaced(unfinished, descriptor)
             unfinished.replace(target)
-            with suppress(PermissionError):  # a directory that we may write to but not read
+            with suppress(PermissionError):  # a directory that we can write to but not read
                 _flush(target.parent)
         except BaseException:
             for suffix in ("", *SIDE_FILES):
@@ -104,10 +104,10 @@ def _copy_pages(source: Path, target: Path, descriptor: int) -> None:
 
 
 def _times_open(descriptor: int) -> int:
-    """Return how many descriptors of this process are of the same file."""
+    """Return how many descriptors of this process refer to the same file."""
     wanted, number = os.fstat(descriptor), 0
     for each in os.listdir("/dev/fd"):  # noqa: PTH208 - numbers, no paths
-        with suppress(OSError):  # closed in the meantime: that of the listing itself, or another thread's
+        with suppress(OSError):  # closed in the meantime: the listing's own, or another thread's
             number += os.path.samestat(os.fstat(int(each)), wanted)
     return number
 

@@ -1,4 +1,4 @@
-"""Writing the bases, and what else is remembered of the marketplace's versions."""
+"""Write the bases, and record which versions of the marketplace were seen."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def set_bases(
     page: int | None,
     signer: Signer | None,
 ) -> None:
-    """Write bases; `page` is where the list showed them, None if it did not."""
+    """Write bases; `page` is their page in the list, or None."""
     moment, admitted_at = format_time(now), format_exact_time(now)
     connection.executemany(
         _SET_BASE,
@@ -69,7 +69,7 @@ def set_bases(
 
 
 def note_seen(connection: sqlite3.Connection, effects: Sequence[NoteSeen], *, signer: Signer | None) -> None:
-    """Remember versions that wait in a conflict."""
+    """Record versions in open conflicts as seen."""
     connection.executemany(
         _NOTE_SEEN,
         [
@@ -88,7 +88,7 @@ def note_seen(connection: sqlite3.Connection, effects: Sequence[NoteSeen], *, si
 def signature_of(
     connection: sqlite3.Connection, signer: Signer, version: SkillVersion, key: str, proof: Proof
 ) -> bytes | None:
-    """Sign a version as far as its proof goes; None if nothing proves it."""
+    """Sign a version if its proof allows it, else return None."""
     if isinstance(proof, Identity):
         relied_on = signer.sign(version.skill_id, proof.version, proof.content_digest, proof.exec_digest)
         if not _is_stored(connection, relied_on, version.skill_id):

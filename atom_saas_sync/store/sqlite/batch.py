@@ -1,4 +1,4 @@
-"""One transaction over skills: what is known of them, and carrying out a plan. No decisions are made here."""
+"""One transaction over skills: reading their state, and applying a plan. No decisions are made here."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from atom_saas_sync.store.sqlite.gate.tables import GateTables
 
 _COUNTED = {Outcome.ADDED, Outcome.UPDATED, Outcome.DELETED}
-_CLOCK_STEPS = timedelta(minutes=1)  # of a clock that is kept right
+_CLOCK_STEPS = timedelta(minutes=1)  # for a correct clock
 
 
 class Batch:
-    """One transaction: what is known of some skills, and carrying out what was planned for them."""
+    """One transaction: reads the state of skills, and applies what was planned for them."""
 
     def __init__(
         self,
@@ -57,11 +57,11 @@ class Batch:
         return GateTables(self._connection, history_versions=self._history_versions, signer=self._signer)
 
     def known(self, skill_ids: Iterable[str]) -> dict[str, SkillState]:
-        """Return what is stored of these skills; those of which nothing is are left out."""
+        """Return the stored state of these skills; skills without any are absent."""
         return read_states(self._connection, list(skill_ids), write=self._write, signer=self._signer)
 
     def _keep_deleted_edits(self) -> None:
-        """Keep what was edited here and has been deleted by another program, whose triggers can't compress texts."""
+        """Move local edits that another program deleted into the history; the trigger cannot compress texts."""
         deleted = self._connection.execute(
             "SELECT id, CAST(skill_id AS TEXT) AS skill_id, data, deleted_at FROM deleted_edit WHERE data IS NOT NULL"
         ).fetchall()
@@ -70,14 +70,14 @@ class Batch:
             moment = now or datetime.fromtimestamp(0, UTC)
             if version is not None:
                 self.keep_local([version], moment, ended_by="deleted_here")
-            else:  # not a skill: the history could not show it
+            else:  # not a skill, so the history cannot show it
                 write_audit(
                     self._connection, "unknown", "deleted here", row["skill_id"], moment, {"skill_data": row["data"]}
                 )
             self._connection.execute("UPDATE deleted_edit SET data = NULL WHERE id = ?", (row["id"],))
 
     def _adopt_resolutions(self) -> None:
-        """Carry out what other programs have decided about conflicts, before anything is planned."""
+        """Apply resolutions written by other programs, before anything is planned."""
         decided = resolutions.unapplied(self._connection)
         if not decided:
             return
@@ -95,11 +95,11 @@ class Batch:
         self.finish()
 
     def forget_deleted_edits(self, skill_id: str) -> None:
-        """Show the deleted edits of a skill, which the history has by now, as new no longer."""
+        """Mark the deleted edits of a skill, which are in the history by now, as seen."""
         self._connection.execute("DELETE FROM deleted_edit WHERE skill_id = ? AND data IS NULL", (skill_id,))
 
     def seen_otherwise(self, versions: Iterable[SkillVersion]) -> set[str]:
-        """Return the skills of which the same version was ever seen with another exec digest, but for their bases."""
+        """Return the skills whose version was seen with another exec digest, not counting their bases."""
         if self._connection.execute("SELECT 1 FROM skill_seen LIMIT 1").fetchone() is None:
             return set()  # as in a first sync
         wanted = [(each.skill_id, version_key(each.fields), each.exec_digest.hex().upper()) for each in versions]
@@ -124,7 +124,7 @@ class Batch:
         return {row[0] for row in rows}
 
     def digests_on_page(self, page: int) -> dict[bytes, str]:
-        """Return what Catalogue.digests_on_page does, as this transaction sees it."""
+        """Do the same as Catalogue.digests_on_page, within this transaction."""
         return pages.digests_on_page(self._connection, page)
 
     def apply(
@@ -135,27 +135,27 @@ class Batch:
         page: int | None = None,
         actor: str = "atom-sync",
     ) -> None:
-        """Carry out actions; `page` is where the list showed their skills, `actor` who resolves conflicts."""
+        """Apply actions; `page` is the page of their skills, `actor` the user who resolves conflicts."""
         self._effects.carry_out(actions, now, page=page, actor=actor)
         for (verdict, by), number in verdicts_of(actions).items():
             increment(self._connection, "atom_saas_admissions_total", number, verdict=verdict, by=by)
 
     def finish(self) -> None:
-        """Bring the full-text index up to date, last of all."""
+        """Update the full-text index; called last."""
         self._effects.finish()
 
     def confirm_page(self, page: int, now: datetime) -> None:
-        """Note that the marketplace has confirmed a page, and with it every skill on it, as unchanged."""
+        """Record that the marketplace confirmed a page, and so every skill on it, as unchanged."""
         pages.confirm_page(self._connection, page, now)
 
     def record_page(
         self, page: int, ids: AbstractSet[str], *, list_key: str, etag: str | None, total: int | None, now: datetime
     ) -> None:
-        """Note, last of all, that a page was taken: its validator, and that these skills are on it."""
+        """Record a page that was read: its validator and its skills; called last."""
         pages.record_page(self._connection, page, ids, list_key=list_key, etag=etag, total=total, now=now)
 
     def count_changes(self, actions: Iterable[Action]) -> None:
-        """Count what these actions, which were carried out, did to skills."""
+        """Count what these applied actions did to skills."""
         outcomes = Counter(action.outcome for action in actions if action.outcome in _COUNTED)
         for outcome, number in outcomes.items():
             increment(self._connection, "atom_saas_sync_items_total", number, type="skill", action=outcome.value)
@@ -165,9 +165,9 @@ class Batch:
         count_requests(self._connection, requests)
 
     def note(self, actor: str, action: str, subject: str, now: datetime, **details: object) -> None:
-        """Write into the audit log what a person did."""
+        """Record a user's action in the audit log."""
         write_audit(self._connection, actor, action, subject, now, details)
 
     def keep_local(self, versions: Sequence[SkillVersion], now: datetime, *, ended_by: str) -> None:
-        """Keep texts that were written here and end here (`superseded`, `deleted`) in the history."""
+        """Keep local texts in the history that are now `superseded` or `deleted`."""
         keep_local(self._connection, versions, now, ended_by=ended_by, number=max(1, self._history_versions))

@@ -1,4 +1,4 @@
-"""Writing many rows at once, without the triggers that other programs' writes need (schema.py)."""
+"""Write many rows at once, without the triggers that exist for other programs' writes (schema.py)."""
 
 from __future__ import annotations
 

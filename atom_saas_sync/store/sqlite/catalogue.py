@@ -19,7 +19,7 @@ from atom_saas_sync.store.sqlite.failures import translated_errors
 from atom_saas_sync.store.sqlite.gate.offers import spoiled
 from atom_saas_sync.store.sqlite.runs import APPROVED_DELETIONS, get_fact
 
-# Ids come in any order, so each new row is somewhere else in its indexes: a tenth less time for 150,000 skills.
+# Ids come in any order, so new rows are spread over the indexes; a larger cache saves a tenth for 150,000 skills.
 _CACHE_KIB = 16 * 1024
 
 
@@ -27,7 +27,7 @@ class Catalogue:
     """The cached skills and categories with their bases."""
 
     def __init__(self, database: Database, *, history_versions: int = 10, signer: Signer | None = None) -> None:
-        """Work on `database`; keep `history_versions` former versions of each skill.
+        """Use `database`; keep `history_versions` former versions of each skill.
 
         With a `signer` what the marketplace sends is signed.
         """
@@ -43,19 +43,19 @@ class Catalogue:
         return self._database
 
     def known(self, skill_ids: Iterable[str]) -> dict[str, SkillState]:
-        """Return what is stored of these skills; those of which nothing is are left out."""
+        """Return the stored state of these skills; skills without any are absent."""
         with self.batch(write=False) as batch:
             return batch.known(skill_ids)
 
     # Before and during a walk
 
     def page_records(self, list_key: str) -> dict[int, PageRecord]:
-        """Return what is known of the pages of the list that `list_key` names."""
+        """Return the stored pages of the list with this key."""
         with self._database.reading() as connection:
             return pages.page_records(connection, list_key)
 
     def forget_other_lists(self, list_key: str) -> None:
-        """Drop what is known of the pages of any other list: another marketplace, dialect or page size."""
+        """Forget the pages of all other lists: another marketplace, dialect or page size."""
         with self._database.reading() as connection:
             others = connection.execute(
                 "SELECT 1 FROM http_validator WHERE page IS NOT NULL AND resource != ? || page", (list_key,)
@@ -65,7 +65,7 @@ class Catalogue:
                 pages.leave_pages(connection, 1)
 
     def digests_on_page(self, page: int) -> dict[bytes, str]:
-        """Return the skill of each wire digest that was last seen on `page`.
+        """Return the wire digests last seen on `page`, each with its skill.
 
         Skills with an open conflict are excluded: their remote version is not the base, so the base again is a change.
         """
@@ -79,7 +79,7 @@ class Catalogue:
 
     @contextmanager
     def batch(self, *, write: bool = True) -> Iterator[Batch]:
-        """Open one short transaction in which a plan is made and carried out; a snapshot only unless `write`."""
+        """Open one short transaction in which a plan is made and applied; a snapshot unless `write`."""
         if not write:
             with self._database.reading() as connection:
                 yield Batch(connection, self._history_versions, write=False, signer=self._signer)
@@ -90,37 +90,37 @@ class Catalogue:
             batch.finish()
 
     def tampered(self, *, everything: bool) -> list[str]:
-        """Return the skills whose marketplace text does not have its digest: of all, or of those changed lately."""
+        """Return the skills whose marketplace text does not match its digest, among all or recently changed ones."""
         with self._database.reading() as connection:
             look = integrity.tampered if everything else integrity.tampered_since_last_check
             return look(connection, self._signer)
 
     def unsigned(self) -> list[str]:
-        """Return the skills that are not signed with the key; none without a key."""
+        """Return the skills that are not signed with the key; empty without a key."""
         with self._database.reading() as connection:
             return integrity.unsigned(connection, self._signer)
 
     def respelled(self) -> list[str]:
-        """Return the skills whose text is not byte for byte what came, and those whose offer was changed since."""
+        """Return the skills whose text or offer is not byte for byte what the marketplace sent."""
         with self._database.reading() as connection:
             return [*integrity.respelled(connection), *spoiled(connection)]
 
     def distrust(self, skill_ids: Sequence[str]) -> None:
-        """Let the walk read these skills anew, whatever they were last time."""
+        """Make the next walk read these skills again, even if their bytes are unchanged."""
         with self._database.transaction() as connection:
             integrity.distrust(connection, skill_ids)
 
     # After a walk
 
     def note_tampered(self, found: Sequence[str], now: datetime) -> int:
-        """Note which of these skills are still tampered with; return how many."""
+        """Store which of these skills are still tampered with; return their number."""
         with self._database.transaction() as connection:
             left = list(integrity.tampered_among(connection, found, self._signer))
             integrity.note_tampered(connection, left, now)
         return len(left)
 
     def forget_pages_from(self, page: int) -> None:
-        """Forget `page` and all behind it: the list is not that long any more."""
+        """Forget `page` and all later ones: the list has become shorter."""
         with self._database.reading() as connection:
             found = connection.execute("SELECT 1 FROM http_validator WHERE page >= ?", (page,)).fetchone()
         if found:
@@ -128,10 +128,10 @@ class Catalogue:
                 pages.leave_pages(connection, page)
 
     def unlisted_ids(self, listed: AbstractSet[str], *, recorded: bool) -> list[str]:
-        """Return the skills of the marketplace that are not among `listed`, and are not known as deleted.
+        """Return the marketplace's skills that are not in `listed` and not known as deleted.
 
-        One that exists only here is of the marketplace as long as a conflict with the marketplace's own waits. If the
-        pages of the whole list have just been `recorded`, only skills on none of them are looked at.
+        A local skill counts as the marketplace's while it has an open conflict with one. If the pages of the whole list
+        have just been `recorded`, only skills on no page are considered.
         """
         with self._database.reading() as connection:
             row = connection.execute(
@@ -143,7 +143,7 @@ class Catalogue:
         return sorted({name for name in pages.decode_list(row[0]) if name not in listed})
 
     def marketplace_skills(self) -> int:
-        """Return how many skills come from the marketplace, those included that wait to be admitted."""
+        """Return the number of marketplace skills, including those that wait to be admitted."""
         with self._database.reading() as connection:
             count: int = connection.execute(
                 "SELECT (SELECT count(*) FROM skill_base) + "
@@ -152,12 +152,12 @@ class Catalogue:
             return count
 
     def approved_deletions(self) -> int:
-        """Return how many deletions a person has approved by `db rebind`."""
+        """Return the number of deletions approved by `db rebind`."""
         with self._database.reading() as connection:
             return int(get_fact(connection, APPROVED_DELETIONS) or 0)
 
     def modified_ids(self) -> list[str]:
-        """Return the skills whose row another program, or a person, has edited or deleted."""
+        """Return the skills whose row was edited or deleted locally."""
         with self._database.reading() as connection:
             rows = connection.execute(
                 "SELECT skill_id FROM skill_base WHERE data IS NOT NULL AND deleted_at IS NULL ORDER BY skill_id"
@@ -165,13 +165,13 @@ class Catalogue:
             return [row[0] for row in rows]
 
     def waiting_ids(self) -> list[str]:
-        """Return the skills whose conflict waits for a person."""
+        """Return the skills with an open conflict."""
         with self._database.reading() as connection:
             rows = connection.execute(f"SELECT DISTINCT skill_id FROM conflict_log WHERE {resolutions.OPEN}")  # noqa: S608
             return [row[0] for row in rows]
 
     def look_at_deleted_edits(self, skill_id: str) -> None:
-        """Note that somebody looks at the versions of a skill, which hold the edits that another program deleted."""
+        """Record that a user looks at the versions of a skill, among them edits that another program deleted."""
         with self._database.reading() as connection:
             found = connection.execute("SELECT 1 FROM deleted_edit WHERE skill_id = ?", (skill_id,)).fetchone()
         if found:
@@ -179,7 +179,7 @@ class Catalogue:
                 batch.forget_deleted_edits(skill_id)
 
     def newest_replaced_edits(self, number: int) -> list[int]:
-        """Return the conflicts in which a strategy has last replaced what was written here, if nobody has looked."""
+        """Return the latest conflicts in which a strategy replaced a local edit that no user has seen."""
         with self._database.reading() as connection:
             rows = connection.execute(
                 "SELECT id FROM conflict_log WHERE replaced_unseen = 1 ORDER BY resolved_at DESC, id DESC LIMIT ?",
@@ -188,7 +188,7 @@ class Catalogue:
             return [row[0] for row in rows]
 
     def refresh_expiry(self, now: datetime) -> None:
-        """Move `expires_at` of confirmed skills on, once half of their life is over."""
+        """Extend `expires_at` of confirmed skills, once half of their life is over."""
         expiry.refresh_expiry(self._database, now)
 
     # Categories
@@ -202,7 +202,7 @@ class Catalogue:
     def apply_categories(
         self, categories: Sequence[Category] | None, *, whole: bool, resource: str, etag: str | None, now: datetime
     ) -> int:
-        """Store the categories that the marketplace lists, None if they are unchanged; return how many changed."""
+        """Store the marketplace's categories (None: unchanged); return how many changed."""
         with self._database.transaction() as connection:
             return apply_categories(connection, categories, whole=whole, resource=resource, etag=etag, now=now)
 

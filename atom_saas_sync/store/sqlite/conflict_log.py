@@ -1,4 +1,4 @@
-"""Writing the log of conflicts."""
+"""Write the conflict log."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from atom_saas_sync.store.sqlite.backend_tables import NO_VERSION
 from atom_saas_sync.store.sqlite.counters import increment
 
 RESOLVED_CONFLICTS_KEPT = 20
-"""Per skill. Endless new versions of an edited skill must not fill the disk: each row holds three texts of up to 1
-MiB."""
+"""Per skill. New versions of an edited skill must not fill the disk: each row has three texts of up to 1 MiB."""
 
 
 def log_conflict(

@@ -37,7 +37,7 @@ class ConflictLog:
     """Reads conflicts, and opens the transaction that resolves them."""
 
     def __init__(self, database: Database, *, history_versions: int = 10, signer: Signer | None = None) -> None:
-        """Work on `database`; keep `history_versions` former versions of each skill."""
+        """Use `database`; keep `history_versions` former versions of each skill."""
         self.database = self._database = database
         self._history_versions = history_versions
         self._signer = signer

@@ -1,8 +1,8 @@
 """The database file: opening it, at the schema of this version.
 
 Only the standard library is imported here: `status` opens the database at every start. And nothing here opens the
-database file except through SQLite, or to create it: closing any other descriptor of a file drops all POSIX locks
-that this process holds on it, those of SQLite's other connections among them.
+database file except through SQLite, or to create it: closing any other descriptor of the file drops all POSIX locks of
+this process on it, including those of SQLite's other connections.
 """
 
 from __future__ import annotations

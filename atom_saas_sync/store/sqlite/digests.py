@@ -1,4 +1,4 @@
-"""The digests of stored versions as a function of SQL: migrations recompute them where their form has changed."""
+"""SQL functions for the digests of stored versions, with which migrations recompute digests of an older form."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ _KINDS = {
 
 
 def register(connection: sqlite3.Connection) -> None:
-    """Give a connection the functions that migrations need; texts as blobs, packed or not."""
+    """Register the functions that migrations need; they take texts as blobs, compressed or not."""
     connection.create_function("atom_sync_digest", 2, _digest, deterministic=True)
     connection.create_function("atom_sync_respelled", 1, _respelled, deterministic=True)
     connection.create_function("atom_sync_version", 1, _version, deterministic=True)
 
 
 def recompute(suffix: str = "") -> tuple[str, ...]:
-    """Return the statements that write all stored digests anew, those of unreadable texts excepted."""
+    """Return the statements that recompute all stored digests, except those of unreadable texts."""
     base = "CAST(coalesce(data, (SELECT skill_data FROM skill_cache AS c WHERE c.skill_id = t.skill_id)) AS BLOB)"
     return tuple(
         f"""
@@ -62,9 +62,9 @@ def recompute(suffix: str = "") -> tuple[str, ...]:
 
 
 def respell() -> tuple[str, ...]:
-    """Return the statements that store our own encoding of texts in which SQL readers could see something else.
+    """Return the statements that re-encode texts that SQL readers could interpret differently.
 
-    The full-text index stays as it is: it has the decoded values.
+    The full-text index is not affected: it contains the decoded values.
     """
     places = (("skill_cache", "skill_data"), ("skill_base", "data"), ("conflict_log", "remote_data"))
     return (
@@ -79,7 +79,7 @@ def respell() -> tuple[str, ...]:
 
 
 def _respelled(data: bytes | None) -> str | None:
-    """Return our own encoding of a skill that has a key twice or spelled with escapes; None of any other."""
+    """Return our own encoding of a skill with duplicate or escaped keys; None for any other."""
     fields = _fields(data)
     if data is None or fields is None:
         return None
@@ -96,7 +96,7 @@ def _digest(kind: str, data: bytes | None) -> bytes | None:
 
 
 def _version(data: bytes | None) -> str:
-    """Return the version as it is compared."""
+    """Return the normalized version number."""
     return version_key(_fields(data) or {})
 
 

@@ -1,4 +1,4 @@
-"""Carrying out plans: each kind of effect has its statement, and nothing is decided here."""
+"""Apply plans: each kind of effect has one statement, and nothing is decided here."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _UNMARK_DELETED = "UPDATE skill_base SET deleted_at = NULL WHERE skill_id = ?"
 
 
 class _Context(NamedTuple):
-    """What holds for all effects of one call."""
+    """Values shared by all effects of one call."""
 
     now: datetime
     moment: str
@@ -59,7 +59,7 @@ class _Context(NamedTuple):
 
 
 class EffectWriter:
-    """Carries out effects in one transaction. `finish` brings the full-text index up to date, last of all."""
+    """Applies effects in one transaction. Call `finish` last: it updates the full-text index."""
 
     def __init__(self, connection: sqlite3.Connection, *, history_versions: int, signer: Signer | None) -> None:
         self._connection = connection
@@ -73,7 +73,7 @@ class EffectWriter:
         def texts(statement: str) -> Callable[[list[Any], _Context], object]:
             return lambda effects, _: many(statement, [(each.skill_id, each.text) for each in effects])
 
-        # In this order: what reads a row comes before what removes it.
+        # Applied in this order: effects that read a row come before those that remove it.
         self._statements: Mapping[type[Effect], Callable[[list[Any], _Context], object]] = {
             RemoveServed: lambda effects, _: served.remove(effects),
             AddServed: lambda effects, context: served.add(effects, context.now),
@@ -105,7 +105,7 @@ class EffectWriter:
         self._connection, self._history_versions, self._signer = connection, history_versions, signer
 
     def carry_out(self, actions: Iterable[Action], now: datetime, *, page: int | None, actor: str) -> None:
-        """Carry out the effects of these actions; `page` is where the list showed the skills, `actor` who resolves."""
+        """Apply the effects of these actions; `page` is the skills' page, `actor` the user who resolves conflicts."""
         found: dict[type[Effect], list[Effect]] = defaultdict(list)
         for action in actions:
             for effect in action.effects:
@@ -120,7 +120,7 @@ class EffectWriter:
         for each in effects:
             log_conflict(self._connection, each.skill_id, each.entry, context.moment, resolved_by=context.actor)
 
-    # The gate's modules are imported where something waits or is in quarantine.
+    # The gate's modules are imported only if something waits or is in quarantine.
 
     def _put_offers(self, effects: list[PutOffer], context: _Context) -> None:
         from atom_saas_sync.store.sqlite.gate.effects import put_offers

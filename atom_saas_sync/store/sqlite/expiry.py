@@ -10,10 +10,10 @@ from atom_saas_sync.store.sqlite.clauses import after, before
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.times import format_time
 
-_CLOCK_STEPS = timedelta(minutes=1)  # of a clock that is kept right
+_CLOCK_STEPS = timedelta(minutes=1)  # for a correct clock
 _EXPIRY_SLACK = timedelta(hours=12)
 
-# Entries that expire soon, too late, or never though they are the marketplace's; ?1 and ?2 are the limits.
+# Marketplace entries that expire soon, too late, or never; ?1 and ?2 are the limits.
 _MOVABLE = f"""
     ({before("expires_at", "?1")} OR ({after("expires_at", "?2")} AND expires_at < '{NEVER_EXPIRES}')
         OR (expires_at = '{NEVER_EXPIRES}' AND EXISTS (
@@ -22,11 +22,10 @@ _MOVABLE = f"""
 
 
 def refresh_expiry(database: Database, now: datetime) -> None:
-    """Move `expires_at` of confirmed skills on, once half of their life is over.
+    """Extend `expires_at` of confirmed skills, once half of their life is over.
 
-    The exact time of the last confirmation is in the view usable_skill; writing every row at every sync would
-    rewrite the table four times an hour. An entry that lives for more than a day was confirmed by a clock that was
-    set back since.
+    The exact time of the last confirmation is in the view usable_skill; writing every row at every sync would rewrite
+    the table four times an hour. An entry with more than a day left was confirmed by a clock that was set back since.
     """
     due, latest = format_time(now + TIME_TO_LIVE - _EXPIRY_SLACK), format_time(now + TIME_TO_LIVE + _CLOCK_STEPS)
     with database.reading() as connection:

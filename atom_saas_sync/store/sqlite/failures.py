@@ -48,7 +48,7 @@ def translated_errors(
 
 
 def is_there(path: Path) -> bool:
-    """Tell whether a file exists. Raises OSError where that cannot be told, unlike Path.exists of some Pythons."""
+    """Tell whether a file exists. Raises OSError if that is unknown, unlike Path.exists of some Python versions."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -57,7 +57,7 @@ def is_there(path: Path) -> bool:
 
 
 def hand_over(descriptor: int, path: Path) -> None:
-    """Give a new file to the owner of its directory, unless that is root; or remove it and raise OSError."""
+    """Give a new file to the owner of its directory, unless that is root; on failure, remove it and raise OSError."""
     above = path.parent.stat()
     if above.st_uid in {0, os.fstat(descriptor).st_uid}:
         return
@@ -127,7 +127,7 @@ def _explain_sqlite_error(error: sqlite3.Error, path: Path, busy_timeout_seconds
 
 
 def _who_may(path: Path) -> str:
-    """Return the hint for a file that this user may not use, from the owner of the file and its directory."""
+    """Return the hint for a file that this user may not access, based on the owners of the file and its directory."""
     user = os.geteuid()
     owner, owner_above = (_owner(each) for each in (path, path.parent))
     if owner_above == user and owner not in {None, user}:
@@ -153,7 +153,7 @@ def _name(user: int | None) -> str:
 
 
 def _is_full(directory: Path) -> bool:
-    """Tell whether the file system has no room for another page of the database."""
+    """Tell whether the file system has no room for another database page."""
     try:
         status = os.statvfs(directory)
     except OSError:

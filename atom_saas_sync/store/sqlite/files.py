@@ -1,4 +1,4 @@
-"""The database file and its directories, as files. Nothing here opens one that is there: see database.py."""
+"""The database file and its directories, as files. Nothing here opens an existing one: see database.py."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 def exists(path: Path) -> bool:
-    """Tell whether there is a database file. Raises DatabaseError where that cannot be told."""
+    """Tell whether the database file exists. Raises DatabaseError if that is unknown."""
     with translated_errors(path):
         return is_there(path)
 
@@ -43,7 +43,7 @@ def free_disk_gb(path: Path) -> float:
 def create_directories(directory: Path) -> None:
     """Create a directory and its missing parents, each with mode 0700 under any umask.
 
-    Those that root makes in another user's directory belong to that user.
+    Directories that root creates in another user's directory belong to that user.
 
     Raises OSError.
     """
@@ -69,10 +69,9 @@ def create_directories(directory: Path) -> None:
 def create_private(path: Path) -> int:
     """Create a file, mode 0600, that belongs to the owner of its directory; return its descriptor.
 
-    A file that root leaves in a service's directory locks the service out. A directory of root's may be shared: there
-    the file stays ours.
-
-    Raises FileExistsError, or another OSError, also if the file cannot be given to that owner: then there is none.
+    A root-owned file in a service's directory would lock the service out. In a directory of root's, which may be
+    shared, the file stays ours. Raises FileExistsError, or another OSError; if the file cannot be given to that owner,
+    it is removed.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     os.fchmod(descriptor, 0o600)
@@ -92,7 +91,7 @@ def create_file(path: Path) -> None:
 
 
 def require_file(path: Path, access: int) -> None:
-    """Refuse a path where there is no file, or one without this `access` (os.R_OK, os.W_OK). Raises DatabaseError."""
+    """Raise DatabaseError unless the file exists and allows this `access` (os.R_OK, os.W_OK)."""
     if not is_there(path):
         raise DatabaseError(
             f"there is no database at {path}",

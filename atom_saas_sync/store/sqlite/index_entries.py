@@ -1,4 +1,4 @@
-"""Updating the full-text index after a batch has written or removed rows."""
+"""Update the full-text index after a batch has written or removed rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _decode_rows = msgspec.json.Decoder(list[tuple[int, str]]).decode
 
 
 class Replaced(NamedTuple):
-    """A row that was written over: its text until then, the same decoded if that is known, and what wrote last."""
+    """An overwritten row: its former text, the decoded text if available, and the last write."""
 
     text: str
     fields: Mapping[str, Any] | None
@@ -29,7 +29,7 @@ class Replaced(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """An entry of the full-text index to write, or to `delete`: of an odd skill `words` is None."""
+    """An entry of the full-text index to write or to `delete`; `words` is None for an odd skill."""
 
     command: str | None
     row: int
@@ -46,7 +46,7 @@ def unindex(connection: sqlite3.Connection, skill_ids: Sequence[str]) -> None:
 def reindex(connection: sqlite3.Connection, changes: Mapping[str, Replaced]) -> None:
     """Update the full-text index for skills whose rows were overwritten.
 
-    Only where what is indexed has changed: the index costs most of a small write.
+    Only if the indexed text has changed: the index dominates the cost of a small write.
     """
     other = [skill_id for skill_id, change in changes.items() if not _surely_reads_the_same(change)]
     if not other:
@@ -67,7 +67,7 @@ def _surely_reads_the_same(change: Replaced) -> bool:
 
 
 def rows_with_ids(connection: sqlite3.Connection, which: str, parameter: int | str) -> list[tuple[int, str]]:
-    """Return the row and the skill's id of those rows that `which` is true of, in order.
+    """Return the row id and skill id of the rows that match `which`, in order.
 
     As a single result row: sqlite3 releases the GIL at each row, and another thread may be reading pages.
     """
@@ -92,7 +92,7 @@ def write_index(connection: sqlite3.Connection, entries: Sequence[_Entry]) -> No
 def _write_words(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> None:
     for first in range(0, len(rows), _ENTRIES_AT_ONCE):
         some = rows[first : first + _ENTRIES_AT_ONCE]
-        room = 1 << (len(some) - 1).bit_length()  # a power of two: so there are few statements to compile and keep
+        room = 1 << (len(some) - 1).bit_length()  # powers of two, so that few statements need to be compiled and kept
         nothing: list[object] = [None] * (_PARAMETERS_OF_ENTRY * room)
         values = [value for row in some for value in row]
         statement = search_index.write(room)
@@ -102,6 +102,6 @@ def _write_words(connection: sqlite3.Connection, rows: Sequence[tuple[object, ..
 
 
 def entry_of(row: int, written: WriteServed) -> _Entry:
-    """Return the entry of what was written."""
+    """Return the index entry of a written row."""
     found = words_of(written.text) if written.fields is None else words(written.fields)
     return _Entry(None, row, written.text, found)

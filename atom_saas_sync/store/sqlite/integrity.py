@@ -1,4 +1,4 @@
-"""Integrity: comparing the stored texts of the marketplace with their digests."""
+"""Compare the stored texts of the marketplace with their digests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from atom_saas_sync.store.sqlite.runs import get_fact, set_fact
 from atom_saas_sync.times import format_time
 
 TAMPERED = "tampered"
-"""The fact with the ids of what the last check found, as a JSON list."""
+"""The fact with the skill ids that the last check found, as a JSON list."""
 
 _CHECKED_AT = "digests_checked_at"
 _TEXTS = """
@@ -38,7 +38,7 @@ _AMONG = _TEXTS.format(
 
 
 class _Row(NamedTuple):
-    """What the marketplace sent of one skill, as the database has it."""
+    """The stored marketplace version of one skill."""
 
     skill_id: str
     text: bytes
@@ -57,24 +57,24 @@ class _Row(NamedTuple):
         return not fits(self.text, self.content_digest) or self.is_forged(signer)
 
     def is_new_and_tampered(self, signer: Signer | None) -> bool:
-        """Tell the same of a row that was written lately: what runs wrote has its bytes' own digest."""
+        """Do the same for a recently written row: in rows written by runs, the digest of the bytes matches."""
         is_as_written = sha256(self.text).digest() == self.wire_digest
         return self.is_forged(signer) if is_as_written else self.is_tampered(signer)
 
 
 def fits(text: bytes, digest: bytes) -> bool:
-    """Tell whether a text has this content digest."""
+    """Tell whether a text matches this content digest."""
     decoded = decode_with_shape(text)
     return decoded is not None and content_digest(*decoded) == digest
 
 
 def tampered(connection: sqlite3.Connection, signer: Signer | None) -> list[str]:
-    """Return the skills whose marketplace text does not have its digest, or whose digest is forged, of all."""
+    """Return all skills whose marketplace text does not match its digest, or whose digest is forged."""
     return [row.skill_id for row in map(_Row._make, connection.execute(_ALL)) if row.is_tampered(signer)]
 
 
 def tampered_since_last_check(connection: sqlite3.Connection, signer: Signer | None) -> list[str]:
-    """Return those among what was written since the last run, edited or deleted here, or found by the last check."""
+    """Return the tampered ones among rows written since the last run, edited or deleted here, or found last time."""
     since = get_fact(connection, _CHECKED_AT)
     if since is None:
         return tampered(connection, signer)
@@ -91,7 +91,7 @@ def tampered_among(connection: sqlite3.Connection, skill_ids: Iterable[str], sig
 
 
 def unsigned(connection: sqlite3.Connection, signer: Signer | None) -> list[str]:
-    """Return the skills that are not signed with the key; none without a key."""
+    """Return the skills that are not signed with the key; empty without a key."""
     if signer is None:
         return []
     rows = connection.execute(
@@ -101,7 +101,7 @@ def unsigned(connection: sqlite3.Connection, signer: Signer | None) -> list[str]
 
 
 def respelled(connection: sqlite3.Connection) -> list[str]:
-    """Return the skills whose text is not byte for byte what came; of the others, the same bytes prove the text."""
+    """Return the skills whose text is not byte for byte what the marketplace sent."""
     rows = map(_Row._make, connection.execute(_ALL))
     return [row.skill_id for row in rows if sha256(row.text).digest() != row.wire_digest]
 

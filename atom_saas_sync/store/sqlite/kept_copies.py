@@ -1,4 +1,4 @@
-"""The copies of a database that are kept beside it: backups named by time, and those that migrations make."""
+"""The copies kept beside a database: backups named by time, and those made by migrations."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def back_up(database: Path, *, now: datetime) -> Path:
 
 
 def back_up_and_tidy(database: Path, *, keep: int | None, now: datetime) -> tuple[Path, list[Path]]:
-    """Write a backup, then remove backups until `keep` are left (None: all stay) and old copies of migrations.
+    """Write a backup; then remove all but `keep` backups (None: keep all) and old copies made by migrations.
 
     Return the new backup and the backups that were removed. Raises DatabaseError.
     """
@@ -46,9 +46,9 @@ def back_up_and_tidy(database: Path, *, keep: int | None, now: datetime) -> tupl
 
 
 def keep_newest(database: Path, keep: int, *, newest: Path) -> list[Path]:
-    """Remove the oldest backups, so that `keep` are left, `newest` among them; return what was removed.
+    """Remove the oldest backups so that `keep` are left, including `newest`; return the removed ones.
 
-    Only files that `back_up` has named are counted and removed. Raises DatabaseError.
+    Only files named by `back_up` are counted and removed. Raises DatabaseError.
     """
     directory = newest.parent
     name = Path(os.path.realpath(database)).name
@@ -63,7 +63,7 @@ def keep_newest(database: Path, keep: int, *, newest: Path) -> list[Path]:
 def remove_old_migration_copies(database: Path, now: datetime) -> None:
     """Remove the copies that migrations made beside the database more than 30 days ago.
 
-    One that can't be removed is logged: it only occupies space, so the command does not fail.
+    A copy that can't be removed is logged: it only takes space, so the command does not fail.
     """
     path = Path(os.path.realpath(database))
     limit = (now - MIGRATION_COPY_LIFE).timestamp()

@@ -1,4 +1,4 @@
-"""Finds ids by their first characters, and the names of skills."""
+"""Find ids by prefix, and the names of skills."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CURRENT = f"""
     SELECT skill_id, {_NAME.format(text="skill_data")} AS name
     FROM skill_cache WHERE {_RANGE} ORDER BY skill_id LIMIT :limit
 """  # noqa: S608 - constants
-# A skill that is gone from the cache keeps its name as long as the marketplace's text is kept.
+# A skill that is no longer cached keeps its name as long as the marketplace's text is stored.
 _NAMED = f"""
     SELECT wanted.value AS skill_id,
         coalesce({_NAME.format(text="c.skill_data")}, {_NAME.format(text="b.data")}) AS name
@@ -34,13 +34,13 @@ _STANDING = """
 
 
 class KnownIds:
-    """Finds ids by their first characters, and names by ids."""
+    """Finds ids by prefix, and names by id."""
 
     def __init__(self, database: Connection) -> None:
         self._database = database
 
     def skills_from(self, prefix: str, *, limit: int) -> tuple[dict[str, str | None], dict[str, str | None]]:
-        """Return the ids that begin with `prefix`: of cached skills with their names, and of all others ever seen."""
+        """Return the ids with this prefix: those of cached skills, with names, and all others ever seen."""
         values = _bounds(prefix, limit)
         with self._database.reading() as connection:
             current = {row["skill_id"]: _name(row["name"]) for row in connection.execute(_CURRENT, values)}
@@ -48,13 +48,13 @@ class KnownIds:
             return current, {row["skill_id"]: None for row in rows if row["skill_id"] not in current}
 
     def offers_from(self, prefix: str, *, limit: int) -> dict[str, str | None]:
-        """Return the ids that begin with `prefix` of versions that wait or were refused."""
+        """Return the ids with this prefix that have an offer."""
         statement = f"SELECT skill_id FROM skill_offer WHERE {_RANGE} ORDER BY skill_id LIMIT :limit"  # noqa: S608 - constant
         with self._database.reading() as connection:
             return {row["skill_id"]: None for row in connection.execute(statement, _bounds(prefix, limit))}
 
     def ratings_from(self, prefix: str, *, limit: int) -> dict[str, str | None]:
-        """Return the ratings' ids that begin with `prefix`, each with its skill's id."""
+        """Return the rating ids with this prefix, each with its skill's id."""
         with self._database.reading() as connection:
             rows = connection.execute(
                 "SELECT id, CAST(skill_id AS TEXT) AS skill_id FROM skill_ratings "
@@ -64,7 +64,7 @@ class KnownIds:
             return {row["id"]: row["skill_id"] for row in rows}
 
     def names(self, ids: Iterable[str]) -> dict[str, str]:
-        """Return the names of skills by their ids, as far as they are known."""
+        """Return the known names of skills, by id."""
         with self._database.reading() as connection:
             rows = connection.execute(_NAMED, {"ids": json.dumps(sorted(set(ids)))})
             return {row["skill_id"]: name for row in rows if (name := _name(row["name"])) is not None}
@@ -76,7 +76,7 @@ class KnownIds:
         return [row[0].decode(errors="replace") for row in rows]
 
     def standing(self, skill_id: str) -> Literal["quarantined", "hold", "refuse"] | None:
-        """Return whether a skill is in quarantine, or whether a version of it waits or was refused."""
+        """Return whether a skill is in quarantine, or has a held or refused version."""
         with self._database.reading() as connection:
             row = connection.execute(_STANDING, (skill_id,)).fetchone()
             return None if row is None else cast("Literal['quarantined', 'hold', 'refuse']", row[0])

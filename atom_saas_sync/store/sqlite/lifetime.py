@@ -28,8 +28,8 @@ CONFIRMED_AT = "max(b.confirmed_at, coalesce(v.checked_at, ''))"
 
 UNEDITED = "b.skill_id IS NOT NULL AND (b.data IS NULL OR b.data = c.skill_data)"
 
-# `expires_at` is moved on only now and then (Catalogue.refresh_expiry), so it alone may be too early; and one before
-# the last confirmation can't be ours: another program let the entry expire.
+# `expires_at` is only extended occasionally (Catalogue.refresh_expiry), so it may be too early. A value before the last
+# confirmation was written by another program, to let the entry expire.
 EXPIRED = f"""
     {before("c.expires_at", ":now")} AND {UNEDITED}
     AND ({CONFIRMED_AT} < :oldest OR julianday(c.expires_at) < julianday({CONFIRMED_AT}))
@@ -43,7 +43,7 @@ JOINED = """
 
 
 class Lifetime:
-    """The life of the cached entries."""
+    """The lifetime of cached entries."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -54,7 +54,7 @@ class Lifetime:
             return parse_time(get_fact(connection, "marketplace_reached_at"))
 
     def statistics(self, now: datetime) -> CacheStatistics:
-        """Return how many entries there are, how old they are, and how they are used."""
+        """Return the number, age and use of the entries."""
         with self._database.reading() as connection:
             row = connection.execute(
                 f"""
@@ -108,7 +108,7 @@ class Lifetime:
     ) -> PurgePlan:
         """Remove what `choose` returns, in one transaction, so that the next sync fetches it again.
 
-        `local` are the ids whose local edits may go; the audit log keeps a copy of each.
+        `local` are the ids whose local edits may be removed; the audit log keeps a copy of each.
         """
         with self._database.transaction() as connection, bulk_write(connection):
             plan = _choose(connection, now, older_than=older_than, everything=everything, may_go=local.__contains__)
@@ -127,7 +127,7 @@ class Lifetime:
             )
             connection.execute(f"DELETE FROM skill_base WHERE {wanted}", (ids,))  # noqa: S608 - constants
             connection.execute(f"DELETE FROM skill_cache WHERE {wanted}", (ids,))  # noqa: S608 - constants
-            # The log keeps their last local text.
+            # The audit log keeps their last local text.
             connection.execute(
                 "UPDATE conflict_log SET resolved = 1, applied = 1, resolution_strategy = 'purged', resolved_at = ?2, "
                 "resolved_by = ?3, updated_at = ?2 "
@@ -146,7 +146,7 @@ class Lifetime:
         return plan
 
     def prune_logs(self, now: datetime) -> None:
-        """Remove what was kept long enough: resolved conflicts, audit entries, and copies made by migrations.
+        """Remove old resolved conflicts, audit entries, and copies made by migrations.
 
         Open conflicts stay, however old they are.
         """
@@ -200,7 +200,7 @@ def _choose(
 
 
 def time_parameters(now: datetime) -> dict[str, Any]:
-    """Return the values that EXPIRED takes."""
+    """Return the parameters of EXPIRED."""
     return {"now": format_time(now), "oldest": format_time(now - TIME_TO_LIVE)}
 
 

@@ -1,7 +1,7 @@
 """One run of a kind at a time: a lock on a file beside the database, which dies with the process that holds it.
 
-The file says who holds it, for people; whether it is held only the operating system knows. It is never deleted: a
-process that opened the old file and one that made a new file would both hold "the" lock.
+The file names the holder, for messages; only the operating system knows whether it is held. The file is never deleted:
+a process with the old file open and one that created a new file would both hold "the" lock.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def run_lock(
 ) -> Iterator[None]:
     """Hold the lock for runs of this kind during the block; wait for it up to `wait_seconds`.
 
-    `command` and the time `now()` are shown to whoever finds the lock taken: put no secret in the command. With
-    `may_wait` the error names `--wait`, which only some commands have.
+    `command` and the time `now()` are shown to others that find the lock taken, so `command` must not contain secrets.
+    With `may_wait` the error names `--wait`, which only some commands have.
 
     Raises Locked, naming the holder, and DatabaseError if the lock file cannot be used.
     """
@@ -76,7 +76,7 @@ def run_lock(
 def holder(database_path: Path, kind: str) -> dict[str, Any] | None:
     """Return `pid`, `host`, `pid_namespace`, `command` and `since` of the run that holds the lock now, or None.
 
-    The dictionary is empty in the instant in which a run has the lock and has not written its name yet.
+    The dictionary is empty for the instant before a run that got the lock has written its name.
 
     Raises DatabaseError if the lock file cannot be read.
     """
@@ -93,7 +93,7 @@ def holder(database_path: Path, kind: str) -> dict[str, Any] | None:
 
 
 def _lock_file(database_path: Path, kind: str) -> Path:
-    # Of the real file: a run through a symbolic link must meet one without.
+    # Of the real file, so that runs with and without a symbolic link use the same lock.
     return beside(database_path, f".{kind}.lock")
 
 
@@ -120,7 +120,7 @@ def _open(path: Path, flags: int) -> int:
         os.close(descriptor)
         raise DatabaseError(f"the lock file {path} is not a regular file", hint="remove it; it holds nothing")
     if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != _PRIVATE:
-        os.fchmod(descriptor, _PRIVATE)  # the umask removed some of our rights, or somebody granted more
+        os.fchmod(descriptor, _PRIVATE)  # the umask removed some of our permissions, or somebody granted more
     return descriptor
 
 
@@ -131,7 +131,7 @@ def _take(descriptor: int, path: Path, sleep: Callable[[float], object]) -> bool
             return True
         if not _flock(descriptor, path, fcntl.LOCK_SH):
             return False
-        # No run holds it, only a call of `holder()`.
+        # Only a call of `holder()` holds it, not a run.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         sleep(_GLANCE_SECONDS)
     return False
@@ -160,7 +160,7 @@ def _write(descriptor: int, document: dict[str, Any]) -> None:
 def _read(descriptor: int) -> dict[str, Any]:
     """Return what the holder wrote; {} if it is just being written."""
     try:
-        # The first value only: a longer, older one may not have been cut off yet.
+        # Only the first value: a longer, older one may not be truncated yet.
         text = os.pread(descriptor, _MAX_BYTES, 0).decode(errors="replace")
         document, _ = json.JSONDecoder().raw_decode(text)
     except ValueError:
@@ -169,7 +169,7 @@ def _read(descriptor: int) -> dict[str, Any]:
 
 
 def _here() -> dict[str, str]:
-    """Return what a process number belongs to: another host or container counts its own."""
+    """Return the host and namespace of a process id: other hosts and containers count separately."""
     try:
         namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:

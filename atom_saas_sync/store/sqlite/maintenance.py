@@ -22,7 +22,7 @@ _RESTORE = (
     "(local edits and ratings not yet sent are in this file alone)"
 )
 _REPAIR = "`atom-sync db check --repair` builds the index again"
-# Rows that are missing in the index, and rows that should not be there.
+# Rows that are missing in the index, and index entries without a row.
 _OUT_OF_STEP = """
     SELECT
         (SELECT count(*) FROM skill_cache
@@ -33,14 +33,14 @@ _OUT_OF_STEP = """
 
 
 def check(db: Database, *, quick: bool = False, signer: Signer | None = None) -> list[CheckFinding]:
-    """Look at the whole database and return what is wrong; an empty list is the good answer.
+    """Check the whole database and return the findings; an empty list means that all is well.
 
-    `quick` leaves out comparing each index with its table. With a `signer` the signatures are looked at, too. More
-    than we expect is never a finding: other programs may keep tables, columns and indexes of their own here.
+    `quick` skips comparing each index with its table. With a `signer`, signatures are checked too. Additional tables,
+    columns and indexes are never a finding: they may belong to other programs.
 
     Raises DatabaseError if it cannot be read at all.
     """
-    # The backend decides on the modes of its own files.
+    # The backend decides on the mode of its own file.
     findings = [] if migrations.origin(db) == "backend" else list(_check_files(db.path))
     with db.reading() as connection:
         try:
@@ -51,20 +51,20 @@ def check(db: Database, *, quick: bool = False, signer: Signer | None = None) ->
             findings += _check_texts(connection)
             findings += _check_digests(db, signer)
         except sqlite3.DatabaseError as error:
-            # A damaged page can stop any of them; what was found so far is worth more than the error.
+            # A damaged page can stop any check; the findings so far are worth more than the error.
             findings.append(CheckFinding("integrity", f"the check could not go on: {error}", _RESTORE))
     return findings
 
 
 def tables_of_others(db: Database) -> set[str]:
-    """Return the names of the tables that no migration of ours has made."""
+    """Return the names of the tables that were not created by our migrations."""
     ours = _objects_of_all_migrations().keys()
     there = {name for kind, name in _objects(db.connection) if kind == "table"}
     return there - {name for kind, name in ours if kind == "table"} - {"_sqlite_migrations"}
 
 
 def repair(db: Database) -> None:
-    """Build the full-text index again from the cached skills, and free the triggers that keep it.
+    """Rebuild the full-text index from the cached skills, and re-enable its triggers.
 
     Raises DatabaseError.
     """
@@ -75,9 +75,9 @@ def repair(db: Database) -> None:
 
 
 def compact(db: Database) -> tuple[int, int]:
-    """Give unused space back to the file system; return the bytes on disk before and after, with the write-ahead log.
+    """Return unused space to the file system; return the bytes on disk before and after, including the write-ahead log.
 
-    The caller keeps other runs off: this writes the whole file in one transaction. Raises DatabaseError.
+    The caller must prevent other runs: this rewrites the whole file in one transaction. Raises DatabaseError.
     """
     before = _size(db.path)
     with db.transaction() as connection:
@@ -153,7 +153,7 @@ def _check_references(db: Database) -> Iterator[CheckFinding]:
 def _check_search_index(connection: sqlite3.Connection) -> Iterator[CheckFinding]:
     there = _objects(connection)
     if ("table", "skill_fts_docsize") not in there or ("view", "skill_text") not in there:
-        return  # the schema check has said so, or its migration is not applied
+        return  # reported by the schema check, or the migration is not applied
     if connection.execute("SELECT 1 FROM bulk_write").fetchone():
         yield CheckFinding("search_index", "the triggers stand aside for a bulk write that nobody is doing", _REPAIR)
     missing, surplus = connection.execute(_OUT_OF_STEP).fetchone()
@@ -162,12 +162,12 @@ def _check_search_index(connection: sqlite3.Connection) -> Iterator[CheckFinding
 
 
 def _check_texts(connection: sqlite3.Connection) -> Iterator[CheckFinding]:
-    """Look for skills that are not UTF-8 text: other programs read none of them, or something else."""
+    """Find skills that are not stored as UTF-8 text: other programs cannot read them, or misread them."""
     there = _objects(connection)
     for table, column in (("skill_cache", "skill_data"), ("skill_base", "data")):
         if ("table", table) not in there:
             continue
-        # One at a time: the texts of a large cache are gigabytes.
+        # One at a time: the texts of a large cache take gigabytes.
         rows = connection.execute(
             f"SELECT skill_id, typeof({column}), CAST({column} AS BLOB) FROM {table} WHERE {column} IS NOT NULL"  # noqa: S608 - constants
         )
@@ -207,7 +207,7 @@ def _check_digests(db: Database, signer: Signer | None) -> Iterator[CheckFinding
 
 
 def _check_gate(connection: sqlite3.Connection) -> Iterator[CheckFinding]:
-    """Look for what another program put back into the cache, and for waiting versions that it changed."""
+    """Find skills that another program put back into the cache, and waiting versions that it changed."""
     from atom_saas_sync.store.sqlite.gate.checks import kept_out
     from atom_saas_sync.store.sqlite.gate.offers import spoiled
 
@@ -235,7 +235,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _objects(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
-    """Return the statement that made each table, index, view and trigger, without its layout."""
+    """Return the statement that created each table, index, view and trigger, without its layout."""
     rows = connection.execute(
         "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~' ORDER BY rowid"
     )

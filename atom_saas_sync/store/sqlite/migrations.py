@@ -1,12 +1,11 @@
-"""Migrating the database between versions of the schema.
+"""Migrate the database between versions of the schema.
 
 Which migrations a database has is recorded where sqlite-utils records it, in `_sqlite_migrations`, under the name of
-our set: other programs may keep theirs in the same table. Looking that up needs plain SQL only; sqlite-utils is
-imported when there is something to apply.
+our set: other programs may keep theirs in the same table. Reading that needs plain SQL only; sqlite-utils is imported
+only if there is something to apply.
 
-All steps of an upgrade are one transaction that holds the write lock from its start. So a process that is killed
-leaves the old state, and of two processes that open a new database at the same moment one migrates, and the other
-waits and finds it done.
+All steps of an upgrade are one transaction that holds the write lock from its start. So a killed process leaves the old
+state; if two processes open a new database at the same moment, one migrates it, and the other waits and finds it done.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def current(db: Connection) -> str | None:
 def history(db: Connection) -> list[tuple[str, str | None]]:
     """Return each migration with the time it was applied (UTC, `Z`), or None if it is pending.
 
-    Those that only a newer version knows come last.
+    Migrations that only a newer version knows come last.
     """
     applied = _applied(db.connection)
     return [(name, applied.get(name)) for name in dict.fromkeys((*known(), *applied))]
@@ -67,7 +66,7 @@ def pending(db: Connection) -> list[str]:
 
 
 def require_current(db: Connection) -> None:
-    """Refuse a database that is not exactly at this version, for those who may only read it.
+    """Refuse a database that is not exactly at this version, for read-only use.
 
     Raises DatabaseError.
     """
@@ -80,20 +79,20 @@ def require_current(db: Connection) -> None:
 
 
 def origin(db: Connection) -> str:
-    """Return who made the database: `backend`, the Atom backend, or `atom-sync`."""
+    """Return who created the database: `backend` (the Atom backend) or `atom-sync`."""
     return "backend" if adoption.is_adopted(db.connection) or _to_adopt(db, pending(db)) else "atom-sync"
 
 
 def awaits_adoption(db: Connection) -> bool:
-    """Tell whether the Atom backend made the database, and it has none of our migrations yet."""
+    """Tell whether the Atom backend created the database, and none of our migrations has been applied."""
     return current(db) is None and origin(db) == "backend"
 
 
 def upgrade(db: Connection, target: str | None = None, *, adopt: bool = True) -> Change:
-    """Apply what is pending, up to and including `target` (default: everything).
+    """Apply pending migrations, up to and including `target` (default: all).
 
-    Tables that the Atom backend made are taken over with their rows, if `adopt`. A database that holds those, or has
-    some of our migrations already, is copied beside itself first.
+    With `adopt`, tables of the Atom backend are adopted with their rows. A database that holds those, or has some of
+    our migrations already, is copied beside itself first.
 
     Raises UsageError for an unknown target, and DatabaseError if the database is newer than this version or holds
     another program's table, index, view or trigger of a name that we need; then nothing was changed.
@@ -119,7 +118,7 @@ def upgrade(db: Connection, target: str | None = None, *, adopt: bool = True) ->
             if aside:
                 adoption.take_over(connection, aside)
     except BaseException:
-        # The database is unchanged. A job that fails every 15 minutes must not fill the disk with copies.
+        # The database is unchanged, and a job that fails every 15 minutes must not fill the disk with copies.
         if backup is not None:
             backup.unlink(missing_ok=True)
         raise
@@ -136,7 +135,7 @@ def upgrade(db: Connection, target: str | None = None, *, adopt: bool = True) ->
 
 
 def loss(db: Connection, target: str | int) -> dict[str, int]:
-    """Return what a downgrade to `target` would lose, and how much: tables that hold rows, and values of columns.
+    """Return what a downgrade to `target` would lose: tables with rows and columns with values, with their numbers.
 
     Raises UsageError for an unknown target, and DatabaseError for a newer database.
     """
@@ -155,10 +154,10 @@ def loss(db: Connection, target: str | int) -> dict[str, int]:
 
 
 def downgrade(db: Connection, target: str | int) -> Change:
-    """Take migrations back, newest first, until `target` is the latest one left, or as many as the number says.
+    """Revert migrations, newest first, until `target` is the latest one left; a negative number reverts that many.
 
-    `target` may be "base": all are taken back. Each step is one transaction; the database is copied beside itself
-    before the first one. What the tables hold is lost, except in the copy: ask `loss` before.
+    The target "base" reverts all of them. Each step is one transaction; the database is copied beside itself before the
+    first one. The contents of dropped tables are lost, except in the copy: call `loss` first.
 
     Raises UsageError for an unknown target, and DatabaseError if the database is newer than this version or a table of
     another program refers to one that would be dropped.
@@ -211,7 +210,7 @@ def render_snapshot() -> str:
 
 
 def build(names: Sequence[str]) -> sqlite3.Connection:
-    """Return a database in memory that has just these migrations: what the real one should look like."""
+    """Return a database in memory with exactly these migrations, to compare the real one with."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
     search_index.register(connection)
     digests.register(connection)
@@ -280,7 +279,7 @@ def refuse_newer(db: Connection) -> None:
 
 
 def _to_adopt(db: Connection, names: Sequence[str]) -> list[str]:
-    """Return the tables of the Atom backend that these migrations would make or that stand in their way."""
+    """Return the tables of the Atom backend that these migrations would create, or that conflict with them."""
     if not names:
         return []
     ours = {each for name in _applied(db.connection) for each in created(name, "table")}
@@ -314,9 +313,9 @@ def _refuse_adoption(db: Connection, names: Sequence[str], *, adopt: bool) -> No
 
 
 def _refuse_foreign(db: Connection, names: Sequence[str], adopted: Sequence[str]) -> None:
-    """Refuse to create what already exists: it is not ours, or these migrations would have been applied."""
+    """Refuse to create what already exists: it belongs to another program, as these migrations are not applied."""
     present = {name.lower(): kind for kind, name in db.connection.execute("SELECT type, name FROM sqlite_master")}
-    for name in _applied(db.connection):  # what these made is ours, though a later one makes something else of it
+    for name in _applied(db.connection):  # what these created is ours, even if a later one changes it
         for ours in created(name):
             present.pop(ours.lower(), None)
     for name in adopted:
@@ -388,7 +387,7 @@ def _apply_each(connection: sqlite3.Connection, names: Sequence[str]) -> None:
     import sqlite_utils
 
     later = known()[known().index(names[-1]) + 1 :]
-    # No recursive triggers: that pragma would stay on for the connection, and change what INSERT OR REPLACE does.
+    # No recursive triggers: the pragma would stay on for this connection, and change the effect of INSERT OR REPLACE.
     target = sqlite_utils.Database(connection, recursive_triggers=False, execute_plugins=False)
     _migration_set().apply(target, stop_before=later)
 
@@ -409,7 +408,7 @@ def _migration_set() -> Migrations:
 
 
 def _copy_beside(db: Connection, reason: str) -> Path:
-    """Copy the database beside itself under an unused name; older copies are removed after 30 days."""
+    """Copy the database beside itself under an unused name; such copies are removed after 30 days."""
     from atom_saas_sync.store.sqlite.kept_copies import remove_old_migration_copies
 
     number = 1

@@ -1,4 +1,4 @@
-"""The pages of the marketplace's list: what is on them, their validators, and when they were confirmed."""
+"""The pages of the marketplace's list: their skills, validators and confirmation times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from atom_saas_sync.times import format_time, parse_time
 _DIGEST_BYTES = 32
 
 _BASES = "SELECT skill_id, wire_digest FROM skill_base WHERE page = ?1 AND deleted_at IS NULL"
-# Of a skill with an offer that is the offer's: the base's again would be a change.
+# For a skill with an offer, the offer's digest: receiving the base again would be a change.
 _BASES_AND_OFFERS = f"""
     {_BASES} AND skill_id NOT IN (SELECT skill_id FROM skill_offer)
     UNION ALL SELECT skill_id, wire_digest FROM skill_offer WHERE page = ?1
@@ -42,7 +42,7 @@ decode_list = msgspec.json.Decoder(list[str]).decode
 
 
 def page_records(connection: sqlite3.Connection, list_key: str) -> dict[int, PageRecord]:
-    """Return what is known of the pages of the list that `list_key` names."""
+    """Return the stored pages of the list with this key."""
     rows = connection.execute(
         "SELECT page, etag, items, total, read_at FROM http_validator WHERE page IS NOT NULL AND resource = ? || page",
         (list_key,),
@@ -63,7 +63,7 @@ def _listed_on(connection: sqlite3.Connection, table: str, page: int) -> set[str
 
 
 def digests_on_page(connection: sqlite3.Connection, page: int) -> dict[bytes, str]:
-    """Return the skill of each wire digest on `page`, without skills with an open conflict."""
+    """Return the wire digests on `page`, each with its skill, without skills with an open conflict."""
     # As two values instead of rows: each row would release the GIL to the fetching thread and take it back.
     rows = _BASES_AND_OFFERS if _has_offers(connection) else _BASES
     names, digests = connection.execute(_DIGESTS.format(rows=rows), (page,)).fetchone()
@@ -73,7 +73,7 @@ def digests_on_page(connection: sqlite3.Connection, page: int) -> dict[bytes, st
 
 
 def leave_pages(connection: sqlite3.Connection, first: int) -> None:
-    """Take the skills off the pages from `first` on, keeping when they were confirmed, and forget the pages."""
+    """Forget the pages from `first` on; their skills keep the time of their confirmation."""
     for table in _LISTED:
         connection.execute(_LEAVE_PAGE.format(table=table) + "WHERE page >= ?", (first,))
     connection.execute("DELETE FROM http_validator WHERE page >= ?", (first,))
@@ -94,10 +94,10 @@ def record_page(
     total: int | None,
     now: datetime,
 ) -> None:
-    """Note, last of all, that a page was taken: its validator, and that these skills are on it.
+    """Record a page that was read: its validator and its skills; called last.
 
-    If one of them has neither base nor offer any more, because it was purged since the page was read, the page has no
-    validator: it must be read whole again.
+    If one of them no longer has a base or an offer because it was purged meanwhile, the page is stored without its
+    validator: it must be read in full again.
     """
     moment = format_time(now)
     based, offered = (_listed_on(connection, table, page) for table in _LISTED)

@@ -1,8 +1,8 @@
-"""Ratings and their outbox: pending, sent and failed ratings.
+"""Ratings and their outbox: pending, sent and failed ones.
 
-A rating is pending while `synced_to_saas` is 0 and it is not on the failed list. Triggers make it so at every change
-and name the version (tables/ratings.py); everything here that settles a rating names the version that it settles, so
-that a change made meanwhile stays pending.
+A rating is pending while `synced_to_saas` is 0 and it is not on the failed list. Triggers set that at every change and
+name the version (tables/ratings.py). Settling a rating applies to a named version, so a change made in the meantime
+stays pending.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _LISTED = f"""
            f.error_type, f.error_message, f.failed_at, f.last_retry_at, f.next_retry_at, f.retry_count, f.max_retries
     FROM skill_ratings AS r {_WITH_FAILURE}
 """  # noqa: S608 - constants
-_NO_PAUSE = timedelta(days=2)  # longer than any pause before a retry: written by a clock that was set back
+_NO_PAUSE = timedelta(days=2)  # longer than any retry delay: written by a clock that was set back
 _ACTIONS = {"sent": "added", "updated": "updated", "taken": "updated", "kept": "unchanged", "failed": "failed"}
 
 
@@ -58,9 +58,9 @@ class Ratings:
     # The outbox
 
     def due_ids(self, now: datetime, *, retry_failed: bool = False) -> list[str]:
-        """Return the ratings to send, the oldest change first: all pending ones, and failed ones whose time has come.
+        """Return the ratings to send, oldest change first: all pending ones, and failed ones that are due.
 
-        With `retry_failed` all failed ones, also those that wait for a person.
+        With `retry_failed`, all failed ones, including those that need a manual retry.
         """
         with self._database.reading() as connection:
             rows = connection.execute(
@@ -84,7 +84,7 @@ class Ratings:
             return [Rating(**_values(row)) for row in rows]
 
     def reopen_all(self) -> None:
-        """Make every rating pending again, failed ones too, each version with its existing key."""
+        """Make every rating pending again, including failed ones; each version keeps its key."""
         with self._database.transaction() as connection, bulk_write(connection):
             connection.execute(
                 "UPDATE skill_ratings SET synced_to_saas = 0, note = NULL, "
@@ -141,9 +141,9 @@ class Ratings:
     # Pulling ratings
 
     def least_recently_checked(self, prefix: str, limit: int) -> list[tuple[str, str | None]]:
-        """Return skills that have settled ratings here, those first that were not looked at for longest.
+        """Return skills with settled ratings, least recently checked first.
 
-        `prefix` and the skill's id name the resource whose ETag comes along.
+        `prefix` followed by the skill's id names the resource whose ETag is included.
         """
         with self._database.reading() as connection:
             rows = connection.execute(
@@ -198,7 +198,7 @@ class Ratings:
         limit: int | None = None,
         offset: int = 0,
     ) -> tuple[list[ListedRating], int]:
-        """Return ratings, the newest change first, after skipping `offset` of them, and how many there are in all."""
+        """Return ratings, newest change first, after skipping `offset` of them, and their total number."""
         wanted = {
             "state": state,
             "skill_id": skill_id,
@@ -269,7 +269,7 @@ class Ratings:
 
 
 def _listed(row: sqlite3.Row) -> ListedRating:
-    """Return a rating as its row has it."""
+    """Return the rating in a row."""
     return ListedRating(**_values(row))
 
 
@@ -298,7 +298,7 @@ def _settle_one(connection: sqlite3.Connection, delivery: Delivery, moment: str)
             (remote.stars, remote.comment, time_text(delivery.taken_at), moment, rating.id, rating.version),
         )
     rating_id = delivery.receipt.rating_id if delivery.receipt else remote.rating_id if remote else None
-    # By skill and user, not by id: if the row was replaced meanwhile, the new row gets the remote id.
+    # By skill and user, not by id: if the row was replaced in the meantime, the new row gets the remote id.
     connection.execute(
         """
         UPDATE skill_ratings SET
@@ -319,7 +319,7 @@ def _settle_one(connection: sqlite3.Connection, delivery: Delivery, moment: str)
 
 
 def _note_failure(connection: sqlite3.Connection, rating: Rating, failure: RatingFailure, moment: str) -> None:
-    # An entry has the id of its rating, so that one id names both; the Atom backend's entries keep theirs.
+    # An entry has the id of its rating; the Atom backend's entries keep their own.
     connection.execute(
         """
         INSERT INTO failed_rating_uploads

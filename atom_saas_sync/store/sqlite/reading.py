@@ -1,4 +1,4 @@
-"""Reading the cache: list, search, one skill; and counting the reads.
+"""Read the cache: lists, searches, single skills; count the reads.
 
 Everything is read through the view `usable_skill`, the one door for readers (data-model.md, rule 12).
 """
@@ -22,7 +22,7 @@ ReadResult = Literal["hit", "miss", "stale"]
 
 # Maximum time that counting a read may wait for a writer.
 _COUNT_WAIT_MILLISECONDS = 25
-# Above this number of matches the words are too common for ranking all of them to be worth its cost.
+# With more matches than this, the words are too common for ranking all of them.
 _MOST_RANKED = 2000
 _MOST_TERMS = 32
 # A shorter prefix matches too many words of code to be searched there.
@@ -56,7 +56,7 @@ _AVERAGE, _COUNT, _UPDATED = (
 
 
 def _figure(value: str, largest: int) -> str:
-    """Return the SQL for a value that is a figure from 0 to `largest`, else NULL."""
+    """Return the SQL for a value if it is a number from 0 to `largest`, else NULL."""
     return f"CASE WHEN typeof({value}) IN ('integer', 'real') AND {value} BETWEEN 0 AND {largest} THEN {value} END"
 
 
@@ -157,7 +157,7 @@ class Reading:
             return None if row is None else _skill(row)
 
     def count_read(self, skills: Sequence[CachedSkill]) -> None:
-        """Count one read, unless another program is writing: the exact number does not matter."""
+        """Count one read, unless another program is writing: the number need not be exact."""
         result: ReadResult = "miss"
         if skills:
             result = "stale" if any(skill.stale for skill in skills) else "hit"
@@ -221,7 +221,7 @@ class Reading:
 def match_expression(text: str, wanted: SkillFilter | None = None) -> str | None:
     """Return the full-text expression for the words of `text`, all quoted; None if there is no word.
 
-    What is wanted besides narrows the search, so that few rows are left to be looked at one by one.
+    The filter narrows the search, so that few rows must be checked one by one.
     """
     words = _clean(text).split()[:_MOST_TERMS]
     *whole, last = [word for word, kept in zip(words, have_tokens(words), strict=True) if kept] or [""]
@@ -238,7 +238,7 @@ def match_expression(text: str, wanted: SkillFilter | None = None) -> str | None
 
 
 def _spellings(word: str) -> list[str]:
-    """Return a word as it may stand in the index: as it is, composed or decomposed, with its characters apart."""
+    """Return the spellings of a word in the index: unchanged, composed, decomposed, and with separated characters."""
     if word.isascii():
         return [word]
     import unicodedata
@@ -269,12 +269,12 @@ def _quoted(word: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """Return `text` without what SQLite's texts can't hold: NUL, and half characters from odd command lines."""
+    """Return `text` without what SQLite's texts can't contain: NUL, and lone surrogates from odd command lines."""
     return text.replace("\0", " ").encode(errors="replace").decode()
 
 
 def _ranked(connection: sqlite3.Connection, expression: str, total: int, wanted: int) -> Iterator[list[int]]:
-    """Yield row ids, the best first, in slices; of too many, those with the words in their name come before all."""
+    """Yield row ids in slices, best first; if there are too many, those with the words in their name come first."""
     seen: set[int] = set()
     tiers = [expression] if total <= _MOST_RANKED else [f"{{name}} : ({expression})", expression]
     for tier in tiers:
@@ -285,11 +285,11 @@ def _ranked(connection: sqlite3.Connection, expression: str, total: int, wanted:
         )
         ids = [row[0] for row in rows if row[0] not in seen]
         seen.update(ids)
-        # With a filter many may fall out: the first slice is small, for the common case of none.
+        # A filter may drop many rows; the first slice is small for the common case that it drops none.
         step = max(wanted * 2, 50)
         yield from (ids[start : start + step] for start in range(0, len(ids), step))
     if total > len(seen):
-        # A filter leaves fewer than were asked for among the best: take the rest as it comes.
+        # The filter left fewer of the best than requested: take the rest in any order.
         rest = [
             row[0] for row in connection.execute("SELECT rowid FROM skill_fts WHERE skill_fts MATCH ?", (expression,))
         ]

@@ -30,7 +30,7 @@ from atom_saas_sync.times import format_exact_time, format_time, parse_time, tim
 _DELETIONS_REMEMBERED = timedelta(days=1)
 _DELETIONS = "deletions_by_message"
 _DELETIONS_WINDOW = timedelta(hours=1)
-# A log that grows to this size again and again is not cut back each time: to write over it is a twentieth faster.
+# A log that repeatedly grows to this size is not truncated each time: overwriting it is 5% faster.
 _LOG_BYTES = 64 * 1024 * 1024
 
 
@@ -38,7 +38,7 @@ class RealtimeBatch(Batch):
     """One transaction in which a batch of messages is applied."""
 
     def marks(self, kind: str, keys: Iterable[str]) -> dict[str, MessageMark]:
-        """Return what is known of the last messages about these subjects; `kind` is skill, rating or category."""
+        """Return the last applied messages about these keys; `kind` is skill, rating or category."""
         # As a single row: sqlite3 releases the GIL at each row, and another thread is reading messages.
         found = self._connection.execute(
             "SELECT json_group_array(json_array(CAST(key AS TEXT), CAST(sent_at AS TEXT), deleted IS TRUE)) "
@@ -48,7 +48,7 @@ class RealtimeBatch(Batch):
         return {key: MessageMark(parse_time(sent_at), bool(deleted)) for key, sent_at, deleted in json.loads(found[0])}
 
     def mark(self, kind: str, marks: Mapping[str, MessageMark], now: datetime) -> None:
-        """Record that messages about these subjects were applied."""
+        """Record applied messages about these keys."""
         moment = format_exact_time(now)
         self._connection.executemany(
             "INSERT INTO last_message (kind, key, sent_at, applied_at, deleted) VALUES (?1, ?2, ?3, ?4, ?5) "
@@ -68,7 +68,7 @@ class RealtimeBatch(Batch):
         return row[0] if row else None
 
     def put_category(self, category: Category, now: datetime) -> None:
-        """Add a category or replace the cached one; the next poll reads the list whole."""
+        """Add a category or replace the cached one; the next poll reads the full list."""
         self._connection.execute(
             "INSERT INTO category_cache (category_name, category_data, expires_at, created_at, updated_at) "
             "VALUES (?1, ?2, ?3, ?4, ?4) ON CONFLICT (category_name) DO UPDATE SET "
@@ -78,17 +78,17 @@ class RealtimeBatch(Batch):
         self._connection.execute("UPDATE http_validator SET etag = NULL WHERE page IS NULL AND etag IS NOT NULL")
 
     def deletions_lately(self, now: datetime) -> tuple[int, int, int]:
-        """Return how many deletions messages have caused within an hour, also before `watch` was last started.
+        """Return the number of deletions by messages in the last hour, even from before `watch` was started.
 
-        The other numbers are of listed skills, now and the most that there were meanwhile; those that only messages
-        have brought do not count.
+        The other numbers are those of listed skills, now and at most in that hour; skills known only from messages do
+        not count.
         """
         past = self._deletions_by_minute(now).values()
         listed: int = self._connection.execute("SELECT count(*) FROM skill_base WHERE page IS NOT NULL").fetchone()[0]
         return sum(number for number, _ in past), listed, max([listed, *(then for _, then in past)])
 
     def note_deletions(self, number: int, listed: int, now: datetime) -> None:
-        """Note that messages have caused so many deletions among so many listed skills."""
+        """Record deletions by messages, and the number of listed skills."""
         by_minute, minute = self._deletions_by_minute(now), _minute(now)
         before, most = by_minute.get(minute, (0, 0))
         by_minute[minute] = before + number, max(most, listed)
@@ -100,16 +100,16 @@ class RealtimeBatch(Batch):
         return {minute: entry for minute, entry in by_minute.items() if first <= minute <= last}
 
     def invalidate_pages(self, pages: Iterable[int]) -> None:
-        """Let the next poll read these pages whole: a message has changed what is on them.
+        """Make the next poll read these pages in full, because a message changed skills on them.
 
-        A message may be wrong. If the page's old validator still held, that would never be found out.
+        A message may be wrong; with the old validator, that would never be detected.
         """
         self._connection.executemany(
             "UPDATE http_validator SET etag = NULL WHERE page = ? AND etag IS NOT NULL", [(page,) for page in pages]
         )
 
     def count(self, messages: Mapping[str, int], outcomes: Mapping[tuple[str, str], int], now: datetime) -> None:
-        """Count messages by type and changes by (type, action), and note when the last message came."""
+        """Count messages by type and changes by (type, action), and store when the last message arrived."""
         _count_messages(self._connection, messages)
         for (kind, action), number in outcomes.items():
             increment(self._connection, "atom_saas_sync_items_total", number, type=kind, action=action)
@@ -117,10 +117,10 @@ class RealtimeBatch(Batch):
 
 
 class RealtimeStore:
-    """What `watch` reads and writes."""
+    """The part of the store that `watch` uses."""
 
     def __init__(self, database: Database, *, history_versions: int = 10, signer: Signer | None = None) -> None:
-        """Work on `database`; keep `history_versions` former versions of each skill."""
+        """Use `database`; keep `history_versions` former versions of each skill."""
         self._database = database
         self._history_versions = history_versions
         self._signer = signer
@@ -136,7 +136,7 @@ class RealtimeStore:
             batch.finish()
 
     def begin(self, ws_url: str, now: datetime) -> ConnectionSwitch:
-        """Note that `watch` has started. What its predecessor was in the middle of is over."""
+        """Record that `watch` has started; this replaces its predecessor's state."""
         with self._database.transaction() as connection:
             switch = _switch(connection)
             connection.execute(
@@ -155,7 +155,7 @@ class RealtimeStore:
         return switch
 
     def note(self, state: ReportedConnection, now: datetime) -> ConnectionSwitch:
-        """Write the connection's state, the sign of life, and what was counted since the last time."""
+        """Store the connection's state, the heartbeat, and the counts since the last call."""
         moment = format_time(now)
         with self._database.transaction() as connection:
             switch = _switch(connection)
@@ -191,7 +191,7 @@ class RealtimeStore:
         return switch
 
     def end(self, reason: str, now: datetime) -> None:
-        """Record that `watch` was stopped cleanly, so that its absence is no problem."""
+        """Record that `watch` was stopped cleanly, so that its absence is not reported as a problem."""
         with self._database.transaction() as connection:
             connection.execute(
                 "UPDATE websocket_state SET connected = 0, disconnect_reason = ?1, fallback_to_polling = 0, "
@@ -200,7 +200,7 @@ class RealtimeStore:
             )
 
     def last_poll(self) -> datetime | None:
-        """Return when the last run of the skills began, whoever started it."""
+        """Return when the last run of the skills began, whatever started it."""
         with self._database.reading() as connection:
             return last_run_started_at(connection, "skills")
 
@@ -217,12 +217,12 @@ class Schedule:
             return get_fact(connection, "emergency_stop") is not None or auto_sync_is_off(connection)
 
     def last_started(self, kind: str) -> datetime | None:
-        """Return when the last run of a kind began, whoever started it."""
+        """Return when the last run of a kind began, whatever started it."""
         with self._database.reading() as connection:
             return last_run_started_at(connection, kind)
 
     def plan(self, jobs: Sequence[ScheduledJob], now: datetime) -> None:
-        """Replace the stored jobs; an empty sequence if they no longer run."""
+        """Replace the stored jobs; by an empty sequence if they no longer run."""
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM scheduled_job")
             connection.executemany(

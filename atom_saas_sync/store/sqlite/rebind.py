@@ -1,4 +1,4 @@
-"""Binding the database to another marketplace: what concerns only the former one is discarded."""
+"""Bind the database to another marketplace, and discard what applies only to the former one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from atom_saas_sync.store.sqlite.runs import APPROVED_DELETIONS, MARKETPLACE, ge
 
 
 def rebind(database: Database, marketplace: str, *, deletions: int, actor: str, now: datetime) -> None:
-    """Let the database belong to another marketplace, whose next sync may delete that many skills.
+    """Assign the database to another marketplace, whose next sync may delete up to `deletions` skills.
 
-    Skills, their bases, local edits, open conflicts and ratings stay: the next sync compares them as always. Where the
-    former marketplace stored a rating, and what it had of it, says nothing about the new one.
+    Skills, their bases, local edits, open conflicts and ratings stay: the next sync compares them as always. Remote ids
+    and states of ratings in the former marketplace do not apply to the new one.
     """
     with database.transaction() as connection:
         former = get_fact(connection, MARKETPLACE)

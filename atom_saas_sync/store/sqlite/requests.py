@@ -23,7 +23,7 @@ LEAST_PER_MINUTE = 10
 
 
 class _Declared(NamedTuple):
-    """The limit that a marketplace has declared: how long it holds, and until when nothing may be sent at all."""
+    """A limit declared by a marketplace: how long it applies, and until when nothing may be sent at all."""
 
     marketplace: str
     limit: int
@@ -33,10 +33,10 @@ class _Declared(NamedTuple):
 
 
 class RequestBudget:
-    """Counts the requests of the last hour, by second. Threads may share it: they take turns on one connection.
+    """Counts the requests of the last hour, by second. Thread-safe: threads take turns on one connection.
 
-    A client that asks for many requests in one second gets more than one at a time, for this second, and gives back
-    what it did not use: each write waits for the transaction of whoever writes at the time.
+    A client that takes many requests within one second gets several at a time, for that second, and returns unused
+    ones: each write has to wait for other writers' transactions.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class RequestBudget:
         return 0.0
 
     def learn(self, now: datetime, *, limit: int, remaining: int | None, reset_seconds: float | None) -> None:
-        """Keep to what the marketplace said, for the window that it meant.
+        """Apply a limit declared by the marketplace, for its window.
 
-        The headers do not name their window: a reset that is more than a minute away means an hour, else a minute.
+        The headers do not name the window: a reset more than a minute away means an hour, otherwise a minute.
         """
         learned = _declared(self._marketplace, now.timestamp(), limit, remaining, reset_seconds)
         with self._turn:
@@ -110,14 +110,14 @@ class RequestBudget:
     def close(self) -> None:
         """Close the connection after waiting for its thread; closing it mid-statement crashes the process."""
         with self._turn:
-            # What can't be given back counts as used, which is the safe side.
+            # What can't be returned counts as used, to be safe.
             if self._left:
                 with suppress(DatabaseError), self._database.transaction() as connection:
                     self._give_back(connection)
             self._database.close()
 
     def _next_lease(self, second: int, free: int) -> int:
-        """Return how many to take: one at first, twice as many again in the same second, most being left to others."""
+        """Return how many to take: one at first, then doubling within the same second, leaving most to others."""
         wanted = 2 * self._lease if second == self._leased_second else 1
         return max(1, min(wanted, free // 4, _LARGEST_LEASE))
 
@@ -152,7 +152,7 @@ class StoredLimits:
         self._database = database
 
     def state(self, now: datetime, *, per_minute: int, per_hour: int, marketplace: str) -> BudgetState:
-        """Return what is left of the budget, and who limits it."""
+        """Return the available requests, and the origin of each limit."""
         moment = now.timestamp()
         configured = ((per_minute, _MINUTE), (per_hour, _HOUR))
         setters = ["ATOM_SAAS_RATE_LIMIT_PER_MINUTE", "ATOM_SAAS_RATE_LIMIT_PER_HOUR", marketplace]
@@ -187,18 +187,18 @@ def _declared(
         until = now + min(reset_seconds, _HOUR)
         if window == _MINUTE:
             pause_until = until
-        else:  # nothing more for up to an hour: that is less than any limit may be
+        else:  # blocked for up to an hour, which is less than the minimum of any limit
             limit, window = 0, _MINUTE
     return _Declared(marketplace, max(limit, LEAST_PER_MINUTE * window // _MINUTE), window, until, pause_until)
 
 
 def _in_force(connection: sqlite3.Connection, now: float, marketplace: str | None) -> _Declared | None:
-    """Return what was declared by this marketplace, or by any for None, unless its window is over."""
+    """Return the limit declared by this marketplace (None: any), unless its window is over."""
     fact = get_fact(connection, _FACT)
     if fact is None:
         return None
     fields = json.loads(fact)
-    if not fields.keys() >= set(_Declared._fields):  # of an earlier version, without a marketplace
+    if not fields.keys() >= set(_Declared._fields):  # written by an earlier version, without a marketplace
         return None
     declared = _Declared(**{name: fields[name] for name in _Declared._fields})
     # A window with an impossibly late end was written by a clock that was set back.
@@ -245,6 +245,6 @@ def _wait_for(connection: sqlite3.Connection, now: float, limit: int, window: in
     for row in rows:
         sent += row["requests"]
         if sent >= limit:
-            # Free again when this second, and with it enough of the oldest requests, has left the window.
+            # Available again when this second, and enough of the oldest requests, have left the window.
             return float(row["second"] + window + 1 - now)
     return 0.0

@@ -1,7 +1,7 @@
-"""Open conflicts of skills, and resolutions of other programs that are still to be carried out.
+"""Open conflicts of skills, and resolutions by other programs that are not applied yet.
 
 The Atom backend resolves a conflict by writing its row: it is open exactly as long as `resolved_at` is NULL. `applied`
-says whether cache and base follow the resolution already.
+tells whether cache and base reflect the resolution.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from atom_saas_sync.store.sqlite.backend_tables import NO_VERSION
 from atom_saas_sync.times import parse_time, utc_text
 
 OPEN = "resolved_at IS NULL AND about_skill = 1"
-"""The condition for an open conflict of a skill; as the partial index has it."""
+"""The condition for an open conflict of a skill, as in the partial index."""
 
 NEWEST_OPEN = f"(SELECT max(id) FROM conflict_log WHERE skill_id = {{skill_id}} AND {OPEN})"  # noqa: S608 - constants
 """The newest open conflict, if the backend has logged several of the same skill."""
@@ -23,13 +23,13 @@ _UNAPPLIED = "resolved_at IS NOT NULL AND applied = 0"
 
 
 def unapplied(connection: sqlite3.Connection) -> list[LoggedConflict]:
-    """Return the resolutions of other programs that are still to be carried out, in the order of the conflicts."""
+    """Return the resolutions by other programs that are not applied yet, in the order of the conflicts."""
     rows = connection.execute(f"SELECT * FROM conflict_log WHERE {_UNAPPLIED} ORDER BY id").fetchall()  # noqa: S608
     return [logged_conflict(row) for row in rows if row["about_skill"]]
 
 
 def mark_applied(connection: sqlite3.Connection) -> None:
-    """Record that all resolutions were carried out."""
+    """Record that all resolutions are applied."""
     connection.execute(f"UPDATE conflict_log SET applied = 1 WHERE {_UNAPPLIED}")  # noqa: S608 - constants
 
 

@@ -1,4 +1,4 @@
-"""Replacing the database by a backup. The caller holds the locks of all runs."""
+"""Replace the database by a backup. The caller holds the locks of all runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BUSY_SECONDS = 10.0
 
 
 def read_backup(file: Path) -> tuple[str, str | None, LocalWork]:
-    """Return a backup's revision, the marketplace that it belongs to (None: no sync yet) and the work in it.
+    """Return a backup's revision, its marketplace (None: never synced) and its local work.
 
     Raises DatabaseError if it cannot be read, is damaged, is not a database of ours or was made by a newer version.
     """
@@ -50,7 +50,7 @@ def read_backup(file: Path) -> tuple[str, str | None, LocalWork]:
 
 
 def current_work(database: Path) -> LocalWork | None:
-    """Return the local work in the database; None if it is unknown: damaged or of another version."""
+    """Return the local work in the database; None if unknown because it is damaged or of another version."""
     if not exists(database):
         return NO_WORK
     if is_damaged(database):
@@ -101,8 +101,8 @@ def prepare(
 ) -> tuple[tuple[str, ...], list[CheckFinding]]:
     """Bring a staged copy to this version; return the migrations applied and what `db check` says of it.
 
-    An emergency stop stays as it is now, and so does what people have decided about updates: what was revoked since
-    the backup does not come back. Raises DatabaseError if tables are missing or pages damaged.
+    The current emergency stop and the current decisions about updates are kept: what was revoked since the backup does
+    not come back. Raises DatabaseError if tables are missing or pages damaged.
     """
     with Database.open(staged_copy, migrate=False, create=False) as opened:
         change = migrations.upgrade(opened)
@@ -125,17 +125,17 @@ def prepare(
 
 
 def put_in_place(staged_copy: Path, database: Path) -> Path | None:
-    """Replace the database by the staged copy; return where the old one is kept, None if there was none.
+    """Replace the database by the staged copy; return the path of the old one, None if there was none.
 
-    A healthy database is overwritten through SQLite: all of it in one transaction, which other programs that have it
-    open see at once. A damaged one is moved away together with its -wal.
+    A healthy database is overwritten through SQLite in one transaction, which other programs that have it open see at
+    once. A damaged one is moved away together with its -wal.
     """
     kept = None
     if exists(database) and not is_damaged(database):
         kept = _free_name(database, "before-restore.bak")
         copy(database, kept)
         with translated_errors(database), closing(_connect(database, "rw")) as writer:
-            with _removed_if_it_fails(kept):  # all that it holds is still in the database then
+            with _removed_if_it_fails(kept):  # its contents are still in the database then
                 _overwrite(staged_copy, writer, database)
             writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     else:
@@ -200,7 +200,7 @@ def _free_name(database: Path, suffix: str) -> Path:
 
 
 def _without_key(database: Database, signer: Signer | None) -> list[CheckFinding]:
-    """Return a finding if skills are signed and no key is set: with one, `db check` compares them itself."""
+    """Return a finding if skills are signed but no key is set; with a key, `db check` checks them itself."""
     if signer is not None:
         return []
     signed = database.connection.execute("SELECT count(*) FROM skill_base WHERE signature IS NOT NULL").fetchone()[0]

@@ -1,4 +1,4 @@
-"""Reads the audit trail of runs."""
+"""Read the audit trail of runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RunHistory:
         self._database = database
 
     def list_runs(self, kind: str | None, *, limit: int | None = None) -> list[LoggedRun]:
-        """Return the runs of a kind, the newest first; `watch` is those that it started."""
+        """Return the runs of a kind, newest first; `watch` means the runs started by `watch`."""
         with self._database.reading() as connection:
             rows = connection.execute(
                 f"SELECT * FROM sync_run WHERE {_FILTER} ORDER BY id DESC LIMIT :limit",  # noqa: S608 - constants
@@ -51,7 +51,7 @@ class RunHistory:
         return None if row is None else self._run(row)
 
     def _run(self, row: sqlite3.Row) -> LoggedRun:
-        """Return a run as its row has it. Other programs may write there; values that are not ours are left out."""
+        """Return the run in a row. Invalid values from other programs are left out."""
         values = {name: _text(row[name]) for name in row.keys()}  # noqa: SIM118 - of a Row, not a dict
         status, error = str(values["status"]), None
         reasons = _reasons(values["reasons"])

@@ -133,7 +133,7 @@ class Runs:
         self._unbound = None
 
     def marketplace(self) -> str | None:
-        """Return which marketplace the database belongs to; None before anything was stored of one."""
+        """Return which marketplace the database belongs to; None before anything was stored."""
         with self._database.reading() as connection:
             return get_fact(connection, MARKETPLACE)
 
@@ -156,19 +156,19 @@ class Runs:
             return auto_sync_is_off(connection)
 
     def stop_scheduling(self, *, actor: str, now: datetime) -> None:
-        """Switch the emergency stop on: runs that a timer starts do nothing until `resume_scheduling`."""
+        """Turn the emergency stop on: scheduled runs do nothing until `resume_scheduling`."""
         with self._database.transaction() as connection:
             set_fact(connection, "emergency_stop", format_time(now), now)
             write_audit(connection, actor, "jobs stop", "", now, {})
 
     def resume_scheduling(self, *, actor: str, now: datetime) -> None:
-        """Switch the emergency stop off."""
+        """Turn the emergency stop off."""
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM fact WHERE name = 'emergency_stop'")
             write_audit(connection, actor, "jobs start", "", now, {})
 
     def last_scheduled_success(self, kind: str) -> datetime | None:
-        """Return when the newest run of a kind that a timer started and that succeeded began."""
+        """Return the start of the newest successful run of a kind that a timer started."""
         with self._database.reading() as connection:
             row = connection.execute(
                 "SELECT max(started_at) FROM sync_run WHERE kind = ? AND status = 'success' AND started_by = ?",
@@ -177,7 +177,7 @@ class Runs:
             return parse_time(row[0])
 
     def run_of_process(self, pid: int, *, since: datetime) -> int | None:
-        """Return the run that a process has begun, None if it has begun none yet."""
+        """Return the run that a process has started, or None."""
         with self._database.reading() as connection:
             row = connection.execute(
                 "SELECT max(id) FROM sync_run WHERE pid = ? AND started_at >= ?", (pid, format_time(since))
@@ -212,7 +212,7 @@ class Runs:
 
 
 def read_state(connection: sqlite3.Connection) -> SyncState:
-    """Return the state of the skills sync as the audit trail has it, whatever other programs wrote elsewhere."""
+    """Return the state of the skills sync from the audit trail, ignoring what other programs wrote elsewhere."""
     newest = connection.execute(
         "SELECT status, started_at, error_message, reasons FROM sync_run WHERE kind = 'skills' ORDER BY id DESC LIMIT 1"
     ).fetchone()
@@ -241,7 +241,7 @@ def read_state(connection: sqlite3.Connection) -> SyncState:
 
 
 def mirror_state(connection: sqlite3.Connection, now: datetime) -> None:
-    """Show the Atom backend the state of the skills sync, in the one row of sync_state that it reads."""
+    """Write the state of the skills sync into sync_state, which the Atom backend reads."""
     state = read_state(connection)
     connection.execute(
         """
@@ -278,7 +278,7 @@ def mirror_state(connection: sqlite3.Connection, now: datetime) -> None:
 
 
 def _describe(error_message: str | None, reasons: str) -> str | None:
-    """Return why a run failed, as its row has it."""
+    """Return why a run failed, from its row."""
     if error_message:
         return error_message
     try:

@@ -1,7 +1,7 @@
-"""The tables, as SQL: what each migration adds and how it is taken back.
+"""The tables, as SQL: what each migration adds, and how it is reverted.
 
-Public tables: those of backend_tables.py, which the Atom backend reads and writes too, and the view usable_skill. The
-others are ours alone. All times are UTC text, ISO 8601 with `Z`, so that they order as text; but in public tables other
+Public are the tables of backend_tables.py, which the Atom backend also reads and writes, and the view usable_skill. The
+others are private. All times are UTC text, ISO 8601 with `Z`, so that they order as text; but in public tables other
 programs write them in other forms (clauses.py compares them).
 
 How a local edit is found, whoever made it: `skill_base.data` is NULL as long as the cached text *is* what the
@@ -36,7 +36,7 @@ from atom_saas_sync.store.sqlite.tables.versions import (
 
 
 class Migration(Struct, frozen=True):
-    """One step of the schema and its way back, as SQL statements.
+    """One step of the schema and its reversal, as SQL statements.
 
     Pulling ratings returns the rows of the tables in `hands_over` to those of earlier migrations.
     `loses` names what the way back drops besides whole tables, each with a statement that counts it.
@@ -105,23 +105,23 @@ MIGRATIONS = (
     # The digests of all stored versions in their final form (docs/TRUST.md).
     Migration(name="0007_digests", up=digests.recompute(), down=digests.recompute(" until 0007")),
     Migration(name="0008_seen_versions", up=SEEN_VERSIONS, down=FORGET_SEEN_VERSIONS),
-    # Stored texts in which SQL readers could see something else than others (docs/TRUST.md): in our own encoding.
+    # Re-encodes stored texts that SQL readers could interpret differently (docs/TRUST.md).
     Migration(name="0009_one_meaning", up=digests.respell(), down=()),
-    # Which rows were written since the last run compared texts with digests.
+    # To find rows written since the last run compared texts with digests.
     Migration(
         name="0010_written_rows",
         up=("CREATE INDEX idx_skill_cache_updated_at ON skill_cache(updated_at)",),
         down=("DROP INDEX idx_skill_cache_updated_at",),
     ),
-    # What stands beside the digests if there is a key for it: eight bytes that name the key, and an HMAC
-    # (docs/TRUST.md). NULL where it was written without a key.
+    # The signature of the digests: eight bytes that name the key, and an HMAC (docs/TRUST.md). NULL if written without
+    # a key.
     Migration(
         name="0011_signatures",
         up=("ALTER TABLE skill_base ADD COLUMN signature BLOB",),
         down=("ALTER TABLE skill_base DROP COLUMN signature",),
     ),
-    # The signature that a version had as a base, or got when it came and waited in a conflict: with it, the version
-    # can become the base again. NULL if there was none.
+    # The signature that a version had as a base, or got when it came and waited in a conflict, so that it can become
+    # the base again. NULL if there was none.
     Migration(
         name="0012_seen_signatures",
         up=(
@@ -137,7 +137,7 @@ MIGRATIONS = (
     ),
     # The tables that the Atom backend reads and writes too, with all columns of its models (backend_schema.py).
     Migration(name="0013_backend_state", up=backend_schema.STATE, down=backend_schema.former_state(CREATE_SYNC_STATE)),
-    # websocket_enabled is the administrators' switch from now on; before, `watch` wrote ATOM_SAAS_WS_ENABLED there.
+    # From now on, websocket_enabled is the administrators' switch; before, `watch` wrote ATOM_SAAS_WS_ENABLED into it.
     Migration(
         name="0014_websocket_switch",
         up=("UPDATE websocket_state SET websocket_enabled = 1 WHERE started_at IS NOT NULL",),
@@ -149,7 +149,7 @@ MIGRATIONS = (
         down=backend_schema.former_ratings(CREATE_RATINGS),
         hands_over=("skill_ratings", "failed_rating_uploads"),
     ),
-    # Who wrote a former version: the marketplace, or somebody here (`local`) whose text was replaced or deleted.
+    # Who wrote a former version: the marketplace, or a local user (`local`).
     Migration(
         name="0016_local_versions",
         up=("ALTER TABLE skill_version ADD COLUMN origin TEXT NOT NULL DEFAULT 'marketplace'",),
@@ -159,7 +159,7 @@ MIGRATIONS = (
         ),
         loses=(("former local versions", "SELECT count(*) FROM skill_version WHERE origin != 'marketplace'"),),
     ),
-    # 1 where a strategy has replaced what was written here, until somebody has looked at that conflict.
+    # 1 if a strategy replaced a local edit, until a user has seen that conflict.
     Migration(
         name="0017_replaced_edits",
         up=(
@@ -168,7 +168,7 @@ MIGRATIONS = (
         ),
         down=("DROP INDEX idx_conflict_log_unseen", "ALTER TABLE conflict_log DROP COLUMN replaced_unseen"),
     ),
-    # A skill's newest versions of either origin are found without reading their texts.
+    # To find a skill's newest versions of either origin without reading their texts.
     Migration(
         name="0018_history_index",
         up=(
@@ -188,7 +188,7 @@ MIGRATIONS = (
         down=backend_schema.FORMER_DELETED_EDITS,
         loses=(("deleted local edits", "SELECT count(*) FROM skill_version WHERE ended_by = 'deleted_here'"),),
     ),
-    # What waits, what people have decided, and who admitted the version that is served (docs/TRUST.md).
+    # Offers, users' decisions, and who admitted the served version (docs/TRUST.md).
     Migration(
         name="0022_gate",
         up=CREATE_GATE,
@@ -201,7 +201,7 @@ MIGRATIONS = (
             ),
         ),
     ),
-    # When a page was last read as a body, and not confirmed by a 304.
+    # When a page was last read in full, not just confirmed by a 304.
     Migration(
         name="0023_pages_read",
         up=(

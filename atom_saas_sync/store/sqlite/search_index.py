@@ -30,7 +30,7 @@ FOLDED = "atom_sync_folded"
 _TEXT = frozenset({str})
 _decode = msgspec.json.Decoder().decode
 _alone_run = re.compile(f"{ALONE}+")
-# All bytes of UTF-8 but those that begin a character of `ALONE`, some others among them.
+# All bytes of UTF-8 except those that begin a character of `ALONE` (and some others).
 _NEVER_ALONE = bytes({*range(256)} - {0xE0, 0xE1, *range(0xE3, 0xF1)})
 
 
@@ -55,7 +55,7 @@ def register(connection: sqlite3.Connection) -> None:
 
 
 def words(fields: Mapping[str, Any]) -> tuple[str | None, ...] | None:
-    """Return the indexed text of each of `FIELDS`; None for an odd skill, whose text only SQLite can tell."""
+    """Return the indexed text of each of `FIELDS`; None for an odd skill, whose text only SQLite can compute."""
     texts = [fields.get(name) for name in FIELDS]
     for place, value in enumerate(texts):
         if value is None:
@@ -71,12 +71,12 @@ def words(fields: Mapping[str, Any]) -> tuple[str | None, ...] | None:
 
 
 def same_words(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
-    """Tell whether two skills surely have the same `words`, without cutting any; False may also mean unknown."""
+    """Tell whether two skills certainly have the same `words`, without splitting them; False may mean unknown."""
     for name in FIELDS:
         value = left.get(name)
         if value != right.get(name):
             return False
-        # Numbers that are equal, as 1 and 1.0, may have different words.
+        # Equal numbers, such as 1 and 1.0, may have different words.
         if not (value is None or type(value) is str or (type(value) is list and _TEXT.issuperset(map(type, value)))):
             return False
     return True
@@ -131,7 +131,7 @@ def write(number: int) -> str:
 
 
 def have_tokens(texts: list[str]) -> list[bool]:
-    """Tell for each text whether the index would contain any token of it."""
+    """Tell for each text whether the index would contain a token of it."""
     if all(text.isascii() for text in texts):
         return [any(map(str.isalnum, text)) for text in texts]
     # SQLite's Unicode tables may be older or newer than Python's.
@@ -147,7 +147,7 @@ def have_tokens(texts: list[str]) -> list[bool]:
 
 
 def _spaced_blob(blob: bytes | None) -> bytes | None:
-    """Return NULL for invalid UTF-8; plain SQL then decides."""
+    """Return NULL for invalid UTF-8, which plain SQL then handles."""
     try:
         return None if blob is None else spaced(blob.decode()).encode()
     except UnicodeDecodeError:
@@ -159,7 +159,7 @@ def _folded_blob(blob: bytes | None) -> str | None:
 
 
 def _without_nul(data: str) -> str:
-    r"""Return the JSON text without `\u0000`, behind which SQLite reads nothing. `\\u0000` is something else."""
+    r"""Return the JSON text without `\u0000`, after which SQLite stops reading. `\\u0000` is a different text."""
     return (
         f"CASE WHEN instr({data}, '\\u0000') "
         f"THEN replace(replace({data}, '\\\\', '\\u005c'), '\\u0000', ' ') ELSE {data} END"

@@ -1,4 +1,4 @@
-"""The one writer of `skill_cache.skill_data`: what is served, and the full-text index that follows it.
+"""The only writer of `skill_cache.skill_data`, the served texts, and of the full-text index that follows them.
 
 A version is written by one statement, in two forms: an upsert takes a quarter more time for rows that are there. One
 more statement writes figures into a served version; tests/test_architecture.py finds every other.
@@ -27,18 +27,18 @@ _WRITE_FIGURES = "UPDATE skill_cache SET skill_data = ?2 WHERE skill_id = ?1"
 
 
 class ServedSkills:
-    """The served rows of one transaction. `finish` brings the full-text index up to date, last of all."""
+    """The served rows of one transaction. Call `finish` last: it updates the full-text index."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        # What the full-text index does not show yet.
+        # Changes that are not in the full-text index yet.
         self._replaced: dict[str, Replaced] = {}
-        # What wrote each new row, and the newest row that was there before them.
+        # The source of each new row, and the newest row that existed before them.
         self._inserted: dict[str, WriteServed] = {}
         self._newest = 0
 
     def remove(self, effects: Sequence[RemoveServed]) -> None:
-        """Serve these skills no longer."""
+        """Stop serving these skills."""
         removed = [each.skill_id for each in effects]
         if not (self._replaced.keys() | self._inserted).isdisjoint(removed):
             self.finish()
@@ -46,7 +46,7 @@ class ServedSkills:
         self._connection.executemany("DELETE FROM skill_cache WHERE skill_id = ?", [(name,) for name in removed])
 
     def add(self, effects: Sequence[AddServed], now: datetime) -> None:
-        """Serve these skills, which were not served."""
+        """Serve these skills, which were not served before."""
         if not self._inserted:
             self._newest = self._connection.execute("SELECT coalesce(max(id), 0) FROM skill_cache").fetchone()[0]
         self._connection.executemany(_ADD_VERSION, _rows(effects, now))
@@ -64,7 +64,7 @@ class ServedSkills:
                 self._replaced[each.skill_id] = Replaced(each.replaced, each.replaced_fields, each)
 
     def refresh(self, effects: Sequence[RefreshFigures]) -> None:
-        """Write figures into served texts. The index does not have them."""
+        """Write figures into served texts; they are not indexed."""
         self._connection.executemany(_WRITE_FIGURES, [(each.skill_id, each.text) for each in effects])
 
     def finish(self) -> None:

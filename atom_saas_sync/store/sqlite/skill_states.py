@@ -31,9 +31,9 @@ _KNOWN = f"""
 def read_states(
     connection: sqlite3.Connection, skill_ids: Sequence[str], *, write: bool, signer: Signer | None
 ) -> dict[str, SkillState]:
-    """Return what is stored of these skills; those of which nothing is are left out.
+    """Return the stored state of these skills; skills without any are absent.
 
-    With `write`, texts that another program has stored in another encoding are stored as UTF-8.
+    With `write`, texts that another program stored in another encoding are converted to UTF-8.
     """
     rows = connection.execute(_KNOWN, (json.dumps(skill_ids),)).fetchall()
     if write:
@@ -44,9 +44,9 @@ def read_states(
 
 
 def _store_as_text(connection: sqlite3.Connection, skill_id: str, text: str) -> None:
-    """Store as UTF-8 text what another program has written as bytes or in another encoding.
+    """Convert what another program wrote as bytes or in another encoding to UTF-8 text.
 
-    It stays that program's edit. The triggers do it: they know how the bytes were indexed.
+    It stays that program's edit. The triggers handle it, because they know how the bytes were indexed.
     """
     connection.execute("DELETE FROM bulk_write")
     connection.execute(

@@ -1,7 +1,7 @@
-"""The whole state in one value, read in one transaction: what status, health and metrics are views of.
+"""Read the whole state in one transaction: status, health and metrics are views of this value.
 
-Only plain sqlite3, and few statements that indexes answer: `status` and probes ask this often, also of a cache of
-100,000 skills. Nothing is created, upgraded or written.
+Uses only plain sqlite3 and a few indexed statements: `status` and probes read this often, even with 100,000 cached
+skills. Nothing is created, upgraded or written.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def read_status(
 ) -> Status:
     """Read everything. The request limits hold as long as the marketplace has declared none.
 
-    `admission` and `admission_scope` are what is set; the database does not say it.
+    `admission` and `admission_scope` come from the settings.
 
     A file that is missing, or has not all of our tables yet, gives an empty status that says so.
 
@@ -95,7 +95,7 @@ def read_status(
     if not exists(path):
         free = min(per_minute, per_hour)
         return Status(read_at=now, database_path=str(path), rate_limit_remaining=free, trust=trust)
-    # A short timeout: a probe must answer, and readers of a WAL database wait for nobody.
+    # A short timeout: a probe must answer, and readers of a WAL database never wait.
     with Database.open(path, migrate=False, read_only=True, busy_timeout_seconds=2.0) as database:
         migrations.refuse_newer(database)
         with database.reading() as connection:
@@ -189,7 +189,7 @@ def _trust(connection: sqlite3.Connection, trust: TrustState) -> TrustState:
 def _sync_state(connection: sqlite3.Connection, *, running: frozenset[str]) -> SyncState:
     state = read_state(connection)
     if state.status == "syncing" and "skills" not in running:
-        # The last state of a killed process. The next run counts it as failed.
+        # The last state of a killed process; the next run counts it as failed.
         return replace(state, status="error", last_error="the process was killed")
     return state
 
@@ -218,7 +218,7 @@ def _websocket_state(connection: sqlite3.Connection, *, alive: bool) -> WebSocke
 
 
 def _past_run(row: sqlite3.Row) -> PastRun:
-    """Return a run as its row has it. Other programs may write there; values that are not ours are left out."""
+    """Return the run in a row. Invalid values from other programs are left out."""
     values: dict[str, Any] = {
         name: value.decode(errors="replace") if isinstance(value, bytes) else value for name, value in dict(row).items()
     }
@@ -234,7 +234,7 @@ def _past_run(row: sqlite3.Row) -> PastRun:
 
 
 def _figure(text: str | None) -> float | None:
-    """Return the number that a fact holds, None if another program has left something else there."""
+    """Return the number in a fact; None if another program wrote something else."""
     try:
         number = float(text or "")
     except ValueError:
@@ -243,5 +243,5 @@ def _figure(text: str | None) -> float | None:
 
 
 def _size(path: Path) -> int:
-    """Return the bytes of the database file and of the log that belongs to it."""
+    """Return the size of the database file and its write-ahead log, in bytes."""
     return sum(each.stat().st_size for each in (path, beside(path, "-wal")) if each.exists())

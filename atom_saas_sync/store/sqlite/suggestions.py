@@ -1,4 +1,4 @@
-"""Suggestions of shell completion from the database: ids and names with a prefix."""
+"""Shell completion from the database: ids and names with a prefix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SECONDS = 0.05
 _INSTRUCTIONS_BETWEEN_LOOKS = 1000
 _ABOVE = "\U0010ffff"
 
-# Each yields values and what they mean; ?1 and ?2 are the bounds of the values, ?3 is how many are wanted.
+# Each yields values and their meanings; ?1 and ?2 are the bounds of the values, ?3 is the limit.
 _STATEMENTS = {
     "skill": "SELECT skill_id, CASE WHEN json_valid(skill_data) THEN skill_data ->> '$.name' END FROM skill_cache "
     "WHERE skill_id >= ?1 AND skill_id < ?2 ORDER BY skill_id LIMIT ?3",
@@ -43,7 +43,7 @@ _STATEMENTS = {
 def suggestions(path: Path, kind: str, prefix: str) -> list[tuple[str, str]]:
     """Return values of this kind that begin with `prefix`, each with its meaning.
 
-    At most 200, found within 50 ms: what comes later helps nobody who has pressed the tab key. Empty if there are none,
+    At most 200, found within 50 ms: later ones are useless to a user who pressed the tab key. Empty if there are none,
     or if the database cannot be read at once.
     """
     end = time.monotonic() + _SECONDS

@@ -17,19 +17,20 @@ _ALMOST_CONTINUOUS = 0.8
 
 
 class SQLiteUpkeep:
-    """The write-ahead log and the fairness of the lock, over a connection of its own: whoever writes need not wait."""
+    """Checkpoints and fair locking, over a connection of its own, so that the writer does not wait."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def tidy(self) -> None:
-        """Move what no reader needs from the write-ahead log into the database file.
+        """Checkpoint the part of the write-ahead log that no reader needs.
 
-        SQLite would do it in the middle of a commit, when the log is long, and all that comes would wait for the disk.
+        Otherwise SQLite would do it in the middle of a commit, when the log is long, and new messages would wait for
+        the disk.
         """
         with translated_errors(self._database.path, (sqlite3.Error,)):
             self._database.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def pause(self, writing: float, *, of: float) -> float:
-        """Return how long to leave the lock free after `writing` seconds `of` the last ones."""
+        """Return how long to leave the lock free after `writing` of the last `of` seconds."""
         return PAUSE_SECONDS if writing > _ALMOST_CONTINUOUS * of else 0.0

@@ -1,4 +1,4 @@
-"""The switch that controls the connection of `watch`, which obeys within one heartbeat."""
+"""The switch that controls the connection of `watch`; it takes effect within one heartbeat."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from atom_saas_sync.store.sqlite.audit import write_audit
 from atom_saas_sync.store.sqlite.database import Database
 
 PUT_BACK = "INSERT INTO websocket_state (id) VALUES (1) ON CONFLICT (id) DO NOTHING"
-"""Makes the row if another program has deleted it."""
+"""Recreates the row if another program has deleted it."""
 
 
 class WebSocketSwitch:
-    """Writes into websocket_state what the Atom backend's administrators may write there too."""
+    """Writes the columns of websocket_state that the Atom backend's administrators may also write."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

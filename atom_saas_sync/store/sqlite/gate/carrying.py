@@ -1,4 +1,4 @@
-"""What people have decided since a backup was made: it outlives the restore of that backup."""
+"""Carry decisions made since a backup over into the restored database."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.gate import people, serving
 from atom_saas_sync.store.sqlite.gate.verifying import ServedSnapshot
 
-# What is in force now takes the place of what was in force then.
+# The current rows of these tables replace the restored ones.
 _REPLACED = ("gate_revocation", "gate_pin")
-# Of what was only added to, nothing is lost. Ids of rows are given anew.
+# These tables are append-only: missing rows are added, with new row ids.
 _ADDED = {
     "gate_decision": ("skill_id", "content_digest", "kind", "at", "by"),
     "skill_seen": ("skill_id", "content_digest"),
@@ -29,7 +29,7 @@ Rows = Mapping[str, Sequence[Mapping[str, object]]]
 
 
 def rows_to_carry(connection: sqlite3.Connection) -> Rows:
-    """Return the rows of the gate's tables in a database of any revision; none of tables that are not there yet."""
+    """Return the rows of the gate's tables in a database of any revision; missing tables are left out."""
     there = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if "gate_decision" not in there:
         return {}
@@ -40,7 +40,7 @@ def rows_to_carry(connection: sqlite3.Connection) -> Rows:
 
 
 def carry_over(rows: Rows, restored: Database, now: datetime, *, signer: Signer | None, actor: str) -> None:
-    """Write these rows into a restored database, and take out of it what is revoked or in quarantine by now."""
+    """Write these rows into a restored database, and remove what is revoked or in quarantine by now."""
     if not rows:
         return
     with restored.transaction() as connection, bulk_write(connection):
@@ -77,7 +77,7 @@ def _take_out(batch: Batch, connection: sqlite3.Connection, now: datetime, *, ac
         for each in known
     ]
     batch.apply(actions, now, actor=actor)
-    # Who took it out, why, and the text of that day.
+    # Keep the user, the reason and the text of that time.
     people.quarantine(connection, [each for each in kept.values() if each.skill_id in held])
 
 

@@ -1,4 +1,4 @@
-"""The transactions of the gate: judging what waits, and people's decisions (usecases/ports/gate_desk.py)."""
+"""The gate's transactions: judging offers, and users' decisions (usecases/ports/gate_desk.py)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.history import versions_of
 from atom_saas_sync.times import format_exact_time
 
-# What waits for a skill that has a base, and a base that has replaced another version.
+# Offers for skills with a base, and bases that replaced another version.
 _CHANGED_SINCE = """
     SELECT count(*) FROM (
         SELECT o.skill_id FROM skill_offer AS o JOIN skill_base AS b ON b.skill_id = o.skill_id
@@ -31,9 +31,9 @@ class DecidingBatch(Batch):
     """One transaction in which offers are judged and decisions are carried out."""
 
     def former_versions(self, skill_id: str) -> list[tuple[SkillVersion, bool]]:
-        """Return the versions of a skill that were served, the newest first, and whether each is the base.
+        """Return the versions of a skill that were served, newest first, and whether each is the base.
 
-        A text that does not have its digest is left out: another program has changed it.
+        Texts that do not match their digest are left out: another program changed them.
         """
         return [
             (version, each.number is None)
@@ -42,7 +42,7 @@ class DecidingBatch(Batch):
         ]
 
     def known_ids(self, skill_ids: Collection[str]) -> set[str]:
-        """Return those of these ids of which anything is stored."""
+        """Return those of these ids for which anything is stored."""
         tables = ("skill_cache", "skill_base", "skill_offer", "gate_pin", "gate_quarantine")
         some = " OR ".join(f"EXISTS (SELECT 1 FROM {each} WHERE skill_id = wanted.value)" for each in tables)  # noqa: S608 - constants
         rows = self._connection.execute(
@@ -52,7 +52,7 @@ class DecidingBatch(Batch):
         return {row[0] for row in rows}
 
     def digests_like(self, digits: str) -> list[bytes]:
-        """Return, sorted, the content digests ever seen here that begin with these hexadecimal digits."""
+        """Return, sorted, the content digests ever seen here with this hexadecimal prefix."""
         tables = ("skill_base", "skill_offer", "skill_seen", "skill_version", "gate_decision", "gate_quarantine")
         all_of_them = " UNION ".join(f"SELECT content_digest FROM {each}" for each in tables)  # noqa: S608 - constants
         rows = self._connection.execute(
@@ -62,7 +62,7 @@ class DecidingBatch(Batch):
         return sorted(row[0] for row in rows)
 
     def ids_to_scan(self) -> list[str]:
-        """Return, sorted, the skills whose offer waits for the scan command, which has not seen its digest."""
+        """Return, sorted, the skills whose offer waits for a scan, without a stored result."""
         rows = self._connection.execute(
             "SELECT skill_id FROM skill_offer AS o WHERE kind = 'hold' AND reason = 'scan' AND NOT EXISTS "
             "(SELECT 1 FROM gate_scan AS s WHERE s.content_digest = o.content_digest) ORDER BY skill_id"
@@ -74,7 +74,7 @@ class DecidingBatch(Batch):
         return [row[0] for row in self._connection.execute("SELECT skill_id FROM skill_cache ORDER BY skill_id")]
 
     def changed_since(self, moment: datetime) -> int:
-        """Return of how many skills of the marketplace another version than before was first seen since a moment."""
+        """Return the number of marketplace skills of which a new version was first seen since `moment`."""
         number: int = self._connection.execute(_CHANGED_SINCE, (format_exact_time(moment),)).fetchone()[0]
         return number
 
@@ -94,7 +94,7 @@ class GateDatabase:
 
     @contextmanager
     def deciding(self, *, write: bool = True) -> Iterator[DecidingBatch]:
-        """Open a transaction; without `write` a snapshot, whose changes are not kept."""
+        """Open a transaction; without `write`, a snapshot whose changes are discarded."""
         if not write:
             with self._database.reading() as connection:
                 yield DecidingBatch(connection, self._history_versions, write=False, signer=self._signer)
@@ -105,6 +105,6 @@ class GateDatabase:
             batch.finish()
 
     def version(self) -> int:
-        """Return a value that differs once another connection has written to the database."""
+        """Return a value that changes when another connection writes to the database."""
         number: int = self._database.connection.execute("PRAGMA data_version").fetchone()[0]
         return number

@@ -1,4 +1,4 @@
-"""The statements of the gate's effects: what waits, and the quarantine."""
+"""The statements of the gate's effects: offers and quarantine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def put_offers(
     history_versions: int,
     signer: Signer | None,
 ) -> None:
-    """Let versions wait; `page` is where the list showed them, if it did."""
+    """Store offers; `page` is their page in the list, or None."""
     signatures = [
         None if signer is None else signature_of(connection, signer, each.version, each.version_key, each.proof)
         for each in effects
@@ -53,7 +53,7 @@ def put_offers(
 def drop_offers(
     connection: sqlite3.Connection, effects: Sequence[DropOffer], now: datetime, *, history_versions: int
 ) -> None:
-    """Let nothing wait of these skills."""
+    """Remove the offers of these skills."""
     for never_served, kept in ((True, history_versions), (False, 0)):
         ids = [each.skill_id for each in effects if each.never_served is never_served]
         if ids:
@@ -61,7 +61,7 @@ def drop_offers(
 
 
 def quarantine(connection: sqlite3.Connection, effects: Sequence[Quarantine], now: datetime) -> None:
-    """Keep what was served as evidence."""
+    """Store what was served as evidence."""
     entries = [
         Quarantined(
             skill_id=each.skill_id,
@@ -80,5 +80,5 @@ def quarantine(connection: sqlite3.Connection, effects: Sequence[Quarantine], no
 
 
 def release(connection: sqlite3.Connection, effects: Sequence[Release]) -> None:
-    """Forget what was kept as evidence."""
+    """Delete the evidence."""
     people.release(connection, [each.skill_id for each in effects])

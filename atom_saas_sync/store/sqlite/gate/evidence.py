@@ -1,4 +1,4 @@
-"""All that is stored about skills and that a verdict depends on: a few statements for many skills."""
+"""Read the stored facts that verdicts depend on, with a few statements for many skills."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from atom_saas_sync.store.sqlite.gate import names, offers, people
 from atom_saas_sync.store.sqlite.gate.rows import moment_of
 from atom_saas_sync.times import format_exact_time
 
-# Each wanted: id, version, exec digest, content digest.
+# Each entry of `wanted`: id, version, exec digest, content digest.
 _SEEN_OTHERWISE = """
     SELECT DISTINCT s.skill_id FROM json_each(?) AS wanted
     CROSS JOIN skill_seen AS s ON s.skill_id = json_extract(wanted.value, '$[0]')
@@ -30,7 +30,7 @@ _ADMITTED_AS_BASE = """
     CROSS JOIN skill_base AS b ON b.skill_id = json_extract(wanted.value, '$[0]')
         AND hex(b.content_digest) = json_extract(wanted.value, '$[3]')
 """
-# A newer version is one that was seen later; an older one may have been put back by a pin.
+# A version counts as newer if it was seen later; a pin may have restored an older one.
 _ADMITTED_SINCE = """
     WITH seen AS (
         SELECT content_digest, admitted_at, coalesce(first_seen_at, seen_at) AS first_seen_at
@@ -47,7 +47,7 @@ _ADMITTED_SINCE = """
 def evidence(
     connection: sqlite3.Connection, versions: Sequence[SkillVersion], signer: Signer | None
 ) -> dict[str, Evidence]:
-    """Return the evidence on these versions, one of a skill, by its id."""
+    """Return the evidence on these versions, one per skill, by skill id."""
     ids = [each.skill_id for each in versions]
     wanted = json.dumps(
         [

@@ -1,4 +1,4 @@
-"""What the gate remembers from run to run, as facts."""
+"""The gate's marks between runs, stored as facts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _POLICY, _JUDGED, _CLOCK = "gate_policy", "gate_judged", "gate_clock"
 
 
 def read_marks(connection: sqlite3.Connection) -> Marks:
-    """Return what was remembered last. What another program wrote there counts as nothing."""
+    """Return the stored marks. Invalid values from other programs count as absent."""
     judged = get_fact(connection, _JUDGED) or ""
     try:
         fingerprint = bytes.fromhex(judged) or None
@@ -29,7 +29,7 @@ def read_marks(connection: sqlite3.Connection) -> Marks:
 
 
 def write_marks(connection: sqlite3.Connection, marks: Marks, now: datetime) -> None:
-    """Remember these; what is None stays as it is."""
+    """Store these marks; None leaves a mark unchanged."""
     if marks.policy is not None:
         set_fact(connection, _POLICY, marks.policy, now)
     if marks.judged is not None:

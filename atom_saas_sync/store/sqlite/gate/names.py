@@ -1,4 +1,4 @@
-"""Ids that look alike. All known ids stand in a temporary table by what is left of them without what confuses."""
+"""Find ids that look alike, with a temporary table of the skeletons of all known ids."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NEW = """
 _UNTIL = """
     SELECT coalesce((SELECT max(id) FROM skill_base), 0), coalesce((SELECT max(rowid) FROM skill_offer), 0)
 """
-# When an id was first known. Of those that came together, what was served is older, then what waits longest.
+# When an id was first known. If several became known together, the served one is older, then the one waiting longest.
 _SINCE = """
     SELECT min(at), CASE
         WHEN EXISTS (SELECT 1 FROM skill_base WHERE skill_id = ?1) THEN 0
@@ -35,9 +35,9 @@ _SINCE = """
 
 
 def lookalikes(connection: sqlite3.Connection, skill_ids: Sequence[str]) -> dict[str, str]:
-    """Return, of these skills, each that looks like one known before it, with that one's id.
+    """Return those of these skills that look like an id known earlier, each with that id.
 
-    What has a base is known and looks like nobody else. Of two new ones the first in the list is known before.
+    A skill with a base counts as a lookalike of none. Of two new skills, the first in the list counts as known earlier.
     """
     new = _without_base(connection, skill_ids)
     if not new:
@@ -72,7 +72,7 @@ def _without_base(connection: sqlite3.Connection, skill_ids: Sequence[str]) -> l
 
 
 def _read_names(connection: sqlite3.Connection) -> None:
-    """Bring the temporary table up to date: what was added since, by whatever program, has a higher row id."""
+    """Update the temporary table: rows added since, by any program, have higher row ids."""
     for statement in _CREATE:
         connection.execute(statement)
     if connection.execute("SELECT 1 FROM known_until").fetchone() is None:

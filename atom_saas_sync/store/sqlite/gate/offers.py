@@ -1,4 +1,4 @@
-"""What the marketplace shows and nobody has admitted."""
+"""Versions from the marketplace that are not admitted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PUT = """
         offered_at = CASE WHEN content_digest = excluded.content_digest THEN offered_at ELSE excluded.offered_at END,
         confirmed_at = excluded.confirmed_at, abnormal = excluded.abnormal, note = excluded.note, data = excluded.data
 """
-# Both are compressed in the same way.
+# Both are compressed the same way.
 _KEEP_AS_NEVER_SERVED = """
     INSERT INTO skill_version (skill_id, version, content_digest, exec_digest, ended_at, ended_by, data, origin)
     SELECT skill_id, version, content_digest, exec_digest, ?2, 'not_admitted', data, 'offer' FROM skill_offer
@@ -62,7 +62,7 @@ def put_offers(
     history_versions: int,
     signatures: Sequence[bytes | None] | None = None,
 ) -> None:
-    """Store what waits, each in place of what waited before, which the history keeps as never served."""
+    """Store offers; each replaces the skill's previous offer, which goes into the history as never served."""
     moment = format_time(now)
     if history_versions:
         ended = [(each.skill_id, moment, each.content_digest) for each in offers]
@@ -110,7 +110,7 @@ def put_offers(
 def drop_offers(
     connection: sqlite3.Connection, skill_ids: Sequence[str], now: datetime, *, history_versions: int
 ) -> None:
-    """Remove what waits; with `history_versions` the history keeps that many texts as never served."""
+    """Remove offers; with `history_versions`, the history keeps that many texts as never served."""
     if history_versions:
         connection.executemany(_KEEP_AS_NEVER_SERVED, [(each, format_time(now), None) for each in skill_ids])
         connection.executemany(_KEEP_NEWEST, [(each, history_versions) for each in skill_ids])
@@ -118,7 +118,7 @@ def drop_offers(
 
 
 def offers(connection: sqlite3.Connection, skill_ids: Iterable[str]) -> dict[str, Offer]:
-    """Return what waits or was refused of these skills."""
+    """Return the held or refused versions of these skills."""
     rows = connection.execute(
         f"SELECT {OFFERED} FROM skill_offer AS o WHERE o.skill_id IN (SELECT value FROM json_each(?))",  # noqa: S608
         (json.dumps(list(skill_ids)),),
@@ -129,7 +129,7 @@ def offers(connection: sqlite3.Connection, skill_ids: Iterable[str]) -> dict[str
 def waiting(
     connection: sqlite3.Connection, *, reason: str | None = None, skill_ids: Sequence[str] | None = None
 ) -> list[WaitingOffer]:
-    """Return what waits, the oldest first, each with what is served."""
+    """Return the waiting versions, oldest first, each with the served one."""
     rows = connection.execute(
         f"""
         SELECT {OFFERED}, b.content_digest AS served_digest, b.exec_digest AS served_exec_digest,
@@ -155,18 +155,18 @@ def waiting(
 
 
 def ids_to_judge(connection: sqlite3.Connection, now: datetime, *, everything: bool) -> list[str]:
-    """Return the skills whose offer is due or was held for something that is over, or all with an offer."""
+    """Return the skills whose offer is due or whose reason for being held is gone, or all with an offer."""
     rows = connection.execute(_TO_JUDGE, (everything, format_exact_time(now)))
     return [row[0] for row in rows]
 
 
 def spoiled(connection: sqlite3.Connection) -> list[str]:
-    """Return, sorted, the skills of which the offered text does not have its digest: another program changed it."""
+    """Return, sorted, the skills whose offered text does not match its digest: another program changed it."""
     rows = connection.execute(f"SELECT {OFFERED} FROM skill_offer AS o ORDER BY skill_id")  # noqa: S608 - constants
     return [offer.skill_id for offer in map(offer_of, rows) if not offer.text]
 
 
 def count_waiting(connection: sqlite3.Connection) -> dict[str, int]:
-    """Return how many updates wait, by reason."""
+    """Return the number of waiting updates by reason."""
     rows = connection.execute("SELECT reason, count(*) FROM skill_offer WHERE kind = 'hold' GROUP BY reason")
     return {row[0]: row[1] for row in rows}

@@ -1,4 +1,4 @@
-"""What people have decided, what was revoked, and what is in quarantine. All of it outlives the skill."""
+"""Decisions, pins, revocations, quarantine and scan results. All of them outlive the skill."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _ids(skill_ids: Iterable[str] | None) -> tuple[str | None]:
 
 
 def write_decisions(connection: sqlite3.Connection, decisions: Sequence[Decision], signer: Signer | None) -> None:
-    """Add decisions; of one digest of a skill the last counts."""
+    """Add decisions; the last one for a digest of a skill counts."""
     connection.executemany(
         "INSERT INTO gate_decision (skill_id, content_digest, kind, at, by, note, signature) "
         "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -38,13 +38,13 @@ def write_decisions(connection: sqlite3.Connection, decisions: Sequence[Decision
             for each in decisions
         ],
     )
-    # What is approved is counted when it becomes the base.
+    # An approved version is counted when it becomes the base.
     rejected = sum(each.kind == "reject" for each in decisions)
     increment(connection, "atom_saas_admissions_total", rejected, verdict="refuse", by="person")
 
 
 def decisions(connection: sqlite3.Connection, skill_ids: Iterable[str] | None, signer: Signer | None) -> list[Decision]:
-    """Return the decisions on these skills, or on all, the oldest first.
+    """Return the decisions on these skills, or on all, oldest first.
 
     With a `signer`, approvals without its signature are left out: another program may have written them.
     """
@@ -63,7 +63,7 @@ def _signature(signer: Signer, decision: Decision) -> bytes:
 
 
 def set_pin(connection: sqlite3.Connection, pin: Pin) -> None:
-    """Pin a skill, in place of an earlier pin."""
+    """Pin a skill, replacing an earlier pin."""
     connection.execute(
         "INSERT OR REPLACE INTO gate_pin (skill_id, content_digest, version, at, by, note) VALUES (?, ?, ?, ?, ?, ?)",
         (pin.skill_id, pin.content_digest, pin.version, format_time(pin.at), pin.by, pin.note),
@@ -107,7 +107,7 @@ def remove_revocation(connection: sqlite3.Connection, number: int) -> bool:
 
 
 def replace_file_revocations(connection: sqlite3.Connection, entries: Sequence[Revocation], now: datetime) -> bool:
-    """Store what the revocations file lists, in place of its last list; tell whether it is another one."""
+    """Replace the stored list of the revocations file; tell whether it differs."""
     stored = [each for each in revocations(connection) if each.source == "file"]
     if [_entry(each) for each in stored] == [_entry(each) for each in entries]:
         return False
@@ -122,12 +122,12 @@ def _entry(revocation: Revocation) -> tuple[object, ...]:
 
 
 def revocations(connection: sqlite3.Connection) -> list[Revocation]:
-    """Return all revocations, the oldest first."""
+    """Return all revocations, oldest first."""
     return [revocation_of(row) for row in connection.execute("SELECT * FROM gate_revocation ORDER BY id")]
 
 
 def quarantine(connection: sqlite3.Connection, entries: Sequence[Quarantined]) -> None:
-    """Keep skills as evidence, each in place of what was kept of it before."""
+    """Store skills as evidence, replacing earlier evidence."""
     connection.executemany(
         """
         INSERT OR REPLACE INTO gate_quarantine
@@ -152,18 +152,18 @@ def quarantine(connection: sqlite3.Connection, entries: Sequence[Quarantined]) -
 
 
 def release(connection: sqlite3.Connection, skill_ids: Sequence[str]) -> None:
-    """Forget that skills are in quarantine, and what was kept of them."""
+    """Remove skills from quarantine, with their evidence."""
     connection.executemany("DELETE FROM gate_quarantine WHERE skill_id = ?", [(each,) for each in skill_ids])
 
 
 def quarantined(connection: sqlite3.Connection, skill_ids: Iterable[str] | None) -> dict[str, Quarantined]:
-    """Return what is in quarantine of these skills, or all, by id."""
+    """Return the quarantined skills, of these or all, by id."""
     rows = connection.execute(f"SELECT * FROM gate_quarantine WHERE {_OF} ORDER BY skill_id", _ids(skill_ids))  # noqa: S608
     return {row["skill_id"]: quarantined_of(row) for row in rows}
 
 
 def write_scans(connection: sqlite3.Connection, results: Sequence[ScanResult]) -> None:
-    """Remember what the scan command said, each in place of what it said of the same digest before."""
+    """Store scan results, replacing earlier results of the same digests."""
     connection.executemany(
         "INSERT OR REPLACE INTO gate_scan (content_digest, passed, note, at) VALUES (?, ?, ?, ?)",
         [(each.content_digest, each.passed, each.note, format_time(each.at)) for each in results],
@@ -171,7 +171,7 @@ def write_scans(connection: sqlite3.Connection, results: Sequence[ScanResult]) -
 
 
 def scans(connection: sqlite3.Connection, digests: Iterable[bytes]) -> dict[bytes, ScanResult]:
-    """Return what the scan command said of these digests."""
+    """Return the scan results of these digests."""
     found = {}
     for digest in set(digests):
         row = connection.execute("SELECT * FROM gate_scan WHERE content_digest = ?", (digest,)).fetchone()
@@ -181,5 +181,5 @@ def scans(connection: sqlite3.Connection, digests: Iterable[bytes]) -> dict[byte
 
 
 def forget_scans(connection: sqlite3.Connection, digests: Iterable[bytes]) -> None:
-    """Forget what the scan command said of these digests."""
+    """Delete the scan results of these digests."""
     connection.executemany("DELETE FROM gate_scan WHERE content_digest = ?", [(each,) for each in digests])

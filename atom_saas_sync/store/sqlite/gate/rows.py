@@ -1,4 +1,4 @@
-"""Rows of the gate's tables as values. Another program may have written them: a time that is none is the oldest."""
+"""Convert rows of the gate's tables to values. An invalid time, from another program, becomes the oldest time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OFFERED = (
     "o.skill_id, o.data, o.wire_digest, o.content_digest, o.exec_digest, o.version, o.page, o.kind, o.reason, "
     "o.due_at, o.first_seen_at, o.offered_at, o.abnormal, o.note"
 )
-"""The columns of skill_offer that make an Offer, in the order of `offer_of`."""
+"""The columns of skill_offer that `offer_of` reads, in this order."""
 
 
 def moment_of(text: object) -> datetime:
@@ -45,7 +45,7 @@ def offer_of(row: sqlite3.Row) -> Offer:
 
 
 def _text(skill_id: str, data: object, digest: bytes) -> str:
-    """Return the text of an offer; empty if it does not have its digest, because another program changed it.
+    """Return the text of an offer; empty if it does not match its digest because another program changed it.
 
     Such an offer cannot be admitted, and the next forced sync reads it again.
     """
@@ -60,17 +60,17 @@ def _text(skill_id: str, data: object, digest: bytes) -> str:
 
 
 def decision_of(row: sqlite3.Row) -> Decision:
-    """Return the decision in a whole row."""
+    """Return the decision in a row."""
     return Decision(row["skill_id"], row["content_digest"], row["kind"], moment_of(row["at"]), row["by"], row["note"])
 
 
 def pin_of(row: sqlite3.Row) -> Pin:
-    """Return the pin in a whole row."""
+    """Return the pin in a row."""
     return Pin(row["skill_id"], row["content_digest"], row["version"], moment_of(row["at"]), row["by"], row["note"])
 
 
 def revocation_of(row: sqlite3.Row) -> Revocation:
-    """Return the revocation in a whole row."""
+    """Return the revocation in a row."""
     return Revocation(
         skill_id=row["skill_id"],
         version=row["version"],
@@ -85,7 +85,7 @@ def revocation_of(row: sqlite3.Row) -> Revocation:
 
 
 def quarantined_of(row: sqlite3.Row) -> Quarantined:
-    """Return the quarantined skill in a whole row."""
+    """Return the quarantined skill in a row."""
     return Quarantined(
         skill_id=row["skill_id"],
         text=row["skill_data"],
@@ -100,5 +100,5 @@ def quarantined_of(row: sqlite3.Row) -> Quarantined:
 
 
 def scan_of(row: sqlite3.Row) -> ScanResult:
-    """Return the scan's result in a whole row."""
+    """Return the scan result in a row."""
     return ScanResult(row["content_digest"], bool(row["passed"]), row["note"], moment_of(row["at"]))

@@ -1,4 +1,4 @@
-"""What is served, as the gate looks at it: which skills a revocation matches, and whose admission is adopted."""
+"""The gate's queries on served skills: which ones a revocation matches, and which are adopted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _AUTHORS = """
     SELECT skill_id, CASE WHEN json_valid(data) THEN json_extract(data, '$.metadata.author') END
     FROM skill_base WHERE data IS NOT NULL
 """
-# Whose digest stands nowhere: what was written here.
+# Local texts, whose digest is not stored.
 _WRITTEN_HERE = """
     SELECT c.skill_id FROM skill_cache AS c LEFT JOIN skill_base AS b ON b.skill_id = c.skill_id
     WHERE b.skill_id IS NULL OR b.data IS NOT NULL
@@ -33,7 +33,7 @@ _WRITTEN_HERE = """
 
 
 def revoked_skills(connection: sqlite3.Connection, revocations: Revocations) -> list[str]:
-    """Return, sorted, the cached skills of which the text or the base is revoked."""
+    """Return, sorted, the cached skills whose text or base is revoked."""
     found = []
     for row in connection.execute(_ROWS, (json.dumps(sorted(_candidates(connection, revocations))),)):
         for text in filter(None, (row["text"], row["base_text"])):
@@ -63,7 +63,7 @@ def _candidates(connection: sqlite3.Connection, revocations: Revocations) -> set
 
 
 def adopt(connection: sqlite3.Connection, now: datetime) -> int:
-    """Note that what a policy admitted so far was admitted by adoption; return how many skills."""
+    """Mark everything that a policy admitted so far as adopted; return the number of skills."""
     adopted = connection.execute(
         "UPDATE skill_base SET admitted_by = ?, admitted_at = coalesce(admitted_at, ?) WHERE admitted_by IS NULL",
         (ADOPTED, format_exact_time(now)),
@@ -73,14 +73,14 @@ def adopt(connection: sqlite3.Connection, now: datetime) -> int:
 
 
 def note_admissions(connection: sqlite3.Connection, skill_ids: Sequence[str], by: str) -> None:
-    """Note who has admitted the bases of these skills."""
+    """Record who admitted the bases of these skills."""
     connection.executemany(
         "UPDATE skill_base SET admitted_by = ? WHERE skill_id = ?", [(by, each) for each in skill_ids]
     )
 
 
 def served_marketplace_skills(connection: sqlite3.Connection) -> int:
-    """Return how many skills of the marketplace are served."""
+    """Return the number of served marketplace skills."""
     row = connection.execute(
         "SELECT count(*) FROM skill_base AS b JOIN skill_cache AS c ON c.skill_id = b.skill_id "
         "WHERE b.deleted_at IS NULL"

@@ -1,4 +1,4 @@
-"""What is served, as it must be verified: also what readers of the view do not get."""
+"""Served skills for verification, including rows that the view hides."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SERVED = """
 _ALL = _SERVED.format(rows="skill_cache AS c")
 _SOME = _SERVED.format(rows="json_each(?) AS wanted CROSS JOIN skill_cache AS c ON c.skill_id = wanted.value")
 
-# What readers of the view get.
+# The rows that readers of the view see.
 _TEXTS = """
     SELECT u.skill_id, CAST(u.skill_data AS TEXT), u.source, b.wire_digest, b.content_digest, b.exec_digest
     FROM usable_skill AS u LEFT JOIN skill_base AS b ON b.skill_id = u.skill_id
@@ -58,11 +58,11 @@ class ServedSnapshot:
         return revoked_skills(self._connection, revocations)
 
     def quarantined(self, skill_ids: Sequence[str]) -> dict[str, Quarantined]:
-        """Return what is in quarantine of these skills."""
+        """Return the quarantined ones of these skills."""
         return people.quarantined(self._connection, skill_ids)
 
     def served(self, skill_ids: Sequence[str] | None) -> Iterator[ServedSkill]:
-        """Yield what is in the cache of these skills, or all of it, in any order."""
+        """Yield the cached rows of these skills, or all, in any order."""
         rows = (
             self._connection.execute(_ALL)
             if skill_ids is None
@@ -110,7 +110,7 @@ class Verifying:
     """Opens the snapshot in which served skills are verified."""
 
     def __init__(self, database: Database, signer: Signer | None = None) -> None:
-        """Read from `database`; with a `signer` forged signatures are found."""
+        """Read from `database`; with a `signer`, forged signatures are detected."""
         self._database = database
         self._signer = signer
 

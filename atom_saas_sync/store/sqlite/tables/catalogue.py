@@ -42,8 +42,8 @@ CREATE_CATALOGUE = (
     )
     """,
     "CREATE UNIQUE INDEX idx_category_cache_name ON category_cache(category_name)",
-    # The common base of each skill that the marketplace has sent. `page` is the page of the list that held it last.
-    # `wire_digest` is SHA-256 of the bytes as they came: equal bytes need no parsing.
+    # The base of each skill that the marketplace has sent. `page` is its last page in the list. `wire_digest` is
+    # SHA-256 of the received bytes: equal bytes need no parsing.
     """
     CREATE TABLE skill_base (
         id INTEGER PRIMARY KEY,
@@ -73,8 +73,8 @@ CREATE_CATALOGUE = (
     )
     """,
     "CREATE INDEX idx_skill_version_skill_id ON skill_version(skill_id)",
-    # What we know of each HTTP resource. A page of the list also says how many items it had; `checked_at` is when
-    # the marketplace last confirmed it (200 or 304), and with it all skills whose skill_base.page it is.
+    # The validator of each HTTP resource. For a page of the list also its number of items; `checked_at` is when the
+    # marketplace last confirmed it (200 or 304), and so all skills whose skill_base.page it is.
     """
     CREATE TABLE http_validator (
         resource TEXT PRIMARY KEY,
@@ -90,8 +90,8 @@ CREATE_CATALOGUE = (
     *INDEX_SETTINGS,
     INDEX_VIEW,
     "CREATE TABLE bulk_write (process INTEGER NOT NULL)",
-    # Of one INSERT, the rows that it replaces if it says OR REPLACE. Whether they are gone is known only afterwards:
-    # OR IGNORE and an upsert begin in the same way.
+    # The rows that one INSERT would replace with OR REPLACE. Whether it did is known only afterwards: OR IGNORE and an
+    # upsert begin the same way.
     "CREATE TABLE insert_over (id INTEGER PRIMARY KEY, skill_id TEXT NOT NULL, skill_data TEXT NOT NULL)",
     f"""
     CREATE TRIGGER skill_cache_before_insert BEFORE INSERT ON skill_cache
@@ -109,8 +109,8 @@ CREATE_CATALOGUE = (
     INDEX_INSERT,
     INDEX_UPDATE,
     INDEX_DELETE,
-    # The one door for readers. `stale` is for entries that a sync could have confirmed in the last 24 hours and did
-    # not; what was edited here or exists only here does not age (rule 6).
+    # The only interface for readers. `stale` entries could have been confirmed by a sync in the last 24 hours but were
+    # not; local edits and local skills do not age (rule 6).
     """
     CREATE VIEW usable_skill AS
     SELECT

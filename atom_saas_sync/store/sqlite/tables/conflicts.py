@@ -28,9 +28,9 @@ CREATE_CONFLICTS = (
     """,
     "CREATE INDEX idx_conflict_log_skill_id ON conflict_log(skill_id)",
     "CREATE INDEX idx_conflict_log_resolved ON conflict_log(resolved)",
-    # One waiting conflict for each skill, whatever happens at once.
+    # One open conflict for each skill, even under concurrency.
     "CREATE UNIQUE INDEX idx_conflict_log_open ON conflict_log(skill_id) WHERE resolved = 0",
-    # What people did, and who they were.
+    # Users' actions.
     """
     CREATE TABLE audit_log (
         id INTEGER PRIMARY KEY AUTOINCREMENT,

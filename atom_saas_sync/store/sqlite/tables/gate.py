@@ -1,9 +1,9 @@
-"""Migration 0022: what waits, what people have decided, and who admitted what is served (docs/TRUST.md).
+"""Migration 0022: offers, users' decisions, and who admitted the served versions (docs/TRUST.md).
 
-All digests are 32 bytes; texts of skills in `data` are compressed (zstd). A version that is not admitted stands in
-skill_offer and nowhere else. Three times tell what became of a version: `first_seen_at` (when this machine first saw
-it, whatever happened to it since), `admitted_at` (when it last became the base) and the decision's `at`. They have
-microseconds: their order decides.
+All digests are 32 bytes; texts of skills in `data` are compressed (zstd). A version that is not admitted is in
+skill_offer only. Three times describe a version: `first_seen_at` (when this machine first saw it, whatever happened to
+it since), `admitted_at` (when it last became the base) and the decision's `at`. They have microseconds: their order
+decides.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from atom_saas_sync.store.sqlite.tables.versions import (
 _NOW = "strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z'"
 
 _OFFERS = (
-    # What the marketplace shows and nobody has admitted: one version of a skill. `page` and `confirmed_at` mean what
-    # they mean in skill_base. `abnormal` is 1 if the run that brought it was.
+    # Versions from the marketplace that are not admitted, one per skill. `page` and `confirmed_at` are as in
+    # skill_base. `abnormal` is 1 if the run that found it was abnormal.
     """
     CREATE TABLE skill_offer (
         skill_id TEXT NOT NULL PRIMARY KEY,
@@ -47,8 +47,8 @@ _OFFERS = (
     "CREATE INDEX idx_skill_offer_waiting ON skill_offer(kind, reason, first_seen_at)",
 )
 _WORDS_OF_PEOPLE = (
-    # Of one digest the newest decision counts. They outlive the skill. Signed as the digests are (0011): with a key,
-    # an approval without its signature does not count.
+    # The newest decision on a digest counts. Decisions outlive the skill. They are signed like digests (0011): with a
+    # key, an approval without its signature does not count.
     """
     CREATE TABLE gate_decision (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -72,7 +72,7 @@ _WORDS_OF_PEOPLE = (
         note TEXT
     )
     """,
-    # Those with the source `file` are the last good list of the revocations file, replaced as a whole.
+    # Rows with the source `file` are the last valid list of the revocations file, replaced as a whole.
     """
     CREATE TABLE gate_revocation (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -86,7 +86,7 @@ _WORDS_OF_PEOPLE = (
         added_by TEXT NOT NULL
     )
     """,
-    # Evidence: the text as it was served, and the marketplace's if that was edited here.
+    # Evidence: the served text, and the marketplace's if that was edited here.
     """
     CREATE TABLE gate_quarantine (
         skill_id TEXT NOT NULL PRIMARY KEY,
@@ -110,7 +110,7 @@ _WORDS_OF_PEOPLE = (
     """,
 )
 
-# The former base was admitted when it became the base; only a version that waited before was seen earlier.
+# The former base was admitted when it became the base; only a version that had waited was seen earlier.
 _REMEMBER_ADMITTED = """
         INSERT INTO skill_seen (skill_id, content_digest, exec_digest, version, first_seen_at, admitted_at)
         SELECT old.skill_id, old.content_digest, old.exec_digest, old.version, old.admitted_at, old.admitted_at
@@ -127,8 +127,8 @@ _FORGET_UNNAMED_DIGESTS = FORGET_DIGESTS.replace(
             UNION ALL SELECT content_digest FROM skill_offer WHERE skill_id = new.skill_id);""",  # noqa: S608 - constants
 )
 
-# The second fence: whatever another program writes, readers of the view do not get what is quarantined or revoked.
-# It reads the text of `c` once more, as `k`: where both tables are empty, rows are counted by an index alone.
+# The second line of defence: whatever another program writes, the view hides what is quarantined or revoked. It joins
+# `c` again, as `k`, so that rows can be counted with an index alone if both tables are empty.
 _AUTHOR = "CASE WHEN json_valid(k.skill_data) THEN json_extract(k.skill_data, '$.metadata.author') END"
 _VERSION = "CASE WHEN json_valid(k.skill_data) THEN json_extract(k.skill_data, '$.version') END"
 _UNCHANGED = "b.skill_id IS NOT NULL AND (b.data IS NULL OR b.data = c.skill_data)"
@@ -202,7 +202,7 @@ CREATE_GATE = (
 
 
 def drop_gate(view: str) -> tuple[str, ...]:
-    """Return what takes 0022 back; `view` creates usable_skill as it was."""
+    """Return the statements that revert 0022; `view` recreates usable_skill."""
     return (
         "DROP VIEW usable_skill",
         "DELETE FROM skill_version WHERE ended_by = 'not_admitted'",

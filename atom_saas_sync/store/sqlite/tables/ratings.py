@@ -39,8 +39,8 @@ CREATE_RATINGS = (
         tenant_id TEXT NOT NULL DEFAULT 'default'
     )
     """,
-    # Whoever writes a rating makes it pending, and gives this version a name of its own, from which the idempotency
-    # key of its upload is made: it is stored before anybody can send it, and lasts as long as the version.
+    # Writing a rating makes it pending and gives the version a random name, from which the idempotency key of its
+    # upload is derived: the name is stored before the upload, and lasts as long as the version.
     f"""
     CREATE TRIGGER skill_rating_after_insert AFTER INSERT ON skill_rating
     WHEN {NOT_OURS}

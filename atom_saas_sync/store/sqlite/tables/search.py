@@ -1,11 +1,11 @@
-"""The full-text index and the triggers that keep it right: as it began, and since 0006."""
+"""The full-text index and the triggers that maintain it: before and since 0006."""
 
 from __future__ import annotations
 
 from atom_saas_sync.store.sqlite import search_index
 from atom_saas_sync.store.sqlite.tables.shared import NOT_OURS
 
-# The text that full-text search covers, as it was indexed before 0006.
+# The text that was indexed before 0006.
 _FIELDS = ("name", "description", "tags", "category", "code")
 _INDEXED = ", ".join(f"json_extract({{row}}skill_data, '$.{field}') AS {field}" for field in _FIELDS)
 _NEW_ENTRY = (
@@ -34,7 +34,7 @@ INDEX_INSERT = f"""
         {_NEW_ENTRY}
     END
     """  # noqa: S608 - built from constants
-# The key columns too: an entry of the index belongs to an id, and a renamed skill is gone under its old name.
+# Including the key columns: an index entry belongs to an id, and a renamed skill must not be found under its old name.
 INDEX_UPDATE = f"""
     CREATE TRIGGER skill_cache_after_update AFTER UPDATE OF id, skill_id, skill_data ON skill_cache
     WHEN {NOT_OURS} AND (
@@ -57,8 +57,8 @@ INDEX_DELETE = f"""
     END
     """  # noqa: S608 - built from constants
 INDEX_SETTINGS = (
-    # A page of skills fits into memory before it is written, and its segments are merged seldom: together a third less
-    # time for a first sync (docs/PERFORMANCE.md), and the same for a search.
+    # A page of skills fits in memory before it is written, and segments are merged rarely: together this saves a third
+    # of a first sync (docs/PERFORMANCE.md), and searches are as fast.
     "INSERT INTO skill_fts (skill_fts, rank) VALUES ('hashsize', 16777216)",
     "INSERT INTO skill_fts (skill_fts, rank) VALUES ('automerge', 64)",
     "INSERT INTO skill_fts (skill_fts, rank) VALUES ('crisismerge', 128)",

@@ -1,4 +1,4 @@
-"""Pieces that the statements of several subjects are made of."""
+"""Building blocks of statements, shared by several subjects."""
 
 from __future__ import annotations
 

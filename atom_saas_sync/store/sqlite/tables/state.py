@@ -1,4 +1,4 @@
-"""What outlives a process: runs, counters, facts, jobs, the request budget, and what `watch` did."""
+"""Persistent state: runs, counters, facts, jobs, the request budget, and the state of `watch`."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ CREATE_SYNC_STATE = (
     )
     """,
     "INSERT INTO websocket_state (id) VALUES (1)",
-    # The last WebSocket message about each thing that was applied: when it was sent, which orders messages; and when
-    # it was applied, which tells a poll whether the page that it asked for is older. `kind` is skill, rating or
-    # category; of what a message deleted the row stays for a day, so that no older message brings it back.
+    # The last applied WebSocket message about each key: when it was sent, which orders messages; and when it was
+    # applied, which tells a poll whether its page is older. `kind` is skill, rating or category. The row of a deletion
+    # stays for a day, so that no older message restores the skill.
     """
     CREATE TABLE last_message (
         kind TEXT NOT NULL,
@@ -98,8 +98,8 @@ CREATE_SYNC_STATE = (
         requests INTEGER NOT NULL
     )
     """,
-    # Small facts that outlive a process: the limit that the marketplace declared, when it was last reached, its
-    # clock's distance from ours, the emergency stop.
+    # Small persistent facts: the limit declared by the marketplace, when it was last reached, its clock skew, the
+    # emergency stop.
     """
     CREATE TABLE fact (
         name TEXT PRIMARY KEY,

@@ -1,9 +1,9 @@
-"""Every version ever seen of a skill."""
+"""The record of every version ever seen of a skill."""
 
 from __future__ import annotations
 
-# 0008: every version ever seen of a skill, whatever happened to it since, so that other code under the same version is
-# noticed. `version` is without invisible characters. The base is the newest and is not among them.
+# 0008: every version ever seen of a skill, whatever happened to it since, to detect different code under the same
+# version. `version` is without invisible characters. The base is the newest version and not included.
 VERSIONS_REMEMBERED = 1000
 # Not OR IGNORE: in a trigger SQLite replaces it with the policy of the statement that fires it.
 REMEMBER_OLD = """
@@ -14,7 +14,7 @@ REMEMBER_OLD = """
 
 
 def remember(statements: str) -> tuple[str, ...]:
-    """Return what makes the triggers through which a base that is replaced or removed gets into skill_seen."""
+    """Return the statements for the triggers that add a replaced or removed base to skill_seen."""
     return (
         f"""
         CREATE TRIGGER skill_base_after_update AFTER UPDATE OF content_digest ON skill_base
@@ -71,7 +71,7 @@ FORGET_SEEN_VERSIONS = (
     "DROP TABLE skill_seen",
     "ALTER TABLE skill_base DROP COLUMN version",
 )
-# 0012: a base takes its signature along.
+# 0012: the signature is copied with the base.
 SIGN_OLD = """
         UPDATE skill_seen SET signature = old.signature
         WHERE skill_id = old.skill_id AND content_digest = old.content_digest AND exec_digest = old.exec_digest

@@ -242,7 +242,7 @@ def test_a_token_in_the_wrong_variable_is_not_repeated(tmp_path: Path, misplaced
     ],
 )
 def test_the_token_is_refused_where_it_would_be_shown(tmp_path: Path, token: str, name: str, text: str) -> None:
-    with pytest.raises(ConfigError, match=f"{name}: holds a token") as caught:
+    with pytest.raises(ConfigError, match=f"{name}: contains a token") as caught:
         _load(tmp_path, {"ATOM_SAAS_API_TOKEN": token, name: text.format(token)})
     assert token not in caught.value.message
 
@@ -546,7 +546,7 @@ class TestCertificateAuthorities:
     )
     def test_a_file_without_certificates(self, tmp_path: Path, content: str) -> None:
         (tmp_path / "ca.pem").write_text(content)
-        with pytest.raises(ConfigError, match=r"ATOM_SAAS_CA_FILE: .*/ca\.pem holds no certificates"):
+        with pytest.raises(ConfigError, match=r"ATOM_SAAS_CA_FILE: .*/ca\.pem contains no certificates"):
             _load(tmp_path, {"ATOM_SAAS_CA_FILE": "ca.pem"})
 
 
@@ -590,8 +590,8 @@ class TestTokenFile:
         [
             (b"", "is empty"),
             (b"\n", "is empty"),
-            (f"{TOKEN}\n\n".encode(), "does not hold a token"),
-            (b"nonsense\n", "does not hold a token"),
+            (f"{TOKEN}\n\n".encode(), "does not contain a token"),
+            (b"nonsense\n", "does not contain a token"),
             (b"at_saas_\xff", "is not UTF-8 text"),
             (b"at_saas_" + b"x" * 100_000, "is too large"),
         ],
@@ -731,7 +731,7 @@ class TestWhereTheTokenGoes:
 
 
 def test_the_policy_lock_needs_a_lock_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"ATOM_SYNC_LOCK_FILE: is not set, and ATOM_SYNC_ADMISSION"):
+    with pytest.raises(ConfigError, match=r"ATOM_SYNC_LOCK_FILE: is not set, but ATOM_SYNC_ADMISSION"):
         _load(tmp_path, {"ATOM_SYNC_ADMISSION": "lock"})
     settings = _load(tmp_path, {"ATOM_SYNC_ADMISSION": "lock", "ATOM_SYNC_LOCK_FILE": "skills.lock"})
     assert (settings.admission, settings.lock_file) == ("lock", tmp_path / "skills.lock")

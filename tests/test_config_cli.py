@@ -190,14 +190,14 @@ SECRET_LINES = ["ATOM_SAAS_API_TOKEN=at_saas_secret", "ATOM_SYNC_ADMIN_TOKEN=sec
     [
         ("ATOM_SAAS_ENABLED", 0o600, "line 1: is not NAME=value and was ignored"),
         ("A=b\nexport ATOM_SAAS_ENABLED\n", 0o600, "line 2: is not NAME=value and was ignored"),
-        (SECRET_LINES[0], 0o644, "holds a secret and can be read by others; chmod 600 it"),
-        (SECRET_LINES[1], 0o640, "holds a secret and can be read by others; chmod 600 it"),
+        (SECRET_LINES[0], 0o644, "contains a secret and can be read by others; chmod 600 it"),
+        (SECRET_LINES[1], 0o640, "contains a secret and can be read by others; chmod 600 it"),
         (SECRET_LINES[0], 0o600, None),
         ("ATOM_SAAS_ENABLED=true", 0o644, None),
         ("ATOM_SAAS_DATABASE_URL=sqlite:///${HOME}/a.db", 0o600, "ATOM_SAAS_DATABASE_URL (from "),
-        ("ATOM_SAAS_CA_FILE=$HOME/ca.pem\nATOM_SAAS_ENABLED=true", 0o600, "the $ is taken as it is"),
+        ("ATOM_SAAS_CA_FILE=$HOME/ca.pem\nATOM_SAAS_ENABLED=true", 0o600, "the $ is literal"),
         ("ATOM_SAAS_DATABASE_URL='costs $5.db'", 0o600, None),
-        ("ATOM_SAAS_API_TOKEN_FILE=other", 0o600, "ATOM_SAAS_API_TOKEN (from environment) wins over"),
+        ("ATOM_SAAS_API_TOKEN_FILE=other", 0o600, "ATOM_SAAS_API_TOKEN (from environment) overrides"),
     ],
 )
 def test_what_is_odd_in_an_env_file_is_a_warning(tmp_path: Path, text: str, mode: int, warning: str | None) -> None:
@@ -218,7 +218,7 @@ def _warned(directory: Path, warning: str | None) -> None:
         )
         results[strict] = result.returncode
         document = json.loads(result.stdout)
-        assert "secret" not in str(document).replace("holds a secret", "")
+        assert "secret" not in str(document).replace("contains a secret", "")
     problems = bool(document["problems"])  # a CA file that is not there
     assert [warning in each for each in document["warnings"]] == [True] if warning else document["warnings"] == []
     assert results == {False: 78 if problems else 0, True: 78 if problems or warning else 0}

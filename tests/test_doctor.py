@@ -376,7 +376,7 @@ def test_what_the_network_can_do_wrong(machine: Machine) -> None:
 
 def test_what_the_database_can_have(machine: Machine) -> None:
     _, found, _ = findings_of(machine)
-    assert found["database"]["message"] == "there is none yet"
+    assert found["database"]["message"] == "it does not exist yet"
     assert not machine.database_path.exists()
     machine.database_path.mkdir()
     code, found, _ = findings_of(machine)

@@ -79,7 +79,7 @@ def test_of_the_marketplace_nothing_is_deleted(here: Machine) -> None:
         (["mine-1", theirs], "cache purge --all"),
         ([edited], f"skills revert {edited}"),
         (["mine-1", "mine-2"], "no skill 'mine-2'"),
-        (["mine"], "the id must be whole"),
+        (["mine"], "ids must be complete here"),
     ):
         refused = here.command("skills", "delete", "--yes", *arguments)
         assert (refused.returncode, refused.stdout) == (1, "")

@@ -176,11 +176,11 @@ def test_paths_come_from_the_settings(machine: Machine, tmp_path: Path) -> None:
     "path", ["/opt/my programs/atom-sync", "/opt/100%/atom-sync", "relative", "/a\nb", '/a"', "/$HOME"]
 )
 def test_paths_that_systemd_or_cron_would_read_in_another_way_are_refused(path: str) -> None:
-    with pytest.raises(UsageError, match="cannot stand in a unit"):
+    with pytest.raises(UsageError, match="is not allowed in a unit"):
         Schedule(executable=path)
-    with pytest.raises(UsageError, match="cannot stand in a unit"):
+    with pytest.raises(UsageError, match="is not allowed in a unit"):
         Schedule(settings=path)
-    with pytest.raises(UsageError, match="cannot stand in a unit"):
+    with pytest.raises(UsageError, match="is not allowed in a unit"):
         Schedule(database=path)
 
 

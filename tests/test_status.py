@@ -257,7 +257,7 @@ def test_what_needs_a_person_is_a_notice(machine: Machine) -> None:
     assert (found["trust"]["waiting"], found["trust"]["tripped"]) == (3, 2)
     assert "updates_tripped" in found["health"]["notices"]
     screen = machine.command("status", **settings).stdout
-    assert "2 updates need a person's decision: 1 lookalike, 1 republished" in " ".join(screen.split())
+    assert "2 updates need a decision: 1 lookalike, 1 republished" in " ".join(screen.split())
     assert "policy review, executable fields only; 3 waiting (1 age, 1 lookalike, 1 republished)" in " ".join(
         screen.split()
     )

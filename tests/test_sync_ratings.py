@@ -378,7 +378,7 @@ def test_a_server_that_can_t_update_is_remembered_and_ours_is_kept(machine: Mach
     rate(machine, skill, 5)
     report = sync(machine)
     assert (report.exit_code, counts(report)) == (0, (0, 0, 0, 1, 0))
-    assert "can't update" in stored(machine, "note")[0]
+    assert "cannot update" in stored(machine, "note")[0]
     rate(machine, skill, 5, "bob")
     assert counts(sync(machine)) == (0, 0, 0, 1, 0)
     assert stored(machine, "rating") == [5, 5]

@@ -21,7 +21,7 @@ def confirm_loss(lines: Sequence[str], *, what: str, question: str, yes: bool, a
     if as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
         for line in lines:
             note(f"  {line}")
-        raise UsageError(f"nothing was changed: {what} would be lost", hint="pass --yes to go on")
+        raise UsageError(f"nothing was changed: {what} would be lost", hint="pass --yes to continue")
     say(f"{what} would be lost:")
     print_some(lines)
     typer.confirm(question, abort=True)

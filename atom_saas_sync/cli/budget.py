@@ -50,7 +50,7 @@ def show(ctx: typer.Context, as_json: _Json = False) -> None:
         say(f"  the marketplace asked for a pause until {format_time(state.paused_until)}")
     if state.declared_until is not None:
         say(f"  the limit that the marketplace declared holds until {format_time(state.declared_until)}")
-        say("  `atom-sync budget reset` forgets it")
+        say("  `atom-sync budget reset` discards it")
 
 
 def _document(state: BudgetState) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _document(state: BudgetState) -> dict[str, Any]:
 
 @app.command()
 def reset(ctx: typer.Context, as_json: _Json = False) -> None:
-    """Forget the limit that a marketplace declared. What was sent still counts against the configured limits."""
+    """Discard the limit that the marketplace declared. Requests already sent still count against your own limits."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.store import open_store
 
@@ -86,4 +86,4 @@ def reset(ctx: typer.Context, as_json: _Json = False) -> None:
     if as_json:
         print_json({"reset": forgotten})
     else:
-        say("Forgot the declared limit." if forgotten else "No limit was declared.")
+        say("Discarded the declared limit." if forgotten else "No limit was declared.")

@@ -75,7 +75,7 @@ def purge(
     from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
 
     if include_local and not everything:
-        raise UsageError("--include-local goes with --all")
+        raise UsageError("--include-local requires --all")
     if everything and older_than is not None:
         raise UsageError("--all and --older-than exclude each other")
     settings = runtime.load(ctx.obj)
@@ -173,7 +173,7 @@ def _report(purged: Purged, would_go: list[str], *, dry_run: bool, as_json: bool
     if kept is not None and (kept.skills or kept.categories):
         note("  → a sync confirms them again; --all removes them, and so does ATOM_SAAS_CACHE_STRICT_TTL")
     if removed.protected:
-        note(f"kept because edited here, or only here: {removed.protected} (--all --include-local removes them too)")
+        note(f"kept, because edited here or only here: {removed.protected} (--all --include-local removes them too)")
 
 
 def _duration(text: str) -> timedelta:

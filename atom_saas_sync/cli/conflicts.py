@@ -217,7 +217,7 @@ def _check_words(ids: list[int], *, everything: bool, filtered: bool, own: bool)
     if not everything and not ids:
         raise UsageError("which conflicts?", hint="give their numbers, or --all; `atom-sync conflicts list` shows them")
     if filtered and not everything:
-        raise UsageError("--severity, --type and --skill go with --all")
+        raise UsageError("--severity, --type and --skill require --all")
     if own and len(ids) != 1:
         raise UsageError("--edit and --data resolve one conflict: give its number")
 

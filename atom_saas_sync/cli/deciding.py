@@ -18,12 +18,12 @@ NEEDS_PERSON = 4
 """The exit code of a command that refused something."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Note = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Why, for those who read it later.")]
-SkillIds = Annotated[list[str], typer.Argument(metavar="ID…", help="Whole ids of skills.")]
+Note = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="The reason, for the record.")]
+SkillIds = Annotated[list[str], typer.Argument(metavar="ID…", help="Full skill ids.")]
 
 _SHOWN = 20
 _REFUSALS = {
-    "changed": "another version waits by now: look at it first",
+    "changed": "a different version is waiting now: inspect it first",
     "not_waiting": "nothing waits for a decision",
     "quarantined": "it is in quarantine: release it first",
     "not_served": "there is no such skill in the cache",

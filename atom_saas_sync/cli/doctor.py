@@ -32,7 +32,7 @@ def doctor(
     try:
         findings = _examine(ctx.obj)
     except ConfigError as error:
-        hint = "correct it; `atom-sync config show` tells where each value comes from"
+        hint = "correct it; `atom-sync config show` prints the origin of each value"
         findings = [DoctorFinding("configuration", "problem", line, hint) for line in error.message.splitlines()]
     if as_json:
         print_json(

@@ -21,7 +21,7 @@ def add(
     ctx: typer.Context,
     target: Annotated[
         str,
-        typer.Argument(metavar="ID[@VERSION|@DIGEST]", help="A whole id; by default its served version is pinned."),
+        typer.Argument(metavar="ID[@VERSION|@DIGEST]", help="A full id; without a version, the served one is pinned."),
     ],
     note: Note = None,
     as_json: Json = False,

@@ -57,7 +57,7 @@ def list_quarantined(ctx: typer.Context, as_json: Json = False) -> None:
 @paged
 def show(
     ctx: typer.Context,
-    skill_id: Annotated[str, typer.Argument(metavar="ID", help="The skill's whole id.")],
+    skill_id: Annotated[str, typer.Argument(metavar="ID", help="The skill's full id.")],
     as_json: Json = False,
 ) -> None:
     """Show a skill in quarantine as it was served."""

@@ -41,7 +41,9 @@ def add(
         typer.Option("--comment", metavar="TEXT", help="Up to 1,000 characters; omit to keep the old comment."),
     ] = None,
     user: Annotated[str | None, typer.Option("--user", metavar="USER", help="User to rate as. Default: you.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Rate a skill that is not in the cache: a whole id.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Rate a skill that is not in the cache, by its full id.")
+    ] = False,
     as_json: _Json = False,
 ) -> None:
     """Rate a skill, or change your rating of it. The next `sync ratings` sends it."""
@@ -246,7 +248,7 @@ def restore(
 @app.command()
 def delete(
     ctx: typer.Context,
-    rating_ids: Annotated[list[str], typer.Argument(metavar="ID…", help="The ratings' whole ids.")],
+    rating_ids: Annotated[list[str], typer.Argument(metavar="ID…", help="The ratings' full ids.")],
     as_json: _Json = False,
 ) -> None:
     """Delete ratings that were never sent: pending ones, and those that the marketplace refused."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Take skills, versions or publishers out of service.", no_args_is_help=True)
 
-_Id = Annotated[str | None, typer.Option("--id", metavar="ID", help="A skill, by its whole id.")]
+_Id = Annotated[str | None, typer.Option("--id", metavar="ID", help="A skill, by its full id.")]
 _Version = Annotated[str | None, typer.Option("--version", metavar="VERSION", help="With --id: only this version.")]
 _Digest = Annotated[
     str | None, typer.Option("--digest", metavar="DIGEST", help="A content digest; 12 or more digits are enough.")
@@ -133,7 +133,7 @@ def _check(skill_id: str | None, version: str | None, digest: str | None, publis
     if sum(each is not None for each in (skill_id, digest, publisher)) != 1:
         raise UsageError("give one of --id, --digest and --publisher")
     if version is not None and skill_id is None:
-        raise UsageError("--version goes with --id")
+        raise UsageError("--version requires --id")
 
 
 def _named(

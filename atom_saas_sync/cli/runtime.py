@@ -147,7 +147,7 @@ class RunClock:
         if self._received:
             raise Interrupted(self._received)
         if self.deadline is not None and time.monotonic() >= self.deadline:
-            raise DeadlineReached("the deadline ended the run", hint="the next run goes on from there")
+            raise DeadlineReached("the deadline ended the run", hint="the next run continues from there")
 
     def now(self) -> datetime:
         """Return the aware wall-clock time."""

@@ -53,7 +53,7 @@ def serve(
         str | None, typer.Option(metavar="TOKEN", help="The accepted token. Default: at_saas_sandbox.")
     ] = None,
     rate_limit: Annotated[int, typer.Option(metavar="N", help="Requests allowed a minute.", min=1)] = 100_000,
-    latency_ms: Annotated[int, typer.Option(metavar="N", help="Delay each answer by N milliseconds.", min=0)] = 0,
+    latency_ms: Annotated[int, typer.Option(metavar="N", help="Delay each response by N milliseconds.", min=0)] = 0,
     ping_interval: Annotated[
         float, typer.Option(metavar="SECONDS", help="Time between two WebSocket pings.", min=0.01)
     ] = 30.0,
@@ -67,7 +67,7 @@ def serve(
     ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Serve a made-up marketplace (HTTP and WebSocket) until SIGINT or SIGTERM."""
+    """Serve a mock marketplace (HTTP and WebSocket) until SIGINT or SIGTERM."""
     if ctx.invoked_subcommand is not None:
         return
     from atom_saas_sync.sandbox import DEFAULT_TOKEN, Sandbox

@@ -179,9 +179,9 @@ def cron(
             written = _write_environment(root / _ENVIRONMENT, settings)
             changed += [root / _ENVIRONMENT] if written else []
         next_steps = [
-            f"make the user: `useradd --system --user-group --home-dir {STATE_DIRECTORY} atom-sync`",
+            f"create the user: `useradd --system --user-group --home-dir {STATE_DIRECTORY} atom-sync`",
             f"and its directory: `install -d -m 2770 -o atom-sync -g atom-sync {STATE_DIRECTORY}`",
-            f"make the directory for node_exporter: `install -d -o atom-sync {METRICS_DIRECTORY}`",
+            f"create the directory for node_exporter: `install -d -o atom-sync {METRICS_DIRECTORY}`",
             f"put the token into a file: `install -m 600 -o atom-sync /dev/stdin {TOKEN_FILE}`",
             f"check {schedule.settings}, and give it to that user: `chown atom-sync {quote(str(schedule.settings))}`",
             f"`sudo -u atom-sync {_as_typed(schedule)} doctor` shows what is missing",

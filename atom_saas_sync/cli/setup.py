@@ -34,7 +34,7 @@ def init(
         Path | None, typer.Option("--token-file", metavar="FILE", help="Read the token from FILE; - is standard input.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask anything.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Do not try the address and the token.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not test the address and the token.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -161,16 +161,14 @@ def _try(settings: Settings) -> int:
 
     from atom_saas_sync.cli.runtime import RunClock, marketplace_client
 
-    note(f"trying {settings.api_url} …")
+    note(f"testing {settings.api_url} …")
     clock = RunClock()
     quick = replace(settings, timeout_seconds=min(settings.timeout_seconds, _MOST_SECONDS))
     try:
         with clock.caught(), marketplace_client(quick, _NoBudget(), clock) as client:
             page = client.list_skills(1, 1)
     except AtomSyncError as error:
-        error.hint = "; ".join(
-            part for part in (error.hint, "nothing was written (--offline writes without a try)") if part
-        )
+        error.hint = "; ".join(part for part in (error.hint, "nothing was written (--offline skips this test)") if part)
         raise
     return page.total or 0
 

@@ -144,7 +144,7 @@ def restore(
 
 def delete(
     ctx: typer.Context,
-    skill_ids: Annotated[list[str], typer.Argument(metavar="ID…", help="Whole ids of skills that exist only here.")],
+    skill_ids: Annotated[list[str], typer.Argument(metavar="ID…", help="Full ids of skills that exist only here.")],
     yes: _Yes = False,
     as_json: _Json = False,
 ) -> None:

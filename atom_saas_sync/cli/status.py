@@ -245,7 +245,7 @@ def _schedule_line(state: Status) -> str:
     if state.auto_sync_off:
         return "switched off by the Atom backend (sync_state.auto_sync_enabled)"
     if not state.jobs:
-        return "no `watch --jobs`; `atom-sync jobs` asks systemd for its timers"
+        return "no `watch --jobs`; `atom-sync jobs` shows systemd's timers"
     return ", ".join(f"{job.name}: {time_text(job.next_run_time) or 'not planned'}" for job in state.jobs)
 
 

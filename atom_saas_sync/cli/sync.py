@@ -69,7 +69,7 @@ _Deadline = Annotated[
 _FailOnConflict = Annotated[bool, typer.Option("--fail-on-conflict", help="Exit with 4 if conflicts are open.")]
 _FailOnHeld = Annotated[bool, typer.Option("--fail-on-held", help="Exit with 4 if updates are waiting.")]
 _Adopt = Annotated[
-    bool, typer.Option("--adopt", help="First sync only: admit everything that the marketplace has, on your word.")
+    bool, typer.Option("--adopt", help="First sync only: admit everything that the marketplace has, in your name.")
 ]
 _StartedBy = Annotated[
     str | None, typer.Option("--started-by", hidden=True, help="The name to record in the audit trail.")

@@ -60,7 +60,7 @@ def _complain_of_reasons(report: RunReport) -> None:
         needs = "a conflict needs" if counts.conflicts_manual == 1 else f"{counts.conflicts_manual} conflicts need"
         complain(f"{needs} a decision", "`atom-sync conflicts list` shows them")
     else:
-        complain(f"the sync ended as {report.status}: {', '.join(reasons)}")
+        complain(f"the sync ended with the status {report.status}: {', '.join(reasons)}")
 
 
 def report_document(report: RunReport) -> dict[str, Any]:

@@ -44,9 +44,9 @@ _Pattern = Annotated[
 ]
 _Targets = Annotated[
     list[str] | None,
-    typer.Argument(metavar="ID[@DIGEST]…", help="Whole ids; with a digest, exactly that version."),
+    typer.Argument(metavar="ID[@DIGEST]…", help="Full ids; with a digest, exactly that version."),
 ]
-_All = Annotated[bool, typer.Option("--all", help="Everything that waits.")]
+_All = Annotated[bool, typer.Option("--all", help="All waiting updates.")]
 _ReasonHeld = Annotated[
     str | None, typer.Option("--reason-held", metavar="REASON", help="Only updates held for REASON.")
 ]
@@ -182,7 +182,8 @@ def review(
 def rescan(
     ctx: typer.Context,
     skill_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="ID…", help="Whole ids; without any, all that the scan did not pass.")
+        list[str] | None,
+        typer.Argument(metavar="ID…", help="Full ids. Default: all updates that did not pass the scan."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -227,7 +228,7 @@ class _Chosen:
 
     def __init__(self, texts: Sequence[str], *, everything: bool, reason: str | None, file: Path | None) -> None:
         if sum((bool(texts), everything, file is not None)) > 1 or (texts and reason is not None):
-            raise UsageError("ids, --all and --from exclude each other; --reason-held goes with --all or --from")
+            raise UsageError("ids, --all and --from exclude each other; --reason-held requires --all or --from")
         if not (texts or everything or file or reason):
             raise UsageError(
                 "which updates?", hint="give ids, --all or --from FILE; `atom-sync updates list` shows them"

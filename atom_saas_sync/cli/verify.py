@@ -28,7 +28,7 @@ def verify(
     ctx: typer.Context,
     skill_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ID…", help="Skills to verify; without, all that is served."),
+        typer.Argument(metavar="ID…", help="Skills to verify. Default: all that are served."),
     ] = None,
     state: Annotated[
         str | None,
@@ -38,11 +38,11 @@ def verify(
             help="Show only this state: ok, edited, stale, held, tampered, quarantined, revoked or unknown.",
         ),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail for skills that were edited here, too.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="Compute all digests anew.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Also fail for skills that were edited here.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Recompute all digests.")] = False,
     lock: Annotated[
         Path | None,
-        typer.Option("--lock", metavar="FILE", help="Compare with this lock file, too; - is standard input."),
+        typer.Option("--lock", metavar="FILE", help="Also compare with this lock file; - is standard input."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:

@@ -218,7 +218,7 @@ class _Service:
             log.error("the configuration was not reloaded: %s", error.message.replace("\n", "; "))  # noqa: TRY400 - the message says it all
         else:
             if settings.database != old.database:
-                log.warning("the database stays %s until `watch` is started again", old.database)
+                log.warning("the database stays %s until `watch` is restarted", old.database)
             self._use(replace(settings, database=old.database))
             link = [(each.ws_url, each.api_token, each.ca_file) for each in (old, settings)]
             service.reload(_watch_settings(settings), self._periodic_jobs(), reconnect=link[0] != link[1])

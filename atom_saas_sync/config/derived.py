@@ -48,7 +48,7 @@ def _find_token(sources: Sources) -> None:
         if is_usual:
             sources.values[file_name] = None
             return
-        sources.warnings.append(f"{name} (from {sources.origins[name]}) wins over {file_name}; set one of them")
+        sources.warnings.append(f"{name} (from {sources.origins[name]}) overrides {file_name}; set one of them")
         return
     path = sources.values[file_name] = sources.absolute(file_name)
     if is_usual and is_missing(path):
@@ -130,7 +130,7 @@ def _find_authorities(sources: Sources) -> None:
         sources.problems.append(f"{name}: {path}: {error.strerror}")
         return
     if not context.cert_store_stats()["x509"]:
-        sources.problems.append(f"{name}: {path} holds no certificates in PEM form")
+        sources.problems.append(f"{name}: {path} contains no certificates in PEM form")
 
 
 def _find_database(sources: Sources) -> None:
@@ -172,7 +172,7 @@ def _find_gate_files(sources: Sources) -> None:
     admission, lock_file = "ATOM_SYNC_ADMISSION", "ATOM_SYNC_LOCK_FILE"
     if sources.values[admission] == "lock" and sources.values[lock_file] is None and lock_file not in sources.wrong:
         sources.problems.append(
-            f"{lock_file}: is not set, and {admission} (from {sources.origins[admission]}) is lock, which needs it"
+            f"{lock_file}: is not set, but {admission} (from {sources.origins[admission]}) is lock, which needs it"
         )
 
 
@@ -191,7 +191,7 @@ def _find_misplaced_token(sources: Sources) -> None:
         text = sources.values[name] or ""
         if "at_saas_" in text or (token is not None and token.reveal() in text):
             sources.values[name], sources.wrong[name] = None, "…"
-            sources.problems.append(f"{name}: holds a token, which belongs into ATOM_SAAS_API_TOKEN alone")
+            sources.problems.append(f"{name}: contains a token, which belongs in ATOM_SAAS_API_TOKEN only")
 
 
 def disagreement(sources: Sources) -> str | None:

@@ -48,7 +48,7 @@ def read_token_file_and_rights(path: Path) -> tuple[Secret, bool]:
     try:
         return token(text.removesuffix("\n")), _is_too_open(status)
     except ValueError:
-        raise ConfigError(f"{what} does not hold {TOKEN_TAKES}", hint=TOKEN_HINT) from None
+        raise ConfigError(f"{what} does not contain {TOKEN_TAKES}", hint=TOKEN_HINT) from None
 
 
 def _is_too_open(status: os.stat_result) -> bool:
@@ -87,7 +87,7 @@ def read_digest_key(path: Path, database: Path | None, *, is_credential: bool) -
                 raise ValueError(f"could be replaced by others, who may write to {directory}")
         key = stream.read(_TOKEN_FILE_MAX_BYTES + 1)
     if len(key) < _DIGEST_KEY_LEAST_BYTES:
-        raise ValueError(f"holds {len(key)} bytes; a key has at least {_DIGEST_KEY_LEAST_BYTES}")
+        raise ValueError(f"has {len(key)} bytes; a key has at least {_DIGEST_KEY_LEAST_BYTES}")
     if len(key) > _TOKEN_FILE_MAX_BYTES:
         raise ValueError("is too large for a key")
     return key
@@ -133,7 +133,7 @@ def read_env_file(path: Path, *, is_found: bool) -> EnvFile:
         return EnvFile(str(path), values, [f"{path}: {reason}"], warnings, denied)
     secrets = {values.get(variable.name) for variable in VARIABLES if variable.secret}
     if _is_too_open(status) and secrets - {None, "", PLACEHOLDER}:
-        warnings.append(f"{path} holds a secret and can be read by others; chmod 600 it")
+        warnings.append(f"{path} contains a secret and can be read by others; chmod 600 it")
     return EnvFile(str(path), values, [], warnings)
 
 

@@ -50,7 +50,7 @@ class Sources:
         """Whether `.env` was found in the working directory, and not named by anybody."""
         if env_file is None:
             env_file = Path(SETTINGS) if self.is_system else working_directory / ".env"
-        self.hint = "`atom-sync config show` tells where each value comes from"
+        self.hint = "`atom-sync config show` prints the origin of each value"
         if self.is_system and is_missing(env_file):
             self.hint = "`sudo atom-sync --system config init` writes the service's settings"
         self.file_name, self._file = "", dict[str, str]()
@@ -111,7 +111,7 @@ class Sources:
         text, origin = found
         self.origins[variable.name] = origin
         if variable.read in {path, database} and _SHELL_VARIABLE.search(text):
-            self.warnings.append(f"{variable.name} (from {origin}): the $ is taken as it is; no variable is expanded")
+            self.warnings.append(f"{variable.name} (from {origin}): the $ is literal; variables are not expanded")
         try:
             self.values[variable.name] = variable.read(text)
         except (ValueError, OverflowError) as error:
@@ -138,7 +138,9 @@ class Sources:
     def _refuse_never_found(self) -> None:
         for name in _NEVER_FOUND:
             if name == "ATOM_SYNC_SYSTEM" and self._file.pop(name, ""):
-                self.warnings.append(f"{name} (from {self.file_name}) was ignored: it counts in the environment alone")
+                self.warnings.append(
+                    f"{name} (from {self.file_name}) was ignored: it is read from the environment only"
+                )
             elif self.is_found and self._file.pop(name, ""):
                 self.problems.append(
                     f"{name} must not be set in {self.file_name}, a file in the working directory; "

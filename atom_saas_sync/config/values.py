@@ -76,7 +76,7 @@ def _url_parts(text: str, *schemes: str) -> SplitResult:
         raise InvalidValue("it has control characters")
     if "[" in parts.netloc:
         if "%" in parts.hostname:
-            raise InvalidValue("HTTP clients don't take the zone of a link-local address")
+            raise InvalidValue("HTTP clients do not support the zone of a link-local address")
         ipaddress.IPv6Address(parts.hostname)
     elif not _HOST.fullmatch(parts.hostname):
         raise InvalidValue("the host is not a valid ASCII name")
@@ -172,7 +172,7 @@ def database(text: str) -> Path:
     elif text.startswith(("sqlite:", "file:")):
         raise InvalidValue("a URL begins with sqlite:///")
     if text == ":memory:":
-        raise InvalidValue("a database in memory would be forgotten with each command")
+        raise InvalidValue("a database in memory would be lost after each command")
     if text.startswith("~"):
-        raise InvalidValue("~ is expanded only by a shell; write the home directory out")
+        raise InvalidValue("~ is only expanded by shells; write the full path")
     return path(text)

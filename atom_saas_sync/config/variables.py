@@ -60,7 +60,7 @@ VARIABLES = (
         "enabled",
         boolean,
         _BOOLEAN,
-        "false: local only, nothing is asked of the marketplace",
+        "false: local only; no requests are sent to the marketplace",
         "true",
     ),
     Variable(
@@ -78,14 +78,14 @@ VARIABLES = (
         "",
         path,
         "the path of a file",
-        "file that holds the token, in place of ATOM_SAAS_API_TOKEN; under systemd the credential atom-saas-token",
+        "file that contains the token, instead of ATOM_SAAS_API_TOKEN; under systemd, the credential atom-saas-token",
     ),
     Variable(
         "ATOM_SAAS_API_DIALECT",
         "dialect",
         one_of("v1", "plain", "mothership"),
         "v1, plain or mothership",
-        "paths and headers that the marketplace understands; without it, mothership for a URL on atomagentos.com or "
+        "paths and headers of the API; if not set, mothership for a URL on atomagentos.com or "
         "one that ends in /api/v1/marketplace",
         "v1",
     ),
@@ -94,7 +94,7 @@ VARIABLES = (
         "timeout_seconds",
         number(1, 120, float),
         "a number from 1 to 120",
-        "seconds that a whole request may take",
+        "time limit for a whole request, in seconds",
         "30",
     ),
     Variable(
@@ -102,7 +102,7 @@ VARIABLES = (
         "batch_size",
         number(1, 1000),
         "a whole number from 1 to 1000",
-        "skills asked for in one page",
+        "skills requested per page",
         "1000",
     ),
     Variable(
@@ -135,14 +135,14 @@ VARIABLES = (
         "ws_url",
         ws_url,
         "a ws(s) URL with an ASCII host name, without user, password or token",
-        "where `watch` listens for changes; the token is added to it",
+        "WebSocket address from which `watch` receives changes; the token is added to it",
     ),
     Variable(
         "ATOM_SAAS_WS_RECONNECT_ATTEMPTS",
         "ws_reconnect_attempts",
         number(0, 100),
         "a whole number from 0 to 100",
-        "failures in a row before the next try is an hour away; 0 = never reconnect",
+        "failures in a row before the next attempt is delayed by an hour; 0: never reconnect",
         "10",
     ),
     Variable(
@@ -166,16 +166,16 @@ VARIABLES = (
         "rate_limit_per_hour",
         number(1, 100_000),
         "a whole number from 1 to 100000",
-        "requests an hour, likewise",
+        "requests an hour; a limit that the marketplace declares can only lower it",
         "1000",
     ),
-    Variable("ATOM_SAAS_CA_FILE", "ca_file", path, "the path of a file", "further certificate authorities, as PEM"),
+    Variable("ATOM_SAAS_CA_FILE", "ca_file", path, "the path of a file", "additional certificate authorities, as PEM"),
     Variable(
         "ATOM_SAAS_ALLOW_INSECURE",
         "allow_insecure",
         boolean,
         _BOOLEAN,
-        "true: plain http:// and ws:// also to hosts that are not loopback",
+        "true: allow plain http:// and ws:// to hosts other than loopback",
         "false",
     ),
     Variable(
@@ -183,14 +183,14 @@ VARIABLES = (
         "database",
         database,
         "sqlite:///relative/path, sqlite:////absolute/path or a plain path, without ~ (only SQLite is supported)",
-        "the database; under systemd $STATE_DIRECTORY/atom.db by default",
+        "the database; under systemd, $STATE_DIRECTORY/atom.db by default",
     ),
     Variable(
         "ATOM_SAAS_CACHE_STRICT_TTL",
         "cache_strict_ttl",
         boolean,
         _BOOLEAN,
-        "true: entries go after 24 hours even if the marketplace was away all the time",
+        "true: remove entries after 24 hours even if the marketplace was unreachable all that time",
         "false",
     ),
     Variable(
@@ -198,7 +198,7 @@ VARIABLES = (
         "admin_token",
         admin_token,
         _ADMIN_TAKES,
-        "token for /api/admin of serve-health; without it: 403",
+        "token for /api/admin of serve-health; if not set, that API is closed (403)",
         secret=True,
     ),
     Variable(
@@ -206,7 +206,7 @@ VARIABLES = (
         "history_versions",
         number(0, 1000),
         "a whole number from 0 to 1000",
-        "former versions kept of each skill",
+        "number of former versions kept for each skill",
         "10",
     ),
     Variable(
@@ -214,8 +214,8 @@ VARIABLES = (
         "admission",
         one_of("open", "age", "review", "lock"),
         "open, age, review or lock",
-        "which versions of the marketplace are served: open: all, at once; age: those that are old enough; review: "
-        "those that a person approved; lock: those that the lock file lists",
+        "which versions from the marketplace are served: open: all, at once; age: those that are old enough; review: "
+        "approved ones; lock: those in the lock file",
         "open",
     ),
     Variable(
@@ -223,7 +223,7 @@ VARIABLES = (
         "admission_scope",
         one_of("all", "executable"),
         "all or executable",
-        "which changes need admission: all; executable: only those of what can be executed",
+        "which changes need admission: all; executable: only changes to executable fields",
         "all",
     ),
     Variable(
@@ -231,7 +231,7 @@ VARIABLES = (
         "min_age",
         age,
         "a whole number followed by s, m, h or d, up to 90d, or 0",
-        "how long ago a version must have been seen here first, with ATOM_SYNC_ADMISSION=age",
+        "minimum time since a version was first seen here, with ATOM_SYNC_ADMISSION=age",
         "72h",
     ),
     Variable(
@@ -239,15 +239,15 @@ VARIABLES = (
         "max_changed",
         number_or_share,
         "a whole number or a share such as 5%",
-        "largest number of changed skills in one run, or share of the served skills, above which the run admits none",
+        "maximum number of changed skills in one run, or share of the served skills; above it, the run admits none",
     ),
-    Variable("ATOM_SYNC_POLICY_FILE", "policy_file", path, "the path of a file", "rules of admission, as TOML"),
+    Variable("ATOM_SYNC_POLICY_FILE", "policy_file", path, "the path of a file", "admission rules, as TOML"),
     Variable(
         "ATOM_SYNC_LOCK_FILE",
         "lock_file",
         path,
         "the path of a file",
-        "what `lock write` wrote; required with ATOM_SYNC_ADMISSION=lock",
+        "file written by `lock write`; required with ATOM_SYNC_ADMISSION=lock",
     ),
     Variable(
         "ATOM_SYNC_REVOCATIONS_FILE",
@@ -260,22 +260,22 @@ VARIABLES = (
         "ATOM_SYNC_SCAN_COMMAND",
         "scan_command",
         command,
-        "a command line, which is split like a shell does",
-        "program that must pass a version before it is admitted; reads JSON on its standard input",
+        "a command line, split as a shell does",
+        "program that scans each version before it is admitted; gets JSON on standard input",
     ),
     Variable(
         "ATOM_SYNC_DIGEST_KEY_FILE",
         "",
         path,
         "the path of a private file of at least 32 bytes, outside the database's directory",
-        "key that signs the digests of skills; under systemd the credential atom-sync-digest-key",
+        "key that signs the digests of skills; under systemd, the credential atom-sync-digest-key",
     ),
     Variable(
         "ATOM_SYNC_HASH_USER_IDS",
         "hash_user_ids",
         boolean,
         _BOOLEAN,
-        "true: ratings carry a keyed hash in place of the user id",
+        "true: ratings contain a keyed hash instead of the user id",
         "false",
     ),
     Variable(
@@ -283,7 +283,7 @@ VARIABLES = (
         "min_free_disk_gb",
         number(0, 10_000, float),
         "a number from 0 to 10000",
-        "free disk, in GB, below which /health/ready says not ready",
+        "minimum free disk space, in GB; below it, /health/ready reports not ready",
         "1",
     ),
     Variable(
@@ -291,7 +291,7 @@ VARIABLES = (
         "scheduler_enabled",
         boolean,
         _BOOLEAN,
-        "true: runs that a timer started (--scheduled) and the jobs of `watch --jobs` do their work",
+        "true: allow runs started by a timer (--scheduled) and the jobs of `watch --jobs`",
         "false",
     ),
     Variable(
@@ -299,7 +299,7 @@ VARIABLES = (
         "",
         boolean,
         _BOOLEAN,
-        "true: as --system, use the settings, token and database of the service; from the environment alone",
+        "true: like --system, use the settings, token and database of the service; only from the environment",
         "false",
     ),
     Variable(

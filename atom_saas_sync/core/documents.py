@@ -64,7 +64,7 @@ def decode_text(data: bytes, name: str) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         raise UsageError(
             f"{name} is not valid UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}, line {line}",
-            hint="nothing was changed; `iconv -t UTF-8` converts a text",
+            hint="nothing was changed; `iconv -t UTF-8` converts a file",
         ) from error
 
 
@@ -89,7 +89,7 @@ def read_skills(text: str, name: str) -> Iterator[tuple[str, bytes]]:
         whole = bytes(members["skills"])
     entries = _entries(whole, name)
     if not entries:
-        raise UsageError(f"{name} holds no skills", hint="nothing was changed")
+        raise UsageError(f"{name} contains no skills", hint="nothing was changed")
     for number, entry in enumerate(entries, start=1):
         yield f"{name}, entry {number}", _unwrapped(entry, f"{name}, entry {number}")
 
@@ -221,7 +221,9 @@ def _is_list(members: Mapping[str, msgspec.Raw]) -> bool:
 
 def _entries(data: bytes, name: str) -> list[bytes]:
     if data[:1] != b"[":
-        raise UsageError(f"{name} holds no skills: expected an object or a list of objects", hint="nothing was changed")
+        raise UsageError(
+            f"{name} contains no skills: expected an object or a list of objects", hint="nothing was changed"
+        )
     return [bytes(entry) for entry in _decode_list(data)]
 
 

@@ -92,7 +92,7 @@ def _database_issue(status: Status) -> HealthIssue:
     if status.revision is None:
         return HealthIssue(
             "never_synced",
-            f"never synced: {status.database_path} does not exist yet or holds nothing of ours",
+            f"never synced: {status.database_path} does not exist yet or has no tables of atom-sync",
             "`atom-sync sync skills` makes the first sync",
         )
     return HealthIssue(
@@ -115,7 +115,7 @@ def _sync_issues(status: Status, now: datetime, limit: int) -> list[HealthIssue]
             HealthIssue(
                 "sync_stale",
                 f"the last successful sync was {duration(age * 60)} ago; more than {limit} minutes are stale",
-                "`atom-sync doctor` looks for the cause; `atom-sync sync skills` tries again",
+                "`atom-sync doctor` diagnoses the cause; `atom-sync sync skills` tries again",
             )
         )
     if last is not None and "deletions_refused" in last.reasons:
@@ -123,9 +123,9 @@ def _sync_issues(status: Status, now: datetime, limit: int) -> list[HealthIssue]
         return troubles
     # An interrupted run says nothing about the next one; without a next one, the cache becomes stale.
     if last is not None and last.status == "failed" and last.error_type not in {"interrupted", "deadline"}:
-        why = last.error_message or ", ".join(last.reasons) or "no reason was noted"
+        why = last.error_message or ", ".join(last.reasons) or "no reason was recorded"
         troubles.append(
-            HealthIssue("sync_failed", f"the last sync failed: {why}", "`atom-sync doctor` looks for the cause")
+            HealthIssue("sync_failed", f"the last sync failed: {why}", "`atom-sync doctor` diagnoses the cause")
         )
     return troubles
 
@@ -136,7 +136,7 @@ def _refused(last: PastRun) -> HealthIssue:
         "deletions_refused",
         "the last sync refused to delete "
         + (f"{last.refused:,} skills" if last.refused else "skills")
-        + " that the marketplace does not list any more; nothing was deleted",
+        + " that the marketplace no longer lists; nothing was deleted",
         f"`atom-sync sync skills --dry-run` reads the list again; if the deletions are right, `atom-sync sync skills "
         f"--max-delete {number.replace(',', '')}` allows them",
     )
@@ -150,7 +150,7 @@ def _incomplete(last: PastRun) -> tuple[str, str, str] | None:
         left_out = "1 invalid item" if last.invalid == 1 else f"{last.invalid or 'some'} invalid items"
         return (
             "items_invalid",
-            f"the last sync was not a success: it left out {left_out} of the marketplace",
+            f"the last sync was incomplete: it skipped {left_out} of the marketplace",
             "`atom-sync sync skills` names them; report them to the marketplace",
         )
     return (
@@ -169,9 +169,9 @@ def _websocket_trouble(websocket: WebSocketState, now: datetime) -> HealthIssue:
             "`systemctl [--user] restart atom-sync-watch` or `atom-sync watch`",
         )
     why = f": {websocket.disconnect_reason}" if websocket.disconnect_reason else ""
-    mode = "; polling goes on meanwhile" if websocket.fallback_to_polling else ""
+    mode = "; polling continues" if websocket.fallback_to_polling else ""
     return HealthIssue(
-        "websocket_disconnected", f"the WebSocket is not connected{why}{mode}", "`atom-sync doctor` tries it"
+        "websocket_disconnected", f"the WebSocket is not connected{why}{mode}", "`atom-sync doctor` tests it"
     )
 
 
@@ -186,7 +186,12 @@ def _notices(status: Status, *, enabled: bool, switched_off: bool, api_url: str 
     skew = status.clock_skew_seconds
     partial = None if last is None else _incomplete(last)
     candidates = (
-        (not enabled, "disabled", "ATOM_SAAS_ENABLED is false: nothing is asked of the marketplace", "set it to true"),
+        (
+            not enabled,
+            "disabled",
+            "ATOM_SAAS_ENABLED is false: no requests are sent to the marketplace",
+            "set it to true",
+        ),
         (
             switched_off,
             "websocket_disabled",
@@ -246,14 +251,14 @@ def _notices_of_updates(trust: TrustState) -> tuple[tuple[bool, str, str, str], 
         (
             trust.tripped > 0,
             "updates_tripped",
-            f"{trust.tripped:,} {'update needs' if trust.tripped == 1 else 'updates need'} a person's decision: {why}",
+            f"{trust.tripped:,} {'update needs' if trust.tripped == 1 else 'updates need'} a decision: {why}",
             "`atom-sync updates list` shows them; what is served stays as it is meanwhile",
         ),
         (
             trust.revocations_broken,
             "revocations_failed",
             "the revocations file cannot be used: nothing new is admitted, and its last valid list stays in force",
-            "`atom-sync policy check` says what is wrong with it",
+            "`atom-sync policy check` shows what is wrong",
         ),
     )
 

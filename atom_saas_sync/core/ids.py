@@ -24,6 +24,6 @@ def choose_id(given: str, current: Mapping[str, str | None], former: Mapping[str
         more = ["…"] if len(shown) > MOST_CANDIDATES else []
         raise Ambiguous(
             f"{given!r} is ambiguous, it could be: {', '.join(shown[:MOST_CANDIDATES] + more)}",
-            hint="type more of the id",
+            hint="type more characters of the id",
         )
     return next(iter(found), given)

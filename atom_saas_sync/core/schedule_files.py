@@ -99,7 +99,7 @@ class Schedule(Struct, frozen=True):
         for path in (self.executable, self.settings, self.database):
             if not _PLAIN_PATH.fullmatch(path.removeprefix(HOME)):
                 raise UsageError(
-                    f"{path!r} cannot stand in a unit or a crontab: it takes an absolute path of letters, digits and "
+                    f"{path!r} is not allowed in a unit or a crontab: expected an absolute path of letters, digits and "
                     "+,-./:=@_~"
                 )
 

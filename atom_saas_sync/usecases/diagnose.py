@@ -102,7 +102,7 @@ def _reachability(plan: DoctorSettings, network: Network) -> Iterator[DoctorFind
 
 
 def _websocket(network: Network) -> DoctorFinding:
-    hint = "check ATOM_SAAS_WS_URL, and that firewall and proxy let WebSockets through; polling goes on meanwhile"
+    hint = "check ATOM_SAAS_WS_URL, and that firewall and proxy allow WebSockets; polling continues"
     try:
         network.websocket()
     except (MarketplaceError, ConfigError) as error:

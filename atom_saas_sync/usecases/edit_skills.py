@@ -62,7 +62,7 @@ def edit_skill(
         known = batch.known([skill_id]).get(skill_id) or SkillState(skill_id)
         if seen is not None and known.local_text != seen:
             raise UsageError(
-                f"{skill_id!r} has changed while you edited it; nothing was done", hint="edit it again as it is now"
+                f"{skill_id!r} has changed while you edited it; nothing was done", hint="edit the current text again"
             )
         action = plan_edit(known, edited.fields)
         if action is None:
@@ -152,7 +152,7 @@ def restore_version(
     """
     former = stored_version(skill_id, text)
     if former is None:
-        raise UsageError(f"version {version} of {skill_id!r} is not a skill any more", hint="nothing was changed")
+        raise UsageError(f"version {version} of {skill_id!r} is no longer a valid skill", hint="nothing was changed")
     with catalogue.batch() as batch:
         take_out_revoked(batch, now)
         known = batch.known([skill_id]).get(skill_id) or SkillState(skill_id)
@@ -243,12 +243,12 @@ def _refuse_to_delete(known: Mapping[str, SkillState], skill_ids: Sequence[str])
         each = known.get(skill_id)
         if each is None or each.local_text is None:
             raise NotFound(
-                f"there is no skill {skill_id!r} in the cache", hint="nothing was removed; the id must be whole"
+                f"there is no skill {skill_id!r} in the cache", hint="nothing was removed; ids must be complete here"
             )
         if each.waiting is not None:
             raise NotLocal(
                 f"{skill_id!r} has an open conflict with the marketplace; nothing was removed",
-                hint=f"`atom-sync conflicts resolve {each.waiting.id} --strategy remote_wins` takes the other side",
+                hint=f"`atom-sync conflicts resolve {each.waiting.id} --strategy remote_wins` takes the remote version",
             )
         if each.base is not None:
             raise NotLocal(
@@ -273,13 +273,13 @@ def _reverted(known: SkillState | None, skill_id: str) -> SkillVersion | None:
         raise NotFound(f"there is no skill {skill_id!r} in the cache")
     if known.waiting is not None:
         raise UsageError(
-            f"conflict {known.waiting.id} waits: the marketplace has another version, or has deleted the skill",
-            hint=f"`atom-sync conflicts resolve {known.waiting.id} --strategy remote_wins` takes its side",
+            f"conflict {known.waiting.id} is open: the marketplace has a different version, or has deleted the skill",
+            hint=f"`atom-sync conflicts resolve {known.waiting.id} --strategy remote_wins` takes the remote version",
         )
     base = None if known.base_text is None else stored_version(skill_id, known.base_text)
     if base is None:
         raise UsageError(
-            f"{skill_id!r} exists only here: there is nothing to go back to",
+            f"{skill_id!r} exists only here: there is no marketplace version to revert to",
             hint=f"`atom-sync skills delete {quote(skill_id)}` removes it",
         )
     if known.local_text == base.text:

@@ -19,7 +19,7 @@ from atom_saas_sync.model import (
 )
 from atom_saas_sync.usecases.ports import Clock, RatingMarketplace
 
-_CANNOT_UPDATE = "the marketplace has an older rating of this user and can't update it; this one is kept here"
+_CANNOT_UPDATE = "the marketplace has an older rating of this user and cannot update it; this one is kept locally"
 
 
 class RatingExchange:
@@ -59,7 +59,7 @@ class RatingExchange:
             stored = self._look_up(wire) or stored
         if stored is None:
             if rating.remote_rating_id is None:
-                raise BadResponse("the marketplace says that it has a rating of this user already, and shows none")
+                raise BadResponse("the marketplace reports an existing rating of this user, but does not return it")
             return self._update(rating, wire, rating.remote_rating_id)
         winner = self._winner(rating, stored)
         if winner == "same":

@@ -138,12 +138,12 @@ def _open(logged: LoggedConflict | None, conflict_id: int) -> LoggedConflict:
         raise UsageError(
             f"conflict {conflict_id} is resolved already: {logged.strategy}, by {logged.resolved_by} "
             f"at {time_text(logged.resolved_at)}",
-            hint=f"`atom-sync conflicts undo {conflict_id}` puts back what that replaced",
+            hint=f"`atom-sync conflicts undo {conflict_id}` restores what that replaced",
         )
     if logged.cached_text is None:
         raise UsageError(
             f"conflict {conflict_id} has no local side any more: another program deleted {logged.skill_id!r}",
-            hint="the next sync puts the marketplace's version back and closes the conflict",
+            hint="the next sync restores the marketplace's version and closes the conflict",
         )
     return logged
 
@@ -156,7 +156,7 @@ def _decide(known: SkillState, logged: LoggedConflict, decision: Decision, strat
     if decision.seen is not None and decision.seen != (logged.cached_text, logged.remote_text):
         raise UsageError(
             f"conflict {logged.id} has changed while you looked at it; nothing was done",
-            hint=f"look again: `atom-sync conflicts show {logged.id}`",
+            hint=f"inspect it again: `atom-sync conflicts show {logged.id}`",
         )
     return plan_resolution(known, outcome(logged, decision, now), strategy, now)
 
@@ -174,7 +174,7 @@ def _by_field(conflict: Conflict, logged: LoggedConflict, decision: Decision, no
     if local is None or remote is None:
         raise UsageError(
             f"conflict {logged.id} can't be resolved by field: one side has no fields",
-            hint="take a whole side: --strategy local_wins or remote_wins",
+            hint="choose one side: --strategy local_wins or remote_wins",
         )
     changes = {change.name: change for change in compare(_fields(conflict.base_text), local, remote)}
     unknown = [name for name in decision.sides if name not in changes]
@@ -186,7 +186,7 @@ def _by_field(conflict: Conflict, logged: LoggedConflict, decision: Decision, no
     if open_fields and decision.strategy is None:
         raise UsageError(
             f"conflict {logged.id}: both sides changed {', '.join(open_fields)} too",
-            hint="decide those as well by --field NAME=local or NAME=remote, or give a --strategy for the rest",
+            hint="choose a side for each with --field NAME=local or NAME=remote, or pass --strategy for the rest",
         )
     start = _by_strategy(logged, decision.strategy or "merge", now)
     assert start is not None
@@ -213,17 +213,17 @@ def own_skill(text: str, skill_id: str) -> SkillVersion:
 
 def _refuse_undo(logged: LoggedConflict, known: SkillState) -> None:
     if not logged.resolved:
-        raise UsageError(f"conflict {logged.id} is open: there is nothing to put back")
+        raise UsageError(f"conflict {logged.id} is open: there is nothing to undo")
     if logged.undone_at is not None:
         when = time_text(logged.undone_at)
         raise UsageError(f"conflict {logged.id} was undone already, by {logged.undone_by} at {when}")
     if logged.strategy == CONVERGED or logged.local_text is None:
         raise UsageError(
-            f"conflict {logged.id} closed by itself: no local change was replaced, so there is nothing to put back"
+            f"conflict {logged.id} closed automatically: no local change was replaced, so there is nothing to undo"
         )
     if known.waiting is not None:
         raise UsageError(
-            f"conflict {known.waiting.id} of the same skill waits",
+            f"conflict {known.waiting.id} of the same skill is open",
             hint=f"resolve that one first: `atom-sync conflicts show {known.waiting.id}`",
         )
     if is_tampered(known):
@@ -236,7 +236,7 @@ def _refuse_undo(logged: LoggedConflict, known: SkillState) -> None:
         raise UsageError(
             f"{logged.skill_id!r} was changed here since conflict {logged.id} was resolved; undoing it would lose that",
             hint=f"`atom-sync skills diff {quote(logged.skill_id)}` shows it; "
-            f"`atom-sync conflicts show {logged.id} --json` has all versions of then",
+            f"`atom-sync conflicts show {logged.id} --json` has all versions of that time",
         )
 
 
@@ -246,8 +246,8 @@ def _name(decision: Decision) -> str:
         return "manual"
     if decision.strategy is None or decision.strategy == "manual":
         raise UsageError(
-            "`manual` decides nothing: the conflict waits already",
-            hint="take remote_wins, local_wins or merge; or --field, --edit or --data",
+            "`manual` does not resolve a conflict",
+            hint="use remote_wins, local_wins or merge; or --field, --edit or --data",
         )
     return decision.strategy
 

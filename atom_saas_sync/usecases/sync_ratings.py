@@ -222,7 +222,7 @@ class RatingSync:
         if shown is None:
             return
         if isinstance(shown, MarketplaceError):
-            log.warning("the ratings of %s could not be looked at: %s", short_id(skill_id), shown.message)
+            log.warning("could not fetch the ratings of %s: %s", short_id(skill_id), shown.message)
             state.failed = state.failed or ErrorInfo(shown.kind, shown.message, shown.hint)
             state.failed_exit_code = state.failed_exit_code or shown.exit_code
             return
@@ -304,7 +304,7 @@ class RatingSync:
         skew = self._exchange.skew()
         if abs(skew) >= _NOTABLE_SKEW:
             log.warning(
-                "the marketplace's clock is %d s %s ours; that is allowed for where the newest rating wins",
+                "the marketplace's clock is %d s %s ours; comparing ratings takes that into account",
                 abs(skew).total_seconds(),
                 "ahead of" if skew > timedelta() else "behind",
             )
@@ -351,7 +351,7 @@ class _Outage(AtomSyncError):
     def __init__(self, first: ErrorInfo, exit_code: int) -> None:
         super().__init__(
             f"{FAILURES_IN_A_ROW} ratings in a row could not be sent; the first: {first.message}",
-            hint=first.hint or "the rest stays pending; the next run goes on from there",
+            hint=first.hint or "the rest stays pending; the next run continues from there",
         )
         self.kind = first.type
         self.exit_code = exit_code

@@ -15,10 +15,10 @@ def configuration(plan: DoctorSettings, now: datetime) -> Iterator[DoctorFinding
     """Check the values, and that there is a token that has not expired."""
     if plan.warnings:
         for warning in plan.warnings:
-            hint = "`atom-sync config show` tells where each value is from"
+            hint = "`atom-sync config show` prints the origin of each value"
             yield DoctorFinding("configuration", "warning", warning, hint)
     else:
-        yield DoctorFinding("configuration", "ok", "every value is in its range")
+        yield DoctorFinding("configuration", "ok", "all values are valid")
     if not plan.enabled:
         yield DoctorFinding(
             "enabled", "warning", "ATOM_SAAS_ENABLED is false: nothing is synced", "set ATOM_SAAS_ENABLED=true"
@@ -29,7 +29,7 @@ def configuration(plan: DoctorSettings, now: datetime) -> Iterator[DoctorFinding
             "token",
             "problem",
             "no token for the marketplace is set",
-            "set ATOM_SAAS_API_TOKEN or ATOM_SAAS_API_TOKEN_FILE; `atom-sync config check` looks again",
+            "set ATOM_SAAS_API_TOKEN or ATOM_SAAS_API_TOKEN_FILE; then run `atom-sync config check`",
         )
         return
     yield _token_age(plan.token_expires_at, now)

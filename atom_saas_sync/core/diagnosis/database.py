@@ -17,7 +17,7 @@ _IDS_NAMED = 5
 
 def broken(check: str, error: DatabaseError) -> DoctorFinding:
     """Return the finding of a check that could not read or write the database."""
-    return DoctorFinding(check, "problem", error.message, error.hint or "`atom-sync db check` looks closer")
+    return DoctorFinding(check, "problem", error.message, error.hint or "`atom-sync db check` shows more")
 
 
 def disk(free_gb: float, plan: DoctorSettings) -> DoctorFinding:
@@ -27,17 +27,20 @@ def disk(free_gb: float, plan: DoctorSettings) -> DoctorFinding:
             "disk",
             "problem",
             f"{free_gb:.1f} GB are free, less than {plan.min_free_disk_gb:g} GB",
-            "make room, or lower ATOM_SYNC_MIN_FREE_DISK_GB: `df -h` shows the file systems",
+            "free some space, or lower ATOM_SYNC_MIN_FREE_DISK_GB: `df -h` shows the file systems",
         )
     return DoctorFinding("disk", "ok", f"{free_gb:.1f} GB are free")
 
 
 def revision(status: Status) -> Iterator[DoctorFinding]:
     """Check that there is a database without pending migrations."""
-    yield DoctorFinding("database", "ok", "it can be read and written" if status.revision else "there is none yet")
+    yield DoctorFinding("database", "ok", "it is readable and writable" if status.revision else "it does not exist yet")
     if status.revision is not None and status.migrations_pending:
         yield DoctorFinding(
-            "migrations", "problem", f"it is at {status.revision}: some are pending", "`atom-sync db upgrade`"
+            "migrations",
+            "problem",
+            f"the database is at {status.revision}: migrations are pending",
+            "`atom-sync db upgrade`",
         )
     elif status.revision is not None:
         yield DoctorFinding("migrations", "ok", f"all are applied, up to {status.revision}")
@@ -52,8 +55,8 @@ def ids(skill_ids: Sequence[str]) -> Iterator[DoctorFinding]:
         yield DoctorFinding(
             "ids",
             "warning",
-            f"ids that could be taken for others: {named}{more}",
-            "they are synced as before; `atom-sync skills show ID` tells what each is",
+            f"ids that could be mistaken for others: {named}{more}",
+            "they are still synced; `atom-sync skills show ID` shows each skill",
         )
 
 

@@ -12,18 +12,18 @@ _SKEW_WARNED, _SKEW_WRONG = 30.0, 300.0
 def health_route(status: int) -> DoctorFinding:
     """Check the status of the health route."""
     if status == 200:  # noqa: PLR2004 - HTTP
-        return DoctorFinding("http", "ok", "the marketplace answers and says that it is healthy")
+        return DoctorFinding("http", "ok", "the marketplace responds and reports that it is healthy")
     if status >= 500:  # noqa: PLR2004 - HTTP
         return DoctorFinding(
             "http",
             "problem",
-            f"the marketplace says that it is not healthy: {status}",
-            "wait; see https://status.atomsaas.com; the cache serves what it has meanwhile",
+            f"the marketplace reports that it is not healthy: {status}",
+            "wait; see https://status.atomsaas.com; meanwhile the cache serves its skills",
         )
     return DoctorFinding(
         "http",
         "warning",
-        f"the health route answered {status}",
+        f"the health route returned {status}",
         "check ATOM_SAAS_API_URL and ATOM_SAAS_API_DIALECT: `atom-sync config show`",
     )
 
@@ -54,7 +54,7 @@ def token_accepted(status: int) -> DoctorFinding:
             "wait; does another instance use this token? ATOM_SAAS_RATE_LIMIT_PER_HOUR lowers our share",
         )
     hint = "try again later, then contact support"
-    return DoctorFinding("api", "problem", f"the list of skills answered {status}", hint)
+    return DoctorFinding("api", "problem", f"the list of skills returned {status}", hint)
 
 
 def clock(skew: float) -> DoctorFinding:
@@ -62,7 +62,7 @@ def clock(skew: float) -> DoctorFinding:
     apart = f"this clock is {duration(abs(skew))} {'behind' if skew > 0 else 'ahead of'} the marketplace's"
     hint = "synchronise it: `timedatectl set-ntp true`"
     if abs(skew) >= _SKEW_WRONG:
-        return DoctorFinding("clock", "problem", f"{apart}: tokens and the order of changes go wrong", hint)
+        return DoctorFinding("clock", "problem", f"{apart}: tokens may be rejected, and changes misordered", hint)
     if abs(skew) >= _SKEW_WARNED:
         return DoctorFinding("clock", "warning", apart, hint)
     return DoctorFinding("clock", "ok", "this clock and the marketplace's agree")

@@ -86,7 +86,7 @@ def state(plan: DoctorSettings, timers: Timers, status: Status, now: datetime) -
                 "run",
                 "problem",
                 f"run {run.id} ({run.kind}) has been running for {duration(minutes * 60)}",
-                "`atom-sync sync skills` names the process that holds the lock; `kill` it, and what it did is kept",
+                "`atom-sync sync skills` names the process that holds the lock; `kill` it: what it committed is kept",
             )
     if status.revision is not None and status.rate_limit_remaining < _LITTLE_BUDGET:
         yield DoctorFinding(

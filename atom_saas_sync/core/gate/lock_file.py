@@ -25,7 +25,7 @@ LOCK_VERSION = 1
 _KEYS = {"lock_version", "marketplace", "skills"}
 _ENTRY_KEYS = {"version", "content", "exec", "source"}
 _MOST_PROBLEMS = 10
-_HINT = "nothing was changed; `atom-sync lock write` makes a new one of what is served"
+_HINT = "nothing was changed; `atom-sync lock write` writes a new one from what is served"
 _BOM = b"\xef\xbb\xbf"
 
 

@@ -54,7 +54,7 @@ class CurrentGate:
         if problem is not None and problem != self._problem:
             log.error("nothing new is admitted: %s", problem.replace("\n", "; "))
         elif problem is None and self._problem is not None:
-            log.info("the gate's files can be read again")
+            log.info("the policy's files are readable again")
         self._seen, self._problem = seen, problem
         return True
 

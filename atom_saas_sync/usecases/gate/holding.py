@@ -79,7 +79,7 @@ def _former(formers: Sequence[_Former], skill_id: str, wanted: str | None) -> _F
         if base is None:
             raise NotFound(
                 f"{skill_id!r} is not a skill of the marketplace that is served",
-                hint="`atom-sync skills list` shows what is served; ids must be whole",
+                hint="`atom-sync skills list` shows what is served; ids must be complete here",
             )
         return base
     digits = digits_of(wanted)
@@ -167,7 +167,9 @@ def _whole_digest(desk: GateDesk, text: str) -> bytes:
     with desk.store.deciding(write=False) as batch:
         found = batch.digests_like(digits)
     if not found:
-        raise NotFound(f"no digest begins with {digits}", hint="give all 64 digits of one that was never seen here")
+        raise NotFound(
+            f"no digest begins with {digits}", hint="give all 64 digits of a digest that was never seen here"
+        )
     if len(found) > 1:
         raise Ambiguous(f"{len(found)} digests begin with {digits}", hint="give more digits")
     return found[0]
@@ -187,7 +189,7 @@ def remove_revocation(desk: GateDesk, revocation_ids: Sequence[int], *, actor: s
             raise NotFound(f"there is no revocation {number}", hint="nothing was changed; `atom-sync revocations list`")
         if found.source == "file":
             raise UsageError(
-                f"revocation {number} stands in the revocations file", hint="nothing was changed; remove it there"
+                f"revocation {number} is in the revocations file", hint="nothing was changed; remove it there"
             )
     with desk.store.deciding() as batch:
         take_out_revoked(batch, now)

@@ -54,8 +54,8 @@ def load_policy(settings: Policy, files: GateFiles) -> Policy:
     lock = files.lock()
     if lock is None:
         raise ConfigError(
-            "ATOM_SYNC_LOCK_FILE: is not set, and a rule of the policy file admits what the lock file lists",
-            hint="set it to a file that `atom-sync lock write` wrote",
+            "ATOM_SYNC_LOCK_FILE: is not set, but a rule of the policy file needs it",
+            hint="set it to a file written by `atom-sync lock write`",
         )
     return replace(policy, lock=parse_lock(lock[1], lock[0]))
 
@@ -127,7 +127,7 @@ def adopting(loaded: LoadedGate, person: str) -> Gate:
     """Return a gate that admits everything in the first sync. Raises UsageError in any later sync."""
     if loaded.synced:
         raise UsageError(
-            "--adopt is for the first sync of a database, and this one has been synced",
+            "--adopt is only for the first sync of a database, and this one has been synced before",
             hint="`atom-sync updates approve --all` admits what waits",
         )
     return replace(loaded.gate, adopting=person)

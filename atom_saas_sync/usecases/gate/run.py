@@ -89,7 +89,9 @@ class RunGate:
             since = min((offer.first_seen_at for offer in waiting), default=self._since)
             gate = replace(gate, abnormal=is_abnormal(len(parked), served, gate.policy.max_changed), since=since)
             if gate.abnormal:
-                log.warning("%s changed in one run: none is admitted by the policy", counted(len(parked), "skill"))
+                log.warning(
+                    "%s changed in one run: the policy admits none of these changes", counted(len(parked), "skill")
+                )
         ask = desk.check
         actions = judge_again(desk.store, gate, desk.strategy, now, judged=marks.judged, check=ask, also=parked)
         if scanned := scan_what_waits(desk, now):
@@ -115,7 +117,5 @@ class RunGate:
         gate = loading.with_clock(self._gate, self._loaded.marks, now, skew_seconds)
         if not gate.clock_trusted and loading.needs_clock(gate) and not self.clock_is_wrong:
             self.clock_is_wrong = True
-            log.warning(
-                "the clock went back since the last run, or is not the marketplace's: nothing is admitted by age"
-            )
+            log.warning("the clock was set back, or differs from the marketplace's: nothing is admitted by age")
         return gate

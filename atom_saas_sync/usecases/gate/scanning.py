@@ -48,7 +48,7 @@ def scan_waiting(
     try:
         for skill_id, passed, note, timed_out in scanner.scan(documents(), check=check):
             if timed_out:
-                log.warning("%s: %s; it is asked again at the next run", short_id(skill_id), note)
+                log.warning("%s: %s; the next run scans it again", short_id(skill_id), note)
                 continue
             log.info("scan of %s: %s", short_id(skill_id), "passed" if passed else f"not passed: {note or '-'}")
             results[skill_id] = ScanResult(digests[skill_id], passed, note, now)
@@ -82,7 +82,7 @@ def rescan(desk: GateDesk, skill_ids: Sequence[str] | None, *, actor: str, now: 
     """
     gate = desk.load().gate
     if desk.scanner is None or not gate.policy.scan_command:
-        raise ConfigError("ATOM_SYNC_SCAN_COMMAND is not set: there is nothing to ask", hint="set it, and run it again")
+        raise ConfigError("ATOM_SYNC_SCAN_COMMAND is not set: there is nothing to run", hint="set it, and run it again")
     store = desk.store
     wanted = None if skill_ids is None else list(dict.fromkeys(skill_ids))
     with store.deciding() as batch:

@@ -70,6 +70,6 @@ def _tell(actions: Sequence[Action]) -> None:
         if any(isinstance(each, Quarantine) for each in action.effects):
             log.warning("%s was put into quarantine", short_id(action.skill_id))
         elif action.sets_base:
-            log.info("admitted what waited of %s", short_id(action.skill_id))
+            log.info("admitted the waiting version of %s", short_id(action.skill_id))
     if len(actions) > _LOGGED:
-        log.info("judged %d more versions that waited", len(actions) - _LOGGED)
+        log.info("judged %d more waiting versions", len(actions) - _LOGGED)

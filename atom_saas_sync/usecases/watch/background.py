@@ -45,7 +45,7 @@ class BackgroundRuns:
             except AtomSyncError as failure:
                 log.error("%s", failure.message)  # noqa: TRY400 - the message says it all
             except Exception:
-                log.exception("internal error; the service goes on")
+                log.exception("internal error; the service continues")
                 is_bug = True
             with suppress(RuntimeError):  # the loop is closed if the service has stopped in the meantime
                 loop.call_soon_threadsafe(finish, result, is_bug)

@@ -34,7 +34,7 @@ class Upkeep:
             try:
                 await asyncio.to_thread(self._store.tidy)
             except DatabaseError as error:
-                log.warning("could not shorten the write-ahead log: %s", error.message)
+                log.warning("could not truncate the write-ahead log: %s", error.message)
             await asyncio.sleep(TIDY_SECONDS)
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from atom_saas_sync.core.canonical import same, version_from_fields, version_key
+from atom_saas_sync.core.canonical import json_text, same, version_key
 from atom_saas_sync.core.gate.names import publisher_of
 from atom_saas_sync.core.gate.revocations import describe, revoked
 from atom_saas_sync.core.gate.rules import ruling
@@ -196,7 +196,7 @@ def _with_volatile(side: StoredText, remote: SkillVersion) -> str | None:
     if side.fields is None:
         return None
     fields = follow_volatile(side.fields, remote.fields)
-    return None if same(fields, side.fields) else version_from_fields(side.skill_id, fields).text
+    return None if same(fields, side.fields) else json_text(fields)
 
 
 # What people and revocations do

@@ -71,7 +71,7 @@ def list_waiting(
         ),
     ] = None,
     capabilities: Annotated[
-        bool, typer.Option("--capabilities", help="Also list what each update can newly do; slower.")
+        bool, typer.Option("--capabilities", help="Also list what each update can newly do; slow the first time.")
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -81,6 +81,39 @@ def test_filters_limit_and_capabilities(machine: Machine, ids: list[str]) -> Non
     assert "invalid reason 'bogus'" in wrong.stderr
 
 
+def test_capabilities_are_found_once_for_each_digest(machine: Machine, ids: list[str]) -> None:
+    def capabilities(skill_id: str) -> Json:
+        document = listed(machine, "--skill", skill_id, "--capabilities")
+        found: Json = document["updates"][0]["capabilities"]
+        return found
+
+    def stored() -> int:
+        return int(machine.sql("SELECT count(*) FROM gate_facts")[0][0])
+
+    evil = capabilities(ids[1])
+    assert {"kind": "command", "value": "curl"} in evil["added"]
+    assert stored() == 2, "what is served and what waits"
+    invented = [{"kind": "host", "value": "stored.example"}]
+    offered_digest = "SELECT content_digest FROM skill_offer WHERE skill_id = ?"
+    machine.sql(
+        f"UPDATE gate_facts SET facts = ? WHERE content_digest = ({offered_digest})", json.dumps(invented), ids[1]
+    )
+    assert capabilities(ids[1])["added"] == invented
+    shown = json.loads(machine.command("updates", "show", ids[1], "--json").stdout)["update"]
+    assert shown["capabilities"]["added"] == invented
+    machine.sql("UPDATE gate_facts SET program = 'another version'")
+    assert capabilities(ids[1]) == evil
+    machine.sql("DELETE FROM skill_offer WHERE skill_id = ?", ids[1])
+    capabilities(ids[0])
+    assert stored() == 3, "those of a version that is gone are dropped"
+
+
+def test_capabilities_are_shown_where_they_cannot_be_stored(machine: Machine, ids: list[str]) -> None:
+    machine.sql("CREATE TRIGGER full BEFORE INSERT ON gate_facts BEGIN SELECT raise(ABORT, 'disk is full'); END")
+    updates = listed(machine, "--capabilities")["updates"]
+    assert {each["skill_id"] for each in updates if each["capabilities"]} == set(ids[:3])
+
+
 def test_the_list_for_people(machine: Machine, ids: list[str]) -> None:
     result = machine.command("updates", "list")
     lines = result.stdout.splitlines()

@@ -33,10 +33,8 @@ _OF_EMOJI = frozenset("\ufe0e\ufe0f\u200d")
 _KEYCAPS = frozenset("0123456789#*")
 
 
-def compare_facts(served: Mapping[str, Any] | None, offered: Mapping[str, Any]) -> Capabilities:
-    """Return the capabilities added and removed by the offered version; all are new if nothing is served."""
-    before = frozenset[Fact]() if served is None else facts_of(served)
-    after = facts_of(offered)
+def compare_facts(before: frozenset[Fact], after: frozenset[Fact]) -> Capabilities:
+    """Return the capabilities that a version with the facts `after` adds and removes."""
     return Capabilities(added=tuple(sorted(after - before)), removed=tuple(sorted(before - after)))
 
 

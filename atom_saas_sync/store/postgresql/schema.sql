@@ -405,6 +405,11 @@ CREATE TABLE gate_scan (
     note text,
     at timestamptz NOT NULL
 );
+CREATE TABLE gate_facts (
+    content_digest bytea PRIMARY KEY,
+    program text NOT NULL,
+    facts text NOT NULL
+);
 
 CREATE VIEW skill_rating AS
 SELECT id, skill_id, user_id, rating, review, synced_to_saas, synced_at, remote_rating_id, created_at, updated_at,

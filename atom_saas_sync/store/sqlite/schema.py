@@ -21,7 +21,7 @@ from msgspec import Struct
 from atom_saas_sync.store.sqlite import backend_schema, digests
 from atom_saas_sync.store.sqlite.tables.catalogue import CREATE_CATALOGUE
 from atom_saas_sync.store.sqlite.tables.conflicts import CREATE_CONFLICTS
-from atom_saas_sync.store.sqlite.tables.gate import CREATE_GATE, drop_gate
+from atom_saas_sync.store.sqlite.tables.gate import CREATE_FACTS, CREATE_GATE, drop_gate
 from atom_saas_sync.store.sqlite.tables.ratings import CREATE_RATINGS
 from atom_saas_sync.store.sqlite.tables.search import INDEX_CHARACTERS, INDEX_WORDS
 from atom_saas_sync.store.sqlite.tables.state import CREATE_SYNC_STATE
@@ -210,4 +210,6 @@ MIGRATIONS = (
         ),
         down=("ALTER TABLE http_validator DROP COLUMN read_at",),
     ),
+    # What versions can do, found when somebody asked for it, and kept by digest.
+    Migration(name="0024_facts", up=(CREATE_FACTS,), down=("DROP TABLE gate_facts",)),
 )

@@ -360,6 +360,14 @@ CREATE TABLE skill_version (
         )
 ;
 
+CREATE TABLE gate_facts (
+        content_digest BLOB NOT NULL PRIMARY KEY,
+        program TEXT NOT NULL,
+        facts TEXT NOT NULL
+    ) WITHOUT ROWID
+    
+;
+
 CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name"
     ON "_sqlite_migrations" ("migration_set", "name")
 ;
@@ -952,4 +960,5 @@ INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES
     ('atom_saas_sync', '0020_expiry', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
     ('atom_saas_sync', '0021_deleted_edits', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
     ('atom_saas_sync', '0022_gate', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
-    ('atom_saas_sync', '0023_pages_read', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now'))
+    ('atom_saas_sync', '0023_pages_read', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
+    ('atom_saas_sync', '0024_facts', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now'))

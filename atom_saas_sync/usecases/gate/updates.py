@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from itertools import repeat
 
 from atom_saas_sync.core.canonical import decode_object
-from atom_saas_sync.core.gate.capabilities import compare_facts
 from atom_saas_sync.core.gate.digests import digits_of, parse_digits, split_at_last, whole_digest
+from atom_saas_sync.core.gate.facts import Capabilities
 from atom_saas_sync.core.gate.names import publisher_of
 from atom_saas_sync.core.gate.stored import WaitingOffer
 from atom_saas_sync.core.gate.types import NEEDS_PERSON, REASONS
 from atom_saas_sync.errors import NotFound, UsageError
+from atom_saas_sync.usecases.gate.capabilities import capabilities_of, served_fields
 from atom_saas_sync.usecases.gate.desk import GateDesk
 from atom_saas_sync.usecases.gate.reports import ShownUpdate, Target, Update, Updates
 
@@ -36,7 +38,9 @@ def list_updates(
         folded = pattern.casefold()
         found = [each for each in found if fnmatchcase(each.offer.skill_id.casefold(), folded)]
     found.sort(key=lambda each: (each.offer.reason not in NEEDS_PERSON, each.offer.first_seen_at, each.offer.skill_id))
-    return Updates(tuple(_update(each, capabilities=capabilities) for each in found[:limit]), len(found))
+    some = found[:limit]
+    facts = capabilities_of(desk, some) if capabilities else repeat(None)
+    return Updates(tuple(_update(each, able) for each, able in zip(some, facts, strict=False)), len(found))
 
 
 def show_update(desk: GateDesk, skill_id: str) -> ShownUpdate:
@@ -48,14 +52,15 @@ def show_update(desk: GateDesk, skill_id: str) -> ShownUpdate:
     base = None if known is None else known.base
     text = None if known is None else known.base_text
     digests = (None, None) if base is None else (base.content_digest, base.exec_digest)
-    return ShownUpdate(_update(WaitingOffer(offer, text, *digests), capabilities=True), text, offer.text)
+    waiting = WaitingOffer(offer, text, *digests)
+    (capabilities,) = capabilities_of(desk, [waiting])
+    return ShownUpdate(_update(waiting, capabilities), text, offer.text)
 
 
-def _update(waiting: WaitingOffer, *, capabilities: bool) -> Update:
+def _update(waiting: WaitingOffer, capabilities: Capabilities | None) -> Update:
     offer = waiting.offer
     fields = decode_object(offer.text) or {}
-    text = waiting.served_text if waiting.served_digest is not None else None
-    before = None if text is None else decode_object(text)
+    before = served_fields(waiting)
     return Update(
         skill_id=offer.skill_id,
         name=_text(fields.get("name")),
@@ -69,7 +74,7 @@ def _update(waiting: WaitingOffer, *, capabilities: bool) -> Update:
         first_seen_at=offer.first_seen_at,
         due_at=offer.due_at,
         note=offer.note,
-        capabilities=compare_facts(before, fields) if capabilities else None,
+        capabilities=capabilities,
     )
 
 

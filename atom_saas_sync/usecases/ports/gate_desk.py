@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,6 +11,7 @@ from atom_saas_sync.usecases.ports.people import EditBatch
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from atom_saas_sync.core.gate.facts import Fact
     from atom_saas_sync.model import SkillVersion
 
 
@@ -34,6 +35,15 @@ class DecidingBatch(EditBatch, Protocol):
 
     def served_ids(self) -> list[str]:
         """Return, sorted, all skills in the cache."""
+
+    def kept_facts(self, digests: Collection[bytes]) -> dict[bytes, frozenset[Fact]]:
+        """Return the stored capabilities by content digest; those that are not stored are absent.
+
+        Those that another version of this program stored count as not stored.
+        """
+
+    def keep_facts(self, found: Mapping[bytes, frozenset[Fact]]) -> None:
+        """Store capabilities by content digest; those of versions neither offered nor admitted last may be dropped."""
 
     def changed_since(self, moment: datetime) -> int:
         """Return the number of marketplace skills of which a new version was first seen since `moment`."""

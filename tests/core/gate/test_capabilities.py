@@ -80,10 +80,10 @@ def test_ordinary_code_and_figures_have_no_facts() -> None:
 def test_an_update_shows_what_it_adds_and_removes() -> None:
     served = {"skill_id": "x", "code": "open('/etc/hosts')", "python_packages": ["a"]}
     offered = {"skill_id": "x", "code": "eval(x)", "python_packages": ["a"]}
-    update = compare_facts(served, offered)
+    update = compare_facts(facts_of(served), facts_of(offered))
     assert update.added == (Fact("dynamic", "eval"),)
     assert update.removed == (Fact("path", "/etc/hosts"),)
-    assert compare_facts(None, offered).added == (Fact("dynamic", "eval"), Fact("package", "a"))
+    assert compare_facts(frozenset(), facts_of(offered)).added == (Fact("dynamic", "eval"), Fact("package", "a"))
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,15 @@ _VIEW = f"""
     )
     """  # noqa: S608 - built from constants
 
+# Migration 0024: the capabilities of versions, by digest, as the program of that version found them; only a memory.
+CREATE_FACTS = """
+    CREATE TABLE gate_facts (
+        content_digest BLOB NOT NULL PRIMARY KEY,
+        program TEXT NOT NULL,
+        facts TEXT NOT NULL
+    ) WITHOUT ROWID
+    """
+
 _DROP_TRIGGERS = (*DROP_REMEMBERING, "DROP TRIGGER skill_seen_after_insert")
 _NEVER_SERVED = "'superseded', 'deleted', 'deleted_here', 'not_admitted'"
 

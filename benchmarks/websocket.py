@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.store.sqlite.history import unpack
+from atom_saas_sync.store.packing import unpack
 
 FLOOD = 50_000
 PATIENCE = 100.0

@@ -36,7 +36,9 @@ demo: $(RUNS)
 test: $(READY)
 	@$(MAKE) --no-print-directory --jobs 2 lint tests
 
+# Collecting first rewrites the asserts of each test file once; otherwise, each of the processes does so.
 tests: $(READY)
+	-@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --collect-only --quiet > /dev/null 2>&1
 	$(BIN)/python -m pytest $(FAST)
 
 # The same, with the lines that no test ran.

@@ -1,4 +1,4 @@
-"""The demo, as a newcomer runs it, and shell completion."""
+"""A demo that is interrupted, and shell completion."""
 
 from __future__ import annotations
 
@@ -7,52 +7,37 @@ import subprocess
 import sys
 from pathlib import Path
 
+from loaded_command import start_command
 
-def _run(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "atom_saas_sync", *arguments],
-        env={"PATH": os.environ["PATH"], "TMPDIR": str(directory), **variables},
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def test_the_demo_does_the_main_job_and_says_what_to_type_next(tmp_path: Path) -> None:
-    # A real token in the environment must not reach the sandbox.
-    result = _run(tmp_path, "demo", "--skills", "50", ATOM_SAAS_API_TOKEN="at_saas_of_production")
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("Sync completed: 50 skills") == 4
-    assert "50 unchanged" in result.stdout
-    assert "resolved by merge" in result.stdout
-    assert "environment  INVOICE_TOKEN" in result.stdout
-    assert "1 new update waiting" in result.stderr + result.stdout
-    assert "approved: " in result.stdout
-    assert "ms later" in result.stdout
-    assert "atom-sync config init" in result.stdout
-    assert "at_saas_of_production" not in result.stdout + result.stderr
-    (left,) = tmp_path.iterdir()
-    assert (left / "atom.db").exists()
+# The whole tour is in test_package.py; here, only the first sync and `watch`.
+SHORT = """
+from atom_saas_sync.cli import demo
+whole = demo._Show.run
+ran = []
+def run(self, why, *arguments):
+    if not ran:
+        ran.append(why)
+        whole(self, why, *arguments)
+demo._Show.run = run
+demo._Show.held_update = lambda *_: None
+"""
 
 
 def test_a_demo_that_is_told_to_stop_leaves_nothing_running(tmp_path: Path) -> None:
-    demo = subprocess.Popen(
-        [sys.executable, "-m", "atom_saas_sync", "demo", "--skills", "50"],
-        env={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)},
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+    demo = start_command(
+        *("demo", "--skills", "50"),
+        environment={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)},
+        directory=tmp_path,
+        first=SHORT,
     )
-    with demo:
-        assert demo.stdout is not None
-        while "connected to" not in (line := demo.stdout.readline()):
-            assert line, "it ended too early"
-        demo.terminate()
-        demo.stdout.read()  # ends when `watch`, which has the same output, has ended
-        assert demo.wait(60) == 143
+    assert demo.stdout is not None and demo.stderr is not None
+    while "connected to" not in (line := demo.stderr.readline()):
+        assert line, "it ended too early"
+    demo.terminate()
+    demo.stdout.read()  # ends when `watch`, which has the same output, has ended
+    demo.stderr.read()
+    assert demo.wait(60) == 143
+    demo.close()
 
 
 def test_bash_completion(tmp_path: Path) -> None:

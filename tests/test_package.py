@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from proxy_support import RefusingProxy
 
 from atom_saas_sync import __version__
 from atom_saas_sync.cli.main import PARTS
@@ -232,6 +233,28 @@ def test_every_module_can_be_imported_with_the_runtime_alone(installed: Path, tm
     assert all(line.startswith(str(package)) for line in result.stdout.splitlines())
 
 
-def test_the_installed_program_syncs(installed: Path, tmp_path: Path) -> None:
-    result = _run(installed, tmp_path, "demo", "--skills", "20")
+def test_the_installed_program_gives_the_tour_and_says_what_to_type_next(installed: Path, tmp_path: Path) -> None:
+    """It starts real commands: a sandbox, syncs, an edit, a conflict, a held update, and `watch`."""
+    with RefusingProxy() as proxy:
+        result = _run(
+            installed,
+            tmp_path,
+            *("demo", "--skills", "50"),
+            TMPDIR=str(tmp_path),
+            ATOM_SAAS_API_TOKEN="at_saas_of_production",  # must not reach the sandbox
+            HTTP_PROXY=proxy.url,
+            HTTPS_PROXY=proxy.url,
+        )
+        assert proxy.heads == []
     assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("Sync completed: 50 skills") == 4
+    assert "50 unchanged" in result.stdout
+    assert "resolved by merge" in result.stdout
+    assert "environment  INVOICE_TOKEN" in result.stdout
+    assert "1 new update waiting" in result.stderr + result.stdout
+    assert "approved: " in result.stdout
+    assert "ms later" in result.stdout
+    assert "atom-sync config init" in result.stdout
+    assert "at_saas_of_production" not in result.stdout + result.stderr
+    (left,) = tmp_path.iterdir()
+    assert (left / "atom.db").exists()

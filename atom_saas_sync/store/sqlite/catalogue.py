@@ -12,7 +12,7 @@ from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import Category, PageRecord, SkillState
 from atom_saas_sync.store.sqlite import expiry, integrity, pages, resolutions
 from atom_saas_sync.store.sqlite.batch import Batch
-from atom_saas_sync.store.sqlite.bulk import bulk_write
+from atom_saas_sync.store.sqlite.bulk import bulk_transaction
 from atom_saas_sync.store.sqlite.categories import apply_categories, changed_categories
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.failures import translated_errors
@@ -84,7 +84,7 @@ class Catalogue:
             with self._database.reading() as connection:
                 yield Batch(connection, self._history_versions, write=False, signer=self._signer)
             return
-        with self._database.transaction() as connection, bulk_write(connection):
+        with bulk_transaction(self._database) as connection:
             batch = Batch(connection, self._history_versions, signer=self._signer)
             yield batch
             batch.finish()

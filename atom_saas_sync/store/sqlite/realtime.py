@@ -19,7 +19,7 @@ from atom_saas_sync.model import (
     ScheduledJob,
 )
 from atom_saas_sync.store.sqlite.batch import Batch
-from atom_saas_sync.store.sqlite.bulk import bulk_write
+from atom_saas_sync.store.sqlite.bulk import bulk_transaction
 from atom_saas_sync.store.sqlite.counters import increment
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.failures import translated_errors
@@ -130,7 +130,7 @@ class RealtimeStore:
     @contextmanager
     def batch(self) -> Iterator[RealtimeBatch]:
         """Open the transaction in which one batch of messages is applied."""
-        with self._database.transaction() as connection, bulk_write(connection):
+        with bulk_transaction(self._database) as connection:
             batch = RealtimeBatch(connection, self._history_versions, signer=self._signer)
             yield batch
             batch.finish()

@@ -520,148 +520,13 @@ CREATE VIEW usable_skill AS
     )
 ;
 
-CREATE TRIGGER skill_cache_before_insert BEFORE INSERT ON skill_cache
-    WHEN NOT EXISTS (SELECT 1 FROM bulk_write)
-    BEGIN
-        -- INSERT OR REPLACE by another program: its delete half fires no trigger, as a rule.
-        DELETE FROM insert_over;
-        INSERT INTO insert_over
-        SELECT id, skill_id, skill_data FROM skill_cache WHERE skill_id = new.skill_id OR id = new.id;
-        UPDATE skill_base
-        SET data = (SELECT skill_data FROM insert_over WHERE insert_over.skill_id = skill_base.skill_id)
-        WHERE skill_id IN (SELECT skill_id FROM insert_over) AND data IS NULL;
-    END
+CREATE VIEW skill_cache_before_insert_work AS SELECT NULL AS id, NULL AS skill_id
 ;
 
-CREATE TRIGGER skill_cache_after_insert AFTER INSERT ON skill_cache
-    WHEN NOT EXISTS (SELECT 1 FROM bulk_write)
-    BEGIN
-        INSERT INTO skill_fts(skill_fts, rowid, name, description, tags, category, code)
-        SELECT 'delete', * FROM (
-        SELECT id, max(CASE field WHEN 'name' THEN words END) AS name, max(CASE field WHEN 'description' THEN words END) AS description, max(CASE field WHEN 'tags' THEN words END) AS tags, max(CASE field WHEN 'category' THEN words END) AS category, max(CASE field WHEN 'code' THEN words END) AS code FROM (
-            SELECT id, field, CASE WHEN length(value) = length(CAST(value AS BLOB)) THEN value ELSE (
-        WITH RECURSIVE chunk(i, part) AS (
-            SELECT 1, substr(value, 1, 64)
-            UNION ALL SELECT i + 64, substr(value, i + 64, 64) FROM chunk WHERE part != ''
-        )
-        SELECT group_concat(CASE WHEN length(part) = length(CAST(part AS BLOB)) THEN part ELSE (
-            WITH RECURSIVE letter(j, c) AS (
-                SELECT 1, substr(part, 1, 1) UNION ALL SELECT j + 1, substr(part, j + 1, 1) FROM letter WHERE c != ''
-            )
-            SELECT group_concat(CASE WHEN c GLOB '[฀-႟ᄀ-ᇿក-៿ᥐ-᧿ᨠ-᪯ᬀ-᭿、-꓏ꥠ-꧿ꩠ-꫟가-퟿豈-﫿･-ￜ𖿠-𘷿𚿰-𛋿𠀀-𿿿]' THEN ' ' || c || ' ' ELSE c END, '') FROM letter
-        ) END, '') FROM chunk
-    ) END AS words FROM (
-                SELECT skill.id, field.key AS field, max(field.id), CASE
-                    WHEN field.type NOT IN ('array', 'object') THEN field.atom
-                    ELSE (SELECT group_concat(part.atom, ' ') FROM json_tree(field.value) AS part)
-                END AS value
-                FROM (
-                    SELECT id, CASE WHEN instr(skill_data, '\u0000') THEN replace(replace(skill_data, '\\', '\u005c'), '\u0000', ' ') ELSE skill_data END AS data FROM insert_over WHERE json_valid(skill_data)
-                ) AS skill
-                LEFT JOIN json_each(skill.data) AS field ON field.key IN ('name', 'description', 'tags', 'category', 'code')
-                GROUP BY skill.id, field.key
-            )
-        ) GROUP BY id
-    )
-        WHERE id = new.id OR id NOT IN (SELECT id FROM skill_cache);
-        DELETE FROM insert_over;
-        
-        INSERT INTO skill_fts(rowid, name, description, tags, category, code)
-        
-        SELECT id, max(CASE field WHEN 'name' THEN words END) AS name, max(CASE field WHEN 'description' THEN words END) AS description, max(CASE field WHEN 'tags' THEN words END) AS tags, max(CASE field WHEN 'category' THEN words END) AS category, max(CASE field WHEN 'code' THEN words END) AS code FROM (
-            SELECT id, field, CASE WHEN length(value) = length(CAST(value AS BLOB)) THEN value ELSE (
-        WITH RECURSIVE chunk(i, part) AS (
-            SELECT 1, substr(value, 1, 64)
-            UNION ALL SELECT i + 64, substr(value, i + 64, 64) FROM chunk WHERE part != ''
-        )
-        SELECT group_concat(CASE WHEN length(part) = length(CAST(part AS BLOB)) THEN part ELSE (
-            WITH RECURSIVE letter(j, c) AS (
-                SELECT 1, substr(part, 1, 1) UNION ALL SELECT j + 1, substr(part, j + 1, 1) FROM letter WHERE c != ''
-            )
-            SELECT group_concat(CASE WHEN c GLOB '[฀-႟ᄀ-ᇿក-៿ᥐ-᧿ᨠ-᪯ᬀ-᭿、-꓏ꥠ-꧿ꩠ-꫟가-퟿豈-﫿･-ￜ𖿠-𘷿𚿰-𛋿𠀀-𿿿]' THEN ' ' || c || ' ' ELSE c END, '') FROM letter
-        ) END, '') FROM chunk
-    ) END AS words FROM (
-                SELECT skill.id, field.key AS field, max(field.id), CASE
-                    WHEN field.type NOT IN ('array', 'object') THEN field.atom
-                    ELSE (SELECT group_concat(part.atom, ' ') FROM json_tree(field.value) AS part)
-                END AS value
-                FROM (
-                    SELECT id, CASE WHEN instr(skill_data, '\u0000') THEN replace(replace(skill_data, '\\', '\u005c'), '\u0000', ' ') ELSE skill_data END AS data FROM (SELECT new.id AS id, new.skill_data AS skill_data) WHERE json_valid(skill_data)
-                ) AS skill
-                LEFT JOIN json_each(skill.data) AS field ON field.key IN ('name', 'description', 'tags', 'category', 'code')
-                GROUP BY skill.id, field.key
-            )
-        ) GROUP BY id
-    ;
-
-    END
+CREATE VIEW skill_cache_after_insert_work AS SELECT NULL AS id, NULL AS skill_data
 ;
 
-CREATE TRIGGER skill_cache_after_update AFTER UPDATE OF id, skill_id, skill_data ON skill_cache
-    WHEN NOT EXISTS (SELECT 1 FROM bulk_write) AND (
-        new.skill_data IS NOT old.skill_data OR new.id IS NOT old.id OR new.skill_id IS NOT old.skill_id
-    )
-    BEGIN
-        UPDATE skill_base SET data = old.skill_data WHERE skill_id = old.skill_id AND data IS NULL;
-        
-        INSERT INTO skill_fts(skill_fts, rowid, name, description, tags, category, code)
-        SELECT 'delete', * FROM (
-        SELECT id, max(CASE field WHEN 'name' THEN words END) AS name, max(CASE field WHEN 'description' THEN words END) AS description, max(CASE field WHEN 'tags' THEN words END) AS tags, max(CASE field WHEN 'category' THEN words END) AS category, max(CASE field WHEN 'code' THEN words END) AS code FROM (
-            SELECT id, field, CASE WHEN length(value) = length(CAST(value AS BLOB)) THEN value ELSE (
-        WITH RECURSIVE chunk(i, part) AS (
-            SELECT 1, substr(value, 1, 64)
-            UNION ALL SELECT i + 64, substr(value, i + 64, 64) FROM chunk WHERE part != ''
-        )
-        SELECT group_concat(CASE WHEN length(part) = length(CAST(part AS BLOB)) THEN part ELSE (
-            WITH RECURSIVE letter(j, c) AS (
-                SELECT 1, substr(part, 1, 1) UNION ALL SELECT j + 1, substr(part, j + 1, 1) FROM letter WHERE c != ''
-            )
-            SELECT group_concat(CASE WHEN c GLOB '[฀-႟ᄀ-ᇿក-៿ᥐ-᧿ᨠ-᪯ᬀ-᭿、-꓏ꥠ-꧿ꩠ-꫟가-퟿豈-﫿･-ￜ𖿠-𘷿𚿰-𛋿𠀀-𿿿]' THEN ' ' || c || ' ' ELSE c END, '') FROM letter
-        ) END, '') FROM chunk
-    ) END AS words FROM (
-                SELECT skill.id, field.key AS field, max(field.id), CASE
-                    WHEN field.type NOT IN ('array', 'object') THEN field.atom
-                    ELSE (SELECT group_concat(part.atom, ' ') FROM json_tree(field.value) AS part)
-                END AS value
-                FROM (
-                    SELECT id, CASE WHEN instr(skill_data, '\u0000') THEN replace(replace(skill_data, '\\', '\u005c'), '\u0000', ' ') ELSE skill_data END AS data FROM (SELECT old.id AS id, old.skill_data AS skill_data) WHERE json_valid(skill_data)
-                ) AS skill
-                LEFT JOIN json_each(skill.data) AS field ON field.key IN ('name', 'description', 'tags', 'category', 'code')
-                GROUP BY skill.id, field.key
-            )
-        ) GROUP BY id
-    );
-
-        
-        INSERT INTO skill_fts(rowid, name, description, tags, category, code)
-        
-        SELECT id, max(CASE field WHEN 'name' THEN words END) AS name, max(CASE field WHEN 'description' THEN words END) AS description, max(CASE field WHEN 'tags' THEN words END) AS tags, max(CASE field WHEN 'category' THEN words END) AS category, max(CASE field WHEN 'code' THEN words END) AS code FROM (
-            SELECT id, field, CASE WHEN length(value) = length(CAST(value AS BLOB)) THEN value ELSE (
-        WITH RECURSIVE chunk(i, part) AS (
-            SELECT 1, substr(value, 1, 64)
-            UNION ALL SELECT i + 64, substr(value, i + 64, 64) FROM chunk WHERE part != ''
-        )
-        SELECT group_concat(CASE WHEN length(part) = length(CAST(part AS BLOB)) THEN part ELSE (
-            WITH RECURSIVE letter(j, c) AS (
-                SELECT 1, substr(part, 1, 1) UNION ALL SELECT j + 1, substr(part, j + 1, 1) FROM letter WHERE c != ''
-            )
-            SELECT group_concat(CASE WHEN c GLOB '[฀-႟ᄀ-ᇿក-៿ᥐ-᧿ᨠ-᪯ᬀ-᭿、-꓏ꥠ-꧿ꩠ-꫟가-퟿豈-﫿･-ￜ𖿠-𘷿𚿰-𛋿𠀀-𿿿]' THEN ' ' || c || ' ' ELSE c END, '') FROM letter
-        ) END, '') FROM chunk
-    ) END AS words FROM (
-                SELECT skill.id, field.key AS field, max(field.id), CASE
-                    WHEN field.type NOT IN ('array', 'object') THEN field.atom
-                    ELSE (SELECT group_concat(part.atom, ' ') FROM json_tree(field.value) AS part)
-                END AS value
-                FROM (
-                    SELECT id, CASE WHEN instr(skill_data, '\u0000') THEN replace(replace(skill_data, '\\', '\u005c'), '\u0000', ' ') ELSE skill_data END AS data FROM (SELECT new.id AS id, new.skill_data AS skill_data) WHERE json_valid(skill_data)
-                ) AS skill
-                LEFT JOIN json_each(skill.data) AS field ON field.key IN ('name', 'description', 'tags', 'category', 'code')
-                GROUP BY skill.id, field.key
-            )
-        ) GROUP BY id
-    ;
-
-    END
+CREATE VIEW skill_cache_after_update_work AS SELECT NULL AS old_id, NULL AS old_skill_id, NULL AS old_skill_data, NULL AS id, NULL AS skill_data
 ;
 
 CREATE TRIGGER skill_cache_after_delete AFTER DELETE ON skill_cache
@@ -922,6 +787,168 @@ CREATE TRIGGER skill_seen_after_insert AFTER INSERT ON skill_seen
     END
 ;
 
+CREATE TRIGGER skill_cache_before_insert_at_work INSTEAD OF INSERT ON skill_cache_before_insert_work
+    BEGIN
+        -- INSERT OR REPLACE by another program: its delete half fires no trigger, as a rule.
+        DELETE FROM insert_over;
+        INSERT INTO insert_over
+        SELECT id, skill_id, skill_data FROM skill_cache WHERE skill_id = new.skill_id OR id = new.id;
+        UPDATE skill_base
+        SET data = (SELECT skill_data FROM insert_over WHERE insert_over.skill_id = skill_base.skill_id)
+        WHERE skill_id IN (SELECT skill_id FROM insert_over) AND data IS NULL;
+    END
+;
+
+CREATE TRIGGER skill_cache_before_insert BEFORE INSERT ON skill_cache
+    WHEN NOT EXISTS (SELECT 1 FROM bulk_write)
+    BEGIN
+        INSERT INTO skill_cache_before_insert_work VALUES (new.id, new.skill_id);
+    END
+;
+
+CREATE TRIGGER skill_cache_after_insert_at_work INSTEAD OF INSERT ON skill_cache_after_insert_work
+    BEGIN
+        INSERT INTO skill_fts(skill_fts, rowid, name, description, tags, category, code)
+        SELECT 'delete', * FROM (
+        SELECT id, max(CASE field WHEN 'name' THEN words END) AS name, max(CASE field WHEN 'description' THEN words END) AS description, max(CASE field WHEN 'tags' THEN words END) AS tags, max(CASE field WHEN 'category' THEN words END) AS category, max(CASE field WHEN 'code' THEN words END) AS code FROM (
+            SELECT id, field, CASE WHEN length(value) = length(CAST(value AS BLOB)) THEN value ELSE (
+        WITH RECURSIVE chunk(i, part) AS (
+            SELECT 1, substr(value, 1, 64)
+            UNION ALL SELECT i + 64, substr(value, i + 64, 64) FROM chunk WHERE part != ''
+        )
+        SELECT group_concat(CASE WHEN length(part) = length(CAST(part AS BLOB)) THEN part ELSE (
+            WITH RECURSIVE letter(j, c) AS (
+                SELECT 1, substr(part, 1, 1) UNION ALL SELECT j + 1, substr(part, j + 1, 1) FROM letter WHERE c != ''
+            )
+            SELECT group_concat(CASE WHEN c GLOB '[฀-႟ᄀ-ᇿក-៿ᥐ-᧿ᨠ-᪯ᬀ-᭿、-꓏ꥠ-꧿ꩠ-꫟가-퟿豈-﫿･-ￜ𖿠-𘷿𚿰-𛋿𠀀-𿿿]' THEN ' ' || c || ' ' ELSE c END, '') FROM letter
+        ) END, '') FROM chunk
+    ) END AS words FROM (
+                SELECT skill.id, field.key AS field, max(field.id), CASE
+                    WHEN field.type NOT IN ('array', 'object') THEN field.atom
+                    ELSE (SELECT group_concat(part.atom, ' ') FROM json_tree(field.value) AS part)
+                END AS value
+                FROM (
+                    SELECT id, CASE WHEN instr(skill_data, '\u0000') THEN replace(replace(skill_data, '\\', '\u005c'), '\u0000', ' ') ELSE skill_data END AS data FROM insert_over WHERE json_valid(skill_data)
+                ) AS skill
+                LEFT JOIN json_each(skill.data) AS field ON field.key IN ('name', 'description', 'tags', 'category', 'code')
+                GROUP BY skill.id, field.key
+            )
+        ) GROUP BY id
+    )
+        WHERE id = new.id OR id NOT IN (SELECT id FROM skill_cache);
+        DELETE FROM insert_over;
+        
+        INSERT INTO skill_fts(rowid, name, description, tags, category, code)
+        
+        SELECT id, max(CASE field WHEN 'name' THEN words END) AS name, max(CASE field WHEN 'description' THEN words END) AS description, max(CASE field WHEN 'tags' THEN words END) AS tags, max(CASE field WHEN 'category' THEN words END) AS category, max(CASE field WHEN 'code' THEN words END) AS code FROM (
+            SELECT id, field, CASE WHEN length(value) = length(CAST(value AS BLOB)) THEN value ELSE (
+        WITH RECURSIVE chunk(i, part) AS (
+            SELECT 1, substr(value, 1, 64)
+            UNION ALL SELECT i + 64, substr(value, i + 64, 64) FROM chunk WHERE part != ''
+        )
+        SELECT group_concat(CASE WHEN length(part) = length(CAST(part AS BLOB)) THEN part ELSE (
+            WITH RECURSIVE letter(j, c) AS (
+                SELECT 1, substr(part, 1, 1) UNION ALL SELECT j + 1, substr(part, j + 1, 1) FROM letter WHERE c != ''
+            )
+            SELECT group_concat(CASE WHEN c GLOB '[฀-႟ᄀ-ᇿក-៿ᥐ-᧿ᨠ-᪯ᬀ-᭿、-꓏ꥠ-꧿ꩠ-꫟가-퟿豈-﫿･-ￜ𖿠-𘷿𚿰-𛋿𠀀-𿿿]' THEN ' ' || c || ' ' ELSE c END, '') FROM letter
+        ) END, '') FROM chunk
+    ) END AS words FROM (
+                SELECT skill.id, field.key AS field, max(field.id), CASE
+                    WHEN field.type NOT IN ('array', 'object') THEN field.atom
+                    ELSE (SELECT group_concat(part.atom, ' ') FROM json_tree(field.value) AS part)
+                END AS value
+                FROM (
+                    SELECT id, CASE WHEN instr(skill_data, '\u0000') THEN replace(replace(skill_data, '\\', '\u005c'), '\u0000', ' ') ELSE skill_data END AS data FROM (SELECT new.id AS id, new.skill_data AS skill_data) WHERE json_valid(skill_data)
+                ) AS skill
+                LEFT JOIN json_each(skill.data) AS field ON field.key IN ('name', 'description', 'tags', 'category', 'code')
+                GROUP BY skill.id, field.key
+            )
+        ) GROUP BY id
+    ;
+
+    END
+;
+
+CREATE TRIGGER skill_cache_after_insert AFTER INSERT ON skill_cache
+    WHEN NOT EXISTS (SELECT 1 FROM bulk_write)
+    BEGIN
+        INSERT INTO skill_cache_after_insert_work VALUES (new.id, new.skill_data);
+    END
+;
+
+CREATE TRIGGER skill_cache_after_update_at_work INSTEAD OF INSERT ON skill_cache_after_update_work
+    BEGIN
+        UPDATE skill_base SET data = new.old_skill_data WHERE skill_id = new.old_skill_id AND data IS NULL;
+        
+        INSERT INTO skill_fts(skill_fts, rowid, name, description, tags, category, code)
+        SELECT 'delete', * FROM (
+        SELECT id, max(CASE field WHEN 'name' THEN words END) AS name, max(CASE field WHEN 'description' THEN words END) AS description, max(CASE field WHEN 'tags' THEN words END) AS tags, max(CASE field WHEN 'category' THEN words END) AS category, max(CASE field WHEN 'code' THEN words END) AS code FROM (
+            SELECT id, field, CASE WHEN length(value) = length(CAST(value AS BLOB)) THEN value ELSE (
+        WITH RECURSIVE chunk(i, part) AS (
+            SELECT 1, substr(value, 1, 64)
+            UNION ALL SELECT i + 64, substr(value, i + 64, 64) FROM chunk WHERE part != ''
+        )
+        SELECT group_concat(CASE WHEN length(part) = length(CAST(part AS BLOB)) THEN part ELSE (
+            WITH RECURSIVE letter(j, c) AS (
+                SELECT 1, substr(part, 1, 1) UNION ALL SELECT j + 1, substr(part, j + 1, 1) FROM letter WHERE c != ''
+            )
+            SELECT group_concat(CASE WHEN c GLOB '[฀-႟ᄀ-ᇿក-៿ᥐ-᧿ᨠ-᪯ᬀ-᭿、-꓏ꥠ-꧿ꩠ-꫟가-퟿豈-﫿･-ￜ𖿠-𘷿𚿰-𛋿𠀀-𿿿]' THEN ' ' || c || ' ' ELSE c END, '') FROM letter
+        ) END, '') FROM chunk
+    ) END AS words FROM (
+                SELECT skill.id, field.key AS field, max(field.id), CASE
+                    WHEN field.type NOT IN ('array', 'object') THEN field.atom
+                    ELSE (SELECT group_concat(part.atom, ' ') FROM json_tree(field.value) AS part)
+                END AS value
+                FROM (
+                    SELECT id, CASE WHEN instr(skill_data, '\u0000') THEN replace(replace(skill_data, '\\', '\u005c'), '\u0000', ' ') ELSE skill_data END AS data FROM (SELECT new.old_id AS id, new.old_skill_data AS skill_data) WHERE json_valid(skill_data)
+                ) AS skill
+                LEFT JOIN json_each(skill.data) AS field ON field.key IN ('name', 'description', 'tags', 'category', 'code')
+                GROUP BY skill.id, field.key
+            )
+        ) GROUP BY id
+    );
+
+        
+        INSERT INTO skill_fts(rowid, name, description, tags, category, code)
+        
+        SELECT id, max(CASE field WHEN 'name' THEN words END) AS name, max(CASE field WHEN 'description' THEN words END) AS description, max(CASE field WHEN 'tags' THEN words END) AS tags, max(CASE field WHEN 'category' THEN words END) AS category, max(CASE field WHEN 'code' THEN words END) AS code FROM (
+            SELECT id, field, CASE WHEN length(value) = length(CAST(value AS BLOB)) THEN value ELSE (
+        WITH RECURSIVE chunk(i, part) AS (
+            SELECT 1, substr(value, 1, 64)
+            UNION ALL SELECT i + 64, substr(value, i + 64, 64) FROM chunk WHERE part != ''
+        )
+        SELECT group_concat(CASE WHEN length(part) = length(CAST(part AS BLOB)) THEN part ELSE (
+            WITH RECURSIVE letter(j, c) AS (
+                SELECT 1, substr(part, 1, 1) UNION ALL SELECT j + 1, substr(part, j + 1, 1) FROM letter WHERE c != ''
+            )
+            SELECT group_concat(CASE WHEN c GLOB '[฀-႟ᄀ-ᇿក-៿ᥐ-᧿ᨠ-᪯ᬀ-᭿、-꓏ꥠ-꧿ꩠ-꫟가-퟿豈-﫿･-ￜ𖿠-𘷿𚿰-𛋿𠀀-𿿿]' THEN ' ' || c || ' ' ELSE c END, '') FROM letter
+        ) END, '') FROM chunk
+    ) END AS words FROM (
+                SELECT skill.id, field.key AS field, max(field.id), CASE
+                    WHEN field.type NOT IN ('array', 'object') THEN field.atom
+                    ELSE (SELECT group_concat(part.atom, ' ') FROM json_tree(field.value) AS part)
+                END AS value
+                FROM (
+                    SELECT id, CASE WHEN instr(skill_data, '\u0000') THEN replace(replace(skill_data, '\\', '\u005c'), '\u0000', ' ') ELSE skill_data END AS data FROM (SELECT new.id AS id, new.skill_data AS skill_data) WHERE json_valid(skill_data)
+                ) AS skill
+                LEFT JOIN json_each(skill.data) AS field ON field.key IN ('name', 'description', 'tags', 'category', 'code')
+                GROUP BY skill.id, field.key
+            )
+        ) GROUP BY id
+    ;
+
+    END
+;
+
+CREATE TRIGGER skill_cache_after_update AFTER UPDATE OF id, skill_id, skill_data ON skill_cache
+    WHEN NOT EXISTS (SELECT 1 FROM bulk_write) AND (
+        new.skill_data IS NOT old.skill_data OR new.id IS NOT old.id OR new.skill_id IS NOT old.skill_id
+    )
+    BEGIN
+        INSERT INTO skill_cache_after_update_work VALUES (old.id, old.skill_id, old.skill_data, new.id, new.skill_data);
+    END
+;
+
 INSERT INTO skill_fts (skill_fts, rank) VALUES ('automerge', 64)
 ;
 
@@ -961,4 +988,5 @@ INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES
     ('atom_saas_sync', '0021_deleted_edits', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
     ('atom_saas_sync', '0022_gate', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
     ('atom_saas_sync', '0023_pages_read', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
-    ('atom_saas_sync', '0024_facts', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now'))
+    ('atom_saas_sync', '0024_facts', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
+    ('atom_saas_sync', '0025_small_triggers', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now'))

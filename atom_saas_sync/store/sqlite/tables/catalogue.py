@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from atom_saas_sync.store.sqlite.tables.search import (
+    BEFORE_INSERT,
     INDEX_DELETE,
     INDEX_INSERT,
     INDEX_SETTINGS,
@@ -10,7 +11,7 @@ from atom_saas_sync.store.sqlite.tables.search import (
     INDEX_UPDATE,
     INDEX_VIEW,
 )
-from atom_saas_sync.store.sqlite.tables.shared import NOT_OURS, NOW
+from atom_saas_sync.store.sqlite.tables.shared import NOW
 
 CREATE_CATALOGUE = (
     f"""
@@ -93,19 +94,7 @@ CREATE_CATALOGUE = (
     # The rows that one INSERT would replace with OR REPLACE. Whether it did is known only afterwards: OR IGNORE and an
     # upsert begin the same way.
     "CREATE TABLE insert_over (id INTEGER PRIMARY KEY, skill_id TEXT NOT NULL, skill_data TEXT NOT NULL)",
-    f"""
-    CREATE TRIGGER skill_cache_before_insert BEFORE INSERT ON skill_cache
-    WHEN {NOT_OURS}
-    BEGIN
-        -- INSERT OR REPLACE by another program: its delete half fires no trigger, as a rule.
-        DELETE FROM insert_over;
-        INSERT INTO insert_over
-        SELECT id, skill_id, skill_data FROM skill_cache WHERE skill_id = new.skill_id OR id = new.id;
-        UPDATE skill_base
-        SET data = (SELECT skill_data FROM insert_over WHERE insert_over.skill_id = skill_base.skill_id)
-        WHERE skill_id IN (SELECT skill_id FROM insert_over) AND data IS NULL;
-    END
-    """,  # noqa: S608 - built from constants
+    BEFORE_INSERT,
     INDEX_INSERT,
     INDEX_UPDATE,
     INDEX_DELETE,

@@ -23,6 +23,19 @@ INDEX_TABLE = """
         name, description, tags, category, code, content='', tokenize='unicode61 remove_diacritics 2'
     )
     """
+BEFORE_INSERT = f"""
+    CREATE TRIGGER skill_cache_before_insert BEFORE INSERT ON skill_cache
+    WHEN {NOT_OURS}
+    BEGIN
+        -- INSERT OR REPLACE by another program: its delete half fires no trigger, as a rule.
+        DELETE FROM insert_over;
+        INSERT INTO insert_over
+        SELECT id, skill_id, skill_data FROM skill_cache WHERE skill_id = new.skill_id OR id = new.id;
+        UPDATE skill_base
+        SET data = (SELECT skill_data FROM insert_over WHERE insert_over.skill_id = skill_base.skill_id)
+        WHERE skill_id IN (SELECT skill_id FROM insert_over) AND data IS NULL;
+    END
+    """  # noqa: S608 - built from constants
 INDEX_INSERT = f"""
     CREATE TRIGGER skill_cache_after_insert AFTER INSERT ON skill_cache
     WHEN {NOT_OURS}
@@ -82,12 +95,7 @@ _DROP_INDEX = (
     "DROP VIEW IF EXISTS skill_text",
     "DROP TABLE IF EXISTS skill_fts",
 )
-INDEX_CHARACTERS = (
-    *_DROP_INDEX,
-    search_index.create_table("skill_fts"),
-    *INDEX_SETTINGS,
-    f"CREATE VIEW skill_text AS {search_index.entries('skill_cache')}",
-    f"""
+_INSERT_CHARACTERS = f"""
     CREATE TRIGGER skill_cache_after_insert AFTER INSERT ON skill_cache
     WHEN {NOT_OURS}
     BEGIN
@@ -97,8 +105,15 @@ INDEX_CHARACTERS = (
         DELETE FROM insert_over;
         {_INDEX_NEW}
     END
-    """,  # noqa: S608 - built from constants
-    INDEX_UPDATE.replace(_OLD_ENTRY, _UNINDEX_OLD).replace(_NEW_ENTRY, _INDEX_NEW),
+    """  # noqa: S608 - built from constants
+_UPDATE_CHARACTERS = INDEX_UPDATE.replace(_OLD_ENTRY, _UNINDEX_OLD).replace(_NEW_ENTRY, _INDEX_NEW)
+INDEX_CHARACTERS = (
+    *_DROP_INDEX,
+    search_index.create_table("skill_fts"),
+    *INDEX_SETTINGS,
+    f"CREATE VIEW skill_text AS {search_index.entries('skill_cache')}",
+    _INSERT_CHARACTERS,
+    _UPDATE_CHARACTERS,
     INDEX_DELETE.replace(_OLD_ENTRY, _UNINDEX_OLD),
     search_index.REBUILD,
 )
@@ -112,3 +127,32 @@ INDEX_WORDS = (
     INDEX_DELETE,
     f"INSERT INTO skill_fts(rowid, {search_index.COLUMNS}) SELECT id, {search_index.COLUMNS} FROM skill_text",  # noqa: S608
 )
+
+
+# 0025: SQLite clears the memory of all statements of a trigger at each row, also where the trigger then stands aside.
+# So those of a sync's writes have one statement, an insert into a view, and the view's trigger has the others.
+_COLUMNS = ("id", "skill_id", "skill_data")
+
+
+def _in_two(trigger: str) -> tuple[str, ...]:
+    """Return what makes of a trigger on skill_cache a small one and a view that does the work."""
+    head, body = trigger.split("BEGIN", 1)
+    name = head.split()[2]
+    passed = [f"{row}.{column}" for row in ("old", "new") for column in _COLUMNS if f"{row}.{column}" in body]
+    columns = [each.replace("old.", "old_").removeprefix("new.") for each in passed]
+    return (
+        f"DROP TRIGGER {name}",
+        f"CREATE VIEW {name}_work AS SELECT {', '.join(f'NULL AS {column}' for column in columns)}",
+        f"CREATE TRIGGER {name}_at_work INSTEAD OF INSERT ON {name}_work\n    BEGIN{body.replace('old.', 'new.old_')}",
+        f"{head}BEGIN\n        INSERT INTO {name}_work VALUES ({', '.join(passed)});\n    END",  # noqa: S608 - constants
+    )
+
+
+def _in_one(trigger: str) -> tuple[str, ...]:
+    name = trigger.split()[2]
+    return f"DROP TRIGGER {name}", f"DROP VIEW {name}_work", trigger
+
+
+_FIRED_BY_SYNCS = (BEFORE_INSERT, _INSERT_CHARACTERS, _UPDATE_CHARACTERS)
+SMALL_TRIGGERS = tuple(statement for trigger in _FIRED_BY_SYNCS for statement in _in_two(trigger))
+LARGE_TRIGGERS = tuple(statement for trigger in _FIRED_BY_SYNCS for statement in _in_one(trigger))

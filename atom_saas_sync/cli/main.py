@@ -101,7 +101,10 @@ def main(
         typer.Option("--system", help="Use the settings, token and database of the service [env: ATOM_SYNC_SYSTEM]."),
     ] = False,
     database: Annotated[
-        str | None, typer.Option(metavar="URL", help="sqlite:///FILE or a plain path [env: ATOM_SAAS_DATABASE_URL].")
+        str | None,
+        typer.Option(
+            metavar="URL", help="sqlite:///FILE, a plain path or postgresql:// [env: ATOM_SAAS_DATABASE_URL]."
+        ),
     ] = None,
     log_level: Annotated[
         str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error; overrides -v and -q.")

@@ -353,7 +353,13 @@ def complain(message: str, hint: str | None = None) -> None:
 
 
 def _secrets_of_environment() -> list[str]:
+    import re
+    from urllib.parse import unquote
+
     from atom_saas_sync.config import without_secrets
 
     harmless = without_secrets(os.environ)
-    return [value for name, value in os.environ.items() if name not in harmless]
+    secrets = [value for name, value in os.environ.items() if name not in harmless]
+    # The password of a URL stands alone in what others say of it.
+    passwords = (re.search(r"://[^/?#@]*?:([^/?#@]+)@", value) for value in secrets)
+    return secrets + [password for found in passwords if found for password in (found[1], unquote(found[1]))]

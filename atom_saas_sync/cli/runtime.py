@@ -64,7 +64,21 @@ def settings_of(options: GlobalOptions) -> Settings:
     """Read the settings, without logging: for commands that only look. Raises ConfigError with all problems."""
     from atom_saas_sync.config import load_settings
 
-    return load_settings(**sources(options))
+    settings = load_settings(**sources(options))
+    if isinstance(settings.database, Path):
+        return settings
+    from dataclasses import replace
+
+    return replace(settings, database=replace(settings.database, program=_program()))
+
+
+def _program() -> str:
+    """Return what a server's list of sessions calls this process: atom-sync/sync-skills."""
+    from typer._click.globals import get_current_context
+
+    context = get_current_context(silent=True)
+    words = context.command_path.split()[1:] if context else []
+    return f"atom-sync/{'-'.join(words)}" if words else "atom-sync"
 
 
 def load(options: GlobalOptions, *, names_host: bool = False) -> Settings:
@@ -83,6 +97,8 @@ def set_up_logging_for(settings: Settings, options: GlobalOptions) -> Logger:
     from atom_saas_sync.logs import set_up_logging
 
     secrets = [secret.reveal() for secret in (settings.api_token, settings.admin_token) if secret]
+    if not isinstance(settings.database, Path) and settings.database.password:
+        secrets.append(settings.database.password)
     return set_up_logging(options.level, options.log_format, secrets=secrets)
 
 

@@ -8,6 +8,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -68,13 +69,17 @@ def serve_health(
 def _command(options: GlobalOptions, settings: Settings) -> list[str]:
     """Return how a child is called with the settings of this process, wherever it runs."""
     command = [sys.executable, "-P", "-m", "atom_saas_sync", "--log-level", options.level]
-    command += ["--log-format", options.log_format, "--database", str(settings.database)]
+    command += ["--log-format", options.log_format]
+    command += ["--database", str(settings.database)] if isinstance(settings.database, Path) else []
     # The very file that was found here, or none: not one that somebody puts there later.
     command += ["--no-env-file"] if settings.env_file is None else ["--env-file", str(settings.env_file)]
     return command + (["--system"] if options.system else [])
 
 
 def _files(settings: Settings) -> dict[str, str]:
-    """Return the variables that may name files from this process's directory, with their whole paths."""
+    """Return the variables that may name files from this process's directory, with their whole paths; and a server."""
     paths = {"ATOM_SAAS_API_TOKEN_FILE": settings.token_file, "ATOM_SAAS_CA_FILE": settings.ca_file}
-    return {name: str(path) for name, path in paths.items() if path is not None}
+    variables = {name: str(path) for name, path in paths.items() if path is not None}
+    if not isinstance(settings.database, Path):  # with its password, which no list of processes may show
+        variables["ATOM_SAAS_DATABASE_URL"] = settings.database.reveal()
+    return variables

@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from atom_saas_sync.config.database import find_database, find_host
 from atom_saas_sync.config.files import is_missing, read_digest_key, read_token_file_and_rights
 from atom_saas_sync.config.secrets import PERHAPS_SECRET, Secret
 from atom_saas_sync.config.sources import SYSTEM_ORIGIN, Sources
@@ -26,7 +27,8 @@ def complete(sources: Sources) -> None:
     _find_dialect(sources)
     _find_urls(sources)
     _find_authorities(sources)
-    _find_database(sources)
+    find_host(sources)
+    find_database(sources)
     _find_digest_key(sources)
     _find_gate_files(sources)
     _find_instance(sources)
@@ -133,16 +135,6 @@ def _find_authorities(sources: Sources) -> None:
         sources.problems.append(f"{name}: {path} contains no certificates in PEM form")
 
 
-def _find_database(sources: Sources) -> None:
-    name = "ATOM_SAAS_DATABASE_URL"
-    if name not in sources.origins:
-        state = (sources.environ.get("STATE_DIRECTORY") or "").split(":")[0]
-        sources.origins[name] = "$STATE_DIRECTORY" if state else "default"
-        sources.values[name] = Path(state) / "atom.db" if state else Path("data/atom.db")
-    if sources.values[name] is not None:
-        sources.values[name] = sources.absolute(name)
-
-
 def _find_digest_key(sources: Sources) -> None:
     name = "ATOM_SYNC_DIGEST_KEY_FILE"
     credentials = sources.environ.get("CREDENTIALS_DIRECTORY")
@@ -155,7 +147,9 @@ def _find_digest_key(sources: Sources) -> None:
         return
     path = sources.values[name] = sources.absolute(name)
     try:
-        key = read_digest_key(path, sources.values["ATOM_SAAS_DATABASE_URL"], is_credential=is_credential)
+        database = sources.values["ATOM_SAAS_DATABASE_URL"]
+        file = database if isinstance(database, Path) else None
+        key = read_digest_key(path, file, is_credential=is_credential)
     except (OSError, ValueError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         sources.denied = sources.denied or (error if isinstance(error, PermissionError) else None)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from atom_saas_sync.config.secrets import Secret
 from atom_saas_sync.config.settings import TOKEN_HINT
 from atom_saas_sync.config.values import token
-from atom_saas_sync.config.variables import PLACEHOLDER, PREFIXES, TOKEN_TAKES, VARIABLES
+from atom_saas_sync.config.variables import PLACEHOLDER, PREFIXES, TOKEN_TAKES, URL_WITH_PASSWORD, VARIABLES
 from atom_saas_sync.errors import ConfigError
 
 _TOKEN_FILE_MAX_BYTES = 64 * 1024
@@ -49,6 +49,27 @@ def read_token_file_and_rights(path: Path) -> tuple[Secret, bool]:
         return token(text.removesuffix("\n")), _is_too_open(status)
     except ValueError:
         raise ConfigError(f"{what} does not contain {TOKEN_TAKES}", hint=TOKEN_HINT) from None
+
+
+def read_password_file(path: Path, name: str) -> tuple[str, bool]:
+    """Return the password in a file, without a line break at its end, and whether more people may read it than need to.
+
+    Raises ConfigError, which does not repeat anything of it.
+    """
+    what = f"{name}: {path}"
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(f"{what}: is not a regular file")
+        if status.st_size > _TOKEN_FILE_MAX_BYTES:
+            raise ConfigError(f"{what}: is too large for a password")
+        text = path.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise ConfigError(f"{what}: {reason}") from (error if isinstance(error, OSError) else None)
+    if not text or "\0" in text:
+        raise ConfigError(f"{what}: {'holds a NUL character' if text else 'is empty'}")
+    return text, _is_too_open(status)
 
 
 def _is_too_open(status: os.stat_result) -> bool:
@@ -131,8 +152,8 @@ def read_env_file(path: Path, *, is_found: bool) -> EnvFile:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
         denied = error if isinstance(error, PermissionError) else None
         return EnvFile(str(path), values, [f"{path}: {reason}"], warnings, denied)
-    secrets = {values.get(variable.name) for variable in VARIABLES if variable.secret}
-    if _is_too_open(status) and secrets - {None, "", PLACEHOLDER}:
+    secrets = {values.get(variable.name) for variable in VARIABLES if variable.secret} - {None, "", PLACEHOLDER}
+    if _is_too_open(status) and (secrets or URL_WITH_PASSWORD.match(values.get("ATOM_SAAS_DATABASE_URL", ""))):
         warnings.append(f"{path} contains a secret and can be read by others; chmod 600 it")
     return EnvFile(str(path), values, [], warnings)
 

@@ -53,6 +53,7 @@ class Settings:
     ca_file: Path | None
     allow_insecure: bool
     database: Location
+    host: str
     cache_strict_ttl: bool
     admin_token: Secret | None
     history_versions: int

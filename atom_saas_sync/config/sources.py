@@ -117,7 +117,7 @@ class Sources:
         except (ValueError, OverflowError) as error:
             self.values[variable.name] = None
             self.wrong[variable.name] = _shown_wrong(variable, text)
-            got = "" if variable.secret or PERHAPS_SECRET.search(text) else f" {text[:80]!r}"
+            got = "" if variable.secret or _may_hold_secret(text) else f" {text[:80]!r}"
             if text == PLACEHOLDER:
                 got = ", the placeholder of .env.example"
             reason = f"; {error}" if isinstance(error, InvalidValue) else ""
@@ -152,7 +152,12 @@ def _shown_wrong(variable: Variable, text: str) -> str:
     """Return what may be shown of a value that is not valid."""
     if variable.secret:
         return mask(Secret(text))
-    return "…" if PERHAPS_SECRET.search(text) else text[:80]
+    return "…" if _may_hold_secret(text) else text[:80]
+
+
+def _may_hold_secret(text: str) -> bool:
+    """Tell whether a message must not repeat a value; any URL of a server may hold a password, right or wrong."""
+    return PERHAPS_SECRET.search(text) is not None or text.lower().startswith("postgres")
 
 
 def _as_text(value: object) -> str | None:
@@ -164,4 +169,5 @@ def _as_text(value: object) -> str | None:
         return "true" if value else "false"
     if isinstance(value, float):
         return str(value).removesuffix(".0")
-    return without_query(str(value))
+    # What a server's address shows has no secret in its query.
+    return str(value) if isinstance(value, Path) or hasattr(value, "shown") else without_query(str(value))

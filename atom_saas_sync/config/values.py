@@ -7,10 +7,14 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from atom_saas_sync.config.secrets import Secret
+from atom_saas_sync.core.location import Location
+
+if TYPE_CHECKING:
+    from atom_saas_sync.core.server_address import ServerAddress
 
 _TOKEN_FORMS = (
     re.compile(r"at_saas_[!-~]+"),
@@ -158,12 +162,14 @@ def admin_token(text: str) -> Secret:
     return Secret(header_text(text))
 
 
-def database(text: str) -> Path:
+def database(text: str) -> Location:
     """Read the address or path of a database."""
+    if text.lower().startswith("postgres") and (address := _server(text)):
+        return address
     scheme, separator, rest = text.partition("://")
     if separator:
         if scheme != "sqlite":
-            raise InvalidValue("only SQLite is supported")
+            raise InvalidValue("only SQLite and PostgreSQL are supported")
         if not rest.startswith("/"):
             raise InvalidValue("the path follows three slashes, or four if it is absolute")
         if "?" in rest:
@@ -176,3 +182,15 @@ def database(text: str) -> Path:
     if text.startswith("~"):
         raise InvalidValue("~ is only expanded by shells; write the full path")
     return path(text)
+
+
+def _server(text: str) -> ServerAddress | None:
+    """Read the address of a database on a server; None if a text is not meant as one."""
+    from atom_saas_sync.core.server_address import is_server_url, read_server_address
+
+    if not is_server_url(text):
+        return None
+    try:
+        return read_server_address(text)
+    except ValueError as error:
+        raise InvalidValue(str(error)) from None

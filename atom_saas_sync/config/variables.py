@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -182,8 +183,23 @@ VARIABLES = (
         "ATOM_SAAS_DATABASE_URL",
         "database",
         database,
-        "sqlite:///relative/path, sqlite:////absolute/path or a plain path, without ~ (only SQLite is supported)",
+        "sqlite:///relative/path, sqlite:////absolute/path or a plain path, without ~; or "
+        "postgresql://user@host:port/name?sslmode=…&schema=…",
         "the database; under systemd, $STATE_DIRECTORY/atom.db by default",
+    ),
+    Variable(
+        "ATOM_SAAS_DATABASE_PASSWORD_FILE",
+        "",
+        path,
+        "the path of a private file",
+        "password for a database on a server; under systemd, the credential atom-sync-database-password",
+    ),
+    Variable(
+        "ATOM_SYNC_HOST",
+        "host",
+        header_text,
+        _HEADER_TAKES,
+        "name of this host among those that share a database; by default the system's host name",
     ),
     Variable(
         "ATOM_SAAS_CACHE_STRICT_TTL",
@@ -319,7 +335,15 @@ DEFAULT_URLS = {
         "wss://atomagentos.com/api/ws/satellite/connect",
     ),
 }
-_WHERE_SECRETS_ARE = {"ATOM_SAAS_API_TOKEN_FILE", "ATOM_SYNC_DIGEST_KEY_FILE", "CREDENTIALS_DIRECTORY"}
+_WHERE_SECRETS_ARE = {
+    "ATOM_SAAS_API_TOKEN_FILE",
+    "ATOM_SAAS_DATABASE_PASSWORD_FILE",
+    "ATOM_SYNC_DIGEST_KEY_FILE",
+    "CREDENTIALS_DIRECTORY",
+    "PGPASSFILE",
+    "PGPASSWORD",
+}
+URL_WITH_PASSWORD = re.compile(r"postgres[a-z+]*://[^/?#]*:[^/?#]*@", re.IGNORECASE)
 _USUAL_URLS = dict(zip(("ATOM_SAAS_API_URL", "ATOM_SAAS_WS_URL"), DEFAULT_URLS["v1"], strict=True))
 
 
@@ -345,4 +369,6 @@ def is_system(environ: Mapping[str, str]) -> bool:
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment without our secrets and their files, for child processes that are not ours."""
     ours = {variable.name for variable in VARIABLES if variable.secret} | _WHERE_SECRETS_ARE
+    if URL_WITH_PASSWORD.match(environment.get("ATOM_SAAS_DATABASE_URL", "")):
+        ours.add("ATOM_SAAS_DATABASE_URL")
     return {name: value for name, value in environment.items() if name not in ours}

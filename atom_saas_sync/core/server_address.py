@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from urllib.parse import quote, unquote_to_bytes
 
 SCHEMA = "atom_sync"
@@ -23,6 +23,7 @@ _PLAIN = r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})"
 _USER = re.compile(rf"({_PLAIN}*)(?::((?:{_PLAIN}|:)*))?")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})*)(?::(\d*))?")
 _ENCODED = re.compile(r"(?:[^%\x00-\x20\x7f]|%[0-9A-Fa-f]{2})*")
+_MEANT = re.compile(r"postgres[a-z0-9+]*:", re.IGNORECASE)
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _KEY = re.compile(r"[a-z_]{1,30}")
 
@@ -58,6 +59,13 @@ class ServerAddress:
     @property
     def shown(self) -> str:
         """Return the URL without its password."""
+        return self._url("")
+
+    def reveal(self) -> str:
+        """Return the URL with its password, for a child process of ours."""
+        return self._url("" if self.password is None else f":{quote(self.password, safe='')}")
+
+    def _url(self, password: str) -> str:
         is_socket = self.host.startswith("/")
         places = "" if is_socket else ",".join(_joined(*place) for place in _places(self.host, self.port))
         query = {"host": self.host, "port": self.port} if is_socket else {}
@@ -65,20 +73,16 @@ class ServerAddress:
             query["schema"] = self.schema
         query |= self.options
         text = "&".join(f"{name}={quote(value, safe='/,:')}" for name, value in query.items() if value)
-        user = f"{quote(self.user, safe='')}@" if self.user else ""
+        user = f"{quote(self.user, safe='')}{password}@" if self.user or password else ""
         return f"postgresql://{user}{places}/{quote(self.database, safe='')}{'?' if text else ''}{text}"
 
     def __str__(self) -> str:
         return self.shown
 
-    def with_password(self, password: str | None) -> ServerAddress:
-        """Return the same address with this password."""
-        return replace(self, password=password)
-
 
 def is_server_url(text: str) -> bool:
     """Tell whether a text is meant as the URL of a PostgreSQL server, right or wrong."""
-    return text.partition(":")[0].lower().startswith("postgres")
+    return _MEANT.match(text) is not None
 
 
 def read_server_address(text: str) -> ServerAddress:

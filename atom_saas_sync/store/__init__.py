@@ -23,7 +23,9 @@ def engine_at(location: Location) -> Engine:
 
         return SQLiteEngine(location)
     from atom_saas_sync.errors import ConfigError
+    from atom_saas_sync.store.postgresql import require_driver
 
+    require_driver()
     raise ConfigError(f"databases on a server are not supported yet: {location}", hint="use a file, with sqlite:///")
 
 

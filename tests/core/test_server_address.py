@@ -55,6 +55,7 @@ def test_options_are_kept_and_shown() -> None:
 def test_a_password_may_hold_any_character_and_is_never_shown(written: str, meant: str) -> None:
     address = read_server_address(f"postgresql://u:{written}@h/n")
     assert address.password == meant
+    assert read_server_address(address.reveal()) == address
     for text in (address.shown, repr(address), str(address)):
         assert written not in text
         assert meant not in text
@@ -117,3 +118,4 @@ def test_a_url_of_a_server_is_told_from_a_file() -> None:
     assert is_server_url("Postgresql:x")
     assert not is_server_url("sqlite:///postgres.db")
     assert not is_server_url("data/postgres.db")
+    assert not is_server_url("postgres.db")

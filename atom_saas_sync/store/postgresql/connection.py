@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 import psycopg
+from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from atom_saas_sync.core.server_address import ServerAddress
@@ -129,7 +130,9 @@ class Connection:
     def token(self, kind: str) -> int | None:
         """Return the token of the last run of a kind."""
         with self._translated():
-            row = self.connection.execute("SELECT token FROM run_lock WHERE kind = %s", (kind,)).fetchone()
+            table = sql.Identifier(self.schema, "run_lock")  # between transactions, behind a pooler, nothing is set up
+            question = sql.SQL("SELECT token FROM {} WHERE kind = %s").format(table)
+            row = self.connection.execute(question, (kind,)).fetchone()
         return None if row is None else int(row[0])
 
     def close(self) -> None:

@@ -11,8 +11,6 @@ import psycopg
 from atom_saas_sync.core.server_address import ServerAddress
 from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseBusy, DatabaseError
 
-INSTALL = "pip install 'atom-saas-sync[postgresql]'"
-
 _LONGEST_REASON = 300
 _REACH = (
     "is the server running, and does it listen there? `atom-sync doctor` tries it; what was committed is kept, and "
@@ -146,13 +144,6 @@ def unconnected(error: psycopg.Error, address: ServerAddress) -> AtomSyncError:
 def is_overload(error: AtomSyncError) -> bool:
     """Tell whether a connection that failed so may be made a little later."""
     return isinstance(error, DatabaseBusy) or "the connection was refused" in error.message
-
-
-def missing_driver() -> ConfigError:
-    """Return the error of an installation without the driver."""
-    return ConfigError(
-        "a database on a PostgreSQL server needs the driver psycopg, which is not installed", hint=f"run: {INSTALL}"
-    )
 
 
 def _case(state: str | None) -> _Case | None:

@@ -112,6 +112,7 @@ def upgrade(db: Connection, target: str | None = None, *, sleep: Callable[[float
     """
     if target not in (None, HEAD, *known()):
         raise UsageError(f"no migration is called {target!r}", hint=f"there are: {', '.join(known())}, {HEAD}")
+    db.require_session()
     last = known().index(target) if target in known() else len(known())
 
     def apply(connection: psycopg.Connection[Row]) -> list[str]:

@@ -324,7 +324,7 @@ CREATE INDEX idx_skill_ratings_pending ON skill_ratings (updated_at) WHERE NOT s
 
 CREATE TABLE failed_rating_uploads (
     id text COLLATE "C" PRIMARY KEY DEFAULT replace(gen_random_uuid()::text, '-', ''),
-    rating_id text COLLATE "C" NOT NULL REFERENCES skill_ratings (id) ON DELETE CASCADE,
+    rating_id text COLLATE "C" NOT NULL REFERENCES skill_ratings (id) ON DELETE CASCADE DEFERRABLE,
     error_message text NOT NULL,
     failed_at timestamptz NOT NULL,
     last_retry_at timestamptz,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,10 @@ from server_support import opened
 
 from atom_saas_sync.core.server_address import read_server_address
 from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseBusy, DatabaseError
-from atom_saas_sync.store.postgresql import session
+from atom_saas_sync.store.postgresql import require_driver, session
 from atom_saas_sync.store.postgresql.connection import Connection
 from atom_saas_sync.store.postgresql.database import Database
-from atom_saas_sync.store.postgresql.failures import explained, missing_driver, unconnected
+from atom_saas_sync.store.postgresql.failures import explained, unconnected
 from atom_saas_sync.store.postgresql.rows import Row
 
 ADDRESS = read_server_address("postgresql://worker:hunter2@db.example/site")
@@ -237,6 +238,10 @@ def test_a_pooler_in_transaction_mode_is_read_through_and_runs_nothing(
             connection.require_session()
 
 
-def test_without_the_driver_the_command_that_installs_it_is_named() -> None:
-    assert missing_driver().exit_code == 78
-    assert "pip install 'atom-saas-sync[postgresql]'" in str(missing_driver().hint)
+def test_without_the_driver_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_driver()
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ConfigError) as error:
+        require_driver()
+    assert error.value.exit_code == 78
+    assert "pip install 'atom-saas-sync[postgresql]'" in str(error.value.hint)

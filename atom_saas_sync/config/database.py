@@ -1,0 +1,80 @@
+"""The database: the path of its file, or the address of its server and the password for it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atom_saas_sync.config.files import is_missing, read_password_file
+from atom_saas_sync.config.sources import Sources
+from atom_saas_sync.errors import ConfigError
+
+if TYPE_CHECKING:
+    from atom_saas_sync.core.server_address import ServerAddress
+
+_NAME = "ATOM_SAAS_DATABASE_URL"
+_FILE = "ATOM_SAAS_DATABASE_PASSWORD_FILE"
+_HOST = "ATOM_SYNC_HOST"
+_CREDENTIAL = "atom-sync-database-password"
+
+
+def find_database(sources: Sources) -> None:
+    """Complete the path of the file, or the address of the server."""
+    if _NAME not in sources.origins:
+        state = (sources.environ.get("STATE_DIRECTORY") or "").split(":")[0]
+        sources.origins[_NAME] = "$STATE_DIRECTORY" if state else "default"
+        sources.values[_NAME] = Path(state) / "atom.db" if state else Path("data/atom.db")
+    database = sources.values[_NAME]
+    if isinstance(database, Path):
+        sources.values[_NAME] = sources.absolute(_NAME)
+    elif database is not None:
+        _complete(database, sources)
+    if sources.values[_FILE] is not None:
+        sources.values[_FILE] = sources.absolute(_FILE)
+
+
+def find_host(sources: Sources) -> None:
+    """Let the system name this host where nobody else does."""
+    if _HOST not in sources.origins:
+        sources.origins[_HOST], sources.values[_HOST] = "system", os.uname().nodename
+
+
+def _complete(address: ServerAddress, sources: Sources) -> None:
+    from dataclasses import replace
+
+    if address.password is None:
+        password, origin = _password(sources)
+    else:
+        password, origin = address.password, sources.origins[_NAME]
+        if origin == "--database":
+            sources.warnings.append(
+                f"--database holds a password, which everybody sees in the list of processes; put it into {_FILE}"
+            )
+    is_found = sources.is_found and sources.origins[_NAME] == sources.file_name
+    if password is not None and is_found and origin != sources.file_name:
+        sources.problems.append(
+            f"{_NAME}: from {sources.file_name}, but the password is from {origin}; what a .env file in the working "
+            "directory says gets only a password from the same file: name the file with --env-file if it is yours"
+        )
+    sources.values[_NAME] = replace(address, password=password, this_host=sources.values[_HOST] or "")
+
+
+def _password(sources: Sources) -> tuple[str | None, str]:
+    """Return the password and where it is from; PGPASSFILE is for the driver, which knows what each line is for."""
+    path = None if sources.values[_FILE] is None else sources.absolute(_FILE)
+    credentials = sources.environ.get("CREDENTIALS_DIRECTORY")
+    if path is None and _FILE not in sources.wrong and credentials:
+        credential = Path(credentials) / _CREDENTIAL
+        if not is_missing(credential):
+            path, sources.values[_FILE], sources.origins[_FILE] = credential, credential, "systemd credential"
+    if path is not None:
+        try:
+            password, readable = read_password_file(path, _FILE)
+        except ConfigError as error:
+            sources.problems.append(error.message)
+            return None, str(path)
+        if readable:
+            sources.warnings.append(f"{path} can be read by others; chmod 600 it")
+        return password, sources.origins[_FILE] if sources.origins[_FILE] == sources.file_name else str(path)
+    return sources.environ.get("PGPASSWORD") or None, "PGPASSWORD"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from atom_saas_sync.config.secrets import Secret
 from atom_saas_sync.config.variables import DEFAULT_URLS
-from atom_saas_sync.core.location import Location
 from atom_saas_sync.errors import ConfigError
 from atom_saas_sync.model import Strategy
+
+if TYPE_CHECKING:
+    from atom_saas_sync.core.location import Location
 
 TOKEN_HINT = "set ATOM_SAAS_API_TOKEN or ATOM_SAAS_API_TOKEN_FILE; tokens are in the dashboard, settings, API tokens"  # noqa: S105
 

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING
 
 from atom_saas_sync.core.health import size
 from atom_saas_sync.errors import DatabaseError, UsageError
-from atom_saas_sync.model.upkeep import Change
 from atom_saas_sync.store.sqlite import adoption, digests, schema, search_index, snapshot
 from atom_saas_sync.store.sqlite.backup import beside, copy
 from atom_saas_sync.store.sqlite.connection import Connection
@@ -31,6 +30,8 @@ from atom_saas_sync.store.sqlite.connection import Connection
 if TYPE_CHECKING:
     import sqlite_utils
     from sqlite_utils.migrations import Migrations
+
+    from atom_saas_sync.model.upkeep import Change
 
 
 SET_NAME = "atom_saas_sync"
@@ -97,6 +98,8 @@ def upgrade(db: Connection, target: str | None = None, *, adopt: bool = True) ->
     Raises UsageError for an unknown target, and DatabaseError if the database is newer than this version or holds
     another program's table, index, view or trigger of a name that we need; then nothing was changed.
     """
+    from atom_saas_sync.model.upkeep import Change  # `status` imports this module, and changes nothing
+
     if not _to_apply(db, target):
         return Change()
     backup = None
@@ -162,6 +165,8 @@ def downgrade(db: Connection, target: str | int) -> Change:
     Raises UsageError for an unknown target, and DatabaseError if the database is newer than this version or a table of
     another program refers to one that would be dropped.
     """
+    from atom_saas_sync.model.upkeep import Change  # `status` imports this module, and changes nothing
+
     names = _to_take_back(db, target)
     if names and adoption.is_adopted(db.connection):
         return _give_back(db, names)
@@ -186,6 +191,8 @@ def downgrade(db: Connection, target: str | int) -> Change:
 
 def _give_back(db: Connection, names: Sequence[str]) -> Change:
     """Revert all migrations in one transaction, and give the Atom backend its tables back."""
+    from atom_saas_sync.model.upkeep import Change  # `status` imports this module, and changes nothing
+
     if len(names) < len(_applied(db.connection)):
         raise UsageError(
             "a database of the Atom backend can only be given back whole", hint="run `atom-sync db downgrade base`"

@@ -1,4 +1,4 @@
-"""Where an installation for the whole machine keeps its files."""
+"""The paths of a system-wide installation."""
 
 SETTINGS = "/etc/atom-sync/atom-sync.env"
 """Where services and jobs find their settings, unless another file was given."""

@@ -1,4 +1,4 @@
-"""The scan command as processes: a few at a time, each with a time limit, and none left at the end."""
+"""Run the scan command: a few processes at a time, each with a time limit, and none left running at the end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _Result = tuple[str, bool, str | None, bool]
 
 
 class CommandScanner:
-    """Runs the command without a shell; `environment` is all that it gets of ours."""
+    """Runs the command without a shell, with only `environment` as its environment."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class CommandScanner:
 
     def _run(self, skill_id: str, document: bytes) -> _Result:
         expired = threading.Event()
-        # A file, not a pipe: a program that reads nothing, or ends early, keeps nobody waiting.
+        # A file, not a pipe: a program that reads nothing, or exits early, must not block us.
         with tempfile.TemporaryFile() as stdin:
             stdin.write(document)
             stdin.seek(0)

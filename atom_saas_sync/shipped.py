@@ -16,7 +16,7 @@ from atom_saas_sync.errors import DatabaseError
 _PACKAGE = Path(__file__).parent
 ENV_EXAMPLE = "env/.env.example"
 
-# The name here, where it is in a checkout, and its meaning.
+# The name, the path in a checkout, and the meaning.
 _STORED = {
     ENV_EXAMPLE: (".env.example", "every setting with its default, as comments"),
     "monitoring/alerts/prometheus-alerts.yml": ("", "alert rules for Prometheus"),
@@ -34,7 +34,7 @@ _WITHOUT_DESCRIPTION = {
 
 @dataclass(frozen=True, slots=True)
 class ShippedFile:
-    """One file: its path below the directory that it is written to, its meaning in a few words, and its text."""
+    """One file: its relative target path, a short description, and its text."""
 
     name: str
     meaning: str
@@ -42,7 +42,7 @@ class ShippedFile:
 
 
 def shipped_files() -> list[ShippedFile]:
-    """Return all of them but the manual pages, by name. Raises DatabaseError if one cannot be read."""
+    """Return all files except the manual pages, by name. Raises DatabaseError if one cannot be read."""
     files = [ShippedFile(name, meaning, stored_text(name)) for name, (_, meaning) in _STORED.items()]
     files.append(
         ShippedFile("cron/atom-sync", "crontab for /etc/cron.d, with the default intervals", crontab(Schedule()))

@@ -1,4 +1,4 @@
-"""What systemd of this machine knows of our units. Where there is none, there are none."""
+"""Query systemd about our units; without systemd there are none."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Unit:
 
 
 def ask_systemctl(*question: str) -> str | None:
-    """Return what systemctl answers; None if there is no systemd to ask. Raises AtomSyncError."""
+    """Return the output of systemctl; None without systemd. Raises AtomSyncError."""
     return _ask(_BOOTED.is_dir(), question, {"LC_ALL": "C"})
 
 
 def ask_own_systemctl(*question: str) -> str | None:
-    """Return what the user's own manager answers (`systemctl --user`); None if none runs. Raises AtomSyncError."""
+    """Return the output of `systemctl --user`; None if no user manager is running. Raises AtomSyncError."""
     runtime = Path(f"/run/user/{os.getuid()}")
     runs = (runtime / "systemd/private").exists()
     return _ask(runs, ("--user", *question), {"LC_ALL": "C", "XDG_RUNTIME_DIR": str(runtime)})
@@ -67,7 +67,7 @@ def _ask(there: bool, question: tuple[str, ...], environment: dict[str, str]) ->
 def timers(
     ask: Callable[..., str | None] = ask_systemctl, ask_own: Callable[..., str | None] = ask_own_systemctl
 ) -> list[ScheduledJob]:
-    """Return the jobs that systemd's timers start, else those of the user's own systemd.
+    """Return the jobs of systemd's timers, or those of the user's own systemd.
 
     `minutes` is None, as a calendar says when.
 
@@ -94,7 +94,7 @@ def _timers(text: str | None) -> list[ScheduledJob]:
 def units(
     ask: Callable[..., str | None] = ask_systemctl, ask_own: Callable[..., str | None] = ask_own_systemctl
 ) -> list[Unit]:
-    """Return our units that are loaded, else those of the user's own systemd. Raises AtomSyncError as `timers` does."""
+    """Return our loaded units, or those of the user's own systemd. Raises AtomSyncError like `timers`."""
     question = ("list-units", "--all", "--plain", "--no-legend", "--no-pager", "atom-sync*")
     return _units(ask(*question), own=False) or _units(ask_own(*question), own=True)
 
@@ -106,7 +106,7 @@ def _units(text: str | None, *, own: bool) -> list[Unit]:
 
 
 def _moment(microseconds: object) -> datetime | None:
-    """Return the time that systemd means; it has 0 or nothing for a timer that is not planned."""
+    """Return a time from systemd; None for 0 or an empty value, which mean that the timer is not planned."""
     if type(microseconds) is not int or microseconds <= 0:
         return None
     return datetime.fromtimestamp(microseconds / 1_000_000, UTC)

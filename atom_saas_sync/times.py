@@ -1,4 +1,4 @@
-"""Times: aware datetimes everywhere but at two edges, the rows of the store and the documents for programs.
+"""Times: aware datetimes everywhere except in database rows and JSON documents.
 
 There they are text: UTC, ISO 8601 with `Z`, so that they sort as text (data-model.md).
 """

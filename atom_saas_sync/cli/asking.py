@@ -1,4 +1,4 @@
-"""Asking before something is lost that exists only here."""
+"""Ask before local work is lost."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from atom_saas_sync.errors import UsageError
 
 
 def confirm_loss(lines: Sequence[str], *, what: str, question: str, yes: bool, as_json: bool) -> None:
-    """List what is about to be lost, and ask; do nothing if that is nothing, or with `yes`.
+    """List what would be lost, and ask; do nothing if the list is empty, or with `yes`.
 
-    `what` is its name with its number, as in "2 local edits". Raises UsageError where nobody can answer.
+    `what` is a noun with its number, such as "2 local edits". Raises UsageError without a terminal.
     """
     if yes or not lines:
         return

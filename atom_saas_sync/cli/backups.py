@@ -1,4 +1,4 @@
-"""`db backup`, and what else keeps the database file."""
+"""`db backup`, `db restore` and `db compact`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`budget`: what is left of the requests that may be sent, and who limits them."""
+"""`budget`: the available requests, and their limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`cache`: how old the entries are, and removing what expired."""
+"""`cache`: the age of the entries, and removing expired ones."""
 
 from __future__ import annotations
 

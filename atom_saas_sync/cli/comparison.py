@@ -1,4 +1,4 @@
-"""Two versions of a skill side by side, field by field. Imported late, for it needs rich."""
+"""Two versions of a skill side by side, field by field. Imported late, because it needs rich."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from atom_saas_sync.core.comparison import ABSENT, FieldChange
 from atom_saas_sync.core.line_diff import compare_lines
 
 _CONTEXT = 3
-# What a screen shows of one field, so that it is there within a second whatever a publisher sends; --json has all.
+# Limits for one field, so that the screen appears within a second whatever a publisher sends; --json shows all.
 _MOST_ROWS = 400
 _LONGEST_LINE = 2000
-# Highlighting is far slower than comparing, and its time depends on the text.
+# Highlighting is far slower than comparing, and its duration depends on the text.
 LONGEST_HIGHLIGHTED = 20_000
 _CHANGED_BY = {"local": "changed here", "remote": "changed there", "both": "changed on both sides"}
-# No light terminal shows bright colours well, and no dark one a blue that is not bright.
+# Bright colours are hard to read on light terminals, and dark blue on dark ones.
 CODE_COLOURS = ANSISyntaxTheme(
     {
         token: ANSI_DARK.get(token, style) if style.color and style.color.name == "blue" else style
         for token, style in ANSI_LIGHT.items()
-        if token != ("Error",)  # the syntax is only a guess: what it does not know is not marked
+        if token != ("Error",)  # the syntax is only a guess, so errors are not marked
     }
 )
 _JAVASCRIPT = re.compile(r"(?:/[/*]|(?:export|const|let|var|function|async function)\s|import\b[^\n]*\bfrom\s+[\"'])")
@@ -41,7 +41,7 @@ _MARKS = {"-": "bold red", "+": "bold green", "~": "bold yellow"}
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A row of the view: on each side the number of a line, counted from 0, or None; a gap has neither."""
+    """A row of the view: on each side a line number, from 0, or None; a gap has neither."""
 
     mark: str
     left: int | None = None
@@ -105,7 +105,7 @@ def _table(local: _Lines, remote: _Lines, left: str, right: str, *, width: int) 
     longer = max(len(local.raw), len(remote.raw))
     table = Table.grid(padding=0, expand=True)
     digits = len(str(longer)) if longer > 1 else 0
-    # Both halves have exactly the same width, or lines would not stand beside each other.
+    # Both halves have the same width, so that lines stay side by side.
     text_width = max(8, (width - 3 - 2 * (digits + 3)) // 2)
     for _ in range(2):
         table.add_column(width=digits, justify="right", style="dim", no_wrap=True)
@@ -163,7 +163,7 @@ def _rows(local: list[str], remote: list[str]) -> Iterator[_Row]:
 
 
 def _lines(value: Any) -> list[str]:  # noqa: ANN401 - JSON
-    """Return a value as lines, as it came: two that differ in what nobody sees do differ."""
+    """Return a value as lines, unchanged: values that differ in invisible characters must differ."""
     if value is ABSENT:
         return ["(no such field)"]
     if isinstance(value, str):
@@ -180,7 +180,7 @@ def _one_line(value: Any) -> str:  # noqa: ANN401 - JSON
 
 
 def _shown(line: str, *, tabs: bool) -> str:
-    """Return a line as a terminal may show it, no longer than anybody reads."""
+    """Return a printable line, cut to a readable length."""
     rest = len(line) - _LONGEST_LINE
     end = f"… {counted(rest, 'more character')}" if rest > 0 else ""
     line = line[:_LONGEST_LINE]
@@ -188,7 +188,7 @@ def _shown(line: str, *, tabs: bool) -> str:
 
 
 class _Lines:
-    """The lines of one side, made ready for the screen when they are asked for: most of a long text never is."""
+    """The lines of one side, rendered on request: most lines of a long text are never shown."""
 
     def __init__(self, name: str, value: Any) -> None:  # noqa: ANN401 - JSON
         self.raw = _lines(value)
@@ -207,6 +207,6 @@ def _coloured(name: str, text: str) -> list[Text] | None:
         return None
     lines = [_shown(line, tabs=True) for line in text.split("\n")]
     coloured = Syntax("", syntax, theme=CODE_COLOURS).highlight("\n".join(lines)).split("\n", allow_blank=True)
-    # The highlighter may drop blank lines at the ends: then colours are not worth wrong numbers.
+    # The highlighter may drop blank lines at the ends; then use no colours rather than wrong numbers.
     shown = [line.plain for line in coloured[: len(lines)]]
     return list(coloured[: len(lines)]) if shown == lines else None

@@ -1,4 +1,4 @@
-"""What the shell offers after the tab key: commands, options, their values, and ids from the database."""
+"""Tab completion: commands, options, their values, and ids from the database."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _LONGEST_MEANING = 60
 
 
 def complete(root: Command, words: list[str]) -> int:
-    """Print what may replace the last of these words, a line each: the value, a tab, its meaning.
+    """Print the completions of the last word, one per line: the value, a tab, its meaning.
 
-    Prints nothing where only the shell can help, as with file names. Called by the scripts of `completion`.
+    Prints nothing where the shell must complete, as for file names. Called by the scripts of `completion`.
     """
     from typer._click import shell_completion
 
@@ -37,7 +37,7 @@ def complete(root: Command, words: list[str]) -> int:
         target, unfinished = shell_completion._resolve_incomplete(context, before, typed)  # noqa: SLF001 - likewise
         items = target.shell_complete(context, unfinished)
     except typer.TyperException:
-        return 0  # nothing goes on from a mistake
+        return 0  # no completion after a mistake
     option = typed.removesuffix(unfinished) if typed.startswith("--") and "=" in typed else ""
     for item in items:
         if item.type == "plain":
@@ -47,7 +47,7 @@ def complete(root: Command, words: list[str]) -> int:
 
 
 def candidates(context: Context, parameter: Parameter, typed: str) -> list[tuple[str, str]]:
-    """Return the values of a parameter that begin with what was typed, and what they mean."""
+    """Return the values of a parameter with the typed prefix, and their meanings."""
     path = context.command_path.partition(" ")[2]
     name = parameter.opts[0] if parameter.param_type_name == "option" else (parameter.metavar or "").strip("[]…")
     of = (
@@ -70,7 +70,7 @@ def _stored(kind: str) -> Callable[[Context, str], Candidates]:
         try:
             return _engine(context).suggestions(kind, typed)
         except AtomSyncError:
-            return []  # the command itself says what is wrong
+            return []  # the command itself reports the error
 
     return find
 
@@ -122,7 +122,7 @@ def _states(_context: Context, _typed: str) -> Candidates:
     return STATES
 
 
-# By the words of the command, or of its group, and the option or the argument; else by that alone.
+# Keyed by the words of the command or its group and the option or argument, or by the latter alone.
 _CANDIDATES: dict[str, Callable[[Context, str], Candidates]] = {
     "--log-level": _fixed(*LOG_LEVELS),
     "--log-format": _fixed(*LOG_FORMATS),

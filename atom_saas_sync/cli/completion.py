@@ -1,4 +1,4 @@
-"""`completion`: the scripts that make a shell ask us what may follow (cli/completing.py answers)."""
+"""`completion`: the shell scripts that call our completion (cli/completing.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.output import say
 from atom_saas_sync.errors import UsageError
 
-# Readline ends words at = and :, and replaces only what follows them; we complete the whole word of the shell.
+# Readline splits words at = and :, and replaces only the last part; we complete the shell's whole word.
 _BASH = r"""
 _atom_sync() {
     local word words=() line value colon=${COMP_WORDBREAKS//[^=:]/} i

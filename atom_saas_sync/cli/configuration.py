@@ -74,7 +74,7 @@ def check(
 
 
 def _network_problems(url: str | None) -> list[str]:
-    """Return what is wrong with variables of other programs that connections use: of proxies and of OpenSSL."""
+    """Return the problems with variables of other programs that connections use: proxies and OpenSSL."""
     from atom_saas_sync.marketplace.proxies import proxy_for
     from atom_saas_sync.marketplace.tls import tls_context
 

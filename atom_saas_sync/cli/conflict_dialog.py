@@ -1,4 +1,4 @@
-"""Deciding conflicts on a terminal: the choices, what they would write, and the question before it is written."""
+"""Resolve conflicts interactively: the choices, a preview of the result, and a confirmation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Settle = Callable[[list[int], "Decision"], "list[Settled]"]
 
 
 def edit(log: ListedConflicts, conflict_id: int, settle: Settle, *, may_ask: bool) -> list[Settled]:
-    """Let the person edit the merged skill, again after a mistake, and settle the conflict with the result."""
+    """Let the user edit the merged skill (again after a mistake), and resolve the conflict with the result."""
     from atom_saas_sync.cli.editor import EditedFile, edited, keeping, pretty
     from atom_saas_sync.usecases.resolve_conflicts import Decision, open_conflict, own_skill, proposal
 
@@ -46,7 +46,7 @@ def edit(log: ListedConflicts, conflict_id: int, settle: Settle, *, may_ask: boo
 def ask(
     log: ListedConflicts, ids: Sequence[int], settle: Settle, show: Callable[[LoggedConflict], None]
 ) -> list[Settled]:
-    """Ask a person about each conflict, and before what was chosen is written; each is settled at once."""
+    """Ask about each conflict, and for confirmation before writing; each is resolved immediately."""
     from atom_saas_sync.usecases.resolve_conflicts import open_conflict
 
     settled: list[Settled] = []
@@ -102,7 +102,7 @@ def _show_result(conflict: LoggedConflict, decision: Decision) -> None:
 
 
 def _ask_whole(changes: Sequence[FieldChange]) -> Any:  # noqa: ANN401 - a Strategy, or None to skip
-    """Ask about a conflict in which each field was changed on one side alone."""
+    """Ask about a conflict in which each field was changed on one side only."""
     for side, place in (("local", "here"), ("remote", "the marketplace")):
         names = [printable(change.name) for change in changes if change.changed_by == side]
         if names:

@@ -1,4 +1,4 @@
-"""`conflicts`: see what was changed on both sides, settle it, and take that back."""
+"""`conflicts`: list, inspect, resolve and undo conflicts."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def _log(options: GlobalOptions, *, adopt: bool = False) -> Iterator[tuple[Store
 
 
 def _note_seen(log: ListedConflicts, ids: Sequence[int]) -> None:
-    """Let `status` say no longer that edits were replaced. If that can't be written, what was asked for is shown."""
+    """Clear the notice about replaced edits. If that can't be stored, the command still shows its result."""
     try:
         log.note_seen(ids)
     except DatabaseError as error:

@@ -44,7 +44,7 @@ def upgrade(
         _report_change(store, "applied", change, as_json=as_json)
 
 
-# A target such as -1 is no option.
+# A target such as -1 is not an option.
 @app.command(context_settings={"ignore_unknown_options": True})
 def downgrade(
     ctx: typer.Context,
@@ -188,9 +188,9 @@ def _settings_for(options: GlobalOptions, url: str) -> Settings:
 
 
 def _preview_rebind(settings: Settings, store: Store, clock: RunClock, stack: ExitStack) -> RunReport:
-    """Return what the next sync would do, while nothing else is at work with the database until the stack is closed.
+    """Return what the next sync would do; other runs are locked out until the stack is closed.
 
-    Raises the error that kept the list from being read whole: without all of it nobody knows what would go.
+    Raises the error that prevented reading the whole list, without which the deletions are unknown.
     """
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.cli.session import all_runs_locked, budget_of
@@ -267,7 +267,7 @@ def _report_rebind(preview: RunReport | None, *, former: str | None, wanted: str
 
 
 def _open(ctx: typer.Context, *, existing: bool = False, read_only: bool = False) -> Store:
-    """Open the configured database as it is, whatever its version; a missing one is an error if it is to exist."""
+    """Open the configured database without migrating it; a missing one is an error if it must exist."""
     from atom_saas_sync.cli.runtime import load
     from atom_saas_sync.store import open_store
 

@@ -1,4 +1,4 @@
-"""What the commands of the gate share: options, who decides, and saying what a decision did."""
+"""Shared by the gate's commands: options, the deciding user, and printing results."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _REFUSALS = {
 
 
 def actor() -> str:
-    """Return the name of the person who decides."""
+    """Return the name of the deciding user."""
     from atom_saas_sync.cli.runtime import current_user
 
     return current_user()
@@ -44,7 +44,7 @@ def now() -> datetime:
 
 
 def tell_decided(decided: Decided, verb: str, *, as_json: bool) -> None:
-    """Print what a decision did; end with exit code 4 if it was refused for a skill."""
+    """Print the result of a decision; exit with 4 if it was refused for any skill."""
     from atom_saas_sync.core.gate.digests import digest_text
     from atom_saas_sync.usecases.gate.documents import decided_document
 
@@ -59,14 +59,14 @@ def tell_decided(decided: Decided, verb: str, *, as_json: bool) -> None:
 
 
 def end_refused(refused: Sequence[Refused]) -> None:
-    """Say on standard error what was refused, and end with exit code 4; do nothing if nothing was."""
+    """Print the refusals to standard error and exit with 4; do nothing if there are none."""
     if refused:
         tell_refused(refused)
         raise typer.Exit(NEEDS_PERSON)
 
 
 def tell_refused(refused: Sequence[Refused]) -> None:
-    """Say on standard error what was refused and why."""
+    """Print to standard error what was refused, and why."""
     from atom_saas_sync.core.gate.reasons import REASON_TEXTS
 
     words = {str(reason): text for reason, text in REASON_TEXTS.items()} | _REFUSALS

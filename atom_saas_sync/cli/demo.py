@@ -1,4 +1,4 @@
-"""`demo`: the main job on a fresh machine, without a token, against the built-in sandbox."""
+"""`demo`: a guided tour against the built-in sandbox, without a token."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def demo(
 
 
 class _Show:
-    """Runs real commands, each under a line that says why and what."""
+    """Runs real commands, each under a line that says what it shows."""
 
     def __init__(self, directory: Path, sandbox: Sandbox) -> None:
         from atom_saas_sync.cli.runtime import environment_without_settings
@@ -81,11 +81,11 @@ class _Show:
         }
 
     def say(self, text: str) -> None:
-        """Tell the person something."""
+        """Print a line for the user."""
         console().print(f"\n{text}", style="bold", markup=False)
 
     def held_update(self, sandbox: Sandbox, skill_id: str) -> None:
-        """Let an update wait for a review, show what it can newly do, and approve it."""
+        """Hold an update for review, show what it can newly do, and approve it."""
         self.say("Agents get only what somebody has approved: from now on, updates wait")
         console().print("$ export ATOM_SYNC_ADMISSION=review", style="cyan", markup=False)
         self._environment["ATOM_SYNC_ADMISSION"] = "review"
@@ -98,7 +98,7 @@ class _Show:
         console().print("$ unset ATOM_SYNC_ADMISSION", style="cyan", markup=False)
 
     def live_update(self, sandbox: Sandbox, skill_id: str) -> None:
-        """Let `watch` listen, change a skill, and tell how long it took; raise AtomSyncError if it does not come."""
+        """Run `watch`, change a skill, and report the delay; raise AtomSyncError if the change does not arrive."""
         from atom_saas_sync.store import open_store
 
         self.say("No polling needed: `watch` applies changes as they happen")
@@ -108,7 +108,7 @@ class _Show:
             [sys.executable, "-P", "-m", "atom_saas_sync", "watch"], env=self._environment, cwd=self._directory
         )
         try:
-            # Its first act is to fetch what it may have missed.
+            # It first fetches what it may have missed.
             if not sandbox.wait_for(lambda: len(sandbox.requests("list")) > requests, _PATIENCE_SECONDS):
                 raise AtomSyncError("`watch` did not connect: the demo stops here")
             sandbox.patch_skill(skill_id, {"name": "Fresh from the marketplace"})
@@ -118,7 +118,7 @@ class _Show:
                     raise AtomSyncError("the update did not arrive: the demo stops here")
                 time.sleep(0.001)
             took = (time.monotonic() - began) * 1000
-            # The catch-up goes on meanwhile; stopping in it would look like a fault.
+            # The catch-up is still running; stopping it would look like a fault.
             with open_store(self._directory / "atom.db", read_only=True) as store:
                 while store.holder("skills") is not None:
                     if time.monotonic() - began > _PATIENCE_SECONDS:

@@ -1,4 +1,4 @@
-"""`doctor`: what is wrong, and what to do about it."""
+"""`doctor`: diagnose problems and suggest fixes."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _now() -> datetime:
 
 
 def _take_request(settings: Settings) -> float:
-    """Take a request from the shared budget; a database that is missing, broken or old is only looked at."""
+    """Take a request from the shared budget, unless the database is missing, damaged or outdated."""
     from atom_saas_sync.cli.session import budget_of
 
     try:
@@ -165,7 +165,7 @@ class _Store:
 
 class _Host:
     def timers(self) -> Timers:
-        """Ask systemd, if it runs here, and look for our crontab."""
+        """Query systemd, if it is running, and look for our crontab."""
         from atom_saas_sync.core.diagnosis.findings import Timers
         from atom_saas_sync.core.schedule_files import CRONTAB
 

@@ -1,4 +1,4 @@
-"""A person's own editor on a text that belongs to a program."""
+"""Edit a text in the user's editor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HOW_TO_SET = "set VISUAL or EDITOR, or use --data, --file or --set"
 
 
 class EditedFile:
-    """A private file with a text for the editor. It is removed in the end, unless what is in it could not be used."""
+    """A private file with a text for the editor. It is removed afterwards, unless its content could not be used."""
 
     def __init__(self, text: str, *, name: str) -> None:
         self._directory = runtime.make_temporary_directory("atom-sync-")
@@ -32,7 +32,7 @@ class EditedFile:
         self.before = text
 
     def edit(self) -> str | None:
-        """Let the person edit; return the new text, None if it is as it was.
+        """Let the user edit; return the new text, None if it is unchanged.
 
         Raises UsageError if there is no editor, or it ends with an error.
         """
@@ -44,12 +44,12 @@ class EditedFile:
         except ValueError as error:
             raise UsageError(f"the editor {command!r} is not a command: {error}", hint=_HOW_TO_SET) from error
         try:
-            # The person's own command, as every program runs it; what it loads besides has no need of the token.
+            # The user's own command, run as usual, but without the token in its environment.
             result = subprocess.run(  # noqa: S603
                 [*words, str(self.path)],
                 check=False,
                 env=runtime.environment_for_others(),
-                # A pipe or file is for our result: what an editor prints does not belong into it.
+                # Standard output may be a pipe or file for our result, so the editor must not print to it.
                 stdout=None if sys.stdout.isatty() else sys.stderr.fileno(),
             )
         except OSError as error:
@@ -68,7 +68,7 @@ class EditedFile:
 
     @property
     def changed(self) -> bool:
-        """Tell whether the file holds a person's work."""
+        """Tell whether the file contains the user's work."""
         try:
             return self.path.read_text(encoding="utf-8", errors="replace") != self.before
         except OSError:
@@ -82,7 +82,7 @@ class EditedFile:
 
 
 def pretty(text: str) -> str:
-    """Return a skill's JSON text as people edit it; what is no JSON object as it is."""
+    """Return a skill's JSON text formatted for editing; a text that is not a JSON object is returned unchanged."""
     import json
 
     from atom_saas_sync.core.canonical import decode_object
@@ -92,9 +92,9 @@ def pretty(text: str) -> str:
 
 
 def edited(file: EditedFile, check: Callable[[str], str], *, may_ask: bool) -> str | None:
-    """Let the person edit until `check` takes the text; return what it made of it, None if nothing was changed.
+    """Let the user edit until `check` accepts the text; return its result, None if nothing was changed.
 
-    After a mistake, which `check` raises as UsageError, it asks whether to edit again, if it may.
+    After a UsageError of `check`, ask whether to edit again, if there is a terminal.
     """
     while True:
         text = file.edit()
@@ -112,7 +112,7 @@ def edited(file: EditedFile, check: Callable[[str], str], *, may_ask: bool) -> s
 
 
 def _with_place(error: UsageError, text: str) -> UsageError:
-    """Return the mistake with line and column of the field that its words name, if they have none yet."""
+    """Return the error with line and column of the field that it names, if they are missing."""
     from atom_saas_sync.core.documents import place_of_field
 
     field = re.search(r"(?:is not a skill|invalid skill): (\w+)", error.message)
@@ -122,7 +122,7 @@ def _with_place(error: UsageError, text: str) -> UsageError:
 
 @contextmanager
 def keeping(file: EditedFile) -> Iterator[None]:
-    """Remove the file after the block; but if what the person wrote there could not be used, say where it is."""
+    """Remove the file after the block; if the user's text could not be used, keep it and print its path."""
     try:
         yield
     except AtomSyncError as error:

@@ -1,4 +1,4 @@
-"""`files`: list and write the files that are shipped with the program."""
+"""`files`: list and write the files shipped with the program."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def write(
 
 
 def all_files(root: Command) -> list[ShippedFile]:
-    """Return the shipped files, and the manual pages of the program with this root, by name."""
+    """Return the shipped files and the program's manual pages, by name."""
     from atom_saas_sync.cli.manual import manual_pages
     from atom_saas_sync.shipped import shipped_files
 
@@ -102,7 +102,7 @@ def all_files(root: Command) -> list[ShippedFile]:
 
 
 def _chosen(files: list[ShippedFile], names: list[str]) -> list[ShippedFile]:
-    """Return the files of these names, or below the directories of these names. Raises NotFound."""
+    """Return the files with these names, or below directories with these names. Raises NotFound."""
     if not names:
         return files
     chosen: dict[str, ShippedFile] = {}
@@ -119,4 +119,4 @@ def _text_of(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeError):
-        return None  # writing it says what is wrong
+        return None  # the write reports the error

@@ -1,4 +1,4 @@
-"""The edges of the gate, composed from the settings."""
+"""Compose the gate's adapters from the settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def gate_desk(settings: Settings, store: Store, *, persons: bool, check: Callable[[], None] = lambda: None) -> GateDesk:
-    """Compose what judging and people's decisions need.
+    """Compose what judging and users' decisions need.
 
     `persons`: the shell of a person may lack the service's settings of files, whose last valid content stays then.
     """
@@ -41,7 +41,7 @@ def gate_desk(settings: Settings, store: Store, *, persons: bool, check: Callabl
 def current_gate(
     settings: Settings, store: Store, *, check: Callable[[], None] = lambda: None
 ) -> tuple[GateDesk, CurrentGate]:
-    """Compose what a process that runs for long needs: the desk, and the gate that follows files and database."""
+    """Compose what a long-running process needs: the desk, and the gate that follows files and database."""
     from atom_saas_sync.config.gate import SettingsFiles
     from atom_saas_sync.usecases.gate.current import CurrentGate
 
@@ -51,7 +51,7 @@ def current_gate(
 
 @contextmanager
 def open_desk(options: GlobalOptions) -> Iterator[GateDesk]:
-    """Open the database, and compose what a person's command about the gate needs."""
+    """Open the database, and compose what a command about the gate needs."""
     with open_desk_and_resolve(options, "", lambda _store, given: given) as (desk, _):
         yield desk
 
@@ -60,7 +60,7 @@ def open_desk(options: GlobalOptions) -> Iterator[GateDesk]:
 def open_desk_and_resolve(
     options: GlobalOptions, given: str, whole: Callable[[Store, str], str]
 ) -> Iterator[tuple[GateDesk, str]]:
-    """Do the same for a command that only looks, and return the whole id of `given`, too. Raises Ambiguous."""
+    """Do the same for a read-only command; also return the full id of `given`. Raises Ambiguous."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.store import open_store
 

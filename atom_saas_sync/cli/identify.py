@@ -1,4 +1,4 @@
-"""The one place where an id that somebody typed becomes a whole id; and what commands for skills work on."""
+"""Resolve typed ids to full ids, and open what commands for skills need."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def whole_id(store: Store, given: str) -> str:
-    """Return the skill's id that `given` or its first characters mean; `given` itself if there is none.
+    """Return the skill id that `given` abbreviates; `given` itself if there is none.
 
-    Raises Ambiguous. For what destroys or decides for good, take `given` as it is.
+    Raises Ambiguous. Commands that destroy or decide something use `given` unchanged.
     """
     from atom_saas_sync.core.ids import MOST_CANDIDATES, choose_id
 
@@ -27,7 +27,7 @@ def whole_id(store: Store, given: str) -> str:
 
 
 def whole_offered_id(store: Store, given: str) -> str:
-    """Return the id of an update that `given` or its first characters mean; `given` itself if there is none.
+    """Return the id of the update that `given` abbreviates; `given` itself if there is none.
 
     Raises Ambiguous.
     """
@@ -37,7 +37,7 @@ def whole_offered_id(store: Store, given: str) -> str:
 
 
 def whole_judged_id(store: Store, given: str) -> str:
-    """Return the id of a skill that is served or offered, as `whole_id` does. Raises Ambiguous."""
+    """Return the id of a served or offered skill, like `whole_id`. Raises Ambiguous."""
     from atom_saas_sync.core.ids import MOST_CANDIDATES, choose_id
 
     limit = MOST_CANDIDATES + 1
@@ -46,7 +46,7 @@ def whole_judged_id(store: Store, given: str) -> str:
 
 
 def whole_rating_id(store: Store, given: str) -> str:
-    """Return the rating's id that `given` or its first characters mean; `given` itself if there is none.
+    """Return the rating id that `given` abbreviates; `given` itself if there is none.
 
     Raises Ambiguous.
     """

@@ -1,4 +1,4 @@
-"""`jobs`: the scheduled jobs with their next run, and the emergency stop of all of them."""
+"""`jobs`: the scheduled jobs with their next runs, and the emergency stop."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _switch(ctx: typer.Context, *, as_json: bool, on: bool) -> None:
 
     settings: Settings = runtime.load(ctx.obj)
     now = datetime.now(UTC)
-    # An emergency stop also holds for the first sync.
+    # An emergency stop also applies to the first sync.
     with open_store(settings.database, create=on) as store:
         runs = store.runs()
         changed = runs.scheduling_stopped() is not on
@@ -137,7 +137,7 @@ def _print_table(jobs: list[dict[str, Any]]) -> None:
 
     from atom_saas_sync.core.health import interval
 
-    told = any(job["minutes"] is not None for job in jobs)  # systemd does not tell how often
+    told = any(job["minutes"] is not None for job in jobs)  # systemd does not report the interval
     table = Table("job", "next run", *["every"] * told, box=None, pad_edge=False)
     for job in jobs:
         cells = [printable(job["name"]), job["next_run_time"] or "not planned"]

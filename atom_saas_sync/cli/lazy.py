@@ -1,6 +1,6 @@
-"""What is loaded only when it is used, so that `--help` and `status` do not pay for all the others.
+"""Lazy loading of commands, so that `--help` and `status` do not import all of them.
 
-These are the groups of commands, and what Typer needs to convert what somebody has typed.
+Groups of commands, and Typer's conversion of values, are loaded only when used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """A command or a group of commands: the module and the name in it, and the line that `--help` shows for it.
+    """A command or group: its module, its name there, and its line in `--help`.
 
     A group may register one as a command; its line is then that of the command itself.
     """
@@ -44,7 +44,7 @@ class Part:
 HELP_OPTIONS = ["-h", "--help"]
 
 
-# A limit that nobody reaches is not worth telling.
+# A limit that nobody reaches is not shown.
 _NO_LIMIT = 10**9
 
 
@@ -89,7 +89,7 @@ class _Argument(TyperArgument):
             raise _invalid(self, self.display_name_raw, value, error) from error
 
     def display_type_rich(self, ctx: Context) -> str | None:  # noqa: ARG002 - click's signature
-        """Return nothing: the name that `--help` shows says enough."""
+        """Return nothing: the name in `--help` is enough."""
         return None
 
     def shell_complete(self, ctx: Context, incomplete: str) -> list[CompletionItem]:
@@ -179,7 +179,7 @@ def _invalid(
 
 
 def _range_of(parameter: TyperOption | TyperArgument) -> str | None:
-    """Return which numbers are accepted, in words; None if nearly all are."""
+    """Describe the accepted numbers; None if nearly all are."""
     low = parameter.min or None
     high = None if parameter.max is None or parameter.max >= _NO_LIMIT else parameter.max
     if high is None:
@@ -188,16 +188,16 @@ def _range_of(parameter: TyperOption | TyperArgument) -> str | None:
 
 
 def _is_untyped(parameter: TyperOption | TyperArgument, ctx: Context) -> bool:
-    """Tell whether nobody has typed this parameter, and need not: the command gets what it has declared.
+    """Tell whether an optional parameter was not given: the command gets the declared default.
 
-    Typer converts that, too, and loads pydantic to do it: a quarter of the start of a command.
+    Typer would convert the default too, and load pydantic for it: a quarter of a command's start-up time.
     """
     source = ctx.get_parameter_source(parameter.name)
     return source is not None and source.name == "DEFAULT" and not parameter.required
 
 
 def _is_text(parameter: TyperOption | TyperArgument, value: object) -> bool:
-    """Tell whether somebody has typed what the command takes, text: there is nothing to convert (see _is_untyped)."""
+    """Tell whether the given value is text and needs no conversion (see _is_untyped)."""
     annotation = parameter.type_descriptor.annotation
     if annotation == list[str]:
         return isinstance(value, list | tuple) and len(value) > 0
@@ -211,7 +211,7 @@ def _default(parameter: TyperOption | TyperArgument, ctx: Context, value: Any) -
 
 
 Take = Callable[["Context", str, Any], None]
-"""Receives a global option that was given after the command: the command's context, the option's name and value."""
+"""Receives a global option given after the command: the command's context, the option's name and value."""
 
 
 class _Repeated(_Option):
@@ -221,18 +221,18 @@ class _Repeated(_Option):
         vars(self).update(vars(option))
         self._take = take
         self._field = option.name
-        # A command may have an option of the same name, and means that one by it.
+        # If the command has an option of the same name, that one is meant.
         self.name = f"global {option.name}"
         self.opts = [name for name in option.opts if name not in own]
         self.hidden = True
         self.expose_value = False
 
     def process_value(self, ctx: Context, value: Any) -> None:  # noqa: ANN401 - click's signature
-        """Hand the value on if it was given."""
+        """Pass the value on if it was given."""
         if _is_untyped(self, ctx):
             return
         if ctx.resilient_parsing:
-            ctx.find_root().params[self._field] = value  # completion reads ids from the database that was named
+            ctx.find_root().params[self._field] = value  # completion reads ids from the given database
             return
         self._take(ctx, self._field, super().process_value(ctx, value))
 
@@ -254,7 +254,7 @@ def _prepare(command: Command, shared: Sequence[TyperOption], take: Take) -> Non
 
 def _leave_defaults(parameters: Iterable[Parameter | None]) -> None:
     for parameter in parameters:
-        with suppress(TypeError):  # of a Typer whose objects cannot change their class: they convert, as ever
+        with suppress(TypeError):  # with a Typer whose objects cannot change their class, values are converted as usual
             if type(parameter) is TyperOption:
                 parameter.__class__ = _Option
             elif type(parameter) is TyperArgument:
@@ -298,9 +298,9 @@ class LazyCommands(MutableMapping[str, "Command"]):
 
 
 def lazy_group(parts: dict[str, Part], take: Take) -> type[TyperGroup]:
-    """Return the class of a group that has these parts, besides what is registered with it in the ordinary way.
+    """Return the class of a group with these parts, in addition to commands registered in the usual way.
 
-    Its own options may also stand after a command; `take` gets those.
+    Its own options are also allowed after a command; `take` receives them.
     """
 
     class LazyGroup(TyperGroup):
@@ -313,14 +313,14 @@ def lazy_group(parts: dict[str, Part], take: Take) -> type[TyperGroup]:
             self.commands.update(registered)
 
         def get_params(self, ctx: Context) -> list[Parameter]:
-            """Return the options; Typer has added those for completion when the group was made."""
+            """Return the options; Typer has already added those for completion."""
             parameters = super().get_params(ctx)
             _leave_defaults(parameters)
             _hide_replaced(parameters)
             return parameters
 
         def shell_complete(self, ctx: Context, incomplete: str) -> list[CompletionItem]:
-            """Return the commands that begin so, without importing them, or the options."""
+            """Return the matching commands, without importing them, or the options."""
             from typer._click import Command
             from typer._click.shell_completion import CompletionItem
 
@@ -334,7 +334,7 @@ def lazy_group(parts: dict[str, Part], take: Take) -> type[TyperGroup]:
             _write_examples(ctx, formatter)
 
         def list_commands(self, ctx: Context) -> list[str]:  # noqa: ARG002 - click's signature
-            """Return the names alone; going through the items would make every command."""
+            """Return the names only; iterating over the items would create every command."""
             return list(self.commands)
 
         def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:

@@ -1,4 +1,4 @@
-"""`lock`: what is served, as a file that can be kept in version control, and how the two differ."""
+"""`lock`: write a lock file of what is served, and compare the two."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def diff(ctx: typer.Context, file: _File = None, as_json: _Json = False) -> None
 
 
 def _compare(options: GlobalOptions, file: Path | None, *, as_json: bool, fails: bool) -> bool:
-    """Print the differences, and return whether there are any; with `fails` they are a failure in JSON."""
+    """Print the differences, and tell whether there are any; with `fails`, they make `success` false in JSON."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.core.gate.lock_file import compare
 

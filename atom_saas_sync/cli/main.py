@@ -35,7 +35,7 @@ from atom_saas_sync.cli.output import (
 )
 from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseError, UsageError
 
-# The line of help is that of the command itself (tests/test_imports.py): here, so that `--help` imports none of them.
+# The same help lines as in the commands (tests/test_imports.py), repeated here so that `--help` imports no command.
 PARTS = {
     "sync": Part("atom_saas_sync.cli.sync", "app", "Synchronise with the marketplace."),
     "status": Part("atom_saas_sync.cli.status", "status", "Show activity and problems."),
@@ -69,7 +69,7 @@ PARTS = {
     "sandbox": Part("atom_saas_sync.cli.sandbox", "app", "Run a mock marketplace for experiments, tests and demos."),
 }
 
-# A page of skills makes thousands of objects, and no garbage in circles.
+# A page of skills creates thousands of objects, but no cyclic garbage.
 _OBJECTS_BEFORE_COLLECTION = 10_000
 
 app = typer.Typer(
@@ -126,7 +126,7 @@ def main(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Set the options that every command shares; they may also stand after it."""
+    """Set the global options, which are also allowed after the command."""
     gc.freeze()
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
     gc.enable()  # off since __main__
@@ -149,9 +149,9 @@ def main(
 def run() -> None:
     """Run the command line; every error becomes one clear line and its exit code."""
     if os.getpid() == 1:
-        # The kernel drops signals that the first process of a container does not handle.
+        # In a container, the kernel drops signals that process 1 does not handle.
         signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    # A core would hold the token.
+    # A core dump would contain the token.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     set_up_streams()
     try:
@@ -181,7 +181,7 @@ def _run(*, as_json: bool) -> int:
     except typer.TyperException as error:
         return _report_usage(error, as_json=as_json)
     except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # Typer ends so where a pipe or socket of ours broke
+        if isinstance(end.__context__, BrokenPipeError):  # Typer exits this way after a broken pipe
             return report_bug(end.__context__, as_json=as_json)
         done = end.code
     except (ReaderGone, OutputFailed):
@@ -192,7 +192,7 @@ def _run(*, as_json: bool) -> int:
 
 
 def _report_usage(error: typer.TyperException, *, as_json: bool) -> int:
-    """Report wrong usage in our words, or show the help of a command that was called without arguments."""
+    """Report wrong usage in our own words, or show the help of a group that was called without arguments."""
     from typer._click import exceptions as typed
 
     message, context = error.format_message(), getattr(error, "ctx", None)
@@ -214,7 +214,7 @@ def _report_usage(error: typer.TyperException, *, as_json: bool) -> int:
 
 
 def _name_service_user(error: AtomSyncError) -> None:
-    """Let the hint be the line to type, where this user may not read what belongs to the service."""
+    """If this user may not read the service's files, make the command to run the hint."""
     if not isinstance(error, ConfigError | DatabaseError):
         return
     if not isinstance(error.__cause__, PermissionError) and not error.is_denied:
@@ -238,7 +238,7 @@ def _report_unforeseen(error: Exception, *, as_json: bool) -> int:
 
 
 def _complete() -> int:
-    """Answer a shell's question for what may follow."""
+    """Print completions for a shell."""
     from atom_saas_sync.cli.completing import complete
 
     return complete(typer.main.get_command(app), sys.argv[2:])

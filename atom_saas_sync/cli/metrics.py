@@ -48,7 +48,7 @@ def metrics(
 
 
 def write_metrics(settings: Settings, path: Path) -> None:
-    """Write the metrics as they are now to a file that node_exporter reads. Raises DatabaseError."""
+    """Write the current metrics to a file for node_exporter. Raises DatabaseError."""
     from atom_saas_sync.textfile import write_textfile
 
     write_textfile(path, _render(settings)[0])
@@ -58,8 +58,8 @@ def write_metrics(settings: Settings, path: Path) -> None:
 def metrics_afterwards(options: GlobalOptions, path: Path | None) -> Iterator[None]:
     """Write the metrics to `path`, if one is given, after the block, however it ends.
 
-    A failure to write them is a warning: the run has an exit code of its own. Raises DatabaseError before the block if
-    the path is not that of a file.
+    A failure to write is a warning, because the run has its own exit code. Raises DatabaseError before the block if the
+    path is not that of a file.
     """
     from atom_saas_sync.cli.runtime import settings_of
 
@@ -78,7 +78,7 @@ def metrics_afterwards(options: GlobalOptions, path: Path | None) -> Iterator[No
 
 
 def _render(settings: Settings) -> tuple[str, list[str]]:
-    """Return the metrics as text, and why there are none: `never_synced` if the database does not exist."""
+    """Return the metrics as text, and the reason if there are none: `never_synced` without a database."""
     from datetime import UTC, datetime
 
     from atom_saas_sync.metrics import render

@@ -1,4 +1,4 @@
-"""Telling systemd how a service does (sd_notify(3)); without systemd nothing happens."""
+"""Notify systemd about a service (sd_notify(3)); does nothing without systemd."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import time
 
 
 class Notifier:
-    """Sends to the socket that systemd names in $NOTIFY_SOCKET.
+    """Sends to the socket in $NOTIFY_SOCKET.
 
-    `watchdog_seconds` is how often systemd wants a sign of life, None if it does not ask this process.
+    `watchdog_seconds` is the keep-alive interval, None if systemd expects none from this process.
     """
 
     def __init__(self, address: str | None, *, watchdog_seconds: float | None = None) -> None:
@@ -17,7 +17,7 @@ class Notifier:
         self._address = f"\0{address[1:]}" if address and address.startswith("@") else address
 
     def ready(self) -> None:
-        """Say that the service works."""
+        """Report that the service is ready."""
         self._send("READY=1")
 
     def status(self, text: str) -> None:
@@ -25,15 +25,15 @@ class Notifier:
         self._send(f"STATUS={' '.join(text.split())}")
 
     def alive(self) -> None:
-        """Give the sign of life that the watchdog waits for."""
+        """Send the watchdog's keep-alive."""
         self._send("WATCHDOG=1")
 
     def reloading(self) -> None:
-        """Say that the configuration is being read again; `ready` ends that."""
+        """Report that the configuration is being reloaded; `ready` ends that."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """Say that the service ends."""
+        """Report that the service is stopping."""
         self._send("STOPPING=1")
 
     def _send(self, text: str) -> None:
@@ -44,11 +44,11 @@ class Notifier:
                 sender.connect(self._address)
                 sender.send(text.encode())
             except OSError:
-                self._address = None  # nobody listens (any more): the service goes on without
+                self._address = None  # nobody is listening (any more); the service continues
 
 
 def notifier_from(notify_socket: str | None, watchdog_usec: str | None, watchdog_pid: str | None, pid: int) -> Notifier:
-    """Return the notifier that systemd's three variables describe. The watchdog may be meant for another process."""
+    """Return the notifier described by systemd's variables. The watchdog may be meant for another process."""
     seconds = None
     if watchdog_usec and watchdog_usec.isdigit() and (not watchdog_pid or watchdog_pid == str(pid)):
         seconds = int(watchdog_usec) / 1_000_000

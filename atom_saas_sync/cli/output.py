@@ -1,4 +1,4 @@
-"""What every command prints with: results on standard output, everything else on standard error."""
+"""Output of all commands: results to standard output, everything else to standard error."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class GlobalOptions:
     usual_level: str = "warning"
 
     def __post_init__(self) -> None:
-        """Check what was given."""
+        """Check the values."""
         _one_of("--log-level", self.level, LOG_LEVELS)
         _one_of("--log-format", self.log_format, LOG_FORMATS)
         if self.quiet and self.verbose:
@@ -77,14 +77,14 @@ def take_options(ctx: Context, options: GlobalOptions) -> None:
     """Make these the options of the command."""
     ctx.obj = options
     given_options.set(options)
-    if options.log_format == "json":  # an error before the settings are read is such a line, too
+    if options.log_format == "json":  # errors before the settings are read use this format too
         from atom_saas_sync.logs import set_up_logging
 
         set_up_logging(options.level, options.log_format, secrets=())
 
 
 def take_option(ctx: Context, name: str, value: Any) -> None:  # noqa: ANN401 - of any type
-    """Take a global option that stands after the command. It overrides one before the command; -v adds up."""
+    """Apply a global option given after the command. It overrides one before the command; -v adds up."""
     options: GlobalOptions = ctx.obj
     if name == "verbose":
         value += options.verbose
@@ -92,11 +92,11 @@ def take_option(ctx: Context, name: str, value: Any) -> None:  # noqa: ANN401 - 
 
 
 def note(text: str) -> None:
-    """Print a line for people on standard error, unless they asked for errors alone (-q)."""
+    """Print a line to standard error, unless only errors are wanted (-q)."""
     if given_options.get().quiet:
         return
     notes = waiting_notes.get()
-    if notes is None or sys.stdout.tell() == 0:  # nothing is on the screen yet
+    if notes is None or sys.stdout.tell() == 0:  # the screen is not shown yet
         sys.stderr.write(f"{printable(text, lines=True)}\n")
     else:
         notes.append(text)
@@ -107,9 +107,9 @@ def _one_of(option: str, got: str, choices: tuple[str, ...]) -> None:
         raise UsageError(f"invalid {option} {printable(got)!r}: expected {', '.join(choices)}")
 
 
-# Not AtomSyncError and not OSError: no handler on the way may take these for a failure of the command.
+# Neither AtomSyncError nor OSError, so that no handler mistakes them for a failure of the command.
 class ReaderGone(Exception):
-    """Nobody reads standard output any more (head, less)."""
+    """The reader of standard output has exited (head, less)."""
 
 
 class OutputFailed(Exception):
@@ -128,7 +128,7 @@ class _Output(io.FileIO):
 
 class _Messages(io.FileIO):
     def write(self, data: Any, /) -> int:  # noqa: ANN401 - a buffer: the type has no name before Python 3.12
-        """Write, or drop the text: a message that cannot be shown must not end what it is about."""
+        """Write the text, or drop it: a message that cannot be shown must not end the command."""
         try:
             return super().write(data)
         except OSError:
@@ -136,7 +136,7 @@ class _Messages(io.FileIO):
 
 
 def set_up_streams() -> None:
-    """Open the streams that whoever started us has closed, and make output buffered and blocking.
+    """Open streams that were closed by the parent, and make output buffered and blocking.
 
     Python writes unbuffered output once (PYTHONUNBUFFERED), and a non-blocking pipe takes what it has room for: both
     lose the rest. Characters that the encoding lacks are replaced.
@@ -144,7 +144,7 @@ def set_up_streams() -> None:
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         stream = getattr(sys, name)
         if stream is None:
-            # The next file that is opened would otherwise get the number, and the stream's text.
+            # Otherwise the next opened file would get the descriptor, and the stream's text.
             descriptor = os.open(os.devnull, os.O_RDWR)
             os.set_inheritable(descriptor, descriptor == number)
             setattr(sys, name, open(descriptor, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - kept open
@@ -170,15 +170,15 @@ def _rebuilt(stream: io.TextIOWrapper, kind: type[io.FileIO]) -> io.TextIOWrappe
 
 
 given_options = ContextVar("given_options", default=GlobalOptions())  # noqa: B039 - it is frozen
-"""The options of the command that runs, for what is reported after it has ended."""
+"""The options of the current command, for reports after its end."""
 
 
 waiting_notes: ContextVar[list[str] | None] = ContextVar("waiting_notes", default=None)
-"""The notes below a screen that is not shown yet; None to show each at once."""
+"""Notes to print below a screen that is not shown yet; None: print them at once."""
 
 
 def print_json(document: Mapping[str, Any]) -> None:
-    """Print one JSON document, and nothing else, on standard output; what a terminal would act on, escaped.
+    """Print one JSON document to standard output, with terminal control characters escaped.
 
     Every document has `success`, which is true unless `document` says otherwise.
     """
@@ -188,22 +188,22 @@ def print_json(document: Mapping[str, Any]) -> None:
         text = escaped(text)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:  # a terminal of another age, or half a character in a skill
+    except UnicodeEncodeError:  # an old encoding, or a lone surrogate in a skill
         text = json.dumps(document, indent=2)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def say(text: str) -> None:
-    """Print text, which strangers may have written, in lines on standard output."""
+    """Print lines of untrusted text to standard output."""
     sys.stdout.write(f"{printable(text, lines=True)}\n")
     sys.stdout.flush()
 
 
 def print_some(lines: Sequence[str]) -> None:
-    """Print the first lines of a long list that is part of a screen, and how many more there are.
+    """Print the first lines of a long list within a screen, and the number of the others.
 
-    A terminal gets no line that wraps: what may be cut, such as a name, belongs at the end.
+    On a terminal, lines do not wrap: put what may be cut, such as a name, at the end.
     """
     from rich.cells import cell_len, set_cell_size
 
@@ -241,13 +241,13 @@ def console(*, stderr: bool = False, whole_lines: bool = False) -> Console:
 
 
 class _Unpadded:
-    """A stream that leaves out the spaces with which rich fills its lines up."""
+    """A stream that removes the padding that rich adds to lines."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write what is printed; rich does so in whole lines."""
+        """Write a text; rich writes whole lines."""
         return self._stream.write(_PADDING.sub(r"\1", text))
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever a stream has
@@ -255,7 +255,7 @@ class _Unpadded:
 
 
 def age(moment: datetime | None) -> str:
-    """Return a time as how long ago it was, for a terminal; a file or pipe gets the time itself."""
+    """Return a relative time for a terminal, the time itself for a file or pipe."""
     if not sys.stdout.isatty():
         from atom_saas_sync.times import time_text
 
@@ -268,12 +268,12 @@ def age(moment: datetime | None) -> str:
 
 
 def file_name(path: Path) -> str:
-    """Return what messages call a file that a person names; - is standard input."""
+    """Return the display name of a file; - is standard input."""
     return "standard input" if str(path) == "-" else printable(str(path))
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file that a person names, which is UTF-8 in any locale; - is standard input.
+    """Return the text of a file, which is UTF-8 in any locale; - is standard input.
 
     Raises UsageError.
     """
@@ -304,14 +304,14 @@ def error_document(error: AtomSyncError) -> dict[str, Any]:
 
 
 def report_failure(error: AtomSyncError, *, as_json: bool) -> None:
-    """Say on standard error what failed, why, and what to do; as JSON on standard output too if asked."""
+    """Print to standard error what failed, why, and what to do; with --json, also to standard output."""
     if as_json:
         print_json({"success": False, "error": error_document(error)})
     complain(error.message, error.hint)
 
 
 def report_bug(error: BaseException, *, as_json: bool) -> int:
-    """Report an error that nothing foresaw as a failure; the log gets its traceback. Return the exit code."""
+    """Report an unexpected error in one line, with its traceback in the log. Return the exit code."""
     from atom_saas_sync.logs import BUG, log_bug
 
     options = given_options.get()
@@ -323,7 +323,7 @@ def report_bug(error: BaseException, *, as_json: bool) -> int:
 
 
 def _place(error: BaseException) -> str:
-    """Return where our own code was when the error came up."""
+    """Return the place in our code where the error occurred."""
     import traceback
 
     ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "atom_saas_sync" in frame.filename]
@@ -334,7 +334,7 @@ def _place(error: BaseException) -> str:
 
 
 def complain(message: str, hint: str | None = None) -> None:
-    """Say on standard error what is wrong and what to do; in the journal as one line, with the priority of an error."""
+    """Print an error and its hint to standard error; in the journal, one line with the priority of an error."""
     from atom_saas_sync.logs import goes_to_journal, line_format, log_error, masked
 
     if line_format() in {"json", "journal"}:

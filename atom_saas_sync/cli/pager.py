@@ -24,9 +24,9 @@ _NOT_STARTED = (126, 127)
 
 
 def paged(command: Callable[P, T]) -> Callable[P, T]:
-    """Let a command show a screen that is longer than the terminal through a pager.
+    """Show a command's screen in a pager if it is longer than the terminal.
 
-    Not JSON, nor what installs or asks.
+    Not for JSON, or for commands that install or ask.
     """
 
     @wraps(command)
@@ -40,7 +40,7 @@ def paged(command: Callable[P, T]) -> Callable[P, T]:
 
 @contextmanager
 def pager() -> Iterator[None]:
-    """Keep what the block prints, and show it in the end; in a pager if it is longer than the terminal."""
+    """Collect the output of the block and show it at the end, in a pager if it is longer than the terminal."""
     out = sys.stdout
     if given_options.get().no_pager or not out.isatty():
         yield
@@ -63,7 +63,7 @@ def pager() -> Iterator[None]:
 
 
 class _Screen(io.StringIO):
-    """Takes what belongs on the terminal, and passes for it."""
+    """Collects terminal output, and looks like the terminal."""
 
     def __init__(self, encoding: str) -> None:
         super().__init__(newline="")
@@ -96,7 +96,7 @@ def _fits(text: str) -> bool:
 
 
 def _paged(text: str, command: str, out: TextIO) -> bool:
-    """Show a text through the pager; False, after one warning, if it can't be started."""
+    """Show a text in the pager; return False, after a warning, if it can't be started."""
     import shlex
     import signal
     import subprocess
@@ -105,7 +105,7 @@ def _paged(text: str, command: str, out: TextIO) -> bool:
     words = ["/bin/sh", "-c", command] if re.search(_NEEDS_SHELL, command) else shlex.split(command)
     environment = {"LESS": "FRX", "LV": "-c", **runtime.environment_for_others()}
     try:
-        # The person's own command, as every program runs it.
+        # The user's own command, run as usual.
         process = subprocess.Popen(words, stdin=subprocess.PIPE, env=environment)  # noqa: S603
     except OSError as error:
         note(f"warning: cannot start the pager {command!r}: {error.strerror}")

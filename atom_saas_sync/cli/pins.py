@@ -1,4 +1,4 @@
-"""`pins`: skills that stay at one version, whatever the marketplace offers (docs/TRUST.md)."""
+"""`pins`: keep skills at one version, whatever the marketplace offers (docs/TRUST.md)."""
 
 from __future__ import annotations
 

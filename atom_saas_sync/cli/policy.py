@@ -1,4 +1,4 @@
-"""`policy`: which versions are admitted, and why one skill is served or is not."""
+"""`policy`: which versions are admitted, and why a skill is served or not."""
 
 from __future__ import annotations
 

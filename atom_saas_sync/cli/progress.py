@@ -20,20 +20,20 @@ class _Rate(ProgressColumn):
 
 
 class SyncProgress:
-    """Tells a rich progress bar how far the run is."""
+    """Updates a rich progress bar."""
 
     def __init__(self, bar: Progress, what: str) -> None:
         self._bar = bar
         self._task = bar.add_task(what, total=None)
 
     def advance(self, done: int, total: int | None) -> None:
-        """`done` of `total` have been looked at."""
+        """`done` of `total` have been processed."""
         self._bar.update(self._task, completed=done, total=total)
 
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[SyncProgress]:
-    """Show a bar on standard error with rate and time left; it goes when the run ends."""
+    """Show a progress bar on standard error with rate and remaining time; it disappears when the run ends."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -47,7 +47,7 @@ def progress_bar(what: str) -> Iterator[SyncProgress]:
 
 @contextmanager
 def _log_above_it() -> Iterator[None]:
-    """Let the log take the standard error that Rich has put in place: what goes there is shown above the bar."""
+    """Redirect the log to Rich's standard error, so that lines appear above the bar."""
     handlers = [each for each in logging.getLogger().handlers if isinstance(each, logging.StreamHandler)]
     before = [handler.stream for handler in handlers]
     for handler in handlers:

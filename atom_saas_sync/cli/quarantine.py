@@ -1,4 +1,4 @@
-"""`quarantine`: skills that were taken out of service and are kept whole as evidence (docs/TRUST.md)."""
+"""`quarantine`: take skills out of service and keep them unchanged as evidence (docs/TRUST.md)."""
 
 from __future__ import annotations
 

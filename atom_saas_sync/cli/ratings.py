@@ -1,4 +1,4 @@
-"""`ratings`: give them, see them, and what became of them. `sync ratings` sends them."""
+"""`ratings`: add, list, retry and restore ratings. `sync ratings` sends them."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def show(
     lines = []
     for name, value in _line(rating).items():
         if name in used_up:
-            continue  # a refused rating has used up its retries, though it was sent once
+            continue  # a refused rating has no retries left, although it was sent only once
         if name == "replaced" and value is not None:
             lines.append(
                 f"replaced: {value['rating']} of 5, written here at {value['updated_at']}; "

@@ -1,4 +1,4 @@
-"""Reviewing waiting updates on a terminal, one after the other."""
+"""Review waiting updates on a terminal, one by one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _QUESTION = "[a]pprove [r]eject [s]kip [q]uit"
 
 
 def review_updates(desk: GateDesk, skill_ids: Sequence[str], *, note: str | None) -> list[Refused]:
-    """Show each update and ask; a decision is carried out at once, for exactly the version that was shown.
+    """Show each update and ask; decisions apply immediately, to exactly the version shown.
 
     Return what was refused.
     """

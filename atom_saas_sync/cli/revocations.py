@@ -1,4 +1,4 @@
-"""`revocations`: what must not be served any more, whatever was admitted (docs/TRUST.md)."""
+"""`revocations`: what must no longer be served, even if it was admitted (docs/TRUST.md)."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def _check(skill_id: str | None, version: str | None, digest: str | None, publis
 def _named(
     entries: Iterable[Revocation], skill_id: str | None, version: str | None, digest: str | None, publisher: str | None
 ) -> list[int]:
-    """Return the numbers of the revocations that name exactly this. Raises NotFound and UsageError."""
+    """Return the ids of the revocations with exactly this target. Raises NotFound and UsageError."""
     from atom_saas_sync.core.gate.digests import parse_digits
     from atom_saas_sync.core.gate.names import folded
 

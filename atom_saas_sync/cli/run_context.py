@@ -1,4 +1,4 @@
-"""Whether a sync may run now, and the edges that it runs with: who starts it, its deadline, its lock."""
+"""Whether a sync may run now, and its context: who started it, its deadline, its lock."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """Who starts a run, how long it waits for the lock, and the clock with the signals and the deadline that end it."""
+    """Who started the run, how long it waits for the lock, and the clock with its signals and deadline."""
 
     scheduled: bool
     started_by: str | None
@@ -40,7 +40,7 @@ def run_context(deadline: float | None, *, scheduled: bool, started_by: str | No
 
 
 class RunSkipped(Exception):
-    """There will be no run: why, in a stable word, and the error if it is one."""
+    """The run is skipped: the reason as a stable word, and the error, if any."""
 
     def __init__(self, status: RunStatus, reason: str, error: AtomSyncError | None = None) -> None:
         super().__init__(reason)
@@ -52,14 +52,14 @@ class RunSkipped(Exception):
 
 @contextmanager
 def session_for(options: GlobalOptions, when: RunContext, kind: str, *, lock: str, dry_run: bool) -> Iterator[Session]:
-    """Compose the edges and take the lock. Raises RunSkipped if there is to be no run."""
+    """Compose the adapters and take the lock. Raises RunSkipped if nothing is to be run."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.cli.session import AUTO_SYNC_OFF, SCHEDULER_OFF, STOPPED, open_session
     from atom_saas_sync.config import require_token
     from atom_saas_sync.model import TIMER
     from atom_saas_sync.store import open_store
 
-    # Nobody reads what a timer prints; cron would send it as mail, each time.
+    # Nobody reads a timer's output, and cron would mail it each time.
     settings = runtime.load(options, names_host=when.names_host and not when.scheduled and not when.started_by)
     if not settings.enabled:
         raise _skip("disabled", "ATOM_SAAS_ENABLED is false: local only, nothing to do")
@@ -98,7 +98,7 @@ def session_for(options: GlobalOptions, when: RunContext, kind: str, *, lock: st
 
 @contextmanager
 def _for_a_dry_run(location: Location) -> Iterator[Location]:
-    """Return the database of a dry run, which creates and upgrades none: a throw-away one where that is needed."""
+    """Return the database of a dry run, which is never created or upgraded: a temporary one if necessary."""
     from atom_saas_sync.cli.runtime import temporary_directory
     from atom_saas_sync.store import engine_at
 
@@ -121,7 +121,7 @@ def _is_due(runs: StoredRuns, settings: Settings, kind: str, now: datetime) -> b
     last = runs.last_scheduled_success(kind)
     due = scheduled_run_is_due(last, timedelta(minutes=minutes), now)
     if not due and last is not None:
-        # Not a note: cron would mail it each time.
+        # Logged, not printed: cron would mail it each time.
         logging.getLogger(__name__).info(
             "not due: the last scheduled %s sync began at %s, and one is due every %d minutes",
             kind,

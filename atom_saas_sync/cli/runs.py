@@ -1,4 +1,4 @@
-"""`runs`: the audit trail of the syncs."""
+"""`runs`: the audit trail of runs."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _facts(run: LoggedRun) -> Iterator[tuple[str, str]]:
 
 
 def _figures(values: Mapping[str, object]) -> str:
-    """Return all figures that are not zero, one a line."""
+    """Return all non-zero figures, one per line."""
     from atom_saas_sync.core.health import size
 
     lines = []
@@ -128,7 +128,7 @@ def _figures(values: Mapping[str, object]) -> str:
 
 
 def _outcome(run: LoggedRun) -> str:
-    """Return what a run did, and why it did no more."""
+    """Return what a run did, and why it ended early."""
     from atom_saas_sync.core.run_log import summary
 
     if run.error is not None:

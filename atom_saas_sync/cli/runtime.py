@@ -1,4 +1,4 @@
-"""Composition: what commands need of the edges, made from the settings. And the signals that end a run."""
+"""Composition: what commands need, created from the settings; and the signals that end a run."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Sources(TypedDict):
 
 
 def is_system(options: GlobalOptions) -> bool:
-    """Tell whether the service's own settings are meant."""
+    """Tell whether the service's settings are used."""
     from atom_saas_sync import config
 
     return options.system or config.is_system(os.environ)
 
 
 def sources(options: GlobalOptions) -> Sources:
-    """Return where settings come from, as the functions of config.py take it. Raises UsageError."""
+    """Return where settings come from, for the functions of config. Raises UsageError."""
     try:
         directory = Path.cwd()
     except FileNotFoundError:
@@ -61,7 +61,7 @@ def sources(options: GlobalOptions) -> Sources:
 
 
 def settings_of(options: GlobalOptions) -> Settings:
-    """Read the settings, without logging: for commands that only look. Raises ConfigError with all problems."""
+    """Read the settings without setting up logging, for read-only commands. Raises ConfigError with all problems."""
     from atom_saas_sync.config import load_settings
 
     settings = load_settings(**sources(options))
@@ -82,7 +82,7 @@ def _program() -> str:
 
 
 def load(options: GlobalOptions, *, names_host: bool = False) -> Settings:
-    """Read the settings and set logging up; name the host if asked to. Raises ConfigError with all problems."""
+    """Read the settings and set up logging; optionally print the host. Raises ConfigError with all problems."""
     settings = settings_of(options)
     log = set_up_logging_for(settings, options)
     if names_host:
@@ -93,7 +93,7 @@ def load(options: GlobalOptions, *, names_host: bool = False) -> Settings:
 
 
 def set_up_logging_for(settings: Settings, options: GlobalOptions) -> Logger:
-    """Set logging up such that it masks the secrets of these settings."""
+    """Set up logging that masks the secrets of these settings."""
     from atom_saas_sync.logs import set_up_logging
 
     secrets = [secret.reveal() for secret in (settings.api_token, settings.admin_token) if secret]
@@ -103,21 +103,21 @@ def set_up_logging_for(settings: Settings, options: GlobalOptions) -> Logger:
 
 
 def signer_of(settings: Settings) -> Signer | None:
-    """Return what signs digests; None without a key."""
+    """Return the signer of digests; None without a key."""
     from atom_saas_sync.core.signing import Signer
 
     return None if settings.digest_key is None else Signer(bytes.fromhex(settings.digest_key.reveal()))
 
 
 def name_host(settings: Settings, options: GlobalOptions) -> None:
-    """Say on standard error where the token is about to go, if that is not the marketplace itself."""
+    """Print the host that will get the token to standard error, unless it is the marketplace's own."""
     import logging
 
     from atom_saas_sync.config import hosts_of
     from atom_saas_sync.logs import goes_to_journal
 
     if hosts := hosts_of(settings):
-        # No line of these may be plain text.
+        # In this format, no line may be plain text.
         if options.log_format in {"json", "journal"} or goes_to_journal(sys.stderr):
             logging.getLogger(__name__).debug("marketplace: %s", hosts)
         else:
@@ -128,7 +128,7 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 class RunClock:
-    """SIGINT and SIGTERM as a flag that is looked at between two transactions; also the clock whose sleep they end."""
+    """SIGINT and SIGTERM as a flag, checked between transactions; also the clock, whose sleep they interrupt."""
 
     def __init__(self, deadline_seconds: float | None = None) -> None:
         self._received = 0
@@ -140,8 +140,8 @@ class RunClock:
     def caught(self) -> Iterator[None]:
         """Catch the signals within the block.
 
-        A thread acts on them: Python's own handlers wait for the main thread, and a signal that comes just before a
-        call that blocks does not interrupt that call.
+        A thread handles them: Python's own handlers wait for the main thread, and a signal just before a blocking call
+        does not interrupt that call.
         """
         read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
@@ -170,16 +170,16 @@ class RunClock:
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Return seconds that only grow."""
+        """Return monotonic seconds."""
         return time.monotonic()
 
     def sleep(self, seconds: float | None) -> None:
-        """Wait, without end if `seconds` is None; a signal ends it with Interrupted."""
+        """Wait (forever if `seconds` is None); a signal ends it with Interrupted."""
         self._event.wait(seconds)
         self.check()
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """End what looks at this, as if that signal had come; from any thread."""
+        """Stop as if the signal had arrived. Thread-safe."""
         self._received = number
         self._event.set()
         for cut in tuple(self._cuts):
@@ -187,7 +187,7 @@ class RunClock:
 
     @contextmanager
     def cutting(self, cut: Callable[[int], object]) -> Iterator[None]:
-        """Let a stop within the block call `cut` with the signal: what waits for others does not look at flags."""
+        """Call `cut` with the signal on a stop within the block: blocked calls do not check the flag."""
         self._cuts.append(cut)
         try:
             if self._received:
@@ -197,18 +197,18 @@ class RunClock:
             self._cuts.remove(cut)
 
     def _act_on(self, read_end: int) -> None:
-        """Stop at each signal whose number comes out of the pipe, until its other end is closed."""
+        """Stop at each signal number read from the pipe, until its other end is closed."""
         with open(read_end, "rb", buffering=0) as numbers:
             while number := numbers.read(1):
                 if number[0] not in _STOPS:
                     continue
-                if self._received:  # asked twice: whatever still runs is not worth waiting for
+                if self._received:  # asked twice: do not wait for anything
                     os._exit(128 + number[0])
                 self.stop(number[0])
 
 
 def supervisor() -> Notifier:
-    """Return the way to tell systemd how this service does; without systemd it does nothing."""
+    """Return the notifier for systemd; without systemd it does nothing."""
     from atom_saas_sync.cli.notify import notifier_from
 
     value = os.environ.get
@@ -216,22 +216,22 @@ def supervisor() -> Notifier:
 
 
 def environment_with(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return this process's environment and these variables."""
+    """Return this process's environment with these variables added."""
     return {**os.environ, **variables}
 
 
 def environment_without_settings() -> dict[str, str]:
-    """Return this process's environment for a child that gets settings of its own."""
+    """Return this process's environment, without settings, for a child with its own settings."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("ATOM_", "ENABLE_SCHEDULER"))}
 
 
 def editor() -> str | None:
-    """Return the command of the person's editor."""
+    """Return the user's editor command."""
     return next((value for name in ("VISUAL", "EDITOR") if (value := os.environ.get(name, "").strip())), None)
 
 
 def pager() -> str | None:
-    """Return the command of the person's pager, None for none. Without PAGER it is `less`, if somebody can use it."""
+    """Return the user's pager command, or None. Without PAGER it is `less`, if available."""
     import shutil
 
     command = os.environ.get("PAGER")
@@ -244,20 +244,20 @@ def pager() -> str | None:
 
 
 def data_home() -> str | None:
-    """Return XDG_DATA_HOME if it is set and absolute: others are to be ignored, says its specification."""
+    """Return XDG_DATA_HOME if it is set and absolute; its specification says to ignore relative paths."""
     value = os.environ.get("XDG_DATA_HOME", "")
     return value.rstrip("/") if value.startswith("/") else None
 
 
 def environment_for_others() -> dict[str, str]:
-    """Return the environment for programs that are not ours."""
+    """Return the environment for other programs, without our secrets."""
     from atom_saas_sync.config import without_secrets
 
     return without_secrets(os.environ)
 
 
 def current_user() -> str:
-    """Return the name of the person or service at work: the user, also behind sudo."""
+    """Return the name of the current user, or of the user behind sudo."""
     sudo_user = os.environ.get("SUDO_USER")
     if sudo_user and os.geteuid() == 0:
         return sudo_user
@@ -271,7 +271,7 @@ def current_user() -> str:
 
 @contextmanager
 def temporary_directory() -> Iterator[Path]:
-    """Make a private directory for the block. Raises DatabaseError if there is no place for it."""
+    """Create a private temporary directory for the block. Raises DatabaseError if that is impossible."""
     import shutil
 
     directory = make_temporary_directory("atom-sync-")
@@ -282,7 +282,7 @@ def temporary_directory() -> Iterator[Path]:
 
 
 def make_temporary_directory(prefix: str) -> Path:
-    """Make a directory of mode 0700 that stays. Raises DatabaseError if there is no place for it."""
+    """Create a temporary directory, mode 0700, that is kept. Raises DatabaseError if that is impossible."""
     import tempfile
 
     try:
@@ -295,7 +295,7 @@ def make_temporary_directory(prefix: str) -> Path:
 
 
 def check_network(settings: Settings) -> None:
-    """Look at what is needed to connect, without connecting. Raises ConfigError."""
+    """Check everything needed to connect, without connecting. Raises ConfigError."""
     from atom_saas_sync.marketplace.proxies import proxy_for
     from atom_saas_sync.marketplace.tls import tls_context
 
@@ -308,7 +308,7 @@ def check_network(settings: Settings) -> None:
 
 @contextmanager
 def marketplace_client(settings: Settings, budget: Budget, clock: RunClock) -> Iterator[MarketplaceClient]:
-    """Open the client that the settings describe."""
+    """Open the client for the configured marketplace."""
     import random
 
     from atom_saas_sync.config import require_token

@@ -1,4 +1,4 @@
-"""`atom-sync sandbox`: a local marketplace to try things out with, and commands to stir a running one (cli.md)."""
+"""`atom-sync sandbox`: a local mock marketplace, and commands that change a running one (cli.md)."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 
 def _address(url: str | None) -> str:
-    """Return where the running sandbox is: as given, else where ATOM_SAAS_API_URL points. Raises UsageError."""
+    """Return the address of the running sandbox: as given, or ATOM_SAAS_API_URL. Raises UsageError."""
     if url is not None:
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"{url!r} is not an http URL")
@@ -248,8 +248,8 @@ def _control(
     *,
     missing: dict[str, Any] | None = None,
 ) -> Any:  # noqa: ANN401 - JSON
-    """Ask the control API of a running sandbox; `missing` is what a 404 means, if it is no failure."""
-    # The standard library's client: httpx belongs to marketplace/, and this one request needs none of it.
+    """Call the control API of a running sandbox; `missing` is the result of a 404 that is not a failure."""
+    # The standard library's client is enough for this request; httpx belongs to marketplace/.
     import urllib.error
     import urllib.request
 
@@ -260,7 +260,7 @@ def _control(
         headers={"content-type": "application/json"},
         method=method,
     )
-    # No proxy: the control API is for loopback only.
+    # No proxy: the control API accepts loopback only.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=120) as answer:

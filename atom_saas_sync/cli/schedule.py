@@ -35,7 +35,7 @@ _SYSTEMD = Path("etc/systemd/system")
 _ENVIRONMENT = Path("etc/atom-sync/atom-sync.env")
 _COMMAND_SECONDS = 60.0
 _FIRST_WITH_RESTART_STEPS = 254
-# What a service finds out by itself, and what does not belong into a file that others may read.
+# What a service determines itself, and what must not be in a file that others can read.
 _LEFT_OUT = {
     "ATOM_SAAS_API_TOKEN",
     "ATOM_SAAS_API_TOKEN_FILE",
@@ -107,7 +107,7 @@ def systemd(
 
 
 def _systemd_of_user(options: GlobalOptions, *, install: bool, uninstall: bool, root: Path, as_json: bool) -> None:
-    """Show, write or remove the units for a person's own systemd."""
+    """Show, write or remove the units for the user's own systemd."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.core import user_units
     from atom_saas_sync.core.schedule_files import HOME, TIMERS
@@ -202,7 +202,7 @@ def _steps_to_settings(schedule: Schedule, root: Path) -> list[str]:
 
 
 def _settings(options: GlobalOptions) -> Settings:
-    """Read the settings from what the operator has named: what services get must not come from a found file."""
+    """Read the settings from explicit sources only: services must not get settings from a .env found by chance."""
     from atom_saas_sync.cli import runtime
 
     if runtime.is_system(options):
@@ -214,7 +214,7 @@ def _settings(options: GlobalOptions) -> Settings:
 
 
 def _as_typed(schedule: Schedule) -> str:
-    """Return the command of a person who means the service."""
+    """Return the command line with which a user addresses the service."""
     from atom_saas_sync.places import SETTINGS
 
     return f"{schedule.executable} --system" if schedule.settings == SETTINGS else schedule.command
@@ -242,13 +242,13 @@ def _schedule(
 
 
 def _program() -> Path:
-    """Return the program that runs, as a service can start it: itself, as systemd takes messages from no other."""
+    """Return the program for services to start directly: systemd accepts notifications from no other process."""
     beside = Path(sys.executable).with_name("atom-sync")
     return beside if beside.exists() else Path(shutil.which("atom-sync") or beside)
 
 
 def _warn_of_hidden_files(schedule: Schedule, settings: Settings) -> None:
-    """Warn of what the units need and cannot see: they have a /tmp of their own, and no home directories."""
+    """Warn about files that the units cannot see: they have a private /tmp, and no home directories."""
     from atom_saas_sync.core.schedule_files import is_hidden
 
     needed = {
@@ -264,7 +264,7 @@ def _warn_of_hidden_files(schedule: Schedule, settings: Settings) -> None:
 
 
 def _database(settings: Settings) -> Path:
-    """Return where the services' database is: where the settings say so, else in their state directory."""
+    """Return the services' database: from the settings, or in their state directory."""
     from atom_saas_sync.places import STATE_DIRECTORY
 
     if isinstance(settings.database, Path) and not _is_default_database(settings):
@@ -324,7 +324,7 @@ def _text_of(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return None  # writing it says what is wrong
+        return None  # the write reports the error
 
 
 def _remove(files: dict[Path, str]) -> list[Path]:
@@ -347,9 +347,9 @@ def _make_directory(path: Path) -> None:
 def _write_environment(
     path: Path, settings: Settings, *, token_file: str | None = None, database: str | None = None, mode: int = 0o640
 ) -> list[str]:
-    """Write the settings that this command was called with, and return the lines.
+    """Write the settings of this call, and return the lines.
 
-    None if the file exists: from then on it is the person's.
+    None if the file exists: from then on it belongs to the user.
     """
     from atom_saas_sync.places import TOKEN_FILE
 
@@ -361,7 +361,7 @@ def _write_environment(
     lines += [
         _line(shown) for shown in settings.shown if shown.origin not in _SET_BY_NOBODY and shown.name not in _LEFT_OUT
     ]
-    # Services have a database and a credential of their own accord; these are for cron and for people.
+    # systemd gives services a database and a credential; these lines are for cron and for users.
     lines.append(f"ATOM_SAAS_API_TOKEN_FILE={token_file or TOKEN_FILE}")
     is_file = isinstance(settings.database, Path)
     url = f"sqlite:///{database or _database(settings)}" if is_file else str(settings.database)
@@ -369,7 +369,7 @@ def _write_environment(
     lines.append("ENABLE_SCHEDULER=true")
     _make_directory(path.parent)
     try:
-        # For the owner and the group alone: a person may add the admin token.
+        # For the owner and the group only: a user may add the admin token.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             os.fchmod(descriptor, mode)
@@ -390,7 +390,7 @@ def _line(shown: EffectiveSetting) -> str:
 
 
 def _systemd_version() -> int:
-    """Return the version of the systemd here; 0 if there is none, or none that says."""
+    """Return systemd's version; 0 if it is missing or unknown."""
     if shutil.which("systemctl") is None:
         return 0
     words = _run("systemctl", "--version").split()  # systemd 252 (252.39-1~deb12u1)
@@ -398,7 +398,7 @@ def _systemd_version() -> int:
 
 
 def _run(*command: str) -> str:
-    """Run a command of systemd and return what it printed. Raises AtomSyncError with what it complained of."""
+    """Run a systemd command and return its output. Raises AtomSyncError with its error message."""
     from atom_saas_sync.cli.runtime import environment_for_others
 
     shown = " ".join(command)
@@ -430,7 +430,7 @@ def _report(changed: list[Path], next_steps: list[str], settings: list[str], *, 
         return
     for path in changed:
         typer.echo(f"{verb} {path}")
-    for line in settings:  # the last of them holds these, and nobody has seen it before
+    for line in settings:  # the last of these directories, which did not exist before
         typer.echo(f"    {printable(line)}")
     if not changed:
         typer.echo(f"nothing to do: everything is {verb} already")

@@ -11,9 +11,9 @@ from atom_saas_sync.characters import printable
 
 
 class Screen(Console):
-    """A console that shows text from strangers as text, whoever forgot to ask for it: every cell passes here."""
+    """A console that makes untrusted text safe in every cell, even if a caller forgot to."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """Render, and replace what is not printable in all that is no control sequence of rich's own."""
+        """Render, and replace unprintable characters except in rich's own control sequences."""
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else printable(text, lines=True), style, control)

@@ -44,7 +44,7 @@ def serve_health(
 
     def find_run(pid: int, since: datetime) -> int | None:
         if not engine.exists():
-            return None  # the sync that was started makes it
+            return None  # the first sync creates it
         with engine.open(migrate=False, read_only=True) as store:
             return store.runs().run_of_process(pid, since=since) if store.schema().current() else None
 
@@ -55,7 +55,7 @@ def serve_health(
             if engine.exists():
                 engine.open().close()
         except DatabaseError as error:
-            # Served all the same: the probes say what is wrong, and see when it is mended.
+            # Serve anyway: the probes report the problem, and notice when it is fixed.
             complain(error.message, error.hint)
         address = listener.getsockname()
         shown = f"[{address[0]}]" if ":" in address[0] else address[0]
@@ -67,11 +67,11 @@ def serve_health(
 
 
 def _command(options: GlobalOptions, settings: Settings) -> list[str]:
-    """Return how a child is called with the settings of this process, wherever it runs."""
+    """Return the command line for a child with the settings of this process, in any directory."""
     command = [sys.executable, "-P", "-m", "atom_saas_sync", "--log-level", options.level]
     command += ["--log-format", options.log_format]
     command += ["--database", str(settings.database)] if isinstance(settings.database, Path) else []
-    # The very file that was found here, or none: not one that somebody puts there later.
+    # Exactly the file that was found, or none: not one that is created later.
     command += ["--no-env-file"] if settings.env_file is None else ["--env-file", str(settings.env_file)]
     return command + (["--system"] if options.system else [])
 

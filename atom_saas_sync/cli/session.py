@@ -1,4 +1,4 @@
-"""The edges of one run, composed: for commands, and for what `watch` runs in its threads."""
+"""Compose the adapters of one run, for commands and for the threads of `watch`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STOPPED = "the emergency stop is on (`atom-sync jobs start` ends it): nothing do
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The edges that a run needs; the lock of its kind is held."""
+    """The adapters that a run needs; the lock of its kind is held."""
 
     settings: Settings
     store: Store
@@ -63,7 +63,7 @@ def open_session(
     command: str,
     started_by: str,
 ) -> Iterator[Session]:
-    """Take the lock, waiting for it up to `wait` seconds, and open the edges.
+    """Take the lock, waiting up to `wait` seconds, and open the adapters.
 
     Raises WrongMarketplace, and Locked, which is counted.
     """
@@ -108,9 +108,9 @@ def all_runs_locked(database: Lockable, *, command: str, clock: RunClock) -> Ite
 
 @contextmanager
 def noted_run(database: Location, kind: str, *, started_by: str) -> Iterator[dict[str, int]]:
-    """Note what the block does as a run of that kind, with the counts that the block puts into the dictionary.
+    """Record the block as a run of that kind, with the counts that it puts into the dictionary.
 
-    If that can't be written, it is only said: what was done is worth more than the line about it.
+    If that fails, only a warning is printed: the work itself is done.
     """
     from datetime import UTC, datetime
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.config import Settings
 
 _URL, _TOKEN, _WS_URL = "ATOM_SAAS_API_URL", "ATOM_SAAS_API_TOKEN", "ATOM_SAAS_WS_URL"
-# What a connection depends on besides: kept if it is set in the environment, because the try relies on it.
+# Other variables that connections depend on: written if set in the environment, because the test used them.
 _ALSO_TRIED = (_WS_URL, "ATOM_SAAS_API_DIALECT", "ATOM_SAAS_CA_FILE", "ATOM_SAAS_ALLOW_INSECURE")
 _MOST_SECONDS = 10.0
 _KEY_BYTES = 32
@@ -74,7 +74,7 @@ def _targets(options: GlobalOptions, *, system: bool) -> dict[str, Path]:
 
 
 def _require_writable(targets: dict[str, Path], *, system: bool, force: bool) -> None:
-    """Raise UsageError, ConfigError or DatabaseError before somebody answers questions in vain."""
+    """Raise UsageError, ConfigError or DatabaseError before the user answers questions in vain."""
     from atom_saas_sync.config import shared_directory
     from atom_saas_sync.textfile import refuse_irregular
 
@@ -113,7 +113,7 @@ def _token(path: Path | None, *, asks: bool) -> str:
     if path is not None:
         text, source = read_text(path).removesuffix("\n").removesuffix("\r"), str(path)
     elif asks:
-        # Typer's hidden prompt writes its text before it drops what was typed too early, such as this answer.
+        # Typer's hidden prompt writes its text before it discards early input, such as this answer.
         from getpass import getpass
 
         text, source = getpass("API token (not shown): ", stream=sys.stderr).strip(), "the answer"
@@ -127,12 +127,12 @@ def _token(path: Path | None, *, asks: bool) -> str:
 
 
 def _values(address: str, token: str, environ: dict[str, str]) -> dict[str, str]:
-    """Return the variables to write: the answers, and what the connection depends on besides."""
+    """Return the variables to write: the answers, and the others that the connection depends on."""
     from atom_saas_sync.config import value_of
     from atom_saas_sync.core.env_file import websocket_url
 
     values = {name: environ[name] for name in _ALSO_TRIED if environ.get(name)}
-    # Without one of its own, `watch` would send the token to the default host.
+    # Otherwise `watch` would send the token to the default host.
     usual = str(value_of(_WS_URL)) if address == value_of(_URL) else websocket_url(address)
     return {_WS_URL: usual, **values, _URL: address, _TOKEN: token}
 
@@ -146,7 +146,7 @@ def _settings(values: dict[str, str], environ: dict[str, str]) -> Settings:
 
 
 class _NoBudget:
-    """Permits each request: there is no database yet whose budget could be asked."""
+    """Permits every request: there is no database with a budget yet."""
 
     def take(self, now: datetime) -> float:  # noqa: ARG002 - the port's
         return 0.0
@@ -156,7 +156,7 @@ class _NoBudget:
 
 
 def _try(settings: Settings) -> int:
-    """Ask for one skill with the token and return how many there are. Raises MarketplaceError."""
+    """Request one skill with the token; return the total number of skills. Raises MarketplaceError."""
     from dataclasses import replace
 
     from atom_saas_sync.cli.runtime import RunClock, marketplace_client
@@ -174,7 +174,7 @@ def _try(settings: Settings) -> int:
 
 
 def _write(targets: dict[str, Path], values: dict[str, str], *, system: bool) -> None:
-    """Write the files, the secrets first: settings that name them are there only with them."""
+    """Write the files, secrets first, so that settings never name a missing file."""
     from atom_saas_sync.core.env_file import filled
     from atom_saas_sync.places import DIGEST_KEY_FILE, STATE_DIRECTORY, TOKEN_FILE
     from atom_saas_sync.shipped import ENV_EXAMPLE, stored_text
@@ -185,7 +185,7 @@ def _write(targets: dict[str, Path], values: dict[str, str], *, system: bool) ->
         key = Path(DIGEST_KEY_FILE)
         _make_directory(key.parent)
         write_textfile(targets["token"], f"{values[_TOKEN]}\n", mode=0o600)
-        if not os.path.lexists(key):  # with another one, every skill would count as unsigned
+        if not os.path.lexists(key):  # with a new key, every skill would count as unsigned
             write_textfile(key, os.urandom(_KEY_BYTES).hex() + "\n", mode=0o600)
         targets["digest key"] = key
         lines |= {
@@ -208,7 +208,7 @@ def _make_directory(path: Path) -> None:
 
 
 def _hand_over(paths: list[Path]) -> None:
-    """Let the service's user own its files, if there is one yet; `schedule systemd --install` does it otherwise."""
+    """Give the service's files to its user, if that exists; otherwise `schedule systemd --install` does it."""
     import pwd
 
     from atom_saas_sync.places import SERVICE_USER

@@ -195,7 +195,7 @@ def _edit_by_hand(catalogue: EditableCatalogue, skill: CachedSkill, *, code: boo
             )
         before = fields.get("code")
         before = before if isinstance(before, str) else ""
-        # Editors append a final newline; that alone is not a change.
+        # Editors append a final newline, which alone is not a change.
         added = "" if before.endswith("\n") else "\n"
         file = EditedFile(before + added, name=f"code{code_suffix(fields.get('skill_type'), before)}")
     else:
@@ -212,7 +212,7 @@ def _edit_by_hand(catalogue: EditableCatalogue, skill: CachedSkill, *, code: boo
 
 
 def _values(texts: list[str]) -> dict[str, Any]:
-    """Read FIELD=VALUE: a text field takes the value as it is, any other JSON if it is some."""
+    """Parse FIELD=VALUE: a text field takes the value literally, any other as JSON if it is valid."""
     from atom_saas_sync.core.documents import Problem, check_text, read_value
     from atom_saas_sync.core.incoming.fields import TEXT_FIELDS, TIME_FIELDS
 

@@ -1,4 +1,4 @@
-"""`skills diff` and `skills log`: the versions of a skill that the marketplace sent, and the local one."""
+"""`skills diff` and `skills log`: compare and list the versions of a skill."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def log(ctx: typer.Context, skill_id: _Id, as_json: _Json = False) -> None:
 def sent_skill(
     store: Store, edits: EditableCatalogue, skill_id: str, wanted: str
 ) -> tuple[CachedSkill, dict[str, Any]]:
-    """Return a version that the marketplace sent as a skill, and what is known of the version. Raises NotFound."""
+    """Return a former version as a skill, with its record. Raises NotFound."""
     from atom_saas_sync.core.versions import choose_version
 
     versions = store.history().versions(skill_id)
@@ -118,7 +118,7 @@ def sent_skill(
 
 
 def version_state(facts: dict[str, Any]) -> str | None:
-    """Return which version it is, for people, from what `sent_skill` returned."""
+    """Describe the version that `sent_skill` returned."""
     if not facts:
         return None
     written = ", written here" if facts["origin"] == "local" else ""
@@ -148,7 +148,7 @@ def _facts(version: PublishedVersion) -> dict[str, Any]:
 
 
 def _texts(store: Store, edits: EditableCatalogue, skill_id: str, wanted: Sequence[str]) -> list[tuple[str, str]]:
-    """Return for each version that is wanted its name for people, and its text."""
+    """Return the display name and the text of each requested version."""
     from atom_saas_sync.core.versions import choose_version, version_name
 
     versions = store.history().versions(skill_id)
@@ -169,14 +169,14 @@ def _texts(store: Store, edits: EditableCatalogue, skill_id: str, wanted: Sequen
 
 
 def print_patch(changes: Sequence[FieldChange], before: str, after: str) -> None:
-    """Print a patch; not by rich, which would take minutes for a million lines."""
+    """Print a patch, without rich, which would take minutes for a million lines."""
     from atom_saas_sync.core.unified import unified_fields
     from atom_saas_sync.logs import may_colour
 
     lines = "\n".join(unified_fields(changes, before, after))
     flat = lines.replace("\n", " ").replace("\t", " ")
     if printable(flat) != flat:
-        # Tabs stay: what reads a patch needs them.
+        # Tabs stay: `patch` needs them.
         lines = "\n".join("\t".join(map(printable, line.split("\t"))) for line in lines.split("\n"))
     if may_colour(sys.stdout):
         lines = re.sub(r"^(?:(---|\+\+\+) .*|-.*|(\+.*)|(@.*))$", _coloured, lines, flags=re.MULTILINE)

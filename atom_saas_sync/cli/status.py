@@ -1,4 +1,4 @@
-"""`status`: is it well, what is it doing, and what is wrong, on one screen or as JSON."""
+"""`status`: health, current activity and problems, on one screen or as JSON."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _watch(settings: Settings, seconds: float) -> None:
 
     from rich.live import Live
 
-    # SIGTERM ends it as Ctrl-C does: the terminal gets its screen back, also as the first process of a container.
+    # SIGTERM ends it like Ctrl-C and restores the terminal, even as process 1 of a container.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     out = console()
     try:
@@ -198,7 +198,7 @@ def _sync_line(state: Status, now: datetime) -> str:
         parts.append(f"last run {ago(sync.last_sync_at, now)}")
     failed = f", {sync.failed_syncs:,} failed" if sync.failed_syncs else ""
     runs = f"{counted(sync.total_syncs, 'run')}: {sync.successful_syncs:,} succeeded{failed}"
-    return f"{'; '.join(parts)}\n{runs}"  # on one line it would not fit 80 columns
+    return f"{'; '.join(parts)}\n{runs}"  # would not fit into 80 columns on one line
 
 
 def _websocket_line(state: Status, now: datetime) -> str:
@@ -255,7 +255,7 @@ def _runs_by_kind(state: Status) -> list[tuple[str, list[PastRun]]]:
 
 
 def _runs_line(runs: list[PastRun], now: datetime) -> RenderableType:
-    """Return the last runs, oldest first: durations as bars that share one scale, their results below, in words too."""
+    """Return the last runs, oldest first: durations as bars on one scale, with their results below, also in words."""
     from rich.text import Text
 
     from atom_saas_sync.core.health import ago, elapsed

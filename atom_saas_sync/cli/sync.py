@@ -77,7 +77,7 @@ _StartedBy = Annotated[
 _Textfile = Annotated[
     Path | None, typer.Option("--textfile", metavar="FILE", help="Write the metrics to FILE afterwards.")
 ]
-# After these a second run would meet the same end.
+# After these, a second run would fail the same way.
 _ENDS_ALL = {"auth", "interrupted", "deadline", "rate_limited"}
 _NoCategories = Annotated[bool, typer.Option("--no-categories", help="Skip the categories.")]
 

@@ -1,4 +1,4 @@
-"""What a sync reports: its JSON documents, its screens, and its one error line."""
+"""Reports of syncs: JSON documents, screens, and the error line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def print_error(report: RunReport | RatingReport) -> None:
 
 
 def print_worst(pulled: RunReport, rated: RatingReport) -> int:
-    """Print the one error line, which is that of the worse of both, and return its exit code."""
+    """Print the error line of the worse report, and return its exit code."""
     reports: list[RunReport | RatingReport] = [pulled, rated]
     worst, other = sorted(reports, key=lambda report: _WORST.index(report.exit_code))
     if other.error is not None:
@@ -45,10 +45,10 @@ def print_worst(pulled: RunReport, rated: RatingReport) -> int:
 
 
 def _complain_of_reasons(report: RunReport) -> None:
-    """Print the one error line of a run that ended without an error of its own, unless it was logged as such."""
+    """Print the error line of a run that was not a success but has no error, unless that was logged."""
     counts, reasons = report.counts, report.reasons
     if "deletions_refused" in reasons:
-        return  # logged, with the ids and the command that confirms
+        return  # logged, with the ids and the command to confirm
     if "items_invalid" in reasons:
         complain(f"{counted(counts.invalid, 'item')} of the marketplace could not be used", "the log above names them")
     elif "incomplete" in reasons:
@@ -144,7 +144,7 @@ def all_document(pulled: RunReport, rated: RatingReport) -> dict[str, Any]:
 
 
 def print_ratings(report: RatingReport) -> None:
-    """Print what a sync of ratings did."""
+    """Print the result of a sync of ratings."""
     from atom_saas_sync.core.health import elapsed
 
     if report.status in {"skipped", "locked"}:
@@ -216,7 +216,7 @@ def print_report(report: RunReport) -> None:
 
 
 def _remarks(report: RunReport) -> list[str]:
-    """Return why the run is not a success, besides its error, and what waits for a person."""
+    """Return why the run is not a success (besides its error), and what needs a decision."""
     lines = []
     if report.counts.tampered:
         tampered = counted(report.counts.tampered, "skill was", "skills were")

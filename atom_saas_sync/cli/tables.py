@@ -1,4 +1,4 @@
-"""Tables for lists: as wide as a terminal is, and with nothing cut off in a file or pipe."""
+"""Tables for lists: fitted to the terminal, and uncut in a file or pipe."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from atom_saas_sync.characters import printable
 
 _GAP = 2
 _LONGEST_ID = 64
-"""A longer id is printed whole, but makes no column wider."""
+"""A longer id is printed in full, but does not widen the column."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table. `drop` orders what is left out on a narrow terminal, the highest first; 0 is never left out.
+    """A column. On a narrow terminal, columns with the highest `drop` are left out first; 0 is never left out.
 
-    One that may be cut is cut, down to `least` cells, before anything is left out.
+    Columns that may be cut are cut first, down to `least` cells.
     """
 
     head: str
@@ -29,9 +29,9 @@ class Column:
 
 
 def print_table(columns: Sequence[Column], lines: Sequence[Sequence[str]]) -> None:
-    """Print the lines under the columns' heads; nothing if there are none.
+    """Print the rows under the column heads; nothing if there are no rows.
 
-    Not by rich's own table, which takes a second for a thousand lines.
+    Not with rich's table, which takes a second for a thousand rows.
     """
     from rich.cells import cell_len
 
@@ -52,7 +52,7 @@ def print_table(columns: Sequence[Column], lines: Sequence[Sequence[str]]) -> No
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print lines of text, which a terminal gets in lines of its own width, broken between words."""
+    """Print lines of text; on a terminal, wrapped between words."""
     from rich.text import Text
 
     from atom_saas_sync.cli.output import console
@@ -64,7 +64,7 @@ def print_lines(lines: Iterable[str]) -> None:
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:
-    """Print names with their values beside them; a value may have several lines."""
+    """Print names and values in two columns; a value may have several lines."""
     from rich.table import Table
     from rich.text import Text
 
@@ -80,9 +80,9 @@ def print_facts(facts: Iterable[tuple[str, str]]) -> None:
 
 
 def fitted(columns: Sequence[Column], widths: Sequence[int], room: int | None) -> list[int | None]:
-    """Return the widths with which the columns fit into `room` cells (None: any number); None for one left out.
+    """Return the column widths that fit into `room` cells (None: unlimited); None for columns left out.
 
-    The most important ones come first, as narrow as they may be; what is left widens those that are cut.
+    Columns start with their minimum width, most important first; remaining space widens the cut ones.
     """
     if room is None:
         return list(widths)

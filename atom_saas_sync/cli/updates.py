@@ -224,7 +224,7 @@ def _decided(desk: GateDesk, decide: _Decide, targets: Sequence[Target], text: s
 
 
 class _Chosen:
-    """The versions that options name. Raises UsageError for options that contradict each other."""
+    """The versions selected by the options. Raises UsageError for contradictory options."""
 
     def __init__(self, texts: Sequence[str], *, everything: bool, reason: str | None, file: Path | None) -> None:
         if sum((bool(texts), everything, file is not None)) > 1 or (texts and reason is not None):
@@ -292,7 +292,7 @@ def _newly(update: Update) -> str:
 
 
 def _due(moment: datetime) -> str:
-    """Return when an update is due, for a terminal as how long that is from now."""
+    """Return when an update is due; relative to now on a terminal."""
     from atom_saas_sync.core.health import duration
     from atom_saas_sync.times import format_time
 

@@ -1,4 +1,4 @@
-"""`skills verify`: whether what is served is what was admitted."""
+"""`skills verify`: check that what is served is what was admitted."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def verify(
 
 
 def _listed(settings: Settings) -> tuple[Revocation, ...]:
-    """Return what the revocations file lists now. If it is not valid, the last valid list counts, which is stored."""
+    """Return the current list of the revocations file; if it is invalid, the stored last valid list."""
     if settings.revocations_file is None:
         return ()
     from atom_saas_sync.config.gate import SettingsFiles

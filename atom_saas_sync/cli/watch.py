@@ -1,4 +1,4 @@
-"""`watch`: the real-time service. Here it is composed; what it does is in usecases/watch/."""
+"""`watch`: composes the real-time service of usecases/watch/."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from atom_saas_sync.usecases.watch.service import Watch, WatchSettings
 
 _LOCK_WAIT_SECONDS = 900.0
-_BUSY_SECONDS = 1.0  # shorter than elsewhere: the service tries again by itself, and must be able to stop meanwhile
+_BUSY_SECONDS = 1.0  # shorter than elsewhere: the service retries on its own, and must be able to stop in the meantime
 _MINUTES_OF_A_DAY = 1440
-# What a batch decodes is no garbage; looking for some each 700 objects took a tenth of the time. Instead garbage is
-# looked for where it is made: a connection or a run that has ended leaves few objects in circles, with megabytes in
-# their buffers, and it would take days until 50,000 more have come.
+# Decoded batches contain no cyclic garbage, and collecting every 700 objects took a tenth of the time. Instead, garbage
+# is collected after each connection and run: these leave few cyclic objects, but with megabytes in buffers, and it
+# would take days until 50,000 more objects trigger a collection.
 _OBJECTS_BEFORE_COLLECTION = 50_000
 _M_ARENA_MAX = -8  # malloc.h
 _SCHEDULE = "schedule"
-"""Who starts the periodic jobs, in the audit trail."""
+"""The name in the audit trail for who started the periodic jobs."""
 
 
 def watch(
@@ -54,7 +54,7 @@ def watch(
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.config import require_token
 
-    options = replace(ctx.obj, usual_level="info")  # nobody watches a service: its log is all there is
+    options = replace(ctx.obj, usual_level="info")  # a service has no other output than its log
     settings = runtime.load(options)
     supervisor = runtime.supervisor()
     if not settings.enabled:
@@ -71,7 +71,7 @@ def watch(
 
 
 def _share_one_heap() -> None:
-    """Let all threads allocate from one heap.
+    """Make all threads allocate from one heap.
 
     By default glibc gives each thread its own, and none reuses what another has freed: up to 60 MiB in a flood.
     """
@@ -82,7 +82,7 @@ def _share_one_heap() -> None:
 
 
 class _Service:
-    """The edges of the service, and the settings, which may change while it runs."""
+    """The adapters of the service, and the settings, which may change while it runs."""
 
     def __init__(
         self, options: GlobalOptions, settings: Settings, clock: RunClock, supervisor: Notifier, *, jobs: bool
@@ -103,7 +103,7 @@ class _Service:
         from atom_saas_sync.usecases.binding import runs_for
 
         engine, clock = engine_at(self._settings.database), self._clock
-        # One connection for the thread that writes; the loop sees to it that it is used by nobody else.
+        # One connection for the writer thread; the event loop ensures that nothing else uses it.
         store = stack.enter_context(engine.open(any_thread=True, busy_timeout_seconds=_BUSY_SECONDS))
         stack.enter_context(
             store.exclusive(WATCH_LOCK, command="watch", now=lambda: format_time(clock.now()), sleep=clock.sleep)
@@ -145,7 +145,7 @@ class _Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, service.stop)
-        reading = asyncio.Lock()  # one after the other, so that the last one told is the last one taken over
+        reading = asyncio.Lock()  # one after the other, so that the last request wins
         tasks: set[asyncio.Task[None]] = set()
 
         async def reload() -> None:
@@ -173,7 +173,7 @@ class _Service:
         )
 
     def _take_new_token(self) -> bool:
-        """Read the token's file again, if that is where the token comes from; tell whether there is another one."""
+        """Read the token file again, if the token comes from a file; tell whether the token has changed."""
         import logging
 
         from atom_saas_sync.config import read_token_file
@@ -185,7 +185,7 @@ class _Service:
         try:
             token = read_token_file(settings.token_file)
         except ConfigError as error:
-            # It may be just being replaced; the old one is tried as long as there is no other.
+            # It may be in the middle of a replacement; keep the old one until there is a new one.
             logging.getLogger(__name__).warning("%s", error.message)
             return False
         if token == settings.api_token:
@@ -200,7 +200,7 @@ class _Service:
         runtime.set_up_logging_for(settings, self._options)
 
     async def _reload(self, service: Watch) -> None:
-        """Read the configuration again (SIGHUP). One that is wrong changes nothing."""
+        """Reload the configuration (SIGHUP). An invalid one changes nothing."""
         import asyncio
         import logging
 
@@ -232,7 +232,7 @@ class _Service:
         with open_store(self._settings.database, read_only=True) as store:
             runs_for(settings.api_url, store)
 
-    # Runs; each in a thread of its own, with database connections of its own
+    # Runs, each in its own thread with its own database connections
 
     def _poll(self) -> RunReport | None:
         return self._pull("watch")
@@ -272,7 +272,7 @@ class _Service:
 
     @contextmanager
     def _session(self, kind: str, started_by: str) -> Iterator[tuple[Session, RunClock]]:
-        """Open what a run needs, and its clock: it ends with the interval, so that no run keeps the lock for ever."""
+        """Open what a run needs, and its clock: its deadline is the interval, so that no run holds the lock forever."""
         from atom_saas_sync.cli.runtime import RunClock
         from atom_saas_sync.cli.session import open_session
         from atom_saas_sync.store import open_store

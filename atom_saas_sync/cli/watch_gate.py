@@ -1,4 +1,4 @@
-"""The gate of `watch`, composed: for the messages, and for what is done beside them."""
+"""Compose the gate of `watch`: for messages, and for its periodic work."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class GateWork:
-    """What is done for the gate beside the messages, over database connections of its own.
+    """The gate's periodic work, over its own database connections.
 
-    The settings may be replaced; what was composed from the former ones is made anew.
+    If the settings are replaced, everything composed from them is recreated.
     """
 
     def __init__(self, settings: Settings, clock: RunClock) -> None:
@@ -31,7 +31,7 @@ class GateWork:
         self._followed: tuple[Settings, CurrentGate] | None = None
 
     def require_policy(self, store: Store) -> None:
-        """Raise ConfigError if the policy can't be read: that counts at the start, later the last one holds."""
+        """Raise ConfigError if the policy can't be read at the start; later, nothing new is admitted instead."""
         from atom_saas_sync.cli.gate_session import gate_desk
 
         gate_desk(self.settings, store, persons=False).load()
@@ -46,24 +46,24 @@ class GateWork:
         return self._followed[1].get(now)
 
     def close(self) -> None:
-        """Close the databases, but not one that a thread still uses: that would crash the process."""
+        """Close the databases, except one that a thread still uses: that would crash the process."""
         for kind, (_, store, _) in self._made.items():
             if self._at_work[kind].acquire(timeout=1):
                 store.close()
 
     def tick(self) -> None:
-        """Act on what has changed, and judge what is due."""
+        """Apply changed files and rows, and judge what is due."""
         with self._at_work["tick"]:
             self._ticks("tick").tick()
 
     def scan(self) -> None:
-        """Scan what waits for nothing else."""
+        """Scan the versions that only lack a scan."""
         if self.settings.scan_command:
             with self._at_work["scan"]:
                 self._ticks("scan").scan()
 
     def confirm(self, skill_ids: Sequence[str]) -> None:
-        """Ask the marketplace for skills of which messages told, and act on the answers."""
+        """Fetch the skills that messages named, and apply the result."""
         from atom_saas_sync.cli.gate_session import current_gate
         from atom_saas_sync.cli.runtime import marketplace_client, signer_of
         from atom_saas_sync.cli.session import budget_of
@@ -92,7 +92,7 @@ class GateWork:
 
     @property
     def limits(self) -> tuple[int, int]:
-        """Return how many requests a minute and an hour there may be."""
+        """Return the request limits per minute and per hour."""
         return self.settings.rate_limit_per_minute, self.settings.rate_limit_per_hour
 
     def _ticks(self, kind: str) -> GateTicks:

@@ -1,6 +1,6 @@
 """The settings: environment and `.env` to one frozen value, or one error that names all problems.
 
-Nobody else reads the environment. `variables.py` lists what can be set (marketplace-api.md, section 1).
+No other module reads the environment. `variables.py` lists what can be set (marketplace-api.md, section 1).
 """
 
 from __future__ import annotations

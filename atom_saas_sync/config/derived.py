@@ -1,4 +1,4 @@
-"""What depends on several settings: the token, addresses, certificates, paths, and whether they fit together."""
+"""Settings that depend on several variables: the token, addresses, certificates, paths; and their consistency."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from atom_saas_sync.config.variables import DEFAULT_URLS
 from atom_saas_sync.core.marketplace import dialect_of, platforms_differ, with_mothership_path
 from atom_saas_sync.errors import ConfigError
 
-# What decides where a token goes, and how well it is protected on the way.
+# The variables that determine where the token goes, and how it is protected on the way.
 _DESTINATIONS = ("ATOM_SAAS_API_URL", "ATOM_SAAS_WS_URL", "ATOM_SAAS_CA_FILE", "ATOM_SAAS_ALLOW_INSECURE")
 
 
@@ -67,7 +67,7 @@ def _find_token(sources: Sources) -> None:
 
 
 def _find_dialect(sources: Sources) -> None:
-    """Let the URL imply the dialect where none is set, and complete the mothership's."""
+    """Derive the dialect from the URL if it is not set, and complete the mothership's URL."""
     name, url = "ATOM_SAAS_API_DIALECT", sources.values["ATOM_SAAS_API_URL"]
     if url is None:
         return
@@ -127,7 +127,7 @@ def _find_authorities(sources: Sources) -> None:
             return
         context.load_verify_locations(cafile=path)
     except ssl.SSLError:
-        pass  # told below: nothing was loaded
+        pass  # reported below: nothing was loaded
     except OSError as error:
         sources.problems.append(f"{name}: {path}: {error.strerror}")
         return
@@ -159,7 +159,7 @@ def _find_digest_key(sources: Sources) -> None:
 
 
 def _find_gate_files(sources: Sources) -> None:
-    """Complete the paths of the gate's files; each run reads them anew."""
+    """Make the paths of the gate's files absolute; each run reads the files again."""
     for name in ("ATOM_SYNC_POLICY_FILE", "ATOM_SYNC_LOCK_FILE", "ATOM_SYNC_REVOCATIONS_FILE"):
         if sources.values[name] is not None:
             sources.values[name] = sources.absolute(name)
@@ -179,7 +179,7 @@ def _find_instance(sources: Sources) -> None:
 
 
 def _find_misplaced_token(sources: Sources) -> None:
-    """Refuse the token in what is shown and sent as it stands; a UUID of its own is a good name for an instance."""
+    """Refuse the token in values that are shown or sent unmasked; a different UUID is a good instance name."""
     token: Secret | None = sources.values["ATOM_SAAS_API_TOKEN"]
     for name in ("ATOM_SAAS_API_URL", "ATOM_SAAS_WS_URL", "ATOM_INSTANCE_ID"):
         text = sources.values[name] or ""
@@ -189,9 +189,9 @@ def _find_misplaced_token(sources: Sources) -> None:
 
 
 def disagreement(sources: Sources) -> str | None:
-    """Say why the token must not go to the addresses in force; None if it may.
+    """Say why the token must not be sent to the effective addresses; None if it may.
 
-    An address that was found in a working directory gets only a token that was found there, too.
+    An address from a .env found in the working directory may only get a token from there.
     """
     is_sent = sources.values["ATOM_SAAS_ENABLED"] is not False and sources.values["ATOM_SAAS_API_TOKEN"] is not None
     if not sources.is_found or not is_sent or _token_is_found(sources):
@@ -221,7 +221,7 @@ def _token_is_found(sources: Sources) -> bool:
 
 
 def _matters(sources: Sources, name: str) -> bool:
-    """Tell whether this value sends the token elsewhere, or less protected, than the default does."""
+    """Tell whether this value sends the token elsewhere, or with less protection, than the default."""
     value = sources.values[name]
     if name == "ATOM_SAAS_WS_URL" and not sources.values["ATOM_SAAS_WS_ENABLED"]:
         return False
@@ -232,7 +232,7 @@ def _matters(sources: Sources, name: str) -> bool:
 def _is_loopback(host: str | None) -> bool:
     if host is None:
         return False
-    if host == "localhost":  # no name below it: whether that is loopback is for a name server to say
+    if host == "localhost":  # not its subdomains: a name server decides whether they are loopback
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -1,4 +1,4 @@
-"""The files that settings come from: `.env`, the token, the key; and who else could have written or read them."""
+"""The files with settings: `.env`, the token, the key; and who else could have written or read them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DIGEST_KEY_LEAST_BYTES = 32
 
 
 def shared_directory(directory: Path) -> str | None:
-    """Say by what rights others may write to a directory, whose `.env` is not read then; None if nobody may."""
+    """Describe the rights of others to write to a directory, whose `.env` is then not read; None without any."""
     return _rights_of_others(directory.stat())
 
 
@@ -31,11 +31,11 @@ def read_token_file(path: Path) -> Secret:
 
 
 def read_token_file_and_rights(path: Path) -> tuple[Secret, bool]:
-    """Return the token, and whether more people than need to may read the file."""
+    """Return the token, and whether the file is readable by more users than necessary."""
     what = f"ATOM_SAAS_API_TOKEN_FILE: {path}"
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # one that never ends, or for which one waits for ever
+        if not stat.S_ISREG(status.st_mode):  # a file that never ends, or blocks forever
             raise ConfigError(f"{what}: is not a regular file", hint=TOKEN_HINT)
         if status.st_size > _TOKEN_FILE_MAX_BYTES:
             raise ConfigError(f"{what}: is too large for a token", hint=TOKEN_HINT)
@@ -73,22 +73,22 @@ def read_password_file(path: Path, name: str) -> tuple[str, bool]:
 
 
 def _is_too_open(status: os.stat_result) -> bool:
-    """Tell whether more people than need to may read a file with a secret.
+    """Tell whether a file with a secret is readable by more users than necessary.
 
-    A file of another user's (root's, as a mounted secret) that lets our group in is as it must be.
+    A file of another user (such as root's mounted secret) that our group can read is as it must be.
     """
     return bool(status.st_mode & (stat.S_IRWXO | (stat.S_IRWXG if status.st_uid == os.geteuid() else 0)))
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Open a file that could have become a pipe by now."""
+    """Open a file without blocking, in case it has become a pipe."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_digest_key(path: Path, database: Path | None, *, is_credential: bool) -> bytes:
     """Return the key, all bytes of the file. Raises OSError, ValueError or, for links in a circle, RuntimeError.
 
-    Whoever may write the database must be able neither to read it nor to put one of his own in its place.
+    Users who can write to the database must not be able to read or replace it.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError("is not a regular file")
@@ -97,7 +97,7 @@ def read_digest_key(path: Path, database: Path | None, *, is_credential: bool) -
         real = path.resolve()
         if database is not None and real.is_relative_to(database.resolve().parent):
             raise ValueError("lies in the directory of the database, where its writers could replace it")
-        # What systemd passes on may belong to root, with our right to it as an ACL, which looks like the group's.
+        # A systemd credential may belong to root, with an ACL for us that looks like a group permission.
         if status.st_mode & (stat.S_IRWXO | (0 if is_credential else stat.S_IRWXG)):
             raise ValueError("can be read or written by others; chmod 600 it")
         if os.geteuid() not in {0, status.st_uid} and status.st_uid != 0:
@@ -115,7 +115,7 @@ def read_digest_key(path: Path, database: Path | None, *, is_credential: bool) -
 
 
 class EnvFile(NamedTuple):
-    """What a `.env` file holds; `name` is empty if there is none."""
+    """The contents of a `.env` file; `name` is empty if there is none."""
 
     name: str
     values: dict[str, str]
@@ -125,7 +125,7 @@ class EnvFile(NamedTuple):
 
 
 def read_env_file(path: Path, *, is_found: bool) -> EnvFile:
-    """Read a `.env` file. One that was only found is not read if others could have written it."""
+    """Read a `.env` file. One that was found, not named, is refused if others could have written it."""
     if is_found and not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where we may not look
         there = os.path.lexists(path)
         return EnvFile("", {}, [], [f"{path} is not a regular file and was ignored"] if there else [])
@@ -134,7 +134,7 @@ def read_env_file(path: Path, *, is_found: bool) -> EnvFile:
     values: dict[str, str] = {}
     warnings: list[str] = []
     try:
-        # Without waiting for the writer of a pipe.
+        # Without blocking on a pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, encoding="utf-8-sig") as stream:  # noqa: PTH123 - the file that is looked at
             status = os.fstat(descriptor)
@@ -142,7 +142,7 @@ def read_env_file(path: Path, *, is_found: bool) -> EnvFile:
                 return EnvFile("", {}, [f"{path}: is not a regular file"], warnings)
             if is_found and (stranger := _stranger_in(path, status)):
                 return EnvFile("", {}, [stranger], warnings)
-            # The parser alone: a token may hold a dollar sign, and what it can't read is for us to tell.
+            # Only the parser: a token may contain a dollar sign, and we report unreadable lines ourselves.
             for binding in parse_stream(stream):
                 if binding.error or _is_bare(binding.key, binding.value):
                     warnings.append(f"{path}, line {binding.original.line}: is not NAME=value and was ignored")
@@ -159,18 +159,18 @@ def read_env_file(path: Path, *, is_found: bool) -> EnvFile:
 
 
 def is_missing(path: Path) -> bool:
-    """Tell whether there is surely no such file."""
+    """Tell whether the file certainly does not exist."""
     try:
         path.stat()
     except FileNotFoundError:
         return True
     except OSError:
-        return False  # reading it says what is wrong
+        return False  # reading it reports the error
     return False
 
 
 def _stranger_in(path: Path, status: os.stat_result) -> str | None:
-    """Say who else could have written this file, or put it there; None if nobody could but this user and root."""
+    """Say who besides this user and root could have written or created this file; None if nobody."""
     looked_at = {str(path): status}
     for directory in (path.parent, Path(os.path.realpath(path)).parent):
         looked_at[str(directory)] = directory.stat()
@@ -185,7 +185,7 @@ def _stranger_in(path: Path, status: os.stat_result) -> str | None:
 
 
 def _rights_of_others(found: os.stat_result) -> str | None:
-    """Say by what rights others than this user and root may write to a file or directory; None if nobody may."""
+    """Describe the rights of users other than this one and root to write to a path; None without any."""
     owner, primary_group = _user(found.st_uid)
     open_to_all = found.st_mode & stat.S_IWOTH
     open_to_group = found.st_mode & stat.S_IWGRP and found.st_gid != primary_group
@@ -195,7 +195,7 @@ def _rights_of_others(found: os.stat_result) -> str | None:
 
 
 def _user(number: int) -> tuple[str, int | None]:
-    """Return what a user is called, and the primary group, if it is known."""
+    """Return a user's name and primary group, if known."""
     import pwd
 
     try:
@@ -215,7 +215,7 @@ def _group(number: int) -> str:
 
 
 def _is_bare(name: str | None, value: str | None) -> bool:
-    """Tell whether a line of `.env` has no =; one such as ATOM_SAAS_X:VALUE is warned of as an unknown name."""
+    """Tell whether a line of `.env` has no =; a line such as ATOM_SAAS_X:VALUE is reported as an unknown name."""
     if name is None or value is not None:
         return False
     return name.isidentifier() or not name.startswith(PREFIXES)

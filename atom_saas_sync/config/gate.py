@@ -1,4 +1,4 @@
-"""The gate's settings and files: values and bytes. What they mean is decided in core/gate."""
+"""The gate's settings and files, as values and bytes; core/gate interprets them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HINT = "nothing new is admitted until it is there; what is served stays"
 
 
 def policy_of(settings: Settings) -> Policy:
-    """Return the policy that the settings give, without the rules and the lock file."""
+    """Return the configured policy, without the rules and the lock file."""
     from atom_saas_sync.core.durations import read_age
     from atom_saas_sync.core.gate.types import Policy
 
@@ -35,7 +35,7 @@ def policy_of(settings: Settings) -> Policy:
 
 
 def require_scanner(command: tuple[str, ...], environ: Mapping[str, str]) -> None:
-    """Raise ConfigError if the scan command names a program that is not there."""
+    """Raise ConfigError if the program of the scan command does not exist."""
     if command and shutil.which(command[0], path=environ.get("PATH", os.defpath)) is None:
         raise ConfigError(
             f"ATOM_SYNC_SCAN_COMMAND: there is no program {command[0]!r}",
@@ -52,7 +52,7 @@ def _max_changed(text: str | None) -> MaxChanged | None:
 
 
 class SettingsFiles:
-    """The gate's files, read anew each time (usecases/ports/gate_edges.py)."""
+    """The gate's files, read again each time (usecases/ports/gate_edges.py)."""
 
     def __init__(self, settings: Settings) -> None:
         self._policy = ("ATOM_SYNC_POLICY_FILE", settings.policy_file)
@@ -72,7 +72,7 @@ class SettingsFiles:
         return _read(*self._revocations)
 
     def stamps(self) -> tuple[object, ...]:
-        """Return what differs once one of the files was written, replaced or removed."""
+        """Return a value that changes when one of the files is written, replaced or removed."""
         return tuple(_stamp(path) for _, path in (self._policy, self._lock, self._revocations))
 
 

@@ -23,8 +23,8 @@ def load_settings(
 ) -> Settings:
     """Read the settings: `environ`, then the `.env` file, then the defaults. `database` is the `--database` option.
 
-    Without `env_file`, `.env` of the working directory is read if nobody else could have written it. `system` takes
-    the service's file in its place, and the service's token and database where that names none; `no_env_file` none.
+    Without `env_file`, the `.env` of the working directory is read if nobody else could have written it. With `system`,
+    the service's file is read instead, with the service's token and database as defaults; with `no_env_file`, none.
 
     Raises ConfigError with all problems at once.
     """
@@ -53,7 +53,7 @@ def show_settings(
     no_env_file: bool = False,
     system: bool = False,
 ) -> tuple[tuple[EffectiveSetting, ...], tuple[str, ...], tuple[str, ...]]:
-    """Return every variable as `config show` has it, the problems and the warnings; never raises for bad values."""
+    """Return all variables for `config show`, the problems and the warnings; invalid values do not raise."""
     sources = Sources(environ, env_file, working_directory, database, no_env_file=no_env_file, system=system)
     sources.read_all()
     complete(sources)

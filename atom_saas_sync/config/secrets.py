@@ -1,4 +1,4 @@
-"""Texts that must not be shown."""
+"""Values that must not be shown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NoReturn
 from atom_saas_sync.characters import counted
 
 _MASKED = "********"
-# Values that a message does not repeat: a URL with a password or a key in it, a token in the wrong place.
+# Values that messages must not repeat: a URL with a password or key, a token in the wrong place.
 PERHAPS_SECRET = re.compile(r"[@?]|at_saas_|eyJ|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4")
 
 
@@ -47,12 +47,12 @@ class Secret:
 
 
 def mask(secret: Secret) -> str:
-    """Return what may be shown of a secret: how long it is, and the public prefix of a token."""
+    """Return the masked form of a secret: its length, and the public prefix of a token."""
     text = secret.reveal()
     prefix = "at_saas_" if text.startswith("at_saas_") else ""
     return f"{prefix}… ({counted(len(text), 'character')})"
 
 
 def without_query(text: str) -> str:
-    """Return what may be shown of a URL: a query may hold a key."""
+    """Return a URL without its query, which may contain a key."""
     return f"{text.partition('?')[0]}?…" if "://" in text and "?" in text else text

@@ -29,7 +29,7 @@ class EffectiveSetting:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The effective configuration; `shown` tells of each variable where it came from.
+    """The effective configuration; `shown` has the origin of each variable.
 
     `token_file` is where `api_token` was read from, to be read again when the token was changed there; None if the
     token came from the variable, which wins. `env_file` is the file that was read, if any. `sources_disagree` says why
@@ -79,7 +79,7 @@ class Settings:
 
 
 def hosts_of(settings: Settings) -> str:
-    """Return the hosts that are asked, and who said so, for people; empty if they are the marketplace's own."""
+    """Describe the hosts that requests go to, with their origin; empty for the marketplace's own."""
     if not settings.enabled:
         return ""
     origins = {shown.name: shown.origin for shown in settings.shown}
@@ -96,7 +96,7 @@ def hosts_of(settings: Settings) -> str:
 
 
 def require_agreement(settings: Settings) -> None:
-    """Raise ConfigError if the token must not go where the settings would send it."""
+    """Raise ConfigError if the token must not be sent to the configured addresses."""
     if settings.sources_disagree is not None:
         raise ConfigError(
             settings.sources_disagree,

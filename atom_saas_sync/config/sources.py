@@ -16,12 +16,12 @@ from atom_saas_sync.places import SETTINGS
 
 _SHELL_VARIABLE = re.compile(r"\$(\{|[A-Za-z_])")
 SYSTEM_ORIGIN = "--system"
-# What runs a program, guards what is admitted, or says where settings are: a .env may have come with a checkout.
+# Not allowed in a found .env, which may come with a checkout: they run a program, guard admission, or locate settings.
 _NEVER_FOUND = ("ATOM_SYNC_SCAN_COMMAND", "ATOM_SYNC_DIGEST_KEY_FILE", "ATOM_SYNC_SYSTEM")
 
 
 class Sources:
-    """The texts of all variables, their values and origins as far as they are known, and what is wrong with them."""
+    """The texts of all variables, their known values and origins, and the problems with them."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Sources:
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.is_found = env_file is None and not self.is_system
-        """Whether `.env` was found in the working directory, and not named by anybody."""
+        """Whether `.env` was found in the working directory, not named explicitly."""
         if env_file is None:
             env_file = Path(SETTINGS) if self.is_system else working_directory / ".env"
         self.hint = "`atom-sync config show` prints the origin of each value"
@@ -79,7 +79,7 @@ class Sources:
         ]
 
     def absolute(self, name: str) -> Path:
-        """Return the path that a variable names: the service's settings are not read from any working directory."""
+        """Return an absolute path: the service's settings do not depend on the working directory."""
         is_service = self.is_system and self.origins[name] == self.file_name
         base = Path("/") if is_service else self.directory
         path: Path = base / self.values[name]
@@ -102,7 +102,7 @@ class Sources:
     def _read(self, variable: Variable) -> None:
         found = self._raw(variable.name)
         if found is not None and found[0] == PLACEHOLDER and self.values.get("ATOM_SAAS_ENABLED") is False:
-            found = None  # a copy of .env.example, where no token is needed
+            found = None  # a copy of .env.example, for commands that need no token
         if found is None:
             self.values[variable.name] = None if variable.default is None else variable.read(variable.default)
             if variable.default is not None:
@@ -131,7 +131,7 @@ class Sources:
             if name.startswith(PREFIXES):
                 from atom_saas_sync.core.variable_names import warning_about
 
-                # A name in a file may go on as a value does: NAME:value is a name to its parser.
+                # To its parser, NAME:value is a name.
                 plain = name if name.isidentifier() else f"{re.split(r'[^A-Za-z0-9_]', name)[0]}…"
                 self.warnings.append(warning_about(plain, known))
 
@@ -149,7 +149,7 @@ class Sources:
 
 
 def _shown_wrong(variable: Variable, text: str) -> str:
-    """Return what may be shown of a value that is not valid."""
+    """Return the printable form of an invalid value."""
     if variable.secret:
         return mask(Secret(text))
     return "…" if _may_hold_secret(text) else text[:80]

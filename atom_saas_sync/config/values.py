@@ -1,4 +1,4 @@
-"""From the text of a variable to its value. Each reader raises ValueError, with a reason if it is an InvalidValue."""
+"""Parse the texts of variables. Each parser raises ValueError; an InvalidValue has a reason."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ADMIN_TOKEN_LEAST = 16
 
 
 class InvalidValue(ValueError):
-    """A value that is not taken, and why, where that is more than what the variable takes. It repeats no value."""
+    """An invalid value with a specific reason, which does not repeat the value."""
 
 
 def boolean(text: str) -> bool:
@@ -50,7 +50,7 @@ def number(low: float, high: float, kind: Callable[[str], Any] = int) -> Callabl
 
     def read(text: str) -> Any:  # noqa: ANN401 - int or float
         if not _NUMBER.fullmatch(text):
-            raise ValueError  # float() and int() take more than people mean: 1_0, nan, other scripts' digits
+            raise ValueError  # float() and int() accept too much: 1_0, nan, digits of other scripts
         value = kind(text)
         if not low <= value <= high:
             raise ValueError
@@ -60,7 +60,7 @@ def number(low: float, high: float, kind: Callable[[str], Any] = int) -> Callabl
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    """Return a reader of one of these words."""
+    """Return a parser for one of these words."""
 
     def read(text: str) -> str:
         if text not in choices:
@@ -84,7 +84,7 @@ def _url_parts(text: str, *schemes: str) -> SplitResult:
         ipaddress.IPv6Address(parts.hostname)
     elif not _HOST.fullmatch(parts.hostname):
         raise InvalidValue("the host is not a valid ASCII name")
-    _ = parts.port  # raises ValueError for a port that is none
+    _ = parts.port  # raises ValueError for an invalid port
     return parts
 
 
@@ -110,7 +110,7 @@ def ws_url(text: str) -> str:
 
 
 def header_text(text: str) -> str:
-    """Read a text that can stand in an HTTP header."""
+    """Parse a text that is allowed in an HTTP header."""
     if not _HEADER_TEXT.fullmatch(text):
         raise ValueError
     return text
@@ -120,7 +120,7 @@ def path(text: str) -> Path:
     """Read the path of a file."""
     if not text or _CONTROL.search(text):
         raise ValueError
-    os.fsencode(text)  # raises ValueError for what the locale's encoding cannot name
+    os.fsencode(text)  # raises ValueError for names that the locale's encoding cannot represent
     return Path(text)
 
 

@@ -1,4 +1,4 @@
-"""The one list of what can be set: parsing, `config show`, `.env.example` and the manual follow it."""
+"""The list of all variables, on which parsing, `config show`, `.env.example` and the manual are based."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SERVICE_DEFAULTS = {
     "ATOM_SAAS_API_TOKEN_FILE": TOKEN_FILE,
     "ATOM_SAAS_DATABASE_URL": f"sqlite:///{STATE_DIRECTORY}/atom.db",
 }
-"""What `--system` takes where the service's file names nothing else."""
+"""Defaults with `--system`, unless the service's file overrides them."""
 
 PREFIXES = ("ATOM_SAAS_", "ATOM_SYNC_", "MARKETPLACE_")
 PLACEHOLDER = "your_api_token_here"

@@ -1,4 +1,4 @@
-"""Frozen values that the rooms hand to each other.
+"""Frozen values shared by all packages.
 
 Structs, not dataclasses: those write and compile their methods when they are imported, which was a seventh of the
 time of `status`.

@@ -1,4 +1,4 @@
-"""The cache as a whole: its figures, and what a purge removes."""
+"""The cache as a whole: its statistics, and the plan of a purge."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Struct
 
 
 class CacheStatistics(Struct, frozen=True):
-    """How many entries there are, how old they are, and how they are used.
+    """The number, age and use of the entries.
 
     `stale` entries were not confirmed for 24 hours; `expired` ones are what `cache purge` would remove if the
     marketplace can be reached. `reads` counts hit, miss and stale.
@@ -31,9 +31,9 @@ class CacheStatistics(Struct, frozen=True):
 
 
 class PurgePlan(Struct, frozen=True):
-    """What a purge removes; `local` of the skills were edited here or existed only here, `protected` are spared.
+    """What a purge removes; `local` counts edited and local skills among them, `protected` the spared ones.
 
-    `local_ids` are the former's.
+    `local_ids` are the ids of the `local` ones.
     """
 
     skills: tuple[str, ...]

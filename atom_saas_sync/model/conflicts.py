@@ -25,7 +25,7 @@ CONFLICT_TYPES: tuple[ConflictType, ...] = (
 class Conflict(Struct, frozen=True):
     """Local and remote both differ from the base, and from each other (data-model.md, rules 1 and 2).
 
-    `local_text` is None only where a waiting conflict closes because another program deleted the row.
+    `local_text` is None only if an open conflict closes because another program deleted the row.
     """
 
     type: ConflictType
@@ -36,10 +36,10 @@ class Conflict(Struct, frozen=True):
 
 
 class Resolution(Struct, frozen=True):
-    """How a conflict ended: the strategy's name and the text that the cache holds now, None if it is deleted.
+    """How a conflict ended: the strategy and the text that is served now, None if the skill is deleted.
 
-    The strategy `converged` is no one's choice: the two sides became equal. `replaces_edit` tells that a sync, not a
-    person, has put the marketplace's version in the place of what was written here.
+    `converged` means that the two sides became equal. `replaces_edit`: a sync, not a user, replaced a local edit by the
+    marketplace's version.
     """
 
     strategy: str
@@ -48,7 +48,7 @@ class Resolution(Struct, frozen=True):
 
 
 class ConflictEntry(Struct, frozen=True):
-    """A line for the conflict log: new, or the new state of the one that waits under `waiting_id`."""
+    """An entry for the conflict log: new, or the new state of the open one with the id `waiting_id`."""
 
     conflict: Conflict
     resolution: Resolution | None
@@ -56,7 +56,7 @@ class ConflictEntry(Struct, frozen=True):
 
 
 class LoggedConflict(Struct, frozen=True):
-    """A conflict as the log has it, with its three versions, and what the cache holds now."""
+    """A conflict in the log, with its three versions, and the current cached text."""
 
     id: int
     skill_id: str
@@ -79,7 +79,7 @@ class LoggedConflict(Struct, frozen=True):
 
 
 class ConflictFilter(Struct, frozen=True):
-    """Which conflicts are asked for: waiting ones or resolved ones; each other condition that is given must hold."""
+    """A filter for conflicts: open or resolved ones; all given conditions must match."""
 
     severity: str | None = None
     type: str | None = None

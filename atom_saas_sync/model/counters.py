@@ -43,7 +43,7 @@ _WRITE_CODES = ("200", "201", "400", "401", "403", "404", "409", "429", "500", "
 
 
 class Counter(Struct, frozen=True):
-    """A stored counter: what it counts, its labels, and the values that they take.
+    """A stored counter: its help text, its labels, and their values.
 
     `known` holds groups of values, one tuple for each label: all combinations within a group exist from the start, at
     0. A label in `open_labels` takes other values too. Without `help` it is not a metric by itself.
@@ -57,8 +57,8 @@ class Counter(Struct, frozen=True):
     def values_in(self, stored: str) -> tuple[str, ...] | None:
         """Return the values of the labels in the JSON text of a row, None if it is not an object.
 
-        Another version may have written it: a label that is missing there is empty, one that is unknown here is left
-        out, so that the rows which differ only in it add up.
+        The row may be from another version: a missing label becomes empty, an unknown one is dropped, and rows that
+        differ only in it add up.
         """
         try:
             labels = json.loads(stored)
@@ -66,7 +66,7 @@ class Counter(Struct, frozen=True):
             return None
         if not isinstance(labels, dict):
             return None
-        # Half a surrogate pair could not be printed.
+        # A lone surrogate could not be printed.
         return tuple(str(labels.get(name, "")).encode(errors="replace").decode() for name in self.labels)
 
 

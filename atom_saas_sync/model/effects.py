@@ -1,6 +1,6 @@
-"""Effects: what a plan does to the database, one value for each statement.
+"""Effects: the changes of a plan to the database, one value per statement.
 
-An effect is complete: it holds the texts that it writes, and whoever carries it out decides nothing.
+An effect is complete: it contains the texts to write, and the store decides nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from atom_saas_sync.model.skills import SkillVersion
 
 
 class Identity(NamedTuple):
-    """What a signature covers of one version of a skill."""
+    """The part of a skill's version that a signature covers."""
 
     version: str
     content_digest: bytes
@@ -25,11 +25,11 @@ class Identity(NamedTuple):
 
 
 Proof = Literal["sent", "none"] | Identity
-"""When a version is signed: always, because the marketplace has just sent it; never; or if this version was signed."""
+"""When a version is signed: always (just sent by the marketplace), never, or only if this version was signed."""
 
 
 class Life(Enum):
-    """How long a served skill lives: a day from now, as before, or without end."""
+    """The lifetime of a served skill: a day from now, unchanged, or unlimited."""
 
     CONFIRMED = "confirmed"
     AS_BEFORE = "as before"
@@ -37,7 +37,7 @@ class Life(Enum):
 
 
 class Effect(Struct, frozen=True):
-    """Something that a plan does to one skill."""
+    """A change to one skill."""
 
     skill_id: str
 
@@ -55,24 +55,24 @@ class WriteServed(Effect, frozen=True):
 
 
 class AddServed(WriteServed, frozen=True):
-    """Serve this text, where nothing was served."""
+    """Serve this text; nothing was served before."""
 
 
 class ReplaceServed(WriteServed, frozen=True):
-    """Serve this text in place of `replaced`; `replaced_fields` is that decoded, if the planner had it."""
+    """Serve this text instead of `replaced`; `replaced_fields` is the latter decoded, if available."""
 
     replaced: str
     replaced_fields: Mapping[str, Any] | None
 
 
 class RefreshFigures(Effect, frozen=True):
-    """Serve this text, in which only volatile fields are new."""
+    """Serve this text; only its volatile fields have changed."""
 
     text: str
 
 
 class RemoveServed(Effect, frozen=True):
-    """Serve this skill no longer."""
+    """Stop serving this skill."""
 
 
 class SetBase(Effect, frozen=True):
@@ -92,39 +92,39 @@ class SetBase(Effect, frozen=True):
 
 
 class KeepBase(Effect, frozen=True):
-    """Keep the base's text, which was served until now, apart from an edit."""
+    """Store the base's text separately from an edit; until now, it was the served text."""
 
     text: str
 
 
 class RefreshBase(Effect, frozen=True):
-    """Store volatile fields in the base's text, which is kept apart from what is served."""
+    """Update volatile fields in the base's separately stored text."""
 
     text: str
 
 
 class DropBase(Effect, frozen=True):
-    """Forget the base: the skill is not the marketplace's."""
+    """Drop the base: the skill is no longer the marketplace's."""
 
 
 class MarkDeleted(Effect, frozen=True):
-    """Note that the marketplace has deleted the skill, while an edited copy waits for a person."""
+    """Record that the marketplace deleted the skill, while an edited copy awaits a decision."""
 
 
 class UnmarkDeleted(Effect, frozen=True):
-    """Note that the marketplace has the skill again."""
+    """Record that the marketplace has the skill again."""
 
 
 class ReadAgain(Effect, frozen=True):
-    """Let the next walk read the skill even if its bytes are those of last time."""
+    """Make the next walk read the skill even if its bytes are unchanged."""
 
 
 class ReadPageAgain(Effect, frozen=True):
-    """Let the next walk read the skill's page whole."""
+    """Make the next walk read the skill's page in full."""
 
 
 class NoteSeen(Effect, frozen=True):
-    """Remember a version of the marketplace that waits in a conflict."""
+    """Record a marketplace version in an open conflict as seen."""
 
     version: SkillVersion
     version_key: str
@@ -132,7 +132,7 @@ class NoteSeen(Effect, frozen=True):
 
 
 class EndVersion(Effect, frozen=True):
-    """Keep a version of the marketplace in the history: it ends here.
+    """Store a replaced or removed marketplace version in the history.
 
     `fields` is the text decoded, if the planner had it. `once` keeps it from coming twice in a row, where a resolution
     that was undone is made again.
@@ -147,17 +147,17 @@ class EndVersion(Effect, frozen=True):
 
 
 class LogConflict(Effect, frozen=True):
-    """Log a conflict, or the new state of the one that waits."""
+    """Log a conflict, or update the open one."""
 
     entry: ConflictEntry
 
 
 class NoteRepublished(Effect, frozen=True):
-    """Count that the same version came with other code."""
+    """Count a republished version: same number, different code."""
 
 
 class PutOffer(Effect, frozen=True):
-    """Let a version wait, or remember that it is refused, in place of what waited.
+    """Store a held or refused version, replacing the previous offer.
 
     `first_seen_at` is when this machine first saw its digest, None: now. `page` is as in SetBase.
     """
@@ -181,7 +181,7 @@ class DropOffer(Effect, frozen=True):
 
 
 class Quarantine(Effect, frozen=True):
-    """Keep what was served as evidence: its text, and the base's if that is another."""
+    """Store the served text as evidence, and the base's if different."""
 
     text: str
     base_text: str | None

@@ -26,9 +26,9 @@ class FetchedPage(Struct):
 
 
 class PageRecord(Struct, frozen=True):
-    """What is stored of one page of the list; `etag` is None if it must be fetched whole.
+    """The stored record of a page; `etag` is None if it must be fetched in full.
 
-    `read_at` is when it was last fetched whole, None if that is not known.
+    `read_at` is when it was last fetched in full, None if unknown.
     """
 
     etag: str | None

@@ -1,4 +1,4 @@
-"""What a plan says of a skill."""
+"""Plans for skills."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Outcome(Enum):
     DELETED = "deleted"
     HELD = "held"
     REFUSED = "refused"
-    """A version that was not offered before waits, or must not be served: what is served stays."""
+    """A newly offered version is held or refused; the served one stays."""
 
 
 class Action(Struct, frozen=True):
-    """What a plan says of one skill. A plan is data: `--dry-run` prints it, the store carries out its effects.
+    """The plan for one skill. A plan is data: `--dry-run` prints it, the store applies its effects.
 
-    `remote` is the marketplace's version that the plan is about, if there is one.
+    `remote` is the marketplace's version, if there is one.
     """
 
     skill_id: str
@@ -46,42 +46,42 @@ class Action(Struct, frozen=True):
 
     @property
     def cache(self) -> Literal["keep", "write", "remove"]:
-        """Return what is done to the cached row."""
+        """Return the effect on the cached row."""
         if any(isinstance(each, WriteServed) for each in self.effects):
             return "write"
         return "remove" if any(isinstance(each, RemoveServed) for each in self.effects) else "keep"
 
     @property
     def conflict(self) -> ConflictEntry | None:
-        """Return what is written into the conflict log."""
+        """Return the entry for the conflict log."""
         return next((each.entry for each in self.effects if isinstance(each, LogConflict)), None)
 
     @property
     def republished(self) -> bool:
-        """Tell whether the same version came with other code."""
+        """Tell whether the version was republished with different code."""
         return any(isinstance(each, NoteRepublished) for each in self.effects)
 
     @property
     def sets_base(self) -> bool:
-        """Tell whether the base becomes another version, or the same in other bytes."""
+        """Tell whether the base changes to another version, or to different bytes of the same."""
         return any(isinstance(each, SetBase) for each in self.effects)
 
     @property
     def is_stored(self) -> bool:
-        """Tell whether the marketplace's version is stored by this: as the base, or as an offer."""
+        """Tell whether this stores the marketplace's version, as the base or as an offer."""
         return any(isinstance(each, SetBase | PutOffer) for each in self.effects)
 
     @property
     def not_admitted_because(self) -> str | None:
-        """Return why the marketplace's version waits or is refused."""
+        """Return why the marketplace's version is held or refused."""
         return next((each.reason for each in self.effects if isinstance(each, PutOffer)), None)
 
     @property
     def admitted_by(self) -> str | None:
-        """Return the person who admitted what becomes the base; None if nobody but the policy did."""
+        """Return the user who admitted the new base; None if the policy did."""
         return next((each.by for each in self.effects if isinstance(each, SetBase)), None)
 
     @property
     def does_something(self) -> bool:
-        """Tell whether more happens than that a version is remembered."""
+        """Tell whether this does more than record a version."""
         return self.outcome is not Outcome.UNCHANGED or any(not isinstance(each, NoteSeen) for each in self.effects)

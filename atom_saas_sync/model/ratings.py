@@ -1,4 +1,4 @@
-"""Ratings here and on the marketplace, and what became of those that were sent."""
+"""Ratings, local and remote, and the outcomes of sending them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Struct
 
 
 class Rating(Struct, frozen=True):
-    """A user's rating as it is stored here.
+    """A stored local rating.
 
     `version` is the random name of this version of it, None if it came from the marketplace. `base_digest` is of what
     the marketplace had when it and we last agreed. `retry_count` is None unless the rating is on the failed list.
@@ -29,7 +29,7 @@ class Rating(Struct, frozen=True):
 
 
 class OutgoingRating(Struct, frozen=True):
-    """A rating as it goes over the wire: `user_id` may be a keyed hash."""
+    """A rating as sent; `user_id` may be a keyed hash."""
 
     skill_id: str
     user_id: str
@@ -38,7 +38,7 @@ class OutgoingRating(Struct, frozen=True):
 
 
 class RemoteRating(Struct, frozen=True):
-    """A rating as the marketplace shows it; each of the last three can be missing."""
+    """A rating of the marketplace; the last three fields may be missing."""
 
     stars: int
     comment: str | None
@@ -48,7 +48,7 @@ class RemoteRating(Struct, frozen=True):
 
 
 class RatingReceipt(Struct, frozen=True):
-    """The marketplace has stored a rating; the skill's average and number of ratings, where it says them."""
+    """The marketplace stored a rating; the skill's average and number of ratings, if included."""
 
     rating_id: str
     average: float | None
@@ -56,20 +56,20 @@ class RatingReceipt(Struct, frozen=True):
 
 
 class RatingConflict(Struct, frozen=True):
-    """The marketplace has a rating of this user already, and may show it."""
+    """The marketplace already has a rating of this user, and may return it."""
 
     stored: RemoteRating | None
 
 
 class ShownRatings(Struct, frozen=True):
-    """The answer for the ratings of a skill; `ratings` is None if they were not modified."""
+    """The response for the ratings of a skill; `ratings` is None if they were not modified."""
 
     ratings: tuple[RemoteRating, ...] | None
     etag: str | None
 
 
 class RatingFailure(Struct, frozen=True):
-    """Why a rating could not be sent; `next_retry_at` is None if it waits for a person."""
+    """Why a rating could not be sent; `next_retry_at` is None if it needs a manual retry."""
 
     type: str
     message: str
@@ -81,7 +81,7 @@ RatingEnd = Literal["sent", "updated", "taken", "kept", "failed"]
 
 
 class Delivery(Struct, frozen=True):
-    """What became of one version of a rating.
+    """The outcome of one version of a rating.
 
     `sent`: the marketplace has it; `digest` is of what it has now. `updated`: likewise, in place of an older one.
     `taken`: the marketplace's own is newer, and is `remote`, with its time in our clock in `taken_at`. `kept`: ours is
@@ -99,16 +99,16 @@ class Delivery(Struct, frozen=True):
 
 
 class RatingsCheck(Struct, frozen=True):
-    """The ratings of a skill were read; `resource` names them, `etag` is for the next time."""
+    """A check of a skill's ratings; `resource` names them, `etag` is for the next request."""
 
     resource: str
     etag: str | None
 
 
 class ListedRating(Struct, frozen=True):
-    """A rating with all that people may want to know of it; `state` is pending, sent or failed.
+    """A rating with all details for users; `state` is pending, sent or failed.
 
-    `replaced` is a JSON object: what was written here until a newer rating of the marketplace took its place.
+    `replaced` is a JSON object with the local rating that a newer one of the marketplace replaced.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""The WebSocket connection, and the messages that came over it."""
+"""The WebSocket connection and its messages."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from msgspec import Struct, field
 
 
 class MessageMark(Struct, frozen=True):
-    """The last WebSocket message about something that was applied: when it was sent, and whether it deleted it."""
+    """The last applied message about a key: when it was sent, and whether it was a deletion."""
 
     sent_at: datetime | None
     deleted: bool = False
 
 
 class ConnectionSwitch(Struct, frozen=True):
-    """What other programs may write into the state of the connection: `enabled`, and zeros to have it tried at once."""
+    """What other programs may write into the connection's state: `enabled`, and zeros to reconnect at once."""
 
     enabled: bool = True
     attempts: int = 0
@@ -24,7 +24,7 @@ class ConnectionSwitch(Struct, frozen=True):
 
 
 class ReportedConnection(Struct, frozen=True):
-    """The connection as `watch` reports it, and what it counted since its last report.
+    """The connection's state as reported by `watch`, and its counts since the last report.
 
     `reconnects`, `invalid`, `internal_errors`, `messages` by type and `fallback_seconds` are added to the counters.
     """

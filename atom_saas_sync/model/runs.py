@@ -1,4 +1,4 @@
-"""Runs: their reports, and their entries in the audit trail."""
+"""Runs: reports and audit trail entries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WATCH_LOCK = "watch"
 
 
 class ErrorInfo(Struct, frozen=True):
-    """An error as reports show it; `type` is one of the metric's `error` values, or `config`."""
+    """An error in a report; `type` is a value of the metric's label `error`, or `config`."""
 
     type: str
     message: str
@@ -59,7 +59,7 @@ class CatalogueCounts(Struct):
     bytes_received: int = 0
 
     def uncounted(self) -> Mapping[tuple[str, str], int]:
-        """Return items by (type, action) that the transactions of the run have not added to the counters yet."""
+        """Return items by (type, action) that the run's transactions have not counted yet."""
         return {
             ("skill", "unchanged"): self.unchanged,
             ("skill", "invalid"): self.invalid,
@@ -112,12 +112,12 @@ class Report(Struct, Generic[Counts], frozen=True):
     error: ErrorInfo | None = None
 
     def proven(self) -> Mapping[str, Any]:
-        """Return what the audit trail keeps as a proof of completeness."""
+        """Return the proof of completeness for the audit trail."""
         return {}
 
 
 class RunReport(Report[CatalogueCounts], frozen=True):
-    """What one catalogue run did; `replaced_edits` are the conflicts in which a strategy has replaced a local edit."""
+    """The result of a catalogue run; `replaced_edits` are conflicts in which a strategy replaced a local edit."""
 
     proof: WalkProof = field(default_factory=WalkProof)
     complete: bool = False
@@ -130,15 +130,15 @@ class RunReport(Report[CatalogueCounts], frozen=True):
 
 
 class RatingReport(Report[RatingCounts], frozen=True):
-    """What one run for ratings did."""
+    """The result of a run for ratings."""
 
     plan: tuple[Rating, ...] = ()
 
 
 class PastRun(Struct, frozen=True):
-    """One run of the audit trail; `status` is `running` while it is at work.
+    """One run in the audit trail; `status` is `running` while it is in progress.
 
-    `refused` deletions were too many, `invalid` items could not be stored.
+    `refused` counts deletions above the limit, `invalid` items that could not be stored.
     """
 
     id: int

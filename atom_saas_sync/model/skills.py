@@ -10,9 +10,9 @@ from typing import Any, Literal
 from msgspec import Struct
 
 TIME_TO_LIVE = timedelta(hours=24)
-"""How long an entry lives after the marketplace last confirmed it (data-model.md, rule 6)."""
+"""The lifetime of an entry after its last confirmation by the marketplace (data-model.md, rule 6)."""
 
-# Figures beyond these are unknown: the best average of ratings, and the largest count that JSON holds everywhere.
+# Larger figures count as unknown: the best average rating, and the largest count that all JSON parsers support.
 BEST_RATING = 5
 LARGEST_COUNT = 2**53
 
@@ -22,10 +22,10 @@ Sort = Literal["rating", "name", "updated"]
 class SkillVersion(Struct, frozen=True):
     """One version of a skill, from the marketplace or from the cache.
 
-    `text` is the JSON text whole, as it came; `fields` is what it says. The digests are SHA-256 (data-model.md,
-    rule 11): `wire_digest` over the text, `content_digest` over everything but the volatile fields, `exec_digest`
-    over what can be executed. `dropped` are the volatile fields that came malformed: the text is without them.
-    `memory` is how many bytes it takes, estimated from above; 0 where that is not asked for.
+    `text` is the whole JSON text as received; `fields` is the decoded text. The digests are SHA-256 (data-model.md,
+    rule 11): `wire_digest` over the text, `content_digest` over everything but the volatile fields, `exec_digest` over
+    what can be executed. `dropped` are the volatile fields that came malformed: the text is without them. `memory` is
+    how many bytes it takes, estimated from above; 0 where that is not asked for.
     """
 
     skill_id: str
@@ -39,7 +39,7 @@ class SkillVersion(Struct, frozen=True):
 
 
 class InvalidItem(Struct, frozen=True):
-    """An unusable item of a response: its id as far as it is known, and why.
+    """An invalid item of a response: its id, if known, and the reason.
 
     A `damaged` one is not UTF-8, probably because it was damaged on its way. `if_held` is what it is if the database
     holds a skill of that id already.
@@ -52,14 +52,14 @@ class InvalidItem(Struct, frozen=True):
 
 
 class Category(Struct, frozen=True):
-    """One category, whole, as canonical JSON text: two texts differ only if their content does."""
+    """One category as canonical JSON: texts differ only if the contents do."""
 
     name: str
     text: str
 
 
 class Base(Struct, frozen=True):
-    """What the marketplace last sent of a skill.
+    """The last version of a skill from the marketplace.
 
     `version` is as `version_key` makes it. `text` is None as long as the cached text is the base itself. `deleted` says
     that the marketplace has confirmed the deletion while a locally edited copy waits for a person. `forged` says that
@@ -88,7 +88,7 @@ class OpenConflict(Struct, frozen=True):
 
 
 class SkillState(Struct, frozen=True, dict=True):
-    """All that is stored of one skill: the cached row, its base, a conflict that waits. Any part can be missing."""
+    """The stored state of one skill: cached row, base, open conflict. Each part may be missing."""
 
     skill_id: str
     local_text: str | None = None
@@ -98,14 +98,14 @@ class SkillState(Struct, frozen=True, dict=True):
 
     @property
     def base_text(self) -> str | None:
-        """Return the text of the base version, wherever it is kept."""
+        """Return the text of the base, wherever it is stored."""
         if self.base is None:
             return None
         return self.local_text if self.base.text is None else self.base.text
 
     @cached_property
     def base_is_as_it_came(self) -> bool:
-        """Whether the base text has the digest of the bytes that came; it is hashed once."""
+        """Whether the base text matches the digest of the received bytes; it is hashed once."""
         from hashlib import sha256  # most commands hash nothing
 
         return self.base is not None and sha256(self.base_bytes).digest() == self.base.wire_digest
@@ -127,7 +127,7 @@ class CachedSkill(Struct, frozen=True):
 
 
 class SkillFilter(Struct, frozen=True):
-    """Which skills are asked for: each given condition must hold."""
+    """A filter for skills: all given conditions must match."""
 
     category: str | None = None
     tag: str | None = None

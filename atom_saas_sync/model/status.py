@@ -1,4 +1,4 @@
-"""The state of the whole: status, health, jobs and the request budget."""
+"""The overall state: status, health, jobs and the request budget."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SyncState(Struct, frozen=True):
 
 
 class WebSocketState(Struct, frozen=True):
-    """What `watch` wrote last; whether that still holds says its heartbeat, and `alive`: its lock is held."""
+    """The last state stored by `watch`; it is current only with a recent heartbeat and `alive` (its lock is held)."""
 
     connected: bool = False
     alive: bool = False
@@ -43,7 +43,7 @@ class WebSocketState(Struct, frozen=True):
 
 
 class ScheduledJob(Struct, frozen=True):
-    """A periodic job and when it runs next; `minutes` lie between two runs, None where a calendar says when."""
+    """A periodic job and its next run; `minutes` is the interval, None for a calendar schedule."""
 
     id: str
     name: str
@@ -56,9 +56,9 @@ TRIPPING_REASONS = frozenset({"republished", "abnormal", "lookalike", "publisher
 
 
 class TrustState(Struct, frozen=True):
-    """The gate: the policy that is set, and what waits, is pinned, revoked or in quarantine.
+    """The gate: the configured policy, and what waits, is pinned, revoked or in quarantine.
 
-    `oldest_waiting_at` is when the oldest of what waits was first seen.
+    `oldest_waiting_at` is when the oldest waiting update was first seen.
     """
 
     policy: str = "open"
@@ -77,12 +77,12 @@ class TrustState(Struct, frozen=True):
 
     @property
     def tripped(self) -> int:
-        """Return how many of them wait for a reason that needs a person."""
+        """Return how many of them always need a decision."""
         return sum(number for reason, number in self.waiting_by_reason.items() if reason in TRIPPING_REASONS)
 
 
 class Status(Struct, frozen=True):
-    """All that status, health and metrics tell, read in one transaction at `read_at`.
+    """Everything that status, health and metrics show, read in one transaction at `read_at`.
 
     `origin` is who made the database, `backend` (the Atom backend) or `atom-sync`.
     `revision` is None if there is no database, or none of ours in it; then everything else is empty.
@@ -124,7 +124,7 @@ class Status(Struct, frozen=True):
     jobs: tuple[ScheduledJob, ...] = ()
     marketplace_reached_at: datetime | None = None
     oldest_page_at: datetime | None = None
-    """When the page of the list was read that was not read as a whole for the longest time."""
+    """When the page that was not read in full for the longest time was last read."""
 
     clock_skew_seconds: float | None = None
     rate_limit_remaining: int = 0
@@ -133,7 +133,7 @@ class Status(Struct, frozen=True):
 
 
 class HealthIssue(Struct, frozen=True):
-    """Something that is wrong: a stable word for programs, words for people, and what to do."""
+    """A problem: a stable code for programs, a message for people, and what to do."""
 
     code: str
     message: str
@@ -141,7 +141,7 @@ class HealthIssue(Struct, frozen=True):
 
 
 class Health(Struct, frozen=True):
-    """The verdict: unhealthy with its reasons, or healthy; `notices` are worth a look but wake nobody."""
+    """The verdict: healthy, or unhealthy with reasons; `notices` deserve attention but do not affect it."""
 
     reasons: tuple[HealthIssue, ...] = ()
     notices: tuple[HealthIssue, ...] = ()
@@ -153,7 +153,7 @@ class Health(Struct, frozen=True):
 
 
 class BudgetLimit(Struct, frozen=True):
-    """A limit on requests, and how much of it is used; `set_by` is a variable, or the marketplace that declared it."""
+    """A limit on requests and its use; `set_by` is a variable, or the marketplace that declared it."""
 
     requests: int
     window_seconds: int
@@ -163,7 +163,7 @@ class BudgetLimit(Struct, frozen=True):
 
 
 class BudgetState(Struct, frozen=True):
-    """What is left of the request budget, and who limits it."""
+    """The available requests, and the limits."""
 
     free: int
     next_free_in_seconds: float

@@ -22,6 +22,7 @@ from atom_saas_sync.store.sqlite.conflicts import ConflictLog
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.gate.verifying import Verifying
 from atom_saas_sync.store.sqlite.lifetime import Lifetime
+from atom_saas_sync.store.sqlite.tables.gate import WORDS_OF_PEOPLE
 from atom_saas_sync.usecases.edit_skills import Candidate, edit_skill, import_skills, restore_version, revert_skill
 from atom_saas_sync.usecases.gate import people
 from atom_saas_sync.usecases.gate.reports import Target
@@ -366,3 +367,57 @@ def test_plain_sql_in_the_other_side_of_a_conflict(gated: Gated, first: str) -> 
     gated.machine.sql("UPDATE conflict_log SET remote_data = json_set(remote_data, '$.code', 'forged()')")
     gated.sync(strategy="remote_wins")
     stays(gated, first, before)
+
+
+# Ways back to an older database
+
+
+def test_a_restored_backup_brings_back_nothing_that_was_decided_against_since(
+    gated: Gated, first: str, second: str
+) -> None:
+    third, fourth = gated.machine.sandbox.skill_ids()[2:4]
+    before = offer_evil(gated, third)
+    gated.sync()
+    copy = gated.machine.database_path.with_name("copy.db")
+    assert gated.machine.command("db", "backup", str(copy)).returncode == 0
+    digest = gated.machine.sql("SELECT content_digest FROM skill_base WHERE skill_id = ?", first)[0][0]
+    gated.decide(people.add_revocation, digest=digest.hex(), note=None)
+    put_away(gated, second)
+    assert gated.decide(people.reject, [Target(third)], note=None).success
+    version = gated.served(fourth)
+    gated.decide(people.add_pin, fourth, note=None)
+    change(gated, fourth, BAD, code=EVIL)
+    restored = gated.machine.command("db", "restore", str(copy), "--yes")
+    assert restored.returncode == 0, restored.stderr
+    for policy in (REVIEW, Policy()):
+        gated.policy = policy
+        gated.sync(force=True)
+        assert [usable(gated, each) for each in (first, second)] == [None, None]
+        stays(gated, first, None)
+        stays(gated, second, None)
+        stays(gated, third, before)
+        assert gated.served(fourth) == version
+
+
+def test_a_downgrade_below_the_gate_and_back_brings_back_nothing(gated: Gated, first: str, second: str) -> None:
+    third, fourth = gated.machine.sandbox.skill_ids()[2:4]
+    before = [offer_evil(gated, each) for each in (third, fourth)]
+    gated.sync()
+    assert gated.decide(people.reject, [Target(fourth)], note="bad").success
+    gated.decide(people.add_revocation, skill_id=first, note=None)
+    put_away(gated, second)
+    said = [gated.machine.sql(f"SELECT * FROM {table}") for table in WORDS_OF_PEOPLE]
+    for arguments in (("downgrade", "0021_deleted_edits", "--yes"), ("upgrade",)):
+        done = gated.machine.command("db", *arguments)
+        assert done.returncode == 0, done.stderr
+    assert [gated.machine.sql(f"SELECT * FROM {table}") for table in WORDS_OF_PEOPLE] == said
+    gated.sync()
+    for each in (first, second):
+        stays(gated, each, None)
+    for each, text in zip((third, fourth), before, strict=True):
+        stays(gated, each, text)
+    assert (third in gated.waiting(), fourth in gated.waiting()) == (True, False)
+    gated.policy = Policy()
+    gated.sync(force=True)
+    stays(gated, fourth, before[1])
+    assert [usable(gated, each) for each in (first, second)] == [None, None]

@@ -46,6 +46,7 @@ def register(connection: sqlite3.Connection) -> None:
     connection.create_function("atom_sync_digest", 2, _digest, deterministic=True)
     connection.create_function("atom_sync_respelled", 1, _respelled, deterministic=True)
     connection.create_function("atom_sync_version", 1, _version, deterministic=True)
+    connection.create_function("atom_sync_bytes", 1, lambda text: text and bytes.fromhex(text), deterministic=True)
 
 
 def recompute(suffix: str = "") -> tuple[str, ...]:

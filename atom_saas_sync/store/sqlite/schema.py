@@ -21,7 +21,13 @@ from msgspec import Struct
 from atom_saas_sync.store.sqlite import backend_schema, digests
 from atom_saas_sync.store.sqlite.tables.catalogue import CREATE_CATALOGUE
 from atom_saas_sync.store.sqlite.tables.conflicts import CREATE_CONFLICTS
-from atom_saas_sync.store.sqlite.tables.gate import CREATE_FACTS, CREATE_GATE, drop_gate
+from atom_saas_sync.store.sqlite.tables.gate import (
+    CREATE_FACTS,
+    CREATE_GATE,
+    PUT_BACK_WORDS,
+    WORDS_OF_PEOPLE,
+    drop_gate,
+)
 from atom_saas_sync.store.sqlite.tables.ratings import CREATE_RATINGS
 from atom_saas_sync.store.sqlite.tables.search import INDEX_CHARACTERS, INDEX_WORDS, LARGE_TRIGGERS, SMALL_TRIGGERS
 from atom_saas_sync.store.sqlite.tables.state import CREATE_SYNC_STATE
@@ -193,6 +199,7 @@ MIGRATIONS = (
         name="0022_gate",
         up=CREATE_GATE,
         down=drop_gate(CREATE_CATALOGUE[-1]),
+        hands_over=WORDS_OF_PEOPLE,
         loses=(
             ("versions never served", "SELECT count(*) FROM skill_version WHERE ended_by = 'not_admitted'"),
             (
@@ -214,4 +221,6 @@ MIGRATIONS = (
     Migration(name="0024_facts", up=(CREATE_FACTS,), down=("DROP TABLE gate_facts",)),
     # The triggers that stand aside for a sync do so in less time (tables/search.py).
     Migration(name="0025_small_triggers", up=SMALL_TRIGGERS, down=LARGE_TRIGGERS),
+    # What people had decided before a downgrade below 0022 is in force again.
+    Migration(name="0026_kept_decisions", up=PUT_BACK_WORDS, down=()),
 )

@@ -989,4 +989,5 @@ INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES
     ('atom_saas_sync', '0022_gate', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
     ('atom_saas_sync', '0023_pages_read', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
     ('atom_saas_sync', '0024_facts', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
-    ('atom_saas_sync', '0025_small_triggers', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now'))
+    ('atom_saas_sync', '0025_small_triggers', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
+    ('atom_saas_sync', '0026_kept_decisions', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now'))

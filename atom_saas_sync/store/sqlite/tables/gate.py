@@ -210,9 +210,58 @@ CREATE_GATE = (
 )
 
 
+# What people have decided outlives a downgrade below 0022, as JSON in `fact`: 0026 puts it back. Digests are in hex.
+_KEPT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "gate_decision": (("id", "skill_id", "kind", "at", "by", "note"), ("content_digest", "signature")),
+    "gate_pin": (("skill_id", "version", "at", "by", "note"), ("content_digest",)),
+    "gate_revocation": (
+        ("id", "skill_id", "version", "publisher", "note", "source", "added_at", "added_by"),
+        ("digest",),
+    ),
+    "gate_quarantine": (
+        ("skill_id", "skill_data", "base_data", "reason", "served_source", "at", "by", "note"),
+        ("content_digest",),
+    ),
+}
+WORDS_OF_PEOPLE = tuple(_KEPT)
+
+
+def _keep(table: str) -> str:
+    plain, blobs = _KEPT[table]
+    pairs = [f"'{each}', {each}" for each in plain] + [
+        f"'{each}', CASE WHEN {each} IS NOT NULL THEN hex({each}) END" for each in blobs
+    ]
+    return f"""
+        INSERT OR REPLACE INTO fact (name, value, updated_at)
+        SELECT 'kept_{table}', json_group_array(json_object({", ".join(pairs)})), {_NOW} FROM {table}
+        HAVING count(*) > 0
+    """  # noqa: S608 - constants
+
+
+def _put_back(table: str) -> tuple[str, str]:
+    plain, blobs = _KEPT[table]
+    values = [f"json_extract(kept.value, '$.{each}')" for each in plain] + [
+        f"atom_sync_bytes(json_extract(kept.value, '$.{each}'))" for each in blobs
+    ]
+    return (
+        f"""
+        INSERT OR IGNORE INTO {table} ({", ".join([*plain, *blobs])})
+        SELECT {", ".join(values)} FROM fact, json_each(fact.value) AS kept WHERE fact.name = 'kept_{table}'
+        """,  # noqa: S608 - constants
+        f"DELETE FROM fact WHERE name = 'kept_{table}'",  # noqa: S608 - constants
+    )
+
+
+PUT_BACK_WORDS = tuple(statement for table in WORDS_OF_PEOPLE for statement in _put_back(table))
+"""Migration 0026."""
+
+
 def drop_gate(view: str) -> tuple[str, ...]:
     """Return the statements that revert 0022; `view` recreates usable_skill."""
     return (
+        *(_keep(table) for table in WORDS_OF_PEOPLE),
+        # A page with an offer must be read again: what waited is dropped.
+        "UPDATE http_validator SET etag = NULL WHERE page IN (SELECT page FROM skill_offer)",
         "DROP VIEW usable_skill",
         "DELETE FROM skill_version WHERE ended_by = 'not_admitted'",
         *backend_schema.versions("'superseded', 'deleted', 'deleted_here'"),

@@ -12,6 +12,7 @@ from shlex import quote
 from atom_saas_sync.characters import short_id
 from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model.upkeep import CheckFinding
+from atom_saas_sync.store import findings
 from atom_saas_sync.store.sqlite import integrity, migrations, search_index
 from atom_saas_sync.store.sqlite.backup import SIDE_FILES, beside
 from atom_saas_sync.store.sqlite.database import Database
@@ -41,19 +42,19 @@ def check(db: Database, *, quick: bool = False, signer: Signer | None = None) ->
     Raises DatabaseError if it cannot be read at all.
     """
     # The backend decides on the mode of its own file.
-    findings = [] if migrations.origin(db) == "backend" else list(_check_files(db.path))
+    found = [] if migrations.origin(db) == "backend" else list(_check_files(db.path))
     with db.reading() as connection:
         try:
-            findings += _check_pages(connection, quick=quick)
-            findings += _check_schema(db)
-            findings += _check_references(db)
-            findings += _check_search_index(connection)
-            findings += _check_texts(connection)
-            findings += _check_digests(db, signer)
+            found += _check_pages(connection, quick=quick)
+            found += _check_schema(db)
+            found += _check_references(db)
+            found += _check_search_index(connection)
+            found += _check_texts(connection)
+            found += _check_digests(db, signer)
         except sqlite3.DatabaseError as error:
             # A damaged page can stop any check; the findings so far are worth more than the error.
-            findings.append(CheckFinding("integrity", f"the check could not go on: {error}", _RESTORE))
-    return findings
+            found.append(CheckFinding("integrity", f"the check could not go on: {error}", _RESTORE))
+    return found
 
 
 def tables_of_others(db: Database) -> set[str]:
@@ -111,11 +112,11 @@ def _check_schema(db: Database) -> Iterator[CheckFinding]:
     """Compare the schema with what the applied migrations create."""
     unknown = [name for name, _ in migrations.history(db) if name not in migrations.known()]
     if unknown:
-        yield CheckFinding("migrations", f"a newer atom-sync added {', '.join(unknown)}", "install that version again")
+        yield findings.newer_migrations(unknown)
         return
     missing = migrations.pending(db)
     if missing:
-        yield CheckFinding("migrations", f"not applied: {', '.join(missing)}", "`atom-sync db upgrade` applies them")
+        yield findings.missing_migrations(missing)
     with closing(migrations.build([name for name in migrations.known() if name not in missing])) as model:
         actual = _objects(db.connection)
         for (kind, name), statement in _objects(model).items():
@@ -191,19 +192,10 @@ def _check_digests(db: Database, signer: Signer | None) -> Iterator[CheckFinding
     if migrations.pending(db) or not tables <= _objects(connection).keys():
         return  # the digests may have an older form
     for skill_id in integrity.tampered(connection, signer):
-        yield CheckFinding(
-            "tampered",
-            f"the text of the skill {short_id(skill_id)!r} is not what the marketplace sent",
-            "`atom-sync sync skills --force` puts the marketplace's text back",
-        )
+        yield findings.tampered_text(skill_id)
     yield from _check_gate(connection)
     if unsigned := len(integrity.unsigned(connection, signer)):
-        yield CheckFinding(
-            "unsigned",
-            f"{unsigned:,} {'skill is' if unsigned == 1 else 'skills are'} not signed with the key",
-            "`atom-sync sync skills --force` fetches and signs them",
-            wrong=False,
-        )
+        yield findings.not_signed(unsigned)
 
 
 def _check_gate(connection: sqlite3.Connection) -> Iterator[CheckFinding]:
@@ -212,18 +204,9 @@ def _check_gate(connection: sqlite3.Connection) -> Iterator[CheckFinding]:
     from atom_saas_sync.store.sqlite.gate.offers import spoiled
 
     for skill_id, why in kept_out(connection):
-        state = "revoked" if why == "revoked" else "in quarantine"
-        yield CheckFinding(
-            why,
-            f"the skill {short_id(skill_id)!r} is in the cache although it is {state}: another program put it there",
-            "readers of usable_skill do not get it; `atom-sync sync skills` takes it out",
-        )
+        yield findings.kept_out(skill_id, why)
     for skill_id in spoiled(connection):
-        yield CheckFinding(
-            "tampered",
-            f"the version of the skill {short_id(skill_id)!r} that waits is not what the marketplace sent",
-            "it cannot be approved; `atom-sync sync skills --force` reads the marketplace's version again",
-        )
+        yield findings.tampered_offer(skill_id)
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -1,0 +1,181 @@
+"""One transaction over skills: what is known of them, and carrying out a plan. No decisions are made here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from atom_saas_sync.core.canonical import stored_version, version_key
+from atom_saas_sync.core.gate.verdicts import verdicts_of
+from atom_saas_sync.core.signing import Signer
+from atom_saas_sync.model import Action, Outcome, SkillState, SkillVersion
+from atom_saas_sync.store.postgresql import integrity, pages, resolutions
+from atom_saas_sync.store.postgresql.audit import write_audit
+from atom_saas_sync.store.postgresql.counters import count_requests, increment_all
+from atom_saas_sync.store.postgresql.effects import EffectWriter
+from atom_saas_sync.store.postgresql.history import keep_local
+from atom_saas_sync.store.postgresql.rows import Row
+from atom_saas_sync.store.postgresql.skill_states import read_states
+
+if TYPE_CHECKING:
+    from atom_saas_sync.store.postgresql.gate.tables import GateTables
+
+_COUNTED = {Outcome.ADDED, Outcome.UPDATED, Outcome.DELETED}
+_CLOCK_STEPS = timedelta(minutes=1)  # of a clock that is kept right
+
+
+class Batch:
+    """One transaction: what is known of some skills, and carrying out what was planned for them."""
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Row],
+        history_versions: int,
+        *,
+        write: bool = True,
+        signer: Signer | None = None,
+    ) -> None:
+        self._connection = connection
+        self._signer = signer
+        self._write = write
+        self._history_versions = history_versions
+        self._effects = EffectWriter(connection, history_versions=history_versions, signer=signer)
+        if write:
+            self._keep_deleted_edits()
+            self._adopt_resolutions()
+
+    @property
+    def gate(self) -> GateTables:
+        """Return the gate's verbs in this transaction."""
+        from atom_saas_sync.store.postgresql.gate.tables import GateTables
+
+        return GateTables(self._connection, history_versions=self._history_versions, signer=self._signer)
+
+    def known(self, skill_ids: Iterable[str]) -> dict[str, SkillState]:
+        """Return what is stored of these skills; those of which nothing is are left out."""
+        return read_states(self._connection, list(skill_ids), write=self._write, signer=self._signer)
+
+    def _keep_deleted_edits(self) -> None:
+        """Keep what was edited here and has been deleted by another program, whose triggers can't compress texts."""
+        deleted = self._connection.execute(
+            "SELECT id, skill_id, data, deleted_at FROM deleted_edit WHERE data IS NOT NULL"
+        ).fetchall()
+        for row in deleted:
+            version = stored_version(row["skill_id"], row["data"])
+            if version is not None:
+                self.keep_local([version], row["deleted_at"], ended_by="deleted_here")
+            else:  # not a skill: the history could not show it
+                details = {"skill_data": row["data"]}
+                write_audit(self._connection, "unknown", "deleted here", row["skill_id"], row["deleted_at"], details)
+            self._connection.execute("UPDATE deleted_edit SET data = NULL WHERE id = %s", (row["id"],))
+
+    def _adopt_resolutions(self) -> None:
+        """Carry out what other programs have decided about conflicts, before anything is planned."""
+        decided = resolutions.unapplied(self._connection)
+        if not decided:
+            return
+        from atom_saas_sync.core.adoption import plan_adoption
+
+        known = self.known([each.skill_id for each in decided])
+        for each in decided:
+            action = plan_adoption(known.get(each.skill_id) or SkillState(each.skill_id), each)
+            if action is not None:
+                self.apply([action], each.resolved_at or datetime.fromtimestamp(0, UTC))
+                resolutions.close_older(self._connection, each.skill_id, each.id)
+                known.update(self.known([each.skill_id]))
+        integrity.distrust(self._connection, [each.skill_id for each in decided])
+        resolutions.mark_applied(self._connection)
+        self.finish()
+
+    def forget_deleted_edits(self, skill_id: str) -> None:
+        """Show the deleted edits of a skill, which the history has by now, as new no longer."""
+        self._connection.execute("DELETE FROM deleted_edit WHERE skill_id = %s AND data IS NULL", (skill_id,))
+
+    def seen_otherwise(self, versions: Iterable[SkillVersion]) -> set[str]:
+        """Return the skills of which the same version was ever seen with another exec digest, but for their bases."""
+        if self._connection.execute("SELECT 1 FROM skill_seen LIMIT 1").fetchone() is None:
+            return set()  # as in a first sync
+        wanted = [(each.skill_id, version_key(each.fields), each.exec_digest) for each in versions]
+        rows = self._connection.execute(
+            "SELECT DISTINCT s.skill_id "
+            "FROM unnest(%s::text[], %s::text[], %s::bytea[]) AS w (skill_id, version, exec_digest) "
+            "JOIN skill_seen AS s ON s.skill_id = w.skill_id AND s.version = w.version "
+            "AND s.exec_digest <> w.exec_digest",
+            ([each[0] for each in wanted], [each[1] for each in wanted], [each[2] for each in wanted]),
+        )
+        return {row[0] for row in rows}
+
+    def changed_by_events_since(self, moment: datetime, *, now: datetime) -> set[str]:
+        """Return the skills changed by a WebSocket message between `moment` and `now`.
+
+        Later timestamps come from a clock that has since been set back.
+        """
+        rows = self._connection.execute(
+            "SELECT key FROM last_message WHERE kind IN ('skill', 'rating') AND applied_at BETWEEN %s AND %s",
+            (moment, now + _CLOCK_STEPS),
+        )
+        return {row[0] for row in rows}
+
+    def digests_on_page(self, page: int) -> dict[bytes, str]:
+        """Return what Catalogue.digests_on_page does, as this transaction sees it."""
+        return pages.digests_on_page(self._connection, page)
+
+    def apply(
+        self,
+        actions: Sequence[Action],
+        now: datetime,
+        *,
+        page: int | None = None,
+        actor: str = "atom-sync",
+    ) -> None:
+        """Carry out actions; `page` is where the list showed their skills, `actor` who resolves conflicts."""
+        self._effects.carry_out(actions, now, page=page, actor=actor)
+        verdicts = verdicts_of(actions)
+        increment_all(
+            self._connection,
+            [
+                ("atom_saas_admissions_total", number, {"verdict": verdict, "by": by})
+                for (verdict, by), number in verdicts.items()
+            ],
+        )
+
+    def finish(self) -> None:
+        """End the batch: what was read out of texts has been written with them."""
+
+    def confirm_page(self, page: int, now: datetime) -> None:
+        """Note that the marketplace has confirmed a page, and with it every skill on it, as unchanged."""
+        pages.confirm_page(self._connection, page, now)
+
+    def record_page(
+        self, page: int, ids: AbstractSet[str], *, list_key: str, etag: str | None, total: int | None, now: datetime
+    ) -> None:
+        """Note, last of all, that a page was taken: its validator, and that these skills are on it."""
+        pages.record_page(self._connection, page, ids, list_key=list_key, etag=etag, total=total, now=now)
+
+    def count_changes(self, actions: Iterable[Action]) -> None:
+        """Count what these actions, which were carried out, did to skills."""
+        outcomes = Counter(action.outcome for action in actions if action.outcome in _COUNTED)
+        increment_all(
+            self._connection,
+            [
+                ("atom_saas_sync_items_total", number, {"type": "skill", "action": outcome.value})
+                for outcome, number in outcomes.items()
+            ],
+        )
+
+    def count_requests(self, requests: dict[tuple[str, str], int]) -> None:
+        """Add to the counters of requests by (endpoint, code)."""
+        count_requests(self._connection, requests)
+
+    def note(self, actor: str, action: str, subject: str, now: datetime, **details: object) -> None:
+        """Write into the audit log what a person did."""
+        write_audit(self._connection, actor, action, subject, now, details)
+
+    def keep_local(self, versions: Sequence[SkillVersion], now: datetime, *, ended_by: str) -> None:
+        """Keep texts that were written here and end here (`superseded`, `deleted`) in the history."""
+        keep_local(self._connection, versions, now, ended_by=ended_by, number=max(1, self._history_versions))

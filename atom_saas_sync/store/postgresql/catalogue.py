@@ -1,0 +1,211 @@
+"""The cached skills and categories with their bases. No decisions are made here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from datetime import datetime
+
+import psycopg
+
+from atom_saas_sync.core.signing import Signer
+from atom_saas_sync.model import Category, PageRecord, SkillState
+from atom_saas_sync.store.postgresql import expiry, integrity, pages, resolutions
+from atom_saas_sync.store.postgresql.batch import Batch
+from atom_saas_sync.store.postgresql.categories import apply_categories, changed_categories
+from atom_saas_sync.store.postgresql.database import Database
+from atom_saas_sync.store.postgresql.facts import get_fact
+from atom_saas_sync.store.postgresql.gate.offers import spoiled
+from atom_saas_sync.store.postgresql.names import APPROVED_DELETIONS
+from atom_saas_sync.store.postgresql.rows import Row
+
+
+class Catalogue:
+    """The cached skills and categories with their bases."""
+
+    def __init__(self, database: Database, *, history_versions: int = 10, signer: Signer | None = None) -> None:
+        """Work on `database`; keep `history_versions` former versions of each skill.
+
+        With a `signer` what the marketplace sends is signed.
+        """
+        self._database = database
+        self._history_versions = history_versions
+        self._signer = signer
+
+    def known(self, skill_ids: Iterable[str]) -> dict[str, SkillState]:
+        """Return what is stored of these skills; those of which nothing is are left out."""
+        with self.batch(write=False) as batch:
+            return batch.known(skill_ids)
+
+    # Before and during a walk
+
+    def page_records(self, list_key: str) -> dict[int, PageRecord]:
+        """Return what is known of the pages of the list that `list_key` names."""
+        with self._database.reading() as connection:
+            return pages.page_records(connection, list_key)
+
+    def forget_other_lists(self, list_key: str) -> None:
+        """Drop what is known of the pages of any other list: another marketplace, dialect or page size."""
+        with self._database.reading() as connection:
+            if not pages.has_other_lists(connection, list_key):
+                return
+        with self._database.transaction() as connection:
+            pages.leave_pages(connection, 1)
+
+    def digests_on_page(self, page: int) -> dict[bytes, str]:
+        """Return the skill of each wire digest that was last seen on `page`.
+
+        Skills with an open conflict are excluded: their remote version is not the base, so the base again is a change.
+        """
+        with self._database.reading() as connection:
+            return pages.digests_on_page(connection, page)
+
+    def ids_on_page(self, page: int) -> list[str]:
+        """Return the skills that were last seen on `page`."""
+        with self._database.reading() as connection:
+            return pages.ids_on_page(connection, page)
+
+    @contextmanager
+    def batch(self, *, write: bool = True) -> Iterator[Batch]:
+        """Open one short transaction in which a plan is made and carried out; a snapshot only unless `write`."""
+        if not write:
+            with self._database.reading() as connection:
+                yield Batch(connection, self._history_versions, write=False, signer=self._signer)
+            return
+        with self._database.transaction(durable=False, bulk=True) as connection:
+            batch = Batch(connection, self._history_versions, signer=self._signer)
+            yield batch
+            batch.finish()
+
+    def tampered(self, *, everything: bool) -> list[str]:
+        """Return the skills whose marketplace text does not have its digest: of all, or of those changed lately."""
+        with self._database.reading() as connection:
+            look = integrity.tampered if everything else integrity.tampered_since_last_check
+            return look(connection, self._signer)
+
+    def unsigned(self) -> list[str]:
+        """Return the skills that are not signed with the key; none without a key."""
+        with self._database.reading() as connection:
+            return integrity.unsigned(connection, self._signer)
+
+    def respelled(self) -> list[str]:
+        """Return the skills whose text is not byte for byte what came, and those whose offer was changed since."""
+        with self._database.reading() as connection:
+            return [*integrity.respelled(connection), *spoiled(connection)]
+
+    def distrust(self, skill_ids: Sequence[str]) -> None:
+        """Let the walk read these skills anew, whatever they were last time."""
+        with self._database.transaction() as connection:
+            integrity.distrust(connection, skill_ids)
+
+    # After a walk
+
+    def note_tampered(self, found: Sequence[str], now: datetime) -> int:
+        """Note which of these skills are still tampered with; return how many."""
+        with self._database.transaction() as connection:
+            left = list(integrity.tampered_among(connection, found, self._signer))
+            integrity.note_tampered(connection, left, now)
+        return len(left)
+
+    def forget_pages_from(self, page: int) -> None:
+        """Forget `page` and all behind it: the list is not that long any more."""
+        with self._database.reading() as connection:
+            if not connection.execute("SELECT FROM http_validator WHERE page >= %s LIMIT 1", (page,)).fetchall():
+                return
+        with self._database.transaction() as connection:
+            pages.leave_pages(connection, page)
+
+    def unlisted_ids(self, listed: AbstractSet[str], *, recorded: bool) -> list[str]:
+        """Return the skills of the marketplace that are not among `listed`, and are not known as deleted.
+
+        One that exists only here is of the marketplace as long as a conflict with the marketplace's own waits. If the
+        pages of the whole list have just been `recorded`, only skills on none of them are looked at.
+        """
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                f"SELECT skill_id FROM skill_base WHERE deleted_at IS NULL {'AND page IS NULL ' if recorded else ''}"  # noqa: S608 - constants
+                f"UNION SELECT skill_id FROM skill_offer {'WHERE page IS NULL ' if recorded else ''}"
+                f"UNION SELECT skill_id FROM conflict_log WHERE {resolutions.OPEN} AND remote_data <> '{{}}'"
+            )
+            return sorted(row[0] for row in rows if row[0] not in listed)
+
+    def marketplace_skills(self) -> int:
+        """Return how many skills come from the marketplace, those included that wait to be admitted."""
+        with self._database.reading() as connection:
+            return _number(
+                connection,
+                "SELECT (SELECT count(*) FROM skill_base) + (SELECT count(*) FROM skill_offer AS o "
+                "WHERE NOT EXISTS (SELECT FROM skill_base AS b WHERE b.skill_id = o.skill_id))",
+            )
+
+    def approved_deletions(self) -> int:
+        """Return how many deletions a person has approved by `db rebind`."""
+        with self._database.reading() as connection:
+            return int(get_fact(connection, APPROVED_DELETIONS) or 0)
+
+    def modified_ids(self) -> list[str]:
+        """Return the skills whose row another program, or a person, has edited or deleted."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT skill_id FROM skill_base WHERE data IS NOT NULL AND deleted_at IS NULL ORDER BY skill_id"
+            )
+            return [row[0] for row in rows]
+
+    def waiting_ids(self) -> list[str]:
+        """Return the skills whose conflict waits for a person."""
+        with self._database.reading() as connection:
+            rows = connection.execute(f"SELECT DISTINCT skill_id FROM conflict_log WHERE {resolutions.OPEN}")  # noqa: S608
+            return [row[0] for row in rows]
+
+    def look_at_deleted_edits(self, skill_id: str) -> None:
+        """Note that somebody looks at the versions of a skill, which hold the edits that another program deleted."""
+        with self._database.reading() as connection:
+            found = connection.execute("SELECT FROM deleted_edit WHERE skill_id = %s LIMIT 1", (skill_id,)).fetchall()
+        if found:
+            with self.batch() as batch:
+                batch.forget_deleted_edits(skill_id)
+
+    def newest_replaced_edits(self, number: int) -> list[int]:
+        """Return the conflicts in which a strategy has last replaced what was written here, if nobody has looked."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT id FROM conflict_log WHERE replaced_unseen ORDER BY resolved_at DESC, id DESC LIMIT %s",
+                (number,),
+            )
+            return [row[0] for row in rows]
+
+    def refresh_expiry(self, now: datetime) -> None:
+        """Move `expires_at` of confirmed skills on, once half of their life is over."""
+        expiry.refresh_expiry(self._database, now)
+
+    # Categories
+
+    def validator(self, resource: str) -> str | None:
+        """Return the ETag of a resource."""
+        with self._database.reading() as connection:
+            row = connection.execute("SELECT etag FROM http_validator WHERE resource = %s", (resource,)).fetchone()
+            return row["etag"] if row else None
+
+    def apply_categories(
+        self, categories: Sequence[Category] | None, *, whole: bool, resource: str, etag: str | None, now: datetime
+    ) -> int:
+        """Store the categories that the marketplace lists, None if they are unchanged; return how many changed."""
+        with self._database.transaction() as connection:
+            return apply_categories(connection, categories, whole=whole, resource=resource, etag=etag, now=now)
+
+    def changed_categories(self, categories: Sequence[Category], *, whole: bool) -> int:
+        """Return how many categories `apply_categories` would change."""
+        with self._database.reading() as connection:
+            return changed_categories(connection, categories, whole=whole)
+
+    def count_categories(self) -> int:
+        """Return how many categories are cached."""
+        with self._database.reading() as connection:
+            return _number(connection, "SELECT count(*) FROM category_cache")
+
+
+def _number(connection: psycopg.Connection[Row], query: str) -> int:
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return int(row[0])

@@ -1,0 +1,144 @@
+"""A database on a server before it is opened, as the contract has it (usecases/ports/engine.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atom_saas_sync.core.server_address import ServerAddress
+from atom_saas_sync.errors import DatabaseError
+
+if TYPE_CHECKING:
+    from atom_saas_sync.model import Status
+    from atom_saas_sync.store.postgresql.administration import Copies
+    from atom_saas_sync.store.postgresql.requests import RequestBudget
+    from atom_saas_sync.store.postgresql.store import PostgreSQLStore
+
+
+class PostgreSQLEngine:
+    """The database at an address."""
+
+    def __init__(self, address: ServerAddress) -> None:
+        self.location = address
+
+    def exists(self) -> bool:
+        """Tell whether our tables are there. Raises DatabaseError where that cannot be told."""
+        from atom_saas_sync.store.postgresql import migrations
+        from atom_saas_sync.store.postgresql.database import Database
+
+        with Database.open(self.location, migrate=False, read_only=True) as database:
+            return migrations.current(database) is not None
+
+    def is_current(self) -> bool:
+        """Tell whether there is a database, and it has all migrations. Raises DatabaseError, also for a newer one."""
+        from atom_saas_sync.store.postgresql import migrations
+        from atom_saas_sync.store.postgresql.database import Database
+
+        with Database.open(self.location, migrate=False, read_only=True) as database:
+            migrations.refuse_newer(database)
+            return not migrations.pending(database)
+
+    def open(
+        self,
+        *,
+        busy_timeout_seconds: float = 10.0,
+        migrate: bool = True,
+        read_only: bool = False,
+        create: bool = True,
+        adopt: bool | None = None,  # noqa: ARG002 - there is nothing to adopt: the backend's tables stay its own
+        any_thread: bool = False,  # noqa: ARG002 - connections may be used by any thread
+    ) -> PostgreSQLStore:
+        """Connect; see Database.open."""
+        from atom_saas_sync.store.postgresql.database import Database
+        from atom_saas_sync.store.postgresql.store import PostgreSQLStore
+
+        database = Database.open(
+            self.location,
+            busy_timeout_seconds=busy_timeout_seconds,
+            migrate=migrate,
+            read_only=read_only,
+            create=create,
+        )
+        return PostgreSQLStore(database)
+
+    def status(
+        self,
+        now: datetime,
+        *,
+        per_minute: int,
+        per_hour: int,
+        admission: str = "open",
+        admission_scope: str = "all",
+    ) -> Status:
+        """Read everything that `status` and metrics show."""
+        from atom_saas_sync.store.postgresql.status import read_status
+
+        return read_status(
+            self.location,
+            now=now,
+            per_minute=per_minute,
+            per_hour=per_hour,
+            admission=admission,
+            admission_scope=admission_scope,
+        )
+
+    def request_budget(
+        self, *, per_minute: int, per_hour: int, marketplace: str = "", busy_timeout_seconds: float = 10.0
+    ) -> RequestBudget:
+        """Open the request budget that all processes of all hosts share."""
+        from atom_saas_sync.store.postgresql.requests import RequestBudget
+
+        return RequestBudget(
+            self.location,
+            per_minute=per_minute,
+            per_hour=per_hour,
+            marketplace=marketplace,
+            busy_timeout_seconds=busy_timeout_seconds,
+        )
+
+    @contextmanager
+    def upkeep(self) -> Iterator[ServerUpkeep]:
+        """Open what the server does by itself: nothing, and no connection."""
+        yield ServerUpkeep()
+
+    def free_disk_gb(self) -> None:
+        """Return None: the disk is the server's."""
+
+    def suggestions(self, kind: str, prefix: str) -> list[tuple[str, str]]:
+        """Return values of this kind that begin with `prefix`, each with its meaning."""
+        from atom_saas_sync.store.postgresql.suggestions import suggestions
+
+        return suggestions(self.location, kind, prefix)
+
+    def scratch_copy(self, directory: Path) -> ServerAddress:  # noqa: ARG002 - no copy is made
+        """Refuse: a database on a server is not copied for a dry run."""
+        raise DatabaseError(
+            f"the database {self.location} has not all tables of this version, and a dry run changes none",
+            hint="`atom-sync db upgrade` brings it up to date",
+        )
+
+    def known_migrations(self) -> tuple[str, ...]:
+        """Return the names of all migrations of this version, oldest first."""
+        from atom_saas_sync.store.postgresql.schema import MIGRATIONS
+
+        return tuple(each.name for each in MIGRATIONS)
+
+    def copies(self) -> Copies:
+        """Return what makes backups, and restores them."""
+        from atom_saas_sync.store.postgresql.administration import Copies
+
+        return Copies(self.location)
+
+
+class ServerUpkeep:
+    """What a process that writes continuously does for a file; a server does it by itself."""
+
+    def tidy(self) -> None:
+        """Do nothing."""
+
+    def pause(self, writing: float, *, of: float) -> float:  # noqa: ARG002 - the server is fair to all who wait
+        """Return 0: the server is fair to all who wait."""
+        return 0.0

@@ -1,0 +1,271 @@
+"""The stored state of `watch`: its status, the order of messages, and the transaction that applies a batch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+import psycopg
+
+from atom_saas_sync.core.signing import Signer
+from atom_saas_sync.model import (
+    TIME_TO_LIVE,
+    Category,
+    ConnectionSwitch,
+    MessageMark,
+    ReportedConnection,
+    ScheduledJob,
+)
+from atom_saas_sync.store.postgresql.batch import Batch
+from atom_saas_sync.store.postgresql.counters import Counted, increment_all
+from atom_saas_sync.store.postgresql.database import Database
+from atom_saas_sync.store.postgresql.facts import get_fact, set_fact
+from atom_saas_sync.store.postgresql.names import DELETIONS_BY_MESSAGE, EMERGENCY_STOP
+from atom_saas_sync.store.postgresql.rows import Row
+from atom_saas_sync.store.postgresql.runs import auto_sync_is_off, last_run_started_at
+from atom_saas_sync.store.postgresql.websocket_switch import PUT_BACK
+from atom_saas_sync.times import format_time
+
+_DELETIONS_REMEMBERED = timedelta(days=1)
+_DELETIONS_WINDOW = timedelta(hours=1)
+
+
+class RealtimeBatch(Batch):
+    """One transaction in which a batch of messages is applied."""
+
+    def marks(self, kind: str, keys: Iterable[str]) -> dict[str, MessageMark]:
+        """Return what is known of the last messages about these subjects; `kind` is skill, rating or category."""
+        rows = self._connection.execute(
+            "SELECT key, sent_at, deleted FROM last_message WHERE kind = %s AND key = ANY(%s)", (kind, list(keys))
+        )
+        return {key: MessageMark(sent_at, deleted) for key, sent_at, deleted in rows}
+
+    def mark(self, kind: str, marks: Mapping[str, MessageMark], now: datetime) -> None:
+        """Record that messages about these subjects were applied."""
+        self._connection.execute(
+            """
+            INSERT INTO last_message AS m (kind, key, sent_at, applied_at, deleted)
+            SELECT %s, key, sent_at, %s, deleted
+            FROM unnest(%s::text[], %s::timestamptz[], %s::boolean[]) AS new (key, sent_at, deleted)
+            ON CONFLICT (kind, key) DO UPDATE SET (sent_at, applied_at, deleted)
+                = (coalesce(excluded.sent_at, m.sent_at), excluded.applied_at, excluded.deleted)
+            """,
+            (
+                kind,
+                now,
+                list(marks),
+                [mark.sent_at for mark in marks.values()],
+                [mark.deleted for mark in marks.values()],
+            ),
+        )
+
+    def category(self, name: str) -> str | None:
+        """Return the JSON text of a cached category."""
+        row = self._connection.execute(
+            "SELECT category_data FROM category_cache WHERE category_name = %s", (name,)
+        ).fetchone()
+        return row[0] if row else None
+
+    def put_category(self, category: Category, now: datetime) -> None:
+        """Add a category or replace the cached one; the next poll reads the list whole."""
+        moment = now.replace(microsecond=0)
+        self._connection.execute(
+            "INSERT INTO category_cache (category_name, category_data, expires_at, created_at, updated_at) "
+            "VALUES (%s, %s, %s, %s, %s) ON CONFLICT (category_name) DO UPDATE SET (category_data, expires_at, "
+            "updated_at) = (excluded.category_data, excluded.expires_at, excluded.updated_at)",
+            (category.name, category.text, moment + TIME_TO_LIVE, moment, moment),
+        )
+        self._connection.execute("UPDATE http_validator SET etag = NULL WHERE page IS NULL AND etag IS NOT NULL")
+
+    def deletions_lately(self, now: datetime) -> tuple[int, int, int]:
+        """Return how many deletions messages have caused within an hour, also before `watch` was last started.
+
+        The other numbers are of listed skills, now and the most that there were meanwhile; those that only messages
+        have brought do not count.
+        """
+        past = self._deletions_by_minute(now).values()
+        row = self._connection.execute("SELECT count(*) FROM skill_base WHERE page IS NOT NULL").fetchone()
+        assert row is not None
+        listed = int(row[0])
+        return sum(number for number, _ in past), listed, max([listed, *(then for _, then in past)])
+
+    def note_deletions(self, number: int, listed: int, now: datetime) -> None:
+        """Note that messages have caused so many deletions among so many listed skills."""
+        by_minute, minute = self._deletions_by_minute(now), _minute(now)
+        before, most = by_minute.get(minute, (0, 0))
+        by_minute[minute] = before + number, max(most, listed)
+        set_fact(self._connection, DELETIONS_BY_MESSAGE, json.dumps(by_minute), now)
+
+    def _deletions_by_minute(self, now: datetime) -> dict[str, tuple[int, int]]:
+        by_minute: dict[str, tuple[int, int]] = json.loads(get_fact(self._connection, DELETIONS_BY_MESSAGE) or "{}")
+        first, last = _minute(now - _DELETIONS_WINDOW), _minute(now + _DELETIONS_WINDOW)  # a clock may be set back
+        return {minute: entry for minute, entry in by_minute.items() if first <= minute <= last}
+
+    def invalidate_pages(self, pages: Iterable[int]) -> None:
+        """Let the next poll read these pages whole: a message has changed what is on them.
+
+        A message may be wrong. If the page's old validator still held, that would never be found out.
+        """
+        self._connection.execute(
+            "UPDATE http_validator SET etag = NULL WHERE page = ANY(%s) AND etag IS NOT NULL", (list(pages),)
+        )
+
+    def count(self, messages: Mapping[str, int], outcomes: Mapping[tuple[str, str], int], now: datetime) -> None:
+        """Count messages by type and changes by (type, action), and note when the last message came."""
+        changes: list[Counted] = [
+            ("atom_saas_sync_items_total", number, {"type": kind, "action": action})
+            for (kind, action), number in outcomes.items()
+        ]
+        increment_all(self._connection, [*_messages_counted(messages), *changes])
+        self._connection.execute("UPDATE websocket_state SET last_message_at = %s", (now.replace(microsecond=0),))
+
+
+class RealtimeStore:
+    """What `watch` reads and writes."""
+
+    def __init__(self, database: Database, *, history_versions: int = 10, signer: Signer | None = None) -> None:
+        """Work on `database`; keep `history_versions` former versions of each skill."""
+        self._database = database
+        self._history_versions = history_versions
+        self._signer = signer
+
+    @contextmanager
+    def batch(self) -> Iterator[RealtimeBatch]:
+        """Open the transaction in which one batch of messages is applied."""
+        with self._database.transaction(durable=False, bulk=True) as connection:
+            batch = RealtimeBatch(connection, self._history_versions, signer=self._signer)
+            yield batch
+            batch.finish()
+
+    def begin(self, ws_url: str, now: datetime) -> ConnectionSwitch:
+        """Note that `watch` has started. What its predecessor was in the middle of is over."""
+        moment = now.replace(microsecond=0)
+        with self._database.transaction() as connection:
+            switch = _switch(connection)
+            connection.execute(
+                """
+                UPDATE websocket_state SET connected = false, ws_url = %s, disconnect_reason = NULL,
+                    reconnect_attempts = 0, consecutive_failures = 0, fallback_to_polling = false,
+                    fallback_started_at = NULL, next_ws_attempt_at = NULL, host = %s, pid = %s, started_at = %s,
+                    stopped_at = NULL, heartbeat_at = %s
+                """,
+                (ws_url, self._database.host, os.getpid(), moment, moment),
+            )
+            connection.execute(
+                "DELETE FROM last_message WHERE deleted AND applied_at < %s", (now - _DELETIONS_REMEMBERED,)
+            )
+        return switch
+
+    def note(self, state: ReportedConnection, now: datetime) -> ConnectionSwitch:
+        """Write the connection's state, the sign of life, and what was counted since the last time."""
+        with self._database.transaction(durable=False) as connection:
+            switch = _switch(connection)
+            connection.execute(
+                """
+                UPDATE websocket_state SET
+                    last_connected_at = coalesce(%(connected_at)s, last_connected_at),
+                    connected = %(connected)s, ws_url = %(ws_url)s,
+                    last_message_at = coalesce(%(last_message_at)s, last_message_at),
+                    disconnect_reason = %(reason)s, reconnect_attempts = %(attempts)s,
+                    consecutive_failures = %(failures)s,
+                    fallback_started_at = CASE
+                        WHEN NOT %(fallback)s THEN NULL WHEN fallback_to_polling THEN fallback_started_at
+                        ELSE %(now)s END,
+                    fallback_to_polling = %(fallback)s, next_ws_attempt_at = %(next_attempt)s, heartbeat_at = %(now)s
+                """,
+                {
+                    "now": now.replace(microsecond=0),
+                    "connected": state.connected,
+                    "connected_at": _second(state.connected_at),
+                    "ws_url": state.ws_url,
+                    "last_message_at": _second(state.last_message_at),
+                    "reason": state.reason,
+                    "attempts": state.attempts,
+                    "failures": state.failures,
+                    "fallback": state.fallback,
+                    "next_attempt": _second(state.next_attempt_at),
+                },
+            )
+            counted: list[Counted] = [
+                *_messages_counted(state.messages),
+                ("atom_saas_websocket_messages_invalid_total", state.invalid, {}),
+                ("atom_saas_sync_errors_total", state.internal_errors, {"type": "skill", "error": "internal"}),
+                ("atom_saas_websocket_reconnects_total", state.reconnects, {}),
+                ("atom_saas_websocket_fallback_seconds_total", state.fallback_seconds, {}),
+            ]
+            increment_all(connection, counted)
+        return switch
+
+    def end(self, reason: str, now: datetime) -> None:
+        """Record that `watch` was stopped cleanly, so that its absence is no problem."""
+        moment = now.replace(microsecond=0)
+        with self._database.transaction() as connection:
+            connection.execute(
+                "UPDATE websocket_state SET connected = false, disconnect_reason = %s, fallback_to_polling = false, "
+                "fallback_started_at = NULL, next_ws_attempt_at = NULL, pid = NULL, stopped_at = %s, heartbeat_at = %s",
+                (reason, moment, moment),
+            )
+
+    def last_poll(self) -> datetime | None:
+        """Return when the last run of the skills began, whoever started it."""
+        with self._database.reading() as connection:
+            return last_run_started_at(connection, "skills")
+
+
+class Schedule:
+    """The periodic jobs of `watch --jobs`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def stopped(self) -> bool:
+        """Tell whether the emergency stop is on, or the Atom backend has switched scheduled syncs off."""
+        with self._database.reading() as connection:
+            return get_fact(connection, EMERGENCY_STOP) is not None or auto_sync_is_off(connection)
+
+    def last_started(self, kind: str) -> datetime | None:
+        """Return when the last run of a kind began, whoever started it."""
+        with self._database.reading() as connection:
+            return last_run_started_at(connection, kind)
+
+    def plan(self, jobs: Sequence[ScheduledJob], now: datetime) -> None:
+        """Replace the stored jobs; an empty sequence if they no longer run."""
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM scheduled_job")
+            connection.execute(
+                "INSERT INTO scheduled_job (id, name, minutes, next_run_time, updated_at) SELECT id, name, minutes, "
+                "next_run_time, %s FROM unnest(%s::text[], %s::text[], %s::integer[], %s::timestamptz[]) "
+                "AS new (id, name, minutes, next_run_time)",
+                (
+                    now.replace(microsecond=0),
+                    [job.id for job in jobs],
+                    [job.name for job in jobs],
+                    [job.minutes for job in jobs],
+                    [_second(job.next_run_time) for job in jobs],
+                ),
+            )
+
+
+def _switch(connection: psycopg.Connection[Row]) -> ConnectionSwitch:
+    """Return what other programs have written into the row, recreating it if they have deleted it."""
+    connection.execute(PUT_BACK)
+    row = connection.execute(
+        "SELECT websocket_enabled, reconnect_attempts, fallback_to_polling FROM websocket_state WHERE id = 1"
+    ).fetchone()
+    assert row is not None
+    return ConnectionSwitch(enabled=row[0], attempts=row[1], fallback=row[2])
+
+
+def _minute(moment: datetime) -> str:
+    return format_time(moment)[:16]
+
+
+def _second(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.replace(microsecond=0)
+
+
+def _messages_counted(messages: Mapping[str, int]) -> list[Counted]:
+    return [("atom_saas_websocket_messages_total", number, {"type": kind}) for kind, number in messages.items()]

@@ -23,7 +23,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from loaded_command import Forked, run_command, start_command
 from postgres_support import binaries, server, url_of_new_schema
-from store_rooms import LockHolder, Rooms, copy_of
+from store_rooms import Rooms
+from store_worlds import Databases, Files, Schemas
 
 from atom_saas_sync.core.outgoing import user_hasher
 from atom_saas_sync.logs import set_run_id
@@ -431,28 +432,6 @@ def machine(sandbox: Sandbox, tmp_path: Path) -> Machine:
 
 
 @pytest.fixture(scope="session")
-def _empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("empty") / "atom.db"
-    Database.open(path).close()
-    return path
-
-
-@pytest.fixture(scope="session")
-def _lock_holder() -> Iterator[LockHolder]:
-    lock_holder = LockHolder()
-    yield lock_holder
-    lock_holder.end()
-
-
-@pytest.fixture
-def store(_empty_database: Path, _lock_holder: LockHolder, tmp_path: Path) -> Iterator[Rooms]:
-    """Return the store as its contract sees it, with nothing in it."""
-    rooms = Rooms(copy_of(_empty_database, tmp_path), _lock_holder)
-    yield rooms
-    rooms.close()
-
-
-@pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
     """Return the URL of a PostgreSQL server for the tests of this process; without one they fail."""
     with server(binaries()) as url:
@@ -463,3 +442,32 @@ def postgresql_server() -> Iterator[str]:
 def postgresql_url(postgresql_server: str) -> str:
     """Return the URL of a schema for this test, in which nothing is yet."""
     return url_of_new_schema(postgresql_server)
+
+
+@pytest.fixture(scope="session")
+def _files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    files = Files(tmp_path_factory.mktemp("files"))
+    yield files
+    files.end()
+
+
+@pytest.fixture(scope="session")
+def _schemas(postgresql_server: str) -> Iterator[Databases]:
+    schemas = Schemas(url_of_new_schema(postgresql_server))
+    yield schemas
+    schemas.end()
+
+
+@pytest.fixture(params=["_files", "_schemas"], ids=["sqlite", "postgresql"])
+def databases(request: pytest.FixtureRequest) -> Databases:
+    """Return databases of one engine; a server is started when the first test asks for it."""
+    found: Databases = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def store(databases: Databases, tmp_path: Path) -> Iterator[Rooms]:
+    """Return the store as its contract sees it, with nothing in it."""
+    rooms = databases.new(tmp_path)
+    yield rooms
+    rooms.close()

@@ -1,44 +1,26 @@
-"""The store as its contract sees it (usecases/ports/): its rooms by name, and another program that holds the lock.
+"""The store as its contract sees it (usecases/ports/): its rooms by name, and what other programs do to it.
 
-The one engine is SQLite. The contract's tests use nothing but what is declared here, so that another engine needs only
-its own `Rooms`.
+Nothing here knows an engine but `Others`: it plays another program, which takes the lock or looks at every row.
 """
 
 from __future__ import annotations
 
-import shutil
-import sqlite3
-import subprocess
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from atom_saas_sync.core.canonical import version_from_fields
 from atom_saas_sync.core.plan import plan_listed
 from atom_saas_sync.core.plan.listed import kept_base
 from atom_saas_sync.core.plan.sides import Sides
 from atom_saas_sync.core.plan.steps import life_here, served
+from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import Action, Outcome, SkillState, SkillVersion, Status, Strategy
-from atom_saas_sync.store.sqlite.catalogue import Catalogue
-from atom_saas_sync.store.sqlite.conflicts import ConflictLog
-from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.history import History
-from atom_saas_sync.store.sqlite.lifetime import Lifetime
-from atom_saas_sync.store.sqlite.lock import holder, run_lock
-from atom_saas_sync.store.sqlite.ratings import Ratings
-from atom_saas_sync.store.sqlite.reading import Reading
-from atom_saas_sync.store.sqlite.realtime import RealtimeStore, Schedule
-from atom_saas_sync.store.sqlite.rebind import rebind
-from atom_saas_sync.store.sqlite.requests import RequestBudget
-from atom_saas_sync.store.sqlite.run_log import RunHistory
-from atom_saas_sync.store.sqlite.runs import Runs
-from atom_saas_sync.store.sqlite.status import read_status
-from atom_saas_sync.store.sqlite.upkeep import SQLiteUpkeep
-from atom_saas_sync.store.sqlite.websocket_switch import WebSocketSwitch
 from atom_saas_sync.usecases import ports
+from atom_saas_sync.usecases.ports.engine import Engine
+from atom_saas_sync.usecases.ports.gate_desk import GateStore
+from atom_saas_sync.usecases.ports.verifying import StoredServing
 
 NOW = datetime(2026, 2, 19, 12, 0, tzinfo=UTC)
 HERE = "https://market.example"
@@ -46,115 +28,96 @@ LIST = "list?page="
 SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)
 
 _WAIT_SECONDS = 0.02
-_HOLDER = """
-import sqlite3, sys
-for path in sys.stdin:
-    connection = sqlite3.connect(path.rstrip("\\n"), isolation_level=None)
-    connection.execute("BEGIN IMMEDIATE")
-    print("held", flush=True)
-    sys.stdin.readline()
-    connection.execute("ROLLBACK")
-    connection.close()
-    print("free", flush=True)
-"""
+
+Rows = dict[str, list[tuple[Any, ...]]]
 
 
-class LockHolder:
-    """Another process, which takes a database's write lock and writes nothing."""
+class Others(Protocol):
+    """What other programs do with a database."""
 
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the lock of all who write."""
 
-    @contextmanager
-    def holding(self, path: Path) -> Iterator[None]:
-        self._ask(str(path), "held")
-        try:
-            yield
-        finally:
-            self._ask("", "free")
+    def everything(self) -> Rows:
+        """Return all rows of all tables, whatever they mean."""
 
-    def end(self) -> None:
-        self._process.communicate(timeout=60)
-
-    def _ask(self, line: str, answer: str) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
-        assert self._process.stdout.readline() == f"{answer}\n"
+    def write_skill(self, skill_id: str, text: str) -> None:
+        """Write the text of a skill, new or not, with plain SQL."""
 
 
 class Rooms:
-    """The rooms of one SQLite database, which wait for the lock only a moment."""
+    """The rooms of one database, which wait for the lock only a moment."""
 
-    def __init__(self, path: Path, holder_of_lock: LockHolder) -> None:
-        self._path = path
-        self._lock_holder = holder_of_lock
-        self._database = database = Database.open(path, busy_timeout_seconds=_WAIT_SECONDS)
-        self._log_database = Database.open(path, busy_timeout_seconds=_WAIT_SECONDS)
-        self.catalogue: ports.StoredCatalogue = Catalogue(database, history_versions=2)
-        self.edits: ports.EditableCatalogue = Catalogue(database, history_versions=2)
-        self.conflicts: ports.ListedConflicts = ConflictLog(database, history_versions=2)
-        self.events: ports.StoredEvents = RealtimeStore(database, history_versions=2)
-        self.state: ports.StateStore = RealtimeStore(database)
-        self.switch: ports.StoredSwitch = WebSocketSwitch(database)
-        self.upkeep: ports.StoreUpkeep = SQLiteUpkeep(self._log_database)
-        self.jobs: ports.JobStore = Schedule(database)
-        self.ratings: ports.StoredRatings = Ratings(database)
-        self.own_ratings: ports.PersonsRatings = Ratings(database)
-        self.lifetime: ports.StoredLifetime = Lifetime(database)
-        self.figures: ports.CacheFigures = Lifetime(database)
-        self.history: ports.StoredHistory = History(database)
-        self.runs: ports.StoredRuns = Runs(database, marketplace=HERE)
-        self.run_history: ports.StoredRunHistory = RunHistory(database)
+    def __init__(self, engine: Engine, others: Others) -> None:
+        self.engine = engine
+        self.others = others
+        self._store = store = engine.open(busy_timeout_seconds=_WAIT_SECONDS)
+        self._opened_upkeep = engine.upkeep()
+        self.upkeep: ports.StoreUpkeep = self._opened_upkeep.__enter__()
+        self.catalogue = store.catalogue(history_versions=2)
+        self.edits = store.edits(history_versions=2)
+        self.conflicts = store.conflicts(history_versions=2)
+        self.events = store.events(history_versions=2)
+        self.state = store.watch_state()
+        self.switch = store.switch()
+        self.jobs = store.schedule()
+        self.ratings = store.ratings()
+        self.own_ratings = store.own_ratings()
+        self.lifetime = store.lifetime()
+        self.figures = store.figures()
+        self.history = store.history()
+        self.ids = store.ids()
+        self.limits = store.budget()
+        self.maintenance = store.maintenance()
+        self.schema = store.schema()
+        self.runs = store.runs(marketplace=HERE)
+        self.run_history = store.run_history()
         self.budget: ports.StoredBudget = self.new_budget()
 
     def close(self) -> None:
         self.budget.close()
-        self._database.close()
-        self._log_database.close()
+        self._opened_upkeep.__exit__(None, None, None)
+        self._store.close()
 
     def new_budget(self, *, per_minute: int = 8, per_hour: int = 20) -> ports.StoredBudget:
-        return RequestBudget(
-            self._path,
-            per_minute=per_minute,
-            per_hour=per_hour,
-            marketplace=HERE,
-            busy_timeout_seconds=_WAIT_SECONDS,
+        return self.engine.request_budget(
+            per_minute=per_minute, per_hour=per_hour, marketplace=HERE, busy_timeout_seconds=_WAIT_SECONDS
         )
 
     def new_runs(self) -> ports.StoredRuns:
-        return Runs(self._database, marketplace=HERE)
+        return self._store.runs(marketplace=HERE)
+
+    def signed(self, signer: Signer) -> ports.StoredCatalogue:
+        return self._store.catalogue(history_versions=2, signer=signer)
+
+    def gate(self, signer: Signer | None = None) -> GateStore:
+        return self._store.gate(history_versions=2, signer=signer)
+
+    def serving(self, signer: Signer | None = None) -> StoredServing:
+        return self._store.serving(signer)
 
     def reading(self, now: datetime = NOW) -> ports.StoredReading:
-        return Reading(self._database, now=now)
+        return self._store.reading(now)
 
     def status(self, now: datetime = NOW) -> Status:
-        return read_status(self._path, now=now, per_minute=8, per_hour=20)
+        return self.engine.status(now, per_minute=8, per_hour=20)
 
     def rebind(self, marketplace: str, *, deletions: int) -> None:
-        rebind(self._database, marketplace, deletions=deletions, actor="ada", now=NOW)
+        self._store.rebind(marketplace, deletions=deletions, actor="ada", now=NOW)
 
     def exclusive(self, kind: str) -> AbstractContextManager[None]:
-        return run_lock(self._path, kind, command="a test", now=lambda: "", sleep=lambda _: None)
+        return self._store.exclusive(kind, command="a test", now=lambda: "2026-02-19T12:00:00Z", sleep=lambda _: None)
 
     def holder(self, kind: str) -> Mapping[str, Any] | None:
-        return holder(self._path, kind)
+        return self._store.holder(kind)
 
     def locked(self) -> AbstractContextManager[None]:
-        """Let another process hold the lock of all who write."""
-        return self._lock_holder.holding(self._path)
+        """Let another program hold the lock of all who write."""
+        return self.others.locked()
 
-    def everything(self) -> dict[str, list[tuple[Any, ...]]]:
+    def everything(self) -> Rows:
         """Return all rows of all tables, whatever they mean."""
-        with closing(sqlite3.connect(self._path)) as connection:
-            connection.text_factory = bytes
-            names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
-            return {
-                name.decode(): connection.execute(f'SELECT * FROM "{name.decode()}"').fetchall() for (name,) in names
-            }
+        return self.others.everything()
 
     # What tests begin with
 
@@ -198,8 +161,3 @@ class Rooms:
 
 def skill(skill_id: str, **fields: Any) -> SkillVersion:
     return version_from_fields(skill_id, {"skill_id": skill_id, "name": skill_id, "version": "1.0.0", **fields})
-
-
-def copy_of(template: Path, directory: Path) -> Path:
-    """Copy a database that nobody has open: to make one takes fifty times as long."""
-    return Path(shutil.copy(template, directory / "atom.db"))

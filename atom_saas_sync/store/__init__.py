@@ -22,11 +22,12 @@ def engine_at(location: Location) -> Engine:
         from atom_saas_sync.store.sqlite.engine import SQLiteEngine
 
         return SQLiteEngine(location)
-    from atom_saas_sync.errors import ConfigError
     from atom_saas_sync.store.postgresql import require_driver
 
     require_driver()
-    raise ConfigError(f"databases on a server are not supported yet: {location}", hint="use a file, with sqlite:///")
+    from atom_saas_sync.store.postgresql.engine import PostgreSQLEngine
+
+    return PostgreSQLEngine(location)
 
 
 def open_store(

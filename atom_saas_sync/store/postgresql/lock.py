@@ -44,7 +44,8 @@ def run_lock(
     """
     db.require_session()
     waited = 0.0
-    while not db.take(kind):
+    # A session gets its own lock as often as it asks for it.
+    while kind in db.held or not db.take(kind):
         if waited >= wait_seconds:
             raise _locked(kind, holder(db, kind) or {}, db.host, may_wait=may_wait)
         pause = min(_SHORTEST_PAUSE + random() * (_LONGEST_PAUSE - _SHORTEST_PAUSE), wait_seconds - waited)

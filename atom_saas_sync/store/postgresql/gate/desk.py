@@ -48,7 +48,7 @@ class DecidingBatch(Batch):
     def known_ids(self, skill_ids: Collection[str]) -> set[str]:
         """Return those of these ids for which anything is stored."""
         tables = ("skill_cache", "skill_base", "skill_offer", "gate_pin", "gate_quarantine")
-        some = " OR ".join(f"EXISTS (SELECT FROM {each} WHERE skill_id = wanted.skill_id)" for each in tables)  # noqa: S608 - constants
+        some = " OR ".join(f"EXISTS (SELECT FROM {each} WHERE skill_id = wanted.skill_id)" for each in tables)
         rows = self._connection.execute(
             f"SELECT wanted.skill_id FROM unnest(%s::text[]) AS wanted (skill_id) WHERE {some}",  # noqa: S608 - constants
             (list(skill_ids),),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 
 from atom_saas_sync.core.canonical import stored_version
+from atom_saas_sync.core.gate.facts import Fact
 from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import SkillVersion
 from atom_saas_sync.store.postgresql.batch import Batch
 from atom_saas_sync.store.postgresql.database import Database
+from atom_saas_sync.store.postgresql.gate import facts
 from atom_saas_sync.store.postgresql.history import versions_of
 
 # Offers for skills with a base, and bases that replaced another version.
@@ -76,6 +78,14 @@ class DecidingBatch(Batch):
     def served_ids(self) -> list[str]:
         """Return, sorted, all skills in the cache."""
         return [row[0] for row in self._connection.execute("SELECT skill_id FROM skill_cache ORDER BY skill_id")]
+
+    def kept_facts(self, digests: Collection[bytes]) -> dict[bytes, frozenset[Fact]]:
+        """Return what is kept of the capabilities of these content digests."""
+        return facts.kept_facts(self._connection, digests)
+
+    def keep_facts(self, found: Mapping[bytes, frozenset[Fact]]) -> None:
+        """Keep the capabilities of versions, by content digest."""
+        facts.keep_facts(self._connection, found)
 
     def changed_since(self, moment: datetime) -> int:
         """Return the number of marketplace skills of which a new version was first seen since `moment`."""

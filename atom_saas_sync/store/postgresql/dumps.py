@@ -1,0 +1,128 @@
+"""Dumps of our schema: `pg_dump` writes them, and `pg_restore` tells the rows in them as text."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from psycopg.conninfo import make_conninfo
+
+from atom_saas_sync.core.server_address import ServerAddress
+from atom_saas_sync.errors import ConfigError, DatabaseError
+
+_VERSION = re.compile(r"\) (\d+)")
+_COPY = re.compile(rb'COPY "?[a-z0-9_]+"?\.([a-z_]+) \(([a-z_, "]+)\) FROM stdin;\n')
+_SETVAL = re.compile(
+    rb"SELECT pg_catalog\.setval\('\"?[a-z0-9_]+\"?\.([a-z_]+)_(id|number)_seq', (\d+), (true|false)\);"
+)
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_LETTERS = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v"}
+_LAST = b"\\.\n"
+
+
+class Rows(NamedTuple):
+    """The rows of one table, each a line of COPY's text format."""
+
+    table: str
+    columns: tuple[str, ...]
+    lines: Iterator[bytes]
+
+
+class Serial(NamedTuple):
+    """Where the numbers of a column go on."""
+
+    table: str
+    column: str
+    value: int
+    is_used: bool
+
+
+def require_program(name: str, *, server: int = 0) -> str:
+    """Return the path of a program that is not older than the server. Raises ConfigError with what to install."""
+    package = f"install the package postgresql-client{f'-{server}' if server else ''}, or put its directory on PATH"
+    path = shutil.which(name)
+    if path is None:
+        raise ConfigError(f"the program {name} is not installed, which copies a database on a server", hint=package)
+    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, timeout=60).stdout  # noqa: S603
+    found = _VERSION.search(said)
+    version = int(found[1]) if found else 0
+    if version < server:
+        raise ConfigError(
+            f"{path} is of version {version or 'unknown'}, older than the server, which is PostgreSQL {server}",
+            hint=package,
+        )
+    return path
+
+
+def dump(program: str, address: ServerAddress, target: Path) -> None:
+    """Let `pg_dump` write our schema to a file, as of one moment. Raises DatabaseError."""
+    where = {"host": address.host, "port": address.port, "user": address.user, "dbname": address.database}
+    given = {name: value for name, value in where.items() if value} | dict(address.options)
+    with _password_file(address.password) as passfile:
+        conninfo = make_conninfo(**given | {"sslmode": address.sslmode} | ({"passfile": passfile} if passfile else {}))
+        arguments = ["--format=custom", f"--schema={address.schema}", "--no-owner", f"--file={target}", conninfo]
+        _run([program, *arguments], f"the database {address} could not be copied")
+
+
+def read(program: str, file: Path) -> Iterator[Rows | Serial]:
+    """Yield what a dump holds, a table at a time; its lines must be read before the next one. Raises DatabaseError."""
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(  # noqa: S603 - a program that PATH names
+            [program, "--data-only", "--file=-", file], stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if found := _COPY.fullmatch(line):
+                    columns = found[2].decode().replace('"', "").split(", ")
+                    rows = Rows(found[1].decode(), tuple(columns), iter(process.stdout.readline, _LAST))
+                    yield rows
+                    for _ in rows.lines:  # what nobody wanted
+                        pass
+                elif found := _SETVAL.match(line):
+                    yield Serial(found[1].decode(), found[2].decode(), int(found[3]), found[4] == b"true")
+        except GeneratorExit:
+            process.kill()
+            raise
+        if process.wait():
+            errors.seek(0)
+            raise _failure(f"{file} cannot be read", errors.read().decode(errors="replace"))
+
+
+def values(line: bytes) -> list[str | None]:
+    """Return the values of a row."""
+    cells = line.decode().removesuffix("\n").split("\t")
+    return [
+        None if each == r"\N" else _ESCAPED.sub(lambda found: _LETTERS.get(found[1], found[1]), each) for each in cells
+    ]
+
+
+def _run(command: list[str], what: str) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
+    if result.returncode:
+        raise _failure(what, result.stderr)
+
+
+def _failure(what: str, said: str) -> DatabaseError:
+    lines = [line.strip() for line in said.splitlines() if line.strip()] or ["no reason given"]
+    return DatabaseError(f"{what}: {lines[0][:300]}", hint="nothing was changed; try another file or directory")
+
+
+@contextmanager
+def _password_file(password: str | None) -> Iterator[str | None]:
+    """Write a password where only this user reads it: no list of processes shows it then."""
+    if password is None:
+        yield None
+        return
+    with tempfile.NamedTemporaryFile("w", prefix="atom-sync-", encoding="utf-8") as file:  # of mode 0600
+        file.write("*:*:*:*:" + re.sub(r"([\\:])", r"\\\1", password) + "\n")
+        file.flush()
+        yield file.name

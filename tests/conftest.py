@@ -171,6 +171,7 @@ class Machine:
         history_versions: int = 10,
         signer: Any = None,
         gate: Callable[[Database], RunGate] | None = None,
+        connections: int = 1,
         **options: Any,
     ) -> RunReport:
         """Make one run in this process; `options` are the fields of PullOptions. Without a gate all is admitted."""
@@ -193,6 +194,7 @@ class Machine:
                 clock=self.clock,
                 options=PullOptions(**options),
                 check=check,
+                connections=connections,
                 gate=None if gate is None else gate(database),
             ).run(started_by=started_by)
 

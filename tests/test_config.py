@@ -53,6 +53,7 @@ GOOD = {
     "ATOM_SAAS_API_DIALECT": ["v1", "plain", "mothership"],
     "ATOM_SAAS_API_TIMEOUT_SECONDS": ["1", "120", "2.5"],
     "ATOM_SAAS_SYNC_BATCH_SIZE": ["1", "1000"],
+    "ATOM_SAAS_SYNC_CONNECTIONS": ["1", "6", "10"],
     "ATOM_SAAS_SYNC_INTERVAL_MINUTES": ["5", "60"],
     "ATOM_SAAS_RATING_SYNC_INTERVAL_MINUTES": ["10", "120"],
     "ATOM_SAAS_CONFLICT_STRATEGY": ["remote_wins", "local_wins", "merge", "manual"],
@@ -147,6 +148,7 @@ BAD = {
     "ATOM_SAAS_API_DIALECT": ["v2", "V1"],
     "ATOM_SAAS_API_TIMEOUT_SECONDS": ["0", "121", "nan", "inf", "-inf", "1e1", "1_0", "x", " 5"],
     "ATOM_SAAS_SYNC_BATCH_SIZE": ["0", "1001", "1.5", "1_0", "٣", "0x10", "10 ", "9" * 5000],
+    "ATOM_SAAS_SYNC_CONNECTIONS": ["0", "11", "-1", "1.5", "six"],
     "ATOM_SAAS_SYNC_INTERVAL_MINUTES": ["4", "61", "-5"],
     "ATOM_SAAS_RATING_SYNC_INTERVAL_MINUTES": ["9", "121"],
     "ATOM_SAAS_CONFLICT_STRATEGY": ["remote-wins", "REMOTE_WINS"],
@@ -316,6 +318,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert (settings.api_url, settings.ws_url) == ("https://api.atomsaas.com", "wss://api.atomsaas.com/ws")
     assert (settings.sync_interval_minutes, settings.rating_sync_interval_minutes) == (15, 30)
     assert (settings.batch_size, settings.timeout_seconds, settings.conflict_strategy) == (1000, 30, "remote_wins")
+    assert settings.connections == 6
     assert settings.database == tmp_path / "data/atom.db"
     assert settings.api_token is None
     with pytest.raises(ConfigError, match="no token"):

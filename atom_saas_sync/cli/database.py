@@ -212,6 +212,7 @@ def _preview_rebind(settings: Settings, store: Store, clock: RunClock, stack: Ex
             confirm_deletions=False,
         ),
         check=clock.check,
+        connections=settings.connections,
     )
     with clock.caught():
         report = pull.run(started_by=runtime.current_user())

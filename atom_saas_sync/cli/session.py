@@ -154,6 +154,7 @@ def catalogue_pull(
         clock=clock,
         options=options,
         check=clock.check,
+        connections=settings.connections,
         progress=progress,
         on_start=set_run_id,
     )
@@ -187,6 +188,7 @@ def rating_sync(
         options=options,
         check=clock.check,
         sent_user=user_hasher(require_token(settings).reveal()) if settings.hash_user_ids else str,
+        workers=settings.connections,
         progress=progress,
         on_start=set_run_id,
     )

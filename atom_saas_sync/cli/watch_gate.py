@@ -88,6 +88,7 @@ class GateWork:
                 strategy=settings.conflict_strategy,
                 max_delete=MaxDelete(),
                 check=clock.check,
+                connections=settings.connections,
             )
 
     @property

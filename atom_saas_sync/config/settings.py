@@ -43,6 +43,7 @@ class Settings:
     dialect: str
     timeout_seconds: float
     batch_size: int
+    connections: int
     sync_interval_minutes: int
     rating_sync_interval_minutes: int
     conflict_strategy: Strategy

@@ -107,6 +107,14 @@ VARIABLES = (
         "1000",
     ),
     Variable(
+        "ATOM_SAAS_SYNC_CONNECTIONS",
+        "connections",
+        number(1, 10),
+        "a whole number from 1 to 10",
+        "largest number of requests at a time",
+        "6",
+    ),
+    Variable(
         "ATOM_SAAS_SYNC_INTERVAL_MINUTES",
         "sync_interval_minutes",
         number(5, 60),

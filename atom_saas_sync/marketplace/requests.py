@@ -143,7 +143,7 @@ class Requests:
         self._random = random
         self._deadline = deadline
         self._refused: TokenRefused | None = None
-        self._paused = (0.0, 0)
+        self._paused = (float("-inf"), 0)
         self.statistics = Statistics()
         self._token = token
         self._headers = {

@@ -12,6 +12,7 @@ from atom_saas_sync.core.gate.types import Gate
 from atom_saas_sync.core.plan.offered import plan_offered, plan_withdrawn
 from atom_saas_sync.errors import BadResponse
 from atom_saas_sync.model import Action, InvalidItem, Outcome, SkillVersion, Strategy
+from atom_saas_sync.usecases.ask_for_skills import ask_for_skills
 from atom_saas_sync.usecases.follow_events import Brake
 from atom_saas_sync.usecases.ports import Clock, ConfirmBatch, Marketplace, StoredConfirmations
 
@@ -28,17 +29,14 @@ def confirm_messages(
     strategy: Strategy,
     max_delete: MaxDelete,
     check: Callable[[], None],
+    connections: int = 1,
 ) -> None:
     """Fetch each of these skills and apply the result. `check` is called before each request, and may raise.
 
     Raises MarketplaceError; the next poll fetches the remaining skills.
     """
-    for skill_id in skill_ids:
-        check()
-        asked = clock.now()
-        found = marketplace.get_skill(skill_id)
-        if isinstance(found, InvalidItem) and found.if_held is not None:
-            found = found.if_held
+    answers = ask_for_skills(marketplace, clock, skill_ids, connections=connections, check=check)
+    for skill_id, found, asked_at in answers:
         if isinstance(found, InvalidItem):
             log.warning("skipped an invalid item: %s: %s", short_id(skill_id), found.reason)
             continue
@@ -47,7 +45,7 @@ def confirm_messages(
         now = clock.now()
         current = gate(now)
         with store.batch() as batch:
-            if skill_id in batch.changed_by_events_since(asked, now=now):
+            if skill_id in batch.changed_by_events_since(asked_at, now=now):
                 continue
             brake = Brake(batch, max_delete, now)
             action = _plan(batch, current, skill_id, found, strategy, now)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import closing
+from datetime import datetime
 
 from msgspec.structs import replace
 
@@ -12,7 +14,8 @@ from atom_saas_sync.characters import short_id
 from atom_saas_sync.core.canonical import stored_version
 from atom_saas_sync.core.deletions import MaxDelete
 from atom_saas_sync.errors import BadResponse
-from atom_saas_sync.model import InvalidItem
+from atom_saas_sync.model import InvalidItem, SkillVersion
+from atom_saas_sync.usecases.ask_for_skills import ask_for_skills
 from atom_saas_sync.usecases.gate.planning import Planner
 from atom_saas_sync.usecases.ports import Clock, Marketplace, StoredCatalogue
 from atom_saas_sync.usecases.run_tally import NEEDS_PERSON, RunTally
@@ -37,6 +40,7 @@ class Deletions:
         max_delete: MaxDelete,
         dry_run: bool,
         confirm: bool,
+        connections: int,
         check: Callable[[], None],
     ) -> None:
         self._marketplace = marketplace
@@ -47,6 +51,7 @@ class Deletions:
         self._max_delete = max_delete
         self._dry_run = dry_run
         self._confirm = confirm
+        self._connections = connections
         self._check = check
 
     def delete_unlisted(self, listed: AbstractSet[str]) -> None:
@@ -72,27 +77,25 @@ class Deletions:
                 len(candidates),
             )
             return
-        for skill_id in candidates:
-            self._check()
-            self._confirm_deletion(skill_id)
+        with closing(
+            ask_for_skills(self._marketplace, self._clock, candidates, connections=self._connections, check=self._check)
+        ) as answers:
+            for found in answers:
+                self._confirm_deletion(*found)
 
     def _plan_deletions(self, skill_ids: Sequence[str]) -> None:
         with self._catalogue.batch(write=False) as batch:
             planned = self._planner.withdrawn(batch, skill_ids)
         self._tally.took(planned)
 
-    def _confirm_deletion(self, skill_id: str) -> None:
-        asked = self._clock.now()
-        found = self._marketplace.get_skill(skill_id)
+    def _confirm_deletion(self, skill_id: str, found: SkillVersion | InvalidItem | None, asked_at: datetime) -> None:
         self._tally.proof = replace(self._tally.proof, confirmations=self._tally.proof.confirmations + 1)
-        if isinstance(found, InvalidItem) and found.if_held is not None:
-            found = found.if_held
         if isinstance(found, InvalidItem):
             self._tally.skip_invalid([found])
             return
         with self._catalogue.batch(write=not self._dry_run) as batch:
             known = batch.known([skill_id])
-            if skill_id in batch.changed_by_events_since(asked, now=self._clock.now()):
+            if skill_id in batch.changed_by_events_since(asked_at, now=self._clock.now()):
                 return
             if found is None:
                 planned = self._planner.withdrawn(batch, [skill_id])

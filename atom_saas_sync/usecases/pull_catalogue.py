@@ -183,6 +183,7 @@ class CataloguePull:
                 max_delete=self._options.max_delete,
                 dry_run=self._options.dry_run,
                 confirm=self._options.confirm_deletions,
+                connections=self._connections,
                 check=self._check,
             ).delete_unlisted(walk.listed)
         if not self._options.dry_run:

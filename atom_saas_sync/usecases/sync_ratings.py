@@ -1,6 +1,6 @@
 """Sync ratings in both directions: send pending ones, each exactly once; fetch newer ones.
 
-Up to ten threads send; only the thread that called `run` uses the store. Results are stored within a fraction of a
+Several threads send; only the thread that called `run` uses the store. Results are stored within a fraction of a
 second. If the process dies before that, the next run sends the rating with the same idempotency key, and gets the same
 response.
 """
@@ -35,9 +35,6 @@ from atom_saas_sync.usecases.ports import Clock, Progress, RatingMarketplace, Re
 from atom_saas_sync.usecases.rating_exchange import RatingExchange
 
 log = logging.getLogger(__name__)
-
-WORKERS = 10
-"""Requests at a time (the contract's limit on connections)."""
 
 FAILURES_IN_A_ROW = 50
 """After this many ratings without a success, the marketplace counts as down: the rest keep their retries."""
@@ -83,7 +80,7 @@ class RatingSync:
         options: RatingOptions,
         check: Callable[[], None],
         sent_user: Callable[[str], str] = lambda user_id: user_id,
-        workers: int = WORKERS,
+        workers: int,
         progress: Progress | None = None,
         on_start: Callable[[int | None], None] = lambda _run_id: None,
     ) -> None:

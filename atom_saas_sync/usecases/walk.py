@@ -72,6 +72,8 @@ class Walk:
         check: Callable[[], None],
     ) -> None:
         self._page_size = page_size
+        self.overlaps = connections > 1
+        """Whether a page may have been asked for before the one that precedes it was answered."""
         self.listing = Listing(page_size, records if connections > 1 else {})
         self.prefetcher = Prefetcher(fetch, connections=connections, check=check)
         self.seen: set[str] = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 from atom_saas_sync.characters import short_id
 from atom_saas_sync.core.plan.listed import without_outdated
@@ -121,12 +122,27 @@ class PageWriter:
             if version.dropped:
                 log.debug("%s: dropped malformed %s", short_id(version.skill_id), ", ".join(version.dropped))
         ids = [*page.unchanged, *page.changed]
-        repeated = self._walk.seen.issuperset(ids)
+        again = self._walk.seen.intersection(ids)
+        repeated = again.issuperset(ids)
         if repeated and beyond and page.size:
             return False
+        if again and self._walk.overlaps and self._write:
+            self._read_whole_next_time(page, again)
         self._tally.skip_invalid(page.invalid)
         self._walk.saw(ids, unusable=() if repeated and ids else [item.skill_id for item in page.invalid])
         return True
+
+    def _read_whole_next_time(self, page: ParsedPage, again: AbstractSet[str]) -> None:
+        """Ask without condition next time for pages that show the same skills.
+
+        The list changed between their answers, and which came first is not known. Besides, the store knows one page of
+        each skill: if the other was not modified next time, the skill would seem not to be listed.
+        """
+        page.etag = None
+        for each in self._unwritten:
+            if not again.isdisjoint(each.unchanged) or not again.isdisjoint(each.changed):
+                each.etag = None
+        self._catalogue.distrust(sorted(again))
 
     def _take_held(self, page: ParsedPage) -> None:
         """Count among the changed those whose id no new skill may have, but one held already has."""

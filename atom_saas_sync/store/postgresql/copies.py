@@ -25,6 +25,7 @@ from atom_saas_sync.store.postgresql.audit import write_audit
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.facts import get_fact
 from atom_saas_sync.store.postgresql.lock import run_lock
+from atom_saas_sync.store.postgresql.maintenance import Upkeep
 from atom_saas_sync.store.postgresql.names import EMERGENCY_STOP, MARKETPLACE
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.times import format_time
@@ -117,7 +118,7 @@ class Copies:
         """Return nothing: tables of other programs are in other schemas, and stay as they are."""
         return []
 
-    def restore(self, file: Path, *, signer: Signer | None, actor: str, now: datetime) -> Restored:  # noqa: ARG002
+    def restore(self, file: Path, *, signer: Signer | None, actor: str, now: datetime) -> Restored:
         """Take all rows of a backup, in one transaction. What was there before is kept nowhere else."""
         program = dumps.require_program("pg_restore")
         revision, _, _ = self.read_backup(file)
@@ -134,7 +135,7 @@ class Copies:
                     _take(each, connection)
                 _keep_fact(connection, EMERGENCY_STOP, stop, now)
                 write_audit(connection, actor, "db restore", str(file), now, {"applied": []})
-            return Restored((), (), None)
+            return Restored((), tuple(Upkeep(database).check(quick=False, signer=signer)), None)
 
 
 class _Backup:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atom_saas_sync.core.server_address import ServerAddress
-from atom_saas_sync.errors import ConfigError, DatabaseError
+from atom_saas_sync.errors import DatabaseError
 
 if TYPE_CHECKING:
     from atom_saas_sync.model import Status
+    from atom_saas_sync.store.postgresql.copies import Copies
     from atom_saas_sync.store.postgresql.requests import RequestBudget
     from atom_saas_sync.store.postgresql.store import PostgreSQLStore
-    from atom_saas_sync.usecases.ports import DatabaseCopies
 
 
 class PostgreSQLEngine:
@@ -126,12 +126,11 @@ class PostgreSQLEngine:
 
         return tuple(each.name for each in MIGRATIONS)
 
-    def copies(self) -> DatabaseCopies:
-        """Refuse for now: the server's own programs make backups, and restore them."""
-        raise ConfigError(
-            f"backups of a database on a server are not made by atom-sync yet: {self.location}",
-            hint=f"`pg_dump -Fc -n {self.location.schema}` makes one, and `pg_restore` brings it back",
-        )
+    def copies(self) -> Copies:
+        """Return what makes backups, and takes them back."""
+        from atom_saas_sync.store.postgresql.copies import Copies
+
+        return Copies(self.location)
 
 
 class ServerUpkeep:

@@ -1,17 +1,17 @@
-# Everything a fresh machine needs is Python 3.11 or later and make.
+# All you need is Python 3.11 or later and make.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 RUNS   := $(VENV)/.runs
-# Two processes for each processor, because a quarter of the time tests wait; one that is done takes work from the others.
+# Two processes per processor, because tests spend a quarter of their time waiting; idle processes steal work.
 FAST   := -m 'not soak' --numprocesses $(shell expr 2 \* $$(nproc)) --dist worksteal
-# pip knows dependency groups from 25.1 on, which Python 3.11 does not bring along.
+# pip supports dependency groups only since 25.1, which Python 3.11 does not include.
 DEV    := import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev'], sep='\n')
 
 .PHONY: demo test tests coverage test-lowest soak crash fault-matrix fuzz audit lock dist bench schema pictures lint format clean
 
-# The program with its runtime dependencies, which is all that the demo needs.
+# The program with its runtime dependencies: all that the demo needs.
 $(RUNS): pyproject.toml
 	@echo "Creating $(VENV) with $$($(PYTHON) --version) ..."
 	@$(PYTHON) -m venv $(VENV)
@@ -32,7 +32,7 @@ demo: $(RUNS)
 	@echo "Starting the demo ..."
 	@$(BIN)/atom-sync demo
 
-# Side by side: a test often waits, for another process or for a disk.
+# In parallel: tests often wait, for another process or the disk.
 test: $(READY)
 	@$(MAKE) --no-print-directory --jobs 2 lint tests
 
@@ -41,7 +41,7 @@ tests: $(READY)
 	-@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --collect-only --quiet > /dev/null 2>&1
 	$(BIN)/python -m pytest $(FAST)
 
-# The same, with the lines that no test ran.
+# The same, with a report of the lines that no test runs.
 coverage: $(READY)
 	$(BIN)/python -m pytest $(FAST) --cov --cov-report=term
 
@@ -53,31 +53,31 @@ test-lowest:
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --requirement .venv-lowest/dev.txt --editable . --constraint .venv-lowest/constraints.txt
 	.venv-lowest/bin/python -m pytest $(FAST)
 
-# Minutes long: many kills, long floods.
+# Takes minutes: many kills, long floods.
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak
 
-# More than 500 times `kill -9`; says how many came while the process was at work.
+# More than 500 times `kill -9`; reports how many hit the process while it was working.
 crash: $(READY)
 	$(BIN)/python -m pytest -m soak tests/crash -rP
 
-# What `make test` tries a little of, in other inputs each time; minutes long, and says how many there were.
+# More of the random inputs of `make test`, different ones each time; takes minutes, and reports their number.
 fuzz: $(READY)
 	FUZZ_FACTOR=10 $(BIN)/python -m pytest tests/fuzz tests/test_sync_stateful.py
 
-# Lets every command meet every fault, and writes down what happened.
+# Runs every command against every fault, and writes the results.
 fault-matrix: $(READY)
 	$(BIN)/python tests/faults/matrix.py > docs/FAULTS.md.new
 	mv docs/FAULTS.md.new docs/FAULTS.md
 
-# Known weaknesses of what is installed here; asks PyPI, and fails for what that does not know. The tool has an environment of its own: it is not tested with.
+# Checks the installed packages for known vulnerabilities on PyPI; fails for packages that it does not know.
 audit: $(READY)
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/python -m pip freeze --exclude-editable > .venv-audit/installed.txt
 	.venv-audit/bin/pip-audit --requirement .venv-audit/installed.txt --no-deps --disable-pip --strict
 
-# Tools for the two targets below, in an environment of their own.
+# Tools for the next two targets, in a separate environment.
 .venv-lock/.ready:
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9' 'cyclonedx-bom>=7.2'
@@ -89,7 +89,7 @@ lock: .venv-lock/.ready
 	$(LOCK) --upgrade pyproject.toml --output-file requirements.lock
 	$(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')" | $(LOCK) --upgrade - --output-file requirements-build.lock
 
-# The wheel, and beside it what is in an environment made from the lock file: a software bill of materials (CycloneDX).
+# The wheel, and a software bill of materials (CycloneDX) of an environment created from the lock file.
 dist: $(READY) .venv-lock/.ready
 	rm -rf dist .venv-dist
 	$(BIN)/python -m build --wheel --outdir dist
@@ -99,7 +99,7 @@ dist: $(READY) .venv-lock/.ready
 	.venv-lock/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file dist/atom-sync.cdx.json .venv-dist
 	rm -rf .venv-dist
 
-# Against the floor, scripts and dlt, which has an environment of its own; half an hour, on a machine that does nothing else.
+# Compares with the floor, scripts and dlt (in a separate environment); takes half an hour on an idle machine.
 bench: $(READY) .venv-bench/.ready
 	$(BIN)/python benchmarks/bench.py --plot docs/performance.svg
 
@@ -108,12 +108,12 @@ bench: $(READY) .venv-bench/.ready
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check 'dlt[sqlalchemy]'
 	@touch $@
 
-# The script that creates a new database, from all migrations.
+# Generates the script that creates a new database from all migrations.
 schema: $(RUNS)
 	$(BIN)/python -c "from atom_saas_sync.store.sqlite import migrations; print(migrations.render_snapshot(), end='')" > snapshot.sql.new
 	mv snapshot.sql.new atom_saas_sync/store/sqlite/snapshot.sql
 
-# The pictures of the README.
+# Draws the pictures of the README.
 pictures: $(RUNS)
 	$(BIN)/python docs/pictures/draw.py
 

@@ -100,7 +100,7 @@ def test_a_second_one_finds_the_first_at_work(machine: Machine) -> None:
     with watching(machine):
         second = machine.command("watch")
         assert second.returncode == 75
-        assert "another watch run is at work" in second.stderr
+        assert "another watch run is in progress" in second.stderr
 
 
 def test_there_is_nothing_to_follow_when_disabled(machine: Machine) -> None:

@@ -66,7 +66,7 @@ MemoryDenyWriteExecute=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallErrorNumber=EPERM
-# A core dump would hold the token.
+# A core dump would contain the token.
 LimitCORE=0
 """.strip()
 
@@ -237,10 +237,10 @@ ExecStart={schedule.command} sync {kind} --scheduled --wait 60 --deadline {minut
 # Yield to whatever answers people and probes on this machine.
 Nice=10
 CPUWeight=20
-# The program ends by itself when the interval is over; this is for one that hangs.
+# The program ends on its own when the interval is over; this is for one that hangs.
 TimeoutStartSec={minutes + 2}min
-# A person must decide (4), try again later (75), stopped (143, or SIGTERM during start-up): `status` and the metrics
-# report these; for the unit they are no failures.
+# Needs a decision (4), try again later (75), stopped (143, or SIGTERM during start-up): `status` and the metrics
+# report these; they are not failures of the unit.
 SuccessExitStatus=4 75 143 SIGTERM
 {_environment(schedule, f"atom-sync-{kind}", "384M")}
 {_HARDENING}
@@ -300,9 +300,9 @@ TimeoutStopSec=30
 WatchdogSec=60
 Restart=on-failure
 RestartSec=10
-{backoff}# A refused token and a wrong configuration get no better by trying again.
+{backoff}# Retrying does not help against a refused token or an invalid configuration.
 RestartPreventExitStatus=77 78
-# Another `watch` is at work (75), or it was stopped (143): no failure; the first is waited for.
+# Not failures: another `watch` is running (75, which is waited for), or this one was stopped (143).
 SuccessExitStatus=75 143
 RestartForceExitStatus=75
 {_environment(schedule, "atom-sync-watch")}

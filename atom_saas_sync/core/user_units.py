@@ -28,7 +28,7 @@ LockPersonality=yes
 MemoryDenyWriteExecute=yes
 SystemCallArchitectures=native
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
-# A core dump would hold the token.
+# A core dump would contain the token.
 LimitCORE=0
 """.strip()
 
@@ -96,7 +96,7 @@ TimeoutStopSec=30
 WatchdogSec=60
 Restart=on-failure
 RestartSec=10
-{backoff}# Neither a refused token nor a wrong configuration gets better by trying again.
+{backoff}# Retrying does not help against a refused token or an invalid configuration.
 RestartPreventExitStatus=77 78
 SuccessExitStatus=75 143
 RestartForceExitStatus=75

@@ -11,7 +11,7 @@ def tampered_text(skill_id: str) -> CheckFinding:
     return CheckFinding(
         "tampered",
         f"the text of the skill {short_id(skill_id)!r} is not what the marketplace sent",
-        "`atom-sync sync skills --force` puts the marketplace's text back",
+        "`atom-sync sync skills --force` restores the marketplace's text",
     )
 
 
@@ -30,7 +30,7 @@ def kept_out(skill_id: str, why: str) -> CheckFinding:
     return CheckFinding(
         why,
         f"the skill {short_id(skill_id)!r} is in the cache although it is {state}: another program put it there",
-        "readers of usable_skill do not get it; `atom-sync sync skills` takes it out",
+        "the view usable_skill hides it; `atom-sync sync skills` removes it",
     )
 
 

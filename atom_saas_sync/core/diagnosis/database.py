@@ -68,7 +68,7 @@ def integrity(tampered: int, unsigned: int) -> DoctorFinding:
             "problem",
             f"{counted(tampered, 'skill is', 'skills are')} not what the marketplace sent, but count as such",
             "find out who writes to the database; `atom-sync db check` names them, `atom-sync sync skills --force` "
-            "puts the marketplace's text back",
+            "restores the marketplace's text",
         )
     if unsigned:
         return DoctorFinding(

@@ -115,7 +115,7 @@ def _locked(kind: str, run: dict[str, Any], here: str, *, may_wait: bool) -> Loc
         cure = f"`kill {pid}`{place} ends it and frees the lock"
         cure = f"; if it hangs, {cure}" if kind in _FINISH else f"; {cure}"
     return Locked(
-        f"another {kind} run is at work{who}",
+        f"another {kind} run is in progress{who}",
         hint=("it will finish on its own" if kind in _FINISH else "only one can work on a database")
         + ("; `--wait SECONDS` waits for it" if may_wait else "")
         + cure,

@@ -105,7 +105,7 @@ def _explain_sqlite_error(error: sqlite3.Error, path: Path, busy_timeout_seconds
     elif code == sqlite3.SQLITE_CORRUPT:
         message = f"the database {path} is damaged: {error}"
         hint = (
-            "`atom-sync db restore FILE` puts a backup in its place; or move it away: a sync fetches the catalogue "
+            "`atom-sync db restore FILE` restores a backup; or move it away: a sync fetches the catalogue "
             "again, but local edits, ratings not yet sent and the history are in this file alone"
         )
     elif code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path.parent)):

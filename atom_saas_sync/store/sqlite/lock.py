@@ -187,11 +187,11 @@ def _locked(kind: str, run: dict[str, Any], *, may_wait: bool) -> Locked:
         place = "" if is_here else f" on {host}" if host != here["host"] else " in another container"
         who = f": `{run.get('command')}`, process {pid}{place}, since {run.get('since')}"
         cure = (
-            f"`kill {pid}` ends it and frees the lock" if is_here else f"stop it{place}: its process is not one of here"
+            f"`kill {pid}` ends it and frees the lock" if is_here else f"stop it{place}: its process does not run here"
         )
         cure = f"; if it hangs, {cure}" if kind in _FINISH else f"; {cure}"
     return Locked(
-        f"another {kind} run is at work{who}",
+        f"another {kind} run is in progress{who}",
         hint=("it will finish on its own" if kind in _FINISH else "only one can work on a database")
         + ("; `--wait SECONDS` waits for it" if may_wait else "")
         + cure,

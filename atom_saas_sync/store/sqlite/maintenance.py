@@ -19,10 +19,10 @@ from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.failures import translated_errors
 
 _RESTORE = (
-    "`atom-sync db restore FILE` puts a backup in its place; or move the database away and sync again "
+    "`atom-sync db restore FILE` restores a backup; or move the database away and sync again "
     "(local edits and ratings not yet sent are in this file alone)"
 )
-_REPAIR = "`atom-sync db check --repair` builds the index again"
+_REPAIR = "`atom-sync db check --repair` rebuilds the index"
 # Rows that are missing in the index, and index entries without a row.
 _OUT_OF_STEP = """
     SELECT
@@ -53,7 +53,7 @@ def check(db: Database, *, quick: bool = False, signer: Signer | None = None) ->
             found += _check_digests(db, signer)
         except sqlite3.DatabaseError as error:
             # A damaged page can stop any check; the findings so far are worth more than the error.
-            found.append(CheckFinding("integrity", f"the check could not go on: {error}", _RESTORE))
+            found.append(CheckFinding("integrity", f"the check could not continue: {error}", _RESTORE))
     return found
 
 
@@ -156,7 +156,7 @@ def _check_search_index(connection: sqlite3.Connection) -> Iterator[CheckFinding
     if ("table", "skill_fts_docsize") not in there or ("view", "skill_text") not in there:
         return  # reported by the schema check, or the migration is not applied
     if connection.execute("SELECT 1 FROM bulk_write").fetchone():
-        yield CheckFinding("search_index", "the triggers stand aside for a bulk write that nobody is doing", _REPAIR)
+        yield CheckFinding("search_index", "the triggers are disabled for a bulk write, but none is running", _REPAIR)
     missing, surplus = connection.execute(_OUT_OF_STEP).fetchone()
     if missing or surplus:
         yield CheckFinding("search_index", f"{missing} skills cannot be found, {surplus} that are gone can", _REPAIR)
@@ -180,7 +180,7 @@ def _check_texts(connection: sqlite3.Connection) -> Iterator[CheckFinding]:
                 yield CheckFinding(
                     "text",
                     f"{table}.{column} of the skill {short_id(str(skill_id))!r} is {problem}: another program wrote it",
-                    f"`atom-sync skills revert {quote(str(skill_id))}` puts the marketplace's text back; a sync that "
+                    f"`atom-sync skills revert {quote(str(skill_id))}` restores the marketplace's text; a sync that "
                     "meets the skill stores it as text",
                 )
 

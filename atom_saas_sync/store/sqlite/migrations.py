@@ -306,7 +306,7 @@ def _refuse_adoption(db: Connection, names: Sequence[str], *, adopt: bool) -> No
     if not adopt:
         raise DatabaseError(
             f"the Atom backend made the database {db.path}, and atom-sync has not adopted it yet",
-            hint="run `atom-sync db upgrade` once; scheduled runs adopt nothing",
+            hint="run `atom-sync db upgrade` once; scheduled runs do not adopt databases",
         )
     if names[-1] != known()[-1]:
         raise UsageError("a database of the Atom backend is adopted in one step", hint="run `atom-sync db upgrade`")
@@ -349,8 +349,8 @@ def _refuse_references(db: Connection, name: str) -> None:
     for table, parent in references:
         if table not in ours and parent.lower() in dropped:  # names are case-insensitive
             raise DatabaseError(
-                f"cannot take {name} back: the table {table} of another program refers to {parent}",
-                hint="nothing was changed; that program's table has to go first",
+                f"cannot revert {name}: the table {table} of another program refers to {parent}",
+                hint="nothing was changed; remove that program's table first",
             )
 
 

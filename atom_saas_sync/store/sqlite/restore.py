@@ -33,7 +33,7 @@ def read_backup(file: Path) -> tuple[str, str | None, LocalWork]:
     Raises DatabaseError if it cannot be read, is damaged, is not a database of ours or was made by a newer version.
     """
     if not exists(file):
-        raise DatabaseError(f"there is no file {file}", hint="backups without a name of their own are in backups/")
+        raise DatabaseError(f"there is no file {file}", hint="unnamed backups are in backups/ beside the database")
     if is_damaged(file):
         raise DatabaseError(
             f"{file} is damaged, or is not an SQLite database", hint="nothing was changed; try another backup"

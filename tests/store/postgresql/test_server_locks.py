@@ -33,7 +33,7 @@ def test_one_run_of_a_kind_has_the_lock_and_is_named(pair: tuple[Database, Datab
     assert holder(other, "skills") is None
     with locked(one):
         with pytest.raises(
-            Locked, match=r"another skills run is at work: `sync skills`, process \d+ on alpha"
+            Locked, match=r"another skills run is in progress: `sync skills`, process \d+ on alpha"
         ) as error:
             locked(other).__enter__()
         assert "--wait SECONDS" in str(error.value.hint)

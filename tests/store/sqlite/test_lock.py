@@ -50,7 +50,7 @@ def test_one_run_of_a_kind_at_a_time(path: Path) -> None:
         error = caught.value
         assert error.exit_code == 75
         assert error.message == (
-            f"another skills run is at work: `sync skills --scheduled`, process {process.pid}, since {NOW}"
+            f"another skills run is in progress: `sync skills --scheduled`, process {process.pid}, since {NOW}"
         )
         assert f"kill {process.pid}" in str(error.hint)
         with take(path, "ratings"):
@@ -132,7 +132,7 @@ def test_somebody_who_looks_for_ever_is_no_holder(path: Path) -> None:
     with pytest.raises(Locked) as caught, take(path, sleep=lambda _: None):
         pass
     os.close(descriptor)
-    assert caught.value.message == "another skills run is at work"
+    assert caught.value.message == "another skills run is in progress"
 
 
 def test_nobody_holds_a_lock_that_was_never_taken(path: Path) -> None:

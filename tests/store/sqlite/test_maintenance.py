@@ -75,7 +75,7 @@ def test_what_other_programs_add_is_no_finding(path: Path, database: Database) -
         ),
         (
             ["INSERT INTO bulk_write VALUES (1)"],
-            ["search_index: the triggers stand aside for a bulk write that nobody is doing"],
+            ["search_index: the triggers are disabled for a bulk write, but none is running"],
         ),
         (
             [

@@ -178,8 +178,15 @@ _NOT_EXECUTABLE = DESCRIPTIVE_FIELDS | VOLATILE_FIELDS
 
 def decode_object(raw: bytes | str) -> dict[str, Any] | None:
     """Return the JSON object in `raw`; None if there is none, or it is nested deeper than MAX_DEPTH."""
-    decoded = decode_with_shape(raw)
-    return None if decoded is None else decoded[0]
+    try:
+        value = _decode(raw)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    # With so few brackets nothing is nested too deep: counting them is faster than walking.
+    brackets = raw.count("[") + raw.count("{") if isinstance(raw, str) else raw.count(b"[") + raw.count(b"{")
+    return value if brackets <= MAX_DEPTH or shape_of(value).levels <= MAX_DEPTH else None
 
 
 def decode_with_shape(raw: bytes | str) -> tuple[dict[str, Any], Shape] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Self, TypeVar, overload
 
-from atom_saas_sync.core.canonical import Shape, content_digest, decode_with_shape, version_from, version_key
+from atom_saas_sync.core.canonical import content_digest, decode_object, version_from, version_key
 from atom_saas_sync.model import Base, SkillState, SkillVersion
 
 T = TypeVar("T")
@@ -38,31 +38,25 @@ class StoredText:
         self.text = text
 
     @cached
-    def _decoded(self) -> tuple[dict[str, Any], Shape] | None:
-        return decode_with_shape(self.text)
-
-    @cached
     def fields(self) -> Mapping[str, Any] | None:
         """Return the decoded fields; None if the text is not a JSON object."""
-        return None if self._decoded is None else self._decoded[0]
+        return decode_object(self.text)
 
     @property
     def known_fields(self) -> Mapping[str, Any] | None:
         """Return the fields if the text has already been decoded."""
-        decoded = self.__dict__.get("_decoded")
-        return None if decoded is None else decoded[0]
+        fields: Mapping[str, Any] | None = self.__dict__.get("fields")
+        return fields
 
     @cached
     def content_digest(self) -> bytes | None:
         """Return the content digest, None if the text is not a JSON object."""
-        return None if self._decoded is None else content_digest(*self._decoded)
+        return None if self.fields is None else content_digest(self.fields)
 
     @cached
     def version(self) -> SkillVersion | None:
         """Return the whole version; None if the text is not a JSON object."""
-        if self._decoded is None:
-            return None
-        return version_from(self.skill_id, self.text, self._decoded[0], shape=self._decoded[1])
+        return None if self.fields is None else version_from(self.skill_id, self.text, self.fields)
 
 
 class Sides:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable, Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -374,3 +376,39 @@ def test_under_open_without_exceptions_nothing_is_written_for_the_gate(gated: Ga
     assert [gated.machine.sql(f"SELECT count(*) FROM {each}") for each in tables] == [[(0,)]] * len(tables)
     assert gated.machine.sql("SELECT name FROM fact WHERE name LIKE 'gate%'") == []
     assert gated.served(first) == "9.0.0"
+
+
+def test_a_released_skill_lives_no_longer_than_the_marketplace_confirmed_it(gated: Gated, first: str) -> None:
+    gated.sync()
+    assert gated.decide(people.quarantine, [first], note=None).success
+    gated.machine.clock.move(hours=10)
+    assert gated.decide(people.release, [first]).success
+    confirmed, expires = gated.machine.sql(
+        "SELECT confirmed_at, expires_at FROM usable_skill JOIN skill_cache USING (skill_id) WHERE skill_id = ?", first
+    )[0]
+    assert datetime.fromisoformat(expires) == datetime.fromisoformat(confirmed) + timedelta(hours=24)
+
+
+@pytest.mark.parametrize(("limit", "admitted"), [(2, 0), (3, 3)])
+def test_what_a_killed_run_has_parked_counts_in_the_next_one(
+    gated: Gated, monkeypatch: pytest.MonkeyPatch, limit: int, admitted: int
+) -> None:
+    gated.policy = Policy(max_changed=MaxChanged(number=limit))
+    gated.sync()
+    before, changed = gated.machine.cached(), gated.machine.sandbox.skill_ids()[::25]
+    for each in changed:
+        change(gated, each)
+
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(RunGate, "finish", lambda *_args, **_options: os.kill(os.getpid(), signal.SIGKILL))
+        gated.sync()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert gated.waiting() == dict.fromkeys(changed, "abnormal")
+    assert gated.machine.cached() == before
+    gated.machine.clock.move(minutes=15)
+    report = gated.sync()
+    assert report.counts.not_modified == 2
+    assert (report.counts.updates_waiting, report.counts.updates_admitted) == (len(changed) - admitted, admitted)
+    assert [gated.served(each) for each in changed].count("9.0.0") == admitted

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from conftest import Machine
 from test_gated_sync import AGE, Gated, change, revoke
 
-from atom_saas_sync.core.gate.types import Policy
+from atom_saas_sync.core.gate.types import MaxChanged, Policy
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.usecases.gate.current import CurrentGate
 from atom_saas_sync.usecases.gate.ticking import GateTicks
@@ -72,3 +73,33 @@ def test_under_open_a_tick_writes_nothing(machine: Machine) -> None:
         before = database.connection.total_changes
         GateTicks(desk, CurrentGate(desk, gated.files), machine.clock).tick()
         assert database.connection.total_changes == before
+
+
+def test_messages_are_abnormal_only_by_changes_in_scope_that_are_new(gated: Gated) -> None:
+    gated.policy = Policy(
+        admission="age", min_age=timedelta(hours=72), scope="executable", max_changed=MaxChanged(number=2)
+    )
+    ids, clock = gated.machine.sandbox.skill_ids()[:3], gated.machine.clock
+
+    def abnormal() -> bool:
+        with Database.open(gated.machine.database_path) as database:
+            return CurrentGate(gated.desk(database), gated.files).get(clock.now()).abnormal
+
+    gated.sync()
+    for each in ids:
+        change(gated, each, "9.0.0", description="Other words")
+    gated.sync()
+    assert [gated.served(each) for each in ids] == ["9.0.0"] * 3
+    assert not abnormal(), "words are out of scope"
+    for each in ids[:2]:
+        change(gated, each, "9.1.0", code=f"print({each!r})")
+    gated.sync()
+    assert not abnormal(), "two are allowed"
+    clock.move(minutes=10)
+    change(gated, ids[2], "9.1.0", code="print(3)")
+    gated.sync()
+    assert abnormal()
+    clock.move(hours=73)
+    gated.sync()
+    assert [gated.served(each) for each in ids] == ["9.1.0"] * 3
+    assert not abnormal(), "they were seen days ago"

@@ -369,6 +369,18 @@ def test_plain_sql_in_the_other_side_of_a_conflict(gated: Gated, first: str) -> 
     stays(gated, first, before)
 
 
+def test_plain_sql_in_the_other_side_of_a_conflict_under_an_open_policy(gated: Gated, first: str) -> None:
+    edited_then_shown(gated, first, strategy="manual", description="mine")
+    before = gated.machine.cached()[first]
+    forged = gated.machine.sql("SELECT remote_data FROM conflict_log")[0][0]
+    gated.machine.sql("UPDATE conflict_log SET remote_data = json_set(remote_data, '$.code', 'forged()')")
+    gated.sync(strategy="remote_wins")
+    stays(gated, first, before)
+    gated.machine.sql("UPDATE conflict_log SET remote_data = ?", forged)
+    gated.sync(strategy="remote_wins")
+    assert gated.served(first, "code") == EVIL, "the marketplace's own version settles it"
+
+
 # Ways back to an older database
 
 

@@ -73,7 +73,8 @@ class CurrentGate:
             return gate
         since = now - ABNORMAL_WITHIN
         with self._desk.store.deciding(write=False) as batch:
-            changed, served = batch.changed_since(since), batch.gate.served_marketplace_skills()
+            changed = batch.changed_since(since, executable=gate.policy.scope == "executable")
+            served = batch.gate.served_marketplace_skills()
         return replace(gate, abnormal=is_abnormal(changed, served, limit), since=since)
 
     @property

@@ -83,23 +83,23 @@ class Planner:
         file are left alone. So are conflicts whose other side was never seen here: another program wrote that text.
         """
         gate = self._gate_for(now)
-        if gate is None:
+        if gate is None and all(each.waiting is None for each in known.values()):
             return list(known.values())
-        from atom_saas_sync.core.gate.types import BY_POLICY
-        from atom_saas_sync.core.gate.verdict import judge
-
         newest = {name: Sides(each).newest for name, each in known.items()}
         versions = {name: side.version for name, side in newest.items() if side is not None and side.version}
         evidence = batch.gate.evidence(versions.values())
+        seen = {name for name in versions if known[name].waiting is None or evidence[name].first_seen_at is not None}
+        if gate is None:
+            return [each for name, each in known.items() if name not in versions or name in seen]
+        from atom_saas_sync.core.gate.types import BY_POLICY
+        from atom_saas_sync.core.gate.verdict import judge
+
         gate = replace(gate, adopting=BY_POLICY)  # the lines that also apply to admitted versions
         return [
             each
             for name, each in known.items()
             if name not in versions
-            or (
-                (each.waiting is None or evidence[name].first_seen_at is not None)
-                and judge(gate, None, versions[name], evidence[name], now).kind == "admit"
-            )
+            or (name in seen and judge(gate, None, versions[name], evidence[name], now).kind == "admit")
         ]
 
     def _gate_for(self, now: datetime) -> Gate | None:

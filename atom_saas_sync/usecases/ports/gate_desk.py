@@ -45,8 +45,11 @@ class DecidingBatch(EditBatch, Protocol):
     def keep_facts(self, found: Mapping[bytes, frozenset[Fact]]) -> None:
         """Store capabilities by content digest; those of versions neither offered nor admitted last may be dropped."""
 
-    def changed_since(self, moment: datetime) -> int:
-        """Return the number of marketplace skills of which a new version was first seen since `moment`."""
+    def changed_since(self, moment: datetime, *, executable: bool) -> int:
+        """Return the number of marketplace skills of which a new version was first seen since `moment`.
+
+        With `executable`, only of versions whose exec digest differs from the former version's.
+        """
 
     def synced(self) -> bool:
         """Tell whether a sync of the skills has ever succeeded."""

@@ -14,6 +14,13 @@ from atom_saas_sync.store.postgresql.gate.rows import decision_of, pin_of, quara
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.times import format_exact_time
 
+# The day of a released skill began when the marketplace last confirmed it, and not with its release.
+_REST_OF_LIFE = """
+    UPDATE skill_cache AS c
+    SET expires_at = least(c.expires_at, greatest(b.confirmed_at, v.checked_at) + interval '24 hours')
+    FROM skill_base AS b LEFT JOIN http_validator AS v ON v.page = b.page
+    WHERE b.skill_id = c.skill_id AND c.skill_id = ANY(%s)
+"""
 _OF = "(%(ids)s::text[] IS NULL OR skill_id = ANY(%(ids)s::text[]))"
 _QUARANTINE = """
     INSERT INTO gate_quarantine
@@ -160,6 +167,7 @@ def quarantine(connection: psycopg.Connection[Row], entries: Sequence[Quarantine
 
 def release(connection: psycopg.Connection[Row], skill_ids: Sequence[str]) -> None:
     """Forget that skills are in quarantine, and what was kept of them."""
+    connection.execute(_REST_OF_LIFE, (list(skill_ids),))
     connection.execute("DELETE FROM gate_quarantine WHERE skill_id = ANY(%s)", (list(skill_ids),))
 
 

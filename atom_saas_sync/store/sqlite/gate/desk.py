@@ -18,14 +18,20 @@ from atom_saas_sync.store.sqlite.gate import facts
 from atom_saas_sync.store.sqlite.history import versions_of
 from atom_saas_sync.times import format_exact_time
 
-# Offers for skills with a base, and bases that replaced another version.
+# Offers of skills with a base, and bases that replaced another version; with ?2 only if what can be executed differs.
+# A version that was first seen before ?1 and admitted later is no change of now.
 _CHANGED_SINCE = """
     SELECT count(*) FROM (
         SELECT o.skill_id FROM skill_offer AS o JOIN skill_base AS b ON b.skill_id = o.skill_id
-        WHERE o.first_seen_at >= ?1
-        UNION SELECT b.skill_id FROM skill_base AS b
-        WHERE b.admitted_at >= ?1 AND b.admitted_by IS NOT 'adopted' AND EXISTS (
-            SELECT 1 FROM skill_seen AS s WHERE s.skill_id = b.skill_id AND s.content_digest != b.content_digest))
+        WHERE o.first_seen_at >= ?1 AND NOT (?2 AND o.exec_digest = b.exec_digest)
+        UNION SELECT b.skill_id FROM skill_base AS b JOIN skill_seen AS former ON former.skill_id = b.skill_id
+            AND former.content_digest = (
+                SELECT content_digest FROM skill_seen AS s
+                WHERE s.skill_id = b.skill_id AND s.content_digest != b.content_digest
+                ORDER BY s.admitted_at DESC LIMIT 1)
+        WHERE b.admitted_at >= ?1 AND b.admitted_by IS NOT 'adopted' AND NOT (?2 AND former.exec_digest = b.exec_digest)
+            AND NOT EXISTS (SELECT 1 FROM skill_seen AS s WHERE s.skill_id = b.skill_id
+                AND s.content_digest = b.content_digest AND coalesce(s.first_seen_at, s.seen_at) < ?1))
 """
 
 
@@ -83,9 +89,10 @@ class DecidingBatch(Batch):
         """Keep the capabilities of versions, by content digest."""
         facts.keep_facts(self._connection, found)
 
-    def changed_since(self, moment: datetime) -> int:
+    def changed_since(self, moment: datetime, *, executable: bool) -> int:
         """Return the number of marketplace skills of which a new version was first seen since `moment`."""
-        number: int = self._connection.execute(_CHANGED_SINCE, (format_exact_time(moment),)).fetchone()[0]
+        values = format_exact_time(moment), executable
+        number: int = self._connection.execute(_CHANGED_SINCE, values).fetchone()[0]
         return number
 
     def synced(self) -> bool:

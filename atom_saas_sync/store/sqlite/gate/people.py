@@ -13,6 +13,13 @@ from atom_saas_sync.store.sqlite.counters import increment
 from atom_saas_sync.store.sqlite.gate.rows import decision_of, pin_of, quarantined_of, revocation_of, scan_of
 from atom_saas_sync.times import format_exact_time, format_time
 
+# The day of a released skill began when the marketplace last confirmed it, and not with its release.
+_REST_OF_LIFE = """
+    UPDATE skill_cache AS c SET expires_at = min(c.expires_at, (
+        SELECT strftime('%Y-%m-%dT%H:%M:%SZ', max(b.confirmed_at, coalesce(v.checked_at, '')), '+24 hours')
+        FROM skill_base AS b LEFT JOIN http_validator AS v ON v.page = b.page WHERE b.skill_id = c.skill_id))
+    WHERE skill_id = ?1 AND EXISTS (SELECT 1 FROM skill_base AS b WHERE b.skill_id = c.skill_id)
+"""
 _OF = "(?1 IS NULL OR skill_id IN (SELECT value FROM json_each(?1)))"
 
 
@@ -153,6 +160,7 @@ def quarantine(connection: sqlite3.Connection, entries: Sequence[Quarantined]) -
 
 def release(connection: sqlite3.Connection, skill_ids: Sequence[str]) -> None:
     """Remove skills from quarantine, with their evidence."""
+    connection.executemany(_REST_OF_LIFE, [(each,) for each in skill_ids])
     connection.executemany("DELETE FROM gate_quarantine WHERE skill_id = ?", [(each,) for each in skill_ids])
 
 

@@ -22,7 +22,7 @@ from atom_saas_sync.core.gate.types import (
     ScanResult,
 )
 from atom_saas_sync.model import Action, Outcome, SkillVersion
-from atom_saas_sync.model.effects import DropBase, PutOffer, RemoveServed
+from atom_saas_sync.model.effects import DropBase, Life, PutOffer, Release, RemoveServed, ReplaceServed
 
 GONE = Action("a", Outcome.DELETED, (RemoveServed("a"), DropBase("a")))
 ONE, TWO, THREE = (skill("a", code=str(number), version=f"{number}.0.0") for number in (1, 2, 3))
@@ -354,3 +354,35 @@ def test_verdicts_are_counted_where_they_are_carried_out(store: Rooms) -> None:
         (("by", "adopted"), ("verdict", "admit")): 1,
         (("by", "person"), ("verdict", "refuse")): 1,
     }
+
+
+# Changes
+
+
+def test_what_changed_since_a_moment_is_new_and_differs_in_what_is_asked_for(store: Rooms) -> None:
+    def changed(moment: datetime, *, executable: bool) -> int:
+        with store.gate().deciding(write=False) as batch:
+            return batch.changed_since(moment, executable=executable)
+
+    words, waits = skill("b", code="b", description="Other words"), skill("c", code="c")
+    store.show(ONE, skill("b", code="b"), waits)
+    store.show(TWO, words, waits, now=NOW + HOUR)
+    put(store, offer(skill("c", code="new"), first_seen_at=NOW + HOUR), now=NOW + HOUR)
+    assert [changed(NOW + HOUR, executable=each) for each in (False, True)] == [3, 2]
+    assert changed(NOW + 2 * HOUR, executable=False) == 0
+    put(store, offer(THREE, first_seen_at=NOW + HOUR), now=NOW + HOUR)
+    store.show(THREE, words, waits, now=NOW + 3 * HOUR)
+    assert changed(NOW + 3 * HOUR, executable=False) == 0, "it was seen two hours before it was admitted"
+
+
+def test_a_released_skill_has_the_rest_of_its_life(store: Rooms) -> None:
+    store.show(ONE)
+    store.carry_out(
+        Action(
+            "a", Outcome.ADDED, (Release("a"), ReplaceServed("a", ONE.text, None, Life.CONFIRMED, None, ONE.text, None))
+        ),
+        now=NOW + HOUR,
+    )
+    (row,) = store.everything()["skill_cache"]
+    ends = f"{NOW + 24 * HOUR:%Y-%m-%d %H:%M}"
+    assert ends in str(row).replace("T", " ") or any(ends in str(each) for each in row), row

@@ -15,14 +15,20 @@ from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.gate import facts
 from atom_saas_sync.store.postgresql.history import versions_of
 
-# Offers for skills with a base, and bases that replaced another version.
+# Offers for skills with a base, and bases that replaced another version; `executable`: only if the exec digest differs.
+# A version that was first seen earlier and admitted later is no change of now.
 _CHANGED_SINCE = """
     SELECT count(*) FROM (
         SELECT o.skill_id FROM skill_offer AS o JOIN skill_base AS b ON b.skill_id = o.skill_id
-        WHERE o.first_seen_at >= %(since)s
-        UNION SELECT b.skill_id FROM skill_base AS b
-        WHERE b.admitted_at >= %(since)s AND b.admitted_by IS DISTINCT FROM 'adopted' AND EXISTS (
-            SELECT FROM skill_seen AS s WHERE s.skill_id = b.skill_id AND s.content_digest <> b.content_digest)
+        WHERE o.first_seen_at >= %(since)s AND NOT (%(executable)s AND o.exec_digest = b.exec_digest)
+        UNION SELECT b.skill_id FROM skill_base AS b JOIN LATERAL (
+            SELECT s.exec_digest FROM skill_seen AS s
+            WHERE s.skill_id = b.skill_id AND s.content_digest <> b.content_digest
+            ORDER BY s.admitted_at DESC NULLS LAST LIMIT 1) AS former ON true
+        WHERE b.admitted_at >= %(since)s AND b.admitted_by IS DISTINCT FROM 'adopted'
+            AND NOT (%(executable)s AND former.exec_digest = b.exec_digest)
+            AND NOT EXISTS (SELECT FROM skill_seen AS s WHERE s.skill_id = b.skill_id
+                AND s.content_digest = b.content_digest AND coalesce(s.first_seen_at, s.seen_at) < %(since)s)
     ) AS changed
 """
 # Rows that have come, changed or gone: of the gate's tables, and of what other programs have written into the cache.
@@ -87,9 +93,9 @@ class DecidingBatch(Batch):
         """Keep the capabilities of versions, by content digest."""
         facts.keep_facts(self._connection, found)
 
-    def changed_since(self, moment: datetime) -> int:
+    def changed_since(self, moment: datetime, *, executable: bool) -> int:
         """Return the number of marketplace skills of which a new version was first seen since `moment`."""
-        row = self._connection.execute(_CHANGED_SINCE, {"since": moment}).fetchone()
+        row = self._connection.execute(_CHANGED_SINCE, {"since": moment, "executable": executable}).fetchone()
         assert row is not None
         return int(row[0])
 

@@ -91,6 +91,7 @@ def purge(
     with open_store(settings.database, create=False, adopt=not scheduled) as store:
         if scheduled:
             _skip_if_switched_off(store, as_json=as_json)
+            _skip_if_fresh(store, as_json=as_json)
         lifetime, actor, now = store.lifetime(), runtime.current_user(), datetime.now(UTC)
         confirmed: tuple[str, ...] = ()
         would_go: list[str] = []
@@ -117,6 +118,14 @@ def _named(store: Store, ids: Sequence[str]) -> list[str]:
 def _confirm(lines: list[str], *, yes: bool, as_json: bool) -> None:
     edits = counted(len(lines), "local edit")
     confirm_loss(lines, what=edits, question="Remove them? The audit log keeps a copy.", yes=yes, as_json=as_json)
+
+
+def _skip_if_fresh(store: Store, *, as_json: bool) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    last = store.runs().last_success_of_fleet("purge")
+    if last is not None and timedelta() <= datetime.now(UTC) - last < timedelta(days=1) / 2:
+        _skip("fresh", "another host has removed what expired: nothing done", as_json=as_json)
 
 
 def _skip_if_switched_off(store: Store, *, as_json: bool) -> None:

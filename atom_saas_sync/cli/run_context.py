@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atom_saas_sync.cli.output import GlobalOptions, note
@@ -77,6 +78,8 @@ def session_for(options: GlobalOptions, when: RunContext, kind: str, *, lock: st
             raise _skip("scheduler_off", AUTO_SYNC_OFF)
         if when.scheduled and not _is_due(runs, settings, kind, when.clock.now()):
             raise RunSkipped("skipped", "not_due")
+        if when.scheduled and _is_fresh(runs, settings, kind, when.clock.now()):
+            raise RunSkipped("skipped", "fresh")
         stack.enter_context(when.clock.caught())
         try:
             session = stack.enter_context(
@@ -92,6 +95,8 @@ def session_for(options: GlobalOptions, when: RunContext, kind: str, *, lock: st
                 )
             )
         except Locked as error:
+            if when.scheduled and not isinstance(settings.database, Path):  # another host does the work
+                raise RunSkipped("skipped", "fresh") from error
             raise RunSkipped("locked", "locked", error) from error
         yield session
 
@@ -117,7 +122,7 @@ def _is_due(runs: StoredRuns, settings: Settings, kind: str, now: datetime) -> b
     from atom_saas_sync.times import format_time
     from atom_saas_sync.usecases.schedule import scheduled_run_is_due
 
-    minutes = settings.rating_sync_interval_minutes if kind == "ratings" else settings.sync_interval_minutes
+    minutes = _minutes(settings, kind)
     last = runs.last_scheduled_success(kind)
     due = scheduled_run_is_due(last, timedelta(minutes=minutes), now)
     if not due and last is not None:
@@ -129,6 +134,18 @@ def _is_due(runs: StoredRuns, settings: Settings, kind: str, now: datetime) -> b
             minutes,
         )
     return due
+
+
+def _is_fresh(runs: StoredRuns, settings: Settings, kind: str, now: datetime) -> bool:
+    """Tell whether some host has done this work so recently that the fleet need not do it again."""
+    from datetime import timedelta
+
+    last = runs.last_success_of_fleet(kind)
+    return last is not None and timedelta() <= now - last < timedelta(minutes=_minutes(settings, kind)) / 2
+
+
+def _minutes(settings: Settings, kind: str) -> int:
+    return settings.rating_sync_interval_minutes if kind == "ratings" else settings.sync_interval_minutes
 
 
 def _skip(reason: str, why: str) -> RunSkipped:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def open_session(
     """
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.errors import Locked
+    from atom_saas_sync.model import TIMER
     from atom_saas_sync.times import format_time
     from atom_saas_sync.usecases.binding import runs_for
 
@@ -86,7 +88,9 @@ def open_session(
                 )
             )
         except Locked:
-            runs.count_locked_out(kind)
+            # In a fleet every timer but one finds the lock taken: that is no error.
+            if started_by != TIMER or isinstance(store.location, Path):
+                runs.count_locked_out(kind)
             raise
         budget = stack.enter_context(budget_of(settings))
         client = stack.enter_context(runtime.marketplace_client(settings, budget, clock))

@@ -49,6 +49,10 @@ def watch(
             "--jobs", help="Also run the periodic jobs, if ENABLE_SCHEDULER is true; for containers without timers."
         ),
     ] = False,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", help="While another `watch` works on the database, stand by, and take over from it."),
+    ] = False,
 ) -> None:
     """Follow the marketplace in real time until stopped."""
     from atom_saas_sync.cli import runtime
@@ -67,7 +71,7 @@ def watch(
     _share_one_heap()
     clock = runtime.RunClock()
     with ExitStack() as stack:
-        _Service(options, settings, clock, supervisor, jobs=jobs).run(stack)
+        _Service(options, settings, clock, supervisor, jobs=jobs, waits=wait).run(stack)
 
 
 def _share_one_heap() -> None:
@@ -85,13 +89,21 @@ class _Service:
     """The adapters of the service, and the settings, which may change while it runs."""
 
     def __init__(
-        self, options: GlobalOptions, settings: Settings, clock: RunClock, supervisor: Notifier, *, jobs: bool
+        self,
+        options: GlobalOptions,
+        settings: Settings,
+        clock: RunClock,
+        supervisor: Notifier,
+        *,
+        jobs: bool,
+        waits: bool = False,
     ) -> None:
         self._options = options
         self._settings = settings
         self._clock = clock
         self._supervisor = supervisor
         self._jobs = jobs
+        self._waits = waits
         self._gate = GateWork(settings, clock)
 
     def run(self, stack: ExitStack) -> None:
@@ -106,13 +118,26 @@ class _Service:
         # One connection for the writer thread; the event loop ensures that nothing else uses it.
         store = stack.enter_context(engine.open(any_thread=True, busy_timeout_seconds=_BUSY_SECONDS))
         stack.enter_context(
-            store.exclusive(WATCH_LOCK, command="watch", now=lambda: format_time(clock.now()), sleep=clock.sleep)
+            store.exclusive(
+                WATCH_LOCK,
+                command="watch",
+                now=lambda: format_time(clock.now()),
+                sleep=self._stand_by,
+                wait_seconds=float("inf") if self._waits else 0,
+            )
         )
         runs_for(self._settings.api_url, store)
         upkeep = stack.enter_context(engine.upkeep())
         self._gate.require_policy(store)
         stack.callback(self._gate.close)
         asyncio.run(self._run(store, upkeep))
+
+    def _stand_by(self, seconds: float) -> None:
+        """Pause while another `watch` works; for systemd this one is up, too."""
+        self._supervisor.ready()
+        self._supervisor.status("standing by: another watch works on the database")
+        self._supervisor.alive()
+        self._clock.sleep(seconds)
 
     async def _run(self, store: Store, upkeep: StoreUpkeep) -> None:
         import asyncio

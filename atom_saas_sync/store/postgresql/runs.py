@@ -172,11 +172,16 @@ class Runs:
             write_audit(connection, actor, "jobs start", "", now, {})
 
     def last_scheduled_success(self, kind: str) -> datetime | None:
-        """Return when the newest run of a kind that a timer started and that succeeded began."""
+        """Return when the newest run of a kind that a timer of this host started and that succeeded began."""
         return self._moment(
-            "SELECT max(started_at) FROM sync_run WHERE kind = %s AND status = 'success' AND started_by = %s",
-            (kind, TIMER),
+            "SELECT max(started_at) FROM sync_run "
+            "WHERE kind = %s AND status = 'success' AND started_by = %s AND host IS NOT DISTINCT FROM %s",
+            (kind, TIMER, self._database.host),
         )
+
+    def last_success_of_fleet(self, kind: str) -> datetime | None:
+        """Return when the newest successful run of a kind began, on any host, by anybody."""
+        return self._moment("SELECT max(started_at) FROM sync_run WHERE kind = %s AND status = 'success'", (kind,))
 
     def run_of_process(self, pid: int, *, since: datetime) -> int | None:
         """Return the run that a process has begun on this host, None if it has begun none yet."""

@@ -75,7 +75,13 @@ class StoredRuns(RunLog, Protocol):
         """Turn the emergency stop off, and record that in the audit log."""
 
     def last_scheduled_success(self, kind: str) -> datetime | None:
-        """Return when the last successful run of a kind that a timer started began."""
+        """Return when the last successful run of a kind that a timer of this host started began."""
+
+    def last_success_of_fleet(self, kind: str) -> datetime | None:
+        """Return when the last successful run of a kind began, on any host that shares the database, by anybody.
+
+        None where hosts do not share one: timers of one host need not look at each other.
+        """
 
     def run_of_process(self, pid: int, *, since: datetime) -> int | None:
         """Return the last run that a process has started since `moment`."""

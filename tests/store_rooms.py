@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, Protocol
 
 from atom_saas_sync.core.canonical import version_from_fields
@@ -72,10 +73,15 @@ class Rooms:
         self.schema = store.schema()
         self.runs = store.runs(marketplace=HERE)
         self.run_history = store.run_history()
-        self.budget: ports.StoredBudget = self.new_budget()
+
+    @cached_property
+    def budget(self) -> ports.StoredBudget:
+        """Return the budget, which has a connection of its own."""
+        return self.new_budget()
 
     def close(self) -> None:
-        self.budget.close()
+        if "budget" in vars(self):
+            self.budget.close()
         self._opened_upkeep.__exit__(None, None, None)
         self._store.close()
 

@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Debian and Ubuntu have it in the package postgresql-15.
+OLDEST ?= /usr/lib/postgresql/15/bin
 RUNS   := $(VENV)/.runs
 # Two processes per processor, because tests spend a quarter of their time waiting; idle processes steal work.
 FAST   := -m 'not soak' --numprocesses $(shell expr 2 \* $$(nproc)) --dist worksteal
 # pip supports dependency groups only since 25.1, which Python 3.11 does not include.
 DEV    := import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev'], sep='\n')
 
-.PHONY: demo test tests coverage test-lowest soak crash fault-matrix fuzz audit lock dist bench schema pictures lint format clean
+.PHONY: demo test tests test-postgresql coverage test-lowest soak crash fault-matrix fuzz audit lock dist bench schema pictures lint format clean
 
 # The program with its runtime dependencies: all that the demo needs.
 $(RUNS): pyproject.toml
@@ -41,7 +43,12 @@ tests: $(READY)
 	-@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --collect-only --quiet > /dev/null 2>&1
 	$(BIN)/python -m pytest $(FAST)
 
-# The same, with a report of the lines that no test runs.
+# What needs a PostgreSQL server, on the newest version that is tested, which pip has installed, and on the oldest.
+test-postgresql: $(READY)
+	$(BIN)/python -m pytest $(FAST) tests/store/contract tests/store/postgresql
+	ATOM_TEST_POSTGRESQL=$(OLDEST) $(BIN)/python -m pytest $(FAST) tests/store/contract tests/store/postgresql
+
+# `make tests`, with a report of the lines that no test runs.
 coverage: $(READY)
 	$(BIN)/python -m pytest $(FAST) --cov --cov-report=term
 

@@ -268,7 +268,7 @@ def test_the_core_has_no_clock_no_chance_no_environment_and_no_log() -> None:
     assert wrong == []
 
 
-def test_nobody_but_the_settings_and_the_entry_reads_the_environment() -> None:
+def test_only_the_settings_and_the_entry_point_read_the_environment() -> None:
     readers = {
         str(path.relative_to(ROOT))
         for _, path in modules()

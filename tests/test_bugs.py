@@ -88,7 +88,7 @@ run()
     assert ended.stdout == ""
 
 
-def test_a_pipe_that_breaks_elsewhere_is_no_reader_who_went(tmp_path: Path) -> None:
+def test_a_broken_pipe_elsewhere_does_not_count_as_a_closed_reader(tmp_path: Path) -> None:
     code = f"""
 import sys
 {BROKEN.format(error="BrokenPipeError(32, 'Broken pipe')")}

@@ -164,7 +164,7 @@ def _copies(machine: Machine) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("words", [[], ["--json"], ["-q"]])
-def test_local_edits_are_not_purged_where_nobody_can_be_asked(
+def test_local_edits_are_not_purged_without_a_terminal_to_ask(
     machine: Machine, edited: list[str], words: list[str]
 ) -> None:
     before = machine.cached()
@@ -281,7 +281,7 @@ def test_wrong_words(machine: Machine, arguments: tuple[str, ...], says: str) ->
     assert says in result.stderr
 
 
-def test_logs_are_kept_for_a_time_and_open_conflicts_for_ever(machine: Machine, edited: list[str]) -> None:
+def test_logs_are_kept_for_a_time_and_open_conflicts_forever(machine: Machine, edited: list[str]) -> None:
     def log(*columns: str) -> list[tuple[object, ...]]:
         return [tuple(row) for row in machine.sql(f"SELECT {', '.join(columns)} FROM conflict_log ORDER BY id")]
 

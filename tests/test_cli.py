@@ -310,7 +310,7 @@ def test_mistakes_of_people_show_no_traceback(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ['"', "NEAR(", "a OR", "*", "name:", "-", "'", "(", "\\", "^", " "])
-def test_whatever_is_searched_for_is_no_syntax(machine: Machine, text: str) -> None:
+def test_no_search_text_is_interpreted_as_syntax(machine: Machine, text: str) -> None:
     results = run_all(machine.directory, [["db", "upgrade"], ["skills", "search", "--", text]])
     assert [code for code, _, _ in results] == [0, 0], results
 
@@ -354,7 +354,7 @@ def test_colour_on_a_terminal(tmp_path: Path, terminal: bool, no_color: str, col
     assert ("\x1b[" in seen) is coloured
 
 
-def test_the_log_stands_above_the_progress_bar(machine: Machine) -> None:
+def test_the_log_is_shown_above_the_progress_bar(machine: Machine) -> None:
     machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     machine.edit(skill_id, code="mine")
@@ -435,7 +435,7 @@ def _into_a_closed_pipe(machine: Machine, *arguments: str) -> subprocess.Complet
         os.close(writer)
 
 
-def test_a_reader_who_goes_ends_a_command_quietly(machine: Machine) -> None:
+def test_a_closed_reader_ends_a_command_quietly(machine: Machine) -> None:
     assert machine.command("sync", "skills").returncode == 0
     for arguments in (
         ["skills", "list"],
@@ -499,7 +499,7 @@ def test_a_working_directory_that_has_gone(tmp_path: Path) -> None:
     assert result.stderr.startswith("atom-sync: the working directory does not exist any more\n")
 
 
-def test_an_output_that_is_no_utf_8_still_gets_json(machine: Machine) -> None:
+def test_an_output_without_utf_8_still_gets_json(machine: Machine) -> None:
     skill_id = machine.sandbox.skill_ids()[0]
     assert machine.command("sync", "skills").returncode == 0
     machine.edit(skill_id, description="café 日本")

@@ -44,7 +44,7 @@ def test_a_sync_after_the_clock_was_set_by_days(machine: Machine, days: int) -> 
     assert check_rules(machine.database_path) == []
 
 
-def test_a_clock_that_goes_back_all_the_time(machine: Machine) -> None:
+def test_a_clock_that_keeps_running_backwards(machine: Machine) -> None:
     machine.clock = ClockSetBack()
     for _ in range(2):
         report = machine.pull(page_size=20)

@@ -84,7 +84,9 @@ def test_ids_come_from_the_database_that_was_named(machine: Machine) -> None:
     assert {*run} == {"1", "2"}
 
 
-def test_a_large_or_locked_database_holds_nobody_up(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_or_locked_database_does_not_delay_completion(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     machine.pull()
     assert len(suggestions(machine.database_path, "skill", "")) == 60
     moments = iter(range(1000))

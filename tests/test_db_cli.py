@@ -127,7 +127,7 @@ def test_a_copy_in_the_place_of_the_database_has_no_findings(path: Path, kept: s
     assert sql(path, "PRAGMA journal_mode") == [("wal",)]
 
 
-def test_a_check_with_findings_exits_with_74_and_a_repair_mends_the_index(path: Path) -> None:
+def test_a_check_with_findings_exits_with_74_and_repair_rebuilds_the_index(path: Path) -> None:
     db(path, "upgrade")
     assert document(path, "check") == {
         "success": True,

@@ -23,7 +23,7 @@ demo._Show.held_update = lambda *_: None
 """
 
 
-def test_a_demo_that_is_told_to_stop_leaves_nothing_running(tmp_path: Path) -> None:
+def test_a_stopped_demo_leaves_nothing_running(tmp_path: Path) -> None:
     demo = start_command(
         *("demo", "--skills", "50"),
         environment={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)},

@@ -252,7 +252,9 @@ def hold(path: Path, **fields: Any) -> ExitStack:
         ({"pid": 1, "pid_namespace": "pid:[1]"}, "in another container", False),
     ],
 )
-def test_who_holds_a_lock_is_told_with_where(machine: Machine, fields: dict[str, Any], told: str, kill: bool) -> None:
+def test_the_holder_of_a_lock_is_named_with_its_place(
+    machine: Machine, fields: dict[str, Any], told: str, kill: bool
+) -> None:
     machine.fill()
     with hold(machine.database_path, **fields):
         result = machine.command("sync", "skills")
@@ -294,7 +296,7 @@ def test_where_the_owner_cannot_be_given_it_is_74(machine: Machine, place: str) 
 
 
 @as_root
-def test_a_lock_of_another_user_is_told_with_its_cure(machine: Machine) -> None:
+def test_a_lock_of_another_user_is_reported_with_a_hint(machine: Machine) -> None:
     """What root may have left in a service's directory, seen by the service; here the users are the other way round."""
     machine.fill()
     lock = machine.directory / "atom.db.skills.lock"

@@ -134,7 +134,7 @@ def test_every_option_of_ours_that_they_name_exists() -> None:
         assert ours <= known, path.name
 
 
-def test_every_exit_code_is_told() -> None:
+def test_every_exit_code_is_documented() -> None:
     def classes(base: type[AtomSyncError]) -> set[int]:
         return {base.exit_code}.union(*(classes(each) for each in base.__subclasses__()))
 
@@ -142,7 +142,7 @@ def test_every_exit_code_is_told() -> None:
     assert {str(code) for code in classes(AtomSyncError) | {0, 2, 3, 4, 130, 143}} <= told
 
 
-def test_every_variable_is_told() -> None:
+def test_every_variable_is_documented() -> None:
     text = (ROOT / "docs" / "API_DOCUMENTATION.md").read_text(encoding="utf-8")
     for variable in VARIABLES:
         row = f"| `{variable.name}` | {variable.meaning[0].upper()}{variable.meaning[1:]} | {variable.takes} |"

@@ -243,13 +243,13 @@ def test_each_finding_with_its_hint(
     )
 
 
-def test_an_update_that_waits_for_some_days_is_no_finding() -> None:
+def test_an_update_that_waits_for_a_few_days_is_not_a_finding() -> None:
     findings = examine(status=well(trust=waits("review", days=3)))
     assert bad(findings) == []
     assert "1 update waits" in {each.message for each in findings}
 
 
-def test_odd_ids_are_named_so_that_they_can_be_told_apart() -> None:
+def test_odd_ids_are_shown_in_a_distinguishable_form() -> None:
     [found] = [each for each in examine(ids=["fine", "a\\b", "pdf\u200b"]) if each.check == "ids"]
     assert r"'a\\b' (skill_id has a backslash), 'pdf\u200b' (skill_id has invisible characters)" in found.message
 
@@ -260,7 +260,7 @@ def test_one_cause_gives_one_finding() -> None:
     assert bad(examine(replace(PLAN, has_token=False))) == [("token", "problem")]
 
 
-def test_few_old_or_harmless_failures_are_no_error_rate() -> None:
+def test_few_old_or_harmless_failures_are_not_reported_as_an_error_rate() -> None:
     old = (replace(FAILED[0], started_at=ago(hours=5)),)
     stopped = (replace(FAILED[0], error_type="interrupted"),)
     for runs in (FAILED + GOOD, FAILED * 2 + GOOD * 18, old * 9, stopped * 9, ()):

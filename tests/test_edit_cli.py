@@ -274,7 +274,7 @@ def test_revert(synced: Machine) -> None:
     assert json.loads(details["replaced"])["code"] == "other"
 
 
-def test_revert_does_not_take_a_conflict_out_of_a_person_s_hands(synced: Machine) -> None:
+def test_revert_does_not_resolve_an_open_conflict(synced: Machine) -> None:
     synced.edit("known-0", code="mine")
     synced.sandbox.patch_skill("known-0", {"code": "theirs"})
     synced.pull(strategy="manual")
@@ -331,7 +331,7 @@ def test_by_editor_and_file(synced: Machine) -> None:
         (("list", "--sort", "age"), None, "invalid --sort 'age'"),
     ],
 )
-def test_what_will_not_do_is_said_and_changes_nothing(
+def test_invalid_input_is_reported_and_changes_nothing(
     synced: Machine, arguments: tuple[str, ...], stdin: str | None, says: str
 ) -> None:
     before = [synced.sql(f"SELECT * FROM {table}") for table in ("skill_cache", "skill_base", "audit_log")]
@@ -417,7 +417,7 @@ def test_bytes_that_are_not_utf_8_are_refused_in_any_locale(synced: Machine, arg
     assert synced.sql("SELECT * FROM skill_cache") == before
 
 
-def test_set_reads_a_file_and_refuses_what_is_no_field_or_no_number(synced: Machine) -> None:
+def test_set_reads_a_file_and_refuses_invalid_fields_and_numbers(synced: Machine) -> None:
     (synced.directory / "main.py").write_text("print('é')\n", encoding="utf-8")
     (synced.directory / "tags.json").write_text('["a", "b"]\n', encoding="utf-8")
     result = synced.command("skills", "edit", "known-0", "--set", "code=@main.py", "--set", "tags=@tags.json")

@@ -67,7 +67,7 @@ def test_a_link_is_looked_at_where_it_leads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", [".env", "."])
-def test_a_file_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+def test_a_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     path = _write(tmp_path, "ATOM_SAAS_SYNC_BATCH_SIZE=20\n", mode=0o644)
     _give_away(tmp_path / what, monkeypatch)
     with pytest.raises(ConfigError, match=f"{path} was not read: .* mode 0"):
@@ -86,7 +86,7 @@ def test_the_owner_s_own_group_may_write_and_no_other(tmp_path: Path, monkeypatc
         _load(tmp_path)
 
 
-def test_without_a_file_nobody_looks_at_the_directory(tmp_path: Path) -> None:
+def test_without_a_file_the_directory_is_not_checked(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     assert _load(tmp_path).batch_size == 1000
 
@@ -214,7 +214,7 @@ def test_system_takes_settings_token_and_database_of_the_service(
     assert caught.value.hint == "`sudo atom-sync --system config init` writes the service's settings"
 
 
-def test_who_may_not_read_them_gets_the_line_to_type(
+def test_a_user_without_access_to_the_settings_gets_the_command_to_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from atom_saas_sync.cli import main
@@ -231,7 +231,7 @@ def test_who_may_not_read_them_gets_the_line_to_type(
 
 
 @pytest.mark.parametrize("command", [["status"], ["skills", "list", "--json"], ["db", "check"]])
-def test_who_may_not_read_its_database_gets_the_line_to_type(
+def test_a_user_without_access_to_the_database_gets_the_command_to_run(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
     from atom_saas_sync.cli import main
@@ -250,7 +250,7 @@ def test_who_may_not_read_its_database_gets_the_line_to_type(
 # As people meet it
 
 
-def test_a_pipe_makes_nobody_wait(tmp_path: Path) -> None:
+def test_a_pipe_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(path := tmp_path / "pipe.env")
     with pytest.raises(ConfigError, match=f"{path}: is not a regular file"):
         _load(tmp_path, env_file=path)

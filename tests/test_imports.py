@@ -73,12 +73,12 @@ def test_a_group_makes_and_imports_only_the_command_that_was_typed(tmp_path: Pat
 
 
 @pytest.mark.parametrize("command", ["sync skills", "sync ratings", "cache purge", "skills list", "jobs"])
-def test_what_nobody_typed_is_not_converted(tmp_path: Path, command: str) -> None:
+def test_default_values_are_not_converted(tmp_path: Path, command: str) -> None:
     modules_after(tmp_path, "db", "upgrade")
     assert "pydantic" not in modules_after(tmp_path, *command.split())["third"]
 
 
-def test_what_somebody_typed_is_converted(tmp_path: Path) -> None:
+def test_given_values_are_converted(tmp_path: Path) -> None:
     modules_after(tmp_path, "db", "upgrade")
     assert "pydantic" in modules_after(tmp_path, "skills", "list", "--limit", "3")["third"]
 

@@ -32,7 +32,7 @@ def fresh(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return machine
 
 
-def test_what_worked_is_written_and_used(fresh: Machine) -> None:
+def test_working_settings_are_written_and_used(fresh: Machine) -> None:
     told = fresh.command("config", "init", "--yes", "--url", fresh.sandbox.url, "--token-file", "token", "--json")
     assert told.returncode == 0, told.stderr
     assert json.loads(told.stdout) == {
@@ -105,7 +105,7 @@ def test_the_environment_is_kept_where_the_try_relied_on_it_and_named_where_it_w
     assert "\nATOM_SAAS_ALLOW_INSECURE=true\n" in (fresh.directory / ".env").read_text(encoding="utf-8")
 
 
-def test_a_directory_of_others_gets_no_settings(fresh: Machine) -> None:
+def test_no_settings_are_written_to_a_directory_of_another_user(fresh: Machine) -> None:
     fresh.directory.chmod(0o777)
     told = fresh.command("config", "init", "--yes", "--offline", "--token-file", "token")
     assert (told.returncode, "chmod go-w" in told.stderr) == (78, True)

@@ -144,7 +144,7 @@ def test_runs_keep_their_distance_and_missed_ones_are_made_up_for_once(planned: 
     assert following > planned
 
 
-def test_a_poll_is_due_when_nobody_polled() -> None:
+def test_a_poll_is_due_if_no_other_process_polled() -> None:
     interval = timedelta(minutes=15)
     assert poll_is_due(None, interval, NOW)
     assert not poll_is_due(NOW - timedelta(minutes=15), interval, NOW)  # a timer may be a little late

@@ -71,7 +71,7 @@ def test_a_skill_that_exists_only_here_is_deleted_and_comes_back(here: Machine) 
     assert here.cached() == before
 
 
-def test_of_the_marketplace_nothing_is_deleted(here: Machine) -> None:
+def test_the_marketplace_s_skills_are_not_deleted(here: Machine) -> None:
     theirs, edited = sorted(here.cached())[:2]
     here.edit(edited, code="mine")
     before = here.sql("SELECT * FROM skill_cache")

@@ -145,7 +145,7 @@ def test_the_secret_is_in_no_line_about_an_error(line_format: str, place: str, s
 
 
 @pytest.mark.parametrize("line_format", FORMATS)
-def test_the_secret_is_not_in_what_nobody_can_catch(line_format: str) -> None:
+def test_the_secret_is_not_in_uncatchable_errors(line_format: str) -> None:
     class Falling:
         def __del__(self) -> None:
             raise ValueError(SECRET)
@@ -167,7 +167,7 @@ def test_the_secret_is_not_in_what_nobody_can_catch(line_format: str) -> None:
     assert all("42" in line for line in text.splitlines())
 
 
-def test_what_is_told_without_logging_is_masked_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_without_logging_is_masked_too(capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logging("info", "text", secrets=[SECRET])
     report_failure(ConnectionFailed(f"no way to {SECRET}\nand {quote(SECRET)}", hint=f"not {SECRET}"), as_json=True)
     told = capsys.readouterr()
@@ -263,7 +263,7 @@ def test_no_secret_is_in_any_line_and_json_stays_json(secret: str, line_format: 
         assert form not in text
 
 
-def test_a_line_that_cannot_be_made_tells_where_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unformattable_log_line_reports_its_place(capsys: pytest.CaptureFixture[str]) -> None:
     text = _logged("journal", lambda log: log.error("%d", SECRET))
     assert text.startswith("<3>could not format a log record: test_logs.py:")
 
@@ -497,7 +497,9 @@ def test_journal_gives_each_line_its_priority() -> None:
     ]
 
 
-def test_auto_is_the_journal_only_if_the_stream_goes_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_means_journal_only_if_the_stream_is_connected_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with (tmp_path / "err").open("w+") as stream:
         status = os.fstat(stream.fileno())
         for value, starts in ((f"{status.st_dev}:{status.st_ino}", "<6>"), ("1:2", "")):

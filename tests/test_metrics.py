@@ -254,7 +254,7 @@ def test_a_failed_sync_writes_the_textfile_too(machine: Machine, tmp_path: Path)
     assert value(textfile.read_text(encoding="utf-8"), "atom_saas_sync_errors_total", type="skill", error="auth") == 1
 
 
-def test_without_a_database_there_are_metrics_all_the_same(machine: Machine) -> None:
+def test_there_are_metrics_even_without_a_database(machine: Machine) -> None:
     result = machine.command("metrics")
     assert result.returncode == 0
     assert value(result.stdout, "atom_saas_cache_size", type="skills") == 0

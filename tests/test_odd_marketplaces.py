@@ -171,7 +171,7 @@ def test_a_page_that_is_not_utf8_is_fetched_again(machine: Machine, market: Scri
     assert machine.clock.slept == [1.0]
 
 
-def test_of_a_page_that_stays_damaged_the_one_item_is_set_aside(machine: Machine, market: ScriptedMarketplace) -> None:
+def test_only_the_damaged_item_of_a_page_is_set_aside(machine: Machine, market: ScriptedMarketplace) -> None:
     market.items[1] = market.items[1].replace(b'"name": "s1"', b'"name": "s\xe9"')
     report = pull(machine, market)
     assert (report.status, report.exit_code, report.reasons) == ("partial", 65, ("items_invalid",))
@@ -195,7 +195,7 @@ def test_of_a_page_that_stays_damaged_the_one_item_is_set_aside(machine: Machine
         b'{"skill_id": "big", "name": "n", "x": 1e999}',
     ],
 )
-def test_each_unusable_item_counts_by_itself(machine: Machine, market: ScriptedMarketplace, item: bytes) -> None:
+def test_each_invalid_item_counts_separately(machine: Machine, market: ScriptedMarketplace, item: bytes) -> None:
     pull(machine, market)
     market.items[4:] = [item, item]  # s4 and s5 are gone
     report = pull(machine, market)
@@ -213,7 +213,7 @@ def test_each_unusable_item_counts_by_itself(machine: Machine, market: ScriptedM
         (b'{"id": "other", "skill_id": "outer", "name": 1e400}', "outer"),
     ],
 )
-def test_an_unreadable_item_goes_by_its_own_id(
+def test_an_unreadable_item_is_named_by_its_own_id(
     machine: Machine, market: ScriptedMarketplace, caplog: pytest.LogCaptureFixture, item: bytes, named: str
 ) -> None:
     market.items.append(item)
@@ -283,7 +283,7 @@ def test_any_form_of_a_time_is_kept(machine: Machine, market: ScriptedMarketplac
     assert machine.cached()["s0"]["updated_at"] == moment
 
 
-def test_an_update_time_that_nobody_can_read_is_dropped(machine: Machine, market: ScriptedMarketplace) -> None:
+def test_an_unreadable_update_time_is_dropped(machine: Machine, market: ScriptedMarketplace) -> None:
     market.items[0] = skill("s0", updated_at="soon", created_at="soon")
     assert pull(machine, market).status == "success"
     assert "updated_at" not in machine.cached()["s0"]
@@ -342,7 +342,7 @@ def test_a_server_may_ignore_the_page_size(machine: Machine, market: ScriptedMar
     assert (report.status, report.complete, report.counts.added) == ("success", True, 6)
 
 
-def test_of_many_invalid_items_ten_are_named(
+def test_ten_of_many_invalid_items_are_named(
     machine: Machine, market: ScriptedMarketplace, caplog: pytest.LogCaptureFixture
 ) -> None:
     market.items = [b"1"] * 200

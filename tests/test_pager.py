@@ -50,14 +50,14 @@ def on_screen(machine: Machine, pager: str, *words: str, rows: int = 20) -> str:
 LIST = ("skills", "list", "--limit", "30")
 
 
-def test_a_long_screen_goes_through_the_pager_and_the_note_stands_below(sixty: Machine) -> None:
+def test_a_long_screen_is_paged_with_the_note_below(sixty: Machine) -> None:
     lines = on_screen(sixty, "sed s/^/P:/", *LIST).splitlines()
     assert len(lines) == 32
     assert all(line.startswith("P:") for line in lines[:-1])
     assert lines[-1] == "30 of 60 skills, 30 more: see --limit"
 
 
-def test_whoever_leaves_the_pager_early_gets_no_error(sixty: Machine) -> None:
+def test_quitting_the_pager_early_is_not_an_error(sixty: Machine) -> None:
     lines = on_screen(sixty, "head -1", *LIST).splitlines()
     assert len(lines) == 2
 

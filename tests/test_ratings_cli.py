@@ -145,7 +145,7 @@ def test_an_unknown_skill_needs_force(machine: Machine, skill: str) -> None:
     assert document(forced)["success"] and "warning: no skill" in forced.stderr
 
 
-def test_text_of_others_can_t_reach_the_terminal(machine: Machine, skill: str) -> None:
+def test_untrusted_text_cannot_control_the_terminal(machine: Machine, skill: str) -> None:
     machine.sql(
         "INSERT INTO skill_rating (skill_id, user_id, rating, review) VALUES ('a\x1b[1m', 'b\x07', 3, '\x1b[2J')"
     )

@@ -110,7 +110,7 @@ def test_restarts_and_a_server_that_stores_and_drops_leave_one_rating(machine: M
     assert_all_are_there_once(machine, 1)
 
 
-def test_of_two_runs_at_once_one_works_and_the_other_exits_with_75(machine: Machine) -> None:
+def test_the_second_of_two_concurrent_runs_exits_with_75(machine: Machine) -> None:
     machine.sandbox.set_clock_offset(0)
     prepare(machine, 20)
     machine.sandbox.fault("delay", endpoint="ratings", seconds=1.0, times=10)
@@ -126,7 +126,7 @@ def test_of_two_runs_at_once_one_works_and_the_other_exits_with_75(machine: Mach
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_the_upload_cleanly_and_the_next_goes_on(
+def test_a_signal_ends_the_upload_cleanly_and_the_next_run_continues(
     machine: Machine, number: signal.Signals, exit_code: int
 ) -> None:
     machine.sandbox.set_clock_offset(0)
@@ -149,7 +149,7 @@ def test_a_signal_ends_the_upload_cleanly_and_the_next_goes_on(
     assert_all_are_there_once(machine, 300)
 
 
-def test_a_deadline_ends_the_upload_quietly_and_the_next_goes_on(machine: Machine) -> None:
+def test_a_deadline_ends_the_upload_quietly_and_the_next_run_continues(machine: Machine) -> None:
     machine.sandbox.set_clock_offset(0)
     machine.sandbox.set_latency(0.02)
     prepare(machine, 400)

@@ -186,7 +186,7 @@ def test_after_a_rebind_the_next_sync_is_right(machine: Machine, other: Sandbox)
     assert refused["reasons"] == ["deletions_refused"]
 
 
-def test_a_rebind_waits_for_nobody_who_is_at_work(machine: Machine, other: Sandbox) -> None:
+def test_a_rebind_does_not_wait_for_a_running_process(machine: Machine, other: Sandbox) -> None:
     machine.command("sync", "skills")
     with machine.started("watch") as service:
         wait_until(lambda: machine.sandbox.counters()["ws_open"] == 1)

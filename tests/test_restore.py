@@ -67,7 +67,7 @@ def test_a_backup_takes_the_place_of_the_database_and_that_is_kept(machine: Mach
     assert backup.exists()
 
 
-def test_where_nothing_is_lost_nobody_is_asked(machine: Machine) -> None:
+def test_without_a_loss_there_is_no_question(machine: Machine) -> None:
     machine.pull()
     machine.edit(min(machine.cached()), description="mine")
     backup = backup_of(machine)
@@ -125,7 +125,7 @@ def test_an_older_backup_is_upgraded_and_a_newer_one_refused(machine: Machine) -
     assert "9999_later" in document(machine, "restore", str(newer), "--yes", exit_code=74)["error"]["message"]
 
 
-def test_what_is_no_backup_of_this_database_is_refused_and_nothing_changed(machine: Machine) -> None:
+def test_a_file_that_is_not_a_backup_of_this_database_is_refused(machine: Machine) -> None:
     machine.pull()
     backup = backup_of(machine)
     foreign, text, damaged = (machine.directory / name for name in ("foreign.db", "text.db", "damaged.db"))
@@ -163,7 +163,7 @@ def test_what_is_no_backup_of_this_database_is_refused_and_nothing_changed(machi
     assert not list(machine.directory.glob("*.restoring*"))
 
 
-def test_while_a_run_is_at_work_nothing_is_restored(machine: Machine) -> None:
+def test_nothing_is_restored_while_a_run_is_in_progress(machine: Machine) -> None:
     machine.pull()
     backup = backup_of(machine)
     for kind in ("skills", "ratings", "watch"):

@@ -104,7 +104,7 @@ def test_a_unit_neither_imports_from_the_shared_directory_nor_leaves_a_core(unit
 
 
 @pytest.mark.parametrize("unit", POLLS)
-def test_a_poll_cannot_hang_for_ever(unit: str) -> None:
+def test_a_poll_cannot_hang_forever(unit: str) -> None:
     parsed = settings_in(UNITS[unit])
     assert parsed["Service"]["Type"] == "oneshot"
     assert "RemainAfterExit" not in parsed["Service"]
@@ -369,7 +369,7 @@ def test_what_is_configured_now_is_what_the_services_read_later(machine: Machine
 
 
 @pytest.mark.parametrize("option", ["--install", "--uninstall"])
-def test_files_of_others_are_left_alone(machine: Machine, tmp_path: Path, option: str) -> None:
+def test_files_of_other_programs_are_left_alone(machine: Machine, tmp_path: Path, option: str) -> None:
     units = tmp_path / "etc/systemd/system"
     units.mkdir(parents=True)
     mine = units / TIMERS[-1]
@@ -405,7 +405,7 @@ def test_a_scheduled_purge_obeys_the_switches(machine: Machine) -> None:
     assert purge(ENABLE_SCHEDULER="true") == "stale_if_error"
 
 
-def test_units_for_a_person_s_own_systemd(machine: Machine, tmp_path: Path) -> None:
+def test_units_for_the_user_s_own_systemd(machine: Machine, tmp_path: Path) -> None:
     root, home = tmp_path / "root", machine.directory
     units = root / str(home).lstrip("/") / ".config/systemd/user"
 
@@ -478,7 +478,7 @@ def test_what_the_units_cannot_see_is_warned_of(machine: Machine, place: str) ->
 
 
 @pytest.mark.parametrize("kind", ["systemd", "cron"])
-def test_what_services_get_is_from_no_found_file_and_is_told(machine: Machine, tmp_path: Path, kind: str) -> None:
+def test_services_get_no_settings_from_a_found_file(machine: Machine, tmp_path: Path, kind: str) -> None:
     found = machine.directory / ".env"
     found.write_text("ATOM_SYNC_HISTORY_VERSIONS=0\nATOM_SAAS_SYNC_INTERVAL_MINUTES=20\n", encoding="utf-8")
     install = ("schedule", kind, "--install", "--root")

@@ -96,7 +96,7 @@ def test_what_a_killed_run_wrote_last_is_not_believed(machine: Machine) -> None:
     assert status.sync.last_error == "the process was killed"
 
 
-def test_a_run_at_work_is_seen_by_its_lock(machine: Machine) -> None:
+def test_a_running_run_is_recognized_by_its_lock(machine: Machine) -> None:
     machine.fill()
     with run_lock(machine.database_path, "skills", command="test", now=lambda: "now", sleep=machine.clock.sleep):
         assert read(machine).running == {"skills"}
@@ -142,7 +142,7 @@ def test_the_requests_that_are_free_are_those_of_the_window(machine: Machine) ->
         assert read(machine, minutes_later).rate_limit_remaining == free
 
 
-def test_of_an_older_database_it_tells_the_revision_only(machine: Machine) -> None:
+def test_for_an_older_database_only_the_revision_is_shown(machine: Machine) -> None:
     machine.command("db", "upgrade", "0002_sync_state")
     status = read(machine)
     assert status.revision == "0002_sync_state"
@@ -190,7 +190,7 @@ def test_hostile_text_reaches_no_terminal(machine: Machine, sandbox: Sandbox) ->
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_live_it_shows_the_screen_until_it_is_told_to_stop(machine: Machine, number: signal.Signals) -> None:
+def test_the_live_screen_runs_until_it_is_stopped(machine: Machine, number: signal.Signals) -> None:
     with machine.started("status", "--watch", "0.2") as process:
         assert process.stdout is not None
         assert "unhealthy" in process.stdout.readline()
@@ -247,7 +247,7 @@ def test_what_waits_leaves_it_healthy(machine: Machine) -> None:
     assert "updates_tripped" not in found["health"]["notices"]
 
 
-def test_what_needs_a_person_is_a_notice(machine: Machine) -> None:
+def test_an_update_that_needs_a_decision_is_a_notice(machine: Machine) -> None:
     machine.fill()
     wait(machine, a="republished", b="age", c="lookalike")
     settings = {"ATOM_SYNC_ADMISSION": "review", "ATOM_SYNC_ADMISSION_SCOPE": "executable"}

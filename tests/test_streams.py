@@ -314,7 +314,7 @@ def test_completion_without_a_home(tmp_path: Path, arguments: str) -> None:
         (["ratings", "add", "x", "5", "--comment"], b"a\x80b"),
     ],
 )
-def test_an_argument_that_is_no_text_is_wrong_usage(tmp_path: Path, command: list[str], argument: bytes) -> None:
+def test_an_undecodable_argument_is_wrong_usage(tmp_path: Path, command: list[str], argument: bytes) -> None:
     result = run_real(tmp_path, *command, os.fsdecode(argument), "--json", variables={"PYTHONUTF8": "1"})
     assert result.returncode == 2
     assert json.loads(result.stdout)["error"]["type"] == "usage"

@@ -98,7 +98,7 @@ def test_requests_are_logged_for_programs_too(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("kind", ["skills", "categories", "ratings", "all"])
-def test_a_failure_is_told_once(machine: Machine, kind: str) -> None:
+def test_a_failure_is_reported_once(machine: Machine, kind: str) -> None:
     machine.sandbox.set_clock_offset(0)
     machine.command("sync", "skills")
     machine.command("ratings", "add", machine.sandbox.skill_ids()[0], "5")
@@ -275,7 +275,7 @@ def test_a_signal_ends_a_run_cleanly_and_the_next_continues(
     assert (rest["added"], rest["unchanged"], rest["not_modified"]) == (20, 40, 3)
 
 
-def test_deletions_that_are_too_many_need_a_person(machine: Machine) -> None:
+def test_too_many_deletions_need_manual_approval(machine: Machine) -> None:
     machine.command("sync", "skills")
     for skill_id in machine.sandbox.skill_ids()[:20]:
         machine.sandbox.delete_skill(skill_id)
@@ -344,7 +344,7 @@ def test_5000_skills_in_seven_requests_and_120_mb(tmp_path: Path) -> None:
         assert second["unchanged"] == 5000
 
 
-def test_a_screen_tells_a_failure_once_and_a_waiting_conflict_as_a_note(machine: Machine) -> None:
+def test_a_screen_reports_a_failure_once_and_an_open_conflict_as_a_note(machine: Machine) -> None:
     failed = machine.command("sync", "skills", ATOM_SAAS_API_TOKEN="at_saas_wrong")
     assert "because" not in failed.stdout
     assert (failed.stdout + failed.stderr).count("401") == 1

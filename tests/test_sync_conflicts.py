@@ -49,7 +49,7 @@ def test_many_edited_skills(machine: Machine, strategy: Strategy, code: str) -> 
     assert sum(value for (name, _), value in counters if name == "atom_saas_conflicts_detected_total") == 20
 
 
-def test_a_changed_strategy_settles_what_waits_also_behind_a_304(machine: Machine) -> None:
+def test_a_changed_strategy_resolves_open_conflicts_even_behind_a_304(machine: Machine) -> None:
     skill_id = conflict(machine)
     report = machine.pull(strategy="remote_wins")
     assert report.counts.not_modified == report.counts.requests
@@ -73,7 +73,7 @@ def test_equal_sides_close_the_conflict(machine: Machine, strategy: Strategy) ->
     assert logged(machine) == [(1, "converged")]
 
 
-def test_a_marketplace_that_goes_back_by_the_very_bytes_closes_the_conflict(machine: Machine) -> None:
+def test_a_marketplace_that_reverts_to_the_same_bytes_closes_the_conflict(machine: Machine) -> None:
     machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     before = machine.sandbox.skill(skill_id)
@@ -88,7 +88,7 @@ def test_a_marketplace_that_goes_back_by_the_very_bytes_closes_the_conflict(mach
     assert machine.cached()[skill_id]["code"] == "mine"
 
 
-def test_what_is_gone_there_is_not_settled_with_its_last_version(machine: Machine) -> None:
+def test_a_deleted_skill_is_not_resolved_with_its_last_version(machine: Machine) -> None:
     machine.fill()
     skill_id = "ours"
     machine.sql(
@@ -158,7 +158,7 @@ def test_a_waiting_deletion_that_is_listed_again_closes(machine: Machine) -> Non
     assert machine.sql("SELECT source FROM usable_skill WHERE skill_id = ?", skill_id) == [("edited",)]
 
 
-def test_volatile_fields_that_somebody_changed_are_put_right_behind_a_304(machine: Machine) -> None:
+def test_changed_volatile_fields_are_restored_behind_a_304(machine: Machine) -> None:
     machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     machine.edit(skill_id, code="mine", average_rating=1000)
@@ -169,7 +169,7 @@ def test_volatile_fields_that_somebody_changed_are_put_right_behind_a_304(machin
     assert machine.pull().counts.updated == 0
 
 
-def test_a_row_that_was_written_anew_in_other_words_is_no_edit(machine: Machine) -> None:
+def test_a_row_rewritten_with_equal_json_is_not_an_edit(machine: Machine) -> None:
     machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     machine.sql(
@@ -199,7 +199,7 @@ def test_the_local_side_of_a_conflict_that_waited_is_not_made_newer_by_ratings(m
     assert (cached["description"], cached["average_rating"]) == ("theirs", 2.5)
 
 
-def test_a_dry_run_tells_of_conflicts_and_writes_none(machine: Machine) -> None:
+def test_a_dry_run_reports_conflicts_and_stores_none(machine: Machine) -> None:
     machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     machine.edit(skill_id, code="mine")
@@ -209,7 +209,7 @@ def test_a_dry_run_tells_of_conflicts_and_writes_none(machine: Machine) -> None:
     assert logged(machine) == []
 
 
-def test_open_conflicts_can_be_made_to_need_a_person(machine: Machine) -> None:
+def test_open_conflicts_can_be_made_to_fail_the_run(machine: Machine) -> None:
     conflict(machine)
     report = machine.pull(strategy="manual", fail_on_conflict=True)
     assert (report.exit_code, report.status, report.reasons) == (4, "success", ("conflicts_open",))
@@ -231,7 +231,7 @@ def merged(machine: Machine, base: Json, local: Json, remote: Json) -> Json:
     return cached
 
 
-def test_a_merge_makes_no_combination_that_nobody_wrote(machine: Machine) -> None:
+def test_a_merge_never_creates_a_combination_that_nobody_wrote(machine: Machine) -> None:
     base = {"code": "a", "python_packages": ["requests==2.0", "old"], "tags": ["a", "b"], "examples": ["x", "y"]}
     local = {"code": "mine", "python_packages": ["requests==2.0", "new"], "tags": ["a", "mine"], "examples": ["x"]}
     remote = {
@@ -314,7 +314,7 @@ def test_an_unknown_time_of_the_local_edit_does_not_decide_either(machine: Machi
 # What a strategy replaces is said until somebody has looked
 
 
-def test_a_replaced_edit_is_in_the_summary_and_in_status_until_somebody_looks(machine: Machine) -> None:
+def test_a_replaced_edit_is_reported_until_a_user_inspects_it(machine: Machine) -> None:
     machine.fill()
     one, two, three = machine.sandbox.skill_ids()[:3]
 

@@ -95,7 +95,7 @@ def test_the_average_follows_in_an_edited_copy_too(machine: Machine, skill: str)
     assert machine.pull().counts.conflicts_detected == 0
 
 
-def test_a_changed_rating_is_pending_again_whoever_changed_it_and_however(machine: Machine, skill: str) -> None:
+def test_any_change_of_a_rating_makes_it_pending_again(machine: Machine, skill: str) -> None:
     rate(machine, skill, 4)
     sync(machine)
     first = stored(machine, "version")
@@ -210,7 +210,7 @@ def test_passing_trouble_is_retried_in_the_run_and_then_later(
     assert len(there(machine.sandbox)) <= 2
 
 
-def test_later_tries_come_after_growing_pauses_and_end_with_a_person(machine: Machine, skill: str) -> None:
+def test_retries_have_growing_pauses_and_then_need_a_manual_retry(machine: Machine, skill: str) -> None:
     rate(machine, skill, 4)
     machine.sandbox.fault("error", endpoint="ratings", status=503)
     sync(machine)

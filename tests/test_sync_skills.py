@@ -240,7 +240,7 @@ def test_a_row_that_another_program_deleted_comes_back_behind_a_304(machine: Mac
     assert machine.sql("SELECT count(*) FROM skill_base WHERE data IS NOT NULL") == [(0,)]
 
 
-def test_a_dry_run_tells_the_plan_and_writes_nothing_but_the_budget(machine: Machine) -> None:
+def test_a_dry_run_prints_the_plan_and_writes_only_the_budget(machine: Machine) -> None:
     machine.fill()
     machine.sandbox.patch_skill(machine.sandbox.skill_ids()[0], {"code": "x"})
     machine.sandbox.delete_skill(machine.sandbox.skill_ids()[1])
@@ -300,7 +300,7 @@ def test_a_republished_skill_is_noticed(machine: Machine, caplog: pytest.LogCapt
     assert machine.status().republished == 1
 
 
-def test_the_audit_trail_tells_who_what_and_the_proof(machine: Machine) -> None:
+def test_the_audit_trail_records_who_what_and_the_proof(machine: Machine) -> None:
     report = machine.pull(started_by="alice", page_size=10)
     kind, status, who, counts, proof = machine.sql(
         "SELECT kind, status, started_by, counts, proof FROM sync_run WHERE id = ?", report.run_id

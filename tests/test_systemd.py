@@ -45,7 +45,7 @@ def test_timers_are_the_jobs_by_the_names_that_watch_gives_them() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "no JSON", "null", "7", "[7]", "{}x", '[{"next": 1}]', '{"unit": 1}'])
-def test_what_is_no_list_of_timers_is_said_to_be_none(text: str) -> None:
+def test_an_invalid_list_of_timers_is_reported(text: str) -> None:
     with pytest.raises(AtomSyncError, match="did not print a list of timers"):
         timers(lambda *_: text)
 
@@ -95,7 +95,7 @@ def _refuse() -> list[ScheduledJob]:
         (_refuse, [None, None]),
     ],
 )
-def test_http_tells_when_the_timers_start_the_jobs(ask: Any, next_runs: list[str | None], tmp_path: Path) -> None:
+def test_http_shows_when_the_timers_start_the_jobs(ask: Any, next_runs: list[str | None], tmp_path: Path) -> None:
     environ = {"ATOM_SAAS_DATABASE_URL": str(tmp_path / "atom.db"), "ATOM_SYNC_ADMIN_TOKEN": "open-sesame-of-the-tests"}
     settings = load_settings(environ, working_directory=tmp_path)
 

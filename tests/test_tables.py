@@ -69,14 +69,14 @@ def test_a_list_fits_its_terminal_and_no_id_vanishes(full: Machine, words: str, 
 
 
 @pytest.mark.parametrize("words", ["ratings list", "ratings failed", "conflicts list"])
-def test_names_stand_beside_ids_from_80_columns_on(full: Machine, words: str) -> None:
+def test_names_are_shown_beside_ids_from_80_columns_on(full: Machine, words: str) -> None:
     heads, *rows = _lines(full, words, COLUMNS="80")
     assert "name" in heads.split()
     assert all("日本語" in row for row in rows)
 
 
 @pytest.mark.parametrize("words", LISTS)
-def test_columns_stand_below_their_heads_whatever_is_in_them(full: Machine, words: str) -> None:
+def test_columns_are_aligned_with_their_heads_whatever_they_contain(full: Machine, words: str) -> None:
     heads, *rows = _lines(full, words, COLUMNS="200")
     starts = [cell_len(heads[: found.start()]) for found in re.finditer(r"(?<!\S)\S+(?: \S+)*", heads)]
     for row in rows:

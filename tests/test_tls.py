@@ -126,7 +126,7 @@ BAD: dict[str, tuple[Callable[[trustme.CA], Configure | None], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_who_is_not_trusted_gets_nothing(
+def test_untrusted_servers_receive_nothing(
     name: str, machine: Machine, authority: trustme.CA, ca_file: Path, sandbox: Sandbox
 ) -> None:
     make, words = BAD[name]
@@ -245,7 +245,7 @@ def test_the_websocket_goes_through_a_proxy_unless_it_is_excluded(
         assert len(heads) == 1
 
 
-def test_a_name_that_nobody_knows(machine: Machine) -> None:
+def test_an_unknown_name(machine: Machine) -> None:
     ended = machine.hurried("sync", "skills", ATOM_SAAS_API_URL="https://nobody.invalid")
     assert "GET /api/v1/skills: the connection to nobody.invalid failed: " in ended.stderr
     assert "name" in ended.stderr.lower()

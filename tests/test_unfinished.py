@@ -25,7 +25,9 @@ def write_metrics(_directory: Path, target: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [back_up, write_metrics])
-def test_what_killed_processes_left_goes_after_a_day(write: Callable[[Path, Path], None], tmp_path: Path) -> None:
+def test_leftovers_of_killed_processes_are_removed_after_a_day(
+    write: Callable[[Path, Path], None], tmp_path: Path
+) -> None:
     target = tmp_path / "target[1]"
     # A container gives its process the same number each time: that name was "in use" for ever.
     young = tmp_path / f".{target.name}.{os.getpid()}.tmp"

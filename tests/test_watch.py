@@ -96,7 +96,7 @@ def test_changes_arrive_and_the_state_says_so(machine: Machine, sandbox: Sandbox
     assert machine.command("status", "--check").returncode == 0
 
 
-def test_a_second_one_finds_the_first_at_work(machine: Machine) -> None:
+def test_a_second_watch_finds_the_first_running(machine: Machine) -> None:
     with watching(machine):
         second = machine.command("watch")
         assert second.returncode == 75
@@ -277,7 +277,7 @@ def test_a_busy_database_slows_the_sender_down_and_loses_nothing(machine: Machin
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_stop_in_a_flood_it_writes_what_it_has_read(
+def test_stopped_in_a_flood_it_writes_what_it_has_read(
     machine: Machine, sandbox: Sandbox, number: signal.Signals
 ) -> None:
     with watching(machine) as process:
@@ -376,7 +376,7 @@ def certificate(directory: Path) -> Path:
     return path
 
 
-def test_systemd_is_told(machine: Machine, sandbox: Sandbox) -> None:
+def test_systemd_is_notified(machine: Machine, sandbox: Sandbox) -> None:
     path = machine.directory / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(path))

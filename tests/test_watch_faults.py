@@ -198,7 +198,7 @@ def test_a_proxy_that_refuses_learns_neither_token_nor_is_its_password_logged(
     assert sandbox.token.encode() not in b"".join(caught)
 
 
-def test_accepting_and_closing_at_once_is_no_success(machine: Machine, sandbox: Sandbox) -> None:
+def test_accepting_and_closing_at_once_is_not_a_success(machine: Machine, sandbox: Sandbox) -> None:
     sandbox.fault("accept_close", endpoint="ws", status=1011)
     with machine.started("watch") as process:
         wait_for_state(machine, connected=0, fallback_to_polling=1)
@@ -315,7 +315,7 @@ def test_a_disk_that_is_full_ends_the_service_only_after_a_while(machine: Machin
 # What is sent, and never read
 
 
-def test_answers_that_nobody_reads_do_not_pile_up(machine: Machine, sandbox: Sandbox) -> None:
+def test_unread_replies_do_not_pile_up(machine: Machine, sandbox: Sandbox) -> None:
     tasks: list[int] = []
 
     async def connect(on_frame: Callable[[], None]) -> Connection:
@@ -529,7 +529,7 @@ def test_it_stops_in_time_when_the_other_side_is_deaf(machine: Machine, sandbox:
                 stop(process)
 
 
-def test_nothing_writes_any_more_when_it_has_stopped(
+def test_nothing_is_written_after_it_has_stopped(
     machine: Machine, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     applying, release = threading.Event(), threading.Event()

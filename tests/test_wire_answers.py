@@ -57,7 +57,7 @@ def test_not_modified_has_no_body_to_decode(machine: Machine, market: ScriptedMa
     assert [each.headers.get("if-none-match") for each in market.asked(LIST)] == [None, '"1"']
 
 
-def test_not_modified_for_one_skill_is_no_deletion(machine: Machine, market: ScriptedMarket) -> None:
+def test_not_modified_for_one_skill_is_not_a_deletion(machine: Machine, market: ScriptedMarket) -> None:
     """A 304 although the request had no condition: a broken cache between, or a marketplace gone bad."""
     market.on(LIST, answer(PAGE))
     assert machine.command("sync", "skills", "--no-categories", **market.variables).returncode == 0
@@ -69,9 +69,7 @@ def test_not_modified_for_one_skill_is_no_deletion(machine: Machine, market: Scr
     assert "'not modified' (304), although the request had no condition" in result.stderr
 
 
-def test_not_modified_is_no_answer_where_nothing_was_asked_on_condition(
-    machine: Machine, market: ScriptedMarket
-) -> None:
+def test_not_modified_is_invalid_for_an_unconditional_request(machine: Machine, market: ScriptedMarket) -> None:
     market.on("/api/v1/categories", answer(status=304))
     market.on(LIST, answer(status=304))
     with machine.client(url=market.url) as (client, _):
@@ -168,7 +166,7 @@ def test_the_status_counts_though_the_body_is_broken(
         assert machine.clock.slept == [9.0] * (requests - 1)
 
 
-def test_a_refused_token_is_told_before_its_body_has_come(machine: Machine, market: ScriptedMarket) -> None:
+def test_a_refused_token_is_reported_before_the_body_arrives(machine: Machine, market: ScriptedMarket) -> None:
     def handle(_request: Request, connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 401 No\r\nContent-Length: 99\r\n\r\n{")
         market.over.wait(20)
@@ -190,7 +188,9 @@ WORDS = {
 
 @pytest.mark.parametrize("name", WORDS)
 @pytest.mark.parametrize("status", [422, 503])
-def test_the_marketplace_s_own_words_are_told(machine: Machine, market: ScriptedMarket, name: str, status: int) -> None:
+def test_the_marketplace_s_error_message_is_included(
+    machine: Machine, market: ScriptedMarket, name: str, status: int
+) -> None:
     body, words = WORDS[name]
     market.on(LIST, answer(body, status))
     with machine.client(url=market.url) as (client, _), pytest.raises(ApiError) as failed:
@@ -268,7 +268,7 @@ def test_a_body_one_byte_too_large_is_refused(machine: Machine, market: Scripted
 
 
 @pytest.mark.parametrize("location", ["data:,x", "http:x"])
-def test_such_a_redirect_ends_neither_sync_nor_doctor_in_a_traceback(
+def test_a_malformed_redirect_causes_no_traceback_in_sync_or_doctor(
     machine: Machine, market: ScriptedMarket, location: str
 ) -> None:
     for beginning in ("/", LIST, "/api/v1/categories"):

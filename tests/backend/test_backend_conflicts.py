@@ -102,7 +102,7 @@ def test_what_was_edited_since_is_not_overwritten(machine: Machine) -> None:
     assert descriptions(machine, names) == ["newer"]
 
 
-def test_of_several_open_conflicts_the_newest_waits(machine: Machine) -> None:
+def test_the_newest_of_several_open_conflicts_counts(machine: Machine) -> None:
     (name,) = conflicting(machine)
     machine.sql(
         "INSERT INTO conflict_log (skill_id, conflict_type, severity, local_data, remote_data) "

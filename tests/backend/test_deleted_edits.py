@@ -20,7 +20,7 @@ def history(machine: Machine, skill_id: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_the_text_is_kept_and_shown_until_somebody_has_looked(machine: Machine) -> None:
+def test_the_text_is_kept_and_shown_until_a_user_has_seen_it(machine: Machine) -> None:
     machine.pull()
     edited, untouched = machine.sandbox.skill_ids()[:2]
     machine.edit(edited, description="mine")
@@ -44,7 +44,7 @@ def test_the_text_is_kept_and_shown_until_somebody_has_looked(machine: Machine) 
     assert '"mine"' in shown
 
 
-def test_what_is_not_a_skill_goes_to_the_audit_log(machine: Machine) -> None:
+def test_an_invalid_skill_goes_to_the_audit_log(machine: Machine) -> None:
     machine.pull()
     machine.sql("INSERT INTO skill_cache (skill_id, skill_data) VALUES ('odd', '[')")
     machine.sql("DELETE FROM skill_cache WHERE skill_id = 'odd'")

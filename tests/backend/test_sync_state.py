@@ -20,7 +20,7 @@ def test_a_deleted_row_comes_back_and_the_status_did_not_need_it(machine: Machin
     assert machine.sql(ROW) == [("marketplace_sync", "marketplace_sync", "idle", 2, 2, 0, 1)]
 
 
-def test_a_row_that_others_wrote_makes_nobody_healthy(machine: Machine) -> None:
+def test_a_row_written_by_another_program_does_not_make_the_state_healthy(machine: Machine) -> None:
     machine.command("db", "upgrade")
     machine.sql(
         "UPDATE sync_state SET status = 'idle', last_successful_sync_at = strftime('%Y-%m-%dT%H:%M:%SZ', 'now'), "

@@ -61,7 +61,7 @@ def test_what_was_edited_since_stays() -> None:
     assert planned(SkillState("s", text("newer")), strategy="remote_wins", remote_text=None).cache == "keep"
 
 
-def test_a_deleted_skill_goes_or_stays_without_a_base() -> None:
+def test_a_deleted_skill_is_removed_or_stays_without_a_base() -> None:
     gone = planned(strategy="remote_wins", remote_text=None)
     assert (gone.cache, drops_base(gone)) == ("remove", True)
     for strategy in ("local_wins", "merge", None):

@@ -205,7 +205,7 @@ def test_a_retry_ends_the_waiting_alone() -> None:
         (ConnectionSwitch(attempts=2, fallback=True), False),
     ],
 )
-def test_zeros_of_others_ask_for_an_attempt(found: ConnectionSwitch, asks: bool) -> None:
+def test_zeros_written_by_other_programs_request_an_attempt(found: ConnectionSwitch, asks: bool) -> None:
     assert asks_for_retry(found, ReportedConnection(connected=False, ws_url="", attempts=3, fallback=True)) is asks
     assert not asks_for_retry(found, None)
     assert not asks_for_retry(found, ReportedConnection(connected=True, ws_url=""))

@@ -158,7 +158,7 @@ def test_a_value_is_json_or_else_text(text: str, value: object) -> None:
         ("zzz", "'zzz'"),
     ],
 )
-def test_a_field_that_nobody_knows_needs_new_field(name: str, says: str) -> None:
+def test_an_unknown_field_needs_new_field(name: str, says: str) -> None:
     with pytest.raises(UsageError) as caught:
         set_fields(json.dumps(SKILL), {name: "x"})
     assert says in caught.value.message

@@ -92,7 +92,7 @@ def test_a_failed_last_run_is_unhealthy_but_an_interrupted_or_partial_one_is_not
     assert [each.code for each in partial.notices] == ["sync_partial"]
 
 
-def test_the_reason_of_a_failure_is_told_in_words() -> None:
+def test_the_reason_of_a_failure_is_explained() -> None:
     failed = run("failed", "auth", error_message="the marketplace refused the token (401)")
     (trouble,) = check_health(state(last_runs={"skills": failed}), NOW, sync_interval_minutes=15).reasons
     assert trouble.message == "the last sync failed: the marketplace refused the token (401)"
@@ -123,7 +123,7 @@ def test_when_nothing_is_asked_of_the_marketplace_nothing_can_be_stale() -> None
     ],
     ids=["connected", "disconnected", "died", "hangs", "long gone", "stopped cleanly", "never ran"],
 )
-def test_a_missing_websocket_counts_only_if_watch_ran_and_nobody_stopped_it(
+def test_a_missing_websocket_counts_only_if_watch_ran_and_was_not_stopped(
     websocket: WebSocketState, expected: list[str]
 ) -> None:
     assert reasons(state(websocket=websocket)) == expected
@@ -164,12 +164,12 @@ def test_the_limit_is_never_shorter_than_two_intervals(interval: int) -> None:
     assert stale_after_minutes(interval) >= max(30, 2 * interval)
 
 
-def test_a_time_in_the_future_is_no_age() -> None:
+def test_a_future_time_has_no_age() -> None:
     assert minutes_since(NOW + timedelta(hours=1), NOW) == 0
     assert minutes_since(None, NOW) is None
 
 
-def test_notices_wake_nobody() -> None:
+def test_notices_do_not_make_the_state_unhealthy() -> None:
     status = state(
         conflicts_open={"HIGH": 2}, ratings_failed=1, emergency_stop=True, clock_skew_seconds=-600.0, republished=3
     )
@@ -250,7 +250,9 @@ def test_refused_deletions_are_unhealthy_and_name_the_commands(status: str) -> N
         (("incomplete",), 0, "sync_partial", "partial: incomplete"),
     ],
 )
-def test_a_partial_run_is_told_with_its_own_cure(reasons: tuple[str, ...], invalid: int, code: str, words: str) -> None:
+def test_a_partial_run_is_reported_with_its_own_hint(
+    reasons: tuple[str, ...], invalid: int, code: str, words: str
+) -> None:
     health = check_health(after("partial", *reasons, invalid=invalid), NOW, sync_interval_minutes=15)
     assert health.healthy
     (notice,) = health.notices

@@ -177,7 +177,7 @@ def test_a_conflict_shows_the_rating_in_either_form_or_none(document: object, st
     assert (found.stars if found else None) == stars
 
 
-def test_of_a_skill_s_ratings_the_usable_ones_are_read() -> None:
+def test_the_valid_ratings_of_a_skill_are_read() -> None:
     entries = [{"user_id": "a", "rating": 3, "created_at": "2026-01-01T00:00:00Z"}, {"rating": 0}, None, {"rating": 5}]
     first, last = parse_skill_ratings(json.dumps({"name": "x", "ratings": entries}).encode())
     assert (first.user_id, first.stars, first.rated_at) == ("a", 3, datetime(2026, 1, 1, tzinfo=UTC))

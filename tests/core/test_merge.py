@@ -50,9 +50,7 @@ versions = fields()
 
 
 @given(versions, versions, versions, sides)
-def test_it_is_deterministic_and_changes_nothing_that_goes_in(
-    base: Json, local: Json, remote: Json, newer: bool
-) -> None:
+def test_it_is_deterministic_and_does_not_modify_its_input(base: Json, local: Json, remote: Json, newer: bool) -> None:
     before = canonical([base, local, remote])
     assert same(merge(base, local, remote, remote_is_newer=newer), merge(base, local, remote, remote_is_newer=newer))
     assert canonical([base, local, remote]) == before

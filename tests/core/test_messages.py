@@ -221,7 +221,7 @@ def test_a_part_keeps_the_fields_that_it_does_not_carry() -> None:
     assert json.loads(version.text) == {"skill_id": "a", "name": "new", "code": "x"}
 
 
-def test_what_changes_nothing_is_no_version() -> None:
+def test_an_unchanged_text_is_not_a_new_version() -> None:
     assert merged_version(message(skill_id="a", name="A"), {"skill_id": "a", "name": "A", "code": "x"}) is None
     assert merged_version(message(skill_id="a", name="A", n=1), {"skill_id": "a", "name": "A", "n": 1.0}) is not None
 

@@ -124,7 +124,7 @@ def test_an_edited_copy_follows_the_ratings_and_keeps_its_time(remote: SkillVers
     assert write.changed_at == "2026-03-01T00:00:00Z"
 
 
-def test_the_newer_side_is_told_by_the_time_before_the_refresh() -> None:
+def test_the_newer_side_is_determined_before_the_refresh() -> None:
     known = known_of(Cell("A", "L", "R"))
     assert known is not None
     base, local, remote = (skill(description=name) for name in "alr")
@@ -175,7 +175,7 @@ def test_a_version_that_waited_and_was_replaced_belongs_to_the_history() -> None
     assert (ended.text.decode(), ended.ended_by) == (REMOTE.text, "superseded")
 
 
-def test_what_is_no_json_loses_nothing() -> None:
+def test_a_text_that_is_not_json_is_not_lost() -> None:
     known = known_of(Cell("A", "L", "R"))
     assert known is not None
     spoiled = replace(known, local_text="not JSON at all")
@@ -186,7 +186,7 @@ def test_what_is_no_json_loses_nothing() -> None:
     assert plan_deleted(spoiled, "manual") is not None
 
 
-def test_manual_is_no_decision() -> None:
+def test_manual_does_not_resolve_a_conflict() -> None:
     with pytest.raises(ValueError, match="no decision"):
         resolve(
             Conflict("OTHER", "LOW", LOCAL.text, REMOTE.text, BASE.text), "s", "manual", local_updated_at=None, now=NOW

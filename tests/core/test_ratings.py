@@ -24,7 +24,7 @@ def theirs(stars: int = 2, comment: str | None = None, at: datetime | None = NOO
     return RemoteRating(stars, comment, "r1", "ann", at)
 
 
-def test_pauses_grow_and_end_with_a_person() -> None:
+def test_pauses_grow_until_a_manual_retry_is_needed() -> None:
     pauses = [ratings.next_try(retries, 5, NOON) for retries in range(6)]
     hours = [None if moment is None else (moment - NOON) / timedelta(hours=1) for moment in pauses]
     assert hours == [5 / 60, 15 / 60, 1, 6, 24, None]
@@ -70,6 +70,6 @@ def test_skew_changes_nothing_when_both_are_shifted(skew: int, apart: int) -> No
     assert seen == ratings.newest(ours(), straight, skew=timedelta(), now=NOW)
 
 
-def test_small_distances_between_clocks_are_no_skew() -> None:
+def test_small_clock_differences_are_not_a_skew() -> None:
     assert [ratings.clock_skew(seconds) for seconds in (None, 0, 4.9, -4.9)] == [timedelta()] * 4
     assert ratings.clock_skew(-3600.0) == timedelta(hours=-1)

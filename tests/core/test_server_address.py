@@ -104,7 +104,7 @@ def test_what_is_wrong_is_said_without_what_could_be_secret(text: str, said: str
     assert "secret" not in str(error.value)
 
 
-def test_what_leaves_the_machine_is_encrypted_unless_somebody_wrote_otherwise() -> None:
+def test_connections_off_the_machine_are_encrypted_by_default() -> None:
     local = ["postgresql:///n", "postgresql://localhost/n", "postgresql://[::1]/n", "postgresql:///n?host=/run/x"]
     assert {read_server_address(each).sslmode for each in local} == {"prefer"}
     assert read_server_address("postgresql://db.example/n").sslmode == "require"
@@ -112,7 +112,7 @@ def test_what_leaves_the_machine_is_encrypted_unless_somebody_wrote_otherwise() 
     assert read_server_address("postgresql://db.example/n?sslmode=disable").sslmode == "disable"
 
 
-def test_a_url_of_a_server_is_told_from_a_file() -> None:
+def test_a_server_url_is_distinguished_from_a_file() -> None:
     assert is_server_url("postgres://x")
     assert is_server_url("postgresql+psycopg2://x")
     assert is_server_url("Postgresql:x")

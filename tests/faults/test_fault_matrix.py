@@ -20,7 +20,7 @@ def rows(document: str) -> dict[tuple[str, str], str]:
     return found
 
 
-def test_the_table_of_faults_tells_what_happens() -> None:
+def test_the_table_of_faults_matches_the_behaviour() -> None:
     made = subprocess.run(
         [sys.executable, "-W", "error", str(Path(__file__).parent / "matrix.py"), "--quick"],
         capture_output=True,

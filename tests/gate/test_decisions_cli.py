@@ -78,7 +78,7 @@ def test_what_was_replaced_or_does_not_wait_is_refused_and_the_rest_is_done(mach
     assert "refused: nowhere: not_waiting (nothing waits for a decision)" in told.stderr
 
 
-def test_an_id_is_cut_at_its_last_at_sign_only_if_the_whole_is_no_id(machine: Machine) -> None:
+def test_an_id_is_split_at_its_last_at_sign_only_if_the_whole_is_not_an_id(machine: Machine) -> None:
     machine.fill()
     odd = ["@scope/name", "a@b", "a", f"a@{'abc' * 4}", "@scope", "x@1.0.0"]
     digest = {each: hold(machine, offered(machine, each)).removeprefix("sha256:") for each in odd}
@@ -227,7 +227,9 @@ def test_deciding_over_http(machine: Machine, ids: list[str]) -> None:
     assert list(waiting(machine)) == [ids[2]]
 
 
-def test_an_invalid_policy_file_is_no_bug_of_the_server(machine: Machine, ids: list[str], tmp_path: Path) -> None:
+def test_an_invalid_policy_file_is_not_reported_as_a_server_bug(
+    machine: Machine, ids: list[str], tmp_path: Path
+) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text("[[rule]]\nadmission = 'open'\n", encoding="utf-8")
     digest = waiting(machine)[ids[0]]

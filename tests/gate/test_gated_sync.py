@@ -282,7 +282,7 @@ def test_the_revocations_file_takes_out_what_is_served_without_the_marketplace(g
     assert gated.served(first) is not None
 
 
-def test_an_edit_of_a_revoked_version_goes_too_byte_for_byte_into_quarantine(gated: Gated, first: str) -> None:
+def test_an_edit_of_a_revoked_version_is_quarantined_byte_for_byte(gated: Gated, first: str) -> None:
     text = json.dumps({**gated.machine.cached()[first], "code": "mine"})
     gated.machine.sql("UPDATE skill_cache SET skill_data = ? WHERE skill_id = ?", text, first)
     revoke(gated, {"id": first})
@@ -331,9 +331,7 @@ def test_what_the_scan_command_does_not_pass_waits_and_is_asked_about_once(gated
     assert gated.served(first) == "9.0.0"
 
 
-def test_a_person_s_quarantine_holds_whatever_is_offered_and_release_puts_back_the_same_bytes(
-    gated: Gated, first: str
-) -> None:
+def test_manual_quarantine_holds_every_offer_and_release_restores_the_same_bytes(gated: Gated, first: str) -> None:
     [(text,)] = gated.machine.sql("SELECT skill_data FROM skill_cache WHERE skill_id = ?", first)
     change_later = gated.machine.cached()[first]
     assert gated.decide(people.quarantine, [first], note="odd").done == (first,)

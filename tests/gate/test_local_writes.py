@@ -44,7 +44,7 @@ def test_an_edit_that_makes_a_revoked_version_is_refused(machine: Machine, skill
     ok(machine, "skills", "edit", skill_id, "--set", "version=6.6.7")
 
 
-def test_what_a_person_has_put_into_quarantine_stays_there(machine: Machine, skill_id: str) -> None:
+def test_a_manually_quarantined_skill_stays_in_quarantine(machine: Machine, skill_id: str) -> None:
     ok(machine, "skills", "edit", skill_id, "--set", "description=mine")
     ok(machine, "quarantine", "add", skill_id, "--note", "odd")
     refused(machine, "skills", "revert", skill_id, why="in quarantine")

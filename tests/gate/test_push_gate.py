@@ -49,7 +49,7 @@ def etags(machine: Machine) -> list[str | None]:
     return [row[0] for row in machine.sql("SELECT etag FROM http_validator WHERE page IS NOT NULL ORDER BY page")]
 
 
-def test_a_version_that_only_a_message_tells_is_not_even_offered(machine: Machine, skill_id: str) -> None:
+def test_a_version_known_only_from_a_message_is_not_even_offered(machine: Machine, skill_id: str) -> None:
     before = machine.cached()
     assert hear(machine, REVIEW, update(skill_id, code="evil"), update("new-skill")) == [skill_id, "new-skill"]
     assert machine.cached() == before
@@ -57,7 +57,7 @@ def test_a_version_that_only_a_message_tells_is_not_even_offered(machine: Machin
     assert None in etags(machine)  # the next poll reads the page whole
 
 
-def test_a_deletion_that_only_a_message_tells_removes_nothing(machine: Machine, skill_id: str) -> None:
+def test_a_deletion_announced_only_by_a_message_removes_nothing(machine: Machine, skill_id: str) -> None:
     gone = {"type": "skill_delete", "data": {"skill_id": skill_id}}
     assert hear(machine, REVIEW, gone, {**gone, "data": {"skill_id": "unknown"}}) == [skill_id]
     assert skill_id in machine.cached()
@@ -161,7 +161,7 @@ def test_confirmations_take_a_tenth_of_the_budget() -> None:
 
 
 @pytest.mark.soak
-def test_watch_offers_what_a_message_has_told_without_waiting_for_a_poll(machine: Machine) -> None:
+def test_watch_offers_a_message_s_version_without_waiting_for_a_poll(machine: Machine) -> None:
     with watching(machine, ATOM_SYNC_ADMISSION="review"):
         polled = successes(machine)
         machine.sandbox.put_skill({"skill_id": "brand-new", "name": "New"}, push=True)

@@ -99,7 +99,7 @@ def test_what_the_revocations_file_lists_now_is_revoked(synced: Machine) -> None
     assert "the last valid list of revocations counts" in result.stderr
 
 
-def test_a_lock_file_tells_what_drifts(synced: Machine) -> None:
+def test_a_lock_file_reveals_drift(synced: Machine) -> None:
     kept, changed, gone = sorted(synced.sandbox.skill_ids())[:3]
     lock = synced.directory / "lock.json"
     assert synced.command("lock", "write", str(lock)).returncode == 0

@@ -169,7 +169,7 @@ def test_a_skill_that_the_list_forgets_and_a_get_shows(gated: Gated, first: str)
     stays(gated, first, before)
 
 
-def test_what_waits_goes_with_a_skill_that_is_withdrawn(gated: Gated, first: str, second: str) -> None:
+def test_the_offer_of_a_withdrawn_skill_is_dropped(gated: Gated, first: str, second: str) -> None:
     for each in (first, second):
         offer_evil(gated, each)
     gated.sync()

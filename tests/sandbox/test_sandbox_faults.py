@@ -47,7 +47,7 @@ def test_times_and_after_count_hits(sandbox: Sandbox, client: httpx.Client) -> N
     assert sandbox.faults()[number][1] == 2
 
 
-def test_a_fault_strikes_only_where_it_is_told(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_a_fault_applies_only_where_configured(sandbox: Sandbox, client: httpx.Client) -> None:
     sandbox.fault("error", endpoint="list", page=2)
     sandbox.fault("error", endpoint="skill", skill_id=sandbox.skill_ids()[0], status=502)
     assert client.get(LIST, params={"page": 1}).status_code == 200
@@ -196,7 +196,7 @@ def test_bodies_that_are_not_json(sandbox: Sandbox, client: httpx.Client, value:
         json.loads(answer.content)
 
 
-def test_nan_is_no_json_either(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_nan_is_not_valid_json(sandbox: Sandbox, client: httpx.Client) -> None:
     sandbox.fault("not_json", value="nan")
     assert b"NaN" in client.get(LIST).content
 

@@ -88,7 +88,7 @@ def test_wrong_ratings_are_refused(
     assert sandbox.ratings() == []
 
 
-def test_bodies_that_are_no_object_or_too_large_are_refused(client: httpx.Client) -> None:
+def test_bodies_that_are_not_objects_or_too_large_are_refused(client: httpx.Client) -> None:
     assert client.post("/api/v1/ratings", content=b"{").status_code == 400
     assert client.post("/api/v1/ratings", content=b"[]").status_code == 400
     assert client.post("/api/v1/ratings", content=b" " * (1024 * 1024 + 1)).status_code == 413
@@ -106,7 +106,7 @@ def test_mothership_names_the_skill_in_the_path(sandbox: Sandbox) -> None:
         assert client.post(path, json=rating | {"skill_id": "another"}).status_code == 400
 
 
-def test_ratings_of_others_can_be_added_with_their_times(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_ratings_of_other_users_can_be_added_with_their_times(sandbox: Sandbox, client: httpx.Client) -> None:
     skill_id = sandbox.skill_ids()[2]
     sandbox.add_rating(skill_id, "bob", 3, "fine", created_at="2025-01-01T00:00:00Z")
     [shown] = [rating for rating in client.get(f"/skills/{skill_id}").json()["ratings"] if rating["user_id"] == "bob"]

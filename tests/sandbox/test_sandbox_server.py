@@ -94,7 +94,7 @@ def process() -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_serves_until_it_is_told_to_stop(
+def test_the_command_serves_until_it_is_stopped(
     process: tuple[subprocess.Popen[str], list[str]], number: signal.Signals
 ) -> None:
     started, [first, second, third] = process

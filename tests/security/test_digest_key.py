@@ -120,7 +120,7 @@ def test_a_key_that_others_may_have_is_refused(
     assert caught.value.message.startswith(f"{NAME}: {key_file}")
 
 
-def test_who_may_not_read_the_service_s_key_gets_the_line_to_type(
+def test_a_user_without_access_to_the_key_gets_the_command_to_run(
     tmp_path: Path, key_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def denied(path: str, _: int) -> int:
@@ -231,7 +231,7 @@ def test_a_forged_digest_is_found_and_put_right(signed: Machine, key_file: Path)
     ["NULL", "zeroblob(40)", "'text'", "(SELECT signature FROM skill_base WHERE skill_id = 't')"],
     ids=["none", "other_key", "text", "of_another_skill"],
 )
-def test_no_other_signature_will_do(signed: Machine, key_file: Path, signature: str) -> None:
+def test_no_other_signature_is_accepted(signed: Machine, key_file: Path, signature: str) -> None:
     Forger(signed).plant(signature=signature)
     status, findings = checked(signed, key_file)
     if "SELECT" in signature:
@@ -339,7 +339,7 @@ def test_what_waits_is_signed_only_if_the_marketplace_sent_it(
 
 @pytest.mark.parametrize("strategy", ["remote_wins", "local_wins", "merge"])
 @pytest.mark.parametrize("forged", [False, True])
-def test_a_person_s_decision_is_signed_if_the_text_is_the_marketplace_s(
+def test_a_manual_decision_is_signed_if_the_text_is_the_marketplace_s(
     signed: Machine, key_file: Path, strategy: str, forged: bool
 ) -> None:
     waiting(signed)

@@ -71,7 +71,7 @@ def test_a_hard_link_is_replaced_and_not_written_through(machine: Machine, valua
         assert valuable.read_text(encoding="utf-8") == "precious", writer
 
 
-def test_what_is_no_file_is_not_written_to(machine: Machine, valuable: Path) -> None:
+def test_special_files_are_not_written_to(machine: Machine, valuable: Path) -> None:
     pipe, directory = machine.directory / "pipe", machine.directory / "directory"
     os.mkfifo(pipe)
     directory.mkdir()

@@ -67,7 +67,7 @@ def ask(address: tuple[str, int], request: bytes) -> bytes:
         return answer
 
 
-def test_who_says_nothing_or_half_of_it_is_sent_away(machine: Machine) -> None:
+def test_a_silent_or_incomplete_client_is_disconnected(machine: Machine) -> None:
     with impatient(machine) as address:
         assert ask(address, b"") == b""
         assert ask(address, b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Slow: ") == b""
@@ -144,7 +144,7 @@ def deaf(address: tuple[str, int], path: str) -> socket.socket:
 
 
 @pytest.mark.parametrize("path", ["/metrics/sync", "/health/sync"])
-def test_who_reads_nothing_is_sent_away(machine: Machine, path: str) -> None:
+def test_a_client_that_reads_nothing_is_disconnected(machine: Machine, path: str) -> None:
     with impatient(machine) as address, ExitStack() as stack:
         connections = [stack.enter_context(deaf(address, path)) for _ in range(5)]
 
@@ -161,7 +161,7 @@ def test_who_reads_nothing_is_sent_away(machine: Machine, path: str) -> None:
         wait_until(sent_away, 60)
 
 
-def test_who_reads_slowly_gets_it_all(machine: Machine) -> None:
+def test_a_slow_reader_gets_the_whole_response(machine: Machine) -> None:
     patience = 2.0
     with impatient(machine, patience) as address, deaf(address, "/metrics/sync") as slow:
         text, start = b"", time.monotonic()
@@ -191,7 +191,7 @@ PATHS = (
 )
 
 
-def test_no_way_of_writing_a_path_goes_around_the_token(server: Served) -> None:
+def test_no_spelling_of_a_path_bypasses_the_token(server: Served) -> None:
     for path in PATHS:
         address = (server.client.base_url.host, server.client.base_url.port or 0)
         answer = ask(address, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())

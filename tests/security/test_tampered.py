@@ -118,7 +118,7 @@ def test_a_forged_digest_holds_until_a_forced_sync(synced: Machine, edited: bool
     assert synced.sql(f"SELECT content_digest = ? FROM skill_base {S}", digests[1]) == [(0,)]
 
 
-def test_an_ordinary_sync_tells_of_what_was_written_since(synced: Machine, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_ordinary_sync_reports_recently_tampered_rows(synced: Machine, caplog: pytest.LogCaptureFixture) -> None:
     at_a_time(synced)
     for _ in range(2):  # it stays known, though nothing is written since
         synced.clock.move(minutes=15)
@@ -180,7 +180,7 @@ def test_no_message_makes_foreign_code_the_marketplace_s(synced: Machine, kind: 
     assert synced.command("db", "check").returncode == 0
 
 
-def test_what_people_and_ratings_do_is_no_tampering(synced: Machine) -> None:
+def test_actions_of_users_and_ratings_are_not_tampering(synced: Machine) -> None:
     synced.edit("s", description="mine")
     assert synced.command("ratings", "add", "s", "4").returncode == 0
     assert synced.command("sync", "ratings").returncode == 0
@@ -221,7 +221,7 @@ def test_a_base_that_becomes_foreign_during_a_sync_is_not_taken_either(synced: M
     assert synced.pull().counts.tampered == 1
 
 
-def test_nobody_goes_back_to_a_foreign_base(synced: Machine) -> None:
+def test_revert_never_restores_a_foreign_base(synced: Machine) -> None:
     base_of_an_edit(synced)
     refused = synced.command("skills", "revert", "s")
     assert (refused.returncode, code(synced)) == (74, "good()")

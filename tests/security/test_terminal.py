@@ -180,7 +180,7 @@ HOSTILE_ROWS = (
 )
 
 
-def test_no_terminal_obeys_a_database_that_somebody_else_has_written(machine: Machine) -> None:
+def test_no_terminal_obeys_a_database_written_by_another_program(machine: Machine) -> None:
     """Whoever may write it, or names another one in a `.env`, gets no further than that."""
     machine.sandbox.put_skill({"skill_id": "evil", "name": "evil"}, push=False)
     assert machine.command("sync", "skills").returncode == 0

@@ -59,7 +59,7 @@ def facing(machine: Machine, hostile: EchoingMarketplace) -> dict[str, str]:
     ("status", "log_format"),
     list(zip([200, 302, 400, 401, 404, 409, 422, 429, 503], ["text", "json"] * 5, strict=False)),
 )
-def test_an_answer_that_holds_the_token_is_told_without_it(
+def test_a_response_that_contains_the_token_is_reported_without_it(
     machine: Machine, hostile: EchoingMarketplace, facing: dict[str, str], status: int, log_format: str
 ) -> None:
     hostile.status = status
@@ -120,7 +120,7 @@ def test_the_process_list_shows_no_token(machine: Machine, facing: dict[str, str
         stop(process)
 
 
-def test_a_person_s_editor_gets_no_token(machine: Machine, facing: dict[str, str], tmp_path: Path) -> None:
+def test_the_user_s_editor_gets_no_token(machine: Machine, facing: dict[str, str], tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     editor = tmp_path / "editor"
     lines = (

@@ -43,7 +43,7 @@ def read(path: Path, stop: Event, found: Any) -> None:
     ("seed", "admission", "scope"),
     [(1, "open", "all"), (2, "age", "all"), (3, "age", "executable"), (4, "review", "all"), (5, "lock", "all")],
 )
-def test_long_histories_serve_nothing_that_nobody_admitted(
+def test_long_histories_never_serve_what_was_not_admitted(
     tmp_path: Path, seed: int, admission: Any, scope: Any
 ) -> None:
     context = multiprocessing.get_context("spawn")
@@ -67,7 +67,7 @@ def test_long_histories_serve_nothing_that_nobody_admitted(
     print(f"{admission}, {scope}: {STEPS} steps, {reads} reads, {len(seen)} versions read")  # noqa: T201 - figures
 
 
-def test_of_2000_updates_under_review_1999_are_approved_from_a_file(tmp_path: Path) -> None:
+def test_1999_of_2000_updates_are_approved_from_a_file(tmp_path: Path) -> None:
     with Sandbox(skills=5000, seed=3) as sandbox:
         machine = Machine(sandbox, tmp_path)
         review = {**NO_LIMITS, "ATOM_SYNC_ADMISSION": "review"}

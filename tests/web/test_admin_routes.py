@@ -152,7 +152,7 @@ def conflict(machine: Machine, *numbers: int) -> list[str]:
     return skill_ids
 
 
-def test_a_conflict_is_seen_and_resolved_by_who_showed_the_token(machine: Machine, server: Served) -> None:
+def test_a_token_holder_can_read_and_resolve_a_conflict(machine: Machine, server: Served) -> None:
     (skill_id,) = conflict(machine, 0)
     listed = server.admin("GET", "conflicts").json()
     assert (listed["total"], listed["conflicts"][0]["skill_id"]) == (1, skill_id)

@@ -266,7 +266,7 @@ def test_the_access_log_has_no_secrets_and_no_probes(machine: Machine) -> None:
         assert secret not in server.log
 
 
-def test_a_taken_port_is_told_in_one_line(machine: Machine, server: Served) -> None:
+def test_a_port_in_use_is_reported_in_one_line(machine: Machine, server: Served) -> None:
     port = str(server.client.base_url.port)
     result = machine.command("serve-health", "--port", port)
     assert result.returncode == 1
@@ -274,6 +274,6 @@ def test_a_taken_port_is_told_in_one_line(machine: Machine, server: Served) -> N
     assert "Traceback" not in result.stderr
 
 
-def test_it_listens_on_loopback_unless_told_otherwise(server: Served) -> None:
+def test_it_listens_on_loopback_by_default(server: Served) -> None:
     assert server.client.base_url.host == "127.0.0.1"
     assert os.environ.get("ATOM_SYNC_HOST") is None

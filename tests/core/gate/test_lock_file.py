@@ -61,7 +61,7 @@ def test_a_text_that_is_not_an_object_has_the_digest_of_its_bytes() -> None:
     assert (broken.version, broken.source) == (None, "edited")
 
 
-def test_missing_different_and_extra_skills_are_told_apart() -> None:
+def test_missing_different_and_extra_skills_are_distinguished() -> None:
     one, two = Locked("1", b"1" * 32, b"e" * 32), Locked("1", b"2" * 32, b"e" * 32)
     lock = LockFile("m", {"gone": one, "other": one, "same": one})
     found = compare(lock, {"same": one, "other": two, "new": two})

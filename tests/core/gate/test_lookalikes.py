@@ -21,7 +21,7 @@ from atom_saas_sync.core.gate.lookalikes import confusables_version, skeleton
     ],
     ids=ascii,
 )
-def test_ids_that_people_cannot_tell_apart_have_the_same_skeleton(other: str) -> None:
+def test_ids_that_look_alike_have_the_same_skeleton(other: str) -> None:
     assert other != "pdf-reader"
     assert skeleton(other) == skeleton("pdf-reader")
 

@@ -170,7 +170,7 @@ def test_a_revoked_skill_in_quarantine_is_judged_like_a_new_one() -> None:
     assert judge(gate("open"), served(BASE), NEW, held, NOW).kind == "admit"
 
 
-def test_who_admits_is_the_policy_or_the_person_who_approved() -> None:
+def test_admitted_by_is_the_policy_or_the_approving_user() -> None:
     approval = evidence(decision=decision(NEW, "approve"))
     verdict = judge(gate(), served(BASE), NEW, approval, NOW)
     assert admitted(NEW, verdict, NOW).by == "eva"
@@ -179,7 +179,7 @@ def test_who_admits_is_the_policy_or_the_person_who_approved() -> None:
         admitted(NEW, judge(gate(), None, NEW, evidence(), NOW), NOW)
 
 
-def test_adopting_admits_in_the_name_of_a_person_except_for_the_first_five_lines() -> None:
+def test_adopting_admits_in_a_user_s_name_except_for_the_first_five_lines() -> None:
     case = gate("review", adopting="eva", revocations_broken=True)
     verdict = judge(case, None, NEW, evidence(seen_otherwise=True), NOW)
     assert (verdict.kind, verdict.line, verdict.by) == ("admit", 0, "eva")

@@ -85,7 +85,7 @@ def test_a_skill_of_here_counts_as_unlisted_while_its_conflict_is_open(store: Ro
     assert store.catalogue.unlisted_ids(set(), recorded=False) == ["a"]
 
 
-def test_told_since_is_what_messages_changed_until_now(store: Rooms) -> None:
+def test_changed_by_events_since_covers_messages_until_now(store: Rooms) -> None:
     for hours, name in ((-2, "before"), (0, "a"), (5, "ahead")):
         with store.events.batch() as batch:
             batch.mark("skill", {name: MessageMark(None)}, NOW + timedelta(hours=hours))

@@ -64,7 +64,7 @@ def test_one_conflict_has_its_three_versions_and_what_is_cached(two: Rooms) -> N
     assert two.conflicts.conflict(99) is None
 
 
-def test_a_resolution_says_who_and_how(two: Rooms) -> None:
+def test_a_resolution_records_who_and_how(two: Rooms) -> None:
     resolve(two, "a")
     assert two.conflicts.count(ConflictFilter()) == 1
     (done,) = two.conflicts.list_conflicts(ConflictFilter(resolved=True))
@@ -92,7 +92,7 @@ def test_a_resolution_confirms_no_skill(two: Rooms) -> None:
     assert two.figures.statistics(NOW).newest_confirmed_at == before == NOW + HOUR
 
 
-def test_replaced_edits_are_new_until_somebody_has_seen_them(store: Rooms) -> None:
+def test_replaced_edits_are_new_until_seen(store: Rooms) -> None:
     store.show(skill("a"), skill("b"), skill("c"))
     store.edit(*(skill(name, code="mine") for name in "abc"))
     store.show(skill("a", code="theirs"), skill("b"), skill("c"), strategy="remote_wins")

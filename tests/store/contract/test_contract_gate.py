@@ -152,7 +152,7 @@ def test_a_page_holds_what_it_offers(store: Rooms) -> None:
     assert (store.catalogue.ids_on_page(1), store.catalogue.ids_on_page(2)) == (["a"], ["b"])
 
 
-def test_what_is_offered_and_not_listed_any_more_is_missed(store: Rooms) -> None:
+def test_an_offer_that_is_no_longer_listed_counts_as_missing(store: Rooms) -> None:
     store.show(ONE)
     put(store, offer(TWO), offer(skill("b"), page=2))
     assert store.catalogue.unlisted_ids({"a"}, recorded=False) == ["b"]
@@ -264,7 +264,7 @@ def test_an_id_looks_like_one_that_is_gone_but_not_once_it_is_served(store: Room
     assert evidence_on(store, skill("A", code="new")).lookalike_of is None
 
 
-def test_of_two_that_look_alike_in_one_list_the_second_does(store: Rooms) -> None:
+def test_the_second_of_two_lookalikes_in_one_list_is_held(store: Rooms) -> None:
     with store.catalogue.batch() as batch:
         found = batch.gate.evidence([skill("modem"), skill("modern"), skill("model")])
     assert {name: each.lookalike_of for name, each in found.items()} == {

@@ -60,7 +60,7 @@ def test_the_oldest_change_is_sent_first(rated: Rooms) -> None:
     assert all(each.version for each in loaded)
 
 
-def test_a_settled_rating_is_sent_no_more(rated: Rooms) -> None:
+def test_a_settled_rating_is_not_sent_again(rated: Rooms) -> None:
     (rating,) = rated.ratings.load(["2"])
     settle(rated, sent(rating))
     assert rated.ratings.load(["2"]) == []
@@ -73,7 +73,7 @@ def test_a_settled_rating_is_sent_no_more(rated: Rooms) -> None:
     assert rated.shown()["a"] == "marketplace"
 
 
-def test_a_rating_that_changed_meanwhile_stays_pending(rated: Rooms) -> None:
+def test_a_rating_changed_while_it_was_sent_stays_pending(rated: Rooms) -> None:
     (rating,) = rated.ratings.load(["2"])
     rated.own_ratings.add("a", "bob", 5, None, now=NOW)
     settle(rated, sent(rating))
@@ -94,7 +94,7 @@ def test_a_newer_rating_of_the_marketplace_can_be_undone(rated: Rooms) -> None:
     assert rated.own_ratings.restore("99", actor="ada", now=NOW) is None
 
 
-def test_failed_ratings_wait_for_their_time_or_a_person(rated: Rooms) -> None:
+def test_failed_ratings_wait_until_due_or_for_a_manual_retry(rated: Rooms) -> None:
     first, second = rated.ratings.load(["1", "2"])
     settle(rated, failed(first, again_at=NOW + 5 * MINUTE), failed(second, again_at=None))
     assert rated.ratings.count_pending() == 1

@@ -133,7 +133,7 @@ def test_the_last_version_of_a_deleted_skill_stays(store: Rooms) -> None:
     assert (last.text, last.ended_by) == (skill("a").text, "deleted")
 
 
-def test_an_edit_is_no_version_of_the_marketplace(store: Rooms) -> None:
+def test_an_edit_is_not_a_version_of_the_marketplace(store: Rooms) -> None:
     store.show(skill("a"))
     store.edit(skill("a", code="mine"), skill("b"))
     assert [each.text for each in store.history.versions("a")] == [skill("a").text]
@@ -159,7 +159,7 @@ def test_a_purge_removes_what_expired_and_spares_what_is_ours(four: Rooms) -> No
     assert purged(four) == ""
 
 
-def test_a_purge_of_everything_takes_ours_only_if_told(four: Rooms) -> None:
+def test_a_purge_of_everything_removes_local_edits_only_on_request(four: Rooms) -> None:
     plan = four.lifetime.choose(NOW, older_than=None, everything=True, local=False)
     assert (plan.skills, plan.protected, plan.local) == (("a", "b"), 2, 0)
     assert purged(four, everything=True, local="cd") == "abcd"

@@ -97,7 +97,7 @@ def test_the_state_of_the_connection_is_the_last_one_noted(store: Rooms) -> None
     assert ended.stopped_at == NOW + DAY
 
 
-def test_what_others_wrote_is_told_and_the_switch_is_left_alone(store: Rooms) -> None:
+def test_other_programs_writes_are_returned_and_the_switch_is_kept(store: Rooms) -> None:
     assert store.state.begin("wss://x", NOW) == ConnectionSwitch()
     lost = ReportedConnection(connected=False, ws_url="wss://x", attempts=7, fallback=True)
     assert store.state.note(lost, NOW) == ConnectionSwitch()
@@ -133,7 +133,7 @@ def test_jobs_take_the_place_of_all_others(store: Rooms) -> None:
     assert store.status().jobs == ()
 
 
-def test_the_last_run_of_a_kind_whoever_started_it(store: Rooms) -> None:
+def test_the_last_run_of_a_kind_whatever_started_it(store: Rooms) -> None:
     assert (store.state.last_poll(), store.jobs.last_started("ratings")) == (None, None)
     store.runs.begin("skills", started_by="ada", now=NOW)
     store.runs.begin("ratings", started_by="timer", now=NOW + HOUR)

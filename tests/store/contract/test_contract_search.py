@@ -40,7 +40,7 @@ def filled(request: pytest.FixtureRequest, databases: Databases, tmp_path: Path)
     rooms.close()
 
 
-def test_every_word_is_found_whoever_wrote_it(filled: Rooms) -> None:
+def test_every_word_is_found_whichever_program_wrote_it(filled: Rooms) -> None:
     reading = filled.reading()
     found = {text: sorted(each.skill_id for each in reading.search(text, SkillFilter())[0]) for text in FOUND}
     assert found == FOUND

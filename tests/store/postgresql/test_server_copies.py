@@ -87,7 +87,7 @@ def test_a_backup_holds_everything_and_is_taken_back_whole(copies: Copies, db: D
     db.connection.execute("INSERT INTO skill_cache (skill_id, skill_data) VALUES ('new', '')")
 
 
-def test_locks_are_held_meanwhile(copies: Copies, db: Database) -> None:
+def test_locks_are_held_during_the_run(copies: Copies, db: Database) -> None:
     from atom_saas_sync.store.postgresql.lock import holder
 
     with copies.exclusive("skills", command="db restore", now=lambda: NOON, sleep=nothing):
@@ -105,7 +105,7 @@ def test_a_file_that_is_cut_off_changes_nothing(copies: Copies, db: Database, tm
         assert content(db) == before
 
 
-def test_targets_that_will_not_do(copies: Copies, tmp_path: Path) -> None:
+def test_invalid_targets(copies: Copies, tmp_path: Path) -> None:
     (tmp_path / "there").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "there")
     for name, said in (("there", "exists"), ("link", "symbolic link"), (".", "is a directory")):

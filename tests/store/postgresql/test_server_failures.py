@@ -109,7 +109,7 @@ def test_real_attempts_that_fail(database_url: str, tmp_path: Path) -> None:
         assert type(error.value) in {kind, DatabaseBusy}, url
 
 
-def test_who_writes_tries_for_a_while_and_who_reads_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writers_retry_for_a_while_and_readers_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     address = read_server_address("postgresql://a@127.0.0.1:1/x")
     pauses: list[float] = []
     moments = iter(range(100))

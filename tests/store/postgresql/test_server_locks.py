@@ -66,7 +66,7 @@ def test_a_waiting_run_gets_the_lock_when_it_is_free(pair: tuple[Database, Datab
     assert all(0.25 <= each <= 1 for each in pauses)
 
 
-def test_who_stands_by_has_no_connection_between_its_tries(pair: tuple[Database, Database]) -> None:
+def test_a_waiting_process_has_no_connection_between_attempts(pair: tuple[Database, Database]) -> None:
     one, other = pair
     held = locked(one)
     held.__enter__()
@@ -81,7 +81,7 @@ def test_who_stands_by_has_no_connection_between_its_tries(pair: tuple[Database,
         assert closed == [True, True]
 
 
-def test_a_run_whose_connection_breaks_between_two_transactions_goes_on(pair: tuple[Database, Database]) -> None:
+def test_a_run_survives_a_broken_connection_between_transactions(pair: tuple[Database, Database]) -> None:
     one, other = pair
     with locked(one):
         cut(one, other)

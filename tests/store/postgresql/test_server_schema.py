@@ -19,7 +19,7 @@ def plain(url: str) -> Connection:
     return Connection(read_server_address(url), busy_timeout_seconds=1)
 
 
-def test_an_empty_schema_is_made_by_whoever_writes_first(postgresql_url: str) -> None:
+def test_the_first_writer_creates_the_schema(postgresql_url: str) -> None:
     with pytest.raises(DatabaseError, match="not up to date: it lacks 0001_tables") as error:
         opened(postgresql_url, read_only=True)
     assert "db upgrade" in str(error.value.hint)
@@ -132,7 +132,7 @@ def test_an_unknown_target_is_refused(db: Database) -> None:
         migrations.downgrade(db, "0999_x")
 
 
-def test_an_older_program_goes_on_only_if_what_it_does_not_know_is_additive(postgresql_url: str) -> None:
+def test_an_older_program_continues_only_if_unknown_migrations_are_additive(postgresql_url: str) -> None:
     with opened(postgresql_url) as db:
         insert = "INSERT INTO schema_migration (name, additive) VALUES (%s, %s)"
         db.connection.execute(insert, ("0998_more", True))

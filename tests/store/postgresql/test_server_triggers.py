@@ -43,7 +43,7 @@ def test_a_write_keeps_the_base_and_makes_the_words_due(db: Database) -> None:
     assert rows(db, "SELECT data FROM skill_base") == [("old",)]
 
 
-def test_a_write_of_the_same_text_or_of_figures_is_no_edit(db: Database) -> None:
+def test_writing_the_same_text_or_figures_is_not_an_edit(db: Database) -> None:
     base(db, "a", "old")
     db.connection.execute("UPDATE skill_cache SET skill_data = 'old', hit_count = 3, updated_at = now()")
     assert rows(db, "SELECT data FROM skill_base") == [(None,)]
@@ -71,7 +71,7 @@ def test_edits_and_local_skills_that_others_delete_are_noted(db: Database, state
     assert rows(db, "SELECT (SELECT count(*) FROM skill_text) + (SELECT count(*) FROM skill_due)") == [(0,)]
 
 
-def test_the_triggers_stand_aside_in_bulk_and_only_there(db: Database) -> None:
+def test_the_triggers_are_disabled_only_during_bulk_writes(db: Database) -> None:
     base(db, "a", "old")
     with db.transaction(bulk=True) as connection:
         connection.execute("UPDATE skill_cache SET skill_data = 'new'")
@@ -223,7 +223,9 @@ def test_resolved_follows_its_time_whichever_others_set(db: Database) -> None:
         ('{"rating_id": "\\\\u0000", "name": "n"}', True),
     ],
 )
-def test_conflicts_about_ratings_are_told_from_those_of_skills(db: Database, text: str, about_skill: bool) -> None:
+def test_conflicts_of_ratings_are_distinguished_from_conflicts_of_skills(
+    db: Database, text: str, about_skill: bool
+) -> None:
     insert = "INSERT INTO conflict_log (skill_id, conflict_type, severity, remote_data) VALUES ('a', 'T', 'LOW', %s)"
     db.connection.execute(insert, (text,))
     assert rows(db, "SELECT about_skill FROM conflict_log") == [(about_skill,)]

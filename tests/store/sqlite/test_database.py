@@ -163,7 +163,7 @@ def test_a_file_that_cannot_be_made_is_refused() -> None:
     assert failure(Path("/proc/atom.db")).__cause__ is not None
 
 
-def test_something_that_is_no_file_is_refused(path: Path) -> None:
+def test_a_path_that_is_not_a_regular_file_is_refused(path: Path) -> None:
     os.mkfifo(path)
     assert "not a regular file" in failure(path).message
 
@@ -176,7 +176,7 @@ def test_a_link_to_nowhere_is_refused(path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"Dear diary, today I was mistaken for a database. " * 30, b"SQLite format 3\0" * 99]
 )
-def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_database_is_refused_and_unchanged(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     for read_only in (False, True):
         error = failure(path, read_only=read_only)
@@ -193,7 +193,7 @@ def test_a_database_cut_short_is_refused(path: Path) -> None:
     assert "backup" in str(error.hint)
 
 
-def test_a_damaged_page_is_reported_by_whoever_reads_it(path: Path) -> None:
+def test_a_damaged_page_is_reported_by_any_command_that_reads_it(path: Path) -> None:
     with Database.open(path) as database, database.transaction() as connection:
         connection.execute("""
             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)

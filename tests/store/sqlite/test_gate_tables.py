@@ -61,7 +61,7 @@ def served(connection: sqlite3.Connection) -> list[str]:
     return [row[0] for row in connection.execute("SELECT skill_id FROM usable_skill")]
 
 
-def test_the_view_tells_who_admitted_what(other: sqlite3.Connection) -> None:
+def test_the_view_shows_who_admitted_what(other: sqlite3.Connection) -> None:
     columns = "content_digest, exec_digest, admitted_at, admitted_by"
     row = other.execute(f"SELECT {columns} FROM usable_skill").fetchone()
     assert tuple(row) == (A.hex(), B.hex(), "2026-02-19T12:00:00Z", "policy")

@@ -115,7 +115,7 @@ def test_a_stop_during_the_wait_ends_it(path: Path) -> None:
         pass
 
 
-def test_somebody_who_only_looks_does_not_keep_a_run_away(path: Path) -> None:
+def test_a_query_of_the_holder_does_not_block_a_run(path: Path) -> None:
     with take(path):
         pass
     descriptor = os.open(lock_file(path), os.O_RDONLY)
@@ -124,7 +124,7 @@ def test_somebody_who_only_looks_does_not_keep_a_run_away(path: Path) -> None:
         assert holder(path, "skills") is not None
 
 
-def test_somebody_who_looks_for_ever_is_no_holder(path: Path) -> None:
+def test_a_process_that_only_queries_forever_is_not_a_holder(path: Path) -> None:
     with take(path):
         pass
     descriptor = os.open(lock_file(path), os.O_RDONLY)
@@ -135,7 +135,7 @@ def test_somebody_who_looks_for_ever_is_no_holder(path: Path) -> None:
     assert caught.value.message == "another skills run is in progress"
 
 
-def test_nobody_holds_a_lock_that_was_never_taken(path: Path) -> None:
+def test_a_lock_that_was_never_taken_has_no_holder(path: Path) -> None:
     assert holder(path, "skills") is None
     assert not lock_file(path).exists()
 
@@ -187,7 +187,7 @@ def test_a_place_that_cannot_hold_the_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir])
-def test_what_is_no_file_makes_nobody_wait(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_special_files_do_not_block(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "atom.db.skills.lock")
     with pytest.raises(DatabaseError, match=r"is not a regular file|Is a directory"):
         holder(tmp_path / "atom.db", "skills")

@@ -37,7 +37,7 @@ def test_a_sound_database_has_no_findings(path: Path, database: Database) -> Non
     assert maintenance.check(database, quick=True) == []
 
 
-def test_what_other_programs_add_is_no_finding(path: Path, database: Database) -> None:
+def test_additions_of_other_programs_are_not_findings(path: Path, database: Database) -> None:
     sql(
         path,
         "CREATE TABLE users (id INTEGER PRIMARY KEY, boss REFERENCES users)",

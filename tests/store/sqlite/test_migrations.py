@@ -365,7 +365,7 @@ def test_the_totals_of_an_older_database_are_kept_and_put_back(path: Path) -> No
         assert sql(path, "SELECT id, device_id, total_syncs FROM sync_state") == [(1, "marketplace_sync", 7)]
 
 
-def test_what_watch_wrote_of_its_setting_is_no_switch_of_an_administrator(path: Path) -> None:
+def test_a_setting_stored_by_watch_is_not_an_administrator_s_switch(path: Path) -> None:
     with Database.open(path, migrate=False) as database:
         migrations.upgrade(database, "0013_backend_state")
         sql(path, "UPDATE websocket_state SET websocket_enabled = 0, started_at = '2026-01-01T00:00:00Z'")

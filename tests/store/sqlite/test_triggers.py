@@ -104,7 +104,7 @@ def test_an_update_is_found_and_saves_the_base_once(other: sqlite3.Connection) -
     assert sources(other) == {"a": "edited", "b": "marketplace"}
 
 
-def test_an_update_that_is_taken_back_by_hand_is_no_edit(other: sqlite3.Connection) -> None:
+def test_an_update_reverted_by_hand_is_not_an_edit(other: sqlite3.Connection) -> None:
     other.execute("UPDATE skill_cache SET skill_data = ? WHERE skill_id = 'a'", (skill("cherry"),))
     other.execute("UPDATE skill_cache SET skill_data = ? WHERE skill_id = 'a'", (skill("apple"),))
     assert sources(other) == {"a": "marketplace", "b": "marketplace"}
@@ -187,9 +187,7 @@ def test_a_changed_id_moves_the_entry(other: sqlite3.Connection) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"name": }', "plain text", b"\xff\x00", b"{}", "[1]", "7", "null", '"x"'])
-def test_text_that_is_no_skill_does_not_fail_another_programs_write(
-    other: sqlite3.Connection, text: str | bytes
-) -> None:
+def test_invalid_text_does_not_fail_another_program_s_write(other: sqlite3.Connection, text: str | bytes) -> None:
     other.execute("UPDATE skill_cache SET skill_data = ? WHERE skill_id = 'a'", (text,))
     assert bases(other)["a"] == "apple"
     assert sources(other)["a"] == "edited"
@@ -218,7 +216,7 @@ def test_recursive_triggers_of_another_program_do_no_harm(other: sqlite3.Connect
     assert bases(other) == {"a": "apple", "b": "berry"}
 
 
-def test_triggers_stand_aside_for_a_bulk_write(other: sqlite3.Connection) -> None:
+def test_triggers_are_disabled_during_a_bulk_write(other: sqlite3.Connection) -> None:
     before = words(other)
     other.execute("BEGIN")
     other.execute("INSERT INTO bulk_write VALUES (1)")

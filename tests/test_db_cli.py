@@ -233,6 +233,23 @@ def test_compacting_gives_space_back_and_says_how_much(path: Path) -> None:
     assert db(path, "compact").stdout.endswith("nothing to free\n")
 
 
+def test_a_copy_is_a_whole_database_and_the_target_must_be_empty(path: Path) -> None:
+    db(path, "upgrade")
+    sql(path, "INSERT INTO skill_rating (skill_id, user_id, rating) VALUES ('a', 'ada', 5)")
+    copy = path.with_name("copy.db")
+    with run_lock(path, "skills", command="sync skills", now=lambda: "now", sleep=lambda _: None):
+        assert "process" in db(path, "copy", "--to", str(copy), exit_code=75).stderr
+    assert not copy.exists()
+    done = document(path, "copy", "--to", str(copy))
+    assert (done["database"], done["copied_to"], done["rows"]["skill_ratings"]) == (str(path), str(copy), 1)
+    assert document(copy, "check")["findings"] == []
+    version = "SELECT version, synced_to_saas FROM skill_rating"
+    assert sql(copy, version) == sql(path, version)
+    assert "is not empty" in db(path, "copy", "--to", str(copy), exit_code=74).stderr
+    assert "itself" in db(path, "copy", "--to", str(path), exit_code=2).stderr
+    assert "expected" in db(path, "copy", "--to", "mysql://here", exit_code=78).stderr
+
+
 def test_a_database_that_cannot_be_used_is_one_line_and_a_hint(path: Path) -> None:
     path.mkdir(parents=True)
     done = db(path, "upgrade", exit_code=74)

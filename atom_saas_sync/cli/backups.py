@@ -145,6 +145,40 @@ def compact(ctx: typer.Context, as_json: _Json = False) -> None:
         say(f"{location}: {size(after)}; " + (f"{size(freed)} freed" if freed else "nothing to free"))
 
 
+def copy(
+    ctx: typer.Context,
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="The database to fill; it has no rows yet.")],
+    as_json: _Json = False,
+) -> None:
+    """Copy everything into an empty database, of the other engine, too: in one transaction, or nothing."""
+    from dataclasses import replace
+
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.cli.session import all_runs_locked
+    from atom_saas_sync.store import open_store
+    from atom_saas_sync.usecases.copy_database import copy_database
+
+    source = runtime.load(ctx.obj).database
+    target = runtime.settings_of(replace(ctx.obj, database=to)).database
+    if str(target) == str(source):
+        raise UsageError(f"{target} is the database itself", hint="name another one")
+    with (
+        open_store(source, create=False) as store,
+        all_runs_locked(store, command="db copy", clock=runtime.RunClock()),
+        open_store(target) as other,
+    ):
+        rows = copy_database(store, other)
+    if as_json:
+        print_json({"database": str(source), "copied_to": str(target), "rows": rows, "total": sum(rows.values())})
+        return
+    say(
+        f"{source} was copied to {target}: {counted(rows['skill_cache'], 'skill')}, "
+        f"{counted(rows['skill_ratings'], 'rating')}, {counted(rows['conflict_log'], 'conflict')}, "
+        f"{sum(rows.values()):,} rows in all"
+    )
+    note("set ATOM_SAAS_DATABASE_URL to the new address before the next run")
+
+
 def _lost(now: LocalWork | None, then: LocalWork) -> list[str]:
     from atom_saas_sync.core.local_work import lost_work
 

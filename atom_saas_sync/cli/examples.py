@@ -31,6 +31,10 @@ EXAMPLES = {
     "db backup": ("atom-sync db backup", "atom-sync db backup --keep 7", "atom-sync db backup before-upgrade.db"),
     "db check": ("atom-sync db check", "atom-sync db check --quick"),
     "db compact": ("atom-sync db compact",),
+    "db copy": (
+        "atom-sync db copy --to postgresql://atom@db.example/atom?sslmode=verify-full",
+        "atom-sync db copy --to sqlite:////var/lib/atom-sync/copy.db",
+    ),
     "db current": ("atom-sync db current",),
     "db downgrade": ("atom-sync db downgrade", "atom-sync db downgrade 0001_catalogue"),
     "db history": ("atom-sync db history",),

@@ -12,6 +12,7 @@ from atom_saas_sync.core.server_address import ServerAddress
 from atom_saas_sync.errors import DatabaseError
 
 if TYPE_CHECKING:
+    from atom_saas_sync.core.location import Location
     from atom_saas_sync.model import Status
     from atom_saas_sync.store.postgresql.copies import Copies
     from atom_saas_sync.store.postgresql.requests import RequestBudget
@@ -113,8 +114,13 @@ class PostgreSQLEngine:
 
         return suggestions(self.location, kind, prefix)
 
-    def scratch_copy(self, directory: Path) -> ServerAddress:  # noqa: ARG002 - no copy is made
-        """Refuse: a database on a server is not copied for a dry run."""
+    def scratch_copy(self, directory: Path) -> Location:
+        """Return a file for a dry run if nothing is on the server yet: the plan is the same on every engine.
+
+        Raises DatabaseError for a database of another version: it is not copied.
+        """
+        if not self.exists():
+            return directory / "dry-run.db"
         raise DatabaseError(
             f"the database {self.location} has not all tables of this version, and a dry run changes none",
             hint="`atom-sync db upgrade` brings it up to date",

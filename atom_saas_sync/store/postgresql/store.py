@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.store.postgresql.known_ids import KnownIds
     from atom_saas_sync.store.postgresql.lifetime import Lifetime
     from atom_saas_sync.store.postgresql.maintenance import Upkeep
+    from atom_saas_sync.store.postgresql.moving import RowsIn, RowsOut
     from atom_saas_sync.store.postgresql.ratings import Ratings
     from atom_saas_sync.store.postgresql.reading import Reading
     from atom_saas_sync.store.postgresql.realtime import RealtimeStore, Schedule
@@ -206,6 +207,18 @@ class PostgreSQLStore:
         from atom_saas_sync.store.postgresql.administration import Schema
 
         return Schema(self._database)
+
+    def moving_out(self) -> AbstractContextManager[RowsOut]:
+        """Open a snapshot of all rows, for another database."""
+        from atom_saas_sync.store.postgresql.moving import moving_out
+
+        return moving_out(self._database)
+
+    def moving_in(self) -> AbstractContextManager[RowsIn]:
+        """Open the transaction that fills this database from another one."""
+        from atom_saas_sync.store.postgresql.moving import moving_in
+
+        return moving_in(self._database)
 
     def maintenance(self) -> Upkeep:
         """Return checks and repairs."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.store.sqlite.history import History
     from atom_saas_sync.store.sqlite.known_ids import KnownIds
     from atom_saas_sync.store.sqlite.lifetime import Lifetime
+    from atom_saas_sync.store.sqlite.moving import RowsIn, RowsOut
     from atom_saas_sync.store.sqlite.ratings import Ratings
     from atom_saas_sync.store.sqlite.reading import Reading
     from atom_saas_sync.store.sqlite.realtime import RealtimeStore, Schedule
@@ -205,6 +206,18 @@ class SQLiteStore:
         from atom_saas_sync.store.sqlite.administration import Schema
 
         return Schema(self._database)
+
+    def moving_out(self) -> AbstractContextManager[RowsOut]:
+        """Open a snapshot of all rows, for another database."""
+        from atom_saas_sync.store.sqlite.moving import moving_out
+
+        return moving_out(self._database)
+
+    def moving_in(self) -> AbstractContextManager[RowsIn]:
+        """Open the transaction that fills this database from another one."""
+        from atom_saas_sync.store.sqlite.moving import moving_in
+
+        return moving_in(self._database)
 
     def maintenance(self) -> Upkeep:
         """Return checks and repairs."""

@@ -29,6 +29,7 @@ from atom_saas_sync.usecases.ports.gate import GateBatch
 from atom_saas_sync.usecases.ports.gate_desk import GateStore
 from atom_saas_sync.usecases.ports.ids import Standing, StoredIds
 from atom_saas_sync.usecases.ports.marketplace import Marketplace, RatingMarketplace, Statistics
+from atom_saas_sync.usecases.ports.moving import RowsIn, RowsOut
 from atom_saas_sync.usecases.ports.people import (
     EditableCatalogue,
     EditBatch,
@@ -76,6 +77,8 @@ __all__ = [
     "RatingMarketplace",
     "RequestsLeft",
     "Resolutions",
+    "RowsIn",
+    "RowsOut",
     "RunLog",
     "SkillBatch",
     "Standing",

@@ -15,6 +15,7 @@ from atom_saas_sync.model import Status
 from atom_saas_sync.usecases.ports.catalogue import StoredCatalogue
 from atom_saas_sync.usecases.ports.gate_desk import GateStore
 from atom_saas_sync.usecases.ports.ids import StoredIds
+from atom_saas_sync.usecases.ports.moving import RowsIn, RowsOut
 from atom_saas_sync.usecases.ports.people import EditableCatalogue, ListedConflicts
 from atom_saas_sync.usecases.ports.ratings import PersonsRatings, StoredRatings
 from atom_saas_sync.usecases.ports.reading import CacheFigures, StoredHistory, StoredLifetime, StoredReading
@@ -127,6 +128,15 @@ class Store(Lockable, Protocol):
 
     def schema(self) -> StoredSchema:
         """Return the migrations of the database."""
+
+    def moving_out(self) -> AbstractContextManager[RowsOut]:
+        """Open a snapshot of all rows, for another database."""
+
+    def moving_in(self) -> AbstractContextManager[RowsIn]:
+        """Open the transaction that fills this database from another one. Raises DatabaseError if it is not empty.
+
+        Nothing is stored if the block ends with an exception, or is killed.
+        """
 
     def maintenance(self) -> Maintenance:
         """Return checks and repairs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
@@ -30,7 +31,7 @@ STARTS_A_PROCESS = {f"{ADMIN_PREFIX}/sync/{name}" for name in ("skills", "rating
 
 def _served_paths() -> list[str]:
     """Return the paths of the application, with their parameters in braces."""
-    nothing: Any = SimpleNamespace(admin_token=None)
+    nothing: Any = SimpleNamespace(admin_token=None, database=Path("unused.db"))
     guard: Any = create_app(nothing, nothing, nothing)
     return sorted({route.path for route in guard._app.routes})  # noqa: SLF001 - its own description
 

@@ -1,4 +1,4 @@
-"""Where the database is."""
+"""The location of the database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `db check` says about skills, whichever engine holds them."""
+"""The findings of `db check` about skills, the same for all engines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def tampered_text(skill_id: str) -> CheckFinding:
 
 
 def tampered_offer(skill_id: str) -> CheckFinding:
-    """Return the finding that a version which waits differs from what the marketplace sent."""
+    """Return the finding that a waiting version differs from what the marketplace sent."""
     return CheckFinding(
         "tampered",
         f"the version of the skill {short_id(skill_id)!r} that waits is not what the marketplace sent",
@@ -35,7 +35,7 @@ def kept_out(skill_id: str, why: str) -> CheckFinding:
 
 
 def not_signed(number: int) -> CheckFinding:
-    """Return the finding that so many skills are not signed."""
+    """Return the finding with the number of unsigned skills."""
     return CheckFinding(
         "unsigned",
         f"{number:,} {'skill is' if number == 1 else 'skills are'} not signed with the key",

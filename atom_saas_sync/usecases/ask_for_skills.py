@@ -1,4 +1,4 @@
-"""Fetching single skills, several at a time."""
+"""Fetch single skills, several at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from atom_saas_sync.usecases.ports import Clock, Marketplace
 
 
 class Found(NamedTuple):
-    """What the marketplace has under an id, None if nothing, and when it was asked."""
+    """The marketplace's skill with an id (None: none), and the time of the request."""
 
     skill_id: str
     version: SkillVersion | InvalidItem | None

@@ -1,4 +1,4 @@
-"""A database belongs to one marketplace, from the first answer on."""
+"""A database belongs to one marketplace from its first response on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fetching pages ahead, several at a time, and handing them out in order."""
+"""Prefetch pages, several at a time, and return them in order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LAST_RESPONSES_SECONDS = 1.0
 
 
 class Fetch(Protocol):
-    """What fetches one page. Several threads call it at a time."""
+    """Fetches one page. Thread-safe."""
 
     def __call__(self, number: int, admit: Callable[[int], bool]) -> FetchedPage:
         """Return the page, asking `admit` for each larger size whether there is room for so many bytes.
@@ -60,7 +60,7 @@ class Prefetcher:
         self._closed = False
 
     def allow(self, last: int) -> None:
-        """Let the pages up to this one be fetched, as far as there is room."""
+        """Allow fetching pages up to this one, as far as there is room."""
         with self._changed:
             self._last = last
             if not self._threads:
@@ -68,7 +68,7 @@ class Prefetcher:
             self._changed.notify_all()
 
     def take(self) -> FetchedPage:
-        """Return the next page, once it is here; the one before is not needed any more.
+        """Wait for the next page and return it; the previous one is no longer needed.
 
         Raises what went wrong with this page, or with all: then the pages before it have been taken, if they came.
         """
@@ -89,7 +89,7 @@ class Prefetcher:
         return came
 
     def arrived(self) -> list[FetchedPage]:
-        """Return the pages that are here and will be taken next, in order."""
+        """Return the fetched pages that will be taken next, in order."""
         with self._changed:
             pages: list[FetchedPage] = []
             while isinstance(page := self._came.get(self._due + len(pages)), FetchedPage):
@@ -97,7 +97,7 @@ class Prefetcher:
             return pages
 
     def close(self) -> None:
-        """Fetch no further pages. Responses to requests under way are awaited briefly, and dropped."""
+        """Fetch no more pages. Wait briefly for requests in progress, and drop their responses."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -185,7 +185,7 @@ class Prefetcher:
             self._changed.notify_all()
 
     def _fail(self, number: int, error: BaseException) -> None:
-        """Note a failure. One of a single page does not keep others from being fetched."""
+        """Record a failure. A failure of a single page does not stop the others."""
         with self._changed:
             if isinstance(error, MarketplaceError) and not _ends_all(error):
                 self._came[number] = error

@@ -48,12 +48,12 @@ _SMALLER = 4
 
 
 class PullOptions(Struct, frozen=True):
-    """What a person or a timer asked of this run.
+    """The options of a run, from a user or a timer.
 
-    `adopting` is the person for whom the first sync admits all that it brings.
+    `adopting` is the user in whose name the first sync admits everything.
 
-    Only a dry run may go without `confirm_deletions`: then all that is not listed counts as deleted, and none is asked
-    for.
+    `confirm_deletions` is off only in a dry run: then every skill that is not listed counts as deleted, without a
+    request.
     """
 
     strategy: Strategy = "remote_wins"
@@ -103,7 +103,7 @@ class CataloguePull:
         self._planner = Planner(gate, options.strategy, marketplace.statistics)
 
     def run(self, *, started_by: str) -> RunReport:
-        """Do it, note it in the audit trail, and return the report. Only bugs and database errors are raised."""
+        """Run, record it in the audit trail, and return the report. Only bugs and database errors are raised."""
         kind = "skills" if self._options.skills else "categories"
         started = self._clock.monotonic()
         now = self._clock.now()
@@ -141,20 +141,20 @@ class CataloguePull:
         report = replace(report, replaced_edits=self._replaced_edits())
         if run_id is not None:
             self._runs.finish(report, now=self._clock.now(), requests=statistics.drain())
-            # Answers of the contract only: a proxy's error page must not let the cache expire (rule 6).
+            # Only valid responses count: a proxy's error page must not let the cache expire (rule 6).
             if tally.listed or tally.counts.categories_synced or statistics.not_modified:
                 self._runs.reached_marketplace(self._clock.now(), statistics.clock_skew_seconds)
         return report
 
     def _replaced_edits(self) -> tuple[int, ...]:
-        """Return the conflicts in which this run has replaced a local edit."""
+        """Return the conflicts in which this run replaced a local edit."""
         number = self._tally.counts.edits_replaced
         if not number or self._options.dry_run or isinstance(self._tally.error, DatabaseError):
             return ()
         return tuple(self._catalogue.newest_replaced_edits(number))
 
     def _note_failed_categories(self, error: MarketplaceError) -> None:
-        """Note that the categories failed; the skills are synced all the same."""
+        """Record that the categories failed; the skills are synced anyway."""
         if self._options.skills and isinstance(error, ApiError | BadResponse):
             leave_out = "`atom-sync sync skills --no-categories` leaves them out"
             error.hint = f"{error.hint}; {leave_out}" if error.hint else leave_out
@@ -198,16 +198,16 @@ class CataloguePull:
         return walk.complete
 
     def _finish_with_gate(self) -> None:
-        """Judge what waits once more: what is due is admitted, also if every page was unchanged."""
+        """Judge waiting versions again, and admit what is due, even if every page was unchanged."""
         if self._gate is not None:
             skew, served = self._marketplace.statistics.clock_skew_seconds, self._catalogue.marketplace_skills()
             self._tally.took(self._gate.finish(self._clock.now(), skew, served=served))
 
     def _look_for_tampered_rows(self) -> list[str]:
-        """Return the skills whose text is not what the marketplace sent, though it counts as such.
+        """Return the skills whose text counts as the marketplace's but is not what it sent.
 
-        A forced run looks at all rows. It reads these skills anew, and those that are not signed with the key yet, or
-        whose digests somebody else may have written.
+        A forced run looks at all rows. It reads these skills again, and those that are not signed with the key or whose
+        digests may be forged.
         """
         tampered = self._catalogue.tampered(everything=self._options.force)
         self._tally.counts.tampered = len(tampered)
@@ -224,7 +224,7 @@ class CataloguePull:
         sizes = [self._options.page_size]
         while sizes[-1] > 1:
             sizes.append(max(1, sizes[-1] // _SMALLER))
-        if not self._options.force:  # with what did last time
+        if not self._options.force:  # with the size that worked last time
             known = (size for size in sizes if self._catalogue.page_records(self._marketplace.list_key(size)))
             sizes = sizes[sizes.index(next(known, sizes[0])) :]
         for page_size in sizes:
@@ -271,7 +271,7 @@ class CataloguePull:
             walk=walk,
             write=not self._options.dry_run,
         )
-        with walk.pages() as pages, closing(writer):  # what was read is kept, however the walk ends
+        with walk.pages() as pages, closing(writer):  # keep what was read, however the walk ends
             for page in pages:
                 self._check()
                 if isinstance(page, PageFailed):
@@ -293,9 +293,9 @@ class CataloguePull:
         return walk
 
     def _look_after_touched_rows(self, listed: Collection[str], tampered: Collection[str]) -> None:
-        """Put rows back that another program deleted, and volatile fields that it changed; also behind a 304.
+        """Restore rows that another program deleted, and volatile fields that it changed, even behind a 304.
 
-        Not of what is not listed: it may be gone, and that is for `Deletions` to find out.
+        Not for skills that are not listed: `Deletions` finds out whether they were deleted.
         """
         touched = [name for name in self._catalogue.modified_ids() if name in listed and name not in tampered]
         if not touched:
@@ -304,9 +304,9 @@ class CataloguePull:
             self._apply(batch, self._planner.touched(batch, touched, self._clock.now()))
 
     def _look_again_at_waiting_conflicts(self, listed: Collection[str]) -> None:
-        """Close what has been settled by edits meanwhile, and apply a strategy that was changed; also behind a 304.
+        """Close conflicts that edits have resolved, and apply a changed strategy, even behind a 304.
 
-        Not for a remote version that is not listed: it may be gone, and that is for `Deletions` to find out.
+        Not for skills that are not listed: `Deletions` finds out whether they were deleted.
         """
         if not self._tally.waiting:
             return

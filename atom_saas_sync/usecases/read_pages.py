@@ -1,7 +1,7 @@
-"""Reading the items of a page: which are unchanged, changed and invalid.
+"""Read the items of a page: which are unchanged, changed and invalid.
 
-A second thread reads the pages that have come while the main thread is inside SQLite, which releases the GIL; started
-earlier, the two would compete for it.
+A second thread reads prefetched pages while the main thread is inside SQLite, which releases the GIL; started earlier,
+the two would compete for it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ParsedPage(Struct):
 
     @property
     def memory(self) -> int:
-        """The bytes that its changed skills take, estimated from above."""
+        """An upper estimate of the memory of its changed skills, in bytes."""
         return sum(version.memory for version in self.changed.values())
 
 
@@ -81,7 +81,7 @@ def read_page(page: FetchedPage, known: Digests, now: datetime) -> ParsedPage:
 
 
 def excluding(known: Digests, news: AbstractSet[str]) -> Digests:
-    """Return the digests that are known but for those of skills that something is to be written of."""
+    """Return the known digests, without those of skills that are about to be written."""
     return {digest: name for digest, name in known.items() if name not in news} if news else known
 
 
@@ -93,7 +93,7 @@ class PageReader:
         self._ahead: dict[int, Future[ParsedPage | None]] = {}
 
     def is_reading(self) -> bool:
-        """Tell whether pages that were read ahead have not been taken yet: what they change is not known."""
+        """Tell whether pages that were read ahead have not been taken yet, so that their changes are unknown."""
         return bool(self._ahead)
 
     def read_ahead(
@@ -111,7 +111,7 @@ class PageReader:
             self._ahead[page.number] = self._thread.submit(_read_after, before, page, known.pop(page.number), now)
 
     def read(self, page: FetchedPage, known: Callable[[], Digests], now: datetime) -> ParsedPage:
-        """Return the page, read by now if it was not before. Raises TooLarge."""
+        """Return the page, reading it now if necessary. Raises TooLarge."""
         ahead = self._ahead.pop(page.number, None)
         read = None if ahead is None else ahead.result()
         if read is None:
@@ -120,20 +120,20 @@ class PageReader:
         return read
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         if self._thread is not None:
             self._thread.shutdown()
 
 
 class _Before(Struct):
-    """The pages that are read and not written yet: the skills that they change, and the memory that those take."""
+    """Pages that are read but not written: their changed skills, and the memory of these."""
 
     memory: int
     news: set[str] = field(default_factory=set)
 
 
 def _read_after(before: _Before, page: FetchedPage, known: Digests, now: datetime) -> ParsedPage | None:
-    """Read a page while others are not written yet; None if those take too much memory to read one more."""
+    """Read a page while others are not written yet; None if those take too much memory."""
     if before.memory > MEMORY_TO_READ_AHEAD:
         return None
     read = read_page(page, excluding(known, before.news), now)
@@ -144,5 +144,5 @@ def _read_after(before: _Before, page: FetchedPage, known: Digests, now: datetim
 
 
 def names_if_held(items: Collection[InvalidItem]) -> list[str]:
-    """Return the ids of invalid items that are valid for skills which the database holds already."""
+    """Return the ids of invalid items that are valid for skills already in the database."""
     return [item.if_held.skill_id for item in items if item.if_held is not None]

@@ -1,4 +1,4 @@
-"""Walking the list of skills page by page; core/listing.py says when it ends, and whether it was complete."""
+"""Walk the list of skills page by page; core/listing.py decides when it ends, and whether it was complete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from atom_saas_sync.usecases.prefetch import Fetch, Prefetcher
 
 
 class PageFailed(Struct, frozen=True):
-    """A page that could not be fetched although the marketplace answered; the walk tries to go on after it."""
+    """A page that could not be fetched although the marketplace responded; the walk tries to continue after it."""
 
     number: int
     error: MarketplaceError
@@ -45,7 +45,7 @@ class PageSource:
         return _asked(page, number, asked_at)
 
     def intact(self, number: int) -> FetchedPage:
-        """Fetch a page again that was damaged on its way. Raises MarketplaceError."""
+        """Fetch a page again that was damaged in transit. Raises MarketplaceError."""
         asked_at = self._clock.now()
         return _asked(self._marketplace.list_skills(number, self.page_size, intact=True), number, asked_at)
 
@@ -56,7 +56,7 @@ def _asked(page: FetchedPage, number: int, asked_at: datetime) -> FetchedPage:
 
 
 class Walk:
-    """One walk over the list. The consumer of `pages` tells it by `saw` what it found on each.
+    """One walk over the list. The consumer of `pages` reports by `saw` what it found on each.
 
     `check` is called while the consumer waits, and may raise. With one connection, no page is requested that may not be
     needed.
@@ -82,18 +82,18 @@ class Walk:
 
     @property
     def complete(self) -> bool:
-        """Tell whether this walk has seen the whole list."""
+        """Tell whether this walk saw the whole list."""
         return self.listing.complete(self.distinct)
 
     @property
     def distinct(self) -> int:
-        """Return how many distinct skills the list has shown; each unusable item counts as one."""
+        """Return the number of distinct skills in the list; each invalid item counts as one."""
         return len(self.seen) + self._unusable_items
 
     @property
     def listed(self) -> AbstractSet[str]:
-        """Return all ids that the list has shown, including those of invalid items."""
-        return self.seen | self.unusable if self.unusable else self.seen  # many, so usually not copied
+        """Return all ids in the list, including those of invalid items."""
+        return self.seen | self.unusable if self.unusable else self.seen  # a large set, so usually not copied
 
     @property
     def evidence(self) -> tuple[int | None, int | None, int]:
@@ -101,7 +101,7 @@ class Walk:
         return self.listing.first_total, self.listing.total, self.distinct
 
     def saw(self, skill_ids: Iterable[str], unusable: Iterable[str | None] = ()) -> None:
-        """Note the skills of a page, and the ids, None if there is none, of its unusable items."""
+        """Record the skills of a page, and the ids of its invalid items (None: unknown)."""
         self.seen.update(skill_ids)
         for skill_id in unusable:
             self._unusable_items += 1
@@ -110,7 +110,7 @@ class Walk:
 
     @contextmanager
     def pages(self) -> Iterator[Iterator[FetchedPage | PageFailed]]:
-        """Yield the pages in order, the next ones being fetched meanwhile."""
+        """Yield the pages in order, prefetching the next ones."""
         try:
             yield self._pages()
         finally:
@@ -124,7 +124,7 @@ class Walk:
                 page = self.prefetcher.take()
             except (ApiError, BadResponse) as error:
                 if isinstance(error, TooLarge) and self._page_size > 1:
-                    raise  # smaller pages may do
+                    raise  # smaller pages may work
                 following = self.listing.could_not_fetch()
                 if not self.listing.ended:
                     yield PageFailed(number, error)

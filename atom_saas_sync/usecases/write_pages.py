@@ -1,4 +1,4 @@
-"""Writing the pages of a walk: at once or, as long as little changes, several together."""
+"""Write the pages of a walk: one by one, or several together while little changes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PAGES_AHEAD = 2
 
 
 class PageWriter:
-    """Reads and writes the pages of one walk. Without `write` nothing is stored, only counted."""
+    """Reads and writes the pages of one walk. Without `write`, changes are only counted."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class PageWriter:
         self._prepared: dict[int, Digests] = {}
 
     def take(self, page: FetchedPage) -> None:
-        """Read a page, and write it: at once, or, as long as little changes, together with those that follow."""
+        """Read a page, and write it: at once, or together with the following ones while little changes."""
         now = self._clock.now()
         if page.items is None:
             read = read_page(page, {}, now)
@@ -81,14 +81,14 @@ class PageWriter:
             self.flush()
 
     def close(self) -> None:
-        """Write what was read, and end the thread that reads ahead."""
+        """Write what was read, and stop the thread that reads ahead."""
         try:
             self.flush()
         finally:
             self._reader.close()
 
     def flush(self) -> None:
-        """Write the pages that were read and not written yet."""
+        """Write the pages that are read but not written."""
         pages, self._unwritten = self._unwritten, []
         if not pages:
             return
@@ -117,7 +117,7 @@ class PageWriter:
         self._tally.took(actions)
 
     def _is_new(self, page: ParsedPage, *, beyond: bool) -> bool:
-        """Note what a page shows; tell whether it is more than a repetition of the last one."""
+        """Record a page; tell whether it is more than a repetition of the previous one."""
         for version in page.changed.values():
             if version.dropped:
                 log.debug("%s: dropped malformed %s", short_id(version.skill_id), ", ".join(version.dropped))
@@ -133,10 +133,10 @@ class PageWriter:
         return True
 
     def _read_whole_next_time(self, page: ParsedPage, again: AbstractSet[str]) -> None:
-        """Ask without condition next time for pages that show the same skills.
+        """Request pages that contain the same skills unconditionally next time.
 
-        The list changed between their answers, and which came first is not known. Besides, the store knows one page of
-        each skill: if the other was not modified next time, the skill would seem not to be listed.
+        The list changed between their responses, in unknown order. Besides, the store knows one page for each skill: if
+        the other page were not modified next time, the skill would seem to be missing.
         """
         page.etag = None
         for each in self._unwritten:
@@ -145,7 +145,7 @@ class PageWriter:
         self._catalogue.distrust(sorted(again))
 
     def _take_held(self, page: ParsedPage) -> None:
-        """Count among the changed those whose id no new skill may have, but one held already has."""
+        """Add items to the changed ones whose id is only invalid for new skills, if the database has that skill."""
         odd = {item.if_held.skill_id: item.if_held for item in page.invalid if item.if_held is not None}
         if odd:
             held = self._catalogue.known(list(odd)).keys()
@@ -153,7 +153,7 @@ class PageWriter:
             page.invalid = [each for each in page.invalid if each.if_held is None or each.if_held.skill_id not in held]
 
     def _fetch_damaged(self, page: ParsedPage) -> ParsedPage | None:
-        """Fetch a page again that was damaged on its way. If it stays so, its damaged items are set aside."""
+        """Fetch a page again that was damaged in transit. If it stays damaged, its damaged items are set aside."""
         try:
             fetched = self._source.intact(page.number)
         except (ApiError, BadResponse) as error:
@@ -162,14 +162,14 @@ class PageWriter:
         return read_page(fetched, self._known_on_page(page.number), page.read_at)
 
     def _known_on_page(self, page: int) -> Digests:
-        """Return the digests that are known of a page, without skills that are not written yet: they are news."""
+        """Return the known digests of a page, without skills that are about to be written."""
         known = self._prepared.pop(page, None)
         if known is None:
             known = self._catalogue.digests_on_page(page)
         return excluding(known, _news(self._unwritten))
 
     def _prepare_to_read_ahead(self, pages: Sequence[ParsedPage]) -> None:
-        """Look up what is known of the pages that follow, before the transaction that writes these."""
+        """Look up the known digests of the next pages, before the transaction that writes these."""
         following, news = pages[-1].number + 1, _news(pages)
         if news and not self._reader.is_reading():
             self._prepared = {
@@ -178,16 +178,16 @@ class PageWriter:
             }
 
     def _write_page(self, batch: StoredBatch, page: ParsedPage) -> list[Action]:
-        """Compare a page with what is stored, and carry out what follows; return that."""
+        """Compare a page with what is stored, and apply and return the resulting actions."""
         known = batch.known(page.changed)
-        # What a message has told since the page was asked for, the page may not know yet.
+        # A page may not contain changes that messages announced after it was requested.
         told = batch.changed_by_events_since(page.asked_at, now=self._clock.now())
         changed = without_outdated(page.changed, told, known, page.read_at)
         actions = self._planner.listed(batch, known, changed, page.read_at)
         if not self._write:
             return actions
         batch.apply(actions, page.read_at, page=page.number)
-        # Only a page of which everything is stored may answer "not modified" next time.
+        # Only a page that is stored completely may get a "not modified" next time.
         whole = (
             told.isdisjoint(page.unchanged)
             and told.isdisjoint(page.changed)
@@ -209,7 +209,7 @@ class PageWriter:
 
 
 def _news(pages: Sequence[ParsedPage]) -> set[str]:
-    """Return the skills of which these pages have something to write."""
+    """Return the skills that these pages change."""
     return {name for page in pages for name in (*page.changed, *names_if_held(page.invalid))}
 
 

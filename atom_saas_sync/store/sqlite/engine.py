@@ -1,4 +1,4 @@
-"""A database file before it is opened, as the contract has it (usecases/ports/engine.py)."""
+"""A database file before it is opened (the contract is in usecases/ports/engine.py)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SQLiteEngine:
         self.location = path
 
     def exists(self) -> bool:
-        """Tell whether there is a file. Raises DatabaseError where that cannot be told."""
+        """Tell whether the file exists. Raises DatabaseError if that is unknown."""
         from atom_saas_sync.store.sqlite.files import exists
 
         return exists(self.location)
@@ -101,7 +101,7 @@ class SQLiteEngine:
 
     @contextmanager
     def upkeep(self) -> Iterator[SQLiteUpkeep]:
-        """Open what moves the write-ahead log into the file, and keeps the lock fair."""
+        """Open the maintenance that checkpoints the write-ahead log and keeps the lock fair."""
         from atom_saas_sync.store.sqlite.database import Database
         from atom_saas_sync.store.sqlite.upkeep import SQLiteUpkeep
 
@@ -109,13 +109,13 @@ class SQLiteEngine:
             yield SQLiteUpkeep(database)
 
     def free_disk_gb(self) -> float:
-        """Return the room, in GB, on the file system where the file is or will be. Raises DatabaseError."""
+        """Return the free space, in GB, on the database's file system. Raises DatabaseError."""
         from atom_saas_sync.store.sqlite.files import free_disk_gb
 
         return free_disk_gb(self.location)
 
     def suggestions(self, kind: str, prefix: str) -> list[tuple[str, str]]:
-        """Return values of this kind that begin with `prefix`, each with its meaning."""
+        """Return values of this kind with this prefix, each with its meaning."""
         from atom_saas_sync.store.sqlite.suggestions import suggestions
 
         return suggestions(self.location, kind, prefix)
@@ -136,7 +136,7 @@ class SQLiteEngine:
         return tuple(each.name for each in MIGRATIONS)
 
     def copies(self) -> Copies:
-        """Return what makes backups, and restores them."""
+        """Return the database's backups: making and restoring them."""
         from atom_saas_sync.store.sqlite.administration import Copies
 
         return Copies(self.location)

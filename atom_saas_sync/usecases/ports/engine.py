@@ -1,4 +1,4 @@
-"""A database, and what is done with it as a whole; the verbs of one subject are in the other modules."""
+"""A database as a whole; the other modules have the methods of single subjects."""
 
 from __future__ import annotations
 
@@ -61,70 +61,70 @@ class Store(Lockable, Protocol):
         """
 
     def rebind(self, marketplace: str, *, deletions: int, actor: str, now: datetime) -> None:
-        """Let the database belong to another marketplace, whose next sync may delete that many skills.
+        """Assign the database to another marketplace, whose next sync may delete up to that many skills.
 
-        Skills, bases, local edits, open conflicts and ratings stay; what was learned of the former marketplace goes.
+        Skills, bases, local edits, open conflicts and ratings stay; data about the former marketplace is discarded.
         """
 
     def catalogue(self, *, history_versions: int, signer: Signer | None = None) -> StoredCatalogue:
-        """Return what runs read and write."""
+        """Return the catalogue, for runs."""
 
     def edits(self, *, history_versions: int) -> EditableCatalogue:
-        """Return what people edit."""
+        """Return the catalogue, for local edits."""
 
     def conflicts(self, *, history_versions: int, signer: Signer | None = None) -> ListedConflicts:
         """Return the conflict log."""
 
     def reading(self, now: datetime) -> StoredReading:
-        """Return the cache as readers see it at a moment."""
+        """Return the cache as readers see it at `now`."""
 
     def history(self) -> StoredHistory:
         """Return the versions of skills."""
 
     def ids(self) -> StoredIds:
-        """Return what finds ids and names."""
+        """Return the lookup of ids and names."""
 
     def lifetime(self) -> StoredLifetime:
-        """Return what purging needs."""
+        """Return the cache's lifetime, for purging."""
 
     def figures(self) -> CacheFigures:
         """Return the figures of the cache."""
 
     def ratings(self) -> StoredRatings:
-        """Return the ratings as sending them needs them."""
+        """Return the ratings, for syncs."""
 
     def own_ratings(self) -> PersonsRatings:
-        """Return the ratings as people see and change them."""
+        """Return the ratings, for users."""
 
     def runs(self, *, marketplace: str | None = None) -> StoredRuns:
         """Return the audit trail; from the first answer on, the database belongs to `marketplace`, if to none yet."""
 
     def run_history(self) -> StoredRunHistory:
-        """Return the audit trail as it is shown."""
+        """Return the audit trail, for lists."""
 
     def budget(self) -> BudgetDesk:
-        """Return the request budget as people see it."""
+        """Return the request budget, for users."""
 
     def events(self, *, history_versions: int, signer: Signer | None = None) -> StoredEvents:
-        """Return what applies messages."""
+        """Return the store for applying messages."""
 
     def confirmations(self, *, history_versions: int, signer: Signer | None = None) -> StoredConfirmations:
-        """Return what takes the answers about skills of which messages told."""
+        """Return the store for confirming messages."""
 
     def watch_state(self) -> StateStore:
         """Return the stored state of `watch`."""
 
     def switch(self) -> StoredSwitch:
-        """Return the switch by which people control the connection of `watch`."""
+        """Return the switch that controls the connection of `watch`."""
 
     def schedule(self) -> JobStore:
         """Return the plan of the periodic jobs."""
 
     def gate(self, *, history_versions: int, signer: Signer | None = None) -> GateStore:
-        """Return what opens the transactions of the gate."""
+        """Return the gate's transactions."""
 
     def serving(self, signer: Signer | None = None) -> StoredServing:
-        """Return what is served, as it must be verified."""
+        """Return the served skills, for verification."""
 
     def schema(self) -> StoredSchema:
         """Return the migrations of the database."""
@@ -143,14 +143,14 @@ class Store(Lockable, Protocol):
 
 
 class Engine(Protocol):
-    """A database before it is opened, whether it is there or not. Threads may share it. It holds no connection."""
+    """A database before it is opened, which need not exist. Thread-safe; has no connection."""
 
     @property
     def location(self) -> Location:
         """Return where the database is; as text, for people, without a password."""
 
     def exists(self) -> bool:
-        """Tell whether there is a database, of any version. Raises DatabaseError where that cannot be told."""
+        """Tell whether there is a database, of any version. Raises DatabaseError if that is unknown."""
 
     def is_current(self) -> bool:
         """Tell whether there is a database, and it has all migrations. Raises DatabaseError, also for a newer one."""
@@ -206,7 +206,7 @@ class Engine(Protocol):
         """
 
     def upkeep(self) -> AbstractContextManager[StoreUpkeep]:
-        """Open what a process that writes continuously does for the database, over a connection of its own."""
+        """Open the maintenance for a process that writes continuously, over a connection of its own."""
 
     def free_disk_gb(self) -> float | None:
         """Return the room, in GB (10^9 bytes), on the file system where the database is or will be.
@@ -231,4 +231,4 @@ class Engine(Protocol):
         """Return the names of all migrations of this version, oldest first. Nothing is opened."""
 
     def copies(self) -> DatabaseCopies:
-        """Return what makes backups, and restores them."""
+        """Return the database's backups: making and restoring them."""

@@ -1,4 +1,4 @@
-"""What `db` needs of the store: its schema, its checks and its copies."""
+"""What `db` needs from the store: schema, checks and copies."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class StoredSchema(Protocol):
         """
 
     def origin(self) -> str:
-        """Return who made the database: `backend`, the Atom backend, or `atom-sync`."""
+        """Return who created the database: `backend` (the Atom backend) or `atom-sync`."""
 
     def loss(self, target: str | int) -> Mapping[str, int]:
         """Return what a downgrade to `target` would lose, and how much.
@@ -77,13 +77,13 @@ class Maintenance(Protocol):
     """Checks and repairs of the open database."""
 
     def check(self, *, quick: bool, signer: Signer | None) -> list[CheckFinding]:
-        """Look at the whole database and return what is wrong; an empty list is the good answer.
+        """Check the whole database and return the findings; an empty list means that all is well.
 
         `quick` leaves out what takes longest. With a `signer` the signatures are checked, too.
         """
 
     def repair(self) -> None:
-        """Build the full-text index again from the cached skills."""
+        """Rebuild the full-text index from the cached skills."""
 
     def compact(self) -> tuple[int, int]:
         """Give unused space back; return the bytes before and after. The caller keeps other runs off.
@@ -92,14 +92,14 @@ class Maintenance(Protocol):
         """
 
     def tampered_and_unsigned(self, signer: Signer | None) -> tuple[int, int]:
-        """Return how many skills do not have their digest, and how many are not signed with the key."""
+        """Return the numbers of skills that do not match their digest, and that are not signed with the key."""
 
     def try_writing(self) -> None:
         """Raise DatabaseError if nothing can be written."""
 
 
 class DatabaseCopies(Lockable, Protocol):
-    """Backups of a database, which need not be open, and putting one in its place."""
+    """Backups of a database, which need not be open, and restoring them."""
 
     def back_up(self, target: Path, *, force: bool) -> None:
         """Write a consistent, verified copy while others read and write; it appears complete or not at all.
@@ -115,13 +115,13 @@ class DatabaseCopies(Lockable, Protocol):
         """
 
     def read_backup(self, file: Path) -> tuple[str, str | None, LocalWork]:
-        """Return a backup's revision, the marketplace that it belongs to (None: no sync yet) and the work in it.
+        """Return a backup's revision, its marketplace (None: never synced) and its local work.
 
         Raises UsageError if the file is the database itself, and DatabaseError if it cannot be restored.
         """
 
     def current_work(self) -> LocalWork | None:
-        """Return the local work in the database; None if it is unknown: damaged or of another version."""
+        """Return the local work in the database; None if unknown because it is damaged or of another version."""
 
     def tables_of_others(self) -> list[str]:
         """Return the tables of other programs in the database, which a restore would reset to the backup's date."""

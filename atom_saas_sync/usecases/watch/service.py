@@ -47,7 +47,7 @@ class Watch:
     """The service. `run` returns after `stop`, and raises DatabaseError if writing fails for too long.
 
     `poll` makes one polling run in the calling thread; None if it could not because it was stopped or locked out.
-    `interrupt` ends runs that are at work. `token_changed` says whether there is another token than the last one used.
+    `interrupt` ends running polls. `token_changed` tells whether the token differs from the one used last.
     """
 
     def __init__(

@@ -17,8 +17,8 @@ _SET_BASE = """
         (skill_id, page, wire_digest, content_digest, exec_digest, confirmed_at, data, version, signature, admitted_at,
          admitted_by)
     SELECT skill_id, page, wire_digest, content_digest, exec_digest, %s, data, version, signature, %s, admitted_by
-    FROM unnest(%s::text[], %s::bigint[], %s::bytea[], %s::bytea[], %s::bytea[], %s::text[], %s::text[], %s::bytea[],
-        %s::text[])
+    FROM unnest(%b::text[], %b::bigint[], %b::bytea[], %b::bytea[], %b::bytea[], %b::text[], %b::text[], %b::bytea[],
+        %b::text[])
         AS new (skill_id, page, wire_digest, content_digest, exec_digest, data, version, signature, admitted_by)
     ON CONFLICT (skill_id) DO UPDATE SET
         page = coalesce(excluded.page, b.page), wire_digest = excluded.wire_digest,
@@ -36,7 +36,7 @@ _SET_BASE = """
 """
 _NOTE_SEEN = """
     INSERT INTO skill_seen (skill_id, content_digest, exec_digest, version, signature)
-    SELECT * FROM unnest(%s::text[], %s::bytea[], %s::bytea[], %s::text[], %s::bytea[])
+    SELECT * FROM unnest(%b::text[], %b::bytea[], %b::bytea[], %b::text[], %b::bytea[])
     ON CONFLICT (skill_id, content_digest) DO UPDATE SET exec_digest = excluded.exec_digest,
         version = excluded.version, signature = excluded.signature WHERE excluded.signature IS NOT NULL
 """

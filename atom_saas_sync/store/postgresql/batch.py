@@ -103,7 +103,7 @@ class Batch:
         wanted = [(each.skill_id, version_key(each.fields), each.exec_digest) for each in versions]
         rows = self._connection.execute(
             "SELECT DISTINCT s.skill_id "
-            "FROM unnest(%s::text[], %s::text[], %s::bytea[]) AS w (skill_id, version, exec_digest) "
+            "FROM unnest(%b::text[], %b::text[], %b::bytea[]) AS w (skill_id, version, exec_digest) "
             "JOIN skill_seen AS s ON s.skill_id = w.skill_id AND s.version = w.version "
             "AND s.exec_digest <> w.exec_digest",
             ([each[0] for each in wanted], [each[1] for each in wanted], [each[2] for each in wanted]),

@@ -33,7 +33,7 @@ def increment_all(connection: psycopg.Connection[Row], counted: Iterable[Counted
     names, texts, values = (list(column) for column in zip(*added, strict=True))
     connection.execute(
         "INSERT INTO counter AS c (name, labels, value) "
-        "SELECT * FROM unnest(%s::text[], %s::text[], %s::double precision[]) "
+        "SELECT * FROM unnest(%b::text[], %b::text[], %b::double precision[]) "
         "ON CONFLICT (name, labels) DO UPDATE SET value = c.value + excluded.value",
         (names, texts, values),
     )

@@ -41,7 +41,7 @@ from atom_saas_sync.store.postgresql.history import end_versions
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.store.postgresql.served import ServedSkills
 
-_TEXTS = "FROM unnest(%s::text[], %s::text[]) AS new (skill_id, text) WHERE b.skill_id = new.skill_id"
+_TEXTS = "FROM unnest(%b::text[], %b::text[]) AS new (skill_id, text) WHERE b.skill_id = new.skill_id"
 _KEEP_BASE = f"UPDATE skill_base AS b SET data = new.text {_TEXTS} AND b.data IS NULL"  # noqa: S608 - constants
 _REFRESH_BASE = f"UPDATE skill_base AS b SET data = new.text {_TEXTS}"  # noqa: S608 - constants
 _READ_AGAIN = "UPDATE skill_base SET wire_digest = ''::bytea WHERE skill_id = ANY(%s)"

@@ -17,7 +17,7 @@ from atom_saas_sync.store.postgresql.rows import Row
 _KEEP = """
     INSERT INTO skill_version (skill_id, version, content_digest, exec_digest, ended_at, ended_by, data)
     SELECT skill_id, version, content_digest, exec_digest, %s, ended_by, data
-    FROM unnest(%s::text[], %s::text[], %s::bytea[], %s::bytea[], %s::text[], %s::bytea[]) WITH ORDINALITY
+    FROM unnest(%b::text[], %b::text[], %b::bytea[], %b::bytea[], %b::text[], %b::bytea[]) WITH ORDINALITY
         AS new (skill_id, version, content_digest, exec_digest, ended_by, data, place)
 """
 _UNLESS_LAST = """
@@ -75,7 +75,7 @@ def keep_local(
         """
         INSERT INTO skill_version (skill_id, version, content_digest, exec_digest, ended_at, ended_by, data, origin)
         SELECT skill_id, version, content_digest, exec_digest, %s, %s, data, 'local'
-        FROM unnest(%s::text[], %s::text[], %s::bytea[], %s::bytea[], %s::bytea[]) WITH ORDINALITY
+        FROM unnest(%b::text[], %b::text[], %b::bytea[], %b::bytea[], %b::bytea[]) WITH ORDINALITY
             AS new (skill_id, version, content_digest, exec_digest, data, place)
         ORDER BY place
         """,

@@ -49,7 +49,7 @@ class RealtimeBatch(Batch):
             """
             INSERT INTO last_message AS m (kind, key, sent_at, applied_at, deleted)
             SELECT %s, key, sent_at, %s, deleted
-            FROM unnest(%s::text[], %s::timestamptz[], %s::boolean[]) AS new (key, sent_at, deleted)
+            FROM unnest(%b::text[], %b::timestamptz[], %b::boolean[]) AS new (key, sent_at, deleted)
             ON CONFLICT (kind, key) DO UPDATE SET (sent_at, applied_at, deleted)
                 = (coalesce(excluded.sent_at, m.sent_at), excluded.applied_at, excluded.deleted)
             """,
@@ -237,7 +237,7 @@ class Schedule:
             connection.execute("DELETE FROM scheduled_job")
             connection.execute(
                 "INSERT INTO scheduled_job (id, name, minutes, next_run_time, updated_at) SELECT id, name, minutes, "
-                "next_run_time, %s FROM unnest(%s::text[], %s::text[], %s::integer[], %s::timestamptz[]) "
+                "next_run_time, %s FROM unnest(%b::text[], %b::text[], %b::integer[], %b::timestamptz[]) "
                 "AS new (id, name, minutes, next_run_time)",
                 (
                     now.replace(microsecond=0),

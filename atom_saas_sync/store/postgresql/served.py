@@ -18,19 +18,19 @@ from atom_saas_sync.store.postgresql.skill_text import drop_entries, entry_of, w
 _ADD_VERSION = """
     INSERT INTO skill_cache (skill_id, skill_data, expires_at, created_at, updated_at)
     SELECT skill_id, skill_data, expires_at, %s, updated_at
-    FROM unnest(%s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[])
+    FROM unnest(%b::text[], %b::text[], %b::timestamptz[], %b::timestamptz[])
         AS new (skill_id, skill_data, expires_at, updated_at)
 """
 _REPLACE_VERSION = """
     UPDATE skill_cache AS c
     SET skill_data = new.skill_data, expires_at = coalesce(new.expires_at, c.expires_at), updated_at = new.updated_at
-    FROM unnest(%s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[])
+    FROM unnest(%b::text[], %b::text[], %b::timestamptz[], %b::timestamptz[])
         AS new (skill_id, skill_data, expires_at, updated_at)
     WHERE c.skill_id = new.skill_id
 """
 _WRITE_FIGURES = """
     UPDATE skill_cache AS c SET skill_data = new.skill_data
-    FROM unnest(%s::text[], %s::text[]) AS new (skill_id, skill_data) WHERE c.skill_id = new.skill_id
+    FROM unnest(%b::text[], %b::text[]) AS new (skill_id, skill_data) WHERE c.skill_id = new.skill_id
 """
 _NEVER = "9999-12-31 23:59:59+00"
 

@@ -19,7 +19,7 @@ _KNOWN = f"""
     SELECT wanted.skill_id, c.skill_data, c.updated_at, b.wire_digest, b.content_digest, b.exec_digest, b.data, b.page,
            b.deleted_at, b.version, w.id AS waiting_id, nullif(w.remote_data, '{NO_VERSION}') AS remote_data,
            w.undone_at, b.signature
-    FROM unnest(%s::text[]) AS wanted (skill_id)
+    FROM unnest(%b::text[]) AS wanted (skill_id)
     LEFT JOIN skill_cache AS c ON c.skill_id = wanted.skill_id
     LEFT JOIN skill_base AS b ON b.skill_id = wanted.skill_id
     LEFT JOIN LATERAL (

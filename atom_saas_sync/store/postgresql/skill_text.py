@@ -27,8 +27,8 @@ _WRITE = f"""
         rating_count, sent_moment, head, words)
     SELECT skill_id, name, version, category, name_key, category_key, string_to_array(tag_keys, E'{_LIST}'),
         average_rating, rating_count, sent_moment, head::tsvector, array_to_tsvector(string_to_array(words, ' '))
-    FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
-        %s::double precision[], %s::double precision[], %s::double precision[], %s::text[], %s::text[])
+    FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[],
+        %b::double precision[], %b::double precision[], %b::double precision[], %b::text[], %b::text[])
         AS new (skill_id, name, version, category, name_key, category_key, tag_keys, average_rating, rating_count,
             sent_moment, head, words)
     ON CONFLICT (skill_id) DO UPDATE SET (name, version, category, name_key, category_key, tag_keys, average_rating,
@@ -93,7 +93,7 @@ def write_figures(connection: psycopg.Connection[Row], texts: Mapping[str, str])
     entries = [(skill_id, decode_object(text) or {}) for skill_id, text in texts.items()]
     connection.execute(
         "UPDATE skill_text AS t SET (average_rating, rating_count, sent_moment) = (new.average, new.count, new.moment) "
-        "FROM unnest(%s::text[], %s::double precision[], %s::double precision[], %s::double precision[]) "
+        "FROM unnest(%b::text[], %b::double precision[], %b::double precision[], %b::double precision[]) "
         "AS new (skill_id, average, count, moment) WHERE t.skill_id = new.skill_id",
         (
             [skill_id for skill_id, _ in entries],

@@ -19,6 +19,7 @@ from atom_saas_sync.core.scripts import ALONE, MARKS
 HEAD = (("name", "A"), ("tags", "B"), ("category", "B"), ("description", "C"))
 _CODE = "code"
 
+_BYTES_OF_CHARACTER = 4  # at most
 _LONGEST_WORD = 255
 _MOST_BYTES = 900_000  # a tsvector holds a megabyte
 _MOST_OF_HEAD = 300_000
@@ -38,11 +39,14 @@ _PLAIN = bytes(ord(chr(code).lower()) if chr(code).isalnum() else 32 for code in
 
 
 class _Simple(dict[int, str]):
-    """Folds the case of single characters to single ones: `ß` stays, and a final sigma is a sigma."""
+    """Folds single characters to single ones: `ß` stays, a final sigma is a sigma, Latin letters lose their marks."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
+        base = unicodedata.normalize("NFD", character)[0]
         full = character.casefold()
+        if base.isascii() and base.isalpha():
+            full = base.lower()
         self[code] = found = full if len(full) == 1 else character.lower()
         return found
 
@@ -67,7 +71,7 @@ def tokens(text: str) -> list[str]:
     """Return the words of a text in their order."""
     if text.isascii():
         return text.encode().translate(_PLAIN).decode().split()
-    folded = unicodedata.normalize("NFD", text.encode(errors="replace").decode()).translate(_simple)
+    folded = text.encode(errors="replace").decode().translate(_simple)
     folded = _OTHER_MARKS.sub("", unicodedata.normalize("NFC", _LATIN_MARKS.sub("", folded)))
     return [token for token in _TOKENS(folded) if not _is_alone(token) or token.isalnum() or token in _MARK_TOKENS]
 
@@ -85,7 +89,9 @@ def words(texts: Iterable[str]) -> list[str]:
             # Most of a long text are ASCII words, and most words come often.
             for chunk in dict.fromkeys(text.encode(errors="replace").translate(_PLAIN).decode().split()):
                 found |= dict.fromkeys(tokens(chunk))
-    return _that_fit(map(_cut, found), _MOST_BYTES)
+    if max(map(len, found), default=0) * _BYTES_OF_CHARACTER > _LONGEST_WORD:
+        found = dict.fromkeys(map(_cut, found))
+    return _that_fit(found, _MOST_BYTES)
 
 
 def texts_of(fields: Mapping[str, Any]) -> list[str]:
@@ -147,16 +153,20 @@ def _leaves(value: object) -> Iterator[str]:
 
 
 def _cut(word: str) -> str:
-    if len(word) * 4 <= _LONGEST_WORD:
+    if len(word) * _BYTES_OF_CHARACTER <= _LONGEST_WORD:
         return word
     encoded = word.encode()
     return word if len(encoded) <= _LONGEST_WORD else encoded[:_LONGEST_WORD].decode(errors="ignore")
 
 
 def _that_fit(found: Iterable[str], most: int) -> list[str]:
+    """Return as many as fit, the first ones. Of nearly all skills that is all, which costs nothing to find out."""
+    words = list(found)
+    if sum(map(len, words)) * _BYTES_OF_CHARACTER <= most:
+        return words
     kept: list[str] = []
     size = 0
-    for word in found:
+    for word in words:
         size += len(word) if word.isascii() else len(word.encode())
         if size > most:
             break

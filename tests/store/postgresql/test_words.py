@@ -29,6 +29,7 @@ def in_sqlite(text: str) -> list[str]:
 @given(_TEXT)
 @example("ΟΔΟΣ Straße İstanbul ồ \u017f ŉ µ ŀ")
 @example("用Excel导出 报表")
+@example("\u00c0\u0e39 A\u0300")
 def test_words_are_those_of_sqlite(text: str) -> None:
     assert tokens(text) == in_sqlite(text)
 

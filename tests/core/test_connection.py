@@ -24,7 +24,7 @@ from atom_saas_sync.model import ConnectionSwitch, ReportedConnection
 MIDDLE = 0.5  # of the jitter: delays are just what the table says
 
 
-def lifeline(*, jitter: float = MIDDLE, **rules: Any) -> ConnectionState:
+def connection_state(*, jitter: float = MIDDLE, **rules: Any) -> ConnectionState:
     return ConnectionState(ConnectionRules(**rules), lambda: jitter)
 
 
@@ -42,7 +42,7 @@ def fail(line: ConnectionState, times: int, now: float = 0.0) -> list[float]:
 
 
 def test_distances_grow_from_a_second_to_an_hour() -> None:
-    line = lifeline(attempts=100)
+    line = connection_state(attempts=100)
     assert line.start(0) == [Command.CONNECT]
     distances = fail(line, 20)
     assert distances[:6] == [1, 2, 4, 8, 16, 16]
@@ -51,7 +51,7 @@ def test_distances_grow_from_a_second_to_an_hour() -> None:
 
 
 def test_fallback_begins_with_the_third_failure() -> None:
-    line = lifeline()
+    line = connection_state()
     line.start(0)
     line.ended(0, "a")
     line.ended(1, "b")
@@ -63,10 +63,10 @@ def test_fallback_begins_with_the_third_failure() -> None:
 
 
 def test_after_the_configured_attempts_the_next_is_an_hour_away() -> None:
-    line = lifeline(attempts=5)
+    line = connection_state(attempts=5)
     line.start(0)
     assert fail(line, 7) == [1, 2, 4, 8, 3600, 3600, 3600]
-    line = lifeline(attempts=1)
+    line = connection_state(attempts=1)
     line.start(0)
     line.ended(0, "x")
     assert line.fallback
@@ -74,7 +74,7 @@ def test_after_the_configured_attempts_the_next_is_an_hour_away() -> None:
 
 
 def test_with_no_attempts_the_first_failure_is_the_last() -> None:
-    line = lifeline(attempts=0)
+    line = connection_state(attempts=0)
     assert line.start(0) == [Command.CONNECT]
     line.ended(5, "x")
     assert line.fallback
@@ -84,7 +84,7 @@ def test_with_no_attempts_the_first_failure_is_the_last() -> None:
 
 
 def test_only_a_valid_message_begins_the_schedule_anew() -> None:
-    line = lifeline()
+    line = connection_state()
     line.start(0)
     for _ in range(4):
         line.ended(0, "closed")
@@ -100,7 +100,7 @@ def test_only_a_valid_message_begins_the_schedule_anew() -> None:
 
 
 def test_each_connection_is_followed_by_catching_up() -> None:
-    line = lifeline()
+    line = connection_state()
     line.start(0)
     for _ in range(3):
         line.opened(0)
@@ -110,7 +110,7 @@ def test_each_connection_is_followed_by_catching_up() -> None:
 
 
 def test_a_ping_at_each_interval() -> None:
-    line = lifeline(heartbeat_seconds=30)
+    line = connection_state(heartbeat_seconds=30)
     line.start(0)
     line.opened(0)
     assert line.due() == 30
@@ -123,7 +123,7 @@ def test_a_ping_at_each_interval() -> None:
 
 
 def test_silence_for_the_interval_and_ten_seconds_is_the_end() -> None:
-    line = lifeline(heartbeat_seconds=30)
+    line = connection_state(heartbeat_seconds=30)
     line.start(0)
     line.opened(0)
     line.frame(7)
@@ -139,7 +139,7 @@ def test_silence_for_the_interval_and_ten_seconds_is_the_end() -> None:
 
 def test_a_refused_token_is_not_tried_again_within_five_minutes() -> None:
     for jitter in (0.0, 0.5, 1.0):
-        line = lifeline(jitter=jitter)
+        line = connection_state(jitter=jitter)
         line.start(0)
         for _ in range(12):
             line.ended(0, "refused", token_refused=True)
@@ -149,7 +149,7 @@ def test_a_refused_token_is_not_tried_again_within_five_minutes() -> None:
 
 
 def test_a_new_token_is_tried_at_once() -> None:
-    line = lifeline()
+    line = connection_state()
     line.start(0)
     line.ended(0, "refused", token_refused=True)
     line.new_token(10)
@@ -161,7 +161,7 @@ def test_a_new_token_is_tried_at_once() -> None:
 
 
 def test_a_disabled_websocket_is_fallback_from_the_start() -> None:
-    line = lifeline(enabled=False)
+    line = connection_state(enabled=False)
     assert line.start(0) == []
     assert (line.fallback, line.connected, line.due()) == (True, False, math.inf)
     assert line.new_rules(5, ConnectionRules()) == [Command.CONNECT]
@@ -172,7 +172,7 @@ def test_a_disabled_websocket_is_fallback_from_the_start() -> None:
 
 
 def test_an_administrator_switches_the_websocket_off_and_on() -> None:
-    line = lifeline()
+    line = connection_state()
     line.start(0)
     line.opened(1)
     assert line.message(1) == [Command.CATCH_UP]
@@ -186,7 +186,7 @@ def test_an_administrator_switches_the_websocket_off_and_on() -> None:
 
 
 def test_a_retry_ends_the_waiting_alone() -> None:
-    line = lifeline()
+    line = connection_state()
     line.start(0)
     assert line.retry() == []
     line.ended(0, "refused", token_refused=True)
@@ -212,7 +212,7 @@ def test_zeros_written_by_other_programs_request_an_attempt(found: ConnectionSwi
 
 
 def test_new_rules_end_the_waiting() -> None:
-    line = lifeline(attempts=1)
+    line = connection_state(attempts=1)
     line.start(0)
     line.ended(0, "x")
     assert line.new_rules(1, ConnectionRules()) == [Command.CONNECT]
@@ -222,7 +222,7 @@ def test_new_rules_end_the_waiting() -> None:
 
 
 def test_seconds_in_fallback_are_counted_once() -> None:
-    line = lifeline(attempts=1)
+    line = connection_state(attempts=1)
     line.start(0)
     assert line.take_fallback_seconds(5) == 0
     line.ended(10, "x")
@@ -237,7 +237,7 @@ def test_seconds_in_fallback_are_counted_once() -> None:
 
 def test_the_whole_story_of_a_connection() -> None:
     """From the first attempt through fallback to the hour, back again, silence, and a refused token."""
-    line, now = lifeline(attempts=9), 0.0
+    line, now = connection_state(attempts=9), 0.0
     assert line.start(now) == [Command.CONNECT]
     told: list[tuple[float, bool]] = []
     for _ in range(10):

@@ -34,7 +34,7 @@ class ConnectionKeeper:
 
     def __init__(
         self,
-        lifeline: ConnectionState,
+        machine: ConnectionState,
         *,
         open_link: Callable[[Callable[[], None]], Awaitable[Connection]],
         inbox: Inbox,
@@ -43,7 +43,7 @@ class ConnectionKeeper:
         report: ConnectionReport,
         clock: Clock,
     ) -> None:
-        self._lifeline = lifeline
+        self._machine = machine
         self._open_link = open_link
         self._inbox = inbox
         self._catch_up = catch_up
@@ -61,44 +61,44 @@ class ConnectionKeeper:
     async def run(self) -> Never:
         """Maintain the connection. Raises an internal error after which nothing would reconnect."""
         self._bug: asyncio.Future[Never] = asyncio.get_running_loop().create_future()
-        self._carry_out(self._lifeline.start(self._clock.monotonic()))
+        self._carry_out(self._machine.start(self._clock.monotonic()))
         while True:
             now = self._clock.monotonic()
             if self._inbox.is_full:
                 self._note_frame()
-            if actions := self._lifeline.tick(now):
+            if actions := self._machine.tick(now):
                 self._carry_out(actions)
             self._rescheduled.clear()
-            wait = min(max(0.0, self._lifeline.due() - self._clock.monotonic()), _CLOCK_SECONDS)
+            wait = min(max(0.0, self._machine.due() - self._clock.monotonic()), _CLOCK_SECONDS)
             await wait_for(self._rescheduled, wait)
             if self._bug.done():
                 await self._bug
-            if self._lifeline.token_refused and await asyncio.to_thread(self._token_changed):
+            if self._machine.token_refused and await asyncio.to_thread(self._token_changed):
                 log.info("there is a new token: trying it")
-                self._carry_out(self._lifeline.new_token(self._clock.monotonic()))
+                self._carry_out(self._machine.new_token(self._clock.monotonic()))
 
     def begin(self, rules: ConnectionRules, switch: ConnectionSwitch) -> None:
         """Set the initial rules, before `run`: the settings and the stored switch of the administrators."""
-        self._lifeline.rules = replace(rules, allowed=switch.enabled)
+        self._machine.rules = replace(rules, allowed=switch.enabled)
         self._poll_if_switched_off()
 
     def new_rules(self, rules: ConnectionRules, *, reconnect: bool) -> None:
         """Apply new settings; the administrators' switch keeps its value."""
-        if reconnect and self._lifeline.holds:
+        if reconnect and self._machine.holds:
             self._hang_up("reloaded the configuration")
-        rules = replace(rules, allowed=self._lifeline.rules.allowed)
-        self._carry_out(self._lifeline.new_rules(self._clock.monotonic(), rules))
+        rules = replace(rules, allowed=self._machine.rules.allowed)
+        self._carry_out(self._machine.new_rules(self._clock.monotonic(), rules))
 
     def obey(self, found: ConnectionSwitch, before: ReportedConnection | None) -> None:
         """Act on what other programs have written into the stored state (data-model.md, websocket_state)."""
-        lifeline, now = self._lifeline, self._clock.monotonic()
+        machine, now = self._machine, self._clock.monotonic()
         if self._stopping:
             return
-        if found.enabled != lifeline.rules.allowed:
+        if found.enabled != machine.rules.allowed:
             log.warning("an administrator has switched the WebSocket %s", "on" if found.enabled else "off")
-            self._carry_out(lifeline.new_rules(now, replace(lifeline.rules, allowed=found.enabled)))
+            self._carry_out(machine.new_rules(now, replace(machine.rules, allowed=found.enabled)))
             self._poll_if_switched_off()
-        elif asks_for_retry(found, before) and (actions := lifeline.retry()):
+        elif asks_for_retry(found, before) and (actions := machine.retry()):
             log.info("another program has reset the connection: trying it now")
             self._carry_out(actions)
 
@@ -112,7 +112,7 @@ class ConnectionKeeper:
         """Close the connection properly, within a second, after `stop`."""
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
-        self._lifeline.reason = "stopped"
+        self._machine.reason = "stopped"
         if (link := self._link) is not None:
             with suppress(TimeoutError, WebSocketClosed):
                 async with asyncio.timeout(1.0):
@@ -126,8 +126,8 @@ class ConnectionKeeper:
                 self._task = asyncio.create_task(self._hold())
                 self._task.add_done_callback(self._note_bug)
             elif action is Command.HANG_UP:
-                silence = f"no frame for {self._lifeline.rules.heartbeat_seconds + 10:.0f} s"
-                self._hang_up(self._lifeline.rules.polling_only or silence)
+                silence = f"no frame for {self._machine.rules.heartbeat_seconds + 10:.0f} s"
+                self._hang_up(self._machine.rules.polling_only or silence)
             elif action is Command.CATCH_UP:
                 self._catch_up()
             elif action is Command.PING:
@@ -154,12 +154,12 @@ class ConnectionKeeper:
 
     def _note_frame(self) -> None:
         """Record that a frame arrived, or that we were not reading."""
-        self._lifeline.frame(self._clock.monotonic())
+        self._machine.frame(self._clock.monotonic())
 
     def heard(self, kind: str) -> None:
         """Record that a valid message arrived, which proves that the connection works, and answer a ping."""
-        was_in_fallback = self._lifeline.fallback
-        if actions := self._lifeline.message(self._clock.monotonic()):
+        was_in_fallback = self._machine.fallback
+        if actions := self._machine.message(self._clock.monotonic()):
             self._carry_out(actions)
             if was_in_fallback:
                 log.info("reconnected: polling fallback ended")
@@ -185,13 +185,13 @@ class ConnectionKeeper:
 
     async def _follow(self) -> Never:
         """Connect and receive frames. Raises WebSocketClosed when the connection ends."""
-        lifeline, clock = self._lifeline, self._clock
+        machine, clock = self._machine, self._clock
         link = await self._open_link(self._note_frame)
         self._link, self._hung_up = link, None
         self._talk, self._unsaid = None, set()
         self._report.connected()
         log.info("connected to %s", self._report.shown_url)
-        self._carry_out(lifeline.opened(clock.monotonic()))
+        self._carry_out(machine.opened(clock.monotonic()))
         while True:
             await self._inbox.take(await link.receive())
 
@@ -202,23 +202,23 @@ class ConnectionKeeper:
             self._rescheduled.set()
 
     def _poll_if_switched_off(self) -> None:
-        if self._lifeline.rules.polling_only == DISABLED_BY_ADMIN:
+        if self._machine.rules.polling_only == DISABLED_BY_ADMIN:
             self._catch_up()
 
     def _note_end(self, ended: WebSocketClosed) -> None:
         self._report.invalid(ended.bad_frame)
         reason, self._hung_up = self._hung_up or ended.message, None
-        was_in_fallback = self._lifeline.fallback
+        was_in_fallback = self._machine.fallback
         now = self._clock.monotonic()
-        self._carry_out(self._lifeline.ended(now, reason, token_refused=ended.token_refused))
-        if self._lifeline.rules.polling_only is not None:
+        self._carry_out(self._machine.ended(now, reason, token_refused=ended.token_refused))
+        if self._machine.rules.polling_only is not None:
             log.info("the connection was closed: %s", reason)
             return
-        following = self._lifeline.next_attempt
+        following = self._machine.next_attempt
         again = "no further attempt" if following is None else f"next attempt in {following - now:.0f} s"
-        log.warning("%s; %s (failure %d)", reason, again, self._lifeline.failures)
-        if self._lifeline.fallback and not was_in_fallback:
-            log.error("falling back to polling; failures in a row: %d", self._lifeline.failures)
+        log.warning("%s; %s (failure %d)", reason, again, self._machine.failures)
+        if self._machine.fallback and not was_in_fallback:
+            log.error("falling back to polling; failures in a row: %d", self._machine.failures)
 
     async def _send_unsaid(self, link: Connection, unsaid: set[Literal["ping", "pong"]]) -> None:
         with suppress(WebSocketClosed):  # reported by the receiver

@@ -30,7 +30,7 @@ class ConnectionReport:
 
     def __init__(
         self,
-        lifeline: ConnectionState,
+        machine: ConnectionState,
         *,
         shown_url: str,
         store: StateStore,
@@ -40,7 +40,7 @@ class ConnectionReport:
         found: Callable[[ConnectionSwitch, ReportedConnection | None], None],
     ) -> None:
         self.shown_url = shown_url
-        self._lifeline = lifeline
+        self._machine = machine
         self._store = store
         self._write = write
         self._supervisor = supervisor
@@ -88,21 +88,21 @@ class ConnectionReport:
 
     async def store(self) -> None:
         """Store the state and add the counts; if that fails, they are added the next time."""
-        lifeline, now = self._lifeline, self._clock.now()
-        fallback_seconds = self._fallback_unstored + lifeline.take_fallback_seconds(self._clock.monotonic())
-        following = lifeline.next_attempt
+        machine, now = self._machine, self._clock.now()
+        fallback_seconds = self._fallback_unstored + machine.take_fallback_seconds(self._clock.monotonic())
+        following = machine.next_attempt
         messages, self._messages = self._messages, Counter()
         invalid, self._invalid = self._invalid, 0
         errors, self._internal_errors = self._internal_errors, 0
-        reconnects = lifeline.reconnects - self._reconnects_stored
+        reconnects = machine.reconnects - self._reconnects_stored
         state = ReportedConnection(
-            connected=lifeline.connected,
+            connected=machine.connected,
             ws_url=self.shown_url,
             connected_at=self._connected_at,
-            reason=lifeline.reason,
-            attempts=lifeline.attempts,
-            failures=lifeline.failures,
-            fallback=lifeline.fallback,
+            reason=machine.reason,
+            attempts=machine.attempts,
+            failures=machine.failures,
+            fallback=machine.fallback,
             next_attempt_at=None
             if following is None
             else now + timedelta(seconds=max(0.0, following - self._clock.monotonic())),
@@ -128,16 +128,16 @@ class ConnectionReport:
             before, self._stored = self._stored, state
             self._found(found, before)
         self._supervisor.status(self._describe())
-        if not self._is_ready and (lifeline.connected or lifeline.fallback):
+        if not self._is_ready and (machine.connected or machine.fallback):
             self._is_ready = True
             self._supervisor.ready()
 
     def _describe(self) -> str:
-        lifeline = self._lifeline
-        if lifeline.connected:
+        machine = self._machine
+        if machine.connected:
             return f"connected; {counted(self._total, 'message')}"
-        following = lifeline.next_attempt
+        following = machine.next_attempt
         seconds = None if following is None else max(0.0, following - self._clock.monotonic())
         again = "" if seconds is None else f"; next attempt in {seconds:.0f} s"
-        mode = "fallen back to polling" if lifeline.fallback else "connecting"
-        return f"{mode}: {lifeline.reason}{again}" if lifeline.reason else mode
+        mode = "fallen back to polling" if machine.fallback else "connecting"
+        return f"{mode}: {machine.reason}{again}" if machine.reason else mode

@@ -75,11 +75,11 @@ class Watch:
         self._supervisor = supervisor
         self._clock = clock
         self._stop = asyncio.Event()
-        self._lifeline = lifeline = ConnectionState(settings.rules, jitter)
+        self._machine = machine = ConnectionState(settings.rules, jitter)
         self._writer = writer = Writer(clock)
         write = writer.write
         self._report = report = ConnectionReport(
-            lifeline,
+            machine,
             shown_url=settings.shown_url,
             store=store,
             write=write,
@@ -95,7 +95,7 @@ class Watch:
         backlog = Backlog()
         inbox = Inbox(backlog, report=report, heard=self._heard, fetch=self._polling.ask)
         self._connection = ConnectionKeeper(
-            lifeline,
+            machine,
             open_link=open_link,
             inbox=inbox,
             catch_up=self._polling.ask,
@@ -185,7 +185,7 @@ class Watch:
 
     def _poll_interval(self) -> timedelta | None:
         """Return the polling interval; None if a connection or a job makes polling unnecessary."""
-        if not self._lifeline.fallback or self._jobs.include("skills"):
+        if not self._machine.fallback or self._jobs.include("skills"):
             return None
         return timedelta(minutes=self._settings.poll_minutes)
 

@@ -52,6 +52,7 @@ def source(store: Rooms) -> Iterator[Store]:
         batch.gate.decide([Decision("e", version.content_digest, "approve", NOW, "ada", None)])
         batch.count_requests({("skills", "200"): 3})
     store.runs.stop_scheduling(actor="ada", now=NOW)
+    store.runs.begin("skills", started_by="ada", now=NOW)
     with store.engine.open() as opened:
         yield opened
 
@@ -113,8 +114,10 @@ def test_what_arrived_can_be_worked_with(source: Store, target: Location) -> Non
     with open_store(target) as other:
         copy_database(source, other)
         # New rows get numbers of their own.
-        rating = other.own_ratings().add("c", "bob", 5, None, now=NOW)
-        assert rating.id not in {each.id for each in source.own_ratings().listed()[0]}
+        (run,) = source.run_history().list_runs(None)
+        assert other.runs().begin("skills", started_by="bob", now=NOW) > run.id
+        other.own_ratings().add("c", "bob", 5, None, now=NOW)
+        assert len({each.id for each in other.own_ratings().listed()[0]}) == 2
         catalogue = other.catalogue(history_versions=2)
         assert catalogue.page_records(LIST) == source.catalogue(history_versions=2).page_records(LIST)
         numbers = [each.id for each in other.conflicts(history_versions=2).list_conflicts(ConflictFilter())]

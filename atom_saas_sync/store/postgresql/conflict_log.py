@@ -1,4 +1,4 @@
-"""Writing the log of conflicts."""
+"""Write the conflict log."""
 
 from __future__ import annotations
 

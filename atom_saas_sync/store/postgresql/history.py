@@ -1,4 +1,4 @@
-"""The versions of a skill: the base, and those that ended, the marketplace's and those written here."""
+"""The versions of a skill: the base, and former ones, from the marketplace and written locally."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _DROP_OLDEST = """
 def end_versions(
     connection: psycopg.Connection[Row], effects: Sequence[EndVersion], now: datetime, *, number: int
 ) -> None:
-    """Keep versions that end, and drop the oldest beyond the `number` to keep.
+    """Store versions that end, and drop the oldest ones beyond the `number` to keep.
 
     The last version of a deleted skill is always kept: it is evidence (rule 12).
     """
@@ -104,7 +104,7 @@ class History:
         self._database = database
 
     def versions(self, skill_id: str) -> list[PublishedVersion]:
-        """Return the versions of a skill, the newest first: the base, then what the marketplace or we have replaced."""
+        """Return the versions of a skill, newest first: the base, then the replaced ones."""
         with self._database.reading() as connection:
             return versions_of(connection, skill_id)
 
@@ -112,7 +112,7 @@ class History:
 def versions_of(
     connection: psycopg.Connection[Row], skill_id: str, *, admitted: bool = False
 ) -> list[PublishedVersion]:
-    """Return the versions of a skill, the newest first; `admitted`: only the marketplace's that were served."""
+    """Return the versions of a skill, newest first; `admitted`: only the marketplace's that were served."""
     ended = [
         PublishedVersion(
             number=row["id"],

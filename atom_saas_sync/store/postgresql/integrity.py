@@ -1,4 +1,4 @@
-"""Integrity: comparing the stored texts of the marketplace with their digests."""
+"""Compare the stored texts of the marketplace with their digests."""
 
 from __future__ import annotations
 
@@ -55,18 +55,18 @@ class _Stored(NamedTuple):
 
 
 def fits(text: bytes, digest: bytes) -> bool:
-    """Tell whether a text has this content digest."""
+    """Tell whether a text matches this content digest."""
     decoded = decode_with_shape(text)
     return decoded is not None and content_digest(*decoded) == digest
 
 
 def tampered(connection: psycopg.Connection[Row], signer: Signer | None) -> list[str]:
-    """Return the skills whose marketplace text does not have its digest, or whose digest is forged, of all."""
+    """Return all skills whose marketplace text does not match its digest, or whose digest is forged."""
     return [each.skill_id for each in _stored(connection, _TEXTS) if each.is_tampered(signer)]
 
 
 def tampered_since_last_check(connection: psycopg.Connection[Row], signer: Signer | None) -> list[str]:
-    """Return those among what was written since the last run, edited or deleted here, or found by the last check."""
+    """Return the tampered ones among rows written since the last run, edited or deleted here, or found last time."""
     since = parse_time(get_fact(connection, _CHECKED_AT))
     if since is None:
         return tampered(connection, signer)
@@ -84,7 +84,7 @@ def tampered_among(
 
 
 def unsigned(connection: psycopg.Connection[Row], signer: Signer | None) -> list[str]:
-    """Return the skills that are not signed with the key; none without a key."""
+    """Return the skills that are not signed with the key; empty without a key."""
     if signer is None:
         return []
     rows = connection.execute("SELECT skill_id, signature FROM skill_base WHERE deleted_at IS NULL")
@@ -92,7 +92,7 @@ def unsigned(connection: psycopg.Connection[Row], signer: Signer | None) -> list
 
 
 def respelled(connection: psycopg.Connection[Row]) -> list[str]:
-    """Return the skills whose text is not byte for byte what came; of the others, the same bytes prove the text."""
+    """Return the skills whose text is not byte for byte what the marketplace sent."""
     return [
         each.skill_id for each in _stored(connection, _TEXTS) if sha256(each.text.encode()).digest() != each.wire_digest
     ]

@@ -1,4 +1,4 @@
-"""What `db check` looks for in the gate's tables."""
+"""The checks of `db check` on the gate's tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from atom_saas_sync.store.postgresql.rows import Row
 
 
 def kept_out(connection: psycopg.Connection[Row]) -> Iterator[tuple[str, str]]:
-    """Yield each skill that is in the cache although it is revoked or in quarantine, and which of the two."""
+    """Yield each cached skill that is revoked or in quarantine, and which of the two."""
     snapshot = ServedSnapshot(connection, None)
     revocations = snapshot.revocations()
     revoked = set(snapshot.revoked_skills(revocations)) if revocations.entries else set()

@@ -1,4 +1,4 @@
-"""All that is stored about skills and that a verdict depends on: a few statements for many skills."""
+"""Read the stored facts that verdicts depend on, with a few statements for many skills."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _ADMITTED_SINCE = """
 def evidence(
     connection: psycopg.Connection[Row], versions: Sequence[SkillVersion], signer: Signer | None
 ) -> dict[str, Evidence]:
-    """Return the evidence on these versions, one of a skill, by its id."""
+    """Return the evidence on these versions, one per skill, by skill id."""
     if not versions:
         return {}
     ids = [each.skill_id for each in versions]

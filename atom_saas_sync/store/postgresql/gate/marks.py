@@ -1,4 +1,4 @@
-"""What the gate remembers from run to run, as facts."""
+"""The gate's marks between runs, stored as facts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _POLICY, _JUDGED, _CLOCK = "gate_policy", "gate_judged", "gate_clock"
 
 
 def read_marks(connection: psycopg.Connection[Row]) -> Marks:
-    """Return what was remembered last. What another program wrote there counts as nothing."""
+    """Return the stored marks. Invalid values from other programs count as absent."""
     facts = get_facts(connection, (_POLICY, _JUDGED, _CLOCK, REVOCATIONS_BROKEN))
     try:
         fingerprint = bytes.fromhex(facts.get(_JUDGED, "")) or None
@@ -32,7 +32,7 @@ def read_marks(connection: psycopg.Connection[Row]) -> Marks:
 
 
 def write_marks(connection: psycopg.Connection[Row], marks: Marks, now: datetime) -> None:
-    """Remember these; what is None stays as it is."""
+    """Store these marks; None leaves a mark unchanged."""
     if marks.policy is not None:
         set_fact(connection, _POLICY, marks.policy, now)
     if marks.judged is not None:

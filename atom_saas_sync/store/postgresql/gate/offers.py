@@ -1,4 +1,4 @@
-"""What the marketplace shows and nobody has admitted."""
+"""Versions from the marketplace that are not admitted."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def put_offers(
     history_versions: int,
     signatures: Sequence[bytes | None] | None = None,
 ) -> None:
-    """Store what waits, each in place of what waited before, which the history keeps as never served."""
+    """Store offers; each replaces the skill's previous offer, which goes into the history as never served."""
     ids, digests = [each.skill_id for each in offers], [each.content_digest for each in offers]
     executables, versions = [each.exec_digest for each in offers], [each.version for each in offers]
     first_seen = [each.first_seen_at for each in offers]
@@ -103,7 +103,7 @@ def put_offers(
 def drop_offers(
     connection: psycopg.Connection[Row], skill_ids: Sequence[str], now: datetime, *, history_versions: int
 ) -> None:
-    """Remove what waits; with `history_versions` the history keeps that many texts as never served."""
+    """Remove offers; with `history_versions`, the history keeps that many texts as never served."""
     ids = list(skill_ids)
     if history_versions:
         connection.execute(_KEEP_AS_NEVER_SERVED, (now.replace(microsecond=0), ids, [None] * len(ids)))
@@ -112,7 +112,7 @@ def drop_offers(
 
 
 def offers(connection: psycopg.Connection[Row], skill_ids: Iterable[str]) -> dict[str, Offer]:
-    """Return what waits or was refused of these skills."""
+    """Return the held or refused versions of these skills."""
     rows = connection.execute(f"SELECT {OFFERED} FROM skill_offer AS o WHERE o.skill_id = ANY(%s)", (list(skill_ids),))  # noqa: S608 - constant
     return {row["skill_id"]: offer_of(row) for row in rows}
 
@@ -120,7 +120,7 @@ def offers(connection: psycopg.Connection[Row], skill_ids: Iterable[str]) -> dic
 def waiting(
     connection: psycopg.Connection[Row], *, reason: str | None = None, skill_ids: Sequence[str] | None = None
 ) -> list[WaitingOffer]:
-    """Return what waits, the oldest first, each with what is served."""
+    """Return the waiting versions, oldest first, each with the served one."""
     rows = connection.execute(
         f"""
         SELECT {OFFERED}, b.content_digest AS served_digest, b.exec_digest AS served_exec_digest,
@@ -146,17 +146,17 @@ def waiting(
 
 
 def ids_to_judge(connection: psycopg.Connection[Row], now: datetime, *, everything: bool) -> list[str]:
-    """Return the skills whose offer is due or was held for something that is over, or all with an offer."""
+    """Return the skills whose offer is due or whose reason for being held is gone, or all with an offer."""
     return [row[0] for row in connection.execute(_TO_JUDGE, {"everything": everything, "now": now})]
 
 
 def spoiled(connection: psycopg.Connection[Row]) -> list[str]:
-    """Return, sorted, the skills of which the offered text does not have its digest: another program changed it."""
+    """Return, sorted, the skills whose offered text does not match its digest: another program changed it."""
     rows = connection.execute(f"SELECT {OFFERED} FROM skill_offer AS o ORDER BY skill_id")  # noqa: S608 - constant
     return [offer.skill_id for offer in map(offer_of, rows) if not offer.text]
 
 
 def count_waiting(connection: psycopg.Connection[Row]) -> dict[str, int]:
-    """Return how many updates wait, by reason."""
+    """Return the number of waiting updates by reason."""
     rows = connection.execute("SELECT reason, count(*) FROM skill_offer WHERE kind = 'hold' GROUP BY reason")
     return {row[0]: int(row[1]) for row in rows}

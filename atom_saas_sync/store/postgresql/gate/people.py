@@ -1,4 +1,4 @@
-"""What people have decided, what was revoked, and what is in quarantine. All of it outlives the skill."""
+"""Decisions, pins, revocations, quarantine and scan results. All of them outlive the skill."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _ids(skill_ids: Iterable[str] | None) -> dict[str, list[str] | None]:
 
 
 def write_decisions(connection: psycopg.Connection[Row], decisions: Sequence[Decision], signer: Signer | None) -> None:
-    """Add decisions; of one digest of a skill the last counts."""
+    """Add decisions; the last one for a digest of a skill counts."""
     for each in decisions:
         connection.execute(
             "INSERT INTO gate_decision (skill_id, content_digest, kind, at, by, note, signature) "
@@ -61,7 +61,7 @@ def write_decisions(connection: psycopg.Connection[Row], decisions: Sequence[Dec
 def decisions(
     connection: psycopg.Connection[Row], skill_ids: Iterable[str] | None, signer: Signer | None
 ) -> list[Decision]:
-    """Return the decisions on these skills, or on all, the oldest first.
+    """Return the decisions on these skills, or on all, oldest first.
 
     With a `signer`, approvals without its signature are left out: another program may have written them.
     """
@@ -80,7 +80,7 @@ def _signature(signer: Signer, decision: Decision) -> bytes:
 
 
 def set_pin(connection: psycopg.Connection[Row], pin: Pin) -> None:
-    """Pin a skill, in place of an earlier pin."""
+    """Pin a skill, replacing an earlier pin."""
     connection.execute(
         "INSERT INTO gate_pin (skill_id, content_digest, version, at, by, note) VALUES (%s, %s, %s, %s, %s, %s) "
         "ON CONFLICT (skill_id) DO UPDATE SET content_digest = excluded.content_digest, version = excluded.version, "
@@ -127,7 +127,7 @@ def remove_revocation(connection: psycopg.Connection[Row], number: int) -> bool:
 
 
 def replace_file_revocations(connection: psycopg.Connection[Row], entries: Sequence[Revocation], now: datetime) -> bool:
-    """Store what the revocations file lists, in place of its last list; tell whether it is another one."""
+    """Replace the stored list of the revocations file; tell whether it differs."""
     stored = [each for each in revocations(connection) if each.source == "file"]
     if [_entry(each) for each in stored] == [_entry(each) for each in entries]:
         return False
@@ -142,12 +142,12 @@ def _entry(revocation: Revocation) -> tuple[object, ...]:
 
 
 def revocations(connection: psycopg.Connection[Row]) -> list[Revocation]:
-    """Return all revocations, the oldest first."""
+    """Return all revocations, oldest first."""
     return [revocation_of(row) for row in connection.execute("SELECT * FROM gate_revocation ORDER BY id")]
 
 
 def quarantine(connection: psycopg.Connection[Row], entries: Sequence[Quarantined]) -> None:
-    """Keep skills as evidence, each in place of what was kept of it before."""
+    """Store skills as evidence, replacing earlier evidence."""
     last = {each.skill_id: each for each in entries}.values()
     connection.execute(
         _QUARANTINE,
@@ -166,19 +166,19 @@ def quarantine(connection: psycopg.Connection[Row], entries: Sequence[Quarantine
 
 
 def release(connection: psycopg.Connection[Row], skill_ids: Sequence[str]) -> None:
-    """Forget that skills are in quarantine, and what was kept of them."""
+    """Remove skills from quarantine, with their evidence."""
     connection.execute(_REST_OF_LIFE, (list(skill_ids),))
     connection.execute("DELETE FROM gate_quarantine WHERE skill_id = ANY(%s)", (list(skill_ids),))
 
 
 def quarantined(connection: psycopg.Connection[Row], skill_ids: Iterable[str] | None) -> dict[str, Quarantined]:
-    """Return what is in quarantine of these skills, or all, by id."""
+    """Return the quarantined skills, of these or all, by id."""
     rows = connection.execute(f"SELECT * FROM gate_quarantine WHERE {_OF} ORDER BY skill_id", _ids(skill_ids))  # noqa: S608 - constant
     return {row["skill_id"]: quarantined_of(row) for row in rows}
 
 
 def write_scans(connection: psycopg.Connection[Row], results: Sequence[ScanResult]) -> None:
-    """Remember what the scan command said, each in place of what it said of the same digest before."""
+    """Store scan results, replacing earlier results of the same digests."""
     for each in results:
         connection.execute(
             "INSERT INTO gate_scan (content_digest, passed, note, at) VALUES (%s, %s, %s, %s) "
@@ -189,11 +189,11 @@ def write_scans(connection: psycopg.Connection[Row], results: Sequence[ScanResul
 
 
 def scans(connection: psycopg.Connection[Row], digests: Iterable[bytes]) -> dict[bytes, ScanResult]:
-    """Return what the scan command said of these digests."""
+    """Return the scan results of these digests."""
     rows = connection.execute("SELECT * FROM gate_scan WHERE content_digest = ANY(%s)", (list(set(digests)),))
     return {row["content_digest"]: scan_of(row) for row in rows}
 
 
 def forget_scans(connection: psycopg.Connection[Row], digests: Iterable[bytes]) -> None:
-    """Forget what the scan command said of these digests."""
+    """Delete the scan results of these digests."""
     connection.execute("DELETE FROM gate_scan WHERE content_digest = ANY(%s)", (list(set(digests)),))

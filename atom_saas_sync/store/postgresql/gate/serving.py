@@ -1,4 +1,4 @@
-"""What is served, as the gate looks at it: which skills a revocation matches, and whose admission is adopted."""
+"""The gate's queries on served skills: which ones a revocation matches, and which are adopted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _WRITTEN_HERE = """
 
 
 def revoked_skills(connection: psycopg.Connection[Row], revocations: Revocations) -> list[str]:
-    """Return, sorted, the cached skills of which the text or the base is revoked."""
+    """Return, sorted, the cached skills whose text or base is revoked."""
     found = []
     for row in connection.execute(_ROWS, (list(_candidates(connection, revocations)),)):
         for text in filter(None, (row["text"], row["base_text"])):
@@ -62,7 +62,7 @@ def _candidates(connection: psycopg.Connection[Row], revocations: Revocations) -
 
 
 def adopt(connection: psycopg.Connection[Row], now: datetime) -> int:
-    """Note that what a policy admitted so far was admitted by adoption; return how many skills."""
+    """Mark everything that a policy admitted so far as adopted; return the number of skills."""
     adopted = connection.execute(
         "UPDATE skill_base SET admitted_by = %s, admitted_at = coalesce(admitted_at, %s) WHERE admitted_by IS NULL",
         (ADOPTED, now),
@@ -72,12 +72,12 @@ def adopt(connection: psycopg.Connection[Row], now: datetime) -> int:
 
 
 def note_admissions(connection: psycopg.Connection[Row], skill_ids: Sequence[str], by: str) -> None:
-    """Note who has admitted the bases of these skills."""
+    """Record who admitted the bases of these skills."""
     connection.execute("UPDATE skill_base SET admitted_by = %s WHERE skill_id = ANY(%s)", (by, list(skill_ids)))
 
 
 def served_marketplace_skills(connection: psycopg.Connection[Row]) -> int:
-    """Return how many skills of the marketplace are served."""
+    """Return the number of served marketplace skills."""
     row = connection.execute(
         "SELECT count(*) FROM skill_base AS b JOIN skill_cache AS c ON c.skill_id = b.skill_id "
         "WHERE b.deleted_at IS NULL"

@@ -1,4 +1,4 @@
-"""The gate's verbs (usecases/ports/gate.py), within one transaction."""
+"""The gate's part of the store (usecases/ports/gate.py), within one transaction."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from atom_saas_sync.store.postgresql.rows import Row
 
 
 class GateTables:
-    """Reads and writes the gate's tables; what is done to the cache and the bases is done elsewhere."""
+    """Reads and writes the gate's tables; the cache and the bases are written elsewhere."""
 
     def __init__(
         self, connection: psycopg.Connection[Row], *, history_versions: int = 10, signer: Signer | None = None
     ) -> None:
-        """Work in the open transaction of `connection`; keep so many texts that were never served of a skill.
+        """Use the open transaction of `connection`; keep `history_versions` texts of a skill that were never served.
 
-        With a `signer` decisions are signed, and approvals without its signature do not count.
+        With a `signer`, decisions are signed, and approvals without its signature do not count.
         """
         self._signer = signer
         self._connection = connection
@@ -43,36 +43,36 @@ class GateTables:
         return evidence.anything_stored(self._connection)
 
     def evidence(self, versions: Iterable[SkillVersion]) -> dict[str, Evidence]:
-        """Return the evidence on these versions, one of a skill, by its id."""
+        """Return the evidence on these versions, one per skill, by skill id."""
         return evidence.evidence(self._connection, list(versions), self._signer)
 
     def offers(self, skill_ids: Iterable[str]) -> dict[str, Offer]:
-        """Return what waits or was refused of these skills, by id."""
+        """Return the held or refused versions of these skills, by id."""
         return offers.offers(self._connection, skill_ids)
 
     def waiting(self, *, reason: str | None = None, skill_ids: Sequence[str] | None = None) -> list[WaitingOffer]:
-        """Return what waits, the oldest first, each with what is served."""
+        """Return the waiting versions, oldest first, each with the served one."""
         return offers.waiting(self._connection, reason=reason, skill_ids=skill_ids)
 
     def count_waiting(self) -> dict[str, int]:
-        """Return how many updates wait, by reason."""
+        """Return the number of waiting updates by reason."""
         return offers.count_waiting(self._connection)
 
     def ids_to_judge(self, now: datetime, *, everything: bool) -> list[str]:
-        """Return the skills whose offer is due by age, or all that have one; those that wait longest first."""
+        """Return the skills whose offer is due, or all with an offer, oldest first."""
         return offers.ids_to_judge(self._connection, now, everything=everything)
 
     def put_offers(self, versions: Sequence[Offer], now: datetime) -> None:
-        """Let these versions wait, each in place of the one that waited before."""
+        """Store offers; each replaces the skill's previous offer."""
         offers.put_offers(self._connection, versions, now, history_versions=self._history_versions)
 
     def drop_offers(self, skill_ids: Sequence[str], now: datetime, *, never_served: bool) -> None:
-        """Let nothing wait of these skills any more."""
+        """Remove the offers of these skills."""
         kept = self._history_versions if never_served else 0
         offers.drop_offers(self._connection, skill_ids, now, history_versions=kept)
 
     def decisions(self, skill_ids: Iterable[str] | None = None) -> list[Decision]:
-        """Return the decisions on these skills, or on all, the oldest first."""
+        """Return the decisions on these skills, or on all, oldest first."""
         return people.decisions(self._connection, skill_ids, self._signer)
 
     def decide(self, decisions: Sequence[Decision]) -> None:
@@ -84,7 +84,7 @@ class GateTables:
         return people.pins(self._connection, skill_ids)
 
     def set_pin(self, pin: Pin) -> None:
-        """Pin a skill, in place of an earlier pin."""
+        """Pin a skill, replacing an earlier pin."""
         people.set_pin(self._connection, pin)
 
     def remove_pin(self, skill_id: str) -> bool:
@@ -92,7 +92,7 @@ class GateTables:
         return people.remove_pin(self._connection, skill_id)
 
     def revocations(self) -> Revocations:
-        """Return all revocations, the oldest first."""
+        """Return all revocations, oldest first."""
         return Revocations(tuple(people.revocations(self._connection)))
 
     def add_revocation(self, revocation: Revocation, now: datetime) -> int:
@@ -104,49 +104,49 @@ class GateTables:
         return people.remove_revocation(self._connection, number)
 
     def replace_file_revocations(self, entries: Sequence[Revocation], now: datetime) -> bool:
-        """Store what the revocations file lists, in place of its last list; tell whether it differs."""
+        """Replace the stored list of the revocations file; tell whether it differs."""
         return people.replace_file_revocations(self._connection, entries, now)
 
     def revoked_skills(self, revocations: Revocations) -> list[str]:
-        """Return, sorted, the cached skills of which the text or the base is revoked."""
+        """Return, sorted, the cached skills whose text or base is revoked."""
         return serving.revoked_skills(self._connection, revocations)
 
     def quarantined(self, skill_ids: Iterable[str] | None = None) -> dict[str, Quarantined]:
-        """Return what is in quarantine of these skills, or all, by id."""
+        """Return the quarantined skills, of these or all, by id."""
         return people.quarantined(self._connection, skill_ids)
 
     def quarantine(self, entries: Sequence[Quarantined]) -> None:
-        """Keep skills as evidence."""
+        """Store skills as evidence."""
         people.quarantine(self._connection, entries)
 
     def release(self, skill_ids: Sequence[str]) -> None:
-        """Forget what was kept of these skills."""
+        """Delete the evidence of these skills."""
         people.release(self._connection, skill_ids)
 
     def write_scans(self, results: Sequence[ScanResult]) -> None:
-        """Remember what the scan command said."""
+        """Store scan results."""
         people.write_scans(self._connection, results)
 
     def forget_scans(self, digests: Iterable[bytes]) -> None:
-        """Let the scan command be asked about these digests again."""
+        """Delete the scan results of these digests, so that they are scanned again."""
         people.forget_scans(self._connection, digests)
 
     def adopt(self, now: datetime) -> int:
-        """Note that what a policy admitted so far is adopted; return how many skills."""
+        """Mark everything that a policy admitted so far as adopted; return the number of skills."""
         return serving.adopt(self._connection, now)
 
     def note_admissions(self, skill_ids: Sequence[str], by: str) -> None:
-        """Note who has admitted the bases of these skills."""
+        """Record who admitted the bases of these skills."""
         serving.note_admissions(self._connection, skill_ids, by)
 
     def served_marketplace_skills(self) -> int:
-        """Return how many skills of the marketplace are served."""
+        """Return the number of served marketplace skills."""
         return serving.served_marketplace_skills(self._connection)
 
     def marks(self) -> Marks:
-        """Return what was remembered from the last run."""
+        """Return the stored marks."""
         return marks.read_marks(self._connection)
 
     def write_marks(self, remembered: Marks, now: datetime) -> None:
-        """Remember these for the next run."""
+        """Store these marks."""
         marks.write_marks(self._connection, remembered, now)

@@ -58,11 +58,11 @@ class ServedSnapshot:
         return revoked_skills(self._connection, revocations)
 
     def quarantined(self, skill_ids: Sequence[str]) -> dict[str, Quarantined]:
-        """Return what is in quarantine of these skills."""
+        """Return the quarantined ones of these skills."""
         return people.quarantined(self._connection, skill_ids)
 
     def served(self, skill_ids: Sequence[str] | None) -> Iterator[ServedSkill]:
-        """Yield what is in the cache of these skills, or all of it, in any order."""
+        """Yield the cached rows of these skills, or all, in any order."""
         query, values = (_SERVED, ()) if skill_ids is None else (_SOME, (list(skill_ids),))
         # A few at a time: all texts together may be gigabytes.
         with self._connection.cursor("served") as cursor:
@@ -110,7 +110,7 @@ class Verifying:
     """Opens the snapshot in which served skills are verified."""
 
     def __init__(self, database: Database, signer: Signer | None = None) -> None:
-        """Read from `database`; with a `signer` forged signatures are found."""
+        """Read from `database`; with a `signer`, forged signatures are detected."""
         self._database = database
         self._signer = signer
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
-from typing import cast
 
-from atom_saas_sync.core.gate.types import Offer, Quarantined, Reason
 from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model.effects import DropOffer, PutOffer, Quarantine, Release
+from atom_saas_sync.store.gate_values import offers_of, quarantined_of
 from atom_saas_sync.store.sqlite.bases import signature_of
 from atom_saas_sync.store.sqlite.gate import offers, people
 
@@ -28,25 +27,7 @@ def put_offers(
         None if signer is None else signature_of(connection, signer, each.version, each.version_key, each.proof)
         for each in effects
     ]
-    waiting = [
-        Offer(
-            skill_id=each.skill_id,
-            text=each.version.text,
-            wire_digest=each.version.wire_digest,
-            content_digest=each.version.content_digest,
-            exec_digest=each.version.exec_digest,
-            version=each.version_key,
-            page=each.page if page is None else page,
-            kind=each.kind,
-            reason=cast("Reason", each.reason),
-            due_at=each.due_at,
-            first_seen_at=each.first_seen_at or now,
-            offered_at=now,
-            abnormal=each.abnormal,
-            note=each.note,
-        )
-        for each in effects
-    ]
+    waiting = offers_of(effects, now, page=page)
     offers.put_offers(connection, waiting, now, history_versions=history_versions, signatures=signatures)
 
 
@@ -62,21 +43,7 @@ def drop_offers(
 
 def quarantine(connection: sqlite3.Connection, effects: Sequence[Quarantine], now: datetime) -> None:
     """Store what was served as evidence."""
-    entries = [
-        Quarantined(
-            skill_id=each.skill_id,
-            text=each.text,
-            base_text=each.base_text,
-            content_digest=each.content_digest,
-            reason=each.reason,
-            at=now,
-            by=each.by,
-            note=each.note,
-            served_source=each.served_source,
-        )
-        for each in effects
-    ]
-    people.quarantine(connection, entries)
+    people.quarantine(connection, quarantined_of(effects, now))
 
 
 def release(connection: sqlite3.Connection, effects: Sequence[Release]) -> None:

@@ -29,6 +29,8 @@ def test_of_many_timers_one_does_the_work(machine: Machine, db: Database, databa
     assert timer(machine, database_url, "one", "sync", "skills")["reasons"] == ["not_due"]
     # Another kind is another job.
     assert timer(machine, database_url, "two", "sync", "ratings")["status"] == "success"
+    listed = json.loads(machine.command("runs", "list", "--json", ATOM_SAAS_DATABASE_URL=database_url).stdout)
+    assert [run["host"] for run in listed["runs"]] == ["two", "one"]
     rows = db.connection.execute("SELECT kind, host FROM sync_run ORDER BY id").fetchall()
     assert rows == [("skills", "one"), ("ratings", "two")]
 
@@ -49,6 +51,9 @@ def test_a_timer_that_finds_the_lock_taken_is_no_error(machine: Machine, db: Dat
         person = machine.command("sync", "skills", ATOM_SAAS_DATABASE_URL=database_url)
         assert person.returncode == 75
         assert "on one" in person.stderr
+        status = json.loads(machine.command("status", "--json", ATOM_SAAS_DATABASE_URL=database_url).stdout)
+        assert status["sync"]["running"] == [{"kind": "skills", "host": "one"}]
+        assert (status["database"]["path"], status["database"]["url"]) == (None, database_url)
     counted = db.connection.execute("SELECT sum(value) FROM counter WHERE labels LIKE '%%\"locked\"%%'", ()).fetchone()
     assert counted == (1,)  # the person's
 
@@ -74,3 +79,5 @@ def test_a_watch_that_stands_by_takes_over_from_one_that_is_killed(
         with machine.started("watch", "--wait", **variables, ATOM_SYNC_HOST="two"):
             first.kill()
             wait_until(lambda: at_work() == "two")
+            status = json.loads(machine.command("status", "--json", **variables).stdout)
+            assert status["websocket"]["host"] == "two"

@@ -24,9 +24,9 @@ def status_document(status: Status, health: Health, now: datetime) -> dict[str, 
             "successful_syncs": sync.successful_syncs,
             "failed_syncs": sync.failed_syncs,
             "last_error": sync.last_error,
-            "running": sorted(status.running),
+            "running": _running(status),
         },
-        "websocket": _websocket_document(status.websocket, now),
+        "websocket": _websocket_document(status.websocket, now) | _host(status, "watch"),
         "cache": {
             "skills_count": status.skills,
             "categories_count": status.categories,
@@ -48,7 +48,8 @@ def status_document(status: Status, health: Health, now: datetime) -> dict[str, 
             "jobs": [{"id": job.id, "next_run_time": time_text(job.next_run_time)} for job in status.jobs],
         },
         "database": {
-            "path": status.database_path,
+            "path": None if status.is_on_server else status.database_path,
+            **({"url": status.database_path} if status.is_on_server else {}),
             "marketplace": status.marketplace,
             "revision": status.revision,
             "origin": status.origin,
@@ -57,6 +58,16 @@ def status_document(status: Status, health: Health, now: datetime) -> dict[str, 
         "trust": trust_document(status.trust),
         "health": health_document(health),
     }
+
+
+def _running(status: Status) -> list[Any]:
+    """Return the kinds of runs at work; on a server each with its host."""
+    kinds = sorted(status.running)
+    return [{"kind": kind} | _host(status, kind) for kind in kinds] if status.is_on_server else list(kinds)
+
+
+def _host(status: Status, kind: str) -> dict[str, Any]:
+    return {"host": status.hosts.get(kind)} if status.is_on_server else {}
 
 
 def trust_document(trust: TrustState) -> dict[str, Any]:

@@ -36,11 +36,14 @@ class LoggedRun(Struct, frozen=True):
     reasons: tuple[str, ...]
     proof: Mapping[str, Any]
     error: ErrorInfo | None
+    host: str | None = None
+    """Which host ran it, of those that share the database; None in a file, which is of one host."""
 
 
 def run_document(run: LoggedRun) -> dict[str, Any]:
     """Return a run as in `runs list --json` and `runs show --json`."""
     error = run.error
+    host = {} if run.host is None else {"host": run.host}
     return {
         "id": run.id,
         "kind": run.kind,
@@ -49,6 +52,7 @@ def run_document(run: LoggedRun) -> dict[str, Any]:
         "ended_at": time_text(run.ended_at),
         "duration_seconds": run.duration_seconds,
         "started_by": run.started_by,
+        **host,
         "counts": dict(run.counts),
         "reasons": list(run.reasons),
         "proof": dict(run.proof),

@@ -91,6 +91,12 @@ class Status(Struct, frozen=True):
 
     read_at: datetime
     database_path: str
+    """The file, or the URL of the server, for people."""
+
+    is_on_server: bool = False
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    """On a server: which host holds the lock of each kind of run, and that of `watch`."""
+
     marketplace: str | None = None
     database_bytes: int = 0
     revision: str | None = None

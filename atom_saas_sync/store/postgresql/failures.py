@@ -177,5 +177,5 @@ def _grant(error: psycopg.Error, address: ServerAddress) -> str:
     if "for sequence" in text:
         return f"run as its owner: GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA {address.schema} TO {role};"
     if "must be owner" in text:
-        return f"run `atom-sync db upgrade` as the role that owns the schema {address.schema}"
+        return f"run this as the role that owns the schema {address.schema}"
     return f"run as its owner: GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {address.schema} TO {role};"

@@ -70,6 +70,7 @@ class RunHistory:
             reasons=reasons,
             proof=decode_object(row["proof"]) or {},
             error=error,
+            host=row["host"],
         )
 
     def _is_running(self, row: Row) -> bool:

@@ -96,7 +96,12 @@ def read_status(
         if pending:
             free = min(per_minute, per_hour)
             return Status(
-                read_at=now, database_path=str(address), revision=revision, rate_limit_remaining=free, trust=trust
+                read_at=now,
+                database_path=str(address),
+                is_on_server=True,
+                revision=revision,
+                rate_limit_remaining=free,
+                trust=trust,
             )
         with database.reading() as connection:
             found = _read(connection, database, revision, now, (per_minute, per_hour))
@@ -136,6 +141,8 @@ def _read(
     return Status(
         read_at=now,
         database_path=str(database.address),
+        is_on_server=True,
+        hosts=_hosts(connection, held),
         marketplace=facts.get(MARKETPLACE),
         database_bytes=size_of(connection),
         revision=revision,
@@ -177,6 +184,14 @@ def _trust(connection: psycopg.Connection[Row], trust: TrustState) -> TrustState
         **dict(figures.items()),
         revocations_broken=get_facts(connection, [REVOCATIONS_BROKEN]).get(REVOCATIONS_BROKEN) == "1",
     )
+
+
+def _hosts(connection: psycopg.Connection[Row], held: Collection[str]) -> dict[str, str]:
+    """Return which host holds each of these locks."""
+    if not held:
+        return {}
+    rows = connection.execute("SELECT kind, host FROM run_lock WHERE kind = ANY(%s)", (list(held),))
+    return dict(rows.fetchall())
 
 
 def _sync_state(connection: psycopg.Connection[Row], *, running: frozenset[str]) -> SyncState:

@@ -214,7 +214,7 @@ class Evidence(Struct, frozen=True):
     About that version: `decision` is the newest one on its content digest, `admitted_since` tells whether another
     version was admitted after it, `first_seen_at` is when this machine first saw the digest (None: now), `scan` is the
     scan result. `seen_otherwise`: its version number was seen with another exec digest. `lookalike_of` is another id,
-    known before this one, that looks the same.
+    known before this one, that looks the same. The text of `offer` may be empty: no verdict depends on it.
     """
 
     skill_id: str

@@ -107,6 +107,8 @@ def served_of(sides: Sides) -> Served | None:
 
 def ban_on(gate: Gate, sides: Sides) -> Ban | None:
     """Return why a served skill must not be served: because of its local text, or of its base."""
+    if not (gate.revocations.entries or gate.policy.rules):
+        return None  # no digest is computed for nothing
     for side in (sides.local, sides.base):
         if side is not None and side.version is not None:
             banned = ban_on_version(gate, side.version, rules=sides.known.base is not None)

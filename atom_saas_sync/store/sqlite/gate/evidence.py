@@ -61,7 +61,7 @@ def evidence(
     newest: dict[tuple[str, bytes], Decision] = {}
     for decision in people.decisions(connection, ids, signer):
         newest[decision.skill_id, decision.content_digest] = decision
-    offered, pins = offers.offers(connection, ids), people.pins(connection, ids)
+    offered, pins = offers.offers(connection, ids, texts=False), people.pins(connection, ids)
     quarantined = people.quarantined(connection, ids)
     scans = people.scans(connection, (each.content_digest for each in versions))
     alike = names.lookalikes(connection, ids)

@@ -117,10 +117,11 @@ def drop_offers(
     connection.executemany("DELETE FROM skill_offer WHERE skill_id = ?", [(each,) for each in skill_ids])
 
 
-def offers(connection: sqlite3.Connection, skill_ids: Iterable[str]) -> dict[str, Offer]:
-    """Return the held or refused versions of these skills."""
+def offers(connection: sqlite3.Connection, skill_ids: Iterable[str], *, texts: bool = True) -> dict[str, Offer]:
+    """Return the held or refused versions of these skills; without `texts`, their texts are empty."""
+    columns = OFFERED if texts else OFFERED.replace("o.data", "NULL")
     rows = connection.execute(
-        f"SELECT {OFFERED} FROM skill_offer AS o WHERE o.skill_id IN (SELECT value FROM json_each(?))",  # noqa: S608
+        f"SELECT {columns} FROM skill_offer AS o WHERE o.skill_id IN (SELECT value FROM json_each(?))",  # noqa: S608
         (json.dumps(list(skill_ids)),),
     )
     return {row["skill_id"]: offer_of(row) for row in rows}

@@ -18,6 +18,7 @@ from atom_saas_sync.model import (
     RunStatus,
     WalkProof,
 )
+from atom_saas_sync.model.effects import LogConflict, NoteRepublished
 from atom_saas_sync.usecases.ports import Statistics
 
 log = logging.getLogger(__name__)
@@ -56,20 +57,22 @@ class RunTally:
 
     def took(self, actions: Sequence[Action]) -> None:
         """Count what was done, or would be done in a dry run."""
+        for outcome in _COUNTED:
+            number = sum(action.outcome is outcome for action in actions)
+            setattr(self.counts, outcome.value, getattr(self.counts, outcome.value) + number)
         for action in actions:
-            if action.outcome in _COUNTED:
-                name = action.outcome.value
-                setattr(self.counts, name, getattr(self.counts, name) + 1)
-            self.counts.republished += action.republished
-            if action.republished:
+            kinds = set(map(type, action.effects))
+            if NoteRepublished in kinds:
+                self.counts.republished += 1
                 log.warning("%s was republished: same version, different code", short_id(action.skill_id))
-            self._count_conflict(action)
-            if self._dry_run and (action.outcome is not Outcome.UNCHANGED or action.conflict is not None):
+            if LogConflict in kinds:
+                self._count_conflict(action)
+            if self._dry_run and (action.outcome is not Outcome.UNCHANGED or LogConflict in kinds):
                 self.plan.append(action)
 
             if action.outcome is Outcome.HELD:
                 self._held.add(action.skill_id)
-            elif action.sets_base:
+            elif self._held and action.sets_base:
                 self._held.discard(action.skill_id)  # it was deferred until the end of the walk
         verdicts = verdicts_of(actions)
         self.counts.updates_admitted += verdicts["admit", "policy"]

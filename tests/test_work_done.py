@@ -19,7 +19,6 @@ from conftest import Machine
 
 from atom_saas_sync.core import canonical
 from atom_saas_sync.core.incoming import messages, skills
-from atom_saas_sync.core.plan import sides
 from atom_saas_sync.model import SkillState
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.store.sqlite import index_entries, search_index
@@ -85,13 +84,12 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
         work.counts["bytes parsed"] += len(raw)
         return real_decode(raw)
 
-    real_decode = canonical.decode_with_shape
+    real_decode = vars(canonical)["_decode"]
     for module in (read_pages, skills, messages, canonical):
         monkeypatch.setattr(module, "sha256", work.counting("digests", sha256))
     stored_digest = vars(SkillState)["base_is_as_it_came"]
     monkeypatch.setattr(stored_digest, "func", work.counting("digests", stored_digest.func))
-    for module in (skills, messages, canonical, sides):
-        monkeypatch.setattr(module, "decode_with_shape", counting_decode)
+    monkeypatch.setattr(canonical, "_decode", counting_decode)
     words = work.counting("skills cut into words", search_index.words)
     for room in (search_index, index_entries):
         monkeypatch.setattr(room, "words", words)

@@ -1,6 +1,7 @@
 """All that is said about speed, measured in one run and as ratios: `make bench`, or `python benchmarks/bench.py PART…`.
 
     syncs      first sync, no change, 1% changed, and peak memory, against the floor (benchmarks/floor.py)
+    links      the same over slow links: latency of 20 and 100 ms, 100 and 10 Mbit/s; six connections against one
     scripts    a first sync against an administrator's script (benchmarks/others.py)
     dlt        a first and a second sync against dlt; needs .venv-bench, which `make bench` makes
     starts     --help, `status --json` and each command's help, against the least that a Typer application can be
@@ -73,9 +74,9 @@ def timed(command: list[str], environment: dict[str, str] | None = None) -> Time
     return Timed(time.perf_counter() - started, done.stderr)
 
 
-def sync(sandbox: Sandbox, directory: str) -> Timed:
+def sync(sandbox: Sandbox, directory: str, **variables: str) -> Timed:
     """Run `sync skills` on the database in that directory."""
-    return timed([PYTHON, "-c", _OURS], environment_of(sandbox.url, sandbox.token, directory))
+    return timed([PYTHON, "-c", _OURS], environment_of(sandbox.url, sandbox.token, directory) | variables)
 
 
 def environment_of(url: str, token: str, directory: str) -> dict[str, str]:
@@ -148,6 +149,54 @@ def measure_size(sandbox: Sandbox, skills: int, runs: int) -> tuple[float, float
         flush=True,
     )
     return ratios
+
+
+LINKS = ((0, 0), (20, 100), (100, 100), (100, 10))
+"""Milliseconds of latency, and Mbit a second; 0 means no limit."""
+
+_MOST_OVER_A_NARROW_LINK = 5000
+"""So many skills at 10 Mbit/s: the floor, which does not compress, takes more than three minutes for 50,000."""
+
+
+def measure_links(arguments: Arguments) -> None:
+    print("| skills | link | alone | floor | first sync | first / near | no change | one by one | six / one | peak |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for skills in arguments.skills:
+        with catalogue(skills) as sandbox:
+            near: float | None = None
+            for latency, megabits in LINKS:
+                if skills <= _MOST_OVER_A_NARROW_LINK or megabits != min(filter(None, (each for _, each in LINKS))):
+                    near = measure_link(sandbox, skills, latency, megabits, near, arguments.runs)
+
+
+def measure_link(sandbox: Sandbox, skills: int, latency: int, megabits: int, near: float | None, runs: int) -> float:
+    """Print one line of the table; return how long a first sync takes over the nearest link."""
+    times: dict[str, list[float]] = {"floor": [], "first": [], "six": [], "one": []}
+    memory, received = 0, 0
+    for _ in range(max(1, runs // 2)):
+        with tempfile.TemporaryDirectory() as directory:
+            sandbox.set_latency(latency / 1000)
+            sandbox.set_bandwidth(megabits * 125_000)
+            floor = timed([PYTHON, str(HERE / "floor.py"), sandbox.url, sandbox.token, f"{directory}/floor.db"])
+            Path(f"{directory}/floor.db").unlink()
+            sandbox.journal.reset()
+            first = sync(sandbox, directory)
+            received = sum(entry.bytes for entry in sandbox.requests("list"))
+            times["floor"].append(floor.seconds)
+            times["first"].append(first.seconds)
+            times["six"].append(sync(sandbox, directory).seconds)
+            times["one"].append(sync(sandbox, directory, ATOM_SAAS_SYNC_CONNECTIONS="1").seconds)
+            memory = max(memory, int(first.said.split()[-1]) // 1024)
+    floor_seconds, once, six, one = (statistics.median(each) for each in times.values())
+    near = near or once
+    alone = received / (megabits * 125_000) if megabits else 0.0
+    link = f"{latency} ms, {megabits} Mbit/s" if megabits else "loopback"
+    print(
+        f"| {skills:,} | {link} | {alone:.1f} s | {floor_seconds:.2f} s | {once:.2f} s | {once / near:.2f} "
+        f"| {six:.2f} s | {one:.2f} s | {ratio(times['six'], times['one']):.2f} | {memory} MB |",
+        flush=True,
+    )
+    return near
 
 
 def plot(rows: list[tuple[int, float, float, float]]) -> str:
@@ -269,6 +318,7 @@ def run_script(name: str) -> Callable[[Arguments], None]:
 
 PARTS: dict[str, Callable[[Arguments], None]] = {
     "syncs": measure_syncs,
+    "links": measure_links,
     "scripts": measure_scripts,
     "dlt": measure_dlt,
     "starts": measure_starts,

@@ -46,6 +46,7 @@ def _set(sandbox: Marketplace, _: str, body: Json) -> None:
     setters: dict[str, Callable[[Any], None]] = {
         "clock_offset": sandbox.set_clock_offset,
         "latency": sandbox.set_latency,
+        "bandwidth": sandbox.set_bandwidth,
         "rate_limit": sandbox.set_rate_limit,
         "silent": sandbox.silence,
         "token": lambda token: setattr(sandbox, "token", token),

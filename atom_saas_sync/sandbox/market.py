@@ -20,7 +20,7 @@ from atom_saas_sync.sandbox.catalogue import Json
 from atom_saas_sync.sandbox.encoding import Encoded, to_json
 from atom_saas_sync.sandbox.faults import Faults, Strikes, spoil, write_deep
 from atom_saas_sync.sandbox.journal import Journal, LoggedRequest
-from atom_saas_sync.sandbox.sending import MAX_BODY, REDIRECTED, Receive, Scope, Send, Sender, read_body
+from atom_saas_sync.sandbox.sending import MAX_BODY, REDIRECTED, Link, Receive, Scope, Send, Sender, read_body
 from atom_saas_sync.sandbox.state import MAX_PAGE_SIZE, State
 from atom_saas_sync.times import format_time
 
@@ -152,7 +152,7 @@ class Market:
         *,
         token: str,
         rate_limit: int,
-        latency: float = 0.0,
+        link: Link,
     ) -> None:
         self._state = state
         self._journal = journal
@@ -161,7 +161,7 @@ class Market:
         self._drifted = 0
         self.token = token
         self.limiter = RateLimiter(rate_limit)
-        self.latency = latency
+        self.link = link
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or apply a fault instead."""
@@ -180,8 +180,8 @@ class Market:
         strikes = self._faults.take(route.endpoint, request.method, page, route.skill_id)
         if scope["raw_path"].startswith(REDIRECTED.encode()):
             strikes = Strikes(tuple(found for found in strikes.found if found[0].kind != "redirect"))
-        out = Sender(scope, receive, send, strikes)
-        delay = self.latency + strikes.delay()
+        out = Sender(scope, receive, send, strikes, self.link)
+        delay = self.link.latency + strikes.delay()
         if delay:
             await asyncio.sleep(delay)
         if fault := strikes.get("drop"):

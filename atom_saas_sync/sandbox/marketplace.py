@@ -15,6 +15,7 @@ from atom_saas_sync.sandbox.encoding import to_json
 from atom_saas_sync.sandbox.faults import Fault, Faults
 from atom_saas_sync.sandbox.journal import Journal, LoggedRequest
 from atom_saas_sync.sandbox.market import Market
+from atom_saas_sync.sandbox.sending import Link
 from atom_saas_sync.sandbox.state import MAX_PAGE_SIZE, State
 from atom_saas_sync.sandbox.websocket import Hub, bad_frames, frame
 
@@ -33,6 +34,7 @@ class Marketplace:
         port: int,
         rate_limit: int,
         latency: float,
+        bandwidth: float,
         ping_interval: float,
     ) -> None:
         self.state: State = State(FileCatalogue(catalogue) if isinstance(catalogue, Path) else catalogue)
@@ -47,7 +49,7 @@ class Marketplace:
             self._publish,
             token=token,
             rate_limit=rate_limit,
-            latency=latency,
+            link=Link(latency, bandwidth),
         )
         self._hub = Hub(
             self.journal,
@@ -158,7 +160,11 @@ class Marketplace:
 
     def set_latency(self, seconds: float) -> None:
         """Delay each response by that time."""
-        self._market.latency = seconds
+        self._market.link.latency = seconds
+
+    def set_bandwidth(self, bytes_per_second: float) -> None:
+        """Limit the bodies of all responses together; 0 means no limit."""
+        self._market.link.bandwidth = bytes_per_second
 
     def reset(self) -> None:
         """Discard all changes, ratings, faults and logs; connections stay open."""

@@ -17,13 +17,31 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 REDIRECTED = "/_redirected"  # target of the redirect fault, with the same responses
+_PIECE = 16 * 1024  # answers share the bandwidth in pieces of this size
 MAX_BODY = 1024 * 1024  # the largest request body (contract, "Errors and limits")
+
+
+class Link:
+    """The sandbox's line to all its clients: each answer is delayed, and the bodies share the bandwidth."""
+
+    def __init__(self, latency: float = 0.0, bandwidth: float = 0.0) -> None:
+        """`latency` is in seconds, `bandwidth` in bytes a second; 0 means no limit."""
+        self.latency = latency
+        self.bandwidth = bandwidth
+        self._free_at = 0.0
+
+    async def carry(self, size: int) -> None:
+        """Wait until so many bytes have passed the line, behind those of other answers."""
+        now = asyncio.get_running_loop().time()
+        self._free_at = max(self._free_at, now) + size / self.bandwidth
+        await asyncio.sleep(self._free_at - now)
 
 
 class Sender:
     """Sends a response, subject to the request's faults."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, strikes: Strikes) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, strikes: Strikes, link: Link) -> None:
+        self._link = link
         self._transport: asyncio.Transport = scope["state"]["transport"]
         self._receive = receive
         self._send = send
@@ -52,6 +70,11 @@ class Sender:
         part = body[: len(body) // 2] if fault else body
         if drip := self._strikes.get("drip"):
             await self._drip(part, drip.amount)
+        elif self._link.bandwidth:
+            for start in range(0, len(part), _PIECE):
+                piece = part[start : start + _PIECE]
+                await self._link.carry(len(piece))
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
         else:
             await self._send({"type": "http.response.body", "body": part, "more_body": True})
         if fault is None:

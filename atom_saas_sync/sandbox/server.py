@@ -47,6 +47,7 @@ class Sandbox(Marketplace):
         port: int = 0,
         rate_limit: int = DEFAULT_RATE_LIMIT,
         latency: float = 0.0,
+        bandwidth: float = 0.0,
         ping_interval: float = 30.0,
     ) -> None:
         super().__init__(
@@ -56,6 +57,7 @@ class Sandbox(Marketplace):
             port=port,
             rate_limit=rate_limit,
             latency=latency,
+            bandwidth=bandwidth,
             ping_interval=ping_interval,
         )
         self._control = control_app(self)

@@ -79,7 +79,7 @@ def test_messages_can_be_pushed(sandbox: Sandbox, control: httpx.Client) -> None
 
 
 def test_settings_log_and_reset(sandbox: Sandbox, control: httpx.Client) -> None:
-    do(control, "POST", "/set", rate_limit=1, token="other", clock_offset=5, latency=0)
+    do(control, "POST", "/set", rate_limit=1, token="other", clock_offset=5, latency=0, bandwidth=0)
     assert sandbox.token == "other"
     assert httpx.get(f"{sandbox.url}/health").status_code == 200
     assert httpx.get(f"{sandbox.url}/health").status_code == 429

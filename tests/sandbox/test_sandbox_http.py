@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 
 import httpx
@@ -213,6 +215,17 @@ def test_connections_are_counted(sandbox: Sandbox) -> None:
         assert sandbox.journal.counters["connections"] == 2
         assert sandbox.journal.counters["connections_max"] == 2
     assert sandbox.wait_for(lambda: sandbox.journal.counters["connections_open"] == 0)
+
+
+def test_bodies_share_the_bandwidth(sandbox: Sandbox, client: httpx.Client) -> None:
+    client.headers["accept-encoding"] = "identity"
+    size = len(client.get("/api/v1/skills").content)
+    sandbox.set_bandwidth(size * 10)
+    began = time.monotonic()
+    with httpx.Client(base_url=sandbox.url, headers=client.headers) as other, ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda each: each.get("/api/v1/skills").content, (client, other)))
+    assert [len(body) for body in both] == [size, size]
+    assert time.monotonic() - began >= 0.2, "a tenth of a second each"
 
 
 def test_other_methods_and_paths_are_refused(client: httpx.Client) -> None:

@@ -121,10 +121,6 @@ class Batch:
         )
         return {row[0] for row in rows}
 
-    def digests_on_page(self, page: int) -> dict[bytes, str]:
-        """Return what Catalogue.digests_on_page does, as this transaction sees it."""
-        return pages.digests_on_page(self._connection, page)
-
     def apply(
         self,
         actions: Sequence[Action],

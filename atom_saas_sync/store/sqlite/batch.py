@@ -127,10 +127,6 @@ class Batch:
         )
         return {row[0] for row in rows}
 
-    def digests_on_page(self, page: int) -> dict[bytes, str]:
-        """Do the same as Catalogue.digests_on_page, within this transaction."""
-        return pages.digests_on_page(self._connection, page)
-
     def apply(
         self,
         actions: Sequence[Action],

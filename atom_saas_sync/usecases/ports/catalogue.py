@@ -46,9 +46,6 @@ class StoredBatch(SkillBatch, Protocol):
         Later entries come from a clock that has since been set back.
         """
 
-    def digests_on_page(self, page: int) -> dict[bytes, str]:
-        """Do the same as the catalogue's method of this name, within this transaction."""
-
     def apply(self, actions: Sequence[Action], now: datetime, *, page: int | None = None) -> None:
         """Apply the effects of actions on different skills: cached rows, bases, history and conflict log.
 

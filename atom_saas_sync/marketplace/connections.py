@@ -24,6 +24,7 @@ import httpx
 
 from atom_saas_sync.characters import without_hidden
 from atom_saas_sync.errors import BadResponse, ConfigError, ConnectionFailed, Interrupted, MarketplaceTimeout, TlsFailed
+from atom_saas_sync.marketplace.allocation import return_large_blocks
 from atom_saas_sync.marketplace.proxies import Proxy, proxy_for
 from atom_saas_sync.marketplace.tls import cause_of, is_of_tls, tls_context
 
@@ -165,6 +166,8 @@ class _Network(httpcore.NetworkBackend):
         # A separate handle, because under TLS another object takes over the connection.
         handle = inner.get_extra_info("socket").dup()
         stream = _Stream(inner, self, handle)
+        if len(self.streams) > 1:
+            return_large_blocks()
         if self._closed or self.stopped_by is not None:
             stream.close()
             self.check()

@@ -297,7 +297,7 @@ class TwoSides(RuleBasedStateMachine):
             skill_id: canonical(fields) for skill_id, fields in self.local.items()
         }
         waiting = self.database.connection.execute(
-            "SELECT skill_id, remote_data FROM conflict_log WHERE resolved = 0"
+            "SELECT skill_id, nullif(remote_data, '{}') FROM conflict_log WHERE resolved = 0"
         ).fetchall()
         assert {row[0]: row[1] and canonical(json.loads(row[1])) for row in waiting} == {
             skill_id: fields and canonical(fields) for skill_id, fields in self.waiting.items()

@@ -24,7 +24,7 @@ from typing import IO, Any
 
 _LONGEST = 120.0
 # Variables that the interpreter and its libraries read once, on their start.
-_READ_ON_START = ("PYTHON", "LC_", "LANG", "LOC", "MALLOC_", "SSL_")
+_READ_ON_START = ("PYTHON", "LC_", "LANG", "LOC", "MALLOC_")
 
 
 class Forked:

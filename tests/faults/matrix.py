@@ -8,6 +8,8 @@ WebSocket and database; only the clock for retries is simulated.
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 import io
 import json
 import os
@@ -383,6 +385,9 @@ def rows(bench: Bench, section: Section, wanted: Sequence[Case]) -> Iterator[str
 def write(*, quick: bool) -> Iterator[str]:
     """Yield the document, or with `quick` the part of it that a test repeats."""
     runtime.RunClock = QuickClock  # type: ignore[misc]
+    # A tenth of the time goes into reading the annotations of the commands again.
+    typer_main: Any = importlib.import_module("typer.main")
+    typer_main.get_params_from_function = functools.cache(typer_main.get_params_from_function)
     with tempfile.TemporaryDirectory() as directory, Sandbox(skills=SKILLS, seed=3) as sandbox:
         bench = Bench(sandbox, Path(directory))
         met = {case.kind for section in SECTIONS for case in cases() if section.endpoint in case.where}

@@ -76,7 +76,7 @@ _ALSO_REQUIRED: dict[tuple[str, ...], list[str]] = {
     ("revocations", "add"): ["--id", "some-id"],
     ("revocations", "remove"): ["1"],
 }
-_OPTIONS_REQUIRED = {"version": ["--version", "1"]}
+_OPTIONS_REQUIRED = {"to": ["--to", "another-database"], "version": ["--version", "1"]}
 
 
 def minimal(path: tuple[str, ...]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -91,26 +92,23 @@ def _look(settings: Settings) -> tuple[Status, Health, datetime]:
 
 
 def _watch(settings: Settings, seconds: float) -> None:
-    import signal
-    import time
-
     from rich.live import Live
 
-    # SIGTERM ends it like Ctrl-C and restores the terminal, even as process 1 of a container.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    out = console()
-    try:
+    from atom_saas_sync.cli.runtime import RunClock
+    from atom_saas_sync.errors import Interrupted
+
+    # KeyboardInterrupt would be lost if it came within a destructor, and SIGTERM would not restore the terminal.
+    out, clock = console(), RunClock()
+    with clock.caught(), suppress(Interrupted):
         if not sys.stdout.isatty():  # a log or a pipe: one screen after the other
             while True:
                 out.print(_screen(*_look(settings)))
                 out.file.flush()
-                time.sleep(seconds)
+                clock.sleep(seconds)
         with Live(_screen(*_look(settings)), console=out, screen=True, auto_refresh=False) as live:
             while True:
-                time.sleep(seconds)
+                clock.sleep(seconds)
                 live.update(_screen(*_look(settings)), refresh=True)
-    except KeyboardInterrupt:
-        return
 
 
 def _screen(state: Status, health: Health, now: datetime) -> RenderableType:

@@ -95,7 +95,7 @@ def _in_a_circle(path: Path, _: Path) -> None:
 
 
 BAD_FILES = [
-    (_short, "holds 31 bytes"),
+    (_short, "has 31 bytes; a key has at least 32"),
     (_for_the_group, "can be read or written by others"),
     (_for_all, "can be read or written by others"),
     (_missing, "No such file"),
@@ -334,7 +334,10 @@ def test_what_waits_is_signed_only_if_the_marketplace_sent_it(
     if forged:
         signed.sql("UPDATE conflict_log SET remote_data = json_set(remote_data, '$.code', 'EVIL()')")
     signed.pull(signer=SIGNER, strategy=strategy)
-    assert unsigned(signed) == (["s"] if forged else [])
+    assert unsigned(signed) == []
+    ((base,),) = signed.sql("SELECT data FROM skill_base WHERE skill_id = 's'")
+    assert "EVIL()" not in (base or "") + json.dumps(signed.cached()["s"])
+    assert signed.sql("SELECT count(*) FROM conflict_log WHERE NOT resolved") == [(1 if forged else 0,)]
 
 
 @pytest.mark.parametrize("strategy", ["remote_wins", "local_wins", "merge"])

@@ -161,6 +161,7 @@ READS: dict[str, Act] = {
     "CacheFigures.statistics": lambda s: s.figures.statistics(NOW),
     "StoredRuns.marketplace": lambda s: s.runs.marketplace(),
     "StoredRuns.last_scheduled_success": lambda s: s.runs.last_scheduled_success("skills"),
+    "StoredRuns.last_success_of_fleet": lambda s: s.runs.last_success_of_fleet("skills"),
     "StoredRuns.scheduling_stopped": lambda s: s.runs.scheduling_stopped(),
     "StoredRuns.auto_sync_is_off": lambda s: s.runs.auto_sync_is_off(),
     "StoredRuns.run_of_process": lambda s: s.runs.run_of_process(1, since=NOW),
@@ -223,6 +224,9 @@ TRIED_ELSEWHERE = {
     "Engine.free_disk_gb",
     "Engine.scratch_copy",
     "Engine.copies",
+    "RowsOut.tables",
+    "RowsOut.rows",
+    "RowsIn.write",
 }
 ROOMS = {name for name in vars(ports.Store) if not name.startswith("_")} - {"holder", "rebind"}
 

@@ -127,6 +127,18 @@ def at_the_top(tree: ast.Module) -> Iterator[ast.stmt]:
             yield node
 
 
+def test_ports_are_imported_for_the_type_checker_alone() -> None:
+    """Making their classes takes 25 ms, which no command needs."""
+    wrong = [
+        str(path.relative_to(ROOT))
+        for room, path in modules()
+        if room != "ports"
+        for name in imported(ast.Module(list(at_the_top(tree_of(path))), []))
+        if name.startswith("atom_saas_sync.usecases.ports")
+    ]
+    assert wrong == []
+
+
 def test_every_room_is_in_the_table() -> None:
     assert {room for room, _ in modules()} <= set(MAY_IMPORT)
 

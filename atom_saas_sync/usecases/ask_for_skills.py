@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from atom_saas_sync.errors import AtomSyncError
 from atom_saas_sync.model import InvalidItem, SkillVersion
-from atom_saas_sync.usecases.ports import Clock, Marketplace
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import Clock, Marketplace
 
 
 class Found(NamedTuple):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from shlex import quote
+from typing import TYPE_CHECKING
 
 from atom_saas_sync.core.marketplace import marketplace_of
 from atom_saas_sync.errors import WrongMarketplace
-from atom_saas_sync.usecases.ports import Store, StoredRuns
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import Store, StoredRuns
 
 
 def runs_for(api_url: str, store: Store) -> StoredRuns:

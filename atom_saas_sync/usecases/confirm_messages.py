@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from atom_saas_sync.characters import short_id
 from atom_saas_sync.core.deletions import MaxDelete
@@ -14,7 +15,10 @@ from atom_saas_sync.errors import BadResponse
 from atom_saas_sync.model import Action, InvalidItem, Outcome, SkillVersion, Strategy
 from atom_saas_sync.usecases.ask_for_skills import ask_for_skills
 from atom_saas_sync.usecases.follow_events import Brake
-from atom_saas_sync.usecases.ports import Clock, ConfirmBatch, Marketplace, StoredConfirmations
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import Clock, ConfirmBatch, Marketplace, StoredConfirmations
+
 
 log = logging.getLogger(__name__)
 

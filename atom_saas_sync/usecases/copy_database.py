@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from atom_saas_sync.usecases.ports import Store
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import Store
 
 
 def copy_database(source: Store, target: Store) -> dict[str, int]:

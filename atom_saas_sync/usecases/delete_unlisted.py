@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -17,8 +18,11 @@ from atom_saas_sync.errors import BadResponse
 from atom_saas_sync.model import InvalidItem, SkillVersion
 from atom_saas_sync.usecases.ask_for_skills import ask_for_skills
 from atom_saas_sync.usecases.gate.planning import Planner
-from atom_saas_sync.usecases.ports import Clock, Marketplace, StoredCatalogue
 from atom_saas_sync.usecases.run_tally import NEEDS_PERSON, RunTally
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import Clock, Marketplace, StoredCatalogue
+
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -25,7 +25,10 @@ from atom_saas_sync.core.plan.edits import plan_edit, plan_removal, plan_revert
 from atom_saas_sync.errors import NotFound, NotLocal, Tampered, UsageError
 from atom_saas_sync.model import InvalidItem, Outcome, SkillState, SkillVersion
 from atom_saas_sync.usecases.gate.local import refuse_banned, take_out_revoked
-from atom_saas_sync.usecases.ports import EditableCatalogue, EditBatch
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import EditableCatalogue, EditBatch
+
 
 _SHOWN = 10
 _OBJECTS = ("metadata", "parameters", "env_vars", "local_files")

@@ -17,10 +17,10 @@ from atom_saas_sync.core.plan.messages import Told, is_outdated, plan_told, told
 from atom_saas_sync.model import Action, Category, MessageMark, Outcome, SkillState, Strategy
 from atom_saas_sync.times import parse_time
 from atom_saas_sync.usecases.limited_log import LimitedLog
-from atom_saas_sync.usecases.ports import EventBatch, StoredEvents
 
 if TYPE_CHECKING:
     from atom_saas_sync.core.gate.types import Gate, Offer
+    from atom_saas_sync.usecases.ports import EventBatch, StoredEvents
 
 log = logging.getLogger(__name__)
 

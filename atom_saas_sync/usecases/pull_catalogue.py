@@ -32,7 +32,6 @@ from atom_saas_sync.model import (
 )
 from atom_saas_sync.usecases.delete_unlisted import Deletions
 from atom_saas_sync.usecases.gate.planning import Planner
-from atom_saas_sync.usecases.ports import Clock, Marketplace, Progress, RunLog, StoredBatch, StoredCatalogue
 from atom_saas_sync.usecases.pull_categories import pull_categories
 from atom_saas_sync.usecases.run_tally import LOGGED, NEEDS_PERSON, PAGES_MISSING, RunTally
 from atom_saas_sync.usecases.walk import PageFailed, PageSource, Walk
@@ -40,6 +39,7 @@ from atom_saas_sync.usecases.write_pages import PageWriter
 
 if TYPE_CHECKING:
     from atom_saas_sync.usecases.gate.run import RunGate
+    from atom_saas_sync.usecases.ports import Clock, Marketplace, Progress, RunLog, StoredBatch, StoredCatalogue
 
 log = logging.getLogger(__name__)
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from atom_saas_sync.characters import counted
-from atom_saas_sync.usecases.ports import Clock, Marketplace, RunLog, StoredCatalogue
 from atom_saas_sync.usecases.run_tally import RunTally
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import Clock, Marketplace, RunLog, StoredCatalogue
+
 
 log = logging.getLogger(__name__)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from atom_saas_sync.core.lifetime import keeps_stale
 from atom_saas_sync.model import PurgePlan
-from atom_saas_sync.usecases.ports import StoredLifetime
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import StoredLifetime
 
 
 class PurgeOptions(Struct, frozen=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from atom_saas_sync.core.outgoing import idempotency_key, outgoing, rating_problem
 from atom_saas_sync.core.ratings import Newest, clock_skew, content_digest, newest
@@ -17,7 +18,10 @@ from atom_saas_sync.model import (
     RatingFailure,
     RemoteRating,
 )
-from atom_saas_sync.usecases.ports import Clock, RatingMarketplace
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import Clock, RatingMarketplace
+
 
 _CANNOT_UPDATE = "the marketplace has an older rating of this user and cannot update it; this one is kept locally"
 

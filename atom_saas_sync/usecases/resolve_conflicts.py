@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from shlex import quote
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
@@ -31,7 +32,9 @@ from atom_saas_sync.model import (
 )
 from atom_saas_sync.times import time_text
 from atom_saas_sync.usecases.gate.local import refuse_banned, take_out_revoked
-from atom_saas_sync.usecases.ports import StoredConflicts
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import StoredConflicts
 
 
 class Decision(Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from atom_saas_sync.characters import short_id
 from atom_saas_sync.core.gate.verdicts import verdicts_of
@@ -19,7 +20,10 @@ from atom_saas_sync.model import (
     WalkProof,
 )
 from atom_saas_sync.model.effects import LogConflict, NoteRepublished
-from atom_saas_sync.usecases.ports import Statistics
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import Statistics
+
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -31,8 +32,11 @@ from atom_saas_sync.model import (
     ShownRatings,
 )
 from atom_saas_sync.usecases.in_threads import Answer, Task, in_threads
-from atom_saas_sync.usecases.ports import Clock, Progress, RatingMarketplace, RequestsLeft, RunLog, StoredRatings
 from atom_saas_sync.usecases.rating_exchange import RatingExchange
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import Clock, Progress, RatingMarketplace, RequestsLeft, RunLog, StoredRatings
+
 
 log = logging.getLogger(__name__)
 

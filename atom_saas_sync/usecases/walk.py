@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from atom_saas_sync.core.listing import Listing, Next
 from atom_saas_sync.errors import ApiError, BadResponse, MarketplaceError, TooLarge
 from atom_saas_sync.model import FetchedPage, PageRecord
-from atom_saas_sync.usecases.ports import Clock, Marketplace
 from atom_saas_sync.usecases.prefetch import Fetch, Prefetcher
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import Clock, Marketplace
 
 
 class PageFailed(Struct, frozen=True):

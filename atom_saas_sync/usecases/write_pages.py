@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING
 
 from atom_saas_sync.characters import short_id
 from atom_saas_sync.core.plan.listed import without_outdated
 from atom_saas_sync.errors import ApiError, BadResponse
 from atom_saas_sync.model import Action, FetchedPage, Outcome
 from atom_saas_sync.usecases.gate.planning import Planner
-from atom_saas_sync.usecases.ports import Clock, Marketplace, RunLog, StoredBatch, StoredCatalogue
 from atom_saas_sync.usecases.read_pages import Digests, PageReader, ParsedPage, excluding, names_if_held, read_page
 from atom_saas_sync.usecases.run_tally import RunTally
 from atom_saas_sync.usecases.walk import PageSource, Walk
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import Clock, Marketplace, RunLog, StoredBatch, StoredCatalogue
+
 
 log = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from atom_saas_sync.config import Settings
 from atom_saas_sync.config.gate import SettingsFiles, policy_of
@@ -15,7 +16,9 @@ from atom_saas_sync.store import engine_at
 from atom_saas_sync.usecases.binding import runs_for
 from atom_saas_sync.usecases.gate.desk import GateDesk
 from atom_saas_sync.usecases.gate.loading import load_gate
-from atom_saas_sync.usecases.ports import ListedConflicts, Store
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import ListedConflicts, Store
 
 
 class Site:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -13,7 +14,10 @@ from atom_saas_sync.core.gate.verdict import is_abnormal
 from atom_saas_sync.errors import ConfigError
 from atom_saas_sync.usecases.gate.desk import GateDesk
 from atom_saas_sync.usecases.gate.loading import LoadedGate
-from atom_saas_sync.usecases.ports.gate_edges import GateFiles
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports.gate_edges import GateFiles
+
 
 log = logging.getLogger(__name__)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -12,8 +13,10 @@ from atom_saas_sync.core.plan import offered
 from atom_saas_sync.core.plan.sides import Sides
 from atom_saas_sync.model import SkillState, SkillVersion, Strategy
 from atom_saas_sync.usecases.gate.loading import LoadedGate
-from atom_saas_sync.usecases.ports.gate_desk import DecidingBatch, GateStore
-from atom_saas_sync.usecases.ports.gate_edges import Scanner
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports.gate_desk import DecidingBatch, GateStore
+    from atom_saas_sync.usecases.ports.gate_edges import Scanner
 
 
 class GateDesk(Struct, frozen=True):

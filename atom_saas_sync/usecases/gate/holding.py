@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -24,7 +25,10 @@ from atom_saas_sync.usecases.gate.desk import GateDesk, is_digest, put_on_the_de
 from atom_saas_sync.usecases.gate.local import take_out_revoked
 from atom_saas_sync.usecases.gate.passes import enforce, judge_offers
 from atom_saas_sync.usecases.gate.reports import CHANGED, Decided, Done, Quarantining, Refused
-from atom_saas_sync.usecases.ports.gate_desk import DecidingBatch
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports.gate_desk import DecidingBatch
+
 
 NOT_SERVED, NOT_QUARANTINED = "not_served", "not_quarantined"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -19,8 +20,11 @@ from atom_saas_sync.core.gate.stored import Marks
 from atom_saas_sync.core.gate.types import Gate, Policy, Revocation, Revocations
 from atom_saas_sync.errors import ConfigError, UsageError
 from atom_saas_sync.times import CLOCK_TOLERANCE
-from atom_saas_sync.usecases.ports.gate_desk import GateStore
-from atom_saas_sync.usecases.ports.gate_edges import GateFiles
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports.gate_desk import GateStore
+    from atom_saas_sync.usecases.ports.gate_edges import GateFiles
+
 
 OPEN = "open"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from shlex import quote
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -14,7 +15,10 @@ from atom_saas_sync.core.plan.sides import Sides, base_of
 from atom_saas_sync.errors import NotAdmitted
 from atom_saas_sync.model import Action, SkillState
 from atom_saas_sync.model.effects import SetBase, WriteServed
-from atom_saas_sync.usecases.ports import EditBatch
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import EditBatch
+
 
 POLICY = "policy"
 _TOGETHER = 200

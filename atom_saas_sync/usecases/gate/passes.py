@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from atom_saas_sync.core.canonical import stored_version
 from atom_saas_sync.core.gate.stored import Marks
@@ -12,7 +13,10 @@ from atom_saas_sync.core.plan.offered import plan_offered
 from atom_saas_sync.core.plan.steps import DECIDED
 from atom_saas_sync.model import Action, Strategy
 from atom_saas_sync.usecases.gate.local import POLICY, take_out
-from atom_saas_sync.usecases.ports.gate_desk import DecidingBatch, GateStore
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports.gate_desk import DecidingBatch, GateStore
+
 
 _TOGETHER = 200
 

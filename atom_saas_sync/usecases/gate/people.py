@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec.structs import replace
 
@@ -29,7 +29,10 @@ from atom_saas_sync.usecases.gate.local import take_out_revoked
 from atom_saas_sync.usecases.gate.reports import CHANGED, NOT_WAITING, Decided, Done, Refused, Target
 from atom_saas_sync.usecases.gate.scanning import rescan
 from atom_saas_sync.usecases.gate.updates import list_updates, show_update, targets_in, targets_of
-from atom_saas_sync.usecases.ports.gate_desk import DecidingBatch
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports.gate_desk import DecidingBatch
+
 
 __all__ = [
     "add_pin",

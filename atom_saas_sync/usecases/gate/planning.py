@@ -11,11 +11,11 @@ from msgspec.structs import replace
 from atom_saas_sync.core.plan import plan_deleted, plan_listed, plan_touched, plan_waiting
 from atom_saas_sync.core.plan.sides import Sides
 from atom_saas_sync.model import Action, SkillState, SkillVersion, Strategy
-from atom_saas_sync.usecases.ports import SkillBatch, Statistics
 
 if TYPE_CHECKING:
     from atom_saas_sync.core.gate.types import Gate
     from atom_saas_sync.usecases.gate.run import RunGate
+    from atom_saas_sync.usecases.ports import SkillBatch, Statistics
 
 
 class Planner:

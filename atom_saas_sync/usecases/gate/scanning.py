@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from atom_saas_sync.characters import short_id
 from atom_saas_sync.core.canonical import decode_object
@@ -14,8 +15,11 @@ from atom_saas_sync.errors import ConfigError
 from atom_saas_sync.usecases.gate.desk import GateDesk
 from atom_saas_sync.usecases.gate.passes import judge_ids
 from atom_saas_sync.usecases.gate.reports import NOT_WAITING, Refused, Rescanned
-from atom_saas_sync.usecases.ports.gate_desk import GateStore
-from atom_saas_sync.usecases.ports.gate_edges import Scanner
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports.gate_desk import GateStore
+    from atom_saas_sync.usecases.ports.gate_edges import Scanner
+
 
 log = logging.getLogger(__name__)
 

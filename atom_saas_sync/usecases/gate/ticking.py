@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from atom_saas_sync.characters import short_id
 from atom_saas_sync.model import Action
@@ -15,7 +16,10 @@ from atom_saas_sync.usecases.gate.loading import begin_run, with_clock
 from atom_saas_sync.usecases.gate.local import POLICY
 from atom_saas_sync.usecases.gate.passes import enforce_in, judge_again, judge_ids
 from atom_saas_sync.usecases.gate.scanning import scan_what_waits
-from atom_saas_sync.usecases.ports import Clock
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import Clock
+
 
 log = logging.getLogger(__name__)
 

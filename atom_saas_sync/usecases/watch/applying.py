@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from atom_saas_sync.characters import counted
 from atom_saas_sync.core.incoming.messages import Message
 from atom_saas_sync.errors import AtomSyncError, DatabaseError
 from atom_saas_sync.usecases.follow_events import EventFollower
-from atom_saas_sync.usecases.ports import StoreUpkeep
 from atom_saas_sync.usecases.watch.backlog import Backlog
 from atom_saas_sync.usecases.watch.edges import Clock
 from atom_saas_sync.usecases.watch.inbox import Inbox, Parsed
 from atom_saas_sync.usecases.watch.writer import Writer
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import StoreUpkeep
+
 
 BATCH_SECONDS = 0.002
 """How long a batch waits for more messages."""

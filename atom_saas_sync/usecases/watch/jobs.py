@@ -6,16 +6,19 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Never
+from typing import TYPE_CHECKING, Never
 
 from msgspec import Struct
 
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model import ScheduledJob
-from atom_saas_sync.usecases.ports import JobStore
 from atom_saas_sync.usecases.schedule import first_run, next_run, spread
 from atom_saas_sync.usecases.watch.background import BackgroundRuns
 from atom_saas_sync.usecases.watch.edges import Clock, Write
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import JobStore
+
 
 log = logging.getLogger(__name__)
 

@@ -6,13 +6,16 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Never
+from typing import TYPE_CHECKING, Never
 
 from atom_saas_sync.model import RunReport
-from atom_saas_sync.usecases.ports import JobStore, StateStore
 from atom_saas_sync.usecases.schedule import poll_is_due
 from atom_saas_sync.usecases.watch.background import BackgroundRuns, wait_for
 from atom_saas_sync.usecases.watch.edges import Clock, Write
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import JobStore, StateStore
+
 
 _LOOK_SECONDS = 1.0
 _FIRST_RETRY, _LONGEST_RETRY = 15.0, 900.0

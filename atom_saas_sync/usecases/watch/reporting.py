@@ -7,15 +7,18 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Never
+from typing import TYPE_CHECKING, Never
 
 from atom_saas_sync.characters import counted
 from atom_saas_sync.core.connection import ConnectionState
 from atom_saas_sync.errors import DatabaseBusy, DatabaseError
 from atom_saas_sync.model import ConnectionSwitch, ReportedConnection
-from atom_saas_sync.usecases.ports import StateStore
 from atom_saas_sync.usecases.watch.background import wait_for
 from atom_saas_sync.usecases.watch.edges import Clock, Supervisor, Write
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import StateStore
+
 
 HEARTBEAT_SECONDS = 10.0
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -13,7 +14,6 @@ from atom_saas_sync.core.connection import ConnectionRules, ConnectionState
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model import ConnectionSwitch, ReportedConnection, RunReport, Strategy
 from atom_saas_sync.usecases.follow_events import EventFollower
-from atom_saas_sync.usecases.ports import JobStore, StateStore, StoreUpkeep
 from atom_saas_sync.usecases.watch.applying import Applying
 from atom_saas_sync.usecases.watch.background import BackgroundRuns
 from atom_saas_sync.usecases.watch.backlog import Backlog
@@ -26,6 +26,10 @@ from atom_saas_sync.usecases.watch.polling import Polling
 from atom_saas_sync.usecases.watch.reporting import ConnectionReport
 from atom_saas_sync.usecases.watch.upkeep import LeftOutLines, Upkeep, Watchdog
 from atom_saas_sync.usecases.watch.writer import Writer
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import JobStore, StateStore, StoreUpkeep
+
 
 STOP_SECONDS = 3.5
 """Together with a last attempt to write and the end of the process, less than five seconds."""

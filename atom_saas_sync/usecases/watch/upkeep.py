@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Never, Protocol
+from typing import TYPE_CHECKING, Never, Protocol
 
 from atom_saas_sync.errors import DatabaseError
-from atom_saas_sync.usecases.ports import StoreUpkeep
 from atom_saas_sync.usecases.watch.edges import Supervisor
 from atom_saas_sync.usecases.watch.writer import PATIENCE_SECONDS, Writer
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import StoreUpkeep
+
 
 TIDY_SECONDS = 1.0
 """Minimum time between two calls of the store's `tidy`."""

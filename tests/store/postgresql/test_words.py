@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from itertools import chain
 
 import pytest
 from hypothesis import example, given, settings
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 from atom_saas_sync.store.postgresql.words import Terms, head, terms, texts_of, tokens, words
 from atom_saas_sync.store.sqlite.search_index import create_table, spaced
 
-# Letters that every version of Unicode's tables knows, with marks that compose, blanks and punctuation.
-_ALPHABETS = "".join(map(chr, (*range(0x20, 0x7F), *range(0xC0, 0x180), *range(0x391, 0x3CA), *range(0x410, 0x450))))
-_TEXT = st.text(st.sampled_from(_ALPHABETS + "éö-_.\u2014\u201e日本語データ보고ปู\u0301"), max_size=30)
+# Letters that every version of Unicode's tables knows, blanks and punctuation. Marks stand on ASCII letters alone: on
+# others SQLite drops them and asks for both spellings, while a server stores the composed one.
+_ALPHABETS = (range(0x20, 0x7F), range(0xC0, 0x180), range(0x391, 0x3A2), range(0x3A3, 0x3CA), range(0x410, 0x450))
+_CHARACTERS = [*map(chr, chain(*_ALPHABETS)), *"éö-_.\u2014\u201e日本語データ보고ปู", "a\u0301", "E\u0301"]
+_TEXT = st.lists(st.sampled_from(_CHARACTERS), max_size=30).map("".join)
 
 
 def in_sqlite(text: str) -> list[str]:

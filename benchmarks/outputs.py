@@ -192,7 +192,7 @@ def serving(side: Side, environment: dict[str, str], place: str) -> Iterator[str
                 get(f"{url}/health/live")
                 break
             except urllib.error.URLError:
-                time.sleep(0.1)  # between two attempts: the other revision may not say when it listens
+                time.sleep(0.1)  # the pause of a bounded poll: the other revision may not announce when it listens
         else:
             raise RuntimeError(f"{url} did not answer within a minute")
         yield url

@@ -121,7 +121,7 @@ def _wait_for(process: subprocess.Popen[bytes], state: Path, log: Path) -> None:
     while not (state.exists() and state.read_text().endswith("ready   \n")):
         if process.poll() is not None or time.monotonic() > end:
             raise NoServerError(f"the PostgreSQL server did not start: {log.read_text()}")
-        time.sleep(0.01)
+        time.sleep(0.01)  # the pause of a bounded poll: the server announces its state in a file only
 
 
 def _within_reach(binary: Path, directory: Path) -> Path:

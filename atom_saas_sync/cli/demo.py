@@ -123,7 +123,7 @@ class _Show:
                 while store.holder("skills") is not None:
                     if time.monotonic() - began > _PATIENCE_SECONDS:
                         raise AtomSyncError("the catch-up did not end: the demo stops here")
-                    time.sleep(0.01)
+                    time.sleep(0.01)  # the pause of a bounded poll: another process holds the lock
         finally:
             watch.terminate()
             watch.wait(_PATIENCE_SECONDS)

@@ -88,7 +88,7 @@ def open_session(
                 )
             )
         except Locked:
-            # In a fleet every timer but one finds the lock taken: that is no error.
+            # When several hosts share a database, all timers but one find the lock taken. That is not an error.
             if started_by != TIMER or isinstance(store.location, Path):
                 runs.count_locked_out(kind)
             raise

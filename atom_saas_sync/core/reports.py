@@ -61,7 +61,7 @@ def status_document(status: Status, health: Health, now: datetime) -> dict[str, 
 
 
 def _running(status: Status) -> list[Any]:
-    """Return the kinds of runs at work; on a server each with its host."""
+    """Return the kinds of runs in progress; for a database on a server, each with its host."""
     kinds = sorted(status.running)
     return [{"kind": kind} | _host(status, kind) for kind in kinds] if status.is_on_server else list(kinds)
 

@@ -1,4 +1,4 @@
-"""Signatures of digests: they prove that whoever wrote the database had the key."""
+"""Sign digests, to prove that whoever wrote them to the database had the key."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ class Connection:
 
         Our writers come one after the other: each first takes the same advisory lock. Without `durable` the server may
         lose the transaction if it crashes within a second: for what the next run fetches again. With `bulk` the
-        triggers stand aside, for whoever does their work by himself. It waits for other writers for the busy timeout,
-        or for `wait_seconds`.
+        triggers do nothing, and the caller does their work. It waits for other writers for the busy timeout, or for
+        `wait_seconds`.
 
         Raises DatabaseError for every failure of the server, and Locked if a lock of a run that this connection held
         has gone to another run.
@@ -167,7 +167,7 @@ class Connection:
 
     @property
     def _set_up(self) -> str:
-        """Return what a transaction sets by itself, because its session is not ours alone."""
+        """Return the settings that each transaction makes when a pooler shares the session with other clients."""
         if not self.session.is_pooled:
             return ""
         values = settings(self.address, self.busy_timeout_seconds)
@@ -211,7 +211,7 @@ class Connection:
 
     def _roll_back(self) -> None:
         if self.connection.info.transaction_status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
-            # A connection that breaks here has nothing to take back; why the block failed is what matters.
+            # If the connection breaks here, the server rolls back by itself; report the error that ended the block.
             with suppress(psycopg.OperationalError):
                 self._command("ROLLBACK")
 

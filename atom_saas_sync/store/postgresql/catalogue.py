@@ -11,13 +11,13 @@ import psycopg
 
 from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import Category, PageRecord, SkillState
+from atom_saas_sync.store.names import APPROVED_DELETIONS
 from atom_saas_sync.store.postgresql import expiry, integrity, pages, resolutions
 from atom_saas_sync.store.postgresql.batch import Batch
 from atom_saas_sync.store.postgresql.categories import apply_categories, changed_categories
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.facts import get_fact
 from atom_saas_sync.store.postgresql.gate.offers import spoiled
-from atom_saas_sync.store.postgresql.names import APPROVED_DELETIONS
 from atom_saas_sync.store.postgresql.rows import Row
 
 

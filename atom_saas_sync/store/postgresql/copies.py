@@ -20,13 +20,13 @@ from atom_saas_sync.core.server_address import ServerAddress
 from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.errors import DatabaseError, UsageError
 from atom_saas_sync.model.upkeep import Restored
+from atom_saas_sync.store.names import EMERGENCY_STOP, MARKETPLACE
 from atom_saas_sync.store.postgresql import dumps, migrations, schema
 from atom_saas_sync.store.postgresql.audit import write_audit
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.facts import get_fact
 from atom_saas_sync.store.postgresql.lock import run_lock
 from atom_saas_sync.store.postgresql.maintenance import Upkeep
-from atom_saas_sync.store.postgresql.names import EMERGENCY_STOP, MARKETPLACE
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.times import format_time
 from atom_saas_sync.unfinished import create_beside, flush

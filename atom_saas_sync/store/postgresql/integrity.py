@@ -12,8 +12,8 @@ import psycopg
 
 from atom_saas_sync.core.canonical import content_digest, decode_with_shape
 from atom_saas_sync.core.signing import Signer
+from atom_saas_sync.store.names import TAMPERED
 from atom_saas_sync.store.postgresql.facts import get_fact, set_fact
-from atom_saas_sync.store.postgresql.names import TAMPERED
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.times import format_time, parse_time
 

@@ -9,11 +9,11 @@ from typing import Any
 import psycopg
 
 from atom_saas_sync.model import COUNTERS, TIME_TO_LIVE, CacheStatistics, PurgePlan
+from atom_saas_sync.store.names import REACHED_AT
 from atom_saas_sync.store.postgresql.audit import write_audit, write_audits
 from atom_saas_sync.store.postgresql.counters import read_counters
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.facts import get_fact
-from atom_saas_sync.store.postgresql.names import REACHED_AT
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.store.postgresql.skill_text import drop_entries
 from atom_saas_sync.times import parse_time

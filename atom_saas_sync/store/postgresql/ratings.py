@@ -17,12 +17,12 @@ import psycopg
 from atom_saas_sync.core.canonical import decode_object
 from atom_saas_sync.core.plan.figures import plan_figures
 from atom_saas_sync.model import Delivery, ListedRating, Rating, RatingFailure, RatingReceipt, RatingsCheck
+from atom_saas_sync.store.names import NOT_UPDATABLE
 from atom_saas_sync.store.postgresql.audit import write_audit, write_audits
 from atom_saas_sync.store.postgresql.counters import increment_all, requests_counted
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.effects import EffectWriter
 from atom_saas_sync.store.postgresql.facts import drop_fact, get_fact, set_fact
-from atom_saas_sync.store.postgresql.names import NOT_UPDATABLE
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.store.postgresql.skill_states import read_states
 from atom_saas_sync.times import time_text

@@ -19,11 +19,11 @@ from atom_saas_sync.model import (
     ReportedConnection,
     ScheduledJob,
 )
+from atom_saas_sync.store.names import DELETIONS_BY_MESSAGE, EMERGENCY_STOP
 from atom_saas_sync.store.postgresql.batch import Batch
 from atom_saas_sync.store.postgresql.counters import Counted, increment_all
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.facts import get_fact, set_fact
-from atom_saas_sync.store.postgresql.names import DELETIONS_BY_MESSAGE, EMERGENCY_STOP
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.store.postgresql.runs import auto_sync_is_off, last_run_started_at
 from atom_saas_sync.store.postgresql.websocket_switch import PUT_BACK

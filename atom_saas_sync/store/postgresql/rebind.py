@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from atom_saas_sync.store.postgresql.audit import write_audit
-from atom_saas_sync.store.postgresql.database import Database
-from atom_saas_sync.store.postgresql.facts import get_fact, set_fact
-from atom_saas_sync.store.postgresql.names import (
+from atom_saas_sync.store.names import (
     APPROVED_DELETIONS,
     CLOCK_SKEW,
     MARKETPLACE,
@@ -15,6 +12,9 @@ from atom_saas_sync.store.postgresql.names import (
     RATE_LIMIT,
     REACHED_AT,
 )
+from atom_saas_sync.store.postgresql.audit import write_audit
+from atom_saas_sync.store.postgresql.database import Database
+from atom_saas_sync.store.postgresql.facts import get_fact, set_fact
 from atom_saas_sync.store.postgresql.pages import leave_pages
 
 

@@ -14,9 +14,9 @@ from atom_saas_sync.core.server_address import ServerAddress
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model import BudgetLimit, BudgetState
 from atom_saas_sync.store import request_limits
+from atom_saas_sync.store.names import MARKETPLACE, RATE_LIMIT
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.facts import drop_fact, get_facts, set_fact
-from atom_saas_sync.store.postgresql.names import MARKETPLACE, RATE_LIMIT
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.store.request_limits import HOUR, MINUTE, Declared, Limits, all_limits
 

@@ -10,13 +10,9 @@ from typing import Any
 import psycopg
 
 from atom_saas_sync.errors import AtomSyncError
-from atom_saas_sync.model import METRIC_ERRORS, Counts, Report, SyncState
+from atom_saas_sync.model import METRIC_ERRORS, TIMER, Counts, Report, SyncState
 from atom_saas_sync.store.counting import durations
-from atom_saas_sync.store.postgresql.audit import write_audit
-from atom_saas_sync.store.postgresql.counters import Counted, increment_all, requests_counted
-from atom_saas_sync.store.postgresql.database import Database
-from atom_saas_sync.store.postgresql.facts import drop_fact, get_fact, set_fact
-from atom_saas_sync.store.postgresql.names import (
+from atom_saas_sync.store.names import (
     APPROVED_DELETIONS,
     CLOCK_SKEW,
     EMERGENCY_STOP,
@@ -26,8 +22,11 @@ from atom_saas_sync.store.postgresql.names import (
     REACHED_AT,
     RUNS_KEPT,
     SYNC_STATE_ID,
-    TIMER,
 )
+from atom_saas_sync.store.postgresql.audit import write_audit
+from atom_saas_sync.store.postgresql.counters import Counted, increment_all, requests_counted
+from atom_saas_sync.store.postgresql.database import Database
+from atom_saas_sync.store.postgresql.facts import drop_fact, get_fact, set_fact
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.times import format_time, parse_time
 

@@ -18,12 +18,7 @@ from msgspec.structs import replace
 from atom_saas_sync.core.canonical import decode_object
 from atom_saas_sync.core.server_address import ServerAddress
 from atom_saas_sync.model import PastRun, ScheduledJob, Status, SyncState, TrustState, WebSocketState
-from atom_saas_sync.store.postgresql import migrations
-from atom_saas_sync.store.postgresql.counters import read_counters
-from atom_saas_sync.store.postgresql.database import Database
-from atom_saas_sync.store.postgresql.facts import get_facts
-from atom_saas_sync.store.postgresql.lifetime import EXPIRED, JOINED, size_of, time_parameters
-from atom_saas_sync.store.postgresql.names import (
+from atom_saas_sync.store.names import (
     CLOCK_SKEW,
     EMERGENCY_STOP,
     MARKETPLACE,
@@ -31,6 +26,11 @@ from atom_saas_sync.store.postgresql.names import (
     REVOCATIONS_BROKEN,
     TAMPERED,
 )
+from atom_saas_sync.store.postgresql import migrations
+from atom_saas_sync.store.postgresql.counters import read_counters
+from atom_saas_sync.store.postgresql.database import Database
+from atom_saas_sync.store.postgresql.facts import get_facts
+from atom_saas_sync.store.postgresql.lifetime import EXPIRED, JOINED, size_of, time_parameters
 from atom_saas_sync.store.postgresql.requests import remaining_requests
 from atom_saas_sync.store.postgresql.resolutions import OPEN
 from atom_saas_sync.store.postgresql.rows import Row

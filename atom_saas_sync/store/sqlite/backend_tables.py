@@ -13,9 +13,6 @@ from msgspec import Struct
 
 Kind = Literal["integer", "boolean", "text", "time", "json"]
 
-SYNC_STATE_ID = "marketplace_sync"
-"""The id and the device id of the only row in sync_state."""
-
 NEVER_EXPIRES = "9999-12-31T23:59:59Z"
 """The value of `expires_at`, which is never NULL, for an entry that does not expire."""
 

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import Category, PageRecord, SkillState
+from atom_saas_sync.store.names import APPROVED_DELETIONS
 from atom_saas_sync.store.sqlite import expiry, integrity, pages, resolutions
 from atom_saas_sync.store.sqlite.batch import Batch
 from atom_saas_sync.store.sqlite.bulk import bulk_transaction
@@ -17,7 +18,7 @@ from atom_saas_sync.store.sqlite.categories import apply_categories, changed_cat
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.failures import translated_errors
 from atom_saas_sync.store.sqlite.gate.offers import spoiled
-from atom_saas_sync.store.sqlite.runs import APPROVED_DELETIONS, get_fact
+from atom_saas_sync.store.sqlite.runs import get_fact
 
 # Ids come in any order, so new rows are spread over the indexes; a larger cache saves a tenth for 150,000 skills.
 _CACHE_KIB = 16 * 1024

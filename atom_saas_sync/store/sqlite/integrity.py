@@ -11,15 +11,13 @@ from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from atom_saas_sync.core.canonical import content_digest, decode_with_shape
+from atom_saas_sync.store.names import TAMPERED
 from atom_saas_sync.store.sqlite.clauses import after
 from atom_saas_sync.store.sqlite.runs import get_fact, set_fact
 from atom_saas_sync.times import format_time
 
 if TYPE_CHECKING:
     from atom_saas_sync.core.signing import Signer  # `status` imports this module
-
-TAMPERED = "tampered"
-"""The fact with the skill ids that the last check found, as a JSON list."""
 
 _CHECKED_AT = "digests_checked_at"
 _TEXTS = """

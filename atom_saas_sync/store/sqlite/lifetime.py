@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from atom_saas_sync.model import COUNTERS, TIME_TO_LIVE, CacheStatistics, PurgePlan
+from atom_saas_sync.store.names import REACHED_AT
 from atom_saas_sync.store.sqlite.audit import write_audit
 from atom_saas_sync.store.sqlite.backup import beside
 from atom_saas_sync.store.sqlite.bulk import bulk_write
@@ -51,7 +52,7 @@ class Lifetime:
     def marketplace_reached_at(self) -> datetime | None:
         """Return when the marketplace last gave a valid response."""
         with self._database.reading() as connection:
-            return parse_time(get_fact(connection, "marketplace_reached_at"))
+            return parse_time(get_fact(connection, REACHED_AT))
 
     def statistics(self, now: datetime) -> CacheStatistics:
         """Return the number, age and use of the entries."""
@@ -92,7 +93,7 @@ class Lifetime:
                 expired_categories=categories[1],
                 reads=reads,
                 size_bytes=_size(self._database),
-                marketplace_reached_at=parse_time(get_fact(connection, "marketplace_reached_at")),
+                marketplace_reached_at=parse_time(get_fact(connection, REACHED_AT)),
             )
 
     def choose(self, now: datetime, *, older_than: timedelta | None, everything: bool, local: bool) -> PurgePlan:

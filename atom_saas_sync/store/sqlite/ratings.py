@@ -15,6 +15,7 @@ from typing import Any
 
 from atom_saas_sync.core.plan.figures import plan_figures
 from atom_saas_sync.model import Delivery, ListedRating, Rating, RatingFailure, RatingReceipt, RatingsCheck
+from atom_saas_sync.store.names import NOT_UPDATABLE
 from atom_saas_sync.store.sqlite.audit import write_audit
 from atom_saas_sync.store.sqlite.bulk import bulk_write
 from atom_saas_sync.store.sqlite.counters import count_requests, increment
@@ -23,8 +24,6 @@ from atom_saas_sync.store.sqlite.effects import EffectWriter
 from atom_saas_sync.store.sqlite.runs import get_fact, set_fact
 from atom_saas_sync.store.sqlite.skill_states import read_states
 from atom_saas_sync.times import format_time, parse_time, time_text
-
-_NOT_UPDATABLE = "ratings_not_updatable"
 
 # The newest failure of each rating: the Atom backend may have several.
 _WITH_FAILURE = (
@@ -91,7 +90,7 @@ class Ratings:
                 "version = coalesce(version, lower(hex(randomblob(16))))"
             )
             connection.execute("DELETE FROM failed_rating_uploads")
-            connection.execute("DELETE FROM fact WHERE name = ?", (_NOT_UPDATABLE,))
+            connection.execute("DELETE FROM fact WHERE name = ?", (NOT_UPDATABLE,))
 
     def count_pending(self) -> int:
         """Return the number of pending ratings, without failed ones."""
@@ -131,12 +130,12 @@ class Ratings:
     def can_update(self, marketplace: str) -> bool:
         """Tell whether a marketplace may be able to update ratings."""
         with self._database.reading() as connection:
-            return get_fact(connection, _NOT_UPDATABLE) != marketplace
+            return get_fact(connection, NOT_UPDATABLE) != marketplace
 
     def note_not_updatable(self, marketplace: str, now: datetime) -> None:
         """Remember that a marketplace can't update ratings."""
         with self._database.transaction() as connection:
-            set_fact(connection, _NOT_UPDATABLE, marketplace, now)
+            set_fact(connection, NOT_UPDATABLE, marketplace, now)
 
     # Pulling ratings
 

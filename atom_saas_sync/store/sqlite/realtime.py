@@ -18,6 +18,7 @@ from atom_saas_sync.model import (
     ReportedConnection,
     ScheduledJob,
 )
+from atom_saas_sync.store.names import DELETIONS_BY_MESSAGE, EMERGENCY_STOP
 from atom_saas_sync.store.sqlite.batch import Batch
 from atom_saas_sync.store.sqlite.bulk import bulk_transaction
 from atom_saas_sync.store.sqlite.counters import increment
@@ -28,7 +29,6 @@ from atom_saas_sync.store.sqlite.websocket_switch import PUT_BACK
 from atom_saas_sync.times import format_exact_time, format_time, parse_time, time_text
 
 _DELETIONS_REMEMBERED = timedelta(days=1)
-_DELETIONS = "deletions_by_message"
 _DELETIONS_WINDOW = timedelta(hours=1)
 # A log that repeatedly grows to this size is not truncated each time: overwriting it is 5% faster.
 _LOG_BYTES = 64 * 1024 * 1024
@@ -92,10 +92,10 @@ class RealtimeBatch(Batch):
         by_minute, minute = self._deletions_by_minute(now), _minute(now)
         before, most = by_minute.get(minute, (0, 0))
         by_minute[minute] = before + number, max(most, listed)
-        set_fact(self._connection, _DELETIONS, json.dumps(by_minute), now)
+        set_fact(self._connection, DELETIONS_BY_MESSAGE, json.dumps(by_minute), now)
 
     def _deletions_by_minute(self, now: datetime) -> dict[str, tuple[int, int]]:
-        by_minute: dict[str, tuple[int, int]] = json.loads(get_fact(self._connection, _DELETIONS) or "{}")
+        by_minute: dict[str, tuple[int, int]] = json.loads(get_fact(self._connection, DELETIONS_BY_MESSAGE) or "{}")
         first, last = _minute(now - _DELETIONS_WINDOW), _minute(now + _DELETIONS_WINDOW)  # a clock may be set back
         return {minute: entry for minute, entry in by_minute.items() if first <= minute <= last}
 
@@ -214,7 +214,7 @@ class Schedule:
     def stopped(self) -> bool:
         """Tell whether the emergency stop is on, or the Atom backend has switched scheduled syncs off."""
         with self._database.reading() as connection:
-            return get_fact(connection, "emergency_stop") is not None or auto_sync_is_off(connection)
+            return get_fact(connection, EMERGENCY_STOP) is not None or auto_sync_is_off(connection)
 
     def last_started(self, kind: str) -> datetime | None:
         """Return when the last run of a kind began, whatever started it."""

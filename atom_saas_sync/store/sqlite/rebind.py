@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from atom_saas_sync.store.names import APPROVED_DELETIONS, MARKETPLACE
 from atom_saas_sync.store.sqlite.audit import write_audit
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.pages import leave_pages
-from atom_saas_sync.store.sqlite.runs import APPROVED_DELETIONS, MARKETPLACE, get_fact, set_fact
+from atom_saas_sync.store.sqlite.runs import get_fact, set_fact
 
 
 def rebind(database: Database, marketplace: str, *, deletions: int, actor: str, now: datetime) -> None:

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model import BudgetLimit, BudgetState
+from atom_saas_sync.store.names import MARKETPLACE, RATE_LIMIT
 from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.runs import MARKETPLACE, get_fact, set_fact
+from atom_saas_sync.store.sqlite.runs import get_fact, set_fact
 
 _MINUTE, _HOUR = 60, 3600
 _LARGEST_LEASE = 16
-_FACT = "rate_limit"
 LEAST_PER_MINUTE = 10
 """The minimum for a declared limit: a faulty response must not stop all requests."""
 
@@ -98,7 +98,7 @@ class RequestBudget:
             ):
                 return
             with self._database.transaction() as connection:
-                set_fact(connection, _FACT, json.dumps(learned._asdict()), now)
+                set_fact(connection, RATE_LIMIT, json.dumps(learned._asdict()), now)
                 self._give_back(connection)
             self._learned = learned
 
@@ -174,7 +174,7 @@ class StoredLimits:
     def forget_declared_limit(self) -> bool:
         """Discard a declared limit; tell whether there was one."""
         with self._database.transaction() as connection:
-            return connection.execute("DELETE FROM fact WHERE name = ?", (_FACT,)).rowcount > 0
+            return connection.execute("DELETE FROM fact WHERE name = ?", (RATE_LIMIT,)).rowcount > 0
 
 
 def _declared(
@@ -194,7 +194,7 @@ def _declared(
 
 def _in_force(connection: sqlite3.Connection, now: float, marketplace: str | None) -> _Declared | None:
     """Return the limit declared by this marketplace (None: any), unless its window is over."""
-    fact = get_fact(connection, _FACT)
+    fact = get_fact(connection, RATE_LIMIT)
     if fact is None:
         return None
     fields = json.loads(fact)

@@ -5,32 +5,25 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from atom_saas_sync.errors import AtomSyncError
 from atom_saas_sync.model import METRIC_ERRORS, TIMER, Counts, Report, SyncState
+from atom_saas_sync.store.names import (
+    APPROVED_DELETIONS,
+    CLOCK_SKEW,
+    EMERGENCY_STOP,
+    LAST_SUCCESS,
+    MARKETPLACE,
+    METRIC_TYPES,
+    REACHED_AT,
+    RUNS_KEPT,
+    SYNC_STATE_ID,
+)
 from atom_saas_sync.store.sqlite.audit import write_audit
-from atom_saas_sync.store.sqlite.backend_tables import SYNC_STATE_ID
 from atom_saas_sync.store.sqlite.counters import count_requests, increment, observe_duration
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.times import format_time, parse_time, time_text
-
-MARKETPLACE = "marketplace"
-"""The fact that holds the URL of the marketplace that the database belongs to."""
-
-APPROVED_DELETIONS = "approved_deletions"
-"""The fact with the number of deletions approved by `db rebind`, until a sync has succeeded."""
-
-REVOCATIONS_BROKEN = "gate_revocations_broken"
-"""The fact that is 1 while the revocations file cannot be used."""
-
-LAST_SUCCESS = "last_success"
-"""The fact that holds when the last successful sync of the skills ended: its run is forgotten after 90 days."""
-
-RUNS_KEPT = timedelta(days=90)
-
-METRIC_TYPES = {"skills": "skill", "categories": "skill", "ratings": "rating"}
-"""The `type` label of the metrics for each kind of run."""
 
 
 class Runs:
@@ -141,14 +134,14 @@ class Runs:
         """Record that the marketplace was reached, and the difference of its clock from ours."""
         self.bind(now)
         with self._database.transaction() as connection:
-            set_fact(connection, "marketplace_reached_at", format_time(now), now)
+            set_fact(connection, REACHED_AT, format_time(now), now)
             if skew_seconds is not None:
-                set_fact(connection, "clock_skew_seconds", f"{skew_seconds:.0f}", now)
+                set_fact(connection, CLOCK_SKEW, f"{skew_seconds:.0f}", now)
 
     def scheduling_stopped(self) -> bool:
         """Tell whether the emergency stop is on (`jobs stop`)."""
         with self._database.reading() as connection:
-            return get_fact(connection, "emergency_stop") is not None
+            return get_fact(connection, EMERGENCY_STOP) is not None
 
     def auto_sync_is_off(self) -> bool:
         """Tell whether the Atom backend has switched scheduled syncs off (`sync_state.auto_sync_enabled`)."""
@@ -158,7 +151,7 @@ class Runs:
     def stop_scheduling(self, *, actor: str, now: datetime) -> None:
         """Turn the emergency stop on: scheduled runs do nothing until `resume_scheduling`."""
         with self._database.transaction() as connection:
-            set_fact(connection, "emergency_stop", format_time(now), now)
+            set_fact(connection, EMERGENCY_STOP, format_time(now), now)
             write_audit(connection, actor, "jobs stop", "", now, {})
 
     def resume_scheduling(self, *, actor: str, now: datetime) -> None:

@@ -25,17 +25,17 @@ from atom_saas_sync.model import (
     TrustState,
     WebSocketState,
 )
+from atom_saas_sync.store.names import CLOCK_SKEW, EMERGENCY_STOP, MARKETPLACE, REACHED_AT, REVOCATIONS_BROKEN, TAMPERED
 from atom_saas_sync.store.sqlite import lock, migrations
 from atom_saas_sync.store.sqlite.backup import beside
 from atom_saas_sync.store.sqlite.clauses import before
 from atom_saas_sync.store.sqlite.counters import read_counters
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.files import exists
-from atom_saas_sync.store.sqlite.integrity import TAMPERED
 from atom_saas_sync.store.sqlite.lifetime import EXPIRED, JOINED, time_parameters
 from atom_saas_sync.store.sqlite.requests import remaining_requests
 from atom_saas_sync.store.sqlite.resolutions import OPEN
-from atom_saas_sync.store.sqlite.runs import MARKETPLACE, REVOCATIONS_BROKEN, auto_sync_is_off, get_fact, read_state
+from atom_saas_sync.store.sqlite.runs import auto_sync_is_off, get_fact, read_state
 from atom_saas_sync.times import parse_time
 
 _RUNS_SHOWN = 40
@@ -120,7 +120,7 @@ def _read(
     figures: dict[str, Any] = dict(connection.execute(_FIGURES, time_parameters(now)).fetchone())
     figures["last_rating_success_at"] = parse_time(figures["last_rating_success_at"])
     counters = read_counters(connection)
-    skew = get_fact(connection, "clock_skew_seconds")
+    skew = get_fact(connection, CLOCK_SKEW)
     running = frozenset(kind for kind in LOCKED_KINDS if lock.holder(path, kind) is not None)
     return Status(
         read_at=now,
@@ -150,7 +150,7 @@ def _read(
                 f"SELECT severity, count(*) AS number FROM conflict_log WHERE {OPEN} GROUP BY severity"  # noqa: S608
             )
         },
-        emergency_stop=get_fact(connection, "emergency_stop") is not None,
+        emergency_stop=get_fact(connection, EMERGENCY_STOP) is not None,
         auto_sync_off=auto_sync_is_off(connection),
         jobs=tuple(
             ScheduledJob(id_, name, minutes, parse_time(next_run))
@@ -159,7 +159,7 @@ def _read(
             )
         ),
         oldest_page_at=_oldest_page(connection),
-        marketplace_reached_at=parse_time(get_fact(connection, "marketplace_reached_at")),
+        marketplace_reached_at=parse_time(get_fact(connection, REACHED_AT)),
         clock_skew_seconds=_figure(skew),
         rate_limit_remaining=remaining_requests(connection, now.timestamp(), *limits),
         counters=counters,

@@ -7,8 +7,8 @@ from datetime import datetime
 import psycopg
 
 from atom_saas_sync.core.gate.stored import Marks
+from atom_saas_sync.store.names import REVOCATIONS_BROKEN
 from atom_saas_sync.store.postgresql.facts import get_facts, set_fact
-from atom_saas_sync.store.postgresql.names import REVOCATIONS_BROKEN
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.times import format_exact_time, parse_time
 

@@ -6,7 +6,8 @@ import sqlite3
 from datetime import datetime
 
 from atom_saas_sync.core.gate.stored import Marks
-from atom_saas_sync.store.sqlite.runs import REVOCATIONS_BROKEN, get_fact, set_fact
+from atom_saas_sync.store.names import REVOCATIONS_BROKEN
+from atom_saas_sync.store.sqlite.runs import get_fact, set_fact
 from atom_saas_sync.times import format_exact_time, parse_time
 
 _POLICY, _JUDGED, _CLOCK = "gate_policy", "gate_judged", "gate_clock"

@@ -34,13 +34,10 @@ DELETIONS_BY_MESSAGE = "deletions_by_message"
 TAMPERED = "tampered"
 """The fact that lists the skills whose text does not have its digest."""
 
-TIMER = "timer"
-"""The name of timers in the audit trail."""
-
 RUNS_KEPT = timedelta(days=90)
 
 SYNC_STATE_ID = "marketplace_sync"
-"""The one row of sync_state."""
+"""The id and the device id of the only row in sync_state."""
 
 METRIC_TYPES = {"skills": "skill", "categories": "skill", "ratings": "rating"}
 """The `type` label of the metrics for each kind of run."""

@@ -27,6 +27,7 @@ from atom_saas_sync.errors import (
     TlsFailed,
 )
 from atom_saas_sync.model import PastRun, ScheduledJob, Status, SyncState, TrustState, WebSocketState
+from atom_saas_sync.model.server import ServerFacts
 from atom_saas_sync.usecases.diagnose import diagnose
 
 NOW = datetime(2026, 2, 19, 12, 0, tzinfo=UTC)
@@ -74,6 +75,7 @@ class World:
     ids: list[str] = field(default_factory=lambda: ["owner/name"])
     altered: int = 0
     unsigned: int = 0
+    server: ServerFacts | None = None
     units: Timers = field(default_factory=lambda: Timers(active=("atom-sync-skills.timer",)))
 
     def _maybe_fail(self, what: str) -> None:
@@ -112,6 +114,10 @@ class World:
 
     def free_disk_gb(self) -> float:
         return self.free_gb
+
+    def server_facts(self) -> ServerFacts | None:
+        self._maybe_fail("server")
+        return self.server
 
     def timers(self) -> Timers:
         return self.units

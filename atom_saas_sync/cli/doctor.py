@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.config import Settings
     from atom_saas_sync.core.diagnosis.findings import DoctorFinding, Timers
     from atom_saas_sync.model import Status
+    from atom_saas_sync.model.server import ServerFacts
     from atom_saas_sync.systemd import Unit
 
 _MARKS = {"ok": ("●", "green"), "warning": ("!", "yellow"), "problem": ("✕", "red"), "skipped": ("-", "dim")}
@@ -119,7 +120,7 @@ def _take_request(settings: Settings) -> float:
     try:
         if _Store(settings).read().migrations_pending:
             return 0.0
-    except DatabaseError:
+    except (ConfigError, DatabaseError):
         return 0.0  # a finding of its own
     with budget_of(settings) as budget:
         try:
@@ -161,6 +162,9 @@ class _Store:
 
     def free_disk_gb(self) -> float | None:
         return self._engine.free_disk_gb()
+
+    def server_facts(self) -> ServerFacts | None:
+        return self._engine.server_facts()
 
 
 class _Host:

@@ -14,9 +14,11 @@ from atom_saas_sync.core.diagnosis.configuration import configuration
 from atom_saas_sync.core.diagnosis.database import broken, disk, ids, integrity, other_marketplace, revision
 from atom_saas_sync.core.diagnosis.findings import DoctorFinding, DoctorSettings, Timers, skipped
 from atom_saas_sync.core.diagnosis.marketplace import clock, health_route, hint_for, token_accepted
+from atom_saas_sync.core.diagnosis.server import can_read, can_write, server
 from atom_saas_sync.core.diagnosis.state import schedule, state
 from atom_saas_sync.errors import ConfigError, ConnectionFailed, DatabaseError, MarketplaceError
 from atom_saas_sync.model import Status
+from atom_saas_sync.model.server import ServerFacts
 
 
 class Network(Protocol):
@@ -53,6 +55,9 @@ class Store(Protocol):
     def free_disk_gb(self) -> float | None:
         """Return the free space on its disk; None if that is not on this machine."""
 
+    def server_facts(self) -> ServerFacts | None:
+        """Return what the database's server says about itself; None if it has none."""
+
 
 class Host(Protocol):
     """The machine."""
@@ -69,7 +74,7 @@ def diagnose(plan: DoctorSettings, *, network: Network, store: Store, host: Host
     findings += _database(plan, store)
     try:
         status = store.read()
-    except DatabaseError:
+    except (ConfigError, DatabaseError):
         return [*findings, skipped("sync", "the database can't be read")]
     timers = host.timers()
     findings += schedule(plan, timers, status, now)
@@ -114,13 +119,20 @@ def _database(plan: DoctorSettings, store: Store) -> Iterator[DoctorFinding]:
     try:
         free = store.free_disk_gb()
         yield skipped("disk", "the database is on a server") if free is None else disk(free, plan)
+        facts = store.server_facts()
+        if facts is not None:
+            yield from server(facts)
+            if not can_read(facts):
+                yield skipped("database", "the role may not read it")
+                return
         status = store.read()
-        if status.revision is not None:
+        is_writable = facts is None or can_write(facts)
+        if status.revision is not None and is_writable:
             store.try_writing()
-    except DatabaseError as error:
+    except (ConfigError, DatabaseError) as error:
         yield broken("database", error)
         return
-    yield from revision(status)
+    yield from revision(status, is_writable=is_writable)
     if status.revision is not None and not status.migrations_pending:
         yield from ids(store.skill_ids())
         try:

@@ -9,13 +9,13 @@ from atom_saas_sync.characters import counted, short_id
 from atom_saas_sync.core.diagnosis.findings import DoctorFinding, DoctorSettings
 from atom_saas_sync.core.health import is_of_other_marketplace
 from atom_saas_sync.core.incoming.fields import name_problem
-from atom_saas_sync.errors import DatabaseError
+from atom_saas_sync.errors import AtomSyncError
 from atom_saas_sync.model import Status
 
 _IDS_NAMED = 5
 
 
-def broken(check: str, error: DatabaseError) -> DoctorFinding:
+def broken(check: str, error: AtomSyncError) -> DoctorFinding:
     """Return the finding of a check that could not read or write the database."""
     return DoctorFinding(check, "problem", error.message, error.hint or "`atom-sync db check` shows more")
 
@@ -32,9 +32,10 @@ def disk(free_gb: float, plan: DoctorSettings) -> DoctorFinding:
     return DoctorFinding("disk", "ok", f"{free_gb:.1f} GB are free")
 
 
-def revision(status: Status) -> Iterator[DoctorFinding]:
-    """Check that there is a database without pending migrations."""
-    yield DoctorFinding("database", "ok", "it is readable and writable" if status.revision else "it does not exist yet")
+def revision(status: Status, *, is_writable: bool) -> Iterator[DoctorFinding]:
+    """Check that there is a database without pending migrations; why it is not writable is a finding of its own."""
+    readable = "it is readable and writable" if is_writable else "it is readable"
+    yield DoctorFinding("database", "ok", readable if status.revision else "it does not exist yet")
     if status.revision is not None and status.migrations_pending:
         yield DoctorFinding(
             "migrations",

@@ -14,6 +14,7 @@ from atom_saas_sync.errors import DatabaseError
 if TYPE_CHECKING:
     from atom_saas_sync.core.location import Location
     from atom_saas_sync.model import Status
+    from atom_saas_sync.model.server import ServerFacts
     from atom_saas_sync.store.postgresql.copies import Copies
     from atom_saas_sync.store.postgresql.requests import RequestBudget
     from atom_saas_sync.store.postgresql.store import PostgreSQLStore
@@ -107,6 +108,12 @@ class PostgreSQLEngine:
 
     def free_disk_gb(self) -> None:
         """Return None: the disk is the server's."""
+
+    def server_facts(self, *, busy_timeout_seconds: float = 10.0) -> ServerFacts:
+        """Return what the server says about itself."""
+        from atom_saas_sync.store.postgresql.examination import examine
+
+        return examine(self.location, busy_timeout_seconds=busy_timeout_seconds)
 
     def suggestions(self, kind: str, prefix: str) -> list[tuple[str, str]]:
         """Return values of this kind that begin with `prefix`, each with its meaning."""

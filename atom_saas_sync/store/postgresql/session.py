@@ -41,7 +41,8 @@ class Session(NamedTuple):
     version: int
     encoding: str
     is_standby: bool
-    clock: float
+    clock_ahead: float
+    """How many seconds the server's clock is ahead of ours."""
     is_pooled: bool
     """Whether a pooler stands between: then statements may reach another session each time."""
 
@@ -156,7 +157,8 @@ def begin_session(
     with translated_errors(address):
         row = connection.execute(question).fetchone()
     assert row is not None
-    session = Session(*row)
+    backend, version, encoding, is_standby, clock, is_pooled = row
+    session = Session(backend, version, encoding, is_standby, clock - (asked + time.time()) / 2, is_pooled)
     if session.is_pooled:
         connection.prepare_threshold = None
     _require_server(session, address)
@@ -166,7 +168,7 @@ def begin_session(
                 f"cannot write to the database {address}: it is a standby, which only reads",
                 hint="name the primary server in ATOM_SAAS_DATABASE_URL; commands that only read work here",
             )
-        _compare_clocks(session.clock - (asked + time.time()) / 2, address)
+        _compare_clocks(session.clock_ahead, address)
     return session
 
 

@@ -114,6 +114,9 @@ class SQLiteEngine:
 
         return free_disk_gb(self.location)
 
+    def server_facts(self) -> None:
+        """Return None: a file has no server."""
+
     def suggestions(self, kind: str, prefix: str) -> list[tuple[str, str]]:
         """Return values of this kind with this prefix, each with its meaning."""
         from atom_saas_sync.store.sqlite.suggestions import suggestions

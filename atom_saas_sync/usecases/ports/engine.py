@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 from atom_saas_sync.core.location import Location
 from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import Status
+from atom_saas_sync.model.server import ServerFacts
 from atom_saas_sync.usecases.ports.catalogue import StoredCatalogue
 from atom_saas_sync.usecases.ports.gate_desk import GateStore
 from atom_saas_sync.usecases.ports.ids import StoredIds
@@ -212,6 +213,12 @@ class Engine(Protocol):
         """Return the room, in GB (10^9 bytes), on the file system where the database is or will be.
 
         None if it is not on this machine. Raises DatabaseError.
+        """
+
+    def server_facts(self) -> ServerFacts | None:
+        """Return what the database's server says about itself, over a connection of its own; None if it has none.
+
+        Raises ConfigError for a server that cannot be used, such as one that is too old, and DatabaseError.
         """
 
     def suggestions(self, kind: str, prefix: str) -> list[tuple[str, str]]:

@@ -222,6 +222,7 @@ TRIED_ELSEWHERE = {
     "Engine.request_budget",
     "Engine.upkeep",
     "Engine.free_disk_gb",
+    "Engine.server_facts",
     "Engine.scratch_copy",
     "Engine.copies",
     "RowsOut.tables",

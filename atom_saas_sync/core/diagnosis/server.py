@@ -1,0 +1,143 @@
+"""Findings about a database server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from atom_saas_sync.core.diagnosis.findings import DoctorFinding
+from atom_saas_sync.core.health import duration
+from atom_saas_sync.model.server import ServerFacts
+
+_NEWEST_TESTED = 18
+_CLOCK_WARNED, _CLOCK_REFUSED = 5.0, 60.0  # as when a connection is opened
+_TABLES_NAMED = 3
+
+
+def server(facts: ServerFacts) -> list[DoctorFinding]:
+    """Check the server, the way to it, and the rights of our role. Its version and encoding were accepted already."""
+    return [
+        _version(facts.version),
+        _encryption(facts),
+        _clock(facts.clock_ahead_seconds),
+        _pooler(facts),
+        _standby(facts),
+        *_collation(*facts.collation),
+        _rights(facts),
+    ]
+
+
+def can_write(facts: ServerFacts) -> bool:
+    """Tell whether a write can succeed; otherwise one of the findings already says why not."""
+    return not (facts.is_standby or facts.lacking or abs(facts.clock_ahead_seconds) > _CLOCK_REFUSED)
+
+
+def can_read(facts: ServerFacts) -> bool:
+    """Tell whether our tables can be read; otherwise the finding about the rights says why not."""
+    return not any(privilege in {"USAGE", "SELECT"} for privilege, _ in facts.lacking)
+
+
+def _version(number: int) -> DoctorFinding:
+    major, minor = divmod(number, 10_000)
+    shown = f"PostgreSQL {major}.{minor}"
+    if major > _NEWEST_TESTED:
+        return DoctorFinding(
+            "server",
+            "warning",
+            f"{shown} is newer than {_NEWEST_TESTED}, the newest version that was tested",
+            "upgrade atom-sync; `atom-sync db check` looks for what may be different",
+        )
+    return DoctorFinding("server", "ok", f"{shown}, encoding UTF8; no extension is needed")
+
+
+def _encryption(facts: ServerFacts) -> DoctorFinding:
+    if facts.is_local:
+        return DoctorFinding("server_tls", "ok", "the connection does not leave this machine")
+    hint = "add sslmode=verify-full and sslrootcert=FILE (the server's authority) to ATOM_SAAS_DATABASE_URL"
+    if not facts.is_encrypted:
+        return DoctorFinding(
+            "server_tls", "problem", f"the connection to the server is not encrypted (sslmode={facts.sslmode})", hint
+        )
+    if facts.sslmode != "verify-full":
+        return DoctorFinding(
+            "server_tls",
+            "warning",
+            f"the connection is encrypted, but sslmode={facts.sslmode} does not verify the server's name",
+            hint,
+        )
+    return DoctorFinding("server_tls", "ok", "the connection is encrypted, and the server's certificate is verified")
+
+
+def _clock(ahead: float) -> DoctorFinding:
+    apart = f"the server's clock is {duration(abs(ahead))} {'ahead of' if ahead > 0 else 'behind'} this host's"
+    hint = "synchronise both clocks: `timedatectl set-ntp true`"
+    if abs(ahead) > _CLOCK_REFUSED:
+        return DoctorFinding("server_clock", "problem", f"{apart}: nothing is written", hint)
+    if abs(ahead) > _CLOCK_WARNED:
+        return DoctorFinding("server_clock", "warning", apart, hint)
+    return DoctorFinding("server_clock", "ok", "the server's clock and this host's agree")
+
+
+def _pooler(facts: ServerFacts) -> DoctorFinding:
+    if facts.pooling == "transaction":
+        return DoctorFinding(
+            "pooler",
+            "problem",
+            "the server is behind a pooler in transaction mode: runs are refused, because they would lose their lock",
+            "name the server itself, or the pooler's address in session mode, in ATOM_SAAS_DATABASE_URL; commands that "
+            "only read work",
+        )
+    if facts.pooling == "session":
+        return DoctorFinding("pooler", "ok", "the server is behind a pooler in session mode")
+    return DoctorFinding("pooler", "ok", "there is no pooler in between")
+
+
+def _standby(facts: ServerFacts) -> DoctorFinding:
+    if facts.is_standby:
+        return DoctorFinding(
+            "standby",
+            "problem",
+            "the server is a standby: nothing can be written",
+            "name the primary server in ATOM_SAAS_DATABASE_URL; commands that only read work",
+        )
+    return DoctorFinding("standby", "ok", "the server is the primary")
+
+
+def _collation(made: str | None, now: str | None) -> Iterator[DoctorFinding]:
+    if made is not None and now is not None and made != now:
+        yield DoctorFinding(
+            "collation",
+            "warning",
+            f"the database was created with collation version {made}, but the server has {now}",
+            "our keys do not depend on it; for other tables run REINDEX DATABASE, then ALTER DATABASE … REFRESH "
+            "COLLATION VERSION",
+        )
+
+
+def _rights(facts: ServerFacts) -> DoctorFinding:
+    if not facts.lacking:
+        return DoctorFinding("rights", "ok", f"the role {facts.role} has all rights that it needs")
+    objects = list(dict.fromkeys(name for _, name in facts.lacking))
+    more = f" and {len(objects) - _TABLES_NAMED} more" if len(objects) > _TABLES_NAMED else ""
+    return DoctorFinding(
+        "rights",
+        "problem",
+        f"the role {facts.role} lacks rights on {', '.join(objects[:_TABLES_NAMED])}{more}",
+        f"run as the owner: {' '.join(_grants(facts))}",
+    )
+
+
+def _grants(facts: ServerFacts) -> Iterator[str]:
+    """Yield the statements that give what is lacking; many tables become one statement for the whole schema."""
+    wanted: dict[str, list[str]] = {}
+    for privilege, name in facts.lacking:
+        wanted.setdefault(name, []).append(privilege)
+    together: dict[str, list[str]] = {}
+    for name, privileges in wanted.items():
+        together.setdefault(", ".join(privileges), []).append(name)
+    for listed, names in together.items():
+        ours = {name for name in names if name.startswith(f"TABLE {facts.schema}.")}
+        if len(ours) > _TABLES_NAMED:
+            yield f'GRANT {listed} ON ALL TABLES IN SCHEMA {facts.schema} TO "{facts.role}";'
+        else:
+            ours = set()
+        yield from (f'GRANT {listed} ON {name} TO "{facts.role}";' for name in names if name not in ours)

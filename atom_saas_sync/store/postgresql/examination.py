@@ -1,0 +1,94 @@
+"""What `doctor` asks a server about itself and about the rights of our role."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+
+from atom_saas_sync.core.server_address import SCHEMA, ServerAddress
+from atom_saas_sync.errors import ConfigError
+from atom_saas_sync.model.server import ServerFacts
+from atom_saas_sync.store.postgresql import schema
+from atom_saas_sync.store.postgresql.connection import Connection
+from atom_saas_sync.store.postgresql.rows import Row
+
+_SERVER = """
+    SELECT current_user::text, d.datcollversion, pg_database_collation_actual_version(d.oid)
+    FROM pg_database AS d WHERE d.datname = current_database()
+"""
+_MIGRATIONS = "schema_migration"
+# Catalogues are readable without any right, so all of this works before the first GRANT.
+_IN_SCHEMA = """
+    SELECT c.relname::text, p.privilege
+    FROM pg_class AS c, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) WITH ORDINALITY AS p (privilege, place)
+    WHERE c.relnamespace = to_regnamespace(%s) AND c.relkind = 'r' AND c.relname = ANY(%s)
+        AND (p.privilege = 'SELECT' OR c.relname <> %s) AND NOT has_table_privilege(c.oid, p.privilege)
+    ORDER BY c.relname, p.place
+"""
+_AROUND = """
+    SELECT to_regnamespace(%(schema)s) IS NOT NULL,
+        coalesce(has_schema_privilege(to_regnamespace(%(schema)s), 'USAGE'), false),
+        coalesce(has_schema_privilege(to_regnamespace(%(schema)s), 'CREATE'), false),
+        EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace(%(schema)s) AND relname = %(migrations)s),
+        has_database_privilege(current_database(), 'CREATE'),
+        has_schema_privilege('public', 'CREATE'), current_database()::text
+"""
+
+
+def examine(address: ServerAddress, *, busy_timeout_seconds: float) -> ServerFacts:
+    """Connect and return what the server says about itself.
+
+    Raises ConfigError for a server that cannot be used, such as one that is too old, and DatabaseError.
+    """
+    with Connection(address, busy_timeout_seconds=busy_timeout_seconds, writes=False) as ours:
+        session = ours.session
+        with ours.reading() as connection:
+            row = connection.execute(_SERVER).fetchone()
+            assert row is not None
+            role, *collation = row
+            lacking = tuple(_lacking(connection, address))
+        return ServerFacts(
+            version=session.version,
+            role=role,
+            schema=address.schema,
+            is_local=address.is_local,
+            sslmode=address.sslmode,
+            is_encrypted=bool(ours.connection.pgconn.ssl_in_use),
+            clock_ahead_seconds=session.clock_ahead,
+            is_standby=session.is_standby,
+            pooling="none" if not session.is_pooled else "session" if _keeps_sessions(ours) else "transaction",
+            collation=(collation[0], collation[1]),
+            lacking=lacking,
+        )
+
+
+def _keeps_sessions(connection: Connection) -> bool:
+    try:
+        connection.require_session()
+    except ConfigError:
+        return False
+    return True
+
+
+def _lacking(connection: psycopg.Connection[Row], address: ServerAddress) -> Iterator[tuple[str, str]]:
+    """Yield each right that our role lacks: what creating the tables takes, or what using them does."""
+    names = {"schema": address.schema, "migrations": _MIGRATIONS}
+    row = connection.execute(_AROUND, names).fetchone()
+    assert row is not None
+    is_there, may_use, may_create, is_filled, may_create_schema, may_create_views, database = row
+    if not is_there:
+        if not may_create_schema:
+            yield "CREATE", f'DATABASE "{database}"'
+    elif not may_use:
+        yield "USAGE", f"SCHEMA {address.schema}"
+    if not is_filled:
+        if is_there and not may_create:
+            yield "CREATE", f"SCHEMA {address.schema}"
+        if address.schema == SCHEMA and not may_create_views:
+            yield "CREATE", "SCHEMA public"
+        return
+    for table, privilege in connection.execute(
+        _IN_SCHEMA, (address.schema, list(schema.expected_columns()), _MIGRATIONS)
+    ):
+        yield privilege, f"TABLE {address.schema}.{table}"

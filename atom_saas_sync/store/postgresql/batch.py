@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -16,7 +17,7 @@ from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import Action, Outcome, SkillState, SkillVersion
 from atom_saas_sync.store.postgresql import integrity, pages, resolutions
 from atom_saas_sync.store.postgresql.audit import write_audit
-from atom_saas_sync.store.postgresql.counters import count_requests, increment_all
+from atom_saas_sync.store.postgresql.counters import Counted, increment_all, requests_counted
 from atom_saas_sync.store.postgresql.effects import EffectWriter
 from atom_saas_sync.store.postgresql.history import keep_local
 from atom_saas_sync.store.postgresql.rows import Row
@@ -24,6 +25,14 @@ from atom_saas_sync.store.postgresql.skill_states import read_states
 
 if TYPE_CHECKING:
     from atom_saas_sync.store.postgresql.gate.tables import GateTables
+
+STANDING = f"""
+    SELECT EXISTS (SELECT FROM deleted_edit WHERE data IS NOT NULL) AS deleted_edits,
+        EXISTS (SELECT FROM conflict_log WHERE {resolutions.UNAPPLIED}) AS resolutions,
+        EXISTS (SELECT FROM skill_seen) AS seen,
+        (SELECT extract(epoch FROM max(applied_at))::float8 FROM last_message) AS last_message
+"""  # noqa: S608 - constants
+"""As SQL: what most transactions find nothing of, and then need not ask for."""
 
 _COUNTED = {Outcome.ADDED, Outcome.UPDATED, Outcome.DELETED}
 _CLOCK_STEPS = timedelta(minutes=1)  # of a clock that is kept right
@@ -39,14 +48,20 @@ class Batch:
         *,
         write: bool = True,
         signer: Signer | None = None,
+        standing: Row | None = None,
     ) -> None:
+        """Work in a transaction; `standing` is what STANDING has found in it, if it was asked for already."""
         self._connection = connection
+        self._asked_already = standing
         self._signer = signer
         self._write = write
         self._history_versions = history_versions
         self._effects = EffectWriter(connection, history_versions=history_versions, signer=signer)
-        if write:
+        self._counted: list[Counted] = []
+        self._has_applied = False
+        if write and self._standing["deleted_edits"]:
             self._keep_deleted_edits()
+        if write and self._standing["resolutions"]:
             self._adopt_resolutions()
 
     @property
@@ -59,6 +74,12 @@ class Batch:
     def known(self, skill_ids: Iterable[str]) -> dict[str, SkillState]:
         """Return what is stored of these skills; those of which nothing is are left out."""
         return read_states(self._connection, list(skill_ids), write=self._write, signer=self._signer)
+
+    @cached_property
+    def _standing(self) -> Row:
+        row = self._asked_already or self._connection.execute(STANDING).fetchone()
+        assert row is not None
+        return row
 
     def _keep_deleted_edits(self) -> None:
         """Keep what was edited here and has been deleted by another program, whose triggers can't compress texts."""
@@ -77,8 +98,6 @@ class Batch:
     def _adopt_resolutions(self) -> None:
         """Carry out what other programs have decided about conflicts, before anything is planned."""
         decided = resolutions.unapplied(self._connection)
-        if not decided:
-            return
         from atom_saas_sync.core.adoption import plan_adoption
 
         known = self.known([each.skill_id for each in decided])
@@ -98,9 +117,9 @@ class Batch:
 
     def seen_otherwise(self, versions: Iterable[SkillVersion]) -> set[str]:
         """Return the skills of which the same version was ever seen with another exec digest, but for their bases."""
-        if self._connection.execute("SELECT 1 FROM skill_seen LIMIT 1").fetchone() is None:
-            return set()  # as in a first sync
         wanted = [(each.skill_id, version_key(each.fields), each.exec_digest) for each in versions]
+        if not wanted or not (self._standing["seen"] or self._has_applied):
+            return set()  # as in a first sync
         rows = self._connection.execute(
             "SELECT DISTINCT s.skill_id "
             "FROM unnest(%b::text[], %b::text[], %b::bytea[]) AS w (skill_id, version, exec_digest) "
@@ -115,6 +134,9 @@ class Batch:
 
         Later timestamps come from a clock that has since been set back.
         """
+        last = self._standing["last_message"]
+        if last is None or last < moment.timestamp() - 1:
+            return set()
         rows = self._connection.execute(
             "SELECT key FROM last_message WHERE kind IN ('skill', 'rating') AND applied_at BETWEEN %s AND %s",
             (moment, now + _CLOCK_STEPS),
@@ -130,18 +152,17 @@ class Batch:
         actor: str = "atom-sync",
     ) -> None:
         """Carry out actions; `page` is where the list showed their skills, `actor` who resolves conflicts."""
+        self._has_applied = True
         self._effects.carry_out(actions, now, page=page, actor=actor)
-        verdicts = verdicts_of(actions)
-        increment_all(
-            self._connection,
-            [
-                ("atom_saas_admissions_total", number, {"verdict": verdict, "by": by})
-                for (verdict, by), number in verdicts.items()
-            ],
-        )
+        self._counted += [
+            ("atom_saas_admissions_total", number, {"verdict": verdict, "by": by})
+            for (verdict, by), number in verdicts_of(actions).items()
+        ]
 
     def finish(self) -> None:
-        """End the batch: what was read out of texts has been written with them."""
+        """End the batch: write what was counted, all in one statement."""
+        increment_all(self._connection, self._counted)
+        self._counted = []
 
     def confirm_page(self, page: int, now: datetime) -> None:
         """Note that the marketplace has confirmed a page, and with it every skill on it, as unchanged."""
@@ -156,17 +177,14 @@ class Batch:
     def count_changes(self, actions: Iterable[Action]) -> None:
         """Count what these actions, which were carried out, did to skills."""
         outcomes = Counter(action.outcome for action in actions if action.outcome in _COUNTED)
-        increment_all(
-            self._connection,
-            [
-                ("atom_saas_sync_items_total", number, {"type": "skill", "action": outcome.value})
-                for outcome, number in outcomes.items()
-            ],
-        )
+        self._counted += [
+            ("atom_saas_sync_items_total", number, {"type": "skill", "action": outcome.value})
+            for outcome, number in outcomes.items()
+        ]
 
     def count_requests(self, requests: dict[tuple[str, str], int]) -> None:
         """Add to the counters of requests by (endpoint, code)."""
-        count_requests(self._connection, requests)
+        self._counted += requests_counted(requests)
 
     def note(self, actor: str, action: str, subject: str, now: datetime, **details: object) -> None:
         """Write into the audit log what a person did."""

@@ -13,7 +13,7 @@ from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import Category, PageRecord, SkillState
 from atom_saas_sync.store.names import APPROVED_DELETIONS
 from atom_saas_sync.store.postgresql import expiry, integrity, pages, resolutions
-from atom_saas_sync.store.postgresql.batch import Batch
+from atom_saas_sync.store.postgresql.batch import STANDING, Batch
 from atom_saas_sync.store.postgresql.categories import apply_categories, changed_categories
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.facts import get_fact
@@ -24,11 +24,14 @@ from atom_saas_sync.store.postgresql.rows import Row
 class Catalogue:
     """The cached skills and categories with their bases."""
 
-    def __init__(self, database: Database, *, history_versions: int = 10, signer: Signer | None = None) -> None:
+    def __init__(
+        self, database: Database, *, history_versions: int = 10, signer: Signer | None = None, durable: bool = False
+    ) -> None:
         """Work on `database`; keep `history_versions` former versions of each skill.
 
-        With a `signer` what the marketplace sends is signed.
+        With a `signer` what the marketplace sends is signed. What is written is `durable` if no run can fetch it again.
         """
+        self._durable = durable
         self._database = database
         self._history_versions = history_versions
         self._signer = signer
@@ -73,8 +76,8 @@ class Catalogue:
             with self._database.reading() as connection:
                 yield Batch(connection, self._history_versions, write=False, signer=self._signer)
             return
-        with self._database.transaction(durable=False, bulk=True) as connection:
-            batch = Batch(connection, self._history_versions, signer=self._signer)
+        with self._database.pipelined(STANDING, durable=self._durable) as (connection, standing):
+            batch = Batch(connection, self._history_versions, signer=self._signer, standing=standing)
             yield batch
             batch.finish()
 

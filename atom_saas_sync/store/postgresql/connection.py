@@ -67,6 +67,28 @@ class Connection:
                 raise
 
     @contextmanager
+    def pipelined(self, question: str, *, durable: bool = False) -> Iterator[tuple[psycopg.Connection[Row], Row]]:
+        """Write pages or messages: one transaction with `bulk`, in few round trips.
+
+        `question` is a query without parameters; its one row comes back from the round trip that begins the
+        transaction. Reading a result costs one more. All other statements are sent with the commit, so one that fails
+        may raise its error later, at the end of the block at the latest. Server-side cursors and COPY are not
+        possible, and `rowcount` is unknown until a result is read.
+
+        Raises what `transaction` raises.
+        """
+        self._refuse_nesting()
+        with self._translated():
+            answer = self._begin(durable=durable, bulk=True, wait_seconds=None, question=question)
+            try:
+                with self.connection.pipeline():
+                    yield self.connection, answer[0]
+                    self._command("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+
+    @contextmanager
     def reading(self) -> Iterator[psycopg.Connection[Row]]:
         """Open a read snapshot. It neither blocks writers nor waits for them, and works on a standby.
 
@@ -173,7 +195,8 @@ class Connection:
         values = settings(self.address, self.busy_timeout_seconds)
         return "".join(f"; SELECT set_config('{name}', '{value}', true)" for name, value in values.items())
 
-    def _begin(self, *, durable: bool, bulk: bool, wait_seconds: float | None) -> None:
+    def _begin(self, *, durable: bool, bulk: bool, wait_seconds: float | None, question: str = "") -> list[Row]:
+        """Begin to write, in one round trip; return the rows of `question`."""
         lock = f"SELECT pg_advisory_xact_lock({advisory_class(self.schema)}, {advisory_key('write')})"
         statements = [f"BEGIN{self._set_up}", f"SET LOCAL synchronous_commit = {'on' if durable else 'off'}"]
         if wait_seconds is not None:
@@ -181,18 +204,22 @@ class Connection:
         if bulk:
             statements.append("SET LOCAL atom_sync.bulk = on")
         statements.append(lock)
-        kinds = tuple(self.held)
-        if kinds:
+        if self.held:
             statements.append("SELECT kind, token FROM run_lock")
+        if question:
+            statements.append(question)
         cursor = self._start("; ".join(statements))
-        if kinds:
-            while cursor.nextset():
-                pass
-            now = {kind: int(token) for kind, token in cursor.fetchall()}
-            for kind in kinds:
-                if now.get(kind) != self.held[kind]:
+        answers = [cursor.fetchall() if cursor.description else []]
+        while cursor.nextset():
+            answers.append(cursor.fetchall() if cursor.description else [])
+        asked = answers.pop() if question else []
+        if self.held:
+            tokens = {kind: int(token) for kind, token in answers.pop()}
+            for kind, token in self.held.items():
+                if tokens.get(kind) != token:
                     self._roll_back()
                     raise _overtaken(kind)
+        return asked
 
     def _start(self, statements: str) -> psycopg.Cursor[Row]:
         """Begin a transaction; where the connection broke since the last one, connect again, once."""

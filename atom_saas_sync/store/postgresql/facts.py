@@ -32,4 +32,4 @@ def get_facts(connection: psycopg.Connection[Row], names: Sequence[str]) -> dict
 
 def drop_fact(connection: psycopg.Connection[Row], name: str) -> bool:
     """Forget a fact; tell whether there was one."""
-    return connection.execute("DELETE FROM fact WHERE name = %s", (name,)).rowcount > 0
+    return bool(connection.execute("DELETE FROM fact WHERE name = %s RETURNING 1", (name,)).fetchall())

@@ -32,6 +32,14 @@ _LEAVE_PAGE = """
             t.confirmed_at, (SELECT v.checked_at FROM http_validator AS v WHERE v.page = t.page)),
         page = NULL
 """
+_VALIDATE = f"""
+    INSERT INTO http_validator (resource, etag, page, items, total, checked_at, read_at)
+    VALUES (%(resource)s,
+        CASE WHEN (SELECT count(*) FROM ({_IDS}) AS here WHERE skill_id = ANY(%(ids)s)) = %(number)s THEN %(etag)s END,
+        %(page)s, %(number)s, %(total)s, %(now)s, %(now)s)
+    ON CONFLICT (resource) DO UPDATE SET (etag, items, total, checked_at, read_at)
+        = (excluded.etag, excluded.items, excluded.total, excluded.checked_at, excluded.read_at)
+"""  # noqa: S608 - constants
 _COME_TO_PAGE = """
     UPDATE {table} SET page = %(page)s, confirmed_at = %(now)s
     WHERE skill_id = ANY(%(ids)s) AND page IS DISTINCT FROM %(page)s
@@ -94,19 +102,18 @@ def record_page(
     validator: it must be read whole again.
     """
     moment = now.replace(microsecond=0)
-    here, gone = list(ids), list(set(ids_on_page(connection, page)) - ids)
+    values = {
+        "page": page,
+        "ids": list(ids),
+        "number": len(ids),
+        "now": moment,
+        "resource": f"{list_key}{page}",
+        "etag": etag,
+        "total": total,
+    }
     for table in _LISTED:
-        if gone:
-            connection.execute(f"{_LEAVE_PAGE.format(table=table)} WHERE skill_id = ANY(%s)", (gone,))
-        connection.execute(_COME_TO_PAGE.format(table=table), {"page": page, "ids": here, "now": moment})
-    if not set(ids_on_page(connection, page)) >= ids:
-        etag = None
-    connection.execute(
-        """
-        INSERT INTO http_validator (resource, etag, page, items, total, checked_at, read_at)
-        VALUES (%s, %s, %s, %s, %s, %s, %s)
-        ON CONFLICT (resource) DO UPDATE SET (etag, items, total, checked_at, read_at)
-            = (excluded.etag, excluded.items, excluded.total, excluded.checked_at, excluded.read_at)
-        """,
-        (f"{list_key}{page}", etag, page, len(ids), total, moment, moment),
-    )
+        connection.execute(
+            f"{_LEAVE_PAGE.format(table=table)} WHERE page = %(page)s AND skill_id <> ALL(%(ids)s)", values
+        )
+        connection.execute(_COME_TO_PAGE.format(table=table), values)
+    connection.execute(_VALIDATE, values)

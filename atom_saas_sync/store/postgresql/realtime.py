@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import cached_property
 
 import psycopg
 
@@ -18,9 +19,10 @@ from atom_saas_sync.model import (
     MessageMark,
     ReportedConnection,
     ScheduledJob,
+    SkillState,
 )
 from atom_saas_sync.store.names import DELETIONS_BY_MESSAGE, EMERGENCY_STOP
-from atom_saas_sync.store.postgresql.batch import Batch
+from atom_saas_sync.store.postgresql.batch import STANDING, Batch
 from atom_saas_sync.store.postgresql.counters import Counted, increment_all
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.facts import get_fact, set_fact
@@ -29,6 +31,7 @@ from atom_saas_sync.store.postgresql.runs import auto_sync_is_off, last_run_star
 from atom_saas_sync.store.postgresql.websocket_switch import PUT_BACK
 from atom_saas_sync.times import format_time
 
+_MARKS = "SELECT kind, key, sent_at, deleted FROM last_message WHERE"
 _DELETIONS_REMEMBERED = timedelta(days=1)
 _DELETIONS_WINDOW = timedelta(hours=1)
 
@@ -36,15 +39,31 @@ _DELETIONS_WINDOW = timedelta(hours=1)
 class RealtimeBatch(Batch):
     """One transaction in which a batch of messages is applied."""
 
+    _prepared: Mapping[tuple[str, str], MessageMark] | None = None
+    _prepared_keys: frozenset[str] = frozenset()
+
+    def known(self, skill_ids: Iterable[str]) -> dict[str, SkillState]:
+        """Return what is stored of these skills; their marks, asked for next, come in the same round trip."""
+        ids = list(skill_ids)
+        rows = self._connection.execute(f"{_MARKS} kind IN ('skill', 'rating') AND key = ANY(%s)", (ids,))
+        states = super().known(ids)
+        self._prepared = {(kind, key): MessageMark(sent_at, deleted) for kind, key, sent_at, deleted in rows}
+        self._prepared_keys = frozenset(ids)
+        return states
+
     def marks(self, kind: str, keys: Iterable[str]) -> dict[str, MessageMark]:
         """Return what is known of the last messages about these subjects; `kind` is skill, rating or category."""
-        rows = self._connection.execute(
-            "SELECT key, sent_at, deleted FROM last_message WHERE kind = %s AND key = ANY(%s)", (kind, list(keys))
-        )
-        return {key: MessageMark(sent_at, deleted) for key, sent_at, deleted in rows}
+        wanted = list(keys)
+        if kind != "category" and self._prepared is not None and self._prepared_keys.issuperset(wanted):
+            return {key: self._prepared[kind, key] for key in wanted if (kind, key) in self._prepared}
+        rows = self._connection.execute(f"{_MARKS} kind = %s AND key = ANY(%s)", (kind, wanted))
+        return {key: MessageMark(sent_at, deleted) for _, key, sent_at, deleted in rows}
 
     def mark(self, kind: str, marks: Mapping[str, MessageMark], now: datetime) -> None:
         """Record that messages about these subjects were applied."""
+        self._prepared = None
+        if not marks:
+            return
         self._connection.execute(
             """
             INSERT INTO last_message AS m (kind, key, sent_at, applied_at, deleted)
@@ -86,8 +105,9 @@ class RealtimeBatch(Batch):
         The other numbers are of listed skills, now and the most that there were meanwhile; those that only messages
         have brought do not count.
         """
+        counted = self._connection.execute("SELECT count(*) FROM skill_base WHERE page IS NOT NULL")
         past = self._deletions_by_minute(now).values()
-        row = self._connection.execute("SELECT count(*) FROM skill_base WHERE page IS NOT NULL").fetchone()
+        row = counted.fetchone()
         assert row is not None
         listed = int(row[0])
         return sum(number for number, _ in past), listed, max([listed, *(then for _, then in past)])
@@ -97,10 +117,16 @@ class RealtimeBatch(Batch):
         by_minute, minute = self._deletions_by_minute(now), _minute(now)
         before, most = by_minute.get(minute, (0, 0))
         by_minute[minute] = before + number, max(most, listed)
+        self._deletions = by_minute
         set_fact(self._connection, DELETIONS_BY_MESSAGE, json.dumps(by_minute), now)
 
+    @cached_property
+    def _deletions(self) -> dict[str, tuple[int, int]]:
+        found: dict[str, tuple[int, int]] = json.loads(get_fact(self._connection, DELETIONS_BY_MESSAGE) or "{}")
+        return found
+
     def _deletions_by_minute(self, now: datetime) -> dict[str, tuple[int, int]]:
-        by_minute: dict[str, tuple[int, int]] = json.loads(get_fact(self._connection, DELETIONS_BY_MESSAGE) or "{}")
+        by_minute = self._deletions
         first, last = _minute(now - _DELETIONS_WINDOW), _minute(now + _DELETIONS_WINDOW)  # a clock may be set back
         return {minute: entry for minute, entry in by_minute.items() if first <= minute <= last}
 
@@ -109,17 +135,18 @@ class RealtimeBatch(Batch):
 
         A message may be wrong. If the page's old validator still held, that would never be found out.
         """
-        self._connection.execute(
-            "UPDATE http_validator SET etag = NULL WHERE page = ANY(%s) AND etag IS NOT NULL", (list(pages),)
-        )
+        if numbers := list(pages):
+            self._connection.execute(
+                "UPDATE http_validator SET etag = NULL WHERE page = ANY(%s) AND etag IS NOT NULL", (numbers,)
+            )
 
     def count(self, messages: Mapping[str, int], outcomes: Mapping[tuple[str, str], int], now: datetime) -> None:
         """Count messages by type and changes by (type, action), and note when the last message came."""
-        changes: list[Counted] = [
+        self._counted += _messages_counted(messages)
+        self._counted += [
             ("atom_saas_sync_items_total", number, {"type": kind, "action": action})
             for (kind, action), number in outcomes.items()
         ]
-        increment_all(self._connection, [*_messages_counted(messages), *changes])
         self._connection.execute("UPDATE websocket_state SET last_message_at = %s", (now.replace(microsecond=0),))
 
 
@@ -135,8 +162,8 @@ class RealtimeStore:
     @contextmanager
     def batch(self) -> Iterator[RealtimeBatch]:
         """Open the transaction in which one batch of messages is applied."""
-        with self._database.transaction(durable=False, bulk=True) as connection:
-            batch = RealtimeBatch(connection, self._history_versions, signer=self._signer)
+        with self._database.pipelined(STANDING) as (connection, standing):
+            batch = RealtimeBatch(connection, self._history_versions, signer=self._signer, standing=standing)
             yield batch
             batch.finish()
 

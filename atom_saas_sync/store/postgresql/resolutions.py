@@ -20,18 +20,18 @@ NO_VERSION = "{}"
 OPEN = "resolved_at IS NULL AND about_skill"
 """The condition for an open conflict of a skill; as the partial index has it."""
 
-_UNAPPLIED = "resolved_at IS NOT NULL AND NOT applied"
+UNAPPLIED = "resolved_at IS NOT NULL AND NOT applied"
 
 
 def unapplied(connection: psycopg.Connection[Row]) -> list[LoggedConflict]:
     """Return the resolutions of other programs that are still to be carried out, in the order of the conflicts."""
-    rows = connection.execute(f"SELECT * FROM conflict_log WHERE {_UNAPPLIED} ORDER BY id").fetchall()  # noqa: S608 - constant
+    rows = connection.execute(f"SELECT * FROM conflict_log WHERE {UNAPPLIED} ORDER BY id").fetchall()  # noqa: S608 - constant
     return [logged_conflict(row) for row in rows if row["about_skill"]]
 
 
 def mark_applied(connection: psycopg.Connection[Row]) -> None:
     """Record that all resolutions were carried out."""
-    connection.execute(f"UPDATE conflict_log SET applied = true WHERE {_UNAPPLIED}")  # noqa: S608 - constant
+    connection.execute(f"UPDATE conflict_log SET applied = true WHERE {UNAPPLIED}")  # noqa: S608 - constant
 
 
 def close_older(connection: psycopg.Connection[Row], skill_id: str, conflict_id: int) -> None:

@@ -98,7 +98,9 @@ class PostgreSQLStore:
 
     def edits(self, *, history_versions: int) -> Catalogue:
         """Return what people edit."""
-        return self.catalogue(history_versions=history_versions)
+        from atom_saas_sync.store.postgresql.catalogue import Catalogue
+
+        return Catalogue(self._database, history_versions=history_versions, durable=True)
 
     def conflicts(self, *, history_versions: int, signer: Signer | None = None) -> ConflictLog:
         """Return the conflict log."""

@@ -91,7 +91,7 @@ def set_pin(connection: psycopg.Connection[Row], pin: Pin) -> None:
 
 def remove_pin(connection: psycopg.Connection[Row], skill_id: str) -> bool:
     """Remove the pin of a skill; tell whether there was one."""
-    return connection.execute("DELETE FROM gate_pin WHERE skill_id = %s", (skill_id,)).rowcount > 0
+    return bool(connection.execute("DELETE FROM gate_pin WHERE skill_id = %s RETURNING 1", (skill_id,)).fetchall())
 
 
 def pins(connection: psycopg.Connection[Row], skill_ids: Iterable[str] | None) -> dict[str, Pin]:
@@ -122,8 +122,8 @@ def add_revocation(connection: psycopg.Connection[Row], revocation: Revocation, 
 
 def remove_revocation(connection: psycopg.Connection[Row], number: int) -> bool:
     """Remove a revocation that a command added; tell whether there was one."""
-    statement = "DELETE FROM gate_revocation WHERE id = %s AND source = 'command'"
-    return connection.execute(statement, (number,)).rowcount > 0
+    statement = "DELETE FROM gate_revocation WHERE id = %s AND source = 'command' RETURNING 1"
+    return bool(connection.execute(statement, (number,)).fetchall())
 
 
 def replace_file_revocations(connection: psycopg.Connection[Row], entries: Sequence[Revocation], now: datetime) -> bool:

@@ -63,10 +63,13 @@ def _candidates(connection: psycopg.Connection[Row], revocations: Revocations) -
 
 def adopt(connection: psycopg.Connection[Row], now: datetime) -> int:
     """Mark everything that a policy admitted so far as adopted; return the number of skills."""
-    adopted = connection.execute(
-        "UPDATE skill_base SET admitted_by = %s, admitted_at = coalesce(admitted_at, %s) WHERE admitted_by IS NULL",
+    row = connection.execute(
+        "WITH adopted AS (UPDATE skill_base SET admitted_by = %s, admitted_at = coalesce(admitted_at, %s) "
+        "WHERE admitted_by IS NULL RETURNING 1) SELECT count(*) FROM adopted",
         (ADOPTED, now),
-    ).rowcount
+    ).fetchone()
+    assert row is not None
+    adopted = int(row[0])
     increment(connection, "atom_saas_admissions_total", adopted, verdict="admit", by=ADOPTED)
     return adopted
 

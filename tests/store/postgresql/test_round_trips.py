@@ -1,0 +1,73 @@
+"""How often a command waits for the server: over a network, each round trip costs milliseconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from conftest import Machine
+from trip_counter import Trips, counted
+
+from atom_saas_sync.core.incoming.messages import Message, parse_frame
+from atom_saas_sync.core.server_address import read_server_address
+from atom_saas_sync.store import engine_at
+from atom_saas_sync.usecases.follow_events import EventFollower
+
+_MOST = 4
+_WRITING = "BEGIN; SET LOCAL synchronous_commit = off; SET LOCAL atom_sync.bulk = on"
+_CHANGES: dict[str, dict[str, Any]] = {
+    "skill_update": {"name": "Other"},
+    "rating_update": {"rating": 4, "rating_count": 7},
+}
+_NOW = datetime(2027, 2, 19, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def trips(database_url: str) -> Iterator[Trips]:
+    with counted(database_url) as found:
+        yield found
+
+
+def sync(machine: Machine, trips: Trips) -> dict[str, Any]:
+    trips.forget()
+    result = machine.command(
+        "sync", "skills", "--json", ATOM_SAAS_DATABASE_URL=trips.url, ATOM_SAAS_SYNC_BATCH_SIZE="20"
+    )
+    assert result.returncode == 0, result.stderr
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
+
+
+def test_each_page_is_written_in_four_round_trips(machine: Machine, trips: Trips) -> None:
+    for added, updated in ((60, 0), (0, 30), (0, 30)):  # the last time with former versions to compare with
+        report = sync(machine, trips)
+        assert (report["added"], report["updated"]) == (added, updated)
+        pages = trips.transactions(_WRITING)
+        assert len(pages) >= 3, "each page has a transaction of its own"
+        assert max(map(len, pages)) <= _MOST, pages
+        for skill_id in machine.sandbox.skill_ids()[::2]:
+            machine.sandbox.patch_skill(skill_id, {"description": f"{added} and {updated}"}, push=False)
+
+
+def test_a_batch_of_messages_is_applied_in_four_round_trips(machine: Machine, trips: Trips) -> None:
+    sync(machine, trips)
+    ids = iter(machine.sandbox.skill_ids())
+    with engine_at(read_server_address(trips.url)).open() as store:
+        follower = EventFollower(store.events(history_versions=2), strategy="remote_wins")
+        for kind in ("skill_update", "rating_update", "skill_update", "skill_delete"):
+            messages = [_message(kind, next(ids)) for _ in range(5)]
+            trips.forget()
+            follower.apply(messages, _NOW)
+            (batch,) = trips.transactions(_WRITING)
+            assert len(batch) <= _MOST, batch
+
+
+def _message(kind: str, skill_id: str) -> Message:
+    fields = _CHANGES.get(kind, {})
+    sent = f"{_NOW:%Y-%m-%dT%H:%M:%SZ}"
+    message = parse_frame(json.dumps({"type": kind, "data": {"skill_id": skill_id, **fields}, "timestamp": sent}))
+    assert isinstance(message, Message)
+    return message

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from atom_saas_sync.config.variables import value_of
 from atom_saas_sync.core.schedule_files import Schedule, crontab, systemd_files
 from atom_saas_sync.errors import DatabaseError
 
@@ -43,11 +44,15 @@ class ShippedFile:
 
 def shipped_files() -> list[ShippedFile]:
     """Return all files except the manual pages, by name. Raises DatabaseError if one cannot be read."""
+    schedule = Schedule(
+        skills_minutes=value_of("ATOM_SAAS_SYNC_INTERVAL_MINUTES"),
+        ratings_minutes=value_of("ATOM_SAAS_RATING_SYNC_INTERVAL_MINUTES"),
+    )
     files = [ShippedFile(name, meaning, stored_text(name)) for name, (_, meaning) in _STORED.items()]
     files.append(
-        ShippedFile("cron/atom-sync", "crontab for /etc/cron.d, with the default intervals", crontab(Schedule()))
+        ShippedFile("cron/atom-sync", "crontab for /etc/cron.d, with the default intervals", crontab(schedule))
     )
-    for name, text in systemd_files(Schedule()).items():
+    for name, text in systemd_files(schedule).items():
         described = _DESCRIPTION.search(text)
         meaning = described[1] if described else _WITHOUT_DESCRIPTION.get(name, "")
         files.append(ShippedFile(f"systemd/{name}", meaning, text))

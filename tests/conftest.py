@@ -175,6 +175,7 @@ class Machine:
         **options: Any,
     ) -> RunReport:
         """Make one run in this process; `options` are the fields of PullOptions. Without a gate all is admitted."""
+        options = {"strategy": "remote_wins", "page_size": 1000, **options}
         with (
             self._open() as database,
             self.client(
@@ -307,12 +308,19 @@ class Machine:
 
     def status(self) -> Status:
         """Return what `status` tells."""
-        return read_status(self.database_path, now=self.clock.now(), per_minute=100_000, per_hour=100_000)
+        return read_status(
+            self.database_path,
+            now=self.clock.now(),
+            per_minute=100_000,
+            per_hour=100_000,
+            admission="open",
+            admission_scope="all",
+        )
 
     def conflicts(self) -> list[LoggedConflict]:
         """Return the whole conflict log, the first one first."""
         with Database.open(self.database_path, read_only=True) as database:
-            log = ConflictLog(database)
+            log = ConflictLog(database, history_versions=10)
             ids = [each.id for done in (False, True) for each in log.list_conflicts(ConflictFilter(resolved=done))]
             return [found for each in sorted(ids) if (found := log.conflict(each)) is not None]
 

@@ -106,7 +106,7 @@ class Rooms:
         return self._store.reading(now)
 
     def status(self, now: datetime = NOW) -> Status:
-        return self.engine.status(now, per_minute=8, per_hour=20)
+        return self.engine.status(now, per_minute=8, per_hour=20, admission="open", admission_scope="all")
 
     def rebind(self, marketplace: str, *, deletions: int) -> None:
         self._store.rebind(marketplace, deletions=deletions, actor="ada", now=NOW)

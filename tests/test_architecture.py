@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "logs": _VALUES,
     "marketplace": _VALUES | {"core"},
     "unfinished": set(),
-    "shipped": _VALUES | {"core"},
+    "shipped": _VALUES | {"config", "core"},
     "store": _VALUES | {"core", "ports", "unfinished"},
     "metrics": _VALUES | {"core"},
     "scanner": _VALUES,

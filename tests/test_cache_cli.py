@@ -62,7 +62,14 @@ def test_the_marketplace_away_for_30_hours_and_back(machine: Machine, edited: li
         assert len(purged.kept_stale.skills) == 59
         assert purged.reached_at == synced_at
     assert machine.cached() == before
-    status = read_status(machine.database_path, now=machine.clock.now(), per_minute=100, per_hour=1000)
+    status = read_status(
+        machine.database_path,
+        now=machine.clock.now(),
+        per_minute=100,
+        per_hour=1000,
+        admission="open",
+        admission_scope="all",
+    )
     assert status.expired_skills == 59
 
     machine.sandbox.clear_faults()

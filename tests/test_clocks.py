@@ -82,7 +82,7 @@ def test_messages_of_a_future_that_never_was_do_not_keep_polls_off(machine: Mach
         messages.append(message)
     with Database.open(machine.database_path) as database:
         future = machine.clock.now() + timedelta(days=YEAR)
-        EventFollower(RealtimeStore(database), strategy="remote_wins").apply(messages, future)
+        EventFollower(RealtimeStore(database, history_versions=10), strategy="remote_wins").apply(messages, future)
     change_everything(machine)
     assert machine.pull().status == "success"
     assert machine.cached() == machine.listed()

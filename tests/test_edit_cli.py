@@ -142,7 +142,7 @@ def test_nothing_in_a_search_has_a_special_meaning(synced: Machine, text: str, f
 def test_a_search_counts_what_it_finds_and_looks_only_at_the_best(tmp_path: Path) -> None:
     now = datetime(2026, 2, 19, tzinfo=UTC)
     with Database.open(tmp_path / "atom.db") as database:
-        catalogue = Catalogue(database)
+        catalogue = Catalogue(database, history_versions=10)
         for start in range(0, 10_000, 5_000):
             versions = [
                 version_from_fields(

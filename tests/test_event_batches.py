@@ -37,7 +37,9 @@ def message(kind: str, skill_id: str, second: int) -> Message:
 
 def follow(machine: Machine, batches: list[list[Message]]) -> dict[str, Any]:
     with Database.open(machine.database_path) as database:
-        follower = EventFollower(RealtimeStore(database), strategy="remote_wins", max_delete=MaxDelete(number=1000))
+        follower = EventFollower(
+            RealtimeStore(database, history_versions=10), strategy="remote_wins", max_delete=MaxDelete(number=1000)
+        )
         for batch in batches:
             follower.apply(batch, NOW + timedelta(minutes=1))
     assert check_rules(machine.database_path) == []

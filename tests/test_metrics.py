@@ -77,7 +77,12 @@ def value(text: str, name: str, **labels: str) -> float:
 
 
 def scrape(machine: Machine) -> str:
-    return render(read_status(machine.database_path, now=NOW, per_minute=100, per_hour=1000), NOW)
+    return render(
+        read_status(
+            machine.database_path, now=NOW, per_minute=100, per_hour=1000, admission="open", admission_scope="all"
+        ),
+        NOW,
+    )
 
 
 def test_every_metric_is_there_from_the_start_with_its_type_and_labels() -> None:

@@ -14,13 +14,24 @@ from typing import Any
 import pytest
 from conftest import Machine
 
-from atom_saas_sync.config import load_settings
+from atom_saas_sync.config import load_settings, value_of
 from atom_saas_sync.core.schedule_files import MARK, SERVICES, TIMERS, Schedule, crontab, systemd_files
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.usecases.schedule import scheduled_run_is_due
 
 PROJECT = Path(__file__).parent.parent
-UNITS = systemd_files(Schedule())
+USUAL = {
+    "skills_minutes": value_of("ATOM_SAAS_SYNC_INTERVAL_MINUTES"),
+    "ratings_minutes": value_of("ATOM_SAAS_RATING_SYNC_INTERVAL_MINUTES"),
+}
+
+
+def schedule(**options: Any) -> Schedule:
+    """Return a schedule with the default intervals, unless others are given."""
+    return Schedule(**USUAL | options)
+
+
+UNITS = systemd_files(schedule())
 POLLS = ("atom-sync-skills.service", "atom-sync-ratings.service", "atom-sync-purge.service", "atom-sync-backup.service")
 
 
@@ -32,7 +43,7 @@ def test_the_files_of_the_project_are_what_the_command_renders() -> None:
     }
     assert there == UNITS
     assert [path.name for path in (PROJECT / "cron").iterdir()] == ["atom-sync"]
-    assert (PROJECT / "cron" / "atom-sync").read_text(encoding="utf-8") == crontab(Schedule())
+    assert (PROJECT / "cron" / "atom-sync").read_text(encoding="utf-8") == crontab(schedule())
 
 
 def settings_in(text: str) -> configparser.ConfigParser:
@@ -46,16 +57,16 @@ def settings_in(text: str) -> configparser.ConfigParser:
 @pytest.mark.parametrize("unit", [*POLLS, *SERVICES])
 def test_what_a_unit_starts_is_a_command_of_ours(machine: Machine, unit: str) -> None:
     program, *arguments = shlex.split(settings_in(UNITS[unit])["Service"]["ExecStart"])
-    assert program == Schedule().executable
+    assert program == schedule().executable
     result = machine.command(*arguments, "--help")
     assert result.returncode == 0, result.stderr
 
 
 def test_every_job_of_the_crontab_is_a_command_of_ours(machine: Machine) -> None:
-    jobs = [line for line in crontab(Schedule()).splitlines() if " atom-sync  " in line and not line.startswith("#")]
+    jobs = [line for line in crontab(schedule()).splitlines() if " atom-sync  " in line and not line.startswith("#")]
     assert len(jobs) == 4
     for job in jobs:
-        command = job.rpartition(f" {Schedule().executable} ")[2].removesuffix(" >/dev/null")
+        command = job.rpartition(f" {schedule().executable} ")[2].removesuffix(" >/dev/null")
         _, _, *arguments = shlex.split(command)  # without --env-file, whose file is not here
         assert machine.command(*arguments, "--help").returncode == 0, command
 
@@ -177,11 +188,11 @@ def test_paths_come_from_the_settings(machine: Machine, tmp_path: Path) -> None:
 )
 def test_paths_that_systemd_or_cron_would_read_in_another_way_are_refused(path: str) -> None:
     with pytest.raises(UsageError, match="is not allowed in a unit"):
-        Schedule(executable=path)
+        schedule(executable=path)
     with pytest.raises(UsageError, match="is not allowed in a unit"):
-        Schedule(settings=path)
+        schedule(settings=path)
     with pytest.raises(UsageError, match="is not allowed in a unit"):
-        Schedule(database=path)
+        schedule(database=path)
 
 
 def test_watch_is_restarted_when_it_hangs_but_not_when_the_token_is_refused() -> None:
@@ -191,7 +202,7 @@ def test_watch_is_restarted_when_it_hangs_but_not_when_the_token_is_refused() ->
     assert watch["Restart"] == "on-failure"
     assert watch["RestartPreventExitStatus"].split() == ["77", "78"]
     assert "RestartSteps" not in watch
-    newer = settings_in(systemd_files(Schedule(restart_steps=True))["atom-sync-watch.service"])["Service"]
+    newer = settings_in(systemd_files(schedule(restart_steps=True))["atom-sync-watch.service"])["Service"]
     assert int(newer["RestartSteps"]) > 0
 
 
@@ -199,11 +210,11 @@ def test_watch_is_restarted_when_it_hangs_but_not_when_the_token_is_refused() ->
     ("minutes", "calendar"), [(5, "*:0/5"), (15, "*:0/15"), (30, "*:0/30"), (60, "hourly"), (120, "0/2:00")]
 )
 def test_even_intervals_follow_the_calendar_and_catch_up(minutes: int, calendar: str) -> None:
-    for name, schedule in (
-        ("skills", Schedule(skills_minutes=minutes)),
-        ("ratings", Schedule(ratings_minutes=minutes)),
+    for name, planned in (
+        ("skills", schedule(skills_minutes=minutes)),
+        ("ratings", schedule(ratings_minutes=minutes)),
     ):
-        files = systemd_files(schedule)
+        files = systemd_files(planned)
         timer = settings_in(files[f"atom-sync-{name}.timer"])["Timer"]
         assert timer["OnCalendar"] == calendar
         assert timer["Persistent"] == "yes"
@@ -213,7 +224,7 @@ def test_even_intervals_follow_the_calendar_and_catch_up(minutes: int, calendar:
 
 @pytest.mark.parametrize("minutes", [7, 45, 50, 90, 100])
 def test_other_intervals_count_from_the_last_run(minutes: int) -> None:
-    timer = settings_in(systemd_files(Schedule(skills_minutes=minutes))["atom-sync-skills.timer"])["Timer"]
+    timer = settings_in(systemd_files(schedule(skills_minutes=minutes))["atom-sync-skills.timer"])["Timer"]
     assert timer["OnUnitActiveSec"] == f"{minutes}min"
     # Without it the timer would never fire after a restart.
     assert timer["OnBootSec"]
@@ -228,19 +239,19 @@ def test_other_intervals_count_from_the_last_run(minutes: int) -> None:
     ],
 )
 def test_cron_starts_a_job_often_enough_for_any_interval(minutes: int, times: str) -> None:
-    assert f"\n{times}  atom-sync" in crontab(Schedule(skills_minutes=minutes))
+    assert f"\n{times}  atom-sync" in crontab(schedule(skills_minutes=minutes))
 
 
 @pytest.mark.parametrize(
     ("minutes", "times"), [(90, "11-59/30 * * * *"), (100, "11-59/20 * * * *"), (120, "11 */2 * * *")]
 )
 def test_cron_starts_ratings_often_enough(minutes: int, times: str) -> None:
-    assert f"\n{times}  atom-sync" in crontab(Schedule(ratings_minutes=minutes))
+    assert f"\n{times}  atom-sync" in crontab(schedule(ratings_minutes=minutes))
 
 
 @pytest.mark.parametrize("minutes", range(5, 121))
 def test_a_job_that_cron_starts_late_once_is_due_the_next_time(minutes: int) -> None:
-    delay = max(int(most) for most in re.findall(r"shuf -i 0-(\d+)", crontab(Schedule(skills_minutes=minutes))))
+    delay = max(int(most) for most in re.findall(r"shuf -i 0-(\d+)", crontab(schedule(skills_minutes=minutes))))
     started = datetime(2026, 2, 19, 12, 0, tzinfo=UTC) + timedelta(seconds=min(delay, 6 * minutes - 10))
     every = timedelta(minutes=minutes)
     assert scheduled_run_is_due(started, every, datetime(2026, 2, 19, 12, 0, tzinfo=UTC) + every)
@@ -272,7 +283,7 @@ def test_a_scheduled_run_that_is_not_due_does_nothing(machine: Machine) -> None:
 @pytest.mark.parametrize("skills", [5, 6, 10, 12, 15, 20, 30, 60])
 @pytest.mark.parametrize("ratings", [10, 30, 60, 120])
 def test_the_crontab_is_one_that_cron_takes(skills: int, ratings: int) -> None:
-    text = crontab(Schedule(skills_minutes=skills, ratings_minutes=ratings))
+    text = crontab(schedule(skills_minutes=skills, ratings_minutes=ratings))
     assert text.endswith("\n")
     lines = [
         line for line in text.splitlines() if line and not line.startswith("#") and not re.match(r"[A-Z_]+=", line)

@@ -154,7 +154,7 @@ def test_a_message_in_another_spelling_changes_nothing(machine: Machine, marketp
     ]
     messages = [parse_frame(frame) for frame in frames]
     with Database.open(machine.database_path) as database:
-        follower = EventFollower(RealtimeStore(database), strategy="remote_wins")
+        follower = EventFollower(RealtimeStore(database, history_versions=10), strategy="remote_wins")
         follower.apply([each for each in messages if isinstance(each, Message)], datetime.now(UTC))
     assert all(isinstance(each, Message) for each in messages)
     assert machine.cached() == before

@@ -23,7 +23,9 @@ NOW = datetime(2026, 2, 19, 12, 1, tzinfo=UTC)
 
 
 def read(machine: Machine, now: datetime = NOW) -> Status:
-    return read_status(machine.database_path, now=now, per_minute=100, per_hour=1000)
+    return read_status(
+        machine.database_path, now=now, per_minute=100, per_hour=1000, admission="open", admission_scope="all"
+    )
 
 
 def document(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:

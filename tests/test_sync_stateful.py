@@ -103,8 +103,8 @@ class TwoSides(RuleBasedStateMachine):
         super().__init__()
         self.directory = tempfile.TemporaryDirectory()
         self.database = Database.open(Path(self.directory.name) / "atom.db")
-        self.catalogue = Catalogue(self.database)
-        self.log = ConflictLog(self.database)
+        self.catalogue = Catalogue(self.database, history_versions=10)
+        self.log = ConflictLog(self.database, history_versions=10)
         self.marketplace = FakeMarketplace()
         self.clock = FakeClock()
         self.ratings = 0

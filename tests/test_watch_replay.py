@@ -106,7 +106,9 @@ def compare(room: tuple[Sandbox, Path], marketplace: Marketplace, delivered: Seq
             old.unlink()
         shutil.copy(directory / "empty.db", machine.database_path)
     with Database.open(followed.database_path) as database:
-        follower = EventFollower(RealtimeStore(database), strategy="remote_wins", max_delete=MaxDelete(number=1000))
+        follower = EventFollower(
+            RealtimeStore(database, history_versions=10), strategy="remote_wins", max_delete=MaxDelete(number=1000)
+        )
         for start in range(0, len(delivered), size):
             follower.apply(delivered[start : start + size], BEGAN)
     assert polled.pull().status == "success"

@@ -202,7 +202,7 @@ def test_a_flood_reads_and_hashes_each_skill_once(stocked: Machine, work: Work) 
     work.counts.clear()
     came = [messages.parse_frame(frame) for frame in frames]
     with Database.open(stocked.database_path) as database:
-        follower = EventFollower(RealtimeStore(database), strategy="remote_wins")
+        follower = EventFollower(RealtimeStore(database, history_versions=10), strategy="remote_wins")
         work.counts["COMMIT"] = 0
         follower.apply([each for each in came if isinstance(each, messages.Message)], datetime.now(UTC))
     few = len(changed)

@@ -103,7 +103,7 @@ def watch_in_thread(
         Database.open(machine.database_path, any_thread=True) as database,
         Database.open(machine.database_path, any_thread=True) as beside,
     ):
-        store = RealtimeStore(database)
+        store = RealtimeStore(database, history_versions=10)
         service = Watch(
             settings=WatchSettings(ConnectionRules(), "ws://sandbox", "remote_wins", 15),
             open_link=connect or connect_really,

@@ -35,6 +35,8 @@ def show(ctx: typer.Context, as_json: _Json = False) -> None:
         datetime.now(UTC),
         per_minute=settings.rate_limit_per_minute,
         per_hour=settings.rate_limit_per_hour,
+        admission=settings.admission,
+        admission_scope=settings.admission_scope,
     )
     jobs, source = [_document(job, "systemd") for job in _timers()], "systemd"
     if not jobs and status.websocket.alive:

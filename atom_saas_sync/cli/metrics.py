@@ -89,5 +89,7 @@ def _render(settings: Settings) -> tuple[str, list[str]]:
         now,
         per_minute=settings.rate_limit_per_minute,
         per_hour=settings.rate_limit_per_hour,
+        admission=settings.admission,
+        admission_scope=settings.admission_scope,
     )
     return render(status, now), ["never_synced"] if status.revision is None and not status.database_bytes else []

@@ -25,7 +25,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_DEFAULT_URL = "http://127.0.0.1:8600"
+_HOST, _PORT = "127.0.0.1", 8600
+_DEFAULT_URL = f"http://{_HOST}:{_PORT}"
 _URL = Annotated[
     str | None,
     typer.Option(
@@ -40,10 +41,10 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 @app.callback(invoke_without_command=True)
 def serve(
     ctx: typer.Context,
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = _HOST,
     port: Annotated[
         int, typer.Option(metavar="PORT", help="Port to listen on; 0 takes any free one.", min=0, max=65535)
-    ] = 8600,
+    ] = _PORT,
     skills: Annotated[int, typer.Option(metavar="N", help="Number of generated skills.", min=0)] = 5000,
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same skills.")] = 1,
     catalogue: Annotated[

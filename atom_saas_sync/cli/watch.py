@@ -387,7 +387,7 @@ def _back_up(settings: Settings) -> None:
     from datetime import UTC, datetime
 
     from atom_saas_sync.cli.session import noted_run
-    from atom_saas_sync.core.schedule_files import BACKUPS_KEPT
+    from atom_saas_sync.core.backups import BACKUPS_KEPT
     from atom_saas_sync.store import engine_at
 
     with noted_run(settings.database, "backup", started_by=_SCHEDULE) as counts:

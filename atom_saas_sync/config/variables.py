@@ -356,7 +356,7 @@ _USUAL_URLS = dict(zip(("ATOM_SAAS_API_URL", "ATOM_SAAS_WS_URL"), DEFAULT_URLS["
 
 
 def value_of(name: str, text: str | None = None) -> Any:  # noqa: ANN401 - of the variable's type
-    """Return the value of a variable from its text; without one its default, with the default dialect.
+    """Return the value of a variable from its text; without one, its default in the default dialect.
 
     Raises ValueError with what the variable takes.
     """
@@ -364,7 +364,7 @@ def value_of(name: str, text: str | None = None) -> Any:  # noqa: ANN401 - of th
         return _USUAL_URLS[name]
     variable = next(each for each in VARIABLES if each.name == name)
     try:
-        return variable.read(text or "")
+        return variable.read(variable.default or "" if text is None else text)
     except (ValueError, OverflowError):
         raise ValueError(variable.takes) from None
 

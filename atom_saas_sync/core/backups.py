@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePath
 
+BACKUPS_KEPT = 7
+"""Number of daily backups that the scheduled jobs keep."""
+
 MIGRATION_COPY_LIFE = timedelta(days=30)
 """How long the copy that a migration makes beside the database is kept."""
 

@@ -6,14 +6,14 @@ import math
 
 from msgspec import Struct
 
-_DEFAULT_LARGEST_SHARE = 0.25
-_DEFAULT_FLOOR = 10
+DEFAULT_SHARE = 0.25
+DEFAULT_FLOOR = 10
 
 
 class MaxDelete(Struct, frozen=True):
     """The limit on deletions in one run: a number, or a share of the cached marketplace skills.
 
-    The default is a quarter, and never less than 10 (cli.md, `--max-delete`).
+    The default is a quarter, and never less than 10.
     """
 
     number: int | None = None
@@ -25,4 +25,4 @@ class MaxDelete(Struct, frozen=True):
             return self.number
         if self.share is not None:
             return math.floor(cached * self.share)
-        return max(_DEFAULT_FLOOR, math.floor(cached * _DEFAULT_LARGEST_SHARE))
+        return max(DEFAULT_FLOOR, math.floor(cached * DEFAULT_SHARE))

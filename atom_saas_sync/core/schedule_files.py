@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 
 from msgspec import Struct
 
+from atom_saas_sync.core.backups import BACKUPS_KEPT
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.places import DIGEST_KEY_FILE, SETTINGS, STATE_DIRECTORY, TOKEN_FILE
 
@@ -30,9 +31,6 @@ _DAY_MINUTES = 1440
 
 SERVICES = ("atom-sync-watch.service", "atom-sync-health.service")
 TIMERS = ("atom-sync-skills.timer", "atom-sync-ratings.timer", "atom-sync-purge.timer", "atom-sync-backup.timer")
-
-BACKUPS_KEPT = 7
-"""Number of daily backups to keep."""
 
 _SYSTEMD_MARK = f"{MARK} systemd --install`, which replaces it; put your own changes in drop-ins.\n"
 _CRON_MARK = f"{MARK} cron --install`, which replaces it.\n"
@@ -87,11 +85,11 @@ class Schedule(Struct, frozen=True):
     Raises UsageError for a path that systemd or cron would interpret differently because of %, $, quotes or spaces.
     """
 
+    skills_minutes: int
+    ratings_minutes: int
     executable: str = "/opt/atom-sync/venv/bin/atom-sync"
     settings: str = SETTINGS
     database: str = f"{STATE_DIRECTORY}/atom.db"
-    skills_minutes: int = 15
-    ratings_minutes: int = 30
     restart_steps: bool = False
     """Whether systemd knows RestartSteps= (254 and later); older ones warn of unknown keys."""
 

@@ -6,7 +6,8 @@ user's manager cannot create namespaces or drop capabilities.
 
 from __future__ import annotations
 
-from atom_saas_sync.core.schedule_files import BACKUPS_KEPT, MARK, Schedule, daily_timer, poll_timer
+from atom_saas_sync.core.backups import BACKUPS_KEPT
+from atom_saas_sync.core.schedule_files import MARK, Schedule, daily_timer, poll_timer
 
 SERVICES = ("atom-sync-watch.service",)
 

@@ -64,7 +64,7 @@ def _category(name: str, description: str) -> Json:
 class GeneratedCatalogue:
     """`count` realistic skills, identical for the same seed on every machine."""
 
-    def __init__(self, count: int = 5000, seed: int = 1) -> None:
+    def __init__(self, count: int, seed: int) -> None:
         if count < 0:
             raise UsageError(f"a catalogue cannot have {count} skills")
         self._seed = seed

@@ -1,12 +1,14 @@
 """The store's front door. Behind it is a room for each engine, which holds all SQL that is written for it.
 
-Nothing is imported at the top: `status` comes in here at every start, and one engine is imported where it is used.
+Little is imported at the top: `status` comes in here at every start, and one engine is imported where it is used.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from atom_saas_sync.store.limits import BUSY_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
     from atom_saas_sync.core.location import Location
@@ -33,7 +35,7 @@ def engine_at(location: Location) -> Engine:
 def open_store(
     location: Location,
     *,
-    busy_timeout_seconds: float = 10.0,
+    busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
     migrate: bool = True,
     read_only: bool = False,
     create: bool = True,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 MARKETPLACE = "marketplace"
 """The fact that holds the URL of the marketplace that the database belongs to."""
 
@@ -33,8 +31,6 @@ DELETIONS_BY_MESSAGE = "deletions_by_message"
 
 TAMPERED = "tampered"
 """The fact that lists the skills whose text does not have its digest."""
-
-RUNS_KEPT = timedelta(days=90)
 
 SYNC_STATE_ID = "marketplace_sync"
 """The id and the device id of the only row in sync_state."""

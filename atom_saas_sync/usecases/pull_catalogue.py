@@ -56,8 +56,8 @@ class PullOptions(Struct, frozen=True):
     request.
     """
 
-    strategy: Strategy = "remote_wins"
-    page_size: int = 1000
+    strategy: Strategy
+    page_size: int
     skills: bool = True
     categories: bool = True
     dry_run: bool = False

@@ -134,7 +134,7 @@ def test_messages_that_are_applied(facing: Machine, answering: Answering, texts:
     parsed = [parse_frame(text) for text in texts]
     news = [each for each in parsed if isinstance(each, Message) and each.brings_news]
     with Database.open(facing.database_path) as database:
-        EventFollower(RealtimeStore(database), strategy=strategy).apply(news, facing.clock.now())
+        EventFollower(RealtimeStore(database, history_versions=10), strategy=strategy).apply(news, facing.clock.now())
     assert check_rules(facing.database_path) == []
 
 

@@ -158,10 +158,12 @@ class World:
             gate = RunGate(self.desk(database, strategy), self.clock.now())
             report = CataloguePull(
                 marketplace=self.market,
-                catalogue=Catalogue(database),
+                catalogue=Catalogue(database, history_versions=10),
                 runs=Runs(database),
                 clock=self.clock,
-                options=PullOptions(strategy=strategy, max_delete=MaxDelete(number=99), categories=False),
+                options=PullOptions(
+                    strategy=strategy, page_size=1000, max_delete=MaxDelete(number=99), categories=False
+                ),
                 check=lambda: None,
                 gate=gate,
             ).run(started_by="t")
@@ -196,7 +198,7 @@ class World:
             def gate(now: datetime) -> Gate:
                 return self.desk(database).load().gate
 
-            store = RealtimeStore(database)
+            store = RealtimeStore(database, history_versions=10)
             follower = EventFollower(store, strategy=strategy, max_delete=most, gate=gate)
             follower.apply([message], self.clock.now())
             ids = follower.take_unconfirmed(9)
@@ -279,14 +281,23 @@ class World:
             after = json.dumps({**json.loads(text), "code": f"l{next(self.numbers)}"})
             self.run(
                 lambda database: edit_skill(
-                    Catalogue(database), skill_id, after, seen=None, actor=PERSON, now=self.clock.now()
+                    Catalogue(database, history_versions=10),
+                    skill_id,
+                    after,
+                    seen=None,
+                    actor=PERSON,
+                    now=self.clock.now(),
                 )
             )
 
     def revert(self) -> None:
         skill_id = self.random.choice(IDS)
         self.history.append(f"({skill_id})")
-        self.run(lambda database: revert_skill(Catalogue(database), skill_id, actor=PERSON, now=self.clock.now()))
+        self.run(
+            lambda database: revert_skill(
+                Catalogue(database, history_versions=10), skill_id, actor=PERSON, now=self.clock.now()
+            )
+        )
 
     def edit_by_sql(self) -> None:
         code = f"l{next(self.numbers)}"
@@ -305,7 +316,7 @@ class World:
             decision = Decision(strategy=self.random.choice(["remote_wins", "local_wins", "merge"]))
             self.run(
                 lambda database: resolve_conflicts(
-                    ConflictLog(database), numbers, decision, actor=PERSON, now=self.clock.now()
+                    ConflictLog(database, history_versions=10), numbers, decision, actor=PERSON, now=self.clock.now()
                 )
             )
 
@@ -315,7 +326,9 @@ class World:
             number = self.random.choice(numbers)
             self.history.append(f"({number})")
             self.run(
-                lambda database: undo_resolution(ConflictLog(database), number, actor=PERSON, now=self.clock.now())
+                lambda database: undo_resolution(
+                    ConflictLog(database, history_versions=10), number, actor=PERSON, now=self.clock.now()
+                )
             )
 
     def purge(self) -> None:
@@ -376,7 +389,7 @@ class World:
         return self.foreign.execute(statement, values).fetchall()
 
     def desk(self, database: Database, strategy: Any = "remote_wins") -> GateDesk:
-        store = GateDatabase(database)
+        store = GateDatabase(database, history_versions=10)
         return GateDesk(store, lambda: load_gate(self.policy, self.files, store), strategy)
 
     def by(self) -> dict[str, Any]:
@@ -384,7 +397,7 @@ class World:
 
     def offers(self) -> list[tuple[str, bytes, str]]:
         """Return what waits: id, digest and text."""
-        with GateDatabase(self.database).deciding(write=False) as batch:
+        with GateDatabase(self.database, history_versions=10).deciding(write=False) as batch:
             return [(each.skill_id, each.content_digest, each.text) for each in batch.gate.offers(IDS).values()]
 
     @staticmethod

@@ -23,7 +23,7 @@ from atom_saas_sync.usecases.gate.loading import load_gate
 from atom_saas_sync.usecases.gate.reports import Decided, Target
 from atom_saas_sync.usecases.gate.run import RunGate
 
-REVIEW, AGE = Policy(admission="review"), Policy(admission="age")
+REVIEW, AGE = Policy(admission="review"), Policy(admission="age", min_age=timedelta(hours=72))
 EVIL = "forbidden_word()"
 
 
@@ -77,7 +77,7 @@ class Gated:
         self.scanner: Scan | None = None
 
     def desk(self, database: Database) -> GateDesk:
-        store = GateDatabase(database)
+        store = GateDatabase(database, history_versions=10)
         return GateDesk(store, lambda: load_gate(self.policy, self.files, store), "remote_wins", self.scanner)
 
     def sync(self, *, adopting: str | None = None, **options: Any) -> RunReport:

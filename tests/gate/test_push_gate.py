@@ -36,7 +36,9 @@ def hear(machine: Machine, gate: Gate, *told: Json) -> list[str]:
     parsed = [each for each in map(parse_frame, map(json.dumps, told)) if isinstance(each, Message)]
     assert len(parsed) == len(told)
     with Database.open(machine.database_path) as database:
-        follower = EventFollower(RealtimeStore(database), strategy="remote_wins", gate=lambda _: gate)
+        follower = EventFollower(
+            RealtimeStore(database, history_versions=10), strategy="remote_wins", gate=lambda _: gate
+        )
         follower.apply(parsed, datetime.now(UTC))
     return list(follower.unconfirmed)
 
@@ -103,7 +105,7 @@ def confirm(machine: Machine, gate: Gate, *ids: str, max_delete: int = 10) -> No
     with Database.open(machine.database_path) as database, machine.client() as (client, _):
         confirm_messages(
             client,
-            RealtimeStore(database),
+            RealtimeStore(database, history_versions=10),
             lambda _: gate,
             machine.clock,
             ids,

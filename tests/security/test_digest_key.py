@@ -293,7 +293,7 @@ def test_a_message_continues_signed_versions_alone(signed: Machine, key_file: Pa
 
 def unsigned(machine: Machine) -> list[str]:
     with Database.open(machine.database_path) as database:
-        return Catalogue(database, signer=SIGNER).unsigned()
+        return Catalogue(database, signer=SIGNER, history_versions=10).unsigned()
 
 
 def waiting(machine: Machine, signer: Signer | None = SIGNER) -> None:

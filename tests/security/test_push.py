@@ -79,7 +79,7 @@ def test_messages_can_not_empty_the_cache(machine: Machine, sandbox: Sandbox) ->
 def follow(machine: Machine, told: list[Json], now: datetime) -> None:
     parsed = [parse_frame(json.dumps(each)) for each in told]
     with Database.open(machine.database_path) as database:
-        follower = EventFollower(RealtimeStore(database), strategy="remote_wins")
+        follower = EventFollower(RealtimeStore(database, history_versions=10), strategy="remote_wins")
         follower.apply([each for each in parsed if isinstance(each, Message)], now)
 
 

@@ -65,7 +65,9 @@ def told(machine: Machine, kind: str, data: Json, signer: Signer | None = None) 
     message = parse_frame(json.dumps({"type": kind, "data": data, "timestamp": format_time(now)}))
     assert isinstance(message, Message)
     with Database.open(machine.database_path) as database:
-        EventFollower(RealtimeStore(database, signer=signer), strategy="remote_wins").apply([message], now)
+        EventFollower(RealtimeStore(database, signer=signer, history_versions=10), strategy="remote_wins").apply(
+            [message], now
+        )
 
 
 @pytest.fixture

@@ -132,7 +132,7 @@ class Day:
         self._begin = datetime.now(UTC).replace(microsecond=0) - DAY
         self._lines: list[str] = []
         self._database = Database.open(machine.database_path)
-        self._realtime = RealtimeStore(self._database)
+        self._realtime = RealtimeStore(self._database, history_versions=10)
         self._ids = machine.sandbox.skill_ids()
 
     def live(self) -> str:
@@ -215,7 +215,14 @@ class Day:
 
     def _scrape(self, moment: datetime) -> None:
         text = render(
-            read_status(self._machine.database_path, now=moment, per_minute=100, per_hour=1000),
+            read_status(
+                self._machine.database_path,
+                now=moment,
+                per_minute=100,
+                per_hour=1000,
+                admission="open",
+                admission_scope="all",
+            ),
             moment,
         )
         for line in text.splitlines():

@@ -271,11 +271,14 @@ class LockFile(Struct, frozen=True):
 
 
 class Policy(Struct, frozen=True):
-    """The policy in force: the settings, the rules of the policy file, and the lock file if needed."""
+    """The policy in force: the settings, the rules of the policy file, and the lock file if needed.
+
+    Without arguments it admits everything at once. The defaults of the settings are in config/variables.py.
+    """
 
     admission: Admission = "open"
     scope: Scope = "all"
-    min_age: timedelta = timedelta(hours=72)
+    min_age: timedelta = timedelta(0)
     max_changed: MaxChanged | None = None
     rules: tuple[Rule, ...] = ()
     lock: LockFile | None = None

@@ -25,7 +25,7 @@ class Catalogue:
     """The cached skills and categories with their bases."""
 
     def __init__(
-        self, database: Database, *, history_versions: int = 10, signer: Signer | None = None, durable: bool = False
+        self, database: Database, *, history_versions: int, signer: Signer | None = None, durable: bool = False
     ) -> None:
         """Work on `database`; keep `history_versions` former versions of each skill.
 

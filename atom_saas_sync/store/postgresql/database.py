@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Self
 
 from atom_saas_sync.core.server_address import ServerAddress
+from atom_saas_sync.store.limits import BUSY_TIMEOUT_SECONDS
 from atom_saas_sync.store.postgresql import migrations
 from atom_saas_sync.store.postgresql.connection import Connection
 
@@ -17,7 +18,7 @@ class Database(Connection):
         cls,
         address: ServerAddress,
         *,
-        busy_timeout_seconds: float = 10.0,
+        busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
         migrate: bool = True,
         read_only: bool = False,
         create: bool = True,

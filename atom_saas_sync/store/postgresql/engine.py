@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from atom_saas_sync.core.server_address import ServerAddress
 from atom_saas_sync.errors import DatabaseError
+from atom_saas_sync.store.limits import BUSY_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
     from atom_saas_sync.core.location import Location
@@ -46,7 +47,7 @@ class PostgreSQLEngine:
     def open(
         self,
         *,
-        busy_timeout_seconds: float = 10.0,
+        busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
         migrate: bool = True,
         read_only: bool = False,
         create: bool = True,
@@ -72,8 +73,8 @@ class PostgreSQLEngine:
         *,
         per_minute: int,
         per_hour: int,
-        admission: str = "open",
-        admission_scope: str = "all",
+        admission: str,
+        admission_scope: str,
     ) -> Status:
         """Read everything that `status` and metrics show."""
         from atom_saas_sync.store.postgresql.status import read_status
@@ -88,7 +89,12 @@ class PostgreSQLEngine:
         )
 
     def request_budget(
-        self, *, per_minute: int, per_hour: int, marketplace: str = "", busy_timeout_seconds: float = 10.0
+        self,
+        *,
+        per_minute: int,
+        per_hour: int,
+        marketplace: str = "",
+        busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
     ) -> RequestBudget:
         """Open the request budget that all processes of all hosts share."""
         from atom_saas_sync.store.postgresql.requests import RequestBudget

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from random import random
 from typing import Any
 
-from atom_saas_sync.errors import DatabaseError, Locked
+from atom_saas_sync.errors import DatabaseError
+from atom_saas_sync.store.lock_taken import lock_taken
 from atom_saas_sync.store.postgresql.connection import Connection
 from atom_saas_sync.store.postgresql.failures import is_overload
 from atom_saas_sync.store.postgresql.session import advisory_class, advisory_key
 from atom_saas_sync.times import format_time
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.25, 1.0
-_FINISH = {"skills", "ratings"}  # the kinds of runs that end on their own; services hold the other locks
 _UNSIGNED = 1 << 32
 
 
@@ -47,7 +47,10 @@ def run_lock(
     # A session gets its own lock as often as it asks for it.
     while kind in db.held or not db.take(kind):
         if waited >= wait_seconds:
-            raise _locked(kind, holder(db, kind) or {}, db.host, may_wait=may_wait)
+            run = holder(db, kind) or {}
+            place = "" if run.get("host") == db.host else f" on {run.get('host')}"
+            stop = f"`kill {run.get('pid')}`{place} ends it and frees the lock"
+            raise lock_taken(kind, run, place=place, stop=stop, may_wait=may_wait)
         pause = min(_SHORTEST_PAUSE + random() * (_LONGEST_PAUSE - _SHORTEST_PAUSE), wait_seconds - waited)
         if wait_seconds == float("inf"):
             _stand_by(db, pause, sleep)
@@ -104,19 +107,3 @@ def _stand_by(db: Connection, seconds: float, sleep: Callable[[float], object]) 
                 raise
         else:
             return
-
-
-def _locked(kind: str, run: dict[str, Any], here: str, *, may_wait: bool) -> Locked:
-    pid, host = run.get("pid"), run.get("host")
-    who = cure = ""
-    if pid:
-        place = "" if host == here else f" on {host}"
-        who = f": `{run['command']}`, process {pid}{place}, since {run['since']}"
-        cure = f"`kill {pid}`{place} ends it and frees the lock"
-        cure = f"; if it hangs, {cure}" if kind in _FINISH else f"; {cure}"
-    return Locked(
-        f"another {kind} run is in progress{who}",
-        hint=("it will finish on its own" if kind in _FINISH else "only one can work on a database")
-        + ("; `--wait SECONDS` waits for it" if may_wait else "")
-        + cure,
-    )

@@ -153,7 +153,7 @@ class RealtimeBatch(Batch):
 class RealtimeStore:
     """What `watch` reads and writes."""
 
-    def __init__(self, database: Database, *, history_versions: int = 10, signer: Signer | None = None) -> None:
+    def __init__(self, database: Database, *, history_versions: int, signer: Signer | None = None) -> None:
         """Work on `database`; keep `history_versions` former versions of each skill."""
         self._database = database
         self._history_versions = history_versions

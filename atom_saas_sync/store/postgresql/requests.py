@@ -14,6 +14,7 @@ from atom_saas_sync.core.server_address import ServerAddress
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model import BudgetLimit, BudgetState
 from atom_saas_sync.store import request_limits
+from atom_saas_sync.store.limits import BUSY_TIMEOUT_SECONDS
 from atom_saas_sync.store.names import MARKETPLACE, RATE_LIMIT
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.facts import drop_fact, get_facts, set_fact
@@ -35,7 +36,7 @@ class RequestBudget:
         per_minute: int,
         per_hour: int,
         marketplace: str = "",
-        busy_timeout_seconds: float = 10.0,
+        busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
     ) -> None:
         """Enforce `per_minute` and `per_hour`, and lower limits that `marketplace` declares."""
         self._database = Database.open(address, busy_timeout_seconds=busy_timeout_seconds)

@@ -178,7 +178,7 @@ class PostgreSQLStore:
         """Return the stored state of `watch`."""
         from atom_saas_sync.store.postgresql.realtime import RealtimeStore
 
-        return RealtimeStore(self._database)
+        return RealtimeStore(self._database, history_versions=0)  # it stores no skills
 
     def switch(self) -> WebSocketSwitch:
         """Return the switch by which people control the connection of `watch`."""

@@ -27,7 +27,7 @@ _CACHE_KIB = 16 * 1024
 class Catalogue:
     """The cached skills and categories with their bases."""
 
-    def __init__(self, database: Database, *, history_versions: int = 10, signer: Signer | None = None) -> None:
+    def __init__(self, database: Database, *, history_versions: int, signer: Signer | None = None) -> None:
         """Use `database`; keep `history_versions` former versions of each skill.
 
         With a `signer` what the marketplace sends is signed.

@@ -36,7 +36,7 @@ _WHOLE = """
 class ConflictLog:
     """Reads conflicts, and opens the transaction that resolves them."""
 
-    def __init__(self, database: Database, *, history_versions: int = 10, signer: Signer | None = None) -> None:
+    def __init__(self, database: Database, *, history_versions: int, signer: Signer | None = None) -> None:
         """Use `database`; keep `history_versions` former versions of each skill."""
         self.database = self._database = database
         self._history_versions = history_versions

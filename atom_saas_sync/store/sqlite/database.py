@@ -11,6 +11,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from atom_saas_sync.store.limits import BUSY_TIMEOUT_SECONDS
 from atom_saas_sync.store.sqlite import migrations
 from atom_saas_sync.store.sqlite.connection import Connection
 from atom_saas_sync.store.sqlite.failures import translated_errors
@@ -25,7 +26,7 @@ class Database(Connection):
         cls,
         path: Path,
         *,
-        busy_timeout_seconds: float = 10.0,
+        busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
         migrate: bool = True,
         read_only: bool = False,
         create: bool = True,

@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from atom_saas_sync.store.limits import BUSY_TIMEOUT_SECONDS
+
 if TYPE_CHECKING:
     from atom_saas_sync.model import Status
     from atom_saas_sync.store.sqlite.administration import Copies
@@ -42,7 +44,7 @@ class SQLiteEngine:
     def open(
         self,
         *,
-        busy_timeout_seconds: float = 10.0,
+        busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
         migrate: bool = True,
         read_only: bool = False,
         create: bool = True,
@@ -70,8 +72,8 @@ class SQLiteEngine:
         *,
         per_minute: int,
         per_hour: int,
-        admission: str = "open",
-        admission_scope: str = "all",
+        admission: str,
+        admission_scope: str,
     ) -> Status:
         """Read everything that `status` and metrics show."""
         from atom_saas_sync.store.sqlite.status import read_status
@@ -86,7 +88,12 @@ class SQLiteEngine:
         )
 
     def request_budget(
-        self, *, per_minute: int, per_hour: int, marketplace: str = "", busy_timeout_seconds: float = 10.0
+        self,
+        *,
+        per_minute: int,
+        per_hour: int,
+        marketplace: str = "",
+        busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
     ) -> RequestBudget:
         """Open the request budget that all processes share."""
         from atom_saas_sync.store.sqlite.requests import RequestBudget

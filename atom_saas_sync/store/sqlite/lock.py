@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from atom_saas_sync.errors import DatabaseError, Locked
+from atom_saas_sync.store.lock_taken import lock_taken
 from atom_saas_sync.store.sqlite.backup import beside
 from atom_saas_sync.store.sqlite.failures import translated_errors
 from atom_saas_sync.store.sqlite.files import create_directories, create_private
@@ -25,7 +26,6 @@ _POLL_SECONDS = 0.25
 # `holder()` takes a shared lock for an instant; retry that long before concluding that another run holds it.
 _GLANCE_SECONDS = 0.01
 _GLANCES = 100
-_FINISH = {"skills", "ratings"}  # the kinds of runs that end on their own; services hold the other locks
 _MAX_BYTES = 4096
 _PRIVATE = 0o600
 
@@ -178,21 +178,10 @@ def _here() -> dict[str, str]:
 
 
 def _locked(kind: str, run: dict[str, Any], *, may_wait: bool) -> Locked:
-    pid, host = run.get("pid"), run.get("host")
-    who = cure = ""
-    if pid:
-        here = _here()
-        # Older versions did not record where they ran.
-        is_here = all(run.get(name, value) == value for name, value in here.items())
-        place = "" if is_here else f" on {host}" if host != here["host"] else " in another container"
-        who = f": `{run.get('command')}`, process {pid}{place}, since {run.get('since')}"
-        cure = (
-            f"`kill {pid}` ends it and frees the lock" if is_here else f"stop it{place}: its process does not run here"
-        )
-        cure = f"; if it hangs, {cure}" if kind in _FINISH else f"; {cure}"
-    return Locked(
-        f"another {kind} run is in progress{who}",
-        hint=("it will finish on its own" if kind in _FINISH else "only one can work on a database")
-        + ("; `--wait SECONDS` waits for it" if may_wait else "")
-        + cure,
-    )
+    pid, here = run.get("pid"), _here()
+    # Older versions did not record where they ran.
+    if all(run.get(name, value) == value for name, value in here.items()):
+        return lock_taken(kind, run, place="", stop=f"`kill {pid}` ends it and frees the lock", may_wait=may_wait)
+    place = f" on {run.get('host')}" if run.get("host") != here["host"] else " in another container"
+    stop = f"stop it{place}: its process does not run here"
+    return lock_taken(kind, run, place=place, stop=stop, may_wait=may_wait)

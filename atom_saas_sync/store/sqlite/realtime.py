@@ -119,7 +119,7 @@ class RealtimeBatch(Batch):
 class RealtimeStore:
     """The part of the store that `watch` uses."""
 
-    def __init__(self, database: Database, *, history_versions: int = 10, signer: Signer | None = None) -> None:
+    def __init__(self, database: Database, *, history_versions: int, signer: Signer | None = None) -> None:
         """Use `database`; keep `history_versions` former versions of each skill."""
         self._database = database
         self._history_versions = history_versions

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model import BudgetLimit, BudgetState
+from atom_saas_sync.store.limits import BUSY_TIMEOUT_SECONDS
 from atom_saas_sync.store.names import MARKETPLACE, RATE_LIMIT
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.runs import get_fact, set_fact
@@ -46,7 +47,7 @@ class RequestBudget:
         per_minute: int,
         per_hour: int,
         marketplace: str = "",
-        busy_timeout_seconds: float = 10.0,
+        busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
     ) -> None:
         """Enforce `per_minute` and `per_hour`, and lower limits that `marketplace` declares."""
         self._database = Database.open(path, any_thread=True, busy_timeout_seconds=busy_timeout_seconds)

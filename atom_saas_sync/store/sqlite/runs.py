@@ -9,6 +9,7 @@ from datetime import datetime
 
 from atom_saas_sync.errors import AtomSyncError
 from atom_saas_sync.model import METRIC_ERRORS, TIMER, Counts, Report, SyncState
+from atom_saas_sync.store.limits import RUNS_KEPT
 from atom_saas_sync.store.names import (
     APPROVED_DELETIONS,
     CLOCK_SKEW,
@@ -17,7 +18,6 @@ from atom_saas_sync.store.names import (
     MARKETPLACE,
     METRIC_TYPES,
     REACHED_AT,
-    RUNS_KEPT,
     SYNC_STATE_ID,
 )
 from atom_saas_sync.store.sqlite.audit import write_audit

@@ -79,8 +79,8 @@ def read_status(
     now: datetime,
     per_minute: int,
     per_hour: int,
-    admission: str = "open",
-    admission_scope: str = "all",
+    admission: str,
+    admission_scope: str,
 ) -> Status:
     """Read everything. The request limits hold as long as the marketplace has declared none.
 

@@ -175,7 +175,7 @@ class SQLiteStore:
         """Return the stored state of `watch`."""
         from atom_saas_sync.store.sqlite.realtime import RealtimeStore
 
-        return RealtimeStore(self._database)
+        return RealtimeStore(self._database, history_versions=0)  # it stores no skills
 
     def switch(self) -> WebSocketSwitch:
         """Return the switch by which people control the connection of `watch`."""

@@ -159,7 +159,7 @@ class Engine(Protocol):
     def open(
         self,
         *,
-        busy_timeout_seconds: float = 10.0,
+        busy_timeout_seconds: float = ...,
         migrate: bool = True,
         read_only: bool = False,
         create: bool = True,
@@ -173,7 +173,7 @@ class Engine(Protocol):
         `create`). Without, it is taken as it is. With `read_only` nothing is created, upgraded or written; with
         `migrate` it must then be up to date. Without `create` it is likewise, but may be written to: for commands that
         look for something. With `any_thread` several threads may use it, if the caller sees to it that they do so one
-        after the other. Writers wait `busy_timeout_seconds` for others.
+        after the other. Writers wait `busy_timeout_seconds` for others (default: that of the front door).
 
         Raises DatabaseError: it is missing, cannot be used, is damaged, full or locked, was made by a newer version, or
         holds another program's table of one of our names.
@@ -185,8 +185,8 @@ class Engine(Protocol):
         *,
         per_minute: int,
         per_hour: int,
-        admission: str = "open",
-        admission_scope: str = "all",
+        admission: str,
+        admission_scope: str,
     ) -> Status:
         """Read everything that `status` and metrics show, as one consistent state.
 
@@ -198,7 +198,7 @@ class Engine(Protocol):
         """
 
     def request_budget(
-        self, *, per_minute: int, per_hour: int, marketplace: str = "", busy_timeout_seconds: float = 10.0
+        self, *, per_minute: int, per_hour: int, marketplace: str = "", busy_timeout_seconds: float = ...
     ) -> StoredBudget:
         """Open the request budget that all processes share.
 

@@ -163,7 +163,7 @@ def test_an_id_that_is_itself_a_pattern_is_not_written_out() -> None:
 
 def test_a_shorter_age_is_looser_and_a_skipped_rule_gives_way_to_the_next() -> None:
     text = '[[rule]]\npublisher = "*"\nadmission = "age"\nmin_age = "0"\n[[rule]]\nid = "*"\nadmission = "deny"'
-    policy = Policy("age", rules=rules(text))
+    policy = Policy("age", min_age=timedelta(hours=72), rules=rules(text))
     assert ruling(policy, "a", FIELDS, new=False).min_age == timedelta()
     assert ruling(policy, "a", FIELDS, new=True).admission == "deny"
 

@@ -263,7 +263,10 @@ def test_the_fingerprint_changes_with_whatever_changes_verdicts() -> None:
         gate("age", revocations=Revocations((Revocation(skill_id="s"),))),
     ]
     assert len({each.fingerprint for each in gates}) == len(gates)
-    assert gate("age").fingerprint == Gate(Policy("age"), abnormal=True, anything_stored=False).fingerprint
+    assert (
+        gate("age").fingerprint
+        == Gate(Policy("age", min_age=3 * DAY), abnormal=True, anything_stored=False).fingerprint
+    )
 
 
 def test_a_base_without_its_text_has_no_publisher() -> None:

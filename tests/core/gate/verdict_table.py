@@ -30,7 +30,7 @@ def served(of: SkillVersion) -> Served:
 
 def gate(admission: Any = "review", **more: Any) -> Gate:
     names = Policy.__struct_fields__
-    policy = {name: more.pop(name) for name in names if name in more}
+    policy = {"min_age": 3 * DAY} | {name: more.pop(name) for name in names if name in more}
     return Gate(policy=Policy(admission=admission, **policy), **more)
 
 

@@ -155,7 +155,7 @@ def test_a_waiting_version_that_another_program_changed_is_nothing_to_admit(tmp_
     path = tmp_path / "atom.db"
     fine, changed = (version_from_fields(name, {"skill_id": name, "name": name}) for name in ("fine", "changed"))
     with Database.open(path) as database:
-        catalogue = Catalogue(database)
+        catalogue = Catalogue(database, history_versions=10)
         with catalogue.batch() as batch:
             batch.gate.put_offers([offer_of(fine), offer_of(changed)], NOW)
         evil = pack(b'{"skill_id": "changed", "name": "evil"}')
@@ -192,7 +192,8 @@ def test_with_a_key_an_approval_that_another_program_wrote_does_not_count(tmp_pa
     version = version_from_fields("a", {"skill_id": "a"})
     ours, theirs = (Decision("a", version.content_digest, "approve", NOW, name) for name in ("ada", "eve"))
     with Database.open(tmp_path / "atom.db") as database:
-        signed, plain_ = Catalogue(database, signer=Signer(b"k" * 32)), Catalogue(database)
+        signed = Catalogue(database, history_versions=10, signer=Signer(b"k" * 32))
+        plain_ = Catalogue(database, history_versions=10)
         with signed.batch() as batch:
             batch.gate.decide([ours])
         with plain_.batch() as batch:

@@ -74,5 +74,7 @@ def test_odd_rows_elsewhere_leave_status_and_metrics_alone(three: Machine) -> No
         result = three.command(*words)
         assert (result.returncode, result.stderr.removesuffix("1 rating\n")) == (0, ""), words
     now = three.clock.now()
-    status = read_status(three.database_path, now=now, per_minute=1, per_hour=1)
+    status = read_status(
+        three.database_path, now=now, per_minute=1, per_hour=1, admission="open", admission_scope="all"
+    )
     assert "&lt;b" in status_page(status, Health(()), now)

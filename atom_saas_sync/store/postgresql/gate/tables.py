@@ -28,7 +28,7 @@ class GateTables:
     """Reads and writes the gate's tables; the cache and the bases are written elsewhere."""
 
     def __init__(
-        self, connection: psycopg.Connection[Row], *, history_versions: int = 10, signer: Signer | None = None
+        self, connection: psycopg.Connection[Row], *, history_versions: int, signer: Signer | None = None
     ) -> None:
         """Use the open transaction of `connection`; keep `history_versions` texts of a skill that were never served.
 

@@ -104,7 +104,7 @@ class DecidingBatch(Batch):
 class GateDatabase:
     """Opens the transactions of the gate."""
 
-    def __init__(self, database: Database, *, history_versions: int = 10, signer: Signer | None = None) -> None:
+    def __init__(self, database: Database, *, history_versions: int, signer: Signer | None = None) -> None:
         self._database = database
         self._history_versions = history_versions
         self._signer = signer

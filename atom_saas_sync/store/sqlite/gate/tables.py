@@ -25,9 +25,7 @@ from atom_saas_sync.store.sqlite.gate import evidence, marks, offers, people, se
 class GateTables:
     """Reads and writes the gate's tables; the cache and the bases are written elsewhere."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, *, history_versions: int = 10, signer: Signer | None = None
-    ) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, history_versions: int, signer: Signer | None = None) -> None:
         """Use the open transaction of `connection`; keep `history_versions` texts of a skill that were never served.
 
         With a `signer`, decisions are signed, and approvals without its signature do not count.

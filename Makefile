@@ -43,10 +43,11 @@ tests: $(READY)
 	-@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --collect-only --quiet > /dev/null 2>&1
 	$(BIN)/python -m pytest $(FAST)
 
-# What needs a PostgreSQL server, on the newest version that is tested, which pip has installed, and on the oldest.
+# All tests that work on a database, on a PostgreSQL server: of the newest version that is tested, which pip has
+# installed, and of the oldest.
 test-postgresql: $(READY)
-	$(BIN)/python -m pytest $(FAST) tests/store/contract tests/store/postgresql
-	ATOM_TEST_POSTGRESQL=$(OLDEST) $(BIN)/python -m pytest $(FAST) tests/store/contract tests/store/postgresql
+	$(BIN)/python -m pytest $(FAST) --engine postgresql
+	ATOM_TEST_POSTGRESQL=$(OLDEST) $(BIN)/python -m pytest $(FAST) --engine postgresql
 
 # `make tests`, with a report of the lines that no test runs.
 coverage: $(READY)

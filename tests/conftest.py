@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
 import select
-import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +19,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from loaded_command import Forked, run_command, start_command
-from postgres_support import binaries, server, url_of_new_schema
+from machine_databases import ENGINES, FileDatabase, new_database, running_server
+from postgres_support import url_of_new_schema
 from store_rooms import Rooms
 from store_worlds import Databases, Files, Schemas
 
@@ -32,16 +30,14 @@ from atom_saas_sync.marketplace.client import MarketplaceClient
 from atom_saas_sync.marketplace.dialects import DIALECTS
 from atom_saas_sync.model import ConflictFilter, LoggedConflict, RatingReport, RunReport, Status
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.store.sqlite.catalogue import Catalogue
-from atom_saas_sync.store.sqlite.conflicts import ConflictLog
-from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.ratings import Ratings
-from atom_saas_sync.store.sqlite.requests import RequestBudget
-from atom_saas_sync.store.sqlite.runs import Runs
-from atom_saas_sync.store.sqlite.status import read_status
+from atom_saas_sync.store import engine_at
 from atom_saas_sync.usecases.gate.run import RunGate
+from atom_saas_sync.usecases.ports import StoredBudget
+from atom_saas_sync.usecases.ports.engine import Engine, Store
 from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
 from atom_saas_sync.usecases.sync_ratings import RatingOptions, RatingSync
+
+_FIXTURES_OF_ALL = {"_restored_logging", "request"}
 
 pytest_plugins = ("server_databases",)
 
@@ -80,34 +76,40 @@ class FakeClock:
         self.elapsed += step.total_seconds()
 
 
-@functools.cache
-def _new_database() -> bytes:
-    """Return a database in which nothing is yet: a copy takes a tenth of the time of all migrations."""
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "atom.db"
-        Database.open(path).close()
-        return path.read_bytes()
-
-
-_KEPT: dict[tuple[str, str], bytes] = {}
+_KEPT: dict[tuple[str, str], object] = {}
 
 
 class Machine:
     """Runs atom-sync against a sandbox, in this process (with a made-up clock) or as the real command."""
 
+    engine_name = "sqlite"  # pytest_configure sets what `--engine` says
+
     def __init__(self, sandbox: Sandbox, directory: Path) -> None:
         self.sandbox = sandbox
         self.directory = directory
-        self.database_path = directory / "atom.db"
+        self.database = new_database(self.engine_name, directory)
         self.clock = FakeClock()
         self.umask = -1  # as this process has it
 
-    def _open(self) -> Database:
-        """Open the database; make it if there is none."""
-        if self.database_path.parent.is_dir() and not self.database_path.exists():
-            self.database_path.touch(mode=0o600)
-            self.database_path.write_bytes(_new_database())
-        return Database.open(self.database_path)
+    @property
+    def database_path(self) -> Path:
+        """Return the file of the database, for tests about files: they are marked `sqlite`."""
+        assert isinstance(self.database, FileDatabase), "there is no file: use machine.store(), or mark the test sqlite"
+        return self.database.path
+
+    @property
+    def engine(self) -> Engine:
+        """Return the store's front door, before it is opened."""
+        return engine_at(self.database.location)
+
+    def store(self, **options: Any) -> Store:
+        """Open the database; make it if there is none. `options` are those of Engine.open."""
+        self.database.prepare()
+        return self.engine.open(**options)
+
+    def budget(self, *, per_minute: int = 100_000, per_hour: int = 100_000, marketplace: str = "") -> StoredBudget:
+        """Open the budget of requests, as each process does."""
+        return self.engine.request_budget(per_minute=per_minute, per_hour=per_hour, marketplace=marketplace)
 
     def fill(self) -> None:
         """Bring about what a first sync leaves, while the sandbox and the clock are as new."""
@@ -118,10 +120,9 @@ class Machine:
         kept = _KEPT.get((name, self.sandbox.url))
         if kept is None:
             make()
-            _KEPT[name, self.sandbox.url] = self.database_path.read_bytes()
-            return
-        self.database_path.touch(mode=0o600)
-        self.database_path.write_bytes(kept)
+            _KEPT[name, self.sandbox.url] = self.database.save()
+        else:
+            self.database.restore(kept)
 
     def follow_clock(self) -> None:
         """Set the sandbox's clock to the made-up one."""
@@ -137,9 +138,9 @@ class Machine:
         per_minute: int = 100_000,
         per_hour: int = 100_000,
         **options: Any,
-    ) -> Iterator[tuple[MarketplaceClient, RequestBudget]]:
+    ) -> Iterator[tuple[MarketplaceClient, StoredBudget]]:
         """Open a client of the sandbox, or of `url`, and its budget; `options` are further ones of the client."""
-        budget = RequestBudget(self.database_path, per_minute=per_minute, per_hour=per_hour)
+        budget = self.budget(per_minute=per_minute, per_hour=per_hour)
         client = MarketplaceClient(
             base_url=url or self.sandbox.url,
             token=token or self.sandbox.token,
@@ -170,14 +171,14 @@ class Machine:
         check: Any = lambda: None,
         history_versions: int = 10,
         signer: Any = None,
-        gate: Callable[[Database], RunGate] | None = None,
+        gate: Callable[[Store], RunGate] | None = None,
         connections: int = 1,
         **options: Any,
     ) -> RunReport:
         """Make one run in this process; `options` are the fields of PullOptions. Without a gate all is admitted."""
         options = {"strategy": "remote_wins", "page_size": 1000, **options}
         with (
-            self._open() as database,
+            self.store() as store,
             self.client(
                 url=url,
                 token=token,
@@ -190,13 +191,13 @@ class Machine:
         ):
             return CataloguePull(
                 marketplace=client,
-                catalogue=Catalogue(database, history_versions=history_versions, signer=signer),
-                runs=Runs(database),
+                catalogue=store.catalogue(history_versions=history_versions, signer=signer),
+                runs=store.runs(),
                 clock=self.clock,
                 options=PullOptions(**options),
                 check=check,
                 connections=connections,
-                gate=None if gate is None else gate(database),
+                gate=None if gate is None else gate(store),
             ).run(started_by=started_by)
 
     def send_ratings(
@@ -213,13 +214,13 @@ class Machine:
         """Make one run of the ratings in this process; `options` are the fields of RatingOptions."""
         token = token or self.sandbox.token
         with (
-            self._open() as database,
+            self.store() as store,
             self.client(url=url, token=token, dialect=dialect, per_minute=per_minute) as (client, budget),
         ):
             return RatingSync(
                 marketplace=client,
-                ratings=Ratings(database),
-                runs=Runs(database),
+                ratings=store.ratings(),
+                runs=store.runs(),
                 budget=budget,
                 clock=self.clock,
                 options=RatingOptions(**options),
@@ -236,7 +237,7 @@ class Machine:
             "ATOM_SAAS_API_URL": self.sandbox.url,
             "ATOM_SAAS_WS_URL": self.sandbox.ws_url,
             "ATOM_SAAS_API_TOKEN": self.sandbox.token,
-            "ATOM_SAAS_DATABASE_URL": str(self.database_path),
+            "ATOM_SAAS_DATABASE_URL": self.database.url,
             "PAGER": "cat",
             **NO_LIMITS,
             **variables,
@@ -298,29 +299,19 @@ class Machine:
             print(process.communicate(timeout=60)[1])  # noqa: T201 - shown if the test fails
 
     def sql(self, statement: str, *values: Any) -> list[Any]:
-        """Do what another program would do with the database: plain SQL, committed at once."""
-        connection = sqlite3.connect(self.database_path, timeout=60)
-        try:
-            with connection:
-                return connection.execute(statement, values).fetchall()
-        finally:
-            connection.close()
+        """Do what another program would do with the database: SQL that both engines understand, committed at once."""
+        return self.database.sql(statement, values)
 
     def status(self) -> Status:
         """Return what `status` tells."""
-        return read_status(
-            self.database_path,
-            now=self.clock.now(),
-            per_minute=100_000,
-            per_hour=100_000,
-            admission="open",
-            admission_scope="all",
+        return self.engine.status(
+            self.clock.now(), per_minute=100_000, per_hour=100_000, admission="open", admission_scope="all"
         )
 
     def conflicts(self) -> list[LoggedConflict]:
         """Return the whole conflict log, the first one first."""
-        with Database.open(self.database_path, read_only=True) as database:
-            log = ConflictLog(database, history_versions=10)
+        with self.store(read_only=True) as store:
+            log = store.conflicts(history_versions=10)
             ids = [each.id for done in (False, True) for each in log.list_conflicts(ConflictFilter(resolved=done))]
             return [found for each in sorted(ids) if (found := log.conflict(each)) is not None]
 
@@ -399,6 +390,36 @@ def wait_until(condition: Any, timeout: float = 60.0) -> None:
         time.sleep(0.01)  # the pause of a bounded poll, no synchronisation by itself
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let all tests that work on a database work on one of the other engine."""
+    parser.addoption("--engine", choices=ENGINES, default="sqlite", help="the engine of the machines' databases")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set the engine before tests are collected."""
+    Machine.engine_name = config.getoption("--engine")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--engine postgresql`, select what has a database there, and say why some of it has none."""
+    if Machine.engine_name == "sqlite":
+        return
+    left = [each for each in items if not _has_database(each)]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [each for each in items if _has_database(each)]
+    for each in items:
+        for mark in each.iter_markers("sqlite"):
+            each.add_marker(pytest.mark.skip(reason=f"SQLite alone: {mark.args[0]}"))
+
+
+def _has_database(item: pytest.Item) -> bool:
+    if not isinstance(item, pytest.Function):
+        return False
+    if "store/contract" in item.nodeid or "store/postgresql" in item.nodeid:
+        return "sqlite" not in item.keywords
+    return hasattr(item.module, "Machine") and bool(set(item.fixturenames) - _FIXTURES_OF_ALL)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many inputs the fuzzers have tried (`make fuzz`)."""
     inputs = sys.modules.get("inputs")
@@ -442,10 +463,9 @@ def machine(sandbox: Sandbox, tmp_path: Path) -> Machine:
 
 
 @pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[str]:
+def postgresql_server() -> str:
     """Return the URL of a PostgreSQL server for the tests of this process; without one they fail."""
-    with server(binaries()) as url:
-        yield url
+    return running_server()
 
 
 @pytest.fixture

@@ -1,0 +1,282 @@
+"""The database of a machine, on the engine that the tests are run with, and another program at work on it."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import itertools
+import re
+import sqlite3
+import tempfile
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from postgres_support import binaries, server
+
+from atom_saas_sync.core.location import Location
+from atom_saas_sync.core.server_address import read_server_address
+from atom_saas_sync.store import engine_at
+
+if TYPE_CHECKING:
+    import psycopg
+
+ENGINES = ("sqlite", "postgresql")
+
+
+class MachineDatabase(Protocol):
+    """One database. What has `sql` plays another program: it knows nothing of atom-sync."""
+
+    @property
+    def url(self) -> str:
+        """Return what ATOM_SAAS_DATABASE_URL is set to."""
+
+    @property
+    def location(self) -> Location:
+        """Return the same for the store's front door."""
+
+    def prepare(self) -> None:
+        """Let it have our tables, if nothing has been made of it yet: that takes a tenth of the time of a command."""
+
+    def exists(self) -> bool:
+        """Tell whether it has tables of ours."""
+
+    def sql(self, statement: str, values: tuple[Any, ...]) -> list[Any]:
+        """Execute a statement that both engines understand, with `?` for values; it is committed at once."""
+
+    def writing(self) -> Any:
+        """Open another program's transaction, which keeps ours from writing during the block."""
+
+    def save(self) -> object:
+        """Return a copy for `restore`."""
+
+    def restore(self, saved: Any) -> None:
+        """Become like that copy."""
+
+
+@functools.cache
+def _file_with_tables() -> bytes:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "atom.db"
+        engine_at(path).open().close()
+        return path.read_bytes()
+
+
+class FileDatabase:
+    """A file of SQLite."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def url(self) -> str:
+        return str(self.path)
+
+    @property
+    def location(self) -> Path:
+        return self.path
+
+    def prepare(self) -> None:
+        if self.path.parent.is_dir() and not self.path.exists():
+            self.restore(_file_with_tables())
+
+    def exists(self) -> bool:
+        if not self.path.exists():
+            return False
+        return bool(self.sql("SELECT 1 FROM sqlite_master WHERE name = 'websocket_state'", ()))
+
+    def sql(self, statement: str, values: tuple[Any, ...]) -> list[Any]:
+        connection = sqlite3.connect(self.path, timeout=60)
+        try:
+            with connection:
+                return connection.execute(statement, values).fetchall()
+        finally:
+            connection.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield
+            connection.execute("ROLLBACK")
+
+    def save(self) -> bytes:
+        return self.path.read_bytes()
+
+    def restore(self, saved: bytes) -> None:
+        self.path.touch(mode=0o600)
+        self.path.write_bytes(saved)
+
+
+_numbers = itertools.count(1)
+
+
+@functools.cache
+def running_server() -> str:
+    """Return the URL of the server of this process; it ends with it."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(server(binaries()))
+
+
+@functools.cache
+def _server_connection() -> psycopg.Connection[Any]:
+    import psycopg
+
+    connection = psycopg.connect(running_server(), autocommit=True)
+    atexit.register(connection.close)
+    return connection
+
+
+def _create(template: str = "template1") -> str:
+    name = f"machine_{next(_numbers)}"
+    _server_connection().execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy".encode())
+    return name
+
+
+def _drop(name: str) -> None:
+    _server_connection().execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+
+
+def _url(name: str) -> str:
+    return running_server().replace("/postgres?", f"/{name}?")
+
+
+@functools.cache
+def _database_with_tables() -> str:
+    name = _create()
+    engine_at(read_server_address(_url(name))).open().close()
+    return name
+
+
+class ServerDatabase:
+    """A database on the server of this process, dropped when nobody has it any more."""
+
+    def __init__(self) -> None:
+        self._name: str | None = None
+
+    @property
+    def url(self) -> str:
+        return _url(self._made())
+
+    @property
+    def location(self) -> Location:
+        return read_server_address(self.url)
+
+    def prepare(self) -> None:
+        if self._name is None:
+            self.restore(_database_with_tables())
+
+    def exists(self) -> bool:
+        return bool(self.sql("SELECT 1 FROM pg_tables WHERE tablename = 'websocket_state' AND schemaname = 'atom_sync'", ()))
+
+    def sql(self, statement: str, values: tuple[Any, ...]) -> list[Any]:
+        with self._connected() as connection:
+            if "json_" in statement:
+                connection.execute(_FUNCTIONS)
+            cursor = connection.execute(in_its_words(statement, bool(values)).encode(), _by_number(statement, values))
+            return cursor.fetchall() if cursor.description else []
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        from atom_saas_sync.store.postgresql.session import advisory_class, advisory_key
+
+        with self._connected() as connection:
+            with connection.transaction():
+                numbers = advisory_class("atom_sync"), advisory_key("write")
+                connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", numbers)
+                yield
+
+    def save(self) -> str:
+        return _create(self._made())
+
+    def restore(self, saved: str) -> None:
+        if self._name is not None:
+            _drop(self._name)
+        self._take(_create(saved))
+
+    def _made(self) -> str:
+        if self._name is None:
+            self._take(_create())
+        assert self._name is not None
+        return self._name
+
+    def _take(self, name: str) -> None:
+        self._name = name
+        weakref.finalize(self, _drop, name).atexit = False  # the server ends with this process anyway
+
+    @contextmanager
+    def _connected(self) -> Iterator[psycopg.Connection[Any]]:
+        import psycopg
+
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.adapters.register_loader("timestamptz", _moment_loader())
+            connection.adapters.register_loader("numeric", _number_loader())
+            connection.execute("SET search_path = atom_sync, public, pg_temp; SET TimeZone = 'UTC'")
+            yield connection
+
+
+# What SQLite has and standard SQL has not, for statements of tests: within the session, so that ours see nothing of it.
+_FUNCTIONS = """
+    CREATE FUNCTION pg_temp.json_set(document text, path text, value text) RETURNS text LANGUAGE sql
+        RETURN jsonb_set(document::jsonb, string_to_array(substr(path, 3), '.'), to_jsonb(value))::text;
+    CREATE FUNCTION pg_temp.json_extract(document text, path text) RETURNS text LANGUAGE sql
+        RETURN document::json #>> string_to_array(substr(path, 3), '.');
+"""
+_FUNCTION = re.compile(r"\b(json_set|json_extract)\(")
+_HEX = re.compile(r"\bhex\(([^()]+)\)")
+_BYTES = re.compile(r"\bx'([0-9a-fA-F]*)'")
+_PLACE = re.compile(r"\?(\d*)")
+
+
+def in_its_words(statement: str, has_values: bool) -> str:
+    """Return a statement of a test as PostgreSQL writes it."""
+    statement = _FUNCTION.sub(r"pg_temp.\1(", statement)
+    statement = _HEX.sub(r"upper(encode(\1, 'hex'))", statement)
+    statement = _BYTES.sub(r"'\\x\1'::bytea", statement)
+    return _PLACE.sub("%s", statement.replace("%", "%%")) if has_values else statement
+
+
+def _by_number(statement: str, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Return a value for each `?`, in order; `?1` is the first one wherever it stands."""
+    if not values:
+        return None
+    in_turn = iter(values)
+    return tuple(values[int(found[1]) - 1] if found[1] else next(in_turn) for found in _PLACE.finditer(statement))
+
+
+@functools.cache
+def _moment_loader() -> type:
+    from psycopg.adapt import Loader
+
+    class MomentLoader(Loader):
+        """A time as text, as SQLite has it."""
+
+        def load(self, data: Any) -> str:
+            text = bytes(data).decode()
+            return datetime.fromisoformat(text).astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+    return MomentLoader
+
+
+@functools.cache
+def _number_loader() -> type:
+    from psycopg.adapt import Loader
+
+    class NumberLoader(Loader):
+        """A sum as a plain number."""
+
+        def load(self, data: Any) -> float:
+            number = Decimal(bytes(data).decode())
+            return int(number) if number == int(number) else float(number)
+
+    return NumberLoader
+
+
+def new_database(engine: str, directory: Path) -> MachineDatabase:
+    """Return a database of which nothing is made yet."""
+    return FileDatabase(directory / "atom.db") if engine == "sqlite" else ServerDatabase()

@@ -302,10 +302,14 @@ class Machine:
         """Do what another program would do with the database: SQL that both engines understand, committed at once."""
         return self.database.sql(statement, values)
 
-    def status(self) -> Status:
+    def status(self, now: datetime | None = None, *, per_minute: int = 100_000, per_hour: int = 100_000) -> Status:
         """Return what `status` tells."""
         return self.engine.status(
-            self.clock.now(), per_minute=100_000, per_hour=100_000, admission="open", admission_scope="all"
+            now or self.clock.now(),
+            per_minute=per_minute,
+            per_hour=per_hour,
+            admission="open",
+            admission_scope="all",
         )
 
     def conflicts(self) -> list[LoggedConflict]:

@@ -48,6 +48,9 @@ class MachineDatabase(Protocol):
     def sql(self, statement: str, values: tuple[Any, ...]) -> list[Any]:
         """Execute a statement that both engines understand, with `?` for values; it is committed at once."""
 
+    def rows(self) -> dict[str, list[Any]]:
+        """Return all rows of all tables, to see whether anything has changed."""
+
     def writing(self) -> Any:
         """Open another program's transaction, which keeps ours from writing during the block."""
 
@@ -96,6 +99,10 @@ class FileDatabase:
                 return connection.execute(statement, values).fetchall()
         finally:
             connection.close()
+
+    def rows(self) -> dict[str, list[Any]]:
+        names = self.sql("SELECT name FROM sqlite_master WHERE type = 'table'", ())
+        return {name: self.sql(f'SELECT * FROM "{name}"', ()) for (name,) in names}
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -172,7 +179,9 @@ class ServerDatabase:
             self.restore(_database_with_tables())
 
     def exists(self) -> bool:
-        return bool(self.sql("SELECT 1 FROM pg_tables WHERE tablename = 'websocket_state' AND schemaname = 'atom_sync'", ()))
+        return bool(
+            self.sql("SELECT 1 FROM pg_tables WHERE tablename = 'websocket_state' AND schemaname = 'atom_sync'", ())
+        )
 
     def sql(self, statement: str, values: tuple[Any, ...]) -> list[Any]:
         with self._connected() as connection:
@@ -181,15 +190,18 @@ class ServerDatabase:
             cursor = connection.execute(in_its_words(statement, bool(values)).encode(), _by_number(statement, values))
             return cursor.fetchall() if cursor.description else []
 
+    def rows(self) -> dict[str, list[Any]]:
+        names = self.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'atom_sync' ORDER BY 1", ())
+        return {name: sorted(self.sql(f"SELECT * FROM {name}", ()), key=repr) for (name,) in names}
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         from atom_saas_sync.store.postgresql.session import advisory_class, advisory_key
 
-        with self._connected() as connection:
-            with connection.transaction():
-                numbers = advisory_class("atom_sync"), advisory_key("write")
-                connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", numbers)
-                yield
+        with self._connected() as connection, connection.transaction():
+            numbers = advisory_class("atom_sync"), advisory_key("write")
+            connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", numbers)
+            yield
 
     def save(self) -> str:
         return _create(self._made())

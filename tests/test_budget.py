@@ -10,7 +10,7 @@ import pytest
 from conftest import NO_LIMITS, FakeClock, Machine
 from scripted_market import PAGE, ScriptedMarket, answer, scripted_market
 
-from atom_saas_sync.store.sqlite.requests import RequestBudget
+from atom_saas_sync.usecases.ports import StoredBudget
 
 HERE, ELSEWHERE = "https://here.example", "https://elsewhere.example"
 
@@ -27,8 +27,8 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def budget(machine: Machine) -> Iterator[RequestBudget]:
-    budget = RequestBudget(machine.database_path, per_minute=100, per_hour=1000, marketplace=HERE)
+def budget(machine: Machine) -> Iterator[StoredBudget]:
+    budget = machine.budget(per_minute=100, per_hour=1000, marketplace=HERE)
     yield budget
     budget.close()
 
@@ -48,7 +48,7 @@ def budget(machine: Machine) -> Iterator[RequestBudget]:
     ],
 )
 def test_what_is_declared(
-    budget: RequestBudget, clock: FakeClock, limit: int, remaining: int | None, reset: int | None, free: int
+    budget: StoredBudget, clock: FakeClock, limit: int, remaining: int | None, reset: int | None, free: int
 ) -> None:
     budget.learn(clock.now(), limit=limit, remaining=remaining, reset_seconds=reset)
     assert budget.free(clock.now()) == free
@@ -57,7 +57,7 @@ def test_what_is_declared(
 @pytest.mark.parametrize(("reset", "hold"), [(30, 60), (None, 60), (3000, 3600), (7200, 3600)])
 @pytest.mark.parametrize("remaining", [0, 1])
 def test_it_is_forgotten_after_its_window(
-    budget: RequestBudget, clock: FakeClock, reset: int | None, hold: int, remaining: int
+    budget: StoredBudget, clock: FakeClock, reset: int | None, hold: int, remaining: int
 ) -> None:
     budget.learn(clock.now(), limit=1, remaining=remaining, reset_seconds=reset)
     assert budget.free(clock.now()) <= 100
@@ -65,17 +65,17 @@ def test_it_is_forgotten_after_its_window(
     assert budget.free(clock.now()) == 100
 
 
-def test_it_holds_as_long_as_it_is_declared_again(budget: RequestBudget, clock: FakeClock) -> None:
+def test_it_holds_as_long_as_it_is_declared_again(budget: StoredBudget, clock: FakeClock) -> None:
     for _ in range(10):
         budget.learn(clock.now(), limit=20, remaining=9, reset_seconds=30)
         clock.move(seconds=20)
         assert budget.free(clock.now()) == 20
 
 
-def test_it_holds_for_its_marketplace_alone(machine: Machine, budget: RequestBudget, clock: FakeClock) -> None:
+def test_it_holds_for_its_marketplace_alone(machine: Machine, budget: StoredBudget, clock: FakeClock) -> None:
     budget.learn(clock.now(), limit=1, remaining=0, reset_seconds=30)
     assert budget.take(clock.now()) == pytest.approx(30)
-    other = RequestBudget(machine.database_path, per_minute=100, per_hour=1000, marketplace=ELSEWHERE)
+    other = machine.budget(per_minute=100, per_hour=1000, marketplace=ELSEWHERE)
     try:
         assert other.take(clock.now()) == 0.0
     finally:

@@ -11,9 +11,6 @@ from conftest import Json, Machine, on_a_terminal
 
 from atom_saas_sync.model import PurgePlan
 from atom_saas_sync.store.sqlite.conflict_log import RESOLVED_CONFLICTS_KEPT
-from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.lifetime import Lifetime
-from atom_saas_sync.store.sqlite.status import read_status
 from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.purge_cache import Purged, PurgeOptions, purge_cache
 
@@ -22,9 +19,9 @@ NOTHING = PurgePlan((), (), 0, 0)
 
 def purge(machine: Machine, **options: object) -> Purged:
     """Purge at the machine's made-up time."""
-    with Database.open(machine.database_path) as database:
+    with machine.store() as store:
         return purge_cache(
-            Lifetime(database),
+            store.lifetime(),
             PurgeOptions(**options),  # type: ignore[arg-type]
             actor="alice",
             now=machine.clock.now(),
@@ -32,8 +29,8 @@ def purge(machine: Machine, **options: object) -> Purged:
 
 
 def expired(machine: Machine) -> int:
-    with Database.open(machine.database_path) as database:
-        return Lifetime(database).statistics(machine.clock.now()).expired
+    with machine.store() as store:
+        return store.figures().statistics(machine.clock.now()).expired
 
 
 @pytest.fixture
@@ -62,14 +59,7 @@ def test_the_marketplace_away_for_30_hours_and_back(machine: Machine, edited: li
         assert len(purged.kept_stale.skills) == 59
         assert purged.reached_at == synced_at
     assert machine.cached() == before
-    status = read_status(
-        machine.database_path,
-        now=machine.clock.now(),
-        per_minute=100,
-        per_hour=1000,
-        admission="open",
-        admission_scope="all",
-    )
+    status = machine.status(machine.clock.now(), per_minute=100, per_hour=1000)
     assert status.expired_skills == 59
 
     machine.sandbox.clear_faults()

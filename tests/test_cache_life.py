@@ -7,8 +7,6 @@ from datetime import timedelta
 import pytest
 from conftest import Machine
 
-from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.lifetime import Lifetime
 from atom_saas_sync.usecases.purge_cache import Purged, PurgeOptions, purge_cache
 
 
@@ -24,8 +22,8 @@ def _purge(
     options = PurgeOptions(
         older_than=older_than, everything=everything, include_local=include_local, strict=strict, dry_run=dry_run
     )
-    with Database.open(machine.database_path) as database:
-        return purge_cache(Lifetime(database), options, actor="tester", now=machine.clock.now())
+    with machine.store() as store:
+        return purge_cache(store.lifetime(), options, actor="tester", now=machine.clock.now())
 
 
 def _away_for(machine: Machine, hours: int) -> None:
@@ -45,11 +43,11 @@ def test_30_hours_away_purge_keeps_the_cache_and_one_sync_confirms_it(machine: M
     assert purged.kept_stale is not None
     assert len(purged.kept_stale.skills) == 60
     assert len(machine.cached()) == 60
-    with Database.open(machine.database_path) as database:
-        assert Lifetime(database).statistics(machine.clock.now()).stale == 60
+    with machine.store() as store:
+        assert store.figures().statistics(machine.clock.now()).stale == 60
     assert machine.pull().status == "success"
-    with Database.open(machine.database_path) as database:
-        assert Lifetime(database).statistics(machine.clock.now()).stale == 0
+    with machine.store() as store:
+        assert store.figures().statistics(machine.clock.now()).stale == 0
     purged = _purge(machine)
     assert (purged.removed.skills, purged.kept_stale) == ((), None)
 

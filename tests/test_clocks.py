@@ -10,9 +10,6 @@ from conftest import FakeClock, Machine
 from database_rules import check_rules
 
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
-from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.realtime import RealtimeStore
-from atom_saas_sync.store.sqlite.requests import RequestBudget
 from atom_saas_sync.usecases.follow_events import EventFollower
 from atom_saas_sync.usecases.schedule import first_run
 
@@ -59,7 +56,7 @@ def test_a_clock_that_keeps_running_backwards(machine: Machine) -> None:
 
 def test_a_pause_that_was_declared_in_a_future_that_never_was_does_not_last(machine: Machine) -> None:
     now = machine.clock.now()
-    budget = RequestBudget(machine.database_path, per_minute=10, per_hour=100)
+    budget = machine.budget(per_minute=10, per_hour=100)
     try:
         future = now + timedelta(days=YEAR)
         assert budget.take(future) == 0
@@ -80,9 +77,9 @@ def test_messages_of_a_future_that_never_was_do_not_keep_polls_off(machine: Mach
         message = parse_frame(json.dumps(told))
         assert isinstance(message, Message)
         messages.append(message)
-    with Database.open(machine.database_path) as database:
+    with machine.store() as store:
         future = machine.clock.now() + timedelta(days=YEAR)
-        EventFollower(RealtimeStore(database, history_versions=10), strategy="remote_wins").apply(messages, future)
+        EventFollower(store.events(history_versions=10), strategy="remote_wins").apply(messages, future)
     change_everything(machine)
     assert machine.pull().status == "success"
     assert machine.cached() == machine.listed()

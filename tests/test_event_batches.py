@@ -14,8 +14,6 @@ from database_rules import check_rules
 
 from atom_saas_sync.core.deletions import MaxDelete
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
-from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.realtime import RealtimeStore
 from atom_saas_sync.usecases.follow_events import EventFollower
 
 NOW = datetime(2027, 2, 19, 12, 0, tzinfo=UTC)
@@ -36,9 +34,9 @@ def message(kind: str, skill_id: str, second: int) -> Message:
 
 
 def follow(machine: Machine, batches: list[list[Message]]) -> dict[str, Any]:
-    with Database.open(machine.database_path) as database:
+    with machine.store() as store:
         follower = EventFollower(
-            RealtimeStore(database, history_versions=10), strategy="remote_wins", max_delete=MaxDelete(number=1000)
+            store.events(history_versions=10), strategy="remote_wins", max_delete=MaxDelete(number=1000)
         )
         for batch in batches:
             follower.apply(batch, NOW + timedelta(minutes=1))

@@ -6,8 +6,6 @@ import pytest
 from conftest import Machine
 
 from atom_saas_sync.model import Delivery, RatingReceipt
-from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.ratings import Ratings
 
 
 @pytest.mark.parametrize("edited", [False, True])
@@ -21,8 +19,8 @@ def test_a_receipt_that_was_overtaken_by_a_poll_is_put_right_by_the_next(machine
     then = machine.sandbox.skill(skill_id)
     machine.sandbox.add_rating(skill_id, "berta", 1)
     machine.pull()
-    with Database.open(machine.database_path) as database:
-        ratings = Ratings(database)
+    with machine.store() as store:
+        ratings = store.ratings()
         (rating,) = ratings.load(ratings.due_ids(machine.clock.now()))
         receipt = RatingReceipt("r1", then["average_rating"], then["rating_count"])
         ratings.settle([Delivery(rating, "sent", receipt=receipt)], now=machine.clock.now(), requests={})

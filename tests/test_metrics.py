@@ -20,7 +20,6 @@ from atom_saas_sync.metrics import render
 from atom_saas_sync.model import CONFLICT_TYPES, METRIC_ERRORS, SEVERITIES, STRATEGIES, Status, WebSocketState
 from atom_saas_sync.store.sqlite.counters import increment
 from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.status import read_status
 from atom_saas_sync.textfile import write_textfile
 
 NOW = datetime(2026, 2, 19, 12, 1, tzinfo=UTC)
@@ -77,12 +76,7 @@ def value(text: str, name: str, **labels: str) -> float:
 
 
 def scrape(machine: Machine) -> str:
-    return render(
-        read_status(
-            machine.database_path, now=NOW, per_minute=100, per_hour=1000, admission="open", admission_scope="all"
-        ),
-        NOW,
-    )
+    return render(machine.status(NOW, per_minute=100, per_hour=1000), NOW)
 
 
 def test_every_metric_is_there_from_the_start_with_its_type_and_labels() -> None:

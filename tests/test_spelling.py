@@ -13,8 +13,6 @@ import pytest
 from conftest import Machine
 
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
-from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.realtime import RealtimeStore
 from atom_saas_sync.usecases.follow_events import EventFollower
 
 Json = dict[str, Any]
@@ -153,8 +151,8 @@ def test_a_message_in_another_spelling_changes_nothing(machine: Machine, marketp
         f'{{"type": "category_update", "data": {data(CATEGORIES[0])}}}',
     ]
     messages = [parse_frame(frame) for frame in frames]
-    with Database.open(machine.database_path) as database:
-        follower = EventFollower(RealtimeStore(database, history_versions=10), strategy="remote_wins")
+    with machine.store() as store:
+        follower = EventFollower(store.events(history_versions=10), strategy="remote_wins")
         follower.apply([each for each in messages if isinstance(each, Message)], datetime.now(UTC))
     assert all(isinstance(each, Message) for each in messages)
     assert machine.cached() == before

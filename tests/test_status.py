@@ -17,15 +17,12 @@ from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model import Status
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.store.sqlite.lock import run_lock
-from atom_saas_sync.store.sqlite.status import read_status
 
 NOW = datetime(2026, 2, 19, 12, 1, tzinfo=UTC)
 
 
 def read(machine: Machine, now: datetime = NOW) -> Status:
-    return read_status(
-        machine.database_path, now=now, per_minute=100, per_hour=1000, admission="open", admission_scope="all"
-    )
+    return machine.status(now, per_minute=100, per_hour=1000)
 
 
 def document(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from conftest import FakeClock, Machine
 from atom_saas_sync.errors import Interrupted
 from atom_saas_sync.model import RunReport
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.store.sqlite.requests import RequestBudget
 
 
 def _attempts(machine: Machine, endpoint: str = "list") -> int:
@@ -259,8 +258,8 @@ def test_a_declared_limit_does_not_raise_ours(machine: Machine) -> None:
 
 def test_a_budget_is_kept_across_processes(tmp_path: object, machine: Machine) -> None:
     clock = FakeClock()
-    first = RequestBudget(machine.database_path, per_minute=3, per_hour=5)
-    second = RequestBudget(machine.database_path, per_minute=3, per_hour=5)
+    first = machine.budget(per_minute=3, per_hour=5)
+    second = machine.budget(per_minute=3, per_hour=5)
     try:
         assert [budget.take(clock.now()) for budget in (first, second, first)] == [0.0, 0.0, 0.0]
         wait = second.take(clock.now())
@@ -282,8 +281,8 @@ def test_a_budget_is_kept_across_processes(tmp_path: object, machine: Machine) -
 
 def test_what_was_taken_for_a_second_and_not_used_is_given_back(machine: Machine) -> None:
     clock = FakeClock()
-    one = RequestBudget(machine.database_path, per_minute=100, per_hour=1000)
-    other = RequestBudget(machine.database_path, per_minute=100, per_hour=1000)
+    one = machine.budget(per_minute=100, per_hour=1000)
+    other = machine.budget(per_minute=100, per_hour=1000)
 
     def counted() -> int:
         return sum(row[0] for row in machine.sql("SELECT requests FROM request_budget"))
@@ -321,7 +320,7 @@ def test_a_declared_limit_is_kept_without_running_into_it(tmp_path: Path) -> Non
 
 
 def test_a_used_up_budget_is_75(machine: Machine) -> None:
-    RequestBudget(machine.database_path, per_minute=1, per_hour=1).close()
+    machine.budget(per_minute=1, per_hour=1).close()
     machine.pull(per_minute=100, per_hour=2)
     machine.sql("DELETE FROM fact WHERE name = 'rate_limit'")
     report = machine.pull(per_minute=100, per_hour=2)

@@ -13,7 +13,6 @@ from conftest import FakeClock, Machine
 from atom_saas_sync.core.outgoing import user_hasher
 from atom_saas_sync.model import RatingReport
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.times import format_time
 
 sync = Machine.send_ratings
@@ -22,7 +21,7 @@ sync = Machine.send_ratings
 @pytest.fixture
 def skill(machine: Machine) -> str:
     """Return a skill of the marketplace; the database is there."""
-    Database.open(machine.database_path).close()
+    machine.store().close()
     return machine.sandbox.skill_ids()[0]
 
 
@@ -418,7 +417,7 @@ def test_a_newer_rating_of_the_same_user_comes_back_with_etags(machine: Machine,
 
 
 def test_the_oldest_look_comes_first_within_the_budget(machine: Machine) -> None:
-    Database.open(machine.database_path).close()
+    machine.store().close()
     for skill_id in machine.sandbox.skill_ids()[:9]:
         rate(machine, skill_id, 3)
     sync(machine)

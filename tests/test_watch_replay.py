@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,14 +15,13 @@ import pytest
 from conftest import Json, Machine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from machine_databases import new_database
 from watch_support import plain
 
 from atom_saas_sync.core.canonical import json_text
 from atom_saas_sync.core.deletions import MaxDelete
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.realtime import RealtimeStore
 from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.follow_events import EventFollower
 
@@ -87,7 +85,8 @@ class Marketplace:
 def room() -> Iterator[tuple[Sandbox, Path]]:
     """Return an empty marketplace, and a place for databases with one empty one in it."""
     with Sandbox(skills=0) as sandbox, tempfile.TemporaryDirectory() as directory:
-        Database.open(Path(directory) / "empty.db").close()
+        for name in ("followed", "polled"):
+            Path(directory, name).mkdir()
         yield sandbox, Path(directory)
 
 
@@ -100,14 +99,13 @@ def compare(room: tuple[Sandbox, Path], marketplace: Marketplace, delivered: Seq
     for name, fields in marketplace.categories.items():
         sandbox.put_category(name, description=fields["description"], push=False)
     followed, polled = (Machine(sandbox, directory) for _ in range(2))
-    followed.database_path, polled.database_path = directory / "followed.db", directory / "polled.db"
-    for machine in (followed, polled):
-        for old in directory.glob(f"{machine.database_path.name}*"):
+    for machine, name in ((followed, "followed"), (polled, "polled")):
+        for old in (directory / name).glob("atom.db*"):
             old.unlink()
-        shutil.copy(directory / "empty.db", machine.database_path)
-    with Database.open(followed.database_path) as database:
+        machine.database = new_database(machine.engine_name, directory / name)
+    with followed.store() as store:
         follower = EventFollower(
-            RealtimeStore(database, history_versions=10), strategy="remote_wins", max_delete=MaxDelete(number=1000)
+            store.events(history_versions=10), strategy="remote_wins", max_delete=MaxDelete(number=1000)
         )
         for start in range(0, len(delivered), size):
             follower.apply(delivered[start : start + size], BEGAN)

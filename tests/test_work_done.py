@@ -22,8 +22,6 @@ from atom_saas_sync.core.incoming import messages, skills
 from atom_saas_sync.model import SkillState
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.store.sqlite import index_entries, search_index
-from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.realtime import RealtimeStore
 from atom_saas_sync.usecases import read_pages
 from atom_saas_sync.usecases.follow_events import EventFollower
 
@@ -102,7 +100,7 @@ def stocked(tmp_path: Path) -> Iterator[Machine]:
     with Sandbox(skills=SKILLS, seed=3) as sandbox:
         machine = Machine(sandbox, tmp_path)
         machine.follow_clock()
-        Database.open(machine.database_path).close()
+        machine.store().close()
         yield machine
 
 
@@ -201,8 +199,8 @@ def test_a_flood_reads_and_hashes_each_skill_once(stocked: Machine, work: Work) 
     ]
     work.counts.clear()
     came = [messages.parse_frame(frame) for frame in frames]
-    with Database.open(stocked.database_path) as database:
-        follower = EventFollower(RealtimeStore(database, history_versions=10), strategy="remote_wins")
+    with stocked.store() as store:
+        follower = EventFollower(store.events(history_versions=10), strategy="remote_wins")
         work.counts["COMMIT"] = 0
         follower.apply([each for each in came if isinstance(each, messages.Message)], datetime.now(UTC))
     few = len(changed)

@@ -8,10 +8,9 @@ import json
 import re
 import signal
 import socket
-import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from conftest import Machine, wait_until
@@ -27,15 +26,17 @@ STOP_PATIENCE = 30.0
 
 
 def tables_exist(machine: Machine) -> bool:
-    if not machine.database_path.exists():
-        return False
-    return bool(machine.sql("SELECT 1 FROM sqlite_master WHERE name = 'websocket_state'"))
+    return machine.database.exists()
 
 
 def websocket_state(machine: Machine) -> dict[str, Any]:
-    with closing(sqlite3.connect(machine.database_path, timeout=60)) as connection:
-        connection.row_factory = sqlite3.Row
-        return dict(connection.execute("SELECT * FROM websocket_state").fetchone())
+    names = (
+        "connected, ws_url, last_connected_at, last_message_at, disconnect_reason, reconnect_attempts, "
+        "consecutive_failures, fallback_to_polling, fallback_started_at, next_ws_attempt_at, websocket_enabled, "
+        "pid, started_at, stopped_at, heartbeat_at"
+    )
+    (row,) = machine.sql(f"SELECT {names} FROM websocket_state")
+    return dict(zip(names.split(", "), row, strict=True))
 
 
 def runs(machine: Machine) -> list[tuple[str, str]]:
@@ -146,14 +147,11 @@ def deaf_flood(frame: bytes) -> Iterator[int]:
 
 def plain(machine: Machine) -> dict[str, Any]:
     """Return all that is known of the marketplace: skills, their digests, categories."""
-    connection = sqlite3.connect(machine.database_path, timeout=60)
-    with closing(connection):
-        return {
-            "skills": machine.cached(),
-            "digests": dict(connection.execute("SELECT skill_id, hex(content_digest) FROM skill_base").fetchall()),
-            "categories": {
-                name: json.loads(text)
-                for name, text in connection.execute("SELECT category_name, category_data FROM category_cache")
-            },
-            "indexed": [row[0] for row in connection.execute("SELECT count(*) FROM skill_fts_docsize")],
-        }
+    return {
+        "skills": machine.cached(),
+        "digests": dict(machine.sql("SELECT skill_id, hex(content_digest) FROM skill_base")),
+        "categories": {
+            name: json.loads(text)
+            for name, text in machine.sql("SELECT category_name, category_data FROM category_cache")
+        },
+    }

@@ -16,9 +16,6 @@ from watch_support import PATIENCE
 from atom_saas_sync.core.connection import ConnectionRules
 from atom_saas_sync.marketplace.websocket import open_link
 from atom_saas_sync.model import RunReport
-from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.realtime import RealtimeStore, Schedule
-from atom_saas_sync.store.sqlite.upkeep import SQLiteUpkeep
 from atom_saas_sync.usecases.follow_events import EventFollower
 from atom_saas_sync.usecases.watch.edges import Connection
 from atom_saas_sync.usecases.watch.service import Watch, WatchSettings
@@ -100,17 +97,16 @@ def watch_in_thread(
         return await open_link(machine.sandbox.ws_url, machine.sandbox.token, on_frame=on_frame)
 
     with (
-        Database.open(machine.database_path, any_thread=True) as database,
-        Database.open(machine.database_path, any_thread=True) as beside,
+        machine.store(any_thread=True) as store,
+        machine.engine.upkeep() as upkeep,
     ):
-        store = RealtimeStore(database, history_versions=10)
         service = Watch(
             settings=WatchSettings(ConnectionRules(), "ws://sandbox", "remote_wins", 15),
             open_link=connect or connect_really,
-            follower=EventFollower(store, strategy="remote_wins"),
-            store=store,
-            upkeep=SQLiteUpkeep(beside),
-            schedule=Schedule(database),
+            follower=EventFollower(store.events(history_versions=10), strategy="remote_wins"),
+            store=store.watch_state(),
+            upkeep=upkeep,
+            schedule=store.schedule(),
             poll=noted_poll,
             interrupt=lambda: None,
             token_changed=lambda: False,

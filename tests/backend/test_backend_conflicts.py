@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from conftest import Machine
 
 from atom_saas_sync.store.sqlite import migrations
@@ -132,6 +133,7 @@ def test_a_conflict_of_a_rating_is_not_one_of_a_skill(machine: Machine) -> None:
     assert (machine.cached(), machine.status().conflicts_resolved) == (before, 0)
 
 
+@pytest.mark.sqlite("its older migrations")
 def test_an_older_database_and_versions_that_are_null(machine: Machine) -> None:
     (name,) = conflicting(machine)
     with Database.open(machine.database_path) as database:

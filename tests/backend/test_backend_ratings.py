@@ -17,7 +17,7 @@ UUID = "0b6c3b1e-9f5e-4a51-8f0e-6a3a4f4f9d10"
 @pytest.fixture
 def skill(machine: Machine) -> str:
     """Return a skill of the marketplace; the database is there."""
-    Database.open(machine.database_path).close()
+    machine.store().close()
     return machine.sandbox.skill_ids()[0]
 
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from atom_saas_sync.store.sqlite import clauses, migrations
 from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.lifetime import Lifetime
 from atom_saas_sync.times import utc_text
 
 NEVER = "9999-12-31T23:59:59Z"
@@ -49,8 +48,8 @@ def test_an_expiry_of_the_backend_counts_to_the_second(machine: Machine, table: 
     machine.sql(
         f"UPDATE {table} SET expires_at = ? WHERE id = (SELECT min(id) FROM {table})", blank(now - timedelta(seconds=1))
     )
-    with Database.open(machine.database_path) as database:
-        plan = Lifetime(database).choose(now, older_than=None, everything=False, local=False)
+    with machine.store() as store:
+        plan = store.lifetime().choose(now, older_than=None, everything=False, local=False)
     assert len(plan.skills if table == "skill_cache" else plan.categories) == 1
 
 
@@ -84,6 +83,7 @@ def test_times_are_printed_with_t_and_z(machine: Machine) -> None:
     assert [utc_text(each) for each in ("2026-02-19 14:15:00", "soon", None)] == ["2026-02-19T14:15:00Z", "soon", None]
 
 
+@pytest.mark.sqlite("its older migrations")
 def test_an_expiry_is_never_null(machine: Machine) -> None:
     machine.pull()
     with Database.open(machine.database_path) as database:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from conftest import Machine
 
 from atom_saas_sync.store.sqlite import migrations
@@ -52,6 +53,7 @@ def test_an_invalid_skill_goes_to_the_audit_log(machine: Machine) -> None:
     assert machine.sql("SELECT action, subject FROM audit_log") == [("deleted here", "odd")]
 
 
+@pytest.mark.sqlite("its older migrations")
 def test_a_downgrade_says_what_it_loses(machine: Machine) -> None:
     machine.pull()
     own = json.dumps({"skill_id": "own", "name": "o"})

@@ -18,8 +18,6 @@ from starlette.types import Receive, Scope, Send
 
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.model import STRATEGIES, Strategy
-from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.realtime import RealtimeStore
 from atom_saas_sync.usecases.follow_events import EventFollower
 
 KNOWN = [{"skill_id": f"known-{number}", "name": f"Known {number}", "version": "1.0.0"} for number in range(3)]
@@ -133,8 +131,8 @@ def test_messages_that_are_applied(facing: Machine, answering: Answering, texts:
     facing.edit("known-0", description="mine")
     parsed = [parse_frame(text) for text in texts]
     news = [each for each in parsed if isinstance(each, Message) and each.brings_news]
-    with Database.open(facing.database_path) as database:
-        EventFollower(RealtimeStore(database, history_versions=10), strategy=strategy).apply(news, facing.clock.now())
+    with facing.store() as store:
+        EventFollower(store.events(history_versions=10), strategy=strategy).apply(news, facing.clock.now())
     assert check_rules(facing.database_path) == []
 
 

@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 from inputs import IDS, broken, fuzzing, spelled, tried, values
 from raw_server import RawServer
 
-from atom_saas_sync.store.sqlite.database import Database
-
 CODES = {0, 1, 65, 69, 75, 77}
 _TIMES = (
     "0001-01-01T00:00:00Z",
@@ -68,7 +66,7 @@ def facing(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     """Return a machine of which one user's rating waits to be sent, and another's was sent."""
     nothing: Any = None
     machine = Machine(nothing, tmp_path_factory.mktemp("ratings"))
-    Database.open(machine.database_path).close()
+    machine.store().close()
     return machine
 
 

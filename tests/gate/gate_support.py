@@ -11,8 +11,6 @@ from conftest import Machine
 from atom_saas_sync.core.canonical import json_text, version_from_fields, version_key
 from atom_saas_sync.core.gate.types import Offer, Reason
 from atom_saas_sync.model import SkillVersion
-from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.gate.desk import GateDatabase
 
 FIRST_SEEN = datetime(2026, 2, 1, 12, tzinfo=UTC)
 
@@ -36,8 +34,6 @@ def hold(machine: Machine, version: SkillVersion, reason: Reason = "review", **v
         reason=reason,
         **{"kind": "hold", "due_at": None, "first_seen_at": FIRST_SEEN, "offered_at": FIRST_SEEN, **values},
     )
-    with Database.open(machine.database_path, create=False) as database:
-        store = GateDatabase(database, history_versions=10, signer=None)
-        with store.deciding() as batch:
-            batch.gate.put_offers([offer], FIRST_SEEN)
+    with machine.store() as store, store.gate(history_versions=10).deciding() as batch:
+        batch.gate.put_offers([offer], FIRST_SEEN)
     return f"sha256:{version.content_digest.hex()}"

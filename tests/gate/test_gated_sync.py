@@ -15,13 +15,12 @@ from conftest import Machine
 from atom_saas_sync.core.gate.types import MaxChanged, Policy
 from atom_saas_sync.errors import ConfigError, UsageError
 from atom_saas_sync.model import RunReport
-from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.gate.desk import GateDatabase
 from atom_saas_sync.usecases.gate import people
 from atom_saas_sync.usecases.gate.desk import GateDesk
 from atom_saas_sync.usecases.gate.loading import load_gate
 from atom_saas_sync.usecases.gate.reports import Decided, Target
 from atom_saas_sync.usecases.gate.run import RunGate
+from atom_saas_sync.usecases.ports.engine import Store
 
 REVIEW, AGE = Policy(admission="review"), Policy(admission="age", min_age=timedelta(hours=72))
 EVIL = "forbidden_word()"
@@ -76,14 +75,14 @@ class Gated:
         self.files = Files()
         self.scanner: Scan | None = None
 
-    def desk(self, database: Database) -> GateDesk:
-        store = GateDatabase(database, history_versions=10)
+    def desk(self, opened: Store) -> GateDesk:
+        store = opened.gate(history_versions=10)
         return GateDesk(store, lambda: load_gate(self.policy, self.files, store), "remote_wins", self.scanner)
 
     def sync(self, *, adopting: str | None = None, **options: Any) -> RunReport:
-        def gate(database: Database) -> RunGate:
+        def gate(store: Store) -> RunGate:
             dry_run = bool(options.get("dry_run"))
-            return RunGate(self.desk(database), self.machine.clock.now(), dry_run=dry_run, adopting=adopting)
+            return RunGate(self.desk(store), self.machine.clock.now(), dry_run=dry_run, adopting=adopting)
 
         self.machine.follow_clock()
         self.machine.clock.move(seconds=1)
@@ -91,8 +90,8 @@ class Gated:
 
     def decide(self, verb: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         self.machine.clock.move(seconds=1)
-        with Database.open(self.machine.database_path) as database:
-            return verb(self.desk(database), *arguments, actor="ada", now=self.machine.clock.now(), **options)
+        with self.machine.store() as store:
+            return verb(self.desk(store), *arguments, actor="ada", now=self.machine.clock.now(), **options)
 
     def approve(self, *skill_ids: str) -> Decided:
         decided: Decided = self.decide(people.approve, [Target(each) for each in skill_ids], note=None)

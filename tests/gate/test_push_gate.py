@@ -14,8 +14,6 @@ from watch_thread import JumpingClock
 from atom_saas_sync.core.deletions import MaxDelete
 from atom_saas_sync.core.gate.types import Gate, Policy, Revocation, Revocations
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
-from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.realtime import RealtimeStore
 from atom_saas_sync.usecases.confirm_messages import confirm_messages
 from atom_saas_sync.usecases.follow_events import EventFollower
 from atom_saas_sync.usecases.watch.background import BackgroundRuns
@@ -35,10 +33,8 @@ def hear(machine: Machine, gate: Gate, *told: Json) -> list[str]:
     """Apply messages; return the skills of which the marketplace must be asked first."""
     parsed = [each for each in map(parse_frame, map(json.dumps, told)) if isinstance(each, Message)]
     assert len(parsed) == len(told)
-    with Database.open(machine.database_path) as database:
-        follower = EventFollower(
-            RealtimeStore(database, history_versions=10), strategy="remote_wins", gate=lambda _: gate
-        )
+    with machine.store() as store:
+        follower = EventFollower(store.events(history_versions=10), strategy="remote_wins", gate=lambda _: gate)
         follower.apply(parsed, datetime.now(UTC))
     return list(follower.unconfirmed)
 
@@ -102,10 +98,10 @@ def test_a_message_continues_what_waits(machine: Machine, skill_id: str) -> None
 
 
 def confirm(machine: Machine, gate: Gate, *ids: str, max_delete: int = 10) -> None:
-    with Database.open(machine.database_path) as database, machine.client() as (client, _):
+    with machine.store() as store, machine.client() as (client, _):
         confirm_messages(
             client,
-            RealtimeStore(database, history_versions=10),
+            store.confirmations(history_versions=10),
             lambda _: gate,
             machine.clock,
             ids,

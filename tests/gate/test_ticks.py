@@ -10,7 +10,6 @@ from conftest import Machine
 from test_gated_sync import AGE, Gated, change, revoke
 
 from atom_saas_sync.core.gate.types import MaxChanged, Policy
-from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.usecases.gate.current import CurrentGate
 from atom_saas_sync.usecases.gate.ticking import GateTicks
 
@@ -26,8 +25,8 @@ def gated(machine: Machine) -> Gated:
 
 @pytest.fixture
 def ticks(gated: Gated) -> Iterator[GateTicks]:
-    with Database.open(gated.machine.database_path) as database:
-        desk = gated.desk(database)
+    with gated.machine.store() as store:
+        desk = gated.desk(store)
         yield GateTicks(desk, CurrentGate(desk, gated.files), gated.machine.clock)
 
 
@@ -68,11 +67,11 @@ def test_under_open_a_tick_writes_nothing(machine: Machine) -> None:
     machine.fill()
     gated = Gated(machine)
     gated.policy = Policy()
-    with Database.open(machine.database_path) as database:
-        desk = gated.desk(database)
-        before = database.connection.total_changes
+    before = machine.database.rows()
+    with machine.store() as store:
+        desk = gated.desk(store)
         GateTicks(desk, CurrentGate(desk, gated.files), machine.clock).tick()
-        assert database.connection.total_changes == before
+    assert machine.database.rows() == before
 
 
 def test_messages_are_abnormal_only_by_changes_in_scope_that_are_new(gated: Gated) -> None:
@@ -82,8 +81,8 @@ def test_messages_are_abnormal_only_by_changes_in_scope_that_are_new(gated: Gate
     ids, clock = gated.machine.sandbox.skill_ids()[:3], gated.machine.clock
 
     def abnormal() -> bool:
-        with Database.open(gated.machine.database_path) as database:
-            return CurrentGate(gated.desk(database), gated.files).get(clock.now()).abnormal
+        with gated.machine.store() as store:
+            return CurrentGate(gated.desk(store), gated.files).get(clock.now()).abnormal
 
     gated.sync()
     for each in ids:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from operator import methodcaller
 from typing import Any
 
 import pytest
@@ -17,11 +18,6 @@ from atom_saas_sync.core.deletions import MaxDelete
 from atom_saas_sync.core.gate.states import GOOD
 from atom_saas_sync.core.gate.types import Policy
 from atom_saas_sync.errors import NotAdmitted
-from atom_saas_sync.store.sqlite.catalogue import Catalogue
-from atom_saas_sync.store.sqlite.conflicts import ConflictLog
-from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.gate.verifying import Verifying
-from atom_saas_sync.store.sqlite.lifetime import Lifetime
 from atom_saas_sync.store.sqlite.tables.gate import WORDS_OF_PEOPLE
 from atom_saas_sync.usecases.edit_skills import Candidate, edit_skill, import_skills, restore_version, revert_skill
 from atom_saas_sync.usecases.gate import people
@@ -30,6 +26,10 @@ from atom_saas_sync.usecases.gate.verify import verify
 from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
 from atom_saas_sync.usecases.resolve_conflicts import Decision, resolve_conflicts, undo_resolution
 
+# The store's rooms that are given to what a person does.
+CATALOGUE = methodcaller("edits", history_versions=10)
+CONFLICTS = methodcaller("conflicts", history_versions=10)
+LIFETIME = methodcaller("lifetime")
 EVIL, BAD = "evil()", "6.6.6"
 
 
@@ -74,8 +74,8 @@ def _without(fields: Json | None, names: set[str]) -> Json | None:
 def do(gated: Gated, what: Callable[..., object], room: Any, *arguments: Any, **options: Any) -> None:
     """Let a person do something."""
     gated.machine.clock.move(seconds=1)
-    with Database.open(gated.machine.database_path) as database:
-        what(room(database), *arguments, actor="ada", now=gated.machine.clock.now(), **options)
+    with gated.machine.store() as store:
+        what(room(store), *arguments, actor="ada", now=gated.machine.clock.now(), **options)
 
 
 def refused(gated: Gated, why: str, what: Callable[..., object], room: Any, *arguments: Any, **options: Any) -> None:
@@ -99,10 +99,8 @@ def edited_then_shown(gated: Gated, skill_id: str, *, strategy: str, **fields: A
 
 def states(gated: Gated) -> dict[str, str]:
     """Return what `skills verify` says of the skills that may not be used as they are."""
-    with Database.open(gated.machine.database_path, read_only=True) as database:
-        return {
-            each.skill_id: each.state for each in verify(Verifying(database), None).skills if each.state not in GOOD
-        }
+    with gated.machine.store(read_only=True) as store:
+        return {each.skill_id: each.state for each in verify(store.serving(), None).skills if each.state not in GOOD}
 
 
 def usable(gated: Gated, skill_id: str) -> str | None:
@@ -241,7 +239,7 @@ def test_resolving_a_conflict(gated: Gated, first: str, decision: Decision) -> N
     gated.decide(people.add_revocation, skill_id=first, version=BAD, note=None)
     if decision.text is not None:
         decision = Decision(text=json.dumps(gated.machine.sandbox.skill(first)))
-    refused(gated, "is revoked", resolve_conflicts, ConflictLog, [1], decision)
+    refused(gated, "is revoked", resolve_conflicts, CONFLICTS, [1], decision)
 
 
 def test_undoing_a_resolution(gated: Gated, first: str, second: str) -> None:
@@ -249,8 +247,8 @@ def test_undoing_a_resolution(gated: Gated, first: str, second: str) -> None:
     edited_then_shown(gated, second, strategy="remote_wins", version="5.5.5")
     gated.decide(people.add_revocation, skill_id=first, version="5.5.5", note=None)
     put_away(gated, second)
-    refused(gated, "is revoked", undo_resolution, ConflictLog, 1)
-    refused(gated, "in quarantine", undo_resolution, ConflictLog, 2)
+    refused(gated, "is revoked", undo_resolution, CONFLICTS, 1)
+    refused(gated, "in quarantine", undo_resolution, CONFLICTS, 2)
 
 
 def test_editing_importing_and_restoring(gated: Gated, first: str, second: str) -> None:
@@ -259,9 +257,9 @@ def test_editing_importing_and_restoring(gated: Gated, first: str, second: str) 
     gated.decide(people.add_revocation, skill_id=first, version=BAD, note=None)
     put_away(gated, second)
     for skill_id, text, why in ((first, evil, "is revoked"), (second, away, "in quarantine")):
-        refused(gated, why, edit_skill, Catalogue, skill_id, text, seen=None)
-        refused(gated, why, import_skills, Catalogue, [Candidate("a file", text.encode())])
-        refused(gated, why, restore_version, Catalogue, skill_id, text, version="a")
+        refused(gated, why, edit_skill, CATALOGUE, skill_id, text, seen=None)
+        refused(gated, why, import_skills, CATALOGUE, [Candidate("a file", text.encode())])
+        refused(gated, why, restore_version, CATALOGUE, skill_id, text, version="a")
 
 
 def test_reverting_an_edit(gated: Gated, first: str, second: str) -> None:
@@ -269,14 +267,14 @@ def test_reverting_an_edit(gated: Gated, first: str, second: str) -> None:
     gated.machine.edit(first, description="mine")
     offer_evil(gated, first)
     gated.sync()
-    do(gated, revert_skill, Catalogue, first)
+    do(gated, revert_skill, CATALOGUE, first)
     stays(gated, first, before)
     for each in (first, second):
         gated.machine.edit(each, description="mine")
     gated.decide(people.add_revocation, skill_id=first, version=before["version"], note=None)
     put_away(gated, second)
-    refused(gated, "is revoked", revert_skill, Catalogue, first)
-    refused(gated, "in quarantine", revert_skill, Catalogue, second)
+    refused(gated, "is revoked", revert_skill, CATALOGUE, first)
+    refused(gated, "in quarantine", revert_skill, CATALOGUE, second)
 
 
 def test_a_purge_forgets_no_decision(gated: Gated, first: str, second: str) -> None:
@@ -287,7 +285,7 @@ def test_a_purge_forgets_no_decision(gated: Gated, first: str, second: str) -> N
     assert gated.decide(people.reject, [Target(first)], note=None).success
     put_away(gated, third)
     gated.decide(people.add_revocation, skill_id=fourth, note=None)
-    do(gated, purge_cache, Lifetime, PurgeOptions(everything=True, include_local=True))
+    do(gated, purge_cache, LIFETIME, PurgeOptions(everything=True, include_local=True))
     assert gated.machine.cached() == {}
     gated.policy = Policy()
     gated.machine.sandbox.patch_skill(fourth, {"version": "7.7.7"}, push=False)
@@ -298,7 +296,7 @@ def test_a_purge_forgets_no_decision(gated: Gated, first: str, second: str) -> N
 def test_a_purge_lets_no_held_version_in_as_a_new_skill(gated: Gated, first: str) -> None:
     offer_evil(gated, first)
     gated.sync()
-    do(gated, purge_cache, Lifetime, PurgeOptions(everything=True))
+    do(gated, purge_cache, LIFETIME, PurgeOptions(everything=True))
     gated.sync()
     stays(gated, first, None)
     assert first in gated.waiting()
@@ -340,7 +338,7 @@ def test_plain_sql_that_brings_back_what_is_revoked_or_in_quarantine(gated: Gate
     assert states(gated) == {first: "revoked", second: "quarantined", "new": "revoked"}
     other = gated.machine.sandbox.skill(gated.machine.sandbox.skill_ids()[2])
     text = json.dumps({**other, "description": "mine"})
-    do(gated, edit_skill, Catalogue, other["skill_id"], text, seen=None)
+    do(gated, edit_skill, CATALOGUE, other["skill_id"], text, seen=None)
     for each in (first, "new"):
         stays(gated, each, None)
     gated.sync()

@@ -19,8 +19,6 @@ from atom_saas_sync.core.canonical import content_digest, exec_digest
 from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.errors import ConfigError
 from atom_saas_sync.model import Strategy
-from atom_saas_sync.store.sqlite.catalogue import Catalogue
-from atom_saas_sync.store.sqlite.database import Database
 
 KEY = bytes(range(256))[:32]
 SIGNER = Signer(KEY)
@@ -292,8 +290,8 @@ def test_a_message_continues_signed_versions_alone(signed: Machine, key_file: Pa
 
 
 def unsigned(machine: Machine) -> list[str]:
-    with Database.open(machine.database_path) as database:
-        return Catalogue(database, signer=SIGNER, history_versions=10).unsigned()
+    with machine.store() as store:
+        return store.catalogue(history_versions=10, signer=SIGNER).unsigned()
 
 
 def waiting(machine: Machine, signer: Signer | None = SIGNER) -> None:

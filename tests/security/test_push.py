@@ -15,8 +15,6 @@ from watch_support import PATIENCE, counter, messages, stop, watching
 
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.realtime import RealtimeStore
 from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.follow_events import EventFollower
 from atom_saas_sync.usecases.limited_log import LINES_A_SECOND, LimitedLog
@@ -78,8 +76,8 @@ def test_messages_can_not_empty_the_cache(machine: Machine, sandbox: Sandbox) ->
 
 def follow(machine: Machine, told: list[Json], now: datetime) -> None:
     parsed = [parse_frame(json.dumps(each)) for each in told]
-    with Database.open(machine.database_path) as database:
-        follower = EventFollower(RealtimeStore(database, history_versions=10), strategy="remote_wins")
+    with machine.store() as store:
+        follower = EventFollower(store.events(history_versions=10), strategy="remote_wins")
         follower.apply([each for each in parsed if isinstance(each, Message)], now)
 
 

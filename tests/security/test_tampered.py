@@ -13,8 +13,6 @@ from atom_saas_sync.core.canonical import content_digest, exec_digest
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import Strategy
-from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.realtime import RealtimeStore
 from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.follow_events import EventFollower
 
@@ -64,10 +62,8 @@ def told(machine: Machine, kind: str, data: Json, signer: Signer | None = None) 
     now = machine.clock.now()
     message = parse_frame(json.dumps({"type": kind, "data": data, "timestamp": format_time(now)}))
     assert isinstance(message, Message)
-    with Database.open(machine.database_path) as database:
-        EventFollower(RealtimeStore(database, signer=signer, history_versions=10), strategy="remote_wins").apply(
-            [message], now
-        )
+    with machine.store() as store:
+        EventFollower(store.events(history_versions=10, signer=signer), strategy="remote_wins").apply([message], now)
 
 
 @pytest.fixture

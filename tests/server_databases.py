@@ -14,14 +14,21 @@ if TYPE_CHECKING:
 _numbers = itertools.count(1)
 
 
-def make_database(server_url: str) -> str:
+def new_database(server_url: str) -> str:
+    """Return the URL of a database in which nothing is yet."""
     import psycopg
-    from server_support import opened
 
     name = f"test_{next(_numbers)}"
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy".encode())
-    url = server_url.replace("/postgres?", f"/{name}?")
+    return server_url.replace("/postgres?", f"/{name}?")
+
+
+def make_database(server_url: str) -> str:
+    """Return the URL of a database with our tables."""
+    from server_support import opened
+
+    url = new_database(server_url)
     opened(url).close()
     return url
 

@@ -304,6 +304,7 @@ WRITE_SKILL_DATA = {
     "store/sqlite/skill_states.py": "the same text as UTF-8, where another program stored another encoding",
     "store/sqlite/digests.py": "a migration: the same JSON in our own spelling",
     "store/sqlite/adoption.py": "rows of the Atom backend's own database, taken over once",
+    "store/postgresql/backend/rows.py": "likewise",
     "store/sqlite/maintenance.py": "reads only: it looks for texts that are not UTF-8",
 }
 

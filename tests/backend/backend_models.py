@@ -7,14 +7,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Engine, ForeignKey, UniqueConstraint, create_engine, func
+from sqlalchemy import JSON, DateTime, Engine, ForeignKey, NullPool, UniqueConstraint, create_engine, func
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 LONG_AGO = datetime(2026, 1, 5, 9, 30, 0, 123456, tzinfo=UTC)
 
 
+_JSON = JSON().with_variant(JSONB(), "postgresql")
+
+
 class Base(DeclarativeBase):
-    type_annotation_map = {datetime: DateTime(timezone=True), dict[str, Any]: JSON}  # noqa: RUF012 - SQLAlchemy's
+    type_annotation_map = {datetime: DateTime(timezone=True), dict[str, Any]: _JSON}  # noqa: RUF012 - SQLAlchemy's
 
 
 class Tenant(Base):
@@ -152,9 +156,15 @@ MODELS: tuple[type[Base], ...] = (
 )
 
 
-def backend(path: Path, *, create: bool = True) -> Engine:
-    """Return the backend at work with a database; `create_all` makes the tables that are missing."""
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+def backend(database: Path | str, *, create: bool = True) -> Engine:
+    """Return the backend at work with a file, or a database on a server.
+
+    `create_all` makes the tables that are missing.
+    """
+    if isinstance(database, Path):
+        engine = create_engine(f"sqlite:///{database}", connect_args={"timeout": 30})
+    else:
+        engine = create_engine(database.replace("postgresql:", "postgresql+psycopg:", 1), poolclass=NullPool)
     if create:
         Base.metadata.create_all(engine)
     return engine
@@ -164,6 +174,7 @@ def fill(engine: Engine, skills: list[dict[str, Any]], number: int = 20) -> None
     """Fill all seven tables, with times in both forms."""
     with Session(engine) as session:
         session.add_all([Tenant(id="default"), User(id="user"), *(Skill(id=each["skill_id"]) for each in skills)])
+        session.flush()  # no relationships tell the order
         for index, each in enumerate(skills[:number]):
             name, later = each["skill_id"], LONG_AGO + timedelta(minutes=index)
             session.add(SkillCache(skill_id=name, skill_data={**each, "description": "old"}, expires_at=later))
@@ -197,6 +208,8 @@ def fill(engine: Engine, skills: list[dict[str, Any]], number: int = 20) -> None
         session.add(SyncState(id="marketplace_sync", device_id="marketplace_sync", last_successful_sync_at=LONG_AGO))
         session.add(WebSocketState(id=1, reconnect_attempts=4))
         session.commit()
+    if engine.name != "sqlite":
+        return
     with engine.begin() as connection:  # as atom-sync, and other programs, write times
         connection.exec_driver_sql("UPDATE skill_cache SET expires_at = '2026-01-05T09:30:00Z' WHERE id % 2")
         connection.exec_driver_sql("UPDATE skill_ratings SET updated_at = '2026-01-05T09:30:00Z' WHERE rating % 2")

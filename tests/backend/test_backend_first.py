@@ -13,8 +13,8 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from atom_saas_sync.errors import DatabaseError
+from atom_saas_sync.store.backend_tables import TABLES
 from atom_saas_sync.store.sqlite import migrations
-from atom_saas_sync.store.sqlite.backend_tables import TABLES
 from atom_saas_sync.store.sqlite.database import Database
 
 

@@ -26,8 +26,11 @@ class Schema:
         return migrations.history(self._database)
 
     def origin(self) -> str:
-        """Return who made the database: tables of the Atom backend are not shared yet."""
-        return "atom-sync"
+        """Return whose tables `public` has: the Atom backend's own, or views of ours."""
+        from atom_saas_sync.store.postgresql.backend.tables import origin
+
+        with self._database.reading() as connection:
+            return origin(connection, self._database.schema)
 
     def loss(self, target: str | int) -> dict[str, int]:
         """Return what a downgrade would lose, and how much."""

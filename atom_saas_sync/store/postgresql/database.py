@@ -22,19 +22,21 @@ class Database(Connection):
         migrate: bool = True,
         read_only: bool = False,
         create: bool = True,
+        adopt: bool | None = None,
     ) -> Self:
         """Connect, and make our tables in an empty schema.
 
         With `migrate` the database must be up to date otherwise: `db upgrade` is for that. Without, it is taken as it
         is. With `read_only` nothing is made or written, and a standby will do; without `create` it is likewise, but
-        may be written to: for commands that look for something.
+        may be written to: for commands that look for something. With `adopt` (default: with `create`) tables of the
+        Atom backend are shared from then on.
 
         Raises ConfigError for a server or an account that will not do, and DatabaseError.
         """
         database = cls(address, busy_timeout_seconds=busy_timeout_seconds, writes=not read_only)
         try:
-            if migrate and create and not read_only:
-                migrations.prepare(database)
+            if migrate and not read_only:
+                migrations.prepare(database, create=create, adopt=create if adopt is None else adopt)
             elif migrate:
                 migrations.require_current(database)
         except BaseException:

@@ -51,7 +51,7 @@ class PostgreSQLEngine:
         migrate: bool = True,
         read_only: bool = False,
         create: bool = True,
-        adopt: bool | None = None,  # noqa: ARG002 - there is nothing to adopt: the backend's tables stay its own
+        adopt: bool | None = None,
         any_thread: bool = False,  # noqa: ARG002 - connections may be used by any thread
     ) -> PostgreSQLStore:
         """Connect; see Database.open."""
@@ -64,6 +64,7 @@ class PostgreSQLEngine:
             migrate=migrate,
             read_only=read_only,
             create=create,
+            adopt=adopt,
         )
         return PostgreSQLStore(database)
 

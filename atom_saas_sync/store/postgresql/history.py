@@ -10,7 +10,7 @@ import psycopg
 from atom_saas_sync.model import PublishedVersion, SkillVersion
 from atom_saas_sync.model.effects import EndVersion
 from atom_saas_sync.store.packing import pack, unpack, version_of
-from atom_saas_sync.store.postgresql.database import Database
+from atom_saas_sync.store.postgresql.connection import Connection
 from atom_saas_sync.store.postgresql.rows import Row
 
 # Ids tell the order in which versions ended.
@@ -100,7 +100,7 @@ def drop_oldest(connection: psycopg.Connection[Row], skill_ids: Sequence[str], o
 class History:
     """Reads the versions of skills."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Connection) -> None:
         self._database = database
 
     def versions(self, skill_id: str) -> list[PublishedVersion]:

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from random import random
 from typing import Any
 
@@ -18,8 +18,10 @@ import psycopg
 from msgspec import Struct
 from psycopg import sql
 
+from atom_saas_sync.core.server_address import SCHEMA
 from atom_saas_sync.errors import DatabaseError, UsageError
 from atom_saas_sync.model.upkeep import Change
+from atom_saas_sync.store.backend_tables import BY_NAME
 from atom_saas_sync.store.postgresql import schema
 from atom_saas_sync.store.postgresql.connection import Connection
 from atom_saas_sync.store.postgresql.failures import translated_errors
@@ -83,21 +85,26 @@ def refuse_newer(db: Connection) -> None:
 
 def require_current(db: Connection) -> None:
     """Refuse a database that this version cannot work on as it is. Raises DatabaseError."""
+    _require_current(applied(db), db)
+
+
+def prepare(db: Connection, *, create: bool, adopt: bool) -> None:
+    """Upgrade an empty schema (with `create`), and refuse a filled one that is not up to date.
+
+    With `adopt` tables of the Atom backend that are not shared yet are shared; a run without does not work beside
+    them. Raises DatabaseError.
+    """
     found = applied(db)
-    _refuse_newer(found, db)
-    if missing := [name for name in known() if name not in found]:
-        hint = "`atom-sync db upgrade` brings it up to date"
+    waiting = _waiting(db)
+    if found or not (create or (adopt and waiting)):
+        _require_current(found, db)
+    if waiting and create and not adopt:
         raise DatabaseError(
-            f"the database {db.address} is not up to date: it lacks {', '.join(missing)}",
-            hint=hint if found else f"{hint}, and so does the next sync",
+            f"the database {db.address} has tables of the Atom backend that atom-sync does not share yet: "
+            f"{', '.join(waiting)}",
+            hint="`atom-sync db upgrade` shares them",
         )
-
-
-def prepare(db: Connection) -> None:
-    """Upgrade an empty schema, and refuse a filled one that is not up to date. Raises DatabaseError."""
-    if applied(db):
-        require_current(db)
-    else:
+    if waiting or not found:
         upgrade(db)
 
 
@@ -112,28 +119,38 @@ def upgrade(db: Connection, target: str | None = None, *, sleep: Callable[[float
     """
     if target not in (None, HEAD, *known()):
         raise UsageError(f"no migration is called {target!r}", hint=f"there are: {', '.join(known())}, {HEAD}")
+    from atom_saas_sync.store.postgresql.backend import public
+
     db.require_session()
     last = known().index(target) if target in known() else len(known())
 
-    def apply(connection: psycopg.Connection[Row]) -> list[str]:
+    def apply(connection: psycopg.Connection[Row]) -> Change:
         found = _applied(connection, db.schema)
         _refuse_newer(found, db)
         missing = [each for each in schema.MIGRATIONS[: last + 1] if each.name not in found]
+        backend = public.refuse_unfit(connection, db.address) if db.schema == SCHEMA else []
         if missing:
             _make_schema(connection, db)
             _refuse_foreign(connection, db, missing)
         for migration in missing:
-            for script in schema.up(migration, db.schema):
-                _script(connection, script)
+            _script(connection, schema.up(migration))
             connection.execute(
                 "INSERT INTO schema_migration (name, additive) VALUES (%s, %s)", (migration.name, migration.additive)
             )
-        return [each.name for each in missing]
+        if db.schema == SCHEMA:
+            public.make(connection, backend, datetime.now(UTC))
+        return Change(tuple(each.name for each in missing), adopted=tuple(backend))
 
-    names = _locked(db, apply, sleep)
-    if names:
-        _log.info("the schema %s of the database %s was upgraded to %s", db.schema, db.address, names[-1])
-    return Change(tuple(names))
+    change = _locked(db, apply, sleep)
+    if change.migrations:
+        _log.info("the schema %s of the database %s was upgraded to %s", db.schema, db.address, change.migrations[-1])
+    if change.adopted:
+        _log.warning(
+            "adopted the Atom backend's database %s: its tables %s are shared from now on",
+            db.address,
+            ", ".join(change.adopted),
+        )
+    return change
 
 
 def loss(db: Connection, target: str | int) -> dict[str, int]:
@@ -157,24 +174,26 @@ def downgrade(db: Connection, target: str | int, *, sleep: Callable[[float], obj
     Raises UsageError for an unknown target, and DatabaseError if the database is newer or something of another
     program depends on what would be dropped.
     """
+    from atom_saas_sync.store.postgresql.backend import public
 
-    def take_back(connection: psycopg.Connection[Row]) -> list[str]:
+    def take_back(connection: psycopg.Connection[Row]) -> Change:
         names = _to_take_back(_applied(connection, db.schema), target, db)
+        backend = public.unmake(connection) if db.schema == SCHEMA and known()[0] in names else []
         for name in names:
             migration = next(each for each in schema.MIGRATIONS if each.name == name)
-            for statement in schema.down(migration, db.schema):
+            for statement in schema.down(migration):
                 _script(connection, statement)
             connection.execute("DELETE FROM schema_migration WHERE name = %s", (name,))
         if names and not _applied(connection, db.schema):
             _script(connection, "DROP TABLE schema_migration")
-        return names
+        return Change(tuple(names), adopted=tuple(backend))
 
-    return Change(tuple(_locked(db, take_back, sleep)))
+    return _locked(db, take_back, sleep)
 
 
 def _locked(
-    db: Connection, change: Callable[[psycopg.Connection[Row]], list[str]], sleep: Callable[[float], object]
-) -> list[str]:
+    db: Connection, change: Callable[[psycopg.Connection[Row]], Change], sleep: Callable[[float], object]
+) -> Change:
     """Change the schema in one transaction; try some times to get the locks that it needs."""
     for left in reversed(range(_TRIES)):
         try:
@@ -223,9 +242,37 @@ def _make_schema(connection: psycopg.Connection[Row], db: Connection) -> None:
     )
 
 
+def _require_current(found: dict[str, Applied], db: Connection) -> None:
+    _refuse_newer(found, db)
+    if missing := [name for name in known() if name not in found]:
+        hint = "`atom-sync db upgrade` brings it up to date"
+        raise DatabaseError(
+            f"the database {db.address} is not up to date: it lacks {', '.join(missing)}",
+            hint=hint if found else f"{hint}, and so does the next sync",
+        )
+
+
+def _waiting(db: Connection) -> list[str]:
+    """Return the tables of the Atom backend that are to be shared."""
+    if db.schema != SCHEMA:
+        return []
+    with translated_errors(db.address):
+        row = _one(
+            db.connection,
+            "SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('public') "
+            "AND relkind IN ('r', 'p') AND relname = ANY(%s))",
+            (list(BY_NAME),),
+        )
+        if not row[0]:
+            return []
+        from atom_saas_sync.store.postgresql.backend import tables
+
+        return [name for name, each in tables.standing(db.connection).items() if each.can_be_shared]
+
+
 def _refuse_foreign(connection: psycopg.Connection[Row], db: Connection, missing: Sequence[schema.Migration]) -> None:
     """Refuse to make what is there already: it is not ours, or these migrations would have been applied."""
-    wanted = [f'"{place}"."{name}"' for each in missing for place, name in schema.relations(each, db.schema)]
+    wanted = [f'"{db.schema}"."{name}"' for each in missing for name in schema.relations(each)]
     row = _one(
         connection,
         "SELECT array_agg(name ORDER BY name) FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL",
@@ -234,8 +281,7 @@ def _refuse_foreign(connection: psycopg.Connection[Row], db: Connection, missing
     if found := [name.replace('"', "") for name in row[0] or ()]:
         raise DatabaseError(
             f"the database {db.address} has {', '.join(found)} of another program; nothing was changed",
-            hint="tables of the Atom backend in `public` cannot be shared yet: name another database, or another "
-            "schema with ?schema= in ATOM_SAAS_DATABASE_URL, which has no views in public",
+            hint="name another database, or another schema with ?schema= in ATOM_SAAS_DATABASE_URL",
         )
 
 

@@ -1,8 +1,9 @@
 """The tables, as SQL: what each migration adds and how it is taken back.
 
 All stands in one schema of its own. For the schema `atom_sync` there are views in `public` besides, which the Atom
-backend and people use. Times are `timestamptz`; those that only we write have no fractions, if their order does not
-need them. JSON is `text`: digests are of its bytes.
+backend and people use; where the backend has tables of its own there, those are shared (backend/). Times are
+`timestamptz`; those that only we write have no fractions, if their order does not need them. JSON is `text`: digests
+are of its bytes.
 
 How a local edit is found, and what triggers keep right, is as in SQLite: `skill_base.data` is NULL as long as the
 cached text is what the marketplace last sent. In bulk, `SET LOCAL atom_sync.bulk = on` lets the triggers stand aside.
@@ -16,52 +17,56 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from atom_saas_sync.core.server_address import SCHEMA
-
-_MADE = re.compile(r"^CREATE (TABLE|VIEW|FUNCTION) ([a-z_.]+)", re.MULTILINE)
+_MADE = re.compile(r"^CREATE (?:OR REPLACE )?(TABLE|VIEW|FUNCTION) ([a-z_.]+)", re.MULTILINE)
+_PART = re.compile(r"^-- public\.(\w+)\n", re.MULTILINE)
 _TABLE = re.compile(r"^CREATE TABLE (\w+) \((.*?)\n?\)(?: WITH \(.*?\))?;", re.MULTILINE | re.DOTALL)
 _COLUMN = re.compile(r"(\w+) (?:bigint|integer|text|timestamptz|boolean|bytea|double|tsvector)")
 _TRIGGER = re.compile(r"^CREATE TRIGGER (\w+) .*?\bON ([a-z_.]+)", re.MULTILINE | re.DOTALL)
 
 
 class Migration(Struct, frozen=True):
-    """One step of the schema: a file beside this one, and another for the schema that has views in `public`.
+    """One step of the schema: a file beside this one, whose names stand in the schema that comes first.
 
     A program that does not know an `additive` one goes on working: hosts of a fleet are upgraded one after the other.
     """
 
     name: str
     file: str
-    public_file: str | None = None
     additive: bool = False
 
 
-MIGRATIONS = (Migration("0001_tables", "schema.sql", "public.sql"),)
+MIGRATIONS = (Migration("0001_tables", "schema.sql"),)
 
 
-def up(migration: Migration, schema: str) -> list[str]:
-    """Return the scripts of a migration; names without a schema stand in the one that comes first."""
-    files = [migration.file]
-    if migration.public_file and schema == SCHEMA:
-        files.append(migration.public_file)
-    return [_read(each) for each in files]
+def up(migration: Migration) -> str:
+    """Return the script of a migration."""
+    return _read(migration.file)
 
 
-def down(migration: Migration, schema: str) -> list[str]:
+@functools.cache
+def public_views() -> dict[str, str]:
+    """Return the script of each view in `public`."""
+    _, *parts = _PART.split(_read("public.sql"))
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def public_functions() -> list[str]:
+    """Return the functions that the views in `public` use."""
+    return [name for script in public_views().values() for kind, name in _MADE.findall(script) if kind == "FUNCTION"]
+
+
+def down(migration: Migration) -> list[str]:
     """Return statements that drop what a migration made. What others have made on top of it makes them fail."""
-    made = [found for script in up(migration, schema) for found in _MADE.findall(script)]
+    made = _MADE.findall(up(migration))
     views = [f"DROP VIEW {name}" for kind, name in reversed(made) if kind == "VIEW"]
     tables = ", ".join(name for kind, name in made if kind == "TABLE")
     functions = [f"DROP FUNCTION {name}" for kind, name in reversed(made) if kind == "FUNCTION"]
     return [*views, f"DROP TABLE {tables}", *functions]
 
 
-def relations(migration: Migration, schema: str) -> list[tuple[str, str]]:
-    """Return the tables and views that a migration makes, each as its schema and name."""
-    found = [
-        name for script in up(migration, schema) for kind, name in _MADE.findall(script) if kind in {"TABLE", "VIEW"}
-    ]
-    return [("public", name.removeprefix("public.")) if "." in name else (schema, name) for name in found]
+def relations(migration: Migration) -> list[str]:
+    """Return the names of the tables and views that a migration makes."""
+    return [name for kind, name in _MADE.findall(up(migration)) if kind in {"TABLE", "VIEW"}]
 
 
 def tables(migration: Migration) -> list[str]:

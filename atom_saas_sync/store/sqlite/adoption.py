@@ -15,9 +15,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from atom_saas_sync.errors import DatabaseError
+from atom_saas_sync.store.backend_tables import BY_NAME, NEVER_EXPIRES, NOW, Column, Table
 from atom_saas_sync.store.names import SYNC_STATE_ID
 from atom_saas_sync.store.sqlite import search_index
-from atom_saas_sync.store.sqlite.backend_tables import BY_NAME, NEVER_EXPIRES, NOW, Column, Table
 
 UNKNOWN_TIME = "1970-01-01T00:00:00Z"
 """The confirmation time of rows that were already in the caches."""

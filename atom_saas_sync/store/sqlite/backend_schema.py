@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from atom_saas_sync.store.sqlite import backend_tables
+from atom_saas_sync.store import backend_tables
 
 _NOW = backend_tables.NOW
 _NEW_ID = "lower(hex(randomblob(16)))"

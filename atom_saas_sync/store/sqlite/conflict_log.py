@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 
 from atom_saas_sync.model import ConflictEntry
+from atom_saas_sync.store.backend_tables import NO_VERSION
 from atom_saas_sync.store.sqlite import resolutions
-from atom_saas_sync.store.sqlite.backend_tables import NO_VERSION
 from atom_saas_sync.store.sqlite.counters import increment
 
 RESOLVED_CONFLICTS_KEPT = 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from atom_saas_sync.model import TIME_TO_LIVE
-from atom_saas_sync.store.sqlite.backend_tables import NEVER_EXPIRES
+from atom_saas_sync.store.backend_tables import NEVER_EXPIRES
 from atom_saas_sync.store.sqlite.clauses import after, before
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.times import format_time

@@ -10,7 +10,7 @@ import sqlite3
 from typing import Any
 
 from atom_saas_sync.model import LoggedConflict
-from atom_saas_sync.store.sqlite.backend_tables import NO_VERSION
+from atom_saas_sync.store.backend_tables import NO_VERSION
 from atom_saas_sync.times import parse_time, utc_text
 
 OPEN = "resolved_at IS NULL AND about_skill = 1"

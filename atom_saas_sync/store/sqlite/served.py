@@ -12,7 +12,7 @@ from datetime import datetime
 
 from atom_saas_sync.model import TIME_TO_LIVE
 from atom_saas_sync.model.effects import AddServed, Life, RefreshFigures, RemoveServed, ReplaceServed, WriteServed
-from atom_saas_sync.store.sqlite.backend_tables import NEVER_EXPIRES
+from atom_saas_sync.store.backend_tables import NEVER_EXPIRES
 from atom_saas_sync.store.sqlite.index_entries import Replaced, entry_of, reindex, rows_with_ids, unindex, write_index
 from atom_saas_sync.times import format_time
 

@@ -290,7 +290,7 @@ def test_only_the_settings_and_the_entry_point_read_the_environment() -> None:
     # The variables in marketplace/tls.py belong to OpenSSL: they are read where their libraries read them.
     assert readers <= {
         "logs.py",
-        "cli/configuration.py",
+        "cli/config.py",
         "cli/output.py",
         "cli/runtime.py",
         "marketplace/tls.py",

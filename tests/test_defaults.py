@@ -28,6 +28,9 @@ ALIASES = {
     "per_minute": "rate_limit_per_minute",
     "per_hour": "rate_limit_per_hour",
     "timeout": "timeout_seconds",
+    "heartbeat_seconds": "ws_heartbeat_seconds",
+    "attempts": "ws_reconnect_attempts",
+    "poll_minutes": "sync_interval_minutes",
 }
 
 

@@ -101,7 +101,9 @@ def watch_in_thread(
         machine.engine.upkeep() as upkeep,
     ):
         service = Watch(
-            settings=WatchSettings(ConnectionRules(), "ws://sandbox", "remote_wins", 15),
+            settings=WatchSettings(
+                ConnectionRules(heartbeat_seconds=30, attempts=10), "ws://sandbox", "remote_wins", 15
+            ),
             open_link=connect or connect_really,
             follower=EventFollower(store.events(history_versions=10), strategy="remote_wins"),
             store=store.watch_state(),

@@ -51,8 +51,8 @@ PARTS = {
     "completion": Part(
         "atom_saas_sync.cli.completion", "completion", "Print the script for tab completion in a shell."
     ),
-    "config": Part("atom_saas_sync.cli.configuration", "app", "Create, show and check the configuration."),
-    "db": Part("atom_saas_sync.cli.database", "app", "Migrate, check, back up and restore the database."),
+    "config": Part("atom_saas_sync.cli.config", "app", "Create, show and check the configuration."),
+    "db": Part("atom_saas_sync.cli.db", "app", "Migrate, check, back up and restore the database."),
     "files": Part("atom_saas_sync.cli.files", "app", "List and write the units, alerts, manual pages and other files."),
     "lock": Part("atom_saas_sync.cli.lock", "app", "Write lock files and compare them with what is served."),
     "policy": Part("atom_saas_sync.cli.policy", "app", "Check the policy of admission, and explain its verdicts."),

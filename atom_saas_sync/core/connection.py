@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from atom_saas_sync.model import ConnectionSwitch, ReportedConnection
 
-PATIENCE_SECONDS = 10.0
+SILENCE_SECONDS = 10.0
 """A connection is stale after the heartbeat interval plus this time without a frame."""
 
 FAILURES_BEFORE_FALLBACK = 3
@@ -41,9 +41,9 @@ class ConnectionRules(Struct, frozen=True):
     After `attempts` failures in a row, the next attempt is an hour later; with 0 there is none.
     """
 
+    heartbeat_seconds: float
+    attempts: int
     enabled: bool = True
-    heartbeat_seconds: float = 30.0
-    attempts: int = 10
     allowed: bool = True
 
     @property
@@ -116,7 +116,7 @@ class ConnectionState:
         if self._phase is _Phase.WAITING:
             return math.inf if self.next_attempt is None else self.next_attempt
         if self._phase is _Phase.OPEN:
-            return min(self._next_ping, self._last_frame + self._stale_after)
+            return min(self._next_ping, self._last_frame + self.stale_after)
         return math.inf
 
     def start(self, now: float) -> list[Command]:
@@ -134,7 +134,7 @@ class ConnectionState:
             return self._connect()
         if self._phase is not _Phase.OPEN:
             return []
-        if now >= self._last_frame + self._stale_after:
+        if now >= self._last_frame + self.stale_after:
             self._phase = _Phase.GIVEN_UP
             return [Command.HANG_UP]
         if now >= self._next_ping:
@@ -215,8 +215,9 @@ class ConnectionState:
         return seconds
 
     @property
-    def _stale_after(self) -> float:
-        return self.rules.heartbeat_seconds + PATIENCE_SECONDS
+    def stale_after(self) -> float:
+        """Return how many seconds may pass without a frame before the connection counts as dead."""
+        return self.rules.heartbeat_seconds + SILENCE_SECONDS
 
     def _connect(self) -> list[Command]:
         self._phase = _Phase.CONNECTING

@@ -1,4 +1,4 @@
-"""Decisions about ratings: which of two is newer, and when a failed one is retried."""
+"""Decisions about ratings: which of two is newer, and what happens to one that could not be sent."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Literal
 
 from atom_saas_sync.core.canonical import canonical
+from atom_saas_sync.errors import ApiError, MarketplaceError, RateLimited
 from atom_saas_sync.model import Rating, RemoteRating
 
 SMALLEST_SKEW = timedelta(seconds=5)
@@ -29,6 +30,19 @@ Newest = Literal["same", "ours", "theirs"]
 def content_digest(stars: int, comment: str | None) -> bytes:
     """Return a digest of a rating's content."""
     return sha256(canonical([stars, comment or None])).digest()
+
+
+# What happens to a rating that could not be sent
+
+
+def after_failure(error: MarketplaceError) -> Literal["retry", "refused", "stop"]:
+    """Decide: retry this rating later, count it as refused, or stop, because the failure concerns all ratings.
+
+    A refused token, a rate limit and a redirect concern all of them.
+    """
+    if isinstance(error, RateLimited) or not (error.transient or isinstance(error, ApiError)):
+        return "stop"
+    return "retry" if error.transient else "refused"
 
 
 # Which is newer

@@ -1,4 +1,4 @@
-"""The arithmetic of the request budget, whichever engine counts the requests."""
+"""The arithmetic of the request budget, for both engines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Limits = tuple[tuple[int, int], ...]
 
 
 class Declared(NamedTuple):
-    """The limit that a marketplace has declared: how long it holds, and until when nothing may be sent at all."""
+    """A limit declared by a marketplace: how long it applies, and until when nothing may be sent at all."""
 
     marketplace: str
     limit: int
@@ -27,7 +27,10 @@ class Declared(NamedTuple):
 
 
 def declared(marketplace: str, now: float, limit: int, remaining: int | None, reset_seconds: float | None) -> Declared:
-    """Return what the headers of a response mean."""
+    """Return the limit that the headers of a response declare.
+
+    They do not name its window: a reset more than a minute away means an hour, otherwise a minute.
+    """
     window = HOUR if reset_seconds is not None and reset_seconds > MINUTE else MINUTE
     pause_until = 0.0
     until = now + window
@@ -35,13 +38,13 @@ def declared(marketplace: str, now: float, limit: int, remaining: int | None, re
         until = now + min(reset_seconds, HOUR)
         if window == MINUTE:
             pause_until = until
-        else:  # nothing more for up to an hour: that is less than any limit may be
+        else:  # blocked for up to an hour, which is less than the minimum of any limit
             limit, window = 0, MINUTE
     return Declared(marketplace, max(limit, LEAST_PER_MINUTE * window // MINUTE), window, until, pause_until)
 
 
 def is_known(learned: Declared, known: Declared | None) -> bool:
-    """Tell whether a declared limit need not be written again: not one write per response."""
+    """Tell whether a declared limit is stored already, so that not every response causes a write."""
     return (
         known is not None
         and not learned.pause_until
@@ -51,11 +54,11 @@ def is_known(learned: Declared, known: Declared | None) -> bool:
 
 
 def in_force(fact: str | None, now: float, marketplace: str | None) -> Declared | None:
-    """Return what was declared by this marketplace, or by any for None, unless its window is over."""
+    """Return the limit declared by this marketplace (None: any), unless its window is over."""
     if fact is None:
         return None
     fields = json.loads(fact)
-    if not fields.keys() >= set(Declared._fields):  # of an earlier version, without a marketplace
+    if not fields.keys() >= set(Declared._fields):  # written by an earlier version, without a marketplace
         return None
     found = Declared(**{name: fields[name] for name in Declared._fields})
     # A window with an impossibly late end was written by a clock that was set back.
@@ -65,33 +68,33 @@ def in_force(fact: str | None, now: float, marketplace: str | None) -> Declared 
 
 
 def all_limits(configured: Limits, in_force: Declared | None) -> Limits:
-    """Return the limits of the settings, and the declared one."""
+    """Return the configured limits, followed by the declared one."""
     return configured if in_force is None else (*configured, (in_force.limit, in_force.window))
 
 
 def free(now: float, configured: Limits, in_force: Declared | None, used: Mapping[int, int]) -> int:
-    """Return how many requests are left, of which `used` were sent in each window."""
+    """Return how many requests are left; `used` is how many were sent, by window."""
     if in_force is not None and in_force.pause_until > now:
         return 0
     return max(0, min(limit - used[window] for limit, window in all_limits(configured, in_force)))
 
 
 def next_lease(leased: int, *, again: bool, free: int) -> int:
-    """Return how many to take: one at first, twice as many again in the same second, most being left to others."""
+    """Return how many to take: one at first, then doubling within the same second, leaving most to others."""
     return max(1, min(2 * leased if again else 1, free // 4, LARGEST_LEASE))
 
 
 def wait_for(sent: Iterable[tuple[int, int]], now: float, limit: int, window: int) -> float:
-    """Return the seconds until the window allows one more request; `sent` is by second, the latest first."""
+    """Return the seconds until the window allows one more request; `sent` has the requests by second, newest first."""
     number = 0
     for second, requests in sent:
         number += requests
         if number >= limit:
-            # Free again when this second, and with it enough of the oldest requests, has left the window.
+            # Available again when this second, and enough of the oldest requests, have left the window.
             return float(second + window + 1 - now)
     return 0.0
 
 
 def as_time(moment: float) -> datetime:
-    """Return a moment in seconds as a time."""
+    """Return a timestamp as a datetime."""
     return datetime.fromtimestamp(moment, UTC)

@@ -18,8 +18,8 @@ from msgspec.structs import replace
 
 from atom_saas_sync.characters import counted, short_id
 from atom_saas_sync.core.incoming.fields import id_problem
-from atom_saas_sync.core.ratings import next_try
-from atom_saas_sync.errors import ApiError, AtomSyncError, MarketplaceError, RateLimited
+from atom_saas_sync.core.ratings import after_failure, next_try
+from atom_saas_sync.errors import AtomSyncError, MarketplaceError, RateLimited
 from atom_saas_sync.model import (
     Delivery,
     ErrorInfo,
@@ -181,7 +181,7 @@ class RatingSync:
     def _failure(self, rating: Rating, error: MarketplaceError) -> Delivery:
         """Return the entry of a failed attempt for the failed list; a refused rating needs a manual retry."""
         info = ErrorInfo(error.kind, error.message, error.hint)
-        if not error.transient:
+        if after_failure(error) == "refused":
             return self._refusal(rating, info)
         state = self._state
         state.failed = state.failed or info
@@ -248,7 +248,7 @@ class RatingSync:
         try:
             return future.result()
         except AtomSyncError as error:
-            if isinstance(error, MarketplaceError) and _is_of_one_rating(error):
+            if isinstance(error, MarketplaceError) and after_failure(error) != "stop":
                 return error
             self._state.stopped = self._state.stopped or error
             return None
@@ -356,8 +356,3 @@ class _Outage(AtomSyncError):
         )
         self.kind = first.type
         self.exit_code = exit_code
-
-
-def _is_of_one_rating(error: MarketplaceError) -> bool:
-    """Tell whether the failure may concern only this rating; a refused token, a limit or a redirect concerns all."""
-    return not isinstance(error, RateLimited) and (error.transient or isinstance(error, ApiError))

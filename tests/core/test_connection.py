@@ -24,8 +24,13 @@ from atom_saas_sync.model import ConnectionSwitch, ReportedConnection
 MIDDLE = 0.5  # of the jitter: delays are just what the table says
 
 
+def rules_with(**given: Any) -> ConnectionRules:
+    """Return the usual rules, except for these."""
+    return ConnectionRules(**{"heartbeat_seconds": 30, "attempts": 10} | given)
+
+
 def connection_state(*, jitter: float = MIDDLE, **rules: Any) -> ConnectionState:
-    return ConnectionState(ConnectionRules(**rules), lambda: jitter)
+    return ConnectionState(rules_with(**rules), lambda: jitter)
 
 
 def fail(line: ConnectionState, times: int, now: float = 0.0) -> list[float]:
@@ -164,9 +169,9 @@ def test_a_disabled_websocket_is_fallback_from_the_start() -> None:
     line = connection_state(enabled=False)
     assert line.start(0) == []
     assert (line.fallback, line.connected, line.due()) == (True, False, math.inf)
-    assert line.new_rules(5, ConnectionRules()) == [Command.CONNECT]
+    assert line.new_rules(5, rules_with()) == [Command.CONNECT]
     line.opened(6)
-    assert line.new_rules(7, ConnectionRules(enabled=False)) == [Command.HANG_UP]
+    assert line.new_rules(7, rules_with(enabled=False)) == [Command.HANG_UP]
     line.ended(8, "x")
     assert line.next_attempt is None
 
@@ -176,13 +181,13 @@ def test_an_administrator_switches_the_websocket_off_and_on() -> None:
     line.start(0)
     line.opened(1)
     assert line.message(1) == [Command.CATCH_UP]
-    assert line.new_rules(2, ConnectionRules(allowed=False)) == [Command.HANG_UP]
+    assert line.new_rules(2, rules_with(allowed=False)) == [Command.HANG_UP]
     line.ended(2, "hung up")
     assert (line.reason, line.fallback, line.next_attempt, line.due()) == (DISABLED_BY_ADMIN, True, None, math.inf)
     assert line.retry() == []
-    assert line.new_rules(3, ConnectionRules(allowed=False, enabled=False)) == []
+    assert line.new_rules(3, rules_with(allowed=False, enabled=False)) == []
     assert line.reason == "ATOM_SAAS_WS_ENABLED is false: polling only"
-    assert line.new_rules(4, ConnectionRules()) == [Command.CONNECT]
+    assert line.new_rules(4, rules_with()) == [Command.CONNECT]
 
 
 def test_a_retry_ends_the_waiting_alone() -> None:
@@ -215,9 +220,9 @@ def test_new_rules_end_the_waiting() -> None:
     line = connection_state(attempts=1)
     line.start(0)
     line.ended(0, "x")
-    assert line.new_rules(1, ConnectionRules()) == [Command.CONNECT]
+    assert line.new_rules(1, rules_with()) == [Command.CONNECT]
     line.opened(2)
-    assert line.new_rules(3, ConnectionRules(heartbeat_seconds=10)) == []
+    assert line.new_rules(3, rules_with(heartbeat_seconds=10)) == []
     assert line.due() == 13
 
 
@@ -297,7 +302,7 @@ def test_whatever_happens_the_limits_hold(  # noqa: C901 - an event each
     happened: list[tuple[str, float, float]], attempts: int
 ) -> None:
     jitter = MIDDLE
-    line = ConnectionState(ConnectionRules(attempts=attempts), lambda: jitter)
+    line = ConnectionState(rules_with(attempts=attempts), lambda: jitter)
     state = "connecting"
     assert line.start(0) == [Command.CONNECT]
     now = 0.0

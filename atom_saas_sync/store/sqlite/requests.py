@@ -6,31 +6,17 @@ import json
 import sqlite3
 import threading
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
 
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model import BudgetLimit, BudgetState
+from atom_saas_sync.store import request_limits
 from atom_saas_sync.store.limits import BUSY_TIMEOUT_SECONDS
 from atom_saas_sync.store.names import MARKETPLACE, RATE_LIMIT
+from atom_saas_sync.store.request_limits import HOUR, MINUTE, Declared, Limits, all_limits
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.runs import get_fact, set_fact
-
-_MINUTE, _HOUR = 60, 3600
-_LARGEST_LEASE = 16
-LEAST_PER_MINUTE = 10
-"""The minimum for a declared limit: a faulty response must not stop all requests."""
-
-
-class _Declared(NamedTuple):
-    """A limit declared by a marketplace: how long it applies, and until when nothing may be sent at all."""
-
-    marketplace: str
-    limit: int
-    window: int
-    until: float
-    pause_until: float
 
 
 class RequestBudget:
@@ -52,9 +38,9 @@ class RequestBudget:
         """Enforce `per_minute` and `per_hour`, and lower limits that `marketplace` declares."""
         self._database = Database.open(path, any_thread=True, busy_timeout_seconds=busy_timeout_seconds)
         self._turn = threading.Lock()
-        self._configured = ((per_minute, _MINUTE), (per_hour, _HOUR))
+        self._configured = ((per_minute, MINUTE), (per_hour, HOUR))
         self._marketplace = marketplace
-        self._learned: _Declared | None = None
+        self._learned: Declared | None = None
         self._leased_second = 0
         self._lease = self._left = 0
 
@@ -70,7 +56,9 @@ class RequestBudget:
                 wait = self._seconds_to_wait(connection, now.timestamp())
                 if wait > 0:
                     return wait
-                lease = self._next_lease(second, self._free(connection, now))
+                lease = request_limits.next_lease(
+                    self._lease, again=second == self._leased_second, free=self._free(connection, now)
+                )
                 connection.execute(
                     "INSERT INTO request_budget (second, requests) VALUES (?1, ?2) "
                     "ON CONFLICT (second) DO UPDATE SET requests = requests + ?2",
@@ -78,7 +66,7 @@ class RequestBudget:
                 )
                 # A clock that was set back leaves seconds in the future, which would count forever.
                 connection.execute(
-                    "DELETE FROM request_budget WHERE second <= ? OR second > ?", (second - _HOUR, second + _MINUTE)
+                    "DELETE FROM request_budget WHERE second <= ? OR second > ?", (second - HOUR, second + MINUTE)
                 )
             self._leased_second, self._lease, self._left = second, lease, lease - 1
         return 0.0
@@ -88,15 +76,9 @@ class RequestBudget:
 
         The headers do not name the window: a reset more than a minute away means an hour, otherwise a minute.
         """
-        learned = _declared(self._marketplace, now.timestamp(), limit, remaining, reset_seconds)
+        learned = request_limits.declared(self._marketplace, now.timestamp(), limit, remaining, reset_seconds)
         with self._turn:
-            known = self._learned
-            if (
-                known is not None
-                and not learned.pause_until
-                and learned[:3] == known[:3]
-                and learned.until < known.until + learned.window / 2  # not one write per response
-            ):
+            if request_limits.is_known(learned, self._learned):
                 return
             with self._database.transaction() as connection:
                 set_fact(connection, RATE_LIMIT, json.dumps(learned._asdict()), now)
@@ -117,11 +99,6 @@ class RequestBudget:
                     self._give_back(connection)
             self._database.close()
 
-    def _next_lease(self, second: int, free: int) -> int:
-        """Return how many to take: one at first, then doubling within the same second, leaving most to others."""
-        wanted = 2 * self._lease if second == self._leased_second else 1
-        return max(1, min(wanted, free // 4, _LARGEST_LEASE))
-
     def _give_back(self, connection: sqlite3.Connection) -> None:
         if self._left:
             connection.execute(
@@ -137,13 +114,10 @@ class RequestBudget:
         return _seconds_to_wait(connection, now, self._configured, _in_force(connection, now, self._marketplace))
 
 
-_Limits = tuple[tuple[int, int], ...]
-
-
 def remaining_requests(connection: sqlite3.Connection, now: float, per_minute: int, per_hour: int) -> int:
     """Return the number of requests to the database's marketplace that are left now."""
     declared = _in_force(connection, now, get_fact(connection, MARKETPLACE))
-    return _free(connection, now, ((per_minute, _MINUTE), (per_hour, _HOUR)), declared)
+    return _free(connection, now, ((per_minute, MINUTE), (per_hour, HOUR)), declared)
 
 
 class StoredLimits:
@@ -155,21 +129,21 @@ class StoredLimits:
     def state(self, now: datetime, *, per_minute: int, per_hour: int, marketplace: str) -> BudgetState:
         """Return the available requests, and the origin of each limit."""
         moment = now.timestamp()
-        configured = ((per_minute, _MINUTE), (per_hour, _HOUR))
+        configured = ((per_minute, MINUTE), (per_hour, HOUR))
         setters = ["ATOM_SAAS_RATE_LIMIT_PER_MINUTE", "ATOM_SAAS_RATE_LIMIT_PER_HOUR", marketplace]
         with self._database.reading() as connection:
             declared = _in_force(connection, moment, marketplace)
             limits = [
                 BudgetLimit(limit, window, used := _used(connection, moment, window), max(0, limit - used), set_by)
-                for (limit, window), set_by in zip(_all(configured, declared), setters, strict=False)
+                for (limit, window), set_by in zip(all_limits(configured, declared), setters, strict=False)
             ]
             pauses = declared is not None and declared.pause_until > moment
             return BudgetState(
                 free=_free(connection, moment, configured, declared),
                 next_free_in_seconds=_seconds_to_wait(connection, moment, configured, declared),
                 limits=tuple(limits),
-                declared_until=None if declared is None else _as_time(declared.until),
-                paused_until=_as_time(declared.pause_until) if declared is not None and pauses else None,
+                declared_until=None if declared is None else request_limits.as_time(declared.until),
+                paused_until=request_limits.as_time(declared.pause_until) if declared is not None and pauses else None,
             )
 
     def forget_declared_limit(self) -> bool:
@@ -178,51 +152,13 @@ class StoredLimits:
             return connection.execute("DELETE FROM fact WHERE name = ?", (RATE_LIMIT,)).rowcount > 0
 
 
-def _declared(
-    marketplace: str, now: float, limit: int, remaining: int | None, reset_seconds: float | None
-) -> _Declared:
-    window = _HOUR if reset_seconds is not None and reset_seconds > _MINUTE else _MINUTE
-    pause_until = 0.0
-    until = now + window
-    if remaining == 0 and reset_seconds is not None and reset_seconds > 0:
-        until = now + min(reset_seconds, _HOUR)
-        if window == _MINUTE:
-            pause_until = until
-        else:  # blocked for up to an hour, which is less than the minimum of any limit
-            limit, window = 0, _MINUTE
-    return _Declared(marketplace, max(limit, LEAST_PER_MINUTE * window // _MINUTE), window, until, pause_until)
+def _in_force(connection: sqlite3.Connection, now: float, marketplace: str | None) -> Declared | None:
+    return request_limits.in_force(get_fact(connection, RATE_LIMIT), now, marketplace)
 
 
-def _in_force(connection: sqlite3.Connection, now: float, marketplace: str | None) -> _Declared | None:
-    """Return the limit declared by this marketplace (None: any), unless its window is over."""
-    fact = get_fact(connection, RATE_LIMIT)
-    if fact is None:
-        return None
-    fields = json.loads(fact)
-    if not fields.keys() >= set(_Declared._fields):  # written by an earlier version, without a marketplace
-        return None
-    declared = _Declared(**{name: fields[name] for name in _Declared._fields})
-    # A window with an impossibly late end was written by a clock that was set back.
-    if not now < declared.until <= now + _HOUR or marketplace not in (None, declared.marketplace):
-        return None
-    return declared
-
-
-def _all(configured: _Limits, declared: _Declared | None) -> _Limits:
-    return configured if declared is None else (*configured, (declared.limit, declared.window))
-
-
-def _free(connection: sqlite3.Connection, now: float, configured: _Limits, declared: _Declared | None) -> int:
-    if declared is not None and declared.pause_until > now:
-        return 0
-    return max(0, min(limit - _used(connection, now, window) for limit, window in _all(configured, declared)))
-
-
-def _seconds_to_wait(
-    connection: sqlite3.Connection, now: float, configured: _Limits, declared: _Declared | None
-) -> float:
-    pause = 0.0 if declared is None else max(0.0, declared.pause_until - now)
-    return max([pause, *(_wait_for(connection, now, *limit) for limit in _all(configured, declared))])
+def _free(connection: sqlite3.Connection, now: float, configured: Limits, declared: Declared | None) -> int:
+    used = {window: _used(connection, now, window) for _, window in all_limits(configured, declared)}
+    return request_limits.free(now, configured, declared, used)
 
 
 def _used(connection: sqlite3.Connection, now: float, window: int) -> int:
@@ -232,20 +168,17 @@ def _used(connection: sqlite3.Connection, now: float, window: int) -> int:
     return int(sent)
 
 
-def _as_time(moment: float) -> datetime:
-    return datetime.fromtimestamp(moment, UTC)
+def _seconds_to_wait(
+    connection: sqlite3.Connection, now: float, configured: Limits, declared: Declared | None
+) -> float:
+    pause = 0.0 if declared is None else max(0.0, declared.pause_until - now)
+    waits = [_wait_for(connection, now, *limit) for limit in all_limits(configured, declared)]
+    return max([pause, *waits])
 
 
 def _wait_for(connection: sqlite3.Connection, now: float, limit: int, window: int) -> float:
-    """Return the seconds until the window allows one more request."""
     rows = connection.execute(
         "SELECT second, requests FROM request_budget WHERE second > ? AND second <= ? ORDER BY second DESC",
         (now - window, now),
     )
-    sent = 0
-    for row in rows:
-        sent += row["requests"]
-        if sent >= limit:
-            # Available again when this second, and enough of the oldest requests, have left the window.
-            return float(row["second"] + window + 1 - now)
-    return 0.0
+    return request_limits.wait_for(((row["second"], row["requests"]) for row in rows), now, limit, window)

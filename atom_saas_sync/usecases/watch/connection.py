@@ -126,7 +126,7 @@ class ConnectionKeeper:
                 self._task = asyncio.create_task(self._hold())
                 self._task.add_done_callback(self._note_bug)
             elif action is Command.HANG_UP:
-                silence = f"no frame for {self._machine.rules.heartbeat_seconds + 10:.0f} s"
+                silence = f"no frame for {self._machine.stale_after:.0f} s"
                 self._hang_up(self._machine.rules.polling_only or silence)
             elif action is Command.CATCH_UP:
                 self._catch_up()

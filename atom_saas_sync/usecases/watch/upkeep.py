@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Never, Protocol
 
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.usecases.watch.edges import Supervisor
-from atom_saas_sync.usecases.watch.writer import PATIENCE_SECONDS, Writer
+from atom_saas_sync.usecases.watch.writer import LOCKED_SECONDS, Writer
 
 if TYPE_CHECKING:
     from atom_saas_sync.usecases.ports import StoreUpkeep
@@ -52,7 +52,7 @@ class Watchdog:
         """Send two keep-alives per interval of the supervisor; return at once if it wants none."""
         seconds = self._supervisor.watchdog_seconds
         while seconds is not None:
-            if self._writer.busy_seconds < max(seconds, PATIENCE_SECONDS):
+            if self._writer.busy_seconds < max(seconds, LOCKED_SECONDS):
                 self._supervisor.alive()
             await asyncio.sleep(seconds / 2)
 

@@ -11,7 +11,7 @@ from functools import partial
 from atom_saas_sync.errors import DatabaseBusy, DatabaseError
 from atom_saas_sync.usecases.watch.edges import Clock, Result
 
-PATIENCE_SECONDS = 60.0
+LOCKED_SECONDS = 60.0
 _RETRY_SECONDS = 1.0
 _BUSY_UNTOLD_SECONDS = 10.0
 
@@ -47,7 +47,7 @@ class Writer:
                 return await self.write(verb, *arguments)
             except DatabaseError as error:
                 waited = self._clock.monotonic() - began
-                if waited > PATIENCE_SECONDS:
+                if waited > LOCKED_SECONDS:
                     raise
                 # A short write by another program is not worth a log line.
                 if waited > _BUSY_UNTOLD_SECONDS or not isinstance(error, DatabaseBusy):

@@ -11,7 +11,7 @@ import typer
 
 from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.asking import confirm_loss
-from atom_saas_sync.cli.backups import backup, compact, copy, restore
+from atom_saas_sync.cli.db_backups import backup, compact, copy, restore
 from atom_saas_sync.cli.output import GlobalOptions, counted, print_json, say
 from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.cli.tables import Column, print_facts, print_table

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.config_init import init
 from atom_saas_sync.cli.output import complain, note, print_json, say
 from atom_saas_sync.cli.pager import paged
-from atom_saas_sync.cli.setup import init
 from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.errors import ConfigError
 

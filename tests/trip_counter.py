@@ -128,7 +128,7 @@ class _Reader:
             self._prepared[name] = _words(text)
         elif kind == _BIND:
             self._trip.append(self._prepared.get(body.split(b"\0")[1], "?"))
-        if kind in {_QUERY, _SYNC, _FLUSH}:
+        if kind in {_QUERY, _SYNC} or (kind == _FLUSH and self._trip):  # a flush of nothing waits for no more
             self._trips.append(self._trip)
             self._trip = []
 

@@ -102,6 +102,23 @@ class Connection:
             finally:
                 self._roll_back()
 
+    @contextmanager
+    def asking(self) -> Iterator[psycopg.Connection[Row]]:
+        """Open a read snapshot for questions that are all asked before an answer is read: two round trips in all.
+
+        Raises DatabaseError for every failure of the server.
+        """
+        self._refuse_nesting()
+        with self._translated():
+            try:
+                with self.connection.pipeline():
+                    for statement in f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY{self._set_up}".split("; "):
+                        self._command(statement)
+                    yield self.connection
+                    self._command("ROLLBACK")
+            finally:
+                self._roll_back()
+
     @property
     def host(self) -> str:
         """Return what this host is called among those that share the database."""

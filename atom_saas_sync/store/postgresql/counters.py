@@ -9,6 +9,8 @@ import psycopg
 from atom_saas_sync.store.counting import durations, labels_text
 from atom_saas_sync.store.postgresql.rows import Row
 
+READ = "SELECT name, labels, value FROM counter"
+
 Counted = tuple[str, float, Mapping[str, str]]
 """The name of a counter, what is added to it, and its labels."""
 
@@ -41,7 +43,7 @@ def increment_all(connection: psycopg.Connection[Row], counted: Iterable[Counted
 
 def read_counters(connection: psycopg.Connection[Row]) -> dict[tuple[str, str], float]:
     """Return the values by name and labels, which are JSON text as any version has written it."""
-    rows = connection.execute("SELECT name, labels, value FROM counter").fetchall()
+    rows = connection.execute(READ).fetchall()
     return {(name, labels): value for name, labels, value in rows}
 
 

@@ -41,7 +41,7 @@ class PostgreSQLEngine:
         from atom_saas_sync.store.postgresql.database import Database
 
         with Database.open(self.location, migrate=False, read_only=True) as database:
-            migrations.refuse_newer(database)
+            migrations.refuse_newer(migrations.applied(database), database)
             return not migrations.pending(database)
 
     def open(

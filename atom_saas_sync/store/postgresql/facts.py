@@ -9,6 +9,8 @@ import psycopg
 
 from atom_saas_sync.store.postgresql.rows import Row
 
+READ = "SELECT name, value FROM fact WHERE name = ANY(%(facts)s)"
+
 
 def set_fact(connection: psycopg.Connection[Row], name: str, value: str, now: datetime) -> None:
     """Store a fact, in place of what was stored under this name."""
@@ -26,8 +28,7 @@ def get_fact(connection: psycopg.Connection[Row], name: str) -> str | None:
 
 def get_facts(connection: psycopg.Connection[Row], names: Sequence[str]) -> dict[str, str]:
     """Return those of these facts that are stored."""
-    rows = connection.execute("SELECT name, value FROM fact WHERE name = ANY(%s)", (list(names),)).fetchall()
-    return dict(rows)
+    return dict(connection.execute(READ, {"facts": list(names)}).fetchall())
 
 
 def drop_fact(connection: psycopg.Connection[Row], name: str) -> bool:

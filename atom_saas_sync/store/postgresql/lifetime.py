@@ -40,6 +40,11 @@ JOINED = """
     LEFT JOIN http_validator AS v ON v.page = b.page
 """
 
+SIZE = """
+    SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class
+    WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace
+"""
+
 
 class Lifetime:
     """The life of the cached entries."""
@@ -159,10 +164,7 @@ def time_parameters(now: datetime) -> dict[str, Any]:
 
 def size_of(connection: psycopg.Connection[Row]) -> int:
     """Return the bytes of our tables with their indexes."""
-    row = connection.execute(
-        "SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class "
-        "WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace"
-    ).fetchone()
+    row = connection.execute(SIZE).fetchone()
     return int(row[0] or 0) if row else 0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from random import random
@@ -31,6 +31,8 @@ from atom_saas_sync.times import format_time
 
 BASE = "base"  # the state before the first migration
 HEAD = "head"  # the state after the last one
+
+APPLIED = "SELECT name, applied_at, additive FROM {} ORDER BY number"
 
 _TRIES = 5
 _LOCK_SECONDS = 3
@@ -68,19 +70,26 @@ def history(db: Connection) -> list[tuple[str, str | None]]:
 
 def pending(db: Connection) -> list[str]:
     """Return the migrations of this version that the database does not have, oldest first."""
-    found = applied(db)
-    return [name for name in known() if name not in found]
+    return missing(applied(db))
 
 
 def applied(db: Connection) -> dict[str, Applied]:
     """Return the migrations that the database has, in the order they were applied."""
     with translated_errors(db.address):
-        return _applied(db.connection, db.schema)
+        try:
+            return _read(db.connection, db.schema)
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+            return {}
 
 
-def refuse_newer(db: Connection) -> None:
-    """Refuse a database that a newer version has upgraded, unless this one can go on. Raises DatabaseError."""
-    _refuse_newer(applied(db), db)
+def applied_of(rows: Iterable[Row]) -> dict[str, Applied]:
+    """Return the same from the rows that APPLIED finds."""
+    return {name: Applied(_text(at), additive) for name, at, additive in rows}
+
+
+def missing(found: Mapping[str, Applied]) -> list[str]:
+    """Return the migrations of this version that are not among these, oldest first."""
+    return [name for name in known() if name not in found]
 
 
 def require_current(db: Connection) -> None:
@@ -126,7 +135,7 @@ def upgrade(db: Connection, target: str | None = None, *, sleep: Callable[[float
 
     def apply(connection: psycopg.Connection[Row]) -> Change:
         found = _applied(connection, db.schema)
-        _refuse_newer(found, db)
+        refuse_newer(found, db)
         missing = [each for each in schema.MIGRATIONS[: last + 1] if each.name not in found]
         backend = public.refuse_unfit(connection, db.address) if db.schema == SCHEMA else []
         if missing:
@@ -242,12 +251,12 @@ def _make_schema(connection: psycopg.Connection[Row], db: Connection) -> None:
     )
 
 
-def _require_current(found: dict[str, Applied], db: Connection) -> None:
-    _refuse_newer(found, db)
-    if missing := [name for name in known() if name not in found]:
+def _require_current(found: Mapping[str, Applied], db: Connection) -> None:
+    refuse_newer(found, db)
+    if left := missing(found):
         hint = "`atom-sync db upgrade` brings it up to date"
         raise DatabaseError(
-            f"the database {db.address} is not up to date: it lacks {', '.join(missing)}",
+            f"the database {db.address} is not up to date: it lacks {', '.join(left)}",
             hint=hint if found else f"{hint}, and so does the next sync",
         )
 
@@ -289,19 +298,20 @@ def _applied(connection: psycopg.Connection[Row], name: str) -> dict[str, Applie
     # A query for a table that is not there would end the transaction that an upgrade is in.
     if not _one(connection, "SELECT to_regclass(%s) IS NOT NULL", (f'"{name}".schema_migration',))[0]:
         return {}
-    rows = connection.execute(
-        sql.SQL("SELECT name, applied_at, additive FROM {}.schema_migration ORDER BY number").format(
-            sql.Identifier(name)
-        )
-    )
-    return {name: Applied(_text(at), additive) for name, at, additive in rows}
+    return _read(connection, name)
+
+
+def _read(connection: psycopg.Connection[Row], name: str) -> dict[str, Applied]:
+    table = sql.Identifier(name, "schema_migration")
+    return applied_of(connection.execute(sql.SQL(APPLIED).format(table)))
 
 
 def _text(moment: datetime) -> str:
     return format_time(moment)
 
 
-def _refuse_newer(found: dict[str, Applied], db: Connection) -> None:
+def refuse_newer(found: Mapping[str, Applied], db: Connection) -> None:
+    """Refuse a database that a newer version has upgraded, unless this one can go on. Raises DatabaseError."""
     unknown = [name for name, each in found.items() if name not in known() and not each.additive]
     if unknown:
         raise DatabaseError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
@@ -141,9 +142,21 @@ class StoredLimits:
             return drop_fact(connection, RATE_LIMIT)
 
 
-def remaining_requests(connection: psycopg.Connection[Row], now: datetime, per_minute: int, per_hour: int) -> int:
-    """Return the number of requests to the database's marketplace that are left now."""
-    return _read(connection, now, ((per_minute, MINUTE), (per_hour, HOUR)), None).free()
+USED = """
+    SELECT coalesce(sum(requests) FILTER (WHERE second > %(minute)s), 0), coalesce(sum(requests), 0)
+    FROM request_budget WHERE second > %(hour)s AND second <= %(moment)s
+"""
+
+
+def used_parameters(now: datetime) -> dict[str, float]:
+    """Return the values that USED takes."""
+    moment = now.timestamp()
+    return {"minute": moment - MINUTE, "hour": moment - HOUR, "moment": moment}
+
+
+def remaining_requests(facts: Mapping[str, str], used: Row, now: datetime, per_minute: int, per_hour: int) -> int:
+    """Return the number of requests to the database's marketplace that are left now; `used` is what USED finds."""
+    return _budget(facts, used, now, ((per_minute, MINUTE), (per_hour, HOUR)), None).free()
 
 
 class _Budget(NamedTuple):
@@ -171,14 +184,14 @@ class _Budget(NamedTuple):
 
 def _read(connection: psycopg.Connection[Row], now: datetime, configured: Limits, marketplace: str | None) -> _Budget:
     """Return the budget now; of the database's own marketplace for None."""
-    moment = now.timestamp()
     facts = get_facts(connection, [RATE_LIMIT, MARKETPLACE])
-    row = connection.execute(
-        "SELECT coalesce(sum(requests) FILTER (WHERE second > %(minute)s), 0), coalesce(sum(requests), 0) "
-        "FROM request_budget WHERE second > %(hour)s AND second <= %(now)s",
-        {"minute": moment - MINUTE, "hour": moment - HOUR, "now": moment},
-    ).fetchone()
-    assert row is not None
+    used = connection.execute(USED, used_parameters(now)).fetchone()
+    assert used is not None
+    return _budget(facts, used, now, configured, marketplace)
+
+
+def _budget(facts: Mapping[str, str], used: Row, now: datetime, configured: Limits, marketplace: str | None) -> _Budget:
+    moment = now.timestamp()
     of = facts.get(MARKETPLACE) if marketplace is None else marketplace
     found = request_limits.in_force(facts.get(RATE_LIMIT), moment, of)
-    return _Budget(moment, configured, found, {MINUTE: int(row[0]), HOUR: int(row[1])})
+    return _Budget(moment, configured, found, {MINUTE: int(used[0]), HOUR: int(used[1])})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -29,6 +30,14 @@ from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.facts import drop_fact, get_fact, set_fact
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.times import format_time, parse_time
+
+NEWEST_RUN = """
+    SELECT status, started_at, error_message, reasons FROM sync_run WHERE kind = 'skills' ORDER BY id DESC LIMIT 1
+"""
+NEWEST_SUCCESS = """
+    SELECT finished_at FROM sync_run WHERE kind = 'skills' AND status = 'success' ORDER BY id DESC LIMIT 1
+"""
+AUTO_SYNC_OFF = f"SELECT FROM sync_state WHERE id = '{SYNC_STATE_ID}' AND NOT auto_sync_enabled"
 
 
 class Runs:
@@ -198,17 +207,19 @@ class Runs:
 
 def read_state(connection: psycopg.Connection[Row]) -> SyncState:
     """Return the state of the skills sync as the audit trail has it, whatever other programs wrote elsewhere."""
-    newest = connection.execute(
-        "SELECT status, started_at, error_message, reasons FROM sync_run WHERE kind = 'skills' ORDER BY id DESC LIMIT 1"
-    ).fetchone()
-    success = connection.execute(
-        "SELECT finished_at FROM sync_run WHERE kind = 'skills' AND status = 'success' ORDER BY id DESC LIMIT 1"
-    ).fetchone()
-    results: dict[str, float] = dict(
-        connection.execute("SELECT labels, value FROM counter WHERE name = 'runs'").fetchall()
-    )
-    succeeded, failed = (int(results.get(json.dumps({"result": each}), 0)) for each in ("success", "failed"))
-    before = None if newest and success else parse_time(get_fact(connection, LAST_SUCCESS))
+    newest = connection.execute(NEWEST_RUN).fetchone()
+    success = connection.execute(NEWEST_SUCCESS).fetchone()
+    counters = connection.execute("SELECT name, labels, value FROM counter WHERE name = 'runs'").fetchall()
+    results = {(name, labels): value for name, labels, value in counters}
+    return state_of(newest, success, results, None if newest and success else get_fact(connection, LAST_SUCCESS))
+
+
+def state_of(
+    newest: Row | None, success: Row | None, counters: Mapping[tuple[str, str], float], last_success: str | None
+) -> SyncState:
+    """Return the same of what NEWEST_RUN and NEWEST_SUCCESS find, the counters, and the fact LAST_SUCCESS."""
+    succeeded, failed = (int(counters.get(("runs", json.dumps({"result": each})), 0)) for each in ("success", "failed"))
+    before = None if newest and success else parse_time(last_success)
     status = "idle"
     if newest is not None:
         status = {"success": "idle", "running": "syncing"}.get(newest["status"], "error")
@@ -262,8 +273,7 @@ def mirror_state(connection: psycopg.Connection[Row], now: datetime) -> None:
 
 def auto_sync_is_off(connection: psycopg.Connection[Row]) -> bool:
     """Tell whether the Atom backend has switched scheduled syncs off."""
-    query = "SELECT FROM sync_state WHERE id = %s AND NOT auto_sync_enabled"
-    return bool(connection.execute(query, (SYNC_STATE_ID,)).fetchall())
+    return bool(connection.execute(AUTO_SYNC_OFF).fetchall())
 
 
 def last_run_started_at(connection: psycopg.Connection[Row], kind: str) -> datetime | None:

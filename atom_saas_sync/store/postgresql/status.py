@@ -1,13 +1,13 @@
 """The whole state in one value, read in one transaction: what status, health and metrics are views of.
 
-Few statements that indexes answer: `status` and probes ask this often, also of a cache of 100,000 skills. Nothing is
-created, upgraded or written.
+Statements that indexes answer, all sent together: `status` and probes ask this often, also of a cache of 100,000
+skills. Nothing is created, upgraded or written.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from math import isfinite
 from typing import Any
@@ -17,24 +17,25 @@ from msgspec.structs import replace
 
 from atom_saas_sync.core.canonical import decode_object
 from atom_saas_sync.core.server_address import ServerAddress
+from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model import PastRun, ScheduledJob, Status, SyncState, TrustState, WebSocketState
 from atom_saas_sync.store.names import (
     CLOCK_SKEW,
     EMERGENCY_STOP,
+    LAST_SUCCESS,
     MARKETPLACE,
+    RATE_LIMIT,
     REACHED_AT,
     REVOCATIONS_BROKEN,
     TAMPERED,
 )
-from atom_saas_sync.store.postgresql import migrations
-from atom_saas_sync.store.postgresql.counters import read_counters
+from atom_saas_sync.store.postgresql import counters, facts, migrations
 from atom_saas_sync.store.postgresql.database import Database
-from atom_saas_sync.store.postgresql.facts import get_facts
-from atom_saas_sync.store.postgresql.lifetime import EXPIRED, JOINED, size_of, time_parameters
-from atom_saas_sync.store.postgresql.requests import remaining_requests
+from atom_saas_sync.store.postgresql.lifetime import EXPIRED, JOINED, SIZE, time_parameters
+from atom_saas_sync.store.postgresql.requests import USED, remaining_requests, used_parameters
 from atom_saas_sync.store.postgresql.resolutions import OPEN
 from atom_saas_sync.store.postgresql.rows import Row
-from atom_saas_sync.store.postgresql.runs import auto_sync_is_off, read_state
+from atom_saas_sync.store.postgresql.runs import AUTO_SYNC_OFF, NEWEST_RUN, NEWEST_SUCCESS, state_of
 from atom_saas_sync.store.postgresql.session import advisory_class, advisory_key
 from atom_saas_sync.times import parse_time
 
@@ -71,6 +72,46 @@ _RUN = """
         counts
     FROM sync_run
 """
+_LOCKS = """
+    SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND classid::bigint = %(locks)s
+"""
+_QUESTIONS: Mapping[str, str] = {
+    "migrations": migrations.APPLIED.format("schema_migration"),
+    "figures": _FIGURES,
+    "counters": counters.READ,
+    "facts": facts.READ,
+    "locks": _LOCKS,
+    "hosts": "SELECT kind, host FROM run_lock",
+    "size": SIZE,
+    "newest_run": NEWEST_RUN,
+    "newest_success": NEWEST_SUCCESS,
+    "runs": f"{_RUN} ORDER BY id DESC LIMIT {_RUNS_SHOWN}",
+    "last_runs": f"""
+        SELECT DISTINCT ON (kind) * FROM (
+            {_RUN} WHERE kind IN ('skills', 'categories', 'ratings') AND finished_at IS NOT NULL) AS r
+        ORDER BY kind, started_at DESC, id DESC
+    """,  # noqa: S608 - constants
+    "websocket": "SELECT * FROM websocket_state WHERE id = 1",
+    "conflicts": f"SELECT severity, count(*) FROM conflict_log WHERE {OPEN} GROUP BY severity",  # noqa: S608 - a constant
+    "auto_sync_off": AUTO_SYNC_OFF,
+    "jobs": "SELECT id, name, minutes, next_run_time FROM scheduled_job ORDER BY id",
+    "requests": USED,
+    "waiting": "SELECT reason, count(*), min(first_seen_at) FROM skill_offer WHERE kind = 'hold' GROUP BY reason",
+    "trust": _TRUST,
+}
+_FACTS = (
+    CLOCK_SKEW,
+    EMERGENCY_STOP,
+    LAST_SUCCESS,
+    MARKETPLACE,
+    RATE_LIMIT,
+    REACHED_AT,
+    REVOCATIONS_BROKEN,
+    TAMPERED,
+)
+_Answers = Mapping[str, Sequence[Row]]
+_NOT_THERE = {"42P01", "3F000", "42703"}  # a table, the schema, a column
 
 
 def read_status(
@@ -91,121 +132,120 @@ def read_status(
     """
     trust = TrustState(admission, admission_scope)
     with Database.open(address, migrate=False, read_only=True, busy_timeout_seconds=_TIMEOUT_SECONDS) as database:
-        migrations.refuse_newer(database)
-        revision, pending = migrations.current(database), bool(migrations.pending(database))
-        if pending:
-            free = min(per_minute, per_hour)
+        try:
+            with database.asking() as connection:
+                values = _values(database, now)
+                asked = {name: connection.execute(query, values) for name, query in _QUESTIONS.items()}
+                answers = {name: cursor.fetchall() for name, cursor in asked.items()}
+            found = migrations.applied_of(answers["migrations"])
+        except DatabaseError as error:
+            if getattr(error.__cause__, "sqlstate", None) not in _NOT_THERE:
+                raise
+            answers, found = {}, migrations.applied(database)
+        migrations.refuse_newer(found, database)
+        revision = next(reversed(found), None)
+        if migrations.missing(found):
             return Status(
                 read_at=now,
                 database_path=str(address),
                 is_on_server=True,
                 revision=revision,
-                rate_limit_remaining=free,
+                rate_limit_remaining=min(per_minute, per_hour),
                 trust=trust,
             )
-        with database.reading() as connection:
-            found = _read(connection, database, revision, now, (per_minute, per_hour))
-            return replace(found, trust=_trust(connection, trust))
+    limits = per_minute, per_hour
+    return replace(_status(answers, address, revision, now, limits), trust=_trust(answers, trust))
 
 
 def held_locks(connection: psycopg.Connection[Row], schema: str, kinds: Collection[str]) -> frozenset[str]:
     """Return those of these kinds whose lock is held now, by any host."""
-    rows = connection.execute(
-        "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 "
-        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND classid::bigint = %s",
-        (advisory_class(schema) % _UNSIGNED,),
-    )
-    held = {row[0] for row in rows}
-    return frozenset(kind for kind in kinds if advisory_key(kind) % _UNSIGNED in held)
+    return _held(connection.execute(_LOCKS, {"locks": advisory_class(schema) % _UNSIGNED}).fetchall(), kinds)
 
 
-def _read(
-    connection: psycopg.Connection[Row],
-    database: Database,
-    revision: str | None,
-    now: datetime,
-    limits: tuple[int, int],
+def _held(locks: Sequence[Row], kinds: Collection[str]) -> frozenset[str]:
+    numbers = {row[0] for row in locks}
+    return frozenset(kind for kind in kinds if advisory_key(kind) % _UNSIGNED in numbers)
+
+
+def _values(database: Database, now: datetime) -> dict[str, Any]:
+    return {
+        **time_parameters(now),
+        **used_parameters(now),
+        "facts": list(_FACTS),
+        "locks": advisory_class(database.schema) % _UNSIGNED,
+    }
+
+
+def _status(
+    answers: _Answers, address: ServerAddress, revision: str | None, now: datetime, limits: tuple[int, int]
 ) -> Status:
-    row = connection.execute(_FIGURES, time_parameters(now)).fetchone()
-    assert row is not None
-    figures: dict[str, Any] = dict(row.items())
-    counters = read_counters(connection)
-    facts = get_facts(connection, [CLOCK_SKEW, EMERGENCY_STOP, MARKETPLACE, REACHED_AT, TAMPERED])
-    held = held_locks(connection, database.schema, (*_RUN_KINDS, _WATCH_LOCK))
+    figures: dict[str, Any] = dict(answers["figures"][0].items())
+    counted = {(name, labels): value for name, labels, value in answers["counters"]}
+    known: dict[str, str] = dict(answers["facts"])
+    held = _held(answers["locks"], (*_RUN_KINDS, _WATCH_LOCK))
     running = held & frozenset(_RUN_KINDS)
-    last = connection.execute(
-        f"SELECT DISTINCT ON (kind) * FROM ({_RUN} WHERE kind = ANY(%s) AND finished_at IS NOT NULL) AS r "  # noqa: S608
-        "ORDER BY kind, started_at DESC, id DESC",
-        (["skills", "categories", "ratings"],),
-    )
     return Status(
         read_at=now,
-        database_path=str(database.address),
+        database_path=str(address),
         is_on_server=True,
-        hosts=_hosts(connection, held),
-        marketplace=facts.get(MARKETPLACE),
-        database_bytes=size_of(connection),
+        hosts={kind: host for kind, host in answers["hosts"] if kind in held},
+        marketplace=known.get(MARKETPLACE),
+        database_bytes=int(answers["size"][0][0] or 0),
         revision=revision,
         migrations_pending=False,
-        sync=_sync_state(connection, running=running),
-        websocket=_websocket_state(connection, alive=_WATCH_LOCK in held),
+        sync=_sync_state(answers, counted, known, running=running),
+        websocket=_websocket_state(answers["websocket"], alive=_WATCH_LOCK in held),
         running=running,
-        runs=tuple(_past_run(row) for row in connection.execute(f"{_RUN} ORDER BY id DESC LIMIT {_RUNS_SHOWN}")),
-        last_runs={each.kind: each for each in map(_past_run, last)},
-        republished=int(sum(value for (name, _), value in counters.items() if name == "republished")),
-        tampered=_tampered(facts.get(TAMPERED)),
-        conflicts_open=dict(
-            connection.execute(f"SELECT severity, count(*) FROM conflict_log WHERE {OPEN} GROUP BY severity").fetchall()  # noqa: S608
-        ),
-        emergency_stop=EMERGENCY_STOP in facts,
-        auto_sync_off=auto_sync_is_off(connection),
-        jobs=tuple(
-            ScheduledJob(*job)
-            for job in connection.execute("SELECT id, name, minutes, next_run_time FROM scheduled_job ORDER BY id")
-        ),
-        marketplace_reached_at=parse_time(facts.get(REACHED_AT)),
-        clock_skew_seconds=_figure(facts.get(CLOCK_SKEW)),
-        rate_limit_remaining=remaining_requests(connection, now, *limits),
-        counters=counters,
+        runs=tuple(map(_past_run, answers["runs"])),
+        last_runs={each.kind: each for each in map(_past_run, answers["last_runs"])},
+        republished=int(sum(value for (name, _), value in counted.items() if name == "republished")),
+        tampered=_tampered(known.get(TAMPERED)),
+        conflicts_open=dict(answers["conflicts"]),
+        emergency_stop=EMERGENCY_STOP in known,
+        auto_sync_off=bool(answers["auto_sync_off"]),
+        jobs=tuple(ScheduledJob(*job) for job in answers["jobs"]),
+        marketplace_reached_at=parse_time(known.get(REACHED_AT)),
+        clock_skew_seconds=_figure(known.get(CLOCK_SKEW)),
+        rate_limit_remaining=remaining_requests(known, answers["requests"][0], now, *limits),
+        counters=counted,
         **figures,
     )
 
 
-def _trust(connection: psycopg.Connection[Row], trust: TrustState) -> TrustState:
-    by_reason = connection.execute(
-        "SELECT reason, count(*), min(first_seen_at) FROM skill_offer WHERE kind = 'hold' GROUP BY reason"
-    ).fetchall()
-    figures = connection.execute(_TRUST).fetchone()
-    assert figures is not None
+def _trust(answers: _Answers, trust: TrustState) -> TrustState:
+    waiting = answers["waiting"]
     return replace(
         trust,
-        waiting_by_reason={reason: number for reason, number, _ in by_reason},
-        oldest_waiting_at=min((row[2] for row in by_reason), default=None),
-        **dict(figures.items()),
-        revocations_broken=get_facts(connection, [REVOCATIONS_BROKEN]).get(REVOCATIONS_BROKEN) == "1",
+        waiting_by_reason={reason: number for reason, number, _ in waiting},
+        oldest_waiting_at=min((row[2] for row in waiting), default=None),
+        **dict(answers["trust"][0].items()),
+        revocations_broken=_fact(answers, REVOCATIONS_BROKEN) == "1",
     )
 
 
-def _hosts(connection: psycopg.Connection[Row], held: Collection[str]) -> dict[str, str]:
-    """Return which host holds each of these locks."""
-    if not held:
-        return {}
-    rows = connection.execute("SELECT kind, host FROM run_lock WHERE kind = ANY(%s)", (list(held),))
-    return dict(rows.fetchall())
+def _fact(answers: _Answers, name: str) -> str | None:
+    return next((row["value"] for row in answers["facts"] if row["name"] == name), None)
 
 
-def _sync_state(connection: psycopg.Connection[Row], *, running: frozenset[str]) -> SyncState:
-    state = read_state(connection)
+def _sync_state(
+    answers: _Answers,
+    counted: Mapping[tuple[str, str], float],
+    known: Mapping[str, str],
+    *,
+    running: frozenset[str],
+) -> SyncState:
+    newest, success = (next(iter(answers[name]), None) for name in ("newest_run", "newest_success"))
+    state = state_of(newest, success, counted, known.get(LAST_SUCCESS))
     if state.status == "syncing" and "skills" not in running:
         # The last state of a killed process. The next run counts it as failed.
         return replace(state, status="error", last_error="the process was killed")
     return state
 
 
-def _websocket_state(connection: psycopg.Connection[Row], *, alive: bool) -> WebSocketState:
-    row = connection.execute("SELECT * FROM websocket_state WHERE id = 1").fetchone()
-    if row is None:
+def _websocket_state(rows: Sequence[Row], *, alive: bool) -> WebSocketState:
+    if not rows:
         return WebSocketState(alive=alive)
+    (row,) = rows
     return WebSocketState(
         connected=row["connected"],
         alive=alive,

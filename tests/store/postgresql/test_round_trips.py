@@ -65,6 +65,20 @@ def test_a_batch_of_messages_is_applied_in_four_round_trips(machine: Machine, tr
             assert len(batch) <= _MOST, batch
 
 
+def test_status_takes_three_round_trips(machine: Machine, trips: Trips) -> None:
+    sync(machine, trips)
+    trips.forget()
+    result = machine.command("status", "--json", ATOM_SAAS_DATABASE_URL=trips.url)
+    assert json.loads(result.stdout)["cache"]["skills_count"] == 60
+    assert len(trips.all()) <= 3, trips.all()
+
+
+def test_status_of_no_tables_says_so_and_logs_nothing(machine: Machine, postgresql_url: str) -> None:
+    result = machine.command("status", ATOM_SAAS_DATABASE_URL=postgresql_url)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "does not exist yet or has no tables of atom-sync" in result.stdout
+
+
 def _message(kind: str, skill_id: str) -> Message:
     fields = _CHANGES.get(kind, {})
     sent = f"{_NOW:%Y-%m-%dT%H:%M:%SZ}"

@@ -81,7 +81,7 @@ class Connection:
         with self._translated():
             answer = self._begin(durable=durable, bulk=True, wait_seconds=None, question=question)
             try:
-                with self.connection.pipeline():
+                with self._pipeline():
                     yield self.connection, answer[0]
                     self._command("COMMIT")
             except BaseException:
@@ -111,7 +111,7 @@ class Connection:
         self._refuse_nesting()
         with self._translated():
             try:
-                with self.connection.pipeline():
+                with self._pipeline():
                     for statement in f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY{self._set_up}".split("; "):
                         self._command(statement)
                     yield self.connection
@@ -237,6 +237,17 @@ class Connection:
                     self._roll_back()
                     raise _overtaken(kind)
         return asked
+
+    @contextmanager
+    def _pipeline(self) -> Iterator[None]:
+        with self.connection.pipeline() as pipeline:
+            try:
+                yield
+            except BaseException:
+                # Otherwise the driver logs at the end what only follows from the first error.
+                with suppress(psycopg.Error):
+                    pipeline.sync()
+                raise
 
     def _start(self, statements: str) -> psycopg.Cursor[Row]:
         """Begin a transaction; where the connection broke since the last one, connect again, once."""

@@ -77,7 +77,10 @@ def main() -> None:
         rounds = []
         for number in range(ROUNDS):
             rounds.append(one_round(sandbox, Path(directory), POLICIES[:: 1 if number % 2 else -1], changed))
-            print(f"round {number + 1} of {ROUNDS}: " + ", ".join(f"{p} {rounds[-1][p]:.2f} s" for p in POLICIES), flush=True)
+            print(
+                f"round {number + 1} of {ROUNDS}: " + ", ".join(f"{p} {rounds[-1][p]:.2f} s" for p in POLICIES),
+                flush=True,
+            )
     ratios = [seconds["review"] / seconds["open"] for seconds in rounds]
     applied, held = (statistics.median(seconds[policy] for seconds in rounds) for policy in POLICIES)
     low, high = interval(ratios)

@@ -96,7 +96,7 @@ class Reading:
     def count(self, wanted: SkillFilter) -> int:
         """Return the number of matching skills."""
         with self._database.reading() as connection:
-            if wanted.everything:
+            if wanted.everything and not _keeps_back(connection):
                 return _number(connection, f"SELECT (SELECT count(*) FROM skill_cache) - count(*) FROM ({_HIDDEN})", {})  # noqa: S608 - constants
             return _number(
                 connection,
@@ -187,7 +187,7 @@ class Reading:
         }
 
     def _count_found(self, connection: sqlite3.Connection, values: Mapping[str, Any], wanted: SkillFilter) -> int:
-        if not wanted.everything:
+        if not wanted.everything or _keeps_back(connection):
             return _number(
                 connection,
                 f"""
@@ -216,6 +216,12 @@ class Reading:
             {**values, "ids": json.dumps(ids)},
         )
         return (_skill(row) for row in rows)
+
+
+def _keeps_back(connection: sqlite3.Connection) -> bool:
+    """Tell whether the view may hide cached rows because of a quarantine or a revocation: then the view must count."""
+    query = "SELECT EXISTS (SELECT 1 FROM gate_quarantine) OR EXISTS (SELECT 1 FROM gate_revocation)"
+    return bool(_number(connection, query, {}))
 
 
 def match_expression(text: str, wanted: SkillFilter | None = None) -> str | None:

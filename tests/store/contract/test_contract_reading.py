@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from store_rooms import DAY, HOUR, NOW, SECOND, Rooms, skill
 
+from atom_saas_sync.core.gate.types import Quarantined, Revocation
 from atom_saas_sync.core.plan import plan_deleted
 from atom_saas_sync.model import Action, CachedSkill, Outcome, SkillFilter, Sort
 from atom_saas_sync.model.effects import MarkDeleted
@@ -51,6 +52,27 @@ def test_lists_are_sorted_and_limited(four: Rooms, sort: Sort, order: str) -> No
 def test_each_condition_must_hold(four: Rooms, wanted: SkillFilter, found: str) -> None:
     assert "".join(sorted(ids(four.reading().list_skills(wanted)))) == found
     assert four.reading().count(wanted) == len(found)
+
+
+@pytest.mark.parametrize("banned", ["quarantined", "revoked"])
+def test_what_only_the_view_hides_is_not_counted(four: Rooms, banned: str) -> None:
+    """Another program has put it back into the cache, and no command has run since that takes it out."""
+    (text,) = [each.text for each in four.reading().list_skills(SkillFilter()) if each.skill_id == "a"]
+    with four.gate().deciding() as batch:
+        if banned == "revoked":
+            batch.gate.add_revocation(Revocation(skill_id="a", added_by="eva"), NOW)
+        else:
+            batch.gate.quarantine(
+                [Quarantined("a", text, None, b"a" * 32, "quarantined", NOW, "eva", None, "marketplace")]
+            )
+    four.others.write_skill("a", text)
+    reading = four.reading()
+    assert (ids(reading.list_skills(SkillFilter())), reading.count(SkillFilter())) == ("cdb", 3)
+    assert reading.count(SkillFilter(category="office")) == 1
+    for words in ("pdf", "zebra", "%%"):
+        for sort in (None, "name"):
+            found, total = reading.search(words, SkillFilter(), sort=sort)
+            assert (ids(found), total) == ("b" if words == "pdf" else "", len(found)), (words, sort)
 
 
 def test_a_skill_says_where_it_comes_from_and_how_old_it_is(four: Rooms) -> None:

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from atom_saas_sync.core.canonical import version_from_fields
+from atom_saas_sync.core.gate.admission import admitted_before, written_here
 from atom_saas_sync.core.plan import plan_listed
 from atom_saas_sync.core.plan.listed import kept_base
 from atom_saas_sync.core.plan.sides import Sides
@@ -138,7 +139,7 @@ class Rooms:
         """Take a page of the list with these skills, as a run does; return what was planned."""
         with self.catalogue.batch() as batch:
             known = batch.known([each.skill_id for each in versions])
-            actions = [plan_listed(known.get(each.skill_id), each, strategy, now) for each in versions]
+            actions = [plan_listed(known.get(each.skill_id), admitted_before(each), strategy, now) for each in versions]
             batch.apply(actions, now, page=page)
             ids = {each.skill_id for each in versions}
             batch.record_page(page, ids, list_key=LIST, etag=etag, total=len(ids), now=now)
@@ -150,7 +151,7 @@ class Rooms:
             known = batch.known([each.skill_id for each in versions])
             for each in versions:
                 sides = Sides(known.get(each.skill_id) or SkillState(each.skill_id))
-                write = served(sides, each.text, each.fields, life=life_here(sides))
+                write = served(sides, written_here(each.text), each.fields, life=life_here(sides))
                 effects = write, *kept_base(sides, each.text)
                 batch.apply([Action(each.skill_id, Outcome.UPDATED, effects)], now, actor="ada")
 

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atom_saas_sync.core.canonical import version_from_fields
+from atom_saas_sync.core.gate.admission import admitted_before
 from atom_saas_sync.core.plan import plan_listed
 from atom_saas_sync.model import SkillFilter
 from atom_saas_sync.store.sqlite.catalogue import Catalogue
@@ -158,7 +159,7 @@ def test_a_search_counts_what_it_finds_and_looks_only_at_the_best(tmp_path: Path
             ]
             with catalogue.batch() as batch:
                 batch.known([version.skill_id for version in versions])
-                batch.apply([plan_listed(None, version, "merge", now) for version in versions], now)
+                batch.apply([plan_listed(None, admitted_before(version), "merge", now) for version in versions], now)
         reading = Reading(database, now=now)
         for text, total in (
             ("w7", 33),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from atom_saas_sync.core.canonical import stored_version, version_from_fields
+from atom_saas_sync.core.gate.admission import chosen_here, written_here
 from atom_saas_sync.core.incoming.skills import read_skill
 from atom_saas_sync.core.plan.sides import Sides
 from atom_saas_sync.core.plan.steps import NAMED, based_on, life_here, served, without_base
 from atom_saas_sync.model import Action, InvalidItem, LoggedConflict, Outcome, SkillState, SkillVersion
-from atom_saas_sync.model.effects import Effect, RemoveServed
+from atom_saas_sync.model.effects import Admitted, Effect, RemoveServed
 
 
 def plan_adoption(known: SkillState, logged: LoggedConflict) -> Action | None:
@@ -27,20 +28,21 @@ def plan_adoption(known: SkillState, logged: LoggedConflict) -> Action | None:
             effects = RemoveServed(known.skill_id), *without_base(sides, written=False, settles=False)
             return Action(known.skill_id, Outcome.DELETED, effects)
         return _write(sides, result, None)
-    remote = stored_version(known.skill_id, logged.remote_text)
-    if remote is None:
+    stored = stored_version(known.skill_id, logged.remote_text)
+    if stored is None:
         return None
+    remote = chosen_here(stored)
     if result is not None and result.content_digest == remote.content_digest:
         result = remote
     return _write(sides, result, remote)
 
 
-def _write(sides: Sides, result: SkillVersion | None, remote: SkillVersion | None) -> Action:
+def _write(sides: Sides, result: SkillVersion | None, remote: Admitted | None) -> Action:
     known = sides.known
     assert known.local_text is not None
     text = known.local_text if result is None or _is_version(known, result.text) else result.text
     written = text != known.local_text
-    effects: list[Effect] = [served(sides, text, None, life=life_here(sides))] if written else []
+    effects: list[Effect] = [served(sides, written_here(text), None, life=life_here(sides))] if written else []
     if remote is None:
         effects += without_base(sides, written=written, settles=False)
     else:

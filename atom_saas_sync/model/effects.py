@@ -8,12 +8,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NewType
 
 from msgspec import Struct
 
 from atom_saas_sync.model.conflicts import ConflictEntry
 from atom_saas_sync.model.skills import SkillVersion
+
+if TYPE_CHECKING:
+
+    class Admitted(SkillVersion, frozen=True):
+        """A version that the gate's verdict or a user admitted; only core/gate/admission.py makes it.
+
+        It exists for the type checker alone, and costs nothing. (mypy crashes on a NewType of a Struct.)
+        """
+else:
+    Admitted = SkillVersion
+
+Servable = NewType("Servable", str)
+"""The text of an admitted version, or one that was written or chosen here. Only core/gate/admission.py makes it."""
 
 
 class Identity(NamedTuple):
@@ -48,7 +61,7 @@ class WriteServed(Effect, frozen=True):
     `fields` is the text decoded, if the planner had it. `changed_at` is when it was last changed; None means now.
     """
 
-    text: str
+    text: Servable
     fields: Mapping[str, Any] | None
     life: Life
     changed_at: str | None
@@ -68,7 +81,7 @@ class ReplaceServed(WriteServed, frozen=True):
 class RefreshFigures(Effect, frozen=True):
     """Serve this text; only its volatile fields have changed."""
 
-    text: str
+    text: Servable
 
 
 class RemoveServed(Effect, frozen=True):
@@ -82,7 +95,7 @@ class SetBase(Effect, frozen=True):
     where the list showed it, if whoever carries the plan out does not know.
     """
 
-    version: SkillVersion
+    version: Admitted
     version_key: str
     kept_text: str | None
     confirmed: bool

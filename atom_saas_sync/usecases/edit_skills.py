@@ -22,8 +22,10 @@ from atom_saas_sync.core.incoming.fields import TEXT_FIELDS
 from atom_saas_sync.core.incoming.skills import read_skill
 from atom_saas_sync.core.plan import is_edited, is_tampered
 from atom_saas_sync.core.plan.edits import plan_edit, plan_removal, plan_revert
+from atom_saas_sync.core.plan.sides import Sides
 from atom_saas_sync.errors import NotFound, NotLocal, Tampered, UsageError
 from atom_saas_sync.model import InvalidItem, Outcome, SkillState, SkillVersion
+from atom_saas_sync.model.effects import Admitted
 from atom_saas_sync.usecases.gate.local import refuse_banned, take_out_revoked
 
 if TYPE_CHECKING:
@@ -270,7 +272,7 @@ def _refuse_unseen(known: Mapping[str, SkillState], skill_ids: Sequence[str], se
             raise UsageError(f"{skill_id!r} has changed meanwhile; nothing was done", hint="run it again")
 
 
-def _reverted(known: SkillState | None, skill_id: str) -> SkillVersion | None:
+def _reverted(known: SkillState | None, skill_id: str) -> Admitted | None:
     """Return the version to revert to; None if the skill has it. Raises UsageError if it cannot be reverted."""
     if known is None or (known.local_text is None and known.base is None):
         raise NotFound(f"there is no skill {skill_id!r} in the cache")
@@ -279,7 +281,7 @@ def _reverted(known: SkillState | None, skill_id: str) -> SkillVersion | None:
             f"conflict {known.waiting.id} is open: the marketplace has a different version, or has deleted the skill",
             hint=f"`atom-sync conflicts resolve {known.waiting.id} --strategy remote_wins` takes the remote version",
         )
-    base = None if known.base_text is None else stored_version(skill_id, known.base_text)
+    base = Sides(known).base_version
     if base is None:
         raise UsageError(
             f"{skill_id!r} exists only here: there is no marketplace version to revert to",

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from atom_saas_sync.core.canonical import stored_version, version_from_fields, version_key
+from atom_saas_sync.core.gate.admission import admitted_before
 from atom_saas_sync.core.plan import plan_deleted, plan_listed
 from atom_saas_sync.model import (
     STRATEGIES,
@@ -119,7 +120,7 @@ def known_of(cell: Cell) -> SkillState | None:
 def decide(cell: Cell, strategy: Strategy) -> Action | None:
     known = known_of(cell)
     if cell.remote != "-":
-        return plan_listed(known, VERSIONS[cell.remote], strategy, NOW)
+        return plan_listed(known, admitted_before(VERSIONS[cell.remote]), strategy, NOW)
     assert known is not None
     return plan_deleted(known, strategy)
 

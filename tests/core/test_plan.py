@@ -11,6 +11,7 @@ from decision_table import BASE, CELLS, LOCAL, NOW, REMOTE, WAITING_CELLS, Cell,
 from msgspec.structs import replace
 
 from atom_saas_sync.core.canonical import version_from_fields
+from atom_saas_sync.core.gate.admission import admitted_before
 from atom_saas_sync.core.plan import classify, plan_deleted, plan_listed, plan_resolution, resolve
 from atom_saas_sync.core.plan.sides import base_of
 from atom_saas_sync.model import (
@@ -39,7 +40,8 @@ def test_a_decision_carried_out_needs_no_second_one(cell: Cell, strategy: Strate
     if action is None or action.cache == "remove" or cell.remote == "-":
         return
     after = carried_out(cell, action)
-    again = plan_listed(after, {"A": BASE, "R": REMOTE}.get(cell.remote, action.remote or BASE), strategy, NOW)
+    shown = {"A": BASE, "R": REMOTE}.get(cell.remote, action.remote or BASE)
+    again = plan_listed(after, admitted_before(shown), strategy, NOW)
     assert (again.outcome, again.cache, again.conflict) == (Outcome.UNCHANGED, "keep", None)
 
 
@@ -115,7 +117,7 @@ def test_an_edited_copy_follows_the_ratings_and_keeps_its_time(remote: SkillVers
     assert known is not None
     edited = rated(LOCAL, 1, "2026-03-01T00:00:00Z")
     known = replace(known, local_text=edited.text, local_updated_at="2026-01-01T00:00:00Z")
-    action = plan_listed(known, rated(remote, 4.5, "2026-02-01T00:00:00Z"), strategy, NOW)
+    action = plan_listed(known, admitted_before(rated(remote, 4.5, "2026-02-01T00:00:00Z")), strategy, NOW)
     (write,) = (each for each in action.effects if isinstance(each, WriteServed))
     written = json.loads(write.text)
     assert (written["average_rating"], written["updated_at"]) == (4.5, "2026-02-01T00:00:00Z")
@@ -136,7 +138,7 @@ def test_the_newer_side_is_determined_before_the_refresh() -> None:
         base=replace(known.base, content_digest=base.content_digest, text=base.text),
     )
     newer = rated(remote, 2, "2026-02-01T00:00:00Z")
-    waits = plan_listed(known, newer, "manual", NOW)
+    waits = plan_listed(known, admitted_before(newer), "manual", NOW)
     (write,) = (each for each in waits.effects if isinstance(each, WriteServed))
     conflict = Conflict("OTHER", "LOW", write.text, newer.text, base.text)
     # The refreshed text has the remote time in it; the row keeps the local one.
@@ -150,7 +152,7 @@ def test_the_same_version_with_other_code_is_republished_once() -> None:
     known = known_of(Cell("A", "L", "R"))
     assert known is not None
     assert known.base is not None
-    first, second = (skill(version="1.0", code=code) for code in ("a", "b"))
+    first, second = (admitted_before(skill(version="1.0", code=code)) for code in ("a", "b"))
     base = replace(
         known.base,
         exec_digest=first.exec_digest,
@@ -180,7 +182,7 @@ def test_a_text_that_is_not_json_is_not_lost() -> None:
     assert known is not None
     spoiled = replace(known, local_text="not JSON at all")
     for strategy in STRATEGIES:
-        action = plan_listed(spoiled, REMOTE, strategy, NOW)
+        action = plan_listed(spoiled, admitted_before(REMOTE), strategy, NOW)
         assert action.conflict is not None
         assert action.conflict.conflict.local_text == "not JSON at all"
     assert plan_deleted(spoiled, "manual") is not None

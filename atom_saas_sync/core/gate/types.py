@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from msgspec import Struct, field
 
-from atom_saas_sync.model import TRIPPING_REASONS, SkillVersion
+from atom_saas_sync.model import TRIPPING_REASONS
 
 Admission = Literal["open", "age", "review", "lock", "deny"]
 """A policy, from loose to strict. Only a rule can have `deny`."""
@@ -49,7 +49,7 @@ REFUSALS: frozenset[Reason] = frozenset({"revoked", "denied", "rejected"})
 
 ADOPTED = "adopted"
 BY_POLICY = "policy"
-"""Values of `Admitted.by` that are not a person."""
+"""Values of `admitted_by` that are not a person."""
 
 SHORTEST_DIGEST = 12
 """The minimum number of hexadecimal digits in a typed digest."""
@@ -182,17 +182,6 @@ class ScanResult(Struct, frozen=True):
     content_digest: bytes
     passed: bool
     note: str | None
-    at: datetime
-
-
-class Admitted(Struct, frozen=True):
-    """A version of the marketplace that may be served. Only core/gate creates it (tests/test_architecture.py).
-
-    `by` is `policy`, `adopted`, or the person who admitted it.
-    """
-
-    version: SkillVersion
-    by: str
     at: datetime
 
 

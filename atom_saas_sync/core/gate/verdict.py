@@ -13,7 +13,7 @@ from atom_saas_sync.core.canonical import version_key
 from atom_saas_sync.core.gate.names import publisher_of
 from atom_saas_sync.core.gate.revocations import describe, revoked
 from atom_saas_sync.core.gate.rules import Ruling, ruling, stricter
-from atom_saas_sync.core.gate.types import Admitted, Evidence, Gate, MaxChanged, Reason, Served, Verdict
+from atom_saas_sync.core.gate.types import Evidence, Gate, MaxChanged, Reason, Served, Verdict
 from atom_saas_sync.model import SkillVersion
 
 _BEFORE_ADOPTION = 5
@@ -60,18 +60,6 @@ def judge(gate: Gate, served: Served | None, remote: SkillVersion, evidence: Evi
 def ruling_of(gate: Gate, served: Served | None, remote: SkillVersion, evidence: Evidence, now: datetime) -> Ruling:
     """Return the policy that `judge` applies: from a rule, or from the settings."""
     return _case(gate, served, remote, evidence, now).ruling
-
-
-def admitted(remote: SkillVersion, verdict: Verdict, now: datetime) -> Admitted:
-    """Return an admitted version. Raises ValueError if `judge` did not admit it."""
-    if verdict.kind != "admit":
-        raise ValueError(f"not admitted: {verdict.reason}")
-    return Admitted(remote, verdict.by, now)
-
-
-def admitted_by(version: SkillVersion, by: str, now: datetime) -> Admitted:
-    """Return a version as admitted by a user, or as `adopted`."""
-    return Admitted(version, by, now)
 
 
 def is_abnormal(changed: int, served: int, limit: MaxChanged | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from atom_saas_sync.core.gate.admission import written_here
 from atom_saas_sync.core.plan.conflicts import closing, conflict_with, replaced_forgery
 from atom_saas_sync.core.plan.sides import Sides
 from atom_saas_sync.core.plan.steps import ended, life_here, logged, served, without_base
@@ -43,7 +44,7 @@ def settled_deletion(sides: Sides, resolution: Resolution) -> Action:
     if text is None:
         return _gone(sides, entry)
     written = text != sides.known.local_text
-    effects: list[Effect] = [served(sides, text, None, life=life_here(sides))] if written else []
+    effects: list[Effect] = [served(sides, written_here(text), None, life=life_here(sides))] if written else []
     effects += [*without_base(sides, written=written, settles=True), *logged(sides.skill_id, entry)]
     return Action(sides.skill_id, Outcome.UPDATED if written else Outcome.UNCHANGED, tuple(effects))
 

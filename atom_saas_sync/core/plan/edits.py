@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from atom_saas_sync.core.canonical import version_from_fields
+from atom_saas_sync.core.gate.admission import text_of, written_here
 from atom_saas_sync.core.merge import follow_volatile
 from atom_saas_sync.core.plan.conflicts import fields_of
 from atom_saas_sync.core.plan.listed import kept_base
 from atom_saas_sync.core.plan.sides import Sides
 from atom_saas_sync.core.plan.steps import life_here, restored, served
-from atom_saas_sync.model import Action, Outcome, SkillState, SkillVersion
-from atom_saas_sync.model.effects import Life, RemoveServed
+from atom_saas_sync.model import Action, Outcome, SkillState
+from atom_saas_sync.model.effects import Admitted, Life, RemoveServed
 
 
 def plan_edit(known: SkillState, fields: Mapping[str, Any]) -> Action | None:
@@ -21,7 +22,7 @@ def plan_edit(known: SkillState, fields: Mapping[str, Any]) -> Action | None:
     Volatile fields follow the marketplace: the cached text of an edited skill has the newest ones.
     """
     sides = Sides(known)
-    base = None if sides.base is None else sides.base.version
+    base = sides.base_version
     newest = fields_of(sides.local) or (None if base is None else base.fields)
     followed = fields if base is None or newest is None else follow_volatile(fields, newest)
     edited = version_from_fields(known.skill_id, followed)
@@ -30,15 +31,15 @@ def plan_edit(known: SkillState, fields: Mapping[str, Any]) -> Action | None:
     if base is not None and base.content_digest == edited.content_digest and known.waiting is None:
         return plan_revert(known, base)
     outcome = Outcome.ADDED if known.local_text is None else Outcome.UPDATED
-    write = served(sides, edited.text, edited.fields, life=life_here(sides))
+    write = served(sides, written_here(edited.text), edited.fields, life=life_here(sides))
     return Action(known.skill_id, outcome, (write, *kept_base(sides, edited.text)))
 
 
-def plan_revert(known: SkillState, base: SkillVersion) -> Action:
+def plan_revert(known: SkillState, base: Admitted) -> Action:
     """Plan to revert to the marketplace's version."""
     sides = Sides(known)
     lives = Life.CONFIRMED if sides.local is None else Life.AS_BEFORE
-    effects = served(sides, base.text, base.fields, life=lives), *restored(base, text=base.text)
+    effects = served(sides, text_of(base), base.fields, life=lives), *restored(base, text=base.text)
     return Action(base.skill_id, Outcome.UPDATED, effects, base)
 
 

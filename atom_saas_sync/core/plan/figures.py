@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from atom_saas_sync.core.canonical import json_text
+from atom_saas_sync.core.gate.admission import with_figures
 from atom_saas_sync.core.plan.sides import Sides, StoredText
 from atom_saas_sync.model import Action, Outcome, RatingReceipt, SkillState
-from atom_saas_sync.model.effects import Effect, ReadAgain, ReadPageAgain, RefreshBase, RefreshFigures
+from atom_saas_sync.model.effects import Effect, ReadAgain, ReadPageAgain, RefreshBase, RefreshFigures, Servable
 
 
 def plan_figures(known: SkillState, receipt: RatingReceipt) -> Action:
@@ -28,7 +28,7 @@ def plan_figures(known: SkillState, receipt: RatingReceipt) -> Action:
     return Action(skill_id, Outcome.UNCHANGED, tuple(effects))
 
 
-def _with_figures(side: StoredText | None, figures: dict[str, float]) -> str | None:
+def _with_figures(side: StoredText | None, figures: dict[str, float]) -> Servable | None:
     if side is None or side.fields is None:
         return None
-    return json_text({**side.fields, **figures})
+    return with_figures(side.fields, {**side.fields, **figures})

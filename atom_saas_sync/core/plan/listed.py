@@ -9,6 +9,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from atom_saas_sync.core.canonical import same, version_from_fields, version_key
+from atom_saas_sync.core.gate.admission import text_of, written_here
 from atom_saas_sync.core.merge import follow_volatile
 from atom_saas_sync.core.plan.conflicts import (
     changed_at,
@@ -36,13 +37,23 @@ from atom_saas_sync.core.plan.steps import (
     served,
 )
 from atom_saas_sync.model import Action, ConflictEntry, Outcome, Resolution, SkillState, SkillVersion, Strategy
-from atom_saas_sync.model.effects import AddServed, Effect, KeepBase, Life, NoteRepublished, SetBase, UnmarkDeleted
+from atom_saas_sync.model.effects import (
+    AddServed,
+    Admitted,
+    Effect,
+    KeepBase,
+    Life,
+    NoteRepublished,
+    Servable,
+    SetBase,
+    UnmarkDeleted,
+)
 from atom_saas_sync.times import CLOCK_TOLERANCE, parse_time
 
 
 def plan_listed(
     known: SkillState | None,
-    remote: SkillVersion,
+    remote: Admitted,
     strategy: Strategy,
     now: datetime,
     *,
@@ -59,10 +70,10 @@ def plan_listed(
     return with_alarm(plan_sides(sides, remote, strategy, now, source), sides, seen_otherwise=seen_otherwise)
 
 
-def _new(remote: SkillVersion, source: Source) -> Action:
+def _new(remote: Admitted, source: Source) -> Action:
     skill_id, key = remote.skill_id, version_key(remote.fields)
     effects = (
-        AddServed(skill_id, remote.text, remote.fields, Life.CONFIRMED, None),
+        AddServed(skill_id, text_of(remote), remote.fields, Life.CONFIRMED, None),
         SetBase(skill_id, remote, key, None, source.confirms, source.proof(remote, key)),
     )
     return Action(skill_id, Outcome.ADDED, effects, remote)
@@ -77,8 +88,8 @@ def plan_touched(known: SkillState, strategy: Strategy, now: datetime) -> Action
     sides = Sides(known)
     if sides.is_tampered or (known.local_text is not None and known.waiting is not None):
         return None
-    newest = sides.base if known.waiting is None else sides.waiting
-    return None if newest is None else _plan_stored(sides, newest.version, strategy, now)
+    newest = sides.base_version if known.waiting is None else sides.waiting_version
+    return _plan_stored(sides, newest, strategy, now)
 
 
 def plan_waiting(known: SkillState, strategy: Strategy, now: datetime, *, listed: bool) -> Action | None:
@@ -91,10 +102,10 @@ def plan_waiting(known: SkillState, strategy: Strategy, now: datetime, *, listed
     if known.waiting.remote_text is None:
         return plan_deleted(known, strategy)
     sides = Sides(known)
-    return _plan_stored(sides, sides.waiting.version, strategy, now) if listed and sides.waiting else None
+    return _plan_stored(sides, sides.waiting_version, strategy, now) if listed else None
 
 
-def _plan_stored(sides: Sides, newest: SkillVersion | None, strategy: Strategy, now: datetime) -> Action | None:
+def _plan_stored(sides: Sides, newest: Admitted | None, strategy: Strategy, now: datetime) -> Action | None:
     if newest is None:
         return None
     action = with_alarm(plan_sides(sides, newest, strategy, now, STORED), sides, seen_otherwise=False)
@@ -137,7 +148,7 @@ def _is_republished(sides: Sides, remote: SkillVersion, *, seen_otherwise: bool)
 
 
 def plan_sides(  # noqa: PLR0911 - a cell each
-    sides: Sides, remote: SkillVersion, strategy: Strategy, now: datetime, source: Source
+    sides: Sides, remote: Admitted, strategy: Strategy, now: datetime, source: Source
 ) -> Action:
     """Do the same as `plan_listed`, without marking republished versions."""
     known, base = sides.known, sides.known.base
@@ -161,24 +172,24 @@ def plan_sides(  # noqa: PLR0911 - a cell each
     return _settle(sides, remote, strategy, now, source)
 
 
-def _take_remote(sides: Sides, remote: SkillVersion, outcome: Outcome, source: Source) -> Action:
+def _take_remote(sides: Sides, remote: Admitted, outcome: Outcome, source: Source) -> Action:
     entry = closing(sides, remote, remote.text) or replaced_forgery(sides, remote)
     effects: tuple[Effect, ...] = (
-        served(sides, remote.text, remote.fields, life=life(sides, source)),
+        served(sides, text_of(remote), remote.fields, life=life(sides, source)),
         *based_on(sides, remote, source, text=remote.text, settles=entry is not None),
         *logged(remote.skill_id, entry),
     )
     return Action(remote.skill_id, outcome, effects, remote)
 
 
-def _respelled(sides: Sides, remote: SkillVersion, source: Source) -> Action:
+def _respelled(sides: Sides, remote: Admitted, source: Source) -> Action:
     """Store a different spelling of the same JSON, so that the next sync recognizes its bytes."""
     effects = _written(sides, remote, source, changed_at=sides.known.local_updated_at)
     effects += based_on(sides, remote, source, text=remote.text, settles=False)
     return Action(remote.skill_id, Outcome.UNCHANGED, tuple(effects), remote)
 
 
-def _converge(sides: Sides, remote: SkillVersion, source: Source) -> Action:
+def _converge(sides: Sides, remote: Admitted, source: Source) -> Action:
     entry, base = closing(sides, remote, remote.text), sides.known.base
     same_base = base is not None and not base.deleted and base.content_digest == remote.content_digest
     if entry is None and same_base and same_as(sides.local, remote.fields):
@@ -191,14 +202,14 @@ def _converge(sides: Sides, remote: SkillVersion, source: Source) -> Action:
     return Action(remote.skill_id, Outcome.UPDATED, tuple(effects), remote)
 
 
-def _written(sides: Sides, remote: SkillVersion, source: Source, *, changed_at: str | None = None) -> list[Effect]:
+def _written(sides: Sides, remote: Admitted, source: Source, *, changed_at: str | None = None) -> list[Effect]:
     """Serve the marketplace's text, unless it is already served."""
     if sides.known.local_text == remote.text:
         return []
-    return [served(sides, remote.text, remote.fields, life=life(sides, source), changed_at=changed_at)]
+    return [served(sides, text_of(remote), remote.fields, life=life(sides, source), changed_at=changed_at)]
 
 
-def _keep_edit(sides: Sides, remote: SkillVersion, now: datetime, source: Source) -> Action:
+def _keep_edit(sides: Sides, remote: Admitted, now: datetime, source: Source) -> Action:
     """Keep the local edit: the remote side equals the base (again), so no conflict is left. Volatile fields follow."""
     known, base = sides.known, sides.known.base
     assert base is not None
@@ -225,7 +236,7 @@ def kept_base(sides: Sides, text: str) -> list[KeepBase]:
     return [KeepBase(sides.skill_id, local)]
 
 
-def _settle(sides: Sides, remote: SkillVersion, strategy: Strategy, now: datetime, source: Source) -> Action:
+def _settle(sides: Sides, remote: Admitted, strategy: Strategy, now: datetime, source: Source) -> Action:
     """Handle a conflict: both sides changed in different ways."""
     known = sides.known
     if known.waiting is not None and known.waiting.reopened:
@@ -254,7 +265,7 @@ def _settle(sides: Sides, remote: SkillVersion, strategy: Strategy, now: datetim
 
 def settled(
     sides: Sides,
-    remote: SkillVersion,
+    remote: Admitted,
     result: SkillVersion,
     strategy: str,
     now: datetime,
@@ -266,11 +277,11 @@ def settled(
 
     `by_itself`: the strategy decided, not a user.
     """
-    local, text = sides.local, result.text
+    local, text = sides.local, written_here(result.text)
     if result.content_digest == remote.content_digest:
-        text = remote.text
+        text = text_of(remote)
     elif local is not None and same_as(local, result.fields):
-        text = local.text
+        text = written_here(local.text)
     stays = local is not None and result.content_digest == local.content_digest
     loses = by_itself and loses_local_edit(sides, result)
     entry = ConflictEntry(
@@ -293,11 +304,11 @@ def _outcome(sides: Sides, text: str) -> Outcome:
     return Outcome.UNCHANGED if text == sides.known.local_text else Outcome.UPDATED
 
 
-def _refreshed_text(sides: Sides, remote: SkillVersion) -> str:
+def _refreshed_text(sides: Sides, remote: SkillVersion) -> Servable:
     """Return the local text with the marketplace's volatile fields; the identical text if they are equal."""
     local = sides.local
     assert local is not None
     if local.fields is None:
-        return local.text
+        return written_here(local.text)
     fields = follow_volatile(local.fields, remote.fields)
-    return local.text if same(fields, local.fields) else version_from_fields(remote.skill_id, fields).text
+    return written_here(local.text if same(fields, local.fields) else version_from_fields(remote.skill_id, fields).text)

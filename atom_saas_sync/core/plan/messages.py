@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from atom_saas_sync.core.canonical import json_text, same, version_from, version_from_fields, version_key
+from atom_saas_sync.core.gate.admission import unjudged
 from atom_saas_sync.core.incoming.messages import RATING_FIGURES, RATING_UPDATE, SKILL_DELETE, Message
 from atom_saas_sync.core.plan.conflicts import fields_of
 from atom_saas_sync.core.plan.deletions import plan_deleted
@@ -71,7 +72,8 @@ def plan_told(told: Told, strategy: Strategy, now: datetime) -> Action:
     if told.deleted:
         action = plan_deleted(told.sides.known, strategy)
     elif told.remote is not None:
-        action = plan_sides(told.sides, told.remote, strategy, now, told.source)
+        (remote,) = unjudged({told.sides.skill_id: told.remote}).values()
+        action = plan_sides(told.sides, remote, strategy, now, told.source)
     return action or Action(told.sides.skill_id, Outcome.UNCHANGED)
 
 

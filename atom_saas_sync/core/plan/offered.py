@@ -7,13 +7,13 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from atom_saas_sync.core.canonical import json_text, same, version_key
+from atom_saas_sync.core.canonical import version_key
+from atom_saas_sync.core.gate.admission import judged, with_figures, written_here
 from atom_saas_sync.core.gate.names import publisher_of
 from atom_saas_sync.core.gate.revocations import describe, revoked
 from atom_saas_sync.core.gate.rules import ruling
 from atom_saas_sync.core.gate.types import BY_POLICY, Evidence, Gate, Offer, Quarantined, Served, Verdict
 from atom_saas_sync.core.gate.verdict import judge
-from atom_saas_sync.core.merge import follow_volatile
 from atom_saas_sync.core.plan.conflicts import conflict_with, fields_of
 from atom_saas_sync.core.plan.deletions import plan_deleted
 from atom_saas_sync.core.plan.listed import plan_sides, with_alarm
@@ -21,6 +21,7 @@ from atom_saas_sync.core.plan.sides import Sides, StoredText
 from atom_saas_sync.core.plan.steps import DECIDED, SENT, Source, logged, restored, served
 from atom_saas_sync.model import Action, ConflictEntry, Outcome, Resolution, SkillState, SkillVersion, Strategy
 from atom_saas_sync.model.effects import (
+    Admitted,
     DropOffer,
     Effect,
     KeepBase,
@@ -32,6 +33,7 @@ from atom_saas_sync.model.effects import (
     RefreshFigures,
     Release,
     RemoveServed,
+    Servable,
     SetBase,
 )
 
@@ -59,7 +61,7 @@ def plan_offered(
     sides = Sides(known or SkillState(remote.skill_id))
     verdict = judge(gate, served_of(sides), remote, evidence, now)
     if verdict.kind == "admit":
-        action = plan_sides(sides, remote, strategy, now, source)
+        action = plan_sides(sides, judged(remote, verdict), strategy, now, source)
         if not _waited(evidence.offer, remote):  # its republishing was counted when it was held
             action = with_alarm(action, sides, seen_otherwise=evidence.seen_otherwise)
         page = None if evidence.offer is None else evidence.offer.page
@@ -194,11 +196,8 @@ def _refreshed(sides: Sides, remote: SkillVersion) -> list[Effect]:
     return [*effects, ReadAgain(sides.skill_id)] if effects else []
 
 
-def _with_volatile(side: StoredText, remote: SkillVersion) -> str | None:
-    if side.fields is None:
-        return None
-    fields = follow_volatile(side.fields, remote.fields)
-    return None if same(fields, side.fields) else json_text(fields)
+def _with_volatile(side: StoredText, remote: SkillVersion) -> Servable | None:
+    return None if side.fields is None else with_figures(side.fields, remote.fields)
 
 
 # What people and revocations do
@@ -260,8 +259,8 @@ def plan_release(known: SkillState, kept: Quarantined) -> Action:
     effects: list[Effect] = [Release(known.skill_id)]
     if known.local_text is None:
         lives = Life.ENDLESS if known.base is None else Life.CONFIRMED
-        effects.append(served(sides, kept.text, None, life=lives))
-        base = None if sides.base is None else sides.base.version
+        effects.append(served(sides, written_here(kept.text), None, life=lives))
+        base = sides.base_version
         if base is not None and base.text == kept.text:
             effects += restored(base, text=kept.text)
     return Action(known.skill_id, Outcome.ADDED, tuple(effects))
@@ -269,7 +268,7 @@ def plan_release(known: SkillState, kept: Quarantined) -> Action:
 
 def plan_put_back(
     known: SkillState,
-    former: SkillVersion,
+    former: Admitted,
     evidence: Evidence,
     gate: Gate,
     strategy: Strategy,

@@ -8,6 +8,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from atom_saas_sync.core.canonical import decode_object, stored_version, version_from_fields
+from atom_saas_sync.core.gate.admission import chosen_here, written_here
 from atom_saas_sync.core.merge import follow_volatile
 from atom_saas_sync.core.plan.conflicts import conflict_with
 from atom_saas_sync.core.plan.deletions import settled_deletion
@@ -37,7 +38,7 @@ def plan_resolution(known: SkillState, result: SkillVersion | None, strategy: st
         raise ValueError("there is nothing to resolve")
     if waiting.remote_text is None:
         return settled_deletion(sides, Resolution(strategy, None if result is None else result.text))
-    remote = None if sides.waiting is None else sides.waiting.version
+    remote = sides.waiting_version
     if remote is None or result is None:
         raise ValueError("a skill that the marketplace has can't be resolved to nothing")
     return settled(sides, remote, result, strategy, now, DECIDED)
@@ -50,10 +51,11 @@ def plan_undo(known: SkillState, logged_conflict: LoggedConflict) -> Action:
     opened. If the marketplace has deleted the skill, that is recorded again.
     """
     sides, skill_id = Sides(known), known.skill_id
-    base = None if logged_conflict.base_text is None else stored_version(skill_id, logged_conflict.base_text)
+    stored = None if logged_conflict.base_text is None else stored_version(skill_id, logged_conflict.base_text)
+    base = None if stored is None else chosen_here(stored)
     remote = None
-    if known.base is not None and not known.base.deleted and sides.base is not None:
-        remote = sides.base.version
+    if known.base is not None and not known.base.deleted:
+        remote = sides.base_version
     text = _with_volatile(logged_conflict, remote)
     if remote is None and base is None:  # a local skill, as before
         return _put_back(sides, text, life_here(sides), without_base(sides, written=True, settles=False))
@@ -72,7 +74,7 @@ def plan_undo(known: SkillState, logged_conflict: LoggedConflict) -> Action:
 
 
 def _put_back(sides: Sides, text: str, lives: Life, effects: Sequence[Effect]) -> Action:
-    return Action(sides.skill_id, Outcome.UPDATED, (served(sides, text, None, life=lives), *effects))
+    return Action(sides.skill_id, Outcome.UPDATED, (served(sides, written_here(text), None, life=lives), *effects))
 
 
 def _with_volatile(logged_conflict: LoggedConflict, remote: SkillVersion | None) -> str:

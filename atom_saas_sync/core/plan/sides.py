@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, Self, TypeVar, overload
 
 from atom_saas_sync.core.canonical import content_digest, decode_object, version_from, version_key
+from atom_saas_sync.core.gate.admission import admitted_before
 from atom_saas_sync.model import Base, SkillState, SkillVersion
+from atom_saas_sync.model.effects import Admitted
 
 T = TypeVar("T")
 
@@ -93,6 +95,18 @@ class Sides:
         if waiting is None or waiting.remote_text is None:
             return None
         return StoredText(self.skill_id, waiting.remote_text)
+
+    @property
+    def base_version(self) -> Admitted | None:
+        """Return the whole version of the base, if its text is stored and valid."""
+        version = None if self.base is None else self.base.version
+        return None if version is None else admitted_before(version)
+
+    @property
+    def waiting_version(self) -> Admitted | None:
+        """Return the marketplace's whole version in the open conflict."""
+        version = None if self.waiting is None else self.waiting.version
+        return None if version is None else admitted_before(version)
 
     @property
     def newest(self) -> StoredText | None:

@@ -12,6 +12,7 @@ from atom_saas_sync.core.plan.sides import Sides
 from atom_saas_sync.model import ConflictEntry, SkillVersion
 from atom_saas_sync.model.effects import (
     AddServed,
+    Admitted,
     DropBase,
     Effect,
     EndVersion,
@@ -22,6 +23,7 @@ from atom_saas_sync.model.effects import (
     Proof,
     ReadPageAgain,
     ReplaceServed,
+    Servable,
     SetBase,
     WriteServed,
 )
@@ -65,7 +67,7 @@ NAMED = Source(named=True, confirms=False)
 
 def served(
     sides: Sides,
-    text: str,
+    text: Servable,
     fields: Mapping[str, Any] | None,
     *,
     life: Life,
@@ -88,14 +90,14 @@ def life_here(sides: Sides) -> Life:
     return Life.ENDLESS if sides.local is None else Life.AS_BEFORE
 
 
-def restored(base: SkillVersion, *, text: str) -> list[Effect]:
+def restored(base: Admitted, *, text: str) -> list[Effect]:
     """Restore a former base under the local `text`."""
     key = version_key(base.fields)
     kept = None if text == base.text else base.text
     return [SetBase(base.skill_id, base, key, kept, confirmed=False, proof=DECIDED.proof(base, key))]
 
 
-def based_on(sides: Sides, remote: SkillVersion, source: Source, *, text: str | None, settles: bool) -> list[Effect]:
+def based_on(sides: Sides, remote: Admitted, source: Source, *, text: str | None, settles: bool) -> list[Effect]:
     """Make `remote` the base of the local `text`. `settles`: this resolves a conflict."""
     key = version_key(remote.fields)
     kept = None if text == remote.text else remote.text

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from atom_saas_sync.core.canonical import stored_version, version_key
+from atom_saas_sync.core.gate.admission import judged
 from atom_saas_sync.core.gate.digests import digits_of, parse_digits, split_at_last
 from atom_saas_sync.core.gate.revocations import describe
 from atom_saas_sync.core.gate.types import Decision, Gate, Pin, Quarantined, Revocation, Revocations
@@ -64,7 +65,7 @@ def add_pin(desk: GateDesk, text: str, *, note: str | None, actor: str, now: dat
             if verdict.kind != "admit":
                 return Decided((), (Refused(skill_id, str(verdict.reason)),))
             batch.gate.decide([decision])
-            action = plan_put_back(stored, former, evidence, gate, desk.strategy, now, by=actor)
+            action = plan_put_back(stored, judged(former, verdict), evidence, gate, desk.strategy, now, by=actor)
             batch.apply([action], now, actor=actor)
         batch.gate.set_pin(pin)
         details = {"note": note} if note else {}

@@ -72,7 +72,7 @@ def refuse_banned(batch: EditBatch, known: Mapping[str, SkillState], actions: Se
 
 def _served_by(action: Action, known: SkillState | None) -> SkillState | None:
     """Return the skill after the action; None if neither its served text nor its base changes."""
-    text = next((each.text for each in action.effects if isinstance(each, WriteServed)), None)
+    text: str | None = next((each.text for each in action.effects if isinstance(each, WriteServed)), None)
     if text is None and known is not None and any(isinstance(each, SetBase) for each in action.effects):
         text = known.local_text
     if text is None:

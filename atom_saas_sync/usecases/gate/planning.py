@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from atom_saas_sync.core.gate.admission import unjudged
 from atom_saas_sync.core.plan import plan_deleted, plan_listed, plan_touched, plan_waiting
 from atom_saas_sync.core.plan.sides import Sides
 from atom_saas_sync.model import Action, SkillState, SkillVersion, Strategy
@@ -39,7 +40,7 @@ class Planner:
             otherwise = batch.seen_otherwise(shown.values())
             return [
                 plan_listed(known.get(name), remote, strategy, now, seen_otherwise=name in otherwise)
-                for name, remote in shown.items()
+                for name, remote in unjudged(shown).items()
             ]
         from atom_saas_sync.core.plan.offered import plan_offered
 

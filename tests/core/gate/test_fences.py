@@ -1,32 +1,100 @@
-"""What keeps the gate shut, found in the code itself."""
+"""What keeps the gate shut, found in the code itself. mypy checks the rest: an effect serves no other type of value."""
 
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from pathlib import Path
+
+import pytest
 
 import atom_saas_sync
 
 ROOT = Path(atom_saas_sync.__file__).parent
+GATE = "core/gate/admission.py"
+GUARDED = {"Admitted", "Servable"}
+EFFECTS = {"WriteServed", "AddServed", "ReplaceServed", "RefreshFigures", "SetBase"}
+TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in ROOT.rglob("*.py")}
+MODULES = {
+    name: ast.parse(text)
+    for name, text in TEXTS.items()
+    if any(word in text for word in ("gate.admission", "import admission", *GUARDED, *EFFECTS))
+}
+
+PLANS = {"adoption", "plan/deletions", "plan/edits", "plan/listed", "plan/offered", "plan/resolutions"}
+CALLERS = {
+    "judged": {"core/plan/offered.py", "usecases/gate/holding.py"},
+    "unjudged": {"core/plan/messages.py", "usecases/gate/planning.py"},
+    "admitted_before": {"core/plan/sides.py"},
+    "chosen_here": {"core/adoption.py", "core/plan/resolutions.py"},
+    "text_of": {"core/plan/edits.py", "core/plan/listed.py"},
+    "written_here": {f"core/{name}.py" for name in PLANS},
+    "with_figures": {"core/plan/figures.py", "core/plan/offered.py"},
+}
+"""Who may make a value that can be served, by function of core/gate/admission.py."""
 
 
-def test_only_the_gate_makes_admitted_versions() -> None:
-    """`Admitted` is the one value with which a version of the marketplace gets into the cache."""
-    made = {
-        path.relative_to(ROOT).as_posix()
-        for path in ROOT.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "Admitted"
+def named(node: ast.AST) -> str:
+    """Return the last part of the name that a node is, or that a string constant has; empty for other nodes."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else ""
+    return getattr(node, "id", getattr(node, "attr", ""))
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Return what a module imports from core/gate/admission.py; "admission" if it imports all of it."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").endswith("core.gate.admission"):
+            names |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            names |= {"admission" for each in node.names if each.name.rpartition(".")[2] == "admission"}
+    return names
+
+
+def makers(tree: ast.AST, names: set[str]) -> set[str]:
+    """Return which of these types a module makes: by a call, or by a call that is given the type, such as `cast`."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    made = {named(part) for call in calls for part in (call.func, *call.args)}
+    aliases = {
+        each.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for each in node.names if each.asname
     }
-    assert made == {"core/gate/verdict.py"}
+    return names & (made | aliases)
 
 
-def test_nothing_makes_an_admitted_version_behind_the_constructor() -> None:
-    """Not by msgspec's `replace` or `convert`, and not by an alias."""
-    mentions = {
-        path.relative_to(ROOT).as_posix()
-        for path in ROOT.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom) and any(name.name == "Admitted" and name.asname for name in node.names)
+def test_only_the_declared_modules_make_what_can_be_served() -> None:
+    found = defaultdict(set)
+    for module, tree in MODULES.items():
+        for name in imported(tree):
+            found[name].add(module)
+    assert found == CALLERS
+
+
+def test_only_the_gate_makes_admitted_versions_and_servable_texts() -> None:
+    """Not by their constructor, `cast` or msgspec's `convert`, and not by an alias."""
+    made = {module for module, tree in MODULES.items() if makers(tree, GUARDED)}
+    assert made - {"model/effects.py"} == {GATE}
+
+
+def test_only_plans_make_effects_that_serve_something() -> None:
+    made = {module for module, tree in MODULES.items() if makers(tree, EFFECTS)}
+    assert {module for module in made if not module.startswith("core/plan/")} <= {
+        "model/plans.py",  # isinstance
+        "usecases/gate/local.py",
+        "core/gate/verdicts.py",
     }
-    assert mentions == set()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "Servable(x)",
+        "cast('Servable', x)",
+        "cast(effects.Servable, x)",
+        "from m import Servable as S",
+        "convert(x, Servable)",
+    ],
+)
+def test_the_search_finds_each_way_of_making_one(code: str) -> None:
+    assert makers(ast.parse(code), {"Servable"})
+    assert not makers(ast.parse("def f(x: Servable) -> Servable: return x"), {"Servable"})

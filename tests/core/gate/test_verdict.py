@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 from verdict_table import DAY, NOW, decision, evidence, gate, pin, quarantined, served, table, version
 
+from atom_saas_sync.core.gate.admission import judged
 from atom_saas_sync.core.gate.types import (
     NEEDS_PERSON,
     REASONS,
@@ -26,7 +27,7 @@ from atom_saas_sync.core.gate.types import (
     ScanResult,
     Served,
 )
-from atom_saas_sync.core.gate.verdict import LINES, admitted, is_abnormal, judge
+from atom_saas_sync.core.gate.verdict import LINES, is_abnormal, judge
 from atom_saas_sync.model import SkillVersion
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "TRUST.md"
@@ -173,10 +174,15 @@ def test_a_revoked_skill_in_quarantine_is_judged_like_a_new_one() -> None:
 def test_admitted_by_is_the_policy_or_the_approving_user() -> None:
     approval = evidence(decision=decision(NEW, "approve"))
     verdict = judge(gate(), served(BASE), NEW, approval, NOW)
-    assert admitted(NEW, verdict, NOW).by == "eva"
-    assert admitted(NEW, judge(gate("open"), None, NEW, evidence(), NOW), NOW).by == "policy"
-    with pytest.raises(ValueError, match="review"):
-        admitted(NEW, judge(gate(), None, NEW, evidence(), NOW), NOW)
+    assert verdict.by == "eva"
+    assert judge(gate("open"), None, NEW, evidence(), NOW).by == "policy"
+
+
+def test_only_an_admitted_version_can_be_served() -> None:
+    assert judged(NEW, judge(gate("open"), None, NEW, evidence(), NOW)) is NEW
+    for held in (judge(gate(), None, NEW, evidence(), NOW), judge(gate("deny"), None, NEW, evidence(), NOW)):
+        with pytest.raises(ValueError, match="not admitted"):
+            judged(NEW, held)
 
 
 def test_adopting_admits_in_a_user_s_name_except_for_the_first_five_lines() -> None:

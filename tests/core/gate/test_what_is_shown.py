@@ -5,6 +5,7 @@ from __future__ import annotations
 from verdict_table import NOW, gate, pin, version
 
 from atom_saas_sync.core.canonical import version_key
+from atom_saas_sync.core.gate.admission import chosen_here
 from atom_saas_sync.core.gate.types import Evidence
 from atom_saas_sync.core.plan.offered import plan_put_back, plan_quarantine
 from atom_saas_sync.model import Action, Base, OpenConflict, SkillState
@@ -30,7 +31,7 @@ def waits(action: Action) -> list[tuple[str, bytes, int | None]]:
 
 def test_a_pin_of_a_former_version_lets_the_other_side_of_the_conflict_wait() -> None:
     pinned = Evidence("s", pin=pin(FORMER))
-    action = plan_put_back(conflicting(), FORMER, pinned, gate("open"), "remote_wins", NOW, by="eva")
+    action = plan_put_back(conflicting(), chosen_here(FORMER), pinned, gate("open"), "remote_wins", NOW, by="eva")
     assert waits(action) == [("pinned", SHOWN.content_digest, 4)]
 
 

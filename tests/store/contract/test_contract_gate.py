@@ -10,6 +10,7 @@ import pytest
 from store_rooms import HOUR, LIST, NOW, SECOND, Rooms, skill
 
 from atom_saas_sync.core.canonical import version_key
+from atom_saas_sync.core.gate.admission import written_here
 from atom_saas_sync.core.gate.stored import Marks
 from atom_saas_sync.core.gate.types import (
     Decision,
@@ -379,7 +380,9 @@ def test_a_released_skill_has_the_rest_of_its_life(store: Rooms) -> None:
     store.show(ONE)
     store.carry_out(
         Action(
-            "a", Outcome.ADDED, (Release("a"), ReplaceServed("a", ONE.text, None, Life.CONFIRMED, None, ONE.text, None))
+            "a",
+            Outcome.ADDED,
+            (Release("a"), ReplaceServed("a", written_here(ONE.text), None, Life.CONFIRMED, None, ONE.text, None)),
         ),
         now=NOW + HOUR,
     )

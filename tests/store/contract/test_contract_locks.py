@@ -11,6 +11,7 @@ import pytest
 from store_rooms import DAY, HERE, HOUR, LIST, NOW, SECOND, Rooms, skill
 from store_worlds import Databases
 
+from atom_saas_sync.core.gate.admission import admitted_before
 from atom_saas_sync.core.plan import plan_listed
 from atom_saas_sync.errors import DatabaseBusy, Locked
 from atom_saas_sync.model import (
@@ -313,7 +314,7 @@ def test_a_batch_that_fails_leaves_nothing(seeded: Rooms, room: str, failure: ty
 def write_and_fail(opened: AbstractContextManager[Any], failure: type[BaseException]) -> None:
     newer = skill("a", version="9.0.0")
     with opened as batch:
-        batch.apply([plan_listed(batch.known(["a"])["a"], newer, "remote_wins", NOW)], NOW)
+        batch.apply([plan_listed(batch.known(["a"])["a"], admitted_before(newer), "remote_wins", NOW)], NOW)
         assert batch.known(["a"])["a"].local_text == newer.text
         raise failure
 

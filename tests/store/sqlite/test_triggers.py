@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from store_support import plain
 
 from atom_saas_sync.core.canonical import decode_object
+from atom_saas_sync.core.gate.admission import written_here
 from atom_saas_sync.model.effects import Life, ReplaceServed
 from atom_saas_sync.store.sqlite import migrations, search_index
 from atom_saas_sync.store.sqlite.bulk import bulk_write
@@ -320,7 +321,13 @@ def replace_in_bulk(pairs: list[tuple[str, str]], *, decoded: bool = False) -> N
                     before,
                     decode_object(before) if decoded else None,
                     ReplaceServed(
-                        skill_id, now, decode_object(now) if decoded else None, Life.AS_BEFORE, None, before, None
+                        skill_id,
+                        written_here(now),
+                        decode_object(now) if decoded else None,
+                        Life.AS_BEFORE,
+                        None,
+                        before,
+                        None,
                     ),
                 )
                 for skill_id, (before, now) in changes.items()

@@ -14,7 +14,7 @@ from typing import Any
 
 from atom_saas_sync.core.canonical import content_digest, exec_digest
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.store.sqlite import lock, migrations
+from atom_saas_sync.store.sqlite import lock, migrations, revisions
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _TIMES = {
@@ -131,7 +131,7 @@ def _findings(connection: sqlite3.Connection, path: Path, before: Counter[str], 
     except sqlite3.OperationalError:
         applied = []
     yield from _schema(connection, applied)
-    if tuple(applied) != migrations.known():
+    if tuple(applied) != revisions.NAMES:
         return
     connection.execute("BEGIN")  # one state for all of it
     for what, query in _NEVER.items():
@@ -162,7 +162,7 @@ def _objects(applied: tuple[str, ...]) -> set[tuple[str, str]]:
 
 def _schema(connection: sqlite3.Connection, applied: list[str]) -> Iterator[str]:
     """Each migration is there wholly or not at all."""
-    wanted, ours = _objects(tuple(applied)), _objects(migrations.known())
+    wanted, ours = _objects(tuple(applied)), _objects(revisions.NAMES)
     actual = {tuple(row) for row in connection.execute(_OBJECTS)}
     if half := wanted ^ (actual & (ours | wanted)):  # other programs may keep tables of their own
         yield f"rule 7: half a migration: {sorted(half)[:5]}"

@@ -72,7 +72,7 @@ OWNERS = {
     "dotenv": {"config"},
     "httpcore": {"marketplace"},
     "httpx": {"marketplace"},
-    "msgspec": {"core", "model", "store", "usecases"},
+    "msgspec": {"config", "core", "marketplace", "model", "store", "usecases"},
     "prometheus_client": {"metrics"},
     "psycopg": {"store/postgresql"},
     "rich": {"cli"},

@@ -16,10 +16,10 @@ import pytest
 from conftest import Machine
 from loaded_command import run_command
 
-from atom_saas_sync.store.sqlite import migrations
+from atom_saas_sync.store.sqlite import revisions
 from atom_saas_sync.store.sqlite.lock import run_lock
 
-NAMES = list(migrations.known())
+NAMES = list(revisions.NAMES)
 
 
 @pytest.fixture

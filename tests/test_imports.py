@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import typer
+from conftest import NO_LIMITS
 
 from atom_saas_sync.cli.main import PARTS, app
+from atom_saas_sync.sandbox import Sandbox
 
 # What every Typer program imports: the second for completion.
 _TYPER = {"typer", "shellingham", "annotated_doc"}
@@ -33,11 +35,11 @@ print(json.dumps({"third": sorted(third), "ours": sorted(ours), "all": sorted(sy
 """
 
 
-def modules_after(directory: Path, *arguments: str) -> dict[str, list[str]]:
+def modules_after(directory: Path, *arguments: str, **environment: str) -> dict[str, list[str]]:
     result = subprocess.run(
         [sys.executable, "-c", _LIST_MODULES, *arguments],
         cwd=directory,
-        env={"ATOM_SAAS_DATABASE_URL": str(directory / "atom.db")},
+        env={"ATOM_SAAS_DATABASE_URL": str(directory / "atom.db"), **environment},
         capture_output=True,
         text=True,
         check=True,
@@ -62,6 +64,25 @@ def test_status_for_programs_imports_typer_and_its_own_rooms_alone(tmp_path: Pat
     assert not {"asyncio", "email.parser", "http.client", "ssl", "urllib.request"} & set(modules["all"])
     assert {name for name in modules["all"] if name.startswith("atom_saas_sync.cli.")} == {
         f"atom_saas_sync.cli.{name}" for name in ("lazy", "main", "output", "runtime", "status")
+    }
+
+
+def test_a_sync_imports_neither_migrations_nor_what_judges_while_there_is_nothing_to_judge(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    modules_after(tmp_path, "db", "upgrade")
+    marketplace = {"ATOM_SAAS_API_URL": sandbox.url, "ATOM_SAAS_API_TOKEN": sandbox.token}
+    modules = set(modules_after(tmp_path, "sync", "skills", "--json", **NO_LIMITS, **marketplace)["all"])
+    assert "atom_saas_sync.store.sqlite.batch" in modules
+    assert not modules & {
+        "tomllib",
+        "atom_saas_sync.core.gate.lock_file",
+        "atom_saas_sync.core.gate.verdict",
+        "atom_saas_sync.core.plan.offered",
+        "atom_saas_sync.scanner",
+        "atom_saas_sync.store.sqlite.adoption",
+        "atom_saas_sync.store.sqlite.migrations",
+        "atom_saas_sync.store.sqlite.schema",
     }
 
 

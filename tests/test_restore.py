@@ -17,13 +17,13 @@ from atom_saas_sync.cli.session import all_runs_locked
 from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.errors import DatabaseError, Locked
 from atom_saas_sync.store import engine_at
-from atom_saas_sync.store.sqlite import maintenance, migrations
+from atom_saas_sync.store.sqlite import maintenance, migrations, revisions
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.kept_copies import back_up
 from atom_saas_sync.store.sqlite.lock import run_lock
 from atom_saas_sync.store.sqlite.restore import prepare, put_in_place, read_backup, staged
 
-NAMES = list(migrations.known())
+NAMES = list(revisions.NAMES)
 
 
 def backup_of(machine: Machine) -> Path:
@@ -118,7 +118,7 @@ def test_an_older_backup_is_upgraded_and_a_newer_one_refused(machine: Machine) -
     assert (found["former_revision"], found["revision"], found["applied"]) == (NAMES[3], NAMES[-1], NAMES[4:])
     assert old.read_bytes() == before
     with Database.open(machine.directory / f"atom.db.before-{NAMES[4]}.bak", migrate=False, read_only=True) as copy:
-        assert migrations.current(copy) == NAMES[3]
+        assert revisions.current(copy) == NAMES[3]
 
     machine.sql("INSERT INTO _sqlite_migrations VALUES (99, 'atom_saas_sync', '9999_later', '2026-01-01')")
     newer = backup_of(machine)

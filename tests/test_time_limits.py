@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +77,7 @@ def test_a_poll_of_watch_ends_with_its_interval(
     for name, value in machine.environment(**market.variables).items():
         monkeypatch.setenv(name, value)
     options = GlobalOptions()
-    settings = replace(settings_of(options), sync_interval_minutes=LIMIT / 60)  # type: ignore[arg-type]
+    settings = settings_of(options).but(sync_interval_minutes=LIMIT / 60)
     service = _Service(options, settings, RunClock(), supervisor(), jobs=False)
     report = service._poll()  # noqa: SLF001 - real intervals take minutes
     assert report is not None

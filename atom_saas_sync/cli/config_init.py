@@ -157,13 +157,11 @@ class _NoBudget:
 
 def _try(settings: Settings) -> int:
     """Request one skill with the token; return the total number of skills. Raises MarketplaceError."""
-    from dataclasses import replace
-
     from atom_saas_sync.cli.runtime import RunClock, marketplace_client
 
     note(f"testing {settings.api_url} …")
     clock = RunClock()
-    quick = replace(settings, timeout_seconds=min(settings.timeout_seconds, _MOST_SECONDS))
+    quick = settings.but(timeout_seconds=min(settings.timeout_seconds, _MOST_SECONDS))
     try:
         with clock.caught(), marketplace_client(quick, _NoBudget(), clock) as client:
             page = client.list_skills(1, 1)

@@ -23,7 +23,6 @@ def gate_desk(settings: Settings, store: Store, *, persons: bool, check: Callabl
     """
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.config.gate import SettingsFiles, policy_of, require_scanner
-    from atom_saas_sync.scanner import CommandScanner
     from atom_saas_sync.usecases.gate.desk import GateDesk
     from atom_saas_sync.usecases.gate.loading import LoadedGate, load_gate
 
@@ -34,7 +33,11 @@ def gate_desk(settings: Settings, store: Store, *, persons: bool, check: Callabl
         require_scanner(policy.scan_command, environment)
         return load_gate(policy, files, gate_store, persons=persons)
 
-    scanner = CommandScanner(policy.scan_command, environment) if policy.scan_command else None
+    scanner = None
+    if policy.scan_command:
+        from atom_saas_sync.scanner import CommandScanner
+
+        scanner = CommandScanner(policy.scan_command, environment)
     return GateDesk(gate_store, load, settings.conflict_strategy, scanner, check)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import os
 import resource
-import shlex
 import signal
 import sys
 from pathlib import Path
@@ -69,8 +68,8 @@ PARTS = {
     "sandbox": Part("atom_saas_sync.cli.sandbox", "app", "Run a mock marketplace for experiments, tests and demos."),
 }
 
-# A page of skills creates thousands of objects, but no cyclic garbage.
-_OBJECTS_BEFORE_COLLECTION = 10_000
+# What a command imports, and a page of skills, are tens of thousands of objects, but no cyclic garbage.
+_OBJECTS_BEFORE_COLLECTION = 50_000
 
 app = typer.Typer(
     cls=lazy_group(PARTS, take_option),
@@ -224,6 +223,8 @@ def _name_service_user(error: AtomSyncError) -> None:
 
     if is_system(given_options.get()):
         command = [each for each in sys.argv[1:] if each != "--system"]
+        import shlex
+
         error.hint = f"run: {shlex.join(['sudo', '-u', SERVICE_USER, 'atom-sync', '--system', *command])}"
 
 

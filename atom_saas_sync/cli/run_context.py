@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from atom_saas_sync.cli.output import GlobalOptions, note
 from atom_saas_sync.errors import AtomSyncError, Locked
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.usecases.ports import StoredRuns
 
 
-@dataclass(frozen=True, slots=True)
-class RunContext:
+class RunContext(NamedTuple):
     """Who started the run, how long it waits for the lock, and the clock with its signals and deadline."""
 
     scheduled: bool
@@ -69,7 +67,7 @@ def session_for(options: GlobalOptions, when: RunContext, kind: str, *, lock: st
         raise _skip("scheduler_off", SCHEDULER_OFF)
     with ExitStack() as stack:
         if dry_run:
-            settings = replace(settings, database=stack.enter_context(_for_a_dry_run(settings.database)))
+            settings = settings.but(database=stack.enter_context(_for_a_dry_run(settings.database)))
         store = stack.enter_context(open_store(settings.database, adopt=not when.scheduled))
         runs = store.runs()
         if when.scheduled and runs.scheduling_stopped():

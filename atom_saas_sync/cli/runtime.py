@@ -69,7 +69,7 @@ def settings_of(options: GlobalOptions) -> Settings:
         return settings
     from dataclasses import replace
 
-    return replace(settings, database=replace(settings.database, program=_program()))
+    return settings.but(database=replace(settings.database, program=_program()))
 
 
 def _program() -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from atom_saas_sync.cli.runtime import RunClock
@@ -23,8 +22,7 @@ AUTO_SYNC_OFF = "started by a timer, but the Atom backend has switched scheduled
 STOPPED = "the emergency stop is on (`atom-sync jobs start` ends it): nothing done"
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(NamedTuple):
     """The adapters that a run needs; the lock of its kind is held."""
 
     settings: Settings

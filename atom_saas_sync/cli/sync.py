@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -218,7 +217,7 @@ def everything(
                 run_id=None, kind="ratings", status="skipped", exit_code=0, counts=RatingCounts(), reasons=reasons
             )
         else:
-            rated = _rate(ctx.obj, replace(when, names_host=False), dry_run=dry_run, show_progress=not as_json)
+            rated = _rate(ctx.obj, when._replace(names_host=False), dry_run=dry_run, show_progress=not as_json)
         if as_json:
             print_json(all_document(pulled, rated))
         else:

@@ -215,7 +215,7 @@ class _Service:
             return False
         if token == settings.api_token:
             return False
-        self._use(replace(settings, api_token=token))
+        self._use(settings.but(api_token=token))
         return True
 
     def _use(self, settings: Settings) -> None:
@@ -244,7 +244,7 @@ class _Service:
         else:
             if settings.database != old.database:
                 log.warning("the database stays %s until `watch` is restarted", old.database)
-            self._use(replace(settings, database=old.database))
+            self._use(settings.but(database=old.database))
             link = [(each.ws_url, each.api_token, each.ca_file) for each in (old, settings)]
             service.reload(_watch_settings(settings), self._periodic_jobs(), reconnect=link[0] != link[1])
             log.info("reloaded the configuration")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +20,8 @@ _HINT = "nothing new is admitted until it is there; what is served stays"
 
 def policy_of(settings: Settings) -> Policy:
     """Return the configured policy, without the rules and the lock file."""
+    import shlex
+
     from atom_saas_sync.core.durations import read_age
     from atom_saas_sync.core.gate.types import Policy
 
@@ -36,7 +36,11 @@ def policy_of(settings: Settings) -> Policy:
 
 def require_scanner(command: tuple[str, ...], environ: Mapping[str, str]) -> None:
     """Raise ConfigError if the program of the scan command does not exist."""
-    if command and shutil.which(command[0], path=environ.get("PATH", os.defpath)) is None:
+    if not command:
+        return
+    import shutil
+
+    if shutil.which(command[0], path=environ.get("PATH", os.defpath)) is None:
         raise ConfigError(
             f"ATOM_SYNC_SCAN_COMMAND: there is no program {command[0]!r}",
             hint="nothing new is admitted without it; correct the setting, or unset it",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from atom_saas_sync.config.secrets import Secret
 from atom_saas_sync.config.variables import DEFAULT_URLS
@@ -18,8 +20,7 @@ if TYPE_CHECKING:
 TOKEN_HINT = "set ATOM_SAAS_API_TOKEN or ATOM_SAAS_API_TOKEN_FILE; tokens are in the dashboard, settings, API tokens"  # noqa: S105
 
 
-@dataclass(frozen=True, slots=True)
-class EffectiveSetting:
+class EffectiveSetting(Struct, frozen=True):
     """One line of `config show`: a variable, its value as text with secrets masked, and where it came from."""
 
     name: str
@@ -27,8 +28,7 @@ class EffectiveSetting:
     origin: str
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """The effective configuration; `shown` has the origin of each variable.
 
     `token_file` is where `api_token` was read from, to be read again when the token was changed there; None if the
@@ -77,6 +77,10 @@ class Settings:
     sources_disagree: str | None
     warnings: tuple[str, ...]
     shown: tuple[EffectiveSetting, ...]
+
+    def but(self, **changes: Any) -> Settings:  # noqa: ANN401 - the fields' own types
+        """Return these settings with other values of some fields."""
+        return replace(self, **changes)
 
 
 def hosts_of(settings: Settings) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from atom_saas_sync.config.values import (
     ADMIN_TOKEN_LEAST,
@@ -37,8 +38,7 @@ PREFIXES = ("ATOM_SAAS_", "ATOM_SYNC_", "MARKETPLACE_")
 PLACEHOLDER = "your_api_token_here"
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
+class Variable(Struct, frozen=True):
     """One variable: its field in Settings (empty if it has none), how its text becomes a value, and what it means."""
 
     name: str

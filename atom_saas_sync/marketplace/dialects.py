@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from atom_saas_sync.core.outgoing import path_segment
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
+class Dialect(Struct, frozen=True):
     """Paths, which are appended to the base URL, and the headers that carry the token and the instance.
 
     In header values, `{token}` and `{instance}` are placeholders.

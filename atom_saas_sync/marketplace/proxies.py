@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 from urllib.request import getproxies
+
+from msgspec import Struct
 
 from atom_saas_sync.errors import ConfigError
 
@@ -20,8 +21,7 @@ _NO_PROXY_ENTRY = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
+class Proxy(Struct, frozen=True):
     """A proxy, and the variable that sets it. `url` may contain a password."""
 
     url: str

@@ -6,13 +6,13 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import httpx
 import tenacity
+from msgspec import Struct
 
 from atom_saas_sync import __version__
 from atom_saas_sync.core.incoming.bodies import check_memory, is_utf8
@@ -73,8 +73,7 @@ class Budget(Protocol):
         """Replace the default limits with those that the marketplace declared."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """A successful response: 2xx, or 304 with an empty body."""
 
     status: int

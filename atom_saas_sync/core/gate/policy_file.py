@@ -9,7 +9,7 @@ from typing import Any
 
 from atom_saas_sync.core.durations import AGE_TAKES, read_age
 from atom_saas_sync.core.gate.rules import CONDITIONS
-from atom_saas_sync.core.gate.types import ADMISSIONS, Policy, Rule
+from atom_saas_sync.core.gate.types import ADMISSIONS, Rule
 from atom_saas_sync.errors import ConfigError
 
 _HINT = "nothing was changed; correct the policy file: `atom-sync policy check` reads it again"
@@ -33,11 +33,6 @@ def parse_rules(data: bytes, name: str) -> tuple[Rule, ...]:
     if problems:
         raise ConfigError("\n".join(problems), hint=_HINT)
     return tuple(rules)
-
-
-def needs_lock(policy: Policy) -> bool:
-    """Tell whether the settings or a rule use the lock file."""
-    return policy.admission == "lock" or any(rule.admission == "lock" for rule in policy.rules)
 
 
 def _decode(data: bytes, name: str) -> dict[str, Any]:

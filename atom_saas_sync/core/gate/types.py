@@ -273,6 +273,11 @@ class Policy(Struct, frozen=True):
     lock: LockFile | None = None
     scan_command: tuple[str, ...] = ()
 
+    @property
+    def needs_lock(self) -> bool:
+        """Whether the settings or a rule use the lock file."""
+        return self.admission == "lock" or any(rule.admission == "lock" for rule in self.rules)
+
 
 class Gate(Struct, frozen=True, dict=True):
     """The gate of a whole run.

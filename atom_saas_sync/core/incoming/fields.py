@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 from unicodedata import is_normalized
 
@@ -37,7 +38,12 @@ def id_problem(skill_id: object) -> str | None:
 
 
 _USUAL_ID = re.compile(r"[A-Za-z0-9_@+:-][A-Za-z0-9_@+:.-]*")
-_HIDDEN = re.compile(f"[\u2028\u2029\u2800\ufff9-\ufffb{DEFAULT_IGNORABLE}]")
+
+
+@cache
+def _hidden() -> re.Pattern[str]:
+    # Compiled when it is first used: few marketplaces have such ids.
+    return re.compile(f"[\u2028\u2029\u2800\ufff9-\ufffb{DEFAULT_IGNORABLE}]")
 
 
 def name_problem(skill_id: str) -> str | None:
@@ -48,7 +54,7 @@ def name_problem(skill_id: str) -> str | None:
         return "skill_id has leading or trailing blanks"
     if "\\" in skill_id:
         return "skill_id has a backslash"
-    if _HIDDEN.search(skill_id):
+    if _hidden().search(skill_id):
         return "skill_id has invisible characters"
     if not {"", ".", ".."}.isdisjoint(skill_id.split("/")):
         return "skill_id has a part between slashes that is empty or dots"

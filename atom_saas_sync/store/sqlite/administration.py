@@ -12,7 +12,7 @@ from atom_saas_sync.core.local_work import LocalWork
 from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model.upkeep import Change, CheckFinding, Restored
-from atom_saas_sync.store.sqlite import integrity, kept_copies, lock, maintenance, migrations, restore
+from atom_saas_sync.store.sqlite import integrity, kept_copies, lock, maintenance, migrations, restore, revisions
 from atom_saas_sync.store.sqlite.backup import backup
 from atom_saas_sync.store.sqlite.database import Database
 
@@ -25,15 +25,15 @@ class Schema:
 
     def current(self) -> str | None:
         """Return the latest migration that the database has, None before the first one."""
-        return migrations.current(self._database)
+        return revisions.current(self._database)
 
     def pending(self) -> list[str]:
         """Return the migrations that the database does not have."""
-        return migrations.pending(self._database)
+        return revisions.pending(self._database)
 
     def history(self) -> list[tuple[str, str | None]]:
         """Return each migration with the time it was applied."""
-        return migrations.history(self._database)
+        return revisions.history(self._database)
 
     def origin(self) -> str:
         """Return who made the database."""

@@ -18,19 +18,14 @@ from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.store.backend_tables import BY_NAME, NEVER_EXPIRES, NOW, Column, Table
 from atom_saas_sync.store.names import SYNC_STATE_ID
 from atom_saas_sync.store.sqlite import search_index
+from atom_saas_sync.store.sqlite.revisions import ADOPTED
 
 UNKNOWN_TIME = "1970-01-01T00:00:00Z"
 """The confirmation time of rows that were already in the caches."""
 
-_RECORD = "atom_sync_adopted"
 _ASIDE = "atom_sync_aside_"
 _NEW_VERSION = "lower(hex(randomblob(16)))"
 _AS_BLOB = "CAST(skill_data AS BLOB)"
-
-
-def is_adopted(connection: sqlite3.Connection) -> bool:
-    """Tell whether the Atom backend created this database."""
-    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (_RECORD,)).fetchone() is not None
 
 
 def foreign_tables(connection: sqlite3.Connection, ours: Collection[str]) -> list[str]:
@@ -63,7 +58,7 @@ def set_aside(connection: sqlite3.Connection, tables: Sequence[str]) -> dict[str
     Returns the additional columns of each table: those that the backend's models did not have when this was written.
     """
     connection.execute(
-        f"CREATE TABLE IF NOT EXISTS {_RECORD} "
+        f"CREATE TABLE IF NOT EXISTS {ADOPTED} "
         "(table_name TEXT NOT NULL, type TEXT NOT NULL, name TEXT NOT NULL, sql TEXT NOT NULL)"
     )
     further = {}
@@ -74,7 +69,7 @@ def set_aside(connection: sqlite3.Connection, tables: Sequence[str]) -> dict[str
             if row["name"] not in BY_NAME[name].names
         ]
         connection.execute(
-            f"INSERT INTO {_RECORD} SELECT tbl_name, type, name, sql FROM sqlite_master "  # noqa: S608 - constants
+            f"INSERT INTO {ADOPTED} SELECT tbl_name, type, name, sql FROM sqlite_master "  # noqa: S608 - constants
             "WHERE tbl_name = ? AND sql IS NOT NULL ORDER BY type != 'table', rowid",
             (name,),
         )
@@ -113,7 +108,7 @@ def give_back(connection: sqlite3.Connection, take_ours_back: Sequence[str]) -> 
 
     Returns their names.
     """
-    made = connection.execute(f"SELECT table_name, type, sql FROM {_RECORD} ORDER BY rowid").fetchall()  # noqa: S608
+    made = connection.execute(f"SELECT table_name, type, sql FROM {ADOPTED} ORDER BY rowid").fetchall()  # noqa: S608
     statements = {row["table_name"]: row["sql"] for row in made if row["type"] == "table"}
     columns = {name: [_quoted(column) for column in _columns_in(sql)] for name, sql in statements.items()}
     for name, names in columns.items():
@@ -128,7 +123,7 @@ def give_back(connection: sqlite3.Connection, take_ours_back: Sequence[str]) -> 
     for row in made:
         if row["type"] != "table":
             connection.execute(row["sql"])
-    connection.execute(f"DROP TABLE {_RECORD}")
+    connection.execute(f"DROP TABLE {ADOPTED}")
     return list(statements)
 
 

@@ -17,7 +17,6 @@ from atom_saas_sync.store.sqlite.bulk import bulk_transaction
 from atom_saas_sync.store.sqlite.categories import apply_categories, changed_categories
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.failures import translated_errors
-from atom_saas_sync.store.sqlite.gate.offers import spoiled
 from atom_saas_sync.store.sqlite.runs import get_fact
 
 # Ids come in any order, so new rows are spread over the indexes; a larger cache saves a tenth for 150,000 skills.
@@ -103,6 +102,8 @@ class Catalogue:
 
     def respelled(self) -> list[str]:
         """Return the skills whose text or offer is not byte for byte what the marketplace sent."""
+        from atom_saas_sync.store.sqlite.gate.offers import spoiled
+
         with self._database.reading() as connection:
             return [*integrity.respelled(connection), *spoiled(connection)]
 

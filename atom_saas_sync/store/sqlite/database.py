@@ -12,7 +12,7 @@ import sqlite3
 from pathlib import Path
 
 from atom_saas_sync.store.limits import BUSY_TIMEOUT_SECONDS
-from atom_saas_sync.store.sqlite import migrations
+from atom_saas_sync.store.sqlite import revisions
 from atom_saas_sync.store.sqlite.connection import Connection
 from atom_saas_sync.store.sqlite.failures import translated_errors
 from atom_saas_sync.store.sqlite.files import create_file, require_file
@@ -77,12 +77,23 @@ class Database(Connection):
         if as_it_is:
             # Fails here rather than in the middle of a report if the file is not a database or cannot be read.
             self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if migrate and adopt and migrations.awaits_adoption(self):
-                migrations.upgrade(self)
+            if migrate and adopt and revisions.current(self) is None:
+                self._adopt()
             if migrate:
-                migrations.require_current(self)
+                revisions.require_current(self)
             return
         if migrate:
-            migrations.upgrade(self, adopt=adopt)
+            revisions.refuse_newer(self)
+            if revisions.pending(self):
+                from atom_saas_sync.store.sqlite import migrations
+
+                migrations.upgrade(self, adopt=adopt)
             # After the upgrade, so that a database which is refused keeps its journal mode.
             self.use_write_ahead_log()
+
+    def _adopt(self) -> None:
+        """Adopt the database if the Atom backend made it."""
+        from atom_saas_sync.store.sqlite import migrations
+
+        if migrations.origin(self) == "backend":
+            migrations.upgrade(self)

@@ -32,14 +32,14 @@ class SQLiteEngine:
 
     def is_current(self) -> bool:
         """Tell whether there is a database, and it has all migrations. Raises DatabaseError, also for a newer one."""
-        from atom_saas_sync.store.sqlite import migrations
+        from atom_saas_sync.store.sqlite import revisions
         from atom_saas_sync.store.sqlite.database import Database
 
         if not self.exists():
             return False
         with Database.open(self.location, migrate=False, read_only=True) as database:
-            migrations.refuse_newer(database)
-            return not migrations.pending(database)
+            revisions.refuse_newer(database)
+            return not revisions.pending(database)
 
     def open(
         self,
@@ -141,9 +141,9 @@ class SQLiteEngine:
 
     def known_migrations(self) -> tuple[str, ...]:
         """Return the names of all migrations of this version, oldest first."""
-        from atom_saas_sync.store.sqlite.schema import MIGRATIONS
+        from atom_saas_sync.store.sqlite.revisions import NAMES
 
-        return tuple(each.name for each in MIGRATIONS)
+        return NAMES
 
     def copies(self) -> Copies:
         """Return the database's backups: making and restoring them."""

@@ -13,7 +13,7 @@ from atom_saas_sync.characters import short_id
 from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model.upkeep import CheckFinding
 from atom_saas_sync.store import findings
-from atom_saas_sync.store.sqlite import integrity, migrations, search_index
+from atom_saas_sync.store.sqlite import integrity, migrations, revisions, search_index
 from atom_saas_sync.store.sqlite.backup import SIDE_FILES, beside
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.failures import translated_errors
@@ -110,14 +110,14 @@ def _check_pages(connection: sqlite3.Connection, *, quick: bool) -> Iterator[Che
 
 def _check_schema(db: Database) -> Iterator[CheckFinding]:
     """Compare the schema with what the applied migrations create."""
-    unknown = [name for name, _ in migrations.history(db) if name not in migrations.known()]
+    unknown = [name for name, _ in revisions.history(db) if name not in revisions.NAMES]
     if unknown:
         yield findings.newer_migrations(unknown)
         return
-    missing = migrations.pending(db)
+    missing = revisions.pending(db)
     if missing:
         yield findings.missing_migrations(missing)
-    with closing(migrations.build([name for name in migrations.known() if name not in missing])) as model:
+    with closing(migrations.build([name for name in revisions.NAMES if name not in missing])) as model:
         actual = _objects(db.connection)
         for (kind, name), statement in _objects(model).items():
             if (kind, name) not in actual:
@@ -138,7 +138,7 @@ def _check_columns(table: str, expected: dict[str, object], actual: dict[str, ob
 
 def _check_references(db: Database) -> Iterator[CheckFinding]:
     """Find rows in our tables that refer to a missing row."""
-    if migrations.current(db) is None:
+    if revisions.current(db) is None:
         return
     broken = db.connection.execute("PRAGMA foreign_key_check").fetchall()
     ours = _objects_of_all_migrations() if broken else {}
@@ -189,7 +189,7 @@ def _check_digests(db: Database, signer: Signer | None) -> Iterator[CheckFinding
     """Find skills that count as the marketplace's but differ from what it sent."""
     connection = db.connection
     tables = {("table", "skill_base"), ("table", "skill_cache")}
-    if migrations.pending(db) or not tables <= _objects(connection).keys():
+    if revisions.pending(db) or not tables <= _objects(connection).keys():
         return  # the digests may have an older form
     for skill_id in integrity.tampered(connection, signer):
         yield findings.tampered_text(skill_id)
@@ -226,7 +226,7 @@ def _objects(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
 
 
 def _objects_of_all_migrations() -> dict[tuple[str, str], str]:
-    with closing(migrations.build(migrations.known())) as model:
+    with closing(migrations.build(revisions.NAMES)) as model:
         return _objects(model)
 
 

@@ -1,8 +1,4 @@
-"""Migrate the database between versions of the schema.
-
-Which migrations a database has is recorded where sqlite-utils records it, in `_sqlite_migrations`, under the name of
-our set: other programs may keep theirs in the same table. Reading that needs plain SQL only; sqlite-utils is imported
-only if there is something to apply.
+"""Migrate the database between versions of the schema. revisions.py tells which migrations a database has.
 
 All steps of an upgrade are one transaction that holds the write lock from its start. So a killed process leaves the old
 state; if two processes open a new database at the same moment, one migrates it, and the other waits and finds it done.
@@ -26,6 +22,7 @@ from atom_saas_sync.errors import DatabaseError, UsageError
 from atom_saas_sync.store.sqlite import adoption, digests, schema, search_index, snapshot
 from atom_saas_sync.store.sqlite.backup import beside, copy
 from atom_saas_sync.store.sqlite.connection import Connection
+from atom_saas_sync.store.sqlite.revisions import NAMES, SET_NAME, applied, current, is_adopted, pending, refuse_newer
 
 if TYPE_CHECKING:
     import sqlite_utils
@@ -34,59 +31,15 @@ if TYPE_CHECKING:
     from atom_saas_sync.model.upkeep import Change
 
 
-SET_NAME = "atom_saas_sync"
 BASE = "base"  # the state before the first migration
 HEAD = "head"  # the state after the last one
 
 _log = logging.getLogger(__name__)
 
 
-def known() -> tuple[str, ...]:
-    """Return the names of all migrations of this version, oldest first."""
-    return tuple(migration.name for migration in schema.MIGRATIONS)
-
-
-def current(db: Connection) -> str | None:
-    """Return the latest migration that the database has, None before the first one."""
-    return next(reversed(_applied(db.connection)), None)
-
-
-def history(db: Connection) -> list[tuple[str, str | None]]:
-    """Return each migration with the time it was applied (UTC, `Z`), or None if it is pending.
-
-    Migrations that only a newer version knows come last.
-    """
-    applied = _applied(db.connection)
-    return [(name, applied.get(name)) for name in dict.fromkeys((*known(), *applied))]
-
-
-def pending(db: Connection) -> list[str]:
-    """Return the migrations of this version that the database does not have, oldest first."""
-    applied = _applied(db.connection)
-    return [name for name in known() if name not in applied]
-
-
-def require_current(db: Connection) -> None:
-    """Refuse a database that is not exactly at this version, for read-only use.
-
-    Raises DatabaseError.
-    """
-    refuse_newer(db)
-    if missing := pending(db):
-        raise DatabaseError(
-            f"the database {db.path} is not up to date: it lacks {', '.join(missing)}",
-            hint="`atom-sync db upgrade` brings it up to date, and so does the next sync",
-        )
-
-
 def origin(db: Connection) -> str:
     """Return who created the database: `backend` (the Atom backend) or `atom-sync`."""
-    return "backend" if adoption.is_adopted(db.connection) or _to_adopt(db, pending(db)) else "atom-sync"
-
-
-def awaits_adoption(db: Connection) -> bool:
-    """Tell whether the Atom backend created the database, and none of our migrations has been applied."""
-    return current(db) is None and origin(db) == "backend"
+    return "backend" if is_adopted(db.connection) or _to_adopt(db, pending(db)) else "atom-sync"
 
 
 def upgrade(db: Connection, target: str | None = None, *, adopt: bool = True) -> Change:
@@ -114,7 +67,7 @@ def upgrade(db: Connection, target: str | None = None, *, adopt: bool = True) ->
                 adoption.refuse_other_shapes(connection, db.path, adopted, _columns(adopted))
                 _refuse_adoption(db, names, adopt=adopt)
             _refuse_foreign(db, names, adopted)
-            if adopted or _applied(connection):
+            if adopted or applied(connection):
                 backup = _copy_beside(db, "before-adoption" if adopted else f"before-{names[0]}")
             aside = adoption.set_aside(connection, adopted) if adopted else {}
             _apply(connection, names)
@@ -168,7 +121,7 @@ def downgrade(db: Connection, target: str | int) -> Change:
     from atom_saas_sync.model.upkeep import Change  # `status` imports this module, and changes nothing
 
     names = _to_take_back(db, target)
-    if names and adoption.is_adopted(db.connection):
+    if names and is_adopted(db.connection):
         return _give_back(db, names)
     backup = None
     done = []
@@ -193,7 +146,7 @@ def _give_back(db: Connection, names: Sequence[str]) -> Change:
     """Revert all migrations in one transaction, and give the Atom backend its tables back."""
     from atom_saas_sync.model.upkeep import Change  # `status` imports this module, and changes nothing
 
-    if len(names) < len(_applied(db.connection)):
+    if len(names) < len(applied(db.connection)):
         raise UsageError(
             "a database of the Atom backend can only be given back whole", hint="run `atom-sync db downgrade base`"
         )
@@ -212,7 +165,7 @@ def _give_back(db: Connection, names: Sequence[str]) -> Change:
 def render_snapshot() -> str:
     """Return the script that creates a database as all migrations leave it."""
     with closing(build(())) as connection:
-        _apply_each(connection, known())
+        _apply_each(connection, NAMES)
         return snapshot.render(connection)
 
 
@@ -222,25 +175,14 @@ def build(names: Sequence[str]) -> sqlite3.Connection:
     search_index.register(connection)
     digests.register(connection)
     missing = list(names)
-    if missing == list(known()):
+    if missing == list(NAMES):
         snapshot.create(connection)
-        missing = missing[len(_applied(connection)) :]
+        missing = missing[len(applied(connection)) :]
         connection.execute("DROP TABLE _sqlite_migrations")
     for name in missing:
         for statement in _migration(name).up:
             connection.execute(statement)
     return connection
-
-
-def _applied(connection: sqlite3.Connection) -> dict[str, str]:
-    """Return the migrations of our set in the order they were applied, with the time."""
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone():
-        return {}
-    rows = connection.execute(
-        "SELECT name, applied_at FROM _sqlite_migrations WHERE migration_set = ? ORDER BY rowid", (SET_NAME,)
-    )
-    # sqlite-utils writes "2026-07-04 12:00:00.000000+00:00".
-    return {name: f"{applied_at[:19].replace(' ', 'T')}Z" for name, applied_at in rows}
 
 
 def _migration(name: str) -> schema.Migration:
@@ -251,51 +193,41 @@ def _to_apply(db: Connection, target: str | None) -> list[str]:
     refuse_newer(db)
     if target in (None, HEAD):
         return pending(db)
-    if target not in known():
-        raise UsageError(f"no migration is called {target!r}", hint=f"there are: {', '.join(known())}, {HEAD}")
-    wanted = known()[: known().index(target) + 1]
+    if target not in NAMES:
+        raise UsageError(f"no migration is called {target!r}", hint=f"there are: {', '.join(NAMES)}, {HEAD}")
+    wanted = NAMES[: NAMES.index(target) + 1]
     return [name for name in pending(db) if name in wanted]
 
 
 def _to_take_back(db: Connection, target: str | int) -> list[str]:
     """Return the migrations to revert, newest first."""
     refuse_newer(db)
-    applied = list(_applied(db.connection))
+    done = list(applied(db.connection))
     if isinstance(target, int):
-        kept = max(0, len(applied) - abs(target))
+        kept = max(0, len(done) - abs(target))
     elif target == BASE:
         kept = 0
-    elif target in applied:
-        kept = applied.index(target) + 1
+    elif target in done:
+        kept = done.index(target) + 1
     else:
         raise UsageError(
             f"the database has no migration {target!r} to go back to",
-            hint=f"it has: {', '.join([BASE, *applied])}; a number such as -1 goes back that many steps",
+            hint=f"it has: {', '.join([BASE, *done])}; a number such as -1 goes back that many steps",
         )
-    return applied[kept:][::-1]
-
-
-def refuse_newer(db: Connection) -> None:
-    """Refuse a database that a newer version has upgraded. Raises DatabaseError."""
-    if unknown := [name for name in _applied(db.connection) if name not in known()]:
-        raise DatabaseError(
-            f"the database {db.path} was upgraded by a newer atom-sync: this version does not know {unknown[-1]}",
-            hint="install that version again, or put back the copy that it made beside the database before the "
-            f"upgrade ({db.path.name}.before-….bak)",
-        )
+    return done[kept:][::-1]
 
 
 def _to_adopt(db: Connection, names: Sequence[str]) -> list[str]:
     """Return the tables of the Atom backend that these migrations would create, or that conflict with them."""
     if not names:
         return []
-    ours = {each for name in _applied(db.connection) for each in created(name, "table")}
+    ours = {each for name in applied(db.connection) for each in created(name, "table")}
     return adoption.foreign_tables(db.connection, ours)
 
 
 def _columns(tables: Sequence[str]) -> dict[str, set[str]]:
     """Return the columns that our form of each table has."""
-    with closing(build(known())) as model:
+    with closing(build(NAMES)) as model:
         return {
             table: {row[0] for row in model.execute("SELECT name FROM pragma_table_xinfo(?)", (table,))}
             for table in tables
@@ -308,7 +240,7 @@ def _refuse_adoption(db: Connection, names: Sequence[str], *, adopt: bool) -> No
             f"the Atom backend made the database {db.path}, and atom-sync has not adopted it yet",
             hint="run `atom-sync db upgrade` once; scheduled runs do not adopt databases",
         )
-    if names[-1] != known()[-1]:
+    if names[-1] != NAMES[-1]:
         raise UsageError("a database of the Atom backend is adopted in one step", hint="run `atom-sync db upgrade`")
     needed = 2 * db.path.stat().st_size
     free = shutil.disk_usage(db.path.parent).free
@@ -322,7 +254,7 @@ def _refuse_adoption(db: Connection, names: Sequence[str], *, adopt: bool) -> No
 def _refuse_foreign(db: Connection, names: Sequence[str], adopted: Sequence[str]) -> None:
     """Refuse to create what already exists: it belongs to another program, as these migrations are not applied."""
     present = {name.lower(): kind for kind, name in db.connection.execute("SELECT type, name FROM sqlite_master")}
-    for name in _applied(db.connection):  # what these created is ours, even if a later one changes it
+    for name in applied(db.connection):  # what these created is ours, even if a later one changes it
         for ours in created(name):
             present.pop(ours.lower(), None)
     for name in adopted:
@@ -341,7 +273,7 @@ def _refuse_foreign(db: Connection, names: Sequence[str], adopted: Sequence[str]
 
 def _refuse_references(db: Connection, name: str) -> None:
     """Refuse to drop a table that another program's table refers to: SQLite would delete that program's rows too."""
-    ours = {each for migration in known() for each in created(migration)}
+    ours = {each for migration in NAMES for each in created(migration)}
     dropped = set(created(name, "table"))
     references = db.connection.execute("""
         SELECT m.name, f."table" FROM sqlite_master AS m, pragma_foreign_key_list(m.name) AS f WHERE m.type = 'table'
@@ -382,9 +314,9 @@ def _all_created() -> dict[str, list[tuple[str, str, str | None]]]:
 
 def _apply(connection: sqlite3.Connection, names: Sequence[str]) -> None:
     """Apply the pending migrations up to the last of `names`, inside the open transaction."""
-    if names[-1] == known()[-1] and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+    if names[-1] == NAMES[-1] and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
         snapshot.create(connection)
-        if len(_applied(connection)) == len(known()):
+        if len(applied(connection)) == len(NAMES):
             return
     _apply_each(connection, names)
 
@@ -393,7 +325,7 @@ def _apply_each(connection: sqlite3.Connection, names: Sequence[str]) -> None:
     """Apply the pending migrations up to the last of `names` one by one, through sqlite-utils."""
     import sqlite_utils
 
-    later = known()[known().index(names[-1]) + 1 :]
+    later = NAMES[NAMES.index(names[-1]) + 1 :]
     # No recursive triggers: the pragma would stay on for this connection, and change the effect of INSERT OR REPLACE.
     target = sqlite_utils.Database(connection, recursive_triggers=False, execute_plugins=False)
     _migration_set().apply(target, stop_before=later)

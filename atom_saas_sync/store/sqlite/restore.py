@@ -15,7 +15,7 @@ from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.errors import DatabaseBusy, DatabaseError
 from atom_saas_sync.model.upkeep import CheckFinding
 from atom_saas_sync.store.names import MARKETPLACE
-from atom_saas_sync.store.sqlite import maintenance, migrations
+from atom_saas_sync.store.sqlite import maintenance, migrations, revisions
 from atom_saas_sync.store.sqlite.audit import write_audit
 from atom_saas_sync.store.sqlite.backup import SIDE_FILES, beside, copy
 from atom_saas_sync.store.sqlite.database import Database
@@ -40,8 +40,8 @@ def read_backup(file: Path) -> tuple[str, str | None, LocalWork]:
             f"{file} is damaged, or is not an SQLite database", hint="nothing was changed; try another backup"
         )
     with Database.open(file, migrate=False, read_only=True) as database:
-        migrations.refuse_newer(database)
-        revision = migrations.current(database)
+        revisions.refuse_newer(database)
+        revision = revisions.current(database)
         if revision is None:
             raise DatabaseError(f"{file} is not a database of atom-sync", hint="nothing was changed; name another file")
         with database.reading() as connection:
@@ -57,7 +57,7 @@ def current_work(database: Path) -> LocalWork | None:
     if is_damaged(database):
         return None
     with Database.open(database, migrate=False, read_only=True) as opened:
-        if migrations.current(opened) not in (None, migrations.known()[-1]):
+        if revisions.current(opened) not in (None, revisions.NAMES[-1]):
             return None
         with opened.reading() as connection:
             return _work(connection)

@@ -26,7 +26,7 @@ from atom_saas_sync.model import (
     WebSocketState,
 )
 from atom_saas_sync.store.names import CLOCK_SKEW, EMERGENCY_STOP, MARKETPLACE, REACHED_AT, REVOCATIONS_BROKEN, TAMPERED
-from atom_saas_sync.store.sqlite import lock, migrations
+from atom_saas_sync.store.sqlite import lock, revisions
 from atom_saas_sync.store.sqlite.backup import beside
 from atom_saas_sync.store.sqlite.clauses import before
 from atom_saas_sync.store.sqlite.counters import read_counters
@@ -97,10 +97,10 @@ def read_status(
         return Status(read_at=now, database_path=str(path), rate_limit_remaining=free, trust=trust)
     # A short timeout: a probe must answer, and readers of a WAL database never wait.
     with Database.open(path, migrate=False, read_only=True, busy_timeout_seconds=2.0) as database:
-        migrations.refuse_newer(database)
+        revisions.refuse_newer(database)
         with database.reading() as connection:
-            revision, pending = migrations.current(database), bool(migrations.pending(database))
-            origin = migrations.origin(database)
+            revision, pending = revisions.current(database), bool(revisions.pending(database))
+            origin = _origin(database, pending=pending)
             if pending:
                 return Status(
                     read_at=now,
@@ -112,6 +112,14 @@ def read_status(
                 )
             found = _read(connection, path, revision, now, (per_minute, per_hour))
             return replace(found, origin=origin, trust=_trust(connection, trust))
+
+
+def _origin(database: Database, *, pending: bool) -> str:
+    if not pending:
+        return "backend" if revisions.is_adopted(database.connection) else "atom-sync"
+    from atom_saas_sync.store.sqlite import migrations
+
+    return migrations.origin(database)
 
 
 def _read(

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from atom_saas_sync.core.canonical import stored_version
-from atom_saas_sync.core.gate.types import Evidence, Gate, Offer, Served
-from atom_saas_sync.core.plan import offered
-from atom_saas_sync.core.plan.sides import Sides
 from atom_saas_sync.model import SkillState, SkillVersion, Strategy
-from atom_saas_sync.usecases.gate.loading import LoadedGate
 
 if TYPE_CHECKING:
+    from atom_saas_sync.core.gate.types import Evidence, Gate, Offer, Served
+    from atom_saas_sync.usecases.gate.loading import LoadedGate
     from atom_saas_sync.usecases.ports.gate_desk import DecidingBatch, GateStore
     from atom_saas_sync.usecases.ports.gate_edges import Scanner
 
@@ -60,6 +58,9 @@ def put_on_the_desk(batch: DecidingBatch, skill_ids: Iterable[str]) -> OnTheDesk
 
 def served_of(known: SkillState | None) -> Served | None:
     """Return the base of a skill in the gate's form."""
+    from atom_saas_sync.core.plan import offered
+    from atom_saas_sync.core.plan.sides import Sides
+
     return None if known is None else offered.served_of(Sides(known))
 
 

@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from atom_saas_sync.core.gate.lock_file import parse_lock
-from atom_saas_sync.core.gate.policy_file import needs_lock, parse_rules
-from atom_saas_sync.core.gate.revocations import parse_revocations
 from atom_saas_sync.core.gate.stored import Marks
 from atom_saas_sync.core.gate.types import Gate, Policy, Revocation, Revocations
 from atom_saas_sync.errors import ConfigError, UsageError
@@ -52,9 +49,15 @@ def load_policy(settings: Policy, files: GateFiles) -> Policy:
     Raises ConfigError.
     """
     file = files.policy()
-    policy = settings if file is None else replace(settings, rules=parse_rules(file[1], file[0]))
-    if not needs_lock(policy):
+    policy = settings
+    if file is not None:
+        from atom_saas_sync.core.gate.policy_file import parse_rules
+
+        policy = replace(settings, rules=parse_rules(file[1], file[0]))
+    if not policy.needs_lock:
         return policy
+    from atom_saas_sync.core.gate.lock_file import parse_lock
+
     lock = files.lock()
     if lock is None:
         raise ConfigError(
@@ -79,7 +82,12 @@ def load_gate(settings: Policy, files: GateFiles, store: GateStore, *, persons: 
     last = tuple(each for each in stored if each.source == "file")
     try:
         file = files.revocations()
-        entries = (last if persons else ()) if file is None else parse_revocations(file[1], file[0])
+        if file is None:
+            entries = last if persons else ()
+        else:
+            from atom_saas_sync.core.gate.revocations import parse_revocations
+
+            entries = parse_revocations(file[1], file[0])
     except ConfigError as error:
         problem = error
     in_force = (*(each for each in stored if each.source == "command"), *(last if entries is None else entries))

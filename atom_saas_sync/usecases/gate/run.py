@@ -1,4 +1,7 @@
-"""The gate of a polling run: loaded before it, applied to each page, with a final pass at its end."""
+"""The gate of a polling run: loaded before it, applied to each page, with a final pass at its end.
+
+What judges is imported only where the gate has something to do: most runs have none.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,11 @@ from msgspec.structs import replace
 
 from atom_saas_sync.characters import counted
 from atom_saas_sync.core.gate.types import NEEDS_PERSON, Gate
-from atom_saas_sync.core.gate.verdict import is_abnormal
 from atom_saas_sync.model import Action
 from atom_saas_sync.usecases.gate import loading
-from atom_saas_sync.usecases.gate.desk import GateDesk
-from atom_saas_sync.usecases.gate.passes import enforce_in, judge_again
-from atom_saas_sync.usecases.gate.scanning import scan_what_waits
 
 if TYPE_CHECKING:
+    from atom_saas_sync.usecases.gate.desk import GateDesk
     from atom_saas_sync.usecases.run_tally import RunTally
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,10 @@ class RunGate:
         if self._dry_run:
             return []
         loading.begin_run(self._desk.store, self._loaded, now)
+        if self._gate.idle:
+            return []
+        from atom_saas_sync.usecases.gate.passes import enforce_in
+
         everything = self._loaded.marks.judged != self._gate.fingerprint
         return enforce_in(self._desk.store, self._gate, now, everything=everything)
 
@@ -79,6 +83,10 @@ class RunGate:
         desk, marks = self._desk, self._loaded.marks
         if self._dry_run or (self.idle and marks.judged is None):
             return []
+        from atom_saas_sync.core.gate.verdict import is_abnormal
+        from atom_saas_sync.usecases.gate.passes import judge_again
+        from atom_saas_sync.usecases.gate.scanning import scan_what_waits
+
         gate, parked = self._with_clock(now, skew_seconds), set[str]()
         if self.parks:
             with desk.store.deciding(write=False) as batch:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from atom_saas_sync.core.gate.policy_file import needs_lock, parse_rules
+from atom_saas_sync.core.gate.policy_file import parse_rules
 from atom_saas_sync.core.gate.rules import ruling
 from atom_saas_sync.core.gate.types import ADMISSIONS, Admission, Policy
 from atom_saas_sync.errors import ConfigError
@@ -169,6 +169,6 @@ def test_a_shorter_age_is_looser_and_a_skipped_rule_gives_way_to_the_next() -> N
 
 
 def test_rules_that_say_lock_need_the_lock_file() -> None:
-    assert needs_lock(Policy("lock"))
-    assert needs_lock(Policy("open", rules=rules('[[rule]]\nid = "a"\nadmission = "lock"')))
-    assert not needs_lock(Policy("review", rules=rules('[[rule]]\nid = "a"\nadmission = "deny"')))
+    assert Policy("lock").needs_lock
+    assert Policy("open", rules=rules('[[rule]]\nid = "a"\nadmission = "lock"')).needs_lock
+    assert not Policy("review", rules=rules('[[rule]]\nid = "a"\nadmission = "deny"')).needs_lock

@@ -20,7 +20,7 @@ from atom_saas_sync.model import ConflictFilter, SkillFilter
 from atom_saas_sync.store import engine_at, open_store
 from atom_saas_sync.store.moving import TABLES
 from atom_saas_sync.store.postgresql import schema
-from atom_saas_sync.store.sqlite import migrations
+from atom_saas_sync.store.sqlite import migrations, revisions
 from atom_saas_sync.times import parse_time
 from atom_saas_sync.usecases.copy_database import copy_database
 from atom_saas_sync.usecases.ports import Store
@@ -84,7 +84,7 @@ def shared(found: dict[str, list[dict[str, Any]]], other: dict[str, list[dict[st
 
 
 def test_every_table_moves_that_is_not_of_one_engine_alone() -> None:
-    with closing(migrations.build(migrations.known())) as connection:
+    with closing(migrations.build(revisions.NAMES)) as connection:
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     ours = {name for name in names if not name.startswith(("sqlite_", "skill_fts"))}
     assert (ours | schema.expected_columns().keys()) - ONLY_OF_THIS_ENGINE == set(TABLES)

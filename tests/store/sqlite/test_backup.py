@@ -14,7 +14,7 @@ import pytest
 from store_support import child_at_work, plain, run_child, sql
 
 from atom_saas_sync.errors import DatabaseError, UsageError
-from atom_saas_sync.store.sqlite import maintenance, migrations
+from atom_saas_sync.store.sqlite import maintenance, revisions
 from atom_saas_sync.store.sqlite.backup import backup
 from atom_saas_sync.store.sqlite.database import Database
 
@@ -43,7 +43,7 @@ def test_a_backup_is_whole_private_and_one_file(path: Path, database: Database, 
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     assert sql(target, "PRAGMA journal_mode") == [("delete",)]
     with Database.open(target) as copy:
-        assert migrations.pending(copy) == []
+        assert revisions.pending(copy) == []
         assert maintenance.check(copy) == []
     assert sql(target, "SELECT total_syncs FROM sync_state") == [(3,)]
 

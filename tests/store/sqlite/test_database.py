@@ -14,7 +14,7 @@ import pytest
 from store_support import HOLD_THE_WRITE_LOCK, ROOT, child, child_at_work, plain, run_child, schema_of, sql
 
 from atom_saas_sync.errors import DatabaseError
-from atom_saas_sync.store.sqlite import migrations
+from atom_saas_sync.store.sqlite import migrations, revisions
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.failures import translated_errors
 from atom_saas_sync.store.sqlite.files import create_directories
@@ -111,7 +111,7 @@ def test_a_connection_is_set_up(database: Database) -> None:
 def test_an_existing_empty_file_becomes_a_database(path: Path) -> None:
     path.touch()
     with Database.open(path) as database:
-        assert migrations.pending(database) == []
+        assert revisions.pending(database) == []
 
 
 def test_a_name_that_looks_like_a_url_is_a_name(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_new_database_on_a_full_disk_leaves_nothing_half_done(path: Path) -> N
     output = run_child("limit_files(20_000); report(lambda: Database.open(path))", path)
     assert output.startswith("74 ")
     with Database.open(path) as database:
-        assert migrations.pending(database) == []
+        assert revisions.pending(database) == []
 
 
 def test_a_write_on_a_full_disk_keeps_what_was_committed(path: Path) -> None:
@@ -326,7 +326,7 @@ def test_another_programs_database_gets_our_tables_beside_its_own(path: Path) ->
         "INSERT INTO _sqlite_migrations VALUES ('theirs', '0001_catalogue', 'once')",
     )
     with Database.open(path) as database:
-        assert migrations.pending(database) == []
+        assert revisions.pending(database) == []
     assert sql(path, "SELECT * FROM users") == [(1, "ada")]
     assert sql(path, "SELECT name, applied_at FROM _sqlite_migrations WHERE migration_set = 'theirs'") == [
         ("0001_catalogue", "once")
@@ -347,7 +347,7 @@ def test_read_only_does_not_upgrade(path: Path) -> None:
     with Database.open(path) as database:
         migrations.downgrade(database, "0003_conflicts")
     before = schema_of(path)
-    assert f"it lacks {', '.join(list(migrations.known())[3:])}" in failure(path, read_only=True).message
+    assert f"it lacks {', '.join(list(revisions.NAMES)[3:])}" in failure(path, read_only=True).message
     Database.open(path, read_only=True, migrate=False).close()
     assert schema_of(path) == before
 

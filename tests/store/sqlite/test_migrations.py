@@ -15,10 +15,10 @@ from atom_saas_sync.core.canonical import content_digest, exec_digest
 from atom_saas_sync.errors import DatabaseError, UsageError
 from atom_saas_sync.model.upkeep import Change
 from atom_saas_sync.store.packing import pack
-from atom_saas_sync.store.sqlite import maintenance, migrations, schema
+from atom_saas_sync.store.sqlite import maintenance, migrations, revisions, schema
 from atom_saas_sync.store.sqlite.database import Database
 
-NAMES = list(migrations.known())
+NAMES = list(revisions.NAMES)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def backups(path: Path) -> list[str]:
 
 def revision(path: Path) -> str | None:
     with Database.open(path, migrate=False, read_only=True) as database:
-        return migrations.current(database)
+        return revisions.current(database)
 
 
 # Up
@@ -49,9 +49,9 @@ def revision(path: Path) -> str | None:
 
 def test_a_new_database_has_everything(path: Path) -> None:
     with Database.open(path) as database:
-        assert migrations.current(database) == NAMES[-1]
-        assert migrations.pending(database) == []
-        history = migrations.history(database)
+        assert revisions.current(database) == NAMES[-1]
+        assert revisions.pending(database) == []
+        history = revisions.history(database)
         assert migrations.upgrade(database) == Change()
     assert [name for name, _ in history] == NAMES
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", str(applied_at)) for _, applied_at in history)
@@ -84,13 +84,19 @@ def test_a_new_database_is_what_all_migrations_one_by_one_leave(tmp_path: Path) 
     assert sql(at_once, triggers) == sql(stepwise, triggers)
 
 
+def test_every_migration_that_has_a_name_has_statements() -> None:
+    assert tuple(each.name for each in schema.MIGRATIONS) == revisions.NAMES
+
+
 def test_a_new_database_gets_the_migrations_that_the_snapshot_lacks(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     newer = schema.Migration("9999_newer", up=("CREATE TABLE newer (id)",), down=("DROP TABLE newer",))
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, newer))
+    monkeypatch.setattr(revisions, "NAMES", (*NAMES, newer.name))
+    monkeypatch.setattr(migrations, "NAMES", (*NAMES, newer.name))
     with Database.open(path) as database:
-        assert [name for name, applied_at in migrations.history(database) if applied_at] == [*NAMES, newer.name]
+        assert [name for name, applied_at in revisions.history(database) if applied_at] == [*NAMES, newer.name]
         assert database.connection.execute("SELECT count(*) FROM newer").fetchone()[0] == 0
 
 
@@ -107,9 +113,9 @@ def test_the_tables_and_indexes_of_the_deployment_guide_are_there(path: Path) ->
 
 def test_an_empty_database_has_nothing(path: Path) -> None:
     with Database.open(path, migrate=False) as database:
-        assert migrations.current(database) is None
-        assert migrations.pending(database) == NAMES
-        assert migrations.history(database) == [(name, None) for name in NAMES]
+        assert revisions.current(database) is None
+        assert revisions.pending(database) == NAMES
+        assert revisions.history(database) == [(name, None) for name in NAMES]
 
 
 def test_an_upgrade_stops_at_its_target(path: Path) -> None:
@@ -167,7 +173,7 @@ def test_a_newer_database_is_neither_upgraded_nor_downgraded(path: Path) -> None
     Database.open(path).close()
     sql(path, "INSERT INTO _sqlite_migrations VALUES (99, 'atom_saas_sync', '0099_future', '2030-01-01 00:00:00')")
     with Database.open(path, migrate=False) as database:
-        assert migrations.history(database)[-1] == ("0099_future", "2030-01-01T00:00:00Z")
+        assert revisions.history(database)[-1] == ("0099_future", "2030-01-01T00:00:00Z")
         with pytest.raises(DatabaseError, match="newer"):
             migrations.upgrade(database)
         with pytest.raises(DatabaseError, match="newer"):
@@ -182,7 +188,7 @@ def test_up_down_and_up_again_is_the_same_schema(path: Path) -> None:
     before = schema_of(path)
     with Database.open(path) as database:
         assert migrations.downgrade(database, migrations.BASE).migrations == tuple(reversed(NAMES))
-        assert migrations.current(database) is None
+        assert revisions.current(database) is None
     left = {row[1] for row in schema_of(path)}
     assert left == {"_sqlite_migrations", "idx__sqlite_migrations_migration_set_name", "sqlite_sequence"}
     Database.open(path).close()
@@ -193,7 +199,7 @@ def test_each_step_down_leaves_what_the_steps_before_it_made(path: Path) -> None
     with Database.open(path) as database:
         for kept in range(len(NAMES) - 1, 0, -1):
             migrations.downgrade(database, -1)
-            assert migrations.current(database) == NAMES[kept - 1]
+            assert revisions.current(database) == NAMES[kept - 1]
             findings = maintenance.check(database)
             assert [each.message for each in findings] == [f"not applied: {', '.join(NAMES[kept:])}"]
             names = {row[1] for row in schema_of(path)}
@@ -256,7 +262,7 @@ def test_a_table_that_another_programs_rows_refer_to_is_not_dropped(path: Path) 
         )
         with pytest.raises(DatabaseError, match="favourite of another program refers to Skill_Rating"):
             migrations.downgrade(database, "0003_conflicts")
-        assert migrations.current(database) == "0004_ratings"
+        assert revisions.current(database) == "0004_ratings"
     assert sql(path, "SELECT * FROM favourite") == [(1,)]
 
 
@@ -321,7 +327,7 @@ def test_a_migration_that_is_killed_leaves_the_old_state(older: Path, statement:
     run_child(f"STATEMENT = {statement!r}" + DIE, older, exit_code=-signal.SIGKILL)
     assert schema_of(older) == before
     with Database.open(older) as database:
-        assert migrations.pending(database) == []
+        assert revisions.pending(database) == []
         assert maintenance.check(database) == []
 
 
@@ -329,7 +335,7 @@ def test_a_migration_that_is_killed_leaves_the_old_state(older: Path, statement:
 def test_a_new_database_whose_maker_is_killed_is_made_by_the_next(path: Path, statement: str) -> None:
     run_child(f"STATEMENT = {statement!r}" + DIE, path, exit_code=-signal.SIGKILL)
     with Database.open(path) as database:
-        assert migrations.pending(database) == []
+        assert revisions.pending(database) == []
         assert maintenance.check(database) == []
 
 

@@ -18,7 +18,7 @@ from store_support import plain
 from atom_saas_sync.core.canonical import decode_object
 from atom_saas_sync.core.gate.admission import written_here
 from atom_saas_sync.model.effects import Life, ReplaceServed
-from atom_saas_sync.store.sqlite import migrations, search_index
+from atom_saas_sync.store.sqlite import migrations, revisions, search_index
 from atom_saas_sync.store.sqlite.bulk import bulk_write
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.index_entries import Replaced, reindex
@@ -264,7 +264,7 @@ WRITES = st.lists(st.tuples(STATEMENTS, st.sampled_from("abc"), st.integers(1, 5
 
 @cache
 def migrated() -> sqlite3.Connection:
-    return migrations.build(migrations.known())
+    return migrations.build(revisions.NAMES)
 
 
 def empty_database() -> sqlite3.Connection:

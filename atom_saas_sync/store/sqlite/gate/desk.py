@@ -6,17 +6,19 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from atom_saas_sync.core.canonical import stored_version
-from atom_saas_sync.core.gate.facts import Fact
 from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import SkillVersion
 from atom_saas_sync.store.sqlite.batch import Batch
 from atom_saas_sync.store.sqlite.bulk import bulk_write
 from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.gate import facts
 from atom_saas_sync.store.sqlite.history import versions_of
 from atom_saas_sync.times import format_exact_time
+
+if TYPE_CHECKING:
+    from atom_saas_sync.core.gate.facts import Fact
 
 # Offers of skills with a base, and bases that replaced another version; with ?2 only if what can be executed differs.
 # A version that was first seen before ?1 and admitted later is no change of now.
@@ -83,10 +85,14 @@ class DecidingBatch(Batch):
 
     def kept_facts(self, digests: Collection[bytes]) -> dict[bytes, frozenset[Fact]]:
         """Return what is kept of the capabilities of these content digests."""
+        from atom_saas_sync.store.sqlite.gate import facts
+
         return facts.kept_facts(self._connection, digests)
 
     def keep_facts(self, found: Mapping[bytes, frozenset[Fact]]) -> None:
         """Keep the capabilities of versions, by content digest."""
+        from atom_saas_sync.store.sqlite.gate import facts
+
         facts.keep_facts(self._connection, found)
 
     def changed_since(self, moment: datetime, *, executable: bool) -> int:

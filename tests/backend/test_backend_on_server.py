@@ -6,44 +6,217 @@ import json
 from typing import Any
 
 import pytest
-from backend_models import backend, fill, rows
+from backend_models import (
+    LONG_AGO,
+    Base,
+    ConflictLog,
+    FailedRatingUpload,
+    Skill,
+    SkillCache,
+    SkillRating,
+    SyncState,
+    Tenant,
+    User,
+    WebSocketState,
+    backend,
+    fill,
+    rows,
+)
 from conftest import Machine
-from server_databases import new_database
+from machine_databases import ServerDatabase
+from sqlalchemy import Engine, delete, select, text, update
+from sqlalchemy.orm import Session
 
 
 class Site:
-    """A backend and atom-sync, in one database."""
+    """A backend and atom-sync, at work on one database."""
 
-    def __init__(self, machine: Machine, url: str) -> None:
+    def __init__(self, machine: Machine) -> None:
+        machine.database = ServerDatabase()
         self.machine = machine
-        self.url = url
-        self.engine = backend(url)
+        self.engine: Engine = backend(machine.database.url, create=False)
+
+    def create(self, *skills: str) -> None:
+        """Let the backend make its tables, and rows for its foreign keys."""
+        Base.metadata.create_all(self.engine)
+        with Session(self.engine) as session:
+            session.add_all([Tenant(id="default"), User(id="user"), *(Skill(id=each) for each in skills)])
+            session.commit()
+
+    def do(self, statement: Any) -> None:
+        with Session(self.engine) as session:
+            session.execute(text(statement) if isinstance(statement, str) else statement)
+            session.commit()
+
+    def edit(self, skill_id: str, **fields: Any) -> None:
+        data = {**self.of(skill_id), **fields}
+        self.do(update(SkillCache).where(SkillCache.skill_id == skill_id).values(skill_data=data))
+
+    def of(self, skill_id: str, column: str = "skill_data") -> Any:
+        with Session(self.engine) as session:
+            row = session.scalar(select(SkillCache).where(SkillCache.skill_id == skill_id))
+            return None if row is None else getattr(row, column)
 
     def run(self, *arguments: str, code: int = 0, **variables: str) -> str:
-        result = self.machine.command(*arguments, ATOM_SAAS_DATABASE_URL=self.url, **variables)
+        result = self.machine.command(*arguments, **variables)
         assert result.returncode == code, result.stdout + result.stderr
         assert "Traceback" not in result.stderr
         return result.stdout + result.stderr
 
-    def json(self, *arguments: str, code: int = 0, **variables: str) -> Any:
-        result = self.machine.command(*arguments, "--json", ATOM_SAAS_DATABASE_URL=self.url, **variables)
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        result = self.machine.command(*arguments, "--json")
         assert result.returncode == code, result.stdout + result.stderr
         return json.loads(result.stdout)
 
+    def findings(self) -> list[str]:
+        with self.machine.store(migrate=False, read_only=True) as store:
+            return [each.message for each in store.maintenance().check(quick=False, signer=None)]
+
 
 @pytest.fixture
-def site(machine: Machine, postgresql_server: str) -> Site:
-    """Return a site where the backend came first and has filled its tables."""
-    site = Site(machine, new_database(postgresql_server))
-    fill(site.engine, [dict(machine.sandbox.skill(name)) for name in machine.sandbox.skill_ids()[:20]])
-    return site
+def site(machine: Machine) -> Site:
+    """Return a site of which nothing is made yet."""
+    return Site(machine)
 
 
-def test_a_sync_writes_the_backends_own_tables(site: Site) -> None:
-    before = {each["skill_id"]: each["id"] for each in rows(site.engine)["skill_cache"]}
-    assert site.json("sync", "skills")["success"]
-    after = rows(site.engine)["skill_cache"]
-    listed = site.machine.listed()
-    assert {each["skill_id"]: each["skill_data"] for each in after} == listed
-    assert {each["skill_id"]: each["id"] for each in after if each["skill_id"] in before} == before
+@pytest.fixture
+def names(machine: Machine) -> list[str]:
+    return machine.sandbox.skill_ids()
+
+
+def test_a_backend_that_came_first_is_adopted(site: Site, names: list[str]) -> None:
+    machine, listed = site.machine, site.machine.listed()
+    Base.metadata.create_all(site.engine)
+    fill(site.engine, [dict(machine.sandbox.skill(name)) for name in names[:20]])
+    before = rows(site.engine)
+    refused = site.run("sync", "skills", "--scheduled", code=74, ENABLE_SCHEDULER="true")
+    assert "db upgrade" in refused
+    assert site.json("db", "current")["origin"] == "backend"
+    upgraded = machine.command("db", "upgrade", "--json")
+    assert len(json.loads(upgraded.stdout)["adopted"]) == 7
+    assert "adopted the Atom backend's database" in upgraded.stderr
+    assert site.json("conflicts", "list")["total"] == 10
+    assert site.json("sync", "skills")["conflicts"]["detected"] == 0
+    after = rows(site.engine)
+    assert {each["skill_id"]: each["skill_data"] for each in after["skill_cache"]} == listed
+    for table in ("skill_cache", "conflict_log", "skill_ratings", "failed_rating_uploads"):
+        ids = {each["id"] for each in before[table]}
+        assert len(ids) == 20
+        assert ids <= {each["id"] for each in after[table]}
+    assert machine.sql("SELECT count(DISTINCT skill_id) FROM skill_version") == [(20,)]
+    status = site.json("status")
+    assert status["database"]["origin"] == "backend"
+    assert (status["ratings"]["synced"], status["ratings"]["failed"]) == (10, 10)
     assert site.json("db", "check")["findings"] == []
+    state = after["sync_state"][0]
+    assert (state["status"], state["skills_cached"], state["last_sync_at"] is None) == ("idle", 60, False)
+    assert after["websocket_state"][0]["reconnect_attempts"] == 4
+    (change,) = [site.json("db", "downgrade", "base", "--yes")]
+    assert len(change["adopted"]) == 7
+    assert rows(site.engine) == after
+    assert machine.sql("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'atom_sync%'") == [(0,)]
+
+
+def test_what_the_backend_writes_is_ours_at_once(site: Site, names: list[str]) -> None:
+    machine = site.machine
+    site.create()
+    machine.pull()
+    edited, deleted, expired, counted = names[:4]
+    site.edit(edited, name="Mine")
+    site.do(update(SkillCache).where(SkillCache.skill_id == counted).values(hit_count=7))
+    site.edit(deleted, name="Gone")
+    site.do(delete(SkillCache).where(SkillCache.skill_id == deleted))
+    site.do(update(SkillCache).where(SkillCache.skill_id == expired).values(expires_at=LONG_AGO))
+    with Session(site.engine) as session:
+        session.add(SkillCache(skill_id="local", skill_data={"skill_id": "local", "name": "Ours"}, expires_at=LONG_AGO))
+        session.commit()
+    sources = dict(machine.sql("SELECT skill_id, source FROM usable_skill WHERE source <> 'marketplace'"))
+    assert sources == {edited: "edited", "local": "local"}
+    assert machine.sql("SELECT skill_id FROM skill_cache WHERE hit_count = 7") == [(counted,)]
+    assert machine.sql("SELECT skill_id FROM deleted_edit") == [(deleted,)]
+    assert site.json("skills", "search", "Ours")["skills"][0]["skill_id"] == "local"
+    assert [each["skill_id"] for each in site.json("skills", "list", "--modified")["skills"]] == [edited, "local"]
+    # The same meaning in another spelling is no edit, and neither is what it was before.
+    site.do(update(SkillCache).where(SkillCache.skill_id == edited).values(skill_data=machine.listed()[edited]))
+    assert site.json("skills", "list", "--modified")["total"] == 1
+    site.do("TRUNCATE skill_cache")
+    assert machine.sql("SELECT count(*) FROM skill_cache") == [(0,)]
+    machine.pull(force=True)
+    assert len(rows(site.engine)["skill_cache"]) == 60
+    assert site.findings() == []
+
+
+def test_a_conflict_is_one_conflict_for_both(site: Site, names: list[str]) -> None:
+    machine = site.machine
+    known, unknown = names[:2]
+    site.create(known)
+    machine.pull()
+    for name in (unknown, known):
+        machine.edit(name, description="mine")
+        machine.sandbox.put_skill({**machine.sandbox.skill(name), "description": "theirs"})
+    machine.pull(strategy="manual")
+    ours = dict(machine.sql("SELECT skill_id, id FROM atom_sync.conflict_log"))
+    (seen,) = rows(site.engine)["conflict_log"]
+    assert (seen["skill_id"], seen["id"], seen["local_data"]["description"]) == (known, ours[known], "mine")
+    site.do(
+        update(ConflictLog).values(
+            resolution_strategy="merge",
+            resolved_data={**seen["local_data"], "description": "agreed"},
+            resolved_at=LONG_AGO,
+            resolved_by="admin",
+        )
+    )
+    assert machine.pull(strategy="remote_wins").counts.conflicts_resolved == 1
+    assert site.of(known)["description"] == "agreed"
+    assert site.of(unknown)["description"] == "theirs"
+    (seen,) = rows(site.engine)["conflict_log"]
+    assert (seen["resolution_strategy"], seen["resolved_by"]) == ("merge", "admin")
+    # Once the backend has the skill, the next run shows its conflict, under the same number.
+    with Session(site.engine) as session:
+        session.add(Skill(id=unknown))
+        session.commit()
+    machine.pull()
+    assert {each["skill_id"]: each["id"] for each in rows(site.engine)["conflict_log"]} == ours
+    with Session(site.engine) as session:
+        session.add(ConflictLog(skill_id=known, conflict_type="X", severity="LOW", local_data={}, remote_data={}))
+        session.commit()
+    assert machine.sql("SELECT count(DISTINCT id) FROM atom_sync.conflict_log") == [(3,)]
+
+
+def test_ratings_go_both_ways(site: Site, names: list[str]) -> None:
+    machine = site.machine
+    site.create(names[0])
+    machine.pull()
+    with Session(site.engine) as session:
+        session.add(SkillRating(skill_id=names[0], user_id="user", rating=4, review="fine", synced_to_saas=True))
+        session.commit()
+    assert machine.send_ratings().counts.uploaded == 1
+    (seen,) = rows(site.engine)["skill_ratings"]
+    assert (seen["synced_to_saas"], seen["remote_rating_id"] is None) == (True, False)
+    site.do(update(SkillRating).values(rating=2))
+    assert rows(site.engine)["skill_ratings"][0]["synced_to_saas"] is False
+    machine.sandbox.fault("error", endpoint="ratings", status=422, times=1)
+    assert machine.send_ratings().counts.failed == 1
+    (failed,) = rows(site.engine)["failed_rating_uploads"]
+    assert failed["rating_id"] == seen["id"]
+    site.do(delete(FailedRatingUpload))
+    assert machine.send_ratings().counts.uploaded == 1
+    # Of a user that the backend does not have, a rating stays with us.
+    site.run("ratings", "add", names[0], "5", "--user", "stranger")
+    assert machine.send_ratings().counts.uploaded == 1
+    assert [each["user_id"] for each in rows(site.engine)["skill_ratings"]] == ["user"]
+    site.do(delete(SkillRating))
+    assert machine.sql("SELECT user_id FROM atom_sync.skill_ratings") == [("stranger",)]
+
+
+def test_the_backends_switches(site: Site) -> None:
+    machine = site.machine
+    site.create()
+    machine.pull()
+    site.do(update(SyncState).values(auto_sync_enabled=False))
+    site.do(update(WebSocketState).values(websocket_enabled=False))
+    assert machine.sql("SELECT websocket_enabled FROM atom_sync.websocket_state") == [(False,)]
+    assert "has switched scheduled syncs off" in site.run("sync", "skills", "--scheduled", ENABLE_SCHEDULER="true")
+    site.do(delete(SyncState))
+    machine.pull()
+    assert [each["id"] for each in rows(site.engine)["sync_state"]] == ["marketplace_sync"]

@@ -23,6 +23,8 @@ from atom_saas_sync.model.upkeep import Restored
 from atom_saas_sync.store.names import EMERGENCY_STOP, MARKETPLACE
 from atom_saas_sync.store.postgresql import dumps, migrations, schema
 from atom_saas_sync.store.postgresql.audit import write_audit
+from atom_saas_sync.store.postgresql.backend.rows import mirrored
+from atom_saas_sync.store.postgresql.backend.tables import shared
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.facts import get_fact
 from atom_saas_sync.store.postgresql.lock import run_lock
@@ -130,10 +132,11 @@ class Copies:
                 )
             with database.transaction(bulk=True) as connection:
                 stop = get_fact(connection, EMERGENCY_STOP)
-                _empty(connection)
-                for each in dumps.read(program, file):
-                    _take(each, connection)
-                _keep_fact(connection, EMERGENCY_STOP, stop, now)
+                with mirrored(connection, shared(connection, database.schema)):
+                    _empty(connection)
+                    for each in dumps.read(program, file):
+                        _take(each, connection)
+                    _keep_fact(connection, EMERGENCY_STOP, stop, now)
                 write_audit(connection, actor, "db restore", str(file), now, {"applied": []})
             return Restored((), tuple(Upkeep(database).check(quick=False, signer=signer)), None)
 

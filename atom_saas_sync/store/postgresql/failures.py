@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -71,6 +72,7 @@ _CONNECTING = (
     ("permission denied for database", _Case(ConfigError, _ACCESS)),
     ("does not exist", _Case(ConfigError, _ACCESS)),
 )
+_TO_BACKEND = re.compile(r"function atom_sync\.(\w+)_to_backend\(\)")
 # Of a statement, by SQLSTATE: the longest beginning that fits.
 _STATEMENTS = {
     "40P01": _Case(DatabaseBusy, "another program wrote to the same rows at the same time; run again"),
@@ -118,6 +120,8 @@ def explained(error: psycopg.Error, address: ServerAddress, busy_timeout_seconds
             f"the database {address} was locked for {period}",
             hint="another program is writing to it (pg_stat_activity names it); run again when it is done",
         )
+    if state == "23503" and error.diag.schema_name == "public":
+        return no_tenant(address)
     if state == "42501":
         return DatabaseError(
             f"{_role(address)} may not do this in the database {address}: {_line(error, address)}",
@@ -130,6 +134,15 @@ def explained(error: psycopg.Error, address: ServerAddress, busy_timeout_seconds
             hint="`atom-sync db check` compares its tables with what this version expects",
         )
     return case.kind(f"cannot use the database {address}: {case.reason or _line(error, address)}", hint=case.hint)
+
+
+def no_tenant(address: ServerAddress) -> DatabaseError:
+    """Return the error that the backend has no tenant `default`, to which our rows belong."""
+    return DatabaseError(
+        f"the Atom backend's table tenants in the database {address} has no row with the id 'default', to which "
+        "atom-sync's rows belong; nothing was changed",
+        hint="make that tenant in the backend, or: INSERT INTO tenants (id, …) VALUES ('default', …);",
+    )
 
 
 def unconnected(error: psycopg.Error, address: ServerAddress) -> AtomSyncError:
@@ -170,6 +183,8 @@ def _grant(error: psycopg.Error, address: ServerAddress) -> str:
     role = f'"{address.user}"' if address.user else "ROLE"
     text = error.diag.message_primary or ""
     name = text.partition(" for ")[2].partition(" ")[2].strip()
+    if found := _TO_BACKEND.search(error.diag.context or ""):
+        return f"run as its owner: GRANT SELECT, INSERT, UPDATE, DELETE ON public.{found[1]} TO the owner of atom_sync;"
     if "for schema" in text:
         return f"run as its owner: GRANT USAGE, CREATE ON SCHEMA {name} TO {role};"
     if "for database" in text:

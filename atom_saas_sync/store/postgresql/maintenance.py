@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import psycopg
 
+from atom_saas_sync.core.server_address import SCHEMA
 from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model.upkeep import CheckFinding
 from atom_saas_sync.store import findings
 from atom_saas_sync.store.postgresql import integrity, migrations, schema
+from atom_saas_sync.store.postgresql.backend.checks import check_public
+from atom_saas_sync.store.postgresql.backend.rows import join
+from atom_saas_sync.store.postgresql.backend.tables import shared
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.store.postgresql.skill_text import read_due
@@ -61,11 +66,15 @@ class Upkeep:
             found += [*schema_findings, *_check_collation(connection)]
             if not schema_findings:
                 found += [*_check_texts(connection), *_check_digests(connection, signer)]
+                if self._database.schema == SCHEMA:
+                    found += check_public(connection)
         return found
 
     def repair(self) -> None:
-        """Read out of all texts again what search and orders need."""
+        """Read out of all texts again what search and orders need, and make the Atom backend's tables equal to ours."""
         with self._database.transaction() as connection:
+            if names := shared(connection, self._database.schema):
+                join(connection, names, datetime.now(UTC))
             connection.execute("DELETE FROM skill_text")
             connection.execute("INSERT INTO skill_due SELECT skill_id FROM skill_cache ON CONFLICT DO NOTHING")
             read_due(connection)

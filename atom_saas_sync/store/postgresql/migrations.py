@@ -21,8 +21,9 @@ from psycopg import sql
 from atom_saas_sync.core.server_address import SCHEMA
 from atom_saas_sync.errors import DatabaseError, UsageError
 from atom_saas_sync.model.upkeep import Change
-from atom_saas_sync.store.backend_tables import BY_NAME
 from atom_saas_sync.store.postgresql import schema
+from atom_saas_sync.store.postgresql.backend.tables import HAS_TABLES, shared, standing
+from atom_saas_sync.store.postgresql.backend.triggers import WITH_KEYS
 from atom_saas_sync.store.postgresql.connection import Connection
 from atom_saas_sync.store.postgresql.failures import translated_errors
 from atom_saas_sync.store.postgresql.rows import Row
@@ -170,8 +171,11 @@ def loss(db: Connection, target: str | int) -> dict[str, int]:
     names = _to_take_back(applied(db), target, db)
     counts: dict[str, int] = {}
     with db.reading() as connection:
+        left = set(shared(connection, db.schema)) - set(WITH_KEYS)
         for migration in schema.MIGRATIONS:
             for table in schema.tables(migration) if migration.name in names else ():
+                if table in left:
+                    continue
                 count = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))
                 counts[table] = _one(connection, count)[0]
     return {table: number for table, number in counts.items() if number}
@@ -266,17 +270,9 @@ def _waiting(db: Connection) -> list[str]:
     if db.schema != SCHEMA:
         return []
     with translated_errors(db.address):
-        row = _one(
-            db.connection,
-            "SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('public') "
-            "AND relkind IN ('r', 'p') AND relname = ANY(%s))",
-            (list(BY_NAME),),
-        )
-        if not row[0]:
+        if not _one(db.connection, f"SELECT {HAS_TABLES}")[0]:
             return []
-        from atom_saas_sync.store.postgresql.backend import tables
-
-        return [name for name, each in tables.standing(db.connection).items() if each.can_be_shared]
+        return [name for name, each in standing(db.connection).items() if each.can_be_shared]
 
 
 def _refuse_foreign(connection: psycopg.Connection[Row], db: Connection, missing: Sequence[schema.Migration]) -> None:

@@ -12,6 +12,8 @@ import psycopg
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.store.moving import EXACT, STATES, TABLES, Checksum, MovedRow, Value
 from atom_saas_sync.store.postgresql import skill_text
+from atom_saas_sync.store.postgresql.backend.rows import mirrored
+from atom_saas_sync.store.postgresql.backend.tables import shared
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.times import format_exact_time, format_time, parse_time
@@ -113,8 +115,9 @@ def moving_in(database: Database) -> Iterator[RowsIn]:
                     hint="nothing was changed; name a database without rows",
                 )
         rows = RowsIn(connection)
-        yield rows
-        rows.finish()
+        with mirrored(connection, shared(connection, database.schema)):
+            yield rows
+            rows.finish()
 
 
 def _plain(value: object, is_exact: bool) -> Value:

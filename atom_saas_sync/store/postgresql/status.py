@@ -16,7 +16,7 @@ import psycopg
 from msgspec.structs import replace
 
 from atom_saas_sync.core.canonical import decode_object
-from atom_saas_sync.core.server_address import ServerAddress
+from atom_saas_sync.core.server_address import SCHEMA, ServerAddress
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model import PastRun, ScheduledJob, Status, SyncState, TrustState, WebSocketState
 from atom_saas_sync.store.names import (
@@ -30,6 +30,8 @@ from atom_saas_sync.store.names import (
     TAMPERED,
 )
 from atom_saas_sync.store.postgresql import counters, facts, migrations
+from atom_saas_sync.store.postgresql.backend.tables import HAS_TABLES
+from atom_saas_sync.store.postgresql.backend.tables import origin as origin_of
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.lifetime import EXPIRED, JOINED, SIZE, time_parameters
 from atom_saas_sync.store.postgresql.requests import USED, remaining_requests, used_parameters
@@ -61,7 +63,8 @@ _FIGURES = f"""
         (SELECT count(*) FROM deleted_edit) AS edits_deleted,
         (SELECT skill_id FROM deleted_edit ORDER BY id DESC LIMIT 1) AS deleted_edit,
         (SELECT max(finished_at) FROM sync_run WHERE kind = 'ratings' AND status = 'success') AS last_rating_success_at,
-        (SELECT min(read_at) FROM http_validator WHERE page IS NOT NULL) AS oldest_page_at
+        (SELECT min(read_at) FROM http_validator WHERE page IS NOT NULL) AS oldest_page_at,
+        {HAS_TABLES} AS beside_backend
 """  # noqa: S608 - constants
 _TRUST = """
     SELECT (SELECT count(*) FROM gate_quarantine) AS quarantined, (SELECT count(*) FROM gate_revocation) AS revocations,
@@ -149,6 +152,7 @@ def read_status(
                 read_at=now,
                 database_path=str(address),
                 is_on_server=True,
+                origin=origin_of(database.connection, database.schema),
                 revision=revision,
                 rate_limit_remaining=min(per_minute, per_hour),
                 trust=trust,
@@ -180,6 +184,7 @@ def _status(
     answers: _Answers, address: ServerAddress, revision: str | None, now: datetime, limits: tuple[int, int]
 ) -> Status:
     figures: dict[str, Any] = dict(answers["figures"][0].items())
+    beside_backend = figures.pop("beside_backend") and address.schema == SCHEMA
     counted = {(name, labels): value for name, labels, value in answers["counters"]}
     known: dict[str, str] = dict(answers["facts"])
     held = _held(answers["locks"], (*_RUN_KINDS, _WATCH_LOCK))
@@ -188,6 +193,7 @@ def _status(
         read_at=now,
         database_path=str(address),
         is_on_server=True,
+        origin="backend" if beside_backend else "atom-sync",
         hosts={kind: host for kind, host in answers["hosts"] if kind in held},
         marketplace=known.get(MARKETPLACE),
         database_bytes=int(answers["size"][0][0] or 0),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 
 import psycopg
@@ -39,30 +38,25 @@ def make(connection: psycopg.Connection[Row], names: list[str], now: datetime) -
         if name not in there:
             _execute(connection, script)
     for name in names:
-        for statement in triggers.make(name, tables.declared_types(connection, name)):
+        for statement in (*triggers.unmake(name), *triggers.make(name, tables.declared_types(connection, name))):
             _execute(connection, statement)
     if names:
+        for statement in triggers.make_last(tables.shared(connection)):
+            _execute(connection, statement)
         rows.join(connection, names, now)
 
 
 def unmake(connection: psycopg.Connection[Row]) -> list[str]:
     """Drop our views, and leave the backend's tables to it as they are; return those."""
     there = tables.standing(connection, tuple(schema.public_views()))
-    shared = [name for name in BY_NAME if name in there and there[name].is_shared]
-    for statement in _undo(shared):
+    for statement in (*(each for name in BY_NAME for each in triggers.unmake(name)), *triggers.UNMAKE_LAST):
         _execute(connection, statement)
     for name in reversed(schema.public_views()):
         if name in there and there[name].is_our_view:
             _execute(connection, f"DROP VIEW public.{name}")
     for name in schema.public_functions():
         _execute(connection, f"DROP FUNCTION IF EXISTS {name}")
-    return shared
-
-
-def _undo(names: list[str]) -> Iterator[str]:
-    for name in names:
-        yield from triggers.unmake(name)
-    yield triggers.UNMAKE_LAST
+    return [name for name in BY_NAME if name in there and there[name].is_shared]
 
 
 def _execute(connection: psycopg.Connection[Row], statements: str) -> None:

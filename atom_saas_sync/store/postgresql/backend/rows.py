@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import psycopg
@@ -101,27 +102,34 @@ def join(connection: psycopg.Connection[Row], names: Sequence[str], now: datetim
 
     Of a skill that both have, ours stays, and the backend's text goes to the history if it means something else.
     """
+    with mirrored(connection, names):
+        if "skill_cache" in names:
+            _take_skills(connection)
+            _keep_others(connection, now)
+        for name in names:
+            if name in triggers.STATES:
+                _take_state(connection, name)
+            for statement in _TAKE.get(name, ()):
+                connection.execute(statement)
+
+
+@contextmanager
+def mirrored(connection: psycopg.Connection[Row], names: Sequence[str]) -> Iterator[None]:
+    """Let the triggers stand aside during the block; then the backend's tables get just what is in ours.
+
+    What jsonb cannot hold is left out, and so is what the backend's keys do not allow.
+    """
     connection.execute("SET LOCAL atom_sync.bulk = 'on'")
     connection.execute("SET LOCAL atom_sync.mirror = 'on'")
-    if "skill_cache" in names:
-        _take_skills(connection)
-        _keep_others(connection, now)
+    yield
+    for name in reversed(names):
+        connection.execute(triggers.remove_surplus(name).encode())
     for name in names:
-        if name in triggers.STATES:
-            _take_state(connection, name)
-        for statement in _TAKE.get(name, ()):
-            connection.execute(statement)
-    give(connection, names)
-    connection.execute("SET LOCAL atom_sync.bulk = 'off'")
-
-
-def give(connection: psycopg.Connection[Row], names: Sequence[str]) -> None:
-    """Give the backend's tables just what is in ours, as far as jsonb and its keys allow."""
-    for name in names:
-        for statement in triggers.level(name, declared_types(connection, name)):
+        for statement in triggers.fill(name, declared_types(connection, name)):
             connection.execute(statement.encode())
     if "conflict_log" in names:
         _number_on(connection)
+    connection.execute("SET LOCAL atom_sync.mirror = 'off'")
 
 
 def _take_skills(connection: psycopg.Connection[Row]) -> None:

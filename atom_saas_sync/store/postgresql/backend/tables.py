@@ -10,6 +10,8 @@ from msgspec import Struct
 from atom_saas_sync.core.server_address import SCHEMA, ServerAddress
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.store.backend_tables import BY_NAME, Column, Table
+from atom_saas_sync.store.postgresql.backend.triggers import ON_OURS, ON_THEIRS, number
+from atom_saas_sync.store.postgresql.failures import no_tenant
 from atom_saas_sync.store.postgresql.rows import Row
 
 RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRIGGER")
@@ -24,13 +26,13 @@ _STANDING = """
             JOIN pg_class AS o ON d.refclassid = 'pg_class'::regclass AND o.oid = d.refobjid
             WHERE r.ev_class = c.oid AND c.relkind = 'v' AND o.relnamespace = to_regnamespace('atom_sync')
         ) AS is_our_view,
-        EXISTS (
-            SELECT FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
-            WHERE t.tgrelid = c.oid AND p.pronamespace = to_regnamespace('atom_sync')
-        ) AS is_shared,
+        (SELECT count(*) FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
+            WHERE p.pronamespace = to_regnamespace('atom_sync') AND (t.tgrelid = c.oid AND t.tgname = ANY(%(theirs)s)
+                OR t.tgrelid = to_regclass('atom_sync.' || c.relname) AND t.tgname = ANY(%(ours)s))) AS triggers,
         CASE WHEN c.relkind IN ('r', 'p')
-            THEN ARRAY(SELECT r FROM unnest(%s::text[]) AS r WHERE NOT has_table_privilege(c.oid, r)) END AS lacking
-    FROM pg_class AS c WHERE c.relnamespace = to_regnamespace('public') AND c.relname = ANY(%s)
+            THEN ARRAY(SELECT r FROM unnest(%(rights)s::text[]) AS r WHERE NOT has_table_privilege(c.oid, r))
+        END AS lacking
+    FROM pg_class AS c WHERE c.relnamespace = to_regnamespace('public') AND c.relname = ANY(%(names)s)
 """
 _COLUMNS = """
     SELECT a.attname AS name, format_type(a.atttypid, NULL) AS type, format_type(a.atttypid, a.atttypmod) AS declared,
@@ -79,24 +81,40 @@ class Standing(Struct, frozen=True):
 
 def standing(connection: psycopg.Connection[Row], names: Sequence[str] = tuple(BY_NAME)) -> dict[str, Standing]:
     """Return what there is under these names."""
-    rows = connection.execute(_STANDING, (list(RIGHTS), list(names))).fetchall()
-    found = [
-        Standing(row["name"], row["is_table"], row["is_our_view"], row["is_shared"], tuple(row["lacking"] or ()))
-        for row in rows
-    ]
-    return {each.name: each for each in found}
+    values = {"names": list(names), "rights": list(RIGHTS), "ours": list(ON_OURS), "theirs": list(ON_THEIRS)}
+    return {
+        row["name"]: Standing(
+            row["name"],
+            is_table=row["is_table"],
+            is_our_view=row["is_our_view"],
+            is_shared=row["is_table"] and row["name"] in BY_NAME and row["triggers"] == number(row["name"]),
+            lacking=tuple(row["lacking"] or ()),
+        )
+        for row in connection.execute(_STANDING, values)
+    }
 
 
-def shared(connection: psycopg.Connection[Row]) -> list[str]:
-    """Return the tables of the backend that are written in place."""
+def shared(connection: psycopg.Connection[Row], schema: str = SCHEMA) -> list[str]:
+    """Return the tables of the backend that are shared with this schema of ours."""
+    if schema != SCHEMA:
+        return []
     there = standing(connection)
     return [name for name in BY_NAME if name in there and there[name].is_shared]
 
 
+HAS_TABLES = f"""
+    EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('public') AND relkind IN ('r', 'p')
+        AND relname IN ({", ".join(f"'{name}'" for name in BY_NAME)}))
+"""
+"""As SQL: whether the backend has tables of its own."""
+
+
 def origin(connection: psycopg.Connection[Row], schema: str) -> str:
     """Return `backend` if the backend has tables of its own that we share, or are to; else `atom-sync`."""
-    found = schema == SCHEMA and any(each.is_table for each in standing(connection).values())
-    return "backend" if found else "atom-sync"
+    if schema != SCHEMA:
+        return "atom-sync"
+    row = connection.execute(f"SELECT {HAS_TABLES}").fetchone()
+    return "backend" if row is not None and row[0] else "atom-sync"
 
 
 def refuse_other_shapes(connection: psycopg.Connection[Row], address: ServerAddress, names: Sequence[str]) -> None:
@@ -146,15 +164,6 @@ def require_tenant(connection: psycopg.Connection[Row], address: ServerAddress, 
             )
     except psycopg.errors.ForeignKeyViolation as error:
         raise no_tenant(address) from error
-
-
-def no_tenant(address: ServerAddress) -> DatabaseError:
-    """Return the error that the backend has no tenant `default`, to which our rows belong."""
-    return DatabaseError(
-        f"the Atom backend's table tenants in the database {address} has no row with the id 'default', to which "
-        "atom-sync's rows belong; nothing was changed",
-        hint="make that tenant in the backend, or: INSERT INTO tenants (id, …) VALUES ('default', …);",
-    )
 
 
 def declared_types(connection: psycopg.Connection[Row], name: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ does not: the backend does so in transactions of any length.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from atom_saas_sync.store.backend_tables import BY_NAME, Column, Table
 from atom_saas_sync.store.postgresql.session import advisory_class, advisory_key
@@ -19,11 +19,22 @@ CACHES = ("skill_cache", "category_cache")
 STATES = {"sync_state": "'marketplace_sync'", "websocket_state": "1"}
 """The tables with one row of ours, and its id."""
 
-_WITH_KEYS = {"conflict_log", "skill_ratings", "failed_rating_uploads"}  # to tables of which we know nothing
+ON_THEIRS = ("atom_sync_emptied", "atom_sync_hit", "atom_sync_waits", "atom_sync_written")
+ON_OURS = ("numbered", "to_backend", "to_backend_delete", "to_backend_insert", "to_backend_update")
+"""How the triggers of a shared table are called, on the backend's table and on ours."""
+
+WITH_KEYS = ("conflict_log", "skill_ratings", "failed_rating_uploads")
+"""The tables with foreign keys to tables of the backend of which we know nothing."""
+
 _SCHEMA = "atom_sync"
 _UNLESS_MIRRORED = "WHEN (current_setting('atom_sync.mirror', true) IS DISTINCT FROM 'on')"
 _COUNTED = {"hit_count", "last_hit_at"}
 _MADE_ONCE = {"id", "created_at"}
+
+
+def number(name: str) -> int:
+    """Return how many triggers a shared table has, on both sides together."""
+    return 7 if name in CACHES else 5 if name == "conflict_log" else 4
 
 
 def make(name: str, types: Mapping[str, str]) -> Iterator[str]:
@@ -78,39 +89,93 @@ def make(name: str, types: Mapping[str, str]) -> Iterator[str]:
     )
 
 
+def make_last(names: Sequence[str]) -> Iterator[str]:
+    """Yield the statements that let each run try again to show the backend what its keys did not allow before."""
+    tables = [name for name in names if name in WITH_KEYS]
+    if tables:
+        yield f"""
+CREATE OR REPLACE FUNCTION {_SCHEMA}.again_to_backend() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = {_SCHEMA}, pg_temp SET atom_sync.bulk = 'on' AS $$
+BEGIN
+    {" ".join(_again(name) for name in tables)}
+    RETURN NULL;
+END
+$$"""
+        yield (
+            f"CREATE OR REPLACE TRIGGER again_to_backend AFTER INSERT ON {_SCHEMA}.sync_run FOR EACH STATEMENT "
+            f"EXECUTE FUNCTION {_SCHEMA}.again_to_backend()"
+        )
+
+
 def unmake(name: str) -> Iterator[str]:
     """Yield the statements that end the sharing of a table, with the triggers on it: only its owner may drop those."""
-    functions = ["to_backend", "from_backend", *(["hit"] if name in CACHES else [])]
-    functions += ["numbered"] if name == "conflict_log" else []
-    for each in functions:
+    for each in ("to_backend", "from_backend", "hit", "numbered"):
         yield f"DROP FUNCTION IF EXISTS {_SCHEMA}.{name}_{each}() CASCADE"
 
 
-UNMAKE_LAST = f"DROP FUNCTION IF EXISTS {_SCHEMA}.waits_for_atom_sync() CASCADE"
-"""The statement that drops what all shared tables use."""
+UNMAKE_LAST = (
+    f"DROP FUNCTION IF EXISTS {_SCHEMA}.waits_for_atom_sync() CASCADE",
+    f"DROP FUNCTION IF EXISTS {_SCHEMA}.again_to_backend() CASCADE",
+)
+"""The statements that drop what all shared tables use."""
 
 
-def level(name: str, types: Mapping[str, str]) -> Iterator[str]:
-    """Yield the statements that give a table of the backend just what is in ours."""
-    table = BY_NAME[name]
-    key = table.unique[0] if name in CACHES else "id"
-    ours_only = f"NOT EXISTS (SELECT FROM {_SCHEMA}.{name} AS o WHERE o.{key} = t.{key})"
-    which = f"AND t.id = {STATES[name]}" if name in STATES else ""
-    yield "SET LOCAL atom_sync.mirror = 'on'"
-    yield f"DELETE FROM public.{name} AS t WHERE {ours_only} {which}"  # noqa: S608 - our names
-    if name in CACHES:
-        data = _data_of(table)
-        document = f"{_SCHEMA}.atom_sync_jsonb(o.{data})"
-        source = (
-            f"SELECT o.*, true AS is_new, {document} AS document, o.hit_count - coalesce(t.hit_count, 0) AS hits "  # noqa: S608
-            f"FROM {_SCHEMA}.{name} AS o LEFT JOIN public.{name} AS t ON t.{key} = o.{key} WHERE t.{key} IS NULL "
-            f"OR t.expires_at IS DISTINCT FROM o.expires_at OR t.{data}::jsonb IS DISTINCT FROM {document}"
-        )
-        yield _upsert(table, types, source)
-        yield "SET LOCAL atom_sync.mirror = 'off'"
-    else:
+def remove_surplus(name: str) -> str:
+    """Return the statement that removes what only the backend's table has, unless its keys need it."""
+    key = BY_NAME[name].unique[0] if name in CACHES else "id"
+    which = f"NOT EXISTS (SELECT FROM {_SCHEMA}.{name} AS o WHERE o.{key} = t.{key})"
+    if name in STATES:
+        which += f" AND t.id = {STATES[name]}"
+    if name not in WITH_KEYS:
+        return f"DELETE FROM public.{name} AS t WHERE {which}"  # noqa: S608 - our names
+    return f"""
+DO $$
+DECLARE
+    surplus public.{name};
+BEGIN
+    FOR surplus IN SELECT t.* FROM public.{name} AS t WHERE {which} LOOP
+        BEGIN
+            DELETE FROM public.{name} WHERE id = surplus.id;
+        EXCEPTION WHEN foreign_key_violation THEN
+        END;
+    END LOOP;
+END $$"""  # noqa: S608 - our names
+
+
+def fill(name: str, types: Mapping[str, str]) -> Iterator[str]:
+    """Yield the statements that give a table of the backend all that is in ours."""
+    if name not in CACHES:
         yield "SET LOCAL atom_sync.mirror = 'off'"
         yield f"UPDATE {_SCHEMA}.{name} SET id = id"  # noqa: S608 - our names; its trigger writes the backend's
+        yield "SET LOCAL atom_sync.mirror = 'on'"
+        return
+    table = BY_NAME[name]
+    key, data = table.unique[0], _data_of(table)
+    document = f"{_SCHEMA}.atom_sync_jsonb(o.{data})"
+    source = (
+        f"SELECT o.*, true AS is_new, {document} AS document, o.hit_count - coalesce(t.hit_count, 0) AS hits "  # noqa: S608
+        f"FROM {_SCHEMA}.{name} AS o LEFT JOIN public.{name} AS t ON t.{key} = o.{key} WHERE t.{key} IS NULL "
+        f"OR t.expires_at IS DISTINCT FROM o.expires_at OR t.{data}::jsonb IS DISTINCT FROM {document}"
+    )
+    yield _upsert(table, types, source)
+
+
+def differences(name: str) -> str:
+    """Return the query for the numbers of a cache's rows that only one side has, that differ, and that do not fit."""
+    table = BY_NAME[name]
+    key, data = table.unique[0], _data_of(table)
+    return f"""
+        SELECT count(*) FILTER (WHERE o.document IS NOT NULL AND t.{key} IS NULL),
+            count(*) FILTER (WHERE o.{key} IS NULL),
+            count(*) FILTER (WHERE o.document IS DISTINCT FROM t.{data}::jsonb AND t.{key} = o.{key}),
+            count(*) FILTER (WHERE o.{key} IS NOT NULL AND o.document IS NULL)
+        FROM (SELECT {key}, atom_sync_jsonb({data}) AS document FROM {name}) AS o
+        FULL JOIN public.{name} AS t ON t.{key} = o.{key}
+    """  # noqa: S608 - our names
+
+
+def _again(name: str) -> str:
+    return f"UPDATE {name} AS o SET id = id WHERE NOT EXISTS (SELECT FROM public.{name} AS t WHERE t.id = o.id);"  # noqa: S608
 
 
 def _data_of(table: Table) -> str:
@@ -246,7 +311,7 @@ def _row_to_backend(table: Table, types: Mapping[str, str]) -> str:
     theirs = ", ".join(f"t.{each}{'::jsonb' if types[each] == 'json' else ''}" for each in given)
     compared = ours.replace("::json,", "::jsonb,").replace("::json)", "::jsonb)")
     # A key of the backend's to something that it does not have, or that refers to the row.
-    allowed = "EXCEPTION WHEN foreign_key_violation THEN\n    RETURN NULL;\n" if name in _WITH_KEYS else ""
+    allowed = "EXCEPTION WHEN foreign_key_violation THEN\n    RETURN NULL;\n" if name in WITH_KEYS else ""
     return f"""
 BEGIN
     IF TG_OP = 'DELETE' THEN

@@ -80,7 +80,7 @@ def broken_files(tmp_path: Path) -> dict[str, Path]:
         ("SSLKEYLOGFILE", "a directory", "Is a directory"),
     ],
 )
-def test_what_openssl_cannot_read_is_a_configuration_error(
+def test_a_file_that_openssl_cannot_read_is_a_configuration_error(
     machine: Machine, broken_files: dict[str, Path], variable: str, kind: str, reason: str
 ) -> None:
     path = str(broken_files[kind])

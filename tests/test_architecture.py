@@ -127,7 +127,7 @@ def at_the_top(tree: ast.Module) -> Iterator[ast.stmt]:
             yield node
 
 
-def test_ports_are_imported_for_the_type_checker_alone() -> None:
+def test_ports_are_imported_only_for_the_type_checker() -> None:
     """Making their classes takes 25 ms, which no command needs."""
     wrong = [
         str(path.relative_to(ROOT))
@@ -153,7 +153,7 @@ def test_rooms_enter_only_the_rooms_that_the_table_names() -> None:
     assert wrong == []
 
 
-def test_an_engine_is_entered_through_the_front_door_alone() -> None:
+def test_an_engine_is_entered_only_through_the_front_door() -> None:
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
         for room, path in modules()

@@ -47,7 +47,7 @@ def budget(machine: Machine) -> Iterator[StoredBudget]:
         (50, None, None, 50),
     ],
 )
-def test_what_is_declared(
+def test_a_declared_limit_applies(
     budget: StoredBudget, clock: FakeClock, limit: int, remaining: int | None, reset: int | None, free: int
 ) -> None:
     budget.learn(clock.now(), limit=limit, remaining=remaining, reset_seconds=reset)
@@ -65,14 +65,16 @@ def test_it_is_forgotten_after_its_window(
     assert budget.free(clock.now()) == 100
 
 
-def test_it_holds_as_long_as_it_is_declared_again(budget: StoredBudget, clock: FakeClock) -> None:
+def test_a_declared_limit_applies_while_it_is_repeated(budget: StoredBudget, clock: FakeClock) -> None:
     for _ in range(10):
         budget.learn(clock.now(), limit=20, remaining=9, reset_seconds=30)
         clock.move(seconds=20)
         assert budget.free(clock.now()) == 20
 
 
-def test_it_holds_for_its_marketplace_alone(machine: Machine, budget: StoredBudget, clock: FakeClock) -> None:
+def test_a_declared_limit_applies_only_to_its_marketplace(
+    machine: Machine, budget: StoredBudget, clock: FakeClock
+) -> None:
     budget.learn(clock.now(), limit=1, remaining=0, reset_seconds=30)
     assert budget.take(clock.now()) == pytest.approx(30)
     other = machine.budget(per_minute=100, per_hour=1000, marketplace=ELSEWHERE)
@@ -142,7 +144,7 @@ def test_without_a_database_there_is_no_budget(machine: Machine, command: str) -
     assert not machine.database_path.exists()
 
 
-def test_what_an_older_version_stored_is_not_taken(machine: Machine) -> None:
+def test_a_limit_stored_by_an_older_version_is_ignored(machine: Machine) -> None:
     machine.pull()
     machine.sql(
         "INSERT OR REPLACE INTO fact VALUES ('rate_limit', ?, '')",

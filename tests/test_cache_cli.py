@@ -92,7 +92,7 @@ def test_strict_mode_removes_and_spares_local_edits(machine: Machine, edited: li
     assert machine.sql("SELECT count(*) FROM skill_fts WHERE skill_fts MATCH 'name:o'") != [(0,)]
 
 
-def test_what_the_marketplace_stopped_confirming_expires(machine: Machine) -> None:
+def test_skills_that_are_no_longer_confirmed_expire(machine: Machine) -> None:
     machine.pull(page_size=10)
     machine.clock.move(hours=30)
     # The marketplace is there, but one page of the list is not.
@@ -116,7 +116,7 @@ def test_a_304_confirms(machine: Machine) -> None:
         assert purge(machine).removed == NOTHING
 
 
-def test_what_another_program_let_expire_is_purged(machine: Machine) -> None:
+def test_entries_expired_by_another_program_are_purged(machine: Machine) -> None:
     machine.fill()
     machine.sql(
         "UPDATE skill_cache SET expires_at = '2020-01-01T00:00:00Z' WHERE skill_id = ?", machine.sandbox.skill_ids()[0]

@@ -243,7 +243,7 @@ def test_every_document_says_that_it_succeeded(machine: Machine) -> None:
             assert name in document, (words, list(document))
 
 
-def test_what_is_not_there_is_not_wrong_usage(machine: Machine) -> None:
+def test_a_missing_thing_is_not_a_usage_error(machine: Machine) -> None:
     assert machine.command("sync", "skills").returncode == 0
     skill_id = machine.sandbox.skill_ids()[0]
     (machine.directory / "skill.json").write_text('{"skill_id": "nothing"}')
@@ -527,7 +527,7 @@ def test_a_table_in_a_pipe_is_whole(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(("columns", "heads"), [(80, {"version", "rating"}), (140, {"version", "category", "rating"})])
-def test_a_list_of_skills_fits_and_cuts_names_alone(machine: Machine, columns: int, heads: set[str]) -> None:
+def test_a_list_of_skills_fits_and_shortens_only_names(machine: Machine, columns: int, heads: set[str]) -> None:
     machine.fill()
     first = machine.sandbox.skill_ids()[0]
     machine.edit(first, name="n" * 90)

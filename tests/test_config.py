@@ -294,7 +294,7 @@ _ANY_TEXT = st.text(alphabet=st.characters(blacklist_characters="\x00"), max_siz
 
 @given(values=st.fixed_dictionaries({}, optional=dict.fromkeys(sorted(BAD), _ANY_TEXT)))
 @trying(max_examples=150, deadline=None)
-def test_whatever_is_set_there_are_settings_or_one_error_that_names_variables(values: dict[str, str]) -> None:
+def test_any_environment_gives_settings_or_one_error_that_names_variables(values: dict[str, str]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         try:
             _load(Path(directory), values)
@@ -423,7 +423,7 @@ def test_a_dollar_sign_in_the_file_is_a_dollar_sign(tmp_path: Path) -> None:
         ("ATOM_INSTANCE_ID=abc\r\n", "abc"),
     ],
 )
-def test_what_lines_of_the_file_mean(tmp_path: Path, line: str, value: str) -> None:
+def test_each_form_of_line_is_read(tmp_path: Path, line: str, value: str) -> None:
     (tmp_path / ".env").write_text(line, encoding="utf-8")
     assert _load(tmp_path).instance_id == value
 
@@ -535,7 +535,7 @@ def test_forms_of_the_database(tmp_path: Path, text: str, path: str) -> None:
     assert str(settings.database) == path.format(tmp_path)
 
 
-def test_slashes_at_the_end_go_from_the_api_alone(tmp_path: Path) -> None:
+def test_trailing_slashes_are_removed_only_from_the_api_url(tmp_path: Path) -> None:
     settings = _load(tmp_path, {"ATOM_SAAS_API_URL": "https://h/base//", "ATOM_SAAS_WS_URL": "wss://h/ws/"})
     assert (settings.api_url, settings.ws_url) == ("https://h/base", "wss://h/ws/")
 
@@ -596,7 +596,7 @@ class TestTokenFile:
     def test_without_that_credential_there_is_no_token(self, tmp_path: Path) -> None:
         assert _load(tmp_path, {"CREDENTIALS_DIRECTORY": str(tmp_path)}).api_token is None
 
-    def test_so_is_that_of_windows(self, tmp_path: Path) -> None:
+    def test_a_line_break_of_windows_is_removed(self, tmp_path: Path) -> None:
         path = tmp_path / "token"
         path.write_bytes(TOKEN.encode() + b"\r\n")
         assert read_token_file(path) == Secret(TOKEN)
@@ -715,7 +715,7 @@ def test_the_example_s_values_are_the_defaults_or_would_do(tmp_path: Path) -> No
     assert _load(tmp_path, values).database == settings.database
 
 
-def test_the_example_sets_the_token_alone(tmp_path: Path) -> None:
+def test_the_example_sets_only_the_token(tmp_path: Path) -> None:
     assert dotenv_values(EXAMPLE) == {"ATOM_SAAS_API_TOKEN": "your_api_token_here"}
     (tmp_path / ".env").write_text(EXAMPLE.read_text().replace("your_api_token_here", TOKEN))
     (tmp_path / ".env").chmod(0o600)
@@ -742,7 +742,7 @@ class TestWhereTheTokenGoes:
             {"ATOM_SAAS_API_URL": API, "ATOM_SAAS_WS_ENABLED": "false"},
         ],
     )
-    def test_and_not_where_it_is_meant_or_not_sent(self, tmp_path: Path, others: dict[str, str]) -> None:
+    def test_no_warning_if_the_address_is_intended_or_unused(self, tmp_path: Path, others: dict[str, str]) -> None:
         assert _load(tmp_path, others).warnings == ()
 
 

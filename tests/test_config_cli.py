@@ -36,7 +36,7 @@ def test_show_masks_secrets_and_prints_origins(tmp_path: Path) -> None:
     }
 
 
-def test_show_prints_one_line_for_each_variable_as_it_is(tmp_path: Path) -> None:
+def test_show_prints_one_line_for_each_variable_unchanged(tmp_path: Path) -> None:
     path = f"{tmp_path}/{'long/' * 30}atom.db"
     result = _run(
         tmp_path, "config", "show", ATOM_SAAS_API_TOKEN=TOKEN, ATOM_SAAS_DATABASE_URL=path, ATOM_INSTANCE_ID="[red]x[/]"
@@ -99,7 +99,7 @@ def test_check_finds_everything_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing.env", "."])
-def test_an_env_file_that_is_none(tmp_path: Path, name: str) -> None:
+def test_an_unreadable_env_file_is_refused(tmp_path: Path, name: str) -> None:
     result = _run(tmp_path, "--env-file", name, "config", "check", ATOM_SAAS_API_TOKEN=TOKEN)
     assert result.returncode == 78
     assert result.stderr.startswith(f"atom-sync: {name}: ")
@@ -202,7 +202,7 @@ SECRET_LINES = ["ATOM_SAAS_API_TOKEN=at_saas_secret", "ATOM_SYNC_ADMIN_TOKEN=sec
         ("ATOM_SAAS_API_TOKEN_FILE=other", 0o600, "ATOM_SAAS_API_TOKEN (from environment) overrides"),
     ],
 )
-def test_what_is_odd_in_an_env_file_is_a_warning(tmp_path: Path, text: str, mode: int, warning: str | None) -> None:
+def test_oddities_of_an_env_file_are_warnings(tmp_path: Path, text: str, mode: int, warning: str | None) -> None:
     path = tmp_path / ".env"
     path.write_text(text, encoding="utf-8")
     path.chmod(mode)

@@ -140,7 +140,7 @@ def test_lines_that_differ_only_invisibly_are_marked(machine: Machine, conflicts
     assert any("2 ~ run()" in line for line in result.stdout.splitlines())
 
 
-def test_show_uses_colours_only_where_there_are_some(machine: Machine, conflicts: list[str]) -> None:
+def test_show_uses_colours_only_on_a_terminal_with_colours(machine: Machine, conflicts: list[str]) -> None:
     assert "\x1b[" in machine.command("conflicts", "show", "1", FORCE_COLOR="1", TERM="xterm-256color").stdout
     assert "\x1b[" not in machine.command("conflicts", "show", "1", NO_COLOR="1").stdout
 
@@ -458,7 +458,7 @@ def test_1000_conflicts_are_listed_and_resolved_in_one_go(machine: Machine) -> N
     assert machine.pull(strategy="manual").counts.conflicts_manual == 0
 
 
-def test_what_can_be_executed_is_decided_as_one(machine: Machine) -> None:
+def test_executable_fields_are_decided_together(machine: Machine) -> None:
     machine.sandbox.put_skill({"skill_id": "s0", "name": "N", "code": "a", "command": "a", "description": "a"})
     machine.pull()
     machine.edit("s0", code="mine")

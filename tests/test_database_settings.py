@@ -43,7 +43,7 @@ def test_the_password_is_taken_from_the_first_place_that_has_one(tmp_path: Path)
     assert address(tmp_path).password is None
 
 
-def test_nothing_shows_a_password(tmp_path: Path) -> None:
+def test_no_output_shows_a_password(tmp_path: Path) -> None:
     environ = {NAME: "postgresql://worker:hunter2@db.example/site?sslmode=require"}
     settings = load_settings(environ, working_directory=tmp_path)
     assert "hunter2" not in repr(settings) + str(settings.database)

@@ -97,7 +97,7 @@ def test_wrong_targets_are_wrong_usage(path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["current", "history", "check", "downgrade", "backup", "compact"])
-def test_nothing_makes_a_database_but_an_upgrade(path: Path, command: str) -> None:
+def test_only_an_upgrade_creates_a_database(path: Path, command: str) -> None:
     arguments = [command, str(path.parent / "copy.db")] if command == "backup" else [command]
     found = document(path, *arguments, exit_code=74)
     assert found["success"] is False
@@ -181,7 +181,7 @@ def test_backups_named_by_time_are_kept_and_the_oldest_go(path: Path) -> None:
     )
 
 
-def test_a_failed_backup_removes_none_and_is_a_run(path: Path) -> None:
+def test_a_failed_backup_removes_no_backups_and_is_recorded(path: Path) -> None:
     db(path, "upgrade")
     kept = Path(document(path, "backup")["backup"])
     sql(path, "INSERT INTO fact VALUES ('damaged', randomblob(90000), '')")
@@ -259,7 +259,7 @@ def test_a_database_that_cannot_be_used_is_one_line_and_a_hint(path: Path) -> No
     assert hint.startswith("  → set ATOM_SAAS_DATABASE_URL")
 
 
-def test_a_backup_says_its_size_and_where_a_directory_is_missing(machine: Machine) -> None:
+def test_a_backup_reports_its_size_or_the_missing_directory(machine: Machine) -> None:
     machine.command("db", "upgrade")
     done = machine.command("db", "backup", "copy.db")
     assert re.search(r"copy\.db: [\d.]+ kB$", done.stdout.strip())

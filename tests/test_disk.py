@@ -58,7 +58,7 @@ def run_patched(machine: Machine, patch: str, *arguments: str) -> subprocess.Com
 
 
 @pytest.mark.parametrize("arguments", READERS, ids=" ".join)
-def test_what_reads_creates_no_database(machine: Machine, arguments: tuple[str, ...]) -> None:
+def test_reading_commands_create_no_database(machine: Machine, arguments: tuple[str, ...]) -> None:
     result = machine.command(*arguments, ATOM_SAAS_DATABASE_URL="data/atom.db")
     assert result.returncode == 74, result.stderr
     assert "no database at" in result.stderr and "atom-sync sync skills" in result.stderr
@@ -66,13 +66,13 @@ def test_what_reads_creates_no_database(machine: Machine, arguments: tuple[str, 
 
 
 @pytest.mark.parametrize("arguments", ANSWERING, ids=" ".join)
-def test_what_answers_without_a_database_creates_none(machine: Machine, arguments: tuple[str, ...]) -> None:
+def test_commands_that_need_no_database_do_not_create_one(machine: Machine, arguments: tuple[str, ...]) -> None:
     result = machine.command(*arguments)
     assert result.returncode == (1 if arguments == ("doctor",) else 0), result.stderr
     assert list(machine.directory.iterdir()) == []
 
 
-def test_a_server_without_a_database_creates_none(machine: Machine) -> None:
+def test_a_server_without_a_database_does_not_create_one(machine: Machine) -> None:
     with served(machine) as server:
         status = server.get("/health/sync").json()
     assert status["reasons"] == ["never_synced"]
@@ -268,7 +268,7 @@ def owners(directory: Path) -> set[int]:
 
 
 @as_root
-def test_what_root_makes_belongs_to_the_owner_of_the_directory(machine: Machine) -> None:
+def test_files_that_root_creates_belong_to_the_owner_of_the_directory(machine: Machine) -> None:
     os.chown(machine.directory, OTHER, OTHER)
     database = "new/directory/atom.db"
     for arguments in (("sync", "skills"), ("db", "backup", "copy.db"), ("db", "downgrade", "--yes")):

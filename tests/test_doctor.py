@@ -356,7 +356,7 @@ def test_all_problems_of_the_configuration_at_once(machine: Machine) -> None:
     assert (result.returncode, document["total"]) == (1, 2)
 
 
-def test_what_the_network_can_do_wrong(machine: Machine) -> None:
+def test_each_network_failure_is_diagnosed(machine: Machine) -> None:
     machine.sandbox.set_clock_offset(600)
     _, found, _ = findings_of(machine)
     assert found["clock"]["verdict"] == "problem"
@@ -380,7 +380,7 @@ def test_what_the_network_can_do_wrong(machine: Machine) -> None:
     assert (code, found["dns"]["verdict"], found["http"]["verdict"]) == (1, "problem", "skipped")
 
 
-def test_what_the_database_can_have(machine: Machine) -> None:
+def test_each_database_problem_is_diagnosed(machine: Machine) -> None:
     _, found, _ = findings_of(machine)
     assert found["database"]["message"] == "it does not exist yet"
     assert not machine.database_path.exists()
@@ -396,7 +396,7 @@ def test_what_the_database_can_have(machine: Machine) -> None:
     assert found["disk"]["verdict"] == "problem"
 
 
-def test_what_a_sync_left_undone_has_a_finding_of_its_own(machine: Machine) -> None:
+def test_unfinished_work_of_a_sync_has_its_own_finding(machine: Machine) -> None:
     machine.command("sync", "skills")
     machine.sandbox.fault("invalid_items", value="no_id", endpoint="list")
     assert machine.command("sync", "skills", "--force").returncode == 65
@@ -437,7 +437,7 @@ def test_an_empty_cache_is_unhealthy(machine: Machine) -> None:
     assert "no skill is cached" in checked.stdout
 
 
-def test_what_is_wrong_with_the_policy(machine: Machine) -> None:
+def test_each_policy_problem_is_diagnosed(machine: Machine) -> None:
     file = machine.directory / "policy.toml"
     file.write_text('[[rule]]\nid = "a"\nadmission = "oben"\n')
     code, found, _ = findings_of(machine, ATOM_SYNC_POLICY_FILE=str(file), ATOM_SAAS_ENABLED="false")

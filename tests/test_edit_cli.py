@@ -134,7 +134,7 @@ def test_no_text_breaks_the_search(text: str) -> None:
         ("x" * 9999, 0),
     ],
 )
-def test_nothing_in_a_search_has_a_special_meaning(synced: Machine, text: str, found: int) -> None:
+def test_no_character_of_a_search_is_special(synced: Machine, text: str, found: int) -> None:
     result = synced.command("skills", "search", "--category", "zz-known", "--json", "--", text)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["total"] == found
@@ -227,7 +227,7 @@ def test_reading_waits_for_no_writer(synced: Machine) -> None:
     assert synced.sql("SELECT sum(hit_count) FROM skill_cache") == [(0,)]
 
 
-def test_what_another_program_left_is_shown_as_it_is(synced: Machine) -> None:
+def test_text_that_is_not_json_is_shown_safely(synced: Machine) -> None:
     synced.sql("UPDATE skill_cache SET skill_data = 'no JSON \x1b[31m' WHERE skill_id = 'known-0'")
     result = synced.command("skills", "show", "known-0")
     assert result.returncode == 0
@@ -253,7 +253,7 @@ def test_set_fields(synced: Machine) -> None:
     assert ids(run_json(synced, "skills", "search", "--tag", "b", "weather")) == ["known-0"]
 
 
-def test_an_edit_and_back_is_none(synced: Machine) -> None:
+def test_an_edit_that_is_reversed_is_not_an_edit(synced: Machine) -> None:
     before = synced.cached()["known-0"]
     run_json(synced, "skills", "edit", "known-0", "--set", "code=other")
     document = run_json(synced, "skills", "diff", "known-0")
@@ -364,7 +364,7 @@ def test_import(synced: Machine) -> None:
     assert "exists only here" in synced.command("skills", "log", "ours-1").stdout
 
 
-def test_what_our_commands_print_can_be_taken_back(synced: Machine) -> None:
+def test_printed_skills_can_be_imported_again(synced: Machine) -> None:
     whole = synced.cached()["known-0"]
     shown = synced.command("skills", "show", "known-0", "--json").stdout
     changed = shown.replace("forecast for tomorrow", "by pipe")

@@ -57,7 +57,7 @@ def test_a_file_in_a_directory_that_others_can_write_is_refused(tmp_path: Path) 
         _load(tmp_path)
 
 
-def test_a_link_is_looked_at_where_it_leads(tmp_path: Path) -> None:
+def test_the_target_of_a_link_is_checked(tmp_path: Path) -> None:
     (elsewhere := tmp_path / "elsewhere").mkdir()
     (tmp_path / ".env").symlink_to(_write(elsewhere, "ATOM_SAAS_SYNC_BATCH_SIZE=20\n"))
     assert _load(tmp_path).batch_size == 20
@@ -95,7 +95,7 @@ def test_without_a_file_the_directory_is_not_checked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ATOM_SYNC_SCAN_COMMAND", "ATOM_SYNC_DIGEST_KEY_FILE"])
-def test_what_runs_a_program_is_not_taken_from_it(tmp_path: Path, name: str) -> None:
+def test_variables_that_run_a_program_are_not_read_from_it(tmp_path: Path, name: str) -> None:
     path = _write(tmp_path, f"{name}=/bin/evil\n")
     with pytest.raises(ConfigError, match=f"{name} must not be set in {path}"):
         _load(tmp_path, {name: "/bin/mine"})
@@ -122,7 +122,7 @@ def test_no_file_makes_a_command_that_of_the_service(tmp_path: Path) -> None:
         "ATOM_SAAS_ALLOW_INSECURE=true",
     ],
 )
-def test_a_token_of_elsewhere_does_not_go_where_the_file_says(tmp_path: Path, line: str) -> None:
+def test_a_token_from_elsewhere_is_not_sent_to_the_file_s_address(tmp_path: Path, line: str) -> None:
     import certifi
 
     path = _write(tmp_path, f"{line.format(ca=certifi.where())}\n")
@@ -274,6 +274,6 @@ def test_commands_that_send_the_token_refuse_and_the_others_do_not(machine: Mach
     assert first.startswith("marketplace: 127.0.0.1:") and "from .env" in first
 
 
-def test_one_option_reads_a_file_or_none(machine: Machine) -> None:
+def test_the_options_for_env_files_exclude_each_other(machine: Machine) -> None:
     result = machine.command("--env-file", "x", "--no-env-file", "status")
     assert result.returncode == 2 and "exclude each other" in result.stderr

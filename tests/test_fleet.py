@@ -21,7 +21,7 @@ def timer(machine: Machine, url: str, host: str, *words: str) -> dict[str, Any]:
     return document
 
 
-def test_of_many_timers_one_does_the_work(machine: Machine, db: Database, database_url: str) -> None:
+def test_one_of_many_timers_does_the_work(machine: Machine, db: Database, database_url: str) -> None:
     assert timer(machine, database_url, "one", "sync", "skills")["status"] == "success"
     again = timer(machine, database_url, "two", "sync", "skills")
     assert (again["status"], again["reasons"]) == ("skipped", ["fresh"])
@@ -41,7 +41,7 @@ def test_old_work_is_done_again_by_any_host(machine: Machine, db: Database, data
     assert timer(machine, database_url, "two", "sync", "skills")["status"] == "success"
 
 
-def test_a_timer_that_finds_the_lock_taken_is_no_error(machine: Machine, db: Database, database_url: str) -> None:
+def test_a_timer_that_finds_the_lock_taken_succeeds(machine: Machine, db: Database, database_url: str) -> None:
     with (
         opened(database_url, host="one") as other,
         run_lock(other, "skills", command="sync skills", now=lambda: NOON, sleep=nothing),
@@ -64,9 +64,7 @@ def test_a_purge_of_today_is_not_made_again(machine: Machine, database_url: str)
     assert timer(machine, database_url, "two", "cache", "purge")["reason"] == "fresh"
 
 
-def test_a_watch_that_stands_by_takes_over_from_one_that_is_killed(
-    machine: Machine, db: Database, database_url: str
-) -> None:
+def test_a_watch_on_standby_takes_over_from_a_killed_one(machine: Machine, db: Database, database_url: str) -> None:
     variables = {"ATOM_SAAS_DATABASE_URL": database_url}
 
     def at_work() -> str | None:

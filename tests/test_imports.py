@@ -49,13 +49,13 @@ def modules_after(directory: Path, *arguments: str, **environment: str) -> dict[
     return modules
 
 
-def test_help_imports_typer_alone(tmp_path: Path) -> None:
+def test_help_imports_only_typer(tmp_path: Path) -> None:
     modules = modules_after(tmp_path, "--help")
     assert {name for name in modules["third"] if not name.startswith("_")} <= _TYPER
     assert set(modules["ours"]) == {"__main__", "characters", "cli", "errors"}
 
 
-def test_status_for_programs_imports_typer_and_its_own_rooms_alone(tmp_path: Path) -> None:
+def test_status_for_programs_imports_only_typer_and_its_own_rooms(tmp_path: Path) -> None:
     modules_after(tmp_path, "db", "upgrade")
     modules = modules_after(tmp_path, "status", "--json")
     assert {name for name in modules["third"] if not name.startswith("_")} <= _TYPER | {"msgspec", "typing_extensions"}
@@ -104,7 +104,7 @@ def test_given_values_are_converted(tmp_path: Path) -> None:
     assert "pydantic" in modules_after(tmp_path, "skills", "list", "--limit", "3")["third"]
 
 
-def test_dotenv_is_imported_only_where_there_is_a_file_for_it(tmp_path: Path) -> None:
+def test_dotenv_is_imported_only_if_there_is_a_file_for_it(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("ATOM_SAAS_SYNC_INTERVAL_MINUTES=20\n", encoding="utf-8")
     assert "dotenv" in modules_after(tmp_path, "status", "--json")["third"]
 

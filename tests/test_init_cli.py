@@ -71,7 +71,7 @@ def test_working_settings_are_written_and_used(fresh: Machine) -> None:
         ("ftp://host", None, 2),
     ],
 )
-def test_what_did_not_work_is_not_written(fresh: Machine, url: str, token: str | None, code: int) -> None:
+def test_settings_that_failed_are_not_written(fresh: Machine, url: str, token: str | None, code: int) -> None:
     (fresh.directory / ".env").write_text("OLD=1\n")
     if token is not None:
         (fresh.directory / "token").write_text(token)
@@ -97,7 +97,7 @@ def test_on_a_terminal_it_asks_and_hides_the_token(fresh: Machine) -> None:
     assert fresh.sandbox.token not in said
 
 
-def test_the_environment_is_kept_where_the_try_relied_on_it_and_named_where_it_wins(fresh: Machine) -> None:
+def test_variables_used_by_the_trial_are_kept_and_overriding_ones_are_named(fresh: Machine) -> None:
     token = {"ATOM_SAAS_API_TOKEN": "at_saas_other", "ATOM_SAAS_ALLOW_INSECURE": "true"}
     told = fresh.command("config", "init", "--yes", "--url", fresh.sandbox.url, "--token-file", "token", **token)
     assert told.returncode == 0, told.stderr

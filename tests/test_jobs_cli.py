@@ -30,7 +30,7 @@ def jobs(machine: Machine, *arguments: str) -> Any:
     return json.loads(result.stdout)
 
 
-def test_without_timers_and_watch_there_are_none(machine: Machine) -> None:
+def test_without_timers_and_watch_there_are_no_jobs(machine: Machine) -> None:
     assert jobs(machine) == {"success": True, "jobs": [], "total": 0, "source": None, "stopped": False}
     assert "No scheduled jobs" in machine.command("jobs").stdout
 
@@ -85,7 +85,7 @@ def test_other_intervals_are_taken_over_while_it_runs(machine: Machine) -> None:
     assert "ENABLE_SCHEDULER is not true" in logged
 
 
-def test_what_a_killed_watch_planned_is_not_shown(machine: Machine) -> None:
+def test_jobs_planned_by_a_killed_watch_are_not_shown(machine: Machine) -> None:
     with watching(machine, "--jobs", ENABLE_SCHEDULER="true") as process:
         wait_until(lambda: jobs(machine)["total"] == 4)
         process.kill()

@@ -101,7 +101,7 @@ def test_one_writer_of_one_volume(objects: dict[str, Json], pod: Json, container
     assert pod["terminationGracePeriodSeconds"] >= 30
 
 
-def test_nothing_runs_as_root_or_may_write_where_it_need_not(pod: Json, containers: dict[str, Json]) -> None:
+def test_no_container_runs_as_root_or_can_write_more_than_it_needs(pod: Json, containers: dict[str, Json]) -> None:
     assert pod["automountServiceAccountToken"] is False
     rights = pod["securityContext"]
     assert rights["runAsNonRoot"] is True

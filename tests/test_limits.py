@@ -93,7 +93,7 @@ def test_a_message_that_takes_too_much_memory_is_malformed(value: str) -> None:
 
 @pytest.mark.parametrize("value", ['"x"', '"' + "x" * 2000 + '"', "[" + '{"a":1},' * 10_000 + "0]"])
 @pytest.mark.parametrize("is_read", [False, True], ids=["frames", "messages"])
-def test_what_waits_in_watch(value: str, *, is_read: bool) -> None:
+def test_the_backlog_of_watch_is_limited(value: str, *, is_read: bool) -> None:
     def read(frame: str) -> Message:
         message = parse_frame(frame)
         assert isinstance(message, Message)

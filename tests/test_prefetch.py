@@ -109,7 +109,7 @@ def all_end() -> bool:
 
 
 @given(order=st.permutations(range(1, 13)), connections=st.integers(1, 10))
-def test_pages_come_in_order_whatever_the_order_of_the_answers(order: list[int], connections: int) -> None:
+def test_pages_come_in_order_for_any_order_of_responses(order: list[int], connections: int) -> None:
     marketplace = Marketplace(order)
     with closing(prefetcher(marketplace, connections)) as pages:
         pages.allow(12)
@@ -167,7 +167,7 @@ def test_a_fast_marketplace_takes_one_thread(monkeypatch: pytest.MonkeyPatch) ->
     sizes=st.lists(st.sampled_from([0, MIB // 10, 3 * MIB, 6 * MIB, 9 * MIB, 16 * MIB]), min_size=1, max_size=15),
     connections=st.integers(1, 10),
 )
-def test_all_bytes_have_one_bound_beside_the_page_whose_turn_it_is(sizes: list[int], connections: int) -> None:
+def test_all_pages_but_the_awaited_one_share_one_limit_of_bytes(sizes: list[int], connections: int) -> None:
     marketplace, most = Marketplace(sizes=sizes), 0
     alive: dict[int, int] = {}
     lock = threading.Lock()
@@ -202,7 +202,7 @@ def test_pages_of_the_largest_size_come_one_at_a_time() -> None:
     assert marketplace.asked == list(range(1, 9))
 
 
-def test_with_much_in_memory_a_connection_alone_fetches_only_what_comes_next() -> None:
+def test_with_much_in_memory_a_single_connection_fetches_only_the_next_page() -> None:
     marketplace = Marketplace(sizes=[BYTES_PER_CONNECTION] * 4)
     with closing(prefetcher(marketplace, 1)) as pages:
         pages.allow(4)

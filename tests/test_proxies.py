@@ -98,7 +98,9 @@ def test_no_proxy_excludes(no_proxy: str, url: str, monkeypatch: pytest.MonkeyPa
         ":",
     ],
 )
-def test_what_means_another_host_or_nothing_does_not_exclude(no_proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entries_for_other_hosts_and_meaningless_ones_exclude_nothing(
+    no_proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HTTPS_PROXY", PROXY)
     monkeypatch.setenv("NO_PROXY", no_proxy)
     assert proxy_for("https://api.example.com") is not None
@@ -120,9 +122,7 @@ def test_a_proxy_needs_no_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
         "http://ü:1",
     ],
 )
-def test_an_address_that_is_not_valid_is_named_by_its_variable_alone(
-    address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_invalid_address_is_named_only_by_its_variable(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", address)
     with pytest.raises(ConfigError, match="HTTPS_PROXY: invalid proxy address") as failed:
         proxy_for("https://api.example.com")

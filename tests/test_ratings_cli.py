@@ -67,7 +67,7 @@ def test_only_what_was_never_sent_is_deleted(machine: Machine, skill: str) -> No
     assert json.loads(kept)["user_id"] == "bob"
 
 
-def test_what_a_newer_rating_replaced_is_kept_and_put_back(machine: Machine, skill: str) -> None:
+def test_a_replaced_rating_is_kept_and_can_be_restored(machine: Machine, skill: str) -> None:
     document(machine.command("ratings", "add", skill, "1", "--comment", "it steals tokens", "--user", "ann", "--json"))
     assert document(machine.command("ratings", "show", "1", "--json"))["rating"]["replaced"] is None
     machine.sql("UPDATE skill_rating SET updated_at = '2026-01-01T00:00:00Z', rating = 2")

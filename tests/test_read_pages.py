@@ -39,7 +39,7 @@ def read_ahead(reader: PageReader, pages: list[FetchedPage], *, memory: int = 0)
         reader.close()
 
 
-def test_what_an_earlier_page_changes_is_news_on_the_later_ones() -> None:
+def test_a_change_on_an_earlier_page_counts_on_later_ones() -> None:
     pages = [page_of(2, *SECOND), page_of(3, *THIRD), page_of(4, item("skill-4"))]
     second, third, fourth = read_ahead(PageReader(), pages)
     assert (second.unchanged, list(second.changed)) == (set(), ["both"])

@@ -67,7 +67,7 @@ def test_a_backup_takes_the_place_of_the_database_and_that_is_kept(machine: Mach
     assert backup.exists()
 
 
-def test_without_a_loss_there_is_no_question(machine: Machine) -> None:
+def test_a_restore_without_a_loss_does_not_ask(machine: Machine) -> None:
     machine.pull()
     machine.edit(min(machine.cached()), description="mine")
     backup = backup_of(machine)
@@ -163,7 +163,7 @@ def test_a_file_that_is_not_a_backup_of_this_database_is_refused(machine: Machin
     assert not list(machine.directory.glob("*.restoring*"))
 
 
-def test_nothing_is_restored_while_a_run_is_in_progress(machine: Machine) -> None:
+def test_a_restore_is_refused_during_a_run(machine: Machine) -> None:
     machine.pull()
     backup = backup_of(machine)
     for kind in ("skills", "ratings", "watch"):
@@ -216,7 +216,7 @@ def restored_here(machine: Machine, file: Path, signer: Signer | None = None) ->
     return [each.message for each in findings]
 
 
-def test_an_emergency_stop_stays_as_it_is(machine: Machine) -> None:
+def test_a_restore_keeps_the_emergency_stop(machine: Machine) -> None:
     machine.pull()
     backup = backup_of(machine)
     machine.sql("INSERT INTO fact VALUES ('emergency_stop', '2026-02-19T12:00:00Z', '')")
@@ -239,7 +239,7 @@ def test_a_digest_key_that_does_not_fit_is_said(machine: Machine) -> None:
     assert "signed with a digest key, but none is set" in said.stderr
 
 
-def test_what_was_revoked_or_decided_since_the_backup_outlives_its_restore(machine: Machine) -> None:
+def test_a_restore_keeps_revocations_and_decisions_made_since_the_backup(machine: Machine) -> None:
     machine.pull()
     revoked, quarantined, approved = sorted(machine.cached())[:3]
     backup = backup_of(machine)

@@ -37,7 +37,7 @@ def test_runs_are_listed_and_shown(machine: Machine) -> None:
     assert limited.stderr == "3 runs; 2 more: see --limit\n"
 
 
-def test_a_run_that_is_not_there_and_a_kind_that_is_none(machine: Machine) -> None:
+def test_an_unknown_run_and_an_invalid_kind(machine: Machine) -> None:
     machine.pull()
     absent = machine.command("runs", "show", "77", "--json")
     assert absent.returncode == 1

@@ -55,7 +55,7 @@ def settings_in(text: str) -> configparser.ConfigParser:
 
 
 @pytest.mark.parametrize("unit", [*POLLS, *SERVICES])
-def test_what_a_unit_starts_is_a_command_of_ours(machine: Machine, unit: str) -> None:
+def test_units_start_existing_commands(machine: Machine, unit: str) -> None:
     program, *arguments = shlex.split(settings_in(UNITS[unit])["Service"]["ExecStart"])
     assert program == schedule().executable
     result = machine.command(*arguments, "--help")
@@ -363,7 +363,7 @@ def test_install_writes_what_is_configured_and_uninstall_removes_just_that(
     assert run("--uninstall")[0] == 0
 
 
-def test_what_is_configured_now_is_what_the_services_read_later(machine: Machine, tmp_path: Path) -> None:
+def test_services_will_read_the_settings_in_force_now(machine: Machine, tmp_path: Path) -> None:
     odd = {"ATOM_INSTANCE_ID": "it's \\ 'odd' # $HOME = \"x\" ${A}", "ATOM_SAAS_CONFLICT_STRATEGY": "merge"}
     query = {"ATOM_SAAS_WS_URL": "wss://ws.example.com/x?key=very-secret"}
     installed = machine.command("schedule", "systemd", "--install", "--root", str(tmp_path / "root"), **odd, **query)
@@ -474,7 +474,7 @@ def test_a_scheduled_backup_obeys_the_switches(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("place", ["/home/me", "/root", "/tmp/x", "/var/tmp", "/run/user/0"])
-def test_what_the_units_cannot_see_is_warned_of(machine: Machine, place: str) -> None:
+def test_paths_hidden_from_the_units_cause_a_warning(machine: Machine, place: str) -> None:
     settings = machine.directory / "settings"
     settings.touch()
     hidden = machine.command("schedule", "systemd", ATOM_SAAS_DATABASE_URL=f"{place}/atom.db")

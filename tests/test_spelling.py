@@ -131,7 +131,7 @@ def test_another_spelling_changes_nothing(machine: Machine, marketplace: Marketp
     assert (again := sync(machine, marketplace))["updated"] == 2 and again["changed"]
 
 
-def test_rows_that_another_program_spelled_anew_are_not_updated(machine: Machine, marketplace: Marketplace) -> None:
+def test_rows_respelled_by_another_program_are_not_updated(machine: Machine, marketplace: Marketplace) -> None:
     sync(machine, marketplace)
     machine.sql("UPDATE skill_cache SET skill_data = ?, updated_at = '2026-01-02' WHERE skill_id = 's0'",
                 every_letter_escaped(SKILLS[0]))  # fmt: skip

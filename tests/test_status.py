@@ -30,7 +30,7 @@ def document(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return parsed
 
 
-def test_without_a_database_it_says_never_synced_and_makes_none(machine: Machine) -> None:
+def test_without_a_database_it_reports_never_synced_and_creates_none(machine: Machine) -> None:
     result = machine.command("status", "--check")
     assert result.returncode == 3
     assert "never synced" in result.stdout
@@ -87,7 +87,7 @@ def test_the_screen_fits_and_says_what_is_wrong_in_words(machine: Machine, colum
     assert "●✕" in result.stdout
 
 
-def test_what_a_killed_run_wrote_last_is_not_believed(machine: Machine) -> None:
+def test_the_last_state_of_a_killed_run_is_not_believed(machine: Machine) -> None:
     machine.fill()
     machine.sql("UPDATE sync_run SET status = 'running'")
     status = read(machine)
@@ -150,7 +150,7 @@ def test_for_an_older_database_only_the_revision_is_shown(machine: Machine) -> N
     assert (result.returncode, document(result)["health"]["reasons"]) == (3, ["migrations_pending"])
 
 
-def test_a_newer_database_and_one_that_is_none_are_refused(machine: Machine, tmp_path: Path) -> None:
+def test_newer_databases_and_other_files_are_refused(machine: Machine, tmp_path: Path) -> None:
     machine.fill()
     machine.sql(
         "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) "
@@ -222,7 +222,7 @@ def wait(machine: Machine, **reasons: str) -> None:
         )
 
 
-def test_what_waits_leaves_it_healthy(machine: Machine) -> None:
+def test_waiting_updates_do_not_make_it_unhealthy(machine: Machine) -> None:
     machine.fill()
     wait(machine, a="review", b="age", c="rejected")
     trust = read(machine).trust

@@ -278,7 +278,7 @@ def test_a_closed_standard_input_is_an_empty_one(tmp_path: Path) -> None:
     ("editor", "message"),
     [("vi '", "is not a command"), (" ", "no editor is set"), ("no-such-editor", "can't be started")],
 )
-def test_an_editor_that_is_none(machine: Machine, editor: str, message: str) -> None:
+def test_an_unusable_editor_is_an_error(machine: Machine, editor: str, message: str) -> None:
     machine.pull()
     result = machine.command("skills", "edit", machine.sandbox.skill_ids()[0], EDITOR=editor)
     assert result.returncode == 2, result.stderr

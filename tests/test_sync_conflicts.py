@@ -106,7 +106,7 @@ def test_a_deleted_skill_is_not_resolved_with_its_last_version(machine: Machine)
     assert logged(machine) == [(1, "converged")]
 
 
-def test_what_is_gone_there_and_was_put_back_here_stays_as_it_was_written(machine: Machine) -> None:
+def test_a_skill_deleted_there_and_restored_here_stays_as_written(machine: Machine) -> None:
     machine.sandbox.put_skill({"skill_id": "s0", "name": "N", "code": "theirs", "rating_count": 1})
     machine.pull()
     machine.sql("DELETE FROM skill_cache WHERE skill_id = 's0'")
@@ -118,7 +118,7 @@ def test_what_is_gone_there_and_was_put_back_here_stays_as_it_was_written(machin
     assert machine.cached()["s0"] == ours
 
 
-def test_what_exists_only_here_is_never_deleted(machine: Machine) -> None:
+def test_skills_that_exist_only_here_are_never_deleted(machine: Machine) -> None:
     machine.fill()
     machine.sql("""INSERT INTO skill_cache (skill_id, skill_data) VALUES ('ours', '{"skill_id":"ours","name":"O"}')""")
     for _ in range(2):
@@ -199,7 +199,7 @@ def test_the_local_side_of_a_conflict_that_waited_is_not_made_newer_by_ratings(m
     assert (cached["description"], cached["average_rating"]) == ("theirs", 2.5)
 
 
-def test_a_dry_run_reports_conflicts_and_stores_none(machine: Machine) -> None:
+def test_a_dry_run_reports_conflicts_without_storing_them(machine: Machine) -> None:
     machine.fill()
     skill_id = machine.sandbox.skill_ids()[0]
     machine.edit(skill_id, code="mine")
@@ -253,7 +253,7 @@ def test_a_merge_never_creates_a_combination_that_nobody_wrote(machine: Machine)
     assert (cached["tags"], cached["examples"]) == (["a", "mine", "theirs"], ["z"])
 
 
-def test_what_only_the_marketplace_changed_of_what_runs_is_taken_whole(machine: Machine) -> None:
+def test_executable_fields_changed_only_there_are_taken_whole(machine: Machine) -> None:
     base = {"code": "a", "python_packages": ["old"], "metadata": {"entrypoint": "a", "license": "MIT"}}
     remote = {"code": "b", "python_packages": ["new"], "metadata": {"entrypoint": "b", "license": "MIT"}}
     cached = merged(machine, base, {"metadata": {"entrypoint": "a", "license": "ISC"}, "name": "Mine"}, remote)

@@ -107,7 +107,7 @@ def test_retry_after_is_obeyed_up_to_a_cap(machine: Machine, retry_after: int | 
         ("lying_encoding", {"value": "br"}),
     ],
 )
-def test_what_is_not_the_contract_is_retried_then_65(machine: Machine, fault: str, fields: dict[str, str]) -> None:
+def test_contract_violations_are_retried_and_exit_with_65(machine: Machine, fault: str, fields: dict[str, str]) -> None:
     machine.pull(page_size=20)
     before = machine.cached()
     machine.sandbox.fault(fault, endpoint="list", **fields)
@@ -279,7 +279,7 @@ def test_a_budget_is_kept_across_processes(tmp_path: object, machine: Machine) -
         second.close()
 
 
-def test_what_was_taken_for_a_second_and_not_used_is_given_back(machine: Machine) -> None:
+def test_unused_requests_of_a_lease_are_given_back(machine: Machine) -> None:
     clock = FakeClock()
     one = machine.budget(per_minute=100, per_hour=1000)
     other = machine.budget(per_minute=100, per_hour=1000)

@@ -69,7 +69,7 @@ def keys(sandbox: Sandbox, method: str = "POST") -> list[str]:
 
 
 @pytest.mark.parametrize("dialect", ["v1", "plain", "mothership"])
-def test_what_another_program_wrote_is_sent_once_and_the_average_follows(
+def test_ratings_of_other_programs_are_sent_once_and_the_average_follows(
     machine: Machine, skill: str, dialect: str
 ) -> None:
     machine.pull()
@@ -120,7 +120,7 @@ def test_the_oldest_change_goes_first(machine: Machine, skill: str) -> None:
     assert sent == ["early", "middle", "late"]
 
 
-def test_what_another_program_wrote_wrongly_is_not_sent(machine: Machine, skill: str) -> None:
+def test_invalid_ratings_of_other_programs_are_not_sent(machine: Machine, skill: str) -> None:
     machine.sql("INSERT INTO skill_rating (skill_id, user_id, rating) VALUES (?, 'ann', 4.5)", skill)
     machine.sql(
         "INSERT INTO skill_rating (skill_id, user_id, rating, review) VALUES (?, 'bob', 4, ?)", skill, "x" * 1001
@@ -249,7 +249,7 @@ def test_when_the_marketplace_is_down_most_ratings_keep_their_tries(machine: Mac
     assert 50 <= report.counts.failed <= 100
 
 
-def test_it_paces_itself_under_the_declared_limit(machine: Machine, slowly: Sandbox, skill: str) -> None:
+def test_sending_stays_below_the_declared_limit(machine: Machine, slowly: Sandbox, skill: str) -> None:
     for number in range(25):
         rate(machine, skill, 4, f"user{number}")
     slowly.set_rate_limit(10)

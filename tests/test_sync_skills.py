@@ -62,7 +62,7 @@ def test_one_changed_skill_is_one_changed_row(machine: Machine) -> None:
     assert machine.cached() == machine.listed()
 
 
-def test_a_skill_at_the_front_shifts_all_pages_and_rewrites_none(machine: Machine) -> None:
+def test_a_skill_at_the_front_shifts_all_pages_without_rewriting_them(machine: Machine) -> None:
     machine.pull(page_size=10)
     machine.sandbox.put_skill({"skill_id": "first", "name": "First"}, position=0)
     report = machine.pull(page_size=10)
@@ -145,7 +145,7 @@ def test_a_total_larger_than_the_list_is_incomplete(machine: Machine) -> None:
     assert (report.status, report.complete) == ("partial", False)
 
 
-def test_what_is_gone_there_is_deleted_here_and_kept_as_evidence(machine: Machine) -> None:
+def test_a_skill_deleted_there_is_deleted_here_and_kept_as_evidence(machine: Machine) -> None:
     machine.fill()
     gone = machine.sandbox.skill_ids()[:2]
     for skill_id in gone:
@@ -158,7 +158,7 @@ def test_what_is_gone_there_is_deleted_here_and_kept_as_evidence(machine: Machin
     ]
 
 
-def test_what_is_purged_while_pages_wait_to_be_written_comes_back(machine: Machine) -> None:
+def test_skills_purged_before_their_page_is_written_come_back(machine: Machine) -> None:
     machine.pull(page_size=20)
     for skill_id in machine.sandbox.skill_ids()[::20]:
         machine.sandbox.patch_skill(skill_id, {"description": "changed"}, push=False)
@@ -185,7 +185,7 @@ def test_a_skill_that_is_only_unlisted_stays(machine: Machine) -> None:
     assert hidden in machine.cached()
 
 
-def test_what_only_the_list_forgets_stays_however_much_may_be_deleted(machine: Machine) -> None:
+def test_skills_missing_only_from_the_list_stay_with_any_limit_on_deletions(machine: Machine) -> None:
     machine.fill()
     machine.sandbox.fault("empty_list", endpoint="list", times=1)
     report = machine.pull(max_delete=MaxDelete(share=1.0))
@@ -283,7 +283,7 @@ def test_expiry_moves_on_before_it_is_reached(machine: Machine) -> None:
     assert machine.sql("SELECT count(*) FROM skill_cache WHERE expires_at < ?", now) == [(0,)]
 
 
-def test_categories_alone(machine: Machine) -> None:
+def test_sync_of_categories_only(machine: Machine) -> None:
     report = machine.pull(skills=False)
     assert (report.kind, report.status, report.counts.skills_synced) == ("categories", "success", 0)
     assert machine.sql("SELECT count(*) FROM category_cache")[0][0] == report.counts.categories_synced > 0
@@ -300,7 +300,7 @@ def test_a_republished_skill_is_noticed(machine: Machine, caplog: pytest.LogCapt
     assert machine.status().republished == 1
 
 
-def test_the_audit_trail_records_who_what_and_the_proof(machine: Machine) -> None:
+def test_the_audit_trail_records_actor_action_and_evidence(machine: Machine) -> None:
     report = machine.pull(started_by="alice", page_size=10)
     kind, status, who, counts, proof = machine.sql(
         "SELECT kind, status, started_by, counts, proof FROM sync_run WHERE id = ?", report.run_id

@@ -58,7 +58,7 @@ def test_without_timers_of_the_system_those_of_the_user_are_the_jobs(system: str
     assert [job.id for job in first] == ["skill-sync-atom-saas"]
 
 
-def test_without_systemd_there_are_none() -> None:
+def test_without_systemd_there_are_no_timers() -> None:
     assert timers(lambda *_: None, lambda *_: None) == []
     assert units(lambda *_: None, lambda *_: None) == []
 

@@ -76,7 +76,7 @@ def test_names_are_shown_beside_ids_from_80_columns_on(full: Machine, words: str
 
 
 @pytest.mark.parametrize("words", LISTS)
-def test_columns_are_aligned_with_their_heads_whatever_they_contain(full: Machine, words: str) -> None:
+def test_columns_are_aligned_with_their_heads_for_any_content(full: Machine, words: str) -> None:
     heads, *rows = _lines(full, words, COLUMNS="200")
     starts = [cell_len(heads[: found.start()]) for found in re.finditer(r"(?<!\S)\S+(?: \S+)*", heads)]
     for row in rows:

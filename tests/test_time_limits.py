@@ -257,7 +257,7 @@ def test_a_second_signal_ends_hard(number: signal.Signals) -> None:
         assert process.wait(PATIENCE) == 128 + number
 
 
-def test_nothing_is_sent_after_a_stop(machine: Machine, market: ScriptedMarket) -> None:
+def test_no_request_is_sent_after_a_stop(machine: Machine, market: ScriptedMarket) -> None:
     with machine.client(url=market.url) as (client, _):
         client.list_skills(1, 10)
         client.stop(signal.SIGTERM)

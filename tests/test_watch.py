@@ -61,7 +61,7 @@ def settle(machine: Machine, sandbox: Sandbox) -> None:
     machine.sql("DELETE FROM category_cache WHERE category_name = ?", marker)
 
 
-def test_changes_arrive_and_the_state_says_so(machine: Machine, sandbox: Sandbox) -> None:
+def test_changes_arrive_and_the_state_shows_them(machine: Machine, sandbox: Sandbox) -> None:
     first, second, third = sandbox.skill_ids()[:3]
     with watching(machine) as process:
         sandbox.patch_skill(first, {"name": "new name"})
@@ -141,7 +141,7 @@ def test_old_messages_and_duplicates_change_nothing(machine: Machine, sandbox: S
     assert cached[first]["code"] == sandbox.skill(first)["code"]  # a part keeps what it does not carry
 
 
-def test_what_is_deleted_is_not_brought_back_by_an_older_message(machine: Machine, sandbox: Sandbox) -> None:
+def test_an_older_message_does_not_restore_a_deleted_skill(machine: Machine, sandbox: Sandbox) -> None:
     first = sandbox.skill_ids()[0]
     with watching(machine):
         sandbox.push({"type": "skill_delete", "data": {"skill_id": first}, "timestamp": on(5)})

@@ -214,7 +214,7 @@ def collect(stream: Iterable[str], lines: list[str]) -> None:
         lines.append(line)  # noqa: PERF402 - each as it comes
 
 
-def test_a_catch_up_that_fails_leaves_the_flow_alone(machine: Machine, sandbox: Sandbox) -> None:
+def test_a_failed_catch_up_does_not_interrupt_messages(machine: Machine, sandbox: Sandbox) -> None:
     first = sandbox.skill_ids()[0]
     sandbox.fault("error", endpoint="list", status=400)
     with machine.started("watch") as process:
@@ -389,7 +389,7 @@ def test_the_loop_does_not_wait_for_the_disk(machine: Machine, sandbox: Sandbox)
         wait_until(lambda: machine.cached() == machine.listed())
 
 
-def test_what_was_written_reaches_the_database_file_while_it_runs(machine: Machine, sandbox: Sandbox) -> None:
+def test_writes_reach_the_database_file_while_it_runs(machine: Machine, sandbox: Sandbox) -> None:
     first, copy = sandbox.skill_ids()[0], machine.directory / "copy.db"
 
     def in_the_file() -> bool:
@@ -445,7 +445,7 @@ def test_a_bug_while_connecting_is_a_failure_among_others(
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_a_bug_in_a_poll_leaves_the_connection_alone(
+def test_a_bug_in_a_poll_does_not_end_the_connection(
     machine: Machine, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     def poll() -> RunReport | None:
@@ -486,7 +486,7 @@ def test_a_message_that_meets_a_bug_is_dropped_and_the_others_are_applied(
     assert "dropped a message: internal error" in caplog.text
 
 
-def test_a_frame_whose_reading_meets_a_bug_is_dropped(
+def test_a_frame_that_triggers_a_bug_is_dropped(
     machine: Machine, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def meet_a_bug(frame: str | bytes) -> Message | Malformed:
@@ -529,9 +529,7 @@ def test_it_stops_in_time_when_the_other_side_is_deaf(machine: Machine, sandbox:
                 stop(process)
 
 
-def test_nothing_is_written_after_it_has_stopped(
-    machine: Machine, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_writes_follow_a_stop(machine: Machine, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     applying, release = threading.Event(), threading.Event()
 
     def hang(_self: EventFollower, _messages: Sequence[Message], _now: datetime) -> None:
@@ -553,7 +551,7 @@ def test_nothing_is_written_after_it_has_stopped(
     assert running.bug is None
 
 
-def test_an_error_of_one_service_ends_all_and_is_raised_as_it_is(
+def test_an_error_of_one_service_ends_all_and_is_raised_unchanged(
     machine: Machine, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Broken(Nobody):

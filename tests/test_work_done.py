@@ -144,7 +144,7 @@ def test_a_first_sync_does_each_thing_once(stocked: Machine, work: Work) -> None
     }
 
 
-def test_a_sync_of_nothing_new_asks_and_confirms_alone(stocked: Machine, work: Work) -> None:
+def test_a_sync_without_changes_only_asks_and_confirms(stocked: Machine, work: Work) -> None:
     done(stocked, work)
     counts = done(stocked, work)
     categories = stocked.sql("SELECT count(*) FROM category_cache")[0][0]
@@ -156,7 +156,7 @@ def test_a_sync_of_nothing_new_asks_and_confirms_alone(stocked: Machine, work: W
     }
 
 
-def test_a_sync_of_few_changes_parses_and_writes_those_alone(stocked: Machine, work: Work) -> None:
+def test_a_sync_of_few_changes_parses_and_writes_only_those(stocked: Machine, work: Work) -> None:
     done(stocked, work)
     segments = index_segments(stocked)
     changed = stocked.sandbox.skill_ids()[:: SKILLS // 4]

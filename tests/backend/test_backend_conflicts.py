@@ -95,7 +95,7 @@ def test_the_guides_update_of_resolved_is_a_resolution(machine: Machine) -> None
     assert machine.sql("SELECT resolved_at, applied FROM conflict_log") == [(None, 0)]
 
 
-def test_what_was_edited_since_is_not_overwritten(machine: Machine) -> None:
+def test_an_edit_made_since_is_not_overwritten(machine: Machine) -> None:
     names = conflicting(machine)
     machine.edit(names[0], description="newer")
     resolve(machine, names[0], "remote_wins", machine.sandbox.skill(names[0]))

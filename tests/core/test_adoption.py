@@ -51,12 +51,12 @@ def test_volatile_fields_do_not_make_another_version() -> None:
 
 
 @pytest.mark.parametrize("result", [None, "null", "[]", '"x"', "{", '{"name": "S"}', '{"skill_id": "t", "name": "S"}'])
-def test_a_result_that_is_not_this_skill_counts_as_none(result: str | None) -> None:
+def test_a_result_for_another_skill_is_ignored(result: str | None) -> None:
     action = planned(result_text=result)
     assert (action.cache, action.sets_base) == ("keep", True)
 
 
-def test_what_was_edited_since_stays() -> None:
+def test_later_edits_stay() -> None:
     assert planned(SkillState("s", text("newer"))).cache == "keep"
     assert planned(SkillState("s", text("newer")), strategy="remote_wins", remote_text=None).cache == "keep"
 

@@ -75,7 +75,7 @@ def test_the_program_of_the_document_recomputes_the_digests(tmp_path: Path) -> N
         ({"setup": False}, {}, False, False),
     ],
 )
-def test_what_counts_as_content_and_as_executable(
+def test_which_fields_are_content_and_which_are_executable(
     one: dict[str, Any], other: dict[str, Any], content: bool, executable: bool
 ) -> None:
     assert (content_digest(one) == content_digest(other)) is content

@@ -88,7 +88,7 @@ def test_with_no_attempts_the_first_failure_is_the_last() -> None:
     assert line.tick(1e9) == []
 
 
-def test_only_a_valid_message_begins_the_schedule_anew() -> None:
+def test_only_a_valid_message_restarts_the_schedule() -> None:
     line = connection_state()
     line.start(0)
     for _ in range(4):
@@ -190,7 +190,7 @@ def test_an_administrator_switches_the_websocket_off_and_on() -> None:
     assert line.new_rules(4, rules_with()) == [Command.CONNECT]
 
 
-def test_a_retry_ends_the_waiting_alone() -> None:
+def test_a_retry_only_ends_the_wait() -> None:
     line = connection_state()
     line.start(0)
     assert line.retry() == []
@@ -298,7 +298,7 @@ events = st.lists(
 
 
 @given(events, st.integers(0, 12))
-def test_whatever_happens_the_limits_hold(  # noqa: C901 - an event each
+def test_any_sequence_of_events_respects_the_limits(  # noqa: C901 - an event each
     happened: list[tuple[str, float, float]], attempts: int
 ) -> None:
     jitter = MIDDLE

@@ -46,7 +46,7 @@ OWN_FACTS = {"skill_id": "b", "name": "B", "source": "https://example.com", "con
         (OWN_FACTS, [OWN_FACTS]),
     ],
 )
-def test_what_our_own_commands_print_is_unwrapped(document: Any, found: list[Any]) -> None:
+def test_output_of_our_own_commands_is_unwrapped(document: Any, found: list[Any]) -> None:
     for text in (json.dumps(document), json.dumps(document, indent=2), f"\n\n {json.dumps(document)}\n"):
         assert [json.loads(raw) for _, raw in read_skills(text, "f")] == found
     if isinstance(document, dict) and "skills" not in document:
@@ -95,7 +95,7 @@ def test_values_keep_their_spelling() -> None:
         ("[" * 50_000 + "]" * 50_000, "nested too deeply"),
     ],
 )
-def test_what_is_refused_is_named_with_its_place(text: str, says: str) -> None:
+def test_errors_name_the_position(text: str, says: str) -> None:
     with pytest.raises(UsageError) as caught:
         list(read_skills(text, "f"))
     assert says in caught.value.message

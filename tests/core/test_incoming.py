@@ -142,7 +142,7 @@ def test_categories_of_another_form_are_a_bad_response(body: bytes) -> None:
     [b"", b"[]", b"{}", b'{"rating_id": null}', b'{"rating_id": ""}', b'{"rating_id": ".."}', b'{"rating_id": "a\\n"}',
      b'{"success": false, "rating_id": "r"}', b'{"rating_id": "r"', b"\xff"],
 )  # fmt: skip
-def test_receipts_that_are_none(body: bytes) -> None:
+def test_invalid_receipts(body: bytes) -> None:
     with pytest.raises(BadResponse):
         parse_receipt(body)
 
@@ -221,6 +221,6 @@ def test_stored_ratings_are_read_by_more_lenient_rules(entry: bytes, stars: int 
     assert [rating.stars for rating in shown] == ([1] if stars is None else [stars, 1])
 
 
-def test_a_receipt_needs_its_id_alone() -> None:
+def test_a_receipt_needs_only_its_id() -> None:
     receipt = parse_receipt(b'{"rating_id": "r", "average_rating": 1e400, "comment": "\\ud800"}')
     assert (receipt.rating_id, receipt.average) == ("r", None)

@@ -44,7 +44,7 @@ def test_a_list_that_holds_still_is_complete(total: int, page_size: int) -> None
     ),
     page_size=st.integers(1, 4),
 )
-def test_every_walk_ends_and_none_that_misses_a_skill_is_complete(
+def test_every_walk_ends_and_is_complete_only_with_all_skills(
     pages: list[tuple[set[str], int | None] | None], page_size: int
 ) -> None:
     try:

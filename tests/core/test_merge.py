@@ -57,7 +57,7 @@ def test_it_is_deterministic_and_does_not_modify_its_input(base: Json, local: Js
 
 
 @given(versions, versions, versions, sides)
-def test_what_only_one_side_changed_is_taken(base: Json, local: Json, remote: Json, newer: bool) -> None:
+def test_a_change_on_one_side_is_taken(base: Json, local: Json, remote: Json, newer: bool) -> None:
     merged = merge(base, local, remote, remote_is_newer=newer)
     for name in DESCRIPTIVE_FIELDS & {*base, *local, *remote}:
         ours, theirs, before = (_value(side, name) for side in (local, remote, base))
@@ -74,7 +74,7 @@ def test_what_only_one_side_changed_is_taken(base: Json, local: Json, remote: Js
     newer=False,
 )
 @given(versions, versions, versions, sides)
-def test_what_can_be_executed_comes_whole_from_one_side(base: Json, local: Json, remote: Json, newer: bool) -> None:
+def test_executable_fields_come_from_one_side(base: Json, local: Json, remote: Json, newer: bool) -> None:
     merged, before, ours, theirs = (
         executable_part(side) for side in (merge(base, local, remote, remote_is_newer=newer), base, local, remote)
     )
@@ -145,12 +145,14 @@ def test_an_entry_stays_where_neither_side_removed_it(
         ("metadata", None, {"run": "a"}, {"author": 2}, True, {"run": "a", "author": 2}),
     ],
 )  # fmt: skip
-def test_what_both_changed(name: str, base: Any, local: Any, remote: Any, remote_is_newer: bool, merged: Any) -> None:
+def test_fields_changed_on_both_sides(
+    name: str, base: Any, local: Any, remote: Any, remote_is_newer: bool, merged: Any
+) -> None:
     sides = [{name: value, "updated_at": EARLY} for value in (base, local, remote)]
     assert merge(sides[0], sides[1], sides[2], remote_is_newer=remote_is_newer)[name] == merged
 
 
-def test_what_runs_is_never_a_mixture() -> None:
+def test_executable_fields_are_never_mixed() -> None:
     base = {"code": "a", "version": "1", "metadata": {"entrypoint": "a"}}
     remote = {
         "code": "a",

@@ -111,7 +111,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("text", MALFORMED)
-def test_what_is_not_the_contract_is_malformed_and_its_reason_repeats_nothing(text: str | bytes) -> None:
+def test_contract_violations_are_malformed_and_the_reason_repeats_no_value(text: str | bytes) -> None:
     parsed = parse_frame(text)
     assert isinstance(parsed, Malformed)
     assert len(parsed.reason) < 100
@@ -200,7 +200,7 @@ def test_a_deletion_is_compared_with_messages_only(
 
 
 @given(st.text() | st.sampled_from(["0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00"]))
-def test_any_time_is_a_moment_in_utc_or_none(text: str) -> None:
+def test_any_time_is_read_as_utc_or_none(text: str) -> None:
     moment = parse_time(text)
     assert moment is None or moment.tzinfo is UTC
 
@@ -226,7 +226,7 @@ def test_an_unchanged_text_is_not_a_new_version() -> None:
     assert merged_version(message(skill_id="a", name="A", n=1), {"skill_id": "a", "name": "A", "n": 1.0}) is not None
 
 
-def test_a_rating_sets_the_two_figures_alone() -> None:
+def test_a_rating_sets_only_the_two_figures() -> None:
     rating = message(kind="rating_update", skill_id="a", rating=4, average_rating=4.5, rating_count=2, name="no")
     version = merged_version(rating, {"skill_id": "a", "name": "A"})
     assert version is not None

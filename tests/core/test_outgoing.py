@@ -49,7 +49,9 @@ def test_a_key_is_the_same_for_the_same_and_another_for_another(v: str, u: str, 
         (("s\x00", "ann", 4, None), "skill_id"),
     ],
 )
-def test_what_can_t_be_sent_is_said_clearly(rating: tuple[object, object, object, object], word: str) -> None:
+def test_a_rating_that_cannot_be_sent_gets_a_clear_error(
+    rating: tuple[object, object, object, object], word: str
+) -> None:
     assert word in (rating_problem(*rating) or "")
 
 

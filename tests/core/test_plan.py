@@ -199,7 +199,7 @@ def test_manual_does_not_resolve_a_conflict() -> None:
     ("cell", "result"),
     [(Cell("A", "L", "R"), LOCAL), (Cell("A", "-", "R", "R"), LOCAL), (Cell("A", "L", "R", "R"), None)],
 )
-def test_what_can_not_be_resolved(cell: Cell, result: SkillVersion | None) -> None:
+def test_resolutions_that_are_impossible(cell: Cell, result: SkillVersion | None) -> None:
     known = known_of(cell)
     assert known is not None
     with pytest.raises(ValueError, match="resolve"):

@@ -98,7 +98,7 @@ def test_a_password_that_is_not_encoded_is_refused_and_not_shown(secret: str) ->
         ("postgresql://u:a%00b@h/n", "control character"),
     ],
 )
-def test_what_is_wrong_is_said_without_what_could_be_secret(text: str, said: str) -> None:
+def test_errors_repeat_nothing_that_could_be_secret(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said) as error:
         read_server_address(text)
     assert "secret" not in str(error.value)

@@ -201,7 +201,7 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
 
 @fuzzing(200)
 @given(st.sampled_from(list(PACKED)), st.binary(max_size=2000), st.data(), st.sampled_from([1, 64, 10_000]))
-def test_bodies_whose_packing_is_broken(encoding: str, body: bytes, data: st.DataObject, chunk: int) -> None:
+def test_bodies_with_broken_compression(encoding: str, body: bytes, data: st.DataObject, chunk: int) -> None:
     tried["bodies whose packing is broken"] += 1
     packed = data.draw(broken(st.just(PACKED[encoding](body))))
     named = data.draw(st.sampled_from([*PACKED, "br", "GZIP ", "gzip, zstd", "x" * 300]))

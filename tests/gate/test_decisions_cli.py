@@ -61,7 +61,7 @@ def test_exactly_the_version_that_waits_is_approved_and_served(machine: Machine,
     run_json(machine, "updates", "approve", f"{ids[0]}@{digests[ids[0]]}")
 
 
-def test_what_was_replaced_or_does_not_wait_is_refused_and_the_rest_is_done(machine: Machine, ids: list[str]) -> None:
+def test_replaced_and_unknown_updates_are_refused_and_the_others_decided(machine: Machine, ids: list[str]) -> None:
     old = waiting(machine)
     hold(machine, offered(machine, ids[1], description="newest"))
     document = run_json(

@@ -9,7 +9,7 @@ from gate_support import hold, offered
 NOW = "2026-02-01T12:00:00Z"
 
 
-def test_what_the_gate_keeps_is_offered_where_it_is_decided_about(machine: Machine) -> None:
+def test_completion_offers_what_each_gate_command_can_act_on(machine: Machine) -> None:
     machine.fill()
     served, quarantined, *_ = sorted(machine.sandbox.skill_ids())
     hold(machine, offered(machine, "@scope/new"))

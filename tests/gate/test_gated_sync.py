@@ -155,7 +155,7 @@ def test_a_republished_version_that_is_held_and_approved_counts_once(gated: Gate
     assert gated.machine.sql("SELECT value FROM counter WHERE name = 'republished'") == [(1,)]
 
 
-def test_what_was_served_before_the_policy_is_adopted(gated: Gated) -> None:
+def test_skills_served_before_the_policy_are_adopted(gated: Gated) -> None:
     gated.policy = REVIEW
     gated.sync()
     rows = gated.machine.sql("SELECT admitted_by, count(*) FROM usable_skill GROUP BY 1")
@@ -193,7 +193,7 @@ def test_by_age_a_version_is_served_once_it_is_old_enough_also_behind_304(gated:
     assert gated.served(first) == "9.0.0"
 
 
-def test_a_clock_that_went_back_admits_nothing_by_age_and_says_so(gated: Gated, first: str) -> None:
+def test_a_clock_that_was_set_back_admits_nothing_by_age(gated: Gated, first: str) -> None:
     gated.policy = AGE
     gated.sync()
     change(gated, first)
@@ -316,7 +316,7 @@ def test_a_rule_that_denies_puts_into_quarantine_what_is_served(gated: Gated, fi
     assert gated.machine.sql("SELECT skill_id, reason FROM gate_quarantine") == [(first, "denied")]
 
 
-def test_what_the_scan_command_does_not_pass_waits_and_is_asked_about_once(gated: Gated, first: str) -> None:
+def test_a_version_that_fails_the_scan_waits_and_is_scanned_once(gated: Gated, first: str) -> None:
     gated.policy, gated.scanner = Policy(scan_command=("scan",)), Scan("forbidden_word")
     second = gated.machine.sandbox.skill_ids()[1]
     change(gated, first, code=EVIL)
@@ -387,7 +387,7 @@ def test_a_released_skill_lives_no_longer_than_the_marketplace_confirmed_it(gate
 
 
 @pytest.mark.parametrize(("limit", "admitted"), [(2, 0), (3, 3)])
-def test_what_a_killed_run_has_parked_counts_in_the_next_one(
+def test_versions_parked_by_a_killed_run_count_in_the_next_one(
     gated: Gated, monkeypatch: pytest.MonkeyPatch, limit: int, admitted: int
 ) -> None:
     gated.policy = Policy(max_changed=MaxChanged(number=limit))

@@ -14,7 +14,7 @@ STEPS = 60
 @pytest.mark.parametrize(
     ("admission", "scope"), [("open", "all"), ("age", "all"), ("age", "executable"), ("review", "all"), ("lock", "all")]
 )
-def test_nothing_is_served_without_admission(tmp_path: Path, admission: Any, scope: Any) -> None:
+def test_every_served_version_was_admitted(tmp_path: Path, admission: Any, scope: Any) -> None:
     world = World(tmp_path, 1, admission=admission, scope=scope, kills=True)
     for _ in range(STEPS):
         world.step()

@@ -24,7 +24,7 @@ def differences(machine: Machine, *arguments: str, **variables: str) -> tuple[in
     return result.returncode, [(each["skill_id"], each["kind"]) for each in document["differences"]]
 
 
-def test_what_was_written_is_what_is_served(machine: Machine, lock: Any) -> None:
+def test_the_lock_file_lists_exactly_what_is_served(machine: Machine, lock: Any) -> None:
     document = json.loads(lock.read_text())
     rows = machine.sql("SELECT skill_id, version, content_digest, exec_digest FROM usable_skill ORDER BY skill_id")
     assert list(document["skills"].items()) == [

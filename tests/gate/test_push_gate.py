@@ -61,7 +61,7 @@ def test_a_deletion_announced_only_by_a_message_removes_nothing(machine: Machine
     assert skill_id in machine.cached()
 
 
-def test_what_is_out_of_scope_is_served_at_once(machine: Machine, skill_id: str) -> None:
+def test_changes_out_of_scope_are_served_at_once(machine: Machine, skill_id: str) -> None:
     assert hear(machine, SCOPED, update(skill_id, description="better")) == []
     assert machine.cached()[skill_id]["description"] == "better"
     assert hear(machine, SCOPED, update(skill_id, code="other")) == [skill_id]
@@ -111,7 +111,7 @@ def confirm(machine: Machine, gate: Gate, *ids: str, max_delete: int = 10) -> No
         )
 
 
-def test_what_the_marketplace_shows_is_offered_and_what_it_does_not_is_not(machine: Machine, skill_id: str) -> None:
+def test_only_a_version_that_the_marketplace_shows_is_offered(machine: Machine, skill_id: str) -> None:
     other = machine.sandbox.skill_ids()[1]
     before = machine.cached()[skill_id]["description"]
     machine.sandbox.patch_skill(skill_id, {"description": "newer"}, push=False)

@@ -30,7 +30,7 @@ def ticks(gated: Gated) -> Iterator[GateTicks]:
         yield GateTicks(desk, CurrentGate(desk, gated.files), gated.machine.clock)
 
 
-def test_what_is_due_is_admitted_by_the_tick_after_it(gated: Gated, ticks: GateTicks) -> None:
+def test_a_due_version_is_admitted_by_the_next_tick(gated: Gated, ticks: GateTicks) -> None:
     first = gated.machine.sandbox.skill_ids()[0]
     change(gated, first)
     gated.sync()

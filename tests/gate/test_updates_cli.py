@@ -108,7 +108,7 @@ def test_capabilities_are_found_once_for_each_digest(machine: Machine, ids: list
     assert stored() == 3, "those of a version that is gone are dropped"
 
 
-def test_capabilities_are_shown_where_they_cannot_be_stored(machine: Machine, ids: list[str]) -> None:
+def test_capabilities_are_shown_even_if_they_cannot_be_stored(machine: Machine, ids: list[str]) -> None:
     machine.sql("CREATE TRIGGER full BEFORE INSERT ON gate_facts BEGIN SELECT raise(ABORT, 'disk is full'); END")
     updates = listed(machine, "--capabilities")["updates"]
     assert {each["skill_id"] for each in updates if each["capabilities"]} == set(ids[:3])
@@ -141,7 +141,7 @@ def test_show_for_programs(machine: Machine, ids: list[str]) -> None:
     assert (missing.returncode, json.loads(missing.stdout)["error"]["type"]) == (1, "not_found")
 
 
-def test_what_only_looks_takes_the_beginning_of_an_id(machine: Machine, ids: list[str]) -> None:
+def test_reading_commands_accept_the_beginning_of_an_id(machine: Machine, ids: list[str]) -> None:
     hold(machine, offered(machine, "brand-new"))
     hold(machine, offered(machine, "brand-old"))
     for key, command in {"update": ("updates", "show"), "verdict": ("policy", "explain")}.items():

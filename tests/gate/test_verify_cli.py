@@ -87,7 +87,7 @@ def test_an_edit_fails_if_it_is_strict(synced: Machine) -> None:
     assert synced.command("skills", "verify", "--state", "good").returncode == 2
 
 
-def test_what_the_revocations_file_lists_now_is_revoked(synced: Machine) -> None:
+def test_entries_of_the_revocations_file_count_at_once(synced: Machine) -> None:
     skill_id = synced.sandbox.skill_ids()[0]
     file = synced.directory / "revocations.json"
     file.write_text(json.dumps({"revocations": [{"id": skill_id}]}))

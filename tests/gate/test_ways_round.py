@@ -141,7 +141,7 @@ def test_a_row_that_was_deleted_here_is_not_put_back_once_its_version_is_revoked
     stays(gated, first, None)
 
 
-def test_a_waiting_conflict_of_which_the_other_side_is_revoked_since(gated: Gated, first: str) -> None:
+def test_an_open_conflict_whose_remote_side_was_revoked(gated: Gated, first: str) -> None:
     edited_then_shown(gated, first, strategy="manual", description="mine")
     before = gated.machine.cached()[first]
     revoke(gated, {"id": first, "version": BAD})
@@ -293,7 +293,7 @@ def test_a_purge_forgets_no_decision(gated: Gated, first: str, second: str) -> N
     assert [gated.served(each) for each in (first, second, third, fourth)] == [None, BAD, None, None]
 
 
-def test_a_purge_lets_no_held_version_in_as_a_new_skill(gated: Gated, first: str) -> None:
+def test_a_purge_does_not_admit_a_held_version_as_a_new_skill(gated: Gated, first: str) -> None:
     offer_evil(gated, first)
     gated.sync()
     do(gated, purge_cache, LIFETIME, PurgeOptions(everything=True))

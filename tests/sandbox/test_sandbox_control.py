@@ -106,7 +106,7 @@ def test_settings_log_and_reset(sandbox: Sandbox, control: httpx.Client) -> None
         ("GET", "/unheard", {}, 404),
     ],
 )
-def test_what_makes_no_sense_is_refused(
+def test_meaningless_requests_are_refused(
     control: httpx.Client, method: str, path: str, body: dict[str, Any], status: int
 ) -> None:
     # Escaped: half of a surrogate pair is JSON, too.

@@ -112,7 +112,7 @@ def test_errors_carry_retry_after_in_both_forms(sandbox: Sandbox, client: httpx.
     assert 50 < wait.total_seconds() <= 61
 
 
-def test_put_can_be_refused_alone(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_only_put_can_be_refused(sandbox: Sandbox, client: httpx.Client) -> None:
     sandbox.fault("error", endpoint="ratings", method="PUT", status=501)
     rating = {"skill_id": sandbox.skill_ids()[0], "rating": 3, "comment": None, "user_id": "ann"}
     rating_id = client.post("/ratings", json=rating).json()["rating_id"]

@@ -26,7 +26,7 @@ from atom_saas_sync.sandbox import Sandbox
 ROOT = Path(__file__).parents[2]
 
 
-def test_what_was_stored_survives_an_outage_on_the_same_port() -> None:
+def test_stored_data_survives_an_outage_on_the_same_port() -> None:
     sandbox = Sandbox(skills=3)
     with sandbox:
         url = sandbox.url
@@ -65,7 +65,7 @@ def test_a_taken_port_is_said() -> None:
             sandbox.start()
 
 
-def test_what_needs_a_running_sandbox_says_so() -> None:
+def test_commands_that_need_a_running_sandbox_say_so() -> None:
     sandbox = Sandbox(skills=1)
     with pytest.raises(UsageError, match="not run"):
         sandbox.push("x")
@@ -113,7 +113,7 @@ def test_the_command_serves_until_it_is_stopped(
         httpx.get(url)
 
 
-def test_what_is_tried_out_stays_out_of_the_real_database(tmp_path: Path) -> None:
+def test_experiments_do_not_touch_the_real_database(tmp_path: Path) -> None:
     """The lines that the sandbox prints are all that a shell needs, and its own commands find it by them."""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-m", "atom_saas_sync"]

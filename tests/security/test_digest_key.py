@@ -241,7 +241,7 @@ def test_no_other_signature_is_accepted(signed: Machine, key_file: Path, signatu
     assert checked(signed, key_file) == (0, {})
 
 
-def test_what_lay_there_before_the_key_is_unsigned_until_a_forced_sync(signed: Machine, key_file: Path) -> None:
+def test_skills_stored_before_the_key_are_unsigned_until_a_forced_sync(signed: Machine, key_file: Path) -> None:
     signed.edit("s", description="mine")
     other = Signer(b"x" * 32)
     key_file.write_bytes(b"x" * 32)
@@ -277,7 +277,7 @@ def test_the_command_signs_and_an_ordinary_sync_notices_a_forgery(machine: Machi
     assert json.loads(done.stdout)["tampered"] == 1
 
 
-def test_a_message_continues_signed_versions_alone(signed: Machine, key_file: Path) -> None:
+def test_a_message_continues_only_signed_versions(signed: Machine, key_file: Path) -> None:
     signed.sql("UPDATE skill_base SET signature = NULL WHERE skill_id = 't'")
     for name in ("s", "t", "new"):
         told(signed, "skill_update", {"skill_id": name, "name": name, "code": "better()"}, signer=SIGNER)
@@ -325,7 +325,7 @@ def test_a_deleted_row_with_a_forged_base_does_not_come_back_signed(signed: Mach
 
 @pytest.mark.parametrize("strategy", ["remote_wins", "local_wins", "merge"])
 @pytest.mark.parametrize("forged", [False, True])
-def test_what_waits_is_signed_only_if_the_marketplace_sent_it(
+def test_waiting_versions_are_signed_only_if_the_marketplace_sent_them(
     signed: Machine, strategy: Strategy, forged: bool
 ) -> None:
     waiting(signed)

@@ -79,7 +79,7 @@ def test_no_version_counts_as_one(machine: Machine, empty: dict[str, Any]) -> No
     assert put(machine, later) == 1
 
 
-def test_what_waited_in_a_conflict_was_seen(machine: Machine) -> None:
+def test_a_version_in_an_open_conflict_counts_as_seen(machine: Machine) -> None:
     put(machine, {**GOOD, "version": "0.9"})
     machine.edit("s", description="mine")
     machine.sandbox.put_skill(GOOD, push=False)
@@ -98,7 +98,7 @@ def test_what_waited_in_a_conflict_was_seen(machine: Machine) -> None:
         [{**GOOD, "version": "2", "code": "2"}, {**GOOD, "version": "3", "code": "3"}],
     ],
 )
-def test_what_is_as_it_was_raises_no_alarm(machine: Machine, harmless: list[dict[str, Any]]) -> None:
+def test_an_unchanged_skill_raises_no_alarm(machine: Machine, harmless: list[dict[str, Any]]) -> None:
     for skill in (GOOD, *harmless):
         assert put(machine, skill) == 0
 

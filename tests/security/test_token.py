@@ -93,7 +93,7 @@ def test_a_websocket_that_is_closed_with_the_token_as_reason(
     assert files_with_token(machine.directory) == []
 
 
-def test_what_serve_health_shows_and_its_children_get(
+def test_serve_health_hides_the_token_from_responses_and_children(
     machine: Machine, hostile: EchoingMarketplace, facing: dict[str, str]
 ) -> None:
     hostile.status = 422

@@ -263,7 +263,7 @@ def test_requests_that_make_no_sense_change_nothing(machine: Machine, server: Se
     assert machine.sql("SELECT resolved FROM conflict_log") == [(0,)]
 
 
-def test_what_does_not_exist_is_404_and_limits_are_checked(unchanged: Served) -> None:
+def test_unknown_resources_are_404_and_limits_are_checked(unchanged: Served) -> None:
     for route in ("conflicts/99", "conflicts/99999999999999999999999", "conflicts/x"):
         assert unchanged.admin("GET", route).status_code == 404, route
     for limit in ("0", "-1", "1001", "x", "٣", ""):

@@ -154,7 +154,7 @@ def test_every_answer_is_guarded(server: Served) -> None:
     assert server.request("POST", "/health/live").status_code == 405
 
 
-def test_what_is_too_large_is_refused(server: Served) -> None:
+def test_oversized_requests_are_refused(server: Served) -> None:
     assert server.admin("POST", "resolve", content=b" " * (1024 * 1024 + 1)).status_code == 413
     chunks = (b" " * 65536 for _ in range(40))
     assert server.admin("POST", "resolve", content=chunks).status_code == 413
@@ -199,7 +199,7 @@ def test_the_page_is_plain_html_that_says_how_it_is(machine: Machine, server: Se
     assert "/some/path" not in unhealthy
 
 
-def test_nothing_public_names_files_or_holds_secrets(machine: Machine, server: Served) -> None:
+def test_public_routes_reveal_no_paths_or_secrets(machine: Machine, server: Served) -> None:
     """Also when something is wrong: what then stands in the database names files, skills and others' words."""
     name, skill = next(iter(machine.cached().items()))
     secrets = (str(machine.directory), machine.database_path.name, ADMIN_TOKEN, machine.sandbox.token, name)

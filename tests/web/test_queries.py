@@ -28,7 +28,7 @@ def test_a_part_of_a_list(query: str, size: int, offset: int, document: dict[str
 
 @pytest.mark.parametrize("name", ["limit", "page", "page_size"])
 @pytest.mark.parametrize("text", ["0", "-1", "1000000001", "x", "٣", "", "1.0", "+1", " 1"])
-def test_numbers_that_are_none(name: str, text: str) -> None:
+def test_invalid_numbers(name: str, text: str) -> None:
     with pytest.raises(UsageError, match=f"invalid {name} .*: expected a whole number from 1 to"):
         page_of(QueryParams({name: text}))
 

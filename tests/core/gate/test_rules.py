@@ -156,7 +156,7 @@ def test_a_rule_that_names_a_new_skill_in_full_may_be_looser(condition: str, *, 
     assert (admission(text, new=True) == "open") is applies
 
 
-def test_an_id_that_is_itself_a_pattern_is_not_written_out() -> None:
+def test_an_id_that_looks_like_a_pattern_is_not_written() -> None:
     policy = Policy("review", rules=rules('[[rule]]\nid = "acme/*"\nadmission = "open"'))
     assert ruling(policy, "acme/*", FIELDS, new=True).admission == "review"
 

@@ -51,7 +51,7 @@ def test_the_state_of_what_is_served(skill: ServedSkill, state: str) -> None:
     assert state_of(skill, is_revoked=True, full=False) == "revoked"
 
 
-def test_what_has_the_bytes_that_came_is_computed_anew_in_full_only() -> None:
+def test_only_a_full_verification_hashes_unchanged_text_again() -> None:
     for wrong in (served(content_digest=b"x" * 32), served(exec_digest=b"x" * 32)):
         assert state_of(wrong, is_revoked=False, full=False) == "ok"
         assert state_of(wrong, is_revoked=False, full=True) == "tampered"

@@ -255,7 +255,7 @@ def test_the_gate_is_idle_only_if_nothing_could_be_held() -> None:
         assert not busy.idle
 
 
-def test_the_fingerprint_changes_with_whatever_changes_verdicts() -> None:
+def test_the_fingerprint_changes_if_verdicts_can_change() -> None:
     gates = [
         gate("age"),
         gate("review"),

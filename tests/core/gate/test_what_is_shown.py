@@ -29,13 +29,13 @@ def waits(action: Action) -> list[tuple[str, bytes, int | None]]:
     return [(each.reason, each.version.content_digest, each.page) for each in offers]
 
 
-def test_a_pin_of_a_former_version_lets_the_other_side_of_the_conflict_wait() -> None:
+def test_a_pin_of_a_former_version_holds_the_remote_side_of_the_conflict() -> None:
     pinned = Evidence("s", pin=pin(FORMER))
     action = plan_put_back(conflicting(), chosen_here(FORMER), pinned, gate("open"), "remote_wins", NOW, by="eva")
     assert waits(action) == [("pinned", SHOWN.content_digest, 4)]
 
 
-def test_a_quarantine_lets_the_other_side_of_the_conflict_wait() -> None:
+def test_a_quarantine_holds_the_remote_side_of_the_conflict() -> None:
     for is_shown, expected in ((False, [("quarantined", SHOWN.content_digest, 4)]), (True, [])):
         action = plan_quarantine(conflicting(), reason="revoked", by="eva", note=None, is_shown=is_shown)
         assert waits(action) == expected

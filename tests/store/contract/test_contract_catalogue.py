@@ -93,7 +93,7 @@ def test_changed_by_events_since_covers_messages_until_now(store: Rooms) -> None
         assert batch.changed_by_events_since(NOW - HOUR, now=NOW) == {"a"}
 
 
-def test_what_is_distrusted_must_be_read_again(store: Rooms) -> None:
+def test_distrusted_skills_must_be_read_again(store: Rooms) -> None:
     store.show(skill("a"), skill("b"))
     store.catalogue.distrust(["a", "nowhere"])
     assert set(store.catalogue.digests_on_page(1).values()) == {"b"}
@@ -101,7 +101,7 @@ def test_what_is_distrusted_must_be_read_again(store: Rooms) -> None:
     assert store.shown() == {"a": "marketplace", "b": "marketplace"}
 
 
-def test_a_skill_that_is_as_it_was_sent_is_not_tampered_with(store: Rooms) -> None:
+def test_an_unchanged_skill_is_not_tampered_with(store: Rooms) -> None:
     store.show(skill("a"), skill("b"))
     store.edit(skill("b", code="mine"))  # an edit is none of the marketplace's
     assert store.catalogue.tampered(everything=True) == []

@@ -67,7 +67,7 @@ def decide(store: Rooms, version: SkillVersion, kind: Any, at: datetime = NOW) -
 # Offers
 
 
-def test_what_waits_is_shown_with_what_is_served_the_oldest_first(store: Rooms) -> None:
+def test_waiting_versions_are_listed_oldest_first_with_the_served_ones(store: Rooms) -> None:
     store.show(ONE)
     newer, older = offer(TWO, first_seen_at=NOW + HOUR, due_at=NOW + HOUR), offer(skill("b"), reason="lookalike")
     put(store, newer, older, offer(skill("c"), kind="refuse", reason="rejected"))
@@ -83,7 +83,7 @@ def test_what_waits_is_shown_with_what_is_served_the_oldest_first(store: Rooms) 
         assert batch.gate.anything_stored()
 
 
-def test_what_is_due_is_judged_again(store: Rooms) -> None:
+def test_due_offers_are_judged_again(store: Rooms) -> None:
     put(store, offer(skill("a"), reason="age", due_at=NOW), offer(skill("b"), reason="age", due_at=NOW + SECOND))
     put(store, offer(skill("c"), kind="refuse", reason="rejected"))
     with store.catalogue.batch(write=False) as batch:
@@ -113,7 +113,7 @@ def test_an_offer_that_is_admitted_leaves_no_trace_in_the_history(store: Rooms) 
     assert store.history.versions("a") == []
 
 
-def test_what_was_held_for_something_that_is_over_is_judged_again(store: Rooms) -> None:
+def test_offers_held_for_a_reason_that_is_gone_are_judged_again(store: Rooms) -> None:
     scanned = skill("c")
     put(
         store,
@@ -176,7 +176,7 @@ def test_an_offer_that_a_message_brought_gets_its_page(store: Rooms) -> None:
 # Evidence
 
 
-def test_nothing_is_known_of_a_new_skill(store: Rooms) -> None:
+def test_a_new_skill_has_no_evidence(store: Rooms) -> None:
     assert evidence_on(store, ONE) == Evidence("a")
     with store.catalogue.batch(write=False) as batch:
         assert not batch.gate.anything_stored()
@@ -307,7 +307,7 @@ def test_revocations_of_the_command_and_of_the_file(store: Rooms) -> None:
     ],
     ids=["id", "version", "other version", "digest", "other digest", "publisher", "what was written here"],
 )
-def test_what_a_revocation_hits(store: Rooms, revocation: Revocation, hits: list[str]) -> None:
+def test_which_skills_a_revocation_applies_to(store: Rooms, revocation: Revocation, hits: list[str]) -> None:
     store.show(ONE, skill("b", metadata={"author": "ACME"}), skill("c", metadata={"author": "Acme"}), skill("d"))
     store.edit(skill("c", metadata={"author": "me"}), skill("d", code="mine"))
     with store.catalogue.batch(write=False) as batch:
@@ -317,7 +317,7 @@ def test_what_a_revocation_hits(store: Rooms, revocation: Revocation, hits: list
 # Who admitted what
 
 
-def test_what_a_policy_admitted_is_adopted_once(store: Rooms) -> None:
+def test_versions_admitted_by_policy_are_adopted_once(store: Rooms) -> None:
     store.show(skill("a"), skill("b"))
     with store.catalogue.batch() as batch:
         batch.gate.note_admissions(["b"], "ada")
@@ -334,7 +334,7 @@ def test_marks_are_remembered_one_by_one(store: Rooms) -> None:
         assert batch.gate.marks() == Marks("review", b"\1\2", NOW, revocations_broken=True)
 
 
-def test_verdicts_are_counted_where_they_are_carried_out(store: Rooms) -> None:
+def test_verdicts_are_counted_when_they_are_applied(store: Rooms) -> None:
     store.show(ONE)
     store.show(skill("a", code="1", version="1.0.0", rating_count=7))  # nothing to admit
     store.show(TWO)
@@ -360,7 +360,7 @@ def test_verdicts_are_counted_where_they_are_carried_out(store: Rooms) -> None:
 # Changes
 
 
-def test_what_changed_since_a_moment_is_new_and_differs_in_what_is_asked_for(store: Rooms) -> None:
+def test_changes_since_a_time_are_counted_by_scope(store: Rooms) -> None:
     def changed(moment: datetime, *, executable: bool) -> int:
         with store.gate().deciding(write=False) as batch:
             return batch.changed_since(moment, executable=executable)

@@ -285,7 +285,7 @@ def test_a_verb_that_reads_does_not_mind_the_lock(seeded: Rooms, verb: str) -> N
     ],
     ids=["forget_other_lists", "forget_pages_from", "refresh_expiry"],
 )
-def test_nothing_to_change_needs_no_lock(seeded: Rooms, act: Act) -> None:
+def test_verbs_with_nothing_to_change_need_no_lock(seeded: Rooms, act: Act) -> None:
     before = seeded.everything()
     with seeded.locked():
         act(seeded)

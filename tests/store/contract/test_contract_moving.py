@@ -83,7 +83,7 @@ def shared(found: dict[str, list[dict[str, Any]]], other: dict[str, list[dict[st
     )
 
 
-def test_every_table_moves_that_is_not_of_one_engine_alone() -> None:
+def test_all_tables_that_both_engines_have_are_copied() -> None:
     with closing(migrations.build(revisions.NAMES)) as connection:
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     ours = {name for name in names if not name.startswith(("sqlite_", "skill_fts"))}
@@ -110,7 +110,7 @@ def test_everything_arrives(source: Store, target: Location) -> None:
         assert other.runs().scheduling_stopped()
 
 
-def test_what_arrived_can_be_worked_with(source: Store, target: Location) -> None:
+def test_a_copied_database_can_be_used(source: Store, target: Location) -> None:
     with open_store(target) as other:
         copy_database(source, other)
         # New rows get numbers of their own.
@@ -140,7 +140,7 @@ def copy_some(source: Store, target: Store) -> None:
         raise KeyboardInterrupt
 
 
-def test_what_is_broken_off_leaves_nothing(source: Store, target: Location) -> None:
+def test_an_interrupted_copy_leaves_nothing(source: Store, target: Location) -> None:
     with open_store(target) as other:
         before = rows_of(other)
         with pytest.raises(KeyboardInterrupt):

@@ -60,7 +60,7 @@ def test_the_oldest_change_is_sent_first(rated: Rooms) -> None:
     assert all(each.version for each in loaded)
 
 
-def test_a_settled_rating_is_not_sent_again(rated: Rooms) -> None:
+def test_a_delivered_rating_is_not_sent_again(rated: Rooms) -> None:
     (rating,) = rated.ratings.load(["2"])
     settle(rated, sent(rating))
     assert rated.ratings.load(["2"]) == []
@@ -116,7 +116,7 @@ def test_reopening_makes_all_pending_under_their_names(rated: Rooms) -> None:
     assert (rated.ratings.count_pending(), rated.ratings.can_update(HERE)) == (3, True)
 
 
-def test_what_was_not_read_for_longest_is_looked_at_first(rated: Rooms) -> None:
+def test_the_least_recently_checked_skills_come_first(rated: Rooms) -> None:
     settle(rated, *map(sent, rated.ratings.load(["1", "2", "3"])))
     assert rated.ratings.least_recently_checked("r/", 9) == [("a", None), ("b", None)]
     settle(rated, checks=(RatingsCheck("r/a", '"1"'),))
@@ -175,7 +175,7 @@ def test_a_budget_is_shared_and_comes_back(store: Rooms) -> None:
     other.close()
 
 
-def test_what_was_taken_in_advance_is_given_back(store: Rooms) -> None:
+def test_unused_requests_of_a_lease_are_returned(store: Rooms) -> None:
     wide = store.new_budget(per_minute=100, per_hour=1000)
     for _ in range(2):
         wide.take(NOW)

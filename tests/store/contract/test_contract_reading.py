@@ -75,7 +75,7 @@ def test_what_only_the_view_hides_is_not_counted(four: Rooms, banned: str) -> No
             assert (ids(found), total) == ("b" if words == "pdf" else "", len(found)), (words, sort)
 
 
-def test_a_skill_says_where_it_comes_from_and_how_old_it_is(four: Rooms) -> None:
+def test_a_skill_has_its_source_and_age(four: Rooms) -> None:
     assert four.shown() == {"a": "marketplace", "b": "marketplace", "c": "edited", "d": "local"}
     found = four.reading(NOW + DAY).skill("a")
     assert found is not None

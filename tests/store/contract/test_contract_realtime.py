@@ -28,7 +28,7 @@ def test_marks_are_the_last_ones_of_their_kind(store: Rooms) -> None:
         assert batch.marks("category", ["a"]) == {}
 
 
-def test_a_start_forgets_old_deletions_alone(store: Rooms) -> None:
+def test_a_start_forgets_only_old_deletions(store: Rooms) -> None:
     with store.events.batch() as batch:
         batch.mark("skill", {"gone": MessageMark(None, deleted=True), "changed": MessageMark(None)}, NOW)
     store.state.begin("wss://x", NOW + DAY - MINUTE)
@@ -133,7 +133,7 @@ def test_jobs_take_the_place_of_all_others(store: Rooms) -> None:
     assert store.status().jobs == ()
 
 
-def test_the_last_run_of_a_kind_whatever_started_it(store: Rooms) -> None:
+def test_the_last_run_of_a_kind_however_it_was_started(store: Rooms) -> None:
     assert (store.state.last_poll(), store.jobs.last_started("ratings")) == (None, None)
     store.runs.begin("skills", started_by="ada", now=NOW)
     store.runs.begin("ratings", started_by="timer", now=NOW + HOUR)

@@ -40,7 +40,7 @@ def filled(request: pytest.FixtureRequest, databases: Databases, tmp_path: Path)
     rooms.close()
 
 
-def test_every_word_is_found_whichever_program_wrote_it(filled: Rooms) -> None:
+def test_every_word_is_found_even_if_another_program_wrote_it(filled: Rooms) -> None:
     reading = filled.reading()
     found = {text: sorted(each.skill_id for each in reading.search(text, SkillFilter())[0]) for text in FOUND}
     assert found == FOUND
@@ -113,7 +113,7 @@ def test_one_odd_text_hides_no_other(store: Rooms, text: str) -> None:
     assert found.text == text
 
 
-def test_what_was_written_over_or_removed_is_not_found(store: Rooms) -> None:
+def test_replaced_and_removed_text_is_not_found(store: Rooms) -> None:
     store.show(skill("a", name="Alpha"), skill("b", name="Beta"))
     store.others.write_skill("a", json.dumps({"name": "Gamma"}))
     store.show(skill("b", name="Delta"))

@@ -41,7 +41,7 @@ def bad(findings: list[DoctorFinding]) -> list[tuple[str, str]]:
     return [(each.check, each.verdict) for each in findings if each.verdict != "ok"]
 
 
-def test_a_server_as_it_should_be() -> None:
+def test_a_healthy_server_has_no_problems() -> None:
     findings = server(WELL)
     assert [each.check for each in findings] == CHECKS
     assert bad(findings) == []
@@ -76,7 +76,7 @@ def test_each_finding_about_a_server(changed: dict[str, Any], expected: tuple[st
     assert hint in str(found.hint)
 
 
-def test_what_stays_on_the_machine_needs_no_encryption() -> None:
+def test_a_local_connection_needs_no_encryption() -> None:
     assert bad(server(replace(WELL, is_local=True, is_encrypted=False, sslmode="prefer"))) == []
     pooled = server(replace(WELL, pooling="session"))
     assert bad(pooled) == []

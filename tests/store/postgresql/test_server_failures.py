@@ -44,7 +44,7 @@ def reading(url: str) -> Connection:
         ("FATAL:  le mot de passe ne va pas hunter2", DatabaseError, r"le mot de passe ne va pas \*\*\*\*"),
     ],
 )
-def test_why_there_is_no_connection(said: str, kind: type[AtomSyncError], shown: str) -> None:
+def test_failures_to_connect_name_the_cause(said: str, kind: type[AtomSyncError], shown: str) -> None:
     text = f'connection failed: connection to server at "10.0.0.9", port 5432 failed: {said}'
     error = unconnected(psycopg.OperationalError(text), ADDRESS)
     assert type(error) is kind
@@ -75,7 +75,7 @@ def test_why_there_is_no_connection(said: str, kind: type[AtomSyncError], shown:
         ("DivisionByZero", DatabaseError, "refused a statement"),
     ],
 )
-def test_what_a_code_of_the_server_means(name: str, kind: type[AtomSyncError], said: str) -> None:
+def test_server_error_codes_become_typed_errors(name: str, kind: type[AtomSyncError], said: str) -> None:
     error = explained(getattr(psycopg.errors, name)("words"), ADDRESS, 3)
     assert type(error) is kind
     assert said in error.message
@@ -87,7 +87,7 @@ def test_a_missing_table_names_the_upgrade() -> None:
     assert "atom-sync db upgrade" in str(explained(psycopg.errors.UndefinedTable("x"), ADDRESS).hint)
 
 
-def test_what_is_stored_is_not_repeated(db: Database) -> None:
+def test_errors_do_not_repeat_stored_values(db: Database) -> None:
     insert = "INSERT INTO skill_due VALUES ('stored secret')"
     db.connection.execute(insert.encode())
     with pytest.raises(DatabaseError) as error, db.transaction() as connection:
@@ -125,7 +125,7 @@ def test_writers_retry_for_a_while_and_readers_do_not(monkeypatch: pytest.Monkey
     assert pauses == []
 
 
-def test_a_writer_waits_for_another_only_so_long(db: Database, database_url: str) -> None:
+def test_a_writer_waits_for_another_for_a_limited_time(db: Database, database_url: str) -> None:
     with opened(database_url, busy_timeout_seconds=0.05) as other, db.transaction():
         with pytest.raises(DatabaseBusy, match=r"locked for longer than 0\.05 s"), other.transaction():
             pass
@@ -147,7 +147,7 @@ def test_a_reader_writes_nothing_and_sees_one_state(db: Database, database_url: 
             connection.execute("INSERT INTO skill_due VALUES ('b')")
 
 
-def test_what_fails_within_a_transaction_takes_all_back(db: Database) -> None:
+def test_a_failure_rolls_the_whole_transaction_back(db: Database) -> None:
     def failing() -> None:
         with db.transaction() as connection:
             connection.execute("INSERT INTO skill_due VALUES ('a')")
@@ -182,7 +182,7 @@ def test_strange_texts_are_stored_as_what_can_be(db: Database) -> None:
         assert row == ("a\ufffdb", ["a\ufffdb"])
 
 
-def test_moments_that_no_datetime_can_be_are_none(db: Database) -> None:
+def test_times_outside_the_range_of_datetime_are_none(db: Database) -> None:
     row = db.connection.execute(
         "SELECT 'infinity'::timestamptz, '-infinity'::timestamptz, '0044-03-15 BC'::timestamptz, "
         "'12000-01-01'::timestamptz, '2026-07-04 12:00:00.5+02'::timestamptz"

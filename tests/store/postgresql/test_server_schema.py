@@ -59,7 +59,7 @@ def test_the_tables_are_as_the_check_expects_them(db: Database) -> None:
     assert sorted(map(tuple, rows)) == sorted(schema.expected_triggers())
 
 
-def test_nothing_is_granted_to_everybody(db: Database) -> None:
+def test_public_has_no_privileges(db: Database) -> None:
     db.connection.execute("DROP ROLE IF EXISTS stranger")
     db.connection.execute("CREATE ROLE stranger")
     try:
@@ -84,7 +84,7 @@ def test_another_schema_has_no_views_in_public(postgresql_url: str) -> None:
         assert rows == []
 
 
-def test_what_is_there_already_is_refused_and_left(postgresql_url: str) -> None:
+def test_existing_objects_are_refused_and_left_alone(postgresql_url: str) -> None:
     with plain(postgresql_url) as connection:
         connection.connection.execute(f"CREATE SCHEMA {connection.schema}".encode())
         connection.connection.execute("CREATE TABLE counter (mine integer)")
@@ -117,7 +117,7 @@ def test_taking_back_leaves_nothing(own_url: str) -> None:
         assert migrations.upgrade(db).migrations == migrations.known()
 
 
-def test_what_others_built_on_our_tables_is_not_dropped(postgresql_url: str) -> None:
+def test_objects_that_depend_on_our_tables_are_not_dropped(postgresql_url: str) -> None:
     with opened(postgresql_url) as db:
         db.connection.execute("CREATE VIEW report AS SELECT count(*) FROM usable_skill")
         with pytest.raises(DatabaseError, match="something of another program depends on"):
@@ -144,7 +144,7 @@ def test_an_older_program_continues_only_if_unknown_migrations_are_additive(post
             opened(postgresql_url)
 
 
-def test_a_filled_schema_is_upgraded_by_db_upgrade_alone(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_filled_schema_is_upgraded_only_by_db_upgrade(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(postgresql_url) as db:
         later = schema.Migration("0002_later", "schema.sql")
         monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, later))

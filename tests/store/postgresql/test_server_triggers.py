@@ -115,7 +115,7 @@ def test_no_text_fails_a_view(db: Database) -> None:
     assert {number for (number,) in held} == {f"s{number}" for number in (0, 1, 2, 8)}
 
 
-def test_what_expires_never_says_so(db: Database) -> None:
+def test_rows_without_an_expiry_never_expire(db: Database) -> None:
     db.connection.execute("INSERT INTO skill_cache (skill_id, skill_data, expires_at) VALUES ('a', '', NULL)")
     db.connection.execute("INSERT INTO category_cache (category_name, category_data) VALUES ('c', '')")
     db.connection.execute("UPDATE category_cache SET expires_at = NULL")
@@ -192,7 +192,7 @@ def test_a_rating_that_others_write_waits_to_be_sent(db: Database) -> None:
     assert rows(db, "SELECT synced_to_saas FROM skill_ratings WHERE skill_id = 'b'") == [(True,)]
 
 
-def test_resolved_follows_its_time_whichever_others_set(db: Database) -> None:
+def test_resolved_and_its_time_agree_whichever_is_set(db: Database) -> None:
     insert = "INSERT INTO conflict_log (skill_id, conflict_type, severity{}) VALUES ('a', 'T', 'LOW'{})"
     state = "SELECT resolved, resolved_at IS NOT NULL, applied FROM conflict_log"
     db.connection.execute(insert.format(", resolved, local_data, remote_data", ", true, NULL, 'null'").encode())

@@ -73,5 +73,5 @@ def test_a_field_of_any_type_has_its_values_as_words() -> None:
         ("导出", Terms((), ("导", "导出"), "出", None)),
     ],
 )
-def test_what_a_text_is_searched_by(text: str, expected: Terms | None) -> None:
+def test_the_search_terms_of_a_text(text: str, expected: Terms | None) -> None:
     assert terms(text) == expected

@@ -282,7 +282,7 @@ print(*database.connection.execute("SELECT total_syncs FROM sync_state").fetchon
     assert sql(path, "PRAGMA integrity_check") == [("ok",)]
 
 
-def test_a_full_database_says_so(database: Database) -> None:
+def test_a_full_database_is_reported(database: Database) -> None:
     pages = database.connection.execute("PRAGMA page_count").fetchone()[0]
     database.connection.execute(f"PRAGMA max_page_count = {pages}")
     with (
@@ -465,7 +465,7 @@ def test_readers_and_another_programs_writer_do_not_wait_for_each_other(path: Pa
             assert connection.execute(query).fetchone()[0] == 1
 
 
-def test_what_is_written_while_reading_is_taken_back(path: Path, database: Database) -> None:
+def test_a_write_in_a_read_transaction_is_rolled_back(path: Path, database: Database) -> None:
     with database.reading() as connection:
         connection.execute("UPDATE sync_state SET total_syncs = 1")
     assert total(path) == 0

@@ -139,7 +139,7 @@ def test_a_former_base_keeps_when_it_was_first_seen_and_admitted(other: sqlite3.
     ]
 
 
-def test_what_was_served_before_the_gate_is_adopted(tmp_path: Path) -> None:
+def test_skills_served_before_the_gate_are_adopted(tmp_path: Path) -> None:
     with Database.open(tmp_path / "old.db", migrate=False) as database:
         migrations.upgrade(database, "0021_deleted_edits")
         database.connection.execute(
@@ -171,7 +171,7 @@ def test_a_waiting_version_that_another_program_changed_is_nothing_to_admit(tmp_
 
 
 @pytest.mark.parametrize("table", ["gate_revocation", "gate_quarantine"])
-def test_what_another_program_puts_back_into_the_cache_is_a_finding(
+def test_a_quarantined_skill_restored_by_another_program_is_a_finding(
     tmp_path: Path, other: sqlite3.Connection, table: str
 ) -> None:
     if table == "gate_revocation":

@@ -105,7 +105,7 @@ def test_additions_of_other_programs_are_not_findings(path: Path, database: Data
         ),
     ],
 )
-def test_what_is_wrong_is_found(path: Path, statements: list[str], expected: list[str]) -> None:
+def test_each_inconsistency_is_found(path: Path, statements: list[str], expected: list[str]) -> None:
     Database.open(path).close()
     sql(path, *statements)
     found = messages(path)

@@ -332,7 +332,7 @@ def test_a_migration_that_is_killed_leaves_the_old_state(older: Path, statement:
 
 
 @pytest.mark.parametrize("statement", ["CREATE TABLE skill_cache", "CREATE TABLE conflict_log", "journal_mode = WAL"])
-def test_a_new_database_whose_maker_is_killed_is_made_by_the_next(path: Path, statement: str) -> None:
+def test_a_database_whose_creation_was_killed_is_created_by_the_next_command(path: Path, statement: str) -> None:
     run_child(f"STATEMENT = {statement!r}" + DIE, path, exit_code=-signal.SIGKILL)
     with Database.open(path) as database:
         assert revisions.pending(database) == []

@@ -59,7 +59,7 @@ def test_an_odd_row_can_be_reverted(three: Machine, statement: str) -> None:
     assert three.command("db", "check").returncode == 0
 
 
-def test_odd_rows_elsewhere_leave_status_and_metrics_alone(three: Machine) -> None:
+def test_odd_rows_elsewhere_do_not_affect_status_and_metrics(three: Machine) -> None:
     for statement in (
         "INSERT OR REPLACE INTO fact VALUES ('rate_limit', '{}', ''), ('clock_skew_seconds', 'nan', '')",
         "INSERT INTO counter VALUES ('atom_saas_sync_items_total', 'no JSON', 1), ('x', x'ff', 1)",

@@ -276,9 +276,7 @@ def empty_database() -> sqlite3.Connection:
 
 
 @given(writes=WRITES, recursive=st.booleans())
-def test_whatever_is_written_the_index_is_right_and_empty_in_the_end(
-    writes: list[tuple[str, str, int, str]], *, recursive: bool
-) -> None:
+def test_the_index_matches_any_sequence_of_writes(writes: list[tuple[str, str, int, str]], *, recursive: bool) -> None:
     with closing(empty_database()) as connection:
         connection.execute(f"PRAGMA recursive_triggers = {int(recursive)}")
         for statement, skill_id, number, data in writes:

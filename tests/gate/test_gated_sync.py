@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import Machine
+from msgspec.structs import replace
 
 from atom_saas_sync.core.gate.types import MaxChanged, Policy
 from atom_saas_sync.errors import ConfigError, UsageError
@@ -409,3 +410,20 @@ def test_versions_parked_by_a_killed_run_count_in_the_next_one(
     assert report.counts.not_modified == 2
     assert (report.counts.updates_waiting, report.counts.updates_admitted) == (len(changed) - admitted, admitted)
     assert [gated.served(each) for each in changed].count("9.0.0") == admitted
+
+
+def test_under_age_a_version_is_scanned_when_it_is_due_and_not_before(gated: Gated, first: str) -> None:
+    gated.policy, gated.scanner = AGE, Scan("forbidden_word")
+    gated.sync()
+    gated.policy = replace(AGE, scan_command=("scan",))
+    second = gated.machine.sandbox.skill_ids()[1]
+    change(gated, first, code=EVIL)
+    change(gated, second)
+    gated.sync()
+    assert (gated.waiting(), gated.scanner.asked) == ({first: "age", second: "age"}, [])
+    gated.machine.clock.move(hours=72)
+    assert counts(gated.sync()) == (1, 0, 0, 1)
+    assert (gated.waiting(), gated.served(second)) == ({first: "scan"}, "9.0.0")
+    assert sorted(gated.scanner.asked) == sorted([first, second])
+    gated.sync()
+    assert len(gated.scanner.asked) == 2, "the verdict is remembered"

@@ -67,3 +67,27 @@ def test_resolving_makes_no_revoked_version_the_base_of_an_edit(machine: Machine
     ok(machine, "revocations", "add", "--id", skill_id, "--version", "7.0.0")
     for strategy in ("local_wins", "remote_wins", "merge"):
         refused(machine, "conflicts", "resolve", "1", "--strategy", strategy, why="is revoked")
+
+
+def test_a_rule_that_denies_takes_out_the_edit_of_a_marketplace_skill_and_no_local_one(
+    machine: Machine, skill_id: str
+) -> None:
+    """A rule is about what the marketplace offers; what exists only here was written by trusted people."""
+    other = machine.sandbox.skill_ids()[1]
+    for each in (skill_id, other):
+        ok(machine, "skills", "edit", each, "--set", "description=mine")
+    file = machine.directory / "skill.json"
+    file.write_text(json.dumps({**machine.cached()[skill_id], "skill_id": "own", "id": "own", "name": "Own"}))
+    ok(machine, "skills", "import", str(file))
+    policy = machine.directory / "policy.toml"
+    policy.write_text(f'[[rule]]\nid = ["{skill_id}", "own"]\nadmission = "deny"\n')
+    denying = {"ATOM_SYNC_POLICY_FILE": str(policy)}
+    assert machine.command("skills", "edit", skill_id, "--set", "description=again", **denying).returncode == 0
+    assert machine.command("sync", "skills", **denying).returncode == 0
+    assert {skill_id, other, "own"} & machine.cached().keys() == {other, "own"}
+    assert machine.sql("SELECT skill_id, reason, served_source FROM gate_quarantine") == [
+        (skill_id, "denied", "edited")
+    ]
+    released = machine.command("quarantine", "release", skill_id, **denying)
+    assert (released.returncode, "denied" in released.stdout + released.stderr) == (4, True)
+    assert machine.command("skills", "edit", "own", "--set", "description=again", **denying).returncode == 0

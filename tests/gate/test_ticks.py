@@ -7,9 +7,11 @@ from datetime import timedelta
 
 import pytest
 from conftest import Machine
-from test_gated_sync import AGE, Gated, change, revoke
+from msgspec.structs import replace
+from test_gated_sync import AGE, Gated, Scan, change, revoke
 
 from atom_saas_sync.core.gate.types import MaxChanged, Policy
+from atom_saas_sync.usecases.gate import people
 from atom_saas_sync.usecases.gate.current import CurrentGate
 from atom_saas_sync.usecases.gate.ticking import GateTicks
 
@@ -39,6 +41,43 @@ def test_a_due_version_is_admitted_by_the_next_tick(gated: Gated, ticks: GateTic
     gated.machine.clock.move(hours=72)
     ticks.tick()
     assert (gated.served(first), gated.waiting()) == ("9.0.0", {})
+
+
+def test_what_is_due_is_scanned_by_the_tick_after_it(gated: Gated) -> None:
+    first, second = gated.machine.sandbox.skill_ids()[:2]
+    gated.policy, gated.scanner = replace(AGE, scan_command=("scan",)), Scan("forbidden_word")
+    change(gated, first, code="forbidden_word()")
+    change(gated, second)
+    gated.sync()
+    with gated.machine.store() as store:
+        desk = gated.desk(store)
+        ticks = GateTicks(desk, CurrentGate(desk, gated.files), gated.machine.clock)
+        ticks.tick()
+        ticks.scan()
+        assert gated.scanner.asked == []
+        gated.machine.clock.move(hours=72)
+        ticks.tick()
+        assert gated.waiting() == {first: "scan", second: "scan"}
+        ticks.scan()
+    assert (gated.waiting(), gated.served(second)) == ({first: "scan"}, "9.0.0")
+
+
+def test_a_scan_admits_nothing_by_a_clock_that_was_set_back(gated: Gated) -> None:
+    first = gated.machine.sandbox.skill_ids()[0]
+    gated.policy, gated.scanner = replace(AGE, scan_command=("scan",)), Scan()
+    change(gated, first)
+    gated.sync()
+    gated.machine.clock.move(hours=90)
+    with gated.machine.store() as store:
+        desk = gated.desk(store)
+        ticks = GateTicks(desk, CurrentGate(desk, gated.files), gated.machine.clock)
+        ticks.tick()
+        assert gated.waiting() == {first: "scan"}
+        gated.machine.clock.move(hours=-10)
+        ticks.scan()
+        assert (gated.scanner.asked, gated.waiting()) == ([first], {first: "clock"})
+        gated.decide(people.rescan, [first])
+        assert gated.waiting() == {first: "clock"}
 
 
 def test_a_revocations_file_that_changes_counts_at_once(gated: Gated, ticks: GateTicks) -> None:

@@ -13,6 +13,7 @@ from atom_saas_sync.core.gate.stored import WaitingOffer
 from atom_saas_sync.core.gate.types import ScanResult
 from atom_saas_sync.errors import ConfigError
 from atom_saas_sync.usecases.gate.desk import GateDesk
+from atom_saas_sync.usecases.gate.loading import with_clock
 from atom_saas_sync.usecases.gate.passes import judge_ids
 from atom_saas_sync.usecases.gate.reports import NOT_WAITING, Refused, Rescanned
 
@@ -84,7 +85,8 @@ def rescan(desk: GateDesk, skill_ids: Sequence[str] | None, *, actor: str, now: 
 
     Raises ConfigError if there is no scan command.
     """
-    gate = desk.load().gate
+    loaded = desk.load()
+    gate = with_clock(loaded.gate, loaded.marks, now, None)
     if desk.scanner is None or not gate.policy.scan_command:
         raise ConfigError("ATOM_SYNC_SCAN_COMMAND is not set: there is nothing to run", hint="set it, and run it again")
     store = desk.store

@@ -65,7 +65,8 @@ class GateTicks:
         desk, now = self._desk, self._clock.now()
         scanned = scan_what_waits(desk, now)
         if scanned:
-            gate = desk.load().gate
+            loaded = desk.load()
+            gate = with_clock(loaded.gate, loaded.marks, now, None)
             _tell(judge_ids(desk.store, scanned, gate, desk.strategy, now, actor=POLICY, check=desk.check))
 
 

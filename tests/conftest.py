@@ -28,9 +28,10 @@ from atom_saas_sync.core.outgoing import user_hasher
 from atom_saas_sync.logs import set_run_id
 from atom_saas_sync.marketplace.client import MarketplaceClient
 from atom_saas_sync.marketplace.dialects import DIALECTS
-from atom_saas_sync.model import ConflictFilter, LoggedConflict, RatingReport, RunReport, Status
+from atom_saas_sync.model import ConflictFilter, LoggedConflict, RatingReport, RunReport, SkillFilter, Status
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.store import engine_at
+from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.gate.run import RunGate
 from atom_saas_sync.usecases.ports import StoredBudget
 from atom_saas_sync.usecases.ports.engine import Engine, Store
@@ -298,9 +299,31 @@ class Machine:
             process.kill()
             print(process.communicate(timeout=60)[1])  # noqa: T201 - shown if the test fails
 
-    def sql(self, statement: str, *values: Any) -> list[Any]:
-        """Do what another program would do with the database: SQL that both engines understand, committed at once."""
-        return self.database.sql(statement, values)
+    def sql(self, statement: str, *values: Any, on_server: str | None = None) -> list[Any]:
+        """Do what another program would do with the database, committed at once.
+
+        It is SQL that both engines understand, or that of SQLite, and `on_server` that of PostgreSQL.
+        """
+        is_file = isinstance(self.database, FileDatabase)
+        return self.database.sql(statement if is_file else on_server or statement, values)
+
+    def unseen_sql(self, statement: str, *values: Any) -> None:
+        """Do the same past our triggers: what a program may do that has all rights."""
+        self.database.sql(statement, values, unseen=True)
+
+    @contextmanager
+    def running(self, kind: str) -> Iterator[None]:
+        """Hold the lock of a run of this kind during the block."""
+        with (
+            self.store() as store,
+            store.exclusive(kind, command=kind, now=lambda: format_time(self.clock.now()), sleep=self.clock.sleep),
+        ):
+            yield
+
+    def found(self, text: str) -> list[str]:
+        """Return the ids that a search finds."""
+        with self.store() as store:
+            return [each.skill_id for each in store.reading(self.clock.now()).search(text, SkillFilter())[0]]
 
     def status(self, now: datetime | None = None, *, per_minute: int = 100_000, per_hour: int = 100_000) -> Status:
         """Return what `status` tells."""

@@ -10,7 +10,7 @@ import sqlite3
 import tempfile
 import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -45,14 +45,23 @@ class MachineDatabase(Protocol):
     def exists(self) -> bool:
         """Tell whether it has tables of ours."""
 
-    def sql(self, statement: str, values: tuple[Any, ...]) -> list[Any]:
-        """Execute a statement that both engines understand, with `?` for values; it is committed at once."""
+    def sql(self, statement: str, values: tuple[Any, ...], *, unseen: bool = False) -> list[Any]:
+        """Execute a statement that both engines understand, with `?` for values; it is committed at once.
+
+        If `unseen`, our triggers stand aside for it, as for what we write ourselves.
+        """
 
     def rows(self) -> dict[str, list[Any]]:
         """Return all rows of all tables, to see whether anything has changed."""
 
-    def writing(self) -> Any:
-        """Open another program's transaction, which keeps ours from writing during the block."""
+    def writing(self, statement: str) -> AbstractContextManager[None]:
+        """Keep ours from writing during the block: in another program's transaction, which is then rolled back."""
+
+    def spoil(self) -> None:
+        """Make something of it that is no database of ours."""
+
+    def remove(self) -> None:
+        """Take it away."""
 
     def save(self) -> object:
         """Return a copy for `restore`."""
@@ -92,11 +101,16 @@ class FileDatabase:
             return False
         return bool(self.sql("SELECT 1 FROM sqlite_master WHERE name = 'websocket_state'", ()))
 
-    def sql(self, statement: str, values: tuple[Any, ...]) -> list[Any]:
+    def sql(self, statement: str, values: tuple[Any, ...], *, unseen: bool = False) -> list[Any]:
         connection = sqlite3.connect(self.path, timeout=60)
         try:
             with connection:
-                return connection.execute(statement, values).fetchall()
+                if not unseen:
+                    return connection.execute(statement, values).fetchall()
+                connection.execute("INSERT INTO bulk_write VALUES (1)")
+                found = connection.execute(statement, values).fetchall()
+                connection.execute("DELETE FROM bulk_write")
+                return found
         finally:
             connection.close()
 
@@ -105,11 +119,18 @@ class FileDatabase:
         return {name: self.sql(f'SELECT * FROM "{name}"', ()) for (name,) in names}
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self, statement: str) -> Iterator[None]:
         with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
+            connection.execute(statement)
             yield
             connection.execute("ROLLBACK")
+
+    def spoil(self) -> None:
+        self.path.write_bytes(b"no database" * 1000)
+
+    def remove(self) -> None:
+        self.path.unlink()
 
     def save(self) -> bytes:
         return self.path.read_bytes()
@@ -139,7 +160,13 @@ def _server_connection() -> psycopg.Connection[Any]:
     return connection
 
 
+# A finalizer may run in the middle of anything, so it only notes what the next new database drops.
+_unused: list[str] = []
+
+
 def _create(template: str = "template1") -> str:
+    while _unused:
+        _drop(_unused.pop())
     name = f"machine_{next(_numbers)}"
     _server_connection().execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy".encode())
     return name
@@ -183,8 +210,10 @@ class ServerDatabase:
             self.sql("SELECT 1 FROM pg_tables WHERE tablename = 'websocket_state' AND schemaname = 'atom_sync'", ())
         )
 
-    def sql(self, statement: str, values: tuple[Any, ...]) -> list[Any]:
+    def sql(self, statement: str, values: tuple[Any, ...], *, unseen: bool = False) -> list[Any]:
         with self._connected() as connection:
+            if unseen:
+                connection.execute("SET atom_sync.bulk = on")
             if "json_" in statement:
                 connection.execute(_FUNCTIONS)
             cursor = connection.execute(in_its_words(statement, bool(values)).encode(), _by_number(statement, values))
@@ -195,13 +224,21 @@ class ServerDatabase:
         return {name: sorted(self.sql(f"SELECT * FROM {name}", ()), key=repr) for (name,) in names}
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self, statement: str) -> Iterator[None]:
         from atom_saas_sync.store.postgresql.session import advisory_class, advisory_key
 
-        with self._connected() as connection, connection.transaction():
+        with self._connected() as connection, connection.transaction(force_rollback=True):
             numbers = advisory_class("atom_sync"), advisory_key("write")
             connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", numbers)
+            connection.execute(statement.encode())
             yield
+
+    def spoil(self) -> None:
+        self.sql("DROP SCHEMA atom_sync CASCADE", ())
+        self.sql("CREATE SCHEMA atom_sync CREATE TABLE skill_cache (something text)", ())
+
+    def remove(self) -> None:
+        _drop(self._made())
 
     def save(self) -> str:
         return _create(self._made())
@@ -219,7 +256,7 @@ class ServerDatabase:
 
     def _take(self, name: str) -> None:
         self._name = name
-        weakref.finalize(self, _drop, name).atexit = False  # the server ends with this process anyway
+        weakref.finalize(self, _unused.append, name).atexit = False  # the server ends with this process anyway
 
     @contextmanager
     def _connected(self) -> Iterator[psycopg.Connection[Any]]:

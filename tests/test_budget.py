@@ -147,7 +147,8 @@ def test_without_a_database_there_is_no_budget(machine: Machine, command: str) -
 def test_a_limit_stored_by_an_older_version_is_ignored(machine: Machine) -> None:
     machine.pull()
     machine.sql(
-        "INSERT OR REPLACE INTO fact VALUES ('rate_limit', ?, '')",
+        "INSERT INTO fact VALUES ('rate_limit', ?, '2026-01-01T00:00:00Z') "
+        "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         json.dumps({"limit": 1, "window": 3600, "remaining": 0, "pause_until": datetime.now(UTC).timestamp() + 3600}),
     )
     assert machine.command("sync", "skills").returncode == 0

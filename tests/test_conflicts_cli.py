@@ -30,7 +30,7 @@ def conflicts(machine: Machine) -> list[str]:
         machine.sandbox.patch_skill(skill_id, {"version": "99.0", "code": "remote code"})
     machine.sandbox.delete_skill(ids[2])
     machine.keep("three conflicts", lambda: machine.pull(strategy="manual"))
-    assert machine.sql("SELECT count(*) FROM conflict_log WHERE resolved = 0") == [(3,)]
+    assert machine.sql("SELECT count(*) FROM conflict_log WHERE resolved = FALSE") == [(3,)]
     return ids
 
 
@@ -386,13 +386,13 @@ def test_on_a_terminal_it_asks(machine: Machine, conflicts: list[str]) -> None:
     choices = [("code: [l]ocal", "r"), ("Write this result? [Y/n]", "n")]
     declined = on_a_terminal(machine, ["conflicts", "resolve", "1"], choices)
     assert "The result, beside what is here now:" in declined
-    assert machine.sql("SELECT count(*) FROM conflict_log WHERE resolved = 1") == [(0,)]
+    assert machine.sql("SELECT count(*) FROM conflict_log WHERE resolved = TRUE") == [(0,)]
     answers = [("code: [l]ocal", "r"), ("Write this result? [Y/n]", ""), ("[k]eep it here", "k")]
     said = on_a_terminal(machine, ["conflicts", "resolve", "1", "3"], answers)
     assert "changed on both sides" in said
     cached = machine.cached()
     assert (cached[conflicts[0]]["code"], cached[conflicts[0]]["description"]) == ("remote code", "mine")
-    assert machine.sql("SELECT id, resolution_strategy FROM conflict_log WHERE resolved = 1") == [
+    assert machine.sql("SELECT id, resolution_strategy FROM conflict_log WHERE resolved = TRUE") == [
         (1, "manual"),
         (3, "local_wins"),
     ]

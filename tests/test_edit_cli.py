@@ -210,10 +210,7 @@ def test_reads_are_counted(synced: Machine) -> None:
 
 
 def test_reading_waits_for_no_writer(synced: Machine) -> None:
-    writer = sqlite3.connect(synced.database_path, isolation_level=None)
-    try:
-        writer.execute("BEGIN IMMEDIATE")
-        writer.execute("UPDATE skill_cache SET hit_count = 5")
+    with synced.database.writing("UPDATE skill_cache SET hit_count = 5"):
         for arguments, key, value in (
             (("skills", "show", "known-0"), "skill_id", "known-0"),
             (("skills", "search", "umlaut"), "total", 1),
@@ -221,9 +218,6 @@ def test_reading_waits_for_no_writer(synced: Machine) -> None:
             start = time.monotonic()
             assert run_json(synced, *arguments)[key] == value
             assert time.monotonic() - start < 10, "so long the database waits for a lock"
-        writer.execute("ROLLBACK")
-    finally:
-        writer.close()
     assert synced.sql("SELECT sum(hit_count) FROM skill_cache") == [(0,)]
 
 

@@ -80,7 +80,7 @@ def test_watch_is_restarted_only_if_it_hangs(machine: Machine, containers: dict[
 
     assert passes(probe)  # no database yet
     machine.pull()
-    machine.sql("UPDATE websocket_state SET connected = 0, started_at = ?1, heartbeat_at = ?1", SOME_TIME)
+    machine.sql("UPDATE websocket_state SET connected = FALSE, started_at = ?1, heartbeat_at = ?1", SOME_TIME)
     machine.sql("UPDATE sync_run SET finished_at = ?", SOME_TIME)
     assert passes(probe)  # stale, and `watch` has not run for long: no restart cures that
     three_minutes_ago = format_time(datetime.now(UTC) - timedelta(minutes=3))

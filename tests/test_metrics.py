@@ -148,7 +148,12 @@ def test_the_stored_buckets_are_shown_cumulative(machine: Machine) -> None:
 
 
 def write_counter(machine: Machine, name: str, labels: str, count: object) -> None:
-    machine.sql("INSERT OR REPLACE INTO counter VALUES (?, ?, ?)", name, labels, count)
+    machine.sql(
+        "INSERT INTO counter VALUES (?, ?, ?) ON CONFLICT (name, labels) DO UPDATE SET value = excluded.value",
+        name,
+        labels,
+        count,
+    )
 
 
 def test_counters_of_another_version_are_rendered_and_lose_no_sum(machine: Machine, tmp_path: Path) -> None:

@@ -8,8 +8,6 @@ import subprocess
 import pytest
 from conftest import Json, Machine
 
-from atom_saas_sync.store.sqlite.lock import run_lock
-
 KEYS = {
     "success", "run_id", "status", "uploaded", "updated_local", "failed", "skipped", "pending", "duration_seconds",
     "error",
@@ -52,14 +50,14 @@ def test_the_life_of_a_rating(machine: Machine, skill: str) -> None:
 def test_only_what_was_never_sent_is_deleted(machine: Machine, skill: str) -> None:
     for user in ("ann", "bob", "cid"):
         document(machine.command("ratings", "add", skill, "4", "--user", user, "--json"))
-    machine.sql("UPDATE skill_rating SET synced_to_saas = 1, remote_rating_id = 'r-1' WHERE user_id = 'ann'")
+    machine.sql("UPDATE skill_rating SET synced_to_saas = TRUE, remote_rating_id = 'r-1' WHERE user_id = 'ann'")
     machine.sql("UPDATE skill_rating SET rating = 5 WHERE user_id = 'ann'")  # pending again, and sent before
     machine.sql("INSERT INTO failed_rating_upload (rating_id, error_message, failed_at) VALUES ('2', 'no', 'x')")
     for ids, says in ((["2", "1"], "rating 1 was sent"), (["2", "9"], "no rating 9")):
         refused = machine.command("ratings", "delete", *ids)
         assert (refused.returncode, refused.stdout) == (1, "")
         assert says in refused.stderr
-    with run_lock(machine.database_path, "ratings", command="sync ratings", now=lambda: "", sleep=lambda _: None):
+    with machine.running("ratings"):
         assert machine.command("ratings", "delete", "2").returncode == 75
     assert document(machine.command("ratings", "delete", "2", "3", "--json"))["deleted"] == ["2", "3"]
     assert document(machine.command("status", "--json"))["ratings"] == {"pending": 1, "synced": 0, "failed": 0}

@@ -43,7 +43,7 @@ def assert_all_are_there_once(machine: Machine, number: int) -> None:
         if request.body
     )
     assert len(sent) == number, "one key for each rating, in all runs"
-    assert machine.sql("SELECT count(*) FROM skill_rating WHERE synced_to_saas = 0 OR remote_rating_id IS NULL") == [
+    assert machine.sql("SELECT count(*) FROM skill_rating WHERE NOT synced_to_saas OR remote_rating_id IS NULL") == [
         (0,)
     ]
     assert machine.sql("SELECT count(*) FROM failed_rating_upload") == [(0,)]
@@ -74,7 +74,7 @@ def kill_during_uploads(machine: Machine, number: int, kills: int, seed: int) ->
 
 
 def pending(machine: Machine) -> int:
-    return int(machine.sql("SELECT count(*) FROM skill_rating WHERE synced_to_saas = 0")[0][0])
+    return int(machine.sql("SELECT count(*) FROM skill_rating WHERE synced_to_saas = FALSE")[0][0])
 
 
 def has_come_far(machine: Machine, process: Forked, requests: int) -> bool:

@@ -276,7 +276,10 @@ def test_a_scheduled_run_that_is_not_due_does_nothing(machine: Machine) -> None:
     assert machine.command("sync", "skills").returncode == 0, "a person's run always runs"
     assert scheduled("ratings")["status"] == "success", "each kind has an interval of its own"
     assert scheduled("all")["ratings"]["status"] == "skipped"
-    machine.sql("UPDATE sync_run SET started_at = strftime('%Y-%m-%dT%H:%M:%SZ', started_at, '-37 minutes')")
+    machine.sql(
+        "UPDATE sync_run SET started_at = strftime('%Y-%m-%dT%H:%M:%SZ', started_at, '-37 minutes')",
+        on_server="UPDATE sync_run SET started_at = started_at - interval '37 minutes'",
+    )
     assert scheduled("skills", ATOM_SAAS_SYNC_INTERVAL_MINUTES="40")["status"] == "success"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sqlite3
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +15,6 @@ from conftest import Machine
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model import Status
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.store.sqlite.lock import run_lock
 
 NOW = datetime(2026, 2, 19, 12, 1, tzinfo=UTC)
 
@@ -35,11 +33,11 @@ def test_without_a_database_it_reports_never_synced_and_creates_none(machine: Ma
     assert result.returncode == 3
     assert "never synced" in result.stdout
     assert "Traceback" not in result.stderr
-    assert not machine.database_path.exists()
+    assert not machine.database.exists()
     metrics = machine.command("metrics", "--json")
     assert json.loads(metrics.stdout)["reasons"] == ["never_synced"]
     assert machine.command("metrics").stdout.startswith("# never_synced\n# HELP ")
-    assert not machine.database_path.exists()
+    assert not machine.database.exists()
 
 
 def test_after_a_sync_it_says_what_there_is(machine: Machine) -> None:
@@ -97,7 +95,7 @@ def test_the_last_state_of_a_killed_run_is_not_believed(machine: Machine) -> Non
 
 def test_a_running_run_is_recognized_by_its_lock(machine: Machine) -> None:
     machine.fill()
-    with run_lock(machine.database_path, "skills", command="test", now=lambda: "now", sleep=machine.clock.sleep):
+    with machine.running("skills"):
         assert read(machine).running == {"skills"}
     assert read(machine).running == frozenset()
 
@@ -112,10 +110,10 @@ def test_conflicts_edits_ratings_and_republications_are_counted(machine: Machine
     machine.sql("INSERT INTO skill_rating (skill_id, user_id, rating) VALUES (?, 'u', 5)", first)
     for user in ("v", "w"):
         machine.sql("INSERT INTO skill_rating (skill_id, user_id, rating) VALUES (?, ?, 4)", first, user)
-    machine.sql("UPDATE skill_rating SET synced_to_saas = 1 WHERE user_id = 'v'")
+    machine.sql("UPDATE skill_rating SET synced_to_saas = TRUE WHERE user_id = 'v'")
     machine.sql(
         "INSERT INTO failed_rating_upload (rating_id, error_message, failed_at) "
-        "VALUES (1, 'no', '2026-02-19T12:00:00Z')"
+        "VALUES ('1', 'no', '2026-02-19T12:00:00Z')"
     )
     machine.sql("INSERT INTO counter VALUES ('republished', '{}', 2)")
     status = read(machine)
@@ -133,14 +131,23 @@ def test_the_requests_that_are_free_are_those_of_the_window(machine: Machine) ->
     assert read(machine, machine.clock.now()).rate_limit_remaining == 100 - used
     minutes_later = machine.clock.now() + timedelta(minutes=2)
     assert read(machine, minutes_later).rate_limit_remaining == 100
+
+    def put_fact(name: str, value: str) -> None:
+        machine.sql(
+            "INSERT INTO fact VALUES (?, ?, '2026-01-01T00:00:00Z') ON CONFLICT (name) DO UPDATE SET value = ?2",
+            name,
+            value,
+        )
+
     declared = {"limit": 50, "window": 60, "until": minutes_later.timestamp() + 30, "pause_until": 0}
     for marketplace, free in (("https://elsewhere.example", 100), (machine.sandbox.url, 50)):
-        machine.sql("INSERT OR REPLACE INTO fact VALUES ('marketplace', ?, '')", machine.sandbox.url)
+        put_fact("marketplace", machine.sandbox.url)
         fact = json.dumps({**declared, "marketplace": marketplace})
-        machine.sql("INSERT OR REPLACE INTO fact VALUES ('rate_limit', ?, '')", fact)
+        put_fact("rate_limit", fact)
         assert read(machine, minutes_later).rate_limit_remaining == free
 
 
+@pytest.mark.sqlite("its older migrations")
 def test_for_an_older_database_only_the_revision_is_shown(machine: Machine) -> None:
     machine.command("db", "upgrade", "0002_sync_state")
     status = read(machine)
@@ -150,6 +157,7 @@ def test_for_an_older_database_only_the_revision_is_shown(machine: Machine) -> N
     assert (result.returncode, document(result)["health"]["reasons"]) == (3, ["migrations_pending"])
 
 
+@pytest.mark.sqlite("a file that is no database")
 def test_newer_databases_and_other_files_are_refused(machine: Machine, tmp_path: Path) -> None:
     machine.fill()
     machine.sql(
@@ -165,13 +173,8 @@ def test_newer_databases_and_other_files_are_refused(machine: Machine, tmp_path:
 
 def test_a_locked_database_can_be_read(machine: Machine) -> None:
     machine.fill()
-    writer = sqlite3.connect(machine.database_path, isolation_level=None)
-    try:
-        writer.execute("BEGIN IMMEDIATE")
-        writer.execute("UPDATE sync_run SET status = 'failed', error_message = 'not committed'")
+    with machine.database.writing("UPDATE sync_run SET status = 'failed', error_message = 'not committed'"):
         assert read(machine).sync.last_error is None
-    finally:
-        writer.close()
 
 
 def test_watching_is_for_people(machine: Machine) -> None:

@@ -119,7 +119,7 @@ def test_a_long_plan_is_the_summary_and_some_named_lines(machine: Machine) -> No
     assert lines[-1] == "  … and 40 more (--json)"
     named = {f"{skill_id}  {skill['name']}" for skill_id, skill in machine.listed().items()}
     assert {line.partition("would be added: ")[2] for line in planned} <= named
-    assert not machine.database_path.exists()
+    assert not machine.database.exists()
 
 
 def test_a_plan_names_what_would_be_deleted_and_leaves_out_what_stays(machine: Machine) -> None:
@@ -139,11 +139,10 @@ def test_a_plan_names_what_would_be_deleted_and_leaves_out_what_stays(machine: M
 
 def test_a_long_plan_of_ratings_and_of_a_purge_is_cut_too(machine: Machine) -> None:
     machine.command("sync", "skills")
-    with sqlite3.connect(machine.database_path) as database:
-        database.executemany(
-            "INSERT INTO skill_rating (skill_id, user_id, rating) VALUES (?, 'ann', 4)",
-            [(skill_id,) for skill_id in machine.sandbox.skill_ids()[:25]],
-        )
+    machine.sql(
+        "INSERT INTO skill_rating (skill_id, user_id, rating) "
+        "SELECT skill_id, 'ann', 4 FROM skill_cache ORDER BY skill_id LIMIT 25"
+    )
     for words, total in ((["sync", "ratings"], 25), (["cache", "purge", "--all"], 60)):
         lines = machine.command(*words, "--dry-run").stdout.splitlines()
         assert len(lines) == 22, words
@@ -264,7 +263,7 @@ def test_a_signal_ends_a_run_cleanly_and_the_next_continues(
     machine.sandbox.fault("hang", endpoint="list", page=3, times=1)
     variables = {"ATOM_SAAS_SYNC_BATCH_SIZE": "20"}
     with machine.started("sync", "skills", "--json", **variables) as process:
-        wait_until(lambda: machine.database_path.exists() and len(machine.sandbox.requests("list")) >= 3)
+        wait_until(lambda: machine.database.exists() and len(machine.sandbox.requests("list")) >= 3)
         wait_until(lambda: machine.sql("SELECT count(*) FROM skill_cache") == [(40,)])
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
@@ -306,6 +305,7 @@ def _table_of_another_program(path: Path) -> None:
     connection.close()
 
 
+@pytest.mark.sqlite("files that are no database of ours")
 @pytest.mark.parametrize("spoil", [Path.mkdir, _not_a_database, _table_of_another_program])
 def test_databases_that_cannot_be_used(machine: Machine, spoil: object) -> None:
     assert callable(spoil)
@@ -317,6 +317,7 @@ def test_databases_that_cannot_be_used(machine: Machine, spoil: object) -> None:
     assert machine.sandbox.requests() == []
 
 
+@pytest.mark.sqlite("the disk of a server is another machine's")
 def test_a_full_disk_is_74_and_the_database_stays_sound(machine: Machine) -> None:
     script = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "

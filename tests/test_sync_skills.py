@@ -245,14 +245,10 @@ def test_a_dry_run_prints_the_plan_and_writes_only_the_budget(machine: Machine) 
     machine.sandbox.patch_skill(machine.sandbox.skill_ids()[0], {"code": "x"})
     machine.sandbox.delete_skill(machine.sandbox.skill_ids()[1])
     machine.sandbox.put_skill({"skill_id": "new", "name": "New"})
-    tables = [
-        row[0]
-        for row in machine.sql("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'skill_fts%'")
-        if row[0] not in {"request_budget", "fact"}
-    ]
-    before = {table: machine.sql(f"SELECT * FROM {table}") for table in tables}
+    before = machine.database.rows()
     report = machine.pull(dry_run=True)
-    assert {table: machine.sql(f"SELECT * FROM {table}") for table in tables} == before
+    after = machine.database.rows()
+    assert {name for name in before if after[name] != before[name]} <= {"request_budget", "fact"}
     assert sorted(action.outcome.value for action in report.plan) == ["added", "deleted", "updated"]
     real = machine.pull()
     names = ("added", "updated", "unchanged", "deleted", "skills_synced", "categories_synced")
@@ -322,17 +318,11 @@ def test_full_text_search_finds_what_was_synced_and_not_what_was_replaced(machin
     machine.sandbox.patch_skill(skill_id, {"code": "quetzalcoatlus = 1", "tags": ["plesiosaur"]})
     machine.pull()
 
-    def found(word: str) -> list[tuple[str]]:
-        return machine.sql(
-            "SELECT c.skill_id FROM skill_fts JOIN skill_cache AS c ON c.id = skill_fts.rowid WHERE skill_fts MATCH ?",
-            word,
-        )
-
-    assert found("quetzalcoatlus") == found("plesiosaur") == [(skill_id,)]
+    assert machine.found("quetzalcoatlus") == machine.found("plesiosaur") == [skill_id]
     machine.sandbox.patch_skill(skill_id, {"code": "nothing"})
     machine.pull()
-    assert found("quetzalcoatlus") == []
-    assert found("plesiosaur") == [(skill_id,)]
+    assert machine.found("quetzalcoatlus") == []
+    assert machine.found("plesiosaur") == [skill_id]
 
 
 def test_a_skill_that_changes_to_and_fro_is_synced_each_time(machine: Machine) -> None:

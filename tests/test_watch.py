@@ -180,7 +180,7 @@ def test_edited_skills_are_conflicts_as_with_polling(machine: Machine, sandbox: 
         sandbox.patch_skill(first, {"description": "edited there"})
         sandbox.delete_skill(second)
         sandbox.add_rating(third, "ada", 5)
-        wait_until(lambda: len(machine.sql("SELECT 1 FROM conflict_log WHERE resolved = 0")) == 2)
+        wait_until(lambda: len(machine.sql("SELECT 1 FROM conflict_log WHERE resolved = FALSE")) == 2)
         wait_until(lambda: machine.cached()[third]["rating_count"] == sandbox.skill(third)["rating_count"])
         cached = machine.cached()
     assert {cached[skill_id]["description"] for skill_id in (first, second, third)} == {"edited here"}

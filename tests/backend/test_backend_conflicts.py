@@ -87,11 +87,11 @@ def test_a_resolved_deletion_survives_each_strategy(machine: Machine) -> None:
 
 def test_the_guides_update_of_resolved_is_a_resolution(machine: Machine) -> None:
     names = conflicting(machine)
-    machine.sql("UPDATE conflict_log SET resolved = 1")
+    machine.sql("UPDATE conflict_log SET resolved = TRUE")
     assert machine.sql("SELECT count(*) FROM conflict_log WHERE resolved_at IS NULL") == [(0,)]
     machine.pull()
     assert descriptions(machine, names) == ["mine"]
-    machine.sql("UPDATE conflict_log SET resolved = 0")
+    machine.sql("UPDATE conflict_log SET resolved = FALSE")
     assert machine.sql("SELECT resolved_at, applied FROM conflict_log") == [(None, 0)]
 
 

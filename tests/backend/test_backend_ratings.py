@@ -46,7 +46,12 @@ def test_the_guides_names_can_be_read_and_written(machine: Machine, skill: str) 
     assert ratings() == [("1", "ann", 4, 0), ("7", "bob", 2, 0), ("8", "cat", 5, 0)]
     machine.send_ratings()
     machine.sql("UPDATE skill_rating SET rating = 3 WHERE user_id = 'bob'")
-    machine.sql("INSERT OR REPLACE INTO skill_rating (skill_id, user_id, rating) VALUES (?, 'cat', 1)", skill)
+    machine.sql(
+        "INSERT OR REPLACE INTO skill_rating (skill_id, user_id, rating) VALUES (?, 'cat', 1)",
+        skill,
+        on_server="INSERT INTO skill_ratings (skill_id, user_id, rating) VALUES (?, 'cat', 1) "
+        "ON CONFLICT (skill_id, user_id) DO UPDATE SET rating = excluded.rating",
+    )
     assert ratings() == [("1", "ann", 4, 1), ("7", "bob", 3, 0), ("9", "cat", 1, 0)]
     machine.sql("INSERT INTO failed_rating_upload (rating_id, error_message, failed_at) VALUES (7, 'no', 'now')")
     machine.sql("UPDATE failed_rating_upload SET retry_count = 5")
@@ -91,8 +96,8 @@ def test_ratings_of_an_older_database_keep_their_state(machine: Machine, skill: 
                     (number, skill, user),
                 )
             connection.execute(
-                "UPDATE skill_rating SET synced_to_saas = 1, remote_rating_id = 'x', base_digest = x'01', note = 'n', "
-                "replaced = '{}' WHERE id = 3"
+                "UPDATE skill_rating SET synced_to_saas = TRUE, remote_rating_id = 'x', base_digest = x'01', "
+                "note = 'n', replaced = '{}' WHERE id = 3"
             )
             connection.execute(
                 "INSERT INTO failed_rating_upload (rating_id, error_message, failed_at, next_retry_at, retry_count) "

@@ -23,7 +23,7 @@ def test_a_deleted_row_comes_back_and_the_status_did_not_need_it(machine: Machin
 def test_a_row_written_by_another_program_does_not_make_the_state_healthy(machine: Machine) -> None:
     machine.command("db", "upgrade")
     machine.sql(
-        "UPDATE sync_state SET status = 'idle', last_successful_sync_at = strftime('%Y-%m-%dT%H:%M:%SZ', 'now'), "
+        "UPDATE sync_state SET status = 'idle', last_successful_sync_at = current_timestamp, "
         "total_syncs = 9, successful_syncs = 9"
     )
     status = json.loads(machine.command("status", "--json").stdout)
@@ -43,7 +43,7 @@ def test_a_run_is_a_pending_action_while_it_lasts(machine: Machine) -> None:
 
 def test_the_backend_switches_scheduled_runs_off(machine: Machine) -> None:
     machine.pull()
-    machine.sql("UPDATE sync_state SET auto_sync_enabled = 0")
+    machine.sql("UPDATE sync_state SET auto_sync_enabled = FALSE")
     for command in (("sync", "skills"), ("sync", "ratings"), ("cache", "purge")):
         skipped = machine.command(*command, "--scheduled", "--json", ENABLE_SCHEDULER="true")
         assert skipped.returncode == 0, command

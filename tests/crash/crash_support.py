@@ -210,7 +210,7 @@ def with_open_conflicts(machine: Machine) -> None:
     settled(machine)
     edit_and_change(machine)
     machine.command("sync", "skills", "--strategy", "manual", **PAGE, **LIMITS)
-    assert machine.sql("SELECT count(*) FROM conflict_log WHERE resolved = 0") == [(CONFLICTS,)]
+    assert machine.sql("SELECT count(*) FROM conflict_log WHERE resolved = FALSE") == [(CONFLICTS,)]
     machine.sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
@@ -325,7 +325,7 @@ def send_once_more(machine: Machine) -> None:
     ended = machine.command("sync", "ratings", "--json", **LIMITS)
     assert json.loads(ended.stdout)["pending"] == 0, ended.stderr
     assert len(machine.sandbox.ratings()) == RATINGS
-    assert machine.sql("SELECT count(*) FROM skill_rating WHERE synced_to_saas = 1") == [(RATINGS,)]
+    assert machine.sql("SELECT count(*) FROM skill_rating WHERE synced_to_saas = TRUE") == [(RATINGS,)]
     assert machine.sql("SELECT error_type, retry_count >= max_retries FROM failed_rating_upload") == [("api_error", 1)]
     sent = Counter(
         (request.body["user_id"], request.headers["idempotency-key"])
@@ -352,10 +352,10 @@ def purge_once_more(machine: Machine) -> None:
 
 def resolve_once_more(machine: Machine) -> None:
     """All conflicts were settled or none."""
-    waiting = machine.sql("SELECT count(*) FROM conflict_log WHERE resolved = 0")[0][0]
+    waiting = machine.sql("SELECT count(*) FROM conflict_log WHERE resolved = FALSE")[0][0]
     assert waiting in (0, CONFLICTS)
     run(machine, "conflicts", "resolve", "--all", "--strategy", "merge")
-    assert machine.sql("SELECT count(*) FROM conflict_log WHERE resolved = 1") == [(CONFLICTS,)]
+    assert machine.sql("SELECT count(*) FROM conflict_log WHERE resolved = TRUE") == [(CONFLICTS,)]
     settled_by_people = machine.sql("SELECT count(*) FROM audit_log WHERE action LIKE '%resolve%'")
     assert settled_by_people == [(CONFLICTS,)]
 

@@ -78,7 +78,7 @@ def start_again(machine: Machine) -> None:
         "INSERT INTO skill_rating (skill_id, user_id, rating, updated_at) VALUES "
         "('known-0', 'ann', 4, '2026-02-19T12:00:00Z'), ('known-0', 'bob', 2, '2026-02-19T12:00:00Z')"
     )
-    machine.sql("UPDATE skill_rating SET synced_to_saas = 1, remote_rating_id = '9' WHERE user_id = 'bob'")
+    machine.sql("UPDATE skill_rating SET synced_to_saas = TRUE, remote_rating_id = '9' WHERE user_id = 'bob'")
 
 
 def ann(updated_at: str, **fields: Any) -> bytes:

@@ -41,17 +41,17 @@ def test_every_state(synced: Machine) -> None:
     ids = sorted(synced.sandbox.skill_ids())
     ok, edited, tampered, held, quarantined, revoked, stale, new = ids[:8]
     synced.edit(edited, code="mine")
-    synced.sql("INSERT INTO bulk_write VALUES (1)")
-    synced.sql(
+    synced.unseen_sql(
         "UPDATE skill_cache SET skill_data = json_set(skill_data, '$.code', 'evil') WHERE skill_id = ?", tampered
     )
-    synced.sql("DELETE FROM bulk_write")
     synced.sql(WAITS, held, "hold")
     synced.sql(WAITS, ok, "refuse")
     synced.sql(WAITS, "never-served", "hold")
     synced.sql(QUARANTINE, quarantined)
     synced.sql("DELETE FROM skill_cache WHERE skill_id = ?", quarantined)
-    revocation = "INSERT INTO gate_revocation (skill_id, source, added_at, added_by) VALUES (?, 'command', '2026', 'a')"
+    revocation = (
+        "INSERT INTO gate_revocation (skill_id, source, added_at, added_by) VALUES (?, 'command', '2026-01-01', 'a')"
+    )
     synced.sql(revocation, revoked)
     synced.sql("UPDATE skill_base SET page = NULL, confirmed_at = '2026-01-01T00:00:00Z' WHERE skill_id = ?", stale)
     asked = [ok, edited, tampered, held, quarantined, revoked, stale, "never-served", "nowhere"]

@@ -350,7 +350,7 @@ def test_plain_sql_that_resolves_a_conflict_with_a_revoked_version(gated: Gated,
     revoke(gated, {"id": first, "version": BAD})
     gated.sync(strategy="manual")
     gated.machine.sql(
-        "UPDATE conflict_log SET resolved = 1, resolution_strategy = 'remote_wins', resolved_data = remote_data, "
+        "UPDATE conflict_log SET resolved = TRUE, resolution_strategy = 'remote_wins', resolved_data = remote_data, "
         "resolved_at = '2026-02-01T00:00:00Z', resolved_by = 'backend'"
     )
     gated.sync(strategy="manual")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from atom_saas_sync.core.canonical import content_digest, exec_digest
 from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.errors import ConfigError
 from atom_saas_sync.model import Strategy
+from atom_saas_sync.times import format_time
 
 KEY = bytes(range(256))[:32]
 SIGNER = Signer(KEY)
@@ -175,9 +177,7 @@ class Forger:
         machine = self._machine
         ((text,),) = machine.sql("SELECT skill_data FROM skill_cache WHERE skill_id = 's'")
         fields = {**json.loads(text), "code": "EVIL()"}
-        machine.sql("INSERT INTO bulk_write VALUES (1)")
-        machine.sql("UPDATE skill_cache SET skill_data = ? WHERE skill_id = 's'", json.dumps(fields))
-        machine.sql("DELETE FROM bulk_write")
+        machine.unseen_sql("UPDATE skill_cache SET skill_data = ? WHERE skill_id = 's'", json.dumps(fields))
         machine.sql(
             f"UPDATE skill_base SET content_digest = ?, exec_digest = ?, signature = {signature} WHERE skill_id = 's'",
             content_digest(fields),
@@ -272,7 +272,7 @@ def test_the_command_signs_and_an_ordinary_sync_notices_a_forgery(machine: Machi
     assert machine.command("sync", "skills", **{NAME: str(key_file)}).returncode == 0
     assert checked(machine, key_file) == (0, {})
     Forger(machine).plant()
-    machine.sql("UPDATE skill_cache SET updated_at = strftime('%Y-%m-%dT%H:%M:%SZ', 'now') WHERE skill_id = 's'")
+    machine.sql("UPDATE skill_cache SET updated_at = ? WHERE skill_id = 's'", format_time(datetime.now(UTC)))
     done = machine.command("sync", "skills", "--json", **{NAME: str(key_file)})
     assert json.loads(done.stdout)["tampered"] == 1
 

@@ -22,9 +22,7 @@ EVIL = "json_set(skill_data, '$.code', 'EVIL()')"
 
 def behind_the_triggers(machine: Machine, statement: str) -> None:
     """Do what a program with the rights of the group may do."""
-    machine.sql("INSERT INTO bulk_write VALUES (1)")
-    machine.sql(statement)
-    machine.sql("DELETE FROM bulk_write")
+    machine.unseen_sql(statement)
 
 
 def code(machine: Machine) -> str:
@@ -162,7 +160,7 @@ def test_an_edit_whose_base_was_removed_is_not_lost_with_the_skill(synced: Machi
     synced.sandbox.delete_skill("s", push=False)
     synced.pull()
     assert synced.sql("SELECT count(*) FROM skill_cache WHERE skill_id = 's'") == [(0,)]
-    ((text,),) = synced.sql("SELECT local_data FROM conflict_log WHERE resolved = 1")
+    ((text,),) = synced.sql("SELECT local_data FROM conflict_log WHERE resolved = TRUE")
     assert json.loads(text)["code"] == "mine()"
 
 

@@ -196,7 +196,7 @@ def log_conflicts(machine: Machine, *severities: str) -> None:
 
 def test_conflicts_are_filtered_and_shown_by_page(machine: Machine, server: Served) -> None:
     log_conflicts(machine, "LOW", "HIGH", "LOW")
-    machine.sql("UPDATE conflict_log SET resolved = 1, resolved_at = '2026-02-19T12:00:00Z' WHERE skill_id = 'skill 2'")
+    machine.sql("UPDATE conflict_log SET resolved = TRUE, resolved_at = '2026-02-19' WHERE skill_id = 'skill 2'")
 
     def shown(query: str) -> tuple[list[str], int]:
         found = server.admin("GET", f"conflicts?{query}").json()
@@ -228,7 +228,7 @@ def test_conflicts_are_resolved_in_bulk(machine: Machine, server: Served) -> Non
     assert (named.status_code, named.json()["resolved"][0]["strategy"]) == (200, "local_wins")
     alone = server.admin("POST", "conflicts/3/resolve?strategy=merge")
     assert (alone.status_code, alone.json()["resolved"][0]["strategy"]) == (200, "merge")
-    resolved = dict(machine.sql("SELECT skill_id, resolution_strategy FROM conflict_log WHERE resolved = 1"))
+    resolved = dict(machine.sql("SELECT skill_id, resolution_strategy FROM conflict_log WHERE resolved = TRUE"))
     assert sorted(resolved) == sorted(skill_ids)
     for skill_id, strategy in resolved.items():
         ours = machine.cached()[skill_id]["description"] == "ours"
@@ -324,7 +324,7 @@ def test_failed_ratings_are_seen_and_tried_again(machine: Machine, server: Serve
 def test_the_websocket_is_switched_off_and_on(machine: Machine, server: Served) -> None:
     shown = server.admin("GET", "websocket/status").json()["websocket"]
     assert (shown["enabled"], shown["configured"], shown["running"], shown["connected"]) == (True, True, False, False)
-    machine.sql("UPDATE websocket_state SET reconnect_attempts = 4, fallback_to_polling = 1")
+    machine.sql("UPDATE websocket_state SET reconnect_attempts = 4, fallback_to_polling = TRUE")
     assert server.admin("POST", "websocket/reconnect").status_code == 200
     columns = "SELECT websocket_enabled, reconnect_attempts, fallback_to_polling FROM websocket_state"
     assert machine.sql(columns) == [(1, 0, 0)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sqlite3
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -22,7 +21,6 @@ from web_support import ADMIN_TOKEN, Served, served, serving_a_full_cache
 
 from atom_saas_sync.config import load_settings
 from atom_saas_sync.model import WATCH_LOCK
-from atom_saas_sync.store.sqlite.lock import run_lock
 from atom_saas_sync.times import format_time
 from atom_saas_sync.web.app import create_app
 from atom_saas_sync.web.jobs import Jobs
@@ -62,7 +60,7 @@ def test_the_routes_have_the_fields_of_the_guide(server: Served) -> None:
         ("UPDATE sync_run SET finished_at = '2026-02-19T12:00:00Z'", "sync_stale"),
         ("UPDATE sync_run SET status = 'failed', error_type = 'timeout'", "sync_failed"),
         (
-            "UPDATE websocket_state SET connected = 1, heartbeat_at = strftime('%Y-%m-%dT%H:%M:%SZ', 'now')",
+            "UPDATE websocket_state SET connected = TRUE, heartbeat_at = current_timestamp",
             "watch_gone",
         ),
     ],
@@ -105,13 +103,9 @@ def test_a_short_disk_is_not_ready(machine: Machine) -> None:
 
 
 def test_probes_answer_while_another_program_holds_the_database(machine: Machine, server: Served) -> None:
-    writer = sqlite3.connect(machine.database_path, isolation_level=None)
-    try:
-        writer.execute("BEGIN IMMEDIATE")
+    with machine.database.writing("UPDATE sync_run SET status = 'failed'"):
         for route in ("/health/ready", "/health/sync", "/metrics/sync"):
             assert server.get(route).status_code == 200
-    finally:
-        writer.close()
 
 
 def test_liveness_waits_for_no_other_request(tmp_path: Path) -> None:
@@ -202,7 +196,7 @@ def test_the_page_is_plain_html_that_says_how_it_is(machine: Machine, server: Se
 def test_public_routes_reveal_no_paths_or_secrets(machine: Machine, server: Served) -> None:
     """Also when something is wrong: what then stands in the database names files, skills and others' words."""
     name, skill = next(iter(machine.cached().items()))
-    secrets = (str(machine.directory), machine.database_path.name, ADMIN_TOKEN, machine.sandbox.token, name)
+    secrets = (str(machine.directory), machine.database.url, ADMIN_TOKEN, machine.sandbox.token, name)
 
     def look(*statuses: int) -> None:
         for route in ("/", "/health/live", "/health/ready", "/health/sync", "/metrics/sync"):
@@ -214,15 +208,15 @@ def test_public_routes_reveal_no_paths_or_secrets(machine: Machine, server: Serv
     look(200)
     machine.sql("UPDATE sync_run SET status = 'failed', error_type = 'x', error_message = ?", " ".join(secrets))
     machine.sql(
-        "UPDATE websocket_state SET websocket_enabled = 1, heartbeat_at = ?, ws_url = ?2, disconnect_reason = ?2",
+        "UPDATE websocket_state SET websocket_enabled = TRUE, heartbeat_at = ?, ws_url = ?2, disconnect_reason = ?2",
         format_time(datetime.now(UTC)),
         " ".join(secrets),
     )
-    with run_lock(machine.database_path, WATCH_LOCK, command="watch", now=str, sleep=machine.clock.sleep):
+    with machine.running(WATCH_LOCK):
         look(200, 503)
-    machine.database_path.write_bytes(b"no database" * 1000)
+    machine.database.spoil()
     look(200, 503)
-    machine.database_path.unlink()
+    machine.database.remove()
     look(200, 503)
 
 

@@ -7,14 +7,17 @@ import json
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from machine_databases import FileDatabase, MachineDatabase
+
 from atom_saas_sync.core.canonical import content_digest, exec_digest
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.store.sqlite import lock, migrations, revisions
+from atom_saas_sync.store import engine_at
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _TIMES = {
@@ -34,7 +37,7 @@ _NEVER = {
         AND NOT EXISTS (SELECT 1 FROM skill_cache AS c WHERE c.skill_id = b.skill_id)
     """,
     "rule 3: two conflicts of one skill wait": """
-        SELECT skill_id FROM conflict_log WHERE resolved = 0 GROUP BY skill_id HAVING count(*) > 1
+        SELECT skill_id FROM conflict_log WHERE NOT resolved GROUP BY skill_id HAVING count(*) > 1
     """,
     "rule 3: a conflict waits and is resolved at once, or neither": """
         SELECT id FROM conflict_log WHERE resolved != (resolved_at IS NOT NULL)
@@ -79,11 +82,11 @@ _NEVER = {
         WHERE b.deleted_at IS NULL AND c.skill_id NOT IN (SELECT skill_id FROM usable_skill)
     """,
     "ratings: one was sent and has no name there": """
-        SELECT id FROM skill_rating WHERE synced_to_saas = 1 AND remote_rating_id IS NULL AND note IS NULL
+        SELECT id FROM skill_rating WHERE synced_to_saas AND remote_rating_id IS NULL AND note IS NULL
     """,
     "ratings: one was sent and counts as failed": """
         SELECT r.id FROM skill_rating AS r JOIN failed_rating_upload AS f ON f.rating_id = r.id
-        WHERE r.synced_to_saas = 1
+        WHERE r.synced_to_saas
     """,
     "ratings: no version, so no idempotency key": "SELECT id FROM skill_rating WHERE version IS NULL",
     "the triggers stand aside for nobody": "SELECT process FROM bulk_write",
@@ -97,27 +100,60 @@ _OBJECTS = (
 )
 
 
-def check_rules(path: Path, *, before: Counter[str] | None = None, idle: bool = True) -> list[str]:
+# What those of them are on a server that SQLite has in words of its own; None: there is no such thing.
+_NEVER_ON_SERVER = {
+    "rule 6: an entry lives longer than a day after it was confirmed": """
+        SELECT c.skill_id FROM skill_cache AS c JOIN usable_skill AS u ON u.skill_id = c.skill_id
+        WHERE u.source = 'marketplace' AND c.expires_at > u.confirmed_at + interval '1 day 10 seconds'
+    """,
+    "rule 10: a success that was none": """
+        SELECT id FROM sync_state WHERE last_successful_sync_at IS DISTINCT FROM
+        (SELECT finished_at FROM sync_run WHERE kind = 'skills' AND status = 'success' ORDER BY id DESC LIMIT 1)
+    """,
+    "the triggers stand aside for nobody": None,
+    "a replacement was left in the middle": None,
+}
+
+
+def check_rules(database: MachineDatabase, *, before: Counter[str] | None = None, idle: bool = True) -> list[str]:
     """Return what is wrong with a database; an empty list is the good answer.
 
     `before`: the counters of an earlier moment, which only grow. `idle`: no process works on it, so no lock is held.
     """
-    if not path.exists():
+    if not isinstance(database, FileDatabase):
+        return list(_findings_on_server(database, before or Counter(), idle=idle))
+    if not database.path.exists():
         return []
-    with closing(sqlite3.connect(path, timeout=60)) as connection:
+    with closing(sqlite3.connect(database.path, timeout=60)) as connection:
         connection.row_factory = sqlite3.Row
-        return list(_findings(connection, path, before or Counter(), idle=idle))
+        return list(_findings(connection, database.path, before or Counter(), idle=idle))
 
 
-def counters(path: Path) -> Counter[str]:
+def counters(database: MachineDatabase) -> Counter[str]:
     """Return the stored counters."""
-    if not path.exists():
+    if not database.exists("counter"):
         return Counter()
-    with closing(sqlite3.connect(path, timeout=60)) as connection:
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'counter'").fetchone():
-            return Counter()
-        rows = connection.execute("SELECT name || labels, value FROM counter").fetchall()
-        return Counter({name: value for name, value in rows if "fallback_seconds" not in name})
+    rows = database.sql("SELECT name || labels, value FROM counter", ())
+    return Counter({name: value for name, value in rows if "fallback_seconds" not in name})
+
+
+def _findings_on_server(database: MachineDatabase, before: Counter[str], *, idle: bool) -> Iterator[str]:
+    if not database.exists():
+        return
+    with engine_at(database.location).open(read_only=True) as store:
+        if idle:
+            for kind in ("skills", "ratings", "watch"):
+                if store.holder(kind) is not None:
+                    yield f"rule 9: the lock for {kind} outlived its process"
+        for finding in store.maintenance().check(quick=False, signer=None):
+            yield f"db check: {finding.message}"
+    with database.transaction() as execute:
+        execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # one state for all of it
+        for what, query in {**_NEVER, **_NEVER_ON_SERVER}.items():
+            if query is not None and (rows := execute(query)):
+                yield f"{what}: {[row[0] for row in rows][:5]}"
+        yield from _wrong_digests(execute(_VERSIONS))
+        yield from _shrunk(dict(execute("SELECT name || labels, value FROM counter")), before)
 
 
 def _findings(connection: sqlite3.Connection, path: Path, before: Counter[str], *, idle: bool) -> Iterator[str]:
@@ -170,18 +206,24 @@ def _schema(connection: sqlite3.Connection, applied: list[str]) -> Iterator[str]
 
 def _versions(connection: sqlite3.Connection) -> Iterator[str]:
     """Digests belong to the texts that they are of (rules 1 and 11), and texts are whole."""
-    rows = connection.execute(
-        "SELECT b.skill_id, coalesce(b.data, c.skill_data) AS text, b.content_digest, b.exec_digest "
-        "FROM skill_base AS b LEFT JOIN skill_cache AS c ON c.skill_id = b.skill_id WHERE b.deleted_at IS NULL"
-    )
-    for row in rows:
-        if row["text"] is None:
+    yield from _wrong_digests(connection.execute(_VERSIONS))
+
+
+_VERSIONS = """
+    SELECT b.skill_id, coalesce(b.data, c.skill_data) AS text, b.content_digest, b.exec_digest
+    FROM skill_base AS b LEFT JOIN skill_cache AS c ON c.skill_id = b.skill_id WHERE b.deleted_at IS NULL
+"""
+
+
+def _wrong_digests(rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
+    for skill_id, text, of_content, of_code in rows:
+        if text is None:
             continue  # said elsewhere
-        fields: dict[str, Any] = json.loads(row["text"])
-        if content_digest(fields) != row["content_digest"]:
-            yield f"rule 1: the base of {row['skill_id']} is not what the marketplace sent"
-        if exec_digest(fields) != row["exec_digest"]:
-            yield f"rule 11: the executable digest of {row['skill_id']} is of something else"
+        fields: dict[str, Any] = json.loads(text)
+        if content_digest(fields) != of_content:
+            yield f"rule 1: the base of {skill_id} is not what the marketplace sent"
+        if exec_digest(fields) != of_code:
+            yield f"rule 11: the executable digest of {skill_id} is of something else"
 
 
 def _times(connection: sqlite3.Connection) -> Iterator[str]:
@@ -193,7 +235,10 @@ def _times(connection: sqlite3.Connection) -> Iterator[str]:
 
 
 def _counters(connection: sqlite3.Connection, before: Counter[str]) -> Iterator[str]:
-    now = dict(connection.execute("SELECT name || labels, value FROM counter").fetchall())
+    yield from _shrunk(dict(connection.execute("SELECT name || labels, value FROM counter").fetchall()), before)
+
+
+def _shrunk(now: dict[str, float], before: Counter[str]) -> Iterator[str]:
     for name, value in before.items():
         if now.get(name, 0) < value:
             yield f"rule 8: {name} went from {value} to {now.get(name, 0)}"

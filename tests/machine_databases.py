@@ -9,7 +9,7 @@ import re
 import sqlite3
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -25,6 +25,7 @@ from atom_saas_sync.store import engine_at
 if TYPE_CHECKING:
     import psycopg
 
+Execute = Callable[..., list[Any]]
 ENGINES = ("sqlite", "postgresql")
 
 
@@ -42,8 +43,8 @@ class MachineDatabase(Protocol):
     def prepare(self) -> None:
         """Let it have our tables, if nothing has been made of it yet: that takes a tenth of the time of a command."""
 
-    def exists(self) -> bool:
-        """Tell whether it has tables of ours."""
+    def exists(self, table: str = "websocket_state") -> bool:
+        """Tell whether it has this table of ours."""
 
     def sql(self, statement: str, values: tuple[Any, ...], *, unseen: bool = False) -> list[Any]:
         """Execute a statement that both engines understand, with `?` for values; it is committed at once.
@@ -54,8 +55,11 @@ class MachineDatabase(Protocol):
     def rows(self) -> dict[str, list[Any]]:
         """Return all rows of all tables, to see whether anything has changed."""
 
-    def writing(self, statement: str) -> AbstractContextManager[None]:
+    def writing(self, statement: str = "SELECT 1") -> AbstractContextManager[None]:
         """Keep ours from writing during the block: in another program's transaction, which is then rolled back."""
+
+    def transaction(self) -> AbstractContextManager[Execute]:
+        """Open another program's transaction, which is committed in the end; what is returned executes statements."""
 
     def spoil(self) -> None:
         """Make something of it that is no database of ours."""
@@ -96,10 +100,10 @@ class FileDatabase:
         if self.path.parent.is_dir() and not self.path.exists():
             self.restore(_file_with_tables())
 
-    def exists(self) -> bool:
+    def exists(self, table: str = "websocket_state") -> bool:
         if not self.path.exists():
             return False
-        return bool(self.sql("SELECT 1 FROM sqlite_master WHERE name = 'websocket_state'", ()))
+        return bool(self.sql("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)))
 
     def sql(self, statement: str, values: tuple[Any, ...], *, unseen: bool = False) -> list[Any]:
         connection = sqlite3.connect(self.path, timeout=60)
@@ -119,12 +123,19 @@ class FileDatabase:
         return {name: self.sql(f'SELECT * FROM "{name}"', ()) for (name,) in names}
 
     @contextmanager
-    def writing(self, statement: str) -> Iterator[None]:
+    def writing(self, statement: str = "SELECT 1") -> Iterator[None]:
         with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(statement)
             yield
             connection.execute("ROLLBACK")
+
+    @contextmanager
+    def transaction(self) -> Iterator[Execute]:
+        with closing(sqlite3.connect(self.path, timeout=60, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield lambda statement, *values: connection.execute(statement, values).fetchall()
+            connection.execute("COMMIT")
 
     def spoil(self) -> None:
         self.path.write_bytes(b"no database" * 1000)
@@ -133,9 +144,12 @@ class FileDatabase:
         self.path.unlink()
 
     def save(self) -> bytes:
+        self.sql("PRAGMA wal_checkpoint(TRUNCATE)", ())
         return self.path.read_bytes()
 
     def restore(self, saved: bytes) -> None:
+        for ending in ("-wal", "-shm"):
+            self.path.with_name(f"{self.path.name}{ending}").unlink(missing_ok=True)
         self.path.touch(mode=0o600)
         self.path.write_bytes(saved)
 
@@ -190,12 +204,13 @@ def _database_with_tables() -> str:
 class ServerDatabase:
     """A database on the server of this process, dropped when nobody has it any more."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str | None = None) -> None:
         self._name: str | None = None
+        self._others_url = url
 
     @property
     def url(self) -> str:
-        return _url(self._made())
+        return self._others_url or _url(self._made())
 
     @property
     def location(self) -> Location:
@@ -205,10 +220,9 @@ class ServerDatabase:
         if self._name is None:
             self.restore(_database_with_tables())
 
-    def exists(self) -> bool:
-        return bool(
-            self.sql("SELECT 1 FROM pg_tables WHERE tablename = 'websocket_state' AND schemaname = 'atom_sync'", ())
-        )
+    def exists(self, table: str = "websocket_state") -> bool:
+        found = "SELECT 1 FROM pg_tables WHERE schemaname = 'atom_sync' AND tablename = ?"
+        return bool(self.sql(found, (table,)))
 
     def sql(self, statement: str, values: tuple[Any, ...], *, unseen: bool = False) -> list[Any]:
         with self._connected() as connection:
@@ -216,15 +230,14 @@ class ServerDatabase:
                 connection.execute("SET atom_sync.bulk = on")
             if "json_" in statement:
                 connection.execute(_FUNCTIONS)
-            cursor = connection.execute(in_its_words(statement, bool(values)).encode(), _by_number(statement, values))
-            return cursor.fetchall() if cursor.description else []
+            return _execute(connection, statement, *values)
 
     def rows(self) -> dict[str, list[Any]]:
         names = self.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'atom_sync' ORDER BY 1", ())
         return {name: sorted(self.sql(f"SELECT * FROM {name}", ()), key=repr) for (name,) in names}
 
     @contextmanager
-    def writing(self, statement: str) -> Iterator[None]:
+    def writing(self, statement: str = "SELECT 1") -> Iterator[None]:
         from atom_saas_sync.store.postgresql.session import advisory_class, advisory_key
 
         with self._connected() as connection, connection.transaction(force_rollback=True):
@@ -232,6 +245,11 @@ class ServerDatabase:
             connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", numbers)
             connection.execute(statement.encode())
             yield
+
+    @contextmanager
+    def transaction(self) -> Iterator[Execute]:
+        with self._connected() as connection, connection.transaction():
+            yield functools.partial(_execute, connection)
 
     def spoil(self) -> None:
         self.sql("DROP SCHEMA atom_sync CASCADE", ())
@@ -290,6 +308,11 @@ def in_its_words(statement: str, has_values: bool) -> str:
     return _PLACE.sub("%s", statement.replace("%", "%%")) if has_values else statement
 
 
+def _execute(connection: psycopg.Connection[Any], statement: str, *values: Any) -> list[Any]:
+    cursor = connection.execute(in_its_words(statement, bool(values)).encode(), _by_number(statement, values))
+    return cursor.fetchall() if cursor.description else []
+
+
 def _by_number(statement: str, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
     """Return a value for each `?`, in order; `?1` is the first one wherever it stands."""
     if not values:
@@ -324,6 +347,11 @@ def _number_loader() -> type:
             return int(number) if number == int(number) else float(number)
 
     return NumberLoader
+
+
+def at(url: str) -> MachineDatabase:
+    """Return the database of another process."""
+    return ServerDatabase(url) if url.startswith("postgresql:") else FileDatabase(Path(url))
 
 
 def new_database(engine: str, directory: Path) -> MachineDatabase:

@@ -38,7 +38,7 @@ def test_a_sync_after_the_clock_was_set_by_days(machine: Machine, days: int) -> 
     machine.clock.move(days=days)
     assert machine.pull(page_size=20).status == "success"
     assert machine.cached() == machine.listed()
-    assert check_rules(machine.database_path) == []
+    assert check_rules(machine.database) == []
 
 
 def test_a_clock_that_keeps_running_backwards(machine: Machine) -> None:

@@ -60,7 +60,7 @@ def test_ids_come_from_the_database_that_was_named(machine: Machine) -> None:
     machine.edit(edited, code="mine")
     machine.sandbox.patch_skill(edited, {"code": "theirs"})
     machine.pull(strategy="manual")
-    named = f"--database {machine.database_path}"
+    named = f"--database {machine.database.url}"
     shared = skill_ids[0][:2]
     whole, prefixed, after, category, conflict, undo, run, none = _offered(
         machine.directory,
@@ -84,6 +84,7 @@ def test_ids_come_from_the_database_that_was_named(machine: Machine) -> None:
     assert {*run} == {"1", "2"}
 
 
+@pytest.mark.sqlite("how it bounds the time of a statement")
 def test_a_large_or_locked_database_does_not_delay_completion(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

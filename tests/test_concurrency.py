@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 import os
 import random
-import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -121,33 +119,28 @@ class Crowd:
         sandbox.delete_skill(chance.choice(ids[RATED:]), push=chance.random() < 0.5)
 
     def _write(self) -> None:
-        """Write as another program does: plain sqlite3, read and then write."""
+        """Write as another program does: read and then write."""
         number = self.foreign_writes
         chance = random.Random(self._seed + number)
-        with closing(
-            sqlite3.connect(self.machine.database_path, timeout=_PATIENCE, isolation_level=None)
-        ) as connection:
-            began = time.monotonic()
-            connection.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        with self.machine.database.transaction() as execute:
+            execute("UPDATE of_another_program SET count = count + 1")
             self.longest_wait = max(self.longest_wait, time.monotonic() - began)
-            (count,) = connection.execute("SELECT count FROM of_another_program").fetchone()
-            connection.execute("UPDATE of_another_program SET count = ?", (count + 1,))
-            skills = connection.execute("SELECT skill_id, skill_data FROM skill_cache ORDER BY skill_id").fetchall()
+            skills = execute("SELECT skill_id, skill_data FROM skill_cache ORDER BY skill_id")
             edited = None
             if skills and number % 5 == 0:
                 edited, text = chance.choice(skills)
                 data = json.loads(text) | {"description": f"ours {number}", "edit_of_ours": number}
-                connection.execute(
-                    "UPDATE skill_cache SET skill_data = ? WHERE skill_id = ?", (json.dumps(data), edited)
-                )
+                execute("UPDATE skill_cache SET skill_data = ? WHERE skill_id = ?", json.dumps(data), edited)
             who, stars = f"user {number % 40}", 1 + number % 5
             skill_id = self.machine.sandbox.skill_ids()[number % RATED]
-            connection.execute(
+            execute(
                 "INSERT INTO skill_ratings (skill_id, user_id, rating) VALUES (?, ?, ?) "
                 "ON CONFLICT (skill_id, user_id) DO UPDATE SET rating = excluded.rating",
-                (skill_id, who, stars),
+                skill_id,
+                who,
+                stars,
             )
-            connection.execute("COMMIT")
         if edited is not None:
             self.edits[edited] = number
         self.ratings[skill_id, who] = stars
@@ -156,8 +149,8 @@ class Crowd:
 
     def _look(self) -> None:
         """The rules hold at every moment, not only in the end; and counters only grow."""
-        before = counters(self.machine.database_path)
-        self.broken_rules += check_rules(self.machine.database_path, before=before, idle=False)
+        before = counters(self.machine.database)
+        self.broken_rules += check_rules(self.machine.database, before=before, idle=False)
         self.looks += 1
         time.sleep(0.5)  # the rate of the checks: each reads the whole database
 
@@ -185,7 +178,7 @@ def assert_nothing_went_wrong(crowd: Crowd) -> None:
     assert machine.sql("SELECT count FROM of_another_program") == [(crowd.foreign_writes,)], "an update was lost"
     assert_edits_are_kept(crowd)
     settle(machine)
-    assert check_rules(machine.database_path) + check_ratings(machine.sandbox) == []
+    assert check_rules(machine.database) + check_ratings(machine.sandbox) == []
     assert_ratings_are_there(crowd)
     assert_unedited_equals_the_marketplace(machine)
 

@@ -258,10 +258,14 @@ def test_an_invalid_edited_text_is_kept_for_the_user(machine: Machine, conflicts
 
 
 def test_a_change_made_during_a_review_is_not_overwritten(machine: Machine, conflicts: list[str]) -> None:
+    statement = (
+        f"UPDATE skill_cache SET skill_data = json_set(skill_data, '$.code', 'meanwhile') "
+        f"WHERE skill_id = '{conflicts[0]}'"
+    )
     meanwhile = (
-        f"import sqlite3; db = sqlite3.connect({str(machine.database_path)!r})\n"
-        f"db.execute(\"UPDATE skill_cache SET skill_data = json_set(skill_data, '$.code', 'meanwhile') "
-        f"WHERE skill_id = '{conflicts[0]}'\"); db.commit(); skill['code'] = 'edited'"
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"from machine_databases import at; at({machine.database.url!r}).sql({statement!r}, ())\n"
+        "skill['code'] = 'edited'"
     )
     result = machine.command("conflicts", "resolve", "1", "--edit", EDITOR=editor(machine, meanwhile))
     assert result.returncode == 2

@@ -118,7 +118,7 @@ def test_a_signal_in_the_middle_keeps_what_was_read(far: Machine) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 143
     assert cached(far) == SKILLS
-    assert check_rules(far.database_path) == []
+    assert check_rules(far.database) == []
 
 
 # Deletions

@@ -380,6 +380,7 @@ def test_each_network_failure_is_diagnosed(machine: Machine) -> None:
     assert (code, found["dns"]["verdict"], found["http"]["verdict"]) == (1, "problem", "skipped")
 
 
+@pytest.mark.sqlite("a file, and older migrations")
 def test_each_database_problem_is_diagnosed(machine: Machine) -> None:
     _, found, _ = findings_of(machine)
     assert found["database"]["message"] == "it does not exist yet"

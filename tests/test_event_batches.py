@@ -40,7 +40,7 @@ def follow(machine: Machine, batches: list[list[Message]]) -> dict[str, Any]:
         )
         for batch in batches:
             follower.apply(batch, NOW + timedelta(minutes=1))
-    assert check_rules(machine.database_path) == []
+    assert check_rules(machine.database) == []
     return {
         "cached": machine.cached(),
         "usable": machine.sql("SELECT skill_id, source FROM usable_skill ORDER BY skill_id"),
@@ -60,10 +60,9 @@ def test_a_batch_is_the_same_as_its_messages_one_by_one(machine: Machine, tmp_pa
     if local:
         for skill_id in ids:
             machine.edit(skill_id, description="ours")
-    machine.sql("PRAGMA wal_checkpoint(TRUNCATE)")
     one_by_one = Machine(machine.sandbox, tmp_path / "other")
     one_by_one.directory.mkdir()
-    one_by_one.database_path.write_bytes(machine.database_path.read_bytes())
+    one_by_one.database.restore(machine.database.save())
     at_once = follow(machine, [list(itertools.chain(*messages))])
     assert at_once == follow(one_by_one, [[each] for each in itertools.chain(*messages)])
 

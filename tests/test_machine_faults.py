@@ -78,7 +78,7 @@ def test_a_full_disk(synced: Machine, arguments: tuple[str, ...]) -> None:
         each.name for each in synced.directory.iterdir() if each.name in {"copy.db", "m"} or ".tmp" in each.name
     ]
     assert synced.cached() == before
-    assert check_rules(synced.database_path) == []
+    assert check_rules(synced.database) == []
     assert synced.command(*arguments).returncode == 0
 
 
@@ -94,7 +94,7 @@ def test_watch_waits_for_room_on_the_disk_and_loses_nothing(synced: Machine) -> 
         resource.prlimit(service.pid, resource.RLIMIT_FSIZE, (hard, hard))
         wait_until(lambda: {k: v for k, v in synced.cached().items() if k != "ours"} == synced.listed())
         stop(service)
-    assert check_rules(synced.database_path) == []
+    assert check_rules(synced.database) == []
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_a_lock_that_is_kept_for_longer_than_our_patience(synced: Machine) -> No
     for each in WRITERS:
         assert_74(ended[each], "was locked for longer than 10 s")
     assert [ended[each].returncode for each in READERS] == [0, 0, 0]
-    assert check_rules(synced.database_path) == []
+    assert check_rules(synced.database) == []
 
 
 def test_a_directory_that_is_gone(synced: Machine, tmp_path: Path) -> None:

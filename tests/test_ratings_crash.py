@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import sqlite3
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -23,13 +22,13 @@ def prepare(machine: Machine, number: int) -> None:
     """Store pending ratings, as the Atom backend would."""
     assert machine.command("db", "upgrade").returncode == 0
     skills = machine.sandbox.skill_ids()
-    connection = sqlite3.connect(machine.database_path)
-    with connection:
-        connection.executemany(
-            "INSERT INTO skill_rating (skill_id, user_id, rating) VALUES (?, ?, 4)",
-            [(skills[each % len(skills)], f"user{each}") for each in range(number)],
-        )
-    connection.close()
+    with machine.database.transaction() as execute:
+        for each in range(number):
+            execute(
+                "INSERT INTO skill_rating (skill_id, user_id, rating) VALUES (?, ?, 4)",
+                skills[each % len(skills)],
+                f"user{each}",
+            )
 
 
 def assert_all_are_there_once(machine: Machine, number: int) -> None:

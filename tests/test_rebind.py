@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,9 +90,9 @@ def test_a_sync_that_was_cut_off_ties_the_database_too(machine: Machine, other: 
     ids=" ".join,
 )
 def test_another_marketplace_is_refused(
-    machine: Machine, other: Sandbox, synced_database: Path, command: tuple[str, ...]
+    machine: Machine, other: Sandbox, synced_database: object, command: tuple[str, ...]
 ) -> None:
-    shutil.copy(synced_database, machine.database_path)
+    machine.database.restore(synced_database)
     bound = machine.sql("SELECT value FROM fact WHERE name = 'marketplace'")[0][0]
     before = machine.cached()
     machine.sql("INSERT INTO skill_rating (skill_id, user_id, rating) VALUES (?, 'me', 5)", next(iter(before)))
@@ -107,9 +105,9 @@ def test_another_marketplace_is_refused(
 
 
 def test_the_refusal_as_json_and_what_looks_around_says(
-    machine: Machine, other: Sandbox, synced_database: Path
+    machine: Machine, other: Sandbox, synced_database: object
 ) -> None:
-    shutil.copy(synced_database, machine.database_path)
+    machine.database.restore(synced_database)
     refused = json.loads(machine.command("sync", "ratings", "--json", **pointed_at(other)).stdout)
     assert (refused["success"], refused["error"]["type"]) == (False, "wrong_marketplace")
     status = json.loads(machine.command("status", "--json", **pointed_at(other)).stdout)
@@ -121,12 +119,12 @@ def test_the_refusal_as_json_and_what_looks_around_says(
 
 
 @pytest.fixture(scope="module")
-def synced_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def synced_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     """Return a database that belongs to another marketplace, which runs on, so that nobody else gets its port."""
     with Sandbox(skills=30, seed=3) as sandbox:
         machine = Machine(sandbox, tmp_path_factory.mktemp("bound"))
         assert machine.command("sync", "skills").returncode == 0
-        yield machine.database_path
+        yield machine.database.save()
 
 
 def rebind(machine: Machine, sandbox: Sandbox, *options: str) -> dict[str, Any]:

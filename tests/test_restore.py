@@ -201,7 +201,7 @@ def test_a_full_disk_changes_nothing_and_keeps_no_copy(machine: Machine, number:
     assert ended.returncode == 74, ended.stderr
     assert "I/O error" in ended.stderr and "  → " in ended.stderr and "Traceback" not in ended.stderr
     assert machine.sql("SELECT user_id FROM sync_state") == [("of today",)]
-    assert check_rules(machine.database_path) == []
+    assert check_rules(machine.database) == []
     assert [each.name for each in machine.directory.iterdir() if "restor" in each.name] == []
     assert document(machine, "restore", str(backup))["kept"]
 

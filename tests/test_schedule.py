@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import Machine
+from machine_databases import FileDatabase
 
 from atom_saas_sync.config import load_settings, value_of
 from atom_saas_sync.core.schedule_files import MARK, SERVICES, TIMERS, Schedule, crontab, systemd_files
@@ -172,7 +173,8 @@ def test_paths_come_from_the_settings(machine: Machine, tmp_path: Path) -> None:
     texts = {Path(file["path"]).name: file["text"] for file in json.loads(shown.stdout)["files"]}
     service = settings_in(texts["atom-sync-skills.service"])["Service"]
     assert f" --env-file {settings} sync skills" in service["ExecStart"]
-    assert service["ReadWritePaths"].split()[-1] == f"-{machine.database_path.parent}"
+    if isinstance(machine.database, FileDatabase):
+        assert service["ReadWritePaths"].split()[-1] == f"-{machine.database.path.parent}"
     assert settings_in(texts["atom-sync-skills.timer"])["Timer"]["OnCalendar"] == "*:0/10"
     assert f" --env-file {settings} " in machine.command("--env-file", str(settings), "schedule", "cron").stdout
     root = tmp_path / "root"
@@ -378,7 +380,7 @@ def test_services_will_read_the_settings_in_force_now(machine: Machine, tmp_path
     assert read.instance_id == odd["ATOM_INSTANCE_ID"]
     assert read.conflict_strategy == "merge"
     assert read.api_url == machine.sandbox.url
-    assert read.database == machine.database_path
+    assert read.database == machine.database.location
     assert read.scheduler_enabled
 
 

@@ -9,10 +9,8 @@ import os
 import random
 import signal
 import socket
-import sqlite3
 import threading
 import time
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -242,13 +240,13 @@ def test_a_replay_ends_like_one_sync_of_the_final_state(sandbox: Sandbox, tmp_pa
 
 def test_each_change_and_a_flood_of_them_arrive(machine: Machine, sandbox: Sandbox) -> None:
     ids = sandbox.skill_ids()
-    with watching(machine) as process, closing(sqlite3.connect(machine.database_path)) as reader:
+    with watching(machine) as process:
         # How late they are is for the benchmark to say.
         question = "SELECT 1 FROM skill_cache WHERE skill_id = ? AND json_extract(skill_data, '$.name') = ?"
         for number in range(30):
             skill_id = ids[number % len(ids)]
             sandbox.push(update(skill_id, name=f"name {number}"))
-            wait_until(lambda found=(skill_id, f"name {number}"): reader.execute(question, found).fetchone())
+            wait_until(lambda found=(skill_id, f"name {number}"): machine.sql(question, *found))
         before = resident_kilobytes(process.pid)
         sandbox.flood(2000)
         wait_until(lambda: messages(machine, "skill_update") == 2030)
@@ -262,12 +260,11 @@ def resident_kilobytes(pid: int) -> int:
 
 
 def test_a_busy_database_slows_the_sender_down_and_loses_nothing(machine: Machine, sandbox: Sandbox) -> None:
-    with watching(machine), closing(sqlite3.connect(machine.database_path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        pushed = threading.Thread(target=sandbox.flood, args=(3000,))
-        pushed.start()
-        threading.Event().wait(3.0)  # longer than the service waits for the lock at a time
-        other.execute("ROLLBACK")
+    with watching(machine):
+        with machine.database.writing():
+            pushed = threading.Thread(target=sandbox.flood, args=(3000,))
+            pushed.start()
+            threading.Event().wait(3.0)  # longer than the service waits for the lock at a time
         pushed.join(PATIENCE)
         wait_until(lambda: messages(machine, "skill_update") == 3000)
         assert machine.cached() == machine.listed()

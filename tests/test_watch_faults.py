@@ -302,13 +302,17 @@ def test_a_handshake_that_hangs_is_given_up(sandbox: Sandbox) -> None:
 
 def test_a_disk_that_is_full_ends_the_service_only_after_a_while(machine: Machine, sandbox: Sandbox) -> None:
     first = sandbox.skill_ids()[0]
-    with watching(machine) as process, closing(sqlite3.connect(machine.database_path)) as other:
-        other.execute("CREATE TRIGGER full BEFORE INSERT ON last_message BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    with watching(machine) as process:
+        machine.sql(
+            "CREATE TRIGGER full_disk BEFORE INSERT ON last_message BEGIN SELECT RAISE(ABORT, 'no room'); END",
+            on_server="CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS "
+            "'BEGIN RAISE EXCEPTION ''no room'' USING ERRCODE = ''disk_full''; END'; "
+            "CREATE TRIGGER full_disk BEFORE INSERT ON last_message FOR EACH ROW EXECUTE FUNCTION full_disk()",
+        )
         sandbox.patch_skill(first, {"name": "later"})
         assert process.stderr is not None
         assert any("no room; trying again" in line for line in process.stderr)  # at least one attempt fails
-        other.execute("DROP TRIGGER full")
-        other.commit()
+        machine.sql("DROP TRIGGER full_disk", on_server="DROP TRIGGER full_disk ON last_message")
         wait_until(lambda: machine.cached()[first]["name"] == "later", PATIENCE)
 
 
@@ -360,35 +364,31 @@ def test_a_disk_that_hangs_ends_the_signs_of_life_but_a_slow_one_does_not(machin
     clock, systemd = JumpingClock(), Nobody(watchdog_seconds=0.1)
     with (
         watch_in_thread(machine, clock, supervisor=systemd) as running,
-        closing(sqlite3.connect(machine.database_path, isolation_level=None)) as other,
     ):
         wait_until(lambda: running.polls and not machine.sql("SELECT 1 FROM sync_run WHERE finished_at IS NULL"))
-        other.execute("BEGIN IMMEDIATE")
-        machine.sandbox.patch_skill(machine.sandbox.skill_ids()[0], {"name": "waits"})
-        threading.Event().wait(0.3)  # whatever is on its way to the writer arrives there
-        before = systemd.signs
-        wait_until(lambda: systemd.signs > before + 1)
-        clock.added += 61
-        wait_until(lambda: systemd.signs == (systemd.signs, threading.Event().wait(0.5))[0])  # none in five intervals
-        other.execute("ROLLBACK")
+        with machine.database.writing():
+            machine.sandbox.patch_skill(machine.sandbox.skill_ids()[0], {"name": "waits"})
+            threading.Event().wait(0.3)  # whatever is on its way to the writer arrives there
+            before = systemd.signs
+            wait_until(lambda: systemd.signs > before + 1)
+            clock.added += 61
+            # None in five intervals.
+            wait_until(lambda: systemd.signs == (systemd.signs, threading.Event().wait(0.5))[0])
         before = systemd.signs
         wait_until(lambda: systemd.signs > before)
 
 
 def test_the_loop_does_not_wait_for_the_disk(machine: Machine, sandbox: Sandbox) -> None:
-    with (
-        watch_in_thread(machine, JumpingClock()) as running,
-        closing(sqlite3.connect(machine.database_path, isolation_level=None)) as other,
-    ):
+    with watch_in_thread(machine, JumpingClock()) as running:
         wait_until(lambda: running.polls and not machine.sql("SELECT 1 FROM sync_run WHERE finished_at IS NULL"))
-        other.execute("BEGIN IMMEDIATE")
-        sandbox.patch_skill(sandbox.skill_ids()[0], {"name": "waits"})
-        sandbox.push({"type": "ping"})
-        wait_until(lambda: any('"pong"' in str(each) for each in sandbox.ws_messages()))
-        other.execute("ROLLBACK")
+        with machine.database.writing():
+            sandbox.patch_skill(sandbox.skill_ids()[0], {"name": "waits"})
+            sandbox.push({"type": "ping"})
+            wait_until(lambda: any('"pong"' in str(each) for each in sandbox.ws_messages()))
         wait_until(lambda: machine.cached() == machine.listed())
 
 
+@pytest.mark.sqlite("its write-ahead log")
 def test_writes_reach_the_database_file_while_it_runs(machine: Machine, sandbox: Sandbox) -> None:
     first, copy = sandbox.skill_ids()[0], machine.directory / "copy.db"
 
@@ -510,11 +510,9 @@ def test_a_frame_that_triggers_a_bug_is_dropped(
 
 def test_it_stops_in_time_while_another_program_keeps_the_database(machine: Machine, sandbox: Sandbox) -> None:
     first = sandbox.skill_ids()[0]
-    with watching(machine) as process, closing(sqlite3.connect(machine.database_path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+    with watching(machine) as process, machine.database.writing():
         sandbox.patch_skill(first, {"name": "could not be written"})
         logged = stop(process)
-        other.execute("ROLLBACK")
     assert "1 message could not be written; the next start fetches what was in them" in logged
     with watching(machine):
         assert machine.cached() == machine.listed()

@@ -20,6 +20,7 @@ from pathlib import Path
 from conftest import Machine, wait_until
 from database_rules import check_ratings, check_rules, counters
 from loaded_command import Forked, start_command
+from machine_databases import FileDatabase
 from watch_support import watching
 
 from atom_saas_sync.sandbox import Sandbox
@@ -84,7 +85,7 @@ class Trials:
         """
         machine = self._new_machine()
         for point in points:
-            before = counters(machine.database_path)
+            before = counters(machine.database)
             process = self._start(machine, point)
             self._scenario.while_it_runs(machine, process)
             process.wait(timeout=60)
@@ -98,7 +99,7 @@ class Trials:
     def kill_after(self, seconds: float) -> None:
         """Kill one run so long after it first wrote; it counts if it was not done yet."""
         machine = self._new_machine()
-        before = counters(machine.database_path)
+        before = counters(machine.database)
         process = self._start(machine, 0)
         feeder = threading.Thread(target=self._scenario.while_it_runs, args=(machine, process))
         feeder.start()
@@ -149,7 +150,7 @@ class Trials:
         self.killed += 1
 
     def _complete(self, machine: Machine) -> None:
-        before = counters(machine.database_path)
+        before = counters(machine.database)
         self._scenario.finish(machine)
         _must_be_right(machine, before, f"{' '.join(self._scenario.arguments)}, run once more")
         shutil.rmtree(machine.directory)
@@ -171,7 +172,7 @@ def _first_point(machine: Machine, process: Forked) -> float:
 
 
 def _must_be_right(machine: Machine, before: Counter[str], where: str) -> None:
-    findings = check_rules(machine.database_path, before=before) + check_ratings(machine.sandbox)
+    findings = check_rules(machine.database, before=before) + check_ratings(machine.sandbox)
     assert not findings, (findings, where)
 
 
@@ -363,7 +364,7 @@ def resolve_once_more(machine: Machine) -> None:
 def upgrade_once_more(machine: Machine) -> None:
     """Copies made on the way are whole; the next command upgrades, and a sync completes the cache."""
     for copy in machine.directory.glob("*.bak"):
-        assert check_rules(copy) == []
+        assert check_rules(FileDatabase(copy)) == []
     run(machine, "db", "upgrade")
     sync_once_more(machine)
 
@@ -371,10 +372,10 @@ def upgrade_once_more(machine: Machine) -> None:
 def back_up_once_more(machine: Machine) -> None:
     """The copy is that of yesterday or that of today, whole; the next one is of today."""
     copy = machine.directory / "copy.db"
-    assert check_rules(copy) == []
+    assert check_rules(FileDatabase(copy)) == []
     assert _owner(copy) in (None, "of today")
     run(machine, "db", "backup", "copy.db", "--force")
-    assert check_rules(copy) == []
+    assert check_rules(FileDatabase(copy)) == []
     assert _owner(copy) == "of today"
 
 
@@ -382,7 +383,7 @@ def restore_once_more(machine: Machine) -> None:
     """The database is that of today or the backup, whole; the next restore puts the backup there."""
     assert _owner(machine.database_path) in (None, "of today")
     for kept in machine.directory.glob("*.bak"):
-        assert check_rules(kept) == []
+        assert check_rules(FileDatabase(kept)) == []
     run(machine, "db", "restore", "copy.db", "--yes")
     assert _owner(machine.database_path) is None
     assert list(machine.directory.glob("atom.db.restoring*")) == []

@@ -68,7 +68,7 @@ def facing(answering: Answering, tmp_path_factory: pytest.TempPathFactory) -> Ma
 def start_again(machine: Machine, answering: Answering) -> None:
     """Let the machine hold the known skills, whatever it went through."""
     answering.page, answering.categories, answering.headers = GOOD_PAGE, GOOD_CATEGORIES, {}
-    if machine.database_path.exists():
+    if machine.database.exists():
         for table in ("skill_cache", "skill_base", "conflict_log", "http_validator", "last_message"):
             machine.sql(f"DELETE FROM {table}")
     assert machine.pull(categories=False, force=True).status == "success"
@@ -84,7 +84,7 @@ def check_run(
     assert (report.status == "success") == (report.exit_code == 0), report
     assert report.counts.deleted == 0
     assert before.keys() <= machine.cached().keys()
-    assert check_rules(machine.database_path) == []
+    assert check_rules(machine.database) == []
 
 
 NO_HEADERS: dict[str, bytes] = {}
@@ -133,7 +133,7 @@ def test_messages_that_are_applied(facing: Machine, answering: Answering, texts:
     news = [each for each in parsed if isinstance(each, Message) and each.brings_news]
     with facing.store() as store:
         EventFollower(store.events(history_versions=10), strategy=strategy).apply(news, facing.clock.now())
-    assert check_rules(facing.database_path) == []
+    assert check_rules(facing.database) == []
 
 
 def test_the_real_command_ends_as_documented(facing: Machine, answering: Answering, tmp_path: Path) -> None:

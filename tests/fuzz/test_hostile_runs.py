@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,9 +183,14 @@ def _known(machine: Machine, hostile: Hostile) -> None:
     assert run_command("sync", "skills", **arguments).returncode == 0
     machine.edit(EDITED, code="mine")
     # So that `watch` has a reason to poll.
-    machine.sql("UPDATE sync_run SET started_at = strftime('%Y-%m-%dT%H:%M:%SZ', started_at, '-2 hours')")
-    machine.sql("PRAGMA wal_checkpoint(TRUNCATE)")
-    shutil.copy(machine.database_path, saved(machine))
+    machine.sql(
+        "UPDATE sync_run SET started_at = strftime('%Y-%m-%dT%H:%M:%SZ', started_at, '-2 hours')",
+        on_server="UPDATE sync_run SET started_at = started_at - interval '2 hours'",
+    )
+    _SAVED[machine.directory] = machine.database.save()
+
+
+_SAVED: dict[Path, object] = {}
 
 
 def environment(machine: Machine, hostile: Hostile) -> dict[str, str]:
@@ -196,20 +200,14 @@ def environment(machine: Machine, hostile: Hostile) -> dict[str, str]:
         "ATOM_SAAS_API_URL": hostile.url,
         "ATOM_SAAS_WS_URL": hostile.url.replace("http", "ws"),
         "ATOM_SAAS_API_TOKEN": TOKEN,
-        "ATOM_SAAS_DATABASE_URL": str(machine.database_path),
+        "ATOM_SAAS_DATABASE_URL": machine.database.url,
         "ATOM_SAAS_WS_RECONNECT_ATTEMPTS": "0",
     }
 
 
-def saved(machine: Machine) -> Path:
-    return machine.directory / "saved"
-
-
 def start_again(machine: Machine, hostile: Hostile, script: Script) -> dict[str, Any]:
     """Let the machine hold the known skills again; return how to start a command there."""
-    for path in machine.directory.glob("atom.db*"):
-        path.unlink()
-    shutil.copy(saved(machine), machine.database_path)
+    machine.database.restore(_SAVED[machine.directory])
     hostile.begin(script)
     return {"environment": environment(machine, hostile), "directory": machine.directory, "hurried": True}
 
@@ -230,7 +228,7 @@ def check(machine: Machine, hostile: Hostile, ended: subprocess.CompletedProcess
     edits = machine.sql("SELECT skill_data FROM skill_cache WHERE skill_id = ?", EDITED)
     edits += machine.sql("SELECT local_data FROM conflict_log WHERE skill_id = ?", EDITED)
     assert "mine" in {json.loads(text)["code"] for (text,) in edits}
-    assert check_rules(machine.database_path) == []
+    assert check_rules(machine.database) == []
 
 
 def after_a_refusal(hostile: Hostile, *kinds: str) -> int:

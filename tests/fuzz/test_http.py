@@ -150,7 +150,7 @@ def test_afterwards_it_is_well(served_machine: tuple[Served, Machine]) -> None:
     server, machine = served_machine
     for path in ("/health/live", "/health/ready", "/metrics/sync", "/"):
         assert server.get(path).status_code == 200
-    assert check_rules(machine.database_path) == []
+    assert check_rules(machine.database) == []
     assert len(machine.cached()) == 20
 
 

@@ -119,4 +119,4 @@ def test_runs(raw: RawServer, facing: Machine, status: int, date: bytes, body: b
     for stars, updated_at in facing.sql("SELECT rating, updated_at FROM skill_rating"):
         assert 1 <= stars <= 5
         assert len(updated_at) >= len("2026-02-19T12:00:00Z")
-    assert check_rules(facing.database_path) == []
+    assert check_rules(facing.database) == []

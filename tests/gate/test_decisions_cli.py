@@ -159,7 +159,7 @@ def test_a_review_decides_about_the_version_that_was_shown(
         return "a"
 
     monkeypatch.setattr(review, "_ask", replaced_meanwhile)
-    monkeypatch.setenv("ATOM_SAAS_DATABASE_URL", str(machine.database_path))
+    monkeypatch.setenv("ATOM_SAAS_DATABASE_URL", machine.database.url)
     with open_desk(GlobalOptions(no_env_file=True)) as desk:
         refused = review.review_updates(desk, ids[:1], note=None)
     assert [(each.skill_id, each.reason) for each in refused] == [(ids[0], "changed")]

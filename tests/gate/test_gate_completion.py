@@ -26,7 +26,7 @@ def test_completion_offers_what_each_gate_command_can_act_on(machine: Machine) -
     machine.sql(f"{revocation} ('bad-one', '1.5.0', NULL, 'command', ?, 'me')", NOW)
     machine.sql(f"{revocation} (NULL, NULL, x'1f0a4c6e9b2d77', 'command', ?, 'me')", NOW)
     machine.sql(f"{revocation} ('from-the-file', NULL, NULL, 'file', ?, 'me')", NOW)
-    named = f"--database {machine.database_path}"
+    named = f"--database {machine.database.url}"
     waiting = {"@scope/new": "review", served: "review"}
     offers = {
         "updates approve ": waiting,

@@ -36,7 +36,7 @@ def test_check_shows_the_policy_without_a_database(machine: Machine) -> None:
         "rule 1: publisher acme-*: open, also for new skills",
         "rule 2: skill_type shell or nodejs: age 7d",
     ]
-    assert not machine.database_path.exists()
+    assert not machine.database.exists()
 
 
 def test_check_names_all_problems_at_once(machine: Machine) -> None:

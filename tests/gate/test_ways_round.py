@@ -388,7 +388,7 @@ def test_a_restored_backup_brings_back_nothing_that_was_decided_against_since(
     third, fourth = gated.machine.sandbox.skill_ids()[2:4]
     before = offer_evil(gated, third)
     gated.sync()
-    copy = gated.machine.database_path.with_name("copy.db")
+    copy = gated.machine.directory / "copy.db"
     assert gated.machine.command("db", "backup", str(copy)).returncode == 0
     digest = gated.machine.sql("SELECT content_digest FROM skill_base WHERE skill_id = ?", first)[0][0]
     gated.decide(people.add_revocation, digest=digest.hex(), note=None)
@@ -409,6 +409,7 @@ def test_a_restored_backup_brings_back_nothing_that_was_decided_against_since(
         assert gated.served(fourth) == version
 
 
+@pytest.mark.sqlite("its older migrations")
 def test_a_downgrade_below_the_gate_and_back_brings_back_nothing(gated: Gated, first: str, second: str) -> None:
     third, fourth = gated.machine.sandbox.skill_ids()[2:4]
     before = [offer_evil(gated, each) for each in (third, fourth)]

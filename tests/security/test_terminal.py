@@ -171,7 +171,6 @@ HOSTILE_ROWS = (
     "INSERT INTO scheduled_job VALUES (?, ?, 15, ?, ?, ?)",
     "INSERT INTO fact VALUES ('marketplace', ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
     "INSERT INTO conflict_log (skill_id, conflict_type, severity, local_data, created_at) VALUES (?, ?, ?, ?, ?)",
-    "UPDATE _sqlite_migrations SET applied_at = ? WHERE rowid = 1",
     "INSERT INTO skill_rating (skill_id, user_id, rating, review) VALUES (?, ?, 3, ?)",
     "INSERT INTO failed_rating_upload (rating_id, error_message, error_type, failed_at) VALUES (1, ?, ?, ?)",
     "UPDATE skill_cache SET skill_data = ?, updated_at = ?",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from typing import Any
 
 import pytest
@@ -272,11 +270,8 @@ def test_unknown_resources_are_404_and_limits_are_checked(unchanged: Served) -> 
 
 def test_a_busy_database_is_503(machine: Machine, server: Served) -> None:
     routes = [("DELETE", "jobs"), ("POST", "jobs"), ("DELETE", "cache/expired")]
-    with closing(sqlite3.connect(machine.database_path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        with ThreadPoolExecutor(len(routes)) as threads:
-            answers = list(threads.map(lambda route: server.admin(*route), routes))
-        other.execute("ROLLBACK")
+    with machine.database.writing(), ThreadPoolExecutor(len(routes)) as threads:
+        answers = list(threads.map(lambda route: server.admin(*route), routes))
     for (method, route), answer in zip(routes, answers, strict=True):
         assert answer.status_code == 503, (method, route)
         assert answer.json()["error"]["type"] == "database"

@@ -75,7 +75,10 @@ def test_sync_health_is_503_with_its_reason(machine: Machine, server: Served, ch
 
 
 def test_readiness_is_503_with_reasons_and_liveness_is_not(machine: Machine, server: Served) -> None:
-    machine.sql("DELETE FROM _sqlite_migrations WHERE name = (SELECT max(name) FROM _sqlite_migrations)")
+    machine.sql(
+        "DELETE FROM _sqlite_migrations WHERE name = (SELECT max(name) FROM _sqlite_migrations)",
+        on_server="DELETE FROM schema_migration WHERE name = (SELECT max(name) FROM schema_migration)",
+    )
     answer = server.get("/health/ready")
     assert (answer.status_code, answer.json()["reasons"]) == (503, ["migrations_pending"])
     assert answer.json()["migrations_applied"] is False

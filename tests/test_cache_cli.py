@@ -88,7 +88,7 @@ def test_strict_mode_removes_and_spares_local_edits(machine: Machine, edited: li
     assert (report.status, report.counts.added) == ("success", 59)
     assert len(machine.cached()) == 61
     assert machine.cached()[edited[0]]["description"] == "mine"
-    assert set(machine.found("o")) >= set(edited[:1])
+    assert "ours" in machine.found("o")
 
 
 def test_skills_that_are_no_longer_confirmed_expire(machine: Machine) -> None:
@@ -287,9 +287,9 @@ def test_logs_are_kept_for_a_time_and_open_conflicts_forever(machine: Machine, e
     )
     for days in (89, 91):
         moment = format_time(machine.clock.now() - timedelta(days=days))
-        machine.sql(insert, skill_id, 1, moment, "merge", "sync", moment)
+        machine.sql(insert, skill_id, True, moment, "merge", "sync", moment)
     old = format_time(machine.clock.now() - timedelta(days=1000))
-    machine.sql(insert, skill_id, 0, None, None, None, old)
+    machine.sql(insert, skill_id, False, None, None, None, old)
     machine.sql("INSERT INTO audit_log (at, actor, action, subject) VALUES (?, 'a', 'old', '')", old)
     before = log("resolved", "created_at")
     purge(machine, dry_run=True)

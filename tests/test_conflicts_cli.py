@@ -26,8 +26,9 @@ def conflicts(machine: Machine) -> list[str]:
     ids = machine.sandbox.skill_ids()[:3]
     for skill_id in ids:
         machine.edit(skill_id, description="mine", code="local code\nsecond line")
+    patch = {"version": "99.0", "code": "remote code", "updated_at": "2026-02-19T12:00:00Z"}  # the same in each test
     for skill_id in ids[:2]:
-        machine.sandbox.patch_skill(skill_id, {"version": "99.0", "code": "remote code"})
+        machine.sandbox.patch_skill(skill_id, patch)
     machine.sandbox.delete_skill(ids[2])
     machine.keep("three conflicts", lambda: machine.pull(strategy="manual"))
     assert machine.sql("SELECT count(*) FROM conflict_log WHERE resolved = FALSE") == [(3,)]

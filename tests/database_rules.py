@@ -16,8 +16,8 @@ from machine_databases import FileDatabase, MachineDatabase
 
 from atom_saas_sync.core.canonical import content_digest, exec_digest
 from atom_saas_sync.sandbox import Sandbox
-from atom_saas_sync.store.sqlite import lock, migrations, revisions
 from atom_saas_sync.store import engine_at
+from atom_saas_sync.store.sqlite import lock, migrations, revisions
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _TIMES = {

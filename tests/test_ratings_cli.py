@@ -52,7 +52,9 @@ def test_only_what_was_never_sent_is_deleted(machine: Machine, skill: str) -> No
         document(machine.command("ratings", "add", skill, "4", "--user", user, "--json"))
     machine.sql("UPDATE skill_rating SET synced_to_saas = TRUE, remote_rating_id = 'r-1' WHERE user_id = 'ann'")
     machine.sql("UPDATE skill_rating SET rating = 5 WHERE user_id = 'ann'")  # pending again, and sent before
-    machine.sql("INSERT INTO failed_rating_upload (rating_id, error_message, failed_at) VALUES ('2', 'no', 'x')")
+    machine.sql(
+        "INSERT INTO failed_rating_upload (rating_id, error_message, failed_at) VALUES ('2', 'no', '2026-01-01')"
+    )
     for ids, says in ((["2", "1"], "rating 1 was sent"), (["2", "9"], "no rating 9")):
         refused = machine.command("ratings", "delete", *ids)
         assert (refused.returncode, refused.stdout) == (1, "")

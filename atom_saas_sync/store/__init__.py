@@ -42,7 +42,7 @@ def open_store(
     adopt: bool | None = None,
     any_thread: bool = False,
 ) -> Store:
-    """Open the database there; what the options mean says the contract (usecases/ports/engine.py).
+    """Open the database there; usecases/ports/engine.py describes the options.
 
     Raises DatabaseError, and ConfigError if the engine's driver is not installed.
     """

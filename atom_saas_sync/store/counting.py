@@ -1,4 +1,4 @@
-"""What is counted, whichever engine stores it."""
+"""Labels and histogram buckets of stored counters, for both engines."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from atom_saas_sync.model import COUNTERS, DURATION, DURATION_BUCKETS
 
 
 def labels_text(name: str, labels: Mapping[str, str]) -> str:
-    """Return the labels of a counter as they are stored.
+    """Return the stored form of a counter's labels.
 
-    Raises ValueError if the registry (model.COUNTERS) does not know this counter or a label or value of it: a bug.
+    Raises ValueError for a counter, label or value that is not in the registry (model.COUNTERS): a bug.
     """
     counter = COUNTERS.get(name)
     if counter is None:
@@ -26,7 +26,7 @@ def labels_text(name: str, labels: Mapping[str, str]) -> str:
 
 
 def durations(seconds: float, *, run_type: str) -> Iterator[tuple[str, float, dict[str, str]]]:
-    """Yield what one run of `seconds` adds to the histogram; buckets are stored one by one, not cumulative."""
+    """Yield what one run of `seconds` adds to the histogram; stored buckets are not cumulative."""
     bound = next((bound for bound in DURATION_BUCKETS if seconds <= bound), None)
     bucket = "+Inf" if bound is None else str(bound)
     yield f"{DURATION}_bucket", 1, {"type": run_type, "le": bucket}

@@ -25,7 +25,7 @@ def tampered_offer(skill_id: str) -> CheckFinding:
 
 
 def kept_out(skill_id: str, why: str) -> CheckFinding:
-    """Return the finding that another program has put a skill back into the cache; `why` it was out of it."""
+    """Return the finding that another program has put a skill back into the cache; `why` it had been removed."""
     state = "revoked" if why == "revoked" else "in quarantine"
     return CheckFinding(
         why,

@@ -1,4 +1,4 @@
-"""The gate's effects as the values that every engine stores."""
+"""The gate's effects as values to store, for both engines."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""What moves from one database to another, whichever engines they have.
+"""What is copied from one database to another, between any engines.
 
-A row on its way has SQLite's form: times as text, flags as 0 or 1. Names of tables and columns are the same in both.
+Rows are exchanged in SQLite's form: times as text, flags as 0 or 1. Both engines use the same names of tables and
+columns.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ TABLES = (
     "fact",
     "scheduled_job",
 )
-"""All tables that hold something of ours: one that is referred to comes before those that refer to it."""
+"""All our tables, each after those that its foreign keys refer to."""
 
 STATES = frozenset({"sync_state", "websocket_state"})
-"""Tables of one row, which stands there from the start."""
+"""Tables with a single row, which a migration inserts."""
 
 EXACT = {
     "skill_base": {"admitted_at"},
@@ -51,11 +52,11 @@ EXACT = {
     "skill_offer": {"due_at", "first_seen_at", "offered_at"},
     "gate_decision": {"at"},
 }
-"""The times that are stored to the microsecond; all others are whole seconds."""
+"""The columns with microseconds; all other times are whole seconds."""
 
 
 class Checksum:
-    """What rows add up to, in any order."""
+    """A checksum of rows, independent of their order."""
 
     def __init__(self) -> None:
         self._sum = 0

@@ -1,4 +1,4 @@
-"""Texts of skills as the history keeps them, whichever engine stores it."""
+"""Compressed texts of skills in the history, for both engines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _decode_version = msgspec.json.Decoder(_Versioned).decode
 
 
 def pack(text: bytes) -> bytes:
-    """Return a skill's JSON text compressed, as the history keeps it."""
+    """Return a skill's JSON text, compressed for the history."""
     return _compressor()(text)
 
 
@@ -32,7 +32,7 @@ def unpack(data: bytes) -> str:
 
 
 def version_of(text: str | bytes, fields: Mapping[str, Any] | None = None) -> str | None:
-    """Return the `version` in a skill's JSON text; `fields` is the same decoded, if the caller has it."""
+    """Return the `version` in a skill's JSON text; `fields` is the decoded text, if the caller has it."""
     try:
         version = _decode_version(text).version if fields is None else fields.get("version")
     except (msgspec.DecodeError, UnicodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""What `db` needs of a database on a server: its migrations."""
+"""The migrations of a database on a server, for `db`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Schema:
         return migrations.history(self._database)
 
     def origin(self) -> str:
-        """Return whose tables `public` has: the Atom backend's own, or views of ours."""
+        """Return whose tables are in `public`: the Atom backend's own, or our views."""
         from atom_saas_sync.store.postgresql.backend.tables import origin
 
         with self._database.reading() as connection:

@@ -19,7 +19,7 @@ def write_audit(
     now: datetime,
     details: Mapping[str, object],
 ) -> None:
-    """Write into the audit log what a person did."""
+    """Record a user's action in the audit log."""
     write_audits(connection, actor, action, [(subject, details)], now)
 
 
@@ -30,7 +30,7 @@ def write_audits(
     entries: Iterable[tuple[str, Mapping[str, object]]],
     now: datetime,
 ) -> None:
-    """Write what a person did to several subjects, each with its details."""
+    """Record a user's action on several subjects, each with its details."""
     rows = [(subject, json.dumps(details, sort_keys=True)) for subject, details in entries]
     connection.execute(
         "INSERT INTO audit_log (at, actor, action, subject, details) "

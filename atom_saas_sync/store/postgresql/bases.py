@@ -1,4 +1,4 @@
-"""Writing the bases, and what else is remembered of the marketplace's versions."""
+"""Write the bases and what else is stored about the marketplace's versions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def set_bases(
     page: int | None,
     signer: Signer | None,
 ) -> None:
-    """Write bases; `page` is where the list showed them, None if it did not."""
+    """Write bases; `page` is their page in the list, or None."""
     for confirmed in (True, False):
         some = [each for each in effects if each.confirmed is confirmed]
         if not some:
@@ -75,7 +75,7 @@ def set_bases(
 
 
 def note_seen(connection: psycopg.Connection[Row], effects: Sequence[NoteSeen], *, signer: Signer | None) -> None:
-    """Remember versions that wait in a conflict."""
+    """Record the remote versions of open conflicts."""
     connection.execute(
         _NOTE_SEEN,
         (
@@ -99,7 +99,7 @@ def _signatures(
 def signature_of(
     connection: psycopg.Connection[Row], signer: Signer, version: SkillVersion, key: str, proof: Proof
 ) -> bytes | None:
-    """Sign a version as far as its proof goes; None if nothing proves it."""
+    """Return the signature of a version; None without evidence that the marketplace sent it."""
     if isinstance(proof, Identity):
         relied_on = signer.sign(version.skill_id, proof.version, proof.content_digest, proof.exec_digest)
         if not _is_stored(connection, relied_on, version.skill_id):

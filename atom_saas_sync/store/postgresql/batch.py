@@ -1,4 +1,4 @@
-"""One transaction over skills: what is known of them, and carrying out a plan. No decisions are made here."""
+"""One transaction over skills: reading their state and applying a plan. No decisions are made here."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ STANDING = f"""
         EXISTS (SELECT FROM skill_seen) AS seen,
         (SELECT extract(epoch FROM max(applied_at))::float8 FROM last_message) AS last_message
 """  # noqa: S608 - constants
-"""As SQL: what most transactions find nothing of, and then need not ask for."""
+"""SQL for rare states; most transactions find none and save the detailed queries."""
 
 _COUNTED = {Outcome.ADDED, Outcome.UPDATED, Outcome.DELETED}
-_CLOCK_STEPS = timedelta(minutes=1)  # of a clock that is kept right
+_CLOCK_STEPS = timedelta(minutes=1)  # corrections of a clock under NTP
 
 
 class Batch:
-    """One transaction: what is known of some skills, and carrying out what was planned for them."""
+    """One transaction in which the state of some skills is read and their plan is applied."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Batch:
         signer: Signer | None = None,
         standing: Row | None = None,
     ) -> None:
-        """Work in a transaction; `standing` is what STANDING has found in it, if it was asked for already."""
+        """Work in a transaction; `standing` is the result of STANDING, if it was already queried."""
         self._connection = connection
         self._asked_already = standing
         self._signer = signer
@@ -72,7 +72,7 @@ class Batch:
         return GateTables(self._connection, history_versions=self._history_versions, signer=self._signer)
 
     def known(self, skill_ids: Iterable[str]) -> dict[str, SkillState]:
-        """Return what is stored of these skills; those of which nothing is are left out."""
+        """Return the stored state of these skills, without unknown ones."""
         return read_states(self._connection, list(skill_ids), write=self._write, signer=self._signer)
 
     @cached_property
@@ -82,7 +82,7 @@ class Batch:
         return row
 
     def _keep_deleted_edits(self) -> None:
-        """Keep what was edited here and has been deleted by another program, whose triggers can't compress texts."""
+        """Move edits that other programs deleted into the history; triggers can't compress text."""
         deleted = self._connection.execute(
             "SELECT id, skill_id, data, deleted_at FROM deleted_edit WHERE data IS NOT NULL"
         ).fetchall()
@@ -90,13 +90,13 @@ class Batch:
             version = stored_version(row["skill_id"], row["data"])
             if version is not None:
                 self.keep_local([version], row["deleted_at"], ended_by="deleted_here")
-            else:  # not a skill: the history could not show it
+            else:  # not a skill, so the history could not show it
                 details = {"skill_data": row["data"]}
                 write_audit(self._connection, "unknown", "deleted here", row["skill_id"], row["deleted_at"], details)
             self._connection.execute("UPDATE deleted_edit SET data = NULL WHERE id = %s", (row["id"],))
 
     def _adopt_resolutions(self) -> None:
-        """Carry out what other programs have decided about conflicts, before anything is planned."""
+        """Apply resolutions by other programs before anything is planned."""
         decided = resolutions.unapplied(self._connection)
         from atom_saas_sync.core.adoption import plan_adoption
 
@@ -112,11 +112,11 @@ class Batch:
         self.finish()
 
     def forget_deleted_edits(self, skill_id: str) -> None:
-        """Show the deleted edits of a skill, which the history has by now, as new no longer."""
+        """Mark the deleted edits of a skill as seen."""
         self._connection.execute("DELETE FROM deleted_edit WHERE skill_id = %s AND data IS NULL", (skill_id,))
 
     def seen_otherwise(self, versions: Iterable[SkillVersion]) -> set[str]:
-        """Return the skills of which the same version was ever seen with another exec digest, but for their bases."""
+        """Return the skills whose version was also seen with another exec digest, not counting their bases."""
         wanted = [(each.skill_id, version_key(each.fields), each.exec_digest) for each in versions]
         if not wanted or not (self._standing["seen"] or self._has_applied):
             return set()  # as in a first sync
@@ -151,7 +151,7 @@ class Batch:
         page: int | None = None,
         actor: str = "atom-sync",
     ) -> None:
-        """Carry out actions; `page` is where the list showed their skills, `actor` who resolves conflicts."""
+        """Apply actions; `page` is the skills' page in the list, `actor` is who resolves conflicts."""
         self._has_applied = True
         self._effects.carry_out(actions, now, page=page, actor=actor)
         self._counted += [
@@ -160,22 +160,22 @@ class Batch:
         ]
 
     def finish(self) -> None:
-        """End the batch: write what was counted, all in one statement."""
+        """End the batch: write all counters in one statement."""
         increment_all(self._connection, self._counted)
         self._counted = []
 
     def confirm_page(self, page: int, now: datetime) -> None:
-        """Note that the marketplace has confirmed a page, and with it every skill on it, as unchanged."""
+        """Record that the marketplace has confirmed a page, and so every skill on it, as unchanged."""
         pages.confirm_page(self._connection, page, now)
 
     def record_page(
         self, page: int, ids: AbstractSet[str], *, list_key: str, etag: str | None, total: int | None, now: datetime
     ) -> None:
-        """Note, last of all, that a page was taken: its validator, and that these skills are on it."""
+        """Record, as the last step, that a page was stored: its validator and its skills."""
         pages.record_page(self._connection, page, ids, list_key=list_key, etag=etag, total=total, now=now)
 
     def count_changes(self, actions: Iterable[Action]) -> None:
-        """Count what these actions, which were carried out, did to skills."""
+        """Count the changes made by these applied actions."""
         outcomes = Counter(action.outcome for action in actions if action.outcome in _COUNTED)
         self._counted += [
             ("atom_saas_sync_items_total", number, {"type": "skill", "action": outcome.value})
@@ -187,9 +187,9 @@ class Batch:
         self._counted += requests_counted(requests)
 
     def note(self, actor: str, action: str, subject: str, now: datetime, **details: object) -> None:
-        """Write into the audit log what a person did."""
+        """Record a user's action in the audit log."""
         write_audit(self._connection, actor, action, subject, now, details)
 
     def keep_local(self, versions: Sequence[SkillVersion], now: datetime, *, ended_by: str) -> None:
-        """Keep texts that were written here and end here (`superseded`, `deleted`) in the history."""
+        """Keep local texts that end (`superseded`, `deleted`) in the history."""
         keep_local(self._connection, versions, now, ended_by=ended_by, number=max(1, self._history_versions))

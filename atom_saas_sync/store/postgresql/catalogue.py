@@ -29,7 +29,7 @@ class Catalogue:
     ) -> None:
         """Work on `database`; keep `history_versions` former versions of each skill.
 
-        With a `signer` what the marketplace sends is signed. What is written is `durable` if no run can fetch it again.
+        With a `signer`, marketplace versions are signed. Set `durable` for changes that no run can fetch again.
         """
         self._durable = durable
         self._database = database
@@ -37,19 +37,19 @@ class Catalogue:
         self._signer = signer
 
     def known(self, skill_ids: Iterable[str]) -> dict[str, SkillState]:
-        """Return what is stored of these skills; those of which nothing is are left out."""
+        """Return the stored state of these skills, without unknown ones."""
         with self.batch(write=False) as batch:
             return batch.known(skill_ids)
 
     # Before and during a walk
 
     def page_records(self, list_key: str) -> dict[int, PageRecord]:
-        """Return what is known of the pages of the list that `list_key` names."""
+        """Return the stored pages of the list that `list_key` names."""
         with self._database.reading() as connection:
             return pages.page_records(connection, list_key)
 
     def forget_other_lists(self, list_key: str) -> None:
-        """Drop what is known of the pages of any other list: another marketplace, dialect or page size."""
+        """Delete the stored pages of any other list: another marketplace, dialect or page size."""
         with self._database.reading() as connection:
             if not pages.has_other_lists(connection, list_key):
                 return
@@ -71,7 +71,7 @@ class Catalogue:
 
     @contextmanager
     def batch(self, *, write: bool = True) -> Iterator[Batch]:
-        """Open one short transaction in which a plan is made and carried out; a snapshot only unless `write`."""
+        """Open one short transaction to make and apply a plan; without `write`, only a snapshot."""
         if not write:
             with self._database.reading() as connection:
                 yield Batch(connection, self._history_versions, write=False, signer=self._signer)
@@ -82,7 +82,7 @@ class Catalogue:
             batch.finish()
 
     def tampered(self, *, everything: bool) -> list[str]:
-        """Return the skills whose marketplace text does not have its digest: of all, or of those changed lately."""
+        """Return the skills whose marketplace text does not match its digest: of all, or of recently changed ones."""
         with self._database.reading() as connection:
             look = integrity.tampered if everything else integrity.tampered_since_last_check
             return look(connection, self._signer)
@@ -93,26 +93,26 @@ class Catalogue:
             return integrity.unsigned(connection, self._signer)
 
     def respelled(self) -> list[str]:
-        """Return the skills whose text is not byte for byte what came, and those whose offer was changed since."""
+        """Return the skills whose text is not byte for byte what was received, and those whose offer was changed."""
         with self._database.reading() as connection:
             return [*integrity.respelled(connection), *spoiled(connection)]
 
     def distrust(self, skill_ids: Sequence[str]) -> None:
-        """Let the walk read these skills anew, whatever they were last time."""
+        """Make the next walk read these skills again, even if they are unchanged."""
         with self._database.transaction() as connection:
             integrity.distrust(connection, skill_ids)
 
     # After a walk
 
     def note_tampered(self, found: Sequence[str], now: datetime) -> int:
-        """Note which of these skills are still tampered with; return how many."""
+        """Record which of these skills are still tampered with; return how many."""
         with self._database.transaction() as connection:
             left = list(integrity.tampered_among(connection, found, self._signer))
             integrity.note_tampered(connection, left, now)
         return len(left)
 
     def forget_pages_from(self, page: int) -> None:
-        """Forget `page` and all behind it: the list is not that long any more."""
+        """Forget `page` and all after it: the list has become shorter."""
         with self._database.reading() as connection:
             if not connection.execute("SELECT FROM http_validator WHERE page >= %s LIMIT 1", (page,)).fetchall():
                 return
@@ -120,10 +120,10 @@ class Catalogue:
             pages.leave_pages(connection, page)
 
     def unlisted_ids(self, listed: AbstractSet[str], *, recorded: bool) -> list[str]:
-        """Return the skills of the marketplace that are not among `listed`, and are not known as deleted.
+        """Return the marketplace's skills that are not in `listed` and not marked as deleted.
 
-        One that exists only here is of the marketplace as long as a conflict with the marketplace's own waits. If the
-        pages of the whole list have just been `recorded`, only skills on none of them are looked at.
+        A skill that exists only here counts as the marketplace's while it has an open conflict with the marketplace's.
+        If all pages of the list have just been `recorded`, only skills on none of them are examined.
         """
         with self._database.reading() as connection:
             rows = connection.execute(
@@ -134,7 +134,7 @@ class Catalogue:
             return sorted(row[0] for row in rows if row[0] not in listed)
 
     def marketplace_skills(self) -> int:
-        """Return how many skills come from the marketplace, those included that wait to be admitted."""
+        """Return the number of skills from the marketplace, including those that wait to be admitted."""
         with self._database.reading() as connection:
             return _number(
                 connection,
@@ -143,12 +143,12 @@ class Catalogue:
             )
 
     def approved_deletions(self) -> int:
-        """Return how many deletions a person has approved by `db rebind`."""
+        """Return the number of deletions that a user approved with `db rebind`."""
         with self._database.reading() as connection:
             return int(get_fact(connection, APPROVED_DELETIONS) or 0)
 
     def modified_ids(self) -> list[str]:
-        """Return the skills whose row another program, or a person, has edited or deleted."""
+        """Return the skills whose row was edited or deleted by another program or a user."""
         with self._database.reading() as connection:
             rows = connection.execute(
                 "SELECT skill_id FROM skill_base WHERE data IS NOT NULL AND deleted_at IS NULL ORDER BY skill_id"
@@ -156,13 +156,13 @@ class Catalogue:
             return [row[0] for row in rows]
 
     def waiting_ids(self) -> list[str]:
-        """Return the skills whose conflict waits for a person."""
+        """Return the skills with an open conflict."""
         with self._database.reading() as connection:
             rows = connection.execute(f"SELECT DISTINCT skill_id FROM conflict_log WHERE {resolutions.OPEN}")  # noqa: S608
             return [row[0] for row in rows]
 
     def look_at_deleted_edits(self, skill_id: str) -> None:
-        """Note that somebody looks at the versions of a skill, which hold the edits that another program deleted."""
+        """Record that a user has seen the versions of a skill, including edits that another program deleted."""
         with self._database.reading() as connection:
             found = connection.execute("SELECT FROM deleted_edit WHERE skill_id = %s LIMIT 1", (skill_id,)).fetchall()
         if found:
@@ -170,7 +170,7 @@ class Catalogue:
                 batch.forget_deleted_edits(skill_id)
 
     def newest_replaced_edits(self, number: int) -> list[int]:
-        """Return the conflicts in which a strategy has last replaced what was written here, if nobody has looked."""
+        """Return unseen conflicts in which a strategy last replaced a local edit."""
         with self._database.reading() as connection:
             rows = connection.execute(
                 "SELECT id FROM conflict_log WHERE replaced_unseen ORDER BY resolved_at DESC, id DESC LIMIT %s",
@@ -179,7 +179,7 @@ class Catalogue:
             return [row[0] for row in rows]
 
     def refresh_expiry(self, now: datetime) -> None:
-        """Move `expires_at` of confirmed skills on, once half of their life is over."""
+        """Postpone `expires_at` of confirmed skills once half of their lifetime has passed."""
         expiry.refresh_expiry(self._database, now)
 
     # Categories
@@ -193,7 +193,7 @@ class Catalogue:
     def apply_categories(
         self, categories: Sequence[Category] | None, *, whole: bool, resource: str, etag: str | None, now: datetime
     ) -> int:
-        """Store the categories that the marketplace lists, None if they are unchanged; return how many changed."""
+        """Store the listed categories (None: unchanged); return how many changed."""
         with self._database.transaction() as connection:
             return apply_categories(connection, categories, whole=whole, resource=resource, etag=etag, now=now)
 

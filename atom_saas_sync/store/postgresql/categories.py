@@ -20,10 +20,10 @@ def apply_categories(
     etag: str | None,
     now: datetime,
 ) -> int:
-    """Store the categories that the marketplace lists, None if they are unchanged; return how many changed.
+    """Store the listed categories (None: unchanged); return how many changed.
 
-    Those that are not listed are removed if the `whole` list was read. An empty list removes nothing: it is no proof
-    that all were deleted.
+    Unlisted ones are removed if the `whole` list was read. An empty list removes nothing: it does not prove that all
+    were deleted.
     """
     changed = 0
     moment = now.replace(microsecond=0)

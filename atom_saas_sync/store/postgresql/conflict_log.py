@@ -12,8 +12,7 @@ from atom_saas_sync.store.postgresql.counters import increment
 from atom_saas_sync.store.postgresql.rows import Row
 
 RESOLVED_CONFLICTS_KEPT = 20
-"""Per skill. Endless new versions of an edited skill must not fill the disk: each row holds three texts of up to 1
-MiB."""
+"""Per skill: many new versions of an edited skill must not fill the disk. Each row holds up to three texts of 1 MiB."""
 
 _INSERT = """
     INSERT INTO conflict_log

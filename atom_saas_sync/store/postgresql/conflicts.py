@@ -44,7 +44,7 @@ class ConflictLog:
     def list_conflicts(
         self, wanted: ConflictFilter, *, limit: int | None = None, offset: int = 0
     ) -> list[LoggedConflict]:
-        """Return conflicts, the most severe and oldest first, resolved ones by their time; without the versions."""
+        """Return conflicts without their versions: open ones by severity and age, resolved ones by time."""
         order = "log.resolved_at DESC, log.id DESC" if wanted.resolved else _ORDER
         with self._database.reading() as connection:
             rows = connection.execute(
@@ -68,7 +68,7 @@ class ConflictLog:
             return int(row[0])
 
     def note_seen(self, ids: Sequence[int]) -> None:
-        """Record that somebody has looked at these conflicts; nothing is written if that is already recorded."""
+        """Record that a user has seen these conflicts; writes nothing if that is already recorded."""
         wanted = (list(ids),)
         with self._database.reading() as connection:
             if not connection.execute(f"SELECT FROM conflict_log WHERE {_UNSEEN} LIMIT 1", wanted).fetchall():
@@ -77,13 +77,13 @@ class ConflictLog:
             connection.execute(f"UPDATE conflict_log SET replaced_unseen = false WHERE {_UNSEEN}", wanted)  # noqa: S608 - a constant
 
     def conflict(self, conflict_id: int) -> LoggedConflict | None:
-        """Return one conflict with its versions, and what the cache holds now."""
+        """Return one conflict with its versions and the current local version."""
         with self._database.reading() as connection:
             return _find(connection, conflict_id)
 
     @contextmanager
     def resolving(self) -> Iterator[ResolutionBatch]:
-        """Open the transaction in which manual decisions are carried out: all of them, or none."""
+        """Open the transaction that applies manual decisions: all of them, or none."""
         with self._database.transaction(bulk=True) as connection:
             desk = ResolutionBatch(connection, self._history_versions, signer=self._signer)
             yield desk
@@ -94,7 +94,7 @@ class ResolutionBatch(Batch):
     """A batch in which a user resolves conflicts."""
 
     def conflict(self, conflict_id: int) -> LoggedConflict | None:
-        """Return one conflict with its versions, and what the cache holds now."""
+        """Return one conflict with its versions and the current local version."""
         return _find(self._connection, conflict_id)
 
     def open_ids(self, wanted: ConflictFilter) -> Sequence[int]:

@@ -28,33 +28,32 @@ from atom_saas_sync.store.postgresql.session import (
 
 
 class Connection:
-    """One connection to the server; several threads may use it, if they do so one after the other."""
+    """One connection to the server; threads may share it if they take turns."""
 
     def __init__(self, address: ServerAddress, *, busy_timeout_seconds: float, writes: bool = True) -> None:
         """Connect. Raises ConfigError or DatabaseError.
 
-        Those who only read are told at once that a server is overloaded; others try for the busy timeout.
+        Readers fail at once if the server is overloaded; writers retry for the busy timeout.
         """
         self.address = address
         self.busy_timeout_seconds = busy_timeout_seconds
         self.writes = writes
         self.held: dict[str, int] = {}
-        """The locks of runs that this connection holds, with their tokens (lock.py)."""
+        """The run locks that this connection holds, with their tokens (lock.py)."""
         self.connection, self.session = self._connected()
 
     @contextmanager
     def transaction(
         self, *, durable: bool = True, bulk: bool = False, wait_seconds: float | None = None
     ) -> Iterator[psycopg.Connection[Row]]:
-        """Write in one transaction: all of the block, or nothing if it ends with any exception.
+        """Write in one transaction: everything in the block, or nothing if it raises.
 
-        Our writers come one after the other: each first takes the same advisory lock. Without `durable` the server may
-        lose the transaction if it crashes within a second: for what the next run fetches again. With `bulk` the
-        triggers do nothing, and the caller does their work. It waits for other writers for the busy timeout, or for
-        `wait_seconds`.
+        Our writers are serialised by an advisory lock. Without `durable`, a server crash within the next second may
+        lose the transaction; use it for data that the next run fetches again. With `bulk`, the triggers do nothing and
+        the caller does their work. Waits for other writers up to the busy timeout, or `wait_seconds`.
 
-        Raises DatabaseError for every failure of the server, and Locked if a lock of a run that this connection held
-        has gone to another run.
+        Raises DatabaseError for every failure of the server, and Locked if another run has taken over a run lock of
+        this connection.
         """
         self._refuse_nesting()
         with self._translated():
@@ -70,10 +69,10 @@ class Connection:
     def pipelined(self, question: str, *, durable: bool = False) -> Iterator[tuple[psycopg.Connection[Row], Row]]:
         """Write pages or messages: one transaction with `bulk`, in few round trips.
 
-        `question` is a query without parameters; its one row comes back from the round trip that begins the
-        transaction. Reading a result costs one more. All other statements are sent with the commit, so one that fails
-        may raise its error later, at the end of the block at the latest. Server-side cursors and COPY are not
-        possible, and `rowcount` is unknown until a result is read.
+        `question` is a query without parameters; its single row arrives with the round trip that begins the
+        transaction. Reading any other result costs one more. All other statements are sent with the commit, so their
+        errors may be raised as late as at the end of the block. Server-side cursors and COPY are not possible, and
+        `rowcount` is unknown until a result is read.
 
         Raises what `transaction` raises.
         """
@@ -104,7 +103,7 @@ class Connection:
 
     @contextmanager
     def asking(self) -> Iterator[psycopg.Connection[Row]]:
-        """Open a read snapshot for questions that are all asked before an answer is read: two round trips in all.
+        """Open a read snapshot for queries that are all sent before a result is read: two round trips in all.
 
         Raises DatabaseError for every failure of the server.
         """
@@ -121,7 +120,7 @@ class Connection:
 
     @property
     def host(self) -> str:
-        """Return what this host is called among those that share the database."""
+        """Return the name of this host among those that share the database."""
         return self.address.this_host or os.uname().nodename
 
     @property
@@ -130,15 +129,15 @@ class Connection:
         return self.address.schema
 
     def require_session(self) -> None:
-        """Refuse a pooler in transaction mode, with a second connection. Raises ConfigError."""
+        """Refuse a pooler in transaction mode; takes a second connection to find out. Raises ConfigError."""
         if self.session.is_pooled:
             with self._beside() as other:
                 refuse_transaction_pooling(self.session.backend, other.session.backend, self.address)
 
     def reconnect(self) -> None:
-        """Connect again, between two transactions, and take the locks of runs again that were held.
+        """Connect again between two transactions, and take back the run locks that were held.
 
-        Raises DatabaseError, and Locked where another run has had such a lock since.
+        Raises DatabaseError, and Locked if another run has held such a lock since.
         """
         self.connection.close()
         self.connection, self.session = self._connected()
@@ -147,14 +146,14 @@ class Connection:
                 raise _overtaken(kind)
 
     def take(self, kind: str) -> bool:
-        """Try to get the lock of a kind of runs, for as long as this session lasts."""
+        """Try to take the lock for a kind of run until the session ends."""
         question = "SELECT pg_try_advisory_lock(%s, %s)"
         with self._translated():
             row = self.connection.execute(question, (advisory_class(self.schema), advisory_key(kind))).fetchone()
         return bool(row and row[0])
 
     def release(self, kind: str) -> None:
-        """Give the lock of a kind back; a session that is gone has given it back already."""
+        """Release the lock for a kind of run; a lost session has already released it."""
         self.held.pop(kind, None)
         if self.connection.closed:
             return
@@ -167,9 +166,9 @@ class Connection:
                     raise
 
     def token(self, kind: str) -> int | None:
-        """Return the token of the last run of a kind."""
+        """Return the token of the latest run of a kind."""
         with self._translated():
-            table = sql.Identifier(self.schema, "run_lock")  # between transactions, behind a pooler, nothing is set up
+            table = sql.Identifier(self.schema, "run_lock")  # behind a pooler, nothing is set up between transactions
             question = sql.SQL("SELECT token FROM {} WHERE kind = %s").format(table)
             row = self.connection.execute(question, (kind,)).fetchone()
         return None if row is None else int(row[0])
@@ -206,14 +205,14 @@ class Connection:
 
     @property
     def _set_up(self) -> str:
-        """Return the settings that each transaction makes when a pooler shares the session with other clients."""
+        """Return the settings for each transaction if a pooler shares the session with other clients."""
         if not self.session.is_pooled:
             return ""
         values = settings(self.address, self.busy_timeout_seconds)
         return "".join(f"; SELECT set_config('{name}', '{value}', true)" for name, value in values.items())
 
     def _begin(self, *, durable: bool, bulk: bool, wait_seconds: float | None, question: str = "") -> list[Row]:
-        """Begin to write, in one round trip; return the rows of `question`."""
+        """Begin a write transaction in one round trip; return the rows of `question`."""
         lock = f"SELECT pg_advisory_xact_lock({advisory_class(self.schema)}, {advisory_key('write')})"
         statements = [f"BEGIN{self._set_up}", f"SET LOCAL synchronous_commit = {'on' if durable else 'off'}"]
         if wait_seconds is not None:
@@ -244,13 +243,13 @@ class Connection:
             try:
                 yield
             except BaseException:
-                # Otherwise the driver logs at the end what only follows from the first error.
+                # Otherwise the driver would log consequences of the first error at the end.
                 with suppress(psycopg.Error):
                     pipeline.sync()
                 raise
 
     def _start(self, statements: str) -> psycopg.Cursor[Row]:
-        """Begin a transaction; where the connection broke since the last one, connect again, once."""
+        """Begin a transaction; reconnect once if the connection broke since the last one."""
         try:
             return self._command(statements)
         except psycopg.OperationalError:
@@ -261,12 +260,12 @@ class Connection:
         return self._command(statements)
 
     def _command(self, statements: str) -> psycopg.Cursor[Row]:
-        """Execute statements of ours, several in one round trip."""
+        """Execute our own statements, several in one round trip."""
         return self.connection.cursor().execute(statements, binary=False)
 
     def _roll_back(self) -> None:
         if self.connection.info.transaction_status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
-            # If the connection breaks here, the server rolls back by itself; report the error that ended the block.
+            # If the connection breaks here, the server rolls back on its own; report the error that ended the block.
             with suppress(psycopg.OperationalError):
                 self._command("ROLLBACK")
 

@@ -1,6 +1,6 @@
-"""Backups of a database on a server, and taking one back: all rows, in one transaction, into the tables that are there.
+"""Backups of a database on a server.
 
-So views, rights and whoever is connected stay as they are.
+A restore replaces all rows in one transaction, so views, privileges and other connections are not affected.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from atom_saas_sync.times import format_time
 from atom_saas_sync.unfinished import create_beside, flush
 
 _VERSION_UNIT = 10_000
-# What stays as it is now: what people have decided since the backup, and the locks of this very run.
+# Not restored: users' decisions since the backup, and the locks of this run.
 _KEPT = {"gate_decision", "gate_pin", "gate_quarantine", "gate_revocation", "run_lock", "schema_migration"}
 
 
 class Copies:
-    """Backups of the database at an address, and taking one back."""
+    """Makes and restores backups of the database at an address."""
 
     def __init__(self, address: ServerAddress) -> None:
         self._address = address
@@ -95,7 +95,7 @@ class Copies:
             )
 
     def back_up_and_tidy(self, *, keep: int | None, now: datetime) -> tuple[Path, list[Path]]:  # noqa: ARG002 - there is no directory
-        """Refuse: beside a server there is no directory for backups."""
+        """Refuse: there is no directory beside a server."""
         raise UsageError(
             "a database on a server has no directory for its backups", hint="name a file: `atom-sync db backup FILE`"
         )
@@ -117,11 +117,11 @@ class Copies:
                 return _work(connection)
 
     def tables_of_others(self) -> list[str]:
-        """Return nothing: tables of other programs are in other schemas, and stay as they are."""
+        """Return nothing: tables of other programs are in other schemas, which a restore does not touch."""
         return []
 
     def restore(self, file: Path, *, signer: Signer | None, actor: str, now: datetime) -> Restored:
-        """Take all rows of a backup, in one transaction. What was there before is kept nowhere else."""
+        """Replace all rows with those of a backup in one transaction; the old rows are lost."""
         program = dumps.require_program("pg_restore")
         revision, _, _ = self.read_backup(file)
         with Database.open(self._address) as database:
@@ -142,7 +142,7 @@ class Copies:
 
 
 class _Backup:
-    """What a dump tells about the work in it."""
+    """The local work in a dump."""
 
     def __init__(self, program: str, file: Path) -> None:
         self._file = file
@@ -223,13 +223,13 @@ def _fingerprint(text: str) -> bytes:
 def _empty(connection: psycopg.Connection[Row]) -> None:
     connection.execute("SET LOCAL statement_timeout = 0")
     connection.execute("SET CONSTRAINTS ALL DEFERRED")
-    # What ends with a base is remembered by a trigger, so that table is emptied last.
+    # A trigger records bases that end, so its table is emptied last.
     for table in [*(set(schema.expected_columns()) - _KEPT - {"skill_seen"}), "skill_seen"]:
         connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
 
 
 def _take(each: dumps.Rows | dumps.Serial, connection: psycopg.Connection[Row]) -> None:
-    """Take the rows of one table, or where its numbers go on."""
+    """Load the rows of one table, or the state of its sequence."""
     if each.table in _KEPT or each.table not in schema.expected_columns():
         return
     if isinstance(each, dumps.Serial):

@@ -12,7 +12,7 @@ from atom_saas_sync.store.postgresql.rows import Row
 READ = "SELECT name, labels, value FROM counter"
 
 Counted = tuple[str, float, Mapping[str, str]]
-"""The name of a counter, what is added to it, and its labels."""
+"""The name of a counter, its increment and its labels."""
 
 
 def increment(connection: psycopg.Connection[Row], name: str, value: float = 1, **labels: str) -> None:
@@ -23,7 +23,7 @@ def increment(connection: psycopg.Connection[Row], name: str, value: float = 1, 
 def increment_all(connection: psycopg.Connection[Row], counted: Iterable[Counted]) -> None:
     """Add to several counters in one statement; nothing is written for zero.
 
-    Raises ValueError if the registry (model.COUNTERS) does not know a counter or a label or value of it: a bug.
+    Raises ValueError for a counter, label or value that is not in the registry (model.COUNTERS): a bug.
     """
     sums: dict[tuple[str, str], float] = {}
     for name, value, labels in counted:
@@ -58,7 +58,7 @@ def count_requests(connection: psycopg.Connection[Row], requests: Mapping[tuple[
 
 
 def requests_counted(requests: Mapping[tuple[str, str], int]) -> list[Counted]:
-    """Return what requests add to the counters, by (endpoint, code)."""
+    """Return the increments for requests, by (endpoint, code)."""
     return [
         ("atom_saas_api_requests_total", number, {"endpoint": endpoint, "code": code})
         for (endpoint, code), number in requests.items()

@@ -11,7 +11,7 @@ from atom_saas_sync.store.postgresql.connection import Connection
 
 
 class Database(Connection):
-    """One connection to the server, at the schema of this version unless `open` says so."""
+    """One connection to the server; its schema is that of this version unless `open` allows another."""
 
     @classmethod
     def open(
@@ -24,14 +24,14 @@ class Database(Connection):
         create: bool = True,
         adopt: bool | None = None,
     ) -> Self:
-        """Connect, and make our tables in an empty schema.
+        """Connect, and create our tables in an empty schema.
 
-        With `migrate` the database must be up to date otherwise: `db upgrade` is for that. Without, it is taken as it
-        is. With `read_only` nothing is made or written, and a standby will do; without `create` it is likewise, but
-        may be written to: for commands that look for something. With `adopt` (default: with `create`) tables of the
-        Atom backend are shared from then on.
+        With `migrate`, any other database must be up to date (`db upgrade`); without, any version is accepted. With
+        `read_only`, nothing is created or written, and a standby is accepted. Without `create`, nothing is created, but
+        the database may be written to. With `adopt` (default: as `create`), tables of the Atom backend are shared from
+        then on.
 
-        Raises ConfigError for a server or an account that will not do, and DatabaseError.
+        Raises ConfigError for an unsuitable server or account, and DatabaseError.
         """
         database = cls(address, busy_timeout_seconds=busy_timeout_seconds, writes=not read_only)
         try:

@@ -1,4 +1,4 @@
-"""Dumps of our schema: `pg_dump` writes them, and `pg_restore` tells the rows in them as text."""
+"""Dumps of our schema: `pg_dump` writes them, and `pg_restore` prints their rows as text."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LAST = b"\\.\n"
 
 
 class Rows(NamedTuple):
-    """The rows of one table, each a line of COPY's text format."""
+    """The rows of one table as lines of COPY's text format."""
 
     table: str
     columns: tuple[str, ...]
@@ -35,7 +35,7 @@ class Rows(NamedTuple):
 
 
 class Serial(NamedTuple):
-    """Where the numbers of a column go on."""
+    """The next value of a column's sequence."""
 
     table: str
     column: str
@@ -61,7 +61,7 @@ def require_program(name: str, *, server: int = 0) -> str:
 
 
 def dump(program: str, address: ServerAddress, target: Path) -> None:
-    """Let `pg_dump` write our schema to a file, as of one moment. Raises DatabaseError."""
+    """Run `pg_dump` to write a snapshot of our schema to a file. Raises DatabaseError."""
     where = {"host": address.host, "port": address.port, "user": address.user, "dbname": address.database}
     given = {name: value for name, value in where.items() if value} | dict(address.options)
     with _password_file(address.password) as passfile:
@@ -71,7 +71,7 @@ def dump(program: str, address: ServerAddress, target: Path) -> None:
 
 
 def read(program: str, file: Path) -> Iterator[Rows | Serial]:
-    """Yield what a dump holds, a table at a time; its lines must be read before the next one. Raises DatabaseError."""
+    """Yield the contents of a dump, one table at a time; read its lines before the next. Raises DatabaseError."""
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(  # noqa: S603 - a program that PATH names
@@ -85,7 +85,7 @@ def read(program: str, file: Path) -> Iterator[Rows | Serial]:
                     columns = found[2].decode().replace('"', "").split(", ")
                     rows = Rows(found[1].decode(), tuple(columns), iter(process.stdout.readline, _LAST))
                     yield rows
-                    for _ in rows.lines:  # what nobody wanted
+                    for _ in rows.lines:  # not requested
                         pass
                 elif found := _SETVAL.match(line):
                     yield Serial(found[1].decode(), found[2].decode(), int(found[3]), found[4] == b"true")
@@ -118,7 +118,7 @@ def _failure(what: str, said: str) -> DatabaseError:
 
 @contextmanager
 def _password_file(password: str | None) -> Iterator[str | None]:
-    """Write a password where only this user reads it: no list of processes shows it then."""
+    """Write a password to a file that only this user can read, so that no process list shows it."""
     if password is None:
         yield None
         return

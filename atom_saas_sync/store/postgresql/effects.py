@@ -1,4 +1,4 @@
-"""Carrying out plans: each kind of effect has its statement, and nothing is decided here."""
+"""Apply plans: each kind of effect has its statement. No decisions are made here."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _UNMARK_DELETED = "UPDATE skill_base SET deleted_at = NULL WHERE skill_id = ANY(
 
 
 class _Context(NamedTuple):
-    """What holds for all effects of one call."""
+    """What all effects of one call have in common."""
 
     now: datetime
     moment: datetime
@@ -63,7 +63,7 @@ class _Context(NamedTuple):
 
 
 class EffectWriter:
-    """Carries out effects in one transaction."""
+    """Applies effects in one transaction."""
 
     def __init__(self, connection: psycopg.Connection[Row], *, history_versions: int, signer: Signer | None) -> None:
         self._connection = connection
@@ -77,7 +77,7 @@ class EffectWriter:
                 statement, ([each.skill_id for each in effects], [each.text for each in effects])
             )
 
-        # In this order: what reads a row comes before what removes it.
+        # In this order: effects that read a row come before those that remove it.
         self._statements: Mapping[type[Effect], Callable[[list[Any], _Context], object]] = {
             RemoveServed: lambda effects, _: served.remove(effects),
             AddServed: lambda effects, context: served.add(effects, context.now),
@@ -109,7 +109,7 @@ class EffectWriter:
         self._connection, self._history_versions, self._signer = connection, history_versions, signer
 
     def carry_out(self, actions: Iterable[Action], now: datetime, *, page: int | None, actor: str) -> None:
-        """Carry out the effects of these actions; `page` is where the list showed the skills, `actor` who resolves."""
+        """Apply these actions; `page` is the skills' page in the list, `actor` is who resolves conflicts."""
         found: dict[type[Effect], list[Effect]] = defaultdict(list)
         for action in actions:
             for effect in action.effects:
@@ -124,7 +124,7 @@ class EffectWriter:
         for each in effects:
             log_conflict(self._connection, each.skill_id, each.entry, context.moment, resolved_by=context.actor)
 
-    # The gate's modules are imported where something waits or is in quarantine.
+    # The gate's modules are only imported if something waits or is in quarantine.
 
     def _put_offers(self, effects: list[PutOffer], context: _Context) -> None:
         from atom_saas_sync.store.postgresql.gate.effects import put_offers

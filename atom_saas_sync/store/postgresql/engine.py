@@ -1,4 +1,4 @@
-"""A database on a server before it is opened, as the contract has it (usecases/ports/engine.py)."""
+"""A database on a server before it is opened (the contract is in usecases/ports/engine.py)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PostgreSQLEngine:
         self.location = address
 
     def exists(self) -> bool:
-        """Tell whether our tables are there. Raises DatabaseError where that cannot be told."""
+        """Tell whether our tables exist. Raises DatabaseError if that is unknown."""
         from atom_saas_sync.store.postgresql import migrations
         from atom_saas_sync.store.postgresql.database import Database
 
@@ -110,7 +110,7 @@ class PostgreSQLEngine:
 
     @contextmanager
     def upkeep(self) -> Iterator[ServerUpkeep]:
-        """Open what the server does by itself: nothing, and no connection."""
+        """Return maintenance that does nothing and needs no connection: the server does it on its own."""
         yield ServerUpkeep()
 
     def free_disk_gb(self) -> None:
@@ -129,7 +129,7 @@ class PostgreSQLEngine:
         return suggestions(self.location, kind, prefix)
 
     def scratch_copy(self, directory: Path) -> Location:
-        """Return a file for a dry run if nothing is on the server yet: the plan is the same on every engine.
+        """Return a file for a dry run if the server has no database yet: the plan is the same on every engine.
 
         Raises DatabaseError for a database of another version: it is not copied.
         """
@@ -147,18 +147,18 @@ class PostgreSQLEngine:
         return tuple(each.name for each in MIGRATIONS)
 
     def copies(self) -> Copies:
-        """Return what makes backups, and takes them back."""
+        """Return what makes and restores backups."""
         from atom_saas_sync.store.postgresql.copies import Copies
 
         return Copies(self.location)
 
 
 class ServerUpkeep:
-    """What a process that writes continuously does for a file; a server does it by itself."""
+    """Maintenance during continuous writing; a server needs none."""
 
     def tidy(self) -> None:
         """Do nothing."""
 
     def pause(self, writing: float, *, of: float) -> float:  # noqa: ARG002 - the server is fair to all who wait
-        """Return 0: the server is fair to all who wait."""
+        """Return 0: the server treats waiting writers fairly."""
         return 0.0

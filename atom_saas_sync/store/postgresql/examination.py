@@ -1,4 +1,4 @@
-"""What `doctor` asks a server about itself and about the rights of our role."""
+"""What `doctor` queries: facts about the server, and the privileges of our role."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SERVER = """
     FROM pg_database AS d WHERE d.datname = current_database()
 """
 _MIGRATIONS = "schema_migration"
-# Catalogues are readable without any right, so all of this works before the first GRANT.
+# System catalogues are readable without privileges, so this works before the first GRANT.
 _IN_SCHEMA = """
     SELECT c.relname::text, p.privilege
     FROM pg_class AS c, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) WITH ORDINALITY AS p (privilege, place)
@@ -72,7 +72,7 @@ def _keeps_sessions(connection: Connection) -> bool:
 
 
 def _lacking(connection: psycopg.Connection[Row], address: ServerAddress) -> Iterator[tuple[str, str]]:
-    """Yield each right that our role lacks: what creating the tables takes, or what using them does."""
+    """Yield each privilege that our role lacks, for creating the tables or for using them."""
     names = {"schema": address.schema, "migrations": _MIGRATIONS}
     row = connection.execute(_AROUND, names).fetchone()
     assert row is not None

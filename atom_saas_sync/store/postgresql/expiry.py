@@ -7,13 +7,13 @@ from datetime import datetime, timedelta
 from atom_saas_sync.model import TIME_TO_LIVE
 from atom_saas_sync.store.postgresql.database import Database
 
-_CLOCK_STEPS = timedelta(minutes=1)  # of a clock that is kept right
+_CLOCK_STEPS = timedelta(minutes=1)  # corrections of a clock under NTP
 _EXPIRY_SLACK = timedelta(hours=12)
 
 NEVER_EXPIRES = "timestamptz '9999-12-31 23:59:59+00'"
-"""As SQL: the end of what another program has put there without one."""
+"""SQL for the expiry of rows that another program inserted without one."""
 
-# Entries that expire soon, too late, or never though they are the marketplace's.
+# Marketplace entries that expire soon, too late, or never.
 _MOVABLE = f"""
     (c.expires_at < %(due)s OR (c.expires_at > %(latest)s AND c.expires_at < {NEVER_EXPIRES})
         OR (c.expires_at = {NEVER_EXPIRES} AND EXISTS (
@@ -22,11 +22,10 @@ _MOVABLE = f"""
 
 
 def refresh_expiry(database: Database, now: datetime) -> None:
-    """Move `expires_at` of confirmed skills on, once half of their life is over.
+    """Postpone `expires_at` of confirmed skills once half of their lifetime has passed.
 
-    The exact time of the last confirmation is in the view usable_skill; writing every row at every sync would
-    rewrite the table four times an hour. An entry that lives for more than a day was confirmed by a clock that was
-    set back since.
+    The view usable_skill has the exact time of the last confirmation; updating every row in each sync would rewrite the
+    table four times an hour. A lifetime of more than a day was set by a clock that has since been set back.
     """
     moment = now.replace(microsecond=0)
     values = {

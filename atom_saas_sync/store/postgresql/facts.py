@@ -13,7 +13,7 @@ READ = "SELECT name, value FROM fact WHERE name = ANY(%(facts)s)"
 
 
 def set_fact(connection: psycopg.Connection[Row], name: str, value: str, now: datetime) -> None:
-    """Store a fact, in place of what was stored under this name."""
+    """Store a fact, replacing any earlier value."""
     connection.execute(
         "INSERT INTO fact (name, value, updated_at) VALUES (%s, %s, %s) "
         "ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at",
@@ -22,12 +22,12 @@ def set_fact(connection: psycopg.Connection[Row], name: str, value: str, now: da
 
 
 def get_fact(connection: psycopg.Connection[Row], name: str) -> str | None:
-    """Return what `set_fact` stored."""
+    """Return a stored fact."""
     return get_facts(connection, [name]).get(name)
 
 
 def get_facts(connection: psycopg.Connection[Row], names: Sequence[str]) -> dict[str, str]:
-    """Return those of these facts that are stored."""
+    """Return the stored ones of these facts."""
     return dict(connection.execute(READ, {"facts": list(names)}).fetchall())
 
 

@@ -1,4 +1,4 @@
-"""Failures of a PostgreSQL server and of the way to it, as messages with a hint and the documented exit code."""
+"""Failures of a PostgreSQL server or of its connection as messages with a hint and the documented exit code."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _UPGRADE = "run `atom-sync db upgrade`; `atom-sync db check` compares the tables
 
 
 class _Case(NamedTuple):
-    """What a failure means: the kind of error, and what to do. Without a reason the server's own line is shown."""
+    """The error class and hint for a failure. Without a `reason`, the server's own message is shown."""
 
     kind: type[AtomSyncError]
     hint: str
     reason: str = ""
 
 
-# Of a connection that could not be made: libpq gives no code, only English text, or that of the server's language.
+# Failed connections: libpq has no code, only English text or text in the server's language.
 _CONNECTING = (
     ("Connection refused", _Case(DatabaseError, _REACH, "the connection was refused")),
     ("could not translate host name", _Case(DatabaseError, _REACH, "its host name is not known")),
@@ -73,7 +73,7 @@ _CONNECTING = (
     ("does not exist", _Case(ConfigError, _ACCESS)),
 )
 _TO_BACKEND = re.compile(r"function atom_sync\.(\w+)_to_backend\(\)")
-# Of a statement, by SQLSTATE: the longest beginning that fits.
+# Failed statements, by SQLSTATE: the longest matching prefix.
 _STATEMENTS = {
     "40P01": _Case(DatabaseBusy, "another program wrote to the same rows at the same time; run again"),
     "40001": _Case(DatabaseBusy, "another program wrote to the same rows at the same time; run again"),
@@ -97,9 +97,9 @@ _STATEMENTS = {
 
 @contextmanager
 def translated_errors(address: ServerAddress, *, busy_timeout_seconds: float | None = None) -> Iterator[None]:
-    """Turn failures of the server within the block into errors of ours.
+    """Turn failures of the server within the block into our errors.
 
-    Wrong use of the driver (ProgrammingError without a code) is a bug of ours and stays as it is.
+    A ProgrammingError without a code is a bug of ours and is not translated.
     """
     try:
         yield
@@ -112,7 +112,7 @@ def translated_errors(address: ServerAddress, *, busy_timeout_seconds: float | N
 
 
 def explained(error: psycopg.Error, address: ServerAddress, busy_timeout_seconds: float | None = None) -> AtomSyncError:
-    """Return what failed, why, and what to do. What the server says is cut to its first line."""
+    """Return what failed, why, and what to do. The server's message is cut to its first line."""
     state = error.sqlstate
     if state == "55P03":
         period = "too long" if busy_timeout_seconds is None else f"longer than {busy_timeout_seconds:g} s"
@@ -155,7 +155,7 @@ def unconnected(error: psycopg.Error, address: ServerAddress) -> AtomSyncError:
 
 
 def is_overload(error: AtomSyncError) -> bool:
-    """Tell whether a connection that failed so may be made a little later."""
+    """Tell whether a failed connection may succeed a little later."""
     return isinstance(error, DatabaseBusy) or "the connection was refused" in error.message
 
 
@@ -166,10 +166,14 @@ def _case(state: str | None) -> _Case | None:
 
 
 def _line(error: psycopg.Error, address: ServerAddress) -> str:
-    """Return the server's own words: one line, without details, which could hold what is stored, and no password."""
+    """Return the first line of the server's message, without a password.
+
+    Details are left out: they could contain stored data.
+    """
     text = error.diag.message_primary or str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no reason given"]
-    # libpq begins with the address: `connection to server at "db.example" (10.0.0.1), port 5432 failed: FATAL:  …`.
+    # libpq's messages begin with the address: `connection to server at "db.example" (10.0.0.1), port 5432 failed:
+    # FATAL:  …`.
     line = lines[0].rpartition("failed: ")[2].removeprefix("FATAL:").removeprefix("ERROR:").strip()[:_LONGEST_REASON]
     return line.replace(address.password, "********") if address.password else line
 
@@ -179,7 +183,7 @@ def _role(address: ServerAddress) -> str:
 
 
 def _grant(error: psycopg.Error, address: ServerAddress) -> str:
-    """Return the statement that gives the right that is missing, as far as the server says for what."""
+    """Return the GRANT for a missing privilege, as far as the server names the object."""
     role = f'"{address.user}"' if address.user else "ROLE"
     text = error.diag.message_primary or ""
     name = text.partition(" for ")[2].partition(" ")[2].strip()

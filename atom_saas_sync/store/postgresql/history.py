@@ -13,7 +13,7 @@ from atom_saas_sync.store.packing import pack, unpack, version_of
 from atom_saas_sync.store.postgresql.connection import Connection
 from atom_saas_sync.store.postgresql.rows import Row
 
-# Ids tell the order in which versions ended.
+# Ids give the order in which versions ended.
 _KEEP = """
     INSERT INTO skill_version (skill_id, version, content_digest, exec_digest, ended_at, ended_by, data)
     SELECT skill_id, version, content_digest, exec_digest, %s, ended_by, data
@@ -37,7 +37,7 @@ _DROP_OLDEST = """
 def end_versions(
     connection: psycopg.Connection[Row], effects: Sequence[EndVersion], now: datetime, *, number: int
 ) -> None:
-    """Store versions that end, and drop the oldest ones beyond the `number` to keep.
+    """Store versions that end, and delete the oldest ones beyond the `number` to keep.
 
     The last version of a deleted skill is always kept: it is evidence (rule 12).
     """
@@ -93,7 +93,7 @@ def keep_local(
 
 
 def drop_oldest(connection: psycopg.Connection[Row], skill_ids: Sequence[str], origin: str, *, number: int) -> None:
-    """Drop what is kept of these skills from this origin beyond the newest `number` versions."""
+    """Delete all but the newest `number` versions of these skills from this origin."""
     connection.execute(_DROP_OLDEST, (list(skill_ids), origin, number))
 
 

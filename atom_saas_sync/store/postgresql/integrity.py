@@ -30,7 +30,7 @@ _AMONG = f"{_TEXTS} AND b.skill_id = ANY(%s)"
 
 
 class _Stored(NamedTuple):
-    """What the marketplace sent of one skill, as the database has it."""
+    """The marketplace's version of one skill, as stored."""
 
     skill_id: str
     text: str
@@ -49,7 +49,7 @@ class _Stored(NamedTuple):
         return not fits(self.text.encode(), self.content_digest) or self.is_forged(signer)
 
     def is_new_and_tampered(self, signer: Signer | None) -> bool:
-        """Tell the same of a row that was written lately: what runs wrote has its bytes' own digest."""
+        """Tell the same for a recently written row: a row written by a run has the digest of its exact bytes."""
         is_as_written = sha256(self.text.encode()).digest() == self.wire_digest
         return self.is_forged(signer) if is_as_written else self.is_tampered(signer)
 

@@ -14,7 +14,7 @@ _CURRENT = f"""
     FROM skill_cache AS c LEFT JOIN skill_text AS t ON t.skill_id = c.skill_id
     WHERE c.{_RANGE.replace("AND ", "AND c.")} ORDER BY c.skill_id LIMIT %(limit)s
 """  # noqa: S608 - constants
-# A skill that is gone from the cache keeps its name as long as the marketplace's text is kept.
+# A skill no longer in the cache keeps its name as long as the marketplace's text is stored.
 _NAMED = """
     SELECT wanted.skill_id,
         coalesce(t.name, atom_sync_field(c.skill_data, 'name'), atom_sync_field(b.data, 'name')) AS name
@@ -49,7 +49,7 @@ class KnownIds:
             return current, {row["skill_id"]: None for row in rows if row["skill_id"] not in current}
 
     def offers_from(self, prefix: str, *, limit: int) -> dict[str, str | None]:
-        """Return the ids that begin with `prefix` of versions that wait or were refused."""
+        """Return the ids with `prefix` of versions that wait or were refused."""
         statement = f"SELECT skill_id FROM skill_offer WHERE {_RANGE} ORDER BY skill_id LIMIT %(limit)s"  # noqa: S608 - constant
         with self._database.reading() as connection:
             return {row["skill_id"]: None for row in connection.execute(statement, _bounds(prefix, limit))}
@@ -65,7 +65,7 @@ class KnownIds:
             return {row["id"]: row["skill_id"] for row in rows}
 
     def names(self, ids: Iterable[str]) -> dict[str, str]:
-        """Return the names of skills by their ids, as far as they are known."""
+        """Return the known names of skills, by id."""
         with self._database.reading() as connection:
             rows = connection.execute(_NAMED, (sorted(set(ids)),))
             return {row["skill_id"]: row["name"] for row in rows if row["name"] is not None}
@@ -76,7 +76,7 @@ class KnownIds:
             return [row[0] for row in connection.execute("SELECT skill_id FROM skill_cache ORDER BY skill_id")]
 
     def standing(self, skill_id: str) -> Literal["quarantined", "hold", "refuse"] | None:
-        """Return whether a skill is in quarantine, or whether a version of it waits or was refused."""
+        """Return whether a skill is in quarantine, or a version of it waits or was refused."""
         with self._database.reading() as connection:
             row = connection.execute(_STANDING, {"id": skill_id}).fetchone()
         found: Literal["quarantined", "hold", "refuse"] | None = row[0] if row else None

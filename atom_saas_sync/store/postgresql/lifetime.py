@@ -1,4 +1,4 @@
-"""Ages of cached skills, and removing expired ones (data-model.md, rule 6). No decisions are made here."""
+"""Ages of cached skills and the removal of expired ones (data-model.md, rule 6). No decisions are made here."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ CONFIRMED_AT = "greatest(b.confirmed_at, v.checked_at)"
 
 UNEDITED = "(b.skill_id IS NOT NULL AND (b.data IS NULL OR b.data = c.skill_data))"
 
-# `expires_at` is moved on only now and then (expiry.py), so it alone may be too early; and one before the last
-# confirmation can't be ours: another program let the entry expire.
+# `expires_at` is postponed only now and then (expiry.py), so it may be too early. If it is before the last
+# confirmation, another program let the entry expire.
 EXPIRED = f"""
     c.expires_at < %(now)s AND {UNEDITED}
     AND ({CONFIRMED_AT} < %(oldest)s OR c.expires_at < {CONFIRMED_AT})
@@ -47,7 +47,7 @@ SIZE = """
 
 
 class Lifetime:
-    """The life of the cached entries."""
+    """The lifetime of cached entries."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -58,7 +58,7 @@ class Lifetime:
             return parse_time(get_fact(connection, REACHED_AT))
 
     def statistics(self, now: datetime) -> CacheStatistics:
-        """Return how many entries there are, how old they are, and how they are used."""
+        """Return the number, age and use of entries."""
         values = time_parameters(now)
         with self._database.reading() as connection:
             row = connection.execute(
@@ -102,7 +102,7 @@ class Lifetime:
             )
 
     def choose(self, now: datetime, *, older_than: timedelta | None, everything: bool, local: bool) -> PurgePlan:
-        """Return what would be removed: what expired; what was confirmed before `older_than`; or everything.
+        """Return the entries to remove: expired ones, those confirmed before `older_than`, or all.
 
         Skills that were edited here, or exist only here, are kept unless `local`.
         """
@@ -112,9 +112,9 @@ class Lifetime:
     def purge(
         self, now: datetime, *, older_than: timedelta | None, everything: bool, local: Collection[str], actor: str
     ) -> PurgePlan:
-        """Remove what `choose` returns, in one transaction, so that the next sync fetches it again.
+        """Remove the entries that `choose` returns, in one transaction, so that the next sync fetches them again.
 
-        `local` are the ids whose local edits may go; the audit log keeps a copy of each.
+        `local` has the ids whose local edits may be removed; the audit log keeps a copy of each.
         """
         moment = now.replace(microsecond=0)
         with self._database.transaction(bulk=True) as connection:
@@ -148,22 +148,19 @@ class Lifetime:
         return plan
 
     def prune_logs(self, now: datetime) -> None:
-        """Remove what was kept long enough: resolved conflicts and audit entries.
-
-        Open conflicts stay, however old they are.
-        """
+        """Remove old resolved conflicts and audit entries. Open conflicts stay, however old they are."""
         with self._database.transaction(durable=False) as connection:
             connection.execute("DELETE FROM conflict_log WHERE resolved_at < %s", (now - RESOLVED_CONFLICTS_LIFE,))
             connection.execute("DELETE FROM audit_log WHERE at < %s", (now - AUDIT_LIFE,))
 
 
 def time_parameters(now: datetime) -> dict[str, Any]:
-    """Return the values that EXPIRED takes."""
+    """Return the parameters of EXPIRED."""
     return {"now": now, "oldest": now - TIME_TO_LIVE}
 
 
 def size_of(connection: psycopg.Connection[Row]) -> int:
-    """Return the bytes of our tables with their indexes."""
+    """Return the size of our tables with their indexes, in bytes."""
     row = connection.execute(SIZE).fetchone()
     return int(row[0] or 0) if row else 0
 

@@ -1,7 +1,7 @@
-"""One run of a kind at a time, on any host: a lock of the session that writes, which ends with it.
+"""One run of a kind at a time, on any host: a lock of the writing session, which ends with it.
 
-The row in `run_lock` says who holds it, for people; whether it is held only the server knows. Its token fences off a
-run whose session ended and whose lock another run has taken since: every transaction of a run reads it first.
+The row in `run_lock` names the holder, for messages; only the server knows whether it is held. Its token fences off a
+run that lost its session and whose lock another run has taken: every transaction of a run reads it first.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ def run_lock(
     wait_seconds: float = 0,
     may_wait: bool = False,
 ) -> Iterator[None]:
-    """Hold the lock for runs of this kind during the block; wait for it up to `wait_seconds`, which may be endless.
+    """Hold the lock for runs of this kind during the block; wait for it up to `wait_seconds`, which may be infinite.
 
-    `command` and the time `now()` are shown to whoever finds the lock taken: put no secret in the command. With
-    `may_wait` the error names `--wait`, which only some commands have. Who waits without end has no connection between
-    its tries.
+    `command` and the time `now()` are shown to others that find the lock taken, so `command` must not contain secrets.
+    With `may_wait` the error names `--wait`, which only some commands have. With an infinite wait, there is no
+    connection between attempts.
 
     Raises Locked, naming the holder, ConfigError behind a pooler that cannot hold locks, and DatabaseError.
     """
     db.require_session()
     waited = 0.0
-    # A session gets its own lock as often as it asks for it.
+    # A session can take a lock that it already holds.
     while kind in db.held or not db.take(kind):
         if waited >= wait_seconds:
             run = holder(db, kind) or {}
@@ -76,7 +76,7 @@ def run_lock(
 def holder(db: Connection, kind: str) -> dict[str, Any] | None:
     """Return `pid`, `host`, `command` and `since` of the run that holds the lock now, or None.
 
-    The dictionary is empty in the instant in which a run has the lock and has not written its name yet.
+    The dictionary is empty for the instant before a run that got the lock has written its name.
 
     Raises DatabaseError.
     """
@@ -96,7 +96,7 @@ def holder(db: Connection, kind: str) -> dict[str, Any] | None:
 
 
 def _stand_by(db: Connection, seconds: float, sleep: Callable[[float], object]) -> None:
-    """Wait without a connection; one that cannot be made is tried again."""
+    """Wait without a connection, then reconnect; retry while the server is overloaded."""
     db.close()
     while True:
         sleep(seconds)

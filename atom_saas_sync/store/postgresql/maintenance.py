@@ -22,7 +22,7 @@ from atom_saas_sync.store.postgresql.skill_text import read_due
 
 _RESTORE = "`atom-sync db restore FILE` puts a backup in its place; `pg_restore` brings single tables back"
 _REPAIR = "`atom-sync db check --repair` reads all texts again"
-# Skills that nobody has read out and that are not due, and entries of those that are gone.
+# Skills without an entry that are not due, and entries without a skill.
 _OUT_OF_STEP = """
     SELECT
         (SELECT count(*) FROM skill_cache AS c
@@ -52,9 +52,9 @@ class Upkeep:
         self._database = database
 
     def check(self, *, quick: bool, signer: Signer | None) -> list[CheckFinding]:  # noqa: ARG002 - see there
-        """Look at the whole database and return what is wrong; an empty list is the good answer.
+        """Check the whole database and return the findings.
 
-        Pages and indexes are the server's own to check (`pg_amcheck`); `quick` therefore changes nothing.
+        Pages and indexes are left to `pg_amcheck`, so `quick` makes no difference.
         """
         unknown = [name for name, _ in migrations.history(self._database) if name not in migrations.known()]
         pending = migrations.pending(self._database)
@@ -71,7 +71,7 @@ class Upkeep:
         return found
 
     def repair(self) -> None:
-        """Read out of all texts again what search and orders need, and make the Atom backend's tables equal to ours."""
+        """Extract the search entries from all texts again, and make the Atom backend's tables equal to ours."""
         with self._database.transaction() as connection:
             if names := shared(connection, self._database.schema):
                 join(connection, names, datetime.now(UTC))
@@ -80,14 +80,14 @@ class Upkeep:
             read_due(connection)
 
     def compact(self) -> tuple[int, int]:
-        """Refuse: the server does that by itself."""
+        """Refuse: the server does that on its own."""
         raise UsageError(
             "a PostgreSQL server gives unused space back by itself (autovacuum)",
             hint="`VACUUM (FULL)` in psql does it at once, and locks the tables meanwhile",
         )
 
     def tampered_and_unsigned(self, signer: Signer | None) -> tuple[int, int]:
-        """Return how many skills do not have their digest, and how many are not signed."""
+        """Return how many skills do not match their digest, and how many are not signed."""
         with self._database.reading() as connection:
             return len(integrity.tampered(connection, signer)), len(integrity.unsigned(connection, signer))
 
@@ -98,7 +98,7 @@ class Upkeep:
 
 
 def _check_schema(connection: psycopg.Connection[Row]) -> Iterator[CheckFinding]:
-    """Look for what our tables need; more than we expect is never a finding."""
+    """Check that everything that our tables need exists; additional objects are not findings."""
     there: dict[str, set[str]] = {}
     for table, column in connection.execute(_COLUMNS):
         there.setdefault(table, set()).add(column)
@@ -139,7 +139,7 @@ def _check_texts(connection: psycopg.Connection[Row]) -> Iterator[CheckFinding]:
 
 
 def _check_digests(connection: psycopg.Connection[Row], signer: Signer | None) -> Iterator[CheckFinding]:
-    """Find skills that differ from what the marketplace sent, or are in the cache although they must not be."""
+    """Find skills that differ from what the marketplace sent, or that must not be in the cache."""
     from atom_saas_sync.store.postgresql.gate.checks import kept_out
     from atom_saas_sync.store.postgresql.gate.offers import spoiled
 

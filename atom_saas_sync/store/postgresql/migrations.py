@@ -1,7 +1,7 @@
-"""Migrating the schema between versions: one transaction, under a lock, and never in the way of readers for long.
+"""Migrate the schema between versions: one transaction, under a lock, never blocking readers for long.
 
-An empty schema is upgraded by itself; a filled one by `db upgrade` alone, since other hosts work on it. A host with an
-older program goes on as long as everything that it does not know is additive.
+An empty schema is upgraded automatically; a filled one only by `db upgrade`, since other hosts work on it. A host with
+an older program continues as long as all migrations unknown to it are additive.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def current(db: Connection) -> str | None:
 def history(db: Connection) -> list[tuple[str, str | None]]:
     """Return each migration with the time it was applied (UTC, `Z`), or None if it is pending.
 
-    Those that only a newer version knows come last.
+    Those known only to a newer version come last.
     """
     found = applied(db)
     return [(name, found[name].at if name in found else None) for name in dict.fromkeys((*known(), *found))]
@@ -84,7 +84,7 @@ def applied(db: Connection) -> dict[str, Applied]:
 
 
 def applied_of(rows: Iterable[Row]) -> dict[str, Applied]:
-    """Return the same from the rows that APPLIED finds."""
+    """Return the same from the rows of the query APPLIED."""
     return {name: Applied(_text(at), additive) for name, at, additive in rows}
 
 
@@ -94,15 +94,15 @@ def missing(found: Mapping[str, Applied]) -> list[str]:
 
 
 def require_current(db: Connection) -> None:
-    """Refuse a database that this version cannot work on as it is. Raises DatabaseError."""
+    """Refuse a database that this version cannot use unchanged. Raises DatabaseError."""
     _require_current(applied(db), db)
 
 
 def prepare(db: Connection, *, create: bool, adopt: bool) -> None:
     """Upgrade an empty schema (with `create`), and refuse a filled one that is not up to date.
 
-    With `adopt` tables of the Atom backend that are not shared yet are shared; a run without does not work beside
-    them. Raises DatabaseError.
+    With `adopt`, tables of the Atom backend are shared; without, a database with such tables is refused. Raises
+    DatabaseError.
     """
     found = applied(db)
     waiting = _waiting(db)
@@ -119,13 +119,13 @@ def prepare(db: Connection, *, create: bool, adopt: bool) -> None:
 
 
 def upgrade(db: Connection, target: str | None = None, *, sleep: Callable[[float], object] = time.sleep) -> Change:
-    """Apply what is pending, up to and including `target` (default: everything).
+    """Apply pending migrations, up to and including `target` (default: all).
 
-    Waits for others' locks three seconds at a time, so that no reader waits behind it for longer, and gives up after
-    some tries; then nothing was changed.
+    Waits for locks three seconds at a time, so that no reader waits behind it for longer, and gives up after some
+    attempts without changing anything.
 
-    Raises UsageError for an unknown target, and DatabaseError if the database is newer, cannot be locked, a right is
-    missing, or there is a table of another program under a name that we need.
+    Raises UsageError for an unknown target, and DatabaseError if the database is newer or cannot be locked, a privilege
+    is missing, or another program's table has one of our names.
     """
     if target not in (None, HEAD, *known()):
         raise UsageError(f"no migration is called {target!r}", hint=f"there are: {', '.join(known())}, {HEAD}")
@@ -182,10 +182,10 @@ def loss(db: Connection, target: str | int) -> dict[str, int]:
 
 
 def downgrade(db: Connection, target: str | int, *, sleep: Callable[[float], object] = time.sleep) -> Change:
-    """Take migrations back, newest first, all in one transaction. What the tables hold is lost: ask `loss` before.
+    """Revert migrations, newest first, in one transaction. The data in the dropped tables is lost: see `loss`.
 
-    Raises UsageError for an unknown target, and DatabaseError if the database is newer or something of another
-    program depends on what would be dropped.
+    Raises UsageError for an unknown target, and DatabaseError if the database is newer or another program's objects
+    depend on what would be dropped.
     """
     from atom_saas_sync.store.postgresql.backend import public
 
@@ -207,7 +207,7 @@ def downgrade(db: Connection, target: str | int, *, sleep: Callable[[float], obj
 def _locked(
     db: Connection, change: Callable[[psycopg.Connection[Row]], Change], sleep: Callable[[float], object]
 ) -> Change:
-    """Change the schema in one transaction; try some times to get the locks that it needs."""
+    """Change the schema in one transaction; retry to get the locks that it needs."""
     for left in reversed(range(_TRIES)):
         try:
             with translated_errors(db.address, busy_timeout_seconds=_TRIES * _LOCK_SECONDS), _changing(db):
@@ -244,7 +244,7 @@ def _changing(db: Connection) -> Iterator[None]:
 
 
 def _make_schema(connection: psycopg.Connection[Row], db: Connection) -> None:
-    # CREATE SCHEMA IF NOT EXISTS asks for the right to make one even where there is one.
+    # CREATE SCHEMA IF NOT EXISTS needs the privilege to create one even if it exists.
     if not _one(connection, "SELECT to_regnamespace(%s) IS NOT NULL", (f'"{db.schema}"',))[0]:
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(db.schema)))
     _script(
@@ -276,7 +276,7 @@ def _waiting(db: Connection) -> list[str]:
 
 
 def _refuse_foreign(connection: psycopg.Connection[Row], db: Connection, missing: Sequence[schema.Migration]) -> None:
-    """Refuse to make what is there already: it is not ours, or these migrations would have been applied."""
+    """Refuse to create objects that exist: they are not ours, or these migrations would have been applied."""
     wanted = [f'"{db.schema}"."{name}"' for each in missing for name in schema.relations(each)]
     row = _one(
         connection,
@@ -291,7 +291,7 @@ def _refuse_foreign(connection: psycopg.Connection[Row], db: Connection, missing
 
 
 def _applied(connection: psycopg.Connection[Row], name: str) -> dict[str, Applied]:
-    # A query for a table that is not there would end the transaction that an upgrade is in.
+    # Querying a missing table would abort the transaction of an upgrade.
     if not _one(connection, "SELECT to_regclass(%s) IS NOT NULL", (f'"{name}".schema_migration',))[0]:
         return {}
     return _read(connection, name)
@@ -307,7 +307,10 @@ def _text(moment: datetime) -> str:
 
 
 def refuse_newer(found: Mapping[str, Applied], db: Connection) -> None:
-    """Refuse a database that a newer version has upgraded, unless this one can go on. Raises DatabaseError."""
+    """Refuse a database that a newer version has upgraded, unless this version can still use it.
+
+    Raises DatabaseError.
+    """
     unknown = [name for name, each in found.items() if name not in known() and not each.additive]
     if unknown:
         raise DatabaseError(
@@ -345,5 +348,5 @@ def _one(connection: psycopg.Connection[Row], query: Any, parameters: Sequence[A
 
 
 def _script(connection: psycopg.Connection[Row], statements: str) -> None:
-    """Execute statements of ours, several in one round trip."""
+    """Execute our own statements, several in one round trip."""
     connection.cursor().execute(statements.encode(), binary=False)

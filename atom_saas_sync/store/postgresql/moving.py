@@ -1,4 +1,4 @@
-"""Reading all rows of a database, and filling an empty one."""
+"""Read all rows of a database, and fill an empty one."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class RowsOut:
         self._connection = connection
 
     def tables(self) -> tuple[str, ...]:
-        """Return the tables, each after those that it refers to."""
+        """Return the tables, each after those that it references."""
         return TABLES
 
     def rows(self, table: str) -> Iterator[MovedRow]:
-        """Yield the rows of a table, the oldest first."""
+        """Yield the rows of a table, oldest first."""
         columns = self._connection.execute(_COLUMNS, (table,)).fetchall()
         names = [row["attname"] for row in columns]
         order = "".join(f" ORDER BY {row['attname']}" for row in columns if row["identity"])
@@ -56,7 +56,7 @@ class RowsIn:
         self._connection = connection
 
     def write(self, table: str, rows: Iterable[MovedRow]) -> int:
-        """Write the rows of a table and read them again; return how many there are. Raises DatabaseError."""
+        """Write the rows of a table and read them back; return their number. Raises DatabaseError."""
         own = {row["attname"]: row for row in self._connection.execute(_COLUMNS, (table,)).fetchall()}
         if table in STATES:
             self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
@@ -92,7 +92,7 @@ class RowsIn:
         return sent.rows
 
     def finish(self) -> None:
-        """Read out of the texts what searches and the view need."""
+        """Extract from the texts what searches and the view need."""
         self._connection.execute("INSERT INTO skill_due SELECT skill_id FROM skill_cache ON CONFLICT DO NOTHING")
         skill_text.read_due(self._connection)
 
@@ -130,7 +130,7 @@ def _plain(value: object, is_exact: bool) -> Value:
 
 
 def _reader(column: Row) -> Callable[[Value], object]:
-    """Return what makes a column's value of one on its way; what another program wrote there may be anything."""
+    """Return a converter to a column's values; other programs may have written anything there."""
     read, instead = _READERS[column["type"].partition(" with")[0]]
 
     def value_of(value: Value) -> object:
@@ -164,7 +164,7 @@ def _bytes(value: Value) -> bytes:
     return value if isinstance(value, bytes) else _text(value).encode()
 
 
-# How a value of each type is read, and what stands in the place of one that cannot be read where there must be one.
+# How to read a value of each type, and the substitute for an unreadable one in a required column.
 _READERS: Mapping[str, tuple[Callable[[Value], object], object]] = {
     "bigint": (_integer, 0),
     "boolean": (bool, False),

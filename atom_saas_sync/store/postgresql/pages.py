@@ -1,4 +1,4 @@
-"""The pages of the marketplace's list: what is on them, their validators, and when they were confirmed."""
+"""The pages of the marketplace's list: their skills, validators and times of confirmation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from atom_saas_sync.model import PageRecord
 from atom_saas_sync.store.postgresql.resolutions import OPEN
 from atom_saas_sync.store.postgresql.rows import Row
 
-# Of a skill with an offer it is the offer's digest: the base's again would be a change.
+# For a skill with an offer, the offer's digest: seeing the base again would be a change.
 _DIGESTS = f"""
     SELECT skill_id, wire_digest FROM (
         SELECT skill_id, wire_digest FROM skill_base AS b
@@ -47,7 +47,7 @@ _COME_TO_PAGE = """
 
 
 def page_records(connection: psycopg.Connection[Row], list_key: str) -> dict[int, PageRecord]:
-    """Return what is known of the pages of the list that `list_key` names."""
+    """Return the stored pages of the list that `list_key` names."""
     rows = connection.execute(
         "SELECT page, etag, items, total, read_at FROM http_validator "
         "WHERE page IS NOT NULL AND resource = %s || page::text",
@@ -57,7 +57,7 @@ def page_records(connection: psycopg.Connection[Row], list_key: str) -> dict[int
 
 
 def has_other_lists(connection: psycopg.Connection[Row], list_key: str) -> bool:
-    """Tell whether pages of another list than `list_key` names are known."""
+    """Tell whether pages of another list than `list_key` are stored."""
     rows = connection.execute(
         "SELECT FROM http_validator WHERE page IS NOT NULL AND resource <> %s || page::text LIMIT 1", (list_key,)
     )
@@ -75,7 +75,7 @@ def digests_on_page(connection: psycopg.Connection[Row], page: int) -> dict[byte
 
 
 def leave_pages(connection: psycopg.Connection[Row], first: int) -> None:
-    """Take the skills off the pages from `first` on, keeping when they were confirmed, and forget the pages."""
+    """Forget the pages from `first` on; their skills keep their time of confirmation."""
     for table in _LISTED:
         connection.execute(f"{_LEAVE_PAGE.format(table=table)} WHERE page >= %s", (first,))
     connection.execute("DELETE FROM http_validator WHERE page >= %s", (first,))
@@ -96,10 +96,10 @@ def record_page(
     total: int | None,
     now: datetime,
 ) -> None:
-    """Note, last of all, that a page was taken: its validator, and that these skills are on it.
+    """Record, as the last step, that a page was stored: its validator and its skills.
 
-    If one of them has neither base nor offer any more, because it was purged since the page was read, the page has no
-    validator: it must be read whole again.
+    If one of them has neither base nor offer, because it was purged after the page was read, the page gets no
+    validator, so it will be read completely.
     """
     moment = now.replace(microsecond=0)
     values = {

@@ -1,8 +1,8 @@
 """Ratings and their outbox: pending, sent and failed ratings.
 
-A rating is pending while `synced_to_saas` is false and it is not on the failed list. Triggers make it so at every
-change and name the version (schema.sql); everything here that settles a rating names the version that it settles, so
-that a change made meanwhile stays pending.
+A rating is pending while `synced_to_saas` is false and it is not on the failed list. Triggers reset it at every change
+and assign the version (schema.sql). Each statement here that marks a rating as sent or failed names its version, so
+that a concurrent change stays pending.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _FOUND = f"""
     AND (%(skill_id)s::text IS NULL OR skill_id = %(skill_id)s)
     AND (%(user_id)s::text IS NULL OR user_id = %(user_id)s)
 """
-_NO_PAUSE = timedelta(days=2)  # longer than any pause before a retry: written by a clock that was set back
+_NO_PAUSE = timedelta(days=2)  # longer than any pause before a retry: set by a clock that was later set back
 _ACTIONS = {"sent": "added", "updated": "updated", "taken": "updated", "kept": "unchanged", "failed": "failed"}
 _NEW_VERSION = "replace(gen_random_uuid()::text, '-', '')"
 
@@ -65,9 +65,9 @@ class Ratings:
     # The outbox
 
     def due_ids(self, now: datetime, *, retry_failed: bool = False) -> list[str]:
-        """Return the ratings to send, the oldest change first: all pending ones, and failed ones whose time has come.
+        """Return the ratings to send, oldest change first: pending ones, and failed ones whose retry is due.
 
-        With `retry_failed` all failed ones, also those that wait for a person.
+        With `retry_failed`, all failed ones, including those that need a manual retry.
         """
         with self._database.reading() as connection:
             rows = connection.execute(
@@ -82,7 +82,7 @@ class Ratings:
             return [row[0] for row in rows]
 
     def load(self, ids: Sequence[str]) -> list[Rating]:
-        """Return the current state of these ratings in this order, without those that are settled or deleted."""
+        """Return the current state of those of these ratings that are still pending, in this order."""
         with self._database.reading() as connection:
             rows = connection.execute(
                 f"{_RATING} JOIN unnest(%s::text[]) WITH ORDINALITY AS wanted (id, place) ON wanted.id = r.id "
@@ -148,16 +148,16 @@ class Ratings:
             return get_fact(connection, NOT_UPDATABLE) != marketplace
 
     def note_not_updatable(self, marketplace: str, now: datetime) -> None:
-        """Remember that a marketplace can't update ratings."""
+        """Record that a marketplace can't update ratings."""
         with self._database.transaction() as connection:
             set_fact(connection, NOT_UPDATABLE, marketplace, now)
 
     # Pulling ratings
 
     def least_recently_checked(self, prefix: str, limit: int) -> list[tuple[str, str | None]]:
-        """Return skills that have settled ratings here, those first that were not looked at for longest.
+        """Return skills that have ratings without pending changes, least recently checked first.
 
-        `prefix` and the skill's id name the resource whose ETag comes along.
+        Each comes with the ETag of the resource named by `prefix` and its id.
         """
         with self._database.reading() as connection:
             rows = connection.execute(
@@ -220,7 +220,7 @@ class Ratings:
         limit: int | None = None,
         offset: int = 0,
     ) -> tuple[list[ListedRating], int]:
-        """Return ratings, the newest change first, after skipping `offset` of them, and how many there are in all."""
+        """Return ratings, newest change first, after skipping `offset`, and their total number."""
         wanted = {"state": state, "skill_id": skill_id, "user_id": user_id, "limit": limit, "offset": offset}
         with self._database.reading() as connection:
             rows = connection.execute(
@@ -249,7 +249,7 @@ class Ratings:
             return retried
 
     def delete(self, ids: Sequence[str], *, actor: str, now: datetime) -> list[str]:
-        """Delete those of these ratings that were never sent, and return their ids; the audit log keeps them."""
+        """Delete the never sent ones of these ratings, and return their ids; the audit log keeps them."""
         with self._database.transaction() as connection:
             rows = connection.execute(
                 "DELETE FROM skill_ratings WHERE id = ANY(%s) AND NOT synced_to_saas AND remote_rating_id IS NULL "
@@ -260,7 +260,7 @@ class Ratings:
             return [row["id"] for row in rows]
 
     def restore(self, rating_id: str, *, actor: str, now: datetime) -> ListedRating | None:
-        """Restore what the marketplace's rating replaced, as a new pending version; None if nothing is kept."""
+        """Restore the rating that the marketplace's rating replaced as a new pending version; None if there is none."""
         with self._database.transaction() as connection:
             row = connection.execute(
                 "SELECT rating, review, replaced FROM skill_ratings WHERE id = %s", (rating_id,)
@@ -319,7 +319,7 @@ def _settle_one(connection: psycopg.Connection[Row], delivery: Delivery, moment:
 
 
 def _take(connection: psycopg.Connection[Row], delivery: Delivery, moment: datetime) -> None:
-    """Take the marketplace's rating, and keep what was written here."""
+    """Store the marketplace's rating, and keep the local one."""
     rating, remote = delivery.rating, delivery.remote
     assert remote is not None
     row = connection.execute(
@@ -331,7 +331,7 @@ def _take(connection: psycopg.Connection[Row], delivery: Delivery, moment: datet
         return
     kept = decode_object(row["replaced"] or "")
     replaced = row["replaced"]
-    # What was written here is kept, not what came from the marketplace before: that has the same version.
+    # Only a local rating is kept, not an earlier one from the marketplace, which has the same version.
     if kept is None or kept.get("version") != row["version"]:
         values: dict[str, Any] = {
             "rating": row["rating"],
@@ -352,7 +352,7 @@ def _take(connection: psycopg.Connection[Row], delivery: Delivery, moment: datet
 def _note_failure(
     connection: psycopg.Connection[Row], rating: Rating, failure: RatingFailure, moment: datetime
 ) -> None:
-    # An entry has the id of its rating, so that one id names both; the Atom backend's entries keep theirs.
+    # An entry has the id of its rating, so that one id names both; the Atom backend's entries keep their own.
     connection.execute(
         """
         INSERT INTO failed_rating_uploads AS f

@@ -1,6 +1,6 @@
-"""Reading the cache: list, search, one skill; and counting the reads.
+"""Read the cache: list, search and single skills; count reads.
 
-Everything is read through the view `usable_skill`, the one door for readers (data-model.md, rule 12).
+Everything is read through the view `usable_skill`, as by all readers (data-model.md, rule 12).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from atom_saas_sync.store.postgresql.words import Terms, terms
 
 ReadResult = Literal["hit", "miss", "stale"]
 
-# Maximum time that counting a read, and reading what others wrote, may wait for a writer.
+# Maximum time to wait for a writer when counting a read or extracting texts that others wrote.
 _WAIT_SECONDS = 0.025
-# Above this number of matches the words are too common for ranking all of them to be worth its cost.
+# Above this number of matches, the words are too common for ranking to be worth its cost.
 _MOST_RANKED = 2000
 _MOST_TERMS = 32
 
@@ -70,14 +70,14 @@ class Reading:
     def search(
         self, text: str, wanted: SkillFilter, *, sort: Sort | None = None, limit: int | None = None
     ) -> tuple[list[CachedSkill], int]:
-        """Return the skills with every word of `text`, and how many there are."""
+        """Return the skills with every word of `text`, and their number."""
         found = terms(text)
         if found is None:
             return self._search_names(text.replace("\0", " ").split()[:_MOST_TERMS], wanted, sort=sort, limit=limit)
         values = {**self._values(wanted), **_queries(found), "limit": limit}
         where = f"{_condition(found)} AND {_FILTER}"
         with self._reading() as connection:
-            # The planner does not know what it costs to read the words of each row.
+            # The planner does not know the cost of reading the words of each row.
             connection.execute("SET LOCAL enable_seqscan = off")
             total = _count(connection, where, values)
             if sort is not None:
@@ -113,7 +113,7 @@ class Reading:
             result = "stale" if any(skill.stale for skill in skills) else "hit"
         ids = sorted({skill.skill_id for skill in skills})
         with (
-            suppress(DatabaseError),  # a standby, a role that only reads, or somebody else is writing
+            suppress(DatabaseError),  # a standby, a read-only role, or another writer
             self._database.transaction(durable=False, wait_seconds=_WAIT_SECONDS) as connection,
         ):
             connection.execute(
@@ -124,13 +124,15 @@ class Reading:
 
     @contextmanager
     def _reading(self) -> Iterator[psycopg.Connection[Row]]:
-        """Open a snapshot in which all texts have been read out, if they can be."""
+        """Open a snapshot in which all texts have been extracted, if possible."""
         with self._database.reading() as connection:
             if not is_due(connection):
                 yield connection
                 return
         with (
-            suppress(DatabaseError),  # as above: then what others wrote is listed, and found once somebody has read it
+            suppress(
+                DatabaseError
+            ),  # as above: texts of other programs are listed, and found once they have been extracted
             self._database.transaction(durable=False, wait_seconds=_WAIT_SECONDS) as connection,
         ):
             read_due(connection)
@@ -162,7 +164,7 @@ def _count(connection: psycopg.Connection[Row], where: str, values: dict[str, An
 
 
 def _condition(found: Terms) -> str:
-    """Return the condition for a skill with all words; where only the head is searched for a beginning, it is two."""
+    """Return the condition for a skill with all words; two conditions if only the head is searched for a prefix."""
     if found.prefix != "head":
         return "t.words @@ %(query)s::tsquery"
     last = "(t.words @@ %(last)s::tsquery OR t.head @@ %(query)s::tsquery)"
@@ -170,7 +172,7 @@ def _condition(found: Terms) -> str:
 
 
 def _queries(found: Terms) -> dict[str, str]:
-    """Return the queries for what is searched; words hold letters and digits only, which need no care in quotes."""
+    """Return the queries; words consist of letters and digits, so they need no escaping within quotes."""
     last = (*found.before, found.last)
     beginning = (*map(_quoted, found.before), f"{_quoted(found.last)}:*")
     whole = [_quoted(word) for word in found.whole]

@@ -43,7 +43,7 @@ class RealtimeBatch(Batch):
     _prepared_keys: frozenset[str] = frozenset()
 
     def known(self, skill_ids: Iterable[str]) -> dict[str, SkillState]:
-        """Return what is stored of these skills; their marks, asked for next, come in the same round trip."""
+        """Return the stored state of these skills; their marks, needed next, arrive in the same round trip."""
         ids = list(skill_ids)
         rows = self._connection.execute(f"{_MARKS} kind IN ('skill', 'rating') AND key = ANY(%s)", (ids,))
         states = super().known(ids)
@@ -52,7 +52,7 @@ class RealtimeBatch(Batch):
         return states
 
     def marks(self, kind: str, keys: Iterable[str]) -> dict[str, MessageMark]:
-        """Return what is known of the last messages about these subjects; `kind` is skill, rating or category."""
+        """Return the marks of the last messages about these subjects; `kind` is skill, rating or category."""
         wanted = list(keys)
         if kind != "category" and self._prepared is not None and self._prepared_keys.issuperset(wanted):
             return {key: self._prepared[kind, key] for key in wanted if (kind, key) in self._prepared}
@@ -89,7 +89,7 @@ class RealtimeBatch(Batch):
         return row[0] if row else None
 
     def put_category(self, category: Category, now: datetime) -> None:
-        """Add a category or replace the cached one; the next poll reads the list whole."""
+        """Add a category or replace the cached one; the next poll reads the complete list."""
         moment = now.replace(microsecond=0)
         self._connection.execute(
             "INSERT INTO category_cache (category_name, category_data, expires_at, created_at, updated_at) "
@@ -100,10 +100,11 @@ class RealtimeBatch(Batch):
         self._connection.execute("UPDATE http_validator SET etag = NULL WHERE page IS NULL AND etag IS NOT NULL")
 
     def deletions_lately(self, now: datetime) -> tuple[int, int, int]:
-        """Return how many deletions messages have caused within an hour, also before `watch` was last started.
+        """Return the deletions by messages within an hour, and the number of listed skills: now, and the maximum.
 
-        The other numbers are of listed skills, now and the most that there were meanwhile; those that only messages
-        have brought do not count.
+        Deletions before the last start of `watch` are included.
+
+        Skills known only from messages do not count.
         """
         counted = self._connection.execute("SELECT count(*) FROM skill_base WHERE page IS NOT NULL")
         past = self._deletions_by_minute(now).values()
@@ -113,7 +114,7 @@ class RealtimeBatch(Batch):
         return sum(number for number, _ in past), listed, max([listed, *(then for _, then in past)])
 
     def note_deletions(self, number: int, listed: int, now: datetime) -> None:
-        """Note that messages have caused so many deletions among so many listed skills."""
+        """Record deletions by messages, and the number of listed skills."""
         by_minute, minute = self._deletions_by_minute(now), _minute(now)
         before, most = by_minute.get(minute, (0, 0))
         by_minute[minute] = before + number, max(most, listed)
@@ -131,9 +132,9 @@ class RealtimeBatch(Batch):
         return {minute: entry for minute, entry in by_minute.items() if first <= minute <= last}
 
     def invalidate_pages(self, pages: Iterable[int]) -> None:
-        """Let the next poll read these pages whole: a message has changed what is on them.
+        """Make the next poll read these pages completely: a message has changed skills on them.
 
-        A message may be wrong. If the page's old validator still held, that would never be found out.
+        Messages may be wrong, which would go unnoticed if the page's old validator still applied.
         """
         if numbers := list(pages):
             self._connection.execute(
@@ -151,7 +152,7 @@ class RealtimeBatch(Batch):
 
 
 class RealtimeStore:
-    """What `watch` reads and writes."""
+    """The part of the store that `watch` uses."""
 
     def __init__(self, database: Database, *, history_versions: int, signer: Signer | None = None) -> None:
         """Work on `database`; keep `history_versions` former versions of each skill."""
@@ -168,7 +169,7 @@ class RealtimeStore:
             batch.finish()
 
     def begin(self, ws_url: str, now: datetime) -> ConnectionSwitch:
-        """Note that `watch` has started. What its predecessor was in the middle of is over."""
+        """Record that `watch` has started; unfinished work of its predecessor is marked as ended."""
         moment = now.replace(microsecond=0)
         with self._database.transaction() as connection:
             switch = _switch(connection)
@@ -187,7 +188,7 @@ class RealtimeStore:
         return switch
 
     def note(self, state: ReportedConnection, now: datetime) -> ConnectionSwitch:
-        """Write the connection's state, the sign of life, and what was counted since the last time."""
+        """Write the connection's state, the heartbeat, and what was counted since the last time."""
         with self._database.transaction(durable=False) as connection:
             switch = _switch(connection)
             connection.execute(
@@ -227,7 +228,7 @@ class RealtimeStore:
         return switch
 
     def end(self, reason: str, now: datetime) -> None:
-        """Record that `watch` was stopped cleanly, so that its absence is no problem."""
+        """Record that `watch` was stopped cleanly, so that its absence is not a problem."""
         moment = now.replace(microsecond=0)
         with self._database.transaction() as connection:
             connection.execute(
@@ -237,7 +238,7 @@ class RealtimeStore:
             )
 
     def last_poll(self) -> datetime | None:
-        """Return when the last run of the skills began, whoever started it."""
+        """Return when the last run of the skills began, however it was started."""
         with self._database.reading() as connection:
             return last_run_started_at(connection, "skills")
 
@@ -254,7 +255,7 @@ class Schedule:
             return get_fact(connection, EMERGENCY_STOP) is not None or auto_sync_is_off(connection)
 
     def last_started(self, kind: str) -> datetime | None:
-        """Return when the last run of a kind began, whoever started it."""
+        """Return when the last run of a kind began, however it was started."""
         with self._database.reading() as connection:
             return last_run_started_at(connection, kind)
 
@@ -277,7 +278,7 @@ class Schedule:
 
 
 def _switch(connection: psycopg.Connection[Row]) -> ConnectionSwitch:
-    """Return what other programs have written into the row, recreating it if they have deleted it."""
+    """Return what other programs have written to the row; recreate it if they deleted it."""
     connection.execute(PUT_BACK)
     row = connection.execute(
         "SELECT websocket_enabled, reconnect_attempts, fallback_to_polling FROM websocket_state WHERE id = 1"

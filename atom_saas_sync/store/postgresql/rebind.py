@@ -1,4 +1,4 @@
-"""Binding the database to another marketplace: what concerns only the former one is discarded."""
+"""Bind the database to another marketplace; data that concerns only the former one is discarded."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from atom_saas_sync.store.postgresql.pages import leave_pages
 
 
 def rebind(database: Database, marketplace: str, *, deletions: int, actor: str, now: datetime) -> None:
-    """Let the database belong to another marketplace, whose next sync may delete that many skills.
+    """Bind the database to another marketplace, whose next sync may delete that many skills.
 
-    Skills, their bases, local edits, open conflicts and ratings stay: the next sync compares them as always. Where the
-    former marketplace stored a rating, and what it had of it, says nothing about the new one.
+    Skills, their bases, local edits, open conflicts and ratings stay: the next sync compares them as usual. Remote ids
+    and states of ratings are discarded: they say nothing about the new marketplace.
     """
     with database.transaction() as connection:
         former = get_fact(connection, MARKETPLACE)

@@ -24,10 +24,10 @@ from atom_saas_sync.store.request_limits import HOUR, MINUTE, Declared, Limits, 
 
 
 class RequestBudget:
-    """Counts the requests of the last hour, by second. Threads may share it: they take turns on one connection.
+    """Counts the requests of the last hour, by second.
 
-    A client that asks for many requests in one second gets more than one at a time, for this second, and gives back
-    what it did not use: each write waits for the transaction of whoever writes at the time.
+    Thread-safe: threads take turns on one connection. A client that takes many requests within one second gets several
+    at a time, for that second, and returns unused ones: each write has to wait for other writers' transactions.
     """
 
     def __init__(
@@ -74,10 +74,7 @@ class RequestBudget:
         return 0.0
 
     def learn(self, now: datetime, *, limit: int, remaining: int | None, reset_seconds: float | None) -> None:
-        """Keep to what the marketplace said, for the window that it meant.
-
-        The headers do not name their window: a reset that is more than a minute away means an hour, else a minute.
-        """
+        """Apply a limit declared by the marketplace, for its window."""
         learned = request_limits.declared(self._marketplace, now.timestamp(), limit, remaining, reset_seconds)
         with self._turn:
             if request_limits.is_known(learned, self._learned):
@@ -95,7 +92,7 @@ class RequestBudget:
     def close(self) -> None:
         """Close the connection after waiting for its thread."""
         with self._turn:
-            # What can't be given back counts as used, which is the safe side.
+            # What can't be returned counts as used, to be safe.
             if self._left:
                 with suppress(DatabaseError), self._database.transaction(durable=False) as connection:
                     self._give_back(connection)
@@ -111,13 +108,13 @@ class RequestBudget:
 
 
 class StoredLimits:
-    """The request budget as people see it."""
+    """The request budget for display."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def state(self, now: datetime, *, per_minute: int, per_hour: int, marketplace: str) -> BudgetState:
-        """Return what is left of the budget, and who limits it."""
+        """Return the available requests, and the origin of each limit."""
         configured = ((per_minute, MINUTE), (per_hour, HOUR))
         setters = ["ATOM_SAAS_RATE_LIMIT_PER_MINUTE", "ATOM_SAAS_RATE_LIMIT_PER_HOUR", marketplace]
         with self._database.reading() as connection:
@@ -149,13 +146,13 @@ USED = """
 
 
 def used_parameters(now: datetime) -> dict[str, float]:
-    """Return the values that USED takes."""
+    """Return the parameters of USED."""
     moment = now.timestamp()
     return {"minute": moment - MINUTE, "hour": moment - HOUR, "moment": moment}
 
 
 def remaining_requests(facts: Mapping[str, str], used: Row, now: datetime, per_minute: int, per_hour: int) -> int:
-    """Return the number of requests to the database's marketplace that are left now; `used` is what USED finds."""
+    """Return the number of requests to the database's marketplace that are left now; `used` is the result of USED."""
     return _budget(facts, used, now, ((per_minute, MINUTE), (per_hour, HOUR)), None).free()
 
 

@@ -1,7 +1,7 @@
-"""Open conflicts of skills, and resolutions of other programs that are still to be carried out.
+"""Open conflicts of skills, and resolutions of other programs that are still to be applied.
 
 The Atom backend resolves a conflict by writing its row: it is open exactly as long as `resolved_at` is NULL. `applied`
-says whether cache and base follow the resolution already.
+says whether the resolution has been applied to cache and base.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.times import time_text
 
 NO_VERSION = "{}"
-"""Stands in `remote_data` where the marketplace has deleted the skill: the Atom backend needs an object there."""
+"""The `remote_data` of a skill that the marketplace has deleted: the Atom backend needs an object there."""
 
 OPEN = "resolved_at IS NULL AND about_skill"
-"""The condition for an open conflict of a skill; as the partial index has it."""
+"""The condition for an open conflict of a skill, as in the partial index."""
 
 UNAPPLIED = "resolved_at IS NOT NULL AND NOT applied"
 
 
 def unapplied(connection: psycopg.Connection[Row]) -> list[LoggedConflict]:
-    """Return the resolutions of other programs that are still to be carried out, in the order of the conflicts."""
+    """Return the resolutions of other programs that are still to be applied, in the order of the conflicts."""
     rows = connection.execute(f"SELECT * FROM conflict_log WHERE {UNAPPLIED} ORDER BY id").fetchall()  # noqa: S608 - constant
     return [logged_conflict(row) for row in rows if row["about_skill"]]
 
 
 def mark_applied(connection: psycopg.Connection[Row]) -> None:
-    """Record that all resolutions were carried out."""
+    """Record that all resolutions were applied."""
     connection.execute(f"UPDATE conflict_log SET applied = true WHERE {UNAPPLIED}")  # noqa: S608 - constant
 
 

@@ -1,4 +1,4 @@
-"""How values go to PostgreSQL and come out of it: rows with names, moments in UTC, and any text of strangers."""
+"""Conversion of values to and from PostgreSQL: rows with names, times in UTC, and arbitrary text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REPLACED = "\N{REPLACEMENT CHARACTER}"
 
 
 class Row(tuple[Any, ...]):
-    """A row whose values are found by number or by name, like sqlite3.Row."""
+    """A row with access by index or name, like sqlite3.Row."""
 
     __slots__ = ()
     names: dict[str, int]
@@ -34,7 +34,7 @@ class Row(tuple[Any, ...]):
         return list(self.names)
 
     def items(self) -> Iterator[tuple[str, Any]]:
-        """Yield the names with the values."""
+        """Yield pairs of name and value."""
         return zip(self.names, self, strict=True)
 
 
@@ -44,12 +44,12 @@ def _row_type(names: tuple[str, ...]) -> type[Row]:
 
 
 def row_factory(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> Callable[[Sequence[Any]], Row]:
-    """Make rows of what a cursor reads."""
+    """Return a row factory for a cursor."""
     return _row_type(tuple(column.name for column in cursor.description or ()))
 
 
 class BinaryCursor(psycopg.Cursor[Any]):
-    """A cursor that asks for binary results: times and byte strings cost less so."""
+    """A cursor with binary results, which are cheaper for times and byte strings."""
 
     def __init__(self, connection: psycopg.Connection[Any], **options: Any) -> None:  # noqa: ANN401 - the driver's own
         super().__init__(connection, **options)
@@ -57,7 +57,7 @@ class BinaryCursor(psycopg.Cursor[Any]):
 
 
 class _MomentLoader(Loader):
-    """A moment as an aware datetime in UTC; None for what none can be: infinity, BC, after the year 9999."""
+    """Loads times as aware datetimes in UTC; None for infinity, BC and years after 9999."""
 
     format = Format.BINARY
 
@@ -69,7 +69,7 @@ class _MomentLoader(Loader):
 
 
 class _TextDumper(StrDumperUnknown):
-    """A text as PostgreSQL can hold it: no NUL, no half of a surrogate pair."""
+    """Dumps text without what PostgreSQL cannot store: NUL and lone surrogates."""
 
     def dump(self, obj: str) -> Buffer | None:
         return _storable(obj)
@@ -91,7 +91,7 @@ def _storable(text: str) -> bytes:
 
 
 def register(context: AdaptContext) -> None:
-    """Let a connection take and give values in these ways."""
+    """Register these conversions on a connection."""
     context.adapters.register_loader("timestamptz", _MomentLoader)
     context.adapters.register_dumper(str, _BinaryTextDumper)
-    context.adapters.register_dumper(str, _TextDumper)  # the last one is for what stands alone
+    context.adapters.register_dumper(str, _TextDumper)  # the last one registered is used outside arrays

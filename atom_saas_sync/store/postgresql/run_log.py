@@ -20,13 +20,13 @@ _FILTER = """
 
 
 class RunHistory:
-    """Reads runs. A run whose process was killed is shown as failed before the next run notes it as such."""
+    """Reads runs. A run whose process was killed is shown as failed even before the next run records that."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def list_runs(self, kind: str | None, *, limit: int | None = None) -> list[LoggedRun]:
-        """Return the runs of a kind, the newest first; `watch` is those that it started."""
+        """Return the runs of a kind, newest first; `watch` means those that it started."""
         with self._database.reading() as connection:
             rows = connection.execute(
                 f"SELECT * FROM sync_run WHERE {_FILTER} ORDER BY id DESC LIMIT %(limit)s",  # noqa: S608 - constants
@@ -35,7 +35,7 @@ class RunHistory:
         return [self._run(row) for row in rows]
 
     def count(self, kind: str | None) -> int:
-        """Return how many runs of a kind there are."""
+        """Return the number of runs of a kind."""
         with self._database.reading() as connection:
             row = connection.execute(
                 f"SELECT count(*) FROM sync_run WHERE {_FILTER}",  # noqa: S608 - constants
@@ -51,7 +51,7 @@ class RunHistory:
         return None if row is None else self._run(row)
 
     def _run(self, row: Row) -> LoggedRun:
-        """Return a run as its row has it. Other programs may write there; JSON that is not ours is left out."""
+        """Return the run in a row. Other programs may have written it; invalid JSON is left out."""
         status, error, reasons = row["status"], None, _reasons(row["reasons"])
         if row["error_type"] is not None:
             error = ErrorInfo(row["error_type"], row["error_message"] or "", None)

@@ -1,4 +1,4 @@
-"""The audit trail: one row for each run, the state that the Atom backend reads, and the counters of runs."""
+"""The audit trail: a row for each run, the state for the Atom backend, and the counters of runs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Runs:
     """Begins and ends runs. The caller holds the lock of the kind while a run is open."""
 
     def __init__(self, database: Database, *, marketplace: str | None = None) -> None:
-        """Work on `database`; `marketplace` is what it belongs to from the first answer on, if to none yet."""
+        """Work on `database`; a new one belongs to `marketplace` from its first response on."""
         self._database = database
         self._unbound = marketplace
 
@@ -145,12 +145,12 @@ class Runs:
         self._unbound = None
 
     def marketplace(self) -> str | None:
-        """Return which marketplace the database belongs to; None before anything was stored of one."""
+        """Return the marketplace of the database; None before anything was stored."""
         with self._database.reading() as connection:
             return get_fact(connection, MARKETPLACE)
 
     def reached_marketplace(self, now: datetime, skew_seconds: float | None) -> None:
-        """Record that the marketplace was reached, and the difference of its clock from ours."""
+        """Record that the marketplace was reached, and how far its clock is ahead of ours."""
         self.bind(now)
         with self._database.transaction() as connection:
             set_fact(connection, REACHED_AT, format_time(now), now)
@@ -180,7 +180,7 @@ class Runs:
             write_audit(connection, actor, "jobs start", "", now, {})
 
     def last_scheduled_success(self, kind: str) -> datetime | None:
-        """Return when the newest run of a kind that a timer of this host started and that succeeded began."""
+        """Return the start of the newest successful run of a kind that a timer of this host started."""
         return self._moment(
             "SELECT max(started_at) FROM sync_run "
             "WHERE kind = %s AND status = 'success' AND started_by = %s AND host IS NOT DISTINCT FROM %s",
@@ -188,11 +188,11 @@ class Runs:
         )
 
     def last_success_of_fleet(self, kind: str) -> datetime | None:
-        """Return when the newest successful run of a kind began, on any host, by anybody."""
+        """Return the start of the newest successful run of a kind, on any host."""
         return self._moment("SELECT max(started_at) FROM sync_run WHERE kind = %s AND status = 'success'", (kind,))
 
     def run_of_process(self, pid: int, *, since: datetime) -> int | None:
-        """Return the run that a process has begun on this host, None if it has begun none yet."""
+        """Return the run that a process on this host has begun, or None."""
         with self._database.reading() as connection:
             row = connection.execute(
                 "SELECT max(id) FROM sync_run WHERE pid = %s AND started_at >= %s AND host IS NOT DISTINCT FROM %s",
@@ -206,7 +206,7 @@ class Runs:
 
 
 def read_state(connection: psycopg.Connection[Row]) -> SyncState:
-    """Return the state of the skills sync as the audit trail has it, whatever other programs wrote elsewhere."""
+    """Return the state of the skills sync from the audit trail, independent of other programs."""
     newest = connection.execute(NEWEST_RUN).fetchone()
     success = connection.execute(NEWEST_SUCCESS).fetchone()
     counters = connection.execute("SELECT name, labels, value FROM counter WHERE name = 'runs'").fetchall()
@@ -217,7 +217,7 @@ def read_state(connection: psycopg.Connection[Row]) -> SyncState:
 def state_of(
     newest: Row | None, success: Row | None, counters: Mapping[tuple[str, str], float], last_success: str | None
 ) -> SyncState:
-    """Return the same of what NEWEST_RUN and NEWEST_SUCCESS find, the counters, and the fact LAST_SUCCESS."""
+    """Return the same from the results of NEWEST_RUN and NEWEST_SUCCESS, the counters and the fact LAST_SUCCESS."""
     succeeded, failed = (int(counters.get(("runs", json.dumps({"result": each})), 0)) for each in ("success", "failed"))
     before = None if newest and success else parse_time(last_success)
     status = "idle"
@@ -235,7 +235,7 @@ def state_of(
 
 
 def mirror_state(connection: psycopg.Connection[Row], now: datetime) -> None:
-    """Show the Atom backend the state of the skills sync, in the one row of sync_state that it reads."""
+    """Write the state of the skills sync to the row of sync_state that the Atom backend reads."""
     state = read_state(connection)
     connection.execute(
         """
@@ -297,7 +297,7 @@ def _end_killed_runs(connection: psycopg.Connection[Row], kind: str, now: dateti
 
 
 def _counted(report: Report[Counts]) -> list[Counted]:
-    """Return what the end of a run adds to the counters."""
+    """Return the counter increments for the end of a run."""
     counted: list[Counted] = []
     run_type = METRIC_TYPES[report.kind]
     if report.kind != "categories":
@@ -319,7 +319,7 @@ def _moment(connection: psycopg.Connection[Row], query: str, values: tuple[Any, 
 
 
 def _describe(error_message: str | None, reasons: str) -> str | None:
-    """Return why a run failed, as its row has it."""
+    """Return the stored error of a run."""
     if error_message:
         return error_message
     try:
@@ -330,5 +330,5 @@ def _describe(error_message: str | None, reasons: str) -> str | None:
 
 
 def _second(moment: datetime) -> datetime:
-    """Return a moment without its fraction, which the server would round up."""
+    """Return a time without its fraction, which the server would round."""
     return moment.replace(microsecond=0)

@@ -1,12 +1,12 @@
-"""The tables, as SQL: what each migration adds and how it is taken back.
+"""The migrations: their SQL, and how they are reverted.
 
-All stands in one schema of its own. For the schema `atom_sync` there are views in `public` besides, which the Atom
-backend and people use; where the backend has tables of its own there, those are shared (backend/). Times are
-`timestamptz`; those that only we write have no fractions, if their order does not need them. JSON is `text`: digests
-are of its bytes.
+Everything is in one schema of its own. With the schema `atom_sync`, there are also views in `public` for the Atom
+backend and users; if the backend has its own tables there, those are shared (backend/). Times are `timestamptz`; those
+written only by us are whole seconds unless their order needs fractions. JSON is stored as `text`, because digests are
+of its bytes.
 
-How a local edit is found, and what triggers keep right, is as in SQLite: `skill_base.data` is NULL as long as the
-cached text is what the marketplace last sent. In bulk, `SET LOCAL atom_sync.bulk = on` lets the triggers stand aside.
+Local edits and triggers work as in SQLite: `skill_base.data` is NULL as long as the cached text is what the marketplace
+last sent. Bulk writes disable the triggers by `SET LOCAL atom_sync.bulk = on`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ _TRIGGER = re.compile(r"^CREATE TRIGGER (\w+) .*?\bON ([a-z_.]+)", re.MULTILINE 
 
 
 class Migration(Struct, frozen=True):
-    """One step of the schema: a file beside this one, whose names stand in the schema that comes first.
+    """One step of the schema: a file beside this one, run with our schema first in the search path.
 
-    A program that does not know an `additive` one goes on working: hosts of a fleet are upgraded one after the other.
+    A program that does not know an `additive` migration still works, so that the hosts of a fleet can be upgraded one
+    by one.
     """
 
     name: str
@@ -56,7 +57,7 @@ def public_functions() -> list[str]:
 
 
 def down(migration: Migration) -> list[str]:
-    """Return statements that drop what a migration made. What others have made on top of it makes them fail."""
+    """Return statements that drop what a migration created; they fail if other programs' objects depend on it."""
     made = _MADE.findall(up(migration))
     views = [f"DROP VIEW {name}" for kind, name in reversed(made) if kind == "VIEW"]
     tables = ", ".join(name for kind, name in made if kind == "TABLE")
@@ -65,29 +66,29 @@ def down(migration: Migration) -> list[str]:
 
 
 def relations(migration: Migration) -> list[str]:
-    """Return the names of the tables and views that a migration makes."""
+    """Return the names of the tables and views that a migration creates."""
     return [name for kind, name in _MADE.findall(up(migration)) if kind in {"TABLE", "VIEW"}]
 
 
 def tables(migration: Migration) -> list[str]:
-    """Return the names of the tables that a migration makes."""
+    """Return the names of the tables that a migration creates."""
     return [name for kind, name in _MADE.findall(_read(migration.file)) if kind == "TABLE"]
 
 
 @functools.cache
 def expected_columns() -> dict[str, tuple[str, ...]]:
-    """Return the columns that each of our tables has, for a check."""
+    """Return the expected columns of each of our tables."""
     found: dict[str, tuple[str, ...]] = {}
     for migration in MIGRATIONS:
         for name, body in _TABLE.findall(_read(migration.file)):
-            # Of a table in one line, too; lines of a CHECK or of a generated column begin with no type.
+            # Also of a one-line table; lines of a CHECK or a generated column do not begin with a name and a type.
             columns = [_COLUMN.match(part.strip()) for part in re.split(r",\s|\n", body)]
             found[name] = tuple(column[1] for column in columns if column)
     return found
 
 
 def expected_triggers() -> list[tuple[str, str]]:
-    """Return each trigger on our tables as the table and its name, for a check."""
+    """Return the expected triggers on our tables, each as table and name."""
     return [
         (table, name)
         for migration in MIGRATIONS

@@ -1,6 +1,6 @@
-"""The one writer of `skill_cache.skill_data`: what is served, and what is read out of it.
+"""The only writer of `skill_cache.skill_data`, and of what is extracted from it.
 
-A version is written by one statement in two forms, figures by one more; tests/test_architecture.py finds every other.
+One statement in two forms writes versions, one more writes figures; tests/test_architecture.py finds any other.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ class ServedSkills:
         self._connection = connection
 
     def remove(self, effects: Sequence[RemoveServed]) -> None:
-        """Serve these skills no longer."""
+        """Stop serving these skills."""
         removed = [each.skill_id for each in effects]
         self._connection.execute("DELETE FROM skill_cache WHERE skill_id = ANY(%s)", (removed,))
         drop_entries(self._connection, removed)
 
     def add(self, effects: Sequence[AddServed], now: datetime) -> None:
-        """Serve these skills, which were not served."""
+        """Serve these skills, which were not served before."""
         self._connection.execute(_ADD_VERSION, (now.replace(microsecond=0), *_columns(effects, now)))
         self._read_out(effects)
 
     def replace(self, effects: Sequence[ReplaceServed], now: datetime) -> None:
-        """Serve these texts in place of others."""
+        """Replace the served texts of these skills."""
         self._connection.execute(_REPLACE_VERSION, _columns(effects, now))
         self._read_out(effects)
 
     def refresh(self, effects: Sequence[RefreshFigures]) -> None:
-        """Write figures into served texts. The words do not have them."""
+        """Write figures into served texts; the search words do not contain them."""
         texts = {each.skill_id: each.text for each in effects}
         self._connection.execute(_WRITE_FIGURES, (list(texts), list(texts.values())))
         write_figures(self._connection, texts)

@@ -1,4 +1,4 @@
-"""Making a connection, and what each session is set to, in one round trip."""
+"""Connect, and set up the session in one round trip."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _LONGEST_PAUSE = 1.0
 _WARN_SECONDS = 5.0
 _REFUSE_SECONDS = 60.0
 _LONGEST_NAME = 63
-# A host that is gone is noticed within 25 seconds, by us and by the server, with data on the way (the last one) or not.
+# A lost peer is noticed within 25 seconds by both sides; the last setting is for unacknowledged data.
 _ALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
 
 _log = logging.getLogger(__name__)
 
 
 class Session(NamedTuple):
-    """What the server says of itself and of this session."""
+    """Facts about the server and this session."""
 
     backend: int
     version: int
@@ -44,16 +44,16 @@ class Session(NamedTuple):
     clock_ahead: float
     """How many seconds the server's clock is ahead of ours."""
     is_pooled: bool
-    """Whether a pooler stands between: then statements may reach another session each time."""
+    """Whether there is a pooler in between, so that each statement may reach another session."""
 
 
 def advisory_class(schema: str) -> int:
-    """Return the number under which our advisory locks stand: those of two schemas in one database do not meet."""
+    """Return the class of our advisory locks, which differs between schemas of one database."""
     return _signed(crc32(f"atom-sync/{schema}".encode()))
 
 
 def advisory_key(name: str) -> int:
-    """Return the number of one lock."""
+    """Return the key of one lock."""
     return _signed(crc32(name.encode()))
 
 
@@ -68,7 +68,7 @@ def connect(
     patience_seconds: float,
     sleep: Callable[[float], object] = time.sleep,
 ) -> psycopg.Connection[Row]:
-    """Connect; where the server refuses or is overloaded, try again for as long, with pauses of random length.
+    """Connect; while the server is overloaded, retry for that long with random pauses.
 
     Raises ConfigError or DatabaseError.
     """
@@ -93,7 +93,7 @@ def _connect(address: ServerAddress, *, writes: bool) -> psycopg.Connection[Row]
         **address.options,
         "sslmode": address.sslmode,
         "gssencmode": "disable",
-        "options": "",  # a pooler refuses any; those of PGOPTIONS are not ours
+        "options": "",  # a pooler refuses any; those of PGOPTIONS are the user's
         "client_encoding": "UTF8",
         **_ALIVE,
     }
@@ -109,7 +109,7 @@ def _connect(address: ServerAddress, *, writes: bool) -> psycopg.Connection[Row]
 
 
 def _check_files(address: ServerAddress) -> None:
-    """Look for the files that the URL names: libpq does so only where the server offers encryption."""
+    """Check the files that the URL names: libpq does so only if the server offers encryption."""
     for name in ("sslrootcert", "sslcert", "sslkey"):
         path = address.options.get(name)
         if path and path != "system" and not Path(path).is_file():
@@ -119,7 +119,7 @@ def _check_files(address: ServerAddress) -> None:
 
 
 def settings(address: ServerAddress, busy_timeout_seconds: float) -> dict[str, str]:
-    """Return what a session of ours is set to."""
+    """Return the settings of our sessions."""
     return {
         "search_path": f'"{address.schema}", pg_temp',
         "TimeZone": "UTC",
@@ -137,11 +137,10 @@ def settings(address: ServerAddress, busy_timeout_seconds: float) -> dict[str, s
 def begin_session(
     connection: psycopg.Connection[Row], address: ServerAddress, *, busy_timeout_seconds: float, writes: bool
 ) -> Session:
-    """Set the session up and look at the server, in one round trip.
+    """Set up the session and query the server's facts in one round trip.
 
-    Nothing is set where a pooler stands between: it would stay with a session that others use next.
-
-    Raises ConfigError for a server that will not do, and DatabaseError for one that cannot be written to.
+    Behind a pooler, nothing is set: it would affect the session's next user. Raises ConfigError for an unsuitable
+    server, and DatabaseError for one that cannot be written to.
     """
     own = connection.info.backend_pid
     choice = sql.SQL(", ").join(
@@ -186,7 +185,7 @@ def _require_server(session: Session, address: ServerAddress) -> None:
 
 
 def _compare_clocks(ahead: float, address: ServerAddress) -> None:
-    """Compare the server's clock with ours: times of several hosts are compared there."""
+    """Compare the server's clock with ours: times of several hosts are compared in the database."""
     words = (
         f"the clock of the database {address} is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this host's"
     )
@@ -199,7 +198,7 @@ def _compare_clocks(ahead: float, address: ServerAddress) -> None:
 
 
 def refuse_transaction_pooling(first: int, second: int, address: ServerAddress) -> None:
-    """Refuse a pooler that gives two connections one session. Raises ConfigError."""
+    """Refuse a pooler that gives two connections the same session. Raises ConfigError."""
     if first == second:
         raise ConfigError(
             f"{address} is a pooler in transaction mode: a run would lose its lock there",

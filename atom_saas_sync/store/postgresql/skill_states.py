@@ -13,7 +13,7 @@ from atom_saas_sync.store.postgresql.resolutions import NO_VERSION, OPEN
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.times import format_exact_time, format_time
 
-# So that no other program changes what a plan is made for; our own writers take turns anyway.
+# Keeps other programs from changing the planned rows; our own writers are serialised anyway.
 _LOCK = "SELECT FROM skill_cache WHERE skill_id = ANY(%s) ORDER BY skill_id FOR NO KEY UPDATE"
 _KNOWN = f"""
     SELECT wanted.skill_id, c.skill_data, c.updated_at, b.wire_digest, b.content_digest, b.exec_digest, b.data, b.page,
@@ -32,9 +32,9 @@ _KNOWN = f"""
 def read_states(
     connection: psycopg.Connection[Row], skill_ids: Sequence[str], *, write: bool, signer: Signer | None
 ) -> dict[str, SkillState]:
-    """Return what is stored of these skills; those of which nothing is are left out.
+    """Return the stored state of these skills, without unknown ones.
 
-    With `write`, no other program can change their texts until the transaction ends.
+    With `write`, other programs cannot change their texts until the transaction ends.
     """
     ids = list(dict.fromkeys(skill_ids))
     if not ids:

@@ -1,7 +1,7 @@
-"""What is read out of a skill's text, once, when it is written: for the view, for orders and filters, and for search.
+"""Data extracted from a skill's text when it is written: for the view, for sorting and filters, and for search.
 
-Other programs write texts without that: a trigger then puts the skill on the list of those that are due, and the next
-search or write of ours reads it.
+If another program writes a text, a trigger puts the skill on a list of due ones, and our next search or write extracts
+it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from atom_saas_sync.times import parse_time
 
 _AT_ONCE = 500
 
-# Arrays of arrays must have equal lengths: the lists of tags and of words come as one text each.
+# Arrays of arrays must have equal lengths, so each list of tags or words is passed as one text.
 _LIST = "\x1f"
 _WRITE = f"""
     INSERT INTO skill_text (skill_id, name, version, category, name_key, category_key, tag_keys, average_rating,
@@ -40,7 +40,7 @@ _WRITE = f"""
 
 
 class Entry(NamedTuple):
-    """What is read out of one skill."""
+    """The extracted data of one skill."""
 
     skill_id: str
     name: str | None
@@ -57,9 +57,9 @@ class Entry(NamedTuple):
 
 
 def entry_of(skill_id: str, text: str, fields: Mapping[str, Any] | None = None) -> Entry:
-    """Return the entry of a skill; `fields` is what its text says, if the caller has it.
+    """Return the entry of a skill; `fields` is its decoded text, if the caller has it.
 
-    A text that is no JSON object has an empty one.
+    The entry is empty for a text that is not a JSON object.
     """
     known = (decode_object(text) or {}) if fields is None else fields
     texts = texts_of(known)
@@ -81,7 +81,7 @@ def entry_of(skill_id: str, text: str, fields: Mapping[str, Any] | None = None) 
 
 
 def write_entries(connection: psycopg.Connection[Row], entries: Sequence[Entry]) -> None:
-    """Write these entries, each of another skill, in place of what was there."""
+    """Write these entries, one per skill, replacing earlier ones."""
     for start in range(0, len(entries), _AT_ONCE):
         columns = [list(column) for column in zip(*entries[start : start + _AT_ONCE], strict=True)]
         connection.execute(_WRITE, columns)
@@ -89,7 +89,7 @@ def write_entries(connection: psycopg.Connection[Row], entries: Sequence[Entry])
 
 
 def write_figures(connection: psycopg.Connection[Row], texts: Mapping[str, str]) -> None:
-    """Write the figures and the time in these texts, by skill; nothing else in them is new."""
+    """Write the figures and the time from these texts, by skill; nothing else in them has changed."""
     entries = [(skill_id, decode_object(text) or {}) for skill_id, text in texts.items()]
     connection.execute(
         "UPDATE skill_text AS t SET (average_rating, rating_count, sent_moment) = (new.average, new.count, new.moment) "
@@ -105,20 +105,20 @@ def write_figures(connection: psycopg.Connection[Row], texts: Mapping[str, str])
 
 
 def drop_entries(connection: psycopg.Connection[Row], skill_ids: Collection[str]) -> None:
-    """Forget the entries of skills that are no longer there."""
+    """Delete the entries of skills that no longer exist."""
     ids = list(skill_ids)
     connection.execute("DELETE FROM skill_text WHERE skill_id = ANY(%s)", (ids,))
     connection.execute("DELETE FROM skill_due WHERE skill_id = ANY(%s)", (ids,))
 
 
 def is_due(connection: psycopg.Connection[Row]) -> bool:
-    """Tell whether other programs have written texts that nobody has read yet."""
+    """Tell whether texts of other programs have not been extracted yet."""
     row = connection.execute("SELECT EXISTS (SELECT FROM skill_due)").fetchone()
     return bool(row and row[0])
 
 
 def read_due(connection: psycopg.Connection[Row]) -> None:
-    """Read the texts that other programs have written."""
+    """Extract the texts that other programs have written."""
     while rows := connection.execute(
         "SELECT d.skill_id, c.skill_data FROM skill_due AS d LEFT JOIN skill_cache AS c ON c.skill_id = d.skill_id "
         "LIMIT %s",
@@ -135,7 +135,7 @@ def _string(value: object) -> str | None:
 
 
 def _tags(value: object) -> Iterator[str]:
-    """Yield the tags, whatever they are written as."""
+    """Yield the tags, in any of their forms."""
     if isinstance(value, Mapping):
         value = list(value.values())
     for each in value if isinstance(value, list) else [value]:
@@ -149,7 +149,7 @@ def _moment(value: object) -> float | None:
 
 
 def _figure(value: object, largest: int) -> float | None:
-    """Return a figure from 0 to `largest`; anything else is none."""
+    """Return a number from 0 to `largest`; None for anything else."""
     if isinstance(value, int | float) and 0 <= value <= largest:
         return float(value)
     return None

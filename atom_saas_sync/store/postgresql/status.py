@@ -1,7 +1,7 @@
-"""The whole state in one value, read in one transaction: what status, health and metrics are views of.
+"""The whole state in one value, read in one transaction: status, health and metrics are views of it.
 
-Statements that indexes answer, all sent together: `status` and probes ask this often, also of a cache of 100,000
-skills. Nothing is created, upgraded or written.
+All statements use indexes and are sent together: `status` and probes run often, also with 100,000 skills. Nothing is
+created, upgraded or written.
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ def read_status(
 ) -> Status:
     """Read everything. The request limits hold as long as the marketplace has declared none.
 
-    `admission` and `admission_scope` are what is set; the database does not say it. A schema that is missing, or has
-    not all of our tables yet, gives an empty status that says so.
+    `admission` and `admission_scope` come from the settings. A schema that is missing or lacks some of our tables gives
+    an empty status that says so.
 
     Raises DatabaseError if it cannot be read, or was made by a newer version.
     """
@@ -162,7 +162,7 @@ def read_status(
 
 
 def held_locks(connection: psycopg.Connection[Row], schema: str, kinds: Collection[str]) -> frozenset[str]:
-    """Return those of these kinds whose lock is held now, by any host."""
+    """Return the kinds whose lock is held now, by any host."""
     return _held(connection.execute(_LOCKS, {"locks": advisory_class(schema) % _UNSIGNED}).fetchall(), kinds)
 
 
@@ -272,7 +272,7 @@ def _websocket_state(rows: Sequence[Row], *, alive: bool) -> WebSocketState:
 
 
 def _past_run(row: Row) -> PastRun:
-    """Return a run as its row has it. Other programs may write there; JSON that is not ours is left out."""
+    """Return the run in a row. Other programs may have written it; invalid JSON is left out."""
     values: dict[str, Any] = dict(row.items())
     counts = decode_object(values.pop("counts")) or {}
     for name in ("refused", "invalid"):
@@ -287,7 +287,7 @@ def _tampered(fact: str | None) -> int:
 
 
 def _listed(text: str) -> list[Any]:
-    """Return the JSON list in a text, an empty one if another program has left something else there."""
+    """Return the JSON list in a text; empty if another program stored something else."""
     try:
         found = json.loads(text)
     except ValueError:
@@ -296,7 +296,7 @@ def _listed(text: str) -> list[Any]:
 
 
 def _figure(text: str | None) -> float | None:
-    """Return the number that a fact holds, None if another program has left something else there."""
+    """Return the number in a fact; None if another program stored something else."""
     try:
         number = float(text or "")
     except ValueError:

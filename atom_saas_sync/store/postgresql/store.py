@@ -1,4 +1,4 @@
-"""An open database on a server as the contract has it (usecases/ports/engine.py). Rooms are imported when entered."""
+"""An open database on a server (the contract is in usecases/ports/engine.py). Modules are imported on first use."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class PostgreSQLStore:
-    """One connection to the server, and the verbs of each subject over it."""
+    """One connection to the server, with the verbs of each subject."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -79,25 +79,25 @@ class PostgreSQLStore:
         )
 
     def holder(self, kind: str) -> dict[str, Any] | None:
-        """Return what the run that holds the lock of this kind has written, or None."""
+        """Return what the holder of the lock of this kind has written, or None."""
         from atom_saas_sync.store.postgresql.lock import holder
 
         return holder(self._database, kind)
 
     def rebind(self, marketplace: str, *, deletions: int, actor: str, now: datetime) -> None:
-        """Let the database belong to another marketplace, whose next sync may delete that many skills."""
+        """Bind the database to another marketplace, whose next sync may delete that many skills."""
         from atom_saas_sync.store.postgresql.rebind import rebind
 
         rebind(self._database, marketplace, deletions=deletions, actor=actor, now=now)
 
     def catalogue(self, *, history_versions: int, signer: Signer | None = None) -> Catalogue:
-        """Return what runs read and write."""
+        """Return the catalogue for runs."""
         from atom_saas_sync.store.postgresql.catalogue import Catalogue
 
         return Catalogue(self._database, history_versions=history_versions, signer=signer)
 
     def edits(self, *, history_versions: int) -> Catalogue:
-        """Return what people edit."""
+        """Return the catalogue for edits by users."""
         from atom_saas_sync.store.postgresql.catalogue import Catalogue
 
         return Catalogue(self._database, history_versions=history_versions, durable=True)
@@ -109,7 +109,7 @@ class PostgreSQLStore:
         return ConflictLog(self._database, history_versions=history_versions, signer=signer)
 
     def reading(self, now: datetime) -> Reading:
-        """Return the cache as readers see it at a moment."""
+        """Return the cache as readers see it at a given time."""
         from atom_saas_sync.store.postgresql.reading import Reading
 
         return Reading(self._database, now=now)
@@ -121,57 +121,57 @@ class PostgreSQLStore:
         return History(self._database)
 
     def ids(self) -> KnownIds:
-        """Return what finds ids and names."""
+        """Return the lookup of ids and names."""
         from atom_saas_sync.store.postgresql.known_ids import KnownIds
 
         return KnownIds(self._database)
 
     def lifetime(self) -> Lifetime:
-        """Return what purging needs."""
+        """Return the cache for purging."""
         from atom_saas_sync.store.postgresql.lifetime import Lifetime
 
         return Lifetime(self._database)
 
     def figures(self) -> Lifetime:
-        """Return the figures of the cache."""
+        """Return the statistics of the cache."""
         return self.lifetime()
 
     def ratings(self) -> Ratings:
-        """Return the ratings as sending them needs them."""
+        """Return the ratings for the sync."""
         from atom_saas_sync.store.postgresql.ratings import Ratings
 
         return Ratings(self._database)
 
     def own_ratings(self) -> Ratings:
-        """Return the ratings as people see and change them."""
+        """Return the ratings for users."""
         return self.ratings()
 
     def runs(self, *, marketplace: str | None = None) -> Runs:
-        """Return the audit trail of a database that belongs to `marketplace` from the first answer on."""
+        """Return the audit trail; a new database belongs to `marketplace` from its first response on."""
         from atom_saas_sync.store.postgresql.runs import Runs
 
         return Runs(self._database, marketplace=marketplace)
 
     def run_history(self) -> RunHistory:
-        """Return the audit trail as it is shown."""
+        """Return the audit trail for display."""
         from atom_saas_sync.store.postgresql.run_log import RunHistory
 
         return RunHistory(self._database)
 
     def budget(self) -> StoredLimits:
-        """Return the request budget as people see it."""
+        """Return the request budget for display."""
         from atom_saas_sync.store.postgresql.requests import StoredLimits
 
         return StoredLimits(self._database)
 
     def events(self, *, history_versions: int, signer: Signer | None = None) -> RealtimeStore:
-        """Return what applies messages."""
+        """Return the store of message batches."""
         from atom_saas_sync.store.postgresql.realtime import RealtimeStore
 
         return RealtimeStore(self._database, history_versions=history_versions, signer=signer)
 
     def confirmations(self, *, history_versions: int, signer: Signer | None = None) -> RealtimeStore:
-        """Return what takes the answers about skills of which messages told."""
+        """Return the store for responses about skills that messages named."""
         return self.events(history_versions=history_versions, signer=signer)
 
     def watch_state(self) -> RealtimeStore:
@@ -181,7 +181,7 @@ class PostgreSQLStore:
         return RealtimeStore(self._database, history_versions=0)  # it stores no skills
 
     def switch(self) -> WebSocketSwitch:
-        """Return the switch by which people control the connection of `watch`."""
+        """Return the switch that controls the connection of `watch`."""
         from atom_saas_sync.store.postgresql.websocket_switch import WebSocketSwitch
 
         return WebSocketSwitch(self._database)
@@ -193,13 +193,13 @@ class PostgreSQLStore:
         return Schedule(self._database)
 
     def gate(self, *, history_versions: int, signer: Signer | None = None) -> GateDatabase:
-        """Return what opens the transactions of the gate."""
+        """Return the opener of the gate's transactions."""
         from atom_saas_sync.store.postgresql.gate.desk import GateDatabase
 
         return GateDatabase(self._database, history_versions=history_versions, signer=signer)
 
     def serving(self, signer: Signer | None = None) -> Verifying:
-        """Return what is served, as it must be verified."""
+        """Return the served skills for verification."""
         from atom_saas_sync.store.postgresql.gate.verifying import Verifying
 
         return Verifying(self._database, signer)

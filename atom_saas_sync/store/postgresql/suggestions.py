@@ -1,4 +1,4 @@
-"""Suggestions of shell completion from the database: ids and names with a prefix."""
+"""Suggestions for shell completion from the database: ids and names with a prefix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ABOVE = "\U0010ffff"
 
 
 class _Source(NamedTuple):
-    """Where values of a kind are, and what they mean; ids that are texts come in order, numbers the last first."""
+    """Where values of a kind are, and their meaning; text ids in order, numbers with the last first."""
 
     value: str
     meaning: str
@@ -56,8 +56,7 @@ _SOURCES = {
 def suggestions(address: ServerAddress, kind: str, prefix: str) -> list[tuple[str, str]]:
     """Return values of this kind that begin with `prefix`, each with its meaning.
 
-    At most 200, for which the server has 50 ms: what comes later helps nobody who has pressed the tab key. Empty if
-    there are none, or if the server cannot be asked.
+    At most 200, within 50 ms. Empty if there are none, or if the server is slow or cannot be reached.
     """
     values = {"first": prefix, "end": prefix + _ABOVE}
     try:

@@ -1,4 +1,4 @@
-"""The switch that controls the connection of `watch`, which obeys within one heartbeat."""
+"""The switch that controls the connection of `watch`, which reacts within one heartbeat."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from atom_saas_sync.store.postgresql.audit import write_audit
 from atom_saas_sync.store.postgresql.database import Database
 
 PUT_BACK = "INSERT INTO websocket_state (id) VALUES (1) ON CONFLICT (id) DO NOTHING"
-"""Makes the row if another program has deleted it."""
+"""Creates the row if another program has deleted it."""
 
 
 class WebSocketSwitch:
-    """Writes into websocket_state what the Atom backend's administrators may write there too."""
+    """Writes to websocket_state, like administrators of the Atom backend."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def set(self, *, enabled: bool, actor: str, now: datetime) -> None:
-        """Allow `watch` to connect, or make it poll only."""
+        """Allow `watch` to connect, or restrict it to polling."""
         self._write(f"websocket_enabled = {enabled}", "enable" if enabled else "disable", actor, now)
 
     def reset(self, *, actor: str, now: datetime) -> None:

@@ -1,8 +1,8 @@
-"""The words of a skill, and of what is searched for: one tokeniser for both, so that the server needs no parser.
+"""The words of skills and of search texts: one tokeniser for both, so that the server needs no parser.
 
-Words are what SQLite's index has: runs of letters and digits, without case, and Latin ones without accents. Of scripts
-without spaces each character is a word, and each pair of neighbours one more: the pair finds what stands together,
-where SQLite's index looks for a phrase.
+Words are as in SQLite's index: runs of letters and digits, without case, Latin ones without accents. In scripts without
+spaces, each character is a word, and so is each pair of neighbours: pairs find adjacent characters, for which SQLite's
+index uses phrases.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from atom_saas_sync.core.scripts import ALONE, MARKS
 
-# The name first: if there are too many words, those of the code are left out.
+# The name first: if there are too many words, those of the code are dropped.
 HEAD = (("name", "A"), ("tags", "B"), ("category", "B"), ("description", "C"))
 _CODE = "code"
 
@@ -34,12 +34,15 @@ _is_alone = re.compile(ALONE).match
 _LATIN_MARKS = re.compile("(?<=[A-Za-z])[\u0300-\u036f]+")
 _OTHER_MARKS = re.compile("[\u0300-\u036f]+")
 _MARK_TOKENS = frozenset(chr(code) for first, last in MARKS for code in range(first, last + 1))
-# ASCII in lower case, with blanks for what is neither letter nor digit; other bytes stay.
+# ASCII in lower case, with spaces for anything but letters and digits; other bytes stay.
 _PLAIN = bytes(ord(chr(code).lower()) if chr(code).isalnum() else 32 for code in range(128)) + bytes(range(128, 256))
 
 
 class _Simple(dict[int, str]):
-    """Folds single characters to single ones: `ß` stays, a final sigma is a sigma, Latin letters lose their marks."""
+    """Folds single characters to single ones.
+
+    `ß` stays, a final sigma becomes a sigma, Latin letters lose their marks.
+    """
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
@@ -55,10 +58,10 @@ _simple = _Simple()
 
 
 class Terms(NamedTuple):
-    """What a text is searched by: words that must be there; and the last one, which may go on.
+    """The terms of a search text: words that must occur, and the last one, which may be a prefix.
 
-    `prefix` says where the last one counts as the beginning of a word: `words`, `head`, or nowhere. Of a last term of
-    several words (`os.path`) the last is meant; the others are in `before`.
+    `prefix` says where the last one counts as a prefix: `words`, `head`, or nowhere. If the last term has several words
+    (`os.path`), this is its last word; the others are in `before`.
     """
 
     whole: tuple[str, ...]
@@ -68,7 +71,7 @@ class Terms(NamedTuple):
 
 
 def tokens(text: str) -> list[str]:
-    """Return the words of a text in their order."""
+    """Return the words of a text in order."""
     if text.isascii():
         return text.encode().translate(_PLAIN).decode().split()
     folded = text.encode(errors="replace").decode().translate(_simple)
@@ -77,7 +80,7 @@ def tokens(text: str) -> list[str]:
 
 
 def words(texts: Iterable[str]) -> list[str]:
-    """Return the words and pairs of several texts, each once, those of the first text first; as many as fit."""
+    """Return the distinct words and pairs of several texts, those of the first text first, as many as fit."""
     found: dict[str, None] = {}
     for text in texts:
         if text.isascii():
@@ -86,7 +89,7 @@ def words(texts: Iterable[str]) -> list[str]:
             each = tokens(text)
             found |= dict.fromkeys((*each, *_pairs(each)))
         else:
-            # Most of a long text are ASCII words, and most words come often.
+            # Most words of a long text are ASCII and occur often.
             for chunk in dict.fromkeys(text.encode(errors="replace").translate(_PLAIN).decode().split()):
                 found |= dict.fromkeys(tokens(chunk))
     if max(map(len, found), default=0) * _BYTES_OF_CHARACTER > _LONGEST_WORD:
@@ -95,12 +98,12 @@ def words(texts: Iterable[str]) -> list[str]:
 
 
 def texts_of(fields: Mapping[str, Any]) -> list[str]:
-    """Return what is searched of a skill, as text: each of HEAD, then the code."""
+    """Return the searched texts of a skill: each field of HEAD, then the code."""
     return [" ".join(_leaves(fields.get(name))) for name in (*(name for name, _ in HEAD), _CODE)]
 
 
 def head(texts: Iterable[str]) -> str:
-    """Return the text form of a tsvector with places and weights, for the texts of HEAD."""
+    """Return the text form of a tsvector with positions and weights, for the texts of HEAD."""
     entries: list[str] = []
     place = 0
     for text, (_, weight) in zip(texts, HEAD, strict=False):
@@ -112,7 +115,7 @@ def head(texts: Iterable[str]) -> str:
 
 
 def terms(text: str) -> Terms | None:
-    """Return what a text is searched by; None if it has no words."""
+    """Return the terms of a search text; None if it has no words."""
     typed = [(each, found) for each in text.replace("\0", " ").split()[:_MOST_TERMS] if (found := tokens(each))]
     if not typed:
         return None
@@ -123,7 +126,7 @@ def terms(text: str) -> Terms | None:
 
 
 def _prefix(typed: str) -> str | None:
-    """Return where the last word of what was typed counts as the beginning of a word."""
+    """Return where the last word of a search text counts as a prefix."""
     end = re.split(ALONE, typed)[-1]
     letters = sum(map(str.isalnum, end)) if end else 1
     if letters >= _SHORTEST_PREFIX:
@@ -132,12 +135,12 @@ def _prefix(typed: str) -> str | None:
 
 
 def _pairs(found: list[str]) -> Iterator[str]:
-    """Yield the neighbours among characters that are words of their own, in pairs."""
+    """Yield pairs of neighbouring characters that are words of their own."""
     return (a + b for a, b in pairwise(found) if _is_alone(a) and _is_alone(b))
 
 
 def _leaves(value: object) -> Iterator[str]:
-    """Yield the values of a field without their structure, as SQLite's index has them."""
+    """Yield the values of a field without structure, as in SQLite's index."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -160,7 +163,7 @@ def _cut(word: str) -> str:
 
 
 def _that_fit(found: Iterable[str], most: int) -> list[str]:
-    """Return as many as fit, the first ones. Of nearly all skills that is all, which costs nothing to find out."""
+    """Return the first ones, as many as fit. Nearly all skills fit, which is cheap to find out."""
     words = list(found)
     if sum(map(len, words)) * _BYTES_OF_CHARACTER <= most:
         return words

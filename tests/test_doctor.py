@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import signal
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from conftest import Machine
+from conftest import Machine, wait_until
 from msgspec.structs import replace
 
 from atom_saas_sync.core.diagnosis.findings import DoctorFinding, DoctorSettings, Timers, exit_code
@@ -52,6 +53,7 @@ PLAN = DoctorSettings(
     has_token=True,
     token_expires_at=None,
     api_url="https://api.example",
+    connections=6,
     ws_enabled=True,
     scheduler_enabled=True,
     conflict_strategy="remote_wins",
@@ -82,9 +84,9 @@ class World:
         if what in self.fails:
             raise self.fails[what]
 
-    def look_up(self, url: str) -> int:
+    def look_up(self) -> int:
         if not self.known_names:
-            raise ConnectionFailed(f"could not resolve the host of {url}: Name or service not known")
+            raise ConnectionFailed("could not resolve api.example: Name or service not known")
         return 1
 
     def health(self) -> tuple[int, float | None]:
@@ -444,3 +446,29 @@ def test_each_policy_problem_is_diagnosed(machine: Machine) -> None:
     code, found, _ = findings_of(machine, ATOM_SYNC_POLICY_FILE=str(file), ATOM_SAAS_ENABLED="false")
     assert (code, found["policy"]["verdict"]) == (1, "problem")
     assert "rule 1: admission: invalid value 'oben'" in found["policy"]["message"]
+
+
+def test_health_list_and_websocket_are_asked_side_by_side(machine: Machine) -> None:
+    machine.sandbox.fault("hang", endpoint="health")
+    with machine.started("doctor", "--json") as process:
+        wait_until(lambda: {each.endpoint for each in machine.sandbox.requests()} == {"health", "list", "ws"})
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+
+
+def test_with_one_connection_they_are_asked_in_turn_over_the_same_one(machine: Machine) -> None:
+    machine.sandbox.set_clock_offset(0)
+    _, found, _ = findings_of(machine, ATOM_SAAS_SYNC_CONNECTIONS="1")
+    assert [found[check]["verdict"] for check in ("http", "clock", "api", "websocket")] == ["ok"] * 4
+    assert [each.endpoint for each in machine.sandbox.requests()] == ["health", "list", "ws"]
+    assert machine.sandbox.counters()["connections"] == 2, "the WebSocket has its own"
+
+
+@pytest.mark.parametrize("connections", ["1", "2", "6"])
+def test_the_first_problem_is_reported_no_matter_which_answer_comes_first(machine: Machine, connections: str) -> None:
+    """A body that never ends says nothing: the status alone counts."""
+    machine.sandbox.fault("hang", endpoint="list", value="body")
+    machine.sandbox.fault("error", endpoint="health", status=503)
+    code, found, _ = findings_of(machine, ATOM_SAAS_SYNC_CONNECTIONS=connections, ATOM_SAAS_API_TIMEOUT_SECONDS="1")
+    assert (code, found["http"]["verdict"], found["api"]["verdict"]) == (1, "problem", "ok")
+    assert found["websocket"]["verdict"] == "ok"

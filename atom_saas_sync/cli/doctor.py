@@ -58,6 +58,8 @@ def doctor(
 
 
 def _examine(options: GlobalOptions) -> list[DoctorFinding]:
+    from contextlib import closing
+
     from atom_saas_sync.cli.runtime import RunClock, name_host, settings_of
     from atom_saas_sync.config import require_agreement
     from atom_saas_sync.core.diagnosis.findings import DoctorSettings
@@ -86,6 +88,7 @@ def _examine(options: GlobalOptions) -> list[DoctorFinding]:
         has_token=bool(token),
         token_expires_at=expires_at(token),
         api_url=settings.api_url,
+        connections=settings.connections,
         ws_enabled=settings.ws_enabled,
         scheduler_enabled=settings.scheduler_enabled,
         conflict_strategy=settings.conflict_strategy,
@@ -95,7 +98,7 @@ def _examine(options: GlobalOptions) -> list[DoctorFinding]:
         policy_problems=_policy_problems(settings),
     )
     stop = RunClock()
-    with stop.caught(), stop.cutting(network.stop):
+    with closing(network), stop.caught(), stop.cutting(network.stop):
         return diagnose(plan, network=network, store=_Store(settings), host=_Host(), now=_now())
 
 

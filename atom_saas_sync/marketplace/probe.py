@@ -10,16 +10,18 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from atom_saas_sync.errors import ConnectionFailed, Interrupted, RateLimited
+from atom_saas_sync.errors import BadResponse, ConnectionFailed, Interrupted, MarketplaceTimeout, RateLimited
+from atom_saas_sync.marketplace.bodies import read_courtesy
 from atom_saas_sync.marketplace.connections import Connections
 from atom_saas_sync.marketplace.dialects import Dialect
 from atom_saas_sync.marketplace.heads import http_date, redirect_target
 
 _MOST_SECONDS = 10.0
+_HTTP_REQUESTS = 2  # the health route and the list; the WebSocket has a connection of its own
 
 
 class Probe:
-    """Sends diagnostic requests to the marketplace, one at a time."""
+    """Sends diagnostic requests to the marketplace. After `look_up`, threads may share it."""
 
     def __init__(
         self,
@@ -44,12 +46,22 @@ class Probe:
         self._ca_file = ca_file
         self._take = take
         self._now = now
-        self._cut: Callable[[int], object] | None = None
+        self._connections: Connections | None = None
+        self._cuts: list[Callable[[int], object]] = []
         self._stopped_by = 0
 
-    def look_up(self, url: str) -> int:
-        """Return the number of addresses of `url`. Raises ConnectionFailed, MarketplaceTimeout, Interrupted."""
-        with self._connected(url) as connections:
+    def close(self) -> None:
+        """Close all connections."""
+        if self._connections is not None:
+            self._connections.close()
+
+    def look_up(self) -> int:
+        """Return the number of addresses of the marketplace's host.
+
+        Raises ConfigError, ConnectionFailed, MarketplaceTimeout, Interrupted.
+        """
+        connections = self._opened()
+        with self._cut_by(connections.stop):
             return connections.look_up(self._timeout)
 
     def health(self) -> tuple[int, float | None]:
@@ -93,39 +105,41 @@ class Probe:
     def stop(self, signal_number: int) -> None:
         """Abort all current and future requests with Interrupted. A signal handler may call it."""
         self._stopped_by = signal_number
-        if self._cut is not None:
-            self._cut(signal_number)
+        for cut in tuple(self._cuts):
+            cut(signal_number)
 
     def _get(self, url: str, headers: dict[str, str] | None = None) -> httpx.Response:
-        """Send one request. Does not read the body and follows no redirect, so that the token stays with its origin."""
+        """Send one request. Follows no redirect, so that the token stays with its origin."""
         self._take_request()
         request = httpx.Request("GET", url, headers=headers)
-        with (
-            self._connected(url) as connections,
-            connections.exchange(request, f"GET {urlsplit(url).path}", self._timeout) as response,
-        ):
-            if response.has_redirect_location and redirect_target(request.url, response.headers) is None:
-                raise ConnectionFailed(f"{request.url.host} redirects to an invalid address")
-            return response
-
-    @contextmanager
-    def _connected(self, url: str) -> Iterator[Connections]:
-        connections = Connections(url, self._ca_file, most=1)
+        connections, response = self._opened(), None
         try:
-            with self._cut_by(connections.stop):
-                yield connections
-        finally:
-            connections.close()
+            with (
+                self._cut_by(connections.stop),
+                connections.exchange(request, f"GET {urlsplit(url).path}", self._timeout) as response,
+            ):
+                if response.has_redirect_location and redirect_target(request.url, response.headers) is None:
+                    raise ConnectionFailed(f"{request.url.host} redirects to an invalid address")
+                read_courtesy(response)  # only so that the connection can be used again
+        except (BadResponse, MarketplaceTimeout):
+            if response is None:
+                raise
+        return response
+
+    def _opened(self) -> Connections:
+        if self._connections is None:
+            self._connections = Connections(self._api_url, self._ca_file, most=_HTTP_REQUESTS)
+        return self._connections
 
     @contextmanager
     def _cut_by(self, cut: Callable[[int], object]) -> Iterator[None]:
-        self._cut = cut
+        self._cuts.append(cut)
         try:
             if self._stopped_by:
                 cut(self._stopped_by)
             yield
         finally:
-            self._cut = None
+            self._cuts.remove(cut)
 
     def _take_request(self) -> None:
         wait = self._take()

@@ -6,9 +6,10 @@ one finding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from atom_saas_sync.core.diagnosis.configuration import configuration
 from atom_saas_sync.core.diagnosis.database import broken, disk, ids, integrity, other_marketplace, revision
@@ -22,10 +23,10 @@ from atom_saas_sync.model.server import ServerFacts
 
 
 class Network(Protocol):
-    """Single requests to the marketplace."""
+    """Single requests to the marketplace. After `look_up`, threads may share it."""
 
-    def look_up(self, url: str) -> int:
-        """Return how many addresses the host of a URL has."""
+    def look_up(self) -> int:
+        """Return how many addresses the marketplace's host has."""
 
     def health(self) -> tuple[int, float | None]:
         """Return the status of the health route, and how far the marketplace's clock is ahead of ours."""
@@ -84,7 +85,7 @@ def diagnose(plan: DoctorSettings, *, network: Network, store: Store, host: Host
 
 def _reachability(plan: DoctorSettings, network: Network) -> Iterator[DoctorFinding]:
     try:
-        network.look_up(plan.api_url)
+        network.look_up()
     except ConnectionFailed as error:
         yield DoctorFinding(
             "dns", "problem", error.message, "check ATOM_SAAS_API_URL for typos, and the resolver: `resolvectl status`"
@@ -92,24 +93,43 @@ def _reachability(plan: DoctorSettings, network: Network) -> Iterator[DoctorFind
         yield skipped("http", "the marketplace's name is not known")
         return
     yield DoctorFinding("dns", "ok", "the marketplace's host name resolves")
-    try:
-        status, skew = network.health()
-        yield health_route(status)
-        if skew is not None:
-            yield clock(skew)
-        token = token_accepted(network.skills())
-        yield token
-    except MarketplaceError as error:
-        yield DoctorFinding("http", "problem", error.message, hint_for(error))
+    questions: list[Callable[[], Any]] = [network.health, network.skills]
+    if plan.ws_enabled:
+        questions.append(network.websocket)
+    with _asked(questions, plan.connections) as (health, skills, *websocket):
+        try:
+            status, skew = health()
+            yield health_route(status)
+            if skew is not None:
+                yield clock(skew)
+            token = token_accepted(skills())
+            yield token
+        except MarketplaceError as error:
+            yield DoctorFinding("http", "problem", error.message, hint_for(error))
+            return
+        if websocket and token.verdict == "ok":
+            yield _websocket(websocket[0])
+
+
+@contextmanager
+def _asked(questions: list[Callable[[], Any]], connections: int) -> Iterator[list[Callable[[], Any]]]:
+    """Ask so many questions at a time; yield functions that wait for the answers. With one, ask when it is needed."""
+    if connections == 1:
+        yield questions
         return
-    if plan.ws_enabled and token.verdict == "ok":
-        yield _websocket(network)
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(min(connections, len(questions)), thread_name_prefix="doctor")
+    try:
+        yield [pool.submit(question).result for question in questions]
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _websocket(network: Network) -> DoctorFinding:
+def _websocket(connect: Callable[[], object]) -> DoctorFinding:
     hint = "check ATOM_SAAS_WS_URL, and that firewall and proxy allow WebSockets; polling continues"
     try:
-        network.websocket()
+        connect()
     except (MarketplaceError, ConfigError) as error:
         return DoctorFinding("websocket", "problem", error.message, hint)
     return DoctorFinding("websocket", "ok", "the WebSocket connects")

@@ -37,6 +37,8 @@ class DoctorSettings(Struct, frozen=True):
     has_token: bool
     token_expires_at: datetime | None
     api_url: str
+    connections: int
+    """The largest number of requests at a time."""
     ws_enabled: bool
     scheduler_enabled: bool
     conflict_strategy: str

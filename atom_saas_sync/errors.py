@@ -173,7 +173,10 @@ class TooLarge(BadResponse):
 
 
 class NoRoom(MarketplaceError):
-    """A page that was fetched ahead found no room beside the others; it is fetched again in its turn. Never shown."""
+    """A page that was fetched ahead found no room beside the others, or is no longer needed. Never shown.
+
+    If it is needed, it is fetched again in its turn.
+    """
 
     transient = False
 

@@ -67,7 +67,7 @@ class FakeClock:
     def monotonic(self) -> float:
         return self.elapsed
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float, over: threading.Event | None = None) -> None:  # noqa: ARG002 - it takes no time
         self.slept.append(seconds)
         self.move(seconds=seconds)
 

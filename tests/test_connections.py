@@ -8,11 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Machine, wait_until
+from conftest import FakeClock, Machine, wait_until
 from database_rules import check_rules
+from watch_support import PATIENCE, watching
 
 from atom_saas_sync.core.deletions import MaxDelete
+from atom_saas_sync.errors import AtomSyncError
+from atom_saas_sync.marketplace.client import MarketplaceClient
+from atom_saas_sync.marketplace.sharing import SharedConnections
 from atom_saas_sync.sandbox import Sandbox
+from atom_saas_sync.usecases.walk import PageSource, Walk
 
 SKILLS, PAGE, PAGES = 60, 5, 12
 LATENCY = 0.03
@@ -26,7 +31,24 @@ def far(tmp_path: Path) -> Iterator[Machine]:
         machine = Machine(sandbox, tmp_path)
         machine.follow_clock()
         yield machine
-    wait_until(lambda: not any(thread.name == "fetch-ahead" for thread in threading.enumerate()))
+    no_thread_is_left()
+
+
+def no_thread_is_left() -> None:
+    wait_until(lambda: not any(thread.name == "fetch-ahead" for thread in threading.enumerate()), PATIENCE / 2)
+
+
+class WaitingClock(FakeClock):
+    """A clock whose pauses last until they are over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sleeping = threading.Event()
+
+    def sleep(self, seconds: float, over: threading.Event | None = None) -> None:
+        self.sleeping.set()
+        assert over is not None and over.wait(PATIENCE)
+        super().sleep(seconds, over)
 
 
 def cached(machine: Machine) -> int:
@@ -148,3 +170,98 @@ def test_a_confirmation_that_fails_deletes_only_what_is_proved_gone(far: Machine
     proved = {each.path.rpartition("/")[2] for each in far.sandbox.requests("skill") if each.status == 404}
     assert gone[3] in left
     assert left == {*far.sandbox.skill_ids(), *gone} - proved
+
+
+def test_the_end_of_a_walk_ends_the_pauses_of_its_pages(far: Machine) -> None:
+    clock = far.clock = WaitingClock()
+    far.sandbox.fault("error", endpoint="list", page=2, status=503, times=1)
+    with far.client() as (client, _):
+        source = PageSource(client, clock, {}, PAGE)
+        walk = Walk(source, records={}, page_size=PAGE, connections=2, check=lambda: None)
+        with walk.pages() as pages:
+            next(pages)
+            assert clock.sleeping.wait(PATIENCE)
+        no_thread_is_left()
+    assert asked_pages(far).count(2) == 1
+
+
+def test_a_refused_token_ends_the_pauses_of_other_pages(far: Machine) -> None:
+    far.clock = WaitingClock()
+    far.sandbox.fault("error", endpoint="list", page=2, status=503, times=1)
+    far.sandbox.fault("error", endpoint="list", page=3, status=401)
+    assert far.pull(page_size=PAGE, connections=6).exit_code == 77
+    assert asked_pages(far).count(2) == 1
+
+
+def test_a_refused_token_ends_the_pauses_of_other_confirmations(far: Machine) -> None:
+    far.pull(page_size=PAGE)
+    first, second = far.sandbox.skill_ids()[:2]
+    for skill_id in (first, second):
+        far.sandbox.delete_skill(skill_id)
+    far.clock = WaitingClock()
+    far.sandbox.fault("error", endpoint="skill", skill_id=first, status=503, times=1)
+    far.sandbox.fault("error", endpoint="skill", skill_id=second, status=401)
+    report = far.pull(page_size=PAGE, connections=6, max_delete=MaxDelete(number=2))
+    assert (report.exit_code, cached(far)) == (77, SKILLS)
+
+
+# One bound for the process
+
+
+def test_clients_of_one_process_share_their_connections(far: Machine) -> None:
+    shared = SharedConnections()
+    found: list[str] = []
+
+    def ask(skill_ids: list[str]) -> None:
+        with (
+            shared.lend(far.sandbox.url, None, most=2) as connections,
+            far.client(connections=connections) as (client, _),
+        ):
+            found.extend(skill_id for skill_id in skill_ids if client.get_skill(skill_id) is not None)
+
+    ids = far.sandbox.skill_ids()[:24]
+    threads = [threading.Thread(target=ask, args=(ids[first::8],)) for first in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert sorted(found) == sorted(ids)
+    assert far.sandbox.counters()["connections_max"] == 2
+    assert far.sandbox.wait_for(lambda: far.sandbox.counters()["connections_open"] == 0), "closed by the last"
+
+
+def test_a_client_that_waits_for_a_connection_still_has_its_deadline(far: Machine) -> None:
+    ended: dict[str, str] = {}
+    with (
+        SharedConnections().lend(far.sandbox.url, None, most=1) as connections,
+        far.client(connections=connections, timeout_seconds=2 * PATIENCE) as (first, _),
+        far.client(connections=connections, timeout_seconds=2 * PATIENCE, deadline=far.clock.elapsed + 9) as (
+            second,
+            _,
+        ),
+    ):
+
+        def ask(client: MarketplaceClient, endpoint: str) -> None:
+            try:
+                client.list_skills(1, PAGE) if endpoint == "list" else client.get_skill(far.sandbox.skill_ids()[0])
+            except AtomSyncError as error:
+                ended[endpoint] = error.kind
+
+        far.sandbox.fault("hang", endpoint="list")
+        asking = [threading.Thread(target=ask, args=each) for each in ((first, "list"), (second, "skill"))]
+        asking[0].start()
+        wait_until(lambda: far.sandbox.requests("list"))
+        asking[1].start()
+        far.clock.move(seconds=10)
+        asking[1].join(PATIENCE)
+        assert ended == {"skill": "deadline"}
+        first.stop(signal.SIGTERM)
+        asking[0].join(PATIENCE)
+    assert ended["list"] == "interrupted"
+    assert far.sandbox.requests("skill") == []
+
+
+def test_the_websocket_of_watch_counts_as_one_connection(far: Machine) -> None:
+    with watching(far, ATOM_SAAS_SYNC_BATCH_SIZE=str(PAGE), ATOM_SAAS_SYNC_CONNECTIONS="2"):
+        assert cached(far) == SKILLS
+        assert far.sandbox.counters()["connections_max"] == 1

@@ -42,13 +42,16 @@ class Marketplace:
         self._sizes = sizes or []
         self._changed = threading.Condition()
         self._under_way: set[int] = set()
+        self._over: set[int] = set()
+        self.paused: set[int] = set()
+        """Pages whose request is in a pause until it is told that it is over."""
         self.held: set[int] = set()
         """Pages that are not answered as long as they are in here."""
         self.errors: dict[int, BaseException] = {}
         self.asked: list[int] = []
         self.most_at_once = 0
 
-    def __call__(self, number: int, admit: Callable[[int], bool]) -> FetchedPage:
+    def __call__(self, number: int, admit: Callable[[int], bool], over: threading.Event) -> FetchedPage:
         with self._changed:
             self.asked.append(number)
             self._under_way.add(number)
@@ -59,12 +62,17 @@ class Marketplace:
             finally:
                 self._under_way.discard(number)
                 self._changed.notify_all()
+        if number in self.paused:
+            assert over.wait(2 * PATIENCE)
+            raise NoRoom("")
         if number in self.errors:
             raise self.errors.pop(number)
         size = self._sizes[number - 1] if self._sizes else 0
         for received in (size // 2, size):
             if not admit(received):
+                self._note_over(number)
                 raise NoRoom("")
+        self._note_over(number)
         return FetchedPage((), None, number=number, size_bytes=size)
 
     def _is_next(self, number: int) -> bool:
@@ -77,6 +85,16 @@ class Marketplace:
     def wait_until_asked(self, *numbers: int) -> None:
         with self._changed:
             assert self._changed.wait_for(lambda: set(numbers) <= set(self.asked), PATIENCE)
+
+    def wait_until_over(self, number: int) -> None:
+        """Wait until a page has been received, or has found no room."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: number in self._over, PATIENCE)
+
+    def _note_over(self, number: int) -> None:
+        with self._changed:
+            self._over.add(number)
+            self._changed.notify_all()
 
     def answer(self, number: int) -> None:
         with self._changed:
@@ -172,7 +190,7 @@ def test_all_pages_but_the_awaited_one_share_one_limit_of_bytes(sizes: list[int]
     alive: dict[int, int] = {}
     lock = threading.Lock()
 
-    def fetch(number: int, admit: Callable[[int], bool]) -> FetchedPage:
+    def fetch(number: int, admit: Callable[[int], bool], over: threading.Event) -> FetchedPage:
         def counted(size: int) -> bool:
             nonlocal most
             if not admit(size):
@@ -182,7 +200,7 @@ def test_all_pages_but_the_awaited_one_share_one_limit_of_bytes(sizes: list[int]
                 most = max(most, sum(alive.values()))
             return True
 
-        return marketplace(number, counted)
+        return marketplace(number, counted, over)
 
     with closing(Prefetcher(fetch, connections=connections, check=lambda: None)) as pages:
         pages.allow(len(sizes))
@@ -272,3 +290,28 @@ def test_check_ends_a_wait() -> None:
         marketplace.answer(1)
     assert stopped.is_set()
     assert all_end()
+
+
+def test_closing_ends_pauses_at_once() -> None:
+    marketplace = Marketplace()
+    marketplace.paused = {2}
+    marketplace.errors[3] = TokenRefused("no")
+    with closing(prefetcher(marketplace, 3)) as pages:
+        pages.allow(60)
+        assert list(taken(pages, 1)) == [1]
+        assert list(taken(pages, 1)) == [TokenRefused]
+        marketplace.wait_until_asked(2)
+    assert all_end()
+
+
+def test_a_page_without_room_makes_way_for_a_request_of_the_consumer() -> None:
+    marketplace = Marketplace(sizes=[16 * MIB] * 3)
+    with closing(prefetcher(marketplace, 1)) as pages:
+        pages.allow(3)
+        assert pages.take().number == 1
+        marketplace.wait_until_asked(2)
+        with pages.making_way():
+            marketplace.wait_until_over(2)
+            assert marketplace.asked == [1, 2]
+        assert list(taken(pages, 2)) == [2, 3]
+    assert marketplace.asked == [1, 2, 2, 3]

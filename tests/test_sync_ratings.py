@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -262,9 +263,9 @@ def test_sending_stays_below_the_declared_limit(machine: Machine, slowly: Sandbo
     answered: list[list[int]] = []  # until each sleep; 0 is on its way
 
     class WatchingClock(FakeClock):
-        def sleep(self, seconds: float) -> None:
+        def sleep(self, seconds: float, over: threading.Event | None = None) -> None:
             answered.append(answers())
-            super().sleep(seconds)
+            super().sleep(seconds, over)
 
     def answers() -> list[int]:
         return [each.status for each in machine.sandbox.requests("ratings")]

@@ -22,7 +22,7 @@ def page_of(number: int, skill_ids: list[str], total: int | None) -> FetchedPage
 
 def walked(page: Callable[[int], FetchedPage], *, page_size: int) -> Walk:
     """Walk to the end, with one connection."""
-    walk = Walk(lambda number, _: page(number), records={}, page_size=page_size, connections=1, check=lambda: None)
+    walk = Walk(lambda number, *_: page(number), records={}, page_size=page_size, connections=1, check=lambda: None)
     with walk.pages() as pages:
         for each in pages:
             assert isinstance(each, FetchedPage)

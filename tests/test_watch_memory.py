@@ -43,7 +43,11 @@ def peak_of_watch(machine: Machine, message: str, page: str, enough: Callable[[]
     flood = [b'{"type":"skill_update","data":%s}' % skill("flood", name, CONTENTS[message]) for name in ("a", "b")]
     listed = [skill(f"s{number}", "n", PAGES[page]) for number in range(2000)]
     with scripted_marketplace(listed) as market, deaf_flood(b"".join(map(text_frame, flood))) as port:
-        variables = {"ATOM_SAAS_API_URL": market.url, "ATOM_SAAS_WS_URL": f"ws://127.0.0.1:{port}"}
+        variables = {
+            "ATOM_SAAS_API_URL": market.url,
+            "ATOM_SAAS_WS_URL": f"ws://127.0.0.1:{port}",
+            "PYTHONUTF8": "1",  # a real start: a fork begins with the memory of what it is forked from
+        }
         with machine.started("watch", ATOM_SAAS_SYNC_BATCH_SIZE="1000", **variables) as process:
             wait_until(lambda: tables_exist(machine) and enough(), 120)
             status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")

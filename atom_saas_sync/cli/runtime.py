@@ -173,9 +173,13 @@ class RunClock:
         """Return monotonic seconds."""
         return time.monotonic()
 
-    def sleep(self, seconds: float | None) -> None:
-        """Wait (forever if `seconds` is None); a signal ends it with Interrupted."""
-        self._event.wait(seconds)
+    def sleep(self, seconds: float | None, over: threading.Event | None = None) -> None:
+        """Wait (forever if `seconds` is None), until `over` is set at most; a signal ends it with Interrupted."""
+        if over is None:
+            self._event.wait(seconds)
+        else:
+            with self.cutting(lambda _number: over.set()):
+                over.wait(seconds)
         self.check()
 
     def stop(self, number: int = signal.SIGTERM) -> None:
@@ -308,27 +312,26 @@ def check_network(settings: Settings) -> None:
 
 @contextmanager
 def marketplace_client(settings: Settings, budget: Budget, clock: RunClock) -> Iterator[MarketplaceClient]:
-    """Open the client for the configured marketplace."""
+    """Open a client for the configured marketplace; its connections are shared with the process's other clients."""
     import random
 
     from atom_saas_sync.config import require_token
     from atom_saas_sync.marketplace.client import MarketplaceClient
     from atom_saas_sync.marketplace.dialects import DIALECTS
+    from atom_saas_sync.marketplace.sharing import shared_connections
 
-    client = MarketplaceClient(
-        base_url=settings.api_url,
-        token=require_token(settings).reveal(),
-        instance_id=settings.instance_id,
-        dialect=DIALECTS[settings.dialect],
-        timeout_seconds=settings.timeout_seconds,
-        clock=clock,
-        budget=budget,
-        random=random.random,
-        deadline=clock.deadline,
-        ca_file=settings.ca_file,
-    )
-    try:
+    with shared_connections.lend(settings.api_url, settings.ca_file, most=settings.connections) as connections:
+        client = MarketplaceClient(
+            base_url=settings.api_url,
+            token=require_token(settings).reveal(),
+            instance_id=settings.instance_id,
+            dialect=DIALECTS[settings.dialect],
+            timeout_seconds=settings.timeout_seconds,
+            clock=clock,
+            budget=budget,
+            random=random.random,
+            deadline=clock.deadline,
+            connections=connections,
+        )
         with clock.cutting(client.stop):
             yield client
-    finally:
-        client.close()

@@ -66,12 +66,18 @@ def watch(
         note("ATOM_SAAS_ENABLED is false: local only, nothing to follow")
         return
     require_token(settings)
+    settings = _beside_the_link(settings)
     runtime.check_network(settings)
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTION, 20, 20)
     _share_one_heap()
     clock = runtime.RunClock()
     with ExitStack() as stack:
         _Service(options, settings, clock, supervisor, jobs=jobs, waits=wait).run(stack)
+
+
+def _beside_the_link(settings: Settings) -> Settings:
+    """Return the settings with one connection less, for the WebSocket."""
+    return replace(settings, connections=max(1, settings.connections - settings.ws_enabled))
 
 
 def _share_one_heap() -> None:
@@ -236,7 +242,7 @@ class _Service:
         self._supervisor.reloading()
         old = self._settings
         try:
-            settings = await asyncio.to_thread(runtime.settings_of, self._options)
+            settings = _beside_the_link(await asyncio.to_thread(runtime.settings_of, self._options))
             require_token(settings)
             await asyncio.to_thread(self._refuse_other_marketplace, settings)
         except AtomSyncError as error:

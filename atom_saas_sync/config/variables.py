@@ -111,7 +111,7 @@ VARIABLES = (
         "connections",
         number(1, 10),
         "a whole number from 1 to 10",
-        "largest number of requests at a time",
+        "largest number of requests at a time, in the whole process",
         "6",
     ),
     Variable(

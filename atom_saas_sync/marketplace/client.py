@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from atom_saas_sync.errors import (
     ApiError,
     BadResponse,
 )
+from atom_saas_sync.marketplace.connections import Connections
 from atom_saas_sync.marketplace.dialects import Dialect
 from atom_saas_sync.marketplace.requests import Budget, Clock, Requests
 from atom_saas_sync.model import (
@@ -48,11 +50,13 @@ class MarketplaceClient:
         random: Callable[[], float],
         deadline: float | None = None,
         ca_file: Path | None = None,
+        connections: Connections | None = None,
     ) -> None:
         """Create a client. Raises ConfigError if the address or the proxy in the environment is not usable.
 
         At `deadline` on the monotonic clock, all waiting ends with DeadlineReached. `random` returns numbers from 0
-        to 1 for the jitter.
+        to 1 for the jitter. `connections` may be shared with other clients; their owner closes
+        them.
         """
         self._dialect = dialect
         self._requests = Requests(
@@ -65,12 +69,13 @@ class MarketplaceClient:
             random=random,
             deadline=deadline,
             ca_file=ca_file,
+            connections=connections,
         )
         self._base_url = self._requests.base_url
         self.statistics = self._requests.statistics
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections that are not shared."""
         self._requests.close()
 
     def stop(self, signal_number: int) -> None:
@@ -85,6 +90,7 @@ class MarketplaceClient:
         *,
         intact: bool = False,
         admit: Callable[[int], bool] | None = None,
+        over: threading.Event | None = None,
     ) -> FetchedPage:
         """Fetch one page of the list; without items if it still matches `etag`.
 
@@ -100,6 +106,7 @@ class MarketplaceClient:
                 partial(parse_skill_page, page=page, page_size=page_size),
                 intact=intact,
                 admit=admit,
+                over=over,
             )
         except ApiError as error:
             if error.status == httpx.codes.NOT_FOUND:

@@ -31,6 +31,7 @@ from atom_saas_sync.marketplace.tls import cause_of, is_of_tls, tls_context
 MOST_INTERIM_ANSWERS = 8
 ERROR_BODY_SECONDS = 2.0
 _KEPT_SECONDS = 5.0
+_CHECKED_SECONDS = 0.2
 _NEXT_ADDRESS_SECONDS = 0.25  # RFC 8305, section 5
 
 _FINAL_ANSWER = re.compile(rb"HTTP/1\.[01] [2-9]")
@@ -270,11 +271,12 @@ class Connections:
     """Connections to the origin of one URL, through a proxy if `proxy_for` says so. Threads may share them."""
 
     def __init__(self, url: str, ca_file: Path | None, *, most: int) -> None:
-        """Keep at most `connections` connections.
+        """Keep at most `most` connections.
 
         Raises ConfigError if the host name, the certificate authorities or the proxy in the environment are not usable.
         """
         self._network = _Network()
+        self._turns = threading.Semaphore(most)
         self._proxy = proxy_for(url)
         try:
             self._host = httpx.URL(url).host  # an xn-- name is decoded only when it is asked for
@@ -299,6 +301,17 @@ class Connections:
     def stop(self, signal_number: int) -> None:
         """Abort all current and future exchanges with Interrupted. A signal handler may call it."""
         self._network.stop(signal_number)
+
+    @contextmanager
+    def turn(self, check: Callable[[], None]) -> Iterator[None]:
+        """Wait until a connection is free, and hold it in the block. `check` is called while waiting, and may raise."""
+        while not self._turns.acquire(timeout=_CHECKED_SECONDS):
+            self._network.check()
+            check()
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     def look_up(self, seconds: float) -> int:
         """Return the number of addresses of the host. Raises ConnectionFailed and MarketplaceTimeout."""

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -24,6 +25,7 @@ from atom_saas_sync.errors import (
     DeadlineReached,
     MarketplaceError,
     MarketplaceTimeout,
+    NoRoom,
     RateLimited,
     TokenRefused,
     TooLarge,
@@ -59,8 +61,8 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Return the monotonic time in seconds."""
 
-    def sleep(self, seconds: float) -> None:
-        """Wait."""
+    def sleep(self, seconds: float, over: threading.Event | None = None) -> None:
+        """Wait, until `over` is set at most."""
 
 
 class Budget(Protocol):
@@ -133,6 +135,7 @@ class Requests:
         random: Callable[[], float],
         deadline: float | None,
         ca_file: Path | None,
+        connections: Connections | None = None,
     ) -> None:
         """Take the arguments of `MarketplaceClient`."""
         self.base_url = base_url.rstrip("/")
@@ -142,6 +145,7 @@ class Requests:
         self._random = random
         self._deadline = deadline
         self._refused: TokenRefused | None = None
+        self._refusal = threading.Event()
         self._paused = (float("-inf"), 0)
         self.statistics = Statistics()
         self._token = token
@@ -151,11 +155,13 @@ class Requests:
             "Accept-Encoding": "gzip, zstd",
             "User-Agent": f"atom-sync/{__version__}",
         }
-        self._connections = Connections(base_url, ca_file, most=MAX_CONNECTIONS)
+        self._connections = connections or Connections(base_url, ca_file, most=MAX_CONNECTIONS)
+        self._shares = connections is not None
 
     def close(self) -> None:
-        """Close all connections."""
-        self._connections.close()
+        """Close all connections that are not shared."""
+        if not self._shares:
+            self._connections.close()
 
     def stop(self, signal_number: int) -> None:
         """Abort all current and future requests with Interrupted. A signal handler may call it."""
@@ -171,11 +177,12 @@ class Requests:
         *,
         intact: bool = True,
         admit: Callable[[int], bool] | None = None,
+        over: threading.Event | None = None,
     ) -> tuple[Answer, Parsed | None]:
         """Fetch and parse; None instead of the parsed value if it still matches `etag`.
 
         With `intact`, a body that is not UTF-8 is retried; the last one is parsed as it is. `admit` tells whether there
-        is room for a body of that size; if not, this raises NoRoom.
+        is room for a body of that size; if not, this raises NoRoom, and as soon as `over` is set, instead of a pause.
         """
         condition = {"If-None-Match": etag} if etag is not None and usable_etag(etag) else {}
         attempts = 0
@@ -184,12 +191,12 @@ class Requests:
             nonlocal attempts
             attempts += 1
             try:
-                answer = self.send(endpoint, "GET", path, params=params, headers=condition, admit=admit)
+                answer = self.send(endpoint, "GET", path, params=params, headers=condition, admit=admit, over=over)
             except ApiError as error:
                 if not condition or error.status not in _TOO_LARGE_A_HEAD:
                     raise
                 condition.clear()
-                answer = self.send(endpoint, "GET", path, params=params, admit=admit)
+                answer = self.send(endpoint, "GET", path, params=params, admit=admit, over=over)
             if answer.not_modified:
                 if not condition:  # nobody may take it for "there is none"
                     raise BadResponse(f"GET {path}: 'not modified' (304), although the request had no condition")
@@ -209,15 +216,15 @@ class Requests:
                     )
                 raise
 
-        return self.retrying(attempt)
+        return self.retrying(attempt, over)
 
-    def retrying(self, attempt: Callable[[], Parsed]) -> Parsed:
+    def retrying(self, attempt: Callable[[], Parsed], over: threading.Event | None = None) -> Parsed:
         """Call `attempt` until it succeeds, fails permanently, or has failed after RETRIES retries."""
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(RETRIES + 1),
             retry=tenacity.retry_if_exception(_is_transient),
             wait=self._wait_before_retry,
-            sleep=self._sleep,
+            sleep=partial(self._sleep, over=over),
             before_sleep=self._before_retry,
             reraise=True,
         )
@@ -236,10 +243,14 @@ class Requests:
         pause = float(2 ** (state.attempt_number - 1)) * (0.75 + self._random() / 2)
         return max(pause, min(asked, LONGEST_RETRY_AFTER))
 
-    def _sleep(self, seconds: float) -> None:
+    def _sleep(self, seconds: float, over: threading.Event | None) -> None:
+        """Wait. A token that is refused meanwhile ends it with TokenRefused, and `over` with NoRoom."""
         if self._deadline is not None and self._clock.monotonic() + seconds > self._deadline:
             raise DeadlineReached(_DEADLINE)
-        self._clock.sleep(seconds)
+        self._clock.sleep(seconds, over or self._refusal)
+        if over is not None and over.is_set():
+            raise NoRoom("it is no longer needed")
+        self._raise_if_refused()
 
     def _pause_others(self, seconds: float | None) -> None:
         """Keep the other threads from sending while this one waits as long as the marketplace asked for."""
@@ -247,20 +258,20 @@ class Requests:
         if seconds and end > self._paused[0]:
             self._paused = (end, threading.get_ident())
 
-    def _wait_for_pause(self) -> None:
+    def _wait_for_pause(self, over: threading.Event | None) -> None:
         end, asked = self._paused
         wait = end - self._clock.monotonic()
         if wait > 0 and asked != threading.get_ident():
-            self._sleep(wait)
+            self._sleep(wait, over)
 
-    def _wait_for_budget(self) -> None:
+    def _wait_for_budget(self, over: threading.Event | None) -> None:
         while (wait := self._budget.take(self._clock.now())) > 0:
             if wait > LONGEST_WAIT_FOR_BUDGET:
                 raise RateLimited(
                     f"the request budget is used up; the next request is available in {wait:.0f} s",
                     hint="try again later; the next run continues where this one stopped",
                 )
-            self._sleep(wait)
+            self._sleep(wait, over)
 
     def send(
         self,
@@ -273,21 +284,32 @@ class Requests:
         body: bytes | None = None,
         accepted: frozenset[int] = frozenset(),
         admit: Callable[[int], bool] | None = None,
+        over: threading.Event | None = None,
     ) -> Answer:
         """Send a request, following redirects; a status in `accepted` is not an error."""
         what = f"{method} {path}"  # of the first request, so that messages contain nothing from a redirect
         url = httpx.URL(f"{self.base_url}{path}", params=params or None)
         for _ in range(MAX_REDIRECTS + 1):
-            self._wait_for_pause()
-            self._wait_for_budget()
-            if self._refused is not None:  # by a response to another thread, or before a retry
-                raise TokenRefused(self._refused.message, hint=self._refused.hint)
+            self._wait_for_pause(over)
+            self._wait_for_budget(over)
             request = httpx.Request(method, url, headers={**self._headers, **(headers or {})}, content=body)
-            answer = self._exchange(endpoint, request, what, accepted, admit)
+            with self._connections.turn(self._check):
+                self._check()
+                answer = self._exchange(endpoint, request, what, accepted, admit)
             if answer.status not in _REDIRECTS:
                 return answer
             url = _redirect_target(what, url, answer)
         raise _permanent(BadResponse(f"{what}: more than {MAX_REDIRECTS} redirects"))
+
+    def _raise_if_refused(self) -> None:
+        if self._refused is not None:  # by a response to another thread, or before a retry
+            raise TokenRefused(self._refused.message, hint=self._refused.hint)
+
+    def _check(self) -> None:
+        """Raise the reason why no more requests are sent, if there is one."""
+        self._raise_if_refused()
+        if self._deadline is not None and self._clock.monotonic() >= self._deadline:
+            raise DeadlineReached(_DEADLINE)  # not blaming the marketplace for a timeout
 
     def _exchange(
         self,
@@ -301,8 +323,6 @@ class Requests:
         started = self._clock.monotonic()
         seconds = self._timeout
         if self._deadline is not None:
-            if started >= self._deadline:  # send nothing new, and do not blame the marketplace for a timeout
-                raise DeadlineReached(_DEADLINE)
             seconds = max(0.001, min(seconds, self._deadline - started))
         code, received, body = "error", 0, b""
         try:
@@ -331,6 +351,7 @@ class Requests:
                 _raise_for_status(response, what, words, http_date(response.headers.get("date")) or self._clock.now())
             except TokenRefused as error:
                 self._refused = error
+                self._refusal.set()
                 raise
             except MarketplaceError as error:
                 self._pause_others(error.retry_after)

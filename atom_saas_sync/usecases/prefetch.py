@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from typing import Protocol
@@ -28,10 +29,10 @@ _LAST_RESPONSES_SECONDS = 1.0
 class Fetch(Protocol):
     """Fetches one page. Thread-safe."""
 
-    def __call__(self, number: int, admit: Callable[[int], bool]) -> FetchedPage:
+    def __call__(self, number: int, admit: Callable[[int], bool], over: threading.Event, /) -> FetchedPage:
         """Return the page, asking `admit` for each larger size whether there is room for so many bytes.
 
-        Raises NoRoom where there is not, and MarketplaceError.
+        Raises NoRoom where there is not, and when `over` is set during a pause; and MarketplaceError.
         """
 
 
@@ -57,7 +58,8 @@ class Prefetcher:
         """Bytes of each page that is being fetched, has come, or is in use."""
         self._largest = 0
         self._failure: BaseException | None = None
-        self._closed = False
+        self._over = threading.Event()
+        self._making_way = False
 
     def allow(self, last: int) -> None:
         """Allow fetching pages up to this one, as far as there is room."""
@@ -99,12 +101,26 @@ class Prefetcher:
     def close(self) -> None:
         """Fetch no more pages. Wait briefly for requests in progress, and drop their responses."""
         with self._changed:
-            self._closed = True
+            self._over.set()
             self._changed.notify_all()
         end = time.monotonic() + _LAST_RESPONSES_SECONDS
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
         self._came.clear()
+
+    @contextmanager
+    def making_way(self) -> Iterator[None]:
+        """In the block, let no page keep its connection until there is room: the caller may need the only one."""
+        self._make_way(True)
+        try:
+            yield
+        finally:
+            self._make_way(False)
+
+    def _make_way(self, value: bool) -> None:
+        with self._changed:
+            self._making_way = value
+            self._changed.notify_all()
 
     def _wait(self) -> bool:
         """Wait for a change, using one more connection if there is none for some time and a page to fetch with it."""
@@ -125,7 +141,7 @@ class Prefetcher:
     def _work(self) -> None:
         while (number := self._claim()) is not None:
             try:
-                page = self._fetch(number, partial(self._admit, number))
+                page = self._fetch(number, partial(self._admit, number), self._over)
             except NoRoom:
                 self._put_off(number)
             except BaseException as error:  # noqa: BLE001 - raised again in the consumer's thread
@@ -137,8 +153,8 @@ class Prefetcher:
     def _claim(self) -> int | None:
         """Return the page to fetch next, once there is room for it; None if no more are needed."""
         with self._changed:
-            while not self._closed and self._failure is None:
-                number = self._claimable(len(self._threads))
+            while not self._over.is_set() and self._failure is None:
+                number = None if self._making_way else self._claimable(len(self._threads))
                 if number is not None:
                     self._refused.discard(number)
                     self._unasked = max(self._unasked, number + 1)
@@ -166,13 +182,13 @@ class Prefetcher:
     def _admit(self, number: int, size: int) -> bool:
         """Tell whether there is room for a page of that size; the next page waits for it, others do without."""
         with self._changed:
-            while not self._closed:
+            while not self._over.is_set():
                 fits = self._used_beside(number) + size <= MAX_BYTES_IN_FLIGHT
                 is_awaited = number == self._due and number - 1 not in self._room
                 if fits or is_awaited:
                     self._room[number] = size
                     return True
-                if number != self._due:
+                if number != self._due or self._making_way:
                     return False
                 self._changed.wait()
             return False

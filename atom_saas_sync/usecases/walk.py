@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -37,10 +38,11 @@ class PageSource:
         self.records = records
         self.page_size = page_size
 
-    def __call__(self, number: int, admit: Callable[[int], bool]) -> FetchedPage:
+    def __call__(self, number: int, admit: Callable[[int], bool], over: threading.Event) -> FetchedPage:
         """Fetch one page. Raises NoRoom and MarketplaceError."""
         record, asked_at = self.records.get(number), self._clock.now()
-        page = self._marketplace.list_skills(number, self.page_size, record.etag if record else None, admit=admit)
+        etag = record.etag if record else None
+        page = self._marketplace.list_skills(number, self.page_size, etag, admit=admit, over=over)
         if page.items is None:
             if record is None:
                 raise BadResponse(f"page {number} of the list: 'not modified', but nothing was asked for on condition")

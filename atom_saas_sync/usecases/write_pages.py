@@ -159,7 +159,8 @@ class PageWriter:
     def _fetch_damaged(self, page: ParsedPage) -> ParsedPage | None:
         """Fetch a page again that was damaged in transit. If it stays damaged, its damaged items are set aside."""
         try:
-            fetched = self._source.intact(page.number)
+            with self._walk.prefetcher.making_way():
+                fetched = self._source.intact(page.number)
         except (ApiError, BadResponse) as error:
             log.warning("could not fetch page %d again, which was damaged: %s", page.number, error)
             return None

@@ -47,7 +47,7 @@ class QuickClock(runtime.RunClock):
     def now(self) -> datetime:
         return super().now() + QuickClock.moved
 
-    def sleep(self, seconds: float | None) -> None:
+    def sleep(self, seconds: float | None, over: threading.Event | None = None) -> None:  # noqa: ARG002 - it takes no time
         assert seconds is not None
         SKIPPED.append(seconds)
         QuickClock.moved += timedelta(seconds=seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Protocol
 
@@ -50,11 +51,13 @@ class Marketplace(Protocol):
         *,
         intact: bool = False,
         admit: Callable[[int], bool] | None = None,
+        over: threading.Event | None = None,
     ) -> FetchedPage:
         """Return a page of the list; without items if it still matches this ETag. Thread-safe.
 
         With `intact`, a page that is not valid UTF-8, probably damaged in transit, is fetched again. As the body grows,
-        `admit` is asked whether there is room for that many bytes; if not, this raises NoRoom.
+        `admit` is asked whether there is room for that many bytes; if not, this raises NoRoom. So does `over`, once it
+        is set, instead of a pause.
         """
 
     def get_skill(self, skill_id: str) -> SkillVersion | InvalidItem | None:

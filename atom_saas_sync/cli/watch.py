@@ -77,7 +77,7 @@ def watch(
 
 def _beside_the_link(settings: Settings) -> Settings:
     """Return the settings with one connection less, for the WebSocket."""
-    return replace(settings, connections=max(1, settings.connections - settings.ws_enabled))
+    return settings.but(connections=max(1, settings.connections - settings.ws_enabled))
 
 
 def _share_one_heap() -> None:

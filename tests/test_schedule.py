@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import stat
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,22 @@ def test_every_job_of_the_crontab_is_a_command_of_ours(machine: Machine) -> None
         command = job.rpartition(f" {schedule().executable} ")[2].removesuffix(" >/dev/null")
         _, _, *arguments = shlex.split(command)  # without --env-file, whose file is not here
         assert machine.command(*arguments, "--help").returncode == 0, command
+
+
+def test_a_job_of_the_crontab_neither_imports_from_its_directory_nor_leaves_a_core(tmp_path: Path) -> None:
+    """As the units do. Each job is run by a shell, with a program in place of ours that tells how it was started."""
+    program, nothing = tmp_path / "atom-sync", tmp_path / "sleep"
+    program.write_text(f'#!/bin/sh\necho "$PWD $(umask) $(ulimit -Hc) $PYTHONSAFEPATH" >>{tmp_path}/told\n')
+    nothing.write_text("#!/bin/sh\n")
+    for each in (program, nothing):
+        each.chmod(0o755)
+    lines = crontab(schedule(executable=str(program))).splitlines()
+    variables = dict(line.split("=", 1) for line in lines if re.match(r"[A-Z_]+=", line))
+    jobs = [line.split("  atom-sync  ")[1] for line in lines if "  atom-sync  " in line]
+    for job in jobs:
+        environment = variables | {"PATH": f"{tmp_path}:{variables['PATH']}"}
+        subprocess.run([variables["SHELL"], "-c", job], env=environment, cwd=tmp_path, check=True, timeout=60)
+    assert (tmp_path / "told").read_text().splitlines() == ["/ 0077 0 1"] * len(jobs) and len(jobs) == 4
 
 
 @pytest.mark.parametrize("unit", [*POLLS, *SERVICES])

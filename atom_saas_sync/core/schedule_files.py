@@ -148,7 +148,8 @@ def crontab(schedule: Schedule) -> str:
     # from asking at the same second. It is shorter than a tenth of the interval, or the next run would not be due. The
     # program ends by itself at its deadline; `timeout` is for one that hangs.
     jobs = "\n".join(
-        f'{times}  atom-sync  test -x {program} && sleep "$(shuf -i 0-{min(59, 6 * interval - 10)} -n 1)" && '
+        f"{times}  atom-sync  cd / && umask 077 && ulimit -c 0 && test -x {program} && "
+        f'sleep "$(shuf -i 0-{min(59, 6 * interval - 10)} -n 1)" && '
         f"nice timeout -k 60 {minutes * 60} {schedule.command} --log-level warning {command} >/dev/null"
         for times, interval, minutes, command in lines
     )
@@ -418,6 +419,7 @@ _CRON_HEAD = """
 # ATOM_SAAS_API_TOKEN_FILE says. The program locks itself: a second run at a time exits with 75.
 SHELL=/bin/sh
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+PYTHONSAFEPATH=1
 STATE_DIRECTORY=/var/lib/atom-sync
 MAILTO=root
 

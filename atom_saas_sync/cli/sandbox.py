@@ -55,6 +55,9 @@ def serve(
     ] = None,
     rate_limit: Annotated[int, typer.Option(metavar="N", help="Requests allowed a minute.", min=1)] = 100_000,
     latency_ms: Annotated[int, typer.Option(metavar="N", help="Delay each response by N milliseconds.", min=0)] = 0,
+    bandwidth_mbit: Annotated[
+        float, typer.Option(metavar="N", help="Send at most N Mbit/s, over all connections; 0 means no limit.", min=0)
+    ] = 0,
     ping_interval: Annotated[
         float, typer.Option(metavar="SECONDS", help="Time between two WebSocket pings.", min=0.01)
     ] = 30.0,
@@ -86,6 +89,7 @@ def serve(
         port=port,
         rate_limit=rate_limit,
         latency=latency_ms / 1000,
+        bandwidth=bandwidth_mbit * 125_000,
         ping_interval=ping_interval,
     )
     for one in faults:

@@ -77,7 +77,7 @@ def test_commands_that_need_a_running_sandbox_say_so() -> None:
 def process() -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """Start the command itself; yield it and the three lines that it printed."""
     command = [sys.executable, "-c", "from atom_saas_sync.cli.sandbox import app; app()", "--port", "0"]
-    options = ["--skills", "7", "--fault", "error:endpoint=categories,status=502"]
+    options = ["--skills", "7", "--bandwidth-mbit", "0.05", "--fault", "error:endpoint=categories,status=502"]
     with subprocess.Popen(
         [*command, *options],
         stdout=subprocess.PIPE,
@@ -103,7 +103,10 @@ def test_the_command_serves_until_it_is_stopped(
     assert second == "export ATOM_SAAS_API_TOKEN=at_saas_sandbox"
     assert third == f"export ATOM_SAAS_WS_URL={url.replace('http', 'ws')}/ws"
     headers = {"authorization": "Bearer at_saas_sandbox"}
-    assert httpx.get(f"{url}/api/v1/skills", headers=headers).json()["total"] == 7
+    began = time.monotonic()
+    listed = httpx.get(f"{url}/api/v1/skills", headers=headers)
+    assert listed.json()["total"] == 7
+    assert time.monotonic() - began >= listed.num_bytes_downloaded * 8 / 50_000
     assert httpx.get(f"{url}/api/v1/categories", headers=headers).status_code == 502
     started.send_signal(number)
     _, err = started.communicate(timeout=60)

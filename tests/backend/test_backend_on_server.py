@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from backend_models import (
     LONG_AGO,
+    MODELS,
     Base,
     ConflictLog,
     FailedRatingUpload,
@@ -23,9 +25,11 @@ from backend_models import (
     rows,
 )
 from conftest import Machine
-from machine_databases import ServerDatabase
+from machine_databases import FileDatabase, MachineDatabase, ServerDatabase
 from sqlalchemy import Engine, delete, select, text, update
 from sqlalchemy.orm import Session
+
+from atom_saas_sync.errors import DatabaseError
 
 
 class Site:
@@ -122,8 +126,10 @@ def test_what_the_backend_writes_is_ours_at_once(site: Site, names: list[str]) -
     site.create()
     machine.pull()
     edited, deleted, expired, counted = names[:4]
-    site.edit(edited, name="Mine")
-    site.do(update(SkillCache).where(SkillCache.skill_id == counted).values(hit_count=7))
+    site.do(
+        f"UPDATE skill_cache SET skill_data = skill_data || '{{\"name\": \"Mine\"}}' WHERE skill_id = '{edited}'; "
+        f"UPDATE skill_cache SET hit_count = 7 WHERE skill_id = '{counted}'"
+    )
     site.edit(deleted, name="Gone")
     site.do(delete(SkillCache).where(SkillCache.skill_id == deleted))
     site.do(update(SkillCache).where(SkillCache.skill_id == expired).values(expires_at=LONG_AGO))
@@ -220,3 +226,158 @@ def test_the_backends_switches(site: Site) -> None:
     site.do(delete(SyncState))
     machine.pull()
     assert [each["id"] for each in rows(site.engine)["sync_state"]] == ["marketplace_sync"]
+
+
+def test_a_missing_tenant_is_named_with_its_cure(site: Site) -> None:
+    Base.metadata.create_all(site.engine)
+    told = site.run("sync", "skills", code=74)
+    assert "tenants" in told
+    assert "INSERT INTO tenants" in told
+    assert site.machine.sql("SELECT to_regnamespace('atom_sync')") == [(None,)]
+    site.do("INSERT INTO tenants VALUES ('default')")
+    site.run("sync", "skills")
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("ALTER TABLE skill_cache DROP COLUMN hit_count", "skill_cache .*hit_count is missing"),
+        ("ALTER TABLE sync_state ALTER auto_sync_enabled TYPE text", "auto_sync_enabled is text, not boolean"),
+        ("ALTER TABLE conflict_log ALTER created_at DROP NOT NULL", "conflict_log .*created_at is not NOT NULL"),
+        ("ALTER TABLE skill_ratings DROP CONSTRAINT uq_skill_user_rating", "skill_ratings .*user_id is not unique"),
+        ("ALTER TABLE skill_cache ADD note text NOT NULL", "skill_cache .*further column note is NOT NULL"),
+    ],
+)
+def test_another_shape_is_refused(site: Site, statement: str, words: str) -> None:
+    site.create()
+    site.do(statement)
+    with pytest.raises(DatabaseError, match=words):
+        site.machine.store()
+    assert site.machine.sql("SELECT to_regnamespace('atom_sync')") == [(None,)]
+
+
+def test_further_columns_are_welcome(site: Site) -> None:
+    site.create()
+    site.do("ALTER TABLE skill_cache ADD note text, ADD seen integer NOT NULL DEFAULT 0")
+    site.machine.pull()
+    site.do("ALTER TABLE conflict_log ADD later text")
+    assert site.findings() == []
+
+
+def test_each_role_needs_only_rights_on_what_is_its_own(site: Site, names: list[str]) -> None:
+    machine = site.machine
+    site.create(*names[:2])
+    url = machine.database.url
+    ((database,),) = machine.sql("SELECT current_database()")
+    owner, run = f"{database}_owner", f"{database}_run"
+    site.do(f"CREATE ROLE {owner} LOGIN; CREATE ROLE {run} LOGIN; CREATE ROLE {run}_b")
+    site.do(f"GRANT CREATE ON DATABASE {database} TO {owner}")
+    try:
+        site.do(f"GRANT USAGE, CREATE ON SCHEMA public TO {owner}")
+        told = site.run("db", "upgrade", code=74, ATOM_SAAS_DATABASE_URL=url.replace("atom@", f"{owner}@"))
+        grants = "GRANT" + told.partition("GRANT")[2].replace("\n", " ")
+        assert "SELECT, INSERT, UPDATE, DELETE, TRIGGER ON public.skill_cache" in grants
+        assert "public.skill_ratings" not in grants
+        site.do(grants)
+        site.run("db", "upgrade", ATOM_SAAS_DATABASE_URL=url.replace("atom@", f"{owner}@"))
+        checked = site.run("db", "check", ATOM_SAAS_DATABASE_URL=url.replace("atom@", f"{owner}@"))
+        assert "ratings are not shared" in checked
+        rights = "GRANT SELECT, INSERT, UPDATE, DELETE"
+        site.do(f"{rights}, TRIGGER ON skill_ratings, failed_rating_uploads TO {owner}")
+        site.run("db", "upgrade", ATOM_SAAS_DATABASE_URL=url.replace("atom@", f"{owner}@"))
+        site.do(f"GRANT USAGE ON SCHEMA atom_sync TO {run}; {rights} ON ALL TABLES IN SCHEMA atom_sync TO {run}")
+        site.do(f"GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA atom_sync TO {run}")
+        ours = url.replace("atom@", f"{run}@")
+        site.run("sync", "skills", ATOM_SAAS_DATABASE_URL=ours)
+        site.run("ratings", "add", names[0], "4", "--user", "user", ATOM_SAAS_DATABASE_URL=ours)
+        site.run("db", "check", ATOM_SAAS_DATABASE_URL=ours)
+        found = rows(site.engine)
+        assert (len(found["skill_cache"]), len(found["skill_ratings"])) == (60, 1)
+        # The backend's role has rights on its own tables alone.
+        site.do(f"{rights} ON ALL TABLES IN SCHEMA public TO {run}_b")
+        site.do(f"SET LOCAL ROLE {run}_b; UPDATE skill_cache SET skill_data = '{{}}' WHERE skill_id = '{names[0]}'")
+        assert machine.sql("SELECT count(*) FROM usable_skill WHERE source = 'edited'") == [(1,)]
+    finally:
+        site.do(f"DROP OWNED BY {owner}, {run}, {run}_b CASCADE")
+        site.do(f"DROP ROLE {owner}; DROP ROLE {run}; DROP ROLE {run}_b")
+
+
+def test_a_backend_that_comes_later_is_joined(site: Site, names: list[str]) -> None:
+    machine = site.machine
+    machine.pull()
+    for name in names[:2]:
+        machine.edit(name, description="mine")
+        machine.sandbox.put_skill({**machine.sandbox.skill(name), "description": "theirs"})
+    machine.pull(strategy="manual")
+    Base.metadata.create_all(site.engine)  # finds the views, and makes the other tables
+    with Session(site.engine) as session:
+        session.add(Tenant(id="default"))
+        session.commit()
+    assert len(rows(site.engine)["skill_cache"]) == 60
+    # A migration of the backend's makes its own tables.
+    for model in MODELS:
+        site.do(f"DROP VIEW {model.__tablename__}")
+    assert len([each for each in site.findings() if "is missing" in each]) == 7
+    Base.metadata.create_all(site.engine)
+    with Session(site.engine) as session:
+        session.add_all([Skill(id=names[0]), Skill(id=names[1])])
+        session.flush()
+        for name in (names[2], "local"):
+            session.add(SkillCache(skill_id=name, skill_data={"skill_id": name, "name": "Old"}, expires_at=LONG_AGO))
+        session.add(ConflictLog(skill_id=names[0], conflict_type="X", severity="LOW", local_data={}, remote_data={}))
+        session.commit()
+    assert len([each for each in site.findings() if "is not shared" in each]) == 7
+    assert len(site.json("db", "upgrade")["adopted"]) == 7
+    assert site.findings() == []
+    found = rows(site.engine)
+    assert len(found["skill_cache"]) == 61
+    assert site.of(names[2]) == machine.listed()[names[2]]
+    assert machine.sql("SELECT skill_id FROM skill_version") == [(names[2],)]
+    assert len({each["id"] for each in found["conflict_log"]}) == 3
+    assert [each["id"] for each in found["conflict_log"] if each["conflict_type"] == "X"] == [1]
+
+
+def test_triggers_that_were_off_are_found_and_made_up_for(site: Site, names: list[str]) -> None:
+    machine = site.machine
+    site.create()
+    machine.pull()
+    site.do("ALTER TABLE skill_cache DISABLE TRIGGER atom_sync_written")
+    site.do(delete(SkillCache).where(SkillCache.skill_id == names[0]))
+    site.edit(names[1], name="Unseen")
+    assert [each for each in site.findings() if "disabled" in each]
+    site.do("ALTER TABLE skill_cache ENABLE TRIGGER atom_sync_written")
+    assert len(site.findings()) == 2
+    site.run("db", "check", "--repair")
+    assert site.of(names[0]) == machine.listed()[names[0]]
+    assert machine.sql("SELECT skill_id FROM skill_version") == [(names[1],)]
+    site.do("DROP TRIGGER atom_sync_waits ON skill_cache")
+    site.run("db", "upgrade")
+    assert site.findings() == []
+
+
+def test_a_copy_arrives_in_the_backends_tables_too(site: Site, names: list[str], tmp_path: Path) -> None:
+    machine = site.machine
+    site.create(*names[:1])
+    here: MachineDatabase = machine.database
+    source: MachineDatabase = FileDatabase(tmp_path / "source.db")
+    machine.database = source
+    machine.pull()
+    machine.edit(names[0], description="mine")
+    machine.sandbox.put_skill({**machine.sandbox.skill(names[0]), "description": "theirs"})
+    machine.pull(strategy="manual")
+    site.run("ratings", "add", names[0], "4", "--user", "user")
+    site.run("db", "copy", "--to", here.url)
+    machine.database = here
+    found = rows(site.engine)
+    assert [len(found[name]) for name in ("skill_cache", "conflict_log", "skill_ratings", "sync_state")] == [
+        60,
+        1,
+        1,
+        1,
+    ]
+    assert site.of(names[0])["description"] == "mine"
+    assert site.findings() == []
+    machine.send_ratings()
+    assert rows(site.engine)["skill_ratings"][0]["synced_to_saas"] is True
+    site.run("db", "copy", "--to", str(tmp_path / "back.db"))
+    assert "is not empty" in site.run("db", "copy", "--to", here.url, code=74, ATOM_SAAS_DATABASE_URL=source.url)

@@ -54,7 +54,8 @@ _TAKE = {
     "conflict_log": (
         """
         UPDATE conflict_log AS o SET id = nextval(pg_get_serial_sequence('public.conflict_log', 'id'))
-        FROM public.conflict_log AS t WHERE t.id = o.id AND t.skill_id <> o.skill_id
+        FROM public.conflict_log AS t
+        WHERE t.id = o.id AND (t.skill_id, t.created_at) IS DISTINCT FROM (o.skill_id, o.created_at)
         """,
         """
         INSERT INTO conflict_log (id, skill_id, conflict_type, severity, local_data, remote_data, resolution_strategy,
@@ -106,6 +107,8 @@ def join(connection: psycopg.Connection[Row], names: Sequence[str], now: datetim
         if "skill_cache" in names:
             _take_skills(connection)
             _keep_others(connection, now)
+        if "conflict_log" in names:
+            _number_on(connection)
         for name in names:
             if name in triggers.STATES:
                 _take_state(connection, name)

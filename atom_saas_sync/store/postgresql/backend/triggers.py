@@ -1,8 +1,8 @@
 """The triggers that keep our tables and the Atom backend's own equal, as SQL.
 
-What we write reaches the backend's table in the same transaction, and what the backend writes reaches ours. Each of
-the functions sets `atom_sync.mirror`, so that the other side's triggers stand aside. They run with the rights of the
-role that made them: no other role needs any on the other side's tables.
+What we write reaches the backend's table in the same transaction, and what the backend writes reaches ours. While one
+of the functions is at work, `atom_sync.mirror` lets the other side's triggers stand aside. They run with the rights of
+the role that made them: no other role needs any on the other side's tables.
 
 Statements of the backend take the lock of our writers first, so that the two never wait for each other. Counting a hit
 does not: the backend does so in transactions of any length.
@@ -95,15 +95,17 @@ def make_last(names: Sequence[str]) -> Iterator[str]:
     if tables:
         yield f"""
 CREATE OR REPLACE FUNCTION {_SCHEMA}.again_to_backend() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = {_SCHEMA}, pg_temp SET atom_sync.bulk = 'on' AS $$
+SET search_path = {_SCHEMA}, pg_temp AS $$
 BEGIN
+    PERFORM set_config('atom_sync.bulk', 'on', true);
     {" ".join(_again(name) for name in tables)}
+    PERFORM set_config('atom_sync.bulk', 'off', true);
     RETURN NULL;
 END
 $$"""
         yield (
             f"CREATE OR REPLACE TRIGGER again_to_backend AFTER INSERT ON {_SCHEMA}.sync_run FOR EACH STATEMENT "
-            f"EXECUTE FUNCTION {_SCHEMA}.again_to_backend()"
+            f"{_UNLESS_MIRRORED} EXECUTE FUNCTION {_SCHEMA}.again_to_backend()"
         )
 
 
@@ -178,6 +180,13 @@ def _again(name: str) -> str:
     return f"UPDATE {name} AS o SET id = id WHERE NOT EXISTS (SELECT FROM public.{name} AS t WHERE t.id = o.id);"  # noqa: S608
 
 
+def _alone(body: str) -> str:
+    """Let the other side's triggers stand aside. Only a superuser may let the head of a function do so."""
+    mirror = "PERFORM set_config('atom_sync.mirror', '{}', true);"
+    begun = body.strip().replace("BEGIN", f"BEGIN {mirror.format('on')}", 1)
+    return begun.replace("RETURN ", f"{mirror.format('off')} RETURN ")
+
+
 def _data_of(table: Table) -> str:
     return next(column.name for column in table.columns if column.kind == "json")
 
@@ -185,8 +194,8 @@ def _data_of(table: Table) -> str:
 def _function(name: str, body: str) -> str:
     return f"""
 CREATE OR REPLACE FUNCTION {_SCHEMA}.{name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = {_SCHEMA}, pg_temp SET TimeZone = 'UTC' SET atom_sync.mirror = 'on' AS $$
-{body.strip()}
+SET search_path = {_SCHEMA}, pg_temp SET TimeZone = 'UTC' AS $$
+{_alone(body)}
 $$"""
 
 

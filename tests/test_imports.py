@@ -84,6 +84,9 @@ def test_a_sync_imports_neither_migrations_nor_what_judges_while_there_is_nothin
         "atom_saas_sync.store.sqlite.migrations",
         "atom_saas_sync.store.sqlite.schema",
     }
+    # Nor what plans and writes, if nothing is new.
+    modules = set(modules_after(tmp_path, "sync", "skills", "--json", **NO_LIMITS, **marketplace)["all"])
+    assert not modules & {"atom_saas_sync.core.plan", "atom_saas_sync.store.sqlite.effects"}
 
 
 def test_a_group_makes_and_imports_only_the_command_that_was_typed(tmp_path: Path) -> None:

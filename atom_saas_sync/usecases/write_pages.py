@@ -8,7 +8,6 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from atom_saas_sync.characters import short_id
-from atom_saas_sync.core.plan.listed import without_outdated
 from atom_saas_sync.errors import ApiError, BadResponse
 from atom_saas_sync.model import Action, FetchedPage, Outcome
 from atom_saas_sync.usecases.gate.planning import Planner
@@ -184,6 +183,8 @@ class PageWriter:
 
     def _write_page(self, batch: StoredBatch, page: ParsedPage) -> list[Action]:
         """Compare a page with what is stored, and apply and return the resulting actions."""
+        from atom_saas_sync.core.plan.listed import without_outdated
+
         known = batch.known(page.changed)
         # A page may not contain changes that messages announced after it was requested.
         told = batch.changed_by_events_since(page.asked_at, now=self._clock.now())

@@ -10,6 +10,7 @@ from shlex import quote
 
 from atom_saas_sync.errors import DatabaseError, UsageError
 from atom_saas_sync.store.sqlite.failures import hand_over, is_there, translated_errors
+from atom_saas_sync.store.sqlite.files import beside
 
 SIDE_FILES = ("-wal", "-shm", "-journal")
 
@@ -133,11 +134,6 @@ def _flush(path: Path) -> None:
         flush(descriptor)
     finally:
         os.close(descriptor)
-
-
-def beside(path: Path, suffix: str) -> Path:
-    """Return where SQLite keeps the side file of a database: beside the file itself, if the path is a link."""
-    return Path(os.path.realpath(path) + suffix)
 
 
 def _is_same_file(one: Path, other: Path) -> bool:

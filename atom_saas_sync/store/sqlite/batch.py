@@ -17,12 +17,11 @@ from atom_saas_sync.model import Action, Outcome, SkillState, SkillVersion
 from atom_saas_sync.store.sqlite import integrity, pages, resolutions
 from atom_saas_sync.store.sqlite.audit import write_audit
 from atom_saas_sync.store.sqlite.counters import count_requests, increment
-from atom_saas_sync.store.sqlite.effects import EffectWriter
-from atom_saas_sync.store.sqlite.history import keep_local
 from atom_saas_sync.store.sqlite.skill_states import read_states
 from atom_saas_sync.times import format_exact_time, parse_time
 
 if TYPE_CHECKING:
+    from atom_saas_sync.store.sqlite.effects import EffectWriter
     from atom_saas_sync.store.sqlite.gate.tables import GateTables
 
 _COUNTED = {Outcome.ADDED, Outcome.UPDATED, Outcome.DELETED}
@@ -44,7 +43,7 @@ class Batch:
         self._signer = signer
         self._write = write
         self._history_versions = history_versions
-        self._effects = EffectWriter(connection, history_versions=history_versions, signer=signer)
+        self._effects: EffectWriter | None = None
         if write:
             self._keep_deleted_edits()
             self._adopt_resolutions()
@@ -136,13 +135,20 @@ class Batch:
         actor: str = "atom-sync",
     ) -> None:
         """Apply actions; `page` is the page of their skills, `actor` the user who resolves conflicts."""
+        if not actions:
+            return
+        if self._effects is None:
+            from atom_saas_sync.store.sqlite.effects import EffectWriter
+
+            self._effects = EffectWriter(self._connection, history_versions=self._history_versions, signer=self._signer)
         self._effects.carry_out(actions, now, page=page, actor=actor)
         for (verdict, by), number in verdicts_of(actions).items():
             increment(self._connection, "atom_saas_admissions_total", number, verdict=verdict, by=by)
 
     def finish(self) -> None:
         """Update the full-text index; called last."""
-        self._effects.finish()
+        if self._effects is not None:
+            self._effects.finish()
 
     def confirm_page(self, page: int, now: datetime) -> None:
         """Record that the marketplace confirmed a page, and so every skill on it, as unchanged."""
@@ -170,4 +176,6 @@ class Batch:
 
     def keep_local(self, versions: Sequence[SkillVersion], now: datetime, *, ended_by: str) -> None:
         """Keep local texts in the history that are now `superseded` or `deleted`."""
+        from atom_saas_sync.store.sqlite.history import keep_local
+
         keep_local(self._connection, versions, now, ended_by=ended_by, number=max(1, self._history_versions))

@@ -20,6 +20,11 @@ def identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def beside(path: Path, suffix: str) -> Path:
+    """Return where SQLite keeps the side file of a database: beside the file itself, if the path is a link."""
+    return Path(os.path.realpath(path) + suffix)
+
+
 def exists(path: Path) -> bool:
     """Tell whether the database file exists. Raises DatabaseError if that is unknown."""
     with translated_errors(path):

@@ -11,11 +11,11 @@ from typing import Any
 from atom_saas_sync.model import COUNTERS, TIME_TO_LIVE, CacheStatistics, PurgePlan
 from atom_saas_sync.store.names import REACHED_AT
 from atom_saas_sync.store.sqlite.audit import write_audit
-from atom_saas_sync.store.sqlite.backup import beside
 from atom_saas_sync.store.sqlite.bulk import bulk_write
 from atom_saas_sync.store.sqlite.clauses import before
 from atom_saas_sync.store.sqlite.counters import read_counters
 from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.files import beside
 from atom_saas_sync.store.sqlite.index_entries import unindex
 from atom_saas_sync.store.sqlite.runs import get_fact
 from atom_saas_sync.times import format_time, parse_time

@@ -18,9 +18,8 @@ from typing import Any
 
 from atom_saas_sync.errors import DatabaseError, Locked
 from atom_saas_sync.store.lock_taken import lock_taken
-from atom_saas_sync.store.sqlite.backup import beside
 from atom_saas_sync.store.sqlite.failures import translated_errors
-from atom_saas_sync.store.sqlite.files import create_directories, create_private
+from atom_saas_sync.store.sqlite.files import beside, create_directories, create_private
 
 _POLL_SECONDS = 0.25
 # `holder()` takes a shared lock for an instant; retry that long before concluding that another run holds it.

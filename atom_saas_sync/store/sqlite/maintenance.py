@@ -14,9 +14,10 @@ from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model.upkeep import CheckFinding
 from atom_saas_sync.store import findings
 from atom_saas_sync.store.sqlite import integrity, migrations, revisions, search_index
-from atom_saas_sync.store.sqlite.backup import SIDE_FILES, beside
+from atom_saas_sync.store.sqlite.backup import SIDE_FILES
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.failures import translated_errors
+from atom_saas_sync.store.sqlite.files import beside
 
 _RESTORE = (
     "`atom-sync db restore FILE` restores a backup; or move the database away and sync again "

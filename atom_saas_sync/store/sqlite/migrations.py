@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 from atom_saas_sync.core.health import size
 from atom_saas_sync.errors import DatabaseError, UsageError
 from atom_saas_sync.store.sqlite import adoption, digests, schema, search_index, snapshot
-from atom_saas_sync.store.sqlite.backup import beside, copy
+from atom_saas_sync.store.sqlite.backup import copy
 from atom_saas_sync.store.sqlite.connection import Connection
+from atom_saas_sync.store.sqlite.files import beside
 from atom_saas_sync.store.sqlite.revisions import NAMES, SET_NAME, applied, current, is_adopted, pending, refuse_newer
 
 if TYPE_CHECKING:

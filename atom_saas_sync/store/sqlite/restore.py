@@ -17,10 +17,10 @@ from atom_saas_sync.model.upkeep import CheckFinding
 from atom_saas_sync.store.names import MARKETPLACE
 from atom_saas_sync.store.sqlite import maintenance, migrations, revisions
 from atom_saas_sync.store.sqlite.audit import write_audit
-from atom_saas_sync.store.sqlite.backup import SIDE_FILES, beside, copy
+from atom_saas_sync.store.sqlite.backup import SIDE_FILES, copy
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.failures import primary_code, translated_errors
-from atom_saas_sync.store.sqlite.files import create_directories, exists
+from atom_saas_sync.store.sqlite.files import beside, create_directories, exists
 from atom_saas_sync.store.sqlite.runs import get_fact
 
 _DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)

@@ -27,11 +27,10 @@ from atom_saas_sync.model import (
 )
 from atom_saas_sync.store.names import CLOCK_SKEW, EMERGENCY_STOP, MARKETPLACE, REACHED_AT, REVOCATIONS_BROKEN, TAMPERED
 from atom_saas_sync.store.sqlite import lock, revisions
-from atom_saas_sync.store.sqlite.backup import beside
 from atom_saas_sync.store.sqlite.clauses import before
 from atom_saas_sync.store.sqlite.counters import read_counters
 from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.files import exists
+from atom_saas_sync.store.sqlite.files import beside, exists
 from atom_saas_sync.store.sqlite.lifetime import EXPIRED, JOINED, time_parameters
 from atom_saas_sync.store.sqlite.requests import remaining_requests
 from atom_saas_sync.store.sqlite.resolutions import OPEN

@@ -1,4 +1,7 @@
-"""The plans of a polling run: the gate first, then the three-way rules (only these if everything is admitted)."""
+"""The plans of a polling run: the gate first, then the three-way rules (only these if everything is admitted).
+
+The rules are imported where something is planned: most runs find nothing new.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,6 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from atom_saas_sync.core.gate.admission import unjudged
-from atom_saas_sync.core.plan import plan_deleted, plan_listed, plan_touched, plan_waiting
-from atom_saas_sync.core.plan.sides import Sides
 from atom_saas_sync.model import Action, SkillState, SkillVersion, Strategy
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ class Planner:
         """Plan for versions that the marketplace lists; `known` is the stored state of the skills."""
         gate, strategy = self._gate_for(now), self._strategy
         if gate is None:
+            from atom_saas_sync.core.gate.admission import unjudged
+            from atom_saas_sync.core.plan import plan_listed
+
             otherwise = batch.seen_otherwise(shown.values())
             return [
                 plan_listed(known.get(name), remote, strategy, now, seen_otherwise=name in otherwise)
@@ -54,6 +57,8 @@ class Planner:
         ids = list(skill_ids)
         known = batch.known(ids)
         if self._gate is None or self._gate.idle:
+            from atom_saas_sync.core.plan import plan_deleted
+
             plans = [plan_deleted(each, self._strategy) for each in known.values()]
         else:
             from atom_saas_sync.core.plan.offered import plan_withdrawn
@@ -64,6 +69,8 @@ class Planner:
 
     def touched(self, batch: SkillBatch, skill_ids: Iterable[str], now: datetime) -> list[Action | None]:
         """Plan for listed skills whose rows another program has deleted or changed."""
+        from atom_saas_sync.core.plan import plan_touched
+
         known = batch.known(skill_ids)
         return [plan_touched(each, self._strategy, now) for each in self._still_admitted(batch, known, now)]
 
@@ -71,6 +78,8 @@ class Planner:
         self, batch: SkillBatch, skill_ids: Iterable[str], now: datetime, listed: Iterable[str]
     ) -> list[Action | None]:
         """Plan for skills with an open conflict."""
+        from atom_saas_sync.core.plan import plan_waiting
+
         known = batch.known(skill_ids)
         return [
             plan_waiting(each, self._strategy, now, listed=each.skill_id in listed)
@@ -86,6 +95,8 @@ class Planner:
         gate = self._gate_for(now)
         if gate is None and all(each.waiting is None for each in known.values()):
             return list(known.values())
+        from atom_saas_sync.core.plan.sides import Sides
+
         newest = {name: Sides(each).newest for name, each in known.items()}
         versions = {name: side.version for name, side in newest.items() if side is not None and side.version}
         evidence = batch.gate.evidence(versions.values())

@@ -112,13 +112,27 @@ def read_lock(settings: Settings, file: Path | None) -> tuple[LockFile, str]:
     if path is None:
         raise UsageError("no lock file: name one, or set ATOM_SYNC_LOCK_FILE")
     name = file_name(path)
-    if str(path) != _STREAM and not path.exists():
+    if str(path) != _STREAM and _is_missing(path):
         missing = f"the lock file {name} does not exist"
         hint = f"`atom-sync lock write {name}` writes one of what is served"
         configured = settings.lock_file is not None and path.absolute() == settings.lock_file.absolute()
         required = configured and settings.admission == "lock"
         raise ConfigError(missing, hint=hint) if required else NotFound(missing, hint=hint)
-    return parse_lock(read_text(path).encode(), name), name
+    try:
+        text = read_text(path)
+    except UsageError as error:  # the same exit code as for text that is not a lock file
+        raise ConfigError(error.message, hint=error.hint) from error
+    return parse_lock(text.encode(), name), name
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False  # reading it says why it cannot be read
+    return False
 
 
 def _served(settings: Settings) -> LockFile:

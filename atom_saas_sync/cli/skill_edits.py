@@ -11,7 +11,7 @@ import typer
 
 from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.asking import confirm_loss
-from atom_saas_sync.cli.identify import open_catalogue, unknown_skill, whole_id
+from atom_saas_sync.cli.identify import not_served, open_catalogue, whole_id
 from atom_saas_sync.cli.output import counted, file_name, print_json, read_text, say
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model import CachedSkill
@@ -57,7 +57,7 @@ def edit(
         skill_id = whole_id(store, skill_id)
         skill = reading.skill(skill_id)
         if skill is None:
-            raise unknown_skill(skill_id)
+            raise not_served(store, skill_id)
         if file is not None:
             text = read_one(read_text(file), file_name(file))
             changed = _store_edit(catalogue, skill_id, text, seen=None)

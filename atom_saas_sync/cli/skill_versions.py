@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atom_saas_sync.characters import printable
-from atom_saas_sync.cli.identify import open_catalogue, unknown_skill, whole_id
+from atom_saas_sync.cli.identify import not_served, open_catalogue, whole_id
 from atom_saas_sync.cli.output import console, print_json, say
 from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.errors import NotFound
@@ -80,7 +80,7 @@ def log(ctx: typer.Context, skill_id: _Id, as_json: _Json = False) -> None:
         edits.look_at_deleted_edits(skill_id)
         versions = store.history().versions(skill_id)
         if not versions and skill_id not in edits.known([skill_id]):
-            raise unknown_skill(skill_id)
+            raise not_served(store, skill_id)
     rows = [_facts(each) for each in versions]
     if as_json:
         print_json({"skill_id": skill_id, "versions": rows, "total": len(rows)})
@@ -111,7 +111,7 @@ def sent_skill(
 
     versions = store.history().versions(skill_id)
     if not versions and skill_id not in edits.known([skill_id]):
-        raise unknown_skill(skill_id)
+        raise not_served(store, skill_id)
     chosen = choose_version(skill_id, versions, wanted)
     skill = CachedSkill(skill_id=skill_id, text=chosen.text, source=chosen.origin, confirmed_at=None, stale=False)
     return skill, _facts(chosen)
@@ -155,7 +155,7 @@ def _texts(store: Store, edits: EditableCatalogue, skill_id: str, wanted: Sequen
     known = edits.known([skill_id]).get(skill_id)
     local = None if known is None else known.local_text
     if not versions and local is None:
-        raise unknown_skill(skill_id)
+        raise not_served(store, skill_id)
     found = []
     for each in wanted:
         if each != "local":

@@ -48,6 +48,8 @@ def test_a_manually_quarantined_skill_stays_in_quarantine(machine: Machine, skil
     ok(machine, "skills", "edit", skill_id, "--set", "description=mine")
     ok(machine, "quarantine", "add", skill_id, "--note", "odd")
     refused(machine, "skills", "revert", skill_id, why="in quarantine")
+    edit = machine.command("skills", "edit", skill_id, "--set", "description=other")
+    assert (edit.returncode, "is in quarantine" in edit.stderr) == (1, True)
     ok(machine, "quarantine", "release", skill_id)
     assert machine.cached()[skill_id]["description"] == "mine"
 

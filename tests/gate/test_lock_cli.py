@@ -65,8 +65,11 @@ def test_a_missing_file_is_not_found_unless_the_policy_needs_it(machine: Machine
     needed = machine.command("lock", command, ATOM_SYNC_LOCK_FILE="absent.lock", ATOM_SYNC_ADMISSION="lock")
     assert needed.returncode == 78
     assert machine.command("lock", command).returncode == 2
-    lock.write_text("{}")
-    assert machine.command("lock", command, "skills.lock").returncode == 78
+    (machine.directory / "folder").mkdir()
+    for unusable in (b"{}", b"", b"\xff\xfe", None):
+        lock.write_bytes(unusable or b"")
+        file = "folder" if unusable is None else "skills.lock"
+        assert machine.command("lock", command, file).returncode == 78, unusable
 
 
 def test_a_lock_file_of_another_marketplace_is_said_and_compared(machine: Machine, lock: Any) -> None:

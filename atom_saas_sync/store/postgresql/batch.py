@@ -57,6 +57,8 @@ class Batch:
         self._write = write
         self._history_versions = history_versions
         self._effects = EffectWriter(connection, history_versions=history_versions, signer=signer)
+        self.changes = 0
+        """How many skills were added, changed and deleted here."""
         self._counted: list[Counted] = []
         self._has_applied = False
         if write and self._standing["deleted_edits"]:
@@ -153,6 +155,7 @@ class Batch:
     ) -> None:
         """Apply actions; `page` is the skills' page in the list, `actor` is who resolves conflicts."""
         self._has_applied = True
+        self.changes += sum(action.outcome in _COUNTED for action in actions)
         self._effects.carry_out(actions, now, page=page, actor=actor)
         self._counted += [
             ("atom_saas_admissions_total", number, {"verdict": verdict, "by": by})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import psycopg
 
 from atom_saas_sync.model import TIME_TO_LIVE, Category
 from atom_saas_sync.store.postgresql.rows import Row
+
+_EXPIRY_SLACK = timedelta(hours=1)  # not each row at each run: the server keeps every version of a row until vacuum
 
 
 def apply_categories(
@@ -34,7 +36,11 @@ def apply_categories(
             "DO UPDATE SET (etag, checked_at) = (excluded.etag, excluded.checked_at)",
             (resource, etag, moment),
         )
-    connection.execute("UPDATE category_cache SET expires_at = %s", (moment + TIME_TO_LIVE,))
+    until = moment + TIME_TO_LIVE
+    connection.execute(
+        "UPDATE category_cache SET expires_at = %s WHERE expires_at NOT BETWEEN %s AND %s",
+        (until, until - _EXPIRY_SLACK, until),
+    )
     return changed
 
 

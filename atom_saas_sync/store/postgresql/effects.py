@@ -44,13 +44,13 @@ from atom_saas_sync.store.postgresql.served import ServedSkills
 _TEXTS = "FROM unnest(%b::text[], %b::text[]) AS new (skill_id, text) WHERE b.skill_id = new.skill_id"
 _KEEP_BASE = f"UPDATE skill_base AS b SET data = new.text {_TEXTS} AND b.data IS NULL"  # noqa: S608 - constants
 _REFRESH_BASE = f"UPDATE skill_base AS b SET data = new.text {_TEXTS}"  # noqa: S608 - constants
-_READ_AGAIN = "UPDATE skill_base SET wire_digest = ''::bytea WHERE skill_id = ANY(%s)"
+_READ_AGAIN = "UPDATE skill_base SET wire_digest = ''::bytea WHERE skill_id = ANY(%b)"
 _READ_PAGE_AGAIN = """
-    UPDATE http_validator SET etag = NULL WHERE page IN (SELECT page FROM skill_base WHERE skill_id = ANY(%s))
+    UPDATE http_validator SET etag = NULL WHERE page IN (SELECT page FROM skill_base WHERE skill_id = ANY(%b))
 """
-_DROP_BASE = "DELETE FROM skill_base WHERE skill_id = ANY(%s)"
-_MARK_DELETED = "UPDATE skill_base SET deleted_at = %s WHERE skill_id = ANY(%s)"
-_UNMARK_DELETED = "UPDATE skill_base SET deleted_at = NULL WHERE skill_id = ANY(%s)"
+_DROP_BASE = "DELETE FROM skill_base WHERE skill_id = ANY(%b)"
+_MARK_DELETED = "UPDATE skill_base SET deleted_at = %s WHERE skill_id = ANY(%b)"
+_UNMARK_DELETED = "UPDATE skill_base SET deleted_at = NULL WHERE skill_id = ANY(%b)"
 
 
 class _Context(NamedTuple):

@@ -15,8 +15,8 @@ READ = "SELECT name, value FROM fact WHERE name = ANY(%(facts)s)"
 def set_fact(connection: psycopg.Connection[Row], name: str, value: str, now: datetime) -> None:
     """Store a fact, replacing any earlier value."""
     connection.execute(
-        "INSERT INTO fact (name, value, updated_at) VALUES (%s, %s, %s) "
-        "ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at",
+        "INSERT INTO fact AS f (name, value, updated_at) VALUES (%s, %s, %s) ON CONFLICT (name) DO UPDATE "
+        "SET value = excluded.value, updated_at = excluded.updated_at WHERE f.value <> excluded.value",
         (name, value, now.replace(microsecond=0)),
     )
 

@@ -29,7 +29,7 @@ _DROP_OLDEST = """
     DELETE FROM skill_version WHERE id IN (
         SELECT id FROM (
             SELECT id, row_number() OVER (PARTITION BY skill_id ORDER BY id DESC) AS place
-            FROM skill_version WHERE skill_id = ANY(%s) AND origin = %s
+            FROM skill_version WHERE skill_id = ANY(%b) AND origin = %s
         ) AS kept WHERE place > %s)
 """
 

@@ -35,14 +35,14 @@ _LEAVE_PAGE = """
 _VALIDATE = f"""
     INSERT INTO http_validator (resource, etag, page, items, total, checked_at, read_at)
     VALUES (%(resource)s,
-        CASE WHEN (SELECT count(*) FROM ({_IDS}) AS here WHERE skill_id = ANY(%(ids)s)) = %(number)s THEN %(etag)s END,
+        CASE WHEN (SELECT count(*) FROM ({_IDS}) AS here WHERE skill_id = ANY(%(ids)b)) = %(number)s THEN %(etag)s END,
         %(page)s, %(number)s, %(total)s, %(now)s, %(now)s)
     ON CONFLICT (resource) DO UPDATE SET (etag, items, total, checked_at, read_at)
         = (excluded.etag, excluded.items, excluded.total, excluded.checked_at, excluded.read_at)
 """  # noqa: S608 - constants
 _COME_TO_PAGE = """
     UPDATE {table} SET page = %(page)s, confirmed_at = %(now)s
-    WHERE skill_id = ANY(%(ids)s) AND page IS DISTINCT FROM %(page)s
+    WHERE skill_id = ANY(%(ids)b) AND page IS DISTINCT FROM %(page)s
 """
 
 
@@ -113,7 +113,7 @@ def record_page(
     }
     for table in _LISTED:
         connection.execute(
-            f"{_LEAVE_PAGE.format(table=table)} WHERE page = %(page)s AND skill_id <> ALL(%(ids)s)", values
+            f"{_LEAVE_PAGE.format(table=table)} WHERE page = %(page)s AND skill_id <> ALL(%(ids)b)", values
         )
         connection.execute(_COME_TO_PAGE.format(table=table), values)
     connection.execute(_VALIDATE, values)

@@ -45,7 +45,7 @@ class RealtimeBatch(Batch):
     def known(self, skill_ids: Iterable[str]) -> dict[str, SkillState]:
         """Return the stored state of these skills; their marks, needed next, arrive in the same round trip."""
         ids = list(skill_ids)
-        rows = self._connection.execute(f"{_MARKS} kind IN ('skill', 'rating') AND key = ANY(%s)", (ids,))
+        rows = self._connection.execute(f"{_MARKS} kind IN ('skill', 'rating') AND key = ANY(%b)", (ids,))
         states = super().known(ids)
         self._prepared = {(kind, key): MessageMark(sent_at, deleted) for kind, key, sent_at, deleted in rows}
         self._prepared_keys = frozenset(ids)
@@ -56,7 +56,7 @@ class RealtimeBatch(Batch):
         wanted = list(keys)
         if kind != "category" and self._prepared is not None and self._prepared_keys.issuperset(wanted):
             return {key: self._prepared[kind, key] for key in wanted if (kind, key) in self._prepared}
-        rows = self._connection.execute(f"{_MARKS} kind = %s AND key = ANY(%s)", (kind, wanted))
+        rows = self._connection.execute(f"{_MARKS} kind = %s AND key = ANY(%b)", (kind, wanted))
         return {key: MessageMark(sent_at, deleted) for _, key, sent_at, deleted in rows}
 
     def mark(self, kind: str, marks: Mapping[str, MessageMark], now: datetime) -> None:
@@ -167,6 +167,7 @@ class RealtimeStore:
             batch = RealtimeBatch(connection, self._history_versions, signer=self._signer, standing=standing)
             yield batch
             batch.finish()
+            self._database.hints.give(connection, batch.changes, in_run=False)
 
     def begin(self, ws_url: str, now: datetime) -> ConnectionSwitch:
         """Record that `watch` has started; unfinished work of its predecessor is marked as ended."""
@@ -225,6 +226,7 @@ class RealtimeStore:
                 ("atom_saas_websocket_fallback_seconds_total", state.fallback_seconds, {}),
             ]
             increment_all(connection, counted)
+            self._database.hints.give(connection, 0, in_run=False)
         return switch
 
     def end(self, reason: str, now: datetime) -> None:

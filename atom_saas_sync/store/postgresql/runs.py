@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from datetime import datetime
@@ -10,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from atom_saas_sync.errors import AtomSyncError
+from atom_saas_sync.errors import AtomSyncError, DatabaseError
 from atom_saas_sync.model import METRIC_ERRORS, TIMER, Counts, Report, SyncState
 from atom_saas_sync.store.counting import durations
 from atom_saas_sync.store.limits import RUNS_KEPT
@@ -29,7 +30,10 @@ from atom_saas_sync.store.postgresql.counters import Counted, increment_all, req
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.facts import drop_fact, get_fact, set_fact
 from atom_saas_sync.store.postgresql.rows import Row
+from atom_saas_sync.store.postgresql.skill_text import CLEAN_INDEXES
 from atom_saas_sync.times import format_time, parse_time
+
+_log = logging.getLogger(__name__)
 
 NEWEST_RUN = """
     SELECT status, started_at, error_message, reasons FROM sync_run WHERE kind = 'skills' ORDER BY id DESC LIMIT 1
@@ -68,6 +72,8 @@ class Runs:
         from msgspec.structs import asdict
 
         with self._database.transaction() as connection:
+            if report.kind == "skills":
+                self._database.hints.give(connection, 0, in_run=True, last=True)
             connection.execute(
                 """
                 UPDATE sync_run SET finished_at = %s, duration_seconds = %s, status = %s, counts = %s, proof = %s,
@@ -94,6 +100,8 @@ class Runs:
                 set_fact(connection, LAST_SUCCESS, format_time(now), now)
             if report.kind == "skills":
                 mirror_state(connection, now)
+        if report.kind == "skills":
+            _shorten_pending_list(self._database)
 
     def note(
         self,
@@ -279,6 +287,15 @@ def auto_sync_is_off(connection: psycopg.Connection[Row]) -> bool:
 def last_run_started_at(connection: psycopg.Connection[Row], kind: str) -> datetime | None:
     """Return when the newest run of a kind began."""
     return _moment(connection, "SELECT max(started_at) FROM sync_run WHERE kind = %s", (kind,))
+
+
+def _shorten_pending_list(database: Database) -> None:
+    """Move what a run has added into the index, so that searches do not read through it. It may fail."""
+    try:
+        with database.reading() as connection:  # it changes no rows, and no other writer need wait for it
+            connection.execute(CLEAN_INDEXES)
+    except DatabaseError as error:
+        _log.debug("could not shorten the pending list of the search index: %s", error)
 
 
 def _end_killed_runs(connection: psycopg.Connection[Row], kind: str, now: datetime) -> None:

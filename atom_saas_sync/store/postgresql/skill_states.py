@@ -14,7 +14,7 @@ from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.times import format_exact_time, format_time
 
 # Keeps other programs from changing the planned rows; our own writers are serialised anyway.
-_LOCK = "SELECT FROM skill_cache WHERE skill_id = ANY(%s) ORDER BY skill_id FOR NO KEY UPDATE"
+_LOCK = "SELECT FROM skill_cache WHERE skill_id = ANY(%b) ORDER BY skill_id FOR NO KEY UPDATE"
 _KNOWN = f"""
     SELECT wanted.skill_id, c.skill_data, c.updated_at, b.wire_digest, b.content_digest, b.exec_digest, b.data, b.page,
            b.deleted_at, b.version, w.id AS waiting_id, nullif(w.remote_data, '{NO_VERSION}') AS remote_data,

@@ -38,6 +38,13 @@ _WRITE = f"""
             excluded.words)
 """  # noqa: S608 - a constant
 
+# Only an owner may do that; an account without DDL rights leaves it to autovacuum.
+CLEAN_INDEXES = """
+    SELECT gin_clean_pending_list(i.indexrelid) FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+    JOIN pg_am AS a ON a.oid = c.relam
+    WHERE i.indrelid = 'skill_text'::regclass AND a.amname = 'gin' AND pg_has_role(c.relowner, 'USAGE')
+"""
+
 
 class Entry(NamedTuple):
     """The extracted data of one skill."""
@@ -85,7 +92,7 @@ def write_entries(connection: psycopg.Connection[Row], entries: Sequence[Entry])
     for start in range(0, len(entries), _AT_ONCE):
         columns = [list(column) for column in zip(*entries[start : start + _AT_ONCE], strict=True)]
         connection.execute(_WRITE, columns)
-    connection.execute("DELETE FROM skill_due WHERE skill_id = ANY(%s)", ([each.skill_id for each in entries],))
+    connection.execute("DELETE FROM skill_due WHERE skill_id = ANY(%b)", ([each.skill_id for each in entries],))
 
 
 def write_figures(connection: psycopg.Connection[Row], texts: Mapping[str, str]) -> None:
@@ -107,8 +114,8 @@ def write_figures(connection: psycopg.Connection[Row], texts: Mapping[str, str])
 def drop_entries(connection: psycopg.Connection[Row], skill_ids: Collection[str]) -> None:
     """Delete the entries of skills that no longer exist."""
     ids = list(skill_ids)
-    connection.execute("DELETE FROM skill_text WHERE skill_id = ANY(%s)", (ids,))
-    connection.execute("DELETE FROM skill_due WHERE skill_id = ANY(%s)", (ids,))
+    connection.execute("DELETE FROM skill_text WHERE skill_id = ANY(%b)", (ids,))
+    connection.execute("DELETE FROM skill_due WHERE skill_id = ANY(%b)", (ids,))
 
 
 def is_due(connection: psycopg.Connection[Row]) -> bool:

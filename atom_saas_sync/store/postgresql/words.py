@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -17,13 +17,12 @@ from atom_saas_sync.core.scripts import ALONE, MARKS
 
 # The name first: if there are too many words, those of the code are dropped.
 HEAD = (("name", "A"), ("tags", "B"), ("category", "B"), ("description", "C"))
-_CODE = "code"
+_SEARCHED = (*(name for name, _ in HEAD), "code")
 
 _BYTES_OF_CHARACTER = 4  # at most
 _LONGEST_WORD = 255
 _MOST_BYTES = 900_000  # a tsvector holds a megabyte
 _MOST_OF_HEAD = 300_000
-_LAST_POSITION = 16383
 _MOST_TERMS = 32
 # A shorter prefix matches too many words of code to be searched there.
 _SHORTEST_PREFIX = 4
@@ -31,6 +30,7 @@ _SHORTEST_PREFIX = 4
 _ALONE_RANGES = ALONE.strip("[]")
 _TOKENS = re.compile(f"{ALONE}|(?:[^\\W_{_ALONE_RANGES}]|[\ue000-\uf8ff])+").findall
 _is_alone = re.compile(ALONE).match
+_is_alone_somewhere = re.compile(ALONE).search
 _LATIN_MARKS = re.compile("(?<=[A-Za-z])[\u0300-\u036f]+")
 _OTHER_MARKS = re.compile("[\u0300-\u036f]+")
 _MARK_TOKENS = frozenset(chr(code) for first, last in MARKS for code in range(first, last + 1))
@@ -83,34 +83,35 @@ def words(texts: Iterable[str]) -> list[str]:
     """Return the distinct words and pairs of several texts, those of the first text first, as many as fit."""
     found: dict[str, None] = {}
     for text in texts:
-        if text.isascii():
-            found |= dict.fromkeys(tokens(text))
-        elif re.search(ALONE, text):
+        # Most words of a long text are ASCII, which need no more work, and occur often.
+        chunks = dict.fromkeys(text.encode(errors="replace").translate(_PLAIN).decode().split())
+        others = [] if text.isascii() else [chunk for chunk in chunks if not chunk.isascii()]
+        if others and _is_alone_somewhere("".join(others)):
             each = tokens(text)
             found |= dict.fromkeys((*each, *_pairs(each)))
-        else:
-            # Most words of a long text are ASCII and occur often.
-            for chunk in dict.fromkeys(text.encode(errors="replace").translate(_PLAIN).decode().split()):
-                found |= dict.fromkeys(tokens(chunk))
-    if max(map(len, found), default=0) * _BYTES_OF_CHARACTER > _LONGEST_WORD:
-        found = dict.fromkeys(map(_cut, found))
-    return _that_fit(found, _MOST_BYTES)
+            continue
+        for chunk in others:
+            del chunks[chunk]
+        found |= chunks
+        for chunk in others:
+            found |= dict.fromkeys(tokens(chunk))
+    return _that_fit(dict.fromkeys(_short(found)), _MOST_BYTES)
 
 
 def texts_of(fields: Mapping[str, Any]) -> list[str]:
     """Return the searched texts of a skill: each field of HEAD, then the code."""
-    return [" ".join(_leaves(fields.get(name))) for name in (*(name for name, _ in HEAD), _CODE)]
+    values = [fields.get(name) for name in _SEARCHED]
+    return [value if isinstance(value, str) else " ".join(_leaves(value)) for value in values]
 
 
 def head(texts: Iterable[str]) -> str:
     """Return the text form of a tsvector with positions and weights, for the texts of HEAD."""
     entries: list[str] = []
-    place = 0
     for text, (_, weight) in zip(texts, HEAD, strict=False):
         found = tokens(text)
-        for word in (*found, *_pairs(found)):
-            place += 1
-            entries.append(f"'{_cut(word)}':{min(place, _LAST_POSITION)}{weight}")
+        if not text.isascii():
+            found = [*found, *_pairs(found)]
+        entries += [f"'{word}':{place}{weight}" for place, word in enumerate(_short(found), len(entries) + 1)]
     return " ".join(_that_fit(entries, _MOST_OF_HEAD))
 
 
@@ -153,6 +154,13 @@ def _leaves(value: object) -> Iterator[str]:
         yield str(int(value))
     elif value is not None:
         yield str(value)
+
+
+def _short(found: Collection[str]) -> Iterable[str]:
+    """Return these words as they fit into the index; nearly always all of them do."""
+    if max(map(len, found), default=0) * _BYTES_OF_CHARACTER <= _LONGEST_WORD:
+        return found
+    return map(_cut, found)
 
 
 def _cut(word: str) -> str:

@@ -1,0 +1,118 @@
+"""What runs write on a server: rows, log and index pages that every other host and standby has to take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from conftest import Machine, wait_until
+
+from atom_saas_sync.core.server_address import read_server_address
+from atom_saas_sync.store import engine_at
+from atom_saas_sync.store.postgresql.database import Database
+from atom_saas_sync.store.postgresql.hints import Hints
+
+_PAGES = 3
+_MEGABYTE = 1 << 20
+
+
+class Watcher:
+    """Looks at the server from another session."""
+
+    def __init__(self, url: str) -> None:
+        self.connection = psycopg.connect(url, autocommit=True)
+        self.connection.execute("SET search_path = atom_sync")
+
+    def number(self, question: str) -> int:
+        row = self.connection.execute(question.encode()).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def written(self, *tables: str) -> dict[str, int]:
+        """Return how many rows of each of our tables have been updated so far, or of some also inserted."""
+        # A session reports what it has written as it ends.
+        wait_until(lambda: not self.number("SELECT count(*) FROM pg_stat_activity WHERE application_name ^@ 'atom'"))
+        kinds = "n_tup_upd + n_tup_ins" if tables else "n_tup_upd"
+        rows = self.connection.execute(
+            f"SELECT relname, {kinds} FROM pg_stat_user_tables WHERE schemaname = 'atom_sync'".encode()
+        )
+        return {name: number for name, number in rows.fetchall() if not tables or name in tables}
+
+    def log_position(self) -> int:
+        return self.number("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
+
+
+@pytest.fixture
+def watcher(database_url: str) -> Iterator[Watcher]:
+    found = Watcher(database_url)
+    yield found
+    found.connection.close()
+
+
+def sync(machine: Machine, url: str) -> dict[str, Any]:
+    result = machine.command("sync", "skills", "--json", ATOM_SAAS_DATABASE_URL=url, ATOM_SAAS_SYNC_BATCH_SIZE="20")
+    assert result.returncode == 0, result.stderr
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
+
+
+def test_a_run_without_changes_updates_a_row_a_page(machine: Machine, database_url: str, watcher: Watcher) -> None:
+    sync(machine, database_url)
+    sync(machine, database_url)  # pages are confirmed from now on
+    before, log = watcher.written(), watcher.log_position()
+    assert sync(machine, database_url)["unchanged"] == 60
+    updated = {name: number - before[name] for name, number in watcher.written().items() if number > before[name]}
+    updated.pop("request_budget", None)  # a row for each second in which something was requested
+    assert sum(updated.values()) <= _PAGES + 20, updated
+    assert watcher.log_position() - log <= _MEGABYTE // 2
+
+
+def test_moving_on_the_expiry_writes_no_page_of_the_search_index(
+    machine: Machine, database_url: str, watcher: Watcher
+) -> None:
+    sync(machine, database_url)
+    tomorrow = datetime.now(UTC) + timedelta(hours=20)
+    watcher.connection.execute("UPDATE http_validator SET checked_at = %s WHERE page IS NOT NULL", (tomorrow,))
+    before = watcher.written("skill_text", "skill_cache")
+    with engine_at(read_server_address(database_url)).open() as store:
+        store.catalogue(history_versions=2).refresh_expiry(tomorrow)
+    after = watcher.written("skill_text", "skill_cache")
+    assert (after["skill_cache"] - before["skill_cache"], after["skill_text"] - before["skill_text"]) == (60, 0)
+
+
+def test_the_index_has_no_pending_list_after_a_run(machine: Machine, database_url: str, watcher: Watcher) -> None:
+    sync(machine, database_url)
+    cleaned = watcher.number("SELECT gin_clean_pending_list('idx_skill_text_words')")
+    assert cleaned == 0, "the run has left pages in the pending list"
+
+
+def test_listeners_get_a_hint_with_the_run_and_the_number_of_changes(
+    machine: Machine, database_url: str, watcher: Watcher
+) -> None:
+    watcher.connection.execute("LISTEN atom_sync")
+    sync(machine, database_url)
+    hints = [json.loads(each.payload) for each in watcher.connection.notifies(timeout=60, stop_after=1)]
+    hints += [json.loads(each.payload) for each in watcher.connection.notifies(timeout=0)]
+    run = watcher.number("SELECT max(id) FROM sync_run WHERE kind = 'skills'")
+    assert {(each["schema"], each["run"]) for each in hints} == {("atom_sync", run)}
+    assert sum(each["changes"] for each in hints) == 60
+    sync(machine, database_url)
+    assert not list(watcher.connection.notifies(timeout=0)), "nothing has changed"
+
+
+def test_at_most_ten_hints_a_second(db: Database, watcher: Watcher) -> None:
+    moments = iter([0.0, 0.05, 0.11, 0.12, 0.13])
+    hints = Hints(lambda: next(moments))
+    watcher.connection.execute("LISTEN atom_sync")
+    for changes in (1, 2, 3, 4):
+        with db.transaction() as connection:
+            hints.give(connection, changes, in_run=False)
+    with db.transaction() as connection:
+        hints.give(connection, 0, in_run=False, last=True)
+    given = [json.loads(each.payload) for each in watcher.connection.notifies(timeout=60, stop_after=3)]
+    assert [each["changes"] for each in given] == [1, 5, 4]
+    assert {each["run"] for each in given} == {None}

@@ -233,7 +233,7 @@ class Machine:
     def environment(self, **variables: str) -> dict[str, str]:
         """Return a clean environment for the real command."""
         return {
-            "PATH": os.environ["PATH"],
+            "PATH": ":".join(filter(None, (self.database.programs(), os.environ["PATH"]))),
             "HOME": str(self.directory),
             "ATOM_SAAS_API_URL": self.sandbox.url,
             "ATOM_SAAS_WS_URL": self.sandbox.ws_url,

@@ -61,6 +61,12 @@ class MachineDatabase(Protocol):
     def transaction(self) -> AbstractContextManager[Execute]:
         """Open another program's transaction, which is committed in the end; what is returned executes statements."""
 
+    def refuse(self, table: str, why: str) -> None:
+        """Let every insert into a table fail, as on a disk that is full; the trigger is called `refused`."""
+
+    def programs(self) -> str | None:
+        """Return a directory with the programs that backups need."""
+
     def spoil(self) -> None:
         """Make something of it that is no database of ours."""
 
@@ -136,6 +142,12 @@ class FileDatabase:
             connection.execute("BEGIN IMMEDIATE")
             yield lambda statement, *values: connection.execute(statement, values).fetchall()
             connection.execute("COMMIT")
+
+    def refuse(self, table: str, why: str) -> None:
+        self.sql(f"CREATE TRIGGER refused BEFORE INSERT ON {table} BEGIN SELECT raise(ABORT, '{why}'); END", ())
+
+    def programs(self) -> None:
+        return None
 
     def spoil(self) -> None:
         self.path.write_bytes(b"no database" * 1000)
@@ -250,6 +262,14 @@ class ServerDatabase:
     def transaction(self) -> Iterator[Execute]:
         with self._connected() as connection, connection.transaction():
             yield functools.partial(_execute, connection)
+
+    def refuse(self, table: str, why: str) -> None:
+        fails = f"RAISE EXCEPTION ''{why}'' USING ERRCODE = ''disk_full''"
+        self.sql(f"CREATE FUNCTION refused() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {fails}; END'", ())
+        self.sql(f"CREATE TRIGGER refused BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION refused()", ())
+
+    def programs(self) -> str:
+        return str(binaries())
 
     def spoil(self) -> None:
         self.sql("DROP SCHEMA atom_sync CASCADE", ())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from conftest import Machine
+from machine_databases import new_database
 from rich.cells import cell_len
 
 
@@ -46,6 +47,7 @@ def test_an_unknown_run_and_an_invalid_kind(machine: Machine) -> None:
     assert wrong.returncode == 2
     assert "expected skills, categories, ratings, all, watch, purge, backup" in wrong.stderr
     assert json.loads(machine.command("runs", "list", "--kind", "purge", "--json").stdout)["total"] == 0
-    machine.database_path.unlink()
+    machine.database.remove()
+    machine.database = new_database(machine.engine_name, machine.directory)
     assert machine.command("runs", "list").returncode == 74
-    assert not machine.database_path.exists()
+    assert not machine.database.exists()

@@ -303,16 +303,11 @@ def test_a_handshake_that_hangs_is_given_up(sandbox: Sandbox) -> None:
 def test_a_disk_that_is_full_ends_the_service_only_after_a_while(machine: Machine, sandbox: Sandbox) -> None:
     first = sandbox.skill_ids()[0]
     with watching(machine) as process:
-        machine.sql(
-            "CREATE TRIGGER full_disk BEFORE INSERT ON last_message BEGIN SELECT RAISE(ABORT, 'no room'); END",
-            on_server="CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS "
-            "'BEGIN RAISE EXCEPTION ''no room'' USING ERRCODE = ''disk_full''; END'; "
-            "CREATE TRIGGER full_disk BEFORE INSERT ON last_message FOR EACH ROW EXECUTE FUNCTION full_disk()",
-        )
+        machine.database.refuse("last_message", "no room")
         sandbox.patch_skill(first, {"name": "later"})
         assert process.stderr is not None
         assert any("no room; trying again" in line for line in process.stderr)  # at least one attempt fails
-        machine.sql("DROP TRIGGER full_disk", on_server="DROP TRIGGER full_disk ON last_message")
+        machine.sql("DROP TRIGGER refused", on_server="DROP TRIGGER refused ON last_message")
         wait_until(lambda: machine.cached()[first]["name"] == "later", PATIENCE)
 
 

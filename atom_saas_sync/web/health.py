@@ -8,13 +8,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from atom_saas_sync.core.reports import sync_health_document
-from atom_saas_sync.errors import DatabaseError
+from atom_saas_sync.errors import ConfigError, DatabaseError
 from atom_saas_sync.metrics import CONTENT_TYPE, render
 from atom_saas_sync.model import Health, HealthIssue, Status
 from atom_saas_sync.times import format_time
 from atom_saas_sync.web.page import CONTENT_POLICY, status_page, unreadable_page
 from atom_saas_sync.web.site import Site
 
+# A server refuses a wrong name or password with ConfigError; its message names the server, which is not public.
+_UNREADABLE = DatabaseError, ConfigError
 _log = logging.getLogger(__name__)
 
 
@@ -34,12 +36,13 @@ class HealthRoutes:
         database, migrated = "connected", False
         try:
             status = self._site.read()
-        except DatabaseError as error:
+            exists = self._site.engine.exists()
+        except _UNREADABLE as error:
             _log.error("not ready: %s", error.message)
             database = "unavailable"
         else:
             migrated = not status.migrations_pending
-            if not self._site.engine.exists():
+            if not exists:
                 database = "unavailable"
             elif not migrated:
                 reasons.append("migrations_pending")
@@ -48,7 +51,7 @@ class HealthRoutes:
         free = None
         try:
             free = self._site.engine.free_disk_gb()
-        except DatabaseError as error:
+        except _UNREADABLE as error:
             _log.error("not ready: %s", error.message)
             reasons.append("disk_space")
         if free is not None and (free := round(free, 1)) < self._site.settings.min_free_disk_gb:
@@ -68,7 +71,7 @@ class HealthRoutes:
         try:
             status = self._site.read()
             health = self._site.health(status)
-        except DatabaseError as error:
+        except _UNREADABLE as error:
             _log.error("unhealthy: %s", error.message)
             status = Status(read_at=now, database_path="")
             health = Health((HealthIssue("database", error.message, error.hint or ""),))
@@ -79,7 +82,7 @@ class HealthRoutes:
         """Return the metrics in Prometheus' format."""
         try:
             text = render(self._site.read(), self._site.now())
-        except DatabaseError as error:
+        except _UNREADABLE as error:
             _log.error("no metrics: %s", error.message)
             return PlainTextResponse("# the database can't be read; the log says why\n", status_code=503)
         return Response(text, media_type=CONTENT_TYPE)
@@ -90,7 +93,7 @@ class HealthRoutes:
         headers = {"Content-Security-Policy": CONTENT_POLICY}
         try:
             status = self._site.read()
-        except DatabaseError as error:
+        except _UNREADABLE as error:
             _log.error("no status: %s", error.message)
             return HTMLResponse(unreadable_page(now), status_code=503, headers=headers)
         return HTMLResponse(status_page(status, self._site.health(status), now), headers=headers)

@@ -109,7 +109,7 @@ def test_capabilities_are_found_once_for_each_digest(machine: Machine, ids: list
 
 
 def test_capabilities_are_shown_even_if_they_cannot_be_stored(machine: Machine, ids: list[str]) -> None:
-    machine.sql("CREATE TRIGGER full BEFORE INSERT ON gate_facts BEGIN SELECT raise(ABORT, 'disk is full'); END")
+    machine.database.refuse("gate_facts", "disk is full")
     updates = listed(machine, "--capabilities")["updates"]
     assert {each["skill_id"] for each in updates if each["capabilities"]} == set(ids[:3])
 

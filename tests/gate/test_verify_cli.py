@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from conftest import Machine
 
-CONFIRMED = "strftime('%Y-%m-%dT%H:%M:%SZ', 'now')"
+from atom_saas_sync.times import format_time
+
 WAITS = """
     INSERT INTO skill_offer (skill_id, wire_digest, content_digest, exec_digest, version, kind, reason, first_seen_at,
         offered_at, confirmed_at, data)
-    VALUES (?, x'', x'', x'', '2', ?, 'review', '2026', '2026', '2026', x'')
+    VALUES (?, x'', x'', x'', '2', ?, 'review', '2026-01-01', '2026-01-01', '2026-01-01', x'')
 """
 
 QUARANTINE = """
     INSERT INTO gate_quarantine (skill_id, skill_data, content_digest, reason, served_source, at, by)
-    VALUES (?, '{}', x'', 'quarantined', 'marketplace', '2026', 'ada')
+    VALUES (?, '{}', x'', 'quarantined', 'marketplace', '2026-01-01', 'ada')
 """
 
 
@@ -25,7 +27,7 @@ QUARANTINE = """
 def synced(machine: Machine) -> Machine:
     """Return a machine whose skills were confirmed just now."""
     machine.fill()
-    machine.sql(f"UPDATE http_validator SET checked_at = {CONFIRMED}")
+    machine.sql("UPDATE http_validator SET checked_at = ?", format_time(datetime.now(UTC)))
     return machine
 
 

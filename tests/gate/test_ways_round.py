@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import Json, Machine
+from machine_databases import new_database
 from test_gated_sync import REVIEW, Gated, change, revoke
 from test_push_gate import REVIEW as REVIEWING
 from test_push_gate import confirm, hear, update
@@ -407,6 +408,24 @@ def test_a_restored_backup_brings_back_nothing_that_was_decided_against_since(
         stays(gated, second, None)
         stays(gated, third, before)
         assert gated.served(fourth) == version
+
+
+def test_a_backup_that_replaces_a_lost_database_brings_its_decisions(gated: Gated, first: str, second: str) -> None:
+    machine = gated.machine
+    put_away(gated, first)
+    gated.decide(people.add_revocation, skill_id=second, note="bad")
+    gated.decide(people.add_pin, machine.sandbox.skill_ids()[2], note=None)
+    tables = ("gate_quarantine", "gate_revocation", "gate_pin")
+    before = [machine.sql(f"SELECT * FROM {table}") for table in tables]
+    copy = machine.directory / "copy.db"
+    assert machine.command("db", "backup", str(copy)).returncode == 0
+    machine.database.remove()
+    machine.database = new_database(machine.engine_name, machine.directory)
+    restored = machine.command("db", "restore", str(copy), "--yes")
+    assert restored.returncode == 0, restored.stderr
+    assert [machine.sql(f"SELECT * FROM {table}") for table in tables] == before
+    for each in (first, second):
+        stays(gated, each, None)
 
 
 @pytest.mark.sqlite("its older migrations")

@@ -27,6 +27,7 @@ from atom_saas_sync.store.postgresql.backend.rows import mirrored
 from atom_saas_sync.store.postgresql.backend.tables import shared
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.facts import get_fact
+from atom_saas_sync.store.postgresql.gate.carrying import carry_over, rows_to_carry
 from atom_saas_sync.store.postgresql.lock import run_lock
 from atom_saas_sync.store.postgresql.maintenance import Upkeep
 from atom_saas_sync.store.postgresql.rows import Row
@@ -34,8 +35,8 @@ from atom_saas_sync.times import format_time
 from atom_saas_sync.unfinished import create_beside, flush
 
 _VERSION_UNIT = 10_000
-# Not restored: users' decisions since the backup, and the locks of this run.
-_KEPT = {"gate_decision", "gate_pin", "gate_quarantine", "gate_revocation", "run_lock", "schema_migration"}
+# Not restored: the locks of this run, and the revision, which is the same.
+_KEPT = {"run_lock", "schema_migration"}
 
 
 class Copies:
@@ -131,12 +132,13 @@ class Copies:
                     hint="nothing was changed; restore it with the version of atom-sync that wrote it, then upgrade",
                 )
             with database.transaction(bulk=True) as connection:
-                stop = get_fact(connection, EMERGENCY_STOP)
+                stop, decided = get_fact(connection, EMERGENCY_STOP), rows_to_carry(connection)
                 with mirrored(connection, shared(connection, database.schema)):
                     _empty(connection)
                     for each in dumps.read(program, file):
                         _take(each, connection)
                     _keep_fact(connection, EMERGENCY_STOP, stop, now)
+                    carry_over(decided, connection, now, signer=signer, actor=actor)
                 write_audit(connection, actor, "db restore", str(file), now, {"applied": []})
             return Restored((), tuple(Upkeep(database).check(quick=False, signer=signer)), None)
 

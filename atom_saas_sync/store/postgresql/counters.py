@@ -9,7 +9,8 @@ import psycopg
 from atom_saas_sync.store.counting import durations, labels_text
 from atom_saas_sync.store.postgresql.rows import Row
 
-READ = "SELECT name, labels, value FROM counter"
+# Infinity and NaN, which another program wrote, are no counts; NaN is the largest value there.
+READ = "SELECT name, labels, value FROM counter WHERE value > '-Infinity' AND value < 'Infinity'"
 
 Counted = tuple[str, float, Mapping[str, str]]
 """The name of a counter, its increment and its labels."""
@@ -36,7 +37,8 @@ def increment_all(connection: psycopg.Connection[Row], counted: Iterable[Counted
     connection.execute(
         "INSERT INTO counter AS c (name, labels, value) "
         "SELECT * FROM unnest(%b::text[], %b::text[], %b::double precision[]) "
-        "ON CONFLICT (name, labels) DO UPDATE SET value = c.value + excluded.value",
+        "ON CONFLICT (name, labels) DO UPDATE "
+        "SET value = CASE WHEN c.value < 'Infinity' THEN c.value ELSE 0 END + excluded.value",
         (names, texts, values),
     )
 

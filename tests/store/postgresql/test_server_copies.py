@@ -76,7 +76,7 @@ def test_a_backup_holds_everything_and_is_taken_back_whole(copies: Copies, db: D
     db.connection.execute("DELETE FROM skill_ratings")
     db.connection.execute("UPDATE fact SET value = 'now' WHERE name = 'emergency_stop'")
     db.connection.execute(
-        "INSERT INTO gate_revocation (skill_id, source, added_at, added_by) VALUES ('same', 'command', now(), 'me')"
+        "INSERT INTO gate_revocation (skill_id, source, added_at, added_by) VALUES ('other', 'command', now(), 'me')"
     )
     copies.restore(file, signer=None, actor="me", now=NOW)
     after = content(db)

@@ -1,4 +1,4 @@
-"""Serving an ASGI application of a test's own on a real socket."""
+"""Serve a test's own ASGI application on a real socket."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from atom_saas_sync.web.server import listen
 
 @contextmanager
 def serving(app: ASGIApp, *, ws: Literal["none", "websockets-sansio"] = "none") -> Iterator[int]:
-    """Serve it in a thread until the end of the block; yield the port."""
+    """Serve it in a thread during the block; yield the port."""
     with listen("127.0.0.1", 0) as listener:
         server = uvicorn.Server(uvicorn.Config(app, ws=ws, lifespan="off", log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

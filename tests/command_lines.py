@@ -13,7 +13,7 @@ from loaded_command import run_command
 
 from atom_saas_sync.cli.main import app
 
-# Runs many command lines in one process: only what starts anew each time is worth a process of its own.
+# Runs many command lines in one process, which is faster than a process for each.
 _IN_ONE_PROCESS = """
 import contextlib, io, json, sys, traceback
 from atom_saas_sync.cli.main import run
@@ -40,7 +40,7 @@ def clean_environment(directory: Path, **variables: str) -> dict[str, str]:
 def run_all(
     directory: Path, command_lines: list[list[str]], *, first: str = "", **variables: str
 ) -> list[tuple[int, str, str]]:
-    """Run the command lines in one process; `first` is Python code that is executed before."""
+    """Run the command lines in one process; `first` is Python code to execute before."""
     result = run_command(
         environment=clean_environment(directory, **variables),
         directory=directory,
@@ -67,7 +67,7 @@ REPORTING = [
 ]
 
 
-# What Typer does not know to be required.
+# Required arguments that Typer does not mark as required.
 _ALSO_REQUIRED: dict[tuple[str, ...], list[str]] = {
     ("conflicts", "resolve"): ["--all", "--strategy", "merge"],
     ("ratings", "retry"): ["--all"],
@@ -80,7 +80,7 @@ _OPTIONS_REQUIRED = {"to": ["--to", "another-database"], "version": ["--version"
 
 
 def minimal(path: tuple[str, ...]) -> list[str]:
-    """Return a command line that is right usage."""
+    """Return a command line with correct usage."""
     wanted = [parameter for parameter in COMMANDS[path].params if parameter.required]
     options = [each.name for each in wanted if each.param_type_name == "option"]
     wanted = [each for each in wanted if each.param_type_name == "argument"]

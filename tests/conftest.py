@@ -1,4 +1,4 @@
-"""A machine with atom-sync on it: real SQLite file, real HTTP over loopback; only the clock is made up."""
+"""A machine with atom-sync: a real database, real HTTP over loopback, and a simulated clock."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ pytest_plugins = ("server_databases",)
 
 Json = dict[str, Any]
 
-# No property depends on how fast the machine is.
+# Properties must not depend on the machine's speed.
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
 
 
-# A real command would wait up to a minute for its hundred-and-first request.
+# A real command would wait up to a minute before its 101st request.
 NO_LIMITS = {"ATOM_SAAS_RATE_LIMIT_PER_MINUTE": "100000", "ATOM_SAAS_RATE_LIMIT_PER_HOUR": "100000"}
 
 
 class FakeClock:
-    """A clock that moves only when somebody sleeps or moves it; remembers the sleeps."""
+    """A clock that only moves when told to, or by sleeping; it records the sleeps."""
 
     def __init__(self) -> None:
         self.moment = datetime(2026, 2, 19, 12, 0, tzinfo=UTC)
@@ -81,16 +81,16 @@ _KEPT: dict[tuple[str, str], object] = {}
 
 
 class Machine:
-    """Runs atom-sync against a sandbox, in this process (with a made-up clock) or as the real command."""
+    """Runs atom-sync against a sandbox, in this process (with the simulated clock) or as the real command."""
 
-    engine_name = "sqlite"  # pytest_configure sets what `--engine` says
+    engine_name = "sqlite"  # pytest_configure sets it from `--engine`
 
     def __init__(self, sandbox: Sandbox, directory: Path) -> None:
         self.sandbox = sandbox
         self.directory = directory
         self.database = new_database(self.engine_name, directory)
         self.clock = FakeClock()
-        self.umask = -1  # as this process has it
+        self.umask = -1  # this process's value
 
     @property
     def database_path(self) -> Path:
@@ -104,20 +104,20 @@ class Machine:
         return engine_at(self.database.location)
 
     def store(self, **options: Any) -> Store:
-        """Open the database; make it if there is none. `options` are those of Engine.open."""
+        """Open the database, creating it if it does not exist. `options` are those of Engine.open."""
         self.database.prepare()
         return self.engine.open(**options)
 
     def budget(self, *, per_minute: int = 100_000, per_hour: int = 100_000, marketplace: str = "") -> StoredBudget:
-        """Open the budget of requests, as each process does."""
+        """Open the request budget, as each process does."""
         return self.engine.request_budget(per_minute=per_minute, per_hour=per_hour, marketplace=marketplace)
 
     def fill(self) -> None:
-        """Bring about what a first sync leaves, while the sandbox and the clock are as new."""
+        """Set up the state after a first sync; the sandbox and the clock must be unused."""
         self.keep("first sync", self.pull)
 
     def keep(self, name: str, make: Callable[[], object]) -> None:
-        """Let `make` bring the database about; later tests of this name get a copy."""
+        """Create the database with `make`; later tests with this name get a copy."""
         kept = _KEPT.get((name, self.sandbox.url))
         if kept is None:
             make()
@@ -126,7 +126,7 @@ class Machine:
             self.database.restore(kept)
 
     def follow_clock(self) -> None:
-        """Set the sandbox's clock to the made-up one."""
+        """Set the sandbox's clock to the simulated one."""
         self.sandbox.set_clock_offset((self.clock.now() - datetime.now(UTC)).total_seconds())
 
     @contextmanager
@@ -176,7 +176,10 @@ class Machine:
         connections: int = 1,
         **options: Any,
     ) -> RunReport:
-        """Make one run in this process; `options` are the fields of PullOptions. Without a gate all is admitted."""
+        """Make one run in this process; `options` are the fields of PullOptions.
+
+        Without a gate, everything is admitted.
+        """
         options = {"strategy": "remote_wins", "page_size": 1000, **options}
         with (
             self.store() as store,
@@ -247,7 +250,7 @@ class Machine:
     def command(
         self, *arguments: str, stdin: str | None = None, first: str = "", **variables: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run the command to its end; `first` is Python code that is executed before, in its process."""
+        """Run the command to its end; `first` is Python code to execute before, in its process."""
         return run_command(
             *arguments,
             environment=self.environment(**variables),
@@ -258,34 +261,34 @@ class Machine:
         )
 
     def python(self, code: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run Python code as a process of its own, in the environment of the command."""
+        """Run Python code in a process of its own, with the environment of the command."""
         return run_command(
             environment=self.environment(**variables), directory=self.directory, umask=self.umask, code=code
         )
 
     def hurried(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run the command with a clock whose pauses take no time: all its retries, on a machine of any speed."""
+        """Run the command with a clock whose pauses take no time, so that retries are fast."""
         return run_command(
             *arguments, environment=self.environment(**variables), directory=self.directory, hurried=True
         )
 
     def peak_of_a_sync(self, **variables: str) -> tuple[subprocess.CompletedProcess[str], float]:
-        """Run `sync skills --json`; return it, and its largest memory in MiB.
+        """Run `sync skills --json`; return its result and its peak memory in MiB.
 
-        A child's own peak: what the kernel accounts to it otherwise begins with that of the process that started it.
+        The peak is measured in the child: the kernel's figure for a child begins with its parent's memory.
         """
         result = self.python(
             "import runpy, sys; sys.argv = ['atom-sync', 'sync', 'skills', '--json']\n"
             "try: runpy.run_module('atom_saas_sync', run_name='__main__')\n"
             "finally: print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0], file=sys.stderr)",
-            PYTHONUTF8="1",  # a real start: a fork begins with the memory of what it is forked from
+            PYTHONUTF8="1",  # a real start: a fork begins with the memory of its parent
             **variables,
         )
         return result, int(result.stderr.split()[-1]) / 1024
 
     @contextmanager
     def started(self, *arguments: str, first: str = "", **variables: str) -> Iterator[Forked]:
-        """Start the command, and end it in the end; `first` is Python code that is executed before, in its process."""
+        """Start the command, and end it after the block; `first` is Python code to execute before, in its process."""
         process = start_command(
             *arguments,
             environment=self.environment(**variables),
@@ -326,7 +329,7 @@ class Machine:
             return [each.skill_id for each in store.reading(self.clock.now()).search(text, SkillFilter())[0]]
 
     def status(self, now: datetime | None = None, *, per_minute: int = 100_000, per_hour: int = 100_000) -> Status:
-        """Return what `status` tells."""
+        """Return the state that `status` shows."""
         return self.engine.status(
             now or self.clock.now(),
             per_minute=per_minute,
@@ -336,7 +339,7 @@ class Machine:
         )
 
     def conflicts(self) -> list[LoggedConflict]:
-        """Return the whole conflict log, the first one first."""
+        """Return the whole conflict log, oldest first."""
         with self.store(read_only=True) as store:
             log = store.conflicts(history_versions=10)
             ids = [each.id for done in (False, True) for each in log.list_conflicts(ConflictFilter(resolved=done))]
@@ -352,12 +355,12 @@ class Machine:
         self.sql("UPDATE skill_cache SET skill_data = ? WHERE skill_id = ?", json.dumps({**data, **fields}), skill_id)
 
     def listed(self) -> dict[str, Json]:
-        """Return what the marketplace has."""
+        """Return the marketplace's skills."""
         return {skill_id: self.sandbox.skill(skill_id) for skill_id in self.sandbox.skill_ids()}
 
 
 def without_capabilities(*numbers: int) -> str:
-    """Return code that takes these rights of root's from the process that executes it."""
+    """Return code that drops these capabilities of root from the process that executes it."""
     return f"""
 import ctypes
 header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
@@ -373,7 +376,7 @@ assert libc.capset(header, data) == 0
 def on_a_terminal(
     machine: Machine, arguments: list[str], answers: list[tuple[str, str]], *, exit_code: int = 0, **variables: str
 ) -> str:
-    """Run a command on a terminal, answer its questions (what is shown, the answer), and return all that it showed."""
+    """Run a command on a terminal, answer its questions (text shown, answer), and return all its output."""
     leader, follower = os.openpty()
     process = start_command(
         *arguments,
@@ -382,7 +385,7 @@ def on_a_terminal(
         stdin=follower,
         stdout=follower,
         stderr=follower,
-        new_session=True,  # passwords are asked for on the session's terminal, if it has one
+        new_session=True,  # password prompts use the session's terminal, if it has one
     )
     os.close(follower)
     left, said, end = list(answers), "", time.monotonic() + 60
@@ -409,16 +412,16 @@ def on_a_terminal(
 
 
 def wait_until(condition: Any, timeout: float = 60.0) -> None:
-    """Wait for something that another process does; fails the test if it never happens."""
+    """Wait for an action of another process; fail the test if it never happens."""
     end = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > end:
             pytest.fail("waited in vain")
-        time.sleep(0.01)  # the pause of a bounded poll, no synchronisation by itself
+        time.sleep(0.01)  # the pause of a bounded poll, not a synchronisation
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let all tests that work on a database work on one of the other engine."""
+    """Add the option to run all tests that use a database on the other engine."""
     parser.addoption("--engine", choices=ENGINES, default="sqlite", help="the engine of the machines' databases")
 
 
@@ -428,7 +431,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `--engine postgresql`, select what has a database there, and say why some of it has none."""
+    """With `--engine postgresql`, select the tests that use a database, and say why some are left out."""
     if Machine.engine_name == "sqlite":
         return
     left = [each for each in items if not _has_database(each)]
@@ -448,7 +451,7 @@ def _has_database(item: pytest.Item) -> bool:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many inputs the fuzzers have tried (`make fuzz`)."""
+    """Report how many inputs the fuzzers have tried (`make fuzz`)."""
     inputs = sys.modules.get("inputs")
     if inputs is not None and inputs.FACTOR:
         terminalreporter.section("inputs tried")
@@ -465,14 +468,14 @@ def _shared_sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def sandbox(_shared_sandbox: Sandbox) -> Sandbox:
-    """Return a sandbox with 60 skills, as new."""
+    """Return a sandbox with 60 skills in its initial state."""
     _shared_sandbox.reset()
     return _shared_sandbox
 
 
 @pytest.fixture(autouse=True)
 def _restored_logging() -> Iterator[None]:
-    """Let no command that a test runs in this process leave its log behind, whose stream is soon closed."""
+    """Remove log handlers of commands that a test runs in this process: their stream is closed soon."""
     root = logging.getLogger()
     before = (root.handlers[:], root.level, sys.excepthook, threading.excepthook, sys.unraisablehook)
     yield
@@ -483,7 +486,7 @@ def _restored_logging() -> Iterator[None]:
 
 @pytest.fixture
 def machine(sandbox: Sandbox, tmp_path: Path) -> Machine:
-    """Return a machine with an empty disk next to that sandbox."""
+    """Return a machine with an empty disk and that sandbox."""
     machine = Machine(sandbox, tmp_path)
     machine.follow_clock()
     return machine
@@ -491,13 +494,13 @@ def machine(sandbox: Sandbox, tmp_path: Path) -> Machine:
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> str:
-    """Return the URL of a PostgreSQL server for the tests of this process; without one they fail."""
+    """Return the URL of a PostgreSQL server for the tests of this process; without a server they fail."""
     return running_server()
 
 
 @pytest.fixture
 def postgresql_url(postgresql_server: str) -> str:
-    """Return the URL of a schema for this test, in which nothing is yet."""
+    """Return the URL of an empty schema for this test."""
     return url_of_new_schema(postgresql_server)
 
 
@@ -517,14 +520,14 @@ def _schemas(postgresql_server: str) -> Iterator[Databases]:
 
 @pytest.fixture(params=["_files", "_schemas"], ids=["sqlite", "postgresql"])
 def databases(request: pytest.FixtureRequest) -> Databases:
-    """Return databases of one engine; a server is started when the first test asks for it."""
+    """Return databases of one engine; a server is started when the first test needs it."""
     found: Databases = request.getfixturevalue(request.param)
     return found
 
 
 @pytest.fixture
 def store(databases: Databases, tmp_path: Path) -> Iterator[Rooms]:
-    """Return the store as its contract sees it, with nothing in it."""
+    """Return an empty store, with the verbs of its contract."""
     rooms = databases.new(tmp_path)
     yield rooms
     rooms.close()

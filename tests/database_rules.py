@@ -1,4 +1,4 @@
-"""What must hold of a database at any moment, whatever happened to whoever wrote it (data-model.md, the rules)."""
+"""Rules that hold in a database at any time, whatever happened to its writers (data-model.md)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TIMES = {
     "conflict_log": ("resolved_at", "created_at", "updated_at"),
     "skill_ratings": ("synced_at", "created_at", "updated_at"),
 }
-# Each finds rows that must not be; the text says what is wrong with them.
+# Each query finds rows that must not exist; the text says what is wrong with them.
 _NEVER = {
     "rule 1: a skill has a base and no row, and nobody is known to have removed it": """
         SELECT skill_id FROM skill_base AS b WHERE data IS NULL AND deleted_at IS NULL
@@ -116,9 +116,10 @@ _NEVER_ON_SERVER = {
 
 
 def check_rules(database: MachineDatabase, *, before: Counter[str] | None = None, idle: bool = True) -> list[str]:
-    """Return what is wrong with a database; an empty list is the good answer.
+    """Return the violated rules.
 
-    `before`: the counters of an earlier moment, which only grow. `idle`: no process works on it, so no lock is held.
+    `before` has earlier values of the counters, which only grow. `idle`: no process uses the database, so no lock may
+    be held.
     """
     if not isinstance(database, FileDatabase):
         return list(_findings_on_server(database, before or Counter(), idle=idle))
@@ -148,7 +149,7 @@ def _findings_on_server(database: MachineDatabase, before: Counter[str], *, idle
         for finding in store.maintenance().check(quick=False, signer=None):
             yield f"db check: {finding.message}"
     with database.transaction() as execute:
-        execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # one state for all of it
+        execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # one snapshot for all queries
         for what, query in {**_NEVER, **_NEVER_ON_SERVER}.items():
             if query is not None and (rows := execute(query)):
                 yield f"{what}: {[row[0] for row in rows][:5]}"
@@ -169,7 +170,7 @@ def _findings(connection: sqlite3.Connection, path: Path, before: Counter[str], 
     yield from _schema(connection, applied)
     if tuple(applied) != revisions.NAMES:
         return
-    connection.execute("BEGIN")  # one state for all of it
+    connection.execute("BEGIN")  # one snapshot for all queries
     for what, query in _NEVER.items():
         if rows := connection.execute(query).fetchall():
             yield f"{what}: {[row[0] for row in rows][:5]}"
@@ -177,7 +178,7 @@ def _findings(connection: sqlite3.Connection, path: Path, before: Counter[str], 
     yield from _times(connection)
     yield from _counters(connection, before)
     connection.execute("ROLLBACK")
-    if idle:  # it writes, and so keeps others from writing
+    if idle:  # it writes, so it blocks other writers
         yield from _search_structure(connection)
     yield from _search_index(connection)
 
@@ -197,15 +198,15 @@ def _objects(applied: tuple[str, ...]) -> set[tuple[str, str]]:
 
 
 def _schema(connection: sqlite3.Connection, applied: list[str]) -> Iterator[str]:
-    """Each migration is there wholly or not at all."""
+    """Each migration was applied completely or not at all."""
     wanted, ours = _objects(tuple(applied)), _objects(revisions.NAMES)
     actual = {tuple(row) for row in connection.execute(_OBJECTS)}
-    if half := wanted ^ (actual & (ours | wanted)):  # other programs may keep tables of their own
+    if half := wanted ^ (actual & (ours | wanted)):  # other programs may have their own tables
         yield f"rule 7: half a migration: {sorted(half)[:5]}"
 
 
 def _versions(connection: sqlite3.Connection) -> Iterator[str]:
-    """Digests belong to the texts that they are of (rules 1 and 11), and texts are whole."""
+    """Digests match their texts (rules 1 and 11), and texts are complete."""
     yield from _wrong_digests(connection.execute(_VERSIONS))
 
 
@@ -218,7 +219,7 @@ _VERSIONS = """
 def _wrong_digests(rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
     for skill_id, text, of_content, of_code in rows:
         if text is None:
-            continue  # said elsewhere
+            continue  # reported elsewhere
         fields: dict[str, Any] = json.loads(text)
         if content_digest(fields) != of_content:
             yield f"rule 1: the base of {skill_id} is not what the marketplace sent"
@@ -254,7 +255,7 @@ def _search_structure(connection: sqlite3.Connection) -> Iterator[str]:
 
 
 def _search_index(connection: sqlite3.Connection) -> Iterator[str]:
-    """Compare the index, word by word, with one that is built anew."""
+    """Compare the index, word by word, with a rebuilt one."""
     statement = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'skill_fts'").fetchone()[0]
     connection.execute(statement.replace("TABLE skill_fts", "TABLE temp.anew"))
     connection.execute(
@@ -269,7 +270,7 @@ def _search_index(connection: sqlite3.Connection) -> Iterator[str]:
         ).fetchall()
         if rows:
             yield f"search index: only among the words {one}: {[tuple(row) for row in rows]}"
-    # Row 1 counts entries and words, which ranking goes by: what was taken out or put in once too often shows there.
+    # Row 1 has the numbers of entries and words, used for ranking: double insertions and removals show there.
     totals = [
         connection.execute(f"SELECT block FROM {table} WHERE id = 1").fetchone()[0].rstrip(b"\0")
         for table in ("main.skill_fts_data", "temp.anew_data")
@@ -280,6 +281,6 @@ def _search_index(connection: sqlite3.Connection) -> Iterator[str]:
 
 
 def check_ratings(sandbox: Sandbox) -> list[str]:
-    """Return what is wrong with the ratings at the marketplace: each is there once."""
+    """Return the violated rules for ratings at the marketplace: each exists once."""
     there = Counter((each["skill_id"], each["user_id"]) for each in sandbox.ratings())
     return [f"ratings: {who} is there {number} times" for who, number in there.items() if number > 1]

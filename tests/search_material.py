@@ -1,4 +1,4 @@
-"""Skills in many scripts, what is searched for, and which of them it finds."""
+"""Skills in many scripts, search texts, and the skills that they find."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SKILLS: dict[str, dict[str, Any]] = {
     "decomposed": {"name": unicodedata.normalize("NFD", "ガイドcafé")},
     "code": {"name": "x", "code": "# 计算总和\nprint('\\u0000')\n" + "pass\n" * 60 + "# 结束"},
 }
-# What is searched for, and which skills it finds.
+# Search texts, and the skills that they find.
 FOUND = {
     "Excel": ["pdf", "report"],
     "excel 导出": ["report"],

@@ -1,4 +1,4 @@
-"""Databases on a server for tests. Making one costs half a second on a busy machine, so most tests share."""
+"""Databases on a server for tests. Creating one takes half a second on a busy machine, so most tests share one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _numbers = itertools.count(1)
 
 
 def new_database(server_url: str) -> str:
-    """Return the URL of a database in which nothing is yet."""
+    """Return the URL of an empty database."""
     import psycopg
 
     name = f"test_{next(_numbers)}"
@@ -40,7 +40,7 @@ def shared_url(postgresql_server: str) -> str:
 
 @pytest.fixture
 def database_url(shared_url: str) -> str:
-    """Return the URL of a database with our tables, and no rows but those that they begin with."""
+    """Return the URL of a database with our tables and only their initial rows."""
     import psycopg
 
     from atom_saas_sync.store.postgresql import schema
@@ -65,5 +65,5 @@ def db(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def own_url(postgresql_server: str) -> str:
-    """Return the URL of a database with our tables that the test may spoil."""
+    """Return the URL of a database with our tables that the test may damage."""
     return make_database(postgresql_server)

@@ -1,4 +1,4 @@
-"""What tests of a database on a server share."""
+"""Helpers for tests of a database on a server."""
 
 from __future__ import annotations
 

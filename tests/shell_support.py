@@ -1,7 +1,7 @@
-"""An `atom-sync` for shells whose starts take a small part of their usual time.
+"""A fast-starting `atom-sync` for shells.
 
-It hands its arguments, environment, directory and streams to the process of the tests, which runs the command in a fork
-and tells it how that ended.
+It passes its arguments, environment, directory and streams to the process of the tests, which runs the command in a
+fork and returns its exit code.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ sys.exit(code if code >= 0 else 128 - code)
 
 @contextmanager
 def quick_program() -> Iterator[Path]:
-    """Put the program into a new directory, for a PATH; commands whose program was killed are killed too."""
+    """Write the program to a new directory, for PATH; commands are killed with their program."""
     with (
         tempfile.TemporaryDirectory() as programs,  # a socket's address must be short
         socket.socket(socket.AF_UNIX) as listener,

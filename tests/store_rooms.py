@@ -1,6 +1,6 @@
-"""The store as its contract sees it (usecases/ports/): its rooms by name, and what other programs do to it.
+"""The verbs of the store's contract (usecases/ports/), by subject, and what other programs do to a database.
 
-Nothing here knows an engine but `Others`: it plays another program, which takes the lock or looks at every row.
+Only `Others` depends on the engine: it plays another program, which takes the lock or reads every row.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class Others(Protocol):
     """What other programs do with a database."""
 
     def locked(self) -> AbstractContextManager[None]:
-        """Hold the lock of all who write."""
+        """Hold the lock that all writers take."""
 
     def everything(self) -> Rows:
-        """Return all rows of all tables, whatever they mean."""
+        """Return all rows of all tables."""
 
     def write_skill(self, skill_id: str, text: str) -> None:
-        """Write the text of a skill, new or not, with plain SQL."""
+        """Write the text of a new or existing skill with plain SQL."""
 
 
 class Rooms:
-    """The rooms of one database, which wait for the lock only a moment."""
+    """The verbs of one database, with a short wait for the lock."""
 
     def __init__(self, engine: Engine, others: Others) -> None:
         self.engine = engine
@@ -77,7 +77,7 @@ class Rooms:
 
     @cached_property
     def budget(self) -> ports.StoredBudget:
-        """Return the budget, which has a connection of its own."""
+        """Return the budget, which has its own connection."""
         return self.new_budget()
 
     def close(self) -> None:
@@ -119,14 +119,14 @@ class Rooms:
         return self._store.holder(kind)
 
     def locked(self) -> AbstractContextManager[None]:
-        """Let another program hold the lock of all who write."""
+        """Make another program hold the lock that all writers take."""
         return self.others.locked()
 
     def everything(self) -> Rows:
-        """Return all rows of all tables, whatever they mean."""
+        """Return all rows of all tables."""
         return self.others.everything()
 
-    # What tests begin with
+    # Setting up
 
     def show(
         self,
@@ -136,7 +136,7 @@ class Rooms:
         strategy: Strategy = "manual",
         now: datetime = NOW,
     ) -> list[Action]:
-        """Take a page of the list with these skills, as a run does; return what was planned."""
+        """Store a page of the list with these skills, as a run does; return the planned actions."""
         with self.catalogue.batch() as batch:
             known = batch.known([each.skill_id for each in versions])
             actions = [plan_listed(known.get(each.skill_id), admitted_before(each), strategy, now) for each in versions]
@@ -146,7 +146,7 @@ class Rooms:
             return actions
 
     def edit(self, *versions: SkillVersion, now: datetime = NOW) -> None:
-        """Write these texts as a person does."""
+        """Edit these skills as a user does."""
         with self.edits.batch() as batch:
             known = batch.known([each.skill_id for each in versions])
             for each in versions:
@@ -156,7 +156,7 @@ class Rooms:
                 batch.apply([Action(each.skill_id, Outcome.UPDATED, effects)], now, actor="ada")
 
     def carry_out(self, *actions: Action, now: datetime = NOW) -> None:
-        """Carry out actions in one transaction."""
+        """Apply actions in one transaction."""
         with self.catalogue.batch() as batch:
             batch.apply(actions, now)
 

@@ -1,4 +1,4 @@
-"""Databases of each engine for the contract's tests, and another program at work on them."""
+"""Databases of each engine for the tests of the contract, and another program that uses them."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ for path in sys.stdin:
 
 
 class Databases(Protocol):
-    """Databases of one engine; a copy of one that is filled already takes a fiftieth of the time."""
+    """Databases of one engine; copying a filled one is fifty times faster than filling it."""
 
     def new(self, directory: Path, fill: Callable[[Rooms], None] | None = None) -> Rooms:
-        """Return the rooms of a database with nothing in it, or with what `fill` puts there."""
+        """Return the verbs of a database that is empty or filled by `fill`."""
 
     def end(self) -> None:
-        """End what was started for them."""
+        """End the processes started for them."""
 
 
 class Files:
-    """SQLite's: each a file of its own."""
+    """SQLite databases: one file each."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -107,7 +107,7 @@ class _OtherOfFile:
 
 
 class Schemas:
-    """PostgreSQL's: one schema, whose rows are written anew for each test."""
+    """PostgreSQL databases: one schema, whose rows are replaced for each test."""
 
     def __init__(self, url: str) -> None:
         import psycopg
@@ -115,7 +115,7 @@ class Schemas:
         self._address = read_server_address(url)
         engine_at(self._address).open().close()
         self._connection = psycopg.connect(url.partition("&schema=")[0], autocommit=True)
-        # No trigger and no foreign key of ours is to do anything here.
+        # Without our triggers and foreign keys.
         self._run(f"SET search_path = {self._address.schema}; SET session_replication_role = replica")
         columns: dict[str, list[str]] = {}
         for table, column in self._connection.execute(_COLUMNS):
@@ -177,7 +177,7 @@ _SEQUENCES = "SELECT relname FROM pg_class WHERE relnamespace = current_schema()
 
 
 class _OtherOnServer:
-    """Another session, which takes the lock of all our writers, and plain SQL."""
+    """Another session, which takes the lock of our writers, and plain SQL."""
 
     def __init__(self, address: ServerAddress, connection: psycopg.Connection[Any], tables: list[str]) -> None:
         self._address = address

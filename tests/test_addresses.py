@@ -1,4 +1,4 @@
-"""Addresses that nobody can connect to, from the environment and from the marketplace: an error each, never a crash."""
+"""Unusable addresses, from the environment and from the marketplace: an error each, never a crash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The house has rooms, and a room imports only what this table says (docs: architecture)."""
+"""Architecture: a room imports only what this table says (docs/ATOM_SAAS_SYNC_ARCHITECTURE.md)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import atom_saas_sync
 
 ROOT = Path(atom_saas_sync.__file__).parent
 
-# Our own rooms that a room may enter; each may enter itself. Those of _VALUES hold no decisions.
+# The rooms that a room may import; each may import itself. Those of _VALUES contain no decisions.
 _VALUES = {"characters", "errors", "model", "times", "__init__", "places"}
 MAY_IMPORT = {
     "__init__": set(),
@@ -57,9 +57,9 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 
-# Each has a room in the store, which only the store's own __init__ may enter.
+# Each has a room in the store, which only the store's own __init__ may import.
 ENGINES = {"sqlite", "postgresql"}
-# Where a room within a room stands: engines implement the ports, and know no use case.
+# Rooms within rooms: engines implement the ports, and know no use case.
 INNER_ROOMS = {"usecases/ports": "ports"}
 
 MOST_LINES = {"file": 500, "class": 300, "function": 60}
@@ -119,7 +119,7 @@ def room_of(module: str) -> str:
 
 
 def at_the_top(tree: ast.Module) -> Iterator[ast.stmt]:
-    """Yield what is executed when the module is imported; not what is there for the type checker."""
+    """Yield the statements executed when the module is imported, without those for the type checker."""
     for node in tree.body:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             continue
@@ -198,7 +198,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 def drawn_graph() -> str:
-    """Draw which rooms import which, a floor above all that it stands on; __init__ is left out."""
+    """Draw which rooms import which, each a floor above those that it imports; without __init__."""
     rooms: dict[str, set[str]] = {}
     for name, others in imports_of_modules().items():
         inner = {room_of(other) for other in others} - {room_of(name), "__init__"}
@@ -297,7 +297,7 @@ def test_only_the_settings_and_the_entry_point_read_the_environment() -> None:
     }
 
 
-# Who else writes `skill_data`, and why.
+# Other writers of `skill_data`, and why.
 WRITE_SKILL_DATA = {
     "store/sqlite/served.py": "the one writer: a version in two forms, and figures",
     "store/postgresql/served.py": "likewise",

@@ -1,4 +1,4 @@
-"""The last line of defence: an error that nothing foresaw, in any command."""
+"""The last line of defence: an unexpected error in any command."""
 
 from __future__ import annotations
 

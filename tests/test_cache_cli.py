@@ -83,7 +83,7 @@ def test_strict_mode_removes_and_spares_local_edits(machine: Machine, edited: li
     assert (len(purged.removed.skills), purged.kept_stale) == (59, None)
     assert set(machine.cached()) == set(edited)
     assert machine.sql("SELECT count(*) FROM category_cache") == [(0,)]
-    # All of it comes back, and the edits are as they were.
+    # Everything comes back, and the edits are unchanged.
     report = machine.pull()
     assert (report.status, report.counts.added) == ("success", 59)
     assert len(machine.cached()) == 61
@@ -177,7 +177,7 @@ def test_with_yes_local_edits_go_and_the_audit_log_keeps_them(machine: Machine, 
     assert machine.cached() == {}
     assert _copies(machine)[edited[0]] == "mine"
     assert len(_copies(machine)) == 2
-    # Nothing to lose: nothing to ask.
+    # Without a loss there is no question.
     assert run_json(machine, "cache", "purge", "--all", "--include-local")["skills"] == 0
 
 
@@ -230,7 +230,7 @@ def test_an_empty_cache_has_stats_too(machine: Machine) -> None:
 
 
 def age(machine: Machine, hours: float) -> None:
-    """Let everything have been confirmed, and the marketplace been reached, so long ago."""
+    """Set the last confirmations and the last contact with the marketplace back by this much."""
     moment = datetime.now(UTC) - timedelta(hours=hours)
     for statement in (
         "UPDATE skill_base SET confirmed_at = ?",

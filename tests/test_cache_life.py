@@ -1,4 +1,6 @@
-"""The cache's life, with a clock that is moved: expiry, stale if error, strict mode, protection of local edits."""
+"""The lifetime of cached entries, with a simulated clock: expiry, stale-if-error, strict mode, protection of local
+edits.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ def _purge(
 
 
 def _away_for(machine: Machine, hours: int) -> None:
-    """Let the marketplace be away, while timers go on trying."""
+    """Make the marketplace unreachable while timers keep trying."""
     machine.sandbox.fault("error", status=503)
     for _ in range(hours):
         machine.clock.move(hours=1)

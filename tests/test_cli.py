@@ -191,17 +191,17 @@ def test_wrong_usage_of_every_command_is_one_document_if_json_is_asked_for(tmp_p
     ],
 )
 def test_failures_of_every_reporting_command(tmp_path: Path, variables: dict[str, str], kind: str, code: int) -> None:
-    """Wrong settings and a database that is none: one document, the documented code, and never a traceback."""
+    """Wrong settings or a broken database: one document, the documented code, and never a traceback."""
     (tmp_path / "some-id").write_text("{}")
     (tmp_path / "no-database").write_text("a text as long as the first page of a database\n" * 100)
-    # `config` and `doctor` report such things: that is their result. The others need neither settings nor a database.
+    # `config` and `doctor` report such problems as their result. The others need neither settings nor a database.
     paths = [path for path in REPORTING if path[0] not in {"config", "doctor", "sandbox", "files"}]
     command_lines = [[*minimal(path), "--json"] for path in paths]
     results = run_all(tmp_path, command_lines, ATOM_SAAS_API_TOKEN="at_saas_x", ENABLE_SCHEDULER="true", **variables)
     for words, (got, out, err) in zip(command_lines, results, strict=True):
         assert "Traceback" not in err, words
         document = json.loads(out)
-        if got in {0, 2}:  # needs no settings, or first of all something else from the person
+        if got in {0, 2}:  # needs no settings, or first other input from the user
             continue
         assert got == code, (words, err)
         assert document["error"]["type"] == kind, words
@@ -417,7 +417,7 @@ def test_the_completion_script_can_be_shown(tmp_path: Path, shell: str) -> None:
 
 
 def _into_a_closed_pipe(machine: Machine, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a command whose reader has gone before it prints, as `| head -1` does to long output."""
+    """Run a command whose reader ends before it prints, as with `| head -1`."""
     reader, writer = os.pipe()
     os.close(reader)
     try:

@@ -1,4 +1,4 @@
-"""Clocks that are wrong, and clocks that are put right: nothing waits for a year that was never there."""
+"""Wrong clocks, and corrected ones: nothing waits until a time set by a wrong clock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ YEAR = 365
 
 
 class ClockSetBack(FakeClock):
-    """Goes a minute back each time somebody looks."""
+    """A clock that goes back a minute with each reading."""
 
     def now(self) -> datetime:
         self.moment -= timedelta(minutes=1)

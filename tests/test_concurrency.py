@@ -1,7 +1,7 @@
-"""Everything at once: timers, ratings, the real-time service in a flood, people, and another program's writes.
+"""Everything at once: timers, ratings, the real-time service in a flood, users, and writes of another program.
 
-Nobody is told of a lock, nothing is lost, nothing waits for ever. Five seconds in `make test`, a minute in `make soak`
-(`ATOM_SOAK_SECONDS` makes it another time).
+No command fails because of a lock, nothing is lost, nothing waits forever. Five seconds in `make test`, a minute in
+`make soak` (`ATOM_SOAK_SECONDS` makes it another time).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _PATIENCE = 120.0
 
 
 class Crowd:
-    """All who work on one database at once."""
+    """All programs that use one database at once."""
 
     def __init__(self, machine: Machine, seconds: float, seed: int) -> None:
         self.machine = machine
@@ -62,7 +62,7 @@ class Crowd:
         self._failures: list[BaseException] = []
 
     def work(self) -> None:
-        """Let all of them work until the time is over. Raises what went wrong in any of them."""
+        """Run all of them until the time is over. Raises the first error of any of them."""
         work: list[Callable[[], None]] = [self._flood, self._change, self._write, self._look]
         work += [lambda name=name: self._repeat(name) for name in COMMANDS]  # type: ignore[misc]
         threads = [threading.Thread(target=self._caught, args=(each,)) for each in work]
@@ -81,7 +81,7 @@ class Crowd:
             self._failures.append(error)
 
     def _over(self) -> bool:
-        """Tell whether the time is over, and everybody has got to work on a slow machine, too."""
+        """Tell whether the time is over and, on a slow machine, everyone has started."""
         now = time.monotonic()
         return now >= self._latest_end or bool(now >= self._end and self.all_have_worked())
 
@@ -108,7 +108,7 @@ class Crowd:
         time.sleep(0.05)  # a flood has a rate
 
     def _change(self) -> None:
-        """Change the marketplace without telling over the WebSocket: what polls find."""
+        """Change the marketplace without messages, for polls to find."""
         sandbox, chance = self.machine.sandbox, random.Random(self._seed + self.messages)
         ids = sandbox.skill_ids()
         for _ in range(15):
@@ -148,7 +148,7 @@ class Crowd:
         time.sleep(0.01)  # likewise
 
     def _look(self) -> None:
-        """The rules hold at every moment, not only in the end; and counters only grow."""
+        """The rules hold at all times, not only at the end; and counters only grow."""
         before = counters(self.machine.database)
         self.broken_rules += check_rules(self.machine.database, before=before, idle=False)
         self.looks += 1

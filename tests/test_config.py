@@ -233,7 +233,7 @@ def test_invalid_values(tmp_path: Path, name: str, text: str) -> None:
     if not name.endswith("_FILE") and "is not encrypted" not in message:
         assert variable.takes in message
     if not variable.secret and text.isdecimal() and len(text) < 80:
-        assert repr(text) in message  # what it got
+        assert repr(text) in message  # its value
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_the_token_is_refused_where_it_would_be_shown(tmp_path: Path, token: str
     ],
 )
 def test_a_scheme_in_capitals_is_the_same_scheme(tmp_path: Path, name: str, text: str, value: str) -> None:
-    # Whoever looks for "https:" to decide about certificates must find it.
+    # Libraries that look for "https:" to decide about certificates must find it.
     settings = _load(tmp_path, {name: text})
     assert value in {settings.api_url, settings.ws_url}
 
@@ -510,7 +510,7 @@ def test_the_option_wins(tmp_path: Path) -> None:
     settings = _load(tmp_path, {"ATOM_SAAS_DATABASE_URL": "x.db"}, database="sqlite:///y.db")
     assert settings.database == tmp_path / "y.db"
     assert {line.name: line.origin for line in settings.shown}["ATOM_SAAS_DATABASE_URL"] == "--database"
-    _load(tmp_path, {"ATOM_SAAS_DATABASE_URL": "wrong://x"}, database="y.db")  # what is not used may be wrong
+    _load(tmp_path, {"ATOM_SAAS_DATABASE_URL": "wrong://x"}, database="y.db")  # unused settings may be wrong
 
 
 @pytest.mark.parametrize("text", ["mysql://user:hunter2@x", ""])
@@ -725,7 +725,7 @@ def test_the_example_sets_only_the_token(tmp_path: Path) -> None:
 
 
 class TestWhereTheTokenGoes:
-    """An own API without an own WebSocket: the token would go to the default host."""
+    """A custom API without a custom WebSocket: the token would go to the default host."""
 
     API = "https://skills.example"
 

@@ -1,4 +1,4 @@
-"""`config show` and `config check` as people and pipelines run them."""
+"""`config show` and `config check` for users and pipelines."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_oddities_of_an_env_file_are_warnings(tmp_path: Path, text: str, mode: i
 
 
 def _warned(directory: Path, warning: str | None) -> None:
-    """Check what `config check` warns of, and that --strict makes it a problem."""
+    """Check the warnings of `config check`, and that --strict makes them problems."""
     results = {}
     for strict in (False, True):
         result = run_command(

@@ -1,4 +1,4 @@
-"""`conflicts` as people and scripts use it."""
+"""`conflicts` for users and scripts."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_all_by_filter_in_one_transaction(machine: Machine, conflicts: list[str]
     assert document["total"] == 2
     assert run_json(machine, "conflicts", "list")["total"] == 1
     assert run_json(machine, "conflicts", "list", "--resolved")["total"] == 2
-    # One that will not do, and none of them is done.
+    # If one is invalid, none is applied.
     assert "resolved already" in refused(machine, "conflicts", "resolve", "3", "1", "--strategy", "remote_wins")
 
 
@@ -327,7 +327,7 @@ def test_undo_puts_back_what_an_automatic_resolution_replaced(machine: Machine) 
 
     assert run_json(machine, "conflicts", "undo", "1")["open"] is True
     assert machine.cached()[skill_id]["code"] == "mine"
-    # It waits for a person now: the strategy does not take it away again.
+    # It needs a manual decision now: the strategy does not resolve it again.
     for _ in range(2):
         report = machine.pull(strategy="remote_wins")
         assert (report.counts.conflicts_manual, report.counts.updated) == (1, 0)

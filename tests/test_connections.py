@@ -1,4 +1,4 @@
-"""Syncs with several connections do what those with one do, only sooner; also when something fails on the way."""
+"""Syncs with several connections have the same result as with one, also if something fails."""
 
 from __future__ import annotations
 

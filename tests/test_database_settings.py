@@ -1,4 +1,4 @@
-"""The address of a database server in the settings: where its password comes from, and that nobody sees it."""
+"""The address of a database server in the settings: the source of its password, and that it is never shown."""
 
 from __future__ import annotations
 

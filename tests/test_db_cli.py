@@ -1,4 +1,4 @@
-"""`atom-sync db`, as a script or an operator runs it."""
+"""`atom-sync db` for scripts and operators."""
 
 from __future__ import annotations
 

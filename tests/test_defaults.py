@@ -1,4 +1,4 @@
-"""A default is declared once. Where help has to repeat one, because a start must not import its module, they agree."""
+"""Each default is declared once, and help texts that have to repeat one agree with it."""
 
 from __future__ import annotations
 

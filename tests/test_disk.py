@@ -1,4 +1,4 @@
-"""Files and directories that are missing, linked, somebody else's, or on a file system that cannot do everything."""
+"""Missing, linked and foreign files and directories, and limited file systems."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ANSWERING = [("status",), ("metrics",), ("doctor",), ("jobs",)]
 
 
 def run_in_need(machine: Machine, need: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process that something was taken from."""
+    """Run the command in a process without some capabilities."""
     return machine.command(*arguments, first=need, **variables)
 
 
@@ -297,7 +297,7 @@ def test_where_the_owner_cannot_be_given_it_is_74(machine: Machine, place: str) 
 
 @as_root
 def test_a_lock_of_another_user_is_reported_with_a_hint(machine: Machine) -> None:
-    """What root may have left in a service's directory, seen by the service; here the users are the other way round."""
+    """Files that root left in a service's directory, seen by the service; here the users are reversed."""
     machine.fill()
     lock = machine.directory / "atom.db.skills.lock"
     lock.touch(mode=0o600)

@@ -1,4 +1,4 @@
-"""The documents: what they print runs, what they name exists, and nothing that people need is missing."""
+"""The documents: printed commands run, named files exist, and nothing is missing."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_every_command_runs_as_printed(machine: Machine, path: Path) -> None:
 
 
 def _run(text: str, environment: dict[str, str], directory: Path) -> int:
-    """Run it as a shell does, show what it printed if the test fails, and leave no process behind."""
+    """Run it in a shell, show its output if the test fails, and leave no process behind."""
     with (directory / "printed.txt").open("w+", encoding="utf-8") as printed:
         shell = subprocess.Popen(
             ["bash", "-e", "-c", text],

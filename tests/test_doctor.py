@@ -65,7 +65,7 @@ PLAN = DoctorSettings(
 
 @dataclass
 class World:
-    """A network, a database and a host of which each part can be made to fail."""
+    """A network, a database and a host whose parts can be made to fail."""
 
     known_names: bool = True
     health_status: int = 200

@@ -98,7 +98,7 @@ def test_show(synced: Machine) -> None:
     document = run_json(synced, "skills", "show", "known-0")
     assert document["skill"] == synced.cached()["known-0"]
     assert (document["source"], document["skill_id"]) == ("marketplace", "known-0")
-    # Code goes to programs byte for byte; to people without anything that a terminal would obey.
+    # Programs get the exact bytes of code; terminals get it without control characters.
     assert synced.command("skills", "show", "known-0", "--code").stdout == "print('\x1b[31mred')\n"
     assert "\x1b" not in synced.command("skills", "show", "known-0").stdout
     unknown = synced.command("skills", "show", "nothing")
@@ -173,7 +173,7 @@ def test_a_search_counts_what_it_finds_and_looks_only_at_the_best(tmp_path: Path
 
 
 def thousands_of_steps(database: Database, reading: Reading, text: str, total: int) -> int:
-    """What a search costs, in a measure that a busy machine does not change: instructions of SQLite's machine."""
+    """The cost of a search in instructions of SQLite's virtual machine, independent of the machine's load."""
     steps = 0
 
     def step() -> int:
@@ -241,7 +241,7 @@ def test_set_fields(synced: Machine) -> None:
     assert (cached["code"], cached["tags"], cached["version"]) == ("x = 1", ["a", "b"], "1.0")
     assert ids(run_json(synced, "skills", "list", "--modified")) == ["known-0"]
     assert synced.sql("SELECT action, subject FROM audit_log") == [("skill edit", "known-0")]
-    # Found by the same triggers as anybody's edit: no sync overwrites it, and search knows it.
+    # The triggers handle it like any edit: no sync overwrites it, and search finds it.
     assert synced.pull().counts.updated == 0
     assert synced.cached()["known-0"] == cached
     assert ids(run_json(synced, "skills", "search", "--tag", "b", "weather")) == ["known-0"]
@@ -264,7 +264,7 @@ def test_revert(synced: Machine) -> None:
     assert run_json(synced, "skills", "revert", "known-0")["changed"] is True
     assert synced.cached()["known-0"] == before
     assert run_json(synced, "skills", "revert", "known-0")["changed"] is False
-    # What was thrown away is still to be found.
+    # Discarded edits can still be found.
     details = json.loads(synced.sql("SELECT details FROM audit_log WHERE action = 'skill revert'")[0][0])
     assert json.loads(details["replaced"])["code"] == "other"
 
@@ -366,7 +366,7 @@ def test_printed_skills_can_be_imported_again(synced: Machine) -> None:
     assert synced.cached()["known-0"] == {**whole, "description": "by pipe"}
     assert run_json_from(synced, shown, "skills", "import", "-")["updated"] == 1
     assert synced.cached()["known-0"] == whole
-    # A line of a list has no code: taken for a skill, it would remove that.
+    # A line of a list has no code; importing it as a skill would remove the code.
     listed = synced.command("skills", "list", "--json").stdout
     for arguments in (("import", "-"), ("edit", "known-0", "--file", "-")):
         refused = synced.command("skills", *arguments, stdin=listed)

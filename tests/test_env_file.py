@@ -1,4 +1,4 @@
-"""Which files settings are read from, and with which token what they say is used."""
+"""Which files settings are read from, and when they are used with which token."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _write(directory: Path, text: str, name: str = ".env", mode: int = 0o600) ->
 
 
 def _give_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a file belong to somebody who is neither us nor root."""
+    """Make a file belong to a user other than us and root."""
     if os.geteuid() == 0:
         os.chown(path, 12345, 12345)
     else:
@@ -91,7 +91,7 @@ def test_without_a_file_the_directory_is_not_checked(tmp_path: Path) -> None:
     assert _load(tmp_path).batch_size == 1000
 
 
-# What it may say
+# Responses
 
 
 @pytest.mark.parametrize("name", ["ATOM_SYNC_SCAN_COMMAND", "ATOM_SYNC_DIGEST_KEY_FILE"])
@@ -247,7 +247,7 @@ def test_a_user_without_access_to_the_database_gets_the_command_to_run(
     assert f"sudo -u atom-sync atom-sync --system {' '.join(command)}" in told
 
 
-# As people meet it
+# On the command line
 
 
 def test_a_pipe_does_not_block(tmp_path: Path) -> None:

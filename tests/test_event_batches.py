@@ -1,4 +1,4 @@
-"""One batch of messages leaves what the same messages leave one by one."""
+"""A batch of messages has the same result as its messages one by one."""
 
 from __future__ import annotations
 

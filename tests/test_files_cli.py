@@ -1,4 +1,4 @@
-"""`files`: what is shipped with the program, and the manual pages that are made from its commands."""
+"""`files`: the shipped files, and the manual pages generated from the commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several hosts on one database: exactly one does each job, and another takes over."""
+"""Several hosts with one database: exactly one does each job, and another takes over."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_one_of_many_timers_does_the_work(machine: Machine, db: Database, databa
     assert timer(machine, database_url, "one", "sync", "skills")["status"] == "success"
     again = timer(machine, database_url, "two", "sync", "skills")
     assert (again["status"], again["reasons"]) == ("skipped", ["fresh"])
-    # The host that did it is told so by its own rule.
+    # The host that did it skips it by its own rule.
     assert timer(machine, database_url, "one", "sync", "skills")["reasons"] == ["not_due"]
     # Another kind is another job.
     assert timer(machine, database_url, "two", "sync", "ratings")["status"] == "success"

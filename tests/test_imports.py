@@ -1,4 +1,4 @@
-"""What a start may import: a command that people and probes run often does not pay for the others."""
+"""The imports at startup: frequent commands must not pay for the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from atom_saas_sync.sandbox import Sandbox
 
 # What every Typer program imports: the second for completion.
 _TYPER = {"typer", "shellingham", "annotated_doc"}
-# Which of our rooms a start enters.
+# Our rooms that a start imports.
 _OURS_FOR_STATUS = {"characters", "cli", "config", "core", "errors", "model", "places", "store", "times"}
 
 _LIST_MODULES = """

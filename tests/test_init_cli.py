@@ -1,4 +1,4 @@
-"""`config init`: it asks, tries what it was told, and writes the settings only if that worked."""
+"""`config init`: it asks, tries the answers, and writes the settings only if they work."""
 
 from __future__ import annotations
 

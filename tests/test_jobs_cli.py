@@ -1,4 +1,4 @@
-"""`jobs`: when what runs next, who says so, and the emergency stop. And `watch --jobs`, which runs them."""
+"""`jobs`: the next runs and their source, and the emergency stop; `watch --jobs`, which runs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifest and the image fit the program: probes, settings, rights, paths. No cluster is asked."""
+"""The manifest and the image match the program: probes, settings, permissions, paths. No cluster is needed."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_watch_is_restarted_only_if_it_hangs(machine: Machine, containers: dict[
     machine.pull()
     machine.sql("UPDATE websocket_state SET connected = FALSE, started_at = ?1, heartbeat_at = ?1", SOME_TIME)
     machine.sql("UPDATE sync_run SET finished_at = ?", SOME_TIME)
-    assert passes(probe)  # stale, and `watch` has not run for long: no restart cures that
+    assert passes(probe)  # stale, and `watch` has not run for long: a restart would not help
     three_minutes_ago = format_time(datetime.now(UTC) - timedelta(minutes=3))
     machine.sql("UPDATE websocket_state SET heartbeat_at = ?", three_minutes_ago)
     assert not passes(probe)
@@ -214,7 +214,7 @@ def test_the_image_is_built_from_the_checkout_and_does_not_run_as_root(pod: Json
     assert all("--require-hashes" in install or "--no-deps --no-index" in install for install in installs)
     (health,) = instructions("HEALTHCHECK")
     assert "watch_gone" in health
-    # What it copies is there, and is not kept out.
+    # The files that it copies exist and are not excluded.
     ignored = DOCKERFILE.with_name("Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
     for copied in instructions("COPY"):
         if not copied.startswith("--from"):

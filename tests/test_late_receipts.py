@@ -1,4 +1,4 @@
-"""The response to a rating contains the skill's average at that time; one that is stored late must not stay."""
+"""The response to a rating contains the skill's average at that time; an outdated one must not stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every limit: docs/SECURITY.md lists what the code has, and what goes over it is refused."""
+"""Every limit: docs/SECURITY.md matches the code, and anything above a limit is refused."""
 
 from __future__ import annotations
 

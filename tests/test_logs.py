@@ -56,7 +56,7 @@ def _raise_with_secret(log: logging.Logger) -> None:
 
 
 class _Talkative:
-    """Shows the secret in every way that Python has to show a value."""
+    """Shows the secret in every way that Python can show a value."""
 
     def __str__(self) -> str:
         return f"str {SECRET}"
@@ -69,7 +69,7 @@ class _Talkative:
 
 
 def _raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
-    """Return an error as it is when it was caught: with a traceback whose frame has the secret in its variables."""
+    """Return a caught error, with a traceback whose frame has the secret in its variables."""
     token = SECRET
     headers = {"Authorization": f"Bearer {token}"}
     assert headers
@@ -156,7 +156,7 @@ def test_the_secret_is_not_in_uncatchable_errors(line_format: str) -> None:
         gc.collect()
         with warnings.catch_warnings():
             warnings.simplefilter("always")
-            logging.captureWarnings(capture=False)  # catch_warnings put its own in the place of ours
+            logging.captureWarnings(capture=False)  # catch_warnings replaced our handler
             logging.captureWarnings(capture=True)
             warnings.warn(f"old {SECRET}", DeprecationWarning, stacklevel=1)
 
@@ -232,7 +232,7 @@ def test_in_the_journal_a_wrong_configuration_is_one_line(machine: Machine) -> N
         lambda log: log.error("it failed", exc_info=ValueError(SECRET)),
         lambda log: log.info("with the stack", stack_info=True, extra={"secret": SECRET}),
         lambda log: log.error("first\n%s", SECRET),
-        lambda log: log.info("%d", SECRET),  # a line that can't be made
+        lambda log: log.info("%d", SECRET),  # a line that can't be formatted
         lambda log: log.info("%s %s", *[SECRET]),
         _raise_with_secret,
     ],

@@ -1,4 +1,4 @@
-"""What the machine does to us: a full disk, no right to write, a lock that another program keeps. Whole commands."""
+"""Problems of the machine: a full disk, missing permissions, another program's lock. With whole commands."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ READERS = [("status", "--json"), ("skills", "list", "--json"), ("metrics",)]
 
 # Run before the command, in its process: without threads, unlike this one.
 FULL_DISK = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))"
-"""No file grows any more: what a full disk looks like to SQLite. Python ignores the signal that comes with it."""
+"""Files cannot grow, which looks like a full disk to SQLite. Python ignores the signal."""
 
 NO_RIGHTS = without_capabilities(1, 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH: the rights of files count for root, too
 
 
 def in_need(machine: Machine, arguments: tuple[str, ...], need: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process that something was taken from."""
+    """Run the command in a process without some capabilities."""
     return machine.command(*arguments, first=need, **LIMITS, **NO_CACHE)
 
 

@@ -1,4 +1,4 @@
-"""Metrics say what the database says, the same from every exit."""
+"""Metrics reflect the database, with the same values from every source."""
 
 from __future__ import annotations
 

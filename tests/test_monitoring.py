@@ -1,6 +1,5 @@
-"""Dashboard, alerts and scrape examples fit our metrics, the deployment guide and the documentation.
-
-That they answer with data in a real Prometheus is shown by tests/soak/test_monitoring_real.py.
+"""Dashboard, alerts and scrape examples match our metrics, the deployment guide and the documentation.
+tests/soak/test_monitoring_real.py tries them in a real Prometheus.
 """
 
 from __future__ import annotations
@@ -84,7 +83,7 @@ SEVERITIES = {
     "UpdatesTripped": "warning",
     "UpdatesWaitingLong": "warning",
 }
-# What the scrape adds to every series.
+# Labels that the scrape adds to every series.
 SCRAPE_LABELS = {"job", "instance"}
 
 Exposition = dict[str, dict[str, set[str]]]

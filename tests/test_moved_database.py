@@ -1,4 +1,4 @@
-"""A database that is moved, removed or replaced under a running program: nothing goes where nobody reads it."""
+"""A database that is moved, removed or replaced under a running program: no write is lost silently."""
 
 from __future__ import annotations
 

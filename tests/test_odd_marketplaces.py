@@ -1,4 +1,4 @@
-"""Marketplaces that keep to the contract in their own way, or break it in one place: what is there is synced."""
+"""Unusual marketplaces, within the contract or with one violation: everything usable is synced."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pull(machine: Machine, market: ScriptedMarketplace, *, page_size: int = 3, *
 def after_the_end(
     market: ScriptedMarketplace, answer: Answer | None
 ) -> Callable[[str, Mapping[str, str]], Answer | None]:
-    """Answer every page after the last one so; with its last page if it is None."""
+    """Answer all pages after the last one with this; None: with the last page."""
 
     def script(path: str, query: Mapping[str, str]) -> Answer | None:
         size = int(query.get("page_size", "1"))
@@ -288,7 +288,7 @@ def test_an_unreadable_update_time_is_dropped(machine: Machine, market: Scripted
     assert machine.cached()["s0"]["created_at"] == "soon"
 
 
-# Ratings that others, or other programs, have stored there
+# Ratings stored there by other users or programs
 
 
 STORED = (

@@ -1,4 +1,4 @@
-"""One meaning: SQL, a JSON parser and our digests see the same in every skill that is stored (docs/TRUST.md)."""
+"""One meaning: SQL, JSON parsers and our digests agree on every stored skill (docs/TRUST.md)."""
 
 from __future__ import annotations
 

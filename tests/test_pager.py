@@ -14,7 +14,7 @@ from loaded_command import start_command
 
 @pytest.fixture(scope="module")
 def sixty(tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    """Return a machine with 60 skills; the sandbox is gone: nobody asks it."""
+    """Return a machine with 60 skills; the sandbox, which is not needed, has ended."""
     from atom_saas_sync.sandbox import Sandbox
 
     with Sandbox(skills=60) as sandbox:
@@ -24,7 +24,7 @@ def sixty(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 
 
 def on_screen(machine: Machine, pager: str, *words: str, rows: int = 20) -> str:
-    """Run a command on a terminal with `rows` lines, and return what is seen there."""
+    """Run a command on a terminal with `rows` lines, and return its output."""
     leader, follower = os.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 120, 0, 0))
     process = start_command(

@@ -1,4 +1,4 @@
-"""Pages are fetched side by side, in any order, and handed out in order, within one bound on their bytes."""
+"""Pages are fetched concurrently, in any order, and delivered in order, within one limit on their bytes."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ PATIENCE = 60.0
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every page that is not here at once bring another connection into use."""
+    """Use another connection for every page that is not received at once."""
     monkeypatch.setattr(prefetch, "PATIENCE_SECONDS", 0.0)
 
 
 class Marketplace:
-    """Answers requests for pages in an order of its own; the first of those under way comes next."""
+    """Answers requests for pages in a chosen order: the first of those in flight comes next."""
 
     def __init__(self, order: list[int] | None = None, sizes: list[int] | None = None) -> None:
         self._order = order or []
@@ -107,7 +107,7 @@ def prefetcher(marketplace: Marketplace, connections: int, check: Callable[[], N
 
 
 def taken(pages: Prefetcher, count: int) -> Iterator[int | type[AtomSyncError]]:
-    """Take so many pages; yield their numbers, or what came in their place."""
+    """Take this many pages; yield their numbers, or the errors in their place."""
     for _ in range(count):
         try:
             yield pages.take().number

@@ -1,4 +1,4 @@
-"""Which connections take a proxy, and that only encrypted ones do."""
+"""Which connections use a proxy: only encrypted ones."""
 
 from __future__ import annotations
 

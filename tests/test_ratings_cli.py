@@ -1,4 +1,4 @@
-"""The real `ratings` and `sync ratings` commands, as people and scripts run them."""
+"""The real `ratings` and `sync ratings` commands for users and scripts."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_replaced_rating_is_kept_and_can_be_restored(machine: Machine, skill: 
     document(machine.command("ratings", "add", skill, "1", "--comment", "it steals tokens", "--user", "ann", "--json"))
     assert document(machine.command("ratings", "show", "1", "--json"))["rating"]["replaced"] is None
     machine.sql("UPDATE skill_rating SET updated_at = '2026-01-01T00:00:00Z', rating = 2")
-    for stars, comment in ((5, "great"), (4, "good")):  # the marketplace's own is not what is kept
+    for stars, comment in ((5, "great"), (4, "good")):  # the marketplace's rating is not kept
         machine.sandbox.add_rating(skill, "ann", stars, comment)
         synced = machine.command("-v", "sync", "ratings", "--json")
         assert document(synced)["updated_local"] == 1

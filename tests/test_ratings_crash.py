@@ -1,4 +1,4 @@
-"""Whatever happens to the process, each rating is there once; and two runs never send at the same time."""
+"""Each rating is stored exactly once, whatever happens to the process; and two runs never send at the same time."""
 
 from __future__ import annotations
 

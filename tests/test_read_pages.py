@@ -1,4 +1,4 @@
-"""Pages that are read ahead are read as they would be one after the other."""
+"""Reading pages ahead has the same result as reading them in sequence."""
 
 from __future__ import annotations
 

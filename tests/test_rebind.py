@@ -1,4 +1,4 @@
-"""A database belongs to one marketplace, and `db rebind` ties it to another."""
+"""A database belongs to one marketplace, and `db rebind` binds it to another."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_first_answer_ties_the_database_and_an_error_does_not(machine: Machi
 
 
 def test_a_sync_that_was_cut_off_ties_the_database_too(machine: Machine, other: Sandbox) -> None:
-    """What it has stored must not be mixed with another catalogue either."""
+    """Its stored data must not be mixed with another catalogue either."""
     machine.sandbox.fault("error", endpoint="list", page=2, status=500)
     first = machine.command("sync", "skills", "--no-categories", "--deadline", "30", ATOM_SAAS_SYNC_BATCH_SIZE="20")
     assert first.returncode == 69

@@ -1,4 +1,4 @@
-"""`db restore`: a backup in the place of the database, and nothing lost on the way."""
+"""`db restore`: a backup replaces the database, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def document(machine: Machine, *arguments: str, exit_code: int = 0) -> Any:
 
 
 def restored(machine: Machine, file: Path, *arguments: str) -> Any:
-    """Restore a backup; what `db check` says afterwards must be nothing."""
+    """Restore a backup; `db check` must find nothing afterwards."""
     found = document(machine, "restore", str(file), *arguments)
     with Database.open(machine.database_path, migrate=False, read_only=True) as database:
         assert maintenance.check(database) == []

@@ -1,4 +1,4 @@
-"""`runs list` and `runs show`, as people and programs see them."""
+"""`runs list` and `runs show` for users and programs."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_units_share_one_user_and_get_the_token_as_a_credential(unit: str) -> No
     assert service["StateDirectory"] == "atom-sync"
     assert service["LoadCredential"].startswith("atom-saas-token:")
     assert service["Environment"] == "ATOM_SAAS_API_TOKEN_FILE=%d/atom-saas-token PYTHONSAFEPATH=1"  # nothing secret
-    assert service["SetCredential"] == r"atom-saas-token:\n"  # so that a missing file is told by us
+    assert service["SetCredential"] == r"atom-saas-token:\n"  # so that we report a missing file
     assert service["ProtectSystem"] == "strict"
     assert "143" in service["SuccessExitStatus"].split()
 
@@ -199,7 +199,7 @@ def test_paths_come_from_the_settings(machine: Machine, tmp_path: Path) -> None:
         machine.command("--env-file", str(settings), "schedule", "cron", "--install", "--root", str(root)).returncode
         == 0
     )
-    assert [path.name for path in root.rglob("*") if path.is_file()] == ["atom-sync"]  # the person has a file already
+    assert [path.name for path in root.rglob("*") if path.is_file()] == ["atom-sync"]  # the user already has a file
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_a_scheduled_run_that_is_not_due_does_nothing(machine: Machine) -> None:
         assert result.returncode == 0, result.stderr
         return json.loads(result.stdout)
 
-    machine.command("sync", "skills")  # a person's is not scheduled
+    machine.command("sync", "skills")  # a manual run is not scheduled
     assert scheduled("skills", ATOM_SAAS_SYNC_INTERVAL_MINUTES="40")["status"] == "success"
     requests = machine.sandbox.counters()["requests"]
     skipped = scheduled("skills", ATOM_SAAS_SYNC_INTERVAL_MINUTES="40")
@@ -316,7 +316,7 @@ def test_the_crontab_is_one_that_cron_takes(skills: int, ratings: int) -> None:
         assert rest == ["*", "*", "*"]
         assert line.split()[5] == "atom-sync"
         assert "%" not in line  # cron takes it for a line break
-        assert "nice timeout -k 60 " in line  # nothing else ends what hangs
+        assert "nice timeout -k 60 " in line  # nothing else ends a hanging process
         assert runs_a_day(minute, hour) == 24 * 60 // minutes
 
 
@@ -372,7 +372,7 @@ def test_install_writes_what_is_configured_and_uninstall_removes_just_that(
     assert "/20" in everything
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o644 for path in files - {settings})
 
-    # Again: nothing changes, and the person's settings stay.
+    # Again: nothing changes, and the user's settings stay.
     settings.write_text("ENABLE_SCHEDULER=false\n", encoding="utf-8")
     code, said = run("--install")
     assert (code, "nothing to do" in said) == (0, True)

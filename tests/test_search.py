@@ -1,4 +1,4 @@
-"""What `skills search`, `--category` and `--tag` find, in any script and whoever wrote the skill."""
+"""`skills search`, `--category` and `--tag`, in any script and for texts of any program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids by their first characters in every command that takes one."""
+"""Short ids in every command that takes an id."""
 
 from __future__ import annotations
 

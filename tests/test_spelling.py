@@ -1,4 +1,4 @@
-"""Another spelling of the same JSON is no change, wherever it comes from: counts and `changed` speak of content."""
+"""Another spelling of the same JSON is not a change, from any source: counts and `changed` are about content."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ SPELLINGS: dict[str, Spell] = {
 
 
 class Marketplace(ThreadingHTTPServer):
-    """Lists the skills and categories, spelled as a test wants it."""
+    """Lists the skills and categories in a spelling chosen by the test."""
 
     spell: Spell = staticmethod(lambda value: json.dumps(value, ensure_ascii=False))
 
@@ -126,7 +126,7 @@ def test_another_spelling_changes_nothing(machine: Machine, marketplace: Marketp
     assert machine.sql("SELECT count(*) FROM skill_version") == [(0,)]
     assert machine.sql("SELECT skill_id FROM usable_skill WHERE source = 'edited'") == [("s1",)]
     assert updates(machine) == counted
-    # A real change beside other spellings is counted alone.
+    # Only the real change among other spellings is counted.
     marketplace.skills = [{**SKILLS[0], "average_rating": 3}, *SKILLS[1:3], {**SKILLS[3], "code": "new"}, SKILLS[4]]
     assert (again := sync(machine, marketplace))["updated"] == 2 and again["changed"]
 

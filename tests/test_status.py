@@ -212,7 +212,7 @@ def test_the_first_process_of_a_container_obeys_sigterm(machine: Machine) -> Non
 
 
 def wait(machine: Machine, **reasons: str) -> None:
-    """Let a version of each of these skills wait since 11:00, as a run does that nobody admits it in."""
+    """Hold a version of each of these skills since 11:00, as a run does."""
     for name, reason in reasons.items():
         machine.sql(
             "INSERT INTO skill_offer (skill_id, wire_digest, content_digest, exec_digest, version, kind, reason, "

@@ -1,4 +1,4 @@
-"""Standard streams in every condition: their encoding, buffered or not, closed, full."""
+"""Standard streams in every state: encoding, buffering, closed, full."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ Ended = tuple[int, bytes, str]
 
 @pytest.fixture
 def stocked(machine: Machine) -> Machine:
-    """Return a machine with something to show for every command, in many scripts."""
+    """Return a machine with data for every command, in many scripts."""
 
     def stock() -> None:
         assert machine.command("sync", "skills").returncode == 0
@@ -162,7 +162,7 @@ def test_every_reading_command_in_every_encoding(stocked: Machine, tmp_path: Pat
     variables, printed = CONDITIONS[condition]
     if condition == "ISO-8859-1":
         variables = latin_1(tmp_path)
-    # What a command prints is the same in every UTF-8: there, some will do.
+    # Output is the same in every UTF-8 locale, so some commands are enough there.
     lines = command_lines(stocked)[:: 4 if printed == "utf-8" else 1]
     encoding, results = run_in_turn(stocked, lines, variables=variables)
     assert encoding == condition or condition != "ISO-8859-1"

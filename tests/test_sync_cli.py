@@ -1,4 +1,4 @@
-"""The real `sync` commands, as scripts, timers and people run them."""
+"""The real `sync` commands for scripts, timers and users."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_sync_warns_of_urls_of_two_platforms(machine: Machine) -> None:
     assert (result.returncode, "belong to different platforms" in result.stderr) == (0, True), result.stderr
 
 
-# What is logged, and how a failure ends
+# Logs and failures
 
 
 def test_quiet_by_default_more_with_each_v(machine: Machine) -> None:
@@ -107,7 +107,10 @@ def test_a_failure_is_reported_once(machine: Machine, kind: str) -> None:
         result = machine.command("sync", kind, *option, "--deadline", "0.1")
         assert result.returncode == 75, (option, result.stderr)
         lines = [line for line in result.stderr.splitlines() if not line.startswith(("  → ", "marketplace: "))]
-        assert lines[-1].startswith("atom-sync: the deadline "), (option, lines)  # passed or ended: by the speed
+        assert lines[-1].startswith("atom-sync: the deadline "), (
+            option,
+            lines,
+        )  # passed or ended, depending on the speed
         assert len(lines) == 1 or option == ["-v"], (option, lines)
 
 

@@ -1,4 +1,4 @@
-"""Syncs of skills that were changed on both sides, and the corners where a page was not modified."""
+"""Syncs of skills that were changed on both sides, and special cases of unmodified pages."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_skill_deleted_there_and_restored_here_stays_as_written(machine: Machi
     ours = {"skill_id": "s0", "name": "N", "code": "mine"}
     machine.sql("INSERT INTO skill_cache (skill_id, skill_data) VALUES ('s0', ?)", json.dumps(ours))
     machine.pull(strategy="local_wins")
-    # No rating of a skill that is gone is put into it on the way.
+    # Ratings do not change a skill that was deleted.
     assert machine.cached()["s0"] == ours
 
 
@@ -139,7 +139,7 @@ def test_deleted_there_and_changed_here(machine: Machine, strategy: Strategy, st
     machine.pull(strategy=strategy)
     assert (skill_id in machine.cached()) is stays
     found = machine.sql("SELECT source FROM usable_skill WHERE skill_id = ?", skill_id)
-    # What the marketplace has deleted is not served while it waits for a person.
+    # A skill deleted by the marketplace is not served while its conflict is open.
     assert found == ([] if source is None else [(source,)])
     again = machine.pull(strategy=strategy)
     assert (again.counts.conflicts_detected, again.counts.deleted) == (0, 0)
@@ -216,7 +216,7 @@ def test_open_conflicts_can_be_made_to_fail_the_run(machine: Machine) -> None:
 
 
 def merged(machine: Machine, base: Json, local: Json, remote: Json) -> Json:
-    """Return what a sync makes of a skill that was changed on both sides."""
+    """Return the result of a sync for a skill that was changed on both sides."""
     skill = {"skill_id": "s0", "name": "N", "version": "1", "updated_at": "2026-01-01T00:00:00Z"}
     machine.sandbox.put_skill({**skill, **base})
     machine.pull()
@@ -261,7 +261,7 @@ def test_executable_fields_changed_only_there_are_taken_whole(machine: Machine) 
     assert cached["metadata"] == {"entrypoint": "b", "license": "ISC"}
 
 
-# The time of their change, and whose is kept.
+# The time of the changes, and whose is kept.
 THEIR_TIMES: list[tuple[str | None, str]] = [
     ("2026-01-20T00:00:00Z", "theirs"),
     ("2026-01-20T02:00:00+02:00", "theirs"),
@@ -321,7 +321,7 @@ def test_an_unknown_time_of_the_local_edit_does_not_decide_either(machine: Machi
     assert machine.cached()["s0"]["description"] == "mine"
 
 
-# What a strategy replaces is said until somebody has looked
+# Replaced edits are reported until a user has seen them
 
 
 def test_a_replaced_edit_is_reported_until_a_user_inspects_it(machine: Machine) -> None:

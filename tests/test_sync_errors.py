@@ -1,6 +1,6 @@
-"""Syncs that go wrong: each row of the table of errors (marketplace-api.md, section 3), and bad input from the wire.
+"""Failing syncs: each row of the table of errors (marketplace-api.md, section 3), and bad input from the wire.
 
-For each: what was retried, the exit code, and that the cache is what it was, or better.
+Each test checks the retries, the exit code, and that the cache is unchanged or newer.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def test_invalid_items_are_skipped_counted_and_named(machine: Machine, caplog: p
     assert report.counts.invalid == 18
     assert machine.cached() == machine.listed()
     assert "skipped an invalid item" in caplog.text
-    # As long as they are there, no run is a success: the page is not asked for on condition.
+    # While they exist, no run succeeds: the page is requested without a condition.
     assert machine.pull().counts.invalid == 18
     machine.sandbox.clear_faults()
     assert machine.pull().status == "success"

@@ -1,4 +1,4 @@
-"""Ratings in both directions against the sandbox: every answer of the contract, and what stays afterwards."""
+"""Ratings in both directions against the sandbox: every response of the contract, and the resulting state."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def slowly(machine: Machine) -> Iterator[Sandbox]:
 
 
 def rate(machine: Machine, skill_id: str, stars: int, user: str = "ann", review: str | None = None) -> int:
-    """Rate as the Atom backend does, now by the made-up clock."""
+    """Rate as the Atom backend does, at the time of the simulated clock."""
     machine.sql(
         "INSERT INTO skill_ratings (skill_id, user_id, rating, review, updated_at) VALUES (?, ?, ?, ?, ?) "
         "ON CONFLICT (skill_id, user_id) DO UPDATE "
@@ -232,7 +232,7 @@ def test_retries_have_growing_pauses_and_then_need_a_manual_retry(machine: Machi
     before = len(keys(machine.sandbox))
     assert sync(machine).status == "success"
     assert len(keys(machine.sandbox)) == before
-    machine.sql("UPDATE skill_rating SET rating = 1")  # another version starts anew
+    machine.sql("UPDATE skill_rating SET rating = 1")  # another version starts from the beginning
     assert failures(machine, "1") == []
     machine.sandbox.clear_faults()
     assert counts(sync(machine)) == (1, 0, 0, 0, 0)
@@ -390,7 +390,7 @@ def test_a_server_that_can_t_update_is_remembered_and_ours_is_kept(machine: Mach
     assert stored(machine, "rating") == [5, 5]
     assert len(keys(machine.sandbox, "PUT")) == 1
     machine.sandbox.clear_faults()
-    assert counts(sync(machine, everything=True)) == (2, 0, 0, 0, 0)  # asked again when a person says so
+    assert counts(sync(machine, everything=True)) == (2, 0, 0, 0, 0)  # retried on a user's request
 
 
 def test_an_edit_during_the_upload_stays_pending_and_wins(machine: Machine, skill: str) -> None:
@@ -444,7 +444,7 @@ def test_an_hour_between_the_clocks_is_noticed_reported_and_allowed_for(
     machine: Machine, skill: str, hours: int, expected: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     rate(machine, skill, 5)
-    # Stamped 45 minutes off ours by their clock, which is an hour off: the other way round in truth.
+    # Their time stamp is 45 minutes off ours, but their clock is an hour off, so the order is reversed.
     machine.sandbox.add_rating(
         skill, "ann", 1, updated_at=format_time(machine.clock.now() + timedelta(minutes=45 * hours))
     )

@@ -1,4 +1,4 @@
-"""Polling syncs that go well: what is stored, and how little is done the second time."""
+"""Successful polling syncs: the stored data, and how little a second sync does."""
 
 from __future__ import annotations
 

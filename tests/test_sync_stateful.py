@@ -1,4 +1,4 @@
-"""Both sides change at random, syncs and people settle it: nothing is lost, nothing is done twice.
+"""Random changes on both sides, resolved by syncs and users: nothing is lost, nothing is done twice.
 
 A real database; the marketplace is a fake of its port, for speed.
 """
@@ -97,7 +97,7 @@ class FakeMarketplace:
 
 
 class TwoSides(RuleBasedStateMachine):
-    """`base`, `local` and `waiting` are what must be stored, by the rules told once more, in a few lines."""
+    """`base`, `local` and `waiting` are the expected state, by a second, short implementation of the rules."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class TwoSides(RuleBasedStateMachine):
             self.local[skill_id] = self.base[skill_id]
             self.nothing_vanished(edited)
 
-    # What brings them together
+    # Syncs and resolutions
 
     @rule(strategy=st.sampled_from(STRATEGIES))
     def sync(self, strategy: Strategy) -> None:
@@ -247,7 +247,7 @@ class TwoSides(RuleBasedStateMachine):
             self.held.add(skill_id)
         self.nothing_vanished(edited)
 
-    # The rules, told once more
+    # The second implementation of the rules
 
     def settle(self, skill_id: str, strategy: Strategy) -> None:
         base, local, remote = (side.get(skill_id) for side in (self.base, self.local, self.marketplace.skills))
@@ -288,7 +288,7 @@ class TwoSides(RuleBasedStateMachine):
         self.waiting.pop(skill_id, None)
         self.held.discard(skill_id)
 
-    # What must hold
+    # Rules
 
     @invariant()
     def the_cache_is_what_the_rules_say(self) -> None:

@@ -1,4 +1,4 @@
-"""What systemd says of our units, as `jobs`, `doctor` and HTTP take it."""
+"""The state of our units in systemd, as used by `jobs`, `doctor` and HTTP."""
 
 from __future__ import annotations
 

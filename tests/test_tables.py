@@ -21,7 +21,7 @@ ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A machine with wide names, users and open, failed and resolved things."""
+    """A machine with wide names and users, and with open, failed and resolved items."""
     from atom_saas_sync.sandbox import Sandbox
 
     with Sandbox(skills=4) as sandbox:
@@ -112,7 +112,7 @@ def test_ids_give_way_to_nothing() -> None:
 
 @pytest.mark.parametrize("variables", [{"FORCE_COLOR": "1"}, {"TTY_COMPATIBLE": "1"}, {"FORCE_COLOR": "3"}, {}])
 def test_a_pipe_has_no_width(full: Machine, variables: dict[str, str]) -> None:
-    """Code and rows are whole and without padding, also where colour was asked for."""
+    """Code and rows are complete and without padding, also with colour."""
     skill_id = full.sandbox.skill_ids()[1]
     for words in ("skills list --modified", f"skills show {skill_id}", "status", "config show", "db history", "doctor"):
         result = full.command(*words.split(), TERM="xterm-256color", **variables)

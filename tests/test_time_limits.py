@@ -1,4 +1,4 @@
-"""A request takes as long as it may, from the first byte to the last, and a signal cuts it off at once."""
+"""The time limit of a request covers its first byte to its last, and a signal ends it at once."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_some_interim_answers_are_skipped(machine: Machine, market: ScriptedMark
 
 @contextmanager
 def swallowing() -> Iterator[str]:
-    """Yield an address that takes no connection and refuses none: its queue is full."""
+    """Yield an address that neither accepts nor refuses connections: its queue is full."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, socket.socket() as waiting:
         waiting.connect(listener.getsockname())
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -189,7 +189,7 @@ def test_a_signal_cuts_a_request_that_hangs(
 
     for beginning in ("/", LIST, "/api/v1/categories"):
         market.on(beginning, handle)
-    # Doctor reads no bodies: what hangs there is the head.
+    # Doctor reads no bodies, so the head hangs here.
     if command == ("doctor",) and name == "in its body":
         market.on("/", slowly(market, *ENDLESS["its head"]))
         hanging.set()

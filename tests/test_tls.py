@@ -1,4 +1,4 @@
-"""Real TLS on loopback, in front of the sandbox: whom we trust, whom we do not, and what we say of it."""
+"""Real TLS on loopback, in front of the sandbox: trusted and untrusted servers, and the messages."""
 
 from __future__ import annotations
 

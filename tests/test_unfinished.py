@@ -1,4 +1,4 @@
-"""What killed processes leave behind: it is never in the way, and does not pile up."""
+"""Leftovers of killed processes: they cause no problems and do not accumulate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`watch` as it runs: the real command, a real socket, a real database; what it keeps, and what it tells."""
+"""`watch` as a real command with a real socket and a real database."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def machine(sandbox: Sandbox, tmp_path: Path) -> Machine:
 
 
 def on(day: float) -> str:
-    """Return a time of last week, which is after all that the catalogue says."""
+    """Return a time of last week, later than all times in the catalogue."""
     return format_time(datetime.now(UTC).replace(hour=0, minute=0, second=0) + timedelta(days=day - 10))
 
 
@@ -52,7 +52,7 @@ def update(skill_id: str, *, at: str | None = None, sent: str | None = None, **f
 
 
 def settle(machine: Machine, sandbox: Sandbox) -> None:
-    """Wait until all that was pushed so far is applied: messages are applied in order."""
+    """Wait until all pushed messages have been applied, which happens in order."""
     marker = f"marker {time.monotonic_ns()}"
     sandbox.push({"type": "category_update", "data": {"name": marker}, "timestamp": on(1)})
     wait_until(lambda: machine.sql("SELECT 1 FROM category_cache WHERE category_name = ?", marker), PATIENCE)
@@ -194,7 +194,7 @@ def test_a_wrong_message_is_found_out_by_the_next_poll(machine: Machine, sandbox
         sandbox.push(update("nowhere", name="nowhere"))
         settle(machine, sandbox)
         assert machine.cached()[first]["name"] == "never was"
-        # What the list shows is taken though it is older, once it was asked for after the message.
+        # The list's older version is taken if it was requested after the message.
         wait_until(
             lambda: (
                 json.loads(machine.command("sync", "skills", "--json").stdout)["success"]
@@ -227,7 +227,7 @@ def test_a_replay_ends_like_one_sync_of_the_final_state(sandbox: Sandbox, tmp_pa
         assert messages(followed, "skill_update") > 150
     assert polled.command("sync", "skills").returncode == 0
     ours, theirs = plain(followed), plain(polled)
-    # How often a category is used is for the list alone to say.
+    # Only the list says how often a category is used.
     for state in (ours, theirs):
         for category in state["categories"].values():
             category.pop("skill_count", None)
@@ -336,7 +336,7 @@ def test_settings_are_read_again(machine: Machine, sandbox: Sandbox) -> None:
         process.send_signal(signal.SIGHUP)
 
         def resolved() -> list[Any]:
-            # Anew each time: what comes before the settings are read replaces the edit.
+            # Each time again: a message before the settings are read replaces the edit.
             machine.edit(first, description="edited here")
             sandbox.patch_skill(first, {"description": f"edited there {next(numbers)}"})
             return machine.sql("SELECT 1 FROM conflict_log WHERE resolution_strategy = 'local_wins'")

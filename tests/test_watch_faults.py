@@ -1,4 +1,4 @@
-"""`watch` when the other side, the network or the database does what it should not."""
+"""`watch` with faults of the marketplace, the network or the database."""
 
 from __future__ import annotations
 
@@ -363,7 +363,7 @@ def test_a_disk_that_hangs_ends_the_signs_of_life_but_a_slow_one_does_not(machin
         wait_until(lambda: running.polls and not machine.sql("SELECT 1 FROM sync_run WHERE finished_at IS NULL"))
         with machine.database.writing():
             machine.sandbox.patch_skill(machine.sandbox.skill_ids()[0], {"name": "waits"})
-            threading.Event().wait(0.3)  # whatever is on its way to the writer arrives there
+            threading.Event().wait(0.3)  # messages in flight still reach the writer
             before = systemd.signs
             wait_until(lambda: systemd.signs > before + 1)
             clock.added += 61

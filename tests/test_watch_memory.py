@@ -1,4 +1,4 @@
-"""The memory of `watch` while a marketplace sends messages and pages of the worst kinds at once."""
+"""The memory of `watch` while a marketplace sends the worst messages and pages at the same time."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def peak_of_watch(machine: Machine, message: str, page: str, enough: Callable[[]
         variables = {
             "ATOM_SAAS_API_URL": market.url,
             "ATOM_SAAS_WS_URL": f"ws://127.0.0.1:{port}",
-            "PYTHONUTF8": "1",  # a real start: a fork begins with the memory of what it is forked from
+            "PYTHONUTF8": "1",  # a real start: a fork begins with the memory of its parent
         }
         with machine.started("watch", ATOM_SAAS_SYNC_BATCH_SIZE="1000", **variables) as process:
             wait_until(lambda: tables_exist(machine) and enough(), 120)
@@ -57,7 +57,7 @@ def peak_of_watch(machine: Machine, message: str, page: str, enough: Callable[[]
 
 
 def test_the_largest_messages_and_pages_at_once(machine: Machine) -> None:
-    """It takes seconds: a real process must decode, and write, what is as large as it may be."""
+    """It takes seconds: a real process decodes and writes messages of the maximum size."""
 
     def enough() -> bool:
         return messages(machine, "skill_update") >= 4 and ("skills", "success") in runs(machine)

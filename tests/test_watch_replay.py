@@ -1,4 +1,4 @@
-"""Messages in any order, any number of times, end in the same database as one poll of what the marketplace has then."""
+"""Messages in any order, any number of times, have the same result as one poll of the final state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The WebSocket connection alone: which address it takes, what it sends, and what it shows of its URL."""
+"""The WebSocket connection: the address it uses, what it sends, and how it shows its URL."""
 
 from __future__ import annotations
 

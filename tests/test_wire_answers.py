@@ -1,4 +1,4 @@
-"""Answers that are odd but legal, and errors: what counts is the status, then the headers, then the body."""
+"""Odd but legal responses, and errors: the status decides, then the headers, then the body."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_not_modified_has_no_body_to_decode(machine: Machine, market: ScriptedMa
 
 
 def test_not_modified_for_one_skill_is_not_a_deletion(machine: Machine, market: ScriptedMarket) -> None:
-    """A 304 although the request had no condition: a broken cache between, or a marketplace gone bad."""
+    """A 304 without a conditional request: a broken cache in between, or a malicious marketplace."""
     market.on(LIST, answer(PAGE))
     assert machine.command("sync", "skills", "--no-categories", **market.variables).returncode == 0
     before = machine.cached()

@@ -1,6 +1,6 @@
-"""How much work a sync does, counted: what makes it slower shows here, whatever the machine is doing besides.
+"""The work of a sync, counted: slowdowns show here, independent of the machine's load.
 
-The figures are exact. Who changes one has made a sync do more or less, and says why.
+The figures are exact; a commit that changes one explains why.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WRITTEN = ("skill_cache", "skill_base", "skill_fts", "skill_version", "http_vali
 
 
 class Work:
-    """What a run has done."""
+    """The work of a run."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -105,7 +105,7 @@ def stocked(tmp_path: Path) -> Iterator[Machine]:
 
 
 def done(machine: Machine, work: Work) -> dict[str, int]:
-    """Make a run; return what it has done, but for what stays the same from run to run."""
+    """Make a run; return its work, without the part that is the same in every run."""
     work.counts.clear()
     before = len(machine.sandbox.requests())
     report = machine.pull(page_size=PAGE)
@@ -140,7 +140,7 @@ def test_a_first_sync_does_each_thing_once(stocked: Machine, work: Work) -> None
         "skills cut into words": SKILLS,
         "INSERT http_validator": 1 + SKILLS // PAGE + 1,
         "INSERT category_cache": categories,
-        "UPDATE category_cache": categories,  # their life
+        "UPDATE category_cache": categories,  # their expiry
     }
 
 
@@ -180,7 +180,7 @@ def test_a_sync_of_few_changes_parses_and_writes_only_those(stocked: Machine, wo
         "UPDATE skill_cache": few,
         "INSERT skill_base": few,
         "skills cut into words": 2 * few,
-        "INSERT skill_fts": 2 * few,  # the old entry goes out, the new one in
+        "INSERT skill_fts": 2 * few,  # the old entry is removed, the new one added
         "INSERT skill_version": few,
         "DELETE skill_version": few,  # looks for what is beyond the number to keep
         "INSERT http_validator": SKILLS // PAGE,

@@ -1,4 +1,4 @@
-"""Stands between a command and a PostgreSQL server, and notes each time that the command waits for an answer."""
+"""A proxy between a command and a PostgreSQL server that counts round trips."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Trip = list[str]
 
 
 class Trips:
-    """The round trips of each connection, without those in which it was made."""
+    """The round trips of each connection, without those for connecting."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.connections: list[list[Trip]] = []
 
     def forget(self) -> None:
-        """Begin to count again."""
+        """Reset the counts."""
         for each in self.connections:
             each.clear()
 
@@ -34,7 +34,7 @@ class Trips:
         return [trip for each in self.connections for trip in each]
 
     def transactions(self, begin: str) -> list[list[Trip]]:
-        """Return the trips of each transaction that begins with these words."""
+        """Return the round trips of each transaction that begins with these words."""
         found: list[list[Trip]] = []
         for trips in self.connections:
             is_open = False
@@ -50,7 +50,7 @@ class Trips:
 
 @contextmanager
 def counted(url: str) -> Iterator[Trips]:
-    """Yield the URL of a socket that leads to the server of `url`, and what went through it."""
+    """Yield the URL of a socket that forwards to the server of `url`, and its traffic."""
     (target,) = parse_qs(urlsplit(url).query)["host"]
     with tempfile.TemporaryDirectory(prefix="trips", dir="/tmp") as name:
         trips = Trips(url.replace(target, name))
@@ -86,7 +86,7 @@ def _accept(listener: socket.socket, target: Path, trips: Trips, ends: list[sock
 
 
 def _pump(source: socket.socket, drain: socket.socket, trips: list[Trip] | None) -> None:
-    """Hand on what comes until the end; note the trips in it."""
+    """Forward everything until the end; record the round trips."""
     reader = None if trips is None else _Reader(trips)
     with suppress(OSError):
         while data := source.recv(1 << 16):
@@ -97,7 +97,7 @@ def _pump(source: socket.socket, drain: socket.socket, trips: list[Trip] | None)
 
 
 class _Reader:
-    """Cuts what a client sends into messages."""
+    """Splits a client's bytes into messages."""
 
     def __init__(self, trips: list[Trip]) -> None:
         self._trips = trips
@@ -109,7 +109,7 @@ class _Reader:
     def read(self, data: bytes) -> None:
         self._buffer += data
         while True:
-            kind_bytes = 1 if self._has_begun else 0  # the first message has no kind
+            kind_bytes = 1 if self._has_begun else 0  # the first message has no type byte
             if len(self._buffer) < kind_bytes + 4:
                 return
             end = kind_bytes + struct.unpack_from("!i", self._buffer, kind_bytes)[0]
@@ -128,7 +128,7 @@ class _Reader:
             self._prepared[name] = _words(text)
         elif kind == _BIND:
             self._trip.append(self._prepared.get(body.split(b"\0")[1], "?"))
-        if kind in {_QUERY, _SYNC} or (kind == _FLUSH and self._trip):  # a flush of nothing waits for no more
+        if kind in {_QUERY, _SYNC} or (kind == _FLUSH and self._trip):  # an empty flush waits for nothing
             self._trips.append(self._trip)
             self._trip = []
 

@@ -1,4 +1,4 @@
-"""Starting the real `watch` next to a sandbox, and looking at what it does from outside."""
+"""Run the real `watch` against a sandbox, and observe it from outside."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from loaded_command import Forked
 from atom_saas_sync.sandbox import Sandbox
 
 PATIENCE = 60.0
-"""How long to wait for what must happen; only a failing test waits so long."""
+"""How long to wait for an expected event; only a failing test waits this long."""
 
 STOP_PATIENCE = 30.0
 """Well below the minute for which `watch` retries a write: stopping must not wait for that."""
@@ -73,7 +73,7 @@ def wait_for_catch_up(machine: Machine, number: int = 1) -> None:
 
 @contextmanager
 def watching(machine: Machine, *arguments: str, first: str = "", **variables: str) -> Iterator[Forked]:
-    """Run `watch` until it is connected and has caught up; in the end it must stop cleanly when it is told to."""
+    """Run `watch` until it is connected and has caught up; after the block it must stop cleanly when told to."""
     before = successes(machine) if tables_exist(machine) else 0
     with machine.started("watch", *arguments, first=first, **variables) as process:
         wait_for_state(machine, connected=1, pid=process.pid)
@@ -84,7 +84,7 @@ def watching(machine: Machine, *arguments: str, first: str = "", **variables: st
 
 
 def stop(process: Forked) -> str:
-    """Tell it to stop; return what it logged."""
+    """Stop it; return its log."""
     process.send_signal(signal.SIGTERM)
     _, logged = process.communicate(timeout=STOP_PATIENCE)
     assert process.returncode == 0, logged
@@ -97,7 +97,7 @@ def told(sandbox: Sandbox, number: int = 1) -> None:
 
 
 def text_frame(text: bytes) -> bytes:
-    """Return a WebSocket message as a server sends it."""
+    """Return a WebSocket message in the form of a server."""
     length = bytes([len(text)]) if len(text) < 126 else b"\x7f" + len(text).to_bytes(8, "big")
     return b"\x81" + length + text
 
@@ -146,7 +146,7 @@ def deaf_flood(frame: bytes) -> Iterator[int]:
 
 
 def plain(machine: Machine) -> dict[str, Any]:
-    """Return all that is known of the marketplace: skills, their digests, categories."""
+    """Return everything stored from the marketplace: skills, their digests, categories."""
     return {
         "skills": machine.cached(),
         "digests": dict(machine.sql("SELECT skill_id, hex(content_digest) FROM skill_base")),

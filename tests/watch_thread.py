@@ -1,4 +1,4 @@
-"""Running `watch` in a thread of the test's own process, with a clock that can be moved."""
+"""Run `watch` in a thread of this process, with a clock that can be moved."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from atom_saas_sync.usecases.watch.service import Watch, WatchSettings
 
 
 class JumpingClock:
-    """The real time, and what was added to it."""
+    """The real time plus an adjustable offset."""
 
     def __init__(self) -> None:
         self.added = 0.0
@@ -35,7 +35,7 @@ class JumpingClock:
 
 
 class Nobody:
-    """No systemd, but it remembers the signs of life."""
+    """A supervisor without systemd that records the heartbeats."""
 
     def __init__(self, watchdog_seconds: float | None = None) -> None:
         self.watchdog_seconds = watchdog_seconds
@@ -51,7 +51,7 @@ class Nobody:
 
 @dataclass
 class Running:
-    """A service that runs in a thread of this process; `polls` are those that it asked for."""
+    """A service that runs in a thread of this process; `polls` are the requested ones."""
 
     service: Watch
     loop: asyncio.AbstractEventLoop | None = None
@@ -70,7 +70,7 @@ class Running:
             self.bug = error
 
     def soon(self, call: Callable[[], object]) -> None:
-        """Let the event loop do something."""
+        """Run a function in the event loop."""
         assert self.loop is not None
         self.loop.call_soon_threadsafe(call)
 
@@ -87,7 +87,7 @@ def watch_in_thread(
     poll: Callable[[], RunReport | None] | None = None,
     supervisor: Nobody | None = None,
 ) -> Iterator[Running]:
-    """Run the service in a thread, until the end of the block if nothing ends it before."""
+    """Run the service in a thread during the block, unless it ends before."""
 
     def noted_poll() -> RunReport | None:
         running.polls.append("poll")

@@ -15,7 +15,7 @@ ADMIN_TOKEN = "open-sesame-of-the-tests"
 
 
 class Served:
-    """A running server, and what it has written to its log so far."""
+    """A running server and its log so far."""
 
     def __init__(self, client: httpx.Client, process: Forked) -> None:
         self.client = client
@@ -35,14 +35,14 @@ class Served:
 
 @contextmanager
 def served(machine: Machine, **variables: str) -> Iterator[Served]:
-    """Run the server; in the end it must stop at once, and well."""
+    """Run the server; after the block it must stop promptly and successfully."""
     with machine.started("serve-health", "--port", "0", **variables) as process:
         assert process.stderr is not None
         lines: list[str] = []
         while not (found := re.search(r"serving on (http://\S+);", line := process.stderr.readline())):
             assert line, f"it ended: {lines}"
             lines.append(line)
-        # Somebody must read the log: a server that can't write it waits.
+        # The log must be read: a server that can't write it blocks.
         reader = threading.Thread(target=lines.extend, args=(process.stderr,), daemon=True)
         reader.start()
         with httpx.Client(base_url=found[1], timeout=60) as client:
@@ -56,7 +56,7 @@ def served(machine: Machine, **variables: str) -> Iterator[Served]:
 
 @contextmanager
 def serving_a_full_cache(machine: Machine) -> Iterator[Served]:
-    """Run a server with an admin token beside a cache that was filled just now."""
+    """Run a server with an admin token and a cache that was just filled."""
     machine.sandbox.set_clock_offset(0)
     assert machine.command("sync", "skills").returncode == 0
     with served(machine, ATOM_SYNC_ADMIN_TOKEN=ADMIN_TOKEN) as server:

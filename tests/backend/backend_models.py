@@ -1,4 +1,4 @@
-"""SQLAlchemy models that play the Atom backend (state of 2026-08): its seven tables, and those that they refer to."""
+"""SQLAlchemy models of the Atom backend (2026-08): its seven tables, and those that they reference."""
 
 from __future__ import annotations
 
@@ -157,10 +157,7 @@ MODELS: tuple[type[Base], ...] = (
 
 
 def backend(database: Path | str, *, create: bool = True) -> Engine:
-    """Return the backend at work with a file, or a database on a server.
-
-    `create_all` makes the tables that are missing.
-    """
+    """Return the backend connected to a file or a database on a server. `create_all` creates missing tables."""
     if isinstance(database, Path):
         engine = create_engine(f"sqlite:///{database}", connect_args={"timeout": 30})
     else:
@@ -174,7 +171,7 @@ def fill(engine: Engine, skills: list[dict[str, Any]], number: int = 20) -> None
     """Fill all seven tables, with times in both forms."""
     with Session(engine) as session:
         session.add_all([Tenant(id="default"), User(id="user"), *(Skill(id=each["skill_id"]) for each in skills)])
-        session.flush()  # no relationships tell the order
+        session.flush()  # there are no relationships that define the order
         for index, each in enumerate(skills[:number]):
             name, later = each["skill_id"], LONG_AGO + timedelta(minutes=index)
             session.add(SkillCache(skill_id=name, skill_data={**each, "description": "old"}, expires_at=later))
@@ -210,13 +207,13 @@ def fill(engine: Engine, skills: list[dict[str, Any]], number: int = 20) -> None
         session.commit()
     if engine.name != "sqlite":
         return
-    with engine.begin() as connection:  # as atom-sync, and other programs, write times
+    with engine.begin() as connection:  # the format in which atom-sync and other programs write times
         connection.exec_driver_sql("UPDATE skill_cache SET expires_at = '2026-01-05T09:30:00Z' WHERE id % 2")
         connection.exec_driver_sql("UPDATE skill_ratings SET updated_at = '2026-01-05T09:30:00Z' WHERE rating % 2")
 
 
 def rows(engine: Engine) -> dict[str, list[dict[str, Any]]]:
-    """Return what the ORM reads from each table."""
+    """Return the rows of each table as the ORM reads them."""
     with Session(engine) as session:
         return {
             model.__tablename__: [

@@ -1,4 +1,4 @@
-"""Conflicts that the Atom backend resolves by writing `conflict_log`: nothing that we do later overrides it."""
+"""Conflicts that the Atom backend resolves by writing `conflict_log`: atom-sync never overrides its resolution."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from atom_saas_sync.store.sqlite.database import Database
 
 STRATEGIES = ("remote_wins", "local_wins", "merge", "manual")
 
-# Each strategy, some of them again.
+# Each strategy, some of them twice.
 TEN_TIMES = [*STRATEGIES, *STRATEGIES, *STRATEGIES][:10]
 
 
 def conflicting(machine: Machine, *, deleted: bool = False, number: int = 1) -> list[str]:
-    """Change some skills here and there, or delete them there; their conflicts wait."""
+    """Change some skills on both sides, or delete them there, so that their conflicts are open."""
     machine.pull()
     names = machine.sandbox.skill_ids()[:number]
     for name in names:

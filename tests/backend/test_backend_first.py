@@ -1,4 +1,4 @@
-"""A database that the Atom backend made first: adopted with its rows, used by both programs, and given back."""
+"""A database created by the Atom backend: adopted with its rows, used by both programs, and given back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from atom_saas_sync.store.sqlite.database import Database
 
 @pytest.fixture
 def engine(machine: Machine) -> Engine:
-    """Return the backend at work with a database that it has made and filled."""
+    """Return the backend with a database that it has created and filled."""
     engine = backend(machine.database_path)
     skills = [dict(machine.sandbox.skill(name)) for name in machine.sandbox.skill_ids()[:20]]
     fill(engine, skills)
@@ -62,7 +62,7 @@ def test_a_database_of_the_backend_is_adopted_and_used_by_both(machine: Machine,
     listed = machine.listed()
     assert {name: skill for name, skill in machine.cached().items() if name in listed} == listed
     assert machine.sql("SELECT count(DISTINCT skill_id) FROM skill_version") == [(20,)]
-    assert document(machine, "sync", "ratings", code=0)["uploaded"] == 0  # failed for good there
+    assert document(machine, "sync", "ratings", code=0)["uploaded"] == 0  # failed permanently there
     assert document(machine, "ratings", "retry", "--all")["total"] == 10
     assert document(machine, "sync", "ratings")["uploaded"] == 10
     status = document(machine, "status")
@@ -144,7 +144,7 @@ def test_another_shape_is_refused_by_name(machine: Machine, statement: str, word
 
 
 def test_the_models_are_as_the_facts_say(tmp_path: Path) -> None:
-    """Each fact about a column is one of the models, and the other way round."""
+    """The description of the columns matches the models exactly."""
     from backend_models import Base
 
     for table in TABLES:
@@ -184,7 +184,7 @@ def test_atom_sync_first(machine: Machine) -> None:
 
 
 def test_the_backends_ratings_beside_ours_are_adopted_too(machine: Machine) -> None:
-    """A database of an earlier version, in which the backend made the tables that were missing."""
+    """A database of an earlier version in which the backend has created the missing tables."""
     with Database.open(machine.database_path) as database:
         migrations.downgrade(database, "0014_websocket_switch")
     machine.sql("INSERT INTO skill_rating (skill_id, user_id, rating, updated_at) VALUES ('a', 'u', 4, '2026-01-01')")

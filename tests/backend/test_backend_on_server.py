@@ -1,4 +1,4 @@
-"""The Atom backend's own tables on a PostgreSQL server, with keys that are enforced: both programs write them."""
+"""The Atom backend's own tables on a PostgreSQL server, with enforced foreign keys: both programs write to them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from atom_saas_sync.errors import DatabaseError
 
 
 class Site:
-    """A backend and atom-sync, at work on one database."""
+    """A backend and atom-sync that use one database."""
 
     def __init__(self, machine: Machine) -> None:
         machine.database = ServerDatabase()
@@ -41,7 +41,7 @@ class Site:
         self.engine: Engine = backend(machine.database.url, create=False)
 
     def create(self, *skills: str) -> None:
-        """Let the backend make its tables, and rows for its foreign keys."""
+        """Create the backend's tables, and rows for its foreign keys."""
         Base.metadata.create_all(self.engine)
         with Session(self.engine) as session:
             session.add_all([Tenant(id="default"), User(id="user"), *(Skill(id=each) for each in skills)])
@@ -79,7 +79,7 @@ class Site:
 
 @pytest.fixture
 def site(machine: Machine) -> Site:
-    """Return a site of which nothing is made yet."""
+    """Return a site whose database is empty."""
     return Site(machine)
 
 
@@ -142,7 +142,7 @@ def test_what_the_backend_writes_is_ours_at_once(site: Site, names: list[str]) -
     assert machine.sql("SELECT skill_id FROM deleted_edit") == [(deleted,)]
     assert site.json("skills", "search", "Ours")["skills"][0]["skill_id"] == "local"
     assert [each["skill_id"] for each in site.json("skills", "list", "--modified")["skills"]] == [edited, "local"]
-    # The same meaning in another spelling is no edit, and neither is what it was before.
+    # Another spelling of the same JSON is not an edit, and neither is the earlier text.
     site.do(update(SkillCache).where(SkillCache.skill_id == edited).values(skill_data=machine.listed()[edited]))
     assert site.json("skills", "list", "--modified")["total"] == 1
     site.do("TRUNCATE skill_cache")

@@ -1,4 +1,4 @@
-"""Times are compared as times, whichever program wrote them, and printed with `T` and `Z`."""
+"""Times of any program are compared as times, and printed with `T` and `Z`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_both_forms_are_compared_as_times(one: datetime, other: datetime, *, wit
 @pytest.mark.parametrize("table", ["skill_cache", "category_cache"])
 def test_an_expiry_of_the_backend_counts_to_the_second(machine: Machine, table: str) -> None:
     machine.pull()
-    machine.clock.move(hours=36)  # all was confirmed too long ago
+    machine.clock.move(hours=36)  # everything was confirmed too long ago
     now = machine.clock.now()
     machine.sql(f"UPDATE {table} SET expires_at = ?", blank(now + timedelta(hours=1)))
     machine.sql(
@@ -57,7 +57,7 @@ def test_an_edit_of_the_backend_is_checked_by_the_next_run(machine: Machine) -> 
     machine.pull()
     name = machine.sandbox.skill_ids()[0]
     with Database.open(machine.database_path) as database, database.transaction() as connection:
-        connection.execute("INSERT INTO bulk_write VALUES (1)")  # so that it passes for the marketplace's
+        connection.execute("INSERT INTO bulk_write VALUES (1)")  # so that it counts as the marketplace's
         connection.execute(
             "UPDATE skill_cache SET skill_data = json_set(skill_data, '$.code', 'evil'), updated_at = ? "
             "WHERE skill_id = ?",

@@ -1,4 +1,4 @@
-"""Edits whose row another program deletes, such as the Atom backend's job that removes what expired."""
+"""Edits whose row another program deletes, such as the Atom backend's job that removes expired entries."""
 
 from __future__ import annotations
 

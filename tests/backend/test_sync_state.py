@@ -1,4 +1,4 @@
-"""sync_state mirrors our audit trail for the Atom backend; nothing that others write there is believed."""
+"""sync_state mirrors our audit trail for the Atom backend; values written by others are ignored."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_backend_switches_scheduled_runs_off(machine: Machine) -> None:
         assert "Atom backend" in skipped.stderr, command
     for screen in ("jobs", "status"):
         assert "Atom backend" in machine.command(screen).stdout, screen
-    machine.pull()  # a person may sync, and the switch stays
+    machine.pull()  # a manual sync works, and the switch stays
     assert machine.sql("SELECT auto_sync_enabled FROM sync_state") == [(0,)]
 
 

@@ -1,4 +1,4 @@
-"""What administrators of the Atom backend do to `watch` by writing into websocket_state."""
+"""Administrators of the Atom backend control `watch` by writing to websocket_state."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from atom_saas_sync.usecases.watch.edges import Connection
 
 @pytest.fixture
 def machine(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """Return a machine whose `watch`, in this process, looks at the switch more often than each 10 s."""
+    """Return a machine whose `watch`, in this process, checks the switch more often than every 10 s."""
     monkeypatch.setattr(reporting, "HEARTBEAT_SECONDS", 0.05)
     return Machine(sandbox, tmp_path)
 
@@ -39,7 +39,7 @@ def test_switched_off_it_closes_and_polls_and_switched_on_it_connects(machine: M
         switch(machine, 0)
         off = wait_for_state(machine, connected=0, disconnect_reason="disabled_by_admin", fallback_to_polling=1)
         assert (off["websocket_enabled"], off["next_ws_attempt_at"]) == (0, None)
-        wait_until(lambda: len(running.polls) == 2, PATIENCE)  # at once, though the last one was just now
+        wait_until(lambda: len(running.polls) == 2, PATIENCE)  # at once, although the last one just ended
         assert sandbox.counters()["ws_connections"] == 1
         switch(machine, 1)
         on = wait_for_state(machine, connected=1, disconnect_reason=None, fallback_to_polling=0)
@@ -107,7 +107,7 @@ def test_a_row_that_others_deleted_comes_back(machine: Machine) -> None:
 
 
 def test_the_real_command_obeys_and_is_healthy_when_it_is_switched_off(machine: Machine) -> None:
-    """SIGHUP makes it look at once."""
+    """SIGHUP makes it check at once."""
     with watching(machine) as process:
         switch(machine, 0)
         process.send_signal(signal.SIGHUP)

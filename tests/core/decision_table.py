@@ -26,7 +26,7 @@ def skill(**fields: str) -> SkillVersion:
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
-# Both sides changed the code, and each another field too, so that the merge differs from both.
+# Both sides changed the code, and each one another field, so that the merge differs from both.
 BASE = skill(code="a", description="a", version="1")
 LOCAL = skill(code="l", description="l", version="1")
 REMOTE = skill(code="r", description="a", version="2", category="r")
@@ -126,7 +126,7 @@ def decide(cell: Cell, strategy: Strategy) -> Action | None:
 
 
 def outcome(cell: Cell, action: Action | None) -> tuple[str, str, str]:
-    """Return the contents of cache, base and log afterwards, in the words of the table."""
+    """Return the resulting contents of cache, base and log, in the words of the table."""
     if action is None:
         return cell.local, cell.base if cell.waits != "deleted" else f"{cell.base}, deleted", "-"
     cache, base = cell.local, f"{cell.base}, deleted" if cell.waits == "deleted" else cell.base

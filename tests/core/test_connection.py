@@ -1,4 +1,4 @@
-"""The connection of `watch` without I/O: its whole schedule, with a clock that is moved by hand."""
+"""The state machine of `watch`'s connection: its whole schedule, with a simulated clock."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from atom_saas_sync.core.connection import (
 )
 from atom_saas_sync.model import ConnectionSwitch, ReportedConnection
 
-MIDDLE = 0.5  # of the jitter: delays are just what the table says
+MIDDLE = 0.5  # without jitter, delays are exactly those of the table
 
 
 def rules_with(**given: Any) -> ConnectionRules:
@@ -34,7 +34,7 @@ def connection_state(*, jitter: float = MIDDLE, **rules: Any) -> ConnectionState
 
 
 def fail(line: ConnectionState, times: int, now: float = 0.0) -> list[float]:
-    """Let attempts fail and return the distances between them."""
+    """Let attempts fail and return the delays between them."""
     distances = []
     for _ in range(times):
         line.ended(now, "refused")
@@ -263,7 +263,7 @@ def test_the_whole_story_of_a_connection() -> None:
     assert (line.fallback, line.failures, line.attempts, line.reason) == (False, 0, 0, None)
     assert line.take_fallback_seconds(now + 1) == sum(delays[2:]) + 1
 
-    # It falls silent: a ping after 30 s, the end after 40, and the schedule begins anew.
+    # It falls silent: a ping after 30 s, the end after 40, and the schedule restarts.
     quiet = now + 1
     assert line.tick(now + 30) == [Command.PING]
     assert line.tick(quiet + 39.9) == []

@@ -1,4 +1,4 @@
-"""Texts with skills in them, as people hand them to us: what is read, what is refused, and where the error is."""
+"""Files with skills from users: what is accepted, what is refused, and the position of errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SKILL = {"skill_id": "a", "name": "A", "code": "x", "metadata": {"n": 1.0}}
 NOON = datetime(2026, 2, 19, 12, tzinfo=UTC)
 LINE = skill_line(CachedSkill("a", json.dumps(SKILL), "edited", NOON, stale=False), SKILL)
 WRAPPED = {**LINE, "skill": SKILL}
-# Skills that have fields of such names themselves.
+# Skills with fields of these names.
 OWN_SKILL_FIELD = {"skill_id": "b", "name": "B", "skill": {"skill_id": "c", "name": "C"}}
 OWN_FACTS = {"skill_id": "b", "name": "B", "source": "https://example.com", "confirmed_at": 7, "stale": "no"}
 

@@ -1,4 +1,4 @@
-"""Verdicts are pure functions of what was read and of the time."""
+"""Verdicts are pure functions of the stored state and the time."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def test_refused_deletions_are_unhealthy_and_name_the_commands(status: str) -> N
     assert "1,234 skills" in health.reasons[0].message
     assert "--dry-run" in health.reasons[0].hint
     assert "--max-delete 1234`" in health.reasons[0].hint
-    # Of a run of a version that did not note how many.
+    # From a version that did not record the number.
     older = check_health(after(status, "deletions_refused"), NOW, sync_interval_minutes=15)
     assert "--max-delete N`" in older.reasons[0].hint
 

@@ -1,4 +1,4 @@
-"""What we accept: whatever comes, it is a value, an InvalidItem or a BadResponse."""
+"""Parsing: any input gives a value, an InvalidItem or a BadResponse."""
 
 from __future__ import annotations
 

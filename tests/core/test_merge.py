@@ -84,7 +84,7 @@ def test_executable_fields_come_from_one_side(base: Json, local: Json, remote: J
 @given(versions, versions, versions, sides)
 def test_merging_what_was_merged_changes_nothing(base: Json, local: Json, remote: Json, newer: bool) -> None:
     merged = merge(base, local, remote, remote_is_newer=newer)
-    # The base has become the remote version that was looked at.
+    # The base has become the remote version of the decision.
     assert same(merge(remote, merged, remote, remote_is_newer=newer), merged)
 
 

@@ -1,4 +1,4 @@
-"""Messages: what a frame says, which of two is newer, and the version that it makes of a skill."""
+"""Messages: parsing frames, which of two is newer, and the resulting version of a skill."""
 
 from __future__ import annotations
 
@@ -158,18 +158,18 @@ T = [f"2026-02-19T10:0{minute}:00Z" for minute in range(4)]
         (T[1], T[0], T[1], T[1], True),  # the same updated_at: the message decides
         (None, T[1], T[2], None, True),  # a part without updated_at: the message's time
         (None, T[2], T[2], None, False),
-        (None, T[1], T[3], T[1], False),  # like is compared with like: that message was applied
+        (None, T[1], T[3], T[1], False),  # two message times are compared: that message was applied
         (None, T[0], T[3], T[1], True),
-        (None, None, T[3], T[3], False),  # says nothing of time
+        (None, None, T[3], T[3], False),  # has no time
         (T[1], None, None, None, False),
         (T[1], None, None, T[2], True),
-        ("yesterday", T[1], T[2], None, True),  # what is no time is none
-        (T[1], T[1], AHEAD, None, False),  # a time ahead of our clock is none
+        ("yesterday", T[1], T[2], None, True),  # invalid times are ignored
+        (T[1], T[1], AHEAD, None, False),  # times ahead of our clock are ignored
         (T[1], T[1], AHEAD, T[2], True),
         (None, T[1], None, AHEAD, False),
         (AHEAD, T[1], T[2], T[2], True),
         (None, AHEAD, T[2], T[2], False),
-        (T[1], T[1], "2026-02-19T11:05:00Z", None, True),  # so far clocks may differ
+        (T[1], T[1], "2026-02-19T11:05:00Z", None, True),  # clocks may differ by this much
     ],
 )
 def test_older_messages_are_outdated(
@@ -187,7 +187,7 @@ def test_older_messages_are_outdated(
         (None, T[1], None, False),
         (None, T[1], T[2], True),
         (None, T[2], T[2], False),
-        (T[0], T[2], T[1], False),  # the data's time is that of what is deleted
+        (T[0], T[2], T[1], False),  # the data's time belongs to the deleted version
         (T[0], None, T[1], False),
         (None, T[1], AHEAD, False),
     ],

@@ -1,4 +1,4 @@
-"""What we send: keys and bodies of ratings, and what is refused before it is sent."""
+"""Outgoing data: keys and bodies of ratings, and ratings that are refused before sending."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decision: the whole table, and the rules around it."""
+"""The decision table and the rules around it."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_an_edited_copy_follows_the_ratings_and_keeps_its_time(remote: SkillVers
     written = json.loads(write.text)
     assert (written["average_rating"], written["updated_at"]) == (4.5, "2026-02-01T00:00:00Z")
     assert written["code"] == "l"
-    # The later of the row's time and its own: or the next merge would take the wrong side for the newer one.
+    # The later of the row's time and its own; otherwise the next merge would consider the wrong side newer.
     assert write.changed_at == "2026-03-01T00:00:00Z"
 
 
@@ -141,7 +141,7 @@ def test_the_newer_side_is_determined_before_the_refresh() -> None:
     waits = plan_listed(known, admitted_before(newer), "manual", NOW)
     (write,) = (each for each in waits.effects if isinstance(each, WriteServed))
     conflict = Conflict("OTHER", "LOW", write.text, newer.text, base.text)
-    # The refreshed text has the remote time in it; the row keeps the local one.
+    # The refreshed text contains the remote time; the row keeps the local one.
     assert write.changed_at == "2026-01-01T00:00:00Z"
     merged = resolve(conflict, "s", "merge", local_updated_at=write.changed_at, now=NOW)
     assert merged is not None

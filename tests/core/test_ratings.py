@@ -54,7 +54,7 @@ def test_pauses_grow_until_a_manual_retry_is_needed() -> None:
         # Its clock is an hour ahead: what it stamped 12:30 was given at 11:30.
         (ours(4), theirs(2, at=NOON + timedelta(minutes=30)), 3600, "ours"),
         (ours(4), theirs(2, at=NOON - timedelta(minutes=30)), -3600, "theirs"),
-        # What stands there is what we last agreed on: only ours has changed since.
+        # The remote rating is the last agreed one: only ours has changed since.
         (ours(4, base_digest=ratings.content_digest(2, None)), theirs(2, at=NOON + timedelta(days=9)), 0, "ours"),
     ],
 )

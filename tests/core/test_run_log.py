@@ -1,4 +1,4 @@
-"""What a list says about each run."""
+"""The description of each run in a list."""
 
 from __future__ import annotations
 

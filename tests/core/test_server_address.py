@@ -1,4 +1,4 @@
-"""The URL of a PostgreSQL server: every spelling that is taken, and messages that never show a password."""
+"""The URL of a PostgreSQL server: every accepted spelling, and messages that never show a password."""
 
 from __future__ import annotations
 

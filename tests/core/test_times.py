@@ -1,4 +1,4 @@
-"""Times as they come off the wire (marketplace-api.md, section 3): every form of one moment, and what means none."""
+"""Times from the wire (marketplace-api.md, section 3): every form of a time, and invalid ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Patches: what `diff -u` prints, and `patch` reads."""
+"""Patches in the format of `diff -u` and `patch`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NO_NEWLINE = "\\ No newline at end of file"
 
 
 def applied(before: str, patch: list[str]) -> str:
-    """Apply a patch strictly: each hunk must fit exactly where it says."""
+    """Apply a patch strictly: each hunk must match at its stated position."""
     lines = re.findall(r"[^\n]*\n|[^\n]+", before)
     result: list[str] = []
     read = 0

@@ -1,4 +1,4 @@
-"""Killing real commands at chosen points and at random moments, and looking at what they leave behind."""
+"""Kill real commands at chosen points and random times, and check the state that they leave."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ RATINGS = 30
 
 @dataclass(frozen=True)
 class Scenario:
-    """A command, what was there before it, and what must be there after it was killed and run once more."""
+    """A command, the state before it, and the required state after it was killed and run once more."""
 
     arguments: tuple[str, ...]
     finish: Callable[[Machine], None]
     prepare: Callable[[Machine], None] = lambda _machine: None
-    """Makes the state before, once; each trial has a copy of it."""
+    """Creates the initial state, once; each trial gets a copy."""
     meanwhile: Callable[[Machine], None] = lambda _machine: None
-    """What the marketplace, and people, do before the command; for each trial."""
+    """What the marketplace and users do before the command, in each trial."""
     while_it_runs: Callable[[Machine, Forked], None] = lambda _machine, _process: None
     exit_code: int = 0
-    """How it ends if nobody kills it."""
+    """How it ends if it is not killed."""
     variables: dict[str, str] = field(default_factory=dict)
 
 
@@ -57,8 +57,8 @@ class Trials:
         self._number = 0
         self.killed = 0
         self.late = 0
-        self.seconds = 1.0  # that a run works which nobody kills
-        self.length = 0  # of a run that nobody kills, in points; 0: it has no end
+        self.seconds = 1.0  # a run that is not killed works
+        self.length = 0  # the number of points of a run that is not killed; 0: it has no end
         self.points: Counter[str] = Counter()
         self._template = Machine(sandbox, directory / "template")
         self._template.directory.mkdir()
@@ -66,7 +66,7 @@ class Trials:
         scenario.prepare(self._template)
 
     def pass_points(self) -> list[str]:
-        """Return the points that a run passes which nobody kills."""
+        """Return the points that a run passes if it is not killed."""
         machine = self._new_machine()
         process = self._start(machine, 0)
         began = _first_point(machine, process)
@@ -74,14 +74,14 @@ class Trials:
         assert process.wait(timeout=60) == self._scenario.exit_code, "the scenario itself must work"
         points = _reached(machine)
         self.length = len(points)
-        # Some commands are done before their first point is seen.
+        # Some commands end before their first point is seen.
         self.seconds = max(0.003, (machine.directory / "trace").stat().st_mtime - began)
         return points
 
     def kill_at(self, *points: int) -> None:
-        """Kill a run at a point, the next on the same database at the next point, …; look at what is left each time.
+        """Kill runs on one database at these points, one after the other; check the state each time.
 
-        In the end one more run completes the work.
+        One more run then completes the work.
         """
         machine = self._new_machine()
         for point in points:
@@ -97,14 +97,14 @@ class Trials:
         self._complete(machine)
 
     def kill_after(self, seconds: float) -> None:
-        """Kill one run so long after it first wrote; it counts if it was not done yet."""
+        """Kill a run this long after its first write; it counts if it had not ended."""
         machine = self._new_machine()
         before = counters(machine.database)
         process = self._start(machine, 0)
         feeder = threading.Thread(target=self._scenario.while_it_runs, args=(machine, process))
         feeder.start()
         _first_point(machine, process)
-        time.sleep(seconds)  # the moment of the kill, not a synchronisation
+        time.sleep(seconds)  # the time of the kill, not a synchronisation
         process.send_signal(signal.SIGKILL)
         process.wait(timeout=10)
         feeder.join()
@@ -115,7 +115,7 @@ class Trials:
         self._complete(machine)
 
     def _was_done(self, machine: Machine) -> bool:
-        """Tell whether the process had passed its last point: only its exit was left."""
+        """Tell whether the process had passed its last point, so that only its exit was left."""
         return len(_reached(machine)) >= self.length > 0
 
     def _new_machine(self) -> Machine:
@@ -157,14 +157,14 @@ class Trials:
 
 
 def kill_at_random(trials: Trials, number: int, seed: int) -> None:
-    """Kill at so many random moments of the time that a run takes."""
+    """Kill runs at this many random times."""
     chance = random.Random(seed)
     for _ in range(number):
         trials.kill_after(chance.random() * trials.seconds)
 
 
 def _first_point(machine: Machine, process: Forked) -> float:
-    """Wait until the process has begun to write, and return when that was."""
+    """Wait until the process has begun to write, and return the time."""
     trace, end = machine.directory / "trace", time.monotonic() + 30
     while not (trace.exists() and trace.stat().st_size) and process.poll() is None and time.monotonic() < end:
         time.sleep(0.0005)  # the pause of a bounded poll; some commands work for a few milliseconds
@@ -181,7 +181,7 @@ def _reached(machine: Machine) -> list[str]:
     return trace.read_text(encoding="utf-8").splitlines() if trace.exists() else []
 
 
-# What is before
+# Initial states
 
 
 def synced(machine: Machine) -> None:
@@ -190,13 +190,13 @@ def synced(machine: Machine) -> None:
 
 
 def settled(machine: Machine) -> None:
-    """Fetch it, and write everything into the database file."""
+    """Fetch the catalogue, and checkpoint it into the database file."""
     synced(machine)
     machine.sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def rated(machine: Machine) -> None:
-    """Have ratings to send: most are new, some for skills that nobody has, some already given there."""
+    """Add ratings to send: most are new, some are for unknown skills, some exist at the marketplace."""
     run(machine, "db", "upgrade")
     with closing(sqlite3.connect(machine.database_path)) as connection, connection:
         connection.executemany(
@@ -207,7 +207,7 @@ def rated(machine: Machine) -> None:
 
 
 def with_open_conflicts(machine: Machine) -> None:
-    """Fetch, and have conflicts that wait."""
+    """Fetch the catalogue, and create open conflicts."""
     settled(machine)
     edit_and_change(machine)
     machine.command("sync", "skills", "--strategy", "manual", **PAGE, **LIMITS)
@@ -216,7 +216,7 @@ def with_open_conflicts(machine: Machine) -> None:
 
 
 def with_some_migrations(machine: Machine) -> None:
-    """Have a database of an older version, with skills in it."""
+    """Create a database of an older version, with skills."""
     settled(machine)
     run(machine, "db", "downgrade", "0001_catalogue", "--yes")
     for copy in machine.directory.glob("*.bak"):
@@ -224,7 +224,7 @@ def with_some_migrations(machine: Machine) -> None:
 
 
 def with_old_copies(machine: Machine) -> None:
-    """Have a backup and metrics of yesterday."""
+    """Create yesterday's backup and metrics."""
     settled(machine)
     run(machine, "db", "backup", "copy.db")
     (machine.directory / "atom.prom").write_text(OLD_METRICS, encoding="utf-8")
@@ -234,7 +234,7 @@ def with_old_copies(machine: Machine) -> None:
 OLD_METRICS = "# of yesterday\n"
 CONFLICTS = 4
 
-# What happens meanwhile
+# Changes before the command
 
 
 def change(machine: Machine) -> None:
@@ -251,7 +251,7 @@ def change(machine: Machine) -> None:
 
 
 def edit_and_change(machine: Machine) -> None:
-    """Change the same skills here and there, besides."""
+    """Also change the same skills on both sides."""
     edited = machine.sandbox.skill_ids()[: 6 * CONFLICTS : 6]
     for skill_id in edited:
         machine.edit(skill_id, description="mine", tags=["mine"])
@@ -287,7 +287,7 @@ def sync_once_more(machine: Machine) -> None:
 
 
 def first_sync_once_more(machine: Machine) -> None:
-    """Besides, each skill was counted once."""
+    """Like `equal`, and each skill was counted once."""
     sync_once_more(machine)
     assert items(machine) == {"added": 60}
 
@@ -302,14 +302,14 @@ def items(machine: Machine) -> dict[str, int]:
 
 
 def assert_equal(machine: Machine) -> None:
-    """What is cached is what the marketplace lists: skills, and categories."""
+    """The cache has exactly the skills and categories that the marketplace lists."""
     assert machine.cached() == machine.listed()
     listed = {each["name"] for each in machine.sandbox.state.category_list()}
     assert {row[0] for row in machine.sql("SELECT category_name FROM category_cache")} == listed
 
 
 def sync_conflicts_once_more(machine: Machine) -> None:
-    """Besides, each conflict was logged, and counted, once."""
+    """Also, each conflict was logged and counted once."""
     sync_once_more(machine)
     assert machine.sql("SELECT count(*), count(DISTINCT skill_id), sum(resolved) FROM conflict_log") == [
         (CONFLICTS, CONFLICTS, CONFLICTS)
@@ -322,7 +322,7 @@ def sync_conflicts_once_more(machine: Machine) -> None:
 
 
 def send_once_more(machine: Machine) -> None:
-    """The next upload sends what is left."""
+    """The next upload sends the remaining ratings."""
     ended = machine.command("sync", "ratings", "--json", **LIMITS)
     assert json.loads(ended.stdout)["pending"] == 0, ended.stderr
     assert len(machine.sandbox.ratings()) == RATINGS
@@ -343,7 +343,7 @@ def watch_once_more(machine: Machine) -> None:
 
 
 def purge_once_more(machine: Machine) -> None:
-    """All was removed or nothing; the next purge removes the rest, and a sync brings it back."""
+    """Everything was removed or nothing; the next purge removes the rest, and a sync restores it."""
     left = len(machine.cached())
     assert left in (0, len(machine.listed())), left
     run(machine, "cache", "purge", "--all")
@@ -352,7 +352,7 @@ def purge_once_more(machine: Machine) -> None:
 
 
 def resolve_once_more(machine: Machine) -> None:
-    """All conflicts were settled or none."""
+    """All conflicts were resolved or none."""
     waiting = machine.sql("SELECT count(*) FROM conflict_log WHERE resolved = FALSE")[0][0]
     assert waiting in (0, CONFLICTS)
     run(machine, "conflicts", "resolve", "--all", "--strategy", "merge")
@@ -362,7 +362,7 @@ def resolve_once_more(machine: Machine) -> None:
 
 
 def upgrade_once_more(machine: Machine) -> None:
-    """Copies made on the way are whole; the next command upgrades, and a sync completes the cache."""
+    """Copies made by the upgrade are complete; the next command upgrades, and a sync completes the cache."""
     for copy in machine.directory.glob("*.bak"):
         assert check_rules(FileDatabase(copy)) == []
     run(machine, "db", "upgrade")
@@ -370,7 +370,7 @@ def upgrade_once_more(machine: Machine) -> None:
 
 
 def back_up_once_more(machine: Machine) -> None:
-    """The copy is that of yesterday or that of today, whole; the next one is of today."""
+    """The backup is yesterday's or today's, and complete; the next one is today's."""
     copy = machine.directory / "copy.db"
     assert check_rules(FileDatabase(copy)) == []
     assert _owner(copy) in (None, "of today")
@@ -380,7 +380,7 @@ def back_up_once_more(machine: Machine) -> None:
 
 
 def restore_once_more(machine: Machine) -> None:
-    """The database is that of today or the backup, whole; the next restore puts the backup there."""
+    """The database is today's or the backup, and complete; the next restore completes."""
     assert _owner(machine.database_path) in (None, "of today")
     for kept in machine.directory.glob("*.bak"):
         assert check_rules(FileDatabase(kept)) == []
@@ -391,7 +391,7 @@ def restore_once_more(machine: Machine) -> None:
 
 
 def write_metrics_once_more(machine: Machine) -> None:
-    """The file has the old text or the new one; nothing that node_exporter reads is half."""
+    """The file has the old text or the new one, never a part."""
     path = machine.directory / "atom.prom"
     text = path.read_text(encoding="utf-8")
     assert list(machine.directory.glob("*.prom")) == [path]

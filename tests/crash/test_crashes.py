@@ -1,6 +1,6 @@
-"""`kill -9` at any moment: the database keeps its rules, and one more run completes the work.
+"""`kill -9` at any time: the database keeps its rules, and one more run completes the work.
 
-`make crash` kills 500 times and more; `make test` at these points, three times in a row each.
+`make crash` kills more than 500 times; `make test` kills at these points, three times in a row each.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from crash_support import SCENARIOS, Trials, kill_at_random
 
 from atom_saas_sync.sandbox import Sandbox
 
-# In the middle of a transaction, before a commit, after one. Each kill follows the one before on the same database.
+# Within a transaction, before a commit and after one. Successive kills use the same database.
 POINTS = {
     "first sync": (30, 58, 50),
     "sync of changes": (40, 49, 83),
@@ -46,7 +46,7 @@ def test_killed_everywhere(name: str, tmp_path: Path) -> None:
         trials = Trials(SCENARIOS[name], sandbox, tmp_path)
         for point in interesting([] if name == "watch" else trials.pass_points()):
             trials.kill_at(point)
-        # Many at one database, none of which is allowed to finish.
+        # Many kills on one database, without letting a run finish.
         trials.kill_at(*(5 + 7 * each for each in range(5)))
         kill_at_random(trials, _AT_RANDOM, seed=7)
         kills = dict(sorted(trials.points.items()))

@@ -1,8 +1,8 @@
-"""Executed before a command, this lets its process kill itself with SIGKILL at a chosen point of its work on disk.
+"""Executed before a command, this makes its process kill itself with SIGKILL at a chosen point of its work on disk.
 
 A point is the moment before or after a COMMIT, a fsync, a rename, a copy of pages, and after each statement that
-writes. Each point that is reached is appended to the file CRASH_TRACE before anything else happens; the process dies
-at the point number CRASH_AT. Nothing of this is in the product: it is what a crash looks like from outside, on time.
+writes. Each point that is reached is appended to the file CRASH_TRACE before anything else happens; the process dies at
+the point number CRASH_AT. The product does not contain this; it simulates a crash at an exact time.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def cases() -> Iterator[Case]:  # noqa: C901 - a table
         yield Case(f"accepts, then closes with {code}", "accept_close", {"status": code}, frozenset({"ws"}))
 
 
-# Which of these appears is a matter of microseconds.
+# Which of these appears depends on microseconds.
 _BROKEN = re.compile(
     r"\[Errno 104\] Connection reset by peer|Connection reset by peer|RemoteProtocolError"
     r"|Server disconnected without sending a response\."
@@ -292,7 +292,7 @@ class Bench:
         return f"skills: {', '.join(filter(None, words))}; rating: {rating}"
 
     def _plain(self, text: str) -> str:
-        """Remove what differs from run to run."""
+        """Remove text that differs between runs."""
         text = re.sub(r"127\.0\.0\.1(:\d+)?", "HOST", text)
         text = _BROKEN.sub("the connection broke", text)
         text = re.sub(r"\(total \d+, then \d+;", "(total …;", text)  # each request makes it grow

@@ -1,4 +1,4 @@
-"""docs/FAULTS.md matches the behaviour: part of it is generated again, and must be the same."""
+"""docs/FAULTS.md matches the behaviour: a part of it is regenerated and compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole answers as bytes: any status, with heads and bodies that are right, odd, or contradict each other."""
+"""Complete responses as bytes: any status, with valid, odd or contradictory heads and bodies."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _PARTS_OF_PLACES = (
 
 
 def places(*others: bytes) -> st.SearchStrategy[bytes]:
-    """Draw where an answer may send us: of parts of addresses, and these other ones."""
+    """Draw the target of a redirect: from parts of addresses, and these other ones."""
     parts = st.lists(st.sampled_from([*_PARTS_OF_PLACES, *others]), max_size=6).map(b"".join)
     return st.one_of(st.sampled_from(_PLACES), parts)
 
@@ -108,7 +108,7 @@ _ODD_LINES = st.sampled_from(
 
 @st.composite
 def heads(draw: st.DrawFn) -> bytes:
-    """Draw an answer whose head is odd: interim answers before it, lines that are none, one header several times."""
+    """Draw a response with an odd head: interim responses before it, invalid lines, repeated headers."""
     names = draw(st.lists(st.sampled_from(sorted(_HEADERS)), max_size=8))
     lines = [name + b": " + draw(_HEADERS[name]) for name in names for _ in range(draw(st.sampled_from([1, 1, 2, 40])))]
     lines += draw(st.lists(_ODD_LINES, max_size=2))
@@ -122,7 +122,7 @@ def heads(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def answers(draw: st.DrawFn) -> bytes:
-    """Draw an answer as it goes over the wire."""
+    """Draw the bytes of a response."""
     names = draw(st.lists(st.sampled_from(sorted(_HEADERS)), max_size=6))
     lines = [b"HTTP/1.1 %d Whatever" % draw(_STATUSES)]
     lines += [name + b": " + draw(_HEADERS[name]) for name in names]

@@ -1,6 +1,6 @@
-"""What the fuzzers feed: values of any JSON, in any spelling of it, and valid bytes that were broken a little.
+"""Inputs for the fuzzers: any JSON values in any spelling, and slightly corrupted valid bytes.
 
-`FUZZ_FACTOR` multiplies the number of inputs (`make fuzz`); without it a small number, the same each time, is tried.
+`FUZZ_FACTOR` multiplies the number of inputs (`make fuzz`); without it, a small fixed set is tried.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Json = dict[str, Any]
 
 
 def fuzzing(examples: int) -> Callable[[Any], Any]:
-    """Try so many inputs times the factor, or a quarter of them without one; each decorated test counts them."""
+    """Try this many inputs times the factor, or a quarter without one; each decorated test counts them."""
     return settings(
         max_examples=examples * FACTOR if FACTOR else max(3, examples // 4),
         derandomize=not FACTOR,
@@ -32,7 +32,7 @@ def fuzzing(examples: int) -> Callable[[Any], Any]:
     )
 
 
-# Characters that have meant trouble somewhere: ends of text, escapes, half characters, what is longer in other cases.
+# Characters that have caused problems: terminators, escapes, surrogates, and some that grow when their case changes.
 _TEXTS = st.one_of(
     st.text(max_size=40),
     st.text(alphabet="\x00\x1b\x7f\x9b\u202e\ufeff\ud800\udfff\U0010ffff'\"\\;%_*ßİ\n\r\t ../", max_size=20),
@@ -45,7 +45,7 @@ _NUMBERS = st.one_of(
     st.sampled_from([2**31, 2**53 + 1, 2**63, 2**64, 10**400, -(10**400), 0.1, -0.0, 1e308, 5e-324]),
     st.floats(),
 )
-# A list in which equal times, ids and versions meet each other, and the odd ones.
+# A list in which equal times, ids and versions meet each other and odd ones.
 _TIMES = st.sampled_from(
     [
         "2026-01-01T00:00:00Z",
@@ -79,11 +79,11 @@ skills = st.one_of(
     st.dictionaries(st.one_of(st.sampled_from(_FIELDS), _TEXTS), values, max_size=8),
     values,
 )
-"""Skills, and what somebody might take for one."""
+"""Skills, and values that could be mistaken for one."""
 
 
 def spelled(value: Any, spelling: int) -> str:
-    """Write a value as JSON, or as what Python and others take for it."""
+    """Write a value as JSON, or as what Python and others accept as JSON."""
     text = json.dumps(value, ensure_ascii=bool(spelling % 2), allow_nan=True, indent=2 if spelling % 3 == 0 else None)
     if spelling % 5 == 0 and isinstance(value, dict) and value:  # each key twice
         text = f"{{{text.strip()[1:-1]}, {text.strip()[1:-1]}}}"
@@ -94,7 +94,7 @@ _ESCAPED_KEYS = {"code": '"c\\u006fde"', "version": '"\\u0076ersion"', "skill_id
 
 
 def written(pairs: object) -> str:
-    """Write JSON whose objects are lists of pairs, so that a key may be there twice, and in escapes."""
+    """Write JSON from lists of pairs as objects, so that a key may be repeated, also in escapes."""
     if isinstance(pairs, list):
         return f"[{','.join(map(written, pairs))}]"
     if isinstance(pairs, tuple):
@@ -116,7 +116,7 @@ doubled_skills = st.lists(
     st.tuples(st.sampled_from(["code", "code\\", "version", "version\\", "id", "metadata", "parameters"]), _nested),
     max_size=5,
 ).map(lambda pairs: written((("skill_id", "known-0"), ("name", "n"), *pairs)).encode())
-"""Skills that have a key twice, in escapes, or at some depth; or none of that."""
+"""Skills with or without a repeated key: in escapes, or at some depth."""
 
 TOTALS = st.one_of(
     st.integers(0, 6),
@@ -128,7 +128,7 @@ _PIECES = (b"[", b"{", b'"', b"\\", b"\xff", b"\\ud800", b"1e999", b",,")
 
 @st.composite
 def broken(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
-    """Draw valid bytes with up to four bits turned, pieces cut out, doubled, or put in."""
+    """Draw valid bytes with up to four bits flipped, or pieces removed, repeated or inserted."""
     data = bytearray(draw(whole))
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, max(0, len(data) - 1)))
@@ -153,7 +153,7 @@ def broken(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
 
 @st.composite
 def pages(draw: st.DrawFn) -> bytes:
-    """Draw the body of a page of the list, or what comes instead."""
+    """Draw the body of a page of the list, or something else."""
     form: Any = {"skills": draw(st.lists(skills, max_size=5))}
     for name in ("total", "page", "page_size", "success"):
         if draw(st.booleans()):
@@ -165,7 +165,7 @@ def pages(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def categories(draw: st.DrawFn) -> bytes:
-    """Draw the body of the list of categories, or what comes instead."""
+    """Draw the body of the list of categories, or something else."""
     rows = draw(
         st.lists(st.one_of(st.fixed_dictionaries({"name": _TEXTS}, optional={"skill_count": values}), _TEXTS, values))
     )
@@ -175,7 +175,7 @@ def categories(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def frames(draw: st.DrawFn) -> str:
-    """Draw a message of the WebSocket, or what comes instead."""
+    """Draw a WebSocket message, or something else."""
     kind = draw(
         st.sampled_from(
             ["skill_update", "skill_delete", "rating_update", "category_update", "ping", "pong", "new kind"]

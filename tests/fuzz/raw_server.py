@@ -1,4 +1,4 @@
-"""A server of which a test says every byte."""
+"""A server whose responses a test writes byte by byte."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import suppress
 
 
 class RawServer:
-    """Answers each request with the bytes that a test puts here, and closes the connection.
+    """Answers each request with the bytes in `answer`, and closes the connection.
 
-    `answer` may also be a function of the request's head. `heads` are the requests that came.
+    `answer` may also be a function of the request's head. `heads` has the received requests.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Whole runs against a marketplace that answers anything: a documented end, nothing lost, a database in order."""
+"""Whole runs against a marketplace with arbitrary responses: a documented exit, no data lost, a valid database."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CODES = {0, 4, 65, 69, 75}
 
 
 class Answering:
-    """A marketplace whose next answers are what a test puts here; no skill is ever confirmed as gone."""
+    """A marketplace with scripted responses; it never confirms a deletion."""
 
     token = "at_saas_fuzz_0001"
     ws_url = "ws://127.0.0.1:1/ws"
@@ -66,7 +66,7 @@ def facing(answering: Answering, tmp_path_factory: pytest.TempPathFactory) -> Ma
 
 
 def start_again(machine: Machine, answering: Answering) -> None:
-    """Let the machine hold the known skills, whatever it went through."""
+    """Reset the machine's cache to the known skills."""
     answering.page, answering.categories, answering.headers = GOOD_PAGE, GOOD_CATEGORIES, {}
     if machine.database.exists():
         for table in ("skill_cache", "skill_base", "conflict_log", "http_validator", "last_message"):
@@ -125,7 +125,7 @@ def test_runs_against_headers_of_every_kind(facing: Machine, answering: Answerin
 @fuzzing(60)
 @given(st.lists(frames(), min_size=1, max_size=8), st.sampled_from(STRATEGIES))
 def test_messages_that_are_applied(facing: Machine, answering: Answering, texts: list[str], strategy: Strategy) -> None:
-    """Whatever the parser lets through, the database takes, in one batch, and stays in order."""
+    """The database accepts everything that the parser accepts, in one batch, and stays valid."""
     tried["messages that are applied"] += len(texts)
     start_again(facing, answering)
     facing.edit("known-0", description="mine")

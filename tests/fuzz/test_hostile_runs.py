@@ -1,7 +1,7 @@
-"""Whole runs of `sync`, `watch` and `doctor` against a marketplace that answers anything, in bytes of any kind.
+"""Whole runs of `sync`, `watch` and `doctor` against a marketplace that sends arbitrary bytes.
 
-Whatever it says, a run ends with a documented exit code and one printable line, deletes nothing that the marketplace
-has not confirmed as gone, and sends nothing more once its token was refused, but what is in flight.
+A run always ends with a documented exit code and one printable line, deletes nothing without the marketplace's
+confirmation, and starts no request after its token was refused.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ KNOWN = [f"known-{number}" for number in range(4)]
 EDITED = KNOWN[-1]
 
 Script = dict[str, list[bytes]]
-"""Answers by what is asked for; the last one stands for all that follow. Without one it is the right answer."""
+"""Responses by request; the last one is repeated. Without one, the response is correct."""
 
 
 def skill(name: str) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class Hostile(RawServer):
         return said
 
 
-# What it may say
+# Responses
 
 _CODINGS = st.sampled_from([b"gzip", b"x-gzip", b"zstd", b"br", b"identity", b"\xff", b"gzip, gzip"])
 _LISTS = st.one_of(
@@ -119,7 +119,7 @@ _LISTS = st.one_of(
     st.sampled_from([b"", b"{}", b"null", b'{"skills":null}', b"<html>", b"\xef\xbb\xbf{}", b"[" * 3000, b"\x00"]),
 )
 _STATUSES = st.sampled_from([200, 204, 206, 304, 400, 404, 405, 410, 416, 429, 500, 503, 599, 999])
-# Well-formed heads: of these it can be told what the client must have understood.
+# Well-formed heads, whose meaning for the client is known.
 REFUSALS = st.one_of(
     st.builds(of_length, st.sampled_from([401, 403]), _LISTS),
     st.builds(encoded, st.sampled_from([401, 403]), _LISTS, _CODINGS),
@@ -177,12 +177,12 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 
 @pytest.fixture(scope="module", autouse=True)
 def _known(machine: Machine, hostile: Hostile) -> None:
-    """Let the known skills be synchronised, and one of them edited."""
+    """Sync the known skills, and edit one of them."""
     hostile.begin({})
     arguments: Any = {"environment": environment(machine, hostile), "directory": machine.directory}
     assert run_command("sync", "skills", **arguments).returncode == 0
     machine.edit(EDITED, code="mine")
-    # So that `watch` has a reason to poll.
+    # This gives `watch` a reason to poll.
     machine.sql(
         "UPDATE sync_run SET started_at = strftime('%Y-%m-%dT%H:%M:%SZ', started_at, '-2 hours')",
         on_server="UPDATE sync_run SET started_at = started_at - interval '2 hours'",
@@ -206,14 +206,14 @@ def environment(machine: Machine, hostile: Hostile) -> dict[str, str]:
 
 
 def start_again(machine: Machine, hostile: Hostile, script: Script) -> dict[str, Any]:
-    """Let the machine hold the known skills again; return how to start a command there."""
+    """Reset the machine's cache to the known skills; return how to start a command there."""
     machine.database.restore(_SAVED[machine.directory])
     hostile.begin(script)
     return {"environment": environment(machine, hostile), "directory": machine.directory, "hurried": True}
 
 
 def check(machine: Machine, hostile: Hostile, ended: subprocess.CompletedProcess[str]) -> None:
-    """Check what holds for every command."""
+    """Check the rules for every command."""
     for text in (ended.stdout, ended.stderr):
         assert TOKEN not in text
         assert "Traceback" not in text and "internal" not in text, text
@@ -232,7 +232,7 @@ def check(machine: Machine, hostile: Hostile, ended: subprocess.CompletedProcess
 
 
 def after_a_refusal(hostile: Hostile, *kinds: str) -> int:
-    """Return how many requests of these kinds came after the token was refused."""
+    """Return the number of requests of these kinds after the token was refused."""
     asked = [said for kind, _, said in hostile.said if kind in kinds]
     refused = [re.match(rb"HTTP/1\.1 40[13] Whatever\r\nContent-", said) is not None for said in asked]
     return len(asked) - 1 - refused.index(True) if True in refused else 0

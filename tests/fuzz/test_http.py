@@ -1,4 +1,4 @@
-"""The HTTP surfaces of `serve-health` and the sandbox, from their route tables: a new route is fuzzed by itself."""
+"""The HTTP routes of `serve-health` and the sandbox, from their route tables: new routes are fuzzed automatically."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from atom_saas_sync.web.guard import ADMIN_PREFIX
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW")
 REFUSALS = {400, 401, 403, 404, 405, 409, 411, 413, 414, 415, 422, 429, 421, 431}
-# Each call would start a process; what they are told with is fuzzed all the same, without the right token.
+# Each call would start a process; their inputs are still fuzzed, without the right token.
 STARTS_A_PROCESS = {f"{ADMIN_PREFIX}/sync/{name}" for name in ("skills", "ratings", "trigger")}
 
 
@@ -172,7 +172,7 @@ CONTROL_PATHS = sorted({f"/_sandbox{path}" for _, path, _ in CONTROL_ROUTES})
 @given(request=requests(CONTROL_PATHS))
 @example(request={"method": "GET", "target": "/_sandbox/faults", "headers": {}, "content": b"[" * 100_000})
 def test_the_sandbox_s_control(served_machine: tuple[Served, Machine], request: dict[str, Any]) -> None:
-    """What is wrong is said to be, whatever it is; nothing is a bug."""
+    """Every invalid request gets an error response; none triggers a bug."""
     tried["requests to the sandbox's control"] += 1
     sandbox = served_machine[1].sandbox
     with httpx.Client(base_url=sandbox.url, timeout=60, trust_env=False, verify=False) as client:

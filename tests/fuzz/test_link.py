@@ -1,4 +1,4 @@
-"""The WebSocket under any bytes, and the connection's life under any order of events."""
+"""The WebSocket under arbitrary bytes, and the connection under any order of events."""
 
 from __future__ import annotations
 
@@ -86,7 +86,9 @@ def handshake(accept: bytes) -> bytes:
 
 
 async def listen_to(opening: bytes | None, stream: bytes) -> WebSocketClosed:
-    """Connect to who answers a handshake with `opening`, or rightly, and then sends the stream; return how it ended."""
+    """Connect to a server that answers the handshake with `opening`, or correctly, and then sends the stream; return
+    the end.
+    """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked = await reader.readuntil(b"\r\n\r\n")
@@ -142,7 +144,7 @@ _events = st.one_of(st.sampled_from(["tick", "due", "opened", "frame", "message"
 def test_the_life_of_a_connection(
     rules: ConnectionRules, steps: list[tuple[str | ConnectionRules, float]], jitter: float
 ) -> None:
-    """Events come in the orders in which a loop can bring them; whatever they are, the way back is never lost."""
+    """Events arrive in any order that the loop allows; the connection can always recover."""
     tried["lives of a connection"] += 1
     line, now = ConnectionState(rules, lambda: jitter), 0.0
     orders = line.start(now)

@@ -1,4 +1,4 @@
-"""Every parser of foreign bytes: a typed value or its own typed error comes out, and nothing else ever."""
+"""Every parser of external bytes returns a typed value or raises its typed error, and nothing else."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def check_page(body: bytes) -> None:
         assert id_problem(item.skill_id) is None
         fields = decode_object(item.text)
         assert fields is not None
-        # What is not stored as it came is in our own encoding, and says the same but for what was dropped.
+        # Text that is not stored as received is re-encoded, with the same content except for dropped values.
         assert item.text.encode() == raw or item.text == json_text(fields)
         assert same(fields, without_malformed(json.loads(raw))[0])
         assert isinstance(json.loads(item.text), dict)
@@ -112,7 +112,7 @@ def test_pages_of_broken_bytes(body: bytes) -> None:
 @example(b'{"skill_id":"known-0","name":"n","code":"EVIL()","code":"good()"}')
 @example(b'{"skill_id":"known-0","name":"n","metadata":{"a":[{"code":1,"c\\u006fde":2}]}}')
 def test_skills_with_keys_twice(body: bytes) -> None:
-    """SQL readers see what our digests were made of, or nothing."""
+    """SQL readers see the text that the digests were computed from, or nothing."""
     tried["skills with keys twice"] += 1
     item = read_skill(body)
     message = parse_frame(f'{{"type":"skill_update","data":{body.decode()}}}')
@@ -168,7 +168,7 @@ def test_categories(body: bytes) -> None:
 
 @st.composite
 def receipts(draw: st.DrawFn) -> bytes:
-    """Draw an answer to a rating, or the ratings of a skill, or what comes instead."""
+    """Draw a response to a rating, the ratings of a skill, or something else."""
     names = ("rating_id", "id", "skill_id", "user_id", "rating", "updated_at", "average_rating", "rating_count")
     rating = st.dictionaries(st.sampled_from(names), st.one_of(values, st.sampled_from(IDS), st.integers(0, 6)))
     form = draw(st.one_of(rating, st.fixed_dictionaries({"ratings": st.lists(rating, max_size=3)}), skills))

@@ -1,4 +1,4 @@
-"""Whole runs of `sync ratings` against a marketplace that answers anything: each rating is kept, sent or not."""
+"""Whole runs of `sync ratings` against a marketplace with arbitrary responses: no rating is lost."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _rating = st.fixed_dictionaries(
 
 @st.composite
 def bodies(draw: st.DrawFn) -> bytes:
-    """Draw an answer to a rating, a conflict, or a skill with its ratings, or what comes instead."""
+    """Draw a response to a rating, a conflict, a skill with its ratings, or something else."""
     form = draw(
         st.one_of(
             _rating,
@@ -63,7 +63,7 @@ def raw() -> Iterator[RawServer]:
 
 @pytest.fixture(scope="module")
 def facing(tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    """Return a machine of which one user's rating waits to be sent, and another's was sent."""
+    """Return a machine with one user's pending rating and another's sent one."""
     nothing: Any = None
     machine = Machine(nothing, tmp_path_factory.mktemp("ratings"))
     machine.store().close()

@@ -1,4 +1,4 @@
-"""The HTTP client against any bytes as an answer: what it has no use for is an error of its own kind, in one line."""
+"""The HTTP client against arbitrary bytes: an unusable response is a typed error with one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Updates that wait, as a run would have left them."""
+"""Waiting updates, as after a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def offered(machine: Machine, skill_id: str, **changes: Any) -> SkillVersion:
 
 
 def hold(machine: Machine, version: SkillVersion, reason: Reason = "review", **values: Any) -> str:
-    """Let a version wait; return its digest as it is printed."""
+    """Hold a version; return its printed digest."""
     offer = Offer(
         skill_id=version.skill_id,
         text=version.text,

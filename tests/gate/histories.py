@@ -1,7 +1,7 @@
-"""Random histories of a marketplace, of people and of clocks, and what must hold after each of their steps.
+"""Random histories of a marketplace, users and clocks, and the rules that hold after each step.
 
-The oracle is told separately from the gate: which versions a policy or a person could have admitted so far. Whatever
-the steps were, and wherever one was killed, nothing else may be served, and nothing that is revoked.
+The oracle is separate from the gate: it knows which versions a policy or a user could have admitted so far. After any
+steps, and wherever one was killed, no other version may be served, and no revoked one.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _KILLED = 0.15
 
 
 class Files:
-    """The gate's files: the lock file alone."""
+    """The gate's files: only the lock file."""
 
     def __init__(self, lock: LockFile) -> None:
         self.skills = lock.skills
@@ -81,7 +81,7 @@ class Files:
 
 
 class World:
-    """A marketplace, a database, and what could have been admitted so far."""
+    """A marketplace, a database, and the versions that could have been admitted so far."""
 
     def __init__(self, directory: Path, seed: int, *, admission: Any, scope: Any = "all", kills: bool = False) -> None:
         self.path = directory / "atom.db"
@@ -101,7 +101,7 @@ class World:
             self.publish(skill_id)
         self.switch(admission)
 
-    # What is done
+    # Steps
 
     def step(self) -> None:
         names = list(_STEPS)
@@ -176,7 +176,7 @@ class World:
             self.check_that_nothing_is_lost()
 
     def hear(self) -> None:
-        """Hear a message, true or made up, and ask the marketplace if that must come first."""
+        """Receive a message, true or invented, and ask the marketplace if necessary."""
         self.clock.move(minutes=5)
         self.admit_by_policy()
         skill_id = self.random.choice(IDS)
@@ -342,10 +342,10 @@ class World:
         chosen = self.random.sample(self.past, 2)
         self.files = Files(LockFile("m", {each["skill_id"]: self.locked(each) for each in chosen}))
 
-    # How it is done
+    # How steps are taken
 
     def run(self, operation: Callable[[Database], object]) -> bool:
-        """Carry it out; a refusal is an answer. Return whether it was done: not if it was killed or refused."""
+        """Take the step; it may be refused. Return whether it was taken: neither killed nor refused."""
         if self.kills and self.random.random() < _KILLED:
             self.history.append("(killed)")
             self.run_and_kill(operation, self.random.randint(1, _MOST_POINTS))
@@ -358,7 +358,7 @@ class World:
         return True
 
     def run_and_kill(self, operation: Callable[[Database], object], point: int) -> None:
-        """Carry it out in a child that kills itself at this point of its work on disk, if it gets so far."""
+        """Take the step in a child that kills itself at this point of its work on disk, if it gets there."""
         self.close()  # the child must not inherit a connection
         child = os.fork()
         if child == 0:
@@ -385,7 +385,7 @@ class World:
         self.database.close()
 
     def sql(self, statement: str, *values: Any) -> list[Any]:
-        """Do what another program does with the database."""
+        """Execute SQL as another program."""
         return self.foreign.execute(statement, values).fetchall()
 
     def desk(self, database: Database, strategy: Any = "remote_wins") -> GateDesk:
@@ -396,7 +396,7 @@ class World:
         return {"note": None, "actor": PERSON, "now": self.clock.now()}
 
     def offers(self) -> list[tuple[str, bytes, str]]:
-        """Return what waits: id, digest and text."""
+        """Return id, digest and text of waiting versions."""
         with GateDatabase(self.database, history_versions=10).deciding(write=False) as batch:
             return [(each.skill_id, each.content_digest, each.text) for each in batch.gate.offers(IDS).values()]
 
@@ -405,13 +405,13 @@ class World:
         version = version_from_fields(fields["skill_id"], fields)
         return Locked(fields["version"], version.content_digest, version.exec_digest)
 
-    # What could have been admitted
+    # What may have been admitted
 
     def admit(self, version: SkillVersion) -> None:
         self.admissible[version.skill_id][version.content_digest] = version
 
     def admit_by_policy(self) -> None:
-        """Admit what the policy may admit of what the marketplace shows now."""
+        """Record as admissible what the policy may admit of the marketplace's current versions."""
         has_base = {row[0] for row in self.sql("SELECT skill_id FROM skill_base")}
         has_base -= {row[0] for row in self.sql("SELECT skill_id FROM gate_quarantine WHERE reason != 'quarantined'")}
         for skill_id, fields in self.market.skills.items():
@@ -432,7 +432,7 @@ class World:
             ):
                 self.admit(version)
 
-    # What must hold
+    # Rules
 
     def check(self) -> None:
         told = f"after {' '.join(self.history[-80:])}"
@@ -456,7 +456,7 @@ class World:
             assert skill_id not in put_away, f"{skill_id} is served from quarantine, {told}"
 
     def check_that_nothing_is_lost(self) -> None:
-        """What the marketplace shows is the base, waits, or is the other side of an open conflict."""
+        """Each version of the marketplace is the base, waits, or is the remote side of an open conflict."""
         bases = dict(self.sql("SELECT skill_id, content_digest FROM skill_base"))
         offers = {skill_id: digest for skill_id, digest, _ in self.offers()}
         conflicts = dict(self.sql("SELECT skill_id, remote_data FROM conflict_log WHERE resolved = 0"))

@@ -1,4 +1,4 @@
-"""Deciding: `updates approve` and `reject`, `pins`, `revocations`, `quarantine`, on the command line and over HTTP."""
+"""Decisions: `updates approve` and `reject`, `pins`, `revocations`, `quarantine`, on the command line and over HTTP."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_exactly_the_version_that_waits_is_approved_and_served(machine: Machine,
     assert list(waiting(machine)) == ids[1:]
     [row] = machine.sql("SELECT admitted_by, content_digest FROM usable_skill WHERE skill_id = ?", ids[0])
     assert row == (ME, digests[ids[0]].removeprefix("sha256:"))
-    # Again: it is what is served already.
+    # Again: it is already served.
     run_json(machine, "updates", "approve", f"{ids[0]}@{digests[ids[0]]}")
 
 
@@ -132,7 +132,7 @@ def test_all_or_those_held_for_a_reason(machine: Machine, ids: list[str], option
 @pytest.mark.parametrize("words", [[], ["a", "--all"], ["--all", "--from", "x"], ["a", "--reason-held", "age"]])
 def test_words_that_contradict_each_other(machine: Machine, words: list[str]) -> None:
     for verb in ("approve", "reject"):
-        assert machine.command("updates", verb, *words).returncode == 2, words  # before a database is looked for
+        assert machine.command("updates", verb, *words).returncode == 2, words  # before the database is opened
 
 
 def test_a_review_on_a_terminal(machine: Machine, ids: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Completion of what the gate's commands take: ids that wait, are pinned or in quarantine, and revocations."""
+"""Completion for the gate's commands: ids that wait, are pinned or in quarantine, and revocations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a polling run serves, holds and takes out under each policy (docs/TRUST.md)."""
+"""Which versions a polling run serves, holds and removes under each policy (docs/TRUST.md)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EVIL = "forbidden_word()"
 
 
 class Files:
-    """The gate's files, as this test has them."""
+    """The gate's files of this test."""
 
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}
@@ -50,7 +50,7 @@ class Files:
 
 
 class Scan:
-    """A scan command that passes what does not hold a word."""
+    """A scan command that rejects texts with certain words."""
 
     def __init__(self, *bad: str) -> None:
         self.bad = bad

@@ -1,4 +1,4 @@
-"""Whatever a marketplace, people and clocks do: nothing is served that nobody admitted (histories.py)."""
+"""After any history of a marketplace, users and clocks, only admitted versions are served (histories.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Local people are trusted, but nothing that they write brings back what is revoked or in quarantine."""
+"""Local users are trusted, but their edits cannot restore revoked or quarantined versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`lock write`, `check` and `diff`, as people run them."""
+"""`lock write`, `check` and `diff` on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`policy check` and `policy explain`, as people run them."""
+"""`policy check` and `policy explain` on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages and the gate: they are hints, and nothing that only a message has told is served."""
+"""Messages and the gate: they are hints, and a version known only from a message is never served."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def skill_id(machine: Machine) -> str:
 
 
 def hear(machine: Machine, gate: Gate, *told: Json) -> list[str]:
-    """Apply messages; return the skills of which the marketplace must be asked first."""
+    """Apply messages; return the skills that need a request to the marketplace first."""
     parsed = [each for each in map(parse_frame, map(json.dumps, told)) if isinstance(each, Message)]
     assert len(parsed) == len(told)
     with machine.store() as store:
@@ -52,7 +52,7 @@ def test_a_version_known_only_from_a_message_is_not_even_offered(machine: Machin
     assert hear(machine, REVIEW, update(skill_id, code="evil"), update("new-skill")) == [skill_id, "new-skill"]
     assert machine.cached() == before
     assert machine.sql("SELECT count(*) FROM skill_offer") == [(0,)]
-    assert None in etags(machine)  # the next poll reads the page whole
+    assert None in etags(machine)  # the next poll reads the complete page
 
 
 def test_a_deletion_announced_only_by_a_message_removes_nothing(machine: Machine, skill_id: str) -> None:

@@ -1,4 +1,4 @@
-"""What `watch` does for the gate beside the messages: usecases/gate/ticking.py."""
+"""The periodic work of `watch` for the gate: usecases/gate/ticking.py."""
 
 from __future__ import annotations
 

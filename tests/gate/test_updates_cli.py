@@ -37,7 +37,7 @@ def listed(machine: Machine, *arguments: str) -> Json:
 def test_the_list_for_programs(machine: Machine, ids: list[str]) -> None:
     document = listed(machine)
     assert (document["success"], document["total"]) == (True, 3)
-    # What needs a person comes first, then the oldest.
+    # Updates that need a decision come first, then the oldest.
     assert [each["skill_id"] for each in document["updates"]] == [ids[1], *sorted([ids[0], ids[2]])]
     by_id = {each["skill_id"]: each for each in document["updates"]}
     new = by_id["acme/brand-new"]

@@ -1,4 +1,4 @@
-"""`skills verify`: the command, on what another program left."""
+"""`skills verify` on data that another program has changed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_every_state(synced: Machine) -> None:
         (f"sha256:{content}", f"sha256:{executable}", version) for content, executable, version in digests
     ]
     assert row["admitted_by"] == "policy"
-    # Of all that is served, with one state.
+    # All served skills with one state.
     found = verified(synced, "--state", "tampered", exit_code=4)
     assert ([each["skill_id"] for each in found["skills"]], found["total"]) == ([tampered], 1)
     assert found["states"] == {"ok": 54, "edited": 1, "tampered": 1, "held": 1, "revoked": 1, "stale": 1}

@@ -1,4 +1,4 @@
-"""Each way by which a text gets into `skill_cache`, tried with one that the gate keeps out."""
+"""Each way into `skill_cache`, tried with a version that the gate must keep out."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ EVIL, BAD = "evil()", "6.6.6"
 
 @pytest.fixture
 def gated(machine: Machine) -> Gated:
-    """Return a machine that serves what was adopted when the policy became `review`."""
+    """Return a machine whose skills were adopted when the policy became `review`."""
     machine.fill()
     found = Gated(machine)
     found.policy = REVIEW
@@ -55,14 +55,14 @@ def second(gated: Gated) -> str:
 
 
 def offer_evil(gated: Gated, skill_id: str) -> Json:
-    """Let the marketplace show other code under another number; return what is served before."""
+    """Publish other code under another version number; return the skill served before."""
     before: Json = gated.machine.cached()[skill_id]
     change(gated, skill_id, BAD, code=EVIL, average_rating=1.5)
     return before
 
 
 def stays(gated: Gated, skill_id: str, before: Json | None) -> None:
-    """Check that a skill is served as before, but for its figures."""
+    """Check that a skill is served as before, except for its figures."""
     now = gated.machine.cached().get(skill_id)
     figures = {"average_rating", "rating_count", "ratings", "updated_at"}
     assert _without(now, figures) == _without(before, figures)
@@ -73,7 +73,7 @@ def _without(fields: Json | None, names: set[str]) -> Json | None:
 
 
 def do(gated: Gated, what: Callable[..., object], room: Any, *arguments: Any, **options: Any) -> None:
-    """Let a person do something."""
+    """Perform a user's action."""
     gated.machine.clock.move(seconds=1)
     with gated.machine.store() as store:
         what(room(store), *arguments, actor="ada", now=gated.machine.clock.now(), **options)
@@ -91,7 +91,7 @@ def put_away(gated: Gated, *skill_ids: str) -> None:
 
 
 def edited_then_shown(gated: Gated, skill_id: str, *, strategy: str, **fields: Any) -> None:
-    """Edit a skill here, and take the marketplace's bad version under an open policy."""
+    """Edit a skill here, and fetch the marketplace's bad version under an open policy."""
     gated.policy = Policy()
     gated.machine.edit(skill_id, **fields)
     change(gated, skill_id, BAD, code=EVIL, description="theirs")
@@ -99,7 +99,7 @@ def edited_then_shown(gated: Gated, skill_id: str, *, strategy: str, **fields: A
 
 
 def states(gated: Gated) -> dict[str, str]:
-    """Return what `skills verify` says of the skills that may not be used as they are."""
+    """Return the states of `skills verify` for skills that must not be used."""
     with gated.machine.store(read_only=True) as store:
         return {each.skill_id: each.state for each in verify(store.serving(), None).skills if each.state not in GOOD}
 
@@ -110,7 +110,7 @@ def usable(gated: Gated, skill_id: str) -> str | None:
     return rows[0][0] if rows else None
 
 
-# What the marketplace shows
+# Versions from the marketplace
 
 
 def test_a_page(gated: Gated, first: str) -> None:
@@ -221,7 +221,7 @@ def test_the_answer_to_a_rating(gated: Gated, first: str, second: str) -> None:
     assert usable(gated, first) == "marketplace", "figures are no edit"
 
 
-# What people do
+# Actions of users
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_pins_and_releases(gated: Gated, first: str) -> None:
     stays(gated, first, None)
 
 
-# What other programs write with SQL
+# SQL by other programs
 
 
 def test_plain_sql_is_marked_as_an_edit(gated: Gated, first: str) -> None:
@@ -380,7 +380,7 @@ def test_plain_sql_in_the_other_side_of_a_conflict_under_an_open_policy(gated: G
     assert gated.served(first, "code") == EVIL, "the marketplace's own version settles it"
 
 
-# Ways back to an older database
+# Older states of the database
 
 
 def test_a_restored_backup_brings_back_nothing_that_was_decided_against_since(

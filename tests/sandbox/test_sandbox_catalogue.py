@@ -1,4 +1,4 @@
-"""The made-up catalogue looks like a real one, and a file gives what it holds."""
+"""The generated catalogue resembles a real one, and a file is served unchanged."""
 
 from __future__ import annotations
 

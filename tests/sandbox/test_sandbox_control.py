@@ -1,4 +1,4 @@
-"""The control API: what can be done to a running sandbox from outside."""
+"""The control API of a running sandbox."""
 
 from __future__ import annotations
 

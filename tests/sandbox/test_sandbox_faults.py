@@ -1,4 +1,4 @@
-"""Each fault does on the wire what its name says."""
+"""Each fault has the effect on the wire that its name says."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_a_rating_can_be_stored_though_the_answer_is_lost(sandbox: Sandbox, clie
     assert len(sandbox.ratings()) == 1
 
 
-# Bodies that are not what they should be
+# Invalid bodies
 
 
 @pytest.mark.parametrize("value", ["html", "empty", "cut", "bad_utf8", "deep"])

@@ -1,4 +1,4 @@
-"""The sandbox's HTTP, as the contract wants it (sections 2 and 3)."""
+"""The sandbox's HTTP follows the contract (sections 2 and 3)."""
 
 from __future__ import annotations
 

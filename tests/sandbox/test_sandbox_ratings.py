@@ -1,4 +1,4 @@
-"""Ratings, as the contract wants them ("Send a rating")."""
+"""The sandbox's ratings follow the contract ("Send a rating")."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_the_command_serves_until_it_is_stopped(
 
 
 def test_experiments_do_not_touch_the_real_database(tmp_path: Path) -> None:
-    """The lines that the sandbox prints are all that a shell needs, and its own commands find it by them."""
+    """The printed lines are all that a shell needs, and the sandbox's own commands use them."""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-m", "atom_saas_sync"]
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The sandbox's WebSocket, as the contract wants it (section 4), and as it must never be."""
+"""The sandbox's WebSocket follows the contract (section 4), or violates it on request."""
 
 from __future__ import annotations
 

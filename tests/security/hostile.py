@@ -1,4 +1,4 @@
-"""A marketplace gone bad, on a real socket: it puts the token that it was shown into whatever it answers."""
+"""A malicious marketplace on a real socket: it puts the received token into every response."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from starlette.types import Receive, Scope, Send
 
 
 class EchoingMarketplace:
-    """Answers with `status`, whatever is asked; the token is in headers and in bodies.
+    """Answers every request with `status` and the token in headers and body.
 
-    With the status 101 it opens a WebSocket, and closes it with the token as the reason.
+    With status 101 it opens a WebSocket, and closes it with the token as the reason.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class EchoingMarketplace:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         token = self._token(scope)
         self.seen.add(token)
-        # Whoever masks first and takes away what is invisible afterwards puts the token together again.
+        # Removing invisible characters after masking would reassemble the token.
         broken = f"{token[:9]}\x00{token[9:]}"
         handshake = scope["type"] == "websocket"
         if handshake and self.status == 101:
@@ -65,7 +65,7 @@ class EchoingMarketplace:
 
 @contextmanager
 def echoing_marketplace() -> Iterator[EchoingMarketplace]:
-    """Run it until the end of the block."""
+    """Run it during the block."""
     marketplace = EchoingMarketplace()
     with serving(marketplace, ws="websockets-sansio") as marketplace.port:
         yield marketplace

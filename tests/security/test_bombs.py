@@ -1,4 +1,4 @@
-"""Small answers that grow without limit when they are unpacked: memory stays bounded, and runs end as documented."""
+"""Decompression bombs: memory stays bounded, and runs end as documented."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_encodings_upon_encodings_are_not_undone(machine: Machine) -> None:
 
 @contextmanager
 def compressing_websocket() -> Iterator[tuple[int, list[bytes]]]:
-    """A WebSocket server that packs its frames although nobody has agreed to that: 200 MiB of zeros in one."""
+    """A WebSocket server that compresses frames without negotiation: 200 MiB of zeros in one."""
     packed = zlib.compressobj(wbits=-15)
     payload = packed.compress(bytes(200 * MIB)) + packed.flush(zlib.Z_SYNC_FLUSH)
     frame = b"\xc1\x7f" + len(payload).to_bytes(8, "big") + payload  # FIN, RSV1, text

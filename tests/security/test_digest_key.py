@@ -1,4 +1,4 @@
-"""With a key, who may write the database and has not got the key can't forge digests."""
+"""With a digest key, programs that can write to the database but lack the key can't forge digests."""
 
 from __future__ import annotations
 
@@ -157,23 +157,23 @@ def test_a_file_of_the_working_directory_names_no_key(tmp_path: Path, key_file: 
 
 def test_systemd_may_pass_the_key_on(tmp_path: Path, key_file: Path) -> None:
     key_file.rename(key_file.with_name("atom-sync-digest-key"))
-    key_file.with_name("atom-sync-digest-key").chmod(0o440)  # an ACL looks like a right of the group
+    key_file.with_name("atom-sync-digest-key").chmod(0o440)  # an ACL looks like group permissions
     settings = load(tmp_path, {"CREDENTIALS_DIRECTORY": str(key_file.parent)})
     assert settings.digest_key is not None
     assert {line.origin for line in settings.shown if line.name == NAME} == {"systemd credential"}
 
 
-# What it is good for
+# Its effects
 
 
 class Forger:
-    """May write the database, and has not got the key."""
+    """Another program that can write to the database but lacks the key."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
 
     def plant(self, *, signature: str = "signature") -> None:
-        """Replace the code of the skill `s`, and every digest of it."""
+        """Replace the code of the skill `s` and all its digests."""
         machine = self._machine
         ((text,),) = machine.sql("SELECT skill_data FROM skill_cache WHERE skill_id = 's'")
         fields = {**json.loads(text), "code": "EVIL()"}
@@ -210,7 +210,7 @@ def code(machine: Machine) -> str:
 def test_a_forged_digest_is_found_and_put_right(signed: Machine, key_file: Path) -> None:
     assert checked(signed, key_file) == (0, {})
     Forger(signed).plant()
-    assert checked(signed, None) == (0, {})  # without the key nobody can tell
+    assert checked(signed, None) == (0, {})  # undetectable without the key
     status, findings = checked(signed, key_file)
     assert (status, list(findings)) == (74, ["tampered"])
     assert "'s'" in findings["tampered"]
@@ -286,7 +286,7 @@ def test_a_message_continues_only_signed_versions(signed: Machine, key_file: Pat
     assert checked(signed, key_file)[0] == 0
 
 
-# What may write the database must not get us to sign
+# Other programs must not be able to make us sign
 
 
 def unsigned(machine: Machine) -> list[str]:
@@ -295,7 +295,7 @@ def unsigned(machine: Machine) -> list[str]:
 
 
 def waiting(machine: Machine, signer: Signer | None = SIGNER) -> None:
-    """Let a conflict of the skill `s` wait, whose remote version comes with this key."""
+    """Create an open conflict of the skill `s` whose remote version was fetched with this key."""
     machine.edit("s", description="mine")
     machine.sandbox.patch_skill("s", {"code": "better()"}, push=False)
     machine.pull(signer=signer, strategy="manual")

@@ -1,4 +1,4 @@
-"""Files: who may read them under any umask, and what names, links and special files can't bring about."""
+"""Files: their modes under any umask, and the handling of odd names, links and special files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_everything_that_is_written_is_private_under_any_umask(machine: Machine,
 
 @pytest.fixture
 def valuable(machine: Machine) -> Path:
-    """Return a file that belongs to somebody else's business."""
+    """Return an unrelated file."""
     assert machine.command("sync", "skills").returncode == 0
     path = machine.directory / "valuable"
     path.write_text("precious", encoding="utf-8")
@@ -124,7 +124,7 @@ def test_no_name_of_a_skill_is_ever_a_path_or_a_command(machine: Machine) -> Non
 
 
 def test_no_code_of_the_marketplace_is_ever_run(machine: Machine) -> None:
-    """Whatever a skill calls itself: nothing here imports it, compiles it, or hands it to a shell."""
+    """Skills are never imported, compiled, or passed to a shell."""
     mark = machine.directory / "ran"
     attack = f"open({str(mark)!r}, 'w').write('ran')"
     pickled = f"cos\nsystem\n(S'touch {mark}'\ntR."

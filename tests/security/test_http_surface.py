@@ -1,4 +1,4 @@
-"""`serve-health` against whoever can reach its port: other users of the machine, and pages in an operator's browser."""
+"""`serve-health` against hostile clients: other users of the machine, and pages in an operator's browser."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def server(machine: Machine) -> Iterator[Served]:
 
 @contextmanager
 def impatient(machine: Machine, seconds: float = 0.3) -> Iterator[tuple[str, int]]:
-    """Run a server that waits so long for its clients."""
+    """Run a server with this timeout for its clients."""
     process = start_command(
         *("serve-health", "--port", "0"),
         environment=machine.environment(ATOM_SYNC_ADMIN_TOKEN=ADMIN_TOKEN),
@@ -45,7 +45,7 @@ def impatient(machine: Machine, seconds: float = 0.3) -> Iterator[tuple[str, int
     try:
         while not (found := re.search(r"serving on http://(\S+):(\d+);", line := process.stderr.readline())):
             assert line, "it ended"
-        # Somebody must read the log: a server that can't write it waits.
+        # The log must be read: a server that can't write it blocks.
         reader = threading.Thread(target=process.stderr.read, daemon=True)
         reader.start()
         yield found[1], int(found[2])
@@ -58,7 +58,7 @@ def impatient(machine: Machine, seconds: float = 0.3) -> Iterator[tuple[str, int
 
 
 def ask(address: tuple[str, int], request: bytes) -> bytes:
-    """Send these bytes, and return all that comes until the other side closes the connection."""
+    """Send these bytes, and return the response until the server closes the connection."""
     with socket.create_connection(address, timeout=60) as connection:
         connection.sendall(request)
         answer = b""
@@ -121,7 +121,7 @@ def test_beyond_two_hundred_connections_of_many_addresses_newcomers_are_let_in(m
 
 @pytest.mark.parametrize("request_line", [b"", b"GET / HTTP/1.1\r\n"], ids=["silent", "half a head"])
 def test_an_address_has_twenty_connections_and_probes_still_get_through(machine: Machine, request_line: bytes) -> None:
-    """All come from one address here, as behind a proxy; nothing but their number ends them."""
+    """All come from one address, as behind a proxy; only their number limits them."""
     with impatient(machine, 3600) as address, ExitStack() as stack:
         silent = []
         for _ in range(10):
@@ -134,7 +134,7 @@ def test_an_address_has_twenty_connections_and_probes_still_get_through(machine:
 
 
 def deaf(address: tuple[str, int], path: str) -> socket.socket:
-    """Ask again and again, and read nothing."""
+    """Send requests continuously without reading the responses."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     connection.settimeout(60)
@@ -200,7 +200,7 @@ def test_no_spelling_of_a_path_bypasses_the_token(server: Served) -> None:
 
 
 def test_no_page_of_another_site_may_use_it(server: Served) -> None:
-    """A browser sends no Authorization by itself, and nothing here lets a page of another site add one or read."""
+    """Browsers don't add Authorization on their own, and nothing lets another site's page add it or read responses."""
     from_elsewhere = {"Origin": "https://example.org", "Referer": "https://example.org/"}
     form = {**from_elsewhere, "Content-Type": "application/x-www-form-urlencoded", "Cookie": f"token={ADMIN_TOKEN}"}
     for method, path in (("POST", "skills"), ("DELETE", "jobs"), ("POST", "resolve"), ("DELETE", "cache/expired")):
@@ -243,7 +243,7 @@ def test_no_request_hides_in_another(server: Served) -> None:
                 assert answer.count(b"HTTP/1.1 ") == 1, request
                 assert b"connection: close" in answer.lower()
                 assert b"skills_count" not in answer
-    # The same hidden request is answered where it is none: the one before it has ended.
+    # The same bytes are a request of their own once the previous request has ended.
     body = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n0\r\n\r\n{hidden}"
     assert b"skills_count" in ask(address, body.encode())
 

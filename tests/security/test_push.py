@@ -1,4 +1,4 @@
-"""A marketplace gone bad, or somebody who speaks for it: what its messages may do to the cache, and to the log."""
+"""Messages of a malicious marketplace: their limits on the cache and the log."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ def test_messages_can_not_empty_the_cache(machine: Machine, sandbox: Sandbox) ->
     ]
     left = sum(int(number) for number in re.findall(r"left (\d+) deletions by messages to the next poll", logged))
     assert left
-    # The hour goes on when the service is started anew; what it does at first brings back what was never withdrawn.
+    # The hour continues after a restart; the first poll restores skills that were never withdrawn.
     with watching(machine) as process:
         assert machine.cached() == machine.listed()
         push(machine, sandbox, deletion(ids[30]))
         assert ids[30] in machine.cached()
-        # What is really withdrawn, a poll finds and confirms.
+        # A poll finds and confirms real deletions.
         sandbox.delete_skill(ids[30])
         assert machine.command("sync", "skills").returncode == 0
         assert ids[30] not in machine.cached()
@@ -95,7 +95,7 @@ def test_the_hour_slides_and_skills_of_messages_raise_no_limit(machine: Machine,
     assert len(machine.cached()) == 400 + len(ids) - 18
     follow(machine, [deletion(name) for name in ids[8:40]], now + 3 * HOUR)
     assert len(machine.cached()) == 400 + len(ids) - 28
-    # A clock that is set back has no hour that lasts for days.
+    # With a clock that is set back, the hour does not last for days.
     follow(machine, [deletion(name) for name in ids[28:38]], now - 24 * HOUR)
     assert len(machine.cached()) == 400 + len(ids) - 38
 

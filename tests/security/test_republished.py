@@ -1,4 +1,4 @@
-"""Other code under a version that was seen before is told, whatever happened to the skill in between."""
+"""Republished code under a known version is reported, whatever happened to the skill in between."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EVIL = {**GOOD, "code": "EVIL()"}
 
 
 def put(machine: Machine, skill: dict[str, Any]) -> int:
-    """Let the marketplace have a skill, and return how many a sync calls republished."""
+    """Publish a skill, and return the number of republished skills in a sync."""
     machine.sandbox.put_skill(skill, push=False)
     return machine.pull().counts.republished
 
@@ -53,7 +53,7 @@ def test_no_detour_hides_other_code(machine: Machine, between: Callable[[Machine
     assert put(machine, GOOD) == 0
     between(machine)
     assert put(machine, EVIL) == 1
-    assert machine.pull(force=True).counts.republished == 0  # told once
+    assert machine.pull(force=True).counts.republished == 0  # reported once
     assert machine.status().republished == 1
 
 

@@ -1,4 +1,4 @@
-"""What was changed past the triggers, and so counts as the marketplace's, is found and put right."""
+"""Changes that bypassed the triggers, and so count as the marketplace's, are found and repaired."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EVIL = "json_set(skill_data, '$.code', 'EVIL()')"
 
 
 def behind_the_triggers(machine: Machine, statement: str) -> None:
-    """Do what a program with the rights of the group may do."""
+    """Act as a program with the permissions of the group."""
     machine.unseen_sql(statement)
 
 
@@ -88,7 +88,7 @@ def test_a_foreign_change_that_counts_as_the_marketplace_s_is_found_and_put_righ
     report = synced.pull(force=True)
     assert report.counts.tampered == 1
     assert "s was tampered with" in caplog.text
-    if tamper is unreadable:  # nobody told the index
+    if tamper is unreadable:  # without updating the index
         assert synced.command("db", "check", "--repair").returncode == 0
     assert synced.command("db", "check").returncode == 0
     base = "SELECT coalesce(b.data, c.skill_data) FROM skill_base AS b JOIN skill_cache AS c USING (skill_id)"
@@ -116,7 +116,7 @@ def test_a_forged_digest_holds_until_a_forced_sync(synced: Machine, edited: bool
 
 def test_an_ordinary_sync_reports_recently_tampered_rows(synced: Machine, caplog: pytest.LogCaptureFixture) -> None:
     at_a_time(synced)
-    for _ in range(2):  # it stays known, though nothing is written since
+    for _ in range(2):  # it stays known although nothing was written since
         synced.clock.move(minutes=15)
         assert synced.pull().counts.tampered == 1
         assert json.loads(synced.command("status", "--json").stdout)["cache"]["tampered"] == 1

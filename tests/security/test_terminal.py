@@ -1,4 +1,4 @@
-"""What strangers wrote is shown on a terminal as text: it moves no cursor, changes no title, and hides nothing."""
+"""Text from others is shown on a terminal as text: it cannot move the cursor, change the title or hide anything."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ATTACKS = {
 }
 HOSTILE = " ".join(ATTACKS.values())
 SHOWN = HOSTILE.replace("\x00", "")  # SQLite's own functions end a text there; the wire may hold it all the same
-# What a terminal acts on, or shows nothing of; of line breaks, those of the screens themselves are meant.
+# Characters that a terminal interprets or does not show; line breaks are those of the screens.
 FORBIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
     "\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
@@ -95,7 +95,7 @@ def test_no_screen_obeys_what_strangers_wrote(attacked: Machine) -> None:
 
 
 def test_no_terminal_obeys_it_either(attacked: Machine) -> None:
-    """With a terminal there are colours, and the same care."""
+    """On a terminal, with colours, the same holds."""
     for screen in SCREENS:
         text = on_terminal(attacked, *screen)
         found = FORBIDDEN.search(text)
@@ -180,7 +180,7 @@ HOSTILE_ROWS = (
 
 
 def test_no_terminal_obeys_a_database_written_by_another_program(machine: Machine) -> None:
-    """Whoever may write it, or names another one in a `.env`, gets no further than that."""
+    """Programs that can write the file, or name another one in a `.env`, gain nothing else."""
     machine.sandbox.put_skill({"skill_id": "evil", "name": "evil"}, push=False)
     assert machine.command("sync", "skills").returncode == 0
     for statement in HOSTILE_ROWS:

@@ -1,4 +1,6 @@
-"""The token is in no output, log, database, file, process list or child, whatever the marketplace does with it."""
+"""The token is in no output, log, database, file, process list or child process, whatever the marketplace does with
+it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from web_support import ADMIN_TOKEN, served
 from atom_saas_sync.errors import BadResponse
 from atom_saas_sync.systemd import ask_systemctl
 
-# Not of the form of real ones: what is known is masked, not only what looks like it.
+# Unlike real tokens: the known value is masked, not only text that looks like a token.
 TOKEN = "3f2b8c1e-9d4a-4c7b-8e21-5a6f7d8c9b0e"
 FORMS = {form.encode() for form in (TOKEN, quote(TOKEN, safe=""), quote(TOKEN), quote_plus(TOKEN), json.dumps(TOKEN))}
 
@@ -43,7 +45,7 @@ def hostile() -> Iterator[EchoingMarketplace]:
 
 @pytest.fixture
 def facing(machine: Machine, hostile: EchoingMarketplace) -> dict[str, str]:
-    """Return the variables of a machine that had a good day, and now faces that marketplace."""
+    """Return the variables of a synced machine that now uses the malicious marketplace."""
     machine.pull()
     skill_id = next(iter(machine.cached()))
     assert machine.command("ratings", "add", skill_id, "4").returncode == 0
@@ -169,7 +171,7 @@ def children(pid: int) -> list[str]:
 
 
 def test_a_redirect_takes_the_token_nowhere(machine: Machine, hostile: EchoingMarketplace) -> None:
-    """Another port, another scheme, another name for the same machine: none of them is the same origin."""
+    """Another port, scheme or name of the same machine is a different origin."""
     port = machine.sandbox.url.rsplit(":", 1)[1]
     hostile.seen.clear()
     for number, elsewhere in enumerate(
@@ -184,7 +186,7 @@ def test_a_redirect_takes_the_token_nowhere(machine: Machine, hostile: EchoingMa
 
 
 def test_the_core_of_an_exception_holds_no_token(machine: Machine, facing: dict[str, str]) -> None:
-    """A crash with everything that a debugger would show: the values of all local variables."""
+    """A crash with the values of all local variables, as a debugger shows them."""
     code = (
         "import sys, traceback\n"
         "from atom_saas_sync.cli import session\n"

@@ -1,4 +1,4 @@
-"""A program on a terminal, as a person sees and uses it."""
+"""A program on a terminal, as users see and use it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Terminal:
         os.close(follower)
 
     def await_text(self, awaited: str) -> None:
-        """Wait until the terminal shows a text that it did not show before."""
+        """Wait until the terminal shows a new text."""
         shown, end = "", time.monotonic() + 30
         while awaited not in _CONTROLS.sub("", shown):
             assert time.monotonic() < end, shown

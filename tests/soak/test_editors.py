@@ -1,4 +1,4 @@
-"""`skills edit --code` with editors as people use them: keys pressed on a terminal, and what is stored then."""
+"""`skills edit --code` with real editors: keys pressed on a terminal, and the stored result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wheel, installed as people install it: everything is inside, and nothing of this checkout is needed."""
+"""The installed wheel: it is complete, and does not need this checkout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A made-up day, with its troubles, in a real Prometheus: dashboard and alerts answer, and only then.
+"""A simulated day with problems in a real Prometheus: the dashboard shows them, and the alerts fire when they should.
 
 Needs `prometheus`, `promtool` and node_exporter on PATH (Debian's packages prometheus, prometheus-node-exporter), but
 neither a network nor their services. Run by `make soak`.

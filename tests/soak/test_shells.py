@@ -1,4 +1,4 @@
-"""Completion in shells as people use them: a terminal, keys pressed, and what the line says then."""
+"""Completion in real shells: keys pressed on a terminal, and the resulting line."""
 
 from __future__ import annotations
 

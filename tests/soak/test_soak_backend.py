@@ -1,4 +1,4 @@
-"""Both programs at once: the Atom backend's ORM writes to all seven tables beside forced syncs; a killed upload."""
+"""Both programs at once: the Atom backend's ORM writes to all seven tables during forced syncs; a killed upload."""
 
 from __future__ import annotations
 

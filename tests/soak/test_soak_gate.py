@@ -1,4 +1,4 @@
-"""The gate for long: random histories with kills while a process reads, and thousands of updates at once."""
+"""The gate under load: long random histories with kills while a process reads, and thousands of updates at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PAUSE = 0.002  # the rate at which the second process reads
 
 
 def read(path: Path, stop: Event, found: Any) -> None:
-    """Collect what readers of the view ever get: each code of each skill."""
+    """Collect all codes of all skills that readers of the view get."""
     seen: set[tuple[str, str]] = set()
     connection = sqlite3.connect(path, timeout=60, isolation_level=None)
     reads = 0

@@ -1,4 +1,4 @@
-"""Ten minutes of floods and faults at random: the end is consistent, memory flat, nothing leaked.
+"""Ten minutes of random floods and faults: the final state is consistent, memory constant, nothing leaked.
 
 `ATOM_SOAK_SECONDS` makes it shorter or longer; the seed is printed.
 """
@@ -22,7 +22,7 @@ from atom_saas_sync.sandbox.websocket import bad_frames
 
 SECONDS = float(os.environ.get("ATOM_SOAK_SECONDS", "600"))
 
-# What only the process itself knows; Python imports a module of this name when it starts.
+# Facts that only the process knows; Python imports a module of this name when it starts.
 TELL = """
 import asyncio, gc, json, os, pathlib, signal
 def tell(*_):
@@ -60,7 +60,7 @@ def threads(pid: int) -> int:
 
 
 def disturb(sandbox: Sandbox, chance: random.Random, number: int) -> None:  # noqa: C901 - a kind each
-    """Do one thing that a marketplace, a network or an attacker does."""
+    """Perform one random action of a marketplace, a network or an attacker."""
     ids = sandbox.skill_ids()
     what = chance.randrange(14)
     if what == 0:
@@ -112,7 +112,7 @@ def test_faults_at_random_for_minutes(tmp_path: Path) -> None:
             while time.monotonic() < end:
                 disturb(sandbox, chance, number)
                 number += 1
-                time.sleep(chance.random() * 0.3)  # people and networks pause, too
+                time.sleep(chance.random() * 0.3)  # users and networks pause too
                 assert it.poll() is None
                 memory.append(resident_kilobytes(it.pid))
             sandbox.clear_faults()

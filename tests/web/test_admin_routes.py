@@ -1,4 +1,4 @@
-"""The admin API: who may, and what happens then."""
+"""The admin API: authorisation and effects."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_the_emergency_stop(machine: Machine, server: Served) -> None:
 
 
 def conflict(machine: Machine, *numbers: int) -> list[str]:
-    """Let skills be changed on both sides, and wait for a decision; return their ids."""
+    """Change skills on both sides, so that their conflicts are open; return their ids."""
     skill_ids = [machine.sandbox.skill_ids()[number] for number in numbers]
     for number, skill_id in zip(numbers, skill_ids, strict=True):
         machine.edit(skill_id, description="ours")

@@ -196,7 +196,7 @@ def test_the_page_is_plain_html_that_says_how_it_is(machine: Machine, server: Se
 
 
 def test_public_routes_reveal_no_paths_or_secrets(machine: Machine, server: Served) -> None:
-    """Also when something is wrong: what then stands in the database names files, skills and others' words."""
+    """Also after failures, when the database contains names of files and skills, and texts of others."""
     name, skill = next(iter(machine.cached().items()))
     secrets = (str(machine.directory), machine.database.url, ADMIN_TOKEN, machine.sandbox.token, name)
 

@@ -1,4 +1,4 @@
-"""What the query of an admin request means, and which queries are refused."""
+"""Queries of admin requests: their meaning, and which are refused."""
 
 from __future__ import annotations
 

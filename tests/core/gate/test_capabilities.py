@@ -1,4 +1,4 @@
-"""What an update can newly do, as reviewers see it."""
+"""New capabilities of an update, as shown to reviewers."""
 
 from __future__ import annotations
 

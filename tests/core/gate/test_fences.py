@@ -1,4 +1,4 @@
-"""What keeps the gate shut, found in the code itself. mypy checks the rest: an effect serves no other type of value."""
+"""Checks of the code that nothing bypasses the gate. mypy checks the rest: effects only accept admitted versions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CALLERS = {
     "written_here": {f"core/{name}.py" for name in PLANS},
     "with_figures": {"core/plan/figures.py", "core/plan/offered.py"},
 }
-"""Who may make a value that can be served, by function of core/gate/admission.py."""
+"""Who may create a value that can be served, by function of core/gate/admission.py."""
 
 
 def named(node: ast.AST) -> str:

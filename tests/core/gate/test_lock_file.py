@@ -1,4 +1,4 @@
-"""The lock file: its form, what it says of a skill, and how it is compared."""
+"""The lock file: its form, its entries, and comparing it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from atom_saas_sync.core.gate.lookalikes import confusables_version, skeleton
         "\uff50df-reader",  # full width
         "pdf-re\u0430der",  # Cyrillic a
         "pdf-\U0001d42beader",  # mathematical r
-        "pdf-\u200breader",  # invisible: only a database from before can have it
+        "pdf-\u200breader",  # invisible: only an older database can contain it
         " pdf-reader",
     ],
     ids=ascii,

@@ -1,4 +1,4 @@
-"""The policy file: what it may say, and which rule decides."""
+"""The policy file: its syntax, and which rule decides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of a served skill, from what is stored of it."""
+"""The state of a served skill, from its stored data."""
 
 from __future__ import annotations
 

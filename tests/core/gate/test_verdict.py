@@ -128,7 +128,7 @@ def test_the_table_in_the_documentation_is_what_the_code_does() -> None:
 
 
 def test_the_first_line_that_applies_decides() -> None:
-    """Take away what each line asks for, one after the other: the next one decides."""
+    """Remove the condition of each line, one after the other: the next line decides."""
     everything = evidence(
         decision=decision(NEW, "reject"), quarantined=quarantined(BASE, "quarantined"), pin=pin(BASE), lookalike_of="S"
     )

@@ -1,4 +1,4 @@
-"""What the marketplace shows is not forgotten when a skill is pinned back or taken out of service."""
+"""The marketplace's version is kept when a skill is pinned to a former version or taken out of service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the verbs of the catalogue mean: skills, pages, categories."""
+"""The contract of the catalogue: skills, pages, categories."""
 
 from __future__ import annotations
 

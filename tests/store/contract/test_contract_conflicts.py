@@ -1,4 +1,4 @@
-"""What the verbs of the conflict log mean."""
+"""The contract of the conflict log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the verbs of the gate mean: offers, evidence, decisions, revocations, quarantine."""
+"""The contract of the gate: offers, evidence, decisions, revocations, quarantine."""
 
 from __future__ import annotations
 

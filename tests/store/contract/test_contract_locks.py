@@ -1,4 +1,4 @@
-"""What holds for every verb of the store: another program's lock, a transaction that fails, and no nesting."""
+"""The contract of every verb: locks of other programs, failing transactions, no nesting."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REPORT = RunReport(1, "skills", "success", 0, CatalogueCounts())
 
 
 def seed(store: Rooms) -> None:
-    """Put something into every room."""
+    """Add data for every verb."""
     store.runs.begin("skills", started_by="timer", now=NOW)
     store.runs.reached_marketplace(NOW, 2.0)
     store.show(skill("a"), skill("b"), skill("c"))
@@ -202,10 +202,10 @@ READS: dict[str, Act] = {
     "Engine.status": lambda s: s.status(),
     "Engine.suggestions": lambda s: s.engine.suggestions("skill", ""),
     "Engine.known_migrations": lambda s: s.engine.known_migrations(),
-    # Writes only what nobody has looked at; here there is nothing.
+    # Writes only about unseen conflicts; here there are none.
     "EditableCatalogue.look_at_deleted_edits": lambda s: s.edits.look_at_deleted_edits("a"),
     "ListedConflicts.note_seen": lambda s: s.conflicts.note_seen([1, 2, 3]),
-    # These write, but give way to whoever holds the lock.
+    # These write, but give way to the holder of the lock.
     "StoredReading.count_read": lambda s: s.reading().count_read([]),
     "StoreUpkeep.tidy": lambda s: s.upkeep.tidy(),
     "StoreUpkeep.pause": lambda s: s.upkeep.pause(1.0, of=2.0),
@@ -213,7 +213,7 @@ READS: dict[str, Act] = {
 }
 BATCHES = {"StoredBatch", "SkillBatch", "EventBatch", "EditBatch", "Resolutions", "GateBatch"}
 NOT_OF_THE_STORE = {"Progress", "Statistics", "Marketplace", "RatingMarketplace", "Clock"}
-# What each engine does in its own way, or what only hands out other verbs.
+# Specific to an engine, or only returning other verbs.
 TRIED_ELSEWHERE = {
     "Lockable.exclusive",
     "Maintenance.compact",
@@ -235,7 +235,7 @@ ROOMS = {name for name in vars(ports.Store) if not name.startswith("_")} - {"hol
 
 @pytest.fixture
 def seeded(databases: Databases, tmp_path: Path) -> Iterator[Rooms]:
-    """Return a store with something in every room."""
+    """Return a store with data for every verb."""
     rooms = databases.new(tmp_path, seed)
     yield rooms
     rooms.close()

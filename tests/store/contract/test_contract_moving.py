@@ -1,4 +1,4 @@
-"""What moving a database means: everything arrives in an empty one of any engine, or nothing does."""
+"""The contract of `db copy`: everything arrives in an empty database of any engine, or nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EVERYTHING = SkillFilter()
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
-    """Return where there is no database yet, of each engine."""
+    """Return a location without a database, for each engine."""
     if request.param == "sqlite":
         return tmp_path / "other.db"
     return read_server_address(url_of_new_schema(request.getfixturevalue("postgresql_server")))

@@ -1,4 +1,4 @@
-"""What the verbs of ratings mean, and those of the request budget."""
+"""The contract of ratings and the request budget."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_failed_ratings_wait_until_due_or_for_a_manual_retry(rated: Rooms) -> No
     assert rated.ratings.due_ids(NOW + 5 * MINUTE) == ["3", "1"]
     assert rated.ratings.due_ids(NOW, retry_failed=True) == ["3", "2", "1"]
     assert rated.own_ratings.retry(["2", "3", "99"], actor="ada", now=NOW) == ["2"]
-    assert rated.ratings.load(["2"])[0].version == second.version  # so the marketplace knows it again
+    assert rated.ratings.load(["2"])[0].version == second.version  # so that the marketplace recognises it
     assert one(rated, "1").error_message == "no"
 
 
@@ -124,7 +124,7 @@ def test_the_least_recently_checked_skills_come_first(rated: Rooms) -> None:
     assert rated.ratings.least_recently_checked("r/", 1) == [("b", None)]
 
 
-# What people do
+# Actions of users
 
 
 def test_a_rating_is_added_or_changed(rated: Rooms) -> None:

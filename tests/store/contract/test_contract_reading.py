@@ -1,4 +1,4 @@
-"""What readers of the cache get: lists, searches, the history, the age of entries."""
+"""The contract of reading: lists, searches, the history, the age of entries."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_each_condition_must_hold(four: Rooms, wanted: SkillFilter, found: str) 
 
 @pytest.mark.parametrize("banned", ["quarantined", "revoked"])
 def test_what_only_the_view_hides_is_not_counted(four: Rooms, banned: str) -> None:
-    """Another program has put it back into the cache, and no command has run since that takes it out."""
+    """Another program has put it back into the cache, and no command has removed it since."""
     (text,) = [each.text for each in four.reading().list_skills(SkillFilter()) if each.skill_id == "a"]
     with four.gate().deciding() as batch:
         if banned == "revoked":

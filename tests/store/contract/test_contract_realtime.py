@@ -1,4 +1,4 @@
-"""What the verbs that `watch` needs mean."""
+"""The contract of the verbs for `watch`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the verbs of the audit trail mean: runs, the marketplace of a database, the emergency stop."""
+"""The contract of the audit trail: runs, the marketplace of a database, the emergency stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What searches and filters find, in any script and whoever wrote the skill, and the order of lists."""
+"""Searches and filters in any script and for texts of any program, and the order of lists."""
 
 from __future__ import annotations
 

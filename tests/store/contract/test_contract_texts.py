@@ -1,4 +1,4 @@
-"""Texts of strangers: what is stored is byte for byte what came, and no text makes a statement fail."""
+"""Arbitrary text: it is stored byte for byte as received, and no text makes a statement fail."""
 
 from __future__ import annotations
 

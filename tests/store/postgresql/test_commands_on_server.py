@@ -1,4 +1,4 @@
-"""The real commands on a database on a server: only ATOM_SAAS_DATABASE_URL is another."""
+"""The real commands with a database on a server: only ATOM_SAAS_DATABASE_URL differs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often a command waits for the server: over a network, each round trip costs milliseconds."""
+"""The number of round trips of a command: over a network, each costs milliseconds."""
 
 from __future__ import annotations
 

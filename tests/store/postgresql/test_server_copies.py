@@ -1,4 +1,4 @@
-"""Backups of a database on a server: written by pg_dump, and taken back as a whole or not at all."""
+"""Backups of a database on a server: written by pg_dump, and restored completely or not at all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ODD = 'a\tb\\n\\\\ "c"\r\n\u2028é\x01'
 
 @pytest.fixture
 def copies(db: Database, monkeypatch: pytest.MonkeyPatch) -> Copies:
-    """Return the copies of a database with something of everything in it, and with the server's own programs."""
+    """Return the backups of a database with data in every table, made with the server's own programs."""
     monkeypatch.setenv("PATH", str(binaries()), prepend=":")
     insert = "INSERT INTO skill_cache (skill_id, skill_data) VALUES (%s, %s)"
     with db.transaction(bulk=True) as connection:

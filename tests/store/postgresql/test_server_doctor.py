@@ -1,4 +1,4 @@
-"""`doctor` on a server: what it finds on a real one, and what it says about each fact."""
+"""`doctor` on a server: its findings on a real one, and for each fact."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_real_server(database_url: str, postgresql_url: str) -> None:
 
 
 def test_the_grants_that_are_named_are_those_that_are_missing(database_url: str) -> None:
-    """A role without any right gets, one after the other, exactly what doctor asks for."""
+    """A role without privileges gets exactly those that doctor asks for, one after the other."""
     with psycopg.connect(database_url, autocommit=True) as owner:
         owner.execute("DROP ROLE IF EXISTS examined")
         owner.execute("CREATE ROLE examined LOGIN")

@@ -1,4 +1,4 @@
-"""Failures of a server and of the way to it: the exit code, one clear line, and never a password."""
+"""Failures of a server or its connection: the exit code, one clear line, and never a password."""
 
 from __future__ import annotations
 

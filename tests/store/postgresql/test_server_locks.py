@@ -1,4 +1,4 @@
-"""The lock of a run on a server: it dies with its session, and a run that was overtaken writes nothing more."""
+"""The lock of a run on a server: it ends with its session, and a run that has lost it writes nothing more."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_run_that_was_overtaken_writes_nothing_more(pair: tuple[Database, Data
 def test_the_token_fences_off_a_session_that_believes_it_has_the_lock(pair: tuple[Database, Database]) -> None:
     one, other = pair
     with locked(one):
-        one.connection.execute("SELECT pg_advisory_unlock_all()")  # as a pooler does that gives the session away
+        one.connection.execute("SELECT pg_advisory_unlock_all()")  # as by a pooler that reassigns the session
         with locked(other):
             pass
         with pytest.raises(Locked), one.transaction():

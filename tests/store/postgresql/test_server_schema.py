@@ -1,4 +1,4 @@
-"""Migrating the schema on a server: by itself only where it is empty, under locks that nobody waits for long."""
+"""Migrating the schema on a server: automatically only if it is empty, and without long locks."""
 
 from __future__ import annotations
 

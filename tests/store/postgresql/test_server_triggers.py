@@ -1,4 +1,4 @@
-"""What other programs write into our tables on a server with plain SQL: bases, edits and ratings stay right."""
+"""SQL by other programs on a server: bases, edits and ratings stay correct."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words that PostgreSQL's search has, compared with those of SQLite's index."""
+"""The words of PostgreSQL's search, compared with those of SQLite's index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Helpers of the store's tests: real files, other programs' plain connections, other processes."""
+"""Helpers for tests of the store: real files, plain connections of other programs, other processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[3]
 
-# What a child needs before it gives its rights away: afterwards it may not be able to read the modules.
+# Imported by a child before it drops its privileges, without which it might not be able to read the modules.
 _CHILD = """
 import os, resource, signal, sqlite3, sys, sqlite_utils
 from pathlib import Path
@@ -37,7 +37,7 @@ def report(action):
 
 
 def child(code: str, path: Path) -> subprocess.Popen[str]:
-    """Start another process that runs `code` with `path`; it talks over its standard input and output."""
+    """Start another process that runs `code` with `path` and uses its standard input and output."""
     return subprocess.Popen(
         [sys.executable, "-c", _CHILD + code, str(path)],
         cwd=ROOT,
@@ -77,7 +77,7 @@ connection.execute("ROLLBACK")
 
 
 def plain(path: Path) -> closing[sqlite3.Connection]:
-    """Open the file as any other program does: no pragmas, each statement committed at once."""
+    """Open the file as another program would: no pragmas, each statement committed at once."""
     return closing(sqlite3.connect(path, isolation_level=None))
 
 
@@ -91,5 +91,5 @@ def sql(path: Path, *statements: str) -> list[tuple[Any, ...]]:
 
 
 def schema_of(path: Path) -> list[tuple[Any, ...]]:
-    """Return everything that the file's schema says."""
+    """Return the whole schema of the file."""
     return sql(path, "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name")

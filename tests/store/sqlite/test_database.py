@@ -459,7 +459,7 @@ def test_readers_and_another_programs_writer_do_not_wait_for_each_other(path: Pa
             query = "SELECT total_syncs FROM sync_state"
             assert connection.execute(query).fetchone()[0] == 0
             other.execute("COMMIT")
-            # One state from the first look to the last.
+            # One snapshot from the first query to the last.
             assert connection.execute(query).fetchone()[0] == 0
         with database.reading() as connection:
             assert connection.execute(query).fetchone()[0] == 1

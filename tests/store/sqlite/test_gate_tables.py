@@ -1,4 +1,4 @@
-"""What the gate's tables and the view do for other programs, which write with plain SQL."""
+"""The gate's tables and the view for other programs, which use plain SQL."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_a_holder_that_has_not_written_its_name_yet_is_a_holder(path: Path) -> N
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, content, 0)
         assert holder(path, "skills") == {}
-    # A long older name that is not cut off yet.
+    # A longer old name that is not truncated yet.
     os.pwrite(descriptor, json.dumps({"pid": 1}).encode() + b'er", "pid": 5}', 0)
     assert holder(path, "skills") == {"pid": 1}
     os.close(descriptor)

@@ -1,4 +1,4 @@
-"""A row of the wrong type or encoding, which another program may write, harms that skill alone."""
+"""A row with a wrong type or encoding, which another program may write, affects only that skill."""
 
 from __future__ import annotations
 

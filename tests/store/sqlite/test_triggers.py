@@ -1,4 +1,4 @@
-"""What the schema's triggers do for other programs, which write with plain SQL and know nothing of us."""
+"""The schema's triggers for other programs, which use plain SQL and know nothing about atom-sync."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def sources(connection: sqlite3.Connection) -> dict[str, str]:
 
 
 def assert_index_is_right(connection: sqlite3.Connection) -> None:
-    """Compare the index, word by word and place by place, with one that is made afresh from the cached skills."""
+    """Compare the index, word by word and position by position, with one rebuilt from the cached skills."""
     columns = "name, description, tags, category, code"
     cast = ", ".join(["CAST(? AS TEXT)"] * 5)
-    # A lone surrogate, which JSON can spell, is no text that Python could decode.
+    # Python cannot decode a lone surrogate, which JSON can spell.
     connection.text_factory = bytes
     with closing(sqlite3.connect(":memory:")) as fresh:
         fresh.text_factory = bytes
@@ -112,7 +112,7 @@ def test_an_update_reverted_by_hand_is_not_an_edit(other: sqlite3.Connection) ->
 
 
 def test_an_update_of_other_columns_saves_nothing(other: sqlite3.Connection) -> None:
-    # As an object mapper does it: every column, most with the value that it had.
+    # Like an object mapper: every column, most with its old value.
     other.execute("UPDATE skill_cache SET id = id, skill_id = skill_id, skill_data = skill_data, hit_count = 7")
     assert bases(other) == {"a": None, "b": None}
 
@@ -165,7 +165,7 @@ def test_an_insert_that_does_not_happen_changes_nothing(other: sqlite3.Connectio
             assert words != "INSERT OR IGNORE"
     assert (found(other, "apple"), found(other, "berry"), found(other, "cherry")) == (["a"], ["b"], [])
     assert sources(other) == {"a": "marketplace", "b": "marketplace"}
-    # What one statement left behind is not taken for the next one's.
+    # Leftovers of one statement do not affect the next one.
     other.execute("DELETE FROM skill_cache WHERE skill_id = 'b'")
     other.execute("INSERT INTO skill_cache (skill_id, skill_data) VALUES ('c', ?)", (skill("cherry"),))
 

@@ -1,1 +1,1 @@
-"""Living beside the Atom backend: its own tables in `public` are written in place."""
+"""Sharing a server with the Atom backend: its own tables in `public` are written in place."""

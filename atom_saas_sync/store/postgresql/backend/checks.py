@@ -1,4 +1,4 @@
-"""What `db check` finds in `public`: whether the Atom backend sees what is in our tables."""
+"""The checks of `db check` in `public`: whether the Atom backend sees the contents of our tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DISABLED = """
 
 
 def check_public(connection: psycopg.Connection[Row]) -> Iterator[CheckFinding]:
-    """Look at the views, at the triggers on the backend's tables, and at the rows of its caches."""
+    """Check the views, the triggers on the backend's tables, and the rows of its caches."""
     there = tables.standing(connection, tuple(schema.public_views()))
     for name in schema.public_views():
         found = there.get(name)

@@ -1,4 +1,4 @@
-"""Making what stands in `public`: a view for each name, or triggers on the Atom backend's own table."""
+"""Create the objects in `public`: a view for each name, or triggers on the Atom backend's own table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from atom_saas_sync.store.postgresql.rows import Row
 
 
 def refuse_unfit(connection: psycopg.Connection[Row], address: ServerAddress) -> list[str]:
-    """Return the backend's tables that are to be shared. Raises DatabaseError if anything stands in the way."""
+    """Return the backend's tables to share. Raises DatabaseError if something prevents that."""
     there = tables.standing(connection, tuple(schema.public_views()))
     if foreign := sorted(f"public.{name}" for name, each in there.items() if each.is_foreign):
         raise DatabaseError(
@@ -32,7 +32,7 @@ def refuse_unfit(connection: psycopg.Connection[Row], address: ServerAddress) ->
 
 
 def make(connection: psycopg.Connection[Row], names: list[str], now: datetime) -> None:
-    """Make the views that are missing, and share these tables of the backend."""
+    """Create the missing views, and share these tables of the backend."""
     there = tables.standing(connection, tuple(schema.public_views()))
     for name, script in schema.public_views().items():
         if name not in there:
@@ -47,7 +47,7 @@ def make(connection: psycopg.Connection[Row], names: list[str], now: datetime) -
 
 
 def unmake(connection: psycopg.Connection[Row]) -> list[str]:
-    """Drop our views, and leave the backend's tables to it as they are; return those."""
+    """Drop our views and stop sharing the backend's tables, which stay as they are; return those."""
     there = tables.standing(connection, tuple(schema.public_views()))
     for statement in (*(each for name in BY_NAME for each in triggers.unmake(name)), *triggers.UNMAKE_LAST):
         _execute(connection, statement)

@@ -1,4 +1,4 @@
-"""Rows that the Atom backend had before its tables were shared: taken into ours, and ours given to it."""
+"""Merge the rows that the Atom backend had before its tables were shared with ours, in both directions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.store.postgresql.skill_text import entry_of, write_entries
 
 _AT_ONCE = 500
-_LONG_AGO = datetime.fromtimestamp(0, UTC)  # when the marketplace confirmed rows that were there already
+_LONG_AGO = datetime.fromtimestamp(0, UTC)  # the time of confirmation for rows that existed already
 _NEW_VERSION = "replace(gen_random_uuid()::text, '-', '')"
 _TAKE_SKILLS = """
     INSERT INTO skill_cache
@@ -40,7 +40,7 @@ _BASES = """
         AS new (skill_id, content_digest, exec_digest, version)
     ON CONFLICT (skill_id) DO NOTHING
 """
-# Ids stay those of the backend: ours that it uses for another row become others.
+# The backend's ids stay: our rows get new ids where it uses the same one for another row.
 _TAKE = {
     "category_cache": (
         """
@@ -99,9 +99,9 @@ _TAKE = {
 
 
 def join(connection: psycopg.Connection[Row], names: Sequence[str], now: datetime) -> None:
-    """Take the backend's rows into ours, and give it ours, so that both have the same.
+    """Copy the backend's rows into our tables and ours into its tables.
 
-    Of a skill that both have, ours stays, and the backend's text goes to the history if it means something else.
+    For a skill in both, ours stays, and the backend's text goes into the history if its content differs.
     """
     with mirrored(connection, names):
         if "skill_cache" in names:
@@ -118,9 +118,9 @@ def join(connection: psycopg.Connection[Row], names: Sequence[str], now: datetim
 
 @contextmanager
 def mirrored(connection: psycopg.Connection[Row], names: Sequence[str]) -> Iterator[None]:
-    """Let the triggers stand aside during the block; then the backend's tables get just what is in ours.
+    """Disable the triggers during the block; then make the backend's tables equal to ours.
 
-    What jsonb cannot hold is left out, and so is what the backend's keys do not allow.
+    Rows that jsonb cannot hold or the backend's keys do not allow are left out.
     """
     connection.execute("SET LOCAL atom_sync.bulk = 'on'")
     connection.execute("SET LOCAL atom_sync.mirror = 'on'")
@@ -136,7 +136,7 @@ def mirrored(connection: psycopg.Connection[Row], names: Sequence[str]) -> Itera
 
 
 def _take_skills(connection: psycopg.Connection[Row]) -> None:
-    """Take the skills that only the backend has: they count as the marketplace's, confirmed at an unknown time."""
+    """Copy the skills that only the backend has: they count as the marketplace's, confirmed at an unknown time."""
     rows = connection.execute(
         "SELECT t.skill_id FROM public.skill_cache AS t "
         "WHERE NOT EXISTS (SELECT FROM skill_cache AS o WHERE o.skill_id = t.skill_id)"
@@ -178,7 +178,7 @@ def _take_state(connection: psycopg.Connection[Row], name: str) -> None:
 
 
 def _number_on(connection: psycopg.Connection[Row]) -> None:
-    """Let the backend number its next conflict after all that there are."""
+    """Set the backend's sequence of conflict ids above all existing ones."""
     row = connection.execute(
         "SELECT max(id), nextval(pg_get_serial_sequence('public.conflict_log', 'id')) FROM conflict_log"
     ).fetchone()

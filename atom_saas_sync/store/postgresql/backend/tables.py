@@ -1,4 +1,4 @@
-"""What stands in `public` under the names that we share with the Atom backend, and whether its tables can be shared."""
+"""The objects in `public` with the names shared with the Atom backend, and whether its tables can be shared."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from atom_saas_sync.store.postgresql.rows import Row
 
 RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRIGGER")
 
-# A site may keep these to itself: then ratings stay in our schema.
+# A site may keep these private: then ratings stay in our schema.
 _OPTIONAL = {"skill_ratings", "failed_rating_uploads"}
 _STANDING = """
     SELECT c.relname AS name, c.relkind IN ('r', 'p') AS is_table,
@@ -54,7 +54,7 @@ _TYPES = {
 
 
 class Standing(Struct, frozen=True):
-    """What has one of the names in `public`."""
+    """An object in `public` with one of the shared names."""
 
     name: str
     is_table: bool
@@ -62,16 +62,16 @@ class Standing(Struct, frozen=True):
     is_shared: bool
     """Whether it is a table of the backend that we write in place."""
     lacking: tuple[str, ...]
-    """The rights on a table that this role does not have."""
+    """The privileges on a table that this role lacks."""
 
     @property
     def can_be_shared(self) -> bool:
-        """Tell whether it is a table that must be shared, and is not yet."""
+        """Tell whether it is a table that must be shared but is not yet."""
         return self.name in BY_NAME and self.is_table and not self.is_shared and not self._is_kept_away
 
     @property
     def is_foreign(self) -> bool:
-        """Tell whether it stands in our way."""
+        """Tell whether it conflicts with our objects."""
         return not self.is_our_view and not (self.is_table and self.name in BY_NAME)
 
     @property
@@ -80,7 +80,7 @@ class Standing(Struct, frozen=True):
 
 
 def standing(connection: psycopg.Connection[Row], names: Sequence[str] = tuple(BY_NAME)) -> dict[str, Standing]:
-    """Return what there is under these names."""
+    """Return the objects that have these names."""
     values = {"names": list(names), "rights": list(RIGHTS), "ours": list(ON_OURS), "theirs": list(ON_THEIRS)}
     return {
         row["name"]: Standing(
@@ -106,11 +106,11 @@ HAS_TABLES = f"""
     EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('public') AND relkind IN ('r', 'p')
         AND relname IN ({", ".join(f"'{name}'" for name in BY_NAME)}))
 """
-"""As SQL: whether the backend has tables of its own."""
+"""SQL that tells whether the backend has its own tables."""
 
 
 def origin(connection: psycopg.Connection[Row], schema: str) -> str:
-    """Return `backend` if the backend has tables of its own that we share, or are to; else `atom-sync`."""
+    """Return `backend` if there are tables of the backend that are or will be shared, otherwise `atom-sync`."""
     if schema != SCHEMA:
         return "atom-sync"
     row = connection.execute(f"SELECT {HAS_TABLES}").fetchone()
@@ -131,7 +131,7 @@ def refuse_other_shapes(connection: psycopg.Connection[Row], address: ServerAddr
 
 
 def require_rights(connection: psycopg.Connection[Row], address: ServerAddress, tables: Sequence[Standing]) -> None:
-    """Raise DatabaseError with the GRANT unless this role may write these tables, and make triggers on them."""
+    """Raise DatabaseError with the GRANT unless this role may write to these tables and create triggers on them."""
     names = [f"public.{each.name}" for each in tables if each.lacking]
     sequences = connection.execute(
         "SELECT DISTINCT s.name FROM unnest(%s::text[]) AS t (name), pg_get_serial_sequence(t.name, 'id') AS s (name) "
@@ -153,7 +153,7 @@ def require_rights(connection: psycopg.Connection[Row], address: ServerAddress, 
 
 
 def require_tenant(connection: psycopg.Connection[Row], address: ServerAddress, names: Sequence[str]) -> None:
-    """Raise DatabaseError unless rows of the tenant `default` can be written: tried, and taken back."""
+    """Raise DatabaseError unless rows of the tenant `default` can be written, which is tried and rolled back."""
     if "skill_cache" not in names:
         return
     try:
@@ -167,7 +167,7 @@ def require_tenant(connection: psycopg.Connection[Row], address: ServerAddress, 
 
 
 def declared_types(connection: psycopg.Connection[Row], name: str) -> dict[str, str]:
-    """Return the type of each column of a table of the backend, as it was declared."""
+    """Return the declared type of each column of a table of the backend."""
     return {row["name"]: row["declared"] for row in connection.execute(_COLUMNS, (f"public.{name}",)).fetchall()}
 
 

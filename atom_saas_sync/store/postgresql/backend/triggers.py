@@ -4,8 +4,8 @@ What we write reaches the backend's table in the same transaction, and what the 
 of the functions is at work, `atom_sync.mirror` lets the other side's triggers stand aside. They run with the rights of
 the role that made them: no other role needs any on the other side's tables.
 
-Statements of the backend take the lock of our writers first, so that the two never wait for each other. Counting a hit
-does not: the backend does so in transactions of any length.
+Statements of the backend first take the lock of our writers, so that the two cannot deadlock. Counting a hit does not:
+the backend does so in long transactions.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from atom_saas_sync.store.postgresql.session import advisory_class, advisory_key
 
 CACHES = ("skill_cache", "category_cache")
 STATES = {"sync_state": "'marketplace_sync'", "websocket_state": "1"}
-"""The tables with one row of ours, and its id."""
+"""The tables with a single row of ours, and its id."""
 
 ON_THEIRS = ("atom_sync_emptied", "atom_sync_hit", "atom_sync_waits", "atom_sync_written")
 ON_OURS = ("numbered", "to_backend", "to_backend_delete", "to_backend_insert", "to_backend_update")
-"""How the triggers of a shared table are called, on the backend's table and on ours."""
+"""The names of the triggers of a shared table, on the backend's table and on ours."""
 
 WITH_KEYS = ("conflict_log", "skill_ratings", "failed_rating_uploads")
-"""The tables with foreign keys to tables of the backend of which we know nothing."""
+"""The tables with foreign keys to tables of the backend that we do not use."""
 
 _SCHEMA = "atom_sync"
 _UNLESS_MIRRORED = "WHEN (current_setting('atom_sync.mirror', true) IS DISTINCT FROM 'on')"
@@ -33,7 +33,7 @@ _MADE_ONCE = {"id", "created_at"}
 
 
 def number(name: str) -> int:
-    """Return how many triggers a shared table has, on both sides together."""
+    """Return the number of triggers of a shared table on both sides."""
     return 7 if name in CACHES else 5 if name == "conflict_log" else 4
 
 
@@ -90,7 +90,7 @@ def make(name: str, types: Mapping[str, str]) -> Iterator[str]:
 
 
 def make_last(names: Sequence[str]) -> Iterator[str]:
-    """Yield the statements that let each run try again to show the backend what its keys did not allow before."""
+    """Yield the statements by which each run retries rows that the backend's keys did not allow before."""
     tables = [name for name in names if name in WITH_KEYS]
     if tables:
         yield f"""
@@ -110,7 +110,7 @@ $$"""
 
 
 def unmake(name: str) -> Iterator[str]:
-    """Yield the statements that end the sharing of a table, with the triggers on it: only its owner may drop those."""
+    """Yield the statements that end the sharing of a table and drop its triggers, which only its owner may do."""
     for each in ("to_backend", "from_backend", "hit", "numbered"):
         yield f"DROP FUNCTION IF EXISTS {_SCHEMA}.{name}_{each}() CASCADE"
 
@@ -119,11 +119,11 @@ UNMAKE_LAST = (
     f"DROP FUNCTION IF EXISTS {_SCHEMA}.waits_for_atom_sync() CASCADE",
     f"DROP FUNCTION IF EXISTS {_SCHEMA}.again_to_backend() CASCADE",
 )
-"""The statements that drop what all shared tables use."""
+"""The statements that drop the functions of all shared tables."""
 
 
 def remove_surplus(name: str) -> str:
-    """Return the statement that removes what only the backend's table has, unless its keys need it."""
+    """Return the statement that removes rows that only the backend's table has, unless its keys need them."""
     key = BY_NAME[name].unique[0] if name in CACHES else "id"
     which = f"NOT EXISTS (SELECT FROM {_SCHEMA}.{name} AS o WHERE o.{key} = t.{key})"
     if name in STATES:
@@ -145,7 +145,7 @@ END $$"""  # noqa: S608 - our names
 
 
 def fill(name: str, types: Mapping[str, str]) -> Iterator[str]:
-    """Yield the statements that give a table of the backend all that is in ours."""
+    """Yield the statements that copy our table into the backend's."""
     if name not in CACHES:
         yield "SET LOCAL atom_sync.mirror = 'off'"
         yield f"UPDATE {_SCHEMA}.{name} SET id = id"  # noqa: S608 - our names; its trigger writes the backend's
@@ -163,7 +163,7 @@ def fill(name: str, types: Mapping[str, str]) -> Iterator[str]:
 
 
 def differences(name: str) -> str:
-    """Return the query for the numbers of a cache's rows that only one side has, that differ, and that do not fit."""
+    """Return the query that counts a cache's rows that only one side has, that differ, and that do not fit."""
     table = BY_NAME[name]
     key, data = table.unique[0], _data_of(table)
     return f"""
@@ -205,7 +205,7 @@ BEGIN
     RETURN NULL;
 END
 """
-# One number for a conflict on both sides, whether the backend's keys let it be seen there or not.
+# A conflict has the same number on both sides, even if the backend's keys hide it there.
 _NUMBERED = """
 BEGIN
     NEW.id := coalesce(nextval(pg_get_serial_sequence('public.conflict_log', 'id')), NEW.id);
@@ -240,7 +240,7 @@ END
 
 
 def _upsert(table: Table, types: Mapping[str, str], source: str) -> str:
-    """Return the statement that writes rows of ours into a cache of the backend; what jsonb cannot hold is left out."""
+    """Return the statement that writes our rows into a cache of the backend, except text that jsonb cannot hold."""
     name, key, data = table.name, table.unique[0], _data_of(table)
     columns = [column.name for column in table.columns if column.name != "id"]
     values = {each: f"n.{each}::{types[each]}" for each in columns} | {data: f"n.document::{types[data]}"}
@@ -267,7 +267,7 @@ def _cache_from_backend(table: Table) -> str:
     name, key, data = table.name, table.unique[0], _data_of(table)
     text = f"NEW.{data}::text"
     if name == "skill_cache":
-        # The marketplace's own bytes, where it means the same.
+        # The marketplace's own bytes if the content is the same.
         base = "FROM skill_base AS b WHERE b.skill_id = NEW.skill_id AND atom_sync_jsonb(b.data) = document"
         text = f"coalesce((SELECT b.data {base}), {text})"
     return f"""
@@ -301,7 +301,7 @@ END
 
 
 def _hit(table: Table) -> str:
-    """Return the body that takes over the backend's count; a row that somebody else holds waits for the next one."""
+    """Return the body that copies the backend's count; a row locked by others is left to the next call."""
     key = table.unique[0]
     return f"""
 BEGIN
@@ -319,7 +319,7 @@ def _row_to_backend(table: Table, types: Mapping[str, str]) -> str:
     ours = f"ROW({', '.join(given.values())})"
     theirs = ", ".join(f"t.{each}{'::jsonb' if types[each] == 'json' else ''}" for each in given)
     compared = ours.replace("::json,", "::jsonb,").replace("::json)", "::jsonb)")
-    # A key of the backend's to something that it does not have, or that refers to the row.
+    # A foreign key of the backend to a missing row, or from another table to this row.
     allowed = "EXCEPTION WHEN foreign_key_violation THEN\n    RETURN NULL;\n" if name in WITH_KEYS else ""
     return f"""
 BEGIN
@@ -341,7 +341,7 @@ BEGIN
 
 
 def _value(column: Column, types: Mapping[str, str]) -> str:
-    """Return a value of ours as the backend's column takes it."""
+    """Return our value in the type of the backend's column."""
     value = f"NEW.{column.name}"
     if column.kind == "json":
         value = f"atom_sync_jsonb({value})"
@@ -376,7 +376,7 @@ def _row_from_backend(table: Table) -> str:
     IF TG_OP = 'INSERT' THEN
         DELETE FROM skill_ratings WHERE skill_id = NEW.skill_id AND user_id = NEW.user_id AND id <> NEW.id;
     END IF;"""
-        # What our trigger has made of it: a new rating waits to be sent.
+        # The row as changed by our trigger: a new rating is pending.
         after = """
     UPDATE public.skill_ratings AS t
     SET synced_to_saas = o.synced_to_saas, synced_at = o.synced_at, updated_at = o.updated_at

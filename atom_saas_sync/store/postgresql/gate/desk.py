@@ -16,7 +16,7 @@ from atom_saas_sync.store.postgresql.gate import facts
 from atom_saas_sync.store.postgresql.history import versions_of
 
 # Offers for skills with a base, and bases that replaced another version; `executable`: only if the exec digest differs.
-# A version that was first seen earlier and admitted later is no change of now.
+# A version that was first seen earlier and admitted later is not a current change.
 _CHANGED_SINCE = """
     SELECT count(*) FROM (
         SELECT o.skill_id FROM skill_offer AS o JOIN skill_base AS b ON b.skill_id = o.skill_id
@@ -31,7 +31,7 @@ _CHANGED_SINCE = """
                 AND s.content_digest = b.content_digest AND coalesce(s.first_seen_at, s.seen_at) < %(since)s)
     ) AS changed
 """
-# Rows that have come, changed or gone: of the gate's tables, and of what other programs have written into the cache.
+# Inserted, changed and deleted rows: of the gate's tables, and those that other programs wrote into the cache.
 _WATCHED = ("gate_decision", "gate_pin", "gate_revocation", "gate_quarantine", "gate_scan", "skill_due")
 _VERSION = " UNION ALL ".join(
     f"SELECT count(*), max(xmin::text::bigint) FROM {rows}"  # noqa: S608 - constants
@@ -40,7 +40,7 @@ _VERSION = " UNION ALL ".join(
 
 
 class DecidingBatch(Batch):
-    """One transaction in which offers are judged and decisions are carried out."""
+    """One transaction in which offers are judged and decisions are applied."""
 
     def former_versions(self, skill_id: str) -> list[tuple[SkillVersion, bool]]:
         """Return the versions of a skill that were served, newest first, and whether each is the base.
@@ -54,7 +54,7 @@ class DecidingBatch(Batch):
         ]
 
     def known_ids(self, skill_ids: Collection[str]) -> set[str]:
-        """Return those of these ids for which anything is stored."""
+        """Return the known ones of these ids."""
         tables = ("skill_cache", "skill_base", "skill_offer", "gate_pin", "gate_quarantine")
         some = " OR ".join(f"EXISTS (SELECT FROM {each} WHERE skill_id = wanted.skill_id)" for each in tables)
         rows = self._connection.execute(
@@ -86,15 +86,15 @@ class DecidingBatch(Batch):
         return [row[0] for row in self._connection.execute("SELECT skill_id FROM skill_cache ORDER BY skill_id")]
 
     def kept_facts(self, digests: Collection[bytes]) -> dict[bytes, frozenset[Fact]]:
-        """Return what is kept of the capabilities of these content digests."""
+        """Return the stored capabilities of these content digests."""
         return facts.kept_facts(self._connection, digests)
 
     def keep_facts(self, found: Mapping[bytes, frozenset[Fact]]) -> None:
-        """Keep the capabilities of versions, by content digest."""
+        """Store the capabilities of versions, by content digest."""
         facts.keep_facts(self._connection, found)
 
     def changed_since(self, moment: datetime, *, executable: bool) -> int:
-        """Return the number of marketplace skills of which a new version was first seen since `moment`."""
+        """Return the number of marketplace skills with a new version first seen since `moment`."""
         row = self._connection.execute(_CHANGED_SINCE, {"since": moment, "executable": executable}).fetchone()
         assert row is not None
         return int(row[0])
@@ -127,6 +127,6 @@ class GateDatabase:
             self._database.hints.give(connection, batch.changes, in_run=False)
 
     def version(self) -> object:
-        """Return a value that changes when another connection writes what the gate looks at."""
+        """Return a value that changes when another connection writes data that the gate reads."""
         with self._database.reading() as connection:
             return [tuple(row) for row in connection.execute(_VERSION)]

@@ -1,4 +1,4 @@
-"""The capabilities of versions, kept by content digest: finding them takes milliseconds for each version."""
+"""The capabilities of versions, stored by content digest: finding them takes milliseconds for each version."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _decode = msgspec.json.Decoder(frozenset[Fact]).decode
 
 
 def kept_facts(connection: psycopg.Connection[Row], digests: Iterable[bytes]) -> dict[bytes, frozenset[Fact]]:
-    """Return what is kept of these digests. What another version of this program has found does not count."""
+    """Return the stored capabilities of these digests; those found by another version of this program do not count."""
     rows = connection.execute(
         "SELECT content_digest, facts FROM gate_facts WHERE content_digest = ANY(%s) AND program = %s",
         (list(digests), __version__),
@@ -24,7 +24,7 @@ def kept_facts(connection: psycopg.Connection[Row], digests: Iterable[bytes]) ->
 
 
 def keep_facts(connection: psycopg.Connection[Row], found: Mapping[bytes, frozenset[Fact]]) -> None:
-    """Keep facts, and forget those of versions that are neither offered nor served any more."""
+    """Store capabilities, and delete those of versions that are no longer offered or served."""
     connection.execute(
         "DELETE FROM gate_facts AS f WHERE NOT EXISTS "
         "(SELECT FROM skill_offer AS o WHERE o.content_digest = f.content_digest) "

@@ -1,4 +1,4 @@
-"""Ids that look alike. Each connection remembers all known ids by what is left of them without what confuses."""
+"""Ids that look alike. Each connection remembers all known ids by their skeleton, without confusable differences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNTIL = """
     SELECT (SELECT coalesce(max(id), 0) FROM skill_base) AS base,
         (SELECT coalesce(max(id), 0) FROM skill_offer) AS offer
 """
-# When an id was first known. Of those that came together, what was served is older, then what waits longest.
+# When an id was first known. Of ids that arrived together, served ones are older, then those that wait longest.
 _SINCE = """
     SELECT min(at), CASE
         WHEN EXISTS (SELECT FROM skill_base WHERE skill_id = %(id)s) THEN 0
@@ -34,14 +34,14 @@ _SINCE = """
 
 
 class _KnownNames:
-    """The ids that a connection has seen; one whose transaction was rolled back is known since no time."""
+    """The ids that a connection has seen; an id from a rolled-back transaction has no time."""
 
     def __init__(self) -> None:
         self._alike: defaultdict[str, set[str]] = defaultdict(set)
         self._until: dict[str, int] | None = None
 
     def read(self, connection: psycopg.Connection[Row]) -> None:
-        """Bring the names up to date: what was added since, by whatever program, has a higher id."""
+        """Load the names that any program has added since: they have higher ids."""
         if self._until is None:
             self._until = {"base": 0, "offer": 0}
             self.add(row[0] for row in connection.execute(_FORMER))
@@ -63,9 +63,9 @@ _names: WeakKeyDictionary[psycopg.Connection[Row], _KnownNames] = WeakKeyDiction
 
 
 def lookalikes(connection: psycopg.Connection[Row], skill_ids: Sequence[str]) -> dict[str, str]:
-    """Return, of these skills, each that looks like one known before it, with that one's id.
+    """Return these skills that look like one known earlier, with that one's id.
 
-    What has a base is known and looks like nobody else. Of two new ones the first in the list is known before.
+    Skills with a base are known and never reported. Of two new ones, the first in the list counts as known earlier.
     """
     new = _without_base(connection, skill_ids)
     if not new:

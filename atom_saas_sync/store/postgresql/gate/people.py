@@ -14,7 +14,7 @@ from atom_saas_sync.store.postgresql.gate.rows import decision_of, pin_of, quara
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.times import format_exact_time
 
-# The day of a released skill began when the marketplace last confirmed it, and not with its release.
+# The lifetime of a released skill began when the marketplace last confirmed it, not with its release.
 _REST_OF_LIFE = """
     UPDATE skill_cache AS c
     SET expires_at = least(c.expires_at, greatest(b.confirmed_at, v.checked_at) + interval '24 hours')
@@ -53,7 +53,7 @@ def write_decisions(connection: psycopg.Connection[Row], decisions: Sequence[Dec
                 signer and _signature(signer, each),
             ),
         )
-    # What is approved is counted when it becomes the base.
+    # Approvals are counted when the version becomes the base.
     rejected = sum(each.kind == "reject" for each in decisions)
     increment(connection, "atom_saas_admissions_total", rejected, verdict="refuse", by="person")
 

@@ -1,4 +1,4 @@
-"""Rows of the gate's tables as values. Another program may have written them: a time that is none is the oldest."""
+"""Rows of the gate's tables as values. Another program may have written them: an invalid time counts as the oldest."""
 
 from __future__ import annotations
 
@@ -95,5 +95,5 @@ def quarantined_of(row: Row) -> Quarantined:
 
 
 def scan_of(row: Row) -> ScanResult:
-    """Return the scan's result in a whole row."""
+    """Return the scan result in a whole row."""
     return ScanResult(row["content_digest"], row["passed"], row["note"], moment_of(row["at"]))

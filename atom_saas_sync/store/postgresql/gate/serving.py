@@ -23,7 +23,7 @@ _AUTHORS = """
     SELECT skill_id, atom_sync_author(skill_data) FROM skill_cache
     UNION ALL SELECT skill_id, atom_sync_author(data) FROM skill_base WHERE data IS NOT NULL
 """
-# Whose digest stands nowhere: what was written here.
+# Local versions: their digest is not stored.
 _WRITTEN_HERE = """
     SELECT c.skill_id FROM skill_cache AS c LEFT JOIN skill_base AS b ON b.skill_id = c.skill_id
     WHERE b.skill_id IS NULL OR b.data IS NOT NULL

@@ -1,4 +1,4 @@
-"""What is served, as it must be verified: also what readers of the view do not get."""
+"""All cached skills to verify, including those that the view hides from readers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SERVED = """
 _SOME = f"{_SERVED} AND c.skill_id = ANY(%s)"
 _ROWS_AT_ONCE = 500
 
-# What readers of the view get.
+# The skills that readers of the view get.
 _TEXTS = """
     SELECT u.skill_id, u.skill_data, u.source, b.wire_digest, b.content_digest, b.exec_digest
     FROM usable_skill AS u LEFT JOIN skill_base AS b ON b.skill_id = u.skill_id
@@ -121,7 +121,7 @@ class Verifying:
             yield ServedSnapshot(connection, self._signer)
 
     def texts(self) -> Iterator[ServedText]:
-        """Yield all that readers get, in one snapshot, in any order."""
+        """Yield all skills that readers get, in one snapshot, in any order."""
         with self._database.reading() as connection, connection.cursor("served_texts") as cursor:
             cursor.itersize = _ROWS_AT_ONCE
             for row in cursor.execute(_TEXTS, binary=True):

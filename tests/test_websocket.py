@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import resource
 import socket
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,23 @@ def test_an_address_that_swallows_connections_does_not_keep_watch_from_the_next(
 
         asyncio.run(connect())
     assert sandbox.counters()["ws_connections"] == 1
+
+
+def test_a_connection_that_is_cancelled_at_any_moment_is_closed(sandbox: Sandbox) -> None:
+    async def cancelled_after(steps: int) -> None:
+        connecting = asyncio.create_task(open_link(sandbox.ws_url, sandbox.token, on_frame=lambda: None))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        connecting.cancel()
+        with suppress(asyncio.CancelledError, WebSocketClosed):
+            (await connecting).abort()
+
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for steps in range(20):
+            asyncio.run(cancelled_after(steps))
+        gc.collect()
+    assert [str(each.message) for each in found if each.category is ResourceWarning] == []
 
 
 @pytest.mark.parametrize("good", [True, False])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import cast
 from urllib.parse import quote, urlsplit
@@ -140,7 +141,8 @@ async def open_link(
         close_timeout=_CLOSE_SECONDS,
         max_size=MAX_FRAME_BYTES,
         max_queue=_QUEUED_FRAMES,
-        happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
+        # A single address needs no race; asyncio leaves the socket of a cancelled one to the garbage collector.
+        happy_eyeballs_delay=None if _is_address(urlsplit(url).hostname or "") else _NEXT_ADDRESS_SECONDS,
     )
     try:
         return WebSocketConnection(cast("_Connection", await attempt), token)
@@ -163,6 +165,14 @@ async def open_link(
         raise WebSocketClosed(
             f"cannot connect to {target}: {_plain(cause_of(error) or str(error) or type(error).__name__, token)}"
         ) from None
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _ended(closed: ConnectionClosed, token: str) -> WebSocketClosed:

@@ -152,13 +152,19 @@ class _Server(uvicorn.Server):
         await self._stopping.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        for server in self.servers:
+            for listening in server.sockets:
+                loop.remove_reader(listening)
+        await asyncio.sleep(0)  # what was accepted joins its server, which it cannot do once that is closed
         for server in self.servers:
             server.close()
         for listener in sockets or []:
             listener.close()
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
-        await asyncio.sleep(0)  # connections are marked as lost before their tasks are cancelled
+        for _ in range(2):  # connections appear here one turn of the loop after they have joined
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+            await asyncio.sleep(0)  # connections are marked as lost before their tasks are cancelled
         tasks = list(self.server_state.tasks)
         for task in tasks:
             task.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shlex
@@ -11,7 +12,9 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +229,23 @@ def test_wrong_words_are_refused() -> None:
     with pytest.raises(UsageError, match="sabotage"):
         run("--fault", "sabotage")
     assert "store_then_drop" in run("fault", "--kinds")
+
+
+def test_a_sandbox_that_stops_while_clients_connect_leaves_no_socket_open() -> None:
+    def connect_until_refused(port: int) -> None:
+        with suppress(OSError):
+            while True:
+                socket.create_connection(("127.0.0.1", port), timeout=60).close()
+
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        sandbox = Sandbox(skills=1).start()
+        clients = [threading.Thread(target=connect_until_refused, args=(sandbox.port,)) for _ in range(2)]
+        for each in clients:
+            each.start()
+        assert sandbox.wait_for(lambda: sandbox.counters()["connections"] >= 3, 60)
+        sandbox.stop()
+        for each in clients:
+            each.join()
+        gc.collect()
+    assert [str(each.message) for each in found if each.category is ResourceWarning] == []

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from conftest import Machine, wait_until
+from postgres_support import binaries
 from server_support import NOON, nothing, opened
 
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.lock import holder, run_lock
 
 
-def timer(machine: Machine, url: str, host: str, *words: str) -> dict[str, Any]:
-    result = machine.command(
-        *words, "--scheduled", "--json", ATOM_SAAS_DATABASE_URL=url, ATOM_SYNC_HOST=host, ENABLE_SCHEDULER="true"
-    )
+def timer(machine: Machine, url: str, host: str, *words: str, **variables: str) -> dict[str, Any]:
+    variables |= {"ATOM_SAAS_DATABASE_URL": url, "ATOM_SYNC_HOST": host, "ENABLE_SCHEDULER": "true"}
+    result = machine.command(*words, "--scheduled", "--json", **variables)
     assert result.returncode == 0, result.stderr
     document: dict[str, Any] = json.loads(result.stdout)
     return document
@@ -56,6 +59,53 @@ def test_a_timer_that_finds_the_lock_taken_succeeds(machine: Machine, db: Databa
         assert (status["database"]["path"], status["database"]["url"]) == (None, database_url)
     counted = db.connection.execute("SELECT sum(value) FROM counter WHERE labels LIKE '%%\"locked\"%%'", ()).fetchone()
     assert counted == (1,)  # the person's
+
+
+def test_a_timer_that_waited_for_another_host_does_not_do_its_work_again(
+    machine: Machine, db: Database, database_url: str
+) -> None:
+    machine.command("db", "upgrade", ATOM_SAAS_DATABASE_URL=database_url)
+    variables = {"ATOM_SAAS_DATABASE_URL": database_url, "ENABLE_SCHEDULER": "true"}
+    words = "sync", "skills", "--scheduled", "--wait", "60", "--json"
+    with opened(database_url, host="one") as other, ExitStack() as held:
+        held.enter_context(run_lock(other, "skills", command="sync skills", now=lambda: NOON, sleep=nothing))
+        with machine.started(*words, **variables) as waiting:
+            wait_until(lambda: len(sessions(db)) == 1)
+            db.connection.execute(
+                "INSERT INTO sync_run (kind, status, started_at, finished_at, started_by, pid, host) "
+                "VALUES ('skills', 'success', now(), now(), 'timer', 1, 'one')"
+            )
+            held.close()
+            assert json.loads(waiting.communicate()[0])["reasons"] == ["fresh"]
+
+
+def sessions(db: Database) -> list[Any]:
+    return db.connection.execute(
+        "SELECT pid FROM pg_stat_activity WHERE application_name = 'atom-sync/sync-skills'"
+    ).fetchall()
+
+
+def test_a_backup_of_today_is_not_made_again(machine: Machine, db: Database, database_url: str) -> None:
+    machine.command("db", "upgrade", ATOM_SAAS_DATABASE_URL=database_url)
+    state = {"STATE_DIRECTORY": str(machine.directory / "state"), "PATH": f"{binaries()}:{os.environ['PATH']}"}
+    made = timer(machine, database_url, "one", "db", "backup", "--keep", "2", **state)
+    written = Path(made["backup"])
+    assert written.parent == machine.directory / "state" / "backups"
+    assert (written.stat().st_mode & 0o777, written.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert timer(machine, database_url, "two", "db", "backup", **state)["reason"] == "fresh"
+    # Yesterday's and the one before: the oldest goes.
+    for day in ("20200101", "20200102"):
+        written.with_name(f"{written.name.partition('-')[0]}-{day}T000000Z.dump").touch()
+    db.connection.execute("UPDATE sync_run SET started_at = started_at - interval '1 day'")
+    again = timer(machine, database_url, "two", "db", "backup", "--keep", "2", **state)
+    assert len(again["removed"]) == 2
+    assert len(list(written.parent.iterdir())) == 2
+    with (
+        opened(database_url, host="one") as other,
+        run_lock(other, "backup", command="db backup", now=lambda: NOON, sleep=nothing),
+    ):
+        db.connection.execute("DELETE FROM sync_run")
+        assert timer(machine, database_url, "two", "db", "backup", **state)["reason"] == "fresh"
 
 
 def test_a_purge_of_today_is_not_made_again(machine: Machine, database_url: str) -> None:

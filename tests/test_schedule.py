@@ -18,6 +18,7 @@ from machine_databases import FileDatabase
 
 from atom_saas_sync.config import load_settings, value_of
 from atom_saas_sync.core.schedule_files import MARK, SERVICES, TIMERS, Schedule, crontab, systemd_files
+from atom_saas_sync.core.server_address import ServerAddress
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.usecases.schedule import scheduled_run_is_due
 
@@ -536,3 +537,40 @@ def test_steps_that_config_init_has_done_are_left_out(machine: Machine) -> None:
     assert "token" in json.loads(machine.command(*command).stdout)["next"][1]
     (machine.directory / "image" / "etc" / "atom-sync" / "token").touch()
     assert not [step for step in json.loads(machine.command(*command).stdout)["next"] if "token" in step]
+
+
+SERVER = "postgresql://atom_sync:very-secret@db.example/atom?sslmode=verify-full&sslrootcert=/etc/atom-sync/ca.pem"
+
+
+def test_jobs_on_a_server_reach_it_and_get_its_password(machine: Machine, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    variables = {"ATOM_SAAS_DATABASE_URL": SERVER, "HOME": str(tmp_path)}
+    installed = machine.command("schedule", "systemd", "--install", "--root", str(root), **variables)
+    assert installed.returncode == 0, installed.stderr
+    assert "install -m 600 -o atom-sync /dev/stdin /etc/atom-sync/database-password" in installed.stdout
+    for unit in (*POLLS, *SERVICES):
+        text = (root / "etc/systemd/system" / unit).read_text(encoding="utf-8")
+        assert "AF_INET" in text, unit  # also those that need no network with a file
+        assert "PrivateNetwork" not in text, unit
+        assert "LoadCredential=atom-sync-database-password:/etc/atom-sync/database-password\n" in text, unit
+    assert " watch --wait\n" in (root / "etc/systemd/system/atom-sync-watch.service").read_text(encoding="utf-8")
+    settings = (root / "etc/atom-sync/atom-sync.env").read_text(encoding="utf-8")
+    # The file may be copied to the next host, which has a name of its own.
+    assert "ATOM_SYNC_HOST" not in settings
+    everything = "".join(path.read_text(encoding="utf-8") for path in root.rglob("*") if path.is_file())
+    assert "very-secret" not in everything + installed.stdout
+    (password := tmp_path / "password").write_text("very-secret\n", encoding="utf-8")
+    password.chmod(0o600)
+    written = tmp_path / "atom-sync.env"
+    written.write_text(settings.replace("/etc/atom-sync/database-password", str(password)), encoding="utf-8")
+    read = load_settings({"ATOM_SAAS_API_TOKEN": "at_saas_x"}, env_file=written, working_directory=tmp_path).database
+    assert isinstance(read, ServerAddress)
+    assert (str(read), read.password) == (SERVER.replace(":very-secret", ""), "very-secret")
+
+
+def test_units_of_the_user_name_no_file_for_a_database_on_a_server(machine: Machine) -> None:
+    shown = machine.command("schedule", "systemd", "--user", ATOM_SAAS_DATABASE_URL=SERVER)
+    assert shown.returncode == 0, shown.stderr
+    assert "--database" not in shown.stdout
+    assert "\nEnvironment=STATE_DIRECTORY=%h/.local/share/atom-sync\n" in shown.stdout
+    assert " watch --wait\n" in shown.stdout

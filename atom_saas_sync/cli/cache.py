@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -69,7 +70,7 @@ def purge(
 ) -> None:
     """Remove expired entries. Local edits stay, and so does everything while the marketplace cannot be reached."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.cli.session import SCHEDULER_OFF, noted_run
+    from atom_saas_sync.cli.session import SCHEDULER_OFF, daily_job, noted_run
     from atom_saas_sync.model import TIMER
     from atom_saas_sync.store import open_store
     from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
@@ -91,7 +92,6 @@ def purge(
     with open_store(settings.database, create=False, adopt=not scheduled) as store:
         if scheduled:
             _skip_if_switched_off(store, as_json=as_json)
-            _skip_if_fresh(store, as_json=as_json)
         lifetime, actor, now = store.lifetime(), runtime.current_user(), datetime.now(UTC)
         confirmed: tuple[str, ...] = ()
         would_go: list[str] = []
@@ -103,7 +103,14 @@ def purge(
             purged = purge_cache(lifetime, options, actor=actor, now=now)
             would_go = [] if as_json else _named(store, purged.removed.skills)
         else:
-            with noted_run(settings.database, "purge", started_by=TIMER if scheduled else actor) as counts:
+            with ExitStack() as stack:
+                if scheduled and not stack.enter_context(
+                    daily_job(settings.database, store, "purge", clock=runtime.RunClock())
+                ):
+                    _skip("fresh", "another host has removed what expired: nothing done", as_json=as_json)
+                counts = stack.enter_context(
+                    noted_run(settings.database, "purge", started_by=TIMER if scheduled else actor)
+                )
                 purged = purge_cache(lifetime, options, actor=actor, now=now)
                 counts.update(purged.counts)
     _report(purged, would_go, dry_run=dry_run, as_json=as_json)
@@ -118,14 +125,6 @@ def _named(store: Store, ids: Sequence[str]) -> list[str]:
 def _confirm(lines: list[str], *, yes: bool, as_json: bool) -> None:
     edits = counted(len(lines), "local edit")
     confirm_loss(lines, what=edits, question="Remove them? The audit log keeps a copy.", yes=yes, as_json=as_json)
-
-
-def _skip_if_fresh(store: Store, *, as_json: bool) -> None:
-    from datetime import UTC, datetime, timedelta
-
-    last = store.runs().last_success_of_fleet("purge")
-    if last is not None and timedelta() <= datetime.now(UTC) - last < timedelta(days=1) / 2:
-        _skip("fresh", "another host has removed what expired: nothing done", as_json=as_json)
 
 
 def _skip_if_switched_off(store: Store, *, as_json: bool) -> None:

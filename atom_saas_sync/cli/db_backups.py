@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +24,9 @@ def backup(
     target: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]", help="The file to write; by default one named by time, in backups/ beside the database."
+            metavar="[FILE]",
+            help="The file to write; by default one named by time, in backups/ beside the database or, for a "
+            "database on a server, in the state directory.",
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
@@ -38,7 +41,7 @@ def backup(
 ) -> None:
     """Write a consistent, verified copy of the database, while others use it."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.cli.session import SCHEDULER_OFF, STOPPED, noted_run
+    from atom_saas_sync.cli.session import SCHEDULER_OFF, STOPPED, daily_job, noted_run
     from atom_saas_sync.model import TIMER
     from atom_saas_sync.store import engine_at
 
@@ -54,8 +57,15 @@ def backup(
     if stopped:
         _skip("stopped", STOPPED, as_json=as_json)
         return
-    with noted_run(settings.database, "backup", started_by=TIMER if scheduled else runtime.current_user()) as counts:
-        written, removed = _write(engine.copies(), target, force=force, keep=keep)
+    copies, started_by = engine.copies(), TIMER if scheduled else runtime.current_user()
+    with ExitStack() as stack:
+        if scheduled and not stack.enter_context(
+            daily_job(settings.database, copies, "backup", clock=runtime.RunClock())
+        ):
+            _skip("fresh", "another host has backed the database up: nothing done", as_json=as_json)
+            return
+        counts = stack.enter_context(noted_run(settings.database, "backup", started_by=started_by))
+        written, removed = _write(copies, target, force=force, keep=keep)
         counts.update(size_bytes=written.stat().st_size, removed=len(removed))
     if as_json:
         print_json(

@@ -53,7 +53,7 @@ class RunSkipped(Exception):
 def session_for(options: GlobalOptions, when: RunContext, kind: str, *, lock: str, dry_run: bool) -> Iterator[Session]:
     """Compose the adapters and take the lock. Raises RunSkipped if nothing is to be run."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.cli.session import AUTO_SYNC_OFF, SCHEDULER_OFF, STOPPED, open_session
+    from atom_saas_sync.cli.session import SCHEDULER_OFF, open_session
     from atom_saas_sync.config import require_token
     from atom_saas_sync.model import TIMER
     from atom_saas_sync.store import open_store
@@ -70,14 +70,8 @@ def session_for(options: GlobalOptions, when: RunContext, kind: str, *, lock: st
             settings = settings.but(database=stack.enter_context(_for_a_dry_run(settings.database)))
         store = stack.enter_context(open_store(settings.database, adopt=not when.scheduled))
         runs = store.runs()
-        if when.scheduled and runs.scheduling_stopped():
-            raise _skip("stopped", STOPPED)
-        if when.scheduled and runs.auto_sync_is_off():
-            raise _skip("scheduler_off", AUTO_SYNC_OFF)
-        if when.scheduled and not _is_due(runs, settings, kind, when.clock.now()):
-            raise RunSkipped("skipped", "not_due")
-        if when.scheduled and _is_fresh(runs, settings, kind, when.clock.now()):
-            raise RunSkipped("skipped", "fresh")
+        if when.scheduled:
+            _skip_unless_due(runs, settings, kind, when.clock.now())
         stack.enter_context(when.clock.caught())
         try:
             session = stack.enter_context(
@@ -96,6 +90,8 @@ def session_for(options: GlobalOptions, when: RunContext, kind: str, *, lock: st
             if when.scheduled and not isinstance(settings.database, Path):  # another host does the work
                 raise RunSkipped("skipped", "fresh") from error
             raise RunSkipped("locked", "locked", error) from error
+        if when.scheduled:
+            _skip_if_fresh(runs, settings, kind, when.clock.now())  # it may have waited for the very host that did it
         yield session
 
 
@@ -111,6 +107,18 @@ def _for_a_dry_run(location: Location) -> Iterator[Location]:
         return
     with temporary_directory() as directory:
         yield engine.scratch_copy(directory)
+
+
+def _skip_unless_due(runs: StoredRuns, settings: Settings, kind: str, now: datetime) -> None:
+    from atom_saas_sync.cli.session import AUTO_SYNC_OFF, STOPPED
+
+    if runs.scheduling_stopped():
+        raise _skip("stopped", STOPPED)
+    if runs.auto_sync_is_off():
+        raise _skip("scheduler_off", AUTO_SYNC_OFF)
+    if not _is_due(runs, settings, kind, now):
+        raise RunSkipped("skipped", "not_due")
+    _skip_if_fresh(runs, settings, kind, now)
 
 
 def _is_due(runs: StoredRuns, settings: Settings, kind: str, now: datetime) -> bool:
@@ -134,12 +142,13 @@ def _is_due(runs: StoredRuns, settings: Settings, kind: str, now: datetime) -> b
     return due
 
 
-def _is_fresh(runs: StoredRuns, settings: Settings, kind: str, now: datetime) -> bool:
-    """Tell whether some host has done this work so recently that the fleet need not do it again."""
+def _skip_if_fresh(runs: StoredRuns, settings: Settings, kind: str, now: datetime) -> None:
+    """Skip what some host has done so recently that the fleet does not need it again."""
     from datetime import timedelta
 
     last = runs.last_success_of_fleet(kind)
-    return last is not None and timedelta() <= now - last < timedelta(minutes=_minutes(settings, kind)) / 2
+    if last is not None and timedelta() <= now - last < timedelta(minutes=_minutes(settings, kind)) / 2:
+        raise RunSkipped("skipped", "fresh")
 
 
 def _minutes(settings: Settings, kind: str) -> int:

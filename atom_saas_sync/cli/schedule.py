@@ -39,6 +39,7 @@ _FIRST_WITH_RESTART_STEPS = 254
 _LEFT_OUT = {
     "ATOM_SAAS_API_TOKEN",
     "ATOM_SAAS_API_TOKEN_FILE",
+    "ATOM_SAAS_DATABASE_PASSWORD_FILE",
     "ATOM_SAAS_DATABASE_URL",
     "ATOM_SYNC_ADMIN_TOKEN",
     "ATOM_SYNC_SYSTEM",
@@ -51,6 +52,7 @@ _SET_BY_NOBODY = {
     "derived from ATOM_SAAS_API_URL",
     "$STATE_DIRECTORY",
     "--system",
+    "system",
 }
 
 
@@ -93,6 +95,7 @@ def systemd(
             changed += [root / _ENVIRONMENT] if written else []
         next_steps = [
             *_steps_to_settings(schedule, root),
+            *_steps_to_password(settings),
             f"`systemctl enable --now {' '.join((*TIMERS, *SERVICES))}`",
             f"`sudo -u atom-sync {_as_typed(schedule)} jobs` shows when they run, `… doctor` what is missing",
         ]
@@ -138,14 +141,21 @@ def _systemd_of_user(options: GlobalOptions, *, install: bool, uninstall: bool, 
     next_steps: list[str] = []
     written: list[str] = []
     if install:
-        token = home / user_units.TOKEN_FILE
+        token, password = home / user_units.TOKEN_FILE, home / user_units.PASSWORD_FILE
         if options.env_file is None:
             path = below / user_units.SETTINGS
             plain = database.replace(HOME, str(home))
-            written = _write_environment(path, settings, token_file=str(token), database=plain, mode=0o600)
+            written = _write_environment(
+                path, settings, token_file=str(token), password_file=str(password), database=plain, mode=0o600
+            )
             changed += [path] if written else []
         next_steps = [
             f"put the token into a file: `install -m 600 /dev/stdin {quote(str(token))}`",
+            *(
+                [f"put the database's password into a file: `install -m 600 /dev/stdin {quote(str(password))}`"]
+                if _has_password(settings)
+                else []
+            ),
             f"`systemctl --user enable --now {' '.join(units)}`",
             "`loginctl enable-linger` keeps them running while you are not logged in",
         ]
@@ -183,6 +193,7 @@ def cron(
             f"and its directory: `install -d -m 2770 -o atom-sync -g atom-sync {STATE_DIRECTORY}`",
             f"create the directory for node_exporter: `install -d -o atom-sync {METRICS_DIRECTORY}`",
             f"put the token into a file: `install -m 600 -o atom-sync /dev/stdin {TOKEN_FILE}`",
+            *_steps_to_password(settings),
             f"check {schedule.settings}, and give it to that user: `chown atom-sync {quote(str(schedule.settings))}`",
             f"`sudo -u atom-sync {_as_typed(schedule)} doctor` shows what is missing",
         ]
@@ -199,6 +210,19 @@ def _steps_to_settings(schedule: Schedule, root: Path) -> list[str]:
         f"put the token into a file: `install -m 600 -o atom-sync /dev/stdin {TOKEN_FILE}`",
         f"check the settings in {schedule.settings}, among them ENABLE_SCHEDULER=true",
     ]
+
+
+def _has_password(settings: Settings) -> bool:
+    """Tell whether the database is on a server that wants a password."""
+    return not isinstance(settings.database, Path) and settings.database.password is not None
+
+
+def _steps_to_password(settings: Settings) -> list[str]:
+    """Return what is left to do for the password of the database's server."""
+    from atom_saas_sync.places import DATABASE_PASSWORD_FILE
+
+    step = f"put the database's password into a file: `install -m 600 -o atom-sync /dev/stdin {DATABASE_PASSWORD_FILE}`"
+    return [step] if _has_password(settings) else []
 
 
 def _settings(options: GlobalOptions) -> Settings:
@@ -238,6 +262,7 @@ def _schedule(
         skills_minutes=settings.sync_interval_minutes,
         ratings_minutes=settings.rating_sync_interval_minutes,
         restart_steps=restart_steps,
+        on_server=not isinstance(settings.database, Path),
     )
 
 
@@ -258,6 +283,9 @@ def _warn_of_hidden_files(schedule: Schedule, settings: Settings) -> None:
         "the CA file": (settings.ca_file, "put it below /etc"),
         "the token file": (settings.token_file, "put the token into /etc/atom-sync/token"),
     }
+    if not isinstance(settings.database, Path):
+        files = {name: settings.database.options.get(name) for name in ("sslrootcert", "sslcert", "sslkey")}
+        needed |= {f"the file of {name}": (path, "put it below /etc") for name, path in files.items() if path}
     for what, (path, cure) in needed.items():
         if path is not None and (is_hidden(str(path)) or is_hidden(os.path.realpath(path))):
             note(f"warning: services cannot see {what} {path}, below a home or temporary directory\n  → {cure}")
@@ -345,13 +373,19 @@ def _make_directory(path: Path) -> None:
 
 
 def _write_environment(
-    path: Path, settings: Settings, *, token_file: str | None = None, database: str | None = None, mode: int = 0o640
+    path: Path,
+    settings: Settings,
+    *,
+    token_file: str | None = None,
+    password_file: str | None = None,
+    database: str | None = None,
+    mode: int = 0o640,
 ) -> list[str]:
     """Write the settings of this call, and return the lines.
 
     None if the file exists: from then on it belongs to the user.
     """
-    from atom_saas_sync.places import TOKEN_FILE
+    from atom_saas_sync.places import DATABASE_PASSWORD_FILE, TOKEN_FILE
 
     if os.path.lexists(path):
         return []
@@ -365,7 +399,9 @@ def _write_environment(
     lines.append(f"ATOM_SAAS_API_TOKEN_FILE={token_file or TOKEN_FILE}")
     is_file = isinstance(settings.database, Path)
     url = f"sqlite:///{database or _database(settings)}" if is_file else str(settings.database)
-    lines.append(f"ATOM_SAAS_DATABASE_URL={url}")
+    lines.append(f"ATOM_SAAS_DATABASE_URL={url}" if is_file else f"ATOM_SAAS_DATABASE_URL='{url}'")
+    if _has_password(settings):
+        lines.append(f"ATOM_SAAS_DATABASE_PASSWORD_FILE={password_file or DATABASE_PASSWORD_FILE}")
     lines.append("ENABLE_SCHEDULER=true")
     _make_directory(path.parent)
     try:

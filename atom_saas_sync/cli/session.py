@@ -109,6 +109,35 @@ def all_runs_locked(database: Lockable, *, command: str, clock: RunClock) -> Ite
 
 
 @contextmanager
+def daily_job(database: Location, lockable: Lockable, kind: str, *, clock: RunClock) -> Iterator[bool]:
+    """Keep other hosts' timers off a daily job during the block; yield whether none of them has done it lately.
+
+    Always true for a file: it belongs to one host.
+    """
+    from datetime import timedelta
+
+    from atom_saas_sync.errors import Locked
+    from atom_saas_sync.store import open_store
+    from atom_saas_sync.times import format_time
+
+    with ExitStack() as stack:
+        if isinstance(database, Path):
+            is_due = True
+        else:
+            command = "cache purge" if kind == "purge" else f"db {kind}"
+            lock = lockable.exclusive(kind, command=command, now=lambda: format_time(clock.now()), sleep=clock.sleep)
+            try:
+                stack.enter_context(lock)
+                with open_store(database, create=False) as store:
+                    last = store.runs().last_success_of_fleet(kind)
+            except Locked:
+                is_due = False
+            else:
+                is_due = last is None or not timedelta() <= clock.now() - last < timedelta(days=1) / 2
+        yield is_due
+
+
+@contextmanager
 def noted_run(database: Location, kind: str, *, started_by: str) -> Iterator[dict[str, int]]:
     """Record the block as a run of that kind, with the counts that it puts into the dictionary.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from atom_saas_sync.config.files import is_missing, read_password_file
 from atom_saas_sync.config.sources import Sources
 from atom_saas_sync.errors import ConfigError
+from atom_saas_sync.places import STATE_DIRECTORY
 
 if TYPE_CHECKING:
     from atom_saas_sync.core.server_address import ServerAddress
@@ -21,15 +22,16 @@ _CREDENTIAL = "atom-sync-database-password"
 
 def find_database(sources: Sources) -> None:
     """Complete the path of the file, or the address of the server."""
+    state = (sources.environ.get("STATE_DIRECTORY") or "").split(":")[0]
     if _NAME not in sources.origins:
-        state = (sources.environ.get("STATE_DIRECTORY") or "").split(":")[0]
         sources.origins[_NAME] = "$STATE_DIRECTORY" if state else "default"
         sources.values[_NAME] = Path(state) / "atom.db" if state else Path("data/atom.db")
     database = sources.values[_NAME]
     if isinstance(database, Path):
         sources.values[_NAME] = sources.absolute(_NAME)
     elif database is not None:
-        _complete(database, sources)
+        beside = Path(state) if state else Path(STATE_DIRECTORY if sources.is_system else sources.directory / "data")
+        _complete(database, sources, backups=beside / "backups")
     if sources.values[_FILE] is not None:
         sources.values[_FILE] = sources.absolute(_FILE)
 
@@ -40,7 +42,7 @@ def find_host(sources: Sources) -> None:
         sources.origins[_HOST], sources.values[_HOST] = "system", os.uname().nodename
 
 
-def _complete(address: ServerAddress, sources: Sources) -> None:
+def _complete(address: ServerAddress, sources: Sources, *, backups: Path) -> None:
     from dataclasses import replace
 
     if address.password is None:
@@ -57,7 +59,8 @@ def _complete(address: ServerAddress, sources: Sources) -> None:
             f"{_NAME}: from {sources.file_name}, but the password is from {origin}; what a .env file in the working "
             "directory says gets only a password from the same file: name the file with --env-file if it is yours"
         )
-    sources.values[_NAME] = replace(address, password=password, this_host=sources.values[_HOST] or "")
+    host = sources.values[_HOST] or ""
+    sources.values[_NAME] = replace(address, password=password, this_host=host, backups=str(backups))
 
 
 def _password(sources: Sources) -> tuple[str | None, str]:
@@ -66,7 +69,7 @@ def _password(sources: Sources) -> tuple[str | None, str]:
     credentials = sources.environ.get("CREDENTIALS_DIRECTORY")
     if path is None and _FILE not in sources.wrong and credentials:
         credential = Path(credentials) / _CREDENTIAL
-        if not is_missing(credential):
+        if not is_missing(credential) and not _is_blank(credential):
             path, sources.values[_FILE], sources.origins[_FILE] = credential, credential, "systemd credential"
     if path is not None:
         try:
@@ -78,3 +81,11 @@ def _password(sources: Sources) -> tuple[str | None, str]:
             sources.warnings.append(f"{path} can be read by others; chmod 600 it")
         return password, sources.origins[_FILE] if sources.origins[_FILE] == sources.file_name else str(path)
     return sources.environ.get("PGPASSWORD") or None, "PGPASSWORD"
+
+
+def _is_blank(credential: Path) -> bool:
+    """Tell whether systemd put nothing there: our units have an empty credential if its file is missing."""
+    try:
+        return credential.read_bytes() in {b"", b"\n"}
+    except OSError:
+        return False  # reported by whoever reads the password

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from atom_saas_sync.core.backups import BACKUPS_KEPT
 from atom_saas_sync.errors import UsageError
-from atom_saas_sync.places import DIGEST_KEY_FILE, SETTINGS, STATE_DIRECTORY, TOKEN_FILE
+from atom_saas_sync.places import DATABASE_PASSWORD_FILE, DIGEST_KEY_FILE, SETTINGS, STATE_DIRECTORY, TOKEN_FILE
 
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9+,./:=@_~-]*")
 
@@ -72,6 +72,13 @@ LimitCORE=0
 _FEWER_CALLS = "SystemCallFilter=~@privileged @resources"
 _FEWER_CALLS_BUT_NICE = "SystemCallFilter=~@privileged"
 _NETWORK = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"
+_ONLINE = "Wants=network-online.target\nAfter=network-online.target\n"
+# Empty without the file: the password may also come from PGPASSFILE, or the server may need none.
+_PASSWORD = f"""\
+# The password for the database's server, likewise.
+LoadCredential=atom-sync-database-password:{DATABASE_PASSWORD_FILE}
+SetCredential=atom-sync-database-password:\\n
+"""
 _NO_NETWORK = "RestrictAddressFamilies=AF_UNIX\nPrivateNetwork=yes\nIPAddressDeny=any"
 
 
@@ -92,6 +99,8 @@ class Schedule(Struct, frozen=True):
     database: str = f"{STATE_DIRECTORY}/atom.db"
     restart_steps: bool = False
     """Whether systemd knows RestartSteps= (254 and later); older ones warn of unknown keys."""
+    on_server: bool = False
+    """Whether the database is on a server, which other hosts use as well."""
 
     def __post_init__(self) -> None:
         for path in (self.executable, self.settings, self.database):
@@ -261,7 +270,7 @@ def _daily(schedule: Schedule, kind: str, what: str, command: str, *, minutes: i
     return f"""
 [Unit]
 Description=atom-sync: {what}
-OnFailure=atom-sync-failed@%N.service
+{_ONLINE if schedule.on_server else ""}OnFailure=atom-sync-failed@%N.service
 
 [Service]
 Type=oneshot
@@ -273,8 +282,13 @@ SuccessExitStatus=4 75 143 SIGTERM
 {_environment(schedule, f"atom-sync-{kind}", "256M")}
 {_HARDENING}
 {_FEWER_CALLS}
-{_NO_NETWORK}
+{_NETWORK if schedule.on_server else _NO_NETWORK}
 """
+
+
+def watch_command(schedule: Schedule) -> str:
+    """Return the arguments of the service: on a server it stands by while the `watch` of another host works."""
+    return "watch --wait" if schedule.on_server else "watch"
 
 
 def _watch(schedule: Schedule) -> str:
@@ -291,7 +305,7 @@ OnFailure=atom-sync-failed@%N.service
 [Service]
 Type=notify
 NotifyAccess=main
-ExecStart={schedule.command} watch
+ExecStart={schedule.command} {watch_command(schedule)}
 ExecReload=/bin/sh -c 'kill -HUP $MAINPID'
 TimeoutStartSec=2min
 TimeoutStopSec=30
@@ -367,7 +381,7 @@ LoadCredential=atom-saas-token:{TOKEN_FILE}
 SetCredential=atom-saas-token:\\n
 # A key for the digests is named in the settings (ATOM_SYNC_DIGEST_KEY_FILE), or is a credential atom-sync-digest-key,
 # from LoadCredential= or LoadCredentialEncrypted= in a drop-in of atom-sync-.service.
-SyslogIdentifier={identifier}
+{_PASSWORD if schedule.on_server else ""}SyslogIdentifier={identifier}
 # More than the largest allowed responses can make it use (docs/SECURITY.md).
 MemoryMax={memory}
 """
@@ -407,6 +421,7 @@ d /etc/atom-sync 0750 root atom-sync
 z {SETTINGS} 0600 atom-sync atom-sync
 z {TOKEN_FILE} 0600 atom-sync atom-sync
 z {DIGEST_KEY_FILE} 0600 atom-sync atom-sync
+z {DATABASE_PASSWORD_FILE} 0600 atom-sync atom-sync
 d {STATE_DIRECTORY} 2770 atom-sync atom-sync
 z {STATE_DIRECTORY}/atom.db 0660 atom-sync atom-sync
 z {STATE_DIRECTORY}/atom.db-* 0660 atom-sync atom-sync

@@ -45,6 +45,8 @@ class ServerAddress:
     """What the server's list of sessions calls this one, if the URL does not say it."""
     this_host: str = field(default="", repr=False, compare=False)
     """What this host is called among those that share the database; empty for the system's own name."""
+    backups: str = field(default="", repr=False, compare=False)
+    """The directory on this host for backups without a name."""
 
     @property
     def is_local(self) -> bool:

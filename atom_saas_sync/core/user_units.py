@@ -6,8 +6,10 @@ user's manager cannot create namespaces or drop capabilities.
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
+
 from atom_saas_sync.core.backups import BACKUPS_KEPT
-from atom_saas_sync.core.schedule_files import MARK, Schedule, daily_timer, poll_timer
+from atom_saas_sync.core.schedule_files import MARK, Schedule, daily_timer, poll_timer, watch_command
 
 SERVICES = ("atom-sync-watch.service",)
 
@@ -16,6 +18,7 @@ DIRECTORY = ".config/systemd/user"
 
 SETTINGS = ".config/atom-sync/atom-sync.env"
 TOKEN_FILE = ".config/atom-sync/token"  # noqa: S105 - where it is, not what it is
+PASSWORD_FILE = ".config/atom-sync/database-password"  # noqa: S105 - where it is, not what it is
 DATABASE = ".local/share/atom-sync/atom.db"
 
 _MARK = f"{MARK} systemd --user --install`, which replaces it; put your own changes in drop-ins.\n"
@@ -60,7 +63,12 @@ def _poll(kind: str, minutes: int) -> str:
 
 
 def _command(schedule: Schedule) -> str:
-    return f"{schedule.command} --database {schedule.database}"
+    return schedule.command if schedule.on_server else f"{schedule.command} --database {schedule.database}"
+
+
+def _state(schedule: Schedule) -> str:
+    """Return the setting for where backups of a database on a server are kept."""
+    return f"Environment=STATE_DIRECTORY={PurePosixPath(schedule.database).parent}\n" if schedule.on_server else ""
 
 
 def _job(schedule: Schedule, kind: str, what: str, command: str, minutes: int) -> str:
@@ -75,7 +83,7 @@ Nice=10
 # The program ends on its own; this is for one that hangs.
 TimeoutStartSec={minutes + 2}min
 SuccessExitStatus=4 75 143 SIGTERM
-SyslogIdentifier=atom-sync-{kind}
+{_state(schedule)}SyslogIdentifier=atom-sync-{kind}
 {_HARDENING}
 """
 
@@ -90,7 +98,7 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 NotifyAccess=main
-ExecStart={_command(schedule)} watch
+ExecStart={_command(schedule)} {watch_command(schedule)}
 ExecReload=/bin/sh -c 'kill -HUP $MAINPID'
 TimeoutStartSec=2min
 TimeoutStopSec=30
@@ -101,7 +109,7 @@ RestartSec=10
 RestartPreventExitStatus=77 78
 SuccessExitStatus=75 143
 RestartForceExitStatus=75
-SyslogIdentifier=atom-sync-watch
+{_state(schedule)}SyslogIdentifier=atom-sync-watch
 {_HARDENING}
 
 [Install]

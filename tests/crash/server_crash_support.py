@@ -93,7 +93,7 @@ class ServerTrials:
     def complete(self) -> None:
         """Run the work once more; then everything is what the marketplace has, but for local edits."""
         self.run("sync", "ratings", may_be_partial=True)  # a skill that was rated may have been deleted since
-        self.run("sync", "skills", "--strategy", "remote_wins", **PAGE)
+        self.run("sync", "skills", "--strategy", "remote_wins")
         self.run("conflicts", "resolve", "--all", "--strategy", "remote_wins")
         rows = self.sql(
             "SELECT skill_id, coalesce(b.data, c.skill_data) FROM skill_base AS b "
@@ -102,9 +102,9 @@ class ServerTrials:
         assert {skill_id: json.loads(str(text)) for skill_id, text in rows} == self.machine.listed()
         self.check("completed")
 
-    def run(self, *arguments: str, may_be_partial: bool = False, **variables: str) -> None:
+    def run(self, *arguments: str, may_be_partial: bool = False) -> None:
         """Run a command that must succeed."""
-        ended = self.machine.command(*arguments, ATOM_SAAS_DATABASE_URL=self.url, **LIMITS, **variables)
+        ended = self.machine.command(*arguments, ATOM_SAAS_DATABASE_URL=self.url, **LIMITS, **PAGE)
         assert ended.returncode in {0, int(may_be_partial)}, ended.stdout + ended.stderr
 
     def sql(self, statement: str, *values: object) -> list[tuple[object, ...]]:

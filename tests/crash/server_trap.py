@@ -1,9 +1,9 @@
 """Executed before a command, this ends its process, or its session on the server, at a chosen statement.
 
-A point is the moment before or after a statement. Each point that is reached is appended to the file CRASH_TRACE. What
-happens at the point number CRASH_AT, CRASH_HOW says: `client` kills the process, `session` lets the server end the
-session, `backend` kills the server's process (the server then restarts), and `stop` stops the process until somebody
-lets it continue. Nothing of this is in the product.
+A point is the moment before or after a statement. Each point that is reached is appended to the file CRASH_TRACE; those
+whose names begin with CRASH_POINT are counted. What happens at number CRASH_AT, CRASH_HOW says: `client` kills the
+process, `session` lets the server end the session, `backend` kills the server's process (the server then restarts), and
+`stop` stops the process until somebody lets it continue. Nothing of this is in the product.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SIGNALS = {
 }
 
 
-def _set(trace: str, die_at: int, how: str) -> None:
+def _set(trace: str, counted: str, die_at: int, how: str) -> None:
     import psycopg
 
     turn = threading.Lock()
@@ -31,9 +31,9 @@ def _set(trace: str, die_at: int, how: str) -> None:
     def point(name: str, connection: Any) -> None:
         nonlocal reached
         with turn:
-            reached += 1
+            reached += name.startswith(counted)
             os.write(file, f"{name}\n".encode())
-            if reached == die_at:
+            if reached == die_at and name.startswith(counted):
                 victim = connection.info.backend_pid if how in {"session", "backend"} else os.getpid()
                 os.kill(victim, _SIGNALS[how])
 
@@ -50,4 +50,9 @@ def _set(trace: str, die_at: int, how: str) -> None:
 
 
 if "CRASH_TRACE" in os.environ:
-    _set(os.environ["CRASH_TRACE"], int(os.environ.get("CRASH_AT", "0")), os.environ.get("CRASH_HOW", "client"))
+    _set(
+        os.environ["CRASH_TRACE"],
+        os.environ.get("CRASH_POINT", ""),
+        int(os.environ.get("CRASH_AT", "0")),
+        os.environ.get("CRASH_HOW", "client"),
+    )

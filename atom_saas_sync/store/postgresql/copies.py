@@ -6,6 +6,7 @@ A restore replaces all rows in one transaction, so views, privileges and other c
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -15,8 +16,9 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from atom_saas_sync.core.backups import backup_name, surplus
 from atom_saas_sync.core.local_work import NO_WORK, LocalWork
-from atom_saas_sync.core.server_address import ServerAddress
+from atom_saas_sync.core.server_address import SCHEMA, ServerAddress
 from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.errors import DatabaseError, UsageError
 from atom_saas_sync.model.upkeep import Restored
@@ -35,6 +37,7 @@ from atom_saas_sync.times import format_time
 from atom_saas_sync.unfinished import create_beside, flush
 
 _VERSION_UNIT = 10_000
+_SUFFIX = ".dump"
 # Not restored: the locks of this run, and the revision, which is the same.
 _KEPT = {"run_lock", "schema_migration"}
 
@@ -95,11 +98,25 @@ class Copies:
                 hint="it was not kept; may this role read all tables?",
             )
 
-    def back_up_and_tidy(self, *, keep: int | None, now: datetime) -> tuple[Path, list[Path]]:  # noqa: ARG002 - there is no directory
-        """Refuse: there is no directory beside a server."""
-        raise UsageError(
-            "a database on a server has no directory for its backups", hint="name a file: `atom-sync db backup FILE`"
-        )
+    def back_up_and_tidy(self, *, keep: int | None, now: datetime) -> tuple[Path, list[Path]]:
+        """Write a backup into this host's directory for them, and remove the oldest there."""
+        directory, name = Path(self._address.backups), _stem(self._address)
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            target = directory / backup_name(name, now, (each.name for each in directory.iterdir()), suffix=_SUFFIX)
+            self.back_up(target, force=False)
+            if keep is None:
+                return target, []
+            there = [each.name for each in directory.iterdir() if each.is_file() and not each.is_symlink()]
+            old = surplus(name, there, newest=target.name, keep=keep, suffix=_SUFFIX)
+            for each in old:
+                (directory / each).unlink(missing_ok=True)  # another run may have removed it
+        except OSError as error:
+            raise DatabaseError(
+                f"cannot write backups to {directory}: {error.strerror}",
+                hint="name a file: `atom-sync db backup FILE`; or let STATE_DIRECTORY name a directory of this user's",
+            ) from error
+        return target, [directory / each for each in old]
 
     def read_backup(self, file: Path) -> tuple[str, str | None, LocalWork]:
         """Return a backup's revision, its marketplace and the work in it."""
@@ -253,6 +270,12 @@ def _keep_fact(connection: psycopg.Connection[Row], name: str, value: str | None
         connection.execute(
             "INSERT INTO fact (name, value, updated_at) VALUES (%s, %s, %s)", (name, value, now.replace(microsecond=0))
         )
+
+
+def _stem(address: ServerAddress) -> str:
+    """Return what names of backups begin with: the database, and its schema if that is not the usual one."""
+    name = re.sub(r"[^\w-]", "_", address.database or "atom")
+    return name if address.schema == SCHEMA else f"{name}-{address.schema}"
 
 
 def _refuse_target(target: Path, *, force: bool) -> None:

@@ -12,6 +12,7 @@ import pytest
 from postgres_support import binaries
 from server_support import NOON, nothing
 
+from atom_saas_sync.core.server_address import read_server_address
 from atom_saas_sync.errors import ConfigError, DatabaseError, UsageError
 from atom_saas_sync.store.postgresql import dumps, schema
 from atom_saas_sync.store.postgresql.copies import Copies
@@ -105,7 +106,7 @@ def test_a_file_that_is_cut_off_changes_nothing(copies: Copies, db: Database, tm
         assert content(db) == before
 
 
-def test_invalid_targets(copies: Copies, tmp_path: Path) -> None:
+def test_invalid_targets(copies: Copies, database_url: str, tmp_path: Path) -> None:
     (tmp_path / "there").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "there")
     for name, said in (("there", "exists"), ("link", "symbolic link"), (".", "is a directory")):
@@ -114,8 +115,9 @@ def test_invalid_targets(copies: Copies, tmp_path: Path) -> None:
     with pytest.raises(DatabaseError, match="No such file or directory"):
         copies.back_up(tmp_path / "missing" / "x", force=False)
     copies.back_up(tmp_path / "there", force=True)
-    with pytest.raises(UsageError, match="has no directory for its backups"):
-        copies.back_up_and_tidy(keep=None, now=NOW)
+    address = replace(read_server_address(database_url), backups=str(tmp_path / "there" / "backups"))
+    with pytest.raises(DatabaseError, match="cannot write backups to"):
+        Copies(address).back_up_and_tidy(keep=None, now=NOW)
     with pytest.raises(DatabaseError, match="there is no file"):
         copies.read_backup(tmp_path / "nowhere")
 

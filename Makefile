@@ -95,6 +95,7 @@ audit: $(READY)
 LOCK := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock'
 lock: .venv-lock/.ready
 	$(LOCK) --upgrade pyproject.toml --output-file requirements.lock
+	$(LOCK) --constraints requirements.lock --extra postgresql pyproject.toml --output-file requirements-postgresql.lock
 	$(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')" | $(LOCK) --upgrade - --output-file requirements-build.lock
 
 # The wheel, and a software bill of materials (CycloneDX) of an environment created from the lock file.

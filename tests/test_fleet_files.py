@@ -1,4 +1,4 @@
-"""The files for several hosts on one server fit the program: commands, settings, secrets, the way out. No cluster runs."""
+"""The files for several hosts on one server fit the program: commands, settings, secrets, the way out."""
 
 from __future__ import annotations
 

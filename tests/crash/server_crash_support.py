@@ -19,6 +19,7 @@ from conftest import Machine, wait_until
 from crash_support import LIMITS, PAGE
 from database_rules import check_ratings, check_rules, counters
 from loaded_command import Forked, start_command
+from machine_databases import FileDatabase
 from server_support import opened
 
 from atom_saas_sync.core.server_address import read_server_address
@@ -165,7 +166,8 @@ def broken_rules(url: str, before: Counter[str]) -> tuple[list[str], Counter[str
         path.write_bytes(_empty_file())
         with open_store(path) as copy:
             copy_database(store, copy)
-        return wrong + check_rules(path, before=before), counters(path)
+        file = FileDatabase(path)
+        return wrong + check_rules(file, before=before), counters(file)
 
 
 @functools.cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -70,8 +69,7 @@ def purge(
 ) -> None:
     """Remove expired entries. Local edits stay, and so does everything while the marketplace cannot be reached."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.cli.session import SCHEDULER_OFF, daily_job, noted_run
-    from atom_saas_sync.model import TIMER
+    from atom_saas_sync.cli.session import SCHEDULER_OFF, daily_run
     from atom_saas_sync.store import open_store
     from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
 
@@ -103,14 +101,9 @@ def purge(
             purged = purge_cache(lifetime, options, actor=actor, now=now)
             would_go = [] if as_json else _named(store, purged.removed.skills)
         else:
-            with ExitStack() as stack:
-                if scheduled and not stack.enter_context(
-                    daily_job(settings.database, store, "purge", clock=runtime.RunClock())
-                ):
+            with daily_run(settings.database, store, "purge", scheduled=scheduled, actor=actor) as counts:
+                if counts is None:
                     _skip("fresh", "another host has removed what expired: nothing done", as_json=as_json)
-                counts = stack.enter_context(
-                    noted_run(settings.database, "purge", started_by=TIMER if scheduled else actor)
-                )
                 purged = purge_cache(lifetime, options, actor=actor, now=now)
                 counts.update(purged.counts)
     _report(purged, would_go, dry_run=dry_run, as_json=as_json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,8 +40,7 @@ def backup(
 ) -> None:
     """Write a consistent, verified copy of the database, while others use it."""
     from atom_saas_sync.cli import runtime
-    from atom_saas_sync.cli.session import SCHEDULER_OFF, STOPPED, daily_job, noted_run
-    from atom_saas_sync.model import TIMER
+    from atom_saas_sync.cli.session import SCHEDULER_OFF, STOPPED, daily_run
     from atom_saas_sync.store import engine_at
 
     if keep is not None and target is not None:
@@ -57,14 +55,11 @@ def backup(
     if stopped:
         _skip("stopped", STOPPED, as_json=as_json)
         return
-    copies, started_by = engine.copies(), TIMER if scheduled else runtime.current_user()
-    with ExitStack() as stack:
-        if scheduled and not stack.enter_context(
-            daily_job(settings.database, copies, "backup", clock=runtime.RunClock())
-        ):
+    copies, actor = engine.copies(), runtime.current_user()
+    with daily_run(settings.database, copies, "backup", scheduled=scheduled, actor=actor) as counts:
+        if counts is None:
             _skip("fresh", "another host has backed the database up: nothing done", as_json=as_json)
             return
-        counts = stack.enter_context(noted_run(settings.database, "backup", started_by=started_by))
         written, removed = _write(copies, target, force=force, keep=keep)
         counts.update(size_bytes=written.stat().st_size, removed=len(removed))
     if as_json:

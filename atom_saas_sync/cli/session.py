@@ -109,32 +109,43 @@ def all_runs_locked(database: Lockable, *, command: str, clock: RunClock) -> Ite
 
 
 @contextmanager
-def daily_job(database: Location, lockable: Lockable, kind: str, *, clock: RunClock) -> Iterator[bool]:
-    """Keep other hosts' timers off a daily job during the block; yield whether none of them has done it lately.
+def daily_run(
+    database: Location, lockable: Lockable, kind: str, *, scheduled: bool, actor: str
+) -> Iterator[dict[str, int] | None]:
+    """Record the block as a run, as `noted_run` does; None if another host's timer does the same or has done it lately.
 
-    Always true for a file: it belongs to one host.
+    A file belongs to one host.
     """
-    from datetime import timedelta
+    from atom_saas_sync.model import TIMER
+
+    with ExitStack() as stack:
+        if scheduled and not isinstance(database, Path) and not stack.enter_context(_turn(database, lockable, kind)):
+            yield None
+            return
+        yield stack.enter_context(noted_run(database, kind, started_by=TIMER if scheduled else actor))
+
+
+@contextmanager
+def _turn(database: Location, lockable: Lockable, kind: str) -> Iterator[bool]:
+    """Keep other hosts' timers off during the block; yield whether none of them has done this within half a day."""
+    from datetime import UTC, datetime, timedelta
+    from time import sleep
 
     from atom_saas_sync.errors import Locked
     from atom_saas_sync.store import open_store
     from atom_saas_sync.times import format_time
 
     with ExitStack() as stack:
-        if isinstance(database, Path):
-            is_due = True
-        else:
-            command = "cache purge" if kind == "purge" else f"db {kind}"
-            lock = lockable.exclusive(kind, command=command, now=lambda: format_time(clock.now()), sleep=clock.sleep)
-            try:
-                stack.enter_context(lock)
-                with open_store(database, create=False) as store:
-                    last = store.runs().last_success_of_fleet(kind)
-            except Locked:
-                is_due = False
-            else:
-                is_due = last is None or not timedelta() <= clock.now() - last < timedelta(days=1) / 2
-        yield is_due
+        try:
+            stack.enter_context(
+                lockable.exclusive(kind, command=kind, now=lambda: format_time(datetime.now(UTC)), sleep=sleep)
+            )
+        except Locked:
+            yield False
+            return
+        with open_store(database, create=False) as store:
+            last = store.runs().last_success_of_fleet(kind)
+        yield last is None or not timedelta() <= datetime.now(UTC) - last < timedelta(days=1) / 2
 
 
 @contextmanager

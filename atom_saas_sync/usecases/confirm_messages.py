@@ -15,6 +15,7 @@ from atom_saas_sync.errors import BadResponse
 from atom_saas_sync.model import Action, InvalidItem, Outcome, SkillVersion, Strategy
 from atom_saas_sync.usecases.ask_for_skills import ask_for_skills
 from atom_saas_sync.usecases.follow_events import Brake
+from atom_saas_sync.usecases.gate.loading import renewed
 
 if TYPE_CHECKING:
     from atom_saas_sync.usecases.ports import Clock, ConfirmBatch, Marketplace, StoredConfirmations
@@ -52,7 +53,7 @@ def confirm_messages(
             if skill_id in batch.changed_by_events_since(asked_at, now=now):
                 continue
             brake = Brake(batch, max_delete, now)
-            action = _plan(batch, current, skill_id, found, strategy, now)
+            action = _plan(batch, renewed(current, batch.gate), skill_id, found, strategy, now)
             if action is None or (action.outcome is Outcome.DELETED and not brake.admits()):
                 continue
             batch.apply([action], now)

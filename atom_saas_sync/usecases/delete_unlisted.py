@@ -89,7 +89,7 @@ class Deletions:
 
     def _plan_deletions(self, skill_ids: Sequence[str]) -> None:
         with self._catalogue.batch(write=False) as batch:
-            planned = self._planner.withdrawn(batch, skill_ids)
+            planned = self._planner.withdrawn(batch, skill_ids, self._clock.now())
         self._tally.took(planned)
 
     def _confirm_deletion(self, skill_id: str, found: SkillVersion | InvalidItem | None, asked_at: datetime) -> None:
@@ -102,7 +102,7 @@ class Deletions:
             if skill_id in batch.changed_by_events_since(asked_at, now=self._clock.now()):
                 return
             if found is None:
-                planned = self._planner.withdrawn(batch, [skill_id])
+                planned = self._planner.withdrawn(batch, [skill_id], self._clock.now())
             elif found.skill_id == skill_id:
                 planned = self._planner.listed(batch, known, {skill_id: found}, self._clock.now()) if known else []
             else:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from atom_saas_sync.characters import short_id
 from atom_saas_sync.core.canonical import canonical, decode_object
 from atom_saas_sync.core.deletions import MaxDelete
@@ -48,6 +50,7 @@ class EventFollower:
         self.strategy: Strategy = strategy
         self._max_delete = max_delete
         self._gate = gate
+        self._newest_revocation = 0
         self._lines = _Lines()
         self.unconfirmed: dict[str, None] = {}
         """The skills, in order, whose messages must be confirmed by the marketplace."""
@@ -58,9 +61,8 @@ class EventFollower:
         done: list[tuple[Message, Action]] = []
         categories: list[str] = []
         gate = None if self._gate is None else self._gate(now)
-        if gate is not None and gate.idle:
-            gate = None
         with self._store.batch() as batch:
+            gate = None if gate is None else self._in_force(batch, gate)
             brake = Brake(batch, self._max_delete, now)
             for group in _groups(messages):
                 if group[0].type == CATEGORY_UPDATE:
@@ -74,6 +76,17 @@ class EventFollower:
             outcomes["category", "updated"] += len(categories)
             batch.count(Counter(message.type for message in messages), outcomes, now)
         self._lines.tell(done, categories, brake)
+
+    def _in_force(self, batch: EventBatch, gate: Gate) -> Gate | None:
+        """Return the gate in this transaction, which knows later decisions; None if it admits everything."""
+        anything, newest = batch.gate_standing()
+        if newest != self._newest_revocation:
+            from atom_saas_sync.usecases.gate.loading import renewed
+
+            gate, self._newest_revocation = renewed(gate, batch.gate), newest
+        if anything and not gate.anything_stored:
+            gate = replace(gate, anything_stored=True)
+        return None if gate.idle else gate
 
     def take_unconfirmed(self, number: int) -> list[str]:
         """Remove and return at most this many skills that must be fetched from the marketplace."""

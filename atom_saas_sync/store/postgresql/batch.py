@@ -30,7 +30,10 @@ STANDING = f"""
     SELECT EXISTS (SELECT FROM deleted_edit WHERE data IS NOT NULL) AS deleted_edits,
         EXISTS (SELECT FROM conflict_log WHERE {resolutions.UNAPPLIED}) AS resolutions,
         EXISTS (SELECT FROM skill_seen) AS seen,
-        (SELECT extract(epoch FROM max(applied_at))::float8 FROM last_message) AS last_message
+        (SELECT extract(epoch FROM max(applied_at))::float8 FROM last_message) AS last_message,
+        EXISTS (SELECT FROM skill_offer) OR EXISTS (SELECT FROM gate_decision)
+            OR EXISTS (SELECT FROM gate_pin) OR EXISTS (SELECT FROM gate_quarantine) AS gate,
+        (SELECT coalesce(max(id), 0) FROM gate_revocation) AS newest_revocation
 """  # noqa: S608 - constants
 """SQL for rare states; most transactions find none and save the detailed queries."""
 
@@ -116,6 +119,10 @@ class Batch:
     def forget_deleted_edits(self, skill_id: str) -> None:
         """Mark the deleted edits of a skill as seen."""
         self._connection.execute("DELETE FROM deleted_edit WHERE skill_id = %s AND data IS NULL", (skill_id,))
+
+    def gate_standing(self) -> tuple[bool, int]:
+        """Return whether the gate has anything to look at, and the id of the newest revocation, 0 without any."""
+        return self._standing["gate"], self._standing["newest_revocation"]
 
     def seen_otherwise(self, versions: Iterable[SkillVersion]) -> set[str]:
         """Return the skills whose version was also seen with another exec digest, not counting their bases."""

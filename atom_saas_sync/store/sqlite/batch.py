@@ -28,6 +28,13 @@ _COUNTED = {Outcome.ADDED, Outcome.UPDATED, Outcome.DELETED}
 _CLOCK_STEPS = timedelta(minutes=1)  # for a correct clock
 
 
+_GATE_STANDING = """
+    SELECT EXISTS (SELECT 1 FROM skill_offer) OR EXISTS (SELECT 1 FROM gate_decision)
+        OR EXISTS (SELECT 1 FROM gate_pin) OR EXISTS (SELECT 1 FROM gate_quarantine),
+        (SELECT coalesce(max(id), 0) FROM gate_revocation)
+"""
+
+
 class Batch:
     """One transaction: reads the state of skills, and applies what was planned for them."""
 
@@ -96,6 +103,11 @@ class Batch:
     def forget_deleted_edits(self, skill_id: str) -> None:
         """Mark the deleted edits of a skill, which are in the history by now, as seen."""
         self._connection.execute("DELETE FROM deleted_edit WHERE skill_id = ? AND data IS NULL", (skill_id,))
+
+    def gate_standing(self) -> tuple[bool, int]:
+        """Return whether the gate has anything to look at, and the id of the newest revocation, 0 without any."""
+        row = self._connection.execute(_GATE_STANDING).fetchone()
+        return bool(row[0]), row[1]
 
     def seen_otherwise(self, versions: Iterable[SkillVersion]) -> set[str]:
         """Return the skills whose version was seen with another exec digest, not counting their bases."""

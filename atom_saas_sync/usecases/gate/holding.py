@@ -23,6 +23,7 @@ from atom_saas_sync.core.plan.offered import (
 from atom_saas_sync.errors import Ambiguous, NotFound, UsageError
 from atom_saas_sync.model import SkillState, SkillVersion
 from atom_saas_sync.usecases.gate.desk import GateDesk, is_digest, put_on_the_desk, served_of, strict_gate
+from atom_saas_sync.usecases.gate.loading import renewed
 from atom_saas_sync.usecases.gate.local import take_out_revoked
 from atom_saas_sync.usecases.gate.passes import enforce, judge_offers
 from atom_saas_sync.usecases.gate.reports import CHANGED, Decided, Done, Quarantining, Refused
@@ -49,6 +50,7 @@ def add_pin(desk: GateDesk, text: str, *, note: str | None, actor: str, now: dat
     skill_id, wanted = split_at_last(text)
     with desk.store.deciding() as batch:
         take_out_revoked(batch, now)
+        gate = renewed(gate, batch.gate)
         if wanted is not None and _is_known(batch, text):
             skill_id, wanted = text, None
         found = put_on_the_desk(batch, [skill_id])
@@ -246,6 +248,7 @@ def release(desk: GateDesk, skill_ids: Sequence[str], *, actor: str, now: dateti
     refused: list[Refused] = []
     with desk.store.deciding() as batch:
         take_out_revoked(batch, now)
+        gate = renewed(gate, batch.gate)
         known, there = batch.known(ids), batch.gate.quarantined(ids)
         actions = []
         for skill_id in ids:

@@ -19,6 +19,7 @@ from atom_saas_sync.errors import ConfigError, UsageError
 from atom_saas_sync.times import CLOCK_TOLERANCE
 
 if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports import GateBatch
     from atom_saas_sync.usecases.ports.gate_desk import GateStore
     from atom_saas_sync.usecases.ports.gate_edges import GateFiles
 
@@ -133,6 +134,17 @@ def with_clock(gate: Gate, marks: Marks, now: datetime, skew_seconds: float | No
     went_back = marks.clock is not None and now < marks.clock
     is_off = skew_seconds is not None and abs(skew_seconds) > CLOCK_TOLERANCE.total_seconds()
     return replace(gate, clock_trusted=not (went_back or is_off))
+
+
+def renewed(gate: Gate, stored: GateBatch) -> Gate:
+    """Return the gate with the revocations that were added since it was loaded; call it in the transaction."""
+    known = {_key(each) for each in gate.revocations.entries}
+    added = tuple(each for each in stored.revocations().entries if _key(each) not in known)
+    return replace(gate, revocations=Revocations((*gate.revocations.entries, *added))) if added else gate
+
+
+def _key(entry: Revocation) -> tuple[object, ...]:
+    return entry.skill_id, entry.version, entry.digest, entry.publisher
 
 
 def adopting(loaded: LoadedGate, person: str) -> Gate:

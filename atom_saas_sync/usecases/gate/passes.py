@@ -12,6 +12,7 @@ from atom_saas_sync.core.gate.types import Gate
 from atom_saas_sync.core.plan.offered import plan_offered
 from atom_saas_sync.core.plan.steps import DECIDED
 from atom_saas_sync.model import Action, Strategy
+from atom_saas_sync.usecases.gate.loading import renewed
 from atom_saas_sync.usecases.gate.local import POLICY, take_out
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def judge_offers(
     batch: DecidingBatch, skill_ids: Sequence[str], gate: Gate, strategy: Strategy, now: datetime
 ) -> list[Action]:
     """Return the actions for the current verdicts; none for offers whose verdict is unchanged."""
+    gate = renewed(gate, batch.gate)  # a scan may have taken minutes since it was loaded
     offers = batch.gate.offers(skill_ids)
     versions = [version for each in offers.values() if (version := stored_version(each.skill_id, each.text))]
     known, evidence = batch.known(offers), batch.gate.evidence(versions)

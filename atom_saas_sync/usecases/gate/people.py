@@ -25,6 +25,7 @@ from atom_saas_sync.usecases.gate.holding import (
     remove_pin,
     remove_revocation,
 )
+from atom_saas_sync.usecases.gate.loading import renewed
 from atom_saas_sync.usecases.gate.local import take_out_revoked
 from atom_saas_sync.usecases.gate.reports import CHANGED, NOT_WAITING, Decided, Done, Refused, Target
 from atom_saas_sync.usecases.gate.scanning import rescan
@@ -78,6 +79,7 @@ def _decide(
     refused: dict[str, Refused] = {}
     with desk.store.deciding() as batch:
         take_out_revoked(batch, now)
+        gate = renewed(gate, batch.gate)
         found = put_on_the_desk(batch, [target.skill_id for target in targets])
         actions, decisions = [], []
         for target in dict.fromkeys(targets):

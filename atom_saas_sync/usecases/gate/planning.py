@@ -35,7 +35,7 @@ class Planner:
         now: datetime,
     ) -> list[Action]:
         """Plan for versions that the marketplace lists; `known` is the stored state of the skills."""
-        gate, strategy = self._gate_for(now), self._strategy
+        gate, strategy = self._gate_for(batch, now), self._strategy
         if gate is None:
             from atom_saas_sync.core.gate.admission import unjudged
             from atom_saas_sync.core.plan import plan_listed
@@ -52,11 +52,11 @@ class Planner:
             plan_offered(known.get(name), remote, evidence[name], gate, strategy, now) for name, remote in shown.items()
         ]
 
-    def withdrawn(self, batch: SkillBatch, skill_ids: Iterable[str]) -> list[Action]:
+    def withdrawn(self, batch: SkillBatch, skill_ids: Iterable[str], now: datetime) -> list[Action]:
         """Plan for skills whose deletion the marketplace has confirmed."""
         ids = list(skill_ids)
         known = batch.known(ids)
-        if self._gate is None or self._gate.idle:
+        if self._gate_for(batch, now) is None:
             from atom_saas_sync.core.plan import plan_deleted
 
             plans = [plan_deleted(each, self._strategy) for each in known.values()]
@@ -92,7 +92,7 @@ class Planner:
         Skills that were revoked or rejected since, are in quarantine, pinned to another version or missing in the lock
         file are left alone. So are conflicts whose other side was never seen here: another program wrote that text.
         """
-        gate = self._gate_for(now)
+        gate = self._gate_for(batch, now)
         if gate is None and all(each.waiting is None for each in known.values()):
             return list(known.values())
         from atom_saas_sync.core.plan.sides import Sides
@@ -114,8 +114,6 @@ class Planner:
             or (name in seen and judge(gate, None, versions[name], evidence[name], now).kind == "admit")
         ]
 
-    def _gate_for(self, now: datetime) -> Gate | None:
-        """Return the gate; None if it admits everything."""
-        if self._gate is None or self._gate.idle:
-            return None
-        return self._gate.gate(now, self._statistics.clock_skew_seconds)
+    def _gate_for(self, batch: SkillBatch, now: datetime) -> Gate | None:
+        """Return the gate in this transaction; None if it admits everything."""
+        return None if self._gate is None else self._gate.gate_in(batch, now, self._statistics.clock_skew_seconds)

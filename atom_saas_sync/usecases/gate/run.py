@@ -18,6 +18,7 @@ from atom_saas_sync.usecases.gate import loading
 
 if TYPE_CHECKING:
     from atom_saas_sync.usecases.gate.desk import GateDesk
+    from atom_saas_sync.usecases.ports import SkillBatch
     from atom_saas_sync.usecases.run_tally import RunTally
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class RunGate:
         gate = self._loaded.gate
         self._gate = gate if adopting is None else loading.adopting(self._loaded, adopting)
         self._since: datetime | None = None
+        self._newest_revocation = 0
         self.clock_is_wrong = False
 
     @property
@@ -68,10 +70,19 @@ class RunGate:
         everything = self._loaded.marks.judged != self._gate.fingerprint
         return enforce_in(self._desk.store, self._gate, now, everything=everything)
 
-    def gate(self, now: datetime, skew_seconds: float | None) -> Gate:
-        """Return the gate at the current time; `skew_seconds` is how far the marketplace's clock is ahead of ours."""
-        if self._gate.idle:
-            return self._gate
+    def gate_in(self, batch: SkillBatch, now: datetime, skew_seconds: float | None) -> Gate | None:
+        """Return the gate in this transaction, None if it admits everything.
+
+        What users have decided or revoked since the run began counts. `skew_seconds` is how far the marketplace's clock
+        is ahead of ours.
+        """
+        anything, newest = batch.gate_standing()
+        if newest != self._newest_revocation:
+            self._gate, self._newest_revocation = loading.renewed(self._gate, batch.gate), newest
+        if anything and not self._gate.anything_stored:
+            self._gate = replace(self._gate, anything_stored=True)
+        if self.idle:
+            return None
         gate = self._with_clock(now, skew_seconds)
         return replace(gate, abnormal=True, parking=True, since=self._since) if self.parks else gate
 

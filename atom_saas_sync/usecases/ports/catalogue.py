@@ -30,6 +30,12 @@ class SkillBatch(KnownSkills, Protocol):
     def gate(self) -> GateBatch:
         """Return the gate's verbs in this transaction."""
 
+    def gate_standing(self) -> tuple[bool, int]:
+        """Return whether an offer, decision, pin or quarantine entry is stored, and the newest revocation's id, or 0.
+
+        If there is neither, a gate that admitted everything before the transaction still does.
+        """
+
     def seen_otherwise(self, versions: Iterable[SkillVersion]) -> set[str]:
         """Return the skills whose version number was sent before with different executable content.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +25,7 @@ from atom_saas_sync.core.gate.types import (
 )
 from atom_saas_sync.model import Action, Outcome, SkillVersion
 from atom_saas_sync.model.effects import DropBase, Life, PutOffer, Release, RemoveServed, ReplaceServed
+from atom_saas_sync.usecases.ports import GateBatch
 
 GONE = Action("a", Outcome.DELETED, (RemoveServed("a"), DropBase("a")))
 ONE, TWO, THREE = (skill("a", code=str(number), version=f"{number}.0.0") for number in (1, 2, 3))
@@ -374,6 +376,31 @@ def test_changes_since_a_time_are_counted_by_scope(store: Rooms) -> None:
     put(store, offer(THREE, first_seen_at=NOW + HOUR), now=NOW + HOUR)
     store.show(THREE, words, waits, now=NOW + 3 * HOUR)
     assert changed(NOW + 3 * HOUR, executable=False) == 0, "it was seen two hours before it was admitted"
+
+
+def test_a_transaction_knows_what_was_decided_before_it(store: Rooms) -> None:
+    def standing() -> tuple[bool, int]:
+        with store.catalogue.batch() as batch:
+            return batch.gate_standing()
+
+    assert standing() == (False, 0)
+    with store.catalogue.batch() as batch:
+        number = batch.gate.add_revocation(Revocation(skill_id="z", added_by="eva"), NOW)
+    assert standing() == (False, number)
+    decisions: list[Callable[[GateBatch], object]] = [
+        lambda gate: gate.set_pin(Pin("a", ONE.content_digest, "1.0.0", NOW, "eva", None)),
+        lambda gate: gate.decide([Decision("a", ONE.content_digest, "approve", NOW, "eva", None)]),
+        lambda gate: gate.quarantine(
+            [Quarantined("a", ONE.text, None, ONE.content_digest, "quarantined", NOW, "eva", None, "marketplace")]
+        ),
+    ]
+    for decide in decisions:
+        with store.catalogue.batch() as batch:
+            decide(batch.gate)
+        assert standing() == (True, number)
+        with store.catalogue.batch() as batch:
+            batch.gate.remove_pin("a")
+            batch.gate.release(["a"])
 
 
 def test_a_released_skill_has_the_rest_of_its_life(store: Rooms) -> None:

@@ -52,6 +52,9 @@ def confirm_messages(
         with store.batch() as batch:
             if skill_id in batch.changed_by_events_since(asked_at, now=now):
                 continue
+            if found is not None and (refused := batch.unstorable([found])):
+                log.warning("skipped an invalid item: %s: %s", short_id(skill_id), refused[skill_id])
+                continue
             brake = Brake(batch, max_delete, now)
             action = _plan(batch, renewed(current, batch.gate), skill_id, found, strategy, now)
             if action is None or (action.outcome is Outcome.DELETED and not brake.admits()):

@@ -304,9 +304,11 @@ def _keep(batch: EditBatch, replaced: Iterable[SkillState], now: datetime, *, en
 def _read(candidate: Candidate, catalogue: EditableCatalogue) -> SkillVersion:
     skill = read_skill(candidate.raw)
     if isinstance(skill, InvalidItem) and skill.if_held is not None and catalogue.known([skill.if_held.skill_id]):
-        return skill.if_held
+        skill = skill.if_held
     if isinstance(skill, InvalidItem):
         raise UsageError(f"{candidate.place} is not a skill: {skill.reason}", hint="nothing was changed")
+    for reason in catalogue.unstorable([skill]).values():
+        raise UsageError(f"{candidate.place} cannot be stored: it {reason}", hint="nothing was changed")
     return skill
 
 

@@ -147,7 +147,10 @@ class EventFollower:
             told = told_by(message, known.get(key), marks.get(key), rating_marks.get(key), now, offered=offered)
             if told is not None:
                 heard.append((message, told))
-        return heard
+        refused = batch.unstorable([told.remote for _, told in heard if told.remote is not None])
+        for skill_id, reason in refused.items():
+            log.warning("skipped an invalid item: %s: %s", short_id(skill_id), reason)
+        return [each for each in heard if each[0].key not in refused]
 
     def _plan(
         self, batch: EventBatch, heard: Sequence[tuple[Message, Told]], now: datetime

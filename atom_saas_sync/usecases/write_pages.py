@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from atom_saas_sync.characters import short_id
 from atom_saas_sync.errors import ApiError, BadResponse
-from atom_saas_sync.model import Action, FetchedPage, Outcome
+from atom_saas_sync.model import Action, FetchedPage, InvalidItem, Outcome
 from atom_saas_sync.usecases.gate.planning import Planner
 from atom_saas_sync.usecases.read_pages import Digests, PageReader, ParsedPage, excluding, names_if_held, read_page
 from atom_saas_sync.usecases.run_tally import RunTally
@@ -72,6 +72,7 @@ class PageWriter:
             if any(item.damaged for item in read.invalid):
                 read = self._fetch_damaged(read) or read
             self._take_held(read)
+            self._set_unstorable_aside(read)
             if not self._is_new(read, beyond=page.beyond):
                 return
         self._unwritten.append(read)
@@ -154,6 +155,12 @@ class PageWriter:
             held = self._catalogue.known(list(odd)).keys()
             page.changed = {**page.changed, **{skill_id: odd[skill_id] for skill_id in held}}
             page.invalid = [each for each in page.invalid if each.if_held is None or each.if_held.skill_id not in held]
+
+    def _set_unstorable_aside(self, page: ParsedPage) -> None:
+        refused = self._catalogue.unstorable(page.changed.values())
+        for skill_id, reason in refused.items():
+            page.invalid.append(InvalidItem(skill_id, reason))
+            del page.changed[skill_id]
 
     def _fetch_damaged(self, page: ParsedPage) -> ParsedPage | None:
         """Fetch a page again that was damaged in transit. If it stays damaged, its damaged items are set aside."""

@@ -29,7 +29,9 @@ from machine_databases import FileDatabase, MachineDatabase, ServerDatabase
 from sqlalchemy import Engine, delete, select, text, update
 from sqlalchemy.orm import Session
 
+from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.errors import DatabaseError
+from atom_saas_sync.usecases.follow_events import EventFollower
 
 
 class Site:
@@ -88,6 +90,7 @@ def names(machine: Machine) -> list[str]:
     return machine.sandbox.skill_ids()
 
 
+@pytest.mark.postgresql
 def test_a_backend_that_came_first_is_adopted(site: Site, names: list[str]) -> None:
     machine, listed = site.machine, site.machine.listed()
     Base.metadata.create_all(site.engine)
@@ -121,6 +124,7 @@ def test_a_backend_that_came_first_is_adopted(site: Site, names: list[str]) -> N
     assert machine.sql("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'atom_sync%'") == [(0,)]
 
 
+@pytest.mark.postgresql
 def test_what_the_backend_writes_is_ours_at_once(site: Site, names: list[str]) -> None:
     machine = site.machine
     site.create()
@@ -215,6 +219,7 @@ def test_ratings_go_both_ways(site: Site, names: list[str]) -> None:
     assert machine.sql("SELECT user_id FROM atom_sync.skill_ratings") == [("stranger",)]
 
 
+@pytest.mark.postgresql
 def test_the_backends_switches(site: Site) -> None:
     machine = site.machine
     site.create()
@@ -228,6 +233,7 @@ def test_the_backends_switches(site: Site) -> None:
     assert [each["id"] for each in rows(site.engine)["sync_state"]] == ["marketplace_sync"]
 
 
+@pytest.mark.postgresql
 def test_a_missing_tenant_is_named_with_its_cure(site: Site) -> None:
     Base.metadata.create_all(site.engine)
     told = site.run("sync", "skills", code=74)
@@ -238,6 +244,7 @@ def test_a_missing_tenant_is_named_with_its_cure(site: Site) -> None:
     site.run("sync", "skills")
 
 
+@pytest.mark.postgresql
 @pytest.mark.parametrize(
     ("statement", "words"),
     [
@@ -256,6 +263,7 @@ def test_another_shape_is_refused(site: Site, statement: str, words: str) -> Non
     assert site.machine.sql("SELECT to_regnamespace('atom_sync')") == [(None,)]
 
 
+@pytest.mark.postgresql
 def test_further_columns_are_welcome(site: Site) -> None:
     site.create()
     site.do("ALTER TABLE skill_cache ADD note text, ADD seen integer NOT NULL DEFAULT 0")
@@ -264,6 +272,7 @@ def test_further_columns_are_welcome(site: Site) -> None:
     assert site.findings() == []
 
 
+@pytest.mark.postgresql
 def test_each_role_needs_only_rights_on_what_is_its_own(site: Site, names: list[str]) -> None:
     machine = site.machine
     site.create(*names[:2])
@@ -302,6 +311,7 @@ def test_each_role_needs_only_rights_on_what_is_its_own(site: Site, names: list[
         site.do(f"DROP ROLE {owner}; DROP ROLE {run}; DROP ROLE {run}_b")
 
 
+@pytest.mark.postgresql
 def test_a_backend_that_comes_later_is_joined(site: Site, names: list[str]) -> None:
     machine = site.machine
     machine.pull()
@@ -337,6 +347,7 @@ def test_a_backend_that_comes_later_is_joined(site: Site, names: list[str]) -> N
     assert [each["id"] for each in found["conflict_log"] if each["conflict_type"] == "X"] == [1]
 
 
+@pytest.mark.postgresql
 def test_triggers_that_were_off_are_found_and_made_up_for(site: Site, names: list[str]) -> None:
     machine = site.machine
     site.create()
@@ -355,6 +366,7 @@ def test_triggers_that_were_off_are_found_and_made_up_for(site: Site, names: lis
     assert site.findings() == []
 
 
+@pytest.mark.postgresql
 def test_a_copy_arrives_in_the_backends_tables_too(site: Site, names: list[str], tmp_path: Path) -> None:
     machine = site.machine
     site.create(*names[:1])
@@ -381,3 +393,27 @@ def test_a_copy_arrives_in_the_backends_tables_too(site: Site, names: list[str],
     assert rows(site.engine)["skill_ratings"][0]["synced_to_saas"] is True
     site.run("db", "copy", "--to", str(tmp_path / "back.db"))
     assert "is not empty" in site.run("db", "copy", "--to", here.url, code=74, ATOM_SAAS_DATABASE_URL=source.url)
+
+
+def test_a_text_that_jsonb_cannot_hold_is_an_invalid_item(site: Site, names: list[str]) -> None:
+    machine = site.machine
+    site.create()
+    machine.sandbox.put_skill({**machine.sandbox.skill(names[0]), "description": "a\0b"})
+    machine.sandbox.put_skill({**machine.sandbox.skill(names[1]), "description": "a\\u0000b"})
+    assert machine.pull().counts.invalid == 1
+    assert (site.of(names[0]), site.of(names[1])["description"]) == (None, "a\\u0000b")
+    told = site.run("sync", "skills", code=65)
+    assert names[0][:8] in told and "contains \\u0000" in told
+    shown = json.dumps({**machine.sandbox.skill(names[2]), "description": "a\0b"})
+    (machine.directory / "skill.json").write_text(shown)
+    refused = site.run("skills", "edit", names[2], "--file", str(machine.directory / "skill.json"), code=2)
+    assert "cannot be stored" in refused
+    message = parse_frame(json.dumps({"type": "skill_update", "data": {"skill_id": names[2], "name": "a\0b"}}))
+    assert isinstance(message, Message)
+    with machine.store() as store:
+        EventFollower(store.events(history_versions=10), strategy="remote_wins").apply([message], machine.clock.now())
+    assert machine.cached()[names[2]] == machine.listed()[names[2]]
+    # What got past us is in our table alone.
+    machine.sql("UPDATE atom_sync.skill_cache SET skill_data = ? WHERE skill_id = ?", shown, names[2])
+    assert site.of(names[2]) is None
+    assert [each for each in site.findings() if "1 row of skill_cache is not in" in each]

@@ -17,6 +17,7 @@ from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import Action, Outcome, SkillState, SkillVersion
 from atom_saas_sync.store.postgresql import integrity, pages, resolutions
 from atom_saas_sync.store.postgresql.audit import write_audit
+from atom_saas_sync.store.postgresql.backend.fitting import unfit
 from atom_saas_sync.store.postgresql.counters import Counted, increment_all, requests_counted
 from atom_saas_sync.store.postgresql.effects import EffectWriter
 from atom_saas_sync.store.postgresql.history import keep_local
@@ -85,6 +86,10 @@ class Batch:
         row = self._asked_already or self._connection.execute(STANDING).fetchone()
         assert row is not None
         return row
+
+    def unstorable(self, versions: Iterable[SkillVersion]) -> dict[str, str]:
+        """Return the skills that the Atom backend's own table cannot hold, if it is shared."""
+        return unfit(self._connection, versions)
 
     def _keep_deleted_edits(self) -> None:
         """Move edits that other programs deleted into the history; triggers can't compress text."""

@@ -10,9 +10,10 @@ from datetime import datetime
 import psycopg
 
 from atom_saas_sync.core.signing import Signer
-from atom_saas_sync.model import Category, PageRecord, SkillState
+from atom_saas_sync.model import Category, PageRecord, SkillState, SkillVersion
 from atom_saas_sync.store.names import APPROVED_DELETIONS
 from atom_saas_sync.store.postgresql import expiry, integrity, pages, resolutions
+from atom_saas_sync.store.postgresql.backend.fitting import suspects, unfit
 from atom_saas_sync.store.postgresql.batch import STANDING, Batch
 from atom_saas_sync.store.postgresql.categories import apply_categories, changed_categories
 from atom_saas_sync.store.postgresql.database import Database
@@ -40,6 +41,14 @@ class Catalogue:
         """Return the stored state of these skills, without unknown ones."""
         with self.batch(write=False) as batch:
             return batch.known(skill_ids)
+
+    def unstorable(self, versions: Iterable[SkillVersion]) -> dict[str, str]:
+        """Return the skills that the Atom backend's own table cannot hold, if it is shared."""
+        found = list(versions)
+        if not suspects(found):
+            return {}
+        with self._database.reading() as connection:
+            return unfit(connection, found)
 
     # Before and during a walk
 

@@ -66,6 +66,10 @@ class Batch:
         """Return the stored state of these skills; skills without any are absent."""
         return read_states(self._connection, list(skill_ids), write=self._write, signer=self._signer)
 
+    def unstorable(self, versions: Iterable[SkillVersion]) -> dict[str, str]:  # noqa: ARG002 - see there
+        """Return nothing: a file holds any text."""
+        return {}
+
     def _keep_deleted_edits(self) -> None:
         """Move local edits that another program deleted into the history; the trigger cannot compress texts."""
         deleted = self._connection.execute(

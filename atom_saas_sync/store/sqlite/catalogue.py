@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from atom_saas_sync.core.signing import Signer
-from atom_saas_sync.model import Category, PageRecord, SkillState
+from atom_saas_sync.model import Category, PageRecord, SkillState, SkillVersion
 from atom_saas_sync.store.names import APPROVED_DELETIONS
 from atom_saas_sync.store.sqlite import expiry, integrity, pages, resolutions
 from atom_saas_sync.store.sqlite.batch import Batch
@@ -46,6 +46,10 @@ class Catalogue:
         """Return the stored state of these skills; skills without any are absent."""
         with self.batch(write=False) as batch:
             return batch.known(skill_ids)
+
+    def unstorable(self, versions: Iterable[SkillVersion]) -> dict[str, str]:  # noqa: ARG002 - see there
+        """Return nothing: a file holds any text."""
+        return {}
 
     # Before and during a walk
 

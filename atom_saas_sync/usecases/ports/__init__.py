@@ -23,7 +23,13 @@ Unless a verb says otherwise:
 
 from __future__ import annotations
 
-from atom_saas_sync.usecases.ports.catalogue import KnownSkills, SkillBatch, StoredBatch, StoredCatalogue
+from atom_saas_sync.usecases.ports.catalogue import (
+    KnownSkills,
+    SkillBatch,
+    StoredBatch,
+    StoredCatalogue,
+    Storing,
+)
 from atom_saas_sync.usecases.ports.engine import Engine, Store
 from atom_saas_sync.usecases.ports.gate import GateBatch
 from atom_saas_sync.usecases.ports.gate_desk import GateStore
@@ -102,4 +108,5 @@ __all__ = [
     "StoredSchema",
     "StoredServing",
     "StoredSwitch",
+    "Storing",
 ]

@@ -23,7 +23,17 @@ class KnownSkills(Protocol):
         """
 
 
-class SkillBatch(KnownSkills, Protocol):
+class Storing(Protocol):
+    """Says what the database cannot hold."""
+
+    def unstorable(self, versions: Iterable[SkillVersion]) -> Mapping[str, str]:
+        """Return those of these skills that must not be stored, each with the reason, for a person.
+
+        Only where the Atom backend's own tables hold them, too, there are any. Takes no lock.
+        """
+
+
+class SkillBatch(KnownSkills, Storing, Protocol):
     """One transaction in which skills are read, planned and changed."""
 
     @property
@@ -78,7 +88,7 @@ class StoredBatch(SkillBatch, Protocol):
         """Add to the counters of requests by (endpoint, code)."""
 
 
-class StoredCatalogue(KnownSkills, Protocol):
+class StoredCatalogue(KnownSkills, Storing, Protocol):
     """The catalogue as a run sees it: skills, pages and categories."""
 
     def page_records(self, list_key: str) -> Mapping[int, PageRecord]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from atom_saas_sync.model import Action, ConflictFilter, LoggedConflict, SkillVersion
-from atom_saas_sync.usecases.ports.catalogue import KnownSkills
+from atom_saas_sync.usecases.ports.catalogue import KnownSkills, Storing
 from atom_saas_sync.usecases.ports.gate import GateBatch
 
 
@@ -32,7 +32,7 @@ class EditBatch(KnownSkills, Protocol):
         """
 
 
-class EditableCatalogue(KnownSkills, Protocol):
+class EditableCatalogue(KnownSkills, Storing, Protocol):
     """What editing needs from the store."""
 
     def batch(self) -> AbstractContextManager[EditBatch]:

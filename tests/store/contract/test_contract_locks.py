@@ -136,6 +136,7 @@ READS: dict[str, Act] = {
     "StoredCatalogue.ids_on_page": lambda s: s.catalogue.ids_on_page(1),
     "StoredCatalogue.tampered": lambda s: s.catalogue.tampered(everything=True),
     "StoredCatalogue.unsigned": lambda s: s.catalogue.unsigned(),
+    "Storing.unstorable": lambda s: s.catalogue.unstorable([]),
     "StoredCatalogue.respelled": lambda s: s.catalogue.respelled(),
     "StoredCatalogue.unlisted_ids": lambda s: s.catalogue.unlisted_ids({"a"}, recorded=False),
     "StoredCatalogue.marketplace_skills": lambda s: s.catalogue.marketplace_skills(),

@@ -200,8 +200,9 @@ class CataloguePull:
     def _finish_with_gate(self) -> None:
         """Judge waiting versions again, and admit what is due, even if every page was unchanged."""
         if self._gate is not None:
-            skew, served = self._marketplace.statistics.clock_skew_seconds, self._catalogue.marketplace_skills()
-            self._tally.took(self._gate.finish(self._clock.now(), skew, served=served))
+            skew = self._marketplace.statistics.clock_skew_seconds
+            done = self._gate.finish(self._clock.now(), skew, served=self._catalogue.marketplace_skills)
+            self._tally.took(done)
 
     def _look_for_tampered_rows(self) -> list[str]:
         """Return the skills whose text counts as the marketplace's but is not what it sent.

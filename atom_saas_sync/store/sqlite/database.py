@@ -83,8 +83,7 @@ class Database(Connection):
                 revisions.require_current(self)
             return
         if migrate:
-            revisions.refuse_newer(self)
-            if revisions.pending(self):
+            if revisions.to_apply(self):
                 from atom_saas_sync.store.sqlite import migrations
 
                 migrations.upgrade(self, adopt=adopt)

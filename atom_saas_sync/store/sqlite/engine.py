@@ -38,8 +38,7 @@ class SQLiteEngine:
         if not self.exists():
             return False
         with Database.open(self.location, migrate=False, read_only=True) as database:
-            revisions.refuse_newer(database)
-            return not revisions.pending(database)
+            return not revisions.to_apply(database)
 
     def open(
         self,

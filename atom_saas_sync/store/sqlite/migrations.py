@@ -23,7 +23,16 @@ from atom_saas_sync.store.sqlite import adoption, digests, schema, search_index,
 from atom_saas_sync.store.sqlite.backup import copy
 from atom_saas_sync.store.sqlite.connection import Connection
 from atom_saas_sync.store.sqlite.files import beside
-from atom_saas_sync.store.sqlite.revisions import NAMES, SET_NAME, applied, current, is_adopted, pending, refuse_newer
+from atom_saas_sync.store.sqlite.revisions import (
+    NAMES,
+    SET_NAME,
+    applied,
+    current,
+    is_adopted,
+    pending,
+    refuse_newer,
+    to_apply,
+)
 
 if TYPE_CHECKING:
     import sqlite_utils
@@ -191,13 +200,13 @@ def _migration(name: str) -> schema.Migration:
 
 
 def _to_apply(db: Connection, target: str | None) -> list[str]:
-    refuse_newer(db)
+    missing = to_apply(db)
     if target in (None, HEAD):
-        return pending(db)
+        return missing
     if target not in NAMES:
         raise UsageError(f"no migration is called {target!r}", hint=f"there are: {', '.join(NAMES)}, {HEAD}")
     wanted = NAMES[: NAMES.index(target) + 1]
-    return [name for name in pending(db) if name in wanted]
+    return [name for name in missing if name in wanted]
 
 
 def _to_take_back(db: Connection, target: str | int) -> list[str]:

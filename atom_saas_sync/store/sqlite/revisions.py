@@ -7,6 +7,7 @@ programs may keep theirs in the same table.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.store.sqlite.connection import Connection
@@ -73,13 +74,23 @@ def history(db: Connection) -> list[tuple[str, str | None]]:
 
 def pending(db: Connection) -> list[str]:
     """Return the migrations of this version that the database does not have, oldest first."""
+    return _missing(applied(db.connection))
+
+
+def to_apply(db: Connection) -> list[str]:
+    """Return what `pending` does. Raises DatabaseError for a database that a newer version has upgraded."""
     found = applied(db.connection)
-    return [name for name in NAMES if name not in found]
+    _refuse_unknown(db, found)
+    return _missing(found)
 
 
 def refuse_newer(db: Connection) -> None:
     """Refuse a database that a newer version has upgraded. Raises DatabaseError."""
-    if unknown := [name for name in applied(db.connection) if name not in NAMES]:
+    _refuse_unknown(db, applied(db.connection))
+
+
+def _refuse_unknown(db: Connection, found: Collection[str]) -> None:
+    if unknown := [name for name in found if name not in NAMES]:
         raise DatabaseError(
             f"the database {db.path} was upgraded by a newer atom-sync: this version does not know {unknown[-1]}",
             hint="install that version again, or put back the copy that it made beside the database before the "
@@ -89,12 +100,15 @@ def refuse_newer(db: Connection) -> None:
 
 def require_current(db: Connection) -> None:
     """Refuse a database that is not exactly at this version, for read-only use. Raises DatabaseError."""
-    refuse_newer(db)
-    if missing := pending(db):
+    if missing := to_apply(db):
         raise DatabaseError(
             f"the database {db.path} is not up to date: it lacks {', '.join(missing)}",
             hint="`atom-sync db upgrade` brings it up to date, and so does the next sync",
         )
+
+
+def _missing(found: Collection[str]) -> list[str]:
+    return [name for name in NAMES if name not in found]
 
 
 def is_adopted(connection: sqlite3.Connection) -> bool:

@@ -95,22 +95,23 @@ def read_status(
         free = min(per_minute, per_hour)
         return Status(read_at=now, database_path=str(path), rate_limit_remaining=free, trust=trust)
     # A short timeout: a probe must answer, and readers of a WAL database never wait.
-    with Database.open(path, migrate=False, read_only=True, busy_timeout_seconds=2.0) as database:
-        revisions.refuse_newer(database)
-        with database.reading() as connection:
-            revision, pending = revisions.current(database), bool(revisions.pending(database))
-            origin = _origin(database, pending=pending)
-            if pending:
-                return Status(
-                    read_at=now,
-                    database_path=str(path),
-                    database_bytes=_size(path),
-                    revision=revision,
-                    origin=origin,
-                    trust=trust,
-                )
-            found = _read(connection, path, revision, now, (per_minute, per_hour))
-            return replace(found, origin=origin, trust=_trust(connection, trust))
+    with (
+        Database.open(path, migrate=False, read_only=True, busy_timeout_seconds=2.0) as database,
+        database.reading() as connection,
+    ):
+        pending, revision = bool(revisions.to_apply(database)), revisions.current(database)
+        origin = _origin(database, pending=pending)
+        if pending:
+            return Status(
+                read_at=now,
+                database_path=str(path),
+                database_bytes=_size(path),
+                revision=revision,
+                origin=origin,
+                trust=trust,
+            )
+        found = _read(connection, path, revision, now, (per_minute, per_hour))
+        return replace(found, origin=origin, trust=_trust(connection, trust))
 
 
 def _origin(database: Database, *, pending: bool) -> str:

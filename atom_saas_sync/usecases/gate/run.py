@@ -6,6 +6,7 @@ What judges is imported only where the gate has something to do: most runs have 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -86,10 +87,10 @@ class RunGate:
         gate = self._with_clock(now, skew_seconds)
         return replace(gate, abnormal=True, parking=True, since=self._since) if self.parks else gate
 
-    def finish(self, now: datetime, skew_seconds: float | None, *, served: int) -> list[Action]:
+    def finish(self, now: datetime, skew_seconds: float | None, *, served: Callable[[], int]) -> list[Action]:
         """Admit parked and due versions, quarantine what must not be served, and scan; return the actions.
 
-        `served` is the number of served marketplace skills, of which a limit of changed skills may be a share.
+        `served` returns the number of served marketplace skills, of which a limit of changed skills may be a share.
         """
         desk, marks = self._desk, self._loaded.marks
         if self._dry_run or (self.idle and marks.judged is None):
@@ -106,7 +107,7 @@ class RunGate:
             parked = {offer.skill_id for offer in waiting}
             # Changes of a killed run count in this one.
             since = min((offer.first_seen_at for offer in waiting), default=self._since)
-            gate = replace(gate, abnormal=is_abnormal(len(parked), served, gate.policy.max_changed), since=since)
+            gate = replace(gate, abnormal=is_abnormal(len(parked), served(), gate.policy.max_changed), since=since)
             if gate.abnormal:
                 log.warning(
                     "%s changed in one run: the policy admits none of these changes", counted(len(parked), "skill")

@@ -226,7 +226,7 @@ def test_a_forged_digest_is_found_and_put_right(signed: Machine, key_file: Path)
 
 @pytest.mark.parametrize(
     "signature",
-    ["NULL", "zeroblob(40)", "'text'", "(SELECT signature FROM skill_base WHERE skill_id = 't')"],
+    ["NULL", f"x'{'00' * 40}'", "'text'", "(SELECT signature FROM skill_base WHERE skill_id = 't')"],
     ids=["none", "other_key", "text", "of_another_skill"],
 )
 def test_no_other_signature_is_accepted(signed: Machine, key_file: Path, signature: str) -> None:
@@ -297,7 +297,9 @@ def unsigned(machine: Machine) -> list[str]:
 def waiting(machine: Machine, signer: Signer | None = SIGNER) -> None:
     """Create an open conflict of the skill `s` whose remote version was fetched with this key."""
     machine.edit("s", description="mine")
-    machine.sandbox.patch_skill("s", {"code": "better()"}, push=False)
+    # No later than the made-up clock, by which messages come after it.
+    patch = {"code": "better()", "updated_at": format_time(machine.clock.now())}
+    machine.sandbox.patch_skill("s", patch, push=False)
     machine.pull(signer=signer, strategy="manual")
 
 

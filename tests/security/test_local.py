@@ -18,6 +18,7 @@ from atom_saas_sync.web.guard import MOST_WRONG_TOKENS, Guard
 _LOOT = "import pathlib; pathlib.Path({loot!r}).write_text('run')"
 
 
+@pytest.mark.sqlite("a path to its file that is not absolute")
 def test_a_sync_of_the_admin_api_runs_nothing_from_the_working_directory(machine: Machine, tmp_path: Path) -> None:
     loot = tmp_path / "loot"
     (machine.directory / "token").write_text(machine.sandbox.token, encoding="utf-8")
@@ -28,6 +29,7 @@ def test_a_sync_of_the_admin_api_runs_nothing_from_the_working_directory(machine
             (machine.directory / name).write_text(_LOOT.format(loot=str(loot)), encoding="utf-8")
         (machine.directory / ".env").write_text("ATOM_SAAS_CONFLICT_STRATEGY=nonsense\n", encoding="utf-8")
         assert server.admin("POST", "skills").status_code == 202
+        wait_until(machine.database.exists)
         wait_until(lambda: machine.sql("SELECT count(*) FROM skill_cache")[0][0] == len(machine.sandbox.skill_ids()))
     assert not loot.exists()
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
 from conftest import Machine
+
+from atom_saas_sync.times import format_time
 
 GOOD = {"skill_id": "s", "name": "S", "version": "1.0.0", "code": "print('good')"}
 EVIL = {**GOOD, "code": "EVIL()"}
@@ -105,9 +109,13 @@ def test_an_unchanged_skill_raises_no_alarm(machine: Machine, harmless: list[dic
 
 def test_a_thousand_versions_are_remembered(machine: Machine) -> None:
     put(machine, GOOD)
-    machine.sql(
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1005) "
-        "INSERT INTO skill_seen (skill_id, content_digest, exec_digest, version, seen_at) "
-        "SELECT 's', randomblob(32), x'', i, printf('2026-01-01T%05d', i) FROM n"
-    )
+    with machine.database.transaction() as execute:
+        for number in range(1, 1006):
+            execute(
+                "INSERT INTO skill_seen (skill_id, content_digest, exec_digest, version, seen_at) "
+                "VALUES ('s', ?, x'', ?, ?)",
+                sha256(b"%d" % number).digest(),
+                str(number),
+                format_time(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number)),
+            )
     assert machine.sql("SELECT count(*), min(CAST(version AS INTEGER)) FROM skill_seen") == [(1000, 6)]

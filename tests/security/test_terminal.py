@@ -10,6 +10,7 @@ import re
 import pytest
 from conftest import Machine
 from loaded_command import start_command
+from machine_databases import FileDatabase
 from watch_support import stop, watching
 from web_support import served
 
@@ -179,11 +180,27 @@ HOSTILE_ROWS = (
 )
 
 
+# The columns of times hold no text there.
+HOSTILE_ROWS_ON_SERVER = (
+    "UPDATE websocket_state SET stopped_at = NULL, disconnect_reason = ?, host = ?, ws_url = ?",
+    "UPDATE sync_state SET status = ?, last_error = ?, last_sync_at = '2026-01-01T00:00:00Z'",
+    "UPDATE sync_run SET status = ?, started_by = ?, error_type = ?, error_message = ?, host = ?",
+    "INSERT INTO scheduled_job VALUES (?, ?, 15, now(), now(), now())",
+    "INSERT INTO fact VALUES ('marketplace', ?, now()) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+    "INSERT INTO conflict_log (skill_id, conflict_type, severity, local_data) VALUES (?, ?, ?, ?)",
+    "INSERT INTO skill_rating (skill_id, user_id, rating, review) VALUES (?, ?, 3, ?)",
+    "INSERT INTO failed_rating_upload (rating_id, error_message, error_type, failed_at) VALUES ('1', ?, ?, now())",
+    "UPDATE skill_cache SET skill_data = ?",
+    "INSERT INTO category_cache (category_name, category_data) VALUES (?, ?)",
+    "INSERT INTO counter VALUES (?, '{}', 3)",
+)
+
+
 def test_no_terminal_obeys_a_database_written_by_another_program(machine: Machine) -> None:
     """Programs that can write the file, or name another one in a `.env`, gain nothing else."""
     machine.sandbox.put_skill({"skill_id": "evil", "name": "evil"}, push=False)
     assert machine.command("sync", "skills").returncode == 0
-    for statement in HOSTILE_ROWS:
+    for statement in HOSTILE_ROWS if isinstance(machine.database, FileDatabase) else HOSTILE_ROWS_ON_SERVER:
         machine.sql(statement, *[SHOWN] * statement.count("?"))
     for screen in STORED_SCREENS:
         text = on_terminal(machine, *screen)
@@ -196,7 +213,9 @@ def test_no_terminal_obeys_a_database_written_by_another_program(machine: Machin
 def test_the_status_page_shows_it_as_text(attacked: Machine) -> None:
     markup = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
     attacked.sql("UPDATE websocket_state SET disconnect_reason = ?, stopped_at = NULL", markup)
-    columns = ("kind", "started_at", "status", "error_type", "error_message")
+    columns = ["kind", "status", "error_type", "error_message"]
+    if isinstance(attacked.database, FileDatabase):
+        columns.append("started_at")
     attacked.sql(f"UPDATE sync_run SET {', '.join(f'{name} = ?1' for name in columns)}", markup)
     with served(attacked) as server:
         answer = server.get("/")

@@ -496,7 +496,7 @@ def test_a_working_directory_that_has_gone(tmp_path: Path) -> None:
         check=False,
     )
     assert result.returncode == 2
-    assert result.stderr.startswith("atom-sync: the working directory does not exist any more\n")
+    assert result.stderr.startswith("atom-sync: the working directory no longer exists\n")
 
 
 def test_an_output_without_utf_8_still_gets_json(machine: Machine) -> None:

@@ -381,7 +381,7 @@ def test_a_newer_version_after_the_resolution_does_not_stop_undo(machine: Machin
 
 def test_a_deleted_row_can_not_be_resolved_and_the_next_sync_closes_it(machine: Machine, conflicts: list[str]) -> None:
     machine.sql("DELETE FROM skill_cache WHERE skill_id = ?", conflicts[0])
-    assert "no local side" in refused(machine, "conflicts", "resolve", "1", "--strategy", "merge")
+    assert "no longer has a local side" in refused(machine, "conflicts", "resolve", "1", "--strategy", "merge")
     machine.pull(strategy="manual")
     assert machine.cached()[conflicts[0]]["code"] == "remote code"
     assert machine.sql("SELECT resolution_strategy FROM conflict_log WHERE id = 1") == [("converged",)]
@@ -390,7 +390,7 @@ def test_a_deleted_row_can_not_be_resolved_and_the_next_sync_closes_it(machine: 
 def test_on_a_terminal_it_asks(machine: Machine, conflicts: list[str]) -> None:
     choices = [("code: [l]ocal", "r"), ("Write this result? [Y/n]", "n")]
     declined = on_a_terminal(machine, ["conflicts", "resolve", "1"], choices)
-    assert "The result, beside what is here now:" in declined
+    assert "The result, compared with the local version:" in declined
     assert machine.sql("SELECT count(*) FROM conflict_log WHERE resolved = TRUE") == [(0,)]
     answers = [("code: [l]ocal", "r"), ("Write this result? [Y/n]", ""), ("[k]eep it here", "k")]
     said = on_a_terminal(machine, ["conflicts", "resolve", "1", "3"], answers)
@@ -427,7 +427,7 @@ def test_on_a_terminal_it_asks_also_if_nothing_overlaps(
     said = on_a_terminal(machine, ["conflicts", "resolve", *which], [("Nothing overlaps", reply)])
     assert "merged, from here: description" in said
     assert "merged, from the marketplace: version" in said
-    assert "The result, beside what is here now:" in said
+    assert "The result, compared with the local version:" in said
     cached = machine.cached()["s0"]
     assert (cached["description"], cached["version"]) == fields
     assert machine.sql("SELECT resolution_strategy FROM conflict_log") == [(strategy,)]

@@ -95,10 +95,10 @@ def _show_result(conflict: LoggedConflict, decision: Decision) -> None:
     out = console(stderr=True)
     changes = compare(local, local, {} if result is None else result.fields)
     if changes:
-        out.print(Text("The result, beside what is here now:", style="bold"))
+        out.print(Text("The result, compared with the local version:", style="bold"))
         print_comparison(out, changes, left="here now", right="result", tell_who=False)
     else:
-        out.print(Text("The result is what is here now.", style="bold"))
+        out.print(Text("The result equals the local version.", style="bold"))
 
 
 def _ask_whole(changes: Sequence[FieldChange]) -> Any:  # noqa: ANN401 - a Strategy, or None to skip

@@ -294,7 +294,7 @@ def _print_conflict(conflict: LoggedConflict, *, stderr: bool = False) -> None:
     out.print(Text(_state(conflict), style="dim"))
     changes: tuple[FieldChange, ...] = tuple(differences(conflict))
     if conflict.remote_text is None:
-        out.print(Text("Deleted in the marketplace; this is what was changed here since its last version there:"))
+        out.print(Text("Deleted in the marketplace; local changes since its last version there:"))
         print_comparison(out, changes, right="last version there")
     else:
         if conflict.base_text is None:
@@ -320,7 +320,7 @@ def _state(conflict: LoggedConflict) -> str:
     from atom_saas_sync.times import time_text
 
     if conflict.resolved:
-        undo = f"; `atom-sync conflicts undo {conflict.id}` puts back what was replaced"
+        undo = f"; `atom-sync conflicts undo {conflict.id}` restores what was replaced"
         by = printable(conflict.resolved_by or "")
         return f"resolved at {time_text(conflict.resolved_at)} by {by}: {conflict.strategy}" + (
             "" if conflict.strategy == "converged" else undo

@@ -86,7 +86,7 @@ class _Show:
 
     def held_update(self, sandbox: Sandbox, skill_id: str) -> None:
         """Hold an update for review, show what it can newly do, and approve it."""
-        self.say("Agents get only what somebody has approved: from now on, updates wait")
+        self.say("Agents only get approved versions: from now on, updates wait")
         console().print("$ export ATOM_SYNC_ADMISSION=review", style="cyan", markup=False)
         self._environment["ATOM_SYNC_ADMISSION"] = "review"
         code = f"{sandbox.skill(skill_id).get('code', '')}\nimport os\n\ntoken = os.environ['INVOICE_TOKEN']\n"

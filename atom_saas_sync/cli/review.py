@@ -35,7 +35,7 @@ def review_updates(desk: GateDesk, skill_ids: Sequence[str], *, note: str | None
         try:
             shown = show_update(desk, skill_id)
         except NotFound:
-            say(f"{printable(skill_id)}: nothing waits any more")
+            say(f"{printable(skill_id)}: no longer waiting")
             continue
         with pager():
             out = console()

@@ -49,7 +49,7 @@ def sources(options: GlobalOptions) -> Sources:
     try:
         directory = Path.cwd()
     except FileNotFoundError:
-        raise UsageError("the working directory does not exist any more", hint="go to one that does") from None
+        raise UsageError("the working directory no longer exists", hint="go to one that does") from None
     return {
         "environ": os.environ,
         "env_file": options.env_file,

@@ -51,7 +51,7 @@ def _complete(address: ServerAddress, sources: Sources, *, backups: Path) -> Non
         password, origin = address.password, sources.origins[_NAME]
         if origin == "--database":
             sources.warnings.append(
-                f"--database holds a password, which everybody sees in the list of processes; put it into {_FILE}"
+                f"--database contains a password, which is visible in the list of processes; put it into {_FILE}"
             )
     is_found = sources.is_found and sources.origins[_NAME] == sources.file_name
     if password is not None and is_found and origin != sources.file_name:

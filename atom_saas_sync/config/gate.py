@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.core.gate.types import MaxChanged, Policy
 
 LARGEST_FILE = 64 * 1024 * 1024
-_HINT = "nothing new is admitted until it can be read; what is served stays"
+_HINT = "nothing new is admitted until it can be read; served versions stay"
 
 
 def policy_of(settings: Settings) -> Policy:

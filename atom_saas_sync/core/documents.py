@@ -169,7 +169,7 @@ def _explain(text: str, reason: str) -> str:
     found = _BYTE.fullmatch(reason)
     if found is None:
         half = re.search(r"(?<!\\)(?:\\\\)*(\\u[dD][89a-fA-F][0-9a-fA-F]{2})", text)
-        return f"{reason}" if half is None else f"half a character, {_position(text, half.start(1))}"
+        return f"{reason}" if half is None else f"an incomplete surrogate pair, {_position(text, half.start(1))}"
     before = text.lstrip().encode()[: int(found[2])].decode(errors="ignore")
     return f"{found[1]}, {_position(text, len(text) - len(text.lstrip()) + len(before))}"
 

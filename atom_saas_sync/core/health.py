@@ -252,7 +252,7 @@ def _notices_of_updates(trust: TrustState) -> tuple[tuple[bool, str, str, str], 
             trust.tripped > 0,
             "updates_tripped",
             f"{trust.tripped:,} {'update needs' if trust.tripped == 1 else 'updates need'} a decision: {why}",
-            "`atom-sync updates list` shows them; what is served stays as it is meanwhile",
+            "`atom-sync updates list` shows them; served versions stay unchanged meanwhile",
         ),
         (
             trust.revocations_broken,

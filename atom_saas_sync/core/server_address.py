@@ -91,7 +91,7 @@ def read_server_address(text: str) -> ServerAddress:
     """Read a URL. Raises ValueError, which never repeats what could be a part of a password."""
     scheme, separator, rest = text.partition("://")
     if scheme.lower() not in _SCHEMES or not separator:
-        raise ValueError("a URL of PostgreSQL begins with postgresql://")
+        raise ValueError("a PostgreSQL URL begins with postgresql://")
     authority, path, query = _split(rest)
     user, password, host, port = _read_authority(authority)
     found = _read_query(query)
@@ -136,7 +136,7 @@ def _read_authority(authority: str) -> tuple[str, str | None, str, str]:
     for place in where.split(","):
         # Without @ all of it could be a user name and a password.
         if not (read := _HOST.fullmatch(place)):
-            raise ValueError("the host, or the port behind it, is not one: expected user:password@host:port/name")
+            raise ValueError("invalid host or port: expected user:password@host:port/name")
         hosts.append(_decoded(read[1].strip("[]"), "the host"))
         ports.append(read[2] or "")
     return user, password, ",".join(hosts), ",".join(ports) if any(ports) else ""
@@ -147,13 +147,13 @@ def _read_query(query: str) -> dict[str, str]:
     for pair in filter(None, query.split("&")):
         key, separator, value = pair.partition("=")
         if key not in _KEYS:
-            what = f"{key!r}" if _KEY.fullmatch(key) and separator else "one"
+            what = repr(key) if _KEY.fullmatch(key) and separator else "after ?"
             hint = (
-                "a password stands before @, or in ATOM_SAAS_DATABASE_PASSWORD_FILE"
+                "a password belongs before @, or in ATOM_SAAS_DATABASE_PASSWORD_FILE"
                 if key == "password"
-                else f"there are {', '.join(sorted(_KEYS))}"
+                else f"expected one of {', '.join(sorted(_KEYS))}"
             )
-            raise ValueError(f"{what} of the keys behind ? is not known: {hint}")
+            raise ValueError(f"unknown parameter {what}: {hint}")
         if key in found:
             raise ValueError(f"{key} is given twice")
         found[key] = _decoded(value, key)
@@ -163,13 +163,13 @@ def _read_query(query: str) -> dict[str, str]:
 def _decoded(text: str, what: str, *, any_character: bool = False) -> str:
     """Return a text without its percent-encoding."""
     if not _ENCODED.fullmatch(text):
-        raise ValueError(f"{what} holds a character that is not percent-encoded (a space is %20, % is %25)")
+        raise ValueError(f"{what} contains a character that is not percent-encoded (a space is %20, % is %25)")
     try:
         decoded = unquote_to_bytes(text).decode()
     except UnicodeDecodeError:
         raise ValueError(f"{what} is not UTF-8") from None
     if "\0" in decoded or (not any_character and not decoded.isprintable()):
-        raise ValueError(f"{what} holds a control character")
+        raise ValueError(f"{what} contains a control character")
     return decoded
 
 
@@ -183,11 +183,11 @@ def _ports(text: str) -> str:
 def _check(address: ServerAddress) -> None:
     options, hosts, ports = address.options, address.host.split(","), address.port.split(",")
     if len(ports) not in {1, len(hosts)}:
-        raise ValueError("there are more or fewer ports than hosts")
+        raise ValueError("the numbers of hosts and ports differ")
     if not _IDENTIFIER.fullmatch(address.schema):
-        raise ValueError("a schema is a name of small letters, digits and _, at most 63")
+        raise ValueError("a schema name has up to 63 lower-case letters, digits and _")
     if address.schema in {"public", "information_schema"} or address.schema.startswith("pg_"):
-        raise ValueError(f"the schema {address.schema} belongs to others; take a schema for atom-sync alone")
+        raise ValueError(f"the schema {address.schema} is reserved; use a schema of atom-sync's own")
     mode = options.get("sslmode", "require")
     if mode not in _SSL_MODES:
         raise ValueError(f"sslmode is one of {', '.join(_SSL_MODES)}")

@@ -191,7 +191,7 @@ class CataloguePull:
             self._catalogue.refresh_expiry(self._clock.now())
             left = self._catalogue.note_tampered(tampered, self._clock.now())
             if left < len(tampered):
-                log.warning("put %d tampered skills right", len(tampered) - left)
+                log.warning("repaired %d tampered skills", len(tampered) - left)
         self._tally.counts.conflicts_manual = len(self._tally.waiting)
         if self._tally.waiting and self._options.fail_on_conflict:
             self._tally.note("conflicts_open", NEEDS_PERSON)

@@ -145,7 +145,7 @@ def _open(logged: LoggedConflict | None, conflict_id: int) -> LoggedConflict:
         )
     if logged.cached_text is None:
         raise UsageError(
-            f"conflict {conflict_id} has no local side any more: another program deleted {logged.skill_id!r}",
+            f"conflict {conflict_id} no longer has a local side: another program deleted {logged.skill_id!r}",
             hint="the next sync restores the marketplace's version and closes the conflict",
         )
     return logged

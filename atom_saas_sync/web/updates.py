@@ -24,7 +24,7 @@ UPDATE_FILTERS = ("reason", "skill")
 
 _LONGEST_NOTE = 1000
 _REFUSALS = {
-    CHANGED: ("another version is waiting by now", "GET the list again, and look at it first"),
+    CHANGED: ("another version is waiting by now", "GET the list again, and review it first"),
     NOT_WAITING: ("no update of this skill is waiting", "GET the list of updates: ids must be whole"),
 }
 

@@ -89,7 +89,7 @@ def test_values_keep_their_spelling() -> None:
         ('{"name": "a", "n": NaN}', "line 1, column 20"),
         ('{"name": "a",\n"n": -Infinity}', "line 2, column 7"),
         ('{"name": "a", "n": 1e400}', "Number out of range"),
-        ('{"name":\n"\\ud83d"}', "half a character, line 2, column 2"),
+        ('{"name":\n"\\ud83d"}', "an incomplete surrogate pair, line 2, column 2"),
         ('{"name": "\udc80"}', "a lone surrogate U+DC80, line 1, column 11"),
         ("[" * 5000, "f is not valid JSON"),
         ("[" * 50_000 + "]" * 50_000, "nested too deeply"),

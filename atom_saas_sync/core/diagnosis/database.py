@@ -78,7 +78,7 @@ def integrity(tampered: int, unsigned: int) -> DoctorFinding:
             f"{counted(unsigned, 'skill is', 'skills are')} not signed with the key",
             "`atom-sync sync skills --force` fetches and signs them",
         )
-    return DoctorFinding("integrity", "ok", "every skill of the marketplace is what it sent")
+    return DoctorFinding("integrity", "ok", "every marketplace skill is as it was sent")
 
 
 def other_marketplace(plan: DoctorSettings, status: Status) -> Iterator[DoctorFinding]:

@@ -115,13 +115,13 @@ def _collation(made: str | None, now: str | None) -> Iterator[DoctorFinding]:
 
 def _rights(facts: ServerFacts) -> DoctorFinding:
     if not facts.lacking:
-        return DoctorFinding("rights", "ok", f"the role {facts.role} has all rights that it needs")
+        return DoctorFinding("rights", "ok", f"the role {facts.role} has all privileges that it needs")
     objects = list(dict.fromkeys(name for _, name in facts.lacking))
     more = f" and {len(objects) - _TABLES_NAMED} more" if len(objects) > _TABLES_NAMED else ""
     return DoctorFinding(
         "rights",
         "problem",
-        f"the role {facts.role} lacks rights on {', '.join(objects[:_TABLES_NAMED])}{more}",
+        f"the role {facts.role} lacks privileges on {', '.join(objects[:_TABLES_NAMED])}{more}",
         f"run as the owner: {' '.join(_grants(facts))}",
     )
 

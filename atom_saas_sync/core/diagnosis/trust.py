@@ -31,13 +31,13 @@ def trust(plan: DoctorSettings, state: TrustState, now: datetime) -> Iterator[Do
 
 
 def _updates(state: TrustState, now: datetime) -> DoctorFinding:
-    look = "`atom-sync updates list` shows them, `atom-sync updates show ID` what is different"
+    look = "`atom-sync updates list` shows them, `atom-sync updates show ID` the differences"
     if state.tripped:
         return DoctorFinding(
             "updates",
             "warning",
             f"{counted(state.tripped, 'update needs', 'updates need')} a decision",
-            f"{look}; what is served stays as it is meanwhile",
+            f"{look}; served versions stay unchanged meanwhile",
         )
     oldest = state.oldest_waiting_at
     if oldest is not None and now - oldest > _LONG:

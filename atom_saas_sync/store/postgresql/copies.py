@@ -95,7 +95,7 @@ class Copies:
         if missing := set(schema.expected_columns()) - tables:
             raise DatabaseError(
                 f"the copy of {self._address} lacks {', '.join(sorted(missing))}",
-                hint="it was not kept; may this role read all tables?",
+                hint="it was not kept; check that this role may read all tables",
             )
 
     def back_up_and_tidy(self, *, keep: int | None, now: datetime) -> tuple[Path, list[Path]]:
@@ -178,7 +178,7 @@ class _Backup:
     def told(self) -> tuple[str, str | None, LocalWork]:
         if self._revision is None:
             raise DatabaseError(
-                f"{self._file} is no backup of atom-sync's schema", hint="nothing was changed; name another file"
+                f"{self._file} is not a backup of atom-sync's schema", hint="nothing was changed; name another file"
             )
         if self._revision not in migrations.known():
             raise DatabaseError(
@@ -284,4 +284,4 @@ def _refuse_target(target: Path, *, force: bool) -> None:
     if target.is_dir():
         raise UsageError(f"{target} is a directory", hint=f"name a file in it, such as {target / 'atom-sync.dump'}")
     if target.exists() and not force:
-        raise UsageError(f"{target} exists", hint="name another file, or say --force to replace it")
+        raise UsageError(f"{target} exists", hint="name another file, or pass --force to replace it")

@@ -14,8 +14,8 @@ from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseBusy, Data
 
 _LONGEST_REASON = 300
 _REACH = (
-    "is the server running, and does it listen there? `atom-sync doctor` tries it; what was committed is kept, and "
-    "the next run goes on from there"
+    "check that the server is running and listens there (`atom-sync doctor` tries it); committed work is kept, and the "
+    "next run continues from there"
 )
 _SET_ONE = (
     "put it into ATOM_SAAS_DATABASE_PASSWORD_FILE, a systemd credential atom-sync-database-password, PGPASSWORD or "

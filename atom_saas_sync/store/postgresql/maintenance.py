@@ -82,7 +82,7 @@ class Upkeep:
     def compact(self) -> tuple[int, int]:
         """Refuse: the server does that on its own."""
         raise UsageError(
-            "a PostgreSQL server gives unused space back by itself (autovacuum)",
+            "a PostgreSQL server gives unused space back on its own (autovacuum)",
             hint="`VACUUM (FULL)` in psql does it at once, and locks the tables meanwhile",
         )
 

@@ -47,7 +47,7 @@ def _refuse_target(source: Path, target: Path, *, force: bool) -> None:
     if target.is_dir():
         raise UsageError(f"{target} is a directory", hint=f"name a file in it, such as {target / source.name}.bak")
     if is_there(target) and not force:
-        raise UsageError(f"{target} exists", hint="name another file, or say --force to replace it")
+        raise UsageError(f"{target} exists", hint="name another file, or pass --force to replace it")
     # SQLite would use the side files of the replaced database with the copy.
     if any(beside(target, suffix).exists() for suffix in SIDE_FILES):
         raise UsageError(f"{target} is a database in use: it has a -wal or -journal file", hint="name another file")
@@ -120,7 +120,7 @@ def _refuse_replaced(path: Path, descriptor: int) -> None:
 
 def _replaced(path: Path) -> DatabaseError:
     return DatabaseError(
-        f"somebody has put another file in the place of {path}, the unfinished copy",
+        f"another file has taken the place of {path}, the unfinished copy",
         hint=f"nothing was written to it; see who may write there: `ls -ld {quote(str(path.parent))}`",
     )
 

@@ -137,7 +137,7 @@ class Connection:
         if identity(self.path) != self._file:
             raise DatabaseError(
                 f"the database {self.path} was moved, removed or replaced while it was in use",
-                hint="start this again; stop `watch` before another file is put in the place of its database",
+                hint="start this again; stop `watch` before replacing its database file",
             )
 
     def _refuse_nesting(self) -> None:

@@ -175,7 +175,7 @@ def _overwrite(source: Path, writer: sqlite3.Connection, target: Path) -> None:
                 end, left = time.monotonic() + _BUSY_SECONDS, remaining
             elif time.monotonic() > end:
                 raise DatabaseBusy(
-                    f"another program keeps the database {target} locked",
+                    f"another program has the database {target} locked",
                     hint="nothing was changed; stop that program and run this again",
                 )
 

@@ -93,7 +93,7 @@ def _refuse_unknown(db: Connection, found: Collection[str]) -> None:
     if unknown := [name for name in found if name not in NAMES]:
         raise DatabaseError(
             f"the database {db.path} was upgraded by a newer atom-sync: this version does not know {unknown[-1]}",
-            hint="install that version again, or put back the copy that it made beside the database before the "
+            hint="install that version again, or restore the copy that it made beside the database before the "
             f"upgrade ({db.path.name}.before-….bak)",
         )
 

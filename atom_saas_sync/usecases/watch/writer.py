@@ -40,7 +40,7 @@ class Writer:
             self._busy_since = None
 
     async def write_patiently(self, verb: Callable[..., Result], *arguments: object) -> Result:
-        """Write, retrying while another program keeps the database locked. Raises DatabaseError after a time limit."""
+        """Write, retrying while another program has the database locked. Raises DatabaseError after a time limit."""
         began = self._clock.monotonic()
         while True:
             try:

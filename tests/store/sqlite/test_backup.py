@@ -174,7 +174,7 @@ def test_a_link_in_the_place_of_the_unfinished_copy_is_not_written_through(
             return connection
 
         monkeypatch.setattr(sqlite3, "connect", swapping)
-        with pytest.raises(DatabaseError, match=r"another file in the place|refused a statement|read and write"):
+        with pytest.raises(DatabaseError, match=r"another file has taken the place|refused a statement|read and write"):
             backup(source, shared / "copy.db")
         assert victim.read_bytes() == before
         assert list(shared.iterdir()) == [], kind

@@ -233,7 +233,7 @@ def _log_crash_of_thread(crash: threading.ExceptHookArgs) -> None:
 
 
 def _log_unraisable(found: sys.UnraisableHookArgs) -> None:
-    """Log an exception that nobody could catch: in a destructor, at the end of the program."""
+    """Log an exception that could not be caught: in a destructor, at the end of the program."""
     if found.exc_value is not None:
         crash = (found.exc_type, found.exc_value, found.exc_traceback)
         where = f"{found.err_msg or 'uncatchable exception'}: {found.object!r}"

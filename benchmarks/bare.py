@@ -1,4 +1,4 @@
-"""The least that a Typer application of two commands can be; one prints figures from an SQLite file as JSON."""
+"""A minimal Typer application with two commands; one prints figures from an SQLite file as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def status(
     database: Annotated[str, typer.Option(help="The file.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Say how many skills there are, and when the last runs were."""
+    """Print the number of skills and the times of the last runs."""
     connection = sqlite3.connect(database)
     skills = connection.execute("SELECT count(*) FROM skill_cache").fetchone()[0]
     runs = connection.execute("SELECT kind, status, started_at FROM sync_run ORDER BY id DESC LIMIT 20").fetchall()
@@ -25,7 +25,7 @@ def status(
 
 @app.command()
 def other(name: Annotated[str, typer.Argument(help="Whom to greet.")] = "you") -> None:
-    """Be another command."""
+    """Do nothing, as a second command."""
     typer.echo(f"hello {name}")
 
 

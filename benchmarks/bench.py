@@ -1,4 +1,4 @@
-"""All that is said about speed, measured in one run and as ratios: `make bench`, or `python benchmarks/bench.py PART…`.
+"""All statements about speed, measured in one run and as ratios: `make bench`, or `python benchmarks/bench.py PART…`.
 
     syncs      first sync, no change, 1% changed, and peak memory, against the floor (benchmarks/floor.py)
     links      the same over slow links: latency of 20 and 100 ms, 100 and 10 Mbit/s; six connections against one
@@ -49,7 +49,7 @@ _OURS = (
 
 
 class Arguments(NamedTuple):
-    """What was asked for."""
+    """The requested measurements."""
 
     skills: list[int]
     runs: int
@@ -57,7 +57,7 @@ class Arguments(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """A process that has ended."""
+    """An ended process."""
 
     seconds: float
     said: str
@@ -80,7 +80,7 @@ def sync(sandbox: Sandbox, directory: str, **variables: str) -> Timed:
 
 
 def environment_of(url: str, token: str, directory: str) -> dict[str, str]:
-    """Return all that a command needs, and no budget that it could use up."""
+    """Return the environment of a command, with limits that it cannot reach."""
     return {
         "PATH": os.environ["PATH"],
         "ATOM_SAAS_API_URL": url,
@@ -93,7 +93,7 @@ def environment_of(url: str, token: str, directory: str) -> dict[str, str]:
 
 
 def ratio(mine: list[float], theirs: list[float]) -> float:
-    """Return the median of the ratios of runs that followed each other."""
+    """Return the median ratio of consecutive runs."""
     return statistics.median(one / other for one, other in zip(mine, theirs, strict=True))
 
 
@@ -155,7 +155,7 @@ LINKS = ((0, 0), (20, 100), (100, 100), (100, 10))
 """Milliseconds of latency, and Mbit a second; 0 means no limit."""
 
 _MOST_OVER_A_NARROW_LINK = 5000
-"""So many skills at 10 Mbit/s: the floor, which does not compress, takes more than three minutes for 50,000."""
+"""The number of skills at 10 Mbit/s: the floor, without compression, takes more than three minutes for 50,000."""
 
 
 def measure_links(arguments: Arguments) -> None:
@@ -200,7 +200,7 @@ def measure_link(sandbox: Sandbox, skills: int, latency: int, megabits: int, nea
 
 
 def plot(rows: list[tuple[int, float, float, float]]) -> str:
-    """Return an SVG: of each size a group of three bars, in grey on nothing, so that dark and light pages will do."""
+    """Return an SVG: a group of three bars for each size, on a transparent background for dark and light pages."""
     names, tints = ("first sync / floor", "no change / first", "1% changed / first"), ("#4c78a8", "#72b7b2", "#e0863c")
     scale, base, width = 110.0, 300, 640
     head = (
@@ -312,7 +312,7 @@ def measure_search(arguments: Arguments) -> None:
 
 
 def run_script(name: str) -> Callable[[Arguments], None]:
-    """Return what runs a benchmark that is a program of its own."""
+    """Return a function that runs a benchmark in a separate program."""
     return lambda _: print(subprocess.check_output([PYTHON, str(HERE / name)], text=True), flush=True)
 
 

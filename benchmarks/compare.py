@@ -48,7 +48,7 @@ class Side(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """The seconds that REV and this checkout took for the same work, one after the other."""
+    """The seconds that REV and this checkout took for the same work, in turn."""
 
     before: float
     now: float
@@ -108,7 +108,7 @@ def install(name: str, source: Path, environment: Path) -> Side:
 
 
 def measure_syncs(sides: Sequence[Side], parts: Sequence[str], skills: int, pairs: int) -> None:
-    """Let both versions make a first sync, one of nothing and one of 1%, each on a database of its own."""
+    """Run a first sync, one without changes and one of 1% with both versions, each on its own database."""
     found: dict[str, list[Pair]] = {part: [] for part in parts}
     with catalogue(skills) as sandbox:
         for number in range(pairs + 1):

@@ -1,4 +1,4 @@
-"""What the gate does with a real catalogue: `python benchmarks/gate.py CATALOGUE`, a file with one JSON object a line.
+"""The gate with a real catalogue: `python benchmarks/gate.py CATALOGUE`, a file with one JSON object a line.
 
 `review` is switched on, then 200 skills change (50 of them in code), 10 are new, 5 are republished under their version
 and 3 are withdrawn. Prints what is served after each step, how long it took, and fails if that is wrong.
@@ -57,14 +57,14 @@ class Machine:
         return document
 
     def served(self) -> dict[str, str]:
-        """Return the content digest of all that is served."""
+        """Return the content digest of each served skill."""
         connection = sqlite3.connect(self.path)
         rows = connection.execute("SELECT skill_id, content_digest FROM usable_skill").fetchall()
         connection.close()
         return dict(rows)
 
     def say(self, step: str, before: dict[str, str]) -> dict[str, str]:
-        """Print a line of the table, and return what is served now."""
+        """Print a line of the table, and return the served skills."""
         now = self.served()
         changed = sum(1 for skill_id, digest in now.items() if before.get(skill_id, digest) != digest)
         waiting = self.run("status", ATOM_SYNC_ADMISSION="review")["trust"]["waiting"] if step else 0

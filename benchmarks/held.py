@@ -1,4 +1,6 @@
-"""What a sync costs that holds changes, against one that applies them: `python benchmarks/held.py [SKILLS [CHANGED]]`.
+"""The cost of a sync that holds changes, compared with one that applies them.
+
+`python benchmarks/held.py [SKILLS [CHANGED]]`.
 
 Two databases follow one sandbox, one under `open` and one under `review`. Then some skills change, once. In each round
 copies of both databases are synced, in turns first; the CPU time of the whole command is compared.

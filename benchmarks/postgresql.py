@@ -151,7 +151,7 @@ def sync(sandbox: Sandbox, database: str, of: Server | None = None) -> Cost:
 
 
 class Arguments(NamedTuple):
-    """What was asked for."""
+    """The requested measurements."""
 
     skills: int
     runs: int

@@ -85,7 +85,7 @@ def restore(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before local work is lost.")] = False,
     as_json: _Json = False,
 ) -> None:
-    """Put a backup in the place of the database; what it replaces is kept beside it."""
+    """Replace the database with a backup; the replaced database is kept beside it."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.cli.asking import confirm_loss
     from atom_saas_sync.cli.session import all_runs_locked

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def gate_desk(settings: Settings, store: Store, *, persons: bool, check: Callable[[], None] = lambda: None) -> GateDesk:
     """Compose what judging and users' decisions need.
 
-    `persons`: the shell of a person may lack the service's settings of files, whose last valid content stays then.
+    `persons`: a user's shell may lack the service's settings of files; then their last valid content stays.
     """
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.config.gate import SettingsFiles, policy_of, require_scanner

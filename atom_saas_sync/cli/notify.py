@@ -44,7 +44,7 @@ class Notifier:
                 sender.connect(self._address)
                 sender.send(text.encode())
             except OSError:
-                self._address = None  # nobody is listening (any more); the service continues
+                self._address = None  # nobody is listening; the service continues
 
 
 def notifier_from(notify_socket: str | None, watchdog_usec: str | None, watchdog_pid: str | None, pid: int) -> Notifier:

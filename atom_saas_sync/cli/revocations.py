@@ -41,9 +41,9 @@ def add(
     note: Note = None,
     as_json: Json = False,
 ) -> None:
-    """Revoke something, and move what it hits from the cache into quarantine, in one transaction.
+    """Revoke something, and move matching skills from the cache into quarantine, in one transaction.
 
-    It needs no marketplace.
+    Needs no marketplace.
     """
     from atom_saas_sync.usecases.gate.people import add_revocation
 

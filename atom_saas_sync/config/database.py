@@ -37,7 +37,7 @@ def find_database(sources: Sources) -> None:
 
 
 def find_host(sources: Sources) -> None:
-    """Let the system name this host where nobody else does."""
+    """Take this host's name from the system if no setting has it."""
     if _HOST not in sources.origins:
         sources.origins[_HOST], sources.values[_HOST] = "system", os.uname().nodename
 

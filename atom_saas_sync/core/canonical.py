@@ -33,7 +33,7 @@ DESCRIPTIVE_FIELDS = frozenset(
         "content_hash",
     }
 )
-"""Descriptive fields (trust.md, section 1). Any other field, known or unknown, may be executed by somebody."""
+"""Descriptive fields (trust.md, section 1). Any other field, known or unknown, counts as executable."""
 
 COUNTERS = frozenset({"downloads", "installs", "stars", "views", "likes", "releases"})
 """Keys of `metadata` that are volatile if their values are numbers."""
@@ -164,7 +164,7 @@ def _counts(name: str, value: object) -> bool:
 
 def executable_part(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the executable fields, without null and empty ones (trust.md, section 1)."""
-    # Of what is false, zero and false itself are values; null, "", [] and {} are not equal to zero.
+    # Zero and false are values, unlike null, "", [] and {}.
     part = {name: value for name, value in fields.items() if name not in _NOT_EXECUTABLE and (value or value == 0)}
     if isinstance(metadata := part.get("metadata"), dict):
         part["metadata"] = {name: value for name, value in metadata.items() if name not in DESCRIPTIVE_METADATA}

@@ -68,7 +68,7 @@ SystemCallErrorNumber=EPERM
 LimitCORE=0
 """.strip()
 
-# serve-health may set the priority of the syncs that it starts; nobody else needs the rest of @resources.
+# serve-health may set the priority of the syncs that it starts; the others need nothing from @resources.
 _FEWER_CALLS = "SystemCallFilter=~@privileged @resources"
 _FEWER_CALLS_BUT_NICE = "SystemCallFilter=~@privileged"
 _NETWORK = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"

@@ -30,7 +30,7 @@ _KEY = re.compile(r"[a-z_]{1,30}")
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """Where a PostgreSQL database is, and how to reach it. Empty texts stand for libpq's defaults."""
+    """The location of a PostgreSQL database, and how to connect. Empty strings mean libpq's defaults."""
 
     host: str = ""
     """A name, an address, or the directory of a Unix socket; several, separated by commas, are tried in turn."""
@@ -55,7 +55,7 @@ class ServerAddress:
 
     @property
     def sslmode(self) -> str:
-        """Return the mode in force: to another machine nothing goes unencrypted unless somebody wrote so."""
+        """Return the effective mode: connections to other machines are encrypted unless the URL says otherwise."""
         return self.options.get("sslmode") or ("prefer" if self.is_local else "require")
 
     @property

@@ -43,7 +43,7 @@ class _Limit:
         self._admit = admit
 
     def gathered(self, chunks: Iterable[bytes], beside: int = 0) -> bytes:
-        """Join the chunks, while so many bytes are kept beside them."""
+        """Join the chunks, while this many other bytes are in memory."""
         parts, size = [], 0
         for chunk in chunks:
             parts.append(chunk)
@@ -61,8 +61,8 @@ class _Limit:
 def read_body(response: httpx.Response, *, limit: int, what: str, admit: Callable[[int], bool] | None = None) -> bytes:
     """Return the decompressed body without a byte order mark.
 
-    `admit` is asked for each larger size whether there is room for so many bytes. Raises NoRoom if there is not, and
-    BadResponse if the body is larger than `limit` bytes, or does not match its Content-Encoding.
+    `admit` is asked for each larger size whether there is room for it. Raises NoRoom if there is not, and BadResponse
+    if the body is larger than `limit` bytes, or does not match its Content-Encoding.
     """
     within = _Limit(limit, what, admit)
     body = within.gathered(response.iter_raw())

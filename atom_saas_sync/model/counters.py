@@ -46,7 +46,7 @@ class Counter(Struct, frozen=True):
     """A stored counter: its help text, its labels, and their values.
 
     `known` holds groups of values, one tuple for each label: all combinations within a group exist from the start, at
-    0. A label in `open_labels` takes other values too. Without `help` it is not a metric by itself.
+    0. A label in `open_labels` takes other values too. Without `help`, it is not a metric on its own.
     """
 
     help: str

@@ -92,7 +92,7 @@ class SetBase(Effect, frozen=True):
     """Make this version the base. `kept_text` is its text, unless that is the text that is served.
 
     `confirmed` says that the marketplace has the skill now. `by` is who admitted it, None if a policy did. `page` is
-    where the list showed it, if whoever carries the plan out does not know.
+    its page in the list, if the caller of `apply` does not know it.
     """
 
     version: Admitted
@@ -188,7 +188,10 @@ class PutOffer(Effect, frozen=True):
 
 
 class DropOffer(Effect, frozen=True):
-    """Let nothing wait. `never_served`: what waited is not what is served now, and the history keeps it as such."""
+    """Remove the waiting version.
+
+    `never_served`: it differs from the served one, and the history keeps it as never served.
+    """
 
     never_served: bool
 

@@ -62,8 +62,8 @@ class Base(Struct, frozen=True):
     """The last version of a skill from the marketplace.
 
     `version` is as `version_key` makes it. `text` is None as long as the cached text is the base itself. `deleted` says
-    that the marketplace has confirmed the deletion while a locally edited copy waits for a person. `forged` says that
-    it has a signature by our key that does not fit.
+    that the marketplace has confirmed the deletion while the conflict with a local edit is open. `forged` says that it
+    has an invalid signature by our key.
     """
 
     wire_digest: bytes
@@ -79,7 +79,7 @@ class Base(Struct, frozen=True):
 class OpenConflict(Struct, frozen=True):
     """An unresolved conflict of a skill; `remote_text` is None if the marketplace deleted it.
 
-    `reopened` says that a person has undone its resolution: it waits for a person, whatever the strategy is.
+    `reopened` says that a user has undone its resolution: it needs a manual decision, whatever the strategy is.
     """
 
     id: int

@@ -84,9 +84,9 @@ class TrustState(Struct, frozen=True):
 class Status(Struct, frozen=True):
     """Everything that status, health and metrics show, read in one transaction at `read_at`.
 
-    `origin` is who made the database, `backend` (the Atom backend) or `atom-sync`.
-    `revision` is None if there is no database, or none of ours in it; then everything else is empty.
-    `migrations_pending` is true as long as some are missing, too. `runs` are the last ones, newest first.
+    `origin` is who made the database, `backend` (the Atom backend) or `atom-sync`. `revision` is None if there is no
+    database, or none of ours in it; then everything else is empty. `migrations_pending` is also true while some tables
+    are missing. `runs` are the last ones, newest first.
     """
 
     read_at: datetime

@@ -22,7 +22,7 @@ MAX_BODY = 1024 * 1024  # the largest request body (contract, "Errors and limits
 
 
 class Link:
-    """The sandbox's line to all its clients: each answer is delayed, and the bodies share the bandwidth."""
+    """The sandbox's simulated network link: each response is delayed, and all bodies share the bandwidth."""
 
     def __init__(self, latency: float = 0.0, bandwidth: float = 0.0) -> None:
         """`latency` is in seconds, `bandwidth` in bytes a second; 0 means no limit."""
@@ -31,7 +31,7 @@ class Link:
         self._free_at = 0.0
 
     async def carry(self, size: int) -> None:
-        """Wait until so many bytes have passed the line, behind those of other answers."""
+        """Wait until this many bytes have been sent, after those of other responses."""
         now = asyncio.get_running_loop().time()
         self._free_at = max(self._free_at, now) + size / self.bandwidth
         await asyncio.sleep(self._free_at - now)

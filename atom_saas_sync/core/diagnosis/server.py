@@ -127,7 +127,7 @@ def _rights(facts: ServerFacts) -> DoctorFinding:
 
 
 def _grants(facts: ServerFacts) -> Iterator[str]:
-    """Yield the statements that give what is lacking; many tables become one statement for the whole schema."""
+    """Yield the GRANTs for missing privileges; many tables become one statement for the whole schema."""
     wanted: dict[str, list[str]] = {}
     for privilege, name in facts.lacking:
         wanted.setdefault(name, []).append(privilege)

@@ -36,7 +36,7 @@ def admitted_before(version: SkillVersion) -> Admitted:
 
 
 def chosen_here(version: SkillVersion) -> Admitted:
-    """Return a version that a local user, or a program of theirs, chose from what is stored."""
+    """Return a stored version that a local user, or a program of theirs, chose."""
     return cast("Admitted", version)
 
 

@@ -49,7 +49,7 @@ REFUSALS: frozenset[Reason] = frozenset({"revoked", "denied", "rejected"})
 
 ADOPTED = "adopted"
 BY_POLICY = "policy"
-"""Values of `admitted_by` that are not a person."""
+"""Values of `admitted_by` that are not a user."""
 
 SHORTEST_DIGEST = 12
 """The minimum number of hexadecimal digits in a typed digest."""

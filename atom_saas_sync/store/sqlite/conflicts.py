@@ -77,7 +77,7 @@ class ConflictLog:
             connection.execute(f"UPDATE conflict_log SET replaced_unseen = 0 WHERE {unseen}", (json.dumps(ids),))  # noqa: S608 - a constant
 
     def conflict(self, conflict_id: int) -> LoggedConflict | None:
-        """Return one conflict with its versions, and what the cache holds now."""
+        """Return one conflict with its versions and the current local version."""
         with self._database.reading() as connection:
             return _find(connection, conflict_id)
 
@@ -94,7 +94,7 @@ class ResolutionBatch(Batch):
     """A batch in which a user resolves conflicts."""
 
     def conflict(self, conflict_id: int) -> LoggedConflict | None:
-        """Return one conflict with its versions, and what the cache holds now."""
+        """Return one conflict with its versions and the current local version."""
         return _find(self._connection, conflict_id)
 
     def open_ids(self, wanted: ConflictFilter) -> Sequence[int]:

@@ -32,7 +32,7 @@ def exists(path: Path) -> bool:
 
 
 def free_disk_gb(path: Path) -> float:
-    """Return the room, in GB (10^9 bytes), on the file system where the database is or will be.
+    """Return the free space, in GB (10^9 bytes), on the file system where the database is or will be.
 
     Raises DatabaseError.
     """

@@ -1,24 +1,24 @@
 """The ports: the interfaces of the store, the marketplace and the clock that use cases and commands need.
 
-This is the contract that every storage engine has to keep. Each verb is tested in tests/store/contract/.
-Unless a verb says otherwise:
+This is the contract that every storage engine has to keep. Each verb is tested in tests/store/contract/. Unless a verb
+says otherwise:
 
-- *Threading.* An object of the store, and all that it hands out, is used by the thread that made it.
+- *Threading.* An object of the store, and everything that it returns, is used only by the thread that created it.
 - *Transactions.* A verb that reads sees one consistent state. A verb that writes is one transaction: all of it is
   committed, or nothing. A batch is one transaction of several verbs: it commits at the end of the block, and nothing is
   stored if the block ends with an exception, Ctrl-C included. Its verbs see what it has written so far. While a batch
   is open, no other verb may be called on the same connection: that raises RuntimeError.
-- *Locks.* Reading neither waits for writers nor keeps them waiting. Writing waits for other writers as long as the
-  store was opened to wait. A verb that finds nothing to change takes no lock if it says so.
+- *Locks.* Reading neither waits for writers nor blocks them. Writing waits for other writers up to the time given when
+  the store was opened. A verb that finds nothing to change takes no lock if it says so.
 - *Errors.* DatabaseBusy if another program holds the lock for longer; DatabaseError for every other failure of the
-  database or the disk. Both mean that nothing was written. There is never an empty result in place of an error.
-- *Absent.* Of one thing that is not stored, None is returned; of several, the absent ones are left out. Changing
+  database or the disk. Both mean that nothing was written. An empty result never stands for an error.
+- *Absent.* A lookup of one thing that is not stored returns None; of several, the absent ones are left out. Changing
   something absent does nothing.
 - *Order.* Lists are in the order that the verb names; if it names none, in any order.
-- *Times.* `now` is an aware datetime, and the store's clock. It asks its own only where a rating is changed and the
-  time of its last change is left as it was: a change must have a time of its own.
+- *Times.* `now` is an aware datetime, and the store's clock. The store reads its own clock only when a rating is
+  changed without changing its time: each change needs a time.
 - *Source.* A cached skill is the marketplace's own (`marketplace`), the marketplace's with a change made here
-  (`edited`), or exists only here (`local`). Another program may write to the tables: what it writes is an edit.
+  (`edited`), or exists only here (`local`). Other programs may write to the tables: their writes are edits.
 """
 
 from __future__ import annotations

@@ -65,8 +65,8 @@ class StoredBatch(SkillBatch, Protocol):
     def apply(self, actions: Sequence[Action], now: datetime, *, page: int | None = None) -> None:
         """Apply the effects of actions on different skills: cached rows, bases, history and conflict log.
 
-        `page` is where the list showed the skills; None leaves their page as it is. With a key, a version is signed as
-        far as its effect's proof goes.
+        `page` is the skills' page in the list; None keeps their page. With a key, versions are signed if their effect
+        has evidence that the marketplace sent them.
         """
 
     def confirm_page(self, page: int, now: datetime) -> None:
@@ -112,14 +112,13 @@ class StoredCatalogue(KnownSkills, Storing, Protocol):
         """Return the skills that were last seen on a page."""
 
     def batch(self, *, write: bool = True) -> AbstractContextManager[StoredBatch]:
-        """Open a transaction. Without `write` it is a snapshot that takes no lock; what it writes is not kept."""
+        """Open a transaction. Without `write`, it is a snapshot that takes no lock; its writes are discarded."""
 
     def tampered(self, *, everything: bool) -> list[str]:
-        """Return the skills that count as the marketplace's although their text does not have its digest.
+        """Return the skills that count as the marketplace's although their text does not match its digest.
 
-        Without `everything`, only those are checked that were written since the last `note_tampered`, edited or
-        deleted here, or found then.
-        With a key, a skill with a forged signature is tampered with, too.
+        Without `everything`, only those are checked that were written since the last `note_tampered`, edited or deleted
+        here, or found then. With a key, a skill with a forged signature is tampered with, too.
         """
 
     def unsigned(self) -> list[str]:
@@ -157,16 +156,13 @@ class StoredCatalogue(KnownSkills, Storing, Protocol):
         """Return the skills with an open conflict."""
 
     def newest_replaced_edits(self, number: int) -> list[int]:
-        """Return at most so many conflicts in which a strategy has replaced a local edit, the last ones first.
-
-        Those that a person has looked at are left out.
-        """
+        """Return at most this many unseen conflicts in which a strategy replaced a local edit, newest first."""
 
     def refresh_expiry(self, now: datetime) -> None:
-        """Extend the life of skills that the marketplace has confirmed within the last hour.
+        """Extend the lifetime of skills that the marketplace has confirmed within the last hour.
 
-        Only once half of their life is over, or if a clock that has since been set back gave them more than a day.
-        Takes no lock if there are none.
+        Only after half of it has passed, or if a clock that has since been set back gave them more than a day. Takes no
+        lock if there are none.
         """
 
     def validator(self, resource: str) -> str | None:
@@ -177,8 +173,8 @@ class StoredCatalogue(KnownSkills, Storing, Protocol):
     ) -> int:
         """Store the marketplace's categories and the list's ETag; return how many changed.
 
-        None means unchanged: all live for another day. With `whole` those that are not listed are removed, but an
-        empty list removes none: it does not prove that all are gone.
+        None means unchanged: all live for another day. With `whole` those that are not listed are removed, but an empty
+        list removes none: it does not prove that all were deleted.
         """
 
     def changed_categories(self, categories: Sequence[Category], *, whole: bool) -> int:

@@ -37,9 +37,9 @@ from atom_saas_sync.usecases.ports.verifying import StoredServing
 class Store(Lockable, Protocol):
     """An open database: one connection, for one thread unless it was opened otherwise.
 
-    Each method without a verb in its name returns the verbs of one subject; making them costs nothing, and reads
-    nothing. All work over this connection. `history_versions` is how many former versions of a skill are kept, and with
-    a `signer` what is written is signed, and what is read must be.
+    Each method without a verb in its name returns the verbs of one subject, which is cheap and reads nothing. All use
+    this connection. `history_versions` is how many former versions of a skill are kept, With a `signer`, data is signed
+    when written and verified when read.
     """
 
     @property
@@ -58,7 +58,7 @@ class Store(Lockable, Protocol):
     def holder(self, kind: str) -> Mapping[str, Any] | None:
         """Return `pid`, `host`, `command` and `since` of the run that holds the lock of this kind now, or None.
 
-        Empty in the instant in which a run has the lock and has not written its name yet.
+        Empty for the instant before a run that got the lock has written its name.
         """
 
     def rebind(self, marketplace: str, *, deletions: int, actor: str, now: datetime) -> None:
@@ -98,7 +98,7 @@ class Store(Lockable, Protocol):
         """Return the ratings, for users."""
 
     def runs(self, *, marketplace: str | None = None) -> StoredRuns:
-        """Return the audit trail; from the first answer on, the database belongs to `marketplace`, if to none yet."""
+        """Return the audit trail; a new database belongs to `marketplace` from its first response on."""
 
     def run_history(self) -> StoredRunHistory:
         """Return the audit trail, for lists."""
@@ -168,12 +168,12 @@ class Engine(Protocol):
     ) -> Store:
         """Open the database.
 
-        With `migrate`, one that is new, empty or holds other programs' tables gets ours, and an older one is upgraded
-        as far as the engine does that by itself; so is one that the Atom backend made, if `adopt` (default: with
-        `create`). Without, it is taken as it is. With `read_only` nothing is created, upgraded or written; with
-        `migrate` it must then be up to date. Without `create` it is likewise, but may be written to: for commands that
-        look for something. With `any_thread` several threads may use it, if the caller sees to it that they do so one
-        after the other. Writers wait `busy_timeout_seconds` for others (default: that of the front door).
+        With `migrate`, our tables are created in a database that is new, empty or has only other programs' tables, and
+        an older one is upgraded as far as the engine does that automatically; so is one made by the Atom backend, with
+        `adopt` (default: as `create`). Without `migrate`, any version is accepted. With `read_only`, nothing is
+        created, upgraded or written; with `migrate` it must then be up to date. Without `create`, nothing is created
+        either, but the database may be written to. With `any_thread`, threads may share it if they take turns. Writers
+        wait `busy_timeout_seconds` for others (default: that of the front door).
 
         Raises DatabaseError: it is missing, cannot be used, is damaged, full or locked, was made by a newer version, or
         holds another program's table of one of our names.
@@ -190,9 +190,9 @@ class Engine(Protocol):
     ) -> Status:
         """Read everything that `status` and metrics show, as one consistent state.
 
-        The request limits hold as long as the marketplace has declared none; `admission` and `admission_scope` are what
-        is set: the database does not say it. One that is missing, or has not all of our tables yet, gives an empty
-        status that says so. It answers within seconds, also while others write.
+        The request limits hold as long as the marketplace has declared none; `admission` and `admission_scope` come
+        from the settings. A database that is missing or lacks some of our tables gives an empty status that says so.
+        Takes at most seconds, also while others write.
 
         Raises DatabaseError if it cannot be read, or was made by a newer version.
         """
@@ -202,21 +202,21 @@ class Engine(Protocol):
     ) -> StoredBudget:
         """Open the request budget that all processes share.
 
-        It has a connection of its own: what a run has not committed yet must not keep others from counting. It enforces
-        these limits, and lower ones that `marketplace` declares.
+        It has its own connection: the open transaction of a run must not keep others from counting. It enforces these
+        limits, and lower ones that `marketplace` declares.
         """
 
     def upkeep(self) -> AbstractContextManager[StoreUpkeep]:
         """Open the maintenance for a process that writes continuously, over a connection of its own."""
 
     def free_disk_gb(self) -> float | None:
-        """Return the room, in GB (10^9 bytes), on the file system where the database is or will be.
+        """Return the free space, in GB (10^9 bytes), on the file system where the database is or will be.
 
         None if it is not on this machine. Raises DatabaseError.
         """
 
     def server_facts(self) -> ServerFacts | None:
-        """Return what the database's server says about itself, over a connection of its own; None if it has none.
+        """Return facts about the database's server, over a connection of its own; None without a server.
 
         Raises ConfigError for a server that cannot be used, such as one that is too old, and DatabaseError.
         """
@@ -229,7 +229,7 @@ class Engine(Protocol):
         """
 
     def scratch_copy(self, directory: Path) -> Location:
-        """Return where a dry run may work, in an empty directory, if the database is not current: nothing is changed.
+        """Return a copy in an empty directory for a dry run if the database is not current.
 
         Raises DatabaseError where the engine makes no copies.
         """

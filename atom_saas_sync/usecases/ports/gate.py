@@ -33,7 +33,7 @@ class GateBatch(Protocol):
         """Return the evidence on each of these versions (at most one per skill), by skill id.
 
         `first_seen_at` is when this machine first saw the digest of this skill, whatever happened to it since. A skill
-        with a base counts as a lookalike of none; of two new skills, the earlier one in the list counts as known first.
+        with a base is never a lookalike; of two new skills, the earlier one in the list counts as known first.
         """
 
     def offers(self, skill_ids: Iterable[str]) -> dict[str, Offer]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class DecidingBatch(EditBatch, Protocol):
-    """One transaction in which offers are judged and decisions are carried out."""
+    """One transaction in which offers are judged and decisions are applied."""
 
     def former_versions(self, skill_id: str) -> list[tuple[SkillVersion, bool]]:
         """Return the versions of a skill that were served, newest first, and whether each is the base.
@@ -46,7 +46,7 @@ class DecidingBatch(EditBatch, Protocol):
         """Store capabilities by content digest; those of versions neither offered nor admitted last may be dropped."""
 
     def changed_since(self, moment: datetime, *, executable: bool) -> int:
-        """Return the number of marketplace skills of which a new version was first seen since `moment`.
+        """Return the number of marketplace skills with a new version first seen since `moment`.
 
         With `executable`, only of versions whose exec digest differs from the former version's.
         """

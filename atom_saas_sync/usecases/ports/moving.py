@@ -1,4 +1,4 @@
-"""Moving everything from one database to another, of this or another engine."""
+"""Copy everything from one database to another, of the same or another engine."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class RowsOut(Protocol):
 
 
 class RowsIn(Protocol):
-    """The one transaction in which an empty database is filled; at its end searches find what arrived."""
+    """The transaction that fills an empty database; at its end, searches find the copied skills."""
 
     def write(self, table: str, rows: Iterable[MovedRow]) -> int:
-        """Write the rows of a table and read them again; return how many there are.
+        """Write the rows of a table and read them back; return their number.
 
-        Columns that only the other engine has are left out. Raises DatabaseError if they did not arrive as sent.
+        Columns that only the other engine has are left out. Raises DatabaseError if the rows differ.
         """

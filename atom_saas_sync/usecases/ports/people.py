@@ -39,7 +39,7 @@ class EditableCatalogue(KnownSkills, Storing, Protocol):
         """Open the transaction of one edit."""
 
     def look_at_deleted_edits(self, skill_id: str) -> None:
-        """Note that somebody looks at the versions of a skill, which hold the edits that another program deleted.
+        """Record that a user has seen the versions of a skill, including edits that another program deleted.
 
         Takes no lock if there are none.
         """
@@ -49,7 +49,7 @@ class Resolutions(EditBatch, Protocol):
     """One transaction in which a user resolves conflicts. It confirms no skill, because nothing was fetched."""
 
     def conflict(self, conflict_id: int) -> LoggedConflict | None:
-        """Return one conflict with its versions, and what the cache holds now."""
+        """Return one conflict with its versions and the current local version."""
 
     def open_ids(self, wanted: ConflictFilter) -> Sequence[int]:
         """Return, sorted, the ids of the open conflicts that match; `resolved` of the filter is ignored."""
@@ -62,10 +62,10 @@ class StoredConflicts(Protocol):
     """What resolving conflicts needs from the store."""
 
     def conflict(self, conflict_id: int) -> LoggedConflict | None:
-        """Return one conflict with its versions, and what the cache holds now."""
+        """Return one conflict with its versions and the current local version."""
 
     def resolving(self) -> AbstractContextManager[Resolutions]:
-        """Open the transaction in which decisions are made and carried out: all of them, or none."""
+        """Open the transaction in which decisions are made and applied: all of them, or none."""
 
 
 class ListedConflicts(StoredConflicts, Protocol):

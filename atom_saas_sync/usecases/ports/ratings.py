@@ -23,7 +23,7 @@ class StoredRatings(Protocol):
         """
 
     def load(self, ids: Sequence[str]) -> list[Rating]:
-        """Return these ratings in the order of `ids`; settled ones are absent."""
+        """Return these ratings in the order of `ids`; those that are no longer pending are absent."""
 
     def reopen_all(self) -> None:
         """Make every rating pending, including failed ones; each keeps its version name."""
@@ -41,24 +41,24 @@ class StoredRatings(Protocol):
     ) -> None:
         """Store the outcomes of sent ratings and the checked skills, and add to the counters.
 
-        Only the version that was sent is settled: a rating that was changed in the meantime stays pending. The skill's
+        Only the version that was sent is marked: a rating that was changed in the meantime stays pending. The skill's
         average and count become those of the receipt.
         """
 
     def can_update(self, marketplace: str) -> bool:
-        """Tell whether the marketplace may support updates: nothing to the contrary is stored."""
+        """Tell whether the marketplace may support updates, that is, unless the contrary is stored."""
 
     def note_not_updatable(self, marketplace: str, now: datetime) -> None:
         """Record that a marketplace cannot update ratings; `reopen_all` deletes the record."""
 
     def least_recently_checked(self, prefix: str, limit: int) -> list[tuple[str, str | None]]:
-        """Return skills with settled ratings and their ETags, least recently read first.
+        """Return skills whose ratings are not pending, with their ETags, least recently read first.
 
         `prefix` followed by the skill's id is the name under which the ETag is stored.
         """
 
     def settled_of(self, skill_id: str) -> list[Rating]:
-        """Return the settled ratings of a skill."""
+        """Return the ratings of a skill that are not pending."""
 
 
 class PersonsRatings(Protocol):
@@ -103,7 +103,7 @@ class PersonsRatings(Protocol):
         """
 
     def restore(self, rating_id: str, *, actor: str, now: datetime) -> ListedRating | None:
-        """Bring back what a rating of the marketplace replaced, as a new version; None if nothing is kept.
+        """Restore the rating that the marketplace's rating replaced, as a new version; None if there is none.
 
         The audit log says so.
         """

@@ -38,7 +38,7 @@ _CHANGED_SINCE = """
 
 
 class DecidingBatch(Batch):
-    """One transaction in which offers are judged and decisions are carried out."""
+    """One transaction in which offers are judged and decisions are applied."""
 
     def former_versions(self, skill_id: str) -> list[tuple[SkillVersion, bool]]:
         """Return the versions of a skill that were served, newest first, and whether each is the base.
@@ -96,7 +96,7 @@ class DecidingBatch(Batch):
         facts.keep_facts(self._connection, found)
 
     def changed_since(self, moment: datetime, *, executable: bool) -> int:
-        """Return the number of marketplace skills of which a new version was first seen since `moment`."""
+        """Return the number of marketplace skills with a new version first seen since `moment`."""
         values = format_exact_time(moment), executable
         number: int = self._connection.execute(_CHANGED_SINCE, values).fetchone()[0]
         return number

@@ -260,7 +260,8 @@ def _refuse_to_delete(known: Mapping[str, SkillState], skill_ids: Sequence[str])
                 f"{skill_id!r} belongs to the marketplace, and the next sync would bring it back; nothing was removed",
                 hint=f"`atom-sync skills revert {quote(skill_id)}` drops the local edit"
                 if is_edited(each)
-                else "the marketplace can delete it; `atom-sync cache purge --all` empties the cache until then",
+                else "only the marketplace can delete it; `atom-sync cache purge --all` empties the cache until the "
+                "next sync",
             )
 
 

@@ -276,8 +276,8 @@ def measure_messages(server_: Server, arguments: Arguments) -> None:
                         with connection.transaction(), connection.pipeline():
                             connection.execute(_SERVED, (some, texts))
                             connection.execute(_BASE, (some, digests))
+                            connection.execute(_VERSION, (some, digests, [pack(each.encode()) for each in texts]))
                             if kind == "new text":
-                                connection.execute(_VERSION, (some, digests, [pack(each.encode()) for each in texts]))
                                 found = [texts_of(each) for each in fields]
                                 heads, all_words = map(head, found), (" ".join(words(each)) for each in found)
                                 connection.execute(_WORDS, (some, list(heads), list(all_words)))
@@ -304,9 +304,10 @@ def measure_search(server_: Server, arguments: Arguments) -> None:
         "|---|---|---|---|---|---|"
     )
     with catalogue(arguments.skills) as sandbox, tempfile.TemporaryDirectory() as directory:
-        locations: list[Location] = [Path(f"{directory}/atom.db"), read_server_address(server_.new_schema())]
-        for each in locations:
-            sync(sandbox, each.url if not isinstance(each, Path) else str(each))
+        urls = [f"{directory}/atom.db", server_.new_schema()]
+        for each in urls:
+            sync(sandbox, each)
+        locations: list[Location] = [Path(urls[0]), read_server_address(urls[1])]
         stores = [engine_at(each).open() for each in locations]
         for text in SEARCHES:
             times: tuple[list[float], list[float]] = [], []
@@ -366,9 +367,10 @@ def main() -> None:
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(unknown)}")
     with server(binaries(), "wal_level=replica") as url:
+        started = Server(url)
         for part in given.parts or PARTS:
             print(f"\n## {part}\n", flush=True)
-            PARTS[part](Server(url), Arguments(given.skills, given.runs))
+            PARTS[part](started, Arguments(given.skills, given.runs))
 
 
 if __name__ == "__main__":

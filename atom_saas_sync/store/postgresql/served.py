@@ -5,15 +5,17 @@ One statement in two forms writes versions, one more writes figures; tests/test_
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import psycopg
 
+from atom_saas_sync.core.canonical import decode_object
 from atom_saas_sync.model import TIME_TO_LIVE
 from atom_saas_sync.model.effects import AddServed, Life, RefreshFigures, RemoveServed, ReplaceServed, WriteServed
 from atom_saas_sync.store.postgresql.rows import Row
-from atom_saas_sync.store.postgresql.skill_text import drop_entries, entry_of, write_entries, write_figures
+from atom_saas_sync.store.postgresql.skill_text import drop_entries, entry_of, has_same_words, write_entries, write_rest
 
 _ADD_VERSION = """
     INSERT INTO skill_cache (skill_id, skill_data, expires_at, created_at, updated_at)
@@ -55,16 +57,30 @@ class ServedSkills:
     def replace(self, effects: Sequence[ReplaceServed], now: datetime) -> None:
         """Replace the served texts of these skills."""
         self._connection.execute(_REPLACE_VERSION, _columns(effects, now))
-        self._read_out(effects)
+        changed, rest = [], {}
+        for each in effects:
+            fields = _fields(each.text, each.fields)
+            if has_same_words(fields, _fields(each.replaced, each.replaced_fields)):
+                rest[each.skill_id] = fields
+            else:
+                changed.append(each)
+        self._read_out(changed)
+        if rest:
+            write_rest(self._connection, rest)
 
     def refresh(self, effects: Sequence[RefreshFigures]) -> None:
-        """Write figures into served texts; the search words do not contain them."""
+        """Write figures into served texts; words do not contain them."""
         texts = {each.skill_id: each.text for each in effects}
         self._connection.execute(_WRITE_FIGURES, (list(texts), list(texts.values())))
-        write_figures(self._connection, texts)
+        write_rest(self._connection, {skill_id: _fields(text, None) for skill_id, text in texts.items()})
 
     def _read_out(self, effects: Sequence[WriteServed]) -> None:
-        write_entries(self._connection, [entry_of(each.skill_id, each.text, each.fields) for each in effects])
+        if effects:
+            write_entries(self._connection, [entry_of(each.skill_id, each.text, each.fields) for each in effects])
+
+
+def _fields(text: str, known: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return known if known is not None else decode_object(text) or {}
 
 
 def _columns(effects: Sequence[WriteServed], now: datetime) -> tuple[list[str | datetime | None], ...]:

@@ -15,7 +15,7 @@ from atom_saas_sync.core.canonical import decode_object
 from atom_saas_sync.core.scripts import folded
 from atom_saas_sync.model import BEST_RATING, LARGEST_COUNT
 from atom_saas_sync.store.postgresql.rows import Row
-from atom_saas_sync.store.postgresql.words import head, texts_of, words
+from atom_saas_sync.store.postgresql.words import SEARCHED, head, texts_of, words
 from atom_saas_sync.times import parse_time
 
 _AT_ONCE = 500
@@ -95,18 +95,25 @@ def write_entries(connection: psycopg.Connection[Row], entries: Sequence[Entry])
     connection.execute("DELETE FROM skill_due WHERE skill_id = ANY(%b)", ([each.skill_id for each in entries],))
 
 
-def write_figures(connection: psycopg.Connection[Row], texts: Mapping[str, str]) -> None:
-    """Write the figures and the time from these texts, by skill; nothing else in them has changed."""
-    entries = [(skill_id, decode_object(text) or {}) for skill_id, text in texts.items()]
+def has_same_words(fields: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    """Tell whether two versions of a skill are found by the same words: only what `write_rest` writes may differ."""
+    # As text: otherwise True would be 1, whose word is another.
+    return all(repr(fields.get(name)) == repr(others.get(name)) for name in SEARCHED)
+
+
+def write_rest(connection: psycopg.Connection[Row], skills: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write what is not searched, by skill: version, figures and time. The index stays as it is."""
     connection.execute(
-        "UPDATE skill_text AS t SET (average_rating, rating_count, sent_moment) = (new.average, new.count, new.moment) "
-        "FROM unnest(%b::text[], %b::double precision[], %b::double precision[], %b::double precision[]) "
-        "AS new (skill_id, average, count, moment) WHERE t.skill_id = new.skill_id",
+        "UPDATE skill_text AS t SET (version, average_rating, rating_count, sent_moment) "
+        "= (new.version, new.average, new.count, new.moment) "
+        "FROM unnest(%b::text[], %b::text[], %b::double precision[], %b::double precision[], %b::double precision[]) "
+        "AS new (skill_id, version, average, count, moment) WHERE t.skill_id = new.skill_id",
         (
-            [skill_id for skill_id, _ in entries],
-            [_figure(fields.get("average_rating"), BEST_RATING) for _, fields in entries],
-            [_figure(fields.get("rating_count"), LARGEST_COUNT) for _, fields in entries],
-            [_moment(fields.get("updated_at")) for _, fields in entries],
+            list(skills),
+            [_string(fields.get("version")) for fields in skills.values()],
+            [_figure(fields.get("average_rating"), BEST_RATING) for fields in skills.values()],
+            [_figure(fields.get("rating_count"), LARGEST_COUNT) for fields in skills.values()],
+            [_moment(fields.get("updated_at")) for fields in skills.values()],
         ),
     )
 

@@ -17,7 +17,7 @@ from atom_saas_sync.core.scripts import ALONE, MARKS
 
 # The name first: if there are too many words, those of the code are dropped.
 HEAD = (("name", "A"), ("tags", "B"), ("category", "B"), ("description", "C"))
-_SEARCHED = (*(name for name, _ in HEAD), "code")
+SEARCHED = (*(name for name, _ in HEAD), "code")
 
 _BYTES_OF_CHARACTER = 4  # at most
 _LONGEST_WORD = 255
@@ -100,7 +100,7 @@ def words(texts: Iterable[str]) -> list[str]:
 
 def texts_of(fields: Mapping[str, Any]) -> list[str]:
     """Return the searched texts of a skill: each field of HEAD, then the code."""
-    values = [fields.get(name) for name in _SEARCHED]
+    values = [fields.get(name) for name in SEARCHED]
     return [value if isinstance(value, str) else " ".join(_leaves(value)) for value in values]
 
 

@@ -11,10 +11,12 @@ import psycopg
 import pytest
 from conftest import Machine, wait_until
 
+from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.core.server_address import read_server_address
 from atom_saas_sync.store import engine_at
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.hints import Hints
+from atom_saas_sync.usecases.follow_events import EventFollower
 
 _PAGES = 3
 _MEGABYTE = 1 << 20
@@ -82,6 +84,25 @@ def test_moving_on_the_expiry_writes_no_page_of_the_search_index(
         store.catalogue(history_versions=2).refresh_expiry(tomorrow)
     after = watcher.written("skill_text", "skill_cache")
     assert (after["skill_cache"] - before["skill_cache"], after["skill_text"] - before["skill_text"]) == (60, 0)
+
+
+def test_a_message_without_new_words_writes_no_page_of_the_search_index(
+    machine: Machine, database_url: str, watcher: Watcher
+) -> None:
+    sync(machine, database_url)
+    hot = "SELECT n_tup_hot_upd FROM pg_stat_user_tables WHERE schemaname = 'atom_sync' AND relname = 'skill_text'"
+    watcher.written()
+    before = watcher.number(hot)
+    skills = [machine.sandbox.skill(each) for each in machine.sandbox.skill_ids()]
+    smallest = min(skills, key=lambda each: len(json.dumps(each)))  # each page of the table has room for one more of it
+    message = parse_frame(json.dumps({"type": "skill_update", "data": {**smallest, "version": "99.0.0"}}))
+    assert isinstance(message, Message)
+    with engine_at(read_server_address(database_url)).open() as store:
+        follower = EventFollower(store.events(history_versions=2), strategy="remote_wins")
+        follower.apply([message], datetime.now(UTC))
+    watcher.written()
+    assert watcher.number(hot) - before == 1, "the row is written without any index"
+    assert watcher.number("SELECT count(*) FROM skill_text WHERE version = '99.0.0'") == 1
 
 
 def test_the_index_has_no_pending_list_after_a_run(machine: Machine, database_url: str, watcher: Watcher) -> None:

@@ -31,6 +31,15 @@ def test_the_first_writer_creates_the_schema(postgresql_url: str) -> None:
     opened(postgresql_url, read_only=True).close()
 
 
+def test_texts_are_not_compressed_by_the_slow_method(postgresql_url: str) -> None:
+    with opened(postgresql_url) as database, database.reading() as connection:
+        found = connection.execute(
+            "SELECT attstorage::text, attcompression::text FROM pg_attribute "
+            "WHERE (attrelid, attname) IN (('skill_cache'::regclass, 'skill_data'), ('skill_base'::regclass, 'data'))"
+        ).fetchall()
+    assert set(found) in ({("x", "l")}, {("e", "")}), "lz4 if the server has it, else no compression"
+
+
 def test_many_hosts_may_make_it_at_the_same_moment(postgresql_url: str) -> None:
     opened_ones: list[Database] = []
     threads = [threading.Thread(target=lambda: opened_ones.append(opened(postgresql_url))) for _ in range(4)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -417,3 +419,39 @@ def test_a_text_that_jsonb_cannot_hold_is_an_invalid_item(site: Site, names: lis
     machine.sql("UPDATE atom_sync.skill_cache SET skill_data = ? WHERE skill_id = ?", shown, names[2])
     assert site.of(names[2]) is None
     assert [each for each in site.findings() if "1 row of skill_cache is not in" in each]
+
+
+@pytest.mark.postgresql
+def test_both_write_at_the_same_time(site: Site, names: list[str]) -> None:
+    machine = site.machine
+    site.create()
+    machine.pull()
+    over = threading.Event()
+    failures: list[Exception] = []
+    written = []
+
+    def write() -> None:
+        for number, name in enumerate(itertools.cycle(names)):
+            if over.is_set() and number > 3 * len(names):
+                return
+            try:
+                if number % 3:
+                    site.do(update(SkillCache).where(SkillCache.skill_id == name).values(hit_count=number))
+                else:
+                    site.edit(name, description=f"edit {number}")
+            except Exception as error:  # noqa: BLE001 - what the backend would see is what is tested
+                failures.append(error)
+                return
+            written.append(name)
+
+    backend = threading.Thread(target=write)
+    backend.start()
+    try:
+        for strategy in ("local_wins", "remote_wins", "local_wins"):
+            assert machine.pull(force=True, strategy=strategy).status == "success"
+    finally:
+        over.set()
+        backend.join(timeout=120)
+    assert failures == []
+    assert len(written) > 3 * len(names)
+    assert site.findings() == []

@@ -1,4 +1,4 @@
-"""How many skills one run, or the messages of an hour, may delete."""
+"""The deletion guard: how many skills one run, or the messages of an hour, may delete."""
 
 from __future__ import annotations
 

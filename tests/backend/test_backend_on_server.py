@@ -28,6 +28,7 @@ from backend_models import (
 )
 from conftest import Machine
 from machine_databases import FileDatabase, MachineDatabase, ServerDatabase
+from postgres_support import binaries
 from sqlalchemy import Engine, delete, select, text, update
 from sqlalchemy.orm import Session
 
@@ -454,4 +455,21 @@ def test_both_write_at_the_same_time(site: Site, names: list[str]) -> None:
         backend.join(timeout=120)
     assert failures == []
     assert len(written) > 3 * len(names)
+    assert site.findings() == []
+
+
+@pytest.mark.postgresql
+def test_a_backup_comes_back_into_the_backends_tables(site: Site, names: list[str], tmp_path: Path) -> None:
+    machine = site.machine
+    site.create(names[0])
+    machine.pull()
+    site.run("ratings", "add", names[0], "4", "--user", "user")
+    path, file = f"{binaries()}:/usr/bin:/bin", str(tmp_path / "backup.dump")
+    site.run("db", "backup", file, PATH=path)
+    site.do(delete(SkillRating))
+    site.edit(names[0], name="Later")
+    site.do(delete(SkillCache).where(SkillCache.skill_id == names[1]))
+    site.run("db", "restore", file, "--yes", PATH=path)
+    assert {each["skill_id"]: each["skill_data"] for each in rows(site.engine)["skill_cache"]} == machine.listed()
+    assert [each["rating"] for each in rows(site.engine)["skill_ratings"]] == [4]
     assert site.findings() == []

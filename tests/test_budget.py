@@ -141,7 +141,7 @@ def test_without_a_database_there_is_no_budget(machine: Machine, command: str) -
     ended = machine.command("budget", command, "--json")
     assert ended.returncode == 74
     assert json.loads(ended.stdout)["error"]["type"] == "database"
-    assert not machine.database_path.exists()
+    assert not machine.database.exists()
 
 
 def test_a_limit_stored_by_an_older_version_is_ignored(machine: Machine) -> None:

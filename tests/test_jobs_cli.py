@@ -40,6 +40,7 @@ AT_ONCE = "import random; random.random = lambda: 0.0"  # each job otherwise wai
 
 def test_watch_runs_them_and_says_when(machine: Machine) -> None:
     settings = {"ENABLE_SCHEDULER": "true", "ATOM_SAAS_SYNC_INTERVAL_MINUTES": "5"}
+    settings["STATE_DIRECTORY"] = str(machine.directory)  # where the backups of a server go
     with watching(machine, "--jobs", first=AT_ONCE, **settings) as process:
         wait_until(lambda: jobs(machine)["total"] == 4)
         shown = jobs(machine)

@@ -448,6 +448,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _has_database(item: pytest.Item) -> bool:
     if not isinstance(item, pytest.Function):
         return False
+    if "postgresql_server" in item.fixturenames:
+        return True
     if "store/contract" in item.nodeid or "store/postgresql" in item.nodeid:
         return "sqlite" not in item.keywords
     return hasattr(item.module, "Machine") and bool(set(item.fixturenames) - _FIXTURES_OF_ALL)

@@ -16,6 +16,8 @@ from web_support import served
 from atom_saas_sync.store.sqlite import schema
 from atom_saas_sync.store.sqlite.lock import run_lock
 
+pytestmark = pytest.mark.sqlite("files and the disk below them")
+
 OTHER = 12345
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 

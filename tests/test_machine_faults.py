@@ -17,6 +17,8 @@ from conftest import Machine, wait_until, without_capabilities
 from database_rules import check_rules
 from watch_support import stop, watching
 
+pytestmark = pytest.mark.sqlite("the disk, the rights and the locks of its file")
+
 # Python keeps what it could write of a compiled module on a full disk, and fails over it for ever.
 NO_CACHE = {"PYTHONDONTWRITEBYTECODE": "1"}
 LIMITS = {"ATOM_SAAS_RATE_LIMIT_PER_MINUTE": "100000", "ATOM_SAAS_RATE_LIMIT_PER_HOUR": "100000"}

@@ -12,6 +12,8 @@ from watch_support import watching
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.store.sqlite.database import Database
 
+pytestmark = pytest.mark.sqlite("a file that is moved")
+
 
 @pytest.mark.parametrize("what", ["moved", "removed", "replaced"])
 def test_nothing_is_written_to_a_missing_file(tmp_path: Path, what: str) -> None:

@@ -23,6 +23,8 @@ from atom_saas_sync.store.sqlite.kept_copies import back_up
 from atom_saas_sync.store.sqlite.lock import run_lock
 from atom_saas_sync.store.sqlite.restore import prepare, put_in_place, read_backup, staged
 
+pytestmark = pytest.mark.sqlite("files of backups; tests/store/postgresql/test_server_copies.py has those of a server")
+
 NAMES = list(revisions.NAMES)
 
 

@@ -279,6 +279,7 @@ def test_a_job_that_cron_starts_late_once_is_due_the_next_time(minutes: int) -> 
     assert scheduled_run_is_due(started + every, every, started), "the clock was set back"
 
 
+@pytest.mark.sqlite("on a server a run by hand counts, too: tests/test_fleet.py")
 def test_a_scheduled_run_that_is_not_due_does_nothing(machine: Machine) -> None:
     def scheduled(*words: str, **variables: str) -> Any:
         result = machine.command("sync", *words, "--scheduled", "--json", ENABLE_SCHEDULER="true", **variables)

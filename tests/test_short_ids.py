@@ -8,7 +8,6 @@ import pytest
 from conftest import Machine
 
 from atom_saas_sync.cli.identify import whole_rating_id
-from atom_saas_sync.store import open_store
 
 IDS = ("invoice-reader", "invoice-writer", "invo", "café-menu", "100%_done")
 
@@ -25,7 +24,7 @@ def test_the_store_finds_ids_by_their_beginning(some: Machine) -> None:
     some.sandbox.delete_skill("invoice-writer", push=False)
     some.pull()
     some.sql("INSERT INTO skill_rating (skill_id, user_id, rating) VALUES ('invoice-scanner', 'ada', 5)")
-    with open_store(some.database_path) as store:
+    with some.store() as store:
         current, former = store.ids().skills_from("invo", limit=9)
         assert current == {"invo": "The invo", "invoice-reader": "The invoice-reader"}
         assert list(former) == ["invoice-scanner", "invoice-writer"]
@@ -56,7 +55,7 @@ def test_ratings_have_short_ids_too(some: Machine) -> None:
     refused = json.loads(some.command("ratings", "show", "abcd", "--json").stdout)
     assert refused["error"]["message"] == "'abcd' is ambiguous, it could be: abcd-1 (sabcd-1), abcd-2 (sabcd-2)"
     some.sql("UPDATE skill_ratings SET id = 'bcde-1' WHERE id = 'abcd-1'")
-    with open_store(some.database_path) as store:
+    with some.store() as store:
         assert [whole_rating_id(store, given) for given in ("abcd", "bcde", "abc")] == ["abcd-2", "bcde-1", "abc"]
 
 

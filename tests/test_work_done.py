@@ -25,6 +25,8 @@ from atom_saas_sync.store.sqlite import index_entries, search_index
 from atom_saas_sync.usecases import read_pages
 from atom_saas_sync.usecases.follow_events import EventFollower
 
+pytestmark = pytest.mark.sqlite("its statements and pages; tests/store/postgresql/test_costs.py has those of a server")
+
 SKILLS, PAGE = 400, 100
 WRITTEN = ("skill_cache", "skill_base", "skill_fts", "skill_version", "http_validator", "category_cache")
 

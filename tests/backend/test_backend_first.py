@@ -17,6 +17,8 @@ from atom_saas_sync.store.backend_tables import TABLES
 from atom_saas_sync.store.sqlite import migrations
 from atom_saas_sync.store.sqlite.database import Database
 
+pytestmark = pytest.mark.sqlite("the backend's tables in its file; test_backend_on_server.py has those of a server")
+
 
 @pytest.fixture
 def engine(machine: Machine) -> Engine:

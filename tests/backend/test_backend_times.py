@@ -56,14 +56,11 @@ def test_an_expiry_of_the_backend_counts_to_the_second(machine: Machine, table: 
 def test_an_edit_of_the_backend_is_checked_by_the_next_run(machine: Machine) -> None:
     machine.pull()
     name = machine.sandbox.skill_ids()[0]
-    with Database.open(machine.database_path) as database, database.transaction() as connection:
-        connection.execute("INSERT INTO bulk_write VALUES (1)")  # so that it counts as the marketplace's
-        connection.execute(
-            "UPDATE skill_cache SET skill_data = json_set(skill_data, '$.code', 'evil'), updated_at = ? "
-            "WHERE skill_id = ?",
-            (blank(machine.clock.now() + timedelta(seconds=1)), name),
-        )
-        connection.execute("DELETE FROM bulk_write")
+    machine.unseen_sql(  # so that it counts as the marketplace's
+        "UPDATE skill_cache SET skill_data = json_set(skill_data, '$.code', 'evil'), updated_at = ? WHERE skill_id = ?",
+        blank(machine.clock.now() + timedelta(seconds=1)),
+        name,
+    )
     machine.pull()
     assert machine.status().tampered == 1
 

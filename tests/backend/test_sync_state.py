@@ -35,7 +35,11 @@ def test_a_run_is_a_pending_action_while_it_lasts(machine: Machine) -> None:
     machine.pull()
     machine.sql(
         "CREATE TRIGGER seen AFTER UPDATE ON sync_state WHEN new.pending_actions_count = 1 "
-        "BEGIN UPDATE sync_state SET user_id = new.status; END"
+        "BEGIN UPDATE sync_state SET user_id = new.status; END",
+        on_server="CREATE FUNCTION seen() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN UPDATE sync_state SET user_id = NEW.status; RETURN NULL; END'; "
+        "CREATE TRIGGER seen AFTER UPDATE ON sync_state FOR EACH ROW "
+        "WHEN (NEW.pending_actions_count = 1 AND NEW.user_id IS NULL) EXECUTE FUNCTION seen()",
     )
     machine.pull()
     assert machine.sql("SELECT user_id, status, pending_actions_count FROM sync_state") == [("syncing", "idle", 0)]

@@ -29,7 +29,7 @@ def machine(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def switch(machine: Machine, on: int) -> None:
-    machine.sql("UPDATE websocket_state SET websocket_enabled = ?", on)
+    machine.sql("UPDATE websocket_state SET websocket_enabled = ?", bool(on))
 
 
 def test_switched_off_it_closes_and_polls_and_switched_on_it_connects(machine: Machine, sandbox: Sandbox) -> None:
@@ -63,6 +63,7 @@ def test_started_while_it_is_switched_off_it_only_polls(machine: Machine) -> Non
     assert websocket_state(machine)["websocket_enabled"] == 0
 
 
+@pytest.mark.sqlite("the backend's tables in its file")
 @pytest.mark.parametrize("has_row", [True, False])
 def test_the_backend_s_own_switch_is_obeyed_after_its_database_was_adopted(machine: Machine, has_row: bool) -> None:
     engine = backend(machine.database_path)
@@ -95,7 +96,8 @@ def test_a_reset_by_others_is_an_attempt_at_once(machine: Machine, sandbox: Sand
         clock.added += 2
         wait_for_state(machine, consecutive_failures=2, reconnect_attempts=1, fallback_to_polling=1)
         # The next attempt is five minutes away.
-        machine.sql(f"UPDATE websocket_state SET {column} = 0")
+        nothing = "FALSE" if column == "fallback_to_polling" else "0"
+        machine.sql(f"UPDATE websocket_state SET {column} = {nothing}")
         wait_for_state(machine, connected=1, fallback_to_polling=0, reconnect_attempts=0)
 
 

@@ -12,6 +12,8 @@ from crash_support import SCENARIOS, Trials, kill_at_random
 
 from atom_saas_sync.sandbox import Sandbox
 
+pytestmark = pytest.mark.sqlite("kills while its file is written; test_server_crashes.py has those of a server")
+
 # Within a transaction, before a commit and after one. Successive kills use the same database.
 POINTS = {
     "first sync": (30, 58, 50),

@@ -6,6 +6,7 @@ run that lost its session and whose lock another run has taken: every transactio
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,12 +16,13 @@ from typing import Any
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.store.lock_taken import lock_taken
 from atom_saas_sync.store.postgresql.connection import Connection
-from atom_saas_sync.store.postgresql.failures import is_overload
 from atom_saas_sync.store.postgresql.session import advisory_class, advisory_key
 from atom_saas_sync.times import format_time
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.25, 1.0
 _UNSIGNED = 1 << 32
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -96,14 +98,16 @@ def holder(db: Connection, kind: str) -> dict[str, Any] | None:
 
 
 def _stand_by(db: Connection, seconds: float, sleep: Callable[[float], object]) -> None:
-    """Wait without a connection, then reconnect; retry while the server is overloaded."""
+    """Wait without a connection, then reconnect; retry while that fails for a reason that may pass."""
     db.close()
+    logged = ""
     while True:
         sleep(seconds)
         try:
             db.reconnect()
         except DatabaseError as error:
-            if not is_overload(error):
-                raise
+            if error.message != logged:
+                _log.warning("%s; trying again", error.message)
+                logged = error.message
         else:
             return

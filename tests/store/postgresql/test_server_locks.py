@@ -81,6 +81,29 @@ def test_a_waiting_process_has_no_connection_between_attempts(pair: tuple[Databa
         assert closed == [True, True]
 
 
+def test_a_waiting_process_outlasts_a_server_that_cannot_be_reached(
+    pair: tuple[Database, Database], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = pair
+    held = locked(one)
+    held.__enter__()
+    connect, failures = other.reconnect, iter(["no answer in time", "no answer in time", "it is a standby"])
+
+    def reconnect() -> None:
+        if said := next(failures, None):
+            raise DatabaseError(said)
+        held.__exit__(None, None, None)
+        connect()
+
+    monkeypatch.setattr(other, "reconnect", reconnect)
+    with run_lock(other, "skills", command="", now=lambda: NOON, sleep=nothing, wait_seconds=float("inf")):
+        pass
+    assert [record.message for record in caplog.records] == [
+        "no answer in time; trying again",
+        "it is a standby; trying again",
+    ]
+
+
 def test_a_run_survives_a_broken_connection_between_transactions(pair: tuple[Database, Database]) -> None:
     one, other = pair
     with locked(one):

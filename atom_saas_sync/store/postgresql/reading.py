@@ -75,7 +75,9 @@ class Reading:
         if found is None:
             return self._search_names(text.replace("\0", " ").split()[:_MOST_TERMS], wanted, sort=sort, limit=limit)
         values = {**self._values(wanted), **_queries(found), "limit": limit}
-        where = f"{_condition(found)} AND {_FILTER}"
+        # The index first, once: the planner cannot estimate the view's conditions, and would read each row's words.
+        matching = f"SELECT skill_id FROM skill_text AS t WHERE {_condition(found)}"  # noqa: S608 - constants
+        where = f"u.skill_id = ANY(ARRAY({matching})) AND {_FILTER}"
         with self._reading() as connection:
             # The planner does not know the cost of reading the words of each row.
             connection.execute("SET LOCAL enable_seqscan = off")

@@ -398,6 +398,7 @@ def test_a_copy_arrives_in_the_backends_tables_too(site: Site, names: list[str],
     assert "is not empty" in site.run("db", "copy", "--to", here.url, code=74, ATOM_SAAS_DATABASE_URL=source.url)
 
 
+@pytest.mark.postgresql
 def test_a_text_that_jsonb_cannot_hold_is_an_invalid_item(site: Site, names: list[str]) -> None:
     machine = site.machine
     site.create()

@@ -51,6 +51,22 @@ class WaitingClock(FakeClock):
         super().sleep(seconds, over)
 
 
+class MeetingClock(FakeClock):
+    """A clock whose pauses last until two threads are in one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = threading.Condition()
+        self._pausing: set[int] = set()
+
+    def sleep(self, seconds: float, over: threading.Event | None = None) -> None:
+        with self._changed:
+            self._pausing.add(threading.get_ident())
+            self._changed.notify_all()
+            assert self._changed.wait_for(lambda: len(self._pausing) > 1, PATIENCE)
+            super().sleep(seconds, over)
+
+
 def cached(machine: Machine) -> int:
     return int(machine.sql("SELECT count(*) FROM skill_cache")[0][0])
 
@@ -110,6 +126,7 @@ def test_one_page_of_six_fails_and_the_others_are_kept(far: Machine) -> None:
 
 
 def test_a_pause_that_is_asked_of_one_holds_for_all(far: Machine) -> None:
+    far.clock = MeetingClock()
     far.sandbox.fault("error", endpoint="list", page=3, status=429, retry_after=9, times=1)
     report = far.pull(page_size=PAGE, connections=6)
     assert (report.status, cached(far)) == ("success", SKILLS)

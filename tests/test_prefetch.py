@@ -86,6 +86,10 @@ class Marketplace:
         with self._changed:
             assert self._changed.wait_for(lambda: set(numbers) <= set(self.asked), PATIENCE)
 
+    def is_asked_soon(self, number: int) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: number in self.asked, 0.2)
+
     def wait_until_over(self, number: int) -> None:
         """Wait until a page has been received, or has found no room."""
         with self._changed:
@@ -146,13 +150,15 @@ def test_with_one_connection_they_are_asked_for_in_order() -> None:
 
 
 def test_as_many_are_under_way_as_there_are_connections() -> None:
-    marketplace = Marketplace()
+    marketplace, settled = Marketplace(), threading.Semaphore(0)
     marketplace.held = {1, 2, 3, 4, 5, 6, 7}
-    with closing(prefetcher(marketplace, 6)) as pages:
+    with closing(prefetcher(marketplace, 6, check=settled.release)) as pages:
         pages.allow(9)
         first = threading.Thread(target=pages.take)
         first.start()
         marketplace.wait_until_asked(1, 2, 3, 4, 5, 6)
+        # It is called only while no further connection is to be used; the first call may be an earlier one.
+        assert settled.acquire(timeout=PATIENCE) and settled.acquire(timeout=PATIENCE)
         assert marketplace.most_at_once == 6
         for number in range(1, 8):
             marketplace.answer(number)
@@ -212,6 +218,40 @@ def test_all_pages_but_the_awaited_one_share_one_limit_of_bytes(sizes: list[int]
     assert len(marketplace.asked) <= len(sizes) + 2 * connections, "what finds no room is asked for once more"
 
 
+def test_pages_that_were_asked_for_before_their_size_was_known_have_the_same_bound() -> None:
+    marketplace, lock = Marketplace(order=[6, 5, 4, 3, 2, 1], sizes=[16 * MIB] * 6), threading.Lock()
+    marketplace.held = {1, 2, 3, 4, 5, 6}
+    alive: set[int] = set()
+    most = 0
+
+    def fetch(number: int, admit: Callable[[int], bool], over: threading.Event) -> FetchedPage:
+        nonlocal most
+        page = marketplace(number, admit, over)
+        with lock:
+            alive.add(number)
+            most = max(most, len(alive))
+        return page
+
+    found: list[int] = []
+
+    def take_all() -> None:
+        for _ in range(6):
+            found.append(pages.take().number)
+            with lock:
+                alive.discard(found[-1])
+
+    with closing(Prefetcher(fetch, connections=6, check=lambda: None)) as pages:
+        pages.allow(6)
+        consumer = threading.Thread(target=take_all)
+        consumer.start()
+        marketplace.wait_until_asked(1, 2, 3, 4, 5, 6)
+        for number in (6, 5, 4, 3, 2, 1):
+            marketplace.answer(number)
+        consumer.join(PATIENCE)
+    assert found == [1, 2, 3, 4, 5, 6]
+    assert most <= 2, "one beside the page whose turn it is"
+
+
 def test_pages_of_the_largest_size_come_one_at_a_time() -> None:
     marketplace = Marketplace(sizes=[20 * MIB] * 8)
     with closing(prefetcher(marketplace, 1)) as pages:
@@ -225,11 +265,9 @@ def test_with_much_in_memory_a_single_connection_fetches_only_the_next_page() ->
     with closing(prefetcher(marketplace, 1)) as pages:
         pages.allow(4)
         assert pages.take().number == 1
-        marketplace.wait_until_asked(2)
-        assert pages.take().number == 2
-        assert pages.take().number == 3
-        assert marketplace.asked in ([1, 2, 3], [1, 2, 3, 4])
-        assert [page.number for page in pages.arrived()] in ([], [4])
+        marketplace.wait_until_over(2)
+        assert not marketplace.is_asked_soon(3)
+        assert list(taken(pages, 3)) == [2, 3, 4]
 
 
 def test_an_error_of_one_page_comes_in_its_turn_and_the_others_come() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import FakeClock
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from machine_databases import FileDatabase
 from test_sync_stateful import FakeMarketplace
@@ -98,6 +98,13 @@ def cached(database: Database) -> dict[str, Any]:
     ranks=st.permutations(range(8)),
     page_size=st.integers(1, 4),
     connections=st.integers(2, 6),
+)
+@example(
+    skills=2,
+    drift={1: "remove first", 2: "add first", 3: "add last", 4: "remove last"},
+    ranks=list(range(8)),
+    page_size=1,
+    connections=2,
 )
 def test_a_list_that_drifts_in_any_way_is_right_after_the_next_sync(
     skills: int, drift: dict[int, str], ranks: list[int], page_size: int, connections: int

@@ -242,13 +242,16 @@ class CataloguePull:
         list_key = self._marketplace.list_key(page_size)
         if not self._options.dry_run:
             self._catalogue.forget_other_lists(list_key)
-        for attempt in (1, 2):
+        unconditional = self._options.force
+        for _ in range(2):
             records: Mapping[int, PageRecord] = {}
-            if attempt > 1 or not self._options.force:
+            if not unconditional:
                 records = with_fresh_etags(self._catalogue.page_records(list_key), self._clock.now())
             walk = self._walk(PageSource(self._marketplace, self._clock, records, page_size))
             if walk.complete or walk.listing.failed:
                 return walk
+            # With equal totals, it is what we recorded of its pages, during an earlier change, that lacks skills.
+            unconditional = walk.listing.first_total == walk.listing.total
             log.warning("the list changed while it was read (total %s, then %s; %d distinct skills)", *walk.evidence)
         self._tally.note("incomplete", PAGES_MISSING)
         return walk

@@ -97,10 +97,17 @@ class RowsIn:
         skill_text.read_due(self._connection)
 
 
+def _take_time(connection: psycopg.Connection[Row]) -> None:
+    """Lift the limits of this transaction: a table is one statement, and the other database may pause for its index."""
+    connection.execute("SET LOCAL statement_timeout = 0")
+    connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+
+
 @contextmanager
 def moving_out(database: Database) -> Iterator[RowsOut]:
     """Open a snapshot of all rows."""
     with database.reading() as connection:
+        _take_time(connection)
         yield RowsOut(connection)
 
 
@@ -108,6 +115,7 @@ def moving_out(database: Database) -> Iterator[RowsOut]:
 def moving_in(database: Database) -> Iterator[RowsIn]:
     """Open the transaction that fills an empty database. Raises DatabaseError if it is not empty."""
     with database.transaction(bulk=True) as connection:
+        _take_time(connection)
         for table in TABLES:
             if table not in STATES and connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone():  # noqa: S608 - our own names
                 raise DatabaseError(

@@ -17,6 +17,7 @@ from atom_saas_sync.store.postgresql import require_driver, session
 from atom_saas_sync.store.postgresql.connection import Connection
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.failures import explained, unconnected
+from atom_saas_sync.store.postgresql.moving import moving_in, moving_out
 from atom_saas_sync.store.postgresql.rows import Row
 
 ADDRESS = read_server_address("postgresql://worker:hunter2@db.example/site")
@@ -174,6 +175,14 @@ def test_each_session_is_set_up_and_named(database_url: str) -> None:
             "client_connection_check_interval": "1s",
         }.items():
             assert connection.connection.execute("SELECT current_setting(%s)", (name,)).fetchone() == (value,), name
+
+
+def test_copying_a_large_database_has_no_time_limit(db: Database) -> None:
+    for moving in (moving_out, moving_in):
+        with moving(db):
+            for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
+                assert db.connection.execute(f"SHOW {limit}".encode()).fetchone() == ("0",)
+    assert db.connection.execute("SHOW statement_timeout").fetchone() == ("1min",)
 
 
 def test_strange_texts_are_stored_as_what_can_be(db: Database) -> None:

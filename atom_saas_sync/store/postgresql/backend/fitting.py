@@ -14,9 +14,11 @@ _REASON = f"contains {_ESCAPE}, which the Atom backend's table skill_cache canno
 _UNFIT = """
     SELECT skill_id FROM unnest(%s::text[], %s::text[]) AS s (skill_id, document)
     WHERE atom_sync_jsonb(document) IS NULL AND EXISTS (
-        SELECT FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
-        WHERE t.tgrelid = to_regclass('public.skill_cache') AND p.pronamespace = current_schema()::regnamespace)
+        SELECT FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid JOIN pg_class AS c ON c.oid = t.tgrelid
+        WHERE c.oid = to_regclass('public.skill_cache') AND c.relkind IN ('r', 'p')
+            AND p.pronamespace = current_schema()::regnamespace)
 """
+# Without tables of the backend there is a view of ours by that name, with triggers of its own.
 
 
 def unfit(connection: psycopg.Connection[Row], versions: Iterable[SkillVersion]) -> dict[str, str]:

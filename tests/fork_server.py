@@ -53,7 +53,7 @@ def _hurry() -> None:
 
     skipped = 0.0
 
-    def skip(self: RunClock, seconds: float) -> None:
+    def skip(self: RunClock, seconds: float, _over: threading.Event | None = None) -> None:
         nonlocal skipped
         skipped += seconds
         self.check()

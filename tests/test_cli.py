@@ -264,8 +264,8 @@ def test_a_missing_thing_is_not_a_usage_error(machine: Machine) -> None:
         ["ratings", "add", "nothing", "5"],
     ]
     command_lines = [[*words, "--json"] for words in asked]
-    database = str(machine.directory / "atom.db")
-    results = run_all(machine.directory, command_lines, ATOM_SAAS_DATABASE_URL=database, EDITOR="true")
+    variables = {"ATOM_SAAS_DATABASE_URL": machine.database.url, "EDITOR": "true"}
+    results = run_all(machine.directory, command_lines, **variables)
     for words, (code, out, err) in zip(command_lines, results, strict=True):
         assert code == 1, (words, err)
         assert json.loads(out)["error"]["type"] == "not_found", words

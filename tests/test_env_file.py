@@ -230,6 +230,7 @@ def test_a_user_without_access_to_the_settings_gets_the_command_to_run(
         assert "sudo -u atom-sync atom-sync --system status" in capsys.readouterr().err
 
 
+@pytest.mark.sqlite("the rights of its file")
 @pytest.mark.parametrize("command", [["status"], ["skills", "list", "--json"], ["db", "check"]])
 def test_a_user_without_access_to_the_database_gets_the_command_to_run(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]

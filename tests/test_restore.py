@@ -124,7 +124,10 @@ def test_an_older_backup_is_upgraded_and_a_newer_one_refused(machine: Machine) -
 
     machine.sql("INSERT INTO _sqlite_migrations VALUES (99, 'atom_saas_sync', '9999_later', '2026-01-01')")
     newer = backup_of(machine)
-    assert "9999_later" in document(machine, "restore", str(newer), "--yes", exit_code=74)["error"]["message"]
+    error = document(machine, "restore", str(newer), "--yes", exit_code=74)["error"]
+    assert error["message"].startswith(f"the backup {newer} was made by a newer atom-sync")
+    assert "9999_later" in error["message"]
+    assert "before-" not in error["hint"]
 
 
 def test_a_file_that_is_not_a_backup_of_this_database_is_refused(machine: Machine) -> None:

@@ -30,7 +30,7 @@ def add(
 
     Other versions wait until the pin is removed.
     """
-    from atom_saas_sync.usecases.gate.people import add_pin
+    from atom_saas_sync.usecases.gate.pins_and_quarantine import add_pin
 
     with open_desk(ctx.obj) as desk:
         decided = add_pin(desk, target, note=note, actor=actor(), now=now())
@@ -74,7 +74,7 @@ def list_pins(ctx: typer.Context, as_json: Json = False) -> None:
 @app.command()
 def remove(ctx: typer.Context, skill_ids: SkillIds, as_json: Json = False) -> None:
     """Remove pins; the next sync acts on it."""
-    from atom_saas_sync.usecases.gate.people import remove_pin
+    from atom_saas_sync.usecases.gate.pins_and_quarantine import remove_pin
 
     with open_desk(ctx.obj) as desk:
         removed = remove_pin(desk, skill_ids, actor=actor(), now=now())

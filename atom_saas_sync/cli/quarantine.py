@@ -23,7 +23,7 @@ app = typer.Typer(help="Take skills out of service, and put them back.", no_args
 @app.command()
 def add(ctx: typer.Context, skill_ids: SkillIds, note: Note = None, as_json: Json = False) -> None:
     """Take skills out of what is served; nothing that the marketplace offers replaces them until they are released."""
-    from atom_saas_sync.usecases.gate.people import quarantine
+    from atom_saas_sync.usecases.gate.pins_and_quarantine import quarantine
 
     with open_desk(ctx.obj) as desk:
         done = quarantine(desk, skill_ids, note=note, actor=actor(), now=now())
@@ -80,7 +80,7 @@ def show(
 @app.command()
 def release(ctx: typer.Context, skill_ids: SkillIds, as_json: Json = False) -> None:
     """Put skills back, byte for byte; refused while a revocation hits them."""
-    from atom_saas_sync.usecases.gate.people import release as release_skills
+    from atom_saas_sync.usecases.gate.pins_and_quarantine import release as release_skills
 
     with open_desk(ctx.obj) as desk:
         done = release_skills(desk, skill_ids, actor=actor(), now=now())

@@ -26,8 +26,9 @@ def review_updates(desk: GateDesk, skill_ids: Sequence[str], *, note: str | None
     Return what was refused.
     """
     from atom_saas_sync.cli.update_views import print_update
-    from atom_saas_sync.usecases.gate.people import approve, reject, show_update
+    from atom_saas_sync.usecases.gate.approvals import approve, reject
     from atom_saas_sync.usecases.gate.reports import Target
+    from atom_saas_sync.usecases.gate.updates import show_update
 
     counts = {"approved": 0, "rejected": 0, "skipped": 0}
     refused: list[Refused] = []

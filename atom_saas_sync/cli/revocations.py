@@ -45,7 +45,7 @@ def add(
 
     Needs no marketplace.
     """
-    from atom_saas_sync.usecases.gate.people import add_revocation
+    from atom_saas_sync.usecases.gate.pins_and_quarantine import add_revocation
 
     _check(skill_id, version, digest, publisher)
     with open_desk(ctx.obj) as desk:
@@ -109,7 +109,7 @@ def remove(
 
     What they hit stays in quarantine until `quarantine release`.
     """
-    from atom_saas_sync.usecases.gate.people import remove_revocation
+    from atom_saas_sync.usecases.gate.pins_and_quarantine import remove_revocation
 
     selected = any(each is not None for each in (skill_id, version, digest, publisher))
     if selected == bool(numbers):

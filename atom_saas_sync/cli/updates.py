@@ -77,7 +77,7 @@ def list_waiting(
 ) -> None:
     """List what waits: what needs a decision first, then the oldest."""
     from atom_saas_sync.usecases.gate.documents import update_document
-    from atom_saas_sync.usecases.gate.people import list_updates
+    from atom_saas_sync.usecases.gate.updates import list_updates
 
     if limit is None and not as_json and sys.stdout.isatty():
         limit = _LISTED
@@ -101,7 +101,7 @@ def show(
     """Show an update: what differs from the served version, and what it can newly do."""
     from atom_saas_sync.cli.gate_session import open_desk_and_resolve
     from atom_saas_sync.cli.identify import whole_offered_id
-    from atom_saas_sync.usecases.gate.people import show_update
+    from atom_saas_sync.usecases.gate.updates import show_update
 
     with open_desk_and_resolve(ctx.obj, skill_id, whole_offered_id) as (desk, whole):
         shown = show_update(desk, whole)
@@ -129,7 +129,7 @@ def approve(
 
     A version that has been replaced meanwhile is not approved: exit code 4.
     """
-    from atom_saas_sync.usecases.gate.people import approve as approve_updates
+    from atom_saas_sync.usecases.gate.approvals import approve as approve_updates
 
     chosen = _Chosen(targets or [], everything=everything, reason=reason_held, file=from_file)
     with open_desk(ctx.obj) as desk:
@@ -148,7 +148,7 @@ def reject(
     as_json: Json = False,
 ) -> None:
     """Keep exactly these versions out until they are approved."""
-    from atom_saas_sync.usecases.gate.people import reject as reject_updates
+    from atom_saas_sync.usecases.gate.approvals import reject as reject_updates
 
     chosen = _Chosen(targets or [], everything=everything, reason=reason_held, file=from_file)
     with open_desk(ctx.obj) as desk:
@@ -165,7 +165,7 @@ def review(
 ) -> None:
     """Go through the waiting updates one by one on a terminal: approve, reject or skip."""
     from atom_saas_sync.cli.review import review_updates
-    from atom_saas_sync.usecases.gate.people import list_updates
+    from atom_saas_sync.usecases.gate.updates import list_updates
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError(
@@ -191,7 +191,7 @@ def rescan(
 
     Exits with 4 if one does not pass.
     """
-    from atom_saas_sync.usecases.gate.people import rescan as rescan_updates
+    from atom_saas_sync.usecases.gate.scanning import rescan as rescan_updates
 
     with open_desk(ctx.obj) as desk:
         done = rescan_updates(desk, skill_ids or None, actor=actor(), now=now())
@@ -240,8 +240,8 @@ class _Chosen:
 
     def targets(self, desk: GateDesk) -> Sequence[Target]:
         """Return them."""
-        from atom_saas_sync.usecases.gate.people import list_updates, targets_in, targets_of
         from atom_saas_sync.usecases.gate.reports import Target
+        from atom_saas_sync.usecases.gate.updates import list_updates, targets_in, targets_of
 
         if self._texts:
             return targets_of(desk, self._texts)

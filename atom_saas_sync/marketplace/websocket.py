@@ -191,7 +191,11 @@ def _ended(closed: ConnectionClosed, token: str) -> WebSocketClosed:
     )
 
 
-_BAD_FRAMES = {1002: "a frame that violates the protocol", 1007: "a text that is not UTF-8", 1009: "a frame over 1 MiB"}
+_BAD_FRAMES = {
+    1002: "a frame that violates the protocol",
+    1007: "a text that is not UTF-8",
+    1009: f"a frame over {MAX_FRAME_BYTES // 1024**2} MiB",
+}
 
 
 def _plain(text: str, token: str) -> str:

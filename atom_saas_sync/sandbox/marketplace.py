@@ -13,8 +13,8 @@ from atom_saas_sync.errors import UsageError
 from atom_saas_sync.sandbox.catalogue import Catalogue, FileCatalogue, Json
 from atom_saas_sync.sandbox.encoding import to_json
 from atom_saas_sync.sandbox.faults import Fault, Faults
+from atom_saas_sync.sandbox.http_api import Market
 from atom_saas_sync.sandbox.journal import Journal, LoggedRequest
-from atom_saas_sync.sandbox.market import Market
 from atom_saas_sync.sandbox.sending import Link
 from atom_saas_sync.sandbox.state import MAX_PAGE_SIZE, State
 from atom_saas_sync.sandbox.websocket import Hub, bad_frames, frame

@@ -10,9 +10,10 @@ from starlette.responses import JSONResponse, Response
 
 from atom_saas_sync.core.gate.digests import whole_digest
 from atom_saas_sync.errors import UsageError
+from atom_saas_sync.usecases.gate.approvals import approve, reject
 from atom_saas_sync.usecases.gate.documents import decided_document, update_document
-from atom_saas_sync.usecases.gate.people import approve, list_updates, reject
 from atom_saas_sync.usecases.gate.reports import CHANGED, NOT_WAITING, Decided, Target
+from atom_saas_sync.usecases.gate.updates import list_updates
 from atom_saas_sync.web.requests import json_body, page_of
 from atom_saas_sync.web.site import Site
 

@@ -39,7 +39,7 @@ from atom_saas_sync.store.sqlite.runs import Runs
 from atom_saas_sync.usecases.confirm_messages import confirm_messages
 from atom_saas_sync.usecases.edit_skills import edit_skill, revert_skill
 from atom_saas_sync.usecases.follow_events import EventFollower
-from atom_saas_sync.usecases.gate import people
+from atom_saas_sync.usecases.gate import approvals, pins_and_quarantine
 from atom_saas_sync.usecases.gate.desk import GateDesk
 from atom_saas_sync.usecases.gate.loading import load_gate
 from atom_saas_sync.usecases.gate.reports import Target
@@ -221,26 +221,26 @@ class World:
             self.admit(version_from_fields(skill_id, json.loads(text)))
         target = Target(skill_id, told.hex())
         self.history.append(f"({skill_id} {json.loads(text)['code']}{'' if told == digest else ', another digest'})")
-        self.run(lambda database: people.approve(self.desk(database), [target], **self.by()))
+        self.run(lambda database: approvals.approve(self.desk(database), [target], **self.by()))
 
     def reject(self) -> None:
         if offers := self.offers():
             target = Target(self.random.choice(offers)[0])
             self.history.append(f"({target.skill_id})")
-            self.run(lambda database: people.reject(self.desk(database), [target], **self.by()))
+            self.run(lambda database: approvals.reject(self.desk(database), [target], **self.by()))
 
     def pin(self) -> None:
         skill_id = self.random.choice(IDS)
         former = self.random.choice([each for each in self.past if each["skill_id"] in IDS])
         text = self.random.choice([skill_id, f"{former['skill_id']}@{former['version']}"])
         self.history.append(f"({text})")
-        self.run(lambda database: people.add_pin(self.desk(database), text, **self.by()))
+        self.run(lambda database: pins_and_quarantine.add_pin(self.desk(database), text, **self.by()))
 
     def unpin(self) -> None:
         by: Any = {"actor": PERSON, "now": self.clock.now()}
         skill_id = self.random.choice(IDS)
         self.history.append(f"({skill_id})")
-        self.run(lambda database: people.remove_pin(self.desk(database), [skill_id], **by))
+        self.run(lambda database: pins_and_quarantine.remove_pin(self.desk(database), [skill_id], **by))
 
     def revoke(self) -> None:
         former = self.random.choice(self.past)
@@ -254,24 +254,24 @@ class World:
             ]
         )
         self.history.append(f"({what})")
-        self.run(lambda database: people.add_revocation(self.desk(database), **what, **self.by()))
+        self.run(lambda database: pins_and_quarantine.add_revocation(self.desk(database), **what, **self.by()))
 
     def unrevoke(self) -> None:
         by: Any = {"actor": PERSON, "now": self.clock.now()}
         numbers = [row[0] for row in self.sql("SELECT id FROM gate_revocation")]
         if numbers:
-            self.run(lambda database: people.remove_revocation(self.desk(database), numbers, **by))
+            self.run(lambda database: pins_and_quarantine.remove_revocation(self.desk(database), numbers, **by))
 
     def quarantine(self) -> None:
         skill_id = self.random.choice(IDS)
         self.history.append(f"({skill_id})")
-        self.run(lambda database: people.quarantine(self.desk(database), [skill_id], **self.by()))
+        self.run(lambda database: pins_and_quarantine.quarantine(self.desk(database), [skill_id], **self.by()))
 
     def release(self) -> None:
         by: Any = {"actor": PERSON, "now": self.clock.now()}
         skill_ids = [row[0] for row in self.sql("SELECT skill_id FROM gate_quarantine")]
         if skill_ids:
-            self.run(lambda database: people.release(self.desk(database), skill_ids, **by))
+            self.run(lambda database: pins_and_quarantine.release(self.desk(database), skill_ids, **by))
 
     def edit(self) -> None:
         rows = self.sql("SELECT skill_id, skill_data FROM skill_cache")

@@ -15,7 +15,7 @@ from test_push_gate import update
 from atom_saas_sync.core.gate.types import Gate, Policy
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.usecases.follow_events import EventFollower
-from atom_saas_sync.usecases.gate import people
+from atom_saas_sync.usecases.gate import pins_and_quarantine
 from atom_saas_sync.usecases.gate.current import CurrentGate
 from atom_saas_sync.usecases.write_pages import PageWriter
 
@@ -47,16 +47,18 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
 
 
 def revoke(gated: Gated, skill_id: str) -> None:
-    gated.decide(people.add_revocation, skill_id=skill_id, version=None, digest=None, publisher=None, note=None)
+    gated.decide(
+        pins_and_quarantine.add_revocation, skill_id=skill_id, version=None, digest=None, publisher=None, note=None
+    )
 
 
 DECISIONS: dict[str, Callable[[Gated, str], object]] = {
     "revocation of the id": revoke,
     "revocation of the version": lambda gated, skill_id: gated.decide(
-        people.add_revocation, skill_id=skill_id, version="9.0.0", digest=None, publisher=None, note=None
+        pins_and_quarantine.add_revocation, skill_id=skill_id, version="9.0.0", digest=None, publisher=None, note=None
     ),
-    "quarantine": lambda gated, skill_id: gated.decide(people.quarantine, [skill_id], note="odd"),
-    "pin": lambda gated, skill_id: gated.decide(people.add_pin, skill_id, note=None),
+    "quarantine": lambda gated, skill_id: gated.decide(pins_and_quarantine.quarantine, [skill_id], note="odd"),
+    "pin": lambda gated, skill_id: gated.decide(pins_and_quarantine.add_pin, skill_id, note=None),
 }
 
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from atom_saas_sync.core.gate.types import MaxChanged, Policy
 from atom_saas_sync.errors import ConfigError, UsageError
 from atom_saas_sync.model import RunReport
-from atom_saas_sync.usecases.gate import people
+from atom_saas_sync.usecases.gate import approvals, pins_and_quarantine, scanning
 from atom_saas_sync.usecases.gate.desk import GateDesk
 from atom_saas_sync.usecases.gate.loading import load_gate
 from atom_saas_sync.usecases.gate.reports import Decided, Target
@@ -95,7 +95,7 @@ class Gated:
             return verb(self.desk(store), *arguments, actor="ada", now=self.machine.clock.now(), **options)
 
     def approve(self, *skill_ids: str) -> Decided:
-        decided: Decided = self.decide(people.approve, [Target(each) for each in skill_ids], note=None)
+        decided: Decided = self.decide(approvals.approve, [Target(each) for each in skill_ids], note=None)
         return decided
 
     def waiting(self) -> dict[str, str]:
@@ -274,11 +274,11 @@ def test_the_revocations_file_takes_out_what_is_served_without_the_marketplace(g
     gated.sync()
     gated.sync(force=True)
     assert gated.served(first) is None
-    assert gated.decide(people.release, [first]).refused[0].reason == "revoked"
+    assert gated.decide(pins_and_quarantine.release, [first]).refused[0].reason == "revoked"
     del gated.files.texts["revocations.json"]
     gated.sync()
     assert gated.served(first) is None, "it stays in quarantine until it is released"
-    assert gated.decide(people.release, [first]).done == (first,)
+    assert gated.decide(pins_and_quarantine.release, [first]).done == (first,)
     assert gated.served(first) is not None
 
 
@@ -295,7 +295,7 @@ def test_plain_sql_cannot_bring_a_revoked_skill_back(gated: Gated, first: str) -
     [row] = gated.machine.sql("SELECT skill_data, expires_at FROM skill_cache WHERE skill_id = ?", first)
     revoke(gated, {"id": first})
     gated.sync()
-    for take_out in (gated.sync, lambda: gated.decide(people.quarantine, ["nothing"], note=None)):
+    for take_out in (gated.sync, lambda: gated.decide(pins_and_quarantine.quarantine, ["nothing"], note=None)):
         gated.machine.sql("INSERT INTO skill_cache (skill_id, skill_data, expires_at) VALUES (?, ?, ?)", first, *row)
         assert gated.served(first) is not None
         take_out()
@@ -327,18 +327,18 @@ def test_a_version_that_fails_the_scan_waits_and_is_scanned_once(gated: Gated, f
     gated.sync()
     assert sorted(gated.scanner.asked) == sorted([first, second])
     gated.scanner.bad = ()
-    assert gated.decide(people.rescan, None).passed == (first,)
+    assert gated.decide(scanning.rescan, None).passed == (first,)
     assert gated.served(first) == "9.0.0"
 
 
 def test_manual_quarantine_holds_every_offer_and_release_restores_the_same_bytes(gated: Gated, first: str) -> None:
     [(text,)] = gated.machine.sql("SELECT skill_data FROM skill_cache WHERE skill_id = ?", first)
     change_later = gated.machine.cached()[first]
-    assert gated.decide(people.quarantine, [first], note="odd").done == (first,)
+    assert gated.decide(pins_and_quarantine.quarantine, [first], note="odd").done == (first,)
     gated.machine.sandbox.put_skill({**change_later, "version": "9.0.0"})
     gated.sync()
     assert (gated.served(first), gated.waiting()) == (None, {first: "quarantined"})
-    assert gated.decide(people.release, [first]).done == (first,)
+    assert gated.decide(pins_and_quarantine.release, [first]).done == (first,)
     assert gated.machine.sql("SELECT skill_data FROM skill_cache WHERE skill_id = ?", first) == [(text,)]
     gated.sync()
     assert gated.served(first) == "9.0.0", "what waited is judged at the next run"
@@ -348,12 +348,12 @@ def test_a_pin_puts_a_former_version_back_and_its_removal_acts_at_the_next_run(g
     before = gated.served(first)
     change(gated, first)
     gated.sync()
-    assert gated.decide(people.add_pin, f"{first}@{before}", note=None).success
+    assert gated.decide(pins_and_quarantine.add_pin, f"{first}@{before}", note=None).success
     assert (gated.served(first), gated.waiting()) == (before, {first: "pinned"})
     gated.sync()
     assert gated.served(first) == before
     assert gated.approve(first).refused[0].reason == "pinned"
-    gated.decide(people.remove_pin, [first])
+    gated.decide(pins_and_quarantine.remove_pin, [first])
     gated.sync()
     assert (gated.served(first), gated.waiting()) == ("9.0.0", {})
 
@@ -378,9 +378,9 @@ def test_under_open_without_exceptions_nothing_is_written_for_the_gate(gated: Ga
 
 def test_a_released_skill_lives_no_longer_than_the_marketplace_confirmed_it(gated: Gated, first: str) -> None:
     gated.sync()
-    assert gated.decide(people.quarantine, [first], note=None).success
+    assert gated.decide(pins_and_quarantine.quarantine, [first], note=None).success
     gated.machine.clock.move(hours=10)
-    assert gated.decide(people.release, [first]).success
+    assert gated.decide(pins_and_quarantine.release, [first]).success
     confirmed, expires = gated.machine.sql(
         "SELECT confirmed_at, expires_at FROM usable_skill JOIN skill_cache USING (skill_id) WHERE skill_id = ?", first
     )[0]

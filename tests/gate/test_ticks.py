@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from test_gated_sync import AGE, Gated, Scan, change, revoke
 
 from atom_saas_sync.core.gate.types import MaxChanged, Policy
-from atom_saas_sync.usecases.gate import people
+from atom_saas_sync.usecases.gate import scanning
 from atom_saas_sync.usecases.gate.current import CurrentGate
 from atom_saas_sync.usecases.gate.ticking import GateTicks
 
@@ -76,7 +76,7 @@ def test_a_scan_admits_nothing_by_a_clock_that_was_set_back(gated: Gated) -> Non
         gated.machine.clock.move(hours=-10)
         ticks.scan()
         assert (gated.scanner.asked, gated.waiting()) == ([first], {first: "clock"})
-        gated.decide(people.rescan, [first])
+        gated.decide(scanning.rescan, [first])
         assert gated.waiting() == {first: "clock"}
 
 

@@ -21,7 +21,7 @@ from atom_saas_sync.core.gate.types import Policy
 from atom_saas_sync.errors import NotAdmitted
 from atom_saas_sync.store.sqlite.tables.gate import WORDS_OF_PEOPLE
 from atom_saas_sync.usecases.edit_skills import Candidate, edit_skill, import_skills, restore_version, revert_skill
-from atom_saas_sync.usecases.gate import people
+from atom_saas_sync.usecases.gate import approvals, pins_and_quarantine
 from atom_saas_sync.usecases.gate.reports import Target
 from atom_saas_sync.usecases.gate.verify import verify
 from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
@@ -87,7 +87,7 @@ def refused(gated: Gated, why: str, what: Callable[..., object], room: Any, *arg
 
 
 def put_away(gated: Gated, *skill_ids: str) -> None:
-    assert gated.decide(people.quarantine, list(skill_ids), note="odd").done == skill_ids
+    assert gated.decide(pins_and_quarantine.quarantine, list(skill_ids), note="odd").done == skill_ids
 
 
 def edited_then_shown(gated: Gated, skill_id: str, *, strategy: str, **fields: Any) -> None:
@@ -237,7 +237,7 @@ def test_the_answer_to_a_rating(gated: Gated, first: str, second: str) -> None:
 )
 def test_resolving_a_conflict(gated: Gated, first: str, decision: Decision) -> None:
     edited_then_shown(gated, first, strategy="manual", description="mine")
-    gated.decide(people.add_revocation, skill_id=first, version=BAD, note=None)
+    gated.decide(pins_and_quarantine.add_revocation, skill_id=first, version=BAD, note=None)
     if decision.text is not None:
         decision = Decision(text=json.dumps(gated.machine.sandbox.skill(first)))
     refused(gated, "is revoked", resolve_conflicts, CONFLICTS, [1], decision)
@@ -246,7 +246,7 @@ def test_resolving_a_conflict(gated: Gated, first: str, decision: Decision) -> N
 def test_undoing_a_resolution(gated: Gated, first: str, second: str) -> None:
     edited_then_shown(gated, first, strategy="remote_wins", version="5.5.5")
     edited_then_shown(gated, second, strategy="remote_wins", version="5.5.5")
-    gated.decide(people.add_revocation, skill_id=first, version="5.5.5", note=None)
+    gated.decide(pins_and_quarantine.add_revocation, skill_id=first, version="5.5.5", note=None)
     put_away(gated, second)
     refused(gated, "is revoked", undo_resolution, CONFLICTS, 1)
     refused(gated, "in quarantine", undo_resolution, CONFLICTS, 2)
@@ -255,7 +255,7 @@ def test_undoing_a_resolution(gated: Gated, first: str, second: str) -> None:
 def test_editing_importing_and_restoring(gated: Gated, first: str, second: str) -> None:
     evil = json.dumps({**gated.machine.cached()[first], "version": BAD})
     away = json.dumps({**gated.machine.cached()[second], "description": "mine"})
-    gated.decide(people.add_revocation, skill_id=first, version=BAD, note=None)
+    gated.decide(pins_and_quarantine.add_revocation, skill_id=first, version=BAD, note=None)
     put_away(gated, second)
     for skill_id, text, why in ((first, evil, "is revoked"), (second, away, "in quarantine")):
         refused(gated, why, edit_skill, CATALOGUE, skill_id, text, seen=None)
@@ -272,7 +272,7 @@ def test_reverting_an_edit(gated: Gated, first: str, second: str) -> None:
     stays(gated, first, before)
     for each in (first, second):
         gated.machine.edit(each, description="mine")
-    gated.decide(people.add_revocation, skill_id=first, version=before["version"], note=None)
+    gated.decide(pins_and_quarantine.add_revocation, skill_id=first, version=before["version"], note=None)
     put_away(gated, second)
     refused(gated, "is revoked", revert_skill, CATALOGUE, first)
     refused(gated, "in quarantine", revert_skill, CATALOGUE, second)
@@ -283,9 +283,9 @@ def test_a_purge_forgets_no_decision(gated: Gated, first: str, second: str) -> N
     for each in (first, second):
         offer_evil(gated, each)
     gated.sync()
-    assert gated.decide(people.reject, [Target(first)], note=None).success
+    assert gated.decide(approvals.reject, [Target(first)], note=None).success
     put_away(gated, third)
-    gated.decide(people.add_revocation, skill_id=fourth, note=None)
+    gated.decide(pins_and_quarantine.add_revocation, skill_id=fourth, note=None)
     do(gated, purge_cache, LIFETIME, PurgeOptions(everything=True, include_local=True))
     assert gated.machine.cached() == {}
     gated.policy = Policy()
@@ -308,10 +308,10 @@ def test_pins_and_releases(gated: Gated, first: str) -> None:
     gated.policy = Policy()
     change(gated, first)
     gated.sync()
-    gated.decide(people.add_revocation, skill_id=first, version=version, note=None)
-    assert gated.decide(people.add_pin, f"{first}@{version}", note=None).refused[0].reason == "revoked"
-    gated.decide(people.add_revocation, skill_id=first, note=None)
-    assert gated.decide(people.release, [first]).refused[0].reason == "revoked"
+    gated.decide(pins_and_quarantine.add_revocation, skill_id=first, version=version, note=None)
+    assert gated.decide(pins_and_quarantine.add_pin, f"{first}@{version}", note=None).refused[0].reason == "revoked"
+    gated.decide(pins_and_quarantine.add_revocation, skill_id=first, note=None)
+    assert gated.decide(pins_and_quarantine.release, [first]).refused[0].reason == "revoked"
     stays(gated, first, None)
 
 
@@ -331,7 +331,7 @@ def test_plain_sql_that_brings_back_what_is_revoked_or_in_quarantine(gated: Gate
         "new": {**here[first], "skill_id": "new"},
     }
     for each in (first, "new"):
-        gated.decide(people.add_revocation, skill_id=each, note=None)
+        gated.decide(pins_and_quarantine.add_revocation, skill_id=each, note=None)
     put_away(gated, second)
     for skill_id, fields in texts.items():
         gated.machine.sql("INSERT INTO skill_cache (skill_id, skill_data) VALUES (?, ?)", skill_id, json.dumps(fields))
@@ -392,11 +392,11 @@ def test_a_restored_backup_brings_back_nothing_that_was_decided_against_since(
     copy = gated.machine.directory / "copy.db"
     assert gated.machine.command("db", "backup", str(copy)).returncode == 0
     digest = gated.machine.sql("SELECT content_digest FROM skill_base WHERE skill_id = ?", first)[0][0]
-    gated.decide(people.add_revocation, digest=digest.hex(), note=None)
+    gated.decide(pins_and_quarantine.add_revocation, digest=digest.hex(), note=None)
     put_away(gated, second)
-    assert gated.decide(people.reject, [Target(third)], note=None).success
+    assert gated.decide(approvals.reject, [Target(third)], note=None).success
     version = gated.served(fourth)
-    gated.decide(people.add_pin, fourth, note=None)
+    gated.decide(pins_and_quarantine.add_pin, fourth, note=None)
     change(gated, fourth, BAD, code=EVIL)
     restored = gated.machine.command("db", "restore", str(copy), "--yes")
     assert restored.returncode == 0, restored.stderr
@@ -413,8 +413,8 @@ def test_a_restored_backup_brings_back_nothing_that_was_decided_against_since(
 def test_a_backup_that_replaces_a_lost_database_brings_its_decisions(gated: Gated, first: str, second: str) -> None:
     machine = gated.machine
     put_away(gated, first)
-    gated.decide(people.add_revocation, skill_id=second, note="bad")
-    gated.decide(people.add_pin, machine.sandbox.skill_ids()[2], note=None)
+    gated.decide(pins_and_quarantine.add_revocation, skill_id=second, note="bad")
+    gated.decide(pins_and_quarantine.add_pin, machine.sandbox.skill_ids()[2], note=None)
     tables = ("gate_quarantine", "gate_revocation", "gate_pin")
     before = [machine.sql(f"SELECT * FROM {table}") for table in tables]
     copy = machine.directory / "copy.db"
@@ -433,8 +433,8 @@ def test_a_downgrade_below_the_gate_and_back_brings_back_nothing(gated: Gated, f
     third, fourth = gated.machine.sandbox.skill_ids()[2:4]
     before = [offer_evil(gated, each) for each in (third, fourth)]
     gated.sync()
-    assert gated.decide(people.reject, [Target(fourth)], note="bad").success
-    gated.decide(people.add_revocation, skill_id=first, note=None)
+    assert gated.decide(approvals.reject, [Target(fourth)], note="bad").success
+    gated.decide(pins_and_quarantine.add_revocation, skill_id=first, note=None)
     put_away(gated, second)
     said = [gated.machine.sql(f"SELECT * FROM {table}") for table in WORDS_OF_PEOPLE]
     for arguments in (("downgrade", "0021_deleted_edits", "--yes"), ("upgrade",)):

@@ -89,7 +89,7 @@ class Catalogue:
             batch = Batch(connection, self._history_versions, signer=self._signer, standing=standing)
             yield batch
             batch.finish()
-            self._database.hints.give(connection, batch.changes, in_run=not self._durable)
+            self._database.notifications.send(connection, batch.changes, in_run=not self._durable)
 
     def tampered(self, *, everything: bool) -> list[str]:
         """Return the skills whose marketplace text does not match its digest: of all, or of recently changed ones."""

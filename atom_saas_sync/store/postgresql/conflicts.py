@@ -88,7 +88,7 @@ class ConflictLog:
             desk = ResolutionBatch(connection, self._history_versions, signer=self._signer)
             yield desk
             desk.finish()
-            self._database.hints.give(connection, desk.changes, in_run=False)
+            self._database.notifications.send(connection, desk.changes, in_run=False)
 
 
 class ResolutionBatch(Batch):

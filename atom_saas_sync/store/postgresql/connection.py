@@ -15,7 +15,7 @@ from psycopg.pq import TransactionStatus
 from atom_saas_sync.core.server_address import ServerAddress
 from atom_saas_sync.errors import Locked
 from atom_saas_sync.store.postgresql.failures import translated_errors
-from atom_saas_sync.store.postgresql.hints import Hints
+from atom_saas_sync.store.postgresql.notifications import Notifications
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.store.postgresql.session import (
     Session,
@@ -41,7 +41,7 @@ class Connection:
         self.writes = writes
         self.held: dict[str, int] = {}
         """The run locks that this connection holds, with their tokens (lock.py)."""
-        self.hints = Hints()
+        self.notifications = Notifications()
         self.connection, self.session = self._connected()
 
     @contextmanager

@@ -167,7 +167,7 @@ class RealtimeStore:
             batch = RealtimeBatch(connection, self._history_versions, signer=self._signer, standing=standing)
             yield batch
             batch.finish()
-            self._database.hints.give(connection, batch.changes, in_run=False)
+            self._database.notifications.send(connection, batch.changes, in_run=False)
 
     def begin(self, ws_url: str, now: datetime) -> ConnectionSwitch:
         """Record that `watch` has started; unfinished work of its predecessor is marked as ended."""
@@ -226,7 +226,7 @@ class RealtimeStore:
                 ("atom_saas_websocket_fallback_seconds_total", state.fallback_seconds, {}),
             ]
             increment_all(connection, counted)
-            self._database.hints.give(connection, 0, in_run=False)
+            self._database.notifications.send(connection, 0, in_run=False)
         return switch
 
     def end(self, reason: str, now: datetime) -> None:

@@ -73,7 +73,7 @@ class Runs:
 
         with self._database.transaction() as connection:
             if report.kind == "skills":
-                self._database.hints.give(connection, 0, in_run=True, last=True)
+                self._database.notifications.send(connection, 0, in_run=True, last=True)
             connection.execute(
                 """
                 UPDATE sync_run SET finished_at = %s, duration_seconds = %s, status = %s, counts = %s, proof = %s,

@@ -40,7 +40,11 @@ def read_backup(file: Path) -> tuple[str, str | None, LocalWork]:
             f"{file} is damaged, or is not an SQLite database", hint="nothing was changed; try another backup"
         )
     with Database.open(file, migrate=False, read_only=True) as database:
-        revisions.refuse_newer(database)
+        if newer := revisions.newest_unknown(database):
+            raise DatabaseError(
+                f"the backup {file} was made by a newer atom-sync: this version does not know {newer}",
+                hint="nothing was changed; install that version again, or name an older backup",
+            )
         revision = revisions.current(database)
         if revision is None:
             raise DatabaseError(f"{file} is not a database of atom-sync", hint="nothing was changed; name another file")

@@ -89,10 +89,19 @@ def refuse_newer(db: Connection) -> None:
     _refuse_unknown(db, applied(db.connection))
 
 
+def newest_unknown(db: Connection) -> str | None:
+    """Return the newest migration that this version does not know; None if it knows all of them."""
+    return _unknown(applied(db.connection))
+
+
+def _unknown(found: Collection[str]) -> str | None:
+    return next((name for name in reversed(list(found)) if name not in NAMES), None)
+
+
 def _refuse_unknown(db: Connection, found: Collection[str]) -> None:
-    if unknown := [name for name in found if name not in NAMES]:
+    if unknown := _unknown(found):
         raise DatabaseError(
-            f"the database {db.path} was upgraded by a newer atom-sync: this version does not know {unknown[-1]}",
+            f"the database {db.path} was upgraded by a newer atom-sync: this version does not know {unknown}",
             hint="install that version again, or restore the copy that it made beside the database before the "
             f"upgrade ({db.path.name}.before-….bak)",
         )

@@ -23,7 +23,7 @@ MODULES = {
 
 PLANS = {"adoption", "plan/deletions", "plan/edits", "plan/listed", "plan/offered", "plan/resolutions"}
 CALLERS = {
-    "judged": {"core/plan/offered.py", "usecases/gate/holding.py"},
+    "judged": {"core/plan/offered.py", "usecases/gate/pins_and_quarantine.py"},
     "unjudged": {"core/plan/messages.py", "usecases/gate/planning.py"},
     "admitted_before": {"core/plan/sides.py"},
     "chosen_here": {"core/adoption.py", "core/plan/resolutions.py"},

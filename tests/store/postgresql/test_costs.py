@@ -15,7 +15,7 @@ from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.core.server_address import read_server_address
 from atom_saas_sync.store import engine_at
 from atom_saas_sync.store.postgresql.database import Database
-from atom_saas_sync.store.postgresql.hints import Hints
+from atom_saas_sync.store.postgresql.notifications import Notifications
 from atom_saas_sync.usecases.follow_events import EventFollower
 
 _PAGES = 3
@@ -125,15 +125,15 @@ def test_listeners_get_a_hint_with_the_run_and_the_number_of_changes(
     assert not list(watcher.connection.notifies(timeout=0)), "nothing has changed"
 
 
-def test_at_most_ten_hints_a_second(db: Database, watcher: Watcher) -> None:
+def test_at_most_ten_notifications_a_second(db: Database, watcher: Watcher) -> None:
     moments = iter([0.0, 0.05, 0.11, 0.12, 0.13])
-    hints = Hints(lambda: next(moments))
+    notifications = Notifications(lambda: next(moments))
     watcher.connection.execute("LISTEN atom_sync")
     for changes in (1, 2, 3, 4):
         with db.transaction() as connection:
-            hints.give(connection, changes, in_run=False)
+            notifications.send(connection, changes, in_run=False)
     with db.transaction() as connection:
-        hints.give(connection, 0, in_run=False, last=True)
+        notifications.send(connection, 0, in_run=False, last=True)
     given = [json.loads(each.payload) for each in watcher.connection.notifies(timeout=60, stop_after=3)]
     assert [each["changes"] for each in given] == [1, 5, 4]
     assert {each["run"] for each in given} == {None}

@@ -98,8 +98,8 @@ CREATE_CATALOGUE = (
     INDEX_INSERT,
     INDEX_UPDATE,
     INDEX_DELETE,
-    # The only interface for readers. `stale` entries could have been confirmed by a sync in the last 24 hours but were
-    # not; local edits and local skills do not age (rule 6).
+    # `stale` entries could have been confirmed by a sync in the last 24 hours but were not; local edits and local
+    # skills do not age (rule 6). The view as it is today: tables/gate.py.
     """
     CREATE VIEW usable_skill AS
     SELECT

@@ -132,6 +132,7 @@ _FORGET_UNNAMED_DIGESTS = FORGET_DIGESTS.replace(
 _AUTHOR = "CASE WHEN json_valid(k.skill_data) THEN json_extract(k.skill_data, '$.metadata.author') END"
 _VERSION = "CASE WHEN json_valid(k.skill_data) THEN json_extract(k.skill_data, '$.version') END"
 _UNCHANGED = "b.skill_id IS NOT NULL AND (b.data IS NULL OR b.data = c.skill_data)"
+# The only interface for readers, as it is today.
 _VIEW = f"""
     CREATE VIEW usable_skill AS
     SELECT

@@ -17,39 +17,13 @@ from atom_saas_sync.core.plan.offered import plan_offered
 from atom_saas_sync.core.plan.steps import DECIDED
 from atom_saas_sync.model import Action
 from atom_saas_sync.usecases.gate.desk import GateDesk, OnTheDesk, is_digest, put_on_the_desk, served_of, strict_gate
-from atom_saas_sync.usecases.gate.holding import (
-    add_pin,
-    add_revocation,
-    quarantine,
-    release,
-    remove_pin,
-    remove_revocation,
-)
 from atom_saas_sync.usecases.gate.loading import renewed
 from atom_saas_sync.usecases.gate.local import take_out_revoked
 from atom_saas_sync.usecases.gate.reports import CHANGED, NOT_WAITING, Decided, Done, Refused, Target
-from atom_saas_sync.usecases.gate.scanning import rescan
-from atom_saas_sync.usecases.gate.updates import list_updates, show_update, targets_in, targets_of
 
 if TYPE_CHECKING:
     from atom_saas_sync.usecases.ports.gate_desk import DecidingBatch
 
-
-__all__ = [
-    "add_pin",
-    "add_revocation",
-    "approve",
-    "list_updates",
-    "quarantine",
-    "reject",
-    "release",
-    "remove_pin",
-    "remove_revocation",
-    "rescan",
-    "show_update",
-    "targets_in",
-    "targets_of",
-]
 
 _SERVED = "served"
 _REFUSED_FOR_EVER = {"revoked", "denied"}

@@ -20,15 +20,15 @@ _NOTIFY = """
 """
 
 
-class Hints:
-    """The hints of one connection: at most ten a second; changes that come sooner are in the next one."""
+class Notifications:
+    """The notifications of one connection: at most ten a second; changes that come sooner are in the next one."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._last: float | None = None
         self._changes = 0
 
-    def give(self, connection: psycopg.Connection[Row], changes: int, *, in_run: bool, last: bool = False) -> None:
+    def send(self, connection: psycopg.Connection[Row], changes: int, *, in_run: bool, last: bool = False) -> None:
         """Send a hint with the transaction if skills have changed in it, or have since the last hint.
 
         `in_run` says that the run of the skills has changed them; a `last` hint does not wait.

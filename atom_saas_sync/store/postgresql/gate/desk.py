@@ -124,7 +124,7 @@ class GateDatabase:
             batch = DecidingBatch(connection, self._history_versions, signer=self._signer)
             yield batch
             batch.finish()
-            self._database.notifications.give(connection, batch.changes, in_run=False)
+            self._database.notifications.send(connection, batch.changes, in_run=False)
 
     def version(self) -> object:
         """Return a value that changes when another connection writes data that the gate reads."""

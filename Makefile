@@ -11,7 +11,7 @@ FAST   := -m 'not soak' --numprocesses $(shell expr 2 \* $$(nproc)) --dist works
 # pip supports dependency groups only since 25.1, which Python 3.11 does not include.
 DEV    := import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev'], sep='\n')
 
-.PHONY: demo test tests test-postgresql coverage test-lowest soak crash fault-matrix fuzz audit lock dist bench schema pictures lint format clean
+.PHONY: demo test tests files test-postgresql coverage test-lowest soak crash fault-matrix fuzz audit lock dist bench schema pictures lint format clean
 
 # The program with its runtime dependencies: all that the demo needs.
 $(RUNS): pyproject.toml
@@ -125,6 +125,10 @@ schema: $(RUNS)
 # Draws the pictures of the README.
 pictures: $(RUNS)
 	$(BIN)/python docs/pictures/draw.py
+
+# Prints each module with its first sentence: `make files | grep -i backup`.
+files:
+	@grep -rm1 --include='*.py' '^"""' atom_saas_sync | sed 's/:"""/  /; s/"""$$//' | sort
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ from atom_saas_sync.config import load_settings, value_of
 from atom_saas_sync.core.schedule_files import MARK, SERVICES, TIMERS, Schedule, crontab, systemd_files
 from atom_saas_sync.core.server_address import ServerAddress
 from atom_saas_sync.errors import UsageError
-from atom_saas_sync.usecases.schedule import scheduled_run_is_due
+from atom_saas_sync.usecases.schedule import is_fresh, scheduled_run_is_due
 
 PROJECT = Path(__file__).parent.parent
 USUAL = {
@@ -277,6 +277,12 @@ def test_a_job_that_cron_starts_late_once_is_due_the_next_time(minutes: int) -> 
     assert scheduled_run_is_due(started, every, datetime(2026, 2, 19, 12, 0, tzinfo=UTC) + every)
     assert not scheduled_run_is_due(started, every, started + every * 0.89)
     assert scheduled_run_is_due(started + every, every, started), "the clock was set back"
+
+
+@pytest.mark.parametrize(("seconds", "fresh"), [(0, True), (449, True), (450, False), (-60, True), (-61, False)])
+def test_what_another_host_has_done_is_fresh_though_the_clocks_differ(seconds: int, fresh: bool) -> None:
+    now = datetime(2026, 2, 19, 12, 0, tzinfo=UTC)
+    assert is_fresh(now - timedelta(seconds=seconds), timedelta(minutes=15), now) is fresh
 
 
 @pytest.mark.sqlite("on a server a run by hand counts, too: tests/test_fleet.py")

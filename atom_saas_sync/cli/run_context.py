@@ -146,8 +146,9 @@ def _skip_if_fresh(runs: StoredRuns, settings: Settings, kind: str, now: datetim
     """Skip what some host has done so recently that the fleet does not need it again."""
     from datetime import timedelta
 
-    last = runs.last_success_of_fleet(kind)
-    if last is not None and timedelta() <= now - last < timedelta(minutes=_minutes(settings, kind)) / 2:
+    from atom_saas_sync.usecases.schedule import is_fresh
+
+    if is_fresh(runs.last_success_of_fleet(kind), timedelta(minutes=_minutes(settings, kind)), now):
         raise RunSkipped("skipped", "fresh")
 
 

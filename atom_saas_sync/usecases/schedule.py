@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 _LARGEST_SPREAD = timedelta(minutes=2)
+_CLOCKS_DIFFER = timedelta(minutes=1)  # more is refused when a host opens the database
 
 
 def first_run(last_started: datetime | None, interval: timedelta, now: datetime, jitter: float) -> datetime:
@@ -40,6 +41,14 @@ def scheduled_run_is_due(last_success: datetime | None, interval: timedelta, now
     that was set back since.
     """
     return last_success is None or not timedelta() <= now - last_success < interval * 0.9
+
+
+def is_fresh(last_success: datetime | None, interval: timedelta, now: datetime) -> bool:
+    """Tell whether some host has done a job so recently that no other host needs to: half the interval.
+
+    A success up to a minute in the future counts: the clock of the host that did it may be ahead of ours.
+    """
+    return last_success is not None and -_CLOCKS_DIFFER <= now - last_success < interval / 2
 
 
 def poll_is_due(last_started: datetime | None, interval: timedelta, now: datetime) -> bool:

@@ -169,7 +169,8 @@ def test_deletions_are_confirmed_side_by_side(far: Machine) -> None:
     for skill_id in gone:
         far.sandbox.delete_skill(skill_id)
     far.sandbox.journal.reset()
-    report = far.pull(page_size=PAGE, connections=6, max_delete=MaxDelete(number=len(gone)))
+    # All skills are on one page, so that only confirmations use a second connection.
+    report = far.pull(page_size=2 * SKILLS, connections=6, max_delete=MaxDelete(number=len(gone)))
     assert (report.status, report.counts.deleted, report.proof.confirmations) == ("success", len(gone), len(gone))
     assert sorted(entry.path.rpartition("/")[2] for entry in far.sandbox.requests("skill")) == sorted(gone)
     assert 2 <= far.sandbox.counters()["connections_max"] <= 6

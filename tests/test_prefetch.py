@@ -335,8 +335,9 @@ def test_closing_ends_pauses_at_once() -> None:
     marketplace.paused = {2}
     marketplace.errors[3] = TokenRefused("no")
     with closing(prefetcher(marketplace, 3)) as pages:
+        pages.allow(1)
+        assert list(taken(pages, 1)) == [1], "a refused token would come before a page that waits"
         pages.allow(60)
-        assert list(taken(pages, 1)) == [1]
         assert list(taken(pages, 1)) == [TokenRefused]
         marketplace.wait_until_asked(2)
     assert all_end()

@@ -43,8 +43,8 @@ tests: $(READY)
 	-@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --collect-only --quiet > /dev/null 2>&1
 	$(BIN)/python -m pytest $(FAST)
 
-# All tests that work on a database, on a PostgreSQL server: of the newest version that is tested, which pip has
-# installed, and of the oldest.
+# Runs all tests that use a database on a PostgreSQL server: first on the newest supported version, which pip has
+# installed, then on the oldest.
 test-postgresql: $(READY)
 	$(BIN)/python -m pytest $(FAST) --engine postgresql
 	ATOM_TEST_POSTGRESQL=$(OLDEST) $(BIN)/python -m pytest $(FAST) --engine postgresql

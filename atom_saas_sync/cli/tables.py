@@ -29,7 +29,7 @@ class Column:
 
 
 def print_table(columns: Sequence[Column], lines: Sequence[Sequence[str]]) -> None:
-    """Print a table with column headings, or nothing if there are no rows.
+    """Print a table with column headings. Without rows, print nothing.
 
     Not with rich's table, which takes a second for a thousand rows.
     """

@@ -88,4 +88,4 @@ def _is_blank(credential: Path) -> bool:
     try:
         return credential.read_bytes() in {b"", b"\n"}
     except OSError:
-        return False  # reported by whoever reads the password
+        return False  # reading the password will report it

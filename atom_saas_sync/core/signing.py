@@ -1,4 +1,4 @@
-"""Sign digests, to prove that whoever wrote them to the database had the key."""
+"""Sign digests, as proof that the program that stored them had the key."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ class Connection:
                 refuse_transaction_pooling(self.session.backend, other.session.backend, self.address)
 
     def reconnect(self) -> None:
-        """Connect again between two transactions, and take back the run locks that were held.
+        """Reconnect between two transactions, and reacquire the run locks that were held.
 
         Raises DatabaseError, and Locked if another run has held such a lock since.
         """

@@ -9,7 +9,7 @@ import psycopg
 from atom_saas_sync.store.counting import durations, labels_text
 from atom_saas_sync.store.postgresql.rows import Row
 
-# Infinity and NaN, which another program wrote, are no counts; NaN is the largest value there.
+# Another program may have stored infinity or NaN: neither is a valid count. PostgreSQL sorts NaN above all numbers.
 READ = "SELECT name, labels, value FROM counter WHERE value > '-Infinity' AND value < 'Infinity'"
 
 Counted = tuple[str, float, Mapping[str, str]]

@@ -1,4 +1,4 @@
-"""Tells whoever listens on the channel `atom_sync` that skills have changed: a hint, and nothing relies on it."""
+"""Notify listeners on the channel `atom_sync` that skills have changed. It is only a hint: nothing relies on it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The triggers that keep our tables and the Atom backend's own equal, as SQL.
 
 What we write reaches the backend's table in the same transaction, and what the backend writes reaches ours. While one
-of the functions is at work, `atom_sync.mirror` lets the other side's triggers stand aside. They run with the rights of
-the role that made them: no other role needs any on the other side's tables.
+of the functions runs, `atom_sync.mirror` disables the triggers on the other side. They run with the rights of the role
+that created them, so no other role needs rights on the other side's tables.
 
 Statements of the backend first take the lock of our writers, so that the two cannot deadlock. Counting a hit does not:
 the backend does so in long transactions.

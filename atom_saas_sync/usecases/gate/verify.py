@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -57,7 +58,7 @@ def verify(
                  for each in snapshot.served(skill_ids)]  # fmt: skip
         if missing := set(skill_ids or ()).difference(skill.skill_id for skill in found):
             found += _not_served(snapshot, sorted(missing), revocations)
-    found.sort(key=lambda each: each.skill_id)
+    found.sort(key=attrgetter("skill_id"))
     states = Counter(each.state for each in found)
     return Verified(tuple(found), states, all(is_good(state, strict=strict) for state in states))
 

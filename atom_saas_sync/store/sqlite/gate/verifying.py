@@ -14,24 +14,31 @@ from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.gate import people
 
+_DAY_AGO = "strftime('%Y-%m-%dT%H:%M:%SZ', 'now', '-24 hours')"
+
+# Texts are read as bytes: Python's decoding of each one through the connection would cost as much as all the joins.
 _SERVED = """
-    SELECT c.skill_id, CAST(c.skill_data AS BLOB), CAST(b.data AS BLOB), CAST(b.wire_digest AS BLOB),
-        CAST(b.content_digest AS BLOB), CAST(b.exec_digest AS BLOB), CAST(b.version AS TEXT),
-        substr(b.admitted_at, 1, 19) || 'Z',
-        CASE WHEN b.skill_id IS NOT NULL THEN coalesce(b.admitted_by, 'policy') END,
-        CAST(b.signature AS BLOB), o.skill_id IS NOT NULL,
-        coalesce(q.reason = 'quarantined' OR q.skill_data = c.skill_data OR q.content_digest = b.content_digest, 0),
-        coalesce(max(b.confirmed_at, coalesce(v.checked_at, '')), '9')
-            < strftime('%Y-%m-%dT%H:%M:%SZ', 'now', '-24 hours')
+    SELECT CAST(c.skill_id AS BLOB), CAST(c.skill_data AS BLOB), CAST(b.data AS BLOB), CAST(b.wire_digest AS BLOB),
+        CAST(b.content_digest AS BLOB), CAST(b.exec_digest AS BLOB), CAST(b.version AS BLOB),
+        CAST(substr(b.admitted_at, 1, 19) AS BLOB),
+        CASE WHEN b.skill_id IS NOT NULL THEN CAST(coalesce(b.admitted_by, 'policy') AS BLOB) END,
+        CAST(b.signature AS BLOB),
+        EXISTS (SELECT 1 FROM skill_offer AS o WHERE o.skill_id = c.skill_id AND o.kind = 'hold'),
+        EXISTS (
+            SELECT 1 FROM gate_quarantine AS q WHERE q.skill_id = c.skill_id
+            AND (q.reason = 'quarantined' OR q.skill_data = c.skill_data OR q.content_digest = b.content_digest)
+        ),
+        b.confirmed_at < {day_ago} AND NOT EXISTS (
+            SELECT 1 FROM http_validator AS v WHERE v.page = b.page AND v.checked_at >= {day_ago}
+        )
     FROM {rows}
     LEFT JOIN skill_base AS b ON b.skill_id = c.skill_id
-    LEFT JOIN http_validator AS v ON v.page = b.page
-    LEFT JOIN skill_offer AS o ON o.skill_id = c.skill_id AND o.kind = 'hold'
-    LEFT JOIN gate_quarantine AS q ON q.skill_id = c.skill_id
     WHERE b.deleted_at IS NULL
 """
-_ALL = _SERVED.format(rows="skill_cache AS c")
-_SOME = _SERVED.format(rows="json_each(?) AS wanted CROSS JOIN skill_cache AS c ON c.skill_id = wanted.value")
+_ALL = _SERVED.format(rows="skill_cache AS c", day_ago=_DAY_AGO)
+_SOME = _SERVED.format(
+    rows="json_each(?) AS wanted CROSS JOIN skill_cache AS c ON c.skill_id = wanted.value", day_ago=_DAY_AGO
+)
 
 # The rows that readers of the view see.
 _TEXTS = """
@@ -73,36 +80,38 @@ class ServedSnapshot:
 
     def _skill(
         self,
-        skill_id: str,
+        skill_id: bytes,
         text: bytes,
         base_text: bytes | None,
         wire: bytes | None,
         content: bytes | None,
         executable: bytes | None,
-        version: str | None,
-        admitted_at: str | None,
-        admitted_by: str | None,
+        version: bytes | None,
+        admitted_at: bytes | None,
+        admitted_by: bytes | None,
         signature: bytes | None,
-        *marks: int,
+        waiting: int,
+        quarantined: int,
+        stale: int | None,
     ) -> ServedSkill:
+        name, number = skill_id.decode(errors="replace"), None if version is None else version.decode(errors="replace")
         forged = False
         if self._signer is not None and content is not None and executable is not None:
-            forged = self._signer.is_forged(signature, skill_id, version or "", content, executable)
-        waiting, quarantined, stale = map(bool, marks)
+            forged = self._signer.is_forged(signature, name, number or "", content, executable)
         return ServedSkill(
-            skill_id,
+            name,
             text,
             base_text,
             wire,
             content,
             executable,
-            version,
-            admitted_at,
-            admitted_by,
+            number,
+            None if admitted_at is None else admitted_at.decode(errors="replace") + "Z",
+            None if admitted_by is None else admitted_by.decode(errors="replace"),
             forged,
-            waiting,
-            quarantined,
-            stale,
+            bool(waiting),
+            bool(quarantined),
+            bool(stale),
         )
 
 

@@ -23,7 +23,7 @@ def test_a_receipt_that_was_overtaken_by_a_poll_is_put_right_by_the_next(machine
         ratings = store.ratings()
         (rating,) = ratings.load(ratings.due_ids(machine.clock.now()))
         receipt = RatingReceipt("r1", then["average_rating"], then["rating_count"])
-        ratings.settle([Delivery(rating, "sent", receipt=receipt)], now=machine.clock.now(), requests={})
+        ratings.record_deliveries([Delivery(rating, "sent", receipt=receipt)], now=machine.clock.now(), requests={})
     figures = ("average_rating", "rating_count")
     assert [machine.cached()[skill_id][name] for name in figures] == [then[name] for name in figures]
     assert machine.pull().status == "success"

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from atom_saas_sync.usecases.ports import Store
 
 
-def gate_desk(settings: Settings, store: Store, *, persons: bool, check: Callable[[], None] = lambda: None) -> GateDesk:
+def gate_desk(
+    settings: Settings, store: Store, *, for_user: bool, check: Callable[[], None] = lambda: None
+) -> GateDesk:
     """Compose what judging and users' decisions need.
 
-    `persons`: a user's shell may lack the service's settings of files; then their last valid content stays.
+    `for_user`: a user's shell may lack the service's settings of files; then their last valid content stays.
     """
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.config.gate import SettingsFiles, policy_of, require_scanner
@@ -31,7 +33,7 @@ def gate_desk(settings: Settings, store: Store, *, persons: bool, check: Callabl
 
     def load() -> LoadedGate:
         require_scanner(policy.scan_command, environment)
-        return load_gate(policy, files, gate_store, persons=persons)
+        return load_gate(policy, files, gate_store, for_user=for_user)
 
     scanner = None
     if policy.scan_command:
@@ -48,7 +50,7 @@ def current_gate(
     from atom_saas_sync.config.gate import SettingsFiles
     from atom_saas_sync.usecases.gate.current import CurrentGate
 
-    desk = gate_desk(settings, store, persons=False, check=check)
+    desk = gate_desk(settings, store, for_user=False, check=check)
     return desk, CurrentGate(desk, SettingsFiles(settings))
 
 
@@ -69,4 +71,4 @@ def open_desk_and_resolve(
 
     settings = runtime.load(options)
     with open_store(settings.database, create=False) as store:
-        yield gate_desk(settings, store, persons=True), whole(store, given)
+        yield gate_desk(settings, store, for_user=True), whole(store, given)

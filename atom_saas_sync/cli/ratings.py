@@ -19,7 +19,7 @@ from atom_saas_sync.errors import NotFound, NotLocal, UsageError
 from atom_saas_sync.model import ListedRating
 
 if TYPE_CHECKING:
-    from atom_saas_sync.usecases.ports import PersonsRatings, Store
+    from atom_saas_sync.usecases.ports import Store, UserRatings
 
 app = typer.Typer(help="Rate skills; list and retry ratings.", no_args_is_help=True)
 
@@ -279,7 +279,7 @@ def delete(
 @contextmanager
 def _ratings(
     options: GlobalOptions, *, create: bool = False, adopt: bool = False
-) -> Iterator[tuple[Store, PersonsRatings]]:
+) -> Iterator[tuple[Store, UserRatings]]:
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.store import open_store
 

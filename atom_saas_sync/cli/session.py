@@ -207,7 +207,7 @@ def _run_gate(session: Session, options: PullOptions, clock: RunClock) -> RunGat
     from atom_saas_sync.cli.gate_session import gate_desk
     from atom_saas_sync.usecases.gate.run import RunGate
 
-    desk = gate_desk(session.settings, session.store, persons=False, check=clock.check)
+    desk = gate_desk(session.settings, session.store, for_user=False, check=clock.check)
     return RunGate(desk, clock.now(), dry_run=options.dry_run, adopting=options.adopting)
 
 

@@ -34,7 +34,7 @@ class GateWork:
         """Raise ConfigError if the policy can't be read at the start; later, nothing new is admitted instead."""
         from atom_saas_sync.cli.gate_session import gate_desk
 
-        gate_desk(self.settings, store, persons=False).load()
+        gate_desk(self.settings, store, for_user=False).load()
 
     def for_messages(self, store: Store, now: datetime) -> Gate:
         """Return the gate for what messages say at `now`; `store` is that of the thread that writes."""

@@ -15,7 +15,7 @@ from atom_saas_sync.core.canonical import canonical, decode_object
 from atom_saas_sync.core.deletions import MaxDelete
 from atom_saas_sync.core.incoming.messages import CATEGORY_UPDATE, Message
 from atom_saas_sync.core.plan.listed import with_alarm
-from atom_saas_sync.core.plan.messages import Told, is_outdated, plan_told, told_by
+from atom_saas_sync.core.plan.messages import Announced, announced_by, is_outdated, plan_announced
 from atom_saas_sync.model import Action, Category, MessageMark, Outcome, SkillState, Strategy
 from atom_saas_sync.times import parse_time
 from atom_saas_sync.usecases.limited_log import LimitedLog
@@ -95,9 +95,9 @@ class EventFollower:
             self.unconfirmed.pop(skill_id, None)
         return ids
 
-    def settle(self, *, at_once: bool = False) -> None:
+    def log_suppressed(self, *, at_once: bool = False) -> None:
         """Log how many lines were suppressed."""
-        self._lines.settle(at_once=at_once)
+        self._lines.log_suppressed(at_once=at_once)
 
     def _apply_skills(
         self, batch: EventBatch, group: Sequence[Message], brake: Brake, gate: Gate | None, now: datetime
@@ -109,11 +109,13 @@ class EventFollower:
         heard = self._heard(batch, group, known, offers, now)
         planned = self._plan(batch, heard, now) if gate is None else self._plan_through(gate, batch, heard, offers, now)
         done: list[tuple[Message, Action]] = []
-        for message, told, action in planned:
-            if told.deleted and action.does_something and not brake.admits():
+        for message, announced, action in planned:
+            if announced.deleted and action.does_something and not brake.admits():
                 continue
-            (rating_news if told.about_figures else news)[message.key] = MessageMark(message.sent_at, told.deleted)
-            if told.has_figures:
+            (rating_news if announced.about_figures else news)[message.key] = MessageMark(
+                message.sent_at, announced.deleted
+            )
+            if announced.has_figures:
                 rating_news[message.key] = MessageMark(message.sent_at)
             if action.does_something:
                 done.append((message, action))
@@ -133,7 +135,7 @@ class EventFollower:
         known: Mapping[str, SkillState],
         offers: Mapping[str, Offer],
         now: datetime,
-    ) -> list[tuple[Message, Told]]:
+    ) -> list[tuple[Message, Announced]]:
         """Return the contents of these messages, without outdated ones."""
         ids = [message.key for message in group]
         marks, rating_marks = batch.marks("skill", ids), batch.marks("rating", ids)
@@ -144,55 +146,59 @@ class EventFollower:
                 log.debug("a message was dropped: no new skill may have the id %s", short_id(key))
                 continue
             offered = None if key not in offers else offers[key].text
-            told = told_by(message, known.get(key), marks.get(key), rating_marks.get(key), now, offered=offered)
-            if told is not None:
-                heard.append((message, told))
-        refused = batch.unstorable([told.remote for _, told in heard if told.remote is not None])
+            announced = announced_by(
+                message, known.get(key), marks.get(key), rating_marks.get(key), now, offered=offered
+            )
+            if announced is not None:
+                heard.append((message, announced))
+        refused = batch.unstorable([announced.remote for _, announced in heard if announced.remote is not None])
         for skill_id, reason in refused.items():
             log.warning("skipped an invalid item: %s: %s", short_id(skill_id), reason)
         return [each for each in heard if each[0].key not in refused]
 
     def _plan(
-        self, batch: EventBatch, heard: Sequence[tuple[Message, Told]], now: datetime
-    ) -> list[tuple[Message, Told, Action]]:
+        self, batch: EventBatch, heard: Sequence[tuple[Message, Announced]], now: datetime
+    ) -> list[tuple[Message, Announced, Action]]:
         """Plan without a gate: everything is admitted."""
-        planned = [(message, told, plan_told(told, self.strategy, now)) for message, told in heard]
+        planned = [(message, announced, plan_announced(announced, self.strategy, now)) for message, announced in heard]
         otherwise = batch.seen_otherwise(
             action.remote for _, _, action in planned if action.remote is not None and action.does_something
         )
         return [
-            (message, told, with_alarm(action, told.sides, seen_otherwise=message.key in otherwise))
-            for message, told, action in planned
+            (message, announced, with_alarm(action, announced.sides, seen_otherwise=message.key in otherwise))
+            for message, announced, action in planned
         ]
 
     def _plan_through(
         self,
         gate: Gate,
         batch: EventBatch,
-        heard: Sequence[tuple[Message, Told]],
+        heard: Sequence[tuple[Message, Announced]],
         offers: Mapping[str, Offer],
         now: datetime,
-    ) -> list[tuple[Message, Told, Action]]:
+    ) -> list[tuple[Message, Announced, Action]]:
         """Plan with the gate; skills that the marketplace must confirm first are added to `unconfirmed`."""
         from atom_saas_sync.core.plan.offered import must_be_confirmed, plan_offered, plan_withdrawn
 
-        evidence = batch.gate.evidence([told.remote for _, told in heard if told.remote is not None])
+        evidence = batch.gate.evidence([announced.remote for _, announced in heard if announced.remote is not None])
         planned = []
-        for message, told in heard:
-            key, known = message.key, told.sides.known
+        for message, announced in heard:
+            key, known = message.key, announced.sides.known
             action = Action(key, Outcome.UNCHANGED)
             is_known = known.base is not None or known.local_text is not None or key in offers
-            if (told.remote is not None or (told.deleted and is_known)) and must_be_confirmed(
-                gate, told.sides, told.remote, offers.get(key)
+            if (announced.remote is not None or (announced.deleted and is_known)) and must_be_confirmed(
+                gate, announced.sides, announced.remote, offers.get(key)
             ):
                 if len(self.unconfirmed) < _MOST_UNCONFIRMED:  # the next poll finds the others
                     self.unconfirmed[key] = None
                 continue
-            if told.deleted:
+            if announced.deleted:
                 action = plan_withdrawn(known, offers.get(key), key, self.strategy) or action
-            elif told.remote is not None:
-                action = plan_offered(known, told.remote, evidence[key], gate, self.strategy, now, source=told.source)
-            planned.append((message, told, action))
+            elif announced.remote is not None:
+                action = plan_offered(
+                    known, announced.remote, evidence[key], gate, self.strategy, now, source=announced.source
+                )
+            planned.append((message, announced, action))
         return planned
 
     def _apply_categories(self, batch: EventBatch, group: Sequence[Message], now: datetime) -> list[str]:
@@ -295,6 +301,6 @@ class _Lines:
                 brake.limit,
             )
 
-    def settle(self, *, at_once: bool) -> None:
+    def log_suppressed(self, *, at_once: bool) -> None:
         for each in (self._changes, self._deletions, self._held_back, self._republished, self._conflicts):
-            each.settle(at_once=at_once)
+            each.log_suppressed(at_once=at_once)

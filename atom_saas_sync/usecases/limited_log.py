@@ -50,7 +50,7 @@ class LimitedLog:
         self._tell(left_out)
         return admitted
 
-    def settle(self, *, at_once: bool = False) -> None:
+    def log_suppressed(self, *, at_once: bool = False) -> None:
         """Log the number of suppressed lines once their second is over."""
         with self._lock:
             over = at_once or not 0 <= self._clock() - self._began < 1

@@ -269,7 +269,7 @@ class RatingSync:
         state.deliveries, state.checks = [], []
         if deliveries or checks:
             requests = self._marketplace.statistics.drain()
-            self._ratings.settle(deliveries, checks=checks, now=now, requests=requests)
+            self._ratings.record_deliveries(deliveries, checks=checks, now=now, requests=requests)
         if self._exchange.cannot_update.is_set() and not self._noted_not_updatable:
             self._noted_not_updatable = True
             self._ratings.note_not_updatable(self._marketplace.resource_of_ratings(), now)

@@ -73,7 +73,7 @@ class _Impatient(H11Protocol):
 
     def _look(self) -> None:
         """Check for progress since the last check, and close connections whose client does nothing."""
-        _closed.settle()
+        _closed.log_suppressed()
         self._next_look = self.loop.call_later(_LOOK_SECONDS, self._look)
         unsent, unsent_before = self.transport.get_write_buffer_size(), self._last_unsent
         request, request_before = self.cycle, self._last_request

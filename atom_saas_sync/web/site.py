@@ -76,7 +76,7 @@ class Site:
         policy, files = policy_of(settings), SettingsFiles(settings)
         with self.store() as store:
             gate = store.gate(history_versions=settings.history_versions, signer=self._signer())
-            yield GateDesk(gate, lambda: load_gate(policy, files, gate, persons=False), settings.conflict_strategy)
+            yield GateDesk(gate, lambda: load_gate(policy, files, gate, for_user=False), settings.conflict_strategy)
 
     def _signer(self) -> Signer | None:
         key = self.settings.digest_key

@@ -217,7 +217,7 @@ def test_some_lines_a_second_and_the_number_of_the_others(
         clock[0] = at
         for number in range(lines):
             log.say("line %d", number)
-        log.settle()
+        log.log_suppressed()
         return caplog.messages
 
     assert said(100.0, 2) == ["line 0", "line 1"]
@@ -226,6 +226,6 @@ def test_some_lines_a_second_and_the_number_of_the_others(
     assert said(101.5, 3) == ["line 0", "line 1"]
     assert said(102.6, 1) == ["1 more", "line 0"]
     assert said(102.7, 2) == ["line 0"]
-    log.settle(at_once=True)
+    log.log_suppressed(at_once=True)
     assert caplog.messages == ["line 0", "1 more"]
     assert said(90.0, 1) == ["line 0"]  # a clock that went back

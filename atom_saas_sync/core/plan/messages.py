@@ -22,7 +22,7 @@ from atom_saas_sync.model.effects import Identity
 from atom_saas_sync.times import CLOCK_TOLERANCE, parse_time
 
 
-class Told(Struct, frozen=True):
+class Announced(Struct, frozen=True):
     """The content of a message about a skill: `deleted`, or a version; `remote` is None if nothing changes.
 
     `about_figures`: it is stored as a message about the figures only; `has_figures`: as one about both.
@@ -36,7 +36,7 @@ class Told(Struct, frozen=True):
     has_figures: bool = False
 
 
-def told_by(
+def announced_by(
     message: Message,
     known: SkillState | None,
     mark: MessageMark | None,
@@ -44,7 +44,7 @@ def told_by(
     now: datetime,
     *,
     offered: str | None = None,
-) -> Told | None:
+) -> Announced | None:
     """Return the content of a message about a skill; None if it is outdated or about an unknown skill.
 
     The marks are those of the last messages about the skill and about its figures. `offered` is the text of the waiting
@@ -52,29 +52,29 @@ def told_by(
     """
     sides = Sides(known or SkillState(message.key), offered=offered)
     if message.type == RATING_UPDATE:
-        return _rating_told(sides, message, rating_mark, now)
+        return _announced_rating(sides, message, rating_mark, now)
     stored = fields_of(sides.newest)
     if _comes_too_late(message, stored, mark, now):
         return None
     if message.type == SKILL_DELETE:
-        return Told(sides, deleted=True)
+        return Announced(sides, deleted=True)
     if sides.is_tampered:  # the message is partial and needs it
         return None
     has_figures = rating_mark is not None and not message.fields.keys().isdisjoint(RATING_FIGURES)
     if rating_mark is not None and _is_older_than(message, rating_mark, now):
         message, has_figures = without_figures(message), False  # a newer message about the figures was applied first
-    return Told(sides, _updated(sides, message, stored), _source(sides), has_figures=has_figures)
+    return Announced(sides, _updated(sides, message, stored), _source(sides), has_figures=has_figures)
 
 
-def plan_told(told: Told, strategy: Strategy, now: datetime) -> Action:
+def plan_announced(announced: Announced, strategy: Strategy, now: datetime) -> Action:
     """Plan for the content of a message, without the gate and without marking republished versions."""
     action = None
-    if told.deleted:
-        action = plan_deleted(told.sides.known, strategy)
-    elif told.remote is not None:
-        (remote,) = unjudged({told.sides.skill_id: told.remote}).values()
-        action = plan_sides(told.sides, remote, strategy, now, told.source)
-    return action or Action(told.sides.skill_id, Outcome.UNCHANGED)
+    if announced.deleted:
+        action = plan_deleted(announced.sides.known, strategy)
+    elif announced.remote is not None:
+        (remote,) = unjudged({announced.sides.skill_id: announced.remote}).values()
+        action = plan_sides(announced.sides, remote, strategy, now, announced.source)
+    return action or Action(announced.sides.skill_id, Outcome.UNCHANGED)
 
 
 def _comes_too_late(
@@ -100,7 +100,7 @@ def _updated(sides: Sides, message: Message, stored: Mapping[str, Any] | None) -
     return remote
 
 
-def _rating_told(sides: Sides, message: Message, mark: MessageMark | None, now: datetime) -> Told | None:
+def _announced_rating(sides: Sides, message: Message, mark: MessageMark | None, now: datetime) -> Announced | None:
     stored, base = fields_of(sides.newest), sides.known.base
     if stored is None or (base is not None and base.deleted) or sides.is_tampered:
         return None  # nothing cached, or a local skill
@@ -108,7 +108,7 @@ def _rating_told(sides: Sides, message: Message, mark: MessageMark | None, now: 
     updated_at = None if mark is not None else parse_time(stored.get("updated_at"))
     if is_outdated(message, updated_at=updated_at, sent_at=sent_at, now=now):
         return None
-    return Told(sides, merged_version(message, stored), _source(sides), about_figures=True)
+    return Announced(sides, merged_version(message, stored), _source(sides), about_figures=True)
 
 
 def _source(sides: Sides) -> Source:

@@ -111,7 +111,7 @@ class Ratings:
             assert row is not None
             return int(row[0])
 
-    def settle(
+    def record_deliveries(
         self,
         deliveries: Sequence[Delivery],
         *,

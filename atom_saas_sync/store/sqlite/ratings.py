@@ -101,7 +101,7 @@ class Ratings:
             ).fetchone()[0]
             return count
 
-    def settle(
+    def record_deliveries(
         self,
         deliveries: Sequence[Delivery],
         *,

@@ -68,11 +68,11 @@ def load_policy(settings: Policy, files: GateFiles) -> Policy:
     return replace(policy, lock=parse_lock(lock[1], lock[0]))
 
 
-def load_gate(settings: Policy, files: GateFiles, store: GateStore, *, persons: bool = False) -> LoadedGate:
+def load_gate(settings: Policy, files: GateFiles, store: GateStore, *, for_user: bool = False) -> LoadedGate:
     """Return the gate from the current files and database.
 
-    For `persons`, whose shell may lack the service's settings, the last list of a file that is not configured stays in
-    force. Raises ConfigError for the policy; the caller decides whether an invalid revocations file is an error.
+    `for_user`: a user's shell may lack the service's settings, so the last list of a file that is not configured stays
+    in force. Raises ConfigError for the policy; the caller decides whether an invalid revocations file is an error.
     """
     policy = load_policy(settings, files)
     with store.deciding(write=False) as batch:
@@ -84,7 +84,7 @@ def load_gate(settings: Policy, files: GateFiles, store: GateStore, *, persons: 
     try:
         file = files.revocations()
         if file is None:
-            entries = last if persons else ()
+            entries = last if for_user else ()
         else:
             from atom_saas_sync.core.gate.revocations import parse_revocations
 

@@ -43,7 +43,7 @@ from atom_saas_sync.usecases.ports.people import (
     Resolutions,
     StoredConflicts,
 )
-from atom_saas_sync.usecases.ports.ratings import PersonsRatings, StoredRatings
+from atom_saas_sync.usecases.ports.ratings import StoredRatings, UserRatings
 from atom_saas_sync.usecases.ports.reading import CacheFigures, StoredHistory, StoredLifetime, StoredReading
 from atom_saas_sync.usecases.ports.realtime import (
     ConfirmBatch,
@@ -78,7 +78,6 @@ __all__ = [
     "Lockable",
     "Maintenance",
     "Marketplace",
-    "PersonsRatings",
     "Progress",
     "RatingMarketplace",
     "RequestsLeft",
@@ -109,4 +108,5 @@ __all__ = [
     "StoredServing",
     "StoredSwitch",
     "Storing",
+    "UserRatings",
 ]

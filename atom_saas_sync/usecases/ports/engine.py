@@ -18,7 +18,7 @@ from atom_saas_sync.usecases.ports.gate_desk import GateStore
 from atom_saas_sync.usecases.ports.ids import StoredIds
 from atom_saas_sync.usecases.ports.moving import RowsIn, RowsOut
 from atom_saas_sync.usecases.ports.people import EditableCatalogue, ListedConflicts
-from atom_saas_sync.usecases.ports.ratings import PersonsRatings, StoredRatings
+from atom_saas_sync.usecases.ports.ratings import StoredRatings, UserRatings
 from atom_saas_sync.usecases.ports.reading import CacheFigures, StoredHistory, StoredLifetime, StoredReading
 from atom_saas_sync.usecases.ports.realtime import (
     JobStore,
@@ -94,7 +94,7 @@ class Store(Lockable, Protocol):
     def ratings(self) -> StoredRatings:
         """Return the ratings, for syncs."""
 
-    def own_ratings(self) -> PersonsRatings:
+    def own_ratings(self) -> UserRatings:
         """Return the ratings, for users."""
 
     def runs(self, *, marketplace: str | None = None) -> StoredRuns:

@@ -31,7 +31,7 @@ class StoredRatings(Protocol):
     def count_pending(self) -> int:
         """Return the number of pending ratings, without failed ones."""
 
-    def settle(
+    def record_deliveries(
         self,
         deliveries: Sequence[Delivery],
         *,
@@ -61,7 +61,7 @@ class StoredRatings(Protocol):
         """Return the ratings of a skill that are not pending."""
 
 
-class PersonsRatings(Protocol):
+class UserRatings(Protocol):
     """Ratings for users: reading and changing them."""
 
     def is_cached(self, skill_id: str) -> bool:

@@ -44,10 +44,10 @@ class Inbox:
         self._malformed = LimitedLog(log, logging.WARNING, "dropped %d more malformed messages within a second")
         self._dropped = LimitedLog(log, logging.ERROR, "dropped %d more messages: internal error", most=1)
 
-    def settle(self, *, at_once: bool = False) -> None:
+    def log_suppressed(self, *, at_once: bool = False) -> None:
         """Log how many lines were suppressed, once their second is over."""
         for each in (self._malformed, self._dropped):
-            each.settle(at_once=at_once)
+            each.log_suppressed(at_once=at_once)
 
     async def take(self, frame: str | bytes) -> None:
         """Parse one frame, or queue it for the writer thread if it is large; return when there is room for more."""

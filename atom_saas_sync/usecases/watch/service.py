@@ -173,7 +173,7 @@ class Watch:
                 await self._report.store()
                 await self._jobs.withdraw()
                 await self._writer.write(self._store.end, "stopped", self._clock.now())
-        self._left_out.settle(at_once=True)
+        self._left_out.log_suppressed(at_once=True)
         # Runs end between two transactions; one that waits for a response is abandoned.
         while self._runs.at_work and self._clock.monotonic() < deadline:  # noqa: ASYNC110 - threads
             await asyncio.sleep(0.02)

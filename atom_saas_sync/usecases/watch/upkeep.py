@@ -60,7 +60,7 @@ class Watchdog:
 class Limited(Protocol):
     """A component that limits its log lines."""
 
-    def settle(self, *, at_once: bool = False) -> None:
+    def log_suppressed(self, *, at_once: bool = False) -> None:
         """Log how many lines were suppressed, once their second is over."""
 
 
@@ -73,10 +73,10 @@ class LeftOutLines:
     async def run(self) -> Never:
         """Log them every second."""
         while True:
-            self.settle()
+            self.log_suppressed()
             await asyncio.sleep(_SETTLE_SECONDS)
 
-    def settle(self, *, at_once: bool = False) -> None:
+    def log_suppressed(self, *, at_once: bool = False) -> None:
         """Log them now."""
         for each in self._limited:
-            each.settle(at_once=at_once)
+            each.log_suppressed(at_once=at_once)

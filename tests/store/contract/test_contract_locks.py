@@ -53,7 +53,7 @@ def seed(store: Rooms) -> None:
 def settle(store: Rooms) -> None:
     for rating in store.ratings.load(["2"]):
         done = Delivery(rating, "sent", digest=b"d", receipt=RatingReceipt("r1", 4.5, 7))
-        store.ratings.settle([done], now=NOW, requests={("ratings", "201"): 1})
+        store.ratings.record_deliveries([done], now=NOW, requests={("ratings", "201"): 1})
 
 
 def spend(store: Rooms) -> None:
@@ -114,12 +114,14 @@ WRITES: dict[str, Act] = {
     "StoredRuns.stop_scheduling": lambda s: s.runs.stop_scheduling(actor="ada", now=NOW),
     "StoredRuns.resume_scheduling": lambda s: s.runs.resume_scheduling(actor="ada", now=NOW),
     "StoredRatings.reopen_all": lambda s: s.ratings.reopen_all(),
-    "StoredRatings.settle": lambda s: s.ratings.settle([], now=NOW, requests={("ratings", "500"): 1}),
+    "StoredRatings.record_deliveries": lambda s: s.ratings.record_deliveries(
+        [], now=NOW, requests={("ratings", "500"): 1}
+    ),
     "StoredRatings.note_not_updatable": lambda s: s.ratings.note_not_updatable(HERE, NOW),
-    "PersonsRatings.add": lambda s: s.own_ratings.add("d", "bob", 1, None, now=NOW),
-    "PersonsRatings.retry": lambda s: s.own_ratings.retry(["1", "2"], actor="ada", now=NOW),
-    "PersonsRatings.restore": lambda s: s.own_ratings.restore("1", actor="ada", now=NOW),
-    "PersonsRatings.delete": lambda s: s.own_ratings.delete(["2"], actor="ada", now=NOW),
+    "UserRatings.add": lambda s: s.own_ratings.add("d", "bob", 1, None, now=NOW),
+    "UserRatings.retry": lambda s: s.own_ratings.retry(["1", "2"], actor="ada", now=NOW),
+    "UserRatings.restore": lambda s: s.own_ratings.restore("1", actor="ada", now=NOW),
+    "UserRatings.delete": lambda s: s.own_ratings.delete(["2"], actor="ada", now=NOW),
     "StoredBudget.take": spend,
     "StoredBudget.learn": lambda s: s.budget.learn(NOW, limit=5, remaining=1, reset_seconds=None),
     "StoredRuns.note": lambda s: s.runs.note("backup", started_by="ada", began=NOW, now=NOW, counts={}, error=None),
@@ -175,10 +177,10 @@ READS: dict[str, Act] = {
     "StoredRatings.count_pending": lambda s: s.ratings.count_pending(),
     "StoredRatings.can_update": lambda s: s.ratings.can_update(HERE),
     "StoredRatings.least_recently_checked": lambda s: s.ratings.least_recently_checked("ratings/", 9),
-    "StoredRatings.settled_of": lambda s: s.ratings.settled_of("c"),
-    "PersonsRatings.is_cached": lambda s: s.own_ratings.is_cached("a"),
-    "PersonsRatings.listed": lambda s: s.own_ratings.listed(),
-    "PersonsRatings.find": lambda s: s.own_ratings.find("1"),
+    "StoredRatings.record_deliveriesd_of": lambda s: s.ratings.settled_of("c"),
+    "UserRatings.is_cached": lambda s: s.own_ratings.is_cached("a"),
+    "UserRatings.listed": lambda s: s.own_ratings.listed(),
+    "UserRatings.find": lambda s: s.own_ratings.find("1"),
     "RequestsLeft.free": lambda s: s.budget.free(NOW),
     "BudgetDesk.state": lambda s: s.limits.state(NOW, per_minute=8, per_hour=20, marketplace=HERE),
     "StoredIds.skills_from": lambda s: s.ids.skills_from("", limit=9),

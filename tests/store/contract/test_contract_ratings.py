@@ -32,7 +32,7 @@ def rated(store: Rooms) -> Rooms:
 
 
 def settle(store: Rooms, *deliveries: Delivery, checks: tuple[RatingsCheck, ...] = ()) -> None:
-    store.ratings.settle(deliveries, checks=checks, now=NOW, requests={("ratings", "201"): len(deliveries)})
+    store.ratings.record_deliveries(deliveries, checks=checks, now=NOW, requests={("ratings", "201"): len(deliveries)})
 
 
 def sent(rating: Rating) -> Delivery:

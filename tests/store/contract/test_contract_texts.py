@@ -51,7 +51,7 @@ def test_no_text_of_a_stranger_makes_a_statement_fail(store: Rooms) -> None:
     rating = store.own_ratings.add("a", ODD, 5, ODD, now=NOW)
     (stored,) = store.ratings.load([rating.id])
     failure = RatingFailure("api_error", ODD, 1, None)
-    store.ratings.settle([Delivery(stored, "failed", failure=failure)], now=NOW, requests={})
+    store.ratings.record_deliveries([Delivery(stored, "failed", failure=failure)], now=NOW, requests={})
     store.catalogue.apply_categories([Category(ODD, "{}")], whole=True, resource=ODD, etag=ODD, now=NOW)
     store.state.begin(ODD, NOW)
     store.state.note(replace(ReportedConnection(connected=False, ws_url=ODD), reason=ODD), NOW)

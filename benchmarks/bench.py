@@ -292,6 +292,17 @@ def measure_starts(arguments: Arguments) -> None:
                 f"| {1000 * statistics.median(mine):.0f} ms | {ratio(mine, others):.2f} |",
                 flush=True,
             )
+        others, mine = [], []
+        for _ in range(runs):
+            others.append(timed([PYTHON, "-c", "import httpx"], environment).seconds)
+            mine.append(sync(sandbox, directory).seconds)
+        print("\n| 1,000 skills, nothing new | `import httpx` | `sync skills` | ratio |")
+        print("|---|---|---|---|")
+        print(
+            f"| | {1000 * statistics.median(others):.0f} ms | {1000 * statistics.median(mine):.0f} ms "
+            f"| {ratio(mine, others):.2f} |",
+            flush=True,
+        )
 
 
 def measure_search(arguments: Arguments) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,6 +51,18 @@ class WaitingClock(FakeClock):
         super().sleep(seconds, over)
 
 
+class HeldClock(FakeClock):
+    """A clock whose pauses last until something has happened."""
+
+    def __init__(self, happened: Callable[[], bool]) -> None:
+        super().__init__()
+        self._happened = happened
+
+    def sleep(self, seconds: float, over: threading.Event | None = None) -> None:
+        wait_until(self._happened)
+        super().sleep(seconds, over)
+
+
 class MeetingClock(FakeClock):
     """A clock whose pauses last until two threads are in one."""
 
@@ -88,9 +100,12 @@ def test_pages_are_fetched_side_by_side(far: Machine) -> None:
 def test_pages_of_last_time_are_asked_for_from_the_start_and_not_sent_again(far: Machine) -> None:
     far.pull(page_size=PAGE)
     asked_pages(far)
+    # The first page, which tells how many there are, comes after another one has been asked for.
+    far.sandbox.fault("error", endpoint="list", page=1, status=503, times=1)
+    far.clock = HeldClock(lambda: len(far.sandbox.requests("list")) > 1)
     report = far.pull(page_size=PAGE, connections=6)
     assert (report.status, report.counts.not_modified, report.counts.unchanged) == ("success", PAGES + 2, SKILLS)
-    assert sorted(asked_pages(far)) == [*range(1, PAGES + 2)]
+    assert sorted(asked_pages(far)) == [1, *range(1, PAGES + 2)]
 
 
 def test_with_one_connection_pages_are_asked_for_in_order(far: Machine) -> None:
@@ -113,6 +128,23 @@ def test_a_list_that_changes_while_it_is_read_is_read_again(far: Machine, value:
     report = far.pull(page_size=PAGE, connections=6)
     assert report.status == "success"
     assert cached(far) == len(far.sandbox.skill_ids())
+
+
+def test_a_skill_that_two_pages_show_is_not_missed_when_they_are_read_again(far: Machine) -> None:
+    def fifth_page_came_and_first_skill_went() -> bool:
+        came = any(each.query.startswith("page=5&") and each.status for each in far.sandbox.requests("list"))
+        if came:
+            far.sandbox.delete_skill(far.sandbox.skill_ids()[0])
+        return came
+
+    # The first skill of the fifth page comes to the end of the fourth one, which is answered later, and stays.
+    shown_twice = far.sandbox.skill_ids()[4 * PAGE]
+    far.sandbox.fault("error", endpoint="list", page=4, status=503, times=1)
+    far.clock = HeldClock(fifth_page_came_and_first_skill_went)
+    report = far.pull(page_size=PAGE, connections=6)
+    assert (report.status, report.proof.walks) == ("success", 2)
+    assert far.sql(f"SELECT count(*) FROM skill_cache WHERE skill_id = '{shown_twice}'")[0][0] == 1
+    assert cached(far) == SKILLS - 1
 
 
 def test_one_page_of_six_fails_and_the_others_are_kept(far: Machine) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -67,18 +67,6 @@ def in_force(fact: str | None, now: float, marketplace: str | None) -> Declared 
     return found
 
 
-def all_limits(configured: Limits, in_force: Declared | None) -> Limits:
-    """Return the configured limits, followed by the declared one."""
-    return configured if in_force is None else (*configured, (in_force.limit, in_force.window))
-
-
-def free(now: float, configured: Limits, in_force: Declared | None, used: Mapping[int, int]) -> int:
-    """Return how many requests are left; `used` is how many were sent, by window."""
-    if in_force is not None and in_force.pause_until > now:
-        return 0
-    return max(0, min(limit - used[window] for limit, window in all_limits(configured, in_force)))
-
-
 def next_lease(leased: int, *, again: bool, free: int) -> int:
     """Return how many to take: one at first, then doubling within the same second, leaving most to others."""
     return max(1, min(2 * leased if again else 1, free // 4, LARGEST_LEASE))
@@ -93,6 +81,39 @@ def wait_for(sent: Iterable[tuple[int, int]], now: float, limit: int, window: in
             # Available again when this second, and enough of the oldest requests, have left the window.
             return float(second + window + 1 - now)
     return 0.0
+
+
+class Budget(NamedTuple):
+    """The limits at one moment; `used` is how many requests were sent, by window."""
+
+    now: float
+    configured: Limits
+    declared: Declared | None
+    used: Mapping[int, int]
+
+    @property
+    def limits(self) -> Limits:
+        """Return all limits, the declared one last."""
+        found = self.declared
+        return self.configured if found is None else (*self.configured, (found.limit, found.window))
+
+    def free(self) -> int:
+        """Return how many requests are left."""
+        if self.declared is not None and self.declared.pause_until > self.now:
+            return 0
+        return max(0, min(limit - self.used[window] for limit, window in self.limits))
+
+    def wait(self, sent: Callable[[float], Iterable[tuple[int, int]]]) -> float:
+        """Return the seconds until one more request is allowed.
+
+        `sent` returns the requests by second, newest first, from a moment until now; it is called for windows that are
+        used up.
+        """
+        waits = [0.0 if self.declared is None else max(0.0, self.declared.pause_until - self.now)]
+        for limit, window in self.limits:
+            if self.used[window] >= limit:
+                waits.append(wait_for(sent(self.now - window), self.now, limit, window))
+        return max(waits)
 
 
 def as_time(moment: float) -> datetime:

@@ -225,20 +225,23 @@ class CataloguePull:
         sizes = [self._options.page_size]
         while sizes[-1] > 1:
             sizes.append(max(1, sizes[-1] // _SMALLER))
+        records: Mapping[int, PageRecord] | None = None
         if not self._options.force:  # with the size that worked last time
-            known = (size for size in sizes if self._catalogue.page_records(self._marketplace.list_key(size)))
-            sizes = sizes[sizes.index(next(known, sizes[0])) :]
+            stored = ((size, self._catalogue.page_records(self._marketplace.list_key(size))) for size in sizes)
+            first, records = next((each for each in stored if each[1]), (sizes[0], None))
+            sizes = sizes[sizes.index(first) :]
         for page_size in sizes:
             try:
-                return self._walk_twice(page_size)
+                return self._walk_twice(page_size, records)
             except TooLarge as error:
                 if page_size == 1:
                     raise
                 log.warning("pages of %d skills are too large for the memory: %s", page_size, error)
+                records = None
         raise AssertionError
 
-    def _walk_twice(self, page_size: int) -> Walk:
-        """Walk the list, twice if it changed meanwhile."""
+    def _walk_twice(self, page_size: int, stored: Mapping[int, PageRecord] | None) -> Walk:
+        """Walk the list, twice if it changed meanwhile. `stored` are its stored pages, if they have been read."""
         list_key = self._marketplace.list_key(page_size)
         if not self._options.dry_run:
             self._catalogue.forget_other_lists(list_key)
@@ -246,7 +249,9 @@ class CataloguePull:
         for _ in range(2):
             records: Mapping[int, PageRecord] = {}
             if not unconditional:
-                records = with_fresh_etags(self._catalogue.page_records(list_key), self._clock.now())
+                stored = self._catalogue.page_records(list_key) if stored is None else stored
+                records = with_fresh_etags(stored, self._clock.now())
+                stored = None
             walk = self._walk(PageSource(self._marketplace, self._clock, records, page_size))
             if walk.complete or walk.listing.failed:
                 return walk

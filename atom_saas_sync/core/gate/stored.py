@@ -6,7 +6,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from atom_saas_sync.core.gate.types import Offer
+from atom_saas_sync.core.gate.types import Offer, Revocation
 
 
 class WaitingOffer(Struct, frozen=True):
@@ -29,6 +29,19 @@ class Marks(Struct, frozen=True):
     judged: bytes | None = None
     clock: datetime | None = None
     revocations_broken: bool | None = None
+
+
+class GateState(Struct, frozen=True):
+    """What the database contributes to the gate of a run: all revocations, oldest first, and the marks.
+
+    `anything_stored`: there is an offer, a decision, a pin or something in quarantine. If there is nothing and the
+    policy is `open`, nothing else of the gate needs to be read. `synced`: a sync of the skills has succeeded before.
+    """
+
+    revocations: tuple[Revocation, ...]
+    marks: Marks
+    anything_stored: bool
+    synced: bool
 
 
 class ServedSkill(Struct, frozen=True):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import NamedTuple
+from functools import partial
 
 import psycopg
 
@@ -20,7 +20,7 @@ from atom_saas_sync.store.names import MARKETPLACE, RATE_LIMIT
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.facts import drop_fact, get_facts, set_fact
 from atom_saas_sync.store.postgresql.rows import Row
-from atom_saas_sync.store.request_limits import HOUR, MINUTE, Declared, Limits, all_limits
+from atom_saas_sync.store.request_limits import HOUR, MINUTE, Budget, Declared, Limits
 
 
 class RequestBudget:
@@ -58,7 +58,7 @@ class RequestBudget:
             with self._database.transaction(durable=False) as connection:
                 self._give_back(connection)
                 budget = _read(connection, now, self._configured, self._marketplace)
-                if (wait := budget.wait(connection)) > 0:
+                if (wait := budget.wait(partial(_sent, connection, budget.now))) > 0:
                     return wait
                 lease = request_limits.next_lease(self._lease, again=second == self._leased_second, free=budget.free())
                 connection.execute(
@@ -122,12 +122,12 @@ class StoredLimits:
             found = budget.declared
             limits = [
                 BudgetLimit(limit, window, used := budget.used[window], max(0, limit - used), set_by)
-                for (limit, window), set_by in zip(all_limits(configured, found), setters, strict=False)
+                for (limit, window), set_by in zip(budget.limits, setters, strict=False)
             ]
             pauses = found is not None and found.pause_until > now.timestamp()
             return BudgetState(
                 free=budget.free(),
-                next_free_in_seconds=budget.wait(connection),
+                next_free_in_seconds=budget.wait(partial(_sent, connection, budget.now)),
                 limits=tuple(limits),
                 declared_until=None if found is None else request_limits.as_time(found.until),
                 paused_until=request_limits.as_time(found.pause_until) if found is not None and pauses else None,
@@ -156,30 +156,15 @@ def remaining_requests(facts: Mapping[str, str], used: Row, now: datetime, per_m
     return _budget(facts, used, now, ((per_minute, MINUTE), (per_hour, HOUR)), None).free()
 
 
-class _Budget(NamedTuple):
-    now: float
-    configured: Limits
-    declared: Declared | None
-    used: dict[int, int]
-
-    def free(self) -> int:
-        return request_limits.free(self.now, self.configured, self.declared, self.used)
-
-    def wait(self, connection: psycopg.Connection[Row]) -> float:
-        """Return the seconds until one more request is allowed."""
-        waits = [0.0 if self.declared is None else max(0.0, self.declared.pause_until - self.now)]
-        for limit, window in all_limits(self.configured, self.declared):
-            if self.used[window] >= limit:
-                rows = connection.execute(
-                    "SELECT second, requests FROM request_budget WHERE second > %s AND second <= %s "
-                    "ORDER BY second DESC",
-                    (self.now - window, self.now),
-                )
-                waits.append(request_limits.wait_for(rows, self.now, limit, window))
-        return max(waits)
+def _sent(connection: psycopg.Connection[Row], now: float, since: float) -> Iterable[tuple[int, int]]:
+    rows = connection.execute(
+        "SELECT second, requests FROM request_budget WHERE second > %s AND second <= %s ORDER BY second DESC",
+        (since, now),
+    )
+    return ((row[0], row[1]) for row in rows)
 
 
-def _read(connection: psycopg.Connection[Row], now: datetime, configured: Limits, marketplace: str | None) -> _Budget:
+def _read(connection: psycopg.Connection[Row], now: datetime, configured: Limits, marketplace: str | None) -> Budget:
     """Return the budget now; of the database's own marketplace for None."""
     facts = get_facts(connection, [RATE_LIMIT, MARKETPLACE])
     used = connection.execute(USED, used_parameters(now)).fetchone()
@@ -187,8 +172,8 @@ def _read(connection: psycopg.Connection[Row], now: datetime, configured: Limits
     return _budget(facts, used, now, configured, marketplace)
 
 
-def _budget(facts: Mapping[str, str], used: Row, now: datetime, configured: Limits, marketplace: str | None) -> _Budget:
+def _budget(facts: Mapping[str, str], used: Row, now: datetime, configured: Limits, marketplace: str | None) -> Budget:
     moment = now.timestamp()
     of = facts.get(MARKETPLACE) if marketplace is None else marketplace
     found = request_limits.in_force(facts.get(RATE_LIMIT), moment, of)
-    return _Budget(moment, configured, found, {MINUTE: int(used[0]), HOUR: int(used[1])})
+    return Budget(moment, configured, found, {MINUTE: int(used[0]), HOUR: int(used[1])})

@@ -17,6 +17,7 @@ from atom_saas_sync.model import Action, Outcome, SkillState, SkillVersion
 from atom_saas_sync.store.sqlite import integrity, pages, resolutions
 from atom_saas_sync.store.sqlite.audit import write_audit
 from atom_saas_sync.store.sqlite.counters import count_requests, increment
+from atom_saas_sync.store.sqlite.gate.state import standing
 from atom_saas_sync.store.sqlite.skill_states import read_states
 from atom_saas_sync.times import format_exact_time, parse_time
 
@@ -26,13 +27,6 @@ if TYPE_CHECKING:
 
 _COUNTED = {Outcome.ADDED, Outcome.UPDATED, Outcome.DELETED}
 _CLOCK_STEPS = timedelta(minutes=1)  # for a correct clock
-
-
-_GATE_STANDING = """
-    SELECT EXISTS (SELECT 1 FROM skill_offer) OR EXISTS (SELECT 1 FROM gate_decision)
-        OR EXISTS (SELECT 1 FROM gate_pin) OR EXISTS (SELECT 1 FROM gate_quarantine),
-        (SELECT coalesce(max(id), 0) FROM gate_revocation)
-"""
 
 
 class Batch:
@@ -110,8 +104,7 @@ class Batch:
 
     def gate_standing(self) -> tuple[bool, int]:
         """Return whether the gate has anything to look at, and the id of the newest revocation, 0 without any."""
-        row = self._connection.execute(_GATE_STANDING).fetchone()
-        return bool(row[0]), row[1]
+        return standing(self._connection)
 
     def seen_otherwise(self, versions: Iterable[SkillVersion]) -> set[str]:
         """Return the skills whose version was seen with another exec digest, not counting their bases."""

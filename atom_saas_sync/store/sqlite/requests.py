@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from atom_saas_sync.errors import DatabaseError
@@ -14,9 +16,14 @@ from atom_saas_sync.model import BudgetLimit, BudgetState
 from atom_saas_sync.store import request_limits
 from atom_saas_sync.store.limits import BUSY_TIMEOUT_SECONDS
 from atom_saas_sync.store.names import MARKETPLACE, RATE_LIMIT
-from atom_saas_sync.store.request_limits import HOUR, MINUTE, Declared, Limits, all_limits
+from atom_saas_sync.store.request_limits import HOUR, MINUTE, Budget, Declared, Limits
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.runs import get_fact, set_fact
+
+_USED = """
+    SELECT coalesce(sum(CASE WHEN second > ?1 THEN requests END), 0), coalesce(sum(requests), 0)
+    FROM request_budget WHERE second > ?2 AND second <= ?3
+"""
 
 
 class RequestBudget:
@@ -53,12 +60,10 @@ class RequestBudget:
                 return 0.0
             with self._database.transaction() as connection:
                 self._give_back(connection)
-                wait = self._seconds_to_wait(connection, now.timestamp())
-                if wait > 0:
+                budget = _read(connection, now.timestamp(), self._configured, self._marketplace)
+                if (wait := budget.wait(partial(_sent, connection, budget.now))) > 0:
                     return wait
-                lease = request_limits.next_lease(
-                    self._lease, again=second == self._leased_second, free=self._free(connection, now)
-                )
+                lease = request_limits.next_lease(self._lease, again=second == self._leased_second, free=budget.free())
                 connection.execute(
                     "INSERT INTO request_budget (second, requests) VALUES (?1, ?2) "
                     "ON CONFLICT (second) DO UPDATE SET requests = requests + ?2",
@@ -88,7 +93,7 @@ class RequestBudget:
     def free(self, now: datetime) -> int:
         """Return the number of requests that are left now."""
         with self._turn, self._database.reading() as connection:
-            return self._free(connection, now) + self._left
+            return _read(connection, now.timestamp(), self._configured, self._marketplace).free() + self._left
 
     def close(self) -> None:
         """Close the connection after waiting for its thread; closing it mid-statement crashes the process."""
@@ -106,18 +111,10 @@ class RequestBudget:
             )
             self._left = 0
 
-    def _free(self, connection: sqlite3.Connection, now: datetime) -> int:
-        declared = _in_force(connection, now.timestamp(), self._marketplace)
-        return _free(connection, now.timestamp(), self._configured, declared)
-
-    def _seconds_to_wait(self, connection: sqlite3.Connection, now: float) -> float:
-        return _seconds_to_wait(connection, now, self._configured, _in_force(connection, now, self._marketplace))
-
 
 def remaining_requests(connection: sqlite3.Connection, now: float, per_minute: int, per_hour: int) -> int:
     """Return the number of requests to the database's marketplace that are left now."""
-    declared = _in_force(connection, now, get_fact(connection, MARKETPLACE))
-    return _free(connection, now, ((per_minute, MINUTE), (per_hour, HOUR)), declared)
+    return _read(connection, now, ((per_minute, MINUTE), (per_hour, HOUR)), get_fact(connection, MARKETPLACE)).free()
 
 
 class StoredLimits:
@@ -132,15 +129,16 @@ class StoredLimits:
         configured = ((per_minute, MINUTE), (per_hour, HOUR))
         setters = ["ATOM_SAAS_RATE_LIMIT_PER_MINUTE", "ATOM_SAAS_RATE_LIMIT_PER_HOUR", marketplace]
         with self._database.reading() as connection:
-            declared = _in_force(connection, moment, marketplace)
+            budget = _read(connection, moment, configured, marketplace)
+            declared = budget.declared
             limits = [
-                BudgetLimit(limit, window, used := _used(connection, moment, window), max(0, limit - used), set_by)
-                for (limit, window), set_by in zip(all_limits(configured, declared), setters, strict=False)
+                BudgetLimit(limit, window, used := budget.used[window], max(0, limit - used), set_by)
+                for (limit, window), set_by in zip(budget.limits, setters, strict=False)
             ]
             pauses = declared is not None and declared.pause_until > moment
             return BudgetState(
-                free=_free(connection, moment, configured, declared),
-                next_free_in_seconds=_seconds_to_wait(connection, moment, configured, declared),
+                free=budget.free(),
+                next_free_in_seconds=budget.wait(partial(_sent, connection, moment)),
                 limits=tuple(limits),
                 declared_until=None if declared is None else request_limits.as_time(declared.until),
                 paused_until=request_limits.as_time(declared.pause_until) if declared is not None and pauses else None,
@@ -152,33 +150,14 @@ class StoredLimits:
             return connection.execute("DELETE FROM fact WHERE name = ?", (RATE_LIMIT,)).rowcount > 0
 
 
-def _in_force(connection: sqlite3.Connection, now: float, marketplace: str | None) -> Declared | None:
-    return request_limits.in_force(get_fact(connection, RATE_LIMIT), now, marketplace)
+def _read(connection: sqlite3.Connection, now: float, configured: Limits, marketplace: str | None) -> Budget:
+    declared = request_limits.in_force(get_fact(connection, RATE_LIMIT), now, marketplace)
+    minute, hour = connection.execute(_USED, (now - MINUTE, now - HOUR, now)).fetchone()
+    return Budget(now, configured, declared, {MINUTE: int(minute), HOUR: int(hour)})
 
 
-def _free(connection: sqlite3.Connection, now: float, configured: Limits, declared: Declared | None) -> int:
-    used = {window: _used(connection, now, window) for _, window in all_limits(configured, declared)}
-    return request_limits.free(now, configured, declared, used)
-
-
-def _used(connection: sqlite3.Connection, now: float, window: int) -> int:
-    (sent,) = connection.execute(
-        "SELECT coalesce(sum(requests), 0) FROM request_budget WHERE second > ? AND second <= ?", (now - window, now)
-    ).fetchone()
-    return int(sent)
-
-
-def _seconds_to_wait(
-    connection: sqlite3.Connection, now: float, configured: Limits, declared: Declared | None
-) -> float:
-    pause = 0.0 if declared is None else max(0.0, declared.pause_until - now)
-    waits = [_wait_for(connection, now, *limit) for limit in all_limits(configured, declared)]
-    return max([pause, *waits])
-
-
-def _wait_for(connection: sqlite3.Connection, now: float, limit: int, window: int) -> float:
-    rows = connection.execute(
+def _sent(connection: sqlite3.Connection, now: float, since: float) -> Iterable[tuple[int, int]]:
+    return connection.execute(
         "SELECT second, requests FROM request_budget WHERE second > ? AND second <= ? ORDER BY second DESC",
-        (now - window, now),
+        (since, now),
     )
-    return request_limits.wait_for(((row["second"], row["requests"]) for row in rows), now, limit, window)

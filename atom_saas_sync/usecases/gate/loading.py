@@ -75,9 +75,8 @@ def load_gate(settings: Policy, files: GateFiles, store: GateStore, *, for_user:
     in force. Raises ConfigError for the policy; the caller decides whether an invalid revocations file is an error.
     """
     policy = load_policy(settings, files)
-    with store.deciding(write=False) as batch:
-        stored, marks = batch.gate.revocations().entries, batch.gate.marks()
-        anything_stored, synced = batch.gate.anything_stored(), batch.synced()
+    state = store.state()
+    stored = state.revocations
     problem: ConfigError | None = None
     entries: tuple[Revocation, ...] | None = None
     last = tuple(each for each in stored if each.source == "file")
@@ -96,9 +95,9 @@ def load_gate(settings: Policy, files: GateFiles, store: GateStore, *, for_user:
         policy=policy,
         revocations=Revocations(in_force),
         revocations_broken=problem is not None,
-        anything_stored=anything_stored,
+        anything_stored=state.anything_stored,
     )
-    return LoadedGate(gate, marks, synced, stored, entries, problem)
+    return LoadedGate(gate, state.marks, state.synced, stored, entries, problem)
 
 
 def begin_run(store: GateStore, loaded: LoadedGate, now: datetime, *, note_clock: bool = True) -> bool:

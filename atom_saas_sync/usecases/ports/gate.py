@@ -23,12 +23,6 @@ from atom_saas_sync.model import SkillVersion
 class GateBatch(Protocol):
     """The gate's part of a batch; it sees what the batch has written so far. Read-only in a snapshot."""
 
-    def anything_stored(self) -> bool:
-        """Tell whether there is an offer, a decision, a pin or something in quarantine.
-
-        If there is nothing and the policy is `open`, no other method of the gate needs to be called.
-        """
-
     def evidence(self, versions: Iterable[SkillVersion]) -> dict[str, Evidence]:
         """Return the evidence on each of these versions (at most one per skill), by skill id.
 
@@ -117,9 +111,6 @@ class GateBatch(Protocol):
 
     def served_marketplace_skills(self) -> int:
         """Return the number of cached marketplace skills, including edited ones."""
-
-    def marks(self) -> Marks:
-        """Return the stored marks. Invalid values from other programs count as absent."""
 
     def write_marks(self, remembered: Marks, now: datetime) -> None:
         """Store these marks; None leaves a mark unchanged."""

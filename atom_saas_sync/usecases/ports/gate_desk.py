@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from atom_saas_sync.core.gate.facts import Fact
+    from atom_saas_sync.core.gate.stored import GateState
     from atom_saas_sync.model import SkillVersion
 
 
@@ -51,15 +52,15 @@ class DecidingBatch(EditBatch, Protocol):
         With `executable`, only of versions whose exec digest differs from the former version's.
         """
 
-    def synced(self) -> bool:
-        """Tell whether a sync of the skills has ever succeeded."""
-
 
 class GateStore(Protocol):
     """Opens the transactions of the gate."""
 
     def deciding(self, *, write: bool = True) -> AbstractContextManager[DecidingBatch]:
         """Open a transaction; without `write`, a snapshot whose changes are discarded."""
+
+    def state(self) -> GateState:
+        """Return what the gate of a run is loaded from. Invalid marks from other programs count as absent."""
 
     def version(self) -> object:
         """Return a value that changes when another connection writes to the database."""

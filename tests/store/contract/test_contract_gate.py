@@ -12,7 +12,7 @@ from store_rooms import HOUR, LIST, NOW, SECOND, Rooms, skill
 
 from atom_saas_sync.core.canonical import version_key
 from atom_saas_sync.core.gate.admission import written_here
-from atom_saas_sync.core.gate.stored import Marks
+from atom_saas_sync.core.gate.stored import GateState, Marks
 from atom_saas_sync.core.gate.types import (
     Decision,
     Evidence,
@@ -82,7 +82,7 @@ def test_waiting_versions_are_listed_oldest_first_with_the_served_ones(store: Ro
         assert [each.offer for each in batch.gate.waiting(skill_ids=["b", "c", "nowhere"])] == [older]
         assert batch.gate.count_waiting() == {"lookalike": 1, "review": 1}
         assert batch.gate.offers(["c", "nowhere"])["c"].reason == "rejected"
-        assert batch.gate.anything_stored()
+    assert store.gate().state().anything_stored
 
 
 def test_due_offers_are_judged_again(store: Rooms) -> None:
@@ -111,7 +111,7 @@ def test_an_offer_that_is_admitted_leaves_no_trace_in_the_history(store: Rooms) 
     put(store, offer(TWO))
     with store.catalogue.batch() as batch:
         batch.gate.drop_offers(["a"], NOW, never_served=False)
-        assert not batch.gate.anything_stored()
+    assert not store.gate().state().anything_stored
     assert store.history.versions("a") == []
 
 
@@ -180,8 +180,7 @@ def test_an_offer_that_a_message_brought_gets_its_page(store: Rooms) -> None:
 
 def test_a_new_skill_has_no_evidence(store: Rooms) -> None:
     assert evidence_on(store, ONE) == Evidence("a")
-    with store.catalogue.batch(write=False) as batch:
-        assert not batch.gate.anything_stored()
+    assert store.gate().state() == GateState((), Marks(), anything_stored=False, synced=False)
 
 
 def test_first_sight_outlives_the_offer_and_the_skill(store: Rooms) -> None:
@@ -289,6 +288,8 @@ def test_revocations_of_the_command_and_of_the_file(store: Rooms) -> None:
         mine, theirs = batch.gate.revocations().entries
         assert mine == Revocation("a", "1.0.0", source="command", added_at=NOW, added_by="ada", id=first)
         assert (theirs.publisher, theirs.source, theirs.added_at) == ("evil", "file", NOW)
+    assert store.gate().state().revocations == (mine, theirs)
+    with store.catalogue.batch() as batch:
         assert theirs.id is not None
         assert (batch.gate.remove_revocation(theirs.id), batch.gate.remove_revocation(first)) == (False, True)
         assert batch.gate.replace_file_revocations([], NOW)
@@ -330,10 +331,9 @@ def test_versions_admitted_by_policy_are_adopted_once(store: Rooms) -> None:
 
 def test_marks_are_remembered_one_by_one(store: Rooms) -> None:
     with store.catalogue.batch() as batch:
-        assert batch.gate.marks() == Marks()
         batch.gate.write_marks(Marks("review", b"\1\2", NOW), NOW)
         batch.gate.write_marks(Marks(revocations_broken=True), NOW)
-        assert batch.gate.marks() == Marks("review", b"\1\2", NOW, revocations_broken=True)
+    assert store.gate().state().marks == Marks("review", b"\1\2", NOW, revocations_broken=True)
 
 
 def test_verdicts_are_counted_when_they_are_applied(store: Rooms) -> None:

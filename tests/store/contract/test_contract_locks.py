@@ -191,6 +191,7 @@ READS: dict[str, Act] = {
     "StoredIds.standing": lambda s: s.ids.standing("a"),
     "StoredServing.snapshot": snapshot_of_served,
     "StoredServing.texts": lambda s: sorted(each.skill_id for each in s.serving().texts()),
+    "GateStore.state": lambda s: s.gate().state(),
     "GateStore.version": lambda s: s.gate().version(),
     "Maintenance.check": lambda s: s.maintenance.check(quick=True, signer=None),
     "Maintenance.tampered_and_unsigned": lambda s: s.maintenance.tampered_and_unsigned(None),

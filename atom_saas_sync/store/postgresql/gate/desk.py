@@ -8,11 +8,12 @@ from datetime import datetime
 
 from atom_saas_sync.core.canonical import stored_version
 from atom_saas_sync.core.gate.facts import Fact
+from atom_saas_sync.core.gate.stored import GateState
 from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import SkillVersion
 from atom_saas_sync.store.postgresql.batch import Batch
 from atom_saas_sync.store.postgresql.database import Database
-from atom_saas_sync.store.postgresql.gate import facts
+from atom_saas_sync.store.postgresql.gate import facts, marks, people
 from atom_saas_sync.store.postgresql.history import versions_of
 
 # Offers for skills with a base, and bases that replaced another version; `executable`: only if the exec digest differs.
@@ -30,6 +31,12 @@ _CHANGED_SINCE = """
             AND NOT EXISTS (SELECT FROM skill_seen AS s WHERE s.skill_id = b.skill_id
                 AND s.content_digest = b.content_digest AND coalesce(s.first_seen_at, s.seen_at) < %(since)s)
     ) AS changed
+"""
+# Whether the gate has anything to look at, and whether a sync of the skills has ever succeeded.
+_STANDING = """
+    SELECT EXISTS (SELECT FROM skill_offer) OR EXISTS (SELECT FROM gate_decision)
+            OR EXISTS (SELECT FROM gate_pin) OR EXISTS (SELECT FROM gate_quarantine),
+        EXISTS (SELECT FROM sync_state WHERE last_successful_sync_at IS NOT NULL)
 """
 # Inserted, changed and deleted rows: of the gate's tables, and those that other programs wrote into the cache.
 _WATCHED = ("gate_decision", "gate_pin", "gate_revocation", "gate_quarantine", "gate_scan", "skill_due")
@@ -99,11 +106,6 @@ class DecidingBatch(Batch):
         assert row is not None
         return int(row[0])
 
-    def synced(self) -> bool:
-        """Tell whether a sync of the skills has ever succeeded."""
-        rows = self._connection.execute("SELECT FROM sync_state WHERE last_successful_sync_at IS NOT NULL LIMIT 1")
-        return bool(rows.fetchall())
-
 
 class GateDatabase:
     """Opens the transactions of the gate."""
@@ -125,6 +127,13 @@ class GateDatabase:
             yield batch
             batch.finish()
             self._database.notifications.send(connection, batch.changes, in_run=False)
+
+    def state(self) -> GateState:
+        """Return what the gate of a run is loaded from."""
+        with self._database.reading() as connection:
+            row = connection.execute(_STANDING).fetchone()
+            assert row is not None
+            return GateState(tuple(people.revocations(connection)), marks.read_marks(connection), *row)
 
     def version(self) -> object:
         """Return a value that changes when another connection writes data that the gate reads."""

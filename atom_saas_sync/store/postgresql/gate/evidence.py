@@ -89,12 +89,3 @@ def evidence(
 def _admitted_since(connection: psycopg.Connection[Row], decision: Decision) -> bool:
     values = {"id": decision.skill_id, "digest": decision.content_digest, "at": decision.at}
     return connection.execute(_ADMITTED_SINCE, values).fetchone() is not None
-
-
-def anything_stored(connection: psycopg.Connection[Row]) -> bool:
-    """Tell whether there is an offer, a decision, a pin or something in quarantine."""
-    row = connection.execute(
-        "SELECT EXISTS (SELECT FROM skill_offer) OR EXISTS (SELECT FROM gate_decision) "
-        "OR EXISTS (SELECT FROM gate_pin) OR EXISTS (SELECT FROM gate_quarantine)"
-    ).fetchone()
-    return bool(row and row[0])

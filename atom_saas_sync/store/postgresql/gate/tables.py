@@ -38,10 +38,6 @@ class GateTables:
         self._connection = connection
         self._history_versions = history_versions
 
-    def anything_stored(self) -> bool:
-        """Tell whether there is an offer, a decision, a pin or something in quarantine."""
-        return evidence.anything_stored(self._connection)
-
     def evidence(self, versions: Iterable[SkillVersion]) -> dict[str, Evidence]:
         """Return the evidence on these versions, one per skill, by skill id."""
         return evidence.evidence(self._connection, list(versions), self._signer)
@@ -142,10 +138,6 @@ class GateTables:
     def served_marketplace_skills(self) -> int:
         """Return the number of served marketplace skills."""
         return serving.served_marketplace_skills(self._connection)
-
-    def marks(self) -> Marks:
-        """Return the stored marks."""
-        return marks.read_marks(self._connection)
 
     def write_marks(self, remembered: Marks, now: datetime) -> None:
         """Store these marks."""

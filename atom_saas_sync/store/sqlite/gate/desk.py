@@ -14,11 +14,12 @@ from atom_saas_sync.model import SkillVersion
 from atom_saas_sync.store.sqlite.batch import Batch
 from atom_saas_sync.store.sqlite.bulk import bulk_write
 from atom_saas_sync.store.sqlite.database import Database
-from atom_saas_sync.store.sqlite.history import versions_of
+from atom_saas_sync.store.sqlite.gate.state import read_state
 from atom_saas_sync.times import format_exact_time
 
 if TYPE_CHECKING:
     from atom_saas_sync.core.gate.facts import Fact
+    from atom_saas_sync.core.gate.stored import GateState
 
 # Offers of skills with a base, and bases that replaced another version; with ?2 only if what can be executed differs.
 # A version that was first seen before ?1 and admitted later is no change of now.
@@ -45,6 +46,8 @@ class DecidingBatch(Batch):
 
         Texts that do not match their digest are left out: another program changed them.
         """
+        from atom_saas_sync.store.sqlite.history import versions_of
+
         return [
             (version, each.number is None)
             for each in versions_of(self._connection, skill_id, admitted=True)
@@ -101,11 +104,6 @@ class DecidingBatch(Batch):
         number: int = self._connection.execute(_CHANGED_SINCE, values).fetchone()[0]
         return number
 
-    def synced(self) -> bool:
-        """Tell whether a sync of the skills has ever succeeded."""
-        found = self._connection.execute("SELECT 1 FROM sync_state WHERE last_successful_sync_at IS NOT NULL")
-        return found.fetchone() is not None
-
 
 class GateDatabase:
     """Opens the transactions of the gate."""
@@ -126,6 +124,11 @@ class GateDatabase:
             batch = DecidingBatch(connection, self._history_versions, signer=self._signer)
             yield batch
             batch.finish()
+
+    def state(self) -> GateState:
+        """Return what the gate of a run is loaded from."""
+        with self._database.reading() as connection:
+            return read_state(connection)
 
     def version(self) -> int:
         """Return a value that changes when another connection writes to the database."""

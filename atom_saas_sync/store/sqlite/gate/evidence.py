@@ -87,12 +87,3 @@ def evidence(
 def _admitted_since(connection: sqlite3.Connection, decision: Decision) -> bool:
     values = decision.skill_id, decision.content_digest, format_exact_time(decision.at)
     return connection.execute(_ADMITTED_SINCE, values).fetchone() is not None
-
-
-def anything_stored(connection: sqlite3.Connection) -> bool:
-    """Tell whether there is an offer, a decision, a pin or something in quarantine."""
-    row = connection.execute(
-        "SELECT EXISTS (SELECT 1 FROM skill_offer) OR EXISTS (SELECT 1 FROM gate_decision) "
-        "OR EXISTS (SELECT 1 FROM gate_pin) OR EXISTS (SELECT 1 FROM gate_quarantine)"
-    ).fetchone()
-    return bool(row[0])

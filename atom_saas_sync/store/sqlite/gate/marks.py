@@ -7,24 +7,25 @@ from datetime import datetime
 
 from atom_saas_sync.core.gate.stored import Marks
 from atom_saas_sync.store.names import REVOCATIONS_BROKEN
-from atom_saas_sync.store.sqlite.runs import get_fact, set_fact
+from atom_saas_sync.store.sqlite.runs import set_fact
 from atom_saas_sync.times import format_exact_time, parse_time
 
 _POLICY, _JUDGED, _CLOCK = "gate_policy", "gate_judged", "gate_clock"
+_MARKS = "SELECT name, CAST(value AS TEXT) FROM fact WHERE name IN (?, ?, ?, ?)"
 
 
 def read_marks(connection: sqlite3.Connection) -> Marks:
     """Return the stored marks. Invalid values from other programs count as absent."""
-    judged = get_fact(connection, _JUDGED) or ""
+    facts = dict(connection.execute(_MARKS, (_POLICY, _JUDGED, _CLOCK, REVOCATIONS_BROKEN)).fetchall())
     try:
-        fingerprint = bytes.fromhex(judged) or None
+        fingerprint = bytes.fromhex(facts.get(_JUDGED) or "") or None
     except ValueError:
         fingerprint = None
-    broken = get_fact(connection, REVOCATIONS_BROKEN)
+    broken = facts.get(REVOCATIONS_BROKEN)
     return Marks(
-        policy=get_fact(connection, _POLICY),
+        policy=facts.get(_POLICY),
         judged=fingerprint,
-        clock=parse_time(get_fact(connection, _CLOCK)),
+        clock=parse_time(facts.get(_CLOCK)),
         revocations_broken=None if broken is None else broken == "1",
     )
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from conftest import Machine, wait_until
+from loaded_command import Forked
 from postgres_support import binaries
 from server_support import NOON, nothing, opened
 
@@ -36,6 +39,14 @@ def test_one_of_many_timers_does_the_work(machine: Machine, db: Database, databa
     assert [run["host"] for run in listed["runs"]] == ["two", "one"]
     rows = db.connection.execute("SELECT kind, host FROM sync_run ORDER BY id").fetchall()
     assert rows == [("skills", "one"), ("ratings", "two")]
+    # Metrics are those of the database, so every host shows the same ones.
+    first, second = (metrics(machine, database_url, host) for host in ("one", "two"))
+    assert "atom_saas_sync_items_total" in first
+    assert first == second
+
+
+def metrics(machine: Machine, url: str, host: str) -> str:
+    return machine.command("metrics", ATOM_SAAS_DATABASE_URL=url, ATOM_SYNC_HOST=host).stdout
 
 
 def test_old_work_is_done_again_by_any_host(machine: Machine, db: Database, database_url: str) -> None:
@@ -71,10 +82,7 @@ def test_a_timer_that_waited_for_another_host_does_not_do_its_work_again(
         held.enter_context(run_lock(other, "skills", command="sync skills", now=lambda: NOON, sleep=nothing))
         with machine.started(*words, **variables) as waiting:
             wait_until(lambda: len(sessions(db)) == 1)
-            db.connection.execute(
-                "INSERT INTO sync_run (kind, status, started_at, finished_at, started_by, pid, host) "
-                "VALUES ('skills', 'success', now(), now(), 'timer', 1, 'one')"
-            )
+            note_success(db, "skills")
             held.close()
             assert json.loads(waiting.communicate()[0])["reasons"] == ["fresh"]
 
@@ -112,6 +120,50 @@ def test_a_purge_of_today_is_not_made_again(machine: Machine, database_url: str)
     machine.command("db", "upgrade", ATOM_SAAS_DATABASE_URL=database_url)
     assert timer(machine, database_url, "one", "cache", "purge")["reason"] != "fresh"
     assert timer(machine, database_url, "two", "cache", "purge")["reason"] == "fresh"
+
+
+DUE_AT_ONCE = """
+from atom_saas_sync.usecases.watch import jobs
+jobs.first_run = lambda last_started, interval, now, jitter: now
+"""
+NOTHING_DONE = "another host has done it lately: nothing done"
+
+
+def test_jobs_of_a_watch_leave_to_other_hosts_what_they_do(machine: Machine, db: Database, database_url: str) -> None:
+    variables = {"ATOM_SAAS_DATABASE_URL": database_url, "ENABLE_SCHEDULER": "true", "ATOM_SYNC_HOST": "two"}
+    with opened(database_url, host="one") as other, ExitStack() as held:
+        held.enter_context(run_lock(other, "skills", command="sync skills", now=lambda: NOON, sleep=nothing))
+        for kind in ("ratings", "purge", "backup"):
+            note_success(db, kind)
+        with machine.started("watch", "--jobs", first=DUE_AT_ONCE, **variables) as process:
+            late = end_if_late(process)
+            assert process.stderr is not None
+            skipped = (line for line in process.stderr if NOTHING_DONE in line)
+            assert len([*islice(skipped, 3)]) == 3
+            # The fourth job waits for the other host's run, and finds that it has succeeded.
+            note_success(db, "skills")
+            held.close()
+            assert "Skill Sync with Atom SaaS" in next(skipped, "")
+            process.terminate()
+            process.communicate()
+            late.cancel()
+    assert db.connection.execute("SELECT kind FROM sync_run WHERE started_by = 'schedule'").fetchall() == []
+
+
+def note_success(db: Database, kind: str) -> None:
+    db.connection.execute(
+        "INSERT INTO sync_run (kind, status, started_at, finished_at, started_by, pid, host) "
+        "VALUES (%s, 'success', now(), now(), 'timer', 1, 'one')",
+        (kind,),
+    )
+
+
+def end_if_late(process: Forked) -> threading.Timer:
+    """End a process whose log is awaited in vain."""
+    timer = threading.Timer(120, process.kill)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def test_a_watch_on_standby_takes_over_from_a_killed_one(machine: Machine, db: Database, database_url: str) -> None:

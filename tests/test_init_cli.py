@@ -154,6 +154,40 @@ def test_the_service_gets_settings_a_token_and_a_key_that_stays(
     assert "OnCalendar=*:0/20" in capsys.readouterr().out
 
 
+def test_a_database_on_a_server_is_kept_without_its_password(
+    fresh: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = "postgresql://me:open-sesame@db.example/atom?sslmode=verify-full"
+    command = "config", "init", "--yes", "--offline", "--token-file", "token"
+    told = fresh.command(*command, ATOM_SAAS_DATABASE_URL=url)
+    assert told.returncode == 0, told.stderr
+    assert "the database's password was not written" in told.stderr
+    text = (fresh.directory / ".env").read_text(encoding="utf-8")
+    assert "\nATOM_SAAS_DATABASE_URL='postgresql://me@db.example/atom?sslmode=verify-full'\n" in text
+    assert "open-sesame" not in text
+    found = load_settings({}, working_directory=fresh.directory)
+    assert str(found.database) == "postgresql://me@db.example/atom?sslmode=verify-full"
+    (fresh.directory / "password").write_text("open-sesame")
+    (fresh.directory / "password").chmod(0o600)
+    more = "--force", "--database", url.replace(":open-sesame", "")
+    told = fresh.command(*command, *more, ATOM_SAAS_DATABASE_PASSWORD_FILE="password")
+    assert (told.returncode, "password" in told.stderr) == (0, False), told.stderr
+    found = load_settings({}, working_directory=fresh.directory)
+    assert not isinstance(found.database, Path)
+    assert found.database.password == "open-sesame"
+
+    for name, file in (("SETTINGS", "env"), ("TOKEN_FILE", "of-service"), ("DIGEST_KEY_FILE", "key")):
+        monkeypatch.setattr(places, name, str(tmp_path / file))
+    monkeypatch.setattr(places, "DATABASE_PASSWORD_FILE", str(tmp_path / "pw"))
+    monkeypatch.chdir(fresh.directory)
+    monkeypatch.setattr("sys.argv", ["atom-sync", "--system", "--database", url, *command])
+    assert main._run(as_json=False) == 0  # noqa: SLF001
+    text = (tmp_path / "env").read_text(encoding="utf-8")
+    assert "\nATOM_SAAS_DATABASE_URL='postgresql://me@db.example/atom?sslmode=verify-full'\n" in text
+    assert f"\nATOM_SAAS_DATABASE_PASSWORD_FILE={tmp_path}/pw\n" in text
+    assert f"put the database's password into {tmp_path}/pw" in capsys.readouterr().err
+
+
 def test_a_value_is_quoted_as_env_files_need_it() -> None:
     assert assignment("A", "https://host/x") == "A=https://host/x"
     assert assignment("A", "it's # \\ $x") == "A='it\\'s # \\\\ $x'"

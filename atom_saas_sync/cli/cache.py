@@ -15,6 +15,7 @@ from atom_saas_sync.cli.output import counted, note, print_json, print_some, say
 from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.cli.tables import print_facts
 from atom_saas_sync.errors import UsageError
+from atom_saas_sync.model import TIMER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,7 +102,7 @@ def purge(
             purged = purge_cache(lifetime, options, actor=actor, now=now)
             would_go = [] if as_json else _named(store, purged.removed.skills)
         else:
-            with daily_run(settings.database, store, "purge", scheduled=scheduled, actor=actor) as counts:
+            with daily_run(settings.database, store, "purge", timer=TIMER if scheduled else None, by=actor) as counts:
                 if counts is None:
                     _skip("fresh", "another host has removed what expired: nothing done", as_json=as_json)
                 purged = purge_cache(lifetime, options, actor=actor, now=now)

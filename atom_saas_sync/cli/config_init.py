@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.config import Settings
 
 _URL, _TOKEN, _WS_URL = "ATOM_SAAS_API_URL", "ATOM_SAAS_API_TOKEN", "ATOM_SAAS_WS_URL"
+_DATABASE_URL, _PASSWORD_FILE = "ATOM_SAAS_DATABASE_URL", "ATOM_SAAS_DATABASE_PASSWORD_FILE"
 # Other variables that connections depend on: written if set in the environment, because the test used them.
 _ALSO_TRIED = (_WS_URL, "ATOM_SAAS_API_DIALECT", "ATOM_SAAS_CA_FILE", "ATOM_SAAS_ALLOW_INSECURE")
 _MOST_SECONDS = 10.0
@@ -52,11 +53,12 @@ def init(
     asks = sys.stdin.isatty() and not yes
     address, token = _address(url, environ, asks=asks), _token(token_file, asks=asks)
     values = _values(address, token, environ)
-    found = None if offline else _try(_settings(values, environ))
-    if offline:
-        _settings(values, environ)
-    _write(targets, values, system=system)
+    settings = _settings(values, environ, options.database)
+    found = None if offline else _try(settings)
+    server = _server(settings, environ, system=system)
+    _write(targets, values | server, system=system)
     _report([*targets.values()], address, values[_WS_URL], found, as_json=as_json)
+    _tell_of_password(settings, server)
     for name in sorted({*values} & {*environ}):
         if environ[name] != values[name]:
             note(f"warning: {name} is set in the environment and overrides what was written")
@@ -137,12 +139,36 @@ def _values(address: str, token: str, environ: dict[str, str]) -> dict[str, str]
     return {_WS_URL: usual, **values, _URL: address, _TOKEN: token}
 
 
-def _settings(values: dict[str, str], environ: dict[str, str]) -> Settings:
+def _server(settings: Settings, environ: dict[str, str], *, system: bool) -> dict[str, str]:
+    """Return the variables of a database on a server, without its password; none for a file, which has a default."""
+    from atom_saas_sync.places import DATABASE_PASSWORD_FILE
+
+    if isinstance(settings.database, Path):
+        return {}
+    found = {_DATABASE_URL: str(settings.database)}
+    file = DATABASE_PASSWORD_FILE if system else environ.get(_PASSWORD_FILE)
+    if file and settings.database.password is not None:
+        found[_PASSWORD_FILE] = file
+    return found
+
+
+def _tell_of_password(settings: Settings, written: dict[str, str]) -> None:
+    """Say what is left to do for the password of the database's server."""
+    if isinstance(settings.database, Path) or settings.database.password is None:
+        return
+    file = written.get(_PASSWORD_FILE)
+    if file is None:
+        note(f"the database's password was not written: put it into a private file, and name that in {_PASSWORD_FILE}")
+    elif not os.path.lexists(file):
+        note(f"put the database's password into {file} (mode 0600)")
+
+
+def _settings(values: dict[str, str], environ: dict[str, str], database: str | None) -> Settings:
     """Return the settings in effect with these values. Raises ConfigError."""
     from atom_saas_sync.config import load_settings
 
     others = {name: value for name, value in environ.items() if name not in {"ATOM_SYNC_SYSTEM", _TOKEN + "_FILE"}}
-    return load_settings({**others, **values}, working_directory=Path.cwd(), no_env_file=True)
+    return load_settings({**others, **values}, working_directory=Path.cwd(), no_env_file=True, database=database)
 
 
 class _NoBudget:
@@ -189,7 +215,7 @@ def _write(targets: dict[str, Path], values: dict[str, str], *, system: bool) ->
         lines |= {
             _TOKEN: None,
             "ATOM_SAAS_API_TOKEN_FILE": TOKEN_FILE,
-            "ATOM_SAAS_DATABASE_URL": f"sqlite:///{STATE_DIRECTORY}/atom.db",
+            _DATABASE_URL: values.get(_DATABASE_URL, f"sqlite:///{STATE_DIRECTORY}/atom.db"),
             "ATOM_SYNC_DIGEST_KEY_FILE": DIGEST_KEY_FILE,
             "ENABLE_SCHEDULER": "true",
         }

@@ -41,6 +41,7 @@ def backup(
     """Write a consistent, verified copy of the database, while others use it."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.cli.session import SCHEDULER_OFF, STOPPED, daily_run
+    from atom_saas_sync.model import TIMER
     from atom_saas_sync.store import engine_at
 
     if keep is not None and target is not None:
@@ -56,7 +57,7 @@ def backup(
         _skip("stopped", STOPPED, as_json=as_json)
         return
     copies, actor = engine.copies(), runtime.current_user()
-    with daily_run(settings.database, copies, "backup", scheduled=scheduled, actor=actor) as counts:
+    with daily_run(settings.database, copies, "backup", timer=TIMER if scheduled else None, by=actor) as counts:
         if counts is None:
             _skip("fresh", "another host has backed the database up: nothing done", as_json=as_json)
             return
@@ -160,6 +161,7 @@ def copy(
 
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.cli.session import all_runs_locked
+    from atom_saas_sync.errors import Interrupted
     from atom_saas_sync.store import open_store
     from atom_saas_sync.usecases.copy_database import copy_database
 
@@ -167,12 +169,18 @@ def copy(
     target = runtime.settings_of(replace(ctx.obj, database=to)).database
     if str(target) == str(source):
         raise UsageError(f"{target} is the database itself", hint="name another one")
+    clock = runtime.RunClock()
     with (
+        clock.caught(),
         open_store(source, create=False) as store,
-        all_runs_locked(store, command="db copy", clock=runtime.RunClock()),
+        all_runs_locked(store, command="db copy", clock=clock),
         open_store(target) as other,
     ):
-        rows = copy_database(store, other)
+        try:
+            rows = copy_database(store, other, check=clock.check)
+        except Interrupted as error:
+            error.hint = "nothing was copied; run it again"
+            raise
     if as_json:
         print_json({"database": str(source), "copied_to": str(target), "rows": rows, "total": sum(rows.values())})
         return

@@ -91,7 +91,7 @@ def session_for(options: GlobalOptions, when: RunContext, kind: str, *, lock: st
                 raise RunSkipped("skipped", "fresh") from error
             raise RunSkipped("locked", "locked", error) from error
         if when.scheduled:
-            _skip_if_fresh(runs, settings, kind, when.clock.now())  # it may have waited for the very host that did it
+            skip_if_fresh(runs, settings, kind, when.clock.now())  # it may have waited for the very host that did it
         yield session
 
 
@@ -118,7 +118,7 @@ def _skip_unless_due(runs: StoredRuns, settings: Settings, kind: str, now: datet
         raise _skip("scheduler_off", AUTO_SYNC_OFF)
     if not _is_due(runs, settings, kind, now):
         raise RunSkipped("skipped", "not_due")
-    _skip_if_fresh(runs, settings, kind, now)
+    skip_if_fresh(runs, settings, kind, now)
 
 
 def _is_due(runs: StoredRuns, settings: Settings, kind: str, now: datetime) -> bool:
@@ -142,7 +142,7 @@ def _is_due(runs: StoredRuns, settings: Settings, kind: str, now: datetime) -> b
     return due
 
 
-def _skip_if_fresh(runs: StoredRuns, settings: Settings, kind: str, now: datetime) -> None:
+def skip_if_fresh(runs: StoredRuns, settings: Settings, kind: str, now: datetime) -> None:
     """Skip what some host has done so recently that the fleet does not need it again."""
     from datetime import timedelta
 

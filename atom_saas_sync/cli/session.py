@@ -110,19 +110,17 @@ def all_runs_locked(database: Lockable, *, command: str, clock: RunClock) -> Ite
 
 @contextmanager
 def daily_run(
-    database: Location, lockable: Lockable, kind: str, *, scheduled: bool, actor: str
+    database: Location, lockable: Lockable, kind: str, *, timer: str | None, by: str
 ) -> Iterator[dict[str, int] | None]:
-    """Record the block as a run, as `noted_run` does; None if another host's timer does the same or has done it lately.
+    """Record the block as a run, as `noted_run` does; None if another host does the same or has done it lately.
 
-    A file belongs to one host.
+    Both matter only if a `timer`, by its name, has started it. A file belongs to one host.
     """
-    from atom_saas_sync.model import TIMER
-
     with ExitStack() as stack:
-        if scheduled and not isinstance(database, Path) and not stack.enter_context(_turn(database, lockable, kind)):
+        if timer and not isinstance(database, Path) and not stack.enter_context(_turn(database, lockable, kind)):
             yield None
             return
-        yield stack.enter_context(noted_run(database, kind, started_by=TIMER if scheduled else actor))
+        yield stack.enter_context(noted_run(database, kind, started_by=timer or by))
 
 
 @contextmanager
@@ -134,6 +132,7 @@ def _turn(database: Location, lockable: Lockable, kind: str) -> Iterator[bool]:
     from atom_saas_sync.errors import Locked
     from atom_saas_sync.store import open_store
     from atom_saas_sync.times import format_time
+    from atom_saas_sync.usecases.schedule import is_fresh
 
     with ExitStack() as stack:
         try:
@@ -145,7 +144,7 @@ def _turn(database: Location, lockable: Lockable, kind: str) -> Iterator[bool]:
             return
         with open_store(database, create=False) as store:
             last = store.runs().last_success_of_fleet(kind)
-        yield last is None or not timedelta() <= datetime.now(UTC) - last < timedelta(days=1) / 2
+        yield not is_fresh(last, timedelta(days=1), datetime.now(UTC))
 
 
 @contextmanager

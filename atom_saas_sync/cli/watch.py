@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.config import Settings
     from atom_saas_sync.marketplace.websocket import WebSocketConnection
     from atom_saas_sync.model import RunReport
-    from atom_saas_sync.usecases.ports import Store, StoreUpkeep
+    from atom_saas_sync.usecases.ports import Lockable, Store, StoreUpkeep
     from atom_saas_sync.usecases.watch.jobs import Job
     from atom_saas_sync.usecases.watch.service import Watch, WatchSettings
 
@@ -303,19 +303,23 @@ class _Service:
 
     @contextmanager
     def _session(self, kind: str, started_by: str) -> Iterator[tuple[Session, RunClock]]:
-        """Open what a run needs, and its clock: its deadline is the interval, so that no run holds the lock forever."""
+        """Open what a run needs, and its clock: its deadline is the interval, so that no run holds the lock forever.
+
+        Raises RunSkipped if a periodic job has nothing to do, because another host has done it.
+        """
+        from atom_saas_sync.cli.run_context import skip_if_fresh
         from atom_saas_sync.cli.runtime import RunClock
         from atom_saas_sync.cli.session import open_session
         from atom_saas_sync.store import open_store
 
         settings = self._settings
         minutes = settings.sync_interval_minutes if kind == "skills" else settings.rating_sync_interval_minutes
-        clock = RunClock(minutes * 60.0)
+        clock, is_job = RunClock(minutes * 60.0), started_by == _SCHEDULE
         try:
-            with (
-                self._clock.cutting(clock.stop),
-                open_store(settings.database) as store,
-                open_session(
+            with self._clock.cutting(clock.stop), open_store(settings.database) as store:
+                if is_job:
+                    skip_if_fresh(store.runs(), settings, kind, clock.now())
+                with open_session(
                     settings,
                     store,
                     kind,
@@ -324,9 +328,10 @@ class _Service:
                     wait=_LOCK_WAIT_SECONDS,
                     command="watch",
                     started_by=started_by,
-                ) as session,
-            ):
-                yield session, clock
+                ) as session:
+                    if is_job:  # it may have waited for the very host that did it
+                        skip_if_fresh(session.runs, settings, kind, clock.now())
+                    yield session, clock
         finally:
             gc.collect()
 
@@ -366,19 +371,42 @@ class _Service:
         log.info("Initialized rating sync with %d minute interval", ratings)
         for job in jobs:
             log.info("Scheduled job %s every %d minutes", job.id, job.minutes)
-        return jobs
+        return tuple(Job(job.id, job.name, job.kind, job.minutes, partial(_unless_done, job)) for job in jobs)
+
+
+def _unless_done(job: Job) -> None:
+    """Do a periodic job unless another host has done it lately."""
+    import logging
+
+    from atom_saas_sync.cli.run_context import RunSkipped
+
+    try:
+        job.run()
+    except RunSkipped:
+        logging.getLogger(__name__).info("%s: another host has done it lately: nothing done", job.name)
+
+
+@contextmanager
+def _daily(settings: Settings, lockable: Lockable, kind: str) -> Iterator[dict[str, int]]:
+    """Record the block as a run. Raises RunSkipped if another host does the same or has done it lately."""
+    from atom_saas_sync.cli.run_context import RunSkipped
+    from atom_saas_sync.cli.session import daily_run
+
+    with daily_run(settings.database, lockable, kind, timer=_SCHEDULE, by=_SCHEDULE) as counts:
+        if counts is None:
+            raise RunSkipped("skipped", "fresh")
+        yield counts
 
 
 def _purge(settings: Settings) -> None:
     import logging
     from datetime import UTC, datetime
 
-    from atom_saas_sync.cli.session import noted_run
     from atom_saas_sync.store import open_store
     from atom_saas_sync.usecases.purge_cache import PurgeOptions, purge_cache
 
-    options, location = PurgeOptions(strict=settings.cache_strict_ttl), settings.database
-    with noted_run(location, "purge", started_by=_SCHEDULE) as counts, open_store(location) as store:
+    options = PurgeOptions(strict=settings.cache_strict_ttl)
+    with open_store(settings.database) as store, _daily(settings, store, "purge") as counts:
         purged = purge_cache(store.lifetime(), options, actor=_SCHEDULE, now=datetime.now(UTC))
         counts.update(purged.counts)
     logging.getLogger(__name__).info(
@@ -392,14 +420,12 @@ def _back_up(settings: Settings) -> None:
     import logging
     from datetime import UTC, datetime
 
-    from atom_saas_sync.cli.session import noted_run
     from atom_saas_sync.core.backups import BACKUPS_KEPT
     from atom_saas_sync.store import engine_at
 
-    with noted_run(settings.database, "backup", started_by=_SCHEDULE) as counts:
-        written, removed = (
-            engine_at(settings.database).copies().back_up_and_tidy(keep=BACKUPS_KEPT, now=datetime.now(UTC))
-        )
+    copies = engine_at(settings.database).copies()
+    with _daily(settings, copies, "backup") as counts:
+        written, removed = copies.back_up_and_tidy(keep=BACKUPS_KEPT, now=datetime.now(UTC))
         counts.update(size_bytes=written.stat().st_size, removed=len(removed))
     logging.getLogger(__name__).info("Backup completed: %s, %d older ones removed", written, len(removed))
 

@@ -26,3 +26,7 @@ class ServerFacts(Struct, frozen=True):
     """The collation version with which the database was made, and the server's."""
     lacking: tuple[tuple[str, str], ...] = ()
     """The rights that the role lacks: each a privilege and the object, as in GRANT."""
+    owner: str = ""
+    """The role that owns our schema, or that would own it."""
+    lacking_in_public: tuple[tuple[str, str], ...] = ()
+    """The rights on the Atom backend's tables that the owner lacks, likewise."""

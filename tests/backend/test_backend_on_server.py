@@ -275,6 +275,12 @@ def test_further_columns_are_welcome(site: Site) -> None:
     assert site.findings() == []
 
 
+def rights_finding(site: Site, url: str) -> Any:
+    found = json.loads(site.machine.command("doctor", "--json", ATOM_SAAS_DATABASE_URL=url).stdout)
+    (finding,) = [each for each in found["findings"] if each["check"] == "rights"]
+    return finding
+
+
 @pytest.mark.postgresql
 def test_each_role_needs_only_rights_on_what_is_its_own(site: Site, names: list[str]) -> None:
     machine = site.machine
@@ -290,7 +296,10 @@ def test_each_role_needs_only_rights_on_what_is_its_own(site: Site, names: list[
         grants = "GRANT" + told.partition("GRANT")[2].replace("\n", " ")
         assert "SELECT, INSERT, UPDATE, DELETE, TRIGGER ON public.skill_cache" in grants
         assert "public.skill_ratings" not in grants
-        site.do(grants)
+        asked = rights_finding(site, url.replace("atom@", f"{owner}@"))["hint"].removeprefix("run as the owner: ")
+        assert "SELECT, INSERT, UPDATE, DELETE, TRIGGER ON TABLE public.skill_cache" in asked
+        assert "public.skill_ratings" not in asked
+        site.do(asked)
         site.run("db", "upgrade", ATOM_SAAS_DATABASE_URL=url.replace("atom@", f"{owner}@"))
         checked = site.run("db", "check", ATOM_SAAS_DATABASE_URL=url.replace("atom@", f"{owner}@"))
         assert "ratings are not shared" in checked
@@ -305,6 +314,13 @@ def test_each_role_needs_only_rights_on_what_is_its_own(site: Site, names: list[
         site.run("db", "check", ATOM_SAAS_DATABASE_URL=ours)
         found = rows(site.engine)
         assert (len(found["skill_cache"]), len(found["skill_ratings"])) == (60, 1)
+        # Whoever asks doctor, it is the owner of our functions that needs the rights.
+        assert rights_finding(site, ours)["verdict"] == "ok"
+        site.do(f"REVOKE DELETE, TRIGGER ON skill_ratings FROM {owner}")
+        asked = rights_finding(site, ours)["hint"]
+        assert asked == f'run as the owner: GRANT DELETE ON TABLE public.skill_ratings TO "{owner}";'
+        site.do(asked.removeprefix("run as the owner: "))
+        assert rights_finding(site, ours)["verdict"] == "ok"
         # The backend's role has rights on its own tables alone.
         site.do(f"{rights} ON ALL TABLES IN SCHEMA public TO {run}_b")
         site.do(f"SET LOCAL ROLE {run}_b; UPDATE skill_cache SET skill_data = '{{}}' WHERE skill_id = '{names[0]}'")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from atom_saas_sync.core.diagnosis.findings import DoctorFinding
 from atom_saas_sync.core.health import duration
@@ -28,7 +28,8 @@ def server(facts: ServerFacts) -> list[DoctorFinding]:
 
 def can_write(facts: ServerFacts) -> bool:
     """Tell whether a write can succeed; otherwise one of the findings already says why not."""
-    return not (facts.is_standby or facts.lacking or abs(facts.clock_ahead_seconds) > _CLOCK_REFUSED)
+    is_lacking = facts.lacking or facts.lacking_in_public
+    return not (facts.is_standby or is_lacking or abs(facts.clock_ahead_seconds) > _CLOCK_REFUSED)
 
 
 def can_read(facts: ServerFacts) -> bool:
@@ -114,30 +115,31 @@ def _collation(made: str | None, now: str | None) -> Iterator[DoctorFinding]:
 
 
 def _rights(facts: ServerFacts) -> DoctorFinding:
-    if not facts.lacking:
+    grants = [*_grants(facts.lacking, facts.role, facts.schema), *_grants(facts.lacking_in_public, facts.owner)]
+    if not grants:
         return DoctorFinding("rights", "ok", f"the role {facts.role} has all privileges that it needs")
-    objects = list(dict.fromkeys(name for _, name in facts.lacking))
+    lacking, role = (facts.lacking, facts.role) if facts.lacking else (facts.lacking_in_public, facts.owner)
+    objects = list(dict.fromkeys(name for _, name in lacking))
     more = f" and {len(objects) - _TABLES_NAMED} more" if len(objects) > _TABLES_NAMED else ""
     return DoctorFinding(
         "rights",
         "problem",
-        f"the role {facts.role} lacks privileges on {', '.join(objects[:_TABLES_NAMED])}{more}",
-        f"run as the owner: {' '.join(_grants(facts))}",
+        f"the role {role} lacks privileges on {', '.join(objects[:_TABLES_NAMED])}{more}",
+        f"run as the owner: {' '.join(grants)}",
     )
 
 
-def _grants(facts: ServerFacts) -> Iterator[str]:
-    """Yield the GRANTs for missing privileges; many tables become one statement for the whole schema."""
+def _grants(lacking: Sequence[tuple[str, str]], role: str, schema: str | None = None) -> Iterator[str]:
+    """Yield the GRANTs for missing privileges, few for many objects: one for `schema` if most of it is missing."""
     wanted: dict[str, list[str]] = {}
-    for privilege, name in facts.lacking:
+    for privilege, name in lacking:
         wanted.setdefault(name, []).append(privilege)
-    together: dict[str, list[str]] = {}
+    together: dict[tuple[str, str], list[str]] = {}
     for name, privileges in wanted.items():
-        together.setdefault(", ".join(privileges), []).append(name)
-    for listed, names in together.items():
-        ours = {name for name in names if name.startswith(f"TABLE {facts.schema}.")}
-        if len(ours) > _TABLES_NAMED:
-            yield f'GRANT {listed} ON ALL TABLES IN SCHEMA {facts.schema} TO "{facts.role}";'
+        kind, _, object_name = name.partition(" ")
+        together.setdefault((", ".join(privileges), kind), []).append(object_name)
+    for (privileges_listed, kind), names in together.items():
+        if schema and kind == "TABLE" and len(names) > _TABLES_NAMED:
+            yield f'GRANT {privileges_listed} ON ALL TABLES IN SCHEMA {schema} TO "{role}";'
         else:
-            ours = set()
-        yield from (f'GRANT {listed} ON {name} TO "{facts.role}";' for name in names if name not in ours)
+            yield f'GRANT {privileges_listed} ON {kind} {", ".join(names)} TO "{role}";'

@@ -10,6 +10,7 @@ from atom_saas_sync.core.server_address import SCHEMA, ServerAddress
 from atom_saas_sync.errors import ConfigError
 from atom_saas_sync.model.server import ServerFacts
 from atom_saas_sync.store.postgresql import schema
+from atom_saas_sync.store.postgresql.backend import tables
 from atom_saas_sync.store.postgresql.connection import Connection
 from atom_saas_sync.store.postgresql.rows import Row
 
@@ -35,6 +36,12 @@ _AROUND = """
         has_schema_privilege('public', 'CREATE'), current_database()::text
 """
 
+_OWNER = """
+    SELECT coalesce(pg_get_userbyid(n.nspowner), current_user)::text,
+        n.oid IS NULL OR has_schema_privilege(n.oid, 'USAGE')
+    FROM (VALUES (to_regnamespace(%s))) AS named (oid) LEFT JOIN pg_namespace AS n ON n.oid = named.oid
+"""
+
 
 def examine(address: ServerAddress, *, busy_timeout_seconds: float) -> ServerFacts:
     """Connect and return what the server says about itself.
@@ -48,6 +55,7 @@ def examine(address: ServerAddress, *, busy_timeout_seconds: float) -> ServerFac
             assert row is not None
             role, *collation = row
             lacking = tuple(_lacking(connection, address))
+            owner, in_public = _in_public(connection, address)
         return ServerFacts(
             version=session.version,
             role=role,
@@ -60,6 +68,8 @@ def examine(address: ServerAddress, *, busy_timeout_seconds: float) -> ServerFac
             pooling="none" if not session.is_pooled else "session" if _keeps_sessions(ours) else "transaction",
             collation=(collation[0], collation[1]),
             lacking=lacking,
+            owner=owner,
+            lacking_in_public=in_public,
         )
 
 
@@ -69,6 +79,16 @@ def _keeps_sessions(connection: Connection) -> bool:
     except ConfigError:
         return False
     return True
+
+
+def _in_public(connection: psycopg.Connection[Row], address: ServerAddress) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Return the role that owns, or would own, our objects, and what it lacks on the Atom backend's tables."""
+    row = connection.execute(_OWNER, (address.schema,)).fetchone()
+    assert row is not None
+    owner, may_look = row
+    if address.schema != SCHEMA or not may_look:
+        return owner, ()
+    return owner, tuple(tables.lacking_rights(connection, owner))
 
 
 def _lacking(connection: psycopg.Connection[Row], address: ServerAddress) -> Iterator[tuple[str, str]]:

@@ -9,12 +9,14 @@ from math import isfinite
 
 import psycopg
 
+from atom_saas_sync.core.server_address import ServerAddress
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.store.moving import EXACT, STATES, TABLES, Checksum, MovedRow, Value
 from atom_saas_sync.store.postgresql import skill_text
 from atom_saas_sync.store.postgresql.backend.rows import mirrored
 from atom_saas_sync.store.postgresql.backend.tables import shared
 from atom_saas_sync.store.postgresql.database import Database
+from atom_saas_sync.store.postgresql.failures import translated_errors
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.times import format_exact_time, format_time, parse_time
 
@@ -30,8 +32,9 @@ _COLUMNS = """
 class RowsOut:
     """One snapshot of a database."""
 
-    def __init__(self, connection: psycopg.Connection[Row]) -> None:
+    def __init__(self, connection: psycopg.Connection[Row], address: ServerAddress) -> None:
         self._connection = connection
+        self._address = address
 
     def tables(self) -> tuple[str, ...]:
         """Return the tables, each after those that it references."""
@@ -39,11 +42,12 @@ class RowsOut:
 
     def rows(self, table: str) -> Iterator[MovedRow]:
         """Yield the rows of a table, oldest first."""
-        columns = self._connection.execute(_COLUMNS, (table,)).fetchall()
-        names = [row["attname"] for row in columns]
-        order = "".join(f" ORDER BY {row['attname']}" for row in columns if row["identity"])
-        exact = EXACT.get(table, set())
-        with self._connection.cursor(f"moving_{table}") as cursor:
+        # Here, because otherwise the transaction of the other database would report it as a failure of its own.
+        with translated_errors(self._address), self._connection.cursor(f"moving_{table}") as cursor:
+            columns = self._connection.execute(_COLUMNS, (table,)).fetchall()
+            names = [row["attname"] for row in columns]
+            order = "".join(f" ORDER BY {row['attname']}" for row in columns if row["identity"])
+            exact = EXACT.get(table, set())
             cursor.itersize = _ROWS_AT_ONCE
             for row in cursor.execute(f"SELECT {', '.join(names)} FROM {table}{order}", binary=True):  # noqa: S608 - our own names
                 yield {name: _plain(value, name in exact) for name, value in zip(names, row, strict=True)}
@@ -108,7 +112,7 @@ def moving_out(database: Database) -> Iterator[RowsOut]:
     """Open a snapshot of all rows."""
     with database.reading() as connection:
         _take_time(connection)
-        yield RowsOut(connection)
+        yield RowsOut(connection, database.address)
 
 
 @contextmanager

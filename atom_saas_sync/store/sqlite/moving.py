@@ -5,19 +5,22 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.store.moving import STATES, TABLES, Checksum, MovedRow
 from atom_saas_sync.store.sqlite import search_index
 from atom_saas_sync.store.sqlite.bulk import bulk_write
 from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.sqlite.failures import translated_errors
 
 
 class RowsOut:
     """One snapshot of a database."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
+        self._path = path
 
     def tables(self) -> tuple[str, ...]:
         """Return the tables, each after those that it refers to."""
@@ -25,9 +28,11 @@ class RowsOut:
 
     def rows(self, table: str) -> Iterator[MovedRow]:
         """Yield the rows of a table, the oldest first."""
-        columns, order = _columns(self._connection, table), _order(self._connection, table)
-        for row in self._connection.execute(f"SELECT {', '.join(columns)} FROM {table}{order}"):  # noqa: S608 - our own names
-            yield dict(zip(columns, row, strict=True))
+        # Here, because otherwise the transaction of the other database would report it as a failure of its own.
+        with translated_errors(self._path, (sqlite3.Error,)):
+            columns, order = _columns(self._connection, table), _order(self._connection, table)
+            for row in self._connection.execute(f"SELECT {', '.join(columns)} FROM {table}{order}"):  # noqa: S608 - our own names
+                yield dict(zip(columns, row, strict=True))
 
 
 class RowsIn:
@@ -71,7 +76,7 @@ class RowsIn:
 def moving_out(database: Database) -> Iterator[RowsOut]:
     """Open a snapshot of all rows."""
     with database.reading() as connection:
-        yield RowsOut(connection)
+        yield RowsOut(connection, database.path)
 
 
 @contextmanager

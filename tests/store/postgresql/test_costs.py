@@ -64,6 +64,7 @@ def sync(machine: Machine, url: str) -> dict[str, Any]:
 
 def test_a_run_without_changes_updates_a_row_a_page(machine: Machine, database_url: str, watcher: Watcher) -> None:
     sync(machine, database_url)
+    taken = watcher.number("SELECT last_value FROM atom_sync.skill_cache_id_seq")
     sync(machine, database_url)  # pages are confirmed from now on
     before, log = watcher.written(), watcher.log_position()
     assert sync(machine, database_url)["unchanged"] == 60
@@ -71,6 +72,10 @@ def test_a_run_without_changes_updates_a_row_a_page(machine: Machine, database_u
     updated.pop("request_budget", None)  # a row for each second in which something was requested
     assert sum(updated.values()) <= _PAGES + 20, updated
     assert watcher.log_position() - log <= _MEGABYTE // 2
+    # An upsert would take a number for each row that is there already.
+    machine.sandbox.patch_skill(machine.sandbox.skill_ids()[0], {"description": "other"}, push=False)
+    assert sync(machine, database_url)["updated"] == 1
+    assert watcher.number("SELECT last_value FROM atom_sync.skill_cache_id_seq") == taken
 
 
 def test_moving_on_the_expiry_writes_no_page_of_the_search_index(

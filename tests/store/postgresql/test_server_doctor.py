@@ -66,6 +66,24 @@ def test_a_healthy_server_has_no_problems() -> None:
             'DATABASE "site"',
             'GRANT CREATE ON DATABASE "site" TO "atom_sync";',
         ),
+        (
+            {
+                "owner": "site",
+                "lacking_in_public": (
+                    ("UPDATE", "TABLE public.a"),
+                    ("TRIGGER", "TABLE public.a"),
+                    ("UPDATE", "TABLE public.b"),
+                    ("TRIGGER", "TABLE public.b"),
+                    ("USAGE", "SEQUENCE public.a_id_seq"),
+                ),
+            },
+            ("rights", "problem"),
+            "the role site lacks privileges on TABLE public.a, TABLE public.b",
+            (
+                'GRANT UPDATE, TRIGGER ON TABLE public.a, public.b TO "site"; '
+                'GRANT USAGE ON SEQUENCE public.a_id_seq TO "site";'
+            ),
+        ),
     ],
 )
 def test_each_finding_about_a_server(changed: dict[str, Any], expected: tuple[str, str], said: str, hint: str) -> None:
@@ -85,7 +103,13 @@ def test_a_local_connection_needs_no_encryption() -> None:
 
 def test_a_cause_that_is_named_is_not_found_again_by_writing() -> None:
     assert can_write(replace(WELL, clock_ahead_seconds=59.0))
-    for changed in ({"is_standby": True}, {"clock_ahead_seconds": 61.0}, {"lacking": (("INSERT", "TABLE t"),)}):
+    lacking = (("INSERT", "TABLE t"),)
+    for changed in (
+        {"is_standby": True},
+        {"clock_ahead_seconds": 61.0},
+        {"lacking": lacking},
+        {"lacking_in_public": lacking},
+    ):
         assert not can_write(replace(WELL, **changed))
         assert can_read(replace(WELL, **changed))
     assert not can_read(replace(WELL, lacking=(("USAGE", "SCHEMA atom_sync"),)))

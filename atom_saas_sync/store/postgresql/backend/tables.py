@@ -30,7 +30,8 @@ _STANDING = """
             WHERE p.pronamespace = to_regnamespace('atom_sync') AND (t.tgrelid = c.oid AND t.tgname = ANY(%(theirs)s)
                 OR t.tgrelid = to_regclass('atom_sync.' || c.relname) AND t.tgname = ANY(%(ours)s))) AS triggers,
         CASE WHEN c.relkind IN ('r', 'p')
-            THEN ARRAY(SELECT r FROM unnest(%(rights)s::text[]) AS r WHERE NOT has_table_privilege(c.oid, r))
+            THEN ARRAY(SELECT r FROM unnest(%(rights)s::text[]) AS r
+                WHERE NOT has_table_privilege(coalesce(%(role)s::name, current_user), c.oid, r))
         END AS lacking
     FROM pg_class AS c WHERE c.relnamespace = to_regnamespace('public') AND c.relname = ANY(%(names)s)
 """
@@ -62,7 +63,7 @@ class Standing(Struct, frozen=True):
     is_shared: bool
     """Whether it is a table of the backend that we write in place."""
     lacking: tuple[str, ...]
-    """The privileges on a table that this role lacks."""
+    """The privileges on a table that the role lacks."""
 
     @property
     def can_be_shared(self) -> bool:
@@ -79,9 +80,17 @@ class Standing(Struct, frozen=True):
         return self.name in _OPTIONAL and bool(self.lacking)
 
 
-def standing(connection: psycopg.Connection[Row], names: Sequence[str] = tuple(BY_NAME)) -> dict[str, Standing]:
-    """Return the objects that have these names."""
-    values = {"names": list(names), "rights": list(RIGHTS), "ours": list(ON_OURS), "theirs": list(ON_THEIRS)}
+def standing(
+    connection: psycopg.Connection[Row], names: Sequence[str] = tuple(BY_NAME), *, role: str | None = None
+) -> dict[str, Standing]:
+    """Return the objects that have these names; what is lacking is that of `role`, by default of this one."""
+    values = {
+        "names": list(names),
+        "rights": list(RIGHTS),
+        "ours": list(ON_OURS),
+        "theirs": list(ON_THEIRS),
+        "role": role,
+    }
     return {
         row["name"]: Standing(
             row["name"],
@@ -133,11 +142,7 @@ def refuse_other_shapes(connection: psycopg.Connection[Row], address: ServerAddr
 def require_rights(connection: psycopg.Connection[Row], address: ServerAddress, tables: Sequence[Standing]) -> None:
     """Raise DatabaseError with the GRANT unless this role may write to these tables and create triggers on them."""
     names = [f"public.{each.name}" for each in tables if each.lacking]
-    sequences = connection.execute(
-        "SELECT DISTINCT s.name FROM unnest(%s::text[]) AS t (name), pg_get_serial_sequence(t.name, 'id') AS s (name) "
-        "WHERE NOT has_sequence_privilege(s.name, 'USAGE') ORDER BY 1",
-        ([f"public.{each.name}" for each in tables],),
-    ).fetchall()
+    sequences = lacking_sequences(connection, [each.name for each in tables])
     if not names and not sequences:
         return
     user = connection.info.user
@@ -145,11 +150,35 @@ def require_rights(connection: psycopg.Connection[Row], address: ServerAddress, 
     if names:
         grants.append(f'GRANT {", ".join(RIGHTS)} ON {", ".join(names)} TO "{user}";')
     if sequences:
-        grants.append(f'GRANT USAGE ON SEQUENCE {", ".join(row[0] for row in sequences)} TO "{user}";')
+        grants.append(f'GRANT USAGE ON SEQUENCE {", ".join(sequences)} TO "{user}";')
     raise DatabaseError(
         f"the role {user} may not write the Atom backend's tables in the database {address}; nothing was changed",
         hint=f"run as their owner: {' '.join(grants)}",
     )
+
+
+def lacking_sequences(
+    connection: psycopg.Connection[Row], names: Sequence[str], *, role: str | None = None
+) -> list[str]:
+    """Return the sequences of these tables' ids that the role (by default this one) may not use."""
+    found = connection.execute(
+        "SELECT DISTINCT s.name FROM unnest(%(tables)s::text[]) AS t (name), "
+        "pg_get_serial_sequence(t.name, 'id') AS s (name) "
+        "WHERE NOT has_sequence_privilege(coalesce(%(role)s::name, current_user), s.name, 'USAGE') ORDER BY 1",
+        {"tables": [f"public.{name}" for name in names], "role": role},
+    ).fetchall()
+    return [row[0] for row in found]
+
+
+def lacking_rights(connection: psycopg.Connection[Row], role: str) -> Iterator[tuple[str, str]]:
+    """Yield each privilege on the backend's tables that `role`, the owner of our functions, lacks to share them."""
+    there = standing(connection, role=role)
+    needed = [name for name in BY_NAME if name in there and (there[name].can_be_shared or there[name].is_shared)]
+    for name in needed:
+        for privilege in there[name].lacking:
+            if privilege != "TRIGGER" or there[name].can_be_shared:
+                yield privilege, f"TABLE public.{name}"
+    yield from (("USAGE", f"SEQUENCE {name}") for name in lacking_sequences(connection, needed, role=role))
 
 
 def require_tenant(connection: psycopg.Connection[Row], address: ServerAddress, names: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,18 @@ REPORTING = [
     path for path, command in COMMANDS.items() if any("--json" in parameter.opts for parameter in command.params)
 ]
 
+# Those that change something, ask, or run until they are stopped. Every other command must work wherever one can read.
+_NOT_READING = """
+    sync skills, sync categories, sync ratings, sync all, watch, serve-health, demo, config init, files write
+    jobs stop, jobs start, sandbox, sandbox push, sandbox fault, sandbox flood, sandbox state, budget reset, cache purge
+    db upgrade, db downgrade, db rebind, db backup, db restore, db compact, db copy
+    skills edit, skills import, skills revert, skills restore, skills delete, conflicts resolve, conflicts undo
+    ratings add, ratings retry, ratings restore, ratings delete
+    updates review, updates approve, updates reject, updates rescan, pins add, pins remove
+    revocations add, revocations remove, quarantine add, quarantine release
+"""
+READING = [path for path in LEAVES if " ".join(path) not in re.split(r",?\s*\n\s*|, ", _NOT_READING)]
+
 
 # Required arguments that Typer does not mark as required.
 _ALSO_REQUIRED: dict[tuple[str, ...], list[str]] = {
@@ -79,12 +92,16 @@ _ALSO_REQUIRED: dict[tuple[str, ...], list[str]] = {
 _OPTIONS_REQUIRED = {"to": ["--to", "another-database"], "version": ["--version", "1"]}
 
 
-def minimal(path: tuple[str, ...]) -> list[str]:
-    """Return a command line with correct usage."""
+def minimal(path: tuple[str, ...], **values: str) -> list[str]:
+    """Return a command line with correct usage; `values` are those of arguments, by name."""
     wanted = [parameter for parameter in COMMANDS[path].params if parameter.required]
     options = [each.name for each in wanted if each.param_type_name == "option"]
     wanted = [each for each in wanted if each.param_type_name == "argument"]
-    usual = {"stars": "5", "shell": "bash"}
-    numbers = ("5" if each.type_descriptor.annotation is int else usual.get(each.name, "some-id") for each in wanted)
+    usual = {"stars": "5", "shell": "bash", "url": "https://market.example", **values}
+    numbers = (usual.get(each.name) or ("5" if _is_number(each) else "some-id") for each in wanted)
     given = [word for name in options for word in _OPTIONS_REQUIRED[name]]
     return [*path, *numbers, *given, *_ALSO_REQUIRED.get(path, [])]
+
+
+def _is_number(parameter: Any) -> bool:
+    return bool(parameter.type_descriptor.annotation is int)

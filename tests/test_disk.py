@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_lines import LEAVES, minimal, run_all
 from conftest import Machine, without_capabilities
 from web_support import served
 
@@ -23,30 +24,17 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files
 
 # What is done before the command, in its process.
 WITHOUT_RIGHTS = without_capabilities(0, 1, 2)  # CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-READERS = [
-    ("skills", "list"),
-    ("skills", "search", "x"),
-    ("skills", "show", "x"),
-    ("skills", "diff", "x"),
-    ("skills", "log", "x"),
-    ("skills", "edit", "x", "--set", "name=y"),
-    ("skills", "revert", "x"),
-    ("conflicts", "list"),
-    ("conflicts", "show", "1"),
-    ("conflicts", "resolve", "--all", "--strategy", "merge"),
-    ("conflicts", "undo", "1"),
-    ("cache", "stats"),
-    ("cache", "purge"),
-    ("ratings", "list"),
-    ("ratings", "show", "1"),
-    ("ratings", "failed"),
-    ("ratings", "retry", "--all"),
-    ("jobs", "start"),
-    ("db", "current"),
-    ("db", "check", "--repair"),
-    ("db", "backup", "copy.db"),
-]
-ANSWERING = [("status",), ("metrics",), ("doctor",), ("jobs",)]
+# Commands that make a database if there is none, answer without one, or need none (or a terminal first).
+MAKING = (
+    "sync skills, sync categories, sync ratings, sync all, watch, jobs stop, db upgrade, db restore, "
+    "skills import, ratings add"
+)
+ANSWERING = "status, metrics, doctor, jobs, serve-health"
+NEEDING_NONE = (
+    "config init, config show, config check, completion, demo, files list, files write, policy check, updates review, "
+    "sandbox, sandbox push, sandbox fault, sandbox flood, sandbox state, schedule systemd, schedule cron"
+)
+ELSEWHERE = {tuple(words.split()) for words in f"{MAKING}, {ANSWERING}, {NEEDING_NONE}".split(", ")}
 
 
 def run_in_need(machine: Machine, need: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -59,15 +47,19 @@ def run_patched(machine: Machine, patch: str, *arguments: str) -> subprocess.Com
     return machine.command(*arguments, first=f"import errno, os, fcntl, sys\n{patch}")
 
 
-@pytest.mark.parametrize("arguments", READERS, ids=" ".join)
-def test_reading_commands_create_no_database(machine: Machine, arguments: tuple[str, ...]) -> None:
-    result = machine.command(*arguments, ATOM_SAAS_DATABASE_URL="data/atom.db")
-    assert result.returncode == 74, result.stderr
-    assert "no database at" in result.stderr and "atom-sync sync skills" in result.stderr
+def test_commands_that_need_a_database_create_none(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> None:
+    lock = tmp_path_factory.mktemp("lock") / "skills.lock"
+    lock.write_text('{"lock_version": 1, "marketplace": "http://127.0.0.1", "skills": {}}')
+    command_lines = [minimal(path) for path in LEAVES if path not in ELSEWHERE]
+    variables = machine.environment(ATOM_SAAS_DATABASE_URL="data/atom.db", ATOM_SYNC_LOCK_FILE=str(lock))
+    results = run_all(machine.directory, command_lines, **variables)
+    for words, (code, _, err) in zip(command_lines, results, strict=True):
+        assert code == 74, (words, err)
+        assert "no database at" in err and "atom-sync sync skills" in err, (words, err)
     assert list(machine.directory.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", ANSWERING, ids=" ".join)
+@pytest.mark.parametrize("arguments", [("status",), ("metrics",), ("doctor",), ("jobs",)], ids=" ".join)
 def test_commands_that_need_no_database_do_not_create_one(machine: Machine, arguments: tuple[str, ...]) -> None:
     result = machine.command(*arguments)
     assert result.returncode == (1 if arguments == ("doctor",) else 0), result.stderr

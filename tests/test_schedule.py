@@ -518,6 +518,13 @@ def test_paths_hidden_from_the_units_cause_a_warning(machine: Machine, place: st
     assert json.loads(seen.stdout)["success"]
 
 
+def test_files_of_the_gate_hidden_from_the_units_cause_a_warning(machine: Machine) -> None:
+    named = {"POLICY": "policy", "LOCK": "lock file", "REVOCATIONS": "revocations file"}
+    files = {f"ATOM_SYNC_{name}_FILE": f"/root/{name}" for name in named}
+    seen = machine.command("schedule", "systemd", ATOM_SAAS_DATABASE_URL="/srv/a.db", **files)
+    assert [name for name, what in named.items() if f"cannot see the {what} /root/{name}" not in seen.stderr] == []
+
+
 @pytest.mark.parametrize("kind", ["systemd", "cron"])
 def test_services_get_no_settings_from_a_found_file(machine: Machine, tmp_path: Path, kind: str) -> None:
     found = machine.directory / ".env"

@@ -282,6 +282,9 @@ def _warn_of_hidden_files(schedule: Schedule, settings: Settings) -> None:
         "the database": (schedule.database, "set ATOM_SAAS_DATABASE_URL to a file below /var/lib/atom-sync"),
         "the CA file": (settings.ca_file, "put it below /etc"),
         "the token file": (settings.token_file, "put the token into /etc/atom-sync/token"),
+        "the policy": (settings.policy_file, "put it below /etc"),
+        "the lock file": (settings.lock_file, "put it below /etc"),
+        "the revocations file": (settings.revocations_file, "put it below /etc"),
     }
     if not isinstance(settings.database, Path):
         files = {name: settings.database.options.get(name) for name in ("sslrootcert", "sslcert", "sslkey")}

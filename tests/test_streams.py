@@ -101,7 +101,7 @@ def stocked(machine: Machine) -> Machine:
 def command_lines(machine: Machine) -> list[list[str]]:
     """Return a line for every command that reads, without and with --json, and one that fails."""
     edited, waiting, _, _, quarantined = machine.sandbox.skill_ids()[:5]
-    skill_ids = {("updates", "show"): waiting, ("quarantine", "show"): quarantined}
+    skill_ids: dict[tuple[str, ...], str] = {("updates", "show"): waiting, ("quarantine", "show"): quarantined}
     numbers = dict.fromkeys(("conflict_id", "rating_id", "run_id"), "1")
     reading = {path: minimal(path, skill_id=skill_ids.get(path, edited), text="mine", **numbers) for path in READING}
     for path in (("lock", "check"), ("lock", "diff")):

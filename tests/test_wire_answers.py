@@ -183,6 +183,11 @@ WORDS = {
     "a list": ({"detail": [{"loc": ["body"], "msg": "comment is too long"}]}, "comment is too long"),
     "lines and escapes": ({"message": "a\n\x1b[31mb\u202ec"}, "a [31mbc"),
     "plain text": (b"comment is too long\nand more", "comment is too long"),
+    "text in another encoding": ("Käse is too long".encode("latin-1"), "K\N{REPLACEMENT CHARACTER}se is too long"),
+    "about a field": ({"errors": {"comment": ["is too long", "is rude"]}}, "comment: is too long"),
+    "several": (["comment is too long", "and rude"], "comment is too long"),
+    "a code": ({"status": 422, "code": "COMMENT_TOO_LONG"}, "COMMENT_TOO_LONG"),
+    "OAuth": ({"error": "invalid_request", "error_description": "no audience"}, "no audience"),
 }
 
 
@@ -209,9 +214,12 @@ def test_its_words_are_cut_and_hold_no_token(machine: Machine, market: ScriptedM
 
 
 @pytest.mark.parametrize("page", [b"<!DOCTYPE html><title>Log in</title>", BOM + b"\n <html>"])
-def test_a_web_page_in_place_of_json_says_what_to_do(machine: Machine, market: ScriptedMarket, page: bytes) -> None:
-    market.on(LIST, answer(page, Content_Type="text/html"))
-    with pytest.raises(BadResponse) as failed:
+@pytest.mark.parametrize("status", [200, 403])
+def test_a_web_page_in_place_of_json_says_what_to_do(
+    machine: Machine, market: ScriptedMarket, page: bytes, status: int
+) -> None:
+    market.on(LIST, answer(page, status, Content_Type="text/html"))
+    with pytest.raises(BadResponse if status == 200 else TokenRefused) as failed:
         names(machine, market)
     assert failed.value.hint is not None
     assert market.url in failed.value.hint and "ATOM_SAAS_API_URL" in failed.value.hint

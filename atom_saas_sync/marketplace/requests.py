@@ -209,11 +209,7 @@ class Requests:
                     check_memory(answer.body, f"GET {path}: the response")
                 return answer, parse(answer.body)
             except BadResponse as error:
-                if answer.body.lstrip().startswith(_PAGE_OF_HTML):
-                    error.hint = (
-                        f"{self.base_url} answers with a web page: check ATOM_SAAS_API_URL, "
-                        "and that no login page or proxy answers in its place"
-                    )
+                self._hint_at_a_web_page(error, answer.body)
                 raise
 
         return self.retrying(attempt, over)
@@ -350,6 +346,7 @@ class Requests:
             try:
                 _raise_for_status(response, what, words, http_date(response.headers.get("date")) or self._clock.now())
             except TokenRefused as error:
+                self._hint_at_a_web_page(error, body)
                 self._refused = error
                 self._refusal.set()
                 raise
@@ -357,6 +354,13 @@ class Requests:
                 self._pause_others(error.retry_after)
                 raise
         return Answer(response.status_code, response.headers, body)
+
+    def _hint_at_a_web_page(self, error: MarketplaceError, body: bytes) -> None:
+        if body.lstrip().startswith(_PAGE_OF_HTML):
+            error.hint = (
+                f"{self.base_url} answers with a web page: check ATOM_SAAS_API_URL, "
+                "and that no login page or proxy answers in its place"
+            )
 
     def _note_headers(self, response: httpx.Response) -> None:
         now = self._clock.now()

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from atom_saas_sync.core.canonical import decode_object
+import msgspec
 
-_ERROR_FIELDS = ("error", "message", "detail", "description", "title", "msg", "reason", "errors")
+from atom_saas_sync.core.incoming.bodies import UNREADABLE
+
+_ERROR_FIELDS = (
+    "error_description",
+    "error",
+    "message",
+    "detail",
+    "description",
+    "title",
+    "msg",
+    "reason",
+    "errors",
+    "code",
+)
 _MOST_NESTED_ERRORS = 4
 
 
 def error_words(body: bytes) -> str:
     """Return the marketplace's message in the body of an error response, from JSON or plain text; else ""."""
-    document = decode_object(body)
-    if document is not None:
-        return _first_words(document, _MOST_NESTED_ERRORS) or ""
     try:
-        text = body.decode().strip()
-    except UnicodeDecodeError:
-        return ""
-    return "" if text.startswith(("<", "{", "[")) else text.partition("\n")[0]
+        document = msgspec.json.decode(body)
+    except UNREADABLE:
+        text = body.decode(errors="replace").strip()
+        return "" if text.startswith(("<", "{", "[")) or "\0" in text else text.partition("\n")[0]
+    return _first_words(document, _MOST_NESTED_ERRORS) or ""
 
 
 def _first_words(value: object, depth: int) -> str | None:
@@ -30,4 +41,13 @@ def _first_words(value: object, depth: int) -> str | None:
         inner = [value.get(name) for name in _ERROR_FIELDS]
     elif isinstance(value, list):
         inner = value[:1]
-    return next((words for each in inner if (words := _first_words(each, depth - 1)) is not None), None)
+    found = (words for each in inner if (words := _first_words(each, depth - 1)) is not None)
+    return next(found, None) or _words_of_a_field(value, depth)
+
+
+def _words_of_a_field(value: object, depth: int) -> str | None:
+    """Return the words about one field of what was sent, inside of an error: `{"errors": {"rating": ["too high"]}}`."""
+    if not isinstance(value, dict) or depth == _MOST_NESTED_ERRORS:
+        return None
+    found = ((name, _first_words(each, depth - 1)) for name, each in value.items())
+    return next((f"{name}: {words}" for name, words in found if words is not None), None)

@@ -103,16 +103,7 @@ _QUESTIONS: Mapping[str, str] = {
     "waiting": "SELECT reason, count(*), min(first_seen_at) FROM skill_offer WHERE kind = 'hold' GROUP BY reason",
     "trust": _TRUST,
 }
-_FACTS = (
-    CLOCK_SKEW,
-    EMERGENCY_STOP,
-    LAST_SUCCESS,
-    MARKETPLACE,
-    RATE_LIMIT,
-    REACHED_AT,
-    REVOCATIONS_BROKEN,
-    TAMPERED,
-)
+_FACTS = (CLOCK_SKEW, EMERGENCY_STOP, LAST_SUCCESS, MARKETPLACE, RATE_LIMIT, REACHED_AT, REVOCATIONS_BROKEN, TAMPERED)
 _Answers = Mapping[str, Sequence[Row]]
 _NOT_THERE = {"42P01", "3F000", "42703"}  # a table, the schema, a column
 

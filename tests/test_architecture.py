@@ -6,12 +6,10 @@ import ast
 import functools
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import atom_saas_sync
-
-ROOT = Path(atom_saas_sync.__file__).parent
+from package_source import ROOT, nodes_of, paths, text_of, tree_of
 
 # The rooms that a room may import; each may import itself. Those of _VALUES contain no decisions.
 _VALUES = {"characters", "errors", "model", "times", "__init__", "places"}
@@ -92,12 +90,12 @@ CLI_TOP = {"typer", "atom_saas_sync", "atom_saas_sync.characters", "atom_saas_sy
 
 
 def modules() -> Iterator[tuple[str, Path]]:
-    for path in sorted(ROOT.rglob("*.py")):
+    for path in paths():
         yield room_of(".".join(path.relative_to(ROOT.parent).with_suffix("").parts)), path
 
 
-def imported(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+def imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -106,11 +104,6 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield module
             if module == "atom_saas_sync":
                 yield from (f"{module}.{alias.name}" for alias in node.names if alias.name != "__version__")
-
-
-@functools.cache
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def room_of(module: str) -> str:
@@ -133,7 +126,7 @@ def test_ports_are_imported_only_for_the_type_checker() -> None:
         str(path.relative_to(ROOT))
         for room, path in modules()
         if room != "ports"
-        for name in imported(ast.Module(list(at_the_top(tree_of(path))), []))
+        for name in imported(at_the_top(tree_of(path)))
         if name.startswith("atom_saas_sync.usecases.ports")
     ]
     assert wrong == []
@@ -147,7 +140,7 @@ def test_rooms_enter_only_the_rooms_that_the_table_names() -> None:
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
         for room, path in modules()
-        for name in imported(tree_of(path))
+        for name in imported(nodes_of(path))
         if name.split(".")[0] == "atom_saas_sync" and room_of(name) not in MAY_IMPORT[room] | {room}
     ]
     assert wrong == []
@@ -157,7 +150,7 @@ def test_an_engine_is_entered_only_through_the_front_door() -> None:
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
         for room, path in modules()
-        for name in imported(tree_of(path))
+        for name in imported(nodes_of(path))
         if name.startswith("atom_saas_sync.store.")
         and name.split(".")[2] in ENGINES
         and path.relative_to(ROOT).parts[:2] not in {("store", name.split(".")[2]), ("store", "__init__.py")}
@@ -168,18 +161,18 @@ def test_an_engine_is_entered_only_through_the_front_door() -> None:
 @functools.cache
 def imports_of_modules() -> dict[str, set[str]]:
     """Return, for each of our modules, which others it imports, anywhere in it; packages stand for their `__init__`."""
-    paths = {".".join(path.relative_to(ROOT.parent).with_suffix("").parts): path for path in ROOT.rglob("*.py")}
-    paths = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    names = {path: ".".join(path.relative_to(ROOT.parent).with_suffix("").parts) for path in paths()}
+    ours = {name.removesuffix(".__init__"): path for path, name in names.items()}
     graph = {}
-    for name, path in paths.items():
+    for name, path in ours.items():
         found: set[str] = set()
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.Import):
                 found |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 inner = {f"{node.module}.{alias.name}" for alias in node.names}
-                found |= inner if inner <= set(paths) else {node.module}
-        graph[name] = found & set(paths) - {name}
+                found |= inner if inner <= set(ours) else {node.module}
+        graph[name] = found & set(ours) - {name}
     return graph
 
 
@@ -225,11 +218,10 @@ def test_the_architecture_page_draws_the_import_graph() -> None:
 def test_files_classes_and_functions_are_small() -> None:
     too_large = set()
     for _, path in modules():
-        text = path.read_text(encoding="utf-8")
         where = str(path.relative_to(ROOT))
-        if len(text.splitlines()) > MOST_LINES["file"]:
+        if len(text_of(path).splitlines()) > MOST_LINES["file"]:
             too_large.add(where)
-        for node in ast.walk(ast.parse(text)):
+        for node in nodes_of(path):
             kind = {ast.ClassDef: "class", ast.FunctionDef: "function", ast.AsyncFunctionDef: "function"}.get(
                 type(node)
             )
@@ -242,7 +234,7 @@ def test_files_classes_and_functions_are_small() -> None:
 def test_each_third_party_package_has_one_owner() -> None:
     wrong = []
     for room, path in modules():
-        for name in imported(tree_of(path)):
+        for name in imported(nodes_of(path)):
             package = name.split(".")[0]
             if package == "atom_saas_sync" or (package in sys.stdlib_module_names and package not in STANDARD_OWNERS):
                 continue
@@ -261,7 +253,7 @@ def test_command_modules_import_late() -> None:
         if room != "cli" or path.name in late:
             continue
         for statement in at_the_top(tree_of(path)):
-            for name in imported(statement):
+            for name in imported([statement]):
                 ours_or_late = name.split(".")[0] not in sys.stdlib_module_names
                 if ours_or_late and name not in CLI_TOP and not name.startswith(("typer.", "atom_saas_sync.cli")):
                     wrong.append(f"{path.relative_to(ROOT)} imports {name} at the top")
@@ -274,7 +266,7 @@ def test_the_core_has_no_clock_no_chance_no_environment_and_no_log() -> None:
         f"{path.relative_to(ROOT)} imports {name}"
         for room, path in modules()
         if room in {"core", "model"}
-        for name in imported(tree_of(path))
+        for name in imported(nodes_of(path))
         if name.split(".")[0] in forbidden
     ]
     assert wrong == []
@@ -284,8 +276,9 @@ def test_only_the_settings_and_the_entry_point_read_the_environment() -> None:
     readers = {
         str(path.relative_to(ROOT))
         for _, path in modules()
-        for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.Attribute) and ast.unparse(node) in {"os.environ", "os.getenv", "os.environb"}
+        for node in nodes_of(path)
+        if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv", "environb"}
+        if isinstance(node.value, ast.Name) and node.value.id == "os"
     }
     # The variables in marketplace/tls.py belong to OpenSSL: they are read where their libraries read them.
     assert readers <= {
@@ -317,11 +310,10 @@ def test_skill_data_has_one_writer() -> None:
     )
     found: dict[str, int] = {}
     for room, path in modules():
-        if room == "store":
-            tree = tree_of(path)
+        if room == "store" and "skill_cache" in text_of(path):
             texts = [
                 ast.unparse(node)
-                for node in ast.walk(tree)
+                for node in nodes_of(path)
                 if isinstance(node, ast.Constant | ast.JoinedStr | ast.Tuple)
             ]
             number = sum(1 for text in set(texts) if statement.search(text))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 import pytest
+from package_source import ROOT, nodes_of, paths
 
 from atom_saas_sync.cli import sandbox as sandbox_command
 from atom_saas_sync.cli import sync as sync_command
@@ -15,7 +15,6 @@ from atom_saas_sync.config.variables import VARIABLES
 from atom_saas_sync.core.deletions import DEFAULT_FLOOR, DEFAULT_SHARE
 from atom_saas_sync.sandbox import DEFAULT_TOKEN, Sandbox
 
-ROOT = Path(sync_command.__file__).parents[1]
 # The sandbox is the other side, and has defaults of its own; Policy() admits everything, and TrustState() reports that.
 ELSEWHERE = {"config", "sandbox", "Policy", "TrustState"}
 # Names of the same settings in other rooms.
@@ -34,9 +33,9 @@ ALIASES = {
 }
 
 
-def defaults(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+def defaults(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, ast.expr]]:
     """Yield each field and parameter that has a default."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.ClassDef) and node.name not in ELSEWHERE:
             for each in node.body:
                 if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name) and each.value is not None:
@@ -56,8 +55,8 @@ def defaults(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
 
 def test_the_default_of_a_setting_is_declared_only_with_its_variable() -> None:
     of_field = {variable.field: variable.default for variable in VARIABLES if variable.default}
-    modules = [path for path in ROOT.rglob("*.py") if not ELSEWHERE & set(path.relative_to(ROOT).parts)]
-    found = [(path, *each) for path in modules for each in defaults(ast.parse(path.read_bytes()))]
+    modules = [path for path in paths() if not ELSEWHERE & set(path.relative_to(ROOT).parts)]
+    found = [(path, *each) for path in modules for each in defaults(nodes_of(path))]
     assert len(found) > 500
     assert [
         f"{path.relative_to(ROOT)}: {name} = {ast.unparse(value)}"

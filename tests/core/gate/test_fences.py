@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections import defaultdict
-from pathlib import Path
 
 import pytest
+from package_source import ROOT, paths, text_of, tree_of
 
-import atom_saas_sync
-
-ROOT = Path(atom_saas_sync.__file__).parent
 GATE = "core/gate/admission.py"
 GUARDED = {"Admitted", "Servable"}
 EFFECTS = {"WriteServed", "AddServed", "ReplaceServed", "RefreshFigures", "SetBase"}
-TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in ROOT.rglob("*.py")}
-MODULES = {
-    name: ast.parse(text)
-    for name, text in TEXTS.items()
-    if any(word in text for word in ("gate.admission", "import admission", *GUARDED, *EFFECTS))
-}
 
 PLANS = {"adoption", "plan/deletions", "plan/edits", "plan/listed", "plan/offered", "plan/resolutions"}
 CALLERS = {
@@ -32,6 +24,17 @@ CALLERS = {
     "with_figures": {"core/plan/figures.py", "core/plan/offered.py"},
 }
 """Who may create a value that can be served, by function of core/gate/admission.py."""
+
+
+@functools.cache
+def modules() -> dict[str, ast.Module]:
+    """Return the modules that name what is guarded."""
+    words = ("gate.admission", "import admission", *GUARDED, *EFFECTS)
+    return {
+        path.relative_to(ROOT).as_posix(): tree_of(path)
+        for path in paths()
+        if any(word in text_of(path) for word in words)
+    }
 
 
 def named(node: ast.AST) -> str:
@@ -64,7 +67,7 @@ def makers(tree: ast.AST, names: set[str]) -> set[str]:
 
 def test_only_the_declared_modules_make_what_can_be_served() -> None:
     found = defaultdict(set)
-    for module, tree in MODULES.items():
+    for module, tree in modules().items():
         for name in imported(tree):
             found[name].add(module)
     assert found == CALLERS
@@ -72,12 +75,12 @@ def test_only_the_declared_modules_make_what_can_be_served() -> None:
 
 def test_only_the_gate_makes_admitted_versions_and_servable_texts() -> None:
     """Not by their constructor, `cast` or msgspec's `convert`, and not by an alias."""
-    made = {module for module, tree in MODULES.items() if makers(tree, GUARDED)}
+    made = {module for module, tree in modules().items() if makers(tree, GUARDED)}
     assert made - {"model/effects.py"} == {GATE}
 
 
 def test_only_plans_make_effects_that_serve_something() -> None:
-    made = {module for module, tree in MODULES.items() if makers(tree, EFFECTS)}
+    made = {module for module, tree in modules().items() if makers(tree, EFFECTS)}
     assert {module for module in made if not module.startswith("core/plan/")} <= {
         "model/plans.py",  # isinstance
         "usecases/gate/local.py",

@@ -36,15 +36,15 @@ def _load() -> None:
             importlib.import_module(module.name)
     for name in ("httpx", "rich.console", "rich.table", "sqlite_utils", "tenacity", "websockets.asyncio.client"):
         importlib.import_module(name)
-    # Half of a short command's time is spent reading its function's annotations.
+    # Half of a short command's time is spent making it from its function's annotations.
     typer_main: Any = importlib.import_module("typer.main")
-    typer_main.get_params_from_function = functools.cache(typer_main.get_params_from_function)
-    _read_options(typer_main.get_command(importlib.import_module("atom_saas_sync.cli.main").app))
+    typer_main.get_command = functools.cache(typer_main.get_command)
+    _make_all(typer_main.get_command(importlib.import_module("atom_saas_sync.cli.main").app))
 
 
-def _read_options(command: Any) -> None:
+def _make_all(command: Any) -> None:
     for name in getattr(command, "commands", {}):
-        _read_options(command.commands[name])
+        _make_all(command.commands[name])
 
 
 def _hurry() -> None:

@@ -24,6 +24,8 @@ TWICE = {
     "the same value": '{"skill_id":"calc","name":"n","version":"1","version":"1"}',
     "among spaces": '{"skill_id":"calc","name":"n","a b":1,"a b":2}',
     "made up for elsewhere": '{"skill_id":"calc","name":"n","x":1,"x":2,"y":"\\u0022\\u003a","z":"\\":"}',
+    "a key with U+0000": '{"skill_id": "calc", "name": "n", "code\\u0000x": "EVIL()", "code": "GOOD()"}',
+    "such a key deep": '{"skill_id": "calc", "name": "n", "metadata": {"a": [{"run\\u0000": 1, "run": 2}]}}',
     "two ids": '{"skill_id": "calc", "id": "payment-gateway", "name": "n"}',
     "an id that is a number": '{"skill_id": "calc", "id": 7, "name": "n"}',
 }
@@ -50,6 +52,7 @@ def test_an_ambiguous_skill_is_an_invalid_item_and_a_malformed_message(raw: str)
         '{"type": "skill_delete", "data": {"skill_id": "a", "skill_id": "b"}}',
         '{"type": "skill_delete", "data": {"skill_id": "a", "id": "b"}}',
         '{"type": "category_update", "data": {"name": "a", "name": "b"}}',
+        '{"type": "skill_delete", "data\\u0000": {}, "data": {"skill_id": "a"}}',
     ],
 )
 def test_an_ambiguous_message_is_malformed(frame: str) -> None:
@@ -84,6 +87,10 @@ def test_other_spellings_are_stored_as_they_came() -> None:
     read = read_skill(raw)
     assert isinstance(read, SkillVersion)
     assert read.text == raw.decode()
+    nul = b'{"skill_id":"a","name":"a\\u0000b","code":"\\\\u0000"}'  # no key: a text, and six letters
+    read = read_skill(nul)
+    assert isinstance(read, SkillVersion)
+    assert read.text == nul.decode()
 
 
 # Ids

@@ -58,6 +58,7 @@ _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _encode_as_it_is = msgspec.json.Encoder().encode
+_NUL = rb"\u0000"
 _TEXT = re.compile(rb'"((?:[^"\\]++|\\.)*+)"\s*+(:?)', re.DOTALL)
 
 
@@ -201,16 +202,18 @@ def decode_with_shape(raw: bytes | str) -> tuple[dict[str, Any], Shape] | None:
     return None if shape.levels > MAX_DEPTH else (value, shape)
 
 
-class TwiceError(ValueError):
-    """An object has a duplicate key: parsers disagree about which of the two counts."""
+class AmbiguousError(ValueError):
+    """Parsers disagree about an object: it has a duplicate key, or one with U+0000, where SQLite ends a key."""
 
 
 def is_plain(raw: bytes, value: Any) -> bool:  # noqa: ANN401 - whatever JSON can hold
     """Tell whether `raw`, which was decoded to `value`, is our own encoding of it, except for white space.
 
-    Then it has no duplicate key, of which `value` would contain only one, and no key with needless escapes.
+    Then it has no duplicate key, of which `value` would contain only one, and no key with needless escapes or U+0000.
     """
     own = _encode_as_it_is(value)
+    if _NUL in own:  # perhaps in a key
+        return False
     if own == raw:
         return True
     try:
@@ -219,19 +222,19 @@ def is_plain(raw: bytes, value: Any) -> bool:  # noqa: ANN401 - whatever JSON ca
         return False
 
 
-def refuse_twice(raw: bytes) -> None:
-    """Raise TwiceError if the JSON `raw` has a duplicate key in an object, at any depth and in any spelling."""
+def refuse_ambiguous(raw: bytes) -> None:
+    """Raise AmbiguousError if an object in the JSON `raw`, at any depth, has a duplicate key or one with U+0000."""
     json.loads(raw, object_pairs_hook=_object_of_pairs)
 
 
 def one_meaning(raw: bytes, fields: Mapping[str, Any]) -> str:
     """Return the text to store for `raw`, decoded to `fields`, so that every reader sees the same content.
 
-    This is `raw`, or our own encoding if a key has escapes, which SQLite does not decode. Raises TwiceError.
+    This is `raw`, or our own encoding if a key has escapes, which SQLite does not decode. Raises AmbiguousError.
     """
     if is_plain(raw, fields):
         return raw.decode()
-    refuse_twice(raw)
+    refuse_ambiguous(raw)
     if any(colon and b"\\" in text for text, colon in _TEXT.findall(raw)):
         return json_text(fields)
     return raw.decode()
@@ -240,7 +243,9 @@ def one_meaning(raw: bytes, fields: Mapping[str, Any]) -> str:
 def _object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise TwiceError("an object has a key twice")
+        raise AmbiguousError("an object has a key twice")
+    if any("\0" in name for name in result):
+        raise AmbiguousError("a key contains U+0000")
     return result
 
 

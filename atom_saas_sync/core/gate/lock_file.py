@@ -10,10 +10,10 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from atom_saas_sync.core.canonical import (
-    TwiceError,
+    AmbiguousError,
     decode_object,
     no_object,
-    refuse_twice,
+    refuse_ambiguous,
     stored_version,
 )
 from atom_saas_sync.core.gate.digests import digest_text, whole_digest
@@ -83,8 +83,8 @@ def parse_lock(data: bytes, name: str) -> LockFile:
     if document is None:
         raise ConfigError(f"{name}: not a lock file: {no_object(data)}", hint=_HINT)
     try:
-        refuse_twice(data)
-    except TwiceError as error:
+        refuse_ambiguous(data)
+    except AmbiguousError as error:
         raise ConfigError(f"{name}: {error}", hint=_HINT) from error
     problems = list(_problems(document))
     if problems:

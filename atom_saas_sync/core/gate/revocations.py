@@ -66,14 +66,14 @@ def parse_revocations(data: bytes, name: str) -> tuple[Revocation, ...]:
 
 
 def _entries(data: bytes, name: str) -> list[Any]:
-    from atom_saas_sync.core.canonical import TwiceError, decode_object, no_object, refuse_twice
+    from atom_saas_sync.core.canonical import AmbiguousError, decode_object, no_object, refuse_ambiguous
 
     document = decode_object(data.removeprefix(b"\xef\xbb\xbf"))
     if document is None:
         raise ConfigError(f"{name}: {no_object(data)}", hint=_HINT)
     try:
-        refuse_twice(data.removeprefix(b"\xef\xbb\xbf"))
-    except TwiceError as error:
+        refuse_ambiguous(data.removeprefix(b"\xef\xbb\xbf"))
+    except AmbiguousError as error:
         raise ConfigError(f"{name}: {error}", hint=_HINT) from error
     unknown = [key for key in document if key != "revocations"]
     entries = document.get("revocations")

@@ -11,14 +11,14 @@ import msgspec
 from msgspec import Raw, Struct, field
 
 from atom_saas_sync.core.canonical import (
+    AmbiguousError,
     Shape,
-    TwiceError,
     decode_with_shape,
     is_plain,
     json_text,
     no_object,
     one_meaning,
-    refuse_twice,
+    refuse_ambiguous,
 )
 from atom_saas_sync.core.incoming.bodies import MESSAGE_BYTES, memory_of, memory_of_shape
 from atom_saas_sync.core.incoming.fields import (
@@ -107,8 +107,8 @@ def _open_envelope(frame: str) -> _Envelope | Malformed:
         plain = decoded is not None and is_plain(raw, {**envelope, "data": decoded[0]})
         # Without the data, which is most of the frame: the caller checks it for duplicate keys.
         if not plain and not is_plain(raw.replace(data, b"null", 1), {**envelope, "data": _NULL}):
-            refuse_twice(raw)
-    except TwiceError as error:
+            refuse_ambiguous(raw)
+    except AmbiguousError as error:
         return Malformed(str(error))
     except (msgspec.MsgspecError, ValueError):
         return Malformed("not a JSON object of valid text")
@@ -141,7 +141,7 @@ def parse_frame(frame: str | bytes) -> Message | Malformed:  # noqa: PLR0911 - a
         return Malformed(f"{kind}: {problem}")
     try:
         text = raw.decode() if plain else one_meaning(raw, fields)
-    except TwiceError as error:
+    except AmbiguousError as error:
         return Malformed(f"{kind}: {error}")
     memory = MESSAGE_BYTES + memory_of_shape(text, shape, escaped=not plain)
     if kind != CATEGORY_UPDATE:

@@ -14,7 +14,7 @@ from msgspec import Raw
 from msgspec.structs import astuple
 
 from atom_saas_sync.core.canonical import (
-    TwiceError,
+    AmbiguousError,
     decode_with_shape,
     is_plain,
     json_text,
@@ -91,7 +91,7 @@ def read_skill(raw: bytes, wire_digest: bytes | None = None) -> SkillVersion | I
     plain = is_plain(raw, fields)
     try:
         text = raw.decode() if plain else one_meaning(raw, fields)
-    except TwiceError as error:
+    except AmbiguousError as error:
         return InvalidItem(_guess_id(raw), str(error))
     # A plain item has no escapes except for control characters, which are not wide.
     memory = memory_of_shape(text, shape, escaped=not plain)

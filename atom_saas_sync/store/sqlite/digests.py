@@ -11,7 +11,7 @@ import msgspec
 
 from atom_saas_sync.core.canonical import (
     VOLATILE_FIELDS,
-    TwiceError,
+    AmbiguousError,
     content_digest,
     decode_object,
     exec_digest,
@@ -86,7 +86,7 @@ def _respelled(data: bytes | None) -> str | None:
         return None
     try:
         text = one_meaning(data, fields)
-    except TwiceError:
+    except AmbiguousError:
         text = json_text(fields)
     return None if text.encode() == data else text
 

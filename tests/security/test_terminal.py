@@ -164,8 +164,28 @@ STORED_SCREENS = (
     ("db", "check"),
     ("cache", "stats"),
     ("metrics",),
+    ("runs", "list"),
+    ("runs", "show", "1"),
+    ("updates", "list"),
+    ("updates", "show", SHOWN),
+    ("pins", "list"),
+    ("quarantine", "list"),
+    ("quarantine", "show", SHOWN),
+    ("revocations", "list"),
+    ("policy", "explain", SHOWN),
+    ("skills", "verify"),
+)
+HOSTILE_GATE = (
+    """INSERT INTO skill_offer (skill_id, wire_digest, content_digest, exec_digest, version, kind, reason, note,
+    first_seen_at, offered_at, confirmed_at, data) VALUES (?, x'00', x'00', x'00', ?, 'hold', ?, ?, {times}, x'00')""",
+    "INSERT INTO gate_pin (skill_id, content_digest, version, by, note, at) VALUES (?, x'00', ?, ?, ?, {time})",
+    """INSERT INTO gate_quarantine (skill_id, skill_data, base_data, content_digest, reason, served_source, by, note,
+    at) VALUES (?, ?, ?, x'00', 'quarantined', 'marketplace', ?, ?, {time})""",
+    """INSERT INTO gate_revocation (skill_id, version, publisher, note, source, added_by, added_at)
+    VALUES (?, ?, ?, ?, 'command', ?, {time})""",
 )
 HOSTILE_ROWS = (
+    *(each.format(times="?, ?, ?", time="?") for each in HOSTILE_GATE),
     "UPDATE websocket_state SET started_at = ?, stopped_at = NULL, disconnect_reason = ?, next_ws_attempt_at = ?",
     "UPDATE sync_state SET status = ?, last_error = ?, last_sync_at = '2026-01-01T00:00:00Z'",
     "UPDATE sync_run SET status = ?, started_by = ?, error_type = ?, error_message = ?, started_at = ?",
@@ -182,6 +202,7 @@ HOSTILE_ROWS = (
 
 # The columns of times hold no text there.
 HOSTILE_ROWS_ON_SERVER = (
+    *(each.format(times="now(), now(), now()", time="now()") for each in HOSTILE_GATE),
     "UPDATE websocket_state SET stopped_at = NULL, disconnect_reason = ?, host = ?, ws_url = ?",
     "UPDATE sync_state SET status = ?, last_error = ?, last_sync_at = '2026-01-01T00:00:00Z'",
     "UPDATE sync_run SET status = ?, started_by = ?, error_type = ?, error_message = ?, host = ?",

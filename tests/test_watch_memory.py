@@ -13,15 +13,24 @@ from conftest import Machine, wait_until
 from scripted_support import scripted_marketplace
 from watch_support import STOP_PATIENCE, deaf_flood, messages, runs, tables_exist, text_frame
 
+from atom_saas_sync.core.incoming.bodies import memory_of
+from atom_saas_sync.core.incoming.limits import MAX_MESSAGE_MEMORY
+
 MOST_OF_WATCH = 200
 """In MiB."""
 
-# Messages as large as they may be, in bytes or decoded.
+
+def as_many(value: str) -> str:
+    """Return a field with as many values as a message may have, in bytes or decoded."""
+    by_bytes, by_memory = 900_000 / (len(value) + 1), MAX_MESSAGE_MEMORY / (memory_of(f"{value}," * 1000) / 1000)
+    return '"metadata":{"a":[%s1]}' % (f"{value}," * int(0.98 * min(by_bytes, by_memory)))
+
+
 CONTENTS = {
     "wide letters": '"code":"%s\N{GRINNING FACE}"' % ("x" * 900_000),
-    "objects": '"metadata":{"a":[%s1]}' % ('{"a":1},' * 110_000),
-    "nested lists": '"metadata":{"a":[%s1]}' % (("[" * 90 + "]" * 90 + ",") * 2_400),
-    "lists": '"metadata":{"a":[%s1]}' % ("[]," * 170_000),
+    "objects": as_many('{"a":1}'),
+    "nested lists": as_many("[" * 90 + "]" * 90),
+    "lists": as_many("[]"),
 }
 PAGES = {
     "letters": '"code":"%s"' % ("x" * 15_000),

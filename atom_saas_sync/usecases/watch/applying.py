@@ -103,14 +103,19 @@ class Applying:
 
             def read(frame: str, came: list[tuple[Parsed, int]] = came) -> Message | None:
                 parsed = self._inbox.parse(frame)
-                came.append((parsed, len(frame)))
-                return parsed if isinstance(parsed, Message) and parsed.brings_news else None
+                if not isinstance(parsed, Message):
+                    came.append((parsed, len(frame)))
+                    return None
+                # Without its content, which would take memory until the event loop gets to it.
+                came.append((Message(parsed.type, parsed.key), len(frame)))
+                return parsed if parsed.brings_news else None
 
             batch = self._backlog.batch(read)
             if came:
                 loop.call_soon_threadsafe(self._inbox.note_all, came)
             if batch:
                 self._apply(batch, loop)
+            del batch  # freed before the next one is decoded
             loop.call_soon_threadsafe(self._inbox.make_room)
             if self._given_up or self._clock.monotonic() >= end:
                 return

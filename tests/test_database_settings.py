@@ -94,6 +94,20 @@ def test_a_server_that_a_found_file_names_gets_no_password_from_elsewhere(tmp_pa
     load_settings({}, **options)
 
 
+def test_a_found_file_draws_no_other_file_out_as_a_password(tmp_path: Path) -> None:
+    """A server may ask for the password in plain text."""
+    here = tmp_path / "here"
+    here.mkdir()
+    key = written(tmp_path / "id_ed25519", "a private key")
+    (here / "link").symlink_to(key)
+    for named in (key, "../id_ed25519", "link"):
+        env_file = written(here / ".env", f"{NAME}={URL}\n{FILE}={named}\n")
+        with pytest.raises(ConfigError, match=r"what a \.env file in the working directory says") as refused:
+            load_settings({}, working_directory=here)
+        assert "a private key" not in refused.value.message
+        load_settings({}, working_directory=here, env_file=Path(env_file))
+
+
 def test_programs_that_are_not_ours_get_no_password() -> None:
     ours = {NAME: "postgresql://worker:hunter2@db.example/site", FILE: "f", "PGPASSWORD": "p", "PGPASSFILE": "q"}
     assert without_secrets({**ours, "PATH": "/bin"}) == {"PATH": "/bin"}

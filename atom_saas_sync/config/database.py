@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atom_saas_sync.config.files import is_missing, read_password_file
+from atom_saas_sync.config.files import is_beside, is_missing, read_password_file
 from atom_saas_sync.config.sources import Sources
 from atom_saas_sync.errors import ConfigError
 from atom_saas_sync.places import STATE_DIRECTORY
@@ -57,7 +57,8 @@ def _complete(address: ServerAddress, sources: Sources, *, backups: Path) -> Non
     if password is not None and is_found and origin != sources.file_name:
         sources.problems.append(
             f"{_NAME}: from {sources.file_name}, but the password is from {origin}; what a .env file in the working "
-            "directory says gets only a password from the same file: name the file with --env-file if it is yours"
+            "directory says gets only a password from the same file, or from a file beside it that it names: "
+            "name the .env file with --env-file if it is yours"
         )
     host = sources.values[_HOST] or ""
     sources.values[_NAME] = replace(address, password=password, this_host=host, backups=str(backups))
@@ -79,7 +80,8 @@ def _password(sources: Sources) -> tuple[str | None, str]:
             return None, str(path)
         if readable:
             sources.warnings.append(f"{path} can be read by others; chmod 600 it")
-        return password, sources.origins[_FILE] if sources.origins[_FILE] == sources.file_name else str(path)
+        is_of_env_file = sources.origins[_FILE] == sources.file_name and is_beside(path, sources.directory)
+        return password, sources.file_name if is_of_env_file else str(path)
     return sources.environ.get("PGPASSWORD") or None, "PGPASSWORD"
 
 

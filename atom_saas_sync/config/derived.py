@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from atom_saas_sync.config.database import find_database, find_host
-from atom_saas_sync.config.files import is_missing, read_digest_key, read_token_file_and_rights
+from atom_saas_sync.config.files import is_beside, is_missing, read_digest_key, read_token_file_and_rights
 from atom_saas_sync.config.secrets import PERHAPS_SECRET, Secret
 from atom_saas_sync.config.sources import SYSTEM_ORIGIN, Sources
 from atom_saas_sync.config.variables import DEFAULT_URLS
@@ -215,9 +215,7 @@ def _token_is_found(sources: Sources) -> bool:
         return sources.origins["ATOM_SAAS_API_TOKEN"] == sources.file_name
     if sources.origins["ATOM_SAAS_API_TOKEN_FILE"] != sources.file_name:
         return False
-    is_link = sources.token_file.is_symlink()
-    above, here = (os.path.realpath(each) for each in (sources.token_file.parent, sources.directory))
-    return not is_link and above == here
+    return is_beside(sources.token_file, sources.directory)
 
 
 def _matters(sources: Sources, name: str) -> bool:

@@ -169,6 +169,11 @@ def is_missing(path: Path) -> bool:
     return False
 
 
+def is_beside(path: Path, directory: Path) -> bool:
+    """Tell whether a file lies in this directory itself: a found `.env` may draw a secret from no other place."""
+    return not path.is_symlink() and os.path.realpath(path.parent) == os.path.realpath(directory)
+
+
 def _stranger_in(path: Path, status: os.stat_result) -> str | None:
     """Say who besides this user and root could have written or created this file; None if nobody."""
     looked_at = {str(path): status}

@@ -7,8 +7,6 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from datetime import datetime
 
-import psycopg
-
 from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model import Category, PageRecord, SkillState, SkillVersion
 from atom_saas_sync.store.names import APPROVED_DELETIONS
@@ -17,9 +15,8 @@ from atom_saas_sync.store.postgresql.backend.fitting import suspects, unfit
 from atom_saas_sync.store.postgresql.batch import STANDING, Batch
 from atom_saas_sync.store.postgresql.categories import apply_categories, changed_categories
 from atom_saas_sync.store.postgresql.database import Database
-from atom_saas_sync.store.postgresql.facts import get_fact
+from atom_saas_sync.store.postgresql.facts import ask_fact
 from atom_saas_sync.store.postgresql.gate.offers import spoiled
-from atom_saas_sync.store.postgresql.rows import Row
 
 
 class Catalogue:
@@ -54,14 +51,12 @@ class Catalogue:
 
     def page_records(self, list_key: str) -> dict[int, PageRecord]:
         """Return the stored pages of the list that `list_key` names."""
-        with self._database.reading() as connection:
-            return pages.page_records(connection, list_key)
+        return pages.page_records(self._database, list_key)
 
     def forget_other_lists(self, list_key: str) -> None:
         """Delete the stored pages of any other list: another marketplace, dialect or page size."""
-        with self._database.reading() as connection:
-            if not pages.has_other_lists(connection, list_key):
-                return
+        if not pages.has_other_lists(self._database, list_key):
+            return
         with self._database.transaction() as connection:
             pages.leave_pages(connection, 1)
 
@@ -70,13 +65,11 @@ class Catalogue:
 
         Skills with an open conflict are excluded: their remote version is not the base, so the base again is a change.
         """
-        with self._database.reading() as connection:
-            return pages.digests_on_page(connection, page)
+        return pages.digests_on_page(self._database, page)
 
     def ids_on_page(self, page: int) -> list[str]:
         """Return the skills that were last seen on `page`."""
-        with self._database.reading() as connection:
-            return pages.ids_on_page(connection, page)
+        return pages.ids_on_page(self._database, page)
 
     @contextmanager
     def batch(self, *, write: bool = True) -> Iterator[Batch]:
@@ -123,9 +116,8 @@ class Catalogue:
 
     def forget_pages_from(self, page: int) -> None:
         """Forget `page` and all after it: the list has become shorter."""
-        with self._database.reading() as connection:
-            if not connection.execute("SELECT FROM http_validator WHERE page >= %s LIMIT 1", (page,)).fetchall():
-                return
+        if not self._database.ask("SELECT FROM http_validator WHERE page >= %s LIMIT 1", (page,)):
+            return
         with self._database.transaction() as connection:
             pages.leave_pages(connection, page)
 
@@ -135,58 +127,44 @@ class Catalogue:
         A skill that exists only here counts as the marketplace's while it has an open conflict with the marketplace's.
         If all pages of the list have just been `recorded`, only skills on none of them are examined.
         """
-        with self._database.reading() as connection:
-            rows = connection.execute(
-                f"SELECT skill_id FROM skill_base WHERE deleted_at IS NULL {'AND page IS NULL ' if recorded else ''}"  # noqa: S608 - constants
-                f"UNION SELECT skill_id FROM skill_offer {'WHERE page IS NULL ' if recorded else ''}"
-                f"UNION SELECT skill_id FROM conflict_log WHERE {resolutions.OPEN} AND remote_data <> '{{}}'"
-            )
-            return sorted(row[0] for row in rows if row[0] not in listed)
+        rows = self._database.ask(
+            f"SELECT skill_id FROM skill_base WHERE deleted_at IS NULL {'AND page IS NULL ' if recorded else ''}"  # noqa: S608 - constants
+            f"UNION SELECT skill_id FROM skill_offer {'WHERE page IS NULL ' if recorded else ''}"
+            f"UNION SELECT skill_id FROM conflict_log WHERE {resolutions.OPEN} AND remote_data <> '{{}}'"
+        )
+        return sorted(row[0] for row in rows if row[0] not in listed)
 
     def marketplace_skills(self) -> int:
         """Return the number of skills from the marketplace, including those that wait to be admitted."""
-        with self._database.reading() as connection:
-            return _number(
-                connection,
-                "SELECT (SELECT count(*) FROM skill_base) + (SELECT count(*) FROM skill_offer AS o "
-                "WHERE NOT EXISTS (SELECT FROM skill_base AS b WHERE b.skill_id = o.skill_id))",
-            )
+        return self._number(
+            "SELECT (SELECT count(*) FROM skill_base) + (SELECT count(*) FROM skill_offer AS o "
+            "WHERE NOT EXISTS (SELECT FROM skill_base AS b WHERE b.skill_id = o.skill_id))"
+        )
 
     def approved_deletions(self) -> int:
         """Return the number of deletions that a user approved with `db rebind`."""
-        with self._database.reading() as connection:
-            return int(get_fact(connection, APPROVED_DELETIONS) or 0)
+        return int(ask_fact(self._database, APPROVED_DELETIONS) or 0)
 
     def modified_ids(self) -> list[str]:
         """Return the skills whose row was edited or deleted by another program or a user."""
-        with self._database.reading() as connection:
-            rows = connection.execute(
-                "SELECT skill_id FROM skill_base WHERE data IS NOT NULL AND deleted_at IS NULL ORDER BY skill_id"
-            )
-            return [row[0] for row in rows]
+        query = "SELECT skill_id FROM skill_base WHERE data IS NOT NULL AND deleted_at IS NULL ORDER BY skill_id"
+        return [row[0] for row in self._database.ask(query)]
 
     def waiting_ids(self) -> list[str]:
         """Return the skills with an open conflict."""
-        with self._database.reading() as connection:
-            rows = connection.execute(f"SELECT DISTINCT skill_id FROM conflict_log WHERE {resolutions.OPEN}")  # noqa: S608
-            return [row[0] for row in rows]
+        query = f"SELECT DISTINCT skill_id FROM conflict_log WHERE {resolutions.OPEN}"  # noqa: S608 - constants
+        return [row[0] for row in self._database.ask(query)]
 
     def look_at_deleted_edits(self, skill_id: str) -> None:
         """Record that a user has seen the versions of a skill, including edits that another program deleted."""
-        with self._database.reading() as connection:
-            found = connection.execute("SELECT FROM deleted_edit WHERE skill_id = %s LIMIT 1", (skill_id,)).fetchall()
-        if found:
+        if self._database.ask("SELECT FROM deleted_edit WHERE skill_id = %s LIMIT 1", (skill_id,)):
             with self.batch() as batch:
                 batch.forget_deleted_edits(skill_id)
 
     def newest_replaced_edits(self, number: int) -> list[int]:
         """Return unseen conflicts in which a strategy last replaced a local edit."""
-        with self._database.reading() as connection:
-            rows = connection.execute(
-                "SELECT id FROM conflict_log WHERE replaced_unseen ORDER BY resolved_at DESC, id DESC LIMIT %s",
-                (number,),
-            )
-            return [row[0] for row in rows]
+        query = "SELECT id FROM conflict_log WHERE replaced_unseen ORDER BY resolved_at DESC, id DESC LIMIT %s"
+        return [row[0] for row in self._database.ask(query, (number,))]
 
     def refresh_expiry(self, now: datetime) -> None:
         """Postpone `expires_at` of confirmed skills once half of their lifetime has passed."""
@@ -196,9 +174,8 @@ class Catalogue:
 
     def validator(self, resource: str) -> str | None:
         """Return the ETag of a resource."""
-        with self._database.reading() as connection:
-            row = connection.execute("SELECT etag FROM http_validator WHERE resource = %s", (resource,)).fetchone()
-            return row["etag"] if row else None
+        rows = self._database.ask("SELECT etag FROM http_validator WHERE resource = %s", (resource,))
+        return rows[0]["etag"] if rows else None
 
     def apply_categories(
         self, categories: Sequence[Category] | None, *, whole: bool, resource: str, etag: str | None, now: datetime
@@ -214,11 +191,7 @@ class Catalogue:
 
     def count_categories(self) -> int:
         """Return how many categories are cached."""
-        with self._database.reading() as connection:
-            return _number(connection, "SELECT count(*) FROM category_cache")
+        return self._number("SELECT count(*) FROM category_cache")
 
-
-def _number(connection: psycopg.Connection[Row], query: str) -> int:
-    row = connection.execute(query).fetchone()
-    assert row is not None
-    return int(row[0])
+    def _number(self, query: str) -> int:
+        return int(self._database.ask(query)[0][0])

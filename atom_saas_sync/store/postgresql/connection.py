@@ -10,6 +10,7 @@ from typing import Self
 
 import psycopg
 from psycopg import sql
+from psycopg.abc import Params, Query
 from psycopg.pq import TransactionStatus
 
 from atom_saas_sync.core.server_address import ServerAddress
@@ -104,8 +105,10 @@ class Connection:
                 self._roll_back()
 
     @contextmanager
-    def asking(self) -> Iterator[psycopg.Connection[Row]]:
+    def asking(self, *settings: str) -> Iterator[psycopg.Connection[Row]]:
         """Open a read snapshot for queries that are all sent before a result is read: two round trips in all.
+
+        If results are only read after the block, it takes one. `settings` are statements to begin with.
 
         Raises DatabaseError for every failure of the server.
         """
@@ -113,12 +116,32 @@ class Connection:
         with self._translated():
             try:
                 with self._pipeline():
-                    for statement in f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY{self._set_up}".split("; "):
+                    begin = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY{self._set_up}"
+                    for statement in (*begin.split("; "), *settings):
                         self._command(statement)
                     yield self.connection
                     self._command("ROLLBACK")
             finally:
                 self._roll_back()
+
+    def ask(self, query: Query, values: Params | None = None) -> list[Row]:
+        """Return the rows of one query, which is a snapshot of its own, in one round trip.
+
+        Raises DatabaseError for every failure of the server.
+        """
+        self._refuse_nesting()
+        if self.session.is_pooled:  # its settings are those of a transaction
+            with self.asking() as connection:
+                cursor = connection.execute(query, values)
+            return cursor.fetchall()
+        with self._translated():
+            try:
+                return self.connection.execute(query, values).fetchall()
+            except psycopg.OperationalError:
+                if not self.connection.closed:
+                    raise
+            self.reconnect()
+            return self.connection.execute(query, values).fetchall()
 
     @property
     def host(self) -> str:

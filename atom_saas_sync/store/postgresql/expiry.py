@@ -35,9 +35,8 @@ def refresh_expiry(database: Database, now: datetime) -> None:
         "until": moment + TIME_TO_LIVE,
         "since": moment - timedelta(hours=1),
     }
-    with database.reading() as connection:
-        if not connection.execute(f"SELECT FROM skill_cache AS c WHERE {_MOVABLE} LIMIT 1", values).fetchall():
-            return
+    if not database.ask(f"SELECT FROM skill_cache AS c WHERE {_MOVABLE} LIMIT 1", values):
+        return
     with database.transaction(durable=False) as connection:
         connection.execute("UPDATE skill_base SET confirmed_at = %(now)s WHERE confirmed_at > %(now)s", values)
         connection.execute("UPDATE http_validator SET checked_at = %(now)s WHERE checked_at > %(now)s", values)

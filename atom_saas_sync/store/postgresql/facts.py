@@ -7,9 +7,15 @@ from datetime import datetime
 
 import psycopg
 
+from atom_saas_sync.store.postgresql.connection import Connection
 from atom_saas_sync.store.postgresql.rows import Row
 
 READ = "SELECT name, value FROM fact WHERE name = ANY(%(facts)s)"
+
+
+def ask_fact(database: Connection, name: str) -> str | None:
+    """Return a stored fact, outside of a transaction."""
+    return dict(database.ask(READ, {"facts": [name]})).get(name)
 
 
 def set_fact(connection: psycopg.Connection[Row], name: str, value: str, now: datetime) -> None:

@@ -27,10 +27,9 @@ _UNLESS_LAST = """
 """
 _DROP_OLDEST = """
     DELETE FROM skill_version WHERE id IN (
-        SELECT id FROM (
-            SELECT id, row_number() OVER (PARTITION BY skill_id ORDER BY id DESC) AS place
-            FROM skill_version WHERE skill_id = ANY(%b) AND origin = %s
-        ) AS kept WHERE place > %s)
+        SELECT old.id FROM unnest(%b::text[]) AS wanted (skill_id) CROSS JOIN LATERAL (
+            SELECT id FROM skill_version WHERE skill_id = wanted.skill_id AND origin = %s ORDER BY id DESC OFFSET %s
+        ) AS old)
 """
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 import psycopg
 
 from atom_saas_sync.model import PageRecord
+from atom_saas_sync.store.postgresql.connection import Connection
 from atom_saas_sync.store.postgresql.resolutions import OPEN
 from atom_saas_sync.store.postgresql.rows import Row
 
@@ -46,9 +47,9 @@ _COME_TO_PAGE = """
 """
 
 
-def page_records(connection: psycopg.Connection[Row], list_key: str) -> dict[int, PageRecord]:
+def page_records(database: Connection, list_key: str) -> dict[int, PageRecord]:
     """Return the stored pages of the list that `list_key` names."""
-    rows = connection.execute(
+    rows = database.ask(
         "SELECT page, etag, items, total, read_at FROM http_validator "
         "WHERE page IS NOT NULL AND resource = %s || page::text",
         (list_key,),
@@ -56,22 +57,20 @@ def page_records(connection: psycopg.Connection[Row], list_key: str) -> dict[int
     return {row["page"]: PageRecord(row["etag"], row["items"], row["total"], row["read_at"]) for row in rows}
 
 
-def has_other_lists(connection: psycopg.Connection[Row], list_key: str) -> bool:
+def has_other_lists(database: Connection, list_key: str) -> bool:
     """Tell whether pages of another list than `list_key` are stored."""
-    rows = connection.execute(
-        "SELECT FROM http_validator WHERE page IS NOT NULL AND resource <> %s || page::text LIMIT 1", (list_key,)
-    )
-    return bool(rows.fetchall())
+    query = "SELECT FROM http_validator WHERE page IS NOT NULL AND resource <> %s || page::text LIMIT 1"
+    return bool(database.ask(query, (list_key,)))
 
 
-def ids_on_page(connection: psycopg.Connection[Row], page: int) -> list[str]:
+def ids_on_page(database: Connection, page: int) -> list[str]:
     """Return the skills that were last seen on `page`."""
-    return [row[0] for row in connection.execute(_IDS, {"page": page})]
+    return [row[0] for row in database.ask(_IDS, {"page": page})]
 
 
-def digests_on_page(connection: psycopg.Connection[Row], page: int) -> dict[bytes, str]:
+def digests_on_page(database: Connection, page: int) -> dict[bytes, str]:
     """Return the skill of each wire digest on `page`, without skills with an open conflict."""
-    return {row["wire_digest"]: row["skill_id"] for row in connection.execute(_DIGESTS, {"page": page})}
+    return {row["wire_digest"]: row["skill_id"] for row in database.ask(_DIGESTS, {"page": page})}
 
 
 def leave_pages(connection: psycopg.Connection[Row], first: int) -> None:

@@ -5,8 +5,8 @@ Everything is read through the view `usable_skill`, as by all readers (data-mode
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from atom_saas_sync.model import TIME_TO_LIVE, CachedSkill, SkillFilter, Sort
 from atom_saas_sync.store.postgresql.counters import increment
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.rows import Row
-from atom_saas_sync.store.postgresql.skill_text import is_due, read_due
+from atom_saas_sync.store.postgresql.skill_text import read_due
 from atom_saas_sync.store.postgresql.words import Terms, terms
 
 ReadResult = Literal["hit", "miss", "stale"]
@@ -33,19 +33,29 @@ _ROW = """
     u.skill_id, u.skill_data, u.source, u.confirmed_at,
     (u.source = 'marketplace' AND u.confirmed_at < %(oldest)s) AS stale
 """
-_FILTER = """
+_NARROWED = """
     (%(category)s::text IS NULL OR t.category_key = %(category)s)
     AND (%(tag)s::text IS NULL OR %(tag)s = ANY(t.tag_keys))
-    AND (NOT %(modified)s OR u.source <> 'marketplace')
 """
+_FILTER = f"{_NARROWED} AND (NOT %(modified)s OR u.source <> 'marketplace')"
 _JOINED = "usable_skill AS u LEFT JOIN skill_text AS t ON t.skill_id = u.skill_id"
 _ORDER = {
-    "name": "t.name_key NULLS FIRST, u.skill_id",
-    "rating": "t.average_rating DESC NULLS LAST, t.rating_count DESC NULLS LAST, u.skill_id",
-    "updated": "t.sent_moment DESC NULLS LAST, u.skill_id",
+    "name": "t.name_key NULLS FIRST",
+    "rating": "t.average_rating DESC NULLS LAST, t.rating_count DESC NULLS LAST",
+    "updated": "t.sent_moment DESC NULLS LAST",
 }
-_RANK = "ts_rank('{0, 0.3, 0.5, 1}', t.head, %(any)s::tsquery)"
-_NAMED_FIRST = "t.head @@ %(in_name)s::tsquery DESC"
+_BEST = f"""
+    CASE WHEN total > {_MOST_RANKED} THEN (t.head @@ %(in_name)s::tsquery)::int
+        ELSE ts_rank('{{0, 0.3, 0.5, 1}}', t.head, %(any)s::tsquery) END DESC
+"""
+_DUE = "SELECT EXISTS (SELECT FROM skill_due)"
+# What the view hides without the gate; the gate's rules only the view knows.
+_LEFT = "t.skill_id NOT IN (SELECT skill_id FROM skill_base WHERE deleted_at IS NOT NULL)"
+_GATE_HIDES = "EXISTS (SELECT FROM gate_quarantine) OR EXISTS (SELECT FROM gate_revocation)"
+_FETCH = f"""
+    SELECT {_ROW} FROM unnest(%(ids)s::text[]) WITH ORDINALITY AS found (skill_id, place)
+    JOIN usable_skill AS u ON u.skill_id = found.skill_id ORDER BY found.place
+"""  # noqa: S608 - constants
 # Names that contain all of the words.
 _NAMED = "NOT EXISTS (SELECT FROM unnest(%(words)s::text[]) AS w WHERE strpos(coalesce(t.name_key, ''), w) = 0)"
 
@@ -59,13 +69,13 @@ class Reading:
 
     def list_skills(self, wanted: SkillFilter, *, sort: Sort = "name", limit: int | None = None) -> list[CachedSkill]:
         """Return the matching skills, at most `limit`."""
-        with self._reading() as connection:
-            return self._listed(connection, _FILTER, _ORDER[sort], {**self._values(wanted), "limit": limit})
+        (rows,) = self._rows({**self._values(wanted), "limit": limit}, _listed(_FILTER, sort))
+        return [_skill(row) for row in rows]
 
     def count(self, wanted: SkillFilter) -> int:
         """Return the number of matching skills."""
-        with self._reading() as connection:
-            return _count(connection, _FILTER, self._values(wanted))
+        (rows,) = self._rows(self._values(wanted), _counted(_FILTER))
+        return int(rows[0][0])
 
     def search(
         self, text: str, wanted: SkillFilter, *, sort: Sort | None = None, limit: int | None = None
@@ -75,18 +85,27 @@ class Reading:
         if found is None:
             return self._search_names(text.replace("\0", " ").split()[:_MOST_TERMS], wanted, sort=sort, limit=limit)
         values = {**self._values(wanted), **_queries(found), "limit": limit}
-        # The index first, once: the planner cannot estimate the view's conditions, and would read each row's words.
-        matching = f"SELECT skill_id FROM skill_text AS t WHERE {_condition(found)}"  # noqa: S608 - constants
-        where = f"u.skill_id = ANY(ARRAY({matching})) AND {_FILTER}"
-        with self._reading() as connection:
-            # The planner does not know the cost of reading the words of each row.
-            connection.execute("SET LOCAL enable_seqscan = off")
-            total = _count(connection, where, values)
-            if sort is not None:
-                order = _ORDER[sort]
-            else:
-                order = f"{_NAMED_FIRST if total > _MOST_RANKED else f'{_RANK} DESC'}, u.skill_id"
-            return self._listed(connection, where, order, values), total
+        order = _BEST if sort is None else _ORDER[sort]
+        rows, total, is_due = self._found(_condition(found), order, values)
+        if is_due:
+            self._read_due()
+            rows, total, _ = self._found(_condition(found), order, values)
+        return [_skill(row) for row in rows], total
+
+    def _found(self, condition: str, order: str, values: dict[str, Any]) -> tuple[list[Row], int, bool]:
+        """Return the first rows, the number of all, and whether texts of other programs have not been extracted."""
+        rows: psycopg.Cursor[Row] | None = None
+        # The planner does not know the cost of reading the words of each row.
+        with self._database.asking("SET LOCAL enable_seqscan = off") as connection:
+            for whole_view in (values["modified"], True):
+                answer = connection.execute(_search(condition, order, whole_view=whole_view), values).fetchone()
+                assert answer is not None
+                ids, total, is_due, gate_hides = answer
+                if whole_view or not gate_hides:
+                    break
+            if ids:
+                rows = connection.execute(_FETCH, {**values, "ids": ids})
+        return rows.fetchall() if rows else [], total, is_due
 
     def _search_names(
         self, words: Sequence[str], wanted: SkillFilter, *, sort: Sort | None, limit: int | None
@@ -95,18 +114,16 @@ class Reading:
             return [], 0
         values = {**self._values(wanted), "words": [folded(word) for word in words], "limit": limit}
         where = f"{_NAMED} AND {_FILTER}"
-        with self._reading() as connection:
-            return self._listed(connection, where, _ORDER[sort or "name"], values), _count(connection, where, values)
+        rows, numbers = self._rows(values, _listed(where, sort or "name"), _counted(where))
+        return [_skill(row) for row in rows], int(numbers[0][0])
 
     def skill(self, skill_id: str) -> CachedSkill | None:
         """Return one skill, None if there is none."""
-        with self._database.reading() as connection:
-            values = {**self._values(SkillFilter()), "skill_id": skill_id}
-            row = connection.execute(
-                f"SELECT {_ROW} FROM usable_skill AS u WHERE u.skill_id = %(skill_id)s",  # noqa: S608 - constants
-                values,
-            ).fetchone()
-            return None if row is None else _skill(row)
+        rows = self._database.ask(
+            f"SELECT {_ROW} FROM usable_skill AS u WHERE u.skill_id = %(skill_id)s",  # noqa: S608 - constants
+            {**self._values(SkillFilter()), "skill_id": skill_id},
+        )
+        return _skill(rows[0]) if rows else None
 
     def count_read(self, skills: Sequence[CachedSkill]) -> None:
         """Count one read, unless another program is writing: the exact number does not matter."""
@@ -124,31 +141,26 @@ class Reading:
             )
             increment(connection, "atom_saas_cache_requests_total", result=result)
 
-    @contextmanager
-    def _reading(self) -> Iterator[psycopg.Connection[Row]]:
-        """Open a snapshot in which all texts have been extracted, if possible."""
-        with self._database.reading() as connection:
-            if not is_due(connection):
-                yield connection
-                return
+    def _rows(self, values: dict[str, Any], *queries: str) -> list[list[Row]]:
+        """Return the rows of each query in one snapshot in which all texts have been extracted, if possible."""
+        is_due, *answers = self._asked(values, _DUE, *queries)
+        if is_due[0][0]:
+            self._read_due()
+            answers = self._asked(values, *queries)
+        return answers
+
+    def _asked(self, values: dict[str, Any], *queries: str) -> list[list[Row]]:
+        with self._database.asking() as connection:
+            cursors = [connection.execute(query, values) for query in queries]
+        return [cursor.fetchall() for cursor in cursors]
+
+    def _read_due(self) -> None:
+        """Extract the texts of other programs; if that fails, they are listed, and found once they are extracted."""
         with (
-            suppress(
-                DatabaseError
-            ),  # as above: texts of other programs are listed, and found once they have been extracted
+            suppress(DatabaseError),  # as above
             self._database.transaction(durable=False, wait_seconds=_WAIT_SECONDS) as connection,
         ):
             read_due(connection)
-        with self._database.reading() as connection:
-            yield connection
-
-    def _listed(
-        self, connection: psycopg.Connection[Row], where: str, order: str, values: dict[str, Any]
-    ) -> list[CachedSkill]:
-        rows = connection.execute(
-            f"SELECT {_ROW} FROM {_JOINED} WHERE {where} ORDER BY {order} LIMIT %(limit)s",  # noqa: S608 - constants
-            values,
-        )
-        return [_skill(row) for row in rows]
 
     def _values(self, wanted: SkillFilter) -> dict[str, Any]:
         return {
@@ -159,10 +171,35 @@ class Reading:
         }
 
 
-def _count(connection: psycopg.Connection[Row], where: str, values: dict[str, Any]) -> int:
-    row = connection.execute(f"SELECT count(*) FROM {_JOINED} WHERE {where}", values).fetchone()  # noqa: S608 - constants
-    assert row is not None
-    return int(row[0])
+def _listed(where: str, sort: Sort) -> str:
+    return f"SELECT {_ROW} FROM {_JOINED} WHERE {where} ORDER BY {_ORDER[sort]}, u.skill_id LIMIT %(limit)s"  # noqa: S608 - constants
+
+
+def _counted(where: str) -> str:
+    return f"SELECT count(*) FROM {_JOINED} WHERE {where}"  # noqa: S608 - constants
+
+
+def _search(condition: str, order: str, *, whole_view: bool) -> str:
+    """Return the query for the ids of the first matches, the number of all, and whether these may be wrong.
+
+    The view is asked about each match only if it may hide others than those that are marked as deleted.
+    """
+    shown, where = "", f"{condition} AND {_NARROWED} AND {_LEFT}"
+    if whole_view:
+        # The matches first: the planner cannot estimate the view's conditions, and would read each row's words.
+        shown = f"""
+            WITH shown AS MATERIALIZED (
+                SELECT u.skill_id FROM usable_skill AS u
+                WHERE u.skill_id = ANY(ARRAY(SELECT skill_id FROM skill_text AS t WHERE {condition} AND {_NARROWED}))
+                AND (NOT %(modified)s OR u.source <> 'marketplace'))
+        """  # noqa: S608 - constants
+        where = "t.skill_id IN (SELECT skill_id FROM shown)"
+    return f"""
+        {shown}
+        SELECT ARRAY(SELECT t.skill_id FROM skill_text AS t WHERE {where} ORDER BY {order}, t.skill_id LIMIT %(limit)s),
+            total, EXISTS (SELECT FROM skill_due), {_GATE_HIDES}
+        FROM (SELECT count(*) AS total FROM skill_text AS t WHERE {where}) AS counted
+    """  # noqa: S608 - constants
 
 
 def _condition(found: Terms) -> str:

@@ -25,9 +25,9 @@ from atom_saas_sync.store.names import DELETIONS_BY_MESSAGE, EMERGENCY_STOP
 from atom_saas_sync.store.postgresql.batch import STANDING, Batch
 from atom_saas_sync.store.postgresql.counters import Counted, increment_all
 from atom_saas_sync.store.postgresql.database import Database
-from atom_saas_sync.store.postgresql.facts import get_fact, set_fact
+from atom_saas_sync.store.postgresql.facts import ask_fact, get_fact, set_fact
 from atom_saas_sync.store.postgresql.rows import Row
-from atom_saas_sync.store.postgresql.runs import auto_sync_is_off, last_run_started_at
+from atom_saas_sync.store.postgresql.runs import AUTO_SYNC_OFF, last_run_started_at
 from atom_saas_sync.store.postgresql.websocket_switch import PUT_BACK
 from atom_saas_sync.times import format_time
 
@@ -241,8 +241,7 @@ class RealtimeStore:
 
     def last_poll(self) -> datetime | None:
         """Return when the last run of the skills began, however it was started."""
-        with self._database.reading() as connection:
-            return last_run_started_at(connection, "skills")
+        return last_run_started_at(self._database, "skills")
 
 
 class Schedule:
@@ -253,13 +252,11 @@ class Schedule:
 
     def stopped(self) -> bool:
         """Tell whether the emergency stop is on, or the Atom backend has switched scheduled syncs off."""
-        with self._database.reading() as connection:
-            return get_fact(connection, EMERGENCY_STOP) is not None or auto_sync_is_off(connection)
+        return ask_fact(self._database, EMERGENCY_STOP) is not None or bool(self._database.ask(AUTO_SYNC_OFF))
 
     def last_started(self, kind: str) -> datetime | None:
         """Return when the last run of a kind began, however it was started."""
-        with self._database.reading() as connection:
-            return last_run_started_at(connection, kind)
+        return last_run_started_at(self._database, kind)
 
     def plan(self, jobs: Sequence[ScheduledJob], now: datetime) -> None:
         """Replace the stored jobs; an empty sequence if they no longer run."""

@@ -28,7 +28,7 @@ from atom_saas_sync.store.names import (
 from atom_saas_sync.store.postgresql.audit import write_audit
 from atom_saas_sync.store.postgresql.counters import Counted, increment_all, requests_counted
 from atom_saas_sync.store.postgresql.database import Database
-from atom_saas_sync.store.postgresql.facts import drop_fact, get_fact, set_fact
+from atom_saas_sync.store.postgresql.facts import ask_fact, drop_fact, get_fact, set_fact
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.store.postgresql.skill_text import CLEAN_INDEXES
 from atom_saas_sync.times import format_time, parse_time
@@ -154,8 +154,7 @@ class Runs:
 
     def marketplace(self) -> str | None:
         """Return the marketplace of the database; None before anything was stored."""
-        with self._database.reading() as connection:
-            return get_fact(connection, MARKETPLACE)
+        return ask_fact(self._database, MARKETPLACE)
 
     def reached_marketplace(self, now: datetime, skew_seconds: float | None) -> None:
         """Record that the marketplace was reached, and how far its clock is ahead of ours."""
@@ -167,13 +166,11 @@ class Runs:
 
     def scheduling_stopped(self) -> bool:
         """Tell whether the emergency stop is on (`jobs stop`)."""
-        with self._database.reading() as connection:
-            return get_fact(connection, EMERGENCY_STOP) is not None
+        return ask_fact(self._database, EMERGENCY_STOP) is not None
 
     def auto_sync_is_off(self) -> bool:
         """Tell whether the Atom backend has switched scheduled syncs off (`sync_state.auto_sync_enabled`)."""
-        with self._database.reading() as connection:
-            return auto_sync_is_off(connection)
+        return bool(self._database.ask(AUTO_SYNC_OFF))
 
     def stop_scheduling(self, *, actor: str, now: datetime) -> None:
         """Switch the emergency stop on: runs that a timer starts do nothing until `resume_scheduling`."""
@@ -189,7 +186,8 @@ class Runs:
 
     def last_scheduled_success(self, kind: str) -> datetime | None:
         """Return the start of the newest successful run of a kind that a timer of this host started."""
-        return self._moment(
+        return _moment(
+            self._database,
             "SELECT max(started_at) FROM sync_run "
             "WHERE kind = %s AND status = 'success' AND started_by = %s AND host IS NOT DISTINCT FROM %s",
             (kind, TIMER, self._database.host),
@@ -197,20 +195,16 @@ class Runs:
 
     def last_success_of_fleet(self, kind: str) -> datetime | None:
         """Return the start of the newest successful run of a kind, on any host."""
-        return self._moment("SELECT max(started_at) FROM sync_run WHERE kind = %s AND status = 'success'", (kind,))
+        query = "SELECT max(started_at) FROM sync_run WHERE kind = %s AND status = 'success'"
+        return _moment(self._database, query, (kind,))
 
     def run_of_process(self, pid: int, *, since: datetime) -> int | None:
         """Return the run that a process on this host has begun, or None."""
-        with self._database.reading() as connection:
-            row = connection.execute(
-                "SELECT max(id) FROM sync_run WHERE pid = %s AND started_at >= %s AND host IS NOT DISTINCT FROM %s",
-                (pid, since, self._database.host),
-            ).fetchone()
-            return None if row is None or row[0] is None else int(row[0])
-
-    def _moment(self, query: str, values: tuple[Any, ...]) -> datetime | None:
-        with self._database.reading() as connection:
-            return _moment(connection, query, values)
+        ((run_id,),) = self._database.ask(
+            "SELECT max(id) FROM sync_run WHERE pid = %s AND started_at >= %s AND host IS NOT DISTINCT FROM %s",
+            (pid, since, self._database.host),
+        )
+        return None if run_id is None else int(run_id)
 
 
 def read_state(connection: psycopg.Connection[Row]) -> SyncState:
@@ -279,14 +273,9 @@ def mirror_state(connection: psycopg.Connection[Row], now: datetime) -> None:
     )
 
 
-def auto_sync_is_off(connection: psycopg.Connection[Row]) -> bool:
-    """Tell whether the Atom backend has switched scheduled syncs off."""
-    return bool(connection.execute(AUTO_SYNC_OFF).fetchall())
-
-
-def last_run_started_at(connection: psycopg.Connection[Row], kind: str) -> datetime | None:
+def last_run_started_at(database: Database, kind: str) -> datetime | None:
     """Return when the newest run of a kind began."""
-    return _moment(connection, "SELECT max(started_at) FROM sync_run WHERE kind = %s", (kind,))
+    return _moment(database, "SELECT max(started_at) FROM sync_run WHERE kind = %s", (kind,))
 
 
 def _shorten_pending_list(database: Database) -> None:
@@ -329,9 +318,8 @@ def _counted(report: Report[Counts]) -> list[Counted]:
     return counted
 
 
-def _moment(connection: psycopg.Connection[Row], query: str, values: tuple[Any, ...]) -> datetime | None:
-    row = connection.execute(query, values).fetchone()
-    moment: datetime | None = row[0] if row else None
+def _moment(database: Database, query: str, values: tuple[Any, ...]) -> datetime | None:
+    moment: datetime | None = database.ask(query, values)[0][0]
     return moment
 
 

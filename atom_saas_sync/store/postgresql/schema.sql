@@ -86,7 +86,7 @@ CREATE TABLE skill_base (
     admitted_by text
 ) WITH (toast_tuple_target = 128, fillfactor = 80);
 CREATE INDEX idx_skill_base_page ON skill_base (page);
-CREATE INDEX idx_skill_base_touched ON skill_base (skill_id) WHERE data IS NOT NULL;
+CREATE INDEX idx_skill_base_touched ON skill_base (skill_id) WHERE data IS NOT NULL OR deleted_at IS NOT NULL;
 
 -- PostgreSQL's own compression takes three times as much CPU for these texts. Not every server is built with lz4.
 DO $$ BEGIN
@@ -524,33 +524,41 @@ CREATE TRIGGER category_cache_expiry BEFORE INSERT OR UPDATE ON category_cache
 -- A base that ends is remembered among the versions that were seen.
 CREATE FUNCTION skill_base_ended() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
-    INSERT INTO skill_seen AS s (skill_id, content_digest, exec_digest, version, first_seen_at, admitted_at)
-    VALUES (OLD.skill_id, OLD.content_digest, OLD.exec_digest, OLD.version, OLD.admitted_at, OLD.admitted_at)
-    ON CONFLICT (skill_id, content_digest) DO UPDATE SET admitted_at = coalesce(excluded.admitted_at, s.admitted_at);
-    UPDATE skill_seen SET signature = OLD.signature
-    WHERE skill_id = OLD.skill_id AND content_digest = OLD.content_digest AND exec_digest = OLD.exec_digest
-        AND version = OLD.version AND OLD.signature IS NOT NULL;
+    INSERT INTO skill_seen AS s (skill_id, content_digest, exec_digest, version, signature, first_seen_at, admitted_at)
+    SELECT e.skill_id, e.content_digest, e.exec_digest, e.version, e.signature, e.admitted_at, e.admitted_at
+    FROM ended AS e LEFT JOIN skill_base AS b ON b.id = e.id WHERE b.content_digest IS DISTINCT FROM e.content_digest
+    ON CONFLICT (skill_id, content_digest) DO UPDATE SET
+        admitted_at = coalesce(excluded.admitted_at, s.admitted_at),
+        signature = CASE WHEN s.exec_digest = excluded.exec_digest AND s.version = excluded.version
+            THEN coalesce(excluded.signature, s.signature) ELSE s.signature END;
     RETURN NULL;
 END $$;
-CREATE TRIGGER skill_base_replaced AFTER UPDATE OF content_digest ON skill_base FOR EACH ROW
-    WHEN (NEW.content_digest IS DISTINCT FROM OLD.content_digest) EXECUTE FUNCTION skill_base_ended();
-CREATE TRIGGER skill_base_deleted AFTER DELETE ON skill_base FOR EACH ROW EXECUTE FUNCTION skill_base_ended();
+CREATE TRIGGER skill_base_replaced AFTER UPDATE ON skill_base REFERENCING OLD TABLE AS ended
+    FOR EACH STATEMENT EXECUTE FUNCTION skill_base_ended();
+CREATE TRIGGER skill_base_deleted AFTER DELETE ON skill_base REFERENCING OLD TABLE AS ended
+    FOR EACH STATEMENT EXECUTE FUNCTION skill_base_ended();
 
 -- At most 1,000 seen versions of a skill, besides those that somebody has decided about.
 CREATE FUNCTION skill_seen_limited() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    crowded text;
 BEGIN
-    IF (SELECT count(*) FROM skill_seen WHERE skill_id = NEW.skill_id) > 1000 THEN
-        DELETE FROM skill_seen AS s WHERE s.skill_id = NEW.skill_id AND s.content_digest IN (
-            SELECT content_digest FROM skill_seen WHERE skill_id = NEW.skill_id ORDER BY seen_at DESC OFFSET 1000
+    FOR crowded IN
+        SELECT a.skill_id FROM (SELECT DISTINCT skill_id FROM added) AS a
+        WHERE (SELECT count(*) FROM skill_seen AS s WHERE s.skill_id = a.skill_id) > 1000
+    LOOP
+        DELETE FROM skill_seen AS s WHERE s.skill_id = crowded AND s.content_digest IN (
+            SELECT content_digest FROM skill_seen WHERE skill_id = crowded ORDER BY seen_at DESC OFFSET 1000
         ) AND s.content_digest NOT IN (
-            SELECT content_digest FROM gate_decision WHERE skill_id = NEW.skill_id
-            UNION ALL SELECT content_digest FROM gate_pin WHERE skill_id = NEW.skill_id
-            UNION ALL SELECT content_digest FROM skill_offer WHERE skill_id = NEW.skill_id
+            SELECT content_digest FROM gate_decision WHERE skill_id = crowded
+            UNION ALL SELECT content_digest FROM gate_pin WHERE skill_id = crowded
+            UNION ALL SELECT content_digest FROM skill_offer WHERE skill_id = crowded
         );
-    END IF;
+    END LOOP;
     RETURN NULL;
 END $$;
-CREATE TRIGGER skill_seen_limit AFTER INSERT ON skill_seen FOR EACH ROW EXECUTE FUNCTION skill_seen_limited();
+CREATE TRIGGER skill_seen_limit AFTER INSERT ON skill_seen REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION skill_seen_limited();
 
 -- A rating that anybody but a pull writes waits to be sent, as a new version.
 CREATE FUNCTION skill_rating_written() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$

@@ -123,6 +123,7 @@ def settings(address: ServerAddress, busy_timeout_seconds: float) -> dict[str, s
     return {
         "search_path": f'"{address.schema}", pg_temp',
         "TimeZone": "UTC",
+        "jit": "off",  # our queries are short: compiling one takes longer than it runs
         "lock_timeout": f"{max(1, round(busy_timeout_seconds * 1000))}ms",
         "statement_timeout": f"{_STATEMENT_SECONDS}s",
         "idle_in_transaction_session_timeout": f"{_PAUSED_SECONDS}s",

@@ -97,8 +97,13 @@ def write_entries(connection: psycopg.Connection[Row], entries: Sequence[Entry])
 
 def has_same_words(fields: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
     """Tell whether two versions of a skill are found by the same words: only what `write_rest` writes may differ."""
-    # As text: otherwise True would be 1, whose word is another.
-    return all(repr(fields.get(name)) == repr(others.get(name)) for name in SEARCHED)
+    return all(_same(fields.get(name), others.get(name)) for name in SEARCHED)
+
+
+def _same(one: object, other: object) -> bool:
+    if isinstance(one, str) and isinstance(other, str):
+        return one == other
+    return repr(one) == repr(other)  # otherwise True would be 1, whose word is another
 
 
 def write_rest(connection: psycopg.Connection[Row], skills: Mapping[str, Mapping[str, Any]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from trip_counter import Trips, counted
 
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.core.server_address import read_server_address
+from atom_saas_sync.model import SkillFilter
 from atom_saas_sync.store import engine_at
 from atom_saas_sync.usecases.follow_events import EventFollower
 
@@ -63,6 +64,24 @@ def test_a_batch_of_messages_is_applied_in_four_round_trips(machine: Machine, tr
             follower.apply(messages, _NOW)
             (batch,) = trips.transactions(_WRITING)
             assert len(batch) <= _MOST, batch
+
+
+def test_a_search_takes_two_round_trips_and_other_reads_one(machine: Machine, trips: Trips) -> None:
+    sync(machine, trips)
+    with engine_at(read_server_address(trips.url)).open(read_only=True) as store:
+        reading, skill_id = store.reading(_NOW), machine.sandbox.skill_ids()[0]
+        name = machine.sandbox.skill(skill_id)["name"]
+        questions: list[tuple[int, Callable[[], object]]] = [
+            (2, lambda: reading.search(name, SkillFilter(), limit=20)[0]),
+            (1, lambda: reading.search("%%%", SkillFilter())[1] == 0),
+            (1, lambda: reading.list_skills(SkillFilter())),
+            (1, lambda: reading.skill(skill_id)),
+            (1, lambda: store.catalogue(history_versions=2).digests_on_page(1)),
+        ]
+        for most, ask in questions:
+            trips.forget()
+            assert ask()
+            assert len(trips.all()) <= most, trips.all()
 
 
 def test_status_takes_three_round_trips(machine: Machine, trips: Trips) -> None:

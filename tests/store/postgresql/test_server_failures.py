@@ -168,6 +168,7 @@ def test_each_session_is_set_up_and_named(database_url: str) -> None:
         for name, value in {
             "application_name": "atom-sync/sync-skills",
             "TimeZone": "UTC",
+            "jit": "off",
             "search_path": '"atom_sync", pg_temp',
             "lock_timeout": "3s",
             "statement_timeout": "1min",

@@ -10,7 +10,7 @@ from typing import Self
 
 import psycopg
 from psycopg import sql
-from psycopg.abc import Params, Query
+from psycopg.abc import Params
 from psycopg.pq import TransactionStatus
 
 from atom_saas_sync.core.server_address import ServerAddress
@@ -124,7 +124,7 @@ class Connection:
             finally:
                 self._roll_back()
 
-    def ask(self, query: Query, values: Params | None = None) -> list[Row]:
+    def ask(self, query: str, values: Params | None = None) -> list[Row]:
         """Return the rows of one query, which is a snapshot of its own, in one round trip.
 
         Raises DatabaseError for every failure of the server.

@@ -15,7 +15,8 @@ READ = "SELECT name, value FROM fact WHERE name = ANY(%(facts)s)"
 
 def ask_fact(database: Connection, name: str) -> str | None:
     """Return a stored fact, outside of a transaction."""
-    return dict(database.ask(READ, {"facts": [name]})).get(name)
+    rows = database.ask(READ, {"facts": [name]})
+    return rows[0]["value"] if rows else None
 
 
 def set_fact(connection: psycopg.Connection[Row], name: str, value: str, now: datetime) -> None:

@@ -158,8 +158,9 @@ MODELS: tuple[type[Base], ...] = (
 
 def backend(database: Path | str, *, create: bool = True) -> Engine:
     """Return the backend connected to a file or a database on a server. `create_all` creates missing tables."""
+    # Without a pool, no connection outlives its session.
     if isinstance(database, Path):
-        engine = create_engine(f"sqlite:///{database}", connect_args={"timeout": 30})
+        engine = create_engine(f"sqlite:///{database}", connect_args={"timeout": 30}, poolclass=NullPool)
     else:
         engine = create_engine(database.replace("postgresql:", "postgresql+psycopg:", 1), poolclass=NullPool)
     if create:

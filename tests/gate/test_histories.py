@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,6 @@ STEPS = 60
     ("admission", "scope"), [("open", "all"), ("age", "all"), ("age", "executable"), ("review", "all"), ("lock", "all")]
 )
 def test_every_served_version_was_admitted(tmp_path: Path, admission: Any, scope: Any) -> None:
-    world = World(tmp_path, 1, admission=admission, scope=scope, kills=True)
-    for _ in range(STEPS):
-        world.step()
+    with closing(World(tmp_path, 1, admission=admission, scope=scope, kills=True)) as world:
+        for _ in range(STEPS):
+            world.step()

@@ -60,6 +60,7 @@ def test_long_histories_never_serve_what_was_not_admitted(
         stop.set()
         reader.join(timeout=60)
         reader.kill()
+        world.close()
     assert reads > 10
     for skill_id, code in seen:
         codes = {each.fields["code"] for each in world.admissible[skill_id].values()}

@@ -30,6 +30,10 @@ import atom_saas_sync
 
 _FIRST_OTHER_DESCRIPTOR = 3
 _MORE_THAN_ANY_DESCRIPTOR = 256
+_IMPORTED_LATE = (
+    *("encodings.idna", "httpx", "importlib.readers", "rich.console", "rich.table", "sqlite_utils"),
+    *("tenacity", "typer._adapters", "websockets.asyncio.client"),
+)
 _LARGE_PAGE = 1 << 21
 _MADV_COLLAPSE = 25
 
@@ -38,8 +42,11 @@ def _load() -> None:
     for module in pkgutil.walk_packages(atom_saas_sync.__path__, "atom_saas_sync."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    for name in ("httpx", "rich.console", "rich.table", "sqlite_utils", "tenacity", "websockets.asyncio.client"):
+    for name in _IMPORTED_LATE:
         importlib.import_module(name)
+    # These import the rest when they are first used: to convert a number that is given, and to measure a text.
+    importlib.import_module("pydantic").TypeAdapter(int)
+    importlib.import_module("rich.cells").cell_len("日")
     # Half of a short command's time is spent making it from its function's annotations.
     typer_main: Any = importlib.import_module("typer.main")
     typer_main.get_command = functools.cache(typer_main.get_command)

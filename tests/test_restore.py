@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -146,12 +147,14 @@ def test_a_file_that_is_not_a_backup_of_this_database_is_refused(machine: Machin
     shutil.copyfile(backup, elsewhere)
     with closing(sqlite3.connect(elsewhere)) as connection, connection:
         connection.execute("INSERT INTO fact VALUES ('marketplace', 'https://elsewhere.example', '')")
+    os.mkfifo(pipe := machine.directory / "pipe")
     before = machine.database_path.stat()
     for file, message in (
         (foreign, "is not a database of atom-sync"),
         (text, "is damaged, or is not an SQLite database"),
         (damaged, "is damaged"),
         (machine.directory / "nothing.db", "there is no file"),
+        (pipe, "is not a regular file"),
     ):
         with pytest.raises(DatabaseError, match=message):
             read_backup(file)

@@ -106,6 +106,7 @@ def _compare(options: GlobalOptions, file: Path | None, *, as_json: bool, fails:
 
 def read_lock(settings: Settings, file: Path | None) -> tuple[LockFile, str]:
     """Read the lock file, and return it with its name. Raises NotFound, UsageError and ConfigError."""
+    from atom_saas_sync.config.gate import SettingsFiles
     from atom_saas_sync.core.gate.lock_file import parse_lock
 
     path = file or settings.lock_file
@@ -115,9 +116,11 @@ def read_lock(settings: Settings, file: Path | None) -> tuple[LockFile, str]:
     if str(path) != _STREAM and _is_missing(path):
         missing = f"the lock file {name} does not exist"
         hint = f"`atom-sync lock write {name}` writes one of what is served"
-        configured = settings.lock_file is not None and path.absolute() == settings.lock_file.absolute()
-        required = configured and settings.admission == "lock"
+        is_configured = settings.lock_file is not None and path.absolute() == settings.lock_file.absolute()
+        required = is_configured and settings.admission == "lock"
         raise ConfigError(missing, hint=hint) if required else NotFound(missing, hint=hint)
+    if file is None and (configured := SettingsFiles(settings).lock()) is not None:  # does not wait for a pipe's writer
+        return parse_lock(configured[1], name), name
     try:
         text = read_text(path)
     except UsageError as error:  # the same exit code as for text that is not a lock file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
@@ -70,6 +71,8 @@ def test_a_missing_file_is_not_found_unless_the_policy_needs_it(machine: Machine
         lock.write_bytes(unusable or b"")
         file = "folder" if unusable is None else "skills.lock"
         assert machine.command("lock", command, file).returncode == 78, unusable
+    os.mkfifo(machine.directory / "pipe")  # nobody waits for its writer
+    assert machine.command("lock", command, ATOM_SYNC_LOCK_FILE="pipe").returncode == 78
 
 
 def test_a_lock_file_of_another_marketplace_is_said_and_compared(machine: Machine, lock: Any) -> None:

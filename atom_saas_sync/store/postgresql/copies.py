@@ -285,3 +285,5 @@ def _refuse_target(target: Path, *, force: bool) -> None:
         raise UsageError(f"{target} is a directory", hint=f"name a file in it, such as {target / 'atom-sync.dump'}")
     if target.exists() and not force:
         raise UsageError(f"{target} exists", hint="name another file, or pass --force to replace it")
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{target} is not a regular file", hint="name another file")

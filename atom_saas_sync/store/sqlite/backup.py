@@ -48,6 +48,8 @@ def _refuse_target(source: Path, target: Path, *, force: bool) -> None:
         raise UsageError(f"{target} is a directory", hint=f"name a file in it, such as {target / source.name}.bak")
     if is_there(target) and not force:
         raise UsageError(f"{target} exists", hint="name another file, or pass --force to replace it")
+    if is_there(target) and not target.is_file():
+        raise UsageError(f"{target} is not a regular file", hint="name another file")
     # SQLite would use the side files of the replaced database with the copy.
     if any(beside(target, suffix).exists() for suffix in SIDE_FILES):
         raise UsageError(f"{target} is a database in use: it has a -wal or -journal file", hint="name another file")

@@ -78,6 +78,8 @@ def tables_of_others(database: Path) -> list[str]:
 def is_damaged(database: Path) -> bool:
     """Tell whether the file is damaged or not a database. Raises DatabaseError if it cannot be read."""
     with translated_errors(database):
+        if not database.is_file():  # opening a pipe would wait for its writer
+            raise DatabaseError(f"{database} is not a regular file", hint="nothing was changed; name a file")
         try:
             with closing(_connect(database)) as connection:
                 return _problem(connection) is not None

@@ -14,6 +14,7 @@ from watch_thread import JumpingClock
 from atom_saas_sync.core.deletions import MaxDelete
 from atom_saas_sync.core.gate.types import Gate, Policy, Revocation, Revocations
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
+from atom_saas_sync.usecases import follow_events
 from atom_saas_sync.usecases.confirm_messages import confirm_messages
 from atom_saas_sync.usecases.follow_events import EventFollower
 from atom_saas_sync.usecases.watch.background import BackgroundRuns
@@ -59,6 +60,12 @@ def test_a_deletion_announced_only_by_a_message_removes_nothing(machine: Machine
     gone = {"type": "skill_delete", "data": {"skill_id": skill_id}}
     assert hear(machine, REVIEW, gone, {**gone, "data": {"skill_id": "unknown"}}) == [skill_id]
     assert skill_id in machine.cached()
+
+
+def test_only_so_many_skills_wait_for_a_request(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow_events, "_MOST_UNCONFIRMED", 3)
+    assert hear(machine, REVIEW, *map(update, "abcde")) == ["a", "b", "c"]
+    assert machine.sql("SELECT count(*) FROM skill_cache") == [(0,)]
 
 
 def test_changes_out_of_scope_are_served_at_once(machine: Machine, skill_id: str) -> None:

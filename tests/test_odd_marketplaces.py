@@ -392,6 +392,22 @@ def test_pages_of_the_largest_size_fit_into_the_pod(
     assert len(market.requests) < 2 * pages, "the page size that did is known"
 
 
+@pytest.mark.parametrize(("pages", "calls"), [(1, 0), (2, 1)])
+def test_the_memory_of_many_large_pages_is_returned(
+    machine: Machine, market: ScriptedMarketplace, monkeypatch: pytest.MonkeyPatch, pages: int, calls: int
+) -> None:
+    called: list[int] = []
+    monkeypatch.setattr("atom_saas_sync.marketplace.client.return_large_blocks", lambda: called.append(1))
+    market.items = [
+        b'{"skill_id":"large-%d","name":"n","code":"%s"}' % (number, b"x" * 600_000) for number in range(2 * pages)
+    ]
+    assert pull(machine, market, page_size=2).counts.added == 2 * pages
+    assert len(called) == calls
+    market.items[-1] = market.items[-1].replace(b'"n"', b'"m"')
+    assert pull(machine, market, page_size=2).counts.updated == 1
+    assert len(called) == calls, "pages that are known bring little"
+
+
 def test_limits_of_pods_and_units_leave_room_for_it() -> None:
     root = Path(__file__).parent.parent
     manifests = (root / "kubernetes" / "deployment.yaml").read_text(encoding="utf-8")

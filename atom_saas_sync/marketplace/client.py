@@ -17,6 +17,7 @@ from atom_saas_sync.errors import (
     ApiError,
     BadResponse,
 )
+from atom_saas_sync.marketplace.allocation import LARGE, return_large_blocks
 from atom_saas_sync.marketplace.connections import Connections
 from atom_saas_sync.marketplace.dialects import Dialect
 from atom_saas_sync.marketplace.requests import Budget, Clock, Requests
@@ -116,6 +117,8 @@ class MarketplaceClient:
                 ) from error
             raise
         fetched = FetchedPage(None, None) if parsed is None else parsed
+        if page > 1 and etag is None and fetched.size_bytes >= LARGE:  # of a page that is known, little is new
+            return_large_blocks()
         fetched.etag = answer.etag or (etag if answer.not_modified else None)
         return fetched
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from atom_saas_sync.errors import ApiError, BadResponse, MarketplaceError, NoRoom, TokenRefused
 from atom_saas_sync.model import FetchedPage
 
-MAX_BYTES_IN_FLIGHT = 24 * 1024 * 1024
+MAX_BYTES_IN_FLIGHT = 20 * 1024 * 1024
 """For all pages that are being received, wait to be read, or are read. Only a page that is awaited may exceed it."""
 
 BYTES_PER_CONNECTION = 8 * 1024 * 1024

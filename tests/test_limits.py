@@ -53,6 +53,26 @@ def test_there_are_rows() -> None:
     assert len(_rows()) > 20
 
 
+def test_the_bounds_of_memory_are_those_of_the_code_and_add_up() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "PERFORMANCE.md").read_text(encoding="utf-8")
+    table = text.partition("## Memory")[2].partition("\n## ")[0]
+    *rows, total = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("| ")][1:]
+    named = 0
+    for _, bound, *processes in rows:
+        stated = {int(each) for each in processes if each.strip()}
+        found = re.fullmatch(r"(?:(\d+) \S )?`([\w.]+)\.(\w+)`", bound.strip())
+        if found is not None:
+            times, module, name = found.groups()
+            value = getattr(importlib.import_module(f"atom_saas_sync.{module}"), name) * int(times or 1)
+            assert stated == {round(value / (2**10 if name.endswith("_KIB") else 2**20))}, name
+            named += 1
+        elif "measured" not in bound:
+            assert len(stated) == 1
+    assert named > 8
+    sums = [sum(int(row[place]) for row in rows if row[place].strip()) for place in (2, 3, 4)]
+    assert [int(each) for each in total[2:]] == sums
+
+
 def test_sizes_of_what_a_marketplace_lists() -> None:
     assert id_problem("x" * MAX_ID_LENGTH) is None
     assert id_problem("x" * (MAX_ID_LENGTH + 1)) is not None

@@ -203,7 +203,8 @@ def _drop(name: str) -> None:
 
 
 def _url(name: str) -> str:
-    return running_server().replace("/postgres?", f"/{name}?")
+    # A busy machine may take longer than the usual 5 seconds.
+    return running_server().replace("/postgres?", f"/{name}?") + "&connect_timeout=60"
 
 
 @functools.cache

@@ -56,7 +56,8 @@ def test_the_guides_names_can_be_read_and_written(machine: Machine, skill: str) 
     )
     next_id = "9" if isinstance(machine.database, FileDatabase) else "3"  # SQLite's REPLACE makes another row
     assert ratings() == [("1", "ann", 4, 1), ("7", "bob", 3, 0), (next_id, "cat", 1, 0)]
-    machine.sql("INSERT INTO failed_rating_upload (rating_id, error_message, failed_at) VALUES ('7', 'no', '2026')")
+    written = "INSERT INTO failed_rating_upload (rating_id, error_message, failed_at) VALUES ('7', 'no', ?)"
+    machine.sql(written, "2026-02-19T12:00:00Z")
     machine.sql("UPDATE failed_rating_upload SET retry_count = 5")
     assert machine.sql("SELECT rating_id, retry_count, max_retries FROM failed_rating_uploads") == [("7", 5, 5)]
     assert machine.status().ratings_failed == 1

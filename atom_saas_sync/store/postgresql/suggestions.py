@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from atom_saas_sync.core.server_address import ServerAddress
@@ -9,6 +10,7 @@ from atom_saas_sync.errors import AtomSyncError
 from atom_saas_sync.store.postgresql.connection import Connection
 
 _MOST = 200
+_CONNECT_SECONDS = "2"
 _WAIT = "SET LOCAL statement_timeout = '50ms'"
 _ABOVE = "\U0010ffff"
 
@@ -56,8 +58,10 @@ _SOURCES = {
 def suggestions(address: ServerAddress, kind: str, prefix: str) -> list[tuple[str, str]]:
     """Return values of this kind that begin with `prefix`, each with its meaning.
 
-    At most 200, within 50 ms. Empty if there are none, or if the server is slow or cannot be reached.
+    At most 200, within 50 ms of a connection, which must be there within 2 s. Empty if there are none, or if the server
+    is slow or cannot be reached.
     """
+    address = replace(address, options={**address.options, "connect_timeout": _CONNECT_SECONDS})
     values = {"first": prefix, "end": prefix + _ABOVE}
     try:
         with Connection(address, busy_timeout_seconds=1, writes=False) as database, database.reading() as connection:

@@ -11,9 +11,9 @@ import psycopg
 import pytest
 from server_support import opened
 
-from atom_saas_sync.core.server_address import read_server_address
+from atom_saas_sync.core.server_address import ServerAddress, read_server_address
 from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseBusy, DatabaseError
-from atom_saas_sync.store.postgresql import require_driver, session
+from atom_saas_sync.store.postgresql import require_driver, session, suggestions
 from atom_saas_sync.store.postgresql.connection import Connection
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.failures import explained, unconnected
@@ -124,6 +124,19 @@ def test_writers_retry_for_a_while_and_readers_do_not(monkeypatch: pytest.Monkey
     with pytest.raises(DatabaseError, match="refused"):
         session.connect(address, writes=False, patience_seconds=0, sleep=pauses.append)
     assert pauses == []
+
+
+def test_a_completion_waits_for_a_connection_for_a_short_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(address: ServerAddress, **_: object) -> Connection:
+        asked.append(address.options["connect_timeout"])
+        raise DatabaseError("no answer")
+
+    monkeypatch.setattr(suggestions, "Connection", refuse)
+    address = read_server_address("postgresql://db.example/atom?connect_timeout=60")
+    assert suggestions.suggestions(address, "skill", "a") == []
+    assert asked == ["2"]
 
 
 def test_a_writer_waits_for_another_for_a_limited_time(db: Database, database_url: str) -> None:

@@ -458,7 +458,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _has_database(item: pytest.Item) -> bool:
-    if not isinstance(item, pytest.Function):
+    if not isinstance(item, pytest.Function) or "store/sqlite" in item.nodeid:
         return False
     if "postgresql_server" in item.fixturenames:
         return True

@@ -69,6 +69,8 @@ _CONNECTING = (
     ("in recovery mode", _Case(DatabaseBusy, _LOAD, "it is recovering")),
     ("session is read-only", _Case(DatabaseError, _STANDBY, "it is a standby, which only reads")),
     ("hot standby mode", _Case(DatabaseError, _STANDBY, "it is a standby, which only reads")),
+    ("Hot standby mode is disabled", _Case(DatabaseError, _STANDBY, "it is a standby that nobody may read")),
+    ("accepting connections", _Case(DatabaseBusy, _LOAD, "it is not accepting connections yet")),
     ("permission denied for database", _Case(ConfigError, _ACCESS)),
     ("does not exist", _Case(ConfigError, _ACCESS)),
 )

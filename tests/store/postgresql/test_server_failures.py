@@ -40,6 +40,12 @@ def reading(url: str) -> Connection:
         ('root certificate file "/c" does not exist', ConfigError, "does not exist"),
         ("FATAL:  sorry, too many clients already", DatabaseBusy, "no connection left"),
         ("FATAL:  the database system is starting up", DatabaseBusy, "starting up"),
+        ("FATAL:  the database system is not yet accepting connections", DatabaseBusy, "not accepting connections yet"),
+        (
+            "FATAL:  the database system is not accepting connections\nDETAIL:  Hot standby mode is disabled.",
+            DatabaseError,
+            "a standby that nobody may read",
+        ),
         ("timeout expired", DatabaseError, "no answer in time"),
         ("session is read-only", DatabaseError, "standby"),
         ("FATAL:  le mot de passe ne va pas hunter2", DatabaseError, r"le mot de passe ne va pas \*\*\*\*"),

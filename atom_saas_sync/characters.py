@@ -60,3 +60,10 @@ def short_id(skill_id: str) -> str:
 def _escape(character: str) -> str:
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+
+
+def shell_argument(word: str) -> str:
+    """Return a word quoted for a shell; after `--` if it could be taken for an option."""
+    from shlex import quote
+
+    return f"-- {quote(word)}" if word.startswith("-") else quote(word)

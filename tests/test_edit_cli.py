@@ -449,8 +449,11 @@ def test_numbers_are_shown_as_they_are(synced: Machine) -> None:
     assert synced.command("skills", "list", "--limit", "0").returncode == 0
 
 
-def test_suggested_commands_quote_ids(synced: Machine) -> None:
-    odd = "a b;c'd"
+@pytest.mark.parametrize("odd", ["a b;c'd", "--help", "-x y"])
+def test_suggested_commands_quote_ids(synced: Machine, odd: str) -> None:
     assert run_json_from(synced, json.dumps({"skill_id": odd, "name": "Odd"}), "skills", "import", "-")["added"] == 1
-    result = synced.command("skills", "diff", odd, "--from", "7.7.7")
-    assert f"`atom-sync skills log {shlex.quote(odd)}`" in result.stderr
+    result = synced.command("skills", "diff", "--from", "7.7.7", "--", odd)
+    suggested = shlex.split(result.stderr.split("`")[1])
+    assert suggested[:3] == ["atom-sync", "skills", "log"], result.stderr
+    assert "Odd" in synced.command("skills", "show", *suggested[3:]).stdout
+    assert synced.command(*suggested[1:]).returncode == 0

@@ -9,7 +9,7 @@ import typer
 
 from atom_saas_sync.characters import printable
 from atom_saas_sync.cli.config_init import init
-from atom_saas_sync.cli.output import complain, note, print_json, say
+from atom_saas_sync.cli.output import GlobalOptions, complain, note, print_json, say
 from atom_saas_sync.cli.pager import paged
 from atom_saas_sync.cli.tables import Column, print_table
 from atom_saas_sync.errors import ConfigError
@@ -63,6 +63,8 @@ def check(
     if lines["ATOM_SAAS_ENABLED"].value != "false" and lines["ATOM_SAAS_API_TOKEN"].origin == "not set":
         problems = (*problems, f"ATOM_SAAS_API_TOKEN: no token for the marketplace is set; {TOKEN_HINT}")
     problems = (*problems, *_network_problems(lines["ATOM_SAAS_API_URL"].value))
+    if not problems:
+        problems = _gate_problems(ctx.obj)
     right = not problems and not (strict and warnings)
     if as_json:
         print_json({"success": right, "problems": problems, "warnings": warnings})
@@ -85,6 +87,18 @@ def _network_problems(url: str | None) -> list[str]:
         except ConfigError as error:
             problems.append(error.message)
     return problems
+
+
+def _gate_problems(options: GlobalOptions) -> tuple[str, ...]:
+    """Return the problems with the files of admission that a sync would refuse, and with the scanner."""
+    from atom_saas_sync.cli.policy import read_policy
+    from atom_saas_sync.cli.runtime import settings_of
+
+    try:
+        read_policy(settings_of(options))
+    except ConfigError as error:
+        return tuple(error.message.splitlines())
+    return ()
 
 
 def _tell(problems: Sequence[str], warnings: Sequence[str]) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from shlex import quote
 from typing import TYPE_CHECKING, NamedTuple
 
-from atom_saas_sync.characters import printable
+from atom_saas_sync.characters import printable, shell_argument
 from atom_saas_sync.cli.output import GlobalOptions
 from atom_saas_sync.errors import NotFound
 
@@ -65,7 +64,7 @@ def unknown_skill(skill_id: str) -> NotFound:
 
 def not_served(store: Store, skill_id: str) -> NotFound:
     """Return the error for a skill that is not served, with the reason if the gate keeps it out."""
-    shown, named = printable(skill_id), printable(quote(skill_id))
+    shown, named = printable(skill_id), printable(shell_argument(skill_id))
     standing = store.ids().standing(skill_id)
     if standing == "quarantined":
         return NotFound(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from atom_saas_sync.characters import shell_argument
 from atom_saas_sync.cli.output import GlobalOptions, counted, file_name, note, print_json, read_text, say
 from atom_saas_sync.errors import ConfigError, NotFound, UsageError
 
@@ -115,7 +116,7 @@ def read_lock(settings: Settings, file: Path | None) -> tuple[LockFile, str]:
     name = file_name(path)
     if str(path) != _STREAM and _is_missing(path):
         missing = f"the lock file {name} does not exist"
-        hint = f"`atom-sync lock write {name}` writes one of what is served"
+        hint = f"`atom-sync lock write {shell_argument(name)}` writes one of what is served"
         is_configured = settings.lock_file is not None and path.absolute() == settings.lock_file.absolute()
         required = is_configured and settings.admission == "lock"
         raise ConfigError(missing, hint=hint) if required else NotFound(missing, hint=hint)

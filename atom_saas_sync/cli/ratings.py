@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atom_saas_sync.characters import printable
+from atom_saas_sync.characters import printable, shell_argument
 from atom_saas_sync.cli.identify import whole_id, whole_rating_id
 from atom_saas_sync.cli.output import GlobalOptions, age, counted, note, print_json, say
 from atom_saas_sync.cli.pager import paged
@@ -142,7 +141,7 @@ def show(
         if name == "replaced" and value is not None:
             lines.append(
                 f"replaced: {value['rating']} of 5, written here at {value['updated_at']}; "
-                f"`atom-sync ratings restore {rating.id}` puts it back"
+                f"`atom-sync ratings restore {shell_argument(rating.id)}` puts it back"
             )
             if value["comment"]:
                 lines.append(f"replaced comment: {value['comment']}")
@@ -234,7 +233,7 @@ def restore(
     if rating is None:
         raise NotFound(
             f"rating {rating_id}: nothing was replaced, so there is nothing to restore",
-            hint=f"`atom-sync ratings show {rating_id}` shows what it says",
+            hint=f"`atom-sync ratings show {shell_argument(rating_id)}` shows what it says",
         )
     if as_json:
         print_json({"rating": _line(rating)})
@@ -267,7 +266,7 @@ def delete(
             if rating is not None and (rating.state == "sent" or rating.remote_rating_id is not None):
                 raise NotLocal(
                     f"rating {printable(each)} was sent: the marketplace has it; nothing was deleted",
-                    hint=f"`atom-sync ratings add {quote(rating.skill_id)} STARS` changes it",
+                    hint=f"`atom-sync ratings add {shell_argument(rating.skill_id)} STARS` changes it",
                 )
         deleted = ratings.delete(ids, actor=runtime.current_user(), now=clock.now())
     if as_json:

@@ -6,12 +6,11 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atom_saas_sync.characters import printable
+from atom_saas_sync.characters import printable, shell_argument
 from atom_saas_sync.cli.identify import not_served, open_catalogue, whole_id
 from atom_saas_sync.cli.output import GlobalOptions, console, counted, note, print_json
 from atom_saas_sync.cli.pager import paged
@@ -110,7 +109,7 @@ def show(
     else:
         _print_skill(skill, fields, state=version_state(facts))
     if waits:
-        note(f"a newer version waits: `atom-sync updates show {printable(quote(skill_id))}` compares the two")
+        note(f"a newer version waits: `atom-sync updates show {printable(shell_argument(skill_id))}` compares the two")
     if skill.stale:
         note(f"stale: the marketplace last confirmed this skill at {time_text(skill.confirmed_at)}")
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from atom_saas_sync.characters import printable
+from atom_saas_sync.characters import printable, shell_argument
 from atom_saas_sync.cli.output import age, say
 from atom_saas_sync.core.canonical import decode_object
 from atom_saas_sync.core.gate.digests import digest_text
@@ -52,12 +52,10 @@ def print_update(out: Console, shown: ShownUpdate, *, ways: bool) -> None:
     _print_capabilities(out, update)
     _print_changes(out, shown, changes)
     if ways:
-        from shlex import quote
-
         target = f"{printable(update.skill_id)}@{update.offered_digest.hex()[:12]}"
         out.print()
-        say(f"  atom-sync updates approve {quote(target)}")
-        say(f"  atom-sync updates reject {quote(target)}")
+        say(f"  atom-sync updates approve {shell_argument(target)}")
+        say(f"  atom-sync updates reject {shell_argument(target)}")
 
 
 def _grid(rows: Iterator[tuple[str, Text]]) -> Table:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from shlex import quote
 
-from atom_saas_sync.characters import printable
+from atom_saas_sync.characters import printable, shell_argument
 from atom_saas_sync.core.marketplace import marketplace_of
 from atom_saas_sync.model import TRIPPING_REASONS, Health, HealthIssue, PastRun, Status, TrustState, WebSocketState
 from atom_saas_sync.times import time_text
@@ -275,7 +274,7 @@ def _notices_of_edits(status: Status) -> tuple[tuple[bool, str, str, str], ...]:
             status.edits_deleted > 0,
             "edits_deleted",
             f"local edits that another program deleted: {status.edits_deleted:,}",
-            f"`atom-sync skills log {printable(quote(status.deleted_edit or 'ID'))}` keeps the text",
+            f"`atom-sync skills log {printable(shell_argument(status.deleted_edit or 'ID'))}` keeps the text",
         ),
     )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from shlex import quote
 
+from atom_saas_sync.characters import shell_argument
 from atom_saas_sync.errors import Ambiguous, NotFound
 from atom_saas_sync.model import PublishedVersion
 
@@ -30,7 +30,7 @@ def choose_version(skill_id: str, versions: Sequence[PublishedVersion], wanted: 
             f"{skill_id!r} has no base: the marketplace does not have it"
             if wanted == "base"
             else f"{skill_id!r} has no version {wanted!r}",
-            hint=f"`atom-sync skills log {quote(skill_id)}` lists them",
+            hint=f"`atom-sync skills log {shell_argument(skill_id)}` lists them",
         )
     return found[0]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from atom_saas_sync.characters import shell_argument
 from atom_saas_sync.core.canonical import (
     DESCRIPTIVE_FIELDS,
     PACKAGE_FIELDS,
@@ -258,7 +258,7 @@ def _refuse_to_delete(known: Mapping[str, SkillState], skill_ids: Sequence[str])
         if each.base is not None:
             raise NotLocal(
                 f"{skill_id!r} belongs to the marketplace, and the next sync would bring it back; nothing was removed",
-                hint=f"`atom-sync skills revert {quote(skill_id)}` drops the local edit"
+                hint=f"`atom-sync skills revert {shell_argument(skill_id)}` drops the local edit"
                 if is_edited(each)
                 else "only the marketplace can delete it; `atom-sync cache purge --all` empties the cache until the "
                 "next sync",
@@ -285,7 +285,7 @@ def _reverted(known: SkillState | None, skill_id: str) -> Admitted | None:
     if base is None:
         raise UsageError(
             f"{skill_id!r} exists only here: there is no marketplace version to revert to",
-            hint=f"`atom-sync skills delete {quote(skill_id)}` removes it",
+            hint=f"`atom-sync skills delete {shell_argument(skill_id)}` removes it",
         )
     if known.local_text == base.text:
         return None

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from shlex import quote
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
+from atom_saas_sync.characters import shell_argument
 from atom_saas_sync.core.canonical import decode_object, stored_version, version_from_fields
 from atom_saas_sync.core.comparison import Side, combine, compare, contested
 from atom_saas_sync.core.documents import read_one
@@ -238,7 +238,7 @@ def _refuse_undo(logged: LoggedConflict, known: SkillState) -> None:
     if now is None or then is None or now.content_digest != then.content_digest:
         raise UsageError(
             f"{logged.skill_id!r} was changed here since conflict {logged.id} was resolved; undoing it would lose that",
-            hint=f"`atom-sync skills diff {quote(logged.skill_id)}` shows it; "
+            hint=f"`atom-sync skills diff {shell_argument(logged.skill_id)}` shows it; "
             f"`atom-sync conflicts show {logged.id} --json` has all versions of that time",
         )
 

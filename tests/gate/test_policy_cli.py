@@ -101,3 +101,14 @@ def test_explain_judges_with_the_last_valid_revocations_and_says_that_the_file_i
     result = machine.command("policy", "explain", skill_id, ATOM_SYNC_REVOCATIONS_FILE="revoked.json")
     assert result.returncode == 0
     assert "no list `revocations`" in result.stderr
+
+
+@pytest.mark.parametrize("variable", ["ATOM_SYNC_POLICY_FILE", "ATOM_SYNC_REVOCATIONS_FILE"])
+def test_config_check_finds_what_a_sync_would_refuse(machine: Machine, variable: str) -> None:
+    broken = {variable: str(machine.directory)}
+    assert machine.command("sync", "skills", **broken).returncode == 78
+    checked = machine.command("config", "check", "--json", **broken)
+    assert checked.returncode == 78
+    document = json.loads(checked.stdout)
+    assert not document["success"] and len(document["problems"]) == 1
+    assert document["problems"][0].startswith(f"{variable}: {machine.directory}: ")

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from shlex import quote
 
-from atom_saas_sync.characters import short_id
+from atom_saas_sync.characters import shell_argument, short_id
 from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.model.upkeep import CheckFinding
 from atom_saas_sync.store import findings
@@ -181,8 +181,8 @@ def _check_texts(connection: sqlite3.Connection) -> Iterator[CheckFinding]:
                 yield CheckFinding(
                     "text",
                     f"{table}.{column} of the skill {short_id(str(skill_id))!r} is {problem}: another program wrote it",
-                    f"`atom-sync skills revert {quote(str(skill_id))}` restores the marketplace's text; a sync that "
-                    "meets the skill stores it as text",
+                    f"`atom-sync skills revert {shell_argument(str(skill_id))}` restores the marketplace's text; "
+                    "a sync that meets the skill stores it as text",
                 )
 
 

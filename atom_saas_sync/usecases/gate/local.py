@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from shlex import quote
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from atom_saas_sync.characters import shell_argument
 from atom_saas_sync.core.gate.types import Gate
 from atom_saas_sync.core.plan.offered import ban_on, plan_quarantine
 from atom_saas_sync.core.plan.sides import Sides, base_of
@@ -60,7 +60,7 @@ def refuse_banned(batch: EditBatch, known: Mapping[str, SkillState], actions: Se
         if quarantined is not None and quarantined.reason == "quarantined":
             raise NotAdmitted(
                 f"{each.skill_id!r} is in quarantine; nothing was changed",
-                hint=f"`atom-sync quarantine release {quote(each.skill_id)}` puts it back as it was",
+                hint=f"`atom-sync quarantine release {shell_argument(each.skill_id)}` puts it back as it was",
             )
         banned = ban_on(gate, Sides(each)) if gate.revocations.entries else None
         if banned is not None:

@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from atom_saas_sync.errors import AtomSyncError, Locked
+from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseError, Locked
 
 STARTED_BY = "admin API"
 _POLL_SECONDS = 0.05
 _BEGIN_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _NICENESS = 10
+_FAILURES: tuple[type[AtomSyncError], ...] = (ConfigError, DatabaseError)
 
 
 class Jobs:
@@ -46,7 +47,7 @@ class Jobs:
     def start(self, kind: str) -> int:
         """Start a sync of `skills` or `ratings`; return the id of its run as soon as it has started.
 
-        Raises Locked if one is already running, and AtomSyncError if it did not start.
+        Raises Locked if one is already running, and another AtomSyncError if it did not start.
         """
         since = self._now() - timedelta(seconds=1)
         with self._lock:
@@ -88,6 +89,7 @@ class Jobs:
             if ended == Locked.exit_code:
                 raise Locked(f"a {kind} sync is already running, or no request is available now")
             if ended is not None:
-                raise AtomSyncError(f"the {kind} sync did not start: exit code {ended}", hint="its log says why")
+                failed = next((each for each in _FAILURES if each.exit_code == ended), AtomSyncError)
+                raise failed(f"the {kind} sync did not start: exit code {ended}", hint="its log says why")
             time.sleep(_POLL_SECONDS)
         raise AtomSyncError(f"the {kind} sync did not start within {_BEGIN_SECONDS:.0f} s", hint="its log says why")

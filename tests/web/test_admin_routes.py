@@ -270,7 +270,7 @@ def test_unknown_resources_are_404_and_limits_are_checked(unchanged: Served) -> 
 
 
 def test_a_busy_database_is_503(machine: Machine, server: Served) -> None:
-    routes = [("DELETE", "jobs"), ("POST", "jobs"), ("DELETE", "cache/expired")]
+    routes = [("DELETE", "jobs"), ("POST", "jobs"), ("DELETE", "cache/expired"), ("POST", "skills")]
     with machine.database.writing(), ThreadPoolExecutor(len(routes)) as threads:
         answers = list(threads.map(lambda route: server.admin(*route), routes))
     for (method, route), answer in zip(routes, answers, strict=True):

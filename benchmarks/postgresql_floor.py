@@ -27,8 +27,8 @@ TABLES = """
     CREATE TABLE base (skill_id text COLLATE "C" PRIMARY KEY, digest bytea NOT NULL, page bigint);
     CREATE TABLE entry (skill_id text COLLATE "C" PRIMARY KEY, name text, version text, category text,
         head tsvector NOT NULL, words tsvector NOT NULL);
-    ALTER TABLE skill ALTER data SET STORAGE EXTERNAL;
-    ALTER TABLE entry ALTER head SET STORAGE PLAIN;
+    ALTER TABLE skill ALTER data SET STORAGE EXTERNAL, ALTER skill_id SET STORAGE PLAIN;
+    ALTER TABLE entry ALTER head SET STORAGE MAIN, ALTER skill_id SET STORAGE PLAIN, ALTER name SET STORAGE MAIN;
     ALTER TABLE entry ALTER words SET STORAGE EXTERNAL;
     CREATE INDEX ON skill (expires_at);
     CREATE INDEX ON skill (updated_at);

@@ -28,6 +28,7 @@ _WAIT_SECONDS = 0.025
 # Above this number of matches, the words are too common for ranking to be worth its cost.
 _MOST_RANKED = 2000
 _MOST_TERMS = 32
+_FEW = 1000
 
 _ROW = """
     u.skill_id, u.skill_data, u.source, u.confirmed_at,
@@ -104,6 +105,9 @@ class Reading:
                 if whole_view or not gate_hides:
                     break
             if ids:
+                if len(ids) <= _FEW:
+                    # Without statistics, the planner would read all bases for a few skills.
+                    connection.execute("SET LOCAL enable_hashjoin = off")
                 rows = connection.execute(_FETCH, {**values, "ids": ids})
         return rows.fetchall() if rows else [], total, is_due
 

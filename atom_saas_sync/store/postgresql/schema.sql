@@ -89,6 +89,12 @@ CREATE TABLE skill_base (
 CREATE INDEX idx_skill_base_page ON skill_base (page);
 CREATE INDEX idx_skill_base_touched ON skill_base (skill_id) WHERE data IS NOT NULL OR deleted_at IS NOT NULL;
 
+-- Only texts are kept apart from the rows: a key that is elsewhere would be fetched for each comparison.
+ALTER TABLE skill_cache ALTER skill_id SET STORAGE PLAIN, ALTER tenant_id SET STORAGE MAIN;
+ALTER TABLE skill_base ALTER skill_id SET STORAGE PLAIN, ALTER wire_digest SET STORAGE MAIN,
+    ALTER content_digest SET STORAGE MAIN, ALTER exec_digest SET STORAGE MAIN, ALTER version SET STORAGE MAIN,
+    ALTER signature SET STORAGE MAIN, ALTER admitted_by SET STORAGE MAIN;
+
 -- PostgreSQL's own compression takes three times as much CPU for these texts. Not every server is built with lz4.
 DO $$ BEGIN
     ALTER TABLE skill_cache ALTER skill_data SET COMPRESSION lz4;
@@ -123,8 +129,10 @@ CREATE TABLE skill_text (
     sent_moment double precision,
     head tsvector NOT NULL,
     words tsvector NOT NULL
-) WITH (toast_tuple_target = 128, fillfactor = 80);
-ALTER TABLE skill_text ALTER head SET STORAGE PLAIN, ALTER words SET STORAGE EXTERNAL;
+) WITH (fillfactor = 80);
+ALTER TABLE skill_text ALTER skill_id SET STORAGE PLAIN, ALTER name SET STORAGE MAIN, ALTER version SET STORAGE MAIN,
+    ALTER category SET STORAGE MAIN, ALTER name_key SET STORAGE MAIN, ALTER category_key SET STORAGE MAIN,
+    ALTER tag_keys SET STORAGE MAIN, ALTER head SET STORAGE MAIN, ALTER words SET STORAGE EXTERNAL;
 CREATE INDEX idx_skill_text_head ON skill_text USING gin (head);
 CREATE INDEX idx_skill_text_words ON skill_text USING gin (words);
 -- What others wrote and nobody has read out yet; the next search or write of ours does it.

@@ -84,6 +84,14 @@ def test_a_text_of_a_megabyte_is_found_by_its_name(store: Rooms) -> None:
     assert store.reading().search("1000", SkillFilter())[1] == 1
 
 
+def test_a_long_description_and_a_long_name_are_found(store: Rooms) -> None:
+    """PostgreSQL keeps them in the row, which has room for some thousand bytes."""
+    many = " ".join(f"word{number}" for number in range(5000))
+    store.show(skill("description", name="Short", description=many), skill("name", name=f"Long {many}"))
+    assert store.reading().search("word4999 word1", SkillFilter())[1] == 2
+    assert [each.skill_id for each in store.reading().search("long word7", SkillFilter())[0]] == ["name"]
+
+
 def test_lists_sort_by_what_values_mean(store: Rooms) -> None:
     skills: dict[str, dict[str, Any]] = {
         "a": {"name": "ÉCLAIR", "updated_at": "2026-01-01T23:00:00-05:00", "average_rating": 4.5},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from hashlib import sha256
 
 import psycopg
 import pytest
@@ -38,6 +39,25 @@ def test_texts_are_not_compressed_by_the_slow_method(postgresql_url: str) -> Non
             "WHERE (attrelid, attname) IN (('skill_cache'::regclass, 'skill_data'), ('skill_base'::regclass, 'data'))"
         ).fetchall()
     assert set(found) in ({("x", "l")}, {("e", "")}), "lz4 if the server has it, else no compression"
+
+
+def test_no_key_is_kept_apart_from_its_row(db: Database) -> None:
+    key = sha256(b"key").hexdigest()  # which cannot be compressed
+    values = {"key": key, "text": "".join(map(chr, range(300, 6000)))}
+    with db.transaction(bulk=True) as connection:
+        connection.execute("INSERT INTO skill_cache (skill_id, skill_data) VALUES (%(key)s, %(text)s)", values)
+        connection.execute(
+            "INSERT INTO skill_text (skill_id, name, head, words) VALUES (%(key)s, %(key)s, '', "
+            "array_to_tsvector(array(SELECT 'word' || n FROM generate_series(1, 500) AS n)))",
+            values,
+        )
+        for table in ("skill_cache", "skill_text"):
+            toast = connection.execute(
+                "SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = %s::regclass", (table,)
+            )
+            (name,) = toast.fetchone() or ("",)
+            apart = connection.execute(f"SELECT count(DISTINCT chunk_id) FROM {name}".encode()).fetchone()
+            assert apart == (1,), f"only the text of {table} is elsewhere"
 
 
 def test_many_hosts_may_make_it_at_the_same_moment(postgresql_url: str) -> None:

@@ -292,7 +292,7 @@ def test_a_malformed_redirect_causes_no_traceback_in_sync_or_doctor(
 # Validators
 
 
-@pytest.mark.parametrize("etag", ['"' + "a" * 60_000 + '"', '"' + "a" * 1_023 + '"', '"\u00e9"'])
+@pytest.mark.parametrize("etag", ['"' + "a" * 60_000 + '"', '"' + "a" * 1_023 + '"', '"\u00e9"', "*", '"a" , *'])
 def test_an_etag_that_cannot_be_sent_back_is_ignored(machine: Machine, market: ScriptedMarket, etag: str) -> None:
     market.on(LIST, answer(PAGE, ETag=etag))
     with machine.client(url=market.url) as (client, _):

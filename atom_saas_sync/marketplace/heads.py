@@ -47,8 +47,10 @@ def redirect_target(url: httpx.URL, headers: Mapping[str, str]) -> httpx.URL | N
 
 
 def usable_etag(etag: str | None) -> str | None:
-    """Return a validator that can be sent back; servers would refuse requests with a very long one."""
-    return etag if etag and len(etag) <= LARGEST_ETAG and etag.isascii() and etag.isprintable() else None
+    """Return a validator that can be sent back. Servers refuse requests with a very long one; * matches any version."""
+    if not etag or len(etag) > LARGEST_ETAG or not etag.isascii() or not etag.isprintable():
+        return None
+    return None if "*" in map(str.strip, etag.split(",")) else etag
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:

@@ -417,6 +417,38 @@ def test_certificates_that_cannot_be_read_are_a_failure_among_others(machine: Ma
     assert len(attempts) == 2
 
 
+class Flood:
+    """A connection with a frame ready at any time, up to 20,000; `heard` is called with the first."""
+
+    def __init__(self, heard: Callable[[], object]) -> None:
+        self.frames = 0
+        self._heard = heard
+
+    async def receive(self) -> str:
+        self.frames += 1
+        if self.frames == 1:
+            self._heard()
+        elif self.frames > 20_000:
+            await asyncio.Event().wait()
+        return '{"type":"pong"}'
+
+    async def send(self, text: str) -> None: ...
+    async def close(self, reason: str = "") -> None: ...
+    def abort(self) -> None: ...
+
+
+def test_a_flood_of_tiny_frames_does_not_delay_the_end(machine: Machine) -> None:
+    flood = Flood(lambda: asyncio.get_running_loop().call_soon(running.service.stop))
+
+    async def connect(_on_frame: Callable[[], None]) -> Connection:
+        return flood
+
+    with watch_in_thread(machine, JumpingClock(), connect=connect) as running:
+        running.thread.join(PATIENCE)
+    assert running.bug is None
+    assert 0 < flood.frames < 10_000
+
+
 # Bugs, injected: they are logged and counted, and the service goes on
 
 

@@ -20,6 +20,7 @@ from atom_saas_sync.usecases.watch.edges import Clock, Connection
 from atom_saas_sync.usecases.watch.inbox import Inbox
 from atom_saas_sync.usecases.watch.reporting import ConnectionReport
 
+_FRAMES_IN_A_ROW = 100
 _CLOCK_SECONDS = 1.0  # the clock jumps after a suspend
 
 log = logging.getLogger(__name__)
@@ -193,7 +194,10 @@ class ConnectionKeeper:
         log.info("connected to %s", self._report.shown_url)
         self._carry_out(machine.opened(clock.monotonic()))
         while True:
-            await self._inbox.take(await link.receive())
+            # While frames are queued, neither of the two lets the event loop do anything else.
+            for _ in range(_FRAMES_IN_A_ROW):
+                await self._inbox.take(await link.receive())
+            await asyncio.sleep(0)
 
     def _note_bug(self, task: asyncio.Task[None]) -> None:
         """End the service if handling the end of a connection failed: without a connection it would hang."""

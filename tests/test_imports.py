@@ -86,7 +86,12 @@ def test_a_sync_imports_neither_migrations_nor_what_judges_while_there_is_nothin
     }
     # Nor what plans and writes, if nothing is new.
     modules = set(modules_after(tmp_path, "sync", "skills", "--json", **NO_LIMITS, **marketplace)["all"])
-    assert not modules & {"atom_saas_sync.core.plan", "atom_saas_sync.store.sqlite.effects"}
+    assert not modules & {
+        "atom_saas_sync.core.plan",
+        "atom_saas_sync.store.sqlite.effects",
+        "atom_saas_sync.store.sqlite.gate.tables",
+        "atom_saas_sync.store.sqlite.history",
+    }
 
 
 def test_a_group_makes_and_imports_only_the_command_that_was_typed(tmp_path: Path) -> None:

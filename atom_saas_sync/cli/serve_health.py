@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import sys
@@ -18,6 +19,10 @@ from atom_saas_sync.errors import DatabaseError
 
 if TYPE_CHECKING:
     from atom_saas_sync.config import Settings
+
+_OBJECTS_BEFORE_COLLECTION = 700
+"""As Python's default: each request leaves some cyclic garbage, and with the limit of short commands (main.py) the
+process would grow for thousands of scrapes."""
 
 
 def serve_health(
@@ -60,8 +65,11 @@ def serve_health(
         address = listener.getsockname()
         shown = f"[{address[0]}]" if ":" in address[0] else address[0]
         logging.getLogger(__name__).info("serving on http://%s:%d; stop with Ctrl+C", shown, address[1])
+        app = create_app(settings, jobs, now)
+        gc.freeze()
+        gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
         try:
-            serve(create_app(settings, jobs, now), listener)
+            serve(app, listener)
         finally:
             jobs.stop()
 

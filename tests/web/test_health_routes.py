@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -273,3 +275,15 @@ def test_a_port_in_use_is_reported_in_one_line(machine: Machine, server: Served)
 def test_it_listens_on_loopback_by_default(server: Served) -> None:
     assert server.client.base_url.host == "127.0.0.1"
     assert os.environ.get("ATOM_SYNC_HOST") is None
+
+
+def test_garbage_is_collected_as_often_as_usual(tmp_path: Path) -> None:
+    """Each request leaves a little; with the limit of commands that soon end, thousands of scrapes would add up."""
+    code = (
+        "import gc, sys\nfrom atom_saas_sync.web import server\nfrom atom_saas_sync.__main__ import start\n"
+        "server.serve = lambda *_: print(gc.get_threshold()[0])\n"
+        "sys.argv = ['atom-sync', 'serve-health', '--port', '0']\nstart()"
+    )
+    environment = {"ATOM_SAAS_DATABASE_URL": str(tmp_path / "atom.db")}
+    command = [sys.executable, "-c", code]
+    assert subprocess.check_output(command, env=environment, cwd=tmp_path, text=True, timeout=60) == "700\n"

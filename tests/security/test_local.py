@@ -25,7 +25,7 @@ def test_a_sync_of_the_admin_api_runs_nothing_from_the_working_directory(machine
     (machine.directory / "token").chmod(0o600)
     own = {"ATOM_SAAS_API_TOKEN": "", "ATOM_SAAS_API_TOKEN_FILE": "token", "ATOM_SAAS_DATABASE_URL": "atom.db"}
     with served(machine, ATOM_SYNC_ADMIN_TOKEN=ADMIN_TOKEN, **own) as server:
-        for name in ("typer.py", "runpy.py", "httpx.py"):
+        for name in ("typer.py", "runpy.py", "httpx.py", "atom_saas_sync.py"):
             (machine.directory / name).write_text(_LOOT.format(loot=str(loot)), encoding="utf-8")
         (machine.directory / ".env").write_text("ATOM_SAAS_CONFLICT_STRATEGY=nonsense\n", encoding="utf-8")
         assert server.admin("POST", "skills").status_code == 202

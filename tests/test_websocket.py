@@ -72,6 +72,7 @@ def test_an_address_that_swallows_connections_does_not_keep_watch_from_the_next(
 
         asyncio.run(connect())
     assert sandbox.counters()["ws_connections"] == 1
+    assert sandbox.wait_for(lambda: sandbox.counters()["ws_open"] == 0), "the next test counts what is still open"
 
 
 def test_a_connection_that_is_cancelled_at_any_moment_is_closed(sandbox: Sandbox) -> None:

@@ -374,6 +374,7 @@ def test_lines_outside_a_run_have_no_run_id() -> None:
 
 
 def test_log_lines_of_prefetching_threads_name_the_run(machine: Machine) -> None:
+    machine.database.prepare()  # a server's tables are made before the run begins, and that is logged
     machine.sandbox.fault("error", endpoint="list", status=503, times=1)
     result = machine.command("--log-format", "json", "sync", "skills", "--json", "-v")
     run_id = json.loads(result.stdout)["run_id"]

@@ -177,7 +177,7 @@ READS: dict[str, Act] = {
     "StoredRatings.count_pending": lambda s: s.ratings.count_pending(),
     "StoredRatings.can_update": lambda s: s.ratings.can_update(HERE),
     "StoredRatings.least_recently_checked": lambda s: s.ratings.least_recently_checked("ratings/", 9),
-    "StoredRatings.record_deliveriesd_of": lambda s: s.ratings.settled_of("c"),
+    "StoredRatings.settled_of": lambda s: s.ratings.settled_of("c"),
     "UserRatings.is_cached": lambda s: s.own_ratings.is_cached("a"),
     "UserRatings.listed": lambda s: s.own_ratings.listed(),
     "UserRatings.find": lambda s: s.own_ratings.find("1"),

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, settings
 from loaded_command import Forked, run_command, start_command
 from machine_databases import ENGINES, FileDatabase, new_database, running_server
 from postgres_support import url_of_new_schema
+from quick_disk import quick_directory
 from store_rooms import Rooms
 from store_worlds import Databases, Files, Schemas
 
@@ -427,8 +428,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Set the engine before tests are collected."""
+    """Set the engine before tests are collected, and the place of their directories."""
     Machine.engine_name = config.getoption("--engine")
+    if place := quick_directory():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(place))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

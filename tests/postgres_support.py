@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+from quick_disk import quick_directory
+
 # Fast settings for a server with disposable data.
 _SETTINGS = (
     "autovacuum=off",
@@ -77,7 +79,7 @@ def _with_server(directory: Path, otherwise: str) -> Path:
 def server(binary: Path, *settings: str) -> Iterator[str]:
     """Run a server in a new directory and yield the URL of its database; `settings` are additional ones."""
     # Not in the test's own directory: a socket's path is limited to 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp") as name:
+    with tempfile.TemporaryDirectory(prefix="pg", dir=quick_directory() or "/tmp") as name:
         directory = Path(name)
         owner = os.geteuid(), os.getegid()
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root

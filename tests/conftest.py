@@ -40,6 +40,8 @@ from atom_saas_sync.usecases.ports.engine import Engine, Store
 from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
 from atom_saas_sync.usecases.sync_ratings import RatingOptions, RatingSync
 
+# Commands set a larger one (cli/main.py); Python's own is 700.
+_OBJECTS_BEFORE_COLLECTION = 10_000
 _FIXTURES_OF_ALL = {"_restored_logging", "request"}
 
 pytest_plugins = ("server_databases",)
@@ -442,6 +444,7 @@ def pytest_collection() -> Iterator[None]:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
         gc.enable()
 
 

@@ -8,6 +8,7 @@ import re
 import shlex
 import stat
 import subprocess
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -505,16 +506,15 @@ def test_a_scheduled_backup_obeys_the_switches(machine: Machine) -> None:
 
 @pytest.mark.parametrize("place", ["/home/me", "/root", "/tmp/x", "/var/tmp", "/run/user/0"])
 def test_paths_hidden_from_the_units_cause_a_warning(machine: Machine, place: str) -> None:
-    settings = machine.directory / "settings"
-    settings.touch()
     hidden = machine.command("schedule", "systemd", ATOM_SAAS_DATABASE_URL=f"{place}/atom.db")
     assert hidden.returncode == 0
     assert f"services cannot see the database {place}/atom.db" in hidden.stderr
-    seen = machine.command(
-        "--env-file", str(settings), "schedule", "systemd", "--json", ATOM_SAAS_DATABASE_URL="/srv/a.db"
-    )
+    with tempfile.NamedTemporaryFile(dir="/tmp") as settings:  # the tests' own directory may be elsewhere
+        seen = machine.command(
+            "--env-file", settings.name, "schedule", "systemd", "--json", ATOM_SAAS_DATABASE_URL="/srv/a.db"
+        )
     assert "the database" not in seen.stderr
-    assert f"services cannot see the settings {settings}" in seen.stderr
+    assert f"services cannot see the settings {settings.name}" in seen.stderr
     assert json.loads(seen.stdout)["success"]
 
 

@@ -67,7 +67,7 @@ def attacked(machine: Machine) -> Machine:
         "author": HOSTILE,
         "code": f"print('{HOSTILE}')",
         "tags": [HOSTILE, "evil"],
-        f"field {HOSTILE}": HOSTILE,
+        f"field {SHOWN}": HOSTILE,  # U+0000 in a key is refused
     }
     machine.sandbox.put_skill(evil, push=False)
     assert machine.command("sync", "skills").returncode == 0

@@ -244,6 +244,7 @@ def test_a_path_that_does_not_exist_names_the_right_one(server: Served, paths: t
 
 def test_sighup_does_not_end_it(machine: Machine) -> None:
     with served(machine) as server:
+        assert server.get("/health/live").status_code == 200, "it has started"
         for _ in range(3):
             server.send_signal(signal.SIGHUP)
         assert server.get("/health/live").status_code == 200

@@ -230,11 +230,9 @@ def _locked(
 def _changing(db: Connection) -> Iterator[None]:
     lock = f"SELECT pg_advisory_xact_lock({advisory_class(db.schema)}, {advisory_key('migrations')})"
     path = f'SET LOCAL search_path = "{db.schema}", pg_temp'
-    _script(
-        db.connection,
-        f"BEGIN; SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'; SET LOCAL statement_timeout = 0; {path}; {lock}",
-    )
+    begin = f"BEGIN; SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'; SET LOCAL statement_timeout = 0; {path}; {lock}"
     try:
+        _script(db.connection, begin)  # fails after BEGIN while another host has the lock
         yield
         _script(db.connection, "COMMIT")
     except BaseException:

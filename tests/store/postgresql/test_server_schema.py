@@ -14,6 +14,7 @@ from atom_saas_sync.errors import DatabaseError, UsageError
 from atom_saas_sync.store.postgresql import migrations, schema
 from atom_saas_sync.store.postgresql.connection import Connection
 from atom_saas_sync.store.postgresql.database import Database
+from atom_saas_sync.store.postgresql.session import advisory_class, advisory_key
 
 
 def plain(url: str) -> Connection:
@@ -71,6 +72,22 @@ def test_many_hosts_may_make_it_at_the_same_moment(postgresql_url: str) -> None:
     for database in opened_ones:
         assert migrations.pending(database) == []
         database.close()
+
+
+def test_a_host_waits_for_another_that_makes_it_for_long(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrations, "_LOCK_SECONDS", 0.05)
+    with plain(postgresql_url) as other, plain(postgresql_url) as database:
+        lock = f"{advisory_class(other.schema)}, {advisory_key('migrations')}"
+        other.connection.execute(f"SELECT pg_advisory_lock({lock})".encode())
+        waits: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            waits.append(seconds)
+            if len(waits) == 2:
+                other.connection.execute(f"SELECT pg_advisory_unlock({lock})".encode())
+
+        assert migrations.upgrade(database, sleep=sleep).migrations == tuple(migrations.known())
+    assert len(waits) == 2
 
 
 def test_the_tables_are_as_the_check_expects_them(db: Database) -> None:

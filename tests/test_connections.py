@@ -284,7 +284,7 @@ def test_clients_of_one_process_share_their_connections(far: Machine, monkeypatc
         thread.join(PATIENCE)
     assert sorted(found) == sorted(ids)
     assert far.sandbox.counters()["connections_max"] == 2
-    assert len(closed) == 1, "by the last; a server closes idle connections by itself"
+    assert len(closed) == 1, "only the last client closes them; the server also closes idle ones on its own"
     assert far.sandbox.wait_for(lambda: far.sandbox.counters()["connections_open"] == 0)
 
 

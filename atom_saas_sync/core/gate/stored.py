@@ -44,12 +44,14 @@ class GateState(Struct, frozen=True):
     synced: bool
 
 
-class ServedSkill(Struct, frozen=True):
+class ServedSkill(Struct, frozen=True, gc=False):
     """A cached skill to verify; texts are the stored bytes.
 
     `base_text` is the marketplace's text if stored separately; the digests and `version` are the base's, and without a
     base the skill is local. `is_forged`: the signature is by our key but does not match. `is_waiting`: a newer version
     waits. `is_quarantined`: the cached text is the quarantined one.
+
+    Without `gc`: there is one for each skill, and no value in it can be part of a cycle.
     """
 
     skill_id: str

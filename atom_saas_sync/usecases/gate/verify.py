@@ -18,8 +18,11 @@ if TYPE_CHECKING:  # `skills verify ID` must be as fast as `status`
     from atom_saas_sync.usecases.ports.verifying import ServedSnapshot, StoredServing
 
 
-class VerifiedSkill(Struct, frozen=True):
-    """The result for one skill; digests are those of the admitted marketplace version."""
+class VerifiedSkill(Struct, frozen=True, gc=False):
+    """The result for one skill; digests are those of the admitted marketplace version.
+
+    Without `gc`, like `ServedSkill`.
+    """
 
     skill_id: str
     state: State

@@ -70,11 +70,9 @@ class ServedSnapshot:
 
     def served(self, skill_ids: Sequence[str] | None) -> Iterator[ServedSkill]:
         """Yield the cached rows of these skills, or all, in any order."""
-        rows = (
-            self._connection.execute(_ALL)
-            if skill_ids is None
-            else self._connection.execute(_SOME, (json.dumps(skill_ids),))
-        )
+        cursor = self._connection.cursor()
+        cursor.row_factory = None  # plain tuples: wrapping 50,000 rows would take a tenth of the time
+        rows = cursor.execute(_ALL) if skill_ids is None else cursor.execute(_SOME, (json.dumps(skill_ids),))
         for row in rows:
             yield self._skill(*row)
 

@@ -32,21 +32,40 @@ def is_utf8(body: bytes) -> bool:
 def memory_of(text: str) -> int:
     """Return an upper estimate of the memory that JSON takes as text and decoded, in bytes.
 
-    Many small values take thirty times their text; a character like an emoji, even one written as an escape, makes
+    Many small values take fifty times their text; a character like an emoji, even one written as an escape, makes
     the whole string around it four times as large.
     """
-    shape = Shape(0, text.count(","), text.count("[") + text.count("{"), has_exponent=False)
+    containers = text.count("[") + text.count("{")
+    # Each value follows a comma or the beginning of a container.
+    shape = Shape(0, text.count(",") + containers, containers, has_exponent=False)
     return memory_of_shape(text, shape, escaped=True)
 
 
 def memory_of_shape(text: str, shape: Shape, *, escaped: bool) -> int:
-    r"""Estimate the memory of a text of this shape; it contains `\u` only if it may be `escaped`."""
+    r"""Estimate the memory of a text of this shape; it contains `\u` only if it may be `escaped`.
+
+    Braces and quotation marks within strings count too, but never for more than the shape has values.
+    """
     size = getsizeof(text)
     decoded = max(size, _WIDEST * len(text)) if escaped and "\\u" in text else size
-    return size + decoded + _VALUE_BYTES * shape.values + _CONTAINER_BYTES * shape.containers
+    objects, strings = shape.containers, 2 * shape.values  # a key and a value each
+    if shape.values > _FEW_VALUES:  # otherwise it matters less than the time to count them
+        objects, strings = min(objects, text.count("{")), min(strings, text.count('"') // 2)
+    lists = shape.containers - objects
+    return (
+        size
+        + decoded
+        + _LEAF_BYTES * (shape.values - shape.containers)
+        + _LIST_BYTES * lists
+        + _OBJECT_BYTES * objects
+        + _STRING_BYTES * strings
+    )
 
 
-_WIDEST, _VALUE_BYTES, _CONTAINER_BYTES, MESSAGE_BYTES = 4, 32, 100, 1024
+# What the interpreter allocates for each with its place in the container, beside the characters of strings.
+_LEAF_BYTES, _LIST_BYTES, _OBJECT_BYTES, _STRING_BYTES = 40, 96, 200, 56
+_FEW_VALUES = 100
+_WIDEST, MESSAGE_BYTES = 4, 1024
 _CHUNK = 16 * 1024
 TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]', re.DOTALL)
 _MAX_TOKENS = 8_000_000

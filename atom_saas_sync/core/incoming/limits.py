@@ -11,7 +11,7 @@ MAX_PAGE_ITEMS = 1000
 MAX_PAGE_MEMORY = 40 * 1024 * 1024
 """For the changed skills of a page, or another response, decoded. Beyond it, pages are fetched in smaller parts."""
 
-MAX_MESSAGE_MEMORY = 16 * 1024 * 1024
+MAX_MESSAGE_MEMORY = 12 * 1024 * 1024
 """For a decoded message (upper estimate). Larger ones are dropped; polling fetches the same changes."""
 
 MAX_CATEGORIES = 10_000

@@ -12,6 +12,8 @@ import pytest
 from conftest import Machine
 from scripted_support import CATEGORIES, LIST, Answer, ScriptedMarketplace, scripted_marketplace, skill
 
+from atom_saas_sync.core.schedule_files import Schedule, systemd_files
+from atom_saas_sync.core.user_units import user_units
 from atom_saas_sync.model import RunReport
 from atom_saas_sync.times import format_time
 
@@ -370,6 +372,8 @@ def peak(machine: Machine, market: ScriptedMarketplace, **variables: str) -> flo
 
 MOST_OF_A_SYNC = 250
 """In MiB, and the most that a pod or unit needs for a sync."""
+MOST_OF_WATCH = 200
+"""In MiB; tests/test_watch_memory.py measures it."""
 
 LARGE = {
     "letters": '"code":"%s"' % ("x" * 100_000),
@@ -410,8 +414,19 @@ def test_the_memory_of_many_large_pages_is_returned(
 
 def test_limits_of_pods_and_units_leave_room_for_it() -> None:
     root = Path(__file__).parent.parent
-    manifests = (root / "kubernetes" / "deployment.yaml").read_text(encoding="utf-8")
-    units = (root / "systemd" / "atom-sync-skills.service").read_text(encoding="utf-8")
-    limits = re.findall(r"limits: *\{[^}]*memory: *(\d+)Mi", manifests) + re.findall(r"MemoryMax=(\d+)M", units)
-    assert len(limits) > 1
-    assert min(map(int, limits)) > MOST_OF_A_SYNC
+    schedule = Schedule(15, 30)
+    texts = {name: text for name, text in systemd_files(schedule).items() if name.endswith(".service")}
+    texts |= {f"user/{name}": text for name, text in user_units(schedule).items() if name.endswith(".service")}
+    texts |= {f"shipped/{path.name}": path.read_text(encoding="utf-8") for path in root.glob("systemd/*.service")}
+    texts |= {path.name: path.read_text(encoding="utf-8") for path in root.glob("kubernetes/*.yaml")}
+    most = {"purge": 0, "backup": 0, "ratings": 0, "skills": MOST_OF_A_SYNC, "watch": MOST_OF_WATCH}
+    assert len(texts) > 20
+    for name, text in texts.items():
+        if "failed@" in name:  # it only prints a line
+            continue
+        found = re.findall(
+            r"^ *(?:MemoryMax=|limits: *\{memory: *|mem_limit: *)(\d+)M", text, re.MULTILINE | re.IGNORECASE
+        )
+        need = next((bar for kind, bar in most.items() if f"sync-{kind}" in name), MOST_OF_A_SYNC)
+        assert found, name
+        assert min(map(int, found)) > need, name

@@ -36,6 +36,8 @@ RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
 LimitCORE=0
 """.strip()
 
+_MEMORY = "# More than the largest allowed responses can make it use (docs/SECURITY.md).\nMemoryMax={}"
+
 
 def user_units(schedule: Schedule) -> dict[str, str]:
     """Return the units by their names. Paths of `schedule` may begin with %h, the home directory."""
@@ -84,6 +86,7 @@ Nice=10
 TimeoutStartSec={minutes + 2}min
 SuccessExitStatus=4 75 143 SIGTERM
 {_state(schedule)}SyslogIdentifier=atom-sync-{kind}
+{_MEMORY.format("384M")}
 {_HARDENING}
 """
 
@@ -110,6 +113,7 @@ RestartPreventExitStatus=77 78
 SuccessExitStatus=75 143
 RestartForceExitStatus=75
 {_state(schedule)}SyslogIdentifier=atom-sync-watch
+{_MEMORY.format("512M")}
 {_HARDENING}
 
 [Install]

@@ -192,6 +192,9 @@ SECRET_LINES = ["ATOM_SAAS_API_TOKEN=at_saas_secret", "ATOM_SYNC_ADMIN_TOKEN=sec
     [
         ("ATOM_SAAS_ENABLED", 0o600, "line 1: is not NAME=value and was ignored"),
         ("A=b\nexport ATOM_SAAS_ENABLED\n", 0o600, "line 2: is not NAME=value and was ignored"),
+        ("ATOM_SAAS_ENABLED=true\n\0ATOM_SYNC_HISTORY_VERSIONS=3", 0o600, "line 2: the name has control or invisible"),
+        ("ATOM\0_SAAS_ENABLED=true", 0o600, "line 1: the name has control or invisible"),
+        ("\u200bATOM_SAAS_ENABLED=true", 0o600, "line 1: the name has control or invisible"),
         (SECRET_LINES[0], 0o644, "contains a secret and can be read by others; chmod 600 it"),
         (SECRET_LINES[1], 0o640, "contains a secret and can be read by others; chmod 600 it"),
         (SECRET_LINES[0], 0o600, None),

@@ -457,3 +457,16 @@ def test_suggested_commands_quote_ids(synced: Machine, odd: str) -> None:
     assert suggested[:3] == ["atom-sync", "skills", "log"], result.stderr
     assert "Odd" in synced.command("skills", "show", *suggested[3:]).stdout
     assert synced.command(*suggested[1:]).returncode == 0
+
+
+@pytest.mark.sqlite("a text that is nested too deep for a server to hold it as JSON")
+def test_a_stored_text_that_is_nested_too_deep_is_not_edited_by_fields(synced: Machine) -> None:
+    skill_id = next(iter(synced.cached()))
+    synced.sql("UPDATE skill_cache SET skill_data = ? WHERE skill_id = ?", '{"a":' * 101 + "1" + "}" * 101, skill_id)
+    for words in (("--set", "code=x"), ("--code",)):
+        result = synced.command("skills", "edit", skill_id, *words, EDITOR="true")
+        assert result.returncode == 2
+        assert "nested deeper than 100 levels" in result.stderr
+        assert "skill_id" not in result.stderr
+    assert synced.command("skills", "revert", skill_id).returncode == 0
+    assert synced.command("skills", "edit", skill_id, "--set", "code=x").returncode == 0

@@ -60,7 +60,7 @@ def doctor(
 def _examine(options: GlobalOptions) -> list[DoctorFinding]:
     from contextlib import closing
 
-    from atom_saas_sync.cli.runtime import RunClock, name_host, settings_of
+    from atom_saas_sync.cli.runtime import RunClock, name_host, set_up_logging_for, settings_of
     from atom_saas_sync.config import require_agreement
     from atom_saas_sync.core.diagnosis.findings import DoctorSettings
     from atom_saas_sync.core.tokens import expires_at
@@ -69,6 +69,7 @@ def _examine(options: GlobalOptions) -> list[DoctorFinding]:
     from atom_saas_sync.usecases.diagnose import diagnose
 
     settings = settings_of(options)
+    set_up_logging_for(settings, options)
     require_agreement(settings)
     name_host(settings, options)
     token = settings.api_token.reveal() if settings.api_token else ""

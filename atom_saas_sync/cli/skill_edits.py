@@ -182,7 +182,7 @@ def _store_edit(catalogue: EditableCatalogue, skill_id: str, text: str, *, seen:
 
 def _edit_by_hand(catalogue: EditableCatalogue, skill: CachedSkill, *, code: bool, may_ask: bool) -> bool:
     from atom_saas_sync.cli.editor import EditedFile, edited, keeping, pretty
-    from atom_saas_sync.core.canonical import decode_object
+    from atom_saas_sync.core.canonical import decode_object, no_object
     from atom_saas_sync.core.documents import read_one
     from atom_saas_sync.core.suffixes import code_suffix
     from atom_saas_sync.usecases.edit_skills import check_edit, set_fields
@@ -191,7 +191,8 @@ def _edit_by_hand(catalogue: EditableCatalogue, skill: CachedSkill, *, code: boo
         fields = decode_object(skill.text)
         if fields is None:
             raise UsageError(
-                f"{printable(skill.skill_id)!r} is not a JSON object", hint="omit --code to edit all of it"
+                f"the code of the stored text can't be edited alone: {no_object(skill.text)}",
+                hint="omit --code to edit all of it",
             )
         before = fields.get("code")
         before = before if isinstance(before, str) else ""

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
+from atom_saas_sync.characters import without_hidden
 from atom_saas_sync.config.secrets import Secret
 from atom_saas_sync.config.settings import TOKEN_HINT
 from atom_saas_sync.config.values import token
@@ -144,9 +145,12 @@ def read_env_file(path: Path, *, is_found: bool) -> EnvFile:
                 return EnvFile("", {}, [stranger], warnings)
             # Only the parser: a token may contain a dollar sign, and we report unreadable lines ourselves.
             for binding in parse_stream(stream):
+                line = f"{path}, line {binding.original.line}"
                 if binding.error or _is_bare(binding.key, binding.value):
-                    warnings.append(f"{path}, line {binding.original.line}: is not NAME=value and was ignored")
-                if binding.key is not None:
+                    warnings.append(f"{line}: is not NAME=value and was ignored")
+                if binding.key is not None and without_hidden(binding.key) != binding.key:
+                    warnings.append(f"{line}: the name has control or invisible characters; it was ignored")
+                elif binding.key is not None:
                     values[binding.key] = binding.value or ""
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"

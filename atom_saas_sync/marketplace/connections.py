@@ -6,6 +6,7 @@ that gives each operation the remaining time of its exchange.
 
 from __future__ import annotations
 
+import logging
 import re
 import socket
 import ssl
@@ -412,4 +413,29 @@ def _as_httpcore_request(request: httpx.Request) -> httpcore.Request:
     assert isinstance(request.stream, httpx.SyncByteStream), "it is of the synchronous kind"
     return httpcore.Request(
         request.method, _as_httpcore_url(request.url), headers=request.headers.raw, content=request.stream
+    )
+
+
+def log_request(log: logging.Logger, request: httpx.Request, code: str, received: int, seconds: float) -> None:
+    """Log a request at level debug; `code` is the status, or the kind of the error."""
+    if not log.isEnabledFor(logging.DEBUG):
+        return
+    path = request.url.raw_path.decode("ascii")
+    cached = code == "304"
+    log.debug(
+        "%s %s: %s, %d bytes in %.0f ms%s",
+        request.method,
+        path,
+        code,
+        received,
+        seconds * 1000,
+        ", cache hit" if cached else "",
+        extra={
+            "method": request.method,
+            "path": path,
+            "status": code,
+            "bytes": received,
+            "milliseconds": round(seconds * 1000, 1),
+            "cache_hit": cached,
+        },
     )

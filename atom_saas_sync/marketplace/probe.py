@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -10,11 +12,21 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from atom_saas_sync.errors import BadResponse, ConnectionFailed, Interrupted, MarketplaceTimeout, RateLimited
+from atom_saas_sync.errors import (
+    BadResponse,
+    ConnectionFailed,
+    Interrupted,
+    MarketplaceError,
+    MarketplaceTimeout,
+    RateLimited,
+    WebSocketClosed,
+)
 from atom_saas_sync.marketplace.bodies import read_courtesy
-from atom_saas_sync.marketplace.connections import Connections
+from atom_saas_sync.marketplace.connections import Connections, log_request
 from atom_saas_sync.marketplace.dialects import Dialect
 from atom_saas_sync.marketplace.heads import http_date, redirect_target
+
+_log = logging.getLogger(__name__)
 
 _MOST_SECONDS = 10.0
 _HTTP_REQUESTS = 2  # the health route and the list; the WebSocket has a connection of its own
@@ -94,11 +106,15 @@ class Probe:
             assert task is not None, "it runs as one"
             with self._cut_by(lambda _number: loop.call_soon_threadsafe(task.cancel)):
                 link = await open_link(self._ws_url, self._token, on_frame=lambda: None, ca_file=self._ca_file)
+                _log.debug("WebSocket %s: connected", urlsplit(self._ws_url).hostname)
                 link.abort()
 
         self._take_request()
         try:
             asyncio.run(connect())
+        except WebSocketClosed as error:
+            _log.debug("WebSocket %s: %s", urlsplit(self._ws_url).hostname, error.message)
+            raise
         except asyncio.CancelledError:
             raise Interrupted(self._stopped_by) from None
 
@@ -113,17 +129,22 @@ class Probe:
         self._take_request()
         request = httpx.Request("GET", url, headers=headers)
         connections, response = self._opened(), None
+        began, code = time.monotonic(), ""
         try:
             with (
                 self._cut_by(connections.stop),
                 connections.exchange(request, f"GET {urlsplit(url).path}", self._timeout) as response,
             ):
-                if response.has_redirect_location and redirect_target(request.url, response.headers) is None:
-                    raise ConnectionFailed(f"{request.url.host} redirects to an invalid address")
+                code = str(response.status_code)
+                _check_redirect(request, response)
                 read_courtesy(response)  # only so that the connection can be used again
-        except (BadResponse, MarketplaceTimeout):
-            if response is None:
+        except MarketplaceError as error:
+            code = code or error.kind
+            if response is None or not isinstance(error, BadResponse | MarketplaceTimeout):
                 raise
+        finally:
+            received = 0 if response is None else response.num_bytes_downloaded
+            log_request(_log, request, code or "error", received, time.monotonic() - began)
         return response
 
     def _opened(self) -> Connections:
@@ -149,3 +170,8 @@ class Probe:
     def _skew(self, response: httpx.Response) -> float | None:
         theirs = http_date(response.headers.get("date"))
         return None if theirs is None else (theirs - self._now()).total_seconds()
+
+
+def _check_redirect(request: httpx.Request, response: httpx.Response) -> None:
+    if response.has_redirect_location and redirect_target(request.url, response.headers) is None:
+        raise ConnectionFailed(f"{request.url.host} redirects to an invalid address")

@@ -31,7 +31,7 @@ from atom_saas_sync.errors import (
     TooLarge,
 )
 from atom_saas_sync.marketplace.bodies import read_body, read_courtesy
-from atom_saas_sync.marketplace.connections import Connections
+from atom_saas_sync.marketplace.connections import Connections, log_request
 from atom_saas_sync.marketplace.heads import http_date, rate_limit, redirect_target, retry_after, usable_etag
 from atom_saas_sync.marketplace.words import plain
 
@@ -340,7 +340,7 @@ class Requests:
                 raise
         finally:
             self.statistics.count(endpoint, code, received)
-            _log_request(request, code, received, self._clock.monotonic() - started)
+            log_request(log, request, code, received, self._clock.monotonic() - started)
         if response.status_code not in accepted:
             words = plain(error_words(body), self._token) if response.is_error else ""
             try:
@@ -372,30 +372,6 @@ class Requests:
             self._budget.learn(
                 now, limit=declared.limit, remaining=declared.remaining, reset_seconds=declared.reset_seconds
             )
-
-
-def _log_request(request: httpx.Request, code: str, received: int, seconds: float) -> None:
-    if not log.isEnabledFor(logging.DEBUG):
-        return
-    path = request.url.raw_path.decode("ascii")
-    cached = code == "304"
-    log.debug(
-        "%s %s: %s, %d bytes in %.0f ms%s",
-        request.method,
-        path,
-        code,
-        received,
-        seconds * 1000,
-        ", cache hit" if cached else "",
-        extra={
-            "method": request.method,
-            "path": path,
-            "status": code,
-            "bytes": received,
-            "milliseconds": round(seconds * 1000, 1),
-            "cache_hit": cached,
-        },
-    )
 
 
 def _redirect_target(what: str, url: httpx.URL, answer: Answer) -> httpx.URL:

@@ -16,6 +16,7 @@ from atom_saas_sync.core.canonical import (
     VOLATILE_FIELDS,
     decode_object,
     json_text,
+    no_object,
     stored_version,
 )
 from atom_saas_sync.core.incoming.fields import TEXT_FIELDS
@@ -95,10 +96,16 @@ def check_edit(
 def set_fields(text: str, changes: Mapping[str, Any], *, new_fields: bool = False) -> str:
     """Return the skill `text` with these fields, as JSON.
 
-    Raises UsageError for a field that can't be edited here, and unless `new_fields` for one that neither the skill nor
-    the contract has.
+    Raises UsageError if `text` is not a JSON object, for a field that can't be edited here, and unless `new_fields` for
+    one that neither the skill nor the contract has.
     """
-    fields = decode_object(text) or {}
+    fields = decode_object(text)
+    if fields is None:
+        raise UsageError(
+            f"single fields of the stored text can't be edited: {no_object(text)}",
+            hint="nothing was changed; --file replaces the whole text, and `atom-sync skills revert` puts the "
+            "marketplace's back",
+        )
     for name in changes:
         if name in VOLATILE_FIELDS:
             raise UsageError(f"{name} always follows the marketplace: it can't be edited here")

@@ -179,3 +179,12 @@ def test_a_file_of_millions_of_values_is_refused_before_it_is_decoded() -> None:
     ):
         with pytest.raises(UsageError, match="too much memory"):
             list(read_skills(text, "file"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [('{"a":' * 101 + "1" + "}" * 101, "nested deeper than 100 levels"), ("[1]", "not a JSON object")]
+)
+def test_a_stored_text_that_is_no_skill_has_no_fields_to_set(text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says) as caught:
+        set_fields(text, {"code": "x"})
+    assert "skills revert" in (caught.value.hint or "")

@@ -261,7 +261,8 @@ def test_pages_of_the_largest_size_come_one_at_a_time() -> None:
 
 
 def test_with_much_in_memory_a_single_connection_fetches_only_the_next_page() -> None:
-    marketplace = Marketplace(sizes=[BYTES_PER_CONNECTION] * 4)
+    """Also if three pages would fit into what all connections share."""
+    marketplace = Marketplace(sizes=[BYTES_PER_CONNECTION // 2 + 1] * 4)
     with closing(prefetcher(marketplace, 1)) as pages:
         pages.allow(4)
         assert pages.take().number == 1

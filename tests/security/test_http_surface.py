@@ -33,8 +33,8 @@ def server(machine: Machine) -> Iterator[Served]:
 
 
 @contextmanager
-def impatient(machine: Machine, seconds: float = 0.3) -> Iterator[tuple[str, int]]:
-    """Run a server with this timeout for its clients."""
+def impatient(machine: Machine, seconds: float = 0.3, log: list[str] | None = None) -> Iterator[tuple[str, int]]:
+    """Run a server with this timeout for its clients; its log is added to `log` at the end."""
     process = start_command(
         *("serve-health", "--port", "0"),
         environment=machine.environment(ATOM_SYNC_ADMIN_TOKEN=ADMIN_TOKEN),
@@ -46,7 +46,8 @@ def impatient(machine: Machine, seconds: float = 0.3) -> Iterator[tuple[str, int
         while not (found := re.search(r"serving on http://(\S+):(\d+);", line := process.stderr.readline())):
             assert line, "it ended"
         # The log must be read: a server that can't write it blocks.
-        reader = threading.Thread(target=process.stderr.read, daemon=True)
+        lines: list[str] = [] if log is None else log
+        reader = threading.Thread(target=lines.extend, args=(process.stderr,), daemon=True)
         reader.start()
         yield found[1], int(found[2])
         process.terminate()
@@ -145,7 +146,8 @@ def deaf(address: tuple[str, int], path: str) -> socket.socket:
 
 @pytest.mark.parametrize("path", ["/metrics/sync", "/health/sync"])
 def test_a_client_that_reads_nothing_is_disconnected(machine: Machine, path: str) -> None:
-    with impatient(machine) as address, ExitStack() as stack:
+    log: list[str] = []
+    with impatient(machine, log=log) as address, ExitStack() as stack:
         connections = [stack.enter_context(deaf(address, path)) for _ in range(5)]
 
         left = set(connections)
@@ -159,6 +161,7 @@ def test_a_client_that_reads_nothing_is_disconnected(machine: Machine, path: str
             return not left
 
         wait_until(sent_away, 300)  # two thousand responses; on a server, each of them opens a connection
+    assert any("closed a connection of 127.0.0.1: it does not read the response" in line for line in log)
 
 
 def test_a_slow_reader_gets_the_whole_response(machine: Machine) -> None:

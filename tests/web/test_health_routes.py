@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -158,6 +159,10 @@ def test_oversized_requests_are_refused(server: Served) -> None:
     assert server.admin("POST", "resolve", content=chunks).status_code == 413
     assert server.get(f"/health/live?{'x' * 3000}").status_code == 414
     assert server.client.get("/health/live", headers={"X-Large": "x" * 20_000}).status_code == 431
+    # A head that never ends is refused before its time is over.
+    with socket.create_connection((server.client.base_url.host, server.client.base_url.port or 0), 5) as connection:
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nX-Endless: " + b"x" * 40_000)
+        assert connection.recv(1024).startswith(b"HTTP/1.1 400 ")
 
 
 class Page(HTMLParser):

@@ -5,6 +5,7 @@ The figures are exact; a commit that changes one explains why.
 
 from __future__ import annotations
 
+import gc
 import json
 import sqlite3
 from collections import Counter
@@ -19,7 +20,8 @@ from conftest import Machine
 
 from atom_saas_sync.core import canonical
 from atom_saas_sync.core.incoming import messages, skills
-from atom_saas_sync.model import SkillState
+from atom_saas_sync.model import SkillState, SkillVersion
+from atom_saas_sync.model.effects import WriteServed
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.store.sqlite import index_entries, search_index
 from atom_saas_sync.usecases import read_pages
@@ -144,6 +146,25 @@ def test_a_first_sync_does_each_thing_once(stocked: Machine, work: Work) -> None
         "INSERT category_cache": categories,
         "UPDATE category_cache": categories,  # their expiry
     }
+
+
+def test_skills_that_are_written_are_let_go_before_the_index_takes_their_words(
+    stocked: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next page is decoded meanwhile: the texts of both, and what the index gathers, were the peak of a sync."""
+    held: list[int] = []
+
+    class Looking(sqlite3.Connection):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            if sql.split()[:3] == ["INSERT", "INTO", "skill_fts"]:
+                held.append(sum(isinstance(each, SkillVersion | WriteServed) for each in gc.get_objects()))
+            return super().execute(sql, *parameters)
+
+    real_connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: real_connect(*a, **{"factory": Looking, **k}))
+    assert stocked.pull(page_size=SKILLS).counts.added == SKILLS
+    assert held
+    assert set(held) == {0}
 
 
 def test_a_sync_without_changes_only_asks_and_confirms(stocked: Machine, work: Work) -> None:

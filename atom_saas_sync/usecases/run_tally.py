@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from atom_saas_sync.characters import short_id
 from atom_saas_sync.core.gate.verdicts import verdicts_of
@@ -19,7 +22,8 @@ from atom_saas_sync.model import (
     RunStatus,
     WalkProof,
 )
-from atom_saas_sync.model.effects import LogConflict, NoteRepublished
+from atom_saas_sync.model.conflicts import ConflictEntry
+from atom_saas_sync.model.effects import LogConflict, NoteRepublished, SetBase
 
 if TYPE_CHECKING:
     from atom_saas_sync.usecases.ports import Statistics
@@ -35,6 +39,36 @@ _NO_FAILURE = {"conflicts_open", "updates_tripped", "updates_waiting", "clock"}
 """Reasons of a run that has completed."""
 LOGGED = 10
 """How many items of a kind are logged by name; the others are only counted."""
+
+
+class Done(Struct):
+    """What actions do, to be counted once they are committed; without the texts that they write, megabytes of them.
+
+    `held` tells of each skill whether its newest version waits; skills that are neither held nor get a base are absent.
+    """
+
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    verdicts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    republished: list[str] = field(default_factory=list)
+    conflicts: list[tuple[str, ConflictEntry]] = field(default_factory=list)
+    held: dict[str, bool] = field(default_factory=dict)
+    plan: list[Action] = field(default_factory=list)
+
+    def add(self, actions: Sequence[Action], *, plan: bool) -> None:
+        """Add what these do; with `plan` keep them, too, except those that do nothing."""
+        self.verdicts += verdicts_of(actions)
+        for action in actions:
+            kinds = set(map(type, action.effects))
+            skill_id, outcome, entry = action.skill_id, action.outcome, None
+            self.outcomes[outcome] += 1
+            if NoteRepublished in kinds:
+                self.republished.append(skill_id)
+            if LogConflict in kinds and (entry := action.conflict) is not None:
+                self.conflicts.append((skill_id, entry))
+            if plan and (outcome is not Outcome.UNCHANGED or entry is not None):
+                self.plan.append(action)
+            if outcome is Outcome.HELD or SetBase in kinds:
+                self.held[skill_id] = outcome is Outcome.HELD
 
 
 class RunTally:
@@ -61,27 +95,29 @@ class RunTally:
 
     def took(self, actions: Sequence[Action]) -> None:
         """Count what was done, or would be done in a dry run."""
-        for outcome in _COUNTED:
-            number = sum(action.outcome is outcome for action in actions)
-            setattr(self.counts, outcome.value, getattr(self.counts, outcome.value) + number)
-        for action in actions:
-            kinds = set(map(type, action.effects))
-            if NoteRepublished in kinds:
-                self.counts.republished += 1
-                log.warning("%s was republished: same version, different code", short_id(action.skill_id))
-            if LogConflict in kinds:
-                self._count_conflict(action)
-            if self._dry_run and (action.outcome is not Outcome.UNCHANGED or LogConflict in kinds):
-                self.plan.append(action)
+        done = Done()
+        done.add(actions, plan=self._dry_run)
+        self.count(done)
 
-            if action.outcome is Outcome.HELD:
-                self._held.add(action.skill_id)
-            elif self._held and action.sets_base:
-                self._held.discard(action.skill_id)  # it was deferred until the end of the walk
-        verdicts = verdicts_of(actions)
-        self.counts.updates_admitted += verdicts["admit", "policy"]
-        self.counts.updates_held = len(self._held)
-        self.counts.updates_refused += verdicts["refuse", "policy"]
+    def count(self, done: Done) -> None:
+        """Count what was done, or would be done in a dry run."""
+        counts = self.counts
+        for outcome in _COUNTED:
+            setattr(counts, outcome.value, getattr(counts, outcome.value) + done.outcomes[outcome])
+        counts.republished += len(done.republished)
+        for skill_id in done.republished:
+            log.warning("%s was republished: same version, different code", short_id(skill_id))
+        for skill_id, entry in done.conflicts:
+            self._count_conflict(skill_id, entry)
+        self.plan += done.plan
+        for skill_id, is_held in done.held.items():
+            if is_held:
+                self._held.add(skill_id)
+            else:
+                self._held.discard(skill_id)  # it was deferred until the end of the walk
+        counts.updates_admitted += done.verdicts["admit", "policy"]
+        counts.updates_held = len(self._held)
+        counts.updates_refused += done.verdicts["refuse", "policy"]
 
     def note_waiting(self, waiting: Mapping[str, int], *, needs_person: bool, clock_is_wrong: bool, fail: bool) -> None:
         """Note waiting updates; with `fail`, they make the run exit with 4."""
@@ -93,20 +129,17 @@ class RunTally:
         if waiting and fail:
             self.note("updates_waiting", NEEDS_PERSON)
 
-    def _count_conflict(self, action: Action) -> None:
-        entry = action.conflict
-        if entry is None:
-            return
+    def _count_conflict(self, skill_id: str, entry: ConflictEntry) -> None:
         self.counts.conflicts_detected += entry.waiting_id is None
         self.counts.conflicts_resolved += entry.resolution is not None
         self.counts.edits_replaced += entry.resolution is not None and entry.resolution.replaces_edit
         if entry.resolution is None:
-            self.waiting.add(action.skill_id)
+            self.waiting.add(skill_id)
         else:
-            self.waiting.discard(action.skill_id)
+            self.waiting.discard(skill_id)
         log.info(
             "conflict on %s: %s, %s, %s",
-            short_id(action.skill_id),
+            short_id(skill_id),
             entry.conflict.type,
             entry.conflict.severity,
             "waits" if entry.resolution is None else f"resolved by {entry.resolution.strategy}",

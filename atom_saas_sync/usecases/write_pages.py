@@ -12,7 +12,7 @@ from atom_saas_sync.errors import ApiError, BadResponse
 from atom_saas_sync.model import Action, FetchedPage, InvalidItem, Outcome
 from atom_saas_sync.usecases.gate.planning import Planner
 from atom_saas_sync.usecases.read_pages import Digests, PageReader, ParsedPage, excluding, names_if_held, read_page
-from atom_saas_sync.usecases.run_tally import RunTally
+from atom_saas_sync.usecases.run_tally import Done, RunTally
 from atom_saas_sync.usecases.walk import PageSource, Walk
 
 if TYPE_CHECKING:
@@ -76,13 +76,17 @@ class PageWriter:
             if not self._is_new(read, beyond=page.beyond):
                 return
         self._unwritten.append(read)
+        if self._are_enough(read.size):
+            self.flush()
+
+    def _are_enough(self, page_size: int) -> bool:
+        """Tell whether the pages that are not written deserve a transaction."""
         changed = [version for each in self._unwritten for version in each.changed.values()]
-        if (
-            len(changed) > read.size * _CHANGES_TOGETHER
+        return (
+            len(changed) > page_size * _CHANGES_TOGETHER
             or len(self._unwritten) >= _PAGES_TOGETHER
             or sum(len(version.text) for version in changed) > _BYTES_TOGETHER
-        ):
-            self.flush()
+        )
 
     def close(self) -> None:
         """Write what was read, and stop the thread that reads ahead."""
@@ -100,25 +104,29 @@ class PageWriter:
         if self._write:
             self._runs.bind(now)
             self._prepare_to_read_ahead(pages)
-        actions: list[Action] = []
+        done, memory = Done(), sum(page.memory for page in pages)
         with self._catalogue.batch(write=self._write) as batch:
             for page in pages:
                 if page.modified:
-                    done = self._write_page(batch, page)
-                    _log_page(page, done)
-                    actions += done
+                    self._apply_page(batch, page, done)
                 else:
                     log.debug("page %d: unchanged (cache hit)", page.number)
                     if self._write:
                         batch.confirm_page(page.number, page.read_at)
             if self._write:
-                batch.count_changes(actions)
                 batch.count_requests(self._marketplace.statistics.drain())
                 # Next is the full-text index, on which SQLite works for long without the interpreter's lock.
-                self._reader.read_ahead(
-                    self._walk.prefetcher.arrived(), self._prepared, memory=sum(page.memory for page in pages), now=now
-                )
-        self._tally.took(actions)
+                self._reader.read_ahead(self._walk.prefetcher.arrived(), self._prepared, memory=memory, now=now)
+        self._tally.count(done)
+
+    def _apply_page(self, batch: StoredBatch, page: ParsedPage, done: Done) -> None:
+        """Write a page, and add to what is `done`; its changed skills go: the index takes no texts, only words."""
+        actions = self._write_page(batch, page)
+        if self._write:
+            batch.count_changes(actions)
+        _log_page(page, actions)
+        done.add(actions, plan=not self._write)
+        page.changed = {}
 
     def _is_new(self, page: ParsedPage, *, beyond: bool) -> bool:
         """Record a page; tell whether it is more than a repetition of the previous one."""

@@ -28,13 +28,20 @@ class Replaced(NamedTuple):
     written: WriteServed
 
 
+class Indexed(NamedTuple):
+    """What the index takes of a skill: its `words`; of an odd skill there are none, and its `text` is kept instead."""
+
+    words: tuple[str | None, ...] | None
+    text: str
+
+
 class _Entry(NamedTuple):
-    """An entry of the full-text index to write or to `delete`; `words` is None for an odd skill."""
+    """An entry of the full-text index to write or to `delete`."""
 
     command: str | None
     row: int
-    text: str
     words: tuple[str | None, ...] | None
+    text: str
 
 
 def unindex(connection: sqlite3.Connection, skill_ids: Sequence[str]) -> None:
@@ -55,9 +62,9 @@ def reindex(connection: sqlite3.Connection, changes: Mapping[str, Replaced]) -> 
     entries: list[_Entry] = []
     for row, skill_id in rows:
         before, fields, written = changes[skill_id]
-        old, entry = words_of(before) if fields is None else words(fields), entry_of(row, written)
+        old, entry = words_of(before) if fields is None else words(fields), entry_of(row, indexed(written))
         if old is None or old != entry.words:
-            entries += [_Entry("delete", row, before, old), entry]
+            entries += [_Entry("delete", row, old, before), entry]
     write_index(connection, entries)
 
 
@@ -101,7 +108,12 @@ def _write_words(connection: sqlite3.Connection, rows: Sequence[tuple[object, ..
         connection.execute(statement, nothing)
 
 
-def entry_of(row: int, written: WriteServed) -> _Entry:
-    """Return the index entry of a written row."""
+def indexed(written: WriteServed) -> Indexed:
+    """Return what the index takes of a written row."""
     found = words_of(written.text) if written.fields is None else words(written.fields)
-    return _Entry(None, row, written.text, found)
+    return Indexed(found, "" if found else written.text)
+
+
+def entry_of(row: int, skill: Indexed) -> _Entry:
+    """Return the index entry of a row."""
+    return _Entry(None, row, skill.words, skill.text)

@@ -13,7 +13,16 @@ from datetime import datetime
 from atom_saas_sync.model import TIME_TO_LIVE
 from atom_saas_sync.model.effects import AddServed, Life, RefreshFigures, RemoveServed, ReplaceServed, WriteServed
 from atom_saas_sync.store.backend_tables import NEVER_EXPIRES
-from atom_saas_sync.store.sqlite.index_entries import Replaced, entry_of, reindex, rows_with_ids, unindex, write_index
+from atom_saas_sync.store.sqlite.index_entries import (
+    Indexed,
+    Replaced,
+    entry_of,
+    indexed,
+    reindex,
+    rows_with_ids,
+    unindex,
+    write_index,
+)
 from atom_saas_sync.times import format_time
 
 _ADD_VERSION = """
@@ -33,8 +42,8 @@ class ServedSkills:
         self._connection = connection
         # Changes that are not in the full-text index yet.
         self._replaced: dict[str, Replaced] = {}
-        # The source of each new row, and the newest row that existed before them.
-        self._inserted: dict[str, WriteServed] = {}
+        # What to index of each new row, without its text, and the newest row that existed before them.
+        self._inserted: dict[str, Indexed] = {}
         self._newest = 0
 
     def remove(self, effects: Sequence[RemoveServed]) -> None:
@@ -50,14 +59,14 @@ class ServedSkills:
         if not self._inserted:
             self._newest = self._connection.execute("SELECT coalesce(max(id), 0) FROM skill_cache").fetchone()[0]
         self._connection.executemany(_ADD_VERSION, _rows(effects, now))
-        self._inserted.update((each.skill_id, each) for each in effects)
+        self._inserted.update((each.skill_id, indexed(each)) for each in effects)
 
     def replace(self, effects: Sequence[ReplaceServed], now: datetime) -> None:
         """Serve these texts in place of others."""
         self._connection.executemany(_REPLACE_VERSION, _rows(effects, now))
         for each in effects:
             if each.skill_id in self._inserted:
-                self._inserted[each.skill_id] = each
+                self._inserted[each.skill_id] = indexed(each)
             elif (first := self._replaced.get(each.skill_id)) is not None:
                 self._replaced[each.skill_id] = first._replace(written=each)
             else:

@@ -135,7 +135,12 @@ def test_any_bytes_for_a_handshake(opening: bytes) -> None:
     check_end(asyncio.run(listen_to(opening, b"")))
 
 
-_rules = st.builds(ConnectionRules, st.booleans(), st.sampled_from([0.001, 1.0, 30.0]), st.integers(0, 12))
+_rules = st.builds(
+    ConnectionRules,
+    heartbeat_seconds=st.sampled_from([0.001, 1.0, 30.0]),
+    attempts=st.integers(0, 12),
+    enabled=st.booleans(),
+)
 _events = st.one_of(st.sampled_from(["tick", "due", "opened", "frame", "message", "ended", "refused", "token"]), _rules)
 
 

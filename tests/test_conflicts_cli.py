@@ -407,6 +407,7 @@ def test_on_a_terminal_it_asks(machine: Machine, conflicts: list[str]) -> None:
     ("reply", "strategy", "fields"),
     [
         ("y", "merge", ("mine", "99.0")),
+        ("merge", "merge", ("mine", "99.0")),
         ("l", "local_wins", ("mine", "1.0")),
         ("r", "remote_wins", ("base", "99.0")),
         ("n", None, ("mine", "1.0")),

@@ -1,4 +1,4 @@
-"""Ask before local work is lost."""
+"""Ask the user: before local work is lost, and which of several ways to take."""
 
 from __future__ import annotations
 
@@ -25,3 +25,15 @@ def confirm_loss(lines: Sequence[str], *, what: str, question: str, yes: bool, a
     say(f"{what} would be lost:")
     print_some(lines)
     typer.confirm(question, abort=True)
+
+
+def choose(question: str, words: Sequence[str]) -> str:
+    """Ask until the answer is one of `words` or its first letter, and return the word.
+
+    Nothing else counts: "abort" must not approve because it begins like "approve".
+    """
+    by_answer = {each[0]: each for each in words} | {each: each for each in words}
+    while True:
+        answer: str = typer.prompt(question, err=True, prompt_suffix=" ").strip().lower()
+        if answer in by_answer:
+            return by_answer[answer]

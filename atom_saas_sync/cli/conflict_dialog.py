@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.asking import choose
 from atom_saas_sync.cli.output import console
 from atom_saas_sync.errors import UsageError
 from atom_saas_sync.model import LoggedConflict
@@ -65,8 +66,10 @@ def _decision(conflict: LoggedConflict) -> Decision | None:
 
     seen = (conflict.cached_text, conflict.remote_text)
     if conflict.remote_text is None:
-        answer = _choose("Deleted in the marketplace. [k]eep it here, [r]emove it, [s]kip?", "krs")
-        return None if answer == "s" else Decision(strategy="local_wins" if answer == "k" else "remote_wins", seen=seen)
+        answer = choose("Deleted in the marketplace. [k]eep it here, [r]emove it, [s]kip?", ("keep", "remove", "skip"))
+        if answer == "skip":
+            return None
+        return Decision(strategy="local_wins" if answer == "keep" else "remote_wins", seen=seen)
     changes = tuple(differences(conflict))
     fields = contested(changes)
     if not fields:
@@ -108,23 +111,17 @@ def _ask_whole(changes: Sequence[FieldChange]) -> Any:  # noqa: ANN401 - a Strat
         if names:
             typer.echo(f"merged, from {place}: {', '.join(names)}", err=True)
     question = "Nothing overlaps. Merge [y/n]? Or take all of [l]ocal or of [r]emote, or [s]kip?"
-    answer = _choose(question, "ymlrns")
-    return {"y": "merge", "m": "merge", "l": "local_wins", "r": "remote_wins"}.get(answer)
+    answer = choose(question, ("yes", "merge", "local", "remote", "no", "skip"))
+    return {"yes": "merge", "merge": "merge", "local": "local_wins", "remote": "remote_wins"}.get(answer)
 
 
 def _ask_fields(changes: Sequence[FieldChange]) -> dict[str, Any] | None:
     sides: dict[str, Any] = {}
     for change in changes:
-        answer = _choose(f"{printable(change.name)}: [l]ocal, [r]emote, [m]erge, or [s]kip this conflict?", "lrms")
-        if answer == "s":
+        question = f"{printable(change.name)}: [l]ocal, [r]emote, [m]erge, or [s]kip this conflict?"
+        answer = choose(question, ("local", "remote", "merge", "skip"))
+        if answer == "skip":
             return None
-        if answer != "m":
-            sides[change.name] = "local" if answer == "l" else "remote"
+        if answer != "merge":
+            sides[change.name] = answer
     return sides
-
-
-def _choose(question: str, letters: str) -> str:
-    while True:
-        answer: str = typer.prompt(question, err=True, prompt_suffix=" ").strip().lower()[:1]
-        if answer and answer in letters:
-            return answer

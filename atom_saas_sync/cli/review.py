@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import typer
-
 from atom_saas_sync.characters import printable
+from atom_saas_sync.cli.asking import choose
 from atom_saas_sync.cli.deciding import actor, now, tell_refused
 from atom_saas_sync.cli.output import console, counted, say
 from atom_saas_sync.cli.pager import pager
@@ -16,8 +15,6 @@ from atom_saas_sync.errors import NotFound
 if TYPE_CHECKING:
     from atom_saas_sync.usecases.gate.desk import GateDesk
     from atom_saas_sync.usecases.gate.reports import Refused
-
-_QUESTION = "[a]pprove [r]eject [s]kip [q]uit"
 
 
 def review_updates(desk: GateDesk, skill_ids: Sequence[str], *, note: str | None) -> list[Refused]:
@@ -44,13 +41,13 @@ def review_updates(desk: GateDesk, skill_ids: Sequence[str], *, note: str | None
             out.rule(f"{number} of {len(skill_ids)}", style="dim", align="left")
             print_update(out, shown, ways=False)
             out.print()
-        answer = _ask()
-        if answer == "q":
+        answer = choose("[a]pprove [r]eject [s]kip [q]uit", ("approve", "reject", "skip", "quit"))
+        if answer == "quit":
             break
-        if answer == "s":
+        if answer == "skip":
             counts["skipped"] += 1
             continue
-        verb, decide = ("approved", approve) if answer == "a" else ("rejected", reject)
+        verb, decide = ("approved", approve) if answer == "approve" else ("rejected", reject)
         target = Target(skill_id, shown.update.offered_digest.hex())
         decided = decide(desk, [target], note=note, actor=actor(), now=now())
         tell_refused(decided.refused)
@@ -62,10 +59,3 @@ def review_updates(desk: GateDesk, skill_ids: Sequence[str], *, note: str | None
     done = ", ".join(f"{count:,} {verb}" for verb, count in counts.items())
     say(f"{done}; {counted(left, 'update')} not looked at" if skill_ids else "nothing waits")
     return refused
-
-
-def _ask() -> str:
-    while True:
-        answer: str = typer.prompt(_QUESTION, err=True, prompt_suffix=" ").strip().lower()[:1]
-        if answer and answer in "arsq":
-            return answer

@@ -140,7 +140,7 @@ def test_a_review_on_a_terminal(machine: Machine, ids: list[str]) -> None:
     shown = on_a_terminal(
         machine,
         ["updates", "review"],
-        [("1 of 3", "x"), ("[q]uit", "a"), ("2 of 3", "r"), ("3 of 3", "s")],
+        [("1 of 3", "abort"), ("[q]uit", "a"), ("2 of 3", "reject"), ("3 of 3", "s")],
         COLUMNS="80",
     )
     assert "1 approved, 1 rejected, 1 skipped" in shown
@@ -154,11 +154,11 @@ def test_a_review_on_a_terminal(machine: Machine, ids: list[str]) -> None:
 def test_a_review_decides_about_the_version_that_was_shown(
     machine: Machine, ids: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def replaced_meanwhile() -> str:
+    def replaced_meanwhile(*_: object) -> str:
         hold(machine, offered(machine, ids[0], description="newest"))
-        return "a"
+        return "approve"
 
-    monkeypatch.setattr(review, "_ask", replaced_meanwhile)
+    monkeypatch.setattr(review, "choose", replaced_meanwhile)
     monkeypatch.setenv("ATOM_SAAS_DATABASE_URL", machine.database.url)
     with open_desk(GlobalOptions(no_env_file=True)) as desk:
         refused = review.review_updates(desk, ids[:1], note=None)

@@ -106,11 +106,20 @@ def require_file(path: Path, access: int) -> None:
 
 
 def _refuse_unusable(path: Path, access: int) -> None:
-    mode = path.stat().st_mode
-    if stat.S_ISDIR(mode):
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    if access & os.W_OK and status.st_nlink > 1:
+        # SQLite keeps a log beside each name, and we a lock: writers with different names would damage the file.
+        from shlex import quote
+
+        raise DatabaseError(
+            f"the database {path} cannot be written to: it has {status.st_nlink} names (hard links)",
+            hint=f"find them with `find / -xdev -samefile {quote(str(path))}`, and remove or copy the others; "
+            "symbolic links are safe",
+        )
     # SQLite would open it read-only and fail at the first write.
     if not os.access(path, access, effective_ids=os.access in os.supports_effective_ids):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))

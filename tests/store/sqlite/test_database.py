@@ -168,6 +168,17 @@ def test_a_path_that_is_not_a_regular_file_is_refused(path: Path) -> None:
     assert "not a regular file" in failure(path).message
 
 
+def test_a_file_with_two_names_can_be_read_but_not_written(path: Path, tmp_path: Path) -> None:
+    Database.open(path).close()
+    other = tmp_path / "other.db"
+    other.hardlink_to(path)
+    for name in (path, other):
+        assert "2 names" in failure(name).message
+        Database.open(name, read_only=True).close()
+    other.unlink()
+    Database.open(path).close()
+
+
 def test_a_link_to_nowhere_is_refused(path: Path) -> None:
     path.symlink_to("nowhere")
     assert "No such file" in failure(path).message

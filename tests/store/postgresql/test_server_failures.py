@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -209,6 +210,24 @@ def test_strange_texts_are_stored_as_what_can_be(db: Database) -> None:
     for text in ("a\0b", "a\ud800b"):
         row = db.connection.execute("SELECT %s::text, %s::text[]", (text, [text])).fetchone()
         assert row == ("a\ufffdb", ["a\ufffdb"])
+
+
+@pytest.mark.parametrize(
+    ("texts", "stored"),
+    [
+        ([], []),
+        (["", "NULL", '{"a, b"}', "é€😀", "x" * 100_000], None),
+        (["a\0b", "c"], ["a\ufffdb", "c"]),
+        (["a", "\0\ud800"], ["a", "\ufffd\ufffd"]),
+        (["a", None, "\0"], ["a", None, "\ufffd"]),
+        ([None], None),
+        ([["a", "b"], ["c", "\0"]], [["a", "b"], ["c", "\ufffd"]]),
+    ],
+    ids=["none", "any", "NUL", "half a pair", "NULL", "NULL alone", "lists"],
+)
+def test_a_list_of_texts_arrives_as_an_array(db: Database, texts: list[Any], stored: list[Any] | None) -> None:
+    row = db.connection.execute("SELECT %b::text[]", (texts,)).fetchone()
+    assert row == (texts if stored is None else stored,)
 
 
 def test_times_outside_the_range_of_datetime_are_none(db: Database) -> None:

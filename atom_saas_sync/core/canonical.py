@@ -77,27 +77,27 @@ class Shape(NamedTuple):
 
 def shape_of(value: Any) -> Shape:  # noqa: ANN401 - whatever JSON can hold
     """Return the shape of a decoded JSON value."""
-    levels, values, containers, has_exponent = -1, 0, 0, False
+    levels, values, containers, has_exponent = 0, 1, 0, False
     nodes = [value]
-    while nodes:
-        levels += 1
-        values += len(nodes)
+    while True:
         inner: list[Any] = []
-        if not _LEAVES.issuperset(map(type, nodes)):
-            for node in nodes:
-                kind = type(node)
-                if kind is str:
-                    continue
-                if kind is list:
-                    containers += 1
-                    inner += node
-                elif kind is dict:
-                    containers += 1
-                    inner += node.values()
-                elif kind is float and node != 0 and not _LEAST_PLAIN <= abs(node) < _LEAST_LARGE:
-                    has_exponent = True
+        for node in nodes:
+            kind = type(node)
+            if kind is str or kind is int:  # most are: the others need not be asked about
+                continue
+            if kind is list:
+                containers += 1
+                inner += node
+            elif kind is dict:
+                containers += 1
+                inner += node.values()
+            elif kind is float and node != 0 and not _LEAST_PLAIN <= abs(node) < _LEAST_LARGE:
+                has_exponent = True
+        if not inner:
+            return Shape(levels, values, containers, has_exponent)
+        levels += 1
+        values += len(inner)
         nodes = inner
-    return Shape(levels, values, containers, has_exponent)
 
 
 def canonical(value: Any, shape: Shape | None = None) -> bytes:  # noqa: ANN401 - whatever JSON can hold
@@ -115,7 +115,6 @@ def canonical(value: Any, shape: Shape | None = None) -> bytes:  # noqa: ANN401 
     return text.encode("utf-8", "backslashreplace")
 
 
-_LEAVES = frozenset({str, int, bool, type(None)})
 _LEAST_PLAIN, _LEAST_LARGE = 1e-4, 1e16
 
 

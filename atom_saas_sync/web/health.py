@@ -35,8 +35,7 @@ class HealthRoutes:
         reasons = []
         database, migrated = "connected", False
         try:
-            status = self._site.read()
-            exists = self._site.engine.exists()
+            status, exists = self._site.state()
         except _UNREADABLE as error:
             _log.error("not ready: %s", error.message)
             database = "unavailable"

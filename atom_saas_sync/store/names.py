@@ -29,6 +29,9 @@ RATE_LIMIT = "rate_limit"
 DELETIONS_BY_MESSAGE = "deletions_by_message"
 """The fact with the number of deletions by messages, by minute."""
 
+ADDITIONS_BY_MESSAGE = "additions_by_message"
+"""The fact with the number and the bytes of what messages added, by minute."""
+
 TAMPERED = "tampered"
 """The fact with the skills whose text does not match its digest."""
 

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 _DEFAULT_MAX_DELETE = MaxDelete()
 _MOST_UNCONFIRMED = 1000
+MOST_ADDED_AN_HOUR = 1000
+MOST_BYTES_ADDED_AN_HOUR = 64 * 1024 * 1024
 _COUNTED = {Outcome.ADDED, Outcome.UPDATED, Outcome.DELETED}
 
 
@@ -63,19 +65,20 @@ class EventFollower:
         gate = None if self._gate is None else self._gate(now)
         with self._store.batch() as batch:
             gate = None if gate is None else self._in_force(batch, gate)
-            brake = Brake(batch, self._max_delete, now)
+            brake, intake = Brake(batch, self._max_delete, now), _Intake(batch, now)
             for group in _groups(messages):
                 if group[0].type == CATEGORY_UPDATE:
-                    categories += self._apply_categories(batch, group, now)
+                    categories += self._apply_categories(batch, group, intake, now)
                 else:
-                    done += self._apply_skills(batch, group, brake, gate, now)
+                    done += self._apply_skills(batch, group, brake, intake, gate, now)
             brake.note()
+            intake.note()
             for _, action in done:
                 if action.outcome in _COUNTED:
                     outcomes["skill", action.outcome.value] += 1
             outcomes["category", "updated"] += len(categories)
             batch.count(Counter(message.type for message in messages), outcomes, now)
-        self._lines.tell(done, categories, brake)
+        self._lines.tell(done, categories, brake, intake)
 
     def _in_force(self, batch: EventBatch, gate: Gate) -> Gate | None:
         """Return the gate in this transaction, which knows later decisions; None if it admits everything."""
@@ -100,7 +103,13 @@ class EventFollower:
         self._lines.log_suppressed(at_once=at_once)
 
     def _apply_skills(
-        self, batch: EventBatch, group: Sequence[Message], brake: Brake, gate: Gate | None, now: datetime
+        self,
+        batch: EventBatch,
+        group: Sequence[Message],
+        brake: Brake,
+        intake: _Intake,
+        gate: Gate | None,
+        now: datetime,
     ) -> list[tuple[Message, Action]]:
         """Apply messages about different skills."""
         ids = [message.key for message in group]
@@ -112,11 +121,12 @@ class EventFollower:
         for message, announced, action in planned:
             if announced.deleted and action.does_something and not brake.admits():
                 continue
-            (rating_news if announced.about_figures else news)[message.key] = MessageMark(
-                message.sent_at, announced.deleted
-            )
+            key = message.key
+            if key not in known and key not in offers and not intake.admits_skill(announced, action):
+                continue
+            (rating_news if announced.about_figures else news)[key] = MessageMark(message.sent_at, announced.deleted)
             if announced.has_figures:
-                rating_news[message.key] = MessageMark(message.sent_at)
+                rating_news[key] = MessageMark(message.sent_at)
             if action.does_something:
                 done.append((message, action))
         batch.apply([action for _, action in done], now)
@@ -201,7 +211,9 @@ class EventFollower:
             planned.append((message, announced, action))
         return planned
 
-    def _apply_categories(self, batch: EventBatch, group: Sequence[Message], now: datetime) -> list[str]:
+    def _apply_categories(
+        self, batch: EventBatch, group: Sequence[Message], intake: _Intake, now: datetime
+    ) -> list[str]:
         marks = batch.marks("category", [message.key for message in group])
         news: dict[str, MessageMark] = {}
         changed: list[str] = []
@@ -212,6 +224,8 @@ class EventFollower:
             updated_at = None if stored is None else parse_time(stored.get("updated_at"))
             sent_at = None if mark is None else mark.sent_at
             if is_outdated(message, updated_at=updated_at, sent_at=sent_at, now=now):
+                continue
+            if stored is None and not intake.admits(len(message.text)):
                 continue
             news[message.key] = MessageMark(message.sent_at)
             merged = {**(stored or {}), **message.fields}
@@ -269,6 +283,44 @@ class Brake:
             self._batch.note_deletions(self._made, self._listed, self._now)
 
 
+class _Intake:
+    """Limits what messages add, which no list has shown: without a limit, they could fill the disk between polls."""
+
+    def __init__(self, batch: EventBatch, now: datetime) -> None:
+        self._batch = batch
+        self._now = now
+        self._left: tuple[int, int] | None = None
+        self._made = self._bytes = 0
+        self.left_out = 0
+
+    def admits_skill(self, announced: Announced, action: Action) -> bool:
+        """Tell whether something about one more unknown skill may be stored, and count it.
+
+        A deletion stores only the time of its message.
+        """
+        text = None if announced.remote is None or not action.does_something else announced.remote.text
+        return self.admits(None if text is None else len(text.encode()))
+
+    def admits(self, size: int | None) -> bool:
+        """Tell whether `size` more bytes may be stored, and count them; None for a mark, which nobody misses."""
+        if self._left is None:
+            number, stored = self._batch.additions_lately(self._now)
+            self._left = MOST_ADDED_AN_HOUR - number, MOST_BYTES_ADDED_AN_HOUR - stored
+        number, room = self._left
+        if number <= 0 or room < (size or 0):
+            self.left_out += size is not None
+            return False
+        self._left = number - 1, room - (size or 0)
+        self._made += 1
+        self._bytes += size or 0
+        return True
+
+    def note(self) -> None:
+        """Store what was counted, in the transaction that adds it."""
+        if self._made:
+            self._batch.note_additions(self._made, self._bytes, self._now)
+
+
 class _Lines:
     """The log of changes by messages, rate-limited so that a flood cannot fill it."""
 
@@ -276,10 +328,13 @@ class _Lines:
         self._changes = LimitedLog(log, logging.INFO, "%d more changes by messages within a second")
         self._deletions = LimitedLog(log, logging.INFO, "%d more deletions by messages within a second")
         self._held_back = LimitedLog(log, logging.WARNING, "%d more times deletions were left to the next poll", most=1)
+        self._left_out = LimitedLog(log, logging.WARNING, "%d more times additions were left to the next poll", most=1)
         self._republished = LimitedLog(log, logging.WARNING, "%d more skills were republished within a second")
         self._conflicts = LimitedLog(log, logging.INFO, "%d more conflicts by messages within a second")
 
-    def tell(self, done: Sequence[tuple[Message, Action]], categories: Sequence[str], brake: Brake) -> None:
+    def tell(
+        self, done: Sequence[tuple[Message, Action]], categories: Sequence[str], brake: Brake, intake: _Intake
+    ) -> None:
         for message, action in done:
             if action.outcome is Outcome.DELETED:
                 self._deletions.say("%s: deleted %s", message.type, short_id(action.skill_id))
@@ -300,7 +355,16 @@ class _Lines:
                 brake.held_back,
                 brake.limit,
             )
+        if intake.left_out:
+            self._left_out.say(
+                "left %d additions by messages to the next poll: "
+                "at most %d skills and categories (%d MiB) within an hour",
+                intake.left_out,
+                MOST_ADDED_AN_HOUR,
+                MOST_BYTES_ADDED_AN_HOUR // 2**20,
+            )
 
     def log_suppressed(self, *, at_once: bool) -> None:
-        for each in (self._changes, self._deletions, self._held_back, self._republished, self._conflicts):
+        waiting = self._held_back, self._left_out
+        for each in (self._changes, self._deletions, *waiting, self._republished, self._conflicts):
             each.log_suppressed(at_once=at_once)

@@ -16,7 +16,8 @@ from watch_support import PATIENCE, counter, messages, stop, watching
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.times import format_time
-from atom_saas_sync.usecases.follow_events import EventFollower
+from atom_saas_sync.usecases import follow_events
+from atom_saas_sync.usecases.follow_events import MOST_ADDED_AN_HOUR, EventFollower
 from atom_saas_sync.usecases.limited_log import LINES_A_SECOND, LimitedLog
 
 HOUR = timedelta(hours=1)
@@ -109,6 +110,68 @@ def test_an_edited_skill_that_is_to_go_counts_too(machine: Machine, sandbox: San
     assert len(machine.cached()) == len(ids) - QUARTER
 
 
+# Additions
+
+
+@pytest.mark.parametrize(("size", "most"), [(10, MOST_ADDED_AN_HOUR), (20_000, 2**20 // 20_000)])
+def test_what_messages_add_is_limited(
+    machine: Machine,
+    sandbox: Sandbox,
+    size: int,
+    most: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(follow_events, "MOST_BYTES_ADDED_AN_HOUR", 2**20)
+    machine.pull()
+    known, now = sandbox.skill_ids(), datetime.now(UTC)
+
+    def plant(hour: str, at: datetime) -> None:
+        """Offer ten more than may be added; each batch is a follower of its own, as after a restart."""
+        for first in range(0, most + 10, 100):
+            names = [f"{hour}-{number}" for number in range(first, min(first + 100, most + 10))]
+            follow(machine, [update(name, code="x" * size) for name in names], at)
+
+    def planted(hour: str) -> int:
+        return sum(name.startswith(f"{hour}-") for name in machine.cached())
+
+    plant("now", now)
+    assert most - 1 <= planted("now") <= most
+    limit = f"at most {MOST_ADDED_AN_HOUR} skills and categories (1 MiB) within an hour"
+    assert any(limit in line for line in caplog.messages)
+    # Neither a known skill nor a deletion is limited; a new category is.
+    follow(machine, [update(known[0], name="told", description="y" * size), deletion(known[1])], now)
+    follow(machine, [update("now-0", name="told")], now)
+    follow(machine, [{"type": "category_update", "data": {"name": "Planted", "description": "x" * size}}], now)
+    assert machine.cached()[known[0]]["name"] == machine.cached()["now-0"]["name"] == "told"
+    assert known[1] not in machine.cached()
+    assert not machine.sql("SELECT 1 FROM category_cache WHERE category_name = 'Planted'")
+    plant("then", now + HOUR + timedelta(minutes=2))
+    assert most - 1 <= planted("then") <= most
+
+
+def test_deletions_of_unknown_skills_leave_a_limited_number_of_marks(machine: Machine) -> None:
+    machine.pull()
+    now = datetime.now(UTC)
+    for first in range(0, MOST_ADDED_AN_HOUR + 300, 100):
+        follow(machine, [deletion(f"unknown-{number}") for number in range(first, first + 100)], now)
+    assert machine.sql("SELECT count(*) FROM last_message") == [(MOST_ADDED_AN_HOUR,)]
+
+
+def test_the_next_poll_adds_what_messages_left(machine: Machine, sandbox: Sandbox) -> None:
+    names = [f"new-{number:04}" for number in range(MOST_ADDED_AN_HOUR + 50)]
+    with watching(machine) as process:
+        push(machine, sandbox)  # a new category
+        for name in names:
+            sandbox.put_skill({"skill_id": name, "name": name})
+        push(machine, sandbox, update(sandbox.skill_ids()[0], name="known"))
+        assert len(machine.cached().keys() & set(names)) == MOST_ADDED_AN_HOUR - 1
+        logged = stop(process)
+    assert re.search(r"left \d+ additions by messages to the next poll", logged)
+    assert machine.command("sync", "skills").returncode == 0
+    assert machine.cached() == machine.listed()
+
+
 # Times
 
 
@@ -190,7 +253,7 @@ def test_a_flood_fills_no_journal(machine: Machine, sandbox: Sandbox, told: str,
         push(machine, sandbox)
         began = time.monotonic()
         for number in range(2000):
-            sandbox.push(told if told == "{" else json.dumps(update(f"planted-{number}")))
+            sandbox.push(told if told == "{" else json.dumps(update(f"planted-{number % 50}", description=str(number))))
         push(machine, sandbox)
         seconds = time.monotonic() - began
         logged = stop(process)

@@ -21,7 +21,7 @@ from atom_saas_sync.model import (
     ScheduledJob,
     SkillState,
 )
-from atom_saas_sync.store.names import DELETIONS_BY_MESSAGE, EMERGENCY_STOP
+from atom_saas_sync.store.names import ADDITIONS_BY_MESSAGE, DELETIONS_BY_MESSAGE, EMERGENCY_STOP
 from atom_saas_sync.store.postgresql.batch import STANDING, Batch
 from atom_saas_sync.store.postgresql.counters import Counted, increment_all
 from atom_saas_sync.store.postgresql.database import Database
@@ -33,7 +33,8 @@ from atom_saas_sync.times import format_time
 
 _MARKS = "SELECT kind, key, sent_at, deleted FROM last_message WHERE"
 _DELETIONS_REMEMBERED = timedelta(days=1)
-_DELETIONS_WINDOW = timedelta(hours=1)
+_WINDOW = timedelta(hours=1)
+"""In which deletions and additions are counted."""
 
 
 class RealtimeBatch(Batch):
@@ -107,7 +108,7 @@ class RealtimeBatch(Batch):
         Skills known only from messages do not count.
         """
         counted = self._connection.execute("SELECT count(*) FROM skill_base WHERE page IS NOT NULL")
-        past = self._deletions_by_minute(now).values()
+        past = _lately(self._deletions, now).values()
         row = counted.fetchone()
         assert row is not None
         listed = int(row[0])
@@ -115,7 +116,7 @@ class RealtimeBatch(Batch):
 
     def note_deletions(self, number: int, listed: int, now: datetime) -> None:
         """Record deletions by messages, and the number of listed skills."""
-        by_minute, minute = self._deletions_by_minute(now), _minute(now)
+        by_minute, minute = _lately(self._deletions, now), _minute(now)
         before, most = by_minute.get(minute, (0, 0))
         by_minute[minute] = before + number, max(most, listed)
         self._deletions = by_minute
@@ -123,13 +124,23 @@ class RealtimeBatch(Batch):
 
     @cached_property
     def _deletions(self) -> dict[str, tuple[int, int]]:
-        found: dict[str, tuple[int, int]] = json.loads(get_fact(self._connection, DELETIONS_BY_MESSAGE) or "{}")
-        return found
+        return self._minutes_of(DELETIONS_BY_MESSAGE)
 
-    def _deletions_by_minute(self, now: datetime) -> dict[str, tuple[int, int]]:
-        by_minute = self._deletions
-        first, last = _minute(now - _DELETIONS_WINDOW), _minute(now + _DELETIONS_WINDOW)  # a clock may be set back
-        return {minute: entry for minute, entry in by_minute.items() if first <= minute <= last}
+    def additions_lately(self, now: datetime) -> tuple[int, int]:
+        """Return the number and the bytes of what messages have added within an hour."""
+        past = _lately(self._minutes_of(ADDITIONS_BY_MESSAGE), now).values()
+        return sum(number for number, _ in past), sum(size for _, size in past)
+
+    def note_additions(self, number: int, size: int, now: datetime) -> None:
+        """Record additions by messages, and their bytes."""
+        by_minute, minute = _lately(self._minutes_of(ADDITIONS_BY_MESSAGE), now), _minute(now)
+        before, bytes_before = by_minute.get(minute, (0, 0))
+        by_minute[minute] = before + number, bytes_before + size
+        set_fact(self._connection, ADDITIONS_BY_MESSAGE, json.dumps(by_minute), now)
+
+    def _minutes_of(self, fact: str) -> dict[str, tuple[int, int]]:
+        found: dict[str, tuple[int, int]] = json.loads(get_fact(self._connection, fact) or "{}")
+        return found
 
     def invalidate_pages(self, pages: Iterable[int]) -> None:
         """Make the next poll read these pages completely: a message has changed skills on them.
@@ -284,6 +295,11 @@ def _switch(connection: psycopg.Connection[Row]) -> ConnectionSwitch:
     ).fetchone()
     assert row is not None
     return ConnectionSwitch(enabled=row[0], attempts=row[1], fallback=row[2])
+
+
+def _lately(by_minute: Mapping[str, tuple[int, int]], now: datetime) -> dict[str, tuple[int, int]]:
+    first, last = _minute(now - _WINDOW), _minute(now + _WINDOW)  # a clock may be set back
+    return {minute: entry for minute, entry in by_minute.items() if first <= minute <= last}
 
 
 def _minute(moment: datetime) -> str:

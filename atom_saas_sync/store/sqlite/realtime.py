@@ -18,7 +18,7 @@ from atom_saas_sync.model import (
     ReportedConnection,
     ScheduledJob,
 )
-from atom_saas_sync.store.names import DELETIONS_BY_MESSAGE, EMERGENCY_STOP
+from atom_saas_sync.store.names import ADDITIONS_BY_MESSAGE, DELETIONS_BY_MESSAGE, EMERGENCY_STOP
 from atom_saas_sync.store.sqlite.batch import Batch
 from atom_saas_sync.store.sqlite.bulk import bulk_transaction
 from atom_saas_sync.store.sqlite.counters import increment
@@ -29,7 +29,9 @@ from atom_saas_sync.store.sqlite.websocket_switch import PUT_BACK
 from atom_saas_sync.times import format_exact_time, format_time, parse_time, time_text
 
 _DELETIONS_REMEMBERED = timedelta(days=1)
-_DELETIONS_WINDOW = timedelta(hours=1)
+_WINDOW = timedelta(hours=1)
+"""In which deletions and additions are counted."""
+
 # A log that repeatedly grows to this size is not truncated each time: overwriting it is 5% faster.
 _LOG_BYTES = 64 * 1024 * 1024
 
@@ -83,20 +85,32 @@ class RealtimeBatch(Batch):
         The other numbers are those of listed skills, now and at most in that hour; skills known only from messages do
         not count.
         """
-        past = self._deletions_by_minute(now).values()
+        past = self._by_minute(DELETIONS_BY_MESSAGE, now).values()
         listed: int = self._connection.execute("SELECT count(*) FROM skill_base WHERE page IS NOT NULL").fetchone()[0]
         return sum(number for number, _ in past), listed, max([listed, *(then for _, then in past)])
 
     def note_deletions(self, number: int, listed: int, now: datetime) -> None:
         """Record deletions by messages, and the number of listed skills."""
-        by_minute, minute = self._deletions_by_minute(now), _minute(now)
+        by_minute, minute = self._by_minute(DELETIONS_BY_MESSAGE, now), _minute(now)
         before, most = by_minute.get(minute, (0, 0))
         by_minute[minute] = before + number, max(most, listed)
         set_fact(self._connection, DELETIONS_BY_MESSAGE, json.dumps(by_minute), now)
 
-    def _deletions_by_minute(self, now: datetime) -> dict[str, tuple[int, int]]:
-        by_minute: dict[str, tuple[int, int]] = json.loads(get_fact(self._connection, DELETIONS_BY_MESSAGE) or "{}")
-        first, last = _minute(now - _DELETIONS_WINDOW), _minute(now + _DELETIONS_WINDOW)  # a clock may be set back
+    def additions_lately(self, now: datetime) -> tuple[int, int]:
+        """Return the number and the bytes of what messages have added in the last hour."""
+        past = self._by_minute(ADDITIONS_BY_MESSAGE, now).values()
+        return sum(number for number, _ in past), sum(size for _, size in past)
+
+    def note_additions(self, number: int, size: int, now: datetime) -> None:
+        """Record additions by messages, and their bytes."""
+        by_minute, minute = self._by_minute(ADDITIONS_BY_MESSAGE, now), _minute(now)
+        before, bytes_before = by_minute.get(minute, (0, 0))
+        by_minute[minute] = before + number, bytes_before + size
+        set_fact(self._connection, ADDITIONS_BY_MESSAGE, json.dumps(by_minute), now)
+
+    def _by_minute(self, fact: str, now: datetime) -> dict[str, tuple[int, int]]:
+        by_minute: dict[str, tuple[int, int]] = json.loads(get_fact(self._connection, fact) or "{}")
+        first, last = _minute(now - _WINDOW), _minute(now + _WINDOW)  # a clock may be set back
         return {minute: entry for minute, entry in by_minute.items() if first <= minute <= last}
 
     def invalidate_pages(self, pages: Iterable[int]) -> None:

@@ -38,6 +38,12 @@ class EventBatch(SkillBatch, Protocol):
     def note_deletions(self, number: int, listed: int, now: datetime) -> None:
         """Record deletions by messages, and the number of listed skills before them."""
 
+    def additions_lately(self, now: datetime) -> tuple[int, int]:
+        """Return the number and the bytes of what messages have added in the last hour."""
+
+    def note_additions(self, number: int, size: int, now: datetime) -> None:
+        """Record additions by messages, and their bytes."""
+
     def invalidate_pages(self, pages: Iterable[int]) -> None:
         """Delete the ETags of pages, so that the next run reads them in full: a message may be wrong."""
 

@@ -60,6 +60,20 @@ def test_deletions_are_counted_for_an_hour(store: Rooms) -> None:
         assert batch.deletions_lately(NOW + DAY) == (0, 2, 2)
 
 
+def test_additions_are_counted_for_an_hour(store: Rooms) -> None:
+    with store.events.batch() as batch:
+        assert batch.additions_lately(NOW) == (0, 0)
+        batch.note_additions(3, 900, NOW)
+    with store.events.batch() as batch:
+        batch.note_additions(2, 50, NOW)
+        batch.note_additions(1, 7, NOW + MINUTE)
+    with store.events.batch() as batch:
+        assert batch.additions_lately(NOW + MINUTE) == (6, 957)
+        assert batch.additions_lately(NOW + HOUR + MINUTE) == (1, 7)
+        assert batch.additions_lately(NOW - DAY) == (0, 0)  # a clock that was set back
+        assert batch.deletions_lately(NOW)[0] == 0
+
+
 def test_distrusted_pages_are_read_whole(store: Rooms) -> None:
     store.show(skill("a"))
     store.show(skill("b"), page=2)

@@ -469,6 +469,16 @@ def test_with_one_connection_they_are_asked_in_turn_over_the_same_one(machine: M
 
 
 @pytest.mark.parametrize("connections", ["1", "2", "6"])
+def test_a_refused_token_is_not_sent_again(machine: Machine, connections: str) -> None:
+    machine.sandbox.fault("error", endpoint="list", status=401)
+    machine.sandbox.fault("delay", endpoint="health", seconds=0.5)
+    code, found, _ = findings_of(machine, ATOM_SAAS_SYNC_CONNECTIONS=connections)
+    assert (code, found["api"]["verdict"]) == (1, "problem")
+    assert "websocket" not in found
+    assert {each.endpoint for each in machine.sandbox.requests()} == {"health", "list"}
+
+
+@pytest.mark.parametrize("connections", ["1", "2", "6"])
 def test_the_first_problem_is_reported_no_matter_which_answer_comes_first(machine: Machine, connections: str) -> None:
     """A body that never ends says nothing: the status alone counts."""
     machine.sandbox.fault("hang", endpoint="list", value="body")

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Protocol
+from functools import cache
+from typing import Protocol, TypeVar
 
 from atom_saas_sync.core.diagnosis.configuration import configuration
 from atom_saas_sync.core.diagnosis.database import broken, disk, ids, integrity, other_marketplace, revision
@@ -20,6 +21,9 @@ from atom_saas_sync.core.diagnosis.state import schedule, state
 from atom_saas_sync.errors import ConfigError, ConnectionFailed, DatabaseError, MarketplaceError
 from atom_saas_sync.model import Status
 from atom_saas_sync.model.server import ServerFacts
+
+Answer = TypeVar("Answer")
+_QUESTIONS = 3  # the health route, the list, the WebSocket
 
 
 class Network(Protocol):
@@ -93,10 +97,15 @@ def _reachability(plan: DoctorSettings, network: Network) -> Iterator[DoctorFind
         yield skipped("http", "the marketplace's name is not known")
         return
     yield DoctorFinding("dns", "ok", "the marketplace's host name resolves")
-    questions: list[Callable[[], Any]] = [network.health, network.skills]
-    if plan.ws_enabled:
-        questions.append(network.websocket)
-    with _asked(questions, plan.connections) as (health, skills, *websocket):
+    with _asking(plan.connections) as ask:
+        health, skills = ask(network.health), ask(network.skills)
+
+        def connect() -> None:
+            """Connect only once the list has accepted the token: a refused one is sent no second time."""
+            if token_accepted(skills()).verdict == "ok":
+                network.websocket()
+
+        websocket = ask(connect) if plan.ws_enabled else None
         try:
             status, skew = health()
             yield health_route(status)
@@ -107,21 +116,30 @@ def _reachability(plan: DoctorSettings, network: Network) -> Iterator[DoctorFind
         except MarketplaceError as error:
             yield DoctorFinding("http", "problem", error.message, hint_for(error))
             return
-        if websocket and token.verdict == "ok":
-            yield _websocket(websocket[0])
+        if websocket is not None and token.verdict == "ok":
+            yield _websocket(websocket)
+
+
+class _Ask(Protocol):
+    """Begins to ask a question, and returns a function that waits for its answer."""
+
+    def __call__(self, question: Callable[[], Answer], /) -> Callable[[], Answer]: ...
 
 
 @contextmanager
-def _asked(questions: list[Callable[[], Any]], connections: int) -> Iterator[list[Callable[[], Any]]]:
-    """Ask so many questions at a time; yield functions that wait for the answers. With one, ask when it is needed."""
+def _asking(connections: int) -> Iterator[_Ask]:
+    """Ask so many questions at a time; with one, each is asked when its answer is needed.
+
+    A question may wait for the answers to those before it.
+    """
     if connections == 1:
-        yield questions
+        yield cache
         return
     from concurrent.futures import ThreadPoolExecutor
 
-    pool = ThreadPoolExecutor(min(connections, len(questions)), thread_name_prefix="doctor")
+    pool = ThreadPoolExecutor(min(connections, _QUESTIONS), thread_name_prefix="doctor")
     try:
-        yield [pool.submit(question).result for question in questions]
+        yield lambda question: pool.submit(question).result
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -166,8 +167,9 @@ def test_the_doctor(raw: RawServer, machine: Machine, answer: bytes) -> None:
         now=machine.clock.now,
     )
     raw.answer = answer
-    for ask in (probe.health, probe.skills, probe.websocket):
-        try:
-            ask()
-        except AtomSyncError as error:
-            check_error(error)
+    with closing(probe):
+        for ask in (probe.health, probe.skills, probe.websocket):
+            try:
+                ask()
+            except AtomSyncError as error:
+                check_error(error)

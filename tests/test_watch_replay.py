@@ -15,7 +15,7 @@ import pytest
 from conftest import Json, Machine
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from machine_databases import new_database
+from machine_databases import FileDatabase, new_database
 from watch_support import plain
 
 from atom_saas_sync.core.canonical import json_text
@@ -122,10 +122,16 @@ def state(machine: Machine) -> dict[str, Any]:
     known["categories"] = {
         name: known["categories"][name]["description"] for name in GROUPS & known["categories"].keys()
     }
+    known["words"] = words(machine)
+    return known
+
+
+def words(machine: Machine) -> list[Any]:
+    if not isinstance(machine.database, FileDatabase):
+        return machine.sql("SELECT skill_id, head::text, words::text FROM skill_text ORDER BY skill_id")
     with closing(sqlite3.connect(machine.database_path)) as connection:
         connection.execute("CREATE VIRTUAL TABLE temp.words USING fts5vocab(main, skill_fts, row)")
-        known["words"] = connection.execute("SELECT term, doc, cnt FROM words ORDER BY term").fetchall()
-    return known
+        return connection.execute("SELECT term, doc, cnt FROM words ORDER BY term").fetchall()
 
 
 @settings(max_examples=40, deadline=None)

@@ -75,7 +75,7 @@ def test_an_address_that_swallows_connections_does_not_keep_watch_from_the_next(
     assert sandbox.wait_for(lambda: sandbox.counters()["ws_open"] == 0), "the next test counts what is still open"
 
 
-def test_a_connection_that_is_cancelled_at_any_moment_is_closed(sandbox: Sandbox) -> None:
+def test_a_connection_that_is_cancelled_at_any_moment_is_closed() -> None:
     async def cancelled_after(steps: int) -> None:
         connecting = asyncio.create_task(open_link(sandbox.ws_url, sandbox.token, on_frame=lambda: None))
         for _ in range(steps):
@@ -84,7 +84,8 @@ def test_a_connection_that_is_cancelled_at_any_moment_is_closed(sandbox: Sandbox
         with suppress(asyncio.CancelledError, WebSocketClosed):
             (await connecting).abort()
 
-    with warnings.catch_warnings(record=True) as found:
+    # Of its own: a busy sandbox may count some of these connections when the next test has begun.
+    with Sandbox(skills=1) as sandbox, warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         for steps in range(20):
             asyncio.run(cancelled_after(steps))

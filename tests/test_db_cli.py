@@ -267,3 +267,6 @@ def test_a_backup_reports_its_size_or_the_missing_directory(machine: Machine) ->
     assert missing.returncode == 74
     assert f"No such file or directory: {machine.directory / 'nowhere'}" in missing.stderr
     assert "ATOM_SAAS_DATABASE_URL" not in missing.stderr
+    too_long = machine.command("db", "backup", "x" * 300)
+    assert (too_long.returncode, too_long.stderr.count("\n")) == (74, 2)
+    assert "File name too long" in too_long.stderr

@@ -34,7 +34,7 @@ from atom_saas_sync.store.postgresql.lock import run_lock
 from atom_saas_sync.store.postgresql.maintenance import Upkeep
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.times import format_time
-from atom_saas_sync.unfinished import create_beside, flush
+from atom_saas_sync.unfinished import create_beside, flush, require_directory
 
 _VERSION_UNIT = 10_000
 _SUFFIX = ".dump"
@@ -71,14 +71,13 @@ class Copies:
     def back_up(self, target: Path, *, force: bool) -> None:
         """Write a consistent, verified copy, in the custom format of `pg_dump`."""
         target = target.absolute()
-        _refuse_target(target, force=force)
+        with _told_errors(target):
+            _refuse_target(target, force=force)
         with Database.open(self._address, read_only=True) as database:
             server = database.session.version // _VERSION_UNIT
         program, reader = (dumps.require_program(name, server=server) for name in ("pg_dump", "pg_restore"))
-        try:
+        with _told_errors(target):
             descriptor, unfinished = create_beside(target)
-        except OSError as error:
-            raise DatabaseError(f"cannot write {target}: {error.strerror}", hint="name a file elsewhere") from error
         try:
             dumps.dump(program, self._address, unfinished)
             self._verify(unfinished, reader)
@@ -278,9 +277,18 @@ def _stem(address: ServerAddress) -> str:
     return name if address.schema == SCHEMA else f"{name}-{address.schema}"
 
 
+@contextmanager
+def _told_errors(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DatabaseError(f"cannot write {target}: {error.strerror}", hint="name a file elsewhere") from error
+
+
 def _refuse_target(target: Path, *, force: bool) -> None:
     if target.is_symlink():
         raise UsageError(f"{target} is a symbolic link", hint="name the file itself")
+    require_directory(target)
     if target.is_dir():
         raise UsageError(f"{target} is a directory", hint=f"name a file in it, such as {target / 'atom-sync.dump'}")
     if target.exists() and not force:

@@ -33,17 +33,15 @@ def backup(source: Path, target: Path, *, force: bool = False) -> None:
 
 
 def _refuse_target(source: Path, target: Path, *, force: bool) -> None:
+    from atom_saas_sync.unfinished import require_directory  # as in `copy`
+
     if target.is_symlink():
         raise UsageError(f"{target} is a symbolic link", hint="name the file itself")
     own = [source, *(beside(source, suffix) for suffix in SIDE_FILES)]
     if any(os.path.realpath(each) == os.path.realpath(target) for each in own) or _is_same_file(source, target):
         raise UsageError(f"{target} is the database itself", hint="name another file")
     with translated_errors(target):
-        if not target.parent.exists():
-            raise DatabaseError(
-                f"cannot write {target}: No such file or directory: {target.parent}",
-                hint=f"create the directory (`mkdir -p {quote(str(target.parent))}`), or name a file elsewhere",
-            )
+        require_directory(target)
     if target.is_dir():
         raise UsageError(f"{target} is a directory", hint=f"name a file in it, such as {target / source.name}.bak")
     if is_there(target) and not force:

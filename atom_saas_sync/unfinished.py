@@ -9,21 +9,9 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from shlex import quote
-
-from atom_saas_sync.errors import DatabaseError
 
 _ABANDONED_SECONDS = 24 * 3600.0
 _NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-
-
-def require_directory(target: Path) -> None:
-    """Raise DatabaseError if there is no directory for a copy of the database; OSError if that is unknown."""
-    if not target.parent.exists():
-        raise DatabaseError(
-            f"cannot write {target}: No such file or directory: {target.parent}",
-            hint=f"create the directory (`mkdir -p {quote(str(target.parent))}`), or name a file elsewhere",
-        )
 
 
 def create_beside(path: Path) -> tuple[int, Path]:

@@ -33,8 +33,9 @@ from atom_saas_sync.store.postgresql.gate.carrying import carry_over, rows_to_ca
 from atom_saas_sync.store.postgresql.lock import run_lock
 from atom_saas_sync.store.postgresql.maintenance import Upkeep
 from atom_saas_sync.store.postgresql.rows import Row
+from atom_saas_sync.store.targets import require_directory
 from atom_saas_sync.times import format_time
-from atom_saas_sync.unfinished import create_beside, flush, require_directory
+from atom_saas_sync.unfinished import create_beside, flush
 
 _VERSION_UNIT = 10_000
 _SUFFIX = ".dump"

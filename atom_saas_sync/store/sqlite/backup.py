@@ -33,7 +33,7 @@ def backup(source: Path, target: Path, *, force: bool = False) -> None:
 
 
 def _refuse_target(source: Path, target: Path, *, force: bool) -> None:
-    from atom_saas_sync.unfinished import require_directory  # as in `copy`
+    from atom_saas_sync.store.targets import require_directory  # as in `copy`
 
     if target.is_symlink():
         raise UsageError(f"{target} is a symbolic link", hint="name the file itself")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
-from atom_saas_sync.errors import DatabaseError
+from atom_saas_sync.errors import DatabaseError, UsageError
 from atom_saas_sync.unfinished import create_beside, flush
 
 # node_exporter runs as another user.
@@ -17,6 +18,31 @@ def refuse_irregular(path: Path) -> None:
     """Raise DatabaseError for a path that is not a regular file: a link, a pipe, a directory or anything else."""
     if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
         raise DatabaseError(f"{path.absolute()} is not a regular file", hint="name another file")
+
+
+RECOGNIZED_BY = 64 * 1024
+"""As many bytes of a file must show what it is."""
+
+
+def refuse_foreign(path: Path, is_ours: Callable[[bytes], bool], kind: str) -> None:
+    """Raise UsageError for a file that `is_ours` does not recognize by its first 64 KiB, unless these are blank.
+
+    A mistyped name must not cost another file, such as the database. Raises DatabaseError like `refuse_irregular`, and
+    if the file cannot be read.
+    """
+    refuse_irregular(path)
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(RECOGNIZED_BY)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DatabaseError(f"cannot read {path.absolute()}: {error.strerror}", hint="name another file") from error
+    if start.strip(b"\0 \t\r\n") and not is_ours(start):
+        raise UsageError(
+            f"{path.absolute()} exists and is not a {kind}",
+            hint="it was left as it is; name another file, or remove it",
+        )
 
 
 def write_textfile(path: Path, text: str, *, mode: int = _READABLE_BY_ALL) -> None:

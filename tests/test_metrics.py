@@ -298,6 +298,28 @@ def test_the_textfile_follows_no_link(tmp_path: Path) -> None:
         write_textfile(tmp_path / "nowhere" / "a.prom", "text\n")
 
 
+@pytest.mark.parametrize("arguments", [("metrics",), ("sync", "skills")])
+def test_the_textfile_replaces_metrics_and_nothing_else(machine: Machine, arguments: tuple[str, ...]) -> None:
+    machine.fill()
+    for content in ("A_TOKEN=1\n", "a note", "# a setting\nset = 1\n", '{"a": 1}', "SQLite format 3\0"):
+        other = machine.directory / "other"
+        other.write_text(content, encoding="utf-8")
+        result = machine.command(*arguments, "--textfile", str(other))
+        assert result.returncode == 2, content
+        assert "not a file of metrics" in result.stderr
+        assert other.read_text(encoding="utf-8") == content
+    assert machine.command(*arguments, "--textfile", str(machine.database_path)).returncode == 2
+    assert machine.sql("SELECT count(*) FROM skill_cache") != [(0,)]
+    for content in ("", "\0\0", "# of yesterday\n", 'a_total{b="c d"} 1e3\nother -Inf 17\n', "# a comment\n" * 6000):
+        other.write_text(content, encoding="utf-8")
+        assert machine.command(*arguments, "--textfile", str(other)).returncode == 0, content
+        assert "atom_saas_sync_success_total" in other.read_text(encoding="utf-8")
+    other = other.rename(machine.directory / "damaged.prom")
+    other.write_bytes(b"\xff garbage")
+    assert machine.command(*arguments, "--textfile", str(other)).returncode == 0
+    assert "atom_saas_sync_success_total" in other.read_text(encoding="utf-8")
+
+
 def test_writers_at_once_never_leave_half_a_file(tmp_path: Path) -> None:
     path = tmp_path / "a.prom"
     texts = {f"{letter * 200_000}\n" for letter in "ab"}

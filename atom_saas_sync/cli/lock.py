@@ -43,10 +43,10 @@ def write(
     ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Write which version of each skill is served."""
+    """Write which version of each skill is served. A file that exists must be a lock file."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.core.gate.lock_file import lock_text
-    from atom_saas_sync.textfile import write_textfile
+    from atom_saas_sync.textfile import refuse_foreign, write_textfile
 
     settings = runtime.load(ctx.obj)
     served = _served(settings)
@@ -55,6 +55,8 @@ def write(
         sys.stdout.write(lock_text(served))
         sys.stdout.flush()
         return
+    # Also one that version control has left with marks of a conflict.
+    refuse_foreign(target, lambda start: b'"lock_version"' in start, "lock file")
     write_textfile(target, lock_text(served))
     if as_json:
         print_json({"lock_file": str(target.absolute()), "skills": len(served.skills)})

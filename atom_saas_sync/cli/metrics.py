@@ -48,25 +48,45 @@ def metrics(
 
 
 def write_metrics(settings: Settings, path: Path) -> None:
-    """Write the current metrics to a file for node_exporter. Raises DatabaseError."""
+    """Write the current metrics to a file for node_exporter. Raises UsageError for a file of another kind."""
     from atom_saas_sync.textfile import write_textfile
 
+    _refuse_foreign(path)
     write_textfile(path, _render(settings)[0])
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise UsageError for a file of another kind, DatabaseError for a path that is not that of a file."""
+    from atom_saas_sync.textfile import refuse_foreign
+
+    # Under a name that node_exporter reads there is nothing else to lose, even if a crash has damaged it.
+    refuse_foreign(path, lambda start: path.suffix == ".prom" or _is_metrics(start), "file of metrics")
+
+
+def _is_metrics(start: bytes) -> bool:
+    """Tell whether each line is a comment or a sample."""
+    import re
+
+    from atom_saas_sync.textfile import RECOGNIZED_BY
+
+    line = re.compile(rb"\s*(?:#.*|[a-zA-Z_:][\w:]*\s*(?:\{.*\})?\s+(?:[-+]?(?:\d\S*|Inf)|NaN)(?:\s+-?\d+)?\s*)?")
+    lines = start.splitlines()
+    if len(start) == RECOGNIZED_BY and len(lines) > 1:
+        lines.pop()  # cut off
+    return all(map(line.fullmatch, lines))
 
 
 @contextmanager
 def metrics_afterwards(options: GlobalOptions, path: Path | None) -> Iterator[None]:
     """Write the metrics to `path`, if one is given, after the block, however it ends.
 
-    A failure to write is a warning, because the run has its own exit code. Raises DatabaseError before the block if the
-    path is not that of a file.
+    A failure to write is a warning, because the run has its own exit code. Raises UsageError before the block if the
+    file is of another kind, and DatabaseError if the path is not that of a file.
     """
     from atom_saas_sync.cli.runtime import settings_of
 
     if path is not None:
-        from atom_saas_sync.textfile import refuse_irregular
-
-        refuse_irregular(path)
+        _refuse_foreign(path)
     try:
         yield
     finally:

@@ -38,6 +38,23 @@ def test_the_lock_file_lists_exactly_what_is_served(machine: Machine, lock: Any)
     assert "no difference" in machine.command("lock", "check", ATOM_SYNC_LOCK_FILE="skills.lock").stdout
 
 
+def test_only_a_lock_file_is_replaced(machine: Machine, lock: Any) -> None:
+    written = lock.read_text()
+    for content in ("<<<<<<< ours\n" + written, "", written):
+        lock.write_text(content)
+        assert machine.command("lock", "write", "skills.lock").returncode == 0
+        assert lock.read_text() == written
+    policy = machine.directory / "policy.toml"
+    policy.write_text("version = 1\n")
+    for other in (policy, machine.database_path):
+        before = other.read_bytes()
+        for variables in ({}, {"ATOM_SYNC_LOCK_FILE": str(other)}):
+            result = machine.command("lock", "write", *([] if variables else [str(other)]), **variables)
+            assert result.returncode == 2
+            assert "is not a lock file" in result.stderr
+        assert other.read_bytes() == before
+
+
 def test_missing_different_and_extra_skills_fail_a_check_and_not_a_diff(machine: Machine, lock: Any) -> None:
     gone, edited, extra = sorted(machine.sandbox.skill_ids())[:3]
     machine.sql("DELETE FROM skill_cache WHERE skill_id = ?", gone)

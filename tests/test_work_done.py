@@ -157,7 +157,8 @@ def test_skills_that_are_written_are_let_go_before_the_index_takes_their_words(
     class Looking(sqlite3.Connection):
         def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
             if sql.split()[:3] == ["INSERT", "INTO", "skill_fts"]:
-                held.append(sum(isinstance(each, SkillVersion | WriteServed) for each in gc.get_objects()))
+                # Not isinstance: it asks the objects, and a weak proxy may have lost its own.
+                held.append(sum(issubclass(type(each), SkillVersion | WriteServed) for each in gc.get_objects()))
             return super().execute(sql, *parameters)
 
     real_connect = sqlite3.connect

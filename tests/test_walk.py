@@ -50,12 +50,17 @@ def test_a_server_of_small_pages_may_need_many() -> None:
     assert walked(page, page_size=1000).complete
 
 
-def test_no_total_allows_more_pages_than_any_list_has(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("total", "listed"), [(10**9, "a total of 1000000000"), (2**53, "a total of"), (None, "no total")]
+)
+def test_no_total_allows_more_pages_than_any_list_has(
+    monkeypatch: pytest.MonkeyPatch, total: int | None, listed: str
+) -> None:
     monkeypatch.setattr("atom_saas_sync.core.listing.MAX_PAGES", 50)
 
     def page(number: int) -> FetchedPage:
         assert number <= 100
-        return page_of(number, [f"skill-{number}"], 10**9)
+        return page_of(number, [f"skill-{number}"], total)
 
-    with pytest.raises(BadResponse, match="page 51 is not the last"):
+    with pytest.raises(BadResponse, match=f"page 51 is not the last, with {listed}"):
         walked(page, page_size=1)

@@ -295,7 +295,8 @@ def test_a_handshake_that_hangs_is_given_up(sandbox: Sandbox) -> None:
     sandbox.fault("hang", endpoint="ws")
 
     async def connect() -> None:
-        await open_link(sandbox.ws_url, sandbox.token, on_frame=lambda: None, handshake_seconds=0.2)
+        async with asyncio.timeout(PATIENCE):  # without a limit of its own it would hang
+            await open_link(sandbox.ws_url, sandbox.token, on_frame=lambda: None, handshake_seconds=0.2)
 
     with pytest.raises(WebSocketClosed, match=r"no handshake with 127\.0\.0\.1 within 0\.2 s"):
         asyncio.run(connect())
@@ -333,6 +334,22 @@ def test_unread_replies_do_not_pile_up(machine: Machine, sandbox: Sandbox) -> No
         wait_until(lambda: running.polls, PATIENCE)
         wait_until(many_came, PATIENCE)
     assert max(tasks) < 30
+
+
+def test_replies_to_pings_of_the_protocol_do_not_pile_up(sandbox: Sandbox) -> None:
+    """The library sends each reply at once. Nothing else is sent here, so no other limit ends the connection."""
+
+    async def receive(port: int) -> None:
+        link = await open_link(f"ws://127.0.0.1:{port}/ws", sandbox.token, on_frame=lambda: None)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await link.receive()
+        finally:
+            link.abort()
+
+    ping = b"\x89\x7d" + b"x" * 125
+    with deaf_flood(ping) as port, pytest.raises(WebSocketClosed, match="does not read what is sent to it"):
+        asyncio.run(receive(port))
 
 
 # The event loop and the watchdog

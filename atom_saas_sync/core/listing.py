@@ -139,7 +139,8 @@ class Listing:
             expected = -(-total // max(1, min(self._largest_page, self._page_size)))
             most = min(most, 2 * expected + PAGES_BEYOND)
         if size and number > most:
+            listed = "no total" if total is None else f"a total of {total}"
             raise BadResponse(
-                f"the list does not end: page {number} is not the last, and {total} skills are listed",
+                f"the list does not end: page {number} is not the last, with {listed}",
                 hint="what was read is kept; the marketplace is at fault",
             )

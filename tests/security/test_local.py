@@ -34,6 +34,17 @@ def test_a_sync_of_the_admin_api_runs_nothing_from_the_working_directory(machine
     assert not loot.exists()
 
 
+def test_a_sync_of_the_admin_api_starts_in_the_root_directory_and_looks_for_no_env_file(machine: Machine) -> None:
+    machine.sandbox.fault("hang", endpoint="list")
+    with served(machine, ATOM_SYNC_ADMIN_TOKEN=ADMIN_TOKEN) as server:
+        started = server.admin("POST", "skills")
+        assert started.status_code == 202
+        ((pid,),) = machine.sql("SELECT pid FROM sync_run WHERE finished_at IS NULL AND kind = 'skills'")
+        child = Path("/proc") / str(pid)
+        assert (child / "cwd").readlink() == Path("/")
+        assert b"--no-env-file" in (child / "cmdline").read_bytes().split(b"\0")
+
+
 @pytest.mark.parametrize("unit", [{}, {"PYTHONSAFEPATH": "1"}])
 def test_python_dash_m_imports_nothing_from_the_working_directory(machine: Machine, unit: dict[str, str]) -> None:
     loot = machine.directory / "loot"

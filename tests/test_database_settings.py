@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Machine
 
 from atom_saas_sync.config import load_settings, show_settings, without_secrets
 from atom_saas_sync.core.server_address import ServerAddress
@@ -106,6 +108,19 @@ def test_a_found_file_draws_no_other_file_out_as_a_password(tmp_path: Path) -> N
             load_settings({}, working_directory=here)
         assert "a private key" not in refused.value.message
         load_settings({}, working_directory=here, env_file=Path(env_file))
+
+
+@pytest.mark.parametrize(("name", "usual"), [("PGPASSFILE", ".pgpass"), ("PGSERVICEFILE", ".pg_service.conf")], ids=str)
+@pytest.mark.parametrize("named", [True, False])
+def test_a_pipe_in_place_of_a_file_of_libpq_does_not_block(
+    machine: Machine, tmp_path: Path, name: str, usual: str, named: bool
+) -> None:
+    os.mkfifo(pipe := tmp_path / usual)
+    given = {name: str(pipe)} if named else {}
+    server = {NAME: "postgresql://worker@127.0.0.1:1/x", "HOME": str(tmp_path), "PGSERVICE": "x"}
+    result = machine.command("status", **server, **given)
+    assert result.returncode == 78, result
+    assert f"{name}: {pipe} is not a regular file" in result.stderr
 
 
 def test_programs_that_are_not_ours_get_no_password() -> None:

@@ -11,6 +11,7 @@ from conftest import Machine
 
 from atom_saas_sync import config
 from atom_saas_sync.config import Settings, files, load_settings, require_token, show_settings, sources
+from atom_saas_sync.config.files import LARGEST_ENV_FILE
 from atom_saas_sync.errors import ConfigError
 
 TOKEN = "at_saas_abc123"
@@ -256,6 +257,16 @@ def test_a_pipe_does_not_block(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"{path}: is not a regular file"):
         _load(tmp_path, env_file=path)
     assert _load(tmp_path, env_file=Path(os.devnull)).batch_size == 1000
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.env"
+    with path.open("wb") as stream:
+        stream.truncate(LARGEST_ENV_FILE + 1)
+    with pytest.raises(ConfigError, match=f"{path}: is larger than 1 MiB"):
+        _load(tmp_path, env_file=path)
+    path.write_text("ATOM_SAAS_SYNC_BATCH_SIZE=500\n" + "#" * (LARGEST_ENV_FILE - 30), encoding="utf-8")
+    assert _load(tmp_path, env_file=path).batch_size == 500
 
 
 def test_commands_that_send_the_token_refuse_and_the_others_do_not(machine: Machine) -> None:

@@ -45,6 +45,7 @@ def find_host(sources: Sources) -> None:
 def _complete(address: ServerAddress, sources: Sources, *, backups: Path) -> None:
     from dataclasses import replace
 
+    _refuse_special_files(sources)
     if address.password is None:
         password, origin = _password(sources)
     else:
@@ -62,6 +63,16 @@ def _complete(address: ServerAddress, sources: Sources, *, backups: Path) -> Non
         )
     host = sources.values[_HOST] or ""
     sources.values[_NAME] = replace(address, password=password, this_host=host, backups=str(backups))
+
+
+def _refuse_special_files(sources: Sources) -> None:
+    """Refuse a pipe or device in place of a file that libpq reads: it would wait for it forever."""
+    home = sources.environ.get("HOME") or "/"
+    for name, usual in (("PGPASSFILE", ".pgpass"), ("PGSERVICEFILE", ".pg_service.conf")):
+        file = sources.environ.get(name) or os.path.join(home, usual)  # noqa: PTH118 - a text for both
+        # Path.is_file raises where we may not look.
+        if os.path.exists(file) and not os.path.isfile(file):  # noqa: PTH110, PTH113
+            sources.problems.append(f"{name}: {file} is not a regular file")
 
 
 def _password(sources: Sources) -> tuple[str | None, str]:

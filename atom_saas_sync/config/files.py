@@ -15,6 +15,7 @@ from atom_saas_sync.config.variables import PLACEHOLDER, PREFIXES, TOKEN_TAKES, 
 from atom_saas_sync.errors import ConfigError
 
 _TOKEN_FILE_MAX_BYTES = 64 * 1024
+LARGEST_ENV_FILE = 1024 * 1024
 _DIGEST_KEY_LEAST_BYTES = 32
 
 
@@ -139,10 +140,8 @@ def read_env_file(path: Path, *, is_found: bool) -> EnvFile:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, encoding="utf-8-sig") as stream:  # noqa: PTH123 - the file that is looked at
             status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) and not os.path.samestat(status, os.stat(os.devnull)):  # noqa: PTH116 - no Path
-                return EnvFile("", {}, [f"{path}: is not a regular file"], warnings)
-            if is_found and (stranger := _stranger_in(path, status)):
-                return EnvFile("", {}, [stranger], warnings)
+            if refused := _refusal_of(path, status, is_found=is_found):
+                return EnvFile("", {}, [refused], warnings)
             # Only the parser: a token may contain a dollar sign, and we report unreadable lines ourselves.
             for binding in parse_stream(stream):
                 line = f"{path}, line {binding.original.line}"
@@ -176,6 +175,15 @@ def is_missing(path: Path) -> bool:
 def is_beside(path: Path, directory: Path) -> bool:
     """Tell whether a file lies in this directory itself: a found `.env` may draw a secret from no other place."""
     return not path.is_symlink() and os.path.realpath(path.parent) == os.path.realpath(directory)
+
+
+def _refusal_of(path: Path, status: os.stat_result, *, is_found: bool) -> str | None:
+    """Say why this file is not read; None if it is."""
+    if not stat.S_ISREG(status.st_mode) and not os.path.samestat(status, os.stat(os.devnull)):  # noqa: PTH116 - no Path
+        return f"{path}: is not a regular file"
+    if status.st_size > LARGEST_ENV_FILE:
+        return f"{path}: is larger than {LARGEST_ENV_FILE >> 20} MiB"
+    return _stranger_in(path, status) if is_found else None
 
 
 def _stranger_in(path: Path, status: os.stat_result) -> str | None:

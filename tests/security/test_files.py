@@ -91,6 +91,32 @@ def test_special_files_are_not_written_to(machine: Machine, valuable: Path) -> N
     assert list(directory.iterdir()) == []
 
 
+@pytest.mark.sqlite("its files")
+@pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm"])
+def test_a_pipe_in_place_of_a_log_of_sqlite_does_not_block(machine: Machine, valuable: Path, suffix: str) -> None:
+    database = machine.directory / "atom.db"
+    backup = machine.directory / "backup.db"
+    assert machine.command("db", "backup", str(backup)).returncode == 0
+    link = machine.directory / "link.db"
+    link.symlink_to(database)
+    pipe = machine.directory / f"atom.db{suffix}"
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+    copy = f"sqlite:///{machine.directory / 'copy.db'}"
+    for words in (("status",), ("sync", "skills"), ("metrics",), ("db", "check"), ("db", "copy", "--to", copy)):
+        for path in (database, link):
+            result = machine.command(*words, ATOM_SAAS_DATABASE_URL=str(path))
+            assert result.returncode == 74, (words, result)
+            assert f"atom.db{suffix} is not a regular file" in result.stderr
+    restored = machine.command("db", "restore", "--yes", str(backup))
+    assert (restored.returncode, "is not a regular file" in restored.stderr) == (74, True), restored
+    completed = machine.command(
+        _ATOM_SYNC_COMPLETE="complete_bash", COMP_WORDS="atom-sync skills show ", COMP_CWORD="3"
+    )
+    assert "Traceback" not in completed.stderr
+    assert completed.returncode != -9
+
+
 def test_a_file_without_end_is_not_read_to_its_end(machine: Machine, valuable: Path) -> None:
     skill_id = next(iter(machine.cached()))
     for arguments in (("skills", "import", "/dev/zero"), ("skills", "edit", skill_id, "--file", "/dev/zero")):

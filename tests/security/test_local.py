@@ -42,7 +42,9 @@ def test_a_sync_of_the_admin_api_starts_in_the_root_directory_and_looks_for_no_e
         ((pid,),) = machine.sql("SELECT pid FROM sync_run WHERE finished_at IS NULL AND kind = 'skills'")
         child = Path("/proc") / str(pid)
         assert (child / "cwd").readlink() == Path("/")
-        assert b"--no-env-file" in (child / "cmdline").read_bytes().split(b"\0")
+        command = (child / "cmdline").read_bytes()
+        assert b"--no-env-file" in command.split(b"\0")
+        assert machine.sandbox.token.encode() not in command
 
 
 @pytest.mark.parametrize("unit", [{}, {"PYTHONSAFEPATH": "1"}])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from atom_saas_sync.errors import DatabaseError
@@ -105,12 +106,21 @@ def require_file(path: Path, access: int) -> None:
     _refuse_unusable(path, access)
 
 
+def refuse_special_files_beside(path: Path) -> None:
+    """Refuse a pipe or device in place of SQLite's logs: SQLite would wait for it forever."""
+    for log in (beside(path, suffix) for suffix in ("-journal", "-wal", "-shm")):
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(log.lstat().st_mode):
+                raise DatabaseError(f"{log} is not a regular file", hint="remove it; SQLite keeps a log there")
+
+
 def _refuse_unusable(path: Path, access: int) -> None:
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    refuse_special_files_beside(path)
     if access & os.W_OK and status.st_nlink > 1:
         # SQLite keeps a log beside each name, and we a lock: writers with different names would damage the file.
         from shlex import quote

@@ -20,7 +20,7 @@ from atom_saas_sync.store.sqlite.audit import write_audit
 from atom_saas_sync.store.sqlite.backup import SIDE_FILES, copy
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.failures import primary_code, translated_errors
-from atom_saas_sync.store.sqlite.files import beside, create_directories, exists
+from atom_saas_sync.store.sqlite.files import beside, create_directories, exists, refuse_special_files_beside
 from atom_saas_sync.store.sqlite.runs import get_fact
 
 _DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
@@ -80,6 +80,7 @@ def is_damaged(database: Path) -> bool:
     with translated_errors(database):
         if not database.is_file():  # opening a pipe would wait for its writer
             raise DatabaseError(f"{database} is not a regular file", hint="nothing was changed; name a file")
+        refuse_special_files_beside(database)
         try:
             with closing(_connect(database)) as connection:
                 return _problem(connection) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from pathlib import Path
@@ -48,6 +49,10 @@ def suggestions(path: Path, kind: str, prefix: str) -> list[tuple[str, str]]:
     """
     end = time.monotonic() + _SECONDS
     found: list[tuple[str, str]] = []
+    real = os.path.realpath(path)
+    files = [f"{real}{suffix}" for suffix in ("", "-journal", "-wal", "-shm")]
+    if any(os.path.exists(each) and not os.path.isfile(each) for each in files):  # noqa: PTH110, PTH113 - fewer imports
+        return found  # SQLite would wait for a pipe
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_SECONDS)
     except sqlite3.Error:

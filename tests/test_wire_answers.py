@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import zstandard
@@ -258,6 +259,16 @@ def test_a_redirect_to_nowhere_is_a_bad_response(machine: Machine, market: Scrip
                 client.list_skills(1, 10)
             assert failed.value.exit_code in {65, 69}
             assert failed.value.message.isprintable()
+
+
+@pytest.mark.parametrize("skill_id", ["a/b", "../categories", "a?page=2", "a#b", "a%2Fb", "a b", "ä"])
+def test_an_id_stays_one_segment_of_the_path(machine: Machine, market: ScriptedMarket, skill_id: str) -> None:
+    with machine.client(url=market.url) as (client, _):
+        client.get_skill(skill_id)
+    (asked,) = market.requests
+    segment = asked.path.removeprefix(f"{LIST}/")
+    assert not set(segment) & set("/?#. ")
+    assert unquote(segment) == skill_id
 
 
 def test_redirects_without_end_are_left(machine: Machine, market: ScriptedMarket) -> None:

@@ -116,6 +116,7 @@ CREATE TABLE http_validator (
 CREATE UNIQUE INDEX idx_http_validator_page ON http_validator (page) WHERE page IS NOT NULL;
 
 -- What is read out of a skill's text: for the view, for orders and for search. No row: another program wrote it.
+-- A page has room for a new copy of each row: one that fits beside the old one leaves both indexes alone.
 CREATE TABLE skill_text (
     skill_id text COLLATE "C" PRIMARY KEY,
     name text,
@@ -129,7 +130,7 @@ CREATE TABLE skill_text (
     sent_moment double precision,
     head tsvector NOT NULL,
     words tsvector NOT NULL
-) WITH (fillfactor = 80);
+) WITH (fillfactor = 50);
 ALTER TABLE skill_text ALTER skill_id SET STORAGE PLAIN, ALTER name SET STORAGE MAIN, ALTER version SET STORAGE MAIN,
     ALTER category SET STORAGE MAIN, ALTER name_key SET STORAGE MAIN, ALTER category_key SET STORAGE MAIN,
     ALTER tag_keys SET STORAGE MAIN, ALTER head SET STORAGE MAIN, ALTER words SET STORAGE EXTERNAL;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import Self
 
@@ -47,13 +47,14 @@ class Connection:
 
     @contextmanager
     def transaction(
-        self, *, durable: bool = True, bulk: bool = False, wait_seconds: float | None = None
+        self, *, durable: bool = True, bulk: bool = False, wait_seconds: float | None = None, together: bool = False
     ) -> Iterator[psycopg.Connection[Row]]:
         """Write in one transaction: everything in the block, or nothing if it raises.
 
         Our writers are serialised by an advisory lock. Without `durable`, a server crash within the next second may
         lose the transaction; use it for data that the next run fetches again. With `bulk`, the triggers do nothing and
-        the caller does their work. Waits for other writers up to the busy timeout, or `wait_seconds`.
+        the caller does their work. Waits for other writers up to the busy timeout, or `wait_seconds`. With `together`,
+        statements are sent as in `pipelined`: read results late, or after the block.
 
         Raises DatabaseError for every failure of the server, and Locked if another run has taken over a run lock of
         this connection.
@@ -62,8 +63,9 @@ class Connection:
         with self._translated():
             self._begin(durable=durable, bulk=bulk, wait_seconds=wait_seconds)
             try:
-                yield self.connection
-                self._command("COMMIT")
+                with self._pipeline() if together else nullcontext():
+                    yield self.connection
+                    self._command("COMMIT")
             except BaseException:
                 self._roll_back()
                 raise

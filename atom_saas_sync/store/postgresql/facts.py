@@ -38,6 +38,6 @@ def get_facts(connection: psycopg.Connection[Row], names: Sequence[str]) -> dict
     return dict(connection.execute(READ, {"facts": list(names)}).fetchall())
 
 
-def drop_fact(connection: psycopg.Connection[Row], name: str) -> bool:
-    """Forget a fact; tell whether there was one."""
-    return bool(connection.execute("DELETE FROM fact WHERE name = %s RETURNING 1", (name,)).fetchall())
+def drop_fact(connection: psycopg.Connection[Row], name: str) -> psycopg.Cursor[Row]:
+    """Forget a fact; a row comes back if there was one."""
+    return connection.execute("DELETE FROM fact WHERE name = %s RETURNING 1", (name,))

@@ -60,16 +60,15 @@ def run_lock(
             sleep(pause)
         waited += pause
     try:
-        with db.transaction() as connection:
-            row = connection.execute(
+        with db.transaction(together=True) as connection:
+            written = connection.execute(
                 "INSERT INTO run_lock AS l (kind, host, pid, backend, command, since, token) "
                 "VALUES (%s, %s, %s, %s, %s, %s, 1) ON CONFLICT (kind) DO UPDATE SET (host, pid, backend, command, "
                 "since, token) = (excluded.host, excluded.pid, excluded.backend, excluded.command, excluded.since, "
                 "l.token + 1) RETURNING token",
                 (kind, db.host, os.getpid(), db.session.backend, command, now()),
-            ).fetchone()
-        assert row is not None
-        db.held[kind] = row[0]
+            )
+        ((db.held[kind],),) = written.fetchall()
         yield
     finally:
         db.release(kind)

@@ -55,7 +55,7 @@ class RequestBudget:
             if self._left and second == self._leased_second:
                 self._left -= 1
                 return 0.0
-            with self._database.transaction(durable=False) as connection:
+            with self._database.transaction(durable=False, together=True) as connection:
                 self._give_back(connection)
                 budget = _read(connection, now, self._configured, self._marketplace)
                 if (wait := budget.wait(partial(_sent, connection, budget.now))) > 0:
@@ -79,7 +79,7 @@ class RequestBudget:
         with self._turn:
             if request_limits.is_known(learned, self._learned):
                 return
-            with self._database.transaction() as connection:
+            with self._database.transaction(together=True) as connection:
                 set_fact(connection, RATE_LIMIT, json.dumps(learned._asdict()), now)
                 self._give_back(connection)
             self._learned = learned
@@ -94,7 +94,7 @@ class RequestBudget:
         with self._turn:
             # What can't be returned counts as used, to be safe.
             if self._left:
-                with suppress(DatabaseError), self._database.transaction(durable=False) as connection:
+                with suppress(DatabaseError), self._database.transaction(durable=False, together=True) as connection:
                     self._give_back(connection)
             self._database.close()
 
@@ -136,7 +136,7 @@ class StoredLimits:
     def forget_declared_limit(self) -> bool:
         """Discard a declared limit; tell whether there was one."""
         with self._database.transaction() as connection:
-            return drop_fact(connection, RATE_LIMIT)
+            return bool(drop_fact(connection, RATE_LIMIT).fetchall())
 
 
 USED = """
@@ -166,8 +166,9 @@ def _sent(connection: psycopg.Connection[Row], now: float, since: float) -> Iter
 
 def _read(connection: psycopg.Connection[Row], now: datetime, configured: Limits, marketplace: str | None) -> Budget:
     """Return the budget now; of the database's own marketplace for None."""
+    asked = connection.execute(USED, used_parameters(now))  # before the facts are read: one round trip for both
     facts = get_facts(connection, [RATE_LIMIT, MARKETPLACE])
-    used = connection.execute(USED, used_parameters(now)).fetchone()
+    used = asked.fetchone()
     assert used is not None
     return _budget(facts, used, now, configured, marketplace)
 

@@ -41,6 +41,12 @@ NEWEST_RUN = """
 NEWEST_SUCCESS = """
     SELECT finished_at FROM sync_run WHERE kind = 'skills' AND status = 'success' ORDER BY id DESC LIMIT 1
 """
+_RESULTS = "SELECT name, labels, value FROM counter WHERE name = 'runs'"
+_END_KILLED = """
+    UPDATE sync_run SET status = 'failed', finished_at = %s, reasons = '["interrupted"]',
+        error_type = 'interrupted', error_message = 'the process was killed'
+    WHERE kind = %s AND status = 'running' RETURNING 1
+"""
 AUTO_SYNC_OFF = f"SELECT FROM sync_state WHERE id = '{SYNC_STATE_ID}' AND NOT auto_sync_enabled"
 
 
@@ -54,24 +60,25 @@ class Runs:
 
     def begin(self, kind: str, *, started_by: str, now: datetime) -> int:
         """Record the start of a run and return its id. An earlier run that was killed is marked as such."""
-        with self._database.transaction() as connection:
-            _end_killed_runs(connection, kind, now)
+        with self._database.transaction(together=True) as connection:
+            killed = connection.execute(_END_KILLED, (_second(now), kind))
             connection.execute("DELETE FROM sync_run WHERE started_at < %s", (now - RUNS_KEPT,))
-            row = connection.execute(
+            begun = connection.execute(
                 "INSERT INTO sync_run (kind, started_at, status, started_by, host, pid) "
                 "VALUES (%s, %s, 'running', %s, %s, %s) RETURNING id",
                 (kind, _second(now), started_by, self._database.host, os.getpid()),
-            ).fetchone()
-            assert row is not None
+            )
+            _count_killed(connection, kind, len(killed.fetchall()))
             if kind == "skills":
                 mirror_state(connection, now)
-            return int(row[0])
+        ((run_id,),) = begun.fetchall()
+        return int(run_id)
 
     def finish(self, report: Report[Counts], *, now: datetime, requests: dict[tuple[str, str], int]) -> None:
         """Record the end of a run with its counts, proof of completeness and error, in one transaction."""
         from msgspec.structs import asdict
 
-        with self._database.transaction() as connection:
+        with self._database.transaction(together=True) as connection:
             if report.kind == "skills":
                 self._database.notifications.send(connection, 0, in_run=True, last=True)
             connection.execute(
@@ -159,7 +166,7 @@ class Runs:
     def reached_marketplace(self, now: datetime, skew_seconds: float | None) -> None:
         """Record that the marketplace was reached, and how far its clock is ahead of ours."""
         self.bind(now)
-        with self._database.transaction() as connection:
+        with self._database.transaction(together=True) as connection:
             set_fact(connection, REACHED_AT, format_time(now), now)
             if skew_seconds is not None:
                 set_fact(connection, CLOCK_SKEW, f"{skew_seconds:.0f}", now)
@@ -209,10 +216,9 @@ class Runs:
 
 def read_state(connection: psycopg.Connection[Row]) -> SyncState:
     """Return the state of the skills sync from the audit trail, independent of other programs."""
-    newest = connection.execute(NEWEST_RUN).fetchone()
-    success = connection.execute(NEWEST_SUCCESS).fetchone()
-    counters = connection.execute("SELECT name, labels, value FROM counter WHERE name = 'runs'").fetchall()
-    results = {(name, labels): value for name, labels, value in counters}
+    asked = [connection.execute(each) for each in (NEWEST_RUN, NEWEST_SUCCESS, _RESULTS)]
+    newest, success = (each.fetchone() for each in asked[:2])
+    results = {(name, labels): value for name, labels, value in asked[2]}
     return state_of(newest, success, results, None if newest and success else get_fact(connection, LAST_SUCCESS))
 
 
@@ -281,19 +287,12 @@ def last_run_started_at(database: Database, kind: str) -> datetime | None:
 def _shorten_pending_list(database: Database) -> None:
     """Move what a run has added into the index, so that searches do not read through it. It may fail."""
     try:
-        with database.reading() as connection:  # it changes no rows, and no other writer need wait for it
-            connection.execute(CLEAN_INDEXES)
+        database.ask(CLEAN_INDEXES)  # it changes no rows, and no other writer need wait for it
     except DatabaseError as error:
         _log.debug("could not shorten the pending list of the search index: %s", error)
 
 
-def _end_killed_runs(connection: psycopg.Connection[Row], kind: str, now: datetime) -> None:
-    killed = connection.execute(
-        "UPDATE sync_run SET status = 'failed', finished_at = %s, reasons = '[\"interrupted\"]', "
-        "error_type = 'interrupted', error_message = 'the process was killed' "
-        "WHERE kind = %s AND status = 'running'",
-        (_second(now), kind),
-    ).rowcount
+def _count_killed(connection: psycopg.Connection[Row], kind: str, killed: int) -> None:
     counted: list[Counted] = [
         ("atom_saas_sync_errors_total", killed, {"type": METRIC_TYPES[kind], "error": "interrupted"})
     ]

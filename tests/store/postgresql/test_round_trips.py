@@ -18,6 +18,8 @@ from atom_saas_sync.store import engine_at
 from atom_saas_sync.usecases.follow_events import EventFollower
 
 _MOST = 4
+_MOST_OF_A_RUN, _MOST_OF_A_REQUEST = 65, 3
+_PAGES = 3
 _WRITING = "BEGIN; SET LOCAL synchronous_commit = off; SET LOCAL atom_sync.bulk = on"
 _CHANGES: dict[str, dict[str, Any]] = {
     "skill_update": {"name": "Other"},
@@ -51,6 +53,16 @@ def test_each_page_is_written_in_four_round_trips(machine: Machine, trips: Trips
         assert max(map(len, pages)) <= _MOST, pages
         for skill_id in machine.sandbox.skill_ids()[::2]:
             machine.sandbox.patch_skill(skill_id, {"description": f"{added} and {updated}"}, push=False)
+
+
+def test_a_sync_without_changes_takes_few_round_trips(machine: Machine, trips: Trips) -> None:
+    sync(machine, trips)
+    assert sync(machine, trips)["unchanged"] == 60
+    _, budget = trips.connections[-2:]
+    assert len(trips.all()) - len(budget) <= _MOST_OF_A_RUN
+    requests = [each for each in trips.transactions("BEGIN; SET LOCAL synchronous_commit = off") if each[0] in budget]
+    assert 1 <= len(requests) <= 2 * _PAGES
+    assert max(map(len, requests)) <= _MOST_OF_A_REQUEST, requests
 
 
 def test_a_batch_of_messages_is_applied_in_four_round_trips(machine: Machine, trips: Trips) -> None:

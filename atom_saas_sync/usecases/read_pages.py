@@ -24,7 +24,7 @@ MEMORY_TO_READ_AHEAD = 28 * 1024 * 1024
 skills (5 KB) take 22 MiB."""
 
 MEMORY_AT_ONCE = MAX_PAGE_MEMORY + MAX_PAGE_MEMORY // 2
-"""For the decoded skills of all pages that are read but not written. A page that is read ahead takes what others leave."""
+"""For the decoded skills of all pages that are read but not written: one that is read ahead takes what others leave."""
 
 Digests = Mapping[bytes, str]
 """The digests that are known of a page, with the skills' ids."""

@@ -246,7 +246,7 @@ def test_a_page_that_is_older_than_a_message_does_not_undo_it(machine: Machine, 
         sandbox.fault("delay", endpoint="list", seconds=1.0)
         sandbox.patch_skill(sandbox.skill_ids()[5], {"name": "another page"}, push=False)
         asked = len(sandbox.requests("list"))
-        sync = threading.Thread(target=machine.command, args=("sync", "skills"))
+        sync = threading.Thread(target=machine.command, args=("sync", "skills", "--wait", "60"))
         sync.start()
         wait_until(lambda: len(sandbox.requests("list")) > asked)
         sandbox.push(

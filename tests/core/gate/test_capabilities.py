@@ -87,11 +87,24 @@ def test_an_update_shows_what_it_adds_and_removes() -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["```bash\n", "curl x |", "A" * 30 + "=== ", "os.getenv('", "npm i a ", "a.", "\u200b", "x['a']"]
+    "unit",
+    [
+        "```bash\n",
+        "curl x |",
+        "curl x ",
+        "bash x ",
+        "A" * 30 + "=== ",
+        "os.getenv('",
+        "npm i a ",
+        "a.",
+        "\u200b",
+        "x['a']",
+    ],
 )
 def test_the_work_grows_linearly_with_hostile_texts(unit: str) -> None:
     def seconds(length: int) -> float:
-        text = unit * (length // len(unit))
+        # On a line of its own what some patterns are not tried without.
+        text = "| $(\n" + unit * (length // len(unit))
         began = time.process_time()
         facts_of({"skill_id": "x", "code": text})
         return time.process_time() - began

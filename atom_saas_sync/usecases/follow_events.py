@@ -225,7 +225,7 @@ class EventFollower:
             sent_at = None if mark is None else mark.sent_at
             if is_outdated(message, updated_at=updated_at, sent_at=sent_at, now=now):
                 continue
-            if stored is None and not intake.admits(len(message.text)):
+            if stored is None and not intake.admits(len(message.text.encode())):
                 continue
             news[message.key] = MessageMark(message.sent_at)
             merged = {**(stored or {}), **message.fields}

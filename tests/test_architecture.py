@@ -321,3 +321,20 @@ def test_skill_data_has_one_writer() -> None:
                 found[str(path.relative_to(ROOT))] = number
     assert set(found) == set(WRITE_SKILL_DATA)
     assert found["store/sqlite/served.py"] == found["store/postgresql/served.py"] == 3
+
+
+def test_tests_that_need_the_file_of_a_database_are_marked() -> None:
+    # Else they fail on a server, where `make test` does not run them.
+    for path in (ROOT.parent / "tests").rglob("test_*.py"):
+        text = path.read_text(encoding="utf-8")
+        if "soak" in path.parts or "machine.database_path" not in text or path == Path(__file__):
+            continue
+        tree = ast.parse(text)
+        marks = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Assign)]
+        if any("pytestmark" in each and "sqlite" in each for each in marks):
+            continue
+        for test in ast.walk(tree):
+            if isinstance(test, ast.FunctionDef) and "machine.database_path" in ast.unparse(test):
+                decorators = " ".join(map(ast.unparse, test.decorator_list))
+                is_helper = not test.name.startswith("test_")
+                assert is_helper or "mark.sqlite" in decorators, f"{path.name}: {test.name}"

@@ -308,8 +308,11 @@ def test_the_textfile_replaces_metrics_and_nothing_else(machine: Machine, argume
         assert result.returncode == 2, content
         assert "not a file of metrics" in result.stderr
         assert other.read_text(encoding="utf-8") == content
-    assert machine.command(*arguments, "--textfile", str(machine.database_path)).returncode == 2
-    assert machine.sql("SELECT count(*) FROM skill_cache") != [(0,)]
+    database = FileDatabase(machine.directory / "own.db")
+    own = {"ATOM_SAAS_DATABASE_URL": database.url}
+    assert machine.command("sync", "skills", **own).returncode == 0
+    assert machine.command(*arguments, "--textfile", database.url, **own).returncode == 2
+    assert database.sql("SELECT count(*) FROM skill_cache", ()) != [(0,)]
     for content in ("", "\0\0", "# of yesterday\n", 'a_total{b="c d"} 1e3\nother -Inf 17\n', "# a comment\n" * 6000):
         other.write_text(content, encoding="utf-8")
         assert machine.command(*arguments, "--textfile", str(other)).returncode == 0, content

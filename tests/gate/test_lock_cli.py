@@ -46,10 +46,13 @@ def test_only_a_lock_file_is_replaced(machine: Machine, lock: Any) -> None:
         assert lock.read_text() == written
     policy = machine.directory / "policy.toml"
     policy.write_text("version = 1\n")
-    for other in (policy, machine.database_path):
+    database = machine.directory / "own.db"
+    own = {"ATOM_SAAS_DATABASE_URL": str(database)}
+    assert machine.command("sync", "skills", **own).returncode == 0
+    for other in (policy, database):
         before = other.read_bytes()
         for variables in ({}, {"ATOM_SYNC_LOCK_FILE": str(other)}):
-            result = machine.command("lock", "write", *([] if variables else [str(other)]), **variables)
+            result = machine.command("lock", "write", *([] if variables else [str(other)]), **variables, **own)
             assert result.returncode == 2
             assert "is not a lock file" in result.stderr
         assert other.read_bytes() == before

@@ -261,6 +261,15 @@ def test_a_redirect_to_nowhere_is_a_bad_response(machine: Machine, market: Scrip
             assert failed.value.message.isprintable()
 
 
+@pytest.mark.parametrize("location", ["", "Location: \r\n", "Location:  \t \r\n"], ids=["none", "empty", "blank"])
+def test_a_redirect_without_a_target_is_not_followed(machine: Machine, market: ScriptedMarket, location: str) -> None:
+    """Joined with the address of the request, it would be the same address again."""
+    market.on(LIST, f"HTTP/1.1 302 Found\r\n{location}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
+    with machine.client(url=market.url) as (client, _), pytest.raises(BadResponse, match="to an invalid address"):
+        client.list_skills(1, 10)
+    assert len(market.asked(LIST)) == 1
+
+
 @pytest.mark.parametrize("skill_id", ["a/b", "../categories", "a?page=2", "a#b", "a%2Fb", "a b", "ä"])
 def test_an_id_stays_one_segment_of_the_path(machine: Machine, market: ScriptedMarket, skill_id: str) -> None:
     with machine.client(url=market.url) as (client, _):

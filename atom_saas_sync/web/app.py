@@ -34,7 +34,7 @@ from atom_saas_sync.model import ScheduledJob
 from atom_saas_sync.systemd import timers
 from atom_saas_sync.web.admin import AdminRoutes
 from atom_saas_sync.web.conflicts import ConflictRoutes
-from atom_saas_sync.web.guard import ADMIN_PREFIX, Guard, TooLarge, TooSlow
+from atom_saas_sync.web.guard import ADMIN_PREFIX, Gone, Guard, TooLarge, TooSlow
 from atom_saas_sync.web.health import HealthRoutes
 from atom_saas_sync.web.jobs import Jobs
 from atom_saas_sync.web.requests import FILTERS, PAGING, refuse_unknown
@@ -94,6 +94,7 @@ def create_app(
             AtomSyncError: _tell_failure,
             TooLarge: _tell_too_large,
             TooSlow: _tell_too_slow,
+            Gone: _tell_gone,
             HTTPException: _tell_http_error,
             Exception: _tell_bug,
         },
@@ -162,13 +163,17 @@ def _tell_too_slow(_request: Request, error: Exception) -> Response:
     return _failure(408, "too_slow", str(error))
 
 
+def _tell_gone(_request: Request, error: Exception) -> Response:
+    return _failure(400, "bad_request", str(error))
+
+
 def _tell_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code != 405:  # noqa: PLR2004 - Method Not Allowed
         return _failure(error.status_code, "usage", str(error.detail))
     routes = [each for each in request.app.routes if each.path_regex.match(request.url.path)]
     allowed = ", ".join(sorted({method for route in routes for method in route.methods}))
-    response = _failure(405, "usage", f"{request.method} is not a method of this route", f"use {allowed}")
+    response = _failure(405, "usage", f"{request.method[:20]} is not a method of this route", f"use {allowed}")
     response.headers["allow"] = allowed
     return response
 

@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import json
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -31,6 +32,9 @@ _QUIET = ("/health/", "/metrics/")
 _ERROR = 400
 _BODY_SECONDS = 10.0
 _UNAUTHORIZED = 401
+_HOST = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[^\s\[\]:]*))(?::\d*)?")
+_NAME_WITHOUT_DOT = re.compile(r"[a-z0-9_-]*")
+_LONGEST_METHOD = 20  # in the log; names of methods are shorter
 # For wrong tokens: an address gets at most 40 tries a second over all its connections, and locks out no other address.
 _DELAY_SECONDS = 0.25
 MOST_WRONG_TOKENS = 10
@@ -135,11 +139,11 @@ def _is_foreign(scope: Scope, host: bytes) -> bool:
     server = scope.get("server")
     if server is None or not _is_loopback(server[0]):
         return False
-    name = host.decode("ascii", "replace").lower()
-    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
-    if "." not in name or name.endswith(".localhost"):
-        return False
-    return not _is_address(name)
+    found = _HOST.fullmatch(host.decode("ascii", "replace").lower())
+    if found is None:
+        return True
+    name = found["v6"] or found["name"]
+    return not (_NAME_WITHOUT_DOT.fullmatch(name) or name.endswith(".localhost") or _is_address(name))
 
 
 def _is_loopback(address: str) -> bool:
@@ -168,6 +172,13 @@ class TooSlow(Exception):
         return f"the request body must arrive within {_BODY_SECONDS:.0f} s"
 
 
+class Gone(Exception):
+    """The client left, or sent something that is not HTTP, before its body was complete. Nobody reads the answer."""
+
+    def __str__(self) -> str:
+        return "the request body is not complete"
+
+
 def _limited(receive: Receive) -> Receive:
     received, whole = 0, False
     deadline = asyncio.get_running_loop().time() + _BODY_SECONDS
@@ -179,6 +190,8 @@ def _limited(receive: Receive) -> Receive:
                 message = await receive()
         except TimeoutError:
             raise TooSlow from None
+        if message["type"] == "http.disconnect" and not whole:
+            raise Gone
         received += len(message.get("body", b""))
         whole = whole or not message.get("more_body", False)
         if received > MAX_BODY_BYTES:
@@ -213,7 +226,7 @@ def _write_log_line(scope: Scope, status: int, seconds: float) -> None:
         logging.DEBUG if quiet else logging.INFO,
         "%s %s %s %d %.0f ms",
         _client_of(scope),
-        scope["method"],
+        scope["method"][:_LONGEST_METHOD],
         path,
         status,
         seconds * 1000,

@@ -87,6 +87,17 @@ def test_a_slow_body_is_408(machine: Machine) -> None:
             assert ask(address, head.encode() + rest).startswith(b"HTTP/1.1 408")
 
 
+@pytest.mark.parametrize("rest", [b'Content-Length: 90\r\n\r\n{"all": ', b"Transfer-Encoding: chunked\r\n\r\n-5\r\n"])
+def test_a_client_that_leaves_within_its_body_leaves_no_traceback(machine: Machine, rest: bytes) -> None:
+    log: list[str] = []
+    head = f"POST {ADMIN}/resolve HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n"
+    with impatient(machine, 60, log) as address:
+        with socket.create_connection(address, timeout=60) as connection:
+            connection.sendall(head.encode() + rest)
+        wait_until(lambda: any("/resolve 400" in line for line in log))
+    assert not [line for line in log if "Traceback" in line or "Exception" in line], log
+
+
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 

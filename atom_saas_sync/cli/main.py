@@ -230,12 +230,33 @@ def _name_service_user(error: AtomSyncError) -> None:
 
 def _report_unforeseen(error: Exception, *, as_json: bool) -> int:
     if not (isinstance(error, OSError | RuntimeError) and "--install-completion" in sys.argv):  # which is Typer's own
-        return report_bug(error, as_json=as_json)
+        explained = _explained(error)
+        if explained is None:
+            return report_bug(error, as_json=as_json)
+        report_failure(explained, as_json=as_json)
+        return explained.exit_code
     failure = DatabaseError(
         f"cannot install completion: {error}", hint="`atom-sync completion SHELL` prints the script"
     )
     report_failure(failure, as_json=as_json)
     return failure.exit_code
+
+
+def _explained(error: Exception) -> DatabaseError | None:
+    """Return the cause of an unforeseen error if that is in the database, and log the error at level debug."""
+    import logging
+
+    from atom_saas_sync.cli.runtime import settings_of
+    from atom_saas_sync.store import engine_at
+    from atom_saas_sync.usecases.foreign_values import explained
+
+    try:
+        found = explained(engine_at(settings_of(given_options.get()).database))
+    except Exception:  # noqa: BLE001 - it is the error of the command that is to be reported
+        return None
+    if found is not None:
+        logging.getLogger(__name__).debug("values of another program ended the command", exc_info=error)
+    return found
 
 
 def _complete() -> int:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -183,7 +184,11 @@ def print_json(document: Mapping[str, Any]) -> None:
     Every document has `success`, which is true unless `document` says otherwise.
     """
     document = {"success": True, **document}
-    text = json.dumps(document, ensure_ascii=False, indent=2)
+    try:
+        text = json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False)
+    except ValueError:  # JSON has no infinity
+        document = _finite(document)
+        text = json.dumps(document, ensure_ascii=False, indent=2)
     if sys.stdout.isatty():
         text = escaped(text)
     try:
@@ -192,6 +197,15 @@ def print_json(document: Mapping[str, Any]) -> None:
         text = json.dumps(document, indent=2)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401 - whatever JSON can hold
+    """Return a document in which null stands for what is no number: another program may have written it."""
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def say(text: str) -> None:

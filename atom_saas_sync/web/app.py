@@ -13,8 +13,10 @@ from datetime import datetime
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -32,6 +34,8 @@ from atom_saas_sync.errors import (
 )
 from atom_saas_sync.model import ScheduledJob
 from atom_saas_sync.systemd import timers
+from atom_saas_sync.usecases.foreign_values import explained
+from atom_saas_sync.usecases.ports.engine import Engine
 from atom_saas_sync.web.admin import AdminRoutes
 from atom_saas_sync.web.conflicts import ConflictRoutes
 from atom_saas_sync.web.guard import ADMIN_PREFIX, Gone, Guard, TooLarge, TooSlow
@@ -90,6 +94,7 @@ def create_app(
     admin_token = settings.admin_token.reveal() if settings.admin_token else None
     app = Starlette(
         routes=routes,
+        middleware=[Middleware(Explaining, engine=site.engine)],
         exception_handlers={
             AtomSyncError: _tell_failure,
             TooLarge: _tell_too_large,
@@ -103,6 +108,25 @@ def create_app(
     app.router.default = _no_route(routes)
     # Wraps everything, including the handler for bugs.
     return Guard(app, admin_token=admin_token)
+
+
+class Explaining:
+    """Answers 503, as for other faults of the database, if its values explain an error of the application."""
+
+    def __init__(self, app: ASGIApp, engine: Engine) -> None:
+        self._app = app
+        self._engine = engine
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        try:
+            await self._app(scope, receive, send)
+        except Exception as bug:
+            found = await run_in_threadpool(explained, self._engine)
+            if found is None:
+                raise
+            _log.debug("values of another program ended a request", exc_info=bug)
+            await _tell_failure(Request(scope), found)(scope, receive, send)
 
 
 class AdminRoute(Route):

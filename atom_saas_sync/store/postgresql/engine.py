@@ -140,6 +140,10 @@ class PostgreSQLEngine:
             hint="`atom-sync db upgrade` brings it up to date",
         )
 
+    def foreign_values(self) -> list[str]:
+        """Return nothing: the server stores no value of another type than the column's."""
+        return []
+
     def known_migrations(self) -> tuple[str, ...]:
         """Return the names of all migrations of this version, oldest first."""
         from atom_saas_sync.store.postgresql.schema import MIGRATIONS

@@ -138,6 +138,14 @@ class SQLiteEngine:
             copy(self.location, scratch)
         return scratch
 
+    def foreign_values(self) -> list[str]:
+        """Return, in words, the columns with values of a type that is never written."""
+        from atom_saas_sync.store.sqlite.database import Database
+        from atom_saas_sync.store.sqlite.foreign_values import foreign_values
+
+        with Database.open(self.location, migrate=False, read_only=True) as database, database.reading() as connection:
+            return [str(each) for each in foreign_values(connection)]
+
     def known_migrations(self) -> tuple[str, ...]:
         """Return the names of all migrations of this version, oldest first."""
         from atom_saas_sync.store.sqlite.revisions import NAMES

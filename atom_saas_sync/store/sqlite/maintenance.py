@@ -18,12 +18,15 @@ from atom_saas_sync.store.sqlite.backup import SIDE_FILES
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.failures import translated_errors
 from atom_saas_sync.store.sqlite.files import beside
+from atom_saas_sync.store.sqlite.foreign_values import foreign_values
 
 _RESTORE = (
     "`atom-sync db restore FILE` restores a backup; or move the database away and sync again "
     "(local edits and ratings not yet sent are in this file alone)"
 )
+_BY_SQL = "correct the value, or delete the row, with SQL"
 _REPAIR = "`atom-sync db check --repair` rebuilds the index"
+_TEXTS = (("skill_cache", "skill_data"), ("skill_base", "data"))
 # Rows that are missing in the index, and index entries without a row.
 _OUT_OF_STEP = """
     SELECT
@@ -51,10 +54,15 @@ def check(db: Database, *, quick: bool = False, signer: Signer | None = None) ->
             found += _check_references(db)
             found += _check_search_index(connection)
             found += _check_texts(connection)
+            found += _check_types(connection)
             found += _check_digests(db, signer)
         except sqlite3.DatabaseError as error:
             # A damaged page can stop any check; the findings so far are worth more than the error.
             found.append(CheckFinding("integrity", f"the check could not continue: {error}", _RESTORE))
+        except Exception:
+            if not any(each.check == "types" for each in found):
+                raise
+            found.append(CheckFinding("types", "the check could not continue because of these values", _BY_SQL))
     return found
 
 
@@ -166,7 +174,7 @@ def _check_search_index(connection: sqlite3.Connection) -> Iterator[CheckFinding
 def _check_texts(connection: sqlite3.Connection) -> Iterator[CheckFinding]:
     """Find skills that are not stored as UTF-8 text: other programs cannot read them, or misread them."""
     there = _objects(connection)
-    for table, column in (("skill_cache", "skill_data"), ("skill_base", "data")):
+    for table, column in _TEXTS:
         if ("table", table) not in there:
             continue
         # One at a time: the texts of a large cache take gigabytes.
@@ -184,6 +192,13 @@ def _check_texts(connection: sqlite3.Connection) -> Iterator[CheckFinding]:
                     f"`atom-sync skills revert {shell_argument(str(skill_id))}` restores the marketplace's text; "
                     "a sync that meets the skill stores it as text",
                 )
+
+
+def _check_types(connection: sqlite3.Connection) -> Iterator[CheckFinding]:
+    """Find values of another type than their column's, in which a command may fail."""
+    for each in foreign_values(connection):
+        if (each.table, each.column) not in _TEXTS:  # which has a cure
+            yield CheckFinding("types", f"{each}: another program wrote it", _BY_SQL)
 
 
 def _check_digests(db: Database, signer: Signer | None) -> Iterator[CheckFinding]:

@@ -52,7 +52,9 @@ def applied(connection: sqlite3.Connection) -> dict[str, str]:
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone():
         return {}
     rows = connection.execute(
-        "SELECT name, applied_at FROM _sqlite_migrations WHERE migration_set = ? ORDER BY rowid", (SET_NAME,)
+        "SELECT CAST(name AS TEXT), CAST(coalesce(applied_at, '') AS TEXT) FROM _sqlite_migrations "
+        "WHERE migration_set = ? AND name IS NOT NULL ORDER BY rowid",
+        (SET_NAME,),
     )
     # sqlite-utils writes "2026-07-04 12:00:00.000000+00:00".
     return {name: f"{applied_at[:19].replace(' ', 'T')}Z" for name, applied_at in rows}

@@ -234,6 +234,12 @@ class Engine(Protocol):
         Raises DatabaseError where the engine makes no copies.
         """
 
+    def foreign_values(self) -> list[str]:
+        """Return, in words, the columns with values of a type that is never written; empty if the engine refuses those.
+
+        It reads the whole database, of any version. Raises DatabaseError if it cannot be read.
+        """
+
     def known_migrations(self) -> tuple[str, ...]:
         """Return the names of all migrations of this version, oldest first. Nothing is opened."""
 

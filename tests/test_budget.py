@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from conftest import NO_LIMITS, FakeClock, Machine
@@ -152,3 +153,35 @@ def test_a_limit_stored_by_an_older_version_is_ignored(machine: Machine) -> None
         json.dumps({"limit": 1, "window": 3600, "remaining": 0, "pause_until": datetime.now(UTC).timestamp() + 3600}),
     )
     assert machine.command("sync", "skills").returncode == 0
+
+
+def _fact(now: float, **fields: object) -> str:
+    return json.dumps(
+        {"marketplace": HERE, "limit": 50, "window": 60, "until": now + 30, "pause_until": 0, **fields}, allow_nan=True
+    )
+
+
+FOREIGN_FIELDS: dict[str, list[Any]] = {
+    "limit": ["many", None, [], -1, 0, 9, 0.5, True],
+    "window": ["long", None, 0, 1, 60.0, 10**30],
+    "until": ["late", None, float("nan"), float("inf"), 10**400],
+    "pause_until": ["late", None, float("nan"), float("inf"), 10**12, -1],
+}
+FOREIGN_LIMITS: list[str | dict[str, Any]] = [
+    *("", "[]", "7", "null", '"x"', "{", "[" * 5000, '{"limit": ' + "9" * 5000 + "}"),
+    *({name: value} for name, values in FOREIGN_FIELDS.items() for value in values),
+]
+
+
+@pytest.mark.parametrize("foreign", FOREIGN_LIMITS, ids=lambda value: str(value)[:40])
+def test_what_another_program_stored_as_declared_limit_stops_no_request(
+    budget: StoredBudget, machine: Machine, clock: FakeClock, foreign: str | dict[str, Any]
+) -> None:
+    now = clock.now().timestamp()
+    at = "2026-02-19T12:00:00Z"
+    put = "INSERT INTO fact VALUES ('rate_limit', ?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+    machine.sql(put, _fact(now), at)
+    assert budget.free(clock.now()) == 50
+    machine.sql(put, foreign if isinstance(foreign, str) else _fact(now, **foreign), at)
+    assert budget.free(clock.now()) == 100
+    assert budget.take(clock.now()) == 0

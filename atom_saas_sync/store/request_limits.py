@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
+
+from atom_saas_sync.store.stored_json import stored_object
 
 MINUTE, HOUR = 60, 3600
 LARGEST_LEASE = 16
@@ -55,16 +56,27 @@ def is_known(learned: Declared, known: Declared | None) -> bool:
 
 def in_force(fact: str | None, now: float, marketplace: str | None) -> Declared | None:
     """Return the limit declared by this marketplace (None: any), unless its window is over."""
-    if fact is None:
-        return None
-    fields = json.loads(fact)
-    if not fields.keys() >= set(Declared._fields):  # written by an earlier version, without a marketplace
+    fields = stored_object(fact)
+    if not fields.keys() >= set(Declared._fields):  # there is none, or an earlier version wrote it
         return None
     found = Declared(**{name: fields[name] for name in Declared._fields})
+    if not _is_ours(found):
+        return None
     # A window with an impossibly late end was written by a clock that was set back.
     if not now < found.until <= now + HOUR or marketplace not in (None, found.marketplace):
         return None
     return found
+
+
+def _is_ours(found: Declared) -> bool:
+    """Tell whether it is what `declared` returns: another program can have stored anything."""
+    return (
+        all(type(each) is int for each in (found.limit, found.window))
+        and all(type(each) in {int, float} for each in (found.until, found.pause_until))
+        and found.window in {MINUTE, HOUR}
+        and found.limit >= LEAST_PER_MINUTE * found.window // MINUTE
+        and 0 <= found.pause_until <= found.until
+    )
 
 
 def next_lease(leased: int, *, again: bool, free: int) -> int:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from atom_saas_sync.errors import AtomSyncError, DatabaseError
-from atom_saas_sync.usecases.ports.engine import Engine
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports.engine import Engine
 
 
 def explained(engine: Engine) -> DatabaseError | None:

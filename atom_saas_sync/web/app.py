@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -35,7 +35,6 @@ from atom_saas_sync.errors import (
 from atom_saas_sync.model import ScheduledJob
 from atom_saas_sync.systemd import timers
 from atom_saas_sync.usecases.foreign_values import explained
-from atom_saas_sync.usecases.ports.engine import Engine
 from atom_saas_sync.web.admin import AdminRoutes
 from atom_saas_sync.web.conflicts import ConflictRoutes
 from atom_saas_sync.web.guard import ADMIN_PREFIX, Gone, Guard, TooLarge, TooSlow
@@ -46,6 +45,9 @@ from atom_saas_sync.web.site import Site
 from atom_saas_sync.web.suggestions import suggested_route
 from atom_saas_sync.web.updates import UPDATE_FILTERS, UpdateRoutes
 from atom_saas_sync.web.websocket import WebSocketRoutes
+
+if TYPE_CHECKING:
+    from atom_saas_sync.usecases.ports.engine import Engine
 
 _log = logging.getLogger(__name__)
 

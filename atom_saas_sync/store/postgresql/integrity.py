@@ -15,6 +15,7 @@ from atom_saas_sync.core.signing import Signer
 from atom_saas_sync.store.names import TAMPERED
 from atom_saas_sync.store.postgresql.facts import get_fact, set_fact
 from atom_saas_sync.store.postgresql.rows import Row
+from atom_saas_sync.store.stored_json import stored_list
 from atom_saas_sync.times import format_time, parse_time
 
 _CHECKED_AT = "digests_checked_at"
@@ -129,8 +130,5 @@ def _stored(connection: psycopg.Connection[Row], query: str, *values: object) ->
 
 
 def _found(connection: psycopg.Connection[Row]) -> list[str]:
-    try:
-        found = json.loads(get_fact(connection, TAMPERED) or "[]")
-    except ValueError:
-        return []  # another program wrote it; the next complete check finds them again
-    return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
+    # What another program wrote there is ignored: the next complete check finds them again.
+    return [each for each in stored_list(get_fact(connection, TAMPERED)) if isinstance(each, str)]

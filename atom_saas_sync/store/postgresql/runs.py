@@ -31,6 +31,7 @@ from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.facts import ask_fact, drop_fact, get_fact, set_fact
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.store.postgresql.skill_text import CLEAN_INDEXES
+from atom_saas_sync.store.stored_json import stored_list
 from atom_saas_sync.times import format_time, parse_time
 
 _log = logging.getLogger(__name__)
@@ -326,11 +327,7 @@ def _describe(error_message: str | None, reasons: str) -> str | None:
     """Return the stored error of a run."""
     if error_message:
         return error_message
-    try:
-        listed = json.loads(reasons)
-    except ValueError:
-        return None  # another program wrote it
-    return ", ".join(map(str, listed)) or None if isinstance(listed, list) else None
+    return ", ".join(map(str, stored_list(reasons))) or None
 
 
 def _second(moment: datetime) -> datetime:

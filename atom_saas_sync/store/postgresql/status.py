@@ -6,7 +6,6 @@ created, upgraded or written.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from math import isfinite
@@ -39,6 +38,7 @@ from atom_saas_sync.store.postgresql.resolutions import OPEN
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.store.postgresql.runs import AUTO_SYNC_OFF, NEWEST_RUN, NEWEST_SUCCESS, state_of
 from atom_saas_sync.store.postgresql.session import advisory_class, advisory_key
+from atom_saas_sync.store.stored_json import stored_list
 from atom_saas_sync.times import parse_time
 
 _RUN_KINDS = ("skills", "ratings")
@@ -269,21 +269,12 @@ def _past_run(row: Row) -> PastRun:
     for name in ("refused", "invalid"):
         found = counts.get(name)
         values[name] = found if isinstance(found, int) else 0
-    values["reasons"] = tuple(map(str, _listed(values["reasons"])))
+    values["reasons"] = tuple(map(str, stored_list(values["reasons"])))
     return PastRun(**values)
 
 
 def _tampered(fact: str | None) -> int:
-    return len(_listed(fact or "[]"))
-
-
-def _listed(text: str) -> list[Any]:
-    """Return the JSON list in a text; empty if another program stored something else."""
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return []
-    return found if isinstance(found, list) else []
+    return len(stored_list(fact))
 
 
 def _figure(text: str | None) -> float | None:

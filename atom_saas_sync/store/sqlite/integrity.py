@@ -14,6 +14,7 @@ from atom_saas_sync.core.canonical import content_digest, decode_with_shape
 from atom_saas_sync.store.names import TAMPERED
 from atom_saas_sync.store.sqlite.clauses import after
 from atom_saas_sync.store.sqlite.runs import get_fact, set_fact
+from atom_saas_sync.store.stored_json import stored_list
 from atom_saas_sync.times import format_time
 
 if TYPE_CHECKING:
@@ -125,8 +126,5 @@ def distrust(connection: sqlite3.Connection, skill_ids: Iterable[str]) -> None:
 
 
 def _found(connection: sqlite3.Connection) -> list[str]:
-    try:
-        found = json.loads(get_fact(connection, TAMPERED) or "[]")
-    except ValueError:
-        return []  # another program wrote it; the next complete check finds them again
-    return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
+    # What another program wrote there is ignored: the next complete check finds them again.
+    return [each for each in stored_list(get_fact(connection, TAMPERED)) if isinstance(each, str)]

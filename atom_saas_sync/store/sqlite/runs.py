@@ -23,6 +23,7 @@ from atom_saas_sync.store.names import (
 from atom_saas_sync.store.sqlite.audit import write_audit
 from atom_saas_sync.store.sqlite.counters import count_requests, increment, observe_duration
 from atom_saas_sync.store.sqlite.database import Database
+from atom_saas_sync.store.stored_json import stored_list
 from atom_saas_sync.times import format_time, parse_time, time_text
 
 
@@ -278,11 +279,7 @@ def _describe(error_message: str | None, reasons: str) -> str | None:
     """Return why a run failed, from its row."""
     if error_message:
         return error_message
-    try:
-        listed = json.loads(reasons)
-    except ValueError:
-        return None  # another program wrote it
-    return ", ".join(map(str, listed)) or None if isinstance(listed, list) else None
+    return ", ".join(map(str, stored_list(reasons))) or None
 
 
 def auto_sync_is_off(connection: sqlite3.Connection) -> bool:

@@ -6,7 +6,6 @@ skills. Nothing is created, upgraded or written.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from datetime import datetime
 from math import isfinite
@@ -35,6 +34,7 @@ from atom_saas_sync.store.sqlite.lifetime import EXPIRED, JOINED, time_parameter
 from atom_saas_sync.store.sqlite.requests import remaining_requests
 from atom_saas_sync.store.sqlite.resolutions import OPEN
 from atom_saas_sync.store.sqlite.runs import auto_sync_is_off, get_fact, read_state
+from atom_saas_sync.store.stored_json import stored_list
 from atom_saas_sync.times import parse_time
 
 _RUNS_SHOWN = 40
@@ -230,8 +230,7 @@ def _past_run(row: sqlite3.Row) -> PastRun:
     values: dict[str, Any] = {
         name: value.decode(errors="replace") if isinstance(value, bytes) else value for name, value in dict(row).items()
     }
-    reasons = json.loads(values["reasons"])
-    values["reasons"] = tuple(map(str, reasons)) if isinstance(reasons, list) else ()
+    values["reasons"] = tuple(map(str, stored_list(values["reasons"])))
     for name in ("refused", "invalid"):
         values[name] = values[name] if isinstance(values[name], int) else 0
     for name in ("started_at", "finished_at"):

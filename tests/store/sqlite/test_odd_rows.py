@@ -72,6 +72,7 @@ def test_odd_rows_elsewhere_do_not_affect_status_and_metrics(three: Machine) -> 
         "UPDATE sync_run SET reasons = '{', counts = x'ff'",
         "INSERT INTO sync_run (kind, started_at, status, started_by, pid) VALUES (x'3c62', x'ff', '', '', 1)",
         "UPDATE sync_run SET reasons = 7 WHERE pid = 1",
+        f"UPDATE sync_run SET reasons = '[{'9' * 5000}]' WHERE pid != 1",  # which SQLite takes for JSON
         "UPDATE sync_run SET duration_seconds = 'long'",
         "INSERT INTO skill_rating (skill_id, user_id, rating, review) VALUES ('s1', x'ff41', 3, x'ff')",
     ):

@@ -209,6 +209,24 @@ def test_all_by_filter_in_one_transaction(machine: Machine, conflicts: list[str]
     assert "resolved already" in refused(machine, "conflicts", "resolve", "3", "1", "--strategy", "remote_wins")
 
 
+@pytest.mark.parametrize("foreign", ["[]", "7", '"x"', "[1,"])
+def test_a_version_that_another_program_replaced_is_refused(
+    machine: Machine, conflicts: list[str], foreign: str
+) -> None:
+    machine.sql("UPDATE conflict_log SET remote_data = ? WHERE id = 1", foreign)
+    for words in (
+        ("1", "--strategy", "remote_wins"),
+        ("1", "--strategy", "local_wins"),
+        ("--all", "--strategy", "merge"),
+    ):
+        told = refused(machine, "conflicts", "resolve", *words)
+        assert "conflict 1: the marketplace's version in it is no longer a skill" in told, told
+    assert machine.command("conflicts", "show", "1").returncode == 0
+    assert machine.command("sync", "skills", "--force", "--strategy", "manual").returncode == 0
+    assert machine.command("conflicts", "resolve", "1", "--strategy", "remote_wins").returncode == 0
+    assert machine.cached()[conflicts[0]]["code"] == "remote code"
+
+
 def test_by_field(machine: Machine, conflicts: list[str]) -> None:
     assert "both sides changed code too" in refused(machine, "conflicts", "resolve", "1", "--field", "version=local")
     result = machine.command("conflicts", "resolve", "1", "--field", "code=remote", "--field", "version=local")

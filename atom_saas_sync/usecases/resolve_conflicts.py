@@ -161,6 +161,11 @@ def _decide(known: SkillState, logged: LoggedConflict, decision: Decision, strat
             f"conflict {logged.id} has changed while you looked at it; nothing was done",
             hint=f"inspect it again: `atom-sync conflicts show {logged.id}`",
         )
+    if logged.remote_text is not None and _fields(logged.remote_text) is None:
+        raise UsageError(
+            f"conflict {logged.id}: the marketplace's version in it is no longer a skill: another program wrote it",
+            hint="`atom-sync sync skills --force` reads it again",
+        )
     return plan_resolution(known, outcome(logged, decision, now), strategy, now)
 
 

@@ -299,3 +299,17 @@ def test_a_lock_of_another_user_is_reported_with_a_hint(machine: Machine) -> Non
     result = run_in_need(machine, WITHOUT_RIGHTS, "sync", "skills")
     assert result.returncode == 74, result.stderr
     assert f"it belongs to #{OTHER}; run: sudo chown root {lock}" in result.stderr
+
+
+def test_a_sync_that_writes_much_leaves_room_on_the_disk(machine: Machine) -> None:
+    """The rest of the disk is for other programs, and for what this one has to write then."""
+    scarce = {"ATOM_SYNC_MIN_FREE_DISK_GB": "10000", "ATOM_SAAS_SYNC_BATCH_SIZE": "10"}
+    little = "from atom_saas_sync.usecases import disk_room\ndisk_room.BYTES_REGARDLESS = {}"
+    size = sum(len(json.dumps(each)) for each in machine.listed().values())
+    ended = machine.command("sync", "skills", "--json", first=little.format(size // 2), **scarce)
+    document = json.loads(ended.stdout)
+    assert (ended.returncode, document["error"]["type"]) == (74, "database"), ended.stderr
+    assert "GB are free on the disk of the database, less than 10000 GB" in document["error"]["message"]
+    assert 10 <= len(machine.cached()) < 60
+    assert machine.command("sync", "skills", **scarce).returncode == 0, "what it writes usually, it always may"
+    assert len(machine.cached()) == 60

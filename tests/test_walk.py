@@ -64,3 +64,22 @@ def test_no_total_allows_more_pages_than_any_list_has(
 
     with pytest.raises(BadResponse, match=f"page 51 is not the last, with {listed}"):
         walked(page, page_size=1)
+
+
+@pytest.mark.parametrize(("total", "listed"), [(10**9, "a total of 1000000000"), (None, "no total")])
+def test_no_total_allows_more_skills_than_fit_into_the_memory(
+    monkeypatch: pytest.MonkeyPatch, total: int | None, listed: str
+) -> None:
+    monkeypatch.setattr("atom_saas_sync.core.listing.MAX_SKILLS", 1_000)
+
+    def full(number: int) -> FetchedPage:
+        assert number <= 20
+        return page_of(number, [f"skill-{number}-{each}" for each in range(100)], total)
+
+    with pytest.raises(BadResponse, match=f"page 11 is not the last, with {listed}, after 1,000 skills"):
+        walked(full, page_size=100)
+
+    def all_of_them(number: int) -> FetchedPage:
+        return page_of(number, [f"skill-{number}-{each}" for each in range(100)] if number <= 10 else [], 1_000)
+
+    assert walked(all_of_them, page_size=100).complete

@@ -264,6 +264,7 @@ def _pull(
                 fail_on_conflict=fail_on_conflict,
                 fail_on_held=fail_on_held,
                 adopting=runtime.current_user() if adopt else None,
+                min_free_disk_gb=session.settings.min_free_disk_gb,
             )
             return catalogue_pull(session, asked, context.clock, progress=progress).run(started_by=session.started_by)
     except RunSkipped as end:

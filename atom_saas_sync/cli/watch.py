@@ -277,7 +277,11 @@ class _Service:
         log = logging.getLogger(__name__)
         with self._session("skills", started_by) as (session, clock):
             settings = session.settings
-            options = PullOptions(strategy=settings.conflict_strategy, page_size=settings.batch_size)
+            options = PullOptions(
+                strategy=settings.conflict_strategy,
+                page_size=settings.batch_size,
+                min_free_disk_gb=settings.min_free_disk_gb,
+            )
             report = catalogue_pull(session, options, clock).run(started_by=started_by)
         counts = report.counts
         if report.status == "success":

@@ -307,7 +307,7 @@ VARIABLES = (
         "min_free_disk_gb",
         number(0, 10_000, float),
         "a number from 0 to 10000",
-        "minimum free disk space, in GB; below it, /health/ready reports not ready",
+        "minimum free disk space, in GB; below it, /health/ready reports not ready, and a sync that writes much stops",
         "1",
     ),
     Variable(

@@ -18,6 +18,9 @@ PAGES_BEYOND = 10
 MAX_PAGES = 10_000
 """A list may have twice the pages that its total implies, plus ten; never more than that."""
 
+MAX_SKILLS = 1_000_000
+"""The ids of a list are kept in memory until its end: a hundred bytes each."""
+
 
 LONGEST_UNREAD = timedelta(days=7)
 """A page that has only been confirmed for longer is fetched whole once: a list that never changes may be frozen."""
@@ -138,9 +141,10 @@ class Listing:
         if total is not None:
             expected = -(-total // max(1, min(self._largest_page, self._page_size)))
             most = min(most, 2 * expected + PAGES_BEYOND)
-        if size and number > most:
+        if size and (number > most or self._items + size > MAX_SKILLS):
             listed = "no total" if total is None else f"a total of {total}"
+            there = f", after {self._items:,} skills" if number <= most else ""
             raise BadResponse(
-                f"the list does not end: page {number} is not the last, with {listed}",
+                f"the list does not end: page {number} is not the last, with {listed}{there}",
                 hint="what was read is kept; the marketplace is at fault",
             )

@@ -31,6 +31,7 @@ from atom_saas_sync.model import (
     WalkProof,
 )
 from atom_saas_sync.usecases.delete_unlisted import Deletions
+from atom_saas_sync.usecases.disk_room import DiskRoom
 from atom_saas_sync.usecases.gate.planning import Planner
 from atom_saas_sync.usecases.pull_categories import pull_categories
 from atom_saas_sync.usecases.run_tally import LOGGED, NEEDS_PERSON, PAGES_MISSING, RunTally
@@ -53,7 +54,7 @@ class PullOptions(Struct, frozen=True):
     `adopting` is the user in whose name the first sync admits everything.
 
     `confirm_deletions` is off only in a dry run: then every skill that is not listed counts as deleted, without a
-    request.
+    request. The run stops before less than `min_free_disk_gb` is free, if it writes much.
     """
 
     strategy: Strategy
@@ -67,6 +68,7 @@ class PullOptions(Struct, frozen=True):
     fail_on_conflict: bool = False
     fail_on_held: bool = False
     adopting: str | None = None
+    min_free_disk_gb: float = 0.0
 
 
 class CataloguePull:
@@ -279,6 +281,7 @@ class CataloguePull:
             source=source,
             walk=walk,
             write=not self._options.dry_run,
+            room=DiskRoom(self._catalogue.free_disk_gb, self._options.min_free_disk_gb),
         )
         with walk.pages() as pages, closing(writer):  # keep what was read, however the walk ends
             for page in pages:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from atom_saas_sync.characters import short_id
 from atom_saas_sync.errors import ApiError, BadResponse
 from atom_saas_sync.model import Action, FetchedPage, InvalidItem, Outcome
+from atom_saas_sync.usecases.disk_room import DiskRoom
 from atom_saas_sync.usecases.gate.planning import Planner
 from atom_saas_sync.usecases.read_pages import Digests, PageReader, ParsedPage, excluding, names_if_held, read_page
 from atom_saas_sync.usecases.run_tally import Done, RunTally
@@ -46,6 +47,7 @@ class PageWriter:
         source: PageSource,
         walk: Walk,
         write: bool,
+        room: DiskRoom,
     ) -> None:
         self._marketplace = marketplace
         self._catalogue = catalogue
@@ -57,6 +59,7 @@ class PageWriter:
         self._list_key = marketplace.list_key(source.page_size)
         self._walk = walk
         self._write = write
+        self._room = room
         self._reader = PageReader()
         self._unwritten: list[ParsedPage] = []
         self._prepared: dict[int, Digests] = {}
@@ -102,6 +105,7 @@ class PageWriter:
             return
         now = self._clock.now()
         if self._write:
+            self._room.take(sum(len(version.text) for page in pages for version in page.changed.values()))
             self._runs.bind(now)
             self._prepare_to_read_ahead(pages)
         done, memory = Done(), sum(page.memory for page in pages)

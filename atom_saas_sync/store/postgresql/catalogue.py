@@ -49,6 +49,9 @@ class Catalogue:
 
     # Before and during a walk
 
+    def free_disk_gb(self) -> None:
+        """Return None: the disk is the server's."""
+
     def page_records(self, list_key: str) -> dict[int, PageRecord]:
         """Return the stored pages of the list that `list_key` names."""
         return pages.page_records(self._database, list_key)

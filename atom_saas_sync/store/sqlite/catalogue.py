@@ -17,6 +17,7 @@ from atom_saas_sync.store.sqlite.bulk import bulk_transaction
 from atom_saas_sync.store.sqlite.categories import apply_categories, changed_categories
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.failures import translated_errors
+from atom_saas_sync.store.sqlite.files import free_disk_gb
 from atom_saas_sync.store.sqlite.runs import get_fact
 
 # Ids come in any order, so new rows are spread over the indexes; a larger cache saves a tenth for 150,000 skills.
@@ -52,6 +53,10 @@ class Catalogue:
         return {}
 
     # Before and during a walk
+
+    def free_disk_gb(self) -> float:
+        """Return the free space, in GB, on the database's file system."""
+        return free_disk_gb(self._database.path)
 
     def page_records(self, list_key: str) -> dict[int, PageRecord]:
         """Return the stored pages of the list with this key."""

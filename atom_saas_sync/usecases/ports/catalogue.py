@@ -91,6 +91,9 @@ class StoredBatch(SkillBatch, Protocol):
 class StoredCatalogue(KnownSkills, Storing, Protocol):
     """The catalogue as a run sees it: skills, pages and categories."""
 
+    def free_disk_gb(self) -> float | None:
+        """Return the free space, in GB (10^9 bytes), where the database is; None if that is not on this machine."""
+
     def page_records(self, list_key: str) -> Mapping[int, PageRecord]:
         """Return the stored records of a list's pages; `list_key` identifies marketplace, dialect and page size."""
 

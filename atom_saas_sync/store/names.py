@@ -35,6 +35,9 @@ ADDITIONS_BY_MESSAGE = "additions_by_message"
 TAMPERED = "tampered"
 """The fact with the skills whose text does not match its digest."""
 
+WORDS_MERGED = "words_merged"
+"""The fact with the number of changes of skills when new words were last merged into the search index of a server."""
+
 SYNC_STATE_ID = "marketplace_sync"
 """The id and the device id of the only row in sync_state."""
 

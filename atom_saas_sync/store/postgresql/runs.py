@@ -24,13 +24,14 @@ from atom_saas_sync.store.names import (
     METRIC_TYPES,
     REACHED_AT,
     SYNC_STATE_ID,
+    WORDS_MERGED,
 )
 from atom_saas_sync.store.postgresql.audit import write_audit
 from atom_saas_sync.store.postgresql.counters import Counted, increment_all, requests_counted
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.facts import ask_fact, drop_fact, get_fact, set_fact
 from atom_saas_sync.store.postgresql.rows import Row
-from atom_saas_sync.store.postgresql.skill_text import CLEAN_INDEXES
+from atom_saas_sync.store.postgresql.skill_text import MERGE_WORDS, ask_words_changed, is_merging_due
 from atom_saas_sync.store.stored_json import stored_list
 from atom_saas_sync.times import format_time, parse_time
 
@@ -108,8 +109,11 @@ class Runs:
                 set_fact(connection, LAST_SUCCESS, format_time(now), now)
             if report.kind == "skills":
                 mirror_state(connection, now)
+                changed = ask_words_changed(connection)
         if report.kind == "skills":
-            _shorten_pending_list(self._database)
+            ((number, merged),) = changed.fetchall()
+            if is_merging_due(number, merged):
+                _merge_words(self._database, number, now)
 
     def note(
         self,
@@ -285,12 +289,15 @@ def last_run_started_at(database: Database, kind: str) -> datetime | None:
     return _moment(database, "SELECT max(started_at) FROM sync_run WHERE kind = %s", (kind,))
 
 
-def _shorten_pending_list(database: Database) -> None:
-    """Move what a run has added into the index, so that searches do not read through it. It may fail."""
+def _merge_words(database: Database, changed: float, now: datetime) -> None:
+    """Merge new words into the search index, so that searches do not read through a long list. It may fail."""
     try:
-        database.ask(CLEAN_INDEXES)  # it changes no rows, and no other writer need wait for it
+        # It changes no rows, and no other writer need wait for it.
+        if database.ask(MERGE_WORDS):
+            with database.transaction(durable=False, together=True) as connection:
+                set_fact(connection, WORDS_MERGED, f"{changed:.0f}", now)
     except DatabaseError as error:
-        _log.debug("could not shorten the pending list of the search index: %s", error)
+        _log.debug("could not merge new words into the search index: %s", error)
 
 
 def _count_killed(connection: psycopg.Connection[Row], kind: str, killed: int) -> None:

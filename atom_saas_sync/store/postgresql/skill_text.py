@@ -14,6 +14,8 @@ import psycopg
 from atom_saas_sync.core.canonical import decode_object
 from atom_saas_sync.core.scripts import folded
 from atom_saas_sync.model import BEST_RATING, LARGEST_COUNT
+from atom_saas_sync.store.counting import labels_text
+from atom_saas_sync.store.names import WORDS_MERGED
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.store.postgresql.words import SEARCHED, head, texts_of, words
 from atom_saas_sync.times import parse_time
@@ -38,8 +40,15 @@ _WRITE = f"""
             excluded.words)
 """  # noqa: S608 - a constant
 
-# Only an owner may do that; an account without DDL rights leaves it to autovacuum.
-CLEAN_INDEXES = """
+# New words wait in lists, which searches read through. Merging them writes every entry of the index that they are in:
+# 210 KB of log for one skill, 7 KB each for a hundred. Only an owner may do that; an account without DDL rights leaves
+# it to autovacuum, or to the writer whose words exceed the list.
+_MERGED_TOGETHER = 100
+_WORDS_CHANGED = """
+    SELECT (SELECT coalesce(sum(value), 0) FROM counter WHERE name = %s AND labels = ANY(%s)),
+        (SELECT value FROM fact WHERE name = %s)
+"""
+MERGE_WORDS = """
     SELECT gin_clean_pending_list(i.indexrelid) FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
     JOIN pg_am AS a ON a.oid = c.relam
     WHERE i.indrelid = 'skill_text'::regclass AND a.amname = 'gin' AND pg_has_role(c.relowner, 'USAGE')
@@ -128,6 +137,21 @@ def drop_entries(connection: psycopg.Connection[Row], skill_ids: Collection[str]
     ids = list(skill_ids)
     connection.execute("DELETE FROM skill_text WHERE skill_id = ANY(%b)", (ids,))
     connection.execute("DELETE FROM skill_due WHERE skill_id = ANY(%b)", (ids,))
+
+
+def ask_words_changed(connection: psycopg.Connection[Row]) -> psycopg.Cursor[Row]:
+    """Ask for the number of changes of skills so far, and for that when new words were last merged, as it is stored."""
+    counted = "atom_saas_sync_items_total"
+    labels = [labels_text(counted, {"type": "skill", "action": each}) for each in ("added", "updated")]
+    return connection.execute(_WORDS_CHANGED, (counted, labels, WORDS_MERGED))
+
+
+def is_merging_due(changed: float, merged: str | None) -> bool:
+    """Tell whether enough skills have changed since new words were merged; the values are of `ask_words_changed`."""
+    try:
+        return merged is None or not abs(changed - float(merged)) < _MERGED_TOGETHER  # NaN, too: another program's
+    except ValueError:
+        return True
 
 
 def is_due(connection: psycopg.Connection[Row]) -> bool:

@@ -13,6 +13,7 @@ from conftest import Machine, wait_until
 
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.core.server_address import read_server_address
+from atom_saas_sync.model import SkillFilter
 from atom_saas_sync.store import engine_at
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.notifications import Notifications
@@ -109,10 +110,22 @@ def test_messages_without_new_words_write_no_page_of_the_search_index(
     assert watcher.number("SELECT count(*) FROM skill_text WHERE version LIKE '%-%'") == 60
 
 
-def test_the_index_has_no_pending_list_after_a_run(machine: Machine, database_url: str, watcher: Watcher) -> None:
+def test_new_words_are_merged_into_the_index_a_hundred_skills_at_a_time(
+    machine: Machine, database_url: str, watcher: Watcher
+) -> None:
+    merging = "SELECT gin_clean_pending_list('idx_skill_text_words')"
     sync(machine, database_url)
-    cleaned = watcher.number("SELECT gin_clean_pending_list('idx_skill_text_words')")
-    assert cleaned == 0, "the run has left pages in the pending list"
+    assert watcher.number(merging) == 0, "a first run leaves nothing to merge"
+    ids = machine.sandbox.skill_ids()
+    assert len(ids) == 60
+    for number, is_merged in ((10, False), (60, False), (60, True), (10, False)):
+        for skill_id in ids[:number]:
+            machine.sandbox.patch_skill(skill_id, {"description": f"word{number}{is_merged}"}, push=False)
+        assert sync(machine, database_url)["updated"] == number
+        with engine_at(read_server_address(database_url)).open(read_only=True) as store:
+            found, _ = store.reading(datetime.now(UTC)).search(f"word{number}{is_merged}", SkillFilter(), limit=100)
+        assert len(found) == number, "those that wait are found, too"
+        assert (watcher.number(merging) == 0) is is_merged, number
 
 
 def test_listeners_get_a_hint_with_the_run_and_the_number_of_changes(

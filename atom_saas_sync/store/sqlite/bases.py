@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
@@ -29,6 +30,18 @@ _SET_BASE = """
             ELSE excluded.admitted_at END,
         admitted_by = CASE WHEN content_digest = excluded.content_digest THEN admitted_by ELSE excluded.admitted_by END
 """
+# As the trigger of skill_base, which stands aside for a sync, does it for a row.
+_REMEMBER_REPLACED = """
+    INSERT INTO skill_seen (skill_id, content_digest, exec_digest, version, first_seen_at, admitted_at, signature)
+    SELECT old.skill_id, old.content_digest, old.exec_digest, old.version, old.admitted_at, old.admitted_at,
+        old.signature
+    FROM json_each(?) AS new CROSS JOIN skill_base AS old ON old.skill_id = new.key
+    WHERE hex(old.content_digest) != new.value
+    ON CONFLICT (skill_id, content_digest) DO UPDATE SET
+        admitted_at = coalesce(excluded.admitted_at, admitted_at),
+        signature = CASE WHEN exec_digest = excluded.exec_digest AND version = excluded.version
+            THEN coalesce(excluded.signature, signature) ELSE signature END
+"""
 _NOTE_SEEN = """
     INSERT INTO skill_seen (skill_id, content_digest, exec_digest, version, signature) VALUES (?1, ?2, ?3, ?4, ?5)
     ON CONFLICT (skill_id, content_digest) DO UPDATE SET exec_digest = excluded.exec_digest,
@@ -44,7 +57,9 @@ def set_bases(
     page: int | None,
     signer: Signer | None,
 ) -> None:
-    """Write bases; `page` is their page in the list, or None."""
+    """Write a base for each of these skills, and remember those replaced; `page` is their page in the list, or None."""
+    new = {each.skill_id: each.version.content_digest.hex().upper() for each in effects}
+    connection.execute(_REMEMBER_REPLACED, (json.dumps(new),))
     moment, admitted_at = format_time(now), format_exact_time(now)
     connection.executemany(
         _SET_BASE,

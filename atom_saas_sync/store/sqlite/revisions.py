@@ -43,6 +43,7 @@ NAMES = (
     "0024_facts",
     "0025_small_triggers",
     "0026_kept_decisions",
+    "0027_remember_in_bulk",
 )
 """All migrations of this version, oldest first; schema.py has their statements, which few starts need."""
 

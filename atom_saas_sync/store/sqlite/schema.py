@@ -25,6 +25,8 @@ from atom_saas_sync.store.sqlite.tables.gate import (
     CREATE_FACTS,
     CREATE_GATE,
     PUT_BACK_WORDS,
+    REMEMBER_EACH,
+    REMEMBER_OTHERS,
     WORDS_OF_PEOPLE,
     drop_gate,
 )
@@ -223,4 +225,6 @@ MIGRATIONS = (
     Migration(name="0025_small_triggers", up=SMALL_TRIGGERS, down=LARGE_TRIGGERS),
     # What people had decided before a downgrade below 0022 is in force again.
     Migration(name="0026_kept_decisions", up=PUT_BACK_WORDS, down=()),
+    # What a sync replaces, it remembers itself.
+    Migration(name="0027_remember_in_bulk", up=REMEMBER_OTHERS, down=REMEMBER_EACH),
 )

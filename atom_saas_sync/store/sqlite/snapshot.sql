@@ -740,24 +740,6 @@ CREATE TRIGGER skill_cache_deleted_edit AFTER DELETE ON skill_cache
     END
 ;
 
-CREATE TRIGGER skill_base_after_update AFTER UPDATE OF content_digest ON skill_base
-        WHEN new.content_digest IS NOT old.content_digest
-        BEGIN
-            
-        INSERT INTO skill_seen (skill_id, content_digest, exec_digest, version, first_seen_at, admitted_at)
-        SELECT old.skill_id, old.content_digest, old.exec_digest, old.version, old.admitted_at, old.admitted_at
-        WHERE NOT EXISTS
-        (SELECT 1 FROM skill_seen WHERE skill_id = old.skill_id AND content_digest = old.content_digest);
-        UPDATE skill_seen SET admitted_at = old.admitted_at
-        WHERE skill_id = old.skill_id AND content_digest = old.content_digest AND old.admitted_at IS NOT NULL;
-
-        UPDATE skill_seen SET signature = old.signature
-        WHERE skill_id = old.skill_id AND content_digest = old.content_digest AND exec_digest = old.exec_digest
-            AND version = old.version AND old.signature IS NOT NULL;
-
-        END
-;
-
 CREATE TRIGGER skill_base_after_delete AFTER DELETE ON skill_base
         BEGIN
             
@@ -949,6 +931,24 @@ CREATE TRIGGER skill_cache_after_update AFTER UPDATE OF id, skill_id, skill_data
     END
 ;
 
+CREATE TRIGGER skill_base_after_update AFTER UPDATE OF content_digest ON skill_base
+        WHEN NOT EXISTS (SELECT 1 FROM bulk_write) AND new.content_digest IS NOT old.content_digest
+        BEGIN
+            
+        INSERT INTO skill_seen (skill_id, content_digest, exec_digest, version, first_seen_at, admitted_at)
+        SELECT old.skill_id, old.content_digest, old.exec_digest, old.version, old.admitted_at, old.admitted_at
+        WHERE NOT EXISTS
+        (SELECT 1 FROM skill_seen WHERE skill_id = old.skill_id AND content_digest = old.content_digest);
+        UPDATE skill_seen SET admitted_at = old.admitted_at
+        WHERE skill_id = old.skill_id AND content_digest = old.content_digest AND old.admitted_at IS NOT NULL;
+
+        UPDATE skill_seen SET signature = old.signature
+        WHERE skill_id = old.skill_id AND content_digest = old.content_digest AND exec_digest = old.exec_digest
+            AND version = old.version AND old.signature IS NOT NULL;
+
+        END
+;
+
 INSERT INTO skill_fts (skill_fts, rank) VALUES ('automerge', 64)
 ;
 
@@ -990,4 +990,5 @@ INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES
     ('atom_saas_sync', '0023_pages_read', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
     ('atom_saas_sync', '0024_facts', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
     ('atom_saas_sync', '0025_small_triggers', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
-    ('atom_saas_sync', '0026_kept_decisions', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now'))
+    ('atom_saas_sync', '0026_kept_decisions', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')),
+    ('atom_saas_sync', '0027_remember_in_bulk', strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now'))

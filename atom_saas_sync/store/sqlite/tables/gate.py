@@ -9,6 +9,7 @@ decides.
 from __future__ import annotations
 
 from atom_saas_sync.store.sqlite import backend_schema
+from atom_saas_sync.store.sqlite.tables.shared import NOT_OURS
 from atom_saas_sync.store.sqlite.tables.versions import (
     DROP_REMEMBERING,
     FORGET_DIGESTS,
@@ -188,6 +189,12 @@ CREATE_FACTS = """
         facts TEXT NOT NULL
     ) WITHOUT ROWID
     """
+
+# Migration 0027: the trigger runs its statements for each row. A sync remembers all bases that it replaces with one
+# statement (bases.py), and the trigger stands aside for it.
+_REMEMBER_EACH = remember(_REMEMBER_ADMITTED + SIGN_OLD)[0]
+REMEMBER_OTHERS = ("DROP TRIGGER skill_base_after_update", _REMEMBER_EACH.replace("WHEN ", f"WHEN {NOT_OURS} AND "))
+REMEMBER_EACH = ("DROP TRIGGER skill_base_after_update", _REMEMBER_EACH)
 
 _DROP_TRIGGERS = (*DROP_REMEMBERING, "DROP TRIGGER skill_seen_after_insert")
 _NEVER_SERVED = "'superseded', 'deleted', 'deleted_here', 'not_admitted'"

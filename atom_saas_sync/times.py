@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
 """How far another clock may be ahead of ours before its times count as unknown."""
@@ -60,8 +61,17 @@ def parse_time(value: object) -> datetime | None:
 
 
 def _from_text(value: str) -> datetime | None:
-    if len(value) == _USUAL_LENGTH and value[4::3] == "--T::Z":  # 2026-02-19T10:30:00Z, without a search
+    return _from_usual(value) if len(value) == _USUAL_LENGTH else _searched(value)
+
+
+@lru_cache(maxsize=256)  # a message's time is asked for several times, and messages of one second have the same
+def _from_usual(value: str) -> datetime | None:
+    if value[4::3] == "--T::Z":  # 2026-02-19T10:30:00Z, without a search
         return datetime.fromisoformat(value)
+    return _searched(value)
+
+
+def _searched(value: str) -> datetime | None:
     found = _ISO.fullmatch(value.strip().upper())
     if found is None:
         return None

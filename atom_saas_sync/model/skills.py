@@ -113,7 +113,7 @@ class SkillState(Struct, frozen=True, dict=True):
     @cached_property
     def base_bytes(self) -> bytes:
         """The base text as UTF-8, empty if there is none."""
-        return (self.base_text or "").encode(errors="replace")
+        return (self.base_text or "").encode(errors="surrogatepass")
 
 
 class CachedSkill(Struct, frozen=True):

@@ -16,6 +16,7 @@ TEXT_FIELDS = ("name", "description", "version", "code", "command", "category", 
 TIME_FIELDS = ("created_at",)
 _TEXT_LIST_FIELDS = ("python_packages", "npm_packages", "tags")
 _TEXT_TYPES = frozenset({str})
+_TEXT_OR_NULL = frozenset({str, type(None)})
 _NUMBER_TYPES = frozenset({int, float})
 _TIME_TYPES = _TEXT_TYPES | _NUMBER_TYPES
 _STARS = range(1, 6)
@@ -70,19 +71,19 @@ def skill_problem(fields: dict[str, Any]) -> str | None:
 
 def partial_problem(fields: dict[str, Any]) -> str | None:
     """Do the same as `skill_problem` for the part of a skill in a WebSocket message."""
-    for name in TEXT_FIELDS:
-        value = fields.get(name)
-        if value is not None and not isinstance(value, str):
-            return f"{name} is not a string"
+    get = fields.get
+    if not _TEXT_OR_NULL.issuperset(map(type, map(get, TEXT_FIELDS))):
+        wrong = next(name for name in TEXT_FIELDS if type(get(name)) not in _TEXT_OR_NULL)
+        return f"{wrong} is not a string"
     for name in TIME_FIELDS:
-        value = fields.get(name)
+        value = get(name)
         if value is not None and type(value) not in _TIME_TYPES:
             return f"{name} is not a time"
     for name in _TEXT_LIST_FIELDS:
-        value = fields.get(name)
+        value = get(name)
         if value is not None and not (isinstance(value, list) and _TEXT_TYPES.issuperset(map(type, value))):
             return f"{name} is not a list of strings"
-    value = fields.get("metadata")
+    value = get("metadata")
     if value is not None and not isinstance(value, dict):
         return "metadata is not an object"
     return None

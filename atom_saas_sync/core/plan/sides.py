@@ -35,14 +35,16 @@ class cached(Generic[T]):  # noqa: N801 - reads like a property
 class StoredText:
     """A stored text of a skill. It has no version if another program stored a text that is not a JSON object."""
 
-    def __init__(self, skill_id: str, text: str) -> None:
+    def __init__(self, skill_id: str, text: str, encoded: bytes | None = None) -> None:
+        """Take a text, and the same as UTF-8 if the caller has it."""
         self.skill_id = skill_id
         self.text = text
+        self._encoded = encoded
 
     @cached
     def fields(self) -> Mapping[str, Any] | None:
         """Return the decoded fields; None if the text is not a JSON object."""
-        return decode_object(self.text)
+        return decode_object(self.text if self._encoded is None else self._encoded)
 
     @property
     def known_fields(self) -> Mapping[str, Any] | None:
@@ -78,7 +80,8 @@ class Sides:
     def local(self) -> StoredText | None:
         """Return the cached text."""
         text = self.known.local_text
-        return None if text is None else StoredText(self.skill_id, text)
+        encoded = self.known.base_bytes if self.is_untouched else None
+        return None if text is None else StoredText(self.skill_id, text, encoded)
 
     @cached
     def base(self) -> StoredText | None:
@@ -86,7 +89,7 @@ class Sides:
         known = self.known
         if known.base is None or known.base_text is None:
             return None
-        return self.local if known.base.text is None else StoredText(known.skill_id, known.base_text)
+        return self.local if known.base.text is None else StoredText(known.skill_id, known.base_text, known.base_bytes)
 
     @cached
     def waiting(self) -> StoredText | None:

@@ -34,9 +34,10 @@ class Foreign(NamedTuple):
 def foreign_values(connection: sqlite3.Connection) -> Iterator[Foreign]:
     """Yield the columns of our tables with values of another type than declared, or without one that is required.
 
-    Columns and types are those that all migrations create. If there are none, each table is read once.
+    Columns and types are those that the database's migrations create. If there are none, each table is read once.
     """
-    with closing(migrations.build(revisions.NAMES)) as model:
+    made = revisions.applied(connection)
+    with closing(migrations.build([name for name in revisions.NAMES if name in made])) as model:
         for table, row in _tables(model):
             there = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))}
             columns = [each for each in _columns(model, table) if each.name in there]

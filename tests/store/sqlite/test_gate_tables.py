@@ -164,7 +164,8 @@ def test_a_waiting_version_that_another_program_changed_is_nothing_to_admit(tmp_
             with catalogue.batch(write=False) as batch:
                 texts = {name: each.text for name, each in batch.gate.offers(["fine", "changed"]).items()}
             assert texts == {"fine": fine.text, "changed": ""}
-            assert [each.check for each in maintenance.check(database)] == ["tampered"]
+            types = ["types"] if isinstance(data, str) else []
+            assert [each.check for each in maintenance.check(database)] == [*types, "tampered"]
             assert catalogue.respelled() == ["changed"]
         catalogue.distrust(["changed"])
         assert catalogue.digests_on_page(1) == {fine.wire_digest: "fine"}

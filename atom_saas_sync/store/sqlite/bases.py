@@ -34,7 +34,7 @@ _SET_BASE = """
 _REMEMBER_REPLACED = """
     INSERT INTO skill_seen (skill_id, content_digest, exec_digest, version, first_seen_at, admitted_at, signature)
     SELECT old.skill_id, old.content_digest, old.exec_digest, old.version, old.admitted_at, old.admitted_at,
-        old.signature
+        CASE typeof(old.signature) WHEN 'blob' THEN old.signature END
     FROM json_each(?) AS new CROSS JOIN skill_base AS old ON old.skill_id = new.key
     WHERE hex(old.content_digest) != new.value
     ON CONFLICT (skill_id, content_digest) DO UPDATE SET

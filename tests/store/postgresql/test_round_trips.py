@@ -18,7 +18,7 @@ from atom_saas_sync.store import engine_at
 from atom_saas_sync.usecases.follow_events import EventFollower
 
 _MOST = 4
-_MOST_OF_A_RUN, _MOST_OF_A_REQUEST = 65, 3
+_MOST_OF_A_RUN, _MOST_OF_A_REQUEST = 64, 3
 _PAGES = 3
 _WRITING = "BEGIN; SET LOCAL synchronous_commit = off; SET LOCAL atom_sync.bulk = on"
 _CHANGES: dict[str, dict[str, Any]] = {

@@ -33,6 +33,7 @@ from atom_saas_sync.store.postgresql.gate.carrying import carry_over, rows_to_ca
 from atom_saas_sync.store.postgresql.lock import run_lock
 from atom_saas_sync.store.postgresql.maintenance import Upkeep
 from atom_saas_sync.store.postgresql.rows import Row
+from atom_saas_sync.store.postgresql.skill_text import forget_merging
 from atom_saas_sync.store.targets import require_directory
 from atom_saas_sync.times import format_time
 from atom_saas_sync.unfinished import create_beside, flush
@@ -155,6 +156,7 @@ class Copies:
                     for each in dumps.read(program, file):
                         _take(each, connection)
                     _keep_fact(connection, EMERGENCY_STOP, stop, now)
+                    forget_merging(connection)
                     carry_over(decided, connection, now, signer=signer, actor=actor)
                 write_audit(connection, actor, "db restore", str(file), now, {"applied": []})
             return Restored((), tuple(Upkeep(database).check(quick=False, signer=signer)), None)

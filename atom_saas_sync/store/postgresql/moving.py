@@ -99,6 +99,7 @@ class RowsIn:
         """Extract from the texts what searches and the view need."""
         self._connection.execute("INSERT INTO skill_due SELECT skill_id FROM skill_cache ON CONFLICT DO NOTHING")
         skill_text.read_due(self._connection)
+        skill_text.forget_merging(self._connection)
 
 
 def _take_time(connection: psycopg.Connection[Row]) -> None:

@@ -154,6 +154,11 @@ def is_merging_due(changed: float, merged: str | None) -> bool:
         return True
 
 
+def forget_merging(connection: psycopg.Connection[Row]) -> None:
+    """Forget when new words were last merged, because all rows were written: the next run merges them."""
+    connection.execute("DELETE FROM fact WHERE name = %s", (WORDS_MERGED,))
+
+
 def is_due(connection: psycopg.Connection[Row]) -> bool:
     """Tell whether texts of other programs have not been extracted yet."""
     row = connection.execute("SELECT EXISTS (SELECT FROM skill_due)").fetchone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from conftest import Machine, wait_until
+from postgres_support import binaries
 
 from atom_saas_sync.core.incoming.messages import Message, parse_frame
 from atom_saas_sync.core.server_address import read_server_address
@@ -130,6 +132,27 @@ def test_new_words_are_merged_into_the_index_a_hundred_skills_at_a_time(
             found, _ = store.reading(datetime.now(UTC)).search(f"word{number}{is_merged}", SkillFilter(), limit=100)
         assert len(found) == number, "those that wait are found, too"
         assert (watcher.number(merging) == 0) is is_merged, number
+
+
+@pytest.mark.parametrize("way", ["copy", "restore"])
+def test_the_run_after_a_copy_or_a_restore_merges_all_words(
+    machine: Machine, database_url: str, watcher: Watcher, way: str
+) -> None:
+    sync(machine, database_url)
+    other = f"{database_url}&schema=other" if way == "copy" else database_url
+    search_path = "other" if way == "copy" else "atom_sync"
+    commands: dict[str, list[tuple[str, ...]]] = {
+        "copy": [("db", "copy", "--to", other)],
+        "restore": [("db", "backup", "a.dump"), ("db", "restore", "a.dump", "--yes")],
+    }
+    for arguments in commands[way]:
+        path = f"{binaries()}:{os.environ['PATH']}"
+        result = machine.command(*arguments, ATOM_SAAS_DATABASE_URL=database_url, PATH=path)
+        assert result.returncode == 0, result.stderr
+    assert sync(machine, other)["unchanged"] == 60
+    watcher.connection.execute(f"SET search_path = {search_path}".encode())
+    assert watcher.number("SELECT count(*) FROM skill_text") == 60
+    assert watcher.number("SELECT gin_clean_pending_list('idx_skill_text_words')") == 0
 
 
 def test_listeners_get_a_hint_with_the_run_and_the_number_of_changes(

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_lines import READING, REPORTING, clean_environment, minimal
+from command_lines import clean_environment
 from conftest import Machine
+from stocked_machine import NAME, WAITING, reading_lines, stock
 
 # Runs each command line in one process, with the streams as they are at the start: only their state is looked at.
 IN_TURN = """
@@ -61,57 +62,16 @@ results = [run_with_new_streams(arguments) for arguments in given["command_lines
 os.write(told, json.dumps({"encoding": locale.getencoding(), "results": results}).encode())
 os._exit(0)
 """
-NAME = "café 日本 🔥"
-EMPTY_LOCK = '{"lock_version": 1, "marketplace": "http://127.0.0.1", "skills": {}}'
 CODES = {("doctor",): {0, 1}, ("lock", "check"): {4}}  # the lock file lists nothing
 
 Ended = tuple[int, bytes, str]
 
 
-LOCK = "skills.lock"
-WAITING = {"ATOM_SYNC_ADMISSION": "review"}
-
-
 @pytest.fixture
 def stocked(machine: Machine) -> Machine:
     """Return a machine with data for every command, in many scripts."""
-
-    def do(*arguments: str, **variables: str) -> None:
-        ended = machine.command(*arguments, **variables)
-        assert ended.returncode == 0, ended.stderr
-
-    def stock() -> None:
-        do("sync", "skills")
-        edited, waiting, pinned, revoked, quarantined = machine.sandbox.skill_ids()[:5]
-        machine.edit(edited, name=NAME, description="mine ✓")
-        machine.sandbox.patch_skill(edited, {"description": "theirs ❌"})
-        do("sync", "skills", "--strategy", "manual")
-        machine.sandbox.patch_skill(waiting, {"name": NAME, "code": "print('日本')", "version": "9 ❌"})
-        do("sync", "skills", "--strategy", "manual", **WAITING)
-        do("pins", "add", pinned, "--note", NAME)
-        do("revocations", "add", "--id", revoked, "--note", NAME)
-        do("quarantine", "add", quarantined, "--note", NAME)
-        do("ratings", "add", edited, "4", "--user", "Zoë", "--comment", NAME)
-
-    machine.keep("something of everything", stock)
-    (machine.directory / LOCK).write_text(EMPTY_LOCK, encoding="utf-8")
+    stock(machine)
     return machine
-
-
-def command_lines(machine: Machine) -> list[list[str]]:
-    """Return a line for every command that reads, without and with --json, and one that fails."""
-    edited, waiting, _, _, quarantined = machine.sandbox.skill_ids()[:5]
-    skill_ids: dict[tuple[str, ...], str] = {("updates", "show"): waiting, ("quarantine", "show"): quarantined}
-    numbers = dict.fromkeys(("conflict_id", "rating_id", "run_id"), "1")
-    reading = {path: minimal(path, skill_id=skill_ids.get(path, edited), text="mine", **numbers) for path in READING}
-    for path in (("lock", "check"), ("lock", "diff")):
-        reading[path].append(LOCK)
-    return [
-        *reading.values(),
-        *([*reading[path], "--json"] for path in REPORTING if path in reading),
-        ["skills", "show", "no-such-skill ✓"],
-        ["skills", "show", "no-such-skill ✓", "--json"],
-    ]
 
 
 def run_in_turn(
@@ -168,7 +128,7 @@ def test_every_reading_command_in_every_encoding(stocked: Machine, tmp_path: Pat
     if condition == "ISO-8859-1":
         variables = latin_1(tmp_path)
     # Output is the same in every UTF-8 locale, so some commands are enough there.
-    lines = command_lines(stocked)[:: 4 if printed == "utf-8" else 1]
+    lines = reading_lines(stocked)[:: 4 if printed == "utf-8" else 1]
     encoding, results = run_in_turn(stocked, lines, variables=variables)
     assert encoding == condition or condition != "ISO-8859-1"
     check_all(lines, results, printed)
@@ -176,7 +136,7 @@ def test_every_reading_command_in_every_encoding(stocked: Machine, tmp_path: Pat
 
 @pytest.mark.parametrize("closed", [0, 1, 2], ids=["stdin", "stdout", "stderr"])
 def test_every_reading_command_with_a_closed_stream(stocked: Machine, closed: int) -> None:
-    lines = command_lines(stocked)[:: 4 if closed == 0 else 1]  # none of them reads it
+    lines = reading_lines(stocked)[:: 4 if closed == 0 else 1]  # none of them reads it
     _, results = run_in_turn(stocked, lines, closed=closed)
     check_all(lines, results, "utf-8", closed=closed)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -138,6 +138,13 @@ def _print_changes(out: Console, shown: ShownUpdate, changes: Sequence[FieldChan
         print_comparison(out, changes, left="served", right="offered", tell_who=False)
 
 
+_SERVED_AS: Mapping[str, str] = {
+    "marketplace": "sent by the marketplace",
+    "edited": "edited here",
+    "local": "local only",
+}
+
+
 def print_quarantined(found: Quarantined) -> None:
     """Print a skill in quarantine: why it is there, and what was served."""
     from atom_saas_sync.cli.comparison import print_version
@@ -149,14 +156,9 @@ def print_quarantined(found: Quarantined) -> None:
     out.print(Text.assemble(("In quarantine: ", ""), (printable(found.skill_id), "bold")))
     rows = [
         ("since", f"{format_time(found.at)} by {printable(found.by)}"),
-        ("reason", found.reason),
+        ("reason", printable(found.reason)),
         ("note", printable(found.note or "-")),
-        (
-            "served as",
-            {"marketplace": "sent by the marketplace", "edited": "edited here", "local": "local only"}[
-                found.served_source
-            ],
-        ),
+        ("served as", _SERVED_AS.get(found.served_source, printable(found.served_source))),
         ("digest", digest_text(found.content_digest)),
     ]
     out.print(_grid((name, Text(value)) for name, value in rows))

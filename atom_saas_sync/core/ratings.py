@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Literal
+from typing import Any, Literal
 
-from atom_saas_sync.core.canonical import canonical
+from atom_saas_sync.core.canonical import canonical, decode_object
 from atom_saas_sync.errors import ApiError, MarketplaceError, RateLimited
 from atom_saas_sync.model import Rating, RemoteRating
 
@@ -24,12 +24,28 @@ _PAUSES = (
     timedelta(hours=24),
 )
 
+_STARS = range(1, 6)
+_KEPT = ("rating", "comment", "updated_at", "replaced_at")
+
 Newest = Literal["same", "ours", "theirs"]
 
 
 def content_digest(stars: int, comment: str | None) -> bytes:
     """Return a digest of a rating's content."""
     return sha256(canonical([stars, comment or None])).digest()
+
+
+def kept_rating(text: str | None) -> dict[str, Any] | None:
+    """Return the rating in a JSON text of `replaced`; None if another program stored something else there.
+
+    It has `rating` and `comment`, and the texts `updated_at` and `replaced_at`, of which the last may be None.
+    """
+    kept = None if text is None else decode_object(text)
+    if kept is None:
+        return None
+    stars, *texts = (kept.get(name) for name in _KEPT)
+    is_rating = type(stars) is int and stars in _STARS and all(isinstance(each, str | None) for each in texts)
+    return dict(zip(_KEPT, (stars, *texts), strict=True)) if is_rating else None
 
 
 # What happens to a rating that could not be sent

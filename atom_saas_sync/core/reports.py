@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from atom_saas_sync.core.canonical import decode_object
 from atom_saas_sync.core.health import minutes_since, watch_is_running, websocket_connected
+from atom_saas_sync.core.ratings import kept_rating
 from atom_saas_sync.model import Health, ListedRating, Status, TrustState, WebSocketState
 from atom_saas_sync.times import time_text
 
@@ -150,7 +150,7 @@ def rating_document(rating: ListedRating) -> dict[str, Any]:
         "synced_at": time_text(rating.synced_at),
         "remote_rating_id": rating.remote_rating_id,
         "note": rating.note,
-        "replaced": _replaced(rating.replaced),
+        "replaced": kept_rating(rating.replaced),
         "error_type": rating.error_type,
         "error_message": rating.error_message,
         "failed_at": time_text(rating.failed_at),
@@ -159,8 +159,3 @@ def rating_document(rating: ListedRating) -> dict[str, Any]:
         "retry_count": rating.retry_count,
         "max_retries": rating.max_retries,
     }
-
-
-def _replaced(text: str | None) -> dict[str, Any] | None:
-    kept = None if text is None else decode_object(text)
-    return kept and {name: kept.get(name) for name in ("rating", "comment", "updated_at", "replaced_at")}

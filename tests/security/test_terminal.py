@@ -9,32 +9,12 @@ import re
 
 import pytest
 from conftest import Machine
+from hostile_values import ATTACKS, FORBIDDEN, HOSTILE, SHOWN
 from loaded_command import start_command
 from machine_databases import FileDatabase
 from watch_support import stop, watching
 from web_support import served
 
-ATTACKS = {
-    "CSI": "\x1b[2J\x1b[1;1H\x1b[31m",
-    "title": "\x1b]0;root\x07",
-    "hyperlink": "\x1b]8;;https://example.org/\x1b\\click\x1b]8;;\x1b\\",
-    "clipboard": "\x1b]52;c;cm0gLXJmIC8=\x07",
-    "C1": "\x9b31m\x9d0;root\x9c",
-    "DCS": "\x1bP$q\x1b\\",
-    "bidi": "\u202egnp.exe\u202c\u2066x\u2069",
-    "invisible": "\u200b\u200d\u2060\ufeff\u00ad",
-    "return": "fine\rroot# \x08\x08\x7f\x00",
-    "tags": "\U000e0041\U000e007f\U000e0101",
-    "blank letters": "\u034f\u115f\u3164\uffa0\u2800\ufe0f\u17b4\u180e\U0001d173",
-    "markup": "[bold red]x[/] [link=https://example.org]y[/link]",
-}
-HOSTILE = " ".join(ATTACKS.values())
-SHOWN = HOSTILE.replace("\x00", "")  # SQLite's own functions end a text there; the wire may hold it all the same
-# Characters that a terminal interprets or does not show; line breaks are those of the screens.
-FORBIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
-    "\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
-)
 OWN_STYLES = re.compile("\x1b\\[[0-9;]*m|\x1b\\[\\?25[hl]|\r\n")
 
 SCREENS = (

@@ -16,6 +16,7 @@ import psycopg
 
 from atom_saas_sync.core.canonical import decode_object
 from atom_saas_sync.core.plan.figures import plan_figures
+from atom_saas_sync.core.ratings import kept_rating
 from atom_saas_sync.model import Delivery, ListedRating, Rating, RatingFailure, RatingReceipt, RatingsCheck
 from atom_saas_sync.store.names import NOT_UPDATABLE
 from atom_saas_sync.store.postgresql.audit import write_audit, write_audits
@@ -265,12 +266,12 @@ class Ratings:
             row = connection.execute(
                 "SELECT rating, review, replaced FROM skill_ratings WHERE id = %s", (rating_id,)
             ).fetchone()
-            kept = None if row is None else decode_object(row["replaced"] or "")
+            kept = None if row is None else kept_rating(row["replaced"])
             if row is None or kept is None:
                 return None
             connection.execute(
                 "UPDATE skill_ratings SET rating = %s, review = %s, updated_at = %s, replaced = NULL WHERE id = %s",
-                (kept.get("rating"), kept.get("comment"), now.replace(microsecond=0), rating_id),
+                (kept["rating"], kept["comment"], now.replace(microsecond=0), rating_id),
             )
             before = {"rating": row["rating"], "review": row["review"]}
             write_audit(connection, actor, "ratings restore", rating_id, now, before)

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Mapping
 from datetime import datetime
+from math import isfinite
 from typing import Any
 
 import psycopg
@@ -227,11 +228,18 @@ def read_state(connection: psycopg.Connection[Row]) -> SyncState:
     return state_of(newest, success, results, None if newest and success else get_fact(connection, LAST_SUCCESS))
 
 
+def _count(stored: float) -> int:
+    """Return a count; another program may have written a number that no count reaches."""
+    return int(min(max(stored, 0), 1e15)) if isfinite(stored) else 0
+
+
 def state_of(
     newest: Row | None, success: Row | None, counters: Mapping[tuple[str, str], float], last_success: str | None
 ) -> SyncState:
     """Return the same from the results of NEWEST_RUN and NEWEST_SUCCESS, the counters and the fact LAST_SUCCESS."""
-    succeeded, failed = (int(counters.get(("runs", json.dumps({"result": each})), 0)) for each in ("success", "failed"))
+    succeeded, failed = (
+        _count(counters.get(("runs", json.dumps({"result": each})), 0)) for each in ("success", "failed")
+    )
     before = None if newest and success else parse_time(last_success)
     status = "idle"
     if newest is not None:

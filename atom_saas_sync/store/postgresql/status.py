@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import psycopg
@@ -270,11 +270,16 @@ def _past_run(row: Row) -> PastRun:
         found = counts.get(name)
         values[name] = found if isinstance(found, int) else 0
     values["reasons"] = tuple(map(str, stored_list(values["reasons"])))
+    values["duration_seconds"] = _duration(values["duration_seconds"])
     return PastRun(**values)
 
 
 def _tampered(fact: str | None) -> int:
     return len(stored_list(fact))
+
+
+def _duration(seconds: object) -> float | None:
+    return seconds if isinstance(seconds, int | float) and 0 <= seconds < inf else None
 
 
 def _figure(text: str | None) -> float | None:

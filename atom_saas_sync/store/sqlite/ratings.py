@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from atom_saas_sync.core.plan.figures import plan_figures
+from atom_saas_sync.core.ratings import kept_rating
 from atom_saas_sync.model import Delivery, ListedRating, Rating, RatingFailure, RatingReceipt, RatingsCheck
 from atom_saas_sync.store.names import NOT_UPDATABLE
 from atom_saas_sync.store.sqlite.audit import write_audit
@@ -253,17 +254,19 @@ class Ratings:
     def restore(self, rating_id: str, *, actor: str, now: datetime) -> ListedRating | None:
         """Restore what the marketplace's rating replaced, as a new pending version; None if nothing is kept."""
         with self._database.transaction() as connection:
-            before = connection.execute(
-                "SELECT rating, review FROM skill_ratings WHERE id = ? AND json_valid(replaced)", (rating_id,)
+            row = connection.execute(
+                "SELECT rating, review, CAST(replaced AS TEXT) AS replaced FROM skill_ratings WHERE id = ?",
+                (rating_id,),
             ).fetchone()
-            if before is None:
+            kept = None if row is None else kept_rating(row["replaced"])
+            if kept is None:
                 return None
             connection.execute(
-                "UPDATE skill_ratings SET rating = json_extract(replaced, '$.rating'), "
-                "review = json_extract(replaced, '$.comment'), updated_at = ?, replaced = NULL WHERE id = ?",
-                (format_time(now), rating_id),
+                "UPDATE skill_ratings SET rating = ?, review = ?, updated_at = ?, replaced = NULL WHERE id = ?",
+                (kept["rating"], kept["comment"], format_time(now), rating_id),
             )
-            write_audit(connection, actor, "ratings restore", str(rating_id), now, dict(before))
+            before = {"rating": row["rating"], "review": row["review"]}
+            write_audit(connection, actor, "ratings restore", str(rating_id), now, before)
             return _listed(connection.execute(f"{_LISTED} WHERE r.id = ?", (rating_id,)).fetchone())
 
 

@@ -219,7 +219,9 @@ def read_state(connection: sqlite3.Connection) -> SyncState:
     ).fetchone()
     succeeded, failed = (
         connection.execute(
-            "SELECT CAST(coalesce(sum(value), 0) AS INTEGER) FROM counter WHERE name = 'runs' AND labels = ?",
+            # Another program may have written a number that no count reaches.
+            "SELECT CAST(min(max(coalesce(sum(value), 0), 0), 1e15) AS INTEGER) FROM counter "
+            "WHERE name = 'runs' AND labels = ?",
             (json.dumps({"result": result}),),
         ).fetchone()[0]
         for result in ("success", "failed")

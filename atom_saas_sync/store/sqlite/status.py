@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from datetime import datetime
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -235,9 +235,12 @@ def _past_run(row: sqlite3.Row) -> PastRun:
         values[name] = values[name] if isinstance(values[name], int) else 0
     for name in ("started_at", "finished_at"):
         values[name] = parse_time(values[name])
-    if not isinstance(values["duration_seconds"], int | float):
-        values["duration_seconds"] = None
+    values["duration_seconds"] = _duration(values["duration_seconds"])
     return PastRun(**values)
+
+
+def _duration(seconds: object) -> float | None:
+    return seconds if isinstance(seconds, int | float) and 0 <= seconds < inf else None
 
 
 def _figure(text: str | None) -> float | None:

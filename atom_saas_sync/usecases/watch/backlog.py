@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from atom_saas_sync.core.incoming.messages import Message
 
 BATCH_MESSAGES = 1000
-BATCH_BYTES = 4 * 1024 * 1024
+BATCH_BYTES = 8 * 1024 * 1024
 WAITING_MESSAGES = 3000
 WAITING_BYTES = 12 * 1024 * 1024
 """Backpressure limit: above it we stop reading, so TCP slows the sender down and nothing is dropped."""

@@ -336,8 +336,20 @@ def test_unread_replies_do_not_pile_up(machine: Machine, sandbox: Sandbox) -> No
     assert max(tasks) < 30
 
 
-def test_replies_to_pings_of_the_protocol_do_not_pile_up(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize(
+    ("frame", "control_frames", "why"),
+    [
+        (b"\x89\x7d" + b"x" * 125, 10**9, "does not read what is sent to it"),
+        (b"\x89\x7d" + b"x" * 125, 1_000, "floods the connection with pings or pongs"),
+        (b"\x8a\x7d" + b"x" * 125, 1_000, "floods the connection with pings or pongs"),
+    ],
+    ids=["replies", "pings", "pongs"],
+)
+def test_pings_of_the_protocol_are_limited_and_replies_to_them_do_not_pile_up(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, frame: bytes, control_frames: int, why: str
+) -> None:
     """The library sends each reply at once. Nothing else is sent here, so no other limit ends the connection."""
+    monkeypatch.setattr("atom_saas_sync.marketplace.websocket.MOST_CONTROL_FRAMES", control_frames)
 
     async def receive(port: int) -> None:
         link = await open_link(f"ws://127.0.0.1:{port}/ws", sandbox.token, on_frame=lambda: None)
@@ -347,8 +359,7 @@ def test_replies_to_pings_of_the_protocol_do_not_pile_up(sandbox: Sandbox) -> No
         finally:
             link.abort()
 
-    ping = b"\x89\x7d" + b"x" * 125
-    with deaf_flood(ping) as port, pytest.raises(WebSocketClosed, match="does not read what is sent to it"):
+    with deaf_flood(frame) as port, pytest.raises(WebSocketClosed, match=why):
         asyncio.run(receive(port))
 
 

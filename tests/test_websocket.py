@@ -135,6 +135,7 @@ async def answer_until_the_end(port: int, token: str) -> str:
 @pytest.mark.parametrize("frame", [ping_frame(), text_frame(b'{"type":"ping"}')])
 def test_a_server_that_reads_nothing_is_left(sandbox: Sandbox, frame: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atom_saas_sync.marketplace.websocket.SEND_SECONDS", 0.2)
+    monkeypatch.setattr("atom_saas_sync.marketplace.websocket.MOST_CONTROL_FRAMES", 10**9)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with deaf_flood(frame) as port:
         assert asyncio.run(answer_until_the_end(port, sandbox.token)) == (

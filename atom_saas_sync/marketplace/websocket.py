@@ -15,6 +15,8 @@ from urllib.parse import quote, urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidStatus, InvalidURI
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Event
 
 from atom_saas_sync import __version__
 from atom_saas_sync.characters import without_hidden
@@ -30,6 +32,12 @@ SEND_SECONDS = 10.0
 _NEXT_ADDRESS_SECONDS = 0.25
 """Delay before the next address of a host is tried in parallel, as RFC 8305 recommends: IPv6 may be broken."""
 
+MOST_CONTROL_FRAMES = 1_000
+_CONTROL_SECONDS = 10.0
+"""So many pings and pongs of the protocol may arrive in that time. Servers send one in some seconds, and the library
+handles each at once, past every other limit."""
+
+_FLOODED = "the marketplace floods the connection with pings or pongs"
 _MOST_UNREAD_BYTES = 1024 * 1024
 _UNREAD = "the marketplace does not read what is sent to it"
 _CLOSE_SECONDS = 1.0
@@ -55,7 +63,9 @@ class _Connection(ClientConnection):
     """
 
     heard: Callable[[], None]
-    unread = False
+    broken_because: str | None = None
+    _control_frames = 0
+    _counted_since = 0.0
 
     def data_received(self, data: bytes) -> None:
         self.heard()
@@ -65,7 +75,20 @@ class _Connection(ClientConnection):
 
     def give_up(self) -> None:
         """Break a connection whose peer does not read."""
-        self.unread = True
+        self._break(_UNREAD)
+
+    def process_event(self, event: Event) -> None:
+        if isinstance(event, Frame) and event.opcode in {Opcode.PING, Opcode.PONG}:
+            now = self.loop.time()
+            if now - self._counted_since > _CONTROL_SECONDS:
+                self._counted_since, self._control_frames = now, 0
+            self._control_frames += 1
+            if self._control_frames > MOST_CONTROL_FRAMES and self.broken_because is None:
+                self._break(_FLOODED)
+        super().process_event(event)
+
+    def _break(self, reason: str) -> None:
+        self.broken_because = self.broken_because or reason
         self.transport.abort()
 
 
@@ -104,7 +127,8 @@ class WebSocketConnection:
         self._connection.transport.abort()
 
     def _ended(self, closed: ConnectionClosed) -> WebSocketClosed:
-        return WebSocketClosed(_UNREAD) if self._connection.unread else _ended(closed, self._token)
+        why = self._connection.broken_because
+        return _ended(closed, self._token) if why is None else WebSocketClosed(why)
 
 
 async def open_link(

@@ -234,7 +234,7 @@ def test_no_other_signature_is_accepted(signed: Machine, key_file: Path, signatu
     status, findings = checked(signed, key_file)
     if "SELECT" in signature:
         assert (status, list(findings)) == (74, ["tampered"])
-    elif signature == "'text'":
+    elif signature == "'text'" and signed.engine_name == "sqlite":  # a server stores its bytes
         assert (status, list(findings)) == (74, ["types", "unsigned"])
     else:
         assert (status, findings) == (0, {"unsigned": "1 skill is not signed with the key"})

@@ -205,6 +205,7 @@ READS: dict[str, Act] = {
     "Engine.is_current": lambda s: s.engine.is_current(),
     "Engine.status": lambda s: s.status(),
     "Engine.suggestions": lambda s: s.engine.suggestions("skill", ""),
+    "Engine.foreign_values": lambda s: s.engine.foreign_values(),
     "Engine.known_migrations": lambda s: s.engine.known_migrations(),
     # Writes only about unseen conflicts; here there are none.
     "EditableCatalogue.look_at_deleted_edits": lambda s: s.edits.look_at_deleted_edits("a"),
@@ -227,6 +228,7 @@ TRIED_ELSEWHERE = {
     "Engine.request_budget",
     "Engine.upkeep",
     "Engine.free_disk_gb",
+    "StoredCatalogue.free_disk_gb",
     "Engine.server_facts",
     "Engine.scratch_copy",
     "Engine.copies",

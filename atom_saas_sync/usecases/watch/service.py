@@ -155,6 +155,8 @@ class Watch:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(service.run()) for service in services]
                 await self._stop.wait()
+                # First of all: until the services have ended, a flood would fill the queue that is to be written.
+                self._connection.stop()
                 for task in tasks:
                     task.cancel()
         finally:

@@ -483,6 +483,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{sum(inputs.tried.values()):>10,}  in all")
 
 
+@pytest.fixture
+def patient_completion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let suggestions take as long as they need: at a prompt they give up after 50 ms, which a busy machine exceeds."""
+    places = "atom_saas_sync.store.sqlite.suggestions", "atom_saas_sync.store.postgresql.suggestions"
+    monkeypatch.setattr(f"{places[0]}._SECONDS", 60)
+    monkeypatch.setattr(f"{places[1]}._WAIT", "SET LOCAL statement_timeout = '60s'")
+    monkeypatch.setattr(f"{places[1]}._CONNECT_SECONDS", "60")
+
+
 @pytest.fixture(scope="session")
 def _shared_sandbox() -> Iterator[Sandbox]:
     with Sandbox(skills=60, seed=3) as sandbox:

@@ -273,6 +273,7 @@ def test_a_verb_that_writes_fails_while_another_program_holds_the_lock(seeded: R
     WRITES[verb](seeded)
 
 
+@pytest.mark.usefixtures("patient_completion")
 @pytest.mark.parametrize("verb", READS)
 def test_a_verb_that_reads_does_not_mind_the_lock(seeded: Rooms, verb: str) -> None:
     expected = READS[verb](seeded)

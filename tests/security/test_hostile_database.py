@@ -11,15 +11,20 @@ import random
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 from command_lines import run_all
-from conftest import Machine
+from conftest import Machine, wait_until
 from hostile_values import FORBIDDEN, TEXTS
 from machine_databases import FileDatabase
 from stocked_machine import LOCK, WAITING, reading_lines, stock
+from watch_support import messages, stop, watching
 
+from atom_saas_sync.times import format_time
+
+MINUTE = timedelta(minutes=1)
 CODES = {0, 1, 2, 3, 4, 65, 69, 74, 75, 77, 78}
 NUMBERS = (2**63 - 1, -(2**63), -1, 0, 7)
 FRACTIONS = ("9e999", "-9e999", "1e308", "-1.0")
@@ -147,6 +152,22 @@ def test_no_number_that_another_program_wrote_stops_syncs_or_status(machine: Mac
     for words in (("status",), ("status", "--json"), ("metrics",), ("sync", "skills"), ("runs", "list"), ("status",)):
         ended = machine.command(*words, **WAITING)
         assert ended.returncode == 0, (words, ended.stderr)
+
+
+@pytest.mark.parametrize("entry", ["7", '["a", "b"]', "[-1e9, 1]", "[1, 2, 3]", "[1, 99999999999999999999]"])
+def test_no_stored_count_keeps_messages_out(machine: Machine, entry: str) -> None:
+    machine.command("sync", "skills")
+    now = datetime.now(UTC)
+    minutes = ", ".join(f'"{format_time(now + number * MINUTE)[:16]}": {entry}' for number in range(-1, 5))
+    for fact in ("additions_by_message", "deletions_by_message"):
+        machine.sql("INSERT INTO fact (name, value, updated_at) VALUES (?, ?, ?)", fact, f"{{{minutes}}}", now)
+    with watching(machine) as process:
+        machine.sandbox.put_skill({"skill_id": "pushed", "name": "n", "version": "1"})
+        machine.sandbox.delete_skill("pushed")
+        wait_until(lambda: messages(machine, "skill_delete") == 1)
+        log = stop(process)
+    assert "Traceback" not in log
+    assert ("skill_update: added pushed" in log, "skill_delete: deleted pushed" in log) == (True, True), log
 
 
 @pytest.mark.sqlite("a server checks what may be written there")

@@ -29,6 +29,7 @@ from atom_saas_sync.store.postgresql.facts import ask_fact, get_fact, set_fact
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.store.postgresql.runs import AUTO_SYNC_OFF, last_run_started_at
 from atom_saas_sync.store.postgresql.websocket_switch import PUT_BACK
+from atom_saas_sync.store.stored_json import stored_pairs
 from atom_saas_sync.times import format_time
 
 _MARKS = "SELECT kind, key, sent_at, deleted FROM last_message WHERE"
@@ -139,8 +140,7 @@ class RealtimeBatch(Batch):
         set_fact(self._connection, ADDITIONS_BY_MESSAGE, json.dumps(by_minute), now)
 
     def _minutes_of(self, fact: str) -> dict[str, tuple[int, int]]:
-        found: dict[str, tuple[int, int]] = json.loads(get_fact(self._connection, fact) or "{}")
-        return found
+        return stored_pairs(get_fact(self._connection, fact))
 
     def invalidate_pages(self, pages: Iterable[int]) -> None:
         """Make the next poll read these pages completely: a message has changed skills on them.

@@ -26,6 +26,7 @@ from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.failures import translated_errors
 from atom_saas_sync.store.sqlite.runs import auto_sync_is_off, get_fact, last_run_started_at, set_fact
 from atom_saas_sync.store.sqlite.websocket_switch import PUT_BACK
+from atom_saas_sync.store.stored_json import stored_pairs
 from atom_saas_sync.times import format_exact_time, format_time, parse_time, time_text
 
 _DELETIONS_REMEMBERED = timedelta(days=1)
@@ -111,7 +112,7 @@ class RealtimeBatch(Batch):
         set_fact(self._connection, ADDITIONS_BY_MESSAGE, json.dumps(by_minute), now)
 
     def _by_minute(self, fact: str, now: datetime) -> dict[str, tuple[int, int]]:
-        by_minute: dict[str, tuple[int, int]] = json.loads(get_fact(self._connection, fact) or "{}")
+        by_minute = stored_pairs(get_fact(self._connection, fact))
         first, last = _minute(now - _WINDOW), _minute(now + _WINDOW)  # a clock may be set back
         return {minute: entry for minute, entry in by_minute.items() if first <= minute <= last}
 

@@ -291,7 +291,8 @@ def _switch(connection: psycopg.Connection[Row]) -> ConnectionSwitch:
     """Return what other programs have written to the row; recreate it if they deleted it."""
     connection.execute(PUT_BACK)
     row = connection.execute(
-        "SELECT websocket_enabled, reconnect_attempts, fallback_to_polling FROM websocket_state WHERE id = 1"
+        "SELECT websocket_enabled, reconnect_attempts, fallback_to_polling FROM websocket_state WHERE id = 1 "
+        "FOR UPDATE"  # or what another program writes between the two statements would be overwritten unseen
     ).fetchone()
     assert row is not None
     return ConnectionSwitch(enabled=row[0], attempts=row[1], fallback=row[2])

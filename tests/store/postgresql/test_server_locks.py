@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 
+import psycopg
 import pytest
+from conftest import wait_until
 from server_support import NOON, nothing, opened
 
 from atom_saas_sync.errors import DatabaseError, Locked
+from atom_saas_sync.model import ConnectionSwitch, ReportedConnection
+from atom_saas_sync.store.postgresql import realtime
 from atom_saas_sync.store.postgresql.connection import Connection
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.lock import holder, run_lock
+from atom_saas_sync.store.postgresql.realtime import RealtimeStore
+from atom_saas_sync.store.postgresql.rows import Row
+
+NOW = datetime(2026, 2, 19, 12, tzinfo=UTC)
+FAILED = ReportedConnection(connected=False, ws_url="wss://x", attempts=1, failures=2)
 
 
 @pytest.fixture
@@ -150,3 +161,32 @@ def test_a_broken_connection_within_a_transaction_is_an_error(pair: tuple[Databa
         writing()
     with other.reading() as connection:
         assert connection.execute("SELECT count(*) FROM skill_due").fetchone() == (0,)
+
+
+def test_what_another_program_writes_meanwhile_is_not_lost(
+    pair: tuple[Database, Database], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`watch` stores its state over a row that administrators write, too: what it replaces it must have read."""
+    watch, admin = pair
+    store = RealtimeStore(watch, history_versions=1)
+    store.begin("wss://x", NOW)
+    store.note(FAILED, NOW)
+    read: Callable[[psycopg.Connection[Row]], ConnectionSwitch] = vars(realtime)["_switch"]
+
+    with ThreadPoolExecutor(1) as thread, opened(database_url) as observer:
+
+        def read_then_written(connection: psycopg.Connection[Row]) -> ConnectionSwitch:
+            found = read(connection)
+            reset = thread.submit(admin.connection.execute, "UPDATE websocket_state SET reconnect_attempts = 0")
+            wait_until(lambda: reset.done() or waits_for_a_lock(observer, admin))
+            return found
+
+        monkeypatch.setattr(realtime, "_switch", read_then_written)
+        store.note(FAILED, NOW)
+    monkeypatch.undo()
+    assert store.note(FAILED, NOW).attempts == 0
+
+
+def waits_for_a_lock(observer: Connection, other: Connection) -> bool:
+    activity = "SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
+    return observer.connection.execute(activity, (other.session.backend,)).fetchone() is not None

@@ -41,8 +41,17 @@ FIXED = {
 }
 
 
+# At a prompt they give up after 50 ms, which a busy machine exceeds.
+_PATIENTLY = """
+from atom_saas_sync.store.postgresql import suggestions as on_server
+from atom_saas_sync.store.sqlite import suggestions as in_file
+in_file._SECONDS = 60
+on_server._WAIT, on_server._CONNECT_SECONDS = "SET LOCAL statement_timeout = '60s'", "60"
+"""
+
+
 def _offered(directory: Path, lines: list[str]) -> list[dict[str, str]]:
-    results = run_all(directory, [["__complete", *line.split(" ")] for line in lines])
+    results = run_all(directory, [["__complete", *line.split(" ")] for line in lines], first=_PATIENTLY)
     assert [(code, err) for code, _, err in results] == [(0, "")] * len(lines)
     return [dict(line.split("\t") for line in out.splitlines()) for _, out, _ in results]
 

@@ -19,7 +19,7 @@ ATTACKS = {
     "markup": "[bold red]x[/] [link=https://example.org]y[/link]",
 }
 HOSTILE = " ".join(ATTACKS.values())
-SHOWN = HOSTILE.replace("\x00", "")  # SQLite's own functions end a text there; the wire may hold it all the same
+SHOWN = HOSTILE.replace("\x00", "")  # to SQLite's functions, U+0000 ends a text; a marketplace can still send it
 # Characters that a terminal interprets or does not show; line breaks are those of the screens.
 FORBIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"

@@ -19,7 +19,7 @@ class DiskRoom:
         self._written = 0
 
     def take(self, size: int) -> None:
-        """Count `size` bytes that are to be written. Raises DatabaseError if too little would be left on the disk."""
+        """Count `size` bytes or more that are to be written. Raises DatabaseError if too little is free for them."""
         self._written += size
         if self._written <= BYTES_REGARDLESS:
             return

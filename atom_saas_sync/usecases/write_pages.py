@@ -105,6 +105,7 @@ class PageWriter:
             return
         now = self._clock.now()
         if self._write:
+            # A character is at least one byte: encoding every text again would cost more than it tells.
             self._room.take(sum(len(version.text) for page in pages for version in page.changed.values()))
             self._runs.bind(now)
             self._prepare_to_read_ahead(pages)

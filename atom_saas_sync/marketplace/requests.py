@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import httpx
-import tenacity
 from msgspec import Struct
 
 from atom_saas_sync import __version__
@@ -34,6 +33,9 @@ from atom_saas_sync.marketplace.bodies import read_body, read_courtesy
 from atom_saas_sync.marketplace.connections import Connections, log_request
 from atom_saas_sync.marketplace.heads import http_date, rate_limit, redirect_target, retry_after, usable_etag
 from atom_saas_sync.marketplace.words import plain
+
+if TYPE_CHECKING:
+    import tenacity
 
 RETRIES = 3
 LONGEST_RETRY_AFTER = 120.0
@@ -216,6 +218,24 @@ class Requests:
 
     def retrying(self, attempt: Callable[[], Parsed], over: threading.Event | None = None) -> Parsed:
         """Call `attempt` until it succeeds, fails permanently, or has failed after RETRIES retries."""
+        try:
+            return attempt()
+        except MarketplaceError as error:
+            if not _is_transient(error):
+                raise
+            return self._retry(attempt, error, over)
+
+    def _retry(self, attempt: Callable[[], Parsed], failed: MarketplaceError, over: threading.Event | None) -> Parsed:
+        """Call `attempt` until it succeeds, whose first call has `failed`."""
+        import tenacity  # only a run that retries needs it, and it takes a fiftieth of one that finds nothing new
+
+        first = [failed]
+
+        def again() -> Parsed:
+            if first:
+                raise first.pop()
+            return attempt()
+
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(RETRIES + 1),
             retry=tenacity.retry_if_exception(_is_transient),
@@ -224,7 +244,7 @@ class Requests:
             before_sleep=self._before_retry,
             reraise=True,
         )
-        return retrying(attempt)
+        return retrying(again)
 
     def _before_retry(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

@@ -80,8 +80,8 @@ def _is_ours(found: Declared) -> bool:
 
 
 def next_lease(leased: int, *, again: bool, free: int) -> int:
-    """Return how many to take: one at first, then doubling within the same second, leaving most to others."""
-    return max(1, min(2 * leased if again else 1, free // 4, LARGEST_LEASE))
+    """Return how many to take: one at first, then four times as many within the same second, leaving most to others."""
+    return max(1, min(4 * leased if again else 1, free // 4, LARGEST_LEASE))
 
 
 def wait_for(sent: Iterable[tuple[int, int]], now: float, limit: int, window: int) -> float:

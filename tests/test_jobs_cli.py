@@ -94,7 +94,7 @@ def test_jobs_planned_by_a_killed_watch_are_not_shown(machine: Machine) -> None:
         wait_until(lambda: jobs(machine)["total"] == 4)
         process.kill()
         process.communicate(timeout=PATIENCE)
-    assert jobs(machine)["jobs"] == []
+    wait_until(lambda: jobs(machine)["jobs"] == [])  # a server takes a moment to notice
 
 
 def test_jobs_need_the_scheduler_to_be_enabled(machine: Machine) -> None:

@@ -41,8 +41,11 @@ class _Case(NamedTuple):
 
 
 # Failed connections: libpq has no code, only English text or text in the server's language.
+# Also while a server starts again, as after one of its processes has crashed.
+_REFUSED, _CUT_OFF = "the connection was refused", "it ended the connection before answering"
 _CONNECTING = (
-    ("Connection refused", _Case(DatabaseError, _REACH, "the connection was refused")),
+    ("Connection refused", _Case(DatabaseError, _REACH, _REFUSED)),
+    ("server closed the connection unexpectedly", _Case(DatabaseError, _REACH, _CUT_OFF)),
     ("could not translate host name", _Case(DatabaseError, _REACH, "its host name is not known")),
     ("Name or service not known", _Case(DatabaseError, _REACH, "its host name is not known")),
     ("timeout expired", _Case(DatabaseError, _REACH, "no answer in time")),
@@ -158,7 +161,7 @@ def unconnected(error: psycopg.Error, address: ServerAddress) -> AtomSyncError:
 
 def is_overload(error: AtomSyncError) -> bool:
     """Tell whether a failed connection may succeed a little later."""
-    return isinstance(error, DatabaseBusy) or "the connection was refused" in error.message
+    return isinstance(error, DatabaseBusy) or error.message.endswith((_REFUSED, _CUT_OFF))
 
 
 def _case(state: str | None) -> _Case | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -131,6 +133,38 @@ def test_writers_retry_for_a_while_and_readers_do_not(monkeypatch: pytest.Monkey
     with pytest.raises(DatabaseError, match="refused"):
         session.connect(address, writes=False, patience_seconds=0, sleep=pauses.append)
     assert pauses == []
+
+
+def test_a_connection_cut_off_by_a_server_that_starts_again_is_retried() -> None:
+    """After the crash of one of its processes a server ends the others, even one that is still greeting a client."""
+    with socket.create_server(("127.0.0.1", 0)) as crashed:
+        address = read_server_address(f"postgresql://a@127.0.0.1:{crashed.getsockname()[1]}/x?sslmode=disable")
+
+        def greet(times: int) -> threading.Thread:
+            def cut_off() -> None:
+                for _ in range(times):
+                    crashed.accept()[0].close()
+
+            thread = threading.Thread(target=cut_off)
+            thread.start()
+            return thread
+
+        thread = greet(1)
+        with pytest.raises(DatabaseError, match="it ended the connection before answering"):
+            session.connect(address, writes=False, patience_seconds=0)
+        thread.join()
+        thread = greet(3)
+        pauses: list[float] = []
+
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 3:
+                thread.join()
+                crashed.close()
+
+        with pytest.raises(DatabaseError, match="the connection was refused"):
+            session.connect(address, writes=True, patience_seconds=1, sleep=pause)
+        assert len(pauses) > 3
 
 
 def test_a_completion_waits_for_a_connection_for_a_short_time(monkeypatch: pytest.MonkeyPatch) -> None:

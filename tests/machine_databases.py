@@ -64,6 +64,9 @@ class MachineDatabase(Protocol):
     def refuse(self, table: str, why: str) -> None:
         """Let every insert into a table fail, as on a disk that is full; the trigger is called `refused`."""
 
+    def slow_down(self, table: str) -> None:
+        """Let every update of a row take a few milliseconds."""
+
     def programs(self) -> str | None:
         """Return a directory with the programs that backups need."""
 
@@ -145,6 +148,13 @@ class FileDatabase:
 
     def refuse(self, table: str, why: str) -> None:
         self.sql(f"CREATE TRIGGER refused BEFORE INSERT ON {table} BEGIN SELECT raise(ABORT, '{why}'); END", ())
+
+    def slow_down(self, table: str) -> None:
+        numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50000)"
+        self.sql(
+            f"CREATE TRIGGER slow AFTER UPDATE ON {table} BEGIN SELECT count(*) FROM ({numbers} SELECT i FROM n); END",
+            (),
+        )
 
     def programs(self) -> None:
         return None
@@ -268,6 +278,11 @@ class ServerDatabase:
         fails = f"RAISE EXCEPTION ''{why}'' USING ERRCODE = ''disk_full''"
         self.sql(f"CREATE FUNCTION refused() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {fails}; END'", ())
         self.sql(f"CREATE TRIGGER refused BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION refused()", ())
+
+    def slow_down(self, table: str) -> None:
+        body = "BEGIN PERFORM pg_sleep(0.005); RETURN NEW; END"
+        self.sql(f"CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS '{body}'", ())
+        self.sql(f"CREATE TRIGGER slow AFTER UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION slow()", ())
 
     def programs(self) -> str:
         return str(binaries())

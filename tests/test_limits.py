@@ -171,6 +171,20 @@ def test_the_backlog_of_watch_is_limited(value: str, *, is_read: bool) -> None:
     while batch := backlog.batch(read):
         assert sum(message.memory for message in batch) < BATCH_BYTES + batch[0].memory
         assert len(batch) <= BATCH_MESSAGES
-        backlog.done(batch)
+        backlog.done(batch, 0.1)
     assert not backlog.full
     assert not len(backlog)
+
+
+@pytest.mark.parametrize(("milliseconds", "most"), [(0.1, BATCH_MESSAGES), (5, 100), (20, 25), (400, 10)])
+def test_a_batch_of_messages_is_written_in_half_a_second(milliseconds: float, most: int) -> None:
+    backlog = Backlog()
+    for number in range(2200):
+        backlog.add(Message("skill_delete", f"s{number}"))
+    sizes = []
+    while batch := backlog.batch(lambda _: None):
+        sizes.append(len(batch))
+        backlog.done(batch, len(batch) * milliseconds / 1000)
+    assert sum(sizes) == 2200
+    assert sizes[0] <= 100, "how fast the database is, is not known yet"
+    assert sizes[1] == most

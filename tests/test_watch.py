@@ -290,6 +290,20 @@ def test_stopped_in_a_flood_it_writes_what_it_has_read(
         wait_until(lambda: machine.cached() == machine.listed())
 
 
+def test_stopped_in_a_flood_that_the_database_takes_slowly_it_records_the_stop(
+    machine: Machine, sandbox: Sandbox
+) -> None:
+    with watching(machine) as process:
+        machine.database.slow_down("skill_cache")
+        flood = threading.Thread(target=sandbox.flood, args=(3000,))
+        flood.start()
+        wait_until(lambda: messages(machine, "skill_update") > 0, PATIENCE)
+        logged = stop(process)
+        flood.join(PATIENCE)
+    assert "messages could not be written; the next start fetches what was in them" in logged
+    assert websocket_state(machine)["stopped_at"] is not None, logged
+
+
 def test_killed_in_a_flood_it_catches_up(machine: Machine, sandbox: Sandbox) -> None:
     deleted = sandbox.skill_ids()[-1]
     with watching(machine) as process:

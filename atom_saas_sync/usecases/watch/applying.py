@@ -122,6 +122,7 @@ class Applying:
 
     def _apply(self, batch: Sequence[Message], loop: asyncio.AbstractEventLoop) -> None:
         """Apply a batch; on an internal error, halve it until only the failing message is dropped."""
+        began = self._clock.monotonic()
         try:
             self._follower.apply(batch, self._clock.now())
         except AtomSyncError:
@@ -135,4 +136,4 @@ class Applying:
             if self._inbox.may_log_dropped():
                 log.exception("dropped a message: internal error")
             loop.call_soon_threadsafe(self._inbox.note_dropped)
-        self._backlog.done(batch)
+        self._backlog.done(batch, self._clock.monotonic() - began)

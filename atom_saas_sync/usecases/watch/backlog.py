@@ -10,6 +10,11 @@ from atom_saas_sync.core.incoming.messages import Message
 
 BATCH_MESSAGES = 1000
 BATCH_BYTES = 8 * 1024 * 1024
+WRITE_SECONDS = 0.5
+"""How long writing a batch may take, going by the previous one: no other write begins meanwhile, not even the last of a
+`watch` that was told to stop. A fast database writes the largest batch in less."""
+
+_FIRST_BATCH, _SMALLEST_BATCH = 100, 10
 WAITING_MESSAGES = 3000
 WAITING_BYTES = 12 * 1024 * 1024
 """Backpressure limit: above it we stop reading, so TCP slows the sender down and nothing is dropped."""
@@ -26,6 +31,8 @@ class Backlog:
         self._lock = threading.Lock()
         self._waiting: list[Message | str] = []
         self._bytes = 0
+        self._most = _FIRST_BATCH
+        """Messages of the next batch."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -38,7 +45,7 @@ class Backlog:
     @property
     def makes_a_batch(self) -> bool:
         """Tell whether there is enough for a full batch."""
-        return len(self._waiting) >= BATCH_MESSAGES
+        return len(self._waiting) >= self._most
 
     def add(self, what: Message | str) -> None:
         """Append a message, or a frame that is not parsed yet."""
@@ -47,12 +54,12 @@ class Backlog:
             self._bytes += _memory(what)
 
     def batch(self, read: Callable[[str], Message | None]) -> list[Message]:
-        """Return the first messages that make a batch, by number and by size; they stay until they are `done`.
+        """Return the first messages that make a batch, by number, time and size; they stay until they are `done`.
 
         `read` is called once for each frame among them; one of which it makes no message is dropped.
         """
         with self._lock:
-            first = self._waiting[:BATCH_MESSAGES]
+            first = self._waiting[: self._most]
         batch: list[Message] = []
         size = looked_at = 0
         for what in first:
@@ -68,11 +75,13 @@ class Backlog:
             self._waiting[:looked_at] = batch
         return batch
 
-    def done(self, batch: Sequence[Message]) -> None:
-        """Remove the first messages, which were written."""
+    def done(self, batch: Sequence[Message], seconds: float) -> None:
+        """Remove the first messages, which were written in so many seconds."""
         with self._lock:
             self._bytes -= sum(map(_memory, batch))
             del self._waiting[: len(batch)]
+            fit = BATCH_MESSAGES if seconds <= 0 else int(len(batch) / seconds * WRITE_SECONDS)
+            self._most = max(_SMALLEST_BATCH, min(fit, BATCH_MESSAGES))
 
 
 def _memory(what: Message | str) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ from atom_saas_sync.usecases.watch.writer import Writer
 if TYPE_CHECKING:
     from atom_saas_sync.usecases.ports import JobStore, StateStore, StoreUpkeep
 
+log = logging.getLogger(__name__)
 
 STOP_SECONDS = 3.5
 """Together with a last attempt to write and the end of the process, less than five seconds."""
@@ -170,11 +171,14 @@ class Watch:
         self._connection.stop()
         await self._connection.close()
         await self._applying.finish(deadline - STATE_SECONDS - self._clock.monotonic())
-        with suppress(TimeoutError, DatabaseError):
+        try:
             async with asyncio.timeout(max(STATE_SECONDS, deadline - self._clock.monotonic())):
                 await self._report.store()
                 await self._jobs.withdraw()
                 await self._writer.write(self._store.end, "stopped", self._clock.now())
+        except (TimeoutError, DatabaseError) as error:
+            reason = error.message if isinstance(error, DatabaseError) else "the database did not answer in time"
+            log.error("could not store that `watch` was stopped, so it will seem killed: %s", reason)  # noqa: TRY400 - the message says it all
         self._left_out.log_suppressed(at_once=True)
         # Runs end between two transactions; one that waits for a response is abandoned.
         while self._runs.at_work and self._clock.monotonic() < deadline:  # noqa: ASYNC110 - threads

@@ -7,6 +7,7 @@ import gc
 import json
 import resource
 import socket
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -118,6 +119,38 @@ def test_a_key_in_the_query_of_the_url_is_neither_logged_nor_stored(
     assert "Geheim" not in logged
     assert f"connected to {sandbox.ws_url}?…" in logged
     assert all(b"Geheim" not in file.read_bytes() for file in machine.directory.iterdir() if file.is_file())
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"\r\nContent-Length: 1000\r\n\r\ntok",  # the rest never comes
+        b"\r\nContent-Length: 1000\r\n\r\ntok!",  # the connection ends within the body
+        b"\r\nno header!\r\n\r\n",
+        b" Refused!",
+    ],
+)
+def test_a_refused_token_counts_whatever_comes_after_the_status(status: int, rest: bytes) -> None:
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with listener.accept()[0] as client:
+                client.recv(4096)
+                client.sendall(b"HTTP/1.1 %d" % status)
+                client.sendall(rest.rstrip(b"!"))
+                if not rest.endswith(b"!"):
+                    over.wait(PATIENCE)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"ws://127.0.0.1:{listener.getsockname()[1]}/ws"
+        with pytest.raises(WebSocketClosed, match=rf"refused the token \({status}\)") as closed:
+            asyncio.run(open_link(url, "token", on_frame=lambda: None, handshake_seconds=0.3))
+        over.set()
+        thread.join()
+    assert closed.value.token_refused
 
 
 async def answer_until_the_end(port: int, token: str) -> str:

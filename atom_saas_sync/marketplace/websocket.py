@@ -7,6 +7,7 @@ Decisions are made in core/connection.py; nothing here reconnects on its own.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -45,6 +46,8 @@ _QUEUED_FRAMES = 8
 _MASK = "********"
 
 _TOKEN_CODES = frozenset({1008, 4401})
+_LONGEST_STATUS = len("HTTP/1.1 401 ")
+_REFUSAL = re.compile(rb"HTTP/1\.[01] (401|403)\b")
 # Close codes that our side sends because of an invalid frame.
 _BAD_FRAME_CODES = frozenset({1002, 1007, 1009})
 
@@ -63,12 +66,16 @@ class _Connection(ClientConnection):
     """
 
     heard: Callable[[], None]
+    answer: bytearray
+    """The beginning of what arrives: the status of the handshake's response. The library tells it after the body."""
     broken_because: str | None = None
     _control_frames = 0
     _counted_since = 0.0
 
     def data_received(self, data: bytes) -> None:
         self.heard()
+        if len(self.answer) < _LONGEST_STATUS:
+            self.answer.extend(data[:_LONGEST_STATUS])
         super().data_received(data)
         if self.transport.get_write_buffer_size() > _MOST_UNREAD_BYTES:
             self.give_up()
@@ -147,6 +154,7 @@ async def open_link(
 
     class Connection(_Connection):
         heard = staticmethod(on_frame)
+        answer = bytearray()
 
     # Hundreds of certificates are read from the disk; the event loop must not block on that.
     context = await asyncio.to_thread(tls_context, ca_file) if url.startswith("wss:") else None
@@ -171,13 +179,13 @@ async def open_link(
     try:
         return WebSocketConnection(cast("_Connection", await attempt), token)
     except InvalidStatus as error:
+        _raise_if_refused(Connection.answer)
         status = error.response.status_code
-        if status in {401, 403}:
-            raise WebSocketClosed(f"the marketplace refused the token ({status})", token_refused=True) from None
         if 300 <= status < 400:  # noqa: PLR2004 - redirects
             raise WebSocketClosed(f"the handshake was redirected ({status}), which is never followed") from None
         raise WebSocketClosed(f"the handshake was answered with {status}") from None
     except TimeoutError:
+        _raise_if_refused(Connection.answer)
         raise WebSocketClosed(f"no handshake with {target} within {handshake_seconds:g} s") from None
     except (InvalidURI, InvalidProxy, UnicodeError):
         # Their messages contain the token or the proxy's password.
@@ -185,10 +193,17 @@ async def open_link(
     except ImportError:
         raise WebSocketClosed(f"{proxy}: a SOCKS proxy needs the package python-socks") from None
     except (InvalidHandshake, OSError) as error:
+        _raise_if_refused(Connection.answer)
         # The library's message repeats response headers, which may contain anything.
         raise WebSocketClosed(
             f"cannot connect to {target}: {_plain(cause_of(error) or str(error) or type(error).__name__, token)}"
         ) from None
+
+
+def _raise_if_refused(answer: bytearray) -> None:
+    """Raise WebSocketClosed if the handshake was answered with a refusal of the token, whatever came of its body."""
+    if found := _REFUSAL.match(answer):
+        raise WebSocketClosed(f"the marketplace refused the token ({found[1].decode()})", token_refused=True) from None
 
 
 def _is_address(host: str) -> bool:

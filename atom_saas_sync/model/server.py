@@ -30,3 +30,5 @@ class ServerFacts(Struct, frozen=True):
     """The role that owns our schema, or that would own it."""
     lacking_in_public: tuple[tuple[str, str], ...] = ()
     """The rights on the Atom backend's tables that the owner lacks, likewise."""
+    only_reads: bool = False
+    """Whether its administrator lets sessions only read (`default_transaction_read_only`)."""

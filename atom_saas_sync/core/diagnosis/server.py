@@ -29,7 +29,8 @@ def server(facts: ServerFacts) -> list[DoctorFinding]:
 def can_write(facts: ServerFacts) -> bool:
     """Tell whether a write can succeed; otherwise one of the findings already says why not."""
     is_lacking = facts.lacking or facts.lacking_in_public
-    return not (facts.is_standby or is_lacking or abs(facts.clock_ahead_seconds) > _CLOCK_REFUSED)
+    only_reads = facts.is_standby or facts.only_reads
+    return not (only_reads or is_lacking or abs(facts.clock_ahead_seconds) > _CLOCK_REFUSED)
 
 
 def can_read(facts: ServerFacts) -> bool:
@@ -99,6 +100,13 @@ def _standby(facts: ServerFacts) -> DoctorFinding:
             "problem",
             "the server is a standby: nothing can be written",
             "name the primary server in ATOM_SAAS_DATABASE_URL; commands that only read work",
+        )
+    if facts.only_reads:
+        return DoctorFinding(
+            "standby",
+            "problem",
+            "the server is the primary, but sessions only read (default_transaction_read_only): nothing can be written",
+            "find out why; then ALTER ROLE … RESET default_transaction_read_only, or ALTER DATABASE …",
         )
     return DoctorFinding("standby", "ok", "the server is the primary")
 

@@ -235,13 +235,15 @@ class Connection:
         """Return the settings for each transaction if a pooler shares the session with other clients."""
         if not self.session.is_pooled:
             return ""
-        values = settings(self.address, self.busy_timeout_seconds)
+        values = settings(self.address, self.busy_timeout_seconds, self.session.version)
         return "".join(f"; SELECT set_config('{name}', '{value}', true)" for name, value in values.items())
 
     def _begin(self, *, durable: bool, bulk: bool, wait_seconds: float | None, question: str = "") -> list[Row]:
         """Begin a write transaction in one round trip; return the rows of `question`."""
         lock = f"SELECT pg_advisory_xact_lock({advisory_class(self.schema)}, {advisory_key('write')})"
-        statements = [f"BEGIN{self._set_up}", f"SET LOCAL synchronous_commit = {'on' if durable else 'off'}"]
+        # On other levels, the snapshot is from before the wait for the lock, without what others wrote meanwhile.
+        begin = f"BEGIN ISOLATION LEVEL READ COMMITTED{self._set_up}"
+        statements = [begin, f"SET LOCAL synchronous_commit = {'on' if durable else 'off'}"]
         if wait_seconds is not None:
             statements.append(f"SET LOCAL lock_timeout = {max(1, round(wait_seconds * 1000))}")
         if bulk:

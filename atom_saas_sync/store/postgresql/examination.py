@@ -70,6 +70,7 @@ def examine(address: ServerAddress, *, busy_timeout_seconds: float) -> ServerFac
             lacking=lacking,
             owner=owner,
             lacking_in_public=in_public,
+            only_reads=session.only_reads and not session.is_standby,
         )
 
 

@@ -230,7 +230,8 @@ def _locked(
 def _changing(db: Connection) -> Iterator[None]:
     lock = f"SELECT pg_advisory_xact_lock({advisory_class(db.schema)}, {advisory_key('migrations')})"
     path = f'SET LOCAL search_path = "{db.schema}", pg_temp'
-    begin = f"BEGIN; SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'; SET LOCAL statement_timeout = 0; {path}; {lock}"
+    limits = f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'; SET LOCAL statement_timeout = 0"
+    begin = f"BEGIN ISOLATION LEVEL READ COMMITTED; {limits}; {path}; {lock}"
     try:
         _script(db.connection, begin)  # fails after BEGIN while another host has the lock
         yield

@@ -23,6 +23,7 @@ OLDEST = 150_000
 
 _CONNECT_SECONDS = 5
 _STATEMENT_SECONDS = 60
+_WITH_TRANSACTION_TIMEOUT = 170_000
 _PAUSED_SECONDS = 60
 _LONGEST_PAUSE = 1.0
 _WARN_SECONDS = 5.0
@@ -45,6 +46,10 @@ class Session(NamedTuple):
     """How many seconds the server's clock is ahead of ours."""
     is_pooled: bool
     """Whether there is a pooler in between, so that each statement may reach another session."""
+    only_reads: bool
+    """Whether transactions cannot write: on a standby, or by default_transaction_read_only."""
+    hidden: tuple[str, ...]
+    """Our tables (three at most) of which row-level security may hide rows from this role."""
 
 
 def advisory_class(schema: str) -> int:
@@ -118,8 +123,11 @@ def _check_files(address: ServerAddress) -> None:
             )
 
 
-def settings(address: ServerAddress, busy_timeout_seconds: float) -> dict[str, str]:
-    """Return the settings of our sessions."""
+def settings(address: ServerAddress, busy_timeout_seconds: float, version: int) -> dict[str, str]:
+    """Return the settings of our sessions on a server of this version.
+
+    They do not depend on what administrators set for a role or a database (`ALTER ROLE … SET`).
+    """
     return {
         "search_path": f'"{address.schema}", pg_temp',
         "TimeZone": "UTC",
@@ -127,6 +135,14 @@ def settings(address: ServerAddress, busy_timeout_seconds: float) -> dict[str, s
         "lock_timeout": f"{max(1, round(busy_timeout_seconds * 1000))}ms",
         "statement_timeout": f"{_STATEMENT_SECONDS}s",
         "idle_in_transaction_session_timeout": f"{_PAUSED_SECONDS}s",
+        "idle_session_timeout": "0",  # a run would lose its lock
+        **({"transaction_timeout": "0"} if version >= _WITH_TRANSACTION_TIMEOUT else {}),
+        # These change what statements, or the functions that they call, mean.
+        "array_nulls": "on",
+        "gin_fuzzy_search_limit": "0",  # with a limit, searches return a random part
+        "quote_all_identifiers": "off",
+        "standard_conforming_strings": "on",
+        "transform_null_equals": "off",
         "client_connection_check_interval": "1s",
         "tcp_keepalives_idle": str(_ALIVE["keepalives_idle"]),
         "tcp_keepalives_interval": str(_ALIVE["keepalives_interval"]),
@@ -141,24 +157,28 @@ def begin_session(
     """Set up the session and query the server's facts in one round trip.
 
     Behind a pooler, nothing is set: it would affect the session's next user. Raises ConfigError for an unsuitable
-    server, and DatabaseError for one that cannot be written to.
+    server, and DatabaseError for one that cannot be written to, or that may hide rows.
     """
     own = connection.info.backend_pid
     choice = sql.SQL(", ").join(
         sql.SQL("set_config({}, {}, false)").format(name, value)
-        for name, value in settings(address, busy_timeout_seconds).items()
+        for name, value in settings(address, busy_timeout_seconds, connection.info.server_version).items()
     )
     question = sql.SQL(
         "SELECT pg_backend_pid(), current_setting('server_version_num')::int, current_setting('server_encoding'), "
         "pg_is_in_recovery(), extract(epoch FROM clock_timestamp())::float8, "
-        "CASE WHEN pg_backend_pid() = {} THEN ARRAY[{}] END IS NULL"
-    ).format(own, choice)
+        "CASE WHEN pg_backend_pid() = {} THEN ARRAY[{}] END IS NULL, "
+        "current_setting('transaction_read_only')::boolean, "
+        "ARRAY(SELECT relname::text FROM pg_class WHERE relnamespace = to_regnamespace({}) AND relrowsecurity "
+        "AND row_security_active(oid) ORDER BY relname LIMIT 3)"
+    ).format(own, choice, f'"{address.schema}"')
     asked = time.time()
     with translated_errors(address):
         row = connection.execute(question).fetchone()
     assert row is not None
-    backend, version, encoding, is_standby, clock, is_pooled = row
-    session = Session(backend, version, encoding, is_standby, clock - (asked + time.time()) / 2, is_pooled)
+    backend, version, encoding, is_standby, clock, is_pooled, only_reads, hidden = row
+    ahead = clock - (asked + time.time()) / 2
+    session = Session(backend, version, encoding, is_standby, ahead, is_pooled, only_reads, tuple(hidden))
     if session.is_pooled:
         connection.prepare_threshold = None
     _require_server(session, address)
@@ -167,6 +187,13 @@ def begin_session(
             raise DatabaseError(
                 f"cannot write to the database {address}: it is a standby, which only reads",
                 hint="name the primary server in ATOM_SAAS_DATABASE_URL; commands that only read work here",
+            )
+        if session.only_reads:
+            raise DatabaseError(
+                f"cannot write to the database {address}: its administrator lets sessions only read "
+                "(default_transaction_read_only)",
+                hint="find out why; then ALTER ROLE … RESET default_transaction_read_only, or ALTER DATABASE …; "
+                "commands that only read work meanwhile",
             )
         _compare_clocks(session.clock_ahead, address)
     return session
@@ -182,6 +209,13 @@ def _require_server(session: Session, address: ServerAddress) -> None:
         raise ConfigError(
             f"the database {address} has the encoding {session.encoding}: UTF8 is needed",
             hint="nothing was made there; make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
+        )
+    if session.hidden:
+        tables = ", ".join(f"{address.schema}.{name}" for name in session.hidden)
+        raise DatabaseError(
+            f"row-level security may hide rows from this role in the database {address}: it is on for {tables}",
+            hint=f"run as the owner: ALTER TABLE {address.schema}.{session.hidden[0]} DISABLE ROW LEVEL SECURITY; "
+            "or let the role see all rows: ALTER ROLE … BYPASSRLS",
         )
 
 

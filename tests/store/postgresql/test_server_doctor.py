@@ -59,6 +59,7 @@ def test_a_healthy_server_has_no_problems() -> None:
         ({"clock_ahead_seconds": -61.0}, ("server_clock", "problem"), "behind this host's: nothing", "timedatectl"),
         ({"pooling": "transaction"}, ("pooler", "problem"), "transaction mode", "session mode"),
         ({"is_standby": True}, ("standby", "problem"), "standby", "primary"),
+        ({"only_reads": True}, ("standby", "problem"), "sessions only read", "default_transaction_read_only"),
         ({"collation": ("2.36", "2.41")}, ("collation", "warning"), "2.36", "REFRESH COLLATION"),
         (
             {"lacking": (("CREATE", 'DATABASE "site"'),)},
@@ -106,6 +107,7 @@ def test_a_cause_that_is_named_is_not_found_again_by_writing() -> None:
     lacking = (("INSERT", "TABLE t"),)
     for changed in (
         {"is_standby": True},
+        {"only_reads": True},
         {"clock_ahead_seconds": 61.0},
         {"lacking": lacking},
         {"lacking_in_public": lacking},

@@ -6,12 +6,15 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from conftest import wait_until
 from server_support import opened
 
 from atom_saas_sync.core.server_address import ServerAddress, read_server_address
@@ -230,6 +233,93 @@ def test_each_session_is_set_up_and_named(database_url: str) -> None:
             "client_connection_check_interval": "1s",
         }.items():
             assert connection.connection.execute("SELECT current_setting(%s)", (name,)).fetchone() == (value,), name
+
+
+# What an administrator may have set for a role or a database, and what our sessions have.
+ROLE_SETTINGS = {
+    "array_nulls": ("off", "on"),
+    "gin_fuzzy_search_limit": ("1", "0"),
+    "idle_session_timeout": ("1min", "0"),
+    "lock_timeout": ("1min", "10s"),
+    "quote_all_identifiers": ("on", "off"),
+    "standard_conforming_strings": ("off", "on"),
+    "transaction_timeout": ("1min", "0"),
+    "transform_null_equals": ("on", "off"),
+}
+
+
+@pytest.fixture
+def role(database_url: str) -> Iterator[Callable[..., str]]:
+    """Return what makes a role with settings, and returns a URL with it."""
+    with psycopg.connect(database_url, autocommit=True) as owner:
+
+        def make(settings: Mapping[str, str], options: str = "SUPERUSER") -> str:
+            owner.execute(f"CREATE ROLE peculiar LOGIN {options}".encode())
+            for name, value in settings.items():
+                owner.execute(f"ALTER ROLE peculiar SET {name} = '{value}'".encode())
+            return database_url.replace("atom@", "peculiar@")
+
+        try:
+            yield make
+        finally:
+            owner.execute("DROP OWNED BY peculiar")
+            owner.execute("DROP ROLE peculiar")
+
+
+def test_sessions_do_not_depend_on_the_settings_of_a_role(
+    db: Database, role: Callable[[Mapping[str, str]], str]
+) -> None:
+    known = {name for (name,) in db.connection.execute("SELECT name FROM pg_settings")}
+    chosen = {name: values for name, values in ROLE_SETTINGS.items() if name in known}
+    with opened(role({name: unwanted for name, (unwanted, _) in chosen.items()})) as other:
+        for name, (_, wanted) in chosen.items():
+            assert other.connection.execute("SELECT current_setting(%s)", (name,)).fetchone() == (wanted,), name
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_a_writer_that_waited_sees_what_the_other_one_wrote(
+    db: Database, role: Callable[[Mapping[str, str]], str], level: str
+) -> None:
+    with opened(role({"default_transaction_isolation": level})) as other, ThreadPoolExecutor(1) as thread:
+
+        def count() -> Any:
+            with other.transaction() as connection:
+                return connection.execute("SELECT count(*) FROM skill_due").fetchone()
+
+        with db.transaction() as connection:
+            connection.execute("INSERT INTO skill_due VALUES ('a')")
+            waiting = thread.submit(count)
+            activity = "SELECT wait_event_type FROM pg_stat_activity WHERE pid = %s"
+            wait_until(lambda: connection.execute(activity, (other.session.backend,)).fetchone() == ("Lock",))
+        assert waiting.result() == (1,)
+
+
+def test_sessions_that_only_read_are_no_standby(role: Callable[[Mapping[str, str]], str]) -> None:
+    url = role({"default_transaction_read_only": "on"})
+    with pytest.raises(DatabaseError, match="its administrator lets sessions only read") as error:
+        opened(url)
+    assert error.value.exit_code == 74
+    with opened(url, read_only=True) as reader, reader.reading() as connection:
+        assert connection.execute("SELECT count(*) FROM skill_cache").fetchone() == (0,)
+
+
+def test_row_level_security_hides_nothing_unnoticed(
+    db: Database, database_url: str, role: Callable[[Mapping[str, str], str], str]
+) -> None:
+    url = role({}, "")
+    for grant in ("USAGE ON SCHEMA atom_sync", "ALL ON ALL TABLES IN SCHEMA atom_sync"):
+        db.connection.execute(f"GRANT {grant} TO peculiar".encode())
+    opened(url).close()
+    switch = "ALTER TABLE skill_cache {} ROW LEVEL SECURITY"
+    db.connection.execute(switch.format("ENABLE").encode())
+    try:
+        for read_only in (False, True):
+            with pytest.raises(DatabaseError, match=r"may hide rows .* on for atom_sync\.skill_cache") as error:
+                opened(url, read_only=read_only)
+            assert "BYPASSRLS" in str(error.value.hint)
+        opened(database_url).close()  # the owner's
+    finally:
+        db.connection.execute(switch.format("DISABLE").encode())
 
 
 def test_copying_a_large_database_has_no_time_limit(db: Database) -> None:

@@ -9,7 +9,7 @@ from atom_saas_sync.characters import counted
 
 _MASKED = "********"
 # Values that messages must not repeat: a URL with a password or key, a token in the wrong place.
-PERHAPS_SECRET = re.compile(r"[@?]|://.*#|at_saas_|eyJ|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4")
+PERHAPS_SECRET = re.compile(r"[@?]|password\s*=|://.*#|at_saas_|eyJ|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4")
 
 
 class Secret:

@@ -27,6 +27,8 @@ _HOST = re.compile(
     r"(?=.{1,253}\.?$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*\.?"
 )
 _NUMBER_OR_SHARE = re.compile(r"[0-9]{1,9}|[0-9]{1,3}(\.[0-9]{1,12})?%")
+# A server in a form that is not a URL: libpq's `host=… password=…`, or a URL whose beginning is wrong or missing.
+_ADDRESS = re.compile(r"(?:^|\s)(?:host|hostaddr|port|dbname|user|password|service|sslmode)\s*=|[^/\s]:[^/\s]*@")
 _WHOLE = 100
 _NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,12})?")
 TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
@@ -177,6 +179,8 @@ def database(text: str) -> Location:
         text = rest[1:]
     elif text.startswith(("sqlite:", "file:")):
         raise InvalidValue("a URL begins with sqlite:///")
+    elif _ADDRESS.search(text):
+        raise InvalidValue("a server is named by a URL, which begins with postgresql://")
     if text == ":memory:":
         raise InvalidValue("a database in memory would be lost after each command")
     if text.startswith("~"):

@@ -21,7 +21,7 @@ _LONGEST_NAME = 63
 # What RFC 3986 allows unencoded in a user name and a password; a colon separates them.
 _PLAIN = r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})"
 _USER = re.compile(rf"({_PLAIN}*)(?::((?:{_PLAIN}|:)*))?")
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})*)(?::(\d*))?")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%25[A-Za-z0-9._~-]+)?\]|(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})*)(?::(\d*))?")
 _ENCODED = re.compile(r"(?:[^%\x00-\x20\x7f]|%[0-9A-Fa-f]{2})*")
 _MEANT = re.compile(r"postgres[a-z0-9+]*:", re.IGNORECASE)
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -209,5 +209,5 @@ def _places(hosts: str, ports: str) -> list[tuple[str, str]]:
 
 
 def _joined(host: str, port: str) -> str:
-    name = f"[{host}]" if ":" in host else quote(host, safe="")
+    name = f"[{quote(host, safe=':')}]" if ":" in host else quote(host, safe="")
     return f"{name}:{port}" if port else name

@@ -19,6 +19,7 @@ from atom_saas_sync.core.server_address import ServerAddress, is_server_url, rea
         ("postgresql://atom@/site?host=/run/postgresql", ServerAddress("/run/postgresql", "", "atom", "site")),
         ("postgresql://atom@%2Frun%2Fpostgresql/site", ServerAddress("/run/postgresql", "", "atom", "site")),
         ("postgresql://atom@[::1]:5433/site", ServerAddress("::1", "5433", "atom", "site")),
+        ("postgresql://atom@[fe80::1%25eth0]:5433/site", ServerAddress("fe80::1%eth0", "5433", "atom", "site")),
         ("postgresql://a@one,two/site", ServerAddress("one,two", "", "a", "site")),
         ("postgresql://a@one:1,two:2/site", ServerAddress("one,two", "1,2", "a", "site")),
         (

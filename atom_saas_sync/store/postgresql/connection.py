@@ -169,7 +169,7 @@ class Connection:
         self.connection.close()
         self.connection, self.session = self._connected()
         for kind, token in self.held.items():
-            if not self.take(kind) or self.token(kind) != token:
+            if not (self.take(kind) and self._name_as_holder(kind, token)):
                 raise _overtaken(kind)
 
     def take(self, kind: str) -> bool:
@@ -192,14 +192,6 @@ class Connection:
                 if not self.connection.closed:
                     raise
 
-    def token(self, kind: str) -> int | None:
-        """Return the token of the latest run of a kind."""
-        with self._translated():
-            table = sql.Identifier(self.schema, "run_lock")  # behind a pooler, nothing is set up between transactions
-            question = sql.SQL("SELECT token FROM {} WHERE kind = %s").format(table)
-            row = self.connection.execute(question, (kind,)).fetchone()
-        return None if row is None else int(row[0])
-
     def close(self) -> None:
         """Close the connection; closing it again does nothing."""
         self.connection.close()
@@ -211,6 +203,13 @@ class Connection:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _name_as_holder(self, kind: str, token: int) -> bool:
+        """Let others find out who holds a lock that was taken again; tell whether nobody else has held it since."""
+        with self._translated():
+            table = sql.Identifier(self.schema, "run_lock")  # behind a pooler, nothing is set up between transactions
+            change = sql.SQL("UPDATE {} SET backend = %s WHERE kind = %s AND token = %s RETURNING 1").format(table)
+            return self.connection.execute(change, (self.session.backend, kind, token)).fetchone() is not None
 
     def _beside(self) -> Connection:
         return Connection(self.address, busy_timeout_seconds=self.busy_timeout_seconds, writes=False)

@@ -62,11 +62,11 @@ def run_lock(
     try:
         with db.transaction(together=True) as connection:
             written = connection.execute(
-                "INSERT INTO run_lock AS l (kind, host, pid, backend, command, since, token) "
-                "VALUES (%s, %s, %s, %s, %s, %s, 1) ON CONFLICT (kind) DO UPDATE SET (host, pid, backend, command, "
+                "INSERT INTO run_lock (kind, host, pid, backend, command, since, token) "
+                "VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (kind) DO UPDATE SET (host, pid, backend, command, "
                 "since, token) = (excluded.host, excluded.pid, excluded.backend, excluded.command, excluded.since, "
-                "l.token + 1) RETURNING token",
-                (kind, db.host, os.getpid(), db.session.backend, command, now()),
+                "excluded.token) RETURNING token",
+                (kind, db.host, os.getpid(), db.session.backend, command, now(), _new_token()),
             )
         ((db.held[kind],),) = written.fetchall()
         yield
@@ -94,6 +94,14 @@ def holder(db: Connection, kind: str) -> dict[str, Any] | None:
         return None
     pid, host, command, since = row
     return {} if pid is None else {"pid": pid, "host": host, "command": command, "since": format_time(since)}
+
+
+def _new_token() -> int:
+    """Return a token that no other run has had.
+
+    A number counted up would come twice: a failover to a standby may lose the transaction that wrote the last one.
+    """
+    return int.from_bytes(os.urandom(7))
 
 
 def _stand_by(db: Connection, seconds: float, sleep: Callable[[float], object]) -> None:

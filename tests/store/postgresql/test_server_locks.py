@@ -124,6 +124,32 @@ def test_a_run_survives_a_broken_connection_between_transactions(pair: tuple[Dat
         assert holder(other, "skills") is not None
 
 
+def test_a_run_that_has_reconnected_is_still_named(pair: tuple[Database, Database]) -> None:
+    one, other = pair
+    with locked(one):
+        cut(one, other)
+        with one.transaction():
+            pass
+        assert (holder(other, "skills") or {}).get("host") == "alpha"
+
+
+def test_a_run_is_overtaken_though_a_failover_has_lost_its_token(pair: tuple[Database, Database]) -> None:
+    one, other = pair
+    with locked(one):
+        pass
+    before = other.connection.execute("SELECT kind, token FROM run_lock").fetchall()
+    with locked(one):
+        # The new primary never got the transaction that began this run.
+        other.connection.cursor().executemany(
+            "UPDATE run_lock SET token = %s WHERE kind = %s", [row[::-1] for row in before]
+        )
+        cut(one, other)
+        with locked(other):
+            pass
+        with pytest.raises(Locked), one.transaction():
+            pass
+
+
 def test_a_run_that_was_overtaken_writes_nothing_more(pair: tuple[Database, Database]) -> None:
     one, other = pair
     with locked(one):

@@ -24,6 +24,7 @@ from atom_saas_sync.store.postgresql.session import (
     advisory_key,
     begin_session,
     connect,
+    located,
     refuse_transaction_pooling,
     settings,
 )
@@ -37,7 +38,7 @@ class Connection:
 
         Readers fail at once if the server is overloaded; writers retry for the busy timeout.
         """
-        self.address = address
+        self.address = located(address)
         self.busy_timeout_seconds = busy_timeout_seconds
         self.writes = writes
         self.held: dict[str, int] = {}

@@ -15,6 +15,7 @@ from psycopg.conninfo import make_conninfo
 
 from atom_saas_sync.core.server_address import ServerAddress
 from atom_saas_sync.errors import ConfigError, DatabaseError
+from atom_saas_sync.store.postgresql.session import located, parameters
 
 _VERSION = re.compile(r"\) (\d+)")
 _COPY = re.compile(rb'COPY "?[a-z0-9_]+"?\.([a-z_]+) \(([a-z_, "]+)\) FROM stdin;\n')
@@ -62,10 +63,8 @@ def require_program(name: str, *, server: int = 0) -> str:
 
 def dump(program: str, address: ServerAddress, target: Path) -> None:
     """Run `pg_dump` to write a snapshot of our schema to a file. Raises DatabaseError."""
-    where = {"host": address.host, "port": address.port, "user": address.user, "dbname": address.database}
-    given = {name: value for name, value in where.items() if value} | dict(address.options)
     with _password_file(address.password) as passfile:
-        conninfo = make_conninfo(**given | {"sslmode": address.sslmode} | ({"passfile": passfile} if passfile else {}))
+        conninfo = make_conninfo(**parameters(located(address)) | ({"passfile": passfile} if passfile else {}))
         arguments = ["--format=custom", f"--schema={address.schema}", "--no-owner", f"--file={target}", conninfo]
         _run([program, *arguments], f"the database {address} could not be copied")
 

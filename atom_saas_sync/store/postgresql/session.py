@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import random
 from typing import Any, NamedTuple
 from zlib import crc32
 
 import psycopg
-from psycopg import sql
+from psycopg import pq, sql
 
 from atom_saas_sync.core.server_address import ServerAddress
 from atom_saas_sync.errors import ConfigError, DatabaseError
@@ -89,14 +90,37 @@ def connect(
         sleep(random() * _LONGEST_PAUSE)
 
 
-def _connect(address: ServerAddress, *, writes: bool) -> psycopg.Connection[Row]:
+def located(address: ServerAddress) -> ServerAddress:
+    """Return an address with the host that libpq would take from PGHOST or a service if the URL names none.
+
+    Otherwise it would count as local, and a password could travel unencrypted.
+    """
+    if address.host:
+        return address
+    try:
+        defaults = {each.keyword: each.val for each in pq.Conninfo.get_defaults()}
+    except MemoryError:  # the driver's word for a service that does not exist; connecting says so
+        return address
+    host = defaults.get(b"host") or defaults.get(b"hostaddr") or b""
+    return replace(address, host=host.decode(errors="replace"))
+
+
+def parameters(address: ServerAddress) -> dict[str, str]:
+    """Return an address, without its password, as parameters of libpq."""
     where = {"host": address.host, "port": address.port, "user": address.user, "dbname": address.database}
-    given: dict[str, Any] = {
+    return {
         **{name: value for name, value in where.items() if value},
-        "application_name": (address.program or "atom-sync")[:_LONGEST_NAME],
-        "connect_timeout": _CONNECT_SECONDS,
+        "hostaddr": "",  # PGHOSTADDR would lead to another server than the URL's
         **address.options,
         "sslmode": address.sslmode,
+    }
+
+
+def _connect(address: ServerAddress, *, writes: bool) -> psycopg.Connection[Row]:
+    given: dict[str, Any] = {
+        "application_name": (address.program or "atom-sync")[:_LONGEST_NAME],
+        "connect_timeout": _CONNECT_SECONDS,
+        **parameters(address),
         "gssencmode": "disable",
         "options": "",  # a pooler refuses any; those of PGOPTIONS are the user's
         "client_encoding": "UTF8",

@@ -122,6 +122,34 @@ def test_real_attempts_that_fail(database_url: str, tmp_path: Path) -> None:
         assert type(error.value) in {kind, DatabaseBusy}, url
 
 
+@pytest.mark.parametrize("variable", ["PGHOST", "PGHOSTADDR", "PGSERVICE"])
+def test_a_host_of_the_environment_is_no_local_one(
+    variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A URL without a host leads to libpq's, and a password must not travel there unencrypted."""
+    services = tmp_path / "services"
+    services.write_text("[remote]\nhost=db.example\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(services))
+    where = {"PGHOST": "db.example", "PGHOSTADDR": "192.0.2.1", "PGSERVICE": "remote"}[variable]
+    monkeypatch.setenv(variable, where)
+    given: list[dict[str, Any]] = []
+
+    def connect(**parameters: Any) -> None:
+        given.append(parameters)
+        raise psycopg.OperationalError("connection refused")
+
+    monkeypatch.setattr(psycopg.Connection, "connect", staticmethod(connect))
+    with pytest.raises(DatabaseError, match="db.example" if variable != "PGHOSTADDR" else where):
+        reading("postgresql://worker:hunter2@/site")
+    assert (given[0]["sslmode"], given[0]["hostaddr"]) == ("require", "")
+
+
+def test_the_url_decides_about_the_server(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHOST", "db.example")
+    monkeypatch.setenv("PGHOSTADDR", "192.0.2.1")
+    reading(database_url).close()
+
+
 def test_writers_retry_for_a_while_and_readers_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     address = read_server_address("postgresql://a@127.0.0.1:1/x")
     pauses: list[float] = []
